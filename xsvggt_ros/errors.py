@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one family of errors of this package.
+
+Every message names the value, the limit and the remedy.
+"""
+
+
+class XsvggtError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class ConfigurationError(XsvggtError):
+    """A parameter or an option has a value that cannot work."""
+
+
+class CheckpointError(XsvggtError):
+    """Weights cannot be read, or are not those of this network."""
+
+
+class SourceError(XsvggtError):
+    """A folder, video or bag cannot be opened or read."""
+
+
+class FrameError(XsvggtError):
+    """One frame is unusable: it is refused, and the stream goes on."""
+
+
+class NonFiniteOutputError(FrameError):
+    """The network answered NaN or infinity: the frame is refused and the session starts anew."""
+
+
+class EnvironmentMissingError(XsvggtError):
+    """Something outside this package is not installed or not reachable."""

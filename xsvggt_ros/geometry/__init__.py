@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cameras, rigid motions and clouds, without any network."""

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The StreamVGGT network, with tensors named as in the official checkpoint."""

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Iterative regression of pose and field of view from the camera tokens."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from xsvggt_ros.model.config import NetworkConfig
+from xsvggt_ros.model.layers import Block, LayerNorm, Linear, Mlp
+from xsvggt_ros.model.memory import Memory
+
+POSE_SIZE = 9
+"""Translation (3), quaternion x y z w (4), vertical and horizontal field of view (2)."""
+
+
+def activate(encoding: Tensor) -> Tensor:
+    """Make the fields of view non-negative; translation and quaternion stay as they are."""
+    return torch.cat([encoding[..., :7], functional.relu(encoding[..., 7:])], dim=-1)
+
+
+class CameraHead(nn.Module):
+    """Refines a pose encoding by adaptive normalisation and attention over the stream's cameras."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        dim, camera = 2 * config.embed_dim, config.camera
+        self.iterations = camera.iterations
+        self.token_norm = LayerNorm(dim)
+        self.trunk = nn.ModuleList(
+            Block(dim, camera.num_heads, camera.mlp_ratio) for _ in range(camera.depth)
+        )
+        self.trunk_norm = LayerNorm(dim)
+        self.empty_pose_tokens = nn.Parameter(torch.zeros(1, 1, POSE_SIZE))
+        self.embed_pose = Linear(POSE_SIZE, dim)
+        self.poseLN_modulation = nn.Sequential(nn.SiLU(), Linear(dim, 3 * dim))
+        self.adaln_norm = LayerNorm(dim, eps=1e-6, elementwise_affine=False)
+        self.pose_branch = Mlp(dim, dim // 2, POSE_SIZE)
+
+    def forward(self, camera_tokens: Tensor, memory: Memory) -> Tensor:
+        """Map camera tokens [batch, frames, dim] to encodings [batch, frames, iterations, 9].
+
+        Each iteration attends to the tokens of its own iteration of earlier frames, unless
+        ``memory`` mixes them.
+        """
+        tokens = self.token_norm(camera_tokens)
+        normed = self.adaln_norm(tokens)
+        encoding: Tensor | None = None
+        encodings = []
+        for iteration in range(self.iterations):
+            update = self._refine(tokens, normed, encoding, iteration, memory)
+            encoding = update if encoding is None else encoding + update
+            encodings.append(activate(encoding))
+        return torch.stack(encodings, dim=2)
+
+    def _refine(
+        self, tokens: Tensor, normed: Tensor, encoding: Tensor | None, step: int, memory: Memory
+    ) -> Tensor:
+        known = self.empty_pose_tokens.expand(*tokens.shape[:2], -1) if encoding is None else encoding
+        shift, scale, gate = self.poseLN_modulation(self.embed_pose(known)).float().chunk(3, dim=-1)
+        hidden = gate * (normed * (1 + scale) + shift) + tokens
+        for index, block in enumerate(self.trunk):
+            hidden = block(hidden, partial(memory.attend_camera, step, index))
+        return self.pose_branch(self.trunk_norm(hidden)).float()

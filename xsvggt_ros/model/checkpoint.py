@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading and writing weights, strictly.
+
+Three kinds of source: a PyTorch file (read with ``weights_only``: nothing in it is executed), a
+safetensors file, or a repository on the Hugging Face hub.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from xsvggt_ros.errors import CheckpointError, ConfigurationError
+from xsvggt_ros.model.config import NetworkConfig, preset as named_preset
+from xsvggt_ros.model.network import StreamVggt
+from xsvggt_ros.model.track_head import PREFIX as TRACK_HEAD, track_head_shapes
+
+logger = logging.getLogger(__name__)
+
+OFFICIAL_REPOSITORY = "lch01/StreamVGGT"
+OFFICIAL_FILE = "checkpoints.pth"
+LICENCE_NOTICE = (
+    "The official StreamVGGT weights are licensed CC BY-NC-SA 4.0: non-commercial use only."
+)
+_CONFIG_KEY = "xsvggt_config"
+_NAMES_SHOWN = 8
+_TABLES = ("_token", "_tokens", "pos_embed")
+_HUB_ID = re.compile(r"^(?P<repository>[\w.-]+/[\w.-]+?)(?::(?P<file>[^:]+))?$")
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Tensors by name, and the sizes they belong to where the file says so."""
+
+    tensors: Mapping[str, Tensor]
+    config: NetworkConfig | None
+
+
+def load_network(
+    checkpoint: str,
+    *,
+    preset: str | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    seed: int = 0,
+) -> StreamVggt:
+    """Return a network ready for inference.
+
+    Args:
+        checkpoint: file, Hugging Face id (``owner/name`` or ``owner/name:file``), or empty for
+            random weights.
+        preset: name of the sizes; needed only where the file does not carry them, and then the
+            official ones are meant by default.
+        device: as PyTorch spells it.
+        dtype: ``float32``, ``bfloat16`` or ``float16``; heads stay float32.
+        seed: of the random weights.
+
+    Raises:
+        CheckpointError: the file cannot be had or read, or is not of this network.
+        ConfigurationError: unknown preset, dtype or device.
+
+    """
+    precision = _dtype(dtype)
+    place = _device(device)
+    if checkpoint:
+        loaded = read_checkpoint(checkpoint)
+        config = named_preset(preset) if preset else loaded.config or NetworkConfig()
+        network = assemble(config, loaded.tensors)
+    else:
+        network = random_network(named_preset(preset or "small"), seed)
+        logger.warning(
+            "no checkpoint given: the weights are random (preset '%s', seed %d), so poses, depth "
+            "and points mean nothing; set the checkpoint to a file or a Hugging Face id",
+            preset or "small",
+            seed,
+        )
+    return network.set_precision(precision).to(place).eval().requires_grad_(False)
+
+
+def random_network(config: NetworkConfig, seed: int) -> StreamVggt:
+    """Return a network with seeded random float32 weights on the CPU, the start of a training."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = StreamVggt(config)
+        for name, parameter in network.named_parameters():
+            if name.endswith(_TABLES):
+                nn.init.trunc_normal_(parameter, std=0.02)
+    head = network.camera_head
+    with torch.no_grad():
+        # The refinements add up: start near the identity rotation and one radian of view, since a
+        # field of view below zero is cut off and would get no gradient.
+        head.pose_branch.fc2.bias[6:] = 1.0 / head.iterations
+    return network
+
+
+def assemble(config: NetworkConfig, tensors: Mapping[str, Tensor]) -> StreamVggt:
+    """Build a network around ``tensors`` without a second copy of them.
+
+    Raises:
+        CheckpointError: with all missing, unexpected and mis-shaped names.
+
+    """
+    with torch.device("meta"):
+        network = StreamVggt(config)
+    own = {name: tensor for name, tensor in tensors.items() if not name.startswith(TRACK_HEAD)}
+    check_names(config, network, tensors)
+    network.load_state_dict({name: t.float() for name, t in own.items()}, assign=True)
+    return network
+
+
+def check_names(
+    config: NetworkConfig, network: StreamVggt, tensors: Mapping[str, Tensor]
+) -> None:
+    """Compare names and shapes strictly; track-head tensors may be absent but not wrong.
+
+    Raises:
+        CheckpointError: with all missing, unexpected and mis-shaped names.
+
+    """
+    needed = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    known = {**needed, **track_head_shapes(config)}
+    missing = [name for name in needed if name not in tensors]
+    unexpected = [name for name in tensors if name not in known]
+    misshaped = [
+        f"{name} {list(tensor.shape)} instead of {list(known[name])}"
+        for name, tensor in tensors.items()
+        if name in known and tuple(tensor.shape) != known[name]
+    ]
+    if missing or unexpected or misshaped:
+        raise CheckpointError(
+            "these weights are not of this network: "
+            + "; ".join(
+                f"{len(names)} {kind}: {_some(names)}"
+                for kind, names in (
+                    ("missing", missing),
+                    ("unexpected", unexpected),
+                    ("of another shape", misshaped),
+                )
+                if names
+            )
+            + f". {len(tensors)} tensors were read, {len(needed)} are needed; choose the preset "
+            "that the weights were made for, or other weights"
+        )
+
+
+def read_checkpoint(source: str) -> Checkpoint:
+    """Read tensors from a file or the hub; raise CheckpointError with the remedy."""
+    path = Path(source).expanduser()
+    if not path.exists():
+        path = _download(source)
+    if path.is_dir():
+        raise CheckpointError(f"'{path}' is a folder; name the .pth or .safetensors file in it")
+    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+
+
+def convert_checkpoint(
+    source: str, destination: str | Path, *, preset: str = "streamvggt"
+) -> Path:
+    """Write the weights of ``source`` as safetensors, with their sizes in the metadata.
+
+    The track head is left out. The file appears whole or not at all.
+
+    Raises:
+        CheckpointError: ``source`` is not of that preset, or ``destination`` cannot be written.
+
+    """
+    loaded = read_checkpoint(source)
+    network = assemble(loaded.config or named_preset(preset), loaded.tensors)
+    return save_network(network, destination)
+
+
+def save_network(network: StreamVggt, destination: str | Path) -> Path:
+    """Write a network as safetensors, atomically; raise CheckpointError where that fails."""
+    from safetensors.torch import save_file
+
+    path = Path(destination).expanduser()
+    if path.suffix != ".safetensors":
+        raise CheckpointError(f"'{path}' must end in .safetensors, so that it is read back as such")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    try:
+        save_file(tensors, partial, metadata={_CONFIG_KEY: network.config.to_json()})
+        os.replace(partial, path)
+    except OSError as error:
+        raise CheckpointError(f"'{path}' cannot be written: {error}") from error
+    finally:
+        with suppress(FileNotFoundError):
+            partial.unlink()
+    return path
+
+
+def _read_safetensors(path: Path) -> Checkpoint:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_CONFIG_KEY)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"'{path}' is not a readable safetensors file: {error}") from error
+    return Checkpoint(tensors, NetworkConfig.from_json(text) if text else None)
+
+
+def _read_torch(path: Path) -> Checkpoint:
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise CheckpointError(
+            f"'{path}' is not a readable PyTorch weight file ({reason}); it must hold a plain "
+            "dictionary of tensors"
+        ) from error
+    if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
+        raise CheckpointError(
+            f"'{path}' does not hold a plain dictionary of tensors but {type(tensors).__name__}; "
+            "save the network's state_dict alone"
+        )
+    return Checkpoint(tensors, None)
+
+
+def _download(source: str) -> Path:
+    match = _HUB_ID.match(source)
+    if match is None or source.startswith((".", "/", "~")) or Path(source).suffix in _SUFFIXES:
+        raise CheckpointError(
+            f"checkpoint '{source}' does not exist; give a .pth or .safetensors file, or a Hugging "
+            f"Face id such as {OFFICIAL_REPOSITORY}"
+        )
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    repository, file = match["repository"], match["file"] or OFFICIAL_FILE
+    if repository == OFFICIAL_REPOSITORY:
+        logger.warning(LICENCE_NOTICE)
+    logger.info("getting %s from %s (kept for the next time, resumed if cut off)", file, repository)
+    try:
+        return Path(hf_hub_download(repository, file))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(
+            f"checkpoint '{source}' is no local file, and '{file}' could not be had from the "
+            f"Hugging Face repository '{repository}': {str(error).strip().splitlines()[0]}; check "
+            "the name and the network, or download the file and give its path"
+        ) from error
+
+
+_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
+
+
+def _dtype(name: str) -> torch.dtype:
+    if name not in _DTYPES:
+        raise ConfigurationError(f"dtype '{name}' is unknown; choose one of {', '.join(_DTYPES)}")
+    return _DTYPES[name]
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigurationError(
+            f"device '{name}' cannot be used with torch {torch.__version__}: "
+            f"{str(error).strip().splitlines()[0]}; use 'cpu', or install a torch build for it"
+        ) from error
+    return device
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:_NAMES_SHOWN])
+    rest = len(names) - _NAMES_SHOWN
+    return f"{shown} and {rest} more" if rest > 0 else shown

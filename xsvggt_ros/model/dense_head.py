@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""DPT head: four layers of patch tokens to a dense map (depth or points, with confidence)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from xsvggt_ros.model.config import NetworkConfig
+from xsvggt_ros.model.layers import LayerNorm
+
+_HIDDEN = 32
+
+
+def _sin_cos(positions: Tensor, channels: int) -> Tensor:
+    frequencies = 100.0 ** (
+        -torch.arange(channels // 2, dtype=torch.float64, device=positions.device) / (channels / 2)
+    )
+    angles = positions[:, None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=1).float()
+
+
+def uv_embedding(
+    channels: int, rows: int, columns: int, aspect: float, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return the position embedding of a map as a part along x and a part along y.
+
+    ``aspect`` is width / height of the *picture*. The first half of the channels depends on the
+    column alone, the second on the row alone, hence two small tables: [channels / 2, columns] and
+    [channels / 2, rows]. Positions are normalised by the diagonal.
+    """
+    diagonal = math.hypot(aspect, 1.0)
+    span_x = aspect / diagonal * (columns - 1) / columns
+    span_y = 1.0 / diagonal * (rows - 1) / rows
+    x = torch.linspace(-span_x, span_x, columns, dtype=torch.float32, device=device).double()
+    y = torch.linspace(-span_y, span_y, rows, dtype=torch.float32, device=device).double()
+    return _sin_cos(x, channels // 2).T, _sin_cos(y, channels // 2).T
+
+
+def add_uv_embedding(features: Tensor, aspect: float) -> Tensor:
+    """Add a tenth of the position embedding to [frames, channels, rows, columns]."""
+    channels, rows, columns = features.shape[1:]
+    along_x, along_y = uv_embedding(channels, rows, columns, aspect, features.device)
+    half = channels // 2
+    return torch.cat(
+        [
+            features[:, :half] + (0.1 * along_x).to(features.dtype)[:, None, :],
+            features[:, half:] + (0.1 * along_y).to(features.dtype)[:, :, None],
+        ],
+        dim=1,
+    )
+
+
+def resize(features: Tensor, rows: int, columns: int) -> Tensor:
+    """Resize bilinearly, corners aligned."""
+    return functional.interpolate(
+        features, size=(rows, columns), mode="bilinear", align_corners=True
+    )
+
+
+class ResidualConvUnit(nn.Module):
+    """Two convolutions around a residual.
+
+    The residual carries ``relu(x)``, not ``x``: the published unit rectifies its input in place,
+    and the weights were trained so.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(features, features, 3, padding=1)
+        self.conv2 = nn.Conv2d(features, features, 3, padding=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map [frames, features, rows, columns] to the same."""
+        rectified = functional.relu(features)
+        return rectified + self.conv2(functional.relu(self.conv1(rectified)))
+
+
+class FusionBlock(nn.Module):
+    """Joins a coarse map with the next finer one."""
+
+    def __init__(self, features: int, *, coarsest: bool) -> None:
+        super().__init__()
+        self.out_conv = nn.Conv2d(features, features, 1)
+        if not coarsest:
+            self.resConfUnit1 = ResidualConvUnit(features)
+        self.resConfUnit2 = ResidualConvUnit(features)
+
+    def forward(self, coarse: Tensor, fine: Tensor | None, rows: int, columns: int) -> Tensor:
+        """Return the joined map at ``rows`` x ``columns``."""
+        joined = coarse if fine is None else coarse + self.resConfUnit1(fine)
+        return self.out_conv(resize(self.resConfUnit2(joined), rows, columns))
+
+
+class DenseHead(nn.Module):
+    """DPT over four aggregator layers; answers raw channels at the picture's full size."""
+
+    def __init__(self, config: NetworkConfig, out_channels: int) -> None:
+        super().__init__()
+        dense, dim = config.dense, 2 * config.embed_dim
+        widths, features = dense.out_channels, dense.features
+        self.layers = dense.layers
+        self.patch_size = config.patch_size
+        self.special_tokens = config.special_tokens
+        self.norm = LayerNorm(dim)
+        self.projects = nn.ModuleList(nn.Conv2d(dim, width, 1) for width in widths)
+        self.resize_layers = nn.ModuleList(
+            [
+                nn.ConvTranspose2d(widths[0], widths[0], 4, stride=4),
+                nn.ConvTranspose2d(widths[1], widths[1], 2, stride=2),
+                nn.Identity(),
+                nn.Conv2d(widths[3], widths[3], 3, stride=2, padding=1),
+            ]
+        )
+        scratch = nn.Module()
+        for level, width in enumerate(widths, start=1):
+            conv = nn.Conv2d(width, features, 3, padding=1, bias=False)
+            scratch.add_module(f"layer{level}_rn", conv)
+            scratch.add_module(f"refinenet{level}", FusionBlock(features, coarsest=level == 4))
+        scratch.add_module("output_conv1", nn.Conv2d(features, features // 2, 3, padding=1))
+        scratch.add_module(
+            "output_conv2",
+            nn.Sequential(
+                nn.Conv2d(features // 2, _HIDDEN, 3, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(_HIDDEN, out_channels, 1),
+            ),
+        )
+        self.scratch = scratch
+
+    def forward(self, outputs: Mapping[int, Tensor], height: int, width: int) -> Tensor:
+        """Map layer outputs [batch, frames, tokens, dim] to [batch, frames, channels, H, W]."""
+        batch, frames = outputs[self.layers[0]].shape[:2]
+        pyramid = [self._level(k, outputs[layer], height, width) for k, layer in enumerate(self.layers)]
+        fused = resize(self._fuse(pyramid), height, width)
+        dense = self.scratch.output_conv2(add_uv_embedding(fused, width / height))
+        return dense.float().unflatten(0, (batch, frames))
+
+    def _level(self, k: int, tokens: Tensor, height: int, width: int) -> Tensor:
+        grid = (height // self.patch_size, width // self.patch_size)
+        patches = self.norm(tokens[:, :, self.special_tokens :].flatten(0, 1))
+        features = patches.transpose(1, 2).unflatten(2, grid).to(self.projects[k].weight.dtype)
+        features = add_uv_embedding(self.projects[k](features), width / height)
+        return self.scratch.get_submodule(f"layer{k + 1}_rn")(self.resize_layers[k](features))
+
+    def _fuse(self, pyramid: list[Tensor]) -> Tensor:
+        joined: Tensor | None = None
+        for k in (3, 2, 1, 0):
+            rows, columns = pyramid[k - 1].shape[-2:] if k else (2 * s for s in pyramid[0].shape[-2:])
+            fuse = self.scratch.get_submodule(f"refinenet{k + 1}")
+            joined = fuse(
+                pyramid[k] if joined is None else joined,
+                None if joined is None else pyramid[k],
+                rows,
+                columns,
+            )
+        return self.scratch.output_conv1(joined)
+
+
+def activate_depth(raw: Tensor) -> tuple[Tensor, Tensor]:
+    """Split [..., 2, H, W] into depth ``exp(y)`` and confidence ``1 + exp(y)``, [..., H, W]."""
+    return raw[..., 0, :, :].exp(), 1 + raw[..., 1, :, :].exp()
+
+
+def activate_points(raw: Tensor) -> tuple[Tensor, Tensor]:
+    """Split [..., 4, H, W] into points [..., H, W, 3] (inverse log) and confidence [..., H, W]."""
+    coordinates = raw[..., :3, :, :].movedim(-3, -1)
+    return coordinates.sign() * coordinates.abs().expm1(), 1 + raw[..., 3, :, :].exp()

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""DINOv2 vision transformer with registers: pictures to patch tokens."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from xsvggt_ros.model.config import NetworkConfig
+from xsvggt_ros.model.layers import Block, LayerNorm
+
+_EPS = 1e-6
+
+
+class PatchEmbedding(nn.Module):
+    """Cuts a picture into patches and projects each to a token."""
+
+    def __init__(self, patch_size: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, dim, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map [frames, 3, height, width] to row-major tokens [frames, patches, dim]."""
+        return self.proj(images.to(self.proj.weight.dtype)).flatten(2).transpose(1, 2)
+
+
+class Encoder(nn.Module):
+    """The ViT of DINOv2; only its normalised patch tokens leave it."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        dim, encoder = config.embed_dim, config.encoder
+        self.grid = config.image_size // config.patch_size
+        self.patch_size = config.patch_size
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid**2, dim))
+        self.register_tokens = nn.Parameter(torch.zeros(1, encoder.num_registers, dim))
+        # Masked-image training alone used it; the official file carries it, so loading stays strict.
+        self.mask_token = nn.Parameter(torch.zeros(1, dim), requires_grad=False)
+        self.patch_embed = PatchEmbedding(config.patch_size, dim)
+        self.blocks = nn.ModuleList(
+            Block(dim, encoder.num_heads, encoder.mlp_ratio, layer_scale=1.0, eps=_EPS)
+            for _ in range(encoder.depth)
+        )
+        self.norm = LayerNorm(dim, eps=_EPS)
+
+    def position_embedding(self, rows: int, columns: int) -> Tensor:
+        """Return the embedding for a grid of patches, float32 [1, 1 + rows * columns, dim].
+
+        Stored for a square grid; any other is reached by antialiased bicubic resizing.
+        """
+        if rows == columns == self.grid:
+            return self.pos_embed
+        stored = self.pos_embed[:, 1:].unflatten(1, (self.grid, self.grid)).permute(0, 3, 1, 2)
+        resized = functional.interpolate(
+            stored.float(), size=(rows, columns), mode="bicubic", antialias=True
+        )
+        return torch.cat([self.pos_embed[:, :1], resized.flatten(2).transpose(1, 2)], dim=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map normalised pictures [frames, 3, height, width] to float32 [frames, patches, dim]."""
+        rows, columns = (side // self.patch_size for side in images.shape[-2:])
+        patches = self.patch_embed(images).float()
+        frames = patches.shape[0]
+        tokens = torch.cat([self.cls_token.expand(frames, -1, -1), patches], dim=1)
+        tokens = tokens + self.position_embedding(rows, columns)
+        registers = self.register_tokens.expand(frames, -1, -1)
+        tokens = torch.cat([tokens[:, :1], registers, tokens[:, 1:]], dim=1)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.norm(tokens[:, 1 + registers.shape[1] :])

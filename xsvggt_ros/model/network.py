@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole network: pictures in, poses, depth and points out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from xsvggt_ros.errors import ConfigurationError
+from xsvggt_ros.model.aggregator import Aggregator
+from xsvggt_ros.model.camera_head import CameraHead
+from xsvggt_ros.model.config import NetworkConfig
+from xsvggt_ros.model.dense_head import DenseHead, activate_depth, activate_points
+from xsvggt_ros.model.memory import CausalSequence, Memory
+
+Head = Literal["camera", "depth", "points"]
+ALL_HEADS: tuple[Head, ...] = ("camera", "depth", "points")
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the asked heads say; the others are None. All float32, [batch, frames, ...].
+
+    Attributes:
+        pose_encodings: [..., iterations, 9], one per refinement; the last one counts.
+        depth: [..., H, W], along the optical axis.
+        points: [..., H, W, 3], in the frame of the stream's first camera.
+
+    """
+
+    pose_encodings: Tensor | None = None
+    depth: Tensor | None = None
+    depth_confidence: Tensor | None = None
+    points: Tensor | None = None
+    points_confidence: Tensor | None = None
+
+
+class StreamVggt(nn.Module):
+    """StreamVGGT (arXiv 2507.11539) without its track head.
+
+    The track head tracks nothing while streaming (a frame is its own reference), so its tensors
+    are recognised in a checkpoint and left aside.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.aggregator = Aggregator(config)
+        self.camera_head = CameraHead(config)
+        self.point_head = DenseHead(config, out_channels=4)
+        self.depth_head = DenseHead(config, out_channels=2)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.aggregator.camera_token.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the aggregator's matrix products, keys and values are computed in."""
+        return self.aggregator.patch_embed.patch_embed.proj.weight.dtype
+
+    def set_precision(
+        self, dtype: torch.dtype, heads_dtype: torch.dtype = torch.float32
+    ) -> StreamVggt:
+        """Convert the weights of linear and convolution layers, in place.
+
+        Norms, gains, special tokens and the positional embedding stay float32.
+
+        Raises:
+            ConfigurationError: a dtype that is not float32, bfloat16 or float16.
+
+        """
+        for part in (dtype, heads_dtype):
+            if part not in (torch.float32, torch.bfloat16, torch.float16):
+                raise ConfigurationError(
+                    f"dtype {part} is not supported; use float32, bfloat16 or float16"
+                )
+        for name, module in self.named_modules():
+            if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+                module.to(dtype if name.startswith("aggregator.") else heads_dtype)
+        return self
+
+    def forward(
+        self, images: Tensor, memory: Memory, heads: Collection[Head] = ALL_HEADS
+    ) -> Prediction:
+        """Run frames through the network.
+
+        Args:
+            images: RGB in [0, 1], [batch, frames, 3, height, width].
+            memory: what earlier frames left behind; frames after the first of a call are seen by
+                ``memory`` in the same call.
+            heads: which outputs are wanted; the other heads do not run.
+
+        Raises:
+            ConfigurationError: sides that are not positive multiples of the patch size.
+
+        """
+        height, width = images.shape[-2:]
+        self._check_size(height, width)
+        last = self.config.depth - 1
+        layers = {last} if "camera" in heads else set()
+        if "depth" in heads or "points" in heads:
+            layers |= set(self.config.dense.layers)
+        outputs = self.aggregator(images, memory, layers)
+
+        found: dict[str, Tensor] = {}
+        if "camera" in heads:
+            found["pose_encodings"] = self.camera_head(outputs[last][:, :, 0], memory)
+        if "depth" in heads:
+            raw = self.depth_head(outputs, height, width)
+            found["depth"], found["depth_confidence"] = activate_depth(raw)
+        if "points" in heads:
+            raw = self.point_head(outputs, height, width)
+            found["points"], found["points_confidence"] = activate_points(raw)
+        return Prediction(**found)
+
+    def forward_sequence(self, images: Tensor, heads: Collection[Head] = ALL_HEADS) -> Prediction:
+        """Run a whole sequence causally at once, [batch, frames, 3, height, width].
+
+        The function that was trained; equal to streaming with an unbounded memory.
+        """
+        return self(images, CausalSequence(images.shape[1]), heads)
+
+    def _check_size(self, height: int, width: int) -> None:
+        patch = self.config.patch_size
+        if min(height, width) < patch or height % patch or width % patch:
+            raise ConfigurationError(
+                f"pictures of {width}x{height} pixels do not divide into patches of {patch}; "
+                f"both sides must be positive multiples of {patch}"
+            )

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What goes into the engine and what comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from xsvggt_ros.cache.statistics import CacheStatistics
+    from xsvggt_ros.geometry.cameras import Calibration, Intrinsics
+    from xsvggt_ros.stream.preprocessing import ImageMapping
+
+Picture = NDArray[np.uint8]
+"""RGB picture, uint8 [height, width, 3]."""
+
+IntrinsicsSource = Literal["predicted", "held", "assumed"]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPicture:
+    """A picture as a file holds it; ``format`` is ``jpeg`` or ``png``."""
+
+    data: bytes
+    format: str
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One picture of a stream, not decoded yet.
+
+    ``decode`` runs on the worker, because a subscription callback must not wait for it; it
+    returns the RGB picture or raises :class:`~xsvggt_ros.errors.FrameError`.
+    ``stamp`` is the time of acquisition in nanoseconds, ``frame_id`` the camera's optical frame.
+    """
+
+    stamp: int
+    frame_id: str
+    decode: Callable[[], Picture]
+    calibration: Calibration | None = None
+    encoded: EncodedPicture | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds that one frame spent in each stage."""
+
+    decode: float = 0.0
+    preprocess: float = 0.0
+    network: float = 0.0
+    collect: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """Sum of all stages, in seconds."""
+        return self.decode + self.preprocess + self.network + self.collect
+
+
+@dataclass(frozen=True, slots=True)
+class FrameResult:
+    """What the engine knows after one frame; all arrays live on the host.
+
+    Depth, confidence and colour share the size of the network's input, [h, w]. Lengths are in
+    the model's unit, which is metres only where a scale source says so.
+
+    Attributes:
+        index: number of the frame in its session, from 0.
+        camera_to_world: float64 [4, 4]; optical frame of this camera into the first one's.
+        intrinsics: of the [h, w] pictures here; ``mapping`` leads back to the source picture.
+        depth: float32 [h, w] along the optical axis, NaN where unknown.
+        confidence: float32 [h, w], from 1 upwards.
+        color: uint8 [h, w, 3], RGB.
+
+    """
+
+    index: int
+    stamp: int
+    frame_id: str
+    camera_to_world: NDArray[np.float64]
+    intrinsics: Intrinsics
+    intrinsics_source: IntrinsicsSource
+    depth: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    color: Picture
+    mapping: ImageMapping
+    cache: CacheStatistics
+    timings: Timings
