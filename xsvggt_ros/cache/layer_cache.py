@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cache of one layer, behind the interface that every kind of storage fills."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from xsvggt_ros.cache.attention import attend
+from xsvggt_ros.cache.policies import Candidates, Policy
+from xsvggt_ros.cache.selection import Spans
+from xsvggt_ros.cache.storage import TokenStore
+
+
+class LayerCache(Protocol):
+    """Remembers the tokens of one global layer; the packed cache implements it as well."""
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attend over what is remembered and the new frame, then remember what the policy keeps.
+
+        All tensors are [1, heads, tokens, head_dim]; the newest frame takes part unrounded.
+        """
+        ...
+
+    def clear(self) -> None:
+        """Forget everything, keeping the allocation."""
+        ...
+
+    @property
+    def tokens(self) -> int:
+        """Tokens held now."""
+        ...
+
+    @property
+    def seen(self) -> int:
+        """Tokens ever handed in since the last :meth:`clear`."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Allocated bytes."""
+        ...
+
+    @property
+    def numbers(self) -> Tensor:
+        """Number in the stream of each token held, int32 [tokens]."""
+        ...
+
+
+class UnpackedLayerCache:
+    """Keeps keys and values in the precision in which they came."""
+
+    def __init__(self, policy: Policy, special: int, expected_tokens: int = 0) -> None:
+        """Make an empty cache.
+
+        Args:
+            policy: what stays after a frame.
+            special: special tokens in front of each frame.
+            expected_tokens: most tokens held after a frame, if bounded; room for them is made at
+                once, so that the steady state allocates nothing.
+
+        """
+        self._policy = policy
+        self._special = special
+        self._expected = expected_tokens
+        self._store = TokenStore()
+        self._spans = Spans(0, 0, 0)
+        self._seen = 0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens held now."""
+        return len(self._store)
+
+    @property
+    def seen(self) -> int:
+        """Tokens ever handed in since the last :meth:`clear`."""
+        return self._seen
+
+    @property
+    def nbytes(self) -> int:
+        """Allocated bytes."""
+        return self._store.nbytes
+
+    @property
+    def keys(self) -> Tensor:
+        """Keys held now, [1, heads, tokens, head_dim]."""
+        return self._store.keys
+
+    @property
+    def values(self) -> Tensor:
+        """Values held now, [1, heads, tokens, head_dim]."""
+        return self._store.values
+
+    @property
+    def numbers(self) -> Tensor:
+        """Number in the stream of each token held, int32 [tokens]."""
+        return self._store.numbers
+
+    def clear(self) -> None:
+        """Forget everything, keeping the allocation."""
+        self._store.clear()
+        self._spans = Spans(0, 0, 0)
+        self._seen = 0
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attend over the past and the new frame, then prune."""
+        self._append(key, value)
+        mixed = attend(query, self._store.keys, self._store.values)
+        self._prune(query)
+        return mixed
+
+    def _append(self, key: Tensor, value: Tensor) -> None:
+        count = key.shape[2]
+        self._store.reserve(self._expected + count if self._expected else 0, key)
+        self._store.append(key, value, self._seen)
+        spans = self._spans
+        self._spans = (
+            Spans(spans.anchor, spans.history + spans.window, count)
+            if self._seen
+            else Spans(count, 0, 0)
+        )
+        self._seen += count
+
+    def _prune(self, query: Tensor) -> None:
+        kept = self._policy(Candidates(query, self._store.keys, self._spans, self._special))
+        if kept is not None:
+            indices, self._spans = kept
+            self._store.keep(indices)
