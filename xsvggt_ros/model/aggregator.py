@@ -54,9 +54,7 @@ class Aggregator(nn.Module):
         both = torch.cat([self.camera_token, self.register_token], dim=2)[0]
         return torch.stack([both[role] for role in roles])
 
-    def forward(
-        self, images: Tensor, memory: Memory, layers: Collection[int]
-    ) -> dict[int, Tensor]:
+    def forward(self, images: Tensor, memory: Memory, layers: Collection[int]) -> dict[int, Tensor]:
         """Return the outputs of the asked ``layers``.
 
         Args:

@@ -59,7 +59,9 @@ class CameraHead(nn.Module):
     def _refine(
         self, tokens: Tensor, normed: Tensor, encoding: Tensor | None, step: int, memory: Memory
     ) -> Tensor:
-        known = self.empty_pose_tokens.expand(*tokens.shape[:2], -1) if encoding is None else encoding
+        known = (
+            self.empty_pose_tokens.expand(*tokens.shape[:2], -1) if encoding is None else encoding
+        )
         shift, scale, gate = self.poseLN_modulation(self.embed_pose(known)).float().chunk(3, dim=-1)
         hidden = gate * (normed * (1 + scale) + shift) + tokens
         for index, block in enumerate(self.trunk):

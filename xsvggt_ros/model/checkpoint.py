@@ -118,9 +118,7 @@ def assemble(config: NetworkConfig, tensors: Mapping[str, Tensor]) -> StreamVggt
     return network
 
 
-def check_names(
-    config: NetworkConfig, network: StreamVggt, tensors: Mapping[str, Tensor]
-) -> None:
+def check_names(config: NetworkConfig, network: StreamVggt, tensors: Mapping[str, Tensor]) -> None:
     """Compare names and shapes strictly; track-head tensors may be absent but not wrong.
 
     Raises:
@@ -163,9 +161,7 @@ def read_checkpoint(source: str) -> Checkpoint:
     return _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
 
 
-def convert_checkpoint(
-    source: str, destination: str | Path, *, preset: str = "streamvggt"
-) -> Path:
+def convert_checkpoint(source: str, destination: str | Path, *, preset: str = "streamvggt") -> Path:
     """Write the weights of ``source`` as safetensors, with their sizes in the metadata.
 
     The track head is left out. The file appears whole or not at all.
@@ -190,7 +186,7 @@ def save_network(network: StreamVggt, destination: str | Path) -> Path:
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     try:
         save_file(tensors, partial, metadata={_CONFIG_KEY: network.config.to_json()})
-        os.replace(partial, path)
+        partial.replace(path)
     except OSError as error:
         raise CheckpointError(f"'{path}' cannot be written: {error}") from error
     finally:
@@ -205,7 +201,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(_CONFIG_KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"'{path}' is not a readable safetensors file: {error}") from error
     return Checkpoint(tensors, NetworkConfig.from_json(text) if text else None)

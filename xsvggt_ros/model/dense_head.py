@@ -135,9 +135,11 @@ class DenseHead(nn.Module):
     def forward(self, outputs: Mapping[int, Tensor], height: int, width: int) -> Tensor:
         """Map layer outputs [batch, frames, tokens, dim] to [batch, frames, channels, H, W]."""
         batch, frames = outputs[self.layers[0]].shape[:2]
-        pyramid = [self._level(k, outputs[layer], height, width) for k, layer in enumerate(self.layers)]
+        pyramid = [
+            self._level(k, outputs[layer], height, width) for k, layer in enumerate(self.layers)
+        ]
         fused = resize(self._fuse(pyramid), height, width)
-        dense = self.scratch.output_conv2(add_uv_embedding(fused, width / height))
+        dense = self.scratch.get_submodule("output_conv2")(add_uv_embedding(fused, width / height))
         return dense.float().unflatten(0, (batch, frames))
 
     def _level(self, k: int, tokens: Tensor, height: int, width: int) -> Tensor:
@@ -150,7 +152,9 @@ class DenseHead(nn.Module):
     def _fuse(self, pyramid: list[Tensor]) -> Tensor:
         joined: Tensor | None = None
         for k in (3, 2, 1, 0):
-            rows, columns = pyramid[k - 1].shape[-2:] if k else (2 * s for s in pyramid[0].shape[-2:])
+            rows, columns = (
+                pyramid[k - 1].shape[-2:] if k else (2 * s for s in pyramid[0].shape[-2:])
+            )
             fuse = self.scratch.get_submodule(f"refinenet{k + 1}")
             joined = fuse(
                 pyramid[k] if joined is None else joined,
@@ -158,7 +162,7 @@ class DenseHead(nn.Module):
                 rows,
                 columns,
             )
-        return self.scratch.output_conv1(joined)
+        return self.scratch.get_submodule("output_conv1")(joined)
 
 
 def activate_depth(raw: Tensor) -> tuple[Tensor, Tensor]:

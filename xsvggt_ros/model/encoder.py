@@ -36,7 +36,7 @@ class Encoder(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid**2, dim))
         self.register_tokens = nn.Parameter(torch.zeros(1, encoder.num_registers, dim))
-        # Masked-image training alone used it; the official file carries it, so loading stays strict.
+        # Only masked-image training used it, but the official file has it and loading is strict.
         self.mask_token = nn.Parameter(torch.zeros(1, dim), requires_grad=False)
         self.patch_embed = PatchEmbedding(config.patch_size, dim)
         self.blocks = nn.ModuleList(
@@ -52,7 +52,7 @@ class Encoder(nn.Module):
         """
         if rows == columns == self.grid:
             return self.pos_embed
-        stored = self.pos_embed[:, 1:].unflatten(1, (self.grid, self.grid)).permute(0, 3, 1, 2)
+        stored = self.pos_embed[:, 1:].view(1, self.grid, self.grid, -1).permute(0, 3, 1, 2)
         resized = functional.interpolate(
             stored.float(), size=(rows, columns), mode="bicubic", antialias=True
         )

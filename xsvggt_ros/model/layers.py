@@ -28,6 +28,7 @@ class LayerNorm(nn.LayerNorm):
     """LayerNorm that always computes and answers in float32."""
 
     def forward(self, input: Tensor) -> Tensor:
+        """Normalise [..., dim] of any floating dtype."""
         return super().forward(input.float())
 
 
@@ -35,6 +36,7 @@ class Linear(nn.Linear):
     """Linear layer that computes in the dtype of its weights."""
 
     def forward(self, input: Tensor) -> Tensor:
+        """Map [..., in] of any floating dtype to [..., out] of the weights' dtype."""
         return super().forward(input.to(self.weight.dtype))
 
 

@@ -48,7 +48,7 @@ def rotate(tokens: Tensor, rotation: Rotation) -> Tensor:
 
     Channels pair up across a half ("half-split"), not with their neighbour.
     """
-    pairs = tokens.float().unflatten(-1, (2, 2, -1))
+    pairs = tokens.float().reshape(*tokens.shape[:-1], 2, 2, -1)
     first, second = pairs[..., 0, :], pairs[..., 1, :]
     turned = torch.stack(
         [

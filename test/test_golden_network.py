@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network equals the reference's on its golden tensors."""
+
+import json
+
+import pytest
+import reference
+import torch
+from reference import TOLERANCE, deviation
+
+from xsvggt_ros.cache.settings import CacheSettings
+from xsvggt_ros.model.aggregator import normalize
+from xsvggt_ros.model.config import NetworkConfig
+from xsvggt_ros.model.dense_head import uv_embedding
+from xsvggt_ros.model.network import StreamVggt
+from xsvggt_ros.model.rotary import rotate, rotation_for
+from xsvggt_ros.model.track_head import track_head_shapes
+
+UNITS = reference.tensors("units")
+OUTPUTS = reference.tensors("outputs")
+
+
+@pytest.fixture(scope="module")
+def network() -> StreamVggt:
+    return reference.network()
+
+
+@pytest.fixture(scope="module")
+def masked(network):
+    with torch.inference_mode():
+        return network.forward_sequence(reference.frames()[None])
+
+
+def test_official_names_and_shapes_without_allocating_them():
+    official = json.loads((reference.GOLDEN / "state_dict_full.json").read_text())
+    with torch.device("meta"):
+        network = StreamVggt(NetworkConfig())
+    own = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    every = {**own, **track_head_shapes(NetworkConfig())}
+
+    assert len(official) == 1797
+    assert {name: list(shape) for name, shape in every.items()} == official
+    assert len(own) == 1797 - 394
+
+
+def test_masked_forward_poses_of_every_iteration(masked):
+    golden = OUTPUTS["f_masked.pose_enc_iters"]
+    assert deviation(masked.pose_encodings[0], golden) <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("field", "golden"),
+    [
+        ("depth", "depth"),
+        ("depth_confidence", "depth_conf"),
+        ("points", "world_points"),
+        ("points_confidence", "world_points_conf"),
+    ],
+)
+def test_masked_forward_dense_outputs(masked, field, golden):
+    expected = OUTPUTS[f"f_masked.{golden}.sub"]
+    actual = reference.subsampled(getattr(masked, field)[0])
+    assert deviation(actual, expected.reshape(actual.shape)) <= TOLERANCE
+
+
+def test_masked_forward_tokens(network):
+    from xsvggt_ros.model.memory import CausalSequence
+
+    pictures = reference.frames()[None]
+    with torch.inference_mode():
+        layers = network.aggregator(pictures, CausalSequence(pictures.shape[1]), {3})
+    assert deviation(layers[3][0, 11], OUTPUTS["f_masked.tokens.frame11.layer3"]) <= TOLERANCE
+
+
+def test_streaming_tokens_of_intermediate_layers(network):
+    memory = reference.kv_cache(CacheSettings(policy="none"))
+    with torch.inference_mode():
+        for index, frame in enumerate(reference.frames()):
+            layers = network.aggregator(frame[None, None], memory, {0, 3})
+            memory.end_frame()
+            for layer in (0, 3):
+                name = f"a_full.tokens.frame{index}.layer{layer}"
+                if name in OUTPUTS:
+                    assert deviation(layers[layer][0, 0], OUTPUTS[name]) <= TOLERANCE
+
+
+def test_only_asked_layers_are_kept(network):
+    memory = reference.kv_cache(CacheSettings(policy="none"))
+    with torch.inference_mode():
+        layers = network.aggregator(reference.frames()[:1, None], memory, {1})
+    assert list(layers) == [1]
+
+
+def test_encoder_patch_tokens(network):
+    with torch.inference_mode():
+        tokens = network.aggregator.patch_embed(normalize(reference.frames()[:1]))
+    assert deviation(tokens[0], OUTPUTS["a_full.patch_tokens0"]) <= TOLERANCE
+
+
+def test_streaming_equals_masked_forward_with_a_camera_cache_per_iteration(network, masked):
+    memory = reference.kv_cache(CacheSettings(policy="none"))
+    poses = []
+    with torch.inference_mode():
+        for frame in reference.frames():
+            poses.append(network(frame[None, None], memory, ("camera",)).pose_encodings[0])
+            memory.end_frame()
+    assert deviation(torch.cat(poses), masked.pose_encodings[0]) <= TOLERANCE
+
+
+def test_batches_do_not_mix(network):
+    pictures = torch.stack([reference.frames()[:3], reference.frames()[5:8]])
+    with torch.inference_mode():
+        both = network.forward_sequence(pictures)
+        alone = network.forward_sequence(pictures[1:])
+    assert deviation(both.depth[1], alone.depth[0]) <= TOLERANCE
+    assert deviation(both.pose_encodings[1], alone.pose_encodings[0]) <= TOLERANCE
+
+
+def test_unasked_heads_do_not_run(network):
+    memory = reference.kv_cache(CacheSettings(policy="none"))
+    with torch.inference_mode():
+        prediction = network(reference.frames()[:1, None], memory, ("depth",))
+    assert prediction.pose_encodings is None
+    assert prediction.points is None
+    assert memory.camera_nbytes == 0
+
+
+def test_rotary_embedding():
+    rotation = rotation_for(UNITS["rope_pos"][0], UNITS["rope_in"].shape[-1], 100.0)
+    assert deviation(rotate(UNITS["rope_in"], rotation), UNITS["rope_out"]) <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("unit", "rows", "columns"),
+    [("posembed_square", 5, 5), ("posembed_tall", 6, 3), ("posembed_wide", 4, 7)],
+)
+def test_position_embedding_of_other_grids(network, unit, rows, columns):
+    embedding = network.aggregator.patch_embed.position_embedding(rows, columns)
+    assert deviation(embedding, UNITS[unit]) <= TOLERANCE
+
+
+def test_dense_position_embedding():
+    channels, rows, columns = UNITS["dpt_posembed"].shape
+    x, y = uv_embedding(channels, rows, columns, 84 / 56, torch.device("cpu"))
+    both = torch.cat([x[:, None, :].expand(-1, rows, -1), y[:, :, None].expand(-1, -1, columns)])
+    scale = float(UNITS["dpt_posembed"].abs().max())
+    assert deviation(both * (0.1 if scale < 0.5 else 1.0), UNITS["dpt_posembed"]) <= TOLERANCE
+
+
+def test_residual_unit_adds_the_rectified_input(network):
+    unit = network.depth_head.scratch.refinenet1.resConfUnit1
+    with torch.inference_mode():
+        assert deviation(unit(UNITS["rcu_in"]), UNITS["rcu_out"]) <= TOLERANCE
+
+
+def test_sides_that_do_not_divide_into_patches_are_refused(network):
+    from xsvggt_ros.errors import ConfigurationError
+
+    memory = reference.kv_cache(CacheSettings(policy="none"))
+    with pytest.raises(ConfigurationError, match="70x57 pixels.*multiples of 14"):
+        network(torch.zeros(1, 1, 3, 57, 70), memory)

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rigid motions as float64 4x4 matrices, and the axes of robots and cameras (REP-103)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float64]
+
+OPTICAL_TO_BODY: Matrix = np.array(
+    [
+        [0.0, 0.0, 1.0, 0.0],
+        [-1.0, 0.0, 0.0, 0.0],
+        [0.0, -1.0, 0.0, 0.0],
+        [0.0, 0.0, 0.0, 1.0],
+    ]
+)
+"""Turns optical axes (x right, y down, z forward) into body axes (x forward, y left, z up)."""
+
+
+def world_to_map(camera_to_world: Matrix) -> Matrix:
+    """Express a pose in the z-up map instead of the first camera's optical frame.
+
+    The map's origin is the first camera, taken to look along the map's x axis with its picture
+    upright. The moving frame stays optical.
+    """
+    return OPTICAL_TO_BODY @ camera_to_world
+
+
+def transform_points(transform: Matrix, points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Move points [..., 3] by a rigid ``transform``; NaN stays NaN."""
+    rotation = transform[:3, :3].astype(np.float32)
+    return points @ rotation.T + transform[:3, 3].astype(np.float32)
+
+
+def invert(transform: Matrix) -> Matrix:
+    """Return the inverse of a rigid transform [4, 4]."""
+    rotation = transform[:3, :3].T
+    inverse = np.eye(4)
+    inverse[:3, :3] = rotation
+    inverse[:3, 3] = -rotation @ transform[:3, 3]
+    return inverse
+
+
+def matrix_from_quaternion(quaternion: NDArray[np.floating]) -> Matrix:
+    """Return the rotation [3, 3] of a quaternion (x, y, z, w) of any length but zero."""
+    x, y, z, w = (float(component) for component in quaternion)
+    s = 2.0 / (x * x + y * y + z * z + w * w)
+    return np.array(
+        [
+            [1 - s * (y * y + z * z), s * (x * y - z * w), s * (x * z + y * w)],
+            [s * (x * y + z * w), 1 - s * (x * x + z * z), s * (y * z - x * w)],
+            [s * (x * z - y * w), s * (y * z + x * w), 1 - s * (x * x + y * y)],
+        ]
+    )
+
+
+def quaternion_from_matrix(rotation: Matrix) -> Matrix:
+    """Return the unit quaternion (x, y, z, w), w >= 0, of a rotation [3, 3].
+
+    The best-conditioned of four equivalent formulas is used, so nothing is divided by little.
+    """
+    r = rotation
+    trace = np.array(
+        [
+            1 + r[0, 0] - r[1, 1] - r[2, 2],
+            1 - r[0, 0] + r[1, 1] - r[2, 2],
+            1 - r[0, 0] - r[1, 1] + r[2, 2],
+            1 + r[0, 0] + r[1, 1] + r[2, 2],
+        ]
+    )
+    yz, xz, xy = r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1]
+    sxy, sxz, syz = r[0, 1] + r[1, 0], r[0, 2] + r[2, 0], r[1, 2] + r[2, 1]
+    candidates = np.array(
+        [
+            [trace[0], sxy, sxz, yz],
+            [sxy, trace[1], syz, xz],
+            [sxz, syz, trace[2], xy],
+            [yz, xz, xy, trace[3]],
+        ]
+    )
+    best = candidates[int(trace.argmax())]
+    unit: Matrix = best / np.linalg.norm(best)
+    return -unit if unit[3] < 0 else unit

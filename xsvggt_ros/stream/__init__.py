@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The online engine: frames in; poses, depth and points out. Knows no ROS."""

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine: one picture in, what is known of it out, in memory that does not grow."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from xsvggt_ros.cache.kv_cache import KvCache
+from xsvggt_ros.cache.settings import CacheSettings
+from xsvggt_ros.errors import FrameError, NonFiniteOutputError
+from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.geometry.pose_encoding import intrinsics_from_encoding, world_to_camera
+from xsvggt_ros.geometry.rigid import Matrix, invert
+from xsvggt_ros.model.network import Head, Prediction, StreamVggt
+from xsvggt_ros.stream.frame import FrameResult, IntrinsicsSource, Picture, Timings
+from xsvggt_ros.stream.preprocessing import ImageMapping, check_width, preprocess, to_network
+
+logger = logging.getLogger(__name__)
+
+NARROWEST_VIEW = math.radians(1.0)
+WIDEST_VIEW = math.radians(179.0)
+ASSUMED_VIEW = math.radians(60.0)
+_HEADS: tuple[Head, ...] = ("camera", "depth")
+
+
+@dataclass(frozen=True, slots=True)
+class ReconstructorSettings:
+    """Settings of the engine.
+
+    Attributes:
+        width: of the network's input in pixels, a multiple of the patch size; its height follows
+            from the picture's aspect and is at most as much.
+        cache: how the KV cache behaves.
+
+    """
+
+    width: int = 518
+    cache: CacheSettings = field(default_factory=CacheSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class _HostOutput:
+    encoding: NDArray[np.float32]
+    depth: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+
+
+class Reconstructor:
+    """Runs a network over a stream, frame by frame.
+
+    Nothing of a frame stays on the device but what the cache keeps of it. The world is the optical
+    frame of the session's first camera. Not thread-safe: one thread owns it.
+    """
+
+    def __init__(self, network: StreamVggt, settings: ReconstructorSettings | None = None) -> None:
+        """Make an engine with an empty session.
+
+        Raises:
+            ConfigurationError: a width that does not divide into patches, an impossible budget.
+
+        """
+        self.settings = settings or ReconstructorSettings()
+        self._network = network
+        config = network.config
+        check_width(self.settings.width, config.patch_size)
+        self._cache = KvCache(
+            self.settings.cache,
+            layers=config.depth,
+            special_tokens=config.special_tokens,
+            camera_blocks=config.camera.depth,
+            camera_iterations=config.camera.iterations,
+        )
+        self._session = 1
+        self._begin_session()
+
+    def _begin_session(self) -> None:
+        self._cache.clear()
+        self._index = 0
+        self._world_from_first: Matrix | None = None
+        self._view: tuple[float, float] | None = None
+        self._view_warned = False
+        self._size: tuple[int, int] | None = None
+
+    @property
+    def session(self) -> int:
+        """Number of the current session, from 1."""
+        return self._session
+
+    @property
+    def session_frames(self) -> int:
+        """Frames reconstructed in this session."""
+        return self._index
+
+    def reset(self, reason: str = "") -> None:
+        """Forget the stream: the next frame is the first of a new session."""
+        if self._index:
+            logger.info("session %d ends after %d frames%s", self._session, self._index,
+                        f": {reason}" if reason else "")  # fmt: skip
+        self._session += 1
+        self._begin_session()
+
+    @torch.inference_mode()
+    def step(self, picture: Picture, *, stamp: int = 0, frame_id: str = "") -> FrameResult:
+        """Reconstruct one frame.
+
+        Args:
+            picture: RGB, uint8 [height, width, 3], of any size.
+            stamp: time of acquisition in nanoseconds, handed through.
+            frame_id: the camera's optical frame, handed through.
+
+        Raises:
+            FrameError: an unusable picture; the session is as before.
+            NonFiniteOutputError: no finite pose or depth came out. What came out is in the cache
+                too, so a new session has begun.
+
+        """
+        started = perf_counter()
+        color, mapping = preprocess(picture, self.settings.width, self._network.config.patch_size)
+        self._note_size(mapping)
+        images = to_network(color, self._network.device)
+        ready = perf_counter()
+        prediction = self._predict(images)
+        computed = perf_counter()
+        output = _to_host(prediction)
+        self._refuse_non_finite(output)
+        result = self._result(output, color, mapping, stamp, frame_id)
+        self._index += 1
+        collected = perf_counter()
+        timings = Timings(0.0, ready - started, computed - ready, collected - computed)
+        return replace(result, timings=timings)
+
+    def _predict(self, images: Tensor) -> Prediction:
+        try:
+            prediction: Prediction = self._network(images, self._cache, _HEADS)
+        except RuntimeError as error:
+            # Some layers hold the frame by now and others do not: the stream cannot go on.
+            frame = self._index
+            self.reset("the network failed")
+            raise FrameError(
+                f"the network failed on frame {frame} of the session, and a new session has "
+                f"begun: {str(error).strip().splitlines()[0]}. If the device ran out of memory, "
+                "lower input.width or cache.budget_tokens"
+            ) from error
+        self._cache.end_frame()
+        return prediction
+
+    def _result(
+        self, output: _HostOutput, color: Picture, mapping: ImageMapping, stamp: int, frame_id: str
+    ) -> FrameResult:
+        intrinsics, source = self._intrinsics(output.encoding, mapping)
+        depth = output.depth
+        depth[~np.isfinite(depth)] = np.nan
+        return FrameResult(
+            index=self._index,
+            stamp=stamp,
+            frame_id=frame_id,
+            camera_to_world=self._pose(output.encoding),
+            intrinsics=intrinsics,
+            intrinsics_source=source,
+            depth=depth,
+            confidence=output.confidence,
+            color=color,
+            mapping=mapping,
+            cache=self._cache.statistics(),
+            timings=Timings(),
+        )
+
+    def _pose(self, encoding: NDArray[np.float32]) -> Matrix:
+        extrinsics = world_to_camera(encoding.astype(np.float64))
+        if self._world_from_first is None:
+            # The network only tends to put the first camera at the origin; the session's world is
+            # defined by it, so the rest is taken relative to it.
+            self._world_from_first = extrinsics
+        return self._world_from_first @ invert(extrinsics)
+
+    def _intrinsics(
+        self, encoding: NDArray[np.float32], mapping: ImageMapping
+    ) -> tuple[Intrinsics, IntrinsicsSource]:
+        """Return the predicted camera, the last good one or a guess; never an infinite focal."""
+        vertical, horizontal = float(encoding[7]), float(encoding[8])
+        source: IntrinsicsSource = "predicted"
+        if all(NARROWEST_VIEW <= view <= WIDEST_VIEW for view in (vertical, horizontal)):
+            self._view = (vertical, horizontal)
+        else:
+            source = "assumed" if self._view is None else "held"
+            self._warn_of_view(horizontal, vertical, source)
+        vertical, horizontal = self._view or _assumed_view(mapping)
+        used = np.array([0, 0, 0, 0, 0, 0, 1, vertical, horizontal])
+        return intrinsics_from_encoding(used, mapping.width, mapping.height), source
+
+    def _warn_of_view(self, horizontal: float, vertical: float, source: IntrinsicsSource) -> None:
+        if self._view_warned:
+            return
+        self._view_warned = True
+        logger.warning(
+            "the network sees %.2f by %.2f degrees in frame %d, outside %.0f..%.0f; the field of "
+            "view is %s there and wherever it happens again in this session",
+            math.degrees(horizontal), math.degrees(vertical), self._index,
+            math.degrees(NARROWEST_VIEW), math.degrees(WIDEST_VIEW), source,
+        )  # fmt: skip
+
+    def _refuse_non_finite(self, output: _HostOutput) -> None:
+        pose = output.encoding
+        if np.isfinite(pose).all() and pose[3:7].any() and np.isfinite(output.depth).any():
+            return
+        frame = self._index
+        self.reset("the network's output was not finite")
+        raise NonFiniteOutputError(
+            f"frame {frame} of the session gave no finite pose or depth; a new session has begun. "
+            "If it happens again, use model.dtype float32 or bfloat16 instead of "
+            f"{str(self._network.dtype).removeprefix('torch.')}, or check the weights"
+        )
+
+    def _note_size(self, mapping: ImageMapping) -> None:
+        size = (mapping.width, mapping.height)
+        if size == self._size:
+            return
+        tokens = self._network.config.tokens_per_frame(mapping.height, mapping.width)
+        if self._size is not None:
+            logger.warning(
+                "the network's picture changes from %dx%d to %dx%d pixels; the session goes on",
+                *self._size, *size,
+            )  # fmt: skip
+        if self._cache.history_tokens(tokens) == 0:
+            logger.warning(
+                "cache.budget_tokens %d leaves no history: first and newest frame alone take %d "
+                "tokens at %dx%d; set it to %d or more",
+                self.settings.cache.budget_tokens, 2 * tokens, *size,
+                self._cache.smallest_history_budget(tokens),
+            )  # fmt: skip
+        self._size = size
+
+
+def _to_host(prediction: Prediction) -> _HostOutput:
+    assert prediction.pose_encodings is not None
+    assert prediction.depth is not None
+    assert prediction.depth_confidence is not None
+    return _HostOutput(
+        prediction.pose_encodings[0, 0, -1].float().cpu().numpy(),
+        prediction.depth[0, 0].float().cpu().numpy(),
+        prediction.depth_confidence[0, 0].float().cpu().numpy(),
+    )
+
+
+def _assumed_view(mapping: ImageMapping) -> tuple[float, float]:
+    half = math.tan(ASSUMED_VIEW / 2)
+    return 2 * math.atan(half * mapping.height / mapping.width), ASSUMED_VIEW

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one thread that owns the model, the cache and the device."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from threading import Thread
+from time import monotonic, perf_counter
+from typing import Any, Literal, TypeVar
+
+from xsvggt_ros.errors import FrameError, XsvggtError
+from xsvggt_ros.stream.frame import Frame, FrameResult
+from xsvggt_ros.stream.frame_queue import FrameQueue
+from xsvggt_ros.stream.reconstructor import Reconstructor
+from xsvggt_ros.stream.stamps import Order, StampOrder
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Stage = Literal["idle", "decoding", "reconstructing", "publishing", "commanded"]
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Frames since the worker was made; ``received`` is the sum of all the others."""
+
+    received: int
+    processed: int
+    dropped: int
+    refused: int
+    pending: int
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What the worker is at, and since when (seconds of the monotonic clock)."""
+
+    stage: Stage
+    since: float
+
+
+class Worker:
+    """Takes frames from a queue in order and reconstructs them; runs commands between two frames.
+
+    Callbacks run on the worker's thread. Whatever goes wrong with one frame is reported and the
+    next one is taken.
+    """
+
+    def __init__(
+        self,
+        reconstructor: Reconstructor,
+        queue: FrameQueue,
+        *,
+        on_result: Callable[[FrameResult], None],
+        on_refused: Callable[[Frame, XsvggtError], None],
+        on_room: Callable[[], None] | None = None,
+    ) -> None:
+        """Prepare, but do not start.
+
+        Args:
+            reconstructor: from :meth:`start` on touched by this thread alone.
+            queue: closed by :meth:`stop`.
+            on_result: gets each result.
+            on_refused: gets each frame that could not be used, with the reason.
+            on_room: called whenever a frame has left the queue.
+
+        """
+        self._reconstructor = reconstructor
+        self._queue = queue
+        self._on_result = on_result
+        self._on_refused = on_refused
+        self._on_room = on_room
+        self._commands: deque[tuple[Future[Any], Callable[[Reconstructor], Any]]] = deque()
+        self._stamps = StampOrder()
+        self._processed = 0
+        self._refused = 0
+        self._stopping = False
+        self._activity = Activity("idle", monotonic())
+        self._thread = Thread(target=self._run, name="xsvggt-worker")
+
+    @property
+    def activity(self) -> Activity:
+        """What the worker is doing now."""
+        return self._activity
+
+    @property
+    def counters(self) -> Counters:
+        """How many frames went where."""
+        processed, refused = self._processed, self._refused
+        received, dropped = self._queue.received, self._queue.dropped
+        pending = max(0, received - processed - dropped - refused)
+        return Counters(received, processed, dropped, refused, pending)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self, timeout: float) -> bool:
+        """Finish the frame in hand, drop the rest, and wait; return whether the thread ended."""
+        self._stopping = True
+        self._queue.close()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+        while self._commands:
+            self._commands.popleft()[0].cancel()
+        return not self._thread.is_alive()
+
+    def submit(self, command: Callable[[Reconstructor], T]) -> Future[T]:
+        """Run ``command`` on the worker's thread before the next frame."""
+        future: Future[T] = Future()
+        self._commands.append((future, command))
+        self._queue.wake()
+        return future
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._enter("idle")
+            frame = self._queue.take(interrupted=self._interrupted)
+            if frame is not None:
+                self._process(frame)
+            else:
+                self._run_commands()
+
+    def _interrupted(self) -> bool:
+        return bool(self._commands) or self._stopping
+
+    def _run_commands(self) -> None:
+        while self._commands:
+            self._enter("commanded")
+            future, command = self._commands.popleft()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(command(self._reconstructor))
+            except Exception as error:  # noqa: BLE001 - handed to whoever asked
+                future.set_exception(error)
+
+    def _process(self, frame: Frame) -> None:
+        try:
+            if self._on_room is not None:
+                self._on_room()
+            result = self._reconstruct(frame)
+        except XsvggtError as error:
+            self._refuse(frame, error)
+        except Exception as error:
+            logger.exception("unexpected failure on the frame of stamp %d", frame.stamp)
+            self._refuse(frame, FrameError(f"unexpected {type(error).__name__}: {error}"))
+        else:
+            self._processed += 1
+            self._publish(result)
+
+    def _reconstruct(self, frame: Frame) -> FrameResult:
+        self._check_stamp(frame)
+        self._enter("decoding")
+        started = perf_counter()
+        picture = frame.decode()
+        decoded = perf_counter() - started
+        self._enter("reconstructing")
+        result = self._reconstructor.step(picture, stamp=frame.stamp, frame_id=frame.frame_id)
+        return replace(result, timings=replace(result.timings, decode=decoded))
+
+    def _check_stamp(self, frame: Frame) -> None:
+        last = self._stamps.last
+        order = self._stamps.judge(frame.stamp)
+        if order is Order.REPEATED:
+            raise FrameError(
+                f"stamp {frame.stamp} ns came twice in a row; give each picture its own stamp"
+            )
+        if order is Order.BACKWARD:
+            logger.warning(
+                "stamps went back by %.3f s: a new session begins",
+                ((last or 0) - frame.stamp) / 1e9,
+            )
+            self._reconstructor.reset("stamps went back")
+
+    def _refuse(self, frame: Frame, error: XsvggtError) -> None:
+        self._refused += 1
+        try:
+            self._on_refused(frame, error)
+        except Exception:
+            logger.exception("the refusal of the frame of stamp %d was not reported", frame.stamp)
+
+    def _publish(self, result: FrameResult) -> None:
+        self._enter("publishing")
+        try:
+            self._on_result(result)
+        except Exception:
+            logger.exception("the result of the frame of stamp %d was not published", result.stamp)
+
+    def _enter(self, stage: Stage) -> None:
+        self._activity = Activity(stage, monotonic())
