@@ -66,9 +66,7 @@ def keep_everything(candidates: Candidates) -> Kept | None:
 
 
 def _pooled_importance(candidates: Candidates, settings: CacheSettings) -> Tensor:
-    return importance(
-        candidates.query, candidates.keys, candidates.special, settings.pool_size
-    )
+    return importance(candidates.query, candidates.keys, candidates.special, settings.pool_size)
 
 
 def _recency(candidates: Candidates, settings: CacheSettings) -> Tensor:

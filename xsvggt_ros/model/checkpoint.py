@@ -67,7 +67,7 @@ def load_network(
 
     Raises:
         CheckpointError: the file cannot be had or read, or is not of this network.
-        ConfigurationError: unknown preset, dtype or device.
+        ConfigurationError: unknown preset, dtype or device, or a device without room.
 
     """
     precision = _dtype(dtype)
@@ -76,6 +76,8 @@ def load_network(
         loaded = read_checkpoint(checkpoint)
         config = named_preset(preset) if preset else loaded.config or NetworkConfig()
         network = assemble(config, loaded.tensors)
+        if config == NetworkConfig():
+            logger.warning(LICENCE_NOTICE)
     else:
         network = random_network(named_preset(preset or "small"), seed)
         logger.warning(
@@ -84,7 +86,14 @@ def load_network(
             preset or "small",
             seed,
         )
-    return network.set_precision(precision).to(place).eval().requires_grad_(False)
+    network.set_precision(precision).eval().requires_grad_(False)
+    try:
+        return network.to(place)
+    except torch.OutOfMemoryError as error:
+        raise ConfigurationError(
+            f"the weights do not fit on device '{device}': {str(error).splitlines()[0]}; free "
+            f"memory there, or choose bfloat16 instead of {dtype}"
+        ) from error
 
 
 def random_network(config: NetworkConfig, seed: int) -> StreamVggt:
@@ -226,7 +235,7 @@ def _read_torch(path: Path) -> Checkpoint:
 
 def _download(source: str) -> Path:
     match = _HUB_ID.match(source)
-    if match is None or source.startswith((".", "/", "~")) or Path(source).suffix in _SUFFIXES:
+    if match is None or match["repository"].endswith(_SUFFIXES) or source[0] in "./~":
         raise CheckpointError(
             f"checkpoint '{source}' does not exist; give a .pth or .safetensors file, or a Hugging "
             f"Face id such as {OFFICIAL_REPOSITORY}"

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights are read strictly, and a wrong file is told from a right one."""
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import reference
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from xsvggt_ros.errors import CheckpointError, ConfigurationError
+from xsvggt_ros.model.checkpoint import (
+    assemble,
+    convert_checkpoint,
+    load_network,
+    random_network,
+    read_checkpoint,
+    save_network,
+)
+from xsvggt_ros.model.config import PRESETS, NetworkConfig
+from xsvggt_ros.model.track_head import track_head_shapes
+
+TINY = PRESETS["tiny"]
+
+
+@pytest.fixture
+def state() -> dict[str, torch.Tensor]:
+    return dict(random_network(TINY, seed=3).state_dict())
+
+
+@pytest.fixture
+def weights(tmp_path, state) -> Path:
+    path = tmp_path / "weights.pth"
+    torch.save(state, path)
+    return path
+
+
+def same(first: dict, second: dict) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_torch_file_loads(weights, state):
+    assert same(load_network(str(weights), preset="tiny").state_dict(), state)
+
+
+def test_track_head_is_recognised_and_left_aside(tmp_path, state):
+    track = {name: torch.zeros(shape) for name, shape in track_head_shapes(TINY).items()}
+    path = tmp_path / "whole.pth"
+    torch.save({**state, **track}, path)
+    assert same(load_network(str(path), preset="tiny").state_dict(), state)
+
+
+def test_converted_file_carries_its_sizes(weights, tmp_path, state):
+    converted = convert_checkpoint(str(weights), tmp_path / "w.safetensors", preset="tiny")
+    loaded = load_network(str(converted))
+    assert loaded.config == TINY
+    assert same(loaded.state_dict(), state)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["w.safetensors", "weights.pth"]
+
+
+def test_wrong_tensors_are_all_named(state):
+    del state["aggregator.camera_token"]
+    state["aggregator.camera_tokn"] = torch.zeros(1)
+    state["camera_head.token_norm.weight"] = torch.zeros(7)
+    state["track_head.tracker.query_ref_token"] = torch.zeros(3)
+    with pytest.raises(CheckpointError) as caught:
+        assemble(TINY, state)
+    sentence = str(caught.value)
+    assert "1 missing: aggregator.camera_token" in sentence
+    assert "1 unexpected: aggregator.camera_tokn" in sentence
+    assert "2 of another shape" in sentence
+    assert "camera_head.token_norm.weight [7] instead of [128]" in sentence
+    assert "track_head.tracker.query_ref_token [3] instead of [1, 2, 388]" in sentence
+
+
+def test_weights_of_another_preset_are_refused(weights):
+    with pytest.raises(CheckpointError, match="choose the preset that the weights were made for"):
+        load_network(str(weights), preset="small")
+
+
+def test_a_pickle_is_not_executed(tmp_path):
+    marker = tmp_path / "executed"
+
+    class Payload:
+        def __reduce__(self):
+            return os.system, (f"touch {marker}",)
+
+    path = tmp_path / "evil.pth"
+    path.write_bytes(pickle.dumps({"x": Payload()}))
+    with pytest.raises(CheckpointError, match="not a readable PyTorch weight file"):
+        read_checkpoint(str(path))
+    path = tmp_path / "evil_zip.pth"
+    torch.save({"x": Payload()}, path)
+    with pytest.raises(CheckpointError, match="not a readable PyTorch weight file"):
+        read_checkpoint(str(path))
+    assert not marker.exists()
+
+
+def test_a_training_state_is_refused_by_what_it_is(tmp_path, state):
+    path = tmp_path / "training.pth"
+    torch.save({"model": state, "step": 3}, path)
+    with pytest.raises(CheckpointError, match="does not hold a plain dictionary of tensors"):
+        read_checkpoint(str(path))
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_truncated_files_are_refused(tmp_path, weights, suffix):
+    whole = weights
+    if suffix == ".safetensors":
+        whole = convert_checkpoint(str(weights), tmp_path / "w.safetensors", preset="tiny")
+    cut = tmp_path / f"cut{suffix}"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    with pytest.raises(CheckpointError, match=f"cut{suffix}' is not a readable"):
+        read_checkpoint(str(cut))
+
+
+def test_a_missing_file_is_named_with_the_remedy():
+    with pytest.raises(CheckpointError, match=r"'nowhere/weights.pth' does not exist; give a .pth"):
+        load_network("nowhere/weights.pth")
+
+
+def test_a_folder_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="is a folder; name the .pth or .safetensors"):
+        read_checkpoint(str(tmp_path))
+
+
+def test_the_hub_is_asked_for_an_id(monkeypatch, weights, caplog):
+    asked = []
+
+    def download(repository, file):
+        asked.append((repository, file))
+        return str(weights)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    read_checkpoint("lch01/StreamVGGT")
+    read_checkpoint("somebody/else:model.pth")
+    assert asked == [("lch01/StreamVGGT", "checkpoints.pth"), ("somebody/else", "model.pth")]
+    assert caplog.text.count("non-commercial use only") == 1
+
+
+def test_a_hub_that_fails_is_one_sentence(monkeypatch):
+    def download(repository, file):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    with pytest.raises(CheckpointError, match=r"'a/b' could not be had|repository 'a/b': no route"):
+        read_checkpoint("a/b")
+
+
+def test_random_weights_are_seeded_and_announced(caplog):
+    first, again = (load_network("", preset="tiny", seed=5) for _ in range(2))
+    other = load_network("", preset="tiny", seed=6)
+    assert same(first.state_dict(), again.state_dict())
+    assert not torch.equal(first.camera_head.embed_pose.weight, other.camera_head.embed_pose.weight)
+    assert "poses, depth and points mean nothing" in caplog.text
+
+
+def test_random_weights_leave_the_callers_generator_alone():
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    random_network(TINY, seed=9)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"preset": "huge"}, "preset 'huge' is unknown; choose one of streamvggt, small, tiny"),
+        ({"preset": "tiny", "dtype": "int8"}, "dtype 'int8' is unknown; choose one of float32"),
+        ({"preset": "tiny", "device": "warp:9"}, "device 'warp:9' cannot be used"),
+    ],
+)
+def test_impossible_wishes_are_refused(arguments, sentence):
+    with pytest.raises(ConfigurationError, match=sentence):
+        load_network("", **arguments)
+
+
+def test_sizes_survive_json_and_others_are_refused():
+    for config in PRESETS.values():
+        assert NetworkConfig.from_json(config.to_json()) == config
+    for text in ("{}", "[]", "nonsense", '{"dense": {}, "encoder": {}, "camera": {}}'):
+        with pytest.raises(ConfigurationError, match="network sizes cannot be read"):
+            NetworkConfig.from_json(text)
+
+
+def test_sizes_that_do_not_fit_are_refused():
+    with pytest.raises(ConfigurationError, match="num_heads=3 does not fit embed_dim=64"):
+        NetworkConfig(embed_dim=64, num_heads=3)
+
+
+def test_saving_is_whole_or_not_at_all(tmp_path, monkeypatch):
+    network = reference.network()
+    target = tmp_path / "w.safetensors"
+    target.write_bytes(b"precious")
+
+    def fail(tensors, path, metadata):
+        Path(path).write_bytes(b"half")
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("safetensors.torch.save_file", fail)
+        with pytest.raises(CheckpointError, match=r"w.safetensors' cannot be written: disk full"):
+            save_network(network, target)
+    assert target.read_bytes() == b"precious"
+    assert list(tmp_path.iterdir()) == [target]
+    save_network(network, target)
+    with safe_open(target, framework="pt") as file:
+        assert len(list(file.keys())) == len(network.state_dict())
+
+
+def test_saving_under_another_suffix_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="must end in .safetensors"):
+        save_network(random_network(TINY, 0), tmp_path / "w.pth")
+
+
+def test_half_precision_weights_load_as_float32(tmp_path, state):
+    path = tmp_path / "half.safetensors"
+    save_file({name: t.half() for name, t in state.items()}, path)
+    loaded = load_network(str(path), preset="tiny")
+    assert loaded.dtype == torch.float32
+    assert loaded.depth_head.norm.weight.dtype == torch.float32

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The house: imports run downward only, and the core needs no ROS."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "xsvggt_ros"
+ROOMS = {
+    "model": set(),
+    "cache": set(),
+    "geometry": set(),
+    "stream": {"model", "cache", "geometry"},
+    "ros": {"stream", "geometry", "model", "cache"},
+}
+ROS_PACKAGES = {
+    "rclpy", "sensor_msgs", "std_msgs", "geometry_msgs", "nav_msgs", "tf2_msgs", "std_srvs",
+    "rosgraph_msgs", "builtin_interfaces", "rcl_interfaces", "ament_index_python",
+}  # fmt: skip
+
+
+def imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def modules(room: str) -> list[Path]:
+    return sorted((PACKAGE / room).rglob("*.py"))
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_run_downward(room):
+    allowed = ROOMS[room] | {room, "errors", "version"}
+    for path in modules(room):
+        for name in imported(path):
+            if name.startswith("xsvggt_ros."):
+                target = name.split(".")[1]
+                assert target in allowed or (room == "ros" and target == "msg"), f"{path}: {name}"
+
+
+@pytest.mark.parametrize("room", [room for room in ROOMS if room != "ros"])
+def test_only_the_ros_room_knows_ros(room):
+    for path in modules(room):
+        roots = {name.split(".")[0] for name in imported(path)}
+        assert not roots & ROS_PACKAGES, path
+
+
+def test_the_ros_room_holds_no_mathematics():
+    for path in modules("ros"):
+        for name in imported(path):
+            assert not name.startswith(("torch", "scipy", "numpy.linalg", "math.")), f"{path}: {name}"
+
+
+def test_the_package_imports_and_reconstructs_without_ros():
+    program = """
+import sys
+class NoRos:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"rclpy", "sensor_msgs", "std_msgs"}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, NoRos())
+import numpy as np
+from xsvggt_ros.model.checkpoint import load_network
+from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
+engine = Reconstructor(load_network("", preset="tiny"), ReconstructorSettings(28))
+print(engine.step(np.zeros((28, 28, 3), np.uint8)).depth.shape)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=PACKAGE.parent,
+    )
+    assert done.stdout.strip() == "(28, 28)"
+
+
+def test_every_file_carries_its_licence():
+    for path in PACKAGE.rglob("*.py"):
+        assert path.read_text().startswith("# SPDX-License-Identifier: Apache-2.0"), path

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Half precision: which parts are rounded, and that results stay near float32."""
+
+import pytest
+import reference
+import torch
+from torch import nn
+
+from xsvggt_ros.cache.settings import CacheSettings
+from xsvggt_ros.errors import ConfigurationError
+
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda",
+        marks=pytest.mark.skipif(
+            not torch.cuda.is_available(),
+            reason="needs a CUDA GPU: run `scripts/test test/test_precision.py` on a machine with "
+            "one, after `XSVGGT_TORCH=torch==2.13.0 scripts/setup`",
+        ),
+    ),
+]
+
+
+def run(network, device, frames=4):
+    memory = reference.kv_cache(CacheSettings("xstreamvggt", reference.CONFIG["budget"]))
+    network = network.to(device)
+    predictions = []
+    with torch.inference_mode():
+        for frame in reference.frames()[:frames].to(device):
+            predictions.append(network(frame[None, None], memory))
+            memory.end_frame()
+    return predictions, memory
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.bfloat16, 0.05), (torch.float16, 0.008)]
+)
+def test_half_precision_stays_near_float32(device, dtype, tolerance):
+    exact, _ = run(reference.network(), "cpu")
+    rounded, memory = run(reference.network().set_precision(dtype), device)
+    assert memory.layers[0].keys.dtype == dtype
+    for field in ("depth", "points", "pose_encodings"):
+        first = torch.cat([getattr(p, field) for p in exact])
+        second = torch.cat([getattr(p, field) for p in rounded]).cpu()
+        assert second.dtype == torch.float32
+        assert 0 < reference.deviation(second, first) < tolerance, field
+
+
+def test_norms_gains_tables_and_heads_stay_float32():
+    network = reference.network().set_precision(torch.bfloat16)
+    for name, parameter in network.named_parameters():
+        module = network.get_submodule(name.rpartition(".")[0])
+        rounded = name.startswith("aggregator.") and isinstance(module, (nn.Linear, nn.Conv2d))
+        assert parameter.dtype == (torch.bfloat16 if rounded else torch.float32), name
+
+
+def test_heads_are_rounded_on_request():
+    network = reference.network().set_precision(torch.bfloat16, torch.bfloat16)
+    assert network.depth_head.scratch.output_conv1.weight.dtype == torch.bfloat16
+    assert network.depth_head.norm.weight.dtype == torch.float32
+    exact, _ = run(reference.network(), "cpu", frames=2)
+    rounded, _ = run(network, "cpu", frames=2)
+    assert reference.deviation(rounded[1].depth, exact[1].depth) < 0.1
+
+
+def test_an_integer_dtype_is_refused():
+    with pytest.raises(ConfigurationError, match="dtype torch.int8 is not supported"):
+        reference.network().set_precision(torch.int8)

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of any size reach the network by the reference's rule, and the way back exists."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from xsvggt_ros.errors import ConfigurationError, FrameError
+from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.stream.preprocessing import plan, preprocess, to_network
+
+sides = st.integers(1, 4000)
+widths = st.integers(1, 40).map(lambda patches: 14 * patches)
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    generator = np.random.default_rng(height * width)
+    coarse = generator.integers(0, 256, (8, 8, 3), np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+@pytest.mark.parametrize(
+    ("source", "size"),
+    [
+        ((640, 480), (518, 392)),
+        ((1280, 720), (518, 294)),
+        ((1242, 375), (518, 154)),
+        ((480, 640), (518, 518)),
+        ((512, 512), (518, 518)),
+        ((512, 384), (518, 392)),
+    ],
+)
+def test_sizes_of_the_reference(source, size):
+    mapping = plan(*source, 518, 14)
+    assert (mapping.width, mapping.height) == size
+
+
+def test_portrait_pictures_are_cut_evenly():
+    mapping = plan(480, 640, 518, 14)
+    assert mapping.resized_height == 686
+    assert mapping.crop_top == (686 - 518) // 2
+
+
+@given(sides, sides, widths)
+def test_any_picture_gets_a_size_in_whole_patches(width, height, target):
+    mapping = plan(width, height, target, 14)
+    assert mapping.width == target
+    assert mapping.height % 14 == 0
+    assert 14 <= mapping.height <= target
+    assert 0 <= mapping.crop_top <= mapping.resized_height - mapping.height
+
+
+@given(sides, sides, widths)
+def test_intrinsics_survive_the_round_trip(width, height, target):
+    mapping = plan(width, height, target, 14)
+    camera = Intrinsics(1.1 * width, 0.9 * width, 0.4 * width, 0.6 * height, width, height)
+    again = mapping.intrinsics_to_source(mapping.intrinsics_from_source(camera))
+    assert again.width == width
+    assert again.height == height
+    for name in ("fx", "fy", "cx", "cy"):
+        assert getattr(again, name) == pytest.approx(getattr(camera, name), rel=1e-9, abs=1e-6)
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 6).map(lambda n: 14 * n))
+def test_depth_goes_back_to_the_source_size(width, height, target):
+    mapping = plan(width, height, target, 14)
+    depth = np.arange(mapping.height * mapping.width, dtype=np.float32)
+    depth = depth.reshape(mapping.height, mapping.width)
+    back = mapping.depth_to_source(depth)
+    assert back.shape == (height, width)
+    known = back[np.isfinite(back)]
+    assert np.isin(known, depth).all()
+    if mapping.resized_height == mapping.height:
+        assert np.isfinite(back).all()
+
+
+def test_depth_is_unknown_where_rows_were_cut_off():
+    mapping = plan(28, 56, 28, 14)
+    back = mapping.depth_to_source(np.ones((28, 28), np.float32))
+    assert np.isnan(back[:14]).all()
+    assert (back[14:42] == 1).all()
+    assert np.isnan(back[42:]).all()
+
+
+@pytest.mark.parametrize(("height", "width"), [(480, 640), (90, 120), (375, 1242)])
+def test_resampling_agrees_with_pillow_to_within_two_levels(height, width):
+    source = picture(height, width)
+    resized, mapping = preprocess(source, 252, 14)
+    expected = Image.fromarray(source).resize(
+        (mapping.width, mapping.resized_height), Image.Resampling.BICUBIC
+    )
+    difference = np.abs(resized.astype(int) - np.asarray(expected).astype(int))
+    assert difference.max() <= 2
+    assert difference.mean() < 0.05
+
+
+def test_a_picture_of_the_right_size_is_untouched():
+    source = picture(56, 70)
+    resized, _ = preprocess(source, 70, 14)
+    assert np.array_equal(resized, source)
+
+
+def test_network_input():
+    images = to_network(np.full((14, 28, 3), 255, np.uint8), torch.device("cpu"))
+    assert images.shape == (1, 1, 3, 14, 28)
+    assert images.dtype == torch.float32
+    assert images.unique().tolist() == [1.0]
+
+
+@pytest.mark.parametrize("width", [0, 13, 100, 519, -14])
+def test_a_width_that_is_no_multiple_is_refused_with_the_nearest(width):
+    with pytest.raises(ConfigurationError, match=rf"input.width is {width}; .* multiple .* 14"):
+        plan(640, 480, width, 14)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((0, 4, 3), np.uint8),
+        np.zeros((1, 20000, 3), np.uint8),
+    ],
+)
+def test_unusable_pictures_are_refused(array):
+    with pytest.raises(FrameError, match="picture of"):
+        preprocess(array, 28, 14)

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine: every frame answered, sessions bounded, nothing non-finite let out."""
+
+import dataclasses
+import gc
+import logging
+
+import numpy as np
+import pytest
+import reference
+import torch
+
+from xsvggt_ros.cache.settings import CacheSettings
+from xsvggt_ros.errors import ConfigurationError, FrameError, NonFiniteOutputError
+from xsvggt_ros.geometry.pose_encoding import world_to_camera
+from xsvggt_ros.model.checkpoint import random_network
+from xsvggt_ros.model.config import PRESETS
+from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
+
+
+@pytest.fixture(scope="module")
+def network():
+    return random_network(PRESETS["tiny"], 1).eval().requires_grad_(False)
+
+
+def pictures(count: int, height: int = 48, width: int = 64) -> list[np.ndarray]:
+    generator = np.random.default_rng(0)
+    return list(generator.integers(0, 256, (count, height, width, 3), np.uint8))
+
+
+def engine(network, **cache) -> Reconstructor:
+    cache.setdefault("budget_tokens", 64)
+    return Reconstructor(network, ReconstructorSettings(56, CacheSettings(**cache)))
+
+
+def test_results_carry_stamp_frame_size_and_index(network):
+    reconstructor = engine(network)
+    for index, picture in enumerate(pictures(3)):
+        result = reconstructor.step(picture, stamp=100 + index, frame_id="eye")
+        assert (result.index, result.stamp, result.frame_id) == (index, 100 + index, "eye")
+        assert result.depth.shape == result.confidence.shape == (42, 56)
+        assert result.color.shape == (42, 56, 3)
+        assert result.depth.dtype == result.confidence.dtype == np.float32
+        assert (result.confidence >= 1).all()
+        assert (result.intrinsics.width, result.intrinsics.height) == (56, 42)
+        assert result.timings.total > 0
+
+
+def test_the_engine_equals_the_network_on_the_golden_frames():
+    network = reference.network()
+    settings = ReconstructorSettings(
+        reference.CONFIG["width"], CacheSettings("none", compatibility="published")
+    )
+    reconstructor = Reconstructor(network, settings)
+    golden = reference.tensors("outputs")
+    encodings = golden["a_full.pose_enc"].double().numpy()
+    first = world_to_camera(encodings[0])
+    frames = reference.tensors("inputs")["frames_u8"].permute(0, 2, 3, 1).numpy()
+    for index, frame in enumerate(frames):
+        result = reconstructor.step(frame)
+        expected = golden["a_full.depth.sub"][index, ..., 0]
+        step = reference.CONFIG["subsample"]
+        actual = torch.from_numpy(result.depth[step // 2 :: step, step // 2 :: step].copy())
+        assert reference.deviation(actual, expected) <= reference.TOLERANCE
+        relative = first @ np.linalg.inv(world_to_camera(encodings[index]))
+        np.testing.assert_allclose(result.camera_to_world, relative, atol=2e-4)
+
+
+def test_the_first_camera_is_the_world(network):
+    reconstructor = engine(network)
+    for _ in range(2):
+        result = reconstructor.step(pictures(1)[0])
+        np.testing.assert_allclose(result.camera_to_world, np.eye(4), atol=1e-6)
+        assert not np.allclose(reconstructor.step(pictures(2)[1]).camera_to_world, np.eye(4))
+        reconstructor.reset()
+
+
+def test_poses_are_rigid(network):
+    reconstructor = engine(network)
+    for picture in pictures(5):
+        pose = reconstructor.step(picture).camera_to_world
+        np.testing.assert_allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), atol=1e-9)
+        assert pose[3].tolist() == [0, 0, 0, 1]
+
+
+def test_a_reset_repeats_the_session_exactly(network):
+    reconstructor = engine(network)
+    first = [reconstructor.step(picture) for picture in pictures(6)]
+    reconstructor.reset()
+    assert (reconstructor.session, reconstructor.session_frames) == (2, 0)
+    again = [reconstructor.step(picture) for picture in pictures(6)]
+    for one, other in zip(first, again, strict=True):
+        assert np.array_equal(one.depth, other.depth)
+        assert np.array_equal(one.camera_to_world, other.camera_to_world)
+        assert one.cache == other.cache
+
+
+def test_memory_of_a_session_is_bounded(network):
+    reconstructor = engine(network, budget_tokens=40, camera_frames=3)
+    for picture in pictures(4):
+        result = reconstructor.step(picture)
+    gc.collect()
+    before = sum(1 for thing in gc.get_objects() if isinstance(thing, torch.Tensor))
+    allocated = result.cache.nbytes
+    for picture in pictures(20):
+        result = reconstructor.step(picture)
+        assert result.cache.tokens == 40
+        assert result.cache.nbytes == allocated
+    gc.collect()
+    after = sum(1 for thing in gc.get_objects() if isinstance(thing, torch.Tensor))
+    assert after == before
+
+
+def test_a_change_of_size_is_said_and_the_session_goes_on(network, caplog):
+    reconstructor = engine(network)
+    reconstructor.step(pictures(1)[0])
+    result = reconstructor.step(pictures(1, height=32)[0])
+    assert result.depth.shape == (28, 56)
+    assert result.index == 1
+    assert "changes from 56x42 to 56x28 pixels; the session goes on" in caplog.text
+
+
+def test_a_budget_without_history_is_said_once_with_the_numbers(network, caplog):
+    reconstructor = engine(network, budget_tokens=34)
+    for picture in pictures(3):
+        reconstructor.step(picture)
+    sentence = "cache.budget_tokens 34 leaves no history: first and newest frame alone take 34"
+    assert caplog.text.count(sentence) == 1
+    assert "set it to 35 or more" in caplog.text
+
+
+def test_an_unusable_picture_leaves_the_session_as_it_was(network):
+    reconstructor, undisturbed = engine(network), engine(network)
+    first, second = pictures(2)
+    reconstructor.step(first)
+    undisturbed.step(first)
+    with pytest.raises(FrameError):
+        reconstructor.step(np.zeros((4, 4), np.uint8))
+    assert np.array_equal(reconstructor.step(second).depth, undisturbed.step(second).depth)
+
+
+def corrupted(network, change):
+    """Return an engine whose network's camera head answers what ``change`` makes of its answer."""
+    reconstructor = engine(network)
+    whole = reconstructor._network
+
+    class Corrupted:
+        config, device, dtype = whole.config, whole.device, whole.dtype
+        active = False
+
+        def __call__(self, *arguments):
+            prediction = whole(*arguments)
+            return change(prediction) if self.active else prediction
+
+    reconstructor._network = Corrupted()
+    return reconstructor
+
+
+def test_a_non_finite_pose_begins_a_new_session(network):
+    def poison(prediction):
+        poses = prediction.pose_encodings.clone()
+        poses[..., 0] = torch.nan
+        return dataclasses.replace(prediction, pose_encodings=poses)
+
+    reconstructor = corrupted(network, poison)
+    reconstructor.step(pictures(1)[0])
+    reconstructor._network.active = True
+    with pytest.raises(NonFiniteOutputError, match="frame 1 .* a new session has begun"):
+        reconstructor.step(pictures(2)[1])
+    assert reconstructor.session == 2
+    reconstructor._network.active = False
+    assert reconstructor.step(pictures(1)[0]).index == 0
+
+
+def test_single_infinite_depths_become_unknown(network):
+    def poison(prediction):
+        depth = prediction.depth.clone()
+        depth[..., 3, 5] = torch.inf
+        return dataclasses.replace(prediction, depth=depth)
+
+    reconstructor = corrupted(network, poison)
+    reconstructor._network.active = True
+    depth = reconstructor.step(pictures(1)[0]).depth
+    assert np.isnan(depth[3, 5])
+    assert np.isfinite(depth).sum() == depth.size - 1
+
+
+def test_a_zero_field_of_view_never_becomes_an_infinite_focal_length(network, caplog):
+    def blind(prediction):
+        poses = prediction.pose_encodings.clone()
+        poses[..., 7:] = 0
+        return dataclasses.replace(prediction, pose_encodings=poses)
+
+    reconstructor = corrupted(network, blind)
+    reconstructor._network.active = True
+    assumed = reconstructor.step(pictures(1)[0])
+    assert assumed.intrinsics_source == "assumed"
+    assert assumed.intrinsics.fx == pytest.approx(28 / np.tan(np.pi / 6))
+    assert assumed.intrinsics.fy == pytest.approx(assumed.intrinsics.fx)
+    reconstructor._network.active = False
+    good = reconstructor.step(pictures(2)[1])
+    assert good.intrinsics_source == "predicted"
+    reconstructor._network.active = True
+    held = reconstructor.step(pictures(3)[2])
+    assert held.intrinsics_source == "held"
+    assert held.intrinsics == good.intrinsics
+    warnings = [r for r in caplog.records if "the field of view is" in r.message]
+    assert [record.levelno for record in warnings] == [logging.WARNING]
+
+
+def test_a_failing_network_begins_a_new_session(network):
+    def fail(prediction):
+        raise RuntimeError("out of memory\ndetails")
+
+    reconstructor = corrupted(network, fail)
+    reconstructor.step(pictures(1)[0])
+    reconstructor._network.active = True
+    with pytest.raises(FrameError, match="failed on frame 1 .*: out of memory. If the device"):
+        reconstructor.step(pictures(2)[1])
+    assert reconstructor.session == 2
+    assert reconstructor.session_frames == 0
+
+
+def test_impossible_settings_are_refused_before_anything_runs(network):
+    with pytest.raises(ConfigurationError, match="input.width is 57"):
+        Reconstructor(network, ReconstructorSettings(57))
+    with pytest.raises(ConfigurationError, match="budget_tokens is 3"):
+        engine(network, budget_tokens=3)

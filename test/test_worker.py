@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The queue never grows, the worker never dies, and the counters always add up."""
+
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xsvggt_ros.cache.settings import CacheSettings
+from xsvggt_ros.errors import ConfigurationError, FrameError
+from xsvggt_ros.model.checkpoint import random_network
+from xsvggt_ros.model.config import PRESETS
+from xsvggt_ros.stream.frame import Frame
+from xsvggt_ros.stream.frame_queue import FrameQueue
+from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
+from xsvggt_ros.stream.worker import Worker
+
+PATIENCE = 30.0
+
+
+def make_frame(stamp: int, decode=None) -> Frame:
+    picture = np.full((28, 28, 3), stamp % 256, np.uint8)
+    return Frame(stamp, "eye", decode or (lambda: picture))
+
+
+@pytest.fixture(scope="module")
+def network():
+    return random_network(PRESETS["tiny"], 1).eval().requires_grad_(False)
+
+
+class Rig:
+    """A worker whose results are collected."""
+
+    def __init__(self, network, policy="all", size=4) -> None:
+        self.queue = FrameQueue(policy, size)
+        self.results, self.refused = [], []
+        self.changed = threading.Condition()
+        settings = ReconstructorSettings(28, CacheSettings(budget_tokens=64))
+        self.reconstructor = Reconstructor(network, settings)
+        self.worker = Worker(
+            self.reconstructor,
+            self.queue,
+            on_result=lambda result: self.note(self.results, result),
+            on_refused=lambda frame, error: self.note(self.refused, (frame.stamp, str(error))),
+        )
+
+    def note(self, target, item) -> None:
+        with self.changed:
+            target.append(item)
+            self.changed.notify_all()
+
+    def wait(self, results=0, refused=0) -> None:
+        with self.changed:
+            assert self.changed.wait_for(
+                lambda: len(self.results) >= results and len(self.refused) >= refused, PATIENCE
+            )
+
+
+@pytest.fixture
+def rig(network):
+    rig = Rig(network)
+    rig.worker.start()
+    yield rig
+    assert rig.worker.stop(PATIENCE)
+
+
+def test_frames_come_out_in_order_with_their_stamps(rig):
+    for stamp in range(1, 9):
+        assert rig.queue.put(make_frame(stamp))
+    rig.wait(results=8)
+    assert [result.stamp for result in rig.results] == list(range(1, 9))
+    assert [result.index for result in rig.results] == list(range(8))
+    assert all(result.timings.decode >= 0 for result in rig.results)
+
+
+def test_a_bad_frame_is_refused_and_the_next_one_goes_on(rig):
+    def damaged():
+        raise FrameError("truncated")
+
+    def unforeseen():
+        raise KeyError("surprise")
+
+    rig.queue.put(make_frame(1))
+    rig.queue.put(make_frame(2, damaged))
+    rig.queue.put(make_frame(3, unforeseen))
+    rig.queue.put(make_frame(4))
+    rig.wait(results=2, refused=2)
+    assert [result.stamp for result in rig.results] == [1, 4]
+    assert rig.refused == [(2, "truncated"), (3, "unexpected KeyError: 'surprise'")]
+    counters = rig.worker.counters
+    assert (counters.received, counters.processed, counters.refused) == (4, 2, 2)
+
+
+def test_a_repeated_stamp_is_refused(rig):
+    for stamp in (1, 2, 2, 3):
+        rig.queue.put(make_frame(stamp))
+    rig.wait(results=3, refused=1)
+    assert rig.refused[0][0] == 2
+    assert "came twice in a row" in rig.refused[0][1]
+    assert rig.results[-1].index == 2
+
+
+def test_stamps_that_go_back_begin_a_new_session(rig, caplog):
+    for stamp in (5_000_000_000, 6_000_000_000, 1_000_000_000, 2_000_000_000):
+        rig.queue.put(make_frame(stamp))
+    rig.wait(results=4)
+    assert [result.index for result in rig.results] == [0, 1, 0, 1]
+    assert rig.reconstructor.session == 2
+    assert "stamps went back by 5.000 s: a new session begins" in caplog.text
+
+
+def test_a_failing_callback_does_not_end_the_worker(network):
+    rig = Rig(network)
+    seen = []
+
+    def fail(result):
+        seen.append(result.stamp)
+        raise ValueError("publisher gone")
+
+    rig.worker._on_result = fail
+    rig.worker.start()
+    for stamp in (1, 2, 3):
+        rig.queue.put(make_frame(stamp))
+    rig.worker.submit(lambda _: None).result(PATIENCE)
+    while len(seen) < 3:
+        rig.worker.submit(lambda _: None).result(PATIENCE)
+    assert rig.worker.stop(PATIENCE)
+    assert seen == [1, 2, 3]
+
+
+def test_commands_run_between_frames_and_answer(rig):
+    rig.queue.put(make_frame(1))
+    rig.wait(results=1)
+    assert rig.worker.submit(lambda reconstructor: reconstructor.session_frames).result(
+        PATIENCE
+    ) == 1
+    rig.worker.submit(lambda reconstructor: reconstructor.reset("asked")).result(PATIENCE)
+    rig.queue.put(make_frame(2))
+    rig.wait(results=2)
+    assert rig.results[1].index == 0
+
+
+def test_a_failing_command_answers_with_its_error(rig):
+    def fail(reconstructor):
+        raise FrameError("no")
+
+    with pytest.raises(FrameError, match="no"):
+        rig.worker.submit(fail).result(PATIENCE)
+    rig.queue.put(make_frame(1))
+    rig.wait(results=1)
+
+
+def test_latest_drops_the_oldest_and_counts(network):
+    rig = Rig(network, "latest", 1)
+    gate, entered = threading.Event(), threading.Event()
+
+    def slow():
+        entered.set()
+        assert gate.wait(PATIENCE)
+        return np.zeros((28, 28, 3), np.uint8)
+
+    rig.worker.start()
+    rig.queue.put(make_frame(1, slow))
+    assert entered.wait(PATIENCE)
+    for stamp in range(2, 10):
+        rig.queue.put(make_frame(stamp))
+    pending = rig.worker.counters
+    assert (pending.received, pending.dropped, pending.pending) == (9, 7, 2)
+    assert rig.worker.activity.stage == "decoding"
+    gate.set()
+    rig.wait(results=2)
+    assert [result.stamp for result in rig.results] == [1, 9]
+    assert rig.worker.stop(PATIENCE)
+    counters = rig.worker.counters
+    assert counters.received == counters.processed + counters.dropped
+    assert counters.pending == 0
+
+
+def test_all_holds_the_source_back():
+    queue = FrameQueue("all", 2)
+    for stamp in (1, 2):
+        queue.put(make_frame(stamp))
+    assert queue.full
+    finished = threading.Event()
+    source = threading.Thread(target=lambda: (queue.put(make_frame(3)), finished.set()))
+    source.start()
+    assert not finished.is_set()
+    assert queue.take().stamp == 1
+    assert finished.wait(PATIENCE)
+    source.join(PATIENCE)
+    assert [queue.take().stamp, queue.take().stamp] == [2, 3]
+    assert (queue.received, queue.dropped) == (3, 0)
+
+
+def test_closing_lets_a_held_source_go():
+    queue = FrameQueue("all", 1)
+    queue.put(make_frame(1))
+    accepted = []
+    source = threading.Thread(target=lambda: accepted.append(queue.put(make_frame(2))))
+    source.start()
+    queue.close()
+    source.join(PATIENCE)
+    assert accepted == [False]
+    assert (queue.received, queue.dropped, len(queue)) == (1, 1, 0)
+    assert queue.take() is None
+
+
+@given(size=st.integers(1, 5), actions=st.lists(st.booleans(), max_size=60))
+def test_the_queue_is_bounded_and_loses_nothing_uncounted(size, actions):
+    queue = FrameQueue("latest", size)
+    taken, stamp = [], 0
+    for put in actions:
+        if put:
+            queue.put(make_frame(stamp))
+            stamp += 1
+        elif len(queue):
+            taken.append(queue.take().stamp)
+        assert len(queue) <= size
+        assert queue.received == len(taken) + queue.dropped + len(queue)
+    assert taken == sorted(taken)
+
+
+def test_impossible_queues_are_refused():
+    with pytest.raises(ConfigurationError, match="input.queue_policy 'newest' is unknown"):
+        FrameQueue("newest", 1)
+    with pytest.raises(ConfigurationError, match="input.queue_size is 0"):
+        FrameQueue("latest", 0)
