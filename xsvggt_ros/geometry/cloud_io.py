@@ -37,6 +37,6 @@ def write_ply(path: str | Path, points: NDArray[np.float32], colors: NDArray[np.
 
 def _header(count: int) -> bytes:
     """Return everything that precedes the vertices."""
-    properties = [f"property {PLY_TYPES[kind]} {name}" for name, kind in VERTEX.descr]
+    properties = [f"property {PLY_TYPES[field[1]]} {field[0]}" for field in VERTEX.descr]
     lines = ["ply", "format binary_little_endian 1.0", f"element vertex {count}"]
     return "\n".join([*lines, *properties, "end_header", ""]).encode("ascii")

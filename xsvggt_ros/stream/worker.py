@@ -7,21 +7,20 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from threading import Thread
-from time import monotonic, perf_counter
-from typing import Any, Literal, TypeVar
+from time import monotonic
+from typing import Any, TypeVar
 
 from xsvggt_ros.errors import FrameError, XsvggtError
 from xsvggt_ros.stream.frame import Frame, FrameResult
 from xsvggt_ros.stream.frame_queue import FrameQueue
 from xsvggt_ros.stream.reconstructor import Reconstructor
-from xsvggt_ros.stream.stamps import Order, StampOrder
+from xsvggt_ros.stream.stepper import Stage, Stepper
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Stage = Literal["idle", "decoding", "reconstructing", "publishing", "commanded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,7 @@ class Worker:
         self._on_refused = on_refused
         self._on_room = on_room
         self._commands: deque[tuple[Future[Any], Callable[[Reconstructor], Any]]] = deque()
-        self._stamps = StampOrder()
+        self._stepper = Stepper(reconstructor, self._enter)
         self._processed = 0
         self._refused = 0
         self._stopping = False
@@ -143,7 +142,7 @@ class Worker:
         try:
             if self._on_room is not None:
                 self._on_room()
-            result = self._reconstruct(frame)
+            result = self._stepper.step(frame)
         except XsvggtError as error:
             self._refuse(frame, error)
         except Exception as error:
@@ -152,30 +151,6 @@ class Worker:
         else:
             self._processed += 1
             self._publish(result)
-
-    def _reconstruct(self, frame: Frame) -> FrameResult:
-        self._check_stamp(frame)
-        self._enter("decoding")
-        started = perf_counter()
-        picture = frame.decode()
-        decoded = perf_counter() - started
-        self._enter("reconstructing")
-        result = self._reconstructor.step(picture, stamp=frame.stamp, frame_id=frame.frame_id)
-        return replace(result, timings=replace(result.timings, decode=decoded))
-
-    def _check_stamp(self, frame: Frame) -> None:
-        last = self._stamps.last
-        order = self._stamps.judge(frame.stamp)
-        if order is Order.REPEATED:
-            raise FrameError(
-                f"stamp {frame.stamp} ns came twice in a row; give each picture its own stamp"
-            )
-        if order is Order.BACKWARD:
-            logger.warning(
-                "stamps went back by %.3f s: a new session begins",
-                ((last or 0) - frame.stamp) / 1e9,
-            )
-            self._reconstructor.reset("stamps went back")
 
     def _refuse(self, frame: Frame, error: XsvggtError) -> None:
         self._refused += 1

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long decoding, packing and publishing of one 640x480 frame take on one core.
+
+    python benchmarks/publish_path.py [--frames N]
+
+The publisher is pinned to one core; a subscriber of every topic runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("ROS_DOMAIN_ID", str(10 + os.getpid() % 90))
+
+import argparse
+import multiprocessing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.synchronize import Event
+from time import perf_counter
+from typing import Any
+
+import cv2
+import numpy as np
+import rclpy
+import torch
+from nav_msgs.msg import Odometry
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from tf2_msgs.msg import TFMessage
+from xsvggt_ros.msg import CacheStatus
+
+from xsvggt_ros.cache.statistics import CacheStatistics
+from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.ros import qos
+from xsvggt_ros.ros.clouds import CloudPacker
+from xsvggt_ros.ros.conversions import frame_from_compressed, frame_from_image, header, packed
+from xsvggt_ros.ros.images import confidence_image, depth_image
+from xsvggt_ros.ros.parameters import Settings
+from xsvggt_ros.ros.publishers import Publishers
+from xsvggt_ros.ros.status import Session, StatusBoard
+from xsvggt_ros.stream.frame import Frame, FrameResult, Picture, Timings
+from xsvggt_ros.stream.preprocessing import ImageMapping
+from xsvggt_ros.stream.worker import Counters
+
+WIDTH, HEIGHT = 640, 480
+REACH_MS = 15.0
+WARM_UP = 10
+TOPICS: dict[str, type[Any]] = {
+    "/xsvggt/points": PointCloud2,
+    "/xsvggt/depth/image": Image,
+    "/xsvggt/depth/camera_info": CameraInfo,
+    "/xsvggt/confidence/image": Image,
+    "/xsvggt/odometry": Odometry,
+    "/xsvggt/status": CacheStatus,
+    "/tf": TFMessage,
+}
+Stages = dict[str, list[float]]
+
+
+def main() -> None:
+    """Measure and print both kinds of input."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--frames", type=int, default=200)
+    frames = parser.parse_args().frames
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, cores[:1])
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    rclpy.init()
+    node = Node("xsvggt")
+    outputs, status = Publishers(node), StatusBoard(node)
+    with subscriber(cores[-1]):
+        wait_for_subscriber(node)
+        for kind, frame in inputs().items():
+            report(kind, measure(frame, outputs, status, frames))
+    rclpy.shutdown()
+
+
+def inputs() -> dict[str, Frame]:
+    """Return one picture as both kinds of message."""
+    noise = np.random.default_rng(0).integers(0, 256, (HEIGHT // 8, WIDTH // 8, 3), np.uint8)
+    picture = cv2.resize(noise, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+    top = header(1, "camera")
+    raw = Image(header=top, height=HEIGHT, width=WIDTH, encoding="rgb8", step=3 * WIDTH)
+    raw.data = packed(picture)
+    _, jpeg = cv2.imencode(".jpg", picture)
+    compressed = CompressedImage(header=top, format="jpeg")
+    compressed.data = packed(jpeg)
+    return {"raw rgb8": frame_from_image(raw), "JPEG": frame_from_compressed(compressed)}
+
+
+def measure(frame: Frame, outputs: Publishers, status: StatusBoard, frames: int) -> Stages:
+    """Return milliseconds of each stage for each frame."""
+    stages: Stages = {}
+    packer = CloudPacker()
+    for index in range(WARM_UP + frames):
+        measure_frame(
+            Stopwatch(stages if index >= WARM_UP else {}), frame, index, outputs, status, packer
+        )
+    return stages
+
+
+def measure_frame(
+    clock: Stopwatch,
+    frame: Frame,
+    index: int,
+    outputs: Publishers,
+    status: StatusBoard,
+    packer: CloudPacker,
+) -> None:
+    """Take one frame the way of the node, then pack its large messages once more, apart."""
+    settings, counters, top = Settings(), Counters(1, 1, 0, 0, 0), header(1, "camera")
+    picture = clock.time("decode", frame.decode)
+    result = result_of(picture, index)
+    clock.time("pack and publish", lambda: outputs.publish(result, settings))
+    clock.time(
+        "status",
+        lambda: status.show_result(
+            result, Session(1, 1), counters, publish_seconds=0.0, total_seconds=0.0
+        ),
+    )
+    clock.total()
+    clock.time("  of which pack points", lambda: packer.pack(top, result, settings.points))
+    clock.time("  of which pack depth", lambda: depth_image(top, result.depth, "32FC1"))
+    clock.time("  of which pack confidence", lambda: confidence_image(top, result.confidence))
+
+
+class Stopwatch:
+    """Times the stages of one frame."""
+
+    def __init__(self, stages: Stages) -> None:
+        self._stages = stages
+        self._sum = 0.0
+
+    def time(self, stage: str, action: Callable[[], Any]) -> Any:
+        """Run ``action`` and note its milliseconds."""
+        started = perf_counter()
+        answer = action()
+        self._note(stage, 1000 * (perf_counter() - started))
+        return answer
+
+    def total(self) -> None:
+        """Note the sum of what was timed so far."""
+        self._note("total", self._sum)
+
+    def _note(self, stage: str, milliseconds: float) -> None:
+        self._sum += milliseconds
+        self._stages.setdefault(stage, []).append(milliseconds)
+
+
+def result_of(picture: Picture, index: int) -> FrameResult:
+    """Return what the engine would make of a picture, some of it unknown."""
+    depth = np.linspace(0.5, 5.0, HEIGHT * WIDTH, dtype=np.float32).reshape(HEIGHT, WIDTH)
+    depth[:10] = np.nan
+    return FrameResult(
+        index=index,
+        stamp=1 + index,
+        frame_id="camera",
+        camera_to_world=np.eye(4),
+        intrinsics=Intrinsics(500.0, 500.0, 320.0, 240.0, WIDTH, HEIGHT),
+        intrinsics_source="predicted",
+        depth=depth,
+        confidence=np.flipud(depth) + 1.0,
+        color=picture,
+        mapping=ImageMapping(WIDTH, HEIGHT, WIDTH, HEIGHT, HEIGHT, 0),
+        cache=CacheStatistics("xstreamvggt", 8192, 8192, 16, 16, 1, 1, 0, 0),
+        timings=Timings(),
+    )
+
+
+@contextmanager
+def subscriber(core: int) -> Iterator[None]:
+    """Keep a process that takes everything."""
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    process = context.Process(target=subscribe, args=(core, stop))
+    process.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        process.join()
+
+
+def subscribe(core: int, stop: Event) -> None:
+    """Take every message of every topic until told to stop."""
+    os.sched_setaffinity(0, {core})
+    rclpy.init()
+    node = Node("listener")
+    for topic, message_type in TOPICS.items():
+        node.create_subscription(message_type, topic, lambda _: None, qos.RESULTS)
+    while not stop.is_set():
+        rclpy.spin_once(node, timeout_sec=0.1)
+    rclpy.shutdown()
+
+
+def wait_for_subscriber(node: Node) -> None:
+    """Return when every topic has a subscriber."""
+    while any(node.count_subscribers(topic) == 0 for topic in TOPICS):
+        rclpy.spin_once(node, timeout_sec=0.1)
+
+
+def report(kind: str, stages: Stages) -> None:
+    """Print medians and 95th percentiles."""
+    print(f"{kind}, {WIDTH}x{HEIGHT}, one core, ms: median, p95")
+    for stage, milliseconds in stages.items():
+        median, p95 = np.percentile(milliseconds, [50, 95])
+        print(f"  {stage:28s} {median:7.2f} {p95:7.2f}")
+    verdict = "holds" if np.median(stages["total"]) < REACH_MS else "MISSED"
+    print(f"  reach < {REACH_MS:g} ms: {verdict}\n")
+
+
+if __name__ == "__main__":
+    main()

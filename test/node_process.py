@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node in a process of its own, and somebody to talk to it over real DDS."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from threading import Condition, Thread
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import rclpy
+from nav_msgs.msg import Odometry
+from nav_msgs.msg import Path as PathMessage
+from numpy.typing import NDArray
+from rcl_interfaces.msg import SetParametersResult
+from rcl_interfaces.srv import SetParametersAtomically
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from tf2_msgs.msg import TFMessage
+from xsvggt_ros.msg import CacheStatus
+
+from xsvggt_ros.ros.conversions import header, packed
+
+ROOT = Path(__file__).parents[1]
+PATIENCE = 90.0
+"""Seconds after which a condition is taken never to come true, on a machine that is busy."""
+TINY = {"model.preset": "tiny", "input.width": 56, "cache.budget_tokens": 200}
+OUTPUTS: dict[str, type[Any]] = {
+    "/xsvggt/points": PointCloud2,
+    "/xsvggt/depth/image": Image,
+    "/xsvggt/depth/camera_info": CameraInfo,
+    "/xsvggt/confidence/image": Image,
+    "/xsvggt/odometry": Odometry,
+    "/xsvggt/path": PathMessage,
+    "/tf": TFMessage,
+    "/xsvggt/status": CacheStatus,
+}
+
+os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+
+
+def random_domain() -> int:
+    """Return a ROS domain that hardly anybody else uses just now."""
+    return random.SystemRandom().randint(10, 100)
+
+
+class NodeProcess:
+    """The node as users start it; its output is kept line by line.
+
+    Used as a context, it is killed at the end if it still runs.
+    """
+
+    def __init__(
+        self, parameters: dict[str, Any], *arguments: str, env: dict[str, str] | None = None
+    ) -> None:
+        self.domain = random_domain()
+        self.lines: list[str] = []
+        self._ended = False
+        self._changed = Condition()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "xsvggt_ros.ros.node", *_ros_arguments(parameters, arguments)],
+            cwd=ROOT,
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": "1",
+                "ROS_DOMAIN_ID": str(self.domain),
+                **(env or {}),
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._reader = Thread(target=self._read)
+        self._reader.start()
+
+    def __enter__(self) -> NodeProcess:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        self._reader.join()
+
+    @property
+    def output(self) -> str:
+        """Everything it has said so far."""
+        return "\n".join(self.lines)
+
+    def said(self, pattern: str) -> bool:
+        """Return whether a line matches."""
+        return any(re.search(pattern, line) for line in list(self.lines))
+
+    def wait_for_line(self, pattern: str) -> None:
+        """Wait until a line matches; fail with the output otherwise."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.said(pattern) or self._ended, PATIENCE)
+        assert self.said(pattern), f"never said {pattern!r}:\n{self.output}"
+
+    def interrupt(self, number: int = signal.SIGINT) -> int:
+        """Send a signal and return the exit code."""
+        self._process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait for the end and return the exit code."""
+        code = self._process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        return code
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            with self._changed:
+                self.lines.append(line.rstrip("\n"))
+                self._changed.notify_all()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+
+class Peer:
+    """A ROS node of the test's own: sends pictures, keeps what comes back."""
+
+    def __init__(self, domain: int, outputs: dict[str, type[Any]] | None = None) -> None:
+        self._context = Context()
+        rclpy.init(context=self._context, domain_id=domain)
+        self.node = Node("peer", context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self.received: dict[str, list[Any]] = defaultdict(list)
+        self._outputs = OUTPUTS if outputs is None else outputs
+        for topic, message_type in self._outputs.items():
+            self.node.create_subscription(
+                message_type, topic, self.received[topic].append, QoSProfile(depth=200)
+            )
+
+    def __enter__(self) -> Peer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._executor.shutdown()
+        self.node.destroy_node()
+        self._context.try_shutdown()
+
+    def wait_until(self, condition: Callable[[], bool], what: str = "") -> None:
+        """Spin until the condition holds; fail with ``what`` otherwise."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < deadline, f"never came true: {what or condition}"
+            self._executor.spin_once(timeout_sec=0.05)
+
+    def publisher(
+        self,
+        topic: str = "/image",
+        message_type: type[Any] = Image,
+        *,
+        reliability: ReliabilityPolicy = ReliabilityPolicy.RELIABLE,
+    ) -> Any:
+        """Return a publisher that the node has found, once the node's outputs are found too."""
+        publisher = self.node.create_publisher(
+            message_type, topic, QoSProfile(depth=200, reliability=reliability)
+        )
+        self.wait_until(lambda: publisher.get_subscription_count() > 0, f"subscriber of {topic}")
+        self.wait_for_outputs()
+        return publisher
+
+    def wait_for_outputs(self) -> None:
+        """Wait until every output that is listened to has its publisher."""
+        for topic in self._outputs:
+            self.wait_until(lambda t=topic: self.node.count_publishers(t) > 0, topic)
+
+    def messages(self, topic: str) -> list[Any]:
+        """Return what has come on a topic of the node, such as points, so far."""
+        return self.received[topic if topic.startswith("/") else f"/xsvggt/{topic}"]
+
+    def with_stamp(self, topic: str, stamp: int) -> Any:
+        """Wait for the message that has a stamp, in nanoseconds, and return it."""
+        self.wait_until(lambda: stamp in map(stamp_of, self.messages(topic)), f"{topic} {stamp}")
+        return next(each for each in self.messages(topic) if stamp_of(each) == stamp)
+
+    def wait_for_status(self, condition: Callable[[CacheStatus], bool], what: str) -> CacheStatus:
+        """Wait for a status that fulfils the condition, from the first on, and return it."""
+        self.wait_until(lambda: any(map(condition, self.messages("status"))), what)
+        found: CacheStatus = next(filter(condition, self.messages("status")))
+        return found
+
+    def set_parameters(self, **values: Any) -> SetParametersResult:
+        """Set parameters of the node at once; ``__`` in a name stands for a dot."""
+        client = self.node.create_client(
+            SetParametersAtomically, "/xsvggt/set_parameters_atomically"
+        )
+        self.wait_until(client.service_is_ready, "parameter service")
+        request = SetParametersAtomically.Request(
+            parameters=[
+                Parameter(name.replace("__", "."), value=value).to_parameter_msg()
+                for name, value in values.items()
+            ]
+        )
+        future = client.call_async(request)
+        self.wait_until(future.done, "answer of the parameter service")
+        result: SetParametersResult = future.result().result
+        return result
+
+
+def _ros_arguments(parameters: dict[str, Any], arguments: tuple[str, ...]) -> list[str]:
+    pairs = [["-p", f"{name}:={_yaml(value)}"] for name, value in parameters.items()]
+    return ["--ros-args", *arguments, *(part for pair in pairs for part in pair)]
+
+
+def _yaml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"'{value}'" if isinstance(value, str) else str(value)
+
+
+def stamp_of(message: Any) -> int:
+    """Return the stamp of a message in nanoseconds; of the first transform of a TFMessage."""
+    top = message.transforms[0].header if hasattr(message, "transforms") else message.header
+    return int(top.stamp.sec) * 1_000_000_000 + int(top.stamp.nanosec)
+
+
+def picture(seed: int = 0, width: int = 64, height: int = 48) -> NDArray[np.uint8]:
+    """Return a picture with some structure."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3), np.uint8)
+    return coarse.repeat(8, axis=0).repeat(8, axis=1)
+
+
+def image(stamp: int, frame_id: str = "camera_optical", **size: int) -> Image:
+    """Return a picture as an rgb8 message."""
+    pixels = picture(stamp % 1000, **size)
+    height, width, _ = pixels.shape
+    message = Image(
+        header=header(stamp, frame_id),
+        height=height,
+        width=width,
+        encoding="rgb8",
+        step=3 * width,
+    )
+    message.data = packed(pixels)
+    return message

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: what it writes, and how it says that something is wrong."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from xsvggt_ros import cli, doctor
+from xsvggt_ros.errors import CheckpointError
+from xsvggt_ros.geometry.trajectory_io import read_tum
+from xsvggt_ros.model.checkpoint import load_network
+from xsvggt_ros.stream.overview import OVERVIEW_SIZE
+from xsvggt_ros.version import version
+
+SAMPLE = Path(__file__).parents[1] / "sample" / "room"
+TINY = ["--preset", "tiny", "--device", "cpu"]
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(cli.app, [str(each) for each in arguments])
+
+
+def reconstruct(*arguments: object):
+    return run("reconstruct", *arguments, *TINY)
+
+
+def cloud_points(path: Path) -> np.ndarray:
+    body = path.read_bytes().partition(b"end_header\n")[2]
+    row = np.dtype([("xyz", "<f4", 3), ("rgb", "u1", 3)])
+    return np.frombuffer(body, row)["xyz"]
+
+
+def test_the_sample_is_reconstructed_whole(tmp_path):
+    result = reconstruct(SAMPLE, "-o", tmp_path)
+    assert result.exit_code == 0, result.output
+    trajectory = read_tum(tmp_path / "trajectory.tum")
+    assert trajectory.stamps.tolist() == [index * 100_000_000 for index in range(1, 13)]
+    assert np.isfinite(trajectory.positions).all()
+    np.testing.assert_allclose(np.linalg.norm(trajectory.quaternions, axis=1), 1, atol=1e-8)
+    points = cloud_points(tmp_path / "cloud.ply")
+    assert len(points) > 0
+    assert np.isfinite(points).all()
+    assert cv2.imread(str(tmp_path / "overview.png")).shape[1::-1] == OVERVIEW_SIZE
+
+
+def test_depth_is_written_at_the_size_of_the_pictures(tmp_path):
+    for kind in ("npy", "png"):
+        folder = tmp_path / kind
+        result = reconstruct(SAMPLE, "-o", folder, "--depth", kind, "--max-frames", 2)
+        assert result.exit_code == 0, result.output
+    exact = np.load(tmp_path / "npy" / "depth" / "000001.npy")
+    steps = cv2.imread(str(tmp_path / "png" / "depth" / "000001.png"), cv2.IMREAD_UNCHANGED)
+    assert (exact.shape, exact.dtype) == ((384, 512), np.float32)
+    assert (steps.shape, steps.dtype) == ((384, 512), np.uint16)
+    np.testing.assert_allclose(steps / 1000, exact, atol=0.000501)
+    table = (tmp_path / "npy" / "depth" / "cameras.csv").read_text().splitlines()
+    assert len(table) == 3
+    assert table[2].startswith("000001.npy,0.200000000,")
+    assert table[2].endswith(",512,384")
+
+
+def test_a_damaged_picture_is_reported_and_left_out(tmp_path):
+    pictures = tmp_path / "pictures"
+    shutil.copytree(SAMPLE, pictures)
+    (pictures / "003.jpg").write_bytes(b"no picture")
+    result = reconstruct(pictures, "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert len(read_tum(tmp_path / "out" / "trajectory.tum")) == 11
+
+
+def test_pictures_none_of_which_is_usable_are_an_error(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"no picture")
+    assert_says(reconstruct(tmp_path, "-o", tmp_path / "out"), "no usable picture")
+    assert not (tmp_path / "out").exists()
+
+
+def assert_says(result, *words: str):
+    assert result.exit_code == 1, result.output
+    said = re.sub(r"\s+", " ", result.stderr)
+    assert "Traceback" not in said
+    for word in words:
+        assert word in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere"], ["nowhere", "does not exist"]),
+        ([SAMPLE, "--width", "57"], ["57", "multiple", "14"]),
+        ([SAMPLE, "--policy", "best"], ["best", "xstreamvggt"]),
+        ([SAMPLE, "--budget", "0"], ["budget_tokens is 0"]),
+        ([SAMPLE, "--dtype", "int8"], ["int8", "bfloat16"]),
+        ([SAMPLE, "--depth", "tiff"], ["tiff", "png or npy"]),
+        ([SAMPLE, "--topic", "image"], ["no topic 'image'"]),
+        ([SAMPLE, "--checkpoint", "nowhere.pth"], ["nowhere.pth", ".safetensors"]),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence(tmp_path, arguments, words):
+    assert_says(reconstruct(*arguments, "-o", tmp_path / "out"), *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    result = run("--debug", "convert", tmp_path / "nowhere.pth", tmp_path / "out.safetensors")
+    assert isinstance(result.exception, CheckpointError)
+
+
+def test_convert_keeps_every_weight(tmp_path):
+    network = load_network("", preset="tiny", seed=3)
+    torch.save(network.state_dict(), tmp_path / "tiny.pth")
+    target = tmp_path / "tiny.safetensors"
+    result = run("convert", tmp_path / "tiny.pth", target, "--preset", "tiny")
+    assert result.exit_code == 0, result.output
+    read = load_network(str(target)).state_dict()
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(read[name], tensor), name
+
+
+def test_the_version_is_printed():
+    result = run("--version")
+    assert (result.exit_code, result.stdout.strip()) == (0, f"xsvggt {version()}")
+
+
+def test_help_needs_neither_torch_nor_ros_nor_matplotlib():
+    program = """
+import sys
+from typer.testing import CliRunner
+from xsvggt_ros.cli import app
+for words in (["--help"], ["reconstruct", "--help"], ["demo", "--help"]):
+    assert CliRunner().invoke(app, words).exit_code == 0
+print({"torch", "rclpy", "matplotlib", "cv2", "numpy"} & set(sys.modules))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "set()"
+
+
+def test_the_doctor_finds_nothing_wrong_where_these_tests_run():
+    result = run("doctor", "--no-ros")
+    assert result.exit_code == 0, result.output
+    assert torch.__version__ in result.stdout
+
+
+def test_the_doctor_names_the_remedy_for_what_is_missing(monkeypatch):
+    absent = doctor._import_error
+    monkeypatch.setattr(doctor, "_import_error", lambda n: "gone" if n == "rosbags" else absent(n))
+    result = run("doctor", "--no-ros")
+    assert result.exit_code == 1
+    assert "rosbags: missing (gone)" in result.stdout
+    assert "pip install rosbags" in result.stdout
+
+
+@pytest.mark.parametrize("command", ["demo", "replay"])
+def test_commands_that_need_ros_say_so(monkeypatch, command):
+    absent = doctor._import_error
+    monkeypatch.setattr(doctor, "_import_error", lambda n: "gone" if n == "rclpy" else absent(n))
+    assert_says(run(command, SAMPLE), "rclpy", "missing (gone)", "xsvggt reconstruct")

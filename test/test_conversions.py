@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Messages against the arrays they were made from."""
+
+from __future__ import annotations
+
+import array
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+
+pytest.importorskip("rclpy", reason="needs ROS 2: run scripts/test, or source a ROS 2 distribution")
+
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+
+from xsvggt_ros.cache.statistics import CacheStatistics
+from xsvggt_ros.errors import FrameError
+from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.geometry.rigid import matrix_from_quaternion
+from xsvggt_ros.ros import conversions
+from xsvggt_ros.ros.clouds import CloudPacker
+from xsvggt_ros.ros.images import camera_info, confidence_image, depth_image
+from xsvggt_ros.ros.parameters import Points
+from xsvggt_ros.stream.frame import FrameResult, Timings
+from xsvggt_ros.stream.preprocessing import ImageMapping
+
+TOP = conversions.header(1_500_000_000, "optical")
+CAMERA = Intrinsics(fx=8.0, fy=7.0, cx=3.0, cy=2.0, width=6, height=4)
+
+
+def _result(depth: NDArray[np.float32], confidence: NDArray[np.float32]) -> FrameResult:
+    height, width = depth.shape
+    color = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
+    return FrameResult(
+        index=0,
+        stamp=1,
+        frame_id="optical",
+        camera_to_world=np.eye(4),
+        intrinsics=replace(CAMERA, width=width, height=height),
+        intrinsics_source="predicted",
+        depth=depth,
+        confidence=confidence,
+        color=color,
+        mapping=ImageMapping(width, height, width, height, height, 0),
+        cache=CacheStatistics("none", 0, 0, 16, 16, 0, 0, 0, 0),
+        timings=Timings(),
+    )
+
+
+def _read(cloud: PointCloud2) -> NDArray[np.void]:
+    """Read a cloud by what its fields say, as any other program would."""
+    types = {7: "<f4"}
+    dtype = np.dtype(
+        {
+            "names": [field.name for field in cloud.fields],
+            "formats": [types[field.datatype] for field in cloud.fields],
+            "offsets": [field.offset for field in cloud.fields],
+            "itemsize": cloud.point_step,
+        }
+    )
+    assert cloud.row_step == cloud.width * cloud.point_step
+    assert len(cloud.data) == cloud.height * cloud.row_step
+    assert not cloud.is_bigendian
+    return np.frombuffer(cloud.data, dtype).reshape(cloud.height, cloud.width)
+
+
+@given(st.integers(0, 2**31 * 10**9 - 1))
+def test_stamps_survive(stamp: int) -> None:
+    assert conversions.nanoseconds(conversions.header(stamp, "f").stamp) == stamp
+
+
+@given(
+    st.lists(st.floats(-1, 1), min_size=4, max_size=4).filter(lambda q: np.hypot.reduce(q) > 0.1)
+)
+def test_poses_and_transforms_say_what_the_matrix_says(quaternion: list[float]) -> None:
+    matrix = np.eye(4)
+    matrix[:3, :3] = matrix_from_quaternion(np.array(quaternion))
+    matrix[:3, 3] = [1.0, -2.0, 3.0]
+    pose, transform = conversions.pose(matrix), conversions.transform(matrix)
+    q = pose.orientation
+    assert (pose.position.x, pose.position.y, pose.position.z) == (1.0, -2.0, 3.0)
+    np.testing.assert_allclose(
+        matrix_from_quaternion(np.array([q.x, q.y, q.z, q.w])), matrix[:3, :3], atol=1e-9
+    )
+    assert (transform.rotation, transform.translation.y) == (q, -2.0)
+
+
+def test_raw_pictures_are_decoded_only_when_asked() -> None:
+    pixels = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    message = Image(header=TOP, height=2, width=3, encoding="bgr8", step=9)
+    message.data = conversions.packed(pixels)
+    frame = conversions.frame_from_image(message)
+    assert (frame.stamp, frame.frame_id) == (1_500_000_000, "optical")
+    np.testing.assert_array_equal(frame.decode(), pixels[..., ::-1])
+
+
+def test_wrong_pictures_are_wrapped_without_complaint_and_refused_when_decoded() -> None:
+    frame = conversions.frame_from_image(Image(header=TOP, height=2, width=3, encoding="rgb99"))
+    with pytest.raises(FrameError, match="rgb99"):
+        frame.decode()
+
+
+def test_compressed_pictures_are_decoded_only_when_asked() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    message = CompressedImage(header=TOP, format="png")
+    message.data = conversions.packed(cv2.imencode(".png", pixels)[1])
+    frame = conversions.frame_from_compressed(message)
+    np.testing.assert_array_equal(frame.decode(), pixels[..., ::-1])
+
+
+@pytest.mark.parametrize("make", [conversions.frame_from_image, conversions.frame_from_compressed])
+def test_a_nameless_frame_is_refused_unless_it_is_named(make: object) -> None:
+    message = Image() if make is conversions.frame_from_image else CompressedImage()
+    with pytest.raises(FrameError, match=r"frames\.camera"):
+        make(message).decode()  # type: ignore[operator]
+    named = make(message, camera_frame="front")  # type: ignore[operator]
+    assert named.frame_id == "front"
+    with pytest.raises(FrameError) as refusal:
+        named.decode()
+    assert "frames.camera" not in str(refusal.value)
+
+
+def test_a_calibration_says_what_the_camera_info_says() -> None:
+    message = CameraInfo(
+        width=6, height=4, distortion_model="plumb_bob", d=[0.1, 0.0, 0.0, 0.0, 0.0]
+    )
+    message.k[0] = 5.0
+    found = conversions.calibration(message)
+    assert (found.width, found.height, found.distortion_model) == (6, 4, "plumb_bob")
+    assert found.d == (0.1, 0.0, 0.0, 0.0, 0.0)
+    assert found.k == (5.0, *(0.0,) * 8)
+    assert (len(found.r), len(found.p)) == (9, 12)
+
+
+@given(hnp.arrays(np.float32, (3, 5), elements=st.floats(-1e3, 1e3, width=32)))
+def test_packed_bytes_are_those_of_the_array(values: NDArray[np.float32]) -> None:
+    data = conversions.packed(values)
+    assert isinstance(data, array.array)
+    np.testing.assert_array_equal(np.frombuffer(data, np.float32).reshape(3, 5), values)
+
+
+def test_depth_in_metres_is_the_array_itself() -> None:
+    depth = np.array([[1.5, np.nan], [0.25, 70.0]], np.float32)
+    message = depth_image(TOP, depth, "32FC1")
+    assert (message.encoding, message.height, message.width, message.step) == ("32FC1", 2, 2, 8)
+    np.testing.assert_array_equal(np.frombuffer(message.data, np.float32).reshape(2, 2), depth)
+
+
+def test_depth_in_millimetres_rounds_saturates_and_marks_the_unknown() -> None:
+    depth = np.array([[1.0004, 1.0006, np.nan], [65.535, 70.0, np.inf], [-1, 0, 1e-4]], np.float32)
+    message = depth_image(TOP, depth, "16UC1")
+    assert (message.encoding, message.step) == ("16UC1", 6)
+    found = np.frombuffer(message.data, np.uint16).reshape(3, 3)
+    assert found.tolist() == [[1000, 1001, 0], [65535, 65535, 65535], [0, 0, 0]]
+
+
+def test_images_of_views_are_made_contiguous() -> None:
+    confidence = np.arange(24, dtype=np.float32).reshape(4, 6)[:, ::2]
+    message = confidence_image(TOP, confidence)
+    assert (message.width, message.step) == (3, 12)
+    np.testing.assert_array_equal(np.frombuffer(message.data, np.float32).reshape(4, 3), confidence)
+
+
+def test_the_camera_info_is_complete() -> None:
+    message = camera_info(TOP, CAMERA)
+    assert (message.width, message.height, message.distortion_model) == (6, 4, "plumb_bob")
+    assert list(message.k) == [8.0, 0.0, 3.0, 0.0, 7.0, 2.0, 0.0, 0.0, 1.0]
+    assert list(message.p) == [8.0, 0.0, 3.0, 0.0, 0.0, 7.0, 2.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    assert list(message.r) == [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+    assert list(message.d) == [0.0] * 5
+
+
+DEPTHS = hnp.arrays(
+    np.float32, (4, 6), elements=st.floats(0.125, 64, width=32) | st.just(float("nan"))
+)
+CONFIDENCES = hnp.arrays(np.float32, (4, 6), elements=st.floats(1, 8, width=32))
+
+
+@given(DEPTHS, CONFIDENCES, st.integers(1, 7), st.floats(0, 9))
+def test_a_cloud_is_depth_unprojected_where_it_is_trusted(
+    depth: NDArray[np.float32], confidence: NDArray[np.float32], stride: int, threshold: float
+) -> None:
+    result = _result(depth, confidence)
+    cloud = CloudPacker().pack(TOP, result, Points(stride=stride, min_confidence=threshold))
+    points = _read(cloud)
+    v, u = np.mgrid[0:4:stride, 0:6:stride]
+    z = np.where(confidence >= threshold, depth, np.nan)[::stride, ::stride]
+    np.testing.assert_array_equal(points["z"], z)
+    np.testing.assert_allclose(points["x"], (u - 3.0) / 8.0 * z, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(points["y"], (v - 2.0) / 7.0 * z, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(points["confidence"], confidence[::stride, ::stride])
+    packed = points["rgb"].copy().view(np.uint32)
+    rgb = np.stack([packed >> 16 & 255, packed >> 8 & 255, packed & 255], axis=-1)
+    np.testing.assert_array_equal(rgb, result.color[::stride, ::stride])
+    assert not (packed >> 24).any()
+    assert cloud.is_dense == (not np.isnan(z).any())
+
+
+def test_the_packer_follows_a_change_of_size() -> None:
+    packer = CloudPacker()
+    for shape in ((4, 6), (2, 3), (4, 6)):
+        depth = np.full(shape, 2.0, np.float32)
+        cloud = packer.pack(TOP, _result(depth, depth), Points())
+        assert (cloud.height, cloud.width) == shape
+        assert (_read(cloud)["z"] == 2.0).all()
+        assert cloud.is_dense

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the node does while its engine is busy: the engine here waits until the test lets it go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from threading import Event, Thread
+from typing import Any
+
+import numpy as np
+import pytest
+
+REASON = "needs ROS 2 and this package's messages: run scripts/test, or source a built workspace"
+pytest.importorskip("rclpy", reason=REASON)
+pytest.importorskip("tf2_msgs", reason=REASON)
+pytest.importorskip("xsvggt_ros.msg", reason=REASON)
+
+import rclpy
+from node_process import Peer, image, random_domain, stamp_of
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from xsvggt_ros.msg import CacheStatus
+
+from xsvggt_ros.cache.statistics import CacheStatistics
+from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.ros import node as node_module
+from xsvggt_ros.ros.back_pressure import BackPressureGroup
+from xsvggt_ros.ros.node import ReconstructNode
+from xsvggt_ros.ros.parameters import Settings
+from xsvggt_ros.ros.publishers import Publishers
+from xsvggt_ros.stream.frame import Frame, FrameResult, Picture, Timings
+from xsvggt_ros.stream.frame_queue import FrameQueue
+from xsvggt_ros.stream.preprocessing import ImageMapping
+
+SECOND = 1_000_000_000
+STATUS = {"/xsvggt/status": CacheStatus}
+
+
+class Gate:
+    """An engine that is in its network until it is let go."""
+
+    def __init__(self) -> None:
+        self.entered = Event()
+        self.released = Event()
+        self.session = 1
+        self.session_frames = 0
+
+    def step(self, picture: Picture, *, stamp: int, frame_id: str) -> FrameResult:
+        """Wait, then return something."""
+        self.entered.set()
+        self.released.wait()
+        self.session_frames += 1
+        return _result(picture, stamp, frame_id)
+
+
+def _result(picture: Picture, stamp: int, frame_id: str) -> FrameResult:
+    height, width, _ = picture.shape
+    ones = np.ones((height, width), np.float32)
+    return FrameResult(
+        index=0,
+        stamp=stamp,
+        frame_id=frame_id,
+        camera_to_world=np.eye(4),
+        intrinsics=Intrinsics(50.0, 50.0, width / 2, height / 2, width, height),
+        intrinsics_source="assumed",
+        depth=ones,
+        confidence=ones,
+        color=picture,
+        mapping=ImageMapping(width, height, width, height, height, 0),
+        cache=CacheStatistics("none", 0, 0, 16, 16, 0, 0, 0, 0),
+        timings=Timings(),
+    )
+
+
+Start = Callable[..., "tuple[ReconstructNode, Peer]"]
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = Gate()
+    yield gate
+    gate.released.set()
+
+
+@contextmanager
+def _running(gate: Gate, *parameters: str) -> Iterator[tuple[ReconstructNode, Peer]]:
+    """Run the node on a thread of this process."""
+    domain = random_domain()
+    arguments = [part for parameter in parameters for part in ("-p", parameter)]
+    rclpy.init(args=["--ros-args", *arguments], domain_id=domain)
+    node = ReconstructNode()
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    thread = Thread(target=executor.spin)
+    node.start()
+    thread.start()
+    try:
+        with Peer(domain, STATUS) as peer:
+            yield node, peer
+    finally:
+        gate.released.set()
+        executor.shutdown()
+        thread.join()
+        node.close()
+        rclpy.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def _engine(monkeypatch: pytest.MonkeyPatch, gate: Gate) -> None:
+    monkeypatch.setattr(node_module, "build_reconstructor", lambda settings: gate)
+
+
+def test_parameters_are_answered_while_a_picture_is_in_the_network(gate: Gate) -> None:
+    with _running(gate) as (_, peer):
+        publisher = peer.publisher()
+        publisher.publish(image(SECOND))
+        peer.wait_until(gate.entered.is_set, "the picture is in the network")
+        assert peer.set_parameters(points__stride=2).successful
+        assert gate.session_frames == 0
+        gate.released.set()
+        assert peer.with_stamp("status", SECOND).frames_processed == 1
+
+
+def test_a_picture_that_is_stuck_is_told_with_its_stage(gate: Gate) -> None:
+    with _running(gate, "watchdog.timeout:=1.0") as (_, peer):
+        peer.publisher().publish(image(SECOND))
+        status = peer.wait_for_status(lambda s: s.state == "error", "a complaint")
+        assert "in stage 'reconstructing'" in status.message
+        assert "model.device" in status.message
+        assert (status.frames_received, status.frames_pending) == (1, 1)
+        gate.released.set()
+        assert peer.with_stamp("status", SECOND).state == "running"
+        peer.wait_for_status(lambda s: stamp_of(s) == SECOND and s.state == "waiting", "silence")
+
+
+def test_pictures_wait_in_the_middleware_while_the_queue_is_full(gate: Gate) -> None:
+    with _running(gate, "input.queue_policy:=all", "input.queue_size:=1") as (_, peer):
+        publisher = peer.publisher()
+        stamps = [SECOND + i for i in range(10)]
+        for stamp in stamps:
+            publisher.publish(image(stamp))
+        held = peer.wait_for_status(lambda s: s.frames_pending == 2, "network and queue are full")
+        assert held.frames_received == 2
+        assert peer.set_parameters(points__stride=2).successful
+        gate.released.set()
+        last = peer.with_stamp("status", stamps[-1])
+        assert (last.frames_received, last.frames_processed, last.frames_dropped) == (10, 10, 0)
+
+
+def test_it_does_not_wait_for_a_network_that_takes_too_long(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_module, "LONGEST_GOODBYE", 0.0)
+    with _running(gate) as (node, peer):
+        peer.publisher().publish(image(SECOND))
+        peer.wait_until(gate.entered.is_set, "the picture is in the network")
+        assert not node.close()
+
+
+def _refuse_to_decode() -> Picture:
+    raise AssertionError("not to be decoded")
+
+
+def test_the_group_holds_only_while_a_queue_that_must_not_drop_is_full() -> None:
+    frame = Frame(stamp=0, frame_id="f", decode=_refuse_to_decode)
+    for policy, holds in (("all", True), ("latest", False)):
+        queue = FrameQueue(policy, 1)  # type: ignore[arg-type]
+        group = BackPressureGroup(queue)
+        assert not group.holding
+        queue.put(frame)
+        assert group.holding == holds
+        queue.close()
+        assert not group.holding
+
+
+def test_nothing_is_packed_for_topics_that_nobody_listens_to() -> None:
+    rclpy.init(domain_id=random_domain())
+    node = Node("silent")
+    result = _result(np.zeros((2, 2, 3), np.uint8), SECOND, "f")
+    unpackable: Any = None
+    Publishers(node).publish(
+        replace(result, depth=unpackable, confidence=unpackable, intrinsics=unpackable), Settings()
+    )
+    node.destroy_node()
+    rclpy.shutdown()

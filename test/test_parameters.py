@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parameter table, and what is made from it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xsvggt_ros.errors import ConfigurationError
+from xsvggt_ros.ros.parameter_texts import (
+    TABLE_BEGIN,
+    TABLE_END,
+    default_yaml,
+    markdown_table,
+    with_table,
+)
+from xsvggt_ros.ros.parameters import Settings, Spec, nearest_name, specifications
+from xsvggt_ros.stream.frame_queue import FrameQueue
+
+ROOT = Path(__file__).parents[1]
+
+
+def _flat(tree: dict[str, dict[str, object]]) -> dict[str, object]:
+    return {f"{group}.{name}": v for group, own in tree.items() for name, v in own.items()}
+
+
+def test_default_yaml_is_what_the_table_makes() -> None:
+    written = (ROOT / "config/default.yaml").read_text(encoding="utf-8")
+    assert written == default_yaml(), "run python -m xsvggt_ros.ros.parameter_texts"
+
+
+def test_documentation_is_what_the_table_makes() -> None:
+    page = (ROOT / "docs/node.md").read_text(encoding="utf-8")
+    assert page == with_table(page), "run python -m xsvggt_ros.ros.parameter_texts"
+
+
+def test_default_yaml_holds_every_default_with_its_type() -> None:
+    values = _flat(yaml.safe_load(default_yaml())["/**"]["ros__parameters"])
+    expected = {spec.name: spec.default for spec in specifications()}
+    assert values == expected
+    assert {name: type(v) for name, v in values.items()} == {
+        name: type(v) for name, v in expected.items()
+    }
+
+
+def test_the_table_replaces_what_is_between_its_marks() -> None:
+    page = f"before\n{TABLE_BEGIN}\nold\n{TABLE_END}\nafter\n"
+    assert with_table(page) == f"before\n{TABLE_BEGIN}\n{markdown_table()}\n{TABLE_END}\nafter\n"
+
+
+def test_every_parameter_is_in_the_markdown_table_once() -> None:
+    rows = markdown_table().splitlines()[2:]
+    assert [row.split("`")[1] for row in rows] == [spec.name for spec in specifications()]
+
+
+@pytest.mark.parametrize("spec", specifications(), ids=lambda spec: spec.name)
+def test_defaults_are_legal_and_texts_are_sentences(spec: Spec) -> None:
+    assert spec.text.endswith(".")
+    assert not spec.choices or spec.default in spec.choices
+    if spec.minimum is not None and spec.maximum is not None:
+        assert spec.minimum <= float(spec.default) <= spec.maximum
+        assert (float(spec.default) - spec.minimum) % spec.step == 0 or spec.step == 1
+
+
+def test_a_snapshot_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().points.stride = 2  # type: ignore[misc]
+
+
+def test_values_and_snapshots_are_the_same_thing() -> None:
+    changed = Settings.from_values({"points.stride": 3, "frames.odom": "vo"})
+    assert (changed.points.stride, changed.frames.odom) == (3, "vo")
+    assert Settings.from_values(changed.values()) == changed
+
+
+CHOICES = [spec for spec in specifications() if spec.choices]
+
+
+@given(spec=st.sampled_from(CHOICES), value=st.text(max_size=12))
+def test_only_the_choices_are_legal(spec: Spec, value: str) -> None:
+    if value in spec.choices:
+        assert Settings.from_values({spec.name: value}).values()[spec.name] == value
+    else:
+        with pytest.raises(ConfigurationError, match=spec.name):
+            Settings.from_values({spec.name: value})
+
+
+def test_a_misspelt_choice_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ConfigurationError, match="did you mean 'latest'"):
+        Settings.from_values({"input.queue_policy": "lastest"})
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        {"frames.map": "world", "frames.odom": "world"},
+        {"frames.camera": "odom"},
+        {"frames.camera": "map"},
+    ],
+)
+def test_frames_must_differ(frames: dict[str, str]) -> None:
+    with pytest.raises(ConfigurationError, match="must differ"):
+        Settings.from_values(frames)
+
+
+@pytest.mark.parametrize("name", ["frames.map", "frames.odom"])
+def test_world_frames_need_a_name(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name} is empty"):
+        Settings.from_values({name: ""})
+
+
+@given(st.sampled_from([spec.name for spec in specifications()]), st.data())
+def test_a_name_with_one_letter_missing_is_recognised(name: str, data: st.DataObject) -> None:
+    missing = data.draw(st.integers(0, len(name) - 1))
+    typo = name[:missing] + name[missing + 1 :]
+    assert nearest_name(typo, [spec.name for spec in specifications()]) == name
+
+
+def test_a_name_unlike_any_other_has_no_nearest() -> None:
+    assert nearest_name("qqqq", [spec.name for spec in specifications()]) is None
+
+
+@pytest.mark.parametrize("policy", ["latest", "all"])
+def test_queue_policies_are_those_of_the_queue(policy: str) -> None:
+    chosen = Settings.from_values({"input.queue_policy": policy}).input.queue_policy
+    assert FrameQueue(chosen, 1).policy == policy

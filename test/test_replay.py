@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A replay over real DDS."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bags import SECOND, Info, Shot, encode, pictures, write_bag, write_folder
+
+pytest.importorskip("rclpy", reason="needs ROS 2: run scripts/test, which sets it up")
+
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSProfile
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_srvs.srv import SetBool
+
+from xsvggt_ros.errors import SourceError
+from xsvggt_ros.geometry.cameras import Calibration
+from xsvggt_ros.ros.conversions import nanoseconds
+from xsvggt_ros.ros.replay import ReplayNode
+from xsvggt_ros.ros.replay_options import ReplayOptions
+from xsvggt_ros.stream.imaging import decode_encoded
+from xsvggt_ros.stream.sources import Source, open_source
+
+DOMAIN = 10 + os.getpid() % 90
+PATIENCE = 60.0
+"""Seconds after which a test gives up; nothing takes this long."""
+
+CALIBRATION = Calibration(
+    width=32,
+    height=24,
+    distortion_model="plumb_bob",
+    d=(0.1, 0.2),
+    k=(30.0, 0.0, 16.0, 0.0, 30.0, 12.0, 0.0, 0.0, 1.0),
+    r=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
+    p=(30.0, 0.0, 16.0, 0.0, 0.0, 30.0, 12.0, 0.0, 0.0, 0.0, 1.0, 0.0),
+)
+
+
+class Listener:
+    """Subscribes, and keeps what comes."""
+
+    def __init__(self, context: Context) -> None:
+        self.node = rclpy.create_node("listener", context=context)
+        self.executor = SingleThreadedExecutor(context=context)
+        self.executor.add_node(self.node)
+
+    def hear(self, kind: type, topic: str) -> list[Any]:
+        heard: list[Any] = []
+        self.node.create_subscription(kind, topic, heard.append, QoSProfile(depth=100))
+        return heard
+
+    def until(self, fulfilled: Callable[[], object]) -> None:
+        give_up = time.monotonic() + PATIENCE
+        while not fulfilled():
+            assert time.monotonic() < give_up, "waited in vain"
+            self.executor.spin_once(timeout_sec=0.1)
+
+    def call(self, service: str, value: bool) -> SetBool.Response:
+        client = self.node.create_client(SetBool, service)
+        self.until(client.service_is_ready)
+        answer = client.call_async(SetBool.Request(data=value))
+        self.until(answer.done)
+        return answer.result()
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    context = Context()
+    rclpy.init(context=context, domain_id=DOMAIN)
+    made = Listener(context)
+    yield made
+    made.executor.shutdown()
+    made.node.destroy_node()
+    context.try_shutdown()
+
+
+@contextmanager
+def replaying(listener: Listener, source: Source, **options: Any) -> Iterator[ReplayNode]:
+    """Replay in the listener's process; it waits until the listener was discovered."""
+    node = ReplayNode(source, ReplayOptions(**options), context=listener.node.context)
+    listener.executor.add_node(node)
+    try:
+        yield node
+    finally:
+        node.stop()
+        listener.executor.remove_node(node)
+        node.destroy_node()
+
+
+def _stamps(messages: list[Any]) -> list[int]:
+    return [nanoseconds(message.header.stamp) for message in messages]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_folder(tmp_path / "folder", pictures(5))
+
+
+def test_raw_pictures_arrive_as_they_are(listener: Listener, folder: Path) -> None:
+    images, infos = listener.hear(Image, "image"), listener.hear(CameraInfo, "camera_info")
+    source = open_source(folder, rate=50.0)
+    with replaying(listener, source, wait_for=1) as node:
+        listener.until(lambda: node.count_subscribers("camera_info"))
+        done = node.start()
+        listener.until(lambda: len(images) == len(infos) == 5)
+        assert done.result(PATIENCE) == 5
+    frames = list(source)
+    assert _stamps(images) == _stamps(infos) == [frame.stamp for frame in frames]
+    for image, info, frame in zip(images, infos, frames, strict=True):
+        assert (image.width, image.height, image.encoding, image.step) == (32, 24, "rgb8", 96)
+        assert bytes(image.data) == frame.decode().tobytes()
+        assert image.header.frame_id == info.header.frame_id == "camera_optical_frame"
+        assert (info.width, info.height, info.k[0]) == (32, 24, 0.0)
+
+
+def test_compressed_pictures_pass_as_the_very_bytes(listener: Listener, tmp_path: Path) -> None:
+    files = [encode(picture, ".jpg") for picture in pictures(4)]
+    heard = listener.hear(CompressedImage, "image/compressed")
+    source = open_source(write_folder(tmp_path / "folder", files, ".jpg"), rate=50.0)
+    with replaying(listener, source, transport="compressed") as node:
+        assert not node.count_publishers("image")
+        node.start()
+        listener.until(lambda: len(heard) == 4)
+    assert [bytes(message.data) for message in heard] == files
+    assert {message.format for message in heard} == {"jpeg"}
+
+
+def test_a_raw_bag_is_compressed_without_loss(listener: Listener, tmp_path: Path) -> None:
+    shots = pictures(3)
+    records = [Info(1, CALIBRATION), *(Shot(2 + index, each) for index, each in enumerate(shots))]
+    heard = listener.hear(CompressedImage, "left/image/compressed")
+    infos = listener.hear(CameraInfo, "left/camera_info")
+    source = open_source(write_bag(tmp_path / "bag", records))
+    with replaying(listener, source, image_topic="left/image", fixed_rate=50.0) as node:
+        listener.until(lambda: node.count_subscribers("left/camera_info"))
+        node.start()
+        listener.until(lambda: len(heard) == len(infos) == 3)
+    assert _stamps(heard) == [2, 3, 4]
+    for message, shot in zip(heard, shots, strict=True):
+        assert message.format == "png"
+        assert message.header.frame_id == "lens"
+        np.testing.assert_array_equal(decode_encoded(message.data), shot)
+    for info in infos:
+        assert (info.width, info.height, info.distortion_model) == (32, 24, "plumb_bob")
+        assert tuple(info.d) == CALIBRATION.d
+        assert tuple(info.k) == CALIBRATION.k
+        assert tuple(info.r) == CALIBRATION.r
+        assert tuple(info.p) == CALIBRATION.p
+
+
+def test_a_loop_starts_the_stamps_again(listener: Listener, folder: Path) -> None:
+    images = listener.hear(Image, "image")
+    source = open_source(folder, rate=50.0)
+    with replaying(listener, source, loop=True) as node:
+        done = node.start()
+        listener.until(lambda: len(images) >= 12)
+        node.stop()
+        assert done.result(PATIENCE) >= 12
+    once = [frame.stamp for frame in source]
+    assert _stamps(images)[:12] == (once * 3)[:12]
+
+
+def test_restamped_pictures_are_of_now(listener: Listener, folder: Path) -> None:
+    images = listener.hear(Image, "image")
+    clock = listener.node.get_clock()
+    before = clock.now().nanoseconds
+    with replaying(listener, open_source(folder, rate=50.0), restamp=True, loop=True) as node:
+        node.start()
+        listener.until(lambda: len(images) >= 12)
+    stamps = _stamps(images)
+    assert stamps == sorted(set(stamps))
+    assert before < stamps[0]
+    assert stamps[-1] < clock.now().nanoseconds
+
+
+def test_a_paused_start_holds_the_clock_until_resumed(listener: Listener, tmp_path: Path) -> None:
+    shots = [Shot(7 * SECOND + index * SECOND // 5, each) for index, each in enumerate(pictures(3))]
+    images, clocks = listener.hear(Image, "image"), listener.hear(Clock, "/clock")
+    source = open_source(write_bag(tmp_path / "bag", shots))
+    with replaying(listener, source, paused=True, clock=True) as node:
+        node.start()
+        listener.until(lambda: len(clocks) >= 5)
+        assert not images
+        assert {nanoseconds(each.clock) for each in clocks} == {7 * SECOND}
+        answer = listener.call("replay/pause", value=False)
+        assert (answer.success, answer.message) == (True, "running")
+        last = shots[-1].stamp
+        listener.until(lambda: len(images) == 3 and nanoseconds(clocks[-1].clock) == last)
+    told = [nanoseconds(each.clock) for each in clocks]
+    assert told == sorted(told)
+    assert set(_stamps(images)) <= set(told)
+    assert any(7 * SECOND < each < 7 * SECOND + SECOND // 5 for each in told)
+
+
+def test_a_pause_in_between_is_answered(listener: Listener, folder: Path) -> None:
+    images, clocks = listener.hear(Image, "image"), listener.hear(Clock, "/clock")
+    source = open_source(folder, rate=50.0)
+    with replaying(listener, source, loop=True, clock=True) as node:
+        node.start()
+        listener.until(lambda: images)
+        assert listener.call("replay/pause", value=True).message == "paused"
+        clocks.clear()
+        listener.until(lambda: len(clocks) >= 5)
+        held = len(images)
+        clocks.clear()
+        listener.until(lambda: len(clocks) >= 5)
+        assert len(images) == held
+        listener.call("replay/pause", value=False)
+        listener.until(lambda: len(images) > held)
+
+
+def test_a_bad_picture_is_left_out(listener: Listener, tmp_path: Path) -> None:
+    jpeg = encode(pictures(1)[0], ".jpg")
+    images = listener.hear(Image, "image")
+    path = write_folder(tmp_path / "folder", [jpeg, jpeg[:99], jpeg], ".jpg")
+    with replaying(listener, open_source(path, rate=50.0)) as node:
+        node.start()
+        listener.until(lambda: len(images) == 2)
+    assert _stamps(images) == [SECOND // 50, 3 * SECOND // 50]
+
+
+def test_a_source_that_breaks_ends_the_replay(listener: Listener, folder: Path) -> None:
+    class Broken(type(open_source(folder))):
+        def __iter__(self) -> Iterator[Any]:
+            yield next(super().__iter__())
+            raise SourceError("the disk is gone")
+
+    images = listener.hear(Image, "image")
+    with replaying(listener, Broken(folder)) as node:
+        done = node.start()
+        listener.until(done.done)
+        with pytest.raises(SourceError, match="the disk is gone"):
+            done.result()
+        listener.until(lambda: len(images) == 1)
+
+
+def test_stopping_does_not_wait_for_listeners(listener: Listener, folder: Path) -> None:
+    with replaying(listener, open_source(folder), wait_for=3) as node:
+        done = node.start()
+        node.stop()
+        assert done.result(PATIENCE) == 0
+
+
+def _run(*words: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "xsvggt_ros.ros.replay", *map(str, words)]
+    environment = {**os.environ, "ROS_DOMAIN_ID": str(DOMAIN)}
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_process_delivers_every_picture_and_exits(listener: Listener, folder: Path) -> None:
+    images = listener.hear(Image, "/cam/image")
+    words = ["--rate", 50, "--ros-args", "-r", "image:=/cam/image"]
+    with _run(folder, *words) as process:
+        listener.until(lambda: len(images) == 5)
+        assert process.wait(PATIENCE) == 0
+        assert "5 pictures replayed" in process.stderr.read()
+    expected = [frame.decode().tobytes() for frame in open_source(folder)]
+    assert [bytes(image.data) for image in images] == expected
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_process_cleanly(
+    listener: Listener, folder: Path, kind: signal.Signals
+) -> None:
+    images = listener.hear(Image, "image")
+    with _run(folder, "--loop", "--speed", 3) as process:
+        listener.until(lambda: len(images) > 7)
+        process.send_signal(kind)
+        assert process.wait(PATIENCE) == 0
+        assert "Traceback" not in process.stderr.read()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["/nowhere"], "replay_node: /nowhere does not exist"),
+        ([".", "--speed", "0"], "replay_node: Cannot replay: speed is 0.0"),
+        ([".", "--rate", "0"], "replay_node: A rate of 0.0 Hz is impossible"),
+    ],
+)
+def test_a_mistake_is_explained(words: list[str], message: str) -> None:
+    with _run(*words) as process:
+        assert process.wait(PATIENCE) == 1
+        assert process.stderr.read().startswith(message)

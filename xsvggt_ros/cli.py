@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `xsvggt`; every command imports what it needs itself, so that help comes at once."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from xsvggt_ros.errors import XsvggtError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from xsvggt_ros.ros.replay_options import Transport
+    from xsvggt_ros.stream.depth_files import DepthFiles
+    from xsvggt_ros.stream.frame import Frame
+    from xsvggt_ros.stream.reconstructor import Reconstructor
+    from xsvggt_ros.stream.recording import Recording
+    from xsvggt_ros.stream.sources import Source
+
+console = Console()
+errors = Console(stderr=True)
+
+
+class ReadableErrors(TyperGroup):
+    """Turns errors raised on purpose into one sentence and exit code 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; `--debug` lets the traceback through."""
+        try:
+            return super().invoke(ctx)
+        except XsvggtError as error:
+            if ctx.params.get("debug"):
+                raise
+            errors.print(
+                f"xsvggt: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True
+            )
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(
+    cls=ReadableErrors,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Streaming 3D reconstruction from pictures, with a compressed KV cache.",
+)
+
+SourceArgument = Annotated[Path, typer.Argument(help="Folder of pictures, video, or ROS 1/2 bag.")]
+Checkpoint = Annotated[
+    str, typer.Option(help="Weights: a file or a Hugging Face id; none = random weights.")
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(help="Sizes of the network (streamvggt, small, tiny); default: the weights' own."),
+]
+Width = Annotated[
+    int | None,
+    typer.Option(help="Width of the network's input, a multiple of 14; default: the network's."),
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda, ... or auto = cuda where there is one.")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+Policy = Annotated[
+    str, typer.Option(help="What chooses the history: xstreamvggt, sliding_window or none.")
+]
+Budget = Annotated[int, typer.Option(help="Most tokens that a layer holds after a frame.")]
+MaxFrames = Annotated[
+    int | None,
+    typer.Option(min=1, help="Stop after this many pictures."),
+]
+Topic = Annotated[
+    str | None,
+    typer.Option(help="Image topic of a bag, needed where it holds several."),
+]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from xsvggt_ros.version import version
+
+        console.print(f"xsvggt {version()}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug logs.")] = False,
+) -> None:
+    """Set up logging for all commands."""
+    from rich.logging import RichHandler
+
+    handler = RichHandler(console=errors, show_path=debug, show_time=debug)
+    level = logging.DEBUG if debug else logging.WARNING
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    logging.getLogger("xsvggt_ros").setLevel(level)
+
+
+@app.command()
+def reconstruct(
+    source: SourceArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path(
+        "reconstruction"
+    ),
+    *,
+    checkpoint: Checkpoint = "",
+    preset: Preset = None,
+    width: Width = None,
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+    policy: Policy = "xstreamvggt",
+    budget: Budget = 8192,
+    max_frames: MaxFrames = None,
+    topic: Topic = None,
+    depth: Annotated[
+        str | None,
+        typer.Option(help="Write each depth map too: png (16 bit, 1/1000 units) or npy (float32)."),
+    ] = None,
+) -> None:
+    """Reconstruct a recorded stream without ROS: cloud, trajectory and an overview picture."""
+    from xsvggt_ros.cache.settings import CacheSettings
+    from xsvggt_ros.model.checkpoint import load_network
+    from xsvggt_ros.stream.depth_files import DepthFiles
+    from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
+    from xsvggt_ros.stream.recording import Recording, title
+    from xsvggt_ros.stream.sources import open_source
+
+    cache = CacheSettings(policy=policy, budget_tokens=budget)
+    depths = DepthFiles(output / "depth", depth) if depth else None
+    with open_source(source, topic=topic) as stream:
+        network = load_network(checkpoint, preset=preset, device=_device(device), dtype=dtype)
+        settings = ReconstructorSettings(width or network.config.image_size, cache)
+        recording = Recording()
+        _run(stream, Reconstructor(network, settings), recording, depths, max_frames)
+    weights = checkpoint or f"random weights ({preset or 'small'}): geometry means nothing"
+    written = recording.write(output, title(str(source), weights, policy, budget, len(recording)))
+    _say_written([*written, *([depths.close()] if depths else [])])
+
+
+def _device(name: str) -> str:
+    """Return the device meant; `auto` is the first GPU where there is one."""
+    if name != "auto":
+        return name
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _run(
+    stream: Source,
+    reconstructor: Reconstructor,
+    recording: Recording,
+    depths: DepthFiles | None,
+    max_frames: int | None,
+) -> None:
+    """Reconstruct a stream under a progress bar; raise where not a single frame was usable."""
+    from itertools import islice
+
+    from xsvggt_ros.errors import SourceError
+    from xsvggt_ros.progress import frame_progress, known_total
+    from xsvggt_ros.stream.offline import reconstruct as results
+    from xsvggt_ros.stream.recording import RecordedFrame
+
+    log = logging.getLogger(__name__)
+    refused: list[str] = []
+
+    def refuse(frame: Frame, error: Exception) -> None:
+        log.warning("the picture of stamp %d was refused: %s", frame.stamp, error)
+        refused.append(str(error))
+
+    with frame_progress(console, known_total(stream.frame_count, max_frames)) as progress:
+        for result in results(islice(stream, max_frames), reconstructor, refuse):
+            recording.add(RecordedFrame.from_result(result))
+            if depths:
+                depths.write(result)
+            progress(len(recording), stream.name)
+    if not len(recording):
+        reason = f"the first one: {refused[0]}" if refused else "it is empty"
+        raise SourceError(f"{stream.name} holds no usable picture ({reason}); give another one")
+
+
+def _say_written(paths: Sequence[Path]) -> None:
+    """Say what lies where and how to look at it."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    for path in paths:
+        table.add_row(Text(str(path), "bold"), HOW_TO_LOOK.get(path.name, ""))
+    console.print("\n[green]Written:[/]")
+    console.print(table)
+
+
+HOW_TO_LOOK = {
+    "overview.png": "any picture viewer: frames, depth, the cloud from above and from the side",
+    "cloud.ply": "MeshLab, CloudCompare, Blender, or open3d.visualization in Python",
+    "trajectory.tum": "text: timestamp, position, quaternion; evo_traj tum --plot draws it",
+    "depth": "one depth map per picture, and cameras.csv",
+}
+
+
+@app.command()
+def demo(
+    source: Annotated[
+        Path | None,
+        typer.Argument(help="Folder of pictures, video or bag; default: the sample pictures."),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path(
+        "demo_output"
+    ),
+    *,
+    checkpoint: Checkpoint = "",
+    preset: Preset = None,
+    width: Width = None,
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+    policy: Policy = "xstreamvggt",
+    budget: Budget = 8192,
+    max_frames: Annotated[int, typer.Option(min=1, help="Stop after this many pictures.")] = 200,
+    topic: Topic = None,
+    patience: Annotated[
+        float, typer.Option(min=1, help="Seconds without any progress before giving up.")
+    ] = 300.0,
+) -> None:
+    """Run the ROS node in a process of its own, send it pictures, and keep what it publishes."""
+    from xsvggt_ros.doctor import require_ros
+
+    require_ros()
+    from functools import partial
+
+    from xsvggt_ros.progress import frame_progress
+    from xsvggt_ros.ros.demo import Demo, DemoOptions
+
+    chosen = DemoOptions(
+        source=source,
+        output=output,
+        checkpoint=checkpoint,
+        preset=preset or "",
+        width=width,
+        device=device,
+        dtype=dtype,
+        policy=policy,
+        budget=budget,
+        max_frames=max_frames,
+        topic=topic,
+        patience=patience,
+    )
+    _say_written(Demo(chosen, console, partial(frame_progress, console)).run())
+
+
+@app.command()
+def replay(
+    source: SourceArgument,
+    *,
+    topic: Topic = None,
+    frame_id: Annotated[
+        str | None,
+        typer.Option(help="Replaces the name of the camera's optical frame."),
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(help="Pictures per second of a folder or video."),
+    ] = None,
+    speed: Annotated[float, typer.Option(help="Factor on the recording's own pace.")] = 1.0,
+    fixed_rate: Annotated[
+        float | None,
+        typer.Option(help="Pictures per second instead of the recording's pace."),
+    ] = None,
+    loop: Annotated[bool, typer.Option("--loop", help="Start again at the end.")] = False,
+    paused: Annotated[
+        bool, typer.Option("--paused", help="Start paused, until ~/pause says false.")
+    ] = False,
+    wait_for: Annotated[int, typer.Option(help="Subscribers to wait for.")] = 1,
+    restamp: Annotated[
+        bool, typer.Option("--restamp", help="Stamp with the time of publishing.")
+    ] = False,
+    clock: Annotated[
+        bool, typer.Option("--clock", help="Publish the recording's time on /clock.")
+    ] = False,
+    transport: Annotated[str, typer.Option(help="raw, compressed or both.")] = "both",
+    image_topic: Annotated[str, typer.Option(help="Name of the raw pictures.")] = "image",
+    best_effort: Annotated[
+        bool, typer.Option("--best-effort", help="Publish like a camera driver.")
+    ] = False,
+    depth: Annotated[int, typer.Option(help="Pictures kept for a slow subscriber.")] = 10,
+) -> None:
+    """Publish a recording on ROS topics, as its camera would have."""
+    from xsvggt_ros.doctor import require_ros
+
+    require_ros()
+    from xsvggt_ros.ros.replay import replay as publish
+    from xsvggt_ros.ros.replay_options import ReplayOptions
+    from xsvggt_ros.stream.sources import open_source
+
+    chosen = ReplayOptions(
+        speed=speed,
+        fixed_rate=fixed_rate,
+        loop=loop,
+        paused=paused,
+        wait_for=wait_for,
+        restamp=restamp,
+        clock=clock,
+        transport=cast("Transport", transport),
+        image_topic=image_topic,
+        best_effort=best_effort,
+        depth=depth,
+    )
+    with open_source(source, rate=rate, topic=topic, frame_id=frame_id) as stream:
+        publish(stream, chosen)
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="Weights: a .pth file or a Hugging Face id.")],
+    destination: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    preset: Annotated[str, typer.Option(help="Sizes that the weights have.")] = "streamvggt",
+) -> None:
+    """Convert weights to safetensors, checked name by name."""
+    from xsvggt_ros.model.checkpoint import convert_checkpoint
+
+    path = convert_checkpoint(source, destination, preset=preset)
+    console.print(f"[green]Written:[/] {path} ({path.stat().st_size / 2**20:.1f} MiB)")
+
+
+@app.command()
+def doctor(
+    ros: Annotated[bool, typer.Option(help="Also examine what the node needs.")] = True,
+) -> None:
+    """Say what is installed, what is missing, and what to do about it."""
+    from xsvggt_ros.doctor import examine
+
+    findings = examine(ros=ros)
+    for finding in findings:
+        mark = "[red]✘[/]" if finding.fault else "[yellow]![/]" if finding.remedy else "[green]✔[/]"
+        console.print(f"{mark} [bold]{finding.subject}[/]: ", end="")
+        console.print(finding.state, markup=False, highlight=False, soft_wrap=True)
+        if finding.remedy:
+            console.print(f"    → {finding.remedy}", style="yellow", markup=False, soft_wrap=True)
+    if any(finding.fault for finding in findings):
+        raise typer.Exit(1)

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Looks at the machine: what is there, what is missing, and what to do about it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from xsvggt_ros.errors import EnvironmentMissingError
+
+LEAST_MEMORY_GIB = 2.0
+OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 13)
+SET_UP = "run scripts/setup, or source the set-up file of a ROS 2 distribution"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report; ``remedy`` is empty where all is well.
+
+    ``needed`` tells a fault, without which nothing runs, from advice.
+    """
+
+    subject: str
+    state: str
+    remedy: str = ""
+    needed: bool = True
+
+    @property
+    def fault(self) -> bool:
+        """Whether something that is needed is missing."""
+        return self.needed and bool(self.remedy)
+
+
+def examine(*, ros: bool) -> list[Finding]:
+    """Return all findings; without ``ros`` only of what `xsvggt reconstruct` needs."""
+    checks: list[Callable[[], Finding]] = [_package, _python, _torch, _device, _memory]
+    findings = [check() for check in checks]
+    findings += [_module(name, package) for name, package in _LIBRARIES.items()]
+    if ros:
+        findings += [check() for check in (_rclpy, _distribution, _middleware, _messages)]
+        findings += [_tf_messages(), _transport()]
+    return findings
+
+
+def require_ros() -> None:
+    """Raise EnvironmentMissingError where the node cannot run here."""
+    for finding in (_rclpy(), _messages(), _tf_messages()):
+        if finding.fault:
+            raise EnvironmentMissingError(
+                f"{finding.subject}: {finding.state}; {finding.remedy}. `xsvggt reconstruct` "
+                "works without ROS"
+            )
+
+
+_LIBRARIES = {
+    "cv2": "opencv-python-headless",
+    "rosbags": "rosbags",
+    "safetensors": "safetensors",
+    "huggingface_hub": "huggingface_hub",
+    "matplotlib": "matplotlib",
+}
+
+
+def _package() -> Finding:
+    from xsvggt_ros.version import version
+
+    return Finding("xsvggt_ros", version())
+
+
+def _python() -> Finding:
+    state = f"{platform.python_version()} at {sys.executable}"
+    if OLDEST_PYTHON <= sys.version_info[:2] <= NEWEST_PYTHON:
+        return Finding("Python", state)
+    return Finding("Python", state, "use one from 3.10 to 3.13", needed=False)
+
+
+def _import_error(name: str) -> str:
+    """Return why a module cannot be imported, empty where it can."""
+    try:
+        importlib.import_module(name)
+    except (ImportError, OSError) as error:
+        return str(error).splitlines()[0]
+    return ""
+
+
+def _module(name: str, package: str) -> Finding:
+    if error := _import_error(name):
+        return Finding(package, f"missing ({error})", f"pip install {package}")
+    try:
+        return Finding(package, importlib.metadata.version(package))
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(package, "found")
+
+
+def _torch() -> Finding:
+    if error := _import_error("torch"):
+        return Finding("PyTorch", f"missing ({error})", "pip install torch, or run scripts/setup")
+    import torch
+
+    threads = f"{torch.get_num_threads()} threads"
+    return Finding("PyTorch", f"{torch.__version__}, CUDA {torch.version.cuda or 'no'}, {threads}")
+
+
+def _device() -> Finding:
+    if _import_error("torch"):
+        return Finding("device", "unknown without PyTorch")
+    import torch
+
+    if not torch.cuda.is_available():
+        return Finding("device", "cpu")
+    free, total = (size / 2**30 for size in torch.cuda.mem_get_info())
+    name = torch.cuda.get_device_name()
+    return Finding("device", f"cuda: {name}, {free:.1f} of {total:.1f} GiB free")
+
+
+def _memory() -> Finding:
+    gibibytes = free_memory() / 2**30
+    state = f"{gibibytes:.1f} GiB free"
+    if gibibytes >= LEAST_MEMORY_GIB:
+        return Finding("memory", state)
+    remedy = f"close other programs: the network wants at least {LEAST_MEMORY_GIB:g} GiB"
+    return Finding("memory", state, remedy, needed=False)
+
+
+def free_memory() -> int:
+    """Return the bytes that a new program may take without swapping."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        rows = dict(line.split(":", 1) for line in lines)
+        return int(rows["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _rclpy() -> Finding:
+    if error := _import_error("rclpy"):
+        return Finding("ROS 2 (rclpy)", f"missing ({error})", SET_UP)
+    return Finding("ROS 2 (rclpy)", "found")
+
+
+def _distribution() -> Finding:
+    distribution = os.environ.get("ROS_DISTRO", "")
+    domain = os.environ.get("ROS_DOMAIN_ID", "0")
+    if distribution:
+        return Finding("ROS distribution", f"{distribution}, domain {domain}")
+    return Finding("ROS distribution", "unknown (ROS_DISTRO is not set)", SET_UP, needed=False)
+
+
+def _middleware() -> Finding:
+    if _import_error("rclpy"):
+        return Finding("middleware", "unknown without rclpy")
+    try:
+        name = importlib.import_module("rclpy").get_rmw_implementation_identifier()
+        return Finding("middleware", name)
+    except RuntimeError as error:
+        return Finding("middleware", f"none ({error})", SET_UP)
+
+
+def _messages() -> Finding:
+    if error := _import_error("xsvggt_ros.msg"):
+        remedy = "run scripts/setup, or colcon build and source install/setup.bash"
+        return Finding("messages of xsvggt_ros", f"not generated ({error})", remedy)
+    return Finding("messages of xsvggt_ros", "generated")
+
+
+def _tf_messages() -> Finding:
+    if error := _import_error("tf2_msgs.msg"):
+        return Finding("messages of tf2", f"missing ({error})", SET_UP)
+    return Finding("messages of tf2", "found")
+
+
+def _transport() -> Finding:
+    profile = os.environ.get("FASTDDS_DEFAULT_PROFILES_FILE", "")
+    if profile and not Path(profile).is_file():
+        remedy = "correct FASTDDS_DEFAULT_PROFILES_FILE: Fast DDS ignores a file that is not there"
+        return Finding("Fast DDS profile", f"{profile} does not exist", remedy, needed=False)
+    if profile or "fastrtps" not in os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp"):
+        return Finding("Fast DDS profile", profile or "not needed")
+    remedy = (
+        "set FASTDDS_DEFAULT_PROFILES_FILE to config/fastdds_shm.xml: without it, nearly all large "
+        "best-effort pictures are lost"
+    )
+    return Finding("Fast DDS profile", "not set", remedy, needed=False)

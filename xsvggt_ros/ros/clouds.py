@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The points of one frame as an organised PointCloud2."""
+
+from __future__ import annotations
+
+import sys
+from array import array
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from sensor_msgs.msg import PointCloud2, PointField
+from std_msgs.msg import Header
+
+from xsvggt_ros.geometry.unprojection import unproject
+from xsvggt_ros.ros.parameters import Points
+from xsvggt_ros.stream.frame import FrameResult, Picture
+
+_NAMES = ("x", "y", "z", "rgb", "confidence")
+_FLOAT = 4
+_RGB_TO_BGR0 = [0, 2, 1, 1, 2, 0]
+POINT_STEP = _FLOAT * len(_NAMES)
+FIELDS = [
+    PointField(name=name, offset=_FLOAT * i, datatype=PointField.FLOAT32, count=1)
+    for i, name in enumerate(_NAMES)
+]
+
+
+class CloudPacker:
+    """Packs clouds into one message that is used again for every frame.
+
+    Fresh memory for each cloud would cost more than filling it.
+    """
+
+    def __init__(self) -> None:
+        self._message = PointCloud2(
+            fields=FIELDS, is_bigendian=sys.byteorder == "big", point_step=POINT_STEP
+        )
+        self._rows = np.empty((0, 0, len(_NAMES)), np.float32)
+
+    def pack(self, header: Header, result: FrameResult, points: Points) -> PointCloud2:
+        """Return every ``stride``-th pixel's point in the optical frame, NaN where not trusted.
+
+        ``rgb`` holds 0x00RRGGBB in the bits of a float32, as RViz and PCL read it. The message
+        is valid until the next call.
+        """
+        every = slice(None, None, points.stride)
+        trusted = result.confidence >= points.min_confidence
+        xyz = unproject(np.where(trusted, result.depth, np.float32(np.nan)), result.intrinsics)
+        confidence = result.confidence[every, every]
+        self._resize(*confidence.shape)
+        for axis in range(3):
+            self._rows[..., axis] = xyz[every, every, axis]
+        self._rows.view(np.uint32)[..., 3] = _packed_color(result.color)[every, every]
+        self._rows[..., 4] = confidence
+        self._message.header = header
+        self._message.is_dense = not bool(np.isnan(self._rows[..., 2]).any())
+        return self._message
+
+    def _resize(self, height: int, width: int) -> None:
+        if (height, width) == (self._message.height, self._message.width):
+            return
+        self._message.data = array("B", bytes(height * width * POINT_STEP))
+        # What the message holds, not what it was given: some distributions' setters copy.
+        rows = np.frombuffer(self._message.data, np.float32)
+        self._rows = rows.reshape(height, width, len(_NAMES))
+        self._message.height, self._message.width = height, width
+        self._message.row_step = width * POINT_STEP
+
+
+def _packed_color(color: Picture) -> NDArray[np.uint32]:
+    bgr0 = np.zeros((*color.shape[:2], 4), np.uint8)
+    cv2.mixChannels([color], [bgr0], _RGB_TO_BGR0)
+    return bgr0.view("<u4")[..., 0]

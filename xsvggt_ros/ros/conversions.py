@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Between ROS messages and the types of the engine: time, pictures, calibrations, poses."""
+
+from __future__ import annotations
+
+from array import array
+from functools import partial
+from typing import Any
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Pose, Transform
+from numpy.typing import NDArray
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+from xsvggt_ros.errors import FrameError
+from xsvggt_ros.geometry.cameras import Calibration
+from xsvggt_ros.geometry.rigid import quaternion_from_matrix
+from xsvggt_ros.stream.frame import Frame, Picture
+from xsvggt_ros.stream.imaging import decode_encoded, decode_raw
+
+NANOSECONDS = 1_000_000_000
+
+
+def nanoseconds(stamp: Time) -> int:
+    """Return a stamp in nanoseconds."""
+    return int(stamp.sec) * NANOSECONDS + int(stamp.nanosec)
+
+
+def header(stamp: int, frame_id: str) -> Header:
+    """Return a header for a stamp in nanoseconds."""
+    seconds, rest = divmod(stamp, NANOSECONDS)
+    return Header(stamp=Time(sec=seconds, nanosec=rest), frame_id=frame_id)
+
+
+def frame_from_image(
+    message: Image, *, camera_frame: str = "", calibration: Calibration | None = None
+) -> Frame:
+    """Wrap a raw picture without looking at its pixels; ``camera_frame`` renames its frame."""
+    decode = partial(
+        decode_raw,
+        message.data,
+        width=message.width,
+        height=message.height,
+        encoding=message.encoding,
+        step=message.step,
+        is_bigendian=bool(message.is_bigendian),
+    )
+    frame_id = camera_frame or message.header.frame_id
+    return Frame(
+        stamp=nanoseconds(message.header.stamp),
+        frame_id=frame_id,
+        decode=decode if frame_id else _refuse_nameless,
+        calibration=calibration,
+    )
+
+
+def frame_from_compressed(
+    message: CompressedImage, *, camera_frame: str = "", calibration: Calibration | None = None
+) -> Frame:
+    """Wrap a compressed picture without decoding it; ``camera_frame`` renames its frame."""
+    frame_id = camera_frame or message.header.frame_id
+    return Frame(
+        stamp=nanoseconds(message.header.stamp),
+        frame_id=frame_id,
+        decode=partial(decode_encoded, message.data) if frame_id else _refuse_nameless,
+        calibration=calibration,
+    )
+
+
+def calibration(message: CameraInfo) -> Calibration:
+    """Return what a camera_info says, without the message."""
+    return Calibration(
+        width=message.width,
+        height=message.height,
+        distortion_model=message.distortion_model,
+        d=tuple(message.d),
+        k=tuple(message.k),
+        r=tuple(message.r),
+        p=tuple(message.p),
+    )
+
+
+def pose(matrix: NDArray[np.float64]) -> Pose:
+    """Return a rigid [4, 4] as a pose."""
+    message = Pose()
+    _set_translation(message.position, matrix)
+    _set_rotation(message.orientation, matrix)
+    return message
+
+
+def transform(matrix: NDArray[np.float64]) -> Transform:
+    """Return a rigid [4, 4] as a transform."""
+    message = Transform()
+    _set_translation(message.translation, matrix)
+    _set_rotation(message.rotation, matrix)
+    return message
+
+
+def packed(values: NDArray[Any]) -> array[int]:
+    """Return the bytes of a contiguous array as ``data`` of a message takes them.
+
+    Anything else (bytes, an ndarray, a list) is copied byte by byte by some distributions.
+    """
+    data = array("B")
+    data.frombytes(values.data.cast("B"))
+    return data
+
+
+def _refuse_nameless() -> Picture:
+    raise FrameError(
+        "The picture has an empty frame_id: have its publisher name the optical frame, or set "
+        "frames.camera."
+    )
+
+
+def _set_translation(vector: Any, matrix: NDArray[np.float64]) -> None:
+    vector.x, vector.y, vector.z = (float(value) for value in matrix[:3, 3])
+
+
+def _set_rotation(quaternion: Any, matrix: NDArray[np.float64]) -> None:
+    x, y, z, w = quaternion_from_matrix(matrix[:3, :3])
+    quaternion.x, quaternion.y, quaternion.z, quaternion.w = float(x), float(y), float(z), float(w)

@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole way once: pictures over DDS into the node in its own process, its answers into files.
+
+Nothing is dropped: the node holds pictures back, and no more than PICTURES_UNDER_WAY are ever sent
+without their answer having been recorded, which is fewer than any publisher's history keeps.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.logging import LoggingSeverity
+from rclpy.signals import SignalHandlerOptions
+from rich.console import Console
+from rich.panel import Panel
+
+import xsvggt_ros
+from xsvggt_ros.errors import SourceError
+from xsvggt_ros.model.config import preset
+from xsvggt_ros.ros.metered_source import MeteredSource
+from xsvggt_ros.ros.node_process import NodeProcess
+from xsvggt_ros.ros.qos import LARGE_DEPTH
+from xsvggt_ros.ros.recorder import Recorder
+from xsvggt_ros.ros.replay import ReplayNode
+from xsvggt_ros.ros.replay_options import ReplayOptions
+from xsvggt_ros.stream.recording import Recording, title
+from xsvggt_ros.stream.sources import open_source
+
+OFFICIAL_REPOSITORY = "lch01/StreamVGGT"
+NAMESPACE = "/xsvggt_demo"
+NODE = f"{NAMESPACE}/xsvggt"
+PICTURES_UNDER_WAY = LARGE_DEPTH - 1
+AS_FAST_AS_ALLOWED = 1e6
+"""Hz; the metered source sets the pace."""
+
+HIGHEST_DOMAIN = 101
+"""Above it, DDS ports of Linux run into those given to outgoing connections."""
+
+Show = Callable[[int, str], None]
+"""Takes the number of frames done, and what is going on."""
+
+Progress = Callable[[int | None], AbstractContextManager[Show]]
+"""Begins to show progress towards a number of frames, None where nobody knows it."""
+
+_POLL = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """What a demo runs on; ``source`` None is the sample, ``width`` None the network's own.
+
+    ``patience`` is how many seconds may pass without any progress.
+    """
+
+    source: Path | None = None
+    output: Path = Path("demo_output")
+    checkpoint: str = ""
+    preset: str = ""
+    width: int | None = None
+    device: str = "auto"
+    dtype: str = "float32"
+    policy: str = "xstreamvggt"
+    budget: int = 8192
+    max_frames: int = 200
+    topic: str | None = None
+    patience: float = 300.0
+
+    @property
+    def weights(self) -> str:
+        """The weights in words."""
+        return self.checkpoint or f"random weights ({self._sizes}): geometry means nothing"
+
+    @property
+    def _sizes(self) -> str:
+        return self.preset or ("streamvggt" if self.checkpoint else "small")
+
+    def parameters(self) -> dict[str, object]:
+        """Return the node's parameters; raise ConfigurationError for an unknown preset."""
+        return {
+            "model.checkpoint": self.checkpoint,
+            "model.preset": self.preset,
+            "model.device": self.device,
+            "model.dtype": self.dtype,
+            "cache.policy": self.policy,
+            "cache.budget_tokens": self.budget,
+            "input.width": self.width or preset(self._sizes).image_size,
+            "input.queue_policy": "all",
+        }
+
+
+class Demo:
+    """Runs a demo and says on a console how it goes."""
+
+    def __init__(self, options: DemoOptions, console: Console, progress: Progress) -> None:
+        self._options = options
+        self._console = console
+        self._progress = progress
+        self._recording = Recording()
+
+    def run(self) -> list[Path]:
+        """Return the files written.
+
+        Raises:
+            XsvggtError: the source cannot be read, the node ended or went silent; with the end of
+                the node's log.
+
+        """
+        options = self._options
+        os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        place = options.source or sample()
+        parameters = options.parameters()
+        if not options.checkpoint:
+            self._console.print(random_weights_notice(options.weights))
+        with ExitStack() as stack:
+            source = stack.enter_context(open_source(place, topic=options.topic))
+            pictures = MeteredSource(source, window=PICTURES_UNDER_WAY, limit=options.max_frames)
+            domain = domain_id()
+            node = stack.enter_context(_node(parameters, options.output, domain))
+            context = stack.enter_context(_ros(domain))
+            self._stream(pictures, node, context)
+            _stop(node)
+        self._tell(pictures)
+        heading = title(
+            str(options.source or "sample pictures"), options.weights, options.policy,
+            options.budget, len(self._recording),
+        )  # fmt: skip
+        return self._recording.write(options.output, heading)
+
+    def _stream(self, pictures: MeteredSource, node: NodeProcess, context: Context) -> None:
+        """Send all pictures and record all answers."""
+        replay = ReplayNode(
+            pictures,
+            ReplayOptions(
+                fixed_rate=AS_FAST_AS_ALLOWED, transport="raw", image_topic=f"{NAMESPACE}/image"
+            ),
+            context=context,
+        )
+        replay.get_logger().set_level(LoggingSeverity.WARN)
+        recorder = Recorder(self._recording, of_node=NODE, context=context)
+        executor = SingleThreadedExecutor(context=context)
+        executor.add_node(replay)
+        executor.add_node(recorder)
+        try:
+            with self._progress(pictures.frame_count) as show:
+                self._watch(pictures, node, recorder, replay.start(), executor, show)
+        finally:
+            pictures.close()
+            replay.stop()
+            executor.shutdown()
+
+    def _watch(
+        self,
+        pictures: MeteredSource,
+        node: NodeProcess,
+        recorder: Recorder,
+        sent: Future[int],
+        executor: SingleThreadedExecutor,
+        show: Show,
+    ) -> None:
+        """Spin until every picture has its answer; raise where the node ends or goes silent."""
+        patience = Patience(self._options.patience)
+        while not (sent.done() and recorder.has_all(sent.result())):
+            executor.spin_once(timeout_sec=_POLL)
+            if node.exit_code is not None:
+                raise node.failure(f"the node ended with exit code {node.exit_code}")
+            if recorder.ready:
+                pictures.allow(recorder.answered)
+                show(recorder.recorded, "reconstructing")
+            else:
+                show(0, "the node loads its weights")
+            loading = 0 if recorder.ready else node.log.stat().st_size
+            if patience.lost((pictures.sent, recorder.answered, recorder.ready, loading)):
+                raise node.failure(
+                    f"no progress for {patience.seconds:g} s: {pictures.sent} pictures sent, "
+                    f"{recorder.recorded} answers recorded, {recorder.refused} refused; give "
+                    "--patience more seconds if the machine is that slow"
+                )
+
+    def _tell(self, pictures: MeteredSource) -> None:
+        """Say what is not in the result; raise where nothing is."""
+        if not len(self._recording):
+            raise SourceError(
+                f"{pictures.name} holds no usable picture: {pictures.sent} were sent and refused, "
+                f"{pictures.left_out} could not be decoded; give another source"
+            )
+        missing = pictures.left_out + pictures.sent - len(self._recording)
+        if missing:
+            self._console.print(f"[yellow]{missing} unusable pictures were left out.[/]")
+        if pictures.cut:
+            self._console.print(
+                f"[yellow]Only the first {self._options.max_frames} pictures were taken; "
+                "--max-frames takes more.[/]"
+            )
+
+
+class Patience:
+    """Tells when nothing has changed for too long."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._seen: object = None
+        self._since = monotonic()
+
+    def lost(self, state: object) -> bool:
+        """Return whether ``state`` has been the same for more than ``seconds``."""
+        if state != self._seen:
+            self._seen, self._since = state, monotonic()
+        return monotonic() - self._since > self.seconds
+
+
+def sample() -> Path:
+    """Return the sample pictures; raise SourceError where this copy has none."""
+    for folder in xsvggt_ros.__path__:
+        place = Path(folder).resolve().parent / "sample" / "room"
+        if place.is_dir():
+            return place
+    raise SourceError(
+        "the sample pictures lie in sample/room of a checkout and this is an installed copy: name "
+        "a folder of pictures, a video or a bag"
+    )
+
+
+def random_weights_notice(weights: str) -> Panel:
+    """Return the notice that nothing here is to be believed."""
+    return Panel(
+        f"[bold]{weights}.[/] The whole path runs, from topic to cloud, but depth, poses and "
+        "cloud are noise. For real ones: --checkpoint FILE, or --checkpoint "
+        f"{OFFICIAL_REPOSITORY} (5 GB, non-commercial licence).",
+        title="[bold]no checkpoint given",
+        border_style="bold yellow",
+        width=80,
+    )
+
+
+def domain_id() -> int:
+    """Return the ROS domain that is set, else one that probably nobody else uses."""
+    given = os.environ.get("ROS_DOMAIN_ID", "")
+    return int(given) if given.isdigit() else random.SystemRandom().randint(1, HIGHEST_DOMAIN)
+
+
+def _node(parameters: dict[str, object], output: Path, domain: int) -> NodeProcess:
+    """Return the node's process, not started."""
+    environment = {"ROS_DOMAIN_ID": str(domain), "PYTHONUNBUFFERED": "1"}
+    return NodeProcess(
+        parameters, namespace=NAMESPACE, log=output / "node.log", environment=environment
+    )
+
+
+@contextmanager
+def _ros(domain: int) -> Iterator[Context]:
+    """Keep ROS up in a context of our own; Ctrl-C stays Python's."""
+    context = Context()
+    rclpy.init(
+        args=[], context=context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO
+    )
+    try:
+        yield context
+    finally:
+        context.try_shutdown()
+
+
+def _stop(node: NodeProcess) -> None:
+    """Stop the node; raise where it does not end as it should."""
+    code = node.stop()
+    if code != 0:
+        raise node.failure(f"the node did not end cleanly (exit code {code})")

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine that the parameters ask for; PyTorch is first needed here."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from xsvggt_ros.cache.settings import CacheSettings
+from xsvggt_ros.errors import ConfigurationError, EnvironmentMissingError
+from xsvggt_ros.ros.parameters import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from xsvggt_ros.errors import XsvggtError
+    from xsvggt_ros.stream.frame import Frame, FrameResult
+    from xsvggt_ros.stream.frame_queue import FrameQueue
+    from xsvggt_ros.stream.reconstructor import Reconstructor
+    from xsvggt_ros.stream.worker import Worker
+
+
+def build_reconstructor(settings: Settings) -> Reconstructor:
+    """Load the weights and make the engine.
+
+    Raises:
+        EnvironmentMissingError: there is no PyTorch.
+        CheckpointError: the weights cannot be had.
+        ConfigurationError: parameters that do not fit each other, the weights or the device.
+
+    """
+    _require_torch()
+    try:
+        return _build(settings)
+    except RuntimeError as error:
+        # How PyTorch says that a device has no memory left, or no working driver.
+        raise ConfigurationError(
+            f"the network cannot be put on model.device '{settings.model.device}': {error}; "
+            "free memory there, set model.dtype to bfloat16, or use model.device cpu"
+        ) from error
+
+
+def build_worker(
+    reconstructor: Reconstructor,
+    queue: FrameQueue,
+    *,
+    on_result: Callable[[FrameResult], None],
+    on_refused: Callable[[Frame, XsvggtError], None],
+    on_room: Callable[[], None],
+) -> Worker:
+    """Return the thread that owns the engine, not started."""
+    from xsvggt_ros.stream.worker import Worker
+
+    return Worker(reconstructor, queue, on_result=on_result, on_refused=on_refused, on_room=on_room)
+
+
+def _require_torch() -> None:
+    try:
+        import xsvggt_ros.model.device  # noqa: F401 - the least that needs it
+    except ImportError as error:
+        raise EnvironmentMissingError(
+            f"PyTorch cannot be imported by {sys.executable} ({error}); install it with: "
+            f"{sys.executable} -m pip install torch"
+        ) from error
+
+
+def _build(settings: Settings) -> Reconstructor:
+    from xsvggt_ros.model.checkpoint import load_network
+    from xsvggt_ros.model.device import device_named
+    from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
+
+    model, cache = settings.model, settings.cache
+    cache_settings = CacheSettings(
+        policy=cache.policy,
+        budget_tokens=cache.budget_tokens,
+        pool_size=cache.pool_size,
+        camera_frames=cache.camera_frames,
+    )
+    network = load_network(
+        model.checkpoint,
+        preset=model.preset or None,
+        device=device_named(model.device),
+        dtype=model.dtype,
+        seed=model.seed,
+    )
+    return Reconstructor(
+        network, ReconstructorSettings(width=settings.input.width, cache=cache_settings)
+    )

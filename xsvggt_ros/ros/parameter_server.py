@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parameters as a ROS node declares, checks and answers them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from xsvggt_ros.errors import ConfigurationError
+from xsvggt_ros.ros.parameters import Settings, Spec, Value, nearest_name, specifications
+
+
+class ParameterServer:
+    """Declares the parameters on a node and holds the newest valid snapshot of them.
+
+    ``settings`` is replaced as a whole, so that any thread may take it at any moment.
+
+    Raises:
+        ConfigurationError: a value given at start is illegal.
+
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.settings = Settings.from_values({s.name: _declare(node, s) for s in specifications()})
+        node.add_on_set_parameters_callback(self._validate)
+        # Humble has no post-set callback; there a value counts as accepted once it is valid.
+        self._has_post_set = hasattr(node, "add_post_set_parameters_callback")
+        if self._has_post_set:
+            node.add_post_set_parameters_callback(self._apply)
+
+    def warn_of_unknown(self) -> None:
+        """Log every value given at start that no parameter of the node took."""
+        # rclpy offers no public way to ask for overrides that nobody declared.
+        for name in self._node._parameter_overrides:
+            if not self._node.has_parameter(name):
+                self._node.get_logger().warning(unknown_parameter(name))
+
+    def _validate(self, parameters: Iterable[Parameter]) -> SetParametersResult:
+        try:
+            settings = self._with(parameters)
+        except ConfigurationError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        if not self._has_post_set:
+            self.settings = settings
+        return SetParametersResult(successful=True)
+
+    def _apply(self, parameters: Iterable[Parameter]) -> None:
+        self.settings = self._with(parameters)
+
+    def _with(self, parameters: Iterable[Parameter]) -> Settings:
+        values = self.settings.values()
+        changed = {p.name: p.value for p in parameters if p.name in values}
+        return Settings.from_values({**values, **changed})
+
+
+def unknown_parameter(name: str) -> str:
+    """Return the warning for a parameter that does not exist."""
+    nearest = nearest_name(name, (spec.name for spec in specifications()))
+    hint = f"did you mean '{nearest}'?" if nearest else "ros2 param list names those that exist"
+    return f"parameter '{name}' does not exist and is ignored; {hint}"
+
+
+def descriptor(spec: Spec) -> ParameterDescriptor:
+    """Return what ``ros2 param describe`` shows."""
+    message = ParameterDescriptor(
+        name=spec.name,
+        description=f"{spec.text} [{spec.unit}]" if spec.unit else spec.text,
+        additional_constraints=f"one of {spec.limits}" if spec.choices else "",
+        read_only=not spec.live,
+    )
+    if spec.minimum is not None and spec.maximum is not None:
+        _limit(message, spec, spec.minimum, spec.maximum)
+    return message
+
+
+def _limit(message: ParameterDescriptor, spec: Spec, minimum: float, maximum: float) -> None:
+    if isinstance(spec.default, int):
+        message.integer_range = [
+            IntegerRange(from_value=int(minimum), to_value=int(maximum), step=spec.step)
+        ]
+    else:
+        message.floating_point_range = [
+            FloatingPointRange(from_value=float(minimum), to_value=float(maximum))
+        ]
+
+
+def _declare(node: Node, spec: Spec) -> Value:
+    try:
+        value: Value = node.declare_parameter(spec.name, spec.default, descriptor(spec)).value
+    except InvalidParameterTypeException as error:
+        raise ConfigurationError(
+            f"parameter {spec.name} must be of type {type(spec.default).__name__}, such as "
+            f"{spec.default!r}: {error}"
+        ) from error
+    except InvalidParameterValueException as error:
+        raise ConfigurationError(f"{error}; legal are {spec.limits} {spec.unit}") from error
+    return value

@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node's parameters, each declared once.
+
+A field of one of the groups below is the whole declaration: name, type, default, limits, unit,
+whether it may change while the node runs, and the text. Descriptors, ``config/default.yaml`` and
+the table of ``docs/node.md`` are made from it, and a :class:`Settings` is an immutable snapshot.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from typing import Any, Literal
+
+from xsvggt_ros.cache.settings import POLICIES
+from xsvggt_ros.errors import ConfigurationError
+from xsvggt_ros.model.config import PRESETS
+
+Value = bool | int | float | str
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What one parameter is; limits are inclusive, ``choices`` exhaustive."""
+
+    name: str
+    default: Value
+    text: str
+    unit: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+    step: int = 1
+    choices: tuple[str, ...] = ()
+    live: bool = False
+
+    @property
+    def limits(self) -> str:
+        """Return the legal values in words, empty where every value is legal."""
+        if self.choices:
+            return ", ".join(choice or '""' for choice in self.choices)
+        if self.minimum is None:
+            return ""
+        step = f" in steps of {self.step}" if self.step > 1 else ""
+        return f"{self.minimum:.10g} to {self.maximum:.10g}{step}"
+
+
+def _parameter(default: Value, text: str, **rest: Any) -> Any:
+    return field(default=default, metadata={"default": default, "text": text, **rest})
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Which network runs, and where."""
+
+    checkpoint: str = _parameter(
+        "",
+        "Weights: a file (.pth, .safetensors) or a Hugging Face id (owner/name); empty = random "
+        "weights, for trying the plumbing only.",
+    )
+    preset: str = _parameter(
+        "",
+        "Sizes of the network; empty = those the weights carry, or 'small' where there are none.",
+        choices=("", *PRESETS),
+    )
+    device: str = _parameter(
+        "auto", "Where the network runs, as PyTorch spells it; auto = cuda where there is one."
+    )
+    dtype: str = _parameter(
+        "float32",
+        "Precision of the network; the heads stay in float32.",
+        choices=("float32", "bfloat16", "float16"),
+    )
+    seed: int = _parameter(0, "Seed of the random weights.", minimum=0, maximum=2**31 - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """How much history the network keeps."""
+
+    policy: str = _parameter(
+        "xstreamvggt",
+        "What chooses the history that stays in the cache.",
+        choices=POLICIES,
+    )
+    budget_tokens: int = _parameter(
+        8192,
+        "Most tokens that a layer holds after a frame; policy none ignores it.",
+        unit="tokens",
+        minimum=1,
+        maximum=2**24,
+    )
+    pool_size: int = _parameter(
+        16,
+        "Queries that are averaged into one before tokens are scored.",
+        unit="tokens",
+        minimum=1,
+        maximum=4096,
+    )
+    camera_frames: int = _parameter(
+        256,
+        "Most frames that the camera head remembers; policy none ignores it.",
+        unit="frames",
+        minimum=2,
+        maximum=2**20,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What is subscribed to, and what happens to pictures that come too fast."""
+
+    image_transport: str = _parameter(
+        "raw",
+        "raw subscribes to `image`, compressed to `image/compressed`.",
+        choices=("raw", "compressed"),
+    )
+    width: int = _parameter(
+        518,
+        "Width that pictures are resized to for the network.",
+        unit="pixels",
+        minimum=28,
+        maximum=2044,
+        step=14,
+    )
+    queue_policy: Literal["latest", "all"] = _parameter(
+        "latest",
+        "latest drops the oldest waiting picture and counts it; all holds the source back.",
+        choices=("latest", "all"),
+    )
+    queue_size: int = _parameter(
+        2, "Most pictures that wait for the network.", unit="frames", minimum=1, maximum=1024
+    )
+    reliability: str = _parameter(
+        "auto",
+        "QoS of the subscription; auto = reliable where all publishers are, else best_effort.",
+        choices=("auto", "reliable", "best_effort"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """Names of the coordinate frames."""
+
+    map: str = _parameter("map", "World frame, z up.")
+    odom: str = _parameter("odom", "Frame of ~/odometry and ~/path, z up.")
+    camera: str = _parameter("", "Optical frame of the camera; empty = the picture's frame_id.")
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """What goes into ~/points."""
+
+    stride: int = _parameter(
+        1, "Every how many pixels a point.", unit="pixels", minimum=1, maximum=64, live=True
+    )
+    min_confidence: float = _parameter(
+        1.0,
+        "Points below this confidence are NaN; confidences begin at 1.",
+        minimum=0.0,
+        maximum=1e6,
+        live=True,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """What goes into ~/depth/image."""
+
+    encoding: str = _parameter(
+        "32FC1",
+        "32FC1 = metres, NaN where unknown; 16UC1 = millimetres, 0 where unknown.",
+        choices=("32FC1", "16UC1"),
+        live=True,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Tf:
+    """Which transforms are broadcast."""
+
+    publish_odom: bool = _parameter(
+        True, "Broadcast odom to the camera's optical frame.", live=True
+    )
+    publish_map: bool = _parameter(True, "Broadcast map to odom, the identity.", live=True)
+    time_offset: float = _parameter(
+        0.0,
+        "Added to the stamp of transforms, so that others may look up slightly newer times.",
+        unit="seconds",
+        minimum=-10.0,
+        maximum=10.0,
+        live=True,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """What goes into ~/path."""
+
+    max_poses: int = _parameter(
+        500, "Newest poses that are kept.", unit="poses", minimum=1, maximum=100_000, live=True
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Watchdog:
+    """When silence is worth a warning."""
+
+    timeout: float = _parameter(
+        5.0,
+        "Wall time without a picture, or of one picture in one stage, that is warned of.",
+        unit="seconds",
+        minimum=1.0,
+        maximum=3600.0,
+        live=True,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The values of all parameters at one moment."""
+
+    model: Model = Model()
+    cache: Cache = Cache()
+    input: Input = Input()
+    frames: Frames = Frames()
+    points: Points = Points()
+    depth: Depth = Depth()
+    tf: Tf = Tf()
+    path: Path = Path()
+    watchdog: Watchdog = Watchdog()
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Value]) -> Settings:
+        """Build a snapshot from values by dotted name; those absent keep their default.
+
+        Raises:
+            ConfigurationError: values that are illegal, alone or together.
+
+        """
+        grouped: dict[str, dict[str, Value]] = {group: {} for group in _groups()}
+        for name, value in values.items():
+            group_name, _, own_name = name.partition(".")
+            grouped[group_name][own_name] = value
+        settings = cls(**{name: group(**grouped[name]) for name, group in _groups().items()})
+        _check(settings)
+        return settings
+
+    def values(self) -> dict[str, Value]:
+        """Return all values by dotted name."""
+        return {spec.name: self._value(spec.name) for spec in specifications()}
+
+    def _value(self, name: str) -> Value:
+        group, _, own = name.partition(".")
+        value: Value = getattr(getattr(self, group), own)
+        return value
+
+
+def _groups() -> dict[str, type[Any]]:
+    return {group.name: type(group.default) for group in fields(Settings)}
+
+
+@cache
+def specifications() -> tuple[Spec, ...]:
+    """Return the declaration of every parameter, in the order of this file."""
+    return tuple(
+        Spec(name=f"{name}.{own.name}", **own.metadata)
+        for name, group in _groups().items()
+        for own in fields(group)
+    )
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that ``name`` was probably meant to be."""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return matches[0] if matches else None
+
+
+def _check(settings: Settings) -> None:
+    values = settings.values()
+    for spec in specifications():
+        _check_choice(spec, values[spec.name])
+    _check_frames(settings.frames)
+
+
+def _check_choice(spec: Spec, value: Value) -> None:
+    if spec.choices and value not in spec.choices:
+        nearest = nearest_name(str(value), spec.choices)
+        hint = f"; did you mean '{nearest}'?" if nearest else ""
+        raise ConfigurationError(f"{spec.name} is '{value}', not one of {spec.limits}{hint}")
+
+
+def _check_frames(frames: Frames) -> None:
+    for name in ("map", "odom"):
+        if not getattr(frames, name):
+            raise ConfigurationError(f"frames.{name} is empty; name the frame, such as '{name}'")
+    names = [name for name in (frames.map, frames.odom, frames.camera) if name]
+    if len(set(names)) < len(names):
+        raise ConfigurationError(
+            f"frames.map '{frames.map}', frames.odom '{frames.odom}' and frames.camera "
+            f"'{frames.camera}' must differ: a frame has one parent; rename one of them"
+        )

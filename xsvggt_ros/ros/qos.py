@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The QoS profiles of the node, named once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rclpy.node import Node
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.topic_endpoint_info import TopicEndpointInfo
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks as SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks as SubscriptionEventCallbacks
+
+LARGE_DEPTH = 5
+"""Fewer than this, and large messages are overwritten before they leave the process."""
+
+RESULTS = QoSProfile(depth=LARGE_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
+"""Every output: a best-effort subscriber gets it too, and RViz asks for reliable ones."""
+
+TRANSFORMS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+"""As tf2_ros publishes /tf."""
+
+CALIBRATIONS = QoSProfile(depth=LARGE_DEPTH, reliability=ReliabilityPolicy.BEST_EFFORT)
+"""Matches every publisher; a camera_info is small and comes with each picture."""
+
+RELIABILITIES = {
+    "reliable": ReliabilityPolicy.RELIABLE,
+    "best_effort": ReliabilityPolicy.BEST_EFFORT,
+}
+
+
+def pictures(reliability: ReliabilityPolicy, *, keep_all: bool) -> QoSProfile:
+    """Return the profile of the picture subscription.
+
+    ``keep_all`` keeps in the middleware what the node's own queue has no room for.
+    """
+    return QoSProfile(
+        depth=LARGE_DEPTH,
+        history=HistoryPolicy.KEEP_ALL if keep_all else HistoryPolicy.KEEP_LAST,
+        reliability=reliability,
+    )
+
+
+def matching_reliability(publishers: Sequence[TopicEndpointInfo]) -> ReliabilityPolicy:
+    """Return the best reliability that every one of ``publishers`` offers."""
+    if all(each.qos_profile.reliability == ReliabilityPolicy.RELIABLE for each in publishers):
+        return ReliabilityPolicy.RELIABLE
+    return ReliabilityPolicy.BEST_EFFORT
+
+
+def overrides_reliability(node: Node, topic: str) -> bool:
+    """Return whether a qos_overrides parameter was given for the reliability of a subscription."""
+    # rclpy offers no public way to ask for an override before it is declared.
+    return f"qos_overrides.{topic}.subscription.reliability" in node._parameter_overrides
+
+
+def describe(publishers: Sequence[TopicEndpointInfo]) -> str:
+    """Return how many publishers there are and what they offer, such as "1 (reliable)"."""
+    offers = sorted({each.qos_profile.reliability.name.lower() for each in publishers})
+    return f"{len(publishers)} ({', '.join(offers)})" if offers else "0"

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records what the node publishes, as anybody else would get it: over its topics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from nav_msgs.msg import Odometry
+from numpy.typing import NDArray
+from rclpy.context import Context
+from rclpy.node import Node
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image, PointCloud2
+
+from xsvggt_ros.geometry.rigid import Matrix, matrix_from_quaternion
+from xsvggt_ros.msg import CacheStatus
+from xsvggt_ros.ros.conversions import nanoseconds
+from xsvggt_ros.stream.recording import RecordedFrame, Recording
+
+EVERYTHING = QoSProfile(
+    depth=1, history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.RELIABLE
+)
+_PARTS = frozenset({"points", "depth", "odometry"})
+
+
+class Recorder(Node):
+    """Puts together points, depth and pose of one stamp and hands them to a recording.
+
+    Attributes:
+        status: the newest ``~/status``, None before the first.
+
+    """
+
+    def __init__(
+        self, recording: Recording, *, of_node: str = "/xsvggt", context: Context | None = None
+    ) -> None:
+        super().__init__("xsvggt_recorder", context=context)
+        self._recording = recording
+        self._parts: dict[int, dict[str, Any]] = {}
+        self.status: CacheStatus | None = None
+        topics = {
+            "points": (PointCloud2, f"{of_node}/points"),
+            "depth": (Image, f"{of_node}/depth/image"),
+            "odometry": (Odometry, f"{of_node}/odometry"),
+        }
+        for part, (kind, topic) in topics.items():
+            self.create_subscription(kind, topic, self._keeper(part), EVERYTHING)
+        self.create_subscription(CacheStatus, f"{of_node}/status", self._on_status, EVERYTHING)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the node is up and sends its results here.
+
+        Its first status tells so: that topic was subscribed to last, and the node learns of
+        subscriptions in their order.
+        """
+        return self.status is not None
+
+    @property
+    def recorded(self) -> int:
+        """Number of frames that have arrived in all parts."""
+        return len(self._recording)
+
+    @property
+    def refused(self) -> int:
+        """Number of pictures that the node could not use."""
+        return self.status.frames_refused if self.status else 0
+
+    @property
+    def answered(self) -> int:
+        """Number of pictures that are done with."""
+        return self.recorded + self.refused
+
+    def has_all(self, sent: int) -> bool:
+        """Return whether all pictures sent are done with and the node says so too."""
+        status = self.status
+        return (
+            status is not None
+            and status.frames_received == sent
+            and status.frames_pending == 0
+            and self.answered == sent
+        )
+
+    def _keeper(self, part: str) -> Any:
+        """Return the callback of one topic."""
+        return lambda message: self._keep(part, message)
+
+    def _keep(self, part: str, message: Any) -> None:
+        """Keep one part of a frame; record the frame when it is complete."""
+        stamp = nanoseconds(message.header.stamp)
+        parts = self._parts.setdefault(stamp, {})
+        parts[part] = message
+        if parts.keys() == _PARTS:
+            self._recording.add(recorded_frame(**self._parts.pop(stamp)))
+
+    def _on_status(self, message: CacheStatus) -> None:
+        self.status = message
+
+
+def recorded_frame(points: PointCloud2, depth: Image, odometry: Odometry) -> RecordedFrame:
+    """Read the messages of one frame."""
+    packed = cloud_field(points, "rgb").view(np.uint32)
+    color = np.stack([packed >> 16 & 0xFF, packed >> 8 & 0xFF, packed & 0xFF], axis=-1)
+    return RecordedFrame(
+        stamp=nanoseconds(points.header.stamp),
+        camera_to_map=pose_matrix(odometry.pose.pose),
+        points=np.stack([cloud_field(points, axis) for axis in ("x", "y", "z")], axis=-1),
+        depth=depth_values(depth),
+        confidence=cloud_field(points, "confidence"),
+        color=color.astype(np.uint8),
+    )
+
+
+def cloud_field(message: PointCloud2, name: str) -> NDArray[np.float32]:
+    """Return a float32 field of an organised cloud, [height, width]."""
+    offset = next(field.offset for field in message.fields if field.name == name)
+    layout = np.dtype(
+        {
+            "names": [name],
+            "formats": [">f4" if message.is_bigendian else "<f4"],
+            "offsets": [offset],
+            "itemsize": message.point_step,
+        }
+    )
+    rows = np.frombuffer(message.data, np.uint8).reshape(message.height, message.row_step)
+    points = np.ascontiguousarray(rows[:, : message.width * message.point_step]).view(layout)
+    return points[name].astype(np.float32)
+
+
+def depth_values(message: Image) -> NDArray[np.float32]:
+    """Return a 32FC1 depth image, [height, width]."""
+    rows = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
+    kind = ">f4" if message.is_bigendian else "<f4"
+    return np.ascontiguousarray(rows[:, : 4 * message.width]).view(kind).astype(np.float32)
+
+
+def pose_matrix(pose: Any) -> Matrix:
+    """Return a pose as a rigid [4, 4]."""
+    place, turn = pose.position, pose.orientation
+    matrix = np.eye(4)
+    matrix[:3, :3] = matrix_from_quaternion(np.array([turn.x, turn.y, turn.z, turn.w]))
+    matrix[:3, 3] = (place.x, place.y, place.z)
+    return matrix

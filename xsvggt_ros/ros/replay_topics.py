@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The topics that a replay publishes, each only while somebody listens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+from xsvggt_ros.errors import FrameError
+from xsvggt_ros.geometry.cameras import Calibration
+from xsvggt_ros.ros import topics
+from xsvggt_ros.ros.conversions import header, packed
+from xsvggt_ros.ros.replay_options import ReplayOptions
+from xsvggt_ros.stream.frame import EncodedPicture, Frame, Picture
+from xsvggt_ros.stream.imaging import encode_png
+
+
+class ReplayTopics:
+    """Publishers of pictures, their calibration and the time."""
+
+    def __init__(self, node: Node, options: ReplayOptions) -> None:
+        self._logger = node.get_logger()
+        profile = _profile(options)
+        raw = topics.picture_topic(node, "raw")
+        self._raw = self._compressed = self._clock = None
+        if options.transport != "compressed":
+            self._raw = node.create_publisher(Image, raw, profile)
+        if options.transport != "raw":
+            name = topics.picture_topic(node, "compressed")
+            self._compressed = node.create_publisher(CompressedImage, name, profile)
+        info = topics.calibration_topic(node, raw)
+        self._info = node.create_publisher(CameraInfo, info, profile)
+        if options.clock:
+            self._clock = node.create_publisher(Clock, "/clock", QoSProfile(depth=10))
+
+    @property
+    def pictures(self) -> list[Publisher]:
+        """The publishers of pictures."""
+        return [each for each in (self._raw, self._compressed) if each]
+
+    @property
+    def names(self) -> str:
+        """Names of the topics of pictures."""
+        return " and ".join(each.topic_name for each in self.pictures)
+
+    def listeners(self) -> int:
+        """Count the subscribers of pictures."""
+        return sum(each.get_subscription_count() for each in self.pictures)
+
+    def tell_time(self, stamp: int) -> None:
+        """Publish the time on /clock, if it is wanted."""
+        if self._clock:
+            self._clock.publish(Clock(clock=header(stamp, "").stamp))
+
+    def publish(self, frame: Frame, stamp: int) -> None:
+        """Publish a frame under a stamp; calibration first, so that the picture finds it."""
+        head = header(stamp, frame.frame_id)
+        decode = cache(frame.decode)
+        try:
+            if info := _heard(self._info):
+                info.publish(_camera_info(head, frame.calibration, decode))
+            if raw := _heard(self._raw):
+                raw.publish(_image(head, decode()))
+            if compressed := _heard(self._compressed):
+                encoded = frame.encoded or encode_png(decode())
+                compressed.publish(_compressed_image(head, encoded))
+        except FrameError as error:
+            self._logger.warning(f"the picture of stamp {stamp} ns is left out: {error}")
+
+    def flush(self, seconds: float) -> bool:
+        """Wait until subscribers have what was sent, or until the time is over."""
+        waiting = Duration(nanoseconds=round(seconds * 1e9))
+        publishers = [*self.pictures, self._info, *([self._clock] if self._clock else [])]
+        return all(each.wait_for_all_acked(waiting) for each in publishers)
+
+
+def _profile(options: ReplayOptions) -> QoSProfile:
+    best_effort, reliable = ReliabilityPolicy.BEST_EFFORT, ReliabilityPolicy.RELIABLE
+    return QoSProfile(
+        depth=options.depth, reliability=best_effort if options.best_effort else reliable
+    )
+
+
+def _heard(publisher: Publisher | None) -> Publisher | None:
+    return publisher if publisher and publisher.get_subscription_count() else None
+
+
+def _image(head: Header, picture: Picture) -> Image:
+    height, width = picture.shape[:2]
+    message = Image(header=head, height=height, width=width, encoding="rgb8", step=3 * width)
+    message.data = packed(picture)
+    return message
+
+
+def _compressed_image(head: Header, encoded: EncodedPicture) -> CompressedImage:
+    message = CompressedImage(header=head, format=encoded.format)
+    message.data = packed(np.frombuffer(encoded.data, np.uint8))
+    return message
+
+
+def _camera_info(
+    head: Header, known: Calibration | None, decode: Callable[[], Picture]
+) -> CameraInfo:
+    """Return the calibration; an unknown one has the picture's size and a zero K (REP-104)."""
+    if known is None:
+        height, width = decode().shape[:2]
+        return CameraInfo(header=head, height=height, width=width)
+    return CameraInfo(
+        header=head,
+        height=known.height,
+        width=known.width,
+        distortion_model=known.distortion_model,
+        d=list(known.d),
+        k=list(known.k),
+        r=list(known.r),
+        p=list(known.p),
+    )

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""~/status: what the node is doing, frame by frame and while nothing happens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from threading import Lock
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rclpy.node import Node
+
+from xsvggt_ros.msg import CacheStatus
+from xsvggt_ros.ros import qos
+from xsvggt_ros.ros.conversions import header
+from xsvggt_ros.stream.frame import Frame, FrameResult
+
+if TYPE_CHECKING:
+    from xsvggt_ros.stream.worker import Counters
+
+WAITING, RUNNING, ERROR = "waiting", "running", "error"
+UNKNOWN_SCALE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Number of the session, from 1, and frames in it so far."""
+
+    number: int = 0
+    frames: int = 0
+
+
+class StatusBoard:
+    """Holds what ~/status tells and publishes it; usable from every thread."""
+
+    def __init__(self, node: Node) -> None:
+        self._publisher = node.create_publisher(CacheStatus, "~/status", qos.RESULTS)
+        self._lock = Lock()
+        self._message = CacheStatus(state=WAITING, scale_source=UNKNOWN_SCALE)
+        self._last_result: float | None = None
+        self._noted_since_result = False
+
+    def note(self, text: str) -> None:
+        """Show a warning; the next publication carries it."""
+        with self._lock:
+            self._message.message = text
+            self._noted_since_result = True
+
+    def show_refusal(self, frame: Frame, text: str, counters: Counters) -> None:
+        """Publish that a frame was refused."""
+        self.note(text)
+        with self._lock:
+            self._message.header = header(frame.stamp, frame.frame_id)
+            self._message.state = ERROR
+            self._publish(counters)
+
+    def show_result(
+        self,
+        result: FrameResult,
+        session: Session,
+        counters: Counters,
+        *,
+        publish_seconds: float,
+        total_seconds: float,
+    ) -> None:
+        """Publish what one frame brought."""
+        with self._lock:
+            self._enter_session(session)
+            _fill_result(self._message, result)
+            self._message.latency_publish = publish_seconds
+            self._message.latency_total = total_seconds
+            self._message.state = RUNNING
+            self._last_result = monotonic()
+            self._publish(counters)
+
+    def show_idle(self, counters: Counters, *, timeout: float, stuck: bool) -> None:
+        """Publish the state while no frame comes out; after ``timeout`` seconds it is waiting."""
+        with self._lock:
+            since = self._last_result
+            if stuck:
+                self._message.state = ERROR
+            elif since is None or monotonic() - since >= timeout:
+                self._message.state = WAITING
+            self._publish(counters)
+
+    def _enter_session(self, session: Session) -> None:
+        """Forget the message of an earlier session, but not the one that tells why it ended."""
+        if session.number != self._message.session and not self._noted_since_result:
+            self._message.message = ""
+        self._noted_since_result = False
+        self._message.session = session.number
+        self._message.session_frames = session.frames
+
+    def _publish(self, counters: Counters) -> None:
+        self._message.frames_received = counters.received
+        self._message.frames_processed = counters.processed
+        self._message.frames_dropped = counters.dropped
+        self._message.frames_refused = counters.refused
+        self._message.frames_pending = counters.pending
+        self._publisher.publish(self._message)
+
+
+def _fill_result(message: CacheStatus, result: FrameResult) -> None:
+    message.header = header(result.stamp, result.frame_id)
+    message.policy = result.cache.policy
+    message.budget_tokens = result.cache.budget_tokens
+    message.cache_tokens = result.cache.tokens
+    message.key_bits = result.cache.key_bits
+    message.value_bits = result.cache.value_bits
+    message.cache_bytes = result.cache.nbytes
+    message.uncompressed_bytes = result.cache.uncompressed_nbytes
+    message.tokens_evicted = result.cache.evicted
+    message.tokens_evicted_total = result.cache.evicted_total
+    message.latency_decode = result.timings.decode
+    message.latency_preprocess = result.timings.preprocess
+    message.latency_network = result.timings.network
+    message.latency_collect = result.timings.collect
+    message.intrinsics_source = result.intrinsics_source
+    message.mean_confidence = float(np.mean(result.confidence))

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names of the input topics after remapping, and what is published where."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rclpy.node import Node
+
+_SUFFIX = "/compressed"
+
+
+def picture_topic(node: Node, transport: str) -> str:
+    """Return the resolved topic of the pictures.
+
+    As with image_transport, remapping ``image`` moves ``image/compressed`` along; remapping
+    ``image/compressed`` itself goes first.
+    """
+    if transport == "raw":
+        return node.resolve_topic_name("image")
+    own = _remapped(node, "image" + _SUFFIX)
+    return own or node.resolve_topic_name("image") + _SUFFIX
+
+
+def calibration_topic(node: Node, pictures: str) -> str:
+    """Return the resolved topic of the camera_info: the pictures' sibling, unless remapped."""
+    own = _remapped(node, "camera_info")
+    return own or pictures.removesuffix(_SUFFIX).rpartition("/")[0] + "/camera_info"
+
+
+def type_name(message_type: type[Any]) -> str:
+    """Return the name that the graph has for a message type, such as sensor_msgs/msg/Image."""
+    package = message_type.__module__.partition(".")[0]
+    return f"{package}/msg/{message_type.__name__}"
+
+
+def topics_of_type(node: Node, name: str) -> list[str]:
+    """Return the topics that exist with this type, sorted."""
+    return sorted(topic for topic, types in node.get_topic_names_and_types() if name in types)
+
+
+def _remapped(node: Node, topic: str) -> str | None:
+    resolved = node.resolve_topic_name(topic)
+    return None if resolved == node.resolve_topic_name(topic, only_expand=True) else resolved

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Says why nothing comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from rclpy.node import Node
+
+from xsvggt_ros.ros import qos
+from xsvggt_ros.ros.image_input import ImageInput
+from xsvggt_ros.ros.topics import topics_of_type
+
+if TYPE_CHECKING:
+    from xsvggt_ros.stream.worker import Activity
+
+_REMEDIES: dict[str, str] = {
+    "decoding": "publish smaller pictures",
+    "reconstructing": "lower input.width or cache.budget_tokens, or use a GPU (model.device)",
+    "publishing": "raise points.stride, or close a subscriber that is too slow",
+    "commanded": "wait for it to end",
+}
+
+
+class Watchdog:
+    """Looks, on a steady clock, for silence at the input and for a frame that is stuck."""
+
+    def __init__(self, node: Node, pictures: ImageInput, activity: Callable[[], Activity]) -> None:
+        self._node = node
+        self._pictures = pictures
+        self._activity = activity
+
+    def stuck(self, timeout: float) -> str | None:
+        """Return the complaint about a frame that stays in one stage for ``timeout`` seconds."""
+        activity = self._activity()
+        seconds = monotonic() - activity.since
+        if activity.stage == "idle" or seconds < timeout:
+            return None
+        return (
+            f"a picture has been in stage '{activity.stage}' for {seconds:.0f} s "
+            f"(watchdog.timeout is {timeout:g} s): {_REMEDIES[activity.stage]}"
+        )
+
+    def silence(self, timeout: float) -> str | None:
+        """Return the complaint about an input without a picture for ``timeout`` seconds."""
+        seconds = monotonic() - self._pictures.last_picture
+        if self._pictures.held_back or seconds < timeout:
+            return None
+        return f"no picture for {seconds:.0f} s on {self._pictures.topic}: {self._reason()}"
+
+    def _reason(self) -> str:
+        publishers = self._pictures.publishers()
+        wanted = self._pictures.type_name
+        if not publishers:
+            return self._no_publisher(wanted)
+        types = sorted({each.topic_type for each in publishers})
+        if wanted not in types:
+            return (
+                f"it carries {', '.join(types)}, not {wanted}; set input.image_transport to what "
+                "is published, or remap the topic"
+            )
+        return (
+            f"publishers {qos.describe(publishers)}, subscription {self._pictures.reliability}; "
+            "either they are silent, or their pictures are lost on the way (see 'Large pictures' "
+            "in docs/node.md)"
+        )
+
+    def _no_publisher(self, wanted: str) -> str:
+        others = [
+            topic
+            for topic in topics_of_type(self._node, wanted)
+            if topic != self._pictures.topic and not topic.startswith(self._own_prefix)
+        ]
+        if others:
+            return f"it has no publisher; remap image to one of {', '.join(others)}"
+        return f"it has no publisher; start a camera or a bag that publishes {wanted}"
+
+    @property
+    def _own_prefix(self) -> str:
+        return self._node.get_fully_qualified_name() + "/"

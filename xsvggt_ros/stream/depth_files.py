@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Depth maps in files of their own, at the size of the source's pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from xsvggt_ros.errors import ConfigurationError
+from xsvggt_ros.geometry.files import replacing
+from xsvggt_ros.geometry.trajectory_io import seconds_text
+from xsvggt_ros.stream.frame import FrameResult
+
+DepthFormat = Literal["png", "npy"]
+
+STEPS_PER_UNIT = 1000
+"""Of a 16-bit PNG: thousandths of the model's unit, so millimetres where that is metres."""
+
+MOST_STEPS = 65535
+
+
+class DepthFiles:
+    """Writes one depth map per frame, and ``cameras.csv`` with the pinhole camera of each.
+
+    ``png`` is 16 bit, STEPS_PER_UNIT to a unit, 0 where unknown or out of range; ``npy`` is
+    float32, NaN where unknown.
+    """
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        """Make the folder; raise ConfigurationError for an unknown kind."""
+        if kind not in ("png", "npy"):
+            raise ConfigurationError(f"depth format '{kind}' is unknown; choose png or npy")
+        self._folder = folder
+        self._kind = kind
+        self._rows = ["file,timestamp,fx,fy,cx,cy,width,height"]
+
+    def write(self, result: FrameResult) -> None:
+        """Write the depth of one frame."""
+        name = f"{len(self._rows) - 1:06d}.{self._kind}"
+        depth = result.mapping.depth_to_source(result.depth)
+        with replacing(self._folder / name) as stream:
+            if self._kind == "npy":
+                np.save(stream, depth)
+            else:
+                stream.write(cv2.imencode(".png", depth_steps(depth))[1].tobytes())
+        self._note(name, result)
+
+    def _note(self, name: str, result: FrameResult) -> None:
+        """Remember the camera that belongs to a file."""
+        camera = result.mapping.intrinsics_to_source(result.intrinsics)
+        numbers = ",".join(f"{v:.6f}" for v in (camera.fx, camera.fy, camera.cx, camera.cy))
+        stamp = seconds_text(result.stamp)
+        self._rows.append(f"{name},{stamp},{numbers},{camera.width},{camera.height}")
+
+    def close(self) -> Path:
+        """Write the table of cameras; return the folder."""
+        with replacing(self._folder / "cameras.csv") as stream:
+            stream.write("\n".join([*self._rows, ""]).encode("ascii"))
+        return self._folder
+
+
+def depth_steps(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Return depth in STEPS_PER_UNIT; 0 where it is unknown, not positive or too far."""
+    steps = np.rint(depth.astype(np.float64) * STEPS_PER_UNIT)
+    steps[~((steps > 0) & (steps <= MOST_STEPS))] = 0
+    return steps.astype(np.uint16)

@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bytes of cameras and files into RGB pictures, and back."""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias, Union
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from xsvggt_ros.errors import FrameError
+from xsvggt_ros.stream.frame import EncodedPicture, Picture
+
+Octets: TypeAlias = Union[bytes, bytearray, memoryview, "array[int]", NDArray[np.uint8]]
+"""What messages and files hold their bytes in."""
+
+MAX_PIXELS = 1 << 28
+"""More than any camera has; a header that says more is broken."""
+
+_JPEG_MAGIC = b"\xff\xd8\xff"
+_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_JPEG_START_OF_SCAN = b"\xda"
+_JPEG_END_OF_IMAGE = b"\xff\xd9"
+_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff])")
+
+
+def encoded_format(data: Octets) -> Literal["jpeg", "png"] | None:
+    """Name the format of a compressed picture by its first bytes."""
+    head = _view(data)[:8].tobytes()
+    if head.startswith(_JPEG_MAGIC):
+        return "jpeg"
+    return "png" if head == _PNG_MAGIC else None
+
+
+def decode_encoded(data: Octets) -> Picture:
+    """Decode a compressed picture (JPEG, PNG, or what else OpenCV reads).
+
+    Transparent pixels are laid on white, as the reference's loader does. Sixteen bits are
+    scaled to eight. An EXIF orientation is left alone: it would turn the camera's intrinsics.
+
+    Raises:
+        FrameError: the data are empty, truncated or no picture.
+
+    """
+    raw = _view(data).tobytes()
+    if not raw:
+        raise FrameError("The compressed picture is empty (0 bytes): check what publishes it.")
+    _refuse_truncated(raw)
+    try:
+        decoded = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise FrameError(f"OpenCV cannot decode {_describe(raw)}: {error.err}.") from error
+    if decoded is None:
+        raise FrameError(
+            f"{_describe(raw)} are no picture that OpenCV can decode: send intact JPEG or PNG."
+        )
+    return _rgb_from_decoded(decoded)
+
+
+def encode_png(picture: Picture) -> EncodedPicture:
+    """Compress a picture without loss."""
+    _, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    return EncodedPicture(data.tobytes(), "png")
+
+
+def _view(data: Octets) -> NDArray[np.uint8]:
+    return np.frombuffer(data, np.uint8)
+
+
+def _describe(raw: bytes) -> str:
+    return f"{len(raw)} bytes that begin with {raw[:8].hex(' ')}"
+
+
+def _refuse_truncated(raw: bytes) -> None:
+    """Refuse what several versions of OpenCV would fill up with grey."""
+    kind = encoded_format(raw)
+    if kind == "jpeg" and not _jpeg_is_complete(raw):
+        raise FrameError(
+            f"The JPEG picture is truncated: {len(raw)} bytes without an end-of-image marker. "
+            "Look for lost packets or a full disk."
+        )
+    if kind == "png" and not _png_is_complete(raw):
+        raise FrameError(
+            f"The PNG picture is truncated: {len(raw)} bytes without the closing IEND chunk. "
+            "Look for lost packets or a full disk."
+        )
+
+
+def _jpeg_is_complete(raw: bytes) -> bool:
+    """Look for the end behind the headers, where an embedded thumbnail may have one of its own.
+
+    The data of a scan never look like a marker, because zeros are stuffed into them.
+    """
+    position = 2
+    while marker := _JPEG_MARKER.search(raw, position):
+        position = marker.end()
+        if marker[1] == _JPEG_START_OF_SCAN:
+            return raw.find(_JPEG_END_OF_IMAGE, position) >= 0
+        position += int.from_bytes(raw[position : position + 2], "big")
+    return False
+
+
+def _png_is_complete(raw: bytes) -> bool:
+    position = len(_PNG_MAGIC)
+    while position + 12 <= len(raw):
+        length = int.from_bytes(raw[position : position + 4], "big")
+        if raw[position + 4 : position + 8] == b"IEND":
+            return True
+        position += 12 + length
+    return False
+
+
+def _rgb_from_decoded(decoded: NDArray[Any]) -> Picture:
+    pixels = _to_8_bits(decoded)
+    if pixels.ndim == 2:
+        return _convert(pixels, cv2.COLOR_GRAY2RGB)
+    if pixels.shape[2] == 4:
+        return _on_white(_convert(pixels, cv2.COLOR_BGRA2RGBA))
+    return _convert(pixels, cv2.COLOR_BGR2RGB)
+
+
+def _convert(pixels: NDArray[np.uint8], code: int) -> Picture:
+    return np.asarray(cv2.cvtColor(pixels, code), np.uint8)
+
+
+def _to_8_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    if pixels.dtype == np.uint8:
+        return pixels
+    if pixels.dtype != np.uint16:
+        raise FrameError(
+            f"The picture has {pixels.dtype} pixels, a camera's have 8 or 16 unsigned bits: "
+            "convert it (a depth map is no camera picture)."
+        )
+    aligned = np.require(pixels, requirements=("C", "A"))  # OpenCV misreads rows at odd addresses
+    return np.asarray(cv2.convertScaleAbs(aligned, alpha=1 / 257), np.uint8)
+
+
+def _on_white(rgba: NDArray[np.uint8]) -> Picture:
+    """Composite on white in rounded integers: (c * a + 255 * (255 - a)) / 255."""
+    color = rgba[..., :3].astype(np.uint32)
+    alpha = rgba[..., 3:].astype(np.uint32)
+    return ((color * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """How one ROS encoding lays out its pixels.
+
+    ``convert`` takes uint8 [rows, width] or [rows, width, channels] and returns a new picture.
+    ``even`` and ``smallest`` limit the size.
+    """
+
+    channels: int
+    convert: Callable[[NDArray[np.uint8]], Picture]
+    bits: Literal[8, 16] = 8
+    even: Literal["", "width", "width and height"] = ""
+    smallest: int = 1
+
+    @property
+    def pixel_bytes(self) -> int:
+        return self.channels * self.bits // 8
+
+    def rows(self, height: int) -> int:
+        """Count the rows of memory: 4:2:0 holds its chroma below the picture."""
+        return height * 3 // 2 if self.even == "width and height" else height
+
+
+def _by(code: int) -> Callable[[NDArray[np.uint8]], Picture]:
+    return lambda pixels: _convert(pixels, code)
+
+
+def _copied(pixels: NDArray[np.uint8]) -> Picture:
+    return np.array(pixels, order="C")
+
+
+def _with_16_bits(layouts: dict[str, _Layout]) -> dict[str, _Layout]:
+    """Add to every ``name8`` the same layout as ``name16``."""
+    deep = {f"{name[:-1]}16": replace(each, bits=16) for name, each in layouts.items()}
+    return {**layouts, **deep}
+
+
+# OpenCV names a Bayer pattern by the pixels from (1, 1) on, ROS by those from (0, 0) on; and
+# OpenCV leaves a mosaic of less than 3 x 3 black.
+_BAYER = {
+    "bayer_rggb8": _Layout(1, _by(cv2.COLOR_BayerBG2RGB), smallest=3),
+    "bayer_bggr8": _Layout(1, _by(cv2.COLOR_BayerRG2RGB), smallest=3),
+    "bayer_gbrg8": _Layout(1, _by(cv2.COLOR_BayerGR2RGB), smallest=3),
+    "bayer_grbg8": _Layout(1, _by(cv2.COLOR_BayerGB2RGB), smallest=3),
+}
+_COLORS = {
+    "rgb8": _Layout(3, _copied),
+    "bgr8": _Layout(3, _by(cv2.COLOR_BGR2RGB)),
+    "rgba8": _Layout(4, _by(cv2.COLOR_RGBA2RGB)),
+    "bgra8": _Layout(4, _by(cv2.COLOR_BGRA2RGB)),
+    "mono8": _Layout(1, _by(cv2.COLOR_GRAY2RGB)),
+}
+_LAYOUTS = {
+    **_with_16_bits({**_COLORS, **_BAYER}),
+    "8UC1": _COLORS["mono8"],
+    "8UC3": _COLORS["bgr8"],
+    "uyvy": _Layout(2, _by(cv2.COLOR_YUV2RGB_UYVY), even="width"),
+    "yuv422": _Layout(2, _by(cv2.COLOR_YUV2RGB_UYVY), even="width"),
+    "yuyv": _Layout(2, _by(cv2.COLOR_YUV2RGB_YUY2), even="width"),
+    "yuv422_yuy2": _Layout(2, _by(cv2.COLOR_YUV2RGB_YUY2), even="width"),
+    "nv12": _Layout(1, _by(cv2.COLOR_YUV2RGB_NV12), even="width and height"),
+    "nv21": _Layout(1, _by(cv2.COLOR_YUV2RGB_NV21), even="width and height"),
+}
+
+RAW_ENCODINGS = tuple(_LAYOUTS)
+"""Names of the encodings of a ``sensor_msgs/Image`` that :func:`decode_raw` reads."""
+
+
+def decode_raw(
+    data: Octets, *, width: int, height: int, encoding: str, step: int, is_bigendian: bool
+) -> Picture:
+    """Decode the pixels of a ``sensor_msgs/Image`` into a new RGB picture.
+
+    ``step`` is the length of a row in bytes, padding included. Alpha is dropped, because
+    cameras fill it with padding; sixteen bits are scaled to eight.
+
+    Raises:
+        FrameError: the encoding is unknown, or size, step and data contradict each other.
+
+    """
+    layout = _find_layout(encoding)
+    _check_size(width, height, encoding, layout)
+    _check_step(width, encoding, step, layout)
+    rows = layout.rows(height)
+    octets = _view(data)
+    _check_length(octets.size, rows, step)
+    byte_order = ">" if is_bigendian else "<"
+    pixels = _pixels(
+        octets, (rows, width, layout.channels), step, f"{byte_order}u{layout.bits // 8}"
+    )
+    return layout.convert(_to_8_bits(pixels))
+
+
+def _find_layout(encoding: str) -> _Layout:
+    if encoding not in _LAYOUTS:
+        raise FrameError(
+            f"The image encoding '{encoding}' is not supported: publish one of "
+            f"{', '.join(RAW_ENCODINGS)}."
+        )
+    return _LAYOUTS[encoding]
+
+
+def _check_size(width: int, height: int, encoding: str, layout: _Layout) -> None:
+    size, least = f"The picture is {width} x {height}", layout.smallest
+    if min(width, height) < least:
+        raise FrameError(f"{size}, {encoding} needs at least {least} x {least}: check the camera.")
+    if width * height > MAX_PIXELS:
+        raise FrameError(f"{size}, at most {MAX_PIXELS} pixels are read: check the message.")
+    sides = {"": (), "width": (width,), "width and height": (width, height)}[layout.even]
+    if any(side % 2 for side in sides):
+        raise FrameError(f"{size}, {encoding} needs an even {layout.even}: crop or convert it.")
+
+
+def _check_step(width: int, encoding: str, step: int, layout: _Layout) -> None:
+    least = width * layout.pixel_bytes
+    if step < least:
+        raise FrameError(
+            f"step is {step} bytes, a row of {width} pixels of {encoding} needs {least}: "
+            "the message's step, width or encoding is wrong."
+        )
+
+
+def _check_length(held: int, rows: int, step: int) -> None:
+    if held < rows * step:
+        raise FrameError(
+            f"data holds {held} bytes, {rows} rows of {step} need {rows * step}: "
+            "the message is truncated, or its step or height is wrong."
+        )
+
+
+def _pixels(
+    octets: NDArray[np.uint8], shape: tuple[int, int, int], step: int, dtype: str
+) -> NDArray[Any]:
+    """View the pixels without padding and without a lone channel, in the machine's byte order."""
+    size = np.dtype(dtype).itemsize
+    strides = (step, size * shape[2], size)
+    pixels: NDArray[Any] = np.ndarray(shape, dtype, buffer=octets.data, strides=strides)
+    native = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    return native[..., 0] if shape[2] == 1 else native

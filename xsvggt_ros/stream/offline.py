@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine over a recorded stream, every frame in order, without threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from xsvggt_ros.errors import FrameError
+from xsvggt_ros.stream.frame import Frame, FrameResult
+from xsvggt_ros.stream.reconstructor import Reconstructor
+from xsvggt_ros.stream.stepper import Stepper
+
+Refused = Callable[[Frame, FrameError], None]
+
+
+def reconstruct(
+    frames: Iterable[Frame], reconstructor: Reconstructor, on_refused: Refused
+) -> Iterator[FrameResult]:
+    """Yield the result of each usable frame, by the rules that the node's worker follows."""
+    stepper = Stepper(reconstructor)
+    for frame in frames:
+        try:
+            yield stepper.step(frame)
+        except FrameError as error:
+            on_refused(frame, error)

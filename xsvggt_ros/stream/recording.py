@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What stays of a reconstruction: a bounded cloud, a trajectory, and a few pictures to look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xsvggt_ros.geometry.cloud_io import write_ply
+from xsvggt_ros.geometry.rigid import transform_points, world_to_map
+from xsvggt_ros.geometry.trajectory_io import Trajectory, write_tum
+from xsvggt_ros.geometry.unprojection import unproject
+from xsvggt_ros.stream.frame import FrameResult, Picture
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedFrame:
+    """One frame as it is recorded, whether it came from the engine or over topics.
+
+    ``camera_to_map`` is float64 [4, 4]; ``points`` are float32 [h, w, 3] in the optical frame,
+    NaN where unknown; ``depth`` and ``confidence`` float32 [h, w]; ``color`` RGB uint8 [h, w, 3].
+    """
+
+    stamp: int
+    camera_to_map: NDArray[np.float64]
+    points: NDArray[np.float32]
+    depth: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    color: Picture
+
+    @classmethod
+    def from_result(cls, result: FrameResult) -> RecordedFrame:
+        """Take what the engine answered."""
+        return cls(
+            stamp=result.stamp,
+            camera_to_map=world_to_map(result.camera_to_world),
+            points=unproject(result.depth, result.intrinsics),
+            depth=result.depth,
+            confidence=result.confidence,
+            color=result.color,
+        )
+
+
+class CloudSample:
+    """A random sample of coloured points, never more than ``limit``; every point is as likely.
+
+    When it is full, half of it goes, and of what comes from then on half as much is taken.
+    """
+
+    def __init__(self, limit: int, seed: int = 0) -> None:
+        self.limit = limit
+        self._share = 1.0
+        self._random = np.random.default_rng(seed)
+        self._points = [np.empty((0, 3), np.float32)]
+        self._colors = [np.empty((0, 3), np.uint8)]
+
+    def __len__(self) -> int:
+        """Return the number of points held."""
+        return sum(map(len, self._points))
+
+    def add(self, points: NDArray[np.float32], colors: NDArray[np.uint8]) -> None:
+        """Take points [n, 3] and colours [n, 3]."""
+        chosen = self._random.random(len(points)) < self._share
+        self._points.append(points[chosen])
+        self._colors.append(colors[chosen])
+        while len(self) > self.limit:
+            self._halve()
+
+    def _halve(self) -> None:
+        """Drop half of the points."""
+        points, colors = self.arrays()
+        chosen = self._random.random(len(points)) < 0.5
+        self._points, self._colors = [points[chosen]], [colors[chosen]]
+        self._share /= 2
+
+    def arrays(self) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        """Return points float32 [n, 3] and colours uint8 [n, 3]."""
+        return np.concatenate(self._points), np.concatenate(self._colors)
+
+
+class EvenSample(Generic[T]):
+    """Things spread evenly over a stream whose length nobody knows: at most twice ``limit``."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._stride = 1
+        self._seen = 0
+        self._items: list[T] = []
+
+    def add(self, item: T) -> None:
+        """Take every ``stride``-th thing."""
+        if self._seen % self._stride == 0:
+            self._items.append(item)
+        self._seen += 1
+        if len(self._items) > 2 * self.limit:
+            self._items = self._items[::2]
+            self._stride *= 2
+
+    def pick(self) -> list[T]:
+        """Return at most ``limit`` things, the first and the last held among them."""
+        count = min(self.limit, len(self._items))
+        places = np.linspace(0, len(self._items) - 1, count).round().astype(int)
+        return [self._items[place] for place in places]
+
+
+class Recording:
+    """Collects frames: memory grows by one pose per frame and by nothing else.
+
+    Of each frame the ``confident_share`` of its points with the highest confidence is kept.
+    """
+
+    def __init__(
+        self, *, max_points: int = 500_000, confident_share: float = 0.75, pictures: int = 6
+    ) -> None:
+        self.confident_share = confident_share
+        self.cloud = CloudSample(max_points)
+        self.pictures: EvenSample[RecordedFrame] = EvenSample(pictures)
+        self.stamps: list[int] = []
+        self.poses: list[NDArray[np.float64]] = []
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+        return len(self.stamps)
+
+    def add(self, frame: RecordedFrame) -> None:
+        """Take one frame."""
+        self.stamps.append(frame.stamp)
+        self.poses.append(frame.camera_to_map)
+        self.pictures.add(frame)
+        self.cloud.add(*self._confident_points(frame))
+
+    def _confident_points(
+        self, frame: RecordedFrame
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        """Return the points of a frame worth keeping, in the map frame, and their colours."""
+        known = np.isfinite(frame.points).all(axis=-1)
+        if known.any():
+            least = np.quantile(frame.confidence[known], 1 - self.confident_share)
+            known &= frame.confidence >= least
+        return transform_points(frame.camera_to_map, frame.points[known]), frame.color[known]
+
+    def trajectory(self) -> Trajectory:
+        """Return the poses of the camera's optical frame in the map frame."""
+        return Trajectory.from_poses(self.stamps, self.poses)
+
+    def write(self, folder: Path, heading: str) -> list[Path]:
+        """Write cloud.ply, trajectory.tum and overview.png; return their paths."""
+        from xsvggt_ros.stream.overview import write_overview
+
+        paths = [folder / name for name in ("cloud.ply", "trajectory.tum", "overview.png")]
+        write_ply(paths[0], *self.cloud.arrays())
+        write_tum(paths[1], self.trajectory())
+        write_overview(paths[2], self, heading)
+        return paths
+
+
+def title(source: str, weights: str, policy: str, budget: int, frames: int) -> str:
+    """Return the heading of an overview."""
+    kept = f"{policy}, {budget} tokens" if policy != "none" else "uncompressed cache"
+    return f"{source}  ·  {weights}  ·  {kept}  ·  {frames} frames"

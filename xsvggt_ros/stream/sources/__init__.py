@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where recorded pictures come from: a folder, a video or a bag, behind one interface."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from xsvggt_ros.errors import SourceError
+from xsvggt_ros.stream.sources.bag import BagSource
+from xsvggt_ros.stream.sources.base import Source
+from xsvggt_ros.stream.sources.folder import FolderSource, is_picture
+from xsvggt_ros.stream.sources.video import VideoSource
+
+__all__ = ["Source", "open_source"]
+
+_BAG_SUFFIXES = (".bag", ".db3", ".mcap")
+
+
+def open_source(
+    path: str | Path,
+    *,
+    rate: float | None = None,
+    topic: str | None = None,
+    frame_id: str | None = None,
+) -> Source:
+    """Open what a path holds: a folder of pictures, a picture, a video or a ROS 1/2 bag.
+
+    Args:
+        path: the folder or file.
+        rate: pictures per second of a folder (10 by default); replaces a video's own stamps.
+        topic: image topic of a bag, needed where it holds several.
+        frame_id: replaces the name of the camera's optical frame.
+
+    Raises:
+        SourceError: nothing is there, nothing can read it, or an option does not apply to it.
+
+    """
+    place = Path(path).expanduser()
+    if not place.exists():
+        raise SourceError(f"{place} does not exist: give a folder of pictures, a video or a bag.")
+    if _is_bag(place):
+        return _open_bag(place, rate, topic, frame_id)
+    if topic is not None:
+        raise SourceError(f"{place} is no bag, so it has no topic '{topic}': leave the topic out.")
+    if place.is_dir() or is_picture(place):
+        return FolderSource(place, rate=rate, frame_id=frame_id)
+    return VideoSource(place, rate=rate, frame_id=frame_id)
+
+
+def _is_bag(place: Path) -> bool:
+    if place.is_file():
+        return place.suffix.lower() in _BAG_SUFFIXES
+    metadata = place / "metadata.yaml"
+    return metadata.is_file() and b"rosbag2_bagfile_information" in metadata.read_bytes()
+
+
+def _open_bag(place: Path, rate: float | None, topic: str | None, frame_id: str | None) -> Source:
+    if rate is not None:
+        raise SourceError(
+            f"{place} is a bag, its pictures have stamps of their own: leave the rate of "
+            f"{rate} Hz out."
+        )
+    return BagSource(place, topic=topic, frame_id=frame_id)

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of a ROS 1 or ROS 2 bag, read without ROS."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from xsvggt_ros.errors import FrameError
+from xsvggt_ros.geometry.cameras import Calibration
+from xsvggt_ros.stream.frame import EncodedPicture, Frame, Picture
+from xsvggt_ros.stream.imaging import decode_encoded, decode_raw, encoded_format
+from xsvggt_ros.stream.sources.bag_reader import BagReader, Recorded
+from xsvggt_ros.stream.sources.base import (
+    DEFAULT_FRAME_ID,
+    DEFAULT_RATE,
+    SECOND,
+    Source,
+    refuse,
+)
+from xsvggt_ros.stream.sources.topics import (
+    IMAGE,
+    choose_camera_info_topic,
+    choose_image_topic,
+)
+
+_logger = logging.getLogger(__name__)
+
+
+class BagSource(Source):
+    """Pictures of one image topic, in the order of the recording.
+
+    Stamps and frame ids are those of the headers; the time of recording stands in for a zero
+    stamp. A picture's calibration is the latest recorded before it on the ``camera_info``
+    topic beside the image topic, or the first one where none came before.
+    """
+
+    def __init__(
+        self, path: Path, *, topic: str | None = None, frame_id: str | None = None
+    ) -> None:
+        """Find the image topic and the first calibration.
+
+        Raises:
+            SourceError: the bag cannot be read, or the topic is missing or not the only one.
+
+        """
+        self._path = path
+        self._frame_id = frame_id
+        with closing(BagReader(path)) as reader:
+            topics = reader.topics()
+            self._image = choose_image_topic(str(path), topics, topic)
+            self._info = choose_camera_info_topic(topics, self._image.name)
+            self.rate = _mean_rate(self._image.count, reader.duration)
+            self._first_calibration = self._read_first_calibration(reader)
+        self.name = f"{path}:{self._image.name}"
+
+    @property
+    def frame_count(self) -> int:
+        """Number of messages on the image topic."""
+        return self._image.count
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the pictures of the topic."""
+        calibration = self._first_calibration
+        with closing(BagReader(self._path)) as reader:
+            for message in reader.messages(self._image, self._info):
+                if message.topic == self._image.name:
+                    yield self._frame(reader, message, calibration)
+                else:
+                    calibration = self._calibration(reader, message) or calibration
+
+    def _frame(
+        self, reader: BagReader, recorded: Recorded, calibration: Calibration | None
+    ) -> Frame:
+        """Make a frame of a message; of a damaged one, a frame that refuses to be decoded."""
+        try:
+            message = reader.deserialize(recorded)
+        except FrameError as error:
+            frame_id = self._frame_id or DEFAULT_FRAME_ID
+            return Frame(recorded.received, frame_id, partial(refuse, str(error)), calibration)
+        raw = recorded.kind == IMAGE
+        return Frame(
+            stamp=_stamp(message) or recorded.received,
+            frame_id=self._frame_id or message.header.frame_id or DEFAULT_FRAME_ID,
+            decode=partial(_decode_raw if raw else _decode_compressed, message),
+            calibration=calibration,
+            encoded=None if raw else _encoded(message),
+        )
+
+    def _read_first_calibration(self, reader: BagReader) -> Calibration | None:
+        found = (self._calibration(reader, each) for each in reader.messages(self._info))
+        return next(filter(None, found), None)
+
+    def _calibration(self, reader: BagReader, recorded: Recorded) -> Calibration | None:
+        try:
+            return _calibration_of(reader.deserialize(recorded))
+        except FrameError as error:
+            _logger.warning("%s: %s The calibration before it stays.", self._path, error)
+            return None
+
+
+def _mean_rate(count: int, duration: int) -> float:
+    return (count - 1) * SECOND / duration if count > 1 and duration > 0 else DEFAULT_RATE
+
+
+def _stamp(message: Any) -> int:
+    stamp = message.header.stamp
+    return int(stamp.sec) * SECOND + int(stamp.nanosec)
+
+
+def _decode_raw(message: Any) -> Picture:
+    return decode_raw(
+        message.data,
+        width=message.width,
+        height=message.height,
+        encoding=message.encoding,
+        step=message.step,
+        is_bigendian=bool(message.is_bigendian),
+    )
+
+
+def _decode_compressed(message: Any) -> Picture:
+    return decode_encoded(message.data)
+
+
+def _encoded(message: Any) -> EncodedPicture | None:
+    kind = encoded_format(message.data)
+    return EncodedPicture(message.data.tobytes(), kind) if kind else None
+
+
+def _calibration_of(message: Any) -> Calibration:
+    """Read a ``CameraInfo``; ROS 1 writes its matrices in capitals."""
+
+    def numbers(name: str) -> tuple[float, ...]:
+        values = getattr(message, name, None)
+        return tuple(map(float, getattr(message, name.upper()) if values is None else values))
+
+    return Calibration(
+        width=message.width,
+        height=message.height,
+        distortion_model=message.distortion_model,
+        d=numbers("d"),
+        k=numbers("k"),
+        r=numbers("r"),
+        p=numbers("p"),
+    )

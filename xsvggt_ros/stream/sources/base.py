@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every source of pictures has in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from xsvggt_ros.errors import FrameError, SourceError
+from xsvggt_ros.stream.frame import Frame, Picture
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+DEFAULT_RATE = 10.0
+"""Pictures per second where nothing says otherwise."""
+
+DEFAULT_FRAME_ID = "camera_optical_frame"
+"""Optical frame of a camera that has no name (REP-103)."""
+
+SECOND = 1_000_000_000
+"""Nanoseconds."""
+
+
+class Source(ABC):
+    """Pictures in the order in which they were taken.
+
+    Each iteration starts from the beginning and holds one frame at a time. A picture that
+    cannot be read is a frame whose ``decode`` raises, never a gap.
+
+    Attributes:
+        name: what people call it, for messages.
+        rate: nominal pictures per second.
+
+    """
+
+    name: str
+    rate: float
+
+    @property
+    @abstractmethod
+    def frame_count(self) -> int | None:
+        """Number of frames, or None where only reading tells; a video's may be an estimate."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the frames from the first one on; raise SourceError where reading fails."""
+
+    def close(self) -> None:  # noqa: B027
+        """Let go of what is open; a source that holds nothing open has nothing to do."""
+
+    def __enter__(self) -> Self:
+        """Return the source itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the source."""
+        self.close()
+
+
+def checked_rate(rate: float | None) -> float | None:
+    """Return the rate, or raise SourceError where no clock can follow it."""
+    if rate is None or 0 < rate <= SECOND:
+        return rate
+    raise SourceError(f"A rate of {rate} Hz is impossible: give one above 0, such as 10.")
+
+
+def stamp_at(index: int, rate: float) -> int:
+    """Return the stamp of a picture of an even sequence, in nanoseconds.
+
+    The first one is stamped after one period: zero means "no time" to ROS clocks and to tf2.
+    """
+    return round((index + 1) * SECOND / rate)
+
+
+def refuse(failure: str) -> Picture:
+    """Stand in for the ``decode`` of a picture that could not even be read."""
+    raise FrameError(failure)
