@@ -29,9 +29,7 @@ def run(arguments: argparse.Namespace, dtype: str) -> list[FrameResult]:
     network = load_network(
         arguments.checkpoint, preset=arguments.preset, device=arguments.device, dtype=dtype
     )
-    settings = ReconstructorSettings(
-        arguments.width, CacheSettings(budget_tokens=arguments.budget)
-    )
+    settings = ReconstructorSettings(arguments.width, CacheSettings(budget_tokens=arguments.budget))
     engine = Reconstructor(network, settings)
     with open_source(arguments.source) as source:
         frames = [frame.decode() for frame, _ in zip(source, range(arguments.frames), strict=False)]

@@ -20,8 +20,8 @@ HOW = "needs ROS 2 and this package's messages: run scripts/test, or source a RO
 pytest.importorskip("rclpy", reason=HOW)
 pytest.importorskip("xsvggt_ros.msg", reason=HOW)
 
-from xsvggt_ros.ros import node_process  # noqa: E402
-from xsvggt_ros.ros.metered_source import MeteredSource  # noqa: E402
+from xsvggt_ros.ros import node_process
+from xsvggt_ros.ros.metered_source import MeteredSource
 
 SAMPLE = Path(__file__).parents[1] / "sample" / "room"
 TINY = ["--preset", "tiny", "--device", "cpu", "--budget", "200"]

@@ -42,7 +42,9 @@ def test_unprojection_equals_the_reference():
     for index in range(len(depths)):
         camera = UNITS["pose_intrinsics"][0, index]
         height, width = depths.shape[1:3]
-        intrinsics = Intrinsics(camera[0, 0], camera[1, 1], camera[0, 2], camera[1, 2], width, height)
+        intrinsics = Intrinsics(
+            camera[0, 0], camera[1, 1], camera[0, 2], camera[1, 2], width, height
+        )
         extrinsics = np.eye(4)
         extrinsics[:3] = UNITS["pose_extrinsics"][0, index]
         points = unproject(depths[index, ..., 0], intrinsics)

@@ -56,7 +56,9 @@ def test_only_the_ros_room_knows_ros(room):
 def test_the_ros_room_holds_no_mathematics():
     for path in modules("ros"):
         for name in imported(path):
-            assert not name.startswith(("torch", "scipy", "numpy.linalg", "math.")), f"{path}: {name}"
+            assert not name.startswith(("torch", "scipy", "numpy.linalg", "math.")), (
+                f"{path}: {name}"
+            )
 
 
 def test_the_package_imports_and_reconstructs_without_ros():

@@ -34,9 +34,7 @@ def run(network, device, frames=4):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.bfloat16, 0.02), (torch.float16, 0.002)]
-)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.02), (torch.float16, 0.002)])
 def test_half_precision_stays_near_float32(device, dtype, tolerance):
     exact, _ = run(reference.network(), "cpu")
     rounded, memory = run(reference.network().set_precision(dtype), device)

@@ -133,9 +133,9 @@ def test_a_failing_callback_does_not_end_the_worker(network):
 def test_commands_run_between_frames_and_answer(rig):
     rig.queue.put(make_frame(1))
     rig.wait(results=1)
-    assert rig.worker.submit(lambda reconstructor: reconstructor.session_frames).result(
-        PATIENCE
-    ) == 1
+    assert (
+        rig.worker.submit(lambda reconstructor: reconstructor.session_frames).result(PATIENCE) == 1
+    )
     rig.worker.submit(lambda reconstructor: reconstructor.reset("asked")).result(PATIENCE)
     rig.queue.put(make_frame(2))
     rig.wait(results=2)

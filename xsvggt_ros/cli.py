@@ -139,22 +139,13 @@ def reconstruct(
     cache = CacheSettings(policy=policy, budget_tokens=budget)
     depths = DepthFiles(output / "depth", depth) if depth else None
     with open_source(source, topic=topic) as stream:
-        network = load_network(checkpoint, preset=preset, device=_device(device), dtype=dtype)
+        network = load_network(checkpoint, preset=preset, device=device, dtype=dtype)
         settings = ReconstructorSettings(width or network.config.image_size, cache)
         recording = Recording()
         _run(stream, Reconstructor(network, settings), recording, depths, max_frames)
     weights = checkpoint or f"random weights ({preset or 'small'}): geometry means nothing"
     written = recording.write(output, title(str(source), weights, policy, budget, len(recording)))
     _say_written([*written, *([depths.close()] if depths else [])])
-
-
-def _device(name: str) -> str:
-    """Return the device meant; `auto` is the first GPU where there is one."""
-    if name != "auto":
-        return name
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _run(

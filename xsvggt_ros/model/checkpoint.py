@@ -20,9 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from xsvggt_ros.errors import CheckpointError, ConfigurationError
-from xsvggt_ros.model.config import NetworkConfig, preset as named_preset
+from xsvggt_ros.model.config import NetworkConfig
+from xsvggt_ros.model.config import preset as named_preset
+from xsvggt_ros.model.device import device_named
 from xsvggt_ros.model.network import StreamVggt
-from xsvggt_ros.model.track_head import PREFIX as TRACK_HEAD, track_head_shapes
+from xsvggt_ros.model.track_head import PREFIX as TRACK_HEAD
+from xsvggt_ros.model.track_head import track_head_shapes
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +53,7 @@ def load_network(
     checkpoint: str,
     *,
     preset: str | None = None,
-    device: str = "cpu",
+    device: str = "auto",
     dtype: str = "float32",
     seed: int = 0,
 ) -> StreamVggt:
@@ -61,7 +64,7 @@ def load_network(
             random weights.
         preset: name of the sizes; needed only where the file does not carry them, and then the
             official ones are meant by default.
-        device: as PyTorch spells it.
+        device: as PyTorch spells it, or ``auto``.
         dtype: ``float32``, ``bfloat16`` or ``float16``; heads stay float32.
         seed: of the random weights.
 
@@ -71,7 +74,7 @@ def load_network(
 
     """
     precision = _dtype(dtype)
-    place = _device(device)
+    place = device_named(device)
     if checkpoint:
         loaded = read_checkpoint(checkpoint)
         config = named_preset(preset) if preset else loaded.config or NetworkConfig()
@@ -91,7 +94,7 @@ def load_network(
         return network.to(place)
     except torch.OutOfMemoryError as error:
         raise ConfigurationError(
-            f"the weights do not fit on device '{device}': {str(error).splitlines()[0]}; free "
+            f"the weights do not fit on device '{place}': {str(error).splitlines()[0]}; free "
             f"memory there, or choose bfloat16 instead of {dtype}"
         ) from error
 
@@ -264,18 +267,6 @@ def _dtype(name: str) -> torch.dtype:
     if name not in _DTYPES:
         raise ConfigurationError(f"dtype '{name}' is unknown; choose one of {', '.join(_DTYPES)}")
     return _DTYPES[name]
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigurationError(
-            f"device '{name}' cannot be used with torch {torch.__version__}: "
-            f"{str(error).strip().splitlines()[0]}; use 'cpu', or install a torch build for it"
-        ) from error
-    return device
 
 
 def _some(names: list[str]) -> str:

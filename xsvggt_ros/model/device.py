@@ -1,15 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a network runs, if nobody says where."""
+"""Where a network runs."""
 
 from __future__ import annotations
 
 import torch
 
+from xsvggt_ros.errors import ConfigurationError
+
 AUTO = "auto"
 
 
-def device_named(name: str) -> str:
-    """Return ``name``, or for ``auto`` the GPU where there is one and the CPU otherwise."""
-    if name != AUTO:
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def device_named(name: str) -> torch.device:
+    """Return the device called ``name`` as PyTorch spells it; ``auto`` = a GPU where there is one.
+
+    Raises:
+        ConfigurationError: this build of PyTorch, or this machine, has no such device.
+
+    """
+    if name == AUTO:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigurationError(
+            f"device '{name}' cannot be used with torch {torch.__version__}: "
+            f"{str(error).strip().splitlines()[0]}; use 'cpu', or install a torch build for it"
+        ) from error
+    return device

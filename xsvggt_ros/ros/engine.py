@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from xsvggt_ros.cache.settings import CacheSettings
-from xsvggt_ros.errors import ConfigurationError, EnvironmentMissingError
+from xsvggt_ros.errors import EnvironmentMissingError
 from xsvggt_ros.ros.parameters import Settings
 
 if TYPE_CHECKING:
@@ -30,14 +30,26 @@ def build_reconstructor(settings: Settings) -> Reconstructor:
 
     """
     _require_torch()
-    try:
-        return _build(settings)
-    except RuntimeError as error:
-        # How PyTorch says that a device has no memory left, or no working driver.
-        raise ConfigurationError(
-            f"the network cannot be put on model.device '{settings.model.device}': {error}; "
-            "free memory there, set model.dtype to bfloat16, or use model.device cpu"
-        ) from error
+    from xsvggt_ros.model.checkpoint import load_network
+    from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
+
+    model, cache = settings.model, settings.cache
+    cache_settings = CacheSettings(
+        policy=cache.policy,
+        budget_tokens=cache.budget_tokens,
+        pool_size=cache.pool_size,
+        camera_frames=cache.camera_frames,
+    )
+    network = load_network(
+        model.checkpoint,
+        preset=model.preset or None,
+        device=model.device,
+        dtype=model.dtype,
+        seed=model.seed,
+    )
+    return Reconstructor(
+        network, ReconstructorSettings(width=settings.input.width, cache=cache_settings)
+    )
 
 
 def build_worker(
@@ -62,27 +74,3 @@ def _require_torch() -> None:
             f"PyTorch cannot be imported by {sys.executable} ({error}); install it with: "
             f"{sys.executable} -m pip install torch"
         ) from error
-
-
-def _build(settings: Settings) -> Reconstructor:
-    from xsvggt_ros.model.checkpoint import load_network
-    from xsvggt_ros.model.device import device_named
-    from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
-
-    model, cache = settings.model, settings.cache
-    cache_settings = CacheSettings(
-        policy=cache.policy,
-        budget_tokens=cache.budget_tokens,
-        pool_size=cache.pool_size,
-        camera_frames=cache.camera_frames,
-    )
-    network = load_network(
-        model.checkpoint,
-        preset=model.preset or None,
-        device=device_named(model.device),
-        dtype=model.dtype,
-        seed=model.seed,
-    )
-    return Reconstructor(
-        network, ReconstructorSettings(width=settings.input.width, cache=cache_settings)
-    )
