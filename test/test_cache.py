@@ -94,7 +94,7 @@ def test_history_is_what_scores_best():
     cache = make_cache(budget_tokens=44)
     run(cache, [20, 20])
     query, key, value = frame_tensors(20, 2)
-    history = cache.layers[0].keys[:, :, 20:40]
+    history = cache.layers[0].store.keys[:, :, 20:40]
     best = importance(query, history, SPECIAL, 16).topk(4).indices.sort().values + 20
     cache.attend(0, query, key, value)
     assert cache.layers[0].numbers.tolist()[20:24] == best.tolist()
@@ -114,10 +114,10 @@ def test_attention_sees_past_and_newest_frame_whole():
 def test_memory_does_not_grow_once_the_budget_is_full():
     cache = make_cache(budget_tokens=64)
     run(cache, [20] * 5)
-    allocated, address = cache.nbytes, cache.layers[0].keys.data_ptr()
+    allocated, address = cache.nbytes, cache.layers[0].store.keys.data_ptr()
     run(cache, [20] * 30)
     assert cache.nbytes == allocated
-    assert cache.layers[0].keys.data_ptr() == address
+    assert cache.layers[0].store.keys.data_ptr() == address
     stored = 2 * (64 + 20) * HEADS * DIM * 4 * 2
     assert cache.nbytes == stored + 2 * (64 + 20) * 4
 
@@ -127,7 +127,7 @@ def test_nothing_is_dropped_without_a_policy():
     run(cache, [20] * 9)
     assert cache.layers[0].numbers.tolist() == list(range(180))
     _, key, _ = frame_tensors(20, 4)
-    assert torch.equal(cache.layers[0].keys[:, :, 80:100], key)
+    assert torch.equal(cache.layers[0].store.keys[:, :, 80:100], key)
 
 
 def test_clear_begins_a_new_stream_in_the_same_allocation():
@@ -210,7 +210,7 @@ def test_camera_cache_keeps_the_first_and_the_newest(count, capacity):
         token = torch.full((1, 1, 1, 2), float(value))
         cache.attend(token, token, token)
     newest = range(max(1, count - capacity + 1), count)
-    assert sorted(cache.keys[0, 0, :, 0].tolist()) == [0.0, *map(float, newest)]
+    assert sorted(cache.store.keys[0, 0, :, 0].tolist()) == [0.0, *map(float, newest)]
 
 
 def test_camera_memory_is_bounded_and_per_iteration():
@@ -219,8 +219,8 @@ def test_camera_memory_is_bounded_and_per_iteration():
         for iteration in range(2):
             token = torch.full((1, 1, 1, 2), float(value + 100 * iteration))
             cache.attend_camera(iteration, 0, token, token, token)
-    assert sorted(cache.camera[0][0].keys[0, 0, :, 0].tolist()) == [0, 7, 8, 9]
-    assert sorted(cache.camera[1][0].keys[0, 0, :, 0].tolist()) == [100, 107, 108, 109]
+    assert sorted(cache.camera[0][0].store.keys[0, 0, :, 0].tolist()) == [0, 7, 8, 9]
+    assert sorted(cache.camera[1][0].store.keys[0, 0, :, 0].tolist()) == [100, 107, 108, 109]
     assert cache.camera_nbytes == 2 * (2 * 4 * 2 * 4 + 4 * 4)
 
 

@@ -38,7 +38,7 @@ def run(network, device, frames=4):
 def test_half_precision_stays_near_float32(device, dtype, tolerance):
     exact, _ = run(reference.network(), "cpu")
     rounded, memory = run(reference.network().set_precision(dtype), device)
-    assert memory.layers[0].keys.dtype == dtype
+    assert memory.layers[0].store.keys.dtype == dtype
     for field in ("depth", "points", "pose_encodings"):
         first = torch.cat([getattr(p, field) for p in exact])
         second = torch.cat([getattr(p, field) for p in rounded]).cpu()

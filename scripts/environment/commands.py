@@ -47,7 +47,12 @@ _PIP_FAILURES = (
 
 
 _FOREIGN = ("PYTHONPATH", "AMENT_PREFIX_PATH", "CMAKE_PREFIX_PATH", "COLCON_PREFIX_PATH")
-_PIP = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_USER": "0", "PIP_NO_INPUT": "1"}
+_PIP = {
+    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    "PIP_NO_INPUT": "1",
+    "PIP_PROGRESS_BAR": "off",
+    "PIP_USER": "0",
+}
 
 
 def environment(*, isolated: bool) -> dict[str, str]:
@@ -80,8 +85,7 @@ class Runner:
 
     def pip(self, *words: str | Path) -> str:
         """Run pip; return what it said."""
-        command = [PYTHON, "-m", "pip", *words, "--progress-bar", "off"]
-        status, output = self._logged(command, echo=_echo_download)
+        status, output = self._logged([PYTHON, "-m", "pip", *words], echo=_echo_download)
         if status:
             raise _pip_error(output)
         return output

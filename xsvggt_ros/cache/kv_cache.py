@@ -128,7 +128,7 @@ class KvCache:
     def camera_nbytes(self) -> int:
         """Allocated bytes of the camera head's memory."""
         caches = {id(c): c for iteration in self.camera for c in iteration}
-        return sum(cache.nbytes for cache in caches.values())
+        return sum(cache.store.nbytes for cache in caches.values())
 
     def statistics(self) -> CacheStatistics:
         """Return what the cache says of itself after the last complete frame."""

@@ -49,7 +49,12 @@ class LayerCache(Protocol):
 
 
 class UnpackedLayerCache:
-    """Keeps keys and values in the precision in which they came."""
+    """Keeps keys and values in the precision in which they came.
+
+    Attributes:
+        store: the tokens held now.
+
+    """
 
     def __init__(self, policy: Policy, special: int, expected_tokens: int = 0) -> None:
         """Make an empty cache.
@@ -64,14 +69,14 @@ class UnpackedLayerCache:
         self._policy = policy
         self._special = special
         self._expected = expected_tokens
-        self._store = TokenStore()
+        self.store = TokenStore()
         self._spans = Spans(0, 0, 0)
         self._seen = 0
 
     @property
     def tokens(self) -> int:
         """Tokens held now."""
-        return len(self._store)
+        return len(self.store)
 
     @property
     def seen(self) -> int:
@@ -81,40 +86,30 @@ class UnpackedLayerCache:
     @property
     def nbytes(self) -> int:
         """Allocated bytes."""
-        return self._store.nbytes
-
-    @property
-    def keys(self) -> Tensor:
-        """Keys held now, [1, heads, tokens, head_dim]."""
-        return self._store.keys
-
-    @property
-    def values(self) -> Tensor:
-        """Values held now, [1, heads, tokens, head_dim]."""
-        return self._store.values
+        return self.store.nbytes
 
     @property
     def numbers(self) -> Tensor:
         """Number in the stream of each token held, int32 [tokens]."""
-        return self._store.numbers
+        return self.store.numbers
 
     def clear(self) -> None:
         """Forget everything, keeping the allocation."""
-        self._store.clear()
+        self.store.clear()
         self._spans = Spans(0, 0, 0)
         self._seen = 0
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attend over the past and the new frame, then prune."""
         self._append(key, value)
-        mixed = attend(query, self._store.keys, self._store.values)
+        mixed = attend(query, self.store.keys, self.store.values)
         self._prune(query)
         return mixed
 
     def _append(self, key: Tensor, value: Tensor) -> None:
         count = key.shape[2]
-        self._store.reserve(self._expected + count if self._expected else 0, key)
-        self._store.append(key, value, self._seen)
+        self.store.reserve(self._expected + count if self._expected else 0, key)
+        self.store.append(key, value, self._seen)
         spans = self._spans
         self._spans = (
             Spans(spans.anchor, spans.history + spans.window, count)
@@ -124,7 +119,7 @@ class UnpackedLayerCache:
         self._seen += count
 
     def _prune(self, query: Tensor) -> None:
-        kept = self._policy(Candidates(query, self._store.keys, self._spans, self._special))
+        kept = self._policy(Candidates(query, self.store.keys, self._spans, self._special))
         if kept is not None:
             indices, self._spans = kept
-            self._store.keep(indices)
+            self.store.keep(indices)

@@ -39,6 +39,7 @@ def build_reconstructor(settings: Settings) -> Reconstructor:
         budget_tokens=cache.budget_tokens,
         pool_size=cache.pool_size,
         camera_frames=cache.camera_frames,
+        compatibility=cache.compatibility,
     )
     network = load_network(
         model.checkpoint,

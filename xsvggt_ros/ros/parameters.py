@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, Literal
 
-from xsvggt_ros.cache.settings import POLICIES
+from xsvggt_ros.cache.settings import COMPATIBILITIES, POLICIES
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.model.config import PRESETS
 
@@ -104,6 +104,12 @@ class Cache:
         unit="frames",
         minimum=2,
         maximum=2**20,
+    )
+    compatibility: str = _parameter(
+        "none",
+        "published reproduces the released XStreamVGGT code, its overshoot of small budgets "
+        "included; for comparisons.",
+        choices=COMPATIBILITIES,
     )
 
 
