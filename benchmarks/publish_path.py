@@ -41,7 +41,7 @@ from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.publishers import Publishers
 from xsvggt_ros.ros.status import Session, StatusBoard
 from xsvggt_ros.stream.frame import Frame, FrameResult, Picture, Timings
-from xsvggt_ros.stream.preprocessing import ImageMapping
+from xsvggt_ros.stream.image_mapping import ImageMapping
 from xsvggt_ros.stream.worker import Counters
 
 WIDTH, HEIGHT = 640, 480

@@ -108,6 +108,13 @@ def test_what_is_wrong_is_said_in_a_sentence(tmp_path, arguments, words):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_place_that_takes_no_files_is_refused_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    for command in ("reconstruct", "demo"):
+        result = run(command, SAMPLE, "--preset", "tiny", "-o", tmp_path / "file" / "out")
+        assert_says(result, "cannot write into", "is no folder; choose another place")
+
+
 def test_debug_shows_the_traceback(tmp_path):
     result = run("--debug", "convert", tmp_path / "nowhere.pth", tmp_path / "out.safetensors")
     assert isinstance(result.exception, CheckpointError)

@@ -27,7 +27,7 @@ from xsvggt_ros.ros.clouds import CloudPacker
 from xsvggt_ros.ros.images import camera_info, confidence_image, depth_image
 from xsvggt_ros.ros.parameters import Points
 from xsvggt_ros.stream.frame import FrameResult, Timings
-from xsvggt_ros.stream.preprocessing import ImageMapping
+from xsvggt_ros.stream.image_mapping import ImageMapping
 
 TOP = conversions.header(1_500_000_000, "optical")
 CAMERA = Intrinsics(fx=8.0, fy=7.0, cx=3.0, cy=2.0, width=6, height=4)

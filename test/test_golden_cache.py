@@ -6,8 +6,8 @@ import reference
 import torch
 from reference import CONFIG, TOLERANCE, deviation
 
+from xsvggt_ros.cache.candidates import Candidates
 from xsvggt_ros.cache.importance import importance
-from xsvggt_ros.cache.policies import Candidates
 from xsvggt_ros.cache.published import published_policy
 from xsvggt_ros.cache.selection import Spans
 from xsvggt_ros.cache.settings import CacheSettings

@@ -32,7 +32,7 @@ from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.publishers import Publishers
 from xsvggt_ros.stream.frame import Frame, FrameResult, Picture, Timings
 from xsvggt_ros.stream.frame_queue import FrameQueue
-from xsvggt_ros.stream.preprocessing import ImageMapping
+from xsvggt_ros.stream.image_mapping import ImageMapping
 
 SECOND = 1_000_000_000
 STATUS = {"/xsvggt/status": CacheStatus}

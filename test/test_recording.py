@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from xsvggt_ros.stream.depth_files import MOST_STEPS, depth_steps
 from xsvggt_ros.stream.overview import OVERVIEW_SIZE
 from xsvggt_ros.stream.recording import CloudSample, EvenSample, RecordedFrame, Recording
+from xsvggt_ros.stream.results import write_results
 
 
 def frame(stamp: int = 0, size: tuple[int, int] = (6, 8)) -> RecordedFrame:
@@ -82,7 +83,7 @@ def test_the_three_files_are_written_even_of_nothing(tmp_path):
         recording = Recording()
         for stamp in range(count):
             recording.add(frame(stamp))
-        paths = recording.write(tmp_path / str(count), "a heading with $ and _")
+        paths = write_results(recording, tmp_path / str(count), "a heading with $ and _")
         assert [path.name for path in paths] == ["cloud.ply", "trajectory.tum", "overview.png"]
         picture = cv2.imread(str(paths[2]))
         assert picture.shape[1::-1] == OVERVIEW_SIZE
@@ -96,7 +97,7 @@ def test_the_overview_of_unknown_depth_is_drawn(tmp_path):
     recording = Recording()
     recording.add(unknown)
     assert len(recording.cloud) == 0
-    recording.write(tmp_path, "nothing known")
+    write_results(recording, tmp_path, "nothing known")
     assert cv2.imread(str(tmp_path / "overview.png")) is not None
 
 

@@ -130,12 +130,15 @@ def reconstruct(
 ) -> None:
     """Reconstruct a recorded stream without ROS: cloud, trajectory and an overview picture."""
     from xsvggt_ros.cache.settings import CacheSettings
+    from xsvggt_ros.geometry.files import require_writable
     from xsvggt_ros.model.checkpoint import load_network
     from xsvggt_ros.stream.depth_files import DepthFiles
     from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
-    from xsvggt_ros.stream.recording import Recording, title
+    from xsvggt_ros.stream.recording import Recording
+    from xsvggt_ros.stream.results import title, write_results
     from xsvggt_ros.stream.sources import open_source
 
+    require_writable(output)
     cache = CacheSettings(policy=policy, budget_tokens=budget)
     depths = DepthFiles(output / "depth", depth) if depth else None
     with open_source(source, topic=topic) as stream:
@@ -144,7 +147,8 @@ def reconstruct(
         recording = Recording()
         _run(stream, Reconstructor(network, settings), recording, depths, max_frames)
     weights = checkpoint or f"random weights ({preset or 'small'}): geometry means nothing"
-    written = recording.write(output, title(str(source), weights, policy, budget, len(recording)))
+    heading = title(str(source), weights, policy, budget, len(recording))
+    written = write_results(recording, output, heading)
     _say_written([*written, *([depths.close()] if depths else [])])
 
 

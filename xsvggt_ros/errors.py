@@ -21,6 +21,10 @@ class SourceError(XsvggtError):
     """A folder, video or bag cannot be opened or read."""
 
 
+class OutputError(XsvggtError):
+    """A result cannot be written where it was asked for."""
+
+
 class FrameError(XsvggtError):
     """One frame is unusable: it is refused, and the stream goes on."""
 

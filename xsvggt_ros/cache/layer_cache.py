@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from xsvggt_ros.cache.attention import attend
-from xsvggt_ros.cache.policies import Candidates, Policy
+from xsvggt_ros.cache.candidates import Candidates, Policy
 from xsvggt_ros.cache.selection import Spans
 from xsvggt_ros.cache.storage import TokenStore
 

@@ -7,37 +7,15 @@ A policy is a function of one call, so that the packed cache can use the very sa
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from xsvggt_ros.cache.candidates import Candidates, Kept, Policy
 from xsvggt_ros.cache.importance import importance
-from xsvggt_ros.cache.selection import Spans, check_budget, select
+from xsvggt_ros.cache.published import published_policy
+from xsvggt_ros.cache.selection import check_budget, select
 from xsvggt_ros.cache.settings import CacheSettings
-
-
-@dataclass(frozen=True, slots=True)
-class Candidates:
-    """What a layer holds right after a frame.
-
-    Attributes:
-        query: of the newest frame, [1, heads, tokens, head_dim].
-        keys: all keys of the layer, the newest frame's included, [1, heads, total, head_dim].
-        spans: how these keys lie.
-        special: special tokens in front of each frame.
-
-    """
-
-    query: Tensor
-    keys: Tensor
-    spans: Spans
-    special: int
-
-
-Kept = tuple[Tensor, Spans]
-Policy = Callable[[Candidates], "Kept | None"]
-"""Returns sorted indices and how they lie, or None where everything stays."""
 
 
 def policy_for(settings: CacheSettings) -> Policy:
@@ -45,8 +23,6 @@ def policy_for(settings: CacheSettings) -> Policy:
     if settings.policy == "none":
         return keep_everything
     if settings.published:
-        from xsvggt_ros.cache.published import published_policy
-
         return published_policy(settings)
     score = _SCORES[settings.policy]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import torch
 
+from xsvggt_ros.cache.candidates import Candidates, Kept, Policy
 from xsvggt_ros.cache.importance import importance
-from xsvggt_ros.cache.policies import Candidates, Kept, Policy
 from xsvggt_ros.cache.selection import Spans
 from xsvggt_ros.cache.settings import CacheSettings
 

@@ -26,6 +26,7 @@ from rich.panel import Panel
 
 import xsvggt_ros
 from xsvggt_ros.errors import SourceError
+from xsvggt_ros.geometry.files import require_writable
 from xsvggt_ros.model.config import preset
 from xsvggt_ros.ros.metered_source import MeteredSource
 from xsvggt_ros.ros.node_process import NodeProcess
@@ -33,7 +34,8 @@ from xsvggt_ros.ros.qos import LARGE_DEPTH
 from xsvggt_ros.ros.recorder import Recorder
 from xsvggt_ros.ros.replay import ReplayNode
 from xsvggt_ros.ros.replay_options import ReplayOptions
-from xsvggt_ros.stream.recording import Recording, title
+from xsvggt_ros.stream.recording import Recording
+from xsvggt_ros.stream.results import title, write_results
 from xsvggt_ros.stream.sources import open_source
 
 OFFICIAL_REPOSITORY = "lch01/StreamVGGT"
@@ -118,6 +120,7 @@ class Demo:
         options = self._options
         os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
         place = options.source or sample()
+        require_writable(options.output)
         parameters = options.parameters()
         if not options.checkpoint:
             self._console.print(random_weights_notice(options.weights))
@@ -134,7 +137,7 @@ class Demo:
             str(options.source or "sample pictures"), options.weights, options.policy,
             options.budget, len(self._recording),
         )  # fmt: skip
-        return self._recording.write(options.output, heading)
+        return write_results(self._recording, options.output, heading)
 
     def _stream(self, pictures: MeteredSource, node: NodeProcess, context: Context) -> None:
         """Send all pictures and record all answers."""

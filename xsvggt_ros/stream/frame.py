@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from xsvggt_ros.cache.statistics import CacheStatistics
     from xsvggt_ros.geometry.cameras import Calibration, Intrinsics
-    from xsvggt_ros.stream.preprocessing import ImageMapping
+    from xsvggt_ros.stream.image_mapping import ImageMapping
 
 Picture = NDArray[np.uint8]
 """RGB picture, uint8 [height, width, 3]."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a picture of any size to the network's input, and back.
+"""From a picture of any size to the network's input.
 
 The rule is that of the reference's demo loader: a fixed width, the height that keeps the aspect
 rounded to whole patches, and rows beyond a square cut off evenly at top and bottom.
@@ -7,79 +7,17 @@ rounded to whole patches, and rows beyond a square cut off evenly at top and bot
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from xsvggt_ros.errors import ConfigurationError, FrameError
-from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.stream.frame import Picture
+from xsvggt_ros.stream.image_mapping import ImageMapping
 
 LARGEST_SIDE = 16384
 """Pixels; a longer side is refused as damaged input before memory is taken for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class ImageMapping:
-    """How the network's picture lies in the source picture.
-
-    The source is resized to ``width`` x ``resized_height``, then rows ``crop_top`` to
-    ``crop_top + height`` are kept.
-    """
-
-    source_width: int
-    source_height: int
-    width: int
-    height: int
-    resized_height: int
-    crop_top: int
-
-    @property
-    def scale_x(self) -> float:
-        """Network pixels per source pixel along x."""
-        return self.width / self.source_width
-
-    @property
-    def scale_y(self) -> float:
-        """Network pixels per source pixel along y."""
-        return self.resized_height / self.source_height
-
-    def intrinsics_to_source(self, intrinsics: Intrinsics) -> Intrinsics:
-        """Carry the network picture's camera over to the source picture."""
-        return Intrinsics(
-            fx=intrinsics.fx / self.scale_x,
-            fy=intrinsics.fy / self.scale_y,
-            cx=intrinsics.cx / self.scale_x,
-            cy=(intrinsics.cy + self.crop_top) / self.scale_y,
-            width=self.source_width,
-            height=self.source_height,
-        )
-
-    def intrinsics_from_source(self, intrinsics: Intrinsics) -> Intrinsics:
-        """Carry the source picture's camera over to the network picture."""
-        return Intrinsics(
-            fx=intrinsics.fx * self.scale_x,
-            fy=intrinsics.fy * self.scale_y,
-            cx=intrinsics.cx * self.scale_x,
-            cy=intrinsics.cy * self.scale_y - self.crop_top,
-            width=self.width,
-            height=self.height,
-        )
-
-    def depth_to_source(self, depth: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Bring depth [height, width] to the source's size; NaN where rows were cut off.
-
-        Nearest neighbour, because a mean of two depths lies on neither surface.
-        """
-        whole = np.full((self.resized_height, self.width), np.nan, np.float32)
-        whole[self.crop_top : self.crop_top + self.height] = depth
-        size = (self.source_width, self.source_height)
-        return cv2.resize(whole, size, interpolation=cv2.INTER_NEAREST_EXACT).astype(np.float32)
 
 
 def plan(source_width: int, source_height: int, width: int, patch: int) -> ImageMapping:

@@ -21,7 +21,8 @@ from xsvggt_ros.geometry.pose_encoding import intrinsics_from_encoding, world_to
 from xsvggt_ros.geometry.rigid import Matrix, invert
 from xsvggt_ros.model.network import Head, Prediction, StreamVggt
 from xsvggt_ros.stream.frame import FrameResult, IntrinsicsSource, Picture, Timings
-from xsvggt_ros.stream.preprocessing import ImageMapping, check_width, preprocess, to_network
+from xsvggt_ros.stream.image_mapping import ImageMapping
+from xsvggt_ros.stream.preprocessing import check_width, preprocess, to_network
 
 logger = logging.getLogger(__name__)
 

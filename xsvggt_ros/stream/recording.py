@@ -4,15 +4,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xsvggt_ros.geometry.cloud_io import write_ply
 from xsvggt_ros.geometry.rigid import transform_points, world_to_map
-from xsvggt_ros.geometry.trajectory_io import Trajectory, write_tum
+from xsvggt_ros.geometry.trajectory_io import Trajectory
 from xsvggt_ros.geometry.unprojection import unproject
 from xsvggt_ros.stream.frame import FrameResult, Picture
 
@@ -148,19 +146,3 @@ class Recording:
     def trajectory(self) -> Trajectory:
         """Return the poses of the camera's optical frame in the map frame."""
         return Trajectory.from_poses(self.stamps, self.poses)
-
-    def write(self, folder: Path, heading: str) -> list[Path]:
-        """Write cloud.ply, trajectory.tum and overview.png; return their paths."""
-        from xsvggt_ros.stream.overview import write_overview
-
-        paths = [folder / name for name in ("cloud.ply", "trajectory.tum", "overview.png")]
-        write_ply(paths[0], *self.cloud.arrays())
-        write_tum(paths[1], self.trajectory())
-        write_overview(paths[2], self, heading)
-        return paths
-
-
-def title(source: str, weights: str, policy: str, budget: int, frames: int) -> str:
-    """Return the heading of an overview."""
-    kept = f"{policy}, {budget} tokens" if policy != "none" else "uncompressed cache"
-    return f"{source}  ·  {weights}  ·  {kept}  ·  {frames} frames"

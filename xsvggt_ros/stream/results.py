@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files that a recording leaves behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from xsvggt_ros.geometry.cloud_io import write_ply
+from xsvggt_ros.geometry.trajectory_io import write_tum
+from xsvggt_ros.stream.overview import write_overview
+from xsvggt_ros.stream.recording import Recording
+
+
+def write_results(recording: Recording, folder: Path, heading: str) -> list[Path]:
+    """Write cloud.ply, trajectory.tum and overview.png; return their paths.
+
+    Raises:
+        OutputError: they cannot be written.
+
+    """
+    paths = [folder / name for name in ("cloud.ply", "trajectory.tum", "overview.png")]
+    write_ply(paths[0], *recording.cloud.arrays())
+    write_tum(paths[1], recording.trajectory())
+    write_overview(paths[2], recording, heading)
+    return paths
+
+
+def title(source: str, weights: str, policy: str, budget: int, frames: int) -> str:
+    """Return the heading of an overview."""
+    kept = f"{policy}, {budget} tokens" if policy != "none" else "uncompressed cache"
+    return f"{source}  ·  {weights}  ·  {kept}  ·  {frames} frames"
