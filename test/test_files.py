@@ -23,9 +23,14 @@ def test_what_fails_half_way_leaves_the_old_file(tmp_path, failure):
     path = tmp_path / "a.bin"
     path.write_bytes(b"precious")
     expected = OutputError if isinstance(failure, OSError) else ValueError
-    with pytest.raises(expected, match="No space left|odd"), replacing(path) as stream:
-        stream.write(b"half")
-        raise failure
+
+    def write_half() -> None:
+        with replacing(path) as stream:
+            stream.write(b"half")
+            raise failure
+
+    with pytest.raises(expected, match="No space left|odd"):
+        write_half()
     assert path.read_bytes() == b"precious"
     assert list(tmp_path.iterdir()) == [path]
 
