@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import random
 import re
 import signal
 import subprocess
@@ -53,11 +52,6 @@ OUTPUTS: dict[str, type[Any]] = {
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
 
-def random_domain() -> int:
-    """Return a ROS domain that hardly anybody else uses just now."""
-    return random.SystemRandom().randint(10, 100)
-
-
 class NodeProcess:
     """The node as users start it; its output is kept line by line.
 
@@ -67,7 +61,7 @@ class NodeProcess:
     def __init__(
         self, parameters: dict[str, Any], *arguments: str, env: dict[str, str] | None = None
     ) -> None:
-        self.domain = random_domain()
+        self.domain = free_domain()
         self.lines: list[str] = []
         self._ended = False
         self._changed = Condition()

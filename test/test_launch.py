@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from xsvggt_ros.ros.domains import free_domain
 from xsvggt_ros.ros.parameters import specifications
 
 ROOT = Path(__file__).parents[1]
@@ -88,6 +89,6 @@ def test_it_starts_the_node_and_ends_with_it() -> None:
         text=True,
         check=False,
         timeout=90,
-        env={**os.environ, "ROS_DOMAIN_ID": "77"},
+        env={**os.environ, "ROS_DOMAIN_ID": str(free_domain())},
     )
     assert "/nowhere/weights.pth" in done.stdout + done.stderr

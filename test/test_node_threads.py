@@ -18,7 +18,7 @@ pytest.importorskip("tf2_msgs", reason=REASON)
 pytest.importorskip("xsvggt_ros.msg", reason=REASON)
 
 import rclpy
-from node_process import Peer, image, random_domain, stamp_of
+from node_process import Peer, image, stamp_of
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from xsvggt_ros.msg import CacheStatus
@@ -27,6 +27,7 @@ from xsvggt_ros.cache.statistics import CacheStatistics
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.ros import node as node_module
 from xsvggt_ros.ros.back_pressure import BackPressureGroup
+from xsvggt_ros.ros.domains import free_domain
 from xsvggt_ros.ros.node import ReconstructNode
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.publishers import Publishers
@@ -87,7 +88,7 @@ def gate() -> Iterator[Gate]:
 @contextmanager
 def _running(gate: Gate, *parameters: str) -> Iterator[tuple[ReconstructNode, Peer]]:
     """Run the node on a thread of this process."""
-    domain = random_domain()
+    domain = free_domain()
     arguments = [part for parameter in parameters for part in ("-p", parameter)]
     rclpy.init(args=["--ros-args", *arguments], domain_id=domain)
     node = ReconstructNode()
@@ -103,8 +104,10 @@ def _running(gate: Gate, *parameters: str) -> Iterator[tuple[ReconstructNode, Pe
         gate.released.set()
         executor.shutdown()
         thread.join()
-        node.close()
-        rclpy.shutdown()
+        try:
+            node.close()
+        finally:
+            rclpy.shutdown()
 
 
 @pytest.fixture(autouse=True)
@@ -176,7 +179,7 @@ def test_the_group_holds_only_while_a_queue_that_must_not_drop_is_full() -> None
 
 
 def test_nothing_is_packed_for_topics_that_nobody_listens_to() -> None:
-    rclpy.init(domain_id=random_domain())
+    rclpy.init(domain_id=free_domain())
     node = Node("silent")
     result = _result(np.zeros((2, 2, 3), np.uint8), SECOND, "f")
     unpackable: Any = None

@@ -30,12 +30,13 @@ from std_srvs.srv import SetBool
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.geometry.cameras import Calibration
 from xsvggt_ros.ros.conversions import nanoseconds
+from xsvggt_ros.ros.domains import free_domain
 from xsvggt_ros.ros.replay import ReplayNode
 from xsvggt_ros.ros.replay_options import ReplayOptions
 from xsvggt_ros.stream.imaging import decode_encoded
 from xsvggt_ros.stream.sources import Source, open_source
 
-DOMAIN = 10 + os.getpid() % 90
+DOMAIN = free_domain()
 PATIENCE = 60.0
 """Seconds after which a test gives up; nothing takes this long."""
 

@@ -8,7 +8,6 @@ without their answer having been recorded, which is fewer than any publisher's h
 from __future__ import annotations
 
 import os
-import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -28,6 +27,7 @@ import xsvggt_ros
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.geometry.files import require_writable
 from xsvggt_ros.model.config import preset
+from xsvggt_ros.ros.domains import free_domain
 from xsvggt_ros.ros.metered_source import MeteredSource
 from xsvggt_ros.ros.node_process import NodeProcess
 from xsvggt_ros.ros.qos import LARGE_DEPTH
@@ -44,9 +44,6 @@ NODE = f"{NAMESPACE}/xsvggt"
 PICTURES_UNDER_WAY = LARGE_DEPTH - 1
 AS_FAST_AS_ALLOWED = 1e6
 """Hz; the metered source sets the pace."""
-
-HIGHEST_DOMAIN = 101
-"""Above it, DDS ports of Linux run into those given to outgoing connections."""
 
 Show = Callable[[int, str], None]
 """Takes the number of frames done, and what is going on."""
@@ -246,9 +243,9 @@ def random_weights_notice(weights: str) -> Panel:
 
 
 def domain_id() -> int:
-    """Return the ROS domain that is set, else one that probably nobody else uses."""
+    """Return the ROS domain that is set, else one that nobody else on this machine uses."""
     given = os.environ.get("ROS_DOMAIN_ID", "")
-    return int(given) if given.isdigit() else random.SystemRandom().randint(1, HIGHEST_DOMAIN)
+    return int(given) if given.isdigit() else free_domain()
 
 
 def _node(parameters: dict[str, object], output: Path, domain: int) -> NodeProcess:
