@@ -119,7 +119,7 @@ def test_memory_does_not_grow_once_the_budget_is_full():
     assert cache.nbytes == allocated
     assert cache.layers[0].store.keys.data_ptr() == address
     stored = 2 * (64 + 20) * HEADS * DIM * 4 * 2
-    assert cache.nbytes == stored + 2 * (64 + 20) * 4
+    assert cache.nbytes == stored + 2 * (64 + 20) * 8
 
 
 def test_nothing_is_dropped_without_a_policy():
@@ -221,7 +221,55 @@ def test_camera_memory_is_bounded_and_per_iteration():
             cache.attend_camera(iteration, 0, token, token, token)
     assert sorted(cache.camera[0][0].store.keys[0, 0, :, 0].tolist()) == [0, 7, 8, 9]
     assert sorted(cache.camera[1][0].store.keys[0, 0, :, 0].tolist()) == [100, 107, 108, 109]
-    assert cache.camera_nbytes == 2 * (2 * 4 * 2 * 4 + 4 * 4)
+    assert cache.camera_nbytes == 2 * (2 * 4 * 2 * 4 + 4 * 8)
+
+
+def test_a_cleared_camera_cache_begins_anew_after_it_was_full():
+    cache = CameraCache(3)
+    for start in (0, 100):
+        for value in range(start, start + 7):
+            token = torch.full((1, 1, 1, 2), float(value))
+            cache.attend(token, token, token)
+        assert sorted(cache.store.keys[0, 0, :, 0].tolist()) == [start, start + 5, start + 6]
+        cache.clear()
+
+
+def test_the_published_camera_cache_is_under_the_token_budget():
+    cache = make_cache(budget_tokens=30, camera_frames=2, compatibility="published")
+    for value in range(60):
+        token = torch.full((1, 1, 1, 2), float(value))
+        cache.attend_camera(value % 2, 0, token, token, token)
+        assert len(cache.camera[0][0].store) == min(value + 1, 30)
+    held = cache.camera[0][0].store.numbers.tolist()
+    assert held == [0, *range(31, 60)]
+    assert cache.camera[0][0] is cache.camera[1][0]
+
+
+def test_statistics_are_those_of_the_last_frame():
+    cache = make_cache(budget_tokens=50)
+    evicted = []
+    for seed in range(4):
+        run(cache, [20], start=seed)
+        statistics = cache.statistics()
+        evicted.append(statistics.evicted)
+        assert statistics.uncompressed_nbytes == 2 * 20 * (seed + 1) * 2 * HEADS * DIM * 4
+    assert evicted == [0, 0, 20, 40]
+    assert statistics.evicted_total == 60
+    assert (statistics.tokens, statistics.budget_tokens) == (50, 50)
+    assert (statistics.key_bits, statistics.value_bits) == (16, 16)
+
+
+def test_frames_of_two_sizes_never_take_more_room_than_the_larger_needs():
+    cache = make_cache(budget_tokens=64)
+    run(cache, [20, 20, 40, 20])
+    assert cache.layers[0].store.capacity == 64 + 40
+
+
+def test_several_frames_at_once_are_refused():
+    cache = make_cache()
+    three = torch.zeros(1, HEADS, 3, DIM)
+    with pytest.raises(ConfigurationError, match="one frame at a time, not 3"):
+        cache.attend_camera(0, 0, three, three, three)
 
 
 def test_store_grows_without_losing_tokens():

@@ -332,3 +332,15 @@ def _png(*, color_type: int, rows: bytes) -> bytes:
     head = struct.pack(">IIBBBBB", 2, 1, 8, color_type, 0, 0, 0)
     body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body
+
+
+def test_a_header_that_announces_a_huge_picture_is_believed() -> None:
+    picture = np.zeros((8, 8, 3), np.uint8)
+    png = bytearray(encode(picture, ".png"))
+    png[16:24] = (30000).to_bytes(4, "big") * 2
+    jpeg = bytearray(encode(picture, ".jpg"))
+    frame = jpeg.index(b"\xff\xc0")
+    jpeg[frame + 5 : frame + 9] = (30000).to_bytes(2, "big") * 2
+    for data in (png, jpeg):
+        with pytest.raises(FrameError, match="is 30000 x 30000, at most 268435456 pixels"):
+            decode_encoded(bytes(data))

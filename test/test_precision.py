@@ -8,6 +8,7 @@ from torch import nn
 
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError
+from xsvggt_ros.model import layers, rotary
 
 DEVICES = [
     "cpu",
@@ -52,6 +53,63 @@ def test_norms_gains_tables_and_heads_stay_float32():
         module = network.get_submodule(name.rpartition(".")[0])
         rounded = name.startswith("aggregator.") and isinstance(module, (nn.Linear, nn.Conv2d))
         assert parameter.dtype == (torch.bfloat16 if rounded else torch.float32), name
+
+
+def rounds(tensor: torch.Tensor) -> bool:
+    return torch.equal(tensor, tensor.to(torch.bfloat16).float())
+
+
+def test_residual_norms_and_gains_are_not_rounded():
+    network = reference.network().set_precision(torch.bfloat16)
+    seen: dict[str, torch.Tensor] = {}
+    watched = (layers.Block, layers.LayerNorm, layers.LayerScale)
+    for name, module in network.named_modules():
+        if isinstance(module, watched):
+            module.register_forward_hook(
+                lambda _, inputs, output, name=name: seen.__setitem__(name, output)
+            )
+    run(network, "cpu", frames=2)
+    assert len(seen) == sum(isinstance(module, watched) for module in network.modules())
+    for name, output in seen.items():
+        assert output.dtype == torch.float32, name
+        assert not rounds(output), name
+
+
+def test_positions_rotate_in_float32(monkeypatch):
+    rotated = []
+
+    def watch(tokens, rotation):
+        result = rotary.rotate(tokens, rotation)
+        rotated.append((tokens, rotation.cos, result))
+        return result
+
+    monkeypatch.setattr(layers, "rotate", watch)
+    run(reference.network().set_precision(torch.bfloat16), "cpu", frames=2)
+    assert rotated
+    for tokens, cosines, result in rotated:
+        assert {tokens.dtype, cosines.dtype, result.dtype} == {torch.float32}
+        assert not rounds(tokens)
+        assert not rounds(cosines)
+
+
+def test_special_tokens_enter_unrounded():
+    network = reference.network().set_precision(torch.bfloat16)
+    with torch.no_grad():
+        network.aggregator.camera_token += 1e-4
+    entering = []
+    network.aggregator.frame_blocks[0].register_forward_pre_hook(
+        lambda _, inputs: entering.append(inputs[0])
+    )
+    run(network, "cpu", frames=1)
+    assert torch.equal(entering[0][0, 0], network.aggregator.camera_token[0, 0, 0])
+    assert not rounds(entering[0][0, 0])
+
+
+def test_every_norm_has_the_eps_of_the_reference():
+    for name, module in reference.network().named_modules():
+        if isinstance(module, nn.LayerNorm):
+            small = name.startswith("aggregator.patch_embed.") or name.endswith("adaln_norm")
+            assert module.eps == (1e-6 if small else 1e-5), name
 
 
 def test_heads_are_rounded_on_request():

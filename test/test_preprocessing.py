@@ -44,17 +44,21 @@ def test_portrait_pictures_are_cut_evenly():
     assert mapping.crop_top == (686 - 518) // 2
 
 
-@given(sides, sides, widths)
-def test_any_picture_gets_a_size_in_whole_patches(width, height, target):
-    mapping = plan(width, height, target, 14)
+sizes = st.tuples(sides, sides).filter(lambda size: size[1] <= 16 * size[0])
+
+
+@given(sizes, widths)
+def test_any_picture_gets_a_size_in_whole_patches(size, target):
+    mapping = plan(*size, target, 14)
     assert mapping.width == target
     assert mapping.height % 14 == 0
     assert 14 <= mapping.height <= target
     assert 0 <= mapping.crop_top <= mapping.resized_height - mapping.height
 
 
-@given(sides, sides, widths)
-def test_intrinsics_survive_the_round_trip(width, height, target):
+@given(sizes, widths)
+def test_intrinsics_survive_the_round_trip(size, target):
+    width, height = size
     mapping = plan(width, height, target, 14)
     camera = Intrinsics(1.1 * width, 0.9 * width, 0.4 * width, 0.6 * height, width, height)
     again = mapping.intrinsics_to_source(mapping.intrinsics_from_source(camera))
@@ -64,7 +68,7 @@ def test_intrinsics_survive_the_round_trip(width, height, target):
         assert getattr(again, name) == pytest.approx(getattr(camera, name), rel=1e-9, abs=1e-6)
 
 
-@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 6).map(lambda n: 14 * n))
+@given(st.integers(19, 300), st.integers(1, 300), st.integers(1, 6).map(lambda n: 14 * n))
 def test_depth_goes_back_to_the_source_size(width, height, target):
     mapping = plan(width, height, target, 14)
     depth = np.arange(mapping.height * mapping.width, dtype=np.float32)
@@ -75,6 +79,22 @@ def test_depth_goes_back_to_the_source_size(width, height, target):
     assert np.isin(known, depth).all()
     if mapping.resized_height == mapping.height:
         assert np.isfinite(back).all()
+
+
+def test_intrinsics_of_a_cut_picture():
+    mapping = plan(480, 640, 518, 14)
+    camera = Intrinsics(480.0, 480.0, 240.0, 320.0, 480, 640)
+    small = mapping.intrinsics_from_source(camera)
+    assert small.fx == pytest.approx(518)
+    assert small.fy == pytest.approx(480 * 686 / 640)
+    assert (small.cx, small.cy) == pytest.approx((259, 343 - 84))
+    assert (small.width, small.height) == (518, 518)
+
+
+def test_the_callers_picture_is_its_own_again():
+    source = picture(56, 70).copy()
+    resized, _ = preprocess(source, 70, 14)
+    assert not np.shares_memory(source, resized)
 
 
 def test_depth_is_unknown_where_rows_were_cut_off():
@@ -124,6 +144,7 @@ def test_a_width_that_is_no_multiple_is_refused_with_the_nearest(width):
         np.zeros((4, 4, 3), np.float32),
         np.zeros((0, 4, 3), np.uint8),
         np.zeros((1, 20000, 3), np.uint8),
+        np.zeros((400, 1, 3), np.uint8),
     ],
 )
 def test_unusable_pictures_are_refused(array):

@@ -185,6 +185,55 @@ def test_single_infinite_depths_become_unknown(network):
     assert np.isfinite(depth).sum() == depth.size - 1
 
 
+def test_confidence_is_always_a_number(network):
+    def poison(prediction):
+        confidence = prediction.depth_confidence.clone()
+        confidence[..., 0, 0] = torch.nan
+        confidence[..., 0, 1] = torch.inf
+        return dataclasses.replace(prediction, depth_confidence=confidence)
+
+    reconstructor = corrupted(network, poison)
+    reconstructor._network.active = True
+    result = reconstructor.step(pictures(1)[0])
+    assert result.confidence[0, 0] == 1
+    assert result.confidence[0, 1] == 1e6
+    assert np.isnan(result.depth[0, 0])
+    assert np.isfinite(result.depth[0, 1])
+
+
+def test_a_held_camera_keeps_its_focal_length_in_another_aspect(network):
+    def blind(prediction):
+        poses = prediction.pose_encodings.clone()
+        poses[..., 7:] = 0
+        return dataclasses.replace(prediction, pose_encodings=poses)
+
+    reconstructor = corrupted(network, blind)
+    good = reconstructor.step(pictures(1)[0])
+    reconstructor._network.active = True
+    held = reconstructor.step(pictures(1, height=32)[0])
+    assert held.intrinsics_source == "held"
+    assert held.intrinsics.fx == pytest.approx(good.intrinsics.fx)
+    assert held.intrinsics.fy == pytest.approx(good.intrinsics.fy)
+    assert held.intrinsics.cy == 14
+    reconstructor.reset()
+    assert reconstructor.step(pictures(1)[0]).intrinsics_source == "assumed"
+
+
+def test_a_failure_while_results_are_fetched_begins_a_new_session(network, monkeypatch):
+    reconstructor = engine(network)
+    reconstructor.step(pictures(1)[0])
+
+    def fail(prediction):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("xsvggt_ros.stream.reconstructor._to_host", fail)
+        with pytest.raises(FrameError, match="a new session has begun: MemoryError"):
+            reconstructor.step(pictures(2)[1])
+    assert reconstructor.session == 2
+    assert reconstructor.step(pictures(1)[0]).cache.tokens == 17
+
+
 def test_a_zero_field_of_view_never_becomes_an_infinite_focal_length(network, caplog):
     def blind(prediction):
         poses = prediction.pose_encodings.clone()

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from bags import BAG_KINDS, SECOND, BagKind, Info, Shot, encode, pictures, write_bag, write_folder
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from xsvggt_ros.errors import FrameError, SourceError
@@ -204,6 +204,7 @@ def bag_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 @given(place=st.floats(0, 1, exclude_max=True), flip=st.integers(0, 255))
+@example(place=0.8861594594771888, flip=1)
 @settings(deadline=None, max_examples=60)
 def test_a_damaged_bag_gives_frames_or_a_source_error(
     bag_file: Path, place: float, flip: int
@@ -317,6 +318,7 @@ def test_a_video_that_ends_as_announced_warns_of_nothing(
         ("one.png", b"\x89PNG", {"topic": "/image"}, "is no bag, so it has no topic '/image'"),
         ("one.png", b"\x89PNG", {"rate": 0.0}, "rate of 0.0 Hz is impossible"),
         ("one.png", b"\x89PNG", {"rate": float("nan")}, "rate of nan Hz is impossible"),
+        ("one.png", b"\x89PNG", {"rate": 1e-12}, "rate of 1e-12 Hz is impossible"),
         ("one.bag", b"", {"rate": 3.0}, "have stamps of their own: leave the rate of 3.0 Hz out"),
     ],
 )

@@ -108,7 +108,79 @@ def test_stamps_that_go_back_begin_a_new_session(rig, caplog):
     rig.wait(results=4)
     assert [result.index for result in rig.results] == [0, 1, 0, 1]
     assert rig.reconstructor.session == 2
-    assert "stamps went back by 5.000 s: a new session begins" in caplog.text
+    assert "stamps jumped back by 5.000 s: a new session begins" in caplog.text
+
+
+def test_a_late_picture_is_refused_and_the_session_goes_on(rig):
+    for stamp in (5_000_000_000, 5_000_000_100, 5_000_000_050, 5_000_000_200):
+        rig.queue.put(make_frame(stamp))
+    rig.wait(results=3, refused=1)
+    assert [result.index for result in rig.results] == [0, 1, 2]
+    assert "older than the picture before it" in rig.refused[0][1]
+
+
+def test_a_refused_picture_leaves_stamps_and_session_as_they_were(rig):
+    def damaged():
+        raise FrameError("truncated")
+
+    rig.queue.put(make_frame(5_000_000_000))
+    rig.queue.put(make_frame(1, damaged))
+    rig.queue.put(make_frame(9_000_000_000, damaged))
+    rig.queue.put(make_frame(6_000_000_000))
+    rig.wait(results=2, refused=2)
+    assert [result.index for result in rig.results] == [0, 1]
+    assert rig.reconstructor.session == 1
+
+
+def test_commands_after_the_end_are_cancelled(network):
+    rig = Rig(network)
+    rig.worker.start()
+    assert rig.worker.stop(PATIENCE)
+    assert rig.worker.submit(lambda _: None).cancelled()
+    assert rig.worker.stop(PATIENCE)
+
+
+def test_a_queue_closed_by_others_ends_the_worker(network):
+    rig = Rig(network)
+    rig.worker.start()
+    rig.queue.close()
+    rig.worker._thread.join(PATIENCE)
+    assert not rig.worker._thread.is_alive()
+    assert rig.worker.submit(lambda _: None).cancelled()
+
+
+def test_a_worker_that_never_ran_can_be_stopped(network):
+    rig = Rig(network)
+    waiting = rig.worker.submit(lambda _: None)
+    assert rig.worker.stop(PATIENCE)
+    assert waiting.cancelled()
+
+
+def test_the_counters_add_up_at_every_moment(network):
+    rig = Rig(network, "latest", 2)
+    samples = []
+
+    def sample(_):
+        counters = rig.worker.counters
+        samples.append(counters)
+
+    rig.worker._on_result = sample
+    rig.worker.start()
+    source = threading.Thread(
+        target=lambda: [rig.queue.put(make_frame(stamp)) for stamp in range(1, 400)]
+    )
+    source.start()
+    while source.is_alive():
+        counters = rig.worker.counters
+        samples.append(counters)
+    source.join(PATIENCE)
+    assert rig.worker.stop(PATIENCE)
+    samples.append(rig.worker.counters)
+    for each in samples:
+        assert each.received == each.processed + each.dropped + each.refused + each.pending
+        assert each.pending >= 0
+    assert samples[-1].received == 399
+    assert samples[-1].pending == 0
 
 
 def test_a_failing_callback_does_not_end_the_worker(network):
@@ -117,15 +189,16 @@ def test_a_failing_callback_does_not_end_the_worker(network):
 
     def fail(result):
         seen.append(result.stamp)
+        if len(seen) == 3:
+            done.set()
         raise ValueError("publisher gone")
 
+    done = threading.Event()
     rig.worker._on_result = fail
     rig.worker.start()
     for stamp in (1, 2, 3):
         rig.queue.put(make_frame(stamp))
-    rig.worker.submit(lambda _: None).result(PATIENCE)
-    while len(seen) < 3:
-        rig.worker.submit(lambda _: None).result(PATIENCE)
+    assert done.wait(PATIENCE)
     assert rig.worker.stop(PATIENCE)
     assert seen == [1, 2, 3]
 

@@ -35,3 +35,8 @@ class NonFiniteOutputError(FrameError):
 
 class EnvironmentMissingError(XsvggtError):
     """Something outside this package is not installed or not reachable."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return what ``error`` says in its first line, or its type where it says nothing."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -6,6 +6,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from xsvggt_ros.cache.camera_cache import CameraCache
+from xsvggt_ros.cache.candidates import Policy
 from xsvggt_ros.cache.layer_cache import UnpackedLayerCache
 from xsvggt_ros.cache.policies import policy_for
 from xsvggt_ros.cache.selection import check_budget
@@ -53,18 +54,22 @@ class KvCache:
         # The published code may overshoot its budget; its room then grows once and stays.
         expected = settings.budget_tokens if settings.bounded else 0
         self.layers = [UnpackedLayerCache(policy, special_tokens, expected) for _ in range(layers)]
-        self.camera = self._camera_caches(camera_blocks, camera_iterations)
+        self.camera = self._camera_caches(policy, camera_blocks, camera_iterations)
         self._first = True
         self._evicted = 0
         self._evicted_before = 0
         self._token_nbytes = 0
 
-    def _camera_caches(self, blocks: int, iterations: int) -> list[list[CameraCache]]:
+    def _camera_caches(
+        self, policy: Policy, blocks: int, iterations: int
+    ) -> list[list[CameraCache]] | list[list[UnpackedLayerCache]]:
+        if self.settings.published:
+            # There the trunk uses the very attention of the global blocks, budget included, and
+            # all iterations share one cache.
+            shared = [UnpackedLayerCache(policy, self._special) for _ in range(blocks)]
+            return [shared] * iterations
         frames = self.settings.camera_frames if self.settings.bounded else 0
-        if not self.settings.published:
-            return [[CameraCache(frames) for _ in range(blocks)] for _ in range(iterations)]
-        shared = [CameraCache(frames * iterations) for _ in range(blocks)]
-        return [shared] * iterations
+        return [[CameraCache(frames) for _ in range(blocks)] for _ in range(iterations)]
 
     @property
     def first_frame(self) -> bool:
@@ -90,7 +95,16 @@ class KvCache:
     def attend_camera(
         self, iteration: int, block: int, query: Tensor, key: Tensor, value: Tensor
     ) -> Tensor:
-        """Attend over the camera tokens remembered for this iteration and block."""
+        """Attend over the camera tokens remembered for this iteration and block.
+
+        Raises:
+            ConfigurationError: more than one frame at a time.
+
+        """
+        if query.shape[2] != 1:
+            raise ConfigurationError(
+                f"a cache takes one frame at a time, not {query.shape[2]}; step through the stream"
+            )
         return self.camera[iteration][block].attend(query, key, value)
 
     def end_frame(self) -> None:

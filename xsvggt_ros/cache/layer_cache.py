@@ -44,7 +44,7 @@ class LayerCache(Protocol):
 
     @property
     def numbers(self) -> Tensor:
-        """Number in the stream of each token held, int32 [tokens]."""
+        """Number in the stream of each token held, int64 [tokens]."""
         ...
 
 
@@ -62,8 +62,8 @@ class UnpackedLayerCache:
         Args:
             policy: what stays after a frame.
             special: special tokens in front of each frame.
-            expected_tokens: most tokens held after a frame, if bounded; room for them is made at
-                once, so that the steady state allocates nothing.
+            expected_tokens: most tokens held after a frame, if bounded; room for them and a
+                frame is made at once and never grows.
 
         """
         self._policy = policy
@@ -90,7 +90,7 @@ class UnpackedLayerCache:
 
     @property
     def numbers(self) -> Tensor:
-        """Number in the stream of each token held, int32 [tokens]."""
+        """Number in the stream of each token held, int64 [tokens]."""
         return self.store.numbers
 
     def clear(self) -> None:
@@ -108,7 +108,8 @@ class UnpackedLayerCache:
 
     def _append(self, key: Tensor, value: Tensor) -> None:
         count = key.shape[2]
-        self.store.reserve(self._expected + count if self._expected else 0, key)
+        if self._expected:
+            self.store.reserve(self._expected + count, key)
         self.store.append(key, value, self._seen)
         spans = self._spans
         self._spans = (

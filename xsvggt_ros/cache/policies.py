@@ -14,7 +14,7 @@ from torch import Tensor
 from xsvggt_ros.cache.candidates import Candidates, Kept, Policy
 from xsvggt_ros.cache.importance import importance
 from xsvggt_ros.cache.published import published_policy
-from xsvggt_ros.cache.selection import check_budget, select
+from xsvggt_ros.cache.selection import select
 from xsvggt_ros.cache.settings import CacheSettings
 
 
@@ -27,7 +27,6 @@ def policy_for(settings: CacheSettings) -> Policy:
     score = _SCORES[settings.policy]
 
     def policy(candidates: Candidates) -> Kept | None:
-        check_budget(settings.budget_tokens, candidates.special)
         if candidates.spans.total <= settings.budget_tokens:
             return None
         scores = score(candidates, settings)

@@ -22,7 +22,8 @@ class CacheSettings:
         budget_tokens: most tokens a layer holds after a frame; without effect for ``none``.
         pool_size: patch queries that are averaged into one for ``xstreamvggt``.
         camera_frames: frames that the camera head remembers: the first and the most recent ones;
-            without effect for ``none``.
+            without effect for ``none`` and for ``published``, which puts the camera head under
+            the token budget.
         compatibility: ``published`` reproduces the released XStreamVGGT code, its overshoot of
             small budgets and its camera cache shared by all iterations included.
 

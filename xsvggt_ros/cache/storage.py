@@ -10,14 +10,14 @@ from torch import Tensor
 class TokenStore:
     """Unquantized keys and values, head-major, in one buffer each that is reused for ever.
 
-    Grows by doubling where its owner keeps everything, never where the owner prunes to a budget.
+    Grows by doubling unless its owner has reserved what it needs.
     Beside each token lies its number in the stream, so that a selection can be told to people.
     """
 
     def __init__(self) -> None:
         self._keys = torch.empty(0)
         self._values = torch.empty(0)
-        self._numbers = torch.empty(0, dtype=torch.int32)
+        self._numbers = torch.empty(0, dtype=torch.int64)
         self._length = 0
 
     def __len__(self) -> int:
@@ -45,7 +45,7 @@ class TokenStore:
 
     @property
     def numbers(self) -> Tensor:
-        """Number of each held token in the stream, int32 [tokens]."""
+        """Number of each held token in the stream, int64 [tokens]."""
         return self._numbers[: self._length]
 
     def clear(self) -> None:
@@ -56,10 +56,10 @@ class TokenStore:
         """Make room for ``tokens`` in all, of heads, channels, dtype and device of ``like``."""
         if tokens <= self.capacity:
             return
-        capacity = max(tokens, 2 * self._length)
+        capacity = tokens
         shape = (1, like.shape[1], capacity, like.shape[3])
         keys, values = like.new_empty(shape), like.new_empty(shape)
-        numbers = torch.empty(capacity, dtype=torch.int32, device=like.device)
+        numbers = torch.empty(capacity, dtype=torch.int64, device=like.device)
         if self._length:
             keys[:, :, : self._length] = self.keys
             values[:, :, : self._length] = self.values
@@ -69,13 +69,14 @@ class TokenStore:
     def append(self, key: Tensor, value: Tensor, first_number: int) -> None:
         """Add tokens [1, heads, n, head_dim], numbered from ``first_number`` on."""
         end = self._length + key.shape[2]
-        self.reserve(end, key)
+        if end > self.capacity:
+            self.reserve(max(end, 2 * self._length), key)
         self._keys[:, :, self._length : end] = key
         self._values[:, :, self._length : end] = value
         torch.arange(
             first_number,
             first_number + key.shape[2],
-            dtype=torch.int32,
+            dtype=torch.int64,
             out=self._numbers[self._length : end],
         )
         self._length = end

@@ -11,6 +11,7 @@ import logging
 import os
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,12 +20,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from xsvggt_ros.errors import CheckpointError, ConfigurationError
+from xsvggt_ros.errors import CheckpointError, ConfigurationError, first_line
 from xsvggt_ros.model.config import NetworkConfig
 from xsvggt_ros.model.config import preset as named_preset
 from xsvggt_ros.model.device import device_named
 from xsvggt_ros.model.network import StreamVggt
-from xsvggt_ros.model.track_head import PREFIX as TRACK_HEAD
 from xsvggt_ros.model.track_head import track_head_shapes
 
 logger = logging.getLogger(__name__)
@@ -55,6 +55,7 @@ def load_network(
     preset: str | None = None,
     device: str = "auto",
     dtype: str = "float32",
+    heads_dtype: str = "float32",
     seed: int = 0,
 ) -> StreamVggt:
     """Return a network ready for inference.
@@ -62,10 +63,11 @@ def load_network(
     Args:
         checkpoint: file, Hugging Face id (``owner/name`` or ``owner/name:file``), or empty for
             random weights.
-        preset: name of the sizes; needed only where the file does not carry them, and then the
-            official ones are meant by default.
+        preset: name of the sizes, for a file that does not carry them; the official ones by
+            default.
         device: as PyTorch spells it, or ``auto``.
-        dtype: ``float32``, ``bfloat16`` or ``float16``; heads stay float32.
+        dtype: ``float32``, ``bfloat16`` or ``float16``, of the aggregator.
+        heads_dtype: the same, of the heads.
         seed: of the random weights.
 
     Raises:
@@ -73,28 +75,27 @@ def load_network(
         ConfigurationError: unknown preset, dtype or device, or a device without room.
 
     """
-    precision = _dtype(dtype)
+    precisions = _dtype(dtype), _dtype(heads_dtype)
     place = device_named(device)
     if checkpoint:
         loaded = read_checkpoint(checkpoint)
-        config = named_preset(preset) if preset else loaded.config or NetworkConfig()
-        network = assemble(config, loaded.tensors)
-        if config == NetworkConfig():
+        config = _sizes(loaded, preset, checkpoint)
+        network = assemble(config, loaded.tensors, *precisions)
+        if config == NetworkConfig() and not checkpoint.startswith(OFFICIAL_REPOSITORY):
             logger.warning(LICENCE_NOTICE)
     else:
-        network = random_network(named_preset(preset or "small"), seed)
+        network = random_network(named_preset(preset or "small"), seed).set_precision(*precisions)
         logger.warning(
             "no checkpoint given: the weights are random (preset '%s', seed %d), so poses, depth "
             "and points mean nothing; set the checkpoint to a file or a Hugging Face id",
             preset or "small",
             seed,
         )
-    network.set_precision(precision).eval().requires_grad_(False)
     try:
-        return network.to(place)
+        return network.eval().requires_grad_(False).to(place)
     except torch.OutOfMemoryError as error:
         raise ConfigurationError(
-            f"the weights do not fit on device '{place}': {str(error).splitlines()[0]}; free "
+            f"the weights do not fit on device '{place}': {first_line(error)}; free "
             f"memory there, or choose bfloat16 instead of {dtype}"
         ) from error
 
@@ -115,31 +116,65 @@ def random_network(config: NetworkConfig, seed: int) -> StreamVggt:
     return network
 
 
-def assemble(config: NetworkConfig, tensors: Mapping[str, Tensor]) -> StreamVggt:
-    """Build a network around ``tensors`` without a second copy of them.
+def _sizes(loaded: Checkpoint, preset: str | None, source: str) -> NetworkConfig:
+    """Return the sizes that the file carries, else those of the preset, else the official ones."""
+    asked = named_preset(preset) if preset else None
+    if loaded.config and asked and loaded.config != asked:
+        raise ConfigurationError(
+            f"'{source}' carries its own sizes, and they are not those of preset '{preset}'; leave "
+            "the preset out"
+        )
+    return loaded.config or asked or NetworkConfig()
+
+
+def assemble(
+    config: NetworkConfig,
+    tensors: Mapping[str, Tensor],
+    dtype: torch.dtype = torch.float32,
+    heads_dtype: torch.dtype = torch.float32,
+) -> StreamVggt:
+    """Build a network from ``tensors``, each copied once, straight into its precision.
+
+    Copied, because tensors of a file may be a view of it: whoever overwrites the file would change
+    or kill a running network.
 
     Raises:
-        CheckpointError: with all missing, unexpected and mis-shaped names.
+        CheckpointError: with all missing, unexpected and mis-shaped names, or the tensors that are
+            no finite floating-point numbers.
 
     """
     with torch.device("meta"):
         network = StreamVggt(config)
-    own = {name: tensor for name, tensor in tensors.items() if not name.startswith(TRACK_HEAD)}
     check_names(config, network, tensors)
-    network.load_state_dict({name: t.float() for name, t in own.items()}, assign=True)
+    needed = network.set_precision(dtype, heads_dtype).state_dict()
+    unusable = [name for name in needed if not _is_usable(tensors[name])]
+    if unusable:
+        raise CheckpointError(
+            f"{len(unusable)} tensors are not finite floating-point numbers: {_some(unusable)}; "
+            "the weights are damaged, or quantized: take others"
+        )
+    own = {name: tensors[name].to(t.dtype, copy=True) for name, t in needed.items()}
+    network.load_state_dict(own, assign=True)
     return network
 
 
+def _is_usable(tensor: Tensor) -> bool:
+    plain = tensor.is_floating_point() and tensor.layout is torch.strided and not tensor.is_meta
+    return plain and bool(torch.isfinite(tensor).all())
+
+
 def check_names(config: NetworkConfig, network: StreamVggt, tensors: Mapping[str, Tensor]) -> None:
-    """Compare names and shapes strictly; track-head tensors may be absent but not wrong.
+    """Compare names and shapes strictly; the track head may be absent, but not partly or wrong.
 
     Raises:
         CheckpointError: with all missing, unexpected and mis-shaped names.
 
     """
     needed = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    known = {**needed, **track_head_shapes(config)}
-    missing = [name for name in needed if name not in tensors]
+    aside = track_head_shapes(config)
+    known = {**needed, **aside}
+    whole = known if any(name in tensors for name in aside) else needed
+    missing = [name for name in whole if name not in tensors]
     unexpected = [name for name in tensors if name not in known]
     misshaped = [
         f"{name} {list(tensor.shape)} instead of {list(known[name])}"
@@ -170,10 +205,11 @@ def read_checkpoint(source: str) -> Checkpoint:
         path = _download(source)
     if path.is_dir():
         raise CheckpointError(f"'{path}' is a folder; name the .pth or .safetensors file in it")
-    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    read = _read_safetensors if path.suffix.lower() == ".safetensors" else _read_torch
+    return read(path)
 
 
-def convert_checkpoint(source: str, destination: str | Path, *, preset: str = "streamvggt") -> Path:
+def convert_checkpoint(source: str, destination: str | Path, *, preset: str | None = None) -> Path:
     """Write the weights of ``source`` as safetensors, with their sizes in the metadata.
 
     The track head is left out. The file appears whole or not at all.
@@ -183,12 +219,13 @@ def convert_checkpoint(source: str, destination: str | Path, *, preset: str = "s
 
     """
     loaded = read_checkpoint(source)
-    network = assemble(loaded.config or named_preset(preset), loaded.tensors)
+    network = assemble(_sizes(loaded, preset, source), loaded.tensors)
     return save_network(network, destination)
 
 
 def save_network(network: StreamVggt, destination: str | Path) -> Path:
     """Write a network as safetensors, atomically; raise CheckpointError where that fails."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     path = Path(destination).expanduser()
@@ -199,10 +236,10 @@ def save_network(network: StreamVggt, destination: str | Path) -> Path:
     try:
         save_file(tensors, partial, metadata={_CONFIG_KEY: network.config.to_json()})
         partial.replace(path)
-    except OSError as error:
-        raise CheckpointError(f"'{path}' cannot be written: {error}") from error
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"'{path}' cannot be written: {first_line(error)}") from error
     finally:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             partial.unlink()
     return path
 
@@ -214,21 +251,25 @@ def _read_safetensors(path: Path) -> Checkpoint:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(_CONFIG_KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except (SafetensorError, OSError) as error:
+        return Checkpoint(tensors, NetworkConfig.from_json(text) if text else None)
+    except (SafetensorError, OSError, ConfigurationError) as error:
         raise CheckpointError(f"'{path}' is not a readable safetensors file: {error}") from error
-    return Checkpoint(tensors, NetworkConfig.from_json(text) if text else None)
 
 
 def _read_torch(path: Path) -> Checkpoint:
     try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        # Only the zip files of PyTorch 1.6 and later can be mapped instead of read.
+        tensors = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise CheckpointError(
-            f"'{path}' is not a readable PyTorch weight file ({reason}); it must hold a plain "
-            "dictionary of tensors"
+            f"'{path}' is not a readable PyTorch weight file ({first_line(error)}); it must hold a "
+            "plain dictionary of tensors"
         ) from error
-    if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
+    if not isinstance(tensors, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
+    ):
         raise CheckpointError(
             f"'{path}' does not hold a plain dictionary of tensors but {type(tensors).__name__}; "
             "save the network's state_dict alone"
@@ -255,7 +296,7 @@ def _download(source: str) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(
             f"checkpoint '{source}' is no local file, and '{file}' could not be had from the "
-            f"Hugging Face repository '{repository}': {str(error).strip().splitlines()[0]}; check "
+            f"Hugging Face repository '{repository}': {first_line(error)}; check "
             "the name and the network, or download the file and give its path"
         ) from error
 

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 
 from xsvggt_ros.errors import ConfigurationError
 
@@ -66,6 +67,7 @@ class NetworkConfig:
     dense: DenseHeadConfig = field(default_factory=DenseHeadConfig)
 
     def __post_init__(self) -> None:
+        self._check_numbers()
         self._require(self.embed_dim % self.num_heads == 0, "num_heads", self.num_heads)
         self._require(self.head_dim % 4 == 0, "embed_dim", self.embed_dim)
         self._require(self.embed_dim % self.encoder.num_heads == 0, "encoder.num_heads",
@@ -77,6 +79,24 @@ class NetworkConfig:
         self._require(self.image_size % self.patch_size == 0, "image_size", self.image_size)
         self._require(all(c % 4 == 0 for c in (*self.dense.out_channels, self.dense.features // 2)),
                       "dense.out_channels", self.dense.out_channels)  # fmt: skip
+
+    def _check_numbers(self) -> None:
+        groups = {"": self, "encoder.": self.encoder, "camera.": self.camera, "dense.": self.dense}
+        for prefix, group in groups.items():
+            for name, value in _numbers(group):
+                least = 0 if name == "num_registers" or name.startswith("layers") else 1
+                whole = name not in ("mlp_ratio", "rope_base")
+                good = isinstance(value, int) if whole else isinstance(value, (int, float))
+                if not good or not (value >= least if whole else value > 0):
+                    raise ConfigurationError(
+                        f"network: {prefix}{name} is {value!r}; it must be a "
+                        f"{f'whole number of at least {least}' if whole else 'positive number'}"
+                    )
+        if len(self.dense.layers) != 4 or len(self.dense.out_channels) != 4:
+            raise ConfigurationError(
+                f"network: dense.layers {self.dense.layers} and dense.out_channels "
+                f"{self.dense.out_channels} must be four numbers each"
+            )
 
     def _require(self, holds: bool, name: str, value: object) -> None:
         if not holds:
@@ -126,6 +146,15 @@ class NetworkConfig:
                 f"network sizes cannot be read ({error!r}); the file was written by another "
                 "version: convert the original weights again with `xsvggt convert`"
             ) from error
+
+
+def _numbers(group: object) -> Iterator[tuple[str, float]]:
+    for entry in fields(group):  # type: ignore[arg-type]
+        value = getattr(group, entry.name)
+        if isinstance(value, tuple):
+            yield from ((f"{entry.name}[{i}]", item) for i, item in enumerate(value))
+        elif not is_dataclass(value):
+            yield entry.name, value
 
 
 PRESETS: dict[str, NetworkConfig] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import torch
 
-from xsvggt_ros.errors import ConfigurationError
+from xsvggt_ros.errors import ConfigurationError, first_line
 
 AUTO = "auto"
 
@@ -21,10 +21,10 @@ def device_named(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigurationError(
             f"device '{name}' cannot be used with torch {torch.__version__}: "
-            f"{str(error).strip().splitlines()[0]}; use 'cpu', or install a torch build for it"
+            f"{first_line(error)}; use 'cpu', or install a torch build for it"
         ) from error
     return device

@@ -57,8 +57,13 @@ class FrameQueue:
 
     @property
     def dropped(self) -> int:
-        """Frames pushed out by newer ones."""
+        """Frames pushed out by newer ones, or lost before they came here."""
         return self._dropped
+
+    def counts(self) -> tuple[int, int]:
+        """Return frames received and dropped, both of one moment."""
+        with self._changed:
+            return self._received, self._dropped
 
     def put(self, frame: Frame) -> bool:
         """Add a frame; with ``all`` wait for room first. Return False if the queue is closed."""
@@ -74,6 +79,12 @@ class FrameQueue:
             self._received += 1
             self._changed.notify_all()
             return True
+
+    def note_lost(self, count: int) -> None:
+        """Count frames that were meant for this queue and lost on the way, as dropped."""
+        with self._changed:
+            self._received += count
+            self._dropped += count
 
     def take(self, interrupted: Callable[[], bool] = lambda: False) -> Frame | None:
         """Remove and return the oldest frame, waiting for one.

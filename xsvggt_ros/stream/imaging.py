@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, Union
 
@@ -25,6 +25,7 @@ MAX_PIXELS = 1 << 28
 _JPEG_MAGIC = b"\xff\xd8\xff"
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _JPEG_START_OF_SCAN = b"\xda"
+_JPEG_START_OF_FRAME = {bytes([code]) for code in range(0xC0, 0xD0)} - {b"\xc4", b"\xc8", b"\xcc"}
 _JPEG_END_OF_IMAGE = b"\xff\xd9"
 _JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff])")
 
@@ -44,13 +45,14 @@ def decode_encoded(data: Octets) -> Picture:
     scaled to eight. An EXIF orientation is left alone: it would turn the camera's intrinsics.
 
     Raises:
-        FrameError: the data are empty, truncated or no picture.
+        FrameError: the data are empty, truncated, no picture, or announce a huge one.
 
     """
     raw = _view(data).tobytes()
     if not raw:
         raise FrameError("The compressed picture is empty (0 bytes): check what publishes it.")
     _refuse_truncated(raw)
+    _refuse_huge(raw)
     try:
         decoded = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
@@ -91,18 +93,50 @@ def _refuse_truncated(raw: bytes) -> None:
         )
 
 
+def _refuse_huge(raw: bytes) -> None:
+    """Refuse what its header announces as too large, before memory is taken for it."""
+    width, height = {"jpeg": _jpeg_size, "png": _png_size, None: lambda _: (0, 0)}[
+        encoded_format(raw)
+    ](raw)
+    if width * height > MAX_PIXELS:
+        raise FrameError(
+            f"The compressed picture is {width} x {height}, at most {MAX_PIXELS} pixels are read: "
+            "check what publishes it."
+        )
+
+
+def _jpeg_segments(raw: bytes) -> Iterator[tuple[bytes, int]]:
+    """Yield marker and position of the length of each segment up to the first scan."""
+    position = 2
+    while marker := _JPEG_MARKER.search(raw, position):
+        position = marker.end()
+        yield marker[1], position
+        if marker[1] == _JPEG_START_OF_SCAN:
+            return
+        position += int.from_bytes(raw[position : position + 2], "big")
+
+
 def _jpeg_is_complete(raw: bytes) -> bool:
     """Look for the end behind the headers, where an embedded thumbnail may have one of its own.
 
     The data of a scan never look like a marker, because zeros are stuffed into them.
     """
-    position = 2
-    while marker := _JPEG_MARKER.search(raw, position):
-        position = marker.end()
-        if marker[1] == _JPEG_START_OF_SCAN:
-            return raw.find(_JPEG_END_OF_IMAGE, position) >= 0
-        position += int.from_bytes(raw[position : position + 2], "big")
-    return False
+    return any(
+        marker == _JPEG_START_OF_SCAN and raw.find(_JPEG_END_OF_IMAGE, position) >= 0
+        for marker, position in _jpeg_segments(raw)
+    )
+
+
+def _jpeg_size(raw: bytes) -> tuple[int, int]:
+    for marker, position in _jpeg_segments(raw):
+        if marker in _JPEG_START_OF_FRAME:
+            height, width = raw[position + 3 : position + 5], raw[position + 5 : position + 7]
+            return int.from_bytes(width, "big"), int.from_bytes(height, "big")
+    return 0, 0
+
+
+def _png_size(raw: bytes) -> tuple[int, int]:
+    return int.from_bytes(raw[16:20], "big"), int.from_bytes(raw[20:24], "big")
 
 
 def _png_is_complete(raw: bytes) -> bool:

@@ -19,6 +19,9 @@ from xsvggt_ros.stream.image_mapping import ImageMapping
 LARGEST_SIDE = 16384
 """Pixels; a longer side is refused as damaged input before memory is taken for it."""
 
+TALLEST = 16
+"""Times the width; a higher picture would be resized to a size out of proportion, then cut."""
+
 
 def plan(source_width: int, source_height: int, width: int, patch: int) -> ImageMapping:
     """Say how a picture will be resized and cut.
@@ -31,7 +34,7 @@ def plan(source_width: int, source_height: int, width: int, patch: int) -> Image
 
     Raises:
         ConfigurationError: a width that is no positive multiple of the patch.
-        FrameError: an empty or absurdly large picture.
+        FrameError: an empty, absurdly large or absurdly narrow picture.
 
     """
     check_width(width, patch)
@@ -39,6 +42,11 @@ def plan(source_width: int, source_height: int, width: int, patch: int) -> Image
         raise FrameError(
             f"picture of {source_width}x{source_height} pixels; each side must be between 1 and "
             f"{LARGEST_SIDE}"
+        )
+    if source_height > TALLEST * source_width:
+        raise FrameError(
+            f"picture of {source_width}x{source_height} pixels; it must not be more than "
+            f"{TALLEST} times as high as wide"
         )
     patches = round(source_height * (width / source_width) / patch)
     resized = max(1, patches) * patch
@@ -75,7 +83,7 @@ def preprocess(picture: Picture, width: int, patch: int) -> tuple[Picture, Image
     mapping = plan(picture.shape[1], picture.shape[0], width, patch)
     resized = _resize(picture, mapping.resized_height, mapping.width)
     rows = slice(mapping.crop_top, mapping.crop_top + mapping.height)
-    return np.ascontiguousarray(resized[rows]), mapping
+    return np.array(resized[rows], order="C"), mapping  # the caller may reuse its own
 
 
 def _resize(picture: Picture, height: int, width: int) -> Picture:

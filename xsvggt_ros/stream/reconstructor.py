@@ -15,7 +15,7 @@ from torch import Tensor
 
 from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.settings import CacheSettings
-from xsvggt_ros.errors import FrameError, NonFiniteOutputError
+from xsvggt_ros.errors import FrameError, NonFiniteOutputError, first_line
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.pose_encoding import intrinsics_from_encoding, world_to_camera
 from xsvggt_ros.geometry.rigid import Matrix, invert
@@ -29,6 +29,10 @@ logger = logging.getLogger(__name__)
 NARROWEST_VIEW = math.radians(1.0)
 WIDEST_VIEW = math.radians(179.0)
 ASSUMED_VIEW = math.radians(60.0)
+_ASSUMED_FOCAL = (0.5 / math.tan(ASSUMED_VIEW / 2),) * 2
+HIGHEST_CONFIDENCE = 1e6
+"""The exponential behind confidences overflows; beyond this, more confidence means nothing."""
+
 _HEADS: tuple[Head, ...] = ("camera", "depth")
 
 
@@ -86,7 +90,7 @@ class Reconstructor:
         self._cache.clear()
         self._index = 0
         self._world_from_first: Matrix | None = None
-        self._view: tuple[float, float] | None = None
+        self._focal: tuple[float, float] | None = None  # in picture widths
         self._view_warned = False
         self._size: tuple[int, int] | None = None
 
@@ -128,9 +132,7 @@ class Reconstructor:
         self._note_size(mapping)
         images = to_network(color, self._network.device)
         ready = perf_counter()
-        prediction = self._predict(images)
-        computed = perf_counter()
-        output = _to_host(prediction)
+        output, computed = self._compute(images)
         self._refuse_non_finite(output)
         result = self._result(output, color, mapping, stamp, frame_id)
         self._index += 1
@@ -138,27 +140,29 @@ class Reconstructor:
         timings = Timings(0.0, ready - started, computed - ready, collected - computed)
         return replace(result, timings=timings)
 
-    def _predict(self, images: Tensor) -> Prediction:
+    def _compute(self, images: Tensor) -> tuple[_HostOutput, float]:
+        """Run the network; return its output on the host, and when the device had finished."""
         try:
-            prediction: Prediction = self._network(images, self._cache, _HEADS)
-        except RuntimeError as error:
+            prediction = self._network(images, self._cache, _HEADS)
+            _finish(images.device)
+            computed = perf_counter()
+            output = _to_host(prediction)
+        except Exception as error:
             # Some layers hold the frame by now and others do not: the stream cannot go on.
             frame = self._index
             self.reset("the network failed")
             raise FrameError(
                 f"the network failed on frame {frame} of the session, and a new session has "
-                f"begun: {str(error).strip().splitlines()[0]}. If the device ran out of memory, "
-                "lower input.width or cache.budget_tokens"
+                f"begun: {first_line(error)}. If the device ran out of memory, lower input.width "
+                "or cache.budget_tokens"
             ) from error
         self._cache.end_frame()
-        return prediction
+        return output, computed
 
     def _result(
         self, output: _HostOutput, color: Picture, mapping: ImageMapping, stamp: int, frame_id: str
     ) -> FrameResult:
         intrinsics, source = self._intrinsics(output.encoding, mapping)
-        depth = output.depth
-        depth[~np.isfinite(depth)] = np.nan
         return FrameResult(
             index=self._index,
             stamp=stamp,
@@ -166,7 +170,7 @@ class Reconstructor:
             camera_to_world=self._pose(output.encoding),
             intrinsics=intrinsics,
             intrinsics_source=source,
-            depth=depth,
+            depth=output.depth,
             confidence=output.confidence,
             color=color,
             mapping=mapping,
@@ -186,16 +190,16 @@ class Reconstructor:
         self, encoding: NDArray[np.float32], mapping: ImageMapping
     ) -> tuple[Intrinsics, IntrinsicsSource]:
         """Return the predicted camera, the last good one or a guess; never an infinite focal."""
+        width, height = mapping.width, mapping.height
         vertical, horizontal = float(encoding[7]), float(encoding[8])
-        source: IntrinsicsSource = "predicted"
         if all(NARROWEST_VIEW <= view <= WIDEST_VIEW for view in (vertical, horizontal)):
-            self._view = (vertical, horizontal)
-        else:
-            source = "assumed" if self._view is None else "held"
-            self._warn_of_view(horizontal, vertical, source)
-        vertical, horizontal = self._view or _assumed_view(mapping)
-        used = np.array([0, 0, 0, 0, 0, 0, 1, vertical, horizontal])
-        return intrinsics_from_encoding(used, mapping.width, mapping.height), source
+            predicted = intrinsics_from_encoding(encoding, width, height)
+            self._focal = predicted.fx / width, predicted.fy / width
+            return predicted, "predicted"
+        source: IntrinsicsSource = "assumed" if self._focal is None else "held"
+        self._warn_of_view(horizontal, vertical, source)
+        fx, fy = (width * focal for focal in self._focal or _ASSUMED_FOCAL)
+        return Intrinsics(fx, fy, width / 2, height / 2, width, height), source
 
     def _warn_of_view(self, horizontal: float, vertical: float, source: IntrinsicsSource) -> None:
         if self._view_warned:
@@ -240,17 +244,21 @@ class Reconstructor:
         self._size = size
 
 
+def _finish(device: torch.device) -> None:
+    """Wait for the device, so that each stage is charged with its own time."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def _to_host(prediction: Prediction) -> _HostOutput:
     assert prediction.pose_encodings is not None
     assert prediction.depth is not None
     assert prediction.depth_confidence is not None
+    depth = prediction.depth[0, 0].float().cpu().numpy()
+    confidence = prediction.depth_confidence[0, 0].float().cpu().numpy()
+    depth[~np.isfinite(depth) | np.isnan(confidence)] = np.nan
     return _HostOutput(
         prediction.pose_encodings[0, 0, -1].float().cpu().numpy(),
-        prediction.depth[0, 0].float().cpu().numpy(),
-        prediction.depth_confidence[0, 0].float().cpu().numpy(),
+        depth,
+        np.nan_to_num(confidence, nan=1.0).clip(1.0, HIGHEST_CONFIDENCE),
     )
-
-
-def _assumed_view(mapping: ImageMapping) -> tuple[float, float]:
-    half = math.tan(ASSUMED_VIEW / 2)
-    return 2 * math.atan(half * mapping.height / mapping.width), ASSUMED_VIEW

@@ -5,33 +5,38 @@ from __future__ import annotations
 
 from enum import Enum
 
+SHORTEST_JUMP = 1_000_000_000
+"""Nanoseconds back from which on a clock has jumped; less is a picture that came out of order."""
+
 
 class Order(Enum):
-    """How a stamp relates to the one before it."""
+    """How a stamp relates to the newest one that was accepted."""
 
     FORWARD = "forward"
     REPEATED = "repeated"
-    BACKWARD = "backward"
+    LATE = "late"
+    JUMPED_BACK = "jumped back"
 
 
 class StampOrder:
-    """Watches the stamps of one stream."""
+    """Watches the stamps of one stream.
+
+    Attributes:
+        last: newest stamp accepted, in nanoseconds; None before the first.
+
+    """
 
     def __init__(self) -> None:
-        self._last: int | None = None
-
-    @property
-    def last(self) -> int | None:
-        """Newest stamp seen, in nanoseconds."""
-        return self._last
+        self.last: int | None = None
 
     def judge(self, stamp: int) -> Order:
-        """Compare ``stamp`` with the one before and remember it."""
-        last, self._last = self._last, stamp
-        if last is None or stamp > last:
+        """Compare ``stamp`` with the last one accepted."""
+        if self.last is None or stamp > self.last:
             return Order.FORWARD
-        return Order.REPEATED if stamp == last else Order.BACKWARD
+        if stamp == self.last:
+            return Order.REPEATED
+        return Order.JUMPED_BACK if self.last - stamp >= SHORTEST_JUMP else Order.LATE
 
-    def forget(self) -> None:
-        """Take the next stamp as the first."""
-        self._last = None
+    def accept(self, stamp: int) -> None:
+        """Measure later stamps by this one."""
+        self.last = stamp

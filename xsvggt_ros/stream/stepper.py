@@ -9,7 +9,7 @@ from dataclasses import replace
 from time import perf_counter
 from typing import Literal
 
-from xsvggt_ros.errors import FrameError
+from xsvggt_ros.errors import FrameError, XsvggtError
 from xsvggt_ros.stream.frame import Frame, FrameResult
 from xsvggt_ros.stream.reconstructor import Reconstructor
 from xsvggt_ros.stream.stamps import Order, StampOrder
@@ -31,31 +31,53 @@ class Stepper:
         self._stamps = StampOrder()
 
     def step(self, frame: Frame) -> FrameResult:
-        """Reconstruct one frame; a new session begins where stamps went back.
+        """Reconstruct one frame; a new session begins where stamps jumped back.
+
+        A frame that is refused leaves session and stamps as they were.
 
         Raises:
-            FrameError: a repeated stamp, a damaged picture, or an output that is not finite.
+            FrameError: a repeated or late stamp, a damaged picture, an output that is not finite,
+                or anything unforeseen.
 
         """
-        self._check_stamp(frame)
+        try:
+            return self._step(frame)
+        except XsvggtError:
+            raise
+        except Exception as error:
+            logger.exception("unexpected failure on the frame of stamp %d", frame.stamp)
+            raise FrameError(f"unexpected {type(error).__name__}: {error}") from error
+
+    def _step(self, frame: Frame) -> FrameResult:
+        order = self._stamps.judge(frame.stamp)
+        self._refuse_out_of_order(frame, order)
         self._enter("decoding")
         started = perf_counter()
         picture = frame.decode()
         decoded = perf_counter() - started
+        if order is Order.JUMPED_BACK:
+            self._begin_session(frame)
+        self._stamps.accept(frame.stamp)
         self._enter("reconstructing")
         result = self._reconstructor.step(picture, stamp=frame.stamp, frame_id=frame.frame_id)
         return replace(result, timings=replace(result.timings, decode=decoded))
 
-    def _check_stamp(self, frame: Frame) -> None:
-        last = self._stamps.last
-        order = self._stamps.judge(frame.stamp)
+    def _refuse_out_of_order(self, frame: Frame, order: Order) -> None:
         if order is Order.REPEATED:
             raise FrameError(
                 f"stamp {frame.stamp} ns came twice in a row; give each picture its own stamp"
             )
-        if order is Order.BACKWARD:
-            logger.warning(
-                "stamps went back by %.3f s: a new session begins",
-                ((last or 0) - frame.stamp) / 1e9,
+        if order is Order.LATE:
+            raise FrameError(
+                f"stamp {frame.stamp} ns is {self._seconds_back(frame):.3f} s older than the "
+                "picture before it; publish pictures in order"
             )
-            self._reconstructor.reset("stamps went back")
+
+    def _begin_session(self, frame: Frame) -> None:
+        logger.warning(
+            "stamps jumped back by %.3f s: a new session begins", self._seconds_back(frame)
+        )
+        self._reconstructor.reset("stamps jumped back")
+
+    def _seconds_back(self, frame: Frame) -> float:
+        return ((self._stamps.last or 0) - frame.stamp) / 1e9

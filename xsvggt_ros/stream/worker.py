@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from threading import Thread
+from threading import Lock, Thread, current_thread
 from time import monotonic
 from typing import Any, TypeVar
 
-from xsvggt_ros.errors import FrameError, XsvggtError
+from xsvggt_ros.errors import XsvggtError
 from xsvggt_ros.stream.frame import Frame, FrameResult
 from xsvggt_ros.stream.frame_queue import FrameQueue
 from xsvggt_ros.stream.reconstructor import Reconstructor
@@ -56,7 +56,7 @@ class Worker:
         *,
         on_result: Callable[[FrameResult], None],
         on_refused: Callable[[Frame, XsvggtError], None],
-        on_room: Callable[[], None] | None = None,
+        on_room: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare, but do not start.
 
@@ -78,6 +78,7 @@ class Worker:
         self._processed = 0
         self._refused = 0
         self._stopping = False
+        self._admission = Lock()
         self._activity = Activity("idle", monotonic())
         self._thread = Thread(target=self._run, name="xsvggt-worker")
 
@@ -89,9 +90,10 @@ class Worker:
     @property
     def counters(self) -> Counters:
         """How many frames went where."""
+        # What is done is read before what came in, so that no frame is counted as done only.
         processed, refused = self._processed, self._refused
-        received, dropped = self._queue.received, self._queue.dropped
-        pending = max(0, received - processed - dropped - refused)
+        received, dropped = self._queue.counts()
+        pending = received - dropped - processed - refused
         return Counters(received, processed, dropped, refused, pending)
 
     def start(self) -> None:
@@ -100,37 +102,51 @@ class Worker:
 
     def stop(self, timeout: float) -> bool:
         """Finish the frame in hand, drop the rest, and wait; return whether the thread ended."""
-        self._stopping = True
         self._queue.close()
-        if self._thread.is_alive():
+        self._refuse_commands()
+        if self._thread.is_alive() and current_thread() is not self._thread:
             self._thread.join(timeout)
-        while self._commands:
-            self._commands.popleft()[0].cancel()
         return not self._thread.is_alive()
 
     def submit(self, command: Callable[[Reconstructor], T]) -> Future[T]:
-        """Run ``command`` on the worker's thread before the next frame."""
+        """Run ``command`` on the worker's thread before the next frame; cancelled once stopping."""
         future: Future[T] = Future()
-        self._commands.append((future, command))
+        with self._admission:
+            if self._stopping:
+                future.cancel()
+                return future
+            self._commands.append((future, command))
         self._queue.wake()
         return future
 
     def _run(self) -> None:
         while not self._stopping:
             self._enter("idle")
-            frame = self._queue.take(interrupted=self._interrupted)
+            frame = self._queue.take(interrupted=lambda: bool(self._commands))
             if frame is not None:
                 self._process(frame)
-            else:
+            elif self._commands:
                 self._run_commands()
+            else:  # somebody closed the queue
+                break
+        self._refuse_commands()
 
-    def _interrupted(self) -> bool:
-        return bool(self._commands) or self._stopping
+    def _refuse_commands(self) -> None:
+        with self._admission:
+            self._stopping = True
+        for future, _ in self._take_commands():
+            future.cancel()
+
+    def _take_commands(self) -> Iterator[tuple[Future[Any], Callable[[Reconstructor], Any]]]:
+        while True:
+            try:
+                yield self._commands.popleft()
+            except IndexError:
+                return
 
     def _run_commands(self) -> None:
-        while self._commands:
+        for future, command in self._take_commands():
             self._enter("commanded")
-            future, command = self._commands.popleft()
             if not future.set_running_or_notify_cancel():
                 continue
             try:
@@ -139,32 +155,22 @@ class Worker:
                 future.set_exception(error)
 
     def _process(self, frame: Frame) -> None:
+        self._call("room was not announced", self._on_room)
         try:
-            if self._on_room is not None:
-                self._on_room()
             result = self._stepper.step(frame)
         except XsvggtError as error:
-            self._refuse(frame, error)
-        except Exception as error:
-            logger.exception("unexpected failure on the frame of stamp %d", frame.stamp)
-            self._refuse(frame, FrameError(f"unexpected {type(error).__name__}: {error}"))
+            self._refused += 1
+            self._call("a refusal was not reported", self._on_refused, frame, error)
         else:
             self._processed += 1
-            self._publish(result)
+            self._enter("publishing")
+            self._call("a result was not published", self._on_result, result)
 
-    def _refuse(self, frame: Frame, error: XsvggtError) -> None:
-        self._refused += 1
+    def _call(self, failure: str, callback: Callable[..., None], *arguments: Any) -> None:
         try:
-            self._on_refused(frame, error)
+            callback(*arguments)
         except Exception:
-            logger.exception("the refusal of the frame of stamp %d was not reported", frame.stamp)
-
-    def _publish(self, result: FrameResult) -> None:
-        self._enter("publishing")
-        try:
-            self._on_result(result)
-        except Exception:
-            logger.exception("the result of the frame of stamp %d was not published", result.stamp)
+            logger.exception("%s", failure)
 
     def _enter(self, stage: Stage) -> None:
         self._activity = Activity(stage, monotonic())

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -78,10 +78,13 @@ class BagSource(Source):
     ) -> Frame:
         """Make a frame of a message; of a damaged one, a frame that refuses to be decoded."""
         try:
-            message = reader.deserialize(recorded)
+            with _fields_expected():
+                return self._frame_of(reader.deserialize(recorded), recorded, calibration)
         except FrameError as error:
             frame_id = self._frame_id or DEFAULT_FRAME_ID
             return Frame(recorded.received, frame_id, partial(refuse, str(error)), calibration)
+
+    def _frame_of(self, message: Any, recorded: Recorded, calibration: Calibration | None) -> Frame:
         raw = recorded.kind == IMAGE
         return Frame(
             stamp=_stamp(message) or recorded.received,
@@ -97,7 +100,8 @@ class BagSource(Source):
 
     def _calibration(self, reader: BagReader, recorded: Recorded) -> Calibration | None:
         try:
-            return _calibration_of(reader.deserialize(recorded))
+            with _fields_expected():
+                return _calibration_of(reader.deserialize(recorded))
         except FrameError as error:
             _logger.warning("%s: %s The calibration before it stays.", self._path, error)
             return None
@@ -112,19 +116,33 @@ def _stamp(message: Any) -> int:
     return int(stamp.sec) * SECOND + int(stamp.nanosec)
 
 
+@contextmanager
+def _fields_expected() -> Iterator[None]:
+    """Refuse a message whose fields are not those of its type.
+
+    Some bags carry the definitions of their messages, and these can be damaged, too.
+    """
+    try:
+        yield
+    except (AttributeError, TypeError, ValueError) as error:
+        raise FrameError(f"The message is damaged ({error}): record it again.") from error
+
+
 def _decode_raw(message: Any) -> Picture:
-    return decode_raw(
-        message.data,
-        width=message.width,
-        height=message.height,
-        encoding=message.encoding,
-        step=message.step,
-        is_bigendian=bool(message.is_bigendian),
-    )
+    with _fields_expected():
+        return decode_raw(
+            message.data,
+            width=message.width,
+            height=message.height,
+            encoding=message.encoding,
+            step=message.step,
+            is_bigendian=bool(message.is_bigendian),
+        )
 
 
 def _decode_compressed(message: Any) -> Picture:
-    return decode_encoded(message.data)
+    with _fields_expected():
+        return decode_encoded(message.data)
 
 
 def _encoded(message: Any) -> EncodedPicture | None:

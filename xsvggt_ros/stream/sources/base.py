@@ -23,6 +23,9 @@ DEFAULT_FRAME_ID = "camera_optical_frame"
 SECOND = 1_000_000_000
 """Nanoseconds."""
 
+LOWEST_RATE, HIGHEST_RATE = 0.0001, 1e6
+"""Hz; below, the seconds of a stamp soon outgrow the 32 bits that ROS has for them."""
+
 
 class Source(ABC):
     """Pictures in the order in which they were taken.
@@ -67,9 +70,12 @@ class Source(ABC):
 
 def checked_rate(rate: float | None) -> float | None:
     """Return the rate, or raise SourceError where no clock can follow it."""
-    if rate is None or 0 < rate <= SECOND:
+    if rate is None or LOWEST_RATE <= rate <= HIGHEST_RATE:
         return rate
-    raise SourceError(f"A rate of {rate} Hz is impossible: give one above 0, such as 10.")
+    raise SourceError(
+        f"A rate of {rate} Hz is impossible: give one from {LOWEST_RATE} to {HIGHEST_RATE:.0f}, "
+        "such as 10."
+    )
 
 
 def stamp_at(index: int, rate: float) -> int:

@@ -71,7 +71,8 @@ def _pictures_of(folder: Path) -> list[Path]:
         entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     except OSError as error:
         raise SourceError(f"Cannot list {folder}: {error.strerror}. Check its rights.") from error
-    files = sorted(filter(is_picture, entries), key=_natural_order)
+    pictures = (entry for entry in entries if is_picture(entry) and not entry.is_dir())
+    files = sorted(pictures, key=_natural_order)
     if not files:
         raise SourceError(
             f"{folder} holds no picture: looked for {', '.join(PICTURE_SUFFIXES)} and found "
