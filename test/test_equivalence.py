@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A folder, a bag and a topic give the same numbers, to the last bit."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bags import Shot, encode, pictures, write_bag, write_folder
+from rich.console import Console
+
+from xsvggt_ros.cache.settings import CacheSettings
+from xsvggt_ros.model.checkpoint import load_network
+from xsvggt_ros.stream.frame import FrameResult
+from xsvggt_ros.stream.offline import reconstruct
+from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
+from xsvggt_ros.stream.sources import open_source
+
+WIDTH, BUDGET = 56, 40
+PICTURES = pictures(5, height=48, width=64)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return write_folder(tmp_path / "folder", PICTURES)
+
+
+def run(path: Path) -> list[FrameResult]:
+    settings = ReconstructorSettings(WIDTH, CacheSettings(budget_tokens=BUDGET))
+    engine = Reconstructor(load_network("", preset="tiny", device="cpu"), settings)
+    refused = []
+    with open_source(path) as source:
+        results = list(reconstruct(source, engine, lambda frame, error: refused.append(error)))
+    assert not refused
+    return results
+
+
+def stamps(folder: Path) -> list[int]:
+    with open_source(folder) as source:
+        return [frame.stamp for frame in source]
+
+
+@pytest.mark.parametrize("kind", ["ros1", "sqlite3", "mcap"])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_bag_gives_what_the_folder_gives(tmp_path, folder, kind, compressed):
+    shots = [encode(picture) if compressed else picture for picture in PICTURES]
+    recorded = [Shot(stamp, shot) for stamp, shot in zip(stamps(folder), shots, strict=True)]
+    expected, actual = run(folder), run(write_bag(tmp_path / "bag", recorded, kind))
+    assert len(actual) == len(PICTURES)
+    for one, other in zip(expected, actual, strict=True):
+        assert one.stamp == other.stamp
+        assert np.array_equal(one.depth, other.depth)
+        assert np.array_equal(one.confidence, other.confidence)
+        assert np.array_equal(one.camera_to_world, other.camera_to_world)
+        assert one.cache == other.cache
+
+
+def test_a_topic_gives_what_the_folder_gives(tmp_path, folder, monkeypatch):
+    how = "needs ROS 2 and this package's messages: run scripts/test, or source a ROS 2 workspace"
+    pytest.importorskip("rclpy", reason=how)
+    pytest.importorskip("xsvggt_ros.msg", reason=how)
+    from xsvggt_ros.progress import frame_progress
+    from xsvggt_ros.ros.demo import Demo, DemoOptions
+
+    monkeypatch.delenv("ROS_DOMAIN_ID", raising=False)
+    options = DemoOptions(
+        source=folder,
+        output=tmp_path / "out",
+        preset="tiny",
+        width=WIDTH,
+        device="cpu",
+        budget=BUDGET,
+    )
+    console = Console(quiet=True)
+    demo = Demo(options, console, lambda total: frame_progress(console, total))
+    demo.run()
+    expected, over_dds = run(folder), demo._recording.pictures.pick()
+    assert [frame.stamp for frame in over_dds] == [result.stamp for result in expected]
+    for one, other in zip(expected, over_dds, strict=True):
+        assert np.array_equal(one.depth, other.depth)
+        assert np.array_equal(one.confidence, other.confidence)
+        assert np.array_equal(one.color, other.color)
