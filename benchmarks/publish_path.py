@@ -3,6 +3,7 @@
 
     python benchmarks/publish_path.py [--frames N]
 
+The path is published once a second; here it comes with each frame, as with the slowest of them.
 The publisher is pinned to one core; a subscriber of every topic runs in a process of its own.
 """
 
@@ -26,6 +27,7 @@ import numpy as np
 import rclpy
 import torch
 from nav_msgs.msg import Odometry
+from nav_msgs.msg import Path as PathMessage
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
@@ -46,13 +48,15 @@ from xsvggt_ros.stream.worker import Counters
 
 WIDTH, HEIGHT = 640, 480
 REACH_MS = 15.0
-WARM_UP = 10
+WARM_UP = Settings().path.max_poses
+"""Frames until the path has its full length."""
 TOPICS: dict[str, type[Any]] = {
     "/xsvggt/points": PointCloud2,
     "/xsvggt/depth/image": Image,
     "/xsvggt/depth/camera_info": CameraInfo,
     "/xsvggt/confidence/image": Image,
     "/xsvggt/odometry": Odometry,
+    "/xsvggt/path": PathMessage,
     "/xsvggt/status": CacheStatus,
     "/tf": TFMessage,
 }
@@ -121,6 +125,7 @@ def measure_frame(
             result, Session(1, 1), counters, publish_seconds=0.0, total_seconds=0.0
         ),
     )
+    clock.time("path", outputs.publish_path)
     clock.total()
     clock.time("  of which pack points", lambda: packer.pack(top, result, settings.points))
     clock.time("  of which pack depth", lambda: depth_image(top, result.depth, "32FC1"))

@@ -27,7 +27,8 @@ ARGUMENTS = (
     ("device", "", "cpu, cuda or cuda:N; empty = as in params_file."),
     ("params_file", str(CONFIG / "default.yaml"), "Parameters; those given here go before them."),
     ("source", "", "Folder of pictures, video or bag to replay; empty = a live camera."),
-    ("use_sim_time", "", "true or false; empty = true where a source is replayed."),
+    ("topic", "", "Image topic to replay, where source is a bag that holds several."),
+    ("use_sim_time", "", "true or false; empty = true with source, else as in params_file."),
     ("namespace", "", "Namespace of all nodes."),
     ("log_level", "info", "debug, info, warn, error or fatal."),
     ("rviz", "false", "true starts RViz with a view of the outputs."),
@@ -47,7 +48,7 @@ def _nodes(context: LaunchContext) -> list[Node]:
     nodes = [_reconstruct(given)]
     if given["source"]:
         nodes.append(_replay(given))
-    if given["rviz"] == "true":
+    if _switch(given, "rviz"):
         nodes.append(_rviz(given))
     return nodes
 
@@ -75,21 +76,34 @@ def _overrides(given: dict[str, str]) -> dict[str, str | bool]:
         "model.device": given["device"],
         "input.image_transport": given["image_transport"],
     }
-    chosen: dict[str, str | bool] = {name: value for name, value in named.items() if value}
-    return {**chosen, "use_sim_time": _simulated(given)}
+    return {**{name: value for name, value in named.items() if value}, **_time(given)}
 
 
-def _simulated(given: dict[str, str]) -> bool:
-    return given["use_sim_time"] == "true" or bool(given["source"] and not given["use_sim_time"])
+def _time(given: dict[str, str]) -> dict[str, bool]:
+    """Return use_sim_time as a parameter, where there is something to say."""
+    simulated = _switch(given, "use_sim_time")
+    if simulated is None and given["source"]:
+        simulated = True
+    return {} if simulated is None else {"use_sim_time": simulated}
+
+
+def _switch(given: dict[str, str], name: str) -> bool | None:
+    """Return the value of an argument that is true or false, None where it is empty."""
+    word = given[name].lower()
+    if word not in ("true", "false", ""):
+        raise ValueError(f"{name}:={given[name]} is neither true nor false")
+    return word == "true" if word else None
 
 
 def _replay(given: dict[str, str]) -> Node:
-    clock = ["--clock"] if _simulated(given) else []
+    options = ["--clock"] if _time(given)["use_sim_time"] else []
+    if given["topic"]:
+        options += ["--topic", given["topic"]]
     return Node(
         package=PACKAGE,
         executable="replay_node",
         namespace=given["namespace"],
-        arguments=[given["source"], "--image-topic", given["image"], *clock],
+        arguments=[given["source"], "--image-topic", given["image"], *options],
         ros_arguments=["--log-level", given["log_level"]],
         output="screen",
     )
@@ -101,6 +115,6 @@ def _rviz(given: dict[str, str]) -> Node:
         package="rviz2",
         executable="rviz2",
         arguments=["-d", str(CONFIG / "xsvggt.rviz")],
-        parameters=[{"use_sim_time": _simulated(given)}],
+        parameters=[_time(given)],
         remappings=[(f"/xsvggt/{topic}", f"{prefix}/xsvggt/{topic}") for topic in OUTPUTS],
     )

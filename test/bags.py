@@ -102,6 +102,13 @@ def write_bag(path: Path, records: Iterable[Shot | Info], kind: BagKind = "mcap"
     return path
 
 
+def write_jumping_bag(path: Path) -> Path:
+    """Write 2 pictures and then 3 that are from long before, of seconds 1, 2 and 3."""
+    stamps = [8 * SECOND, 9 * SECOND, 1 * SECOND, 2 * SECOND, 3 * SECOND]
+    shots = enumerate(zip(stamps, pictures(5), strict=True))
+    return write_bag(path, [Shot(stamp, each, received=n) for n, (stamp, each) in shots])
+
+
 def _message(store: Any, record: Shot | Info, *, ros1: bool) -> Any:
     types = store.types
     header = types["std_msgs/msg/Header"](

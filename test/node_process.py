@@ -33,6 +33,7 @@ from tf2_msgs.msg import TFMessage
 from xsvggt_ros.msg import CacheStatus
 
 from xsvggt_ros.ros.conversions import header, packed
+from xsvggt_ros.ros.domains import free_domain
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 90.0
@@ -59,14 +60,18 @@ class NodeProcess:
     """
 
     def __init__(
-        self, parameters: dict[str, Any], *arguments: str, env: dict[str, str] | None = None
+        self,
+        parameters: dict[str, Any],
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        program: tuple[str, str] = ("-m", "xsvggt_ros.ros.node"),
     ) -> None:
         self.domain = free_domain()
         self.lines: list[str] = []
         self._ended = False
         self._changed = Condition()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "xsvggt_ros.ros.node", *_ros_arguments(parameters, arguments)],
+            [sys.executable, *program, *_ros_arguments(parameters, arguments)],
             cwd=ROOT,
             env={
                 **os.environ,

@@ -3,21 +3,26 @@
 
 import re
 import shutil
+import signal
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from bags import SECOND, write_jumping_bag
 from typer.testing import CliRunner
 
 from xsvggt_ros import cli, doctor
 from xsvggt_ros.errors import CheckpointError
 from xsvggt_ros.geometry.trajectory_io import read_tum
 from xsvggt_ros.model.checkpoint import load_network
+from xsvggt_ros.stream.interruption import SIGNALS
 from xsvggt_ros.stream.overview import OVERVIEW_SIZE
+from xsvggt_ros.stream.reconstructor import Reconstructor
 from xsvggt_ros.version import version
 
 SAMPLE = Path(__file__).parents[1] / "sample" / "room"
@@ -80,6 +85,50 @@ def test_pictures_none_of_which_is_usable_are_an_error(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"no picture")
     assert_says(reconstruct(tmp_path, "-o", tmp_path / "out"), "no usable picture")
     assert not (tmp_path / "out").exists()
+
+
+def test_of_a_bag_that_jumps_back_the_longest_session_is_written(tmp_path):
+    result = reconstruct(write_jumping_bag(tmp_path / "bag"), "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "longest, 3 of 5 frames" in re.sub(r"\s+", " ", result.stdout)
+    stamps = read_tum(tmp_path / "out" / "trajectory.tum").stamps.tolist()
+    assert stamps == [SECOND, 2 * SECOND, 3 * SECOND]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_after_the_frame_in_hand(tmp_path, monkeypatch, number):
+    step = Reconstructor.step
+
+    def step_with_signal(engine, *arguments, **more):
+        if engine.session_frames == 3:
+            signal.raise_signal(number)
+        return step(engine, *arguments, **more)
+
+    monkeypatch.setattr(Reconstructor, "step", step_with_signal)
+    result = reconstruct(SAMPLE, "-o", tmp_path, "--depth", "npy")
+    assert result.exit_code == 130, result.output
+    assert "Interrupted: the results hold what came out of 4 frames" in result.stdout
+    assert len(read_tum(tmp_path / "trajectory.tum")) == 4
+    assert len(cloud_points(tmp_path / "cloud.ply")) > 0
+    assert len((tmp_path / "depth" / "cameras.csv").read_text().splitlines()) == 5
+
+
+def test_a_second_signal_ends_the_run_at_once(tmp_path, monkeypatch):
+    def signals(*_, **__):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("the second one was ignored")
+
+    monkeypatch.setattr(Reconstructor, "step", signals)
+    result = reconstruct(SAMPLE, "-o", tmp_path / "out")
+    assert (result.exit_code, result.stderr.strip()[-19:]) == (130, "xsvggt: interrupted")
+    assert not (tmp_path / "out").exists()
+
+
+def test_signals_are_handled_as_before_after_a_run(tmp_path):
+    before = [signal.getsignal(each) for each in SIGNALS]
+    reconstruct(SAMPLE, "-o", tmp_path, "--max-frames", 1)
+    assert [signal.getsignal(each) for each in SIGNALS] == before
 
 
 def assert_says(result, *words: str):
@@ -164,6 +213,40 @@ def test_the_doctor_names_the_remedy_for_what_is_missing(monkeypatch):
     assert result.exit_code == 1
     assert "rosbags: missing (gone)" in result.stdout
     assert "pip install rosbags" in result.stdout
+
+
+def test_the_doctor_names_a_domain_that_is_none(monkeypatch):
+    monkeypatch.setenv("ROS_DOMAIN_ID", "abc")
+    finding = next(each for each in doctor.examine(ros=True) if each.subject == "ROS domain")
+    assert finding.fault
+    assert "'abc'; set it to a number from 0 to 232" in finding.remedy
+
+
+def test_every_option_of_a_replay_arrives(monkeypatch):
+    pytest.importorskip("xsvggt_ros.msg", reason="needs ROS 2: run scripts/test, which sets it up")
+    from xsvggt_ros.ros import replay
+
+    arrived = []
+    monkeypatch.setattr(replay, "replay", lambda source, options, **_: arrived.append(options))
+    for words, expected in REPLAY_OPTIONS:
+        assert run("replay", SAMPLE, *words).exit_code == 0
+        replay.main([str(each) for each in (SAMPLE, *words)])
+        for options in arrived:
+            assert {name: getattr(options, name) for name in expected} == expected
+        assert len(arrived) == 2
+        arrived.clear()
+    named = {name for _, expected in REPLAY_OPTIONS for name in expected}
+    assert named == {field.name for field in fields(replay.ReplayOptions)}
+
+
+REPLAY_OPTIONS = [
+    (["--speed", 2, "--loop", "--paused", "--wait-for", 3, "--restamp"],
+     {"speed": 2.0, "loop": True, "paused": True, "wait_for": 3, "restamp": True}),
+    (["--fixed-rate", 4, "--clock", "--transport", "raw", "--image-topic", "left/image"],
+     {"fixed_rate": 4.0, "clock": True, "transport": "raw", "image_topic": "left/image"}),
+    (["--best-effort", "--depth", 7], {"best_effort": True, "depth": 7}),
+    (["--follow", "/left/xsvggt"], {"follow": "/left/xsvggt"}),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", ["demo", "replay"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import array
 from dataclasses import replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,7 +26,7 @@ from xsvggt_ros.geometry.rigid import matrix_from_quaternion
 from xsvggt_ros.ros import conversions
 from xsvggt_ros.ros.clouds import CloudPacker
 from xsvggt_ros.ros.images import camera_info, confidence_image, depth_image
-from xsvggt_ros.ros.parameters import Points
+from xsvggt_ros.ros.parameters import Frames, Points
 from xsvggt_ros.stream.frame import FrameResult, Timings
 from xsvggt_ros.stream.image_mapping import ImageMapping
 
@@ -113,15 +114,35 @@ def test_compressed_pictures_are_decoded_only_when_asked() -> None:
     np.testing.assert_array_equal(frame.decode(), pixels[..., ::-1])
 
 
-@pytest.mark.parametrize("make", [conversions.frame_from_image, conversions.frame_from_compressed])
-def test_a_nameless_frame_is_refused_unless_it_is_named(make: object) -> None:
-    message = Image() if make is conversions.frame_from_image else CompressedImage()
-    with pytest.raises(FrameError, match=r"frames\.camera"):
-        make(message).decode()  # type: ignore[operator]
-    named = make(message, camera_frame="front")  # type: ignore[operator]
-    assert named.frame_id == "front"
+WRAPPERS = (
+    (Image, conversions.frame_from_image),
+    (CompressedImage, conversions.frame_from_compressed),
+)
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("", "'' is empty"),
+        ("/camera", "'/camera' begins with a slash"),
+        ("left camera", "'left camera' holds a blank"),
+        ("start", "'start' is the name of frames.map or frames.odom"),
+        ("world", "'world' is the name of frames.map or frames.odom"),
+    ],
+)
+def test_a_frame_that_tf_cannot_have_is_refused_unless_it_is_renamed(
+    wrapper: Any, name: str, fault: str
+) -> None:
+    message_type, wrap = wrapper
+    message = message_type(header=conversions.header(1, name))
+    frames = Frames(map="world", odom="start")
+    with pytest.raises(FrameError, match=rf"frame_id {fault}.* or set frames\.camera"):
+        wrap(message, frames=frames).decode()
+    renamed = wrap(message, frames=replace(frames, camera="front"))
+    assert renamed.frame_id == "front"
     with pytest.raises(FrameError) as refusal:
-        named.decode()
+        renamed.decode()
     assert "frames.camera" not in str(refusal.value)
 
 

@@ -1,27 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
 """The demo: the node in a process of its own, over real DDS, compared with the engine alone."""
 
+import os
+import re
 import shutil
+import signal
+import subprocess
 import sys
+import time
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 
 import cv2
 import numpy as np
 import pytest
+from bags import SECOND, write_jumping_bag
 from typer.testing import CliRunner
 
 from xsvggt_ros import cli
 from xsvggt_ros.geometry.trajectory_io import read_tum
 from xsvggt_ros.stream.overview import OVERVIEW_SIZE
+from xsvggt_ros.stream.recording import LongestSession
 from xsvggt_ros.stream.sources import open_source
 
 HOW = "needs ROS 2 and this package's messages: run scripts/test, or source a ROS 2 workspace"
 pytest.importorskip("rclpy", reason=HOW)
 pytest.importorskip("xsvggt_ros.msg", reason=HOW)
 
-from xsvggt_ros.ros import node_process
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from xsvggt_ros.msg import CacheStatus
+
+from xsvggt_ros.ros import child_node, demo, domains
 from xsvggt_ros.ros.metered_source import MeteredSource
+from xsvggt_ros.ros.recorder import Recorder
+
+PATIENCE = 90.0
+"""Seconds after which a condition is taken never to come true, on a machine that is busy."""
 
 SAMPLE = Path(__file__).parents[1] / "sample" / "room"
 TINY = ["--preset", "tiny", "--device", "cpu", "--budget", "200"]
@@ -35,13 +52,13 @@ def private_domain(monkeypatch):
 @pytest.fixture
 def exit_codes(monkeypatch):
     codes = []
-    stop = node_process.NodeProcess.stop
+    stop = child_node.ChildNode.stop
 
     def noted(process):
         codes.append(stop(process))
         return codes[-1]
 
-    monkeypatch.setattr(node_process.NodeProcess, "stop", noted)
+    monkeypatch.setattr(child_node.ChildNode, "stop", noted)
     return codes
 
 
@@ -79,10 +96,10 @@ def assert_same_cloud(first: Path, second: Path):
 
 
 def test_unusable_pictures_and_the_end_of_a_long_recording_are_told(tmp_path):
-    pictures = tmp_path / "pictures"
-    shutil.copytree(SAMPLE, pictures)
-    (pictures / "001.jpg").write_bytes(b"no picture")
-    result = run("demo", pictures, "-o", tmp_path / "out", "--max-frames", 3, *TINY)
+    folder = tmp_path / "pictures"
+    shutil.copytree(SAMPLE, folder)
+    (folder / "001.jpg").write_bytes(b"no picture")
+    result = run("demo", folder, "-o", tmp_path / "out", "--max-frames", 3, *TINY)
     assert result.exit_code == 0, result.output
     assert "1 unusable pictures" in result.stdout
     assert "Only the first 3 pictures" in result.stdout
@@ -108,11 +125,143 @@ def test_weights_that_are_not_there_end_the_demo_with_the_reason(tmp_path):
     ids=["dies", "is silent"],
 )
 def test_a_node_that_fails_is_given_up_with_its_log(monkeypatch, tmp_path, program, options, words):
-    monkeypatch.setattr(node_process, "_command", lambda *_: [sys.executable, "-c", program])
+    monkeypatch.setattr(child_node, "_command", lambda *_: [sys.executable, "-c", program])
     result = run("demo", "-o", tmp_path, *options, *TINY)
     assert result.exit_code == 1
     for word in words:
         assert word in result.stderr
+
+
+@pytest.mark.parametrize("domain", ["500", "abc"])
+def test_a_domain_that_is_none_is_refused(monkeypatch, tmp_path, domain):
+    monkeypatch.setenv("ROS_DOMAIN_ID", domain)
+    result = run("demo", "-o", tmp_path, *TINY)
+    assert result.exit_code == 1
+    assert f"ROS_DOMAIN_ID is '{domain}'; set it to a number from 0 to 232" in result.stderr
+
+
+def test_of_a_bag_that_jumps_back_the_longest_session_is_written(tmp_path):
+    result = run("demo", write_jumping_bag(tmp_path / "bag"), "-o", tmp_path / "out", *TINY)
+    assert result.exit_code == 0, result.output
+    assert "longest, 3 of 5 frames" in re.sub(r"\s+", " ", result.stdout)
+    recorded = read_tum(tmp_path / "out" / "trajectory.tum").stamps.tolist()
+    assert recorded == [SECOND, 2 * SECOND, 3 * SECOND]
+
+
+def test_a_signal_leaves_what_has_been_recorded(tmp_path, monkeypatch, exit_codes):
+    add = LongestSession.add
+
+    def add_with_signal(recorded, frame):
+        add(recorded, frame)
+        if recorded.frames == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(LongestSession, "add", add_with_signal)
+    result = run("demo", "-o", tmp_path, *TINY)
+    assert result.exit_code == 130, result.output
+    assert "Interrupted: the results hold what came out of 3 frames" in result.stdout
+    assert len(read_tum(tmp_path / "trajectory.tum")) == 3
+    assert exit_codes == [0]
+
+
+def test_a_place_where_no_log_can_be_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(demo, "require_writable", lambda _: None)
+    (tmp_path / "file").touch()
+    result = run("demo", "-o", tmp_path / "file" / "out", *TINY)
+    assert result.exit_code == 1
+    assert "node.log' cannot be written" in result.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_the_node_ends_with_the_demo(tmp_path, number):
+    many = tmp_path / "many"
+    many.mkdir()
+    for index in range(1000):
+        (many / f"{index}.jpg").symlink_to(SAMPLE / "000.jpg")
+    program = "from xsvggt_ros.cli import app; app()"
+    words = ["demo", many, "-o", tmp_path / "out", "--max-frames", 1000, *TINY]
+    with subprocess.Popen([sys.executable, "-c", program, *map(str, words)]) as process:
+        wait_until(lambda: node_of(process.pid) and said(tmp_path, "waiting for pictures"))
+        node = node_of(process.pid)
+        process.send_signal(number)
+        process.wait(PATIENCE)
+    wait_until(lambda: not runs(node))
+    assert process.returncode == (-number if number == signal.SIGKILL else 130)
+
+
+def said(folder: Path, words: str) -> bool:
+    log = folder / "out" / "node.log"
+    return log.exists() and words in log.read_text()
+
+
+def node_of(process: int) -> int:
+    """Return the child of a process, 0 while there is none."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return int(children[0]) if children else 0
+
+
+def runs(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(fulfilled):
+    give_up = time.monotonic() + PATIENCE
+    while not fulfilled():
+        assert time.monotonic() < give_up, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_a_replay_that_follows_loses_nothing_even_to_a_node_that_drops(tmp_path):
+    """Published at full speed, most of these pictures would be dropped."""
+    many = tmp_path / "many"
+    many.mkdir()
+    for index in range(60):
+        (many / f"{index}.jpg").symlink_to(SAMPLE / f"{index % 12:03d}.jpg")
+    parameters = {"model.preset": "tiny", "input.width": 56, "input.queue_policy": "latest"}
+    domain = domains.free_domain()
+    environment = {"ROS_DOMAIN_ID": str(domain)}
+    words = [many, "--fixed-rate", 1e6, "--transport", "raw", "--image-topic", "/left/image"]
+    command = [sys.executable, "-m", "xsvggt_ros.ros.replay", *map(str, words)]
+    with (
+        child_node.ChildNode(
+            parameters, namespace="/left", log=tmp_path / "log", environment=environment
+        ) as node,
+        status_of("/left/xsvggt", domain) as newest,
+    ):
+        done = subprocess.run(
+            [*command, "--follow", "/left/xsvggt"],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=PATIENCE,
+        )
+        wait_until(lambda: newest().frames_received == 60 and newest().frames_pending == 0)
+        assert (newest().frames_processed, newest().frames_dropped) == (60, 0)
+        assert "60 pictures replayed" in done.stderr
+        assert node.stop() == 0
+
+
+@contextmanager
+def status_of(node: str, domain: int):
+    """Yield what spins once and returns the newest status of a node."""
+    context = Context()
+    rclpy.init(context=context, domain_id=domain)
+    recorder = Recorder(LongestSession(), of_node=node, context=context)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(recorder)
+
+    def newest():
+        executor.spin_once(timeout_sec=0.1)
+        return recorder.status or CacheStatus()
+
+    yield newest
+    executor.shutdown()
+    recorder.destroy_node()
+    context.try_shutdown()
 
 
 def test_no_more_pictures_are_under_way_than_the_window():

@@ -6,9 +6,13 @@ from __future__ import annotations
 import ast
 import os
 import re
+import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import yaml
@@ -43,7 +47,8 @@ def test_it_compiles() -> None:
 
 
 def test_every_argument_is_described_and_used() -> None:
-    used = set(re.findall(r"given\[['\"](\w+)['\"]\]", LAUNCH_FILE.read_text(encoding="utf-8")))
+    text = LAUNCH_FILE.read_text(encoding="utf-8")
+    used = set(re.findall(r"given(?:\[|, )['\"](\w+)['\"][\])]", text))
     assert {name for name, _ in _arguments()} == used
     assert all(text.endswith(".") for _, text in _arguments())
 
@@ -59,6 +64,84 @@ def test_the_files_that_it_names_exist() -> None:
     for name in ("default.yaml", "xsvggt.rviz"):
         assert name in _strings(TREE)
         assert yaml.safe_load((ROOT / "config" / name).read_text(encoding="utf-8"))
+
+
+class _Action:
+    """Stands for everything that launch offers; keeps what it was made from."""
+
+    def __init__(self, *_: Any, **made_from: Any) -> None:
+        self.made_from = made_from
+
+
+class _Module(ModuleType):
+    def __getattr__(self, name: str) -> Any:
+        return (lambda package: "/share") if name.startswith("get_") else _Action
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, dict[str, Any]]]:
+    """What the launch file makes of arguments, by executable, on a launch that only listens."""
+    modules = ("launch", "launch.actions", "launch.substitutions", "launch_ros.actions")
+    for name in (*modules, "ament_index_python.packages"):
+        monkeypatch.setitem(sys.modules, name, _Module(name))
+    space = runpy.run_path(str(LAUNCH_FILE))
+
+    class Configuration:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def perform(self, context: dict[str, str]) -> str:
+            return context[self.name]
+
+    space["_nodes"].__globals__["LaunchConfiguration"] = Configuration
+
+    def make(**given: str) -> dict[str, dict[str, Any]]:
+        context = {name: default for name, default, _ in space["ARGUMENTS"]} | given
+        made = [node.made_from for node in space["_nodes"](context)]
+        return {node["executable"]: node for node in made}
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {}),
+        ({"use_sim_time": "True"}, {"use_sim_time": True}),
+        ({"use_sim_time": "false"}, {"use_sim_time": False}),
+        ({"source": "a.mcap"}, {"use_sim_time": True}),
+        ({"source": "a.mcap", "use_sim_time": "FALSE"}, {"use_sim_time": False}),
+        ({"checkpoint": "w.pth"}, {"model.checkpoint": "w.pth"}),
+    ],
+)
+def test_only_what_is_given_goes_before_the_parameter_file(
+    nodes: Callable[..., dict[str, dict[str, Any]]],
+    given: dict[str, str],
+    expected: dict[str, object],
+) -> None:
+    made = nodes(**given, rviz="True")
+    assert made["reconstruct_node"]["parameters"] == ["/share/config/default.yaml", expected]
+    simulated = {name: value for name, value in expected.items() if name == "use_sim_time"}
+    assert made["rviz2"]["parameters"] == [simulated]
+    if "source" in given:
+        assert ("--clock" in made["replay_node"]["arguments"]) == expected["use_sim_time"]
+
+
+@pytest.mark.parametrize("name", ["rviz", "use_sim_time"])
+def test_other_words_than_true_and_false_are_refused(
+    nodes: Callable[..., dict[str, dict[str, Any]]], name: str
+) -> None:
+    with pytest.raises(ValueError, match=f"{name}:=yes is neither true nor false"):
+        nodes(**{name: "yes"})
+
+
+def test_what_is_started_is_what_was_asked_for(
+    nodes: Callable[..., dict[str, dict[str, Any]]],
+) -> None:
+    assert set(nodes(rviz="FALSE")) == {"reconstruct_node"}
+    replay = nodes(source="a.mcap", topic="/left/image", image="/camera")["replay_node"]
+    expected = ["a.mcap", "--image-topic", "/camera", "--clock", "--topic", "/left/image"]
+    assert replay["arguments"] == expected
 
 
 NEEDS_LAUNCH = "needs ROS 2's launch and the built package: source a workspace that holds it"

@@ -78,7 +78,6 @@ def five(running: tuple[NodeProcess, Peer, Any]) -> tuple[Peer, list[int]]:
         ("depth/camera_info", "camera_optical"),
         ("confidence/image", "camera_optical"),
         ("odometry", "odom"),
-        ("path", "odom"),
     ],
 )
 def test_stamps_and_frames_are_those_of_the_pictures(
@@ -206,6 +205,18 @@ def test_live_parameters_take_effect_at_the_next_picture(
     assert peer.set_parameters(**restored, **more).successful
 
 
+def test_a_transform_that_is_not_asked_for_is_not_broadcast(
+    running: tuple[NodeProcess, Peer, Any], five: tuple[Peer, list[int]]
+) -> None:
+    _, peer, publisher = running
+    stamp = five[1][-1] + 2 * SECOND
+    assert peer.set_parameters(tf__publish_odom=False).successful
+    publisher.publish(image(stamp))
+    (link,) = peer.with_stamp("/tf", stamp).transforms
+    assert (link.header.frame_id, link.child_frame_id) == ("map", "odom")
+    assert peer.set_parameters(tf__publish_odom=True).successful
+
+
 def _altered(**fields: Any) -> Callable[[int], Image]:
     def make(stamp: int) -> Image:
         message = image(stamp)
@@ -228,7 +239,8 @@ BAD_PICTURES = {
     "too high for its data": (_altered(height=480), "data holds 9216 bytes", "data holds"),
     "no data": (_without_data, "data holds 0 bytes", "data holds"),
     "no size": (_altered(width=0, height=0), "0 x 0", "0 x 0"),
-    "no frame": (lambda stamp: image(stamp, ""), "empty frame_id", "empty frame_id"),
+    "no frame": (lambda stamp: image(stamp, ""), "frame_id '' is empty", "'' is empty"),
+    "world frame": (lambda stamp: image(stamp, "odom"), "frames.odom", "frame_id 'odom' is the"),
 }
 """What is sent, what ~/status says of it, and what the log does at least once."""
 
@@ -288,20 +300,38 @@ def test_stamps_that_go_back_begin_a_session(
     publisher.publish(image(7))
     after = peer.with_stamp("status", 7)
     assert (after.session, after.session_frames) == (before.session + 1, 1)
-    assert "went back" in after.message
+    assert "jumped back" in after.message
     assert [stamp_of(pose) for pose in peer.with_stamp("path", 7).poses] == [7]
-    node.wait_for_line("stamps went back by 400.000 s")
+    node.wait_for_line("stamps jumped back by 400.000 s")
 
 
 def test_distortion_is_warned_of(running: tuple[NodeProcess, Peer, Any]) -> None:
     node, peer, _ = running
-    publisher = peer.publisher("/camera_info", CameraInfo)
+    best_effort = ReliabilityPolicy.BEST_EFFORT
+    publisher = peer.publisher("/camera_info", CameraInfo, reliability=best_effort)
 
     def warned() -> bool:
         publisher.publish(CameraInfo(distortion_model="plumb_bob", d=[0.1, 0.0, 0.0, 0.0, 0.0]))
         return node.said(r"/camera_info says that the pictures are distorted \(plumb_bob\)")
 
     peer.wait_until(warned, "a warning")
+    peer.wait_for_status(lambda s: "are distorted" in s.message, "the warning in ~/status")
+
+
+def test_refusals_of_one_kind_are_one_line() -> None:
+    parameters = {**ALL, "input.image_transport": "compressed"}
+    with NodeProcess(parameters) as node, Peer(node.domain) as peer:
+        publisher = peer.publisher("/image/compressed", CompressedImage)
+        rng = np.random.default_rng(0)
+        for i in range(40):
+            message = CompressedImage(header=header(SECOND + i, "f"), format="jpeg")
+            message.data = packed(rng.integers(0, 128, 8 + i, np.uint8))
+            publisher.publish(message)
+        status = peer.wait_for_status(lambda s: s.frames_refused == 40, "40 refusals")
+        assert status.state == "error"
+        assert node.interrupt() == 0
+        told = [line for line in node.lines if "are no picture that OpenCV can decode" in line]
+        assert 1 <= len(told) <= 2
 
 
 def test_queue_policy_all_processes_a_burst_in_order() -> None:
@@ -418,10 +448,51 @@ def test_a_signal_under_load_ends_it_cleanly(number: int) -> None:
         assert "terminate called" not in node.output
 
 
+STUCK = """
+import sys
+from threading import Event
+from xsvggt_ros.ros import node, reconstruct_node
+
+class Stuck:
+    session, session_frames = 1, 0
+    def step(self, picture, **_):
+        print("in the network", flush=True)
+        Event().wait()
+
+reconstruct_node.LONGEST_GOODBYE = 0.1
+reconstruct_node.build_reconstructor = lambda settings: Stuck()
+sys.exit(node.main())
+"""
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_it_starts_ends_it_cleanly(number: int) -> None:
-    with NodeProcess({**TINY, "model.preset": "small"}) as node:
-        node.wait_for_line("no checkpoint given")
+def test_a_signal_while_the_network_takes_too_long_ends_it_cleanly(number: int) -> None:
+    with NodeProcess({}, program=("-c", STUCK)) as node, Peer(node.domain, {}) as peer:
+        peer.publisher().publish(image(SECOND))
+        node.wait_for_line("in the network")
+        assert node.interrupt(number) == 0
+        assert node.said("takes longer than 0.1 s; leaving without it")
+        assert "Traceback" not in node.output
+        assert "terminate called" not in node.output
+
+
+START_UP = [
+    *(rf"import time:.*\b{module}$" for module in ("rclpy.impl", "numpy", "rclpy.node", "cv2")),
+    r"import time:.*\bxsvggt_ros.ros.running$",
+    r"import time:.*\btorch._C$",
+    r"import time:.*\btorch$",
+    "no checkpoint given",
+    "waiting for pictures",
+]
+"""What Python, told to name what it has imported, and the node say on their way."""
+
+
+@pytest.mark.parametrize("moment", START_UP)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_it_starts_ends_it_cleanly(number: int, moment: str) -> None:
+    naming = {"PYTHONPROFILEIMPORTTIME": "1"}
+    with NodeProcess({**TINY, "model.preset": "small"}, env=naming) as node:
+        node.wait_for_line(moment)
         assert node.interrupt(number) == 0
         assert "Traceback" not in node.output
         assert "terminate called" not in node.output
@@ -435,6 +506,8 @@ UNUSABLE: dict[str, tuple[dict[str, Any], str]] = {
     "step": ({"input.width": 300}, "input.width.*28 to 2044 in steps of 14"),
     "type": ({"points.min_confidence": 2}, "points.min_confidence must be of type float"),
     "frames": ({"frames.odom": "map"}, "must differ"),
+    "frame name": ({"frames.odom": "/odom"}, "frames.odom '/odom' begins with a slash"),
+    "ROS parameter": ({"use_sim_time": "yes please"}, "use_sim_time"),
 }
 
 

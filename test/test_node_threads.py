@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,19 +19,24 @@ pytest.importorskip("tf2_msgs", reason=REASON)
 pytest.importorskip("xsvggt_ros.msg", reason=REASON)
 
 import rclpy
-from node_process import Peer, image, stamp_of
+from node_process import PATIENCE, Peer, image, stamp_of
+from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
 from xsvggt_ros.msg import CacheStatus
 
 from xsvggt_ros.cache.statistics import CacheStatistics
 from xsvggt_ros.geometry.cameras import Intrinsics
-from xsvggt_ros.ros import node as node_module
+from xsvggt_ros.ros import reconstruct_node as node_module
 from xsvggt_ros.ros.back_pressure import BackPressureGroup
 from xsvggt_ros.ros.domains import free_domain
-from xsvggt_ros.ros.node import ReconstructNode
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.publishers import Publishers
+from xsvggt_ros.ros.qos import LEAST_WAITING
+from xsvggt_ros.ros.reconstruct_node import ReconstructNode
+from xsvggt_ros.ros.watchdog import Watchdog
 from xsvggt_ros.stream.frame import Frame, FrameResult, Picture, Timings
 from xsvggt_ros.stream.frame_queue import FrameQueue
 from xsvggt_ros.stream.image_mapping import ImageMapping
@@ -122,6 +128,8 @@ def test_parameters_are_answered_while_a_picture_is_in_the_network(gate: Gate) -
         peer.wait_until(gate.entered.is_set, "the picture is in the network")
         assert peer.set_parameters(points__stride=2).successful
         assert gate.session_frames == 0
+        busy = peer.wait_for_status(lambda s: s.frames_pending == 1, "status while it is busy")
+        assert busy.state == "running"
         gate.released.set()
         assert peer.with_stamp("status", SECOND).frames_processed == 1
 
@@ -150,6 +158,88 @@ def test_pictures_wait_in_the_middleware_while_the_queue_is_full(gate: Gate) -> 
         gate.released.set()
         last = peer.with_stamp("status", stamps[-1])
         assert (last.frames_received, last.frames_processed, last.frames_dropped) == (10, 10, 0)
+
+
+def test_room_in_the_queue_alone_lets_the_next_picture_in(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_module, "TICK_PERIOD", 3600.0)
+    with _running(gate, "input.queue_policy:=all", "input.queue_size:=1") as (_, peer):
+        publisher = peer.publisher()
+        stamps = [SECOND + i for i in range(10)]
+        for stamp in stamps:
+            publisher.publish(image(stamp))
+        peer.wait_until(gate.entered.is_set, "the picture is in the network")
+        gate.released.set()
+        assert peer.with_stamp("status", stamps[-1]).frames_processed == 10
+
+
+class _Input:
+    """An input that is silent, or full."""
+
+    topic, type_name, reliability, last_picture = "/image", "T", "reliable", -math.inf
+
+    def __init__(self, held_back: bool) -> None:
+        self.held_back = held_back
+
+    def publishers(self) -> list[Any]:
+        """Return nobody."""
+        return []
+
+
+def test_a_full_queue_is_not_taken_for_silence() -> None:
+    rclpy.init(domain_id=free_domain())
+    node = Node("watched")
+    complaints = [
+        Watchdog(node, _Input(held_back), lambda: None).silence(5.0)  # type: ignore[arg-type,return-value]
+        for held_back in (False, True)
+    ]
+    node.destroy_node()
+    rclpy.shutdown()
+    assert "no picture for inf s on /image" in (complaints[0] or "")
+    assert complaints[1] is None
+
+
+def test_pictures_that_the_middleware_loses_are_counted_and_warned_of(
+    gate: Gate, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with _running(gate, "input.queue_policy:=all", "input.queue_size:=1") as (_, peer):
+        publisher = peer.publisher()
+        publisher.publish(image(SECOND))
+        publisher.publish(image(SECOND + 1))
+        peer.wait_for_status(lambda s: s.frames_pending == 2, "network and queue are full")
+        for i in range(2, 102):
+            publisher.publish(image(SECOND + i))
+        assert publisher.wait_for_all_acked(Duration(seconds=PATIENCE))
+        gate.released.set()
+        last = peer.with_stamp("status", SECOND + 101)
+        assert (last.frames_received, last.frames_processed) == (102, 2 + LEAST_WAITING)
+        assert (last.frames_dropped, last.frames_pending) == (100 - LEAST_WAITING, 0)
+    said = capfd.readouterr().err
+    assert f"{100 - LEAST_WAITING} pictures were lost before the node took them" in said
+
+
+def test_pictures_that_wait_survive_a_publisher_of_another_reliability(
+    gate: Gate, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said: list[str] = []
+
+    def warned() -> bool:
+        said.append(capfd.readouterr().err)
+        return "now offer best_effort, the subscription stays reliable" in "".join(said)
+
+    with _running(gate, "input.queue_policy:=all", "input.queue_size:=1") as (_, peer):
+        publisher = peer.publisher()
+        for i in range(10):
+            publisher.publish(image(SECOND + i))
+        peer.wait_for_status(lambda s: s.frames_pending == 2, "network and queue are full")
+        other = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        peer.node.create_publisher(Image, "/image", other)
+        peer.wait_until(warned, "a warning")
+        gate.released.set()
+        last = peer.with_stamp("status", SECOND + 9)
+        assert (last.frames_processed, last.frames_dropped) == (10, 0)
+    assert "anew as" not in "".join(said)
 
 
 def test_it_does_not_wait_for_a_network_that_takes_too_long(

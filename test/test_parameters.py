@@ -108,10 +108,19 @@ def test_frames_must_differ(frames: dict[str, str]) -> None:
         Settings.from_values(frames)
 
 
-@pytest.mark.parametrize("name", ["frames.map", "frames.odom"])
-def test_world_frames_need_a_name(name: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"{name} is empty"):
-        Settings.from_values({name: ""})
+@pytest.mark.parametrize(
+    ("name", "value", "fault"),
+    [
+        ("frames.map", "", "is empty"),
+        ("frames.odom", "", "is empty"),
+        ("frames.odom", "/odom", "begins with a slash"),
+        ("frames.map", "a b", "holds a blank"),
+        ("frames.camera", "/camera", "begins with a slash"),
+    ],
+)
+def test_frames_have_names_that_tf_can_have(name: str, value: str, fault: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name} '{value}' {fault}"):
+        Settings.from_values({name: value})
 
 
 @given(st.sampled_from([spec.name for spec in specifications()]), st.data())

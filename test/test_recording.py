@@ -8,15 +8,22 @@ from hypothesis import strategies as st
 
 from xsvggt_ros.stream.depth_files import MOST_STEPS, depth_steps
 from xsvggt_ros.stream.overview import OVERVIEW_SIZE
-from xsvggt_ros.stream.recording import CloudSample, EvenSample, RecordedFrame, Recording
-from xsvggt_ros.stream.results import write_results
+from xsvggt_ros.stream.recording import (
+    CloudSample,
+    EvenSample,
+    LongestSession,
+    RecordedFrame,
+    Recording,
+)
+from xsvggt_ros.stream.results import title, write_results
 
 
-def frame(stamp: int = 0, size: tuple[int, int] = (6, 8)) -> RecordedFrame:
+def frame(stamp: int = 0, size: tuple[int, int] = (6, 8), index: int = 0) -> RecordedFrame:
     random = np.random.default_rng(stamp)
     pose = np.eye(4)
     pose[:3, 3] = (stamp, 0, 0)
     return RecordedFrame(
+        index=index,
         stamp=stamp,
         camera_to_map=pose,
         points=random.random((*size, 3), np.float32),
@@ -76,6 +83,31 @@ def test_only_the_confident_known_points_are_kept_in_the_map_frame():
     expected = given_frame.points.reshape(-1, 3)[chosen] + np.float32([7, 0, 0])
     np.testing.assert_allclose(points, expected, rtol=1e-6)
     np.testing.assert_array_equal(colors, given_frame.color.reshape(-1, 3)[chosen])
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=6))
+def test_of_several_sessions_the_longest_is_kept_whole_and_alone(lengths):
+    recorded = LongestSession()
+    stamp = 0
+    for length in lengths:
+        for index in range(length):
+            recorded.add(frame(stamp := stamp + 1, index=index))
+    longest = lengths.index(max(lengths))
+    first = sum(lengths[:longest]) + 1
+    assert recorded.recording.stamps == list(range(first, first + lengths[longest]))
+    assert (recorded.frames, recorded.sessions) == (sum(lengths), len(lengths))
+    if len(lengths) == 1:
+        assert recorded.left_out == ""
+    else:
+        assert f"{len(lengths)} sessions" in recorded.left_out
+        assert f"{lengths[longest]} of {sum(lengths)} frames" in recorded.left_out
+
+
+def test_the_title_shows_the_end_of_long_paths():
+    heading = title("/a/long/way/to/drive.mcap", "/my/weights/x.pth", "none", 7, 9)
+    assert heading == "to/drive.mcap  ·  weights/x.pth  ·  uncompressed cache  ·  9 frames"
+    heading = title("drive.mcap", "owner/name", "xstreamvggt", 7, 9)
+    assert heading == "drive.mcap  ·  owner/name  ·  xstreamvggt, 7 tokens  ·  9 frames"
 
 
 def test_the_three_files_are_written_even_of_nothing(tmp_path):

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from xsvggt_ros.ros.repetition import Repetition
 
 
@@ -26,6 +29,13 @@ def test_the_same_problem_is_told_once_per_interval_with_what_was_held_back() ->
     clock.now = 10.0
     told = repetition.admit("picture 2.0 refused: step is 4")
     assert told == "picture 2.0 refused: step is 4 (1 more like this)"
+
+
+@given(st.binary(min_size=1, max_size=8), st.binary(min_size=1, max_size=8))
+def test_texts_that_differ_in_bytes_are_one_problem(first: bytes, second: bytes) -> None:
+    repetition = Repetition(5.0, _Clock())
+    texts = [f"{len(b)} bytes that begin with {b.hex(' ')} are no picture" for b in (first, second)]
+    assert [repetition.admit(text) for text in texts] == [texts[0], None]
 
 
 def test_another_problem_is_told_at_once() -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,22 +18,27 @@ import numpy as np
 import pytest
 from bags import SECOND, Info, Shot, encode, pictures, write_bag, write_folder
 
-pytest.importorskip("rclpy", reason="needs ROS 2: run scripts/test, which sets it up")
+HOW = "needs ROS 2: run scripts/test, which sets it up"
+pytest.importorskip("rclpy", reason=HOW)
+pytest.importorskip("xsvggt_ros.msg", reason=HOW)
 
 import rclpy
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.qos import QoSProfile
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool
+from xsvggt_ros.msg import CacheStatus
 
-from xsvggt_ros.errors import SourceError
+from xsvggt_ros.errors import ConfigurationError, SourceError
 from xsvggt_ros.geometry.cameras import Calibration
 from xsvggt_ros.ros.conversions import nanoseconds
 from xsvggt_ros.ros.domains import free_domain
-from xsvggt_ros.ros.replay import ReplayNode
+from xsvggt_ros.ros.follower import Follower
+from xsvggt_ros.ros.replay import ReplayNode, replay
 from xsvggt_ros.ros.replay_options import ReplayOptions
+from xsvggt_ros.ros.replay_topics import ReplayTopics
 from xsvggt_ros.stream.imaging import decode_encoded
 from xsvggt_ros.stream.sources import Source, open_source
 
@@ -247,6 +253,139 @@ def test_a_source_that_breaks_ends_the_replay(listener: Listener, folder: Path) 
         with pytest.raises(SourceError, match="the disk is gone"):
             done.result()
         listener.until(lambda: len(images) == 1)
+
+
+@pytest.mark.parametrize("name", ["bad-name!", "/", "", "a//b", "image/", "{node}/image"])
+def test_a_name_that_no_topic_can_have_is_refused(folder: Path, name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"'{re.escape(name)}' cannot name a topic"):
+        ReplayNode(open_source(folder), ReplayOptions(image_topic=name))
+
+
+@pytest.mark.parametrize("domain", ["500", "233", "-1", "abc", "²"])
+def test_a_domain_that_is_none_is_refused(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, domain: str
+) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", domain)
+    with pytest.raises(ConfigurationError, match=f"ROS_DOMAIN_ID is '{domain}'; set it to a"):
+        replay(open_source(folder))
+
+
+@pytest.mark.parametrize("best_effort", [False, True])
+def test_pictures_are_offered_as_asked_for(folder: Path, best_effort: bool) -> None:
+    context = Context()
+    rclpy.init(context=context, domain_id=DOMAIN)
+    node = rclpy.create_node("offers", context=context)
+    topics = ReplayTopics(node, ReplayOptions(best_effort=best_effort, depth=7))
+    offered = [publisher.qos_profile for publisher in topics.pictures]
+    kind = ReliabilityPolicy.BEST_EFFORT if best_effort else ReliabilityPolicy.RELIABLE
+    assert [(each.reliability, each.depth) for each in offered] == [(kind, 7)] * 2
+    node.destroy_node()
+    context.try_shutdown()
+
+
+def test_the_announcement_names_the_service_in_full(listener: Listener, folder: Path) -> None:
+    with _run(folder, "--paused", "--ros-args", "-r", "__ns:=/left") as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+    assert "paused until /left/replay/pause says false" in line
+
+
+class Answering:
+    """Stands in for a node that is followed."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.images = listener.hear(Image, "image")
+        self._publisher = listener.node.create_publisher(CacheStatus, "/left/xsvggt/status", 10)
+        self._listener = listener
+
+    def answer(self, **counts: int) -> None:
+        counters = {f"frames_{name}": count for name, count in counts.items()}
+        self._publisher.publish(CacheStatus(**counters))
+
+    def follow(self, source: Source, **options: Any) -> Any:
+        return replaying(self._listener, source, follow="/left/xsvggt", fixed_rate=1e6, **options)
+
+    def wait_for_follower(self) -> None:
+        self._listener.until(self._publisher.get_subscription_count)
+
+
+def test_a_follower_never_leaves_more_than_two_unanswered(listener: Listener, folder: Path) -> None:
+    followed = Answering(listener)
+    with followed.follow(open_source(folder)) as node:
+        done = node.start()
+        followed.wait_for_follower()
+        earlier = {"processed": 90, "dropped": 8, "refused": 2}
+        followed.answer(received=100, **earlier)
+        for answered in range(1, 4):
+            listener.until(lambda count=answered: len(followed.images) == count + 1)
+            assert node.published <= answered + 1
+            assert not done.done()
+            how = ("processed", "dropped", "refused")[answered - 1]
+            earlier[how] += 1
+            followed.answer(received=101 + answered, pending=1, **earlier)
+        listener.until(lambda: len(followed.images) == 5)
+        assert done.result(PATIENCE) == 5
+    assert _stamps(followed.images) == [frame.stamp for frame in open_source(folder)]
+
+
+def test_a_follower_goes_on_with_a_node_that_was_started_anew(
+    listener: Listener, folder: Path
+) -> None:
+    followed = Answering(listener)
+    with followed.follow(open_source(folder)) as node:
+        done = node.start()
+        followed.wait_for_follower()
+        followed.answer(received=7, processed=7)
+        listener.until(lambda: len(followed.images) == 2)
+        followed.answer(received=0)
+        listener.until(lambda: len(followed.images) == 4)
+        assert node.published == 4
+        followed.answer(received=1, processed=1)
+        listener.until(done.done)
+        assert done.result() == 5
+
+
+def test_a_follower_without_a_node_stops_at_once(listener: Listener, folder: Path) -> None:
+    with Answering(listener).follow(open_source(folder)) as node:
+        done = node.start()
+        node.stop()
+        assert done.result(PATIENCE) == 0
+
+
+class Meter:
+    """Takes what a follower allows."""
+
+    allowed = 0
+
+    def allow(self, answered: int) -> None:
+        self.allowed = answered
+
+
+def test_a_follower_tells_of_silence_and_of_pictures_that_got_lost(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(
+        type(listener.node.get_logger()), "warning", lambda _, text: said.append(text)
+    )
+    meter, published = Meter(), [0]
+    follower = Follower(listener.node, "/xsvggt", meter, lambda: published[0])
+    follower.look()
+    assert "nothing on /xsvggt/status for 5 s" in said.pop()
+    follower.on_status(CacheStatus())
+    follower.look()
+    assert not said
+    published[0] = 2
+    follower.on_status(CacheStatus(frames_received=1, frames_processed=1))
+    follower.look()
+    assert (said, meter.allowed) == ([], 1)
+    follower.on_status(CacheStatus(frames_received=1, frames_processed=1))
+    follower.look()
+    assert "1 pictures did not reach the node of /xsvggt/status" in said.pop()
+    assert meter.allowed == 2
+    follower.look()
+    assert "nothing on /xsvggt/status" in said.pop()
 
 
 def test_stopping_does_not_wait_for_listeners(listener: Listener, folder: Path) -> None:

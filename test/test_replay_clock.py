@@ -12,6 +12,7 @@ from xsvggt_ros.ros.replay_clock import ReplayClock
 from xsvggt_ros.ros.replay_options import ReplayOptions
 
 FOREVER = 1e6
+NO_PACE = (float("inf"), float("nan"), 1e-300, 1e9)
 
 
 def test_waits_add_up() -> None:
@@ -90,7 +91,12 @@ def test_time_spent_paused_does_not_count() -> None:
         ({"restamp": True, "clock": True}, "leave one out"),
         ({"transport": "theora"}, "'theora': give one of raw, compressed, both"),
         ({"wait_for": -1}, "-1 subscribers"),
-        ({"depth": 0}, "depth of 0"),
+        ({"follow": "/xsvggt", "best_effort": True}, "following /xsvggt loses nothing"),
+        ({"follow": "/xsvggt", "wait_for": 0}, "following /xsvggt loses nothing"),
+        ({"depth": 0}, "depth is 0 pictures"),
+        ({"depth": 99999999999}, "depth is 99999999999 pictures"),
+        *(({"speed": pace}, f"speed is {pace}: give a factor from") for pace in NO_PACE),
+        *(({"fixed_rate": pace}, f"fixed rate is {pace} Hz: give one from") for pace in NO_PACE),
     ],
 )
 def test_options_that_cannot_work(options: dict[str, object], message: str) -> None:

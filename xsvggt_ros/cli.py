@@ -12,6 +12,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from xsvggt_ros.errors import XsvggtError
+from xsvggt_ros.stream.interruption import INTERRUPTED, interruptible, stop_request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from xsvggt_ros.stream.depth_files import DepthFiles
     from xsvggt_ros.stream.frame import Frame
     from xsvggt_ros.stream.reconstructor import Reconstructor
-    from xsvggt_ros.stream.recording import Recording
+    from xsvggt_ros.stream.recording import LongestSession
     from xsvggt_ros.stream.sources import Source
 
 console = Console()
@@ -28,12 +29,16 @@ errors = Console(stderr=True)
 
 
 class ReadableErrors(TyperGroup):
-    """Turns errors raised on purpose into one sentence and exit code 1."""
+    """Turns errors raised on purpose into one sentence and exit code 1, and signals into 130."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; `--debug` lets the traceback through."""
         try:
-            return super().invoke(ctx)
+            with interruptible():
+                return super().invoke(ctx)
+        except KeyboardInterrupt as signalled:
+            errors.print("xsvggt: interrupted", style="bold red")
+            raise typer.Exit(INTERRUPTED) from signalled
         except XsvggtError as error:
             if ctx.params.get("debug"):
                 raise
@@ -134,33 +139,43 @@ def reconstruct(
     from xsvggt_ros.model.checkpoint import load_network
     from xsvggt_ros.stream.depth_files import DepthFiles
     from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
-    from xsvggt_ros.stream.recording import Recording
+    from xsvggt_ros.stream.recording import LongestSession
     from xsvggt_ros.stream.results import title, write_results
     from xsvggt_ros.stream.sources import open_source
 
     require_writable(output)
     cache = CacheSettings(policy=policy, budget_tokens=budget)
     depths = DepthFiles(output / "depth", depth) if depth else None
+    recorded = LongestSession()
     with open_source(source, topic=topic) as stream:
         network = load_network(checkpoint, preset=preset, device=device, dtype=dtype)
         settings = ReconstructorSettings(width or network.config.image_size, cache)
-        recording = Recording()
-        _run(stream, Reconstructor(network, settings), recording, depths, max_frames)
+        engine = Reconstructor(network, settings)
+        interrupted = _run(stream, engine, recorded, depths, max_frames)
+    _say_left_out(recorded, interrupted=interrupted)
     weights = checkpoint or f"random weights ({preset or 'small'}): geometry means nothing"
-    heading = title(str(source), weights, policy, budget, len(recording))
-    written = write_results(recording, output, heading)
+    heading = title(str(source), weights, policy, budget, len(recorded.recording))
+    written = write_results(recorded.recording, output, heading)
     _say_written([*written, *([depths.close()] if depths else [])])
+    if interrupted:
+        raise typer.Exit(INTERRUPTED)
 
 
 def _run(
     stream: Source,
     reconstructor: Reconstructor,
-    recording: Recording,
+    recorded: LongestSession,
     depths: DepthFiles | None,
     max_frames: int | None,
-) -> None:
-    """Reconstruct a stream under a progress bar; raise where not a single frame was usable."""
-    from itertools import islice
+) -> bool:
+    """Reconstruct a stream under a progress bar; return whether a signal ended it early.
+
+    Raises:
+        SourceError: not a single frame was usable.
+        KeyboardInterrupt: a signal came before the first frame, or came twice.
+
+    """
+    from itertools import islice, takewhile
 
     from xsvggt_ros.errors import SourceError
     from xsvggt_ros.progress import frame_progress, known_total
@@ -174,15 +189,30 @@ def _run(
         log.warning("the picture of stamp %d was refused: %s", frame.stamp, error)
         refused.append(str(error))
 
-    with frame_progress(console, known_total(stream.frame_count, max_frames)) as progress:
-        for result in results(islice(stream, max_frames), reconstructor, refuse):
-            recording.add(RecordedFrame.from_result(result))
+    total = known_total(stream.frame_count, max_frames)
+    with stop_request() as stop, frame_progress(console, total) as progress:
+        frames = takewhile(lambda _: not stop.is_set(), islice(stream, max_frames))
+        for result in results(frames, reconstructor, refuse):
+            recorded.add(RecordedFrame.from_result(result))
             if depths:
                 depths.write(result)
-            progress(len(recording), stream.name)
-    if not len(recording):
+            progress(recorded.frames, stream.name)
+    if not recorded.frames:
+        if stop.is_set():
+            raise KeyboardInterrupt
         reason = f"the first one: {refused[0]}" if refused else "it is empty"
         raise SourceError(f"{stream.name} holds no usable picture ({reason}); give another one")
+    return stop.is_set()
+
+
+def _say_left_out(recorded: LongestSession, *, interrupted: bool) -> None:
+    """Say what the results do not hold."""
+    if interrupted:
+        console.print(
+            f"[yellow]Interrupted: the results hold what came out of {recorded.frames} frames.[/]"
+        )
+    if recorded.left_out:
+        console.print(f"[yellow]{recorded.left_out}[/]")
 
 
 def _say_written(paths: Sequence[Path]) -> None:
@@ -251,7 +281,10 @@ def demo(
         topic=topic,
         patience=patience,
     )
-    _say_written(Demo(chosen, console, partial(frame_progress, console)).run())
+    running = Demo(chosen, console, partial(frame_progress, console))
+    _say_written(running.run())
+    if running.interrupted:
+        raise typer.Exit(INTERRUPTED)
 
 
 @app.command()
@@ -289,6 +322,9 @@ def replay(
         bool, typer.Option("--best-effort", help="Publish like a camera driver.")
     ] = False,
     depth: Annotated[int, typer.Option(help="Pictures kept for a slow subscriber.")] = 10,
+    follow: Annotated[
+        str, typer.Option(help="Node, such as /xsvggt, to wait for, so that no picture is lost.")
+    ] = "",
 ) -> None:
     """Publish a recording on ROS topics, as its camera would have."""
     from xsvggt_ros.doctor import require_ros
@@ -310,6 +346,7 @@ def replay(
         image_topic=image_topic,
         best_effort=best_effort,
         depth=depth,
+        follow=follow,
     )
     with open_source(source, rate=rate, topic=topic, frame_id=frame_id) as stream:
         publish(stream, chosen)
@@ -319,7 +356,10 @@ def replay(
 def convert(
     source: Annotated[str, typer.Argument(help="Weights: a .pth file or a Hugging Face id.")],
     destination: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
-    preset: Annotated[str, typer.Option(help="Sizes that the weights have.")] = "streamvggt",
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Sizes that the weights have; default: their own, or the official ones."),
+    ] = None,
 ) -> None:
     """Convert weights to safetensors, checked name by name."""
     from xsvggt_ros.model.checkpoint import convert_checkpoint

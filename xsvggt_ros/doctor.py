@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from xsvggt_ros.errors import EnvironmentMissingError
+from xsvggt_ros.errors import ConfigurationError, EnvironmentMissingError
 
 LEAST_MEMORY_GIB = 2.0
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 13)
@@ -43,8 +43,8 @@ def examine(*, ros: bool) -> list[Finding]:
     findings = [check() for check in checks]
     findings += [_module(name, package) for name, package in _LIBRARIES.items()]
     if ros:
-        findings += [check() for check in (_rclpy, _distribution, _middleware, _messages)]
-        findings += [_tf_messages(), _transport()]
+        findings += [check() for check in (_rclpy, _distribution, _domain, _middleware)]
+        findings += [_messages(), _tf_messages(), _transport()]
     return findings
 
 
@@ -145,11 +145,18 @@ def _rclpy() -> Finding:
 
 
 def _distribution() -> Finding:
-    distribution = os.environ.get("ROS_DISTRO", "")
-    domain = os.environ.get("ROS_DOMAIN_ID", "0")
-    if distribution:
-        return Finding("ROS distribution", f"{distribution}, domain {domain}")
+    if distribution := os.environ.get("ROS_DISTRO", ""):
+        return Finding("ROS distribution", distribution)
     return Finding("ROS distribution", "unknown (ROS_DISTRO is not set)", SET_UP, needed=False)
+
+
+def _domain() -> Finding:
+    from xsvggt_ros.ros.domains import given_domain
+
+    try:
+        return Finding("ROS domain", str(given_domain() or 0))
+    except ConfigurationError as error:
+        return Finding("ROS domain", "unusable", str(error))
 
 
 def _middleware() -> Finding:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo
 
@@ -11,13 +13,14 @@ from xsvggt_ros.ros import qos
 from xsvggt_ros.ros.conversions import calibration
 from xsvggt_ros.ros.topics import calibration_topic
 
+logger = logging.getLogger(__name__)
+
 
 class CalibrationInput:
     """Keeps what the camera_info says, and warns of distorted pictures."""
 
     def __init__(self, node: Node, pictures: str) -> None:
         self.newest: Calibration | None = None
-        self._logger = node.get_logger()
         self._topic = calibration_topic(node, pictures)
         self._warned = False
         node.create_subscription(CameraInfo, self._topic, self._receive, qos.CALIBRATIONS)
@@ -26,7 +29,7 @@ class CalibrationInput:
         self.newest = calibration(message)
         if any(self.newest.d) and not self._warned:
             self._warned = True
-            self._logger.warning(
+            logger.warning(
                 f"{self._topic} says that the pictures are distorted "
                 f"({self.newest.distortion_model}); they are used as they are, so straight lines "
                 "come out bent: subscribe to the rectified picture"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -17,10 +18,12 @@ from std_msgs.msg import Header
 from xsvggt_ros.errors import FrameError
 from xsvggt_ros.geometry.cameras import Calibration
 from xsvggt_ros.geometry.rigid import quaternion_from_matrix
+from xsvggt_ros.ros.parameters import Frames
 from xsvggt_ros.stream.frame import Frame, Picture
 from xsvggt_ros.stream.imaging import decode_encoded, decode_raw
 
 NANOSECONDS = 1_000_000_000
+DEFAULT_FRAMES = Frames()
 
 
 def nanoseconds(stamp: Time) -> int:
@@ -35,9 +38,9 @@ def header(stamp: int, frame_id: str) -> Header:
 
 
 def frame_from_image(
-    message: Image, *, camera_frame: str = "", calibration: Calibration | None = None
+    message: Image, *, frames: Frames = DEFAULT_FRAMES, calibration: Calibration | None = None
 ) -> Frame:
-    """Wrap a raw picture without looking at its pixels; ``camera_frame`` renames its frame."""
+    """Wrap a raw picture without looking at its pixels; ``frames.camera`` renames its frame."""
     decode = partial(
         decode_raw,
         message.data,
@@ -47,26 +50,17 @@ def frame_from_image(
         step=message.step,
         is_bigendian=bool(message.is_bigendian),
     )
-    frame_id = camera_frame or message.header.frame_id
-    return Frame(
-        stamp=nanoseconds(message.header.stamp),
-        frame_id=frame_id,
-        decode=decode if frame_id else _refuse_nameless,
-        calibration=calibration,
-    )
+    return _frame(message.header, decode, frames, calibration)
 
 
 def frame_from_compressed(
-    message: CompressedImage, *, camera_frame: str = "", calibration: Calibration | None = None
+    message: CompressedImage,
+    *,
+    frames: Frames = DEFAULT_FRAMES,
+    calibration: Calibration | None = None,
 ) -> Frame:
-    """Wrap a compressed picture without decoding it; ``camera_frame`` renames its frame."""
-    frame_id = camera_frame or message.header.frame_id
-    return Frame(
-        stamp=nanoseconds(message.header.stamp),
-        frame_id=frame_id,
-        decode=partial(decode_encoded, message.data) if frame_id else _refuse_nameless,
-        calibration=calibration,
-    )
+    """Wrap a compressed picture without decoding it; ``frames.camera`` renames its frame."""
+    return _frame(message.header, partial(decode_encoded, message.data), frames, calibration)
 
 
 def calibration(message: CameraInfo) -> Calibration:
@@ -108,10 +102,23 @@ def packed(values: NDArray[Any]) -> array[int]:
     return data
 
 
-def _refuse_nameless() -> Picture:
+def _frame(
+    top: Header, decode: Callable[[], Picture], frames: Frames, calibration: Calibration | None
+) -> Frame:
+    frame_id = frames.camera or top.frame_id
+    fault = frames.fault_of_camera(frame_id)
+    return Frame(
+        stamp=nanoseconds(top.stamp),
+        frame_id=frame_id,
+        decode=partial(_refuse_name, frame_id, fault) if fault else decode,
+        calibration=calibration,
+    )
+
+
+def _refuse_name(frame_id: str, fault: str) -> Picture:
     raise FrameError(
-        "The picture has an empty frame_id: have its publisher name the optical frame, or set "
-        "frames.camera."
+        f"The picture's frame_id '{frame_id}' {fault}: have its publisher name the optical "
+        "frame, or set frames.camera."
     )
 
 

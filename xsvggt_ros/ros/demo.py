@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,14 +26,15 @@ import xsvggt_ros
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.geometry.files import require_writable
 from xsvggt_ros.model.config import preset
-from xsvggt_ros.ros.domains import free_domain
+from xsvggt_ros.ros.child_node import ChildNode
+from xsvggt_ros.ros.domains import free_domain, given_domain
 from xsvggt_ros.ros.metered_source import MeteredSource
-from xsvggt_ros.ros.node_process import NodeProcess
 from xsvggt_ros.ros.qos import LARGE_DEPTH
 from xsvggt_ros.ros.recorder import Recorder
 from xsvggt_ros.ros.replay import ReplayNode
-from xsvggt_ros.ros.replay_options import ReplayOptions
-from xsvggt_ros.stream.recording import Recording
+from xsvggt_ros.ros.replay_options import FASTEST, ReplayOptions
+from xsvggt_ros.stream.interruption import stop_request
+from xsvggt_ros.stream.recording import LongestSession
 from xsvggt_ros.stream.results import title, write_results
 from xsvggt_ros.stream.sources import open_source
 
@@ -42,8 +42,6 @@ OFFICIAL_REPOSITORY = "lch01/StreamVGGT"
 NAMESPACE = "/xsvggt_demo"
 NODE = f"{NAMESPACE}/xsvggt"
 PICTURES_UNDER_WAY = LARGE_DEPTH - 1
-AS_FAST_AS_ALLOWED = 1e6
-"""Hz; the metered source sets the pace."""
 
 Show = Callable[[int, str], None]
 """Takes the number of frames done, and what is going on."""
@@ -98,24 +96,33 @@ class DemoOptions:
 
 
 class Demo:
-    """Runs a demo and says on a console how it goes."""
+    """Runs a demo and says on a console how it goes.
+
+    Attributes:
+        interrupted: whether a signal ended it early.
+
+    """
 
     def __init__(self, options: DemoOptions, console: Console, progress: Progress) -> None:
         self._options = options
         self._console = console
         self._progress = progress
-        self._recording = Recording()
+        self._recorded = LongestSession()
+        self.interrupted = False
+        self._patience = Patience(options.patience)
 
     def run(self) -> list[Path]:
-        """Return the files written.
+        """Return the files written; after a signal they hold what has been recorded by then.
 
         Raises:
+            KeyboardInterrupt: a signal came before the first frame was recorded.
             XsvggtError: the source cannot be read, the node ended or went silent; with the end of
                 the node's log.
 
         """
         options = self._options
         os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        domain = domain_id()
         place = options.source or sample()
         require_writable(options.output)
         parameters = options.parameters()
@@ -124,83 +131,88 @@ class Demo:
         with ExitStack() as stack:
             source = stack.enter_context(open_source(place, topic=options.topic))
             pictures = MeteredSource(source, window=PICTURES_UNDER_WAY, limit=options.max_frames)
-            domain = domain_id()
             node = stack.enter_context(_node(parameters, options.output, domain))
             context = stack.enter_context(_ros(domain))
             self._stream(pictures, node, context)
-            _stop(node)
+            if not self.interrupted:
+                _stop(node)
         self._tell(pictures)
+        if self._recorded.left_out:
+            self._warn(self._recorded.left_out)
+        recording = self._recorded.recording
         heading = title(
             str(options.source or "sample pictures"), options.weights, options.policy,
-            options.budget, len(self._recording),
+            options.budget, len(recording),
         )  # fmt: skip
-        return write_results(self._recording, options.output, heading)
+        return write_results(recording, options.output, heading)
 
-    def _stream(self, pictures: MeteredSource, node: NodeProcess, context: Context) -> None:
-        """Send all pictures and record all answers."""
+    def _stream(self, pictures: MeteredSource, node: ChildNode, context: Context) -> None:
+        """Send pictures as fast as they are answered and record the answers, until a signal."""
         replay = ReplayNode(
             pictures,
-            ReplayOptions(
-                fixed_rate=AS_FAST_AS_ALLOWED, transport="raw", image_topic=f"{NAMESPACE}/image"
-            ),
+            ReplayOptions(fixed_rate=FASTEST, transport="raw", image_topic=f"{NAMESPACE}/image"),
             context=context,
         )
         replay.get_logger().set_level(LoggingSeverity.WARN)
-        recorder = Recorder(self._recording, of_node=NODE, context=context)
+        recorder = Recorder(self._recorded, of_node=NODE, context=context)
         executor = SingleThreadedExecutor(context=context)
         executor.add_node(replay)
         executor.add_node(recorder)
         try:
-            with self._progress(pictures.frame_count) as show:
-                self._watch(pictures, node, recorder, replay.start(), executor, show)
+            with stop_request() as stop, self._progress(pictures.frame_count) as show:
+                sent = replay.start()
+                while not (stop.is_set() or (sent.done() and recorder.has_all(sent.result()))):
+                    executor.spin_once(timeout_sec=_POLL)
+                    self._watch(pictures, node, recorder, show)
+                self.interrupted = stop.is_set()
         finally:
             pictures.close()
             replay.stop()
             executor.shutdown()
 
     def _watch(
-        self,
-        pictures: MeteredSource,
-        node: NodeProcess,
-        recorder: Recorder,
-        sent: Future[int],
-        executor: SingleThreadedExecutor,
-        show: Show,
+        self, pictures: MeteredSource, node: ChildNode, recorder: Recorder, show: Show
     ) -> None:
-        """Spin until every picture has its answer; raise where the node ends or goes silent."""
-        patience = Patience(self._options.patience)
-        while not (sent.done() and recorder.has_all(sent.result())):
-            executor.spin_once(timeout_sec=_POLL)
-            if node.exit_code is not None:
-                raise node.failure(f"the node ended with exit code {node.exit_code}")
-            if recorder.ready:
-                pictures.allow(recorder.answered)
-                show(recorder.recorded, "reconstructing")
-            else:
-                show(0, "the node loads its weights")
-            loading = 0 if recorder.ready else node.log.stat().st_size
-            if patience.lost((pictures.sent, recorder.answered, recorder.ready, loading)):
-                raise node.failure(
-                    f"no progress for {patience.seconds:g} s: {pictures.sent} pictures sent, "
-                    f"{recorder.recorded} answers recorded, {recorder.refused} refused; give "
-                    "--patience more seconds if the machine is that slow"
-                )
+        """Let the next pictures go; raise where the node has ended or makes no progress."""
+        if node.exit_code is not None:
+            raise node.failure(f"the node ended with exit code {node.exit_code}")
+        recorded = recorder.recorded.frames
+        if recorder.ready:
+            pictures.allow(recorder.answered)
+            show(recorded, "reconstructing")
+        else:
+            show(0, "the node loads its weights")
+        loading = 0 if recorder.ready else node.log.stat().st_size
+        if self._patience.lost((pictures.sent, recorder.answered, recorder.ready, loading)):
+            raise node.failure(
+                f"no progress for {self._patience.seconds:g} s: {pictures.sent} pictures sent, "
+                f"{recorded} answers recorded, {recorder.refused} refused; give --patience more "
+                "seconds if the machine is that slow"
+            )
 
     def _tell(self, pictures: MeteredSource) -> None:
         """Say what is not in the result; raise where nothing is."""
-        if not len(self._recording):
+        frames = self._recorded.frames
+        if self.interrupted:
+            if not frames:
+                raise KeyboardInterrupt
+            self._warn(f"Interrupted: the results hold what came out of {frames} frames.")
+            return
+        if not frames:
             raise SourceError(
                 f"{pictures.name} holds no usable picture: {pictures.sent} were sent and refused, "
                 f"{pictures.left_out} could not be decoded; give another source"
             )
-        missing = pictures.left_out + pictures.sent - len(self._recording)
-        if missing:
-            self._console.print(f"[yellow]{missing} unusable pictures were left out.[/]")
+        if missing := pictures.left_out + pictures.sent - frames:
+            self._warn(f"{missing} unusable pictures were left out.")
         if pictures.cut:
-            self._console.print(
-                f"[yellow]Only the first {self._options.max_frames} pictures were taken; "
-                "--max-frames takes more.[/]"
+            self._warn(
+                f"Only the first {self._options.max_frames} pictures were taken; --max-frames "
+                "takes more."
             )
+
+    def _warn(self, text: str) -> None:
+        self._console.print(f"[yellow]{text}[/]")
 
 
 class Patience:
@@ -244,14 +256,14 @@ def random_weights_notice(weights: str) -> Panel:
 
 def domain_id() -> int:
     """Return the ROS domain that is set, else one that nobody else on this machine uses."""
-    given = os.environ.get("ROS_DOMAIN_ID", "")
-    return int(given) if given.isdigit() else free_domain()
+    given = given_domain()
+    return free_domain() if given is None else given
 
 
-def _node(parameters: dict[str, object], output: Path, domain: int) -> NodeProcess:
+def _node(parameters: dict[str, object], output: Path, domain: int) -> ChildNode:
     """Return the node's process, not started."""
     environment = {"ROS_DOMAIN_ID": str(domain), "PYTHONUNBUFFERED": "1"}
-    return NodeProcess(
+    return ChildNode(
         parameters, namespace=NAMESPACE, log=output / "node.log", environment=environment
     )
 
@@ -269,7 +281,7 @@ def _ros(domain: int) -> Iterator[Context]:
         context.try_shutdown()
 
 
-def _stop(node: NodeProcess) -> None:
+def _stop(node: ChildNode) -> None:
     """Stop the node; raise where it does not end as it should."""
     code = node.stop()
     if code != 0:

@@ -3,13 +3,34 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 
-from xsvggt_ros.errors import EnvironmentMissingError
+from xsvggt_ros.errors import ConfigurationError, EnvironmentMissingError
 
 HIGHEST_DOMAIN = 101
 """Above it, DDS ports of Linux run into those given to outgoing connections."""
+
+LAST_DOMAIN = 232
+"""Above it, there are no ports."""
+
+
+def given_domain() -> int | None:
+    """Return the domain that ROS_DOMAIN_ID names, None where it is not set.
+
+    Raises:
+        ConfigurationError: it names none.
+
+    """
+    given = os.environ.get("ROS_DOMAIN_ID", "")
+    if not given:
+        return None
+    if not (given.isascii() and given.isdigit() and int(given) <= LAST_DOMAIN):
+        raise ConfigurationError(
+            f"ROS_DOMAIN_ID is '{given}'; set it to a number from 0 to {LAST_DOMAIN}, or unset it"
+        )
+    return int(given)
 
 
 def free_domain() -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the core logs, forwarded to the node's logger; the core itself knows no ROS."""
+"""What the package logs, forwarded to the node's logger; the core itself knows no ROS."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from contextlib import contextmanager
 
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
-_CORE = "xsvggt_ros"
+from xsvggt_ros.ros.repetition import Repetition
+
+_PACKAGE = "xsvggt_ros"
+_REPEAT = 5.0
 
 
 class _Bridge(logging.Handler):
@@ -17,34 +20,45 @@ class _Bridge(logging.Handler):
         super().__init__()
         self._logger = logger
         self._on_warning = on_warning
+        self._repetition = Repetition(_REPEAT)
 
     def emit(self, record: logging.LogRecord) -> None:
+        if text := self._admitted(record):
+            self._log(record.levelno, text)
+        if record.levelno >= logging.WARNING:
+            self._on_warning(record.getMessage())
+
+    def _admitted(self, record: logging.LogRecord) -> str | None:
         text = self.format(record)
+        return text if record.levelno < logging.INFO else self._repetition.admit(text)
+
+    def _log(self, level: int, text: str) -> None:
         # rclpy fixes the severity of a call by the line it is made from: one line for each.
-        if record.levelno >= logging.ERROR:
+        if level >= logging.ERROR:
             self._logger.error(text)
-        elif record.levelno >= logging.WARNING:
+        elif level >= logging.WARNING:
             self._logger.warning(text)
-        elif record.levelno >= logging.INFO:
+        elif level >= logging.INFO:
             self._logger.info(text)
         else:
             self._logger.debug(text)
-        if record.levelno >= logging.WARNING:
-            self._on_warning(record.getMessage())
 
 
 @contextmanager
 def forwarded_logging(logger: RcutilsLogger, on_warning: Callable[[str], None]) -> Iterator[None]:
-    """Forward the core's log records; ``on_warning`` gets the text of warnings and errors."""
-    core = logging.getLogger(_CORE)
-    before = core.level, core.propagate
+    """Forward the package's log records, each kind once per while; debug ones all.
+
+    ``on_warning`` gets the text of every warning and error.
+    """
+    package = logging.getLogger(_PACKAGE)
+    before = package.level, package.propagate
     bridge = _Bridge(logger, on_warning)
-    core.addHandler(bridge)
-    core.setLevel(logging.DEBUG)
-    core.propagate = False
+    package.addHandler(bridge)
+    package.setLevel(logging.DEBUG)
+    package.propagate = False
     try:
         yield
     finally:
-        core.removeHandler(bridge)
-        core.setLevel(before[0])
-        core.propagate = before[1]
+        package.removeHandler(bridge)
+        package.setLevel(before[0])
+        package.propagate = before[1]

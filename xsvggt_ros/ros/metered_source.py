@@ -24,11 +24,11 @@ class MeteredSource(Source):
     Attributes:
         sent: pictures given out.
         left_out: pictures that could not be decoded.
-        cut: whether the source had more than ``limit`` pictures.
+        cut: whether the source had more than ``limit`` pictures; without one, never.
 
     """
 
-    def __init__(self, source: Source, *, window: int, limit: int) -> None:
+    def __init__(self, source: Source, *, window: int, limit: int | None = None) -> None:
         self.name = source.name
         self.rate = source.rate
         self.sent = 0
@@ -45,7 +45,7 @@ class MeteredSource(Source):
     def frame_count(self) -> int | None:
         """Number of pictures that will come, None where only reading tells."""
         count = self._source.frame_count
-        return None if count is None else min(count, self._limit)
+        return count if count is None or self._limit is None else min(count, self._limit)
 
     def allow(self, answered: int) -> None:
         """Say how many pictures have been answered, refusals included."""

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from xsvggt_ros.cache.settings import COMPATIBILITIES, POLICIES
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.model.config import PRESETS
+from xsvggt_ros.ros.frame_names import fault_of
 
 Value = bool | int | float | str
 
@@ -132,11 +133,17 @@ class Input:
     )
     queue_policy: Literal["latest", "all"] = _parameter(
         "latest",
-        "latest drops the oldest waiting picture and counts it; all holds the source back.",
+        "latest drops the oldest waiting picture and counts it; all takes every picture in order, "
+        "as far as the middleware keeps them (see Queue).",
         choices=("latest", "all"),
     )
     queue_size: int = _parameter(
-        2, "Most pictures that wait for the network.", unit="frames", minimum=1, maximum=1024
+        2,
+        "Most pictures that wait for the network; with all, as many wait in the middleware, at "
+        "least 50.",
+        unit="frames",
+        minimum=1,
+        maximum=1024,
     )
     reliability: str = _parameter(
         "auto",
@@ -152,6 +159,12 @@ class Frames:
     map: str = _parameter("map", "World frame, z up.")
     odom: str = _parameter("odom", "Frame of ~/odometry and ~/path, z up.")
     camera: str = _parameter("", "Optical frame of the camera; empty = the picture's frame_id.")
+
+    def fault_of_camera(self, name: str) -> str | None:
+        """Return why ``name`` cannot be the camera's optical frame, None where it can."""
+        if name in (self.map, self.odom):
+            return "is the name of frames.map or frames.odom, and no frame is its own parent"
+        return fault_of(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +218,7 @@ class Path:
     """What goes into ~/path."""
 
     max_poses: int = _parameter(
-        500, "Newest poses that are kept.", unit="poses", minimum=1, maximum=100_000, live=True
+        500, "Newest poses that are kept.", unit="poses", minimum=1, maximum=5000, live=True
     )
 
 
@@ -298,10 +311,14 @@ def _check_choice(spec: Spec, value: Value) -> None:
 
 
 def _check_frames(frames: Frames) -> None:
-    for name in ("map", "odom"):
-        if not getattr(frames, name):
-            raise ConfigurationError(f"frames.{name} is empty; name the frame, such as '{name}'")
-    names = [name for name in (frames.map, frames.odom, frames.camera) if name]
+    given = {"map": frames.map, "odom": frames.odom, "camera": frames.camera}
+    for own_name, name in given.items():
+        fault = fault_of(name)
+        if fault and (name or own_name != "camera"):
+            raise ConfigurationError(
+                f"frames.{own_name} '{name}' {fault}; name the frame, such as '{own_name}'"
+            )
+    names = [name for name in given.values() if name]
     if len(set(names)) < len(names):
         raise ConfigurationError(
             f"frames.map '{frames.map}', frames.odom '{frames.odom}' and frames.camera "

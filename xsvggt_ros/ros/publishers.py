@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 from geometry_msgs.msg import PoseStamped
-from nav_msgs.msg import Odometry, Path
+from nav_msgs.msg import Odometry
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -19,15 +18,17 @@ from xsvggt_ros.ros.clouds import CloudPacker
 from xsvggt_ros.ros.conversions import header, pose
 from xsvggt_ros.ros.images import camera_info, confidence_image, depth_image
 from xsvggt_ros.ros.parameters import Settings
+from xsvggt_ros.ros.path import PathKeeper
 from xsvggt_ros.ros.transforms import TransformBroadcaster
 from xsvggt_ros.stream.frame import FrameResult
 
-_UNKNOWN_COVARIANCE = -1.0
-"""As first element: nothing is known of this quantity (as in sensor_msgs/Imu)."""
+_UNKNOWN_VARIANCE = 1e6
+_UNKNOWN_COVARIANCE = [_UNKNOWN_VARIANCE if i % 7 == 0 else 0.0 for i in range(36)]
+"""The message has no word for "unknown", and a filter takes a zero for certainty."""
 
 
 class Publishers:
-    """Publishes results; called from the worker's thread only."""
+    """Publishes results; called from the worker's thread, :meth:`publish_path` from any."""
 
     def __init__(self, node: Node) -> None:
         self._points = _large(node, PointCloud2, "~/points")
@@ -35,15 +36,18 @@ class Publishers:
         self._camera_info = node.create_publisher(CameraInfo, "~/depth/camera_info", qos.RESULTS)
         self._confidence = _large(node, Image, "~/confidence/image")
         self._odometry = node.create_publisher(Odometry, "~/odometry", qos.RESULTS)
-        self._path = node.create_publisher(Path, "~/path", qos.RESULTS)
+        self._path = PathKeeper(node)
         self._transforms = TransformBroadcaster(node)
         self._cloud = CloudPacker()
-        self._poses: deque[PoseStamped] = deque()
 
     def publish(self, result: FrameResult, settings: Settings) -> None:
-        """Publish everything that this frame brought."""
+        """Publish everything that this frame brought, and remember its place for the path."""
         self._publish_pose(result, settings)
         self._publish_pictures(result, settings)
+
+    def publish_path(self) -> None:
+        """Publish the path where it has grown."""
+        self._path.publish()
 
     def _publish_pose(self, result: FrameResult, settings: Settings) -> None:
         in_odom = world_to_map(result.camera_to_world)
@@ -51,9 +55,8 @@ class Publishers:
         self._transforms.publish(result.stamp, result.frame_id, in_odom, settings)
         if _wanted(self._odometry):
             self._odometry.publish(_odometry(place, result.frame_id))
-        self._remember(place, result.index == 0, settings.path.max_poses)
-        if _wanted(self._path):
-            self._path.publish(Path(header=place.header, poses=list(self._poses)))
+        first, max_poses = result.index == 0, settings.path.max_poses
+        self._path.remember(place, first=first, max_poses=max_poses)
 
     def _publish_pictures(self, result: FrameResult, settings: Settings) -> None:
         optical = header(result.stamp, result.frame_id)
@@ -65,13 +68,6 @@ class Publishers:
             self._points.publish(self._cloud.pack(optical, result, settings.points))
         if _wanted(self._confidence):
             self._confidence.publish(confidence_image(optical, result.confidence))
-
-    def _remember(self, place: PoseStamped, first: bool, max_poses: int) -> None:
-        if first:
-            self._poses.clear()
-        self._poses.append(place)
-        while len(self._poses) > max_poses:
-            self._poses.popleft()
 
 
 def _large(node: Node, message_type: type[Any], topic: str) -> Publisher:
@@ -88,9 +84,9 @@ def _wanted(publisher: Publisher) -> bool:
 
 
 def _odometry(place: PoseStamped, camera: str) -> Odometry:
-    """Return the pose as odometry; no velocity is estimated, and the message says so."""
+    """Return the pose as odometry; neither its precision nor a velocity is estimated."""
     message = Odometry(header=place.header, child_frame_id=camera)
     message.pose.pose = place.pose
-    message.pose.covariance[0] = _UNKNOWN_COVARIANCE
-    message.twist.covariance[0] = _UNKNOWN_COVARIANCE
+    message.pose.covariance = _UNKNOWN_COVARIANCE
+    message.twist.covariance = _UNKNOWN_COVARIANCE
     return message

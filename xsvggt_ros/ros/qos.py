@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rclpy.node import Node
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 try:
@@ -16,6 +16,9 @@ except ImportError:  # Humble
 
 LARGE_DEPTH = 5
 """Fewer than this, and large messages are overwritten before they leave the process."""
+
+LEAST_WAITING = 50
+"""Pictures; 46 MB of 640x480 rgb8."""
 
 RESULTS = QoSProfile(depth=LARGE_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
 """Every output: a best-effort subscriber gets it too, and RViz asks for reliable ones."""
@@ -32,16 +35,18 @@ RELIABILITIES = {
 }
 
 
-def pictures(reliability: ReliabilityPolicy, *, keep_all: bool) -> QoSProfile:
-    """Return the profile of the picture subscription.
+def waiting_depth(queue_size: int) -> int:
+    """Return how many pictures may wait in the middleware for a queue that must not drop.
 
-    ``keep_all`` keeps in the middleware what the node's own queue has no room for.
+    It is bounded, because a reader acknowledges on reception: however long it is, it holds no
+    publisher back, and what an unbounded one piles up ends in losses all the same.
     """
-    return QoSProfile(
-        depth=LARGE_DEPTH,
-        history=HistoryPolicy.KEEP_ALL if keep_all else HistoryPolicy.KEEP_LAST,
-        reliability=reliability,
-    )
+    return max(LEAST_WAITING, queue_size)
+
+
+def pictures(reliability: ReliabilityPolicy, depth: int) -> QoSProfile:
+    """Return the profile of the picture subscription."""
+    return QoSProfile(depth=depth, reliability=reliability)
 
 
 def matching_reliability(publishers: Sequence[TopicEndpointInfo]) -> ReliabilityPolicy:

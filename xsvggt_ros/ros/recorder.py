@@ -16,27 +16,28 @@ from sensor_msgs.msg import Image, PointCloud2
 from xsvggt_ros.geometry.rigid import Matrix, matrix_from_quaternion
 from xsvggt_ros.msg import CacheStatus
 from xsvggt_ros.ros.conversions import nanoseconds
-from xsvggt_ros.stream.recording import RecordedFrame, Recording
+from xsvggt_ros.stream.recording import LongestSession, RecordedFrame
 
 EVERYTHING = QoSProfile(
     depth=1, history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.RELIABLE
 )
-_PARTS = frozenset({"points", "depth", "odometry"})
+_PARTS = frozenset({"points", "depth", "odometry", "status"})
 
 
 class Recorder(Node):
-    """Puts together points, depth and pose of one stamp and hands them to a recording.
+    """Puts together points, depth, pose and status of one stamp and hands them on.
 
     Attributes:
+        recorded: what they are handed to.
         status: the newest ``~/status``, None before the first.
 
     """
 
     def __init__(
-        self, recording: Recording, *, of_node: str = "/xsvggt", context: Context | None = None
+        self, recorded: LongestSession, *, of_node: str = "/xsvggt", context: Context | None = None
     ) -> None:
         super().__init__("xsvggt_recorder", context=context)
-        self._recording = recording
+        self.recorded = recorded
         self._parts: dict[int, dict[str, Any]] = {}
         self.status: CacheStatus | None = None
         topics = {
@@ -58,11 +59,6 @@ class Recorder(Node):
         return self.status is not None
 
     @property
-    def recorded(self) -> int:
-        """Number of frames that have arrived in all parts."""
-        return len(self._recording)
-
-    @property
     def refused(self) -> int:
         """Number of pictures that the node could not use."""
         return self.status.frames_refused if self.status else 0
@@ -70,7 +66,7 @@ class Recorder(Node):
     @property
     def answered(self) -> int:
         """Number of pictures that are done with."""
-        return self.recorded + self.refused
+        return self.recorded.frames + self.refused
 
     def has_all(self, sent: int) -> bool:
         """Return whether all pictures sent are done with and the node says so too."""
@@ -92,17 +88,27 @@ class Recorder(Node):
         parts = self._parts.setdefault(stamp, {})
         parts[part] = message
         if parts.keys() == _PARTS:
-            self._recording.add(recorded_frame(**self._parts.pop(stamp)))
+            self.recorded.add(recorded_frame(**self._parts.pop(stamp)))
 
     def _on_status(self, message: CacheStatus) -> None:
-        self.status = message
+        """Take a status; only one that tells of a new frame is part of it."""
+        before, self.status = self.status, message
+        if message.session_frames and (before is None or _place(message) != _place(before)):
+            self._keep("status", message)
 
 
-def recorded_frame(points: PointCloud2, depth: Image, odometry: Odometry) -> RecordedFrame:
+def _place(status: CacheStatus) -> tuple[int, int]:
+    return status.session, status.session_frames
+
+
+def recorded_frame(
+    points: PointCloud2, depth: Image, odometry: Odometry, status: CacheStatus
+) -> RecordedFrame:
     """Read the messages of one frame."""
     packed = cloud_field(points, "rgb").view(np.uint32)
     color = np.stack([packed >> 16 & 0xFF, packed >> 8 & 0xFF, packed & 0xFF], axis=-1)
     return RecordedFrame(
+        index=status.session_frames - 1,
         stamp=nanoseconds(points.header.stamp),
         camera_to_map=pose_matrix(odometry.pose.pose),
         points=np.stack([cloud_field(points, axis) for axis in ("x", "y", "z")], axis=-1),

@@ -7,14 +7,17 @@ import re
 import time
 from collections.abc import Callable
 
-_NUMBER = re.compile(r"\d+")
+_VARYING = re.compile(r"\b[0-9a-f]{2}\b(?: [0-9a-f]{2}\b)*|\d+")
+"""Hexadecimal bytes and numbers."""
+
 _MOST_KINDS = 256
 
 
 class Repetition:
-    """Lets a text through once per ``interval`` seconds; texts that differ in numbers are one.
+    """Lets a text through once per ``interval`` seconds.
 
-    What was held back is counted and told with the next text that gets through.
+    Texts that differ in numbers or bytes are one. What was held back is counted and told with the
+    next text that gets through.
     """
 
     def __init__(self, interval: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -24,7 +27,7 @@ class Repetition:
 
     def admit(self, text: str) -> str | None:
         """Return what to log, or None where the same was logged a moment ago."""
-        kind = _NUMBER.sub("#", text)
+        kind = _VARYING.sub("#", text)
         now = self._clock()
         last, held_back = self._kinds.get(kind, (-float("inf"), 0))
         if now - last < self._interval:

@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import fields
-from itertools import chain, repeat
+from itertools import chain, repeat, takewhile
 
 import rclpy
 from rclpy.context import Context
@@ -23,20 +21,32 @@ from std_srvs.srv import SetBool
 
 from xsvggt_ros.errors import XsvggtError
 from xsvggt_ros.ros.conversions import NANOSECONDS
+from xsvggt_ros.ros.domains import given_domain
+from xsvggt_ros.ros.follower import Follower
 from xsvggt_ros.ros.log_bridge import forwarded_logging
+from xsvggt_ros.ros.metered_source import MeteredSource
 from xsvggt_ros.ros.replay_clock import ReplayClock
 from xsvggt_ros.ros.replay_options import TRANSPORTS, ReplayOptions
-from xsvggt_ros.ros.replay_topics import ReplayTopics
+from xsvggt_ros.ros.replay_topics import ReplayTopics, require_topic_name
 from xsvggt_ros.stream.frame import Frame
+from xsvggt_ros.stream.interruption import interruptible
 from xsvggt_ros.stream.sources import Source, open_source
 
 _POLL = 0.05
 _FLUSH = 5.0
 """Seconds."""
 
+UNANSWERED = 2
+"""Pictures that a node that is followed has in hand: one in the network, the next one waiting."""
+
 
 class ReplayNode(Node):
-    """Publishes a source from a thread of its own; the executor only answers ``~/pause``."""
+    """Publishes a source from a thread of its own; the executor only answers ``~/pause``.
+
+    Attributes:
+        published: number of pictures published.
+
+    """
 
     def __init__(
         self,
@@ -48,13 +58,17 @@ class ReplayNode(Node):
         """Create the topics; nothing is published before :meth:`start`."""
         self._options = options or ReplayOptions()
         rename = _remapping(self._options.image_topic)
+        if self._options.follow:
+            require_topic_name(self._options.follow)
         super().__init__("replay", context=context, cli_args=rename)
-        self._source = source
+        self._meter = self._metered(source) if self._options.follow else None
+        self._source = self._meter or source
+        self.published = 0
         self._pace = ReplayClock(paused=self._options.paused)
         self._topics = ReplayTopics(self, self._options)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="replay")
         self.create_service(SetBool, "~/pause", self._pause)
-        self.context.on_shutdown(self._pace.stop)
+        self.context.on_shutdown(self._end)
 
     def start(self) -> Future[int]:
         """Begin; the future holds the number of published pictures, or what went wrong."""
@@ -62,8 +76,19 @@ class ReplayNode(Node):
 
     def stop(self) -> None:
         """End the replay and wait for its thread; do so before rclpy is shut down."""
-        self._pace.stop()
+        self._end()
         self._thread.shutdown()
+
+    def _end(self) -> None:
+        self._pace.stop()
+        if self._meter:
+            self._meter.close()
+
+    def _metered(self, source: Source) -> MeteredSource:
+        """Let the node that is followed set the pace."""
+        meter = MeteredSource(source, window=UNANSWERED)
+        Follower(self, self._options.follow, meter, lambda: self.published)
+        return meter
 
     def _pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         self._pace.pause(request.data)
@@ -72,18 +97,17 @@ class ReplayNode(Node):
         return response
 
     def _run(self) -> int:
-        count = 0
         try:
             for frame in self._paced():
                 self._publish(frame)
-                count += 1
+                self.published += 1
         except RuntimeError:
             # rclpy's way to say that the context went away under a publisher.
             if self.context.ok():
                 raise
         if not self._pace.stopped:
-            self._finish(count)
-        return count
+            self._finish()
+        return self.published
 
     def _publish(self, frame: Frame) -> None:
         self._topics.tell_time(frame.stamp)
@@ -92,6 +116,7 @@ class ReplayNode(Node):
 
     def _paced(self) -> Iterator[Frame]:
         """Yield each frame when it is due, until the end or until stopped."""
+        self._announce()
         previous: Frame | None = None
         for frame in self._frames():
             ready = self._follow(previous, frame) if previous else self._begin(frame)
@@ -102,11 +127,10 @@ class ReplayNode(Node):
 
     def _frames(self) -> Iterator[Frame]:
         passes = repeat(self._source) if self._options.loop else [self._source]
-        return chain.from_iterable(passes)
+        return chain.from_iterable(takewhile(lambda _: not self._pace.stopped, passes))
 
     def _begin(self, first: Frame) -> bool:
         """Wait until the replay runs and has the listeners that it shall wait for."""
-        self._announce()
         ready = self._pace.wait(0, lambda _: self._topics.tell_time(first.stamp))
         while ready and self._topics.listeners() < self._options.wait_for:
             ready = self._pace.wait(_POLL, lambda _: self._topics.tell_time(first.stamp))
@@ -132,22 +156,33 @@ class ReplayNode(Node):
     def _announce(self) -> None:
         options, count = self._options, self._source.frame_count
         waiting = f", waiting for {options.wait_for} subscriber(s)" if options.wait_for else ""
-        paused = f", paused until {self.get_name()}/pause says false" if options.paused else ""
+        pause = self.resolve_service_name("~/pause")
+        paused = f", paused until {pause} says false" if options.paused else ""
+        followed = f", as fast as {options.follow} answers" if options.follow else ""
         self.get_logger().info(
             f"replaying {self._source.name} ({count or 'an unknown number of'} pictures, about "
-            f"{self._source.rate:.4g} Hz) on {self._topics.names}{waiting}{paused}"
+            f"{self._source.rate:.4g} Hz) on {self._topics.names}"
+            f"{followed}{waiting}{paused}"
         )
 
-    def _finish(self, count: int) -> None:
+    def _finish(self) -> None:
         if not self._topics.flush(_FLUSH):
             self.get_logger().warning(
                 f"a subscriber did not acknowledge the last pictures within {_FLUSH:.0f} s"
             )
-        self.get_logger().info(f"the end of {self._source.name}: {count} pictures replayed")
+        self.get_logger().info(
+            f"the end of {self._source.name}: {self.published} pictures replayed"
+        )
 
 
 def _remapping(image_topic: str) -> list[str] | None:
-    """Rename the pictures; an argument of the node's own would hide a global remapping."""
+    """Rename the pictures; an argument of the node's own would hide a global remapping.
+
+    Raises:
+        ConfigurationError: ROS does not allow such a name.
+
+    """
+    require_topic_name(image_topic)
     renamed = image_topic != "image"
     return ["--ros-args", "--remap", f"image:={image_topic}"] if renamed else None
 
@@ -194,27 +229,13 @@ def _ros(args: Sequence[str]) -> Iterator[None]:
     if rclpy.ok():
         yield
         return
+    given_domain()
     rclpy.init(args=list(args), signal_handler_options=SignalHandlerOptions.NO)
     try:
-        with _interruptible():
+        with interruptible():
             yield
     finally:
         rclpy.try_shutdown()
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Make SIGINT and SIGTERM a KeyboardInterrupt, also where the shell had SIGINT ignored."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(each, signal.default_int_handler) for each in signals]
-    try:
-        yield
-    finally:
-        for each, handler in zip(signals, before, strict=True):
-            signal.signal(each, handler)
 
 
 def _parser() -> ArgumentParser:
@@ -231,6 +252,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--transport", choices=TRANSPORTS, help="picture topics (both)")
     parser.add_argument("--image-topic", help="name of the raw pictures (image)")
     parser.add_argument("--depth", type=int, help="pictures kept for a slow subscriber (10)")
+    parser.add_argument("--follow", help="node, such as /xsvggt, to wait for; loses no picture")
     return parser
 
 

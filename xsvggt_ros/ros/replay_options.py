@@ -12,6 +12,10 @@ Transport = Literal["raw", "compressed", "both"]
 
 TRANSPORTS: tuple[Transport, ...] = ("raw", "compressed", "both")
 
+SLOWEST, FASTEST = 1e-3, 1e6
+SANE = f"from {SLOWEST:g} to {FASTEST:.0f}"
+MOST_KEPT = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class ReplayOptions:
@@ -31,6 +35,8 @@ class ReplayOptions:
             beside it follow.
         best_effort: publish like a camera driver; lost pictures are then not sent again.
         depth: pictures kept for a slow subscriber.
+        follow: name of a node of this package; pictures then wait until it has room for them, and
+            none is lost, however slow it is.
 
     """
 
@@ -45,13 +51,14 @@ class ReplayOptions:
     image_topic: str = "image"
     best_effort: bool = False
     depth: int = 10
+    follow: str = ""
 
     def __post_init__(self) -> None:
         """Raise ConfigurationError where options are impossible or contradict each other."""
-        _need(self.speed > 0, f"speed is {self.speed}: give a factor above 0, such as 0.5")
+        _need(_sane(self.speed), f"speed is {self.speed}: give a factor {SANE}, such as 0.5")
         _need(
-            self.fixed_rate is None or self.fixed_rate > 0,
-            f"the fixed rate is {self.fixed_rate} Hz: give one above 0, such as 10",
+            self.fixed_rate is None or _sane(self.fixed_rate),
+            f"the fixed rate is {self.fixed_rate} Hz: give one {SANE}, such as 10",
         )
         _need(
             self.fixed_rate is None or self.speed == 1,
@@ -68,7 +75,19 @@ class ReplayOptions:
             f"the transport is '{self.transport}': give one of {', '.join(TRANSPORTS)}",
         )
         _need(self.wait_for >= 0, f"cannot wait for {self.wait_for} subscribers: give 0 or more")
-        _need(self.depth >= 1, f"a depth of {self.depth} keeps no picture: give 1 or more")
+        _need(
+            1 <= self.depth <= MOST_KEPT,
+            f"the depth is {self.depth} pictures: give one from 1 to {MOST_KEPT}",
+        )
+        _need(
+            not (self.follow and (self.best_effort or self.wait_for == 0)),
+            f"following {self.follow} loses nothing, best effort and waiting for 0 subscribers do: "
+            "leave one out",
+        )
+
+
+def _sane(pace: float) -> bool:
+    return SLOWEST <= pace <= FASTEST  # neither holds for NaN
 
 
 def _need(fulfilled: bool, otherwise: str) -> None:

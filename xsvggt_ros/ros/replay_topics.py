@@ -8,14 +8,17 @@ from functools import cache
 
 import numpy as np
 from rclpy.duration import Duration
+from rclpy.exceptions import NameValidationException
+from rclpy.expand_topic_name import expand_topic_name
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.validate_full_topic_name import validate_full_topic_name
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from xsvggt_ros.errors import FrameError
+from xsvggt_ros.errors import ConfigurationError, FrameError
 from xsvggt_ros.geometry.cameras import Calibration
 from xsvggt_ros.ros import topics
 from xsvggt_ros.ros.conversions import header, packed
@@ -81,6 +84,19 @@ class ReplayTopics:
         waiting = Duration(nanoseconds=round(seconds * 1e9))
         publishers = [*self.pictures, self._info, *([self._clock] if self._clock else [])]
         return all(each.wait_for_all_acked(waiting) for each in publishers)
+
+
+def require_topic_name(name: str) -> None:
+    """Raise ConfigurationError where ROS does not allow ``name`` for a topic or node."""
+    try:
+        if "{" in name:
+            raise ValueError  # remapping to a substitution is not possible
+        validate_full_topic_name(expand_topic_name(name, "replay", "/"))
+    except (ValueError, NameValidationException) as error:
+        raise ConfigurationError(
+            f"Cannot replay: '{name}' cannot name a topic or node: give letters, digits and "
+            "underscores, parted by single slashes, such as left/image_raw."
+        ) from error
 
 
 def _profile(options: ReplayOptions) -> QoSProfile:

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import astuple, dataclass
 from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -38,7 +39,9 @@ class StatusBoard:
         self._publisher = node.create_publisher(CacheStatus, "~/status", qos.RESULTS)
         self._lock = Lock()
         self._message = CacheStatus(state=WAITING, scale_source=UNKNOWN_SCALE)
-        self._last_result: float | None = None
+        self._outcome = RUNNING
+        self._counts = (0,) * 5
+        self._last_change = -math.inf
         self._noted_since_result = False
 
     def note(self, text: str) -> None:
@@ -52,8 +55,7 @@ class StatusBoard:
         self.note(text)
         with self._lock:
             self._message.header = header(frame.stamp, frame.frame_id)
-            self._message.state = ERROR
-            self._publish(counters)
+            self._publish(ERROR, counters)
 
     def show_result(
         self,
@@ -70,19 +72,26 @@ class StatusBoard:
             _fill_result(self._message, result)
             self._message.latency_publish = publish_seconds
             self._message.latency_total = total_seconds
-            self._message.state = RUNNING
-            self._last_result = monotonic()
-            self._publish(counters)
+            self._publish(RUNNING, counters)
 
     def show_idle(self, counters: Counters, *, timeout: float, stuck: bool) -> None:
-        """Publish the state while no frame comes out; after ``timeout`` seconds it is waiting."""
+        """Publish the state between two frames.
+
+        It is waiting once no frame has come or is pending for ``timeout`` seconds, error where
+        the newest frame was refused or is ``stuck``, and running otherwise.
+        """
         with self._lock:
-            since = self._last_result
-            if stuck:
-                self._message.state = ERROR
-            elif since is None or monotonic() - since >= timeout:
-                self._message.state = WAITING
-            self._publish(counters)
+            self._count(counters)
+            self._message.state = self._state(timeout, stuck)
+            self._publisher.publish(self._message)
+
+    def _state(self, timeout: float, stuck: bool) -> str:
+        if stuck:
+            return ERROR
+        if monotonic() - self._last_change >= timeout:
+            self._outcome = RUNNING
+            return WAITING
+        return self._outcome
 
     def _enter_session(self, session: Session) -> None:
         """Forget the message of an earlier session, but not the one that tells why it ended."""
@@ -92,13 +101,21 @@ class StatusBoard:
         self._message.session = session.number
         self._message.session_frames = session.frames
 
-    def _publish(self, counters: Counters) -> None:
+    def _publish(self, outcome: str, counters: Counters) -> None:
+        self._message.state = self._outcome = outcome
+        self._count(counters)
+        self._publisher.publish(self._message)
+
+    def _count(self, counters: Counters) -> None:
+        counts = astuple(counters)
+        if counters.pending or counts != self._counts:
+            self._last_change = monotonic()
+        self._counts = counts
         self._message.frames_received = counters.received
         self._message.frames_processed = counters.processed
         self._message.frames_dropped = counters.dropped
         self._message.frames_refused = counters.refused
         self._message.frames_pending = counters.pending
-        self._publisher.publish(self._message)
 
 
 def _fill_result(message: CacheStatus, result: FrameResult) -> None:

@@ -21,10 +21,12 @@ T = TypeVar("T")
 class RecordedFrame:
     """One frame as it is recorded, whether it came from the engine or over topics.
 
-    ``camera_to_map`` is float64 [4, 4]; ``points`` are float32 [h, w, 3] in the optical frame,
-    NaN where unknown; ``depth`` and ``confidence`` float32 [h, w]; ``color`` RGB uint8 [h, w, 3].
+    ``index`` is its number in its session, from 0; ``camera_to_map`` is float64 [4, 4];
+    ``points`` are float32 [h, w, 3] in the optical frame, NaN where unknown; ``depth`` and
+    ``confidence`` float32 [h, w]; ``color`` RGB uint8 [h, w, 3].
     """
 
+    index: int
     stamp: int
     camera_to_map: NDArray[np.float64]
     points: NDArray[np.float32]
@@ -36,6 +38,7 @@ class RecordedFrame:
     def from_result(cls, result: FrameResult) -> RecordedFrame:
         """Take what the engine answered."""
         return cls(
+            index=result.index,
             stamp=result.stamp,
             camera_to_map=world_to_map(result.camera_to_world),
             points=unproject(result.depth, result.intrinsics),
@@ -146,3 +149,41 @@ class Recording:
     def trajectory(self) -> Trajectory:
         """Return the poses of the camera's optical frame in the map frame."""
         return Trajectory.from_poses(self.stamps, self.poses)
+
+
+class LongestSession:
+    """Records a stream and keeps its longest session, because each has a world of its own.
+
+    Attributes:
+        frames: frames taken, of all sessions.
+        sessions: sessions begun.
+
+    """
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self.sessions = 0
+        self._longest = self._newest = Recording()
+
+    def add(self, frame: RecordedFrame) -> None:
+        """Take the next frame of the stream."""
+        if frame.index == 0:
+            self._longest, self._newest = self.recording, Recording()
+            self.sessions += 1
+        self._newest.add(frame)
+        self.frames += 1
+
+    @property
+    def recording(self) -> Recording:
+        """The longest session so far; of equally long ones the first."""
+        return max(self._longest, self._newest, key=len)
+
+    @property
+    def left_out(self) -> str:
+        """What is not in the recording, in a sentence; empty where all of it is."""
+        if self.sessions <= 1:
+            return ""
+        return (
+            f"The stream fell into {self.sessions} sessions, and each has a world of its own: the "
+            f"results are those of the longest, {len(self.recording)} of {self.frames} frames."
+        )

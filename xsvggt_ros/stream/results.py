@@ -26,6 +26,7 @@ def write_results(recording: Recording, folder: Path, heading: str) -> list[Path
 
 
 def title(source: str, weights: str, policy: str, budget: int, frames: int) -> str:
-    """Return the heading of an overview."""
+    """Return the heading of an overview; of a long path it shows the end."""
+    source, weights = (str(Path(*Path(each).parts[-2:])) for each in (source, weights))
     kept = f"{policy}, {budget} tokens" if policy != "none" else "uncompressed cache"
     return f"{source}  ·  {weights}  ·  {kept}  ·  {frames} frames"

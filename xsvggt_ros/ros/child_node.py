@@ -3,18 +3,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import xsvggt_ros
-from xsvggt_ros.errors import XsvggtError
+from xsvggt_ros.errors import OutputError, XsvggtError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -23,12 +24,14 @@ LONGEST_GOODBYE = 30.0
 """Seconds between SIGINT and SIGKILL."""
 
 TAIL_LINES = 15
+_PR_SET_PDEATHSIG = 1
 
 
-class NodeProcess:
+class ChildNode:
     """Runs the node with parameters, in a namespace, its output in a log file.
 
-    It gets a session of its own, so that Ctrl-C in the terminal reaches it through us alone.
+    It gets a session of its own, so that Ctrl-C in the terminal reaches it through us alone. Where
+    we are killed, Linux ends it.
     """
 
     def __init__(
@@ -46,8 +49,7 @@ class NodeProcess:
 
     def __enter__(self) -> Self:
         """Start the node."""
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("wb") as output:
+        with _new_file(self.log) as output:
             self._process = subprocess.Popen(
                 self._command,
                 env=self._environment,
@@ -55,6 +57,7 @@ class NodeProcess:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_end_with_parent(),
             )
         return self
 
@@ -88,6 +91,32 @@ class NodeProcess:
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         tail = "\n".join(lines[-TAIL_LINES:])
         return XsvggtError(f"{what}; the end of {self.log}:\n{tail}")
+
+
+def _new_file(path: Path) -> BinaryIO:
+    """Open a file for writing; raise OutputError where that cannot be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("wb")
+    except OSError as error:
+        raise OutputError(
+            f"'{path}' cannot be written ({error.strerror}); choose another place"
+        ) from error
+
+
+def _end_with_parent() -> Callable[[], None] | None:
+    """Return what a new process runs so that it gets SIGTERM when its parent dies; only Linux."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl
+    parent = os.getpid()
+
+    def bind() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(0)
+
+    return bind
 
 
 def _command(parameters: Mapping[str, object], namespace: str) -> list[str]:

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""No parameter of the engine is forgotten on its way there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from xsvggt_ros.model import checkpoint
+from xsvggt_ros.ros.engine import build_reconstructor
+from xsvggt_ros.ros.parameters import Settings, Spec, Value, specifications
+from xsvggt_ros.stream import reconstructor
+
+OF_THE_ENGINE = [
+    spec
+    for spec in specifications()
+    if spec.name.startswith(("model.", "cache.")) or spec.name == "input.width"
+]
+
+
+def _another(spec: Spec) -> Value:
+    if spec.choices:
+        return next(choice for choice in spec.choices if choice != spec.default)
+    return spec.default + spec.step if isinstance(spec.default, int) else "other"
+
+
+@pytest.mark.parametrize("spec", OF_THE_ENGINE, ids=lambda spec: spec.name)
+def test_every_parameter_of_the_engine_changes_the_engine(
+    spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def collect(*arguments: Any, **named: Any) -> Any:
+        return arguments, named
+
+    monkeypatch.setattr(checkpoint, "load_network", collect)
+    monkeypatch.setattr(reconstructor, "Reconstructor", collect)
+    made = build_reconstructor(Settings.from_values({spec.name: _another(spec)}))
+    assert made != build_reconstructor(Settings())

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ~/status says between two frames."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+REASON = "needs ROS 2 and this package's messages: run scripts/test, or source a built workspace"
+pytest.importorskip("rclpy", reason=REASON)
+pytest.importorskip("xsvggt_ros.msg", reason=REASON)
+
+from xsvggt_ros.cache.statistics import CacheStatistics
+from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.ros import status as status_module
+from xsvggt_ros.ros.status import Session, StatusBoard
+from xsvggt_ros.stream.frame import Frame, FrameResult, Timings
+from xsvggt_ros.stream.image_mapping import ImageMapping
+from xsvggt_ros.stream.worker import Counters
+
+TIMEOUT = 5.0
+
+
+class _Topic:
+    """Stands for the node and the publisher; keeps the state of each message."""
+
+    def __init__(self) -> None:
+        self.published: list[Any] = []
+
+    def create_publisher(self, *_: object) -> _Topic:
+        return self
+
+    def publish(self, message: Any) -> None:
+        self.published.append(
+            {name: getattr(message, name) for name in message.get_fields_and_field_types()}
+        )
+
+
+class _Story:
+    """A status board on a clock of its own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr(status_module, "monotonic", lambda: self.now)
+        self.topic = _Topic()
+        self.board = StatusBoard(self.topic)  # type: ignore[arg-type]
+        self.counters = Counters(0, 0, 0, 0, 0)
+
+    def count(self, **changes: int) -> None:
+        counts = {name: getattr(self.counters, name) + by for name, by in changes.items()}
+        self.counters = replace(self.counters, **counts)
+
+    def tick(self, *, after: float = 1.0, stuck: bool = False) -> str:
+        self.now += after
+        self.board.show_idle(self.counters, timeout=TIMEOUT, stuck=stuck)
+        return self.last["state"]  # type: ignore[no-any-return]
+
+    def refuse(self) -> None:
+        frame = Frame(stamp=1, frame_id="f", decode=lambda: np.zeros((1, 1, 3), np.uint8))
+        self.count(received=1, refused=1)
+        self.board.show_refusal(frame, "refused", self.counters)
+
+    def finish(self, session: int = 1, **fields: Any) -> dict[str, Any]:
+        self.count(received=1, processed=1)
+        self.board.show_result(
+            replace(_RESULT, **fields),
+            Session(session, 1),
+            self.counters,
+            publish_seconds=0.0,
+            total_seconds=0.0,
+        )
+        return self.last
+
+    @property
+    def last(self) -> dict[str, Any]:
+        return self.topic.published[-1]  # type: ignore[no-any-return]
+
+
+_ONES = np.ones((1, 1), np.float32)
+_RESULT = FrameResult(
+    index=0,
+    stamp=1,
+    frame_id="f",
+    camera_to_world=np.eye(4),
+    intrinsics=Intrinsics(1.0, 1.0, 0.0, 0.0, 1, 1),
+    intrinsics_source="held",
+    depth=_ONES,
+    confidence=_ONES,
+    color=np.zeros((1, 1, 3), np.uint8),
+    mapping=ImageMapping(1, 1, 1, 1, 1, 0),
+    cache=CacheStatistics("none", 0, 0, 16, 16, 0, 0, 0, 0),
+    timings=Timings(),
+)
+
+
+@pytest.fixture
+def story(monkeypatch: pytest.MonkeyPatch) -> _Story:
+    return _Story(monkeypatch)
+
+
+def test_it_waits_until_the_first_frame_comes_and_runs_while_that_takes_long(
+    story: _Story,
+) -> None:
+    assert story.tick() == "waiting"
+    story.count(received=1, pending=1)
+    assert [story.tick(after=10.0) for _ in range(3)] == ["running"] * 3
+
+
+def test_refusals_keep_the_error_until_they_end(story: _Story) -> None:
+    for _ in range(20):
+        story.refuse()
+        assert story.last["state"] == "error"
+        assert story.tick() == "error"
+    assert story.tick(after=TIMEOUT) == "waiting"
+    story.count(received=1, pending=1)
+    assert story.tick() == "running"
+
+
+def test_it_waits_once_nothing_has_come_for_the_timeout(story: _Story) -> None:
+    assert story.finish()["state"] == "running"
+    assert story.tick(after=TIMEOUT - 1) == "running"
+    assert story.tick(after=1.0) == "waiting"
+
+
+def test_a_stuck_frame_is_an_error_as_long_as_it_is_stuck(story: _Story) -> None:
+    story.count(received=1, pending=1)
+    assert story.tick(after=10.0, stuck=True) == "error"
+    assert story.tick(after=1.0) == "running"
+
+
+def _unlike() -> CacheStatistics:
+    return CacheStatistics(
+        policy="xstreamvggt",
+        budget_tokens=1,
+        tokens=2,
+        key_bits=3,
+        value_bits=4,
+        nbytes=5,
+        uncompressed_nbytes=6,
+        evicted=7,
+        evicted_total=8,
+    )
+
+
+def test_every_field_is_filled_from_its_own_source(story: _Story) -> None:
+    timings = Timings(decode=1.0, preprocess=2.0, network=3.0, collect=4.0)
+    message = story.finish(cache=_unlike(), timings=timings)
+    names = ("budget_tokens", "cache_tokens", "key_bits", "value_bits", "cache_bytes")
+    names += ("uncompressed_bytes", "tokens_evicted", "tokens_evicted_total")
+    assert [message[name] for name in names] == [1, 2, 3, 4, 5, 6, 7, 8]
+    stages = ("decode", "preprocess", "network", "collect")
+    assert [message[f"latency_{stage}"] for stage in stages] == [1.0, 2.0, 3.0, 4.0]
+    assert (message["policy"], message["intrinsics_source"]) == ("xstreamvggt", "held")
+
+
+def test_a_new_session_forgets_the_message_of_the_one_before_but_not_why_it_ended(
+    story: _Story,
+) -> None:
+    story.board.note("random weights")
+    assert story.finish(1)["message"] == "random weights"
+    story.board.note("stamps jumped back")
+    assert story.finish(2)["message"] == "stamps jumped back"
+    assert story.finish(2)["message"] == "stamps jumped back"
+    assert story.finish(3)["message"] == ""

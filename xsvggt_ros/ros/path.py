@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The way of the camera so far, on ~/path."""
+
+from __future__ import annotations
+
+from collections import deque
+from threading import Lock
+
+from geometry_msgs.msg import PoseStamped
+from nav_msgs.msg import Path
+from rclpy.node import Node
+
+from xsvggt_ros.ros import qos
+
+
+class PathKeeper:
+    """Remembers poses on one thread and publishes them on another.
+
+    A path costs time in proportion to its poses, so it is not made for every frame.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._publisher = node.create_publisher(Path, "~/path", qos.RESULTS)
+        self._lock = Lock()
+        self._poses: deque[PoseStamped] = deque()
+        self._changed = False
+
+    def remember(self, place: PoseStamped, *, first: bool, max_poses: int) -> None:
+        """Add a pose; the first of a session pushes out all others."""
+        with self._lock:
+            if first:
+                self._poses.clear()
+            self._poses.append(place)
+            while len(self._poses) > max_poses:
+                self._poses.popleft()
+            self._changed = True
+
+    def publish(self) -> None:
+        """Publish the path where it has grown and anybody listens."""
+        if self._changed and self._publisher.get_subscription_count():
+            self._publisher.publish(self._message())
+
+    def _message(self) -> Path:
+        with self._lock:
+            self._changed = False
+            return Path(header=self._poses[-1].header, poses=list(self._poses))

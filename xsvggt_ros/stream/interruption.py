@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What SIGINT, SIGTERM and SIGHUP do to a run that has something to finish."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from threading import Event
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+INTERRUPTED = 130
+"""Exit code of a program that a signal ended."""
+
+
+def interruptible() -> AbstractContextManager[None]:
+    """Make every signal a KeyboardInterrupt, SIGINT also where the shell had it ignored."""
+    return _handled_by(signal.default_int_handler)
+
+
+@contextmanager
+def stop_request() -> Iterator[Event]:
+    """Yield an event that the first signal sets; the next one is a KeyboardInterrupt."""
+    requested = Event()
+
+    def request(number: int, place: Any) -> None:
+        if requested.is_set():
+            signal.default_int_handler(number, place)
+        requested.set()
+
+    with _handled_by(request):
+        yield requested
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, Any], Any]) -> Iterator[None]:
+    """Handle signals for a while; only the main thread can, so others change nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {each: signal.getsignal(each) for each in SIGNALS}
+    if before[signal.SIGHUP] == signal.SIG_IGN:
+        del before[signal.SIGHUP]  # nohup: the run outlives its terminal
+    for each in before:
+        signal.signal(each, handler)
+    try:
+        yield
+    finally:
+        for each, earlier in before.items():
+            signal.signal(each, earlier)
