@@ -153,6 +153,7 @@ class KvCache:
             key_bits=UNQUANTIZED_BITS,
             value_bits=UNQUANTIZED_BITS,
             nbytes=self.nbytes,
+            camera_nbytes=self.camera_nbytes,
             uncompressed_nbytes=self._token_nbytes * sum(layer.seen for layer in self.layers),
             evicted=self._evicted - self._evicted_before,
             evicted_total=self._evicted,

@@ -17,6 +17,7 @@ class CacheStatistics:
         key_bits: storage width of keys; 16 = unquantized.
         value_bits: storage width of values; 16 = unquantized.
         nbytes: bytes allocated for keys, values, scales, minima and indices of all layers.
+        camera_nbytes: bytes allocated for the camera head's memory, in addition.
         uncompressed_nbytes: bytes that every token of the session so far would take in the
             network's own precision.
         evicted: tokens dropped after this frame, summed over layers.
@@ -30,6 +31,7 @@ class CacheStatistics:
     key_bits: int
     value_bits: int
     nbytes: int
+    camera_nbytes: int
     uncompressed_nbytes: int
     evicted: int
     evicted_total: int

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import astuple, dataclass
 from threading import Lock
 from time import monotonic
@@ -41,7 +40,7 @@ class StatusBoard:
         self._message = CacheStatus(state=WAITING, scale_source=UNKNOWN_SCALE)
         self._outcome = RUNNING
         self._counts = (0,) * 5
-        self._last_change = -math.inf
+        self._last_change = -float("inf")
         self._noted_since_result = False
 
     def note(self, text: str) -> None:
@@ -126,6 +125,7 @@ def _fill_result(message: CacheStatus, result: FrameResult) -> None:
     message.key_bits = result.cache.key_bits
     message.value_bits = result.cache.value_bits
     message.cache_bytes = result.cache.nbytes
+    message.camera_cache_bytes = result.cache.camera_nbytes
     message.uncompressed_bytes = result.cache.uncompressed_nbytes
     message.tokens_evicted = result.cache.evicted
     message.tokens_evicted_total = result.cache.evicted_total
