@@ -56,7 +56,7 @@ os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 class NodeProcess:
     """The node as users start it; its output is kept line by line.
 
-    Used as a context, it is killed at the end if it still runs.
+    Used as a context, it is ended with the block if it still runs.
     """
 
     def __init__(
@@ -95,10 +95,14 @@ class NodeProcess:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._process.poll() is None:
+        # Asked first: a killed node leaves its shared memory behind.
+        self._process.terminate()
+        try:
+            self._process.wait(PATIENCE)
+        finally:
             self._process.kill()
-        self._process.wait()
-        self._reader.join()
+            self._process.wait()
+            self._reader.join()
 
     @property
     def output(self) -> str:

@@ -20,6 +20,24 @@ if TYPE_CHECKING:
     from xsvggt_ros.stream.worker import Worker
 
 
+def import_engine() -> None:
+    """Import what the engine needs, which takes seconds the first time.
+
+    Raises:
+        EnvironmentMissingError: there is no PyTorch.
+
+    """
+    try:
+        import xsvggt_ros.model.checkpoint
+        import xsvggt_ros.stream.reconstructor
+        import xsvggt_ros.stream.worker  # noqa: F401 - for those who import it next
+    except ImportError as error:
+        raise EnvironmentMissingError(
+            f"PyTorch cannot be imported by {sys.executable} ({error}); install it with: "
+            f"{sys.executable} -m pip install torch"
+        ) from error
+
+
 def build_reconstructor(settings: Settings) -> Reconstructor:
     """Load the weights and make the engine.
 
@@ -29,7 +47,7 @@ def build_reconstructor(settings: Settings) -> Reconstructor:
         ConfigurationError: parameters that do not fit each other, the weights or the device.
 
     """
-    _require_torch()
+    import_engine()
     from xsvggt_ros.model.checkpoint import load_network
     from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 
@@ -65,13 +83,3 @@ def build_worker(
     from xsvggt_ros.stream.worker import Worker
 
     return Worker(reconstructor, queue, on_result=on_result, on_refused=on_refused, on_room=on_room)
-
-
-def _require_torch() -> None:
-    try:
-        import xsvggt_ros.model.device  # noqa: F401 - the least that needs it
-    except ImportError as error:
-        raise EnvironmentMissingError(
-            f"PyTorch cannot be imported by {sys.executable} ({error}); install it with: "
-            f"{sys.executable} -m pip install torch"
-        ) from error

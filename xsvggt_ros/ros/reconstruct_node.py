@@ -7,7 +7,8 @@ publishes, so that parameters are answered while a frame is in the network.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from time import perf_counter
 
 from rclpy.clock import Clock, ClockType
@@ -43,7 +44,8 @@ class ReconstructNode(Node):
 
     """
 
-    def __init__(self) -> None:
+    def __init__(self, loading: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+        """Build the node; the weights, which may take long, are loaded within ``loading``."""
         try:
             super().__init__(NODE_NAME)
         except ParameterException as error:  # of the parameters that rclpy itself declares
@@ -55,7 +57,8 @@ class ReconstructNode(Node):
         self._status = StatusBoard(self)
         self._cleanup.enter_context(forwarded_logging(self.get_logger(), self._status.note))
         settings = self._parameter_server.settings
-        self._reconstructor = build_reconstructor(settings)
+        with loading():
+            self._reconstructor = build_reconstructor(settings)
         self._outputs = Publishers(self)
         self._arrival = Arrival()
         self._keeps_all = settings.input.queue_policy == "all"

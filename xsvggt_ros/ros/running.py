@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
+from threading import Event
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -13,8 +15,10 @@ from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
 
 from xsvggt_ros.errors import ConfigurationError, XsvggtError
+from xsvggt_ros.ros.engine import import_engine
 from xsvggt_ros.ros.reconstruct_node import NODE_NAME, ReconstructNode
 from xsvggt_ros.ros.signals import event_at_signals
+from xsvggt_ros.stream.interruption import interruptible
 
 _WAKE_PERIOD = 0.1
 
@@ -22,12 +26,23 @@ _WAKE_PERIOD = 0.1
 def run(args: list[str] | None) -> int:
     """Run the node until SIGINT or SIGTERM; return the exit code."""
     try:
-        with _ros(args):
-            _spin(ReconstructNode())
+        import_engine()  # takes seconds, and nothing has to be taken down yet
+        stop = event_at_signals()
+        with _ros(args), suppress(KeyboardInterrupt):
+            _spin(ReconstructNode(partial(_interruptible, stop)), stop)
     except XsvggtError as error:
         get_logger(NODE_NAME).fatal(str(error))
         return 1
     return 0
+
+
+@contextmanager
+def _interruptible(stop: Event) -> Iterator[None]:
+    """Let a signal break off the block, which takes no care of ``stop`` itself."""
+    with interruptible():
+        if stop.is_set():
+            raise KeyboardInterrupt
+        yield
 
 
 @contextmanager
@@ -43,8 +58,7 @@ def _ros(args: list[str] | None) -> Iterator[None]:
         rclpy.try_shutdown()
 
 
-def _spin(node: ReconstructNode) -> None:
-    stop = event_at_signals()
+def _spin(node: ReconstructNode, stop: Event) -> None:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     node.start()
