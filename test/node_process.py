@@ -39,6 +39,8 @@ ROOT = Path(__file__).parents[1]
 PATIENCE = 90.0
 """Seconds after which a condition is taken never to come true, on a machine that is busy."""
 TINY = {"model.preset": "tiny", "input.width": 56, "cache.budget_tokens": 200}
+STATUS_TOPIC = "/xsvggt/status"
+
 OUTPUTS: dict[str, type[Any]] = {
     "/xsvggt/points": PointCloud2,
     "/xsvggt/depth/image": Image,
@@ -47,7 +49,7 @@ OUTPUTS: dict[str, type[Any]] = {
     "/xsvggt/odometry": Odometry,
     "/xsvggt/path": PathMessage,
     "/tf": TFMessage,
-    "/xsvggt/status": CacheStatus,
+    STATUS_TOPIC: CacheStatus,
 }
 
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
@@ -183,19 +185,25 @@ class Peer:
         message_type: type[Any] = Image,
         *,
         reliability: ReliabilityPolicy = ReliabilityPolicy.RELIABLE,
+        wait_for_outputs: bool = True,
     ) -> Any:
-        """Return a publisher that the node has found, once the node's outputs are found too."""
+        """Return a publisher that the node has found, once its outputs come here too."""
         publisher = self.node.create_publisher(
             message_type, topic, QoSProfile(depth=200, reliability=reliability)
         )
         self.wait_until(lambda: publisher.get_subscription_count() > 0, f"subscriber of {topic}")
-        self.wait_for_outputs()
+        if wait_for_outputs:
+            self.wait_for_outputs()
         return publisher
 
     def wait_for_outputs(self) -> None:
-        """Wait until every output that is listened to has its publisher."""
-        for topic in self._outputs:
-            self.wait_until(lambda t=topic: self.node.count_publishers(t) > 0, topic)
+        """Wait until the node sends here whatever is listened to.
+
+        Its first status tells: that topic was subscribed to last, and a node learns of
+        subscriptions in their order. To see its publishers is not enough, it must see us.
+        """
+        if STATUS_TOPIC in self._outputs:
+            self.wait_until(lambda: bool(self.received[STATUS_TOPIC]), "a first status")
 
     def messages(self, topic: str) -> list[Any]:
         """Return what has come on a topic of the node, such as points, so far."""

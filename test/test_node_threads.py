@@ -164,8 +164,10 @@ def test_room_in_the_queue_alone_lets_the_next_picture_in(
     gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(node_module, "TICK_PERIOD", 3600.0)
-    with _running(gate, "input.queue_policy:=all", "input.queue_size:=1") as (_, peer):
-        publisher = peer.publisher()
+    with _running(gate, "input.queue_policy:=all", "input.queue_size:=1") as (node, peer):
+        publisher = peer.publisher(wait_for_outputs=False)
+        status = next(each for each in node.publishers if each.topic_name == "/xsvggt/status")
+        peer.wait_until(lambda: status.get_subscription_count() > 0, "the node sees the peer")
         stamps = [SECOND + i for i in range(10)]
         for stamp in stamps:
             publisher.publish(image(stamp))
