@@ -7,7 +7,7 @@ from torch import Tensor
 
 from xsvggt_ros.cache.camera_cache import CameraCache
 from xsvggt_ros.cache.candidates import Policy
-from xsvggt_ros.cache.layer_cache import UnpackedLayerCache
+from xsvggt_ros.cache.layer_cache import LayerCache, UnpackedLayerCache
 from xsvggt_ros.cache.policies import policy_for
 from xsvggt_ros.cache.selection import check_budget
 from xsvggt_ros.cache.settings import CacheSettings
@@ -53,7 +53,9 @@ class KvCache:
         policy = policy_for(settings)
         # The published code may overshoot its budget; its room then grows once and stays.
         expected = settings.budget_tokens if settings.bounded else 0
-        self.layers = [UnpackedLayerCache(policy, special_tokens, expected) for _ in range(layers)]
+        self.layers: list[LayerCache] = [
+            UnpackedLayerCache(policy, special_tokens, expected) for _ in range(layers)
+        ]
         self.camera = self._camera_caches(policy, camera_blocks, camera_iterations)
         self._first = True
         self._evicted = 0
