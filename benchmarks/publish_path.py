@@ -170,7 +170,7 @@ def result_of(picture: Picture, index: int) -> FrameResult:
         confidence=np.flipud(depth) + 1.0,
         color=picture,
         mapping=ImageMapping(WIDTH, HEIGHT, WIDTH, HEIGHT, HEIGHT, 0),
-        cache=CacheStatistics("xstreamvggt", 8192, 8192, 16, 16, 1, 1, 1, 0, 0),
+        cache=CacheStatistics("xstreamvggt", 8192, 8192, 16, 16, 1, 1, 1, 1, 0, 0, (8192,) * 24),
         timings=Timings(),
     )
 

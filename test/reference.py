@@ -18,6 +18,7 @@ from xsvggt_ros.model.config import (
     NetworkConfig,
 )
 from xsvggt_ros.model.network import StreamVggt
+from xsvggt_ros.stream.reconstructor import cache_layout
 
 GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = 1e-5
@@ -71,14 +72,7 @@ def frames() -> torch.Tensor:
 
 def kv_cache(settings: CacheSettings) -> KvCache:
     """Return an empty cache for the golden network."""
-    sizes = config()
-    return KvCache(
-        settings,
-        layers=sizes.depth,
-        special_tokens=sizes.special_tokens,
-        camera_blocks=sizes.camera.depth,
-        camera_iterations=sizes.camera.iterations,
-    )
+    return KvCache(settings, cache_layout(network()))
 
 
 def deviation(actual: torch.Tensor, expected: torch.Tensor) -> float:

@@ -5,134 +5,180 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from streams import DIM, HEADS, SPECIAL, frame_tensors, held, layout, make_cache, run, step, stored
 
-from xsvggt_ros.cache.camera_cache import CameraCache
-from xsvggt_ros.cache.importance import importance, pooled_query
-from xsvggt_ros.cache.kv_cache import KvCache
-from xsvggt_ros.cache.selection import Spans, select, shares
-from xsvggt_ros.cache.settings import CacheSettings
-from xsvggt_ros.cache.storage import TokenStore
+from xsvggt_ros.cache.budget import Spans, shares
+from xsvggt_ros.cache.policies.importance import importance
+from xsvggt_ros.cache.settings import POLICIES, WIDTHS, CacheSettings
+from xsvggt_ros.cache.token_store import TokenStore
 from xsvggt_ros.errors import ConfigurationError
 
-SPECIAL, HEADS, DIM = 5, 2, 8
+BOUNDED = [policy for policy in POLICIES if policy != "none"]
+BUDGETS = st.integers(2 * SPECIAL, 120)
+SIZES = st.lists(st.integers(SPECIAL + 1, 60), min_size=2, max_size=12)
+WIDTH = st.sampled_from(WIDTHS)
 
 
-def make_cache(**changes) -> KvCache:
-    return KvCache(
-        CacheSettings(**changes),
-        layers=2,
-        special_tokens=SPECIAL,
-        camera_blocks=1,
-        camera_iterations=2,
-    )
-
-
-def frame_tensors(tokens: int, seed: int) -> tuple[torch.Tensor, ...]:
-    generator = torch.Generator().manual_seed(seed)
-    return tuple(torch.randn(1, HEADS, tokens, DIM, generator=generator) for _ in range(3))
-
-
-def run(cache: KvCache, sizes: list[int], start: int = 0) -> None:
-    for seed, tokens in enumerate(sizes, start):
-        query, key, value = frame_tensors(tokens, seed)
-        for layer in range(2):
-            cache.attend(layer, query, key, value)
-        cache.end_frame()
-
-
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=120)
 @given(
-    budget=st.integers(2 * SPECIAL, 120),
-    sizes=st.lists(st.integers(SPECIAL + 1, 60), min_size=1, max_size=12),
-    policy=st.sampled_from(["xstreamvggt", "sliding_window"]),
+    budget=BUDGETS,
+    sizes=SIZES,
+    policy=st.sampled_from(BOUNDED),
+    key_bits=WIDTH,
+    value_bits=WIDTH,
+    anchor_bits=st.sampled_from([0, 8, 16]),
+    group_size=st.sampled_from([4, 16, 64]),
+    index_sets=st.sampled_from(["layer", "head"]),
 )
-def test_no_layer_ever_holds_more_than_the_budget(budget, sizes, policy):
-    cache = make_cache(policy=policy, budget_tokens=budget)
+def test_no_layer_ever_holds_more_than_the_budget(budget, sizes, **kind):
+    cache = make_cache(budget_tokens=budget, **kind)
     seen = 0
     for seed, tokens in enumerate(sizes):
         run(cache, [tokens], start=seed)
         seen += tokens
-        held = [layer.tokens for layer in cache.layers]
-        assert max(held) <= budget
-        assert held == [min(seen, budget)] * 2
-        assert cache.statistics().evicted_total == 2 * (seen - min(seen, budget))
-        numbers = cache.layers[0].numbers.tolist()
-        assert numbers == sorted(set(numbers))
+        for layer in cache.layers:
+            assert layer.tokens <= budget
+            if kind["anchor_bits"] == 0:
+                assert layer.tokens == min(seen, budget)
+            for numbers in layer.numbers:
+                assert len(set(numbers.tolist())) == layer.tokens
+                assert 0 <= numbers.min() <= numbers.max() < seen
+        statistics = cache.statistics()
+        assert statistics.tokens == max(layer.tokens for layer in cache.layers)
+        assert statistics.evicted_total == sum(seen - layer.tokens for layer in cache.layers)
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    budget=BUDGETS,
+    sizes=SIZES,
+    policy=st.sampled_from(BOUNDED),
+    key_bits=st.sampled_from([2, 4, 8]),
+    group_size=st.sampled_from([4, 16, 64]),
+    index_sets=st.sampled_from(["layer", "head"]),
+)
+def test_a_token_is_rounded_once_and_then_never_touched(budget, sizes, **kind):
+    cache = make_cache(budget_tokens=budget, value_bits=4, **kind)
+    before: list[dict] = [{}] * HEADS
+    for seed, tokens in enumerate(sizes):
+        run(cache, [tokens], start=seed)
+        after = [by_number(cache, head) for head in range(HEADS)]
+        for head in range(HEADS):
+            for number in before[head].keys() & after[head].keys():
+                assert torch.equal(before[head][number], after[head][number])
+        before = after
+
+
+def by_number(cache, head: int) -> dict[int, torch.Tensor]:
+    """Return key and value of each token that a head holds, as decoded."""
+    layer = cache.layers[0]
+    numbers = layer.numbers[head if len(layer.numbers) > 1 else 0].tolist()
+    parts = [segment.contents() for segment in layer.segments]
+    both = torch.cat(
+        [
+            torch.cat([part.keys[head], part.values[head]], dim=-1)
+            for part in parts
+            if len(part.keys)
+        ]
+    )
+    return dict(zip(numbers, both, strict=True))
 
 
 @settings(deadline=None, max_examples=60)
-@given(
-    budget=st.integers(2 * SPECIAL, 120),
-    sizes=st.lists(st.integers(SPECIAL + 1, 60), min_size=2, max_size=8),
-    policy=st.sampled_from(["xstreamvggt", "sliding_window"]),
-)
+@given(budget=BUDGETS, sizes=SIZES, policy=st.sampled_from(BOUNDED))
 def test_special_tokens_of_anchor_and_window_give_way_last(budget, sizes, policy):
     cache = make_cache(policy=policy, budget_tokens=budget)
     run(cache, sizes)
     newest = sum(sizes[:-1])
-    held = set(cache.layers[0].numbers.tolist())
-    assert set(range(SPECIAL)) <= held
-    assert set(range(newest, newest + SPECIAL)) <= held
+    tokens = set(held(cache))
+    assert set(range(SPECIAL)) <= tokens
+    assert set(range(newest, newest + SPECIAL)) <= tokens
 
 
-def test_anchor_and_window_stay_whole_while_both_fit():
-    cache = make_cache(budget_tokens=50)
+@pytest.mark.parametrize("policy", BOUNDED)
+@pytest.mark.parametrize("bits", [4, 16])
+def test_anchor_and_window_stay_whole_while_both_fit(policy, bits):
+    cache = make_cache(policy=policy, budget_tokens=50, key_bits=bits, value_bits=bits)
     run(cache, [20] * 6)
-    held = cache.layers[1].numbers.tolist()
-    assert held[:20] == list(range(20))
-    assert held[-20:] == list(range(100, 120))
-    assert len(held) == 50
+    tokens = held(cache, layer=1)
+    assert tokens[:20] == list(range(20))
+    assert tokens[-20:] == list(range(100, 120))
+    assert len(tokens) == 50
 
 
 def test_sliding_window_keeps_the_anchor_and_the_newest_history():
     cache = make_cache(policy="sliding_window", budget_tokens=50)
     run(cache, [20] * 6)
-    assert cache.layers[0].numbers.tolist() == [*range(20), *range(90, 120)]
+    assert held(cache) == [*range(20), *range(90, 120)]
 
 
 def test_history_is_what_scores_best():
     cache = make_cache(budget_tokens=44)
     run(cache, [20, 20])
+    _, first_keys, _ = frame_tensors(20, 1)
     query, key, value = frame_tensors(20, 2)
-    history = cache.layers[0].store.keys[:, :, 20:40]
-    best = importance(query, history, SPECIAL, 16).topk(4).indices.sort().values + 20
-    cache.attend(0, query, key, value)
-    assert cache.layers[0].numbers.tolist()[20:24] == best.tolist()
+    scores = importance(query[0], first_keys[0], SPECIAL, 16)
+    step(cache, query, key, value)
+    assert held(cache)[20:24] == sorted((scores.topk(4).indices + 20).tolist())
 
 
-def test_attention_sees_past_and_newest_frame_whole():
-    cache = make_cache(budget_tokens=30)
+@pytest.mark.parametrize("bits", [2, 4, 8, 16])
+def test_the_newest_frame_is_attended_to_as_it_came(bits):
+    cache = make_cache(budget_tokens=30, key_bits=bits, value_bits=bits)
     run(cache, [20])
     query, key, value = frame_tensors(20, 1)
-    _, first_key, first_value = frame_tensors(20, 0)
+    past = [cache.layers[0].segments[0].contents()]
     expected = torch.nn.functional.scaled_dot_product_attention(
-        query, torch.cat([first_key, key], 2), torch.cat([first_value, value], 2)
+        query,
+        torch.cat([past[0].keys[None], key], 2),
+        torch.cat([past[0].values[None], value], 2),
     )
     torch.testing.assert_close(cache.attend(0, query, key, value), expected)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8, 16])
+def test_what_is_held_is_what_came_to_within_rounding(bits):
+    cache = make_cache(budget_tokens=100, key_bits=bits, value_bits=bits, group_size=16)
+    run(cache, [20] * 9)
+    originals = [frame_tensors(20, seed) for seed in range(9)]
+    step_size = 0 if bits == 16 else 8 / (2**bits - 1)
+    for number, (key, value) in stored(cache).items():
+        _, keys, values = originals[number // 20]
+        assert (key - keys[0, :, number % 20]).abs().max() <= step_size * 0.51
+        assert (value - values[0, :, number % 20]).abs().max() <= step_size * 0.51
 
 
 def test_memory_does_not_grow_once_the_budget_is_full():
     cache = make_cache(budget_tokens=64)
     run(cache, [20] * 5)
-    allocated, address = cache.nbytes, cache.layers[0].store.keys.data_ptr()
+    allocated = cache.nbytes
     run(cache, [20] * 30)
     assert cache.nbytes == allocated
-    assert cache.layers[0].store.keys.data_ptr() == address
-    stored = 2 * (64 + 20) * HEADS * DIM * 4 * 2
-    assert cache.nbytes == stored + 2 * (64 + 20) * 8
+    stored_bytes = 2 * (64 + 20) * HEADS * DIM * 4 * 2
+    assert cache.nbytes == stored_bytes + 2 * 64 * 10
+    assert cache.scratch_nbytes == 0
 
 
 def test_nothing_is_dropped_without_a_policy():
     cache = make_cache(policy="none")
     run(cache, [20] * 9)
-    assert cache.layers[0].numbers.tolist() == list(range(180))
-    _, key, _ = frame_tensors(20, 4)
-    assert torch.equal(cache.layers[0].store.keys[:, :, 80:100], key)
+    assert held(cache) == list(range(180))
+    _, keys, _ = frame_tensors(20, 4)
+    assert torch.equal(stored(cache)[83][0], keys[0, :, 3])
+
+
+def test_without_a_policy_packed_tokens_pile_up_as_well():
+    cache = make_cache(policy="none", key_bits=4, value_bits=4)
+    run(cache, [20] * 9)
+    assert held(cache) == list(range(180))
+    _, keys, _ = frame_tensors(20, 4)
+    assert (stored(cache)[83][0] - keys[0, :, 3]).abs().max() < 0.3
 
 
 def test_clear_begins_a_new_stream_in_the_same_allocation():
-    cache = make_cache(budget_tokens=64)
+    cache = make_cache(budget_tokens=64, key_bits=4, value_bits=4)
     run(cache, [20] * 5)
+    first = {number: key for number, (key, _) in stored(cache).items()}
     allocated = cache.nbytes
     assert not cache.first_frame
     cache.clear()
@@ -141,6 +187,9 @@ def test_clear_begins_a_new_stream_in_the_same_allocation():
     assert cache.statistics().uncompressed_nbytes == 0
     run(cache, [20] * 5)
     assert cache.nbytes == allocated
+    again = {number: key for number, (key, _) in stored(cache).items()}
+    assert first.keys() == again.keys()
+    assert all(torch.equal(first[number], again[number]) for number in first)
 
 
 def test_an_impossible_budget_is_refused_with_the_smallest_one():
@@ -155,6 +204,21 @@ def test_an_impossible_budget_is_refused_with_the_smallest_one():
         ({"pool_size": 0}, "cache.pool_size is 0; it must be at least 1"),
         ({"camera_frames": 1}, "cache.camera_frames is 1; it must be at least 2"),
         ({"compatibility": "old"}, "cache.compatibility 'old' is unknown"),
+        ({"key_bits": 3}, "cache.key_bits 3 is unknown; choose one of 2, 4, 8, 16"),
+        ({"value_bits": 5}, "cache.value_bits 5 is unknown"),
+        ({"anchor_bits": 4}, "cache.anchor_bits 4 is unknown; choose one of 0, 8, 16"),
+        ({"index_sets": "frame"}, "cache.index_sets 'frame' is unknown; choose one of layer, head"),
+        ({"budget_mib": -1}, "cache.budget_mib is -1; it must be at least 0"),
+        ({"adaptive": "scene", "policy": "none"}, "needs a budget, and policy none has none"),
+        ({"budget_tokens": 20, "budget_min_tokens": 30}, "budget_min_tokens is 30, above .* 20"),
+        (
+            {"compatibility": "published", "policy": "random"},
+            "'random' is not in the released code; .* one of xstreamvggt, sliding_window, none",
+        ),
+        (
+            {"compatibility": "published", "anchor_bits": 8},
+            "anchor_bits is 8, which the released code cannot do",
+        ),
     ],
 )
 def test_settings_out_of_range_are_refused(changes, sentence):
@@ -169,6 +233,20 @@ def test_a_batch_is_refused():
         cache.attend(0, both, both, both)
 
 
+def test_tokens_of_another_shape_are_refused():
+    cache = make_cache()
+    other = torch.zeros(1, HEADS, 20, 2 * DIM)
+    with pytest.raises(ConfigurationError, match="made for 2 heads of 8 .* not for 2 of 16"):
+        cache.attend(0, other, other, other)
+
+
+def test_several_frames_at_once_are_refused():
+    cache = make_cache()
+    three = torch.zeros(1, HEADS, 3, DIM)
+    with pytest.raises(ConfigurationError, match="one frame at a time, not 3"):
+        cache.attend_camera(0, 0, three, three, three)
+
+
 @given(
     anchor=st.integers(SPECIAL, 90),
     history=st.integers(0, 200),
@@ -177,72 +255,16 @@ def test_a_batch_is_refused():
 )
 def test_shares_use_the_whole_budget_and_nothing_more(anchor, history, window, budget):
     spans = Spans(anchor, history, window)
-    kept = shares(spans, budget, SPECIAL)
+    kept = shares(spans, budget)
     assert kept.total == min(spans.total, budget)
     assert min(anchor, SPECIAL) <= kept.anchor <= anchor
     assert min(window, SPECIAL) <= kept.window <= window
     assert 0 <= kept.history <= history
 
 
-def test_selection_returns_sorted_distinct_indices():
-    spans = Spans(20, 30, 20)
-    scores = torch.arange(70.0).flip(0)
-    indices, kept = select(scores, spans, 30, SPECIAL)
-    assert kept == Spans(15, 0, 15)
-    assert indices.tolist() == [*range(15), *range(50, 65)]
-
-
-@given(patches=st.integers(0, 70), pool=st.integers(1, 20))
-def test_pooled_query_is_the_mean_over_specials_and_runs(patches, pool):
-    query, _, _ = frame_tensors(SPECIAL + patches, patches)
-    flat = query[0].mean(0)
-    runs = [flat[SPECIAL + i : SPECIAL + i + pool] for i in range(0, patches, pool)]
-    if patches <= 1:
-        runs = list(flat[SPECIAL:, None])
-    expected = torch.stack([*flat[:SPECIAL], *(run.mean(0) for run in runs)]).mean(0)
-    torch.testing.assert_close(pooled_query(query, SPECIAL, pool), expected, atol=1e-5, rtol=1e-4)
-
-
-@given(count=st.integers(1, 40), capacity=st.integers(2, 12))
-def test_camera_cache_keeps_the_first_and_the_newest(count, capacity):
-    cache = CameraCache(capacity)
-    for value in range(count):
-        token = torch.full((1, 1, 1, 2), float(value))
-        cache.attend(token, token, token)
-    newest = range(max(1, count - capacity + 1), count)
-    assert sorted(cache.store.keys[0, 0, :, 0].tolist()) == [0.0, *map(float, newest)]
-
-
-def test_camera_memory_is_bounded_and_per_iteration():
-    cache = make_cache(camera_frames=4)
-    for value in range(10):
-        for iteration in range(2):
-            token = torch.full((1, 1, 1, 2), float(value + 100 * iteration))
-            cache.attend_camera(iteration, 0, token, token, token)
-    assert sorted(cache.camera[0][0].store.keys[0, 0, :, 0].tolist()) == [0, 7, 8, 9]
-    assert sorted(cache.camera[1][0].store.keys[0, 0, :, 0].tolist()) == [100, 107, 108, 109]
-    assert cache.camera_nbytes == 2 * (2 * 4 * 2 * 4 + 4 * 8)
-
-
-def test_a_cleared_camera_cache_begins_anew_after_it_was_full():
-    cache = CameraCache(3)
-    for start in (0, 100):
-        for value in range(start, start + 7):
-            token = torch.full((1, 1, 1, 2), float(value))
-            cache.attend(token, token, token)
-        assert sorted(cache.store.keys[0, 0, :, 0].tolist()) == [start, start + 5, start + 6]
-        cache.clear()
-
-
-def test_the_published_camera_cache_is_under_the_token_budget():
-    cache = make_cache(budget_tokens=30, camera_frames=2, compatibility="published")
-    for value in range(60):
-        token = torch.full((1, 1, 1, 2), float(value))
-        cache.attend_camera(value % 2, 0, token, token, token)
-        assert len(cache.camera[0][0].store) == min(value + 1, 30)
-    held = cache.camera[0][0].store.numbers.tolist()
-    assert held == [0, *range(31, 60)]
-    assert cache.camera[0][0] is cache.camera[1][0]
+def test_shares_by_halves_where_two_frames_do_not_fit():
+    assert shares(Spans(20, 30, 20), 30) == Spans(15, 0, 15)
+    assert shares(Spans(20, 30, 8), 27) == Spans(19, 0, 8)
 
 
 def test_statistics_are_those_of_the_last_frame():
@@ -257,19 +279,30 @@ def test_statistics_are_those_of_the_last_frame():
     assert statistics.evicted_total == 60
     assert (statistics.tokens, statistics.budget_tokens) == (50, 50)
     assert (statistics.key_bits, statistics.value_bits) == (16, 16)
+    assert statistics.layer_tokens == (50, 50)
 
 
-def test_frames_of_two_sizes_never_take_more_room_than_the_larger_needs():
-    cache = make_cache(budget_tokens=64)
-    run(cache, [20, 20, 40, 20])
-    assert cache.layers[0].store.capacity == 64 + 40
+@pytest.mark.parametrize("bits", [4, 16])
+def test_frames_of_two_sizes_never_take_more_room_than_the_larger_needs(bits):
+    cache = make_cache(budget_tokens=64, key_bits=bits, value_bits=bits)
+    run(cache, [20, 20, 40, 20, 40])
+    allocated = cache.nbytes + cache.scratch_nbytes
+    run(cache, [20, 40] * 10)
+    assert cache.nbytes + cache.scratch_nbytes == allocated
 
 
-def test_several_frames_at_once_are_refused():
-    cache = make_cache()
-    three = torch.zeros(1, HEADS, 3, DIM)
-    with pytest.raises(ConfigurationError, match="one frame at a time, not 3"):
-        cache.attend_camera(0, 0, three, three, three)
+@pytest.mark.parametrize("dim", [1, 6, 7, 64, 128])
+@pytest.mark.parametrize("special", [1, 9])
+def test_any_head_size_and_number_of_special_tokens(dim, special):
+    sizes = layout(heads=3, dim=dim, special=special)
+    cache = make_cache(sizes, budget_tokens=60, key_bits=4, value_bits=2)
+    run(cache, [20] * 6)
+    assert cache.statistics().tokens == 60
+    codes = 3 * -(-dim // 2), 3 * -(-dim * 2 // 8)
+    kept = cache.layers[0].segments[2]
+    assert kept.values.nbytes == 40 * codes[1] + 2 * 2 * 3 * 40
+    rows = kept.keys.table_rows
+    assert kept.keys.nbytes == 40 * codes[0] + 2 * 2 * 3 * rows * dim + 2 * 40
 
 
 def test_store_grows_without_losing_tokens():

@@ -48,7 +48,7 @@ def _result(depth: NDArray[np.float32], confidence: NDArray[np.float32]) -> Fram
         confidence=confidence,
         color=color,
         mapping=ImageMapping(width, height, width, height, height, 0),
-        cache=CacheStatistics("none", 0, 0, 16, 16, 0, 0, 0, 0, 0),
+        cache=CacheStatistics("none", 0, 0, 16, 16, 0, 0, 0, 0, 0, 0, ()),
         timings=Timings(),
     )
 

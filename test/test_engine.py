@@ -22,7 +22,7 @@ OF_THE_ENGINE = [
 def _another(spec: Spec) -> Value:
     if spec.choices:
         return next(choice for choice in spec.choices if choice != spec.default)
-    return spec.default + spec.step if isinstance(spec.default, int) else "other"
+    return "other" if isinstance(spec.default, str) else spec.default + spec.step
 
 
 @pytest.mark.parametrize("spec", OF_THE_ENGINE, ids=lambda spec: spec.name)

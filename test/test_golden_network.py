@@ -73,7 +73,7 @@ def test_masked_forward_tokens(network):
 
 
 def test_streaming_tokens_of_intermediate_layers(network):
-    memory = reference.kv_cache(CacheSettings(policy="none"))
+    memory = reference.kv_cache(CacheSettings("none", key_bits=16, value_bits=16))
     with torch.inference_mode():
         for index, frame in enumerate(reference.frames()):
             layers = network.aggregator(frame[None, None], memory, {0, 3})
@@ -85,7 +85,7 @@ def test_streaming_tokens_of_intermediate_layers(network):
 
 
 def test_only_asked_layers_are_kept(network):
-    memory = reference.kv_cache(CacheSettings(policy="none"))
+    memory = reference.kv_cache(CacheSettings("none", key_bits=16, value_bits=16))
     with torch.inference_mode():
         layers = network.aggregator(reference.frames()[:1, None], memory, {1})
     assert list(layers) == [1]
@@ -98,7 +98,7 @@ def test_encoder_patch_tokens(network):
 
 
 def test_streaming_equals_masked_forward_with_a_camera_cache_per_iteration(network, masked):
-    memory = reference.kv_cache(CacheSettings(policy="none"))
+    memory = reference.kv_cache(CacheSettings("none", key_bits=16, value_bits=16))
     poses = []
     with torch.inference_mode():
         for frame in reference.frames():
@@ -117,7 +117,7 @@ def test_batches_do_not_mix(network):
 
 
 def test_unasked_heads_do_not_run(network):
-    memory = reference.kv_cache(CacheSettings(policy="none"))
+    memory = reference.kv_cache(CacheSettings("none", key_bits=16, value_bits=16))
     with torch.inference_mode():
         prediction = network(reference.frames()[:1, None], memory, ("depth",))
     assert prediction.pose_encodings is None
@@ -156,6 +156,6 @@ def test_residual_unit_adds_the_rectified_input(network):
 def test_sides_that_do_not_divide_into_patches_are_refused(network):
     from xsvggt_ros.errors import ConfigurationError
 
-    memory = reference.kv_cache(CacheSettings(policy="none"))
+    memory = reference.kv_cache(CacheSettings("none", key_bits=16, value_bits=16))
     with pytest.raises(ConfigurationError, match="70x57 pixels.*multiples of 14"):
         network(torch.zeros(1, 1, 3, 57, 70), memory)

@@ -76,7 +76,7 @@ def _result(picture: Picture, stamp: int, frame_id: str) -> FrameResult:
         confidence=ones,
         color=picture,
         mapping=ImageMapping(width, height, width, height, height, 0),
-        cache=CacheStatistics("none", 0, 0, 16, 16, 0, 0, 0, 0, 0),
+        cache=CacheStatistics("none", 0, 0, 16, 16, 0, 0, 0, 0, 0, 0, ()),
         timings=Timings(),
     )
 

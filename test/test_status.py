@@ -91,7 +91,7 @@ _RESULT = FrameResult(
     confidence=_ONES,
     color=np.zeros((1, 1, 3), np.uint8),
     mapping=ImageMapping(1, 1, 1, 1, 1, 0),
-    cache=CacheStatistics("none", 0, 0, 16, 16, 0, 0, 0, 0, 0),
+    cache=CacheStatistics("none", 0, 0, 16, 16, 0, 0, 0, 0, 0, 0, ()),
     timings=Timings(),
 )
 
@@ -139,10 +139,12 @@ def _unlike() -> CacheStatistics:
         key_bits=3,
         value_bits=4,
         nbytes=5,
-        camera_nbytes=6,
-        uncompressed_nbytes=7,
-        evicted=8,
-        evicted_total=9,
+        scratch_nbytes=6,
+        camera_nbytes=7,
+        uncompressed_nbytes=8,
+        evicted=9,
+        evicted_total=10,
+        layer_tokens=(2, 1),
     )
 
 
@@ -150,8 +152,10 @@ def test_every_field_is_filled_from_its_own_source(story: _Story) -> None:
     timings = Timings(decode=1.0, preprocess=2.0, network=3.0, collect=4.0)
     message = story.finish(cache=_unlike(), timings=timings)
     names = ("budget_tokens", "cache_tokens", "key_bits", "value_bits", "cache_bytes")
-    names += ("camera_cache_bytes", "uncompressed_bytes", "tokens_evicted", "tokens_evicted_total")
-    assert [message[name] for name in names] == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    names += ("scratch_bytes", "camera_cache_bytes", "uncompressed_bytes")
+    names += ("tokens_evicted", "tokens_evicted_total")
+    assert [message[name] for name in names] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
+    assert message["layer_tokens"] == (2, 1)
     stages = ("decode", "preprocess", "network", "collect")
     assert [message[f"latency_{stage}"] for stage in stages] == [1.0, 2.0, 3.0, 4.0]
     assert (message["policy"], message["intrinsics_source"]) == ("xstreamvggt", "held")

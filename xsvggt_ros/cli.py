@@ -71,9 +71,18 @@ Width = Annotated[
 Device = Annotated[str, typer.Option(help="cpu, cuda, ... or auto = cuda where there is one.")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
 Policy = Annotated[
-    str, typer.Option(help="What chooses the history: xstreamvggt, sliding_window or none.")
+    str,
+    typer.Option(
+        help="What chooses the history: xstreamvggt, ffn_residual, value_aware, key_diversity, "
+        "sliding_window, random or none."
+    ),
 ]
 Budget = Annotated[int, typer.Option(help="Most tokens that a layer holds after a frame.")]
+BudgetMib = Annotated[
+    float, typer.Option(help="Most MiB that the cache allocates, instead of --budget; 0 = off.")
+]
+KeyBits = Annotated[int, typer.Option(help="Width of cached keys: 2, 4, 8, or 16 = as they come.")]
+ValueBits = Annotated[int, typer.Option(help="Width of cached values, likewise.")]
 MaxFrames = Annotated[
     int | None,
     typer.Option(min=1, help="Stop after this many pictures."),
@@ -126,6 +135,9 @@ def reconstruct(
     dtype: Dtype = "float32",
     policy: Policy = "xstreamvggt",
     budget: Budget = 8192,
+    budget_mib: BudgetMib = 0.0,
+    key_bits: KeyBits = 4,
+    value_bits: ValueBits = 4,
     max_frames: MaxFrames = None,
     topic: Topic = None,
     depth: Annotated[
@@ -144,7 +156,13 @@ def reconstruct(
     from xsvggt_ros.stream.sources import open_source
 
     require_writable(output)
-    cache = CacheSettings(policy=policy, budget_tokens=budget)
+    cache = CacheSettings(
+        policy=policy,
+        budget_tokens=budget,
+        budget_mib=budget_mib,
+        key_bits=key_bits,
+        value_bits=value_bits,
+    )
     depths = DepthFiles(output / "depth", depth) if depth else None
     recorded = LongestSession()
     with open_source(source, topic=topic) as stream:
@@ -154,7 +172,7 @@ def reconstruct(
         interrupted = _run(stream, engine, recorded, depths, max_frames)
     _say_left_out(recorded, interrupted=interrupted)
     weights = checkpoint or f"random weights ({preset or 'small'}): geometry means nothing"
-    heading = title(str(source), weights, policy, budget, len(recorded.recording))
+    heading = title(str(source), weights, cache, len(recorded.recording))
     written = write_results(recorded.recording, output, heading)
     _say_written([*written, *([depths.close()] if depths else [])])
     if interrupted:
@@ -252,6 +270,9 @@ def demo(
     dtype: Dtype = "float32",
     policy: Policy = "xstreamvggt",
     budget: Budget = 8192,
+    budget_mib: BudgetMib = 0.0,
+    key_bits: KeyBits = 4,
+    value_bits: ValueBits = 4,
     max_frames: Annotated[int, typer.Option(min=1, help="Stop after this many pictures.")] = 200,
     topic: Topic = None,
     patience: Annotated[
@@ -264,9 +285,17 @@ def demo(
     require_ros()
     from functools import partial
 
+    from xsvggt_ros.cache.settings import CacheSettings
     from xsvggt_ros.progress import frame_progress
     from xsvggt_ros.ros.demo import Demo, DemoOptions
 
+    cache = CacheSettings(
+        policy=policy,
+        budget_tokens=budget,
+        budget_mib=budget_mib,
+        key_bits=key_bits,
+        value_bits=value_bits,
+    )
     chosen = DemoOptions(
         source=source,
         output=output,
@@ -275,8 +304,7 @@ def demo(
         width=width,
         device=device,
         dtype=dtype,
-        policy=policy,
-        budget=budget,
+        cache=cache,
         max_frames=max_frames,
         topic=topic,
         patience=patience,

@@ -1,16 +1,99 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attention over a cache."""
+"""Attention over a cache: one non-causal call per layer, without a mask.
+
+Whatever is cached is older than every query, so nothing stands in FlashAttention's way. Backends:
+
+- ``sdpa``: PyTorch's, which picks its own kernel (FlashAttention where the device has it);
+- ``flash_attn``: the package of that name, for half types on CUDA;
+- ``math``: products and softmax written out, for comparison;
+- ``auto``: ``flash_attn`` where it is installed and applies, else ``sdpa``.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
 from torch import Tensor
 from torch.nn import functional
 
+from xsvggt_ros.errors import ConfigurationError
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Of queries over keys and values, all [1, heads, tokens, head_dim] of one dtype."""
+
+_FLASH_HEAD_DIM = 256
+
+
+def backend(name: str) -> Attend:
+    """Return the backend called ``name``.
+
+    Raises:
+        ConfigurationError: ``flash_attn`` where it is not installed.
+
+    """
+    if name == "flash_attn" and not flash_installed():
+        raise ConfigurationError(
+            "model.attention_backend is flash_attn, which is not installed; install the package "
+            "flash-attn for your CUDA, or choose auto, which uses it where it is there"
+        )
+    return {"auto": attend, "sdpa": attend_sdpa, "flash_attn": attend_flash, "math": attend_math}[
+        name
+    ]
+
 
 def attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Attend without a mask, all tensors [1, heads, tokens, head_dim] of one dtype.
+    """Attend by FlashAttention's own package where it applies, else by PyTorch."""
+    if flash_applies(query) and flash_installed():
+        return attend_flash(query, keys, values)
+    return attend_sdpa(query, keys, values)
 
-    One non-causal call per layer: whatever is cached is older than every query, so nothing stands
-    in FlashAttention's way.
-    """
+
+def attend_sdpa(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Attend by PyTorch."""
     return functional.scaled_dot_product_attention(query, keys, values)
+
+
+def attend_math(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Attend by the definition; takes memory for all pairs."""
+    weights = (query @ keys.transpose(-2, -1)) * query.shape[-1] ** -0.5
+    return weights.softmax(dim=-1) @ values
+
+
+def attend_flash(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Attend by the package flash_attn, which wants tokens before heads.
+
+    Raises:
+        ConfigurationError: float32, a device that is not CUDA, or heads that are too wide.
+
+    """
+    if not flash_applies(query):
+        raise ConfigurationError(
+            f"flash_attn takes float16 or bfloat16 on CUDA and up to {_FLASH_HEAD_DIM} channels a "
+            f"head, not {query.dtype} on {query.device.type} with {query.shape[-1]}; set "
+            "model.attention_backend to auto or sdpa"
+        )
+    flipped = (tensor.transpose(1, 2) for tensor in (query, keys, values))
+    mixed: Tensor = _flash()(*flipped, causal=False).transpose(1, 2)
+    return mixed
+
+
+def flash_applies(query: Tensor) -> bool:
+    """Whether the package flash_attn can take these queries."""
+    half = query.dtype in (torch.float16, torch.bfloat16)
+    return half and query.device.type == "cuda" and query.shape[-1] <= _FLASH_HEAD_DIM
+
+
+@cache
+def flash_installed() -> bool:
+    """Whether the package flash_attn is there."""
+    return find_spec("flash_attn") is not None
+
+
+@cache
+def _flash() -> Any:
+    return import_module("flash_attn").flash_attn_func

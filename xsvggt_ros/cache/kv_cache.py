@@ -1,98 +1,159 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The memory of one stream: a cache per global layer, and the camera head's."""
+"""The memory of one stream: a cache per global layer, and the camera head's.
+
+Where each byte lies, for every global layer (`layer_cache.py`, `segment.py`, `token_storage.py`):
+
+=====================  ===========================================  ==============================
+what                   shape and type                               bytes an element at 4/4 bits
+=====================  ===========================================  ==============================
+codes of keys          uint8 [heads, slots, head_dim * bits / 8]    1/2
+grids of keys          float16 [heads, rows, head_dim], twice       4 / 64, times 1.2 for history
+codes of values        uint8 [heads, slots, head_dim * bits / 8]    1/2
+grids of values        float16 [heads, slots, 1], twice             4 / head_dim
+row of a slot's keys   int16 [sets, slots]                          } 12 per token and set,
+number in the stream   int32 [sets, slots]                          } together 0.05 bits
+newest score           float32 [sets, slots]                        } an element at 16 heads
+memory of its birth    float16 [sets, slots]                        } of 64
+=====================  ===========================================  ==============================
+
+A layer has three segments of slots: the anchor (first frame), special tokens of later frames where
+these are stored finer, and history, which holds the newest frame too. Slots are dense and in no
+order. A token that goes gives its slot to one that comes; no other byte moves. Keys at 16 bits lie
+as they came in [heads, slots + frame, head_dim], and are attended to there; so do values.
+
+Once for all layers: a scratch of [heads, slots + frame, head_dim] each for keys and values, in the
+network's type, into which a packed layer is decoded to be attended to.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
+from xsvggt_ros.cache.adaptation import Adaptation
+from xsvggt_ros.cache.attention import attend_sdpa, backend
+from xsvggt_ros.cache.budget import check_budget
+from xsvggt_ros.cache.byte_budget import MIB, fitting_budget
 from xsvggt_ros.cache.camera_cache import CameraCache
-from xsvggt_ros.cache.candidates import Policy
-from xsvggt_ros.cache.layer_cache import LayerCache, UnpackedLayerCache
+from xsvggt_ros.cache.context import Scratch
+from xsvggt_ros.cache.layer_cache import LayerCache, SegmentedCache
+from xsvggt_ros.cache.layout import CacheLayout
 from xsvggt_ros.cache.policies import policy_for
-from xsvggt_ros.cache.selection import check_budget
+from xsvggt_ros.cache.published import PublishedCache
+from xsvggt_ros.cache.quantization import UNQUANTIZED
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.cache.statistics import CacheStatistics
 from xsvggt_ros.errors import ConfigurationError
 
-UNQUANTIZED_BITS = 16
+_FIXED = ("compatibility", "index_sets", "group_size")
+"""Settings that decide what a stored token is; another value needs another cache."""
+_GIVE_WAY = 0.98
+"""What is left of a budget where groups that outlive their tokens would break a byte budget."""
 
 
 class KvCache:
     """What the network is handed as its memory.
 
-    Between two frames stands :meth:`end_frame`; :meth:`clear` begins a new stream in the same
-    allocation.
+    A frame goes through ``attend`` and ``absorb`` of one layer after the other, and through
+    ``attend_camera``. Between two frames stands :meth:`end_frame`; there, :meth:`configure` may
+    change budget, widths and policy. :meth:`clear` begins a new stream in the same allocation.
     """
 
-    def __init__(
-        self,
-        settings: CacheSettings,
-        *,
-        layers: int,
-        special_tokens: int,
-        camera_blocks: int,
-        camera_iterations: int,
-    ) -> None:
+    def __init__(self, settings: CacheSettings, layout: CacheLayout) -> None:
         """Make an empty cache.
 
-        Args:
-            settings: policy and bounds.
-            layers: global blocks of the network.
-            special_tokens: tokens in front of the patches of each frame.
-            camera_blocks: blocks of the camera head's trunk.
-            camera_iterations: refinements of the camera head.
-
         Raises:
-            ConfigurationError: a budget below the smallest possible one, which is named.
+            ConfigurationError: a budget below the smallest possible one, which is named; an
+                attention backend that is not there.
 
         """
-        if settings.bounded and not settings.published:
-            check_budget(settings.budget_tokens, special_tokens)
+        self.layout = layout
+        self._check(settings)
         self.settings = settings
-        self._special = special_tokens
-        policy = policy_for(settings)
-        # The published code may overshoot its budget; its room then grows once and stays.
-        expected = settings.budget_tokens if settings.bounded else 0
-        self.layers: list[LayerCache] = [
-            UnpackedLayerCache(policy, special_tokens, expected) for _ in range(layers)
-        ]
-        self.camera = self._camera_caches(policy, camera_blocks, camera_iterations)
-        self._first = True
-        self._evicted = 0
-        self._evicted_before = 0
-        self._token_nbytes = 0
+        self._adaptation = Adaptation(settings, layout.smallest_budget)
+        self._scratch = Scratch()
+        self._largest_frame = self._anchor = self._frames = 0
+        self._evicted = self._evicted_before = 0
+        self.layers: list[LayerCache] = [self._layer_cache(layer) for layer in range(layout.layers)]
+        self.camera = self._camera_caches()
 
-    def _camera_caches(
-        self, policy: Policy, blocks: int, iterations: int
-    ) -> list[list[CameraCache]] | list[list[UnpackedLayerCache]]:
-        if self.settings.published:
+    def _layer_cache(self, layer: int) -> LayerCache:
+        settings, layout = self.settings, self.layout
+        attend = backend(settings.attention_backend)
+        if settings.published:
+            return PublishedCache(settings, layout.special_tokens, attend)
+        return SegmentedCache(
+            settings,
+            settings.budget_tokens if settings.bounded else None,
+            policy=policy_for(settings, layer),
+            shape=layout.token,
+            special=layout.special_tokens,
+            attend=attend,
+            scratch=self._scratch,
+        )
+
+    def _camera_caches(self) -> list[list[CameraCache]] | list[list[PublishedCache]]:
+        settings, layout = self.settings, self.layout
+        if settings.published:
             # There the trunk uses the very attention of the global blocks, budget included, and
             # all iterations share one cache.
-            shared = [UnpackedLayerCache(policy, self._special) for _ in range(blocks)]
-            return [shared] * iterations
-        frames = self.settings.camera_frames if self.settings.bounded else 0
-        return [[CameraCache(frames) for _ in range(blocks)] for _ in range(iterations)]
+            shared = [
+                PublishedCache(settings, layout.special_tokens, attend_sdpa)
+                for _ in range(layout.camera_blocks)
+            ]
+            return [shared] * layout.camera_iterations
+        return [
+            [CameraCache(_camera_places(settings)) for _ in range(layout.camera_blocks)]
+            for _ in range(layout.camera_iterations)
+        ]
 
     @property
     def first_frame(self) -> bool:
         """Whether the next frame is the first of its stream."""
-        return self._first
+        return self._frames == 0
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend in global block ``layer``, then prune that layer.
+    def prepare(self, frame: int) -> None:
+        """Make ready for a frame of ``frame`` tokens, before anything of it is remembered.
 
         Raises:
-            ConfigurationError: more than one stream at a time.
+            ConfigurationError: ``budget_mib`` does not hold the least that such frames need.
 
         """
-        if query.shape[0] != 1:
-            raise ConfigurationError(
-                f"a cache holds one stream, not a batch of {query.shape[0]}; "
-                "use one cache per stream"
-            )
+        if not self.first_frame and frame <= self._largest_frame:
+            return
+        anchor = frame if self.first_frame else self._anchor
+        largest = max(frame, self._largest_frame)
+        budget = self._full_budget(self.settings, anchor, largest)
+        self._anchor, self._largest_frame = anchor, largest
+        if self.first_frame or self.settings.budget_mib:
+            self._set_budgets([budget] * len(self._segmented))
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attend in global block ``layer`` over what is remembered and the new frame.
+
+        Raises:
+            ConfigurationError: more than one stream at a time, tokens of another shape than the
+                layout's, or what :meth:`prepare` raises.
+
+        """
         if layer == 0:
-            self._token_nbytes = 2 * key.shape[1] * key.shape[3] * key.element_size()
+            self._check_frame(key)
+            self.prepare(key.shape[2])
+        if layer == self.layout.layers // 2:
+            self._adaptation.observe(key[0], self.layout.special_tokens)
         return self.layers[layer].attend(query, key, value)
+
+    def absorb(self, layer: int, update: Tensor) -> None:
+        """Prune global block ``layer``, and remember what stays of the frame just attended.
+
+        Args:
+            layer: index of the block.
+            update: what the block's MLP added to its tokens, [1, tokens, dim].
+
+        """
+        self.layers[layer].absorb(update)
 
     def attend_camera(
         self, iteration: int, block: int, query: Tensor, key: Tensor, value: Tensor
@@ -109,11 +170,32 @@ class KvCache:
             )
         return self.camera[iteration][block].attend(query, key, value)
 
-    def end_frame(self) -> None:
-        """Say that a frame is complete."""
-        self._first = False
+    def end_frame(self, motion: float = 0.0) -> None:
+        """Say that a frame is complete.
+
+        Args:
+            motion: how far the camera has moved since the frame before, in any unit that stays
+                the same during a session; only an adaptive budget looks at it.
+
+        """
+        self._frames += 1
         self._evicted_before = self._evicted
         self._evicted = sum(layer.seen - layer.tokens for layer in self.layers)
+        if self.settings.adaptive != "off":
+            self._adapt(motion)
+        self._keep_within_mib()
+
+    def _adapt(self, motion: float) -> None:
+        layers = self._segmented
+        self._set_budgets(
+            self._adaptation.budgets(
+                [layer.budget or 0 for layer in layers],
+                full=self._full_budget(self.settings, self._anchor, self._largest_frame) or 0,
+                frames=self._frames,
+                motion=motion,
+                likeness=torch.stack([layer.likeness for layer in layers]),
+            )
+        )
 
     def clear(self) -> None:
         """Forget the stream; what is allocated stays for the next one."""
@@ -122,14 +204,123 @@ class KvCache:
         for iteration in self.camera:
             for cache in iteration:
                 cache.clear()
-        self._first = True
+        self._adaptation.clear()
+        self._largest_frame = self._anchor = self._frames = 0
         self._evicted = self._evicted_before = 0
+
+    def configure(self, settings: CacheSettings) -> None:
+        """Take on other settings at once, between two frames.
+
+        What is held and still fits stays. Narrower widths round it once more, wider ones leave it
+        as it is and count for what comes.
+
+        Raises:
+            ConfigurationError: settings that no cache could have, or that this one cannot take on
+                without a new session; everything is as before then.
+
+        """
+        self.check(settings)
+        if settings != self.settings:
+            budget = self._full_budget(settings, self._anchor, self._largest_frame)
+            self._take_on(settings, budget)
+
+    def check(self, settings: CacheSettings) -> None:
+        """Raise ConfigurationError where :meth:`configure` would; changes nothing."""
+        for name in _FIXED:
+            if getattr(settings, name) != getattr(self.settings, name):
+                raise ConfigurationError(
+                    f"cache.{name} cannot change from {getattr(self.settings, name)} to "
+                    f"{getattr(settings, name)} within a session; make a new cache"
+                )
+        if settings.published and settings != self.settings:
+            raise ConfigurationError(
+                "cache.compatibility published cannot change while it runs, as the released code "
+                "cannot; make a new cache"
+            )
+        self._check(settings)
+        self._full_budget(settings, self._anchor, self._largest_frame)
+
+    def _take_on(self, settings: CacheSettings, budget: int | None) -> None:
+        judging = ("policy", "pool_size", "seed")
+        judges_anew = any(getattr(settings, n) != getattr(self.settings, n) for n in judging)
+        self.settings = settings
+        self._adaptation = Adaptation(settings, self.layout.smallest_budget)
+        self._scratch.release()
+        for index, layer in enumerate(self._segmented):
+            policy = policy_for(settings, index) if judges_anew else None
+            layer.reconfigure(settings, budget, policy, backend(settings.attention_backend))
+        self._keep_within_mib()
+        for iteration in self.camera:
+            for cache in iteration:
+                if isinstance(cache, CameraCache):
+                    cache.resize(_camera_places(settings))
+
+    def _check(self, settings: CacheSettings) -> None:
+        backend(settings.attention_backend)
+        if settings.bounded and not settings.published and not settings.budget_mib:
+            check_budget(settings.budget_tokens, self.layout.special_tokens)
+        least = self.layout.smallest_budget
+        if settings.adapts_to_scene and 0 < settings.budget_min_tokens < least:
+            raise ConfigurationError(
+                f"cache.budget_min_tokens is {settings.budget_min_tokens}; no budget is below "
+                f"{least}, so set it to 0 or to at least that"
+            )
+
+    def _check_frame(self, key: Tensor) -> None:
+        if key.shape[0] != 1:
+            raise ConfigurationError(
+                f"a cache holds one stream, not a batch of {key.shape[0]}; use one cache per stream"
+            )
+        token = self.layout.token
+        if (*key.shape[1::2], key.dtype) != (token.heads, token.channels, token.dtype):
+            raise ConfigurationError(
+                f"the cache was made for {token.heads} heads of {token.channels} channels in "
+                f"{token.dtype}, not for {key.shape[1]} of {key.shape[3]} in {key.dtype}; "
+                "make the cache with the network's own layout"
+            )
+
+    @property
+    def _segmented(self) -> list[SegmentedCache]:
+        return [layer for layer in self.layers if isinstance(layer, SegmentedCache)]
+
+    def _full_budget(self, settings: CacheSettings, anchor: int, frame: int) -> int | None:
+        """Return what a layer may hold where nothing adapts; None = no bound."""
+        if not settings.bounded:
+            return None
+        if settings.budget_mib and frame and not settings.published:
+            return fitting_budget(settings, self.layout, anchor=anchor, frame=frame)
+        return settings.budget_tokens
+
+    def _set_budgets(self, budgets: Sequence[int | None]) -> None:
+        """Give each layer its budget, those first that shrink."""
+        pairs = list(zip(self._segmented, budgets, strict=True))
+        for layer, budget in sorted(pairs, key=lambda pair: (pair[1] or 0) - (pair[0].budget or 0)):
+            layer.rebudget(budget)
+
+    def _keep_within_mib(self) -> None:
+        """Give up a little more where groups that outlive their tokens tip the scale."""
+        allowed = self.settings.budget_mib * MIB
+        if not allowed or not self.settings.bounded:
+            return
+        while self.nbytes + self.scratch_nbytes > allowed:
+            self._scratch.release()
+            for layer in self._segmented:
+                fewer = int((layer.budget or 0) * _GIVE_WAY)
+                layer.rebudget(max(self.layout.smallest_budget, fewer))
+
+    @property
+    def _budget(self) -> int:
+        """Tokens that a layer may hold, the mean over layers; 0 = no bound."""
+        if self.settings.published:
+            return self.settings.budget_tokens if self.settings.bounded else 0
+        budgets = [layer.budget or 0 for layer in self._segmented]
+        return sum(budgets) // len(budgets)
 
     def history_tokens(self, tokens_per_frame: int) -> int | None:
         """Return how much history fits beside anchor and window; None where all of it does."""
         if not self.settings.bounded:
             return None
-        return max(0, self.settings.budget_tokens - 2 * tokens_per_frame)
+        return max(0, self._budget - 2 * tokens_per_frame)
 
     def smallest_history_budget(self, tokens_per_frame: int) -> int:
         """Return the least budget that leaves room for one token of history."""
@@ -141,22 +332,37 @@ class KvCache:
         return sum(layer.nbytes for layer in self.layers)
 
     @property
+    def scratch_nbytes(self) -> int:
+        """Allocated bytes of the scratch that all layers share."""
+        return self._scratch.nbytes
+
+    @property
     def camera_nbytes(self) -> int:
         """Allocated bytes of the camera head's memory."""
         caches = {id(c): c for iteration in self.camera for c in iteration}
-        return sum(cache.store.nbytes for cache in caches.values())
+        return sum(cache.nbytes for cache in caches.values())
 
     def statistics(self) -> CacheStatistics:
         """Return what the cache says of itself after the last complete frame."""
+        settings = self.settings
+        simulated = settings.published
+        held = tuple(layer.tokens for layer in self.layers)
+        seen = [layer.seen for layer in self.layers]
         return CacheStatistics(
-            policy=self.settings.policy,
-            budget_tokens=self.settings.budget_tokens if self.settings.bounded else 0,
-            tokens=max(layer.tokens for layer in self.layers),
-            key_bits=UNQUANTIZED_BITS,
-            value_bits=UNQUANTIZED_BITS,
+            policy=settings.policy,
+            budget_tokens=self._budget,
+            tokens=max(held),
+            key_bits=UNQUANTIZED if simulated else settings.key_bits,
+            value_bits=UNQUANTIZED if simulated else settings.value_bits,
             nbytes=self.nbytes,
+            scratch_nbytes=self.scratch_nbytes,
             camera_nbytes=self.camera_nbytes,
-            uncompressed_nbytes=self._token_nbytes * sum(layer.seen for layer in self.layers),
+            uncompressed_nbytes=2 * self.layout.token.nbytes * sum(seen),
             evicted=self._evicted - self._evicted_before,
             evicted_total=self._evicted,
+            layer_tokens=held,
         )
+
+
+def _camera_places(settings: CacheSettings) -> int:
+    return settings.camera_frames if settings.bounded else 0

@@ -1,25 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cache of one layer, behind the interface that every kind of storage fills."""
+"""The cache of one global layer: attend, then prune, then round what has come."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
-from xsvggt_ros.cache.attention import attend
-from xsvggt_ros.cache.candidates import Candidates, Policy
-from xsvggt_ros.cache.selection import Spans
-from xsvggt_ros.cache.storage import TokenStore
+from xsvggt_ros.cache.attention import Attend
+from xsvggt_ros.cache.budget import Spans, shares
+from xsvggt_ros.cache.context import Scratch
+from xsvggt_ros.cache.eviction import ranks
+from xsvggt_ros.cache.layer_plan import LayerPlan, SegmentCounts, arrivals, plan_layer, rows_of
+from xsvggt_ros.cache.layout import TokenShape
+from xsvggt_ros.cache.policies.base import Candidates, Policy
+from xsvggt_ros.cache.policies.key_diversity import key_similarity
+from xsvggt_ros.cache.quantization import UNQUANTIZED
+from xsvggt_ros.cache.segment import Segment, SegmentPlan, Tokens, table_rows
+from xsvggt_ros.cache.settings import CacheSettings
 
 
 class LayerCache(Protocol):
-    """Remembers the tokens of one global layer; the packed cache implements it as well."""
+    """Remembers the tokens of one global layer."""
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend over what is remembered and the new frame, then remember what the policy keeps.
+        """Attend over what is remembered and the new frame, all [1, heads, tokens, head_dim].
 
-        All tensors are [1, heads, tokens, head_dim]; the newest frame takes part unrounded.
+        The newest frame takes part unrounded.
+        """
+        ...
+
+    def absorb(self, update: Tensor) -> None:
+        """Remember what stays of the frame just attended, and drop what does not.
+
+        Args:
+            update: what the block's MLP added to its tokens, [1, tokens, dim].
+
         """
         ...
 
@@ -44,39 +62,93 @@ class LayerCache(Protocol):
 
     @property
     def numbers(self) -> Tensor:
-        """Number in the stream of each token held, int64 [tokens]."""
+        """Number in the stream of each token held, int64 [sets, tokens]."""
         ...
 
 
-class UnpackedLayerCache:
-    """Keeps keys and values in the precision in which they came.
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A frame between attention and absorption, and all that it was attended with."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    keys: Tensor
+    values: Tensor
+
+
+class SegmentedCache:
+    """Anchor, special tokens and history of a layer in one segment each.
+
+    A step attends over ``[anchor | special | history | newest frame]``, asks the policy what each
+    of these tokens is worth, gives the worst ones' slots to the newest frame, and rounds it into
+    them. Once the budget is full, a step has the same shapes and addresses for ever, and it never
+    waits for the device. Only where the layer is laid out anew, for a first frame, another budget,
+    other widths or a frame larger than any before, memory is allocated.
 
     Attributes:
-        store: the tokens held now.
+        likeness: mean likeness of the keys to their mean direction after the newest frame, where
+            budgets adapt to layers; on the device.
 
     """
 
-    def __init__(self, policy: Policy, special: int, expected_tokens: int = 0) -> None:
+    def __init__(
+        self,
+        settings: CacheSettings,
+        budget: int | None,
+        *,
+        policy: Policy,
+        shape: TokenShape,
+        special: int,
+        attend: Attend,
+        scratch: Scratch,
+    ) -> None:
         """Make an empty cache.
 
         Args:
-            policy: what stays after a frame.
+            settings: widths, index sets, group size.
+            budget: most tokens held after a frame; None = no bound.
+            policy: what a token is worth.
+            shape: of a token.
             special: special tokens in front of each frame.
-            expected_tokens: most tokens held after a frame, if bounded; room for them and a
-                frame is made at once and never grows.
+            attend: how to attend.
+            scratch: shared with the other layers.
 
         """
+        self._settings = settings
+        self._budget = budget
         self._policy = policy
-        self._special = special
-        self._expected = expected_tokens
-        self.store = TokenStore()
-        self._spans = Spans(0, 0, 0)
+        self._shape = shape
+        self._special_tokens = special
+        self._attend = attend
+        self._scratch = scratch
+        self._sets = 1 if settings.index_sets == "layer" else shape.heads
+        self._plan: LayerPlan | None = None
+        self._anchor = self._special = self._history = _nothing(shape, self._sets)
+        self._own_keys = self._own_values = torch.empty(0)
+        self._frames: set[int] = set()
+        self._frame = 0
         self._seen = 0
+        # On the device, so that a captured step can count on; wraps around at 2^32.
+        self._clock = torch.zeros(1, dtype=torch.int32, device=shape.device)
+        self._scored = False
+        self._pending: _Pending | None = None
+        self.likeness = torch.zeros((), device=shape.device)
+
+    @property
+    def budget(self) -> int | None:
+        """Most tokens held after a frame; None = no bound."""
+        return self._budget
+
+    @property
+    def segments(self) -> tuple[Segment, Segment, Segment]:
+        """Anchor, special tokens of later frames (empty unless stored finer), history."""
+        return self._anchor, self._special, self._history
 
     @property
     def tokens(self) -> int:
         """Tokens held now."""
-        return len(self.store)
+        return sum(map(len, self.segments))
 
     @property
     def seen(self) -> int:
@@ -85,42 +157,280 @@ class UnpackedLayerCache:
 
     @property
     def nbytes(self) -> int:
-        """Allocated bytes."""
-        return self.store.nbytes
+        """Allocated bytes: all segments, and in-place room for the newest frame."""
+        own = self._own_keys.nbytes + self._own_values.nbytes
+        return own + sum(segment.nbytes for segment in self.segments)
 
     @property
     def numbers(self) -> Tensor:
-        """Number in the stream of each token held, int64 [tokens]."""
-        return self.store.numbers
+        """Number in the stream of each token held, int64 [sets, tokens], in order of segments."""
+        held = torch.cat([segment.numbers for segment in self.segments], dim=1)
+        return self._seen - 1 - (self._clock - 1 - held).long()
 
     def clear(self) -> None:
         """Forget everything, keeping the allocation."""
-        self.store.clear()
-        self._spans = Spans(0, 0, 0)
-        self._seen = 0
+        for segment in self.segments:
+            segment.clear()
+        self._clock.zero_()
+        self._frames.clear()
+        self._frame = self._seen = 0
+        self._scored = False
+        self._pending = None
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend over the past and the new frame, then prune."""
-        self._append(key, value)
-        mixed = attend(query, self.store.keys, self.store.values)
-        self._prune(query)
-        return mixed
+        """Attend over the past and the new frame."""
+        frame = key.shape[2]
+        self._expect(frame)
+        held = self.tokens
+        if self._plan is None or not self._seen:
+            keys, values = key[0], value[0]
+        else:
+            keys, values = self._context(self._plan, held + frame)
+            start = 0
+            for segment in self.segments:
+                stop = start + len(segment)
+                segment.read_into(keys[:, start:stop], values[:, start:stop])
+                start = stop
+            keys[:, held:] = key[0]
+            values[:, held:] = value[0]
+        self._pending = _Pending(query[0], key[0], value[0], keys, values)
+        return self._attend(query, keys[None], values[None])
 
-    def _append(self, key: Tensor, value: Tensor) -> None:
-        count = key.shape[2]
-        if self._expected:
-            self.store.reserve(self._expected + count, key)
-        self.store.append(key, value, self._seen)
-        spans = self._spans
-        self._spans = (
-            Spans(spans.anchor, spans.history + spans.window, count)
-            if self._seen
-            else Spans(count, 0, 0)
+    def absorb(self, update: Tensor) -> None:
+        """Score all tokens, then let the newest frame take the place of the worst ones."""
+        pending, self._pending = self._pending, None
+        assert pending is not None, "attend comes before absorb"
+        newest, scores = self._score(pending, update[0])
+        frame = pending.key.shape[1]
+        kept = self._shares(frame)
+        if not self._seen:
+            self._lay_out(anchor=kept.window, slots=self._slots_for(frame))
+            self._anchor.admit(_best(newest, kept.window, self._special_tokens))
+        else:
+            self._write_scores(scores)
+            crowded = kept.anchor < len(self._anchor)
+            growing = self._budget is None and not self._history_has_room(frame)
+            if crowded or growing:
+                self._lay_out(anchor=kept.anchor, slots=self._slots_for(frame))
+            self._admit(_best(newest, kept.window, self._special_tokens))
+        self._seen += frame
+        self._frame = frame
+        self._clock += frame
+        self._scored = True
+
+    def reconfigure(
+        self, settings: CacheSettings, budget: int | None, policy: Policy | None, attend: Attend
+    ) -> None:
+        """Take on other settings at once, between two frames.
+
+        What is held and still fits stays. Wider tokens are rounded once more to narrower ones,
+        narrower ones stay what they are. Waits for the device.
+
+        Args:
+            settings: the new ones; index sets and group size must be the old ones.
+            budget: most tokens held from now on; None = no bound.
+            policy: what a token is worth from now on; None = as before.
+            attend: how to attend.
+
+        """
+        self._settings, self._budget, self._attend = settings, budget, attend
+        if policy is not None:
+            self._policy = policy
+            self._scored = False
+        self._lay_out_for_budget()
+
+    def rebudget(self, budget: int | None) -> None:
+        """Hold at most ``budget`` tokens from now on; None = no bound. Waits for the device."""
+        if budget != self._budget:
+            self._budget = budget
+            self._lay_out_for_budget()
+
+    def _lay_out_for_budget(self) -> None:
+        if not self._seen:
+            return
+        past = self.tokens - len(self._anchor)
+        window = min(self._frame, past)
+        spans = Spans(len(self._anchor), past - window, window)
+        kept = spans if self._budget is None else shares(spans, self._budget)
+        self._lay_out(anchor=kept.anchor, slots=self._slots_for(self._frame))
+
+    def _expect(self, frame: int) -> None:
+        """Lay out anew where there is no room for a frame of a size not met before."""
+        if frame in self._frames:
+            return
+        self._frames.add(frame)
+        plan = self._plan
+        if plan is None or not self._seen:
+            return
+        _, patches = arrivals(plan, self._frames, self._special_tokens)
+        if frame > plan.frame or not self._history.has_rows_for(patches):
+            self._lay_out(anchor=plan.anchor.slots, slots=plan.slots)
+
+    def _context(self, plan: LayerPlan, tokens: int) -> tuple[Tensor, Tensor]:
+        """Return where ``tokens`` are attended over: our own buffers or the shared scratch."""
+        shape, scratch = self._shape, self._scratch
+        return (
+            self._own_keys[:, :tokens] if plan.keys_in_place else scratch.keys(tokens, shape),
+            self._own_values[:, :tokens] if plan.values_in_place else scratch.values(tokens, shape),
         )
-        self._seen += count
 
-    def _prune(self, query: Tensor) -> None:
-        kept = self._policy(Candidates(query, self.store.keys, self._spans, self._special))
-        if kept is not None:
-            indices, self._spans = kept
-            self.store.keep(indices)
+    def _shares(self, frame: int) -> Spans:
+        """Return how many tokens of anchor, history and newest frame stay."""
+        past = len(self._special) + len(self._history)
+        spans = Spans(len(self._anchor), past, frame)
+        return spans if self._budget is None else shares(spans, self._budget)
+
+    def _history_has_room(self, frame: int) -> bool:
+        return len(self._history) + frame <= self._history.plan.slots
+
+    def _slots_for(self, frame: int) -> int:
+        """Return how many slots the layer needs: its budget, or without one, twice what it has."""
+        if self._budget is not None:
+            return self._budget
+        return 2 * (self.tokens + frame)
+
+    def _score(self, pending: _Pending, update: Tensor) -> tuple[Tokens, Tensor]:
+        """Ask the policy; return the newest frame's tokens, and the scores of all."""
+        frame = pending.key.shape[1]
+        numbers = self._clock + torch.arange(frame, dtype=torch.int32, device=self._shape.device)
+        numbers = numbers.expand(self._sets, -1)
+        held = [segment.numbers for segment in self.segments]
+        candidates = Candidates(
+            query=pending.query,
+            keys=pending.keys,
+            values=pending.values,
+            update=update,
+            ages=(self._clock + (frame - 1)) - torch.cat([*held, numbers], dim=1),
+            births=torch.cat([segment.births for segment in self.segments], dim=1),
+            previous=torch.cat([segment.scores for segment in self.segments], dim=1)
+            if self._scored
+            else None,
+            anchor=len(self._anchor),
+            special=self._special_tokens,
+        )
+        if self._settings.adapts_layers:
+            self.likeness = key_similarity(candidates.keys, candidates.anchor).mean()
+        scores = self._policy.scores(candidates)
+        births = self._policy.births(candidates)
+        return Tokens(pending.key, pending.value, numbers, scores[:, -frame:], births), scores
+
+    def _write_scores(self, scores: Tensor) -> None:
+        start = 0
+        for segment in self.segments:
+            stop = start + len(segment)
+            segment.scores.copy_(scores[:, start:stop])
+            start = stop
+
+    def _admit(self, newest: Tokens) -> None:
+        """Let the newest frame's tokens, special ones in front, in."""
+        count = newest.keys.shape[1]
+        fine = min(self._special_tokens, count) if self._special.plan.slots else 0
+        if fine:
+            self._special.admit(newest.span(0, fine))
+        if count > fine:
+            self._history.admit(newest.span(fine, count).by_score())
+
+    def _lay_out(self, *, anchor: int, slots: int) -> None:
+        """Divide the layer anew, and take along what is held and fits."""
+        plan = plan_layer(
+            self._settings,
+            slots=slots,
+            anchor=anchor,
+            frame=max(self._frames),
+            special=self._special_tokens,
+        )
+        if plan == self._plan and not self.tokens:
+            return
+        rows = rows_of(plan, self._frames, self._special_tokens)
+        old = self.segments
+        places = self._places()
+        # Where special tokens are no longer stored finer, they join the others.
+        joining = 0 if plan.special.slots else min(len(old[1]), plan.history.slots)
+        wanted = SegmentCounts(
+            plan.anchor.slots, plan.special.slots or joining, plan.history.slots - joining
+        )
+        limits = SegmentCounts(len(old[0]), rows.special or joining, rows.history)
+        kept = [
+            segment.best(count, ranking, limit)
+            for segment, count, ranking, limit in zip(old, wanted, places, limits, strict=True)
+        ]
+        self._allocate(plan, self._rows_with(plan, rows, kept))
+        self._anchor.take_over(old[0], kept[0])
+        self._history.take_over(old[2], kept[2])
+        if joining:
+            self._history.admit(old[1].contents().pick(kept[1]).by_score())
+        else:
+            self._special.take_over(old[1], kept[1])
+
+    def _places(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Rank what is held: in the anchor special tokens stand first, else the newest frame's."""
+        anchor, special, history = (ranks(segment.scores) for segment in self.segments)
+        anchor[:, : self._special_tokens] += len(self._anchor)
+        newest = self._clock - 1
+        for places, segment in ((special, self._special), (history, self._history)):
+            ages = newest - segment.numbers
+            window = (ages >= 0) & (ages < self._frame)
+            foremost = window & (ages >= self._frame - self._special_tokens)
+            places += len(segment) * (window.long() + foremost.long())
+        return anchor, special, history
+
+    def _rows_with(self, plan: LayerPlan, rows: SegmentCounts, kept: list[Tensor]) -> SegmentCounts:
+        """Return the table rows that are needed beside the groups of the kept tokens."""
+        held = SegmentCounts(*(chosen.shape[1] for chosen in kept))
+        occupied = SegmentCounts(
+            *(
+                source.groups_for(part, chosen)
+                for source, part, chosen in zip(self.segments, plan.parts, kept, strict=True)
+            )
+        )
+        if held.special and not plan.special.slots:
+            joining = -(-held.special // plan.history.group_size)
+            held = SegmentCounts(held.anchor, 0, held.history + held.special)
+            occupied = SegmentCounts(occupied.anchor, 0, occupied.history + joining)
+        specials, patches = arrivals(plan, self._frames, self._special_tokens)
+        return SegmentCounts(
+            max(rows.anchor, occupied.anchor),
+            table_rows(plan.special, specials, held=held.special, occupied=occupied.special),
+            table_rows(plan.history, patches, held=held.history, occupied=occupied.history),
+        )
+
+    def _allocate(self, plan: LayerPlan, rows: SegmentCounts) -> None:
+        """Make the segments of ``plan``, empty."""
+        self._plan = plan
+        room = plan.slots + plan.frame
+        self._own_keys = self._own_buffer(room if plan.keys_in_place else 0)
+        self._own_values = self._own_buffer(room if plan.values_in_place else 0)
+        self._scratch.reserve(
+            room, self._shape, keys=not plan.keys_in_place, values=not plan.values_in_place
+        )
+        starts = (0, plan.anchor.slots, plan.anchor.slots + plan.special.slots)
+        self._anchor, self._special, self._history = (
+            Segment(
+                part,
+                self._shape,
+                sets=self._sets,
+                rows=count,
+                native_keys=self._own_keys[:, start:] if plan.keys_in_place else None,
+                native_values=self._own_values[:, start:] if plan.values_in_place else None,
+            )
+            for part, count, start in zip(plan.parts, rows, starts, strict=True)
+        )
+
+    def _own_buffer(self, tokens: int) -> Tensor:
+        shape = self._shape
+        return torch.empty(
+            shape.heads, tokens, shape.channels, dtype=shape.dtype, device=shape.device
+        )
+
+
+def _best(tokens: Tokens, count: int, special: int) -> Tokens:
+    """Return the ``count`` best of a frame's tokens in their order, the special ones before all."""
+    if count == tokens.keys.shape[1]:
+        return tokens
+    scores = tokens.scores.clone()
+    scores[:, :special] = torch.finfo(scores.dtype).max
+    return tokens.pick(scores.topk(count, dim=1).indices.sort(dim=1).values)
+
+
+def _nothing(shape: TokenShape, sets: int) -> Segment:
+    return Segment(SegmentPlan(0, UNQUANTIZED, UNQUANTIZED), shape, sets=sets, rows=0)

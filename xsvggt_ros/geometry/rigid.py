@@ -43,6 +43,12 @@ def invert(transform: Matrix) -> Matrix:
     return inverse
 
 
+def rotation_angle(transform: Matrix) -> float:
+    """Return by how much a rigid transform turns, in radians, 0 to pi."""
+    cosine = (float(np.trace(transform[:3, :3])) - 1.0) / 2.0
+    return float(np.arccos(np.clip(cosine, -1.0, 1.0)))
+
+
 def matrix_from_quaternion(quaternion: NDArray[np.floating]) -> Matrix:
     """Return the rotation [3, 3] of a quaternion (x, y, z, w) of any length but zero."""
     x, y, z, w = (float(component) for component in quaternion)

@@ -85,7 +85,10 @@ class Aggregator(nn.Module):
         ):
             local = frame_block(tokens.view(batch * frames, count, dim), rotation=rotation)
             tokens = global_block(
-                local.view(batch, frames * count, dim), partial(memory.attend, index), rotation_all
+                local.view(batch, frames * count, dim),
+                partial(memory.attend, index),
+                rotation_all,
+                partial(memory.absorb, index),
             )
             if index in layers:
                 both = torch.cat([local.view_as(tokens), tokens], dim=-1)

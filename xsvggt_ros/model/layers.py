@@ -17,6 +17,8 @@ from xsvggt_ros.model.rotary import Rotation, rotate
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Attention of queries over keys and values, each [batch, heads, tokens, head_dim]."""
+Absorb = Callable[[Tensor], None]
+"""Is told what a block's MLP adds to its tokens, [batch, tokens, dim]."""
 
 
 def attend_within(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -113,8 +115,15 @@ class Block(nn.Module):
         self.ls2 = LayerScale(dim, layer_scale)
 
     def forward(
-        self, tokens: Tensor, attend: Attend = attend_within, rotation: Rotation | None = None
+        self,
+        tokens: Tensor,
+        attend: Attend = attend_within,
+        rotation: Rotation | None = None,
+        absorb: Absorb | None = None,
     ) -> Tensor:
         """Map float32 [batch, tokens, dim] to the same."""
         tokens = tokens + self.ls1(self.attn(self.norm1(tokens), attend, rotation))
-        return tokens + self.ls2(self.mlp(self.norm2(tokens)))
+        update = self.ls2(self.mlp(self.norm2(tokens)))
+        if absorb is not None:
+            absorb(update)
+        return tokens + update

@@ -26,6 +26,17 @@ class Memory(Protocol):
         """Attend in global block ``layer`` over the past and the given tokens."""
         ...
 
+    def absorb(self, layer: int, update: Tensor) -> None:
+        """Take note that global block ``layer`` is done with the tokens just attended.
+
+        Args:
+            layer: index of the block.
+            update: what the block's MLP added to the tokens, float32 [batch, tokens, dim]; how
+                much it is tells how much the network made of a token.
+
+        """
+        ...
+
     def attend_camera(
         self, iteration: int, block: int, query: Tensor, key: Tensor, value: Tensor
     ) -> Tensor:
@@ -58,6 +69,9 @@ class CausalSequence:
             ],
             dim=2,
         )
+
+    def absorb(self, layer: int, update: Tensor) -> None:
+        """Forget: there is no later frame."""
 
     def attend_camera(
         self, iteration: int, block: int, query: Tensor, key: Tensor, value: Tensor

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 
@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.panel import Panel
 
 import xsvggt_ros
+from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.geometry.files import require_writable
 from xsvggt_ros.model.config import preset
@@ -66,8 +67,7 @@ class DemoOptions:
     width: int | None = None
     device: str = "auto"
     dtype: str = "float32"
-    policy: str = "xstreamvggt"
-    budget: int = 8192
+    cache: CacheSettings = field(default_factory=CacheSettings)
     max_frames: int = 200
     topic: str | None = None
     patience: float = 300.0
@@ -88,8 +88,11 @@ class DemoOptions:
             "model.preset": self.preset,
             "model.device": self.device,
             "model.dtype": self.dtype,
-            "cache.policy": self.policy,
-            "cache.budget_tokens": self.budget,
+            "cache.policy": self.cache.policy,
+            "cache.budget_tokens": self.cache.budget_tokens,
+            "cache.budget_mib": self.cache.budget_mib,
+            "cache.key_bits": self.cache.key_bits,
+            "cache.value_bits": self.cache.value_bits,
             "input.width": self.width or preset(self._sizes).image_size,
             "input.queue_policy": "all",
         }
@@ -141,8 +144,8 @@ class Demo:
             self._warn(self._recorded.left_out)
         recording = self._recorded.recording
         heading = title(
-            str(options.source or "sample pictures"), options.weights, options.policy,
-            options.budget, len(recording),
+            str(options.source or "sample pictures"), options.weights, options.cache,
+            len(recording),
         )  # fmt: skip
         return write_results(recording, options.output, heading)
 

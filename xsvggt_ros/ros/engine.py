@@ -6,7 +6,6 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import EnvironmentMissingError
 from xsvggt_ros.ros.parameters import Settings
 
@@ -51,14 +50,7 @@ def build_reconstructor(settings: Settings) -> Reconstructor:
     from xsvggt_ros.model.checkpoint import load_network
     from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 
-    model, cache = settings.model, settings.cache
-    cache_settings = CacheSettings(
-        policy=cache.policy,
-        budget_tokens=cache.budget_tokens,
-        pool_size=cache.pool_size,
-        camera_frames=cache.camera_frames,
-        compatibility=cache.compatibility,
-    )
+    model = settings.model
     network = load_network(
         model.checkpoint,
         preset=model.preset or None,
@@ -67,7 +59,8 @@ def build_reconstructor(settings: Settings) -> Reconstructor:
         seed=model.seed,
     )
     return Reconstructor(
-        network, ReconstructorSettings(width=settings.input.width, cache=cache_settings)
+        network,
+        ReconstructorSettings(width=settings.input.width, cache=settings.cache_settings),
     )
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from rcl_interfaces.msg import (
     FloatingPointRange,
@@ -18,6 +18,8 @@ from rclpy.parameter import Parameter
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.ros.parameters import Settings, Spec, Value, nearest_name, specifications
 
+Judge = Callable[[Settings], None]
+
 
 class ParameterServer:
     """Declares the parameters on a node and holds the newest valid snapshot of them.
@@ -31,12 +33,21 @@ class ParameterServer:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._judge: Judge = lambda settings: None
+        self._tell: Judge = lambda settings: None
         self.settings = Settings.from_values({s.name: _declare(node, s) for s in specifications()})
         node.add_on_set_parameters_callback(self._validate)
         # Humble has no post-set callback; there a value counts as accepted once it is valid.
         self._has_post_set = hasattr(node, "add_post_set_parameters_callback")
         if self._has_post_set:
             node.add_post_set_parameters_callback(self._apply)
+
+    def attach(self, judge: Judge, tell: Judge) -> None:
+        """Ask ``judge`` before values are accepted, and ``tell`` once they are.
+
+        ``judge`` raises ConfigurationError for what it cannot take on.
+        """
+        self._judge, self._tell = judge, tell
 
     def warn_of_unknown(self) -> None:
         """Log every value given at start that no parameter of the node took."""
@@ -48,14 +59,19 @@ class ParameterServer:
     def _validate(self, parameters: Iterable[Parameter]) -> SetParametersResult:
         try:
             settings = self._with(parameters)
+            self._judge(settings)
         except ConfigurationError as error:
             return SetParametersResult(successful=False, reason=str(error))
         if not self._has_post_set:
-            self.settings = settings
+            self._accept(settings)
         return SetParametersResult(successful=True)
 
     def _apply(self, parameters: Iterable[Parameter]) -> None:
-        self.settings = self._with(parameters)
+        self._accept(self._with(parameters))
+
+    def _accept(self, settings: Settings) -> None:
+        self.settings = settings
+        self._tell(settings)
 
     def _with(self, parameters: Iterable[Parameter]) -> Settings:
         values = self.settings.values()

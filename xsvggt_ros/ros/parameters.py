@@ -14,7 +14,16 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, Literal
 
-from xsvggt_ros.cache.settings import COMPATIBILITIES, POLICIES
+from xsvggt_ros.cache.settings import (
+    ADAPTATIONS,
+    ANCHOR_WIDTHS,
+    BACKENDS,
+    COMPATIBILITIES,
+    INDEX_SETS,
+    POLICIES,
+    WIDTHS,
+    CacheSettings,
+)
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.model.config import PRESETS
 from xsvggt_ros.ros.frame_names import fault_of
@@ -33,14 +42,14 @@ class Spec:
     minimum: float | None = None
     maximum: float | None = None
     step: int = 1
-    choices: tuple[str, ...] = ()
+    choices: tuple[str, ...] | tuple[int, ...] = ()
     live: bool = False
 
     @property
     def limits(self) -> str:
         """Return the legal values in words, empty where every value is legal."""
         if self.choices:
-            return ", ".join(choice or '""' for choice in self.choices)
+            return ", ".join(str(choice) or '""' for choice in self.choices)
         if self.minimum is None:
             return ""
         step = f" in steps of {self.step}" if self.step > 1 else ""
@@ -74,16 +83,23 @@ class Model:
         choices=("float32", "bfloat16", "float16"),
     )
     seed: int = _parameter(0, "Seed of the random weights.", minimum=0, maximum=2**31 - 1)
+    attention_backend: str = _parameter(
+        "auto",
+        "Who attends over the cache; auto = the package flash-attn where it is installed and "
+        "applies, else sdpa (PyTorch).",
+        choices=BACKENDS,
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """How much history the network keeps."""
+    """How much history the network keeps, and how finely."""
 
     policy: str = _parameter(
         "xstreamvggt",
-        "What chooses the history that stays in the cache.",
+        "What chooses the history that stays in the cache; none drops nothing, and memory grows.",
         choices=POLICIES,
+        live=True,
     )
     budget_tokens: int = _parameter(
         8192,
@@ -91,13 +107,61 @@ class Cache:
         unit="tokens",
         minimum=1,
         maximum=2**24,
+        live=True,
+    )
+    budget_mib: float = _parameter(
+        0.0,
+        "Most memory that the cache allocates, the camera head's aside; replaces budget_tokens by "
+        "what fits at these widths and this resolution. 0 = no such bound.",
+        unit="MiB",
+        minimum=0.0,
+        maximum=2**20,
+        live=True,
+    )
+    key_bits: int = _parameter(
+        4,
+        "Width of a cached key; 16 = as the network gives it.",
+        unit="bits",
+        choices=WIDTHS,
+        live=True,
+    )
+    value_bits: int = _parameter(
+        4,
+        "Width of a cached value; 16 = as the network gives it.",
+        unit="bits",
+        choices=WIDTHS,
+        live=True,
+    )
+    anchor_bits: int = _parameter(
+        0,
+        "Width of the first frame's tokens and of all special tokens, where finer than the rest; "
+        "0 = like the rest.",
+        unit="bits",
+        choices=ANCHOR_WIDTHS,
+        live=True,
+    )
+    adaptive: str = _parameter(
+        "off",
+        "layers shares the budget out by each layer's need, scene lets it follow motion and "
+        "novelty, both does both.",
+        choices=ADAPTATIONS,
+        live=True,
+    )
+    budget_min_tokens: int = _parameter(
+        0,
+        "Budget of a scene at rest, where adaptive follows the scene; 0 = half of the full one.",
+        unit="tokens",
+        minimum=0,
+        maximum=2**24,
+        live=True,
     )
     pool_size: int = _parameter(
         16,
-        "Queries that are averaged into one before tokens are scored.",
+        "Queries that are averaged into one before xstreamvggt scores tokens.",
         unit="tokens",
         minimum=1,
         maximum=4096,
+        live=True,
     )
     camera_frames: int = _parameter(
         256,
@@ -105,11 +169,25 @@ class Cache:
         unit="frames",
         minimum=2,
         maximum=2**20,
+        live=True,
     )
+    group_size: int = _parameter(
+        64,
+        "Keys that share a grid per channel.",
+        unit="tokens",
+        minimum=1,
+        maximum=4096,
+    )
+    index_sets: str = _parameter(
+        "layer",
+        "layer = all heads of a layer keep the same tokens; head = each keeps its own.",
+        choices=INDEX_SETS,
+    )
+    seed: int = _parameter(0, "Seed of the policy random.", minimum=0, maximum=2**31 - 1, live=True)
     compatibility: str = _parameter(
         "none",
-        "published reproduces the released XStreamVGGT code, its overshoot of small budgets "
-        "included; for comparisons.",
+        "published reproduces the released XStreamVGGT code, its overshoot of small budgets and "
+        "its merely simulated quantization included; for comparisons.",
         choices=COMPATIBILITIES,
     )
 
@@ -266,6 +344,19 @@ class Settings:
         _check(settings)
         return settings
 
+    @property
+    def cache_settings(self) -> CacheSettings:
+        """What the cache is told.
+
+        Raises:
+            ConfigurationError: values that do not go together.
+
+        """
+        return CacheSettings(
+            **{own.name: getattr(self.cache, own.name) for own in fields(Cache)},
+            attention_backend=self.model.attention_backend,
+        )
+
     def values(self) -> dict[str, Value]:
         """Return all values by dotted name."""
         return {spec.name: self._value(spec.name) for spec in specifications()}
@@ -301,11 +392,12 @@ def _check(settings: Settings) -> None:
     for spec in specifications():
         _check_choice(spec, values[spec.name])
     _check_frames(settings.frames)
+    _ = settings.cache_settings
 
 
 def _check_choice(spec: Spec, value: Value) -> None:
     if spec.choices and value not in spec.choices:
-        nearest = nearest_name(str(value), spec.choices)
+        nearest = nearest_name(str(value), map(str, spec.choices))
         hint = f"; did you mean '{nearest}'?" if nearest else ""
         raise ConfigurationError(f"{spec.name} is '{value}', not one of {spec.limits}{hint}")
 

@@ -8,6 +8,7 @@ publishes, so that parameters are answered while a frame is in the network.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from time import perf_counter
 
@@ -21,6 +22,7 @@ from xsvggt_ros.ros.engine import build_reconstructor, build_worker
 from xsvggt_ros.ros.image_input import ImageInput
 from xsvggt_ros.ros.log_bridge import forwarded_logging
 from xsvggt_ros.ros.parameter_server import ParameterServer
+from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.publishers import Publishers
 from xsvggt_ros.ros.repetition import Repetition
 from xsvggt_ros.ros.status import Session, StatusBoard
@@ -59,6 +61,7 @@ class ReconstructNode(Node):
         settings = self._parameter_server.settings
         with loading():
             self._reconstructor = build_reconstructor(settings)
+        self._wanted_cache = settings.cache_settings
         self._outputs = Publishers(self)
         self._arrival = Arrival()
         self._keeps_all = settings.input.queue_policy == "all"
@@ -72,6 +75,10 @@ class ReconstructNode(Node):
         )
         self._input = ImageInput(self, settings, queue, self._arrival)
         self._watchdog = Watchdog(self, self._input, lambda: self._worker.activity)
+        self._parameter_server.attach(
+            lambda changed: self._reconstructor.check_cache(changed.cache_settings),
+            self._configure_cache,
+        )
         self._parameter_server.warn_of_unknown()
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(TICK_PERIOD, self._on_tick, clock=steady)
@@ -91,6 +98,20 @@ class ReconstructNode(Node):
         self._cleanup.close()
         self.destroy_node()
         return True
+
+    def _configure_cache(self, settings: Settings) -> None:
+        """Let the worker take on the cache's new settings before its next frame."""
+        wanted = settings.cache_settings
+        if wanted == self._wanted_cache:
+            return
+        self._wanted_cache = wanted
+        change = self._worker.submit(lambda engine: engine.configure_cache(wanted))
+        change.add_done_callback(self._report_failed_change)
+
+    def _report_failed_change(self, change: Future[None]) -> None:
+        if not change.cancelled() and (error := change.exception()):
+            self._status.note(str(error))
+            self.get_logger().error(f"the cache keeps its settings: {error}")
 
     def _on_result(self, result: FrameResult) -> None:
         started = perf_counter()

@@ -125,6 +125,8 @@ def _fill_result(message: CacheStatus, result: FrameResult) -> None:
     message.key_bits = result.cache.key_bits
     message.value_bits = result.cache.value_bits
     message.cache_bytes = result.cache.nbytes
+    message.scratch_bytes = result.cache.scratch_nbytes
+    message.layer_tokens = result.cache.layer_tokens
     message.camera_cache_bytes = result.cache.camera_nbytes
     message.uncompressed_bytes = result.cache.uncompressed_nbytes
     message.tokens_evicted = result.cache.evicted

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xsvggt_ros.cache.kv_cache import KvCache
+from xsvggt_ros.cache.layout import CacheLayout, TokenShape
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import FrameError, NonFiniteOutputError, first_line
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.pose_encoding import intrinsics_from_encoding, world_to_camera
-from xsvggt_ros.geometry.rigid import Matrix, invert
+from xsvggt_ros.geometry.rigid import Matrix, invert, rotation_angle
 from xsvggt_ros.model.network import Head, Prediction, StreamVggt
 from xsvggt_ros.stream.frame import FrameResult, IntrinsicsSource, Picture, Timings
 from xsvggt_ros.stream.image_mapping import ImageMapping
@@ -76,20 +77,16 @@ class Reconstructor:
         self._network = network
         config = network.config
         check_width(self.settings.width, config.patch_size)
-        self._cache = KvCache(
-            self.settings.cache,
-            layers=config.depth,
-            special_tokens=config.special_tokens,
-            camera_blocks=config.camera.depth,
-            camera_iterations=config.camera.iterations,
-        )
+        self._cache = KvCache(self.settings.cache, cache_layout(network))
         self._session = 1
         self._begin_session()
 
+    @torch.inference_mode()
     def _begin_session(self) -> None:
         self._cache.clear()
         self._index = 0
         self._world_from_first: Matrix | None = None
+        self._last_pose: Matrix | None = None
         self._focal: tuple[float, float] | None = None  # in picture widths
         self._view_warned = False
         self._size: tuple[int, int] | None = None
@@ -111,6 +108,24 @@ class Reconstructor:
                         f": {reason}" if reason else "")  # fmt: skip
         self._session += 1
         self._begin_session()
+
+    def check_cache(self, settings: CacheSettings) -> None:
+        """Raise ConfigurationError where :meth:`configure_cache` would; for any thread."""
+        self._cache.check(settings)
+
+    def configure_cache(self, settings: CacheSettings) -> None:
+        """Change budget, widths or policy at once; what is remembered and still fits stays.
+
+        Raises:
+            ConfigurationError: settings that this session cannot take on; all is as before then.
+
+        """
+        if settings == self.settings.cache:
+            return
+        with torch.inference_mode():
+            self._cache.configure(settings)
+        self.settings = replace(self.settings, cache=settings)
+        self._warn_of_no_history()
 
     @torch.inference_mode()
     def step(self, picture: Picture, *, stamp: int = 0, frame_id: str = "") -> FrameResult:
@@ -134,7 +149,9 @@ class Reconstructor:
         ready = perf_counter()
         output, computed = self._compute(images)
         self._refuse_non_finite(output)
-        result = self._result(output, color, mapping, stamp, frame_id)
+        pose = self._pose(output.encoding)
+        self._cache.end_frame(self._motion(pose, output.depth))
+        result = self._result(output, pose, color, mapping, stamp, frame_id)
         self._index += 1
         collected = perf_counter()
         timings = Timings(0.0, ready - started, computed - ready, collected - computed)
@@ -156,18 +173,33 @@ class Reconstructor:
                 f"begun: {first_line(error)}. If the device ran out of memory, lower input.width "
                 "or cache.budget_tokens"
             ) from error
-        self._cache.end_frame()
         return output, computed
 
+    def _motion(self, pose: Matrix, depth: NDArray[np.float32]) -> float:
+        """Return how far the picture moved, about in radians: the turn, and the way by depth."""
+        last, self._last_pose = self._last_pose, pose
+        if last is None:
+            return 0.0
+        moved = invert(last) @ pose
+        distance = float(np.nanmedian(depth))
+        way = float(np.linalg.norm(moved[:3, 3])) / distance if distance > 0 else 0.0
+        return rotation_angle(moved) + way
+
     def _result(
-        self, output: _HostOutput, color: Picture, mapping: ImageMapping, stamp: int, frame_id: str
+        self,
+        output: _HostOutput,
+        pose: Matrix,
+        color: Picture,
+        mapping: ImageMapping,
+        stamp: int,
+        frame_id: str,
     ) -> FrameResult:
         intrinsics, source = self._intrinsics(output.encoding, mapping)
         return FrameResult(
             index=self._index,
             stamp=stamp,
             frame_id=frame_id,
-            camera_to_world=self._pose(output.encoding),
+            camera_to_world=pose,
             intrinsics=intrinsics,
             intrinsics_source=source,
             depth=output.depth,
@@ -229,19 +261,39 @@ class Reconstructor:
         if size == self._size:
             return
         tokens = self._network.config.tokens_per_frame(mapping.height, mapping.width)
+        self._cache.prepare(tokens)
         if self._size is not None:
             logger.warning(
                 "the network's picture changes from %dx%d to %dx%d pixels; the session goes on",
                 *self._size, *size,
             )  # fmt: skip
+        self._size = size
+        self._warn_of_no_history()
+
+    def _warn_of_no_history(self) -> None:
+        if self._size is None:
+            return
+        width, height = self._size
+        tokens = self._network.config.tokens_per_frame(height, width)
         if self._cache.history_tokens(tokens) == 0:
             logger.warning(
-                "cache.budget_tokens %d leaves no history: first and newest frame alone take %d "
-                "tokens at %dx%d; set it to %d or more",
-                self.settings.cache.budget_tokens, 2 * tokens, *size,
+                "a budget of %d tokens leaves no history: first and newest frame alone take %d "
+                "tokens at %dx%d; set cache.budget_tokens to %d or more, or raise cache.budget_mib",
+                self._cache.statistics().budget_tokens, 2 * tokens, width, height,
                 self._cache.smallest_history_budget(tokens),
             )  # fmt: skip
-        self._size = size
+
+
+def cache_layout(network: StreamVggt) -> CacheLayout:
+    """Return what a cache must know of ``network``'s tokens."""
+    config = network.config
+    return CacheLayout(
+        layers=config.depth,
+        token=TokenShape(config.num_heads, config.head_dim, network.dtype, network.device),
+        special_tokens=config.special_tokens,
+        camera_blocks=config.camera.depth,
+        camera_iterations=config.camera.iterations,
+    )
 
 
 def _finish(device: torch.device) -> None:

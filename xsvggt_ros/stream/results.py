@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.geometry.cloud_io import write_ply
 from xsvggt_ros.geometry.trajectory_io import write_tum
 from xsvggt_ros.stream.overview import write_overview
@@ -25,8 +26,7 @@ def write_results(recording: Recording, folder: Path, heading: str) -> list[Path
     return paths
 
 
-def title(source: str, weights: str, policy: str, budget: int, frames: int) -> str:
+def title(source: str, weights: str, cache: CacheSettings, frames: int) -> str:
     """Return the heading of an overview; of a long path it shows the end."""
     source, weights = (str(Path(*Path(each).parts[-2:])) for each in (source, weights))
-    kept = f"{policy}, {budget} tokens" if policy != "none" else "uncompressed cache"
-    return f"{source}  ·  {weights}  ·  {kept}  ·  {frames} frames"
+    return f"{source}  ·  {weights}  ·  {cache.words}  ·  {frames} frames"

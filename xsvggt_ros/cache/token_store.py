@@ -87,6 +87,18 @@ class TokenStore:
         self._values[:, :, position : position + 1] = value
         self._numbers[position] = number
 
+    def move(self, source: int, target: Tensor) -> None:
+        """Copy the token at ``source`` to the place that ``target``, int64 [1], tells."""
+        for tensor, dim in ((self._keys, 2), (self._values, 2), (self._numbers, 0)):
+            tensor.index_copy_(dim, target, tensor.narrow(dim, source, 1).clone())
+
+    def take_over(self, other: TokenStore, indices: Tensor, capacity: int) -> None:
+        """Take the tokens of ``other`` at ``indices`` into room for ``capacity``, 0 = as many."""
+        keys = other.keys.index_select(2, indices)
+        self.reserve(max(capacity, len(indices)), keys)
+        self.append(keys, other.values.index_select(2, indices), 0)
+        self._numbers[: len(indices)] = other.numbers.index_select(0, indices)
+
     def keep(self, indices: Tensor) -> None:
         """Drop every token but those at sorted ``indices``, int64 [kept]."""
         kept = indices.shape[0]

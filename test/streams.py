@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random streams of queries, keys and values, and caches to run them through."""
+
+import torch
+
+from xsvggt_ros.cache.kv_cache import KvCache
+from xsvggt_ros.cache.layout import CacheLayout, TokenShape
+from xsvggt_ros.cache.settings import CacheSettings
+
+SPECIAL, HEADS, DIM, LAYERS = 5, 2, 8, 2
+
+
+def layout(
+    layers: int = LAYERS,
+    heads: int = HEADS,
+    dim: int = DIM,
+    special: int = SPECIAL,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+) -> CacheLayout:
+    token = TokenShape(heads, dim, dtype, torch.device(device))
+    return CacheLayout(layers, token, special, camera_blocks=1, camera_iterations=2)
+
+
+def make_cache(sizes: CacheLayout | None = None, **changes) -> KvCache:
+    """Make a cache, unquantized unless told otherwise."""
+    bits = {"key_bits": 16, "value_bits": 16}
+    return KvCache(CacheSettings(**bits | changes), sizes or layout())
+
+
+def frame_tensors(tokens: int, seed: int, sizes: CacheLayout | None = None) -> list[torch.Tensor]:
+    """Return query, key and value of a frame."""
+    token = (sizes or layout()).token
+    generator = torch.Generator().manual_seed(seed)
+    shape = (1, token.heads, tokens, token.channels)
+    return [torch.randn(shape, generator=generator).to(token.device, token.dtype) for _ in range(3)]
+
+
+def updates(tokens: int, seed: int) -> torch.Tensor:
+    """Return what a block's MLP might have added to a frame."""
+    return torch.randn(1, tokens, 6, generator=torch.Generator().manual_seed(seed))
+
+
+def step(cache: KvCache, query, key, value, update=None, motion: float = 0.0) -> torch.Tensor:
+    """Run one frame through all layers; return what the last one attended to."""
+    update = updates(key.shape[2], 0) if update is None else update
+    mixed = query
+    for layer in range(cache.layout.layers):
+        mixed = cache.attend(layer, query, key, value)
+        cache.absorb(layer, update)
+    cache.end_frame(motion)
+    return mixed
+
+
+def run(cache: KvCache, sizes: list[int], start: int = 0) -> None:
+    """Run random frames of these sizes, seeded from ``start`` on."""
+    for seed, tokens in enumerate(sizes, start):
+        step(cache, *frame_tensors(tokens, seed, cache.layout), updates(tokens, seed))
+
+
+def held(cache: KvCache, layer: int = 0, index_set: int = 0) -> list[int]:
+    """Return the numbers of the tokens that a layer holds, sorted."""
+    return sorted(cache.layers[layer].numbers[index_set].tolist())
+
+
+def stored(cache: KvCache, layer: int = 0) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+    """Return key and value [heads, channels] of each token held, as decoded, by its number."""
+    tokens = {}
+    parts = [segment for segment in cache.layers[layer].segments if len(segment)]
+    keys = torch.cat([segment.decoded_keys() for segment in parts], 1)
+    values = torch.cat([segment.decoded_values() for segment in parts], 1)
+    numbers = cache.layers[layer].numbers
+    for place, number in enumerate(numbers[0].tolist()):
+        tokens[number] = keys[:, place], values[:, place]
+    return tokens

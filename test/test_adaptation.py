@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Budgets that follow the scene, and the layers' needs."""
+
+from itertools import pairwise
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from streams import frame_tensors, layout, make_cache, step
+
+from xsvggt_ros.cache.adaptation import (
+    MOST_SHARE,
+    PERIOD,
+    SceneLevel,
+    SceneNovelty,
+    layer_budgets,
+    scene_budget,
+)
+
+
+@given(
+    likeness=st.lists(st.floats(-1, 1), min_size=1, max_size=24),
+    mean=st.integers(20, 9000),
+    least=st.integers(10, 20),
+)
+def test_shares_never_exceed_the_total_and_stay_in_bounds(likeness, mean, least):
+    budgets = layer_budgets(likeness, mean, least)
+    assert len(budgets) == len(likeness)
+    assert sum(budgets) <= mean * len(likeness)
+    assert sum(budgets) >= mean * len(likeness) - 2 * len(likeness)
+    assert all(least <= budget <= max(least, MOST_SHARE * mean) for budget in budgets)
+
+
+def test_the_more_alike_the_keys_the_smaller_the_share():
+    budgets = layer_budgets([0.9, 0.5, 0.1], 1000, 10)
+    assert budgets[0] < budgets[1] < budgets[2]
+    assert layer_budgets([0.5] * 4, 1000, 10) == [1000] * 4
+    # InfiniteVGGT's softmax over 1 - likeness, at temperature 0.5.
+    weights = torch.softmax(torch.tensor([0.1, 0.5, 0.9]) / 0.5, 0)
+    expected = [10 + 2970 * float(weight) for weight in weights]
+    assert all(abs(got - want) <= 1 for got, want in zip(budgets, expected, strict=True))
+
+
+def test_novelty_is_high_for_the_new_and_nothing_for_the_known():
+    novelty = SceneNovelty()
+    frames = torch.randn(5, 2, 45, 8, generator=torch.Generator().manual_seed(0))
+    for frame in frames:
+        novelty.observe(frame, 5)
+        assert novelty.value > 0.5
+    novelty.observe(frames[2], 5)
+    assert abs(novelty.value) < 1e-5
+    novelty.clear()
+    novelty.observe(frames[2], 5)
+    assert novelty.value == 1.0
+
+
+def test_level_goes_up_at_once_and_down_slowly():
+    level = SceneLevel()
+    assert level.value == 1.0
+    levels = [level.update(0.0, 0.0) for _ in range(40)]
+    assert all(later < earlier for earlier, later in pairwise(levels))
+    assert levels[-1] < 0.05
+    assert level.update(0.3, 0.0) == 1.0
+    assert level.update(0.0, 2.0) == 1.0
+
+
+def test_the_budget_goes_in_steps_from_rest_to_full():
+    assert scene_budget(1.0, 100, 200) == 200
+    assert scene_budget(0.0, 100, 200) == scene_budget(0.05, 100, 200) == 100
+    assert scene_budget(0.5, 100, 200) == 150
+    assert len({scene_budget(part / 1000, 100, 200) for part in range(1001)}) == 9
+
+
+def test_a_scene_at_rest_shrinks_the_budget_and_motion_brings_it_back():
+    cache = make_cache(
+        budget_tokens=120, budget_min_tokens=60, adaptive="scene", key_bits=4, value_bits=4
+    )
+    for seed in range(8):
+        step(cache, *frame_tensors(20, seed), motion=1.0)
+    assert cache.statistics().tokens == 120
+    full = cache.nbytes
+    still = frame_tensors(20, 8)
+    for _ in range(40):
+        step(cache, *still, motion=0.0)
+        assert cache.statistics().tokens <= cache.statistics().budget_tokens
+    assert cache.statistics().budget_tokens == 60
+    assert cache.statistics().tokens == 60
+    assert cache.nbytes < 0.6 * full
+    step(cache, *still, motion=1.0)
+    assert cache.statistics().budget_tokens == 120
+    for seed in range(8):
+        step(cache, *frame_tensors(20, seed), motion=1.0)
+    assert cache.statistics().tokens == 120
+
+
+def test_layers_share_the_total_by_need():
+    sizes = layout(layers=3)
+    cache = make_cache(sizes, budget_tokens=100, adaptive="layers", key_bits=4, value_bits=4)
+    for seed in range(2 * PERIOD + 6):
+        query, key, value = frame_tensors(20, seed)
+        for layer in range(3):
+            # In the first layer all keys point the same way.
+            own = key + 50.0 if layer == 0 else key
+            cache.attend(layer, query, own, value)
+            cache.absorb(layer, torch.zeros(1, 20, 6))
+        cache.end_frame()
+        budgets = [layer.budget for layer in cache.layers]
+        assert sum(budgets) <= 300
+        assert all(layer.tokens <= layer.budget for layer in cache.layers)
+    assert budgets[0] < 60 < 110 < budgets[1]
+    held = cache.statistics().layer_tokens
+    assert held == tuple(budgets)
+    cache.clear()
+    step(cache, *frame_tensors(20, 0))
+    assert [layer.budget for layer in cache.layers] == [100] * 3
+
+
+def test_both_together_stay_within_the_total():
+    cache = make_cache(budget_tokens=100, adaptive="both", key_bits=4, value_bits=4)
+    for seed in range(60):
+        step(cache, *frame_tensors(20, seed // 20), motion=float(seed % 25 == 0))
+        assert sum(layer.tokens for layer in cache.layers) <= 200
+        assert all(layer.tokens <= layer.budget for layer in cache.layers)

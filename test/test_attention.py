@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The attention backends agree, and say when they cannot serve."""
+
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+
+from xsvggt_ros.cache import attention
+from xsvggt_ros.cache.settings import BACKENDS
+from xsvggt_ros.errors import ConfigurationError
+
+
+def tensors(dtype=torch.float32, device="cpu") -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [
+        torch.randn(1, 3, tokens, 64, generator=generator).to(device, dtype)
+        for tokens in (20, 90, 90)
+    ]
+
+
+@pytest.mark.parametrize("name", [name for name in BACKENDS if name != "flash_attn"])
+def test_backends_agree(name):
+    query, keys, values = tensors()
+    expected = (query @ keys.transpose(-2, -1) / 8).softmax(-1) @ values
+    torch.testing.assert_close(attention.backend(name)(query, keys, values), expected)
+
+
+@pytest.fixture
+def flash_attn(monkeypatch):
+    """A stand-in for the package, that takes tokens before heads as the real one does."""
+    calls = []
+
+    def flash_attn_func(query, keys, values, causal):
+        calls.append((query.shape, keys.shape, causal))
+        flipped = (each.transpose(1, 2) for each in (query, keys, values))
+        return attention.attend_math(*flipped).transpose(1, 2)
+
+    module = ModuleType("flash_attn")
+    module.flash_attn_func = flash_attn_func
+    module.__spec__ = sys.__spec__
+    monkeypatch.setitem(sys.modules, "flash_attn", module)
+    for cached in (attention.flash_installed, attention._flash):
+        cached.cache_clear()
+    yield calls
+    for cached in (attention.flash_installed, attention._flash):
+        cached.cache_clear()
+
+
+def test_flash_attn_is_handed_tokens_before_heads_and_no_mask(flash_attn, monkeypatch):
+    monkeypatch.setattr(attention, "flash_applies", lambda query: True)
+    query, keys, values = tensors()
+    expected = attention.attend_math(query, keys, values)
+    for name in ("auto", "flash_attn"):
+        torch.testing.assert_close(attention.backend(name)(query, keys, values), expected)
+    assert flash_attn == [((1, 20, 3, 64), (1, 90, 3, 64), False)] * 2
+
+
+def test_flash_attn_is_left_aside_where_it_does_not_apply(flash_attn):
+    query, keys, values = tensors()
+    expected = attention.attend_math(query, keys, values)
+    torch.testing.assert_close(attention.backend("auto")(query, keys, values), expected)
+    assert flash_attn == []
+    with pytest.raises(ConfigurationError, match="not torch.float32 on cpu with 64; set .* auto"):
+        attention.backend("flash_attn")(query, keys, values)
+
+
+def test_flash_attn_that_is_not_installed_is_said_at_once():
+    if attention.flash_installed():
+        pytest.skip("flash_attn is installed here")
+    with pytest.raises(ConfigurationError, match="flash-attn .* or choose auto"):
+        attention.backend("flash_attn")
+
+
+@pytest.mark.skipif(
+    not (torch.cuda.is_available() and attention.flash_installed()),
+    reason="needs a CUDA GPU and the package flash-attn: run scripts/test test/test_attention.py",
+)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_real_flash_attn_agrees(dtype):
+    query, keys, values = tensors(dtype, "cuda")
+    expected = attention.attend_sdpa(query, keys, values)
+    actual = attention.attend_flash(query, keys, values)
+    torch.testing.assert_close(actual, expected, rtol=2e-2, atol=2e-2)

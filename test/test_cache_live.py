@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Budget, widths and policy change between two frames, at once and without losing what fits."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from streams import SPECIAL, frame_tensors, held, layout, make_cache, run, step, stored, updates
+
+from xsvggt_ros.cache.settings import POLICIES, WIDTHS
+from xsvggt_ros.errors import ConfigurationError
+
+
+def change(cache, **changes) -> None:
+    cache.configure(replace(cache.settings, **changes))
+
+
+CHANGE = st.fixed_dictionaries(
+    {},
+    optional={
+        "policy": st.sampled_from(POLICIES),
+        "budget_tokens": st.integers(2 * SPECIAL, 150),
+        "key_bits": st.sampled_from(WIDTHS),
+        "value_bits": st.sampled_from(WIDTHS),
+        "anchor_bits": st.sampled_from([0, 8, 16]),
+        "camera_frames": st.integers(2, 9),
+        "pool_size": st.integers(1, 8),
+    },
+)
+STEP = st.one_of(CHANGE, st.just(20), st.integers(SPECIAL + 1, 90))
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    steps=st.lists(STEP, min_size=4, max_size=20),
+    index_sets=st.sampled_from(["layer", "head"]),
+    group_size=st.sampled_from([4, 64]),
+    dim=st.sampled_from([6, 8]),
+)
+def test_the_cap_holds_through_every_change_of_settings_and_resolution(
+    steps, index_sets, group_size, dim
+):
+    sizes = layout(dim=dim)
+    cache = make_cache(
+        sizes, budget_tokens=60, key_bits=4, index_sets=index_sets, group_size=group_size
+    )
+    for seed, item in enumerate(steps):
+        if isinstance(item, dict):
+            change(cache, **item)
+        else:
+            step(cache, *frame_tensors(item, seed, sizes), updates(item, seed))
+        for layer in cache.layers:
+            if cache.settings.bounded:
+                assert layer.tokens <= cache.settings.budget_tokens
+            for numbers in layer.numbers:
+                assert len(set(numbers.tolist())) == layer.tokens
+                assert all(0 <= number < layer.seen for number in numbers.tolist())
+            for segment in layer.segments:
+                assert torch.isfinite(segment.decoded_keys()).all()
+                assert torch.isfinite(segment.decoded_values()).all()
+
+
+@pytest.mark.parametrize("bits", [4, 16])
+def test_a_smaller_budget_holds_at_once_and_keeps_the_best(bits):
+    cache = make_cache(budget_tokens=100, key_bits=bits, value_bits=bits)
+    run(cache, [20] * 8)
+    before, scores = stored(cache), cache.layers[0].segments[2].scores[0].clone()
+    numbers = cache.layers[0].segments[2].numbers[0]
+    allocated = cache.nbytes
+    change(cache, budget_tokens=60)
+    assert cache.statistics().tokens == 60
+    assert cache.nbytes < allocated
+    after = stored(cache)
+    assert all(torch.equal(after[n][0], before[n][0]) for n in after)
+    assert all(torch.equal(after[n][1], before[n][1]) for n in after)
+    assert set(range(20)) <= after.keys()
+    assert set(range(140, 160)) <= after.keys()
+    if bits == 16:
+        history = (numbers >= 20) & (numbers < 140)
+        best = numbers[history][scores[history].topk(20).indices].tolist()
+        assert sorted(after) == sorted([*range(20), *best, *range(140, 160)])
+
+
+def test_a_smaller_budget_than_two_frames_halves_anchor_and_window():
+    cache = make_cache(budget_tokens=100, key_bits=4, value_bits=4)
+    run(cache, [20] * 8)
+    change(cache, budget_tokens=30)
+    tokens = held(cache)
+    assert len(tokens) == 30
+    assert len([n for n in tokens if n < 20]) == 15
+    assert set(range(5)) <= set(tokens)
+    assert set(range(140, 145)) <= set(tokens)
+    run(cache, [20] * 3, start=8)
+    assert cache.statistics().tokens == 30
+
+
+@pytest.mark.parametrize("bits", [4, 16])
+def test_a_larger_budget_loses_nothing_and_fills_up(bits):
+    cache = make_cache(budget_tokens=60, key_bits=bits, value_bits=bits)
+    run(cache, [20] * 8)
+    before = stored(cache)
+    change(cache, budget_tokens=100)
+    after = stored(cache)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(after[n][0], before[n][0]) for n in after)
+    run(cache, [20] * 2, start=8)
+    assert cache.statistics().tokens == 100
+    assert before.keys() <= set(held(cache))
+
+
+def test_wider_codes_are_the_same_numbers():
+    cache = make_cache(budget_tokens=60, key_bits=2, value_bits=2)
+    run(cache, [20] * 5)
+    before = stored(cache)
+    for bits in (4, 8, 16):
+        change(cache, key_bits=bits, value_bits=bits)
+        after = stored(cache)
+        assert before.keys() == after.keys()
+        for number, (key, value) in after.items():
+            torch.testing.assert_close(key, before[number][0], rtol=1e-6, atol=1e-6)
+            torch.testing.assert_close(value, before[number][1], rtol=1e-6, atol=1e-6)
+        assert cache.statistics().key_bits == bits
+
+
+def test_narrower_codes_round_once_and_save_bytes():
+    cache = make_cache(budget_tokens=60, key_bits=8, value_bits=8)
+    run(cache, [20] * 5)
+    before, allocated = stored(cache), cache.nbytes
+    change(cache, key_bits=4)
+    after = stored(cache)
+    assert before.keys() == after.keys()
+    assert cache.nbytes < allocated
+    for number, (key, value) in after.items():
+        assert 0 < (key - before[number][0]).abs().max() <= 8 / 15 * 0.51
+        assert torch.equal(value, before[number][1])
+
+
+def test_widths_up_count_for_what_comes():
+    cache = make_cache(budget_tokens=60, key_bits=4, value_bits=4)
+    run(cache, [20] * 5)
+    change(cache, key_bits=16)
+    query, key, value = frame_tensors(20, 5)
+    step(cache, query, key, value)
+    newest = stored(cache)
+    assert all(torch.equal(newest[100 + i][0], key[0, :, i]) for i in range(20))
+
+
+def test_another_policy_judges_from_the_next_frame_on():
+    cache = make_cache(budget_tokens=60)
+    run(cache, [20] * 5)
+    before = held(cache)
+    change(cache, policy="sliding_window")
+    assert held(cache) == before
+    run(cache, [20], start=5)
+    middle = before[20:][-20:]
+    assert held(cache) == sorted([*range(20), *middle, *range(100, 120)])
+
+
+def test_no_policy_and_back():
+    cache = make_cache(budget_tokens=60, key_bits=4, value_bits=4)
+    run(cache, [20] * 5)
+    change(cache, policy="none")
+    run(cache, [20] * 4, start=5)
+    assert cache.statistics().tokens == 140
+    assert cache.statistics().budget_tokens == 0
+    change(cache, policy="value_aware")
+    assert cache.statistics().tokens == 60
+
+
+def test_anchor_and_special_tokens_can_be_finer():
+    cache = make_cache(budget_tokens=100, key_bits=2, value_bits=2, anchor_bits=16)
+    run(cache, [20] * 8)
+    anchor, special, history = cache.layers[0].segments
+    assert (anchor.plan.key_bits, special.plan.value_bits, history.plan.key_bits) == (16, 16, 2)
+    tokens = stored(cache)
+    for number, (key, _) in tokens.items():
+        _, keys, _ = frame_tensors(20, number // 20)
+        exact = torch.equal(key, keys[0, :, number % 20])
+        assert exact == (number < 20 or number in special.numbers[0].tolist())
+    fine = special.numbers[0].tolist()
+    assert len(fine) == 25  # as many frames' as the budget holds frames
+    assert all(number % 20 < 5 for number in fine)
+    assert set(range(140, 145)) <= set(fine)
+    change(cache, anchor_bits=0)
+    assert cache.statistics().tokens == 100
+    assert len(cache.layers[0].segments[1]) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"budget_tokens": 9}, "set it to at least 10"),
+        ({"index_sets": "head"}, "cache.index_sets cannot change from layer to head"),
+        ({"group_size": 32}, "cache.group_size cannot change from 64 to 32"),
+        ({"compatibility": "published"}, "cache.compatibility cannot change from none"),
+        ({"budget_mib": 0.001}, "need at least 0.0.* MiB"),
+        ({"adaptive": "scene", "budget_min_tokens": 9}, "no budget is below 10"),
+    ],
+)
+def test_a_change_that_cannot_be_leaves_all_as_it_was(changes, sentence):
+    cache = make_cache(budget_tokens=60)
+    run(cache, [20] * 5)
+    before, settings_before = stored(cache), cache.settings
+    with pytest.raises(ConfigurationError, match=sentence):
+        change(cache, **changes)
+    assert cache.settings == settings_before
+    after = stored(cache)
+    assert before.keys() == after.keys()
+    run(cache, [20], start=5)
+    assert cache.statistics().tokens == 60
+
+
+def test_the_released_code_cannot_change_while_it_runs():
+    cache = make_cache(compatibility="published")
+    with pytest.raises(ConfigurationError, match="published cannot change while it runs"):
+        change(cache, budget_tokens=60)

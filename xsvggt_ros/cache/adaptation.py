@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Budgets that follow the scene and the layers' needs (left open by XStreamVGGT, section 5).
+
+Nothing here has a threshold to tune: novelty and motion are taken relative to the most that the
+session has lately seen of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import exp
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from xsvggt_ros.cache.settings import CacheSettings
+
+TEMPERATURE = 0.5
+"""Of the softmax over layers, as in InfiniteVGGT and OVGGT."""
+MOST_SHARE = 2.0
+"""A layer's largest budget, as a multiple of the mean."""
+STEPS = 8
+"""In so many steps the budget goes from rest to full; fewer changes mean fewer allocations."""
+PERIOD = 16
+"""Frames between two looks at the layers' needs."""
+
+_RUNS = 8
+_REMEMBERED = 64
+_PEAK_MEMORY = 0.995
+_LEVEL_MEMORY = 0.9
+
+
+def layer_budgets(similarities: Sequence[float], mean: int, least: int) -> list[int]:
+    """Share ``mean`` tokens a layer out by need: the more alike a layer's keys, the fewer.
+
+    Args:
+        similarities: mean likeness of each layer's keys to their mean direction.
+        mean: tokens that each layer would get if all were alike.
+        least: smallest budget of a layer.
+
+    Returns:
+        A budget for each layer, in ``least .. MOST_SHARE * mean``, together at most
+        ``mean * layers`` (InfiniteVGGT's softmax over layers, clamped).
+
+    """
+    weights = [exp((1.0 - likeness) / TEMPERATURE) for likeness in similarities]
+    most = max(least, int(MOST_SHARE * mean))
+    spare = float(mean * len(weights) - least * len(weights))
+    budgets = [float(least)] * len(weights)
+    open_layers = set(range(len(weights)))
+    while spare > 1 and open_layers:
+        total = sum(weights[layer] for layer in open_layers)
+        full = set()
+        shared = spare
+        for layer in open_layers:
+            part = min(shared * weights[layer] / total, most - budgets[layer])
+            budgets[layer] += part
+            spare -= part
+            if budgets[layer] >= most:
+                full.add(layer)
+        if not full:
+            break
+        open_layers -= full
+    return [int(budget) for budget in budgets]
+
+
+class Adaptation:
+    """Looks at the stream, and says what the budgets should be."""
+
+    def __init__(self, settings: CacheSettings, least: int) -> None:
+        """Adapt as ``settings`` say, no layer below ``least`` tokens."""
+        self._settings = settings
+        self._least = least
+        self._novelty = SceneNovelty()
+        self._level = SceneLevel()
+
+    def clear(self) -> None:
+        """Forget the stream."""
+        self._novelty.clear()
+        self._level.clear()
+
+    def observe(self, keys: Tensor, special: int) -> None:
+        """Look at a frame's keys in one layer, [heads, frame, channels], special ones in front."""
+        if self._settings.adapts_to_scene:
+            self._novelty.observe(keys, special)
+
+    def budgets(
+        self, current: Sequence[int], *, full: int, frames: int, motion: float, likeness: Tensor
+    ) -> list[int]:
+        """Return the budget of each layer from now on. Waits for the device.
+
+        Args:
+            current: budget of each layer.
+            full: what each would have without adaptation; the sum is never above this, times
+                layers.
+            frames: seen so far.
+            motion: of the camera since the frame before, see :meth:`KvCache.end_frame`.
+            likeness: of each layer's keys to their mean direction, float32 [layers].
+
+        """
+        settings, layers = self._settings, len(current)
+        mean = round(sum(current) / layers)
+        wanted = mean
+        if settings.adapts_to_scene:
+            rest = min(settings.budget_min_tokens or max(self._least, full // 2), full)
+            level = self._level.update(self._novelty.value, motion)
+            wanted = scene_budget(level, rest, full)
+        if settings.adapts_layers and frames % PERIOD == 0:
+            floor = min(wanted, max(self._least, wanted // 4))
+            return layer_budgets(likeness.tolist(), wanted, floor)
+        if wanted == mean:
+            return list(current)
+        if not settings.adapts_layers:
+            return [wanted] * layers
+        return [max(self._least, budget * wanted // mean) for budget in current]
+
+
+class SceneNovelty:
+    """How unlike the remembered frames the newest one is, on the device.
+
+    A frame is described by its keys in one layer, averaged over a few runs of tokens.
+    """
+
+    def __init__(self) -> None:
+        self._remembered = torch.empty(0)
+        self._count = 0
+        self._novelty = torch.zeros(1)
+
+    def clear(self) -> None:
+        """Forget all frames."""
+        self._count = 0
+
+    def observe(self, keys: Tensor, special: int) -> None:
+        """Look at a frame's keys [heads, frame, channels]; does not wait for the device."""
+        patches = keys[:, special:] if keys.shape[1] > special else keys
+        runs = functional.adaptive_avg_pool1d(patches.float().transpose(1, 2), _RUNS)
+        description = functional.normalize(runs.flatten(), dim=0)
+        if len(self._remembered) == 0 or self._remembered.device != description.device:
+            self._remembered = description.new_zeros(_REMEMBERED, len(description))
+        known = min(self._count, _REMEMBERED)
+        likeness = self._remembered[:known] @ description
+        self._novelty = 1 - likeness.max() if known else description.new_ones(())
+        self._remembered[self._count % _REMEMBERED] = description
+        self._count += 1
+
+    @property
+    def value(self) -> float:
+        """Novelty of the newest frame, 0..2; waits for the device."""
+        return float(self._novelty)
+
+
+class SceneLevel:
+    """How much budget the scene asks for, between 0 (at rest) and 1."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin with a scene that asks for all."""
+        self._most_novelty = self._most_motion = 0.0
+        self.value = 1.0
+
+    def update(self, novelty: float, motion: float) -> float:
+        """Return the level after a frame: up at once, down slowly."""
+        self._most_novelty = max(novelty, _PEAK_MEMORY * self._most_novelty)
+        self._most_motion = max(motion, _PEAK_MEMORY * self._most_motion)
+        asked = max(_part(novelty, self._most_novelty), _part(motion, self._most_motion))
+        self.value = max(asked, _LEVEL_MEMORY * self.value)
+        return self.value
+
+
+def scene_budget(level: float, rest: int, full: int) -> int:
+    """Return the budget for ``level``, one of ``STEPS`` + 1 from ``rest`` to ``full``."""
+    return rest + round(level * STEPS) * (full - rest) // STEPS
+
+
+def _part(value: float, most: float) -> float:
+    return max(0.0, value) / most if most > 0 else 0.0

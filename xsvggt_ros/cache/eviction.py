@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which slots are given up.
+
+Keys share their grids by groups, and a grid cannot go before the last token of its group. So the
+choice is made under two bounds at once: so many tokens must go, and so many groups of the table
+must become empty. Tokens that the score alone would have kept may fall with their group; in
+exchange no token is ever rounded a second time, and the table stays a little larger than dense
+groups would need. Everything here has a shape that depends on counts alone, and nothing waits for
+the device.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from xsvggt_ros.cache.token_storage import PackedKeys, TokenStorage
+
+
+def ranks(scores: Tensor) -> Tensor:
+    """Return the place of each of ``scores`` [sets, n] among them, int64, 0 = the lowest."""
+    order = scores.argsort(dim=1, stable=True)
+    places = torch.arange(scores.shape[1], device=scores.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, places)
+
+
+def choose_evicted(places: Tensor, count: int, keys: TokenStorage, rows: int) -> Tensor:
+    """Choose ``count`` slots to give up, so that ``rows`` rows of the table are empty then.
+
+    Args:
+        places: :func:`ranks` of the held tokens, int64 [sets, held]; the lowest go first.
+        count: tokens to give up.
+        keys: where the keys lie; only packed ones have groups.
+        rows: table rows that must be empty afterwards, those that are so already included.
+
+    Returns:
+        int64 [sets, count], distinct slots.
+
+    """
+    if isinstance(keys, PackedKeys) and rows:
+        fallen = _tokens_of_fallen_groups(places, count, keys, rows)
+        places = torch.where(fallen, places - places.shape[1], places)
+    return places.topk(count, dim=1, largest=False).indices
+
+
+def _tokens_of_fallen_groups(places: Tensor, count: int, keys: PackedKeys, rows: int) -> Tensor:
+    row_of_slot = keys.rows(places.shape[1])
+    occupancy = keys.occupancy()
+    # What a group is worth: how far its tokens stand above those that would go anyway.
+    merit = (places - count + 1).clamp(min=0)
+    worth = torch.zeros_like(occupancy).scatter_add_(1, row_of_slot, merit)
+    worth = torch.where(occupancy > 0, worth, -1)
+    cheapest = worth.topk(rows, dim=1, largest=False).indices
+    emptiest = occupancy.topk(rows, dim=1, largest=False).indices
+    # The cheapest groups may hold more tokens than may go. The emptiest ones never do: the table
+    # is made large enough for that (`segment.table_rows`).
+    affordable = occupancy.gather(1, cheapest).sum(1, keepdim=True) <= count
+    falling = torch.where(affordable, cheapest, emptiest)
+    falls = torch.zeros_like(occupancy, dtype=torch.bool).scatter_(1, falling, True)
+    return falls.gather(1, row_of_slot)

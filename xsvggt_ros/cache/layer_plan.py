@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the slots of a layer are divided, and what that takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from xsvggt_ros.cache.layout import TokenShape
+from xsvggt_ros.cache.quantization import UNQUANTIZED
+from xsvggt_ros.cache.segment import Segment, SegmentPlan, table_rows
+from xsvggt_ros.cache.settings import CacheSettings
+
+TABLE_SLACK = 1.2
+"""Groups that history may be spread over, as a multiple of dense ones. More lets a policy choose
+token by token, less saves bytes: this much keeps a cache of 4/4 bits under 4.6 bits an element."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPlan:
+    """The segments of a layer.
+
+    Attributes:
+        anchor: the first frame's tokens.
+        special: special tokens of later frames, where they are stored finer; else without slots.
+        history: all other tokens, the newest frame's included.
+        frame: tokens of the largest frame that there is room for beside the segments.
+
+    """
+
+    anchor: SegmentPlan
+    special: SegmentPlan
+    history: SegmentPlan
+    frame: int
+
+    @property
+    def parts(self) -> tuple[SegmentPlan, SegmentPlan, SegmentPlan]:
+        """Anchor, special and history."""
+        return self.anchor, self.special, self.history
+
+    @property
+    def slots(self) -> int:
+        """All slots of the layer."""
+        return sum(part.slots for part in self.parts)
+
+    @property
+    def keys_in_place(self) -> bool:
+        """Whether keys are attended to where they are stored, without a copy."""
+        return self.special.slots == 0 and self.history.key_bits == UNQUANTIZED
+
+    @property
+    def values_in_place(self) -> bool:
+        """The same of values."""
+        return self.special.slots == 0 and self.history.value_bits == UNQUANTIZED
+
+
+def plan_layer(
+    settings: CacheSettings, *, slots: int, anchor: int, frame: int, special: int
+) -> LayerPlan:
+    """Divide ``slots`` over the segments.
+
+    Args:
+        settings: widths and group size.
+        slots: in all; for a bounded cache, its budget.
+        anchor: tokens of the first frame that are kept.
+        frame: tokens of a frame.
+        special: special tokens in front of each frame.
+
+    """
+    fine_keys = max(settings.key_bits, settings.anchor_bits)
+    fine_values = max(settings.value_bits, settings.anchor_bits)
+    mixed = (fine_keys, fine_values) != (settings.key_bits, settings.value_bits)
+    specials = _special_slots(slots, anchor, frame, special) if mixed else 0
+    size = settings.group_size
+    return LayerPlan(
+        SegmentPlan(anchor, fine_keys, fine_values, size),
+        SegmentPlan(specials, fine_keys, fine_values, size),
+        SegmentPlan(
+            slots - anchor - specials, settings.key_bits, settings.value_bits, size, TABLE_SLACK
+        ),
+        frame,
+    )
+
+
+def _special_slots(slots: int, anchor: int, frame: int, special: int) -> int:
+    """As many special tokens as frames fit into the layer, as long as a window's patches fit."""
+    natural = special * -(-slots // frame)
+    beside_window = slots - anchor - (frame - special)
+    return min(max(special, min(natural, beside_window)), slots - anchor)
+
+
+class SegmentCounts(NamedTuple):
+    """A number for each segment."""
+
+    anchor: int
+    special: int
+    history: int
+
+
+def arrivals(plan: LayerPlan, frames: Iterable[int], special: int) -> tuple[list[int], list[int]]:
+    """Return how many tokens come into special segment and history with frames of these sizes."""
+    fine = special if plan.special.slots else 0
+    patches = [min(frame - fine, plan.history.slots) for frame in frames]
+    return [fine], patches
+
+
+def rows_of(plan: LayerPlan, frames: Iterable[int], special: int) -> SegmentCounts:
+    """Return the table rows that anchor, special and history need when they begin empty."""
+    specials, patches = arrivals(plan, frames, special)
+    anchor = -(-plan.anchor.slots // plan.anchor.group_size)
+    return SegmentCounts(
+        anchor, table_rows(plan.special, specials), table_rows(plan.history, patches)
+    )
+
+
+def layer_nbytes(plan: LayerPlan, shape: TokenShape, *, sets: int, special: int) -> int:
+    """Return what a layer of this plan allocates when it begins empty, without allocating it."""
+    imagined = TokenShape(shape.heads, shape.channels, shape.dtype, torch.device("meta"))
+    rows = rows_of(plan, [plan.frame], special)
+    total = sum(
+        Segment(part, imagined, sets=sets, rows=count).nbytes
+        for part, count in zip(plan.parts, rows, strict=True)
+    )
+    # In place, tokens lie in the layer's own buffer, with room for the newest frame behind them.
+    in_place = plan.keys_in_place + plan.values_in_place
+    return total + in_place * plan.frame * shape.nbytes
+
+
+def scratch_nbytes(plan: LayerPlan, shape: TokenShape) -> int:
+    """Return what the shared scratch takes for layers of this plan."""
+    copied = (not plan.keys_in_place) + (not plan.values_in_place)
+    return copied * (plan.slots + plan.frame) * shape.nbytes

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``xstreamvggt``: how much the newest frame asks for each token (XStreamVGGT, section 3.1)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from xsvggt_ros.cache.policies.base import Candidates, Forgetful
+
+
+def pooled_query(query: Tensor, special: int, pool_size: int) -> Tensor:
+    """Summarise queries [..., tokens, channels] as one vector, float32 [..., channels].
+
+    Special tokens count as they are, patches after averaging runs of ``pool_size`` in raster
+    order, a shorter last run included. The score is linear in the query, so the mean over the
+    pooled queries may be taken here, once, instead of per key.
+    """
+    query = query.float()
+    patches = query[..., special:, :]
+    if patches.shape[-2] <= 1:
+        return query.mean(dim=-2)
+    whole = patches.shape[-2] // pool_size * pool_size
+    total = query[..., :special, :].sum(dim=-2) + patches[..., :whole, :].sum(dim=-2) / pool_size
+    runs = special + whole // pool_size
+    if whole < patches.shape[-2]:
+        total = total + patches[..., whole:, :].mean(dim=-2)
+        runs += 1
+    return total / runs
+
+
+def importance(query: Tensor, keys: Tensor, special: int, pool_size: int) -> Tensor:
+    """Score each key by its product with the pooled query, both averaged over heads.
+
+    No softmax, no 1/sqrt(d): only the order matters.
+
+    Args:
+        query: [heads, frame, channels].
+        keys: [heads, tokens, channels].
+        special: special tokens in front of the queries.
+        pool_size: patches per run.
+
+    Returns:
+        float32 [tokens].
+
+    """
+    return keys.float().mean(dim=0) @ pooled_query(query.float().mean(dim=0), special, pool_size)
+
+
+class Importance(Forgetful):
+    """The paper's score; with a set per head, each head asks for itself."""
+
+    def __init__(self, pool_size: int) -> None:
+        """Average runs of ``pool_size`` patch queries."""
+        self._pool_size = pool_size
+
+    def scores(self, candidates: Candidates) -> Tensor:
+        """Return the products of keys and pooled query."""
+        query, keys, special = candidates.query, candidates.keys, candidates.special
+        if candidates.sets == 1:
+            return importance(query, keys, special, self._pool_size)[None]
+        pooled = pooled_query(query, special, self._pool_size)
+        return (keys.float() @ pooled[..., None]).squeeze(-1)

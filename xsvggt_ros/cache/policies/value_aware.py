@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``value_aware``: how much the output would change without the token (OBCache, OBVGGT)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from xsvggt_ros.cache.policies.base import Candidates, Forgetful
+
+PROBES = 8
+MEMORY = 0.8
+"""What of a score the next frame leaves standing."""
+
+
+def probes(query: Tensor, special: int) -> Tensor:
+    """Return special and ``PROBES`` evenly spaced patch queries, [heads, probes, channels]."""
+    patches = max(query.shape[1] - special, 0)
+    places = torch.linspace(0, max(patches - 1, 0), min(PROBES, patches), device=query.device)
+    chosen = query.index_select(1, places.round().long() + special)
+    return torch.cat([query[:, :special], chosen], dim=1)
+
+
+def output_change(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Return the squared change of attention's output without each token, float32 [heads, tokens].
+
+    For a query with weights ``a``, logits ``s`` and output ``o``, removing token ``j`` changes the
+    output to first order by ``a_j (v_j + s_j (v_j - o))``; its square is summed over the queries.
+    With few queries no map of the whole frame is needed.
+    """
+    query, keys, values = query.float(), keys.float(), values.float()
+    logits = query @ keys.transpose(-2, -1) * query.shape[-1] ** -0.5
+    weights = logits.softmax(dim=-1)
+    output = weights @ values
+    own = values.square().sum(-1)[:, None]
+    along = output @ values.transpose(-2, -1)
+    apart = own - 2 * along + output.square().sum(-1, keepdim=True)
+    change = own + 2 * logits * (own - along) + logits.square() * apart
+    return (weights.square() * change).sum(dim=1)
+
+
+class ValueAware(Forgetful):
+    """The second-order score of OBVGGT, over its probes: special and 8 evenly spaced queries.
+
+    OBVGGT adds the scores of all frames up, which favours the old. Here a score fades by a fifth
+    with each frame, and a new token begins with its first one whole.
+    """
+
+    def scores(self, candidates: Candidates) -> Tensor:
+        """Return the faded mean of the changes."""
+        asking = probes(candidates.query, candidates.special)
+        change = output_change(asking, candidates.keys, candidates.values)
+        fresh = candidates.per_set(change)
+        if candidates.previous is None:
+            return fresh
+        older = candidates.previous.shape[1]
+        faded = MEMORY * candidates.previous + (1 - MEMORY) * fresh[:, :older]
+        return torch.cat([faded, fresh[:, older:]], dim=1)

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Asymmetric uniform quantization: the grids, the codes, and how codes lie in bytes.
+
+A value ``x`` of a group becomes ``code * scale + minimum`` with ``code`` in 0..2^bits - 1. The
+minimum itself is stored, so a group far from zero keeps its place, and a constant group is exact:
+there is no zero point that could be clamped.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+PACKED_BITS = (2, 4, 8)
+UNQUANTIZED = 16
+"""The width that stands for: kept as it came, whatever its dtype."""
+
+_HALF_STEP = 2.0**-10
+_LEAST_HALF = 2.0**-24
+_MOST_HALF = 65504.0
+
+
+class Grid(NamedTuple):
+    """The values that codes stand for; both float16 and of one shape."""
+
+    scale: Tensor
+    minimum: Tensor
+
+
+def levels(bits: int) -> int:
+    """Return the highest code of ``bits``."""
+    return (1 << bits) - 1
+
+
+def fit_grid(lowest: Tensor, highest: Tensor, bits: int) -> Grid:
+    """Return the finest float16 grid that covers ``lowest`` to ``highest``, of any one shape.
+
+    The minimum is rounded down and the scale up, so that float16 never cuts the range. What the
+    minimum loses, the highest code wins back: a constant group is exact to float32's precision.
+    """
+    low = lowest.float().clamp(-_MOST_HALF, _MOST_HALF)
+    high = highest.float().clamp(-_MOST_HALF, _MOST_HALF)
+    minimum = _half_below(low)
+    return Grid(_half_above((high - minimum.float()) / levels(bits)), minimum)
+
+
+def encode(values: Tensor, grid: Grid, bits: int) -> Tensor:
+    """Return the nearest codes, uint8 of the shape of ``values``; ``grid`` must broadcast to it."""
+    scale = grid.scale.float()
+    inverse = torch.where(scale > 0, scale.reciprocal(), torch.zeros_like(scale))
+    codes = (values.float() - grid.minimum.float()) * inverse
+    return codes.round_().clamp_(0, levels(bits)).to(torch.uint8)
+
+
+def packed_width(channels: int, bits: int) -> int:
+    """Return how many bytes hold ``channels`` codes."""
+    return -(-channels * bits // 8)
+
+
+def pack(codes: Tensor, bits: int) -> Tensor:
+    """Pack codes uint8 [..., channels] into uint8 [..., packed_width].
+
+    Byte ``i`` holds channels ``i``, ``i + width``, ``i + 2 width``.. from its lowest bits up, so
+    that packing and unpacking move whole runs of channels and never single ones.
+    """
+    width = packed_width(codes.shape[-1], bits)
+    packed = codes[..., :width].clone()
+    for plane in range(1, 8 // bits):
+        part = codes[..., plane * width : (plane + 1) * width]
+        packed[..., : part.shape[-1]] |= part << (plane * bits)
+    return packed
+
+
+def unpack_into(packed: Tensor, bits: int, codes: Tensor) -> None:
+    """Write the codes of :func:`pack` into ``codes`` [..., channels], of any dtype."""
+    width, channels = packed.shape[-1], codes.shape[-1]
+    if bits == 8:
+        codes.copy_(packed)
+        return
+    mask = levels(bits)
+    for start in range(0, channels, width):
+        stop = min(start + width, channels)
+        part = packed[..., : stop - start]
+        shift = start // width * bits
+        if shift:
+            part = part >> shift
+        if shift + bits < 8:
+            part = part & mask
+        codes[..., start:stop] = part
+
+
+def _half_below(values: Tensor) -> Tensor:
+    """Return the largest float16 not above each of ``values``, or a neighbour of it."""
+    nearest = values.half()
+    lower = (values - values.abs() * _HALF_STEP - _LEAST_HALF).half()
+    return torch.where(nearest.float() > values, lower, nearest)
+
+
+def _half_above(values: Tensor) -> Tensor:
+    nearest = values.half()
+    upper = (values + values.abs() * _HALF_STEP + _LEAST_HALF).half()
+    return torch.where(nearest.float() < values, upper, nearest)

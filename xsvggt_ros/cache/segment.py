@@ -1,0 +1,347 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A fixed number of slots of one layer, and the tokens in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+from torch import Tensor
+
+from xsvggt_ros.cache.eviction import choose_evicted, ranks
+from xsvggt_ros.cache.layout import TokenShape
+from xsvggt_ros.cache.quantization import UNQUANTIZED
+from xsvggt_ros.cache.token_storage import (
+    NativeStorage,
+    PackedKeys,
+    PackedValues,
+    TokenStorage,
+    take,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Some tokens on their way into a segment.
+
+    Attributes:
+        keys: [heads, n, channels].
+        values: [heads, n, channels].
+        numbers: place in the stream, modulo 2^32, int32 [sets, n].
+        scores: the policy's, float32 [sets, n].
+        births: what the policy wants to remember of them, float16 [sets, n].
+
+    """
+
+    keys: Tensor
+    values: Tensor
+    numbers: Tensor
+    scores: Tensor
+    births: Tensor
+
+    def pick(self, order: Tensor) -> Tokens:
+        """Return the tokens at ``order``, int64 [sets, m]."""
+        return Tokens(
+            take(self.keys, order),
+            take(self.values, order),
+            self.numbers.gather(1, order),
+            self.scores.gather(1, order),
+            self.births.gather(1, order),
+        )
+
+    def by_score(self) -> Tokens:
+        """Return the same tokens, the best ones first."""
+        return self.pick(self.scores.argsort(dim=1, descending=True, stable=True))
+
+    def span(self, start: int, stop: int) -> Tokens:
+        """Return the tokens from ``start`` to ``stop``."""
+        part = slice(start, stop)
+        return Tokens(
+            self.keys[:, part],
+            self.values[:, part],
+            self.numbers[:, part],
+            self.scores[:, part],
+            self.births[:, part],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentPlan:
+    """What a segment is to be.
+
+    Attributes:
+        slots: most tokens that it holds.
+        key_bits: width of the keys; 16 = as they came.
+        value_bits: the same of the values.
+        group_size: most keys that share a grid.
+        table_slack: rows of the table of grids, as a multiple of what dense groups would need.
+
+    """
+
+    slots: int
+    key_bits: int
+    value_bits: int
+    group_size: int = 64
+    table_slack: float = 1.0
+
+
+def table_rows(
+    plan: SegmentPlan, arrivals: Iterable[int], *, held: int = 0, occupied: int = 0
+) -> int:
+    """Return how many groups a table needs, so that no frame ever finds it too full.
+
+    A frame of ``n`` tokens opens ``ceil(n / group_size)`` groups. Once the segment is full, as many
+    tokens go as come, and by counting alone the emptiest groups hold no more than these if there
+    are ``slots / n`` times as many groups as a frame opens. While it fills up, the groups of the
+    tokens to come must fit beside the ``occupied`` ones of the ``held`` tokens.
+
+    Args:
+        plan: of the segment.
+        arrivals: how many tokens come with a frame, for each size of frame that there is.
+        held: tokens that are there already.
+        occupied: groups that these belong to.
+
+    """
+    opened = [(-(-count // plan.group_size), count) for count in arrivals if count]
+    if not opened:
+        return occupied
+    most = max(groups for groups, _ in opened)
+    rate = max(groups / count for groups, count in opened)
+    dense = plan.slots / plan.group_size
+    needs = [dense * plan.table_slack, plan.slots * rate + 2, float(occupied)]
+    if held < plan.slots and (held or len(opened) > 1):
+        needs.append(occupied + (plan.slots - held) * rate + most)
+    return ceil(max(needs))
+
+
+class Segment:
+    """Slots of one layer: keys, values, and beside each token its number, score and birth.
+
+    Slots are dense from the front and in no order: attention does not care, and so a token that
+    leaves makes room for one that comes without any other being touched.
+
+    Attributes:
+        keys: where the keys lie.
+        values: where the values lie.
+
+    """
+
+    def __init__(
+        self,
+        plan: SegmentPlan,
+        shape: TokenShape,
+        *,
+        sets: int,
+        rows: int,
+        native_keys: Tensor | None = None,
+        native_values: Tensor | None = None,
+    ) -> None:
+        """Allocate; unquantized tokens may lie in a buffer of the owner's.
+
+        Args:
+            plan: sizes and widths.
+            shape: what is stored.
+            sets: index sets: 1, or one per head.
+            rows: of the table of grids, see :func:`table_rows`.
+            native_keys: the owner's buffer [heads, slots, channels] for unquantized keys.
+            native_values: the same for values.
+
+        """
+        self.plan = plan
+        self._shape = shape
+        self._sets = sets
+        self.keys = (
+            _native(plan.slots, shape, native_keys)
+            if plan.key_bits == UNQUANTIZED
+            else PackedKeys(
+                shape.heads,
+                plan.slots,
+                shape.channels,
+                plan.key_bits,
+                shape.device,
+                sets=sets,
+                rows=rows,
+                group_size=plan.group_size,
+            )
+        )
+        self.values = (
+            _native(plan.slots, shape, native_values)
+            if plan.value_bits == UNQUANTIZED
+            else PackedValues(
+                shape.heads, plan.slots, shape.channels, plan.value_bits, shape.device
+            )
+        )
+        self._numbers = torch.zeros(sets, plan.slots, dtype=torch.int32, device=shape.device)
+        self._scores = torch.zeros(sets, plan.slots, dtype=torch.float32, device=shape.device)
+        self._births = torch.zeros(sets, plan.slots, dtype=torch.float16, device=shape.device)
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def nbytes(self) -> int:
+        """Allocated bytes."""
+        beside = (self._numbers, self._scores, self._births)
+        return self.keys.nbytes + self.values.nbytes + sum(tensor.nbytes for tensor in beside)
+
+    @property
+    def numbers(self) -> Tensor:
+        """Number in the stream of each token, modulo 2^32, int32 [sets, held]."""
+        return self._numbers[:, : self._length]
+
+    @property
+    def scores(self) -> Tensor:
+        """The newest score of each token, float32 [sets, held]; may be written to."""
+        return self._scores[:, : self._length]
+
+    @property
+    def births(self) -> Tensor:
+        """What the policy remembered of each token when it came, float16 [sets, held]."""
+        return self._births[:, : self._length]
+
+    def clear(self) -> None:
+        """Forget every token; the room stays."""
+        self._length = 0
+        if isinstance(self.keys, PackedKeys):
+            self.keys.clear()
+
+    def read_into(self, keys: Tensor, values: Tensor) -> None:
+        """Write all tokens, as rounded, into [heads, held, channels] each."""
+        self.keys.read_into(keys)
+        self.values.read_into(values)
+
+    def admit(self, tokens: Tokens) -> None:
+        """Take at most ``slots`` tokens in; where room is short, the worst held ones go.
+
+        Neighbours in ``tokens`` share groups, so hand them in by score: groups then empty as a
+        whole.
+        """
+        count = tokens.keys.shape[1]
+        slots = self._make_room(count)
+        self.keys.write(slots, tokens.keys)
+        self.values.write(slots, tokens.values)
+        self._numbers.scatter_(1, slots, tokens.numbers)
+        self._scores.scatter_(1, slots, tokens.scores)
+        self._births.scatter_(1, slots, tokens.births)
+
+    def _make_room(self, count: int) -> Tensor:
+        """Return slots int64 [sets, count] for new tokens."""
+        free = min(count, self.plan.slots - self._length)
+        fresh = torch.arange(self._length, self._length + free, device=self._numbers.device)
+        slots = fresh.expand(self._sets, -1)
+        if free < count:
+            opened = -(-count // self.plan.group_size)
+            evicted = choose_evicted(ranks(self.scores), count - free, self.keys, opened)
+            slots = torch.cat([slots, evicted], dim=1)
+        self._length += free
+        return slots
+
+    def has_rows_for(self, arrivals: Iterable[int]) -> bool:
+        """Whether the table has room for frames of these sizes; waits for the device."""
+        if not isinstance(self.keys, PackedKeys):
+            return True
+        occupied = int((self.keys.occupancy() > 0).sum(1).max())
+        needed = table_rows(self.plan, arrivals, held=self._length, occupied=occupied)
+        return self.keys.table_rows >= needed
+
+    def groups_for(self, plan: SegmentPlan, slots: Tensor) -> int:
+        """Return how many groups the tokens in ``slots`` take in a segment of ``plan``.
+
+        Waits for the device.
+        """
+        if plan.key_bits == UNQUANTIZED:
+            return 0
+        if _exact(self.plan.key_bits, plan.key_bits):
+            assert isinstance(self.keys, PackedKeys)
+            return self.keys.groups_of(slots)
+        return -(-slots.shape[1] // plan.group_size)
+
+    def best(self, count: int, places: Tensor, rows: int) -> Tensor:
+        """Return the slots of the ``count`` best tokens, best first, int64 [sets, at most count].
+
+        Waits for the device: for use between frames only.
+
+        Args:
+            count: how many to keep.
+            places: :func:`eviction.ranks` of the held tokens.
+            rows: most groups that the kept tokens may belong to. Where fewer than ``count``
+                tokens live in so few groups, fewer are returned.
+
+        """
+        if count == 0:
+            return places[:, :0]
+        going = self._length - count
+        if going <= 0:
+            return places.argsort(dim=1, descending=True, stable=True)
+        surplus = 0
+        if isinstance(self.keys, PackedKeys):
+            surplus = max(0, self.keys.table_rows - rows)
+            emptiest = self.keys.occupancy().topk(surplus, dim=1, largest=False).values
+            going = max(going, int(emptiest.sum(1).max()))
+        evicted = choose_evicted(places, going, self.keys, surplus)
+        order = places.scatter(1, evicted, -1).argsort(dim=1, descending=True, stable=True)
+        return order[:, : self._length - going]
+
+    def take_over(self, other: Segment, slots: Tensor) -> None:
+        """Take the tokens in ``slots`` [sets, n] of ``other`` to our front; we must be empty.
+
+        What is at least as wide here stays the same, bit for bit; what is narrower is rounded
+        once more.
+        """
+        count = slots.shape[1]
+        if not count:
+            return
+        own = torch.arange(count, device=slots.device).expand(self._sets, -1)
+        if _exact(other.plan.key_bits, self.plan.key_bits):
+            assert isinstance(self.keys, PackedKeys)
+            assert isinstance(other.keys, PackedKeys)
+            self.keys.adopt(other.keys, slots)
+        else:
+            self.keys.write(own, take(other.decoded_keys(), slots))
+        if _exact(other.plan.value_bits, self.plan.value_bits):
+            assert isinstance(self.values, PackedValues)
+            assert isinstance(other.values, PackedValues)
+            self.values.adopt(other.values, slots)
+        else:
+            self.values.write(own, take(other.decoded_values(), slots))
+        self._numbers[:, :count] = other.numbers.gather(1, slots)
+        self._scores[:, :count] = other.scores.gather(1, slots)
+        self._births[:, :count] = other.births.gather(1, slots)
+        self._length = count
+
+    def contents(self) -> Tokens:
+        """Return all tokens, as rounded."""
+        return Tokens(
+            self.decoded_keys(), self.decoded_values(), self.numbers, self.scores, self.births
+        )
+
+    def decoded_keys(self) -> Tensor:
+        """Return all keys, as rounded, [heads, held, channels]."""
+        return self._decoded(self.keys)
+
+    def decoded_values(self) -> Tensor:
+        """Return all values, as rounded, [heads, held, channels]."""
+        return self._decoded(self.values)
+
+    def _decoded(self, storage: TokenStorage) -> Tensor:
+        shape = self._shape
+        out = torch.empty(
+            shape.heads, self._length, shape.channels, dtype=shape.dtype, device=shape.device
+        )
+        storage.read_into(out)
+        return out
+
+
+def _exact(bits: int, wanted: int) -> bool:
+    """Whether codes of ``bits`` can be taken over as they are by ``wanted`` bits."""
+    return bits <= wanted < UNQUANTIZED
+
+
+def _native(slots: int, shape: TokenShape, buffer: Tensor | None) -> NativeStorage:
+    if buffer is not None:
+        return NativeStorage(buffer, borrowed=True)
+    own = torch.empty(shape.heads, slots, shape.channels, dtype=shape.dtype, device=shape.device)
+    return NativeStorage(own, borrowed=False)
