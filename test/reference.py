@@ -70,9 +70,9 @@ def frames() -> torch.Tensor:
     return tensors("inputs")["frames_u8"].float() / 255
 
 
-def kv_cache(settings: CacheSettings) -> KvCache:
-    """Return an empty cache for the golden network."""
-    return KvCache(settings, cache_layout(network()))
+def kv_cache(settings: CacheSettings, own: StreamVggt | None = None) -> KvCache:
+    """Return an empty cache for the golden network, or for ``own``."""
+    return KvCache(settings, cache_layout(own or network()))
 
 
 def deviation(actual: torch.Tensor, expected: torch.Tensor) -> float:

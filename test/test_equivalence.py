@@ -68,7 +68,7 @@ def test_a_topic_gives_what_the_folder_gives(tmp_path, folder, monkeypatch):
         preset="tiny",
         width=WIDTH,
         device="cpu",
-        budget=BUDGET,
+        cache=CacheSettings(budget_tokens=BUDGET),
     )
     console = Console(quiet=True)
     demo = Demo(options, console, lambda total: frame_progress(console, total))

@@ -167,7 +167,11 @@ def test_default_yaml_holds_no_unknown_parameter(
     [
         ({"points__stride": 0}, "out of range. Min: 1, Max: 64"),
         ({"points__stride": 2.0}, "Wrong parameter type"),
-        ({"cache__budget_tokens": 9}, "read-only"),
+        ({"cache__group_size": 32}, "read-only"),
+        ({"cache__budget_tokens": 9}, "set it to at least 10"),
+        ({"cache__key_bits": 3}, "cache.key_bits is '3', not one of 2, 4, 8, 16"),
+        ({"cache__policy": "none", "cache__adaptive": "scene"}, "policy none has none"),
+        ({"cache__budget_tokens": 100, "cache__key_bits": 5}, "cache.key_bits is '5'"),
         ({"depth__encoding": "32FC2"}, "depth.encoding is '32FC2', not one of 32FC1, 16UC1"),
         ({"points__stride": 2, "depth__encoding": "f"}, "depth.encoding is 'f'"),
     ],
@@ -289,6 +293,30 @@ def test_a_change_of_size_is_told_and_the_node_goes_on(
     node.wait_for_line("the network's picture changes from 56x42 to 56x56")
     publisher.publish(image(301 * SECOND))
     assert peer.with_stamp("points", 301 * SECOND).height == 42
+
+
+def test_the_cache_changes_while_pictures_flow(
+    running: tuple[NodeProcess, Peer, Any],
+) -> None:
+    _, peer, publisher = running
+    stamp = 350 * SECOND
+    publisher.publish(image(stamp - 1))
+    before = peer.with_stamp("status", stamp - 1)
+    assert (before.budget_tokens, before.key_bits, before.value_bits) == (200, 4, 4)
+    wide = {"cache__key_bits": 8, "cache__value_bits": 16, "cache__policy": "value_aware"}
+    assert peer.set_parameters(cache__budget_tokens=150, **wide).successful
+    publisher.publish(image(stamp))
+    changed = peer.with_stamp("status", stamp)
+    assert (changed.budget_tokens, changed.key_bits, changed.value_bits) == (150, 8, 16)
+    assert (changed.policy, changed.session) == ("value_aware", before.session)
+    assert max(changed.layer_tokens) == changed.cache_tokens <= 150
+    assert peer.set_parameters(cache__budget_mib=0.05).successful
+    publisher.publish(image(stamp + 1))
+    small = peer.with_stamp("status", stamp + 1)
+    assert small.cache_bytes + small.scratch_bytes <= 0.05 * 2**20
+    assert small.budget_tokens < 150
+    back = {"cache__key_bits": 4, "cache__value_bits": 4, "cache__policy": "xstreamvggt"}
+    assert peer.set_parameters(cache__budget_mib=0.0, cache__budget_tokens=200, **back).successful
 
 
 def test_stamps_that_go_back_begin_a_session(

@@ -27,7 +27,9 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from xsvggt_ros.msg import CacheStatus
 
+from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.cache.statistics import CacheStatistics
+from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.ros import reconstruct_node as node_module
 from xsvggt_ros.ros.back_pressure import BackPressureGroup
@@ -53,6 +55,16 @@ class Gate:
         self.released = Event()
         self.session = 1
         self.session_frames = 0
+        self.cache: CacheSettings | None = None
+
+    def check_cache(self, settings: CacheSettings) -> None:
+        """Find nothing wrong."""
+
+    def configure_cache(self, settings: CacheSettings) -> None:
+        """Note what is asked for, or fail."""
+        if settings.budget_tokens == 666:
+            raise ConfigurationError("no such budget")
+        self.cache = settings
 
     def step(self, picture: Picture, *, stamp: int, frame_id: str) -> FrameResult:
         """Wait, then return something."""
@@ -132,6 +144,26 @@ def test_parameters_are_answered_while_a_picture_is_in_the_network(gate: Gate) -
         assert busy.state == "running"
         gate.released.set()
         assert peer.with_stamp("status", SECOND).frames_processed == 1
+
+
+def test_a_change_of_the_cache_waits_for_the_frame_boundary(gate: Gate) -> None:
+    with _running(gate) as (_, peer):
+        publisher = peer.publisher()
+        publisher.publish(image(SECOND))
+        peer.wait_until(gate.entered.is_set, "the picture is in the network")
+        assert peer.set_parameters(cache__budget_tokens=300, cache__key_bits=2).successful
+        assert gate.cache is None
+        gate.released.set()
+        peer.wait_until(lambda: gate.cache is not None, "the change")
+        assert gate.cache == CacheSettings(budget_tokens=300, key_bits=2)
+
+
+def test_a_change_that_fails_on_the_way_is_told(gate: Gate) -> None:
+    gate.released.set()
+    with _running(gate) as (_, peer):
+        assert peer.set_parameters(cache__budget_tokens=666).successful
+        status = peer.wait_for_status(lambda s: "no such budget" in s.message, "the failure")
+        assert status.state == "waiting"
 
 
 def test_a_picture_that_is_stuck_is_told_with_its_stage(gate: Gate) -> None:

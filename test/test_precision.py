@@ -24,8 +24,9 @@ DEVICES = [
 
 
 def run(network, device, frames=4):
-    memory = reference.kv_cache(CacheSettings("xstreamvggt", reference.CONFIG["budget"]))
     network = network.to(device)
+    settings = CacheSettings(budget_tokens=reference.CONFIG["budget"], key_bits=16, value_bits=16)
+    memory = reference.kv_cache(settings, network)
     predictions = []
     with torch.inference_mode():
         for frame in reference.frames()[:frames].to(device):
@@ -39,7 +40,7 @@ def run(network, device, frames=4):
 def test_half_precision_stays_near_float32(device, dtype, tolerance):
     exact, _ = run(reference.network(), "cpu")
     rounded, memory = run(reference.network().set_precision(dtype), device)
-    assert memory.layers[0].store.keys.dtype == dtype
+    assert memory.layers[0].segments[0].decoded_keys().dtype == dtype
     for field in ("depth", "points", "pose_encodings"):
         first = torch.cat([getattr(p, field) for p in exact])
         second = torch.cat([getattr(p, field) for p in rounded]).cpu()

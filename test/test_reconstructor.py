@@ -17,6 +17,8 @@ from xsvggt_ros.model.checkpoint import random_network
 from xsvggt_ros.model.config import PRESETS
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 
+UNCOMPRESSED = CacheSettings("none", compatibility="published", key_bits=16, value_bits=16)
+
 
 @pytest.fixture(scope="module")
 def network():
@@ -48,9 +50,7 @@ def test_results_carry_stamp_frame_size_and_index(network):
 
 def test_the_engine_equals_the_network_on_the_golden_frames():
     network = reference.network()
-    settings = ReconstructorSettings(
-        reference.CONFIG["width"], CacheSettings("none", compatibility="published")
-    )
+    settings = ReconstructorSettings(reference.CONFIG["width"], UNCOMPRESSED)
     reconstructor = Reconstructor(network, settings)
     golden = reference.tensors("outputs")
     encodings = golden["a_full.pose_enc"].double().numpy()
@@ -124,9 +124,48 @@ def test_a_budget_without_history_is_said_once_with_the_numbers(network, caplog)
     reconstructor = engine(network, budget_tokens=34)
     for picture in pictures(3):
         reconstructor.step(picture)
-    sentence = "cache.budget_tokens 34 leaves no history: first and newest frame alone take 34"
+    sentence = "a budget of 34 tokens leaves no history: first and newest frame alone take 34"
     assert caplog.text.count(sentence) == 1
-    assert "set it to 35 or more" in caplog.text
+    assert "set cache.budget_tokens to 35 or more" in caplog.text
+
+
+def test_the_cache_changes_between_two_frames(network, caplog):
+    reconstructor = engine(network, key_bits=16, value_bits=16)
+    for picture in pictures(4):
+        before = reconstructor.step(picture).cache
+    reconstructor.configure_cache(CacheSettings(budget_tokens=40, key_bits=2, value_bits=4))
+    after = reconstructor.step(pictures(1)[0]).cache
+    assert (before.tokens, before.key_bits, after.tokens, after.key_bits) == (64, 16, 40, 2)
+    assert after.nbytes < before.nbytes
+    assert reconstructor.session == 1
+    reconstructor.configure_cache(CacheSettings(budget_tokens=30))
+    assert "a budget of 30 tokens leaves no history" in caplog.text
+    for settings in (CacheSettings(budget_tokens=9), CacheSettings(budget_mib=0.001)):
+        for refuse in (reconstructor.check_cache, reconstructor.configure_cache):
+            with pytest.raises(ConfigurationError, match="set it to at least"):
+                refuse(settings)
+    assert reconstructor.settings.cache == CacheSettings(budget_tokens=30)
+    assert reconstructor.step(pictures(1)[0]).cache.tokens == 30
+
+
+def test_too_few_bytes_are_refused_before_a_picture_is_remembered(network):
+    reconstructor = engine(network, budget_mib=0.001)
+    with pytest.raises(ConfigurationError, match="frames of 17 tokens need at least"):
+        reconstructor.step(pictures(1)[0])
+    reconstructor.configure_cache(CacheSettings(budget_mib=1.0))
+    assert reconstructor.step(pictures(1)[0]).index == 0
+
+
+def test_a_still_camera_lets_an_adaptive_budget_shrink(network):
+    reconstructor = engine(network, budget_tokens=120, adaptive="scene")
+    for picture in pictures(10):
+        moving = reconstructor.step(picture).cache
+    still = pictures(1)[0]
+    for _ in range(60):
+        resting = reconstructor.step(still).cache
+    assert moving.budget_tokens > 1.5 * resting.budget_tokens
+    assert resting.budget_tokens == 60
+    assert resting.nbytes < moving.nbytes
 
 
 def test_an_unusable_picture_leaves_the_session_as_it_was(network):

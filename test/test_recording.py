@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.stream.depth_files import MOST_STEPS, depth_steps
 from xsvggt_ros.stream.overview import OVERVIEW_SIZE
 from xsvggt_ros.stream.recording import (
@@ -104,10 +105,16 @@ def test_of_several_sessions_the_longest_is_kept_whole_and_alone(lengths):
 
 
 def test_the_title_shows_the_end_of_long_paths():
-    heading = title("/a/long/way/to/drive.mcap", "/my/weights/x.pth", "none", 7, 9)
-    assert heading == "to/drive.mcap  ·  weights/x.pth  ·  uncompressed cache  ·  9 frames"
-    heading = title("drive.mcap", "owner/name", "xstreamvggt", 7, 9)
-    assert heading == "drive.mcap  ·  owner/name  ·  xstreamvggt, 7 tokens  ·  9 frames"
+    whole = CacheSettings("none", key_bits=16, value_bits=16)
+    heading = title("/a/long/way/to/drive.mcap", "/my/weights/x.pth", whole, 9)
+    kept = "everything kept, 16/16 bits"
+    assert heading == f"to/drive.mcap  ·  weights/x.pth  ·  {kept}  ·  9 frames"
+    heading = title("drive.mcap", "owner/name", CacheSettings(budget_tokens=7), 9)
+    kept = "xstreamvggt, 7 tokens, 4/4 bits"
+    assert heading == f"drive.mcap  ·  owner/name  ·  {kept}  ·  9 frames"
+    assert "xstreamvggt, 2.5 MiB, 2/4 bits" in title(
+        "a", "b", CacheSettings(budget_mib=2.5, key_bits=2), 1
+    )
 
 
 def test_the_three_files_are_written_even_of_nothing(tmp_path):

@@ -155,7 +155,7 @@ def test_every_field_is_filled_from_its_own_source(story: _Story) -> None:
     names += ("scratch_bytes", "camera_cache_bytes", "uncompressed_bytes")
     names += ("tokens_evicted", "tokens_evicted_total")
     assert [message[name] for name in names] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
-    assert message["layer_tokens"] == (2, 1)
+    assert list(message["layer_tokens"]) == [2, 1]
     stages = ("decode", "preprocess", "network", "collect")
     assert [message[f"latency_{stage}"] for stage in stages] == [1.0, 2.0, 3.0, 4.0]
     assert (message["policy"], message["intrinsics_source"]) == ("xstreamvggt", "held")

@@ -75,10 +75,7 @@ class ReconstructNode(Node):
         )
         self._input = ImageInput(self, settings, queue, self._arrival)
         self._watchdog = Watchdog(self, self._input, lambda: self._worker.activity)
-        self._parameter_server.attach(
-            lambda changed: self._reconstructor.check_cache(changed.cache_settings),
-            self._configure_cache,
-        )
+        self._parameter_server.attach(self._check_cache, self._configure_cache)
         self._parameter_server.warn_of_unknown()
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(TICK_PERIOD, self._on_tick, clock=steady)
@@ -98,6 +95,10 @@ class ReconstructNode(Node):
         self._cleanup.close()
         self.destroy_node()
         return True
+
+    def _check_cache(self, settings: Settings) -> None:
+        if settings.cache_settings != self._wanted_cache:
+            self._reconstructor.check_cache(settings.cache_settings)
 
     def _configure_cache(self, settings: Settings) -> None:
         """Let the worker take on the cache's new settings before its next frame."""
