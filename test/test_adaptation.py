@@ -3,6 +3,7 @@
 
 from itertools import pairwise
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from xsvggt_ros.cache.adaptation import (
     layer_budgets,
     scene_budget,
 )
+from xsvggt_ros.cache.layer_cache import SegmentedCache
 
 
 @given(
@@ -78,14 +80,14 @@ def test_a_scene_at_rest_shrinks_the_budget_and_motion_brings_it_back():
     for seed in range(8):
         step(cache, *frame_tensors(20, seed), motion=1.0)
     assert cache.statistics().tokens == 120
-    full = cache.nbytes
+    full = sum(layer.nbytes for layer in cache.layers)
     still = frame_tensors(20, 8)
     for _ in range(40):
         step(cache, *still, motion=0.0)
         assert cache.statistics().tokens <= cache.statistics().budget_tokens
     assert cache.statistics().budget_tokens == 60
     assert cache.statistics().tokens == 60
-    assert cache.nbytes < 0.6 * full
+    assert sum(layer.nbytes for layer in cache.layers) < 0.6 * full
     step(cache, *still, motion=1.0)
     assert cache.statistics().budget_tokens == 120
     for seed in range(8):
@@ -121,3 +123,38 @@ def test_both_together_stay_within_the_total():
         step(cache, *frame_tensors(20, seed // 20), motion=float(seed % 25 == 0))
         assert sum(layer.tokens for layer in cache.layers) <= 200
         assert all(layer.tokens <= layer.budget for layer in cache.layers)
+
+
+def test_sharing_out_loses_no_token_over_time():
+    cache = make_cache(layout(layers=3), budget_tokens=101, adaptive="layers")
+    for seed in range(6 * PERIOD):
+        step(cache, *frame_tensors(20, seed))
+    assert sum(layer.budget for layer in cache.layers) == 303
+
+
+def test_a_scene_at_rest_stays_at_rest():
+    level = SceneLevel()
+    for _ in range(100):
+        level.update(0.3, 0.2)
+    noise = torch.rand(4000, 2, generator=torch.Generator().manual_seed(0)) * 1e-3
+    levels = [level.update(float(a), float(b)) for a, b in noise]
+    assert max(levels[100:]) < 0.1
+
+
+@pytest.mark.parametrize("bounds", [{"budget_tokens": 120}, {"budget_mib": 0.08}])
+def test_a_wavering_scene_lays_the_cache_out_but_rarely(bounds, monkeypatch):
+    cache = make_cache(adaptive="scene", key_bits=4, value_bits=4, **bounds)
+    for seed in range(20):
+        step(cache, *frame_tensors(20, seed), motion=0.1)
+    laid_out = []
+    monkeypatch.setattr(
+        SegmentedCache,
+        "_allocate",
+        lambda self, *rest, allocate=SegmentedCache._allocate: (
+            laid_out.append(self), allocate(self, *rest)
+        ),
+    )  # fmt: skip
+    still = frame_tensors(20, 20)
+    for index in range(4 * PERIOD):
+        step(cache, *still, motion=0.055 + 0.01 * (index % 2))
+    assert len(laid_out) / cache.layout.layers <= 12

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from streams import DIM, HEADS, SPECIAL, frame_tensors, held, layout, make_cache, run, step, stored
 
 from xsvggt_ros.cache.budget import Spans, shares
+from xsvggt_ros.cache.growing_store import GrowingStore
 from xsvggt_ros.cache.policies.importance import importance
 from xsvggt_ros.cache.settings import POLICIES, WIDTHS, CacheSettings
-from xsvggt_ros.cache.token_store import TokenStore
 from xsvggt_ros.errors import ConfigurationError
 
 BOUNDED = [policy for policy in POLICIES if policy != "none"]
@@ -210,7 +210,12 @@ def test_an_impossible_budget_is_refused_with_the_smallest_one():
         ({"index_sets": "frame"}, "cache.index_sets 'frame' is unknown; choose one of layer, head"),
         ({"budget_mib": -1}, "cache.budget_mib is -1; it must be at least 0"),
         ({"adaptive": "scene", "policy": "none"}, "needs a budget, and policy none has none"),
-        ({"budget_tokens": 20, "budget_min_tokens": 30}, "budget_min_tokens is 30, above .* 20"),
+        (
+            {"budget_tokens": 20, "budget_min_tokens": 30, "adaptive": "scene"},
+            "budget_min_tokens is 30, above .* 20",
+        ),
+        ({"budget_mib": float("nan")}, "cache.budget_mib is nan; it must be at most 1048576"),
+        ({"budget_mib": float("inf")}, "cache.budget_mib is inf; it must be at most 1048576"),
         (
             {"compatibility": "published", "policy": "random"},
             "'random' is not in the released code; .* one of xstreamvggt, sliding_window, none",
@@ -305,8 +310,37 @@ def test_any_head_size_and_number_of_special_tokens(dim, special):
     assert kept.keys.nbytes == 40 * codes[0] + 2 * 2 * 3 * rows * dim + 2 * 40
 
 
+def test_a_new_stream_gives_back_scratch_that_it_does_not_need():
+    cache = make_cache(budget_tokens=600, key_bits=4, value_bits=4)
+    run(cache, [200] * 4)
+    cache.clear()
+    run(cache, [20] * 4)
+    assert cache.scratch_nbytes == 2 * 620 * HEADS * DIM * 4
+
+
+@pytest.mark.parametrize("policy", BOUNDED)
+def test_a_stream_begun_anew_is_the_same_again(policy):
+    cache = make_cache(policy=policy, budget_tokens=60, key_bits=4)
+    run(cache, [20] * 7)
+    first = held(cache)
+    cache.clear()
+    run(cache, [20] * 7)
+    assert held(cache) == first
+
+
+def test_a_key_that_is_no_number_is_the_first_to_go():
+    cache = make_cache(budget_tokens=60, key_bits=4)
+    run(cache, [20] * 2)
+    query, key, value = frame_tensors(20, 2)
+    key[0, :, 9] = torch.nan
+    step(cache, query, key, value)
+    run(cache, [20] * 2, start=3)
+    assert 49 not in held(cache)
+    assert all(torch.isfinite(key_).all() for key_, _ in stored(cache).values())
+
+
 def test_store_grows_without_losing_tokens():
-    store = TokenStore()
+    store = GrowingStore()
     for start in range(0, 50, 5):
         tokens = torch.arange(start, start + 5.0)[None, None, :, None]
         store.append(tokens, -tokens, start)

@@ -29,7 +29,7 @@ CHANGE = st.fixed_dictionaries(
         "pool_size": st.integers(1, 8),
     },
 )
-STEP = st.one_of(CHANGE, st.just(20), st.integers(SPECIAL + 1, 90))
+STEP = st.one_of(CHANGE, st.just(20), st.integers(SPECIAL + 1, 90), st.just("clear"))
 
 
 @settings(deadline=None, max_examples=150)
@@ -49,6 +49,8 @@ def test_the_cap_holds_through_every_change_of_settings_and_resolution(
     for seed, item in enumerate(steps):
         if isinstance(item, dict):
             change(cache, **item)
+        elif item == "clear":
+            cache.clear()
         else:
             step(cache, *frame_tensors(item, seed, sizes), updates(item, seed))
         for layer in cache.layers:
@@ -81,6 +83,29 @@ def test_a_smaller_budget_holds_at_once_and_keeps_the_best(bits):
         history = (numbers >= 20) & (numbers < 140)
         best = numbers[history][scores[history].topk(20).indices].tolist()
         assert sorted(after) == sorted([*range(20), *best, *range(140, 160)])
+
+
+@pytest.mark.parametrize(("before", "after"), [(1000, 900), (1000, 300), (500, 280)])
+def test_a_smaller_budget_leaves_the_window_whole_whatever_its_groups(before, after):
+    cache = make_cache(budget_tokens=before, key_bits=4, value_bits=4)
+    run(cache, [133] * 12)
+    change(cache, budget_tokens=after)
+    tokens = set(held(cache))
+    assert set(range(133)) <= tokens
+    assert set(range(11 * 133, 12 * 133)) <= tokens
+    assert len(tokens) <= after
+
+
+@pytest.mark.parametrize(
+    "changes", [{"policy": "random"}, {"seed": 3}, {"camera_frames": 9}, {"key_bits": 8}]
+)
+def test_a_change_between_two_sessions(changes):
+    cache = make_cache(budget_tokens=60, key_bits=4, value_bits=4)
+    run(cache, [20] * 4)
+    cache.clear()
+    change(cache, **changes)
+    run(cache, [20] * 5)
+    assert cache.statistics().tokens == 60
 
 
 def test_a_smaller_budget_than_two_frames_halves_anchor_and_window():

@@ -9,6 +9,7 @@ import torch
 from streams import frame_tensors, layout, make_cache, run, step, updates
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from xsvggt_ros.cache.camera_cache import CameraCache
 from xsvggt_ros.cache.settings import POLICIES
 
 WAITING = {
@@ -87,6 +88,19 @@ def test_a_full_cache_steps_in_the_same_shapes_and_places(policy, kind):
     assert first.allocated == second.allocated
     assert addresses(cache) == places
     assert not WAITING & {name for name, _ in first.operations}
+
+
+@pytest.mark.parametrize("capacity", [2, 6])
+def test_a_full_camera_memory_waits_for_nobody(capacity):
+    cache = CameraCache(capacity)
+    recorders = []
+    for seed in range(20):
+        token = torch.randn(3, 1, 2, 1, 8, generator=torch.Generator().manual_seed(seed))
+        with Recorder() as recorder:
+            cache.attend(*token)
+        recorders.append(recorder)
+    assert recorders[-1].operations == recorders[-2].operations
+    assert not WAITING & {name for name, _ in recorders[-1].operations}
 
 
 def test_filling_up_waits_for_nobody_either():

@@ -56,13 +56,14 @@ class Gate:
         self.session = 1
         self.session_frames = 0
         self.cache: CacheSettings | None = None
+        self.fails = True
 
     def check_cache(self, settings: CacheSettings) -> None:
         """Find nothing wrong."""
 
     def configure_cache(self, settings: CacheSettings) -> None:
         """Note what is asked for, or fail."""
-        if settings.budget_tokens == 666:
+        if settings.budget_tokens == 666 and self.fails:
             raise ConfigurationError("no such budget")
         self.cache = settings
 
@@ -164,6 +165,9 @@ def test_a_change_that_fails_on_the_way_is_told(gate: Gate) -> None:
         assert peer.set_parameters(cache__budget_tokens=666).successful
         status = peer.wait_for_status(lambda s: "no such budget" in s.message, "the failure")
         assert status.state == "waiting"
+        gate.fails = False
+        assert peer.set_parameters(cache__budget_tokens=666).successful
+        peer.wait_until(lambda: gate.cache is not None, "the same change, tried again")
 
 
 def test_a_picture_that_is_stuck_is_told_with_its_stage(gate: Gate) -> None:

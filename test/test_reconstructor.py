@@ -4,12 +4,14 @@
 import dataclasses
 import gc
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import reference
 import torch
 
+from xsvggt_ros.cache.layer_cache import SegmentedCache
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError, FrameError, NonFiniteOutputError
 from xsvggt_ros.geometry.pose_encoding import world_to_camera
@@ -146,6 +148,49 @@ def test_the_cache_changes_between_two_frames(network, caplog):
                 refuse(settings)
     assert reconstructor.settings.cache == CacheSettings(budget_tokens=30)
     assert reconstructor.step(pictures(1)[0]).cache.tokens == 30
+
+
+def test_without_history_is_not_said_again_for_every_change(network, caplog):
+    reconstructor = engine(network, budget_tokens=34)
+    for bits in (4, 8, 2):
+        reconstructor.step(pictures(1)[0])
+        reconstructor.configure_cache(replace(reconstructor.settings.cache, key_bits=bits))
+    reconstructor.reset()
+    reconstructor.step(pictures(1)[0])
+    assert caplog.text.count("leaves no history") == 1
+
+
+def out_of_memory(*_: object) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_a_change_that_runs_out_of_memory_begins_a_new_session_as_before(network, monkeypatch):
+    reconstructor = engine(network)
+    for picture in pictures(4):
+        reconstructor.step(picture)
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentedCache, "_allocate", out_of_memory)
+        with pytest.raises(ConfigurationError, match="settings as they were: CUDA out of memory"):
+            reconstructor.configure_cache(CacheSettings(budget_tokens=60, key_bits=8))
+    assert (reconstructor.session, reconstructor.session_frames) == (2, 0)
+    assert reconstructor.settings.cache == CacheSettings(budget_tokens=64)
+    result = [reconstructor.step(picture) for picture in pictures(5)][-1]
+    assert (result.cache.tokens, result.cache.key_bits) == (64, 4)
+    reconstructor.configure_cache(CacheSettings(budget_tokens=60, key_bits=8))
+    assert reconstructor.step(pictures(1)[0]).cache.tokens == 60
+
+
+def test_running_out_of_memory_while_adapting_begins_a_new_session(network, monkeypatch):
+    reconstructor = engine(network, budget_tokens=120, adaptive="scene")
+    for picture in pictures(10):
+        reconstructor.step(picture)
+    still = pictures(1)[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentedCache, "_allocate", out_of_memory)
+        with pytest.raises(FrameError, match="the cache failed on frame .* out of memory"):
+            list(map(reconstructor.step, [still] * 60))
+    assert reconstructor.session == 2
+    assert reconstructor.step(still).index == 0
 
 
 def test_too_few_bytes_are_refused_before_a_picture_is_remembered(network):

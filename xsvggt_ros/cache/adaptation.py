@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Budgets that follow the scene and the layers' needs (left open by XStreamVGGT, section 5).
 
-Nothing here has a threshold to tune: novelty and motion are taken relative to the most that the
-session has lately seen of them.
+Novelty and motion are taken relative to the most that the session has lately seen of them, so there
+is nothing to tune to a camera or a robot. Everything here happens between two frames, and waits for
+the device then; a step itself does not.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from xsvggt_ros.cache.layout import TokenShape
 from xsvggt_ros.cache.settings import CacheSettings
 
 TEMPERATURE = 0.5
@@ -29,6 +31,10 @@ _RUNS = 8
 _REMEMBERED = 64
 _PEAK_MEMORY = 0.995
 _LEVEL_MEMORY = 0.9
+_LEAST_NOVELTY = 0.02
+_LEAST_MOTION = 0.05
+"""Below these, novelty (a cosine distance) and motion (about radians) are what noise makes of a
+camera at rest, however long it has been so."""
 
 
 def layer_budgets(similarities: Sequence[float], mean: int, least: int) -> list[int]:
@@ -62,7 +68,13 @@ def layer_budgets(similarities: Sequence[float], mean: int, least: int) -> list[
         if not full:
             break
         open_layers -= full
-    return [int(budget) for budget in budgets]
+    whole = [int(budget) for budget in budgets]
+    left_over = int(sum(budgets) + 0.5) - sum(whole)
+    for layer in sorted(range(len(whole)), key=lambda layer: whole[layer] - budgets[layer]):
+        if left_over > 0 and whole[layer] < most:
+            whole[layer] += 1
+            left_over -= 1
+    return whole
 
 
 class Adaptation:
@@ -74,11 +86,19 @@ class Adaptation:
         self._least = least
         self._novelty = SceneNovelty()
         self._level = SceneLevel()
+        self._asked: int | None = None
+        self._full: int | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Allocated bytes."""
+        return self._novelty.nbytes
 
     def clear(self) -> None:
         """Forget the stream."""
         self._novelty.clear()
         self._level.clear()
+        self._asked = self._full = None
 
     def observe(self, keys: Tensor, special: int) -> None:
         """Look at a frame's keys in one layer, [heads, frame, channels], special ones in front."""
@@ -100,20 +120,39 @@ class Adaptation:
 
         """
         settings, layers = self._settings, len(current)
-        mean = round(sum(current) / layers)
-        wanted = mean
-        if settings.adapts_to_scene:
-            rest = min(settings.budget_min_tokens or max(self._least, full // 2), full)
-            level = self._level.update(self._novelty.value, motion)
-            wanted = scene_budget(level, rest, full)
+        before = self._asked if full == self._full and self._asked is not None else None
+        asked = self._asked_of_scene(full, before, frames, motion)
+        self._asked, self._full = asked, full
         if settings.adapts_layers and frames % PERIOD == 0:
-            floor = min(wanted, max(self._least, wanted // 4))
-            return layer_budgets(likeness.tolist(), wanted, floor)
-        if wanted == mean:
+            floor = min(asked, max(self._least, asked // 4))
+            return layer_budgets(likeness.tolist(), asked, floor)
+        if asked == before:
             return list(current)
         if not settings.adapts_layers:
-            return [wanted] * layers
-        return [max(self._least, budget * wanted // mean) for budget in current]
+            return [asked] * layers
+        mean = max(1, sum(current) // layers)
+        return [max(self._least, budget * asked // mean) for budget in current]
+
+    def _asked_of_scene(self, full: int, before: int | None, frames: int, motion: float) -> int:
+        """Return the mean budget: up at once, down by a single step only now and then.
+
+        A scene near the border of two steps would otherwise lose history with every other frame.
+        """
+        settings = self._settings
+        if not settings.adapts_to_scene:
+            return full
+        rest = min(settings.budget_min_tokens or max(self._least, full // 2), full)
+        target = scene_budget(self._level.update(self._novelty.value, motion), rest, full)
+        if before is None or target >= before or frames % PERIOD == 0:
+            return target
+        return target if (before - target) * STEPS >= 2 * (full - rest) else before
+
+
+def adaptation_nbytes(settings: CacheSettings, token: TokenShape) -> int:
+    """Return what following a scene allocates."""
+    if not settings.adapts_to_scene:
+        return 0
+    return _REMEMBERED * _RUNS * token.heads * token.channels * 4
 
 
 class SceneNovelty:
@@ -126,6 +165,11 @@ class SceneNovelty:
         self._remembered = torch.empty(0)
         self._count = 0
         self._novelty = torch.zeros(1)
+
+    @property
+    def nbytes(self) -> int:
+        """Allocated bytes."""
+        return self._remembered.nbytes
 
     def clear(self) -> None:
         """Forget all frames."""
@@ -163,8 +207,8 @@ class SceneLevel:
 
     def update(self, novelty: float, motion: float) -> float:
         """Return the level after a frame: up at once, down slowly."""
-        self._most_novelty = max(novelty, _PEAK_MEMORY * self._most_novelty)
-        self._most_motion = max(motion, _PEAK_MEMORY * self._most_motion)
+        self._most_novelty = max(novelty, _PEAK_MEMORY * self._most_novelty, _LEAST_NOVELTY)
+        self._most_motion = max(motion, _PEAK_MEMORY * self._most_motion, _LEAST_MOTION)
         asked = max(_part(novelty, self._most_novelty), _part(motion, self._most_motion))
         self.value = max(asked, _LEVEL_MEMORY * self.value)
         return self.value

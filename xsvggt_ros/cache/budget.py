@@ -22,14 +22,8 @@ class Spans:
         return self.anchor + self.history + self.window
 
 
-def smallest_budget(special: int) -> int:
-    """Return the least budget that holds the special tokens of anchor and window."""
-    return 2 * special
-
-
-def check_budget(budget: int, special: int) -> None:
-    """Raise ConfigurationError, naming the smallest budget, where ``budget`` is impossible."""
-    least = smallest_budget(special)
+def check_budget(budget: int, least: int) -> None:
+    """Raise ConfigurationError, naming the ``least`` budget, where ``budget`` is impossible."""
     if budget < least:
         raise ConfigurationError(
             f"cache.budget_tokens is {budget}, but the special tokens of the first and of the "

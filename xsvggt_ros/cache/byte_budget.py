@@ -3,7 +3,12 @@
 
 from __future__ import annotations
 
-from xsvggt_ros.cache.layer_plan import layer_nbytes, plan_layer, scratch_nbytes
+from collections.abc import Collection
+from math import ceil
+
+from xsvggt_ros.cache.adaptation import MOST_SHARE, adaptation_nbytes
+from xsvggt_ros.cache.budget import Spans, shares
+from xsvggt_ros.cache.layer_plan import LayerPlan, layer_nbytes, plan_layer, scratch_nbytes
 from xsvggt_ros.cache.layout import CacheLayout
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError
@@ -12,7 +17,12 @@ MIB = 2**20
 
 
 def cache_nbytes(
-    settings: CacheSettings, layout: CacheLayout, *, budget: int, anchor: int, frame: int
+    settings: CacheSettings,
+    layout: CacheLayout,
+    *,
+    budget: int,
+    anchor: int,
+    frames: Collection[int],
 ) -> int:
     """Return what ``budget`` tokens a layer allocate, over all layers and the shared scratch.
 
@@ -21,22 +31,33 @@ def cache_nbytes(
         layout: of the network's tokens.
         budget: tokens that a layer holds.
         anchor: tokens of the first frame.
-        frame: tokens of the largest frame.
+        frames: tokens of a frame, for each size that there is.
 
     """
-    plan = plan_layer(
-        settings,
-        slots=budget,
-        anchor=min(anchor, budget),
-        frame=frame,
-        special=layout.special_tokens,
-    )
-    sets = 1 if settings.index_sets == "layer" else layout.token.heads
-    layer = layer_nbytes(plan, layout.token, sets=sets, special=layout.special_tokens)
-    return layout.layers * layer + scratch_nbytes(plan, layout.token)
+    special, token = layout.special_tokens, layout.token
+    sets = 1 if settings.index_sets == "layer" else token.heads
+    # The scratch must hold the largest layer there can be.
+    largest = int(MOST_SHARE * budget) if settings.adapts_layers else budget
+
+    def plan(slots: int, kept: int) -> LayerPlan:
+        return plan_layer(settings, slots=slots, anchor=kept, frame=max(frames), special=special)
+
+    def needed(kept: int) -> int:
+        layer = layer_nbytes(
+            plan(budget, kept), token, sets=sets, special=special, frames=frames,
+            anchor_frame=anchor,
+        )  # fmt: skip
+        return layout.layers * layer + scratch_nbytes(plan(largest, kept), token)
+
+    # The first frame may take all of the budget until the second one comes.
+    alone = min(anchor, budget)
+    beside = shares(Spans(anchor, budget, max(frames)), budget).anchor
+    return max(needed(alone), needed(beside)) + adaptation_nbytes(settings, token)
 
 
-def fitting_budget(settings: CacheSettings, layout: CacheLayout, *, anchor: int, frame: int) -> int:
+def fitting_budget(
+    settings: CacheSettings, layout: CacheLayout, *, anchor: int, frames: Collection[int]
+) -> int:
     """Return the most tokens a layer may hold so that all fits into ``settings.budget_mib``.
 
     Raises:
@@ -46,14 +67,14 @@ def fitting_budget(settings: CacheSettings, layout: CacheLayout, *, anchor: int,
     allowed = settings.budget_mib * MIB
 
     def needed(budget: int) -> int:
-        return cache_nbytes(settings, layout, budget=budget, anchor=anchor, frame=frame)
+        return cache_nbytes(settings, layout, budget=budget, anchor=anchor, frames=frames)
 
     least = layout.smallest_budget
     if needed(least) > allowed:
         raise ConfigurationError(
-            f"cache.budget_mib is {settings.budget_mib:g}, but frames of {frame} tokens need at "
-            f"least {needed(least) / MIB:.3f} MiB; set it to at least that, lower input.width, or "
-            "lower cache.key_bits and cache.value_bits"
+            f"cache.budget_mib is {settings.budget_mib:g}, but frames of {max(frames)} tokens need "
+            f"at least {ceil(needed(least) / MIB * 1e3) / 1e3:.3f} MiB; set it to at least that, "
+            "lower input.width, or lower cache.key_bits and cache.value_bits"
         )
     fits, too_much = least, 2 * least
     while needed(too_much) <= allowed:

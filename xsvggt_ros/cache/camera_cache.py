@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from xsvggt_ros.cache.attention import Attend, attend_sdpa
-from xsvggt_ros.cache.token_store import TokenStore
+from xsvggt_ros.cache.growing_store import GrowingStore
 
 
 class CameraCache:
@@ -27,7 +27,7 @@ class CameraCache:
         """Make an empty cache for ``capacity`` tokens; 0 = unbounded."""
         self._capacity = capacity
         self._attend = attend
-        self.store = TokenStore()
+        self.store = GrowingStore()
         # How much attention each place has drawn per frame since its token came.
         self._drawn = torch.empty(0)
         self._seen = 0
@@ -77,11 +77,11 @@ class CameraCache:
 
     def _retire(self, place: int, merited: int) -> None:
         """Let the token in ``place`` win the place of the least attended of the merited ones."""
-        loser = self._drawn[1 : 1 + merited].argmin() + 1
-        wins = self._drawn[place] > self._drawn[loser]
-        target = torch.where(wins, loser, place)[None]
+        own = self._drawn[place : place + 1].clone()
+        loser = self._drawn[1 : 1 + merited].argmin(dim=0, keepdim=True) + 1
+        target = torch.where(own > self._drawn.index_select(0, loser), loser, place)
         self.store.move(place, target)
-        self._drawn.index_copy_(0, target, self._drawn[place : place + 1].clone())
+        self._drawn.index_copy_(0, target, own)
 
     def _note_attention(self, query: Tensor) -> None:
         """Average the attention that each token draws; there is but one query."""
@@ -96,7 +96,7 @@ class CameraCache:
             return
         old, drawn, held = self.store, self._drawn, len(self.store)
         self._capacity, self._turn = capacity, 0
-        self.store, self._drawn = TokenStore(), torch.empty(0)
+        self.store, self._drawn = GrowingStore(), torch.empty(0)
         if not held:
             return
         order = old.numbers.argsort()

@@ -28,7 +28,9 @@ def choose_evicted(places: Tensor, count: int, keys: TokenStorage, rows: int) ->
     """Choose ``count`` slots to give up, so that ``rows`` rows of the table are empty then.
 
     Args:
-        places: :func:`ranks` of the held tokens, int64 [sets, held]; the lowest go first.
+        places: :func:`ranks` of the held tokens, int64 [sets, held]; the lowest go first. Ranks of
+            ``held`` and beyond mark tokens that must stay: no group falls with one of them in it
+            as long as there are others.
         count: tokens to give up.
         keys: where the keys lie; only packed ones have groups.
         rows: table rows that must be empty afterwards, those that are so already included.
@@ -39,19 +41,23 @@ def choose_evicted(places: Tensor, count: int, keys: TokenStorage, rows: int) ->
     """
     if isinstance(keys, PackedKeys) and rows:
         fallen = _tokens_of_fallen_groups(places, count, keys, rows)
-        places = torch.where(fallen, places - places.shape[1], places)
+        places = torch.where(fallen & (places < places.shape[1]), places - places.shape[1], places)
     return places.topk(count, dim=1, largest=False).indices
 
 
 def _tokens_of_fallen_groups(places: Tensor, count: int, keys: PackedKeys, rows: int) -> Tensor:
-    row_of_slot = keys.rows(places.shape[1])
+    held = places.shape[1]
+    row_of_slot = keys.rows(held)
     occupancy = keys.occupancy()
-    # What a group is worth: how far its tokens stand above those that would go anyway.
-    merit = (places - count + 1).clamp(min=0)
+    # What a group is worth: how far its tokens stand above those that would go anyway. One token
+    # that is ranked beyond all others, because it must stay, outweighs any number of these.
+    must_stay = (places >= held).long()
+    merit = (places - count + 1).clamp(min=0) + must_stay * held * held
     worth = torch.zeros_like(occupancy).scatter_add_(1, row_of_slot, merit)
     worth = torch.where(occupancy > 0, worth, -1)
     cheapest = worth.topk(rows, dim=1, largest=False).indices
-    emptiest = occupancy.topk(rows, dim=1, largest=False).indices
+    guarded = torch.zeros_like(occupancy).scatter_add_(1, row_of_slot, must_stay * held)
+    emptiest = (occupancy + guarded).topk(rows, dim=1, largest=False).indices
     # The cheapest groups may hold more tokens than may go. The emptiest ones never do: the table
     # is made large enough for that (`segment.table_rows`).
     affordable = occupancy.gather(1, cheapest).sum(1, keepdim=True) <= count

@@ -27,7 +27,7 @@ network's type, into which a packed layer is decoded to be attended to.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -37,12 +37,12 @@ from xsvggt_ros.cache.attention import attend_sdpa, backend
 from xsvggt_ros.cache.budget import check_budget
 from xsvggt_ros.cache.byte_budget import MIB, fitting_budget
 from xsvggt_ros.cache.camera_cache import CameraCache
-from xsvggt_ros.cache.context import Scratch
 from xsvggt_ros.cache.layer_cache import LayerCache, SegmentedCache
 from xsvggt_ros.cache.layout import CacheLayout
 from xsvggt_ros.cache.policies import policy_for
 from xsvggt_ros.cache.published import PublishedCache
 from xsvggt_ros.cache.quantization import UNQUANTIZED
+from xsvggt_ros.cache.scratch import Scratch
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.cache.statistics import CacheStatistics
 from xsvggt_ros.errors import ConfigurationError
@@ -74,7 +74,9 @@ class KvCache:
         self.settings = settings
         self._adaptation = Adaptation(settings, layout.smallest_budget)
         self._scratch = Scratch()
-        self._largest_frame = self._anchor = self._frames = 0
+        self._anchor = self._frames = 0
+        self._sizes: set[int] = set()
+        self._full: int | None = None
         self._evicted = self._evicted_before = 0
         self.layers: list[LayerCache] = [self._layer_cache(layer) for layer in range(layout.layers)]
         self.camera = self._camera_caches()
@@ -121,14 +123,14 @@ class KvCache:
             ConfigurationError: ``budget_mib`` does not hold the least that such frames need.
 
         """
-        if not self.first_frame and frame <= self._largest_frame:
+        if frame in self._sizes:
             return
-        anchor = frame if self.first_frame else self._anchor
-        largest = max(frame, self._largest_frame)
-        budget = self._full_budget(self.settings, anchor, largest)
-        self._anchor, self._largest_frame = anchor, largest
-        if self.first_frame or self.settings.budget_mib:
-            self._set_budgets([budget] * len(self._segmented))
+        first = frame if self.first_frame else self._anchor
+        sizes = {frame} if self.first_frame else self._sizes | {frame}
+        full = self._full_budget(self.settings, first, sizes)
+        if self.first_frame or full != self._full:
+            self._set_budgets([full] * len(self._segmented))
+        self._anchor, self._sizes, self._full = first, sizes, full
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attend in global block ``layer`` over what is remembered and the new frame.
@@ -190,7 +192,7 @@ class KvCache:
         self._set_budgets(
             self._adaptation.budgets(
                 [layer.budget or 0 for layer in layers],
-                full=self._full_budget(self.settings, self._anchor, self._largest_frame) or 0,
+                full=self._full or 0,
                 frames=self._frames,
                 motion=motion,
                 likeness=torch.stack([layer.likeness for layer in layers]),
@@ -205,7 +207,9 @@ class KvCache:
             for cache in iteration:
                 cache.clear()
         self._adaptation.clear()
-        self._largest_frame = self._anchor = self._frames = 0
+        self._scratch.release()
+        self._anchor = self._frames = 0
+        self._sizes = set()
         self._evicted = self._evicted_before = 0
 
     def configure(self, settings: CacheSettings) -> None:
@@ -221,8 +225,7 @@ class KvCache:
         """
         self.check(settings)
         if settings != self.settings:
-            budget = self._full_budget(settings, self._anchor, self._largest_frame)
-            self._take_on(settings, budget)
+            self._take_on(settings, self._full_budget(settings, self._anchor, self._sizes))
 
     def check(self, settings: CacheSettings) -> None:
         """Raise ConfigurationError where :meth:`configure` would; changes nothing."""
@@ -238,27 +241,26 @@ class KvCache:
                 "cannot; make a new cache"
             )
         self._check(settings)
-        self._full_budget(settings, self._anchor, self._largest_frame)
+        self._full_budget(settings, self._anchor, self._sizes)
 
     def _take_on(self, settings: CacheSettings, budget: int | None) -> None:
-        judging = ("policy", "pool_size", "seed")
-        judges_anew = any(getattr(settings, n) != getattr(self.settings, n) for n in judging)
-        self.settings = settings
-        self._adaptation = Adaptation(settings, self.layout.smallest_budget)
-        self._scratch.release()
+        judges_anew = settings.judging != self.settings.judging
         for index, layer in enumerate(self._segmented):
             policy = policy_for(settings, index) if judges_anew else None
             layer.reconfigure(settings, budget, policy, backend(settings.attention_backend))
-        self._keep_within_mib()
         for iteration in self.camera:
             for cache in iteration:
                 if isinstance(cache, CameraCache):
                     cache.resize(_camera_places(settings))
+        self.settings = settings
+        self._adaptation = Adaptation(settings, self.layout.smallest_budget)
+        self._full = budget
+        self._keep_within_mib()
 
     def _check(self, settings: CacheSettings) -> None:
         backend(settings.attention_backend)
         if settings.bounded and not settings.published and not settings.budget_mib:
-            check_budget(settings.budget_tokens, self.layout.special_tokens)
+            check_budget(settings.budget_tokens, self.layout.smallest_budget)
         least = self.layout.smallest_budget
         if settings.adapts_to_scene and 0 < settings.budget_min_tokens < least:
             raise ConfigurationError(
@@ -283,12 +285,14 @@ class KvCache:
     def _segmented(self) -> list[SegmentedCache]:
         return [layer for layer in self.layers if isinstance(layer, SegmentedCache)]
 
-    def _full_budget(self, settings: CacheSettings, anchor: int, frame: int) -> int | None:
+    def _full_budget(
+        self, settings: CacheSettings, anchor: int, frames: Collection[int]
+    ) -> int | None:
         """Return what a layer may hold where nothing adapts; None = no bound."""
         if not settings.bounded:
             return None
-        if settings.budget_mib and frame and not settings.published:
-            return fitting_budget(settings, self.layout, anchor=anchor, frame=frame)
+        if settings.budget_mib and frames and not settings.published:
+            return fitting_budget(settings, self.layout, anchor=anchor, frames=frames)
         return settings.budget_tokens
 
     def _set_budgets(self, budgets: Sequence[int | None]) -> None:
@@ -298,15 +302,34 @@ class KvCache:
             layer.rebudget(budget)
 
     def _keep_within_mib(self) -> None:
-        """Give up a little more where groups that outlive their tokens tip the scale."""
+        """Give up a little more where groups that outlive their tokens tip the scale.
+
+        Raises:
+            ConfigurationError: the smallest budget is too much as well.
+
+        """
         allowed = self.settings.budget_mib * MIB
-        if not allowed or not self.settings.bounded:
+        if not self.settings.bounded or self.settings.published or self.first_frame:
             return
-        while self.nbytes + self.scratch_nbytes > allowed:
+        least = self.layout.smallest_budget
+        while allowed and self.nbytes + self._scratch_needed > allowed:
+            shrinking = [each for each in self._segmented if (each.budget or 0) > least]
+            if not shrinking:
+                needed = (self.nbytes + self._scratch_needed) / MIB
+                raise ConfigurationError(
+                    f"cache.budget_mib is {self.settings.budget_mib:g}, but this stream needs "
+                    f"{needed:.3f} MiB; set it to at least that"
+                )
+            for layer in shrinking:
+                held = layer.budget or 0
+                layer.rebudget(max(least, min(held - 1, int(held * _GIVE_WAY))))
+            self._full = self._budget
+        if self._scratch.nbytes > self._scratch_needed:
             self._scratch.release()
-            for layer in self._segmented:
-                fewer = int((layer.budget or 0) * _GIVE_WAY)
-                layer.rebudget(max(self.layout.smallest_budget, fewer))
+
+    @property
+    def _scratch_needed(self) -> int:
+        return max(layer.scratch_nbytes for layer in self._segmented)
 
     @property
     def _budget(self) -> int:
@@ -328,8 +351,8 @@ class KvCache:
 
     @property
     def nbytes(self) -> int:
-        """Allocated bytes of the global layers."""
-        return sum(layer.nbytes for layer in self.layers)
+        """Allocated bytes of the global layers, and of what follows the scene."""
+        return sum(layer.nbytes for layer in self.layers) + self._adaptation.nbytes
 
     @property
     def scratch_nbytes(self) -> int:

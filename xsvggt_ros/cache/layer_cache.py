@@ -11,13 +11,20 @@ from torch import Tensor
 
 from xsvggt_ros.cache.attention import Attend
 from xsvggt_ros.cache.budget import Spans, shares
-from xsvggt_ros.cache.context import Scratch
 from xsvggt_ros.cache.eviction import ranks
-from xsvggt_ros.cache.layer_plan import LayerPlan, SegmentCounts, arrivals, plan_layer, rows_of
+from xsvggt_ros.cache.layer_plan import (
+    LayerPlan,
+    SegmentCounts,
+    arrivals,
+    plan_layer,
+    rows_of,
+    scratch_nbytes,
+)
 from xsvggt_ros.cache.layout import TokenShape
 from xsvggt_ros.cache.policies.base import Candidates, Policy
 from xsvggt_ros.cache.policies.key_diversity import key_similarity
 from xsvggt_ros.cache.quantization import UNQUANTIZED
+from xsvggt_ros.cache.scratch import Scratch
 from xsvggt_ros.cache.segment import Segment, SegmentPlan, Tokens, table_rows
 from xsvggt_ros.cache.settings import CacheSettings
 
@@ -64,6 +71,9 @@ class LayerCache(Protocol):
     def numbers(self) -> Tensor:
         """Number in the stream of each token held, int64 [sets, tokens]."""
         ...
+
+
+_WORST = torch.finfo(torch.float32).min
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +137,7 @@ class SegmentedCache:
         self._anchor = self._special = self._history = _nothing(shape, self._sets)
         self._own_keys = self._own_values = torch.empty(0)
         self._frames: set[int] = set()
+        self._anchor_frame = 0
         self._frame = 0
         self._seen = 0
         # On the device, so that a captured step can count on; wraps around at 2^32.
@@ -167,10 +178,16 @@ class SegmentedCache:
         held = torch.cat([segment.numbers for segment in self.segments], dim=1)
         return self._seen - 1 - (self._clock - 1 - held).long()
 
+    @property
+    def scratch_nbytes(self) -> int:
+        """Bytes of the shared scratch that this layer needs."""
+        return 0 if self._plan is None else scratch_nbytes(self._plan, self._shape)
+
     def clear(self) -> None:
         """Forget everything, keeping the allocation."""
         for segment in self.segments:
             segment.clear()
+        self._policy.clear()
         self._clock.zero_()
         self._frames.clear()
         self._frame = self._seen = 0
@@ -204,6 +221,7 @@ class SegmentedCache:
         frame = pending.key.shape[1]
         kept = self._shares(frame)
         if not self._seen:
+            self._anchor_frame = frame
             self._lay_out(anchor=kept.window, slots=self._slots_for(frame))
             self._anchor.admit(_best(newest, kept.window, self._special_tokens))
         else:
@@ -224,7 +242,9 @@ class SegmentedCache:
         """Take on other settings at once, between two frames.
 
         What is held and still fits stays. Wider tokens are rounded once more to narrower ones,
-        narrower ones stay what they are. Waits for the device.
+        narrower ones stay what they are. Where special tokens are to be stored finer from now on,
+        their slots are set aside at once; where no longer, they are rounded like the others. Waits
+        for the device.
 
         Args:
             settings: the new ones; index sets and group size must be the old ones.
@@ -269,6 +289,12 @@ class SegmentedCache:
     def _context(self, plan: LayerPlan, tokens: int) -> tuple[Tensor, Tensor]:
         """Return where ``tokens`` are attended over: our own buffers or the shared scratch."""
         shape, scratch = self._shape, self._scratch
+        scratch.reserve(
+            plan.slots + plan.frame,
+            shape,
+            keys=not plan.keys_in_place,
+            values=not plan.values_in_place,
+        )
         return (
             self._own_keys[:, :tokens] if plan.keys_in_place else scratch.keys(tokens, shape),
             self._own_values[:, :tokens] if plan.values_in_place else scratch.values(tokens, shape),
@@ -310,7 +336,8 @@ class SegmentedCache:
         )
         if self._settings.adapts_layers:
             self.likeness = key_similarity(candidates.keys, candidates.anchor).mean()
-        scores = self._policy.scores(candidates)
+        # A token that is not a number must be the first to go, not the last.
+        scores = self._policy.scores(candidates).nan_to_num(nan=_WORST, neginf=_WORST)
         births = self._policy.births(candidates)
         return Tokens(pending.key, pending.value, numbers, scores[:, -frame:], births), scores
 
@@ -341,7 +368,7 @@ class SegmentedCache:
         )
         if plan == self._plan and not self.tokens:
             return
-        rows = rows_of(plan, self._frames, self._special_tokens)
+        rows = rows_of(plan, self._frames, self._special_tokens, self._anchor_frame)
         old = self.segments
         places = self._places()
         # Where special tokens are no longer stored finer, they join the others.
@@ -400,9 +427,6 @@ class SegmentedCache:
         room = plan.slots + plan.frame
         self._own_keys = self._own_buffer(room if plan.keys_in_place else 0)
         self._own_values = self._own_buffer(room if plan.values_in_place else 0)
-        self._scratch.reserve(
-            room, self._shape, keys=not plan.keys_in_place, values=not plan.values_in_place
-        )
         starts = (0, plan.anchor.slots, plan.anchor.slots + plan.special.slots)
         self._anchor, self._special, self._history = (
             Segment(

@@ -107,19 +107,34 @@ def arrivals(plan: LayerPlan, frames: Iterable[int], special: int) -> tuple[list
     return [fine], patches
 
 
-def rows_of(plan: LayerPlan, frames: Iterable[int], special: int) -> SegmentCounts:
-    """Return the table rows that anchor, special and history need when they begin empty."""
+def rows_of(
+    plan: LayerPlan, frames: Iterable[int], special: int, anchor_frame: int
+) -> SegmentCounts:
+    """Return the table rows that anchor, special and history need when they begin empty.
+
+    An anchor that had to give way may still belong to all groups of its frame.
+    """
     specials, patches = arrivals(plan, frames, special)
-    anchor = -(-plan.anchor.slots // plan.anchor.group_size)
+    groups = -(-anchor_frame // plan.anchor.group_size)
     return SegmentCounts(
-        anchor, table_rows(plan.special, specials), table_rows(plan.history, patches)
+        min(plan.anchor.slots, groups),
+        table_rows(plan.special, specials),
+        table_rows(plan.history, patches),
     )
 
 
-def layer_nbytes(plan: LayerPlan, shape: TokenShape, *, sets: int, special: int) -> int:
+def layer_nbytes(
+    plan: LayerPlan,
+    shape: TokenShape,
+    *,
+    sets: int,
+    special: int,
+    frames: Iterable[int],
+    anchor_frame: int,
+) -> int:
     """Return what a layer of this plan allocates when it begins empty, without allocating it."""
     imagined = TokenShape(shape.heads, shape.channels, shape.dtype, torch.device("meta"))
-    rows = rows_of(plan, [plan.frame], special)
+    rows = rows_of(plan, frames, special, anchor_frame)
     total = sum(
         Segment(part, imagined, sets=sets, rows=count).nbytes
         for part, count in zip(plan.parts, rows, strict=True)

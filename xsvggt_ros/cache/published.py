@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from xsvggt_ros.cache.attention import Attend
+from xsvggt_ros.cache.growing_store import GrowingStore
 from xsvggt_ros.cache.policies.importance import importance
 from xsvggt_ros.cache.quantization import UNQUANTIZED, levels
 from xsvggt_ros.cache.settings import CacheSettings
-from xsvggt_ros.cache.token_store import TokenStore
 
 _GROUP = 64
 """Group size and the one head size that is rounded, both fixed in the released code."""
@@ -36,7 +36,7 @@ class PublishedCache:
         self._settings = settings
         self._special = special
         self._attend = attend
-        self.store = TokenStore()
+        self.store = GrowingStore()
         self._seen = 0
 
     @property

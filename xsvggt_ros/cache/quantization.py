@@ -38,7 +38,9 @@ def fit_grid(lowest: Tensor, highest: Tensor, bits: int) -> Grid:
     """Return the finest float16 grid that covers ``lowest`` to ``highest``, of any one shape.
 
     The minimum is rounded down and the scale up, so that float16 never cuts the range. What the
-    minimum loses, the highest code wins back: a constant group is exact to float32's precision.
+    minimum loses, the highest code wins back, so a constant group is exact, to 1e-5 of itself, from
+    0.1 upwards; below, float16 ends at 6e-8, so 1e-5 is off by 1e-8. Beyond 65504, where float16
+    ends, values are cut off.
     """
     low = lowest.float().clamp(-_MOST_HALF, _MOST_HALF)
     high = highest.float().clamp(-_MOST_HALF, _MOST_HALF)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from xsvggt_ros.errors import ConfigurationError
@@ -22,6 +23,7 @@ WIDTHS = (2, 4, 8, 16)
 ANCHOR_WIDTHS = (0, 8, 16)
 INDEX_SETS = ("layer", "head")
 ADAPTATIONS = ("off", "layers", "scene", "both")
+MOST_MIB = 2**20
 BACKENDS = ("auto", "sdpa", "flash_attn", "math")
 
 
@@ -32,7 +34,8 @@ class CacheSettings:
     Attributes:
         policy: what chooses the history, see :mod:`xsvggt_ros.cache.policies`; ``none`` drops
             nothing, and memory then grows with the session.
-        budget_tokens: most tokens that a layer holds after a frame; without effect for ``none``.
+        budget_tokens: most tokens that a layer holds after a frame, the mean over layers where
+            these share it out; without effect for ``none``.
         pool_size: patch queries that are averaged into one for ``xstreamvggt``.
         camera_frames: frames that the camera head remembers: the first, the most recent and the
             most attended ones; without effect for ``none`` and for ``published``, which puts the
@@ -42,11 +45,12 @@ class CacheSettings:
             16, its simulated quantization, which saves no byte.
         budget_mib: MiB that the cache may allocate in all, scratch included and the camera head's
             memory not; the tokens that fit at the current widths and resolution replace
-            ``budget_tokens``. 0 = no such bound.
+            ``budget_tokens``. 0 = no such bound; without effect for ``none``.
         key_bits: width of a cached key: 2, 4, 8, or 16 = as the network gave it.
         value_bits: the same of a cached value.
         anchor_bits: width of keys and values of the first frame's tokens and of all special
-            tokens, where they are to be finer than the rest: 8 or 16; 0 = like the rest.
+            tokens, where they are to be finer than the rest: 8 or 16; 0, or no more than the other
+            widths, = like the rest.
         group_size: keys that share a grid per channel.
         index_sets: ``layer`` = all heads of a layer keep the same tokens; ``head`` = each keeps
             its own.
@@ -103,7 +107,12 @@ class CacheSettings:
                 f"cache.adaptive '{self.adaptive}' needs a budget, and policy none has none; "
                 "choose another policy or set cache.adaptive to off"
             )
-        if self.budget_min_tokens > self.budget_tokens and not self.budget_mib:
+        if not math.isfinite(self.budget_mib) or self.budget_mib > MOST_MIB:
+            raise ConfigurationError(
+                f"cache.budget_mib is {self.budget_mib}; it must be at most {MOST_MIB}"
+            )
+        above = self.budget_min_tokens > self.budget_tokens and not self.budget_mib
+        if self.adapts_to_scene and above:
             raise ConfigurationError(
                 f"cache.budget_min_tokens is {self.budget_min_tokens}, above cache.budget_tokens "
                 f"{self.budget_tokens}; set it to at most that"
@@ -137,6 +146,11 @@ class CacheSettings:
             return f"everything kept, {widths}"
         size = f"{self.budget_mib:g} MiB" if self.budget_mib else f"{self.budget_tokens} tokens"
         return f"{self.policy}, {size}, {widths}"
+
+    @property
+    def judging(self) -> tuple[str, int, int]:
+        """What a policy is made of."""
+        return self.policy, self.pool_size, self.seed
 
     @property
     def published(self) -> bool:

@@ -20,6 +20,7 @@ from xsvggt_ros.cache.settings import (
     BACKENDS,
     COMPATIBILITIES,
     INDEX_SETS,
+    MOST_MIB,
     POLICIES,
     WIDTHS,
     CacheSettings,
@@ -103,7 +104,8 @@ class Cache:
     )
     budget_tokens: int = _parameter(
         8192,
-        "Most tokens that a layer holds after a frame; policy none ignores it.",
+        "Most tokens that a layer holds after a frame, the mean over layers where adaptive shares "
+        "them out; policy none ignores it.",
         unit="tokens",
         minimum=1,
         maximum=2**24,
@@ -112,10 +114,10 @@ class Cache:
     budget_mib: float = _parameter(
         0.0,
         "Most memory that the cache allocates, the camera head's aside; replaces budget_tokens by "
-        "what fits at these widths and this resolution. 0 = no such bound.",
+        "what fits at these widths and this resolution; policy none ignores it. 0 = no such bound.",
         unit="MiB",
         minimum=0.0,
-        maximum=2**20,
+        maximum=MOST_MIB,
         live=True,
     )
     key_bits: int = _parameter(

@@ -16,6 +16,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 
+from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError, XsvggtError
 from xsvggt_ros.ros.arrival import Arrival
 from xsvggt_ros.ros.engine import build_reconstructor, build_worker
@@ -61,7 +62,7 @@ class ReconstructNode(Node):
         settings = self._parameter_server.settings
         with loading():
             self._reconstructor = build_reconstructor(settings)
-        self._wanted_cache = settings.cache_settings
+        self._wanted_cache: CacheSettings | None = settings.cache_settings
         self._outputs = Publishers(self)
         self._arrival = Arrival()
         self._keeps_all = settings.input.queue_policy == "all"
@@ -111,7 +112,8 @@ class ReconstructNode(Node):
 
     def _report_failed_change(self, change: Future[None]) -> None:
         if not change.cancelled() and (error := change.exception()):
-            self._status.note(str(error))
+            self._wanted_cache = None  # so that the same values may be tried again
+            self._status.note(f"the cache keeps its settings: {error}")
             self.get_logger().error(f"the cache keeps its settings: {error}")
 
     def _on_result(self, result: FrameResult) -> None:

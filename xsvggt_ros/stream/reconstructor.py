@@ -16,7 +16,7 @@ from torch import Tensor
 from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.layout import CacheLayout, TokenShape
 from xsvggt_ros.cache.settings import CacheSettings
-from xsvggt_ros.errors import FrameError, NonFiniteOutputError, first_line
+from xsvggt_ros.errors import ConfigurationError, FrameError, NonFiniteOutputError, first_line
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.pose_encoding import intrinsics_from_encoding, world_to_camera
 from xsvggt_ros.geometry.rigid import Matrix, invert, rotation_angle
@@ -79,6 +79,7 @@ class Reconstructor:
         check_width(self.settings.width, config.patch_size)
         self._cache = KvCache(self.settings.cache, cache_layout(network))
         self._session = 1
+        self._warned_of: set[tuple[int, int]] = set()
         self._begin_session()
 
     @torch.inference_mode()
@@ -122,8 +123,18 @@ class Reconstructor:
         """
         if settings == self.settings.cache:
             return
-        with torch.inference_mode():
-            self._cache.configure(settings)
+        try:
+            with torch.inference_mode():
+                self._cache.configure(settings)
+        except ConfigurationError:
+            raise
+        except Exception as error:
+            self._cache = KvCache(self.settings.cache, cache_layout(self._network))
+            self.reset("its cache could not be changed")
+            raise ConfigurationError(
+                f"the cache could not be changed, and a new session has begun with the settings "
+                f"as they were: {first_line(error)}. If the device ran out of memory, ask for less"
+            ) from error
         self.settings = replace(self.settings, cache=settings)
         self._warn_of_no_history()
 
@@ -150,7 +161,7 @@ class Reconstructor:
         output, computed = self._compute(images)
         self._refuse_non_finite(output)
         pose = self._pose(output.encoding)
-        self._cache.end_frame(self._motion(pose, output.depth))
+        self._end_frame(pose, output.depth)
         result = self._result(output, pose, color, mapping, stamp, frame_id)
         self._index += 1
         collected = perf_counter()
@@ -166,14 +177,25 @@ class Reconstructor:
             output = _to_host(prediction)
         except Exception as error:
             # Some layers hold the frame by now and others do not: the stream cannot go on.
-            frame = self._index
-            self.reset("the network failed")
-            raise FrameError(
-                f"the network failed on frame {frame} of the session, and a new session has "
-                f"begun: {first_line(error)}. If the device ran out of memory, lower input.width "
-                "or cache.budget_tokens"
-            ) from error
+            raise self._failure("the network", error) from error
         return output, computed
+
+    def _end_frame(self, pose: Matrix, depth: NDArray[np.float32]) -> None:
+        try:
+            self._cache.end_frame(self._motion(pose, depth))
+        except Exception as error:
+            # Some layers have their new budget and others do not.
+            raise self._failure("the cache", error) from error
+
+    def _failure(self, what: str, error: Exception) -> FrameError:
+        """Begin a new session; return what to raise."""
+        frame = self._index
+        self.reset(f"{what} failed")
+        return FrameError(
+            f"{what} failed on frame {frame} of the session, and a new session has begun: "
+            f"{first_line(error)}. If the device ran out of memory, lower input.width or "
+            "cache.budget_tokens"
+        )
 
     def _motion(self, pose: Matrix, depth: NDArray[np.float32]) -> float:
         """Return how far the picture moved, about in radians: the turn, and the way by depth."""
@@ -275,7 +297,9 @@ class Reconstructor:
             return
         width, height = self._size
         tokens = self._network.config.tokens_per_frame(height, width)
-        if self._cache.history_tokens(tokens) == 0:
+        case = (self._cache.statistics().budget_tokens, tokens)
+        if self._cache.history_tokens(tokens) == 0 and case not in self._warned_of:
+            self._warned_of.add(case)
             logger.warning(
                 "a budget of %d tokens leaves no history: first and newest frame alone take %d "
                 "tokens at %dx%d; set cache.budget_tokens to %d or more, or raise cache.budget_mib",

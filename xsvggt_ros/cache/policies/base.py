@@ -70,9 +70,20 @@ class Policy(Protocol):
         """Return what to remember of each token of the newest frame, float16 [sets, frame]."""
         ...
 
+    def clear(self) -> None:
+        """Begin a new stream, as if it were the first."""
+        ...
 
-class Forgetful:
-    """A policy that remembers nothing of a token's birth."""
+
+class Stateless:
+    """A policy that is the same for every stream."""
+
+    def clear(self) -> None:
+        """Do nothing: there is nothing to forget."""
+
+
+class Forgetful(Stateless):
+    """A policy that remembers nothing of a token's birth either."""
 
     def births(self, candidates: Candidates) -> Tensor:
         """Return the middle of the range for all."""

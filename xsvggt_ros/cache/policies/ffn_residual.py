@@ -6,13 +6,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from xsvggt_ros.cache.policies.base import Candidates
+from xsvggt_ros.cache.policies.base import Candidates, Stateless
 from xsvggt_ros.cache.policies.key_diversity import key_similarity
 
 RESIDUAL_WEIGHT = 0.5
 
 
-class FfnResidual:
+class FfnResidual(Stateless):
     """Half how strongly the block's MLP changed the token at birth, half how unlike others it is.
 
     OVGGT scores the tokens of the newest frame by the norm of what the MLP of a global block adds

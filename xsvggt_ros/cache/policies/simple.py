@@ -33,6 +33,10 @@ class Random(Forgetful):
         self._seed = seed
         self._generator: torch.Generator | None = None
 
+    def clear(self) -> None:
+        """Draw the same numbers again."""
+        self._generator = None
+
     def scores(self, candidates: Candidates) -> Tensor:
         """Return uniform numbers in [0, 1)."""
         device = candidates.ages.device

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 
-class TokenStore:
+class GrowingStore:
     """Unquantized keys and values, head-major, in one buffer each that is reused for ever.
 
     Grows by doubling unless its owner has reserved what it needs.
@@ -92,7 +92,7 @@ class TokenStore:
         for tensor, dim in ((self._keys, 2), (self._values, 2), (self._numbers, 0)):
             tensor.index_copy_(dim, target, tensor.narrow(dim, source, 1).clone())
 
-    def take_over(self, other: TokenStore, indices: Tensor, capacity: int) -> None:
+    def take_over(self, other: GrowingStore, indices: Tensor, capacity: int) -> None:
         """Take the tokens of ``other`` at ``indices`` into room for ``capacity``, 0 = as many."""
         keys = other.keys.index_select(2, indices)
         self.reserve(max(capacity, len(indices)), keys)
