@@ -27,9 +27,6 @@ from xsvggt_ros.synthetic.renderer import Quality, render
 from xsvggt_ros.synthetic.rooms import RoomSettings, build_world
 from xsvggt_ros.synthetic.world import World
 
-FIRST_STAMP = 1_000_000_000
-"""Nanoseconds; 0 means 'no stamp' in ROS."""
-
 LONGEST = 100_000
 
 
@@ -127,8 +124,8 @@ class Sequence:
                 yield self.frame(index)
 
     def stamp(self, index: int) -> int:
-        """Return the time of a frame, nanoseconds."""
-        return FIRST_STAMP + round(index * 1e9 / self.settings.motion.rate)
+        """Return the time of a frame, nanoseconds; one period late, since 0 is no stamp in ROS."""
+        return round((index + 1) * 1e9 / self.settings.motion.rate)
 
     def frame(self, index: int) -> SyntheticFrame:
         """Render one frame; its depth and pose are those of the middle of the exposure."""
