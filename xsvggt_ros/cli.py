@@ -62,7 +62,9 @@ Checkpoint = Annotated[
 ]
 Preset = Annotated[
     str | None,
-    typer.Option(help="Sizes of the network (streamvggt, small, tiny); default: the weights' own."),
+    typer.Option(
+        help="Sizes of the network (streamvggt, small, demo, tiny); default: the weights' own."
+    ),
 ]
 Width = Annotated[
     int | None,
@@ -232,6 +234,9 @@ HOW_TO_LOOK = {
     "cloud.ply": "MeshLab, CloudCompare, Blender, or open3d.visualization in Python",
     "trajectory.tum": "text: timestamp, position, quaternion; evo_traj tum --plot draws it",
     "depth": "one depth map per picture, and cameras.csv",
+    "losses.csv": "table: step, losses, learning rate; losses.png draws it",
+    "evaluation": "pictures: input, true depth, predicted depth, confidence",
+    "weights.safetensors": "weights, for --checkpoint",
 }
 
 
@@ -386,7 +391,9 @@ def synthesize(
     drops: Annotated[float, typer.Option(help="Share of frames that get lost.")] = 0,
     held_out: Annotated[
         str | None,
-        typer.Option(help="A named sequence of the held-out suite; its seed, motion and frames."),
+        typer.Option(
+            help="A sequence of the held-out suite: its seed, motion, frames and quality."
+        ),
     ] = None,
     device: Device = "cpu",
 ) -> None:
@@ -418,13 +425,72 @@ def synthesize(
         effects=EffectSettings(motion_blur, exposure, noise, drops),
     )
     if held_out:
-        named = named_sequence(held_out, room, width, height)
-        settings = replace(settings, seed=named.seed, frames=named.frames, motion=named.motion)
+        settings = named_sequence(held_out, room, width, height)
     sequence = SyntheticSequence(settings, device_named(device))
     with frame_progress(console, len(sequence)) as progress:
         write_sequence(sequence, output, output_format, lambda done: progress(done, "rendering"))
         progress(len(sequence), "rendered")
     _say_written([output])
+
+
+@app.command()
+def train(
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Folder of the training; one that holds one goes on."),
+    ] = Path("training"),
+    *,
+    preset: Annotated[str, typer.Option(help="Sizes of the network.")] = "demo",
+    curriculum: Annotated[str, typer.Option(help="What is learned when: demo or test.")] = "demo",
+    room: Annotated[str, typer.Option(help="Kind of room: calm or rich.")] = "calm",
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the optimiser, in all.")] = 20_000,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Factor on the streams per step; 1 suits a CPU.")
+    ] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights and data.")] = 0,
+    learning_rate: Annotated[float, typer.Option(help="Highest, after the warm-up.")] = 6e-4,
+    minutes: Annotated[
+        float | None, typer.Option(help="Stop after this long, to go on another time.")
+    ] = None,
+    score: Annotated[
+        str, typer.Option(help="Held-out sequences to score at the end: short, medium or long.")
+    ] = "medium",
+    device: Device = "auto",
+    bfloat16: Annotated[
+        bool, typer.Option("--bfloat16", help="Compute the aggregator in bfloat16, for a GPU.")
+    ] = False,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Apply torch.compile to the aggregator.")
+    ] = False,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes that make the data; 0 = none but this one.")
+    ] = 0,
+) -> None:
+    """Train a network on made-up rooms; a call with equal options goes on where one stopped."""
+    from xsvggt_ros.progress import training_progress
+    from xsvggt_ros.synthetic.training import Schedule, Trainer, TrainingSettings
+
+    settings = TrainingSettings(
+        preset=preset,
+        curriculum=curriculum,
+        room=room,
+        steps=steps,
+        batch=batch,
+        seed=seed,
+        learning_rate=learning_rate,
+        device=device,
+        bfloat16=bfloat16,
+        compile=compiled,
+        workers=workers,
+    )
+    schedule = Schedule(minutes=minutes, score=score)
+    trainer = Trainer(settings, output)
+    if trainer.step:
+        console.print(f"going on after step {trainer.step}", highlight=False)
+    with training_progress(console, steps, trainer.step) as show:
+        outcome = trainer.train(schedule, lambda p: show(p.step, p.line()))
+    _say_written([outcome.weights, output / "losses.csv", output / "evaluation"])
+    console.print(outcome.line(), markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.synthetic.motion import MotionSettings
+from xsvggt_ros.synthetic.renderer import Quality
 from xsvggt_ros.synthetic.rooms import room_named
 from xsvggt_ros.synthetic.sequence import SequenceSettings
 
@@ -46,6 +47,17 @@ SUITE: tuple[HeldOut, ...] = (
 """Short 10, medium 100, long 300 and very long 1000 frames; loops and pans see places again."""
 
 
+LENGTHS = {"short": (10,), "medium": (10, 100), "long": (10, 100, 300)}
+"""Frames of the sequences that a score up to some length is made of."""
+
+_QUALITY = {"calm": Quality(samples=1, shadows=False)}
+
+
+def quality_for(room: str) -> Quality:
+    """Return how pictures of a kind of room are rendered, for training and for measuring alike."""
+    return _QUALITY.get(room, Quality(samples=1, shadows=True))
+
+
 def held_out(name: str, room: str = "calm", width: int = 112, height: int = 84) -> SequenceSettings:
     """Return the settings of a held-out sequence, for a kind of room and a size.
 
@@ -62,6 +74,7 @@ def held_out(name: str, room: str = "calm", width: int = 112, height: int = 84) 
                 height=height,
                 room=room_named(room),
                 motion=MotionSettings(each.motion),
+                quality=quality_for(room),
             )
     raise ConfigurationError(
         f"held-out sequence '{name}' is unknown; choose one of "
