@@ -165,6 +165,23 @@ def test_batches_depend_on_seed_and_step_alone():
     assert (one[3].truth.depth - other[3].truth.depth).abs().mean() > 0.01
 
 
+def test_stacked_worlds_give_the_same_batch():
+    data, stage = named_data("calm", 3), CURRICULA["test"][0]
+    shots = plan_shots(data, stage, 3, 5)
+    one, other = render_shots(shots, data, CPU), render_shots(shots.stacked(), data, CPU)
+    torch.testing.assert_close(other.truth.depth, one.truth.depth, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(other.truth.points, one.truth.points, atol=1e-3, rtol=1e-4)
+    assert ((one.images - other.images).abs() > 0.01).float().mean() < 0.01
+
+
+def test_data_made_by_other_processes_is_the_same(tmp_path):
+    settings = replace(TINY, steps=2)
+    here = list(Trainer(settings, tmp_path / "a")._batches())
+    there = list(Trainer(replace(settings, workers=1), tmp_path / "b")._batches())
+    for one, other in zip(here, there, strict=True):
+        torch.testing.assert_close(one.images, other.images, rtol=0, atol=0)
+
+
 def test_stages_follow_their_shares():
     stages = CURRICULA["demo"]
     names = [stage_at(stages, step, 1000).name for step in range(1000)]

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 
 from xsvggt_ros.errors import XsvggtError
 from xsvggt_ros.synthetic.training import Progress, Schedule, Trainer, TrainingSettings
@@ -34,8 +36,15 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Train as the options say; return 0, or 1 after an error that names its remedy."""
+    """Train as the options say; return 0, 1 after an error, or 130 after a signal.
+
+    A signal loses no step: the same command goes on.
+    """
     options = vars(parsed(arguments))
     folder, threads = options.pop("output"), options.pop("threads")
     minutes, score = options.pop("minutes"), options.pop("score")
@@ -43,6 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
         import torch
 
         torch.set_num_threads(threads)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
 
     def listen(progress: Progress) -> None:
         say(progress.line())
@@ -53,6 +65,9 @@ def main(arguments: list[str] | None = None) -> int:
     except XsvggtError as error:
         sys.stderr.write(f"xsvggt_ros.synthetic: {error}\n")
         return 1
+    except KeyboardInterrupt:
+        say(f"interrupted; the same command goes on from what '{folder}' holds")
+        return 130
     say(f"weights: {outcome.weights}")
     say(outcome.line())
     return 0

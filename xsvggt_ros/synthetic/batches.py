@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from xsvggt_ros.synthetic.curriculum import Stage, stage_at
 from xsvggt_ros.synthetic.held_out import quality_for, training_seed
 from xsvggt_ros.synthetic.losses import Truth
 from xsvggt_ros.synthetic.motion import MotionSettings, plan_motion
-from xsvggt_ros.synthetic.renderer import Quality, Rendering, develop, render, render_sequence
+from xsvggt_ros.synthetic.renderer import Quality, develop, render, render_sequence
 from xsvggt_ros.synthetic.rooms import RoomSettings, build_world, room_named
 from xsvggt_ros.synthetic.world import World, batched
 
@@ -55,19 +55,28 @@ class Shots:
     """Streams that are planned but not rendered.
 
     Attributes:
-        worlds: one per stream.
+        worlds: one per stream, or all of them stacked by :func:`batched`.
         poses: float64 [B, F, 4, 4], camera to the room.
-        gains: [B], factors on the light.
+        gains: float64 [B], factors on the light.
         intrinsics: of all pictures.
         seed: of the noise.
 
     """
 
-    worlds: list[World]
+    worlds: list[World] | World
     poses: NDArray[np.float64]
     gains: NDArray[np.float64]
     intrinsics: Intrinsics
     seed: int
+
+    def stacked(self) -> Shots:
+        """Return the shots with all worlds in one, which a GPU renders at once.
+
+        It also travels between processes with few handles; a list of worlds would need thousands.
+        """
+        if isinstance(self.worlds, World):
+            return self
+        return replace(self, worlds=batched(self.worlds))
 
 
 @dataclass(frozen=True)
@@ -130,34 +139,31 @@ def _plan(
 
 
 def render_shots(shots: Shots, settings: DataSettings, device: torch.device) -> Batch:
-    """Render planned streams; one by one on a CPU, all at once elsewhere."""
+    """Render planned streams: stacked ones at once, others one by one, which a CPU does faster."""
     poses = torch.from_numpy(shots.poses).float().to(device)
     with torch.no_grad():
-        if device.type == "cpu":
-            found = [
-                _one_by_one(w, p, shots, settings) for w, p in zip(shots.worlds, poses, strict=True)
-            ]
-            light = torch.stack([each.light for each in found])
-            depth = torch.stack([each.depth for each in found])
-        else:
-            both = render(
-                batched(shots.worlds).to(device), poses, shots.intrinsics, settings.quality
-            )
-            light, depth = both.light, both.depth
+        light, depth = _rendered(shots, poses, settings.quality)
         gains = torch.from_numpy(shots.gains).float().to(device)[:, None, None, None, None]
-        generator = torch.Generator(device).manual_seed(shots.seed)
         images = develop(light, gains)
-        images += settings.noise * torch.randn(images.shape, generator=generator, device=device)
-    return Batch(
-        images.clamp(0, 1).movedim(-1, 2).contiguous(),
-        truth_of(depth, shots.poses, shots.intrinsics),
-    )
+        generator = torch.Generator(device).manual_seed(shots.seed)
+        noise = torch.randn(images.shape, generator=generator, device=device)
+        images = (images + settings.noise * noise).clamp(0, 1)
+        return Batch(
+            images.movedim(-1, 2).contiguous(), truth_of(depth, shots.poses, shots.intrinsics)
+        )
 
 
-def _one_by_one(world: World, poses: Tensor, shots: Shots, settings: DataSettings) -> Rendering:
-    """Render one stream, in which nothing moves between two frames."""
-    still = torch.zeros(len(poses))
-    return render_sequence(world, poses, still, shots.intrinsics, settings.quality)
+def _rendered(shots: Shots, poses: Tensor, quality: Quality) -> tuple[Tensor, Tensor]:
+    """Return light [B, F, H, W, 3] and depth [B, F, H, W]; nothing moves within a stream."""
+    if isinstance(shots.worlds, World):
+        together = render(shots.worlds.to(poses.device), poses, shots.intrinsics, quality)
+        return together.light, together.depth
+    still = torch.zeros(poses.shape[1], device=poses.device)
+    found = [
+        render_sequence(world.to(poses.device), stream, still, shots.intrinsics, quality)
+        for world, stream in zip(shots.worlds, poses, strict=True)
+    ]
+    return torch.stack([each.light for each in found]), torch.stack([each.depth for each in found])
 
 
 def truth_of(depth: Tensor, poses: NDArray[np.float64], intrinsics: Intrinsics) -> Truth:
@@ -211,7 +217,7 @@ class TrainingStreams(Dataset[Batch | Shots]):
         stage = stage_at(self._stages, step, self._steps)
         shots = plan_shots(self._settings, stage, self._batch * stage.streams, step)
         if not self._rendered:
-            return shots
+            return shots.stacked()
         return render_shots(shots, self._settings, torch.device("cpu"))
 
 
