@@ -176,7 +176,7 @@ PRESETS: dict[str, NetworkConfig] = {
         num_heads=2,
         encoder=EncoderConfig(depth=3, num_heads=2),
         camera=CameraHeadConfig(depth=2, num_heads=4, mlp_ratio=2.0),
-        dense=DenseHeadConfig(features=32, out_channels=(24, 48, 64, 64), layers=(1, 2, 4, 5)),
+        dense=DenseHeadConfig(features=24, out_channels=(24, 48, 64, 64), layers=(1, 2, 4, 5)),
     ),
     "tiny": NetworkConfig(
         image_size=56,

@@ -39,9 +39,11 @@ class Stage:
 
 CURRICULA: dict[str, tuple[Stage, ...]] = {
     "demo": (
-        Stage("pairs", 0.5, 2, 12, (2, 10), 56, 42),
+        # Points in the first camera's frame need depth and motion both, and the one head that says
+        # them costs half of two.
+        Stage("pairs", 0.45, 2, 12, (2, 10), 56, 42, heads=("camera", "points")),
         Stage("quads", 0.25, 4, 4, (2, 6), 84, 63, ("drift", "drift", "pan")),
-        Stage("clips", 0.15, 8, 2, (1, 5), 112, 84, ("drift", "walk", "pan", "loop")),
+        Stage("clips", 0.2, 8, 2, (1, 5), 112, 84, ("drift", "walk", "pan", "loop")),
         Stage("streams", 0.1, 20, 1, (1, 3), 112, 84, ("walk", "drive", "pan", "loop", "handheld")),
     ),
     "test": (
