@@ -324,6 +324,25 @@ def test_minutes_end_a_call(tmp_path):
     assert "step 1 of 1000" in outcome.line()
 
 
+def test_a_stop_saves_and_does_not_score(tmp_path):
+    outcome = Trainer(TINY, tmp_path).train(QUICK, stop=lambda: True)
+    assert outcome.scores is None
+    assert outcome.line() == "stopped after step 1 of 6; the same command goes on"
+    assert Trainer(TINY, tmp_path).step == 1
+
+
+def test_bfloat16_trains_and_heads_stay_in_float32(tmp_path):
+    trainer = Trainer(replace(TINY, bfloat16=True), tmp_path)
+    exact = Trainer(TINY, tmp_path / "exact")
+    batch, stage = pair()
+    with torch.no_grad():
+        one, other = (each._predict(batch.images, stage.heads) for each in (trainer, exact))
+    assert one.depth.dtype == torch.float32
+    error = float((one.depth - other.depth).norm() / other.depth.norm())
+    assert 1e-6 < error < 0.05
+    assert math.isfinite(trainer.take_step(batch, stage)["total"])
+
+
 # Scores
 
 

@@ -487,10 +487,12 @@ def train(
     trainer = Trainer(settings, output)
     if trainer.step:
         console.print(f"going on after step {trainer.step}", highlight=False)
-    with training_progress(console, steps, trainer.step) as show:
-        outcome = trainer.train(schedule, lambda p: show(p.step, p.line()))
+    with stop_request() as stop, training_progress(console, steps, trainer.step) as show:
+        outcome = trainer.train(schedule, lambda p: show(p.step, p.line()), stop.is_set)
     _say_written([outcome.weights, output / "losses.csv", output / "evaluation"])
     console.print(outcome.line(), markup=False, highlight=False, soft_wrap=True)
+    if outcome.scores is None:
+        raise typer.Exit(INTERRUPTED)
 
 
 @app.command()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -36,14 +37,25 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def _stop_request() -> Callable[[], bool]:
+    """Take SIGINT and SIGTERM as a wish to stop after the step; a second one stops at once."""
+    asked = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handle)
+    return lambda: asked
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Train as the options say; return 0, 1 after an error, or 130 after a signal.
 
-    A signal loses no step: the same command goes on.
+    A signal ends it after the step, and the same command goes on.
     """
     options = vars(parsed(arguments))
     folder, threads = options.pop("output"), options.pop("threads")
@@ -53,24 +65,20 @@ def main(arguments: list[str] | None = None) -> int:
 
         torch.set_num_threads(threads)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    stop = _stop_request()
 
     def listen(progress: Progress) -> None:
         say(progress.line())
 
     try:
         schedule = Schedule(minutes=minutes, score=score)
-        outcome = Trainer(TrainingSettings(**options), folder).train(schedule, listen)
+        outcome = Trainer(TrainingSettings(**options), folder).train(schedule, listen, stop)
     except XsvggtError as error:
         sys.stderr.write(f"xsvggt_ros.synthetic: {error}\n")
         return 1
-    except KeyboardInterrupt:
-        say(f"interrupted; the same command goes on from what '{folder}' holds")
-        return 130
     say(f"weights: {outcome.weights}")
     say(outcome.line())
-    return 0
+    return 130 if outcome.scores is None else 0
 
 
 if __name__ == "__main__":

@@ -162,15 +162,21 @@ class Progress:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a training came to; ``scores`` belong to ``weights``, a safetensors file in float16."""
+    """What a training came to.
+
+    ``weights`` is a safetensors file in float16; ``scores`` belong to it, None where the training
+    was stopped.
+    """
 
     step: int
     steps: int
-    scores: Scores
+    scores: Scores | None
     weights: Path
 
     def line(self) -> str:
         """Return the final line."""
+        if self.scores is None:
+            return f"stopped after step {self.step} of {self.steps}; the same command goes on"
         state = "" if self.step == self.steps else f" (step {self.step} of {self.steps})"
         return f"held-out{state}: {self.scores.line()}"
 
@@ -260,8 +266,14 @@ class Trainer:
         self,
         schedule: Schedule | None = None,
         listen: Callable[[Progress], None] = lambda progress: None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> Outcome:
-        """Train until the end, or until the schedule says so; an interruption loses no step.
+        """Train until the end, until the schedule says so, or until ``stop`` does.
+
+        Args:
+            schedule: how long, and how often what else.
+            listen: hears the progress every few seconds.
+            stop: asked after each step; a training that is stopped is saved, but not scored.
 
         Raises:
             ConfigurationError: MOST_SKIPPED steps in a row had no finite gradient.
@@ -270,6 +282,7 @@ class Trainer:
         schedule = schedule or Schedule()
         started = saved = evaluated = time.monotonic()
         meter = _Meter()
+        stopped = False
         try:
             for batch in self._batches():
                 stage = stage_at(self.stages, self.step, self.settings.steps)
@@ -287,12 +300,15 @@ class Trainer:
                 if now - evaluated > schedule.evaluation_seconds:
                     self.evaluate("short")
                     evaluated = time.monotonic()
-                if schedule.minutes is not None and now - started > 60 * schedule.minutes:
+                stopped = stop()
+                over = schedule.minutes is not None and now - started > 60 * schedule.minutes
+                if stopped or over:
                     break
         finally:
             weights = self.save()
             self.log.draw()
-        return Outcome(self.step, self.settings.steps, self.evaluate(schedule.score), weights)
+        scores = None if stopped else self.evaluate(schedule.score)
+        return Outcome(self.step, self.settings.steps, scores, weights)
 
     def take_step(self, batch: Batch, stage: Stage) -> dict[str, float]:
         """Learn from one batch; return its losses, or nothing where they were not finite."""
