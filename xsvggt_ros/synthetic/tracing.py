@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from xsvggt_ros.synthetic.shapes import Solid, Solids
+from xsvggt_ros.synthetic.shapes import Solid
 from xsvggt_ros.synthetic.world import World
 
 _CLEARED = 0.999
@@ -121,22 +121,34 @@ def blocked(
 
 def _dark(world: World, start: Tensor, ray: Tensor, *, sort: bool) -> Tensor:
     dark = torch.zeros_like(ray[..., 0], dtype=torch.bool)
+    near = _between(world, start, ray) if sort else None
+    first = 0
     for kind in Solid:
-        solids = world.solids[kind]
-        if sort and len(solids):
-            solids = solids.subset(_between(solids, start, ray))
+        solids, offset = world.solids[kind], first
+        first += len(solids)
+        if near is not None:
+            solids = solids.subset(near[offset:first].nonzero()[:, 0])
         if len(solids):
             dark = dark | (solids.entry(kind, start, ray) < _CLEARED).any(dim=-1)
     return dark
 
 
-def _between(solids: Solids, start: Tensor, ray: Tensor) -> Tensor:
-    """Return the indices of solids near the way from a run of points to one lamp."""
-    low, high = start.amin(dim=0), start.amax(dim=0)
-    middle = (low + high) / 2
-    spread = (high - low).norm() / 2
-    way = (start + ray)[0] - middle
-    towards = solids.centre - middle
-    along = ((towards @ way) / (way @ way).clamp(min=1e-9)).clamp(0, 1)
-    distance = (towards - along.unsqueeze(-1) * way).norm(dim=-1)
-    return (distance <= solids.half.norm(dim=-1) + spread).nonzero()[:, 0]
+def _between(world: World, start: Tensor, ray: Tensor) -> Tensor:
+    """Return which solids may shade a run of points from the lamp that their rays end at, bool [K].
+
+    Such a solid reaches into the cone from the lamp around the points, no further off than the
+    farthest of them.
+    """
+    lamp = (start + ray)[0]
+    lengths = ray.norm(dim=-1)
+    ways = -ray / lengths.unsqueeze(-1)
+    axis = ways.mean(dim=0)
+    axis = axis / axis.norm().clamp(min=1e-6)
+    opening = (ways @ axis).min().clamp(-1, 1).acos() + 1e-3
+    towards = torch.cat([each.centre for each in world.solids]) - lamp
+    radius = torch.cat([each.half for each in world.solids]).norm(dim=-1)
+    distance = towards.norm(dim=-1).clamp(min=1e-6)
+    angle = ((towards @ axis) / distance).clamp(-1, 1).acos()
+    reach = (radius / distance).clamp(max=1).asin()
+    inside = (angle <= opening + reach) & (distance <= lengths.max() + radius)
+    return inside | (radius >= distance)
