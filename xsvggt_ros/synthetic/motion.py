@@ -261,11 +261,10 @@ class _Planner:
         way, gone = [place[None]], 0.0
         course = np.zeros(2)
         while gone < length:
-            goals = [space.draw(rng) for _ in range(6)]
+            goals = np.stack([space.draw(rng) for _ in range(6)])
+            there = goals - place
             # Far, and rather ahead than back.
-            goal = goals[
-                int(np.argmax([math.dist(g, place) + course @ (g - place) for g in goals]))
-            ]
+            goal = goals[int((np.linalg.norm(there, axis=1) + there @ course).argmax())]
             leg = space.way(place, goal)
             if len(leg) < 2:
                 if len(space.places) < 3:
@@ -273,9 +272,8 @@ class _Planner:
                 continue
             way.append(leg[1:])
             gone += float(np.linalg.norm(np.diff(leg, axis=0), axis=1).sum())
-            course = (goal - leg[-min(8, len(leg))]) / max(
-                math.dist(goal, leg[-min(8, len(leg))]), 0.1
-            )
+            end = goal - leg[-min(8, len(leg))]
+            course = end / max(float(np.linalg.norm(end)), 0.1)
             place = goal
         return np.concatenate(way)
 
