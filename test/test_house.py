@@ -14,6 +14,7 @@ ROOMS = {
     "cache": set(),
     "geometry": set(),
     "stream": {"model", "cache", "geometry"},
+    "synthetic": {"model", "geometry"},
     "ros": {"stream", "geometry", "model", "cache"},
 }
 ROS_PACKAGES = {

@@ -62,7 +62,9 @@ Checkpoint = Annotated[
 ]
 Preset = Annotated[
     str | None,
-    typer.Option(help="Sizes of the network (streamvggt, small, tiny); default: the weights' own."),
+    typer.Option(
+        help="Sizes of the network (streamvggt, small, demo, tiny); default: the weights' own."
+    ),
 ]
 Width = Annotated[
     int | None,
@@ -250,6 +252,9 @@ HOW_TO_LOOK = {
     "cloud.ply": "MeshLab, CloudCompare, Blender, or open3d.visualization in Python",
     "trajectory.tum": "text: timestamp, position, quaternion; evo_traj tum --plot draws it",
     "depth": "one depth map per picture, and cameras.csv",
+    "losses.csv": "table: step, losses, learning rate; losses.png draws it",
+    "evaluation": "pictures: input, true depth, predicted depth, confidence",
+    "weights.safetensors": "weights, for --checkpoint",
 }
 
 
@@ -378,6 +383,144 @@ def replay(
     )
     with open_source(source, rate=rate, topic=topic, frame_id=frame_id) as stream:
         publish(stream, chosen)
+
+
+@app.command()
+def synthesize(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the sequence; must be empty or new.")
+    ] = Path("synthetic"),
+    *,
+    output_format: Annotated[
+        str,
+        typer.Option("--format", help="folder (pictures), bag (rosbag2, mcap) or tum (TUM RGB-D)."),
+    ] = "folder",
+    seed: Annotated[int, typer.Option(min=0, help="Of room, motion and effects.")] = 0,
+    frames: Annotated[int, typer.Option(min=1, help="Pictures.")] = 100,
+    width: Annotated[int, typer.Option(help="Pixels.")] = 320,
+    height: Annotated[int, typer.Option(help="Pixels.")] = 240,
+    field_of_view: Annotated[float, typer.Option(help="Horizontal, degrees.")] = 75.0,
+    room: Annotated[
+        str, typer.Option(help="rich (like a home) or calm (what the small network learns).")
+    ] = "rich",
+    motion: Annotated[
+        str, typer.Option(help="walk, drive, pan, loop, stop, handheld or drift.")
+    ] = "walk",
+    rate: Annotated[float, typer.Option(help="Pictures per second.")] = 10.0,
+    speed: Annotated[
+        float | None, typer.Option(help="Metres per second; default: what suits the motion.")
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Rays per pixel, 1 or 4.")] = 4,
+    shadows: Annotated[bool, typer.Option(help="Whether things cast shadows.")] = True,
+    movers: Annotated[int, typer.Option(min=0, help="People who walk to and fro.")] = 0,
+    motion_blur: Annotated[float, typer.Option(help="Share of the time the shutter is open.")] = 0,
+    exposure: Annotated[float, typer.Option(help="Stops by which brightness swings.")] = 0,
+    noise: Annotated[float, typer.Option(help="Of a pixel, 8-bit levels.")] = 0,
+    drops: Annotated[float, typer.Option(help="Share of frames that get lost.")] = 0,
+    held_out: Annotated[
+        str | None,
+        typer.Option(
+            help="A sequence of the held-out suite: its seed, motion, frames and quality."
+        ),
+    ] = None,
+    device: Device = "cpu",
+) -> None:
+    """Make a stream of a room that does not exist, with exact depth and poses."""
+    from dataclasses import replace
+
+    from xsvggt_ros.geometry.files import require_writable
+    from xsvggt_ros.model.device import device_named
+    from xsvggt_ros.progress import frame_progress
+    from xsvggt_ros.synthetic.effects import EffectSettings
+    from xsvggt_ros.synthetic.export import write_sequence
+    from xsvggt_ros.synthetic.held_out import held_out as named_sequence
+    from xsvggt_ros.synthetic.motion import MotionSettings
+    from xsvggt_ros.synthetic.renderer import Quality
+    from xsvggt_ros.synthetic.rooms import room_named
+    from xsvggt_ros.synthetic.sequence import Sequence as SyntheticSequence
+    from xsvggt_ros.synthetic.sequence import SequenceSettings
+
+    require_writable(output)
+    settings = SequenceSettings(
+        seed=seed,
+        frames=frames,
+        width=width,
+        height=height,
+        field_of_view=field_of_view,
+        room=replace(room_named(room), movers=movers),
+        motion=MotionSettings(motion, rate, speed),
+        quality=Quality(samples, shadows),
+        effects=EffectSettings(motion_blur, exposure, noise, drops),
+    )
+    if held_out:
+        settings = named_sequence(held_out, room, width, height)
+    sequence = SyntheticSequence(settings, device_named(device))
+    with frame_progress(console, len(sequence)) as progress:
+        write_sequence(sequence, output, output_format, lambda done: progress(done, "rendering"))
+        progress(len(sequence), "rendered")
+    _say_written([output])
+
+
+@app.command()
+def train(
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Folder of the training; one that holds one goes on."),
+    ] = Path("training"),
+    *,
+    preset: Annotated[str, typer.Option(help="Sizes of the network.")] = "demo",
+    curriculum: Annotated[str, typer.Option(help="What is learned when: demo or test.")] = "demo",
+    room: Annotated[str, typer.Option(help="Kind of room: calm or rich.")] = "calm",
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the optimiser, in all.")] = 20_000,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Factor on the streams per step; 1 suits a CPU.")
+    ] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights and data.")] = 0,
+    learning_rate: Annotated[float, typer.Option(help="Highest, after the warm-up.")] = 6e-4,
+    minutes: Annotated[
+        float | None, typer.Option(help="Stop after this long, to go on another time.")
+    ] = None,
+    score: Annotated[
+        str, typer.Option(help="Held-out sequences to score at the end: short, medium or long.")
+    ] = "medium",
+    device: Device = "auto",
+    bfloat16: Annotated[
+        bool, typer.Option("--bfloat16", help="Compute the aggregator in bfloat16, for a GPU.")
+    ] = False,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Apply torch.compile to the aggregator.")
+    ] = False,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes that make the data; 0 = none but this one.")
+    ] = 0,
+) -> None:
+    """Train a network on made-up rooms; a call with equal options goes on where one stopped."""
+    from xsvggt_ros.progress import training_progress
+    from xsvggt_ros.synthetic.training import Schedule, Trainer, TrainingSettings
+
+    settings = TrainingSettings(
+        preset=preset,
+        curriculum=curriculum,
+        room=room,
+        steps=steps,
+        batch=batch,
+        seed=seed,
+        learning_rate=learning_rate,
+        device=device,
+        bfloat16=bfloat16,
+        compile=compiled,
+        workers=workers,
+    )
+    schedule = Schedule(minutes=minutes, score=score)
+    trainer = Trainer(settings, output)
+    if trainer.step:
+        console.print(f"going on after step {trainer.step}", highlight=False)
+    with stop_request() as stop, training_progress(console, steps, trainer.step) as show:
+        outcome = trainer.train(schedule, lambda p: show(p.step, p.line()), stop.is_set)
+    _say_written([outcome.weights, output / "losses.csv", output / "evaluation"])
+    console.print(outcome.line(), markup=False, highlight=False, soft_wrap=True)
+    if outcome.scores is None:
+        raise typer.Exit(INTERRUPTED)
 
 
 @app.command()

@@ -14,6 +14,7 @@ from rich.progress import (
     ProgressColumn,
     Task,
     TextColumn,
+    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.text import Text
@@ -41,6 +42,24 @@ def frame_progress(console: Console, total: int | None) -> Iterator[Callable[[in
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("starting", total=total)
         yield lambda done, doing: progress.update(task, completed=done, description=doing)
+
+
+@contextmanager
+def training_progress(
+    console: Console, total: int, done: int
+) -> Iterator[Callable[[int, str], None]]:
+    """Show a bar of steps with a line of losses below; yields what takes the step and that line."""
+    columns = (
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("\n{task.description}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("starting", total=total, completed=done)
+        yield lambda step, line: progress.update(task, completed=step, description=line)
 
 
 def known_total(count: int | None, most: int | None) -> int | None:

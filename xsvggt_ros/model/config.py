@@ -168,6 +168,16 @@ PRESETS: dict[str, NetworkConfig] = {
         camera=CameraHeadConfig(depth=2, num_heads=3),
         dense=DenseHeadConfig(features=64, out_channels=(48, 96, 192, 192), layers=(1, 2, 4, 5)),
     ),
+    "demo": NetworkConfig(
+        patch_size=7,
+        image_size=112,
+        embed_dim=128,
+        depth=6,
+        num_heads=2,
+        encoder=EncoderConfig(depth=3, num_heads=2),
+        camera=CameraHeadConfig(depth=2, num_heads=4, mlp_ratio=2.0),
+        dense=DenseHeadConfig(features=24, out_channels=(24, 48, 64, 64), layers=(1, 2, 4, 5)),
+    ),
     "tiny": NetworkConfig(
         image_size=56,
         embed_dim=64,
@@ -179,7 +189,8 @@ PRESETS: dict[str, NetworkConfig] = {
         dense=DenseHeadConfig(features=16, out_channels=(8, 8, 16, 16), layers=(0, 0, 1, 1)),
     ),
 }
-"""Named sizes: the official network, one for a laptop's CPU, one for tests."""
+"""Named sizes: the official network, one for a laptop's CPU, the one that is trained on made-up
+rooms (`synthetic/`), one for tests."""
 
 
 def preset(name: str) -> NetworkConfig:

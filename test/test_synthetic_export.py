@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Written sequences are read back, by this package's own sources and loaders, with equal values."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from rosbags.highlevel import AnyReader
+from rosbags.typesys import Stores, get_typestore
+from typer.testing import CliRunner
+
+from xsvggt_ros import cli
+from xsvggt_ros.errors import ConfigurationError, OutputError
+from xsvggt_ros.geometry.rigid import matrix_from_quaternion
+from xsvggt_ros.geometry.trajectory_io import read_tum
+from xsvggt_ros.stream.sources import open_source
+from xsvggt_ros.synthetic.effects import EffectSettings
+from xsvggt_ros.synthetic.export import write_sequence
+from xsvggt_ros.synthetic.motion import MotionSettings
+from xsvggt_ros.synthetic.renderer import Quality
+from xsvggt_ros.synthetic.rooms import room_named
+from xsvggt_ros.synthetic.sequence import Sequence, SequenceSettings
+
+SETTINGS = SequenceSettings(
+    seed=3, frames=4, width=48, height=36, room=room_named("calm"), quality=Quality(1, False)
+)
+
+
+@pytest.fixture(scope="module")
+def sequence():
+    return Sequence(SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def frames(sequence):
+    return list(sequence)
+
+
+def same_trajectory(path: Path, frames):
+    trajectory = read_tum(path)
+    assert trajectory.stamps.tolist() == [frame.stamp for frame in frames]
+    for frame, place, turn in zip(
+        frames, trajectory.positions, trajectory.quaternions, strict=True
+    ):
+        np.testing.assert_allclose(place, frame.camera_to_world[:3, 3], atol=1e-8)
+        rotation = matrix_from_quaternion(turn)
+        np.testing.assert_allclose(rotation, frame.camera_to_world[:3, :3], atol=1e-8)
+
+
+def test_a_folder(sequence, frames, tmp_path):
+    path = write_sequence(sequence, tmp_path / "seq", "folder")
+    with open_source(path) as source:
+        read = list(source)
+    assert [each.stamp for each in read] == [frame.stamp for frame in frames]
+    for each, frame in zip(read, frames, strict=True):
+        np.testing.assert_array_equal(each.decode(), frame.color)
+        depth = np.load(path / "depth" / f"{frame.index:06d}.npy")
+        np.testing.assert_array_equal(depth, frame.depth)
+    same_trajectory(path / "trajectory.tum", frames)
+    row = (path / "cameras.csv").read_text().splitlines()[1].split(",")
+    k = frames[0].intrinsics
+    assert row[0] == "000000.png"
+    assert [float(value) for value in row[2:]] == pytest.approx(
+        [k.fx, k.fy, 24, 18, 48, 36], abs=1e-6
+    )
+
+
+def test_a_tum_directory(sequence, frames, tmp_path):
+    path = write_sequence(sequence, tmp_path / "seq", "tum")
+    lines = [line.split() for line in (path / "rgb.txt").read_text().splitlines()[1:]]
+    depths = [line.split() for line in (path / "depth.txt").read_text().splitlines()[1:]]
+    assert len(lines) == len(depths) == len(frames)
+    for (stamp, color), (_, depth), frame in zip(lines, depths, frames, strict=True):
+        assert round(float(stamp) * 1e9) == frame.stamp
+        picture = cv2.cvtColor(cv2.imread(str(path / color)), cv2.COLOR_BGR2RGB)
+        np.testing.assert_array_equal(picture, frame.color)
+        metres = cv2.imread(str(path / depth), cv2.IMREAD_UNCHANGED) / 5000
+        np.testing.assert_allclose(metres, frame.depth, atol=0.000101)
+    same_trajectory(path / "groundtruth.txt", frames)
+    with open_source(path / "rgb") as source:
+        np.testing.assert_array_equal(next(iter(source)).decode(), frames[0].color)
+
+
+def test_a_bag(sequence, frames, tmp_path):
+    path = write_sequence(sequence, tmp_path / "seq", "bag")
+    assert (path / "metadata.yaml").is_file()
+    assert list(path.glob("*.mcap"))
+    with open_source(path, topic="/camera/image_raw") as source:
+        raw = list(source)
+    with open_source(path, topic="/camera/image_raw/compressed") as source:
+        compressed = list(source)
+    for each, packed, frame in zip(raw, compressed, frames, strict=True):
+        assert each.stamp == packed.stamp == frame.stamp
+        assert each.frame_id == "camera_optical_frame"
+        np.testing.assert_array_equal(each.decode(), frame.color)
+        assert np.abs(packed.decode().astype(int) - frame.color).mean() < 3
+        assert each.calibration.k == tuple(frame.intrinsics.matrix().ravel())
+    found: dict[str, list] = {}
+    with AnyReader([path], default_typestore=get_typestore(Stores.LATEST)) as reader:
+        for connection, received, data in reader.messages():
+            message = reader.deserialize(data, connection.msgtype)
+            found.setdefault(connection.topic, []).append((received, message))
+    for k, frame in enumerate(frames):
+        received, depth = found["/camera/depth/image_raw"][k]
+        assert received == frame.stamp  # what /clock says when the bag is played
+        assert depth.encoding == "32FC1"
+        np.testing.assert_array_equal(depth.data.view(np.float32).reshape(36, 48), frame.depth)
+        _, odometry = found["/ground_truth/odometry"][k]
+        assert (odometry.header.frame_id, odometry.child_frame_id) == (
+            "map",
+            "camera_optical_frame",
+        )
+        place, turn = odometry.pose.pose.position, odometry.pose.pose.orientation
+        np.testing.assert_allclose([place.x, place.y, place.z], frame.camera_to_world[:3, 3])
+        rotation = matrix_from_quaternion(np.array([turn.x, turn.y, turn.z, turn.w]))
+        np.testing.assert_allclose(rotation, frame.camera_to_world[:3, :3], atol=1e-9)
+        transform = found["/tf"][k][1].transforms[0]
+        assert transform.transform.rotation == turn
+    speed = found["/ground_truth/odometry"][2][1].twist.twist
+    moved = frames[2].camera_to_world[:3, 3] - frames[1].camera_to_world[:3, 3]
+    own = frames[2].camera_to_world[:3, :3].T @ moved / 0.1
+    np.testing.assert_allclose([speed.linear.x, speed.linear.y, speed.linear.z], own, atol=1e-9)
+
+
+def test_lost_frames_leave_gaps_in_the_stamps(tmp_path):
+    from dataclasses import replace
+
+    lossy = Sequence(replace(SETTINGS, frames=8, effects=EffectSettings(drops=0.5)))
+    path = write_sequence(lossy, tmp_path / "seq", "tum")
+    stamps = read_tum(path / "groundtruth.txt").stamps
+    assert 1 < len(stamps) < 8
+    assert set(np.diff(stamps)) != {100_000_000}
+
+
+def test_a_taken_place_and_an_unknown_format_are_refused(sequence, tmp_path):
+    (tmp_path / "mine.txt").write_text("keep me")
+    with pytest.raises(OutputError, match="not empty"):
+        write_sequence(sequence, tmp_path, "folder")
+    with pytest.raises(ConfigurationError, match="tum"):
+        write_sequence(sequence, tmp_path / "seq", "video")
+    assert (tmp_path / "mine.txt").read_text() == "keep me"
+
+
+def test_the_command(tmp_path):
+    out = tmp_path / "seq"
+    size = ["--frames", "3", "--width", "40", "--height", "30"]
+    look = ["--room", "calm", "--samples", "1", "--motion", "drive", "--seed", "5"]
+    arguments = ["synthesize", "-o", str(out), *size, *look]
+    result = CliRunner().invoke(cli.app, arguments)
+    assert result.exit_code == 0, result.output
+    assert sorted(each.name for each in out.glob("*.png")) == [f"{k:06d}.png" for k in range(3)]
+    expected = Sequence(
+        SequenceSettings(
+            seed=5, frames=3, width=40, height=30, room=room_named("calm"),
+            motion=MotionSettings("drive"), quality=Quality(1, True),
+        )
+    )  # fmt: skip
+    with open_source(out) as source:
+        np.testing.assert_array_equal(next(iter(source)).decode(), expected.frame(0).color)
+    again = CliRunner().invoke(cli.app, arguments)
+    assert again.exit_code == 1
+    assert "not empty" in again.output
+    wrong = CliRunner().invoke(cli.app, ["synthesize", "-o", str(tmp_path / "x"), "--room", "cave"])
+    assert wrong.exit_code == 1
+    assert "calm" in wrong.output

@@ -1,0 +1,443 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training: losses worked out by hand, gradients, resumption, what it leaves behind."""
+
+import copy
+import csv
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from xsvggt_ros import cli
+from xsvggt_ros.errors import CheckpointError, ConfigurationError
+from xsvggt_ros.geometry.pose_encoding import world_to_camera
+from xsvggt_ros.geometry.rigid import invert
+from xsvggt_ros.geometry.unprojection import unproject
+from xsvggt_ros.model.checkpoint import load_network
+from xsvggt_ros.model.config import preset
+from xsvggt_ros.model.memory import CausalSequence
+from xsvggt_ros.model.network import Prediction
+from xsvggt_ros.synthetic.batches import (
+    TrainingStreams,
+    named_data,
+    plan_shots,
+    render_shots,
+    truth_of,
+)
+from xsvggt_ros.synthetic.cameras import intrinsics_for
+from xsvggt_ros.synthetic.curriculum import CURRICULA, curriculum_named, stage_at
+from xsvggt_ros.synthetic.losses import (
+    LossWeights,
+    Truth,
+    camera_loss,
+    dense_loss,
+    gradient_loss,
+    losses,
+)
+from xsvggt_ros.synthetic.motion import MotionSettings
+from xsvggt_ros.synthetic.png import colored, png_bytes
+from xsvggt_ros.synthetic.scores import aligned_error, compare
+from xsvggt_ros.synthetic.sequence import Sequence, SequenceSettings
+from xsvggt_ros.synthetic.training import (
+    MOST_SKIPPED,
+    Schedule,
+    Trainer,
+    TrainingSettings,
+    fresh_network,
+    learning_rate_at,
+)
+
+CPU = torch.device("cpu")
+TINY = TrainingSettings(
+    preset="tiny", curriculum="test", steps=6, warmup=2, device="cpu", learning_rate=1e-3
+)
+QUICK = Schedule(score="short")
+
+
+def pair(seed=0):
+    data = named_data("calm", seed)
+    stage = CURRICULA["test"][0]
+    return render_shots(plan_shots(data, stage, 2, 0), data, CPU), stage
+
+
+# Losses
+
+
+def test_dense_loss_by_hand():
+    error = torch.tensor([[0.5, -0.5], [0.5, -0.5]]).reshape(1, 1, 2, 2, 1)
+    confidence = torch.tensor([[1.0, 2.0], [1.0, 2.0]]).reshape(1, 1, 2, 2)
+    value = (1 * 0.5 + 2 * 0.5) / 2 - 0.2 * math.log(2) / 2
+    across, down = 1.0 * 2.0, 0.0
+    assert float(dense_loss(error, confidence, 0.2)) == pytest.approx(value + (across + down) / 2)
+
+
+def test_dense_loss_of_points_takes_distances():
+    error = torch.zeros(1, 1, 2, 2, 3)
+    error[..., :] = torch.tensor([3.0, 4.0, 0.0])
+    assert float(dense_loss(error, torch.ones(1, 1, 2, 2), 0.2)) == pytest.approx(5.0)
+
+
+def test_gradients_of_a_constant_error_are_nothing_and_scales_are_averaged():
+    assert float(gradient_loss(torch.full((1, 1, 8, 8, 1), 3.0), torch.ones(1, 1, 8, 8))) == 0
+    ramp = torch.arange(8.0).expand(8, 8).reshape(1, 1, 8, 8, 1)
+    # Across 1, 2 and 4 pixels the ramp climbs as much; down it does not climb.
+    expected = (1 + 0 + 2 + 0 + 4 + 0) / 6
+    assert float(gradient_loss(ramp, torch.ones(1, 1, 8, 8))) == pytest.approx(expected)
+
+
+def test_confidence_is_worth_its_price_at_the_right_error():
+    """Minus alpha log c plus c e is least at c = alpha / e."""
+    confidence = torch.full((1, 1, 2, 2), 2.0, requires_grad=True)
+    dense_loss(torch.full((1, 1, 2, 2, 1), 0.1), confidence, 0.2).backward()
+    assert confidence.grad.abs().max() == pytest.approx(0, abs=1e-7)
+
+
+def test_camera_loss_by_hand():
+    truth = torch.zeros(1, 1, 9)
+    encodings = torch.zeros(1, 1, 2, 9)
+    encodings[0, 0, 0, 0] = 0.05  # within delta 0.1: 0.5 * 0.05^2 / 0.1
+    encodings[0, 0, 1, 8] = 0.5  # beyond: 0.5 - 0.05
+    expected = (0.6 * 0.0125 + 1.0 * 0.45) / 1.6
+    assert float(camera_loss(encodings, truth, 0.1)) == pytest.approx(expected)
+
+
+def test_only_the_first_camera_sets_the_scale():
+    depth = torch.full((1, 2, 2, 2), 4.0)
+    points = torch.zeros(1, 2, 2, 2, 3)
+    points[:, 0, ..., 2], points[:, 1, ..., 2] = 4.0, 400.0
+    encodings = torch.zeros(1, 2, 9)
+    encodings[..., 0], encodings[..., 7] = 2.0, 1.0
+    normal = Truth(depth, points, encodings).normalized()
+    assert normal.depth.unique().tolist() == [1.0]
+    assert normal.points[0, :, 0, 0, 2].tolist() == [1.0, 100.0]
+    assert normal.encodings[0, 0].tolist() == [0.5, 0, 0, 0, 0, 0, 0, 1.0, 0]
+
+
+def test_perfect_predictions_cost_only_what_confidence_earns():
+    batch, _ = pair()
+    truth = batch.truth.normalized()
+    sure = torch.full_like(truth.depth, math.e)
+    found = Prediction(truth.encodings.unsqueeze(2), truth.depth, sure, truth.points, sure)
+    parts = losses(found, truth, LossWeights())
+    assert float(parts["depth"]) == pytest.approx(-0.2, abs=1e-6)
+    assert float(parts["points"]) == pytest.approx(-0.2, abs=1e-6)
+    assert float(parts["camera"]) == 0
+    assert float(parts["total"]) == pytest.approx(-0.4, abs=1e-6)
+
+
+# Data
+
+
+def test_points_poses_and_depth_of_a_batch_agree():
+    batch, stage = pair()
+    assert batch.images.shape == (2, 2, 3, 28, 28)
+    assert 0 <= float(batch.images.min()) <= float(batch.images.max()) <= 1
+    intrinsics = intrinsics_for(stage.width, stage.height, 75.0)
+    for stream in range(2):
+        for frame in range(2):
+            encoding = batch.truth.encodings[stream, frame].double().numpy()
+            pose = invert(world_to_camera(encoding))
+            own = unproject(batch.truth.depth[stream, frame].numpy(), intrinsics)
+            points = own @ pose[:3, :3].T + pose[:3, 3]
+            np.testing.assert_allclose(points, batch.truth.points[stream, frame], atol=1e-4)
+        np.testing.assert_allclose(
+            batch.truth.encodings[stream, 0, :7], [0, 0, 0, 0, 0, 0, 1], atol=1e-6
+        )
+    assert batch.truth.encodings[0, 0, 8] == pytest.approx(math.radians(75), abs=1e-5)
+    assert batch.truth.encodings[:, 1, :3].norm(dim=-1).min() > 1e-3
+
+
+def test_batches_depend_on_seed_and_step_alone():
+    stages = CURRICULA["test"]
+    one = TrainingStreams(named_data("calm", 1), stages, 10)
+    again = TrainingStreams(named_data("calm", 1), stages, 10)
+    other = TrainingStreams(named_data("calm", 2), stages, 10)
+    torch.testing.assert_close(one[3].images, again[3].images, rtol=0, atol=0)
+    torch.testing.assert_close(one[3].truth.depth, again[3].truth.depth, rtol=0, atol=0)
+    assert (one[3].truth.depth - one[4].truth.depth).abs().mean() > 0.01
+    assert (one[3].truth.depth - other[3].truth.depth).abs().mean() > 0.01
+
+
+def test_stacked_worlds_give_the_same_batch():
+    data, stage = named_data("calm", 3), CURRICULA["test"][0]
+    shots = plan_shots(data, stage, 3, 5)
+    one, other = render_shots(shots, data, CPU), render_shots(shots.stacked(), data, CPU)
+    torch.testing.assert_close(other.truth.depth, one.truth.depth, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(other.truth.points, one.truth.points, atol=1e-3, rtol=1e-4)
+    assert ((one.images - other.images).abs() > 0.01).float().mean() < 0.01
+
+
+def test_data_made_by_other_processes_is_the_same(tmp_path):
+    settings = replace(TINY, steps=2)
+    here = list(Trainer(settings, tmp_path / "a")._batches())
+    there = list(Trainer(replace(settings, workers=1), tmp_path / "b")._batches())
+    for one, other in zip(here, there, strict=True):
+        torch.testing.assert_close(one.images, other.images, rtol=0, atol=0)
+
+
+def test_stages_follow_their_shares():
+    stages = CURRICULA["demo"]
+    names = [stage_at(stages, step, 1000).name for step in range(1000)]
+    assert [names.count(stage.name) for stage in stages] == [450, 250, 200, 100]
+    assert names == sorted(names, key=[stage.name for stage in stages].index)
+    with pytest.raises(ConfigurationError, match="demo"):
+        curriculum_named("school")
+
+
+def test_the_demo_network_is_small_and_has_the_real_head_size():
+    config = preset("demo")
+    assert config.head_dim == 64
+    assert config.patch_size == 7
+    count = sum(each.numel() for each in fresh_network(TrainingSettings()).parameters())
+    assert 2 * count < 16 * 2**20
+
+
+# The loop
+
+
+def test_gradients_reach_every_part(tmp_path):
+    trainer = Trainer(TINY, tmp_path)
+    batch, stage = pair()
+    before = copy.deepcopy(trainer.network.state_dict())
+    # The last layers of the heads start at random, so one step is enough to move all.
+    for _ in range(2):
+        parts = trainer.take_step(batch, stage)
+    assert set(parts) == {"depth", "points", "camera", "total"}
+    after = trainer.network.state_dict()
+    still = [name for name in before if torch.equal(before[name], after[name])]
+    assert still == ["aggregator.patch_embed.mask_token"]
+
+
+def test_the_training_forward_is_the_masked_forward(tmp_path):
+    trainer = Trainer(TINY, tmp_path)
+    batch, _ = pair()
+    with torch.no_grad():
+        mine = trainer._predict(batch.images, ("camera", "depth", "points"))
+        its = trainer.network(batch.images, CausalSequence(2))
+    for name in ("pose_encodings", "depth", "depth_confidence", "points", "points_confidence"):
+        torch.testing.assert_close(getattr(mine, name), getattr(its, name), rtol=0, atol=0)
+
+
+def test_losses_fall_on_one_batch(tmp_path):
+    trainer = Trainer(replace(TINY, learning_rate=3e-3, steps=1000), tmp_path)
+    batch, stage = pair()
+    values = [trainer.take_step(batch, stage)["total"] for _ in range(40)]
+    assert values[-1] < 0.4 * values[0]
+
+
+def steps_until(trainer, last):
+    for batch in trainer._batches():
+        trainer.take_step(batch, stage_at(trainer.stages, trainer.step, TINY.steps))
+        if trainer.step == last:
+            return
+
+
+def test_a_resumed_training_takes_the_same_steps(tmp_path):
+    whole = Trainer(TINY, tmp_path / "whole")
+    steps_until(whole, 6)
+    first = Trainer(TINY, tmp_path / "parts")
+    steps_until(first, 3)
+    first.save()
+    second = Trainer(TINY, tmp_path / "parts")
+    assert second.step == 3
+    steps_until(second, 6)
+    for name, tensor in whole.network.state_dict().items():
+        torch.testing.assert_close(second.network.state_dict()[name], tensor, rtol=0, atol=0)
+    for name, tensor in whole.average.state_dict().items():
+        torch.testing.assert_close(second.average.state_dict()[name], tensor, rtol=0, atol=0)
+
+
+def test_another_training_is_not_continued(tmp_path):
+    Trainer(TINY, tmp_path).save()
+    with pytest.raises(ConfigurationError, match="learning_rate was 0.001, is 0.01"):
+        Trainer(replace(TINY, learning_rate=0.01), tmp_path)
+    Trainer(replace(TINY, workers=1), tmp_path)  # how fast it goes may change
+    (tmp_path / "training.pt").write_bytes(b"no state")
+    with pytest.raises(CheckpointError, match="start anew"):
+        Trainer(TINY, tmp_path)
+
+
+def test_a_nan_batch_is_skipped_and_many_end_it(tmp_path):
+    trainer = Trainer(TINY, tmp_path)
+    batch, stage = pair()
+    trainer.take_step(batch, stage)
+    before = copy.deepcopy(trainer.network.state_dict())
+    broken = replace(batch, images=torch.full_like(batch.images, math.nan))
+    assert trainer.take_step(broken, stage) == {}
+    assert (trainer.step, trainer.skipped) == (2, 1)
+    for name, tensor in trainer.network.state_dict().items():
+        torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
+    assert trainer.take_step(batch, stage)["total"] > 0
+    for _ in range(MOST_SKIPPED - 1):
+        trainer.take_step(broken, stage)
+    with pytest.raises(ConfigurationError, match="learning rate"):
+        trainer.take_step(broken, stage)
+
+
+def test_the_learning_rate_rises_and_falls():
+    settings = TrainingSettings(steps=1000, warmup=100, learning_rate=1.0)
+    rates = [learning_rate_at(settings, step) for step in range(1000)]
+    assert rates[0] == pytest.approx(0.01)
+    assert max(rates) == pytest.approx(1.0)
+    assert rates[99] == pytest.approx(1.0)
+    assert rates[550] == pytest.approx(0.505, abs=0.01)
+    assert rates[-1] == pytest.approx(0.01, abs=1e-4)
+    with pytest.raises(ConfigurationError, match="medium"):
+        Schedule(score="all")
+    for wrong in ({"steps": 0}, {"learning_rate": math.nan}, {"average": 1.0}, {"seed": -1}):
+        with pytest.raises(ConfigurationError, match=next(iter(wrong))):
+            TrainingSettings(**wrong)
+
+
+def test_what_a_training_leaves_behind(tmp_path):
+    outcome = Trainer(TINY, tmp_path).train(QUICK)
+    assert outcome.step == 6
+    assert outcome.line().startswith("held-out: depth AbsRel ")
+    network = load_network(str(outcome.weights), device="cpu")
+    assert network.config == preset("tiny")
+    average = Trainer(TINY, tmp_path).average.state_dict()
+    for name, tensor in network.state_dict().items():
+        torch.testing.assert_close(tensor, average[name].half().float(), rtol=0, atol=0)
+    rows = list(csv.DictReader((tmp_path / "losses.csv").open()))
+    assert rows[-1]["step"] == "6"
+    assert float(rows[-1]["camera"]) > 0
+    picture = cv2.imread(str(next((tmp_path / "evaluation").glob("*.png"))))
+    assert picture.shape == (4 * 28, 5 * 28, 3)
+    assert cv2.imread(str(tmp_path / "losses.png")) is not None
+    scores = (tmp_path / "scores.jsonl").read_text()
+    assert '"longest": "short"' in scores
+    # A second call has nothing left to do but to score.
+    again = Trainer(TINY, tmp_path).train(QUICK)
+    assert again.scores == outcome.scores
+
+
+def test_minutes_end_a_call(tmp_path):
+    outcome = Trainer(replace(TINY, steps=1000), tmp_path).train(replace(QUICK, minutes=0.0))
+    assert outcome.step == 1
+    assert "step 1 of 1000" in outcome.line()
+
+
+def test_a_stop_saves_and_does_not_score(tmp_path):
+    outcome = Trainer(TINY, tmp_path).train(QUICK, stop=lambda: True)
+    assert outcome.scores is None
+    assert outcome.line() == "stopped after step 1 of 6; the same command goes on"
+    assert Trainer(TINY, tmp_path).step == 1
+
+
+def test_bfloat16_trains_and_heads_stay_in_float32(tmp_path):
+    trainer = Trainer(replace(TINY, bfloat16=True), tmp_path)
+    exact = Trainer(TINY, tmp_path / "exact")
+    batch, stage = pair()
+    with torch.no_grad():
+        one, other = (each._predict(batch.images, stage.heads) for each in (trainer, exact))
+    assert one.depth.dtype == torch.float32
+    error = float((one.depth - other.depth).norm() / other.depth.norm())
+    assert 1e-6 < error < 0.05
+    assert math.isfinite(trainer.take_step(batch, stage)["total"])
+
+
+# Scores
+
+
+def test_scores_of_the_truth_are_perfect_and_scale_does_not_matter():
+    sequence = Sequence(
+        SequenceSettings(seed=4, frames=8, width=24, height=18, motion=MotionSettings("handheld"))
+    )
+    depth = np.stack([sequence.frame(k).depth for k in range(8)])
+    poses = np.stack([invert(sequence.poses[0]) @ pose for pose in sequence.poses])
+    scaled = poses.copy()
+    scaled[:, :3, 3] *= 0.2
+    scores = compare(0.2 * depth.astype(float), depth, scaled, poses)
+    assert scores.depth_abs_rel == pytest.approx(0, abs=1e-6)
+    assert scores.depth_below_1_25 == 1
+    assert scores.path_error == pytest.approx(0, abs=1e-9)
+    assert scores.turn_error == pytest.approx(0, abs=1e-6)
+    assert scores.standing_turn > 0.2
+    assert scores.standing_error > 0.1
+
+
+def test_alignment_by_hand():
+    truth = np.array([[0.0, 0, 0], [1, 0, 0], [1, 2, 0], [0, 2, 3]])
+    turn = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    assert aligned_error(truth @ turn.T * 3 + 5, truth) == pytest.approx(0, abs=1e-9)
+    mirrored = truth * [1, 1, -1]
+    assert aligned_error(mirrored, truth) > 0.1
+    assert aligned_error(np.zeros((2, 3)), np.array([[0.0, 0, 0], [2, 0, 0]])) == 1
+    depth = np.array([[[1.0, 1.0, 2.0]]])
+    scores = compare(depth, np.ones((1, 1, 3), np.float32), np.eye(4)[None], np.eye(4)[None])
+    assert scores.depth_abs_rel == pytest.approx(1 / 3)
+    assert scores.depth_below_1_25 == pytest.approx(2 / 3)
+
+
+def test_pictures_without_a_library(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    (tmp_path / "a.png").write_bytes(png_bytes(picture))
+    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "a.png"))[..., ::-1], picture)
+    ends = colored(np.array([[0.0, 1.0, 9.0]]), 0.0, 1.0)
+    assert ends.tolist() == [[[68, 1, 84], [253, 231, 37], [253, 231, 37]]]
+
+
+def test_truth_is_relative_to_the_first_camera():
+    poses = np.tile(np.eye(4), (1, 2, 1, 1))
+    poses[0, :, :3, 3] = [[5, 5, 5], [5, 5, 6]]
+    truth = truth_of(torch.ones(1, 2, 2, 2), poses, intrinsics_for(2, 2, 90.0))
+    assert truth.encodings[0, 1, :3].tolist() == [0, 0, -1]  # world to camera
+    assert truth.points[0, 0, 1, 1].tolist() == [0, 0, 1]
+    assert truth.points[0, 1, 1, 1].tolist() == [0, 0, 2]
+
+
+# Commands
+
+OPTIONS = [
+    "--preset",
+    "tiny",
+    "--curriculum",
+    "test",
+    "--steps",
+    "2",
+    "--device",
+    "cpu",
+    "--score",
+    "short",
+]
+
+
+def test_the_command(tmp_path):
+    result = CliRunner().invoke(cli.app, ["train", "-o", str(tmp_path), *OPTIONS, "--minutes", "0"])
+    assert result.exit_code == 0, result.output
+    assert "held-out (step 1 of 2): depth AbsRel" in result.output
+    assert (tmp_path / "weights.safetensors").is_file()
+    wrong = CliRunner().invoke(cli.app, ["train", "-o", str(tmp_path), *OPTIONS, "--seed", "5"])
+    assert wrong.exit_code == 1
+    assert "seed was 0, is 5" in wrong.output
+
+
+def test_it_trains_where_only_torch_numpy_and_safetensors_are(tmp_path):
+    program = f"""
+import sys
+allowed = {{"torch", "numpy", "safetensors"}}
+class Bare:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {{"cv2", "rich", "typer", "rosbags", "matplotlib", "rclpy",
+                                   "huggingface_hub", "scipy", "PIL"}}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Bare())
+from xsvggt_ros.synthetic.__main__ import main
+sys.exit(main({["--output", str(tmp_path), *OPTIONS, "--threads", "1", "--minutes", "0"]}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("held-out (step 1 of 2): depth AbsRel")

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a prediction costs: VGGT's recipe for depth, points and cameras (arXiv 2503.11651, 3.4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from xsvggt_ros.model.network import Prediction
+
+GRADIENT_SCALES = (1, 2, 4)
+"""Pixels between the two ends of a difference."""
+
+ITERATION_DECAY = 0.6
+"""Weight of a refinement of the camera against the next one."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is true about a batch of streams, float32, in the frame of each stream's first camera.
+
+    Attributes:
+        depth: [B, F, H, W], along the optical axis.
+        points: [B, F, H, W, 3].
+        encodings: [B, F, 9], the cameras as the network spells them.
+
+    """
+
+    depth: Tensor
+    points: Tensor
+    encodings: Tensor
+
+    def normalized(self) -> Truth:
+        """Return it in units of what the first camera of each stream sees: mean distance 1.
+
+        Only the first frame counts, because a stream does not know its future.
+        """
+        scale = self.points[:, 0].norm(dim=-1).mean(dim=(1, 2)).clamp(min=1e-6)
+        encodings = self.encodings.clone()
+        encodings[..., :3] /= scale[:, None, None]
+        return replace(
+            self,
+            depth=self.depth / scale[:, None, None, None],
+            points=self.points / scale[:, None, None, None, None],
+            encodings=encodings,
+        )
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """What the parts of the loss weigh, and how dear confidence is (``alpha``).
+
+    ``huber`` is small against a step between two frames, some hundredths of the scene: a larger one
+    would square such errors away, and standing still would cost next to nothing.
+    """
+
+    depth: float = 1.0
+    points: float = 1.0
+    camera: float = 5.0
+    alpha: float = 0.2
+    huber: float = 0.02
+
+
+def dense_loss(error: Tensor, confidence: Tensor, alpha: float) -> Tensor:
+    """Return the mean of confidence * |error| - alpha * log(confidence), with gradients.
+
+    Args:
+        error: prediction minus truth, [..., H, W, C].
+        confidence: [..., H, W], from 1 upwards.
+        alpha: what a unit of log confidence earns.
+
+    """
+    size = error.norm(dim=-1) if error.shape[-1] > 1 else error[..., 0].abs()
+    value = (confidence * size - alpha * confidence.log()).mean()
+    return value + gradient_loss(error, confidence)
+
+
+def gradient_loss(error: Tensor, confidence: Tensor) -> Tensor:
+    """Return confidence * |difference of the error between pixels|, a mean over scales.
+
+    Zero where the error is the same everywhere: edges must lie in their places.
+    """
+    values = []
+    for step in GRADIENT_SCALES:
+        if min(error.shape[-3:-1]) <= step:
+            continue
+        across = (error[..., step:, :] - error[..., :-step, :]).abs().mean(dim=-1)
+        down = (error[..., step:, :, :] - error[..., :-step, :, :]).abs().mean(dim=-1)
+        values.append((across * confidence[..., step:]).mean())
+        values.append((down * confidence[..., step:, :]).mean())
+    return torch.stack(values).mean() if values else error.new_zeros(())
+
+
+def camera_loss(encodings: Tensor, truth: Tensor, delta: float) -> Tensor:
+    """Return the Huber loss of cameras, later refinements weighing more.
+
+    Args:
+        encodings: [B, F, iterations, 9].
+        truth: [B, F, 9].
+        delta: error from which on the loss grows linearly; it is divided by delta, so that its
+            slope is 1 there.
+
+    """
+    iterations = encodings.shape[2]
+    wanted = truth.unsqueeze(2).expand_as(encodings)
+    each = functional.huber_loss(encodings, wanted, reduction="none", delta=delta) / delta
+    weight = ITERATION_DECAY ** torch.arange(iterations - 1, -1, -1, device=encodings.device)
+    per_iteration = each.sum(dim=-1).mean(dim=(0, 1))
+    return (per_iteration * weight).sum() / weight.sum()
+
+
+def losses(prediction: Prediction, truth: Truth, weights: LossWeights) -> dict[str, Tensor]:
+    """Return the parts of the loss of a normalised truth, and their weighted sum as ``total``."""
+    parts: dict[str, Tensor] = {}
+    total = truth.depth.new_zeros(())
+    if prediction.depth is not None and prediction.depth_confidence is not None:
+        error = (prediction.depth - truth.depth).unsqueeze(-1)
+        parts["depth"] = dense_loss(error, prediction.depth_confidence, weights.alpha)
+        total = total + weights.depth * parts["depth"]
+    if prediction.points is not None and prediction.points_confidence is not None:
+        error = prediction.points - truth.points
+        parts["points"] = dense_loss(error, prediction.points_confidence, weights.alpha)
+        total = total + weights.points * parts["points"]
+    if prediction.pose_encodings is not None:
+        parts["camera"] = camera_loss(prediction.pose_encodings, truth.encodings, weights.huber)
+        total = total + weights.camera * parts["camera"]
+    return {**parts, "total": total}

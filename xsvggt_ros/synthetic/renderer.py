@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures and exact depth of a world, by casting one or more rays through each pixel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache, partial
+
+import torch
+from torch import Tensor
+
+from xsvggt_ros.errors import ConfigurationError
+from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.synthetic.cameras import pixel_rays
+from xsvggt_ros.synthetic.lighting import light_at
+from xsvggt_ros.synthetic.materials import paint
+from xsvggt_ros.synthetic.shapes import pick, surface_at
+from xsvggt_ros.synthetic.tracing import blocked, first_hit
+from xsvggt_ros.synthetic.world import World
+
+TILE = 64
+"""Most pixels along a side of the tiles that a CPU traces at a time; solids out of sight of a tile
+are sorted out for it."""
+
+_GAMMA = 1 / 2.2
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How pictures are made.
+
+    Attributes:
+        samples: rays per pixel: 1, or 4 for smooth edges and soft shadows.
+        shadows: whether solids cast shadows.
+
+    Raises:
+        ConfigurationError: another number of samples.
+
+    """
+
+    samples: int = 4
+    shadows: bool = True
+
+    def __post_init__(self) -> None:
+        if self.samples not in (1, 4):
+            raise ConfigurationError(f"samples per pixel is {self.samples}; choose 1 or 4")
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """Pictures of a world, float32.
+
+    Attributes:
+        light: [..., H, W, 3], linear light, before exposure.
+        depth: [..., H, W], metres along the optical axis through the pixel's centre, exact.
+
+    """
+
+    light: Tensor
+    depth: Tensor
+
+
+def render(
+    world: World, camera_to_world: Tensor, intrinsics: Intrinsics, quality: Quality
+) -> Rendering:
+    """Render one picture, or a batch.
+
+    Args:
+        world: one world, and then the pose is [4, 4]; or a batch of worlds from :func:`batched`,
+            and then the poses are [B, F, 4, 4].
+        camera_to_world: float32 poses on the world's device.
+        intrinsics: of all pictures.
+        quality: rays per pixel and shadows.
+
+    """
+    offsets = [(0.0, 0.0)]
+    if quality.samples == 4:
+        offsets += [(-0.125, -0.375), (0.375, -0.125), (0.125, 0.375), (-0.375, 0.125)]
+    lights: list[Tensor] = []
+    depths: list[Tensor] = []
+    for number, offset in enumerate(offsets):
+        single = _Pass(
+            world,
+            camera_to_world,
+            pixel_rays(intrinsics, offset).to(world.device),
+            (2.2 * offset[0], 2.2 * offset[1]),
+            quality.shadows,
+            1 / intrinsics.fx,
+        )
+        depth, light = single.depth_and_light(only_depth=number == 0 and quality.samples > 1)
+        depths.append(depth)
+        if light is not None:
+            # Each sample is limited, or a lamp would fray the edges in front of it.
+            lights.append(light.clamp(max=4))
+    return Rendering(torch.stack(lights).mean(dim=0), depths[0])
+
+
+def develop(light: Tensor, exposure: Tensor | float = 1.0) -> Tensor:
+    """Turn linear light [..., 3] into RGB in [0, 1], as a camera does: shoulder, then gamma."""
+    return (1 - torch.exp(-1.9 * exposure * light)).clamp(0, 1) ** _GAMMA
+
+
+@cache
+def _tiles(height: int, width: int) -> tuple[Tensor, Tensor, list[int]]:
+    """Return the order of pixels tile by tile, its inverse, and the tiles' sizes."""
+    pixels = torch.arange(height * width).view(height, width)
+    down, across = -(-height // TILE), -(-width // TILE)
+    tiles = [
+        tile.reshape(-1)
+        for rows in pixels.tensor_split(down)
+        for tile in rows.tensor_split(across, dim=1)
+    ]
+    order = torch.cat(tiles)
+    return order, order.argsort(), [len(tile) for tile in tiles]
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One ray through each pixel of one picture, or of a batch."""
+
+    world: World
+    pose: Tensor
+    rays: Tensor
+    spot: tuple[float, float]
+    shadows: bool
+    pixel: float
+
+    def depth_and_light(self, *, only_depth: bool) -> tuple[Tensor, Tensor | None]:
+        """Return depth [..., H, W] and, if wanted, linear light [..., H, W, 3]."""
+        height, width = self.rays.shape[:2]
+        rays = self.rays.reshape(-1, 3)
+        inverse, bundles = None, None
+        if self.pose.ndim == 2 and not self.rays.is_cuda:
+            order, inverse, bundles = _tiles(height, width)
+            rays = rays[order]
+        direction = rays @ self.pose[..., :3, :3].transpose(-1, -2)
+        origin = self.pose[..., None, :3, 3]
+        depth, which = first_hit(self.world, origin, direction, bundles)
+        light = None if only_depth else self._shade(origin, direction, depth, which, bundles)
+        if inverse is not None:
+            depth = depth[inverse]
+            light = None if light is None else light[inverse]
+        size = (height, width)
+        return depth.unflatten(-1, size), None if light is None else light.unflatten(-2, size)
+
+    def _shade(
+        self,
+        origin: Tensor,
+        direction: Tensor,
+        depth: Tensor,
+        which: Tensor,
+        bundles: list[int] | None,
+    ) -> Tensor:
+        """Return the linear light that comes from what the rays met, [..., R, 3]."""
+        world, lead = self.world, which.shape
+        point = origin + depth.unsqueeze(-1) * direction
+        solid = pick(world.frames(), which.clamp(max=world.count))
+        surface = surface_at(world.kinds()[which], solid, point)
+        inside = (which >= world.count).unsqueeze(-1)
+        normal = torch.where(inside, -surface.normal, surface.normal)
+        rows = pick(world.materials, which)
+        slant = (direction * normal).sum(dim=-1).abs() / direction.norm(dim=-1)
+        footprint = depth * self.pixel / slant.clamp(min=0.15)
+        color, shines = paint(
+            surface.texture.reshape(-1, 2), rows.reshape(-1, rows.shape[-1]), footprint.reshape(-1)
+        )
+        color, shines = color.reshape(*lead, 3), shines.reshape(*lead, 1)
+        tint = world.tint.amount.unsqueeze(-2) * ~shines
+        color = torch.lerp(color, world.tint.at(point), tint)
+        hidden = partial(blocked, world, bundles=bundles) if self.shadows else None
+        return torch.where(shines, color, color * light_at(world, point, normal, self.spot, hidden))
+
+
+def render_sequence(
+    world: World,
+    poses: Tensor,
+    seconds: Tensor,
+    intrinsics: Intrinsics,
+    quality: Quality,
+) -> Rendering:
+    """Render poses [F, 4, 4] at times [F] of one world, one after the other."""
+    frames = []
+    for pose, second in zip(poses, seconds, strict=True):
+        frames.append(render(world.at(second), pose, intrinsics, quality))
+    return Rendering(
+        torch.stack([each.light for each in frames]), torch.stack([each.depth for each in frames])
+    )

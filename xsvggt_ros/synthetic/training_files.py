@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a training leaves in its folder: its state, its losses, its scores and pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from xsvggt_ros.errors import CheckpointError, first_line
+from xsvggt_ros.geometry.files import replacing
+from xsvggt_ros.model.network import StreamVggt
+from xsvggt_ros.synthetic.png import colored, png_bytes
+from xsvggt_ros.synthetic.scores import Scores
+from xsvggt_ros.synthetic.sequence import Sequence
+
+if TYPE_CHECKING:
+    from xsvggt_ros.synthetic.training import Progress
+
+STATE = "training.pt"
+_COLUMNS = ("step", "stage", "total", "depth", "points", "camera", "learning_rate",
+            "frames_per_second", "skipped")  # fmt: skip
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class State:
+    """A training as it was saved."""
+
+    step: int
+    skipped: int
+    settings: dict[str, Any]
+    network: dict[str, Any]
+    average: dict[str, Any]
+    optimizer: dict[str, Any]
+
+
+def save_state(
+    folder: Path,
+    *,
+    step: int,
+    skipped: int,
+    settings: Mapping[str, object],
+    network: Mapping[str, Any],
+    average: Mapping[str, Any],
+    optimizer: Mapping[str, Any],
+) -> None:
+    """Write the state, whole or not at all; raise OutputError where that fails."""
+    state = {
+        "step": step,
+        "skipped": skipped,
+        "settings": dict(settings),
+        "network": dict(network),
+        "average": dict(average),
+        "optimizer": dict(optimizer),
+    }
+    with replacing(folder / STATE) as stream:
+        torch.save(state, stream)
+
+
+def load_state(folder: Path, device: torch.device) -> State | None:
+    """Return the state that lies in a folder, None where there is none.
+
+    Raises:
+        CheckpointError: it is damaged.
+
+    """
+    path = folder / STATE
+    if not path.exists():
+        return None
+    try:
+        return State(**torch.load(path, map_location=device, weights_only=True))
+    except Exception as error:
+        # A damaged file fails in many ways.
+        raise CheckpointError(
+            f"'{path}' is no state of a training ({first_line(error)}); remove it to start anew"
+        ) from error
+
+
+class LossLog:
+    """``losses.csv`` and ``scores.jsonl``; rows after the step that is resumed are cut off."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self._losses, self._scores = folder / "losses.csv", folder / "scores.jsonl"
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = self.rows()
+        kept = [row for row in rows if int(row["step"]) <= step]
+        with replacing(self._losses) as stream:
+            stream.write(_csv([dict.fromkeys(_COLUMNS, "")], header=True) + _csv(kept))
+
+    def rows(self) -> list[dict[str, str]]:
+        """Return what has been logged."""
+        if not self._losses.exists():
+            return []
+        return list(csv.DictReader(io.StringIO(self._losses.read_text(encoding="utf-8"))))
+
+    def add(self, progress: Progress, learning_rate: float) -> None:
+        """Append the losses of a report."""
+        row: dict[str, Any] = {
+            "step": progress.step,
+            "stage": progress.stage,
+            "learning_rate": f"{learning_rate:.3e}",
+            "frames_per_second": f"{progress.frames_per_second:.2f}",
+            "skipped": progress.skipped,
+        }
+        row |= {name: f"{value:.6f}" for name, value in progress.losses.items()}
+        with self._losses.open("ab") as stream:
+            stream.write(_csv([row]))
+
+    def add_scores(self, step: int, longest: str, scores: Scores) -> None:
+        """Append the scores of an evaluation."""
+        line = json.dumps({"step": step, "longest": longest, **asdict(scores)})
+        with self._scores.open("a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
+
+    def draw(self) -> None:
+        """Draw the loss curves into ``losses.png``, where matplotlib is installed."""
+        try:
+            from matplotlib.backends.backend_agg import FigureCanvasAgg
+            from matplotlib.figure import Figure
+        except ImportError:
+            return
+        rows = self.rows()
+        figure = Figure(figsize=(9, 5), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot(xlabel="step", ylabel="loss, confidence included")
+        for name in ("total", "depth", "points", "camera"):
+            points = [(int(row["step"]), float(row[name])) for row in rows if row[name]]
+            if points:
+                steps, values = zip(*points, strict=True)
+                width = max(1, len(values) // 100)
+                smooth = np.convolve(values, np.ones(width) / width, mode="valid")
+                axes.plot(steps[width - 1 :], smooth, label=name)
+        if rows:
+            axes.legend()
+        axes.grid(alpha=0.3)
+        with replacing(self._losses.with_suffix(".png")) as stream:
+            figure.savefig(stream, format="png", dpi=110)
+
+
+def _csv(rows: list[dict[str, Any]], *, header: bool = False) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _COLUMNS, restval="", lineterminator="\n")
+    if header:
+        writer.writeheader()
+    else:
+        writer.writerows(rows)
+    return text.getvalue().encode("utf-8")
+
+
+def write_evaluation_picture(
+    folder: Path, network: StreamVggt, sequence: Sequence, step: int
+) -> Path:
+    """Draw some frames of a sequence: picture, true depth, predicted depth, confidence, by rows."""
+    count = min(len(sequence), 10)
+    frames = [sequence.frame(index) for index in range(count)]
+    images = torch.from_numpy(np.stack([frame.color for frame in frames])).to(network.device)
+    with torch.inference_mode():
+        found = network.forward_sequence(images.movedim(-1, 1).float()[None] / 255, ["depth"])
+    assert found.depth is not None
+    assert found.depth_confidence is not None
+    depth = found.depth[0].cpu().numpy()
+    truth = np.stack([frame.depth for frame in frames])
+    depth = depth * np.median(truth / depth)
+    confidence = np.log(found.depth_confidence[0].cpu().numpy())
+    top = float(np.quantile(truth, 0.99))
+    columns = []
+    for k in np.linspace(0, count - 1, min(_SHOWN, count)).round().astype(int):
+        parts = [
+            frames[k].color,
+            colored(truth[k], 0, top),
+            colored(depth[k], 0, top),
+            colored(confidence[k], 0, float(confidence.max())),
+        ]
+        columns.append(np.concatenate(parts))
+    path = folder / "evaluation" / f"step_{step:07d}.png"
+    with replacing(path) as stream:
+        stream.write(png_bytes(np.concatenate(columns, axis=1)))
+    return path
