@@ -27,6 +27,7 @@ WIDTH = st.sampled_from(WIDTHS)
     key_bits=WIDTH,
     value_bits=WIDTH,
     anchor_bits=st.sampled_from([0, 8, 16]),
+    window_bits=st.sampled_from([0, 16]),
     group_size=st.sampled_from([4, 16, 64]),
     index_sets=st.sampled_from(["layer", "head"]),
 )
@@ -38,7 +39,7 @@ def test_no_layer_ever_holds_more_than_the_budget(budget, sizes, **kind):
         seen += tokens
         for layer in cache.layers:
             assert layer.tokens <= budget
-            if kind["anchor_bits"] == 0:
+            if kind["anchor_bits"] == kind["window_bits"] == 0:
                 assert layer.tokens == min(seen, budget)
             for numbers in layer.numbers:
                 assert len(set(numbers.tolist())) == layer.tokens
@@ -146,6 +147,27 @@ def test_what_is_held_is_what_came_to_within_rounding(bits):
         _, keys, values = originals[number // 20]
         assert (key - keys[0, :, number % 20]).abs().max() <= step_size * 0.51
         assert (value - values[0, :, number % 20]).abs().max() <= step_size * 0.51
+
+
+@pytest.mark.parametrize("anchor_bits", [0, 8])
+def test_the_newest_frame_can_stay_as_it_came_until_the_next_one(anchor_bits):
+    kind = {"key_bits": 2, "value_bits": 4, "anchor_bits": anchor_bits, "window_bits": 16}
+    cache = make_cache(budget_tokens=100, **kind)
+    for seed in range(9):
+        run(cache, [20], start=seed)
+        tokens = stored(cache)
+        assert len(tokens) == (min(20 * (seed + 1), 100) if not anchor_bits else len(tokens))
+        assert len(tokens) <= 100
+        for age in range(min(seed, 2)):
+            _, keys, values = frame_tensors(20, seed - age)
+            exact = [
+                torch.equal(tokens[number][0], keys[0, :, place])
+                and torch.equal(tokens[number][1], values[0, :, place])
+                for place, number in enumerate(range(20 * (seed - age), 20 * (seed - age + 1)))
+                if number in tokens
+            ]
+            assert len(exact) == 20 or age
+            assert all(exact) if age == 0 else not any(exact)
 
 
 def test_memory_does_not_grow_once_the_budget_is_full():

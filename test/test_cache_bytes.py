@@ -16,6 +16,7 @@ KIND = {
     "key_bits": st.sampled_from([2, 4, 8, 16]),
     "value_bits": st.sampled_from([2, 4, 8, 16]),
     "anchor_bits": st.sampled_from([0, 8, 16]),
+    "window_bits": st.sampled_from([0, 16]),
     "index_sets": st.sampled_from(["layer", "head"]),
     "group_size": st.sampled_from([16, 64]),
 }

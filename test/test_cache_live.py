@@ -25,6 +25,7 @@ CHANGE = st.fixed_dictionaries(
         "key_bits": st.sampled_from(WIDTHS),
         "value_bits": st.sampled_from(WIDTHS),
         "anchor_bits": st.sampled_from([0, 8, 16]),
+        "window_bits": st.sampled_from([0, 16]),
         "camera_frames": st.integers(2, 9),
         "pool_size": st.integers(1, 8),
     },
@@ -194,10 +195,24 @@ def test_no_policy_and_back():
     assert cache.statistics().tokens == 60
 
 
+def test_a_window_that_is_given_up_joins_the_history():
+    cache = make_cache(budget_tokens=100, key_bits=4, value_bits=4, window_bits=16)
+    run(cache, [20] * 8)
+    assert [len(segment) for segment in cache.layers[0].segments] == [20, 0, 60, 20]
+    before = stored(cache)
+    change(cache, window_bits=0)
+    after = stored(cache)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[n][0], after[n][0]) for n in after if n < 140)
+    change(cache, window_bits=16)
+    run(cache, [20] * 2, start=8)
+    assert [len(segment) for segment in cache.layers[0].segments] == [20, 0, 60, 20]
+
+
 def test_anchor_and_special_tokens_can_be_finer():
     cache = make_cache(budget_tokens=100, key_bits=2, value_bits=2, anchor_bits=16)
     run(cache, [20] * 8)
-    anchor, special, history = cache.layers[0].segments
+    anchor, special, history, _ = cache.layers[0].segments
     assert (anchor.plan.key_bits, special.plan.value_bits, history.plan.key_bits) == (16, 16, 2)
     tokens = stored(cache)
     for number, (key, _) in tokens.items():

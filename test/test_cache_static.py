@@ -76,8 +76,9 @@ def addresses(cache) -> list[int]:
         {"key_bits": 4, "value_bits": 4},
         {"key_bits": 16, "value_bits": 16},
         {"key_bits": 2, "value_bits": 8, "anchor_bits": 16, "index_sets": "head"},
+        {"key_bits": 4, "value_bits": 4, "window_bits": 16},
     ],
-    ids=["4/4", "16/16", "2/8 mixed, per head"],
+    ids=["4/4", "16/16", "2/8 mixed, per head", "4/4, window 16"],
 )
 def test_a_full_cache_steps_in_the_same_shapes_and_places(policy, kind):
     cache = make_cache(layout(heads=3), policy=policy, budget_tokens=70, **kind)

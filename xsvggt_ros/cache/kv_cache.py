@@ -16,8 +16,9 @@ newest score           float32 [sets, slots]                        } an element
 memory of its birth    float16 [sets, slots]                        } of 64
 =====================  ===========================================  ==============================
 
-A layer has three segments of slots: the anchor (first frame), special tokens of later frames where
-these are stored finer, and history, which holds the newest frame too. Slots are dense and in no
+A layer has up to four segments of slots: the anchor (first frame), special tokens of later frames
+where these are stored finer, history, and the newest frame where it is to stay as it came; else
+history holds it too. Slots are dense and in no
 order. A token that goes gives its slot to one that comes; no other byte moves. Keys at 16 bits lie
 as they came in [heads, slots + frame, head_dim], and are attended to there; so do values.
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Protocol
 
 import torch
@@ -88,13 +89,16 @@ class _Pending:
 
 
 class SegmentedCache:
-    """Anchor, special tokens and history of a layer in one segment each.
+    """Anchor, special tokens, history and window of a layer in one segment each.
 
-    A step attends over ``[anchor | special | history | newest frame]``, asks the policy what each
-    of these tokens is worth, gives the worst ones' slots to the newest frame, and rounds it into
-    them. Once the budget is full, a step has the same shapes and addresses for ever, and it never
-    waits for the device. Only where the layer is laid out anew, for a first frame, another budget,
-    other widths or a frame larger than any before, memory is allocated.
+    A step attends over ``[anchor | special | history | window | newest frame]``, asks the policy
+    what each of these tokens is worth, gives the worst ones' slots to the newest frame, and rounds
+    it into them. Where there is a window, the newest frame waits there as it came, and the frame
+    before it is rounded instead.
+
+    Once the budget is full, a step has the same shapes and addresses for ever, and it never waits
+    for the device. Only where the layer is laid out anew, for a first frame, another budget, other
+    widths or a frame larger than any before, memory is allocated.
 
     Attributes:
         likeness: mean likeness of the keys to their mean direction after the newest frame, where
@@ -134,7 +138,8 @@ class SegmentedCache:
         self._scratch = scratch
         self._sets = 1 if settings.index_sets == "layer" else shape.heads
         self._plan: LayerPlan | None = None
-        self._anchor = self._special = self._history = _nothing(shape, self._sets)
+        nothing = Segment(SegmentPlan(0, UNQUANTIZED, UNQUANTIZED), shape, sets=self._sets, rows=0)
+        self._anchor = self._special = self._history = self._window = nothing
         self._own_keys = self._own_values = torch.empty(0)
         self._frames: set[int] = set()
         self._anchor_frame = 0
@@ -152,9 +157,12 @@ class SegmentedCache:
         return self._budget
 
     @property
-    def segments(self) -> tuple[Segment, Segment, Segment]:
-        """Anchor, special tokens of later frames (empty unless stored finer), history."""
-        return self._anchor, self._special, self._history
+    def segments(self) -> tuple[Segment, Segment, Segment, Segment]:
+        """Anchor; special tokens of later frames; history; window.
+
+        The second is empty unless they are stored finer, the last unless it is kept as it came.
+        """
+        return self._anchor, self._special, self._history, self._window
 
     @property
     def tokens(self) -> int:
@@ -230,7 +238,13 @@ class SegmentedCache:
             growing = self._budget is None and not self._history_has_room(frame)
             if crowded or growing:
                 self._lay_out(anchor=kept.anchor, slots=self._slots_for(frame))
-            self._admit(_best(newest, kept.window, self._special_tokens))
+            newest = _best(newest, kept.window, self._special_tokens)
+            if self._window.plan.slots:
+                self._admit(self._window.contents())
+                self._window.clear()
+                self._window.admit(newest)
+            else:
+                self._admit(newest)
         self._seen += frame
         self._frame = frame
         self._clock += frame
@@ -302,12 +316,13 @@ class SegmentedCache:
 
     def _shares(self, frame: int) -> Spans:
         """Return how many tokens of anchor, history and newest frame stay."""
-        past = len(self._special) + len(self._history)
+        past = self.tokens - len(self._anchor)
         spans = Spans(len(self._anchor), past, frame)
         return spans if self._budget is None else shares(spans, self._budget)
 
     def _history_has_room(self, frame: int) -> bool:
-        return len(self._history) + frame <= self._history.plan.slots
+        arriving = max(frame, len(self._window))
+        return len(self._history) + arriving <= self._history.plan.slots
 
     def _slots_for(self, frame: int) -> int:
         """Return how many slots the layer needs: its budget, or without one, twice what it has."""
@@ -348,14 +363,15 @@ class SegmentedCache:
             segment.scores.copy_(scores[:, start:stop])
             start = stop
 
-    def _admit(self, newest: Tokens) -> None:
-        """Let the newest frame's tokens, special ones in front, in."""
-        count = newest.keys.shape[1]
-        fine = min(self._special_tokens, count) if self._special.plan.slots else 0
+    def _admit(self, tokens: Tokens) -> None:
+        """Round a frame's tokens, special ones in front, into slots of those that go."""
+        fine = min(self._special_tokens, tokens.keys.shape[1], self._special.plan.slots)
+        count = min(tokens.keys.shape[1], fine + self._history.plan.slots)
+        tokens = _best(tokens, count, self._special_tokens)
         if fine:
-            self._special.admit(newest.span(0, fine))
+            self._special.admit(tokens.span(0, fine))
         if count > fine:
-            self._history.admit(newest.span(fine, count).by_score())
+            self._history.admit(tokens.span(fine, count).by_score())
 
     def _lay_out(self, *, anchor: int, slots: int) -> None:
         """Divide the layer anew, and take along what is held and fits."""
@@ -371,12 +387,17 @@ class SegmentedCache:
         rows = rows_of(plan, self._frames, self._special_tokens, self._anchor_frame)
         old = self.segments
         places = self._places()
-        # Where special tokens are no longer stored finer, they join the others.
-        joining = 0 if plan.special.slots else min(len(old[1]), plan.history.slots)
+        # Tokens of a segment that is no more join the history.
+        room = plan.history.slots
+        window = 0 if plan.window.slots else min(len(old[3]), room)
+        special = 0 if plan.special.slots else min(len(old[1]), room - window)
         wanted = SegmentCounts(
-            plan.anchor.slots, plan.special.slots or joining, plan.history.slots - joining
+            plan.anchor.slots,
+            plan.special.slots or special,
+            room - special - window,
+            plan.window.slots or window,
         )
-        limits = SegmentCounts(len(old[0]), rows.special or joining, rows.history)
+        limits = SegmentCounts(len(old[0]), rows.special or special, rows.history, 0)
         kept = [
             segment.best(count, ranking, limit)
             for segment, count, ranking, limit in zip(old, wanted, places, limits, strict=True)
@@ -384,22 +405,24 @@ class SegmentedCache:
         self._allocate(plan, self._rows_with(plan, rows, kept))
         self._anchor.take_over(old[0], kept[0])
         self._history.take_over(old[2], kept[2])
-        if joining:
-            self._history.admit(old[1].contents().pick(kept[1]).by_score())
-        else:
-            self._special.take_over(old[1], kept[1])
+        for segment, source, chosen in ((self._special, old[1], kept[1]),
+                                        (self._window, old[3], kept[3])):  # fmt: skip
+            if segment.plan.slots:
+                segment.take_over(source, chosen)
+            elif chosen.shape[1]:
+                self._history.admit(source.contents().pick(chosen).by_score())
 
-    def _places(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _places(self) -> tuple[Tensor, ...]:
         """Rank what is held: in the anchor special tokens stand first, else the newest frame's."""
-        anchor, special, history = (ranks(segment.scores) for segment in self.segments)
-        anchor[:, : self._special_tokens] += len(self._anchor)
+        ranked = tuple(ranks(segment.scores) for segment in self.segments)
+        ranked[0][:, : self._special_tokens] += len(self._anchor)
         newest = self._clock - 1
-        for places, segment in ((special, self._special), (history, self._history)):
+        for places, segment in zip(ranked[1:], self.segments[1:], strict=True):
             ages = newest - segment.numbers
             window = (ages >= 0) & (ages < self._frame)
             foremost = window & (ages >= self._frame - self._special_tokens)
             places += len(segment) * (window.long() + foremost.long())
-        return anchor, special, history
+        return ranked
 
     def _rows_with(self, plan: LayerPlan, rows: SegmentCounts, kept: list[Tensor]) -> SegmentCounts:
         """Return the table rows that are needed beside the groups of the kept tokens."""
@@ -410,15 +433,17 @@ class SegmentedCache:
                 for source, part, chosen in zip(self.segments, plan.parts, kept, strict=True)
             )
         )
-        if held.special and not plan.special.slots:
-            joining = -(-held.special // plan.history.group_size)
-            held = SegmentCounts(held.anchor, 0, held.history + held.special)
-            occupied = SegmentCounts(occupied.anchor, 0, occupied.history + joining)
+        history, groups = held.history, occupied.history
+        for part, count in ((plan.special, held.special), (plan.window, held.window)):
+            if not part.slots:  # these tokens join the history
+                history += count
+                groups += -(-count // plan.history.group_size)
         specials, patches = arrivals(plan, self._frames, self._special_tokens)
         return SegmentCounts(
             max(rows.anchor, occupied.anchor),
             table_rows(plan.special, specials, held=held.special, occupied=occupied.special),
-            table_rows(plan.history, patches, held=held.history, occupied=occupied.history),
+            table_rows(plan.history, patches, held=history, occupied=groups),
+            0,
         )
 
     def _allocate(self, plan: LayerPlan, rows: SegmentCounts) -> None:
@@ -427,8 +452,8 @@ class SegmentedCache:
         room = plan.slots + plan.frame
         self._own_keys = self._own_buffer(room if plan.keys_in_place else 0)
         self._own_values = self._own_buffer(room if plan.values_in_place else 0)
-        starts = (0, plan.anchor.slots, plan.anchor.slots + plan.special.slots)
-        self._anchor, self._special, self._history = (
+        starts = accumulate((part.slots for part in plan.parts), initial=0)
+        self._anchor, self._special, self._history, self._window = (
             Segment(
                 part,
                 self._shape,
@@ -437,7 +462,7 @@ class SegmentedCache:
                 native_keys=self._own_keys[:, start:] if plan.keys_in_place else None,
                 native_values=self._own_values[:, start:] if plan.values_in_place else None,
             )
-            for part, count, start in zip(plan.parts, rows, starts, strict=True)
+            for part, count, start in zip(plan.parts, rows, starts, strict=False)
         )
 
     def _own_buffer(self, tokens: int) -> Tensor:
@@ -454,7 +479,3 @@ def _best(tokens: Tokens, count: int, special: int) -> Tokens:
     scores = tokens.scores.clone()
     scores[:, :special] = torch.finfo(scores.dtype).max
     return tokens.pick(scores.topk(count, dim=1).indices.sort(dim=1).values)
-
-
-def _nothing(shape: TokenShape, sets: int) -> Segment:
-    return Segment(SegmentPlan(0, UNQUANTIZED, UNQUANTIZED), shape, sets=sets, rows=0)

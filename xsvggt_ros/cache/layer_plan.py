@@ -26,7 +26,9 @@ class LayerPlan:
     Attributes:
         anchor: the first frame's tokens.
         special: special tokens of later frames, where they are stored finer; else without slots.
-        history: all other tokens, the newest frame's included.
+        history: all other tokens.
+        window: the newest frame's tokens as they came, where they are to stay so until the next
+            frame; else without slots, and history holds them.
         frame: tokens of the largest frame that there is room for beside the segments.
 
     """
@@ -34,12 +36,13 @@ class LayerPlan:
     anchor: SegmentPlan
     special: SegmentPlan
     history: SegmentPlan
+    window: SegmentPlan
     frame: int
 
     @property
-    def parts(self) -> tuple[SegmentPlan, SegmentPlan, SegmentPlan]:
-        """Anchor, special and history."""
-        return self.anchor, self.special, self.history
+    def parts(self) -> tuple[SegmentPlan, SegmentPlan, SegmentPlan, SegmentPlan]:
+        """Anchor, special, history, window."""
+        return self.anchor, self.special, self.history, self.window
 
     @property
     def slots(self) -> int:
@@ -49,12 +52,17 @@ class LayerPlan:
     @property
     def keys_in_place(self) -> bool:
         """Whether keys are attended to where they are stored, without a copy."""
-        return self.special.slots == 0 and self.history.key_bits == UNQUANTIZED
+        return self._undivided and self.history.key_bits == UNQUANTIZED
 
     @property
     def values_in_place(self) -> bool:
         """The same of values."""
-        return self.special.slots == 0 and self.history.value_bits == UNQUANTIZED
+        return self._undivided and self.history.value_bits == UNQUANTIZED
+
+    @property
+    def _undivided(self) -> bool:
+        """Whether no segment stands between or behind anchor and history."""
+        return self.special.slots == self.window.slots == 0
 
 
 def plan_layer(
@@ -72,24 +80,27 @@ def plan_layer(
     """
     fine_keys = max(settings.key_bits, settings.anchor_bits)
     fine_values = max(settings.value_bits, settings.anchor_bits)
-    mixed = (fine_keys, fine_values) != (settings.key_bits, settings.value_bits)
-    specials = _special_slots(slots, anchor, frame, special) if mixed else 0
+    widths = settings.key_bits, settings.value_bits
+    whole = settings.window_bits == UNQUANTIZED and widths != (UNQUANTIZED, UNQUANTIZED)
+    window = min(frame, slots - anchor) if whole else 0
+    specials = 0
+    if (fine_keys, fine_values) != widths:
+        beside = 0 if whole else frame - special
+        specials = _special_slots(slots, slots - anchor - window, frame, special, beside)
     size = settings.group_size
     return LayerPlan(
         SegmentPlan(anchor, fine_keys, fine_values, size),
         SegmentPlan(specials, fine_keys, fine_values, size),
-        SegmentPlan(
-            slots - anchor - specials, settings.key_bits, settings.value_bits, size, TABLE_SLACK
-        ),
+        SegmentPlan(slots - anchor - specials - window, *widths, size, TABLE_SLACK),
+        SegmentPlan(window, UNQUANTIZED, UNQUANTIZED, size),
         frame,
     )
 
 
-def _special_slots(slots: int, anchor: int, frame: int, special: int) -> int:
-    """As many special tokens as frames fit into the layer, as long as a window's patches fit."""
+def _special_slots(slots: int, left: int, frame: int, special: int, patches: int) -> int:
+    """As many special tokens as frames fit into the layer, as long as ``patches`` fit, too."""
     natural = special * -(-slots // frame)
-    beside_window = slots - anchor - (frame - special)
-    return min(max(special, min(natural, beside_window)), slots - anchor)
+    return min(max(special, min(natural, left - patches)), left)
 
 
 class SegmentCounts(NamedTuple):
@@ -98,6 +109,7 @@ class SegmentCounts(NamedTuple):
     anchor: int
     special: int
     history: int
+    window: int
 
 
 def arrivals(plan: LayerPlan, frames: Iterable[int], special: int) -> tuple[list[int], list[int]]:
@@ -110,7 +122,7 @@ def arrivals(plan: LayerPlan, frames: Iterable[int], special: int) -> tuple[list
 def rows_of(
     plan: LayerPlan, frames: Iterable[int], special: int, anchor_frame: int
 ) -> SegmentCounts:
-    """Return the table rows that anchor, special and history need when they begin empty.
+    """Return the table rows that the segments need when they begin empty.
 
     An anchor that had to give way may still belong to all groups of its frame.
     """
@@ -120,6 +132,7 @@ def rows_of(
         min(plan.anchor.slots, groups),
         table_rows(plan.special, specials),
         table_rows(plan.history, patches),
+        0,
     )
 
 

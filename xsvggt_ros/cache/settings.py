@@ -21,6 +21,7 @@ COMPATIBILITIES = ("none", "published")
 PUBLISHED_POLICIES = ("xstreamvggt", "sliding_window", "none")
 WIDTHS = (2, 4, 8, 16)
 ANCHOR_WIDTHS = (0, 8, 16)
+WINDOW_WIDTHS = (0, 16)
 INDEX_SETS = ("layer", "head")
 ADAPTATIONS = ("off", "layers", "scene", "both")
 MOST_MIB = 2**20
@@ -51,6 +52,9 @@ class CacheSettings:
         anchor_bits: width of keys and values of the first frame's tokens and of all special
             tokens, where they are to be finer than the rest: 8 or 16; 0, or no more than the other
             widths, = like the rest.
+        window_bits: 16 = the newest frame is stored as it came and rounded when the next one
+            comes, for one frame more of unquantized bytes in each layer; 0 = it is rounded at the
+            end of its own step.
         group_size: keys that share a grid per channel.
         index_sets: ``layer`` = all heads of a layer keep the same tokens; ``head`` = each keeps
             its own.
@@ -75,6 +79,7 @@ class CacheSettings:
     key_bits: int = 4
     value_bits: int = 4
     anchor_bits: int = 0
+    window_bits: int = 0
     group_size: int = 64
     index_sets: str = "layer"
     adaptive: str = "off"
@@ -88,6 +93,7 @@ class CacheSettings:
         self._one_of("key_bits", WIDTHS)
         self._one_of("value_bits", WIDTHS)
         self._one_of("anchor_bits", ANCHOR_WIDTHS)
+        self._one_of("window_bits", WINDOW_WIDTHS)
         self._one_of("index_sets", INDEX_SETS)
         self._one_of("adaptive", ADAPTATIONS)
         self._one_of("attention_backend", BACKENDS)
@@ -127,6 +133,7 @@ class CacheSettings:
         released = {
             "budget_mib": 0.0,
             "anchor_bits": 0,
+            "window_bits": 0,
             "index_sets": "layer",
             "adaptive": "off",
             "group_size": 64,

@@ -23,6 +23,7 @@ from xsvggt_ros.cache.settings import (
     MOST_MIB,
     POLICIES,
     WIDTHS,
+    WINDOW_WIDTHS,
     CacheSettings,
 )
 from xsvggt_ros.errors import ConfigurationError
@@ -140,6 +141,14 @@ class Cache:
         "0 = like the rest.",
         unit="bits",
         choices=ANCHOR_WIDTHS,
+        live=True,
+    )
+    window_bits: int = _parameter(
+        0,
+        "16 = the newest frame is stored as it came until the next one comes; 0 = it is rounded at "
+        "the end of its own step, which saves a frame's unquantized bytes in each layer.",
+        unit="bits",
+        choices=WINDOW_WIDTHS,
         live=True,
     )
     adaptive: str = _parameter(
