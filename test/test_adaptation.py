@@ -17,7 +17,7 @@ from xsvggt_ros.cache.adaptation import (
     layer_budgets,
     scene_budget,
 )
-from xsvggt_ros.cache.layer_cache import SegmentedCache
+from xsvggt_ros.cache.layer_segments import LayerSegments
 
 
 @given(
@@ -148,9 +148,9 @@ def test_a_wavering_scene_lays_the_cache_out_but_rarely(bounds, monkeypatch):
         step(cache, *frame_tensors(20, seed), motion=0.1)
     laid_out = []
     monkeypatch.setattr(
-        SegmentedCache,
+        LayerSegments,
         "_allocate",
-        lambda self, *rest, allocate=SegmentedCache._allocate: (
+        lambda self, *rest, allocate=LayerSegments._allocate: (
             laid_out.append(self), allocate(self, *rest)
         ),
     )  # fmt: skip

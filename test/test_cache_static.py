@@ -65,7 +65,7 @@ def addresses(cache) -> list[int]:
                 for value in vars(holder).values():
                     parts = value if isinstance(value, tuple) else (value,)
                     found += [part.data_ptr() for part in parts if isinstance(part, torch.Tensor)]
-        found += [layer._own_keys.data_ptr(), layer._own_values.data_ptr()]
+        found += [layer._held._own_keys.data_ptr(), layer._held._own_values.data_ptr()]
     return found
 
 

@@ -11,7 +11,7 @@ import pytest
 import reference
 import torch
 
-from xsvggt_ros.cache.layer_cache import SegmentedCache
+from xsvggt_ros.cache.layer_segments import LayerSegments
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError, FrameError, NonFiniteOutputError
 from xsvggt_ros.geometry.pose_encoding import world_to_camera
@@ -169,7 +169,7 @@ def test_a_change_that_runs_out_of_memory_begins_a_new_session_as_before(network
     for picture in pictures(4):
         reconstructor.step(picture)
     with monkeypatch.context() as patch:
-        patch.setattr(SegmentedCache, "_allocate", out_of_memory)
+        patch.setattr(LayerSegments, "_allocate", out_of_memory)
         with pytest.raises(ConfigurationError, match="settings as they were: CUDA out of memory"):
             reconstructor.configure_cache(CacheSettings(budget_tokens=60, key_bits=8))
     assert (reconstructor.session, reconstructor.session_frames) == (2, 0)
@@ -186,7 +186,7 @@ def test_running_out_of_memory_while_adapting_begins_a_new_session(network, monk
         reconstructor.step(picture)
     still = pictures(1)[0]
     with monkeypatch.context() as patch:
-        patch.setattr(SegmentedCache, "_allocate", out_of_memory)
+        patch.setattr(LayerSegments, "_allocate", out_of_memory)
         with pytest.raises(FrameError, match="the cache failed on frame .* out of memory"):
             list(map(reconstructor.step, [still] * 60))
     assert reconstructor.session == 2

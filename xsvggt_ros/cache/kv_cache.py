@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The memory of one stream: a cache per global layer, and the camera head's.
 
-Where each byte lies, for every global layer (`layer_cache.py`, `segment.py`, `token_storage.py`):
+Where each byte of a global layer lies (`layer_segments.py`, `segment.py`, `token_storage.py`):
 
 =====================  ===========================================  ==============================
 what                   shape and type                               bytes an element at 4/4 bits
@@ -38,12 +38,13 @@ from xsvggt_ros.cache.attention import attend_sdpa, backend
 from xsvggt_ros.cache.budget import check_budget
 from xsvggt_ros.cache.byte_budget import MIB, fitting_budget
 from xsvggt_ros.cache.camera_cache import CameraCache
-from xsvggt_ros.cache.layer_cache import LayerCache, SegmentedCache
+from xsvggt_ros.cache.layer_cache import LayerCache
 from xsvggt_ros.cache.layout import CacheLayout
 from xsvggt_ros.cache.policies import policy_for
 from xsvggt_ros.cache.published import PublishedCache
 from xsvggt_ros.cache.quantization import UNQUANTIZED
 from xsvggt_ros.cache.scratch import Scratch
+from xsvggt_ros.cache.segmented_cache import SegmentedCache
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.cache.statistics import CacheStatistics
 from xsvggt_ros.errors import ConfigurationError
