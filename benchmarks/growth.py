@@ -82,10 +82,15 @@ def run(network, settings: dict[str, ReconstructorSettings], shape, frames: int)
     return runs
 
 
+def undisturbed(milliseconds: list[float]) -> float:
+    """Return the lowest tenth's bound: what a step takes while nothing else runs."""
+    return float(np.quantile(milliseconds, 0.1))
+
+
 def table(runs: list[Run], frames: int, head: str) -> str:
     """Return latency and bytes early and late, as Markdown."""
-    early = min(100, frames // 2)
-    span = max(5, frames // 20)
+    early = min(100, frames // 3)
+    span = max(10, min(100, frames // 10))
     lines = [
         head,
         "",
@@ -94,8 +99,8 @@ def table(runs: list[Run], frames: int, head: str) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for each in runs:
-        first = median(each.milliseconds[early - span // 2 : early + span // 2])
-        last = median(each.milliseconds[-span:])
+        first = undisturbed(each.milliseconds[early - span // 2 : early + span // 2])
+        last = undisturbed(each.milliseconds[-span:])
         lines.append(
             f"| {each.name} | {first:.1f} | {last:.1f} | {last / first:.2f} "
             f"| {each.cache[early] / 2**20:.2f} | {each.cache[-1] / 2**20:.2f} "
