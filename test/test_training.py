@@ -310,7 +310,9 @@ def test_what_a_training_leaves_behind(tmp_path):
     assert float(rows[-1]["camera"]) > 0
     picture = cv2.imread(str(next((tmp_path / "evaluation").glob("*.png"))))
     assert picture.shape == (4 * 28, 5 * 28, 3)
-    assert cv2.imread(str(tmp_path / "losses.png")) is not None
+    curves = cv2.imread(str(tmp_path / "losses.png"))
+    assert (curves[0, 0] == 255).all()
+    assert (curves < 128).any()
     scores = (tmp_path / "scores.jsonl").read_text()
     assert '"longest": "short"' in scores
     # A second call has nothing left to do but to score.

@@ -17,6 +17,7 @@ from xsvggt_ros.stream.interruption import INTERRUPTED, interruptible, stop_requ
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from xsvggt_ros.cache.settings import CacheSettings
     from xsvggt_ros.ros.replay_options import Transport
     from xsvggt_ros.stream.depth_files import DepthFiles
     from xsvggt_ros.stream.frame import Frame
@@ -148,7 +149,6 @@ def reconstruct(
     ] = None,
 ) -> None:
     """Reconstruct a recorded stream without ROS: cloud, trajectory and an overview picture."""
-    from xsvggt_ros.cache.settings import CacheSettings
     from xsvggt_ros.geometry.files import require_writable
     from xsvggt_ros.model.checkpoint import load_network
     from xsvggt_ros.stream.depth_files import DepthFiles
@@ -158,13 +158,7 @@ def reconstruct(
     from xsvggt_ros.stream.sources import open_source
 
     require_writable(output)
-    cache = CacheSettings(
-        policy=policy,
-        budget_tokens=budget,
-        budget_mib=budget_mib,
-        key_bits=key_bits,
-        value_bits=value_bits,
-    )
+    cache = _cache_settings(policy, budget, budget_mib, key_bits, value_bits)
     depths = DepthFiles(output / "depth", depth) if depth else None
     recorded = LongestSession()
     with open_source(source, topic=topic) as stream:
@@ -179,6 +173,20 @@ def reconstruct(
     _say_written([*written, *([depths.close()] if depths else [])])
     if interrupted:
         raise typer.Exit(INTERRUPTED)
+
+
+def _cache_settings(
+    policy: str, budget: int, budget_mib: float, key_bits: int, value_bits: int
+) -> CacheSettings:
+    from xsvggt_ros.cache.settings import CacheSettings
+
+    return CacheSettings(
+        policy=policy,
+        budget_tokens=budget,
+        budget_mib=budget_mib,
+        key_bits=key_bits,
+        value_bits=value_bits,
+    )
 
 
 def _run(
@@ -290,17 +298,10 @@ def demo(
     require_ros()
     from functools import partial
 
-    from xsvggt_ros.cache.settings import CacheSettings
     from xsvggt_ros.progress import frame_progress
     from xsvggt_ros.ros.demo import Demo, DemoOptions
 
-    cache = CacheSettings(
-        policy=policy,
-        budget_tokens=budget,
-        budget_mib=budget_mib,
-        key_bits=key_bits,
-        value_bits=value_bits,
-    )
+    cache = _cache_settings(policy, budget, budget_mib, key_bits, value_bits)
     chosen = DemoOptions(
         source=source,
         output=output,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import monotonic
 
@@ -83,16 +83,14 @@ class DemoOptions:
 
     def parameters(self) -> dict[str, object]:
         """Return the node's parameters; raise ConfigurationError for an unknown preset."""
+        cache = asdict(self.cache)
         return {
             "model.checkpoint": self.checkpoint,
             "model.preset": self.preset,
             "model.device": self.device,
             "model.dtype": self.dtype,
-            "cache.policy": self.cache.policy,
-            "cache.budget_tokens": self.cache.budget_tokens,
-            "cache.budget_mib": self.cache.budget_mib,
-            "cache.key_bits": self.cache.key_bits,
-            "cache.value_bits": self.cache.value_bits,
+            "model.attention_backend": cache.pop("attention_backend"),
+            **{f"cache.{name}": value for name, value in cache.items()},
             "input.width": self.width or preset(self._sizes).image_size,
             "input.queue_policy": "all",
         }
