@@ -123,12 +123,12 @@ class Reconstructor:
         """
         if settings == self.settings.cache:
             return
+        self._cache.check(settings)
         try:
             with torch.inference_mode():
                 self._cache.configure(settings)
-        except ConfigurationError:
-            raise
         except Exception as error:
+            # Whatever comes after the check comes half-way.
             self._cache = KvCache(self.settings.cache, cache_layout(self._network))
             self.reset("its cache could not be changed")
             raise ConfigurationError(
