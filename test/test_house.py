@@ -16,7 +16,10 @@ ROOMS = {
     "stream": {"model", "cache", "geometry"},
     "synthetic": {"model", "geometry"},
     "ros": {"stream", "geometry", "model", "cache"},
-}
+    "commands": {
+        "ros", "synthetic", "stream", "geometry", "model", "cache", "progress", "doctor",
+    },
+}  # fmt: skip
 ROS_PACKAGES = {
     "rclpy", "sensor_msgs", "std_msgs", "geometry_msgs", "nav_msgs", "tf2_msgs", "std_srvs",
     "rosgraph_msgs", "builtin_interfaces", "rcl_interfaces", "ament_index_python",

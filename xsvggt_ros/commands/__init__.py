@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands of `xsvggt`, one file each; each imports what it needs itself, for quick help."""

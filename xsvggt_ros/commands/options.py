@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options that several commands share, spelt and explained alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from xsvggt_ros.cache.settings import CacheSettings
+
+SourceArgument = Annotated[Path, typer.Argument(help="Folder of pictures, video, or ROS 1/2 bag.")]
+Checkpoint = Annotated[
+    str, typer.Option(help="Weights: a file or a Hugging Face id; none = random weights.")
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="Sizes of the network (streamvggt, small, demo, tiny); default: the weights' own."
+    ),
+]
+Width = Annotated[
+    int | None,
+    typer.Option(help="Width of the network's input, a multiple of 14; default: the network's."),
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda, ... or auto = cuda where there is one.")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+Policy = Annotated[
+    str,
+    typer.Option(
+        help="What chooses the history: xstreamvggt, ffn_residual, value_aware, key_diversity, "
+        "sliding_window, random or none."
+    ),
+]
+Budget = Annotated[int, typer.Option(help="Most tokens that a layer holds after a frame.")]
+BudgetMib = Annotated[
+    float, typer.Option(help="Most MiB that the cache allocates, instead of --budget; 0 = off.")
+]
+KeyBits = Annotated[int, typer.Option(help="Width of cached keys: 2, 4, 8, or 16 = as they come.")]
+ValueBits = Annotated[int, typer.Option(help="Width of cached values, likewise.")]
+MaxFrames = Annotated[
+    int | None,
+    typer.Option(min=1, help="Stop after this many pictures."),
+]
+Topic = Annotated[
+    str | None,
+    typer.Option(help="Image topic of a bag, needed where it holds several."),
+]
+
+
+def cache_settings(
+    policy: str, budget: int, budget_mib: float, key_bits: int, value_bits: int
+) -> CacheSettings:
+    """Return the settings of the cache that the options ask for."""
+    from xsvggt_ros.cache.settings import CacheSettings
+
+    return CacheSettings(
+        policy=policy,
+        budget_tokens=budget,
+        budget_mib=budget_mib,
+        key_bits=key_bits,
+        value_bits=value_bits,
+    )

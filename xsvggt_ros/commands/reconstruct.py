@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`xsvggt reconstruct`: a recorded stream through the engine, without ROS."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from xsvggt_ros.commands.options import (
+    Budget,
+    BudgetMib,
+    Checkpoint,
+    Device,
+    Dtype,
+    KeyBits,
+    MaxFrames,
+    Policy,
+    Preset,
+    SourceArgument,
+    Topic,
+    ValueBits,
+    Width,
+    cache_settings,
+)
+from xsvggt_ros.commands.speaking import console, say_written
+from xsvggt_ros.stream.interruption import INTERRUPTED, stop_request
+
+if TYPE_CHECKING:
+    from xsvggt_ros.stream.depth_files import DepthFiles
+    from xsvggt_ros.stream.frame import Frame
+    from xsvggt_ros.stream.reconstructor import Reconstructor
+    from xsvggt_ros.stream.recording import LongestSession
+    from xsvggt_ros.stream.sources import Source
+
+
+def reconstruct(
+    source: SourceArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path(
+        "reconstruction"
+    ),
+    *,
+    checkpoint: Checkpoint = "",
+    preset: Preset = None,
+    width: Width = None,
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+    policy: Policy = "xstreamvggt",
+    budget: Budget = 8192,
+    budget_mib: BudgetMib = 0.0,
+    key_bits: KeyBits = 4,
+    value_bits: ValueBits = 4,
+    max_frames: MaxFrames = None,
+    topic: Topic = None,
+    depth: Annotated[
+        str | None,
+        typer.Option(help="Write each depth map too: png (16 bit, 1/1000 units) or npy (float32)."),
+    ] = None,
+) -> None:
+    """Reconstruct a recorded stream without ROS: cloud, trajectory and an overview picture."""
+    from xsvggt_ros.geometry.files import require_writable
+    from xsvggt_ros.model.checkpoint import load_network
+    from xsvggt_ros.stream.depth_files import DepthFiles
+    from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
+    from xsvggt_ros.stream.recording import LongestSession
+    from xsvggt_ros.stream.results import title, write_results
+    from xsvggt_ros.stream.sources import open_source
+
+    require_writable(output)
+    cache = cache_settings(policy, budget, budget_mib, key_bits, value_bits)
+    depths = DepthFiles(output / "depth", depth) if depth else None
+    recorded = LongestSession()
+    with open_source(source, topic=topic) as stream:
+        network = load_network(checkpoint, preset=preset, device=device, dtype=dtype)
+        settings = ReconstructorSettings(width or network.config.image_size, cache)
+        engine = Reconstructor(network, settings)
+        interrupted = _run(stream, engine, recorded, depths, max_frames)
+    _say_left_out(recorded, interrupted=interrupted)
+    weights = checkpoint or f"random weights ({preset or 'small'}): geometry means nothing"
+    heading = title(str(source), weights, cache, len(recorded.recording))
+    written = write_results(recorded.recording, output, heading)
+    say_written([*written, *([depths.close()] if depths else [])])
+    if interrupted:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _run(
+    stream: Source,
+    reconstructor: Reconstructor,
+    recorded: LongestSession,
+    depths: DepthFiles | None,
+    max_frames: int | None,
+) -> bool:
+    """Reconstruct a stream under a progress bar; return whether a signal ended it early.
+
+    Raises:
+        SourceError: not a single frame was usable.
+        KeyboardInterrupt: a signal came before the first frame, or came twice.
+
+    """
+    from itertools import islice, takewhile
+
+    from xsvggt_ros.errors import SourceError
+    from xsvggt_ros.progress import frame_progress, known_total
+    from xsvggt_ros.stream.offline import reconstruct as results
+    from xsvggt_ros.stream.recording import RecordedFrame
+
+    log = logging.getLogger(__name__)
+    refused: list[str] = []
+
+    def refuse(frame: Frame, error: Exception) -> None:
+        log.warning("the picture of stamp %d was refused: %s", frame.stamp, error)
+        refused.append(str(error))
+
+    total = known_total(stream.frame_count, max_frames)
+    with stop_request() as stop, frame_progress(console, total) as progress:
+        frames = takewhile(lambda _: not stop.is_set(), islice(stream, max_frames))
+        for result in results(frames, reconstructor, refuse):
+            recorded.add(RecordedFrame.from_result(result))
+            if depths:
+                depths.write(result)
+            progress(recorded.frames, stream.name)
+    if not recorded.frames:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        reason = f"the first one: {refused[0]}" if refused else "it is empty"
+        raise SourceError(f"{stream.name} holds no usable picture ({reason}); give another one")
+    return stop.is_set()
+
+
+def _say_left_out(recorded: LongestSession, *, interrupted: bool) -> None:
+    """Say what the results do not hold."""
+    if interrupted:
+        console.print(
+            f"[yellow]Interrupted: the results hold what came out of {recorded.frames} frames.[/]"
+        )
+    if recorded.left_out:
+        console.print(f"[yellow]{recorded.left_out}[/]")

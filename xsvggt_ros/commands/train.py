@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`xsvggt train`: a network learns made-up rooms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xsvggt_ros.commands.options import Device
+from xsvggt_ros.commands.speaking import console, say_written
+from xsvggt_ros.stream.interruption import INTERRUPTED, stop_request
+
+
+def train(
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Folder of the training; one that holds one goes on."),
+    ] = Path("training"),
+    *,
+    preset: Annotated[str, typer.Option(help="Sizes of the network.")] = "demo",
+    curriculum: Annotated[str, typer.Option(help="What is learned when: demo or test.")] = "demo",
+    room: Annotated[str, typer.Option(help="Kind of room: calm or rich.")] = "calm",
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the optimiser, in all.")] = 20_000,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Factor on the streams per step; 1 suits a CPU.")
+    ] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights and data.")] = 0,
+    learning_rate: Annotated[float, typer.Option(help="Highest, after the warm-up.")] = 6e-4,
+    minutes: Annotated[
+        float | None, typer.Option(help="Stop after this long, to go on another time.")
+    ] = None,
+    score: Annotated[
+        str, typer.Option(help="Held-out sequences to score at the end: short, medium or long.")
+    ] = "medium",
+    device: Device = "auto",
+    bfloat16: Annotated[
+        bool, typer.Option("--bfloat16", help="Compute the aggregator in bfloat16, for a GPU.")
+    ] = False,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Apply torch.compile to the aggregator.")
+    ] = False,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes that make the data; 0 = none but this one.")
+    ] = 0,
+) -> None:
+    """Train a network on made-up rooms; a call with equal options goes on where one stopped."""
+    from xsvggt_ros.progress import training_progress
+    from xsvggt_ros.synthetic.training import Schedule, Trainer, TrainingSettings
+
+    settings = TrainingSettings(
+        preset=preset,
+        curriculum=curriculum,
+        room=room,
+        steps=steps,
+        batch=batch,
+        seed=seed,
+        learning_rate=learning_rate,
+        device=device,
+        bfloat16=bfloat16,
+        compile=compiled,
+        workers=workers,
+    )
+    schedule = Schedule(minutes=minutes, score=score)
+    trainer = Trainer(settings, output)
+    if trainer.step:
+        console.print(f"going on after step {trainer.step}", highlight=False)
+    with stop_request() as stop, training_progress(console, steps, trainer.step) as show:
+        outcome = trainer.train(schedule, lambda p: show(p.step, p.line()), stop.is_set)
+    say_written([outcome.weights, output / "losses.csv", output / "evaluation"])
+    console.print(outcome.line(), markup=False, highlight=False, soft_wrap=True)
+    if outcome.scores is None:
+        raise typer.Exit(INTERRUPTED)
