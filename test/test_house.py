@@ -15,6 +15,7 @@ ROOMS = {
     "geometry": set(),
     "stream": {"model", "cache", "geometry"},
     "synthetic": {"model", "geometry"},
+    "evaluation": {"stream", "synthetic", "geometry", "model", "cache"},
     "ros": {"stream", "geometry", "model", "cache"},
     "commands": {
         "ros", "synthetic", "stream", "geometry", "model", "cache", "progress", "doctor",

@@ -21,6 +21,10 @@ class SourceError(XsvggtError):
     """A folder, video or bag cannot be opened or read."""
 
 
+class EvaluationError(XsvggtError):
+    """There is too little to compute a metric from."""
+
+
 class OutputError(XsvggtError):
     """A result cannot be written where it was asked for."""
 

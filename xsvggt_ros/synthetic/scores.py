@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from xsvggt_ros.geometry.alignment import align
 from xsvggt_ros.geometry.pose_encoding import world_to_camera
 from xsvggt_ros.geometry.rigid import invert
 from xsvggt_ros.model.network import StreamVggt
@@ -91,13 +92,8 @@ def compare(depth: Array, true_depth: NDArray[np.float32], poses: Array, truth: 
 
 def aligned_error(places: Array, truth: Array) -> float:
     """Return the RMS distance of places [n, 3] from the truth after the best similarity."""
-    a, b = places - places.mean(axis=0), truth - truth.mean(axis=0)
-    left, sizes, right = np.linalg.svd(b.T @ a)
-    signs = np.array([1.0, 1.0, np.sign(np.linalg.det(left @ right)) or 1.0])
-    spread = float((a * a).sum())
-    scale = float((sizes * signs).sum()) / spread if spread > 1e-12 else 0.0
-    moved = scale * a @ (left * signs @ right).T
-    return float(np.sqrt(((moved - b) ** 2).sum(axis=1).mean()))
+    moved = align(places, truth, scale=True).points(places)
+    return float(np.sqrt(((moved - truth) ** 2).sum(axis=1).mean()))
 
 
 def _turn_error(poses: Array, truth: Array) -> float:

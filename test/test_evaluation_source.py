@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a path is, and which frames are taken of it."""
+
+import json
+
+import numpy as np
+import pytest
+
+from xsvggt_ros.errors import ConfigurationError, SourceError
+from xsvggt_ros.evaluation.source import SourceOptions, open_source
+from xsvggt_ros.synthetic.held_out import held_out
+from xsvggt_ros.synthetic.sequence import Sequence
+
+SMALL = {"width": 56, "height": 42}
+
+
+def test_a_synthetic_sequence_comes_with_its_truth():
+    source = open_source("synthetic:short_walk", SourceOptions(**SMALL))
+    frames = list(source)
+    assert source.frame_count == len(frames) == 10
+    expected = Sequence(held_out("short_walk", **SMALL)).frame(3)
+    third = frames[3]
+    assert third.stamp == expected.stamp
+    np.testing.assert_array_equal(third.frame.decode(), expected.color)
+    np.testing.assert_array_equal(third.truth.depth, expected.depth)
+    np.testing.assert_array_equal(third.truth.camera_to_world, expected.camera_to_world)
+    assert third.truth.intrinsics == expected.intrinsics
+    assert source.warnings == []
+    assert json.loads(json.dumps(source.describe()))["room"] == "calm"
+
+
+def test_rooms_are_chosen_in_the_name_or_by_option():
+    named = open_source("synthetic:short_walk@rich", SourceOptions(**SMALL, limit=1))
+    option = open_source("synthetic:short_walk", SourceOptions(**SMALL, limit=1, room="rich"))
+    first, second = next(iter(named)), next(iter(option))
+    np.testing.assert_array_equal(first.frame.decode(), second.frame.decode())
+    assert named.name == option.name == "synthetic:short_walk@rich"
+
+
+def test_start_stride_and_limit_choose_frames():
+    whole = open_source("synthetic:short_walk", SourceOptions(**SMALL))
+    part = open_source("synthetic:short_walk", SourceOptions(**SMALL, start=1, stride=3, limit=2))
+    stamps = [each.stamp for each in whole]
+    assert part.frame_count == 2
+    assert [each.stamp for each in part] == [stamps[1], stamps[4]]
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "error", "message"),
+    [
+        ("synthetic:nowhere", {}, ConfigurationError, "choose one of short_drift"),
+        ("synthetic:short_walk", {"room": "attic"}, ConfigurationError, "calm"),
+        ("synthetic:short_walk", {"topic": "/a"}, ConfigurationError, "no option topic"),
+        ("synthetic:short_walk", {"start": 10}, SourceError, "start earlier"),
+        ("nowhere", {}, SourceError, "nowhere"),
+    ],
+)
+def test_what_cannot_be_opened_is_refused(path, options, error, message):
+    with pytest.raises(error, match=message):
+        open_source(path, SourceOptions(**options))
+
+
+@pytest.mark.parametrize("wrong", [{"stride": 0}, {"limit": 0}, {"start": -1}, {"tolerance": 0}])
+def test_impossible_options_are_refused(wrong):
+    with pytest.raises(ConfigurationError, match="must be|impossible"):
+        SourceOptions(**wrong)

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every source of frames with ground truth offers, and what one may ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from xsvggt_ros.errors import ConfigurationError
+from xsvggt_ros.evaluation.frame import EvaluationFrame
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """What to take of a source; an option that does not apply to a source is refused.
+
+    Attributes:
+        kind: of a folder, where it cannot be told from the files, such as ``tum``.
+        sequence: name of one sequence, where the path holds several.
+        start: frames left out at the beginning.
+        stride: each how manieth frame is taken.
+        limit: the most frames taken; None takes all.
+        topic: image topic of a bag that has several.
+        depth_topic: depth topic of a bag; ``none`` leaves depth out.
+        truth: where a bag's poses come from: a topic, two frames as ``map->camera``, a TUM, KITTI
+            or EuRoC file, or ``none``.
+        tolerance: seconds by which stamps of picture and truth may differ.
+        room: kind of room of a synthetic sequence.
+        width: of a synthetic picture, pixels.
+        height: of a synthetic picture, pixels.
+
+    Raises:
+        ConfigurationError: a number out of range.
+
+    """
+
+    kind: str | None = None
+    sequence: str | None = None
+    start: int = 0
+    stride: int = 1
+    limit: int | None = None
+    topic: str | None = None
+    depth_topic: str | None = None
+    truth: str | None = None
+    tolerance: float = 0.02
+    room: str | None = None
+    width: int | None = None
+    height: int | None = None
+
+    def __post_init__(self) -> None:
+        least = {"start": 0, "stride": 1, "limit": 1, "width": 8, "height": 8}
+        for name, smallest in least.items():
+            value = getattr(self, name)
+            if value is not None and value < smallest:
+                raise ConfigurationError(f"{name} is {value}; it must be {smallest} or more")
+        if not 0 < self.tolerance <= 10:
+            raise ConfigurationError(
+                f"a tolerance of {self.tolerance} s is impossible; give one above 0 and up to 10"
+            )
+
+    def refuse(self, source: str, *names: str) -> None:
+        """Raise ConfigurationError where one of the named options is set but means nothing."""
+        for name in names:
+            if getattr(self, name) is not None:
+                raise ConfigurationError(
+                    f"{source} knows no option {name} ('{getattr(self, name)}'); leave it out"
+                )
+
+
+class EvaluationSource(Protocol):
+    """Frames in the order in which they were taken, each with what is true about it.
+
+    Iteration begins anew each time, holds one frame at a time, and drops none: a picture that
+    cannot be read is a frame whose ``decode`` raises.
+
+    Attributes:
+        name: what people call it, for headings and folders.
+        kind: of recording, such as ``bag`` or ``tum``.
+        warnings: what a reader of results must know; iterating may add to it.
+
+    """
+
+    name: str
+    kind: str
+    warnings: list[str]
+
+    @property
+    def frame_count(self) -> int | None:
+        """Number of frames, or None where only reading tells."""
+        ...
+
+    def __iter__(self) -> Iterator[EvaluationFrame]:
+        """Yield the frames from the first one on; raise SourceError where reading fails."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Return where frames and truth come from, in types that JSON holds."""
+        ...
