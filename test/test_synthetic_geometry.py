@@ -13,7 +13,7 @@ from xsvggt_ros.geometry.rigid import invert, transform_points
 from xsvggt_ros.synthetic.builder import Lamp, assemble_world, ball, block, post
 from xsvggt_ros.synthetic.cameras import intrinsics_for, looking, pixel_rays
 from xsvggt_ros.synthetic.materials import Material, Pattern, paint
-from xsvggt_ros.synthetic.renderer import Quality, develop, render
+from xsvggt_ros.synthetic.renderer import Quality, render
 from xsvggt_ros.synthetic.rooms import RoomSettings, build_world, room_named
 from xsvggt_ros.synthetic.sequence import Sequence, SequenceSettings
 from xsvggt_ros.synthetic.shapes import surface_at
@@ -21,7 +21,7 @@ from xsvggt_ros.synthetic.tracing import first_hit
 from xsvggt_ros.synthetic.world import Tint, batched
 
 GREY = Material(Pattern.PLAIN, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-NO_TINT = Tint(torch.zeros(9, 3), torch.zeros(9), torch.zeros(1))
+NO_TINT = no_tint()
 FAST = Quality(samples=1, shadows=False)
 
 

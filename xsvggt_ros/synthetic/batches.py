@@ -20,8 +20,9 @@ from xsvggt_ros.synthetic.curriculum import Stage, stage_at
 from xsvggt_ros.synthetic.held_out import quality_for, training_seed
 from xsvggt_ros.synthetic.losses import Truth
 from xsvggt_ros.synthetic.motion import MotionSettings, plan_motion
-from xsvggt_ros.synthetic.renderer import Quality, develop, render, render_sequence
+from xsvggt_ros.synthetic.renderer import Quality, render, render_sequence
 from xsvggt_ros.synthetic.rooms import RoomSettings, build_world, room_named
+from xsvggt_ros.synthetic.tone import develop
 from xsvggt_ros.synthetic.world import World, batched
 
 _RATE = 10.0

@@ -74,10 +74,12 @@ def assemble_world(
     lamps: Sequence[Lamp],
     ambient: Color,
     tint: Tint,
+    even: float = 0.0,
 ) -> World:
     """Build the tensors of a room that reaches from the origin to ``size``.
 
-    ``walls`` are six materials: west, east, south, north, floor, ceiling.
+    ``walls`` are six materials: west, east, south, north, floor, ceiling. ``even`` in [0, 1] is how
+    little of the ambient light corners and slopes take away.
     """
     ordered = [[part for part in parts if part.solid is kind] for kind in Solid]
     boxes, ellipsoids, cylinders = (_solids(each) for each in ordered)
@@ -95,6 +97,7 @@ def assemble_world(
             torch.tensor([each.color for each in lit]),
             torch.tensor([each.radius for each in lit]),
             torch.tensor(ambient),
+            torch.tensor([even]),
         ),
         tint=tint,
     )

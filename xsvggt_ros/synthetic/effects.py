@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.synthetic.renderer import develop
+from xsvggt_ros.synthetic.tone import develop
 
 BLUR_STEPS = 5
 """Pictures that are averaged where a moving camera blurs."""

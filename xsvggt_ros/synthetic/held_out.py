@@ -50,7 +50,7 @@ SUITE: tuple[HeldOut, ...] = (
 LENGTHS = {"short": (10,), "medium": (10, 100), "long": (10, 100, 300)}
 """Frames of the sequences that a score up to some length is made of."""
 
-_QUALITY = {"calm": Quality(samples=1, shadows=False)}
+_QUALITY = {name: Quality(samples=1, shadows=False) for name in ("calm", "chart")}
 
 
 def quality_for(room: str) -> Quality:

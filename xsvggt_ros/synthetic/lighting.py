@@ -45,6 +45,7 @@ def light_at(
     lights = world.lights
     upward = 0.85 + 0.15 * normal[..., 2]
     shade = (corner_shade(world, point, normal) * upward).unsqueeze(-1)
+    shade = shade ** (1 - lights.even.unsqueeze(-2))
     light = lights.ambient.unsqueeze(-2) * shade
     start = point + _SKIN * normal
     single = lights.color.ndim == 2

@@ -22,8 +22,6 @@ TILE = 64
 """Most pixels along a side of the tiles that a CPU traces at a time; solids out of sight of a tile
 are sorted out for it."""
 
-_GAMMA = 1 / 2.2
-
 
 @dataclass(frozen=True)
 class Quality:
@@ -93,11 +91,6 @@ def render(
             # Each sample is limited, or a lamp would fray the edges in front of it.
             lights.append(light.clamp(max=4))
     return Rendering(torch.stack(lights).mean(dim=0), depths[0])
-
-
-def develop(light: Tensor, exposure: Tensor | float = 1.0) -> Tensor:
-    """Turn linear light [..., 3] into RGB in [0, 1], as a camera does: shoulder, then gamma."""
-    return (1 - torch.exp(-1.9 * exposure * light)).clamp(0, 1) ** _GAMMA
 
 
 @cache

@@ -14,12 +14,21 @@ from xsvggt_ros.synthetic.builder import Lamp, Part, assemble_world, ball, block
 from xsvggt_ros.synthetic.furniture import AT_WALLS, FREE_STANDING, Maker, Piece
 from xsvggt_ros.synthetic.materials import Color
 from xsvggt_ros.synthetic.palette import Palette, linear
-from xsvggt_ros.synthetic.world import Tint, World
+from xsvggt_ros.synthetic.world import Tint, World, no_tint
 
 _GAP = 0.12
 """Metres between two pieces of furniture."""
 
 _TRIES = 30
+
+_DAYLIGHT = 0.8
+"""Linear light from everywhere on a bright day."""
+
+_EVEN = 0.75
+"""What a bright day takes from the shade in corners; some is left, by which one sees shapes."""
+
+_CHART_RANGE = (0.15, 0.85)
+"""Values of the least and the greatest corner in a picture of full scale 1."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,9 @@ class RoomSettings:
         layouts: among ``open``, ``corner`` (a room around a corner) and ``doorway`` (two rooms).
         contrast: of patterns, and the share of surfaces that have one, in [0, 1].
         tint: in [0, 1], how much colours that vary slowly over the room replace all others.
+        chart: whether these colours follow one rule in all rooms, so that a colour tells a place:
+            red rises with x, green with y, blue with z. Otherwise every room has its own.
+        daylight: in [0, 1], the share of the light that comes evenly from everywhere.
         movers: people who walk to and fro.
         decoration: whether there are windows, doors, paintings, rugs and skirting.
 
@@ -47,11 +59,13 @@ class RoomSettings:
     layouts: tuple[str, ...] = ("open", "open", "corner", "doorway")
     contrast: float = 1.0
     tint: float = 0.0
+    chart: bool = False
+    daylight: float = 0.0
     movers: int = 0
     decoration: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("contrast", "tint"):
+        for name in ("contrast", "tint", "daylight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigurationError(
                     f"room {name} is {getattr(self, name)}; it must lie between 0 and 1"
@@ -82,8 +96,20 @@ ROOMS: dict[str, RoomSettings] = {
         tint=0.75,
         decoration=False,
     ),
+    "chart": RoomSettings(
+        least=(3.6, 3.6, 2.4),
+        most=(5.5, 5.5, 2.8),
+        furniture=(3, 7),
+        layouts=("open",),
+        contrast=0.0,
+        tint=1.0,
+        chart=True,
+        daylight=1.0,
+        decoration=False,
+    ),
 }
-"""Named rooms: ``rich`` looks like a home; ``calm`` is what a small network can learn on a CPU."""
+"""Named rooms: ``rich`` looks like a home; ``calm`` has few things and slow colours; ``chart`` is
+painted by a rule that a small network learns on a CPU within hours."""
 
 
 def room_named(name: str) -> RoomSettings:
@@ -146,6 +172,7 @@ class _Room:
         for number in range(self.settings.movers):
             self._person(number)
         ambient = float(self.rng.uniform(0.3, 0.45))
+        ambient += self.settings.daylight * (_DAYLIGHT - ambient)
         return assemble_world(
             (self.x, self.y, self.z),
             self.parts,
@@ -153,19 +180,23 @@ class _Room:
             self.lamps[:3],
             (ambient, 0.98 * ambient, 0.96 * ambient),
             self._tint(),
+            _EVEN * self.settings.daylight,
         )
 
     def _tint(self) -> Tint:
         """Draw waves a few metres long, so that a colour tells where in the room one is."""
+        if self.settings.chart:
+            return _chart(self.settings)
         length = self.rng.uniform(2.5, 7.0, (9, 1))
         direction = self.rng.normal(size=(9, 3))
         direction /= np.linalg.norm(direction, axis=1, keepdims=True)
         wave = 2 * math.pi * direction / length
         phase = self.rng.uniform(0, 2 * math.pi, 9)
-        return Tint(
-            torch.from_numpy(wave).float(),
-            torch.from_numpy(phase).float(),
-            torch.tensor([self.settings.tint]),
+        return replace(
+            no_tint(),
+            wave=torch.from_numpy(wave).float(),
+            phase=torch.from_numpy(phase).float(),
+            amount=torch.tensor([self.settings.tint]),
         )
 
     def _wall_block(
@@ -199,6 +230,7 @@ class _Room:
         warmth = float(self.rng.uniform(0.0, 1.0))
         color = (1.0, 0.97 - 0.12 * warmth, 0.92 - 0.3 * warmth)
         power = float(self.rng.uniform(4.0, 6.5)) * (self.x * self.y / 30) ** 0.6 / count**0.4
+        power *= 1 - self.settings.daylight
         for number in range(count):
             x = self.x * (number + 0.5) / count + float(self.rng.uniform(-0.3, 0.3))
             y = self.y * float(self.rng.uniform(0.4, 0.6))
@@ -391,6 +423,21 @@ class _Room:
             ]
             self.parts += [replace(part, sway=sway, pulse=pulse) for part in body]
             return
+
+
+def _chart(settings: RoomSettings) -> Tint:
+    """Return the tint by which a finished picture's red tells x, its green y and its blue z.
+
+    Even over the greatest room, so that a value means the same place in all rooms.
+    """
+    low, high = _CHART_RANGE
+    return replace(
+        no_tint(),
+        slope=(high - low) / torch.tensor(settings.most),
+        start=torch.full((3,), low),
+        charted=torch.ones(1),
+        amount=torch.tensor([settings.tint]),
+    )
 
 
 def _squeezed(part: Part, scale: float) -> Part:

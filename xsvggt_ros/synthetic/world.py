@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from xsvggt_ros.synthetic.shapes import FAR_AWAY, Solid, Solids
+from xsvggt_ros.synthetic.tone import light_for
 
 WALLS = 6
 """Surfaces of the room itself, after all solids: west, east, south, north, floor, ceiling."""
@@ -25,6 +26,7 @@ class Lights:
         color: [..., L, 3], linear; light at one metre.
         radius: [..., L], metres.
         ambient: [..., 3], light that comes from everywhere.
+        even: [..., 1] in [0, 1], how little of the ambient light corners and slopes take away.
 
     """
 
@@ -32,24 +34,45 @@ class Lights:
     color: Tensor
     radius: Tensor
     ambient: Tensor
+    even: Tensor
 
 
 @dataclass(frozen=True)
 class Tint:
-    """Colours that vary slowly over the room, differently in every world.
+    """Colours that vary slowly over the room: waves of its own, or one chart for all rooms.
 
-    ``wave`` is [..., 9, 3] radians per metre and ``phase`` [..., 9], three per colour channel;
-    ``amount`` [..., 1] in [0, 1] is how much of the surfaces' own colour gives way.
+    Attributes:
+        wave: [..., 9, 3], radians per metre, three waves per colour channel.
+        phase: [..., 9].
+        slope: [..., 3], how fast red rises with x, green with y, blue with z, in a finished picture
+            of full scale 1, per metre.
+        start: [..., 3], the values at the room's least corner.
+        charted: [..., 1] in [0, 1], the share of the chart against the waves.
+        amount: [..., 1] in [0, 1], how much of the surfaces' own colour gives way.
+
     """
 
     wave: Tensor
     phase: Tensor
+    slope: Tensor
+    start: Tensor
+    charted: Tensor
     amount: Tensor
 
     def at(self, point: Tensor) -> Tensor:
         """Return the tint of points [..., R, 3] as linear colours [..., R, 3]."""
         angle = point @ self.wave.transpose(-1, -2) + self.phase.unsqueeze(-2)
-        return (0.45 + 0.6 * angle.sin().unflatten(-1, (3, 3)).mean(dim=-1)).clamp(0.04, 0.95)
+        waves = 0.45 + 0.6 * angle.sin().unflatten(-1, (3, 3)).mean(dim=-1)
+        chart = (self.start.unsqueeze(-2) + self.slope.unsqueeze(-2) * point).clamp(0.02, 0.98)
+        return torch.lerp(
+            waves.clamp(0.04, 0.95), light_for(chart), self.charted.unsqueeze(-2)
+        )
+
+
+def no_tint() -> Tint:
+    """Return the tint that leaves all colours as they are."""
+    zeros, one = torch.zeros(3), torch.zeros(1)
+    return Tint(torch.zeros(9, 3), torch.zeros(9), zeros, zeros, one, one)
 
 
 _Part = TypeVar("_Part", Solids, Lights, Tint)
