@@ -169,14 +169,13 @@ PRESETS: dict[str, NetworkConfig] = {
         dense=DenseHeadConfig(features=64, out_channels=(48, 96, 192, 192), layers=(1, 2, 4, 5)),
     ),
     "demo": NetworkConfig(
-        patch_size=7,
         image_size=112,
         embed_dim=128,
-        depth=6,
+        depth=4,
         num_heads=2,
-        encoder=EncoderConfig(depth=3, num_heads=2),
+        encoder=EncoderConfig(depth=2, num_heads=2),
         camera=CameraHeadConfig(depth=2, num_heads=4, mlp_ratio=2.0),
-        dense=DenseHeadConfig(features=24, out_channels=(24, 48, 64, 64), layers=(1, 2, 4, 5)),
+        dense=DenseHeadConfig(features=32, out_channels=(32, 48, 64, 64), layers=(0, 1, 2, 3)),
     ),
     "tiny": NetworkConfig(
         image_size=56,

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is learned when: pairs of small pictures first, long streams of full ones last."""
+"""What is learned when: many short streams first, few long ones last."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.model.network import ALL_HEADS, Head
 
 
 @dataclass(frozen=True)
@@ -18,11 +17,7 @@ class Stage:
         share: of all steps, relative to the other stages.
         frames: per stream.
         streams: per step and unit of batch.
-        stride: fewest and most tenths of a second between two frames.
-        width: of a picture, pixels.
-        height: of a picture, pixels.
-        motions: kinds that are drawn from.
-        heads: which parts of the network are trained.
+        dense_every: steps from one to the next in which the dense heads learn too, on one stream.
 
     """
 
@@ -30,31 +25,56 @@ class Stage:
     share: float
     frames: int
     streams: int
-    stride: tuple[int, int]
+    dense_every: int = 2
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """Stages one after the other, and the pictures that they are taught with.
+
+    Attributes:
+        width: of a picture, pixels.
+        height: of a picture, pixels.
+        roll: frames that are shot in one room along one way.
+        first_rolls: rolls that there are at the first step.
+        steps_per_roll: steps after which there is one more.
+
+    """
+
+    stages: tuple[Stage, ...]
     width: int
     height: int
-    motions: tuple[str, ...] = ("drift",)
-    heads: tuple[Head, ...] = field(default=ALL_HEADS)
+    roll: int
+    first_rolls: int
+    steps_per_roll: int
 
 
-CURRICULA: dict[str, tuple[Stage, ...]] = {
-    "demo": (
-        # Points in the first camera's frame need depth and motion both, and the one head that says
-        # them costs half of two.
-        Stage("pairs", 0.45, 2, 12, (2, 10), 56, 42, heads=("camera", "points")),
-        Stage("quads", 0.25, 4, 4, (2, 6), 84, 63, ("drift", "drift", "pan")),
-        Stage("clips", 0.2, 8, 2, (1, 5), 112, 84, ("drift", "walk", "pan", "loop")),
-        Stage("streams", 0.1, 20, 1, (1, 3), 112, 84, ("walk", "drive", "pan", "loop", "handheld")),
+CURRICULA: dict[str, Curriculum] = {
+    "demo": Curriculum(
+        (
+            Stage("clips", 0.55, 8, 4),
+            Stage("walks", 0.3, 16, 2),
+            Stage("streams", 0.15, 40, 1),
+        ),
+        width=112,
+        height=84,
+        roll=48,
+        first_rolls=60,
+        steps_per_roll=4,
     ),
-    "test": (
-        Stage("pairs", 0.6, 2, 2, (1, 3), 28, 28),
-        Stage("clips", 0.4, 3, 1, (1, 2), 28, 28, ("drift",), ("camera", "depth")),
+    "test": Curriculum(
+        (Stage("pairs", 0.6, 2, 2, 1), Stage("clips", 0.4, 3, 1, 2)),
+        width=28,
+        height=28,
+        roll=4,
+        first_rolls=2,
+        steps_per_roll=2,
     ),
 }
 """Named curricula: ``demo`` for the network of that name, ``test`` for tests."""
 
 
-def curriculum_named(name: str) -> tuple[Stage, ...]:
+def curriculum_named(name: str) -> Curriculum:
     """Return a curriculum; raise ConfigurationError where there is none of that name."""
     if name not in CURRICULA:
         raise ConfigurationError(

@@ -53,15 +53,17 @@ class Truth:
 class LossWeights:
     """What the parts of the loss weigh, and how dear confidence is (``alpha``).
 
-    ``huber`` is small against a step between two frames, some hundredths of the scene: a larger one
-    would square such errors away, and standing still would cost next to nothing.
+    ``huber`` is about as large as a step between two frames, some hundredths of the scene: a much
+    larger one would square such errors away, and standing still would cost next to nothing.
+    ``guides`` weighs the readings of ``guides.py``.
     """
 
     depth: float = 1.0
     points: float = 1.0
-    camera: float = 5.0
+    camera: float = 1.0
     alpha: float = 0.2
-    huber: float = 0.02
+    huber: float = 0.05
+    guides: float = 2.0
 
 
 def dense_loss(error: Tensor, confidence: Tensor, alpha: float) -> Tensor:
@@ -112,16 +114,21 @@ def camera_loss(encodings: Tensor, truth: Tensor, delta: float) -> Tensor:
     return (per_iteration * weight).sum() / weight.sum()
 
 
-def losses(prediction: Prediction, truth: Truth, weights: LossWeights) -> dict[str, Tensor]:
-    """Return the parts of the loss of a normalised truth, and their weighted sum as ``total``."""
+def losses(
+    prediction: Prediction, truth: Truth, weights: LossWeights, dense: slice = slice(None)
+) -> dict[str, Tensor]:
+    """Return the parts of the loss of a normalised truth, and their weighted sum as ``total``.
+
+    ``dense`` are the streams that depth and points were predicted of.
+    """
     parts: dict[str, Tensor] = {}
     total = truth.depth.new_zeros(())
     if prediction.depth is not None and prediction.depth_confidence is not None:
-        error = (prediction.depth - truth.depth).unsqueeze(-1)
+        error = (prediction.depth - truth.depth[dense]).unsqueeze(-1)
         parts["depth"] = dense_loss(error, prediction.depth_confidence, weights.alpha)
         total = total + weights.depth * parts["depth"]
     if prediction.points is not None and prediction.points_confidence is not None:
-        error = prediction.points - truth.points
+        error = prediction.points - truth.points[dense]
         parts["points"] = dense_loss(error, prediction.points_confidence, weights.alpha)
         total = total + weights.points * parts["points"]
     if prediction.pose_encodings is not None:

@@ -10,9 +10,9 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +26,14 @@ from xsvggt_ros.model.dense_head import activate_depth, activate_points
 from xsvggt_ros.model.device import device_named
 from xsvggt_ros.model.layers import LayerScale
 from xsvggt_ros.model.memory import CausalSequence
-from xsvggt_ros.model.network import Head, Prediction, StreamVggt
-from xsvggt_ros.synthetic.batches import Batch, Shots, TrainingStreams, named_data, render_shots
+from xsvggt_ros.model.network import Prediction, StreamVggt
+from xsvggt_ros.synthetic.album import Album, Roll, RollNumbers, growth, roll_settings
+from xsvggt_ros.synthetic.batches import Batch, draw_batch
 from xsvggt_ros.synthetic.curriculum import Stage, curriculum_named, stage_at
+from xsvggt_ros.synthetic.guides import Guides
 from xsvggt_ros.synthetic.held_out import LENGTHS, SUITE, held_out
 from xsvggt_ros.synthetic.losses import LossWeights, losses
+from xsvggt_ros.synthetic.rooms import room_named
 from xsvggt_ros.synthetic.scores import Scores, score_network
 from xsvggt_ros.synthetic.sequence import Sequence
 from xsvggt_ros.synthetic.training_files import (
@@ -46,6 +49,9 @@ from random weights it would leave the transformer asleep for thousands of steps
 
 MOST_SKIPPED = 50
 """Steps in a row without a finite gradient that end a training."""
+
+MOST_ROLLS = 2000
+"""Rolls that are kept, 2.2 MB each at 112x84."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ class TrainingSettings:
         device: as PyTorch spells it, or ``auto``.
         bfloat16: whether the aggregator computes in it; heads stay in float32.
         compile: whether torch.compile is applied to the aggregator.
-        workers: processes that make the data; 0 = none but this one.
+        workers: processes that shoot rolls of pictures ahead; 0 = none but this one.
 
     Raises:
         ConfigurationError: numbers that cannot work.
@@ -75,12 +81,12 @@ class TrainingSettings:
 
     preset: str = "demo"
     curriculum: str = "demo"
-    room: str = "calm"
-    steps: int = 20_000
+    room: str = "chart"
+    steps: int = 7_000
     batch: int = 1
     seed: int = 0
-    learning_rate: float = 6e-4
-    warmup: int = 200
+    learning_rate: float = 8e-4
+    warmup: int = 150
     weight_decay: float = 0.02
     average: float = 0.998
     weights: LossWeights = field(default_factory=LossWeights)
@@ -199,6 +205,13 @@ def fresh_network(settings: TrainingSettings) -> StreamVggt:
     return network
 
 
+def fresh_guides(settings: TrainingSettings) -> Guides:
+    """Return seeded guides to start from."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed + 1)
+        return Guides(preset(settings.preset), room=room_named(settings.room).chart)
+
+
 class Trainer:
     """One training in one folder; a second call with equal settings goes on where it stopped."""
 
@@ -213,11 +226,19 @@ class Trainer:
         require_writable(folder)
         self.settings, self.folder = settings, folder
         self.device = device_named(settings.device)
-        self.stages = curriculum_named(settings.curriculum)
-        self.data = named_data(settings.room, settings.seed)
+        self.curriculum = curriculum_named(settings.curriculum)
+        self.stages = self.curriculum.stages
+        self.rolls = roll_settings(
+            settings.room,
+            settings.seed,
+            self.curriculum.width,
+            self.curriculum.height,
+            self.curriculum.roll,
+        )
         self.network = fresh_network(settings).to(self.device).train()
+        self.guides = fresh_guides(settings).to(self.device)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
-        self.optimizer = _optimizer(self.network, settings)
+        self.optimizer = _optimizer([self.network, self.guides], settings)
         self.step, self.skipped, self._in_a_row = 0, 0, 0
         self._resume()
         self.log = LossLog(folder, self.step)
@@ -244,6 +265,7 @@ class Trainer:
                 "ones to go on, or another folder to start anew"
             )
         self.network.load_state_dict(state.network)
+        self.guides.load_state_dict(state.guides)
         self.average.load_state_dict(state.average)
         self.optimizer.load_state_dict(state.optimizer)
         self.step, self.skipped = state.step, state.skipped
@@ -256,6 +278,7 @@ class Trainer:
             skipped=self.skipped,
             settings=self.settings.fixed(),
             network=self.network.state_dict(),
+            guides=self.guides.state_dict(),
             average=self.average.state_dict(),
             optimizer=self.optimizer.state_dict(),
         )
@@ -284,8 +307,7 @@ class Trainer:
         meter = _Meter()
         stopped = False
         try:
-            for batch in self._batches():
-                stage = stage_at(self.stages, self.step, self.settings.steps)
+            for batch, stage in self._batches():
                 meter.add(self.take_step(batch, stage), batch.frames)
                 now = time.monotonic()
                 if meter.due(now) or self.step == self.settings.steps:
@@ -317,11 +339,12 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.step += 1
-        prediction = self._predict(batch.images, stage.heads)
-        parts = losses(prediction, batch.truth.normalized(), settings.weights)
+        parts = self._losses(batch, stage)
         self.optimizer.zero_grad(set_to_none=True)
         parts["total"].backward()
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        norm = nn.utils.clip_grad_norm_(
+            [*self.network.parameters(), *self.guides.parameters()], 1.0
+        )
         if not bool(torch.isfinite(norm) & torch.isfinite(parts["total"].detach())):
             self._skip()
             return {}
@@ -349,56 +372,89 @@ class Trainer:
             present: list[Tensor] = list(self.network.parameters())
             torch._foreach_lerp_(mean, present, 1 - decay)
 
-    def _predict(self, images: Tensor, heads: tuple[Head, ...]) -> Prediction:
-        """Run the causal forward; the aggregator in bfloat16 if asked, the heads never."""
-        network, config = self.network, self.network.config
-        memory = CausalSequence(images.shape[1])
-        height, width = images.shape[-2:]
-        last = config.depth - 1
-        half = (
-            torch.autocast(self.device.type, torch.bfloat16)
-            if self.settings.bfloat16
-            else nullcontext()
-        )
-        with half:
-            outputs = self._aggregator(images, memory, {last, *config.dense.layers})
-        found: dict[str, Tensor] = {}
-        if "camera" in heads:
-            found["pose_encodings"] = network.camera_head(outputs[last][:, :, 0], memory)
-        if "depth" in heads:
-            raw = network.depth_head(outputs, height, width)
-            found["depth"], found["depth_confidence"] = activate_depth(raw)
-        if "points" in heads:
-            raw = network.point_head(outputs, height, width)
-            found["points"], found["points_confidence"] = activate_points(raw)
-        return Prediction(**found)
+    def _losses(self, batch: Batch, stage: Stage) -> dict[str, Tensor]:
+        """Return the losses of one batch; the dense heads see one of its streams, in turn."""
+        weights, normal = self.settings.weights, batch.truth.normalized()
+        outputs = self._aggregate(batch.images)
+        stream = (self.step // stage.dense_every) % batch.images.shape[0]
+        dense = slice(stream, stream + 1) if self.step % stage.dense_every == 0 else None
+        parts = losses(self._predict(outputs, batch.images, dense), normal, weights,
+                       dense or slice(None))  # fmt: skip
+        guided = self.guides(outputs, batch, normal)
+        return {**parts, "guides": guided, "total": parts["total"] + weights.guides * guided}
 
-    def _batches(self) -> Iterator[Batch]:
-        """Yield the batches of the steps that are left, on the device."""
-        settings = self.settings
-        on_cpu = self.device.type == "cpu"
-        streams = TrainingStreams(
-            self.data, self.stages, settings.steps, batch=settings.batch, rendered=on_cpu
-        )
-        left = Subset(streams, range(self.step, settings.steps))
-        loader: DataLoader[Batch | Shots] = DataLoader(
-            left,
+    def _aggregate(self, images: Tensor) -> dict[int, Tensor]:
+        """Run the aggregator as a causal sequence, in bfloat16 if asked; return float32."""
+        config = self.network.config
+        layers = self.guides.layers | {config.depth - 1, *config.dense.layers}
+        memory = CausalSequence(images.shape[1])
+        if not self.settings.bfloat16:
+            return self._aggregator(images, memory, layers)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            outputs = self._aggregator(images, memory, layers)
+        return {layer: each.float() for layer, each in outputs.items()}
+
+    def _predict(
+        self, outputs: dict[int, Tensor], images: Tensor, dense: slice | None
+    ) -> Prediction:
+        """Run the camera head over all streams, and the dense heads over those asked for."""
+        network = self.network
+        frames, (height, width) = images.shape[1], images.shape[-2:]
+        tokens = outputs[network.config.depth - 1][:, :, 0]
+        encodings = network.camera_head(tokens, CausalSequence(frames))
+        if dense is None:
+            return Prediction(encodings)
+        chosen = {layer: each[dense] for layer, each in outputs.items()}
+        depth = activate_depth(network.depth_head(chosen, height, width))
+        points = activate_points(network.point_head(chosen, height, width))
+        return Prediction(encodings, *depth, *points)
+
+    def _batches(self) -> Iterator[tuple[Batch, Stage]]:
+        """Yield the batches of the steps that are left, on the device, with their stages."""
+        settings, course = self.settings, self.curriculum
+        album = Album(self.rolls, self.device, MOST_ROLLS)
+        shot = growth(self.step, course.first_rolls, course.steps_per_roll) if self.step else 0
+        rolls = enumerate(self._shot_ahead(shot), start=shot)
+        for step in range(self.step, settings.steps):
+            count = growth(step, course.first_rolls, course.steps_per_roll)
+            while shot < count:
+                album.add(*next(rolls))
+                shot += 1
+            stage = stage_at(self.stages, step, settings.steps)
+            yield (
+                draw_batch(
+                    album,
+                    count,
+                    settings.batch * stage.streams,
+                    stage.frames,
+                    self.rolls.intrinsics,
+                    (settings.seed, step),
+                    self.device,
+                ),
+                stage,
+            )
+
+    def _shot_ahead(self, first: int) -> Iterator[Roll]:
+        """Yield the rolls from a number on, shot by other processes if there are any."""
+        settings, course = self.settings, self.curriculum
+        last = growth(settings.steps, course.first_rolls, course.steps_per_roll)
+        # Several processes on one GPU would only be in each other's way.
+        workers = settings.workers if self.device.type == "cpu" else 0
+        loader: DataLoader[Roll] = DataLoader(
+            Subset(RollNumbers(self.rolls, self.device), range(first, last)),
             batch_size=None,
-            num_workers=settings.workers,
+            collate_fn=_as_it_is,
+            num_workers=workers,
             worker_init_fn=_quiet_worker,
-            multiprocessing_context="spawn" if settings.workers else None,
+            multiprocessing_context="spawn" if workers else None,
         )
-        for item in loader:
-            if isinstance(item, Shots):
-                yield render_shots(item, self.data, self.device)
-            else:
-                yield item.to(self.device)
+        yield from loader
 
     def evaluate(self, longest: str) -> Scores:
         """Score the averaged weights on held-out sequences, and draw what they see in one."""
-        last = self.stages[-1]
+        width, height = self.curriculum.width, self.curriculum.height
         sequences = [
-            Sequence(held_out(each.name, self.settings.room, last.width, last.height))
+            Sequence(held_out(each.name, self.settings.room, width, height))
             for each in SUITE
             if each.frames in LENGTHS[longest]
         ]
@@ -408,14 +464,24 @@ class Trainer:
         return scores
 
 
+def _as_it_is(roll: Any) -> Any:
+    """Keep numpy arrays, which travel by value; tensors would take open files."""
+    return roll
+
+
 def _quiet_worker(number: int) -> None:
     """Keep a worker to one thread; there are as many workers as cores to use."""
     torch.set_num_threads(1)
 
 
-def _optimizer(network: StreamVggt, settings: TrainingSettings) -> torch.optim.AdamW:
+def _optimizer(modules: list[nn.Module], settings: TrainingSettings) -> torch.optim.AdamW:
     """Return AdamW that decays matrices, not gains, biases and tokens."""
-    trained = [(name, each) for name, each in network.named_parameters() if each.requires_grad]
+    trained = [
+        (name, each)
+        for module in modules
+        for name, each in module.named_parameters()
+        if each.requires_grad
+    ]
     matrices = [each for name, each in trained if each.ndim >= 2 and not name.endswith(_TOKENS)]
     others = [each for name, each in trained if each.ndim < 2 or name.endswith(_TOKENS)]
     groups = [

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from xsvggt_ros.synthetic.training import Progress
 
 STATE = "training.pt"
-_COLUMNS = ("step", "stage", "total", "depth", "points", "camera", "learning_rate",
-            "frames_per_second", "skipped")  # fmt: skip
+_COLUMNS = ("step", "stage", "total", "depth", "points", "camera", "guides",
+            "learning_rate", "frames_per_second", "skipped")  # fmt: skip
 _SHOWN = 5
 
 
@@ -38,6 +38,7 @@ class State:
     skipped: int
     settings: dict[str, Any]
     network: dict[str, Any]
+    guides: dict[str, Any]
     average: dict[str, Any]
     optimizer: dict[str, Any]
 
@@ -49,6 +50,7 @@ def save_state(
     skipped: int,
     settings: Mapping[str, object],
     network: Mapping[str, Any],
+    guides: Mapping[str, Any],
     average: Mapping[str, Any],
     optimizer: Mapping[str, Any],
 ) -> None:
@@ -58,6 +60,7 @@ def save_state(
         "skipped": skipped,
         "settings": dict(settings),
         "network": dict(network),
+        "guides": dict(guides),
         "average": dict(average),
         "optimizer": dict(optimizer),
     }
@@ -131,7 +134,7 @@ class LossLog:
         figure = Figure(figsize=(9, 5), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot(xlabel="step", ylabel="loss, confidence included")
-        for name in ("total", "depth", "points", "camera"):
+        for name in ("total", "depth", "points", "camera", "guides"):
             points = [(int(row["step"]), float(row[name])) for row in rows if row[name]]
             if points:
                 steps, values = zip(*points, strict=True)

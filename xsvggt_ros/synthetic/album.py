@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rolls of pictures for training: shot once, cut into many different streams."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from xsvggt_ros.errors import ConfigurationError
+from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.synthetic.cameras import intrinsics_for
+from xsvggt_ros.synthetic.held_out import quality_for, training_seed
+from xsvggt_ros.synthetic.motion import MotionSettings, plan_motion
+from xsvggt_ros.synthetic.renderer import Quality, Rendering, render, render_sequence
+from xsvggt_ros.synthetic.rooms import RoomSettings, build_world, room_named
+from xsvggt_ros.synthetic.tone import develop
+from xsvggt_ros.synthetic.world import World, batched
+
+_RATE = 10.0
+_REDRAWS = 20
+_STRIDES = (1, 2, 3)
+
+Index = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class RollSettings:
+    """What the pictures for a training look like.
+
+    Attributes:
+        room: kind of room.
+        width: of a picture, pixels.
+        height: of a picture, pixels.
+        frames: of a roll.
+        field_of_view: horizontal, degrees.
+        quality: of the pictures.
+        motions: kinds that are drawn from.
+        seed: of everything.
+
+    """
+
+    room: RoomSettings = field(default_factory=lambda: room_named("chart"))
+    width: int = 112
+    height: int = 84
+    frames: int = 48
+    field_of_view: float = 75.0
+    quality: Quality = field(default_factory=lambda: Quality(samples=1, shadows=False))
+    motions: tuple[str, ...] = ("drift", "walk", "walk", "pan", "loop", "handheld", "drive")
+    seed: int = 0
+
+    @property
+    def intrinsics(self) -> Intrinsics:
+        """The camera of all pictures."""
+        return intrinsics_for(self.width, self.height, self.field_of_view)
+
+
+def roll_settings(room: str, seed: int, width: int, height: int, frames: int) -> RollSettings:
+    """Return the settings for a named kind of room."""
+    return RollSettings(
+        room=room_named(room),
+        width=width,
+        height=height,
+        frames=frames,
+        quality=quality_for(room),
+        seed=seed,
+    )
+
+
+@dataclass(frozen=True)
+class Roll:
+    """Pictures of one room along one way; numpy, so that it travels between processes by value.
+
+    Attributes:
+        images: uint8 [F, 3, H, W].
+        depth: float16 [F, H, W], metres.
+        poses: float64 [F, 4, 4], camera to room.
+
+    """
+
+    images: NDArray[np.uint8]
+    depth: NDArray[np.float16]
+    poses: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.poses)
+
+
+def shoot(settings: RollSettings, index: int, device: torch.device) -> Roll:
+    """Render the roll of a number; equal settings and numbers give equal rolls."""
+    world, poses = _plan(settings, index)
+    with torch.inference_mode():
+        found = _rendered(world.to(device), poses, settings)
+        images = (255 * develop(found.light)).round().byte().movedim(-1, 1)
+    return Roll(images.cpu().numpy(), found.depth.half().cpu().numpy(), poses)
+
+
+def _plan(settings: RollSettings, index: int) -> tuple[World, NDArray[np.float64]]:
+    """Draw a room with a way through it; a room without any is drawn again."""
+    rng = np.random.default_rng([settings.seed, index, 0xBA7C4])
+    kind = str(rng.choice(settings.motions))
+    stride = int(rng.choice(_STRIDES))
+    # People start walking after most of a second, and what stands still teaches nothing.
+    skipped = 0 if kind == "drift" else int(rng.integers(5, 30))
+    frames = (settings.frames - 1) * stride + 1 + skipped
+    for redraw in range(_REDRAWS):
+        seed = training_seed(settings.seed, index + redraw * 1_000_003)
+        world = build_world(settings.room, seed)
+        try:
+            poses = plan_motion(world, MotionSettings(kind, _RATE), frames, seed)
+        except ConfigurationError:
+            continue
+        return world, poses[skipped::stride]
+    raise ConfigurationError(
+        f"{_REDRAWS} rooms in a row had no place for a camera; take greater rooms or less furniture"
+    )
+
+
+def _rendered(world: World, poses: NDArray[np.float64], settings: RollSettings) -> Rendering:
+    """Render all frames at once on a GPU, one by one on a CPU, which does so faster."""
+    places = torch.from_numpy(poses).float().to(world.device)
+    if world.device.type == "cpu":
+        still = torch.zeros(len(poses))
+        return render_sequence(world, places, still, settings.intrinsics, settings.quality)
+    found = render(batched([world]), places[None], settings.intrinsics, settings.quality)
+    return Rendering(found.light[0], found.depth[0])
+
+
+class RollNumbers(Dataset[Roll]):
+    """Rolls by their number, for a loader that shoots them ahead in other processes."""
+
+    def __init__(self, settings: RollSettings, device: torch.device) -> None:
+        self._settings, self._device = settings, device
+
+    def __getitem__(self, index: int) -> Roll:
+        """Shoot a roll."""
+        return shoot(self._settings, index, self._device)
+
+
+def growth(step: int, first: int, every: int) -> int:
+    """Return how many rolls there are at a step: ``first``, and one more every so many steps."""
+    return first + step // every
+
+
+class Album:
+    """The newest rolls; what is missing after a resumption is shot again when it is drawn."""
+
+    def __init__(self, settings: RollSettings, device: torch.device, capacity: int) -> None:
+        """Start empty.
+
+        Args:
+            settings: of the rolls.
+            device: on which missing rolls are rendered.
+            capacity: most rolls; the oldest give way.
+
+        """
+        self._settings, self._device, self._capacity = settings, device, capacity
+        self._rolls: dict[int, Roll] = {}
+
+    def add(self, index: int, roll: Roll) -> None:
+        """Put in the roll of a number."""
+        self._rolls[index] = roll
+        self._rolls.pop(index - self._capacity, None)
+
+    def draw(self, count: int, rng: np.random.Generator) -> Roll:
+        """Return one of the newest among the first ``count`` rolls, all alike likely."""
+        index = int(rng.integers(max(0, count - self._capacity), count))
+        if index not in self._rolls:
+            self._rolls[index] = shoot(self._settings, index, self._device)
+        return self._rolls[index]
+
+
+def cut(length: int, frames: int, rng: np.random.Generator) -> Index:
+    """Return which frames of a roll make a stream: evenly spaced, onwards or backwards.
+
+    A stream longer than the roll goes to and fro.
+
+    Raises:
+        ConfigurationError: a roll of fewer than two frames.
+
+    """
+    if length < 2:
+        raise ConfigurationError(f"a roll of {length} frames gives no streams; take at least 2")
+    widest = max(1, (length - 1) // max(frames - 1, 1))
+    stride = int(rng.integers(1, min(len(_STRIDES), widest) + 1))
+    span = (frames - 1) * stride
+    start = int(rng.integers(0, max(length - span, 1)))
+    places = start + stride * np.arange(frames)
+    # Reflected at the last frame and at the first.
+    places = np.abs((places + length - 1) % (2 * (length - 1)) - (length - 1))
+    return places if rng.random() < 0.5 else length - 1 - places
