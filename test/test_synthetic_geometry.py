@@ -17,8 +17,9 @@ from xsvggt_ros.synthetic.renderer import Quality, render
 from xsvggt_ros.synthetic.rooms import RoomSettings, build_world, room_named
 from xsvggt_ros.synthetic.sequence import Sequence, SequenceSettings
 from xsvggt_ros.synthetic.shapes import surface_at
+from xsvggt_ros.synthetic.tone import develop, light_for
 from xsvggt_ros.synthetic.tracing import first_hit
-from xsvggt_ros.synthetic.world import Tint, batched
+from xsvggt_ros.synthetic.world import batched, no_tint
 
 GREY = Material(Pattern.PLAIN, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 NO_TINT = no_tint()
@@ -169,6 +170,11 @@ def test_patterns_have_their_size_and_fade_where_a_pixel_covers_them():
                          torch.zeros(3))  # fmt: skip
     assert shines.all()
     assert glow[0].tolist() == pytest.approx([2, 1, 1])
+
+
+def test_light_for_a_picture_is_what_develops_into_it():
+    picture = torch.linspace(0, 0.99, 100)
+    torch.testing.assert_close(develop(light_for(picture)), picture, atol=1e-5, rtol=1e-5)
 
 
 def test_developing_keeps_order_and_range():

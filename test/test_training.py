@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from xsvggt_ros import cli
@@ -24,15 +26,12 @@ from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.model.config import preset
 from xsvggt_ros.model.memory import CausalSequence
 from xsvggt_ros.model.network import Prediction
-from xsvggt_ros.synthetic.batches import (
-    TrainingStreams,
-    named_data,
-    plan_shots,
-    render_shots,
-    truth_of,
-)
+from xsvggt_ros.synthetic import album as album_module
+from xsvggt_ros.synthetic.album import Album, cut, growth, roll_settings, shoot
+from xsvggt_ros.synthetic.batches import draw_batch, truth_of
 from xsvggt_ros.synthetic.cameras import intrinsics_for
 from xsvggt_ros.synthetic.curriculum import CURRICULA, curriculum_named, stage_at
+from xsvggt_ros.synthetic.guides import Guides
 from xsvggt_ros.synthetic.losses import (
     LossWeights,
     Truth,
@@ -50,6 +49,7 @@ from xsvggt_ros.synthetic.training import (
     Schedule,
     Trainer,
     TrainingSettings,
+    fresh_guides,
     fresh_network,
     learning_rate_at,
 )
@@ -61,10 +61,14 @@ TINY = TrainingSettings(
 QUICK = Schedule(score="short")
 
 
+ROLLS = roll_settings("chart", 0, 28, 28, 4)
+
+
 def pair(seed=0):
-    data = named_data("calm", seed)
-    stage = CURRICULA["test"][0]
-    return render_shots(plan_shots(data, stage, 2, 0), data, CPU), stage
+    rolls = replace(ROLLS, seed=seed)
+    album = Album(rolls, CPU, 10)
+    batch = draw_batch(album, 3, 2, 2, rolls.intrinsics, (seed, 0), CPU)
+    return batch, CURRICULA["test"].stages[0]
 
 
 # Losses
@@ -136,17 +140,20 @@ def test_perfect_predictions_cost_only_what_confidence_earns():
 
 
 def test_points_poses_and_depth_of_a_batch_agree():
-    batch, stage = pair()
+    batch, _ = pair()
     assert batch.images.shape == (2, 2, 3, 28, 28)
     assert 0 <= float(batch.images.min()) <= float(batch.images.max()) <= 1
-    intrinsics = intrinsics_for(stage.width, stage.height, 75.0)
     for stream in range(2):
         for frame in range(2):
             encoding = batch.truth.encodings[stream, frame].double().numpy()
             pose = invert(world_to_camera(encoding))
-            own = unproject(batch.truth.depth[stream, frame].numpy(), intrinsics)
+            own = unproject(batch.truth.depth[stream, frame].numpy(), ROLLS.intrinsics)
             points = own @ pose[:3, :3].T + pose[:3, 3]
             np.testing.assert_allclose(points, batch.truth.points[stream, frame], atol=1e-4)
+            room = (
+                np.linalg.inv(batch.poses[stream, 0].numpy()) @ batch.poses[stream, frame].numpy()
+            )
+            np.testing.assert_allclose(room, pose, atol=1e-4)
         np.testing.assert_allclose(
             batch.truth.encodings[stream, 0, :7], [0, 0, 0, 0, 0, 0, 1], atol=1e-6
         )
@@ -154,38 +161,98 @@ def test_points_poses_and_depth_of_a_batch_agree():
     assert batch.truth.encodings[:, 1, :3].norm(dim=-1).min() > 1e-3
 
 
-def test_batches_depend_on_seed_and_step_alone():
-    stages = CURRICULA["test"]
-    one = TrainingStreams(named_data("calm", 1), stages, 10)
-    again = TrainingStreams(named_data("calm", 1), stages, 10)
-    other = TrainingStreams(named_data("calm", 2), stages, 10)
-    torch.testing.assert_close(one[3].images, again[3].images, rtol=0, atol=0)
-    torch.testing.assert_close(one[3].truth.depth, again[3].truth.depth, rtol=0, atol=0)
-    assert (one[3].truth.depth - one[4].truth.depth).abs().mean() > 0.01
-    assert (one[3].truth.depth - other[3].truth.depth).abs().mean() > 0.01
+def test_colours_of_a_chart_tell_the_place():
+    """What the demo network lives on: a straight line from colour to place, in every room."""
+    rolls = replace(ROLLS, width=56, height=42)
+    colours, places = [], []
+    for index in range(6):
+        roll = shoot(rolls, index, CPU)
+        for k in range(len(roll)):
+            own = unproject(roll.depth[k].astype(np.float32), rolls.intrinsics)
+            pose = roll.poses[k]
+            places.append((own @ pose[:3, :3].T + pose[:3, 3]).reshape(-1, 3))
+            colours.append(roll.images[k].reshape(3, -1).T / 255)
+    known = np.concatenate(colours)
+    rows = np.concatenate([known, np.ones((len(known), 1))], axis=1)
+    wanted = np.concatenate(places)
+    half = len(rows) // 2
+    line = np.linalg.lstsq(rows[:half], wanted[:half], rcond=None)[0]
+    error = np.linalg.norm(rows[half:] @ line - wanted[half:], axis=1)
+    assert np.median(error) < 0.15
 
 
-def test_stacked_worlds_give_the_same_batch():
-    data, stage = named_data("calm", 3), CURRICULA["test"][0]
-    shots = plan_shots(data, stage, 3, 5)
-    one, other = render_shots(shots, data, CPU), render_shots(shots.stacked(), data, CPU)
-    torch.testing.assert_close(other.truth.depth, one.truth.depth, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(other.truth.points, one.truth.points, atol=1e-3, rtol=1e-4)
-    assert ((one.images - other.images).abs() > 0.01).float().mean() < 0.01
+def test_rolls_depend_on_seed_and_number_alone():
+    one, again, other = (shoot(ROLLS, index, CPU) for index in (3, 3, 4))
+    np.testing.assert_array_equal(one.images, again.images)
+    np.testing.assert_array_equal(one.depth, again.depth)
+    assert np.abs(one.depth - other.depth).mean() > 0.01
+    assert np.abs(one.depth - shoot(replace(ROLLS, seed=1), 3, CPU).depth).mean() > 0.01
+
+
+def test_an_album_keeps_the_newest_and_shoots_what_is_missing():
+    album = Album(ROLLS, CPU, capacity=2)
+    rolls = [shoot(ROLLS, index, CPU) for index in range(3)]
+    for index, roll in enumerate(rolls):
+        album.add(index, roll)
+    rng = np.random.default_rng(0)
+    drawn = [album.draw(3, rng) for _ in range(20)]
+    assert {id(each) for each in drawn} == {id(rolls[1]), id(rolls[2])}
+    empty = Album(ROLLS, CPU, capacity=2)
+    drawn = [empty.draw(3, rng) for _ in range(20)]
+    assert len({id(each) for each in drawn}) == 2  # shot once each
+    assert any(np.array_equal(each.images, rolls[2].images) for each in drawn)
+    assert not any(np.array_equal(each.images, rolls[0].images) for each in drawn)
+
+
+def test_rolls_become_more_with_the_steps():
+    assert [growth(step, 5, 2) for step in (0, 1, 2, 3, 10)] == [5, 5, 6, 6, 10]
+
+
+@given(st.integers(2, 60), st.integers(1, 130), st.integers(0, 2**32 - 1))
+def test_cuts_are_evenly_spaced_and_stay_on_the_roll(length, frames, seed):
+    chosen = cut(length, frames, np.random.default_rng(seed))
+    assert chosen.shape == (frames,)
+    assert 0 <= chosen.min() <= chosen.max() < length
+    steps = np.abs(np.diff(chosen))
+    assert (steps <= 3).all()
+    if 3 * frames <= length:  # no turning back
+        assert len(set(np.diff(chosen))) <= 1
+        assert len(set(chosen)) == frames
+
+
+def test_a_roll_of_one_picture_is_refused():
+    with pytest.raises(ConfigurationError, match="1 frames"):
+        cut(1, 4, np.random.default_rng(0))
+    crowded = replace(ROLLS, room=replace(ROLLS.room, least=(2.5, 2.5, 2.4), most=(2.5, 2.5, 2.4),
+                                          furniture=(60, 60)))  # fmt: skip
+    roll = shoot(crowded, 0, CPU)  # furniture that finds no place is left out
+    assert len(roll) == 4
+
+
+def test_rolls_are_rendered_at_once_as_on_a_gpu(monkeypatch):
+    """The path of a GPU, on a CPU: all frames of a roll in one batch."""
+    world, poses = album_module._plan(ROLLS, 2)
+    one = album_module._rendered(world, poses, ROLLS)
+    monkeypatch.setattr(album_module, "_by_frame", lambda device: False)
+    other = album_module._rendered(world, poses, ROLLS)
+    torch.testing.assert_close(one.depth, other.depth, atol=1e-4, rtol=1e-4)
+    assert ((one.light - other.light).abs() > 0.01).float().mean() < 0.01
 
 
 def test_data_made_by_other_processes_is_the_same(tmp_path):
-    settings = replace(TINY, steps=2)
+    settings = replace(TINY, steps=3)
     here = list(Trainer(settings, tmp_path / "a")._batches())
     there = list(Trainer(replace(settings, workers=1), tmp_path / "b")._batches())
-    for one, other in zip(here, there, strict=True):
+    assert len(here) == len(there) == 3
+    for (one, stage), (other, _) in zip(here, there, strict=True):
         torch.testing.assert_close(one.images, other.images, rtol=0, atol=0)
+        assert one.images.shape[:2] == (stage.streams, stage.frames)
 
 
 def test_stages_follow_their_shares():
-    stages = CURRICULA["demo"]
+    stages = CURRICULA["demo"].stages
     names = [stage_at(stages, step, 1000).name for step in range(1000)]
-    assert [names.count(stage.name) for stage in stages] == [450, 250, 200, 100]
+    assert [names.count(stage.name) for stage in stages] == [550, 300, 150]
     assert names == sorted(names, key=[stage.name for stage in stages].index)
     with pytest.raises(ConfigurationError, match="demo"):
         curriculum_named("school")
@@ -194,7 +261,6 @@ def test_stages_follow_their_shares():
 def test_the_demo_network_is_small_and_has_the_real_head_size():
     config = preset("demo")
     assert config.head_dim == 64
-    assert config.patch_size == 7
     count = sum(each.numel() for each in fresh_network(TrainingSettings()).parameters())
     assert 2 * count < 16 * 2**20
 
@@ -209,7 +275,7 @@ def test_gradients_reach_every_part(tmp_path):
     # The last layers of the heads start at random, so one step is enough to move all.
     for _ in range(2):
         parts = trainer.take_step(batch, stage)
-    assert set(parts) == {"depth", "points", "camera", "total"}
+    assert set(parts) == {"depth", "points", "camera", "guides", "total"}
     after = trainer.network.state_dict()
     still = [name for name in before if torch.equal(before[name], after[name])]
     assert still == ["aggregator.patch_embed.mask_token"]
@@ -219,7 +285,8 @@ def test_the_training_forward_is_the_masked_forward(tmp_path):
     trainer = Trainer(TINY, tmp_path)
     batch, _ = pair()
     with torch.no_grad():
-        mine = trainer._predict(batch.images, ("camera", "depth", "points"))
+        outputs = trainer._aggregate(batch.images)
+        mine = trainer._predict(outputs, batch.images, slice(None))
         its = trainer.network(batch.images, CausalSequence(2))
     for name in ("pose_encodings", "depth", "depth_confidence", "points", "points_confidence"):
         torch.testing.assert_close(getattr(mine, name), getattr(its, name), rtol=0, atol=0)
@@ -233,8 +300,8 @@ def test_losses_fall_on_one_batch(tmp_path):
 
 
 def steps_until(trainer, last):
-    for batch in trainer._batches():
-        trainer.take_step(batch, stage_at(trainer.stages, trainer.step, TINY.steps))
+    for batch, stage in trainer._batches():
+        trainer.take_step(batch, stage)
         if trainer.step == last:
             return
 
@@ -250,6 +317,8 @@ def test_a_resumed_training_takes_the_same_steps(tmp_path):
     steps_until(second, 6)
     for name, tensor in whole.network.state_dict().items():
         torch.testing.assert_close(second.network.state_dict()[name], tensor, rtol=0, atol=0)
+    for name, tensor in whole.guides.state_dict().items():
+        torch.testing.assert_close(second.guides.state_dict()[name], tensor, rtol=0, atol=0)
     for name, tensor in whole.average.state_dict().items():
         torch.testing.assert_close(second.average.state_dict()[name], tensor, rtol=0, atol=0)
 
@@ -338,11 +407,64 @@ def test_bfloat16_trains_and_heads_stay_in_float32(tmp_path):
     exact = Trainer(TINY, tmp_path / "exact")
     batch, stage = pair()
     with torch.no_grad():
-        one, other = (each._predict(batch.images, stage.heads) for each in (trainer, exact))
+        one, other = (
+            each._predict(each._aggregate(batch.images), batch.images, slice(None))
+            for each in (trainer, exact)
+        )
     assert one.depth.dtype == torch.float32
     error = float((one.depth - other.depth).norm() / other.depth.norm())
     assert 1e-6 < error < 0.05
     assert math.isfinite(trainer.take_step(batch, stage)["total"])
+
+
+def test_dense_heads_learn_in_turn(tmp_path):
+    """One stream of each step that they learn in, so that the aggregator gets most of the time."""
+    trainer = Trainer(TINY, tmp_path)
+    batch, stage = pair()
+    stage = replace(stage, dense_every=2)
+    seen = [set(trainer.take_step(batch, stage)) for _ in range(4)]
+    with_dense = [{"depth", "points"} <= each for each in seen]
+    assert with_dense in ([True, False] * 2, [False, True] * 2)
+    assert all({"camera", "guides", "total"} <= each for each in seen)
+
+
+def test_guides_that_read_the_truth_cost_nothing():
+    batch, _ = pair()
+    config = preset("tiny")
+    guides = Guides(config, room=True)
+    normal = batch.truth.normalized()
+    wanted = {}
+
+    class Reading(torch.nn.Module):
+        def __init__(self, name):
+            super().__init__()
+            self.name = name
+
+        def forward(self, tokens):
+            return wanted[self.name].expand(*tokens.shape[:-1], -1)
+
+    pose = batch.poses
+    wanted["room_camera"] = torch.cat([pose[..., :3, 3] / 2 - 1, pose[..., :2, :3].flatten(-2)], -1)
+    wanted["camera"] = normal.encodings
+
+    def tiles(each):
+        return each.reshape(2, 2, 2, 14, 2, 14, -1).mean((3, 5)).flatten(2, 3)
+
+    room = torch.einsum("bij,bfhwj->bfhwi", pose[:, 0, :3, :3], batch.truth.points)
+    wanted["room_points"] = tiles(room + pose[:, 0, None, None, None, :3, 3]) / 2 - 1
+    wanted["patches"] = torch.cat([tiles(normal.points), tiles(normal.depth[..., None]).log()], -1)
+    for name in wanted:
+        setattr(guides, name, Reading(name))
+    tokens = torch.zeros(2, 2, config.special_tokens + 4, 2 * config.embed_dim)
+    outputs = dict.fromkeys(guides.layers, tokens)
+    assert float(guides(outputs, batch, normal)) == pytest.approx(0, abs=1e-5)
+    wanted["patches"] = wanted["patches"] + 0.5
+    assert float(guides(outputs, batch, normal)) == pytest.approx(4 * 0.45, abs=1e-4)
+
+
+def test_only_charts_have_guides_to_the_room():
+    assert fresh_guides(TINY).room_points is not None
+    assert fresh_guides(replace(TINY, room="rich")).room_points is None
 
 
 # Scores

@@ -27,7 +27,8 @@ def synthesize(
     height: Annotated[int, typer.Option(help="Pixels.")] = 240,
     field_of_view: Annotated[float, typer.Option(help="Horizontal, degrees.")] = 75.0,
     room: Annotated[
-        str, typer.Option(help="rich (like a home) or calm (what the small network learns).")
+        str,
+        typer.Option(help="rich (like a home), calm (slow colours) or chart (the demo model's)."),
     ] = "rich",
     motion: Annotated[
         str, typer.Option(help="walk, drive, pan, loop, stop, handheld or drift.")

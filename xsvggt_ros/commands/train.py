@@ -21,13 +21,13 @@ def train(
     *,
     preset: Annotated[str, typer.Option(help="Sizes of the network.")] = "demo",
     curriculum: Annotated[str, typer.Option(help="What is learned when: demo or test.")] = "demo",
-    room: Annotated[str, typer.Option(help="Kind of room: calm or rich.")] = "calm",
-    steps: Annotated[int, typer.Option(min=1, help="Steps of the optimiser, in all.")] = 20_000,
+    room: Annotated[str, typer.Option(help="Kind of room: chart, calm or rich.")] = "chart",
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the optimiser, in all.")] = 7_000,
     batch: Annotated[
         int, typer.Option(min=1, help="Factor on the streams per step; 1 suits a CPU.")
     ] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of weights and data.")] = 0,
-    learning_rate: Annotated[float, typer.Option(help="Highest, after the warm-up.")] = 6e-4,
+    learning_rate: Annotated[float, typer.Option(help="Highest, after the warm-up.")] = 8e-4,
     minutes: Annotated[
         float | None, typer.Option(help="Stop after this long, to go on another time.")
     ] = None,
@@ -42,7 +42,7 @@ def train(
         bool, typer.Option("--compile", help="Apply torch.compile to the aggregator.")
     ] = False,
     workers: Annotated[
-        int, typer.Option(min=0, help="Processes that make the data; 0 = none but this one.")
+        int, typer.Option(min=0, help="Processes that shoot pictures ahead; 0 = none but this one.")
     ] = 0,
 ) -> None:
     """Train a network on made-up rooms; a call with equal options goes on where one stopped."""

@@ -120,13 +120,17 @@ def _plan(settings: RollSettings, index: int) -> tuple[World, NDArray[np.float64
 
 
 def _rendered(world: World, poses: NDArray[np.float64], settings: RollSettings) -> Rendering:
-    """Render all frames at once on a GPU, one by one on a CPU, which does so faster."""
     places = torch.from_numpy(poses).float().to(world.device)
-    if world.device.type == "cpu":
+    if _by_frame(world.device):
         still = torch.zeros(len(poses))
         return render_sequence(world, places, still, settings.intrinsics, settings.quality)
     found = render(batched([world]), places[None], settings.intrinsics, settings.quality)
     return Rendering(found.light[0], found.depth[0])
+
+
+def _by_frame(device: torch.device) -> bool:
+    """Return whether pictures are rendered one by one, which a CPU does faster."""
+    return device.type == "cpu"
 
 
 class RollNumbers(Dataset[Roll]):

@@ -58,7 +58,9 @@ def quality_for(room: str) -> Quality:
     return _QUALITY.get(room, Quality(samples=1, shadows=True))
 
 
-def held_out(name: str, room: str = "calm", width: int = 112, height: int = 84) -> SequenceSettings:
+def held_out(
+    name: str, room: str = "chart", width: int = 112, height: int = 84
+) -> SequenceSettings:
     """Return the settings of a held-out sequence, for a kind of room and a size.
 
     Raises:

@@ -108,8 +108,8 @@ ROOMS: dict[str, RoomSettings] = {
         decoration=False,
     ),
 }
-"""Named rooms: ``rich`` looks like a home; ``calm`` has few things and slow colours; ``chart`` is
-painted by a rule that a small network learns on a CPU within hours."""
+"""Named rooms: ``rich`` looks like a home; ``calm`` has few things and slow colours of its own;
+``chart`` is painted by one rule, which a small network learns on a CPU within hours."""
 
 
 def room_named(name: str) -> RoomSettings:

@@ -50,6 +50,9 @@ from random weights it would leave the transformer asleep for thousands of steps
 MOST_SKIPPED = 50
 """Steps in a row without a finite gradient that end a training."""
 
+PARTS = ("total", "depth", "points", "camera", "guides")
+"""Parts of the loss, as they are logged."""
+
 MOST_ROLLS = 2000
 """Rolls that are kept, 2.2 MB each at 112x84."""
 
@@ -351,7 +354,7 @@ class Trainer:
         self._in_a_row = 0
         self.optimizer.step()
         self._average_weights()
-        return {name: float(value.detach()) for name, value in parts.items()}
+        return {name: float(parts[name].detach()) for name in PARTS if name in parts}
 
     def _skip(self) -> None:
         """Leave the weights as they are: one broken batch must not end hours of work."""
