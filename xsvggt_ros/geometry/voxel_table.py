@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A hash table from voxel keys to dense slot numbers, whole arrays at a time.
+
+Open addressing with linear probing. Removing a key puts in anew what stands behind it, so that no
+marks of removed keys pile up, and the table never has to be laid out again.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xsvggt_ros.geometry.voxel_keys import Keys, spread
+
+Slots = NDArray[np.int64]
+
+MOST_SLOTS = 1 << 24
+_FILL = 2
+"""Places for each key at the least."""
+_EMPTY = np.int32(0)
+_GONE = np.int32(1)
+"""Stands in a place only while keys are being removed."""
+_FIRST = 2
+"""Slot 0 as the word in a place."""
+
+
+class VoxelTable:
+    """Gives each voxel a slot; slots are dense, from 0 to ``len(table) - 1``.
+
+    Memory is that of ``capacity`` from the beginning, but the operating system hands it out as it
+    is touched.
+
+    Attributes:
+        keys: int64 [capacity], the key in each slot.
+
+    """
+
+    def __init__(self, capacity: int) -> None:
+        """Make an empty table; raise ValueError for more than ``MOST_SLOTS`` slots."""
+        if not 0 < capacity <= MOST_SLOTS:
+            raise ValueError(f"capacity {capacity} must be from 1 to {MOST_SLOTS}")
+        bits = (_FILL * capacity - 1).bit_length()
+        self.capacity = capacity
+        self.keys: Keys = np.zeros(capacity, np.int64)
+        self._place = np.zeros(capacity, np.int32)
+        self._words = np.zeros(1 << bits, np.int32)
+        self._mask = (1 << bits) - 1
+        self._home_shift = np.uint64(64 - bits)
+        self._count = 0
+
+    def __len__(self) -> int:
+        """Return the number of keys."""
+        return self._count
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated."""
+        return self.keys.nbytes + self._place.nbytes + self._words.nbytes
+
+    def clear(self) -> None:
+        """Remove every key."""
+        self._words.fill(_EMPTY)
+        self._count = 0
+
+    def find(self, keys: Keys) -> Slots:
+        """Return the slot of each of ``keys`` [n], -1 where it has none."""
+        place = self._homes(keys)
+        slots = self._slots_at(place)
+        found = self._holds(slots, keys)
+        pending = np.flatnonzero(~found & (slots >= 0))
+        slots[~found] = -1
+        place, keys = place[pending], keys[pending]
+        while len(pending):
+            place = (place + 1) & self._mask
+            met = self._slots_at(place)
+            found = self._holds(met, keys)
+            slots[pending[found]] = met[found]
+            on = np.flatnonzero(~found & (met >= 0))
+            pending, place, keys = pending[on], place[on], keys[on]
+        return slots
+
+    def add(self, keys: Keys) -> Slots:
+        """Return the slot of each of ``keys`` [n]; those that are new get the next ones.
+
+        Keys may repeat. The table must have room for those that are new.
+        """
+        slots = self.find(keys)
+        missing = np.flatnonzero(slots < 0)
+        if len(missing):
+            slots[missing] = self._insert(keys[missing])
+        return slots
+
+    def remove(self, slots: Slots) -> tuple[Slots, Slots]:
+        """Remove the keys in ``slots`` (distinct) and fill the holes with the last slots.
+
+        Returns holes and movers: what was in slot ``movers[i]`` is now in slot ``holes[i]``.
+        """
+        self._replace(self._take_out(self._place[slots].astype(np.int64)))
+        count = self._count - len(slots)
+        holes = slots[slots < count]
+        stays = np.ones(len(slots), bool)
+        stays[slots[slots >= count] - count] = False
+        movers = np.flatnonzero(stays) + count
+        self.keys[holes] = self.keys[movers]
+        self._settle(self._place[movers], holes)
+        self._count = count
+        return holes, movers
+
+    def _homes(self, keys: Keys) -> Slots:
+        return (spread(keys) >> self._home_shift).astype(np.int64)
+
+    def _slots_at(self, place: Slots) -> Slots:
+        """Return the slot in each place, negative where it is empty."""
+        slots = self._words.take(place).astype(np.int64)
+        slots -= _FIRST
+        return slots
+
+    def _holds(self, slots: Slots, keys: Keys) -> NDArray[np.bool_]:
+        """Return where ``slots`` hold ``keys``."""
+        same = self.keys.take(slots, mode="wrap") == keys
+        same &= slots >= 0
+        return same
+
+    def _insert(self, keys: Keys) -> Slots:
+        """Put in ``keys``, of which none is in the table, though some may be alike."""
+        slots = np.empty(len(keys), np.int64)
+        pending, place = np.arange(len(keys)), self._homes(keys)
+        while len(pending):
+            first = self._claim(place)
+            new = np.arange(self._count, self._count + len(first))
+            self._count += len(first)
+            self.keys[new] = keys[first]
+            self._settle(place[first], new)
+            # Those that came too late look again: what took their place may be their own key.
+            met = self._slots_at(place)
+            found = self._holds(met, keys)
+            slots[pending[found]] = met[found]
+            on = np.flatnonzero(~found)
+            pending, keys = pending[on], keys[on]
+            place = (place[on] + 1) & self._mask
+        return slots
+
+    def _take_out(self, places: Slots) -> Slots:
+        """Empty ``places`` and all behind them up to the next gap; return the slots behind."""
+        self._words[places] = _GONE
+        emptied, behind = [places], [self._words[:0]]
+        while len(places):
+            places = (places + 1) & self._mask
+            words = self._words.take(places)
+            # A place that is gone already has all behind it taken out on its own account.
+            on = words > _GONE
+            places = places[on]
+            self._words[places] = _GONE
+            emptied.append(places)
+            behind.append(words[on])
+        self._words[np.concatenate(emptied)] = _EMPTY
+        return np.concatenate(behind).astype(np.int64) - _FIRST
+
+    def _replace(self, slots: Slots) -> None:
+        """Put the keys in ``slots`` into places of the table again."""
+        place = self._homes(self.keys[slots])
+        while len(slots):
+            first = self._claim(place)
+            self._settle(place[first], slots[first])
+            on = np.ones(len(slots), bool)
+            on[first] = False
+            slots, place = slots[on], (place[on] + 1) & self._mask
+
+    def _claim(self, place: Slots) -> Slots:
+        """Return who wants each empty place first; all that are returned must be settled next."""
+        free = np.flatnonzero(self._words.take(place) == _EMPTY)
+        wanted = place[free]
+        marks = np.arange(len(free), dtype=np.int32)
+        self._words[wanted[::-1]] = marks[::-1]
+        return free[self._words.take(wanted) == marks]
+
+    def _settle(self, place: NDArray[np.signedinteger], slots: Slots) -> None:
+        self._place[slots] = place
+        self._words[place] = slots + _FIRST
