@@ -18,7 +18,8 @@ ROOMS = {
     "evaluation": {"stream", "synthetic", "geometry", "model", "cache"},
     "ros": {"stream", "geometry", "model", "cache"},
     "commands": {
-        "ros", "synthetic", "stream", "geometry", "model", "cache", "progress", "doctor",
+        "ros", "evaluation", "synthetic", "stream", "geometry", "model", "cache", "progress",
+        "doctor",
     },
 }  # fmt: skip
 ROS_PACKAGES = {

@@ -23,7 +23,7 @@ from xsvggt_ros.version import version
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "xsvggt_ros"
 MANIFEST = ElementTree.parse(ROOT / "package.xml").getroot()
-PYPI_NAMES = {"cv2": "opencv-python-headless", "mpl_toolkits": "matplotlib"}
+PYPI_NAMES = {"cv2": "opencv-python-headless", "mpl_toolkits": "matplotlib", "yaml": "PyYAML"}
 BUILT_FROM = ("package.xml", "CMakeLists.txt", "setup.py", "pyproject.toml", "LICENSE")
 
 
@@ -144,6 +144,9 @@ def test_wheel_holds_modules_data_and_command(source_copy: Path, tmp_path: Path)
     modules = {path.relative_to(ROOT).as_posix() for path in PACKAGE.rglob("*.py")}
     share = f"xsvggt_ros-{_manifest_version()}.data/data/share/xsvggt_ros"
     assert modules <= names
+    pages = {path.relative_to(ROOT).as_posix() for path in PACKAGE.rglob("*.j2")}
+    assert pages
+    assert pages <= names
     assert {f"{share}/package.xml", f"{share}/config/fastdds_shm.xml"} <= names
     entry_points = f"xsvggt_ros-{_manifest_version()}.dist-info/entry_points.txt"
     assert "xsvggt = xsvggt_ros.cli:app" in wheel.read(entry_points).decode()

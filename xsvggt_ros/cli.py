@@ -9,9 +9,11 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from xsvggt_ros.commands.compare import compare
 from xsvggt_ros.commands.convert import convert
 from xsvggt_ros.commands.demo import demo
 from xsvggt_ros.commands.doctor import doctor
+from xsvggt_ros.commands.evaluate import evaluate
 from xsvggt_ros.commands.reconstruct import reconstruct
 from xsvggt_ros.commands.replay import replay
 from xsvggt_ros.commands.speaking import console, errors
@@ -20,7 +22,9 @@ from xsvggt_ros.commands.train import train
 from xsvggt_ros.errors import XsvggtError
 from xsvggt_ros.stream.interruption import INTERRUPTED, interruptible
 
-COMMANDS = (reconstruct, demo, replay, synthesize, train, convert, doctor)
+COMMANDS = (
+    reconstruct, demo, replay, evaluate, compare, synthesize, train, convert, doctor,
+)  # fmt: skip
 
 
 class ReadableErrors(TyperGroup):

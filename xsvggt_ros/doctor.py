@@ -64,6 +64,8 @@ _LIBRARIES = {
     "safetensors": "safetensors",
     "huggingface_hub": "huggingface_hub",
     "matplotlib": "matplotlib",
+    "jinja2": "jinja2",
+    "yaml": "PyYAML",
 }
 
 

@@ -26,22 +26,65 @@ class SpeedColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
         """Return the speed, or nothing before there is one."""
         speed = task.finished_speed or task.speed
+        if task.fields.get("unit") == "runs":
+            return Text("")
         return Text(f"{speed:.1f} frames/s" if speed else "", style="progress.data.speed")
 
 
-@contextmanager
-def frame_progress(console: Console, total: int | None) -> Iterator[Callable[[int, str], None]]:
-    """Show a bar; yields a function that takes the frames done and a word on what goes on."""
-    columns = (
+def _frame_columns() -> tuple[ProgressColumn, ...]:
+    return (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         SpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as progress:
+
+
+@contextmanager
+def frame_progress(console: Console, total: int | None) -> Iterator[Callable[[int, str], None]]:
+    """Show a bar; yields a function that takes the frames done and a word on what goes on."""
+    with Progress(*_frame_columns(), console=console) as progress:
         task = progress.add_task("starting", total=total)
         yield lambda done, doing: progress.update(task, completed=done, description=doing)
+
+
+RunProgress = Callable[[int, int | None, str], None]
+"""Takes the frames done, the frames to come in all (None = nobody knows), and what goes on."""
+
+
+@contextmanager
+def run_progress(console: Console) -> Iterator[RunProgress]:
+    """Show a bar whose length is known later only."""
+    with Progress(*_frame_columns(), console=console) as progress:
+        task = progress.add_task("starting", total=None)
+        yield lambda done, total, doing: progress.update(
+            task, completed=done, total=total, description=doing
+        )
+
+
+@contextmanager
+def sweep_progress(console: Console, runs: int) -> Iterator[Callable[[int, str], RunProgress]]:
+    """Show a bar of runs and one of the run at hand.
+
+    Yields what takes a run's number, from 0, and its name, and returns what that run's progress
+    goes to.
+    """
+    with Progress(*_frame_columns(), console=console) as progress:
+        whole = progress.add_task("all runs", total=runs, unit="runs")
+        task = progress.add_task("starting", total=None)
+
+        def begin(number: int, name: str) -> RunProgress:
+            progress.update(whole, completed=number)
+            progress.reset(task, total=None, description=name)
+
+            def show(done: int, total: int | None, doing: str) -> None:
+                progress.update(task, completed=done, total=total, description=f"{name}: {doing}")
+
+            return show
+
+        yield begin
+        progress.update(whole, completed=runs)
 
 
 @contextmanager

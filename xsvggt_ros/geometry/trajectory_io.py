@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trajectories in the TUM format: ``timestamp tx ty tz qx qy qz qw``, as evo reads it."""
+"""Trajectories as files: TUM, ``timestamp tx ty tz qx qy qz qw``, and KITTI, as evo reads them."""
 
 from __future__ import annotations
 
@@ -53,6 +53,14 @@ def write_tum(path: str | Path, trajectory: Trajectory) -> None:
         ):
             numbers = " ".join(f"{value:.9f}" for value in (*position, *quaternion))
             stream.write(f"{seconds_text(stamp)} {numbers}\n".encode("ascii"))
+
+
+def write_kitti(path: str | Path, poses: Sequence[NDArray[np.float64]]) -> None:
+    """Write camera-to-world matrices [4, 4] as KITTI odometry has them: rows of 12, no stamps."""
+    with replacing(Path(path)) as stream:
+        for pose in poses:
+            numbers = " ".join(f"{value:.9e}" for value in pose[:3].ravel())
+            stream.write(f"{numbers}\n".encode("ascii"))
 
 
 def seconds_text(stamp: int) -> str:

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A source of frames with ground truth that lives in memory, and may break off."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+
+from xsvggt_ros.errors import FrameError, SourceError
+from xsvggt_ros.evaluation.frame import EvaluationFrame, FrameTruth
+from xsvggt_ros.evaluation.request import EvaluationRequest, JudgingOptions, NetworkOptions
+from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.stream.frame import Frame
+
+SECOND = 1_000_000_000
+
+
+def picture(index: int) -> np.ndarray:
+    canvas = np.random.default_rng(0).integers(0, 256, (32, 128, 3), np.uint8)
+    return np.ascontiguousarray(np.roll(canvas, -3 * index, axis=1)[:, :42])
+
+
+def truth(index: int) -> FrameTruth:
+    pose = np.eye(4)
+    pose[:3, 3] = 0.1 * index, 0.02 * index**2, 0.0
+    depth = np.full((32, 42), 2.0, np.float32) + np.linspace(0, 1, 42, dtype=np.float32)
+    depth[0, 0] = np.nan
+    return FrameTruth(pose, depth, Intrinsics(40.0, 40.0, 21.0, 16.0, 42, 32))
+
+
+def damaged() -> np.ndarray:
+    raise FrameError("the picture is damaged")
+
+
+class MemorySource:
+    """``count`` frames, ten a second; reading fails before frame ``breaks_at``."""
+
+    kind = "memory"
+
+    def __init__(self, count, *, breaks_at=None, bad=(), with_truth=True, stamps=None) -> None:
+        self.name = "memory:test"
+        self.warnings = ["this source is made up"]
+        self._count = count
+        self._breaks_at = breaks_at
+        self._bad = bad
+        self._with_truth = with_truth
+        self._stamps = stamps or [SECOND + index * SECOND // 10 for index in range(count)]
+
+    @property
+    def frame_count(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[EvaluationFrame]:
+        for index in range(self._count):
+            if index == self._breaks_at:
+                raise SourceError("the file ends here")
+            decode = damaged if index in self._bad else partial(picture, index)
+            known = truth(index) if self._with_truth else None
+            yield EvaluationFrame(Frame(self._stamps[index], "camera", decode), known)
+
+    def describe(self) -> dict:
+        return {"kind": self.kind, "name": self.name}
+
+
+def tiny_request(**changes) -> EvaluationRequest:
+    settings = {
+        "network": NetworkOptions(preset="tiny", width=28, device="cpu"),
+        "judging": JudgingOptions(cloud_points=2000),
+        **changes,
+    }
+    return EvaluationRequest("memory", **settings)

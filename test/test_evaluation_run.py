@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An evaluation from source to results: what is judged, what is written, and what cuts it short."""
+
+import json
+import re
+from dataclasses import replace
+from datetime import datetime
+from html.parser import HTMLParser
+from threading import Event
+
+import numpy as np
+import pytest
+import yaml
+from recordings import SECOND, MemorySource, picture, tiny_request
+
+from xsvggt_ros.cache.settings import CacheSettings
+from xsvggt_ros.errors import SourceError
+from xsvggt_ros.evaluation import runner
+from xsvggt_ros.evaluation.files import write_evaluation
+from xsvggt_ros.evaluation.folder import link_latest, new_folder
+from xsvggt_ros.evaluation.request import LiveOptions
+from xsvggt_ros.evaluation.thresholds import Threshold
+from xsvggt_ros.geometry.trajectory_io import read_tum
+from xsvggt_ros.model.checkpoint import load_network
+from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
+
+
+@pytest.fixture
+def source(monkeypatch):
+    """Return a function that makes a source the one that every path opens."""
+
+    def install(*arguments, **options):
+        made = MemorySource(*arguments, **options)
+        monkeypatch.setattr(runner, "open_source", lambda path, chosen: made)
+        return made
+
+    return install
+
+
+@pytest.fixture(scope="module")
+def evaluated():
+    """Return eight frames, evaluated."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(runner, "open_source", lambda path, chosen: MemorySource(8))
+    with patch.context():
+        yield runner.evaluate(tiny_request(cache=CacheSettings(budget_tokens=40)))
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def folder(evaluated, tmp_path_factory):
+    place = tmp_path_factory.mktemp("results") / "run"
+    limits = (Threshold("ate", "max", 1e9), Threshold("fps", "min", 1e9))
+    write_evaluation(evaluated, place, limits)
+    return place
+
+
+def test_every_frame_goes_through_the_engine_in_order(evaluated):
+    network = load_network("", preset="tiny", device="cpu")
+    engine = Reconstructor(network, ReconstructorSettings(28, CacheSettings(budget_tokens=40)))
+    poses = [engine.step(picture(index)).camera_to_world for index in range(8)]
+    np.testing.assert_array_equal(evaluated.session.estimated, poses)
+    assert evaluated.state == "complete"
+    counts = evaluated.counts
+    assert (counts.taken, counts.processed, counts.dropped, counts.judged) == (8, 8, 0, 8)
+
+
+def test_it_judges_trajectory_and_depth(evaluated):
+    assert set(evaluated.scores.trajectory) == {"origin", "se3", "sim3"}
+    assert set(evaluated.scores.depth) == {"raw", "median", "scale", "scale_shift"}
+    assert evaluated.scores.depth["raw"].seen == 8 * (32 * 42 - 1)
+    assert sorted(evaluated.scores.frame_depth) == list(range(8))
+
+
+def test_the_cache_is_metered(evaluated):
+    cost = evaluated.cost
+    assert cost.tokens <= 40
+    assert cost.evicted_tokens == evaluated.meter.series("evicted").sum() > 0
+    assert cost.cache_peak_bytes >= cost.cache_steady_bytes > 0
+    assert cost.uncompressed_bytes == evaluated.meter.series("uncompressed_bytes").max()
+    assert cost.device_peak_bytes is None
+    assert cost.process_peak_bytes >= cost.process_steady_bytes > cost.weights_bytes > 0
+
+
+def test_warnings_of_source_and_run_are_kept(evaluated):
+    assert "this source is made up" in evaluated.warnings
+    assert any("weights are random" in each for each in evaluated.warnings)
+
+
+def test_trajectories_are_written_exactly(evaluated, folder):
+    text = (folder / "trajectory.tum").read_text()
+    numbers = text.splitlines()[3].split()
+    assert [len(each.partition(".")[2]) for each in numbers] == [9] * 8
+    tum = read_tum(folder / "trajectory.tum")
+    assert tum.stamps.tolist() == [SECOND + index * SECOND // 10 for index in range(8)]
+    kitti = np.loadtxt(folder / "trajectory.kitti").reshape(-1, 3, 4)
+    np.testing.assert_allclose(kitti, np.array(evaluated.session.estimated)[:, :3], atol=1e-8)
+    aligned = read_tum(folder / "trajectory_aligned.tum")
+    true = read_tum(folder / "truth.tum")
+    off = np.linalg.norm(aligned.positions - true.positions, axis=1)
+    expected = evaluated.scores.trajectory["sim3"].ate.rmse
+    assert np.sqrt((off**2).mean()) == pytest.approx(expected, abs=1e-6)
+
+
+def test_metrics_hold_numbers_limits_versions_and_hashes(evaluated, folder):
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["trajectory"]["sim3"]["ate"]["rmse"] == pytest.approx(
+        evaluated.scores.trajectory["sim3"].ate.rmse
+    )
+    assert [each["kept"] for each in metrics["limits"]] == [True, False]
+    assert re.fullmatch("[0-9a-f]{64}", metrics["identity"]["weights"]["sha256"])
+    assert metrics["identity"]["software"]["torch"]
+    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    assert settings["cache"]["budget_tokens"] == 40
+    assert settings["options"]["stride"] == 1
+
+
+def test_frames_are_a_table(folder):
+    lines = (folder / "frames.csv").read_text().splitlines()
+    assert lines[0].startswith("frame,latency,waited,decode,")
+    assert len(lines) == 9
+
+
+class Outside(HTMLParser):
+    """Collects what a page would load, and its headings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.headings: list[str] = []
+        self._tag = ""
+
+    def handle_starttag(self, tag, attrs):
+        self._tag = tag
+        given = dict(attrs)
+        found = [given.get(name) or "" for name in ("src", "href", "xlink:href")]
+        self.loads += [each for each in found if each and not each.startswith(("#", "data:"))]
+        if tag in ("script", "link", "iframe"):
+            self.loads.append(tag)
+
+    def handle_data(self, data):
+        if self._tag == "h2" and data.strip():
+            self.headings.append(data.strip())
+
+
+def test_the_report_is_whole_and_loads_nothing(folder):
+    text = (folder / "report.html").read_text()
+    page = Outside()
+    page.feed(text)
+    assert page.loads == []
+    assert page.headings == [
+        "Trajectory", "Error over time", "Depth", "Cloud", "Latency", "Memory and cache",
+        "What exactly was run",
+    ]  # fmt: skip
+    assert text.rstrip().endswith("</html>")
+    assert text.count("<svg") == 4
+    assert "1 of 2 limits broken" in text
+    assert "this source is made up" in text
+    assert "@import" not in text
+    assert "url(http" not in text
+
+
+def test_the_summary_has_the_tables(folder):
+    text = (folder / "summary.md").read_text()
+    for title in ("## Trajectory", "## Depth", "## Latency, ms", "## Memory, MiB", "## Warnings"):
+        assert title in text
+    assert "**broken**: engine, frames/s" in text
+
+
+def test_names_are_escaped_in_the_report(evaluated, tmp_path):
+    write_evaluation(replace(evaluated, name="<b>&"), tmp_path)
+    assert "<h1>&lt;b&gt;&amp;</h1>" in (tmp_path / "report.html").read_text()
+
+
+def test_a_source_that_breaks_off_is_judged_as_far_as_it_goes(source, tmp_path):
+    source(9, breaks_at=5)
+    evaluation = runner.evaluate(tiny_request())
+    assert (evaluation.state, evaluation.reason) == ("truncated", "the file ends here")
+    assert evaluation.counts.judged == 5
+    assert evaluation.scores.trajectory["sim3"].ate.count == 5
+    write_evaluation(evaluation, tmp_path)
+    assert "the file ends here" in (tmp_path / "report.html").read_text()
+
+
+def test_a_source_that_breaks_off_at_once_is_an_error(source):
+    source(9, breaks_at=0)
+    with pytest.raises(SourceError, match="the file ends here"):
+        runner.evaluate(tiny_request())
+
+
+def test_a_stop_leaves_a_valid_partial_result(source, tmp_path):
+    source(9)
+    stop = Event()
+    evaluation = runner.evaluate(
+        tiny_request(), stop=stop, progress=lambda done, *_: stop.set() if done == 4 else None
+    )
+    assert evaluation.state == "interrupted"
+    assert evaluation.counts.processed == 4
+    write_evaluation(evaluation, tmp_path)
+    assert json.loads((tmp_path / "metrics.json").read_text())["frames"]["processed"] == 4
+
+
+def test_a_stop_before_the_first_frame_leaves_nothing(source):
+    source(9, bad=range(9))
+    stop = Event()
+    stop.set()
+    with pytest.raises(KeyboardInterrupt):
+        runner.evaluate(tiny_request(), stop=stop)
+
+
+def test_refused_frames_are_counted_and_told(source):
+    source(6, bad=(2, 4))
+    evaluation = runner.evaluate(tiny_request())
+    assert (evaluation.counts.refused, evaluation.counts.processed) == (2, 4)
+    told = [each for each in evaluation.warnings if "damaged" in each]
+    assert len(told) == 1
+    assert told[0].endswith("(2 times in all)")
+
+
+def test_the_longest_session_is_judged(source):
+    stamps = [(10 + index) * SECOND for index in range(3)] + [index * SECOND for index in range(4)]
+    source(7, stamps=stamps)
+    evaluation = runner.evaluate(tiny_request())
+    assert (evaluation.counts.sessions, evaluation.counts.judged) == (2, 4)
+    assert evaluation.scores.trajectory["sim3"].ate.count == 4
+    assert any("2 sessions" in each for each in evaluation.warnings)
+
+
+def test_without_truth_the_report_says_what_is_missing(source, tmp_path):
+    source(4, with_truth=False)
+    evaluation = write_evaluation(
+        runner.evaluate(tiny_request()), tmp_path, (Threshold("ate", "max", 1.0),)
+    )
+    assert len(evaluation.scores.missing) == 3
+    assert [verdict.kept for verdict in evaluation.verdicts] == [False]
+    assert "was not measured" in (tmp_path / "report.html").read_text()
+
+
+def test_a_live_run_counts_what_it_drops(source):
+    source(30)
+    evaluation = runner.evaluate(tiny_request(live=LiveOptions(speed=1e6)))
+    counts = evaluation.counts
+    assert counts.taken == 30 == counts.processed + counts.dropped + counts.refused
+    assert evaluation.live is not None
+    assert evaluation.live.dropped_share == pytest.approx(counts.dropped / 30)
+    assert counts.dropped > 0
+    assert evaluation.scores.trajectory["sim3"].ate.count == counts.judged
+
+
+def test_a_live_run_of_a_source_that_breaks_off_is_judged(source):
+    source(30, breaks_at=6)
+    evaluation = runner.evaluate(tiny_request(live=LiveOptions(speed=1e6, queue_policy="all")))
+    assert evaluation.state == "truncated"
+    assert evaluation.counts.processed == 6
+    assert evaluation.live is not None
+
+
+def test_each_run_has_a_folder_and_latest_is_the_newest(tmp_path):
+    now = datetime(2026, 1, 2, 3, 4, 5)
+    first = new_folder(tmp_path, "/data/my bag.mcap", now)
+    second = new_folder(tmp_path, "/data/my bag.mcap", now)
+    assert first.name == "my-bag.mcap_2026-01-02_03-04-05"
+    assert second.name == "my-bag.mcap_2026-01-02_03-04-05_2"
+    for each in (first, second):
+        assert link_latest(each) == tmp_path / "latest"
+        assert (tmp_path / "latest").resolve() == each.resolve()
+
+
+def test_a_folder_called_latest_is_left_alone(tmp_path):
+    (tmp_path / "latest").mkdir()
+    assert link_latest(new_folder(tmp_path, "bag", datetime(2026, 1, 1))) is None
+    assert not (tmp_path / "latest").is_symlink()

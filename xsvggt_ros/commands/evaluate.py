@@ -1,0 +1,399 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`xsvggt evaluate`: a recording with ground truth in, numbers and a report out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from xsvggt_ros.commands.options import (
+    Budget,
+    BudgetMib,
+    Checkpoint,
+    Device,
+    Dtype,
+    KeyBits,
+    MaxFrames,
+    Policy,
+    Preset,
+    ValueBits,
+    Width,
+    cache_settings,
+)
+from xsvggt_ros.commands.speaking import console
+from xsvggt_ros.stream.interruption import INTERRUPTED, stop_request
+
+if TYPE_CHECKING:
+    from xsvggt_ros.evaluation.evaluation import Evaluation
+    from xsvggt_ros.evaluation.request import EvaluationRequest, LiveOptions
+    from xsvggt_ros.evaluation.sweep import Sweep
+    from xsvggt_ros.evaluation.thresholds import Threshold
+
+SOURCE, JUDGING, LIVE, LIMITS, SWEEPING = (
+    "What is taken of the source",
+    "How results are judged",
+    "Live",
+    "Limits: exit code 3 where one is broken",
+    "Sweep",
+)
+
+
+def evaluate(
+    source: Annotated[
+        str,
+        typer.Argument(help="Bag, folder of a data set, or synthetic:NAME of a made-up sequence."),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Folder in which each run gets a folder of its own."),
+    ] = Path("results"),
+    *,
+    checkpoint: Checkpoint = "",
+    preset: Preset = None,
+    width: Width = None,
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+    policy: Policy = "xstreamvggt",
+    budget: Budget = 8192,
+    budget_mib: BudgetMib = 0.0,
+    key_bits: KeyBits = 4,
+    value_bits: ValueBits = 4,
+    compatibility: Annotated[
+        str, typer.Option(help="none, or published = the released code, for comparison.")
+    ] = "none",
+    max_frames: MaxFrames = None,
+    start: Annotated[
+        int, typer.Option(min=0, help="Frames left out at the beginning.", rich_help_panel=SOURCE)
+    ] = 0,
+    stride: Annotated[
+        int, typer.Option(min=1, help="Take each how manieth frame.", rich_help_panel=SOURCE)
+    ] = 1,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a folder, where its files do not tell, such as tum.", rich_help_panel=SOURCE
+        ),
+    ] = None,
+    sequence: Annotated[
+        str | None,
+        typer.Option(help="One sequence of a path that holds several.", rich_help_panel=SOURCE),
+    ] = None,
+    topic: Annotated[
+        str | None,
+        typer.Option(help="Image topic of a bag that holds several.", rich_help_panel=SOURCE),
+    ] = None,
+    depth_topic: Annotated[
+        str | None,
+        typer.Option(
+            help="Depth topic of a bag that holds several; none = no depth.", rich_help_panel=SOURCE
+        ),
+    ] = None,
+    truth: Annotated[
+        str | None,
+        typer.Option(
+            help="True poses of a bag: a topic, two TF frames as map->camera, a TUM, KITTI or "
+            "EuRoC file, or none.",
+            rich_help_panel=SOURCE,
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float,
+        typer.Option(
+            help="Seconds by which stamps of picture and truth may differ.", rich_help_panel=SOURCE
+        ),
+    ] = 0.02,
+    rpe_delta: Annotated[
+        int,
+        typer.Option(min=1, help="Frames of a relative pose error.", rich_help_panel=JUDGING),
+    ] = 1,
+    farthest: Annotated[
+        float | None,
+        typer.Option(
+            help="Metres beyond which true depth is left out; default: none.",
+            rich_help_panel=JUDGING,
+        ),
+    ] = None,
+    cloud_points: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Points that clouds are compared with; 0 = not.", rich_help_panel=JUDGING
+        ),
+    ] = 50_000,
+    fscore_distance: Annotated[
+        float,
+        typer.Option(help="Metres within which a point counts as found.", rich_help_panel=JUDGING),
+    ] = 0.05,
+    realtime: Annotated[
+        bool,
+        typer.Option(
+            "--realtime",
+            help="Replay at the recording's pace into the node's queue: drops and latency instead "
+            "of every frame.",
+            rich_help_panel=LIVE,
+        ),
+    ] = False,
+    speed: Annotated[
+        float | None,
+        typer.Option(help="Factor on the pace of --realtime; default 1.", rich_help_panel=LIVE),
+    ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Settings of the cache to try, all combinations: 'budget=512,1024 bits=2,4'.",
+            rich_help_panel=SWEEPING,
+        ),
+    ] = None,
+    references: Annotated[
+        str | None,
+        typer.Option(
+            help="Beside them: 'full cache', 'published', both (default, with a comma) or none.",
+            rich_help_panel=SWEEPING,
+        ),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a sweep to go on with.", rich_help_panel=SWEEPING),
+    ] = None,
+    max_ate: Annotated[
+        float | None, typer.Option(help="Metres, rmse after Sim(3).", rich_help_panel=LIMITS)
+    ] = None,
+    max_rpe: Annotated[
+        float | None, typer.Option(help="Metres, rmse after Sim(3).", rich_help_panel=LIMITS)
+    ] = None,
+    max_rpe_rotation: Annotated[
+        float | None, typer.Option(help="Degrees, rmse.", rich_help_panel=LIMITS)
+    ] = None,
+    max_absrel: Annotated[
+        float | None, typer.Option(help="AbsRel, scale aligned.", rich_help_panel=LIMITS)
+    ] = None,
+    min_delta1: Annotated[
+        float | None, typer.Option(help="Share with δ < 1.25, 0 to 1.", rich_help_panel=LIMITS)
+    ] = None,
+    max_accuracy: Annotated[
+        float | None, typer.Option(help="Metres, mean, of the cloud.", rich_help_panel=LIMITS)
+    ] = None,
+    max_completeness: Annotated[
+        float | None, typer.Option(help="Metres, mean, of the cloud.", rich_help_panel=LIMITS)
+    ] = None,
+    min_fscore: Annotated[
+        float | None, typer.Option(help="0 to 1.", rich_help_panel=LIMITS)
+    ] = None,
+    max_bytes: Annotated[
+        float | None, typer.Option(help="Bytes of the cache, peak.", rich_help_panel=LIMITS)
+    ] = None,
+    max_memory: Annotated[
+        float | None, typer.Option(help="Bytes of the process, peak.", rich_help_panel=LIMITS)
+    ] = None,
+    max_latency: Annotated[
+        float | None, typer.Option(help="Milliseconds, p95.", rich_help_panel=LIMITS)
+    ] = None,
+    min_fps: Annotated[
+        float | None, typer.Option(help="Frames per second.", rich_help_panel=LIMITS)
+    ] = None,
+    max_dropped: Annotated[
+        float | None, typer.Option(help="Share dropped live, 0 to 1.", rich_help_panel=LIMITS)
+    ] = None,
+) -> None:
+    """Evaluate a recording with ground truth: numbers, curves, and a report to look at."""
+    from dataclasses import replace
+
+    from xsvggt_ros.evaluation.request import EvaluationRequest, JudgingOptions, NetworkOptions
+    from xsvggt_ros.evaluation.sources.base import SourceOptions
+
+    cache = cache_settings(policy, budget, budget_mib, key_bits, value_bits)
+    request = EvaluationRequest(
+        source,
+        SourceOptions(
+            kind=kind,
+            sequence=sequence,
+            start=start,
+            stride=stride,
+            limit=max_frames,
+            topic=topic,
+            depth_topic=depth_topic,
+            truth=truth,
+            tolerance=tolerance,
+        ),
+        NetworkOptions(checkpoint, preset, width, device, dtype),
+        replace(cache, compatibility=compatibility),
+        JudgingOptions(rpe_delta, farthest, cloud_points, fscore_distance),
+        _live(realtime, speed),
+    )
+    limits = _limits(
+        max_ate=max_ate,
+        max_rpe=max_rpe,
+        max_rpe_rotation=max_rpe_rotation,
+        max_absrel=max_absrel,
+        min_delta1=min_delta1,
+        max_accuracy=max_accuracy,
+        max_completeness=max_completeness,
+        min_fscore=min_fscore,
+        max_bytes=max_bytes,
+        max_process_memory=max_memory,
+        max_latency_p95=max_latency,
+        min_fps=min_fps,
+        max_dropped=max_dropped,
+    )
+    if sweep:
+        _refuse_limits(limits)
+        _run_sweep(request, sweep, references, output, resume)
+    else:
+        _refuse_sweep_options(references, resume)
+        _run_once(request, output, limits)
+
+
+def _live(realtime: bool, speed: float | None) -> LiveOptions | None:
+    from xsvggt_ros.errors import ConfigurationError
+    from xsvggt_ros.evaluation.request import LiveOptions
+
+    if realtime:
+        return LiveOptions(1.0 if speed is None else speed)
+    if speed is not None:
+        raise ConfigurationError(
+            f"--speed {speed} means nothing where every frame is taken; add --realtime"
+        )
+    return None
+
+
+def _limits(**given: float | None) -> tuple[Threshold, ...]:
+    """Return the limits that were given; each name is max_ or min_ and a quantity."""
+    from xsvggt_ros.evaluation.thresholds import Threshold
+
+    return tuple(
+        Threshold(name[4:], "max" if name.startswith("max_") else "min", value)
+        for name, value in given.items()
+        if value is not None
+    )
+
+
+def _refuse_limits(limits: tuple[Threshold, ...]) -> None:
+    from xsvggt_ros.errors import ConfigurationError
+
+    if limits:
+        raise ConfigurationError(
+            f"a limit on {limits[0].quantity} is for a single run, and --sweep makes many; leave "
+            "one of the two out"
+        )
+
+
+def _refuse_sweep_options(references: str | None, resume: Path | None) -> None:
+    from xsvggt_ros.errors import ConfigurationError
+
+    for name, value in (("--references", references), ("--resume", resume)):
+        if value is not None:
+            raise ConfigurationError(f"{name} {value} means nothing without --sweep; add it")
+
+
+def _run_once(request: EvaluationRequest, output: Path, limits: tuple[Threshold, ...]) -> None:
+    from datetime import datetime
+
+    from xsvggt_ros.evaluation.files import write_evaluation
+    from xsvggt_ros.evaluation.folder import link_latest, new_folder
+    from xsvggt_ros.evaluation.runner import evaluate as run
+    from xsvggt_ros.evaluation.thresholds import FAILED
+    from xsvggt_ros.geometry.files import require_writable
+    from xsvggt_ros.progress import run_progress
+
+    require_writable(output)
+    with stop_request() as stop, run_progress(console) as progress:
+        evaluation = run(request, stop=stop, progress=progress)
+        progress(evaluation.counts.taken, evaluation.counts.taken, "writing")
+        folder = new_folder(output, evaluation.name, datetime.now())
+        evaluation = write_evaluation(evaluation, folder, limits)
+    link_latest(folder)
+    _say(evaluation, folder)
+    if evaluation.state == "interrupted":
+        raise typer.Exit(INTERRUPTED)
+    if not all(verdict.kept for verdict in evaluation.verdicts):
+        raise typer.Exit(FAILED)
+
+
+def _say(evaluation: Evaluation, folder: Path) -> None:
+    """Say the few numbers that people look for, and where the rest is."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from xsvggt_ros.evaluation.report.words import headlines, where_frames_went
+
+    table = Table.grid(padding=(0, 2))
+    for headline in headlines(evaluation, evaluation.metrics()):
+        table.add_row(headline.label, Text(headline.value, "bold"), Text(headline.note, "dim"))
+    console.print(f"\n[bold]{evaluation.name}[/]: {where_frames_went(evaluation)}", highlight=False)
+    console.print(table)
+    if evaluation.state != "complete":
+        console.print(Text(f"{evaluation.state}: {evaluation.reason}", "yellow"), soft_wrap=True)
+    for verdict in evaluation.verdicts:
+        words = f"{'kept' if verdict.kept else 'BROKEN'}: {verdict.words}"
+        console.print(Text(words, "green" if verdict.kept else "bold red"), soft_wrap=True)
+    for missing in evaluation.scores.missing:
+        console.print(Text(f"not judged: {missing}", "dim"), soft_wrap=True)
+    console.print(f"[green]Report:[/] {folder / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _run_sweep(
+    request: EvaluationRequest,
+    texts: list[str],
+    references: str | None,
+    output: Path,
+    resume: Path | None,
+) -> None:
+    from datetime import datetime
+
+    from xsvggt_ros.errors import SourceError
+    from xsvggt_ros.evaluation.folder import link_latest, new_folder
+    from xsvggt_ros.evaluation.report.sweep_page import write_sweep
+    from xsvggt_ros.evaluation.runner import Progress
+    from xsvggt_ros.evaluation.source import open_source
+    from xsvggt_ros.evaluation.sweep import (
+        REFERENCES,
+        SWEEP,
+        Point,
+        parse_axes,
+        points,
+        run_sweep,
+    )
+    from xsvggt_ros.geometry.files import require_writable
+    from xsvggt_ros.progress import sweep_progress
+
+    wanted = tuple(each.strip() for each in references.split(",")) if references else REFERENCES
+    chosen = points(parse_axes(texts), request.cache, () if references == "none" else wanted)
+    if resume is not None and not (resume / SWEEP).is_file():
+        raise SourceError(f"'{resume}' holds no {SWEEP}, so there is nothing to go on with")
+    require_writable(output)
+    name = open_source(request.source, request.options).name  # what cannot be read fails here
+    folder = resume.resolve() if resume else new_folder(output, f"{name}_sweep", datetime.now())
+    with stop_request() as stop, sweep_progress(console, len(chosen)) as show:
+
+        def progress(number: int, point: Point) -> Progress:
+            return show(number, point.label)
+
+        table = run_sweep(
+            request,
+            chosen,
+            folder,
+            stop=stop,
+            progress=progress,
+            written=lambda sweep: write_sweep(sweep, folder),
+        )
+    link_latest(folder)
+    _say_sweep(table, folder)
+    if table.interrupted:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _say_sweep(sweep: Sweep, folder: Path) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from xsvggt_ros.evaluation.report.sweep_page import sweep_table
+
+    made = sweep_table(sweep)
+    table = Table(*made.heads)
+    for row in made.rows:
+        table.add_row(*row)
+    console.print(table)
+    for warning in sweep.warnings:
+        console.print(Text(warning, "yellow"), soft_wrap=True)
+    console.print(f"[green]Report:[/] {folder / 'report.html'}", highlight=False, soft_wrap=True)

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two result folders side by side: what got better, what got worse, and whether they compare."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from xsvggt_ros.errors import ConfigurationError, SourceError
+from xsvggt_ros.evaluation.catalogue import BY_NAME, QUANTITIES, Quantity
+from xsvggt_ros.evaluation.files import CONFIG, METRICS
+
+MACHINE_DEPENDENT = frozenset(
+    ("latency_p50", "latency_p95", "fps", "process_memory", "device_memory", "dropped")
+)
+"""Quantities that change from machine to machine and from run to run."""
+
+SAME = 1e-9
+"""Relative change up to which two values count as the same."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One quantity of two runs; None where a run did not measure it."""
+
+    quantity: Quantity
+    before: float | None
+    after: float | None
+
+    @property
+    def relative(self) -> float | None:
+        """The change as a share of the first value; None where there is no telling."""
+        if self.before is None or self.after is None or self.before == 0:
+            return None
+        return (self.after - self.before) / abs(self.before)
+
+    @property
+    def worse(self) -> float:
+        """By how much it got worse, as a share; below 0 = better, infinite = no longer measured."""
+        if self.quantity.better == "neither" or self.before is None:
+            return 0.0
+        if self.after is None:
+            return float("inf")
+        off = self.after - self.before
+        off = -off if self.quantity.better == "higher" else off
+        return off / abs(self.before) if self.before else float("inf") if off > 0 else 0.0
+
+    @property
+    def verdict(self) -> Literal["better", "worse", "same", ""]:
+        """The direction of the change; empty where there is no better or worse."""
+        if self.quantity.better == "neither" or self.before is None or self.after is None:
+            return ""
+        if abs(self.worse) <= SAME:
+            return "same"
+        return "worse" if self.worse > 0 else "better"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs.
+
+    Attributes:
+        names: of the two.
+        changes: of all quantities that either has.
+        caveats: why some numbers may not be compared.
+        settings: names of settings that differ, with both values.
+
+    """
+
+    names: tuple[str, str]
+    changes: tuple[Change, ...]
+    caveats: tuple[str, ...]
+    settings: dict[str, tuple[Any, Any]]
+
+    def broken(self, allowed: float, names: tuple[str, ...] = ()) -> list[Change]:
+        """Return what got worse by more than the share ``allowed``.
+
+        Args:
+            allowed: such as 0.05.
+            names: quantities to look at; empty = all that do not depend on the machine.
+
+        Raises:
+            ConfigurationError: an unknown quantity.
+
+        """
+        unknown = set(names) - set(BY_NAME)
+        if unknown:
+            raise ConfigurationError(
+                f"there is no quantity {', '.join(sorted(unknown))}; choose of {', '.join(BY_NAME)}"
+            )
+        looked_at = set(names) or set(BY_NAME) - MACHINE_DEPENDENT
+        return [
+            change
+            for change in self.changes
+            if change.quantity.name in looked_at and change.worse > allowed
+        ]
+
+
+def compare(first: Path, second: Path) -> Comparison:
+    """Compare two result folders.
+
+    Raises:
+        SourceError: one of them holds no results.
+
+    """
+    before, after = read_metrics(first), read_metrics(second)
+    changes = [
+        Change(quantity, quantity.value(before), quantity.value(after)) for quantity in QUANTITIES
+    ]
+    return Comparison(
+        (before["name"], after["name"]),
+        tuple(each for each in changes if (each.before, each.after) != (None, None)),
+        tuple(_caveats(before, after)),
+        _differences(_settings(first), _settings(second)),
+    )
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """Return what a result folder measured.
+
+    Raises:
+        SourceError: it holds no results, or damaged ones.
+
+    """
+    path = folder / METRICS
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SourceError(
+            f"'{folder}' holds no {METRICS}; give a folder that 'xsvggt evaluate' has written"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise SourceError(f"'{path}' cannot be read: {error}; evaluate again") from error
+    if not isinstance(metrics, dict) or "cost" not in metrics:
+        raise SourceError(f"'{path}' is not the result of one evaluation; give another folder")
+    return metrics
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    try:
+        text = (folder / CONFIG).read_text(encoding="utf-8")
+        return _flat(yaml.safe_load(text))
+    except (OSError, yaml.YAMLError):
+        return {}
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    names = [*first, *(name for name in second if name not in first)]
+    both = {name: (first.get(name), second.get(name)) for name in names}
+    return {name: pair for name, pair in both.items() if pair[0] != pair[1]}
+
+
+def _caveats(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """Return why numbers may not be compared, the gravest first."""
+    caveats = []
+    if first["name"] != second["name"] or _data(first) != _data(second):
+        caveats.append("the sources differ: no number of one says anything about the other")
+    for metrics, which in ((first, "first"), (second, "second")):
+        if metrics["state"] != "complete":
+            caveats.append(f"the {which} run is {metrics['state']}: {metrics['reason']}")
+    if first["frames"]["judged"] != second["frames"]["judged"]:
+        counts = f"{first['frames']['judged']} and {second['frames']['judged']}"
+        caveats.append(f"they judge {counts} frames; errors grow with length")
+    if bool(first["live"]) != bool(second["live"]):
+        caveats.append("one ran live and dropped frames, the other took every frame")
+    machines = [metrics["identity"]["machine"] for metrics in (first, second)]
+    if machines[0] != machines[1]:
+        caveats.append("the machines differ: times and memory are not comparable")
+    return caveats
+
+
+def _data(metrics: Mapping[str, Any]) -> Any:
+    return metrics["identity"]["data"].get("sha256_of_edges")

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files of one evaluation."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from xsvggt_ros.evaluation.evaluation import Evaluation
+from xsvggt_ros.evaluation.meter import SERIES
+from xsvggt_ros.evaluation.report.page import page
+from xsvggt_ros.evaluation.report.summary import summary
+from xsvggt_ros.evaluation.thresholds import Threshold, judge_limits
+from xsvggt_ros.geometry.cloud_io import write_ply
+from xsvggt_ros.geometry.files import replacing
+from xsvggt_ros.geometry.trajectory_io import Trajectory, write_kitti, write_tum
+
+METRICS, CONFIG, REPORT, SUMMARY = "metrics.json", "config.yaml", "report.html", "summary.md"
+
+
+def write_evaluation(
+    evaluation: Evaluation, folder: Path, thresholds: tuple[Threshold, ...] = ()
+) -> Evaluation:
+    """Write everything about a run into ``folder``; return the run with its limits judged.
+
+    Raises:
+        OutputError: something cannot be written.
+
+    """
+    verdicts = tuple(judge_limits(evaluation.metrics(), thresholds))
+    evaluation = replace(evaluation, verdicts=verdicts)
+    write_json(folder / METRICS, evaluation.metrics())
+    write_text(folder / CONFIG, yaml_text(evaluation.request.resolved()))
+    _write_paths(evaluation, folder)
+    _write_frames(evaluation, folder / "frames.csv")
+    write_ply(folder / "cloud.ply", *evaluation.session.recording.cloud.arrays())
+    write_text(folder / SUMMARY, summary(evaluation))
+    write_text(folder / REPORT, page(evaluation))
+    return evaluation
+
+
+def _write_paths(evaluation: Evaluation, folder: Path) -> None:
+    """Write the estimate, in the map frame (TUM) and the first camera's (KITTI), and the truth."""
+    session = evaluation.session
+    stamps = session.recording.stamps
+    write_tum(folder / "trajectory.tum", session.recording.trajectory())
+    write_kitti(folder / "trajectory.kitti", session.estimated)
+    if session.posed:
+        posed = [stamps[index] for index in session.posed]
+        write_tum(folder / "truth.tum", Trajectory.from_poses(posed, session.true))
+        score = evaluation.scores.trajectory.get("sim3")
+        if score:
+            moved = list(score.transform.poses(session.matched()[0]))
+            write_tum(folder / "trajectory_aligned.tum", Trajectory.from_poses(posed, moved))
+
+
+def _write_frames(evaluation: Evaluation, path: Path) -> None:
+    """Write what each frame cost, one line each."""
+    stream = io.StringIO()
+    writer = csv.writer(stream)
+    writer.writerow(["frame", *SERIES])
+    columns = [evaluation.meter.series(name).tolist() for name in SERIES]
+    for index, row in enumerate(zip(*columns, strict=True)):
+        writer.writerow([index, *(f"{value:.9g}" for value in row)])
+    write_text(path, stream.getvalue())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON; NaN and infinity, which JSON lacks, become null."""
+    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def yaml_text(value: dict[str, Any]) -> str:
+    """Return settings as YAML."""
+    plain = json.loads(json.dumps(value))
+    return str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text; it appears whole or not at all."""
+    with replacing(path) as stream:
+        stream.write(text.encode("utf-8"))

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What exactly was run: versions, weights, data and machine, so that a number can be repeated."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xsvggt_ros.model.network import StreamVggt
+from xsvggt_ros.version import version
+
+PACKAGES = ("torch", "numpy", "scipy", "opencv-python-headless", "rosbags", "matplotlib")
+
+MOST_HASHED_FILES = 20_000
+EDGE = 2**20
+"""Bytes hashed at the beginning and at the end of each file of a source, beside its size."""
+
+
+def software() -> dict[str, Any]:
+    """Return versions of this package and of what the numbers depend on."""
+    return {
+        "xsvggt_ros": version(),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        **{name: _installed(name) for name in PACKAGES},
+    }
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Return what computed."""
+    described = {
+        "system": platform.platform(),
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "device": str(device),
+    }
+    if device.type == "cuda":
+        described["gpu"] = torch.cuda.get_device_name(device)
+        described["cuda"] = str(torch.version.cuda)
+    return described
+
+
+def weights(network: StreamVggt, checkpoint: str) -> dict[str, Any]:
+    """Return which weights ran, with a hash: of the file where there is one, else of all tensors.
+
+    ``random`` says that nobody trained them.
+    """
+    path = Path(checkpoint).expanduser()
+    on_disk = bool(checkpoint) and path.is_file()
+    return {
+        "name": checkpoint or "random weights",
+        "random": not checkpoint,
+        "parameters": sum(each.numel() for each in network.parameters()),
+        "bytes": weights_bytes(network),
+        "dtype": str(network.dtype).removeprefix("torch."),
+        "hash_of": "file" if on_disk else "tensors",
+        "sha256": _file_hash(path) if on_disk else _tensor_hash(network),
+    }
+
+
+def weights_bytes(network: StreamVggt) -> int:
+    """Return the bytes of all parameters and buffers."""
+    tensors = (*network.parameters(), *network.buffers())
+    return sum(each.numel() * each.element_size() for each in tensors)
+
+
+def data(path: str) -> dict[str, Any]:
+    """Return files, bytes and a hash of a source on disk; of one that is not, nothing.
+
+    The hash is over names, sizes, and the first and last MiB of each file (of the first 20 000
+    files in the order of their names), because recordings may take longer to read than to evaluate.
+    """
+    place = Path(path).expanduser()
+    if not place.exists():
+        return {}
+    files = [place] if place.is_file() else sorted(p for p in place.rglob("*") if p.is_file())
+    digest = hashlib.sha256()
+    for each in files[:MOST_HASHED_FILES]:
+        name = each.name if place.is_file() else each.relative_to(place).as_posix()
+        digest.update(f"{name} {each.stat().st_size}\n".encode())
+        _hash_edges(each, digest)
+    return {
+        "path": str(place.absolute()),
+        "files": len(files),
+        "bytes": sum(each.stat().st_size for each in files),
+        "sha256_of_edges": digest.hexdigest(),
+    }
+
+
+def _hash_edges(path: Path, digest: Any) -> None:
+    with path.open("rb") as stream:
+        digest.update(stream.read(EDGE))
+        size = path.stat().st_size
+        if size > EDGE:
+            stream.seek(max(EDGE, size - EDGE))
+            digest.update(stream.read())
+
+
+def _file_hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(2**22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _tensor_hash(network: StreamVggt) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        values = tensor.detach().cpu().contiguous()
+        digest.update(values.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _commit() -> str | None:
+    """Return the commit of the checkout that runs, with ``+changes`` where files differ from it."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    commit = _git(root, "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    return commit + ("+changes" if _git(root, "status", "--porcelain", "-uno") else "")
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments],
+            capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An evaluation in a process of its own, so that running out of memory ends it and nothing else.
+
+Each run of a sweep gets one: its peaks of memory are its own then, and whatever kills it becomes a
+line of the table.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import signal
+from multiprocessing.connection import Connection
+from pathlib import Path
+from threading import Event
+from time import monotonic
+from typing import Any
+
+from xsvggt_ros.errors import XsvggtError, first_line
+from xsvggt_ros.evaluation.files import write_evaluation
+from xsvggt_ros.evaluation.request import EvaluationRequest
+from xsvggt_ros.evaluation.runner import Progress, evaluate
+from xsvggt_ros.stream.interruption import SIGNALS
+
+TELL_EVERY = 0.2
+"""Seconds between two messages on progress."""
+
+END_TIMEOUT = 30.0
+"""Seconds that a process may take to end after its last message."""
+
+
+class RunFailedError(XsvggtError):
+    """A run in a process of its own gave no result; the message says why."""
+
+
+def evaluate_isolated(
+    request: EvaluationRequest, folder: Path, stop: Event, progress: Progress
+) -> dict[str, Any]:
+    """Evaluate, write the results into ``folder``, and return what metrics.json holds.
+
+    Raises:
+        RunFailedError: the run ended without a result.
+        KeyboardInterrupt: ``stop`` was set before the first result.
+
+    """
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_run, args=(there, request, folder), daemon=True)
+    process.start()
+    there.close()
+    try:
+        return _follow(here, process, stop, progress)
+    finally:
+        here.close()
+        process.join(END_TIMEOUT)
+        if process.is_alive():
+            process.terminate()
+            process.join(END_TIMEOUT)
+
+
+def _follow(
+    connection: Connection, process: Any, stop: Event, progress: Progress
+) -> dict[str, Any]:
+    told = False
+    while True:
+        if stop.is_set() and not told:
+            connection.send("stop")
+            told = True
+        if not connection.poll(TELL_EVERY):
+            continue
+        try:
+            kind, content = connection.recv()
+        except EOFError:
+            process.join(END_TIMEOUT)
+            raise RunFailedError(_death(process.exitcode)) from None
+        if kind == "progress":
+            progress(*content)
+        elif kind == "done":
+            metrics: dict[str, Any] = content
+            return metrics
+        elif kind == "stopped":
+            raise KeyboardInterrupt
+        else:
+            raise RunFailedError(content)
+
+
+def _death(code: int | None) -> str:
+    if code == -signal.SIGKILL:
+        return "the system killed the run, most likely because memory ran out; lower the budget"
+    if code is not None and code < 0:
+        return f"signal {signal.Signals(-code).name} ended the run"
+    return f"the run ended without a result, with code {code}"
+
+
+def _run(connection: Connection, request: EvaluationRequest, folder: Path) -> None:
+    """Evaluate and tell the other side; a stop comes from there and from no signal."""
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+    logging.getLogger().addHandler(logging.NullHandler())  # warnings are in the report
+    stop = Event()
+    try:
+        evaluation = evaluate(request, stop=stop, progress=_Telling(connection, stop))
+        written = write_evaluation(evaluation, folder)
+    except KeyboardInterrupt:
+        connection.send(("stopped", None))
+    except XsvggtError as error:
+        connection.send(("failed", str(error)))
+    except MemoryError:
+        connection.send(("failed", "memory ran out; lower the budget or the width"))
+    except Exception as error:  # noqa: BLE001 - whatever it is, the table must name it
+        connection.send(("failed", f"{type(error).__name__}: {first_line(error)}"))
+    else:
+        connection.send(("done", written.metrics()))
+
+
+class _Telling:
+    """Tells the other side of progress now and then, and listens whether to stop."""
+
+    def __init__(self, connection: Connection, stop: Event) -> None:
+        self._connection = connection
+        self._stop = stop
+        self._last = -TELL_EVERY
+
+    def __call__(self, done: int, total: int | None, doing: str) -> None:
+        try:
+            if self._connection.poll():
+                self._connection.recv()
+                self._stop.set()
+            if monotonic() - self._last >= TELL_EVERY:
+                self._connection.send(("progress", (done, total, doing)))
+                self._last = monotonic()
+        except (EOFError, BrokenPipeError):
+            self._stop.set()  # nobody waits for this run any more

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which curves a report shows, and of what."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xsvggt_ros.evaluation.catalogue import MIB
+from xsvggt_ros.evaluation.evaluation import Evaluation
+from xsvggt_ros.evaluation.report.charts import (
+    ESTIMATE,
+    MUTED,
+    THIRD,
+    TRUTH,
+    WARM,
+    Chart,
+    Curve,
+    Level,
+    Path,
+    paths,
+    stack,
+)
+
+
+def trajectory_chart(evaluation: Evaluation) -> str | None:
+    """Draw the path from above and from the side, beside the true one where there is one."""
+    score = evaluation.scores.trajectory.get("sim3")
+    if score is None:
+        poses = np.array(evaluation.session.recording.poses, np.float64).reshape(-1, 4, 4)
+        if len(poses) < 2:
+            return None
+        places = poses[:, :3, 3]
+        views = (("from above", 0, 1, "x forward", "y left"),
+                 ("from the side", 0, 2, "x forward", "z up"))  # fmt: skip
+        return paths(
+            [
+                (title, across, up, [Path("estimate", places[:, [i, j]], np.zeros(len(places)))])
+                for title, i, j, across, up in views
+            ]
+        )
+    estimated, true = evaluation.session.matched()
+    axes = level_axes(true)
+    moved = score.transform.poses(estimated)[:, :3, 3] @ axes.T
+    truth = true[:, :3, 3] @ axes.T
+    origin = truth[0]
+    moved, truth = moved - origin, truth - origin
+    return paths(
+        [
+            (
+                title,
+                "metres",
+                up,
+                [
+                    Path("truth", truth[:, [i, j]]),
+                    Path("estimate, Sim(3)", moved[:, [i, j]], score.position_errors),
+                ],
+            )
+            for title, i, j, up in (("from above", 0, 1, "metres"), ("from the side", 0, 2, "up"))
+        ]
+    )
+
+
+def level_axes(poses: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return rows: where the path is longest, across it, and up, as the cameras have it on average.
+
+    Worlds of data sets are turned every way; people look at paths from above all the same.
+    """
+    up = -poses[:, :3, 1].mean(axis=0)
+    length = float(np.linalg.norm(up))
+    up = up / length if length > 1e-3 else np.array([0.0, 0.0, 1.0])
+    level = np.eye(3) - np.outer(up, up)
+    places = poses[:, :3, 3] - poses[:, :3, 3].mean(axis=0)
+    _, vectors = np.linalg.eigh(level @ (places.T @ places) @ level + 1e-9 * level)
+    along = level @ vectors[:, -1]
+    along /= np.linalg.norm(along)
+    return np.stack([along, np.cross(up, along), up])
+
+
+def error_chart(evaluation: Evaluation) -> str | None:
+    """Draw the errors of pose and depth over the frames of the session."""
+    charts = []
+    score = evaluation.scores.trajectory.get("sim3")
+    if score:
+        frames = np.array(evaluation.session.posed, np.float64)
+        position = Curve("position", frames, score.position_errors, ESTIMATE, filled=True)
+        charts.append(
+            Chart("Position error after Sim(3)", "m", [position],
+                  [Level(f"rmse {score.ate.rmse:.3f} m", score.ate.rmse)])
+        )  # fmt: skip
+        steps = frames[score.delta :]
+        charts.append(
+            Chart(
+                f"Error of the motion over {score.delta} frame(s)",
+                "m",
+                [Curve("translation", steps, score.step_translation_errors, THIRD, filled=True)],
+                [Level(f"rmse {score.rpe_translation.rmse:.4f} m", score.rpe_translation.rmse)],
+            )
+        )
+    depth = evaluation.scores.frame_depth
+    if depth:
+        frames = np.array(sorted(depth), np.float64)
+        values = np.array([depth[int(frame)].abs_rel for frame in frames])
+        whole = evaluation.scores.depth["scale"].errors.abs_rel
+        charts.append(
+            Chart("AbsRel, one scale for the whole session", "share",
+                  [Curve("AbsRel", frames, values, WARM, filled=True)],
+                  [Level(f"all pixels {whole:.3f}", whole, MUTED)])
+        )  # fmt: skip
+    return stack(charts, "frame of the session") if charts else None
+
+
+def cost_charts(evaluation: Evaluation) -> tuple[str, str]:
+    """Draw latency, and cache and memory, over the frames of the run."""
+    meter, cost = evaluation.meter, evaluation.cost
+    frames = np.arange(len(meter), dtype=np.float64)
+    milliseconds = {name: 1e3 * meter.series(name) for name in ("latency", "network")}
+    levels = []
+    if cost.latency:
+        levels = [Level(f"p50 {cost.latency.p50:.0f} ms", cost.latency.p50, MUTED),
+                  Level(f"p95 {cost.latency.p95:.0f} ms", cost.latency.p95)]  # fmt: skip
+    later = slice(1, None) if len(frames) > 1 else slice(None)
+    latency = stack(
+        [
+            Chart(
+                "Latency, first frame left out",
+                "ms",
+                [
+                    Curve("whole frame", frames[later], milliseconds["latency"][later], ESTIMATE),
+                    Curve("network", frames[later], milliseconds["network"][later], TRUTH),
+                ],
+                levels,
+            )
+        ],
+        "frame of the run",
+        height=2.7,
+    )
+    cache = Chart(
+        "Bytes of the cache",
+        "MiB",
+        [
+            Curve("allocated", frames, meter.series("cache_bytes") / MIB, ESTIMATE, filled=True),
+            Curve("uncompressed", frames, meter.series("uncompressed_bytes") / MIB, TRUTH, "--"),
+        ],
+        logarithmic=cost.uncompressed_bytes > 5 * cost.cache_peak_bytes,
+    )
+    tokens = Chart(
+        "Tokens in the fullest layer",
+        "tokens",
+        [
+            Curve("held", frames, meter.series("tokens"), THIRD, filled=True),
+            Curve("evicted, mean of layers", frames,
+                  meter.series("evicted") / max(1, evaluation.layers), WARM),
+        ],
+        [Level("budget", float(meter.series("budget_tokens")[-1]), MUTED)]
+        if evaluation.request.cache.bounded
+        else [],
+    )  # fmt: skip
+    memory = [Curve("process", frames, meter.series("process_bytes") / MIB, ESTIMATE, filled=True)]
+    if cost.device_peak_bytes is not None:
+        memory.append(Curve("device", frames, meter.series("device_bytes") / MIB, WARM))
+    process = Chart("Memory in all", "MiB", memory)
+    return latency, stack([cache, tokens, process], "frame of the run")

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures as data URIs: what the camera saw, depth in colours, clouds from two sides."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from matplotlib import colormaps
+from numpy.typing import NDArray
+
+from xsvggt_ros.stream.frame import Picture
+
+UNKNOWN = (205, 210, 218)
+"""Colour of what nobody knows."""
+
+PAPER = (250, 251, 252)
+PATH = (232, 89, 12)
+
+
+def photograph(picture: Picture) -> str:
+    """Return an RGB picture [h, w, 3] as a JPEG in a data URI."""
+    return _uri(picture, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, 88])
+
+
+def drawing(picture: Picture) -> str:
+    """Return an RGB picture [h, w, 3] as a PNG in a data URI."""
+    return _uri(picture, ".png", [cv2.IMWRITE_PNG_COMPRESSION, 6])
+
+
+def _uri(picture: Picture, suffix: str, options: list[int]) -> str:
+    done, data = cv2.imencode(suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
+    assert done
+    kind = "jpeg" if suffix == ".jpg" else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(data.tobytes()).decode('ascii')}"
+
+
+def colored(
+    values: NDArray[np.floating], low: float, high: float, palette: str = "turbo_r"
+) -> Picture:
+    """Return values [h, w] as colours of a matplotlib palette; NaN is grey."""
+    known = np.isfinite(values)
+    share = (np.where(known, values, low) - low) / max(high - low, 1e-12)
+    picture = _palette(palette)[(255 * share.clip(0, 1)).astype(np.uint8)]
+    picture[~known] = UNKNOWN
+    return picture
+
+
+def gradient(palette: str) -> str:
+    """Return a palette from its low to its high end as a CSS gradient."""
+    colors = _palette(palette)[np.linspace(0, 255, 9).astype(int)]
+    return ", ".join(f"rgb({r} {g} {b})" for r, g, b in colors.tolist())
+
+
+@lru_cache(maxsize=8)
+def _palette(name: str) -> NDArray[np.uint8]:
+    colors: NDArray[np.float64] = colormaps[name](np.arange(256))[:, :3]
+    return (255 * colors).round().astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class View:
+    """A cloud seen in parallel rays.
+
+    Attributes:
+        picture: RGB [h, w, 3].
+        metre: pixels that one unit of length takes.
+
+    """
+
+    picture: Picture
+    metre: float
+
+
+def cloud_view(
+    points: NDArray[np.float32],
+    colors: NDArray[np.uint8],
+    path: NDArray[np.float64],
+    axes: tuple[int, int],
+    towards: NDArray[np.float64],
+    size: tuple[int, int] = (960, 640),
+) -> View:
+    """Draw a cloud [n, 3] and the camera's path [m, 3] from one side.
+
+    Args:
+        points: of the cloud.
+        colors: RGB, uint8 [n, 3].
+        path: positions of the camera.
+        axes: which coordinate runs to the right and which one up.
+        towards: direction [3] that points at whoever looks; nearer points hide others.
+        size: width and height in pixels.
+
+    """
+    width, height = size
+    flat = points[:, axes]
+    middle, metre = _frame(flat, path[:, axes], size)
+    picture = np.full((height, width, 3), PAPER, np.uint8)
+    x = np.rint((flat[:, 0] - middle[0]) * metre + width / 2).astype(int)
+    y = np.rint(height / 2 - (flat[:, 1] - middle[1]) * metre).astype(int)
+    order = np.argsort(points @ towards.astype(np.float32), kind="stable")
+    radius = 1 if len(points) > 20_000 else 2
+    for shift_y in range(radius + 1):
+        for shift_x in range(radius + 1):
+            u, v = x[order] + shift_x, y[order] + shift_y
+            seen = (u >= 0) & (u < width) & (v >= 0) & (v < height)
+            picture[v[seen], u[seen]] = colors[order][seen]
+    _draw_path(picture, path[:, axes], middle, metre)
+    return View(picture, metre)
+
+
+def _frame(
+    points: NDArray[np.float32], path: NDArray[np.float64], size: tuple[int, int]
+) -> tuple[NDArray[np.float64], float]:
+    """Return middle and pixels per unit that show the path whole, and all points but outliers."""
+    low, high = np.full(2, np.inf), np.full(2, -np.inf)
+    if len(points):
+        low, high = np.percentile(points, [2, 98], axis=0)
+    if len(path):
+        low, high = np.minimum(low, path.min(axis=0)), np.maximum(high, path.max(axis=0))
+    span = np.maximum(high - low, 1e-6)
+    return (low + high) / 2, float((0.88 * np.array(size) / span).min())
+
+
+def _draw_path(
+    picture: Picture, path: NDArray[np.float64], middle: NDArray[np.float64], metre: float
+) -> None:
+    height, width = picture.shape[:2]
+    if not len(path):
+        return
+    x = (path[:, 0] - middle[0]) * metre + width / 2
+    y = height / 2 - (path[:, 1] - middle[1]) * metre
+    corners = np.rint(16 * np.stack([x, y], axis=1)).astype(np.int32)
+    for color, thickness in (((255, 255, 255), 5), (PATH, 2)):
+        cv2.polylines(picture, [corners], False, color, thickness, cv2.LINE_AA, 4)
+    start = (int(corners[0, 0]), int(corners[0, 1]))
+    for color, radius in (((255, 255, 255), 7), (PATH, 5)):
+        cv2.circle(picture, start, 16 * radius, color, -1, cv2.LINE_AA, 4)

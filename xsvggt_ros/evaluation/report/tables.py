@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of a report, as words and numbers; page and summary only lay them out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from xsvggt_ros.evaluation.catalogue import BY_NAME, MIB
+from xsvggt_ros.evaluation.evaluation import Evaluation
+from xsvggt_ros.evaluation.meter import Percentiles
+
+ALIGNED = {
+    "none": "none",
+    "origin": "first pose only",
+    "se3": "SE(3)",
+    "sim3": "Sim(3)",
+    "raw": "raw",
+    "median": "median scaled",
+    "scale": "scale",
+    "scale_shift": "scale and shift",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; the first column holds words, the others numbers. ``note`` says what they mean."""
+
+    title: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+def tables(evaluation: Evaluation) -> list[Table]:
+    """Return every table that there is something to fill with."""
+    made = (_trajectory(evaluation), _depth(evaluation), _cloud(evaluation))
+    return [table for table in made if table] + [_latency(evaluation), _memory(evaluation)]
+
+
+def _trajectory(evaluation: Evaluation) -> Table | None:
+    scores = evaluation.scores.trajectory
+    if not scores:
+        return None
+    rows = [
+        (
+            ALIGNED[kind],
+            f"{score.scale:.4f}",
+            *(f"{value:.4f}" for value in (score.ate.rmse, score.ate.median, score.ate.max)),
+            f"{score.ate_rotation.rmse:.3f}",
+            f"{score.rpe_translation.rmse:.4f}",
+            f"{score.rpe_rotation.rmse:.3f}",
+        )
+        for kind, score in scores.items()
+    ]
+    first = next(iter(scores.values()))
+    return Table(
+        "Trajectory",
+        ("aligned by", "scale", "ATE rmse, m", "median", "max", "rotation rmse, °",
+         "RPE rmse, m", "RPE rmse, °"),
+        rows,
+        f"{first.ate.count} poses. ATE: distance of positions; RPE: error of the motion over "
+        f"{first.delta} frame(s). The scale is what the estimate's lengths were multiplied with.",
+    )  # fmt: skip
+
+
+def _depth(evaluation: Evaluation) -> Table | None:
+    scores = evaluation.scores.depth
+    if not scores:
+        return None
+    rows = []
+    for kind, score in scores.items():
+        e = score.errors
+        rows.append(
+            (
+                ALIGNED[kind],
+                *(f"{v:.4f}" for v in (e.abs_rel, e.sq_rel, e.rmse, e.log_rmse)),
+                *(f"{100 * v:.1f}" for v in (e.delta_1, e.delta_2, e.delta_3)),
+                f"{score.alignment.scale:.3f}",
+            )
+        )
+    first = next(iter(scores.values()))
+    sampled = (
+        "" if first.errors.pixels == first.seen else f", {first.errors.pixels:,} of them drawn"
+    )
+    return Table(
+        "Depth",
+        ("aligned by", "AbsRel", "SqRel, m", "RMSE, m", "log RMSE", "δ<1.25, %", "δ<1.25², %",
+         "δ<1.25³, %", "scale"),
+        rows,
+        f"All {first.seen:,} pixels with both depths{sampled}, aligned once for the whole session. "
+        f"{first.missing:,} pixels with a truth have no prediction.",
+    )  # fmt: skip
+
+
+def _cloud(evaluation: Evaluation) -> Table | None:
+    cloud = evaluation.scores.cloud
+    if not cloud:
+        return None
+    numbers = cloud.summary()
+    rows = [
+        (label, *(f"{numbers[key][kind]:.4f}" for kind in ("mean", "median")))
+        for key, label in (
+            ("accuracy", "accuracy, m (estimate to truth)"),
+            ("completeness", "completeness, m (truth to estimate)"),
+            ("normal_consistency", "normal consistency"),
+        )
+    ]
+    return Table("Cloud", ("", "mean", "median"), rows, cloud_note(evaluation))
+
+
+def cloud_note(evaluation: Evaluation) -> str:
+    """Say how the clouds were compared."""
+    show, metrics = BY_NAME["fscore"], evaluation.metrics()
+    distance = evaluation.request.judging.fscore_distance
+    points = evaluation.session.cloud
+    count = len(points.points()) if points else 0
+    return (
+        f"F-score within {100 * distance:g} cm: {show.show(show.value(metrics))}. "
+        f"{count:,} points of the same pixels, aligned by Sim(3), then by ICP."
+    )
+
+
+def _latency(evaluation: Evaluation) -> Table:
+    cost = evaluation.cost
+    live = evaluation.live is not None
+    whole = "arrival to result" if live else "picture to result"
+    rows = [
+        _times(whole, cost.latency),
+        _times("network and cache", cost.network),
+    ]
+    stages = ", ".join(f"{name} {value:.1f}" for name, value in cost.stages.items())
+    return Table(
+        "Latency, ms",
+        ("", "p50", "p95", "p99", "max", "mean"),
+        rows,
+        f"Device synchronised. The first frame took {cost.first_frame:.1f} ms and is in none of "
+        f"these. Mean of each stage: {stages}. The engine alone: "
+        f"{cost.frames_per_second:.2f} frames/s.",
+    )
+
+
+def _times(label: str, times: Percentiles | None) -> tuple[str, ...]:
+    if times is None:
+        return (label, *("-" for _ in range(5)))
+    values = (times.p50, times.p95, times.p99, times.max, times.mean)
+    return (label, *(f"{value:.1f}" for value in values))
+
+
+def _memory(evaluation: Evaluation) -> Table:
+    cost = evaluation.cost
+    rows = [
+        ("cache: keys, values, scales, indices", _mib(cost.cache_peak_bytes),
+         _mib(cost.cache_steady_bytes)),
+        ("scratch of decoding", _mib(cost.scratch_bytes), ""),
+        ("camera head's memory", _mib(cost.camera_bytes), ""),
+        ("the same tokens, uncompressed", _mib(cost.uncompressed_bytes), ""),
+        ("weights", _mib(cost.weights_bytes), _mib(cost.weights_bytes)),
+        ("process, libraries included", _mib(cost.process_peak_bytes),
+         _mib(cost.process_steady_bytes)),
+    ]  # fmt: skip
+    if cost.device_peak_bytes is not None and cost.device_steady_bytes is not None:
+        rows.append(("device", _mib(cost.device_peak_bytes), _mib(cost.device_steady_bytes)))
+    return Table(
+        "Memory, MiB",
+        ("", "peak", "steady"),
+        rows,
+        f"Steady is the median over the second half of the frames. At most {cost.tokens:,} tokens "
+        f"in a layer; {cost.evicted_tokens:,} tokens evicted, summed over layers.",
+    )
+
+
+def _mib(count: int) -> str:
+    return f"{count / MIB:,.2f}" if count < 100 * MIB else f"{count / MIB:,.0f}"

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sentences about a run that page, summary and terminal share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from xsvggt_ros.evaluation.catalogue import BY_NAME, MIB
+from xsvggt_ros.evaluation.evaluation import Evaluation
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One of the few numbers on top."""
+
+    label: str
+    value: str
+    note: str
+
+
+def headlines(evaluation: Evaluation, metrics: Mapping[str, Any]) -> list[Headline]:
+    """Return the numbers that people look for first."""
+
+    def shown(name: str) -> str:
+        quantity = BY_NAME[name]
+        return quantity.show(quantity.value(metrics))
+
+    cost = evaluation.cost
+    cards = []
+    if evaluation.scores.trajectory:
+        cards.append(
+            Headline(
+                "ATE, Sim(3)", shown("ate"), f"scale {shown('scale')}, SE(3) {shown('ate_se3')}"
+            )
+        )
+        cards.append(Headline("RPE", shown("rpe"), f"{shown('rpe_rotation')} per frame"))
+    if evaluation.scores.depth:
+        cards.append(Headline("AbsRel", shown("absrel"), f"δ < 1.25: {shown('delta1')}"))
+    if evaluation.scores.cloud:
+        cards.append(
+            Headline(
+                "F-score",
+                shown("fscore"),
+                f"accuracy {shown('accuracy')}, completeness {shown('completeness')}",
+            )
+        )
+    cards.append(
+        Headline("Latency p50", shown("latency_p50"), f"p95 {shown('latency_p95')}, "
+                 f"{cost.frames_per_second:.1f} frames/s")
+    )  # fmt: skip
+    ratio = cost.uncompressed_bytes / max(cost.cache_peak_bytes, 1)
+    cards.append(
+        Headline("Cache", shown("bytes"), f"uncompressed {cost.uncompressed_bytes / MIB:,.1f} MiB, "
+                 f"{ratio:.1f} times as much")
+    )  # fmt: skip
+    if evaluation.live:
+        live = evaluation.live
+        cards.append(
+            Headline("Dropped", shown("dropped"),
+                     f"{live.output_rate:.1f} of {live.input_rate:.1f} frames/s")
+        )  # fmt: skip
+    return cards
+
+
+def what_ran(evaluation: Evaluation) -> str:
+    """Return weights, cache and machine in one line."""
+    machine = evaluation.identity["machine"]
+    device = machine.get("gpu", machine["processor"] if machine["device"] == "cpu" else "")
+    request = evaluation.request
+    parts = (request.network.words, request.cache.words, f"{machine['device']} {device}".strip())
+    return "  ·  ".join(parts)
+
+
+def where_frames_went(evaluation: Evaluation) -> str:
+    """Return the counts in one line."""
+    counts = evaluation.counts
+    text = f"{counts.processed} of {counts.taken} frames"
+    if counts.refused:
+        text += f", {counts.refused} refused"
+    if counts.dropped:
+        text += f", {counts.dropped} dropped"
+    return text + f", {evaluation.seconds:.1f} s"

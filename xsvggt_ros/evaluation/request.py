@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is to be evaluated, and how: everything that decides the numbers, in one value."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from xsvggt_ros.cache.settings import CacheSettings
+from xsvggt_ros.errors import ConfigurationError
+from xsvggt_ros.evaluation.sources.base import SourceOptions
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """Which network runs, where and how; see :func:`xsvggt_ros.model.checkpoint.load_network`.
+
+    Attributes:
+        checkpoint: weights; empty = random ones.
+        preset: name of the sizes, None = the weights' own.
+        width: of the network's input in pixels; None = the network's own.
+        device: as PyTorch spells it, or ``auto``.
+        dtype: ``float32``, ``bfloat16`` or ``float16``.
+
+    """
+
+    checkpoint: str = ""
+    preset: str | None = None
+    width: int | None = None
+    device: str = "auto"
+    dtype: str = "float32"
+
+    @property
+    def words(self) -> str:
+        """The weights, for people."""
+        return self.checkpoint or f"random weights ({self.preset or 'small'})"
+
+
+@dataclass(frozen=True)
+class JudgingOptions:
+    """How results are compared with the truth.
+
+    Attributes:
+        rpe_delta: frames between the two poses of a relative error.
+        farthest: metres; truths beyond it are left out and aligned depth is cut off at it.
+        cloud_points: the most points that the estimated and the true cloud are compared with;
+            0 = clouds are not compared.
+        fscore_distance: metres within which a point counts as found.
+        depth_pixels: the most pixels that depth is judged on, chosen at random beyond.
+
+    Raises:
+        ConfigurationError: a number out of range.
+
+    """
+
+    rpe_delta: int = 1
+    farthest: float | None = None
+    cloud_points: int = 50_000
+    fscore_distance: float = 0.05
+    depth_pixels: int = 4_000_000
+
+    def __post_init__(self) -> None:
+        for name, least in (("rpe_delta", 1), ("cloud_points", 0), ("depth_pixels", 1)):
+            if getattr(self, name) < least:
+                raise ConfigurationError(
+                    f"{name} is {getattr(self, name)}; it must be at least {least}"
+                )
+        for name in ("farthest", "fscore_distance"):
+            value = getattr(self, name)
+            if value is not None and not (0 < value < math.inf):
+                raise ConfigurationError(f"{name} is {value}; it must be above 0 metres")
+
+
+@dataclass(frozen=True)
+class LiveOptions:
+    """Replay at the recording's own pace into the node's queue, instead of frame by frame.
+
+    Attributes:
+        speed: factor on the recording's pace.
+        queue_policy: ``latest`` drops the oldest frame of a full queue, ``all`` holds the source
+            back.
+        queue_size: frames that wait.
+
+    Raises:
+        ConfigurationError: a speed that is not above 0.
+
+    """
+
+    speed: float = 1.0
+    queue_policy: str = "latest"
+    queue_size: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.speed < math.inf:
+            raise ConfigurationError(f"a speed of {self.speed} is impossible; give one above 0")
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """One evaluation. ``source`` is a path, or a name such as ``synthetic:medium_walk``.
+
+    ``live`` None = every frame, in order, none dropped.
+    """
+
+    source: str
+    options: SourceOptions = field(default_factory=SourceOptions)
+    network: NetworkOptions = field(default_factory=NetworkOptions)
+    cache: CacheSettings = field(default_factory=CacheSettings)
+    judging: JudgingOptions = field(default_factory=JudgingOptions)
+    live: LiveOptions | None = None
+
+    def resolved(self) -> dict[str, Any]:
+        """Return all settings, the defaults included, in types that JSON and YAML hold."""
+        return asdict(self)
+
+    def fingerprint(self, *left_out: str) -> str:
+        """Return a hash of all settings but the named groups; equal settings have equal ones."""
+        settings = {key: value for key, value in self.resolved().items() if key not in left_out}
+        text = json.dumps(settings, sort_keys=True)
+        return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]

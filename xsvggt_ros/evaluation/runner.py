@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the engine over a source with ground truth and judges what comes out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+from threading import Event
+from time import perf_counter
+from typing import Any
+
+from xsvggt_ros.errors import SourceError, XsvggtError
+from xsvggt_ros.evaluation import identity
+from xsvggt_ros.evaluation.evaluation import Counts, Evaluation, LiveFigures, State
+from xsvggt_ros.evaluation.frame import EvaluationFrame
+from xsvggt_ros.evaluation.judge import Judge
+from xsvggt_ros.evaluation.live import run_live
+from xsvggt_ros.evaluation.meter import Meter
+from xsvggt_ros.evaluation.request import EvaluationRequest
+from xsvggt_ros.evaluation.source import EvaluationSource, open_source
+from xsvggt_ros.evaluation.warnings_log import WarningLog, collecting_warnings
+from xsvggt_ros.model.checkpoint import load_network
+from xsvggt_ros.model.network import StreamVggt
+from xsvggt_ros.stream.frame import Frame, FrameResult
+from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
+from xsvggt_ros.stream.stepper import Stepper
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int | None, str], None]
+"""Takes the frames done, the frames to come in all (None = nobody knows), and what goes on."""
+
+
+def _silent(done: int, total: int | None, doing: str) -> None:
+    """Show no progress."""
+
+
+@dataclass
+class Run:
+    """A run in progress: what each result goes through, on whatever thread it comes."""
+
+    engine: Reconstructor
+    meter: Meter
+    judge: Judge
+    log: WarningLog
+    progress: Progress
+    total: int | None
+    taken: int = 0
+    refused: int = 0
+
+    def accept(self, result: FrameResult, given: EvaluationFrame, waited: float = 0.0) -> None:
+        """Take a result and compare it with its truth."""
+        self.meter.note(result, self.engine.session, waited)
+        self.judge.add(result, given.truth)
+        self.progress(self.taken, self.total, "evaluating")
+
+    def refuse(self, frame: Frame, error: Exception) -> None:
+        """Take note of a frame that could not be used."""
+        self.refused += 1
+        self.log.note(f"the picture of stamp {frame.stamp} was refused: {error}")
+
+
+def evaluate(
+    request: EvaluationRequest, *, stop: Event | None = None, progress: Progress = _silent
+) -> Evaluation:
+    """Run one evaluation from the source to the scores.
+
+    Args:
+        request: what, on what, and how.
+        stop: ends the run after the frame in hand once it is set; what came is judged.
+        progress: is told of each frame.
+
+    Raises:
+        XsvggtError: source, weights or settings are impossible, or no frame gave a result.
+        KeyboardInterrupt: ``stop`` was set before the first result.
+
+    """
+    stop = stop or Event()
+    started = datetime.now().astimezone()
+    progress(0, None, "opening")
+    with collecting_warnings() as log:
+        source = open_source(request.source, request.options)
+        network = _load(request)
+        engine = Reconstructor(network, _settings(request, network))
+        meter = Meter(network.device, identity.weights_bytes(network))
+        judge = Judge(request.judging)
+        run = Run(engine, meter, judge, log, progress, source.frame_count)
+        began = perf_counter()
+        state, reason, live = _run(run, source, request, stop)
+        seconds = perf_counter() - began
+        _require_results(run, source, stop, reason)
+        progress(run.taken, run.taken, "judging")
+        session = judge.session
+        scores = session.scores()
+        _warn_of_parts(run, source, state)
+    return Evaluation(
+        request=request,
+        name=source.name,
+        source=source.describe(),
+        identity=_identity(request, network),
+        state=state,
+        reason=reason,
+        counts=_counts(run, source, live),
+        meter=meter,
+        cost=meter.cost(),
+        session=session,
+        scores=scores,
+        warnings=tuple(dict.fromkeys([*source.warnings, *log.lines()])),
+        seconds=seconds,
+        started=started.isoformat(timespec="seconds"),
+        live=live,
+    )
+
+
+def _load(request: EvaluationRequest) -> StreamVggt:
+    chosen = request.network
+    return load_network(
+        chosen.checkpoint, preset=chosen.preset, device=chosen.device, dtype=chosen.dtype
+    )
+
+
+def _settings(request: EvaluationRequest, network: StreamVggt) -> ReconstructorSettings:
+    width = request.network.width or network.config.image_size
+    return ReconstructorSettings(width, request.cache)
+
+
+def _run(
+    run: Run, source: EvaluationSource, request: EvaluationRequest, stop: Event
+) -> tuple[State, str, LiveFigures | None]:
+    """Feed the source to the engine until it ends, breaks off, or somebody stops it."""
+    live = None
+    try:
+        with closing(_frames(source)) as frames:
+            if request.live:
+                live, broken = run_live(run, frames, request.live, stop)
+                if broken:
+                    raise broken
+            else:
+                _run_in_order(run, frames, stop)
+    except SourceError as error:
+        return "truncated", str(error), live
+    if stop.is_set():
+        return "interrupted", f"stopped after {run.taken} frames", live
+    if source.frame_count is not None and run.taken < source.frame_count:
+        reason = f"{source.frame_count} frames were announced and {run.taken} came"
+        return "truncated", reason, live
+    return "complete", "", live
+
+
+def _frames(source: EvaluationSource) -> Generator[EvaluationFrame, None, None]:
+    yield from source
+
+
+def _run_in_order(run: Run, frames: Iterator[EvaluationFrame], stop: Event) -> None:
+    """Step through every frame, by the rules that the node's worker follows."""
+    stepper = Stepper(run.engine)
+    for given in frames:
+        run.taken += 1
+        try:
+            result = stepper.step(given.frame)
+        except XsvggtError as error:
+            run.refuse(given.frame, error)
+        else:
+            run.accept(result, given)
+        if stop.is_set():
+            return
+
+
+def _require_results(run: Run, source: EvaluationSource, stop: Event, reason: str) -> None:
+    if len(run.meter):
+        return
+    if stop.is_set():
+        raise KeyboardInterrupt
+    first = next(iter(run.log.lines()), "it is empty")
+    raise SourceError(f"{source.name} gave no usable frame ({reason or first}); give another one")
+
+
+def _warn_of_parts(run: Run, source: EvaluationSource, state: State) -> None:
+    """Note what the scores do not cover."""
+    judge = run.judge
+    if judge.sessions > 1:
+        run.log.note(
+            f"the stream fell into {judge.sessions} sessions, each with a world of its own; the "
+            f"scores are those of the longest, {len(judge.session)} of {judge.frames} frames"
+        )
+    if state == "truncated":
+        run.log.note(f"the source broke off: the scores cover the {run.taken} frames before that")
+    if state == "interrupted":
+        run.log.note(f"the run was stopped: the scores cover its first {run.taken} frames")
+
+
+def _counts(run: Run, source: EvaluationSource, live: LiveFigures | None) -> Counts:
+    processed = len(run.meter)
+    return Counts(
+        promised=source.frame_count,
+        taken=run.taken,
+        processed=processed,
+        refused=run.refused,
+        dropped=run.taken - processed - run.refused if live else 0,
+        sessions=run.judge.sessions,
+        judged=len(run.judge.session),
+    )
+
+
+def _identity(request: EvaluationRequest, network: StreamVggt) -> dict[str, Any]:
+    return {
+        "software": identity.software(),
+        "weights": identity.weights(network, request.network.checkpoint),
+        "data": identity.data(request.source),
+        "machine": identity.machine(network.device),
+        "settings": request.fingerprint(),
+    }

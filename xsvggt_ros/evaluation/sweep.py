@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The same evaluation under many settings of the cache: what accuracy costs in bytes and time."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from xsvggt_ros.cache.settings import CacheSettings
+from xsvggt_ros.errors import ConfigurationError, SourceError, XsvggtError
+from xsvggt_ros.evaluation.catalogue import BY_NAME, QUANTITIES
+from xsvggt_ros.evaluation.files import write_json, write_text, yaml_text
+from xsvggt_ros.evaluation.isolated import evaluate_isolated
+from xsvggt_ros.evaluation.request import EvaluationRequest
+from xsvggt_ros.evaluation.runner import Progress
+
+SHORT_NAMES = {"budget": ("budget_tokens",), "bits": ("key_bits", "value_bits")}
+"""Names of a sweep that are not those of CacheSettings, and the fields that they set."""
+
+FULL, PUBLISHED = "full cache", "published"
+REFERENCES = (FULL, PUBLISHED)
+SWEEP = "sweep.json"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One setting and the values that it takes."""
+
+    name: str
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of a sweep."""
+
+    label: str
+    group: str
+    cache: CacheSettings
+
+
+@dataclass(frozen=True)
+class Row:
+    """What came out of one run.
+
+    Attributes:
+        label: its settings, as in the sweep.
+        group: policy or reference that it belongs to.
+        state: ``complete``, ``truncated``, ``interrupted`` or ``failed``.
+        note: why it is not complete, or what else a reader must know.
+        folder: with its own report, beside the table.
+        cache: its settings in full.
+        values: quantities of the catalogue; those not measured are missing.
+        weights: hash of the weights that ran.
+
+    """
+
+    label: str
+    group: str
+    state: str
+    note: str
+    folder: str
+    cache: dict[str, Any]
+    values: dict[str, float]
+    weights: str = ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing more to come of this run."""
+        return self.state in ("complete", "truncated")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All runs of a sweep, in the order of the table."""
+
+    name: str
+    fingerprint: str
+    rows: tuple[Row, ...]
+    interrupted: bool = False
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader of the table must know."""
+        failed = [row.label for row in self.rows if row.state == "failed"]
+        lines = [f"{len(failed)} runs failed: {', '.join(failed)}"] if failed else []
+        if len({row.weights for row in self.rows if row.weights}) > 1:
+            lines.append("the weights changed between runs of this sweep; do not compare its rows")
+        if self.interrupted:
+            lines.append("the sweep was stopped; the same command with --resume goes on with it")
+        return lines
+
+
+def parse_axes(texts: Sequence[str]) -> list[Axis]:
+    """Read ``budget=512,1024 key_bits=2,4``, in one text or several.
+
+    Raises:
+        ConfigurationError: a setting that the cache does not have, or no values.
+
+    """
+    axes: dict[str, Axis] = {}
+    for word in itertools.chain.from_iterable(text.split() for text in texts):
+        name, equals, values = word.partition("=")
+        chosen = tuple(dict.fromkeys(value for value in values.split(",") if value))
+        if not equals or not chosen:
+            raise ConfigurationError(
+                f"'{word}' is no axis of a sweep; write NAME=VALUE,VALUE such as budget=512,1024"
+            )
+        if name in axes:
+            raise ConfigurationError(f"the sweep names '{name}' twice; list all values at once")
+        axes[name] = Axis(name, tuple(_value(name, value) for value in chosen))
+    return list(axes.values())
+
+
+def _value(name: str, text: str) -> Any:
+    """Return a value in the type that the field has."""
+    kinds = {field.name: str(field.type) for field in fields(CacheSettings)}
+    named = SHORT_NAMES.get(name, (name,))
+    if named[0] not in kinds:
+        known = ", ".join([*SHORT_NAMES, *kinds])
+        raise ConfigurationError(f"the cache has no setting '{name}'; choose one of {known}")
+    kind = {"int": int, "float": float}.get(kinds[named[0]], str)
+    try:
+        return kind(text)
+    except ValueError:
+        raise ConfigurationError(f"{name}={text} is not of type {kinds[named[0]]}") from None
+
+
+def points(axes: Sequence[Axis], base: CacheSettings, references: Sequence[str]) -> list[Point]:
+    """Return the references and every combination of the axes' values.
+
+    ``full cache`` keeps every token as it comes. ``published`` is the released code, its simulated
+    4-bit quantization included, once for each budget of the sweep.
+
+    Raises:
+        ConfigurationError: an impossible combination, or an unknown reference.
+
+    """
+    chosen = list(_references(axes, base, references))
+    for values in itertools.product(*(axis.values for axis in axes)):
+        settings = {
+            field: value
+            for axis, value in zip(axes, values, strict=True)
+            for field in SHORT_NAMES.get(axis.name, (axis.name,))
+        }
+        cache = replace(base, **settings)
+        label = " ".join(
+            f"{axis.name}={value:g}" if isinstance(value, float) else f"{axis.name}={value}"
+            for axis, value in zip(axes, values, strict=True)
+        )
+        chosen.append(Point(label, cache.policy, cache))
+    return chosen
+
+
+def _references(
+    axes: Sequence[Axis], base: CacheSettings, references: Sequence[str]
+) -> Iterator[Point]:
+    unknown = set(references) - set(REFERENCES)
+    if unknown:
+        raise ConfigurationError(
+            f"{', '.join(sorted(unknown))} is no reference; choose of {', '.join(REFERENCES)}"
+        )
+    if FULL in references:
+        yield Point(FULL, FULL, CacheSettings("none", key_bits=16, value_bits=16))
+    if PUBLISHED in references:
+        budgets = next((axis.values for axis in axes if axis.name == "budget"), None)
+        for budget in budgets or (base.budget_tokens,):
+            cache = CacheSettings(budget_tokens=budget, compatibility="published")
+            yield Point(f"{PUBLISHED} budget={budget}", PUBLISHED, cache)
+
+
+def run_sweep(
+    request: EvaluationRequest,
+    chosen: Sequence[Point],
+    folder: Path,
+    *,
+    stop: Event,
+    progress: Callable[[int, Point], Progress],
+    written: Callable[[Sweep], None] = lambda sweep: None,
+) -> Sweep:
+    """Run every point that ``folder`` does not hold yet; the table is written after each.
+
+    Args:
+        request: what is evaluated; its cache gives way to that of each point.
+        chosen: the runs.
+        folder: of the sweep; one that holds a sweep of the same request goes on.
+        stop: ends the sweep after the frame in hand.
+        progress: for a run's number and point returns what its progress is told to.
+        written: is handed the table after each run.
+
+    Raises:
+        ConfigurationError: the folder holds a sweep of something else.
+
+    """
+    known = _known_rows(request, folder)
+    write_text(folder / "config.yaml", yaml_text(request.resolved()))
+    rows: list[Row] = []
+    sweep = Sweep(request.source, request.fingerprint("cache"), ())
+    for number, point in enumerate(chosen):
+        row = known.get(_key(asdict(point.cache)))
+        if row is None and not stop.is_set():
+            row = _run(request, point, folder, stop, progress(number, point))
+        if row is not None:
+            rows.append(replace(row, label=point.label, group=point.group))
+        sweep = replace(sweep, rows=tuple(rows), interrupted=stop.is_set())
+        write_json(folder / SWEEP, asdict(sweep))
+        written(sweep)
+    return sweep
+
+
+def _run(
+    request: EvaluationRequest, point: Point, folder: Path, stop: Event, progress: Progress
+) -> Row | None:
+    """Return the row of one run; None where it was stopped before its first result."""
+    place = folder / "runs" / point.label.replace(" ", "_")
+    settings = asdict(point.cache)
+    name = place.relative_to(folder).as_posix()
+    try:
+        metrics = evaluate_isolated(replace(request, cache=point.cache), place, stop, progress)
+    except XsvggtError as error:
+        return Row(point.label, point.group, "failed", str(error), name, settings, {})
+    except KeyboardInterrupt:
+        if not stop.is_set():
+            raise
+        return None
+    return Row(
+        point.label, point.group, metrics["state"], _note(metrics), name, settings,
+        _values(metrics), metrics["identity"]["weights"]["sha256"],
+    )  # fmt: skip
+
+
+def _values(metrics: Mapping[str, Any]) -> dict[str, float]:
+    found = {quantity.name: quantity.value(metrics) for quantity in QUANTITIES}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _note(metrics: Mapping[str, Any]) -> str:
+    frames = metrics["frames"]
+    parts = [metrics["reason"]] if metrics["reason"] else []
+    if frames["refused"]:
+        parts.append(f"{frames['refused']} frames refused")
+    if frames["sessions"] > 1:
+        parts.append(f"{frames['sessions']} sessions, {frames['judged']} frames judged")
+    return "; ".join(parts)
+
+
+def _known_rows(request: EvaluationRequest, folder: Path) -> dict[str, Row]:
+    """Return what a folder holds of this sweep already."""
+    if not (folder / SWEEP).is_file():
+        return {}
+    sweep = read_sweep(folder)
+    if sweep.fingerprint != request.fingerprint("cache"):
+        raise ConfigurationError(
+            f"'{folder}' holds a sweep of '{sweep.name}' with other options than these; give the "
+            "same ones, or leave --resume out"
+        )
+    return {_key(row.cache): row for row in sweep.rows if row.finished}
+
+
+def _key(cache: Mapping[str, Any]) -> str:
+    return json.dumps(cache, sort_keys=True)
+
+
+def read_sweep(folder: Path) -> Sweep:
+    """Read the table of a sweep.
+
+    Raises:
+        SourceError: there is none, or it is damaged.
+
+    """
+    try:
+        held = json.loads((folder / SWEEP).read_text(encoding="utf-8"))
+        rows = tuple(Row(**row) for row in held.pop("rows"))
+        return Sweep(**held, rows=rows)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise SourceError(f"'{folder / SWEEP}' cannot be read as a sweep: {error}") from error
+
+
+def table_csv(sweep: Sweep) -> str:
+    """Return the table with one line per run."""
+    stream = io.StringIO()
+    writer = csv.writer(stream)
+    writer.writerow(["run", "state", "note", *BY_NAME])
+    for row in sweep.rows:
+        writer.writerow([row.label, row.state, row.note, *(row.values.get(n, "") for n in BY_NAME)])
+    return stream.getvalue()
