@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xsvggt_ros.errors import ConfigurationError, EnvironmentMissingError
+from xsvggt_ros.model.host_memory import free_host_memory
 
 LEAST_MEMORY_GIB = 2.0
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 13)
@@ -122,22 +123,12 @@ def _device() -> Finding:
 
 
 def _memory() -> Finding:
-    gibibytes = free_memory() / 2**30
+    gibibytes = free_host_memory() / 2**30
     state = f"{gibibytes:.1f} GiB free"
     if gibibytes >= LEAST_MEMORY_GIB:
         return Finding("memory", state)
     remedy = f"close other programs: the network wants at least {LEAST_MEMORY_GIB:g} GiB"
     return Finding("memory", state, remedy, needed=False)
-
-
-def free_memory() -> int:
-    """Return the bytes that a new program may take without swapping."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        rows = dict(line.split(":", 1) for line in lines)
-        return int(rows["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError):
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _rclpy() -> Finding:

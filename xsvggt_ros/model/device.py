@@ -6,6 +6,7 @@ from __future__ import annotations
 import torch
 
 from xsvggt_ros.errors import ConfigurationError, first_line
+from xsvggt_ros.model.host_memory import free_host_memory
 
 AUTO = "auto"
 
@@ -28,3 +29,18 @@ def device_named(name: str) -> torch.device:
             f"{first_line(error)}; use 'cpu', or install a torch build for it"
         ) from error
     return device
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Return the bytes that may be allocated on ``device``, None where nobody knows."""
+    if device.type == "cuda":
+        # What PyTorch has reserved and does not use is free as well.
+        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + idle
+    return free_host_memory() if device.type == "cpu" else None
+
+
+def release_cached_memory() -> None:
+    """Return to the system what PyTorch holds on a GPU and nobody uses."""
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

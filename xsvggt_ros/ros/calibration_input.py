@@ -23,7 +23,14 @@ class CalibrationInput:
         self.newest: Calibration | None = None
         self._topic = calibration_topic(node, pictures)
         self._warned = False
-        node.create_subscription(CameraInfo, self._topic, self._receive, qos.CALIBRATIONS)
+        self._node = node
+        self._subscription = node.create_subscription(
+            CameraInfo, self._topic, self._receive, qos.CALIBRATIONS
+        )
+
+    def close(self) -> None:
+        """Unsubscribe."""
+        self._node.destroy_subscription(self._subscription)
 
     def _receive(self, message: CameraInfo) -> None:
         self.newest = calibration(message)

@@ -38,16 +38,18 @@ def import_engine() -> None:
 
 
 def build_reconstructor(settings: Settings) -> Reconstructor:
-    """Load the weights and make the engine.
+    """Load the weights, make the engine, and try it.
 
     Raises:
         EnvironmentMissingError: there is no PyTorch.
         CheckpointError: the weights cannot be had.
-        ConfigurationError: parameters that do not fit each other, the weights or the device.
+        ConfigurationError: parameters that do not fit each other, the weights, the device or its
+            free memory.
 
     """
     import_engine()
     from xsvggt_ros.model.checkpoint import load_network
+    from xsvggt_ros.stream.memory import check_memory, warm_up
     from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 
     model = settings.model
@@ -58,10 +60,21 @@ def build_reconstructor(settings: Settings) -> Reconstructor:
         dtype=model.dtype,
         seed=model.seed,
     )
-    return Reconstructor(
-        network,
-        ReconstructorSettings(width=settings.input.width, cache=settings.cache_settings),
-    )
+    width, cache = settings.input.width, settings.cache_settings
+    engine = Reconstructor(network, ReconstructorSettings(width=width, cache=cache))
+    check_memory(network, width, cache)
+    warm_up(engine, width)
+    return engine
+
+
+def release_device() -> None:
+    """Give back the device memory of an engine that nobody holds any more."""
+    import gc
+
+    gc.collect()  # modules and their hooks refer to each other
+    from xsvggt_ros.model.device import release_cached_memory
+
+    release_cached_memory()
 
 
 def build_worker(

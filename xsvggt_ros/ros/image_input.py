@@ -64,6 +64,12 @@ class ImageInput:
         self._subscribe(qos.RELIABILITIES.get(asked_for) or self._matching())
         self.last_picture = time.monotonic()
 
+    def close(self) -> None:
+        """Unsubscribe."""
+        self._node.destroy_subscription(self._subscription)
+        self._node.destroy_guard_condition(self._changed)
+        self._calibration.close()
+
     @property
     def reliability(self) -> str:
         """Return the reliability that the subscription asks for."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from rcl_interfaces.msg import (
     FloatingPointRange,
@@ -18,13 +18,16 @@ from rclpy.parameter import Parameter
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.ros.parameters import Settings, Spec, Value, nearest_name, specifications
 
+_QOS = "qos_overrides."
+
 Judge = Callable[[Settings], None]
 
 
 class ParameterServer:
     """Declares the parameters on a node and holds the newest valid snapshot of them.
 
-    ``settings`` is replaced as a whole, so that any thread may take it at any moment.
+    ``settings`` is replaced as a whole, so that any thread may take it at any moment. While it is
+    ``locked`` only live parameters may change.
 
     Raises:
         ConfigurationError: a value given at start is illegal.
@@ -35,6 +38,7 @@ class ParameterServer:
         self._node = node
         self._judge: Judge = lambda settings: None
         self._tell: Judge = lambda settings: None
+        self.locked = False
         self.settings = Settings.from_values({s.name: _declare(node, s) for s in specifications()})
         node.add_on_set_parameters_callback(self._validate)
         # Humble has no post-set callback; there a value counts as accepted once it is valid.
@@ -49,22 +53,35 @@ class ParameterServer:
         """
         self._judge, self._tell = judge, tell
 
-    def warn_of_unknown(self) -> None:
-        """Log every value given at start that no parameter of the node took."""
+    def warn_of_unknown(self, *, qos: bool) -> None:
+        """Log every value given at start that no parameter of the node took.
+
+        Those of ``qos`` overrides are known once the node has subscribed, others from the start.
+        """
         # rclpy offers no public way to ask for overrides that nobody declared.
         for name in self._node._parameter_overrides:
-            if not self._node.has_parameter(name):
+            if name.startswith(_QOS) == qos and not self._node.has_parameter(name):
                 self._node.get_logger().warning(unknown_parameter(name))
 
     def _validate(self, parameters: Iterable[Parameter]) -> SetParametersResult:
         try:
             settings = self._with(parameters)
+            self._refuse_locked(settings)
             self._judge(settings)
         except ConfigurationError as error:
             return SetParametersResult(successful=False, reason=str(error))
         if not self._has_post_set:
             self._accept(settings)
         return SetParametersResult(successful=True)
+
+    def _refuse_locked(self, settings: Settings) -> None:
+        before, after = self.settings.values(), settings.values()
+        for spec in specifications():
+            if self.locked and not spec.live and before[spec.name] != after[spec.name]:
+                raise ConfigurationError(
+                    f"{spec.name} is read-only while the node is configured: it was read then; "
+                    "deactivate and clean up the node first (ros2 lifecycle set), or start it anew"
+                )
 
     def _apply(self, parameters: Iterable[Parameter]) -> None:
         self._accept(self._with(parameters))
@@ -91,12 +108,19 @@ def descriptor(spec: Spec) -> ParameterDescriptor:
     message = ParameterDescriptor(
         name=spec.name,
         description=f"{spec.text} [{spec.unit}]" if spec.unit else spec.text,
-        additional_constraints=f"one of {spec.limits}" if spec.choices else "",
-        read_only=not spec.live,
+        additional_constraints="; ".join(_constraints(spec)),
+        read_only=spec.fixed,
     )
     if spec.minimum is not None and spec.maximum is not None:
         _limit(message, spec, spec.minimum, spec.maximum)
     return message
+
+
+def _constraints(spec: Spec) -> Iterator[str]:
+    if spec.choices:
+        yield f"one of {spec.limits}"
+    if not spec.live and not spec.fixed:
+        yield "read-only while the node is configured"
 
 
 def _limit(message: ParameterDescriptor, spec: Spec, minimum: float, maximum: float) -> None:

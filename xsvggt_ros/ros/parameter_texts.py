@@ -19,6 +19,7 @@ _YAML_HEAD = """\
 # SPDX-License-Identifier: Apache-2.0
 # Every parameter of the node with its default; made by python -m xsvggt_ros.ros.parameter_texts.
 # [live] may change while the node runs: ros2 param set /xsvggt points.stride 2
+# The others may change while it is unconfigured.
 /**:
   ros__parameters:
 """

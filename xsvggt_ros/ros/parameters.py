@@ -35,7 +35,11 @@ Value = bool | int | float | str
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What one parameter is; limits are inclusive, ``choices`` exhaustive."""
+    """What one parameter is; limits are inclusive, ``choices`` exhaustive.
+
+    A ``live`` one may change at any time, a ``fixed`` one never, all others while the node is
+    unconfigured.
+    """
 
     name: str
     default: Value
@@ -46,6 +50,7 @@ class Spec:
     step: int = 1
     choices: tuple[str, ...] | tuple[int, ...] = ()
     live: bool = False
+    fixed: bool = False
 
     @property
     def limits(self) -> str:
@@ -60,6 +65,18 @@ class Spec:
 
 def _parameter(default: Value, text: str, **rest: Any) -> Any:
     return field(default=default, metadata={"default": default, "text": text, **rest})
+
+
+@dataclass(frozen=True, slots=True)
+class Lifecycle:
+    """How the node comes up."""
+
+    autostart: bool = _parameter(
+        True,
+        "Configure and activate at start; false = wait for a lifecycle manager, or for ros2 "
+        "lifecycle set.",
+        fixed=True,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,6 +346,7 @@ class Watchdog:
 class Settings:
     """The values of all parameters at one moment."""
 
+    lifecycle: Lifecycle = Lifecycle()
     model: Model = Model()
     cache: Cache = Cache()
     input: Input = Input()

@@ -8,28 +8,35 @@ publishes, so that parameters are answered while a frame is in the network.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
-from rclpy.node import Node
 
 from xsvggt_ros.cache.settings import CacheSettings
-from xsvggt_ros.errors import ConfigurationError, XsvggtError
+from xsvggt_ros.errors import ConfigurationError, FrameError, XsvggtError
 from xsvggt_ros.ros.arrival import Arrival
-from xsvggt_ros.ros.engine import build_reconstructor, build_worker
+from xsvggt_ros.ros.engine import build_reconstructor, build_worker, release_device
 from xsvggt_ros.ros.image_input import ImageInput
+from xsvggt_ros.ros.lifecycle import ManagedNode
 from xsvggt_ros.ros.log_bridge import forwarded_logging
 from xsvggt_ros.ros.parameter_server import ParameterServer
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.publishers import Publishers
 from xsvggt_ros.ros.repetition import Repetition
-from xsvggt_ros.ros.status import Session, StatusBoard
+from xsvggt_ros.ros.status import WARMING_UP, Session, StatusBoard
 from xsvggt_ros.ros.watchdog import Watchdog
 from xsvggt_ros.stream.frame import Frame, FrameResult
 from xsvggt_ros.stream.frame_queue import FrameQueue
+
+if TYPE_CHECKING:
+    from xsvggt_ros.stream.reconstructor import Reconstructor
+    from xsvggt_ros.stream.worker import Worker
 
 NODE_NAME = "xsvggt"
 TICK_PERIOD = 1.0
@@ -39,11 +46,39 @@ LONGEST_GOODBYE = 4.0
 """Seconds for the frame in hand at shutdown; launch sends SIGTERM after 5."""
 
 
-class ReconstructNode(Node):
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What there is from configure to cleanup."""
+
+    reconstructor: Reconstructor
+    worker: Worker
+    queue: FrameQueue
+    arrival: Arrival
+
+    def settle(self, timeout: float) -> bool:
+        """Wait until the frame in hand is done; return False if it takes longer."""
+        try:
+            self.worker.submit(lambda _: None).result(timeout)
+        except FutureTimeoutError:
+            return False
+        except CancelledError:  # it has stopped
+            return True
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What there is while the node is active."""
+
+    pictures: ImageInput
+    watchdog: Watchdog
+
+
+class ReconstructNode(ManagedNode):
     """Wires the topics to the engine.
 
     Raises:
-        XsvggtError: parameters, weights or environment with which it cannot run.
+        ConfigurationError: parameters that no node could have.
 
     """
 
@@ -53,42 +88,95 @@ class ReconstructNode(Node):
             super().__init__(NODE_NAME)
         except ParameterException as error:  # of the parameters that rclpy itself declares
             raise ConfigurationError(f"{error}; give it a legal value") from error
+        self._loading = loading
         self._cleanup = ExitStack()
         self._refusals = Repetition(REPEAT_REFUSAL)
         self._complaints = Repetition(REPEAT_COMPLAINT)
         self._parameter_server = ParameterServer(self)
         self._status = StatusBoard(self)
         self._cleanup.enter_context(forwarded_logging(self.get_logger(), self._status.note))
-        settings = self._parameter_server.settings
-        with loading():
-            self._reconstructor = build_reconstructor(settings)
-        self._wanted_cache: CacheSettings | None = settings.cache_settings
         self._outputs = Publishers(self)
-        self._arrival = Arrival()
-        self._keeps_all = settings.input.queue_policy == "all"
+        self._engine: Engine | None = None
+        self._input: Input | None = None
+        self._wanted_cache: CacheSettings | None = None
+        self._parameter_server.attach(self._check_cache, self._configure_cache)
+        self._parameter_server.warn_of_unknown(qos=False)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(TICK_PERIOD, self._on_tick, clock=steady)
+
+    def start(self) -> None:
+        """Start to reconstruct, where that is not left to a lifecycle manager.
+
+        Raises:
+            XsvggtError: weights, parameters or an environment with which it cannot run.
+
+        """
+        if self._parameter_server.settings.lifecycle.autostart:
+            self.autostart()
+        else:
+            self.get_logger().info("unconfigured: waiting for ros2 lifecycle set, or a manager")
+
+    def take_up(self) -> None:
+        """Load the weights, try the network, and start the worker."""
+        settings = self._parameter_server.settings
+        self._status.show_phase(WARMING_UP)
+        with self._loading():
+            reconstructor = build_reconstructor(settings)
+        self._wanted_cache = settings.cache_settings
         queue = FrameQueue(settings.input.queue_policy, settings.input.queue_size)
-        self._worker = build_worker(
-            self._reconstructor,
+        worker = build_worker(
+            reconstructor,
             queue,
             on_result=self._on_result,
             on_refused=self._on_refused,
             on_room=self._on_room,
         )
-        self._input = ImageInput(self, settings, queue, self._arrival)
-        self._watchdog = Watchdog(self, self._input, lambda: self._worker.activity)
-        self._parameter_server.attach(self._check_cache, self._configure_cache)
-        self._parameter_server.warn_of_unknown()
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(TICK_PERIOD, self._on_tick, clock=steady)
+        worker.start()
+        self._engine = Engine(reconstructor, worker, queue, Arrival())
+        self._parameter_server.locked = True
 
-    def start(self) -> None:
-        """Start to reconstruct."""
-        self._worker.start()
-        self.get_logger().info(f"waiting for pictures on {self._input.topic}")
+    def activate(self) -> None:
+        """Subscribe."""
+        engine = self._configured
+        settings = self._parameter_server.settings
+        pictures = ImageInput(self, settings, engine.queue, engine.arrival)
+        self._input = Input(pictures, Watchdog(self, pictures, lambda: engine.worker.activity))
+        self._parameter_server.warn_of_unknown(qos=True)
+        self.get_logger().info(f"waiting for pictures on {pictures.topic}")
+
+    def deactivate(self) -> None:
+        """Unsubscribe, and finish the frame in hand; cache and session stay."""
+        self._unsubscribe()
+        engine = self._configured
+        engine.queue.discard()
+        if not engine.settle(LONGEST_GOODBYE):
+            self.get_logger().warning(
+                f"the frame in hand takes longer than {LONGEST_GOODBYE:g} s; its outputs come later"
+            )
+
+    def give_up(self) -> None:
+        """Stop the worker, and free the device.
+
+        Raises:
+            FrameError: the frame in hand takes too long; all is as before then.
+
+        """
+        self._unsubscribe()
+        engine = self._engine
+        if engine is not None:
+            engine.queue.discard()
+            if not engine.settle(LONGEST_GOODBYE) or not engine.worker.stop(LONGEST_GOODBYE):
+                raise FrameError(
+                    f"the frame in hand takes longer than {LONGEST_GOODBYE:g} s; try again"
+                )
+        self._engine = engine = None
+        self._wanted_cache = None
+        self._parameter_server.locked = False
+        release_device()
 
     def close(self) -> bool:
         """Finish the frame in hand and destroy the node; return False if the frame takes longer."""
-        if not self._worker.stop(LONGEST_GOODBYE):
+        if self._engine is not None and not self._engine.worker.stop(LONGEST_GOODBYE):
             self.get_logger().warning(
                 f"the frame in hand takes longer than {LONGEST_GOODBYE:g} s; leaving without it"
             )
@@ -97,17 +185,28 @@ class ReconstructNode(Node):
         self.destroy_node()
         return True
 
+    @property
+    def _configured(self) -> Engine:
+        if self._engine is None:
+            raise ConfigurationError("the node is not configured; configure it first")
+        return self._engine
+
+    def _unsubscribe(self) -> None:
+        if self._input is not None:
+            self._input.pictures.close()
+            self._input = None
+
     def _check_cache(self, settings: Settings) -> None:
-        if settings.cache_settings != self._wanted_cache:
-            self._reconstructor.check_cache(settings.cache_settings)
+        if self._engine is not None and settings.cache_settings != self._wanted_cache:
+            self._engine.reconstructor.check_cache(settings.cache_settings)
 
     def _configure_cache(self, settings: Settings) -> None:
         """Let the worker take on the cache's new settings before its next frame."""
         wanted = settings.cache_settings
-        if wanted == self._wanted_cache:
+        if self._engine is None or wanted == self._wanted_cache:
             return
         self._wanted_cache = wanted
-        change = self._worker.submit(lambda engine: engine.configure_cache(wanted))
+        change = self._engine.worker.submit(lambda engine: engine.configure_cache(wanted))
         change.add_done_callback(self._report_failed_change)
 
     def _report_failed_change(self, change: Future[None]) -> None:
@@ -117,36 +216,40 @@ class ReconstructNode(Node):
             self.get_logger().error(f"the cache keeps its settings: {error}")
 
     def _on_result(self, result: FrameResult) -> None:
+        engine = self._configured
         started = perf_counter()
         self._outputs.publish(result, self._parameter_server.settings)
         self._status.show_result(
             result,
-            Session(self._reconstructor.session, self._reconstructor.session_frames),
-            self._worker.counters,
+            Session(engine.reconstructor.session, engine.reconstructor.session_frames),
+            engine.worker.counters,
             publish_seconds=perf_counter() - started,
-            total_seconds=self._arrival.age(),
+            total_seconds=engine.arrival.age(),
         )
 
     def _on_refused(self, frame: Frame, error: XsvggtError) -> None:
         text = f"picture with stamp {frame.stamp / 1e9:.3f} refused: {error}"
         if admitted := self._refusals.admit(text):
             self.get_logger().warning(admitted)
-        self._status.show_refusal(frame, text, self._worker.counters)
+        self._status.show_refusal(frame, text, self._configured.worker.counters)
 
     def _on_room(self) -> None:
         """Wake the executor: with queue policy all, pictures may wait in the middleware."""
-        if self._keeps_all and self.executor is not None:
+        if self._configured.queue.policy == "all" and self.executor is not None:
             self.executor.wake()
 
     def _on_tick(self) -> None:
-        self._input.match_publishers()
         self._outputs.publish_path()
+        if self._input is None or self._engine is None:
+            self._status.show_phase(self.label)
+            return
+        self._input.pictures.match_publishers()
         timeout = self._parameter_server.settings.watchdog.timeout
-        stuck = self._watchdog.stuck(timeout)
-        complaint = stuck or self._watchdog.silence(timeout)
+        stuck = self._input.watchdog.stuck(timeout)
+        complaint = stuck or self._input.watchdog.silence(timeout)
         if complaint:
             self._complain(complaint)
-        self._status.show_idle(self._worker.counters, timeout=timeout, stuck=bool(stuck))
+        self._status.show_idle(self._engine.worker.counters, timeout=timeout, stuck=bool(stuck))
 
     def _complain(self, complaint: str) -> None:
         self._status.note(complaint)

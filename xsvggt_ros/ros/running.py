@@ -61,8 +61,8 @@ def _ros(args: list[str] | None) -> Iterator[None]:
 def _spin(node: ReconstructNode, stop: Event) -> None:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    node.start()
     try:
+        node.start()
         with suppress(ExternalShutdownException):
             while not stop.is_set():
                 executor.spin_once(timeout_sec=_WAKE_PERIOD)

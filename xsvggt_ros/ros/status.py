@@ -19,7 +19,7 @@ from xsvggt_ros.stream.frame import Frame, FrameResult
 if TYPE_CHECKING:
     from xsvggt_ros.stream.worker import Counters
 
-WAITING, RUNNING, ERROR = "waiting", "running", "error"
+WAITING, WARMING_UP, RUNNING, ERROR = "waiting", "warming up", "running", "error"
 UNKNOWN_SCALE = "none"
 
 
@@ -48,6 +48,12 @@ class StatusBoard:
         with self._lock:
             self._message.message = text
             self._noted_since_result = True
+
+    def show_phase(self, state: str) -> None:
+        """Publish a state in which no pictures are taken."""
+        with self._lock:
+            self._message.state = state
+            self._publisher.publish(self._message)
 
     def show_refusal(self, frame: Frame, text: str, counters: Counters) -> None:
         """Publish that a frame was refused."""

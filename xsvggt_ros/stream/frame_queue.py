@@ -103,10 +103,15 @@ class FrameQueue:
         with self._changed:
             self._changed.notify_all()
 
+    def discard(self) -> None:
+        """Drop what is held, counted."""
+        with self._changed:
+            self._dropped += len(self._frames)
+            self._frames.clear()
+            self._changed.notify_all()
+
     def close(self) -> None:
         """Take no more frames and let everybody who waits go; what is held is dropped, counted."""
         with self._changed:
             self._closed = True
-            self._dropped += len(self._frames)
-            self._frames.clear()
-            self._changed.notify_all()
+            self.discard()

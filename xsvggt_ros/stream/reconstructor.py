@@ -110,6 +110,21 @@ class Reconstructor:
         self._session += 1
         self._begin_session()
 
+    def rehearse(self, picture: Picture) -> None:
+        """Take a frame as :meth:`step` does, then forget it; what it allocated stays.
+
+        Raises:
+            FrameError: what :meth:`step` raises.
+
+        """
+        session = self._session
+        self._view_warned = True  # of a made-up picture, any view is as good
+        try:
+            self.step(picture)
+        finally:
+            self._session = session
+            self._begin_session()
+
     def check_cache(self, settings: CacheSettings) -> None:
         """Raise ConfigurationError where :meth:`configure_cache` would; for any thread."""
         self._cache.check(settings)
