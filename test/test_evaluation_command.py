@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`xsvggt evaluate`: options that arrive or are refused, exit codes, and sweeps."""
+
+import json
+import os
+import signal
+from dataclasses import asdict, replace
+from pathlib import Path
+from threading import Event
+
+import pytest
+from recordings import MemorySource, tiny_request
+from typer.testing import CliRunner
+
+from xsvggt_ros import cli
+from xsvggt_ros.cache.settings import CacheSettings
+from xsvggt_ros.errors import ConfigurationError, SourceError, XsvggtError
+from xsvggt_ros.evaluation import isolated, runner, sweep
+from xsvggt_ros.evaluation.isolated import RunFailedError, evaluate_isolated
+from xsvggt_ros.evaluation.report.sweep_page import sweep_page, sweep_summary, write_sweep
+from xsvggt_ros.evaluation.request import EvaluationRequest
+from xsvggt_ros.evaluation.sources.base import SourceOptions
+from xsvggt_ros.evaluation.sweep import FULL, Axis, Row, parse_axes, points, read_sweep, run_sweep
+
+TINY = ["--preset", "tiny", "--width", "28", "--device", "cpu"]
+SOURCE = "synthetic:short_walk"
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(cli.app, ["evaluate", *map(str, arguments)])
+
+
+@pytest.fixture
+def memory(monkeypatch):
+    """Let every path open eight frames in memory."""
+    monkeypatch.setattr(runner, "open_source", lambda path, options: MemorySource(8))
+
+
+def test_one_command_leaves_a_report(tmp_path):
+    result = run(SOURCE, "-o", tmp_path, "--max-frames", 3, "--budget", 60, *TINY)
+    assert result.exit_code == 0, result.output
+    latest = (tmp_path / "latest").resolve()
+    assert latest.parent == tmp_path
+    metrics = json.loads((latest / "metrics.json").read_text())
+    assert metrics["frames"]["processed"] == 3
+    assert metrics["source"]["frames"]["taken"] == 3
+    assert "ATE, Sim(3)" in result.output
+    assert (latest / "report.html").is_file()
+
+
+def test_a_broken_limit_is_exit_code_3(memory, tmp_path):
+    kept = run("x", "-o", tmp_path, "--max-ate", 1e9, "--max-bytes", 1e12, *TINY)
+    assert kept.exit_code == 0, kept.output
+    broken = run("x", "-o", tmp_path, "--max-ate", 1e9, "--min-fps", 1e9, *TINY)
+    assert broken.exit_code == 3
+    assert "BROKEN: engine, frames/s" in broken.output
+
+
+def test_a_signal_leaves_a_partial_report(monkeypatch, tmp_path):
+    class Signalled(MemorySource):
+        def __iter__(self):
+            for index, given in enumerate(super().__iter__()):
+                if index == 3:
+                    signal.raise_signal(signal.SIGINT)
+                yield given
+
+    monkeypatch.setattr(runner, "open_source", lambda path, options: Signalled(8))
+    result = run("x", "-o", tmp_path, *TINY)
+    assert result.exit_code == 130
+    metrics = json.loads((tmp_path / "latest" / "metrics.json").read_text())
+    assert (metrics["state"], metrics["frames"]["processed"]) == ("interrupted", 4)
+    assert (tmp_path / "latest" / "report.html").read_text().rstrip().endswith("</html>")
+
+
+def test_a_source_that_breaks_off_is_told_on_the_terminal(monkeypatch, tmp_path):
+    monkeypatch.setattr(runner, "open_source", lambda path, options: MemorySource(8, breaks_at=4))
+    result = run("x", "-o", tmp_path, *TINY)
+    assert result.exit_code == 0
+    assert "truncated: the file ends here" in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--speed", "2"], "--realtime"),
+        (["--references", "none"], "--sweep"),
+        (["--resume", "somewhere"], "--sweep"),
+        (["--sweep", "budget=60", "--max-ate", "1"], "single run"),
+        (["--sweep", "tokens=60"], "no setting 'tokens'"),
+        (["--sweep", "budget=60", "--resume", "nowhere"], "nothing to go on with"),
+        (["--topic", "/camera"], "topic"),
+        (["--realtime", "--speed", "0"], "above 0"),
+        (["--farthest", "0"], "farthest"),
+    ],
+)
+def test_what_means_nothing_is_refused(tmp_path, options, words):
+    result = run(SOURCE, "-o", tmp_path, *options, *TINY)
+    assert result.exit_code == 1
+    assert words in " ".join(result.output.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_result_folder_that_takes_no_files_is_found_out_before_the_run(tmp_path):
+    place = tmp_path / "file"
+    place.write_text("")
+    result = run(SOURCE, "-o", place, *TINY)
+    assert result.exit_code == 1
+    assert "is no folder" in " ".join(result.output.split())
+
+
+def test_axes_are_read():
+    assert parse_axes(["budget=512,1024 bits=2,4", "policy=random"]) == [
+        Axis("budget", (512, 1024)), Axis("bits", (2, 4)), Axis("policy", ("random",)),
+    ]  # fmt: skip
+    for text, words in (
+        ("budget", "no axis"), ("budget=", "no axis"), ("budget=many", "not of type int"),
+        ("budget=1 budget=2", "twice"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigurationError, match=words):
+            parse_axes([text])
+
+
+def test_points_are_all_combinations_beside_the_references():
+    axes = parse_axes(["budget=512,1024 bits=2,4"])
+    chosen = points(axes, CacheSettings(), ("full cache", "published"))
+    assert [point.label for point in chosen] == [
+        "full cache", "published budget=512", "published budget=1024",
+        "budget=512 bits=2", "budget=512 bits=4", "budget=1024 bits=2", "budget=1024 bits=4",
+    ]  # fmt: skip
+    assert chosen[0].cache.policy == "none"
+    assert chosen[1].cache.published
+    assert (chosen[3].cache.key_bits, chosen[3].cache.value_bits) == (2, 2)
+    with pytest.raises(ConfigurationError, match="no reference"):
+        points(axes, CacheSettings(), ("best",))
+    with pytest.raises(ConfigurationError, match="key_bits 3"):
+        points(parse_axes(["bits=3"]), CacheSettings(), ())
+
+
+def metrics_of(request: EvaluationRequest) -> dict:
+    budget = request.cache.budget_tokens
+    return {
+        "state": "complete", "reason": "", "frames": {"refused": 0, "sessions": 1, "judged": 8},
+        "trajectory": {"sim3": {"ate": {"rmse": 1 / budget}}},
+        "depth": {}, "cost": {"cache_peak_bytes": 1000 * budget, "latency": {"p50": budget}},
+        "identity": {"weights": {"sha256": "same"}},
+    }  # fmt: skip
+
+
+def sweep_of(folder, texts=("budget=100,200",), *, references=(), stop=None, evaluate=None):
+    ran: list[int] = []
+
+    def pretend(request, place, stop_event, progress):
+        ran.append(request.cache.budget_tokens)
+        return (evaluate or metrics_of)(request)
+
+    patch = pytest.MonkeyPatch()
+    with patch.context() as context:
+        context.setattr(sweep, "evaluate_isolated", pretend)
+        table = run_sweep(
+            tiny_request(),
+            points(parse_axes(texts), CacheSettings(), references),
+            folder,
+            stop=stop or Event(),
+            progress=lambda number, point: lambda *_: None,
+            written=lambda made: write_sweep(made, folder),
+        )
+    return table, ran
+
+
+def test_a_failed_run_is_a_row_and_is_tried_again(tmp_path):
+    def evaluate(request):
+        if request.cache.budget_tokens == 100:
+            raise XsvggtError("memory ran out")
+        return metrics_of(request)
+
+    table, _ = sweep_of(tmp_path, evaluate=evaluate)
+    assert [(row.state, row.note) for row in table.rows] == [
+        ("failed", "memory ran out"), ("complete", ""),
+    ]  # fmt: skip
+    assert "1 runs failed: budget=100" in sweep_summary(table)
+    assert "memory ran out" in (tmp_path / "report.html").read_text()
+    again, ran = sweep_of(tmp_path)
+    assert ran == [100]
+    assert [row.state for row in again.rows] == ["complete", "complete"]
+    assert read_sweep(tmp_path) == again
+
+
+def test_a_sweep_goes_on_and_takes_more_values(tmp_path):
+    stop = Event()
+
+    def evaluate(request):
+        stop.set()
+        return metrics_of(request)
+
+    table, ran = sweep_of(tmp_path, stop=stop, evaluate=evaluate)
+    assert (ran, table.interrupted) == ([100], True)
+    assert any("--resume" in each for each in table.warnings)
+    table, ran = sweep_of(tmp_path, ("budget=100,200,300",))
+    assert ran == [200, 300]
+    assert [row.values["ate"] for row in table.rows] == [1 / 100, 1 / 200, 1 / 300]
+
+
+def test_a_sweep_of_something_else_is_refused(tmp_path):
+    sweep_of(tmp_path)
+    with pytest.raises(ConfigurationError, match="other options"):
+        run_sweep(
+            replace(tiny_request(), options=SourceOptions(stride=2)),
+            points(parse_axes(["budget=100"]), CacheSettings(), ()),
+            tmp_path,
+            stop=Event(),
+            progress=lambda number, point: lambda *_: None,
+        )
+    with pytest.raises(SourceError, match="cannot be read as a sweep"):
+        read_sweep(tmp_path / "nowhere")
+
+
+def test_the_page_draws_errors_against_bytes_and_latency(tmp_path):
+    table, _ = sweep_of(tmp_path, references=(FULL,))
+    page = sweep_page(table)
+    assert page.count("<svg") == 2
+    assert "ATE after Sim(3), rmse against cache, MiB" in page
+    assert "ATE after Sim(3), rmse against latency p50, ms" in page
+    lines = (tmp_path / "sweep.csv").read_text().splitlines()
+    assert len(lines) == 4
+    assert lines[2].startswith("budget=100,complete,,0.01,")
+
+
+def test_weights_that_changed_within_a_sweep_are_told():
+    row = Row("a", "g", "complete", "", "runs/a", {}, {}, "one")
+    table = sweep.Sweep("x", "f", (row, replace(row, label="b", weights="two")))
+    assert "weights changed" in table.warnings[0]
+
+
+def test_a_process_of_its_own_evaluates_and_tells(tmp_path):
+    request = replace(
+        tiny_request(cache=CacheSettings(budget_tokens=60)),
+        source=SOURCE, options=SourceOptions(limit=2),
+    )  # fmt: skip
+    told: list[str] = []
+    metrics = evaluate_isolated(request, tmp_path, Event(), lambda *what: told.append(what[2]))
+    assert metrics["frames"]["processed"] == 2
+    assert json.loads((tmp_path / "metrics.json").read_text())["frames"]["processed"] == 2
+    assert told[0] == "opening"
+
+
+def test_what_goes_wrong_in_a_process_is_its_message(tmp_path):
+    request = replace(tiny_request(), source="synthetic:nowhere")
+    with pytest.raises(RunFailedError, match="nowhere"):
+        evaluate_isolated(request, tmp_path, Event(), lambda *_: None)
+
+
+def killed(connection, request, folder):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_process_is_told_from_a_failed_one(monkeypatch, tmp_path):
+    monkeypatch.setattr(isolated, "_run", killed)
+    with pytest.raises(RunFailedError, match="memory ran out"):
+        evaluate_isolated(tiny_request(), tmp_path, Event(), lambda *_: None)
+
+
+def test_a_sweep_runs_from_the_command_line(tmp_path):
+    options = ["--sweep", "budget=60", "--references", "none", "--max-frames", 2]
+    result = run(SOURCE, "-o", tmp_path, *options, *TINY)
+    assert result.exit_code == 0, result.output
+    folder = (tmp_path / "latest").resolve()
+    table = read_sweep(folder)
+    assert [row.label for row in table.rows] == ["budget=60"]
+    assert table.rows[0].cache == asdict(CacheSettings(budget_tokens=60))
+    assert (folder / table.rows[0].folder / "report.html").is_file()
+    again = run(SOURCE, "-o", tmp_path, *options, "--resume", folder, *TINY)
+    assert again.exit_code == 0, again.output
+    assert Path(tmp_path / "latest").resolve() == folder
+    assert read_sweep(folder) == table
