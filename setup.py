@@ -40,7 +40,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["xsvggt_ros", "xsvggt_ros.*"]),
-    package_data={"xsvggt_ros": ["py.typed"], "xsvggt_ros.evaluation.report": ["*.j2", "*.css"]},
+    package_data={
+        "xsvggt_ros": ["py.typed", "weights/*"],
+        "xsvggt_ros.evaluation.report": ["*.j2", "*.css"],
+    },
     data_files=shared("config", "launch", "rviz"),
     install_requires=requirements("runtime"),
     extras_require={"test": requirements("test")},

@@ -12,6 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from xsvggt_ros.errors import CheckpointError, ConfigurationError
+from xsvggt_ros.model import bundled
+from xsvggt_ros.model.bundled import bundled_weights, weights_in_words
 from xsvggt_ros.model.checkpoint import (
     assemble,
     convert_checkpoint,
@@ -20,7 +22,7 @@ from xsvggt_ros.model.checkpoint import (
     read_checkpoint,
     save_network,
 )
-from xsvggt_ros.model.config import PRESETS, NetworkConfig
+from xsvggt_ros.model.config import PRESETS, NetworkConfig, preset
 from xsvggt_ros.model.track_head import track_head_shapes
 
 TINY = PRESETS["tiny"]
@@ -213,6 +215,36 @@ def test_random_weights_are_seeded_and_announced(caplog):
     assert same(first.state_dict(), again.state_dict())
     assert not torch.equal(first.camera_head.embed_pose.weight, other.camera_head.embed_pose.weight)
     assert "poses, depth and points mean nothing" in caplog.text
+
+
+def test_without_a_name_the_bundled_weights_are_taken_and_their_limits_told(caplog):
+    named, unnamed = load_network("demo"), load_network("")
+    assert named.config == unnamed.config == preset("demo")
+    assert same(named.state_dict(), unnamed.state_dict())
+    assert "made-up rooms" in caplog.text
+    assert "nothing else" in caplog.text
+    with pytest.raises(ConfigurationError, match="not those of preset 'tiny'"):
+        load_network("demo", preset="tiny")
+
+
+def test_bundled_weights_are_small_and_in_half_precision():
+    path = bundled_weights()
+    assert path.stat().st_size <= 16 * 2**20
+    tensors = read_checkpoint("demo").tensors
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
+    assert path.with_name("MODEL_CARD.md").is_file()
+
+
+def test_a_copy_without_the_bundled_weights_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(bundled, "__file__", str(tmp_path / "model" / "bundled.py"))
+    with pytest.raises(CheckpointError, match="install it anew"):
+        load_network("demo")
+
+
+def test_weights_in_words():
+    assert weights_in_words("", None) == weights_in_words("demo", "") == "the bundled demo model"
+    assert weights_in_words("a/b", None) == "a/b"
+    assert weights_in_words("", "tiny") == "random weights (tiny): geometry means nothing"
 
 
 def test_random_weights_leave_the_callers_generator_alone():

@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 SourceArgument = Annotated[Path, typer.Argument(help="Folder of pictures, video, or ROS 1/2 bag.")]
 Checkpoint = Annotated[
-    str, typer.Option(help="Weights: a file or a Hugging Face id; none = random weights.")
+    str,
+    typer.Option(
+        help="Weights: a file, a Hugging Face id, or demo, the bundled ones. Default: demo, or "
+        "random ones of a --preset."
+    ),
 ]
 Preset = Annotated[
     str | None,

@@ -61,6 +61,7 @@ def reconstruct(
 ) -> None:
     """Reconstruct a recorded stream without ROS: cloud, trajectory and an overview picture."""
     from xsvggt_ros.geometry.files import require_writable
+    from xsvggt_ros.model.bundled import weights_in_words
     from xsvggt_ros.model.checkpoint import load_network
     from xsvggt_ros.stream.depth_files import DepthFiles
     from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
@@ -78,8 +79,9 @@ def reconstruct(
         engine = Reconstructor(network, settings)
         interrupted = _run(stream, engine, recorded, depths, max_frames)
     _say_left_out(recorded, interrupted=interrupted)
-    weights = checkpoint or f"random weights ({preset or 'small'}): geometry means nothing"
-    heading = title(str(source), weights, cache, len(recorded.recording))
+    heading = title(
+        str(source), weights_in_words(checkpoint, preset), cache, len(recorded.recording)
+    )
     written = write_results(recorded.recording, output, heading)
     say_written([*written, *([depths.close()] if depths else [])])
     if interrupted:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading and writing weights, strictly.
 
-Three kinds of source: a PyTorch file (read with ``weights_only``: nothing in it is executed), a
-safetensors file, or a repository on the Hugging Face hub.
+Four kinds of source: a PyTorch file (read with ``weights_only``: nothing in it is executed), a
+safetensors file, a repository on the Hugging Face hub, or the file that comes with the package.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from xsvggt_ros.errors import CheckpointError, ConfigurationError, first_line
+from xsvggt_ros.model.bundled import BUNDLED, BUNDLED_NOTICE, bundled_weights
 from xsvggt_ros.model.config import NetworkConfig
 from xsvggt_ros.model.config import preset as named_preset
 from xsvggt_ros.model.device import device_named
@@ -61,8 +62,9 @@ def load_network(
     """Return a network ready for inference.
 
     Args:
-        checkpoint: file, Hugging Face id (``owner/name`` or ``owner/name:file``), or empty for
-            random weights.
+        checkpoint: file, Hugging Face id (``owner/name`` or ``owner/name:file``), or ``demo``, the
+            weights that come with the package. Empty: random ones of ``preset`` where one is named,
+            else ``demo``.
         preset: name of the sizes, for a file that does not carry them; the official ones by
             default.
         device: as PyTorch spells it, or ``auto``.
@@ -77,18 +79,20 @@ def load_network(
     """
     precisions = _dtype(dtype), _dtype(heads_dtype)
     place = device_named(device)
-    if checkpoint:
-        loaded = read_checkpoint(checkpoint)
+    if checkpoint or not preset:
+        loaded = read_checkpoint(checkpoint or BUNDLED)
         config = _sizes(loaded, preset, checkpoint)
         network = assemble(config, loaded.tensors, *precisions)
-        if config == NetworkConfig() and not checkpoint.startswith(OFFICIAL_REPOSITORY):
+        if checkpoint in ("", BUNDLED):
+            logger.warning(BUNDLED_NOTICE)
+        elif config == NetworkConfig() and not checkpoint.startswith(OFFICIAL_REPOSITORY):
             logger.warning(LICENCE_NOTICE)
     else:
-        network = random_network(named_preset(preset or "small"), seed).set_precision(*precisions)
+        network = random_network(named_preset(preset), seed).set_precision(*precisions)
         logger.warning(
             "no checkpoint given: the weights are random (preset '%s', seed %d), so poses, depth "
             "and points mean nothing; set the checkpoint to a file or a Hugging Face id",
-            preset or "small",
+            preset,
             seed,
         )
     try:
@@ -199,8 +203,8 @@ def check_names(config: NetworkConfig, network: StreamVggt, tensors: Mapping[str
 
 
 def read_checkpoint(source: str) -> Checkpoint:
-    """Read tensors from a file or the hub; raise CheckpointError with the remedy."""
-    path = Path(source).expanduser()
+    """Read tensors from a file, the hub or the package; raise CheckpointError with the remedy."""
+    path = bundled_weights() if source == BUNDLED else Path(source).expanduser()
     if not path.exists():
         path = _download(source)
     if path.is_dir():
@@ -281,8 +285,8 @@ def _download(source: str) -> Path:
     match = _HUB_ID.match(source)
     if match is None or match["repository"].endswith(_SUFFIXES) or source[0] in "./~":
         raise CheckpointError(
-            f"checkpoint '{source}' does not exist; give a .pth or .safetensors file, or a Hugging "
-            f"Face id such as {OFFICIAL_REPOSITORY}"
+            f"checkpoint '{source}' does not exist; give a .pth or .safetensors file, a Hugging "
+            f"Face id such as {OFFICIAL_REPOSITORY}, or {BUNDLED}, which comes with the package"
         )
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError

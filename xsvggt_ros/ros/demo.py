@@ -26,7 +26,7 @@ import xsvggt_ros
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.geometry.files import require_writable
-from xsvggt_ros.model.config import preset
+from xsvggt_ros.model.bundled import weights_in_words
 from xsvggt_ros.ros.child_node import ChildNode
 from xsvggt_ros.ros.domains import free_domain, given_domain
 from xsvggt_ros.ros.metered_source import MeteredSource
@@ -75,14 +75,10 @@ class DemoOptions:
     @property
     def weights(self) -> str:
         """The weights in words."""
-        return self.checkpoint or f"random weights ({self._sizes}): geometry means nothing"
-
-    @property
-    def _sizes(self) -> str:
-        return self.preset or ("streamvggt" if self.checkpoint else "small")
+        return weights_in_words(self.checkpoint, self.preset)
 
     def parameters(self) -> dict[str, object]:
-        """Return the node's parameters; raise ConfigurationError for an unknown preset."""
+        """Return the node's parameters."""
         cache = asdict(self.cache)
         return {
             "model.checkpoint": self.checkpoint,
@@ -91,7 +87,7 @@ class DemoOptions:
             "model.dtype": self.dtype,
             "model.attention_backend": cache.pop("attention_backend"),
             **{f"cache.{name}": value for name, value in cache.items()},
-            "input.width": self.width or preset(self._sizes).image_size,
+            "input.width": self.width or 0,
             "input.queue_policy": "all",
         }
 
@@ -128,7 +124,7 @@ class Demo:
         require_writable(options.output)
         parameters = options.parameters()
         if not options.checkpoint:
-            self._console.print(random_weights_notice(options.weights))
+            self._console.print(weights_notice(options.weights))
         with ExitStack() as stack:
             source = stack.enter_context(open_source(place, topic=options.topic))
             pictures = MeteredSource(source, window=PICTURES_UNDER_WAY, limit=options.max_frames)
@@ -243,12 +239,13 @@ def sample() -> Path:
     )
 
 
-def random_weights_notice(weights: str) -> Panel:
+def weights_notice(weights: str) -> Panel:
     """Return the notice that nothing here is to be believed."""
     return Panel(
         f"[bold]{weights}.[/] The whole path runs, from topic to cloud, but depth, poses and "
-        "cloud are noise. For real ones: --checkpoint FILE, or --checkpoint "
-        f"{OFFICIAL_REPOSITORY} (5 GB, non-commercial licence).",
+        "cloud of real pictures are noise: the bundled model knows only made-up rooms. For real "
+        f"ones: --checkpoint FILE, or --checkpoint {OFFICIAL_REPOSITORY} (5 GB, non-commercial "
+        "licence).",
         title="[bold]no checkpoint given",
         border_style="bold yellow",
         width=80,

@@ -60,7 +60,8 @@ def build_reconstructor(settings: Settings) -> Reconstructor:
         dtype=model.dtype,
         seed=model.seed,
     )
-    width, cache = settings.input.width, settings.cache_settings
+    width = settings.input.width or network.config.image_size
+    cache = settings.cache_settings
     engine = Reconstructor(network, ReconstructorSettings(width=width, cache=cache))
     check_memory(network, width, cache)
     warm_up(engine, width)

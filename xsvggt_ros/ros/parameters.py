@@ -85,12 +85,12 @@ class Model:
 
     checkpoint: str = _parameter(
         "",
-        "Weights: a file (.pth, .safetensors) or a Hugging Face id (owner/name); empty = random "
-        "weights, for trying the plumbing only.",
+        "Weights: a file (.pth, .safetensors), a Hugging Face id (owner/name), or demo, which come "
+        "with the package and know only made-up rooms; empty = demo, or random ones of a preset.",
     )
     preset: str = _parameter(
         "",
-        "Sizes of the network; empty = those the weights carry, or 'small' where there are none.",
+        "Sizes of the network, for weights that do not carry them; empty = those they carry.",
         choices=("", *PRESETS),
     )
     device: str = _parameter(
@@ -230,10 +230,10 @@ class Input:
         choices=("raw", "compressed"),
     )
     width: int = _parameter(
-        518,
-        "Width that pictures are resized to for the network.",
+        0,
+        "Width that pictures are resized to for the network; 0 = what the network was made for.",
         unit="pixels",
-        minimum=28,
+        minimum=0,
         maximum=2044,
         step=14,
     )
