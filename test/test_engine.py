@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -32,7 +33,11 @@ def test_every_parameter_of_the_engine_changes_the_engine(
     def collect(*arguments: Any, **named: Any) -> Any:
         return arguments, named
 
-    monkeypatch.setattr(checkpoint, "load_network", collect)
+    def load(*arguments: Any, **named: Any) -> SimpleNamespace:
+        config = SimpleNamespace(image_size=112)
+        return SimpleNamespace(arguments=arguments, named=named, config=config)
+
+    monkeypatch.setattr(checkpoint, "load_network", load)
     monkeypatch.setattr(reconstructor, "Reconstructor", collect)
     made = build_reconstructor(Settings.from_values({spec.name: _another(spec)}))
     assert made != build_reconstructor(Settings())

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from xsvggt_ros.model.bundled import BUNDLED, bundled_weights, weights_in_words
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.version import version
 
@@ -46,16 +47,18 @@ def machine(device: torch.device) -> dict[str, Any]:
     return described
 
 
-def weights(network: StreamVggt, checkpoint: str) -> dict[str, Any]:
+def weights(network: StreamVggt, checkpoint: str, preset: str | None = None) -> dict[str, Any]:
     """Return which weights ran, with a hash: of the file where there is one, else of all tensors.
 
     ``random`` says that nobody trained them.
     """
-    path = Path(checkpoint).expanduser()
-    on_disk = bool(checkpoint) and path.is_file()
+    random = not checkpoint and bool(preset)
+    bundled = checkpoint == BUNDLED or not (checkpoint or random)
+    path = bundled_weights() if bundled else Path(checkpoint).expanduser()
+    on_disk = not random and path.is_file()
     return {
-        "name": checkpoint or "random weights",
-        "random": not checkpoint,
+        "name": weights_in_words(checkpoint, preset),
+        "random": random,
         "parameters": sum(each.numel() for each in network.parameters()),
         "bytes": weights_bytes(network),
         "dtype": str(network.dtype).removeprefix("torch."),

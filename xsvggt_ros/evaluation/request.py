@@ -12,6 +12,7 @@ from typing import Any
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.evaluation.sources.base import SourceOptions
+from xsvggt_ros.model.bundled import weights_in_words
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class NetworkOptions:
     """Which network runs, where and how; see :func:`xsvggt_ros.model.checkpoint.load_network`.
 
     Attributes:
-        checkpoint: weights; empty = random ones.
+        checkpoint: weights; empty = the bundled ones, or random ones of a preset.
         preset: name of the sizes, None = the weights' own.
         width: of the network's input in pixels; None = the network's own.
         device: as PyTorch spells it, or ``auto``.
@@ -36,7 +37,7 @@ class NetworkOptions:
     @property
     def words(self) -> str:
         """The weights, for people."""
-        return self.checkpoint or f"random weights ({self.preset or 'small'})"
+        return weights_in_words(self.checkpoint, self.preset)
 
 
 @dataclass(frozen=True)

@@ -208,7 +208,7 @@ def _counts(run: Run, source: EvaluationSource, live: LiveFigures | None) -> Cou
 def _identity(request: EvaluationRequest, network: StreamVggt) -> dict[str, Any]:
     return {
         "software": identity.software(),
-        "weights": identity.weights(network, request.network.checkpoint),
+        "weights": identity.weights(network, request.network.checkpoint, request.network.preset),
         "data": identity.data(request.source),
         "machine": identity.machine(network.device),
         "settings": request.fingerprint(),
