@@ -11,7 +11,7 @@ import pytest
 from xsvggt_ros.model import checkpoint
 from xsvggt_ros.ros.engine import build_reconstructor
 from xsvggt_ros.ros.parameters import Settings, Spec, Value, specifications
-from xsvggt_ros.stream import reconstructor
+from xsvggt_ros.stream import memory, reconstructor
 
 OF_THE_ENGINE = [
     spec
@@ -39,5 +39,7 @@ def test_every_parameter_of_the_engine_changes_the_engine(
 
     monkeypatch.setattr(checkpoint, "load_network", load)
     monkeypatch.setattr(reconstructor, "Reconstructor", collect)
+    monkeypatch.setattr(memory, "check_memory", lambda *arguments: None)
+    monkeypatch.setattr(memory, "warm_up", lambda *arguments: None)
     made = build_reconstructor(Settings.from_values({spec.name: _another(spec)}))
     assert made != build_reconstructor(Settings())
