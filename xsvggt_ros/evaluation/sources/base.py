@@ -26,6 +26,9 @@ class SourceOptions:
         truth: where a bag's poses come from: a topic, two frames as ``map->camera``, a TUM, KITTI
             or EuRoC file, or ``none``.
         tolerance: seconds by which stamps of picture and truth may differ.
+        intrinsics: fx, fy, cx, cy in pixels, for recordings that do not say; a negative fy means
+            that y points up there, as in ICL-NUIM.
+        depth_scale: steps per metre of 16-bit depth pictures, where it is not what the kind says.
         room: kind of room of a synthetic sequence.
         width: of a synthetic picture, pixels.
         height: of a synthetic picture, pixels.
@@ -44,6 +47,8 @@ class SourceOptions:
     depth_topic: str | None = None
     truth: str | None = None
     tolerance: float = 0.02
+    intrinsics: tuple[float, float, float, float] | None = None
+    depth_scale: float | None = None
     room: str | None = None
     width: int | None = None
     height: int | None = None
@@ -57,6 +62,11 @@ class SourceOptions:
         if not 0 < self.tolerance <= 10:
             raise ConfigurationError(
                 f"a tolerance of {self.tolerance} s is impossible; give one above 0 and up to 10"
+            )
+        if self.depth_scale is not None and not 0 < self.depth_scale < float("inf"):
+            raise ConfigurationError(
+                f"a depth scale of {self.depth_scale} is impossible; give steps per metre, such as "
+                "1000 or 5000"
             )
 
     def refuse(self, source: str, *names: str) -> None:

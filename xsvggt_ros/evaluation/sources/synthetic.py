@@ -33,7 +33,9 @@ class SyntheticSource:
             SourceError: no frame is left.
 
         """
-        options.refuse(path, "kind", "sequence", "topic", "depth_topic", "truth")
+        options.refuse(
+            path, "kind", "sequence", "topic", "depth_topic", "truth", "intrinsics", "depth_scale"
+        )
         sequence, _, room = path.removeprefix(PREFIX).partition("@")
         self._room = options.room or room or "calm"
         settings = held_out(

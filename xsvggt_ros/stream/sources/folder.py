@@ -72,7 +72,7 @@ def _pictures_of(folder: Path) -> list[Path]:
     except OSError as error:
         raise SourceError(f"Cannot list {folder}: {error.strerror}. Check its rights.") from error
     pictures = (entry for entry in entries if is_picture(entry) and not entry.is_dir())
-    files = sorted(pictures, key=_natural_order)
+    files = sorted(pictures, key=natural_order)
     if not files:
         raise SourceError(
             f"{folder} holds no picture: looked for {', '.join(PICTURE_SUFFIXES)} and found "
@@ -87,7 +87,7 @@ def _summary(entries: list[Path]) -> str:
     return f"{len(entries)} other entries ({', '.join(names)}, ...)" if names else "nothing"
 
 
-def _natural_order(path: Path) -> tuple[list[tuple[int, str]], str]:
+def natural_order(path: Path) -> tuple[list[tuple[int, str]], str]:
     """Sort 2 before 10; equal numbers such as 1 and 01 in the order of their names."""
     parts = re.split(r"([0-9]+)", path.name.lower())
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name

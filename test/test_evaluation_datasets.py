@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each data set's own files give the pictures, metres and optical poses that they were made of."""
+
+import json
+
+import datasets
+import numpy as np
+import pytest
+
+from xsvggt_ros.errors import ConfigurationError, FrameError, SourceError
+from xsvggt_ros.evaluation.source import SourceOptions, open_source
+from xsvggt_ros.synthetic.export import write_sequence
+from xsvggt_ros.synthetic.held_out import held_out
+from xsvggt_ros.synthetic.sequence import Sequence
+
+KINDS = {
+    "tum": (datasets.tum, "tum", 5000),
+    "seven_scenes": (datasets.seven_scenes, "seven_scenes", 1000),
+    "neural_rgbd": (datasets.neural_rgbd, "neural_rgbd", 1000),
+    "kitti_odometry": (datasets.kitti_odometry, "kitti_odometry", None),
+    "kitti_gathered": (datasets.kitti_gathered, "kitti_depth", 256),
+    "kitti_selection": (datasets.kitti_selection, "kitti_depth", 256),
+    "sintel": (datasets.sintel, "sintel", 1e9),
+    "scannet": (datasets.scannet, "scannet", 1000),
+    "icl_nuim": (datasets.icl_nuim, "rgbd", 5000),
+    "rgbd": (datasets.rgbd, "rgbd", 5000),
+}
+LOST = {"neural_rgbd": {3}, "scannet": {2}, "icl_nuim": {0}}
+NO_POSES = {"kitti_gathered", "kitti_selection"}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_pictures_depths_and_poses_are_those_that_were_written(tmp_path, name):
+    write, kind, per_metre = KINDS[name]
+    source = open_source(write(tmp_path / "data"))
+    frames = list(source)
+    assert (source.kind, source.frame_count, len(frames)) == (kind, datasets.COUNT, datasets.COUNT)
+    assert [each.stamp for each in frames] == sorted({each.stamp for each in frames})
+    assert frames[0].stamp > 0
+    truths = zip(frames, datasets.colors(), datasets.depths(), datasets.poses(), strict=True)
+    for index, (frame, color, depth, pose) in enumerate(truths):
+        picture = frame.frame.decode()
+        if name == "scannet":  # JPEG of twice the size
+            assert picture.shape == (2 * datasets.HEIGHT, 2 * datasets.WIDTH, 3)
+        else:
+            np.testing.assert_array_equal(picture, color)
+        if per_metre is None:
+            assert frame.truth.depth is None
+        else:
+            assert frame.truth.depth.dtype == np.float32
+            np.testing.assert_allclose(frame.truth.depth, depth, rtol=1e-6, atol=0.51 / per_metre)
+        if name in NO_POSES or index in LOST.get(name, ()):
+            assert frame.truth.camera_to_world is None
+        else:
+            np.testing.assert_allclose(frame.truth.camera_to_world, pose, atol=1e-7)
+    assert json.loads(json.dumps(source.describe()))["kind"] == kind
+
+
+@pytest.mark.parametrize(
+    ("name", "camera"),
+    [
+        ("tum", (525.0, 525.0, 319.5, 239.5)),
+        ("seven_scenes", (525.0, 525.0, 320.0, 240.0)),
+        ("neural_rgbd", (554.2562584220408, 554.2562584220408, 4.0, 3.0)),
+        ("kitti_odometry", (700.0, 700.0, 4.0, 3.0)),
+        ("kitti_selection", (721.5, 722.5, 4.0, 3.0)),
+        ("sintel", (1120.0, 1121.0, 511.5, 217.5)),
+        ("scannet", (577.87, 578.73, 4.0, 3.0)),
+        ("icl_nuim", (481.2, 480.0, 319.5, 239.5)),
+    ],
+)
+def test_intrinsics_are_those_of_the_depth(tmp_path, name, camera):
+    k = next(iter(open_source(KINDS[name][0](tmp_path / "data")))).truth.intrinsics
+    assert (k.fx, k.fy, k.cx, k.cy) == pytest.approx(camera)
+    assert (k.width, k.height) == (datasets.WIDTH, datasets.HEIGHT)
+
+
+@pytest.mark.parametrize(
+    ("name", "camera"),
+    [
+        ("rgbd_dataset_freiburg1_desk", 517.306408),
+        ("rgbd_dataset_freiburg3_sitting", 535.433105),
+        ("rgbd_bonn_balloon2", 542.822841),
+    ],
+)
+def test_the_camera_of_a_tum_folder_is_known_by_its_name(tmp_path, name, camera):
+    source = open_source(datasets.tum(tmp_path / name))
+    assert next(iter(source)).truth.intrinsics.fx == camera
+    assert source.kind == ("bonn" if "bonn" in name else "tum")
+    assert any("distorts" in each for each in source.warnings) == ("freiburg1" in name)
+
+
+def test_truth_further_away_than_the_tolerance_is_no_truth(tmp_path):
+    folder = datasets.tum(tmp_path / "data")
+    source = open_source(folder, SourceOptions(tolerance=0.001))
+    assert all(each.truth.depth is None for each in source)
+    assert "5 of 5 frames have no true depth" in source.warnings
+
+
+def test_depth_of_7_scenes_that_is_not_registered_is_warned_of(tmp_path):
+    source = open_source(datasets.seven_scenes(tmp_path / "chess", registered=False))
+    assert any("not registered" in each for each in source.warnings)
+    first = next(iter(source)).truth.depth
+    assert np.isnan(first[0, 0])
+    np.testing.assert_allclose(first[1], datasets.depths()[0, 1] + 1, atol=1e-6)
+
+
+def test_several_sequences_are_listed_and_one_is_chosen_by_name(tmp_path):
+    for sequence in ("seq-01", "seq-03"):
+        datasets.seven_scenes(tmp_path / "chess", sequence)
+    with pytest.raises(SourceError, match=r"2 sequences.*seq-01, seq-03"):
+        open_source(tmp_path / "chess")
+    chosen = open_source(tmp_path / "chess", SourceOptions(sequence="seq-03"))
+    assert chosen.name == "chess/seq-03"
+    with pytest.raises(SourceError, match="no sequence 'seq-09'"):
+        open_source(tmp_path / "chess", SourceOptions(sequence="seq-09"))
+
+
+def test_a_folder_that_fits_two_kinds_is_not_guessed(tmp_path):
+    folder = datasets.rgbd(datasets.tum(tmp_path / "data"))
+    with pytest.raises(SourceError, match="tum or rgbd"):
+        open_source(folder)
+    assert open_source(folder, SourceOptions(kind="rgbd")).kind == "rgbd"
+    with pytest.raises(ConfigurationError, match="'lsd' is unknown"):
+        open_source(folder, SourceOptions(kind="lsd"))
+
+
+def test_intrinsics_that_nobody_knows_are_asked_for_and_may_be_given(tmp_path):
+    folder = datasets.rgbd(tmp_path / "data")
+    assert any("intrinsics are unknown" in each for each in open_source(folder).warnings)
+    given = open_source(folder, SourceOptions(intrinsics=(10.0, 11.0, 4.0, 3.0)))
+    assert next(iter(given)).truth.intrinsics.fy == 11
+    assert given.warnings == []
+
+
+def test_a_negative_fy_mirrors_the_world(tmp_path):
+    folder = datasets.rgbd(tmp_path / "data")
+    frames = list(open_source(folder, SourceOptions(intrinsics=(10.0, -11.0, 4.0, 3.0))))
+    mirror = np.diag([1.0, -1, 1, 1])
+    assert frames[0].truth.intrinsics.fy == 11
+    for frame, pose in zip(frames, datasets.poses(), strict=True):
+        np.testing.assert_allclose(frame.truth.camera_to_world, mirror @ pose @ mirror, atol=1e-7)
+
+
+def test_damaged_files_are_reported_and_the_stream_goes_on(tmp_path):
+    folder = datasets.rgbd(tmp_path / "data")
+    (folder / "depth" / "2.png").write_bytes(b"no picture")
+    (folder / "color" / "3.png").write_bytes(b"no picture")
+    source = open_source(folder)
+    frames = list(source)
+    assert frames[1].truth.depth is None
+    assert any("2.png is no 16-bit picture" in each for each in source.warnings)
+    with pytest.raises(FrameError, match=r"3\.png"):
+        frames[2].frame.decode()
+    assert len(frames) == datasets.COUNT
+
+
+@pytest.mark.parametrize(
+    ("write", "file", "content", "message"),
+    [
+        (datasets.rgbd, "pose.txt", "1 2 3\n", "7 columns"),
+        (datasets.rgbd, "pose.txt", "0 0 0 0 0 0 1\n", "5 pictures and 1 lines"),
+        (datasets.neural_rgbd, "poses.txt", "1 0 0 0\n" * 3, "each pose takes four"),
+        (datasets.tum, "rgb.txt", "soon rgb/1.png\n", "'soon'"),
+        (datasets.kitti_odometry, "sequences/04/calib.txt", "P9: 1\n", "no line 'P2: '"),
+    ],
+)
+def test_damaged_tables_are_named(tmp_path, write, file, content, message):
+    folder = write(tmp_path / "data")
+    (folder / file).write_text(content)
+    with pytest.raises(SourceError, match=message):
+        open_source(folder)
+
+
+@pytest.mark.parametrize("kind", ["folder", "tum"])
+def test_what_synthesize_wrote_is_read_back(tmp_path, kind):
+    sequence = Sequence(held_out("short_drift", width=56, height=42))
+    write_sequence(sequence, tmp_path / "data", kind)
+    source = open_source(tmp_path / "data", SourceOptions(limit=2))
+    assert source.kind == kind
+    for index, frame in enumerate(source):
+        expected = sequence.frame(index)
+        assert frame.stamp == expected.stamp
+        np.testing.assert_array_equal(frame.frame.decode(), expected.color)
+        np.testing.assert_allclose(frame.truth.depth, expected.depth, atol=1.01e-4)
+        np.testing.assert_allclose(frame.truth.camera_to_world, expected.camera_to_world, atol=1e-8)
+        assert frame.truth.intrinsics.fx == pytest.approx(expected.intrinsics.fx, abs=1e-6)
+
+
+def test_a_folder_of_nothing_known_is_refused(tmp_path):
+    with pytest.raises(SourceError, match="looked for tum, seven_scenes"):
+        open_source(tmp_path)

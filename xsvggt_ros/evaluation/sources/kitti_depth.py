@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""KITTI depth: J. Uhrig et al., "Sparsity Invariant CNNs", 3DV 2017.
+
+16 bit, 256 steps a metre, 0 unknown. ``depth_selection/val_selection_cropped`` has two layouts: the
+official one, with ``image/DRIVE_image_NNNNNNNNNN_image_02.png`` and ``groundtruth_depth/``, whose
+pictures stand alone; and MonST3R's, with whole drives in ``image_gathered/DRIVE/`` and
+``groundtruth_depth_gathered/DRIVE/``, which video depth is measured on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from xsvggt_ros.errors import SourceError
+from xsvggt_ros.evaluation.sources.base import SourceOptions
+from xsvggt_ros.evaluation.sources.depth_reading import steps
+from xsvggt_ros.evaluation.sources.files import choose, folders, has, numbers, pictures
+from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
+from xsvggt_ros.evaluation.sources.sizes import picture_size
+from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.stream.sources.base import stamp_at
+
+RATE = 10.0
+STEPS_PER_METRE = 256.0
+
+_GATHERED = ("image_gathered", "groundtruth_depth_gathered")
+_ALONE = ("image", "groundtruth_depth")
+
+
+def matches(folder: Path) -> bool:
+    """Tell whether a folder has one of the two layouts, or is a gathered drive."""
+    return any(has(folder, *names) for names in (_GATHERED, _ALONE)) or _is_drive(folder)
+
+
+def open_folder(folder: Path, options: SourceOptions) -> RecordedSource:
+    """Open a gathered drive, or the pictures that stand alone.
+
+    Raises:
+        SourceError: files are missing, or there are several drives.
+
+    """
+    if _is_drive(folder):
+        return _gathered(folder, options)
+    if has(folder, *_GATHERED):
+        drives = folders(folder / _GATHERED[0])
+        return _gathered(choose(folder, drives, options.sequence), options)
+    return _alone(folder, options)
+
+
+def _is_drive(folder: Path) -> bool:
+    return folder.parent.name == _GATHERED[0] and folder.is_dir()
+
+
+def _gathered(drive: Path, options: SourceOptions) -> RecordedSource:
+    colors = pictures(drive)
+    depths = [drive.parent.parent / _GATHERED[1] / drive.name / each.name for each in colors]
+    return _source(drive, drive.name, colors, depths, [None] * len(colors), options)
+
+
+def _alone(folder: Path, options: SourceOptions) -> RecordedSource:
+    colors = pictures(folder / _ALONE[0])
+    depths = [folder / _ALONE[1] / _name_of_depth(each) for each in colors]
+    size = picture_size(colors[0])
+    cameras = [_intrinsics(folder / "intrinsics" / f"{each.stem}.txt", size) for each in colors]
+    return _source(folder, "kitti_selection", colors, depths, cameras, options)
+
+
+def _name_of_depth(color: Path) -> str:
+    """Return the depth's name: the first "image" of the picture's says "groundtruth_depth"."""
+    return color.name.replace("_image_", "_groundtruth_depth_", 1)
+
+
+def _intrinsics(path: Path, size: tuple[int, int]) -> Intrinsics | None:
+    if not path.exists():
+        return None
+    k = numbers(path).ravel()
+    if len(k) != 9:
+        raise SourceError(f"{path} holds {len(k)} numbers; the nine of a 3x3 matrix are needed")
+    return Intrinsics(k[0], k[4], k[2], k[5], *size)
+
+
+def _source(
+    place: Path,
+    name: str,
+    colors: list[Path],
+    depths: list[Path],
+    cameras: list[Intrinsics | None],
+    options: SourceOptions,
+) -> RecordedSource:
+    given = options.intrinsics and Intrinsics(*options.intrinsics, *picture_size(colors[0]))
+    records = [
+        Record(stamp_at(index, RATE), color, depth if depth.exists() else None, None, given or own)
+        for index, (color, depth, own) in enumerate(zip(colors, depths, cameras, strict=True))
+    ]
+    return RecordedSource(
+        Layout(
+            kind="kitti_depth",
+            path=place,
+            name=name,
+            records=records,
+            read_depth=steps(options.depth_scale or STEPS_PER_METRE),
+            provenance={"poses": "none", "depth": "laser, accumulated, sparse"},
+        ),
+        options,
+    )

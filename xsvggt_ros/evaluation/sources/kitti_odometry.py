@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""KITTI odometry.
+
+A. Geiger, P. Lenz, R. Urtasun, "Are we ready for Autonomous Driving?", CVPR 2012:
+``sequences/NN/image_2/*.png`` (left colour camera; else another one), ``times.txt``, ``calib.txt``,
+and ``poses/NN.txt`` with twelve numbers a line, the pose of camera 0 in the first camera 0's axes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xsvggt_ros.errors import SourceError
+from xsvggt_ros.evaluation.sources.base import SourceOptions
+from xsvggt_ros.evaluation.sources.depth_reading import steps
+from xsvggt_ros.evaluation.sources.files import choose, folders, has, numbers, pictures, rows
+from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
+from xsvggt_ros.evaluation.sources.sizes import picture_size
+from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.geometry.rigid import Matrix
+from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
+
+CAMERAS = ("image_2", "image_3", "image_0", "image_1")
+"""In the order of preference; colour first."""
+
+
+def matches(folder: Path) -> bool:
+    """Tell whether a folder is a sequence, or the data set's root."""
+    return _is_sequence(folder) or bool(_sequences(folder))
+
+
+def open_folder(folder: Path, options: SourceOptions) -> RecordedSource:
+    """Open a sequence.
+
+    Raises:
+        SourceError: files are missing or damaged, or there are several sequences.
+
+    """
+    place = folder if _is_sequence(folder) else choose(folder, _sequences(folder), options.sequence)
+    camera = next(name for name in CAMERAS if (place / name).is_dir())
+    colors = pictures(place / camera)
+    stamps = [round(float(t) * NANOSECONDS) for t in numbers(place / "times.txt", 1)[:, 0]]
+    projection = _projection(place / "calib.txt", f"P{camera[-1]}")
+    # A stamp of 0 means "no time" to ROS; KITTI's first frame has it.
+    stamps = [stamp + NANOSECONDS for stamp in stamps]
+    poses = _poses(place, projection)
+    if len(stamps) != len(colors) or (poses and len(poses) != len(colors)):
+        raise SourceError(
+            f"{place} has {len(colors)} pictures, {len(stamps)} times and {len(poses)} poses; is "
+            "the sequence complete?"
+        )
+    fx, fy, cx, cy = options.intrinsics or _pinhole(projection)
+    intrinsics = Intrinsics(fx, fy, cx, cy, *picture_size(colors[0]))
+    records = [
+        Record(stamp, color, None, poses[index] if poses else None, intrinsics)
+        for index, (stamp, color) in enumerate(zip(stamps, colors, strict=True))
+    ]
+    return RecordedSource(
+        Layout(
+            kind="kitti_odometry",
+            path=place,
+            name=f"kitti_{place.name}",
+            records=records,
+            read_depth=steps(256.0),
+            provenance={"camera": camera, "intrinsics": [fx, fy, cx, cy],
+                        "poses": f"poses/{place.name}.txt" if poses else "none", "depth": "none"},
+        ),
+        options,
+    )  # fmt: skip
+
+
+def _is_sequence(folder: Path) -> bool:
+    return has(folder, "calib.txt", "times.txt") and any((folder / c).is_dir() for c in CAMERAS)
+
+
+def _sequences(folder: Path) -> dict[str, Path]:
+    parent = folder / "sequences" if (folder / "sequences").is_dir() else folder
+    return {name: each for name, each in folders(parent).items() if _is_sequence(each)}
+
+
+def _projection(path: Path, name: str) -> NDArray[np.float64]:
+    """Return the projection [3, 4] of a camera, for points in camera 0's axes."""
+    for row in rows(path):
+        if row[0].rstrip(":") == name and len(row) == 13:
+            return np.array([float(word) for word in row[1:]]).reshape(3, 4)
+    raise SourceError(f"{path} has no line '{name}: ' with twelve numbers")
+
+
+def _pinhole(projection: NDArray[np.float64]) -> tuple[float, float, float, float]:
+    fx, fy = float(projection[0, 0]), float(projection[1, 1])
+    return fx, fy, float(projection[0, 2]), float(projection[1, 2])
+
+
+def _poses(place: Path, projection: NDArray[np.float64]) -> list[Matrix]:
+    """Return the poses of the camera whose pictures are taken; none for the test sequences."""
+    for path in (place.parent.parent / "poses" / f"{place.name}.txt", place / "poses.txt"):
+        if path.exists():
+            offset = np.eye(4)
+            offset[:3, 3] = -np.linalg.solve(projection[:, :3], projection[:, 3])
+            table = numbers(path, 12).reshape(-1, 3, 4)
+            bottom = np.tile([[[0.0, 0.0, 0.0, 1.0]]], (len(table), 1, 1))
+            return list(np.concatenate([table, bottom], axis=1) @ offset)
+    return []

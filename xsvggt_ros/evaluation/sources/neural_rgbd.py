@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Neural RGB-D: D. Azinovic et al., "Neural RGB-D Surface Reconstruction", CVPR 2022.
+
+``images/imgN.png``, ``depth/depthN.png`` (16 bit, mm) and ``poses.txt`` with four lines a frame,
+camera-to-world in OpenGL's axes (y up, z backward); a lost pose says nan.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from xsvggt_ros.errors import SourceError
+from xsvggt_ros.evaluation.sources.base import SourceOptions
+from xsvggt_ros.evaluation.sources.depth_reading import between, steps
+from xsvggt_ros.evaluation.sources.files import (
+    choose,
+    finite,
+    folders,
+    has,
+    numbers,
+    pictures,
+)
+from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
+from xsvggt_ros.evaluation.sources.sizes import picture_size
+from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.geometry.rigid import Matrix
+from xsvggt_ros.stream.sources.base import stamp_at
+
+RATE = 30.0
+FOCAL = 554.2562584220408
+"""Pixels, of every scene."""
+
+NEAREST, FARTHEST = 1e-3, 10.0
+"""Metres, as in the reference's loader."""
+
+OPTICAL_TO_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
+
+
+def matches(folder: Path) -> bool:
+    """Tell whether a folder is a scene, or holds scenes."""
+    return _is_scene(folder) or bool(_scenes(folder))
+
+
+def open_folder(folder: Path, options: SourceOptions) -> RecordedSource:
+    """Open a scene.
+
+    Raises:
+        SourceError: files are missing or damaged, or there are several scenes.
+
+    """
+    place = folder if _is_scene(folder) else choose(folder, _scenes(folder), options.sequence)
+    colors = pictures(place / "images", "img*")
+    poses = read_poses(place / "poses.txt")
+    if len(poses) != len(colors):
+        raise SourceError(
+            f"{place} has {len(colors)} pictures and {len(poses)} poses; is the scene complete?"
+        )
+    width, height = picture_size(colors[0])
+    camera = options.intrinsics or (FOCAL, FOCAL, width / 2, height / 2)
+    intrinsics = Intrinsics(*camera, width, height)
+    records = [
+        Record(stamp_at(index, RATE), color, _depth_of(place, color), pose, intrinsics)
+        for index, (color, pose) in enumerate(zip(colors, poses, strict=True))
+    ]
+    return RecordedSource(
+        Layout(
+            kind="neural_rgbd",
+            path=place,
+            name=place.name,
+            records=records,
+            read_depth=between(steps(options.depth_scale or 1000.0), NEAREST, FARTHEST),
+            provenance={"intrinsics": list(camera), "poses": "poses.txt", "depth": "depth/"},
+        ),
+        options,
+    )
+
+
+def read_poses(path: Path) -> list[Matrix | None]:
+    """Return the poses of a scene in optical axes; a lost one is None.
+
+    Raises:
+        SourceError: the file is missing or does not hold four lines of four numbers a pose.
+
+    """
+    table = numbers(path, 4)
+    if len(table) % 4:
+        raise SourceError(f"{path} has {len(table)} lines; each pose takes four")
+    return [finite(each @ OPTICAL_TO_OPENGL) for each in table.reshape(-1, 4, 4)]
+
+
+def _is_scene(folder: Path) -> bool:
+    return has(folder, "images", "poses.txt")
+
+
+def _scenes(folder: Path) -> dict[str, Path]:
+    return {name: each for name, each in folders(folder).items() if _is_scene(each)}
+
+
+def _depth_of(place: Path, color: Path) -> Path | None:
+    path = place / "depth" / f"depth{color.stem.removeprefix('img')}.png"
+    return path if path.exists() else None

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames whose pictures, depths and poses lie in files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from xsvggt_ros.errors import FrameError
+from xsvggt_ros.evaluation.frame import EvaluationFrame, FrameTruth
+from xsvggt_ros.evaluation.sources.base import SourceOptions
+from xsvggt_ros.evaluation.sources.depth_reading import Depth, ReadDepth
+from xsvggt_ros.evaluation.sources.selection import selected
+from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.geometry.rigid import Matrix
+from xsvggt_ros.stream.frame import Frame, Picture
+from xsvggt_ros.stream.imaging import decode_encoded
+
+FRAME_ID = "camera_optical_frame"
+MOST_WARNINGS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Where the parts of one frame lie; ``intrinsics`` are those of the depth, or of the picture.
+
+    ``pose`` is camera-to-world, optical axes, metres. What is not there is None.
+    """
+
+    stamp: int
+    picture: Path
+    depth: Path | None = None
+    pose: Matrix | None = None
+    intrinsics: Intrinsics | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a loader found out about a folder.
+
+    Attributes:
+        kind: of data set.
+        path: the folder of the sequence.
+        name: of the sequence.
+        records: all of its frames, in order.
+        read_depth: reads a depth file to metres.
+        provenance: further facts for :meth:`RecordedSource.describe`.
+        warnings: what a reader of results must know.
+
+    """
+
+    kind: str
+    path: Path
+    name: str
+    records: Sequence[Record]
+    read_depth: ReadDepth
+    provenance: dict[str, Any]
+    warnings: tuple[str, ...] = ()
+
+
+class RecordedSource:
+    """A sequence of a data set; files are read when their frame's turn has come."""
+
+    def __init__(self, layout: Layout, options: SourceOptions) -> None:
+        """Choose the frames.
+
+        Raises:
+            ConfigurationError: an option that means nothing here.
+            SourceError: no frame is left.
+
+        """
+        options.refuse(str(layout.path), "topic", "depth_topic", "truth", "room", "width", "height")
+        self._layout = layout
+        self._indices = selected(options, len(layout.records), str(layout.path))
+        self._records = [layout.records[index] for index in self._indices]
+        self.name, self.kind = layout.name, layout.kind
+        self.warnings = [*layout.warnings, *self._gaps()]
+        self._unreadable = 0
+
+    @property
+    def frame_count(self) -> int:
+        """Number of frames taken."""
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[EvaluationFrame]:
+        """Yield the frames."""
+        for record in self._records:
+            frame = Frame(record.stamp, FRAME_ID, partial(_decode, record.picture))
+            truth = FrameTruth(record.pose, self._depth(record), record.intrinsics)
+            yield EvaluationFrame(frame, truth)
+
+    def describe(self) -> dict[str, Any]:
+        """Return where frames and truth come from."""
+        with_depth = sum(each.depth is not None for each in self._records)
+        with_pose = sum(each.pose is not None for each in self._records)
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            "path": str(self._layout.path),
+            "digest": self._digest(),
+            "frames": {"of": len(self._layout.records), "start": self._indices.start,
+                       "stride": self._indices.step, "taken": len(self._records)},
+            "with_depth": with_depth,
+            "with_pose": with_pose,
+            **self._layout.provenance,
+        }  # fmt: skip
+
+    def _gaps(self) -> Iterator[str]:
+        for part, files in (
+            ("pose", [each.pose for each in self._records]),
+            ("depth", [each.depth for each in self._records]),
+        ):
+            known = sum(each is not None for each in files)
+            if known < len(files):
+                yield f"{len(files) - known} of {len(files)} frames have no true {part}"
+        if any(each.intrinsics is None and each.depth is not None for each in self._records):
+            yield "intrinsics are unknown, so that clouds cannot be judged; give fx, fy, cx, cy"
+
+    def _depth(self, record: Record) -> Depth | None:
+        if record.depth is None:
+            return None
+        try:
+            return self._layout.read_depth(record.depth)
+        except FrameError as error:
+            self._warn(str(error))
+            return None
+
+    def _warn(self, text: str) -> None:
+        if text in self.warnings:
+            return
+        self._unreadable += 1
+        if self._unreadable <= MOST_WARNINGS:
+            self.warnings.append(text)
+
+    def _digest(self) -> str:
+        """Return a hash over names and sizes of the pictures, which tells recordings apart."""
+        sha = hashlib.sha256()
+        for record in self._records:
+            size = record.picture.stat().st_size if record.picture.exists() else -1
+            sha.update(f"{record.picture.name}\0{size}\0".encode())
+        return sha.hexdigest()[:16]
+
+
+def _decode(path: Path) -> Picture:
+    try:
+        return decode_encoded(path.read_bytes())
+    except OSError as error:
+        raise FrameError(f"cannot read {path}: {error.strerror}") from error
+    except FrameError as error:
+        raise FrameError(f"{path}: {error}") from error

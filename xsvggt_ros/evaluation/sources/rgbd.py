@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folders of pictures and depth: ICL-NUIM, and those that people make themselves.
+
+A. Handa et al., "A Benchmark for RGB-D Visual Odometry, 3D Reconstruction and SLAM", ICRA 2014.
+``rgb/`` or ``color/`` with ``depth/`` of the same names (16 bit, 5000 steps a metre), and poses in
+``pose.txt`` (tx ty tz qx qy qz qw a line), or in a file of TUM's format whose stamps count frames
+(ICL-NUIM's ``*.gt.freiburg``) or are times.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from xsvggt_ros.errors import SourceError
+from xsvggt_ros.evaluation.sources.base import SourceOptions
+from xsvggt_ros.evaluation.sources.depth_reading import steps
+from xsvggt_ros.evaluation.sources.files import numbers, pictures, pose_of
+from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
+from xsvggt_ros.evaluation.sources.sizes import picture_size
+from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.geometry.rigid import Matrix
+from xsvggt_ros.stream.sources.base import stamp_at
+
+RATE = 30.0
+STEPS_PER_METRE = 5000.0
+ICL_NUIM = (481.20, -480.00, 319.50, 239.50)
+"""fx, fy, cx, cy; y points up."""
+
+MIRROR = np.diag([1.0, -1.0, 1.0, 1.0])
+"""Turns y over. ICL-NUIM's axes (x right, y up, z forward) are left-handed, so that its world is
+mirrored with its cameras, which changes no distance and no angle."""
+
+_COLORS = ("rgb", "color")
+_FRAME_NUMBERS = "*.gt.freiburg"
+
+
+def matches(folder: Path) -> bool:
+    """Tell whether a folder has pictures, depth and a file with poses."""
+    return (
+        any((folder / name).is_dir() for name in _COLORS)
+        and (folder / "depth").is_dir()
+        and ((folder / "pose.txt").exists() or any(folder.glob(_FRAME_NUMBERS)))
+    )
+
+
+def open_folder(folder: Path, options: SourceOptions) -> RecordedSource:
+    """Open a folder.
+
+    Raises:
+        SourceError: files are missing or damaged, or the numbers of pictures and poses differ.
+
+    """
+    options.refuse(str(folder), "sequence")
+    colors = pictures(next(folder / name for name in _COLORS if (folder / name).is_dir()))
+    depths = [folder / "depth" / f"{each.stem}.png" for each in colors]
+    poses, origin = _poses(folder, colors)
+    camera, known = _camera(folder, options)
+    if camera is not None and camera[1] < 0:
+        poses = [None if pose is None else MIRROR @ pose @ MIRROR for pose in poses]
+    intrinsics = _optical(camera, colors[0])
+    records = [
+        Record(stamp_at(index, RATE), color, depth if depth.exists() else None, pose,
+               intrinsics)
+        for index, (color, depth, pose) in enumerate(zip(colors, depths, poses, strict=True))
+    ]  # fmt: skip
+    return RecordedSource(
+        Layout(
+            kind="rgbd",
+            path=folder,
+            name=folder.name,
+            records=records,
+            read_depth=steps(options.depth_scale or STEPS_PER_METRE),
+            provenance={"intrinsics": camera and list(camera), "intrinsics_from": known,
+                        "poses": origin, "depth": "depth/"},
+        ),
+        options,
+    )  # fmt: skip
+
+
+def _camera(
+    folder: Path, options: SourceOptions
+) -> tuple[tuple[float, float, float, float] | None, str]:
+    if options.intrinsics is not None:
+        return options.intrinsics, "option"
+    for name in ("intrinsics.txt", "calibration.txt"):
+        if (folder / name).exists():
+            values = numbers(folder / name).ravel()
+            if len(values) < 4:
+                raise SourceError(
+                    f"{folder / name} holds {len(values)} numbers; fx fy cx cy needed"
+                )
+            fx, fy, cx, cy = values[:4].tolist()
+            return (fx, fy, cx, cy), name
+    if any(folder.glob(_FRAME_NUMBERS)):
+        return ICL_NUIM, "ICL-NUIM"
+    return None, "nowhere"
+
+
+def _optical(camera: tuple[float, float, float, float] | None, picture: Path) -> Intrinsics | None:
+    if camera is None:
+        return None
+    fx, fy, cx, cy = camera
+    width, height = picture_size(picture)
+    return Intrinsics(fx, abs(fy), cx, cy, width, height)
+
+
+def _poses(folder: Path, colors: list[Path]) -> tuple[list[Matrix | None], str]:
+    numbered = sorted(folder.glob(_FRAME_NUMBERS))
+    if numbered:
+        table = numbers(numbered[0], 8)
+        known = {int(row[0]): pose_of(row[1:4], row[4:]) for row in table}
+        return [known.get(int(each.stem)) for each in colors], numbered[0].name
+    table = numbers(folder / "pose.txt", 7)
+    if len(table) != len(colors):
+        raise SourceError(
+            f"{folder} has {len(colors)} pictures and {len(table)} lines in pose.txt; one each "
+            "is needed"
+        )
+    return [pose_of(row[:3], row[3:]) for row in table], "pose.txt"

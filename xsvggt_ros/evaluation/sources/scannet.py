@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ScanNet as its SensReader exports it, and whatever is kept in the same way.
+
+A. Dai et al., "ScanNet: Richly-annotated 3D Reconstructions of Indoor Scenes", CVPR 2017:
+``color/N.jpg``, ``depth/N.png`` (16 bit, mm), ``pose/N.txt`` (camera-to-world, -inf where lost) and
+``intrinsic/intrinsic_{color,depth}.txt``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from xsvggt_ros.evaluation.sources.base import SourceOptions
+from xsvggt_ros.evaluation.sources.depth_reading import steps
+from xsvggt_ros.evaluation.sources.files import choose, folders, has, matrix, numbers, pictures
+from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
+from xsvggt_ros.evaluation.sources.sizes import picture_size
+from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.stream.sources.base import stamp_at
+
+RATE = 30.0
+
+
+def matches(folder: Path) -> bool:
+    """Tell whether a folder is a scene, or holds scenes."""
+    return _is_scene(folder) or bool(_scenes(folder))
+
+
+def open_folder(folder: Path, options: SourceOptions) -> RecordedSource:
+    """Open a scene.
+
+    Raises:
+        SourceError: files are missing or damaged, or there are several scenes.
+
+    """
+    place = folder if _is_scene(folder) else choose(folder, _scenes(folder), options.sequence)
+    colors = pictures(place / "color")
+    depths = [_there(place / "depth" / f"{each.stem}.png") for each in colors]
+    poses = [_there(place / "pose" / f"{each.stem}.txt") for each in colors]
+    intrinsics = _intrinsics(place, next(filter(None, depths), None), colors[0], options)
+    records = [
+        Record(stamp_at(index, RATE), color, depth, matrix(pose) if pose else None, intrinsics)
+        for index, (color, depth, pose) in enumerate(zip(colors, depths, poses, strict=True))
+    ]
+    return RecordedSource(
+        Layout(
+            kind="scannet",
+            path=place,
+            name=place.name,
+            records=records,
+            read_depth=steps(options.depth_scale or 1000.0),
+            provenance={"poses": "pose/", "depth": "depth/"},
+        ),
+        options,
+    )
+
+
+def _is_scene(folder: Path) -> bool:
+    return has(folder, "color", "pose") and (folder / "pose").is_dir()
+
+
+def _scenes(folder: Path) -> dict[str, Path]:
+    return {name: each for name, each in folders(folder).items() if _is_scene(each)}
+
+
+def _there(path: Path) -> Path | None:
+    return path if path.exists() else None
+
+
+def _intrinsics(
+    place: Path, depth: Path | None, color: Path, options: SourceOptions
+) -> Intrinsics | None:
+    """Return the depth's camera, or the picture's where there is no depth."""
+    size = picture_size(depth or color)
+    if options.intrinsics is not None:
+        return Intrinsics(*options.intrinsics, *size)
+    path = place / "intrinsic" / f"intrinsic_{'depth' if depth else 'color'}.txt"
+    if not path.exists():
+        return None
+    k = numbers(path)
+    return Intrinsics(float(k[0, 0]), float(k[1, 1]), float(k[0, 2]), float(k[1, 2]), *size)

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""7-Scenes: J. Shotton et al., "Scene Coordinate Regression Forests", CVPR 2013.
+
+``seq-NN/frame-NNNNNN.color.png``, ``.depth.png`` (16 bit, mm, 65535 unknown) and ``.pose.txt``
+(camera-to-world). The depth camera stands beside the colour camera; ``.depth.proj.png``, which the
+community computes, is registered to the picture and preferred where it is there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from xsvggt_ros.evaluation.sources.base import SourceOptions
+from xsvggt_ros.evaluation.sources.depth_reading import between, steps
+from xsvggt_ros.evaluation.sources.files import choose, folders, matrix, pictures
+from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
+from xsvggt_ros.evaluation.sources.sizes import picture_size
+from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.stream.sources.base import stamp_at
+
+RATE = 30.0
+CAMERA = (525.0, 525.0, 320.0, 240.0)
+"""Of the picture, as in the reference's loader."""
+
+NEAREST, FARTHEST = 1e-3, 10.0
+"""Metres, as in the reference's loader."""
+
+_COLOR = "frame-*.color.png"
+_UNREGISTERED = (
+    "depth is that of the depth camera (.depth.png), not registered to the picture; compute "
+    ".depth.proj.png for figures that can be compared"
+)
+
+
+def matches(folder: Path) -> bool:
+    """Tell whether a folder is a sequence or a scene of 7-Scenes."""
+    return any(folder.glob(_COLOR)) or any(folder.glob(f"seq-*/{_COLOR}"))
+
+
+def open_folder(folder: Path, options: SourceOptions) -> RecordedSource:
+    """Open a sequence, or one of a scene.
+
+    Raises:
+        SourceError: files are missing or damaged, or there are several sequences.
+
+    """
+    single = any(folder.glob(_COLOR))
+    place = folder if single else choose(folder, folders(folder, "seq-*"), options.sequence)
+    colors = pictures(place, _COLOR)
+    registered = _beside(colors[0], "depth.proj.png").exists()
+    camera = options.intrinsics or CAMERA
+    intrinsics = Intrinsics(*camera, *picture_size(colors[0]))
+    records = [_record(index, color, registered, intrinsics) for index, color in enumerate(colors)]
+    read = steps(options.depth_scale or 1000.0, invalid=(0, 65535))
+    return RecordedSource(
+        Layout(
+            kind="seven_scenes",
+            path=place,
+            name=f"{place.parent.name}/{place.name}",
+            records=records,
+            read_depth=between(read, NEAREST, FARTHEST),
+            provenance={"intrinsics": list(camera), "poses": ".pose.txt",
+                        "depth": ".depth.proj.png" if registered else ".depth.png"},
+            warnings=() if registered else (_UNREGISTERED,),
+        ),
+        options,
+    )  # fmt: skip
+
+
+def _record(index: int, color: Path, registered: bool, intrinsics: Intrinsics) -> Record:
+    depth = _beside(color, "depth.proj.png" if registered else "depth.png")
+    pose = _beside(color, "pose.txt")
+    return Record(
+        stamp_at(index, RATE),
+        color,
+        depth if depth.exists() else None,
+        matrix(pose) if pose.exists() else None,
+        intrinsics,
+    )
+
+
+def _beside(color: Path, suffix: str) -> Path:
+    return color.with_name(color.name.replace("color.png", suffix))
