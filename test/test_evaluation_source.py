@@ -8,7 +8,7 @@ import pytest
 
 from xsvggt_ros.errors import ConfigurationError, SourceError
 from xsvggt_ros.evaluation.source import SourceOptions, open_source
-from xsvggt_ros.synthetic.held_out import held_out
+from xsvggt_ros.synthetic.held_out import DEFAULT_ROOM, held_out
 from xsvggt_ros.synthetic.sequence import Sequence
 
 SMALL = {"width": 56, "height": 42}
@@ -26,7 +26,15 @@ def test_a_synthetic_sequence_comes_with_its_truth():
     np.testing.assert_array_equal(third.truth.camera_to_world, expected.camera_to_world)
     assert third.truth.intrinsics == expected.intrinsics
     assert source.warnings == []
-    assert json.loads(json.dumps(source.describe()))["room"] == "calm"
+    assert json.loads(json.dumps(source.describe()))["room"] == DEFAULT_ROOM
+
+
+@pytest.mark.parametrize("room", ["calm", "rich"])
+def test_every_kind_of_room_can_be_looked_at(room):
+    source = open_source(f"synthetic:short_drift@{room}", SourceOptions(**SMALL, limit=1))
+    frame = next(iter(source))
+    assert np.isfinite(frame.truth.depth).all()
+    assert frame.frame.decode().shape == (42, 56, 3)
 
 
 def test_rooms_are_chosen_in_the_name_or_by_option():

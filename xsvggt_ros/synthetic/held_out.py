@@ -50,6 +50,9 @@ SUITE: tuple[HeldOut, ...] = (
 LENGTHS = {"short": (10,), "medium": (10, 100), "long": (10, 100, 300)}
 """Frames of the sequences that a score up to some length is made of."""
 
+DEFAULT_ROOM = "chart"
+"""What the demo network was taught in."""
+
 _QUALITY = {name: Quality(samples=1, shadows=False) for name in ("calm", "chart")}
 
 
@@ -59,7 +62,7 @@ def quality_for(room: str) -> Quality:
 
 
 def held_out(
-    name: str, room: str = "chart", width: int = 112, height: int = 84
+    name: str, room: str = DEFAULT_ROOM, width: int = 112, height: int = 84
 ) -> SequenceSettings:
     """Return the settings of a held-out sequence, for a kind of room and a size.
 

@@ -11,7 +11,7 @@ from xsvggt_ros.evaluation.frame import EvaluationFrame, FrameTruth
 from xsvggt_ros.evaluation.sources.base import SourceOptions
 from xsvggt_ros.evaluation.sources.selection import selected
 from xsvggt_ros.stream.frame import Frame, Picture
-from xsvggt_ros.synthetic.held_out import held_out
+from xsvggt_ros.synthetic.held_out import DEFAULT_ROOM, held_out
 from xsvggt_ros.synthetic.sequence import Sequence, SyntheticFrame
 
 PREFIX = "synthetic:"
@@ -37,7 +37,7 @@ class SyntheticSource:
             path, "kind", "sequence", "topic", "depth_topic", "truth", "intrinsics", "depth_scale"
         )
         sequence, _, room = path.removeprefix(PREFIX).partition("@")
-        self._room = options.room or room or "calm"
+        self._room = options.room or room or DEFAULT_ROOM
         settings = held_out(
             sequence, self._room, width=options.width or 112, height=options.height or 84
         )
