@@ -91,6 +91,7 @@ def test_a_source_that_breaks_off_is_told_on_the_terminal(monkeypatch, tmp_path)
         (["--topic", "/camera"], "topic"),
         (["--realtime", "--speed", "0"], "above 0"),
         (["--farthest", "0"], "farthest"),
+        (["--intrinsics", "1,2,3"], "is not FX,FY,CX,CY"),
     ],
 )
 def test_what_means_nothing_is_refused(tmp_path, options, words):

@@ -113,7 +113,7 @@ def test_fast_dds_profile_holds_large_messages() -> None:
 def test_installed_programs_have_modules() -> None:
     text = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
     modules = re.findall(r"^install_program\(\w+ ([\w.]+)\)$", text, re.MULTILINE)
-    assert modules == ["xsvggt_ros.ros.node", "xsvggt_ros.ros.replay"]
+    assert modules == ["xsvggt_ros.ros.node", "xsvggt_ros.ros.replay", "xsvggt_ros.cli"]
     for module in modules:
         source = (ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
         assert "main" in {n.name for n in ast.parse(source).body if isinstance(n, ast.FunctionDef)}
@@ -170,6 +170,6 @@ def test_colcon_installs_modules_messages_and_programs(
     assert Path(messages).is_relative_to(prefix)
     assert Path(module).is_relative_to(prefix)
     assert found == _manifest_version()
-    for program in ("reconstruct_node", "replay_node"):
+    for program in ("reconstruct_node", "replay_node", "xsvggt"):
         assert os.access(prefix / "lib" / "xsvggt_ros" / program, os.X_OK)
     assert (prefix / "share" / "xsvggt_ros" / "config" / "fastdds_shm.xml").is_file()

@@ -84,3 +84,8 @@ def options(
     level = logging.DEBUG if debug else logging.WARNING
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     logging.getLogger("xsvggt_ros").setLevel(level)
+
+
+def main() -> None:
+    """Run the command line; what a ROS workspace installs calls this."""
+    app()

@@ -104,6 +104,23 @@ def evaluate(
             help="Seconds by which stamps of picture and truth may differ.", rich_help_panel=SOURCE
         ),
     ] = 0.02,
+    intrinsics: Annotated[
+        str | None,
+        typer.Option(
+            help="fx,fy,cx,cy in pixels, where the recording does not say.", rich_help_panel=SOURCE
+        ),
+    ] = None,
+    depth_scale: Annotated[
+        float | None,
+        typer.Option(
+            help="Steps per metre of 16-bit depth, where it is not as usual for the kind.",
+            rich_help_panel=SOURCE,
+        ),
+    ] = None,
+    room: Annotated[
+        str | None,
+        typer.Option(help="Of a synthetic: source.", rich_help_panel=SOURCE),
+    ] = None,
     rpe_delta: Annotated[
         int,
         typer.Option(min=1, help="Frames of a relative pose error.", rich_help_panel=JUDGING),
@@ -215,6 +232,9 @@ def evaluate(
             depth_topic=depth_topic,
             truth=truth,
             tolerance=tolerance,
+            intrinsics=_four_numbers(intrinsics),
+            depth_scale=depth_scale,
+            room=room,
         ),
         NetworkOptions(checkpoint, preset, width, device, dtype),
         replace(cache, compatibility=compatibility),
@@ -242,6 +262,20 @@ def evaluate(
     else:
         _refuse_sweep_options(references, resume)
         _run_once(request, output, limits)
+
+
+def _four_numbers(text: str | None) -> tuple[float, float, float, float] | None:
+    from xsvggt_ros.errors import ConfigurationError
+
+    if text is None:
+        return None
+    try:
+        fx, fy, cx, cy = map(float, text.split(","))
+    except ValueError:
+        raise ConfigurationError(
+            f"--intrinsics '{text}' is not FX,FY,CX,CY, such as 481.2,-480,319.5,239.5"
+        ) from None
+    return fx, fy, cx, cy
 
 
 def _live(realtime: bool, speed: float | None) -> LiveOptions | None:

@@ -50,7 +50,8 @@ class Quantity:
             return f"{value / MIB:.{self.decimals}f} MiB"
         if self.unit == "share":
             return f"{100 * value:.{self.decimals}f} %"
-        return f"{value:.{self.decimals}f} {self.unit}".rstrip()
+        space = "" if self.unit == "°" else " "
+        return f"{value:.{self.decimals}f}{space}{self.unit}".rstrip()
 
 
 _TRAJECTORY, _DEPTH, _COST = ("trajectory", "sim3"), ("depth", "scale"), ("cost",)

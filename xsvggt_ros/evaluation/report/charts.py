@@ -13,7 +13,7 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def stack(charts: Sequence[Chart], across: str, *, height: float = 2.1) -> str:
         for panel, chart in zip(panels, charts, strict=True):
             _draw(panel, chart)
         panels[-1].set_xlabel(across)
-        panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+        panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         return svg(figure)
 
 
@@ -106,18 +106,22 @@ def _draw(axes: Axes, chart: Chart) -> None:
     for level in chart.levels:
         axes.axhline(level.y, color=level.color, linewidth=1, linestyle=(0, (4, 3)))
         axes.annotate(
-            level.label, (1, level.y), xycoords=("axes fraction", "data"), xytext=(-2, 3),
+            level.label, (1, level.y), xycoords=("axes fraction", "data"), xytext=(-3, 4),
             textcoords="offset points", ha="right", color=level.color, fontsize=9,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.0},
         )  # fmt: skip
     if chart.logarithmic:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     elif _never_negative(chart):
         axes.set_ylim(bottom=0)
     axes.set_title(chart.title, pad=7)
     axes.set_ylabel(chart.unit)
     axes.margins(x=0.01)
     if len(chart.curves) > 1:
-        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.02), borderaxespad=0.3)
+        axes.legend(
+            loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(chart.curves), borderaxespad=0.2
+        )
 
 
 def _never_negative(chart: Chart) -> bool:
@@ -228,14 +232,21 @@ def pareto(title: str, across: str, up: str, dots: Sequence[Dot]) -> str:
                 dot.label, (dot.x, dot.y), xytext=(6, 5), textcoords="offset points", fontsize=8,
                 color=MUTED,
             )  # fmt: skip
-        if min((dot.x for dot in dots), default=0) > 0:
+        if min(dot.x for dot in dots) > 0:
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_formatter(FuncFormatter(_sparse))
         axes.set_title(title, pad=8)
         axes.set_xlabel(across)
         axes.set_ylabel(up)
         axes.margins(0.12)
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
         return svg(figure)
+
+
+def _sparse(value: float, place: int) -> str:
+    """Label the twos and fives between the powers of ten."""
+    return f"{value:g}" if f"{value:e}"[0] in "25" else ""
 
 
 def undominated(dots: Sequence[Dot]) -> list[Dot]:

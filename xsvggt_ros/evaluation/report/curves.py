@@ -22,6 +22,8 @@ from xsvggt_ros.evaluation.report.charts import (
     stack,
 )
 
+_VIEWS = (("from above", 0, 1, "metres"), ("from the side", 0, 2, "metres up"))
+
 
 def trajectory_chart(evaluation: Evaluation) -> str | None:
     """Draw the path from above and from the side, beside the true one where there is one."""
@@ -56,7 +58,7 @@ def trajectory_chart(evaluation: Evaluation) -> str | None:
                     Path("estimate, Sim(3)", moved[:, [i, j]], score.position_errors),
                 ],
             )
-            for title, i, j, up in (("from above", 0, 1, "metres"), ("from the side", 0, 2, "up"))
+            for title, i, j, up in _VIEWS
         ]
     )
 

@@ -20,6 +20,9 @@ UNKNOWN = (205, 210, 218)
 PAPER = (250, 251, 252)
 PATH = (232, 89, 12)
 
+DOT = 3
+"""Pixels of a point, each way."""
+
 
 def photograph(picture: Picture) -> str:
     """Return an RGB picture [h, w, 3] as a JPEG in a data URI."""
@@ -101,9 +104,8 @@ def cloud_view(
     x = np.rint((flat[:, 0] - middle[0]) * metre + width / 2).astype(int)
     y = np.rint(height / 2 - (flat[:, 1] - middle[1]) * metre).astype(int)
     order = np.argsort(points @ towards.astype(np.float32), kind="stable")
-    radius = 1 if len(points) > 20_000 else 2
-    for shift_y in range(radius + 1):
-        for shift_x in range(radius + 1):
+    for shift_y in range(DOT):
+        for shift_x in range(DOT):
             u, v = x[order] + shift_x, y[order] + shift_y
             seen = (u >= 0) & (u < width) & (v >= 0) & (v < height)
             picture[v[seen], u[seen]] = colors[order][seen]
