@@ -45,6 +45,7 @@ class Info:
     stamp: int
     calibration: Calibration
     topic: str = "/camera/camera_info"
+    frame_id: str = "lens"
 
 
 def pictures(count: int, *, height: int = 24, width: int = 32, seed: int = 0) -> list[Picture]:

@@ -31,7 +31,7 @@ from node_process import (
     stamp_of,
 )
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image
 from xsvggt_ros.msg import CacheStatus
 
 from xsvggt_ros.ros.conversions import header, packed
@@ -331,19 +331,6 @@ def test_stamps_that_go_back_begin_a_session(
     assert "jumped back" in after.message
     assert [stamp_of(pose) for pose in peer.with_stamp("path", 7).poses] == [7]
     node.wait_for_line("stamps jumped back by 400.000 s")
-
-
-def test_distortion_is_warned_of(running: tuple[NodeProcess, Peer, Any]) -> None:
-    node, peer, _ = running
-    best_effort = ReliabilityPolicy.BEST_EFFORT
-    publisher = peer.publisher("/camera_info", CameraInfo, reliability=best_effort)
-
-    def warned() -> bool:
-        publisher.publish(CameraInfo(distortion_model="plumb_bob", d=[0.1, 0.0, 0.0, 0.0, 0.0]))
-        return node.said(r"/camera_info says that the pictures are distorted \(plumb_bob\)")
-
-    peer.wait_until(warned, "a warning")
-    peer.wait_for_status(lambda s: "are distorted" in s.message, "the warning in ~/status")
 
 
 def test_refusals_of_one_kind_are_one_line() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -33,6 +34,7 @@ def _calibration(focal: float) -> Calibration:
         k=(focal, 0.0, 16.0, 0.0, focal, 12.0, 0.0, 0.0, 1.0),
         r=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
         p=(focal, 0.0, 16.0, 0.0, 0.0, focal, 12.0, 0.0, 0.0, 0.0, 1.0, 0.0),
+        frame_id="lens",
     )
 
 
@@ -127,6 +129,24 @@ def test_the_latest_calibration_goes_with_a_picture(tmp_path: Path, kind: BagKin
     source = open_source(write_bag(tmp_path / "bag", records, kind))
     for _ in range(2):
         assert [frame.calibration for frame in source] == [near, near, far]
+
+
+def test_a_calibration_of_another_camera_is_said_and_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shots = [Shot(2 + i, picture) for i, picture in enumerate(pictures(2))]
+    records = [Info(1, _calibration(9.0), frame_id="other"), *shots]
+    frames = list(open_source(write_bag(tmp_path / "bag", records)))
+    assert [frame.calibration for frame in frames] == [None, None]
+    assert caplog.text.count("speaks of frame 'other', the pictures are of 'lens'") == 1
+
+
+def test_a_rectified_topic_has_a_calibration_that_says_so(tmp_path: Path) -> None:
+    (picture,) = pictures(1)
+    topic = "/camera/image_rect"
+    path = write_bag(tmp_path / "bag", [Info(1, _calibration(9.0)), Shot(2, picture, topic=topic)])
+    (frame,) = open_source(path)
+    assert frame.calibration == replace(_calibration(9.0), rectified=True)
 
 
 def test_a_compressed_topic_has_the_calibration_of_its_raw_one(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +33,15 @@ class Intrinsics:
 class Calibration:
     """What a ``sensor_msgs/CameraInfo`` says of a camera, without the message.
 
-    ``k`` and ``r`` are row-major 3x3, ``p`` row-major 3x4. ``k[0] == 0`` means uncalibrated
-    (REP-104).
+    ``k`` and ``r`` are row-major 3x3, ``p`` row-major 3x4, all for the sensor's whole picture.
+    ``k[0] == 0`` means uncalibrated (REP-104).
+
+    Attributes:
+        binning: sensor pixels per pixel of the picture, along x and y; 0 means 1.
+        region: x, y, width and height of what was read out, in sensor pixels; width 0 = all.
+        frame_id: the camera that it speaks of; empty where it does not say.
+        rectified: whether the pictures beside it have been rectified already.
+
     """
 
     width: int
@@ -44,3 +51,37 @@ class Calibration:
     k: tuple[float, ...] = (0.0,) * 9
     r: tuple[float, ...] = (0.0,) * 9
     p: tuple[float, ...] = (0.0,) * 12
+    binning: tuple[int, int] = (0, 0)
+    region: tuple[int, int, int, int] = (0, 0, 0, 0)
+    frame_id: str = ""
+    rectified: bool = False
+
+    @property
+    def known(self) -> bool:
+        """Whether the camera was calibrated at all."""
+        return self.k[0] != 0.0
+
+    def speaks_of(self, frame_id: str) -> bool:
+        """Return whether it belongs to the pictures of a frame; a missing name fits any."""
+        return not self.frame_id or not frame_id or self.frame_id == frame_id
+
+
+def without_distortion(calibration: Calibration) -> Calibration:
+    """Return the calibration of the rectified pictures by themselves."""
+    p = calibration.p
+    if not p[0]:
+        return replace(calibration, d=(0.0,) * len(calibration.d))
+    return replace(
+        calibration,
+        d=(0.0,) * len(calibration.d),
+        k=(*p[0:3], *p[4:7], *p[8:11]),
+        r=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
+    )
+
+
+def is_rectified_topic(topic: str) -> bool:
+    """Return whether pictures are rectified by the name of their topic, as image_proc gives it.
+
+    The ``camera_info`` beside ``image_raw`` and ``image_rect`` is the same, so it cannot tell.
+    """
+    return "rect" in topic.removesuffix("/compressed").rpartition("/")[2]

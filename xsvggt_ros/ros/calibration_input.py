@@ -8,7 +8,7 @@ import logging
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo
 
-from xsvggt_ros.geometry.cameras import Calibration
+from xsvggt_ros.geometry.cameras import Calibration, is_rectified_topic
 from xsvggt_ros.ros import qos
 from xsvggt_ros.ros.conversions import calibration
 from xsvggt_ros.ros.topics import calibration_topic
@@ -17,12 +17,13 @@ logger = logging.getLogger(__name__)
 
 
 class CalibrationInput:
-    """Keeps what the camera_info says, and warns of distorted pictures."""
+    """Keeps what the camera_info says."""
 
     def __init__(self, node: Node, pictures: str) -> None:
-        self.newest: Calibration | None = None
+        self._newest: Calibration | None = None
         self._topic = calibration_topic(node, pictures)
-        self._warned = False
+        self._rectified = is_rectified_topic(pictures)
+        self._warned_of: str | None = None
         self._node = node
         self._subscription = node.create_subscription(
             CameraInfo, self._topic, self._receive, qos.CALIBRATIONS
@@ -32,12 +33,18 @@ class CalibrationInput:
         """Unsubscribe."""
         self._node.destroy_subscription(self._subscription)
 
-    def _receive(self, message: CameraInfo) -> None:
-        self.newest = calibration(message)
-        if any(self.newest.d) and not self._warned:
-            self._warned = True
+    def of(self, frame_id: str) -> Calibration | None:
+        """Return the calibration of the camera whose pictures carry ``frame_id``."""
+        newest = self._newest
+        if newest is None or newest.speaks_of(frame_id):
+            return newest
+        if newest.frame_id != self._warned_of:
+            self._warned_of = newest.frame_id
             logger.warning(
-                f"{self._topic} says that the pictures are distorted "
-                f"({self.newest.distortion_model}); they are used as they are, so straight lines "
-                "come out bent: subscribe to the rectified picture"
+                f"{self._topic} speaks of frame '{newest.frame_id}', the pictures are of "
+                f"'{frame_id}': it is not used; remap camera_info to that of their camera"
             )
+        return None
+
+    def _receive(self, message: CameraInfo) -> None:
+        self._newest = calibration(message, rectified=self._rectified)

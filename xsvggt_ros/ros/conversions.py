@@ -12,7 +12,7 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Pose, Transform
 from numpy.typing import NDArray
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import Header
 
 from xsvggt_ros.errors import FrameError
@@ -63,8 +63,8 @@ def frame_from_compressed(
     return _frame(message.header, partial(decode_encoded, message.data), frames, calibration)
 
 
-def calibration(message: CameraInfo) -> Calibration:
-    """Return what a camera_info says, without the message."""
+def calibration(message: CameraInfo, *, rectified: bool = False) -> Calibration:
+    """Return what a camera_info says, without the message, of pictures rectified or not."""
     return Calibration(
         width=message.width,
         height=message.height,
@@ -73,6 +73,33 @@ def calibration(message: CameraInfo) -> Calibration:
         k=tuple(message.k),
         r=tuple(message.r),
         p=tuple(message.p),
+        binning=(message.binning_x, message.binning_y),
+        region=(
+            message.roi.x_offset,
+            message.roi.y_offset,
+            message.roi.width,
+            message.roi.height,
+        ),
+        frame_id=message.header.frame_id,
+        rectified=rectified,
+    )
+
+
+def camera_info_of(top: Header, known: Calibration) -> CameraInfo:
+    """Return a calibration as a message; inverse of :func:`calibration`."""
+    left, upper, width, height = known.region
+    return CameraInfo(
+        header=top,
+        height=known.height,
+        width=known.width,
+        distortion_model=known.distortion_model,
+        d=list(known.d),
+        k=list(known.k),
+        r=list(known.r),
+        p=list(known.p),
+        binning_x=known.binning[0],
+        binning_y=known.binning[1],
+        roi=RegionOfInterest(x_offset=left, y_offset=upper, width=width, height=height),
     )
 
 

@@ -62,7 +62,10 @@ def build_reconstructor(settings: Settings) -> Reconstructor:
     )
     width = settings.input.width or network.config.image_size
     cache = settings.cache_settings
-    engine = Reconstructor(network, ReconstructorSettings(width=width, cache=cache))
+    engine = Reconstructor(
+        network,
+        ReconstructorSettings(width=width, cache=cache, calibration=settings.input.calibration),
+    )
     check_memory(network, width, cache)
     warm_up(engine, width)
     return engine

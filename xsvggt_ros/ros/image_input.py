@@ -132,7 +132,9 @@ class ImageInput:
         self.last_picture = time.monotonic()
         self._committed = self._keeps_all
         self._note_lost(self._losses.before(info))
-        frame = self._wrap(message, frames=self._frames, calibration=self._calibration.newest)
+        frame = self._wrap(
+            message, frames=self._frames, calibration=self._calibration.of(message.header.frame_id)
+        )
         self._queue.put(self._arrival.noted(frame))
 
     def _note_lost(self, count: int) -> None:

@@ -256,6 +256,13 @@ class Input:
         "QoS of the subscription; auto = reliable where all publishers are, else best_effort.",
         choices=("auto", "reliable", "best_effort"),
     )
+    calibration: Literal["auto", "raw", "rectified", "ignore"] = _parameter(
+        "auto",
+        "What is made of camera_info: raw = distortion is removed and the intrinsics replace the "
+        "network's, rectified = only the latter, auto = rectified where the topic's name has "
+        "'rect' in it, else raw, ignore = nothing.",
+        choices=("auto", "raw", "rectified", "ignore"),
+    )
 
 
 @dataclass(frozen=True, slots=True)

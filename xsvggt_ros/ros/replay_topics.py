@@ -19,9 +19,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from xsvggt_ros.errors import ConfigurationError, FrameError
-from xsvggt_ros.geometry.cameras import Calibration
+from xsvggt_ros.geometry.cameras import Calibration, without_distortion
 from xsvggt_ros.ros import topics
-from xsvggt_ros.ros.conversions import header, packed
+from xsvggt_ros.ros.conversions import camera_info_of, header, packed
 from xsvggt_ros.ros.replay_options import ReplayOptions
 from xsvggt_ros.stream.frame import EncodedPicture, Frame, Picture
 from xsvggt_ros.stream.imaging import encode_png
@@ -126,17 +126,11 @@ def _compressed_image(head: Header, encoded: EncodedPicture) -> CompressedImage:
 def _camera_info(
     head: Header, known: Calibration | None, decode: Callable[[], Picture]
 ) -> CameraInfo:
-    """Return the calibration; an unknown one has the picture's size and a zero K (REP-104)."""
+    """Return the calibration; an unknown one has the picture's size and a zero K (REP-104).
+
+    That of rectified pictures has no distortion, since their new topic no longer tells.
+    """
     if known is None:
         height, width = decode().shape[:2]
         return CameraInfo(header=head, height=height, width=width)
-    return CameraInfo(
-        header=head,
-        height=known.height,
-        width=known.width,
-        distortion_model=known.distortion_model,
-        d=list(known.d),
-        k=list(known.k),
-        r=list(known.r),
-        p=list(known.p),
-    )
+    return camera_info_of(head, without_distortion(known) if known.rectified else known)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Picture = NDArray[np.uint8]
 """RGB picture, uint8 [height, width, 3]."""
 
-IntrinsicsSource = Literal["predicted", "held", "assumed"]
+IntrinsicsSource = Literal["calibrated", "predicted", "held", "assumed"]
 
 
 @dataclass(frozen=True, slots=True)

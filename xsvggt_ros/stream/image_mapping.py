@@ -59,6 +59,12 @@ class ImageMapping:
             height=self.height,
         )
 
+    def mask_from_source(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Bring a mask of the source to [height, width], nearest neighbour."""
+        size = (self.width, self.resized_height)
+        whole = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT)
+        return whole[self.crop_top : self.crop_top + self.height].astype(bool)
+
     def depth_to_source(self, depth: NDArray[np.float32]) -> NDArray[np.float32]:
         """Bring depth [height, width] to the source's size; NaN where rows were cut off.
 

@@ -17,10 +17,12 @@ from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.layout import CacheLayout, TokenShape
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError, FrameError, NonFiniteOutputError, first_line
-from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.geometry.cameras import Calibration, Intrinsics
 from xsvggt_ros.geometry.pose_encoding import intrinsics_from_encoding, world_to_camera
+from xsvggt_ros.geometry.rectification import Rectification
 from xsvggt_ros.geometry.rigid import Matrix, invert, rotation_angle
 from xsvggt_ros.model.network import Head, Prediction, StreamVggt
+from xsvggt_ros.stream.calibrating import CalibrationUse, Calibrator
 from xsvggt_ros.stream.frame import FrameResult, IntrinsicsSource, Picture, Timings
 from xsvggt_ros.stream.image_mapping import ImageMapping
 from xsvggt_ros.stream.preprocessing import check_width, preprocess, to_network
@@ -45,11 +47,13 @@ class ReconstructorSettings:
         width: of the network's input in pixels, a multiple of the patch size; its height follows
             from the picture's aspect and is at most as much.
         cache: how the KV cache behaves.
+        calibration: what is made of the calibration that comes with a picture.
 
     """
 
     width: int = 518
     cache: CacheSettings = field(default_factory=CacheSettings)
+    calibration: CalibrationUse = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,7 @@ class Reconstructor:
         config = network.config
         check_width(self.settings.width, config.patch_size)
         self._cache = KvCache(self.settings.cache, cache_layout(network))
+        self._calibrator = Calibrator(self.settings.calibration)
         self._session = 1
         self._warned_of: set[tuple[int, int]] = set()
         self._begin_session()
@@ -154,13 +159,22 @@ class Reconstructor:
         self._warn_of_no_history()
 
     @torch.inference_mode()
-    def step(self, picture: Picture, *, stamp: int = 0, frame_id: str = "") -> FrameResult:
+    def step(
+        self,
+        picture: Picture,
+        *,
+        stamp: int = 0,
+        frame_id: str = "",
+        calibration: Calibration | None = None,
+    ) -> FrameResult:
         """Reconstruct one frame.
 
         Args:
             picture: RGB, uint8 [height, width, 3], of any size.
             stamp: time of acquisition in nanoseconds, handed through.
             frame_id: the camera's optical frame, handed through.
+            calibration: of the camera; its distortion is removed, and its intrinsics replace the
+                network's.
 
         Raises:
             FrameError: an unusable picture; the session is as before.
@@ -169,6 +183,9 @@ class Reconstructor:
 
         """
         started = perf_counter()
+        camera = self._calibrator.find(calibration, picture)
+        if camera is not None:
+            picture = camera.apply(picture)
         color, mapping = preprocess(picture, self.settings.width, self._network.config.patch_size)
         self._note_size(mapping)
         images = to_network(color, self._network.device)
@@ -178,6 +195,8 @@ class Reconstructor:
         pose = self._pose(output.encoding)
         self._end_frame(pose, output.depth)
         result = self._result(output, pose, color, mapping, stamp, frame_id)
+        if camera is not None:
+            result = _with_camera(result, camera)
         self._index += 1
         collected = perf_counter()
         timings = Timings(0.0, ready - started, computed - ready, collected - computed)
@@ -333,6 +352,15 @@ def cache_layout(network: StreamVggt) -> CacheLayout:
         camera_blocks=config.camera.depth,
         camera_iterations=config.camera.iterations,
     )
+
+
+def _with_camera(result: FrameResult, camera: Rectification) -> FrameResult:
+    """Return the result for a known camera; nothing is known where its picture has nothing."""
+    depth = result.depth
+    if camera.seen is not None:
+        depth = np.where(result.mapping.mask_from_source(camera.seen), depth, np.float32(np.nan))
+    intrinsics = result.mapping.intrinsics_from_source(camera.intrinsics)
+    return replace(result, depth=depth, intrinsics=intrinsics, intrinsics_source="calibrated")
 
 
 def _finish(device: torch.device) -> None:

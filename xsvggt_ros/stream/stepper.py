@@ -59,7 +59,12 @@ class Stepper:
             self._begin_session(frame)
         self._stamps.accept(frame.stamp)
         self._enter("reconstructing")
-        result = self._reconstructor.step(picture, stamp=frame.stamp, frame_id=frame.frame_id)
+        result = self._reconstructor.step(
+            picture,
+            stamp=frame.stamp,
+            frame_id=frame.frame_id,
+            calibration=frame.calibration,
+        )
         return replace(result, timings=replace(result.timings, decode=decoded))
 
     def _refuse_out_of_order(self, frame: Frame, order: Order) -> None:

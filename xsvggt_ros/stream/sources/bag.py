@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from xsvggt_ros.errors import FrameError
-from xsvggt_ros.geometry.cameras import Calibration
+from xsvggt_ros.geometry.cameras import Calibration, is_rectified_topic
 from xsvggt_ros.stream.frame import EncodedPicture, Frame, Picture
 from xsvggt_ros.stream.imaging import decode_encoded, decode_raw, encoded_format
 from xsvggt_ros.stream.sources.bag_reader import BagReader, Recorded
@@ -50,6 +50,7 @@ class BagSource(Source):
         """
         self._path = path
         self._frame_id = frame_id
+        self._warned_of_other_camera = False
         with closing(BagReader(path)) as reader:
             topics = reader.topics()
             self._image = choose_image_topic(str(path), topics, topic)
@@ -86,6 +87,9 @@ class BagSource(Source):
 
     def _frame_of(self, message: Any, recorded: Recorded, calibration: Calibration | None) -> Frame:
         raw = recorded.kind == IMAGE
+        if calibration is not None and not calibration.speaks_of(message.header.frame_id):
+            self._warn_of_other_camera(calibration, message.header.frame_id)
+            calibration = None
         return Frame(
             stamp=_stamp(message) or recorded.received,
             frame_id=self._frame_id or message.header.frame_id or DEFAULT_FRAME_ID,
@@ -94,6 +98,15 @@ class BagSource(Source):
             encoded=None if raw else _encoded(message),
         )
 
+    def _warn_of_other_camera(self, calibration: Calibration, frame_id: str) -> None:
+        if not self._warned_of_other_camera:
+            self._warned_of_other_camera = True
+            _logger.warning(
+                "%s: the camera_info speaks of frame '%s', the pictures are of '%s': it is not "
+                "used",
+                self._path, calibration.frame_id, frame_id,
+            )  # fmt: skip
+
     def _read_first_calibration(self, reader: BagReader) -> Calibration | None:
         found = (self._calibration(reader, each) for each in reader.messages(self._info))
         return next(filter(None, found), None)
@@ -101,7 +114,8 @@ class BagSource(Source):
     def _calibration(self, reader: BagReader, recorded: Recorded) -> Calibration | None:
         try:
             with _fields_expected():
-                return _calibration_of(reader.deserialize(recorded))
+                rectified = is_rectified_topic(self._image.name)
+                return _calibration_of(reader.deserialize(recorded), rectified=rectified)
         except FrameError as error:
             _logger.warning("%s: %s The calibration before it stays.", self._path, error)
             return None
@@ -150,7 +164,7 @@ def _encoded(message: Any) -> EncodedPicture | None:
     return EncodedPicture(message.data.tobytes(), kind) if kind else None
 
 
-def _calibration_of(message: Any) -> Calibration:
+def _calibration_of(message: Any, *, rectified: bool) -> Calibration:
     """Read a ``CameraInfo``; ROS 1 writes its matrices in capitals."""
 
     def numbers(name: str) -> tuple[float, ...]:
@@ -165,4 +179,13 @@ def _calibration_of(message: Any) -> Calibration:
         k=numbers("k"),
         r=numbers("r"),
         p=numbers("p"),
+        binning=(message.binning_x, message.binning_y),
+        region=(
+            message.roi.x_offset,
+            message.roi.y_offset,
+            message.roi.width,
+            message.roi.height,
+        ),
+        frame_id=message.header.frame_id,
+        rectified=rectified,
     )

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Known cameras through the engine: intrinsics, depth beyond the lens, and whoever opts out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from xsvggt_ros.geometry.cameras import Calibration
+from xsvggt_ros.geometry.unprojection import unproject
+from xsvggt_ros.model.checkpoint import random_network
+from xsvggt_ros.model.config import PRESETS
+from xsvggt_ros.stream.frame import Frame
+from xsvggt_ros.stream.offline import reconstruct
+from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
+
+WIDTH, HEIGHT = 112, 84
+K = (90.0, 0.0, 55.0, 0.0, 92.0, 43.0, 0.0, 0.0, 1.0)
+PICTURE = np.random.default_rng(5).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return random_network(PRESETS["tiny"], 1).eval().requires_grad_(False)
+
+
+def step(network, calibration, use="auto"):
+    engine = Reconstructor(network, ReconstructorSettings(56, calibration=use))
+    frame = Frame(1, "lens", lambda: PICTURE, calibration)
+    (result,) = reconstruct([frame], engine, pytest.fail)
+    return result
+
+
+def test_known_intrinsics_replace_predicted_ones_at_the_networks_size(network):
+    result = step(network, Calibration(WIDTH, HEIGHT, k=K))
+    camera = result.intrinsics
+    assert result.intrinsics_source == "calibrated"
+    assert (camera.fx, camera.fy, camera.cx, camera.cy) == (45.0, 46.0, 27.5, 21.5)
+    assert (camera.width, camera.height) == (56, 42)
+    column, row = 50, 3
+    x, y, z = unproject(result.depth, camera)[row, column]
+    assert (x / z, y / z) == pytest.approx(((50 - 27.5) / 45, (3 - 21.5) / 46), rel=1e-5)
+
+
+def test_the_network_sees_the_rectified_picture(network):
+    bent = Calibration(WIDTH, HEIGHT, "plumb_bob", (-0.4, 0.1, 0.0, 0.0, 0.0), K)
+    flat = Calibration(WIDTH, HEIGHT, k=K)
+    assert not np.array_equal(step(network, bent).color, step(network, flat).color)
+    assert np.isfinite(step(network, bent).depth).all()
+
+
+def test_depth_is_unknown_where_the_rectified_picture_has_nothing(network):
+    wide = (45.0, 0.0, 56.0, 0.0, 0.0, 45.0, 42.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    bent = Calibration(WIDTH, HEIGHT, "plumb_bob", (-0.1, 0.0, 0.0, 0.0, 0.0), K, (0.0,) * 9, wide)
+    depth = step(network, bent).depth
+    assert np.isnan(depth[[0, 0, -1, -1], [0, -1, 0, -1]]).all()
+    assert np.isfinite(depth[15:27, 18:38]).all()
+
+
+@pytest.mark.parametrize(
+    ("calibration", "use"),
+    [
+        (None, "auto"),
+        (Calibration(WIDTH, HEIGHT), "auto"),
+        (Calibration(WIDTH, WIDTH, k=K), "auto"),
+        (Calibration(WIDTH, HEIGHT, k=K), "ignore"),
+    ],
+    ids=["none", "uncalibrated", "another shape", "ignored"],
+)
+def test_without_a_usable_calibration_the_network_decides(network, calibration, use):
+    result = step(network, calibration, use)
+    assert result.intrinsics_source in ("predicted", "assumed")
+    assert result.intrinsics.cx == 28.0

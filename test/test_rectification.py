@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lens models undone: a straight world comes out straight, with the intrinsics that are told."""
+
+from __future__ import annotations
+
+import logging
+
+import cv2
+import numpy as np
+import pytest
+
+from xsvggt_ros.errors import ConfigurationError
+from xsvggt_ros.geometry.cameras import Calibration, is_rectified_topic, without_distortion
+from xsvggt_ros.geometry.rectification import rectification
+from xsvggt_ros.stream.calibrating import Calibrator
+
+WIDTH, HEIGHT = 320, 240
+K = (250.0, 0.0, 158.0, 0.0, 255.0, 122.0, 0.0, 0.0, 1.0)
+P = (200.0, 0.0, 160.0, 0.0, 0.0, 200.0, 120.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+UPRIGHT = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+LENSES = {
+    "plumb_bob": (-0.25, 0.08, 0.001, -0.002, 0.0),
+    "rational_polynomial": (0.5, -0.3, 0.001, 0.0005, 0.01, 0.7, -0.2, 0.01),
+    "equidistant": (-0.02, 0.01, -0.003, 0.0005),
+}
+
+
+def camera(model: str = "plumb_bob", **changes) -> Calibration:
+    values = {"d": LENSES[model], "k": K, "r": UPRIGHT, "p": P} | changes
+    return Calibration(WIDTH, HEIGHT, model, **values)
+
+
+def through_the_lens(rays, model: str):
+    """Return the pixels of rays (z = 1) by the textbook, without OpenCV."""
+    x, y = rays[..., 0], rays[..., 1]
+    d = LENSES[model]
+    r = np.hypot(x, y)
+    if model == "equidistant":
+        theta = np.arctan(r)
+        bent = theta * (1 + sum(k * theta ** (2 * i + 2) for i, k in enumerate(d)))
+        ratio = np.where(r > 0, bent / np.maximum(r, 1e-12), 1.0)
+        u, v = x * ratio, y * ratio
+    else:
+        k1, k2, p1, p2, k3, k4, k5, k6 = (*d, 0.0, 0.0, 0.0)[:8]
+        q = r * r
+        ratio = (1 + k1 * q + k2 * q**2 + k3 * q**3) / (1 + k4 * q + k5 * q**2 + k6 * q**3)
+        u = x * ratio + 2 * p1 * x * y + p2 * (q + 2 * x * x)
+        v = y * ratio + p1 * (q + 2 * y * y) + 2 * p2 * x * y
+    return np.stack([K[0] * u + K[2], K[4] * v + K[5]], axis=-1)
+
+
+def pattern(x, y):
+    """Return a smooth world at infinity over rays, uint8 RGB."""
+    waves = [np.sin(9 * x + 2), np.sin(11 * y), np.sin(7 * (x + y))]
+    return np.rint(127.5 + 100 * np.stack(waves, axis=-1)).astype(np.uint8)
+
+
+def photograph(model: str):
+    """Return what the camera sees of :func:`pattern`, by inverting the lens point by point."""
+    fx, fy, cx, cy = K[0], K[4], K[2], K[5]
+    u, v = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))
+    pixels = np.stack([u, v], axis=-1).astype(float)
+    rays = np.stack([(u - cx) / fx, (v - cy) / fy], axis=-1)
+    for _ in range(60):
+        error = (through_the_lens(rays, model) - pixels) / [fx, fy]
+        rays = rays - 0.7 * error
+    assert np.abs(through_the_lens(rays, model) - pixels).max() < 1e-3
+    return pattern(rays[..., 0], rays[..., 1])
+
+
+@pytest.mark.parametrize("model", LENSES)
+@pytest.mark.parametrize("given", ["p", "nothing"])
+def test_a_rectified_picture_is_that_of_a_pinhole_camera(model, given):
+    calibration = camera(model) if given == "p" else camera(model, p=(0.0,) * 12)
+    found = rectification(calibration, WIDTH, HEIGHT)
+    rectified = found.apply(photograph(model)).astype(int)
+    lens = found.intrinsics
+    if given == "p":
+        assert (lens.fx, lens.fy, lens.cx, lens.cy) == (200.0, 200.0, 160.0, 120.0)
+    u, v = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))
+    expected = pattern((u - lens.cx) / lens.fx, (v - lens.cy) / lens.fy)
+    seen = np.ones((HEIGHT, WIDTH), bool) if found.seen is None else found.seen
+    assert seen.mean() > (0.6 if given == "p" else 0.99)
+    inner = cv2.erode(seen.astype(np.uint8), np.ones((3, 3))).astype(bool)
+    assert np.abs(rectified - expected)[inner].max() <= 4
+    outside = ~cv2.dilate(seen.astype(np.uint8), np.ones((3, 3))).astype(bool)
+    assert np.count_nonzero(rectified[outside]) < 0.01 * rectified.size
+
+
+def test_maps_are_not_made_where_nothing_is_bent():
+    found = rectification(camera(d=(0.0,) * 5), WIDTH, HEIGHT)
+    picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    assert found.apply(picture) is picture
+    assert (found.intrinsics.fx, found.intrinsics.cy) == (250.0, 122.0)
+
+
+def test_rectified_pictures_keep_their_pixels_and_have_the_camera_of_p():
+    found = rectification(camera(rectified=True), WIDTH, HEIGHT)
+    assert found.maps is None
+    assert (found.intrinsics.fx, found.intrinsics.cx) == (200.0, 160.0)
+    told = rectification(without_distortion(camera(rectified=True)), WIDTH, HEIGHT)
+    assert told.intrinsics == found.intrinsics
+
+
+def test_a_stereo_camera_is_turned_into_its_pair():
+    angle = np.radians(5)
+    turn = np.array(
+        [[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]]
+    )
+    calibration = camera(d=(0.0,) * 5, r=tuple(turn.ravel()))
+    found = rectification(calibration, WIDTH, HEIGHT)
+    u, v = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))
+    picture = pattern((u - K[2]) / K[0], (v - K[5]) / K[4])
+    rays = np.stack([(u - 160.0) / 200, (v - 120.0) / 200, np.ones_like(u)], axis=-1) @ turn
+    expected = pattern(rays[..., 0] / rays[..., 2], rays[..., 1] / rays[..., 2]).astype(int)
+    inner = cv2.erode(found.seen.astype(np.uint8), np.ones((3, 3))).astype(bool)
+    assert np.abs(found.apply(picture) - expected)[inner].max() <= 4
+
+
+def test_binning_and_region_are_taken_off():
+    # 640x480 sensor, its right half, two by two pixels in one
+    calibration = Calibration(
+        640, 480, k=(500.0, 0.0, 320.0, 0.0, 500.0, 240.0, 0.0, 0.0, 1.0),
+        binning=(2, 2), region=(320, 0, 320, 480),
+    )  # fmt: skip
+    found = rectification(calibration, 160, 240)
+    lens = found.intrinsics
+    assert (lens.fx, lens.fy, lens.cx, lens.cy) == (250.0, 250.0, 0.0, 120.0)
+    assert not found.scaled
+
+
+def test_a_calibration_of_another_resolution_is_scaled():
+    found = rectification(camera(d=()), WIDTH // 2, HEIGHT // 2)
+    lens = found.intrinsics
+    assert (lens.fx, lens.cx, lens.width) == (125.0, 79.0, 160)
+    assert found.scaled
+
+
+@pytest.mark.parametrize(
+    ("calibration", "size", "words"),
+    [
+        (camera(), (240, 240), "for pictures of 320x240 pixels, but they have 240x240"),
+        (camera(d=(0.1, 0.2)), (320, 240), "2 coefficients of distortion; plumb_bob has 4 or 5"),
+        (camera(k=(float("nan"),) * 9), (320, 240), "not that of a camera"),
+        (camera(k=(-1.0,) * 9), (320, 240), "not that of a camera"),
+        (Calibration(0, 0, k=K), (320, 240), "for pictures of 0x0 pixels"),
+        (Calibration(320, 240, "kannala", (0.1,), K), (320, 240), "'kannala'; known are plumb_bob"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_with_a_remedy(calibration, size, words):
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        rectification(calibration, *size)
+    assert "input.calibration" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("topic", "rectified"),
+    [
+        ("/camera/image_raw", False),
+        ("/camera/image_rect", True),
+        ("image_rect_color/compressed", True),
+        ("/rectifier/image_raw/compressed", False),
+        ("image", False),
+    ],
+)
+def test_topics_tell_whether_pictures_are_rectified(topic, rectified):
+    assert is_rectified_topic(topic) is rectified
+
+
+PICTURE = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+
+
+def test_maps_are_built_once():
+    calibrator = Calibrator()
+    first = calibrator.find(camera(), PICTURE)
+    assert calibrator.find(camera(), PICTURE) is first
+    assert calibrator.find(camera("equidistant"), PICTURE) is not first
+
+
+def test_who_asks_decides_how_a_calibration_is_used():
+    assert Calibrator("ignore").find(camera(), PICTURE) is None
+    assert Calibrator().find(None, PICTURE) is None
+    assert Calibrator("rectified").find(camera(), PICTURE).maps is None
+    assert Calibrator("raw").find(camera(rectified=True), PICTURE).maps is not None
+    assert Calibrator("auto").find(camera(rectified=True), PICTURE).maps is None
+
+
+def test_what_is_not_used_is_said_once(caplog):
+    caplog.set_level(logging.INFO)
+    calibrator = Calibrator()
+    square = np.zeros((240, 240, 3), np.uint8)
+    for _ in range(3):
+        assert calibrator.find(camera(), square) is None
+        assert calibrator.find(Calibration(WIDTH, HEIGHT), PICTURE) is None
+        assert calibrator.find(camera(), PICTURE[::2, ::2]) is not None
+    text = caplog.text
+    assert text.count("the calibration is not used") == 1
+    assert text.count("the camera_info is uncalibrated") == 1
+    assert text.count("for 320x240 pixels, the pictures have 160x120: it is scaled") == 1

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a distorted picture to that of a pinhole camera, by what a CameraInfo says.
+
+The rectified camera is the one that image_proc would make: it looks along ``r`` with the intrinsics
+of ``p``. Where ``p`` is empty, the largest picture without unseen corners is taken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from xsvggt_ros.errors import ConfigurationError
+from xsvggt_ros.geometry.cameras import Calibration, Intrinsics
+
+Matrix = NDArray[np.float64]
+
+POLYNOMIALS = {"plumb_bob": (4, 5), "rational_polynomial": (8, 12, 14)}
+FISHEYES = {"equidistant": (4,), "fisheye": (4,)}
+MODELS = POLYNOMIALS | FISHEYES
+"""Distortion models and how many coefficients they may have."""
+
+_SAME_SHAPE = 0.01
+"""By how much, relative, the aspect of a picture may differ from that of its calibration."""
+
+_REMEDY = "correct the camera_info, or set input.calibration to ignore"
+
+
+@dataclass(frozen=True, slots=True)
+class Rectification:
+    """How pictures of one camera are rectified.
+
+    Attributes:
+        intrinsics: of the rectified picture, which has the size of the source.
+        maps: for OpenCV's remap; None where nothing is to be done.
+        seen: bool [height, width], where the source has something; None where everywhere.
+        scaled: whether the calibration is of another resolution and was scaled to this one.
+
+    """
+
+    intrinsics: Intrinsics
+    maps: tuple[NDArray[np.int16], NDArray[np.uint16]] | None
+    seen: NDArray[np.bool_] | None
+    scaled: bool
+
+    def apply(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the rectified picture [height, width, 3]; black where the source has nothing."""
+        if self.maps is None:
+            return picture
+        return cv2.remap(picture, *self.maps, cv2.INTER_LINEAR).astype(np.uint8, copy=False)
+
+
+def rectification(calibration: Calibration, width: int, height: int) -> Rectification:
+    """Return how to rectify pictures of ``width`` x ``height`` pixels; costs tens of milliseconds.
+
+    Pictures that are rectified already only get their intrinsics.
+
+    Raises:
+        ConfigurationError: an unknown distortion model, numbers that are not a camera, or a
+            calibration for pictures of another shape.
+
+    """
+    _check(calibration)
+    to_picture, scaled = _sensor_to_picture(calibration, width, height)
+    k = to_picture @ np.array(calibration.k).reshape(3, 3)
+    p = to_picture @ np.array(calibration.p).reshape(3, 4)[:, :3]
+    size = (width, height)
+    if calibration.rectified:
+        return Rectification(_pinhole(p if p[0, 0] else k, size), None, None, scaled)
+    r = np.array(calibration.r).reshape(3, 3)
+    turned = bool(r.any()) and not np.allclose(r, np.eye(3), atol=1e-9)
+    if not any(calibration.d) and not turned:
+        # Nothing to bend or turn: another focal length in p would only resample the picture.
+        return Rectification(_pinhole(k, size), None, None, scaled)
+    lens = _Lens(k, np.array(calibration.d), calibration.distortion_model in FISHEYES)
+    rotation = r if r.any() else np.eye(3)
+    target = p if p[0, 0] else lens.widest_view(rotation, size)
+    x, y = lens.maps(rotation, target, size)
+    seen = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    places, fractions = cv2.convertMaps(x, y, cv2.CV_16SC2)
+    maps = np.asarray(places, np.int16), np.asarray(fractions, np.uint16)
+    return Rectification(_pinhole(target, size), maps, None if seen.all() else seen, scaled)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lens:
+    """A camera with distortion, in OpenCV's words."""
+
+    k: Matrix
+    d: Matrix
+    fisheye: bool
+
+    def maps(
+        self, rotation: Matrix, target: Matrix, size: tuple[int, int]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return where each rectified pixel lies in the source, float32 [height, width] twice."""
+        make = cv2.fisheye.initUndistortRectifyMap if self.fisheye else cv2.initUndistortRectifyMap
+        x, y = make(self.k, self.d, rotation, target, size, cv2.CV_32FC1)
+        return np.asarray(x, np.float32), np.asarray(y, np.float32)
+
+    def widest_view(self, rotation: Matrix, size: tuple[int, int]) -> Matrix:
+        """Return the K of the widest picture that the source fills."""
+        if self.fisheye:
+            found = cv2.fisheye.estimateNewCameraMatrixForUndistortRectify(
+                self.k, self.d, size, rotation, balance=0.0
+            )
+        else:
+            found, _ = cv2.getOptimalNewCameraMatrix(self.k, self.d, size, 0.0)
+        return np.asarray(found, np.float64)
+
+
+def _check(calibration: Calibration) -> None:
+    numbers = (*calibration.d, *calibration.k, *calibration.r, *calibration.p)
+    if not np.isfinite(numbers).all() or calibration.k[0] <= 0 or calibration.k[4] <= 0:
+        raise ConfigurationError(
+            f"the camera_info is not that of a camera (k is {list(calibration.k)}); {_REMEDY}"
+        )
+    if not any(calibration.d) or calibration.rectified:
+        return
+    name, count = calibration.distortion_model, len(calibration.d)
+    if name not in MODELS:
+        raise ConfigurationError(
+            f"the camera_info has the distortion model '{name}'; known are {', '.join(MODELS)}; "
+            f"{_REMEDY}, or subscribe to the rectified picture"
+        )
+    if count not in MODELS[name]:
+        raise ConfigurationError(
+            f"the camera_info has {count} coefficients of distortion; {name} has "
+            f"{' or '.join(map(str, MODELS[name]))}; {_REMEDY}"
+        )
+
+
+def _sensor_to_picture(calibration: Calibration, width: int, height: int) -> tuple[Matrix, bool]:
+    """Return the [3, 3] that carries sensor pixels into pixels of the picture."""
+    left, top, columns, rows = calibration.region
+    if not columns or not rows:
+        left, top, columns, rows = 0, 0, calibration.width, calibration.height
+    binning = [max(1, each) for each in calibration.binning]
+    expected = columns / binning[0], rows / binning[1]
+    if min(expected) <= 0 or abs(width / height * expected[1] / expected[0] - 1) > _SAME_SHAPE:
+        raise ConfigurationError(
+            f"the camera_info is for pictures of {expected[0]:g}x{expected[1]:g} pixels, but they "
+            f"have {width}x{height}; {_REMEDY}"
+        )
+    scale_x, scale_y = width / columns, height / rows
+    matrix = np.array(
+        [[scale_x, 0.0, -left * scale_x], [0.0, scale_y, -top * scale_y], [0.0, 0.0, 1.0]]
+    )
+    return matrix, (width, height) != tuple(map(int, expected))
+
+
+def _pinhole(k: Matrix, size: tuple[int, int]) -> Intrinsics:
+    return Intrinsics(float(k[0, 0]), float(k[1, 1]), float(k[0, 2]), float(k[1, 2]), *size)
