@@ -252,7 +252,7 @@ def test_data_made_by_other_processes_is_the_same(tmp_path):
 def test_stages_follow_their_shares():
     stages = CURRICULA["demo"].stages
     names = [stage_at(stages, step, 1000).name for step in range(1000)]
-    assert [names.count(stage.name) for stage in stages] == [550, 300, 150]
+    assert [names.count(stage.name) for stage in stages] == [450, 250, 200, 100]
     assert names == sorted(names, key=[stage.name for stage in stages].index)
     with pytest.raises(ConfigurationError, match="demo"):
         curriculum_named("school")

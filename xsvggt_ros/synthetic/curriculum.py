@@ -52,9 +52,10 @@ class Curriculum:
 CURRICULA: dict[str, Curriculum] = {
     "demo": Curriculum(
         (
-            Stage("clips", 0.55, 8, 4),
-            Stage("walks", 0.3, 16, 2),
-            Stage("streams", 0.15, 40, 1),
+            Stage("clips", 0.45, 8, 4),
+            Stage("walks", 0.25, 16, 2),
+            Stage("streams", 0.2, 32, 1, dense_every=3),
+            Stage("tours", 0.1, 80, 1, dense_every=4),
         ),
         width=112,
         height=84,
