@@ -20,8 +20,10 @@ from xsvggt_ros.evaluation.sources import (
     sintel,
     tum,
 )
+from xsvggt_ros.evaluation.sources.bag import BagEvaluationSource
 from xsvggt_ros.evaluation.sources.base import EvaluationSource, SourceOptions
 from xsvggt_ros.evaluation.sources.synthetic import PREFIX, SyntheticSource
+from xsvggt_ros.stream.sources import is_bag
 
 __all__ = ["EvaluationFrame", "EvaluationSource", "FrameTruth", "SourceOptions", "open_source"]
 
@@ -51,7 +53,7 @@ def open_source(path: str | Path, options: SourceOptions | None = None) -> Evalu
     """Open a recording with its ground truth.
 
     Args:
-        path: a folder of a data set, or ``synthetic:NAME`` of a held-out sequence.
+        path: a bag, a folder of a data set, or ``synthetic:NAME`` of a held-out sequence.
         options: what to take of it.
 
     Raises:
@@ -65,7 +67,11 @@ def open_source(path: str | Path, options: SourceOptions | None = None) -> Evalu
         return SyntheticSource(str(path), options)
     place = Path(path).expanduser()
     if not place.exists():
-        raise SourceError(f"{place} does not exist: give a folder of a data set, or {PREFIX}NAME")
+        raise SourceError(
+            f"{place} does not exist: give a bag, a folder of a data set, or {PREFIX}NAME"
+        )
+    if is_bag(place):
+        return BagEvaluationSource(place, options)
     return _open_folder(place.resolve(), options)
 
 

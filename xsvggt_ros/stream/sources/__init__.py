@@ -11,7 +11,7 @@ from xsvggt_ros.stream.sources.base import Source
 from xsvggt_ros.stream.sources.folder import FolderSource, is_picture
 from xsvggt_ros.stream.sources.video import VideoSource
 
-__all__ = ["Source", "open_source"]
+__all__ = ["Source", "is_bag", "open_source"]
 
 _BAG_SUFFIXES = (".bag", ".db3", ".mcap")
 
@@ -38,7 +38,7 @@ def open_source(
     place = Path(path).expanduser()
     if not place.exists():
         raise SourceError(f"{place} does not exist: give a folder of pictures, a video or a bag.")
-    if _is_bag(place):
+    if is_bag(place):
         return _open_bag(place, rate, topic, frame_id)
     if topic is not None:
         raise SourceError(f"{place} is no bag, so it has no topic '{topic}': leave the topic out.")
@@ -47,7 +47,8 @@ def open_source(
     return VideoSource(place, rate=rate, frame_id=frame_id)
 
 
-def _is_bag(place: Path) -> bool:
+def is_bag(place: Path) -> bool:
+    """Tell whether a path is a ROS 1 or ROS 2 bag: a file, or a folder of rosbag2."""
     if place.is_file():
         return place.suffix.lower() in _BAG_SUFFIXES
     metadata = place / "metadata.yaml"

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ROS 1 and ROS 2 bags with ground truth, read without ROS and without playing them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from xsvggt_ros.errors import FrameError, SourceError
+from xsvggt_ros.evaluation.frame import EvaluationFrame, FrameTruth
+from xsvggt_ros.evaluation.sources.bag_depth import (
+    DEPTH_ENCODINGS,
+    MILLIMETRES,
+    Depth,
+    DepthStream,
+)
+from xsvggt_ros.evaluation.sources.bag_truth import BagTruth, find_truth
+from xsvggt_ros.evaluation.sources.base import SourceOptions
+from xsvggt_ros.geometry.cameras import Calibration, Intrinsics
+from xsvggt_ros.geometry.rigid import Matrix
+from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
+from xsvggt_ros.stream.frame import Frame
+from xsvggt_ros.stream.sources.bag import BagSource
+from xsvggt_ros.stream.sources.bag_reader import BagReader
+from xsvggt_ros.stream.sources.topics import COMPRESSED_IMAGE, IMAGE, Topic, choose_image_topic
+
+MOST_WARNINGS = 20
+
+
+class BagEvaluationSource:
+    """Pictures of one topic, with poses and depth of the same recording."""
+
+    kind = "bag"
+
+    def __init__(self, path: Path, options: SourceOptions) -> None:
+        """Find the topics and read the true poses.
+
+        Raises:
+            ConfigurationError: an option that means nothing here.
+            SourceError: the bag cannot be read, or topics are missing or ambiguous.
+
+        """
+        options.refuse(str(path), "kind", "sequence", "room", "width", "height")
+        self._path, self._options = path, options
+        self._tolerance = round(options.tolerance * NANOSECONDS)
+        with closing(BagReader(path)) as reader:
+            image, depths = _topics(reader, str(path), options)
+            self._depth_topic = _depth_topic(str(path), depths, options)
+            frame_id = _frame_id(reader, image)
+            self._truth: BagTruth = find_truth(reader, options.truth, frame_id, self._tolerance)
+        self._source = BagSource(path, topic=image.name)
+        self._image = image
+        self.name = path.name or str(path)
+        self.warnings = list(self._truth.warnings)
+        if self._truth.by_index is not None and len(self._truth.by_index) != image.count:
+            self._warn(
+                f"{self._truth.origin} has {len(self._truth.by_index)} poses for {image.count} "
+                "pictures: they are matched from the first on"
+            )
+
+    @property
+    def frame_count(self) -> int:
+        """Number of frames taken, if the bag is whole."""
+        options = self._options
+        return len(range(options.start, self._image.count, options.stride)[: options.limit])
+
+    def __iter__(self) -> Iterator[EvaluationFrame]:
+        """Yield the frames; a bag that breaks off ends with a warning."""
+        options = self._options
+        end = None if options.limit is None else options.start + options.limit * options.stride
+        with ExitStack() as stack:
+            depth = self._open_depth(stack)
+            frames = islice(enumerate(self._whole_frames()), options.start, end, options.stride)
+            for index, frame in frames:
+                yield EvaluationFrame(frame, self._truth_of(index, frame, depth))
+
+    def describe(self) -> dict[str, Any]:
+        """Return topics and where the truth comes from."""
+        options = self._options
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            "path": str(self._path),
+            "bytes": sum(file.stat().st_size for file in _files(self._path)),
+            "topic": self._image.name,
+            "frames": {"of": self._image.count, "start": options.start, "stride": options.stride,
+                       "taken": self.frame_count},
+            "poses": self._truth.origin,
+            "depth": self._depth_topic.name if self._depth_topic else "none",
+            "tolerance_s": options.tolerance,
+        }  # fmt: skip
+
+    def _whole_frames(self) -> Iterator[Frame]:
+        """Yield frames as far as the bag can be read."""
+        count = 0
+        try:
+            for frame in self._source:
+                count += 1
+                yield frame
+        except SourceError as error:
+            if not count:
+                raise
+            self._warn(f"after {count} of {self._image.count} pictures the bag breaks off: {error}")
+
+    def _open_depth(self, stack: ExitStack) -> DepthStream | None:
+        if self._depth_topic is None:
+            return None
+        reader = stack.enter_context(closing(BagReader(self._path)))
+        steps = self._options.depth_scale or MILLIMETRES
+        return DepthStream(reader, self._depth_topic, self._tolerance, steps)
+
+    def _truth_of(self, index: int, frame: Frame, stream: DepthStream | None) -> FrameTruth:
+        depth = self._depth_at(frame.stamp, stream) if stream else None
+        intrinsics = self._intrinsics(frame.calibration)
+        if depth is not None and intrinsics is not None:
+            intrinsics = self._for_depth(intrinsics, depth)
+        return FrameTruth(self._pose(index, frame.stamp), depth, intrinsics)
+
+    def _pose(self, index: int, stamp: int) -> Matrix | None:
+        if self._truth.by_index is not None:
+            return self._truth.by_index[index] if index < len(self._truth.by_index) else None
+        return self._truth.poses.at(stamp) if self._truth.poses else None
+
+    def _depth_at(self, stamp: int, stream: DepthStream) -> Depth | None:
+        try:
+            return stream.at(stamp)
+        except (FrameError, SourceError) as error:
+            self._warn(f"depth cannot be read: {error}")
+            return None
+
+    def _intrinsics(self, calibration: Calibration | None) -> Intrinsics | None:
+        """Return the camera that was given, or the picture's own where it is calibrated."""
+        if self._options.intrinsics is not None and calibration is not None:
+            return Intrinsics(*self._options.intrinsics, calibration.width, calibration.height)
+        if calibration is None or not calibration.k[0]:
+            return None
+        if any(calibration.d):
+            self._warn("the lens distorts, and pictures are taken as they are")
+        k = calibration.k
+        return Intrinsics(k[0], k[4], k[2], k[5], calibration.width, calibration.height)
+
+    def _for_depth(self, intrinsics: Intrinsics, depth: Depth) -> Intrinsics:
+        """Carry the picture's camera over to depth of another size that shows the same."""
+        height, width = depth.shape
+        if (width, height) == (intrinsics.width, intrinsics.height):
+            return intrinsics
+        self._warn(
+            f"depth is {width}x{height} and pictures {intrinsics.width}x{intrinsics.height}: it is "
+            "taken to show the same; check that the depth is registered to the picture"
+        )
+        x, y = width / intrinsics.width, height / intrinsics.height
+        return Intrinsics(
+            intrinsics.fx * x, intrinsics.fy * y, intrinsics.cx * x, intrinsics.cy * y,
+            width, height,
+        )  # fmt: skip
+
+    def _warn(self, text: str) -> None:
+        if text not in self.warnings and len(self.warnings) < MOST_WARNINGS:
+            self.warnings.append(text)
+
+
+def _topics(reader: BagReader, recording: str, options: SourceOptions) -> tuple[Topic, list[Topic]]:
+    """Return the topic of the pictures and those of depth."""
+    depths, colors = [], []
+    others = []
+    for topic in reader.topics():
+        if topic.kind not in (IMAGE, COMPRESSED_IMAGE) or not topic.count:
+            others.append(topic)
+        elif _is_depth(reader, topic):
+            depths.append(topic)
+        else:
+            colors.append(topic)
+    names = {each.name for each in colors}
+    # A transport of pictures that are there raw as well is no second choice.
+    single = [
+        each for each in colors if each.name.removesuffix("/compressed") not in names - {each.name}
+    ]
+    candidates = colors if options.topic else single
+    return choose_image_topic(recording, [*candidates, *others], options.topic), depths
+
+
+def _is_depth(reader: BagReader, topic: Topic) -> bool:
+    """Tell by name and first message whether a topic carries depth."""
+    if topic.kind == COMPRESSED_IMAGE:
+        return "compressedDepth" in topic.name
+    for recorded in reader.messages(topic):
+        try:
+            return reader.deserialize(recorded).encoding in DEPTH_ENCODINGS
+        except (FrameError, AttributeError):
+            continue
+    return False
+
+
+def _depth_topic(recording: str, found: list[Topic], options: SourceOptions) -> Topic | None:
+    if options.depth_topic == "none":
+        return None
+    listed = ", ".join(map(str, found)) or "none"
+    if options.depth_topic is not None:
+        for each in found:
+            if each.name.strip("/") == options.depth_topic.strip("/"):
+                return each
+        raise SourceError(
+            f"{recording} has no depth on '{options.depth_topic}'; topics with depth are {listed}"
+        )
+    names = {each.name for each in found}
+    single = [
+        each
+        for each in found
+        if each.name.removesuffix("/compressedDepth") not in names - {each.name}
+    ]
+    if len(single) > 1:
+        raise SourceError(
+            f"{recording} has {len(single)} depth topics: choose one (--depth-topic), or 'none'; "
+            f"they are {listed}"
+        )
+    return single[0] if single else None
+
+
+def _frame_id(reader: BagReader, image: Topic) -> str:
+    for recorded in reader.messages(image):
+        try:
+            return str(reader.deserialize(recorded).header.frame_id)
+        except (FrameError, AttributeError):
+            continue
+    return ""
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else [each for each in path.iterdir() if each.is_file()]

@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: Apache-2.0
+"""True poses out of a bag: from TF, from a topic, or from a file beside it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from xsvggt_ros.errors import FrameError, SourceError
+from xsvggt_ros.evaluation.sources.files import pose_of
+from xsvggt_ros.evaluation.sources.pose_track import FixedPose, PoseTrack
+from xsvggt_ros.evaluation.sources.truth_files import read_truth
+from xsvggt_ros.geometry.rigid import Matrix, invert
+from xsvggt_ros.stream.sources.bag_reader import BagReader
+from xsvggt_ros.stream.sources.topics import Topic
+
+ARROW = "->"
+TRANSFORMS = ("tf2_msgs/msg/TFMessage", "tf/msg/tfMessage")
+SECOND = 1_000_000_000
+
+NAMES_OF_TRUTH = (
+    "ground_truth",
+    "groundtruth",
+    "ground-truth",
+    "/gt",
+    "mocap",
+    "vicon",
+    "optitrack",
+)
+"""A pose topic with one of these in its name is taken for the truth without being asked for."""
+
+
+_BODY = "poses of EuRoC are those of the body (IMU), not of the camera"
+
+
+class Poses(Protocol):
+    """Camera-to-world poses at stamps."""
+
+    def at(self, stamp: int) -> Matrix | None:
+        """Return the pose at a stamp in nanoseconds, or None."""
+        ...
+
+
+class BagTruth(NamedTuple):
+    """What a bag says about the camera's true poses.
+
+    Attributes:
+        poses: by stamp; None where there are none.
+        by_index: one per picture, of a file without stamps; None otherwise.
+        origin: in words, for reports.
+        warnings: what a reader of results must know.
+
+    """
+
+    poses: Poses | None
+    by_index: list[Matrix] | None
+    origin: str
+    warnings: tuple[str, ...] = ()
+
+
+class _Stamped(NamedTuple):
+    stamp: int
+    child: str
+    pose: Matrix
+
+
+def _pose(message: Any) -> Matrix:
+    p, q = message.position, message.orientation
+    return pose_of(np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w]))
+
+
+def _transform(message: Any) -> Matrix:
+    t, q = message.translation, message.rotation
+    return pose_of(np.array([t.x, t.y, t.z]), np.array([q.x, q.y, q.z, q.w]))
+
+
+def _time(header: Any) -> int:
+    return int(header.stamp.sec) * SECOND + int(header.stamp.nanosec)
+
+
+POSE_KINDS: dict[str, Callable[[Any], _Stamped]] = {
+    "nav_msgs/msg/Odometry": lambda m: _Stamped(
+        _time(m.header), m.child_frame_id, _pose(m.pose.pose)
+    ),
+    "geometry_msgs/msg/PoseStamped": lambda m: _Stamped(_time(m.header), "", _pose(m.pose)),
+    "geometry_msgs/msg/PoseWithCovarianceStamped": lambda m: _Stamped(
+        _time(m.header), "", _pose(m.pose.pose)
+    ),
+    "geometry_msgs/msg/TransformStamped": lambda m: _Stamped(
+        _time(m.header), m.child_frame_id, _transform(m.transform)
+    ),
+}
+"""Types of topics that can give poses, and how."""
+
+
+def find_truth(
+    reader: BagReader, wanted: str | None, camera_frame: str, tolerance: int
+) -> BagTruth:
+    """Return the true poses of the camera.
+
+    Args:
+        reader: an open bag.
+        wanted: a topic, two frames as ``map->camera``, a file, ``none``, or None: the only topic
+            whose name says that it is the truth.
+        camera_frame: the pictures' ``frame_id``.
+        tolerance: nanoseconds by which stamps may differ.
+
+    Raises:
+        SourceError: what is wanted is not there, or nothing is and several would do; the message
+            lists them.
+
+    """
+    if wanted == "none":
+        return BagTruth(None, None, "none")
+    if wanted and ARROW in wanted:
+        return _from_frames(reader, wanted, tolerance)
+    if wanted and Path(wanted).expanduser().is_file():
+        return _from_file(Path(wanted).expanduser(), tolerance)
+    topics = [each for each in reader.topics() if each.kind in POSE_KINDS and each.count]
+    topic = _choose(topics, wanted)
+    if topic is None:
+        return BagTruth(None, None, "none", (_nothing_chosen(topics),))
+    return _from_topic(reader, topic, camera_frame, tolerance)
+
+
+def _choose(topics: list[Topic], wanted: str | None) -> Topic | None:
+    listed = ", ".join(map(str, topics)) or "none"
+    if wanted is not None:
+        for each in topics:
+            if each.name.strip("/") == wanted.strip("/"):
+                return each
+        raise SourceError(
+            f"the truth '{wanted}' is neither a file nor a topic with poses; such topics are "
+            f"{listed}. For TF give two frames, such as 'map->camera_optical_frame'"
+        )
+    named = [each for each in topics if any(part in each.name for part in NAMES_OF_TRUTH)]
+    if len(named) > 1:
+        raise SourceError(
+            f"{len(named)} topics look like ground truth: choose one (--truth), or 'none'; they "
+            f"are {', '.join(map(str, named))}"
+        )
+    return named[0] if named else None
+
+
+def _nothing_chosen(topics: list[Topic]) -> str:
+    if not topics:
+        return "the bag has no topic with poses, so that the path cannot be judged"
+    return (
+        "no topic is called ground truth, so that the path is not judged; --truth takes one of "
+        f"{', '.join(each.name for each in topics)}, two TF frames, or a file"
+    )
+
+
+def _from_file(path: Path, tolerance: int) -> BagTruth:
+    found = read_truth(path)
+    origin = f"{path.name} ({found.kind})"
+    if found.stamps is None:
+        return BagTruth(None, found.poses, origin)
+    track = PoseTrack(found.stamps, found.poses, tolerance)
+    warnings = (_BODY,) if found.kind == "euroc" else ()
+    return BagTruth(track, None, origin, warnings)
+
+
+def _from_topic(reader: BagReader, topic: Topic, camera_frame: str, tolerance: int) -> BagTruth:
+    stamped = list(_read(reader, topic))
+    if not stamped:
+        raise SourceError(f"no message of {topic.name} can be read; choose another truth")
+    child, camera_frame = stamped[0].child.strip("/"), camera_frame.strip("/")
+    track = PoseTrack([s.stamp for s in stamped], [s.pose for s in stamped], tolerance)
+    if child == camera_frame:
+        return BagTruth(track, None, topic.name)
+    mount = TransformTree(reader, tolerance).fixed(child, camera_frame) if child else None
+    if mount is None:
+        whose = f"of '{child}'" if child else "of an unnamed frame"
+        warning = (
+            f"{topic.name} gives poses {whose}, pictures come from '{camera_frame}', and no static "
+            "transform leads from one to the other: they are taken for the camera's, so that "
+            "clouds cannot be trusted and a lever arm counts as error"
+        )
+        return BagTruth(track, None, topic.name, (warning,))
+    return BagTruth(_Chain([(track, False), (FixedPose(mount), False)]), None, topic.name)
+
+
+def _read(reader: BagReader, topic: Topic) -> Iterable[_Stamped]:
+    for recorded in reader.messages(topic):
+        try:
+            yield POSE_KINDS[topic.kind](reader.deserialize(recorded))
+        except (FrameError, AttributeError, TypeError, ValueError, ZeroDivisionError):
+            continue  # One damaged pose of many is a gap that the next ones close.
+
+
+def _from_frames(reader: BagReader, wanted: str, tolerance: int) -> BagTruth:
+    world, _, camera = (part.strip().strip("/") for part in wanted.partition(ARROW))
+    chain = TransformTree(reader, tolerance).chain(world, camera)
+    return BagTruth(chain, None, f"TF {world} {ARROW} {camera}")
+
+
+class _Chain:
+    """A product of poses, some of them inverted."""
+
+    def __init__(self, links: list[tuple[Poses, bool]]) -> None:
+        self._links = links
+
+    def at(self, stamp: int) -> Matrix | None:
+        whole = np.eye(4)
+        for poses, inverted in self._links:
+            pose = poses.at(stamp)
+            if pose is None:
+                return None
+            whole = whole @ (invert(pose) if inverted else pose)
+        return whole
+
+
+class TransformTree:
+    """All transforms of a bag; memory grows with their number."""
+
+    def __init__(self, reader: BagReader, tolerance: int) -> None:
+        """Read ``/tf`` and ``/tf_static``."""
+        moving: dict[tuple[str, str], list[_Stamped]] = defaultdict(list)
+        self._edges: dict[str, tuple[str, Poses]] = {}
+        self._fixed: set[str] = set()
+        topics = [each for each in reader.topics() if each.kind in TRANSFORMS and each.count]
+        for recorded in reader.messages(*topics):
+            for parent, each in _transforms(reader, recorded):
+                if recorded.topic.endswith("tf_static"):
+                    self._edges[each.child] = parent, FixedPose(each.pose)
+                    self._fixed.add(each.child)
+                else:
+                    moving[each.child, parent].append(each)
+        for (child, parent), stamped in moving.items():
+            track = PoseTrack([s.stamp for s in stamped], [s.pose for s in stamped], tolerance)
+            self._edges[child] = parent, track
+            self._fixed.discard(child)
+
+    @property
+    def frames(self) -> list[str]:
+        """Names of all frames."""
+        return sorted({*self._edges, *(parent for parent, _ in self._edges.values())})
+
+    def chain(self, world: str, camera: str) -> Poses:
+        """Return the poses of ``camera`` in ``world``.
+
+        Raises:
+            SourceError: one of them is unknown, or nothing joins them.
+
+        """
+        for frame in (world, camera):
+            if frame not in self.frames:
+                raise SourceError(
+                    f"TF of this bag has no frame '{frame}'; its frames are "
+                    f"{', '.join(self.frames) or 'none'}"
+                )
+        up, down = self._ancestry(world), self._ancestry(camera)
+        common = next((frame for frame in down if frame in up), None)
+        if common is None:
+            raise SourceError(f"TF of this bag does not join '{world}' and '{camera}'")
+        outward = [(self._edges[frame][1], True) for frame in up[: up.index(common)]]
+        inward = [(self._edges[frame][1], False) for frame in down[: down.index(common)]]
+        return _Chain([*outward, *reversed(inward)])
+
+    def fixed(self, parent: str, child: str) -> Matrix | None:
+        """Return the pose of a frame in another where only static transforms join them."""
+        if parent == child:
+            return np.eye(4)
+        if not {parent, child} <= set(self.frames):
+            return None
+        up, down = self._ancestry(parent), self._ancestry(child)
+        common = next((frame for frame in down if frame in up), None)
+        used = {*up[: up.index(common)], *down[: down.index(common)]} if common else {""}
+        return self.chain(parent, child).at(0) if used <= self._fixed else None
+
+    def _ancestry(self, frame: str) -> list[str]:
+        """Return a frame, its parent, and so on up to the root."""
+        path = [frame]
+        while path[-1] in self._edges and self._edges[path[-1]][0] not in path:
+            path.append(self._edges[path[-1]][0])
+        return path
+
+
+def _transforms(reader: BagReader, recorded: Any) -> list[tuple[str, _Stamped]]:
+    """Return parent and transform of each part of a message; of a damaged one, nothing."""
+    try:
+        return [
+            (
+                each.header.frame_id.strip("/"),
+                _Stamped(
+                    _time(each.header), each.child_frame_id.strip("/"), _transform(each.transform)
+                ),
+            )
+            for each in reader.deserialize(recorded).transforms
+        ]
+    except (FrameError, AttributeError, TypeError, ValueError, ZeroDivisionError):
+        return []
