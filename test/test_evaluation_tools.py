@@ -10,13 +10,18 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from recordings import truth
 from typer.testing import CliRunner
 
 from xsvggt_ros import cli
 from xsvggt_ros.errors import ConfigurationError, SourceError
 from xsvggt_ros.evaluation.catalogue import BY_NAME, QUANTITIES
 from xsvggt_ros.evaluation.compare import Change, compare
-from xsvggt_ros.evaluation.comparison import depth_at_truth, truth_at_result
+from xsvggt_ros.evaluation.comparison import (
+    CorrespondenceSample,
+    depth_at_truth,
+    truth_at_result,
+)
 from xsvggt_ros.evaluation.meter import Meter, Percentiles
 from xsvggt_ros.evaluation.report.charts import Dot, envelope, undominated
 from xsvggt_ros.evaluation.report.curves import level_axes
@@ -94,6 +99,20 @@ def test_what_is_not_a_number_breaks_a_limit():
         Threshold("ate", "max", float("nan"))
     with pytest.raises(ConfigurationError, match="choose one of"):
         Threshold("speed", "max", 1.0)
+
+
+def test_a_perfect_estimate_corresponds_to_the_truth_point_by_point():
+    known = truth(3)
+    mapping = ImageMapping(42, 32, 42, 32, resized_height=32, crop_top=0)
+    seen = SimpleNamespace(
+        mapping=mapping, intrinsics=known.intrinsics, camera_to_world=known.camera_to_world
+    )
+    sample = CorrespondenceSample(limit=500)
+    for _ in range(3):
+        sample.add(seen, known.depth, known)
+    points = sample.points()
+    assert 100 < len(points) <= 500
+    np.testing.assert_allclose(points.estimated, points.true, atol=1e-6)
 
 
 def test_every_quantity_of_the_catalogue_is_written(tmp_path):

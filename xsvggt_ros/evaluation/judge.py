@@ -7,12 +7,12 @@ Memory: two poses and three errors per frame, and bounded samples of pixels, poi
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import EvaluationError
+from xsvggt_ros.evaluation.cloud import CloudScore, score_cloud
 from xsvggt_ros.evaluation.comparison import (
     CorrespondenceSample,
     depth_at_truth,
@@ -32,6 +32,7 @@ from xsvggt_ros.evaluation.trajectory import (
     TrajectoryScore,
     score_alignments,
 )
+from xsvggt_ros.geometry.alignment import align
 from xsvggt_ros.stream.frame import FrameResult, Picture
 from xsvggt_ros.stream.recording import EvenSample, RecordedFrame, Recording
 
@@ -66,7 +67,7 @@ class Scores:
     trajectory: dict[TrajectoryAlignment, TrajectoryScore] = field(default_factory=dict)
     depth: dict[DepthAlignmentKind, DepthScore] = field(default_factory=dict)
     frame_depth: dict[int, DepthErrors] = field(default_factory=dict)
-    cloud: Any = None
+    cloud: CloudScore | None = None
     missing: tuple[str, ...] = ()
 
 
@@ -156,14 +157,22 @@ class SessionJudge:
                 missing.append(f"depth, alignment {kind}: {error}")
         return scores
 
-    def _judge_cloud(self, missing: list[str]) -> Any:
+    def _judge_cloud(self, missing: list[str]) -> CloudScore | None:
+        """Lay the estimated points upon the true ones of the same pixels, then compare clouds."""
         if self.cloud is None:
             missing.append("cloud: not asked for")
-        elif not len(self.cloud.points()):
+            return None
+        points = self.cloud.points()
+        if not len(points):
             missing.append("cloud: no frame has true depth, pose and camera")
-        else:
-            missing.append("cloud: clouds are drawn and not compared by this version")
-        return None
+            return None
+        try:
+            moved = align(points.estimated, points.true, scale=True).points(points.estimated)
+            true = points.true.astype(np.float64)
+            return score_cloud(moved, true, distance=self._options.fscore_distance)
+        except EvaluationError as error:
+            missing.append(f"cloud: {error}")
+            return None
 
 
 class Judge:

@@ -182,7 +182,7 @@ class Meter:
             stages={name: 1e3 * float(times[later].mean()) for name, times in stages.items()},
             frames_per_second=len(latency[later]) / busy if busy else 0.0,
             weights_bytes=self._weights_bytes,
-            process_peak_bytes=peak_resident_bytes(),
+            process_peak_bytes=max(peak_resident_bytes(), self._most("process_bytes")),
             process_steady_bytes=self._steady("process_bytes"),
             device_peak_bytes=torch.cuda.max_memory_allocated(self._device) if cuda else None,
             device_steady_bytes=self._steady("device_bytes") if cuda else None,

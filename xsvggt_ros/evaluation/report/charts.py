@@ -88,8 +88,14 @@ class Chart:
 def stack(charts: Sequence[Chart], across: str, *, height: float = 2.1) -> str:
     """Return panels one above the other, with one shared axis, as SVG."""
     with rc_context(STYLE):
-        figure = Figure((9.6, height * len(charts) + 0.35), layout="constrained")
+        inches = height * len(charts) + 0.35
+        figure = Figure((9.6, inches))
         panels = figure.subplots(len(charts), 1, sharex=True, squeeze=False)[:, 0]
+        # Fixed margins: matplotlib's layout engines take longer than all the drawing.
+        figure.subplots_adjust(
+            left=0.085, right=0.985, bottom=0.48 / inches, top=1 - 0.32 / inches,
+            hspace=0.55 / (height - 0.45),
+        )  # fmt: skip
         for panel, chart in zip(panels, charts, strict=True):
             _draw(panel, chart)
         panels[-1].set_xlabel(across)
@@ -157,8 +163,9 @@ def paths(views: Sequence[tuple[str, str, str, Sequence[Path]]]) -> str:
     Each view is title, label across, label up, and its paths.
     """
     with rc_context(STYLE):
-        figure = Figure((9.6, 4.2), layout="constrained")
+        figure = Figure((9.6, 4.2))
         panels = figure.subplots(1, len(views), squeeze=False)[0]
+        figure.subplots_adjust(left=0.085, right=0.89, bottom=0.12, top=0.92, wspace=0.26)
         shown: Any = None
         for panel, (title, across, up, drawn) in zip(panels, views, strict=True):
             for path in drawn:
@@ -169,7 +176,7 @@ def paths(views: Sequence[tuple[str, str, str, Sequence[Path]]]) -> str:
             panel.set_aspect("equal", adjustable="datalim")
             panel.margins(0.08)
         if shown is not None:
-            bar = figure.colorbar(shown, ax=list(panels), fraction=0.022, pad=0.02)
+            bar = figure.colorbar(shown, cax=figure.add_axes((0.915, 0.12, 0.018, 0.8)))
             bar.outline.set_visible(False)
             bar.set_label("position error, m", color=MUTED)
         panels[0].legend(loc="best")
@@ -211,8 +218,9 @@ def pareto(title: str, across: str, up: str, dots: Sequence[Dot]) -> str:
     palette = (ESTIMATE, THIRD, "#7048e8", "#f08c00", "#d6336c", "#1098ad", "#5c940d")
     groups = list(dict.fromkeys(dot.group for dot in dots))
     with rc_context(STYLE):
-        figure = Figure((9.6, 4.4), layout="constrained")
+        figure = Figure((9.6, 4.6))
         axes = figure.subplots()
+        figure.subplots_adjust(left=0.085, right=0.985, bottom=0.12, top=0.86)
         best = undominated(dots)
         axes.step(
             [dot.x for dot in best], [dot.y for dot in best], where="post", color=HAIRLINE,
@@ -236,11 +244,13 @@ def pareto(title: str, across: str, up: str, dots: Sequence[Dot]) -> str:
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.xaxis.set_minor_formatter(FuncFormatter(_sparse))
-        axes.set_title(title, pad=8)
+        axes.set_title(title, pad=10)
         axes.set_xlabel(across)
         axes.set_ylabel(up)
         axes.margins(0.12)
-        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        axes.legend(
+            loc="lower right", bbox_to_anchor=(1.0, 1.06), ncols=len(groups), borderaxespad=0
+        )
         return svg(figure)
 
 

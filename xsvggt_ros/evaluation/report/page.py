@@ -18,7 +18,7 @@ from xsvggt_ros.evaluation.report.strips import strips
 from xsvggt_ros.evaluation.report.tables import tables
 from xsvggt_ros.evaluation.report.words import headlines, what_ran, where_frames_went
 
-MOST_POINTS = 400_000
+MOST_POINTS = 200_000
 
 
 def environment() -> Environment:
@@ -35,6 +35,7 @@ def environment() -> Environment:
 def page(evaluation: Evaluation) -> str:
     """Return the report of a run as HTML."""
     metrics = evaluation.metrics()
+    latency, memory = cost_charts(evaluation)
     return (
         environment()
         .get_template("report.html.j2")
@@ -56,8 +57,8 @@ def page(evaluation: Evaluation) -> str:
             depth_colors=gradient("turbo_r"),
             error_colors=gradient("inferno"),
             clouds=_clouds(evaluation),
-            latency=_markup(cost_charts(evaluation)[0]),
-            memory=_markup(cost_charts(evaluation)[1]),
+            latency=_markup(latency),
+            memory=_markup(memory),
             identity=yaml.safe_dump(json.loads(json.dumps(evaluation.identity)), sort_keys=False),
             source=yaml.safe_dump(json.loads(json.dumps(evaluation.source)), sort_keys=False),
             settings=yaml.safe_dump(

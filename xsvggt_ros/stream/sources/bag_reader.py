@@ -13,6 +13,7 @@ from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
 from xsvggt_ros.errors import FrameError, SourceError, XsvggtError
+from xsvggt_ros.stream.sources.cut_off_bags import BagPath
 from xsvggt_ros.stream.sources.topics import Topic
 
 
@@ -37,8 +38,9 @@ class BagReader:
 
         """
         self._path = path
+        stores = get_typestore(Stores.LATEST)
         with _reported(SourceError, f"Cannot open the bag {path}"):
-            self._reader = AnyReader([path], default_typestore=get_typestore(Stores.LATEST))
+            self._reader = AnyReader([BagPath(path)], default_typestore=stores)
             self._reader.open()
 
     def close(self) -> None:
