@@ -25,6 +25,7 @@ ROOMS = {
 ROS_PACKAGES = {
     "rclpy", "sensor_msgs", "std_msgs", "geometry_msgs", "nav_msgs", "tf2_msgs", "std_srvs",
     "rosgraph_msgs", "builtin_interfaces", "rcl_interfaces", "ament_index_python",
+    "diagnostic_msgs", "lifecycle_msgs",
 }  # fmt: skip
 
 

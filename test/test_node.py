@@ -466,10 +466,11 @@ def test_a_signal_under_load_ends_it_cleanly(number: int) -> None:
 STUCK = """
 import sys
 from threading import Event
+import torch
 from xsvggt_ros.ros import node, reconstruct_node
 
 class Stuck:
-    session, session_frames = 1, 0
+    session, session_frames, reset_reason, device = 1, 0, "", torch.device("cpu")
     def step(self, picture, **_):
         print("in the network", flush=True)
         Event().wait()

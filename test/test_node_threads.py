@@ -19,6 +19,7 @@ pytest.importorskip("tf2_msgs", reason=REASON)
 pytest.importorskip("xsvggt_ros.msg", reason=REASON)
 
 import rclpy
+import torch
 from node_process import PATIENCE, Peer, image, stamp_of
 from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
@@ -55,6 +56,8 @@ class Gate:
         self.released = Event()
         self.session = 1
         self.session_frames = 0
+        self.reset_reason = ""
+        self.device = torch.device("cpu")
         self.cache: CacheSettings | None = None
         self.fails = True
 
@@ -78,6 +81,7 @@ class Gate:
 def _result(picture: Picture, stamp: int, frame_id: str) -> FrameResult:
     height, width, _ = picture.shape
     ones = np.ones((height, width), np.float32)
+    slope = np.linspace(1.0, 2.0, width, dtype=np.float32) * ones
     return FrameResult(
         index=0,
         stamp=stamp,
@@ -85,7 +89,7 @@ def _result(picture: Picture, stamp: int, frame_id: str) -> FrameResult:
         camera_to_world=np.eye(4),
         intrinsics=Intrinsics(50.0, 50.0, width / 2, height / 2, width, height),
         intrinsics_source="assumed",
-        depth=ones,
+        depth=slope,
         confidence=ones,
         color=picture,
         mapping=ImageMapping(width, height, width, height, height, 0),
@@ -142,7 +146,7 @@ def test_parameters_are_answered_while_a_picture_is_in_the_network(gate: Gate) -
         assert peer.set_parameters(points__stride=2).successful
         assert gate.session_frames == 0
         busy = peer.wait_for_status(lambda s: s.frames_pending == 1, "status while it is busy")
-        assert busy.state == "running"
+        assert busy.state == "warming up"
         gate.released.set()
         assert peer.with_stamp("status", SECOND).frames_processed == 1
 
@@ -173,7 +177,7 @@ def test_a_change_that_fails_on_the_way_is_told(gate: Gate) -> None:
 def test_a_picture_that_is_stuck_is_told_with_its_stage(gate: Gate) -> None:
     with _running(gate, "watchdog.timeout:=1.0") as (_, peer):
         peer.publisher().publish(image(SECOND))
-        status = peer.wait_for_status(lambda s: s.state == "error", "a complaint")
+        status = peer.wait_for_status(lambda s: s.state == "stalled", "a complaint")
         assert "in stage 'reconstructing'" in status.message
         assert "model.device" in status.message
         assert (status.frames_received, status.frames_pending) == (1, 1)

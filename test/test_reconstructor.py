@@ -13,7 +13,7 @@ import torch
 
 from xsvggt_ros.cache.layer_segments import LayerSegments
 from xsvggt_ros.cache.settings import CacheSettings
-from xsvggt_ros.errors import ConfigurationError, FrameError, NonFiniteOutputError
+from xsvggt_ros.errors import ConfigurationError, DeviceFullError, FrameError, NonFiniteOutputError
 from xsvggt_ros.geometry.pose_encoding import world_to_camera
 from xsvggt_ros.model.checkpoint import random_network
 from xsvggt_ros.model.config import PRESETS
@@ -187,7 +187,7 @@ def test_running_out_of_memory_while_adapting_begins_a_new_session(network, monk
     still = pictures(1)[0]
     with monkeypatch.context() as patch:
         patch.setattr(LayerSegments, "_allocate", out_of_memory)
-        with pytest.raises(FrameError, match="the cache failed on frame .* out of memory"):
+        with pytest.raises(FrameError, match="ran out of memory on frame .* is now 84"):
             list(map(reconstructor.step, [still] * 60))
     assert reconstructor.session == 2
     assert reconstructor.step(still).index == 0
@@ -308,11 +308,11 @@ def test_a_failure_while_results_are_fetched_begins_a_new_session(network, monke
     reconstructor.step(pictures(1)[0])
 
     def fail(prediction):
-        raise MemoryError
+        raise RuntimeError("device lost")
 
     with monkeypatch.context() as patch:
         patch.setattr("xsvggt_ros.stream.reconstructor._to_host", fail)
-        with pytest.raises(FrameError, match="a new session has begun: MemoryError"):
+        with pytest.raises(FrameError, match="a new session has begun: device lost"):
             reconstructor.step(pictures(2)[1])
     assert reconstructor.session == 2
     assert reconstructor.step(pictures(1)[0]).cache.tokens == 17
@@ -343,12 +343,12 @@ def test_a_zero_field_of_view_never_becomes_an_infinite_focal_length(network, ca
 
 def test_a_failing_network_begins_a_new_session(network):
     def fail(prediction):
-        raise RuntimeError("out of memory\ndetails")
+        raise RuntimeError("device lost\ndetails")
 
     reconstructor = corrupted(network, fail)
     reconstructor.step(pictures(1)[0])
     reconstructor._network.active = True
-    with pytest.raises(FrameError, match="failed on frame 1 .*: out of memory. If the device"):
+    with pytest.raises(FrameError, match="failed on frame 1 .*: device lost$"):
         reconstructor.step(pictures(2)[1])
     assert reconstructor.session == 2
     assert reconstructor.session_frames == 0
@@ -359,3 +359,60 @@ def test_impossible_settings_are_refused_before_anything_runs(network):
         Reconstructor(network, ReconstructorSettings(57))
     with pytest.raises(ConfigurationError, match="budget_tokens is 3"):
         engine(network, budget_tokens=3)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=["gpu", "python", "cpu"],
+)
+@pytest.mark.parametrize(
+    ("cache", "changes"),
+    [
+        ({}, {"cache.budget_tokens": 44}),
+        ({"budget_tokens": 12}, {"cache.budget_tokens": 10}),
+        ({"budget_tokens": 10}, {}),
+        ({"budget_mib": 1.0}, {"cache.budget_mib": 0.7}),
+        ({"policy": "none"}, {}),
+    ],
+)
+def test_a_device_without_memory_shrinks_the_budget_and_goes_on(
+    network, monkeypatch, error, cache, changes
+):
+    reconstructor = engine(network, **cache)
+    reconstructor.step(pictures(1)[0])
+
+    def fail(*_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("xsvggt_ros.stream.reconstructor._to_host", fail)
+        with pytest.raises(DeviceFullError, match="frame 1 of the session") as refusal:
+            reconstructor.step(pictures(2)[1])
+    assert refusal.value.changes == changes
+    for name, value in changes.items():
+        assert f"{name} is now {value:g}" in str(refusal.value)
+        assert getattr(reconstructor.settings.cache, name.removeprefix("cache.")) == value
+    if not changes:
+        assert "nothing can be given up; lower input.width" in str(refusal.value)
+    assert (reconstructor.session, reconstructor.reset_reason) == (
+        2,
+        "the device ran out of memory",
+    )
+    assert [reconstructor.step(picture).index for picture in pictures(3)] == [0, 1, 2]
+
+
+def test_a_budget_in_mib_never_shrinks_below_what_a_frame_needs(network, monkeypatch):
+    reconstructor = engine(network, budget_mib=1.0)
+    monkeypatch.setattr("xsvggt_ros.stream.reconstructor._to_host", out_of_memory)
+    picture = pictures(1)[0]
+    for _ in range(40):
+        with pytest.raises(DeviceFullError):
+            reconstructor.step(picture)
+    monkeypatch.undo()
+    assert reconstructor.settings.cache.budget_mib < 0.1
+    assert reconstructor.step(picture).index == 0

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.ros import status as status_module
 from xsvggt_ros.ros.status import Session, StatusBoard
 from xsvggt_ros.stream.frame import Frame, FrameResult, Timings
+from xsvggt_ros.stream.health import MEMORY, Health
 from xsvggt_ros.stream.image_mapping import ImageMapping
 from xsvggt_ros.stream.worker import Counters
 
@@ -44,9 +46,11 @@ class _Story:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
-        monkeypatch.setattr(status_module, "monotonic", lambda: self.now)
+        health = partial(Health, clock=lambda: self.now)
+        monkeypatch.setattr(status_module, "Health", health)
         self.topic = _Topic()
         self.board = StatusBoard(self.topic)  # type: ignore[arg-type]
+        self.board.timeout = TIMEOUT
         self.counters = Counters(0, 0, 0, 0, 0)
 
     def count(self, **changes: int) -> None:
@@ -55,7 +59,7 @@ class _Story:
 
     def tick(self, *, after: float = 1.0, stuck: bool = False) -> str:
         self.now += after
-        self.board.show_idle(self.counters, timeout=TIMEOUT, stuck=stuck)
+        self.board.show_idle(self.counters, stuck=stuck)
         return self.last["state"]  # type: ignore[no-any-return]
 
     def refuse(self) -> None:
@@ -63,10 +67,13 @@ class _Story:
         self.count(received=1, refused=1)
         self.board.show_refusal(frame, "refused", self.counters)
 
-    def finish(self, session: int = 1, **fields: Any) -> dict[str, Any]:
+    def finish(
+        self, session: int = 1, faults: tuple[str, ...] = (), **fields: Any
+    ) -> dict[str, Any]:
         self.count(received=1, processed=1)
         self.board.show_result(
             replace(_RESULT, **fields),
+            faults,
             Session(session, 1),
             self.counters,
             publish_seconds=0.0,
@@ -101,12 +108,28 @@ def story(monkeypatch: pytest.MonkeyPatch) -> _Story:
     return _Story(monkeypatch)
 
 
-def test_it_waits_until_the_first_frame_comes_and_runs_while_that_takes_long(
+def test_it_waits_until_the_first_frame_comes_and_warms_up_while_that_takes_long(
     story: _Story,
 ) -> None:
     assert story.tick() == "waiting"
     story.count(received=1, pending=1)
-    assert [story.tick(after=10.0) for _ in range(3)] == ["running"] * 3
+    assert [story.tick(after=10.0) for _ in range(3)] == ["warming up"] * 3
+    story.count(received=-1, pending=-1)
+    assert story.finish()["state"] == "running"
+    story.count(received=1, pending=1)
+    assert story.tick(after=10.0) == "running"
+
+
+def test_a_fault_is_remembered_for_a_while(story: _Story) -> None:
+    assert story.finish(faults=("depth is flat",))["state"] == "degraded"
+    states = [story.finish()["state"] for _ in range(MEMORY + 1)]
+    assert states == ["degraded"] * (MEMORY - 1) + ["running"] * 2
+
+
+def test_a_pause_goes_before_everything_that_pictures_tell(story: _Story) -> None:
+    story.refuse()
+    story.board._health.paused = True
+    assert story.tick(stuck=True) == "paused"
 
 
 def test_refusals_keep_the_error_until_they_end(story: _Story) -> None:
@@ -115,7 +138,7 @@ def test_refusals_keep_the_error_until_they_end(story: _Story) -> None:
         assert story.last["state"] == "error"
         assert story.tick() == "error"
     assert story.tick(after=TIMEOUT) == "waiting"
-    story.count(received=1, pending=1)
+    story.finish()
     assert story.tick() == "running"
 
 
@@ -125,9 +148,10 @@ def test_it_waits_once_nothing_has_come_for_the_timeout(story: _Story) -> None:
     assert story.tick(after=1.0) == "waiting"
 
 
-def test_a_stuck_frame_is_an_error_as_long_as_it_is_stuck(story: _Story) -> None:
+def test_a_stuck_frame_stalls_it_as_long_as_it_is_stuck(story: _Story) -> None:
+    story.finish()
     story.count(received=1, pending=1)
-    assert story.tick(after=10.0, stuck=True) == "error"
+    assert story.tick(after=10.0, stuck=True) == "stalled"
     assert story.tick(after=1.0) == "running"
 
 

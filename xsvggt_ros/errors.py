@@ -37,6 +37,20 @@ class NonFiniteOutputError(FrameError):
     """The network answered NaN or infinity: the frame is refused and the session starts anew."""
 
 
+class DeviceFullError(FrameError):
+    """The device ran out of memory: the frame is refused and the session starts anew.
+
+    Attributes:
+        changes: parameters that the new session has another value of, by dotted name; empty where
+            nothing could be given up.
+
+    """
+
+    def __init__(self, message: str, changes: dict[str, int | float]) -> None:
+        super().__init__(message)
+        self.changes = changes
+
+
 class EnvironmentMissingError(XsvggtError):
     """Something outside this package is not installed or not reachable."""
 

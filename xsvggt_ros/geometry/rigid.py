@@ -49,6 +49,23 @@ def rotation_angle(transform: Matrix) -> float:
     return float(np.arccos(np.clip(cosine, -1.0, 1.0)))
 
 
+def apparent_motion(before: Matrix, after: Matrix, distance: float) -> float:
+    """Return by how much the picture moves from one camera-to-world pose to another.
+
+    Args:
+        before: camera-to-world, [4, 4].
+        after: the same, later.
+        distance: to what is seen, in the poses' unit; without it only the turn counts.
+
+    Returns:
+        The turn in radians, plus the way in distances, which for small ones is an angle too.
+
+    """
+    moved = invert(before) @ after
+    way = float(np.linalg.norm(moved[:3, 3])) / distance if distance > 0 else 0.0
+    return rotation_angle(moved) + way
+
+
 def matrix_from_quaternion(quaternion: NDArray[np.floating]) -> Matrix:
     """Return the rotation [3, 3] of a quaternion (x, y, z, w) of any length but zero."""
     x, y, z, w = (float(component) for component in quaternion)

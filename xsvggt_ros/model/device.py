@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 
 from xsvggt_ros.errors import ConfigurationError, first_line
-from xsvggt_ros.model.host_memory import free_host_memory
+from xsvggt_ros.model.host_memory import free_host_memory, resident_memory
 
 AUTO = "auto"
 
@@ -38,6 +38,21 @@ def free_memory(device: torch.device) -> int | None:
         idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + idle
     return free_host_memory() if device.type == "cpu" else None
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Return whether ``error`` says that there is no memory left, on a GPU or on the host."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    # The CPU's allocator has no error of its own.
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+
+def used_memory(device: torch.device) -> int:
+    """Return the bytes that this process has taken on ``device``; on the host, its resident set."""
+    if device.type == "cuda":
+        return int(torch.cuda.memory_reserved(device))
+    return resident_memory()
 
 
 def release_cached_memory() -> None:

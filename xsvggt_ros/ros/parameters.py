@@ -340,7 +340,7 @@ class Watchdog:
     """When silence is worth a warning."""
 
     timeout: float = _parameter(
-        5.0,
+        4.0,
         "Wall time without a picture, or of one picture in one stage, that is warned of.",
         unit="seconds",
         minimum=1.0,

@@ -26,6 +26,9 @@ RESULTS = QoSProfile(depth=LARGE_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
 TRANSFORMS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 """As tf2_ros publishes /tf."""
 
+DIAGNOSTICS = QoSProfile(depth=LARGE_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
+"""As diagnostic_updater publishes them."""
+
 CALIBRATIONS = QoSProfile(depth=LARGE_DEPTH, reliability=ReliabilityPolicy.BEST_EFFORT)
 """Matches every publisher; a camera_info is small and comes with each picture."""
 

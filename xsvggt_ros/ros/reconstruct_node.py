@@ -7,20 +7,23 @@ publishes, so that parameters are answered while a frame is in the network.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
+from queue import SimpleQueue
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
+from rclpy.parameter import Parameter
 
 from xsvggt_ros.cache.settings import CacheSettings
-from xsvggt_ros.errors import ConfigurationError, FrameError, XsvggtError
+from xsvggt_ros.errors import ConfigurationError, DeviceFullError, FrameError, XsvggtError
 from xsvggt_ros.ros.arrival import Arrival
+from xsvggt_ros.ros.diagnostics import Diagnostics
 from xsvggt_ros.ros.engine import build_reconstructor, build_worker, release_device
 from xsvggt_ros.ros.image_input import ImageInput
 from xsvggt_ros.ros.lifecycle import ManagedNode
@@ -29,10 +32,11 @@ from xsvggt_ros.ros.parameter_server import ParameterServer
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.publishers import Publishers
 from xsvggt_ros.ros.repetition import Repetition
-from xsvggt_ros.ros.status import WARMING_UP, Session, StatusBoard
+from xsvggt_ros.ros.status import Session, StatusBoard
 from xsvggt_ros.ros.watchdog import Watchdog
 from xsvggt_ros.stream.frame import Frame, FrameResult
 from xsvggt_ros.stream.frame_queue import FrameQueue
+from xsvggt_ros.stream.quality import QualityWatch
 
 if TYPE_CHECKING:
     from xsvggt_ros.stream.reconstructor import Reconstructor
@@ -54,6 +58,12 @@ class Engine:
     worker: Worker
     queue: FrameQueue
     arrival: Arrival
+
+    @property
+    def story(self) -> Session:
+        """The session so far."""
+        engine = self.reconstructor
+        return Session(engine.session, engine.session_frames, engine.reset_reason)
 
     def settle(self, timeout: float) -> bool:
         """Wait until the frame in hand is done; return False if it takes longer."""
@@ -96,6 +106,10 @@ class ReconstructNode(ManagedNode):
         self._status = StatusBoard(self)
         self._cleanup.enter_context(forwarded_logging(self.get_logger(), self._status.note))
         self._outputs = Publishers(self)
+        self._diagnostics = Diagnostics(self, self._status)
+        self._quality = QualityWatch()
+        self._changes: SimpleQueue[dict[str, int | float]] = SimpleQueue()
+        self._changed = self.create_guard_condition(self._adopt_changes)
         self._engine: Engine | None = None
         self._input: Input | None = None
         self._wanted_cache: CacheSettings | None = None
@@ -119,7 +133,10 @@ class ReconstructNode(ManagedNode):
     def take_up(self) -> None:
         """Load the weights, try the network, and start the worker."""
         settings = self._parameter_server.settings
-        self._status.show_phase(WARMING_UP)
+        self._status.begin()
+        self._diagnostics.begin()
+        self._quality = QualityWatch()
+        self._status.show_phase("warming up")
         with self._loading():
             reconstructor = build_reconstructor(settings)
         self._wanted_cache = settings.cache_settings
@@ -219,19 +236,44 @@ class ReconstructNode(ManagedNode):
         engine = self._configured
         started = perf_counter()
         self._outputs.publish(result, self._parameter_server.settings)
+        published = perf_counter()
+        faults = self._quality.judge(result)
+        self._tell_faults(faults)
+        total = engine.arrival.age()
+        self._diagnostics.meter.note_latency(total)
         self._status.show_result(
             result,
-            Session(engine.reconstructor.session, engine.reconstructor.session_frames),
+            faults,
+            engine.story,
             engine.worker.counters,
-            publish_seconds=perf_counter() - started,
-            total_seconds=engine.arrival.age(),
+            publish_seconds=published - started,
+            total_seconds=total,
         )
+
+    def _tell_faults(self, faults: Sequence[str]) -> None:
+        for fault in faults:
+            text = f"degraded: {fault}"
+            self._status.note(text)
+            if admitted := self._complaints.admit(text):
+                self.get_logger().warning(admitted)
 
     def _on_refused(self, frame: Frame, error: XsvggtError) -> None:
         text = f"picture with stamp {frame.stamp / 1e9:.3f} refused: {error}"
         if admitted := self._refusals.admit(text):
             self.get_logger().warning(admitted)
         self._status.show_refusal(frame, text, self._configured.worker.counters)
+        if isinstance(error, DeviceFullError):
+            self._changes.put(error.changes)
+            self._changed.trigger()
+
+    def _adopt_changes(self) -> None:
+        """Let the parameters say what the engine gave up by itself."""
+        while not self._changes.empty():
+            changes = self._changes.get()
+            parameters = [Parameter(name, value=value) for name, value in changes.items()]
+            result = self.set_parameters_atomically(parameters)
+            if not result.successful:
+                self.get_logger().error(f"the parameters keep the old budget: {result.reason}")
 
     def _on_room(self) -> None:
         """Wake the executor: with queue policy all, pictures may wait in the middleware."""
@@ -241,15 +283,18 @@ class ReconstructNode(ManagedNode):
     def _on_tick(self) -> None:
         self._outputs.publish_path()
         if self._input is None or self._engine is None:
-            self._status.show_phase(self.label)
+            self._status.show_phase("unconfigured" if self._engine is None else "inactive")
+            self._diagnostics.publish()
             return
-        self._input.pictures.match_publishers()
+        pictures, engine = self._input.pictures, self._engine
+        pictures.match_publishers()
         timeout = self._parameter_server.settings.watchdog.timeout
         stuck = self._input.watchdog.stuck(timeout)
-        complaint = stuck or self._input.watchdog.silence(timeout)
-        if complaint:
+        if complaint := stuck or self._input.watchdog.silence(timeout):
             self._complain(complaint)
-        self._status.show_idle(self._engine.worker.counters, timeout=timeout, stuck=bool(stuck))
+        self._status.timeout = timeout
+        self._status.show_idle(engine.worker.counters, stuck=bool(stuck))
+        self._diagnostics.publish(engine.worker.counters, pictures, engine.reconstructor)
 
     def _complain(self, complaint: str) -> None:
         self._status.note(complaint)

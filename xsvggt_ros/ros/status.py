@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from threading import Lock
-from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from rclpy.node import Node
@@ -15,33 +15,49 @@ from xsvggt_ros.msg import CacheStatus
 from xsvggt_ros.ros import qos
 from xsvggt_ros.ros.conversions import header
 from xsvggt_ros.stream.frame import Frame, FrameResult
+from xsvggt_ros.stream.health import Health, State
 
 if TYPE_CHECKING:
     from xsvggt_ros.stream.worker import Counters
 
-WAITING, WARMING_UP, RUNNING, ERROR = "waiting", "warming up", "running", "error"
 UNKNOWN_SCALE = "none"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Number of the session, from 1, and frames in it so far."""
+    """Number of the session, from 1, frames in it so far, and why the one before it ended."""
 
     number: int = 0
     frames: int = 0
+    reset_reason: str = ""
 
 
 class StatusBoard:
-    """Holds what ~/status tells and publishes it; usable from every thread."""
+    """Holds what ~/status tells and publishes it; usable from every thread.
+
+    ``timeout`` is that of the watchdog, in seconds.
+    """
 
     def __init__(self, node: Node) -> None:
         self._publisher = node.create_publisher(CacheStatus, "~/status", qos.RESULTS)
         self._lock = Lock()
-        self._message = CacheStatus(state=WAITING, scale_source=UNKNOWN_SCALE)
-        self._outcome = RUNNING
-        self._counts = (0,) * 5
-        self._last_change = -float("inf")
+        self._message = CacheStatus(state="unconfigured", scale_source=UNKNOWN_SCALE)
+        self._health = Health()
+        self._session = Session()
         self._noted_since_result = False
+        self.timeout = 4.0
+
+    def read(self, reader: Callable[[CacheStatus, Session], T]) -> T:
+        """Return what ``reader`` makes of the newest status, which it must not keep."""
+        with self._lock:
+            return reader(self._message, self._session)
+
+    def begin(self) -> None:
+        """Forget the stream: another engine is being made."""
+        with self._lock:
+            self._health.begin()
 
     def note(self, text: str) -> None:
         """Show a warning; the next publication carries it."""
@@ -49,7 +65,7 @@ class StatusBoard:
             self._message.message = text
             self._noted_since_result = True
 
-    def show_phase(self, state: str) -> None:
+    def show_phase(self, state: State) -> None:
         """Publish a state in which no pictures are taken."""
         with self._lock:
             self._message.state = state
@@ -60,67 +76,50 @@ class StatusBoard:
         self.note(text)
         with self._lock:
             self._message.header = header(frame.stamp, frame.frame_id)
-            self._publish(ERROR, counters)
+            self._health.note_refusal()
+            self._publish(counters)
 
     def show_result(
         self,
         result: FrameResult,
+        faults: Sequence[str],
         session: Session,
         counters: Counters,
         *,
         publish_seconds: float,
         total_seconds: float,
     ) -> None:
-        """Publish what one frame brought."""
+        """Publish what one frame brought, and what is implausible about it."""
         with self._lock:
             self._enter_session(session)
             _fill_result(self._message, result)
             self._message.latency_publish = publish_seconds
             self._message.latency_total = total_seconds
-            self._publish(RUNNING, counters)
+            self._health.note_result(faults)
+            self._publish(counters)
 
-    def show_idle(self, counters: Counters, *, timeout: float, stuck: bool) -> None:
-        """Publish the state between two frames.
-
-        It is waiting once no frame has come or is pending for ``timeout`` seconds, error where
-        the newest frame was refused or is ``stuck``, and running otherwise.
-        """
+    def show_idle(self, counters: Counters, *, stuck: bool) -> None:
+        """Publish the state between two frames; ``stuck`` where one has been for too long."""
         with self._lock:
-            self._count(counters)
-            self._message.state = self._state(timeout, stuck)
-            self._publisher.publish(self._message)
-
-    def _state(self, timeout: float, stuck: bool) -> str:
-        if stuck:
-            return ERROR
-        if monotonic() - self._last_change >= timeout:
-            self._outcome = RUNNING
-            return WAITING
-        return self._outcome
+            self._publish(counters, stuck=stuck)
 
     def _enter_session(self, session: Session) -> None:
         """Forget the message of an earlier session, but not the one that tells why it ended."""
         if session.number != self._message.session and not self._noted_since_result:
             self._message.message = ""
         self._noted_since_result = False
+        self._session = session
         self._message.session = session.number
         self._message.session_frames = session.frames
 
-    def _publish(self, outcome: str, counters: Counters) -> None:
-        self._message.state = self._outcome = outcome
-        self._count(counters)
-        self._publisher.publish(self._message)
-
-    def _count(self, counters: Counters) -> None:
-        counts = astuple(counters)
-        if counters.pending or counts != self._counts:
-            self._last_change = monotonic()
-        self._counts = counts
+    def _publish(self, counters: Counters, *, stuck: bool = False) -> None:
+        self._message.state = self._health.state(counters, timeout=self.timeout, stuck=stuck)
         self._message.frames_received = counters.received
         self._message.frames_processed = counters.processed
         self._message.frames_dropped = counters.dropped
         self._message.frames_refused = counters.refused
         self._message.frames_pending = counters.pending
+        self._publisher.publish(self._message)
 
 
 def _fill_result(message: CacheStatus, result: FrameResult) -> None:

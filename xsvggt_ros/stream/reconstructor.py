@@ -16,14 +16,22 @@ from torch import Tensor
 from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.layout import CacheLayout, TokenShape
 from xsvggt_ros.cache.settings import CacheSettings
-from xsvggt_ros.errors import ConfigurationError, FrameError, NonFiniteOutputError, first_line
+from xsvggt_ros.errors import (
+    ConfigurationError,
+    DeviceFullError,
+    FrameError,
+    NonFiniteOutputError,
+    first_line,
+)
 from xsvggt_ros.geometry.cameras import Calibration, Intrinsics
 from xsvggt_ros.geometry.pose_encoding import intrinsics_from_encoding, world_to_camera
 from xsvggt_ros.geometry.rectification import Rectification
-from xsvggt_ros.geometry.rigid import Matrix, invert, rotation_angle
+from xsvggt_ros.geometry.rigid import Matrix, apparent_motion, invert
+from xsvggt_ros.model.device import ran_out_of_memory, release_cached_memory
 from xsvggt_ros.model.network import Head, Prediction, StreamVggt
 from xsvggt_ros.stream.calibrating import CalibrationUse, Calibrator
 from xsvggt_ros.stream.frame import FrameResult, IntrinsicsSource, Picture, Timings
+from xsvggt_ros.stream.giving_way import changed, shrunk
 from xsvggt_ros.stream.image_mapping import ImageMapping
 from xsvggt_ros.stream.preprocessing import check_width, preprocess, to_network
 
@@ -84,6 +92,7 @@ class Reconstructor:
         self._cache = KvCache(self.settings.cache, cache_layout(network))
         self._calibrator = Calibrator(self.settings.calibration)
         self._session = 1
+        self._reset_reason = ""
         self._warned_of: set[tuple[int, int]] = set()
         self._begin_session()
 
@@ -107,8 +116,19 @@ class Reconstructor:
         """Frames reconstructed in this session."""
         return self._index
 
+    @property
+    def reset_reason(self) -> str:
+        """Why the session before this one ended; empty in the first one."""
+        return self._reset_reason
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network runs."""
+        return self._network.device
+
     def reset(self, reason: str = "") -> None:
         """Forget the stream: the next frame is the first of a new session."""
+        self._reset_reason = reason
         if self._index:
             logger.info("session %d ends after %d frames%s", self._session, self._index,
                         f": {reason}" if reason else "")  # fmt: skip
@@ -224,11 +244,28 @@ class Reconstructor:
     def _failure(self, what: str, error: Exception) -> FrameError:
         """Begin a new session; return what to raise."""
         frame = self._index
+        if ran_out_of_memory(error):
+            return self._out_of_memory(error)
         self.reset(f"{what} failed")
         return FrameError(
             f"{what} failed on frame {frame} of the session, and a new session has begun: "
-            f"{first_line(error)}. If the device ran out of memory, lower input.width or "
-            "cache.budget_tokens"
+            f"{first_line(error)}"
+        )
+
+    def _out_of_memory(self, error: Exception) -> DeviceFullError:
+        """Begin a new session with a smaller cache; return what to raise."""
+        frame, before = self._index, self.settings.cache
+        smaller = shrunk(before, self._cache.layout, self._frame_tokens)
+        self._cache = KvCache(smaller, self._cache.layout)
+        self.settings = replace(self.settings, cache=smaller)
+        self.reset("the device ran out of memory")
+        release_cached_memory()
+        changes = changed(before, smaller)
+        words = ", ".join(f"{name} is now {value:g}" for name, value in changes.items())
+        return DeviceFullError(
+            f"the device ran out of memory on frame {frame} of the session, and a new session has "
+            f"begun: {words or 'nothing can be given up; lower input.width'} ({first_line(error)})",
+            changes,
         )
 
     def _motion(self, pose: Matrix, depth: NDArray[np.float32]) -> float:
@@ -236,10 +273,7 @@ class Reconstructor:
         last, self._last_pose = self._last_pose, pose
         if last is None:
             return 0.0
-        moved = invert(last) @ pose
-        distance = float(np.nanmedian(depth))
-        way = float(np.linalg.norm(moved[:3, 3])) / distance if distance > 0 else 0.0
-        return rotation_angle(moved) + way
+        return apparent_motion(last, pose, float(np.nanmedian(depth)))
 
     def _result(
         self,
@@ -325,6 +359,12 @@ class Reconstructor:
             )  # fmt: skip
         self._size = size
         self._warn_of_no_history()
+
+    @property
+    def _frame_tokens(self) -> int:
+        """Tokens of a frame of the newest size."""
+        width, height = self._size or (self.settings.width, self.settings.width)
+        return self._network.config.tokens_per_frame(height, width)
 
     def _warn_of_no_history(self) -> None:
         if self._size is None:
