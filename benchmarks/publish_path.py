@@ -41,9 +41,11 @@ from xsvggt_ros.ros.conversions import frame_from_compressed, frame_from_image, 
 from xsvggt_ros.ros.images import confidence_image, depth_image
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.publishers import Publishers
+from xsvggt_ros.ros.robot import Robot
 from xsvggt_ros.ros.status import Session, StatusBoard
 from xsvggt_ros.stream.frame import Frame, FrameResult, Picture, Timings
 from xsvggt_ros.stream.image_mapping import ImageMapping
+from xsvggt_ros.stream.quality import QualityWatch
 from xsvggt_ros.stream.worker import Counters
 
 WIDTH, HEIGHT = 640, 480
@@ -74,7 +76,7 @@ def main() -> None:
     torch.set_num_threads(1)
     rclpy.init()
     node = Node("xsvggt")
-    outputs, status = Publishers(node), StatusBoard(node)
+    outputs, status = Publishers(node, Robot(node, Settings)), StatusBoard(node)
     with subscriber(cores[-1]):
         wait_for_subscriber(node)
         for kind, frame in inputs().items():
@@ -98,11 +100,10 @@ def inputs() -> dict[str, Frame]:
 def measure(frame: Frame, outputs: Publishers, status: StatusBoard, frames: int) -> Stages:
     """Return milliseconds of each stage for each frame."""
     stages: Stages = {}
-    packer = CloudPacker()
+    packer, quality = CloudPacker(), QualityWatch()
     for index in range(WARM_UP + frames):
-        measure_frame(
-            Stopwatch(stages if index >= WARM_UP else {}), frame, index, outputs, status, packer
-        )
+        clock = Stopwatch(stages if index >= WARM_UP else {})
+        measure_frame(clock, frame, index, outputs, status, packer, quality)
     return stages
 
 
@@ -113,16 +114,18 @@ def measure_frame(
     outputs: Publishers,
     status: StatusBoard,
     packer: CloudPacker,
+    quality: QualityWatch,
 ) -> None:
     """Take one frame the way of the node, then pack its large messages once more, apart."""
     settings, counters, top = Settings(), Counters(1, 1, 0, 0, 0), header(1, "camera")
     picture = clock.time("decode", frame.decode)
     result = result_of(picture, index)
     clock.time("pack and publish", lambda: outputs.publish(result, settings))
+    faults = clock.time("quality", lambda: quality.judge(result))
     clock.time(
         "status",
         lambda: status.show_result(
-            result, Session(1, 1), counters, publish_seconds=0.0, total_seconds=0.0
+            result, faults, Session(1, 1), counters, publish_seconds=0.0, total_seconds=0.0
         ),
     )
     clock.time("path", outputs.publish_path)

@@ -39,6 +39,7 @@ from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.publishers import Publishers
 from xsvggt_ros.ros.qos import LEAST_WAITING
 from xsvggt_ros.ros.reconstruct_node import ReconstructNode
+from xsvggt_ros.ros.robot import Robot
 from xsvggt_ros.ros.watchdog import Watchdog
 from xsvggt_ros.stream.frame import Frame, FrameResult, Picture, Timings
 from xsvggt_ros.stream.frame_queue import FrameQueue
@@ -315,7 +316,7 @@ def test_nothing_is_packed_for_topics_that_nobody_listens_to() -> None:
     node = Node("silent")
     result = _result(np.zeros((2, 2, 3), np.uint8), SECOND, "f")
     unpackable: Any = None
-    Publishers(node).publish(
+    Publishers(node, Robot(node, Settings)).publish(
         replace(result, depth=unpackable, confidence=unpackable, intrinsics=unpackable), Settings()
     )
     node.destroy_node()

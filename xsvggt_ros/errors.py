@@ -51,6 +51,10 @@ class DeviceFullError(FrameError):
         self.changes = changes
 
 
+class TransformMissingError(FrameError):
+    """Where one coordinate frame is in another is not known at the time of a frame."""
+
+
 class EnvironmentMissingError(XsvggtError):
     """Something outside this package is not installed or not reachable."""
 

@@ -18,6 +18,9 @@ OPTICAL_TO_BODY: Matrix = np.array(
 )
 """Turns optical axes (x right, y down, z forward) into body axes (x forward, y left, z up)."""
 
+_TINY_ANGLE = 1e-6
+"""Radians below which the sine of an angle is no divisor."""
+
 
 def world_to_map(camera_to_world: Matrix) -> Matrix:
     """Express a pose in the z-up map instead of the first camera's optical frame.
@@ -77,6 +80,31 @@ def matrix_from_quaternion(quaternion: NDArray[np.floating]) -> Matrix:
             [s * (x * z - y * w), s * (y * z + x * w), 1 - s * (x * x + y * y)],
         ]
     )
+
+
+def interpolate(before: Matrix, after: Matrix, share: float) -> Matrix:
+    """Return the rigid motion between two, on a straight line at an even turn.
+
+    Args:
+        before: [4, 4], at share 0.
+        after: [4, 4], at share 1.
+        share: 0 to 1.
+
+    """
+    q0, q1 = quaternion_from_matrix(before[:3, :3]), quaternion_from_matrix(after[:3, :3])
+    cosine = float(q0 @ q1)
+    if cosine < 0.0:  # both stand for the same rotation; take the short way
+        q1, cosine = -q1, -cosine
+    angle = float(np.arccos(min(cosine, 1.0)))
+    if angle < _TINY_ANGLE:
+        quaternion = (1.0 - share) * q0 + share * q1
+    else:
+        weights = np.sin(np.array([1.0 - share, share]) * angle) / np.sin(angle)
+        quaternion = weights[0] * q0 + weights[1] * q1
+    between = np.eye(4)
+    between[:3, :3] = matrix_from_quaternion(quaternion)
+    between[:3, 3] = (1.0 - share) * before[:3, 3] + share * after[:3, 3]
+    return between
 
 
 def quaternion_from_matrix(rotation: Matrix) -> Matrix:

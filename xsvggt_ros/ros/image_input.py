@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rclpy.node import Node
@@ -16,13 +16,13 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import CompressedImage, Image
 
 from xsvggt_ros.ros import qos
-from xsvggt_ros.ros.arrival import Arrival
 from xsvggt_ros.ros.back_pressure import BackPressureGroup
 from xsvggt_ros.ros.calibration_input import CalibrationInput
 from xsvggt_ros.ros.conversions import frame_from_compressed, frame_from_image
 from xsvggt_ros.ros.losses import Losses
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.topics import picture_topic, type_name
+from xsvggt_ros.stream.frame import Frame
 from xsvggt_ros.stream.frame_queue import FrameQueue
 
 logger = logging.getLogger(__name__)
@@ -42,10 +42,17 @@ class ImageInput:
     from the first picture on, because with it goes what waits in the middleware.
     """
 
-    def __init__(self, node: Node, settings: Settings, queue: FrameQueue, arrival: Arrival) -> None:
+    def __init__(
+        self,
+        node: Node,
+        settings: Settings,
+        queue: FrameQueue,
+        noted: Callable[[Frame], Frame],
+    ) -> None:
+        """Subscribe; each frame goes through ``noted`` on its way into the queue."""
         self._node = node
         self._queue = queue
-        self._arrival = arrival
+        self._noted = noted
         self._frames = settings.frames
         self._message_type, self._wrap = _TRANSPORTS[settings.input.image_transport]
         self.topic = picture_topic(node, settings.input.image_transport)
@@ -135,7 +142,7 @@ class ImageInput:
         frame = self._wrap(
             message, frames=self._frames, calibration=self._calibration.of(message.header.frame_id)
         )
-        self._queue.put(self._arrival.noted(frame))
+        self._queue.put(self._noted(frame))
 
     def _note_lost(self, count: int) -> None:
         self._queue.note_lost(count)

@@ -271,6 +271,11 @@ class Frames:
 
     map: str = _parameter("map", "World frame, z up.")
     odom: str = _parameter("odom", "Frame of ~/odometry and ~/path, z up.")
+    base: str = _parameter(
+        "",
+        "The robot's frame, whose pose is published, with where TF says the camera is on it; empty "
+        "= the pose of the camera itself.",
+    )
     camera: str = _parameter("", "Optical frame of the camera; empty = the picture's frame_id.")
 
     def fault_of_camera(self, name: str) -> str | None:
@@ -312,10 +317,29 @@ class Depth:
 class Tf:
     """Which transforms are broadcast."""
 
-    publish_odom: bool = _parameter(
-        True, "Broadcast odom to the camera's optical frame.", live=True
+    odometry: str = _parameter(
+        "own",
+        "own = odom to base (or camera) is this node's estimate, map to odom the identity; "
+        "external = another node broadcasts odom to base, and only map to odom is broadcast here.",
+        choices=("own", "external"),
     )
-    publish_map: bool = _parameter(True, "Broadcast map to odom, the identity.", live=True)
+    publish_odom: bool = _parameter(
+        True, "Broadcast odom to base (or camera); never with odometry external.", live=True
+    )
+    publish_map: bool = _parameter(True, "Broadcast map to odom.", live=True)
+    invert_odom: bool = _parameter(
+        False,
+        "Broadcast base (or camera) to odom to map instead, where base has another parent already.",
+        live=True,
+    )
+    timeout: float = _parameter(
+        0.2,
+        "How long a picture waits for the transforms of its time before it is refused.",
+        unit="seconds",
+        minimum=0.0,
+        maximum=10.0,
+        live=True,
+    )
     time_offset: float = _parameter(
         0.0,
         "Added to the stamp of transforms, so that others may look up slightly newer times.",
@@ -428,6 +452,7 @@ def _check(settings: Settings) -> None:
     for spec in specifications():
         _check_choice(spec, values[spec.name])
     _check_frames(settings.frames)
+    _check_transforms(settings.tf)
     _ = settings.cache_settings
 
 
@@ -439,16 +464,24 @@ def _check_choice(spec: Spec, value: Value) -> None:
 
 
 def _check_frames(frames: Frames) -> None:
-    given = {"map": frames.map, "odom": frames.odom, "camera": frames.camera}
+    given = {field.name: str(getattr(frames, field.name)) for field in fields(Frames)}
     for own_name, name in given.items():
         fault = fault_of(name)
-        if fault and (name or own_name != "camera"):
+        if fault and (name or own_name not in ("base", "camera")):
             raise ConfigurationError(
                 f"frames.{own_name} '{name}' {fault}; name the frame, such as '{own_name}'"
             )
     names = [name for name in given.values() if name]
     if len(set(names)) < len(names):
+        told = [f"frames.{own} '{name}'" for own, name in given.items() if name]
         raise ConfigurationError(
-            f"frames.map '{frames.map}', frames.odom '{frames.odom}' and frames.camera "
-            f"'{frames.camera}' must differ: a frame has one parent; rename one of them"
+            f"{', '.join(told)} must differ: a frame has one parent; rename one of them"
+        )
+
+
+def _check_transforms(tf: Tf) -> None:
+    if tf.invert_odom and tf.odometry == "external":
+        raise ConfigurationError(
+            "tf.invert_odom has nothing to invert with tf.odometry external, where another node "
+            "broadcasts odom to base; set one of them otherwise"
         )

@@ -12,13 +12,13 @@ from rclpy.publisher import Publisher
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
-from xsvggt_ros.geometry.rigid import world_to_map
 from xsvggt_ros.ros import qos
 from xsvggt_ros.ros.clouds import CloudPacker
 from xsvggt_ros.ros.conversions import header, pose
 from xsvggt_ros.ros.images import camera_info, confidence_image, depth_image
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.path import PathKeeper
+from xsvggt_ros.ros.robot import Robot
 from xsvggt_ros.ros.transforms import TransformBroadcaster
 from xsvggt_ros.stream.frame import FrameResult
 
@@ -30,7 +30,8 @@ _UNKNOWN_COVARIANCE = [_UNKNOWN_VARIANCE if i % 7 == 0 else 0.0 for i in range(3
 class Publishers:
     """Publishes results; called from the worker's thread, :meth:`publish_path` from any."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, robot: Robot) -> None:
+        self._robot = robot
         self._points = _large(node, PointCloud2, "~/points")
         self._depth = _large(node, Image, "~/depth/image")
         self._camera_info = node.create_publisher(CameraInfo, "~/depth/camera_info", qos.RESULTS)
@@ -50,11 +51,15 @@ class Publishers:
         self._path.publish()
 
     def _publish_pose(self, result: FrameResult, settings: Settings) -> None:
-        in_odom = world_to_map(result.camera_to_world)
-        place = PoseStamped(header=header(result.stamp, settings.frames.odom), pose=pose(in_odom))
-        self._transforms.publish(result.stamp, result.frame_id, in_odom, settings)
+        placement, carrier = self._robot.place(result), self._robot.carrier(result.frame_id)
+        external = settings.tf.odometry == "external"
+        world = settings.frames.map if external else settings.frames.odom
+        place = PoseStamped(
+            header=header(result.stamp, world), pose=pose(placement.map_from_carrier)
+        )
+        self._transforms.publish(result.stamp, carrier, placement, settings)
         if _wanted(self._odometry):
-            self._odometry.publish(_odometry(place, result.frame_id))
+            self._odometry.publish(_odometry(place, carrier))
         first, max_poses = result.index == 0, settings.path.max_poses
         self._path.remember(place, first=first, max_poses=max_poses)
 
@@ -83,9 +88,9 @@ def _wanted(publisher: Publisher) -> bool:
     return bool(publisher.get_subscription_count())
 
 
-def _odometry(place: PoseStamped, camera: str) -> Odometry:
+def _odometry(place: PoseStamped, carrier: str) -> Odometry:
     """Return the pose as odometry; neither its precision nor a velocity is estimated."""
-    message = Odometry(header=place.header, child_frame_id=camera)
+    message = Odometry(header=place.header, child_frame_id=carrier)
     message.pose.pose = place.pose
     message.pose.covariance = _UNKNOWN_COVARIANCE
     message.twist.covariance = _UNKNOWN_COVARIANCE

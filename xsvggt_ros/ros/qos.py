@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 try:
@@ -25,6 +25,13 @@ RESULTS = QoSProfile(depth=LARGE_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
 
 TRANSFORMS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 """As tf2_ros publishes /tf."""
+
+STATIC_TRANSFORMS = QoSProfile(
+    depth=100,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
+"""As tf2_ros listens to /tf_static."""
 
 DIAGNOSTICS = QoSProfile(depth=LARGE_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
 """As diagnostic_updater publishes them."""

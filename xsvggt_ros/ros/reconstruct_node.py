@@ -32,6 +32,7 @@ from xsvggt_ros.ros.parameter_server import ParameterServer
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.publishers import Publishers
 from xsvggt_ros.ros.repetition import Repetition
+from xsvggt_ros.ros.robot import Robot
 from xsvggt_ros.ros.status import Session, StatusBoard
 from xsvggt_ros.ros.watchdog import Watchdog
 from xsvggt_ros.stream.frame import Frame, FrameResult
@@ -105,7 +106,8 @@ class ReconstructNode(ManagedNode):
         self._parameter_server = ParameterServer(self)
         self._status = StatusBoard(self)
         self._cleanup.enter_context(forwarded_logging(self.get_logger(), self._status.note))
-        self._outputs = Publishers(self)
+        self._robot = Robot(self, lambda: self._parameter_server.settings)
+        self._outputs = Publishers(self, self._robot)
         self._diagnostics = Diagnostics(self, self._status)
         self._quality = QualityWatch()
         self._changes: SimpleQueue[dict[str, int | float]] = SimpleQueue()
@@ -156,7 +158,13 @@ class ReconstructNode(ManagedNode):
         """Subscribe."""
         engine = self._configured
         settings = self._parameter_server.settings
-        pictures = ImageInput(self, settings, engine.queue, engine.arrival)
+        self._robot.listen()
+        pictures = ImageInput(
+            self,
+            settings,
+            engine.queue,
+            lambda frame: engine.arrival.noted(self._robot.noted(frame)),
+        )
         self._input = Input(pictures, Watchdog(self, pictures, lambda: engine.worker.activity))
         self._parameter_server.warn_of_unknown(qos=True)
         self.get_logger().info(f"waiting for pictures on {pictures.topic}")
@@ -212,6 +220,7 @@ class ReconstructNode(ManagedNode):
         if self._input is not None:
             self._input.pictures.close()
             self._input = None
+        self._robot.close()
 
     def _check_cache(self, settings: Settings) -> None:
         if self._engine is not None and settings.cache_settings != self._wanted_cache:

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the pose of a camera in its session's world to the frames of a robot (REP-105).
+
+`a_from_b` is the pose of b in a: it moves points of b into a. The *carrier* is the frame whose pose
+is published: the robot's base, or the camera where there is none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from xsvggt_ros.geometry.rigid import OPTICAL_TO_BODY, Matrix, invert
+
+
+@dataclass(frozen=True, slots=True)
+class RobotPose:
+    """What other nodes know of the robot at the time of one frame.
+
+    Attributes:
+        carrier_from_camera: [4, 4]; None where the camera is its own carrier.
+        odom_from_carrier: [4, 4] by somebody else's odometry; None where there is none.
+
+    """
+
+    carrier_from_camera: Matrix | None = None
+    odom_from_carrier: Matrix | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where everything is at the time of one frame, [4, 4] each.
+
+    Attributes:
+        map_from_camera: of the optical frame.
+        map_from_carrier: of the robot's base, or of the camera.
+        map_from_odom: the identity, where odometry is this very estimate.
+
+    """
+
+    map_from_camera: Matrix
+    map_from_carrier: Matrix
+    map_from_odom: Matrix
+
+
+def map_from_world(first: RobotPose) -> Matrix:
+    """Return where a session's world, which is its first camera, lies in the z-up map.
+
+    With an odometry, map and odom coincide at that moment. Without one, the map's origin is the
+    robot's base there, whose z is up. A camera alone is taken to look along x, picture upright.
+    """
+    if first.odom_from_carrier is not None:
+        return first.odom_from_carrier @ _camera(first)
+    if first.carrier_from_camera is not None:
+        return first.carrier_from_camera
+    return OPTICAL_TO_BODY
+
+
+def place(map_from_world: Matrix, world_from_camera: Matrix, robot: RobotPose) -> Placement:
+    """Return where everything is, for the camera's pose in the session's world."""
+    camera = map_from_world @ world_from_camera
+    carrier = camera @ invert(_camera(robot))
+    if robot.odom_from_carrier is None:
+        return Placement(camera, carrier, np.eye(4))
+    return Placement(camera, carrier, carrier @ invert(robot.odom_from_carrier))
+
+
+def _camera(robot: RobotPose) -> Matrix:
+    return np.eye(4) if robot.carrier_from_camera is None else robot.carrier_from_camera

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The robot around the camera, as far as TF knows it, picture by picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from rclpy.node import Node
+
+from xsvggt_ros.errors import TransformMissingError
+from xsvggt_ros.geometry.rigid import OPTICAL_TO_BODY, Matrix
+from xsvggt_ros.geometry.robot_frames import Placement, RobotPose, map_from_world, place
+from xsvggt_ros.ros.parameters import Settings
+from xsvggt_ros.ros.transform_listener import TransformListener
+from xsvggt_ros.stream.frame import Frame, FrameResult, Picture
+
+
+class Robot:
+    """Looks up the transforms of each picture before it is decoded, on the worker's thread.
+
+    A picture whose transforms are missing is refused there, before the network has seen it: an
+    identity in their place would bend the map for good.
+    """
+
+    def __init__(self, node: Node, settings: Callable[[], Settings]) -> None:
+        self._node = node
+        self._settings = settings
+        self._listener: TransformListener | None = None
+        self._in_hand = RobotPose()
+        self.map_from_world: Matrix = OPTICAL_TO_BODY
+        """Where the session's world lies in the map, [4, 4]."""
+
+    def listen(self) -> None:
+        """Begin to follow TF, where it is needed."""
+        settings = self._settings()
+        if settings.frames.base or settings.tf.odometry == "external":
+            self._listener = TransformListener(self._node)
+
+    def close(self) -> None:
+        """Stop to follow TF."""
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+    def noted(self, frame: Frame) -> Frame:
+        """Return the frame such that decoding it looks up its transforms first."""
+        if self._listener is None:
+            return frame
+        return replace(frame, decode=lambda: self._decode(frame))
+
+    def carrier(self, camera: str) -> str:
+        """Return the frame whose pose is published."""
+        return self._settings().frames.base or camera
+
+    def place(self, result: FrameResult) -> Placement:
+        """Return where everything is; the first result of a session defines the map."""
+        if result.index == 0:
+            self.map_from_world = map_from_world(self._in_hand)
+        return place(self.map_from_world, result.camera_to_world, self._in_hand)
+
+    def _decode(self, frame: Frame) -> Picture:
+        settings = self._settings()
+        carrier = self.carrier(frame.frame_id)
+        external = settings.tf.odometry == "external"
+        odometry = self._pose(settings.frames.odom, carrier, frame) if external else None
+        camera = self._pose(carrier, frame.frame_id, frame) if settings.frames.base else None
+        self._in_hand = RobotPose(camera, odometry)
+        return frame.decode()
+
+    def _pose(self, target: str, source: str, frame: Frame) -> Matrix:
+        listener = self._listener
+        if listener is None:  # unsubscribed while this frame was waiting
+            raise TransformMissingError("the node was deactivated; activate it again")
+        timeout = self._settings().tf.timeout
+        try:
+            return listener.wait_for(target, source, frame.stamp, timeout)
+        except TransformMissingError as error:
+            raise TransformMissingError(
+                f"{error}. It was waited for {timeout:g} s (tf.timeout): broadcast it, or correct "
+                "frames.base, frames.odom or frames.camera"
+            ) from error

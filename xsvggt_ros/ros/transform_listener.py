@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What /tf and /tf_static say, without tf2_ros, which a pip environment lacks."""
+
+from __future__ import annotations
+
+from functools import partial
+from threading import Condition
+from time import monotonic
+
+from rclpy.node import Node
+from tf2_msgs.msg import TFMessage
+
+from xsvggt_ros.errors import TransformMissingError
+from xsvggt_ros.geometry.rigid import Matrix
+from xsvggt_ros.geometry.transform_tree import TransformTree
+from xsvggt_ros.ros import qos
+from xsvggt_ros.ros.conversions import nanoseconds
+
+
+class TransformListener:
+    """Fills a tree on the executor's thread; another thread may wait for what is still to come."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._tree = TransformTree()
+        self._changed = Condition()
+        self._closed = False
+        self._subscriptions = [
+            node.create_subscription(TFMessage, topic, partial(self._receive, static), profile)
+            for topic, static, profile in (
+                ("/tf", False, qos.TRANSFORMS),
+                ("/tf_static", True, qos.STATIC_TRANSFORMS),
+            )
+        ]
+
+    def close(self) -> None:
+        """Unsubscribe, and let go who waits."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def wait_for(self, target: str, source: str, stamp: int, timeout: float) -> Matrix:
+        """Return the pose of ``source`` in ``target`` at a time in nanoseconds, [4, 4].
+
+        Waits ``timeout`` seconds for it at most, because a transform often comes after the picture
+        that it belongs to.
+
+        Raises:
+            TransformMissingError: it has not come; the message says what is known.
+
+        """
+        deadline = monotonic() + timeout
+        with self._changed:
+            while True:
+                try:
+                    return self._tree.lookup(target, source, stamp)
+                except TransformMissingError:
+                    left = deadline - monotonic()
+                    if left <= 0 or self._closed:
+                        raise
+                self._changed.wait(left)
+
+    def _receive(self, static: bool, message: TFMessage) -> None:
+        with self._changed:
+            for link in message.transforms:
+                moved, turned = link.transform.translation, link.transform.rotation
+                self._tree.put(
+                    link.header.frame_id.lstrip("/"),
+                    link.child_frame_id.lstrip("/"),
+                    nanoseconds(link.header.stamp),
+                    (moved.x, moved.y, moved.z, turned.x, turned.y, turned.z, turned.w),
+                    static=static,
+                )
+            self._changed.notify_all()
