@@ -143,7 +143,9 @@ def test_the_path_is_the_odometry_so_far(five: tuple[Peer, list[int]]) -> None:
 def test_the_status_tells_of_the_frame_and_the_cache(five: tuple[Peer, list[int]]) -> None:
     peer, stamps = five
     status = peer.with_stamp("status", stamps[-1])
-    assert (status.state, status.header.frame_id) == ("running", "camera_optical")
+    # Random weights see no relief.
+    assert (status.state, status.header.frame_id) == ("degraded", "camera_optical")
+    assert status.message.startswith("degraded: depth is flat")
     assert (status.frames_received, status.frames_processed) == (5, 5)
     assert (status.frames_dropped, status.frames_refused, status.frames_pending) == (0, 0, 0)
     assert (status.session, status.session_frames) == (1, 5)
@@ -153,7 +155,6 @@ def test_the_status_tells_of_the_frame_and_the_cache(five: tuple[Peer, list[int]
     assert status.scale_source == "none"
     assert 0 < status.latency_network < status.latency_total
     assert status.mean_confidence > 1.0
-    assert "random" in status.message
 
 
 def test_default_yaml_holds_no_unknown_parameter(
@@ -265,7 +266,7 @@ def test_a_bad_picture_is_refused_and_the_next_one_is_not(
     publisher.publish(image(stamp + 1))
     peer.with_stamp("points", stamp + 1)
     after = peer.with_stamp("status", stamp + 1)
-    assert after.state == "running"
+    assert after.state != "error"
     assert after.frames_refused == status.frames_refused
     assert stamp not in map(stamp_of, peer.messages("points"))
 

@@ -126,6 +126,13 @@ def test_a_fault_is_remembered_for_a_while(story: _Story) -> None:
     assert states == ["degraded"] * (MEMORY - 1) + ["running"] * 2
 
 
+def test_a_fault_is_told_unless_there_is_other_news(story: _Story) -> None:
+    assert story.finish(faults=("dark", "flat"))["message"] == "degraded: dark and flat"
+    story.board.note("stamps jumped back")
+    assert story.finish(2, faults=("flat",))["message"] == "stamps jumped back"
+    assert story.finish(2, faults=("flat",))["message"] == "degraded: flat"
+
+
 def test_a_pause_goes_before_everything_that_pictures_tell(story: _Story) -> None:
     story.refuse()
     story.board._health.paused = True

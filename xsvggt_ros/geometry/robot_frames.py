@@ -66,5 +66,10 @@ def place(map_from_world: Matrix, world_from_camera: Matrix, robot: RobotPose) -
     return Placement(camera, carrier, carrier @ invert(robot.odom_from_carrier))
 
 
+def camera_pose(carrier: Matrix, robot: RobotPose) -> Matrix:
+    """Return where the camera is, in whatever ``carrier`` is the pose of its carrier in."""
+    return carrier @ _camera(robot)
+
+
 def _camera(robot: RobotPose) -> Matrix:
     return np.eye(4) if robot.carrier_from_camera is None else robot.carrier_from_camera

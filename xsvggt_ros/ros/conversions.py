@@ -22,6 +22,7 @@ from xsvggt_ros.ros.parameters import Frames
 from xsvggt_ros.stream.frame import Frame, Picture
 from xsvggt_ros.stream.imaging import decode_encoded, decode_raw
 
+MILLIMETRES = np.float32(1000.0)
 NANOSECONDS = 1_000_000_000
 DEFAULT_FRAMES = Frames()
 
@@ -101,6 +102,35 @@ def camera_info_of(top: Header, known: Calibration) -> CameraInfo:
         binning_y=known.binning[1],
         roi=RegionOfInterest(x_offset=left, y_offset=upper, width=width, height=height),
     )
+
+
+def metres(message: Image) -> NDArray[np.float32]:
+    """Return a depth picture [height, width] in metres, NaN where unknown.
+
+    32FC1 holds metres, 16UC1 millimetres with 0 for unknown (REP-118).
+
+    Raises:
+        FrameError: another encoding, or less data than the size needs.
+
+    """
+    kind: np.dtype[Any] = np.dtype("f4" if message.encoding == "32FC1" else "u2")
+    if message.encoding not in ("32FC1", "16UC1", "mono16"):
+        raise FrameError(
+            f"depth of encoding '{message.encoding}' is not supported; publish 32FC1 or 16UC1"
+        )
+    row = message.width * kind.itemsize
+    if message.step < row or len(message.data) < message.height * message.step:
+        raise FrameError(
+            f"depth of {message.width}x{message.height} {message.encoding} needs {row} bytes a "
+            f"row; step is {message.step}, data holds {len(message.data)} bytes"
+        )
+    lines = np.frombuffer(message.data, np.uint8, message.height * message.step)
+    packed_rows = np.ascontiguousarray(lines.reshape(message.height, message.step)[:, :row])
+    values = packed_rows.view(kind.newbyteorder(">" if message.is_bigendian else "<"))
+    depth = values.astype(np.float32)
+    if kind.itemsize == 2:
+        depth = np.where(depth > 0, depth / MILLIMETRES, np.float32(np.nan))
+    return depth.astype(np.float32)
 
 
 def pose(matrix: NDArray[np.float64]) -> Pose:

@@ -12,6 +12,9 @@ from rclpy.qos import QoSProfile
 from xsvggt_ros.msg import CacheStatus
 from xsvggt_ros.ros.metered_source import MeteredSource
 
+NOT_SUBSCRIBED = ("unconfigured", "inactive", "warming up")
+"""States in which a node that has received nothing may not be listening yet."""
+
 _LOOK_EVERY = 5.0
 """Seconds; a node tells its status once a second."""
 
@@ -38,7 +41,9 @@ class Follower:
         node.create_timer(_LOOK_EVERY, self.look, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def on_status(self, status: CacheStatus) -> None:
-        """Let as many pictures go as have been answered."""
+        """Let as many pictures go as have been answered; none before the node subscribes."""
+        if status.state in NOT_SUBSCRIBED and not status.frames_received:
+            return
         before, self._newest = self._newest, status
         if before is None or status.frames_received < before.frames_received:
             self._not_ours = status.frames_received - self._published()

@@ -351,6 +351,26 @@ class Tf:
 
 
 @dataclass(frozen=True, slots=True)
+class Scale:
+    """What makes lengths metres."""
+
+    source: str = _parameter(
+        "none",
+        "none = lengths in the model's own unit; fixed = scale.value; depth = measured depth of "
+        "the same camera on `depth`; odometry = the way of the robot on `odom`.",
+        choices=("none", "fixed", "depth", "odometry"),
+    )
+    value: float = _parameter(
+        1.0,
+        "Metres per unit of the model, for source fixed.",
+        unit="m",
+        minimum=1e-6,
+        maximum=1e6,
+        live=True,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Path:
     """What goes into ~/path."""
 
@@ -385,6 +405,7 @@ class Settings:
     points: Points = Points()
     depth: Depth = Depth()
     tf: Tf = Tf()
+    scale: Scale = Scale()
     path: Path = Path()
     watchdog: Watchdog = Watchdog()
 

@@ -26,7 +26,7 @@ class PathKeeper:
         self._changed = False
 
     def remember(self, place: PoseStamped, *, first: bool, max_poses: int) -> None:
-        """Add a pose; the first of a session pushes out all others."""
+        """Add a pose; the ``first`` in its world or unit pushes out all others."""
         with self._lock:
             if first:
                 self._poses.clear()

@@ -41,16 +41,19 @@ class Publishers:
         self._transforms = TransformBroadcaster(node)
         self._cloud = CloudPacker()
 
-    def publish(self, result: FrameResult, settings: Settings) -> None:
-        """Publish everything that this frame brought, and remember its place for the path."""
-        self._publish_pose(result, settings)
+    def publish(self, result: FrameResult, settings: Settings, *, anew: bool = False) -> None:
+        """Publish everything that this frame brought, and remember its place for the path.
+
+        ``anew`` begins the path as a new session does.
+        """
+        self._publish_pose(result, settings, anew=anew or result.index == 0)
         self._publish_pictures(result, settings)
 
     def publish_path(self) -> None:
         """Publish the path where it has grown."""
         self._path.publish()
 
-    def _publish_pose(self, result: FrameResult, settings: Settings) -> None:
+    def _publish_pose(self, result: FrameResult, settings: Settings, *, anew: bool) -> None:
         placement, carrier = self._robot.place(result), self._robot.carrier(result.frame_id)
         external = settings.tf.odometry == "external"
         world = settings.frames.map if external else settings.frames.odom
@@ -60,8 +63,7 @@ class Publishers:
         self._transforms.publish(result.stamp, carrier, placement, settings)
         if _wanted(self._odometry):
             self._odometry.publish(_odometry(place, carrier))
-        first, max_poses = result.index == 0, settings.path.max_poses
-        self._path.remember(place, first=first, max_poses=max_poses)
+        self._path.remember(place, first=anew, max_poses=settings.path.max_poses)
 
     def _publish_pictures(self, result: FrameResult, settings: Settings) -> None:
         optical = header(result.stamp, result.frame_id)

@@ -7,7 +7,7 @@ publishes, so that parameters are answered while a frame is in the network.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -33,7 +33,8 @@ from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.publishers import Publishers
 from xsvggt_ros.ros.repetition import Repetition
 from xsvggt_ros.ros.robot import Robot
-from xsvggt_ros.ros.status import Session, StatusBoard
+from xsvggt_ros.ros.scale_input import ScaleInput
+from xsvggt_ros.ros.status import Session, StatusBoard, degraded
 from xsvggt_ros.ros.watchdog import Watchdog
 from xsvggt_ros.stream.frame import Frame, FrameResult
 from xsvggt_ros.stream.frame_queue import FrameQueue
@@ -107,6 +108,7 @@ class ReconstructNode(ManagedNode):
         self._status = StatusBoard(self)
         self._cleanup.enter_context(forwarded_logging(self.get_logger(), self._status.note))
         self._robot = Robot(self, lambda: self._parameter_server.settings)
+        self._scale = ScaleInput(self, self._robot, lambda: self._parameter_server.settings)
         self._outputs = Publishers(self, self._robot)
         self._diagnostics = Diagnostics(self, self._status)
         self._quality = QualityWatch()
@@ -137,6 +139,7 @@ class ReconstructNode(ManagedNode):
         settings = self._parameter_server.settings
         self._status.begin()
         self._diagnostics.begin()
+        self._scale.begin()
         self._quality = QualityWatch()
         self._status.show_phase("warming up")
         with self._loading():
@@ -159,6 +162,7 @@ class ReconstructNode(ManagedNode):
         engine = self._configured
         settings = self._parameter_server.settings
         self._robot.listen()
+        self._scale.listen()
         pictures = ImageInput(
             self,
             settings,
@@ -221,6 +225,7 @@ class ReconstructNode(ManagedNode):
             self._input.pictures.close()
             self._input = None
         self._robot.close()
+        self._scale.close()
 
     def _check_cache(self, settings: Settings) -> None:
         if self._engine is not None and settings.cache_settings != self._wanted_cache:
@@ -243,11 +248,14 @@ class ReconstructNode(ManagedNode):
 
     def _on_result(self, result: FrameResult) -> None:
         engine = self._configured
-        started = perf_counter()
-        self._outputs.publish(result, self._parameter_server.settings)
-        published = perf_counter()
         faults = self._quality.judge(result)
-        self._tell_faults(faults)
+        if faults and (admitted := self._complaints.admit(degraded(faults))):
+            self.get_logger().warning(admitted)
+        started = perf_counter()
+        scaled, anew = self._scale.applied(result)
+        self._status.set_scale(self._scale.source)
+        self._outputs.publish(scaled, self._parameter_server.settings, anew=anew)
+        published = perf_counter()
         total = engine.arrival.age()
         self._diagnostics.meter.note_latency(total)
         self._status.show_result(
@@ -258,13 +266,6 @@ class ReconstructNode(ManagedNode):
             publish_seconds=published - started,
             total_seconds=total,
         )
-
-    def _tell_faults(self, faults: Sequence[str]) -> None:
-        for fault in faults:
-            text = f"degraded: {fault}"
-            self._status.note(text)
-            if admitted := self._complaints.admit(text):
-                self.get_logger().warning(admitted)
 
     def _on_refused(self, frame: Frame, error: XsvggtError) -> None:
         text = f"picture with stamp {frame.stamp / 1e9:.3f} refused: {error}"
@@ -299,7 +300,9 @@ class ReconstructNode(ManagedNode):
         pictures.match_publishers()
         timeout = self._parameter_server.settings.watchdog.timeout
         stuck = self._input.watchdog.stuck(timeout)
-        if complaint := stuck or self._input.watchdog.silence(timeout):
+        silence = None if stuck else self._input.watchdog.silence(timeout)
+        # The last one is shown in ~/status: it explains the others.
+        for complaint in filter(None, (self._scale.silence(timeout), silence, stuck)):
             self._complain(complaint)
         self._status.timeout = timeout
         self._status.show_idle(engine.worker.counters, stuck=bool(stuck))

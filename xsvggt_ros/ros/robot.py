@@ -10,7 +10,13 @@ from rclpy.node import Node
 
 from xsvggt_ros.errors import TransformMissingError
 from xsvggt_ros.geometry.rigid import OPTICAL_TO_BODY, Matrix
-from xsvggt_ros.geometry.robot_frames import Placement, RobotPose, map_from_world, place
+from xsvggt_ros.geometry.robot_frames import (
+    Placement,
+    RobotPose,
+    camera_pose,
+    map_from_world,
+    place,
+)
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.transform_listener import TransformListener
 from xsvggt_ros.stream.frame import Frame, FrameResult, Picture
@@ -52,6 +58,10 @@ class Robot:
     def carrier(self, camera: str) -> str:
         """Return the frame whose pose is published."""
         return self._settings().frames.base or camera
+
+    def camera_on(self, carrier: Matrix) -> Matrix:
+        """Return the pose of the camera in hand, where its carrier's is known, [4, 4]."""
+        return camera_pose(carrier, self._in_hand)
 
     def place(self, result: FrameResult) -> Placement:
         """Return where everything is; the first result of a session defines the map."""

@@ -14,13 +14,12 @@ from rclpy.node import Node
 from xsvggt_ros.msg import CacheStatus
 from xsvggt_ros.ros import qos
 from xsvggt_ros.ros.conversions import header
+from xsvggt_ros.ros.scale_input import UNKNOWN
 from xsvggt_ros.stream.frame import Frame, FrameResult
 from xsvggt_ros.stream.health import Health, State
 
 if TYPE_CHECKING:
     from xsvggt_ros.stream.worker import Counters
-
-UNKNOWN_SCALE = "none"
 
 T = TypeVar("T")
 
@@ -43,7 +42,7 @@ class StatusBoard:
     def __init__(self, node: Node) -> None:
         self._publisher = node.create_publisher(CacheStatus, "~/status", qos.RESULTS)
         self._lock = Lock()
-        self._message = CacheStatus(state="unconfigured", scale_source=UNKNOWN_SCALE)
+        self._message = CacheStatus(state="unconfigured", scale_source=UNKNOWN)
         self._health = Health()
         self._session = Session()
         self._noted_since_result = False
@@ -64,6 +63,11 @@ class StatusBoard:
         with self._lock:
             self._message.message = text
             self._noted_since_result = True
+
+    def set_scale(self, source: str) -> None:
+        """Say what makes lengths metres; the next publication carries it."""
+        with self._lock:
+            self._message.scale_source = source
 
     def show_phase(self, state: State) -> None:
         """Publish a state in which no pictures are taken."""
@@ -92,6 +96,7 @@ class StatusBoard:
         """Publish what one frame brought, and what is implausible about it."""
         with self._lock:
             self._enter_session(session)
+            self._show_faults(faults)
             _fill_result(self._message, result)
             self._message.latency_publish = publish_seconds
             self._message.latency_total = total_seconds
@@ -107,10 +112,15 @@ class StatusBoard:
         """Forget the message of an earlier session, but not the one that tells why it ended."""
         if session.number != self._message.session and not self._noted_since_result:
             self._message.message = ""
-        self._noted_since_result = False
         self._session = session
         self._message.session = session.number
         self._message.session_frames = session.frames
+
+    def _show_faults(self, faults: Sequence[str]) -> None:
+        """Show what is wrong with a result, unless there is news of something else."""
+        if faults and not self._noted_since_result:
+            self._message.message = degraded(faults)
+        self._noted_since_result = False
 
     def _publish(self, counters: Counters, *, stuck: bool = False) -> None:
         self._message.state = self._health.state(counters, timeout=self.timeout, stuck=stuck)
@@ -120,6 +130,11 @@ class StatusBoard:
         self._message.frames_refused = counters.refused
         self._message.frames_pending = counters.pending
         self._publisher.publish(self._message)
+
+
+def degraded(faults: Sequence[str]) -> str:
+    """Return the warning for an implausible result."""
+    return f"degraded: {' and '.join(faults)}"
 
 
 def _fill_result(message: CacheStatus, result: FrameResult) -> None:

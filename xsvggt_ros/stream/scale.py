@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the model's own unit of length to metres.
+
+A picture alone says nothing of metres. An estimate of metres per unit comes from elsewhere (see
+`scale_estimates.py`); the median of the newest ones counts. It may wander, as the model's unit does
+over a long stream, so each frame's *step* is scaled by what was known then: the way so far stays
+where it is.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from dataclasses import replace
+from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xsvggt_ros.stream.frame import FrameResult
+
+logger = logging.getLogger(__name__)
+
+SMOOTHED = 30
+"""Estimates whose median counts."""
+
+
+class MetricScale:
+    """Scales the results of one stream, in order. Not thread-safe."""
+
+    def __init__(self, fixed: float | None = None) -> None:
+        """Scale by ``fixed`` metres per unit, or by the estimates that are noted."""
+        self._fixed = fixed
+        self._begin()
+
+    def _begin(self) -> None:
+        self._estimates: deque[float] = deque(maxlen=SMOOTHED)
+        self._last: NDArray[np.float64] | None = None
+        self._position = np.zeros(3)
+        self._known = self._fixed is not None
+
+    @property
+    def value(self) -> float | None:
+        """Metres per unit; None where that is not known."""
+        if self._fixed is not None:
+            return self._fixed
+        return median(self._estimates) if self._estimates else None
+
+    def fix(self, value: float) -> None:
+        """Scale by another fixed value from the next frame on."""
+        self._fixed = value
+
+    def note(self, estimate: float | None, *, first: bool = False) -> None:
+        """Take in an estimate of metres per unit; the ``first`` frame of a session forgets others.
+
+        Call it before :meth:`applied`, for each frame.
+        """
+        if first:
+            self._begin()
+        if estimate is not None and np.isfinite(estimate) and estimate > 0:
+            self._estimates.append(estimate)
+
+    def applied(self, result: FrameResult) -> tuple[FrameResult, bool]:
+        """Return the result in metres, and whether lengths before it were not.
+
+        Where the scale becomes known in the middle of a session, the way so far is scaled as a
+        whole, once.
+        """
+        model = result.camera_to_world[:3, 3]
+        step = model - (self._last if self._last is not None else np.zeros(3))
+        self._last = model
+        scale = self.value
+        if scale is None:
+            self._position = model
+            return result, False
+        found = not self._known
+        self._known = True
+        self._position = scale * model if found else self._position + scale * step
+        if found:
+            logger.info("the scale is known: one unit of the model is %.4g m", scale)
+        pose = result.camera_to_world.copy()
+        pose[:3, 3] = self._position
+        scaled = replace(result, camera_to_world=pose, depth=result.depth * np.float32(scale))
+        return scaled, found and result.index > 0
