@@ -20,15 +20,19 @@ CONFIG = Path(get_package_share_directory(PACKAGE)) / "config"
 OUTPUTS = ("points", "depth/image", "confidence/image", "odometry", "path", "status")
 
 ARGUMENTS = (
-    ("image", "image", "Topic of the pictures, without /compressed."),
+    ("image", "", "Topic of the pictures, without /compressed; empty = that of camera_name."),
+    ("camera_name", "", "Camera whose pictures are on <camera_name>/image_raw; empty = image."),
     ("camera_info", "", "Topic of the camera_info; empty = the one beside the pictures."),
+    ("depth", "", "Topic of measured depth, for scale.source depth; empty = depth."),
+    ("odom", "", "Topic of an odometry, for scale.source odometry; empty = odom."),
     ("image_transport", "", "raw or compressed; empty = as in params_file."),
     ("checkpoint", "", "Weights: a file or a Hugging Face id; empty = as in params_file."),
     ("device", "", "cpu, cuda or cuda:N; empty = as in params_file."),
     ("params_file", str(CONFIG / "default.yaml"), "Parameters; those given here go before them."),
-    ("source", "", "Folder of pictures, video or bag to replay; empty = a live camera."),
-    ("topic", "", "Image topic to replay, where source is a bag that holds several."),
-    ("use_sim_time", "", "true or false; empty = true with source, else as in params_file."),
+    ("bag", "", "Bag, video or folder of pictures to replay; empty = a live camera."),
+    ("topic", "", "Image topic to replay, where the bag holds several."),
+    ("use_sim_time", "", "true or false; empty = true with bag, else as in params_file."),
+    ("autostart", "", "false = wait for a lifecycle manager; empty = as in params_file."),
     ("namespace", "", "Namespace of all nodes."),
     ("log_level", "info", "debug, info, warn, error or fatal."),
     ("rviz", "false", "true starts RViz with a view of the outputs."),
@@ -46,24 +50,32 @@ def generate_launch_description() -> LaunchDescription:
 def _nodes(context: LaunchContext) -> list[Node]:
     given = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
     nodes = [_reconstruct(given)]
-    if given["source"]:
+    if given["bag"]:
         nodes.append(_replay(given))
     if _switch(given, "rviz"):
         nodes.append(_rviz(given))
     return nodes
 
 
+def _image(given: dict[str, str]) -> str:
+    """Return the topic of the pictures."""
+    camera = given["camera_name"].rstrip("/")
+    return given["image"] or (f"{camera}/image_raw" if camera else "image")
+
+
 def _reconstruct(given: dict[str, str]) -> Node:
-    remappings = [("image", given["image"])]
-    if given["camera_info"]:
-        remappings.append(("camera_info", given["camera_info"]))
+    topics = {
+        "camera_info": given["camera_info"],
+        "depth": given["depth"],
+        "odom": given["odom"],
+    }
     return Node(
         package=PACKAGE,
         executable="reconstruct_node",
         name="xsvggt",
         namespace=given["namespace"],
         parameters=[given["params_file"], _overrides(given)],
-        remappings=remappings,
+        remappings=[("image", _image(given)), *((n, t) for n, t in topics.items() if t)],
         ros_arguments=["--log-level", given["log_level"]],
         output="screen",
         on_exit=Shutdown(),
@@ -75,14 +87,16 @@ def _overrides(given: dict[str, str]) -> dict[str, str | bool]:
         "model.checkpoint": given["checkpoint"],
         "model.device": given["device"],
         "input.image_transport": given["image_transport"],
+        "lifecycle.autostart": _switch(given, "autostart"),
     }
-    return {**{name: value for name, value in named.items() if value}, **_time(given)}
+    said = {name: value for name, value in named.items() if value not in ("", None)}
+    return {**said, **_time(given)}
 
 
 def _time(given: dict[str, str]) -> dict[str, bool]:
     """Return use_sim_time as a parameter, where there is something to say."""
     simulated = _switch(given, "use_sim_time")
-    if simulated is None and given["source"]:
+    if simulated is None and given["bag"]:
         simulated = True
     return {} if simulated is None else {"use_sim_time": simulated}
 
@@ -103,7 +117,7 @@ def _replay(given: dict[str, str]) -> Node:
         package=PACKAGE,
         executable="replay_node",
         namespace=given["namespace"],
-        arguments=[given["source"], "--image-topic", given["image"], *options],
+        arguments=[given["bag"], "--image-topic", _image(given), *options],
         ros_arguments=["--log-level", given["log_level"]],
         output="screen",
     )

@@ -22,7 +22,15 @@ from xsvggt_ros.ros.parameters import specifications
 
 ROOT = Path(__file__).parents[1]
 LAUNCH_FILE = ROOT / "launch/reconstruct.launch.py"
-TREE = ast.parse(LAUNCH_FILE.read_text(encoding="utf-8"), feature_version=(3, 10))
+REPLAY_FILE = ROOT / "launch/replay.launch.py"
+
+
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 10))
+
+
+TREE = _tree(LAUNCH_FILE)
+FILES = pytest.mark.parametrize("path", [LAUNCH_FILE, REPLAY_FILE], ids=lambda path: path.name)
 
 
 def _strings(tree: ast.AST) -> list[str]:
@@ -30,11 +38,11 @@ def _strings(tree: ast.AST) -> list[str]:
     return [value for value in constants if isinstance(value, str)]
 
 
-def _arguments() -> list[tuple[str, str]]:
+def _arguments(tree: ast.Module) -> list[tuple[str, str]]:
     """Return name and description of each argument."""
     table = next(
         node.value
-        for node in TREE.body
+        for node in tree.body
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ARGUMENTS"
     )
     assert isinstance(table, ast.Tuple)
@@ -42,21 +50,42 @@ def _arguments() -> list[tuple[str, str]]:
     return [(ast.literal_eval(row.elts[0]), ast.literal_eval(row.elts[2])) for row in rows]
 
 
-def test_it_compiles() -> None:
-    compile(TREE, str(LAUNCH_FILE), "exec")
+@FILES
+def test_it_compiles(path: Path) -> None:
+    compile(_tree(path), str(path), "exec")
 
 
-def test_every_argument_is_described_and_used() -> None:
-    text = LAUNCH_FILE.read_text(encoding="utf-8")
+@FILES
+def test_every_argument_is_described_and_used(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
     used = set(re.findall(r"given(?:\[|, )['\"](\w+)['\"][\])]", text))
-    assert {name for name, _ in _arguments()} == used
-    assert all(text.endswith(".") for _, text in _arguments())
+    used |= set(re.findall(r"^    \"(\w+)\": \"--", text, re.MULTILINE))
+    assert {name for name, _ in _arguments(_tree(path))} == used
+    assert all(text.endswith(".") for _, text in _arguments(_tree(path)))
+
+
+def test_replay_options_are_those_of_the_program() -> None:
+    options = {text for text in _strings(_tree(REPLAY_FILE)) if text.startswith("--")}
+    options -= {"--log-level"}
+    help_text = subprocess.run(
+        [sys.executable, "-m", "xsvggt_ros.ros.replay", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    ).stdout
+    assert options <= set(re.findall(r"--[\w-]+", help_text))
 
 
 def test_the_parameters_that_it_sets_exist() -> None:
     keys = [key for node in ast.walk(TREE) if isinstance(node, ast.Dict) for key in node.keys]
     dotted = {text for key in keys if key for text in _strings(key) if "." in text}
-    assert dotted == {"model.checkpoint", "model.device", "input.image_transport"}
+    assert dotted == {
+        "model.checkpoint",
+        "model.device",
+        "input.image_transport",
+        "lifecycle.autostart",
+    }
     assert dotted <= {spec.name for spec in specifications()}
 
 
@@ -84,7 +113,20 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, dict[str, 
     modules = ("launch", "launch.actions", "launch.substitutions", "launch_ros.actions")
     for name in (*modules, "ament_index_python.packages"):
         monkeypatch.setitem(sys.modules, name, _Module(name))
-    space = runpy.run_path(str(LAUNCH_FILE))
+    return _maker(LAUNCH_FILE)
+
+
+@pytest.fixture
+def replays(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, dict[str, Any]]]:
+    """The same of the launch file that only replays."""
+    modules = ("launch", "launch.actions", "launch.substitutions", "launch_ros.actions")
+    for name in modules:
+        monkeypatch.setitem(sys.modules, name, _Module(name))
+    return _maker(REPLAY_FILE)
+
+
+def _maker(path: Path) -> Callable[..., dict[str, dict[str, Any]]]:
+    space = runpy.run_path(str(path))
 
     class Configuration:
         def __init__(self, name: str) -> None:
@@ -109,8 +151,8 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, dict[str, 
         ({}, {}),
         ({"use_sim_time": "True"}, {"use_sim_time": True}),
         ({"use_sim_time": "false"}, {"use_sim_time": False}),
-        ({"source": "a.mcap"}, {"use_sim_time": True}),
-        ({"source": "a.mcap", "use_sim_time": "FALSE"}, {"use_sim_time": False}),
+        ({"bag": "a.mcap"}, {"use_sim_time": True}),
+        ({"bag": "a.mcap", "use_sim_time": "FALSE"}, {"use_sim_time": False}),
         ({"checkpoint": "w.pth"}, {"model.checkpoint": "w.pth"}),
     ],
 )
@@ -123,7 +165,7 @@ def test_only_what_is_given_goes_before_the_parameter_file(
     assert made["reconstruct_node"]["parameters"] == ["/share/config/default.yaml", expected]
     simulated = {name: value for name, value in expected.items() if name == "use_sim_time"}
     assert made["rviz2"]["parameters"] == [simulated]
-    if "source" in given:
+    if "bag" in given:
         assert ("--clock" in made["replay_node"]["arguments"]) == expected["use_sim_time"]
 
 
@@ -139,9 +181,53 @@ def test_what_is_started_is_what_was_asked_for(
     nodes: Callable[..., dict[str, dict[str, Any]]],
 ) -> None:
     assert set(nodes(rviz="FALSE")) == {"reconstruct_node"}
-    replay = nodes(source="a.mcap", topic="/left/image", image="/camera")["replay_node"]
+    replay = nodes(bag="a.mcap", topic="/left/image", image="/camera")["replay_node"]
     expected = ["a.mcap", "--image-topic", "/camera", "--clock", "--topic", "/left/image"]
     assert replay["arguments"] == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "topic"),
+    [
+        ({}, "image"),
+        ({"camera_name": "/front"}, "/front/image_raw"),
+        ({"camera_name": "front/"}, "front/image_raw"),
+        ({"image": "/eye", "camera_name": "/front"}, "/eye"),
+    ],
+)
+def test_the_camera_names_the_topic_unless_the_topic_is_given(
+    nodes: Callable[..., dict[str, dict[str, Any]]], given: dict[str, str], topic: str
+) -> None:
+    made = nodes(**given, bag="a.mcap")
+    assert made["reconstruct_node"]["remappings"] == [("image", topic)]
+    assert made["replay_node"]["arguments"][1:3] == ["--image-topic", topic]
+
+
+def test_measured_depth_and_odometry_are_remapped_where_they_are_given(
+    nodes: Callable[..., dict[str, dict[str, Any]]],
+) -> None:
+    remappings = nodes(depth="/d", odom="/o")["reconstruct_node"]["remappings"]
+    assert remappings == [("image", "image"), ("depth", "/d"), ("odom", "/o")]
+
+
+def test_autostart_is_left_to_the_parameter_file_unless_given(
+    nodes: Callable[..., dict[str, dict[str, Any]]],
+) -> None:
+    made = nodes(autostart="false")["reconstruct_node"]
+    assert made["parameters"][1] == {"lifecycle.autostart": False}
+
+
+def test_a_replay_is_what_was_asked_for(
+    replays: Callable[..., dict[str, dict[str, Any]]],
+) -> None:
+    assert replays(bag="a.mcap")["replay_node"]["arguments"] == [
+        "a.mcap", "--image-topic", "image", "--transport", "both", "--clock"
+    ]  # fmt: skip
+    given = {"bag": "a", "clock": "false", "loop": "TRUE", "speed": "0.5", "follow": "/xsvggt"}
+    arguments = replays(**given)["replay_node"]["arguments"]
+    assert arguments[-5:] == ["--speed", "0.5", "--follow", "/xsvggt", "--loop"]
+    with pytest.raises(ValueError, match="loop:=2 is neither true nor false"):
+        replays(bag="a", loop="2")
 
 
 NEEDS_LAUNCH = "needs ROS 2's launch and the built package: source a workspace that holds it"
