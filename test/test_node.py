@@ -520,7 +520,7 @@ UNUSABLE: dict[str, tuple[dict[str, Any], str]] = {
     "device": ({**TINY, "model.device": "abacus"}, "abacus"),
     "preset": ({"model.preset": "tinny"}, "model.preset is 'tinny'.*did you mean 'tiny'"),
     "range": ({"points.stride": 65}, "points.stride.*legal are 1 to 64 pixels"),
-    "step": ({"input.width": 300}, "input.width.*28 to 2044 in steps of 14"),
+    "step": ({"input.width": 300}, "input.width.*0 to 2044 in steps of 14"),
     "type": ({"points.min_confidence": 2}, "points.min_confidence must be of type float"),
     "frames": ({"frames.odom": "map"}, "must differ"),
     "frame name": ({"frames.odom": "/odom"}, "frames.odom '/odom' begins with a slash"),

@@ -31,7 +31,7 @@ from xsvggt_ros.msg import CacheStatus
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.cache.statistics import CacheStatistics
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.geometry.cameras import Calibration, Intrinsics
 from xsvggt_ros.ros import reconstruct_node as node_module
 from xsvggt_ros.ros.back_pressure import BackPressureGroup
 from xsvggt_ros.ros.domains import free_domain
@@ -71,7 +71,9 @@ class Gate:
             raise ConfigurationError("no such budget")
         self.cache = settings
 
-    def step(self, picture: Picture, *, stamp: int, frame_id: str) -> FrameResult:
+    def step(
+        self, picture: Picture, *, stamp: int, frame_id: str, calibration: Calibration | None
+    ) -> FrameResult:
         """Wait, then return something."""
         self.entered.set()
         self.released.wait()
