@@ -71,6 +71,12 @@ class ChildNode:
         self.stop()
 
     @property
+    def pid(self) -> int:
+        """Process number, once it has been started."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def exit_code(self) -> int | None:
         """Exit code, None while the node runs."""
         return self._process.poll() if self._process else None
