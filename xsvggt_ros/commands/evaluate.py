@@ -137,7 +137,7 @@ def evaluate(
         typer.Option(
             min=0, help="Points that clouds are compared with; 0 = not.", rich_help_panel=JUDGING
         ),
-    ] = 30_000,
+    ] = 20_000,
     fscore_distance: Annotated[
         float,
         typer.Option(help="Metres within which a point counts as found.", rich_help_panel=JUDGING),

@@ -68,7 +68,7 @@ def correspondences(
     most: int,
     random: np.random.Generator,
 ) -> Correspondences:
-    """Return points of at most ``most`` pixels that have both depths, chosen at random.
+    """Return points of up to ``most`` pixels that have both depths, chosen at random.
 
     Args:
         result: gives the estimated pose and camera.
@@ -84,7 +84,7 @@ def correspondences(
     known = np.isfinite(predicted) & np.isfinite(truth.depth) & (truth.depth > 0)
     places = np.flatnonzero(known)
     if len(places) > most:
-        places = random.choice(places, most, replace=False)
+        places = places[np.unique(random.integers(0, len(places), most))]
     camera = camera_at_truth(result, truth.depth.shape)
     return Correspondences(
         _points(predicted, places, camera, result.camera_to_world),

@@ -59,9 +59,9 @@ class JudgingOptions:
 
     rpe_delta: int = 1
     farthest: float | None = None
-    cloud_points: int = 30_000
+    cloud_points: int = 20_000
     fscore_distance: float = 0.05
-    depth_pixels: int = 500_000
+    depth_pixels: int = 300_000
 
     def __post_init__(self) -> None:
         for name, least in (("rpe_delta", 1), ("cloud_points", 0), ("depth_pixels", 1)):

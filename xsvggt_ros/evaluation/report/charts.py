@@ -116,6 +116,7 @@ def _draw(axes: Axes, chart: Chart) -> None:
             textcoords="offset points", ha="right", color=level.color, fontsize=9,
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.0},
         )  # fmt: skip
+    axes.margins(x=0.01, y=0.12)
     if chart.logarithmic:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -123,7 +124,6 @@ def _draw(axes: Axes, chart: Chart) -> None:
         axes.set_ylim(bottom=0)
     axes.set_title(chart.title, pad=7)
     axes.set_ylabel(chart.unit)
-    axes.margins(x=0.01)
     if len(chart.curves) > 1:
         axes.legend(
             loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(chart.curves), borderaxespad=0.2
