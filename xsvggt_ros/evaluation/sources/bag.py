@@ -47,6 +47,7 @@ class BagEvaluationSource:
         self._path, self._options = path, options
         self._tolerance = round(options.tolerance * NANOSECONDS)
         with closing(BagReader(path)) as reader:
+            damage = reader.damage
             image, depths = _topics(reader, str(path), options)
             self._depth_topic = _depth_topic(str(path), depths, options)
             frame_id = _frame_id(reader, image)
@@ -54,7 +55,7 @@ class BagEvaluationSource:
         self._source = BagSource(path, topic=image.name)
         self._image = image
         self.name = path.name or str(path)
-        self.warnings = list(self._truth.warnings)
+        self.warnings = [*([damage] if damage else []), *self._truth.warnings]
         if self._truth.by_index is not None and len(self._truth.by_index) != image.count:
             self._warn(
                 f"{self._truth.origin} has {len(self._truth.by_index)} poses for {image.count} "

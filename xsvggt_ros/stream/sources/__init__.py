@@ -9,6 +9,7 @@ from xsvggt_ros.errors import SourceError
 from xsvggt_ros.stream.sources.bag import BagSource
 from xsvggt_ros.stream.sources.base import Source
 from xsvggt_ros.stream.sources.folder import FolderSource, is_picture
+from xsvggt_ros.stream.sources.mending import bag_files
 from xsvggt_ros.stream.sources.video import VideoSource
 
 __all__ = ["Source", "is_bag", "open_source"]
@@ -52,7 +53,10 @@ def is_bag(place: Path) -> bool:
     if place.is_file():
         return place.suffix.lower() in _BAG_SUFFIXES
     metadata = place / "metadata.yaml"
-    return metadata.is_file() and b"rosbag2_bagfile_information" in metadata.read_bytes()
+    if metadata.is_file():
+        return b"rosbag2_bagfile_information" in metadata.read_bytes()
+    # A recorder that is killed leaves no metadata.
+    return place.is_dir() and any(each.stat().st_size for each in bag_files(place))
 
 
 def _open_bag(place: Path, rate: float | None, topic: str | None, frame_id: str | None) -> Source:

@@ -52,6 +52,8 @@ class BagSource(Source):
         self._frame_id = frame_id
         self._warned_of_other_camera = False
         with closing(BagReader(path)) as reader:
+            if reader.damage:
+                _logger.warning("%s", reader.damage)
             topics = reader.topics()
             self._image = choose_image_topic(str(path), topics, topic)
             self._info = choose_camera_info_topic(topics, self._image.name)

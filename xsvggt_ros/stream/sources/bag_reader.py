@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
 from xsvggt_ros.errors import FrameError, SourceError, XsvggtError
-from xsvggt_ros.stream.sources.cut_off_bags import BagPath
+from xsvggt_ros.stream.sources.mending import bag_files, mended
 from xsvggt_ros.stream.sources.topics import Topic
 
 
@@ -31,21 +32,57 @@ class BagReader:
     """Reads ROS 1 and ROS 2 bags; close it after use."""
 
     def __init__(self, path: Path) -> None:
-        """Open the bag.
+        """Open the bag; one that broke off is read as far as it is whole.
 
         Raises:
-            SourceError: it is damaged, unfinished, or no bag.
+            SourceError: it is no bag, or nothing in it is whole.
 
         """
         self._path = path
-        stores = get_typestore(Stores.LATEST)
-        with _reported(SourceError, f"Cannot open the bag {path}"):
-            self._reader = AnyReader([BagPath(path)], default_typestore=stores)
-            self._reader.open()
+        self.damage: str | None = None
+        """What is wrong with the bag, or None."""
+        self._scratch: TemporaryDirectory[str] | None = None
+        paths = [path] if _is_whole_folder(path) else bag_files(path)
+        try:
+            self._reader = self._opened(paths)
+        except SourceError as error:
+            self._open_damaged(error)
+
+    def _opened(self, paths: list[Any]) -> AnyReader:
+        with _reported(SourceError, f"Cannot open the bag {self._path}"):
+            reader = AnyReader(paths, default_typestore=get_typestore(Stores.LATEST))
+            reader.open()
+        return reader
+
+    def _open_damaged(self, reason: SourceError) -> None:
+        """Open the bag's files one by one, those mended that do not open as they are."""
+        self._scratch = TemporaryDirectory(prefix="xsvggt_bag_")
+        try:
+            with _reported(SourceError, f"Cannot mend the bag {self._path}"):
+                paths = [self._readable(each, self._scratch) for each in bag_files(self._path)]
+                self._reader = self._opened(paths)
+        except SourceError as error:
+            self.close()
+            raise reason from error
+        self.damage = (
+            f"{self._path} is not whole ({_detail(reason.__cause__ or reason)}): it is read as far "
+            "as it goes. 'rosbag reindex' or 'mcap recover' mend it for good."
+        )
+
+    def _readable(self, path: Path, scratch: TemporaryDirectory[str]) -> Any:
+        try:
+            self._opened([path]).close()
+        except SourceError:
+            return mended(path, scratch)
+        return path
 
     def close(self) -> None:
-        """Close the bag."""
-        self._reader.close()
+        """Close the bag, and remove what was copied of it."""
+        reader = getattr(self, "_reader", None)
+        if reader is not None:
+            reader.close()
+        if self._scratch is not None:
+            self._scratch.cleanup()
 
     @property
     def duration(self) -> int:
@@ -92,8 +129,16 @@ def _reported(kind: type[XsvggtError], what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        detail = str(error).rstrip(".") or type(error).__name__
-        raise kind(f"{what}: {detail}. {_remedy(error)}") from error
+        raise kind(f"{what}: {_detail(error)}. {_remedy(error)}") from error
+
+
+def _is_whole_folder(path: Path) -> bool:
+    """Tell a file, or a folder with metadata, from one whose recorder was killed."""
+    return path.is_file() or (path / "metadata.yaml").exists()
+
+
+def _detail(error: BaseException) -> str:
+    return str(error).rstrip(".") or type(error).__name__
 
 
 def _remedy(error: Exception) -> str:
