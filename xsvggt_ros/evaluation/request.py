@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError
+from xsvggt_ros.evaluation.identity import fingerprint
 from xsvggt_ros.evaluation.sources.base import SourceOptions
 from xsvggt_ros.model.bundled import weights_in_words
 
@@ -120,5 +119,4 @@ class EvaluationRequest:
     def fingerprint(self, *left_out: str) -> str:
         """Return a hash of all settings but the named groups; equal settings have equal ones."""
         settings = {key: value for key, value in self.resolved().items() if key not in left_out}
-        text = json.dumps(settings, sort_keys=True)
-        return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+        return fingerprint(settings)
