@@ -267,6 +267,36 @@ def test_all_holds_the_source_back():
     assert (queue.received, queue.dropped) == (3, 0)
 
 
+@pytest.mark.parametrize("policy", ["latest", "all"])
+def test_a_pause_drops_and_counts_what_comes_and_keeps_what_waits(policy):
+    queue = FrameQueue(policy, 2)
+    for stamp in (1, 2):
+        queue.put(make_frame(stamp))
+    queue.pause()
+    assert queue.paused
+    assert not queue.full  # whoever is held back may go on, to be dropped
+    assert all(queue.put(make_frame(stamp)) for stamp in (3, 4, 5))
+    assert (queue.received, queue.dropped, len(queue)) == (5, 3, 2)
+    assert queue.resume() == 3
+    assert [queue.take().stamp, queue.take().stamp] == [1, 2]
+    queue.put(make_frame(6))
+    assert queue.take().stamp == 6
+    queue.pause()
+    assert queue.resume() == 0
+    assert queue.counts() == (6, 3)
+
+
+def test_a_pause_lets_a_held_source_go():
+    queue = FrameQueue("all", 1)
+    queue.put(make_frame(1))
+    source = threading.Thread(target=queue.put, args=(make_frame(2),))
+    source.start()
+    queue.pause()
+    source.join(PATIENCE)
+    assert not source.is_alive()
+    assert (queue.received, queue.dropped) == (2, 1)
+
+
 def test_closing_lets_a_held_source_go():
     queue = FrameQueue("all", 1)
     queue.put(make_frame(1))

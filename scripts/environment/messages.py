@@ -17,6 +17,7 @@ def inputs() -> list[Path]:
         CHECKOUT / "CMakeLists.txt",
         CHECKOUT / "package.xml",
         CHECKOUT / "msg",
+        CHECKOUT / "srv",
         CHECKOUT / "xsvggt_ros" / "__init__.py",
         UNDERLAY,
     ]
@@ -75,7 +76,9 @@ def has_make() -> bool:
 def _check(runner: Runner) -> None:
     code = (
         "import rclpy, tf2_msgs.msg, xsvggt_ros.errors, xsvggt_ros.msg as m;"
+        "import xsvggt_ros.srv as v;"
         "from rclpy.serialization import serialize_message as s; s(m.CacheStatus());"
+        "s(v.SaveMap.Request());"
         "s(tf2_msgs.msg.TFMessage()); print(xsvggt_ros.errors.__file__)"
     )
     where = Path(runner.python(code).strip().splitlines()[-1])

@@ -15,8 +15,8 @@ from xsvggt_ros.geometry.voxel_keys import Keys, spread
 Slots = NDArray[np.int64]
 
 MOST_SLOTS = 1 << 24
-_FILL = 2
-"""Places for each key at the least."""
+_FILL = 1.9
+"""Places for each key at the least; with 2 million voxels and a block, 2 would need a bit more."""
 _EMPTY = np.int32(0)
 _GONE = np.int32(1)
 """Stands in a place only while keys are being removed."""
@@ -39,7 +39,7 @@ class VoxelTable:
         """Make an empty table; raise ValueError for more than ``MOST_SLOTS`` slots."""
         if not 0 < capacity <= MOST_SLOTS:
             raise ValueError(f"capacity {capacity} must be from 1 to {MOST_SLOTS}")
-        bits = (_FILL * capacity - 1).bit_length()
+        bits = (int(_FILL * capacity)).bit_length()
         self.capacity = capacity
         self.keys: Keys = np.zeros(capacity, np.int64)
         self._place = np.zeros(capacity, np.int32)

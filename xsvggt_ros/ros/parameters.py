@@ -27,8 +27,10 @@ from xsvggt_ros.cache.settings import (
     CacheSettings,
 )
 from xsvggt_ros.errors import ConfigurationError
+from xsvggt_ros.geometry.voxel_map import EVICTIONS, MOST_POINTS, VoxelSettings
 from xsvggt_ros.model.config import PRESETS
 from xsvggt_ros.ros.frame_names import fault_of
+from xsvggt_ros.stream.mapping import MapSettings
 
 Value = bool | int | float | str
 
@@ -380,6 +382,54 @@ class Path:
 
 
 @dataclass(frozen=True, slots=True)
+class Map:
+    """What is kept of the session on ~/map."""
+
+    enabled: bool = _parameter(True, "Keep a map of the session; false frees it.", live=True)
+    voxel_size: float = _parameter(
+        0.05,
+        "Edge of a voxel, which is one point of the map; a change takes the points over.",
+        unit="metres",
+        minimum=0.001,
+        maximum=100.0,
+        live=True,
+    )
+    max_points: int = _parameter(
+        1_000_000,
+        "Most voxels in the map; about 60 to 75 bytes each, and 20 more while somebody listens.",
+        unit="points",
+        minimum=1,
+        maximum=MOST_POINTS,
+        live=True,
+    )
+    eviction: Literal["age", "count"] = _parameter(
+        "age",
+        "What goes first when the map is full: age = what was longest not seen, count = what was "
+        "seen in fewest points.",
+        choices=EVICTIONS,
+        live=True,
+    )
+    min_confidence: float = _parameter(
+        1.5,
+        "Points below this confidence stay out of the map; confidences begin at 1.",
+        minimum=0.0,
+        maximum=1e6,
+        live=True,
+    )
+    stride: int = _parameter(
+        2, "Every how many pixels a point.", unit="pixels", minimum=1, maximum=64, live=True
+    )
+    rate: float = _parameter(
+        1.0,
+        "Most publications a second, where the map has changed and somebody listens.",
+        unit="Hz",
+        minimum=0.01,
+        maximum=10.0,
+        live=True,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Watchdog:
     """When silence is worth a warning."""
 
@@ -407,6 +457,7 @@ class Settings:
     tf: Tf = Tf()
     scale: Scale = Scale()
     path: Path = Path()
+    map: Map = Map()
     watchdog: Watchdog = Watchdog()
 
     @classmethod
@@ -436,6 +487,16 @@ class Settings:
         return CacheSettings(
             **{own.name: getattr(self.cache, own.name) for own in fields(Cache)},
             attention_backend=self.model.attention_backend,
+        )
+
+    @property
+    def map_settings(self) -> MapSettings:
+        """What the map is told."""
+        own = self.map
+        return MapSettings(
+            VoxelSettings(own.voxel_size, own.max_points, own.eviction),
+            min_confidence=own.min_confidence,
+            stride=own.stride,
         )
 
     def values(self) -> dict[str, Value]:

@@ -23,6 +23,13 @@ LEAST_WAITING = 50
 RESULTS = QoSProfile(depth=LARGE_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
 """Every output: a best-effort subscriber gets it too, and RViz asks for reliable ones."""
 
+LATCHED = QoSProfile(
+    depth=1,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
+"""A map: who subscribes later gets the newest one."""
+
 TRANSFORMS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 """As tf2_ros publishes /tf."""
 

@@ -14,38 +14,51 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from queue import SimpleQueue
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
 from rclpy.parameter import Parameter
 
 from xsvggt_ros.cache.settings import CacheSettings
-from xsvggt_ros.errors import ConfigurationError, DeviceFullError, FrameError, XsvggtError
+from xsvggt_ros.errors import (
+    ConfigurationError,
+    DeviceFullError,
+    FrameError,
+    XsvggtError,
+    first_line,
+)
 from xsvggt_ros.ros.arrival import Arrival
 from xsvggt_ros.ros.diagnostics import Diagnostics
 from xsvggt_ros.ros.engine import build_reconstructor, build_worker, release_device
 from xsvggt_ros.ros.image_input import ImageInput
 from xsvggt_ros.ros.lifecycle import ManagedNode
 from xsvggt_ros.ros.log_bridge import forwarded_logging
+from xsvggt_ros.ros.map_output import MapOutput
 from xsvggt_ros.ros.parameter_server import ParameterServer
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.publishers import Publishers
 from xsvggt_ros.ros.repetition import Repetition
 from xsvggt_ros.ros.robot import Robot
 from xsvggt_ros.ros.scale_input import ScaleInput
+from xsvggt_ros.ros.services import Services
 from xsvggt_ros.ros.status import Session, StatusBoard, degraded
 from xsvggt_ros.ros.watchdog import Watchdog
 from xsvggt_ros.stream.frame import Frame, FrameResult
 from xsvggt_ros.stream.frame_queue import FrameQueue
+from xsvggt_ros.stream.mapping import MapBuilder
 from xsvggt_ros.stream.quality import QualityWatch
 
 if TYPE_CHECKING:
     from xsvggt_ros.stream.reconstructor import Reconstructor
     from xsvggt_ros.stream.worker import Worker
 
+T = TypeVar("T")
+
 NODE_NAME = "xsvggt"
 TICK_PERIOD = 1.0
+MAP_PERIOD = 0.05
+"""Seconds between two looks at whether the map is due."""
 REPEAT_REFUSAL = 5.0
 REPEAT_COMPLAINT = 30.0
 LONGEST_GOODBYE = 4.0
@@ -114,6 +127,9 @@ class ReconstructNode(ManagedNode):
         self._quality = QualityWatch()
         self._changes: SimpleQueue[dict[str, int | float]] = SimpleQueue()
         self._changed = self.create_guard_condition(self._adopt_changes)
+        self._map = MapOutput(self)
+        self._map_in_hand: Future[None] | None = None
+        self._offered = Services(self, self)
         self._engine: Engine | None = None
         self._input: Input | None = None
         self._wanted_cache: CacheSettings | None = None
@@ -121,6 +137,7 @@ class ReconstructNode(ManagedNode):
         self._parameter_server.warn_of_unknown(qos=False)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(TICK_PERIOD, self._on_tick, clock=steady)
+        self.create_timer(MAP_PERIOD, self._on_map_timer, clock=steady)
 
     def start(self) -> None:
         """Start to reconstruct, where that is not left to a lifecycle manager.
@@ -138,6 +155,7 @@ class ReconstructNode(ManagedNode):
         """Load the weights, try the network, and start the worker."""
         settings = self._parameter_server.settings
         self._status.begin()
+        self._status.set_paused(False)
         self._diagnostics.begin()
         self._scale.begin()
         self._quality = QualityWatch()
@@ -198,6 +216,7 @@ class ReconstructNode(ManagedNode):
                 raise FrameError(
                     f"the frame in hand takes longer than {LONGEST_GOODBYE:g} s; try again"
                 )
+            self._map.drop(self._parameter_server.settings.frames.map)
         self._engine = engine = None
         self._wanted_cache = None
         self._parameter_server.locked = False
@@ -210,6 +229,7 @@ class ReconstructNode(ManagedNode):
                 f"the frame in hand takes longer than {LONGEST_GOODBYE:g} s; leaving without it"
             )
             return False
+        self._offered.close()
         self._cleanup.close()
         self.destroy_node()
         return True
@@ -251,10 +271,16 @@ class ReconstructNode(ManagedNode):
         faults = self._quality.judge(result)
         if faults and (admitted := self._complaints.admit(degraded(faults))):
             self.get_logger().warning(admitted)
-        started = perf_counter()
+        settings = self._parameter_server.settings
         scaled, anew = self._scale.applied(result)
         self._status.set_scale(self._scale.source)
-        self._outputs.publish(scaled, self._parameter_server.settings, anew=anew)
+        engine.worker.enter("mapping")
+        place = self._robot.place(scaled).map_from_camera
+        self._map.add(scaled, place, settings, anew=anew)
+        self._status.set_map(self._map.points, self._map.nbytes, self._map.seconds)
+        engine.worker.enter("publishing")
+        started = perf_counter()
+        self._outputs.publish(scaled, settings, anew=anew)
         published = perf_counter()
         total = engine.arrival.age()
         self._diagnostics.meter.note_latency(total)
@@ -307,6 +333,49 @@ class ReconstructNode(ManagedNode):
         self._status.timeout = timeout
         self._status.show_idle(engine.worker.counters, stuck=bool(stuck))
         self._diagnostics.publish(engine.worker.counters, pictures, engine.reconstructor)
+
+    def _on_map_timer(self) -> None:
+        """Let the worker publish the map where it is due: packing is not for this thread."""
+        settings = self._parameter_server.settings
+        busy = self._map_in_hand is not None and not self._map_in_hand.done()
+        if self._engine is None or busy or not self._map.due(settings.map.rate):
+            return
+        self._map_in_hand = self._engine.worker.submit(
+            lambda _: self._map.publish(settings.frames.map)
+        )
+        self._map_in_hand.add_done_callback(self._report_failed_map)
+
+    def _report_failed_map(self, publication: Future[None]) -> None:
+        if not publication.cancelled() and (error := publication.exception()):
+            self._complain(f"the map was not published: {first_line(error)}")
+
+    @property
+    def paused(self) -> bool:
+        """Whether pictures are dropped because somebody asked for it."""
+        return self._configured.queue.paused
+
+    def pause(self) -> None:
+        """Drop pictures from now on, counted."""
+        self._configured.queue.pause()
+        self._status.set_paused(True)
+
+    def resume(self) -> int:
+        """Take pictures again; return how many were dropped meanwhile."""
+        self._status.set_paused(False)
+        return self._configured.queue.resume()
+
+    def reset(self, reason: str) -> Future[None]:
+        """Forget the stream and its map before the next picture."""
+
+        def forget(engine: Reconstructor) -> None:
+            engine.reset(reason)
+            self._map.clear(self._parameter_server.settings.frames.map)
+
+        return self._configured.worker.submit(forget)
+
+    def with_map(self, look: Callable[[MapBuilder], T]) -> Future[T]:
+        """Let ``look`` see the map between two pictures."""
+        return self._configured.worker.submit(lambda _: look(self._map.builder))
 
     def _complain(self, complaint: str) -> None:
         self._status.note(complaint)

@@ -75,6 +75,18 @@ class StatusBoard:
             self._message.state = state
             self._publisher.publish(self._message)
 
+    def set_paused(self, paused: bool) -> None:
+        """Say whether somebody asked for a pause."""
+        with self._lock:
+            self._health.paused = paused
+
+    def set_map(self, points: int, nbytes: int, seconds: float) -> None:
+        """Say what the map holds and what the newest frame cost it."""
+        with self._lock:
+            self._message.map_points = points
+            self._message.map_bytes = nbytes
+            self._message.latency_map = seconds
+
     def show_refusal(self, frame: Frame, text: str, counters: Counters) -> None:
         """Publish that a frame was refused."""
         self.note(text)

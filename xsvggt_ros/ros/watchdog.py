@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _REMEDIES: dict[str, str] = {
     "decoding": "publish smaller pictures",
     "reconstructing": "lower input.width or cache.budget_tokens, or use a GPU (model.device)",
+    "mapping": "raise map.stride or map.voxel_size, or lower map.max_points",
     "publishing": "raise points.stride, or close a subscriber that is too slow",
     "commanded": "wait for it to end",
 }

@@ -34,6 +34,8 @@ class FrameQueue:
         self._frames: deque[Frame] = deque()
         self._changed = Condition()
         self._closed = False
+        self._paused = False
+        self._missed = 0
         self._received = 0
         self._dropped = 0
 
@@ -47,8 +49,8 @@ class FrameQueue:
 
     @property
     def full(self) -> bool:
-        """Whether the next frame would be held back or push another out."""
-        return len(self._frames) >= self._size
+        """Whether the next frame would be held back or push another out; never while paused."""
+        return len(self._frames) >= self._size and not self._paused
 
     @property
     def received(self) -> int:
@@ -66,12 +68,20 @@ class FrameQueue:
             return self._received, self._dropped
 
     def put(self, frame: Frame) -> bool:
-        """Add a frame; with ``all`` wait for room first. Return False if the queue is closed."""
+        """Add a frame, unless paused; with ``all`` wait for room first.
+
+        Returns False if the queue is closed.
+        """
         with self._changed:
             if self._policy == "all":
                 self._changed.wait_for(lambda: self._closed or not self.full)
             if self._closed:
                 return False
+            if self._paused:
+                self._received += 1
+                self._dropped += 1
+                self._missed += 1
+                return True
             if self.full:
                 self._frames.popleft()
                 self._dropped += 1
@@ -79,6 +89,24 @@ class FrameQueue:
             self._received += 1
             self._changed.notify_all()
             return True
+
+    @property
+    def paused(self) -> bool:
+        """Whether frames that come are dropped."""
+        return self._paused
+
+    def pause(self) -> None:
+        """Drop what comes from now on, counted; what is held stays."""
+        with self._changed:
+            self._paused = True
+            self._missed = 0
+            self._changed.notify_all()
+
+    def resume(self) -> int:
+        """Take frames again; return how many were dropped meanwhile."""
+        with self._changed:
+            self._paused = False
+            return self._missed
 
     def note_lost(self, count: int) -> None:
         """Count frames that were meant for this queue and lost on the way, as dropped."""

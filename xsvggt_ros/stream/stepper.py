@@ -16,7 +16,7 @@ from xsvggt_ros.stream.stamps import Order, StampOrder
 
 logger = logging.getLogger(__name__)
 
-Stage = Literal["idle", "decoding", "reconstructing", "publishing", "commanded"]
+Stage = Literal["idle", "decoding", "reconstructing", "mapping", "publishing", "commanded"]
 
 
 class Stepper:

@@ -74,7 +74,7 @@ class Worker:
         self._on_refused = on_refused
         self._on_room = on_room
         self._commands: deque[tuple[Future[Any], Callable[[Reconstructor], Any]]] = deque()
-        self._stepper = Stepper(reconstructor, self._enter)
+        self._stepper = Stepper(reconstructor, self.enter)
         self._processed = 0
         self._refused = 0
         self._stopping = False
@@ -121,7 +121,7 @@ class Worker:
 
     def _run(self) -> None:
         while not self._stopping:
-            self._enter("idle")
+            self.enter("idle")
             frame = self._queue.take(interrupted=lambda: bool(self._commands))
             if frame is not None:
                 self._process(frame)
@@ -146,7 +146,7 @@ class Worker:
 
     def _run_commands(self) -> None:
         for future, command in self._take_commands():
-            self._enter("commanded")
+            self.enter("commanded")
             if not future.set_running_or_notify_cancel():
                 continue
             try:
@@ -163,7 +163,7 @@ class Worker:
             self._call("a refusal was not reported", self._on_refused, frame, error)
         else:
             self._processed += 1
-            self._enter("publishing")
+            self.enter("publishing")
             self._call("a result was not published", self._on_result, result)
 
     def _call(self, failure: str, callback: Callable[..., None], *arguments: Any) -> None:
@@ -172,5 +172,6 @@ class Worker:
         except Exception:
             logger.exception("%s", failure)
 
-    def _enter(self, stage: Stage) -> None:
+    def enter(self, stage: Stage) -> None:
+        """Say what is being done now; for callbacks, on this thread."""
         self._activity = Activity(stage, monotonic())
