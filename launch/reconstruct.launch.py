@@ -17,7 +17,7 @@ from launch import LaunchContext, LaunchDescription
 
 PACKAGE = "xsvggt_ros"
 CONFIG = Path(get_package_share_directory(PACKAGE)) / "config"
-OUTPUTS = ("points", "depth/image", "confidence/image", "odometry", "path", "status")
+OUTPUTS = ("points", "map", "depth/image", "confidence/image", "odometry", "path", "status")
 
 ARGUMENTS = (
     ("image", "", "Topic of the pictures, without /compressed; empty = that of camera_name."),

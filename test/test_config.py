@@ -14,7 +14,7 @@ from xsvggt_ros.ros.parameters import Settings, specifications
 
 CONFIG = Path(__file__).parents[1] / "config"
 OUTPUTS = {"points", "depth/image", "depth/camera_info", "confidence/image"}
-OUTPUTS |= {"odometry", "path", "status"}
+OUTPUTS |= {"odometry", "path", "status", "map"}
 
 
 def _values(path: Path) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def test_views_show_topics_that_exist() -> None:
     known = {f"/xsvggt/{topic}" for topic in OUTPUTS} | {"/diagnostics"}
     for topics in (_topics(foxglove), _topics(rviz)):
         assert topics <= known
-        assert {"/xsvggt/points", "/xsvggt/path", "/xsvggt/depth/image"} <= topics
+        assert {"/xsvggt/points", "/xsvggt/map", "/xsvggt/path", "/xsvggt/depth/image"} <= topics
 
 
 def test_the_layout_of_foxglove_holds_every_panel_once() -> None:

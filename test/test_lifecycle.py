@@ -127,7 +127,7 @@ def test_an_unforeseen_failure_gives_up_all_and_configure_may_be_tried_again(
     assert "cannot configure: unexpected KeyError: 'surprise'" in capfd.readouterr().err
     assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
     with monkeypatch.context() as patch:
-        patch.setattr(node_module, "ImageInput", fail)
+        patch.setattr(node_module, "RigInput", fail)
         assert node.trigger_activate() == TransitionCallbackReturn.ERROR
     assert node.label == "unconfigured"
     assert node.set_parameters([Parameter("input.width", value=28)])[0].successful

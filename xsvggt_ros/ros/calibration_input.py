@@ -19,9 +19,9 @@ logger = logging.getLogger(__name__)
 class CalibrationInput:
     """Keeps what the camera_info says."""
 
-    def __init__(self, node: Node, pictures: str) -> None:
+    def __init__(self, node: Node, pictures: str, camera: str = "") -> None:
         self._newest: Calibration | None = None
-        self._topic = calibration_topic(node, pictures)
+        self._topic = calibration_topic(node, pictures, camera)
         self._rectified = is_rectified_topic(pictures)
         self._warned_of: str | None = None
         self._node = node

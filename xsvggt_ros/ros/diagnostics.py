@@ -17,6 +17,7 @@ from xsvggt_ros.stream.meter import Meter, Rates
 
 if TYPE_CHECKING:
     from xsvggt_ros.ros.image_input import ImageInput
+    from xsvggt_ros.ros.rig_input import RigInput
     from xsvggt_ros.stream.reconstructor import Reconstructor
     from xsvggt_ros.stream.worker import Counters
 
@@ -46,13 +47,13 @@ class Diagnostics:
     def publish(
         self,
         counters: Counters | None = None,
-        pictures: ImageInput | None = None,
+        pictures: RigInput | None = None,
         reconstructor: Reconstructor | None = None,
     ) -> None:
         """Publish; without an engine or an input, what there is."""
         parts = {"reconstruction": self._reconstruction(counters)}
-        if pictures is not None:
-            parts["input"] = self._input(pictures)
+        for camera in pictures.cameras if pictures is not None else ():
+            parts[f"input {camera.camera}".rstrip()] = self._input(camera)
         if reconstructor is not None:
             parts["cache"] = self._status.read(_cache)
             parts["session"] = self._status.read(_session)

@@ -32,7 +32,7 @@ _TRANSPORTS: dict[str, tuple[type[Any], Any]] = {
 
 
 class ImageInput:
-    """Subscribes to the pictures and puts them into the queue.
+    """Subscribes to the pictures of one camera and hands them on.
 
     A queue that must not drop keeps its subscription from the first picture on, because with it
     goes what waits in the middleware.
@@ -43,16 +43,30 @@ class ImageInput:
         node: Node,
         settings: Settings,
         queue: FrameQueue,
-        noted: Callable[[Frame], Frame],
+        put: Callable[[Frame], None],
+        *,
+        camera: str = "",
+        holding: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Subscribe; each frame goes through ``noted`` on its way into the queue."""
+        """Subscribe.
+
+        Args:
+            node: whose subscriptions they are.
+            settings: of the moment.
+            queue: counts what is lost on the way, and holds messages back where it must not drop.
+            put: gets each frame.
+            camera: name of one of several.
+            holding: whether messages are to be held back for another reason.
+
+        """
+        self.camera = camera
         self._queue = queue
-        self._noted = noted
+        self._put = put
         self._frames = settings.frames
         message_type, self._wrap = _TRANSPORTS[settings.input.image_transport]
-        topic = picture_topic(node, settings.input.image_transport)
-        self._calibration = CalibrationInput(node, topic)
-        self._group = BackPressureGroup(queue)
+        topic = picture_topic(node, settings.input.image_transport, camera)
+        self._calibration = CalibrationInput(node, topic, camera)
+        self._group = BackPressureGroup(queue, holding)
         self._keeps_all = settings.input.queue_policy == "all"
         waiting = qos.waiting_depth(settings.input.queue_size)
         self._depth = waiting if self._keeps_all else qos.LARGE_DEPTH
@@ -110,7 +124,7 @@ class ImageInput:
         frame = self._wrap(
             message, frames=self._frames, calibration=self._calibration.of(message.header.frame_id)
         )
-        self._queue.put(self._noted(frame))
+        self._put(frame)
 
     def _note_lost(self, count: int) -> None:
         self._queue.note_lost(count)

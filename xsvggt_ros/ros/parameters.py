@@ -9,6 +9,7 @@ the table of ``docs/node.md`` are made from it, and a :class:`Settings` is an im
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -253,6 +254,18 @@ class Input:
         minimum=1,
         maximum=1024,
     )
+    cameras: str = _parameter(
+        "",
+        "Names of the cameras of a rig, such as `left right`: pictures come on `left/image` and so "
+        "on, outputs go to `~/left/points` and so on; empty = a single camera.",
+    )
+    rig_wait: float = _parameter(
+        0.1,
+        "Longest that a picture of a rig waits for those of the same time from other cameras.",
+        unit="seconds",
+        minimum=0.0,
+        maximum=10.0,
+    )
     reliability: str = _parameter(
         "auto",
         "QoS of the subscription; auto = reliable where all publishers are, else best_effort.",
@@ -265,6 +278,11 @@ class Input:
         "'rect' in it, else raw, ignore = nothing.",
         choices=("auto", "raw", "rectified", "ignore"),
     )
+
+    @property
+    def camera_names(self) -> tuple[str, ...]:
+        """Names of the cameras; that of a single one is empty."""
+        return tuple(self.cameras.replace(",", " ").split()) or ("",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -535,6 +553,7 @@ def _check(settings: Settings) -> None:
         _check_choice(spec, values[spec.name])
     _check_frames(settings.frames)
     _check_transforms(settings.tf)
+    _check_cameras(settings)
     _ = settings.cache_settings
 
 
@@ -566,4 +585,22 @@ def _check_transforms(tf: Tf) -> None:
         raise ConfigurationError(
             "tf.invert_odom has nothing to invert with tf.odometry external, where another node "
             "broadcasts odom to base; set one of them otherwise"
+        )
+
+
+def _check_cameras(settings: Settings) -> None:
+    names = settings.input.camera_names
+    for name in names:
+        if name and not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
+            raise ConfigurationError(
+                f"input.cameras names '{name}', which no topic can carry; use letters, digits and _"
+            )
+    if len(set(names)) < len(names):
+        raise ConfigurationError(
+            f"input.cameras names a camera twice: '{settings.input.cameras}'; give each its own"
+        )
+    if len(names) > 1 and settings.frames.camera:
+        raise ConfigurationError(
+            "frames.camera is one name for all cameras of input.cameras; leave it empty, and let "
+            "each driver name its own frame"
         )

@@ -19,17 +19,26 @@ class PathKeeper:
     A path costs time in proportion to its poses, so it is not made for every frame.
     """
 
-    def __init__(self, node: Node) -> None:
-        self._publisher = node.create_publisher(Path, "~/path", qos.RESULTS)
+    def __init__(self, node: Node, topic: str) -> None:
+        self._node = node
+        self._publisher = node.create_publisher(Path, topic, qos.RESULTS)
         self._lock = Lock()
         self._poses: deque[PoseStamped] = deque()
         self._changed = False
 
-    def remember(self, place: PoseStamped, *, first: bool, max_poses: int) -> None:
-        """Add a pose; the ``first`` in its world or unit pushes out all others."""
+    def close(self) -> None:
+        """Destroy the topic."""
+        self._node.destroy_publisher(self._publisher)
+
+    def forget(self) -> None:
+        """Forget all poses."""
         with self._lock:
-            if first:
-                self._poses.clear()
+            self._poses.clear()
+            self._changed = False
+
+    def remember(self, place: PoseStamped, *, max_poses: int) -> None:
+        """Add a pose."""
+        with self._lock:
             self._poses.append(place)
             while len(self._poses) > max_poses:
                 self._poses.popleft()

@@ -30,30 +30,44 @@ _UNKNOWN_COVARIANCE = [_UNKNOWN_VARIANCE if i % 7 == 0 else 0.0 for i in range(3
 class Publishers:
     """Publishes results; called from the worker's thread, :meth:`publish_path` from any."""
 
-    def __init__(self, node: Node, robot: Robot) -> None:
+    def __init__(self, node: Node, robot: Robot, prefix: str = "~") -> None:
+        """Make the topics of one camera, under ``prefix``."""
+        self._node = node
         self._robot = robot
-        self._points = _large(node, PointCloud2, "~/points")
-        self._depth = _large(node, Image, "~/depth/image")
-        self._camera_info = node.create_publisher(CameraInfo, "~/depth/camera_info", qos.RESULTS)
-        self._confidence = _large(node, Image, "~/confidence/image")
-        self._odometry = node.create_publisher(Odometry, "~/odometry", qos.RESULTS)
-        self._path = PathKeeper(node)
+        self._points = _large(node, PointCloud2, f"{prefix}/points")
+        self._depth = _large(node, Image, f"{prefix}/depth/image")
+        self._camera_info = node.create_publisher(
+            CameraInfo, f"{prefix}/depth/camera_info", qos.RESULTS
+        )
+        self._confidence = _large(node, Image, f"{prefix}/confidence/image")
+        self._odometry = node.create_publisher(Odometry, f"{prefix}/odometry", qos.RESULTS)
+        self._path = PathKeeper(node, f"{prefix}/path")
         self._transforms = TransformBroadcaster(node)
         self._cloud = CloudPacker()
 
-    def publish(self, result: FrameResult, settings: Settings, *, anew: bool = False) -> None:
-        """Publish everything that this frame brought, and remember its place for the path.
+    def close(self) -> None:
+        """Destroy the topics."""
+        for publisher in (
+            self._points, self._depth, self._camera_info, self._confidence, self._odometry
+        ):  # fmt: skip
+            self._node.destroy_publisher(publisher)
+        self._path.close()
+        self._transforms.close()
 
-        ``anew`` begins the path as a new session does.
-        """
-        self._publish_pose(result, settings, anew=anew or result.index == 0)
+    def begin_path(self) -> None:
+        """Forget the path: another world begins, or another unit."""
+        self._path.forget()
+
+    def publish(self, result: FrameResult, settings: Settings) -> None:
+        """Publish everything that this frame brought, and remember its place for the path."""
+        self._publish_pose(result, settings)
         self._publish_pictures(result, settings)
 
     def publish_path(self) -> None:
         """Publish the path where it has grown."""
         self._path.publish()
 
-    def _publish_pose(self, result: FrameResult, settings: Settings, *, anew: bool) -> None:
+    def _publish_pose(self, result: FrameResult, settings: Settings) -> None:
         placement, carrier = self._robot.place(result), self._robot.carrier(result.frame_id)
         external = settings.tf.odometry == "external"
         world = settings.frames.map if external else settings.frames.odom
@@ -63,7 +77,7 @@ class Publishers:
         self._transforms.publish(result.stamp, carrier, placement, settings)
         if _wanted(self._odometry):
             self._odometry.publish(_odometry(place, carrier))
-        self._path.remember(place, first=anew, max_poses=settings.path.max_poses)
+        self._path.remember(place, max_poses=settings.path.max_poses)
 
     def _publish_pictures(self, result: FrameResult, settings: Settings) -> None:
         optical = header(result.stamp, result.frame_id)

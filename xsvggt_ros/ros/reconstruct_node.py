@@ -29,16 +29,16 @@ from xsvggt_ros.errors import (
     first_line,
 )
 from xsvggt_ros.ros.arrival import Arrival
+from xsvggt_ros.ros.camera_outputs import CameraOutputs
 from xsvggt_ros.ros.diagnostics import Diagnostics
 from xsvggt_ros.ros.engine import build_reconstructor, build_worker, release_device
-from xsvggt_ros.ros.image_input import ImageInput
 from xsvggt_ros.ros.lifecycle import ManagedNode
 from xsvggt_ros.ros.log_bridge import forwarded_logging
 from xsvggt_ros.ros.map_output import MapOutput
 from xsvggt_ros.ros.parameter_server import ParameterServer
 from xsvggt_ros.ros.parameters import Settings
-from xsvggt_ros.ros.publishers import Publishers
 from xsvggt_ros.ros.repetition import Repetition
+from xsvggt_ros.ros.rig_input import RigInput
 from xsvggt_ros.ros.robot import Robot
 from xsvggt_ros.ros.scale_input import ScaleInput
 from xsvggt_ros.ros.services import Services
@@ -95,8 +95,9 @@ class Engine:
 class Input:
     """What there is while the node is active."""
 
-    pictures: ImageInput
-    watchdog: Watchdog
+    pictures: RigInput
+    watchdogs: list[Watchdog]
+    """One for each camera."""
 
 
 class ReconstructNode(ManagedNode):
@@ -122,9 +123,10 @@ class ReconstructNode(ManagedNode):
         self._cleanup.enter_context(forwarded_logging(self.get_logger(), self._status.note))
         self._robot = Robot(self, lambda: self._parameter_server.settings)
         self._scale = ScaleInput(self, self._robot, lambda: self._parameter_server.settings)
-        self._outputs = Publishers(self, self._robot)
+        self._outputs = CameraOutputs(self, self._robot)
+        self._outputs.prepare(self._parameter_server.settings.input.camera_names)
         self._diagnostics = Diagnostics(self, self._status)
-        self._quality = QualityWatch()
+        self._quality: dict[str, QualityWatch] = {}
         self._changes: SimpleQueue[dict[str, int | float]] = SimpleQueue()
         self._changed = self.create_guard_condition(self._adopt_changes)
         self._map = MapOutput(self)
@@ -158,12 +160,14 @@ class ReconstructNode(ManagedNode):
         self._status.set_paused(False)
         self._diagnostics.begin()
         self._scale.begin()
-        self._quality = QualityWatch()
+        self._quality = {name: QualityWatch() for name in settings.input.camera_names}
+        self._outputs.prepare(settings.input.camera_names)
         self._status.show_phase("warming up")
         with self._loading():
             reconstructor = build_reconstructor(settings)
         self._wanted_cache = settings.cache_settings
-        queue = FrameQueue(settings.input.queue_policy, settings.input.queue_size)
+        size = settings.input.queue_size * len(settings.input.camera_names)
+        queue = FrameQueue(settings.input.queue_policy, size)
         worker = build_worker(
             reconstructor,
             queue,
@@ -181,15 +185,19 @@ class ReconstructNode(ManagedNode):
         settings = self._parameter_server.settings
         self._robot.listen()
         self._scale.listen()
-        pictures = ImageInput(
+        pictures = RigInput(
             self,
             settings,
             engine.queue,
             lambda frame: engine.arrival.noted(self._robot.noted(frame)),
         )
-        self._input = Input(pictures, Watchdog(self, pictures, lambda: engine.worker.activity))
+        self._input = Input(
+            pictures,
+            [Watchdog(self, each, lambda: engine.worker.activity) for each in pictures.cameras],
+        )
         self._parameter_server.warn_of_unknown(qos=True)
-        self.get_logger().info(f"waiting for pictures on {pictures.topic}")
+        topics = ", ".join(each.topic for each in pictures.cameras)
+        self.get_logger().info(f"waiting for pictures on {topics}")
 
     def deactivate(self) -> None:
         """Unsubscribe, and finish the frame in hand; cache and session stay."""
@@ -268,7 +276,9 @@ class ReconstructNode(ManagedNode):
 
     def _on_result(self, result: FrameResult) -> None:
         engine = self._configured
-        faults = self._quality.judge(result)
+        if result.index == 0:
+            self._quality = {name: QualityWatch() for name in self._quality}
+        faults = self._quality[result.camera].judge(result)
         if faults and (admitted := self._complaints.admit(degraded(faults))):
             self.get_logger().warning(admitted)
         settings = self._parameter_server.settings
@@ -323,12 +333,13 @@ class ReconstructNode(ManagedNode):
             self._diagnostics.publish()
             return
         pictures, engine = self._input.pictures, self._engine
-        pictures.match_publishers()
+        for camera in pictures.cameras:
+            camera.match_publishers()
         timeout = self._parameter_server.settings.watchdog.timeout
-        stuck = self._input.watchdog.stuck(timeout)
-        silence = None if stuck else self._input.watchdog.silence(timeout)
+        stuck = self._input.watchdogs[0].stuck(timeout)
+        silences = [] if stuck else [each.silence(timeout) for each in self._input.watchdogs]
         # The last one is shown in ~/status: it explains the others.
-        for complaint in filter(None, (self._scale.silence(timeout), silence, stuck)):
+        for complaint in filter(None, (self._scale.silence(timeout), *silences, stuck)):
             self._complain(complaint)
         self._status.timeout = timeout
         self._status.show_idle(engine.worker.counters, stuck=bool(stuck))

@@ -56,6 +56,9 @@ class DepthScale:
         """Unsubscribe."""
         self._subscription.close()
 
+    def begin(self) -> None:
+        """Take note that a session begins; depth pictures know nothing of sessions."""
+
     def match_publishers(self) -> None:
         """Subscribe anew where the publishers now ask for another reliability."""
         self._subscription.match_publishers()
@@ -89,6 +92,7 @@ class OdometryScale:
         self._lock = Lock()
         self._poses = TransformTree()
         self._way = WayScale()
+        self._first = True
         self.last_message = monotonic()
         self._subscription = node.create_subscription(
             Odometry, "odom", self._receive, qos.CALIBRATIONS
@@ -99,12 +103,16 @@ class OdometryScale:
         """Unsubscribe."""
         self._node.destroy_subscription(self._subscription)
 
+    def begin(self) -> None:
+        """Take note that a session begins: the camera's way before it does not count."""
+        self._first = True
+
     def match_publishers(self) -> None:
         """Change nothing: a best-effort subscription matches every publisher of small messages."""
 
     def estimate(self, result: FrameResult) -> float | None:
         """Return metres per unit at the end of a straight way, else None."""
-        first = result.index == 0
+        first, self._first = self._first, False
         return self._way.estimate(result.camera_to_world, self._pose(result.stamp), first=first)
 
     def _pose(self, stamp: int) -> Matrix | None:
@@ -172,8 +180,14 @@ class ScaleInput:
 
     def _estimate(self, result: FrameResult) -> float | None:
         measured = self._measured
+        if measured is None:
+            return None
+        if result.index == 0:
+            measured.begin()
+        if result.camera != self._settings().input.camera_names[0]:
+            return None  # of a rig, only the first camera is measured
         try:
-            return None if measured is None else measured.estimate(result)
+            return measured.estimate(result)
         except FrameError as error:
             logger.warning("no scale from this picture's depth: %s", error)
             return None

@@ -10,21 +10,22 @@ from rclpy.node import Node
 _SUFFIX = "/compressed"
 
 
-def picture_topic(node: Node, transport: str) -> str:
-    """Return the resolved topic of the pictures.
+def picture_topic(node: Node, transport: str, camera: str = "") -> str:
+    """Return the resolved topic of the pictures; ``camera`` names one of several.
 
     As with image_transport, remapping ``image`` moves ``image/compressed`` along; remapping
     ``image/compressed`` itself goes first.
     """
+    name = f"{camera}/image" if camera else "image"
     if transport == "raw":
-        return node.resolve_topic_name("image")
-    own = _remapped(node, "image" + _SUFFIX)
-    return own or node.resolve_topic_name("image") + _SUFFIX
+        return node.resolve_topic_name(name)
+    own = _remapped(node, name + _SUFFIX)
+    return own or node.resolve_topic_name(name) + _SUFFIX
 
 
-def calibration_topic(node: Node, pictures: str) -> str:
+def calibration_topic(node: Node, pictures: str, camera: str = "") -> str:
     """Return the resolved topic of the camera_info: the pictures' sibling, unless remapped."""
-    own = _remapped(node, "camera_info")
+    own = _remapped(node, f"{camera}/camera_info" if camera else "camera_info")
     return own or pictures.removesuffix(_SUFFIX).rpartition("/")[0] + "/camera_info"
 
 

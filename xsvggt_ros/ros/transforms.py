@@ -20,7 +20,12 @@ class TransformBroadcaster:
     """Broadcasts where the robot is, without tf2_ros, which a pip environment lacks."""
 
     def __init__(self, node: Node) -> None:
+        self._node = node
         self._publisher = node.create_publisher(TFMessage, "/tf", qos.TRANSFORMS)
+
+    def close(self) -> None:
+        """Destroy the topic."""
+        self._node.destroy_publisher(self._publisher)
 
     def publish(self, stamp: int, carrier: str, placement: Placement, settings: Settings) -> None:
         """Broadcast the transforms that the settings ask for, where anybody listens."""

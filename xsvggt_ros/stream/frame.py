@@ -35,7 +35,8 @@ class Frame:
 
     ``decode`` runs on the worker, because a subscription callback must not wait for it; it
     returns the RGB picture or raises :class:`~xsvggt_ros.errors.FrameError`.
-    ``stamp`` is the time of acquisition in nanoseconds, ``frame_id`` the camera's optical frame.
+    ``stamp`` is the time of acquisition in nanoseconds, ``frame_id`` the camera's optical frame,
+    ``camera`` its name in a rig of several.
     """
 
     stamp: int
@@ -43,6 +44,7 @@ class Frame:
     decode: Callable[[], Picture]
     calibration: Calibration | None = None
     encoded: EncodedPicture | None = None
+    camera: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class FrameResult:
         depth: float32 [h, w] along the optical axis, NaN where unknown.
         confidence: float32 [h, w], from 1 upwards.
         color: uint8 [h, w, 3], RGB.
+        camera: name of the camera in a rig of several.
 
     """
 
@@ -89,3 +92,4 @@ class FrameResult:
     mapping: ImageMapping
     cache: CacheStatistics
     timings: Timings
+    camera: str = ""

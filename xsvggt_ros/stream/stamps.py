@@ -19,7 +19,7 @@ class Order(Enum):
 
 
 class StampOrder:
-    """Watches the stamps of one stream.
+    """Watches the stamps of one stream, of one camera or of several that share a clock.
 
     Attributes:
         last: newest stamp accepted, in nanoseconds; None before the first.
@@ -28,15 +28,24 @@ class StampOrder:
 
     def __init__(self) -> None:
         self.last: int | None = None
+        self._of_camera: dict[str, int] = {}
 
-    def judge(self, stamp: int) -> Order:
-        """Compare ``stamp`` with the last one accepted."""
-        if self.last is None or stamp > self.last:
-            return Order.FORWARD
-        if stamp == self.last:
+    def judge(self, stamp: int, camera: str = "") -> Order:
+        """Compare ``stamp`` with the last ones accepted.
+
+        Two cameras may take a picture at the same time, one camera may not. Only a camera whose own
+        stamps go back tells of a clock that has jumped.
+        """
+        own = self._of_camera.get(camera)
+        if stamp == own:
             return Order.REPEATED
-        return Order.JUMPED_BACK if self.last - stamp >= SHORTEST_JUMP else Order.LATE
+        if self.last is None or stamp >= self.last:
+            return Order.FORWARD
+        jumped = own is not None and own - stamp >= SHORTEST_JUMP
+        return Order.JUMPED_BACK if jumped else Order.LATE
 
-    def accept(self, stamp: int) -> None:
+    def accept(self, stamp: int, camera: str = "") -> None:
         """Measure later stamps by this one."""
-        self.last = stamp
+        if self.last is not None and stamp < self.last:
+            self._of_camera.clear()
+        self.last = self._of_camera[camera] = stamp

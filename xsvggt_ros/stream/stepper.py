@@ -49,7 +49,7 @@ class Stepper:
             raise FrameError(f"unexpected {type(error).__name__}: {error}") from error
 
     def _step(self, frame: Frame) -> FrameResult:
-        order = self._stamps.judge(frame.stamp)
+        order = self._stamps.judge(frame.stamp, frame.camera)
         self._refuse_out_of_order(frame, order)
         self._enter("decoding")
         started = perf_counter()
@@ -57,7 +57,7 @@ class Stepper:
         decoded = perf_counter() - started
         if order is Order.JUMPED_BACK:
             self._begin_session(frame)
-        self._stamps.accept(frame.stamp)
+        self._stamps.accept(frame.stamp, frame.camera)
         self._enter("reconstructing")
         result = self._reconstructor.step(
             picture,
@@ -65,7 +65,8 @@ class Stepper:
             frame_id=frame.frame_id,
             calibration=frame.calibration,
         )
-        return replace(result, timings=replace(result.timings, decode=decoded))
+        timings = replace(result.timings, decode=decoded)
+        return replace(result, timings=timings, camera=frame.camera)
 
     def _refuse_out_of_order(self, frame: Frame, order: Order) -> None:
         if order is Order.REPEATED:
