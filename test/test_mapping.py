@@ -12,7 +12,7 @@ from xsvggt_ros.geometry.rigid import world_to_map
 from xsvggt_ros.geometry.voxel_map import VoxelSettings
 from xsvggt_ros.stream.frame import FrameResult, Timings
 from xsvggt_ros.stream.image_mapping import ImageMapping
-from xsvggt_ros.stream.mapping import MapBuilder, MapSettings
+from xsvggt_ros.stream.mapping import MapBuilder, MapSettings, chosen_pixels
 
 WIDTH, HEIGHT = 40, 30
 FINE = MapSettings(VoxelSettings(0.001, 10_000))
@@ -62,6 +62,31 @@ def test_filters_leave_out_the_uncertain_the_unknown_and_pixels_between_strides(
     builder = MapBuilder()
     add(builder, each, MapSettings(FINE.voxels, min_confidence=1.5, stride=2))
     assert len(builder.snapshot()[0]) == (HEIGHT // 2 - 1) * WIDTH // 2 - 5
+
+
+@pytest.mark.parametrize("depth", [0.3, 0.9, 1.7, 3.1, 12.0])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_near_surfaces_are_thinned_out_but_no_voxel_of_a_wall_is_missed(depth, stride):
+    settings = MapSettings(VoxelSettings(0.25, 10_000), stride=stride)
+    each = result(depth=depth)
+    pixels = chosen_pixels(each, settings)
+    rows, columns = np.unique(pixels // WIDTH), np.unique(pixels % WIDTH)
+    assert len(pixels) == len(rows) * len(columns)
+    step = int(columns[1] - columns[0])
+    # the widest step of those allowed that leaves one and a half points along the edge of a voxel
+    points_an_edge = 0.25 * 50 / depth / step
+    assert step in (stride, 2 * stride, 4 * stride, 8 * stride)
+    assert points_an_edge >= 1.5 or step == stride
+    assert points_an_edge < 3 or step == 8 * stride
+
+    def voxels(thinned: bool) -> set[tuple[int, ...]]:
+        builder = MapBuilder()
+        every = MapSettings(VoxelSettings(0.001, 10_000), stride=stride)
+        add(builder, each, settings if thinned else every)
+        points = builder.snapshot()[0]
+        return set(map(tuple, np.floor(points[:, 1:] / 0.25 + 1e-4).astype(int).tolist()))
+
+    assert len(voxels(thinned=True) ^ voxels(thinned=False)) <= (0 if step == stride else 8)
 
 
 def test_a_new_session_begins_an_empty_map():

@@ -174,7 +174,19 @@ def test_maps_are_built_once():
     calibrator = Calibrator()
     first = calibrator.find(camera(), PICTURE)
     assert calibrator.find(camera(), PICTURE) is first
-    assert calibrator.find(camera("equidistant"), PICTURE) is not first
+    second = calibrator.find(camera("equidistant"), PICTURE)
+    assert second is not first
+    # two cameras of a rig take turns
+    assert calibrator.find(camera(), PICTURE) is first
+    assert calibrator.find(camera("equidistant"), PICTURE) is second
+
+
+def test_a_lens_that_focuses_does_not_fill_the_memory():
+    calibrator = Calibrator()
+    for focal in range(200, 230):
+        k = (float(focal), 0.0, 160.0, 0.0, float(focal), 120.0, 0.0, 0.0, 1.0)
+        assert calibrator.find(camera(k=k, d=()), PICTURE).intrinsics.fx == focal
+    assert len(calibrator._found) == 8
 
 
 def test_who_asks_decides_how_a_calibration_is_used():

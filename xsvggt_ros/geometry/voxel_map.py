@@ -26,7 +26,7 @@ Confidences = NDArray[np.float32]
 Eviction = Literal["age", "count"]
 
 EVICTIONS: tuple[Eviction, ...] = ("age", "count")
-BLOCK = 1 << 17
+BLOCK = 1 << 16
 """Points that are taken at once; a full map has room for so many more while it takes them.
 
 Larger blocks measure slower: their temporary arrays are fresh memory each time.

@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 CalibrationUse = Literal["auto", "raw", "rectified", "ignore"]
 
+_MOST_KEPT = 8
+"""Calibrations: a rig has one for each camera."""
 _MOST_SAID = 20
 
 CALIBRATION_USES: tuple[CalibrationUse, ...] = ("auto", "raw", "rectified", "ignore")
@@ -31,8 +33,7 @@ class Calibrator:
 
     def __init__(self, use: CalibrationUse = "auto") -> None:
         self._use = use
-        self._key: tuple[Calibration, int, int] | None = None
-        self._found: Rectification | None = None
+        self._found: dict[tuple[Calibration, int, int], Rectification | None] = {}
         self._said: set[str] = set()
 
     def find(self, calibration: Calibration | None, picture: Picture) -> Rectification | None:
@@ -41,10 +42,11 @@ class Calibrator:
             return None
         height, width = picture.shape[:2]
         key = calibration, width, height
-        if key != self._key:
-            self._found = self._make(*key)
-            self._key = key
-        return self._found
+        if key not in self._found:
+            if len(self._found) >= _MOST_KEPT:
+                del self._found[next(iter(self._found))]
+            self._found[key] = self._make(*key)
+        return self._found[key]
 
     def _make(self, calibration: Calibration, width: int, height: int) -> Rectification | None:
         if not calibration.known:

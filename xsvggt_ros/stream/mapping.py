@@ -8,10 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from xsvggt_ros.geometry.rigid import Matrix, transform_points
-from xsvggt_ros.geometry.unprojection import unproject
+from xsvggt_ros.geometry.rigid import Matrix
+from xsvggt_ros.geometry.unprojection import coordinates
 from xsvggt_ros.geometry.voxel_map import VoxelMap, VoxelSettings
 from xsvggt_ros.stream.frame import FrameResult
+
+_POINTS_AN_EDGE = 1.5
+"""So a surface at 48 degrees still has a point for each voxel from one picture alone."""
+
+_STEPS = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,37 @@ class MapSettings:
     voxels: VoxelSettings
     min_confidence: float = 1.0
     stride: int = 1
+
+
+def chosen_pixels(result: FrameResult, settings: MapSettings) -> NDArray[np.int64]:
+    """Return the pixels whose points go into the map, as places in the flattened picture.
+
+    Where a surface is so near that a voxel spans many pixels, every second, fourth or eighth of
+    them is enough: one and a half to three are left along each edge of a voxel.
+    """
+    depth, focal = result.depth, min(result.intrinsics.fx, result.intrinsics.fy)
+    # Up to where every pixel gives enough points; with every second pixel it is half of that.
+    enough = settings.voxels.voxel_size * focal / _POINTS_AN_EDGE
+    chosen = np.zeros(depth.shape, bool)
+    for step in (settings.stride * each for each in _STEPS):
+        grid = slice(None, None, step)
+        chosen[grid, grid] |= np.abs(depth[grid, grid]) > enough / (2 * step)
+    chosen[grid, grid] = True
+    chosen &= result.confidence >= settings.min_confidence
+    chosen &= np.isfinite(depth)
+    return np.flatnonzero(chosen)
+
+
+def _points(
+    result: FrameResult, pixels: NDArray[np.int64], map_from_camera: Matrix
+) -> NDArray[np.float32]:
+    """Return the points of ``pixels`` in the map, float32 [3, n]."""
+    points = np.empty((3, len(pixels)), np.float32)
+    for axis, coordinate in enumerate(coordinates(result.depth, result.intrinsics)):
+        coordinate.take(pixels, out=points[axis], mode="clip")
+    moved = map_from_camera[:3, :3].astype(np.float32) @ points
+    moved += map_from_camera[:3, 3:].astype(np.float32)
+    return moved
 
 
 class MapBuilder:
@@ -48,16 +84,11 @@ class MapBuilder:
         if result.index == 0:
             self.clear()
         held = self._resized(settings.voxels)
-        every = slice(None, None, settings.stride)
-        chosen = np.zeros(result.depth.shape, bool)
-        chosen[every, every] = True
-        chosen &= (result.confidence >= settings.min_confidence) & np.isfinite(result.depth)
-        places = np.flatnonzero(chosen)
-        points = unproject(result.depth, result.intrinsics).reshape(-1, 3).take(places, axis=0)
+        pixels = chosen_pixels(result, settings)
         held.add(
-            transform_points(map_from_camera, points),
-            result.color.reshape(-1, 3).take(places, axis=0),
-            result.confidence.ravel().take(places),
+            _points(result, pixels, map_from_camera).T,
+            result.color.reshape(-1, 3).take(pixels, axis=0),
+            result.confidence.ravel().take(pixels),
         )
         self.changes += 1
 
