@@ -111,6 +111,16 @@ def test_other_voxels_take_the_points_over():
     np.testing.assert_allclose(points[:, 0], 2.0, atol=1e-3)
 
 
+def test_points_beyond_the_grid_are_said_once(caplog):
+    builder = MapBuilder()
+    for index in range(3):
+        each = result(index)
+        each.depth[0, 0] = 5000.0
+        add(builder, each)
+    assert caplog.text.count("points lie more than 1048.58 from the origin") == 1
+    assert len(builder.snapshot()[0]) == HEIGHT * WIDTH - 1
+
+
 def test_changes_are_counted_so_that_nothing_is_published_twice():
     builder = MapBuilder()
     builder.clear()

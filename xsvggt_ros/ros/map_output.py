@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from array import array
 from time import monotonic, perf_counter
@@ -16,9 +17,11 @@ from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.ros import qos
 from xsvggt_ros.ros.clouds import FIELDS, POINT_STEP
 from xsvggt_ros.ros.conversions import header
-from xsvggt_ros.ros.parameters import Settings
+from xsvggt_ros.ros.parameters import Map, Settings
 from xsvggt_ros.stream.frame import FrameResult
 from xsvggt_ros.stream.mapping import MapBuilder
+
+logger = logging.getLogger(__name__)
 
 
 class MapOutput:
@@ -41,6 +44,7 @@ class MapOutput:
             height=1,
             is_dense=True,
         )
+        self._too_large: Map | None = None
         self._stamp = 0
         self._published_changes = 0
         self._published_at = -float("inf")
@@ -64,11 +68,23 @@ class MapOutput:
         if anew:
             self.builder.clear()
         self._stamp = result.stamp
-        if settings.map.enabled:
-            self.builder.add(result, map_from_camera, settings.map_settings)
-        elif self.builder.map is not None:
+        if not settings.map.enabled:
             self.builder.drop()
+        elif settings.map != self._too_large:
+            self._add(result, map_from_camera, settings)
         self.seconds = perf_counter() - started
+
+    def _add(self, result: FrameResult, map_from_camera: Matrix, settings: Settings) -> None:
+        try:
+            self.builder.add(result, map_from_camera, settings.map_settings)
+        except MemoryError:
+            # Whatever else comes of this picture must come out all the same.
+            self.builder.drop()
+            self._too_large = settings.map
+            logger.error(
+                f"no memory for a map of {settings.map.max_points} points, so none is kept; lower "
+                "map.max_points"
+            )
 
     def due(self, rate: float) -> bool:
         """Return whether it is time to publish: changed, listened to, and not too soon."""

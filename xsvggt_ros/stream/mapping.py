@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +11,11 @@ from numpy.typing import NDArray
 
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.geometry.unprojection import coordinates
+from xsvggt_ros.geometry.voxel_keys import REACH
 from xsvggt_ros.geometry.voxel_map import VoxelMap, VoxelSettings
 from xsvggt_ros.stream.frame import FrameResult
+
+logger = logging.getLogger(__name__)
 
 _POINTS_AN_EDGE = 1.5
 """So a surface at 48 degrees still has a point for each voxel from one picture alone."""
@@ -78,6 +82,7 @@ class MapBuilder:
     def __init__(self) -> None:
         self.map: VoxelMap | None = None
         self.changes = 0
+        self._warned_of: VoxelMap | None = None
 
     def add(self, result: FrameResult, map_from_camera: Matrix, settings: MapSettings) -> None:
         """Take in one result; the first of a session begins anew, and so do other voxels."""
@@ -91,12 +96,22 @@ class MapBuilder:
             result.confidence.ravel().take(pixels),
         )
         self.changes += 1
+        self._warn_of_outside(held)
 
     def clear(self) -> None:
         """Forget every point."""
         if self.map is not None and len(self.map):
             self.map.clear()
             self.changes += 1
+
+    def _warn_of_outside(self, held: VoxelMap) -> None:
+        if held.outside and held is not self._warned_of:
+            self._warned_of = held
+            logger.warning(
+                "%d points lie more than %g from the origin and stay out of the map, as all like "
+                "them will; raise map.voxel_size, or correct the scale",
+                held.outside, REACH * held.settings.voxel_size,
+            )  # fmt: skip
 
     def drop(self) -> None:
         """Forget every point and give the memory back."""
