@@ -23,7 +23,12 @@ from xsvggt_ros.version import version
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "xsvggt_ros"
 MANIFEST = ElementTree.parse(ROOT / "package.xml").getroot()
-PYPI_NAMES = {"cv2": "opencv-python-headless", "mpl_toolkits": "matplotlib", "yaml": "PyYAML"}
+PYPI_NAMES = {
+    "PIL": "pillow",
+    "cv2": "opencv-python-headless",
+    "mpl_toolkits": "matplotlib",
+    "yaml": "PyYAML",
+}
 BUILT_FROM = ("package.xml", "CMakeLists.txt", "setup.py", "pyproject.toml", "LICENSE")
 
 

@@ -77,6 +77,8 @@ class FrameResult:
         confidence: float32 [h, w], from 1 upwards.
         color: uint8 [h, w, 3], RGB.
         camera: name of the camera in a rig of several.
+        points: float32 [h, w, 3] of the point head, in the network's own world, which tends to be
+            the first camera's; None where the head was not asked for.
 
     """
 
@@ -93,3 +95,4 @@ class FrameResult:
     cache: CacheStatistics
     timings: Timings
     camera: str = ""
+    points: NDArray[np.float32] | None = None

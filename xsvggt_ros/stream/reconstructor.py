@@ -56,12 +56,15 @@ class ReconstructorSettings:
             from the picture's aspect and is at most as much.
         cache: how the KV cache behaves.
         calibration: what is made of the calibration that comes with a picture.
+        point_head: whether the head that predicts points directly runs as well, for results that
+            are compared with published ones; maps are made of depth and pose.
 
     """
 
     width: int = 518
     cache: CacheSettings = field(default_factory=CacheSettings)
     calibration: CalibrationUse = "auto"
+    point_head: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ class _HostOutput:
     encoding: NDArray[np.float32]
     depth: NDArray[np.float32]
     confidence: NDArray[np.float32]
+    points: NDArray[np.float32] | None
 
 
 class Reconstructor:
@@ -105,6 +109,10 @@ class Reconstructor:
         self._focal: tuple[float, float] | None = None  # in picture widths
         self._view_warned = False
         self._size: tuple[int, int] | None = None
+
+    @property
+    def _heads(self) -> tuple[Head, ...]:
+        return (*_HEADS, "points") if self.settings.point_head else _HEADS
 
     @property
     def session(self) -> int:
@@ -225,7 +233,7 @@ class Reconstructor:
     def _compute(self, images: Tensor) -> tuple[_HostOutput, float]:
         """Run the network; return its output on the host, and when the device had finished."""
         try:
-            prediction = self._network(images, self._cache, _HEADS)
+            prediction = self._network(images, self._cache, self._heads)
             _finish(images.device)
             computed = perf_counter()
             output = _to_host(prediction)
@@ -298,6 +306,7 @@ class Reconstructor:
             mapping=mapping,
             cache=self._cache.statistics(),
             timings=Timings(),
+            points=output.points,
         )
 
     def _pose(self, encoding: NDArray[np.float32]) -> Matrix:
@@ -416,8 +425,10 @@ def _to_host(prediction: Prediction) -> _HostOutput:
     depth = prediction.depth[0, 0].float().cpu().numpy()
     confidence = prediction.depth_confidence[0, 0].float().cpu().numpy()
     depth[~np.isfinite(depth) | np.isnan(confidence)] = np.nan
+    points = prediction.points
     return _HostOutput(
         prediction.pose_encodings[0, 0, -1].float().cpu().numpy(),
         depth,
         np.nan_to_num(confidence, nan=1.0).clip(1.0, HIGHEST_CONFIDENCE),
+        None if points is None else points[0, 0].float().cpu().numpy(),
     )

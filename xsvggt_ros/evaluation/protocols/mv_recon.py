@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Multi-view reconstruction on 7-Scenes and Neural RGB-D: Tables 2 and 3 of the paper.
+
+With the reference's sampling a stream is 2 to 5 pictures long, so that it says next to nothing
+about a cache; the long protocol takes 100 to 1000 neighbouring ones.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xsvggt_ros.errors import ConfigurationError, EvaluationError, FrameError, SourceError
+from xsvggt_ros.evaluation.cloud import PointSample, score_cloud
+from xsvggt_ros.evaluation.protocols.pictures import PATCH, cropped
+from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, each_row
+from xsvggt_ros.evaluation.source import SourceOptions, open_source
+from xsvggt_ros.evaluation.sources.base import EvaluationSource
+from xsvggt_ros.evaluation.sources.files import folders, text
+from xsvggt_ros.geometry.alignment import align
+from xsvggt_ros.geometry.rigid import Matrix, invert
+from xsvggt_ros.geometry.unprojection import unproject
+from xsvggt_ros.stream.frame import FrameResult
+from xsvggt_ros.stream.reconstructor import Reconstructor
+
+SceneDataset = Literal["seven_scenes", "neural_rgbd"]
+Prediction = Literal["points", "projection"]
+
+SEVEN_SCENES_STRIDE = 200
+NEURAL_RGBD_STRIDE = 500
+"""Each how manieth picture is taken; of Neural RGB-D at least two of a scene."""
+
+CROP = 224
+"""Side of the middle of each picture that is judged."""
+
+LARGEST_CLOUD = 2_000_000
+"""Points on each side that the long protocol keeps; the reference's sampling stays below it."""
+
+Points = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which pictures are taken.
+
+    Attributes:
+        frames: the most; None takes the reference's sparse ones.
+        stride: of the long protocol.
+
+    """
+
+    frames: int | None = None
+    stride: int = 1
+
+
+@dataclass(frozen=True)
+class _View:
+    """Points of the same pixels, [h, w, 3] each; NaN where the truth is unknown."""
+
+    predicted: Points
+    true: Points
+
+
+def mv_recon(
+    engine: Reconstructor,
+    dataset: SceneDataset,
+    root: Path,
+    *,
+    prediction: Prediction = "points",
+    sampling: Sampling | None = None,
+) -> Iterator[ProtocolRow]:
+    """Yield accuracy, completeness and normal consistency of each sequence.
+
+    Args:
+        engine: with ``point_head`` for the prediction ``points``.
+        dataset: which one.
+        root: folder of the scenes.
+        prediction: ``points`` of the point head, as in the published tables; or ``projection``,
+            depth and pose, laid upon the truth by a similarity (the reference's ``--use_proj``).
+        sampling: sparse as in the reference, or long.
+
+    Raises:
+        ConfigurationError: an unknown data set, or an engine without point head.
+        EvaluationError: the root holds no scene.
+
+    """
+    if prediction == "points" and not engine.settings.point_head:
+        raise ConfigurationError(
+            "the engine's point head does not run; make it with point_head=True, or choose the "
+            "prediction 'projection'"
+        )
+    names = sequence_names(dataset, root)
+    chosen = sampling or Sampling()
+
+    def measure(name: str) -> ProtocolRow:
+        source = _open(dataset, root, name, chosen)
+        views = list(_views(engine, source, prediction))
+        predicted, true = _normalized(views, prediction)
+        score = score_cloud(_sampled(predicted), _sampled(true))
+        metrics = {
+            "acc": score.accuracy.mean, "acc_med": score.accuracy.median,
+            "comp": score.completeness.mean, "comp_med": score.completeness.median,
+            "nc1": score.normal_accuracy.mean, "nc1_med": score.normal_accuracy.median,
+            "nc2": score.normal_completeness.mean, "nc2_med": score.normal_completeness.median,
+            "nc": score.normal_consistency.mean, "nc_med": score.normal_consistency.median,
+            "f_score": score.f_score,
+        }  # fmt: skip
+        return ProtocolRow(name, len(views), metrics)
+
+    return each_row(names, measure)
+
+
+def sequence_names(dataset: SceneDataset, root: Path) -> list[str]:
+    """Return ``scene/seq-NN`` of the test split of 7-Scenes, or the scenes of Neural RGB-D.
+
+    Raises:
+        ConfigurationError: an unknown data set.
+        EvaluationError: the root holds none.
+
+    """
+    if dataset == "neural_rgbd":
+        names = [name for name, each in folders(root).items() if (each / "poses.txt").exists()]
+    elif dataset == "seven_scenes":
+        names = [
+            f"{scene}/seq-{int(number):02d}"
+            for scene, each in folders(root).items()
+            if (each / "TestSplit.txt").exists()
+            for number in re.findall(r"sequence\s*(\d+)", text(each / "TestSplit.txt"))
+        ]
+    else:
+        raise ConfigurationError(
+            f"scenes '{dataset}' are unknown; choose seven_scenes or neural_rgbd"
+        )
+    if not names:
+        raise EvaluationError(f"{root} holds no sequence of {dataset}; see docs/protocols.md")
+    return names
+
+
+def _open(dataset: SceneDataset, root: Path, name: str, sampling: Sampling) -> EvaluationSource:
+    place = root / name
+    if sampling.frames is not None:
+        options = SourceOptions(kind=dataset, stride=sampling.stride, limit=sampling.frames)
+        return open_source(place, options)
+    if dataset == "seven_scenes":
+        return open_source(place, SourceOptions(kind=dataset, stride=SEVEN_SCENES_STRIDE))
+    count = open_source(place, SourceOptions(kind=dataset)).frame_count
+    if count is None:
+        raise SourceError(f"the number of pictures of {place} is unknown")
+    stride = max(1, min(NEURAL_RGBD_STRIDE, count // 2))
+    return open_source(place, SourceOptions(kind=dataset, stride=stride))
+
+
+def _views(
+    engine: Reconstructor, source: EvaluationSource, prediction: Prediction
+) -> Iterator[_View]:
+    """Step through the sequence; yield the middle of each picture, in the first true camera."""
+    engine.reset("next sequence")
+    width = engine.settings.width
+    height = round(width * 3 / 4 / PATCH) * PATCH
+    first: Matrix | None = None
+    for given in source:
+        truth = given.truth
+        if truth is None or truth.depth is None or truth.intrinsics is None:
+            raise EvaluationError(f"the frame of stamp {given.stamp} has no true depth")
+        if truth.camera_to_world is None:
+            continue  # The reference leaves pictures with a lost pose out as well.
+        picture, depth, camera = cropped(
+            given.frame.decode(), truth.depth, truth.intrinsics, width, height
+        )
+        try:
+            result = engine.step(picture, stamp=given.stamp)
+        except FrameError as error:
+            raise EvaluationError(f"the frame of stamp {given.stamp} failed: {error}") from error
+        if first is None:
+            first = invert(truth.camera_to_world)
+        pose = first @ truth.camera_to_world
+        true = unproject(depth, camera).astype(np.float64) @ pose[:3, :3].T + pose[:3, 3]
+        yield _View(_middle(_predicted(result, prediction)), _middle(true))
+
+
+def _predicted(result: FrameResult, prediction: Prediction) -> Points:
+    if prediction == "points":
+        assert result.points is not None
+        return result.points.astype(np.float64)
+    pose = result.camera_to_world
+    seen = unproject(result.depth, result.intrinsics).astype(np.float64)
+    return np.asarray(seen @ pose[:3, :3].T + pose[:3, 3], np.float64)
+
+
+def _middle(points: Points) -> Points:
+    height, width = points.shape[:2]
+    tall, wide = min(CROP, height), min(CROP, width)
+    top, left = height // 2 - tall // 2, width // 2 - wide // 2
+    return points[top : top + tall, left : left + wide]
+
+
+def _normalized(views: list[_View], prediction: Prediction) -> tuple[Points, Points]:
+    """Return both clouds of the pixels with known depth, in one scale.
+
+    For ``points``: the median depth of each side becomes 0, and sizes are made equal, a size being
+    the median distance from the coordinate-wise median (the reference's Regr3D_t_ScaleShiftInv).
+    For ``projection``: a similarity over corresponding points.
+    """
+    if not views:
+        raise EvaluationError("no picture of the sequence has a true pose")
+    predicted = np.concatenate([each.predicted.reshape(-1, 3) for each in views])
+    true = np.concatenate([each.true.reshape(-1, 3) for each in views])
+    known = np.isfinite(true).all(axis=1) & np.isfinite(predicted).all(axis=1)
+    if known.sum() < 3:
+        raise EvaluationError("fewer than three pixels have a known depth")
+    predicted, true = predicted[known], true[known]
+    if prediction == "projection":
+        return align(predicted, true, scale=True).points(predicted), true
+    predicted, true = _without_depth_shift(predicted), _without_depth_shift(true)
+    factor = _size(true) / float(np.clip(_size(predicted), 1e-3, 1e3))
+    return predicted * factor, true
+
+
+def _without_depth_shift(points: Points) -> Points:
+    return points - [0.0, 0.0, float(np.median(points[:, 2]))]
+
+
+def _size(points: Points) -> float:
+    return float(np.median(np.linalg.norm(points - np.median(points, axis=0), axis=1)))
+
+
+def _sampled(points: Points) -> Points:
+    if len(points) <= LARGEST_CLOUD:
+        return points
+    sample = PointSample(LARGEST_CLOUD)
+    sample.add(points)
+    return sample.points()

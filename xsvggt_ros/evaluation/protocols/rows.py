@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a protocol answers: one row for each sequence, failures included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from xsvggt_ros.errors import EvaluationError, XsvggtError
+
+
+@dataclass(frozen=True)
+class ProtocolRow:
+    """One line of a table.
+
+    Attributes:
+        sequence: its name.
+        frames: that were used.
+        metrics: by name; empty where the sequence failed.
+        weight: of the row in the mean of the table.
+        error: why the sequence failed, or None.
+
+    """
+
+    sequence: str
+    frames: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    weight: float = 1.0
+    error: str | None = None
+
+
+def each_row(names: Iterable[str], measure: Callable[[str], ProtocolRow]) -> Iterator[ProtocolRow]:
+    """Yield the row of each sequence; one that fails gives a row that says so.
+
+    The reference skips sequences that run out of memory, and averages over the others in silence.
+    """
+    for name in names:
+        try:
+            yield measure(name)
+        except XsvggtError as error:
+            yield ProtocolRow(name, error=str(error))
+
+
+def mean_row(rows: Iterable[ProtocolRow]) -> ProtocolRow:
+    """Return the weighted mean of the rows that did not fail; ``error`` counts those that did.
+
+    Raises:
+        EvaluationError: every row failed.
+
+    """
+    every = list(rows)
+    good = [row for row in every if row.error is None]
+    if not good:
+        raise EvaluationError(
+            f"none of {len(every)} sequences could be measured; the first says: "
+            f"{every[0].error if every else 'there are no sequences'}"
+        )
+    weights = np.array([row.weight for row in good])
+    metrics = {
+        name: float(np.average([row.metrics[name] for row in good], weights=weights))
+        for name in good[0].metrics
+    }
+    failed = len(every) - len(good)
+    return ProtocolRow(
+        "mean",
+        sum(row.frames for row in good),
+        metrics,
+        float(weights.sum()),
+        f"{failed} of {len(every)} sequences failed and are not in the mean" if failed else None,
+    )

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Depth of whole sequences, and of single pictures: Tables 5 and 6 of the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from xsvggt_ros.errors import ConfigurationError, EvaluationError, FrameError
+from xsvggt_ros.evaluation.depth import (
+    DepthAlignmentKind,
+    DepthErrors,
+    DepthPairs,
+    align_depth,
+    at_size_of,
+    depth_errors,
+)
+from xsvggt_ros.evaluation.frame import EvaluationFrame
+from xsvggt_ros.evaluation.protocols.pictures import long_side
+from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, each_row
+from xsvggt_ros.evaluation.source import SourceOptions, open_source
+from xsvggt_ros.evaluation.sources.base import EvaluationSource
+from xsvggt_ros.evaluation.sources.bonn_prepared import open_prepared
+from xsvggt_ros.evaluation.sources.files import folders
+from xsvggt_ros.stream.reconstructor import Reconstructor
+
+DepthDataset = Literal["sintel", "sintel14", "bonn", "kitti"]
+
+SINTEL_14 = (
+    "alley_2", "ambush_4", "ambush_5", "ambush_6", "cave_2", "cave_4", "market_2", "market_5",
+    "market_6", "shaman_3", "sleeping_1", "sleeping_2", "temple_2", "temple_3",
+)  # fmt: skip
+"""The sequences that MonST3R and its successors measure on."""
+
+BONN_5 = ("balloon2", "crowd2", "crowd3", "person_tracking2", "synchronous")
+KITTI_FRAMES = 110
+"""The most of each drive."""
+
+
+@dataclass(frozen=True)
+class DepthRules:
+    """What counts of a data set's depth.
+
+    Attributes:
+        farthest: metres; truths of this and more do not count.
+        clip: metres; aligned predictions beyond it are set to it.
+
+    """
+
+    farthest: float | None = None
+    clip: float | None = None
+
+
+RULES: dict[str, DepthRules] = {
+    "sintel": DepthRules(70.0, 70.0),
+    "sintel14": DepthRules(70.0, 70.0),
+    "bonn": DepthRules(70.0),
+    "kitti": DepthRules(),
+}
+
+
+def video_depth(
+    engine: Reconstructor,
+    dataset: DepthDataset,
+    root: Path,
+    *,
+    alignment: DepthAlignmentKind = "scale",
+    frames: int | None = None,
+) -> Iterator[ProtocolRow]:
+    """Yield the errors of each sequence, all of its pixels aligned together.
+
+    Rows weigh as much as they have pixels, as in the reference.
+
+    Args:
+        engine: at the width of the protocol (518 for published weights).
+        dataset: which one.
+        root: of Sintel the folder with ``training``; of Bonn that with the sequences; of KITTI
+            ``val_selection_cropped``.
+        alignment: ``scale`` in the reference.
+        frames: the most of each sequence; None = as the reference; 100 to 1000 for the long tables,
+            which take Bonn and KITTI from the first frame on.
+
+    Raises:
+        SourceError: there are no such sequences.
+        ConfigurationError: an unknown data set.
+
+    """
+    rules = _rules(dataset)
+
+    def measure(name: str) -> ProtocolRow:
+        pairs = DepthPairs(None, rules.farthest, rules.clip)
+        count = 0
+        engine.reset("next sequence")
+        for index, given in enumerate(open_sequence(dataset, root, name, frames)):
+            prediction = _predicted(engine, given)
+            count += 1
+            if given.truth is not None and given.truth.depth is not None:
+                pairs.add(index, at_size_of(prediction, given.truth.depth), given.truth.depth)
+        errors = pairs.score(alignment).errors
+        return ProtocolRow(name, count, _metrics(errors), errors.pixels)
+
+    return each_row(sequence_names(dataset, root), measure)
+
+
+def mono_depth(engine: Reconstructor, dataset: DepthDataset, root: Path) -> Iterator[ProtocolRow]:
+    """Yield the errors of each sequence, every picture a stream of its own, scaled by its median.
+
+    No cache takes part in it. Errors are means over pictures, weighted by their pixels.
+
+    Raises:
+        SourceError: there are no such sequences.
+        ConfigurationError: an unknown data set.
+
+    """
+    rules = _rules(dataset)
+
+    def measure(name: str) -> ProtocolRow:
+        found = []
+        for given in open_sequence(dataset, root, name, None):
+            engine.reset("every picture stands alone")
+            prediction = _predicted(engine, given)
+            errors = _of_picture(prediction, given, rules)
+            if errors is not None:
+                found.append(errors)
+        if not found:
+            raise EvaluationError(f"{name} has no picture with known depth")
+        pixels = np.array([each.pixels for each in found], np.float64)
+        metrics = {
+            key: float(np.average([_metrics(each)[key] for each in found], weights=pixels))
+            for key in _metrics(found[0])
+        }
+        return ProtocolRow(name, len(found), metrics, float(pixels.sum()))
+
+    return each_row(sequence_names(dataset, root), measure)
+
+
+def sequence_names(dataset: DepthDataset, root: Path) -> list[str]:
+    """Return the names of a data set's sequences, in order.
+
+    Raises:
+        ConfigurationError: an unknown data set.
+        EvaluationError: the root holds none.
+
+    """
+    _rules(dataset)
+    if dataset == "kitti":
+        names = sorted(folders(root / "image_gathered"))
+    elif dataset == "bonn":
+        present = folders(root)
+        names = [f"rgbd_bonn_{each}" for each in BONN_5 if f"rgbd_bonn_{each}" in present]
+    else:
+        present = folders(root / "training" / "final")
+        names = sorted(present if dataset == "sintel" else set(present) & set(SINTEL_14))
+    if not names:
+        raise EvaluationError(f"{root} holds no sequence of {dataset}; see docs/protocols.md")
+    return names
+
+
+def open_sequence(
+    dataset: DepthDataset, root: Path, name: str, frames: int | None
+) -> EvaluationSource:
+    """Open a sequence as the protocol takes it."""
+    if dataset == "kitti":
+        options = SourceOptions(kind="kitti_depth", limit=frames or KITTI_FRAMES)
+        return open_source(root / "image_gathered" / name, options)
+    if dataset == "bonn" and frames is None:
+        return open_prepared(root / name)
+    if dataset == "bonn":
+        return open_source(root / name, SourceOptions(kind="tum", limit=frames))
+    options = SourceOptions(kind="sintel", limit=frames)
+    return open_source(root / "training" / "final" / name, options)
+
+
+def _rules(dataset: str) -> DepthRules:
+    if dataset not in RULES:
+        raise ConfigurationError(
+            f"depth data set '{dataset}' is unknown; choose one of {', '.join(RULES)}"
+        )
+    return RULES[dataset]
+
+
+def _predicted(engine: Reconstructor, given: EvaluationFrame) -> np.ndarray:
+    """Return the depth of the whole picture at the network's size; a frame that fails is an error.
+
+    Leaving it out would make the sequence easier than it is.
+    """
+    try:
+        picture = long_side(given.frame.decode(), engine.settings.width)
+        return engine.step(picture, stamp=given.stamp).depth
+    except FrameError as error:
+        raise EvaluationError(f"the frame of stamp {given.stamp} failed: {error}") from error
+
+
+def _of_picture(
+    prediction: np.ndarray, given: EvaluationFrame, rules: DepthRules
+) -> DepthErrors | None:
+    truth = given.truth.depth if given.truth is not None else None
+    if truth is None:
+        return None
+    known = np.isfinite(truth) & (truth > 0)
+    if rules.farthest is not None:
+        known &= truth < rules.farthest
+    resized = at_size_of(prediction, truth)
+    known &= np.isfinite(resized)
+    if not known.any():
+        return None
+    p, g = resized[known], truth[known]
+    return depth_errors(align_depth(p, g, "median").apply(p, rules.clip), g)
+
+
+def _metrics(errors: DepthErrors) -> dict[str, float]:
+    every = asdict(replace(errors))
+    every.pop("pixels")
+    return every
