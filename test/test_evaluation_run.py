@@ -18,6 +18,7 @@ from xsvggt_ros.errors import SourceError
 from xsvggt_ros.evaluation import runner
 from xsvggt_ros.evaluation.files import write_evaluation
 from xsvggt_ros.evaluation.folder import link_latest, new_folder
+from xsvggt_ros.evaluation.report.tables import tables
 from xsvggt_ros.evaluation.request import LiveOptions
 from xsvggt_ros.evaluation.thresholds import Threshold
 from xsvggt_ros.geometry.trajectory_io import read_tum
@@ -257,6 +258,8 @@ def test_a_live_run_counts_what_it_drops(source):
     assert evaluation.live.dropped_share == pytest.approx(counts.dropped / 30)
     assert counts.dropped > 0
     assert len(evaluation.session.posed) == counts.judged == counts.processed > 0
+    live = next(table for table in tables(evaluation) if table.title == "Live")
+    assert live.rows[0][4] == f"{counts.dropped} of 30"
 
 
 def test_a_live_run_of_a_source_that_breaks_off_is_judged(source):

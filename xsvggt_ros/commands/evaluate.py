@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,20 +32,21 @@ if TYPE_CHECKING:
     from xsvggt_ros.evaluation.sweep import Sweep
     from xsvggt_ros.evaluation.thresholds import Threshold
 
-SOURCE, JUDGING, LIVE, LIMITS, SWEEPING = (
+SOURCE, JUDGING, LIVE, LIMITS, SWEEPING, PROTOCOLS = (
     "What is taken of the source",
     "How results are judged",
     "Live",
     "Limits: exit code 3 where one is broken",
     "Sweep",
+    "Protocols of the paper",
 )
 
 
 def evaluate(
     source: Annotated[
-        str,
+        str | None,
         typer.Argument(help="Bag, folder of a data set, or synthetic:NAME of a made-up sequence."),
-    ],
+    ] = None,
     output: Annotated[
         Path,
         typer.Option("--output", "-o", help="Folder in which each run gets a folder of its own."),
@@ -173,6 +175,33 @@ def evaluate(
         Path | None,
         typer.Option(help="Folder of a sweep to go on with.", rich_help_panel=SWEEPING),
     ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="A table of the paper instead of a SOURCE: video_depth, mono_depth, mv_recon or "
+            "relpose.",
+            rich_help_panel=PROTOCOLS,
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Data set of the protocol.", rich_help_panel=PROTOCOLS)
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder of that data set.", rich_help_panel=PROTOCOLS)
+    ] = None,
+    prediction: Annotated[
+        str | None,
+        typer.Option(
+            help="Of mv_recon: points = the point head (default), projection = depth and pose.",
+            rich_help_panel=PROTOCOLS,
+        ),
+    ] = None,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of relpose on co3d: the folder with CATEGORY_test.jgz.", rich_help_panel=PROTOCOLS
+        ),
+    ] = None,
     max_ate: Annotated[
         float | None, typer.Option(help="Metres, rmse after Sim(3).", rich_help_panel=LIMITS)
     ] = None,
@@ -216,10 +245,72 @@ def evaluate(
     """Evaluate a recording with ground truth: numbers, curves, and a report to look at."""
     from dataclasses import replace
 
+    from xsvggt_ros.commands.protocol import refuse_beside_protocol, run_protocol_command
+    from xsvggt_ros.errors import ConfigurationError
     from xsvggt_ros.evaluation.request import EvaluationRequest, JudgingOptions, NetworkOptions
     from xsvggt_ros.evaluation.sources.base import SourceOptions
 
     cache = cache_settings(policy, budget, budget_mib, key_bits, value_bits)
+    cache = replace(cache, compatibility=compatibility)
+    network = NetworkOptions(checkpoint, preset, width, device, dtype)
+    judging = JudgingOptions(rpe_delta, farthest, cloud_points, fscore_distance)
+    limits = _limits(
+        max_ate=max_ate,
+        max_rpe=max_rpe,
+        max_rpe_rotation=max_rpe_rotation,
+        max_absrel=max_absrel,
+        min_delta1=min_delta1,
+        max_accuracy=max_accuracy,
+        max_completeness=max_completeness,
+        min_fscore=min_fscore,
+        max_bytes=max_bytes,
+        max_process_memory=max_memory,
+        max_latency_p95=max_latency,
+        min_fps=min_fps,
+        max_dropped=max_dropped,
+    )
+    if protocol is not None:
+        refuse_beside_protocol(
+            {
+                f"SOURCE '{source}'": source,
+                "--start": start or None,
+                "--kind": kind,
+                "--sequence": sequence,
+                "--topic": topic,
+                "--depth-topic": depth_topic,
+                "--truth": truth,
+                "--tolerance": None if tolerance == SourceOptions.tolerance else tolerance,
+                "--intrinsics": intrinsics,
+                "--depth-scale": depth_scale,
+                "--room": room,
+                "a judging option": None if judging == JudgingOptions() else judging,
+                "--realtime": realtime,
+                "--speed": speed,
+                "--sweep": sweep,
+                "--references": references,
+                "--resume": resume,
+                "a limit": limits,
+            }
+        )
+        sampling = {
+            "frames": max_frames,
+            "stride": None if stride == 1 else stride,
+            "prediction": prediction,
+            "annotations": annotations,
+        }
+        run_protocol_command(protocol, dataset, root, sampling, network, cache, output)
+        return
+    if source is None:
+        raise ConfigurationError("there is no SOURCE to evaluate; give one, or --protocol")
+    _refuse_without(
+        "--protocol",
+        {
+            "--dataset": dataset,
+            "--root": root,
+            "--prediction": prediction,
+            "--annotations": annotations,
+        },
+    )
     request = EvaluationRequest(
         source,
         SourceOptions(
@@ -236,31 +327,16 @@ def evaluate(
             depth_scale=depth_scale,
             room=room,
         ),
-        NetworkOptions(checkpoint, preset, width, device, dtype),
-        replace(cache, compatibility=compatibility),
-        JudgingOptions(rpe_delta, farthest, cloud_points, fscore_distance),
+        network,
+        cache,
+        judging,
         _live(realtime, speed),
-    )
-    limits = _limits(
-        max_ate=max_ate,
-        max_rpe=max_rpe,
-        max_rpe_rotation=max_rpe_rotation,
-        max_absrel=max_absrel,
-        min_delta1=min_delta1,
-        max_accuracy=max_accuracy,
-        max_completeness=max_completeness,
-        min_fscore=min_fscore,
-        max_bytes=max_bytes,
-        max_process_memory=max_memory,
-        max_latency_p95=max_latency,
-        min_fps=min_fps,
-        max_dropped=max_dropped,
     )
     if sweep:
         _refuse_limits(limits)
         _run_sweep(request, sweep, references, output, resume)
     else:
-        _refuse_sweep_options(references, resume)
+        _refuse_without("--sweep", {"--references": references, "--resume": resume})
         _run_once(request, output, limits)
 
 
@@ -312,12 +388,12 @@ def _refuse_limits(limits: tuple[Threshold, ...]) -> None:
         )
 
 
-def _refuse_sweep_options(references: str | None, resume: Path | None) -> None:
+def _refuse_without(needed: str, given: Mapping[str, Any]) -> None:
     from xsvggt_ros.errors import ConfigurationError
 
-    for name, value in (("--references", references), ("--resume", resume)):
+    for name, value in given.items():
         if value is not None:
-            raise ConfigurationError(f"{name} {value} means nothing without --sweep; add it")
+            raise ConfigurationError(f"{name} {value} means nothing without {needed}; add it")
 
 
 def _run_once(request: EvaluationRequest, output: Path, limits: tuple[Threshold, ...]) -> None:

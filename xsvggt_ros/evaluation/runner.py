@@ -95,7 +95,12 @@ def evaluate(
         progress(run.taken, run.taken, "judging")
         session = judge.session
         scores = session.scores()
-        _warn_of_parts(run, source, state)
+        _warn_of_parts(run, state)
+        if live and live.late_source:
+            log.note(
+                f"the source delivered {live.late_source} of {run.taken} frames late, so that they "
+                "came slower than from a camera: lower --speed, or evaluate a bag"
+            )
     return Evaluation(
         request=request,
         name=source.name,
@@ -178,7 +183,7 @@ def _require_results(run: Run, source: EvaluationSource, stop: Event, reason: st
     raise SourceError(f"{source.name} gave no usable frame ({reason or first}); give another one")
 
 
-def _warn_of_parts(run: Run, source: EvaluationSource, state: State) -> None:
+def _warn_of_parts(run: Run, state: State) -> None:
     """Note what the scores do not cover."""
     judge = run.judge
     if judge.sessions > 1:

@@ -34,7 +34,7 @@ class Table:
 
 def tables(evaluation: Evaluation) -> list[Table]:
     """Return every table that there is something to fill with."""
-    made = (_trajectory(evaluation), _depth(evaluation), _cloud(evaluation))
+    made = (_trajectory(evaluation), _depth(evaluation), _cloud(evaluation), _live(evaluation))
     return [table for table in made if table] + [_latency(evaluation), _memory(evaluation)]
 
 
@@ -118,6 +118,23 @@ def cloud_note(evaluation: Evaluation) -> str:
     return (
         f"F-score within {100 * distance:g} cm: {show.show(show.value(metrics))}. "
         f"{count:,} points of the same pixels, aligned by Sim(3), then by ICP."
+    )
+
+
+def _live(evaluation: Evaluation) -> Table | None:
+    live, counts = evaluation.live, evaluation.counts
+    if live is None:
+        return None
+    row = (
+        f"{live.speed:g}", live.queue, f"{live.input_rate:.2f}", f"{live.output_rate:.2f}",
+        f"{counts.dropped} of {counts.taken}", f"{live.late_source}",
+    )  # fmt: skip
+    heads = ("speed", "queue", "frames/s in", "frames/s out", "dropped", "late from the source")
+    return Table(
+        "Live",
+        heads,
+        [row],
+        "Latency counts from a frame's arrival here, the time in the queue included.",
     )
 
 
