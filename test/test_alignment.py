@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xsvggt_ros.geometry.alignment import Similarity, align
+from xsvggt_ros.geometry.alignment import Similarity, align, mean_rotation
 from xsvggt_ros.geometry.rigid import matrix_from_quaternion
 
 seeds = st.integers(0, 2**32 - 1)
@@ -67,3 +67,18 @@ def test_other_shapes_are_refused(shape):
 def test_numbers_that_are_not_finite_are_refused():
     with pytest.raises(ValueError, match="finite"):
         align(np.full((4, 3), np.nan), np.zeros((4, 3)), scale=True)
+
+
+@given(seeds)
+def test_the_mean_of_a_rotation_is_itself_and_between_two_it_is_half_way(seed):
+    rng = np.random.default_rng(seed)
+    axis = rng.normal(size=3)
+    axis /= np.linalg.norm(axis)
+    angle = rng.uniform(0.1, 2.5)
+
+    def turn(by: float) -> np.ndarray:
+        return matrix_from_quaternion(np.array([*np.sin(by / 2) * axis, np.cos(by / 2)]))
+
+    between = mean_rotation(np.stack([turn(0.0), turn(angle)]))
+    np.testing.assert_allclose(between, turn(angle / 2), atol=1e-9)
+    np.testing.assert_allclose(mean_rotation(turn(angle)[None]), turn(angle), atol=1e-12)

@@ -19,10 +19,16 @@ from bags import SECOND, write_jumping_bag
 from typer.testing import CliRunner
 
 from xsvggt_ros import cli
+from xsvggt_ros.commands.demo import ROOM_BUDGET
+from xsvggt_ros.geometry.alignment import align
 from xsvggt_ros.geometry.trajectory_io import read_tum
+from xsvggt_ros.model.config import PRESETS
+from xsvggt_ros.stream import results
 from xsvggt_ros.stream.overview import OVERVIEW_SIZE
-from xsvggt_ros.stream.recording import LongestSession
+from xsvggt_ros.stream.recording import CacheBytes, LongestSession
 from xsvggt_ros.stream.sources import open_source
+from xsvggt_ros.synthetic.held_out import held_out
+from xsvggt_ros.synthetic.sequence import Sequence as SyntheticSequence
 
 HOW = "needs ROS 2 and this package's messages: run scripts/test, or source a ROS 2 workspace"
 pytest.importorskip("rclpy", reason=HOW)
@@ -39,6 +45,8 @@ from xsvggt_ros.ros.recorder import Recorder
 
 PATIENCE = 90.0
 """Seconds after which a condition is taken never to come true, on a machine that is busy."""
+
+ROOM_FRAMES = 24
 
 SAMPLE = Path(__file__).parents[1] / "sample" / "room"
 TINY = ["--preset", "tiny", "--device", "cpu", "--budget", "200"]
@@ -67,7 +75,7 @@ def run(*arguments: object):
 
 
 def test_the_demo_gives_what_the_engine_alone_gives(tmp_path, exit_codes):
-    result = run("demo", "-o", tmp_path / "dds", *TINY)
+    result = run("demo", SAMPLE, "-o", tmp_path / "dds", *TINY)
     assert result.exit_code == 0, result.output
     assert "no checkpoint given" in result.stdout
     assert set(exit_codes) == {0}
@@ -81,6 +89,56 @@ def test_the_demo_gives_what_the_engine_alone_gives(tmp_path, exit_codes):
     assert_same_cloud(*(tmp_path / f / "cloud.ply" for f in ("dds", "alone")))
     picture = cv2.imread(str(tmp_path / "dds" / "overview.png"))
     assert picture.shape[1::-1] == OVERVIEW_SIZE
+
+
+def test_without_a_source_the_bundled_model_sees_a_room_whose_truth_is_known(
+    tmp_path, exit_codes, monkeypatch
+):
+    recordings = []
+    write = results.write_results
+    monkeypatch.setattr(
+        results, "write_results", lambda *given: recordings.append(given[0]) or write(*given)
+    )
+    result = run("demo", "-o", tmp_path, "--device", "cpu", "--max-frames", ROOM_FRAMES)
+    assert result.exit_code == 0, result.output
+    assert set(exit_codes) == {0}
+    assert "no checkpoint given" not in result.stdout, "the model was made for this room"
+    for words in ("ATE", "depth AbsRel", "uncompressed", "frames per second"):
+        assert words in result.stdout
+    assert cv2.imread(str(tmp_path / "overview.png")).shape[1::-1] == OVERVIEW_SIZE
+    assert len(read_tum(tmp_path / "trajectory.tum")) == ROOM_FRAMES
+    depths = sorted((tmp_path / "depth").glob("*.png"))
+    assert len(depths) == ROOM_FRAMES
+    assert cv2.imread(str(depths[-1]), cv2.IMREAD_UNCHANGED).shape == (84, 112)
+    shown = float(re.search(r"([0-9.]+) %", result.stdout)[1])
+    assert shown == pytest.approx(100 * error_of(tmp_path / "trajectory.tum"), abs=0.06)
+    check_cache(recordings[0].cache)
+
+
+def error_of(path: Path) -> float:
+    """Return the ATE over the extent, from the file alone; it is far below standing still."""
+    truth = SyntheticSequence(held_out("long_loop")).poses[:ROOM_FRAMES, :3, 3]
+    estimated = read_tum(path).positions
+    off = align(estimated, truth, scale=True).points(estimated) - truth
+    ate, standing = (
+        np.sqrt((each**2).sum(axis=1).mean()) for each in (off, truth - truth.mean(axis=0))
+    )
+    assert ate < 0.6 * standing
+    return float(ate / np.linalg.norm(np.ptp(truth, axis=0)))
+
+
+def check_cache(cache: list[CacheBytes]):
+    """Allocated bytes stay where they are, uncompressed ones grow by the same with each frame."""
+    config = PRESETS["demo"]
+    tokens = config.tokens_per_frame(84, 112)
+    assert 8 * tokens == ROOM_BUDGET
+    each_frame = 2 * 4 * tokens * config.embed_dim * config.depth
+    assert [each.uncompressed for each in cache] == [
+        each_frame * count for count in range(1, ROOM_FRAMES + 1)
+    ]
+    full = {each.allocated for each in cache[8:]}
+    assert len(full) == 1
+    assert 0 < full.pop() < 8 * each_frame / 6, "4 bits and their scales are less than a sixth"
 
 
 def assert_same_cloud(first: Path, second: Path):
@@ -108,7 +166,7 @@ def test_unusable_pictures_and_the_end_of_a_long_recording_are_told(tmp_path):
 
 
 def test_weights_that_are_not_there_end_the_demo_with_the_reason(tmp_path):
-    result = run("demo", "-o", tmp_path, "--checkpoint", "nowhere.pth", *TINY)
+    result = run("demo", SAMPLE, "-o", tmp_path, "--checkpoint", "nowhere.pth", *TINY)
     assert result.exit_code == 1
     assert "the node ended with exit code 1" in result.stderr
     assert "'nowhere.pth' does not exist" in result.stderr
@@ -126,7 +184,7 @@ def test_weights_that_are_not_there_end_the_demo_with_the_reason(tmp_path):
 )
 def test_a_node_that_fails_is_given_up_with_its_log(monkeypatch, tmp_path, program, options, words):
     monkeypatch.setattr(child_node, "_command", lambda *_: [sys.executable, "-c", program])
-    result = run("demo", "-o", tmp_path, *options, *TINY)
+    result = run("demo", SAMPLE, "-o", tmp_path, *options, *TINY)
     assert result.exit_code == 1
     for word in words:
         assert word in result.stderr
@@ -135,7 +193,7 @@ def test_a_node_that_fails_is_given_up_with_its_log(monkeypatch, tmp_path, progr
 @pytest.mark.parametrize("domain", ["500", "abc"])
 def test_a_domain_that_is_none_is_refused(monkeypatch, tmp_path, domain):
     monkeypatch.setenv("ROS_DOMAIN_ID", domain)
-    result = run("demo", "-o", tmp_path, *TINY)
+    result = run("demo", SAMPLE, "-o", tmp_path, *TINY)
     assert result.exit_code == 1
     assert f"ROS_DOMAIN_ID is '{domain}'; set it to a number from 0 to 232" in result.stderr
 
@@ -157,7 +215,7 @@ def test_a_signal_leaves_what_has_been_recorded(tmp_path, monkeypatch, exit_code
             signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(LongestSession, "add", add_with_signal)
-    result = run("demo", "-o", tmp_path, *TINY)
+    result = run("demo", SAMPLE, "-o", tmp_path, *TINY)
     assert result.exit_code == 130, result.output
     assert "Interrupted: the results hold what came out of 3 frames" in result.stdout
     assert len(read_tum(tmp_path / "trajectory.tum")) == 3
@@ -167,7 +225,7 @@ def test_a_signal_leaves_what_has_been_recorded(tmp_path, monkeypatch, exit_code
 def test_a_place_where_no_log_can_be_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(demo, "require_writable", lambda _: None)
     (tmp_path / "file").touch()
-    result = run("demo", "-o", tmp_path / "file" / "out", *TINY)
+    result = run("demo", SAMPLE, "-o", tmp_path / "file" / "out", *TINY)
     assert result.exit_code == 1
     assert "node.log' cannot be written" in result.stderr
 

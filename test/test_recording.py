@@ -3,13 +3,19 @@
 
 import cv2
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from xsvggt_ros.cache.settings import CacheSettings
+from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.geometry.rigid import world_to_map
 from xsvggt_ros.stream.depth_files import MOST_STEPS, depth_steps
+from xsvggt_ros.stream.drawing.views import Scene
+from xsvggt_ros.stream.ground_truth import GroundTruth, TopView, compare
 from xsvggt_ros.stream.overview import OVERVIEW_SIZE
 from xsvggt_ros.stream.recording import (
+    CacheBytes,
     CloudSample,
     EvenSample,
     LongestSession,
@@ -17,6 +23,7 @@ from xsvggt_ros.stream.recording import (
     Recording,
 )
 from xsvggt_ros.stream.results import title, write_results
+from xsvggt_ros.stream.summary import mebibytes, summarize
 
 
 def frame(stamp: int = 0, size: tuple[int, int] = (6, 8), index: int = 0) -> RecordedFrame:
@@ -27,10 +34,12 @@ def frame(stamp: int = 0, size: tuple[int, int] = (6, 8), index: int = 0) -> Rec
         index=index,
         stamp=stamp,
         camera_to_map=pose,
+        intrinsics=Intrinsics(8.0, 8.0, size[1] / 2, size[0] / 2, size[1], size[0]),
         points=random.random((*size, 3), np.float32),
         depth=random.random(size, np.float32),
         confidence=np.arange(np.prod(size), dtype=np.float32).reshape(size),
         color=random.integers(0, 256, (*size, 3), np.uint8),
+        cache=CacheBytes(1 << 20, 1 << 19, (stamp + 1) << 20),
     )
 
 
@@ -138,6 +147,139 @@ def test_the_overview_of_unknown_depth_is_drawn(tmp_path):
     assert len(recording.cloud) == 0
     write_results(recording, tmp_path, "nothing known")
     assert cv2.imread(str(tmp_path / "overview.png")) is not None
+
+
+WHITE = np.full((4, 6, 3), 255, np.uint8)
+METRES_PER_UNIT = 2.5
+
+
+def walk(count: int) -> list[RecordedFrame]:
+    """Return frames along a curve."""
+    frames = []
+    for index in range(count):
+        each = frame(index + 1, index=index)
+        each.camera_to_map[:3, 3] = (index, np.sin(index), 0.1 * index**2)
+        frames.append(each)
+    return frames
+
+
+def recording_of(frames: list[RecordedFrame]) -> Recording:
+    recording = Recording()
+    for each in frames:
+        recording.add(each)
+    return recording
+
+
+def truth_of(frames: list[RecordedFrame]) -> GroundTruth:
+    """Return a truth that is the estimate in another world: turned, shifted, in metres."""
+    world = world_to_map(np.eye(4))
+    world[:3, 3] = (3, -2, 1)
+    poses, depths = {}, {}
+    for each in frames:
+        scaled = each.camera_to_map.copy()
+        scaled[:3, 3] *= METRES_PER_UNIT
+        poses[each.stamp] = world @ scaled
+        depths[each.stamp] = np.repeat(np.repeat(3 * each.depth, 2, axis=0), 2, axis=1)
+    return GroundTruth(poses, depths.__getitem__, TopView(WHITE, (0.0, -4.0), (9.0, 2.0)))
+
+
+def test_an_estimate_that_is_the_truth_in_another_world_has_no_error():
+    frames = walk(20)
+    compared = compare(recording_of(frames), truth_of(frames))
+    assert compared.ate < 1e-9
+    assert compared.transform.scale == pytest.approx(METRES_PER_UNIT)
+    moved = compared.map_transform.rotation @ compared.transform.rotation.T
+    np.testing.assert_allclose(moved, np.eye(3), atol=1e-9)
+    assert compared.depth_scale == pytest.approx(3)
+    assert compared.abs_rel < 1e-6
+    assert len(compared.depths) == 8
+    np.testing.assert_allclose(compared.places, compared.true_places, atol=1e-9)
+
+
+def test_a_place_that_is_off_and_a_depth_that_is_off_are_told():
+    frames = walk(20)
+    truth = truth_of(frames)
+    for each in frames:
+        each.depth[:3] *= 1.2
+    for stamp in list(truth.poses)[10:]:
+        truth.poses[stamp][:3, 3] += (0.0, 0.0, 1.0)
+    compared = compare(recording_of(frames), truth)
+    assert 0.1 < compared.ate < 0.5
+    extent = np.linalg.norm(np.ptp(compared.true_places, axis=0))
+    assert compared.relative_ate == pytest.approx(compared.ate / extent)
+    assert compared.abs_rel == pytest.approx(0.09, abs=0.02)
+
+
+def test_a_straight_path_leaves_no_roll_of_the_map_open():
+    frames = walk(20)
+    for each in frames:
+        each.camera_to_map[:3, 3] *= (1, 0, 0)
+    truth = truth_of(frames)
+    compared = compare(recording_of(frames), truth)
+    first = frames[0]
+    turn = truth.poses[first.stamp][:3, :3] @ first.camera_to_map[:3, :3].T
+    np.testing.assert_allclose(compared.map_transform.rotation, turn, atol=1e-9)
+
+
+def test_only_frames_with_a_truth_are_compared():
+    frames = walk(12)
+    compared = compare(recording_of(frames), truth_of(frames[4:]))
+    assert len(compared.places) == 8
+    assert set(compared.depths) <= {each.stamp for each in frames[4:]}
+    assert compare(recording_of(frames), truth_of([])) is None
+
+
+@pytest.mark.parametrize("count", [1, 2, 30])
+def test_the_overview_with_a_truth_is_drawn(tmp_path, count):
+    frames = walk(count)
+    recording = recording_of(frames)
+    compared = compare(recording, truth_of(frames))
+    write_results(recording, tmp_path, "with a truth", compared)
+    picture = cv2.imread(str(tmp_path / "overview.png"))
+    assert picture.shape[1::-1] == OVERVIEW_SIZE
+    assert (picture == 255).all(axis=-1).sum() > 10_000, "the white place is not shown"
+
+
+@pytest.mark.parametrize("size", [(6, 8), (4, 16), (16, 6)])
+def test_pictures_of_any_shape_find_room(tmp_path, size):
+    recording = recording_of([frame(stamp, size, stamp) for stamp in range(9)])
+    write_results(recording, tmp_path, "shapes")
+    assert cv2.imread(str(tmp_path / "overview.png")).shape[1::-1] == OVERVIEW_SIZE
+
+
+def test_the_ceiling_is_left_out_of_the_view_from_above_and_a_low_camera_hides_nothing():
+    heights = np.float32([0.0] * 50 + [1.0] * 50 + [2.4] * 100)
+    points = np.stack([np.zeros_like(heights), np.zeros_like(heights), heights], axis=-1)
+    colors = np.zeros((200, 3), np.uint8)
+    poses = np.tile(np.eye(4), (5, 1, 1))
+    poses[:, 2, 3] = 1.5
+    assert Scene(points, colors, poses).below_ceiling().points[:, 2].max() == 1.0
+    poses[:, 2, 3] = -3.0
+    assert len(Scene(points, colors, poses).below_ceiling().points) == 200
+
+
+def test_the_summary_names_errors_and_bytes():
+    frames = walk(20)
+    recording = recording_of(frames)
+    whole = summarize(recording, compare(recording, truth_of(frames)))
+    assert [each.value for each in whole] == ["0.0 %", "0.000", "1.50 MiB", "21.0 MiB"]
+    assert "14.0 times as much" in whole[-1].meaning
+    assert summarize(recording, None) == whole[2:]
+    assert summarize(Recording(), None) == []
+
+
+@given(st.integers(0, 1 << 40))
+def test_mebibytes_keep_three_digits(count):
+    number = float(mebibytes(count).split()[0])
+    assert number == pytest.approx(count / (1 << 20), rel=0.006, abs=0.006)
+
+
+def test_listeners_hear_every_frame_of_every_session():
+    heard: list[int] = []
+    recorded = LongestSession(lambda each: heard.append(each.stamp))
+    for stamp, index in ((1, 0), (2, 1), (3, 0)):
+        recorded.add(frame(stamp, index=index))
+    assert heard == [1, 2, 3]
 
 
 def test_depth_in_steps_is_zero_where_it_cannot_be_told():

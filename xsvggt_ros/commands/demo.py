@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from xsvggt_ros.commands.options import (
-    Budget,
     BudgetMib,
     Checkpoint,
     Device,
@@ -22,14 +22,27 @@ from xsvggt_ros.commands.options import (
     Width,
     cache_settings,
 )
-from xsvggt_ros.commands.speaking import console, say_written
+from xsvggt_ros.commands.speaking import console, say_figures, say_written
 from xsvggt_ros.stream.interruption import INTERRUPTED
+
+if TYPE_CHECKING:
+    from xsvggt_ros.ros.demo import Demo
+    from xsvggt_ros.stream.depth_files import DepthFiles
+    from xsvggt_ros.stream.ground_truth import Comparison
+    from xsvggt_ros.stream.recording import RecordedFrame
+
+ROOM_BUDGET = 424
+"""Tokens: eight frames of the bundled model."""
+
+BUDGET = 8192
 
 
 def demo(
     source: Annotated[
         Path | None,
-        typer.Argument(help="Folder of pictures, video or bag; default: the sample pictures."),
+        typer.Argument(
+            help="Folder of pictures, video or bag; default: a made-up room, whose truth is known."
+        ),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path(
         "demo_output"
@@ -41,12 +54,24 @@ def demo(
     device: Device = "auto",
     dtype: Dtype = "float32",
     policy: Policy = "xstreamvggt",
-    budget: Budget = 8192,
+    budget: Annotated[
+        int | None,
+        typer.Option(
+            help="Most tokens that a layer holds after a frame; default: 424, eight frames, where "
+            "the bundled model sees the made-up room, else 8192.",
+        ),
+    ] = None,
     budget_mib: BudgetMib = 0.0,
     key_bits: KeyBits = 4,
     value_bits: ValueBits = 4,
     max_frames: Annotated[int, typer.Option(min=1, help="Stop after this many pictures.")] = 200,
     topic: Topic = None,
+    depth: Annotated[
+        str,
+        typer.Option(
+            help="Write each depth map too: png (16 bit, 1/1000 units), npy (float32) or none."
+        ),
+    ] = "png",
     patience: Annotated[
         float, typer.Option(min=1, help="Seconds without any progress before giving up.")
     ] = 300.0,
@@ -57,12 +82,26 @@ def demo(
     require_ros()
     from functools import partial
 
+    from xsvggt_ros.commands.demo_room import SEQUENCE, TOPIC, DemoRoom
     from xsvggt_ros.progress import frame_progress
     from xsvggt_ros.ros.demo import Demo, DemoOptions
+    from xsvggt_ros.stream.depth_files import DepthFiles
+    from xsvggt_ros.stream.ground_truth import compare
+    from xsvggt_ros.stream.results import title, write_results
 
-    cache = cache_settings(policy, budget, budget_mib, key_bits, value_bits)
+    depths = None if depth == "none" else DepthFiles(output / "depth", depth)
+    room = None if source else DemoRoom(max_frames)
+    made_for_it = room is not None and not preset and checkpoint in ("", "demo")
+    tokens = budget or (ROOM_BUDGET if made_for_it else BUDGET)
+    cache = cache_settings(policy, tokens, budget_mib, key_bits, value_bits)
+    if room:
+        with frame_progress(console, room.frames) as progress:
+            pictures = room.write(output, lambda done: progress(done, "rendering"))
+    else:
+        assert source
+        pictures = source
     chosen = DemoOptions(
-        source=source,
+        source=pictures,
         output=output,
         checkpoint=checkpoint,
         preset=preset or "",
@@ -71,10 +110,33 @@ def demo(
         dtype=dtype,
         cache=cache,
         max_frames=max_frames,
-        topic=topic,
+        topic=TOPIC if room else topic,
         patience=patience,
+        made_for_it=made_for_it,
     )
-    running = Demo(chosen, console, partial(frame_progress, console))
-    say_written(running.run())
+    running = Demo(chosen, console, partial(frame_progress, console), _listeners(depths))
+    running.run()
+    recording = running.recorded.recording
+    comparison = compare(recording, room.truth()) if room else None
+    shown = f"made-up room '{SEQUENCE}'" if room else str(source)
+    heading = title(shown, chosen.weights, cache, len(recording))
+    written = write_results(recording, output, heading, comparison)
+    _say_figures(running, comparison)
+    say_written([*written, *([depths.close()] if depths else [])])
     if running.interrupted:
         raise typer.Exit(INTERRUPTED)
+
+
+def _listeners(depths: DepthFiles | None) -> list[Callable[[RecordedFrame], None]]:
+    """Return what hears every frame."""
+    if depths is None:
+        return []
+    return [lambda frame: depths.write(frame.stamp, frame.depth, frame.intrinsics)]
+
+
+def _say_figures(running: Demo, comparison: Comparison | None) -> None:
+    """Say the numbers that count."""
+    from xsvggt_ros.stream.summary import Figure, summarize
+
+    pace = Figure(f"{running.rate:.1f}", "frames per second, from topic to topic")
+    say_figures([*summarize(running.recorded.recording, comparison), pace])

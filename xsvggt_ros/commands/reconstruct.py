@@ -122,7 +122,11 @@ def _run(
         for result in results(frames, reconstructor, refuse):
             recorded.add(RecordedFrame.from_result(result))
             if depths:
-                depths.write(result)
+                depths.write(
+                    result.stamp,
+                    result.mapping.depth_to_source(result.depth),
+                    result.mapping.intrinsics_to_source(result.intrinsics),
+                )
             progress(recorded.frames, stream.name)
     if not recorded.frames:
         if stop.is_set():

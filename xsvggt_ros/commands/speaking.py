@@ -5,14 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from xsvggt_ros.stream.summary import Figure
 
 console = Console()
 errors = Console(stderr=True)
 
 HOW_TO_LOOK = {
-    "overview.png": "any picture viewer: frames, depth, the cloud from above and from the side",
+    "overview.png": "any picture viewer: frames, depth, confidence, the map, the cache",
     "cloud.ply": "MeshLab, CloudCompare, Blender, or open3d.visualization in Python",
     "trajectory.tum": "text: timestamp, position, quaternion; evo_traj tum --plot draws it",
     "depth": "one depth map per picture, and cameras.csv",
@@ -31,4 +35,16 @@ def say_written(paths: Sequence[Path]) -> None:
     for path in paths:
         table.add_row(Text(str(path), "bold"), HOW_TO_LOOK.get(path.name, ""))
     console.print("\n[green]Written:[/]")
+    console.print(table)
+
+
+def say_figures(figures: Sequence[Figure]) -> None:
+    """Say the numbers that count, one a line."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    for each in figures:
+        table.add_row(Text(each.value, "bold", justify="right"), Text(each.meaning))
+    console.print()
     console.print(table)

@@ -79,3 +79,13 @@ def align(points: NDArray[np.floating], target: NDArray[np.floating], *, scale: 
     spread = float((a * a).sum())
     factor = float((sizes * signs).sum()) / spread if scale and spread > LEAST_SPREAD else 1.0
     return Similarity(factor, rotation, aim - factor * rotation @ middle)
+
+
+def mean_rotation(rotations: Array) -> Array:
+    """Return the rotation [3, 3] of least squares to rotations [n, 3, 3].
+
+    The chordal mean of Hartley, Trumpf, Dai, Li, "Rotation averaging", IJCV 103, 2013.
+    """
+    left, _, right = np.linalg.svd(rotations.sum(axis=0))
+    sign = 1.0 if np.linalg.det(left @ right) > 0 else -1.0
+    return np.asarray(left * np.array([1.0, 1.0, sign]) @ right, np.float64)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole way once: pictures over DDS into the node in its own process, its answers into files.
+"""The whole way once: pictures over DDS into the node in its own process, its answers kept.
 
 Nothing is dropped: the node holds pictures back, and no more than PICTURES_UNDER_WAY are ever sent
 without their answer having been recorded, which is fewer than any publisher's history keeps.
@@ -8,7 +8,7 @@ without their answer having been recorded, which is fewer than any publisher's h
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,7 +22,6 @@ from rclpy.signals import SignalHandlerOptions
 from rich.console import Console
 from rich.panel import Panel
 
-import xsvggt_ros
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.geometry.files import require_writable
@@ -35,8 +34,7 @@ from xsvggt_ros.ros.recorder import Recorder
 from xsvggt_ros.ros.replay import ReplayNode
 from xsvggt_ros.ros.replay_options import FASTEST, ReplayOptions
 from xsvggt_ros.stream.interruption import stop_request
-from xsvggt_ros.stream.recording import LongestSession
-from xsvggt_ros.stream.results import title, write_results
+from xsvggt_ros.stream.recording import LongestSession, RecordedFrame
 from xsvggt_ros.stream.sources import open_source
 
 OFFICIAL_REPOSITORY = "lch01/StreamVGGT"
@@ -55,12 +53,13 @@ _POLL = 0.05
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """What a demo runs on; ``source`` None is the sample, ``width`` None the network's own.
+    """What a demo runs on; ``width`` None is the network's own.
 
-    ``patience`` is how many seconds may pass without any progress.
+    ``patience`` is how many seconds may pass without any progress. ``made_for_it`` says that
+    the weights were made for these pictures, so that nobody need be warned.
     """
 
-    source: Path | None = None
+    source: Path
     output: Path = Path("demo_output")
     checkpoint: str = ""
     preset: str = ""
@@ -71,6 +70,7 @@ class DemoOptions:
     max_frames: int = 200
     topic: str | None = None
     patience: float = 300.0
+    made_for_it: bool = False
 
     @property
     def weights(self) -> str:
@@ -96,20 +96,33 @@ class Demo:
     """Runs a demo and says on a console how it goes.
 
     Attributes:
+        recorded: what the node answered.
         interrupted: whether a signal ended it early.
 
     """
 
-    def __init__(self, options: DemoOptions, console: Console, progress: Progress) -> None:
+    def __init__(
+        self,
+        options: DemoOptions,
+        console: Console,
+        progress: Progress,
+        listeners: Sequence[Callable[[RecordedFrame], None]] = (),
+    ) -> None:
         self._options = options
         self._console = console
         self._progress = progress
-        self._recorded = LongestSession()
+        self._pace = Pace()
+        self.recorded = LongestSession(self._pace.hear, *listeners)
         self.interrupted = False
         self._patience = Patience(options.patience)
 
-    def run(self) -> list[Path]:
-        """Return the files written; after a signal they hold what has been recorded by then.
+    @property
+    def rate(self) -> float:
+        """Frames per second from the first answer to the last, NaN of fewer than two."""
+        return self._pace.rate
+
+    def run(self) -> None:
+        """Record all pictures; after a signal what has come by then.
 
         Raises:
             KeyboardInterrupt: a signal came before the first frame was recorded.
@@ -120,13 +133,12 @@ class Demo:
         options = self._options
         os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
         domain = domain_id()
-        place = options.source or sample()
         require_writable(options.output)
         parameters = options.parameters()
-        if not options.checkpoint:
+        if not (options.checkpoint or options.made_for_it):
             self._console.print(weights_notice(options.weights))
         with ExitStack() as stack:
-            source = stack.enter_context(open_source(place, topic=options.topic))
+            source = stack.enter_context(open_source(options.source, topic=options.topic))
             pictures = MeteredSource(source, window=PICTURES_UNDER_WAY, limit=options.max_frames)
             node = stack.enter_context(_node(parameters, options.output, domain))
             context = stack.enter_context(_ros(domain))
@@ -134,14 +146,8 @@ class Demo:
             if not self.interrupted:
                 _stop(node)
         self._tell(pictures)
-        if self._recorded.left_out:
-            self._warn(self._recorded.left_out)
-        recording = self._recorded.recording
-        heading = title(
-            str(options.source or "sample pictures"), options.weights, options.cache,
-            len(recording),
-        )  # fmt: skip
-        return write_results(recording, options.output, heading)
+        if self.recorded.left_out:
+            self._warn(self.recorded.left_out)
 
     def _stream(self, pictures: MeteredSource, node: ChildNode, context: Context) -> None:
         """Send pictures as fast as they are answered and record the answers, until a signal."""
@@ -151,7 +157,7 @@ class Demo:
             context=context,
         )
         replay.get_logger().set_level(LoggingSeverity.WARN)
-        recorder = Recorder(self._recorded, of_node=NODE, context=context)
+        recorder = Recorder(self.recorded, of_node=NODE, context=context)
         executor = SingleThreadedExecutor(context=context)
         executor.add_node(replay)
         executor.add_node(recorder)
@@ -189,7 +195,7 @@ class Demo:
 
     def _tell(self, pictures: MeteredSource) -> None:
         """Say what is not in the result; raise where nothing is."""
-        frames = self._recorded.frames
+        frames = self.recorded.frames
         if self.interrupted:
             if not frames:
                 raise KeyboardInterrupt
@@ -212,6 +218,28 @@ class Demo:
         self._console.print(f"[yellow]{text}[/]")
 
 
+class Pace:
+    """Hears frames and tells how fast they come."""
+
+    def __init__(self) -> None:
+        self._frames = 0
+        self._first = self._last = 0.0
+
+    def hear(self, _: RecordedFrame) -> None:
+        """Hear a frame."""
+        self._last = monotonic()
+        if not self._frames:
+            self._first = self._last
+        self._frames += 1
+
+    @property
+    def rate(self) -> float:
+        """Frames per second from the first to the last, NaN of fewer than two."""
+        if self._frames < 2:
+            return float("nan")
+        return (self._frames - 1) / max(self._last - self._first, 1e-9)
+
+
 class Patience:
     """Tells when nothing has changed for too long."""
 
@@ -225,18 +253,6 @@ class Patience:
         if state != self._seen:
             self._seen, self._since = state, monotonic()
         return monotonic() - self._since > self.seconds
-
-
-def sample() -> Path:
-    """Return the sample pictures; raise SourceError where this copy has none."""
-    for folder in xsvggt_ros.__path__:
-        place = Path(folder).resolve().parent / "sample" / "room"
-        if place.is_dir():
-            return place
-    raise SourceError(
-        "the sample pictures lie in sample/room of a checkout and this is an installed copy: name "
-        "a folder of pictures, a video or a bag"
-    )
 
 
 def weights_notice(weights: str) -> Panel:

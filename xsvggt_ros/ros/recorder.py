@@ -11,21 +11,22 @@ from numpy.typing import NDArray
 from rclpy.context import Context
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
+from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import Matrix, matrix_from_quaternion
 from xsvggt_ros.msg import CacheStatus
 from xsvggt_ros.ros.conversions import nanoseconds
-from xsvggt_ros.stream.recording import LongestSession, RecordedFrame
+from xsvggt_ros.stream.recording import CacheBytes, LongestSession, RecordedFrame
 
 EVERYTHING = QoSProfile(
     depth=1, history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.RELIABLE
 )
-_PARTS = frozenset({"points", "depth", "odometry", "status"})
+_PARTS = frozenset({"points", "depth", "camera", "odometry", "status"})
 
 
 class Recorder(Node):
-    """Puts together points, depth, pose and status of one stamp and hands them on.
+    """Puts together points, depth, camera, pose and status of one stamp and hands them on.
 
     Attributes:
         recorded: what they are handed to.
@@ -43,6 +44,7 @@ class Recorder(Node):
         topics = {
             "points": (PointCloud2, f"{of_node}/points"),
             "depth": (Image, f"{of_node}/depth/image"),
+            "camera": (CameraInfo, f"{of_node}/depth/camera_info"),
             "odometry": (Odometry, f"{of_node}/odometry"),
         }
         for part, (kind, topic) in topics.items():
@@ -102,7 +104,7 @@ def _place(status: CacheStatus) -> tuple[int, int]:
 
 
 def recorded_frame(
-    points: PointCloud2, depth: Image, odometry: Odometry, status: CacheStatus
+    points: PointCloud2, depth: Image, camera: CameraInfo, odometry: Odometry, status: CacheStatus
 ) -> RecordedFrame:
     """Read the messages of one frame."""
     packed = cloud_field(points, "rgb").view(np.uint32)
@@ -111,10 +113,12 @@ def recorded_frame(
         index=status.session_frames - 1,
         stamp=nanoseconds(points.header.stamp),
         camera_to_map=pose_matrix(odometry.pose.pose),
+        intrinsics=pinhole(camera),
         points=np.stack([cloud_field(points, axis) for axis in ("x", "y", "z")], axis=-1),
         depth=depth_values(depth),
         confidence=cloud_field(points, "confidence"),
         color=color.astype(np.uint8),
+        cache=CacheBytes(status.cache_bytes, status.scratch_bytes, status.uncompressed_bytes),
     )
 
 
@@ -139,6 +143,12 @@ def depth_values(message: Image) -> NDArray[np.float32]:
     rows = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
     kind = ">f4" if message.is_bigendian else "<f4"
     return np.ascontiguousarray(rows[:, : 4 * message.width]).view(kind).astype(np.float32)
+
+
+def pinhole(message: CameraInfo) -> Intrinsics:
+    """Return the camera of an undistorted picture."""
+    fx, _, cx, _, fy, cy, *_ = map(float, message.k)
+    return Intrinsics(fx, fy, cx, cy, message.width, message.height)
 
 
 def pose_matrix(pose: Any) -> Matrix:

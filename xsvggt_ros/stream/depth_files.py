@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Depth maps in files of their own, at the size of the source's pictures."""
+"""Depth maps in files of their own."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import ConfigurationError
+from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.files import replacing
 from xsvggt_ros.geometry.trajectory_io import seconds_text
-from xsvggt_ros.stream.frame import FrameResult
 
 DepthFormat = Literal["png", "npy"]
 
@@ -38,23 +38,17 @@ class DepthFiles:
         self._kind = kind
         self._rows = ["file,timestamp,fx,fy,cx,cy,width,height"]
 
-    def write(self, result: FrameResult) -> None:
-        """Write the depth of one frame."""
+    def write(self, stamp: int, depth: NDArray[np.float32], camera: Intrinsics) -> None:
+        """Write the depth [h, w] of one frame and note the camera of its size."""
         name = f"{len(self._rows) - 1:06d}.{self._kind}"
-        depth = result.mapping.depth_to_source(result.depth)
         with replacing(self._folder / name) as stream:
             if self._kind == "npy":
                 np.save(stream, depth)
             else:
                 stream.write(cv2.imencode(".png", depth_steps(depth))[1].tobytes())
-        self._note(name, result)
-
-    def _note(self, name: str, result: FrameResult) -> None:
-        """Remember the camera that belongs to a file."""
-        camera = result.mapping.intrinsics_to_source(result.intrinsics)
         numbers = ",".join(f"{v:.6f}" for v in (camera.fx, camera.fy, camera.cx, camera.cy))
-        stamp = seconds_text(result.stamp)
-        self._rows.append(f"{name},{stamp},{numbers},{camera.width},{camera.height}")
+        size = f"{camera.width},{camera.height}"
+        self._rows.append(f"{name},{seconds_text(stamp)},{numbers},{size}")
 
     def close(self) -> Path:
         """Write the table of cameras; return the folder."""

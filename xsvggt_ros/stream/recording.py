@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import transform_points, world_to_map
 from xsvggt_ros.geometry.trajectory_io import Trajectory
 from xsvggt_ros.geometry.unprojection import unproject
@@ -17,22 +19,40 @@ from xsvggt_ros.stream.frame import FrameResult, Picture
 T = TypeVar("T")
 
 
+class CacheBytes(NamedTuple):
+    """Bytes of the cache after a frame.
+
+    Attributes:
+        allocated: for keys, values, scales, minima and indices of all layers.
+        scratch: in addition, for decoding one layer at a time.
+        uncompressed: what all tokens of the session so far would take as they came.
+
+    """
+
+    allocated: int
+    scratch: int
+    uncompressed: int
+
+
 @dataclass(frozen=True, slots=True)
 class RecordedFrame:
     """One frame as it is recorded, whether it came from the engine or over topics.
 
     ``index`` is its number in its session, from 0; ``camera_to_map`` is float64 [4, 4];
-    ``points`` are float32 [h, w, 3] in the optical frame, NaN where unknown; ``depth`` and
-    ``confidence`` float32 [h, w]; ``color`` RGB uint8 [h, w, 3].
+    ``intrinsics`` are those of the [h, w] pictures here; ``points`` are float32 [h, w, 3] in the
+    optical frame, NaN where unknown; ``depth`` and ``confidence`` float32 [h, w]; ``color`` RGB
+    uint8 [h, w, 3].
     """
 
     index: int
     stamp: int
     camera_to_map: NDArray[np.float64]
+    intrinsics: Intrinsics
     points: NDArray[np.float32]
     depth: NDArray[np.float32]
     confidence: NDArray[np.float32]
     color: Picture
+    cache: CacheBytes
 
     @classmethod
     def from_result(cls, result: FrameResult) -> RecordedFrame:
@@ -41,11 +61,23 @@ class RecordedFrame:
             index=result.index,
             stamp=result.stamp,
             camera_to_map=world_to_map(result.camera_to_world),
+            intrinsics=result.intrinsics,
             points=unproject(result.depth, result.intrinsics),
             depth=result.depth,
             confidence=result.confidence,
             color=result.color,
+            cache=CacheBytes(
+                result.cache.nbytes, result.cache.scratch_nbytes, result.cache.uncompressed_nbytes
+            ),
         )
+
+    def known_points(self, confident_share: float) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        """Return the most confident share of the points [n, 3], in the map frame, and colours."""
+        known = np.isfinite(self.points).all(axis=-1)
+        if known.any():
+            least = np.quantile(self.confidence[known], 1 - confident_share)
+            known &= self.confidence >= least
+        return transform_points(self.camera_to_map, self.points[known]), self.color[known]
 
 
 class CloudSample:
@@ -111,19 +143,20 @@ class EvenSample(Generic[T]):
 
 
 class Recording:
-    """Collects frames: memory grows by one pose per frame and by nothing else.
+    """Collects frames: memory grows by a pose and three numbers per frame and by nothing else.
 
     Of each frame the ``confident_share`` of its points with the highest confidence is kept.
     """
 
     def __init__(
-        self, *, max_points: int = 500_000, confident_share: float = 0.75, pictures: int = 6
+        self, *, max_points: int = 500_000, confident_share: float = 0.75, pictures: int = 8
     ) -> None:
         self.confident_share = confident_share
         self.cloud = CloudSample(max_points)
         self.pictures: EvenSample[RecordedFrame] = EvenSample(pictures)
         self.stamps: list[int] = []
         self.poses: list[NDArray[np.float64]] = []
+        self.cache: list[CacheBytes] = []
 
     def __len__(self) -> int:
         """Return the number of frames."""
@@ -134,17 +167,8 @@ class Recording:
         self.stamps.append(frame.stamp)
         self.poses.append(frame.camera_to_map)
         self.pictures.add(frame)
-        self.cloud.add(*self._confident_points(frame))
-
-    def _confident_points(
-        self, frame: RecordedFrame
-    ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        """Return the points of a frame worth keeping, in the map frame, and their colours."""
-        known = np.isfinite(frame.points).all(axis=-1)
-        if known.any():
-            least = np.quantile(frame.confidence[known], 1 - self.confident_share)
-            known &= frame.confidence >= least
-        return transform_points(frame.camera_to_map, frame.points[known]), frame.color[known]
+        self.cloud.add(*frame.known_points(self.confident_share))
+        self.cache.append(frame.cache)
 
     def trajectory(self) -> Trajectory:
         """Return the poses of the camera's optical frame in the map frame."""
@@ -154,15 +178,18 @@ class Recording:
 class LongestSession:
     """Records a stream and keeps its longest session, because each has a world of its own.
 
+    Each of ``listeners`` hears every frame of every session.
+
     Attributes:
         frames: frames taken, of all sessions.
         sessions: sessions begun.
 
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *listeners: Callable[[RecordedFrame], None]) -> None:
         self.frames = 0
         self.sessions = 0
+        self._listeners = listeners
         self._longest = self._newest = Recording()
 
     def add(self, frame: RecordedFrame) -> None:
@@ -172,6 +199,8 @@ class LongestSession:
             self.sessions += 1
         self._newest.add(frame)
         self.frames += 1
+        for hear in self._listeners:
+            hear(frame)
 
     @property
     def recording(self) -> Recording:

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The few numbers that sum up a recording, for a page and for a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from xsvggt_ros.stream.ground_truth import Comparison
+    from xsvggt_ros.stream.recording import Recording
+
+MIB = 1 << 20
+
+
+class Figure(NamedTuple):
+    """A number that counts: its value with the unit, and what it is."""
+
+    value: str
+    meaning: str
+
+
+def mebibytes(count: int) -> str:
+    """Return bytes in MiB, to three digits."""
+    mib = count / MIB
+    return f"{mib:.{max(0, min(2, 2 - len(str(int(mib))) + 1))}f} MiB"
+
+
+def summarize(recording: Recording, comparison: Comparison | None) -> list[Figure]:
+    """Return errors, where the truth is known, and the bytes of the cache after the last frame."""
+    figures: list[Figure] = []
+    if comparison is not None:
+        figures += [
+            Figure(
+                f"{100 * comparison.relative_ate:.1f} %",
+                "of the path's extent: ATE, aligned by Sim(3)",
+            ),
+            Figure(
+                f"{comparison.abs_rel:.3f}",
+                f"depth AbsRel of {len(comparison.depths)} frames, one median scale",
+            ),
+        ]
+    if recording.cache:
+        last = recording.cache[-1]
+        held = last.allocated + last.scratch
+        figures += [
+            Figure(mebibytes(held), "allocated for the cache, scratch included"),
+            Figure(
+                mebibytes(last.uncompressed),
+                f"uncompressed: {last.uncompressed / max(held, 1):.1f} times as much",
+            ),
+        ]
+    return figures

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The beginning of a sequence as a bag that replaces the one before."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from xsvggt_ros.errors import OutputError
+from xsvggt_ros.synthetic.export_bag import BagWriter
+from xsvggt_ros.synthetic.sequence import Sequence
+
+
+def write_beginning(
+    sequence: Sequence, frames: int, place: Path, each: Callable[[int], None] = lambda done: None
+) -> None:
+    """Write the first ``frames`` frames as a bag that is there whole or not at all.
+
+    Args:
+        sequence: what is rendered.
+        frames: how many of them, from the first one on.
+        place: folder of the bag; another bag there is replaced.
+        each: hears the number of frames rendered after every one.
+
+    Raises:
+        OutputError: nothing can be written there, or it holds something else than a bag.
+
+    """
+    if place.exists() and not (place / "metadata.yaml").is_file():
+        raise OutputError(f"'{place}' is not a bag; remove it or choose another place")
+    partial = place.with_name(f".{place.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        with BagWriter(partial) as writer:
+            for index in range(frames):
+                writer.add(sequence.frame(index))
+                each(index + 1)
+        shutil.rmtree(place, ignore_errors=True)
+        partial.rename(place)
+    except OSError as error:
+        raise OutputError(
+            f"'{place}' cannot be written ({error.strerror or error}); choose another place"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
