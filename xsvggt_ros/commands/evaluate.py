@@ -493,16 +493,23 @@ def _run_sweep(
         raise typer.Exit(INTERRUPTED)
 
 
+FEW_NUMBERS = ("ate", "absrel", "bytes", "latency_p50")
+"""Of a sweep, on the terminal; the report has all."""
+
+
 def _say_sweep(sweep: Sweep, folder: Path) -> None:
+    from rich.box import SIMPLE
     from rich.table import Table
     from rich.text import Text
 
-    from xsvggt_ros.evaluation.report.sweep_page import sweep_table
+    from xsvggt_ros.evaluation.catalogue import BY_NAME
 
-    made = sweep_table(sweep)
-    table = Table(*made.heads)
-    for row in made.rows:
-        table.add_row(*row)
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
+    for head in ("run", "state", *(BY_NAME[name].label for name in FEW_NUMBERS)):
+        table.add_column(head, justify="left" if head in ("run", "state") else "right")
+    for row in sweep.rows:
+        shown = (BY_NAME[name].show(row.values.get(name)) for name in FEW_NUMBERS)
+        table.add_row(*map(Text, (row.label, row.state, *shown)))
     console.print(table)
     for warning in sweep.warnings:
         console.print(Text(warning, "yellow"), soft_wrap=True)

@@ -86,16 +86,21 @@ def run_protocol_command(
 
 
 def _say(table: ProtocolTable, folder: Path) -> None:
+    from rich.box import SIMPLE
     from rich.table import Table
     from rich.text import Text
 
     from xsvggt_ros.evaluation.report.protocol_page import protocol_table
 
     made = protocol_table(table)
-    shown = Table(*made.heads, title=f"{table.protocol}, {table.dataset}")
+    shown = Table(title=f"{table.protocol}, {table.dataset}", box=SIMPLE, padding=(0, 1, 0, 0))
+    for head in made.heads[:-1]:
+        shown.add_column(head, justify="left" if head == made.heads[0] else "right")
     for row in made.rows:
-        shown.add_row(*map(Text, row))
+        shown.add_row(*map(Text, row[:-1]))
     console.print(shown)
+    for failed in table.failed:
+        console.print(Text(f"{failed.sequence}: {failed.error}", "red"), soft_wrap=True)
     for remark in table.remarks:
         console.print(Text(remark, "yellow"), soft_wrap=True)
     console.print(f"[green]Report:[/] {folder / 'report.html'}", highlight=False, soft_wrap=True)
