@@ -65,10 +65,11 @@ CALM = 40
 
 @dataclass(frozen=True)
 class Sample:
-    """The node's process after a picture; latency in seconds."""
+    """The node's process after a picture; latency in seconds, processor time since its start."""
 
     frame: int
     latency: float
+    processor: float
     resident_mib: float
     threads: int
     descriptors: int
@@ -225,9 +226,12 @@ class Tester:
         """Look at the node's process."""
         process = Path(f"/proc/{self._pid}")
         pages = int((process / "statm").read_text(encoding="ascii").split()[1])
+        # The name in parentheses may hold blanks; user and system time follow as 12th and 13th.
+        times = (process / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[11:13]
         return Sample(
             frame,
             latency,
+            sum(map(int, times)) / os.sysconf("SC_CLK_TCK"),
             pages * os.sysconf("SC_PAGE_SIZE") / MIB,
             len(list((process / "task").iterdir())),
             len(list((process / "fd").iterdir())),
@@ -355,6 +359,16 @@ def latency_ratio(samples: list[Sample]) -> float:
     return _p99(late) / _p99(early)
 
 
+def processor_ratio(samples: list[Sample]) -> float:
+    """Return processor time a picture in the last tenth over that in the second.
+
+    Unlike latency it does not tell of what else the machine does.
+    """
+    tenth = len(samples) // 10
+    early, late = samples[tenth : 2 * tenth], samples[-tenth:]
+    return (late[-1].processor - late[0].processor) / (early[-1].processor - early[0].processor)
+
+
 def _p99(samples: list[Sample]) -> float:
     return float(np.percentile([each.latency for each in samples], 99))
 
@@ -405,6 +419,7 @@ def summary(
         "resident memory, after a tenth and at the end": f"{first.resident_mib:.1f}, "
         f"{last.resident_mib:.1f} MiB",
         "p99 latency, last tenth over second": f"{latency_ratio(samples):.2f}",
+        "processor time a picture, last tenth over second": f"{processor_ratio(samples):.2f}",
         "threads, after a tenth and at the end": f"{first.threads}, {last.threads}",
         "descriptors, after a tenth and at the end": f"{first.descriptors}, {last.descriptors}",
         "limits broken": "; ".join(broken) or "none",
