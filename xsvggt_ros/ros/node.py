@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import sys
-
-from xsvggt_ros.ros.signals import leave_at_signals
+from xsvggt_ros.ros.signals import leave, leave_at_signals
 
 
 def main(args: list[str] | None = None) -> int:
@@ -17,4 +15,4 @@ def main(args: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

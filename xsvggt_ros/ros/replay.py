@@ -28,6 +28,7 @@ from xsvggt_ros.ros.metered_source import MeteredSource
 from xsvggt_ros.ros.replay_clock import ReplayClock
 from xsvggt_ros.ros.replay_options import TRANSPORTS, ReplayOptions
 from xsvggt_ros.ros.replay_topics import ReplayTopics, require_topic_name
+from xsvggt_ros.ros.signals import leave, leave_at_signals
 from xsvggt_ros.stream.frame import Frame
 from xsvggt_ros.stream.interruption import interruptible
 from xsvggt_ros.stream.sources import Source, open_source
@@ -266,7 +267,8 @@ _SWITCHES = {
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run ``replay_node``."""
+    """Run ``replay_node``; a signal before and after the replay itself ends it quietly."""
+    leave_at_signals()
     words = list(sys.argv[1:] if args is None else args)
     given = vars(_parser().parse_args(remove_ros_args(words)))
     known = {field.name for field in fields(ReplayOptions)}
@@ -286,3 +288,4 @@ def main(args: Sequence[str] | None = None) -> None:
 
 if __name__ == "__main__":
     main()
+    leave(0)
