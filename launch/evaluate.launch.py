@@ -24,7 +24,7 @@ ARGUMENTS = (
     ("truth", "", "True poses: a topic, two TF frames as map->camera, or a file."),
     ("topic", "", "Image topic, where the bag holds several."),
     ("depth_topic", "", "Depth topic, where the bag holds several."),
-    ("checkpoint", "", "Weights: a file or a Hugging Face id; empty = random ones."),
+    ("checkpoint", "", "Weights: a file or a Hugging Face id; empty = the bundled demo model."),
     ("device", "auto", "cpu, cuda or cuda:N."),
     ("output", "results", "Folder in which each run gets a folder of its own."),
     ("realtime", "false", "true replays at the recording's pace and counts drops."),

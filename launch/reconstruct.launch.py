@@ -124,7 +124,7 @@ def _replay(given: dict[str, str]) -> Node:
 
 
 def _rviz(given: dict[str, str]) -> Node:
-    prefix = f"/{given['namespace']}".rstrip("/")
+    prefix = f"/{given['namespace'].strip('/')}".rstrip("/")
     return Node(
         package="rviz2",
         executable="rviz2",

@@ -203,6 +203,23 @@ def test_the_camera_names_the_topic_unless_the_topic_is_given(
     assert made["replay_node"]["arguments"][1:3] == ["--image-topic", topic]
 
 
+@pytest.mark.parametrize(
+    ("namespace", "topic"),
+    [
+        ("", "/xsvggt/points"),
+        ("/", "/xsvggt/points"),
+        ("robot", "/robot/xsvggt/points"),
+        ("/robot/", "/robot/xsvggt/points"),
+        ("/fleet/robot", "/fleet/robot/xsvggt/points"),
+    ],
+)
+def test_rviz_looks_into_the_namespace_of_the_node(
+    nodes: Callable[..., dict[str, dict[str, Any]]], namespace: str, topic: str
+) -> None:
+    made = nodes(rviz="true", namespace=namespace)
+    assert ("/xsvggt/points", topic) in made["rviz2"]["remappings"]
+
+
 def test_measured_depth_and_odometry_are_remapped_where_they_are_given(
     nodes: Callable[..., dict[str, dict[str, Any]]],
 ) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -117,6 +118,18 @@ def test_a_stereo_camera_is_turned_into_its_pair():
     assert np.abs(found.apply(picture) - expected)[inner].max() <= 4
 
 
+@pytest.mark.parametrize("model", ["plumb_bob", "equidistant", ""])
+@pytest.mark.parametrize("p", [camera().p, (0.0,) * 12])
+@pytest.mark.parametrize("count", [0, 4, 5, 6])
+def test_any_number_of_zeros_is_no_distortion(model, p, count):
+    turn = cv2.Rodrigues(np.array([0.0, 0.05, 0.0]))[0]
+    made = Calibration(WIDTH, HEIGHT, model, (), K, tuple(turn.ravel()), p)
+    found = rectification(replace(made, d=(0.0,) * count), WIDTH, HEIGHT)
+    expected = rectification(made, WIDTH, HEIGHT)
+    assert found.intrinsics == expected.intrinsics
+    np.testing.assert_array_equal(found.maps[0], expected.maps[0])
+
+
 def test_binning_and_region_are_taken_off():
     # 640x480 sensor, its right half, two by two pixels in one
     calibration = Calibration(
@@ -160,6 +173,9 @@ def test_what_cannot_be_used_is_refused_with_a_remedy(calibration, size, words):
         ("/camera/image_rect", True),
         ("image_rect_color/compressed", True),
         ("/rectifier/image_raw/compressed", False),
+        ("/zed/zed_node/rgb/color/rect/image/compressed", True),
+        ("/camera/image_rectified", True),
+        ("/cam/image_direct", False),
         ("image", False),
     ],
 )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -82,6 +83,7 @@ def without_distortion(calibration: Calibration) -> Calibration:
 def is_rectified_topic(topic: str) -> bool:
     """Return whether pictures are rectified by the name of their topic, as image_proc gives it.
 
-    The ``camera_info`` beside ``image_raw`` and ``image_rect`` is the same, so it cannot tell.
+    One of its words, between ``/`` and ``_``, is then ``rect`` or ``rectified``. The
+    ``camera_info`` beside ``image_raw`` and ``image_rect`` is the same, so it cannot tell.
     """
-    return "rect" in topic.removesuffix("/compressed").rpartition("/")[2]
+    return not {"rect", "rectified"}.isdisjoint(re.split("[/_]", topic))

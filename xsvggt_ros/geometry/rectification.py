@@ -72,10 +72,13 @@ def rectification(calibration: Calibration, width: int, height: int) -> Rectific
         return Rectification(_pinhole(p if p[0, 0] else k, size), None, None, scaled)
     r = np.array(calibration.r).reshape(3, 3)
     turned = bool(r.any()) and not np.allclose(r, np.eye(3), atol=1e-9)
-    if not any(calibration.d) and not turned:
+    bent = any(calibration.d)
+    if not bent and not turned:
         # Nothing to bend or turn: another focal length in p would only resample the picture.
         return Rectification(_pinhole(k, size), None, None, scaled)
-    lens = _Lens(k, np.array(calibration.d), calibration.distortion_model in FISHEYES)
+    # OpenCV refuses numbers of coefficients that it does not know, be they all zero.
+    d = np.array(calibration.d if bent else ())
+    lens = _Lens(k, d, bent and calibration.distortion_model in FISHEYES)
     rotation = r if r.any() else np.eye(3)
     target = p if p[0, 0] else lens.widest_view(rotation, size)
     x, y = lens.maps(rotation, target, size)

@@ -274,8 +274,8 @@ class Input:
     calibration: Literal["auto", "raw", "rectified", "ignore"] = _parameter(
         "auto",
         "What is made of camera_info: raw = distortion is removed and the intrinsics replace the "
-        "network's, rectified = only the latter, auto = rectified where the topic's name has "
-        "'rect' in it, else raw, ignore = nothing.",
+        "network's, rectified = only the latter, auto = rectified where a word of the "
+        "topic's name, between / and _, is rect or rectified, else raw, ignore = nothing.",
         choices=("auto", "raw", "rectified", "ignore"),
     )
 

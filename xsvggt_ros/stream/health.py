@@ -6,11 +6,11 @@ The first rule that applies gives the state:
 =============  ===================================================================================
 unconfigured,  there is no engine, or nothing is subscribed to
 inactive
-warming up     the engine is being made; or pictures have come and none is through yet
 paused         somebody asked for it
 stalled        a picture has been in one stage for the timeout
-error          the newest picture was refused
 waiting        for the timeout, no picture has come or is on its way
+error          the newest picture was refused
+warming up     the engine is being made; or pictures have come and none is through yet
 degraded       within the last :data:`MEMORY` results, one was implausible (see `quality.py`)
 running        none of these
 =============  ===================================================================================
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from xsvggt_ros.stream.worker import Counters
 
 State = Literal[
-    "unconfigured", "inactive", "warming up", "paused", "stalled", "error", "waiting", "degraded",
+    "unconfigured", "inactive", "paused", "stalled", "waiting", "error", "warming up", "degraded",
     "running",
 ]  # fmt: skip
 
