@@ -61,8 +61,8 @@ class RigInput:
             self._node.destroy_timer(self._timer)
         self._queue.note_lost(len(self._ready) + len(self._order))
 
-    def _put_alone(self, _: str, frame: Frame) -> None:
-        self._queue.put(self._noted(frame))
+    def _put_alone(self, camera: str, frame: Frame) -> None:
+        self._queue.put(self._noted(replace(frame, camera=camera)))
 
     def _put(self, camera: str, frame: Frame) -> None:
         self._ready.extend(self._order.put(replace(frame, camera=camera)))
