@@ -46,10 +46,15 @@ class PathKeeper:
 
     def publish(self) -> None:
         """Publish the path where it has grown and anybody listens."""
-        if self._changed and self._publisher.get_subscription_count():
-            self._publisher.publish(self._message())
+        if not self._publisher.get_subscription_count():
+            return
+        message = self._message()
+        if message is not None:
+            self._publisher.publish(message)
 
-    def _message(self) -> Path:
+    def _message(self) -> Path | None:
         with self._lock:
+            if not (self._changed and self._poses):  # the worker may forget them at any time
+                return None
             self._changed = False
             return Path(header=self._poses[-1].header, poses=list(self._poses))

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The path is made on one thread and forgotten on another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+REASON = "needs ROS 2: run scripts/test, or source a workspace"
+rclpy = pytest.importorskip("rclpy", reason=REASON)
+
+from geometry_msgs.msg import PoseStamped
+from nav_msgs.msg import Path
+from rclpy.context import Context
+from rclpy.node import Node
+
+from xsvggt_ros.ros.domains import free_domain
+from xsvggt_ros.ros.path import PathKeeper
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    context = Context()
+    rclpy.init(context=context, domain_id=free_domain())
+    node = Node("walker", context=context)
+    yield node
+    node.destroy_node()
+    context.try_shutdown()
+
+
+def test_a_path_forgotten_while_it_is_published_is_not_published(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = PathKeeper(node, "~/path")
+    published: list[Path] = []
+
+    def forgotten_meanwhile() -> int:
+        keeper.forget()
+        return 1
+
+    monkeypatch.setattr(keeper._publisher, "publish", published.append)
+    monkeypatch.setattr(keeper._publisher, "get_subscription_count", lambda: 1)
+    keeper.remember(PoseStamped(), max_poses=10)
+    keeper.publish()
+    keeper.publish()  # it has not grown since
+    assert [len(path.poses) for path in published] == [1]
+    keeper.remember(PoseStamped(), max_poses=10)
+    monkeypatch.setattr(keeper._publisher, "get_subscription_count", forgotten_meanwhile)
+    keeper.publish()
+    assert len(published) == 1
