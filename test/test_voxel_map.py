@@ -283,3 +283,15 @@ def test_two_million_voxels_take_less_than_two_hundred_megabytes():
 def test_impossible_settings_are_refused(settings, words):
     with pytest.raises(ConfigurationError, match=words):
         VoxelSettings(**settings)
+
+
+def test_what_is_no_number_counts_as_outside():
+    held = VoxelMap()
+    points, colors, confidence = cloud(4)
+    points[1, 2] = np.nan
+    points[2, 0] = np.inf
+    held.add(points, colors, confidence)
+    assert held.outside == 2
+    assert np.isfinite(columns(held)[0]).all()
+    held.add(np.full_like(points, np.nan), colors, confidence)
+    assert held.outside == 6

@@ -121,7 +121,7 @@ class VoxelMap:
         """Take in the points of one frame.
 
         Args:
-            points: float32 [n, 3], finite.
+            points: float32 [n, 3]; those that are not finite count as outside.
             colors: uint8 [n, 3], RGB.
             confidence: float32 [n].
 
@@ -172,7 +172,7 @@ class VoxelMap:
 
     def _add_block(self, points: Points, colors: Colors, confidence: Confidences) -> None:
         scaled = np.ascontiguousarray(points.T) * np.float32(1 / self.settings.voxel_size)
-        if scaled.min() < -REACH or scaled.max() >= REACH:
+        if not (scaled.min() >= -REACH and scaled.max() < REACH):  # so that NaN counts, too
             inside = ((scaled >= -REACH) & (scaled < REACH)).all(axis=0)
             self.outside += len(inside) - int(np.count_nonzero(inside))
             scaled, colors, confidence = scaled[:, inside], colors[inside], confidence[inside]
