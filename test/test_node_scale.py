@@ -47,7 +47,7 @@ def test_a_fixed_scale_may_change_while_it_runs() -> None:
         one = _depth(peer, 3 * SECOND)
         assert peer.set_parameters(scale__value=10.0).successful
         publisher.publish(image(3 * SECOND + 1000))  # the very same picture
-        assert _x(peer, 3 * SECOND + 1000) == pytest.approx(0.8 + 2.0, abs=1e-5)
+        assert _x(peer, 3 * SECOND + 1000) == pytest.approx(10.0 * 0.6, abs=1e-5)  # not 0.8 + 2.0
         assert _depth(peer, 3 * SECOND + 1000).shape == one.shape
 
 

@@ -45,11 +45,17 @@ def test_a_fixed_scale_scales_way_and_depth_and_nothing_else() -> None:
     assert not anew
 
 
-def test_a_fixed_value_that_changes_leaves_the_way_so_far() -> None:
+def test_a_fixed_value_that_changes_scales_the_way_so_far_once() -> None:
     scale = MetricScale(1.0)
     assert _run(scale, [None] * 3) == [0.0, 1.0, 2.0]
+    scale.fix(1.0)
+    assert not scale.applied(_at(2.5, 3))[1]
     scale.fix(10.0)
-    assert scale.applied(_at(3.0, 3))[0].camera_to_world[0, 3] == 12.0
+    scaled, anew = scale.applied(_at(3.0, 4))
+    assert (scaled.camera_to_world[0, 3], anew) == (30.0, True)
+    scale.fix(10.0)
+    scaled, anew = scale.applied(_at(4.0, 5))
+    assert (scaled.camera_to_world[0, 3], anew) == (40.0, False)
 
 
 def test_a_scale_found_in_the_middle_scales_the_way_so_far_once() -> None:

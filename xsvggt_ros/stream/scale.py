@@ -47,8 +47,10 @@ class MetricScale:
         return median(self._estimates) if self._estimates else None
 
     def fix(self, value: float) -> None:
-        """Scale by another fixed value from the next frame on."""
-        self._fixed = value
+        """Scale by a fixed value from the next frame on; the way so far is scaled with it, once."""
+        if value != self._fixed:
+            self._fixed = value
+            self._known = False
 
     def note(self, estimate: float | None, *, first: bool = False) -> None:
         """Take in an estimate of metres per unit; the ``first`` frame of a session forgets others.
@@ -63,8 +65,8 @@ class MetricScale:
     def applied(self, result: FrameResult) -> tuple[FrameResult, bool]:
         """Return the result in metres, and whether lengths before it were not.
 
-        Where the scale becomes known in the middle of a session, the way so far is scaled as a
-        whole, once.
+        Where the scale becomes known in the middle of a session, or a fixed one changes, the way so
+        far is scaled as a whole, once.
         """
         model = result.camera_to_world[:3, 3]
         step = model - (self._last if self._last is not None else np.zeros(3))
