@@ -27,6 +27,7 @@ PYPI_NAMES = {
     "PIL": "pillow",
     "cv2": "opencv-python-headless",
     "mpl_toolkits": "matplotlib",
+    "rerun": "rerun-sdk",
     "yaml": "PyYAML",
 }
 BUILT_FROM = ("package.xml", "CMakeLists.txt", "setup.py", "pyproject.toml", "LICENSE")
@@ -90,7 +91,7 @@ def test_every_import_is_declared() -> None:
     own = {"xsvggt_ros", "__future__", *sys.stdlib_module_names}
     imported = {PYPI_NAMES.get(name, name) for name in _imports()} - own
     ros = {element.text for element in MANIFEST if element.tag in ("depend", "exec_depend")}
-    assert imported <= _requirements("runtime") | ros
+    assert imported <= _requirements("runtime") | _requirements("rerun") | ros
 
 
 def test_no_declared_requirement_is_unused() -> None:

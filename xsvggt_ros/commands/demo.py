@@ -17,10 +17,13 @@ from xsvggt_ros.commands.options import (
     KeyBits,
     Policy,
     Preset,
+    RerunFile,
+    RerunViewer,
     Topic,
     ValueBits,
     Width,
     cache_settings,
+    rerun_log,
 )
 from xsvggt_ros.commands.speaking import console, say_figures, say_written
 from xsvggt_ros.stream.interruption import INTERRUPTED
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from xsvggt_ros.stream.depth_files import DepthFiles
     from xsvggt_ros.stream.ground_truth import Comparison
     from xsvggt_ros.stream.recording import RecordedFrame
+    from xsvggt_ros.stream.rerun_log import RerunLog
 
 ROOM_BUDGET = 424
 """Tokens: eight frames of the bundled model."""
@@ -75,6 +79,8 @@ def demo(
     patience: Annotated[
         float, typer.Option(min=1, help="Seconds without any progress before giving up.")
     ] = 300.0,
+    rerun: RerunViewer = False,
+    rerun_file: RerunFile = None,
 ) -> None:
     """Run the ROS node in a process of its own, send it pictures, and keep what it publishes."""
     from xsvggt_ros.doctor import require_ros
@@ -90,6 +96,7 @@ def demo(
     from xsvggt_ros.stream.results import title, write_results
 
     depths = None if depth == "none" else DepthFiles(output / "depth", depth)
+    viewed = rerun_log(rerun, rerun_file)
     room = None if source else DemoRoom(max_frames)
     made_for_it = room is not None and not preset and checkpoint in ("", "demo")
     tokens = budget or (ROOM_BUDGET if made_for_it else BUDGET)
@@ -114,7 +121,7 @@ def demo(
         patience=patience,
         made_for_it=made_for_it,
     )
-    running = Demo(chosen, console, partial(frame_progress, console), _listeners(depths))
+    running = Demo(chosen, console, partial(frame_progress, console), _listeners(depths, viewed))
     running.run()
     recording = running.recorded.recording
     comparison = compare(recording, room.truth()) if room else None
@@ -122,16 +129,27 @@ def demo(
     heading = title(shown, chosen.weights, cache, len(recording))
     written = write_results(recording, output, heading, comparison)
     _say_figures(running, comparison)
-    say_written([*written, *([depths.close()] if depths else [])])
+    say_written(
+        [
+            *written,
+            *([depths.close()] if depths else []),
+            *(viewed.close(comparison) if viewed else []),
+        ]
+    )
     if running.interrupted:
         raise typer.Exit(INTERRUPTED)
 
 
-def _listeners(depths: DepthFiles | None) -> list[Callable[[RecordedFrame], None]]:
+def _listeners(
+    depths: DepthFiles | None, viewed: RerunLog | None
+) -> list[Callable[[RecordedFrame], None]]:
     """Return what hears every frame."""
-    if depths is None:
-        return []
-    return [lambda frame: depths.write(frame.stamp, frame.depth, frame.intrinsics)]
+    listeners: list[Callable[[RecordedFrame], None]] = []
+    if depths is not None:
+        listeners.append(lambda frame: depths.write(frame.stamp, frame.depth, frame.intrinsics))
+    if viewed is not None:
+        listeners.append(viewed.hear)
+    return listeners
 
 
 def _say_figures(running: Demo, comparison: Comparison | None) -> None:

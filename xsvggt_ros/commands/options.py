@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from xsvggt_ros.cache.settings import CacheSettings
+    from xsvggt_ros.stream.rerun_log import RerunLog
 
 SourceArgument = Annotated[Path, typer.Argument(help="Folder of pictures, video, or ROS 1/2 bag.")]
 Checkpoint = Annotated[
@@ -52,6 +53,13 @@ Topic = Annotated[
     str | None,
     typer.Option(help="Image topic of a bag, needed where it holds several."),
 ]
+RerunViewer = Annotated[
+    bool, typer.Option("--rerun", help="Show frames as they come in the Rerun viewer.")
+]
+RerunFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.rrd", help="Write them into a recording for the Rerun viewer."),
+]
 
 
 def cache_settings(
@@ -67,3 +75,12 @@ def cache_settings(
         key_bits=key_bits,
         value_bits=value_bits,
     )
+
+
+def rerun_log(viewer: bool, file: Path | None) -> RerunLog | None:
+    """Return what hands frames to Rerun, None where nobody asked for it."""
+    if not viewer and file is None:
+        return None
+    from xsvggt_ros.stream.rerun_log import RerunLog
+
+    return RerunLog(viewer=viewer, file=file)

@@ -19,11 +19,14 @@ from xsvggt_ros.commands.options import (
     MaxFrames,
     Policy,
     Preset,
+    RerunFile,
+    RerunViewer,
     SourceArgument,
     Topic,
     ValueBits,
     Width,
     cache_settings,
+    rerun_log,
 )
 from xsvggt_ros.commands.speaking import console, say_written
 from xsvggt_ros.stream.interruption import INTERRUPTED, stop_request
@@ -58,6 +61,8 @@ def reconstruct(
         str | None,
         typer.Option(help="Write each depth map too: png (16 bit, 1/1000 units) or npy (float32)."),
     ] = None,
+    rerun: RerunViewer = False,
+    rerun_file: RerunFile = None,
 ) -> None:
     """Reconstruct a recorded stream without ROS: cloud, trajectory and an overview picture."""
     from xsvggt_ros.geometry.files import require_writable
@@ -72,7 +77,8 @@ def reconstruct(
     require_writable(output)
     cache = cache_settings(policy, budget, budget_mib, key_bits, value_bits)
     depths = DepthFiles(output / "depth", depth) if depth else None
-    recorded = LongestSession()
+    shown = rerun_log(rerun, rerun_file)
+    recorded = LongestSession(*([shown.hear] if shown else []))
     with open_source(source, topic=topic) as stream:
         network = load_network(checkpoint, preset=preset, device=device, dtype=dtype)
         settings = ReconstructorSettings(width or network.config.image_size, cache)
@@ -83,7 +89,9 @@ def reconstruct(
         str(source), weights_in_words(checkpoint, preset), cache, len(recorded.recording)
     )
     written = write_results(recorded.recording, output, heading)
-    say_written([*written, *([depths.close()] if depths else [])])
+    say_written(
+        [*written, *([depths.close()] if depths else []), *(shown.close() if shown else [])]
+    )
     if interrupted:
         raise typer.Exit(INTERRUPTED)
 

@@ -23,6 +23,7 @@ HOW_TO_LOOK = {
     "losses.csv": "table: step, losses, learning rate; losses.png draws it",
     "evaluation": "pictures: input, true depth, predicted depth, confidence",
     "weights.safetensors": "weights, for --checkpoint",
+    ".rrd": "rerun FILE opens it in its viewer",
 }
 
 
@@ -33,7 +34,8 @@ def say_written(paths: Sequence[Path]) -> None:
 
     table = Table.grid(padding=(0, 2))
     for path in paths:
-        table.add_row(Text(str(path), "bold"), HOW_TO_LOOK.get(path.name, ""))
+        how = HOW_TO_LOOK.get(path.name) or HOW_TO_LOOK.get(path.suffix, "")
+        table.add_row(Text(str(path), "bold"), how)
     console.print("\n[green]Written:[/]")
     console.print(table)
 
