@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,7 +19,13 @@ from xsvggt_ros.geometry.rigid import (
     quaternion_from_matrix,
     rotation_angle,
 )
-from xsvggt_ros.geometry.transform_tree import HISTORY, SHORTEST_JUMP, Place, TransformTree
+from xsvggt_ros.geometry.transform_tree import (
+    HISTORY,
+    SHORTEST_JUMP,
+    Place,
+    TransformTree,
+    fault_of,
+)
 
 SECOND = 1_000_000_000
 
@@ -138,3 +146,34 @@ def test_a_frame_may_change_its_parent() -> None:
     np.testing.assert_allclose(tree.lookup("right", "tool", 0), _moved(x=2.0))
     with pytest.raises(TransformMissingError):
         tree.lookup("left", "tool", 0)
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ((NAN, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0), "not finite"),
+        ((0.0, INF, 0.0, 0.0, 0.0, 0.0, 1.0), "not finite"),
+        ((0.0, 0.0, 0.0, 0.0, NAN, 0.0, 1.0), "not finite"),
+        ((0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0), "length 0, .*broadcast a unit quaternion"),
+        ((0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.2), "length 1.2, .*broadcast a unit quaternion"),
+    ],
+)
+@pytest.mark.parametrize("static", [False, True])
+def test_what_is_no_place_is_refused_and_what_was_known_stays(
+    place: Place, words: str, static: bool
+) -> None:
+    tree = TransformTree()
+    assert tree.put("odom", "base", 7, _place(_moved(x=1.0)), static=static)
+    assert not tree.put("odom", "base", 7, place, static=static)
+    assert not tree.put("map", "base", 7, place, static=static)
+    np.testing.assert_allclose(tree.lookup("odom", "base", 7), _moved(x=1.0))
+    assert re.search(words, fault_of(place) or "")
+
+
+def test_a_quaternion_of_few_digits_is_taken() -> None:
+    tree = TransformTree()
+    assert tree.put("odom", "base", 7, (0.0, 0.0, 0.0, 0.0, 0.0, 0.7, 0.7))
+    np.testing.assert_allclose(tree.lookup("odom", "base", 7), _moved(turn=np.pi / 2), atol=1e-12)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import hypot, isfinite
 
 import numpy as np
 
@@ -19,6 +20,8 @@ HISTORY = 10_000_000_000
 """Nanoseconds that a link remembers, as in tf2."""
 SHORTEST_JUMP = 1_000_000_000
 """Nanoseconds back from which on a clock has jumped, and what came before is void."""
+MOST_OFF_UNIT = 0.1
+"""By how much a quaternion's length may be off 1: far more than rounding."""
 _LONGEST_CHAIN = 1000
 """Links from a frame to its root; more is a loop."""
 
@@ -71,12 +74,20 @@ class TransformTree:
 
     def put(
         self, parent: str, child: str, stamp: int, place: Place, *, static: bool = False
-    ) -> None:
-        """Take in where ``child`` is in ``parent``; another parent replaces the one before."""
+    ) -> bool:
+        """Take in where ``child`` is in ``parent``; another parent replaces the one before.
+
+        Returns:
+            False if ``place`` was refused: numbers that are not finite, or no unit quaternion.
+
+        """
+        if fault_of(place):
+            return False
         link = self._links.get(child)
         if link is None or link.parent != parent or link.static != static:
             link = self._links[child] = _Link(parent, static)
         link.put(stamp, place)
+        return True
 
     @property
     def frames(self) -> list[str]:
@@ -131,6 +142,20 @@ class TransformTree:
         if unknown:
             return f"no transform tells of frame {' and '.join(unknown)}; known are {known}"
         return f"frames '{target}' and '{source}' are not connected; known are {known}"
+
+
+def fault_of(place: Place) -> str | None:
+    """Return why a place is none, with the remedy; None where it is one."""
+    numbers = ", ".join(f"{number:.6g}" for number in place)
+    if not all(map(isfinite, place)):
+        return f"({numbers}), which is not finite, and refused: broadcast finite numbers"
+    length = hypot(*place[3:])
+    if abs(length - 1.0) > MOST_OFF_UNIT:
+        return (
+            f"({numbers}), whose quaternion has the length {length:.3g}, and refused: broadcast a "
+            "unit quaternion"
+        )
+    return None
 
 
 def _matrix(place: Place) -> Matrix:

@@ -110,13 +110,17 @@ def metres(message: Image) -> NDArray[np.float32]:
     32FC1 holds metres, 16UC1 millimetres with 0 for unknown (REP-118).
 
     Raises:
-        FrameError: another encoding, or less data than the size needs.
+        FrameError: another encoding, no pixels, or less data than the size needs.
 
     """
     kind: np.dtype[Any] = np.dtype("f4" if message.encoding == "32FC1" else "u2")
     if message.encoding not in ("32FC1", "16UC1", "mono16"):
         raise FrameError(
             f"depth of encoding '{message.encoding}' is not supported; publish 32FC1 or 16UC1"
+        )
+    if not message.width or not message.height:
+        raise FrameError(
+            f"depth of {message.width}x{message.height} has no pixels; publish whole pictures"
         )
     row = message.width * kind.itemsize
     if message.step < row or len(message.data) < message.height * message.step:

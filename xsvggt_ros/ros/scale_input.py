@@ -16,7 +16,7 @@ from sensor_msgs.msg import Image
 
 from xsvggt_ros.errors import FrameError, TransformMissingError
 from xsvggt_ros.geometry.rigid import Matrix
-from xsvggt_ros.geometry.transform_tree import TransformTree
+from xsvggt_ros.geometry.transform_tree import TransformTree, fault_of
 from xsvggt_ros.ros import qos
 from xsvggt_ros.ros.conversions import metres, nanoseconds
 from xsvggt_ros.ros.matched_subscription import MatchedSubscription
@@ -93,6 +93,7 @@ class OdometryScale:
         self._poses = TransformTree()
         self._way = WayScale()
         self._first = True
+        self._refused = False
         self.last_message = monotonic()
         self._subscription = node.create_subscription(
             Odometry, "odom", self._receive, qos.CALIBRATIONS
@@ -128,7 +129,10 @@ class OdometryScale:
         position, turn = message.pose.pose.position, message.pose.pose.orientation
         place = (position.x, position.y, position.z, turn.x, turn.y, turn.z, turn.w)
         with self._lock:
-            self._poses.put("odom", "carrier", nanoseconds(message.header.stamp), place)
+            taken = self._poses.put("odom", "carrier", nanoseconds(message.header.stamp), place)
+        if not taken and not self._refused:
+            self._refused = True
+            logger.warning("a pose on %s is %s", self.topic, fault_of(place))
 
 
 class ScaleInput:

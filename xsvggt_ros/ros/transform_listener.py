@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from threading import Condition
 from time import monotonic
@@ -12,9 +13,11 @@ from tf2_msgs.msg import TFMessage
 
 from xsvggt_ros.errors import TransformMissingError
 from xsvggt_ros.geometry.rigid import Matrix
-from xsvggt_ros.geometry.transform_tree import TransformTree
+from xsvggt_ros.geometry.transform_tree import Place, TransformTree, fault_of
 from xsvggt_ros.ros import qos
 from xsvggt_ros.ros.conversions import nanoseconds
+
+logger = logging.getLogger(__name__)
 
 
 class TransformListener:
@@ -25,6 +28,7 @@ class TransformListener:
         self._tree = TransformTree()
         self._changed = Condition()
         self._closed = False
+        self._refused: set[tuple[str, str]] = set()
         self._subscriptions = [
             node.create_subscription(TFMessage, topic, partial(self._receive, static), profile)
             for topic, static, profile in (
@@ -66,11 +70,17 @@ class TransformListener:
         with self._changed:
             for link in message.transforms:
                 moved, turned = link.transform.translation, link.transform.rotation
-                self._tree.put(
-                    link.header.frame_id.lstrip("/"),
-                    link.child_frame_id.lstrip("/"),
-                    nanoseconds(link.header.stamp),
-                    (moved.x, moved.y, moved.z, turned.x, turned.y, turned.z, turned.w),
-                    static=static,
-                )
+                parent = link.header.frame_id.lstrip("/")
+                child = link.child_frame_id.lstrip("/")
+                place = (moved.x, moved.y, moved.z, turned.x, turned.y, turned.z, turned.w)
+                stamp = nanoseconds(link.header.stamp)
+                if not self._tree.put(parent, child, stamp, place, static=static):
+                    self._warn(parent, child, place)
             self._changed.notify_all()
+
+    def _warn(self, parent: str, child: str, place: Place) -> None:
+        """Tell of a transform that was refused, once for each link."""
+        if (parent, child) in self._refused:
+            return
+        self._refused.add((parent, child))
+        logger.warning("the transform from '%s' to '%s' is %s", parent, child, fault_of(place))

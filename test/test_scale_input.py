@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Faulty and late messages of a scale's source: none of them costs a result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+REASON = "needs ROS 2: run scripts/test, or source a workspace"
+rclpy = pytest.importorskip("rclpy", reason=REASON)
+
+from nav_msgs.msg import Odometry
+from rclpy.context import Context
+from rclpy.node import Node
+from results import result_of
+from sensor_msgs.msg import Image
+
+from xsvggt_ros.ros.conversions import header
+from xsvggt_ros.ros.domains import free_domain
+from xsvggt_ros.ros.images import depth_image
+from xsvggt_ros.ros.parameters import Scale, Settings
+from xsvggt_ros.ros.robot import Robot
+from xsvggt_ros.ros.scale_input import DepthScale, OdometryScale, ScaleInput
+
+SECOND = 1_000_000_000
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    context = Context()
+    rclpy.init(context=context, domain_id=free_domain())
+    node = Node("scaler", context=context)
+    yield node
+    node.destroy_node()
+    context.try_shutdown()
+
+
+def _listening(node: Node, source: str) -> ScaleInput:
+    settings = Settings(scale=Scale(source=source))
+    scale = ScaleInput(node, Robot(node, lambda: settings), lambda: settings)
+    scale.begin()
+    scale.listen()
+    return scale
+
+
+def _depth(stamp: int) -> Image:
+    metres = (3.0 * result_of().depth).astype(np.float32)
+    return depth_image(header(stamp, "camera_optical"), metres, "32FC1")
+
+
+def _odometry(stamp: int, x: float, w: float = 1.0) -> Odometry:
+    message = Odometry(header=header(stamp, "odom"))
+    message.pose.pose.position.x = x
+    message.pose.pose.orientation.w = w
+    return message
+
+
+def test_depth_without_pixels_costs_no_result(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+    scale = _listening(node, "depth")
+    assert isinstance(scale._measured, DepthScale)
+    scale._measured._receive(Image(header=header(SECOND, "camera_optical"), encoding="32FC1"), {})
+    scaled, anew = scale.applied(result_of(stamp=SECOND))
+    assert (scaled.stamp, anew, scale.value) == (SECOND, False, None)
+    assert "depth of 0x0 has no pixels; publish whole pictures" in caplog.text
+    scale.close()
+
+
+def test_a_pose_without_rotation_is_refused_and_told_once(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    scale = _listening(node, "odometry")
+    assert isinstance(scale._measured, OdometryScale)
+    for stamp, w in ((SECOND, 0.0), (SECOND, float("nan")), (2 * SECOND, 0.0)):
+        scale._measured._receive(_odometry(stamp, 0.0, w))
+    assert scale.applied(result_of(stamp=SECOND))[0].stamp == SECOND
+    assert caplog.text.count("broadcast a unit quaternion") == 1
+    for index in (1, 2):
+        stamp = (2 + index) * SECOND
+        scale._measured._receive(_odometry(stamp, 0.5 * index))
+        pose = np.eye(4)
+        pose[2, 3] = 0.1 * index
+        scale.applied(replace(result_of(index, stamp), camera_to_world=pose))
+    assert scale.value == pytest.approx(5.0)
+    scale.close()
