@@ -73,7 +73,7 @@ def test_a_topic_gives_what_the_folder_gives(tmp_path, folder, monkeypatch):
     console = Console(quiet=True)
     demo = Demo(options, console, lambda total: frame_progress(console, total))
     demo.run()
-    expected, over_dds = run(folder), demo._recorded.recording.pictures.pick()
+    expected, over_dds = run(folder), demo.recorded.recording.pictures.pick()
     assert [frame.stamp for frame in over_dds] == [result.stamp for result in expected]
     for one, other in zip(expected, over_dds, strict=True):
         assert np.array_equal(one.depth, other.depth)

@@ -214,7 +214,7 @@ def test_who_asks_decides_how_a_calibration_is_used():
 
 
 def test_what_is_not_used_is_said_once(caplog):
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="xsvggt_ros.stream.calibrating")
     calibrator = Calibrator()
     square = np.zeros((240, 240, 3), np.uint8)
     for _ in range(3):
