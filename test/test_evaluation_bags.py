@@ -2,6 +2,7 @@
 """Bags give pictures, depth and poses as they were recorded, and never guess."""
 
 import json
+from dataclasses import replace
 
 import datasets
 import numpy as np
@@ -14,6 +15,7 @@ from xsvggt_ros.errors import ConfigurationError, SourceError
 from xsvggt_ros.evaluation.source import SourceOptions, open_source
 from xsvggt_ros.evaluation.sources.pose_track import PoseTrack
 from xsvggt_ros.evaluation.sources.truth_files import read_truth
+from xsvggt_ros.stream.calibrating import Calibrator
 from xsvggt_ros.synthetic.export import write_sequence
 from xsvggt_ros.synthetic.held_out import held_out
 from xsvggt_ros.synthetic.sequence import Sequence
@@ -213,6 +215,75 @@ def test_poses_are_interpolated_between_near_neighbours_only():
     assert track.at(5000) is None
     assert track.at(100) is None
     np.testing.assert_array_equal(track.at(300), np.eye(4))
+
+
+DISTORTED = (-0.3, 0.1, 0.0, 0.0, 0.0)
+P = (5.0, 0.0, 3.5, 0.0, 0.0, 6.0, 2.5, 0.0, 0.0, 0.0, 1.0, 0.0)
+
+
+def with_camera(tmp_path, topic="image_raw", **changes):
+    """Write a bag whose camera_info has other numbers, and whose pictures another topic."""
+    messages = Messages("mcap")
+    written = []
+    for stamp, name, message in records(messages):
+        if name.endswith("camera_info"):
+            fields = {key: np.array(value) for key, value in changes.items()}
+            written.append((stamp, name, replace(message, **fields)))
+        else:
+            written.append((stamp, name.replace("camera/image_raw", f"camera/{topic}"), message))
+    return write(tmp_path / "bag", messages, "mcap", written)
+
+
+def test_the_truth_is_in_the_camera_whose_picture_the_engine_makes(tmp_path):
+    turn = Rotation.from_euler("y", 0.1).as_matrix()
+    k = (6.0, 0.0, 3.5, 0.0, 6.0, 2.5, 0.0, 0.0, 1.0)
+    bag = with_camera(tmp_path, d=DISTORTED, k=k, p=P, r=turn.ravel())
+    source = open_source(bag)
+    frame = next(iter(source))
+    engine = Calibrator("auto").find(frame.frame.calibration, frame.frame.decode())
+    assert engine.maps is not None
+    lens = frame.truth.intrinsics
+    assert (lens.fx, lens.fy, lens.cx, lens.cy) == (5.0, 6.0, 3.5, 2.5)
+    np.testing.assert_array_equal(
+        frame.truth.depth, engine.apply_to_depth(datasets.depths()[0].astype(np.float32))
+    )
+    assert np.isnan(frame.truth.depth).sum() > 1
+    expected = datasets.poses()[0]
+    expected[:3, :3] = expected[:3, :3] @ turn.T
+    np.testing.assert_allclose(frame.truth.camera_to_world, expected, atol=1e-9)
+    assert source.warnings == []
+
+
+def test_rectified_pictures_have_the_camera_of_p(tmp_path):
+    source = open_source(with_camera(tmp_path, topic="image_rect", d=DISTORTED, p=P))
+    frame = next(iter(source))
+    lens = frame.truth.intrinsics
+    assert (lens.fx, lens.fy, lens.cx, lens.cy) == (5.0, 6.0, 3.5, 2.5)
+    np.testing.assert_allclose(frame.truth.depth, datasets.depths()[0], atol=1e-6)
+    assert source.warnings == []
+
+
+def test_a_lens_that_the_engine_does_not_know_is_warned_of(tmp_path):
+    source = open_source(with_camera(tmp_path, d=(0.1, 0.2)))
+    frame = next(iter(source))
+    assert frame.truth.intrinsics.fy == 101
+    np.testing.assert_allclose(frame.truth.depth, datasets.depths()[0], atol=1e-6)
+    assert source.warnings == ["the lens distorts, and pictures are taken as they are"]
+
+
+def test_given_intrinsics_stand_in_for_a_missing_camera_info(tmp_path):
+    given = SourceOptions(intrinsics=(10.0, 11.0, 4.0, 3.0))
+    missing = {"/camera/camera_info"}
+    source = open_source(made(tmp_path / "a", leave_out=missing), given)
+    lens = next(iter(source)).truth.intrinsics
+    assert (lens.fx, lens.fy, lens.cx, lens.cy) == (10.0, 11.0, 4.0, 3.0)
+    assert (lens.width, lens.height) == (datasets.WIDTH, datasets.HEIGHT)
+    assert source.warnings == []
+    known = open_source(made(tmp_path / "b"), given)
+    assert next(iter(known)).truth.intrinsics.fy == 101
+    assert any("--intrinsics is not used" in each for each in known.warnings)
+    flat = open_source(made(tmp_path / "c", leave_out={*missing, "/camera/depth/image_raw"}), given)
+    assert any("--intrinsics is of no use" in each for each in flat.warnings)
 
 
 def test_a_kind_makes_no_sense_for_a_bag(tmp_path):

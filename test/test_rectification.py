@@ -118,6 +118,34 @@ def test_a_stereo_camera_is_turned_into_its_pair():
     assert np.abs(found.apply(picture) - expected)[inner].max() <= 4
 
 
+@pytest.mark.parametrize("model", LENSES)
+@pytest.mark.parametrize("angle", [0.0, 0.1])
+def test_points_of_rectified_depth_stay_where_they_are(model, angle):
+    # a slanted plane n X = 2 in the axes of the source, seen through the lens
+    normal = np.array([0.3, -0.2, 1.0])
+    turn = cv2.Rodrigues(np.array([angle / 2, angle, 0.0]))[0]
+    found = rectification(camera(model, r=tuple(turn.ravel())), WIDTH, HEIGHT)
+    u, v = np.meshgrid(np.arange(WIDTH, dtype=float), np.arange(HEIGHT, dtype=float))
+    pixels = np.stack([u, v], axis=-1).reshape(-1, 1, 2)
+    undistort = cv2.fisheye.undistortPoints if model == "equidistant" else cv2.undistortPoints
+    k, d = np.array(K).reshape(3, 3), np.array(LENSES[model])
+    x, y = undistort(pixels, k, d).reshape(HEIGHT, WIDTH, 2).transpose(2, 0, 1)
+    depth = (2 / (normal[0] * x + normal[1] * y + normal[2])).astype(np.float32)
+    depth[0, :] = np.nan
+
+    rectified = found.apply_to_depth(depth)
+
+    lens = found.intrinsics
+    rays = np.stack([(u - lens.cx) / lens.fx, (v - lens.cy) / lens.fy, np.ones_like(u)], axis=-1)
+    planes = (rays * rectified[..., None]) @ turn @ normal
+    known = np.isfinite(planes)
+    assert known.mean() > 0.7
+    assert not known[~found.seen].any() if found.seen is not None else known.any()
+    np.testing.assert_allclose(planes[known], 2, atol=0.01)  # half a pixel of the slope
+    assert abs(planes[known].mean() - 2) < 2e-4
+    assert (found.rotation is None) == (angle == 0)
+
+
 @pytest.mark.parametrize("model", ["plumb_bob", "equidistant", ""])
 @pytest.mark.parametrize("p", [camera().p, (0.0,) * 12])
 @pytest.mark.parametrize("count", [0, 4, 5, 6])

@@ -38,6 +38,8 @@ class Rectification:
         maps: for OpenCV's remap; None where nothing is to be done.
         seen: bool [height, width], where the source has something; None where everywhere.
         scaled: whether the calibration is of another resolution and was scaled to this one.
+        rotation: float64 [3, 3], from the axes of the source's camera to those of the rectified
+            one; None where they are the same.
 
     """
 
@@ -45,12 +47,40 @@ class Rectification:
     maps: tuple[NDArray[np.int16], NDArray[np.uint16]] | None
     seen: NDArray[np.bool_] | None
     scaled: bool
+    rotation: Matrix | None = None
 
     def apply(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the rectified picture [height, width, 3]; black where the source has nothing."""
         if self.maps is None:
             return picture
         return cv2.remap(picture, *self.maps, cv2.INTER_LINEAR).astype(np.uint8, copy=False)
+
+    def apply_to_depth(self, depth: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return depth of the source, float32 [height, width], as the rectified camera sees it.
+
+        The nearest pixel stands, because edges must not be smeared; NaN where the source has
+        nothing. Depth lies along the optical axis, before and after.
+        """
+        if self.maps is None:
+            return depth
+        x, y = cv2.convertMaps(*self.maps, cv2.CV_32FC1)
+        seen = np.asarray(
+            cv2.remap(depth, x, y, cv2.INTER_NEAREST, borderValue=float("nan")), np.float32
+        )
+        if self.rotation is not None:
+            seen = seen / self._along_the_source()
+        if self.seen is not None:
+            seen = np.where(self.seen, seen, np.float32(np.nan))
+        return seen
+
+    def _along_the_source(self) -> NDArray[np.float32]:
+        """Return the source's depth of points at depth 1 here, float32 [height, width]."""
+        assert self.rotation is not None
+        lens = self.intrinsics
+        v, u = np.indices((lens.height, lens.width))
+        across, down, ahead = self.rotation[:, 2]
+        x, y = (u - lens.cx) / lens.fx, (v - lens.cy) / lens.fy
+        return np.asarray(across * x + down * y + ahead, np.float32)
 
 
 def rectification(calibration: Calibration, width: int, height: int) -> Rectification:
@@ -85,7 +115,13 @@ def rectification(calibration: Calibration, width: int, height: int) -> Rectific
     seen = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
     places, fractions = cv2.convertMaps(x, y, cv2.CV_16SC2)
     maps = np.asarray(places, np.int16), np.asarray(fractions, np.uint16)
-    return Rectification(_pinhole(target, size), maps, None if seen.all() else seen, scaled)
+    return Rectification(
+        _pinhole(target, size),
+        maps,
+        None if seen.all() else seen,
+        scaled,
+        rotation if turned else None,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from xsvggt_ros.errors import FrameError, SourceError
 from xsvggt_ros.evaluation.frame import EvaluationFrame, FrameTruth
+from xsvggt_ros.evaluation.sources.bag_camera import BagCamera
 from xsvggt_ros.evaluation.sources.bag_depth import (
     DEPTH_ENCODINGS,
     MILLIMETRES,
@@ -19,7 +20,6 @@ from xsvggt_ros.evaluation.sources.bag_depth import (
 )
 from xsvggt_ros.evaluation.sources.bag_truth import BagTruth, find_truth
 from xsvggt_ros.evaluation.sources.base import SourceOptions
-from xsvggt_ros.geometry.cameras import Calibration, Intrinsics
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
 from xsvggt_ros.stream.frame import Frame
@@ -53,9 +53,12 @@ class BagEvaluationSource:
             frame_id = _frame_id(reader, image)
             self._truth: BagTruth = find_truth(reader, options.truth, frame_id, self._tolerance)
         self._source = BagSource(path, topic=image.name)
+        self._camera = BagCamera(options.intrinsics, self._warn)
         self._image = image
         self.name = path.name or str(path)
         self.warnings = [*([damage] if damage else []), *self._truth.warnings]
+        if options.intrinsics and self._depth_topic is None:
+            self._warn("--intrinsics is of no use: the recording has no depth that it could place")
         if self._truth.by_index is not None and len(self._truth.by_index) != image.count:
             self._warn(
                 f"{self._truth.origin} has {len(self._truth.by_index)} poses for {image.count} "
@@ -115,10 +118,7 @@ class BagEvaluationSource:
 
     def _truth_of(self, index: int, frame: Frame, stream: DepthStream | None) -> FrameTruth:
         depth = self._depth_at(frame.stamp, stream) if stream else None
-        intrinsics = self._intrinsics(frame.calibration)
-        if depth is not None and intrinsics is not None:
-            intrinsics = self._for_depth(intrinsics, depth)
-        return FrameTruth(self._pose(index, frame.stamp), depth, intrinsics)
+        return self._camera.truth(frame, self._pose(index, frame.stamp), depth)
 
     def _pose(self, index: int, stamp: int) -> Matrix | None:
         if self._truth.by_index is not None:
@@ -131,32 +131,6 @@ class BagEvaluationSource:
         except (FrameError, SourceError) as error:
             self._warn(f"depth cannot be read: {error}")
             return None
-
-    def _intrinsics(self, calibration: Calibration | None) -> Intrinsics | None:
-        """Return the camera that was given, or the picture's own where it is calibrated."""
-        if self._options.intrinsics is not None and calibration is not None:
-            return Intrinsics(*self._options.intrinsics, calibration.width, calibration.height)
-        if calibration is None or not calibration.k[0]:
-            return None
-        if any(calibration.d):
-            self._warn("the lens distorts, and pictures are taken as they are")
-        k = calibration.k
-        return Intrinsics(k[0], k[4], k[2], k[5], calibration.width, calibration.height)
-
-    def _for_depth(self, intrinsics: Intrinsics, depth: Depth) -> Intrinsics:
-        """Carry the picture's camera over to depth of another size that shows the same."""
-        height, width = depth.shape
-        if (width, height) == (intrinsics.width, intrinsics.height):
-            return intrinsics
-        self._warn(
-            f"depth is {width}x{height} and pictures {intrinsics.width}x{intrinsics.height}: it is "
-            "taken to show the same; check that the depth is registered to the picture"
-        )
-        x, y = width / intrinsics.width, height / intrinsics.height
-        return Intrinsics(
-            intrinsics.fx * x, intrinsics.fy * y, intrinsics.cx * x, intrinsics.cy * y,
-            width, height,
-        )  # fmt: skip
 
     def _warn(self, text: str) -> None:
         if text not in self.warnings and len(self.warnings) < MOST_WARNINGS:
