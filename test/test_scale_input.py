@@ -18,6 +18,7 @@ from rclpy.node import Node
 from results import result_of
 from sensor_msgs.msg import Image
 
+from xsvggt_ros.ros import scale_input
 from xsvggt_ros.ros.conversions import header
 from xsvggt_ros.ros.domains import free_domain
 from xsvggt_ros.ros.images import depth_image
@@ -26,6 +27,7 @@ from xsvggt_ros.ros.robot import Robot
 from xsvggt_ros.ros.scale_input import DepthScale, OdometryScale, ScaleInput
 
 SECOND = 1_000_000_000
+TOPICS = {"depth": "depth", "odometry": "odom"}
 
 
 @pytest.fixture
@@ -58,6 +60,13 @@ def _odometry(stamp: int, x: float, w: float = 1.0) -> Odometry:
     return message
 
 
+def _send(scale: ScaleInput, stamp: int) -> None:
+    if isinstance(scale._measured, DepthScale):
+        scale._measured._receive(_depth(stamp), {})
+    elif isinstance(scale._measured, OdometryScale):
+        scale._measured._receive(_odometry(stamp, 0.0))
+
+
 def test_depth_without_pixels_costs_no_result(node: Node, caplog: pytest.LogCaptureFixture) -> None:
     scale = _listening(node, "depth")
     assert isinstance(scale._measured, DepthScale)
@@ -84,4 +93,40 @@ def test_a_pose_without_rotation_is_refused_and_told_once(
         pose[2, 3] = 0.1 * index
         scale.applied(replace(result_of(index, stamp), camera_to_world=pose))
     assert scale.value == pytest.approx(5.0)
+    scale.close()
+
+
+def test_depth_is_still_there_when_a_result_comes_seconds_later(node: Node) -> None:
+    scale = _listening(node, "depth")
+    assert isinstance(scale._measured, DepthScale)
+    stamps = [SECOND + i * SECOND // 30 for i in range(90)]
+    for stamp in stamps:
+        scale._measured._receive(_depth(stamp), {})
+    scale.applied(result_of(stamp=stamps[0]))
+    assert scale.value == pytest.approx(3.0)
+    scale.applied(result_of(1, stamp=stamps[60]))
+    assert len(scale._measured._newest) == 30
+    scale.close()
+
+
+@pytest.mark.parametrize("source", ["depth", "odometry"])
+def test_messages_of_which_none_fits_are_told(
+    node: Node, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(scale_input, "monotonic", lambda: now)
+    scale = _listening(node, source)
+    for index in range(4):
+        now += 1.0
+        _send(scale, 900 * SECOND + index)  # by another clock
+        assert scale.silence(3.5) is None
+        scale.applied(result_of(index, stamp=SECOND + index))
+    now += 1.0
+    complaint = scale.silence(3.5) or ""
+    assert (
+        f"messages come on /{TOPICS[source]}, but for 3.5 s no picture has found one" in complaint
+    )
+    _send(scale, 5 * SECOND)
+    scale.applied(result_of(4, stamp=5 * SECOND))
+    assert scale.silence(3.5) is None
     scale.close()

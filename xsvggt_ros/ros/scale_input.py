@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Mapping
 from threading import Lock
 from time import monotonic
@@ -16,13 +15,14 @@ from sensor_msgs.msg import Image
 
 from xsvggt_ros.errors import FrameError, TransformMissingError
 from xsvggt_ros.geometry.rigid import Matrix
-from xsvggt_ros.geometry.transform_tree import TransformTree, fault_of
+from xsvggt_ros.geometry.transform_tree import HISTORY, TransformTree, fault_of
 from xsvggt_ros.ros import qos
 from xsvggt_ros.ros.conversions import metres, nanoseconds
 from xsvggt_ros.ros.matched_subscription import MatchedSubscription
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.robot import Robot
 from xsvggt_ros.stream.frame import FrameResult
+from xsvggt_ros.stream.recent import Recent
 from xsvggt_ros.stream.scale import MetricScale
 from xsvggt_ros.stream.scale_estimates import WayScale, scale_from_depth
 
@@ -31,16 +31,44 @@ logger = logging.getLogger(__name__)
 UNKNOWN = "none"
 TOLERANCE = 20_000_000
 """Nanoseconds between a picture and the depth that belongs to it."""
-_KEPT = 10
-"""Depth pictures that wait for their picture; 6 MB at 640x480, 16 bit."""
+MOST_DEPTH_BYTES = 128 << 20
+"""Of depth pictures that wait for the result of theirs: 7 s of 640x480, 16 bit, at 30 Hz."""
+_FEWEST_UNMATCHED = 3
+"""Results in a row without a match, from which on stamps, not chance, are to blame."""
+
+
+class Matches:
+    """Whether the messages of a source belong to the pictures, by their stamps.
+
+    Noted on the worker's thread, asked for on the executor's.
+    """
+
+    def __init__(self) -> None:
+        self._since = monotonic()
+        self._unmatched = 0
+
+    def note(self, found: bool) -> None:
+        """Take note of whether a message belonged to a result."""
+        if not self._unmatched:
+            self._since = monotonic()
+        self._unmatched = 0 if found else self._unmatched + 1
+
+    def missing(self, timeout: float) -> bool:
+        """Return whether results have found none for ``timeout`` seconds, several in a row."""
+        return self._unmatched >= _FEWEST_UNMATCHED and monotonic() - self._since >= timeout
 
 
 class DepthScale:
     """Keeps the newest depth pictures, undecoded, and compares one with each result."""
 
+    unmatched_remedy = (
+        f"within {TOLERANCE / 1e6:.0f} ms; give depth the stamp of its picture, or publish it "
+        f"smaller where pictures wait longer than {MOST_DEPTH_BYTES >> 20} MiB of it"
+    )
+
     def __init__(self, node: Node) -> None:
-        self._lock = Lock()
-        self._newest: deque[Image] = deque(maxlen=_KEPT)
+        self._newest: Recent[Image] = Recent(MOST_DEPTH_BYTES)
+        self.matches = Matches()
         self.last_message = monotonic()
         self._subscription = MatchedSubscription(
             node,
@@ -70,21 +98,23 @@ class DepthScale:
             FrameError: a depth picture that cannot be read.
 
         """
-        with self._lock:
-            near = [(abs(nanoseconds(m.header.stamp) - result.stamp), m) for m in self._newest]
-        gap, message = min(near, key=lambda pair: pair[0], default=(TOLERANCE + 1, None))
-        if message is None or gap > TOLERANCE:
-            return None
-        return scale_from_depth(result, metres(message))
+        message = self._newest.nearest(result.stamp, TOLERANCE)
+        self._newest.drop_before(result.stamp - TOLERANCE)
+        self.matches.note(message is not None)
+        return None if message is None else scale_from_depth(result, metres(message))
 
     def _receive(self, message: Image, _: Mapping[str, Any]) -> None:
         self.last_message = monotonic()
-        with self._lock:
-            self._newest.append(message)
+        self._newest.put(nanoseconds(message.header.stamp), len(message.data), message)
 
 
 class OdometryScale:
     """Keeps an odometry's poses and compares its way with the camera's."""
+
+    unmatched_remedy = (
+        f"around its time; stamp both by one clock, and the odometry no more than "
+        f"{HISTORY / 1e9:.0f} s ahead of the result"
+    )
 
     def __init__(self, node: Node, robot: Robot) -> None:
         self._node = node
@@ -94,6 +124,7 @@ class OdometryScale:
         self._way = WayScale()
         self._first = True
         self._refused = False
+        self.matches = Matches()
         self.last_message = monotonic()
         self._subscription = node.create_subscription(
             Odometry, "odom", self._receive, qos.CALIBRATIONS
@@ -114,7 +145,9 @@ class OdometryScale:
     def estimate(self, result: FrameResult) -> float | None:
         """Return metres per unit at the end of a straight way, else None."""
         first, self._first = self._first, False
-        return self._way.estimate(result.camera_to_world, self._pose(result.stamp), first=first)
+        pose = self._pose(result.stamp)
+        self.matches.note(pose is not None)
+        return self._way.estimate(result.camera_to_world, pose, first=first)
 
     def _pose(self, stamp: int) -> Matrix | None:
         try:
@@ -197,16 +230,27 @@ class ScaleInput:
             return None
 
     def silence(self, timeout: float) -> str | None:
-        """Return the complaint about a source that has been silent for ``timeout`` seconds."""
+        """Return the complaint about a source of which nothing fits for ``timeout`` seconds."""
         if self._measured is None:
             return None
         self._measured.match_publishers()
         seconds = monotonic() - self._measured.last_message
         if seconds < timeout:
-            return None
+            return self._mismatch(timeout)
         count = self._node.count_publishers(self._measured.topic)
         return (
             f"scale.source is {self._settings().scale.source}, but nothing has come on "
             f"{self._measured.topic} for {seconds:.0f} s (publishers: {count}); start what "
             "publishes it, or remap the topic"
+        )
+
+    def _mismatch(self, timeout: float) -> str | None:
+        """Return the complaint about messages that belong to no picture."""
+        measured = self._measured
+        if measured is None or not measured.matches.missing(timeout):
+            return None
+        return (
+            f"scale.source is {self._settings().scale.source}, and messages come on "
+            f"{measured.topic}, but for {timeout:g} s no picture has found one "
+            f"{measured.unmatched_remedy}"
         )
