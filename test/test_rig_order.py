@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -90,6 +91,37 @@ def test_a_clock_that_jumps_back_lets_go_what_came_before() -> None:
     assert rig.out == [(5 * SHORTEST_JUMP, "left"), (5 * SHORTEST_JUMP + 1, "right")]
     rig.look(after=1.0)
     assert rig.out[2:] == [(10, "left")]
+
+
+@pytest.mark.parametrize("stragglers", [0, 1, 2])
+def test_a_loop_is_one_jump_however_late_the_end_of_one_camera_comes(stragglers: int) -> None:
+    rig, stamps, last = _Rig(), StampOrder(), 22 * SHORTEST_JUMP
+    for camera in CAMERAS:
+        rig.put(last, camera)
+    rig.put(SHORTEST_JUMP, "left")
+    for late in range(1, 1 + stragglers):
+        rig.put(last + late, "right")
+    for camera in ("right", "rear"):
+        rig.put(SHORTEST_JUMP, camera)
+    assert rig.out[3 : 3 + stragglers] == [(last + 1 + i, "right") for i in range(stragglers)]
+    assert rig.out[3 + stragglers :] == [(SHORTEST_JUMP, camera) for camera in CAMERAS]
+    orders = []
+    for stamp, camera in rig.out:
+        orders.append(stamps.judge(stamp, camera))
+        stamps.accept(stamp, camera)
+    assert orders.count(Order.JUMPED_BACK) == 1
+    assert orders.count(Order.FORWARD) == len(orders) - 1
+
+
+def test_a_camera_that_never_jumps_waits_like_the_others_again() -> None:
+    rig = _Rig(wait=0.1)
+    for camera in CAMERAS:
+        rig.put(22 * SHORTEST_JUMP, camera)
+    rig.put(10, "left")
+    rig.look(after=0.2)
+    assert rig.out[3:] == [(10, "left")]
+    rig.put(22 * SHORTEST_JUMP + 1, "right")
+    assert len(rig.order) == 1
 
 
 def test_two_cameras_may_see_the_same_moment_and_one_may_not() -> None:

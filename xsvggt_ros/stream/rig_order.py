@@ -25,15 +25,28 @@ class RigOrder:
         self._wait = wait
         self._clock = clock
         self._newest: dict[str, int] = {}
+        self._ended: dict[str, int] = {}
+        """Newest stamps from before a jump, of the cameras that have not jumped yet."""
         self._held: list[tuple[float, Frame]] = []
 
     def __len__(self) -> int:
         return len(self._held)
 
     def put(self, frame: Frame) -> list[Frame]:
-        """Take in a frame; return those whose turn has come, in order."""
+        """Take in a frame; return those whose turn has come, in order.
+
+        Where a bag loops, the last frames of one camera may come after the first new ones of
+        another. They go on at once, before what is held: one jump is not to look like two.
+        """
+        if self._is_straggler(frame):
+            return [frame]
         before = self._newest.get(frame.camera, frame.stamp)
-        ended = self.flush() if before - frame.stamp >= SHORTEST_JUMP else []
+        ended: list[Frame] = []
+        if before - frame.stamp >= SHORTEST_JUMP:
+            reached = dict(self._newest)
+            ended = self.flush()
+            self._ended = reached
+        self._ended.pop(frame.camera, None)
         self._newest[frame.camera] = frame.stamp
         self._held.append((self._clock(), frame))
         return ended + self.due()
@@ -48,12 +61,19 @@ class RigOrder:
         limit = complete if None not in reached else -1
         expired = self._clock() - self._wait
         limit = max([limit, *(f.stamp for arrival, f in self._held if arrival <= expired)])
-        return self._release(limit)
+        going = self._release(limit)
+        if going:
+            self._ended.clear()  # what is late now is late for good
+        return going
 
     def flush(self) -> list[Frame]:
         """Return all that is held, in order, and forget how far the cameras are."""
         self._newest.clear()
         return self._release(max((frame.stamp for _, frame in self._held), default=0))
+
+    def _is_straggler(self, frame: Frame) -> bool:
+        ended = self._ended.get(frame.camera)
+        return ended is not None and ended - frame.stamp < SHORTEST_JUMP
 
     def _release(self, limit: int) -> list[Frame]:
         going = [frame for _, frame in self._held if frame.stamp <= limit]
