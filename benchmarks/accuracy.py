@@ -43,7 +43,7 @@ from xsvggt_ros.synthetic.sequence import SyntheticFrame
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
-WIDTHS = ((16, 16), (8, 8), (4, 4), (2, 2))
+OTHER_WIDTHS = (16, 8, 2)
 CLOUD_POINTS = 20_000
 
 
@@ -166,9 +166,8 @@ def configurations(policies: Sequence[str], budgets: Sequence[int]) -> Iterator[
         yield Config("xstreamvggt", budget, 4, published=True)
         for policy in policies:
             yield Config(policy, budget, 4)
-        for width, _ in WIDTHS:
-            if width != 4:
-                yield Config(policies[0], budget, width)
+        for width in OTHER_WIDTHS:
+            yield Config(policies[0], budget, width)
 
 
 def known_cells(path: Path) -> list[Cell]:

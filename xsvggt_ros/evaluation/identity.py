@@ -14,7 +14,12 @@ from typing import Any
 
 import torch
 
-from xsvggt_ros.model.bundled import BUNDLED, bundled_weights, weights_in_words
+from xsvggt_ros.model.bundled import (
+    BUNDLED,
+    bundled_weights,
+    named_weights,
+    weights_in_words,
+)
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.version import version
 
@@ -60,13 +65,12 @@ def weights(network: StreamVggt, checkpoint: str, preset: str | None = None) -> 
 
     ``random`` says that nobody trained them.
     """
-    random = not checkpoint and bool(preset)
-    bundled = checkpoint == BUNDLED or not (checkpoint or random)
-    path = bundled_weights() if bundled else Path(checkpoint).expanduser()
-    on_disk = not random and path.is_file()
+    name = named_weights(checkpoint, preset)
+    path = bundled_weights() if name == BUNDLED else Path(name).expanduser()
+    on_disk = path.is_file()
     return {
         "name": weights_in_words(checkpoint, preset),
-        "random": random,
+        "random": not name,
         "parameters": sum(each.numel() for each in network.parameters()),
         "bytes": weights_bytes(network),
         "dtype": str(network.dtype).removeprefix("torch."),

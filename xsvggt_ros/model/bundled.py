@@ -27,10 +27,14 @@ def bundled_weights() -> Path:
     return path
 
 
+def named_weights(checkpoint: str, preset: str | None) -> str:
+    """Return the name of the weights that are meant; empty = random ones of ``preset``."""
+    return checkpoint or ("" if preset else BUNDLED)
+
+
 def weights_in_words(checkpoint: str, preset: str | None) -> str:
     """Return which weights these are, for a heading."""
-    if checkpoint and checkpoint != BUNDLED:
-        return checkpoint
-    if preset and not checkpoint:
+    name = named_weights(checkpoint, preset)
+    if not name:
         return f"random weights ({preset}): geometry means nothing"
-    return "the bundled demo model"
+    return "the bundled demo model" if name == BUNDLED else name

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from xsvggt_ros.errors import CheckpointError, ConfigurationError, first_line
-from xsvggt_ros.model.bundled import BUNDLED, BUNDLED_NOTICE, bundled_weights
+from xsvggt_ros.model.bundled import BUNDLED, BUNDLED_NOTICE, bundled_weights, named_weights
 from xsvggt_ros.model.config import NetworkConfig
 from xsvggt_ros.model.config import preset as named_preset
 from xsvggt_ros.model.device import device_named
@@ -79,16 +79,16 @@ def load_network(
     """
     precisions = _dtype(dtype), _dtype(heads_dtype)
     place = device_named(device)
-    if checkpoint or not preset:
-        loaded = read_checkpoint(checkpoint or BUNDLED)
-        config = _sizes(loaded, preset, checkpoint)
+    if name := named_weights(checkpoint, preset):
+        loaded = read_checkpoint(name)
+        config = _sizes(loaded, preset, name)
         network = assemble(config, loaded.tensors, *precisions)
-        if checkpoint in ("", BUNDLED):
+        if name == BUNDLED:
             logger.warning(BUNDLED_NOTICE)
-        elif config == NetworkConfig() and not checkpoint.startswith(OFFICIAL_REPOSITORY):
+        elif config == NetworkConfig() and not name.startswith(OFFICIAL_REPOSITORY):
             logger.warning(LICENCE_NOTICE)
     else:
-        network = random_network(named_preset(preset), seed).set_precision(*precisions)
+        network = random_network(named_preset(preset or ""), seed).set_precision(*precisions)
         logger.warning(
             "no checkpoint given: the weights are random (preset '%s', seed %d), so poses, depth "
             "and points mean nothing; set the checkpoint to a file or a Hugging Face id",
