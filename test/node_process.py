@@ -34,6 +34,7 @@ from xsvggt_ros.msg import CacheStatus
 
 from xsvggt_ros.ros.conversions import header, packed
 from xsvggt_ros.ros.domains import free_domain
+from xsvggt_ros.ros.shared_memory import FOLDER
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 90.0
@@ -110,6 +111,11 @@ class NodeProcess:
     def output(self) -> str:
         """Everything it has said so far."""
         return "\n".join(self.lines)
+
+    @property
+    def shared_memory(self) -> list[Path]:
+        """The segments of Fast DDS that it owns just now."""
+        return shared_memory_of(self._process.pid)
 
     def said(self, pattern: str) -> bool:
         """Return whether a line matches."""
@@ -247,6 +253,17 @@ def _yaml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f"'{value}'" if isinstance(value, str) else str(value)
+
+
+def shared_memory_of(process: int) -> list[Path]:
+    """Return the segments of Fast DDS that a process owns: it holds the locks beside them."""
+    locks = map(str.split, Path("/proc/locks").read_text(encoding="ascii").splitlines())
+    held = {int(lock[5].rpartition(":")[2]) for lock in locks if lock[4] == str(process)}
+    return [
+        Path(file.path.removesuffix("_el"))
+        for file in os.scandir(FOLDER)
+        if re.fullmatch("fastdds_[0-9a-f]{16}_el", file.name) and file.inode() in held
+    ]
 
 
 def stamp_of(message: Any) -> int:

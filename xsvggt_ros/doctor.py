@@ -45,7 +45,7 @@ def examine(*, ros: bool) -> list[Finding]:
     findings += [_module(name, package) for name, package in _LIBRARIES.items()]
     if ros:
         findings += [check() for check in (_rclpy, _distribution, _domain, _middleware)]
-        findings += [_messages(), _tf_messages(), _transport()]
+        findings += [_messages(), _tf_messages(), _transport(), _shared_memory()]
     return findings
 
 
@@ -187,3 +187,14 @@ def _transport() -> Finding:
         "best-effort pictures are lost"
     )
     return Finding("Fast DDS profile", "not set", remedy, needed=False)
+
+
+def _shared_memory() -> Finding:
+    from xsvggt_ros.ros.shared_memory import abandoned
+
+    sizes = [segment.stat().st_size for segment in abandoned() if segment.exists()]
+    if not sizes:
+        return Finding("shared memory", "all in use")
+    state = f"{sum(sizes) / 2**20:.0f} MiB belong to processes that are gone"
+    remedy = "run `fastdds shm clean`, or, while no ROS program runs, rm /dev/shm/fastdds_*"
+    return Finding("shared memory", state, remedy, needed=False)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import xsvggt_ros
 from xsvggt_ros.errors import OutputError, XsvggtError
+from xsvggt_ros.ros.shared_memory import remove_abandoned
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -90,7 +91,9 @@ class ChildNode:
             return self._process.wait(LONGEST_GOODBYE)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            return self._process.wait()
+            code = self._process.wait()
+            remove_abandoned()
+            return code
 
     def failure(self, what: str) -> XsvggtError:
         """Return an error that shows the end of the node's log."""

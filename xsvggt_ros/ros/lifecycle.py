@@ -47,6 +47,14 @@ class ManagedNode(LifecycleNode):
         # rclpy offers no public way to ask a node of one's own.
         return str(self._state_machine.current_state[1])
 
+    def destroy_node(self) -> None:
+        """Destroy the node and its lifecycle, which rclpy forgets.
+
+        The lifecycle holds on to the node below, and so to the shared memory of DDS.
+        """
+        super().destroy_node()
+        self._state_machine.destroy_when_not_in_use()
+
     def autostart(self) -> None:
         """Configure and activate; raise what stands in the way."""
         self._raises = True

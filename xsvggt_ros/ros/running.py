@@ -17,6 +17,7 @@ from rclpy.signals import SignalHandlerOptions
 from xsvggt_ros.errors import ConfigurationError, XsvggtError
 from xsvggt_ros.ros.engine import import_engine
 from xsvggt_ros.ros.reconstruct_node import NODE_NAME, ReconstructNode
+from xsvggt_ros.ros.shared_memory import remove_own
 from xsvggt_ros.ros.signals import event_at_signals
 from xsvggt_ros.stream.interruption import interruptible
 
@@ -68,5 +69,6 @@ def _spin(node: ReconstructNode, stop: Event) -> None:
                 executor.spin_once(timeout_sec=_WAKE_PERIOD)
     finally:
         if not node.close():
+            remove_own()
             os._exit(0)  # ROS cannot be taken down below a thread that is about to publish
         executor.shutdown()
