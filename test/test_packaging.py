@@ -112,7 +112,7 @@ def test_torch_is_pinned_exactly() -> None:
 def test_fast_dds_profile_holds_large_messages() -> None:
     space = {"dds": "http://www.eprosima.com"}
     root = ElementTree.parse(ROOT / "config" / "fastdds_shm.xml").getroot()
-    assert int(root.findtext(".//dds:segment_size", "0", space)) == 64 * 2**20
+    assert int(root.findtext(".//dds:segment_size", "0", space)) == 32 * 2**20
     assert root.findtext(".//dds:useBuiltinTransports", "", space) == "false"
 
 
