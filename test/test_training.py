@@ -29,6 +29,7 @@ from xsvggt_ros.model.network import Prediction
 from xsvggt_ros.synthetic import album as album_module
 from xsvggt_ros.synthetic.album import Album, cut, growth, roll_settings, shoot
 from xsvggt_ros.synthetic.batches import draw_batch, truth_of
+from xsvggt_ros.synthetic.beginning import Beginning, fresh_guides, fresh_network
 from xsvggt_ros.synthetic.cameras import intrinsics_for
 from xsvggt_ros.synthetic.curriculum import CURRICULA, curriculum_named, stage_at
 from xsvggt_ros.synthetic.guides import Guides
@@ -49,8 +50,6 @@ from xsvggt_ros.synthetic.training import (
     Schedule,
     Trainer,
     TrainingSettings,
-    fresh_guides,
-    fresh_network,
     learning_rate_at,
 )
 
@@ -261,7 +260,7 @@ def test_stages_follow_their_shares():
 def test_the_demo_network_is_small_and_has_the_real_head_size():
     config = preset("demo")
     assert config.head_dim == 64
-    count = sum(each.numel() for each in fresh_network(TrainingSettings()).parameters())
+    count = sum(each.numel() for each in fresh_network(Beginning("demo", "chart", 0)).parameters())
     assert 2 * count < 16 * 2**20
 
 
@@ -463,8 +462,8 @@ def test_guides_that_read_the_truth_cost_nothing():
 
 
 def test_only_charts_have_guides_to_the_room():
-    assert fresh_guides(TINY).room_points is not None
-    assert fresh_guides(replace(TINY, room="rich")).room_points is None
+    assert fresh_guides(Beginning("tiny", "chart", 0)).room_points is not None
+    assert fresh_guides(Beginning("tiny", "rich", 0)).room_points is None
 
 
 # Scores

@@ -20,7 +20,16 @@ def train(
     ] = Path("training"),
     *,
     preset: Annotated[str, typer.Option(help="Sizes of the network.")] = "demo",
-    curriculum: Annotated[str, typer.Option(help="What is learned when: demo or test.")] = "demo",
+    start: Annotated[
+        str,
+        typer.Option(
+            help="What to begin with: folder of another training, weights as for --checkpoint, or "
+            "nothing for random ones."
+        ),
+    ] = "",
+    curriculum: Annotated[
+        str, typer.Option(help="What is learned when: demo, demo_long or test.")
+    ] = "demo",
     room: Annotated[str, typer.Option(help="Kind of room: chart, calm or rich.")] = "chart",
     steps: Annotated[int, typer.Option(min=1, help="Steps of the optimiser, in all.")] = 7_000,
     batch: Annotated[
@@ -51,6 +60,7 @@ def train(
 
     settings = TrainingSettings(
         preset=preset,
+        start=start,
         curriculum=curriculum,
         room=room,
         steps=steps,

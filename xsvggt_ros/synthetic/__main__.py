@@ -30,7 +30,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--bfloat16", action="store_true")
     parser.add_argument("--compile", action="store_true")
-    for name in ("preset", "curriculum", "room", "steps", "batch", "seed", "learning_rate",
+    for name in ("preset", "start", "curriculum", "room", "steps", "batch", "seed", "learning_rate",
                  "device", "workers"):  # fmt: skip
         value = getattr(base, name)
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)

@@ -49,7 +49,16 @@ class RollSettings:
     frames: int = 48
     field_of_view: float = 75.0
     quality: Quality = field(default_factory=lambda: Quality(samples=1, shadows=False))
-    motions: tuple[str, ...] = ("drift", "walk", "walk", "pan", "loop", "handheld", "drive")
+    motions: tuple[str, ...] = (
+        "drift",
+        "walk",
+        "walk",
+        "pan",
+        "loop",
+        "handheld",
+        "drive",
+        "drive",
+    )
     seed: int = 0
 
     @property

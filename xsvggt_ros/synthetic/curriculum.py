@@ -18,6 +18,7 @@ class Stage:
         frames: per stream.
         streams: per step and unit of batch.
         dense_every: steps from one to the next in which the dense heads learn too, on one stream.
+        gaps: share of the steps in which the memory has gaps, as a pruned cache's.
 
     """
 
@@ -26,6 +27,7 @@ class Stage:
     frames: int
     streams: int
     dense_every: int = 2
+    gaps: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,8 @@ CURRICULA: dict[str, Curriculum] = {
         (
             Stage("clips", 0.45, 8, 4),
             Stage("walks", 0.25, 16, 2),
-            Stage("streams", 0.2, 32, 1, dense_every=3),
-            Stage("tours", 0.1, 80, 1, dense_every=4),
+            Stage("streams", 0.2, 32, 1, dense_every=3, gaps=0.5),
+            Stage("tours", 0.1, 80, 1, dense_every=4, gaps=0.5),
         ),
         width=112,
         height=84,
@@ -63,8 +65,20 @@ CURRICULA: dict[str, Curriculum] = {
         first_rolls=60,
         steps_per_roll=4,
     ),
+    "demo_long": Curriculum(
+        (
+            Stage("walks", 0.25, 16, 2, gaps=0.5),
+            Stage("streams", 0.4, 40, 1, dense_every=3, gaps=0.5),
+            Stage("tours", 0.35, 80, 1, dense_every=4, gaps=0.5),
+        ),
+        width=112,
+        height=84,
+        roll=80,
+        first_rolls=60,
+        steps_per_roll=4,
+    ),
     "test": Curriculum(
-        (Stage("pairs", 0.6, 2, 2, 1), Stage("clips", 0.4, 3, 1, 2)),
+        (Stage("pairs", 0.6, 2, 2, 1), Stage("clips", 0.4, 3, 1, 2, gaps=0.5)),
         width=28,
         height=28,
         roll=4,
@@ -72,7 +86,8 @@ CURRICULA: dict[str, Curriculum] = {
         steps_per_roll=2,
     ),
 }
-"""Named curricula: ``demo`` for the network of that name, ``test`` for tests."""
+"""Named curricula: ``demo`` for the network of that name, ``demo_long`` for one that has been
+through it and is to see long streams, ``test`` for tests."""
 
 
 def curriculum_named(name: str) -> Curriculum:

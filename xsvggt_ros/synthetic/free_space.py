@@ -94,6 +94,10 @@ class FreeSpace:
         masked = np.where(self._free, self.clearance, -np.inf)
         return np.array(np.unravel_index(int(masked.argmax()), self._shape)) * CELL
 
+    def room_around(self, place: NDArray[np.float64]) -> float:
+        """Return the metres from a place [2] to the nearest surface, at the grid's heights."""
+        return float(self.clearance[self._cell(place)])
+
     def way(self, start: NDArray[np.float64], goal: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the places [n, 2] of a short way that likes to keep clear of things."""
         first, last = self._cell(start), self._cell(goal)

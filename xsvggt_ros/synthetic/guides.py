@@ -14,7 +14,7 @@ from torch.nn import functional
 from xsvggt_ros.model.camera_head import POSE_SIZE
 from xsvggt_ros.model.config import NetworkConfig
 from xsvggt_ros.synthetic.batches import Batch
-from xsvggt_ros.synthetic.losses import Truth
+from xsvggt_ros.synthetic.losses import Truth, nearer_sign
 
 _BETA = 0.1
 """Error from which on a reading's loss grows linearly."""
@@ -58,7 +58,8 @@ class Guides(nn.Module):
         last = outputs[self._last]
         depth = self._per_patch(normal.depth.unsqueeze(-1)).log()
         points = self._per_patch(normal.points)
-        loss = _distance(self.camera(last[:, :, 0]), normal.encodings)
+        camera = self.camera(last[:, :, 0])
+        loss = _distance(camera, nearer_sign(normal.encodings, camera))
         loss = loss + _distance(
             self.patches(last[:, :, self._special :]), torch.cat([points, depth], dim=-1)
         )

@@ -96,6 +96,18 @@ def gradient_loss(error: Tensor, confidence: Tensor) -> Tensor:
     return torch.stack(values).mean() if values else error.new_zeros(())
 
 
+def nearer_sign(truth: Tensor, encodings: Tensor) -> Tensor:
+    """Return true cameras [..., 9] whose quaternions have the sign that is nearer to the encodings.
+
+    A quaternion and its negative are one rotation. If one of both were wanted, the best answer to a
+    camera that looks back, where the sign flips, would lie between them and be no rotation at all.
+    """
+    turns = slice(3, 7)
+    opposite = (truth[..., turns] * encodings[..., turns]).sum(dim=-1, keepdim=True) < 0
+    quaternions = torch.where(opposite, -truth[..., turns], truth[..., turns])
+    return torch.cat([truth[..., :3], quaternions, truth[..., 7:]], dim=-1)
+
+
 def camera_loss(encodings: Tensor, truth: Tensor, delta: float) -> Tensor:
     """Return the Huber loss of cameras, later refinements weighing more.
 
@@ -107,7 +119,7 @@ def camera_loss(encodings: Tensor, truth: Tensor, delta: float) -> Tensor:
 
     """
     iterations = encodings.shape[2]
-    wanted = truth.unsqueeze(2).expand_as(encodings)
+    wanted = nearer_sign(truth.unsqueeze(2).expand_as(encodings), encodings)
     each = functional.huber_loss(encodings, wanted, reduction="none", delta=delta) / delta
     weight = ITERATION_DECAY ** torch.arange(iterations - 1, -1, -1, device=encodings.device)
     per_iteration = each.sum(dim=-1).mean(dim=(0, 1))

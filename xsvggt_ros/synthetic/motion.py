@@ -23,6 +23,12 @@ glide in one direction, for training."""
 LEAST_CLEARANCE = 0.12
 """Metres that every camera keeps from every surface."""
 
+_AHEAD = (0.25, 0.45)
+"""Metres from the axis of a body that turns to a camera in its hands or on its mast."""
+
+_SWAY = 0.05
+"""Metres by which such an axis moves, standard deviation."""
+
 _SPACING = 0.05
 _ATTEMPTS = 12
 
@@ -198,13 +204,18 @@ class _Planner:
         return self._with_camera(ground, heading)
 
     def _turn(self) -> tuple[Array, Array]:
-        """Stand where there is room and turn about."""
+        """Stand where there is room and turn about, the camera ahead of what turns."""
         rng = self.rng
         sway = np.stack([wobble(self.time, rng, 0.05, 0.3) for _ in range(2)], axis=1)
         rate = math.radians(float(rng.uniform(10, 22))) * float(rng.choice([-1.0, 1.0]))
         heading = rng.uniform(0, 2 * math.pi) + rate * self.time
         heading += 0.15 * wobble(self.time, rng, 0.05, 0.2)
-        return self.space.widest() + 0.05 * sway, heading
+        middle = self.space.widest()
+        sway *= _SWAY
+        room = self.space.room_around(middle) - LEAST_CLEARANCE - 2 * _SWAY
+        reach = min(float(rng.uniform(*_AHEAD)), max(room, 0.0))
+        ahead = np.stack([np.cos(heading), np.sin(heading)], axis=1)
+        return middle + sway + reach * ahead, heading
 
     def _glide(self) -> tuple[Array, Array]:
         """Move evenly, in any direction, turning a little, for as long as there is room."""

@@ -14,38 +14,34 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.geometry.files import require_writable
-from xsvggt_ros.model.checkpoint import random_network, save_network
-from xsvggt_ros.model.config import preset
+from xsvggt_ros.model.checkpoint import save_network
 from xsvggt_ros.model.dense_head import activate_depth, activate_points
 from xsvggt_ros.model.device import device_named
-from xsvggt_ros.model.layers import LayerScale
 from xsvggt_ros.model.memory import CausalSequence
-from xsvggt_ros.model.network import Prediction, StreamVggt
+from xsvggt_ros.model.network import Prediction
 from xsvggt_ros.synthetic.album import Album, Roll, RollNumbers, growth, roll_settings
 from xsvggt_ros.synthetic.batches import Batch, draw_batch
+from xsvggt_ros.synthetic.beginning import Beginning, begin
 from xsvggt_ros.synthetic.curriculum import Stage, curriculum_named, stage_at
-from xsvggt_ros.synthetic.guides import Guides
+from xsvggt_ros.synthetic.gaps import GappySequence
 from xsvggt_ros.synthetic.held_out import LENGTHS, SUITE, held_out
 from xsvggt_ros.synthetic.losses import LossWeights, losses
-from xsvggt_ros.synthetic.rooms import room_named
 from xsvggt_ros.synthetic.scores import Scores, score_network
 from xsvggt_ros.synthetic.sequence import Sequence
 from xsvggt_ros.synthetic.training_files import (
     LossLog,
+    State,
     load_state,
     save_state,
     write_evaluation_picture,
 )
-
-LAYER_SCALE = 0.5
-"""Gain of each residual branch at first. The architecture's own 0.01 suits a pretrained encoder;
-from random weights it would leave the transformer asleep for thousands of steps."""
 
 MOST_SKIPPED = 50
 """Steps in a row without a finite gradient that end a training."""
@@ -63,6 +59,8 @@ class TrainingSettings:
 
     Attributes:
         preset: sizes of the network.
+        start: folder of another training whose averaged weights and guides this one begins with,
+            or weights in safetensors; empty = random ones.
         curriculum: what is learned when.
         room: kind of room.
         steps: of the optimiser, in all.
@@ -83,6 +81,7 @@ class TrainingSettings:
     """
 
     preset: str = "demo"
+    start: str = ""
     curriculum: str = "demo"
     room: str = "chart"
     steps: int = 7_000
@@ -199,22 +198,6 @@ def learning_rate_at(settings: TrainingSettings, step: int) -> float:
     return settings.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
 
 
-def fresh_network(settings: TrainingSettings) -> StreamVggt:
-    """Return seeded weights to start from."""
-    network = random_network(preset(settings.preset), settings.seed)
-    for module in network.modules():
-        if isinstance(module, LayerScale):
-            nn.init.constant_(module.gamma, LAYER_SCALE)
-    return network
-
-
-def fresh_guides(settings: TrainingSettings) -> Guides:
-    """Return seeded guides to start from."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed + 1)
-        return Guides(preset(settings.preset), room=room_named(settings.room).chart)
-
-
 class Trainer:
     """One training in one folder; a second call with equal settings goes on where it stopped."""
 
@@ -223,6 +206,7 @@ class Trainer:
 
         Raises:
             ConfigurationError: what lies there was trained with other settings.
+            CheckpointError: what lies there, or what to start from, is damaged or of other sizes.
             OutputError: the folder takes no files.
 
         """
@@ -238,21 +222,23 @@ class Trainer:
             self.curriculum.height,
             self.curriculum.roll,
         )
-        self.network = fresh_network(settings).to(self.device).train()
-        self.guides = fresh_guides(settings).to(self.device)
+        state = load_state(folder, self.device)
+        # What a resumed training once began with may be gone.
+        start = "" if state else settings.start
+        learned = begin(Beginning(settings.preset, settings.room, settings.seed, start))
+        self.network = learned.network.to(self.device).train()
+        self.guides = learned.guides.to(self.device)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.optimizer = _optimizer([self.network, self.guides], settings)
         self.step, self.skipped, self._in_a_row = 0, 0, 0
-        self._resume()
+        if state:
+            self._resume(state)
         self.log = LossLog(folder, self.step)
         self._aggregator: Callable[..., dict[int, Tensor]] = self.network.aggregator
         if settings.compile:
             self._aggregator = torch.compile(self.network.aggregator)
 
-    def _resume(self) -> None:
-        state = load_state(self.folder, self.device)
-        if state is None:
-            return
+    def _resume(self, state: State) -> None:
         different = [
             name
             for name, value in self.settings.fixed().items()
@@ -378,7 +364,7 @@ class Trainer:
     def _losses(self, batch: Batch, stage: Stage) -> dict[str, Tensor]:
         """Return the losses of one batch; the dense heads see one of its streams, in turn."""
         weights, normal = self.settings.weights, batch.truth.normalized()
-        outputs = self._aggregate(batch.images)
+        outputs = self._aggregate(batch.images, self._memory(batch.images.shape[1], stage))
         stream = (self.step // stage.dense_every) % batch.images.shape[0]
         dense = slice(stream, stream + 1) if self.step % stage.dense_every == 0 else None
         parts = losses(self._predict(outputs, batch.images, dense), normal, weights,
@@ -386,11 +372,17 @@ class Trainer:
         guided = self.guides(outputs, batch, normal)
         return {**parts, "guides": guided, "total": parts["total"] + weights.guides * guided}
 
-    def _aggregate(self, images: Tensor) -> dict[int, Tensor]:
-        """Run the aggregator as a causal sequence, in bfloat16 if asked; return float32."""
+    def _memory(self, frames: int, stage: Stage) -> CausalSequence:
+        """Return a memory for streams of so many frames, with gaps or without."""
+        rng = np.random.default_rng([self.settings.seed, self.step, 0x6A95])
+        if rng.random() >= stage.gaps:
+            return CausalSequence(frames)
+        return GappySequence(frames, torch.Generator().manual_seed(int(rng.integers(2**31))))
+
+    def _aggregate(self, images: Tensor, memory: CausalSequence) -> dict[int, Tensor]:
+        """Run the aggregator over whole streams, in bfloat16 if asked; return float32."""
         config = self.network.config
         layers = self.guides.layers | {config.depth - 1, *config.dense.layers}
-        memory = CausalSequence(images.shape[1])
         if not self.settings.bfloat16:
             return self._aggregator(images, memory, layers)
         with torch.autocast(self.device.type, torch.bfloat16):
