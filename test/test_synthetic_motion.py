@@ -71,6 +71,18 @@ def test_laps_come_back():
     assert away[len(away) // 4 :].min() < 0.3
 
 
+def test_who_turns_on_the_spot_carries_the_camera_around():
+    """A camera sits ahead of the axis that its body turns about, so that its path is an arc."""
+    world = build_world(room_named("calm"), 3)
+    poses = plan_motion(world, MotionSettings("pan"), 300, 3)
+    forward = poses[:, :2, 2] / np.linalg.norm(poses[:, :2, 2], axis=1, keepdims=True)
+    middle = poses[:, :2, 3].mean(axis=0)
+    ahead = ((poses[:, :2, 3] - middle) * forward).sum(axis=1)
+    assert 0.15 < np.median(ahead) < 0.6
+    extent = np.linalg.norm(np.ptp(poses[:, :3, 3], axis=0))
+    assert extent > 0.5
+
+
 def test_stops_are_stops():
     world = build_world(room_named("calm"), 4)
     poses = plan_motion(world, MotionSettings("stop"), 200, 4)

@@ -29,9 +29,10 @@ from xsvggt_ros.model.network import Prediction
 from xsvggt_ros.synthetic import album as album_module
 from xsvggt_ros.synthetic.album import Album, cut, growth, roll_settings, shoot
 from xsvggt_ros.synthetic.batches import draw_batch, truth_of
-from xsvggt_ros.synthetic.beginning import Beginning, fresh_guides, fresh_network
+from xsvggt_ros.synthetic.beginning import Beginning, begin, fresh_guides, fresh_network
 from xsvggt_ros.synthetic.cameras import intrinsics_for
 from xsvggt_ros.synthetic.curriculum import CURRICULA, curriculum_named, stage_at
+from xsvggt_ros.synthetic.gaps import LONGEST, SHORTEST, GappySequence
 from xsvggt_ros.synthetic.guides import Guides
 from xsvggt_ros.synthetic.losses import (
     LossWeights,
@@ -40,6 +41,7 @@ from xsvggt_ros.synthetic.losses import (
     dense_loss,
     gradient_loss,
     losses,
+    nearer_sign,
 )
 from xsvggt_ros.synthetic.motion import MotionSettings
 from xsvggt_ros.synthetic.png import colored, png_bytes
@@ -264,6 +266,131 @@ def test_the_demo_network_is_small_and_has_the_real_head_size():
     assert 2 * count < 16 * 2**20
 
 
+def test_a_quaternion_and_its_negative_cost_the_same():
+    rng = torch.Generator().manual_seed(0)
+    truth = torch.randn(2, 3, 9, generator=rng)
+    encodings = torch.randn(2, 3, 4, 9, generator=rng)
+    turned = truth.clone()
+    turned[..., 3:7] *= -1
+    loss = camera_loss(encodings, truth, 0.1)
+    torch.testing.assert_close(camera_loss(encodings, turned, 0.1), loss)
+    said_otherwise = encodings.clone()
+    said_otherwise[..., 3:7] *= -1
+    torch.testing.assert_close(camera_loss(said_otherwise, truth, 0.1), loss)
+    moved = truth.clone()
+    moved[..., :3] *= -1
+    assert float(camera_loss(truth.unsqueeze(2), moved, 0.1)) > 1
+
+
+def test_between_two_signs_the_nearer_one_is_wanted():
+    encodings = torch.tensor([0.0, 0, 0, 0.1, 0, 0, -0.1, 1, 1])
+    for truth in ([0.0, 0, 0, 1, 0, 0, 0, 1, 1], [0.0, 0, 0, -1, 0, 0, 0, 1, 1]):
+        assert nearer_sign(torch.tensor(truth), encodings)[3] == 1
+
+
+# Memory with gaps
+
+
+def gappy(seed=0, frames=6, tokens=5):
+    return GappySequence(frames, torch.Generator().manual_seed(seed)), frames, tokens
+
+
+@given(st.integers(0, 2**31), st.integers(2, 12), st.integers(1, 6))
+def test_first_and_newest_frames_are_never_forgotten_and_nothing_comes_back(seed, frames, tokens):
+    memory, *_ = gappy(seed, frames, tokens)
+    forgotten = memory._forgotten(frames * tokens, tokens)
+    seen = torch.arange(frames * tokens) // tokens
+    assert (forgotten[:tokens] == torch.inf).all()
+    # Until the frame after it, each token is there; later it is gone for good.
+    assert (forgotten > seen + 1).all()
+
+
+def test_a_memory_with_gaps_attends_to_what_is_left_and_to_nothing_later():
+    memory, frames, tokens = gappy()
+    rng = torch.Generator().manual_seed(1)
+    query, key, value = torch.randn(3, 1, 2, frames * tokens, 8, generator=rng).unbind()
+    found = memory.attend(0, query, key, value)
+    again, *_ = gappy()
+    forgotten = again._forgotten(frames * tokens, tokens)
+    for index in range(frames * tokens):
+        frame = index // tokens
+        there = (torch.arange(frames * tokens) // tokens <= frame) & (forgotten > frame)
+        weight = (query[:, :, index : index + 1] @ key[:, :, there].transpose(-1, -2)) / 8**0.5
+        expected = weight.softmax(-1) @ value[:, :, there]
+        torch.testing.assert_close(found[:, :, index : index + 1], expected)
+    assert not forgotten.isinf().all()
+
+
+def test_blocks_forget_differently_and_some_memories_forget_sooner():
+    memory, frames, tokens = gappy(3, 40)
+    first = memory._forgotten(frames * tokens, tokens)
+    assert not torch.equal(first, memory._forgotten(frames * tokens, tokens))
+    means = {gappy(seed)[0]._mean for seed in range(20)}
+    assert SHORTEST <= min(means) < 4 < max(means) <= LONGEST
+
+
+def test_a_share_of_the_steps_has_gaps(tmp_path):
+    trainer = Trainer(TINY, tmp_path)
+    whole, half = CURRICULA["test"].stages
+    assert (whole.gaps, half.gaps) == (0, 0.5)
+    kinds = []
+    for trainer.step in range(200):
+        assert type(trainer._memory(3, whole)) is CausalSequence
+        kinds.append(type(trainer._memory(3, half)))
+        assert type(trainer._memory(3, half)) is kinds[-1]
+    assert 70 < kinds.count(GappySequence) < 130
+
+
+# Beginning with what another training has learned
+
+
+def test_a_training_begins_with_what_another_one_has_learned(tmp_path):
+    other = Trainer(replace(TINY, steps=2), tmp_path / "other")
+    other.train(QUICK)
+    settings = replace(TINY, seed=5, start=str(tmp_path / "other"))
+    trainer = Trainer(settings, tmp_path / "new")
+    assert trainer.step == 0
+    for mine, its in ((trainer.network, other.average), (trainer.guides, other.guides)):
+        for name, value in its.state_dict().items():
+            torch.testing.assert_close(mine.state_dict()[name], value, rtol=0, atol=0)
+    frozen = [name for name, each in trainer.network.named_parameters() if not each.requires_grad]
+    assert frozen == ["aggregator.patch_embed.mask_token"]
+
+
+def test_weights_alone_are_a_beginning_and_guides_are_fresh(tmp_path):
+    other = Trainer(replace(TINY, steps=2), tmp_path / "other")
+    other.train(QUICK)
+    settings = replace(TINY, start=str(tmp_path / "other" / "weights.safetensors"))
+    learner = begin(Beginning("tiny", "chart", 0, settings.start))
+    for name, value in other.average.state_dict().items():
+        torch.testing.assert_close(learner.network.state_dict()[name], value, rtol=1e-3, atol=1e-4)
+    fresh = fresh_guides(Beginning("tiny", "chart", 0))
+    torch.testing.assert_close(learner.guides.camera.weight, fresh.camera.weight)
+
+
+def test_a_resumed_training_does_not_ask_for_its_beginning_again(tmp_path):
+    Trainer(replace(TINY, steps=2), tmp_path / "other").train(QUICK)
+    settings = replace(TINY, start=str(tmp_path / "other"))
+    trainer = Trainer(settings, tmp_path / "new")
+    trainer.step = 1
+    trainer.save()
+    (tmp_path / "other" / "training.pt").unlink()
+    assert Trainer(settings, tmp_path / "new").step == 1
+    with pytest.raises(CheckpointError, match="holds no training"):
+        Trainer(settings, tmp_path / "third")
+
+
+def test_what_does_not_fit_is_no_beginning(tmp_path):
+    Trainer(replace(TINY, steps=2), tmp_path / "other").train(QUICK)
+    start = str(tmp_path / "other")
+    with pytest.raises(CheckpointError, match="of another shape"):
+        begin(Beginning("demo", "chart", 0, start))
+    with pytest.raises(CheckpointError, match="kind of room, rich"):
+        begin(Beginning("tiny", "rich", 0, start))
+    with pytest.raises(CheckpointError, match="nowhere"):
+        begin(Beginning("tiny", "chart", 0, str(tmp_path / "nowhere.safetensors")))
+
+
 # The loop
 
 
@@ -284,7 +411,7 @@ def test_the_training_forward_is_the_masked_forward(tmp_path):
     trainer = Trainer(TINY, tmp_path)
     batch, _ = pair()
     with torch.no_grad():
-        outputs = trainer._aggregate(batch.images)
+        outputs = trainer._aggregate(batch.images, CausalSequence(2))
         mine = trainer._predict(outputs, batch.images, slice(None))
         its = trainer.network(batch.images, CausalSequence(2))
     for name in ("pose_encodings", "depth", "depth_confidence", "points", "points_confidence"):
@@ -407,7 +534,9 @@ def test_bfloat16_trains_and_heads_stay_in_float32(tmp_path):
     batch, stage = pair()
     with torch.no_grad():
         one, other = (
-            each._predict(each._aggregate(batch.images), batch.images, slice(None))
+            each._predict(
+                each._aggregate(batch.images, CausalSequence(2)), batch.images, slice(None)
+            )
             for each in (trainer, exact)
         )
     assert one.depth.dtype == torch.float32
