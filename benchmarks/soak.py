@@ -37,8 +37,9 @@ from sensor_msgs.msg import Image, PointCloud2
 from xsvggt_ros.msg import CacheStatus
 
 from xsvggt_ros.ros.child_node import ChildNode
-from xsvggt_ros.ros.conversions import header, nanoseconds, packed
+from xsvggt_ros.ros.conversions import header, packed
 from xsvggt_ros.ros.domains import free_domain
+from xsvggt_ros.stream.messages import nanoseconds
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt

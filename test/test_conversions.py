@@ -29,6 +29,7 @@ from xsvggt_ros.ros.images import camera_info, confidence_image, depth_image
 from xsvggt_ros.ros.parameters import Frames, Points
 from xsvggt_ros.stream.frame import FrameResult, Timings
 from xsvggt_ros.stream.image_mapping import ImageMapping
+from xsvggt_ros.stream.messages import calibration_of
 
 TOP = conversions.header(1_500_000_000, "optical")
 CAMERA = Intrinsics(fx=8.0, fy=7.0, cx=3.0, cy=2.0, width=6, height=4)
@@ -151,7 +152,7 @@ def test_a_calibration_says_what_the_camera_info_says() -> None:
         width=6, height=4, distortion_model="plumb_bob", d=[0.1, 0.0, 0.0, 0.0, 0.0]
     )
     message.k[0] = 5.0
-    found = conversions.calibration(message)
+    found = calibration_of(message)
     assert (found.width, found.height, found.distortion_model) == (6, 4, "plumb_bob")
     assert found.d == (0.1, 0.0, 0.0, 0.0, 0.0)
     assert found.k == (5.0, *(0.0,) * 8)

@@ -20,8 +20,9 @@ from sensor_msgs.msg import Image
 from test_node_frames import MOVING
 
 from xsvggt_ros.errors import FrameError
-from xsvggt_ros.ros.conversions import header, metres
+from xsvggt_ros.ros.conversions import header
 from xsvggt_ros.ros.images import depth_image
+from xsvggt_ros.stream.messages import depth_of
 
 SECOND = 1_000_000_000
 ALL = {**TINY, "input.queue_policy": "all"}
@@ -116,17 +117,17 @@ def test_depth_is_read_in_every_layout() -> None:
     depth = np.array([[0.5, np.nan], [1.25, 3.0]], np.float32)
     for encoding in ("32FC1", "16UC1"):
         message = depth_image(header(0, "f"), depth, encoding)
-        np.testing.assert_allclose(metres(message), depth)
+        np.testing.assert_allclose(depth_of(message), depth)
         padded = Image(height=2, width=2, encoding=encoding, step=message.step + 3)
         rows = bytes(message.data)
         padded.data = rows[: message.step] + b"abc" + rows[message.step :] + b"abc"
-        np.testing.assert_allclose(metres(padded), depth)
+        np.testing.assert_allclose(depth_of(padded), depth)
         swapped = Image(height=2, width=2, encoding=encoding, step=message.step, is_bigendian=1)
         kind = ">f4" if encoding == "32FC1" else ">u2"
         native = np.frombuffer(rows, kind.replace(">", "<"))
         swapped.data = native.astype(kind).tobytes()
-        np.testing.assert_allclose(metres(swapped), depth)
+        np.testing.assert_allclose(depth_of(swapped), depth)
     with pytest.raises(FrameError, match="'rgb8' is not supported; publish 32FC1 or 16UC1"):
-        metres(Image(height=1, width=1, encoding="rgb8", step=3, data=b"abc"))
+        depth_of(Image(height=1, width=1, encoding="rgb8", step=3, data=b"abc"))
     with pytest.raises(FrameError, match="needs 4 bytes a row; step is 4, data holds 4 bytes"):
-        metres(Image(height=2, width=2, encoding="16UC1", step=4, data=b"abcd"))
+        depth_of(Image(height=2, width=2, encoding="16UC1", step=4, data=b"abcd"))

@@ -10,8 +10,8 @@ from sensor_msgs.msg import CameraInfo
 
 from xsvggt_ros.geometry.cameras import Calibration, is_rectified_topic
 from xsvggt_ros.ros import qos
-from xsvggt_ros.ros.conversions import calibration
 from xsvggt_ros.ros.topics import calibration_topic
+from xsvggt_ros.stream.messages import calibration_of
 
 logger = logging.getLogger(__name__)
 
@@ -47,4 +47,4 @@ class CalibrationInput:
         return None
 
     def _receive(self, message: CameraInfo) -> None:
-        self._newest = calibration(message, rectified=self._rectified)
+        self._newest = calibration_of(message, rectified=self._rectified)

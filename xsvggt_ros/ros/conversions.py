@@ -18,18 +18,13 @@ from std_msgs.msg import Header
 from xsvggt_ros.errors import FrameError
 from xsvggt_ros.geometry.cameras import Calibration
 from xsvggt_ros.geometry.rigid import quaternion_from_matrix
+from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
 from xsvggt_ros.ros.parameters import Frames
 from xsvggt_ros.stream.frame import Frame, Picture
-from xsvggt_ros.stream.imaging import decode_encoded, decode_raw
+from xsvggt_ros.stream.imaging import decode_encoded
+from xsvggt_ros.stream.messages import nanoseconds, picture_of
 
-MILLIMETRES = np.float32(1000.0)
-NANOSECONDS = 1_000_000_000
 DEFAULT_FRAMES = Frames()
-
-
-def nanoseconds(stamp: Time) -> int:
-    """Return a stamp in nanoseconds."""
-    return int(stamp.sec) * NANOSECONDS + int(stamp.nanosec)
 
 
 def header(stamp: int, frame_id: str) -> Header:
@@ -42,16 +37,7 @@ def frame_from_image(
     message: Image, *, frames: Frames = DEFAULT_FRAMES, calibration: Calibration | None = None
 ) -> Frame:
     """Wrap a raw picture without looking at its pixels; ``frames.camera`` renames its frame."""
-    decode = partial(
-        decode_raw,
-        message.data,
-        width=message.width,
-        height=message.height,
-        encoding=message.encoding,
-        step=message.step,
-        is_bigendian=bool(message.is_bigendian),
-    )
-    return _frame(message.header, decode, frames, calibration)
+    return _frame(message.header, partial(picture_of, message), frames, calibration)
 
 
 def frame_from_compressed(
@@ -64,30 +50,8 @@ def frame_from_compressed(
     return _frame(message.header, partial(decode_encoded, message.data), frames, calibration)
 
 
-def calibration(message: CameraInfo, *, rectified: bool = False) -> Calibration:
-    """Return what a camera_info says, without the message, of pictures rectified or not."""
-    return Calibration(
-        width=message.width,
-        height=message.height,
-        distortion_model=message.distortion_model,
-        d=tuple(message.d),
-        k=tuple(message.k),
-        r=tuple(message.r),
-        p=tuple(message.p),
-        binning=(message.binning_x, message.binning_y),
-        region=(
-            message.roi.x_offset,
-            message.roi.y_offset,
-            message.roi.width,
-            message.roi.height,
-        ),
-        frame_id=message.header.frame_id,
-        rectified=rectified,
-    )
-
-
 def camera_info_of(top: Header, known: Calibration) -> CameraInfo:
-    """Return a calibration as a message; inverse of :func:`calibration`."""
+    """Return a calibration as a message; inverse of ``calibration_of``."""
     left, upper, width, height = known.region
     return CameraInfo(
         header=top,
@@ -102,39 +66,6 @@ def camera_info_of(top: Header, known: Calibration) -> CameraInfo:
         binning_y=known.binning[1],
         roi=RegionOfInterest(x_offset=left, y_offset=upper, width=width, height=height),
     )
-
-
-def metres(message: Image) -> NDArray[np.float32]:
-    """Return a depth picture [height, width] in metres, NaN where unknown.
-
-    32FC1 holds metres, 16UC1 millimetres with 0 for unknown (REP-118).
-
-    Raises:
-        FrameError: another encoding, no pixels, or less data than the size needs.
-
-    """
-    kind: np.dtype[Any] = np.dtype("f4" if message.encoding == "32FC1" else "u2")
-    if message.encoding not in ("32FC1", "16UC1", "mono16"):
-        raise FrameError(
-            f"depth of encoding '{message.encoding}' is not supported; publish 32FC1 or 16UC1"
-        )
-    if not message.width or not message.height:
-        raise FrameError(
-            f"depth of {message.width}x{message.height} has no pixels; publish whole pictures"
-        )
-    row = message.width * kind.itemsize
-    if message.step < row or len(message.data) < message.height * message.step:
-        raise FrameError(
-            f"depth of {message.width}x{message.height} {message.encoding} needs {row} bytes a "
-            f"row; step is {message.step}, data holds {len(message.data)} bytes"
-        )
-    lines = np.frombuffer(message.data, np.uint8, message.height * message.step)
-    packed_rows = np.ascontiguousarray(lines.reshape(message.height, message.step)[:, :row])
-    values = packed_rows.view(kind.newbyteorder(">" if message.is_bigendian else "<"))
-    depth = values.astype(np.float32)
-    if kind.itemsize == 2:
-        depth = np.where(depth > 0, depth / MILLIMETRES, np.float32(np.nan))
-    return depth.astype(np.float32)
 
 
 def pose(matrix: NDArray[np.float64]) -> Pose:

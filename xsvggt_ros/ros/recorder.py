@@ -16,7 +16,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import Matrix, matrix_from_quaternion
 from xsvggt_ros.msg import CacheStatus
-from xsvggt_ros.ros.conversions import nanoseconds
+from xsvggt_ros.stream.messages import nanoseconds
 from xsvggt_ros.stream.recording import CacheBytes, LongestSession, RecordedFrame
 
 EVERYTHING = QoSProfile(

@@ -20,7 +20,7 @@ from rclpy.utilities import remove_ros_args
 from std_srvs.srv import SetBool
 
 from xsvggt_ros.errors import XsvggtError
-from xsvggt_ros.ros.conversions import NANOSECONDS
+from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
 from xsvggt_ros.ros.domains import given_domain
 from xsvggt_ros.ros.follower import Follower
 from xsvggt_ros.ros.log_bridge import forwarded_logging

@@ -17,11 +17,11 @@ from xsvggt_ros.errors import FrameError, TransformMissingError
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.geometry.transform_tree import HISTORY, TransformTree, fault_of
 from xsvggt_ros.ros import qos
-from xsvggt_ros.ros.conversions import metres, nanoseconds
 from xsvggt_ros.ros.matched_subscription import MatchedSubscription
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.robot import Robot
 from xsvggt_ros.stream.frame import FrameResult
+from xsvggt_ros.stream.messages import depth_of, nanoseconds
 from xsvggt_ros.stream.recent import Recent
 from xsvggt_ros.stream.scale import MetricScale
 from xsvggt_ros.stream.scale_estimates import WayScale, scale_from_depth
@@ -101,7 +101,7 @@ class DepthScale:
         message = self._newest.nearest(result.stamp, TOLERANCE)
         self._newest.drop_before(result.stamp - TOLERANCE)
         self.matches.note(message is not None)
-        return None if message is None else scale_from_depth(result, metres(message))
+        return None if message is None else scale_from_depth(result, depth_of(message))
 
     def _receive(self, message: Image, _: Mapping[str, Any]) -> None:
         self.last_message = monotonic()

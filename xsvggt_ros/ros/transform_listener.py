@@ -15,7 +15,7 @@ from xsvggt_ros.errors import TransformMissingError
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.geometry.transform_tree import Place, TransformTree, fault_of
 from xsvggt_ros.ros import qos
-from xsvggt_ros.ros.conversions import nanoseconds
+from xsvggt_ros.stream.messages import nanoseconds
 
 logger = logging.getLogger(__name__)
 

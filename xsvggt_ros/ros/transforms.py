@@ -11,8 +11,9 @@ from tf2_msgs.msg import TFMessage
 
 from xsvggt_ros.geometry.rigid import Matrix, invert
 from xsvggt_ros.geometry.robot_frames import Placement
+from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
 from xsvggt_ros.ros import qos
-from xsvggt_ros.ros.conversions import NANOSECONDS, header, transform
+from xsvggt_ros.ros.conversions import header, transform
 from xsvggt_ros.ros.parameters import Settings
 
 

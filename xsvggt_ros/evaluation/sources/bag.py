@@ -12,17 +12,13 @@ from typing import Any
 from xsvggt_ros.errors import FrameError, SourceError
 from xsvggt_ros.evaluation.frame import EvaluationFrame, FrameTruth
 from xsvggt_ros.evaluation.sources.bag_camera import BagCamera
-from xsvggt_ros.evaluation.sources.bag_depth import (
-    DEPTH_ENCODINGS,
-    MILLIMETRES,
-    Depth,
-    DepthStream,
-)
+from xsvggt_ros.evaluation.sources.bag_depth import Depth, DepthStream
 from xsvggt_ros.evaluation.sources.bag_truth import BagTruth, find_truth
 from xsvggt_ros.evaluation.sources.base import SourceOptions
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
 from xsvggt_ros.stream.frame import Frame
+from xsvggt_ros.stream.messages import DEPTH_ENCODINGS, MILLIMETRES
 from xsvggt_ros.stream.sources.bag import BagSource
 from xsvggt_ros.stream.sources.bag_reader import BagReader
 from xsvggt_ros.stream.sources.topics import COMPRESSED_IMAGE, IMAGE, Topic, choose_image_topic

@@ -12,16 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import FrameError
+from xsvggt_ros.stream.messages import MILLIMETRES, depth_of, in_metres, nanoseconds
 from xsvggt_ros.stream.sources.bag_reader import BagReader, Recorded
 from xsvggt_ros.stream.sources.topics import IMAGE, Topic
 
 Depth = NDArray[np.float32]
-SECOND = 1_000_000_000
-
-MILLIMETRES = 1000.0
-"""Steps per metre of 16-bit depth (REP-118)."""
-
-DEPTH_ENCODINGS = {"16UC1": "u2", "mono16": "u2", "32FC1": "f4"}
 HEADER = 12
 """Bytes before the PNG of a compressedDepth message: format, then two float32 for inverse depth."""
 
@@ -29,7 +24,7 @@ _WINDOW = 8
 """Depth messages held at most, around the stamp of the newest picture."""
 
 
-def depth_of(message: Any, kind: str, steps_per_metre: float = MILLIMETRES) -> Depth:
+def recorded_depth(message: Any, kind: str, steps_per_metre: float = MILLIMETRES) -> Depth:
     """Return the metres of an Image or a compressedDepth message, NaN where unknown.
 
     Raises:
@@ -38,38 +33,10 @@ def depth_of(message: Any, kind: str, steps_per_metre: float = MILLIMETRES) -> D
     """
     try:
         if kind == IMAGE:
-            return _raw(message, steps_per_metre)
+            return depth_of(message, steps_per_metre)
         return _compressed(message, steps_per_metre)
     except (AttributeError, TypeError, ValueError) as error:
         raise FrameError(f"a depth message is damaged ({error})") from error
-
-
-def _raw(message: Any, steps_per_metre: float) -> Depth:
-    if message.encoding not in DEPTH_ENCODINGS:
-        raise FrameError(
-            f"the encoding '{message.encoding}' is no depth; {', '.join(DEPTH_ENCODINGS)} are"
-        )
-    order = ">" if message.is_bigendian else "<"
-    dtype = np.dtype(order + DEPTH_ENCODINGS[message.encoding])
-    height, width, step = int(message.height), int(message.width), int(message.step)
-    data = np.ascontiguousarray(message.data)
-    if step < width * dtype.itemsize or data.size < height * step:
-        raise FrameError(
-            f"depth of {width}x{height} {message.encoding} with step {step} has {data.size} bytes"
-        )
-    values: NDArray[Any] = np.ndarray(
-        (height, width), dtype, buffer=data.data, strides=(step, dtype.itemsize)
-    )
-    return _metres(values, steps_per_metre)
-
-
-def _metres(values: NDArray[Any], steps_per_metre: float) -> Depth:
-    """Return metres: 16-bit steps divided, floats as they are; nothing below or at zero."""
-    depth = values.astype(np.float32)
-    if values.dtype.kind == "u":
-        depth /= np.float32(steps_per_metre)
-    depth[~(np.isfinite(depth) & (depth > 0))] = np.nan
-    return depth
 
 
 def _compressed(message: Any, steps_per_metre: float) -> Depth:
@@ -84,11 +51,11 @@ def _compressed(message: Any, steps_per_metre: float) -> Depth:
     if raw is None or raw.dtype != np.uint16 or raw.ndim != 2:
         raise FrameError(f"{len(data)} bytes of '{message.format}' hold no 16-bit depth")
     if "32FC1" not in message.format:
-        return _metres(raw, steps_per_metre)
+        return in_metres(raw, steps_per_metre)
     a, b = np.frombuffer(data[4:HEADER].tobytes(), "<f4")
     with np.errstate(divide="ignore"):
         depth = np.where(raw > 0, a / (raw.astype(np.float32) - b), np.nan)
-    return _metres(depth, steps_per_metre)
+    return in_metres(depth, steps_per_metre)
 
 
 class _Held(NamedTuple):
@@ -128,13 +95,12 @@ class DepthStream:
         nearest = min(self._held, key=lambda each: abs(each.stamp - stamp))
         if abs(nearest.stamp - stamp) > self._tolerance:
             return None
-        return depth_of(nearest.message, self._topic.kind, self._steps)
+        return recorded_depth(nearest.message, self._topic.kind, self._steps)
 
     def _hold(self, recorded: Recorded) -> None:
         try:
             message = self._reader.deserialize(recorded)
-            stamp = message.header.stamp
+            stamp = nanoseconds(message.header.stamp)
         except (FrameError, AttributeError):
             return  # Without a stamp it belongs to no picture.
-        time = int(stamp.sec) * SECOND + int(stamp.nanosec)
-        self._held.append(_Held(time or recorded.received, message))
+        self._held.append(_Held(stamp or recorded.received, message))

@@ -15,12 +15,12 @@ from xsvggt_ros.evaluation.sources.files import pose_of
 from xsvggt_ros.evaluation.sources.pose_track import FixedPose, PoseTrack
 from xsvggt_ros.evaluation.sources.truth_files import read_truth
 from xsvggt_ros.geometry.rigid import Matrix, invert
+from xsvggt_ros.stream.messages import nanoseconds
 from xsvggt_ros.stream.sources.bag_reader import BagReader
 from xsvggt_ros.stream.sources.topics import Topic
 
 ARROW = "->"
 TRANSFORMS = ("tf2_msgs/msg/TFMessage", "tf/msg/tfMessage")
-SECOND = 1_000_000_000
 
 NAMES_OF_TRUTH = (
     "ground_truth",
@@ -79,7 +79,7 @@ def _transform(message: Any) -> Matrix:
 
 
 def _time(header: Any) -> int:
-    return int(header.stamp.sec) * SECOND + int(header.stamp.nanosec)
+    return nanoseconds(header.stamp)
 
 
 POSE_KINDS: dict[str, Callable[[Any], _Stamped]] = {

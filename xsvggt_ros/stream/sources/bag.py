@@ -13,7 +13,8 @@ from typing import Any
 from xsvggt_ros.errors import FrameError
 from xsvggt_ros.geometry.cameras import Calibration, is_rectified_topic
 from xsvggt_ros.stream.frame import EncodedPicture, Frame, Picture
-from xsvggt_ros.stream.imaging import decode_encoded, decode_raw, encoded_format
+from xsvggt_ros.stream.imaging import decode_encoded, encoded_format
+from xsvggt_ros.stream.messages import calibration_of, nanoseconds, picture_of
 from xsvggt_ros.stream.sources.bag_reader import BagReader, Recorded
 from xsvggt_ros.stream.sources.base import (
     DEFAULT_FRAME_ID,
@@ -93,7 +94,7 @@ class BagSource(Source):
             self._warn_of_other_camera(calibration, message.header.frame_id)
             calibration = None
         return Frame(
-            stamp=_stamp(message) or recorded.received,
+            stamp=nanoseconds(message.header.stamp) or recorded.received,
             frame_id=self._frame_id or message.header.frame_id or DEFAULT_FRAME_ID,
             decode=partial(_decode_raw if raw else _decode_compressed, message),
             calibration=calibration,
@@ -117,7 +118,7 @@ class BagSource(Source):
         try:
             with _fields_expected():
                 rectified = is_rectified_topic(self._image.name)
-                return _calibration_of(reader.deserialize(recorded), rectified=rectified)
+                return calibration_of(reader.deserialize(recorded), rectified=rectified)
         except FrameError as error:
             _logger.warning("%s: %s The calibration before it stays.", self._path, error)
             return None
@@ -125,11 +126,6 @@ class BagSource(Source):
 
 def _mean_rate(count: int, duration: int) -> float:
     return (count - 1) * SECOND / duration if count > 1 and duration > 0 else DEFAULT_RATE
-
-
-def _stamp(message: Any) -> int:
-    stamp = message.header.stamp
-    return int(stamp.sec) * SECOND + int(stamp.nanosec)
 
 
 @contextmanager
@@ -146,14 +142,7 @@ def _fields_expected() -> Iterator[None]:
 
 def _decode_raw(message: Any) -> Picture:
     with _fields_expected():
-        return decode_raw(
-            message.data,
-            width=message.width,
-            height=message.height,
-            encoding=message.encoding,
-            step=message.step,
-            is_bigendian=bool(message.is_bigendian),
-        )
+        return picture_of(message)
 
 
 def _decode_compressed(message: Any) -> Picture:
@@ -164,30 +153,3 @@ def _decode_compressed(message: Any) -> Picture:
 def _encoded(message: Any) -> EncodedPicture | None:
     kind = encoded_format(message.data)
     return EncodedPicture(message.data.tobytes(), kind) if kind else None
-
-
-def _calibration_of(message: Any, *, rectified: bool) -> Calibration:
-    """Read a ``CameraInfo``; ROS 1 writes its matrices in capitals."""
-
-    def numbers(name: str) -> tuple[float, ...]:
-        values = getattr(message, name, None)
-        return tuple(map(float, getattr(message, name.upper()) if values is None else values))
-
-    return Calibration(
-        width=message.width,
-        height=message.height,
-        distortion_model=message.distortion_model,
-        d=numbers("d"),
-        k=numbers("k"),
-        r=numbers("r"),
-        p=numbers("p"),
-        binning=(message.binning_x, message.binning_y),
-        region=(
-            message.roi.x_offset,
-            message.roi.y_offset,
-            message.roi.width,
-            message.roi.height,
-        ),
-        frame_id=message.header.frame_id,
-        rectified=rectified,
-    )
