@@ -2,6 +2,7 @@
 """The house: imports run downward only, and the core needs no ROS."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -102,3 +103,20 @@ print(engine.step(np.zeros((28, 28, 3), np.uint8)).depth.shape)
 def test_every_file_carries_its_licence():
     for path in PACKAGE.rglob("*.py"):
         assert path.read_text().startswith("# SPDX-License-Identifier: Apache-2.0"), path
+
+
+def test_the_architecture_names_every_module_and_no_other():
+    text = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    section = text.partition("\n## Where things are\n")[2].partition("\n## ")[0]
+    named: set[str] = set()
+    for room, words in re.findall(r"^\*\*(\w+)/\*\*(.*?)(?=^\*\*|\Z)", section, re.M | re.S):
+        own, _, beside = words.partition("Beside the rooms:")
+        named |= {f"{room}/{name}" for name in re.findall(r"`(\w+\.py)`", own)}
+        named |= set(re.findall(r"`(\w+/\w+)/`", own))
+        named |= set(re.findall(r"`(\w+\.py)`", beside))
+    there = {
+        "/".join(path.relative_to(PACKAGE).parts[:2])
+        for path in PACKAGE.rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    assert named == there
