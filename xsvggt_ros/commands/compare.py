@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xsvggt_ros.commands.speaking import console
+from xsvggt_ros.commands.speaking import console, say_lines
 
 if TYPE_CHECKING:
     from xsvggt_ros.evaluation.compare import Comparison
@@ -75,5 +75,4 @@ def _show(comparison: Comparison) -> None:
     console.print(table)
     for name, (before, after) in comparison.settings.items():
         console.print(f"{name}: {before} → {after}", markup=False, highlight=False)
-    for caveat in comparison.caveats:
-        console.print(Text(caveat, "yellow"), soft_wrap=True)
+    say_lines(comparison.caveats, "yellow")

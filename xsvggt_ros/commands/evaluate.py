@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from xsvggt_ros.commands.ending import end_run
 from xsvggt_ros.commands.options import (
     Budget,
     BudgetMib,
@@ -23,8 +24,8 @@ from xsvggt_ros.commands.options import (
     Width,
     cache_settings,
 )
-from xsvggt_ros.commands.speaking import console
-from xsvggt_ros.stream.interruption import INTERRUPTED, stop_request
+from xsvggt_ros.commands.speaking import console, say_lines, say_table
+from xsvggt_ros.stream.interruption import stop_request
 
 if TYPE_CHECKING:
     from xsvggt_ros.evaluation.evaluation import Evaluation
@@ -400,7 +401,7 @@ def _run_once(request: EvaluationRequest, output: Path, limits: tuple[Threshold,
     from datetime import datetime
 
     from xsvggt_ros.evaluation.files import write_evaluation
-    from xsvggt_ros.evaluation.folder import link_latest, new_folder
+    from xsvggt_ros.evaluation.folder import new_folder
     from xsvggt_ros.evaluation.runner import evaluate as run
     from xsvggt_ros.evaluation.thresholds import FAILED
     from xsvggt_ros.geometry.files import require_writable
@@ -412,16 +413,14 @@ def _run_once(request: EvaluationRequest, output: Path, limits: tuple[Threshold,
         progress(evaluation.counts.taken, evaluation.counts.taken, "writing")
         folder = new_folder(output, evaluation.name, datetime.now())
         evaluation = write_evaluation(evaluation, folder, limits)
-    link_latest(folder)
-    _say(evaluation, folder)
-    if evaluation.state == "interrupted":
-        raise typer.Exit(INTERRUPTED)
-    if not all(verdict.kept for verdict in evaluation.verdicts):
-        raise typer.Exit(FAILED)
+    _say(evaluation)
+    kept = all(verdict.kept for verdict in evaluation.verdicts)
+    interrupted = evaluation.state == "interrupted"
+    end_run(folder, interrupted=interrupted, code=0 if kept else FAILED)
 
 
-def _say(evaluation: Evaluation, folder: Path) -> None:
-    """Say the few numbers that people look for, and where the rest is."""
+def _say(evaluation: Evaluation) -> None:
+    """Say the few numbers that people look for."""
     from rich.table import Table
     from rich.text import Text
 
@@ -433,13 +432,11 @@ def _say(evaluation: Evaluation, folder: Path) -> None:
     console.print(f"\n[bold]{evaluation.name}[/]: {where_frames_went(evaluation)}", highlight=False)
     console.print(table)
     if evaluation.state != "complete":
-        console.print(Text(f"{evaluation.state}: {evaluation.reason}", "yellow"), soft_wrap=True)
+        say_lines([f"{evaluation.state}: {evaluation.reason}"], "yellow")
     for verdict in evaluation.verdicts:
         words = f"{'kept' if verdict.kept else 'BROKEN'}: {verdict.words}"
-        console.print(Text(words, "green" if verdict.kept else "bold red"), soft_wrap=True)
-    for missing in evaluation.scores.missing:
-        console.print(Text(f"not judged: {missing}", "dim"), soft_wrap=True)
-    console.print(f"[green]Report:[/] {folder / 'report.html'}", highlight=False, soft_wrap=True)
+        say_lines([words], "green" if verdict.kept else "bold red")
+    say_lines((f"not judged: {missing}" for missing in evaluation.scores.missing), "dim")
 
 
 def _run_sweep(
@@ -452,7 +449,7 @@ def _run_sweep(
     from datetime import datetime
 
     from xsvggt_ros.errors import SourceError
-    from xsvggt_ros.evaluation.folder import link_latest, new_folder
+    from xsvggt_ros.evaluation.folder import new_folder
     from xsvggt_ros.evaluation.report.sweep_page import write_sweep
     from xsvggt_ros.evaluation.runner import Progress
     from xsvggt_ros.evaluation.source import open_source
@@ -487,30 +484,21 @@ def _run_sweep(
             progress=progress,
             written=lambda sweep: write_sweep(sweep, folder),
         )
-    link_latest(folder)
-    _say_sweep(table, folder)
-    if table.interrupted:
-        raise typer.Exit(INTERRUPTED)
+    _say_sweep(table)
+    end_run(folder, interrupted=table.interrupted)
 
 
 FEW_NUMBERS = ("ate", "absrel", "bytes", "latency_p50")
 """Of a sweep, on the terminal; the report has all."""
 
 
-def _say_sweep(sweep: Sweep, folder: Path) -> None:
-    from rich.box import SIMPLE
-    from rich.table import Table
-    from rich.text import Text
-
+def _say_sweep(sweep: Sweep) -> None:
     from xsvggt_ros.evaluation.catalogue import BY_NAME
 
-    table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
-    for head in ("run", "state", *(BY_NAME[name].label for name in FEW_NUMBERS)):
-        table.add_column(head, justify="left" if head in ("run", "state") else "right")
-    for row in sweep.rows:
-        shown = (BY_NAME[name].show(row.values.get(name)) for name in FEW_NUMBERS)
-        table.add_row(*map(Text, (row.label, row.state, *shown)))
-    console.print(table)
-    for warning in sweep.warnings:
-        console.print(Text(warning, "yellow"), soft_wrap=True)
-    console.print(f"[green]Report:[/] {folder / 'report.html'}", highlight=False, soft_wrap=True)
+    chosen = [BY_NAME[name] for name in FEW_NUMBERS]
+    rows = (
+        (row.label, row.state, *(each.show(row.values.get(each.name)) for each in chosen))
+        for row in sweep.rows
+    )
+    say_table(("run", "state", *(each.label for each in chosen)), rows, words=2)
+    say_lines(sweep.warnings, "yellow")

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from xsvggt_ros.commands.speaking import console
-from xsvggt_ros.stream.interruption import INTERRUPTED, stop_request
+from xsvggt_ros.commands.ending import end_run
+from xsvggt_ros.commands.speaking import console, say_lines, say_table
+from xsvggt_ros.stream.interruption import stop_request
 
 if TYPE_CHECKING:
     from xsvggt_ros.cache.settings import CacheSettings
@@ -51,7 +50,7 @@ def run_protocol_command(
     from datetime import datetime
 
     from xsvggt_ros.errors import ConfigurationError
-    from xsvggt_ros.evaluation.folder import link_latest, new_folder
+    from xsvggt_ros.evaluation.folder import new_folder
     from xsvggt_ros.evaluation.protocol_catalogue import ProtocolOptions, specification_of
     from xsvggt_ros.evaluation.protocol_run import run_protocol
     from xsvggt_ros.evaluation.report.protocol_page import write_protocol
@@ -77,30 +76,15 @@ def run_protocol_command(
             progress=progress,
             written=lambda table: write_protocol(table, folder),
         )
-    link_latest(folder)
-    _say(table, folder)
-    if table.interrupted:
-        raise typer.Exit(INTERRUPTED)
-    if table.failed:
-        raise typer.Exit(1)
+    _say(table)
+    end_run(folder, interrupted=table.interrupted, code=1 if table.failed else 0)
 
 
-def _say(table: ProtocolTable, folder: Path) -> None:
-    from rich.box import SIMPLE
-    from rich.table import Table
-    from rich.text import Text
-
+def _say(table: ProtocolTable) -> None:
     from xsvggt_ros.evaluation.report.protocol_page import protocol_table
 
     made = protocol_table(table)
-    shown = Table(title=f"{table.protocol}, {table.dataset}", box=SIMPLE, padding=(0, 1, 0, 0))
-    for head in made.heads[:-1]:
-        shown.add_column(head, justify="left" if head == made.heads[0] else "right")
-    for row in made.rows:
-        shown.add_row(*map(Text, row[:-1]))
-    console.print(shown)
-    for failed in table.failed:
-        console.print(Text(f"{failed.sequence}: {failed.error}", "red"), soft_wrap=True)
-    for remark in table.remarks:
-        console.print(Text(remark, "yellow"), soft_wrap=True)
-    console.print(f"[green]Report:[/] {folder / 'report.html'}", highlight=False, soft_wrap=True)
+    title = f"{table.protocol}, {table.dataset}"
+    say_table(made.heads[:-1], (row[:-1] for row in made.rows), words=1, title=title)
+    say_lines((f"{failed.sequence}: {failed.error}" for failed in table.failed), "red")
+    say_lines(table.remarks, "yellow")

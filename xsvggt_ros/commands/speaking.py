@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +37,30 @@ def say_written(paths: Sequence[Path]) -> None:
         how = HOW_TO_LOOK.get(path.name) or HOW_TO_LOOK.get(path.suffix, "")
         table.add_row(Text(str(path), "bold"), how)
     console.print("\n[green]Written:[/]")
+    console.print(table)
+
+
+def say_lines(lines: Iterable[str], style: str) -> None:
+    """Say sentences, one a line, as long as they are."""
+    from rich.text import Text
+
+    for line in lines:
+        console.print(Text(line, style), soft_wrap=True)
+
+
+def say_table(
+    heads: Sequence[str], rows: Iterable[Sequence[str]], *, words: int, title: str | None = None
+) -> None:
+    """Say rows of numbers; the first ``words`` columns hold words instead."""
+    from rich.box import SIMPLE
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, box=SIMPLE, padding=(0, 1, 0, 0))
+    for column, head in enumerate(heads):
+        table.add_column(head, justify="left" if column < words else "right")
+    for row in rows:
+        table.add_row(*map(Text, row))
     console.print(table)
 
 

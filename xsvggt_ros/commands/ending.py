@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How commands end whose runs get a folder of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from xsvggt_ros.commands.speaking import console
+from xsvggt_ros.stream.interruption import INTERRUPTED
+
+
+def end_run(folder: Path, *, interrupted: bool, code: int = 0) -> None:
+    """Make a run's folder the latest and say where its report is.
+
+    Raises:
+        typer.Exit: a signal ended the run early, or ``code`` is not 0.
+
+    """
+    from xsvggt_ros.evaluation.folder import link_latest
+
+    link_latest(folder)
+    console.print(f"[green]Report:[/] {folder / 'report.html'}", highlight=False, soft_wrap=True)
+    if interrupted or code:
+        raise typer.Exit(INTERRUPTED if interrupted else code)
