@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 from xsvggt_ros import cli, doctor
 from xsvggt_ros.errors import CheckpointError
 from xsvggt_ros.geometry.trajectory_io import read_tum
+from xsvggt_ros.interruption import SIGNALS
 from xsvggt_ros.model.checkpoint import load_network
-from xsvggt_ros.stream.interruption import SIGNALS
 from xsvggt_ros.stream.overview import OVERVIEW_SIZE
 from xsvggt_ros.stream.reconstructor import Reconstructor
 from xsvggt_ros.version import version

@@ -44,16 +44,12 @@ from xsvggt_ros.synthetic.losses import (
     nearer_sign,
 )
 from xsvggt_ros.synthetic.motion import MotionSettings
+from xsvggt_ros.synthetic.optimization import learning_rate_at
 from xsvggt_ros.synthetic.png import colored, png_bytes
 from xsvggt_ros.synthetic.scores import aligned_error, compare
 from xsvggt_ros.synthetic.sequence import Sequence, SequenceSettings
-from xsvggt_ros.synthetic.training import (
-    MOST_SKIPPED,
-    Schedule,
-    Trainer,
-    TrainingSettings,
-    learning_rate_at,
-)
+from xsvggt_ros.synthetic.training import MOST_SKIPPED, Trainer
+from xsvggt_ros.synthetic.training_settings import Schedule, TrainingSettings
 
 CPU = torch.device("cpu")
 TINY = TrainingSettings(
@@ -242,8 +238,8 @@ def test_rolls_are_rendered_at_once_as_on_a_gpu(monkeypatch):
 
 def test_data_made_by_other_processes_is_the_same(tmp_path):
     settings = replace(TINY, steps=3)
-    here = list(Trainer(settings, tmp_path / "a")._batches())
-    there = list(Trainer(replace(settings, workers=1), tmp_path / "b")._batches())
+    here = list(Trainer(settings, tmp_path / "a").data.batches(0))
+    there = list(Trainer(replace(settings, workers=1), tmp_path / "b").data.batches(0))
     assert len(here) == len(there) == 3
     for (one, stage), (other, _) in zip(here, there, strict=True):
         torch.testing.assert_close(one.images, other.images, rtol=0, atol=0)
@@ -426,7 +422,7 @@ def test_losses_fall_on_one_batch(tmp_path):
 
 
 def steps_until(trainer, last):
-    for batch, stage in trainer._batches():
+    for batch, stage in trainer.data.batches(trainer.step):
         trainer.take_step(batch, stage)
         if trainer.step == last:
             return

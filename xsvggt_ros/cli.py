@@ -20,7 +20,7 @@ from xsvggt_ros.commands.speaking import console, errors
 from xsvggt_ros.commands.synthesize import synthesize
 from xsvggt_ros.commands.train import train
 from xsvggt_ros.errors import XsvggtError
-from xsvggt_ros.stream.interruption import INTERRUPTED, interruptible
+from xsvggt_ros.interruption import INTERRUPTED, interruptible
 
 COMMANDS = (
     reconstruct, demo, replay, evaluate, compare, synthesize, train, convert, doctor,

@@ -26,7 +26,7 @@ from xsvggt_ros.commands.options import (
     rerun_log,
 )
 from xsvggt_ros.commands.speaking import console, say_figures, say_written
-from xsvggt_ros.stream.interruption import INTERRUPTED
+from xsvggt_ros.interruption import INTERRUPTED
 
 if TYPE_CHECKING:
     from xsvggt_ros.ros.demo import Demo

@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from xsvggt_ros.commands.speaking import console
-from xsvggt_ros.stream.interruption import INTERRUPTED
+from xsvggt_ros.interruption import INTERRUPTED
 
 
 def end_run(folder: Path, *, interrupted: bool, code: int = 0) -> None:

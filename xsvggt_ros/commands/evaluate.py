@@ -25,7 +25,7 @@ from xsvggt_ros.commands.options import (
     cache_settings,
 )
 from xsvggt_ros.commands.speaking import console, say_lines, say_table
-from xsvggt_ros.stream.interruption import stop_request
+from xsvggt_ros.interruption import stop_request
 
 if TYPE_CHECKING:
     from xsvggt_ros.evaluation.evaluation import Evaluation

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from xsvggt_ros.commands.ending import end_run
 from xsvggt_ros.commands.speaking import console, say_lines, say_table
-from xsvggt_ros.stream.interruption import stop_request
+from xsvggt_ros.interruption import stop_request
 
 if TYPE_CHECKING:
     from xsvggt_ros.cache.settings import CacheSettings

@@ -29,7 +29,7 @@ from xsvggt_ros.commands.options import (
     rerun_log,
 )
 from xsvggt_ros.commands.speaking import console, say_written
-from xsvggt_ros.stream.interruption import INTERRUPTED, stop_request
+from xsvggt_ros.interruption import INTERRUPTED, stop_request
 
 if TYPE_CHECKING:
     from xsvggt_ros.stream.depth_files import DepthFiles

@@ -10,7 +10,7 @@ import typer
 
 from xsvggt_ros.commands.options import Device
 from xsvggt_ros.commands.speaking import console, say_written
-from xsvggt_ros.stream.interruption import INTERRUPTED, stop_request
+from xsvggt_ros.interruption import INTERRUPTED, stop_request
 
 
 def train(
@@ -56,7 +56,8 @@ def train(
 ) -> None:
     """Train a network on made-up rooms; a call with equal options goes on where one stopped."""
     from xsvggt_ros.progress import training_progress
-    from xsvggt_ros.synthetic.training import Schedule, Trainer, TrainingSettings
+    from xsvggt_ros.synthetic.training import Trainer
+    from xsvggt_ros.synthetic.training_settings import Schedule, TrainingSettings
 
     settings = TrainingSettings(
         preset=preset,

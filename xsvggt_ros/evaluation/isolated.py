@@ -20,7 +20,7 @@ from xsvggt_ros.errors import XsvggtError, first_line
 from xsvggt_ros.evaluation.files import write_evaluation
 from xsvggt_ros.evaluation.request import EvaluationRequest
 from xsvggt_ros.evaluation.runner import Progress, evaluate
-from xsvggt_ros.stream.interruption import SIGNALS
+from xsvggt_ros.interruption import SIGNALS
 
 TELL_EVERY = 0.2
 """Seconds between two messages on progress."""

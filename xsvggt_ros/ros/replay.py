@@ -21,6 +21,7 @@ from std_srvs.srv import SetBool
 
 from xsvggt_ros.errors import XsvggtError
 from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
+from xsvggt_ros.interruption import interruptible
 from xsvggt_ros.ros.domains import given_domain
 from xsvggt_ros.ros.follower import Follower
 from xsvggt_ros.ros.log_bridge import forwarded_logging
@@ -30,7 +31,6 @@ from xsvggt_ros.ros.replay_options import TRANSPORTS, ReplayOptions
 from xsvggt_ros.ros.replay_topics import ReplayTopics, require_topic_name
 from xsvggt_ros.ros.signals import leave, leave_at_signals
 from xsvggt_ros.stream.frame import Frame
-from xsvggt_ros.stream.interruption import interruptible
 from xsvggt_ros.stream.sources import Source, open_source
 
 _POLL = 0.05

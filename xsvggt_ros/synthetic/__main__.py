@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 
 from xsvggt_ros.errors import XsvggtError
-from xsvggt_ros.synthetic.training import Progress, Schedule, Trainer, TrainingSettings
+from xsvggt_ros.interruption import INTERRUPTED, stop_request
+from xsvggt_ros.synthetic.training import Trainer
+from xsvggt_ros.synthetic.training_progress import Progress
+from xsvggt_ros.synthetic.training_settings import Schedule, TrainingSettings
 
 
 def say(line: str) -> None:
@@ -37,25 +37,11 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _stop_request() -> Callable[[], bool]:
-    """Take SIGINT and SIGTERM as a wish to stop after the step; a second one stops at once."""
-    asked = False
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, handle)
-    return lambda: asked
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Train as the options say; return 0, 1 after an error, or 130 after a signal.
 
-    A signal ends it after the step, and the same command goes on.
+    A signal ends it after the step or the roll of pictures in hand, a second one at once; the same
+    command goes on.
     """
     options = vars(parsed(arguments))
     folder, threads = options.pop("output"), options.pop("threads")
@@ -65,20 +51,23 @@ def main(arguments: list[str] | None = None) -> int:
 
         torch.set_num_threads(threads)
 
-    stop = _stop_request()
-
     def listen(progress: Progress) -> None:
         say(progress.line())
 
     try:
-        schedule = Schedule(minutes=minutes, score=score)
-        outcome = Trainer(TrainingSettings(**options), folder).train(schedule, listen, stop)
+        with stop_request() as stop:
+            schedule = Schedule(minutes=minutes, score=score)
+            trainer = Trainer(TrainingSettings(**options), folder)
+            outcome = trainer.train(schedule, listen, stop.is_set)
     except XsvggtError as error:
         sys.stderr.write(f"xsvggt_ros.synthetic: {error}\n")
         return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("xsvggt_ros.synthetic: interrupted\n")
+        return INTERRUPTED
     say(f"weights: {outcome.weights}")
     say(outcome.line())
-    return 130 if outcome.scores is None else 0
+    return INTERRUPTED if outcome.scores is None else 0
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from xsvggt_ros.model.layers import LayerScale
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.synthetic.guides import Guides
 from xsvggt_ros.synthetic.rooms import room_named
-from xsvggt_ros.synthetic.training_files import load_state
+from xsvggt_ros.synthetic.training_state import load_state
 
 LAYER_SCALE = 0.5
 """Gain of each residual branch at first. The architecture's own 0.01 suits a pretrained encoder;

@@ -1,90 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training leaves in its folder: its state, its losses, its scores and pictures."""
+"""What a training leaves in its folder: its losses, scores and pictures."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-from xsvggt_ros.errors import CheckpointError, first_line
 from xsvggt_ros.geometry.files import replacing
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.synthetic.png import colored, png_bytes
 from xsvggt_ros.synthetic.scores import Scores
 from xsvggt_ros.synthetic.sequence import Sequence
+from xsvggt_ros.synthetic.training_progress import Progress
 
-if TYPE_CHECKING:
-    from xsvggt_ros.synthetic.training import Progress
-
-STATE = "training.pt"
 _COLUMNS = ("step", "stage", "total", "depth", "points", "camera", "guides",
             "learning_rate", "frames_per_second", "skipped")  # fmt: skip
 _SHOWN = 5
-
-
-@dataclass(frozen=True)
-class State:
-    """A training as it was saved."""
-
-    step: int
-    skipped: int
-    settings: dict[str, Any]
-    network: dict[str, Any]
-    guides: dict[str, Any]
-    average: dict[str, Any]
-    optimizer: dict[str, Any]
-
-
-def save_state(
-    folder: Path,
-    *,
-    step: int,
-    skipped: int,
-    settings: Mapping[str, object],
-    network: Mapping[str, Any],
-    guides: Mapping[str, Any],
-    average: Mapping[str, Any],
-    optimizer: Mapping[str, Any],
-) -> None:
-    """Write the state, whole or not at all; raise OutputError where that fails."""
-    state = {
-        "step": step,
-        "skipped": skipped,
-        "settings": dict(settings),
-        "network": dict(network),
-        "guides": dict(guides),
-        "average": dict(average),
-        "optimizer": dict(optimizer),
-    }
-    with replacing(folder / STATE) as stream:
-        torch.save(state, stream)
-
-
-def load_state(folder: Path, device: torch.device) -> State | None:
-    """Return the state that lies in a folder, None where there is none.
-
-    Raises:
-        CheckpointError: it is damaged.
-
-    """
-    path = folder / STATE
-    if not path.exists():
-        return None
-    try:
-        return State(**torch.load(path, map_location=device, weights_only=True))
-    except Exception as error:
-        # A damaged file fails in many ways.
-        raise CheckpointError(
-            f"'{path}' is no state of a training ({first_line(error)}); remove it to start anew"
-        ) from error
 
 
 class LossLog:
