@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from multiprocessing import resource_tracker
 from threading import Event
 from typing import Any
 
@@ -33,6 +34,22 @@ def stop_request() -> Iterator[Event]:
 
     with _handled_by(request):
         yield requested
+
+
+@contextmanager
+def deaf_children() -> Iterator[None]:
+    """Hold signals back for a while; processes that this thread starts meanwhile never hear them.
+
+    A signal for the whole group of processes then ends only the one that knows what to finish, and
+    that one tells the others.
+    """
+    # Starting it, which the first queue does, would let signals through again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -120,7 +120,8 @@ class Trainer:
         Args:
             schedule: how long, and how often what else.
             listen: hears the progress every few seconds.
-            stop: asked after each step; a training that is stopped is saved, but not scored.
+            stop: asked after each step, and while pictures are awaited; a training that is stopped
+                is saved, but not scored.
 
         Raises:
             ConfigurationError: MOST_SKIPPED steps in a row had no finite gradient.
@@ -129,9 +130,9 @@ class Trainer:
         schedule = schedule or Schedule()
         started = saved = evaluated = time.monotonic()
         meter = Meter()
-        stopped = False
+        asked = _Lasting(stop)
         try:
-            for batch, stage in self.data.batches(self.step):
+            for batch, stage in self.data.batches(self.step, asked):
                 meter.add(self.take_step(batch, stage), batch.frames)
                 now = time.monotonic()
                 if meter.due(now) or self.step == self.settings.steps:
@@ -146,14 +147,13 @@ class Trainer:
                 if now - evaluated > schedule.evaluation_seconds:
                     self.evaluate("short")
                     evaluated = time.monotonic()
-                stopped = stop()
                 over = schedule.minutes is not None and now - started > 60 * schedule.minutes
-                if stopped or over:
+                if asked() or over:
                     break
         finally:
             weights = self.save()
             self.log.draw()
-        scores = None if stopped else self.evaluate(schedule.score)
+        scores = None if asked.yes else self.evaluate(schedule.score)
         return Outcome(self.step, self.settings.steps, scores, weights)
 
     def take_step(self, batch: Batch, stage: Stage) -> dict[str, float]:
@@ -251,3 +251,15 @@ class Trainer:
         scores = score_network(self.average, sequences)
         self.log.add_scores(self.step, longest, scores)
         return scores
+
+
+class _Lasting:
+    """A question that is not asked again once the answer was yes."""
+
+    def __init__(self, question: Callable[[], bool]) -> None:
+        self._question = question
+        self.yes = False
+
+    def __call__(self) -> bool:
+        self.yes = self.yes or self._question()
+        return self.yes

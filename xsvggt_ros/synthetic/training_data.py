@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Subset
 
+from xsvggt_ros.interruption import deaf_children
 from xsvggt_ros.synthetic.album import Album, Roll, RollNumbers, growth, roll_settings
 from xsvggt_ros.synthetic.batches import Batch, draw_batch
 from xsvggt_ros.synthetic.curriculum import Stage, curriculum_named, stage_at
@@ -86,7 +87,9 @@ class TrainingData:
             worker_init_fn=_quiet_worker,
             multiprocessing_context="spawn" if workers else None,
         )
-        yield from loader
+        with deaf_children():
+            rolls = iter(loader)
+        yield from rolls
 
 
 def _as_it_is(roll: Any) -> Any:

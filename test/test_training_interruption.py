@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A training that a signal ends: at every moment it is saved, and the same command goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from xsvggt_ros.interruption import SIGNALS, deaf_children, stop_request
+from xsvggt_ros.synthetic.training import Trainer
+from xsvggt_ros.synthetic.training_settings import Schedule, TrainingSettings
+
+TINY = TrainingSettings(preset="tiny", curriculum="test", steps=6, warmup=2, device="cpu")
+QUICK = Schedule(score="short")
+
+# Says by a file, since it may be another process, that the first roll is being shot.
+PROGRAM = """
+import sys
+from pathlib import Path
+from xsvggt_ros.synthetic import album
+from xsvggt_ros.synthetic.__main__ import main
+
+shoot = album.shoot
+def told(settings, index, device):
+    Path(sys.argv[1]).touch()
+    return shoot(settings, index, device)
+album.shoot = told
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[2:]))
+"""
+
+
+def started(tmp_path: Path, workers: int) -> subprocess.Popen:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    options = ["--output", str(tmp_path / "training"), "--preset", "tiny", "--curriculum", "test"]
+    options += ["--steps", "20000", "--device", "cpu", "--score", "short", "--threads", "1"]
+    options += ["--workers", str(workers)]
+    return subprocess.Popen(
+        [sys.executable, str(program), str(tmp_path / "shooting"), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+
+
+@pytest.mark.parametrize(("workers", "number"), [(0, signal.SIGTERM), (1, signal.SIGINT)])
+def test_a_signal_to_all_processes_while_pictures_are_awaited(tmp_path, workers, number):
+    """As Ctrl-C does: the whole group hears it."""
+    running = started(tmp_path, workers)
+    try:
+        while not (tmp_path / "shooting").exists():
+            assert running.poll() is None, running.communicate()
+            time.sleep(0.05)
+        os.killpg(running.pid, number)
+        said, complaints = running.communicate(timeout=120)
+    finally:
+        if running.poll() is None:
+            os.killpg(running.pid, signal.SIGKILL)
+            running.communicate()
+    assert running.returncode == 130, complaints
+    assert "Traceback" not in complaints
+    assert said.splitlines()[-1].startswith("stopped after step ")
+    assert said.splitlines()[-1].endswith(" of 20000; the same command goes on")
+    assert (tmp_path / "training" / "training.pt").is_file()
+
+
+def test_a_stop_is_asked_for_before_each_roll(tmp_path):
+    shot = []
+    trainer = Trainer(TINY, tmp_path)
+
+    def stop():
+        shot.append(trainer.step)
+        return True
+
+    outcome = trainer.train(QUICK, stop=stop)
+    assert shot == [0]
+    assert outcome.line() == "stopped after step 0 of 6; the same command goes on"
+    again = Trainer(TINY, tmp_path)
+    assert again.train(QUICK).step == 6
+
+
+def test_children_that_are_started_deaf_hear_nothing_and_this_process_does():
+    program = "import signal; print(sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])))"
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    with stop_request() as stop:
+        with deaf_children():
+            signal.raise_signal(signal.SIGINT)
+            said = subprocess.run(
+                [sys.executable, "-c", program], capture_output=True, text=True, check=True
+            ).stdout
+            assert not stop.is_set()
+        assert stop.wait(10)
+    assert all(repr(each) in said for each in SIGNALS)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+
+
+def test_data_of_workers_is_the_same_after_a_resumption_in_a_stage_with_gaps(tmp_path):
+    """From step 4 of 6 on the memory of the curriculum `test` has gaps."""
+    settings = replace(TINY, steps=8)
+    whole = list(Trainer(settings, tmp_path / "a").data.batches(0))
+    later = list(Trainer(replace(settings, workers=1), tmp_path / "b").data.batches(6))
+    assert [stage.gaps for _, stage in later] == [0.5, 0.5]
+    assert len(whole) == 8
+    for (one, stage), (other, again) in zip(whole[6:], later, strict=True):
+        assert stage == again
+        assert one.images.equal(other.images)
+        assert one.truth.points.equal(other.truth.points)
