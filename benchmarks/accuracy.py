@@ -3,122 +3,64 @@
 
     python benchmarks/accuracy.py                   # the bundled model, sequences of 300 frames
     python benchmarks/accuracy.py --sequences medium_walk --budgets 8 --policies xstreamvggt
+    python benchmarks/accuracy.py --sequences very_long --without-full
 
 Every sequence is rendered once and goes through the engine with each cache: the full one (policy
 none, 16 bits), the released code's (compatibility published), every policy at every budget at 4/4
-bits, and every width at every budget under the first policy. Budgets are in frames. Writes
-`table.md`, `cells.csv` and `figure.png` to --output; cells that are there are not run again.
-Times are medians within one run on one machine; compare them with each other only.
+bits, and every width at every budget under the first policy, which is the package's default unless
+--policies says otherwise. Budgets are in frames. Writes `table.md`, `cells.csv` and `figure.png` to
+--output.
+
+Cells that are in `cells.csv` are not run again where weights, size, pictures, true poses, cache
+settings, PyTorch, processor and threads are the same. That the code has changed is not noticed:
+name another --output then. Times are medians within one run; compare them with each other only.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
+import hashlib
 import json
-import platform
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
-from statistics import mean, median
+from statistics import median
+from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-import torch
+from accuracy_cells import FULL, Cell, Config, means, published, read_cells, write_cells
+from accuracy_report import comparisons, draw, table
 from scipy.spatial import cKDTree
 
 from xsvggt_ros.cache.settings import POLICIES, CacheSettings
+from xsvggt_ros.errors import ConfigurationError, XsvggtError
 from xsvggt_ros.evaluation.frame import FrameTruth
+from xsvggt_ros.evaluation.identity import fingerprint, machine, software, weights
 from xsvggt_ros.evaluation.judge import SessionJudge
 from xsvggt_ros.evaluation.request import JudgingOptions
-from xsvggt_ros.geometry.alignment import align
+from xsvggt_ros.evaluation.trajectory import score_trajectory
+from xsvggt_ros.geometry.alignment import Similarity, align
 from xsvggt_ros.model.bundled import BUNDLED
 from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
-from xsvggt_ros.synthetic.held_out import SUITE, held_out
+from xsvggt_ros.synthetic.held_out import DEFAULT_ROOM, SUITE, held_out
+from xsvggt_ros.synthetic.rooms import room_named
 from xsvggt_ros.synthetic.sequence import Sequence as Stream
 from xsvggt_ros.synthetic.sequence import SyntheticFrame
 
-mpl.use("Agg")
-from matplotlib import pyplot as plt
-
+DEFAULT_POLICY = CacheSettings().policy
+POLICY_ORDER = [DEFAULT_POLICY, *(p for p in POLICIES if p not in (DEFAULT_POLICY, FULL.policy))]
+BITS = 4
 OTHER_WIDTHS = (16, 8, 2)
 CLOUD_POINTS = 20_000
 
 
-@dataclass(frozen=True)
-class Config:
-    """One cache; ``budget`` in frames, 0 = all."""
-
-    policy: str
-    budget: int
-    bits: int
-    published: bool = False
-
-    @property
-    def name(self) -> str:
-        """What the table calls it."""
-        if self.published:
-            return f"published, {self.budget} frames"
-        if self.policy == "none":
-            return "full cache"
-        return f"{self.policy}, {self.budget} frames, {self.bits} bits"
-
-    def settings(self, frame_tokens: int) -> CacheSettings:
-        """Return the settings for frames of so many tokens."""
-        return CacheSettings(
-            policy=self.policy,
-            budget_tokens=max(1, self.budget * frame_tokens),
-            key_bits=self.bits,
-            value_bits=self.bits,
-            compatibility="published" if self.published else "none",
-        )
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cache on one sequence.
-
-    Depth after one median scale per sequence; ``ate_sim3`` and ``ate_scaled`` (SE(3) after lengths
-    were multiplied with the scale of depth) in percent of the path's extent; rotations in degrees
-    per frame, translations in percent of the extent per frame; cloud errors in metres after Sim(3);
-    milliseconds of the network per frame; KiB of the cache, scratch included.
-    """
-
-    name: str
-    policy: str
-    budget: int
-    bits: int
-    sequence: str
-    abs_rel: float
-    delta: float
-    ate_sim3: float
-    ate_scaled: float
-    rpe_rotation: float
-    rpe_translation: float
-    cloud_accuracy: float
-    cloud_completeness: float
-    network_ms: float
-    kib: float
-
-
-METRICS = ("abs_rel", "delta", "ate_sim3", "ate_scaled", "rpe_rotation", "rpe_translation",
-           "cloud_accuracy", "cloud_completeness", "network_ms", "kib")  # fmt: skip
-
-
-def rendered(name: str, room: str, width: int, height: int) -> list[SyntheticFrame]:
-    """Return the frames of a held-out sequence."""
-    return list(Stream(held_out(name, room, width, height)))
-
-
 def measure(
-    network: StreamVggt, frames: Sequence[SyntheticFrame], config: Config, name: str
+    network: StreamVggt, frames: Sequence[SyntheticFrame], config: Config, name: str, identity: str
 ) -> Cell:
     """Run one cache over one sequence."""
-    shape = frames[0].color.shape
-    tokens = network.config.tokens_per_frame(*shape[:2])
-    engine = Reconstructor(network, ReconstructorSettings(shape[1], config.settings(tokens)))
+    engine = engine_for(network, config, *frames[0].color.shape[:2])
     judge = SessionJudge(JudgingOptions(cloud_points=CLOUD_POINTS))
     seconds = []
     for frame in frames:
@@ -127,27 +69,24 @@ def measure(
         seconds.append(result.timings.network)
     scores = judge.scores()
     estimated, true = judge.matched()
-    extent = float(np.linalg.norm(np.ptp(true[:, :3, 3], axis=0)))
-    similarity = align(estimated[:, :3, 3], true[:, :3, 3], scale=True)
+    percent = 100 / float(np.linalg.norm(np.ptp(true[:, :3, 3], axis=0)))
     depth = scores.depth["median"]
-    scaled = depth.alignment.scale * estimated[:, :3, 3]
-    rigid = align(scaled, true[:, :3, 3], scale=False)
-    path = scores.trajectory["sim3"]
+    similar = scores.trajectory["sim3"]
+    scaled = score_trajectory(Similarity(depth.alignment.scale).poses(estimated), true, "se3")
     assert judge.cloud is not None
     cloud = judge.cloud.points()
-    ours = similarity.points(cloud.estimated)
+    ours = align(estimated[:, :3, 3], true[:, :3, 3], scale=True).points(cloud.estimated)
     return Cell(
+        identity=identity,
         name=config.name,
-        policy=config.policy,
-        budget=config.budget,
-        bits=config.bits,
         sequence=name,
         abs_rel=depth.errors.abs_rel,
         delta=depth.errors.delta_1,
-        ate_sim3=100 * path.ate.rmse / extent,
-        ate_scaled=100 * _rms(rigid.points(scaled) - true[:, :3, 3]) / extent,
-        rpe_rotation=path.rpe_rotation.mean,
-        rpe_translation=100 * path.rpe_translation.rmse / extent,
+        ate_sim3=percent * similar.ate.rmse,
+        ate_scaled=percent * scaled.ate.rmse,
+        rpe_rotation=similar.rpe_rotation.mean,
+        rpe_sim3=percent * similar.rpe_translation.rmse,
+        rpe_scaled=percent * scaled.rpe_translation.rmse,
         cloud_accuracy=float(cKDTree(cloud.true).query(ours)[0].mean()),
         cloud_completeness=float(cKDTree(ours).query(cloud.true)[0].mean()),
         network_ms=1e3 * median(seconds[len(seconds) // 2 :]),
@@ -155,135 +94,155 @@ def measure(
     )
 
 
-def _rms(differences: np.ndarray) -> float:
-    return float(np.sqrt((differences**2).sum(axis=-1).mean()))
+def engine_for(network: StreamVggt, config: Config, height: int, width: int) -> Reconstructor:
+    """Return an engine with a cache; raise ConfigurationError where these cannot go together."""
+    patch = network.config.patch_size
+    if height % patch or width % patch:
+        raise ConfigurationError(
+            f"pictures of {width}x{height} pixels do not divide into the network's patches; "
+            f"--width and --height must be multiples of {patch}"
+        )
+    tokens = network.config.tokens_per_frame(height, width)
+    return Reconstructor(network, ReconstructorSettings(width, config.settings(tokens)))
 
 
-def configurations(policies: Sequence[str], budgets: Sequence[int]) -> Iterator[Config]:
-    """Yield the caches to compare, the full one first."""
-    yield Config("none", 0, 16)
-    for budget in budgets:
-        yield Config("xstreamvggt", budget, 4, published=True)
-        for policy in policies:
-            yield Config(policy, budget, 4)
-        for width in OTHER_WIDTHS:
-            yield Config(policies[0], budget, width)
+def configurations(
+    policies: Sequence[str], budgets: Sequence[int], *, full: bool = True
+) -> list[Config]:
+    """Return the caches to compare, each once, the full one first where it is wanted."""
+
+    def every() -> Iterator[Config]:
+        if full:
+            yield FULL
+        bounded = [policy for policy in policies if policy != FULL.policy]
+        for budget in budgets:
+            yield published(budget)
+            for policy in bounded:
+                yield Config(policy, budget, BITS)
+            for width in OTHER_WIDTHS if bounded else ():
+                yield Config(bounded[0], budget, width)
+
+    return list(dict.fromkeys(every()))
 
 
-def known_cells(path: Path) -> list[Cell]:
-    """Return the cells of an earlier run."""
-    if not path.exists():
-        return []
-    kinds = {field.name: field.type for field in fields(Cell)}
-    make = {"str": str, "int": int, "float": float}
-    with path.open(encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    return [Cell(**{name: make[str(kinds[name])](row[name]) for name in kinds}) for row in rows]
+def chosen_sequences(asked: Sequence[str]) -> list[str]:
+    """Return the names of the sequences that are asked for by name or by length.
+
+    Raises:
+        ConfigurationError: names that are neither.
+
+    """
+    names = [each.name for each in SUITE]
+    lengths = list(dict.fromkeys(name.rpartition("_")[0] for name in names))
+    unknown = [each for each in asked if each not in (*names, *lengths)]
+    if unknown:
+        raise ConfigurationError(
+            f"--sequences {', '.join(unknown)}: unknown; choose lengths ({', '.join(lengths)}) or "
+            f"names ({', '.join(names)})"
+        )
+    return [name for name in names if name in asked or name.rpartition("_")[0] in asked]
 
 
-def write_cells(cells: Sequence[Cell], path: Path) -> None:
-    """Write all cells so far."""
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, [field.name for field in fields(Cell)])
-        writer.writeheader()
-        writer.writerows(asdict(cell) for cell in cells)
+def check_caches(policies: Sequence[str], budgets: Sequence[int]) -> None:
+    """Raise ConfigurationError for policies and budgets that there are not."""
+    unknown = [each for each in policies if each not in POLICIES]
+    if unknown:
+        raise ConfigurationError(
+            f"--policies {', '.join(unknown)}: unknown; choose of {', '.join(POLICIES)}"
+        )
+    if min(budgets) < 1:
+        raise ConfigurationError(f"--budgets {min(budgets)}: must be at least 1 frame")
 
 
-def means(cells: Sequence[Cell]) -> dict[str, dict[str, float]]:
-    """Return the mean of each metric over the sequences, by the name of the cache."""
-    names = list(dict.fromkeys(cell.name for cell in cells))
+def digest(stream: Stream) -> str:
+    """Return a hash of a sequence: of its true poses, and of its first picture and depth."""
+    first = next(iter(stream))
+    found = hashlib.sha256(np.ascontiguousarray(stream.poses))
+    found.update(np.ascontiguousarray(first.color))
+    found.update(np.ascontiguousarray(first.depth))
+    return found.hexdigest()
+
+
+def surroundings(network: StreamVggt, checkpoint: str) -> dict[str, Any]:
+    """Return all that decides numbers and times, beside sequence and cache."""
+    known = weights(network, checkpoint)
+    computer = machine(network.device)
     return {
-        name: {
-            metric: mean(getattr(cell, metric) for cell in cells if cell.name == name)
-            for metric in METRICS
-        }
-        for name in names
+        "weights": known["sha256"],
+        "dtype": known["dtype"],
+        "torch": software()["torch"],
+        "processor": computer["processor"],
+        "threads": computer["threads"],
     }
 
 
-def table(cells: Sequence[Cell]) -> str:
-    """Return the means as Markdown."""
-    lines = [
-        "| cache | AbsRel | δ<1.25 | ATE Sim(3) % | ATE SE(3) % | RPE rot. ° | RPE trans. % "
-        "| accuracy m | completeness m | network ms | KiB |",
-        "|---|" + "---:|" * len(METRICS),
-    ]
-    for name, row in means(cells).items():
-        digits = (4, 3, 2, 2, 3, 2, 3, 3, 1, 0)
-        numbers = [f"{row[m]:.{d}f}" for m, d in zip(METRICS, digits, strict=True)]
-        lines.append(f"| {name} | " + " | ".join(numbers) + " |")
-    return "\n".join(lines)
+def run(options: argparse.Namespace) -> None:
+    """Measure what is missing, and write tables and figure."""
+    check_caches(options.policies, options.budgets)
+    names = chosen_sequences(options.sequences)
+    room_named(options.room)
+    network = load_network(options.checkpoint, device="cpu")
+    configs = configurations(options.policies, options.budgets, full=not options.without_full)
+    size = (options.height, options.width)
+    for config in configs:
+        engine_for(network, config, *size)
+    options.output.mkdir(parents=True, exist_ok=True)
+    path = options.output / "cells.csv"
+    cells = read_cells(path)
+    around = surroundings(network, options.checkpoint)
+    tokens = network.config.tokens_per_frame(*size)
+    found: dict[Config, list[Cell]] = {config: [] for config in configs}
+    for name in names:
+        stream = Stream(held_out(name, options.room, options.width, options.height))
+        pictures = digest(stream)
+        frames: list[SyntheticFrame] = []
+        for config in configs:
+            identity = fingerprint(
+                {**around, "pictures": pictures, "cache": asdict(config.settings(tokens))}
+            )
+            if identity not in cells:
+                frames = frames or list(stream)
+                cells[identity] = measure(network, frames, config, name, identity)
+                write_cells(cells.values(), path)
+                print(json.dumps(asdict(cells[identity])), flush=True)
+            found[config].append(cells[identity])
+    rows = means(found)
+    what = f"{options.checkpoint}, {options.width}x{options.height}, room {options.room}"
+    head = (
+        f"{around['processor']}, {around['threads']} threads, PyTorch {around['torch']}; {what}, "
+        f"weights {around['weights'][:12]}: means over {', '.join(names)}"
+    )
+    page = f"{head}\n\n{table(rows)}\n\n{comparisons(rows)}\n"
+    (options.output / "table.md").write_text(page, encoding="utf-8")
+    draw(rows, options.output / "figure.png", f"{what}: means over {', '.join(names)}")
+    print(f"\n{page}")
 
 
-def draw(cells: Sequence[Cell], path: Path) -> None:
-    """Draw error against bytes, a line per policy or width, and the full cache as a level."""
-    rows = means(cells)
-    series: dict[str, list[tuple[float, str]]] = {}
-    for cell in {cell.name: cell for cell in cells}.values():
-        if cell.policy == "none":
-            continue
-        label = (
-            "published" if cell.name.startswith("published") else f"{cell.policy} {cell.bits} bit"
-        )
-        series.setdefault(label, []).append((rows[cell.name]["kib"], cell.name))
-    shown = (("abs_rel", "depth AbsRel"), ("ate_sim3", "ATE after Sim(3), % of extent"),
-             ("rpe_rotation", "rotation error, degrees per frame"))  # fmt: skip
-    figure, axes = plt.subplots(1, 3, figsize=(15, 5), layout="constrained")
-    for place, (metric, label) in zip(axes, shown, strict=True):
-        for number, (name, points) in enumerate(series.items()):
-            points = sorted(points)
-            place.plot([kib for kib, _ in points], [rows[each][metric] for _, each in points],
-                       "o-" if number < 10 else "o--", label=name,
-                       color=f"C{number % 10}")  # fmt: skip
-        if "full cache" in rows:
-            place.axhline(rows["full cache"][metric], color="black", lw=1, label="full cache")
-        place.set(xlabel="KiB of cache and scratch", ylabel=label, xscale="log")
-        place.grid(alpha=0.3)
-    axes[0].legend(fontsize=8)
-    figure.savefig(path, dpi=110)
-
-
-def main() -> None:
-    """Measure as the options say."""
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the options."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", default=BUNDLED)
     parser.add_argument("--sequences", nargs="+", help="names, or lengths such as long",
                         default=["long"])  # fmt: skip
-    parser.add_argument("--room", default="chart")
+    parser.add_argument("--room", default=DEFAULT_ROOM)
     parser.add_argument("--width", type=int, default=112)
     parser.add_argument("--height", type=int, default=84)
     parser.add_argument("--budgets", nargs="+", type=int, default=[4, 8, 16], help="in frames")
-    parser.add_argument("--policies", nargs="+", default=[p for p in POLICIES if p != "none"])
+    parser.add_argument("--policies", nargs="+", default=POLICY_ORDER,
+                        help="the first one is measured at other widths too")  # fmt: skip
+    parser.add_argument("--without-full", action="store_true",
+                        help="leave the full cache out, whose cost grows with the square of the "
+                        "length")  # fmt: skip
     parser.add_argument("--output", type=Path, default=Path("results/accuracy"))
-    options = parser.parse_args()
-    options.output.mkdir(parents=True, exist_ok=True)
-    path = options.output / "cells.csv"
-    network = load_network(options.checkpoint, device="cpu")
-    cells = known_cells(path)
-    done = {(cell.name, cell.sequence) for cell in cells}
-    chosen = [
-        each.name
-        for each in SUITE
-        if any(
-            each.name == asked or each.name.startswith(f"{asked}_") for asked in options.sequences
-        )
-    ]
-    for sequence in chosen:
-        frames = rendered(sequence, options.room, options.width, options.height)
-        for config in configurations(options.policies, options.budgets):
-            if (config.name, sequence) in done:
-                continue
-            cells.append(measure(network, frames, config, sequence))
-            write_cells(cells, path)
-            print(json.dumps(asdict(cells[-1])), flush=True)
-    head = (
-        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, "
-        f"PyTorch {torch.__version__}; {options.checkpoint}, {options.width}x{options.height}, "
-        f"room {options.room}: {', '.join(chosen)}"
-    )
-    (options.output / "table.md").write_text(f"{head}\n\n{table(cells)}\n", encoding="utf-8")
-    draw(cells, options.output / "figure.png")
-    print(table(cells))
+    return parser
+
+
+def main() -> None:
+    """Measure as the options say."""
+    try:
+        run(parser().parse_args())
+    except XsvggtError as error:
+        raise SystemExit(f"accuracy.py: {error}") from error
 
 
 if __name__ == "__main__":

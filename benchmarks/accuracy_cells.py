@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cells of `accuracy.py`: one cache on one sequence, kept in a file from run to run."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from statistics import mean
+
+from xsvggt_ros.cache.settings import CacheSettings
+
+
+@dataclass(frozen=True)
+class Config:
+    """One cache; ``budget`` in frames, 0 = all."""
+
+    policy: str
+    budget: int
+    bits: int
+    published: bool = False
+
+    @property
+    def name(self) -> str:
+        """What the table calls it."""
+        if self == FULL:
+            return "full cache"
+        if self.published:
+            return f"published, {self.budget} frames"
+        return f"{self.policy}, {self.budget} frames, {self.bits} bits"
+
+    def settings(self, frame_tokens: int) -> CacheSettings:
+        """Return the settings for frames of so many tokens."""
+        return CacheSettings(
+            policy=self.policy,
+            budget_tokens=max(1, self.budget * frame_tokens),
+            key_bits=self.bits,
+            value_bits=self.bits,
+            compatibility="published" if self.published else "none",
+        )
+
+
+FULL = Config("none", 0, 16)
+PUBLISHED_BITS = 4
+
+
+def published(budget: int) -> Config:
+    """Return the released code's cache."""
+    return Config("xstreamvggt", budget, PUBLISHED_BITS, published=True)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cache on one sequence.
+
+    Depth after one median scale per sequence. Paths after Sim(3), and after SE(3) once their
+    lengths were multiplied with the scale of depth: ATE in percent of the path's extent, RPE from
+    frame to frame, its translation in percent of the extent too, its rotation (which no alignment
+    changes) in degrees. Cloud errors in metres after Sim(3). Milliseconds of the network per frame;
+    KiB of the cache, scratch included. ``identity`` stands for all that decides the numbers: see
+    `accuracy.py`.
+    """
+
+    identity: str
+    name: str
+    sequence: str
+    abs_rel: float
+    delta: float
+    ate_sim3: float
+    ate_scaled: float
+    rpe_rotation: float
+    rpe_sim3: float
+    rpe_scaled: float
+    cloud_accuracy: float
+    cloud_completeness: float
+    network_ms: float
+    kib: float
+
+
+METRICS = tuple(field.name for field in fields(Cell) if field.type == "float")
+Means = dict[Config, dict[str, float]]
+
+
+def read_cells(path: Path) -> dict[str, Cell]:
+    """Return the cells of earlier runs by their identity; a file of other columns has none."""
+    if not path.exists():
+        return {}
+    with path.open(encoding="utf-8", newline="") as stream:
+        reader = csv.DictReader(stream)
+        if reader.fieldnames != [field.name for field in fields(Cell)]:
+            return {}
+        cells = [
+            Cell(**{name: float(text) if name in METRICS else text for name, text in row.items()})
+            for row in reader
+        ]
+    return {cell.identity: cell for cell in cells}
+
+
+def write_cells(cells: Iterable[Cell], path: Path) -> None:
+    """Write all cells so far; whoever reads meanwhile finds the old file or the new one."""
+    beside = path.with_suffix(".part")
+    with beside.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, [field.name for field in fields(Cell)])
+        writer.writeheader()
+        writer.writerows(asdict(cell) for cell in cells)
+    beside.replace(path)
+
+
+def means(cells: dict[Config, Sequence[Cell]]) -> Means:
+    """Return the mean of each metric over the sequences."""
+    return {
+        config: {metric: mean(getattr(cell, metric) for cell in each) for metric in METRICS}
+        for config, each in cells.items()
+    }

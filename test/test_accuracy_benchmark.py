@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""benchmarks/accuracy.py: its table holds what its head says, and nothing of other runs."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from xsvggt_ros.cache.settings import CacheSettings
+from xsvggt_ros.model.bundled import bundled_weights
+
+SMALL = ("--sequences", "short_walk", "--budgets", "4", "--width", "28", "--height", "28")
+
+
+@pytest.fixture
+def accuracy(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    return importlib.import_module("accuracy")
+
+
+@pytest.fixture
+def start(accuracy, monkeypatch, tmp_path):
+    """Run it into one folder; return the page."""
+
+    def start(*options: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["accuracy.py", f"--output={tmp_path / 'out'}", *options])
+        accuracy.main()
+        return (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+
+    return start
+
+
+@pytest.fixture
+def measured(accuracy, monkeypatch) -> list[str]:
+    """Replace measuring by numbers that count up; return what was measured."""
+    names: list[str] = []
+
+    def count(network, frames, config, name, identity):
+        names.append(f"{name}: {config.name}")
+        numbers = dict.fromkeys(accuracy.means.__globals__["METRICS"], float(len(names)))
+        return accuracy.Cell(identity, config.name, name, **numbers)
+
+    monkeypatch.setattr(accuracy, "measure", count)
+    return names
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--sequences", "bogus", "short", "nope"], r"--sequences bogus, nope: .* very_long_walk"),
+        (["--policies", "foo", "none"], r"--policies foo: unknown; .*xstreamvggt"),
+        (["--budgets", "4", "0"], r"--budgets 0: must be at least 1"),
+        (["--width", "100"], r"100x84 .* multiples of 14"),
+        (["--room", "cellar"], r"'cellar' are unknown"),
+    ],
+)
+def test_an_impossible_option_is_refused_before_anything_runs(
+    start, measured, tmp_path, options, message
+):
+    with pytest.raises(SystemExit, match=message):
+        start(*options)
+    assert not measured
+    assert not (tmp_path / "out").exists()
+
+
+def test_cells_are_run_once_for_the_same_weights_pictures_and_cache(start, measured, tmp_path):
+    options = (*SMALL, "--policies", "none")
+    start(*options)
+    assert measured == ["short_walk: full cache", "short_walk: published, 4 frames"]
+    start(*options)
+    assert len(measured) == 2
+    start(*options, "--height", "14")
+    start(*options, "--room", "calm")
+    assert len(measured) == 6
+    start(*options, "--checkpoint", str(other_weights(tmp_path)))
+    assert len(measured) == 8
+
+
+def other_weights(folder: Path) -> Path:
+    path = folder / "other.safetensors"
+    with safe_open(bundled_weights(), framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors["aggregator.camera_token"] += 1
+        save_file(tensors, path, file.metadata())
+    return path
+
+
+def test_means_are_over_what_was_asked_for(start, measured):
+    caches = ("--policies", "none", "--budgets", "4", "--width", "28", "--height", "28")
+    start("--sequences", "short", *caches)
+    assert len(measured) == 8
+    page = start("--sequences", "short_walk", *caches)
+    assert len(measured) == 8
+    assert "| full cache | 3.0000 |" in page
+    assert "means over short_walk\n" in page
+    page = start("--sequences", "short_walk", "--without-full", *caches)
+    assert "full cache" not in page.lower()
+
+
+def test_relative_columns(start, measured):
+    page = start(*SMALL, "--policies", "random", "none", "random")
+    assert len(measured) == 6
+    full, published = page.split("= 1 |")[1:]
+    assert "| random, 4 frames, 4 bits | 3.000 |" in full
+    assert "| published, 4 frames | 2.000 |" in full
+    assert "| random, 4 frames, 4 bits | 1.500 |" in published
+
+
+def test_the_default_policy_is_measured_at_every_width(accuracy):
+    configs = accuracy.configurations(accuracy.POLICY_ORDER, [8])
+    default = CacheSettings().policy
+    widths = [c.bits for c in configs if c.policy == default and not c.published]
+    assert sorted(widths) == [2, 4, 8, 16]
+    assert sum(config.name == "full cache" for config in configs) == 1
+    assert len({config.name for config in configs}) == len(configs)
+
+
+def test_a_real_run(start, tmp_path):
+    page = start(*SMALL, "--policies", "none")
+    row = next(line for line in page.splitlines() if line.startswith("| full cache"))
+    values = [float(cell) for cell in row.split("|")[2:-1]]
+    assert len(values) == 11
+    assert all(value > 0 for value in values)
+    assert (tmp_path / "out" / "figure.png").stat().st_size > 10_000
