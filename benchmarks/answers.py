@@ -4,8 +4,9 @@
     python benchmarks/answers.py                # preset small at 448 pixels
 
 Pictures come faster than the network takes them. Meanwhile parameters are set one call after the
-other, half of them impossible, and the time to each answer is taken; then the node gets SIGINT.
-Prints a table; times depend on the load of the machine, so the time of a frame is printed beside.
+other, every second one to an impossible value, and the time to each answer is taken; then the node
+gets SIGINT. Prints a table; times depend on the load of the machine, so the time of a frame is
+printed beside. Ends with an error where the node dies, does not answer, or answers wrongly.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from time import monotonic, perf_counter
@@ -28,6 +31,7 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 from xsvggt_ros.msg import CacheStatus
 
+from xsvggt_ros.errors import ConfigurationError, XsvggtError
 from xsvggt_ros.ros.child_node import ChildNode
 from xsvggt_ros.ros.conversions import header, packed
 from xsvggt_ros.ros.domains import free_domain
@@ -35,12 +39,16 @@ from xsvggt_ros.ros.domains import free_domain
 NODE = "/answers/xsvggt"
 PERIOD = 20_000_000
 """Nanoseconds between two stamps."""
+START = 300.0
+PATIENCE = 120.0
+"""Seconds to wait for a node that starts, and for anything else that it is to do."""
 
 
 class Client:
     """Publishes, asks, and listens."""
 
-    def __init__(self) -> None:
+    def __init__(self, child: ChildNode) -> None:
+        self._child = child
         self.node = rclpy.create_node("answers_client")
         self.executor = SingleThreadedExecutor()
         self.executor.add_node(self.node)
@@ -63,25 +71,34 @@ class Client:
         message.data = packed(self._pixels)
         self.pictures.publish(message)
 
-    def until(self, condition, seconds: float = 120.0) -> None:
+    def until(self, what: str, condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
         """Keep pictures coming until something holds."""
-        deadline = monotonic() + seconds
-        while not condition():
-            if monotonic() > deadline:
-                raise SystemExit("the node did not answer")
-            self.publish()
-            self.executor.spin_once(timeout_sec=0.01)
 
-    def ask(self, name: str, value: object) -> float:
-        """Set a parameter; return the seconds until the answer."""
+        def holds() -> bool:
+            self.publish()
+            return condition()
+
+        self._wait(what, holds, seconds)
+
+    def ask(self, name: str, value: object) -> tuple[float, bool]:
+        """Set a parameter; return the seconds until the answer, and whether it was taken."""
         request = SetParametersAtomically.Request(
             parameters=[Parameter(name, value=value).to_parameter_msg()]
         )
         started = perf_counter()
         future = self.parameters.call_async(request)
-        while not future.done():
-            self.executor.spin_once(timeout_sec=0.1)
-        return perf_counter() - started
+        self._wait(f"an answer to {name} = {value}", future.done, PATIENCE)
+        return perf_counter() - started, bool(future.result().result.successful)
+
+    def _wait(self, what: str, condition: Callable[[], bool], seconds: float) -> None:
+        deadline = monotonic() + seconds
+        while not condition():
+            if self._child.exit_code is not None:
+                code = self._child.exit_code
+                raise self._child.failure(f"the node ended with {code} before {what}")
+            if monotonic() > deadline:
+                raise self._child.failure(f"no {what} within {seconds:.0f} s")
+            self.executor.spin_once(timeout_sec=0.01)
 
     @property
     def processed(self) -> int:
@@ -89,47 +106,98 @@ class Client:
         return int(self.statuses[-1].frames_processed) if self.statuses else 0
 
 
+CALLS = (("cache.key_bits", lambda _: 3, False),
+         ("points.min_confidence", lambda number: 1.0 + 0.01 * number, True))  # fmt: skip
+"""Parameter, value of a call, and whether the node can take it."""
+
+
+@contextmanager
+def connected(child: ChildNode, domain: int) -> Iterator[Client]:
+    """Yield a client of the node, and leave nothing of it behind."""
+    rclpy.init(domain_id=domain)
+    try:
+        client = Client(child)
+        try:
+            yield client
+        finally:
+            client.executor.shutdown()
+            client.node.destroy_node()
+    finally:
+        rclpy.shutdown()
+
+
+def measure(client: Client, calls: int) -> tuple[list[float], list[str], float]:
+    """Return the seconds of each call, which answers were wrong, and the seconds of a frame."""
+    client.until(
+        "frames and parameters",
+        lambda: client.processed >= 3 and client.parameters.service_is_ready(),
+        START,
+    )
+    before, began = client.processed, perf_counter()
+    seconds, wrong = [], []
+    for number in range(calls):
+        name, value_of, possible = CALLS[number % len(CALLS)]
+        taken, accepted = client.ask(name, value_of(number))
+        seconds.append(taken)
+        if accepted != possible:
+            wrong.append(f"{name} = {value_of(number)} was {'taken' if accepted else 'refused'}")
+        client.publish()
+        client.executor.spin_once(timeout_sec=0.05)
+    client.until("frame after the calls", lambda: client.processed > before)
+    return seconds, wrong, (perf_counter() - began) / (client.processed - before)
+
+
+def run(options: argparse.Namespace) -> str:
+    """Start the node, measure, stop it; return the table.
+
+    Raises:
+        ConfigurationError: less than one call.
+        XsvggtError: the node ended, did not answer, or answered wrongly.
+
+    """
+    if options.calls < 1:
+        raise ConfigurationError(f"--calls {options.calls}: must be at least 1")
+    domain = free_domain()
+    parameters = {"model.preset": options.preset, "input.width": options.width,
+                  "model.device": "cpu", "cache.budget_tokens": 4000}  # fmt: skip
+    environment = {"ROS_DOMAIN_ID": str(domain), "PYTHONUNBUFFERED": "1"}
+    with tempfile.TemporaryDirectory(prefix="answers-") as folder:
+        log = Path(folder) / "node.log"
+        with (
+            ChildNode(parameters, namespace="/answers", log=log, environment=environment) as child,
+            connected(child, domain) as client,
+        ):
+            seconds, wrong, frame = measure(client, options.calls)
+            started = perf_counter()
+            code = child.stop()
+            left = perf_counter() - started
+    if wrong:
+        raise XsvggtError(f"{len(wrong)} of {len(seconds)} answers were wrong: {'; '.join(wrong)}")
+    ordered = sorted(seconds)
+    impossible = sum(not CALLS[number % len(CALLS)][2] for number in range(len(seconds)))
+    return "\n".join(
+        (
+            "| what | figure |\n|---|---|",
+            f"| a frame | {frame:.2f} s |",
+            f"| a parameter call, median | {1e3 * median(ordered):.1f} ms |",
+            f"| the slowest in {len(ordered)} | {1e3 * ordered[-1]:.1f} ms |",
+            f"| p95 | {1e3 * ordered[int(0.95 * len(ordered))]:.1f} ms |",
+            f"| refused, as they must be | {impossible} |",
+            f"| leaving after SIGINT, exit code | {left:.2f} s, {code} |",
+        )
+    )
+
+
 def main() -> None:
-    """Measure."""
+    """Measure as the options say."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", default="small")
     parser.add_argument("--width", type=int, default=448)
     parser.add_argument("--calls", type=int, default=100)
-    options = parser.parse_args()
-    domain = free_domain()
-    rclpy.init(domain_id=domain)
-    parameters = {"model.preset": options.preset, "input.width": options.width,
-                  "model.device": "cpu", "cache.budget_tokens": 4000}  # fmt: skip
-    log = Path(tempfile.mkdtemp(prefix="answers-")) / "node.log"
-    environment = {"ROS_DOMAIN_ID": str(domain), "PYTHONUNBUFFERED": "1"}
-    seconds: list[float] = []
-    with ChildNode(parameters, namespace="/answers", log=log, environment=environment) as node:
-        client = Client()
-        client.until(lambda: client.processed >= 3 and client.parameters.service_is_ready(), 300)
-        before = client.processed
-        began = perf_counter()
-        for number in range(options.calls):
-            name, value = (("cache.key_bits", 3), ("points.min_confidence", 1.0 + 0.01 * number))[
-                number % 2
-            ]
-            seconds.append(client.ask(name, value))
-            client.publish()
-            client.executor.spin_once(timeout_sec=0.05)
-        client.until(lambda: client.processed > before)
-        frame = (perf_counter() - began) / (client.processed - before)
-        started = perf_counter()
-        code = node.stop()
-        left = perf_counter() - started
-        client.executor.shutdown()
-        client.node.destroy_node()
-    rclpy.shutdown()
-    ordered = sorted(seconds)
-    print("| what | figure |\n|---|---|")
-    print(f"| a frame | {frame:.2f} s |")
-    print(f"| a parameter call, median | {1e3 * median(ordered):.1f} ms |")
-    print(f"| the slowest in {len(ordered)} | {1e3 * ordered[-1]:.1f} ms |")
-    print(f"| p95 | {1e3 * ordered[int(0.95 * len(ordered))]:.1f} ms |")
-    print(f"| leaving after SIGINT, exit code | {left:.2f} s, {code} |")
+    try:
+        print(run(parser.parse_args()))
+    except XsvggtError as error:
+        raise SystemExit(f"answers.py: {error}") from error
 
 
 if __name__ == "__main__":
