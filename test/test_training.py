@@ -27,6 +27,7 @@ from xsvggt_ros.model.config import preset
 from xsvggt_ros.model.memory import CausalSequence
 from xsvggt_ros.model.network import Prediction
 from xsvggt_ros.synthetic import album as album_module
+from xsvggt_ros.synthetic.__main__ import main
 from xsvggt_ros.synthetic.album import Album, cut, growth, roll_settings, shoot
 from xsvggt_ros.synthetic.batches import draw_batch, truth_of
 from xsvggt_ros.synthetic.beginning import Beginning, begin, fresh_guides, fresh_network
@@ -666,6 +667,22 @@ def test_the_command(tmp_path):
     wrong = CliRunner().invoke(cli.app, ["train", "-o", str(tmp_path), *OPTIONS, "--seed", "5"])
     assert wrong.exit_code == 1
     assert "seed was 0, is 5" in wrong.output
+
+
+@pytest.mark.parametrize("threads", ["0", "-1", "many"])
+def test_threads_are_at_least_one(threads, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--threads", threads])
+    assert ended.value.code == 2
+    assert "argument --threads: " in capsys.readouterr().err
+
+
+def test_minutes_that_are_none_are_refused(tmp_path, capsys):
+    assert main(["--output", str(tmp_path), "--minutes", "nan"]) == 1
+    assert "minutes is nan; it must be" in capsys.readouterr().err
+    result = CliRunner().invoke(cli.app, ["train", "-o", str(tmp_path), "--minutes", "-5"])
+    assert result.exit_code == 2
+    assert not list(tmp_path.iterdir())
 
 
 def test_it_trains_where_only_torch_numpy_and_safetensors_are(tmp_path):

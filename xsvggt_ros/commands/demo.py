@@ -61,6 +61,7 @@ def demo(
     budget: Annotated[
         int | None,
         typer.Option(
+            min=1,
             help="Most tokens that a layer holds after a frame; default: 424, eight frames, where "
             "the bundled model sees the made-up room, else 8192.",
         ),
@@ -99,7 +100,8 @@ def demo(
     viewed = rerun_log(rerun, rerun_file)
     room = None if source else DemoRoom(max_frames)
     made_for_it = room is not None and not preset and checkpoint in ("", "demo")
-    tokens = budget or (ROOM_BUDGET if made_for_it else BUDGET)
+    default = ROOM_BUDGET if made_for_it else BUDGET
+    tokens = default if budget is None else budget
     cache = cache_settings(policy, tokens, budget_mib, key_bits, value_bits)
     if room:
         with frame_progress(console, room.frames) as progress:

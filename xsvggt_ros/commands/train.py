@@ -23,8 +23,8 @@ def train(
     start: Annotated[
         str,
         typer.Option(
-            help="What to begin with: folder of another training, weights as for --checkpoint, or "
-            "nothing for random ones."
+            help="What to begin with: folder of another training, a file of weights, a Hugging "
+            "Face file as owner/name:file, or demo, the bundled ones. Default: random ones."
         ),
     ] = "",
     curriculum: Annotated[
@@ -38,7 +38,7 @@ def train(
     seed: Annotated[int, typer.Option(min=0, help="Of weights and data.")] = 0,
     learning_rate: Annotated[float, typer.Option(help="Highest, after the warm-up.")] = 8e-4,
     minutes: Annotated[
-        float | None, typer.Option(help="Stop after this long, to go on another time.")
+        float | None, typer.Option(min=0, help="Stop after this long, to go on another time.")
     ] = None,
     score: Annotated[
         str, typer.Option(help="Held-out sequences to score at the end: short, medium or long.")
@@ -51,7 +51,10 @@ def train(
         bool, typer.Option("--compile", help="Apply torch.compile to the aggregator.")
     ] = False,
     workers: Annotated[
-        int, typer.Option(min=0, help="Processes that shoot pictures ahead; 0 = none but this one.")
+        int,
+        typer.Option(
+            min=0, help="Processes that shoot pictures ahead on a CPU; 0 = none but this one."
+        ),
     ] = 0,
 ) -> None:
     """Train a network on made-up rooms; a call with equal options goes on where one stopped."""

@@ -27,7 +27,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("training"))
     parser.add_argument("--minutes", type=float, default=None)
     parser.add_argument("--score", default=Schedule.score)
-    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--threads", type=_at_least_one, default=None)
     parser.add_argument("--bfloat16", action="store_true")
     parser.add_argument("--compile", action="store_true")
     for name in ("preset", "start", "curriculum", "room", "steps", "batch", "seed", "learning_rate",
@@ -35,6 +35,13 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
         value = getattr(base, name)
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     return parser.parse_args(arguments)
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is too few; give at least 1")
+    return number
 
 
 def main(arguments: list[str] | None = None) -> int:

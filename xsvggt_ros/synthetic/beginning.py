@@ -5,19 +5,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from xsvggt_ros.errors import CheckpointError, first_line
+from xsvggt_ros.errors import CheckpointError
+from xsvggt_ros.model.bundled import BUNDLED
 from xsvggt_ros.model.checkpoint import assemble, random_network, read_checkpoint
-from xsvggt_ros.model.config import preset
+from xsvggt_ros.model.config import NetworkConfig, preset
 from xsvggt_ros.model.layers import LayerScale
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.synthetic.guides import Guides
 from xsvggt_ros.synthetic.rooms import room_named
-from xsvggt_ros.synthetic.training_state import load_state
+from xsvggt_ros.synthetic.training_settings import TrainingSettings
+from xsvggt_ros.synthetic.training_state import STATE, load_state
 
 LAYER_SCALE = 0.5
 """Gain of each residual branch at first. The architecture's own 0.01 suits a pretrained encoder;
@@ -32,7 +35,9 @@ class Beginning:
         preset: sizes of the network.
         room: kind of room; guides know their way about some.
         seed: of what is random.
-        start: folder of another training, or weights as ``load_network`` takes them; empty = none.
+        start: folder of another training (or its ``training.pt``), a file of weights, a file on the
+            Hugging Face hub as ``owner/name:file``, or ``demo``, the weights that come with the
+            package, even where a folder is called so. Empty = random weights.
 
     """
 
@@ -49,6 +54,28 @@ class Learner:
     network: StreamVggt
     guides: Guides
 
+    def digest(self) -> str:
+        """Return a digest of all weights."""
+        whole = sha256()
+        for module in (self.network, self.guides):
+            for name, tensor in module.state_dict().items():
+                whole.update(name.encode())
+                whole.update(tensor.contiguous().numpy().tobytes())
+        return whole.hexdigest()
+
+
+def start_named(start: str) -> str:
+    """Return what ``start`` means wherever it is asked from: paths become absolute."""
+    if start in ("", BUNDLED) or _is_on_hub(start):
+        return start
+    path = Path(start).expanduser()
+    return str((path.parent if path.name == STATE else path).resolve())
+
+
+def _is_on_hub(start: str) -> bool:
+    """Return whether ``start`` spells a file on the hub: nothing else is asked of the network."""
+    return ":" in start and start[0] not in "/.~" and not Path(start).exists()
+
 
 def begin(beginning: Beginning) -> Learner:
     """Return what learns.
@@ -61,10 +88,20 @@ def begin(beginning: Beginning) -> Learner:
 
     """
     learner = Learner(fresh_network(beginning), fresh_guides(beginning))
-    if Path(beginning.start).is_dir() and beginning.start:
-        _take_up_training(Path(beginning.start), beginning, learner)
-    elif beginning.start:
-        _take_up_weights(read_checkpoint(beginning.start).tensors, learner.network)
+    if not beginning.start:
+        return learner
+    start = start_named(beginning.start)
+    if start == BUNDLED or _is_on_hub(start) or Path(start).is_file():
+        read = read_checkpoint(start)
+        _take_up_weights(read.tensors, read.config, beginning, learner.network)
+    elif Path(start).is_dir():
+        _take_up_training(Path(start), beginning, learner)
+    else:
+        raise CheckpointError(
+            f"'{beginning.start}' does not exist; start from the folder of a training, a .pth or "
+            f".safetensors file, a file on the Hugging Face hub as owner/name:file, or {BUNDLED}, "
+            "which comes with the package"
+        )
     return learner
 
 
@@ -90,15 +127,35 @@ def _take_up_training(folder: Path, beginning: Beginning, learner: Learner) -> N
         raise CheckpointError(
             f"'{folder}' holds no training to start from; name the folder of one, or weights"
         )
-    _take_up_weights(state.average, learner.network)
-    try:
-        learner.guides.load_state_dict(state.guides)
-    except RuntimeError as error:
+    config = preset(str(state.settings.get("preset", TrainingSettings.preset)))
+    _take_up_weights(state.average, config, beginning, learner.network)
+    needed, there = learner.guides.state_dict(), state.guides
+    differing = [
+        name
+        for name in {**needed, **there}
+        if name not in needed or name not in there or needed[name].shape != there[name].shape
+    ]
+    if differing:
+        room = state.settings.get("room", TrainingSettings.room)
         raise CheckpointError(
-            f"the guides of the training in '{folder}' do not fit ({first_line(error)}); start "
-            f"from one in the same kind of room, {beginning.room}, or from its weights alone"
-        ) from error
+            f"the guides of the training in '{folder}', in rooms '{room}', are others than in "
+            f"'{beginning.room}': {', '.join(differing)}; start from one in the same kind of room, "
+            f"{beginning.room}, or from its weights alone"
+        )
+    learner.guides.load_state_dict(there)
 
 
-def _take_up_weights(tensors: Mapping[str, Tensor], network: StreamVggt) -> None:
-    network.load_state_dict(assemble(network.config, tensors).state_dict())
+def _take_up_weights(
+    tensors: Mapping[str, Tensor],
+    config: NetworkConfig | None,
+    beginning: Beginning,
+    network: StreamVggt,
+) -> None:
+    weights = assemble(network.config, tensors)
+    if config and config != network.config:
+        # The base of the rotary encoding, for instance, shows in no shape.
+        raise CheckpointError(
+            f"the sizes of '{beginning.start}' are not those of preset '{beginning.preset}'; name "
+            "the preset that it was trained with"
+        )
+    network.load_state_dict(weights.state_dict())

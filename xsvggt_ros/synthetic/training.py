@@ -9,13 +9,14 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xsvggt_ros.errors import ConfigurationError
+from xsvggt_ros.errors import CheckpointError, ConfigurationError
 from xsvggt_ros.geometry.files import require_writable
 from xsvggt_ros.model.checkpoint import save_network
 from xsvggt_ros.model.dense_head import activate_depth, activate_points
@@ -23,7 +24,7 @@ from xsvggt_ros.model.device import device_named
 from xsvggt_ros.model.memory import CausalSequence
 from xsvggt_ros.model.network import Prediction
 from xsvggt_ros.synthetic.batches import Batch
-from xsvggt_ros.synthetic.beginning import Beginning, begin
+from xsvggt_ros.synthetic.beginning import Beginning, begin, start_named
 from xsvggt_ros.synthetic.curriculum import Stage
 from xsvggt_ros.synthetic.gaps import GappySequence
 from xsvggt_ros.synthetic.held_out import LENGTHS, SUITE, held_out
@@ -32,7 +33,13 @@ from xsvggt_ros.synthetic.optimization import learning_rate_at, optimizer_for
 from xsvggt_ros.synthetic.scores import Scores, score_network
 from xsvggt_ros.synthetic.sequence import Sequence
 from xsvggt_ros.synthetic.training_data import TrainingData
-from xsvggt_ros.synthetic.training_files import LossLog, write_evaluation_picture
+from xsvggt_ros.synthetic.training_files import (
+    WEIGHTS,
+    LossLog,
+    require_no_other,
+    write_evaluation_picture,
+)
+from xsvggt_ros.synthetic.training_identity import differences
 from xsvggt_ros.synthetic.training_progress import PARTS, Meter, Outcome, Progress
 from xsvggt_ros.synthetic.training_settings import Schedule, TrainingSettings
 from xsvggt_ros.synthetic.training_state import State, load_state, save_state
@@ -48,9 +55,9 @@ class Trainer:
         """Build the network, or take up what lies in the folder.
 
         Raises:
-            ConfigurationError: what lies there was trained with other settings.
+            ConfigurationError: what lies there was trained with other settings or pictures.
             CheckpointError: what lies there, or what to start from, is damaged or of other sizes.
-            OutputError: the folder takes no files.
+            OutputError: the folder takes no files, or holds files that would be replaced.
 
         """
         require_writable(folder)
@@ -58,36 +65,56 @@ class Trainer:
         self.device = device_named(settings.device)
         self.data = TrainingData(settings, self.device)
         state = load_state(folder, self.device)
+        if state:
+            self._require_same(state)
+        else:
+            require_no_other(folder)
+        self.log = LossLog(folder)
         # What a resumed training once began with may be gone.
-        start = "" if state else settings.start
-        learned = begin(Beginning(settings.preset, settings.room, settings.seed, start))
+        learned = begin(self._beginning("" if state else settings.start))
+        self._begun_with = state.beginning if state else learned.digest() if settings.start else ""
         self.network = learned.network.to(self.device).train()
         self.guides = learned.guides.to(self.device)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.optimizer = optimizer_for([self.network, self.guides], settings)
         self.step, self.skipped, self._in_a_row = 0, 0, 0
+        self._saved = state is not None
         if state:
             self._resume(state)
-        self.log = LossLog(folder, self.step)
         self._aggregator: Callable[..., dict[int, Tensor]] = self.network.aggregator
         if settings.compile:
             self._aggregator = torch.compile(self.network.aggregator)
 
-    def _resume(self, state: State) -> None:
-        different = [
-            name
-            for name, value in self.settings.fixed().items()
-            if state.settings.get(name) != value
-        ]
-        if different:
-            told = ", ".join(
-                f"{name} was {state.settings.get(name)}, is {self.settings.fixed()[name]}"
-                for name in different
-            )
+    def _beginning(self, start: str) -> Beginning:
+        return Beginning(self.settings.preset, self.settings.room, self.settings.seed, start)
+
+    def _fixed(self) -> TrainingSettings:
+        return replace(self.settings.fixed(), start=start_named(self.settings.start))
+
+    def _require_same(self, state: State) -> None:
+        asked = self._fixed()
+        saved = {**state.settings, "start": start_named(state.settings.get("start", ""))}
+        if saved["start"] != asked.start and self._begins_alike(state):
+            saved["start"] = asked.start
+        told = differences(saved, asked)
+        if state.data:
+            told += differences(state.data, self.data.settings)
+        if told:
             raise ConfigurationError(
-                f"'{self.folder}' holds a training with other settings ({told}); give the same "
-                "ones to go on, or another folder to start anew"
+                f"'{self.folder}' holds a training with other settings ({', '.join(told)}); give "
+                "the same ones to go on, or another folder to start anew"
             )
+
+    def _begins_alike(self, state: State) -> bool:
+        """Return whether another name to start from means the very weights that were begun with."""
+        if not (state.beginning and self.settings.start):
+            return False
+        try:
+            return begin(self._beginning(self.settings.start)).digest() == state.beginning
+        except CheckpointError:
+            return False
+
+    def _resume(self, state: State) -> None:
         self.network.load_state_dict(state.network)
         self.guides.load_state_dict(state.guides)
         self.average.load_state_dict(state.average)
@@ -96,18 +123,21 @@ class Trainer:
 
     def save(self) -> Path:
         """Write the checkpoint and the averaged weights; return the path of the weights."""
-        save_state(
-            self.folder,
+        state = State(
             step=self.step,
             skipped=self.skipped,
-            settings=self.settings.fixed(),
+            settings=asdict(self._fixed()),
             network=self.network.state_dict(),
             guides=self.guides.state_dict(),
             average=self.average.state_dict(),
             optimizer=self.optimizer.state_dict(),
+            data=asdict(self.data.settings),
+            beginning=self._begun_with,
         )
+        save_state(self.folder, state)
+        self._saved = True
         half = copy.deepcopy(self.average).half().cpu()
-        return save_network(half, self.folder / "weights.safetensors")
+        return save_network(half, self.folder / WEIGHTS)
 
     def train(
         self,
@@ -128,6 +158,10 @@ class Trainer:
 
         """
         schedule = schedule or Schedule()
+        if not self._saved:
+            # First of all, so that files without it are known to be somebody else's.
+            self.save()
+        self.log.begin(self.step)
         started = saved = evaluated = time.monotonic()
         meter = Meter()
         asked = _Lasting(stop)

@@ -4,19 +4,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Subset
 
 from xsvggt_ros.interruption import deaf_children
-from xsvggt_ros.synthetic.album import Album, Roll, RollNumbers, growth, roll_settings
+from xsvggt_ros.synthetic.album import (
+    Album,
+    Roll,
+    RollNumbers,
+    RollSettings,
+    growth,
+    roll_settings,
+)
 from xsvggt_ros.synthetic.batches import Batch, draw_batch
-from xsvggt_ros.synthetic.curriculum import Stage, curriculum_named, stage_at
+from xsvggt_ros.synthetic.curriculum import Curriculum, Stage, curriculum_named, stage_at
 from xsvggt_ros.synthetic.training_settings import TrainingSettings
 
 MOST_ROLLS = 2000
-"""Rolls that are kept, 2.2 MB each at 112x84."""
+"""Rolls that are kept."""
+
+MOST_BYTES = 4_520_000_000
+"""Of the rolls that are kept: 2000 of 48 pictures of 112x84, or 1201 of 80."""
+
+_BYTES_PER_PIXEL = 5
+"""Three of a picture, two of its depth."""
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """What batches depend on beside the settings; a training that goes on must have equal ones.
+
+    Attributes:
+        curriculum: what is learned when.
+        rolls: what the pictures look like.
+        kept: rolls, the newest ones, that streams are cut from.
+
+    """
+
+    curriculum: Curriculum
+    rolls: RollSettings
+    kept: int
+
+
+def kept_rolls(rolls: RollSettings) -> int:
+    """Return how many rolls are kept: MOST_ROLLS, or what MOST_BYTES hold."""
+    size = rolls.frames * rolls.height * rolls.width * _BYTES_PER_PIXEL
+    return max(1, min(MOST_ROLLS, MOST_BYTES // size))
 
 
 class TrainingData:
@@ -35,13 +71,15 @@ class TrainingData:
         """
         self._settings, self._device = settings, device
         self.curriculum = curriculum_named(settings.curriculum)
-        self.rolls = roll_settings(
+        rolls = roll_settings(
             settings.room,
             settings.seed,
             self.curriculum.width,
             self.curriculum.height,
             self.curriculum.roll,
         )
+        self.rolls = rolls
+        self.settings = DataSettings(self.curriculum, rolls, kept_rolls(rolls))
 
     def batches(
         self, first: int, stop: Callable[[], bool] = lambda: False
@@ -51,7 +89,7 @@ class TrainingData:
         ``stop`` is asked while rolls are awaited, and ends them.
         """
         settings, course = self._settings, self.curriculum
-        album = Album(self.rolls, self._device, MOST_ROLLS)
+        album = Album(self.rolls, self._device, self.settings.kept)
         shot = growth(first, course.first_rolls, course.steps_per_roll) if first else 0
         rolls = enumerate(self._shot_ahead(shot), start=shot)
         for step in range(first, settings.steps):

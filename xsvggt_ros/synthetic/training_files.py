@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from xsvggt_ros.errors import OutputError, first_line
 from xsvggt_ros.geometry.files import replacing
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.synthetic.png import colored, png_bytes
@@ -23,24 +24,74 @@ from xsvggt_ros.synthetic.training_progress import Progress
 _COLUMNS = ("step", "stage", "total", "depth", "points", "camera", "guides",
             "learning_rate", "frames_per_second", "skipped")  # fmt: skip
 _SHOWN = 5
+LOSSES, SCORES, WEIGHTS = "losses.csv", "scores.jsonl", "weights.safetensors"
+_WRITTEN = (LOSSES, "losses.png", SCORES, WEIGHTS, "evaluation")
+
+
+def require_no_other(folder: Path) -> None:
+    """Look whether a training that begins in ``folder`` would replace what is not its own.
+
+    Raises:
+        OutputError: files lie there that a training writes.
+
+    """
+    taken = [name for name in _WRITTEN if (folder / name).exists()]
+    if taken:
+        raise OutputError(
+            f"'{folder}' holds {', '.join(taken)}, but no training that could go on; choose "
+            "another place, or move them away"
+        )
 
 
 class LossLog:
-    """``losses.csv`` and ``scores.jsonl``; rows after the step that is resumed are cut off."""
+    """``losses.csv`` and ``scores.jsonl``; what comes after the step that is resumed is cut off."""
 
-    def __init__(self, folder: Path, step: int) -> None:
-        self._losses, self._scores = folder / "losses.csv", folder / "scores.jsonl"
-        folder.mkdir(parents=True, exist_ok=True)
-        rows = self.rows()
-        kept = [row for row in rows if int(row["step"]) <= step]
+    def __init__(self, folder: Path) -> None:
+        """Look at what lies there.
+
+        Raises:
+            OutputError: it is no log of a training.
+
+        """
+        self._losses, self._scores = folder / LOSSES, folder / SCORES
+        self.rows()
+        self._lines()
+
+    def begin(self, step: int) -> None:
+        """Make the files, or cut them after a step."""
+        kept = [row for row in self.rows() if int(row["step"]) <= step]
         with replacing(self._losses) as stream:
             stream.write(_csv([dict.fromkeys(_COLUMNS, "")], header=True) + _csv(kept))
+        self._write_lines([line for line in self._lines() if line["step"] <= step])
 
     def rows(self) -> list[dict[str, str]]:
-        """Return what has been logged."""
-        if not self._losses.exists():
+        """Return what has been logged; raise OutputError where that is something else."""
+        try:
+            text = self._losses.read_text(encoding="utf-8")
+        except FileNotFoundError:
             return []
-        return list(csv.DictReader(io.StringIO(self._losses.read_text(encoding="utf-8"))))
+        except (OSError, UnicodeDecodeError) as error:
+            raise _no_log(self._losses, error) from error
+        reader = csv.DictReader(io.StringIO(text))
+        rows = list(reader)
+        if tuple(reader.fieldnames or ()) != _COLUMNS:
+            raise _no_log(self._losses, ValueError(f"its columns are {reader.fieldnames}"))
+        # The last row may have broken off.
+        return [row for row in rows if row["step"].isdecimal() and row["skipped"]]
+
+    def _lines(self) -> list[dict[str, Any]]:
+        try:
+            text = self._scores.read_text(encoding="utf-8")
+            lines = [json.loads(line) for line in text.splitlines()]
+            return [{**line, "step": int(line["step"])} for line in lines]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise _no_log(self._scores, error) from error
+
+    def _write_lines(self, lines: list[dict[str, Any]]) -> None:
+        with replacing(self._scores) as stream:
+            stream.write("".join(json.dumps(line) + "\n" for line in lines).encode("utf-8"))
 
     def add(self, progress: Progress, learning_rate: float) -> None:
         """Append the losses of a report."""
@@ -56,10 +107,12 @@ class LossLog:
             stream.write(_csv([row]))
 
     def add_scores(self, step: int, longest: str, scores: Scores) -> None:
-        """Append the scores of an evaluation."""
-        line = json.dumps({"step": step, "longest": longest, **asdict(scores)})
-        with self._scores.open("a", encoding="utf-8") as stream:
-            stream.write(line + "\n")
+        """Append the scores of an evaluation, in place of an earlier one of the same."""
+        new = {"step": step, "longest": longest, **asdict(scores)}
+        others = [
+            line for line in self._lines() if (line["step"], line.get("longest")) != (step, longest)
+        ]
+        self._write_lines([*others, new])
 
     def draw(self) -> None:
         """Draw the loss curves into ``losses.png``, where matplotlib is installed."""
@@ -84,6 +137,13 @@ class LossLog:
         axes.grid(alpha=0.3)
         with replacing(self._losses.with_suffix(".png")) as stream:
             figure.savefig(stream, format="png", dpi=110)
+
+
+def _no_log(path: Path, error: Exception) -> OutputError:
+    return OutputError(
+        f"'{path}' is no log of a training ({first_line(error)}); move it away, or choose another "
+        "place"
+    )
 
 
 def _csv(rows: list[dict[str, Any]], *, header: bool = False) -> bytes:

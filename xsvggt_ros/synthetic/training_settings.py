@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.synthetic.held_out import LENGTHS
@@ -15,10 +15,12 @@ from xsvggt_ros.synthetic.losses import LossWeights
 class TrainingSettings:
     """How a network is trained; a resumed training must have equal ones, but for the last four.
 
+    Whether pictures look as they did is compared as well: the contents of the curriculum, not only
+    its name.
+
     Attributes:
         preset: sizes of the network.
-        start: folder of another training whose averaged weights and guides this one begins with,
-            or weights in safetensors; empty = random ones.
+        start: what it begins with, as :class:`~xsvggt_ros.synthetic.beginning.Beginning` takes it.
         curriculum: what is learned when.
         room: kind of room.
         steps: of the optimiser, in all.
@@ -31,7 +33,7 @@ class TrainingSettings:
         device: as PyTorch spells it, or ``auto``.
         bfloat16: whether the aggregator computes in it; heads stay in float32.
         compile: whether torch.compile is applied to the aggregator.
-        workers: processes that shoot rolls of pictures ahead; 0 = none but this one.
+        workers: processes that shoot rolls of pictures ahead on a CPU; 0 = none but this one.
 
     Raises:
         ConfigurationError: numbers that cannot work.
@@ -61,7 +63,7 @@ class TrainingSettings:
             if not (math.isfinite(value) and value > 0):
                 raise ConfigurationError(f"training {name} is {value}; it must be positive")
         for name in ("seed", "warmup", "weight_decay", "workers"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigurationError(
                     f"training {name} is {getattr(self, name)}; it must not be negative"
                 )
@@ -70,12 +72,9 @@ class TrainingSettings:
                 f"training average is {self.average}; it must be at least 0 and below 1"
             )
 
-    def fixed(self) -> dict[str, object]:
-        """Return what must not change when a training goes on."""
-        kept = asdict(self)
-        for name in ("device", "bfloat16", "compile", "workers"):
-            del kept[name]
-        return kept
+    def fixed(self) -> TrainingSettings:
+        """Return what must not change when a training goes on; the rest is as by default."""
+        return replace(self, device="auto", bfloat16=False, compile=False, workers=0)
 
 
 @dataclass(frozen=True)
@@ -84,12 +83,13 @@ class Schedule:
 
     Attributes:
         minutes: after which it stops, to go on another time; None = to the last step.
+            One step is taken at least.
         checkpoint_seconds: between two checkpoints.
         evaluation_seconds: between two evaluations on short held-out sequences.
         score: up to which length held-out sequences are scored at the end: one of LENGTHS.
 
     Raises:
-        ConfigurationError: an unknown length.
+        ConfigurationError: an unknown length, or times that are negative or no numbers.
 
     """
 
@@ -99,6 +99,12 @@ class Schedule:
     score: str = "medium"
 
     def __post_init__(self) -> None:
+        for name in ("minutes", "checkpoint_seconds", "evaluation_seconds"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise ConfigurationError(
+                    f"training {name} is {value}; it must be a number from 0 on"
+                )
         if self.score not in LENGTHS:
             raise ConfigurationError(
                 f"score '{self.score}' is unknown; choose one of {', '.join(LENGTHS)}"

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,12 @@ STATE = "training.pt"
 
 @dataclass(frozen=True)
 class State:
-    """A training as it was saved."""
+    """A training as it was saved.
+
+    ``settings`` and ``data`` are ``TrainingSettings`` and ``DataSettings`` as dictionaries,
+    ``beginning`` is the digest of what it began with, empty for random weights. The last two are
+    empty in states that were saved before they existed.
+    """
 
     step: int
     skipped: int
@@ -28,31 +32,14 @@ class State:
     guides: dict[str, Any]
     average: dict[str, Any]
     optimizer: dict[str, Any]
+    data: dict[str, Any] = field(default_factory=dict)
+    beginning: str = ""
 
 
-def save_state(
-    folder: Path,
-    *,
-    step: int,
-    skipped: int,
-    settings: Mapping[str, object],
-    network: Mapping[str, Any],
-    guides: Mapping[str, Any],
-    average: Mapping[str, Any],
-    optimizer: Mapping[str, Any],
-) -> None:
+def save_state(folder: Path, state: State) -> None:
     """Write the state, whole or not at all; raise OutputError where that fails."""
-    state = {
-        "step": step,
-        "skipped": skipped,
-        "settings": dict(settings),
-        "network": dict(network),
-        "guides": dict(guides),
-        "average": dict(average),
-        "optimizer": dict(optimizer),
-    }
     with replacing(folder / STATE) as stream:
-        torch.save(state, stream)
+        torch.save({each.name: getattr(state, each.name) for each in fields(state)}, stream)
 
 
 def load_state(folder: Path, device: torch.device) -> State | None:
@@ -70,5 +57,6 @@ def load_state(folder: Path, device: torch.device) -> State | None:
     except Exception as error:
         # A damaged file fails in many ways.
         raise CheckpointError(
-            f"'{path}' is no state of a training ({first_line(error)}); remove it to start anew"
+            f"'{path}' is no state of a training ({first_line(error)}); take another folder "
+            "to start anew, or empty this one"
         ) from error
