@@ -6,7 +6,7 @@ import errno
 import pytest
 
 from xsvggt_ros.errors import OutputError
-from xsvggt_ros.geometry.files import replacing, require_writable
+from xsvggt_ros.geometry.files import UNFINISHED, replacing, replacing_folder, require_writable
 
 
 def test_a_file_is_replaced_whole(tmp_path):
@@ -49,3 +49,55 @@ def test_a_file_in_the_way_is_named(tmp_path):
 def test_looking_leaves_nothing_behind(tmp_path):
     require_writable(tmp_path / "not" / "yet")
     assert list(tmp_path.iterdir()) == []
+
+
+def fill(place, **texts):
+    place.mkdir()
+    for name, text in texts.items():
+        (place / name).write_text(text)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_folder_is_there_whole_or_not_at_all(tmp_path, there):
+    path = tmp_path / "bag"
+    if there:
+        fill(path, old="precious")
+    before = path.stat().st_ino if there else None
+
+    def fill_half() -> None:
+        with replacing_folder(path) as place:
+            fill(place, a="half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fill_half()
+    assert sorted(tmp_path.rglob("*")) == ([path, path / "old"] if there else [])
+    with replacing_folder(path) as place:
+        assert place.name == "bag"
+        assert not place.exists()
+        fill(place, a="1", b="2")
+        (place / "deep").mkdir()
+        (place / "deep" / "c").write_text("3")
+        assert not (path / "a").exists()
+    assert sorted(each.name for each in tmp_path.rglob("*")) == ["a", "b", "bag", "c", "deep"]
+    assert (path / "deep" / "c").read_text() == "3"
+    if there:
+        assert path.stat().st_ino == before
+
+
+def test_what_a_killed_run_left_in_a_folder_goes(tmp_path):
+    left = tmp_path / UNFINISHED / tmp_path.name
+    left.mkdir(parents=True)
+    (left / "half").write_text("1")
+    with replacing_folder(tmp_path) as place:
+        fill(place, whole="2")
+    assert [each.name for each in tmp_path.iterdir()] == ["whole"]
+
+
+def test_a_folder_that_takes_nothing_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with (
+        pytest.raises(OutputError, match=r"out' cannot be written"),
+        replacing_folder(tmp_path / "file" / "out"),
+    ):
+        pass

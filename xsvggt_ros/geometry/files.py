@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are either whole or not there."""
+"""Files and folders that are either whole or not there."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,6 +37,54 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+UNFINISHED = ".partial"
+"""What a folder is called that is being filled, inside the one that it is for, or the end of its
+name beside it. It can be removed."""
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield a place to fill whose content is that of ``path`` once the block has ended.
+
+    The place has the same name and is not made yet. When the block raises, ``path`` stays as it
+    was. A folder that is there is filled, not exchanged: it may be where a disk is mounted, or
+    where somebody stands.
+
+    Raises:
+        OutputError: nothing can be written there.
+
+    """
+    goal = path.absolute()
+    there = goal.is_dir()
+    shelter = goal / UNFINISHED if there else goal.with_name(f".{goal.name}{UNFINISHED}")
+    try:
+        shutil.rmtree(shelter, ignore_errors=True)
+        shelter.mkdir(parents=True)
+        yield shelter / goal.name
+        if there:
+            _exchange_content(goal, shelter)
+        else:
+            (shelter / goal.name).rename(goal)
+    except OSError as error:
+        raise OutputError(
+            f"'{path}' cannot be written ({error.strerror or error}); choose another place, or "
+            "free room and rights there"
+        ) from error
+    finally:
+        shutil.rmtree(shelter, ignore_errors=True)
+
+
+def _exchange_content(goal: Path, shelter: Path) -> None:
+    """Put what lies in the shelter's folder into ``goal``, in place of all else."""
+    for each in goal.iterdir():
+        if each != shelter:
+            shutil.rmtree(each) if each.is_dir() and not each.is_symlink() else each.unlink()
+    # What was written last lists the others, so it comes last.
+    written = sorted((shelter / goal.name).iterdir(), key=lambda each: each.stat().st_mtime_ns)
+    for each in written:
+        each.rename(goal / each.name)
 
 
 def require_writable(folder: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from xsvggt_ros.errors import ConfigurationError, OutputError
-from xsvggt_ros.geometry.files import require_writable
+from xsvggt_ros.geometry.files import UNFINISHED, replacing_folder, require_writable
 from xsvggt_ros.synthetic.export_bag import BagWriter
 from xsvggt_ros.synthetic.export_folder import FolderWriter
 from xsvggt_ros.synthetic.export_tum import TumWriter
@@ -38,7 +38,7 @@ def write_sequence(
     kind: str,
     each: Callable[[int], None] = lambda done: None,
 ) -> Path:
-    """Write a sequence; ``each`` hears the number of frames after every one.
+    """Write a sequence, whole or not at all; ``each`` hears the number of frames after every one.
 
     Raises:
         ConfigurationError: an unknown format.
@@ -47,12 +47,14 @@ def write_sequence(
     """
     if kind not in FORMATS:
         raise ConfigurationError(f"format '{kind}' is unknown; choose one of {', '.join(FORMATS)}")
-    if destination.exists() and (destination.is_file() or any(destination.iterdir())):
+    if destination.exists() and (
+        not destination.is_dir() or any(entry.name != UNFINISHED for entry in destination.iterdir())
+    ):
         raise OutputError(
             f"'{destination}' exists and is not empty; choose another place or remove it"
         )
     require_writable(destination)
-    with FORMATS[kind](destination) as writer:
+    with replacing_folder(destination) as place, FORMATS[kind](place) as writer:
         for done, frame in enumerate(sequence, start=1):
             writer.add(frame)
             each(done)

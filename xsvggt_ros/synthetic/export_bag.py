@@ -48,8 +48,6 @@ class BagWriter:
 
         """
         try:
-            if self._folder.is_dir():
-                self._folder.rmdir()  # rosbag2 makes its folder itself
             self._writer = Writer(self._folder, version=9, storage_plugin=StoragePlugin.MCAP)
             self._writer.open()
         except OSError as error:

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from xsvggt_ros.errors import OutputError
+from xsvggt_ros.geometry.files import replacing_folder
 from xsvggt_ros.synthetic.export_bag import BagWriter
 from xsvggt_ros.synthetic.sequence import Sequence
 
@@ -29,19 +29,7 @@ def write_beginning(
     """
     if place.exists() and not (place / "metadata.yaml").is_file():
         raise OutputError(f"'{place}' is not a bag; remove it or choose another place")
-    partial = place.with_name(f".{place.name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        with BagWriter(partial) as writer:
-            for index in range(frames):
-                writer.add(sequence.frame(index))
-                each(index + 1)
-        shutil.rmtree(place, ignore_errors=True)
-        partial.rename(place)
-    except OSError as error:
-        raise OutputError(
-            f"'{place}' cannot be written ({error.strerror or error}); choose another place"
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with replacing_folder(place) as unfinished, BagWriter(unfinished) as writer:
+        for index in range(frames):
+            writer.add(sequence.frame(index))
+            each(index + 1)
