@@ -12,11 +12,14 @@ from typer.testing import CliRunner
 
 from xsvggt_ros import cli
 from xsvggt_ros.errors import ConfigurationError, OutputError
+from xsvggt_ros.geometry.files import UNFINISHED
 from xsvggt_ros.geometry.rigid import matrix_from_quaternion
 from xsvggt_ros.geometry.trajectory_io import read_tum
 from xsvggt_ros.stream.sources import open_source
+from xsvggt_ros.synthetic import export
 from xsvggt_ros.synthetic.effects import EffectSettings
 from xsvggt_ros.synthetic.export import write_sequence
+from xsvggt_ros.synthetic.held_out import held_out
 from xsvggt_ros.synthetic.motion import MotionSettings
 from xsvggt_ros.synthetic.renderer import Quality
 from xsvggt_ros.synthetic.rooms import room_named
@@ -140,6 +143,57 @@ def test_a_taken_place_and_an_unknown_format_are_refused(sequence, tmp_path):
     with pytest.raises(ConfigurationError, match="tum"):
         write_sequence(sequence, tmp_path / "seq", "video")
     assert (tmp_path / "mine.txt").read_text() == "keep me"
+
+
+@pytest.mark.parametrize("kind", ["folder", "bag", "tum"])
+def test_an_interrupted_stream_leaves_nothing_and_can_be_made_again(sequence, tmp_path, kind):
+    (tmp_path / "there").mkdir()
+
+    def interrupt(done):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    for place in (tmp_path / "there", tmp_path / "new"):
+        with pytest.raises(KeyboardInterrupt):
+            write_sequence(sequence, place, kind, interrupt)
+    assert [each.name for each in tmp_path.rglob("*")] == ["there"]
+    (tmp_path / "there" / UNFINISHED).mkdir()  # as a killed run leaves it
+    for place in (tmp_path / "there", tmp_path / "new"):
+        assert write_sequence(sequence, place, kind) == place
+    names = [sorted(_names(tmp_path / each)) for each in ("there", "new")]
+    assert [each.replace("there", "new") for each in names[0]] == names[1]
+    if kind == "bag":
+        for each in ("there", "new"):
+            with open_source(tmp_path / each, topic="/camera/image_raw") as source:
+                assert len(list(source)) == len(sequence)
+
+
+def _names(folder):
+    return [str(each.relative_to(folder)) for each in folder.rglob("*")]
+
+
+def test_held_out_sequences_are_those_of_the_suite(tmp_path, monkeypatch):
+    written = []
+
+    def remember(sequence, output, kind, each):
+        written.append(sequence.settings)
+
+    monkeypatch.setattr(export, "write_sequence", remember)
+
+    def run(*words):
+        command = ["synthesize", "-o", str(tmp_path / "x"), "--held-out", "short_walk", *words]
+        return CliRunner().invoke(cli.app, command)
+
+    assert run().exit_code == 0
+    assert run("--width", "56", "--height", "42", "--room", "calm").exit_code == 0
+    assert written == [held_out("short_walk"), held_out("short_walk", "calm", 56, 42)]
+    refused = run("--frames", "100", "--movers", "0", "--no-shadows", "--seed", "1")
+    assert refused.exit_code == 1
+    assert "--seed, --frames, --shadows, --movers would be ignored beside" in refused.output
+    assert len(written) == 2
+    plain = CliRunner().invoke(cli.app, ["synthesize", "-o", str(tmp_path / "x"), "--frames", "1"])
+    assert plain.exit_code == 0
+    assert (written[2].width, written[2].height, written[2].room) == (320, 240, room_named("rich"))
 
 
 def test_the_command(tmp_path):

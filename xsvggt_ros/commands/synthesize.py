@@ -11,8 +11,14 @@ import typer
 from xsvggt_ros.commands.options import Device
 from xsvggt_ros.commands.speaking import console, say_written
 
+_FIXED_BY_HELD_OUT = (
+    "seed", "frames", "field_of_view", "motion", "rate", "speed", "samples", "shadows", "movers",
+    "motion_blur", "exposure", "noise", "drops",
+)  # fmt: skip
+
 
 def synthesize(
+    context: typer.Context,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for the sequence; must be empty or new.")
     ] = Path("synthetic"),
@@ -23,23 +29,32 @@ def synthesize(
     ] = "folder",
     seed: Annotated[int, typer.Option(min=0, help="Of room, motion and effects.")] = 0,
     frames: Annotated[int, typer.Option(min=1, help="Pictures.")] = 100,
-    width: Annotated[int, typer.Option(help="Pixels.")] = 320,
-    height: Annotated[int, typer.Option(help="Pixels.")] = 240,
+    width: Annotated[
+        int | None, typer.Option(help="Pixels; default: 320, with --held-out 112.")
+    ] = None,
+    height: Annotated[
+        int | None, typer.Option(help="Pixels; default: 240, with --held-out 84.")
+    ] = None,
     field_of_view: Annotated[float, typer.Option(help="Horizontal, degrees.")] = 75.0,
     room: Annotated[
-        str,
-        typer.Option(help="rich (like a home), calm (slow colours) or chart (the demo model's)."),
-    ] = "rich",
+        str | None,
+        typer.Option(
+            help="rich (like a home), calm (slow colours) or chart (the demo model's); default: "
+            "rich, with --held-out chart."
+        ),
+    ] = None,
     motion: Annotated[
         str, typer.Option(help="walk, drive, pan, loop, stop, handheld or drift.")
     ] = "walk",
-    rate: Annotated[float, typer.Option(help="Pictures per second.")] = 10.0,
+    rate: Annotated[float, typer.Option(help="Pictures per second, up to 1000.")] = 10.0,
     speed: Annotated[
         float | None, typer.Option(help="Metres per second; default: what suits the motion.")
     ] = None,
     samples: Annotated[int, typer.Option(help="Rays per pixel, 1 or 4.")] = 4,
     shadows: Annotated[bool, typer.Option(help="Whether things cast shadows.")] = True,
-    movers: Annotated[int, typer.Option(min=0, help="People who walk to and fro.")] = 0,
+    movers: Annotated[
+        int, typer.Option(min=0, help="People who walk to and fro, up to 12, where there is room.")
+    ] = 0,
     motion_blur: Annotated[float, typer.Option(help="Share of the time the shutter is open.")] = 0,
     exposure: Annotated[float, typer.Option(help="Stops by which brightness swings.")] = 0,
     noise: Annotated[float, typer.Option(help="Of a pixel, 8-bit levels.")] = 0,
@@ -47,7 +62,8 @@ def synthesize(
     held_out: Annotated[
         str | None,
         typer.Option(
-            help="A sequence of the held-out suite: its seed, motion, frames and quality."
+            help="A sequence of the held-out suite, as everything is measured on; of all else only "
+            "--room, --width and --height may differ."
         ),
     ] = None,
     device: Device = "cpu",
@@ -60,6 +76,7 @@ def synthesize(
     from xsvggt_ros.progress import frame_progress
     from xsvggt_ros.synthetic.effects import EffectSettings
     from xsvggt_ros.synthetic.export import write_sequence
+    from xsvggt_ros.synthetic.held_out import DEFAULT_ROOM
     from xsvggt_ros.synthetic.held_out import held_out as named_sequence
     from xsvggt_ros.synthetic.motion import MotionSettings
     from xsvggt_ros.synthetic.renderer import Quality
@@ -68,21 +85,49 @@ def synthesize(
     from xsvggt_ros.synthetic.sequence import SequenceSettings
 
     require_writable(output)
-    settings = SequenceSettings(
-        seed=seed,
-        frames=frames,
-        width=width,
-        height=height,
-        field_of_view=field_of_view,
-        room=replace(room_named(room), movers=movers),
-        motion=MotionSettings(motion, rate, speed),
-        quality=Quality(samples, shadows),
-        effects=EffectSettings(motion_blur, exposure, noise, drops),
-    )
-    if held_out:
-        settings = named_sequence(held_out, room, width, height)
+    if held_out is not None:
+        _refuse_beside_held_out(context)
+        suite = named_sequence(held_out, DEFAULT_ROOM if room is None else room)
+        settings = replace(
+            suite,
+            width=suite.width if width is None else width,
+            height=suite.height if height is None else height,
+        )
+    else:
+        settings = SequenceSettings(
+            seed=seed,
+            frames=frames,
+            width=320 if width is None else width,
+            height=240 if height is None else height,
+            field_of_view=field_of_view,
+            room=replace(room_named("rich" if room is None else room), movers=movers),
+            motion=MotionSettings(motion, rate, speed),
+            quality=Quality(samples, shadows),
+            effects=EffectSettings(motion_blur, exposure, noise, drops),
+        )
     sequence = SyntheticSequence(settings, device_named(device))
     with frame_progress(console, len(sequence)) as progress:
         write_sequence(sequence, output, output_format, lambda done: progress(done, "rendering"))
         progress(len(sequence), "rendered")
     say_written([output])
+
+
+def _refuse_beside_held_out(context: typer.Context) -> None:
+    """Refuse options that a held-out sequence fixes by itself.
+
+    Raises:
+        ConfigurationError: some were given.
+
+    """
+    from xsvggt_ros.errors import ConfigurationError
+
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in _FIXED_BY_HELD_OUT
+        if (source := context.get_parameter_source(name)) and source.name != "DEFAULT"
+    ]
+    if given:
+        raise ConfigurationError(
+            f"{', '.join(given)} would be ignored beside --held-out, which fixes what is seen; "
+            "leave them out, or --held-out"
+        )
