@@ -25,7 +25,7 @@ class EffectSettings:
         motion_blur: share of the frame time that the shutter is open, [0, 1].
         exposure: stops by which brightness swings to and fro.
         noise: standard deviation of a pixel in the dark, 8-bit levels.
-        drops: share of frames that get lost, [0, 1).
+        drops: share of frames that get lost, [0, 0.9].
 
     Raises:
         ConfigurationError: a value outside of its range.

@@ -10,7 +10,10 @@ from torch.nn import functional
 from xsvggt_ros.model.memory import CausalSequence
 
 SHORTEST, LONGEST = 2.0, 10.0
-"""Frames that a token is remembered for in the mean; about the budget that this amounts to."""
+"""Frames that a token is remembered for in the mean, beyond the frame after its own.
+
+The first frame, the present one and the one before are there on top of it, and lengths are whole:
+a memory holds about 4.5 frames with the shortest mean and about 12.4 with the longest."""
 
 
 class GappySequence(CausalSequence):

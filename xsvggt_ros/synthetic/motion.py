@@ -16,12 +16,16 @@ from xsvggt_ros.synthetic.free_space import FreeSpace
 from xsvggt_ros.synthetic.world import World
 
 MOTIONS = ("walk", "drive", "pan", "loop", "stop", "handheld", "drift")
-"""walk: a person strolls. drive: a robot near the floor. pan: turns on the spot. loop: laps that
+"""walk: a person strolls. drive: a robot near the floor. pan: turns on the spot, with the
+camera ahead of the axis that its body turns about, so that its path is an arc. loop: laps that
 come back to where they began. stop: walks and halts. handheld: slow and shaky. drift: a short, even
 glide in one direction, for training."""
 
 LEAST_CLEARANCE = 0.12
 """Metres that every camera keeps from every surface."""
+
+HIGHEST_RATE = 1000.0
+"""Pictures per second; above it, little moves from one to the next, and stamps come close."""
 
 _AHEAD = (0.25, 0.45)
 """Metres from the axis of a body that turns to a camera in its hands or on its mast."""
@@ -41,11 +45,12 @@ class MotionSettings:
 
     Attributes:
         kind: one of MOTIONS.
-        rate: pictures per second.
+        rate: pictures per second, at most HIGHEST_RATE.
         speed: metres per second where nothing holds it up; None = what suits the kind.
 
     Raises:
-        ConfigurationError: an unknown kind, or a rate or speed that is not positive.
+        ConfigurationError: an unknown kind, a rate or speed that is not positive, or a rate above
+            HIGHEST_RATE.
 
     """
 
@@ -61,6 +66,10 @@ class MotionSettings:
         for name, value in (("rate", self.rate), ("speed", self.speed)):
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ConfigurationError(f"motion {name} is {value}; it must be positive")
+        if self.rate > HIGHEST_RATE:
+            raise ConfigurationError(
+                f"motion rate is {self.rate}; it must be at most {HIGHEST_RATE} pictures per second"
+            )
 
 
 @dataclass(frozen=True)

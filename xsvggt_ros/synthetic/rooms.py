@@ -31,6 +31,10 @@ _CHART_RANGE = (0.15, 0.85)
 """Values of the least and the greatest corner in a picture of full scale 1."""
 
 
+MOST_MOVERS = 12
+"""People in a room; more would find no free floor in most."""
+
+
 @dataclass(frozen=True)
 class RoomSettings:
     """How rooms are drawn at random.
@@ -45,11 +49,12 @@ class RoomSettings:
         chart: whether these colours follow one rule in all rooms, so that a colour tells a place:
             red rises with x, green with y, blue with z. Otherwise every room has its own.
         daylight: in [0, 1], the share of the light that comes evenly from everywhere.
-        movers: people who walk to and fro.
+        movers: people who walk to and fro, up to MOST_MOVERS; who finds no free floor stays out.
         decoration: whether there are windows, doors, paintings, rugs and skirting.
 
     Raises:
-        ConfigurationError: a share outside of [0, 1], or a size too small to stand in.
+        ConfigurationError: a share outside of [0, 1], a size too small to stand in, or more people
+            than MOST_MOVERS.
 
     """
 
@@ -70,6 +75,10 @@ class RoomSettings:
                 raise ConfigurationError(
                     f"room {name} is {getattr(self, name)}; it must lie between 0 and 1"
                 )
+        if not 0 <= self.movers <= MOST_MOVERS:
+            raise ConfigurationError(
+                f"room movers are {self.movers}; there can be 0 to {MOST_MOVERS} people"
+            )
         if self.least[2] < 2.0 or min(self.least[:2]) < 2.5:
             raise ConfigurationError(
                 f"rooms of {self.least} m are too small to move in; at least 2.5 x 2.5 x 2.0 m "
