@@ -73,3 +73,8 @@ def stored(cache: KvCache, layer: int = 0) -> dict[int, tuple[torch.Tensor, torc
     for place, number in enumerate(numbers[0].tolist()):
         tokens[number] = keys[:, place], values[:, place]
     return tokens
+
+
+def relative_rms(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    """Return the error's root mean square over that of what was expected."""
+    return float((actual - expected).square().mean().sqrt() / expected.square().mean().sqrt())

@@ -3,7 +3,7 @@
 
 import pytest
 import torch
-from streams import frame_tensors, layout, make_cache, run, step, stored, updates
+from streams import frame_tensors, layout, make_cache, relative_rms, run, step, stored, updates
 
 from xsvggt_ros.cache.quantization import Grid, encode, fit_grid
 
@@ -29,10 +29,6 @@ def one_pass(keys: torch.Tensor, group: int, bits: int) -> torch.Tensor:
     grid = Grid(grid.scale[:, None], grid.minimum[:, None])
     decoded = encode(runs, grid, bits).float() * grid.scale.float() + grid.minimum.float()
     return decoded.flatten(0, 1)
-
-
-def relative_rms(actual: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((actual - expected).square().mean().sqrt() / expected.square().mean().sqrt())
 
 
 @pytest.mark.parametrize("policy", ["xstreamvggt", "random", "sliding_window", "key_diversity"])

@@ -8,8 +8,6 @@ import pytest
 
 from xsvggt_ros.geometry.cameras import Calibration
 from xsvggt_ros.geometry.unprojection import unproject
-from xsvggt_ros.model.checkpoint import random_network
-from xsvggt_ros.model.config import PRESETS
 from xsvggt_ros.stream.frame import Frame
 from xsvggt_ros.stream.offline import reconstruct
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
@@ -17,11 +15,6 @@ from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 WIDTH, HEIGHT = 112, 84
 K = (90.0, 0.0, 55.0, 0.0, 92.0, 43.0, 0.0, 0.0, 1.0)
 PICTURE = np.random.default_rng(5).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
-
-
-@pytest.fixture(scope="module")
-def network():
-    return random_network(PRESETS["tiny"], 1).eval().requires_grad_(False)
 
 
 def step(network, calibration, use="auto"):

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 from bags import SECOND, write_jumping_bag
-from typer.testing import CliRunner
+from command_line import run
 
-from xsvggt_ros import cli, doctor
+from xsvggt_ros import doctor
 from xsvggt_ros.errors import CheckpointError
 from xsvggt_ros.geometry.trajectory_io import read_tum
 from xsvggt_ros.interruption import SIGNALS
@@ -27,10 +27,6 @@ from xsvggt_ros.version import version
 
 SAMPLE = Path(__file__).parents[1] / "sample" / "room"
 TINY = ["--preset", "tiny", "--device", "cpu"]
-
-
-def run(*arguments: object):
-    return CliRunner().invoke(cli.app, [str(each) for each in arguments])
 
 
 def reconstruct(*arguments: object):

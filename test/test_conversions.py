@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 pytest.importorskip("rclpy", reason="needs ROS 2: run scripts/test, or source a ROS 2 distribution")
 
+from results import result_with
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
-from xsvggt_ros.cache.statistics import CacheStatistics
 from xsvggt_ros.errors import FrameError
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import matrix_from_quaternion
@@ -27,8 +27,7 @@ from xsvggt_ros.ros import conversions
 from xsvggt_ros.ros.clouds import CloudPacker
 from xsvggt_ros.ros.images import camera_info, confidence_image, depth_image
 from xsvggt_ros.ros.parameters import Frames, Points
-from xsvggt_ros.stream.frame import FrameResult, Timings
-from xsvggt_ros.stream.image_mapping import ImageMapping
+from xsvggt_ros.stream.frame import FrameResult
 from xsvggt_ros.stream.messages import calibration_of
 
 TOP = conversions.header(1_500_000_000, "optical")
@@ -37,20 +36,11 @@ CAMERA = Intrinsics(fx=8.0, fy=7.0, cx=3.0, cy=2.0, width=6, height=4)
 
 def _result(depth: NDArray[np.float32], confidence: NDArray[np.float32]) -> FrameResult:
     height, width = depth.shape
-    color = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
-    return FrameResult(
-        index=0,
-        stamp=1,
-        frame_id="optical",
-        camera_to_world=np.eye(4),
-        intrinsics=replace(CAMERA, width=width, height=height),
-        intrinsics_source="predicted",
-        depth=depth,
+    return result_with(
+        depth,
         confidence=confidence,
-        color=color,
-        mapping=ImageMapping(width, height, width, height, height, 0),
-        cache=CacheStatistics("none", 0, 0, 16, 16, 0, 0, 0, 0, 0, 0, ()),
-        timings=Timings(),
+        intrinsics=replace(CAMERA, width=width, height=height),
+        color=np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8),
     )
 
 

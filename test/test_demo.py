@@ -16,9 +16,8 @@ import cv2
 import numpy as np
 import pytest
 from bags import SECOND, write_jumping_bag
-from typer.testing import CliRunner
+from command_line import run
 
-from xsvggt_ros import cli
 from xsvggt_ros.commands.demo import ROOM_BUDGET
 from xsvggt_ros.geometry.alignment import align
 from xsvggt_ros.geometry.trajectory_io import read_tum
@@ -68,10 +67,6 @@ def exit_codes(monkeypatch):
 
     monkeypatch.setattr(child_node.ChildNode, "stop", noted)
     return codes
-
-
-def run(*arguments: object):
-    return CliRunner().invoke(cli.app, [str(each) for each in arguments])
 
 
 def test_the_demo_gives_what_the_engine_alone_gives(tmp_path, exit_codes):

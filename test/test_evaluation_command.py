@@ -8,11 +8,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from threading import Event
 
+import command_line
 import pytest
 from recordings import MemorySource, tiny_request
-from typer.testing import CliRunner
 
-from xsvggt_ros import cli
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError, SourceError, XsvggtError
 from xsvggt_ros.evaluation import isolated, runner, sweep
@@ -27,7 +26,7 @@ SOURCE = "synthetic:short_walk"
 
 
 def run(*arguments: object):
-    return CliRunner().invoke(cli.app, ["evaluate", *map(str, arguments)])
+    return command_line.run("evaluate", *arguments)
 
 
 @pytest.fixture

@@ -8,12 +8,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from command_line import run
 from hypothesis import given
 from hypothesis import strategies as st
 from recordings import truth
-from typer.testing import CliRunner
 
-from xsvggt_ros import cli
 from xsvggt_ros.errors import ConfigurationError, SourceError
 from xsvggt_ros.evaluation.catalogue import BY_NAME, QUANTITIES
 from xsvggt_ros.evaluation.compare import Change, compare
@@ -168,14 +167,14 @@ def test_a_folder_without_results_is_refused(tmp_path):
 
 def test_the_command_compares_and_sets_the_exit_code(tmp_path):
     one, two = results(tmp_path / "a"), results(tmp_path / "b", ate=0.2)
-    run = CliRunner().invoke(cli.app, ["compare", str(one), str(two)])
-    assert run.exit_code == 0, run.output
-    assert "+100.0 % worse" in run.output
-    run = CliRunner().invoke(cli.app, ["compare", str(one), str(two), "--max-worse", "5"])
-    assert run.exit_code == 3
-    run = CliRunner().invoke(cli.app, ["compare", str(one), str(two), "--quantities", "ate"])
-    assert run.exit_code == 1
-    assert "--max-worse" in run.output
+    result = run("compare", one, two)
+    assert result.exit_code == 0, result.output
+    assert "+100.0 % worse" in result.output
+    result = run("compare", one, two, "--max-worse", 5)
+    assert result.exit_code == 3
+    result = run("compare", one, two, "--quantities", "ate")
+    assert result.exit_code == 1
+    assert "--max-worse" in result.output
 
 
 def test_warnings_that_differ_in_numbers_count_as_one():

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,32 +10,20 @@ import numpy as np
 import pytest
 
 REASON = "needs ROS 2: run scripts/test, or source a workspace"
-rclpy = pytest.importorskip("rclpy", reason=REASON)
+pytest.importorskip("rclpy", reason=REASON)
 
-from rclpy.context import Context
 from rclpy.node import Node
-from test_mapping import result
+from results import wall
 
 from xsvggt_ros.ros import map_output
-from xsvggt_ros.ros.domains import free_domain
 from xsvggt_ros.ros.map_output import MapOutput
 from xsvggt_ros.ros.parameters import Map, Settings
 
 SETTINGS = Settings(map=Map(min_confidence=0.0))
 
 
-@pytest.fixture
-def node() -> Iterator[Node]:
-    context = Context()
-    rclpy.init(context=context, domain_id=free_domain())
-    node = Node("mapper", context=context)
-    yield node
-    node.destroy_node()
-    context.try_shutdown()
-
-
 def _add(output: MapOutput, settings: Settings = SETTINGS, index: int = 0, **changes: Any) -> None:
-    output.add(result(index), np.eye(4), settings, **{"anew": False, **changes})
+    output.add(wall(index), np.eye(4), settings, **{"anew": False, **changes})
 
 
 def test_nothing_is_due_while_nobody_listens(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +54,7 @@ def test_a_disabled_map_takes_no_memory(node: Node) -> None:
 def test_lengths_of_another_unit_begin_the_map_anew(node: Node) -> None:
     output = MapOutput(node)
     _add(output)
-    output.add(result(1, depth=9.0), np.eye(4), SETTINGS, anew=True)
+    output.add(wall(1, depth=9.0), np.eye(4), SETTINGS, anew=True)
     assert output.builder.snapshot()[0][:, 2].min() == pytest.approx(9.0)
 
 

@@ -5,35 +5,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from results import HEIGHT, WIDTH, wall
 
-from xsvggt_ros.cache.statistics import CacheStatistics
-from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import world_to_map
 from xsvggt_ros.geometry.voxel_map import VoxelSettings
-from xsvggt_ros.stream.frame import FrameResult, Timings
-from xsvggt_ros.stream.image_mapping import ImageMapping
+from xsvggt_ros.stream.frame import FrameResult
 from xsvggt_ros.stream.mapping import MapBuilder, MapSettings, chosen_pixels
 
-WIDTH, HEIGHT = 40, 30
 FINE = MapSettings(VoxelSettings(0.001, 10_000))
-
-
-def result(index: int = 1, *, depth: float = 2.0, confidence: float = 3.0, pose=None):
-    pixels = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)
-    return FrameResult(
-        index=index,
-        stamp=1 + index,
-        frame_id="camera",
-        camera_to_world=np.eye(4) if pose is None else pose,
-        intrinsics=Intrinsics(50.0, 50.0, 20.0, 15.0, WIDTH, HEIGHT),
-        intrinsics_source="predicted",
-        depth=np.full((HEIGHT, WIDTH), depth, np.float32),
-        confidence=np.full((HEIGHT, WIDTH), confidence, np.float32),
-        color=np.stack([pixels % 256, pixels // 256, 0 * pixels], axis=-1).astype(np.uint8),
-        mapping=ImageMapping(WIDTH, HEIGHT, WIDTH, HEIGHT, HEIGHT, 0),
-        cache=CacheStatistics("none", 1, 1, 16, 16, 1, 1, 1, 1, 0, 0, (1,)),
-        timings=Timings(),
-    )
 
 
 def add(builder: MapBuilder, each: FrameResult, settings: MapSettings = FINE) -> None:
@@ -44,7 +23,7 @@ def test_points_lie_where_the_camera_saw_them():
     builder = MapBuilder()
     pose = np.eye(4)
     pose[:3, 3] = 0.5, 0.0, 1.0  # to the right and forward
-    add(builder, result(pose=pose))
+    add(builder, wall(pose=pose))
     points, colors, confidence = builder.snapshot()
     assert len(points) == HEIGHT * WIDTH
     np.testing.assert_allclose(points[:, 0], 3.0, atol=1e-3)  # the wall, ahead along x
@@ -56,7 +35,7 @@ def test_points_lie_where_the_camera_saw_them():
 
 
 def test_filters_leave_out_the_uncertain_the_unknown_and_pixels_between_strides():
-    each = result()
+    each = wall()
     each.confidence[0] = 1.2
     each.depth[2, :10] = np.nan
     builder = MapBuilder()
@@ -68,7 +47,7 @@ def test_filters_leave_out_the_uncertain_the_unknown_and_pixels_between_strides(
 @pytest.mark.parametrize("stride", [1, 2])
 def test_near_surfaces_are_thinned_out_but_no_voxel_of_a_wall_is_missed(depth, stride):
     settings = MapSettings(VoxelSettings(0.25, 10_000), stride=stride)
-    each = result(depth=depth)
+    each = wall(depth=depth)
     pixels = chosen_pixels(each, settings)
     rows, columns = np.unique(pixels // WIDTH), np.unique(pixels % WIDTH)
     assert len(pixels) == len(rows) * len(columns)
@@ -91,19 +70,19 @@ def test_near_surfaces_are_thinned_out_but_no_voxel_of_a_wall_is_missed(depth, s
 
 def test_a_new_session_begins_an_empty_map():
     builder = MapBuilder()
-    add(builder, result(0, depth=2.0))
-    add(builder, result(1, depth=4.0))
+    add(builder, wall(0, depth=2.0))
+    add(builder, wall(1, depth=4.0))
     assert builder.snapshot()[0][:, 0].max() == pytest.approx(4.0, abs=1e-3)
-    add(builder, result(0, depth=1.0))
+    add(builder, wall(0, depth=1.0))
     np.testing.assert_allclose(builder.snapshot()[0][:, 0], 1.0, atol=1e-3)
 
 
 def test_other_voxels_take_the_points_over():
     builder = MapBuilder()
-    add(builder, result())
+    add(builder, wall())
     before = builder.map
     coarse = MapSettings(VoxelSettings(0.5, 100))
-    add(builder, result(2), coarse)
+    add(builder, wall(2), coarse)
     assert builder.map is not before
     assert builder.map.settings == coarse.voxels
     points = builder.snapshot()[0]
@@ -114,7 +93,7 @@ def test_other_voxels_take_the_points_over():
 def test_points_beyond_the_grid_are_said_once(caplog):
     builder = MapBuilder()
     for index in range(3):
-        each = result(index)
+        each = wall(index)
         each.depth[0, 0] = 5000.0
         add(builder, each)
     assert caplog.text.count("points lie more than 1048.58 from the origin") == 1
@@ -125,7 +104,7 @@ def test_changes_are_counted_so_that_nothing_is_published_twice():
     builder = MapBuilder()
     builder.clear()
     assert builder.changes == 0
-    add(builder, result())
+    add(builder, wall())
     assert builder.changes == 1
     builder.clear()
     builder.clear()

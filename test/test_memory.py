@@ -10,8 +10,6 @@ import pytest
 
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError, FrameError
-from xsvggt_ros.model.checkpoint import random_network
-from xsvggt_ros.model.config import PRESETS
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream import memory
 from xsvggt_ros.stream.memory import check_memory, needed_bytes, warm_up
@@ -19,11 +17,6 @@ from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 
 MIB = 2**20
 WIDTH = 56
-
-
-@pytest.fixture(scope="module")
-def network() -> StreamVggt:
-    return random_network(PRESETS["tiny"], 1).eval().requires_grad_(False)
 
 
 def _free(monkeypatch: pytest.MonkeyPatch, size: float | None) -> None:

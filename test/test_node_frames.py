@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ pytest.importorskip("tf2_msgs", reason=REASON)
 pytest.importorskip("xsvggt_ros.msg", reason=REASON)
 
 from geometry_msgs.msg import TransformStamped
+from motions import motion
 from node_process import TINY, NodeProcess, Peer, image, stamp_of
 from rclpy.qos import QoSProfile
 from tf2_msgs.msg import TFMessage
@@ -63,19 +63,12 @@ def _matrix(part: Any) -> Matrix:
     return matrix
 
 
-def _rigid(position: Sequence[float], quaternion: Sequence[float]) -> Matrix:
-    matrix = np.eye(4)
-    matrix[:3, :3] = matrix_from_quaternion(np.array(quaternion))
-    matrix[:3, 3] = position
-    return matrix
-
-
-MOUNT = _rigid((0.3, 0.0, 1.2), (-0.5, 0.5, -0.5, 0.5))
+MOUNT = motion((0.3, 0.0, 1.2), (-0.5, 0.5, -0.5, 0.5))
 """A camera that looks ahead, 0.3 before and 1.2 above the base."""
 
 
 def _camera(step: int) -> Matrix:
-    return _rigid((0.1 * step, 0.0, 0.2 * step), (0.0, 0.0, 0.0, 1.0))
+    return motion((0.1 * step, 0.0, 0.2 * step), (0.0, 0.0, 0.0, 1.0))
 
 
 class _Tf:
@@ -181,16 +174,16 @@ def test_a_moving_mount_with_an_external_odometry_gives_the_map_the_drift() -> N
         tf.wait()
         refusal = peer.set_parameters(tf__invert_odom=True)
         assert "nothing to invert with tf.odometry external" in refusal.reason
-        odom_0 = _rigid((5.0, -3.0, 0.0), (0.0, 0.0, np.sin(0.3), np.cos(0.3)))
+        odom_0 = motion((5.0, -3.0, 0.0), (0.0, 0.0, np.sin(0.3), np.cos(0.3)))
         mounts = [
-            MOUNT @ _rigid((0, 0, 0), (0, np.sin(turn / 2), 0, np.cos(turn / 2)))
+            MOUNT @ motion((0, 0, 0), (0, np.sin(turn / 2), 0, np.cos(turn / 2)))
             for turn in (0.0, 0.4, 0.8)
         ]
         stamps = [SECOND + i * SECOND for i in range(3)]
         for step, (stamp, mount) in enumerate(zip(stamps, mounts, strict=True)):
             # The camera moves as the network sees it; the robot is what the moving mount leaves.
             base = MOUNT @ _camera(step) @ invert(mount)
-            drift = _rigid((0.05 * step, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
+            drift = motion((0.05 * step, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
             true = odom_0 @ base
             publisher.publish(image(stamp))
             # Both come late and not at the picture's own time.

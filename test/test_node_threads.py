@@ -10,7 +10,6 @@ from dataclasses import replace
 from threading import Event, Thread
 from typing import Any
 
-import numpy as np
 import pytest
 
 REASON = "needs ROS 2 and this package's messages: run scripts/test, or source a built workspace"
@@ -25,13 +24,13 @@ from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from results import result_of, result_with, slope
 from sensor_msgs.msg import Image
 from xsvggt_ros.msg import CacheStatus
 
 from xsvggt_ros.cache.settings import CacheSettings
-from xsvggt_ros.cache.statistics import CacheStatistics
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.geometry.cameras import Calibration, Intrinsics
+from xsvggt_ros.geometry.cameras import Calibration
 from xsvggt_ros.ros import reconstruct_node as node_module
 from xsvggt_ros.ros.back_pressure import BackPressureGroup
 from xsvggt_ros.ros.domains import free_domain
@@ -41,9 +40,8 @@ from xsvggt_ros.ros.qos import LEAST_WAITING
 from xsvggt_ros.ros.reconstruct_node import ReconstructNode
 from xsvggt_ros.ros.robot import Robot
 from xsvggt_ros.ros.watchdog import Watchdog
-from xsvggt_ros.stream.frame import Frame, FrameResult, Picture, Timings
+from xsvggt_ros.stream.frame import Frame, FrameResult, Picture
 from xsvggt_ros.stream.frame_queue import FrameQueue
-from xsvggt_ros.stream.image_mapping import ImageMapping
 
 SECOND = 1_000_000_000
 STATUS = {"/xsvggt/status": CacheStatus}
@@ -78,27 +76,8 @@ class Gate:
         self.entered.set()
         self.released.wait()
         self.session_frames += 1
-        return _result(picture, stamp, frame_id)
-
-
-def _result(picture: Picture, stamp: int, frame_id: str) -> FrameResult:
-    height, width, _ = picture.shape
-    ones = np.ones((height, width), np.float32)
-    slope = np.linspace(1.0, 2.0, width, dtype=np.float32) * ones
-    return FrameResult(
-        index=0,
-        stamp=stamp,
-        frame_id=frame_id,
-        camera_to_world=np.eye(4),
-        intrinsics=Intrinsics(50.0, 50.0, width / 2, height / 2, width, height),
-        intrinsics_source="assumed",
-        depth=slope,
-        confidence=ones,
-        color=picture,
-        mapping=ImageMapping(width, height, width, height, height, 0),
-        cache=CacheStatistics("none", 0, 0, 16, 16, 0, 0, 0, 0, 0, 0, ()),
-        timings=Timings(),
-    )
+        depth = slope(*picture.shape[:2])
+        return result_with(depth, stamp=stamp, frame_id=frame_id, color=picture)
 
 
 Start = Callable[..., "tuple[ReconstructNode, Peer]"]
@@ -316,7 +295,7 @@ def test_the_group_holds_only_while_a_queue_that_must_not_drop_is_full() -> None
 def test_nothing_is_packed_for_topics_that_nobody_listens_to() -> None:
     rclpy.init(domain_id=free_domain())
     node = Node("silent")
-    result = _result(np.zeros((2, 2, 3), np.uint8), SECOND, "f")
+    result = result_of()
     unpackable: Any = None
     Publishers(node, Robot(node, Settings)).publish(
         replace(result, depth=unpackable, confidence=unpackable, intrinsics=unpackable), Settings()

@@ -3,30 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 REASON = "needs ROS 2: run scripts/test, or source a workspace"
-rclpy = pytest.importorskip("rclpy", reason=REASON)
+pytest.importorskip("rclpy", reason=REASON)
 
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Path
-from rclpy.context import Context
 from rclpy.node import Node
 
-from xsvggt_ros.ros.domains import free_domain
 from xsvggt_ros.ros.path import PathKeeper
-
-
-@pytest.fixture
-def node() -> Iterator[Node]:
-    context = Context()
-    rclpy.init(context=context, domain_id=free_domain())
-    node = Node("walker", context=context)
-    yield node
-    node.destroy_node()
-    context.try_shutdown()
 
 
 def test_a_path_forgotten_while_it_is_published_is_not_published(

@@ -4,12 +4,11 @@
 import json
 import signal
 
+import command_line
 import datasets
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from xsvggt_ros import cli
 from xsvggt_ros.errors import EvaluationError
 from xsvggt_ros.evaluation import protocol_catalogue
 from xsvggt_ros.evaluation.protocol_catalogue import (
@@ -68,7 +67,7 @@ def made_up(monkeypatch):
 
 
 def run(*arguments):
-    return CliRunner().invoke(cli.app, ["evaluate", *map(str, arguments), *TINY])
+    return command_line.run("evaluate", *arguments, *TINY)
 
 
 def asked(tmp_path, names, dataset="numbers"):

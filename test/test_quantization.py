@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from streams import relative_rms
 
 from xsvggt_ros.cache.published import rounded
 from xsvggt_ros.cache.quantization import (
@@ -22,10 +23,6 @@ from xsvggt_ros.cache.quantization import (
 def rounded_by_grid(values: torch.Tensor, bits: int) -> torch.Tensor:
     grid = fit_grid(values.amin(-1, keepdim=True), values.amax(-1, keepdim=True), bits)
     return encode(values, grid, bits).float() * grid.scale.float() + grid.minimum.float()
-
-
-def relative_rms(actual: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((actual - expected).square().mean().sqrt() / expected.square().mean().sqrt())
 
 
 @given(

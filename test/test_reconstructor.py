@@ -15,16 +15,9 @@ from xsvggt_ros.cache.layer_segments import LayerSegments
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError, DeviceFullError, FrameError, NonFiniteOutputError
 from xsvggt_ros.geometry.pose_encoding import world_to_camera
-from xsvggt_ros.model.checkpoint import random_network
-from xsvggt_ros.model.config import PRESETS
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 
 UNCOMPRESSED = CacheSettings("none", compatibility="published", key_bits=16, value_bits=16)
-
-
-@pytest.fixture(scope="module")
-def network():
-    return random_network(PRESETS["tiny"], 1).eval().requires_grad_(False)
 
 
 def pictures(count: int, height: int = 48, width: int = 64) -> list[np.ndarray]:
@@ -285,12 +278,14 @@ def test_confidence_is_always_a_number(network):
     assert np.isfinite(result.depth[0, 1])
 
 
-def test_a_held_camera_keeps_its_focal_length_in_another_aspect(network):
-    def blind(prediction):
-        poses = prediction.pose_encodings.clone()
-        poses[..., 7:] = 0
-        return dataclasses.replace(prediction, pose_encodings=poses)
+def blind(prediction):
+    """Take the field of view from a prediction."""
+    poses = prediction.pose_encodings.clone()
+    poses[..., 7:] = 0
+    return dataclasses.replace(prediction, pose_encodings=poses)
 
+
+def test_a_held_camera_keeps_its_focal_length_in_another_aspect(network):
     reconstructor = corrupted(network, blind)
     good = reconstructor.step(pictures(1)[0])
     reconstructor._network.active = True
@@ -319,11 +314,6 @@ def test_a_failure_while_results_are_fetched_begins_a_new_session(network, monke
 
 
 def test_a_zero_field_of_view_never_becomes_an_infinite_focal_length(network, caplog):
-    def blind(prediction):
-        poses = prediction.pose_encodings.clone()
-        poses[..., 7:] = 0
-        return dataclasses.replace(prediction, pose_encodings=poses)
-
     reconstructor = corrupted(network, blind)
     reconstructor._network.active = True
     assumed = reconstructor.step(pictures(1)[0])

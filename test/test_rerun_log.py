@@ -10,9 +10,8 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from command_line import run
 
-from xsvggt_ros import cli
 from xsvggt_ros.errors import EnvironmentMissingError, OutputError
 from xsvggt_ros.geometry.alignment import Similarity
 from xsvggt_ros.geometry.cameras import Intrinsics
@@ -196,8 +195,7 @@ def test_without_the_package_the_command_that_installs_it_is_said(
         pytest.importorskip("rclpy")
         pytest.importorskip("xsvggt_ros.msg")
     monkeypatch.setitem(sys.modules, "rerun", None)
-    arguments = [command, str(SAMPLE), "-o", str(tmp_path / "out"), "--preset", "tiny", *option]
-    result = CliRunner().invoke(cli.app, arguments)
+    result = run(command, SAMPLE, "-o", tmp_path / "out", "--preset", "tiny", *option)
     assert result.exit_code == 1
     said = re.sub(r"\s+", " ", result.stderr)
     assert "--rerun and --rerun-file need rerun-sdk" in said
@@ -208,9 +206,8 @@ def test_without_the_package_the_command_that_installs_it_is_said(
 def test_reconstruct_writes_a_recording(tmp_path):
     pytest.importorskip("rerun", reason=f"needs pip install '{REQUIREMENT}'")
     file = tmp_path / "out" / "run.rrd"
-    arguments = ["reconstruct", SAMPLE, "-o", tmp_path / "out", "--preset", "tiny", "--device"]
-    more = ["cpu", "--max-frames", 2, "--rerun-file", file]
-    result = CliRunner().invoke(cli.app, [str(each) for each in (*arguments, *more)])
+    words = ["reconstruct", SAMPLE, "-o", tmp_path / "out", "--preset", "tiny", "--device", "cpu"]
+    result = run(*words, "--max-frames", 2, "--rerun-file", file)
     assert result.exit_code == 0, result.output
     assert len(logged(file)["/session_0/map/points"]) == 2
 

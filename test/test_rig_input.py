@@ -3,32 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
 REASON = "needs ROS 2: run scripts/test, or source a workspace"
-rclpy = pytest.importorskip("rclpy", reason=REASON)
+pytest.importorskip("rclpy", reason=REASON)
 
-from rclpy.context import Context
 from rclpy.node import Node
 
-from xsvggt_ros.ros.domains import free_domain
 from xsvggt_ros.ros.parameters import Input, Settings
 from xsvggt_ros.ros.rig_input import RigInput
 from xsvggt_ros.stream.frame import Frame
 from xsvggt_ros.stream.frame_queue import FrameQueue
-
-
-@pytest.fixture
-def node() -> Iterator[Node]:
-    context = Context()
-    rclpy.init(context=context, domain_id=free_domain())
-    node = Node("rig", context=context)
-    yield node
-    node.destroy_node()
-    context.try_shutdown()
 
 
 @pytest.mark.parametrize("name", ["", "left"])

@@ -6,21 +6,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
+from motions import rigid
 
-from xsvggt_ros.geometry.rigid import OPTICAL_TO_BODY, Matrix, invert, matrix_from_quaternion
+from xsvggt_ros.geometry.rigid import OPTICAL_TO_BODY, Matrix, invert
 from xsvggt_ros.geometry.robot_frames import RobotPose, map_from_world, place
-
-
-@st.composite
-def rigid(draw: st.DrawFn) -> Matrix:
-    number = st.floats(-2.0, 2.0)
-    quaternion = np.array([draw(number) for _ in range(4)])
-    quaternion[3] += 3.0
-    pose = np.eye(4)
-    pose[:3, :3] = matrix_from_quaternion(quaternion)
-    pose[:3, 3] = [draw(number) for _ in range(3)]
-    return pose
 
 
 def _seen(first: Matrix, now: Matrix) -> Matrix:

@@ -3,24 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 REASON = "needs ROS 2: run scripts/test, or source a workspace"
-rclpy = pytest.importorskip("rclpy", reason=REASON)
+pytest.importorskip("rclpy", reason=REASON)
 
 from nav_msgs.msg import Odometry
-from rclpy.context import Context
 from rclpy.node import Node
 from results import result_of
 from sensor_msgs.msg import Image
 
 from xsvggt_ros.ros import scale_input
 from xsvggt_ros.ros.conversions import header
-from xsvggt_ros.ros.domains import free_domain
 from xsvggt_ros.ros.images import depth_image
 from xsvggt_ros.ros.parameters import Scale, Settings
 from xsvggt_ros.ros.robot import Robot
@@ -28,16 +25,6 @@ from xsvggt_ros.ros.scale_input import DepthScale, OdometryScale, ScaleInput
 
 SECOND = 1_000_000_000
 TOPICS = {"depth": "depth", "odometry": "odom"}
-
-
-@pytest.fixture
-def node() -> Iterator[Node]:
-    context = Context()
-    rclpy.init(context=context, domain_id=free_domain())
-    node = Node("scaler", context=context)
-    yield node
-    node.destroy_node()
-    context.try_shutdown()
 
 
 def _listening(node: Node, source: str) -> ScaleInput:

@@ -6,11 +6,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from command_line import run
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
-from typer.testing import CliRunner
 
-from xsvggt_ros import cli
 from xsvggt_ros.errors import ConfigurationError, OutputError
 from xsvggt_ros.geometry.files import UNFINISHED
 from xsvggt_ros.geometry.rigid import matrix_from_quaternion
@@ -180,18 +179,17 @@ def test_held_out_sequences_are_those_of_the_suite(tmp_path, monkeypatch):
 
     monkeypatch.setattr(export, "write_sequence", remember)
 
-    def run(*words):
-        command = ["synthesize", "-o", str(tmp_path / "x"), "--held-out", "short_walk", *words]
-        return CliRunner().invoke(cli.app, command)
+    def asked(*words):
+        return run("synthesize", "-o", tmp_path / "x", "--held-out", "short_walk", *words)
 
-    assert run().exit_code == 0
-    assert run("--width", "56", "--height", "42", "--room", "calm").exit_code == 0
+    assert asked().exit_code == 0
+    assert asked("--width", "56", "--height", "42", "--room", "calm").exit_code == 0
     assert written == [held_out("short_walk"), held_out("short_walk", "calm", 56, 42)]
-    refused = run("--frames", "100", "--movers", "0", "--no-shadows", "--seed", "1")
+    refused = asked("--frames", "100", "--movers", "0", "--no-shadows", "--seed", "1")
     assert refused.exit_code == 1
     assert "--seed, --frames, --shadows, --movers would be ignored beside" in refused.output
     assert len(written) == 2
-    plain = CliRunner().invoke(cli.app, ["synthesize", "-o", str(tmp_path / "x"), "--frames", "1"])
+    plain = run("synthesize", "-o", tmp_path / "x", "--frames", 1)
     assert plain.exit_code == 0
     assert (written[2].width, written[2].height, written[2].room) == (320, 240, room_named("rich"))
 
@@ -200,8 +198,8 @@ def test_the_command(tmp_path):
     out = tmp_path / "seq"
     size = ["--frames", "3", "--width", "40", "--height", "30"]
     look = ["--room", "calm", "--samples", "1", "--motion", "drive", "--seed", "5"]
-    arguments = ["synthesize", "-o", str(out), *size, *look]
-    result = CliRunner().invoke(cli.app, arguments)
+    words = ["synthesize", "-o", out, *size, *look]
+    result = run(*words)
     assert result.exit_code == 0, result.output
     assert sorted(each.name for each in out.glob("*.png")) == [f"{k:06d}.png" for k in range(3)]
     expected = Sequence(
@@ -212,9 +210,9 @@ def test_the_command(tmp_path):
     )  # fmt: skip
     with open_source(out) as source:
         np.testing.assert_array_equal(next(iter(source)).decode(), expected.frame(0).color)
-    again = CliRunner().invoke(cli.app, arguments)
+    again = run(*words)
     assert again.exit_code == 1
     assert "not empty" in again.output
-    wrong = CliRunner().invoke(cli.app, ["synthesize", "-o", str(tmp_path / "x"), "--room", "cave"])
+    wrong = run("synthesize", "-o", tmp_path / "x", "--room", "cave")
     assert wrong.exit_code == 1
     assert "calm" in wrong.output

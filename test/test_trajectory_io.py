@@ -6,19 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from motions import motion
 
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.geometry.rigid import matrix_from_quaternion
 from xsvggt_ros.geometry.trajectory_io import Trajectory, read_tum, seconds_text, write_tum
 
 HALF_A_DECIMAL = 0.51e-9
-
-
-def rigid(turn: np.ndarray, place: np.ndarray) -> np.ndarray:
-    pose = np.eye(4)
-    pose[:3, :3] = matrix_from_quaternion(turn)
-    pose[:3, 3] = place
-    return pose
 
 
 def trajectories():
@@ -31,7 +25,7 @@ def trajectories():
 
 @given(trajectories())
 def test_stamps_come_back_exactly_and_poses_to_nine_decimals(tmp_path_factory, rows):
-    poses = [rigid(turn, place) for _, turn, place in rows]
+    poses = [motion(place, turn) for _, turn, place in rows]
     written = Trajectory.from_poses([stamp for stamp, _, _ in rows], poses)
     path = tmp_path_factory.mktemp("tum") / "trajectory.tum"
     write_tum(path, written)
@@ -54,7 +48,7 @@ def test_a_line_looks_as_other_programs_expect_it(tmp_path):
 
 
 def rigid_identity() -> np.ndarray:
-    return rigid(np.array([0.0, 0.0, 0.0, 1.0]), np.array([1.5, 0.0, 0.0]))
+    return motion((1.5, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
 
 
 @pytest.mark.parametrize(

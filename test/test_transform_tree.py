@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from motions import rigid
 
 from xsvggt_ros.errors import TransformMissingError
 from xsvggt_ros.geometry.rigid import (
     Matrix,
     interpolate,
     invert,
-    matrix_from_quaternion,
     quaternion_from_matrix,
     rotation_angle,
 )
@@ -40,17 +40,6 @@ def _moved(x: float = 0.0, y: float = 0.0, turn: float = 0.0) -> Matrix:
     pose = np.eye(4)
     pose[:2, :2] = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
     pose[:2, 3] = x, y
-    return pose
-
-
-@st.composite
-def rigid(draw: st.DrawFn) -> Matrix:
-    number = st.floats(-2.0, 2.0)
-    quaternion = np.array([draw(number) for _ in range(4)])
-    quaternion[3] += 3.0
-    pose = np.eye(4)
-    pose[:3, :3] = matrix_from_quaternion(quaternion)
-    pose[:3, 3] = [draw(number) for _ in range(3)]
     return pose
 
 

@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError, FrameError
-from xsvggt_ros.model.checkpoint import random_network
-from xsvggt_ros.model.config import PRESETS
 from xsvggt_ros.stream.frame import Frame
 from xsvggt_ros.stream.frame_queue import FrameQueue
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
@@ -23,11 +21,6 @@ PATIENCE = 30.0
 def make_frame(stamp: int, decode=None) -> Frame:
     picture = np.full((28, 28, 3), stamp % 256, np.uint8)
     return Frame(stamp, "eye", decode or (lambda: picture))
-
-
-@pytest.fixture(scope="module")
-def network():
-    return random_network(PRESETS["tiny"], 1).eval().requires_grad_(False)
 
 
 class Rig:

@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line, within the process of the test."""
+
+from __future__ import annotations
+
+from click.testing import Result
+from typer.testing import CliRunner
+
+from xsvggt_ros import cli
+
+
+def run(*words: object) -> Result:
+    """Run `xsvggt` with words as typed."""
+    return CliRunner().invoke(cli.app, [str(word) for word in words])
