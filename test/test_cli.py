@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import fields
+from io import StringIO
 from pathlib import Path
 
 import cv2
@@ -15,8 +16,10 @@ import pytest
 import torch
 from bags import SECOND, write_jumping_bag
 from command_line import run
+from rich.console import Console
 
 from xsvggt_ros import doctor
+from xsvggt_ros.commands import speaking
 from xsvggt_ros.errors import CheckpointError
 from xsvggt_ros.geometry.trajectory_io import read_tum
 from xsvggt_ros.interruption import SIGNALS
@@ -194,6 +197,15 @@ print({"torch", "rclpy", "matplotlib", "cv2", "numpy"} & set(sys.modules))
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "set()"
+
+
+def test_paths_are_said_whole_however_narrow_the_terminal(monkeypatch):
+    written = StringIO()
+    monkeypatch.setattr(speaking, "console", Console(width=60, file=written))
+    path = f"/{'deep' * 20}/overview.png"
+    speaking.say_written([Path(path)])
+    lines = written.getvalue().partition("Written:\n")[2].splitlines()
+    assert "".join(line.split(" ")[0] for line in lines) == path
 
 
 def test_the_doctor_finds_nothing_wrong_where_these_tests_run():

@@ -33,6 +33,8 @@ def say_written(paths: Sequence[Path]) -> None:
     from rich.text import Text
 
     table = Table.grid(padding=(0, 2))
+    table.add_column(overflow="fold")  # a path cut short cannot be copied
+    table.add_column()
     for path in paths:
         how = HOW_TO_LOOK.get(path.name) or HOW_TO_LOOK.get(path.suffix, "")
         table.add_row(Text(str(path), "bold"), how)
