@@ -212,6 +212,21 @@ def test_reconstruct_writes_a_recording(tmp_path):
     assert len(logged(file)["/session_0/map/points"]) == 2
 
 
+def test_the_demo_writes_a_recording_with_the_truth(tmp_path):
+    pytest.importorskip("rclpy", reason="needs ROS 2: run scripts/test")
+    pytest.importorskip("xsvggt_ros.msg", reason="needs this package's messages: run scripts/test")
+    pytest.importorskip("rerun", reason=f"needs pip install '{REQUIREMENT}'")
+    file = tmp_path / "out" / "run.rrd"
+    words = ["demo", "-o", tmp_path / "out", "--device", "cpu", "--max-frames", 4]
+    result = run(*words, "--rerun-file", file)
+    assert result.exit_code == 0, result.output
+    assert "rerun FILE opens it in its viewer" in result.output
+    rows = logged(file)
+    assert len(rows["/session_0/map/points"]) == 4
+    (truth,) = rows["/session_0/map/true_path"]
+    assert np.shape(truth["LineStrips3D:strips"][0]) == (4, 3)
+
+
 def test_the_extra_asks_for_what_the_sentence_says():
     lines = (ROOT / "scripts" / "requirements" / "rerun.txt").read_text().splitlines()
     assert [line for line in lines if not line.startswith("#")] == [REQUIREMENT]

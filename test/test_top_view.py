@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A room from above: what is where, at which scale, without what hangs over it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from xsvggt_ros.synthetic.builder import Lamp, Part, assemble_world, block
+from xsvggt_ros.synthetic.materials import Material, Pattern
+from xsvggt_ros.synthetic.top_view import room_from_above
+from xsvggt_ros.synthetic.world import World, no_tint
+
+WHITE, RED, BLUE = (
+    Material(Pattern.PLAIN, color, color)
+    for color in ((0.8, 0.8, 0.8), (0.8, 0.05, 0.05), (0.05, 0.05, 0.8))
+)
+SIZE = (4.0, 2.0, 3.0)
+PIXELS = 80
+PER_METRE = PIXELS / SIZE[0]
+
+
+def room(*parts: Part) -> World:
+    lamp = Lamp((2.0, 1.0, 2.8), (5.0, 5.0, 5.0), 0.0)
+    walls = [WHITE] * 5 + [BLUE]  # the last is the ceiling
+    return assemble_world(SIZE, parts, walls, [lamp], (0.3, 0.3, 0.3), no_tint())
+
+
+def mask(picture: np.ndarray, channel: int) -> np.ndarray:
+    """Return where a channel outweighs both others by far."""
+    others = np.delete(picture.astype(int), channel, axis=-1).max(axis=-1)
+    return picture[..., channel] > others + 60
+
+
+def test_a_box_lies_where_it_stands_with_y_upwards():
+    picture = room_from_above(room(block((2.5, 1.2, 0.0), (1.0, 0.6, 0.5), RED)), PIXELS)
+    assert (picture.shape, picture.dtype) == ((40, 80, 3), np.uint8)
+    rows, columns = np.nonzero(mask(picture, 0))
+    found = (columns.min(), columns.max() + 1, rows.min(), rows.max() + 1)
+    expected = np.array([2.5, 3.5, SIZE[1] - 1.8, SIZE[1] - 1.2]) * PER_METRE
+    assert found == pytest.approx(expected, abs=1)
+
+
+def test_the_ceiling_and_what_hangs_from_it_are_taken_off():
+    high = block((1.0, 0.5, 2.4), (1.0, 1.0, 0.3), RED)
+    picture = room_from_above(room(high), PIXELS)
+    np.testing.assert_array_equal(picture, room_from_above(room(), PIXELS))
+    assert not mask(picture, 2).any()
+
+
+def test_what_reaches_up_from_the_floor_stays():
+    shelf = block((1.0, 0.5, 0.0), (1.0, 1.0, 2.9), RED)
+    seen = mask(room_from_above(room(shelf), PIXELS), 0)
+    assert seen.sum() == pytest.approx(PER_METRE**2, rel=0.12)
