@@ -455,7 +455,7 @@ def _assert_ends_cleanly(node: NodeProcess, number: int) -> None:
     assert not any(segment.exists() for segment in segments)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_under_load_ends_it_cleanly(number: int) -> None:
     with NodeProcess(SLOW) as node, Peer(node.domain, {"/xsvggt/status": CacheStatus}) as peer:
         publisher = peer.publisher()

@@ -7,7 +7,7 @@ from xsvggt_ros.ros.signals import leave, leave_at_signals
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM; return the exit code."""
+    """Run the node until a signal ends it; return the exit code."""
     leave_at_signals()
     from xsvggt_ros.ros.running import run  # takes seconds
 

@@ -25,7 +25,7 @@ _WAKE_PERIOD = 0.1
 
 
 def run(args: list[str] | None) -> int:
-    """Run the node until SIGINT or SIGTERM; return the exit code."""
+    """Run the node until a signal ends it; return the exit code."""
     try:
         import_engine()  # takes seconds, and nothing has to be taken down yet
         stop = event_at_signals()

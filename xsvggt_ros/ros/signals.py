@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What SIGINT and SIGTERM do to a program of this package."""
+"""What SIGINT, SIGTERM and SIGHUP do to a program of this package."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+from collections.abc import Callable
 from threading import Event
+from types import FrameType
 from typing import NoReturn
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def leave_at_signals() -> None:
@@ -18,8 +20,7 @@ def leave_at_signals() -> None:
     An exception would surface within the import or the extension that happens to run, and some
     of these abort the process then.
     """
-    for number in _SIGNALS:
-        signal.signal(number, lambda *_: os._exit(0))
+    _handle(lambda *_: os._exit(0))
 
 
 def leave(code: int | None) -> NoReturn:
@@ -35,6 +36,12 @@ def leave(code: int | None) -> NoReturn:
 def event_at_signals() -> Event:
     """Return an event that is set by the next signal."""
     stop = Event()
-    for number in _SIGNALS:
-        signal.signal(number, lambda *_: stop.set())
+    _handle(lambda *_: stop.set())
     return stop
+
+
+def _handle(handler: Callable[[int, FrameType | None], None]) -> None:
+    for number in _SIGNALS:
+        # nohup: the program outlives its terminal.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, handler)
