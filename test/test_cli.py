@@ -156,6 +156,12 @@ def test_what_is_wrong_is_said_in_a_sentence(tmp_path, arguments, words):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_budget_of_nothing_is_refused():
+    result = run("demo", "--budget", 0)
+    assert result.exit_code == 2
+    assert "--budget" in result.output
+
+
 def test_a_place_that_takes_no_files_is_refused_before_the_work(tmp_path):
     (tmp_path / "file").write_text("in the way")
     for command in ("reconstruct", "demo"):

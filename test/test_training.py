@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._dynamo.testing import CompileCounterWithBackend
 from typer.testing import CliRunner
 
 from xsvggt_ros import cli
@@ -336,6 +338,22 @@ def test_a_share_of_the_steps_has_gaps(tmp_path):
         kinds.append(type(trainer._memory(3, half)))
         assert type(trainer._memory(3, half)) is kinds[-1]
     assert 70 < kinds.count(GappySequence) < 130
+
+
+def test_compiled_steps_are_the_same_and_gaps_compile_nothing_anew(tmp_path, monkeypatch):
+    compiler = CompileCounterWithBackend("eager")
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=compiler))
+    plain = Trainer(TINY, tmp_path / "plain")
+    compiled = Trainer(replace(TINY, compile=True), tmp_path / "compiled")
+    batch, stage = pair()
+    graphs = []
+    for gaps in (0.0, 0.0, 1.0, 1.0, 1.0, 1.0):
+        kind = replace(stage, gaps=gaps, dense_every=1)
+        expected, found = (each.take_step(batch, kind) for each in (plain, compiled))
+        assert found == pytest.approx(expected, rel=1e-3)
+        graphs.append(compiler.frame_count)
+    assert 0 < graphs[0] == graphs[1] < graphs[2]
+    assert set(graphs[3:]) == {graphs[2]}
 
 
 # Beginning with what another training has learned
