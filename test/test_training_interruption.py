@@ -104,7 +104,7 @@ def test_children_that_are_started_deaf_hear_nothing_and_this_process_does():
 
 
 def test_data_of_workers_is_the_same_after_a_resumption_in_a_stage_with_gaps(tmp_path):
-    """From step 4 of 6 on the memory of the curriculum `test` has gaps."""
+    """From step 5 of 8 on the memory of the curriculum `test` has gaps."""
     settings = replace(TINY, steps=8)
     whole = list(Trainer(settings, tmp_path / "a").data.batches(0))
     later = list(Trainer(replace(settings, workers=1), tmp_path / "b").data.batches(6))
