@@ -18,16 +18,20 @@ from xsvggt_ros.synthetic.training_settings import Schedule, TrainingSettings
 TINY = TrainingSettings(preset="tiny", curriculum="test", steps=6, warmup=2, device="cpu")
 QUICK = Schedule(score="short")
 
-# Says by a file, since it may be another process, that the first roll is being shot.
+# Says by a file, since it may be another process, that the first roll is being shot, and is done
+# with it only once another file is there.
 PROGRAM = """
 import sys
+import time
 from pathlib import Path
 from xsvggt_ros.synthetic import album
 from xsvggt_ros.synthetic.__main__ import main
 
 shoot = album.shoot
 def told(settings, index, device):
-    Path(sys.argv[1]).touch()
+    Path(sys.argv[1], "shooting").touch()
+    while not Path(sys.argv[1], "signalled").exists():
+        time.sleep(0.01)
     return shoot(settings, index, device)
 album.shoot = told
 
@@ -43,7 +47,7 @@ def started(tmp_path: Path, workers: int) -> subprocess.Popen:
     options += ["--steps", "20000", "--device", "cpu", "--score", "short", "--threads", "1"]
     options += ["--workers", str(workers)]
     return subprocess.Popen(
-        [sys.executable, str(program), str(tmp_path / "shooting"), *options],
+        [sys.executable, str(program), str(tmp_path), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -61,6 +65,7 @@ def test_a_signal_to_all_processes_while_pictures_are_awaited(tmp_path, workers,
             assert running.poll() is None, running.communicate()
             time.sleep(0.05)
         os.killpg(running.pid, number)
+        (tmp_path / "signalled").touch()
         said, complaints = running.communicate(timeout=120)
     finally:
         if running.poll() is None:
