@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -47,5 +48,29 @@ def test_what_cannot_run_is_said_at_once(tmp_path, options, message):
     done = start(tmp_path, *options)
     assert done.returncode == 1
     assert message in done.stderr
-    assert 'Traceback (most recent call last):\n  File "benchmarks' not in done.stderr
+    assert "Traceback" not in done.stderr
     assert not list(tmp_path.glob("answers-*"))
+
+
+class ObedientClient:
+    """Takes whatever it is told."""
+
+    processed = 0
+
+    def until(self, *_):
+        self.processed += 3
+
+    def ask(self, *_):
+        return 0.01, True
+
+    def publish(self):
+        pass
+
+    executor = type("Executor", (), {"spin_once": staticmethod(lambda **_: None)})
+
+
+def test_an_answer_that_is_wrong_is_named(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    seconds, wrong, _ = importlib.import_module("answers").measure(ObedientClient(), 3)
+    assert len(seconds) == 3
+    assert wrong == ["cache.key_bits = 3 was taken"] * 2
