@@ -12,8 +12,9 @@ bits, and every width at every budget under the first policy, which is the packa
 --output.
 
 Cells that are in `cells.csv` are not run again where weights, size, pictures, true poses, cache
-settings, PyTorch, processor and threads are the same. That the code has changed is not noticed:
-name another --output then. Times are medians within one run; compare them with each other only.
+settings, PyTorch, processor and threads are the same. That the network's or the cache's code has
+changed is not noticed: name another --output then. Times are medians within one run; compare them
+with each other only.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from xsvggt_ros.evaluation.judge import SessionJudge
 from xsvggt_ros.evaluation.request import JudgingOptions
 from xsvggt_ros.evaluation.trajectory import score_trajectory
 from xsvggt_ros.geometry.alignment import Similarity, align
+from xsvggt_ros.geometry.rigid import invert
 from xsvggt_ros.model.bundled import BUNDLED
 from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.model.network import StreamVggt
@@ -54,6 +56,8 @@ POLICY_ORDER = [DEFAULT_POLICY, *(p for p in POLICIES if p not in (DEFAULT_POLIC
 BITS = 4
 OTHER_WIDTHS = (16, 8, 2)
 CLOUD_POINTS = 20_000
+MEASURE = 2
+"""Another number where `measure` computes something else, so that no older cell is taken for it."""
 
 
 def measure(
@@ -69,7 +73,9 @@ def measure(
         seconds.append(result.timings.network)
     scores = judge.scores()
     estimated, true = judge.matched()
-    percent = 100 / float(np.linalg.norm(np.ptp(true[:, :3, 3], axis=0)))
+    # A box's diagonal depends on its axes: those of the first camera, as in the model card.
+    places = (invert(true[0]) @ true)[:, :3, 3]
+    percent = 100 / float(np.linalg.norm(np.ptp(places, axis=0)))
     depth = scores.depth["median"]
     similar = scores.trajectory["sim3"]
     scaled = score_trajectory(Similarity(depth.alignment.scale).poses(estimated), true, "se3")
@@ -168,6 +174,7 @@ def surroundings(network: StreamVggt, checkpoint: str) -> dict[str, Any]:
     known = weights(network, checkpoint)
     computer = machine(network.device)
     return {
+        "measure": MEASURE,
         "weights": known["sha256"],
         "dtype": known["dtype"],
         "torch": software()["torch"],
