@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from xsvggt_ros.cache.segment import Segment
 from xsvggt_ros.cache.settings import CacheSettings
@@ -125,11 +126,12 @@ streamed = cache(stream)
 
 def score(found: Streamed, name: str) -> Scores:
     frames = frames_of(name)[: len(found.depth)]
+    first = invert(frames[0].camera_to_world)
     return compare(
         found.depth.astype(np.float64),
         np.stack([frame.depth for frame in frames]),
         found.poses,
-        np.stack([frame.camera_to_world for frame in frames]),
+        np.stack([first @ frame.camera_to_world for frame in frames]),
     )
 
 
@@ -364,6 +366,17 @@ def _without_translation(points, target, *, scale):
 
 @pytest.mark.parametrize("wrong", [_without_scale, _turned_the_wrong_way, _without_translation])
 def test_the_limits_notice_a_broken_alignment(network, monkeypatch, wrong):
+    found = streamed(network, kept(8), "medium_walk")
+    elsewhere = rigid([0.3, -0.5, 0.4], [2.0, -1.0, 0.5]) @ found.poses
+    scores = score(replace(found, poses=elsewhere), "medium_walk")
+    assert PACKED.broken_by(scores) == [], scores.line()
     monkeypatch.setattr("xsvggt_ros.synthetic.scores.align", wrong)
-    scores = scores_of(network, kept(8), "medium_walk")
+    scores = score(replace(found, poses=elsewhere), "medium_walk")
     assert PACKED.broken_by(scores), scores.line()
+
+
+def rigid(turn: list[float], move: list[float]) -> NDArray[np.float64]:
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.from_rotvec(turn).as_matrix()
+    matrix[:3, 3] = move
+    return matrix
