@@ -230,10 +230,10 @@ def configurations(arguments: argparse.Namespace) -> Iterator[tuple[str, CacheSe
         for length in arguments.lengths:
             for key_bits, value_bits in BITS:
                 settings = CacheSettings(
-                    budget_tokens=budget, key_bits=key_bits, value_bits=value_bits
+                    "xstreamvggt", budget_tokens=budget, key_bits=key_bits, value_bits=value_bits
                 )
                 yield f"{key_bits}/{value_bits}", settings, full + length
-        settings = CacheSettings(budget_tokens=budget)
+        settings = CacheSettings("xstreamvggt", budget_tokens=budget)
         for policy in POLICIES:
             if policy not in ("none", "xstreamvggt"):
                 yield "4/4", replace(settings, policy=policy), full + arguments.lengths[0]

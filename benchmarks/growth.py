@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -147,11 +147,11 @@ def main() -> None:
     network = network.to(arguments.device).set_precision(getattr(torch, arguments.dtype))
     tokens = config.tokens_per_frame(height, width)
     budget = int(arguments.budget_frames * tokens)
-    bounded = CacheSettings(budget_tokens=budget)
+    bounded = CacheSettings("xstreamvggt", budget_tokens=budget)
     settings = {
         "compressed, 4/4 bits": bounded,
-        "pruned, 16/16 bits": CacheSettings(budget_tokens=budget, key_bits=16, value_bits=16),
-        "published, simulated 4/4": CacheSettings(budget_tokens=budget, compatibility="published"),
+        "pruned, 16/16 bits": replace(bounded, key_bits=16, value_bits=16),
+        "published, simulated 4/4": replace(bounded, compatibility="published"),
         "uncompressed": CacheSettings("none", key_bits=16, value_bits=16),
     }
     runs = run(

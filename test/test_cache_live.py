@@ -234,7 +234,10 @@ def test_anchor_and_special_tokens_can_be_finer():
         ({"budget_tokens": 9}, "set it to at least 10"),
         ({"index_sets": "head"}, "cache.index_sets cannot change from layer to head"),
         ({"group_size": 32}, "cache.group_size cannot change from 64 to 32"),
-        ({"compatibility": "published"}, "cache.compatibility cannot change from none"),
+        (
+            {"policy": "xstreamvggt", "compatibility": "published"},
+            "cache.compatibility cannot change from none",
+        ),
         ({"budget_mib": 0.001}, "need at least 0.0.* MiB"),
         ({"adaptive": "scene", "budget_min_tokens": 9}, "no budget is below 10"),
     ],
@@ -253,6 +256,6 @@ def test_a_change_that_cannot_be_leaves_all_as_it_was(changes, sentence):
 
 
 def test_the_released_code_cannot_change_while_it_runs():
-    cache = make_cache(compatibility="published")
+    cache = make_cache(policy="xstreamvggt", compatibility="published")
     with pytest.raises(ConfigurationError, match="published cannot change while it runs"):
         change(cache, budget_tokens=60)

@@ -100,7 +100,9 @@ def test_resizing_keeps_the_first_and_the_newest(capacity):
 
 
 def test_the_released_camera_cache_is_under_the_token_budget():
-    cache = make_cache(budget_tokens=30, camera_frames=2, compatibility="published")
+    cache = make_cache(
+        budget_tokens=30, camera_frames=2, policy="xstreamvggt", compatibility="published"
+    )
     for value in range(60):
         cache.attend_camera(value % 2, 0, token(value), token(value), token(value))
         assert len(cache.camera[0][0].store) == min(value + 1, 30)

@@ -118,11 +118,11 @@ def test_the_title_shows_the_end_of_long_paths():
     heading = title("/a/long/way/to/drive.mcap", "/my/weights/x.pth", whole, 9)
     kept = "everything kept, 16/16 bits"
     assert heading == f"to/drive.mcap  ·  weights/x.pth  ·  {kept}  ·  9 frames"
-    heading = title("drive.mcap", "owner/name", CacheSettings(budget_tokens=7), 9)
+    heading = title("drive.mcap", "owner/name", CacheSettings("xstreamvggt", budget_tokens=7), 9)
     kept = "xstreamvggt, 7 tokens, 4/4 bits"
     assert heading == f"drive.mcap  ·  owner/name  ·  {kept}  ·  9 frames"
     assert "xstreamvggt, 2.5 MiB, 2/4 bits" in title(
-        "a", "b", CacheSettings(budget_mib=2.5, key_bits=2), 1
+        "a", "b", CacheSettings("xstreamvggt", budget_mib=2.5, key_bits=2), 1
     )
 
 

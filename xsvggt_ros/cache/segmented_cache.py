@@ -237,7 +237,7 @@ class SegmentedCache:
             special=self._special_tokens,
         )
         if self._settings.adapts_layers:
-            self.likeness = key_similarity(candidates.keys, candidates.anchor).mean()
+            self.likeness = key_similarity(candidates.keys, candidates.anchor).nanmean()
         # A token that is not a number must be the first to go, not the last.
         scores = self._policy.scores(candidates).nan_to_num(nan=_WORST, neginf=_WORST)
         births = self._policy.births(candidates)

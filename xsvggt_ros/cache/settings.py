@@ -17,6 +17,12 @@ POLICIES = (
     "random",
     "none",
 )
+DEFAULT_POLICY = "ffn_residual"
+"""What loses least at small budgets, see docs/cache.md."""
+
+DEFAULT_BUDGET_TOKENS = 8192
+"""About eight frames of 518x392."""
+
 COMPATIBILITIES = ("none", "published")
 PUBLISHED_POLICIES = ("xstreamvggt", "sliding_window", "none")
 WIDTHS = (2, 4, 8, 16)
@@ -70,8 +76,8 @@ class CacheSettings:
 
     """
 
-    policy: str = "xstreamvggt"
-    budget_tokens: int = 8192
+    policy: str = DEFAULT_POLICY
+    budget_tokens: int = DEFAULT_BUDGET_TOKENS
     pool_size: int = 16
     camera_frames: int = 256
     compatibility: str = "none"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from xsvggt_ros.cache.settings import DEFAULT_BUDGET_TOKENS, DEFAULT_POLICY
 from xsvggt_ros.commands.options import (
     BudgetMib,
     Checkpoint,
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 ROOM_BUDGET = 424
 """Tokens: eight frames of the bundled model."""
 
-BUDGET = 8192
-
 
 def demo(
     source: Annotated[
@@ -57,13 +56,14 @@ def demo(
     width: Width = None,
     device: Device = "auto",
     dtype: Dtype = "float32",
-    policy: Policy = "xstreamvggt",
+    policy: Policy = DEFAULT_POLICY,
     budget: Annotated[
         int | None,
         typer.Option(
             min=1,
             help="Most tokens that a layer holds after a frame; default: 424, eight frames, where "
-            "the bundled model sees the made-up room, else 8192.",
+            "the bundled model sees the made-up room, else "
+            f"{DEFAULT_BUDGET_TOKENS}.",
         ),
     ] = None,
     budget_mib: BudgetMib = 0.0,
@@ -100,7 +100,7 @@ def demo(
     viewed = rerun_log(rerun, rerun_file)
     room = None if source else DemoRoom(max_frames)
     made_for_it = room is not None and not preset and checkpoint in ("", "demo")
-    default = ROOM_BUDGET if made_for_it else BUDGET
+    default = ROOM_BUDGET if made_for_it else DEFAULT_BUDGET_TOKENS
     tokens = default if budget is None else budget
     cache = cache_settings(policy, tokens, budget_mib, key_bits, value_bits)
     if room:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from xsvggt_ros.cache.settings import DEFAULT_BUDGET_TOKENS, DEFAULT_POLICY
 from xsvggt_ros.commands.ending import end_run
 from xsvggt_ros.commands.options import (
     Budget,
@@ -58,8 +59,8 @@ def evaluate(
     width: Width = None,
     device: Device = "auto",
     dtype: Dtype = "float32",
-    policy: Policy = "xstreamvggt",
-    budget: Budget = 8192,
+    policy: Policy = DEFAULT_POLICY,
+    budget: Budget = DEFAULT_BUDGET_TOKENS,
     budget_mib: BudgetMib = 0.0,
     key_bits: KeyBits = 4,
     value_bits: ValueBits = 4,

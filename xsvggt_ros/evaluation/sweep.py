@@ -172,7 +172,7 @@ def _references(
     if PUBLISHED in references:
         budgets = next((axis.values for axis in axes if axis.name == "budget"), None)
         for budget in budgets or (base.budget_tokens,):
-            cache = CacheSettings(budget_tokens=budget, compatibility="published")
+            cache = CacheSettings("xstreamvggt", budget_tokens=budget, compatibility="published")
             yield Point(f"{PUBLISHED} budget={budget}", PUBLISHED, cache)
 
 

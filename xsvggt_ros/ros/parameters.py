@@ -20,6 +20,8 @@ from xsvggt_ros.cache.settings import (
     ANCHOR_WIDTHS,
     BACKENDS,
     COMPATIBILITIES,
+    DEFAULT_BUDGET_TOKENS,
+    DEFAULT_POLICY,
     INDEX_SETS,
     MOST_MIB,
     POLICIES,
@@ -118,13 +120,13 @@ class Cache:
     """How much history the network keeps, and how finely."""
 
     policy: str = _parameter(
-        "xstreamvggt",
+        DEFAULT_POLICY,
         "What chooses the history that stays in the cache; none drops nothing, and memory grows.",
         choices=POLICIES,
         live=True,
     )
     budget_tokens: int = _parameter(
-        8192,
+        DEFAULT_BUDGET_TOKENS,
         "Most tokens that a layer holds after a frame, the mean over layers where adaptive shares "
         "them out; policy none ignores it.",
         unit="tokens",

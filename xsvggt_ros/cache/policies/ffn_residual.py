@@ -36,6 +36,8 @@ class FfnResidual(Stateless):
 
 
 def _unit_range(values: Tensor) -> Tensor:
-    lowest = values.amin(dim=1, keepdim=True)
-    extent = values.amax(dim=1, keepdim=True) - lowest
+    """Bring rows to 0..1; what is no number stays so and has no part in the range."""
+    finite = values.isfinite()
+    lowest = values.masked_fill(~finite, torch.inf).amin(dim=1, keepdim=True)
+    extent = values.masked_fill(~finite, -torch.inf).amax(dim=1, keepdim=True) - lowest
     return (values - lowest) / extent.clamp(min=torch.finfo(values.dtype).tiny)

@@ -17,11 +17,14 @@ def key_similarity(keys: Tensor, anchor: int) -> Tensor:
         anchor: tokens of the first frame.
 
     Returns:
-        float32 [heads, tokens], at most 1: the product with the mean of the normalised keys.
+        float32 [heads, tokens], at most 1: the product with the mean of the normalised keys; NaN
+        for keys that are no numbers.
 
     """
     directions = functional.normalize(keys.float(), dim=-1)
     rest = directions[:, anchor:] if directions.shape[1] > anchor else directions
+    # One key that is no number must not make all of them alike.
+    rest = rest.nan_to_num(nan=0.0)
     return (directions @ rest.mean(dim=1)[..., None]).squeeze(-1)
 
 

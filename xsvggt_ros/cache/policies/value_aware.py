@@ -30,7 +30,8 @@ def output_change(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """
     query, keys, values = query.float(), keys.float(), values.float()
     logits = query @ keys.transpose(-2, -1) * query.shape[-1] ** -0.5
-    weights = logits.softmax(dim=-1)
+    # One key that is no number must not take the others' scores along.
+    weights = logits.masked_fill(logits.isnan(), -torch.inf).softmax(dim=-1)
     output = weights @ values
     own = values.square().sum(-1)[:, None]
     along = output @ values.transpose(-2, -1)
