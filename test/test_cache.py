@@ -123,6 +123,21 @@ def test_history_is_what_scores_best():
     assert held(cache)[20:24] == sorted((scores.topk(4).indices + 20).tolist())
 
 
+@pytest.mark.parametrize("policy", ["ffn_residual", "value_aware", "random"])
+def test_history_moves_on_where_a_frame_is_a_single_group(policy):
+    """A group falls as a whole; it has thinned out before, so that it is not always the newest."""
+    newest = 79
+    kept = {}
+    for bits in (4, 16):
+        cache = make_cache(budget_tokens=160, key_bits=bits, value_bits=bits, policy=policy)
+        run(cache, [20] * (newest + 1))
+        frames = [number // 20 for number in held(cache)]
+        kept[bits] = sorted(set(frames) - {0, newest})
+    assert len(kept[4]) >= 10
+    assert kept[4][-1] > newest - 5
+    assert kept[4][len(kept[4]) // 2] > 20
+
+
 @pytest.mark.parametrize("bits", [2, 4, 8, 16])
 def test_the_newest_frame_is_attended_to_as_it_came(bits):
     cache = make_cache(budget_tokens=30, key_bits=bits, value_bits=bits)

@@ -87,6 +87,15 @@ class SegmentPlan:
     table_slack: float = 1.0
 
 
+LEAST_SPARE_ROWS = 2
+"""Rows without which the emptiest groups could hold more tokens than come with a frame."""
+
+FINE_ROWS = 10
+"""Spare rows and groups of a frame are together at least so many. Where a frame is one group and
+two rows are to spare, the groups that fall are whole frames, always the newest, and history stands
+still; with more, they have thinned out to a few tokens before."""
+
+
 def table_rows(
     plan: SegmentPlan, arrivals: Iterable[int], *, held: int = 0, occupied: int = 0
 ) -> int:
@@ -110,7 +119,8 @@ def table_rows(
     most = max(groups for groups, _ in opened)
     rate = max(groups / count for groups, count in opened)
     dense = plan.slots / plan.group_size
-    needs = [dense * plan.table_slack, plan.slots * rate + 2, float(occupied)]
+    spare = max(LEAST_SPARE_ROWS, FINE_ROWS - most)
+    needs = [dense * plan.table_slack, plan.slots * rate + spare, float(occupied)]
     if held < plan.slots and (held or len(opened) > 1):
         needs.append(occupied + (plan.slots - held) * rate + most)
     return ceil(max(needs))
