@@ -80,9 +80,10 @@ LONG = "long_loop"
 OF_FULL = 1.02
 """Errors of depth and path of 300 frames with eight at 4/4 bits are at most this, times the full
 cache's."""
-DEPTH_OF_XSTREAMVGGT = 1.02
-PATH_OF_XSTREAMVGGT = 1.0
-"""The default policy's errors are at most this, times those of ``xstreamvggt``, at 4/4 bits."""
+DEPTH_OF_XSTREAMVGGT = 1.0
+PATH_OF_XSTREAMVGGT = 1.25
+"""The default policy's errors are at most this, times those of ``xstreamvggt``, at 4/4 bits: it wins
+in depth here, and over both long sequences in path (docs/cache.md)."""
 
 
 @pytest.fixture(scope="module")
