@@ -82,8 +82,8 @@ OF_FULL = 1.02
 cache's."""
 DEPTH_OF_XSTREAMVGGT = 1.0
 PATH_OF_XSTREAMVGGT = 1.25
-"""The default policy's errors are at most this, times those of ``xstreamvggt``, at 4/4 bits: it wins
-in depth here, and over both long sequences in path (docs/cache.md)."""
+"""The default policy's errors are at most this, times those of ``xstreamvggt``, at 4/4 bits. It
+wins in depth here, in path on ``long_walk`` and over both (docs/cache.md)."""
 
 
 @pytest.fixture(scope="module")
