@@ -113,7 +113,7 @@ def test_filling_up_waits_for_nobody_either():
 
 
 def test_unquantized_tokens_are_attended_to_where_they_lie():
-    cache = make_cache(layout(dim=64), budget_tokens=2000)
+    cache = make_cache(layout(dim=64), budget_tokens=2000, policy="xstreamvggt")
     run(cache, [20] * 101)
     recorder = recorded_step(cache, 101)
     whole = 2 * 64 * 2000 * 4
