@@ -5,7 +5,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from streams import DIM, HEADS, SPECIAL, frame_tensors, held, layout, make_cache, run, step, stored
+from streams import (
+    DIM,
+    HEADS,
+    SPECIAL,
+    frame_tensors,
+    held,
+    layout,
+    make_cache,
+    run,
+    step,
+    stored,
+    updates,
+)
 
 from xsvggt_ros.cache.budget import Spans, shares
 from xsvggt_ros.cache.growing_store import GrowingStore
@@ -378,6 +390,18 @@ def test_a_key_that_is_no_number_is_the_first_to_go(policy, bits):
     # Packed keys go with those that share their grid; others do not suffer.
     assert any(39 < number < 60 for number in held(cache)) or bits == 4
     assert all(torch.isfinite(key_).all() for key_, _ in stored(cache).values())
+
+
+@pytest.mark.parametrize("broken", [torch.inf, torch.nan])
+def test_a_token_that_the_network_changed_beyond_all_numbers_is_the_first_to_go(broken):
+    cache = make_cache(budget_tokens=60, key_bits=16, policy="ffn_residual")
+    run(cache, [20] * 2)
+    update = updates(20, 2)
+    update[0, 9] = broken
+    step(cache, *frame_tensors(20, 2), update)
+    run(cache, [20] * 2, start=3)
+    assert 49 not in held(cache)
+    assert any(39 < number < 60 for number in held(cache))
 
 
 def test_store_grows_without_losing_tokens():

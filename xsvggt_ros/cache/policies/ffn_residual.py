@@ -36,8 +36,9 @@ class FfnResidual(Stateless):
 
 
 def _unit_range(values: Tensor) -> Tensor:
-    """Bring rows to 0..1; what is no number stays so and has no part in the range."""
+    """Bring rows to 0..1; what is not finite becomes NaN and has no part in the range."""
     finite = values.isfinite()
     lowest = values.masked_fill(~finite, torch.inf).amin(dim=1, keepdim=True)
     extent = values.masked_fill(~finite, -torch.inf).amax(dim=1, keepdim=True) - lowest
-    return (values - lowest) / extent.clamp(min=torch.finfo(values.dtype).tiny)
+    shares = (values - lowest) / extent.clamp(min=torch.finfo(values.dtype).tiny)
+    return shares.masked_fill(~finite, torch.nan)
