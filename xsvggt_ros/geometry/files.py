@@ -30,13 +30,17 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             yield stream
         partial.replace(path)
     except OSError as error:
-        raise OutputError(
-            f"'{path}' cannot be written ({error.strerror or error}); choose another place, or "
-            "free room and rights there"
-        ) from error
+        raise _unwritable(path, error) from error
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+def _unwritable(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"'{path}' cannot be written ({error.strerror or error}); choose another place, or free "
+        "room and rights there"
+    )
 
 
 UNFINISHED = ".partial"
@@ -68,10 +72,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         else:
             (shelter / goal.name).rename(goal)
     except OSError as error:
-        raise OutputError(
-            f"'{path}' cannot be written ({error.strerror or error}); choose another place, or "
-            "free room and rights there"
-        ) from error
+        raise _unwritable(path, error) from error
     finally:
         shutil.rmtree(shelter, ignore_errors=True)
 
