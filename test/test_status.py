@@ -98,6 +98,7 @@ _RESULT = FrameResult(
     confidence=_ONES,
     color=np.zeros((1, 1, 3), np.uint8),
     mapping=ImageMapping(1, 1, 1, 1, 1, 0),
+    pose_source="held",
     cache=CacheStatistics("none", 0, 0, 16, 16, 0, 0, 0, 0, 0, 0, ()),
     timings=Timings(),
 )
@@ -190,6 +191,7 @@ def test_every_field_is_filled_from_its_own_source(story: _Story) -> None:
     stages = ("decode", "preprocess", "network", "collect")
     assert [message[f"latency_{stage}"] for stage in stages] == [1.0, 2.0, 3.0, 4.0]
     assert (message["policy"], message["intrinsics_source"]) == ("xstreamvggt", "held")
+    assert message["pose_source"] == "held"
 
 
 def test_a_new_session_forgets_the_message_of_the_one_before_but_not_why_it_ended(

@@ -168,4 +168,5 @@ def _fill_result(message: CacheStatus, result: FrameResult) -> None:
     message.latency_network = result.timings.network
     message.latency_collect = result.timings.collect
     message.intrinsics_source = result.intrinsics_source
+    message.pose_source = result.pose_source
     message.mean_confidence = float(np.mean(result.confidence))

@@ -19,6 +19,7 @@ Picture = NDArray[np.uint8]
 """RGB picture, uint8 [height, width, 3]."""
 
 IntrinsicsSource = Literal["calibrated", "predicted", "held", "assumed"]
+PoseSource = Literal["predicted", "held"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,8 @@ class FrameResult:
     Attributes:
         index: number of the frame in its session, from 0.
         camera_to_world: float64 [4, 4]; optical frame of this camera into the first one's.
+        pose_source: ``held`` where the network left the rotation open and the camera is taken to
+            go on as it went.
         intrinsics: of the [h, w] pictures here; ``mapping`` leads back to the source picture.
         depth: float32 [h, w] along the optical axis, NaN where unknown.
         confidence: float32 [h, w], from 1 upwards.
@@ -96,3 +99,4 @@ class FrameResult:
     timings: Timings
     camera: str = ""
     points: NDArray[np.float32] | None = None
+    pose_source: PoseSource = "predicted"

@@ -49,6 +49,8 @@ class QualityWatch:
         depth = result.depth[::_STRIDE, ::_STRIDE]
         known = depth[np.isfinite(depth)]
         faults = [*self._faults_of_confidence(result), *_faults_of_depth(known, depth.size)]
+        if result.pose_source == "held":
+            faults.append("the network left the rotation open: the pose is held")
         if known.size:
             faults += self._faults_of_pose(result, float(np.median(known)))
         return tuple(faults)

@@ -24,15 +24,16 @@ from xsvggt_ros.errors import (
     first_line,
 )
 from xsvggt_ros.geometry.cameras import Calibration, Intrinsics
-from xsvggt_ros.geometry.pose_encoding import intrinsics_from_encoding, world_to_camera
+from xsvggt_ros.geometry.pose_encoding import intrinsics_from_encoding
 from xsvggt_ros.geometry.rectification import Rectification
-from xsvggt_ros.geometry.rigid import Matrix, apparent_motion, invert
+from xsvggt_ros.geometry.rigid import Matrix, apparent_motion
 from xsvggt_ros.model.device import ran_out_of_memory, release_cached_memory
 from xsvggt_ros.model.network import Head, Prediction, StreamVggt
 from xsvggt_ros.stream.calibrating import CalibrationUse, Calibrator
-from xsvggt_ros.stream.frame import FrameResult, IntrinsicsSource, Picture, Timings
+from xsvggt_ros.stream.frame import FrameResult, IntrinsicsSource, Picture, PoseSource, Timings
 from xsvggt_ros.stream.giving_way import changed, shrunk
 from xsvggt_ros.stream.image_mapping import ImageMapping
+from xsvggt_ros.stream.pose_track import PoseTrack
 from xsvggt_ros.stream.preprocessing import check_width, preprocess, to_network
 
 logger = logging.getLogger(__name__)
@@ -104,7 +105,7 @@ class Reconstructor:
     def _begin_session(self) -> None:
         self._cache.clear()
         self._index = 0
-        self._world_from_first: Matrix | None = None
+        self._poses = PoseTrack()
         self._last_pose: Matrix | None = None
         self._focal: tuple[float, float] | None = None  # in picture widths
         self._view_warned = False
@@ -220,9 +221,9 @@ class Reconstructor:
         ready = perf_counter()
         output, computed = self._compute(images)
         self._refuse_non_finite(output)
-        pose = self._pose(output.encoding)
+        pose, pose_source = self._poses.place(output.encoding, frame_id)
         self._end_frame(pose, output.depth)
-        result = self._result(output, pose, color, mapping, stamp, frame_id)
+        result = self._result(output, pose, pose_source, color, mapping, stamp, frame_id)
         if camera is not None:
             result = _with_camera(result, camera)
         self._index += 1
@@ -287,6 +288,7 @@ class Reconstructor:
         self,
         output: _HostOutput,
         pose: Matrix,
+        pose_source: PoseSource,
         color: Picture,
         mapping: ImageMapping,
         stamp: int,
@@ -298,6 +300,7 @@ class Reconstructor:
             stamp=stamp,
             frame_id=frame_id,
             camera_to_world=pose,
+            pose_source=pose_source,
             intrinsics=intrinsics,
             intrinsics_source=source,
             depth=output.depth,
@@ -308,14 +311,6 @@ class Reconstructor:
             timings=Timings(),
             points=output.points,
         )
-
-    def _pose(self, encoding: NDArray[np.float32]) -> Matrix:
-        extrinsics = world_to_camera(encoding.astype(np.float64))
-        if self._world_from_first is None:
-            # The network only tends to put the first camera at the origin; the session's world is
-            # defined by it, so the rest is taken relative to it.
-            self._world_from_first = extrinsics
-        return self._world_from_first @ invert(extrinsics)
 
     def _intrinsics(
         self, encoding: NDArray[np.float32], mapping: ImageMapping
