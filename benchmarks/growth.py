@@ -35,6 +35,9 @@ from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
+LEAST_FRAMES = 10
+"""Below, there is no early and no late."""
+
 WIDE = NetworkConfig(
     image_size=224,
     depth=2,
@@ -90,7 +93,7 @@ def undisturbed(milliseconds: list[float]) -> float:
 def table(runs: list[Run], frames: int, head: str) -> str:
     """Return latency and bytes early and late, as Markdown."""
     early = min(100, frames // 3)
-    span = max(10, min(100, frames // 10))
+    span = max(2, min(100, frames // 10))
     lines = [
         head,
         "",
@@ -99,7 +102,7 @@ def table(runs: list[Run], frames: int, head: str) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for each in runs:
-        first = undisturbed(each.milliseconds[early - span // 2 : early + span // 2])
+        first = undisturbed(each.milliseconds[max(0, early - span // 2) : early + span // 2])
         last = undisturbed(each.milliseconds[-span:])
         lines.append(
             f"| {each.name} | {first:.1f} | {last:.1f} | {last / first:.2f} "
@@ -139,7 +142,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("results/growth"))
     arguments = parser.parse_args()
     wide = arguments.preset == "wide"
-    frames = arguments.frames or (300 if wide else 2000)
+    frames = (300 if wide else 2000) if arguments.frames is None else arguments.frames
+    if frames < LEAST_FRAMES:
+        raise SystemExit(f"growth.py: --frames {frames}: must be at least {LEAST_FRAMES}")
     width = arguments.width or (140 if wide else 112)
     height = width * 3 // 4 // 14 * 14
     config = WIDE if wide else preset(arguments.preset)
