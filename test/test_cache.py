@@ -135,7 +135,7 @@ def test_history_is_what_scores_best():
     assert held(cache)[20:24] == sorted((scores.topk(4).indices + 20).tolist())
 
 
-@pytest.mark.parametrize("policy", ["ffn_residual", "value_aware", "random"])
+@pytest.mark.parametrize("policy", ["ffn_residual", "value_aware", "random", "balanced"])
 def test_history_moves_on_where_a_frame_is_a_single_group(policy):
     """A group falls as a whole; it has thinned out before, so that it is not always the newest."""
     newest = 79
@@ -249,7 +249,7 @@ def test_an_impossible_budget_is_refused_with_the_smallest_one():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"policy": "fifo"}, "cache.policy 'fifo' is unknown; choose one of xstreamvggt"),
+        ({"policy": "fifo"}, "cache.policy 'fifo' is unknown; choose one of balanced, xstreamvggt"),
         ({"pool_size": 0}, "cache.pool_size is 0; it must be at least 1"),
         ({"camera_frames": 1}, "cache.camera_frames is 1; it must be at least 2"),
         ({"compatibility": "old"}, "cache.compatibility 'old' is unknown"),

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each policy against its definition, written out slowly."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from streams import SPECIAL, frame_tensors, held, layout, make_cache, run, step
 
 from xsvggt_ros.cache.policies import policy_for
+from xsvggt_ros.cache.policies.balanced import Balanced
 from xsvggt_ros.cache.policies.base import Candidates
 from xsvggt_ros.cache.policies.ffn_residual import FfnResidual
 from xsvggt_ros.cache.policies.importance import Importance, importance, pooled_query
@@ -100,6 +103,30 @@ def test_ffn_residual_is_half_residual_half_diversity():
     unlike = (unlike - unlike.min()) / (unlike.max() - unlike.min())
     residual = torch.cat([asked.births[0].float(), policy.births(asked)[0].float()])
     torch.testing.assert_close(policy.scores(asked)[0], 0.5 * unlike + 0.5 * residual)
+
+
+def test_balanced_adds_youth_to_ffn_residual():
+    asked = candidates()
+    ages = torch.arange(asked.ages.shape[1] - 1, -1, -1, dtype=torch.int32)
+    ages[0] = -(2**31)
+    ages[1] = 4 * FRAME
+    asked = replace(asked, ages=ages[None])
+    youth = Balanced().scores(asked)[0] - FfnResidual().scores(asked)[0]
+    torch.testing.assert_close(youth[[0, 1, -1]], torch.tensor([0.0, 0.5, 1.0]))
+    assert (youth[2:].diff() > 0).all()
+
+
+def test_balanced_keeps_an_old_token_that_says_much_beside_young_ones():
+    cache = make_cache(policy="balanced", budget_tokens=160, key_bits=16, value_bits=16)
+    quiet = torch.full((1, 20, 6), 0.1)
+    loud = quiet.clone()
+    loud[0, 12] = 5.0
+    for frame in range(40):
+        step(cache, *frame_tensors(20, frame), loud if frame == 1 else quiet)
+    assert 32 in held(cache)
+    others = {number // 20 for number in held(cache) if number != 32}
+    assert others >= {0, 36, 37, 38, 39}
+    assert min(others - {0}) > 25
 
 
 def test_what_the_mlp_said_at_birth_is_remembered():

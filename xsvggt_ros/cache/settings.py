@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from xsvggt_ros.errors import ConfigurationError
 
 POLICIES = (
+    "balanced",
     "xstreamvggt",
     "ffn_residual",
     "value_aware",
@@ -17,7 +18,7 @@ POLICIES = (
     "random",
     "none",
 )
-DEFAULT_POLICY = "ffn_residual"
+DEFAULT_POLICY = "balanced"
 """What loses least at small budgets, see docs/cache.md."""
 
 DEFAULT_BUDGET_TOKENS = 8192

@@ -35,8 +35,8 @@ Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
 Policy = Annotated[
     str,
     typer.Option(
-        help="What chooses the history: xstreamvggt, ffn_residual, value_aware, key_diversity, "
-        "sliding_window, random or none."
+        help="What chooses the history: balanced, xstreamvggt, ffn_residual, value_aware, "
+        "key_diversity, sliding_window, random or none."
     ),
 ]
 Budget = Annotated[int, typer.Option(help="Most tokens that a layer holds after a frame.")]

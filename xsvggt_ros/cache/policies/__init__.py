@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from xsvggt_ros.cache.policies.balanced import Balanced
 from xsvggt_ros.cache.policies.base import Policy
 from xsvggt_ros.cache.policies.ffn_residual import FfnResidual
 from xsvggt_ros.cache.policies.importance import Importance
@@ -29,6 +30,7 @@ def policy_for(settings: CacheSettings, layer: int) -> Policy:
         "sliding_window": Recency,
         "random": lambda: Random(settings.seed * _LAYERS + layer),
         "xstreamvggt": lambda: Importance(settings.pool_size),
+        "balanced": Balanced,
         "ffn_residual": FfnResidual,
         "value_aware": ValueAware,
         "key_diversity": KeyDiversity,
