@@ -93,7 +93,7 @@ def undisturbed(milliseconds: list[float]) -> float:
 def table(runs: list[Run], frames: int, head: str) -> str:
     """Return latency and bytes early and late, as Markdown."""
     early = min(100, frames // 3)
-    span = max(2, min(100, frames // 10))
+    span = min(100, max(10, frames // 10), early)
     lines = [
         head,
         "",
@@ -102,7 +102,7 @@ def table(runs: list[Run], frames: int, head: str) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for each in runs:
-        first = undisturbed(each.milliseconds[max(0, early - span // 2) : early + span // 2])
+        first = undisturbed(each.milliseconds[early - span // 2 : early + span // 2])
         last = undisturbed(each.milliseconds[-span:])
         lines.append(
             f"| {each.name} | {first:.1f} | {last:.1f} | {last / first:.2f} "

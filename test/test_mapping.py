@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from results import HEIGHT, WIDTH, wall
@@ -66,6 +68,14 @@ def test_near_surfaces_are_thinned_out_but_no_voxel_of_a_wall_is_missed(depth, s
         return set(map(tuple, np.floor(points[:, 1:] / 0.25 + 1e-4).astype(int).tolist()))
 
     assert len(voxels(thinned=True) ^ voxels(thinned=False)) <= (0 if step == stride else 8)
+
+
+def test_a_held_pose_leaves_the_map_as_it_is():
+    builder = MapBuilder()
+    add(builder, wall(0, depth=2.0))
+    before = builder.snapshot()[0]
+    add(builder, replace(wall(1, depth=4.0), pose_source="held"))
+    np.testing.assert_array_equal(builder.snapshot()[0], before)
 
 
 def test_a_new_session_begins_an_empty_map():

@@ -74,7 +74,7 @@ def test_what_cannot_be_judged_passes(
     check_memory(network, WIDTH, cache)
 
 
-@pytest.mark.parametrize("policy", ["xstreamvggt", "random", "ffn_residual"])
+@pytest.mark.parametrize("policy", ["xstreamvggt", "random", "ffn_residual", "balanced"])
 def test_a_rehearsal_leaves_no_trace(network: StreamVggt, policy: str) -> None:
     settings = ReconstructorSettings(WIDTH, CacheSettings(budget_tokens=40, policy=policy))
     cold, warm = (Reconstructor(network, settings) for _ in range(2))

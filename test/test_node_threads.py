@@ -70,7 +70,13 @@ class Gate:
         self.cache = settings
 
     def step(
-        self, picture: Picture, *, stamp: int, frame_id: str, calibration: Calibration | None
+        self,
+        picture: Picture,
+        *,
+        stamp: int,
+        frame_id: str,
+        camera: str,
+        calibration: Calibration | None,
     ) -> FrameResult:
         """Wait, then return something."""
         self.entered.set()

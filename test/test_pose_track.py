@@ -15,7 +15,7 @@ from results import result_of
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.pose_encoding import encode
 from xsvggt_ros.geometry.rigid import Matrix, invert
-from xsvggt_ros.stream.pose_track import BASELINE, LEAST_BASELINE, PoseTrack
+from xsvggt_ros.stream.pose_track import LEAST_BASELINE, MOST_HELD, PoseTrack
 from xsvggt_ros.stream.quality import QualityWatch
 
 CAMERA = Intrinsics(50.0, 50.0, 32.0, 24.0, 64, 48)
@@ -38,9 +38,11 @@ def said(pose: Matrix, length: float = 1.0) -> NDArray[np.float32]:
     return encoding.astype(np.float32)
 
 
-def follow(track: PoseTrack, degrees: list[float], frame_id: str = "eye") -> None:
-    for angle in degrees:
-        pose, source = track.place(said(turned(angle)), frame_id)
+def follow(
+    track: PoseTrack, degrees: list[float], camera: str = "", stamps: list[int] | None = None
+) -> None:
+    for angle, stamp in zip(degrees, stamps or range(len(degrees)), strict=True):
+        pose, source = track.place(said(turned(angle)), stamp, camera)
         assert source == "predicted"
         np.testing.assert_allclose(pose, turned(angle), atol=1e-6)
 
@@ -56,7 +58,7 @@ def garbled(length: float) -> NDArray[np.float32]:
 def test_a_camera_goes_on_as_it_went_where_both_signs_meet() -> None:
     track = PoseTrack()
     follow(track, [3.0 * frame for frame in range(60)])
-    pose, source = track.place(garbled(0.26), "eye")
+    pose, source = track.place(garbled(0.26), 60)
     assert source == "held"
     np.testing.assert_allclose(pose, turned(180.0), atol=1e-6)
     follow(track, [183.0, 186.0])
@@ -67,7 +69,7 @@ def test_the_sign_of_a_quaternion_says_nothing() -> None:
     follow(track, [3.0 * frame for frame in range(60)])
     encoding = said(turned(180.0))
     encoding[3:7] *= -1
-    pose, source = track.place(encoding, "eye")
+    pose, source = track.place(encoding, 60)
     assert source == "predicted"
     np.testing.assert_allclose(pose, turned(180.0), atol=1e-6)
 
@@ -76,61 +78,76 @@ def test_the_sign_of_a_quaternion_says_nothing() -> None:
 def test_less_than_half_of_the_usual_length_says_no_rotation(length: float, source: str) -> None:
     track = PoseTrack()
     follow(track, [0.0] * 20)
-    assert track.place(garbled(length), "eye")[1] == source
+    assert track.place(garbled(length), 20)[1] == source
 
 
-@pytest.mark.parametrize("known", [1, LEAST_BASELINE - 1])
-def test_nothing_is_short_before_lengths_are_usual(known: int) -> None:
+@pytest.mark.parametrize(
+    ("known", "source"), [(LEAST_BASELINE - 1, "predicted"), (LEAST_BASELINE, "held")]
+)
+def test_nothing_is_short_before_lengths_are_usual(known: int, source: str) -> None:
     track = PoseTrack()
     follow(track, [0.0] * known)
-    assert track.place(garbled(0.1), "eye")[1] == "predicted"
+    assert track.place(garbled(0.1), known)[1] == source
 
 
-def test_each_camera_of_a_rig_goes_on_as_it_went() -> None:
+def test_each_camera_of_a_rig_has_lengths_and_a_way_of_its_own() -> None:
     track = PoseTrack()
     for frame in range(20):
-        follow(track, [2.0 * frame], "left")
-        follow(track, [90.0 - frame], "right")
-    pose, source = track.place(garbled(0.1), "left")
+        stamps = [2 * frame]
+        follow(track, [2.0 * frame], "left", stamps)
+        right, source = track.place(said(turned(90.0 - frame), 0.3), 2 * frame + 1, "right")
+        assert source == "predicted"
+        np.testing.assert_allclose(right, turned(90.0 - frame), atol=1e-6)
+    pose, source = track.place(garbled(0.3), 40, "left")
     assert source == "held"
     np.testing.assert_allclose(pose, turned(40.0), atol=1e-6)
-    np.testing.assert_allclose(track.place(garbled(0.1), "right")[0], turned(70.0), atol=1e-6)
-
-
-def test_a_camera_that_is_new_is_believed_and_with_one_pose_stands_still() -> None:
-    track = PoseTrack()
-    follow(track, [0.0] * 20)
-    assert track.place(garbled(0.1), "new")[1] == "predicted"
-    follow(track, [25.0], "newer")
-    pose, source = track.place(garbled(0.1), "newer")
+    pose, source = track.place(garbled(0.1), 41, "right")
     assert source == "held"
-    np.testing.assert_allclose(pose, turned(25.0), atol=1e-6)
+    np.testing.assert_allclose(pose, turned(70.0), atol=1e-6)
 
 
-def test_a_network_that_goes_on_with_short_quaternions_is_believed_after_a_while() -> None:
+@pytest.mark.parametrize(
+    ("before", "ahead", "degrees"), [(100, 100, 40.0), (400, 100, 10.0), (100, 300, 40.0)]
+)
+def test_the_way_is_as_long_as_the_time_but_no_longer_than_the_one_before(
+    before: int, ahead: int, degrees: float
+) -> None:
+    track = PoseTrack()
+    follow(track, [0.0] * 20, stamps=[100 * frame for frame in range(20)])
+    follow(track, [40.0], stamps=[1900 + before])
+    pose, source = track.place(garbled(0.1), 1900 + before + ahead)
+    assert source == "held"
+    np.testing.assert_allclose(pose[:3, :3], turned(40.0 + degrees)[:3, :3], atol=1e-6)
+
+
+def test_without_stamps_every_step_is_as_long() -> None:
+    track = PoseTrack()
+    follow(track, [3.0 * frame for frame in range(20)], stamps=[0] * 20)
+    np.testing.assert_allclose(track.place(garbled(0.1), 0)[0], turned(60.0), atol=1e-6)
+
+
+def test_a_camera_that_stays_where_both_signs_meet_is_believed_again() -> None:
     track = PoseTrack()
     follow(track, [0.0] * 100)
-    sources = [track.place(said(turned(10.0), 0.3), "eye")[1] for _ in range(BASELINE)]
-    believed = sources.index("predicted")
-    assert believed <= BASELINE // 2 + 1
-    assert sources == ["held"] * believed + ["predicted"] * (BASELINE - believed)
+    sources = [track.place(said(turned(10.0), 0.3), 100 + n)[1] for n in range(100)]
+    assert sources == ["held"] * MOST_HELD + ["predicted"] * (100 - MOST_HELD)
 
 
 @given(
-    st.lists(st.floats(0.01, 1.0), min_size=2, max_size=50),
+    st.lists(st.floats(0.01, 1.0), min_size=2, max_size=200),
     st.floats(0.05, 20.0),
     st.randoms(use_true_random=False),
 )
 def test_poses_are_rigid_and_only_ratios_of_lengths_count(lengths, factor, random) -> None:
     usual, scaled = PoseTrack(), PoseTrack()
-    for length in lengths:
+    for stamp, length in enumerate(lengths):
         encoding = said(turned(random.uniform(-180, 180)), length)
         other = encoding.copy()
         other[3:7] *= np.float32(factor)
-        pose, _ = usual.place(encoding, "eye")
+        pose, _ = usual.place(encoding, stamp)
         np.testing.assert_allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), atol=1e-6)
         assert np.linalg.det(pose) == pytest.approx(1.0)
-        same, _ = scaled.place(other, "eye")
+        same, _ = scaled.place(other, stamp)
         # Where a length is half of the usual one to the last bit, either may be said.
         if not any(0.499 < one / two < 0.501 for one in lengths for two in lengths):
             np.testing.assert_allclose(same, pose, atol=1e-4)

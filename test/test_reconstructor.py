@@ -278,6 +278,31 @@ def test_confidence_is_always_a_number(network):
     assert np.isfinite(result.depth[0, 1])
 
 
+def undecided(prediction):
+    """Shorten the quaternion of a prediction, and turn it anywhere."""
+    poses = prediction.pose_encodings.clone()
+    poses[..., 3:7] = 0.1 * poses[..., 3:7].norm() * torch.tensor([0.5, -0.5, 0.5, 0.5])
+    return dataclasses.replace(prediction, pose_encodings=poses)
+
+
+def test_a_pose_that_the_network_leaves_open_is_held_and_said_once(network, caplog):
+    reconstructor = corrupted(network, undecided)
+    still = pictures(1)[0]
+    with caplog.at_level(logging.INFO):
+        for stamp in range(12):
+            last = reconstructor.step(still, stamp=stamp, camera="left")
+            assert (last.pose_source, last.camera) == ("predicted", "left")
+        reconstructor._network.active = True
+        held = [reconstructor.step(still, stamp=stamp, camera="left") for stamp in (12, 13)]
+    assert [each.pose_source for each in held] == ["held", "held"]
+    np.testing.assert_allclose(held[0].camera_to_world, last.camera_to_world, atol=0.05)
+    said = [r.message for r in caplog.records if "left the rotation of frame" in r.message]
+    assert len(said) == 1
+    assert "frame 12 open" in said[0]
+    reconstructor.reset()
+    assert reconstructor.step(still, stamp=20).pose_source == "predicted"
+
+
 def blind(prediction):
     """Take the field of view from a prediction."""
     poses = prediction.pose_encodings.clone()

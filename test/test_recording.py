@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is kept of a run stays bounded, and nothing is invented."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -56,6 +58,15 @@ def test_a_cloud_sample_never_exceeds_its_limit_and_keeps_points_with_their_colo
     assert len(np.unique(points[:, 0])) == len(points)
     if sum(sizes) <= limit:
         assert len(points) == sum(sizes)
+
+
+def test_a_held_pose_is_in_the_trajectory_and_not_in_the_cloud():
+    recording = Recording(confident_share=1.0)
+    recording.add(frame(0))
+    points = len(recording.cloud)
+    recording.add(replace(frame(1), pose_source="held"))
+    assert len(recording.trajectory()) == 2
+    assert len(recording.cloud) == points
 
 
 def test_a_full_cloud_sample_favours_no_frame():

@@ -83,6 +83,20 @@ def test_a_pose_without_rotation_is_refused_and_told_once(
     scale.close()
 
 
+def test_a_held_pose_is_no_measure(node: Node) -> None:
+    scale = _listening(node, "odometry")
+    assert isinstance(scale._measured, OdometryScale)
+    for index, (way, source) in enumerate([(0.0, "predicted"), (0.9, "held"), (0.2, "predicted")]):
+        stamp = (1 + index) * SECOND
+        scale._measured._receive(_odometry(stamp, 0.5 * index))
+        pose = np.eye(4)
+        pose[2, 3] = way
+        result = replace(result_of(index, stamp), camera_to_world=pose, pose_source=source)
+        scale.applied(result)
+    assert scale.value == pytest.approx(5.0)
+    scale.close()
+
+
 def test_depth_is_still_there_when_a_result_comes_seconds_later(node: Node) -> None:
     scale = _listening(node, "depth")
     assert isinstance(scale._measured, DepthScale)

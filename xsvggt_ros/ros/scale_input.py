@@ -147,6 +147,8 @@ class OdometryScale:
         first, self._first = self._first, False
         pose = self._pose(result.stamp)
         self.matches.note(pose is not None)
+        if result.pose_source == "held":
+            return None  # a way that was guessed is no measure
         return self._way.estimate(result.camera_to_world, pose, first=first)
 
     def _pose(self, stamp: int) -> Matrix | None:

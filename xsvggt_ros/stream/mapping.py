@@ -85,10 +85,16 @@ class MapBuilder:
         self._warned_of: VoxelMap | None = None
 
     def add(self, result: FrameResult, map_from_camera: Matrix, settings: MapSettings) -> None:
-        """Take in one result; the first of a session begins anew, and so do other voxels."""
+        """Take in one result, but none with a held pose.
+
+        The first of a session begins anew, and so do other voxels.
+        """
         if result.index == 0:
             self.clear()
         held = self._resized(settings.voxels)
+        if result.pose_source == "held":
+            # Its neighbours see nearly the same, and what is put in wrongly stays.
+            return
         pixels = chosen_pixels(result, settings)
         held.add(
             _points(result, pixels, map_from_camera).T,

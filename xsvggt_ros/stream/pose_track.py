@@ -9,14 +9,15 @@ else it is about as long as in the frames before.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
+from dataclasses import dataclass, field
 from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.geometry.pose_encoding import world_to_camera
-from xsvggt_ros.geometry.rigid import Matrix, invert
+from xsvggt_ros.geometry.rigid import Matrix, interpolate, invert
 from xsvggt_ros.stream.frame import PoseSource
 
 SHORT = 0.5
@@ -25,8 +26,33 @@ weigh 3 : 1 add up to it."""
 BASELINE = 30
 LEAST_BASELINE = 10
 """Frames from which on a length is usual."""
-CAMERAS = 16
-"""Newest poses among which those of the same camera are looked for."""
+MOST_HELD = 2
+"""Poses in a row that are held: a camera that stays there moves on by what it is seen to do."""
+
+
+@dataclass(slots=True)
+class _Camera:
+    """What is known of one camera of a stream: lengths of quaternions, and its newest poses."""
+
+    lengths: deque[float] = field(default_factory=lambda: deque(maxlen=BASELINE))
+    newest: deque[tuple[int, Matrix]] = field(default_factory=lambda: deque(maxlen=2))
+    held: int = 0
+
+    def expected(self, stamp: int) -> Matrix:
+        """Return where the camera is if it went on as it went; where it was after one pose."""
+        last_stamp, last = self.newest[-1]
+        before_stamp, before = self.newest[0]
+        known, ahead = last_stamp - before_stamp, stamp - last_stamp
+        # A gap before says nothing of a short step now, and no gap is gone through blindly.
+        share = min(ahead / known, 1.0) if known > 0 < ahead else 1.0
+        return last @ interpolate(np.eye(4), invert(before) @ last, share)
+
+    def leaves_open(self, length: float) -> bool:
+        """Take in the length of a quaternion; return whether it says no rotation."""
+        usual = median(self.lengths) if len(self.lengths) >= LEAST_BASELINE else 0.0
+        self.lengths.append(length)
+        self.held = self.held + 1 if length < SHORT * usual else 0
+        return 0 < self.held <= MOST_HELD
 
 
 class PoseTrack:
@@ -34,18 +60,20 @@ class PoseTrack:
 
     def __init__(self) -> None:
         self._world_from_first: Matrix | None = None
-        self._lengths: deque[float] = deque(maxlen=BASELINE)
-        self._newest: deque[tuple[str, Matrix]] = deque(maxlen=2 * CAMERAS)
+        self._cameras: dict[str, _Camera] = defaultdict(_Camera)
 
-    def place(self, encoding: NDArray[np.floating], frame_id: str) -> tuple[Matrix, PoseSource]:
+    def place(
+        self, encoding: NDArray[np.floating], stamp: int, camera: str = ""
+    ) -> tuple[Matrix, PoseSource]:
         """Return a frame's camera-to-world pose [4, 4], and where it is from.
 
         Where the quaternion is short, the camera goes on as it went from its last frame but one to
-        its last; it stands still where there is only one.
+        its last.
 
         Args:
             encoding: of the pose, [9], as the network gives it; finite.
-            frame_id: tells the cameras of a rig apart.
+            stamp: of the frame, in nanoseconds.
+            camera: its name in a rig of several.
 
         """
         extrinsics = world_to_camera(encoding.astype(np.float64))
@@ -55,22 +83,8 @@ class PoseTrack:
             self._world_from_first = extrinsics
         pose = self._world_from_first @ invert(extrinsics)
         source: PoseSource = "predicted"
-        expected = self._expected(frame_id)
-        if expected is not None and self._is_short(float(np.linalg.norm(encoding[3:7]))):
-            pose, source = expected, "held"
-        self._newest.append((frame_id, pose))
+        known = self._cameras[camera]
+        if known.leaves_open(float(np.linalg.norm(encoding[3:7]))):
+            pose, source = known.expected(stamp), "held"
+        known.newest.append((stamp, pose))
         return pose, source
-
-    def _is_short(self, length: float) -> bool:
-        usual = median(self._lengths) if len(self._lengths) >= LEAST_BASELINE else 0.0
-        # Taken in as well: a network that only says short ones is to be believed after a while.
-        self._lengths.append(length)
-        return length < SHORT * usual
-
-    def _expected(self, frame_id: str) -> Matrix | None:
-        own = [pose for name, pose in self._newest if name == frame_id][-2:]
-        if len(own) < 2:
-            return own[0] if own else None
-        before, last = own
-        moved: Matrix = last @ invert(before) @ last
-        return moved

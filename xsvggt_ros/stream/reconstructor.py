@@ -109,6 +109,7 @@ class Reconstructor:
         self._last_pose: Matrix | None = None
         self._focal: tuple[float, float] | None = None  # in picture widths
         self._view_warned = False
+        self._held_said = False
         self._size: tuple[int, int] | None = None
 
     @property
@@ -194,6 +195,7 @@ class Reconstructor:
         *,
         stamp: int = 0,
         frame_id: str = "",
+        camera: str = "",
         calibration: Calibration | None = None,
     ) -> FrameResult:
         """Reconstruct one frame.
@@ -202,6 +204,7 @@ class Reconstructor:
             picture: RGB, uint8 [height, width, 3], of any size.
             stamp: time of acquisition in nanoseconds, handed through.
             frame_id: the camera's optical frame, handed through.
+            camera: its name in a rig of several.
             calibration: of the camera; its distortion is removed, and its intrinsics replace the
                 network's.
 
@@ -212,24 +215,26 @@ class Reconstructor:
 
         """
         started = perf_counter()
-        camera = self._calibrator.find(calibration, picture)
-        if camera is not None:
-            picture = camera.apply(picture)
+        rectification = self._calibrator.find(calibration, picture)
+        if rectification is not None:
+            picture = rectification.apply(picture)
         color, mapping = preprocess(picture, self.settings.width, self._network.config.patch_size)
         self._note_size(mapping)
         images = to_network(color, self._network.device)
         ready = perf_counter()
         output, computed = self._compute(images)
         self._refuse_non_finite(output)
-        pose, pose_source = self._poses.place(output.encoding, frame_id)
+        pose, pose_source = self._poses.place(output.encoding, stamp, camera)
+        if pose_source == "held":
+            self._say_held()
         self._end_frame(pose, output.depth)
         result = self._result(output, pose, pose_source, color, mapping, stamp, frame_id)
-        if camera is not None:
-            result = _with_camera(result, camera)
+        if rectification is not None:
+            result = _with_camera(result, rectification)
         self._index += 1
         collected = perf_counter()
         timings = Timings(0.0, ready - started, computed - ready, collected - computed)
-        return replace(result, timings=timings)
+        return replace(result, timings=timings, camera=camera)
 
     def _compute(self, images: Tensor) -> tuple[_HostOutput, float]:
         """Run the network; return its output on the host, and when the device had finished."""
@@ -337,6 +342,14 @@ class Reconstructor:
             math.degrees(horizontal), math.degrees(vertical), self._index,
             math.degrees(NARROWEST_VIEW), math.degrees(WIDEST_VIEW), source,
         )  # fmt: skip
+
+    def _say_held(self) -> None:
+        if not self._held_said:
+            self._held_said = True
+            logger.info(
+                "the network left the rotation of frame %d open: its pose is held, and wherever "
+                "it happens again in this session", self._index,
+            )  # fmt: skip
 
     def _refuse_non_finite(self, output: _HostOutput) -> None:
         pose = output.encoding

@@ -14,7 +14,7 @@ from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import transform_points, world_to_map
 from xsvggt_ros.geometry.trajectory_io import Trajectory
 from xsvggt_ros.geometry.unprojection import unproject
-from xsvggt_ros.stream.frame import FrameResult, Picture
+from xsvggt_ros.stream.frame import FrameResult, Picture, PoseSource
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ class RecordedFrame:
     ``index`` is its number in its session, from 0; ``camera_to_map`` is float64 [4, 4];
     ``intrinsics`` are those of the [h, w] pictures here; ``points`` are float32 [h, w, 3] in the
     optical frame, NaN where unknown; ``depth`` and ``confidence`` float32 [h, w]; ``color`` RGB
-    uint8 [h, w, 3].
+    uint8 [h, w, 3]; ``pose_source`` is as in :class:`~xsvggt_ros.stream.frame.FrameResult`.
     """
 
     index: int
@@ -53,6 +53,7 @@ class RecordedFrame:
     confidence: NDArray[np.float32]
     color: Picture
     cache: CacheBytes
+    pose_source: PoseSource = "predicted"
 
     @classmethod
     def from_result(cls, result: FrameResult) -> RecordedFrame:
@@ -69,6 +70,7 @@ class RecordedFrame:
             cache=CacheBytes(
                 result.cache.nbytes, result.cache.scratch_nbytes, result.cache.uncompressed_nbytes
             ),
+            pose_source=result.pose_source,
         )
 
     def known_points(self, confident_share: float) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
@@ -167,7 +169,8 @@ class Recording:
         self.stamps.append(frame.stamp)
         self.poses.append(frame.camera_to_map)
         self.pictures.add(frame)
-        self.cloud.add(*frame.known_points(self.confident_share))
+        if frame.pose_source == "predicted":
+            self.cloud.add(*frame.known_points(self.confident_share))
         self.cache.append(frame.cache)
 
     def trajectory(self) -> Trajectory:

@@ -63,10 +63,10 @@ class Stepper:
             picture,
             stamp=frame.stamp,
             frame_id=frame.frame_id,
+            camera=frame.camera,
             calibration=frame.calibration,
         )
-        timings = replace(result.timings, decode=decoded)
-        return replace(result, timings=timings, camera=frame.camera)
+        return replace(result, timings=replace(result.timings, decode=decoded))
 
     def _refuse_out_of_order(self, frame: Frame, order: Order) -> None:
         if order is Order.REPEATED:
