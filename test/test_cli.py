@@ -23,7 +23,7 @@ from xsvggt_ros.commands import speaking
 from xsvggt_ros.errors import CheckpointError
 from xsvggt_ros.geometry.trajectory_io import read_tum
 from xsvggt_ros.interruption import SIGNALS
-from xsvggt_ros.model.checkpoint import load_network
+from xsvggt_ros.model.checkpoint import load_network, read_checkpoint, save_network
 from xsvggt_ros.stream.overview import OVERVIEW_SIZE
 from xsvggt_ros.stream.reconstructor import Reconstructor
 from xsvggt_ros.version import version
@@ -183,6 +183,33 @@ def test_convert_keeps_every_weight(tmp_path):
     read = load_network(str(target)).state_dict()
     for name, tensor in network.state_dict().items():
         assert torch.equal(read[name], tensor), name
+
+
+def test_average_lies_between(tmp_path):
+    files = []
+    for seed in (1, 2):
+        network = load_network("", preset="tiny", seed=seed)
+        files.append(save_network(network.half(), tmp_path / f"{seed}.safetensors"))
+    target = tmp_path / "between.safetensors"
+    result = run("average", *files, target, "--share", "0.25")
+    assert result.exit_code == 0, result.output
+    one, other = (load_network(str(file)).state_dict() for file in files)
+    found = read_checkpoint(str(target)).tensors
+    assert found.keys() == one.keys()
+    for name, tensor in found.items():
+        assert tensor.dtype == torch.float16
+        expected = 0.75 * one[name] + 0.25 * other[name]
+        torch.testing.assert_close(tensor, expected.half(), atol=1e-3, rtol=1e-3)
+
+
+def test_average_refuses_other_sizes_and_shares(tmp_path):
+    tiny = save_network(load_network("", preset="tiny"), tmp_path / "tiny.safetensors")
+    target = tmp_path / "out.safetensors"
+    result = run("average", tiny, "demo", target)
+    assert_says(result, "have different sizes", "trained on")
+    result = run("average", tiny, tiny, target, "--share", "1.5")
+    assert_says(result, "share is 1.5; it must be from 0 to 1")
+    assert not target.exists()
 
 
 def test_the_version_is_printed():

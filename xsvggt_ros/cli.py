@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from xsvggt_ros.commands.average import average
 from xsvggt_ros.commands.compare import compare
 from xsvggt_ros.commands.convert import convert
 from xsvggt_ros.commands.demo import demo
@@ -23,7 +24,8 @@ from xsvggt_ros.errors import XsvggtError
 from xsvggt_ros.interruption import INTERRUPTED, interruptible
 
 COMMANDS = (
-    reconstruct, demo, replay, evaluate, compare, synthesize, train, convert, doctor,
+    reconstruct, demo, replay, evaluate, compare, synthesize, train, convert, average,
+    doctor,
 )  # fmt: skip
 
 

@@ -81,7 +81,7 @@ def load_network(
     place = device_named(device)
     if name := named_weights(checkpoint, preset):
         loaded = read_checkpoint(name)
-        config = _sizes(loaded, preset, name)
+        config = sizes_of(loaded, preset, name)
         network = assemble(config, loaded.tensors, *precisions)
         if name == BUNDLED:
             logger.warning(BUNDLED_NOTICE)
@@ -120,7 +120,7 @@ def random_network(config: NetworkConfig, seed: int) -> StreamVggt:
     return network
 
 
-def _sizes(loaded: Checkpoint, preset: str | None, source: str) -> NetworkConfig:
+def sizes_of(loaded: Checkpoint, preset: str | None, source: str) -> NetworkConfig:
     """Return the sizes that the file carries, else those of the preset, else the official ones."""
     asked = named_preset(preset) if preset else None
     if loaded.config and asked and loaded.config != asked:
@@ -223,7 +223,7 @@ def convert_checkpoint(source: str, destination: str | Path, *, preset: str | No
 
     """
     loaded = read_checkpoint(source)
-    network = assemble(_sizes(loaded, preset, source), loaded.tensors)
+    network = assemble(sizes_of(loaded, preset, source), loaded.tensors)
     return save_network(network, destination)
 
 

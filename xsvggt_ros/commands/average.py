@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`xsvggt average`: weights between those of two trainings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xsvggt_ros.commands.speaking import console
+
+
+def average(
+    first: Annotated[
+        str, typer.Argument(help="Weights: a file, a Hugging Face id, or demo = the bundled ones.")
+    ],
+    second: Annotated[str, typer.Argument(help="Weights that were trained on from the first.")],
+    destination: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    share: Annotated[float, typer.Option(help="Share of the second, 0 to 1.")] = 0.5,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Sizes that the weights have; default: their own, or the official ones."),
+    ] = None,
+) -> None:
+    """Average weights with those that were trained on from them: often better than either."""
+    from xsvggt_ros.model.averaging import average_checkpoints
+
+    path = average_checkpoints(first, second, share, destination, preset=preset)
+    console.print(f"[green]Written:[/] {path} ({path.stat().st_size / 2**20:.1f} MiB)")
