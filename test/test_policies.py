@@ -109,12 +109,12 @@ def test_balanced_adds_youth_to_ffn_residual():
     asked = candidates()
     ages = torch.arange(asked.ages.shape[1] - 1, -1, -1, dtype=torch.int32)
     ages[0] = -(2**31)
-    ages[1] = 4 * FRAME
+    ages[1] = 2 * FRAME
     asked = replace(asked, ages=ages[None])
     youth = Balanced().scores(asked)[0] - FfnResidual().scores(asked)[0]
-    torch.testing.assert_close(youth[[0, 1, -1]], torch.tensor([0.0, 0.5, 1.0]))
-    torch.testing.assert_close(youth[-FRAME:], torch.ones(FRAME))
-    torch.testing.assert_close(youth[-2 * FRAME : -FRAME], torch.full((FRAME,), 0.5**0.25))
+    torch.testing.assert_close(youth[[0, 1, -1]], torch.tensor([0.0, 0.25, 0.5]))
+    torch.testing.assert_close(youth[-FRAME:], torch.full((FRAME,), 0.5))
+    torch.testing.assert_close(youth[-2 * FRAME : -FRAME], torch.full((FRAME,), 0.5**1.5))
 
 
 def test_balanced_keeps_an_old_token_that_says_much_beside_young_ones():
