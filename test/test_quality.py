@@ -80,10 +80,9 @@ LONG = "long_loop"
 OF_FULL = 1.02
 """Errors of depth and path of 300 frames with eight at 4/4 bits are at most this, times the full
 cache's."""
-DEPTH_OF_XSTREAMVGGT = 1.0
-PATH_OF_XSTREAMVGGT = 1.25
-"""The default policy's errors are at most this, times those of ``xstreamvggt``, at 4/4 bits. It
-wins in depth here, in path on ``long_walk`` and over both (docs/cache.md)."""
+OF_XSTREAMVGGT = 1.0
+"""The default policy's errors of depth and path are at most this, times those of ``xstreamvggt``, at
+4/4 bits; measured are 0.96 to 0.99 and 0.90 to 0.97."""
 
 
 @pytest.fixture(scope="module")
@@ -191,8 +190,8 @@ def test_eight_frames_at_four_bits_are_as_good_as_three_hundred(network):
 def test_the_default_policy_is_as_good_as_the_published_one(network, budget):
     ours = scores_of(network, kept(budget), LONG)
     theirs = scores_of(network, kept(budget, policy="xstreamvggt"), LONG)
-    assert ours.depth_abs_rel <= DEPTH_OF_XSTREAMVGGT * theirs.depth_abs_rel
-    assert ours.path_error <= PATH_OF_XSTREAMVGGT * theirs.path_error
+    assert ours.depth_abs_rel <= OF_XSTREAMVGGT * theirs.depth_abs_rel
+    assert ours.path_error <= OF_XSTREAMVGGT * theirs.path_error
 
 
 def test_streaming_is_the_masked_forward_on_trained_weights(network):
