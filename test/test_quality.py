@@ -81,8 +81,8 @@ OF_FULL = 1.02
 """Errors of depth and path of 300 frames with eight at 4/4 bits are at most this, times the full
 cache's."""
 OF_XSTREAMVGGT = 1.0
-"""The default policy's errors of depth and path are at most this, times those of ``xstreamvggt``, at
-4/4 bits; measured are 0.96 to 0.99 and 0.90 to 0.97."""
+"""The default policy's errors of depth and path are at most this, times those of ``xstreamvggt``,
+at 4/4 bits; measured are 0.97 to 0.99 and 0.90 to 0.97."""
 
 
 @pytest.fixture(scope="module")
