@@ -60,7 +60,7 @@ class Limits:
 
 LIMITS = {
     #                         AbsRel  delta  ATE    rotation RPE
-    "medium_walk":     Limits(0.047,  0.980, 0.030, 0.55),
+    "medium_walk":     Limits(0.047,  0.980, 0.026, 0.55),
     "medium_drive":    Limits(0.055,  0.980, 0.032, 0.45),
     "medium_pan":      Limits(0.045,  0.975, 0.075, 0.35),
     "medium_handheld": Limits(0.062,  0.950, 0.048, 1.30),

@@ -288,7 +288,7 @@ def undecided(prediction):
 def test_a_pose_that_the_network_leaves_open_is_held_and_said_once(network, caplog):
     reconstructor = corrupted(network, undecided)
     still = pictures(1)[0]
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, "xsvggt_ros.stream.reconstructor"):
         for stamp in range(12):
             last = reconstructor.step(still, stamp=stamp, camera="left")
             assert (last.pose_source, last.camera) == ("predicted", "left")
