@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from xsvggt_ros.commands.speaking import console
+from xsvggt_ros.commands.options import StoredPreset
+from xsvggt_ros.commands.speaking import say_weights
 
 
 def average(
@@ -18,13 +19,10 @@ def average(
     second: Annotated[str, typer.Argument(help="Weights that were trained on from the first.")],
     destination: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
     share: Annotated[float, typer.Option(help="Share of the second, 0 to 1.")] = 0.5,
-    preset: Annotated[
-        str | None,
-        typer.Option(help="Sizes that the weights have; default: their own, or the official ones."),
-    ] = None,
+    preset: StoredPreset = None,
 ) -> None:
     """Average weights with those that were trained on from them: often better than either."""
     from xsvggt_ros.model.averaging import average_checkpoints
 
     path = average_checkpoints(first, second, share, destination, preset=preset)
-    console.print(f"[green]Written:[/] {path} ({path.stat().st_size / 2**20:.1f} MiB)")
+    say_weights(path)

@@ -8,19 +8,17 @@ from typing import Annotated
 
 import typer
 
-from xsvggt_ros.commands.speaking import console
+from xsvggt_ros.commands.options import StoredPreset
+from xsvggt_ros.commands.speaking import say_weights
 
 
 def convert(
     source: Annotated[str, typer.Argument(help="Weights: a .pth file or a Hugging Face id.")],
     destination: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
-    preset: Annotated[
-        str | None,
-        typer.Option(help="Sizes that the weights have; default: their own, or the official ones."),
-    ] = None,
+    preset: StoredPreset = None,
 ) -> None:
     """Convert weights to safetensors, checked name by name."""
     from xsvggt_ros.model.checkpoint import convert_checkpoint
 
     path = convert_checkpoint(source, destination, preset=preset)
-    console.print(f"[green]Written:[/] {path} ({path.stat().st_size / 2**20:.1f} MiB)")
+    say_weights(path)

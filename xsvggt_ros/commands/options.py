@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from xsvggt_ros.cache.settings import POLICIES, CacheSettings
+
 if TYPE_CHECKING:
-    from xsvggt_ros.cache.settings import CacheSettings
     from xsvggt_ros.stream.rerun_log import RerunLog
 
 SourceArgument = Annotated[Path, typer.Argument(help="Folder of pictures, video, or ROS 1/2 bag.")]
@@ -26,6 +27,10 @@ Preset = Annotated[
         help="Sizes of the network (streamvggt, small, demo, tiny); default: the weights' own."
     ),
 ]
+StoredPreset = Annotated[
+    str | None,
+    typer.Option(help="Sizes that the weights have; default: their own, or the official ones."),
+]
 Width = Annotated[
     int | None,
     typer.Option(help="Width of the network's input, a multiple of 14; default: the network's."),
@@ -34,10 +39,7 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, ... or auto = cuda where t
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
 Policy = Annotated[
     str,
-    typer.Option(
-        help="What chooses the history: balanced, xstreamvggt, ffn_residual, value_aware, "
-        "key_diversity, sliding_window, random or none."
-    ),
+    typer.Option(help=f"What chooses the history: {', '.join(POLICIES[:-1])} or {POLICIES[-1]}."),
 ]
 Budget = Annotated[int, typer.Option(help="Most tokens that a layer holds after a frame.")]
 BudgetMib = Annotated[
@@ -66,8 +68,6 @@ def cache_settings(
     policy: str, budget: int, budget_mib: float, key_bits: int, value_bits: int
 ) -> CacheSettings:
     """Return the settings of the cache that the options ask for."""
-    from xsvggt_ros.cache.settings import CacheSettings
-
     return CacheSettings(
         policy=policy,
         budget_tokens=budget,

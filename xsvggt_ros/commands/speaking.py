@@ -27,6 +27,11 @@ HOW_TO_LOOK = {
 }
 
 
+def say_weights(path: Path) -> None:
+    """Say where weights were written, and how large they are."""
+    console.print(f"[green]Written:[/] {path} ({path.stat().st_size / 2**20:.1f} MiB)")
+
+
 def say_written(paths: Sequence[Path]) -> None:
     """Say what lies where and how to look at it."""
     from rich.table import Table
