@@ -202,6 +202,28 @@ def test_average_lies_between(tmp_path):
         torch.testing.assert_close(tensor, expected.half(), atol=1e-3, rtol=1e-3)
 
 
+def test_average_takes_the_sizes_of_the_one_that_carries_them(tmp_path):
+    network = load_network("", preset="tiny")
+    torch.save(network.state_dict(), tmp_path / "bare.pth")
+    sized = save_network(network, tmp_path / "sized.safetensors")
+    for pair in ((sized, tmp_path / "bare.pth"), (tmp_path / "bare.pth", sized)):
+        result = run("average", *pair, tmp_path / "out.safetensors")
+        assert result.exit_code == 0, result.output
+
+
+def test_average_refuses_numbers_beyond_its_precision_and_keeps_what_was_there(tmp_path):
+    network = load_network("", preset="tiny")
+    large = tmp_path / "large.pth"
+    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    state["aggregator.camera_token"].fill_(1e6)
+    torch.save(state, large)
+    half = save_network(network.half(), tmp_path / "half.safetensors")
+    before = half.read_bytes()
+    result = run("average", half, large, half)
+    assert_says(result, "has numbers beyond torch.float16", "a wider precision first")
+    assert half.read_bytes() == before
+
+
 def test_average_refuses_other_sizes_and_shares(tmp_path):
     tiny = save_network(load_network("", preset="tiny"), tmp_path / "tiny.safetensors")
     target = tmp_path / "out.safetensors"

@@ -133,6 +133,24 @@ def test_a_camera_that_stays_where_both_signs_meet_is_believed_again() -> None:
     assert sources == ["held"] * MOST_HELD + ["predicted"] * (100 - MOST_HELD)
 
 
+def test_what_was_believed_for_want_of_better_makes_no_way() -> None:
+    track = PoseTrack()
+    follow(track, [3.0 * frame for frame in range(20)])
+    for stamp in (20, 21, 22):
+        track.place(garbled(0.1), stamp)
+    pose, _ = track.place(said(turned(69.0)), 23)
+    pose, source = track.place(garbled(0.1), 24)
+    assert source == "held"
+    np.testing.assert_allclose(pose[:3, :3], turned(72.0)[:3, :3], atol=0.05)
+
+
+@pytest.mark.parametrize("stamp", [1900, 1800])
+def test_a_camera_stands_still_where_time_does(stamp: int) -> None:
+    track = PoseTrack()
+    follow(track, [3.0 * n for n in range(20)], stamps=[100 * n for n in range(20)])
+    np.testing.assert_allclose(track.place(garbled(0.1), stamp)[0], turned(57.0), atol=1e-6)
+
+
 @given(
     st.lists(st.floats(0.01, 1.0), min_size=2, max_size=200),
     st.floats(0.05, 20.0),

@@ -44,7 +44,7 @@ class _Camera:
         before_stamp, before = self.newest[0]
         known, ahead = last_stamp - before_stamp, stamp - last_stamp
         # A gap before says nothing of a short step now, and no gap is gone through blindly.
-        share = min(ahead / known, 1.0) if known > 0 < ahead else 1.0
+        share = min(max(ahead, 0) / known, 1.0) if known > 0 else 1.0
         return last @ interpolate(np.eye(4), invert(before) @ last, share)
 
     def leaves_open(self, length: float) -> bool:
@@ -86,5 +86,6 @@ class PoseTrack:
         known = self._cameras[camera]
         if known.leaves_open(float(np.linalg.norm(encoding[3:7]))):
             pose, source = known.expected(stamp), "held"
-        known.newest.append((stamp, pose))
+        if known.held <= MOST_HELD:  # no way is made of what was believed for want of better
+            known.newest.append((stamp, pose))
         return pose, source

@@ -74,8 +74,11 @@ class RecordedFrame:
         )
 
     def known_points(self, confident_share: float) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        """Return the most confident share of the points [n, 3], in the map frame, and colours."""
-        known = np.isfinite(self.points).all(axis=-1)
+        """Return the most confident share of the points [n, 3], in the map frame, and colours.
+
+        Where the pose is held, it is not known where they are: none.
+        """
+        known = np.isfinite(self.points).all(axis=-1) & (self.pose_source == "predicted")
         if known.any():
             least = np.quantile(self.confidence[known], 1 - confident_share)
             known &= self.confidence >= least
@@ -169,8 +172,7 @@ class Recording:
         self.stamps.append(frame.stamp)
         self.poses.append(frame.camera_to_map)
         self.pictures.add(frame)
-        if frame.pose_source == "predicted":
-            self.cloud.add(*frame.known_points(self.confident_share))
+        self.cloud.add(*frame.known_points(self.confident_share))
         self.cache.append(frame.cache)
 
     def trajectory(self) -> Trajectory:
