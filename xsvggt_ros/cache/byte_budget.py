@@ -8,7 +8,13 @@ from math import ceil
 
 from xsvggt_ros.cache.adaptation import MOST_SHARE, adaptation_nbytes
 from xsvggt_ros.cache.budget import Spans, shares
-from xsvggt_ros.cache.layer_plan import LayerPlan, layer_nbytes, plan_layer, scratch_nbytes
+from xsvggt_ros.cache.layer_plan import (
+    LayerPlan,
+    layer_nbytes,
+    parts_of,
+    plan_layer,
+    scratch_nbytes,
+)
 from xsvggt_ros.cache.layout import CacheLayout
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError
@@ -36,6 +42,7 @@ def cache_nbytes(
     """
     special, token = layout.special_tokens, layout.token
     sets = 1 if settings.index_sets == "layer" else token.heads
+    together = max(len(part) for part in parts_of(settings, layout))
     # The scratch must hold the largest layer there can be.
     largest = int(MOST_SHARE * budget) if settings.adapts_layers else budget
 
@@ -47,7 +54,7 @@ def cache_nbytes(
             plan(budget, kept), token, sets=sets, special=special, frames=frames,
             anchor_frame=anchor,
         )  # fmt: skip
-        return layout.layers * layer + scratch_nbytes(plan(largest, kept), token)
+        return layout.layers * layer + scratch_nbytes(plan(largest, kept), token, together)
 
     # The first frame may take all of the budget until the second one comes.
     alone = min(anchor, budget)

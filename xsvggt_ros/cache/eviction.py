@@ -24,40 +24,50 @@ def ranks(scores: Tensor) -> Tensor:
     return torch.empty_like(order).scatter_(1, order, places)
 
 
-def choose_evicted(places: Tensor, count: int, keys: TokenStorage, rows: int) -> Tensor:
+def choose_evicted(
+    places: Tensor, count: int, keys: TokenStorage, rows: int, *, guarded: bool = False
+) -> Tensor:
     """Choose ``count`` slots to give up, so that ``rows`` rows of the table are empty then.
 
     Args:
-        places: :func:`ranks` of the held tokens, int64 [sets, held]; the lowest go first. Ranks of
-            ``held`` and beyond mark tokens that must stay: no group falls with one of them in it
-            as long as there are others.
+        places: :func:`ranks` of the held tokens, int64 [sets, held]; the lowest go first.
         count: tokens to give up.
         keys: where the keys lie; only packed ones have groups.
         rows: table rows that must be empty afterwards, those that are so already included.
+        guarded: whether there are places of ``held`` and beyond, which mark tokens that must stay:
+            no group falls with one of them in it as long as there are others.
 
     Returns:
         int64 [sets, count], distinct slots.
 
     """
+    held = places.shape[1]
     if isinstance(keys, PackedKeys) and rows:
-        fallen = _tokens_of_fallen_groups(places, count, keys, rows)
-        places = torch.where(fallen & (places < places.shape[1]), places - places.shape[1], places)
+        fallen = _tokens_of_fallen_groups(places, count, keys, rows, guarded=guarded)
+        if guarded:
+            fallen &= places < held
+        places = torch.where(fallen, places - held, places)
     return places.topk(count, dim=1, largest=False).indices
 
 
-def _tokens_of_fallen_groups(places: Tensor, count: int, keys: PackedKeys, rows: int) -> Tensor:
+def _tokens_of_fallen_groups(
+    places: Tensor, count: int, keys: PackedKeys, rows: int, *, guarded: bool
+) -> Tensor:
     held = places.shape[1]
     row_of_slot = keys.rows(held)
     occupancy = keys.occupancy()
     # What a group is worth: how far its tokens stand above those that would go anyway. One token
     # that is ranked beyond all others, because it must stay, outweighs any number of these.
-    must_stay = (places >= held).long()
-    merit = (places - count + 1).clamp(min=0) + must_stay * held * held
-    worth = torch.zeros_like(occupancy).scatter_add_(1, row_of_slot, merit)
-    worth = torch.where(occupancy > 0, worth, -1)
+    merit = (places - (count - 1)).clamp_(min=0)
+    emptiness = occupancy
+    if guarded:
+        must_stay = (places >= held).long()
+        merit += must_stay * held * held
+        emptiness = occupancy.scatter_add(1, row_of_slot, must_stay * held)
+    # An empty group comes before all others.
+    worth = (occupancy.clamp(max=1) - 1).scatter_add_(1, row_of_slot, merit)
     cheapest = worth.topk(rows, dim=1, largest=False).indices
-    guarded = torch.zeros_like(occupancy).scatter_add_(1, row_of_slot, must_stay * held)
-    emptiest = (occupancy + guarded).topk(rows, dim=1, largest=False).indices
+    emptiest = emptiness.topk(rows, dim=1, largest=False).indices
     # The cheapest groups may hold more tokens than may go. The emptiest ones never do: the table
     # is made large enough for that (`segment.table_rows`).
     affordable = occupancy.gather(1, cheapest).sum(1, keepdim=True) <= count

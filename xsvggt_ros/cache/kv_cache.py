@@ -39,12 +39,13 @@ from xsvggt_ros.cache.budget import check_budget
 from xsvggt_ros.cache.byte_budget import MIB, fitting_budget
 from xsvggt_ros.cache.camera_cache import CameraCache
 from xsvggt_ros.cache.layer_cache import LayerCache
+from xsvggt_ros.cache.layer_group import GroupedLayer, LayerGroup
+from xsvggt_ros.cache.layer_plan import parts_of
 from xsvggt_ros.cache.layout import CacheLayout
 from xsvggt_ros.cache.policies import policy_for
 from xsvggt_ros.cache.published import PublishedCache
 from xsvggt_ros.cache.quantization import UNQUANTIZED
 from xsvggt_ros.cache.scratch import Scratch
-from xsvggt_ros.cache.segmented_cache import SegmentedCache
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.cache.statistics import CacheStatistics
 from xsvggt_ros.errors import ConfigurationError
@@ -80,21 +81,40 @@ class KvCache:
         self._sizes: set[int] = set()
         self._full: int | None = None
         self._evicted = self._evicted_before = 0
-        self.layers: list[LayerCache] = [self._layer_cache(layer) for layer in range(layout.layers)]
+        self._groups: list[LayerGroup] = []
+        self.layers: list[LayerCache] = []
+        self._make_layers()
         self.camera = self._camera_caches()
 
-    def _layer_cache(self, layer: int) -> LayerCache:
+    def _make_layers(self) -> None:
+        """Make the caches of all layers, empty."""
         settings, layout = self.settings, self.layout
-        attend = backend(settings.attention_backend)
         if settings.published:
-            return PublishedCache(settings, layout.special_tokens, attend)
-        return SegmentedCache(
+            attend = backend(settings.attention_backend)
+            self.layers = [
+                PublishedCache(settings, layout.special_tokens, attend)
+                for _ in range(layout.layers)
+            ]
+        else:
+            self._group([self._new_group(part) for part in parts_of(settings, layout)])
+
+    def _group(self, groups: list[LayerGroup]) -> None:
+        self._groups = groups
+        self.layers = [
+            GroupedLayer(group, index) for group in groups for index in range(group.layers)
+        ]
+
+    def _new_group(self, part: range) -> LayerGroup:
+        settings, layout = self.settings, self.layout
+        return LayerGroup(
             settings,
             settings.budget_tokens if settings.bounded else None,
-            policy=policy_for(settings, layer),
+            policy=policy_for(settings),
             shape=layout.token,
+            first_layer=part.start,
+            layers=len(part),
             special=layout.special_tokens,
-            attend=attend,
+            attend=backend(settings.attention_backend),
             scratch=self._scratch,
         )
 
@@ -131,7 +151,7 @@ class KvCache:
         sizes = {frame} if self.first_frame else self._sizes | {frame}
         full = self._full_budget(self.settings, first, sizes)
         if self.first_frame or full != self._full:
-            self._set_budgets([full] * len(self._segmented))
+            self._set_budgets([full] * len(self._groups))
         self._anchor, self._sizes, self._full = first, sizes, full
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -190,19 +210,21 @@ class KvCache:
         self._keep_within_mib()
 
     def _adapt(self, motion: float) -> None:
-        layers = self._segmented
+        groups = self._groups
         self._set_budgets(
             self._adaptation.budgets(
-                [layer.budget or 0 for layer in layers],
+                [group.budget or 0 for group in groups],
                 full=self._full or 0,
                 frames=self._frames,
                 motion=motion,
-                likeness=torch.stack([layer.likeness for layer in layers]),
+                likeness=torch.stack([group.similarity for group in groups]),
             )
         )
 
     def clear(self) -> None:
         """Forget the stream; what is allocated stays for the next one."""
+        if len(self._groups) not in (0, len(parts_of(self.settings, self.layout))):
+            self._make_layers()
         for layer in self.layers:
             layer.clear()
         for iteration in self.camera:
@@ -247,9 +269,11 @@ class KvCache:
 
     def _take_on(self, settings: CacheSettings, budget: int | None) -> None:
         judges_anew = settings.judging != self.settings.judging
-        for index, layer in enumerate(self._segmented):
-            policy = policy_for(settings, index) if judges_anew else None
-            layer.reconfigure(settings, budget, policy, backend(settings.attention_backend))
+        if settings.adapts_layers and len(self._groups) < self.layout.layers:
+            self._group([layer for group in self._groups for layer in group.split()])
+        for group in self._groups:
+            policy = policy_for(settings) if judges_anew else None
+            group.reconfigure(settings, budget, policy, backend(settings.attention_backend))
         for iteration in self.camera:
             for cache in iteration:
                 if isinstance(cache, CameraCache):
@@ -283,10 +307,6 @@ class KvCache:
                 "make the cache with the network's own layout"
             )
 
-    @property
-    def _segmented(self) -> list[SegmentedCache]:
-        return [layer for layer in self.layers if isinstance(layer, SegmentedCache)]
-
     def _full_budget(
         self, settings: CacheSettings, anchor: int, frames: Collection[int]
     ) -> int | None:
@@ -298,10 +318,10 @@ class KvCache:
         return settings.budget_tokens
 
     def _set_budgets(self, budgets: Sequence[int | None]) -> None:
-        """Give each layer its budget, those first that shrink."""
-        pairs = list(zip(self._segmented, budgets, strict=True))
-        for layer, budget in sorted(pairs, key=lambda pair: (pair[1] or 0) - (pair[0].budget or 0)):
-            layer.rebudget(budget)
+        """Give each group its budget, those first that shrink."""
+        pairs = list(zip(self._groups, budgets, strict=True))
+        for group, budget in sorted(pairs, key=lambda pair: (pair[1] or 0) - (pair[0].budget or 0)):
+            group.rebudget(budget)
 
     def _keep_within_mib(self) -> None:
         """Give up a little more where groups that outlive their tokens tip the scale.
@@ -315,31 +335,31 @@ class KvCache:
             return
         least = self.layout.smallest_budget
         while allowed and self.nbytes + self._scratch_needed > allowed:
-            shrinking = [each for each in self._segmented if (each.budget or 0) > least]
+            shrinking = [group for group in self._groups if (group.budget or 0) > least]
             if not shrinking:
                 needed = (self.nbytes + self._scratch_needed) / MIB
                 raise ConfigurationError(
                     f"cache.budget_mib is {self.settings.budget_mib:g}, but this stream needs "
                     f"{needed:.3f} MiB; set it to at least that"
                 )
-            for layer in shrinking:
-                held = layer.budget or 0
-                layer.rebudget(max(least, min(held - 1, int(held * _GIVE_WAY))))
+            for group in shrinking:
+                held = group.budget or 0
+                group.rebudget(max(least, min(held - 1, int(held * _GIVE_WAY))))
             self._full = self._budget
         if self._scratch.nbytes > self._scratch_needed:
             self._scratch.release()
 
     @property
     def _scratch_needed(self) -> int:
-        return max(layer.scratch_nbytes for layer in self._segmented)
+        return max(group.scratch_nbytes for group in self._groups)
 
     @property
     def _budget(self) -> int:
         """Tokens that a layer may hold, the mean over layers; 0 = no bound."""
         if self.settings.published:
             return self.settings.budget_tokens if self.settings.bounded else 0
-        budgets = [layer.budget or 0 for layer in self._segmented]
-        return sum(budgets) // len(budgets)
+        total = sum((group.budget or 0) * group.layers for group in self._groups)
+        return total // self.layout.layers
 
     def history_tokens(self, tokens_per_frame: int) -> int | None:
         """Return how much history fits beside anchor and window; None where all of it does."""
@@ -354,7 +374,8 @@ class KvCache:
     @property
     def nbytes(self) -> int:
         """Allocated bytes of the global layers, and of what follows the scene."""
-        return sum(layer.nbytes for layer in self.layers) + self._adaptation.nbytes
+        held = self._groups or self.layers
+        return sum(part.nbytes for part in held) + self._adaptation.nbytes
 
     @property
     def scratch_nbytes(self) -> int:

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
+from math import ceil
 from typing import NamedTuple
 
 import torch
 
-from xsvggt_ros.cache.layout import TokenShape
+from xsvggt_ros.cache.layout import CacheLayout, TokenShape
 from xsvggt_ros.cache.quantization import UNQUANTIZED
 from xsvggt_ros.cache.segment import Segment, SegmentPlan, table_rows
 from xsvggt_ros.cache.settings import CacheSettings
@@ -103,6 +105,19 @@ def _special_slots(slots: int, left: int, frame: int, special: int, patches: int
     return min(max(special, min(natural, left - patches)), left)
 
 
+LAYERS_AT_ONCE = 8
+"""Most layers of a group. All of them are judged and rounded in one pass, and the newest frame of
+each waits for it: more layers mean fewer operations, fewer mean less scratch."""
+
+
+def parts_of(settings: CacheSettings, layout: CacheLayout) -> list[range]:
+    """Return the layers of each group, about equally many; one each where budgets differ."""
+    layers = layout.layers
+    groups = layers if settings.adapts_layers else ceil(layers / LAYERS_AT_ONCE)
+    borders = [layers * group // groups for group in range(groups + 1)]
+    return [range(start, stop) for start, stop in pairwise(borders)]
+
+
 class SegmentCounts(NamedTuple):
     """A number for each segment."""
 
@@ -157,7 +172,10 @@ def layer_nbytes(
     return total + in_place * plan.frame * shape.nbytes
 
 
-def scratch_nbytes(plan: LayerPlan, shape: TokenShape) -> int:
-    """Return what the shared scratch takes for layers of this plan."""
+def scratch_nbytes(plan: LayerPlan, shape: TokenShape, layers: int) -> int:
+    """Return what the shared scratch takes for groups of ``layers`` layers of this plan.
+
+    One layer is decoded at a time; the newest frame of each waits until the last one is done.
+    """
     copied = (not plan.keys_in_place) + (not plan.values_in_place)
-    return copied * (plan.slots + plan.frame) * shape.nbytes
+    return copied * (plan.slots + (1 + layers) * plan.frame) * shape.nbytes

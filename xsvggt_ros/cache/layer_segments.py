@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The segments of a layer: anchor, special tokens, history and window, and how they are divided."""
+"""The segments of a group of layers: anchor, special tokens, history, window; their division."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
+from dataclasses import replace
 from itertools import accumulate
 
 import torch
@@ -19,10 +21,12 @@ from xsvggt_ros.cache.layer_plan import (
     scratch_nbytes,
 )
 from xsvggt_ros.cache.layout import TokenShape
+from xsvggt_ros.cache.ops import Parts, decode_layer
 from xsvggt_ros.cache.quantization import UNQUANTIZED
 from xsvggt_ros.cache.scratch import Scratch
 from xsvggt_ros.cache.segment import Segment, SegmentPlan, Tokens, table_rows
 from xsvggt_ros.cache.settings import CacheSettings
+from xsvggt_ros.cache.token_storage import share
 
 
 class LayerSegments:
@@ -30,7 +34,10 @@ class LayerSegments:
 
     Memory is allocated where the layer is laid out anew, and only there.
 
+    Each segment holds the same number of tokens for every layer of the group.
+
     Attributes:
+        generation: grows whenever memory is allocated; addresses are the same while it is.
         anchor: the first frame's tokens.
         special: special tokens of later frames, where they are stored finer; else empty.
         history: all other tokens.
@@ -38,33 +45,64 @@ class LayerSegments:
 
     """
 
-    def __init__(self, shape: TokenShape, *, special_tokens: int, sets: int) -> None:
+    def __init__(self, shape: TokenShape, *, layers: int, special_tokens: int, sets: int) -> None:
         """Make segments without any slots.
 
         Args:
-            shape: of a token.
+            shape: of a token of one layer.
+            layers: of the group.
             special_tokens: in front of each frame.
-            sets: index sets: 1, or one per head.
+            sets: index sets of a layer: 1, or one per head.
 
         """
         self._shape = shape
+        self._layers = layers
         self._special_tokens = special_tokens
         self._sets = sets
-        nothing = Segment(SegmentPlan(0, UNQUANTIZED, UNQUANTIZED), shape, sets=sets, rows=0)
-        self.anchor = self.special = self.history = self.window = nothing
+        nothing = SegmentPlan(0, UNQUANTIZED, UNQUANTIZED)
+        empty = Segment(nothing, self._stacked, sets=layers * sets, rows=0)
+        self.anchor = self.special = self.history = self.window = empty
         self._plan: LayerPlan | None = None
         self._own_keys = self._own_values = torch.empty(0)
+        self._parts: list[tuple[Parts, Parts]] = []
         self._frames: set[int] = set()
         self._anchor_frame = 0
+        self.generation = 0
+
+    @property
+    def _stacked(self) -> TokenShape:
+        """A token of all layers, as if it were one of many heads."""
+        return replace(self._shape, heads=self._layers * self._shape.heads)
 
     @property
     def all(self) -> tuple[Segment, Segment, Segment, Segment]:
         """Anchor, special, history, window: the order in which they are attended over."""
         return self.anchor, self.special, self.history, self.window
 
+    def of_layer(self, index: int) -> tuple[Segment, ...]:
+        """Return the segments of one layer, as they are now."""
+        return tuple(segment.part(index, self._layers) for segment in self.all)
+
+    def split(self) -> list[LayerSegments]:
+        """Return the same tokens as one group for each layer, in the same memory."""
+        return [self._only(index) for index in range(self._layers)]
+
+    def _only(self, index: int) -> LayerSegments:
+        one: LayerSegments = copy(self)
+        one._layers = 1
+        one._frames = set(self._frames)
+        one.anchor, one.special, one.history, one.window = self.of_layer(index)
+        if self._own_keys.numel():
+            one._own_keys = share(self._own_keys, index, self._layers)
+        if self._own_values.numel():
+            one._own_values = share(self._own_values, index, self._layers)
+        one._parts = self._parts[index : index + 1]
+        one.generation += 1
+        return one
+
     @property
     def tokens(self) -> int:
-        """Tokens held now."""
+        """Tokens that each layer holds now."""
         return sum(map(len, self.all))
 
     @property
@@ -75,8 +113,10 @@ class LayerSegments:
 
     @property
     def scratch_nbytes(self) -> int:
-        """Bytes of the shared scratch that this layer needs."""
-        return 0 if self._plan is None else scratch_nbytes(self._plan, self._shape)
+        """Bytes of the shared scratch that this group needs."""
+        if self._plan is None:
+            return 0
+        return scratch_nbytes(self._plan, self._shape, self._layers)
 
     def clear(self) -> None:
         """Forget every token and size of frame, keeping the allocation."""
@@ -85,46 +125,87 @@ class LayerSegments:
         self._frames.clear()
         self._anchor_frame = 0
 
-    def together(self, name: str) -> Tensor:
-        """Return ``numbers``, ``scores`` or ``births`` of all tokens, [sets, tokens]."""
-        return torch.cat([getattr(segment, name) for segment in self.all], dim=1)
+    def together(self, name: str, *newest: Tensor) -> Tensor:
+        """Return ``numbers``, ``scores`` or ``births`` of all tokens, then ``newest`` ones.
 
-    def read_beside(self, key: Tensor, value: Tensor, scratch: Scratch) -> tuple[Tensor, Tensor]:
-        """Return all keys and all values, the given newest ones last, [heads, tokens, channels].
+        Returns:
+            [sets of all layers, tokens].
 
-        They lie where they are stored, or are decoded into ``scratch``.
+        """
+        held = [getattr(segment, name) for segment in self.all if len(segment)]
+        parts = [*held, *newest] or [getattr(self.anchor, name)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def read_beside(
+        self, index: int, key: Tensor, value: Tensor, scratch: Scratch
+    ) -> tuple[Tensor, Tensor]:
+        """Return all keys and all values of a layer, the given newest ones last.
+
+        They lie where they are stored, or are decoded into ``scratch``. The newest ones are held
+        until :meth:`newest` is asked for.
+
+        Args:
+            index: of the layer in the group.
+            key: of the newest frame, [heads, frame, channels].
+            value: the same.
+            scratch: shared by all groups.
+
+        Returns:
+            Keys and values, [heads, tokens, channels] each.
+
         """
         assert self._plan is not None
-        held = self.tokens
-        keys, values = self._context(self._plan, held + key.shape[1], scratch)
-        start = 0
-        for segment in self.all:
-            stop = start + len(segment)
-            segment.read_into(keys[:, start:stop], values[:, start:stop])
-            start = stop
-        keys[:, held:] = key
-        values[:, held:] = value
-        return keys, values
-
-    def _context(self, plan: LayerPlan, tokens: int, scratch: Scratch) -> tuple[Tensor, Tensor]:
-        shape = self._shape
+        plan, shape, frame = self._plan, self._shape, key.shape[1]
         scratch.reserve(
             plan.slots + plan.frame,
+            plan.frame,
+            self._layers,
             shape,
             keys=not plan.keys_in_place,
             values=not plan.values_in_place,
         )
-        return (
-            self._own_keys[:, :tokens] if plan.keys_in_place else scratch.keys(tokens, shape),
-            self._own_values[:, :tokens] if plan.values_in_place else scratch.values(tokens, shape),
+        tokens = self.tokens + frame
+        keys, values = scratch.context(tokens, shape)
+        held_keys, held_values = scratch.held(self._layers, frame, shape)
+        if plan.keys_in_place:
+            keys = share(self._own_keys, index, self._layers)[:, :tokens]
+            held_keys = held_keys[:0]
+        else:
+            held_keys = share(held_keys, index, self._layers)
+        if plan.values_in_place:
+            values = share(self._own_values, index, self._layers)[:, :tokens]
+            held_values = held_values[:0]
+        else:
+            held_values = share(held_values, index, self._layers)
+        key_parts, value_parts = self._parts[index]
+        decode_layer(
+            key_parts,
+            value_parts,
+            [len(segment) for segment in self.all],
+            (key, value),
+            (keys, values),
+            (held_keys, held_values),
         )
+        return keys, values
+
+    def newest(self, frame: int, scratch: Scratch) -> tuple[Tensor, Tensor]:
+        """Return the held frame of all layers, keys and values [lanes, frame, channels]."""
+        assert self._plan is not None
+        keys, values = scratch.held(self._layers, frame, self._shape)
+        behind = slice(self.tokens, self.tokens + frame)
+        if self._plan.keys_in_place:
+            keys = self._own_keys[:, behind]
+        if self._plan.values_in_place:
+            values = self._own_values[:, behind]
+        return keys, values
 
     def write_scores(self, scores: Tensor) -> None:
         """Note the newest scores of all tokens, float32 [sets, tokens and more]."""
         start = 0
         for segment in self.all:
             stop = start + len(segment)
-            segment.scores.copy_(scores[:, start:stop])
+            if len(segment):
+                segment.scores.copy_(scores[:, start:stop])
             start = stop
 
     def has_room_for(self, frame: int) -> bool:
@@ -151,8 +232,8 @@ class LayerSegments:
             self._round(newest)
 
     def _round(self, tokens: Tokens) -> None:
-        fine = min(self._special_tokens, tokens.keys.shape[1], self.special.plan.slots)
-        count = min(tokens.keys.shape[1], fine + self.history.plan.slots)
+        fine = min(self._special_tokens, len(tokens), self.special.plan.slots)
+        count = min(len(tokens), fine + self.history.plan.slots)
         tokens = best_of_frame(tokens, count, self._special_tokens)
         if fine:
             self.special.admit(tokens.span(0, fine))
@@ -273,6 +354,7 @@ class LayerSegments:
     def _allocate(self, plan: LayerPlan, rows: SegmentCounts) -> None:
         """Make the segments of ``plan``, empty."""
         self._plan = plan
+        self.generation += 1
         room = plan.slots + plan.frame
         self._own_keys = self._own_buffer(room if plan.keys_in_place else 0)
         self._own_values = self._own_buffer(room if plan.values_in_place else 0)
@@ -280,17 +362,25 @@ class LayerSegments:
         self.anchor, self.special, self.history, self.window = (
             Segment(
                 part,
-                self._shape,
-                sets=self._sets,
+                self._stacked,
+                sets=self._layers * self._sets,
                 rows=count,
                 native_keys=self._own_keys[:, start:] if plan.keys_in_place else None,
                 native_values=self._own_values[:, start:] if plan.values_in_place else None,
             )
             for part, count, start in zip(plan.parts, rows, starts, strict=False)
         )
+        layers = [self.of_layer(index) for index in range(self._layers)]
+        self._parts = [
+            (
+                Parts.of([segment.keys for segment in layer], in_place=plan.keys_in_place),
+                Parts.of([segment.values for segment in layer], in_place=plan.values_in_place),
+            )
+            for layer in layers
+        ]
 
     def _own_buffer(self, tokens: int) -> Tensor:
-        shape = self._shape
+        shape = self._stacked
         return torch.empty(
             shape.heads, tokens, shape.channels, dtype=shape.dtype, device=shape.device
         )
@@ -298,7 +388,7 @@ class LayerSegments:
 
 def best_of_frame(tokens: Tokens, count: int, special: int) -> Tokens:
     """Return the ``count`` best of a frame's tokens in their order, the special ones before all."""
-    if count == tokens.keys.shape[1]:
+    if count == len(tokens):
         return tokens
     scores = tokens.scores.clone()
     scores[:, :special] = torch.finfo(scores.dtype).max

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The room in which a layer's tokens are laid side by side to be attended over."""
+"""The room in which a layer's tokens are laid side by side, and the newest frame waits."""
 
 from __future__ import annotations
 
@@ -10,39 +10,80 @@ from xsvggt_ros.cache.layout import TokenShape
 
 
 class Scratch:
-    """One buffer each for keys and values, shared by all layers that keep theirs packed.
+    """Buffers for keys and values that all layers share.
 
-    A layer decodes into it, attends, scores, and is done with it before the next layer begins.
+    A layer decodes into ``context``, attends, is measured, and is done with it before the next one
+    begins. The newest frame of each layer of a group waits in ``held`` until the last one has
+    attended; then all of them are rounded at once.
+
+    Attributes:
+        generation: grows whenever a buffer is replaced; addresses are the same while it is.
+
     """
 
     def __init__(self) -> None:
-        self._keys = torch.empty(0)
-        self._values = torch.empty(0)
+        self._context = (torch.empty(0), torch.empty(0))
+        self._held = (torch.empty(0), torch.empty(0))
+        self.generation = 0
 
     @property
     def nbytes(self) -> int:
         """Allocated bytes."""
-        return self._keys.nbytes + self._values.nbytes
+        return sum(buffer.nbytes for buffer in (*self._context, *self._held))
 
-    def reserve(self, tokens: int, shape: TokenShape, *, keys: bool, values: bool) -> None:
-        """Make room for ``tokens`` of ``shape`` in the buffers that are asked for."""
-        size = shape.heads * tokens * shape.channels
-        if keys:
-            self._keys = _room(self._keys, size, shape)
-        if values:
-            self._values = _room(self._values, size, shape)
+    def reserve(
+        self, tokens: int, frame: int, layers: int, shape: TokenShape, *, keys: bool, values: bool
+    ) -> None:
+        """Make room in the buffers that are asked for.
+
+        Args:
+            tokens: of a layer, the newest frame included.
+            frame: tokens of the newest frame.
+            layers: whose newest frames wait.
+            shape: of a token of one layer.
+            keys: whether keys need room.
+            values: whether values do.
+
+        """
+        size = shape.heads * shape.channels
+        wanted = keys, values
+        before = (*self._context, *self._held)
+        self._context = _rooms(self._context, wanted, size * tokens, shape)
+        self._held = _rooms(self._held, wanted, size * frame * layers, shape)
+        after = (*self._context, *self._held)
+        if any(old is not new for old, new in zip(before, after, strict=True)):
+            self.generation += 1
 
     def release(self) -> None:
-        """Give the room back; whoever needs some reserves it anew."""
-        self._keys, self._values = torch.empty(0), torch.empty(0)
+        """Give the room back; whoever needs some reserves it again."""
+        self._context = self._held = (torch.empty(0), torch.empty(0))
+        self.generation += 1
 
-    def keys(self, tokens: int, shape: TokenShape) -> Tensor:
-        """Return room for keys, contiguous [heads, tokens, channels]."""
-        return _view(self._keys, tokens, shape)
+    def context(self, tokens: int, shape: TokenShape) -> tuple[Tensor, Tensor]:
+        """Return room for keys and for values of one layer, [heads, tokens, channels] each.
 
-    def values(self, tokens: int, shape: TokenShape) -> Tensor:
-        """Return room for values, contiguous [heads, tokens, channels]."""
-        return _view(self._values, tokens, shape)
+        Where none was asked for, what is returned is empty.
+        """
+        keys, values = (_view(buffer, shape.heads, tokens, shape) for buffer in self._context)
+        return keys, values
+
+    def held(self, layers: int, frame: int, shape: TokenShape) -> tuple[Tensor, Tensor]:
+        """Return room for newest frames, keys and values [layers * heads, frame, channels] each.
+
+        Where none was asked for, what is returned is empty.
+        """
+        keys, values = (_view(buffer, layers * shape.heads, frame, shape) for buffer in self._held)
+        return keys, values
+
+
+def _rooms(
+    buffers: tuple[Tensor, Tensor], wanted: tuple[bool, bool], size: int, shape: TokenShape
+) -> tuple[Tensor, Tensor]:
+    keys, values = (
+        _room(buffer, size, shape) if asked else buffer
+        for buffer, asked in zip(buffers, wanted, strict=True)
+    )
+    return keys, values
 
 
 def _room(buffer: Tensor, size: int, shape: TokenShape) -> Tensor:
@@ -52,6 +93,8 @@ def _room(buffer: Tensor, size: int, shape: TokenShape) -> Tensor:
     return torch.empty(size, dtype=shape.dtype, device=shape.device)
 
 
-def _view(buffer: Tensor, tokens: int, shape: TokenShape) -> Tensor:
-    size = shape.heads * tokens * shape.channels
-    return buffer[:size].view(shape.heads, tokens, shape.channels)
+def _view(buffer: Tensor, lanes: int, tokens: int, shape: TokenShape) -> Tensor:
+    size = lanes * tokens * shape.channels
+    if buffer.numel() < size:
+        return torch.empty(0, dtype=shape.dtype, device=shape.device)
+    return buffer[:size].view(lanes, tokens, shape.channels)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A fixed number of slots of one layer, and the tokens in them."""
+"""A fixed number of slots of a group of layers, and the tokens in them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from math import ceil
 
 import torch
@@ -12,13 +13,14 @@ from torch import Tensor
 
 from xsvggt_ros.cache.eviction import choose_evicted, ranks
 from xsvggt_ros.cache.layout import TokenShape
+from xsvggt_ros.cache.ops import write_tokens
 from xsvggt_ros.cache.quantization import UNQUANTIZED
 from xsvggt_ros.cache.token_storage import (
     NativeStorage,
     PackedKeys,
     PackedValues,
     TokenStorage,
-    take,
+    share,
 )
 
 
@@ -27,8 +29,9 @@ class Tokens:
     """Some tokens on their way into a segment.
 
     Attributes:
-        keys: [heads, n, channels].
-        values: [heads, n, channels].
+        keys: where their keys lie, among others, [lanes, m, channels].
+        values: the same of their values.
+        order: which of these are meant, int64 [sets, n].
         numbers: place in the stream, modulo 2^32, int32 [sets, n].
         scores: the policy's, float32 [sets, n].
         births: what the policy wants to remember of them, float16 [sets, n].
@@ -37,18 +40,23 @@ class Tokens:
 
     keys: Tensor
     values: Tensor
+    order: Tensor
     numbers: Tensor
     scores: Tensor
     births: Tensor
 
-    def pick(self, order: Tensor) -> Tokens:
-        """Return the tokens at ``order``, int64 [sets, m]."""
+    def __len__(self) -> int:
+        return self.order.shape[1]
+
+    def pick(self, chosen: Tensor) -> Tokens:
+        """Return the tokens at ``chosen``, int64 [sets, m]; no key or value moves."""
         return Tokens(
-            take(self.keys, order),
-            take(self.values, order),
-            self.numbers.gather(1, order),
-            self.scores.gather(1, order),
-            self.births.gather(1, order),
+            self.keys,
+            self.values,
+            self.order.gather(1, chosen),
+            self.numbers.gather(1, chosen),
+            self.scores.gather(1, chosen),
+            self.births.gather(1, chosen),
         )
 
     def by_score(self) -> Tokens:
@@ -59,8 +67,9 @@ class Tokens:
         """Return the tokens from ``start`` to ``stop``."""
         part = slice(start, stop)
         return Tokens(
-            self.keys[:, part],
-            self.values[:, part],
+            self.keys,
+            self.values,
+            self.order[:, part],
             self.numbers[:, part],
             self.scores[:, part],
             self.births[:, part],
@@ -127,12 +136,13 @@ def table_rows(
 
 
 class Segment:
-    """Slots of one layer: keys, values, and beside each token its number, score and birth.
+    """Slots of a group of layers: keys, values, and beside each token its number, score and birth.
 
     Slots are dense from the front and in no order: attention does not care, and so a token that
     leaves makes room for one that comes without any other being touched.
 
     Attributes:
+        plan: sizes and widths.
         keys: where the keys lie.
         values: where the values lie.
 
@@ -152,20 +162,20 @@ class Segment:
 
         Args:
             plan: sizes and widths.
-            shape: what is stored.
-            sets: index sets: 1, or one per head.
+            shape: what is stored, the heads of all layers one after the other.
+            sets: index sets: one for each layer, or one for each of its heads.
             rows: of the table of grids, see :func:`table_rows`.
-            native_keys: the owner's buffer [heads, slots, channels] for unquantized keys.
+            native_keys: the owner's buffer [lanes, slots, channels] for unquantized keys.
             native_values: the same for values.
 
         """
         self.plan = plan
         self._shape = shape
         self._sets = sets
-        self.keys = (
+        self.keys: TokenStorage = (
             _native(plan.slots, shape, native_keys)
             if plan.key_bits == UNQUANTIZED
-            else PackedKeys(
+            else PackedKeys.allocate(
                 shape.heads,
                 plan.slots,
                 shape.channels,
@@ -173,13 +183,12 @@ class Segment:
                 shape.device,
                 sets=sets,
                 rows=rows,
-                group_size=plan.group_size,
             )
         )
-        self.values = (
+        self.values: TokenStorage = (
             _native(plan.slots, shape, native_values)
             if plan.value_bits == UNQUANTIZED
-            else PackedValues(
+            else PackedValues.allocate(
                 shape.heads, plan.slots, shape.channels, plan.value_bits, shape.device
             )
         )
@@ -187,6 +196,23 @@ class Segment:
         self._scores = torch.zeros(sets, plan.slots, dtype=torch.float32, device=shape.device)
         self._births = torch.zeros(sets, plan.slots, dtype=torch.float16, device=shape.device)
         self._length = 0
+        # Kept, so that a step need not make it.
+        self._places = torch.arange(plan.slots, device=shape.device)
+
+    def part(self, index: int, parts: int) -> Segment:
+        """Return the ``index``-th of ``parts`` equal shares of the layers, in the same memory.
+
+        It shows what is held now; what comes and goes later, it does not know of.
+        """
+        view: Segment = copy(self)
+        shape = self._shape
+        view._shape = replace(shape, heads=shape.heads // parts)
+        view._sets = self._sets // parts
+        view.keys, view.values = self.keys.part(index, parts), self.values.part(index, parts)
+        view._numbers = share(self._numbers, index, parts)
+        view._scores = share(self._scores, index, parts)
+        view._births = share(self._births, index, parts)
+        return view
 
     def __len__(self) -> int:
         return self._length
@@ -196,6 +222,12 @@ class Segment:
         """Allocated bytes."""
         beside = (self._numbers, self._scores, self._births)
         return self.keys.nbytes + self.values.nbytes + sum(tensor.nbytes for tensor in beside)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that is allocated for the tokens, and never replaced."""
+        beside = (self._numbers, self._scores, self._births)
+        return (*self.keys.tensors, *self.values.tensors, *beside)
 
     @property
     def numbers(self) -> Tensor:
@@ -218,34 +250,43 @@ class Segment:
         if isinstance(self.keys, PackedKeys):
             self.keys.clear()
 
-    def read_into(self, keys: Tensor, values: Tensor) -> None:
-        """Write all tokens, as rounded, into [heads, held, channels] each."""
-        self.keys.read_into(keys)
-        self.values.read_into(values)
-
     def admit(self, tokens: Tokens) -> None:
         """Take at most ``slots`` tokens in; where room is short, the worst held ones go.
 
         Neighbours in ``tokens`` share groups, so hand them in by score: groups then empty as a
         whole.
         """
-        count = tokens.keys.shape[1]
-        slots = self._make_room(count)
-        self.keys.write(slots, tokens.keys)
-        self.values.write(slots, tokens.values)
+        slots = self._make_room(len(tokens))
+        self._write(slots, tokens)
         self._numbers.scatter_(1, slots, tokens.numbers)
         self._scores.scatter_(1, slots, tokens.scores)
         self._births.scatter_(1, slots, tokens.births)
 
+    def _write(
+        self, slots: Tensor, tokens: Tokens, *, keys: bool = True, values: bool = True
+    ) -> None:
+        size = self.plan.group_size
+        rows = slots[:, :0]
+        if keys and isinstance(self.keys, PackedKeys):
+            rows = self.keys.open_rows(slots, -(-slots.shape[1] // size))
+        write_tokens(
+            (tokens.keys, tokens.values, tokens.order),
+            slots,
+            rows,
+            self.keys if keys else None,
+            self.values if values else None,
+            size,
+        )
+
     def _make_room(self, count: int) -> Tensor:
         """Return slots int64 [sets, count] for new tokens."""
         free = min(count, self.plan.slots - self._length)
-        fresh = torch.arange(self._length, self._length + free, device=self._numbers.device)
-        slots = fresh.expand(self._sets, -1)
+        slots = self._places[self._length : self._length + free].expand(self._sets, -1)
         if free < count:
             opened = -(-count // self.plan.group_size)
-            evicted = choose_evicted(ranks(self.scores), count - free, self.keys, opened)
-            slots = torch.cat([slots, evicted], dim=1)
+            places = ranks(self.scores)
+            evicted = choose_evicted(places, count - free, self.keys, opened)
+            slots = torch.cat([slots, evicted], dim=1) if free else evicted
         self._length += free
         return slots
 
@@ -291,7 +332,7 @@ class Segment:
             surplus = max(0, self.keys.table_rows - rows)
             emptiest = self.keys.occupancy().topk(surplus, dim=1, largest=False).values
             going = max(going, int(emptiest.sum(1).max()))
-        evicted = choose_evicted(places, going, self.keys, surplus)
+        evicted = choose_evicted(places, going, self.keys, surplus, guarded=True)
         order = places.scatter(1, evicted, -1).argsort(dim=1, descending=True, stable=True)
         return order[:, : self._length - going]
 
@@ -304,19 +345,20 @@ class Segment:
         count = slots.shape[1]
         if not count:
             return
-        own = torch.arange(count, device=slots.device).expand(self._sets, -1)
-        if _exact(other.plan.key_bits, self.plan.key_bits):
+        keys_exact = _exact(other.plan.key_bits, self.plan.key_bits)
+        values_exact = _exact(other.plan.value_bits, self.plan.value_bits)
+        if keys_exact:
             assert isinstance(self.keys, PackedKeys)
             assert isinstance(other.keys, PackedKeys)
             self.keys.adopt(other.keys, slots)
-        else:
-            self.keys.write(own, take(other.decoded_keys(), slots))
-        if _exact(other.plan.value_bits, self.plan.value_bits):
+        if values_exact:
             assert isinstance(self.values, PackedValues)
             assert isinstance(other.values, PackedValues)
             self.values.adopt(other.values, slots)
-        else:
-            self.values.write(own, take(other.decoded_values(), slots))
+        if not (keys_exact and values_exact):
+            own = self._places[:count].expand(self._sets, -1)
+            decoded = other.contents().pick(slots)
+            self._write(own, decoded, keys=not keys_exact, values=not values_exact)
         self._numbers[:, :count] = other.numbers.gather(1, slots)
         self._scores[:, :count] = other.scores.gather(1, slots)
         self._births[:, :count] = other.births.gather(1, slots)
@@ -324,8 +366,14 @@ class Segment:
 
     def contents(self) -> Tokens:
         """Return all tokens, as rounded."""
+        order = self._places[: self._length].expand(self._sets, -1)
         return Tokens(
-            self.decoded_keys(), self.decoded_values(), self.numbers, self.scores, self.births
+            self.decoded_keys(),
+            self.decoded_values(),
+            order,
+            self.numbers,
+            self.scores,
+            self.births,
         )
 
     def decoded_keys(self) -> Tensor:

@@ -19,16 +19,13 @@ from xsvggt_ros.cache.policies.simple import KeepAll, Random, Recency
 from xsvggt_ros.cache.policies.value_aware import ValueAware
 from xsvggt_ros.cache.settings import CacheSettings
 
-_LAYERS = 1024
-"""More than any network has, so that no two layers of any two seeds draw alike."""
 
-
-def policy_for(settings: CacheSettings, layer: int) -> Policy:
-    """Return the policy that ``settings`` name, for one layer."""
+def policy_for(settings: CacheSettings) -> Policy:
+    """Return the policy that ``settings`` name."""
     policies: dict[str, Callable[[], Policy]] = {
         "none": KeepAll,
         "sliding_window": Recency,
-        "random": lambda: Random(settings.seed * _LAYERS + layer),
+        "random": lambda: Random(settings.seed),
         "xstreamvggt": lambda: Importance(settings.pool_size),
         "balanced": Balanced,
         "ffn_residual": FfnResidual,

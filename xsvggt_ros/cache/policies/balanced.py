@@ -26,7 +26,8 @@ class Balanced(FfnResidual):
 
     def scores(self, candidates: Candidates) -> Tensor:
         """Return youth plus residual part plus diversity part, in 0..1.5."""
+        frames = candidates.ages // candidates.frame
         # Ages are modulo 2^32: the very oldest are negative.
-        ages = candidates.ages.masked_fill(candidates.ages < 0, torch.iinfo(torch.int32).max)
-        frames = ages // candidates.frame
-        return super().scores(candidates) + YOUTH_WEIGHT * torch.exp2(-frames / HALF_LIFE)
+        frames = frames.masked_fill_(candidates.ages < 0, torch.iinfo(torch.int32).max)
+        youth = torch.exp2(frames * (-1 / HALF_LIFE))
+        return super().scores(candidates).add_(youth, alpha=YOUTH_WEIGHT)

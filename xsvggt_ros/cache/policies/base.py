@@ -14,78 +14,121 @@ NEUTRAL_BIRTH = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Candidates:
-    """What a layer holds right after a frame: all older tokens, then the frame's own.
+class LayerView:
+    """One layer right after it has attended: all older tokens, then the newest frame's own.
 
     Attributes:
         query: of the newest frame, normalised and rotated, [heads, frame, channels].
         keys: as attended to, [heads, tokens, channels].
         values: the same.
-        update: what the block's MLP added to the newest frame's tokens, [frame, dim].
-        ages: how many tokens came after each, int32 [sets, tokens]; 0 = the newest.
-        births: what :meth:`Policy.births` said of the older tokens, float16 [sets, older].
-        previous: what this policy said of the older tokens after the frame before, float32
-            [sets, older]; None where it was not asked then.
         anchor: how many tokens of the first frame stand in front.
         special: special tokens in front of each frame.
+        sets: index sets of the layer: 1, or one per head.
 
     """
 
     query: Tensor
     keys: Tensor
     values: Tensor
-    update: Tensor
-    ages: Tensor
-    births: Tensor
-    previous: Tensor | None
     anchor: int
     special: int
-
-    @property
-    def sets(self) -> int:
-        """Index sets: 1 for the whole layer, or one per head."""
-        return self.ages.shape[0]
-
-    @property
-    def frame(self) -> int:
-        """Tokens of the newest frame."""
-        return self.query.shape[1]
+    sets: int
 
     def per_set(self, per_head: Tensor) -> Tensor:
         """Bring [heads, ...] to [sets, ...]: the mean over heads where they share one set."""
         return per_head.mean(dim=0, keepdim=True) if self.sets == 1 else per_head
 
 
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The tokens of a group of layers after a frame: all older ones, then the frame's own.
+
+    Rows are the index sets of all layers, layer after layer.
+
+    Attributes:
+        measures: what :meth:`Policy.measure` said, float32 [rows, tokens]; None where it measures
+            nothing.
+        births: what :meth:`Policy.births` said of each token, float16 [rows, tokens].
+        ages: how many tokens came after each, int32 [rows, tokens]; 0 = the newest.
+        newest: number in the stream of the newest token, modulo 2^32, int32 [1].
+        previous: what this policy said of the older tokens after the frame before, float32
+            [rows, older]; None where it was not asked then.
+        first_layer: index in the network of the group's first layer.
+        sets: index sets of a layer.
+        frame: tokens of the newest frame.
+
+    """
+
+    measures: Tensor | None
+    births: Tensor
+    ages: Tensor
+    newest: Tensor
+    previous: Tensor | None
+    first_layer: int
+    sets: int
+    frame: int
+
+
 class Policy(Protocol):
-    """Says what each token is worth."""
+    """Says what each token is worth.
 
-    def scores(self, candidates: Candidates) -> Tensor:
-        """Return the worth of every token, float32 [sets, tokens], the higher the rather kept.
+    It looks at one layer at a time while that layer's keys lie decoded, and judges the layers of a
+    group together afterwards, in a few operations for all of them.
 
-        Finite, and without waiting for the device.
+    Attributes:
+        compares: whether :meth:`scores` wants to know what it said after the frame before.
+
+    """
+
+    compares: bool
+
+    def measure(self, layer: LayerView) -> Tensor | None:
+        """Return a number for each token, float32 [sets, tokens]; None where none is needed."""
+        ...
+
+    def measure_update(self, update: Tensor) -> Tensor | None:
+        """Return a number for each token of the newest frame, float32 [frame].
+
+        Args:
+            update: what the block's MLP added to the tokens, [frame, dim] of any floating type.
+
         """
         ...
 
-    def births(self, candidates: Candidates) -> Tensor:
-        """Return what to remember of each token of the newest frame, float16 [sets, frame]."""
+    def births(self, updates: Tensor | None, rows: int, frame: int, like: Tensor) -> Tensor:
+        """Return what to remember of each token of the newest frame, float16 [rows, frame].
+
+        Args:
+            updates: what :meth:`measure_update` said, float32 [layers, frame].
+            rows: index sets of all layers.
+            frame: tokens of the newest frame.
+            like: any tensor on the device.
+
+        """
         ...
 
-    def clear(self) -> None:
-        """Begin a new stream, as if it were the first."""
+    def scores(self, candidates: Candidates) -> Tensor:
+        """Return the worth of every token, float32 [rows, tokens], the higher the rather kept.
+
+        Without waiting for the device. What is not finite counts as the worst.
+        """
         ...
 
 
-class Stateless:
-    """A policy that is the same for every stream."""
+class Forgetful:
+    """A policy that remembers nothing of a token's birth."""
 
-    def clear(self) -> None:
-        """Do nothing: there is nothing to forget."""
+    compares = False
 
+    def measure(self, layer: LayerView) -> Tensor | None:
+        """Measure nothing."""
+        return None
 
-class Forgetful(Stateless):
-    """A policy that remembers nothing of a token's birth either."""
+    def measure_update(self, update: Tensor) -> Tensor | None:
+        """Measure nothing."""
+        return None
 
-    def births(self, candidates: Candidates) -> Tensor:
+    def births(self, updates: Tensor | None, rows: int, frame: int, like: Tensor) -> Tensor:
         """Return the middle of the range for all."""
-        shape = (candidates.sets, candidates.frame)
-        return torch.full(shape, NEUTRAL_BIRTH, dtype=torch.float16, device=candidates.query.device)
+        half = torch.full((1, 1), NEUTRAL_BIRTH, dtype=torch.float16, device=like.device)
+        return half.expand(rows, frame)

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from xsvggt_ros.cache.policies.base import Candidates, Forgetful
+from xsvggt_ros.cache.policies.base import Candidates, Forgetful, LayerView
 
 
 def pooled_query(query: Tensor, special: int, pool_size: int) -> Tensor:
@@ -26,6 +27,11 @@ def pooled_query(query: Tensor, special: int, pool_size: int) -> Tensor:
         total = total + patches[..., whole:, :].mean(dim=-2)
         runs += 1
     return total / runs
+
+
+def pooling_weights(frame: int, special: int, pool_size: int, device: torch.device) -> Tensor:
+    """Return the weight of each query in :func:`pooled_query`, float32 [frame]."""
+    return pooled_query(torch.eye(frame, device=device)[..., None], special, pool_size)[..., 0]
 
 
 def importance(query: Tensor, keys: Tensor, special: int, pool_size: int) -> Tensor:
@@ -52,11 +58,26 @@ class Importance(Forgetful):
     def __init__(self, pool_size: int) -> None:
         """Average runs of ``pool_size`` patch queries."""
         self._pool_size = pool_size
+        self._weights: dict[tuple[int, int], Tensor] = {}
+
+    def measure(self, layer: LayerView) -> Tensor:
+        """Return the products of keys and pooled query."""
+        query, keys = layer.query, layer.keys
+        if layer.sets == 1:
+            query = query.mean(dim=0, keepdim=True, dtype=torch.float32)
+            keys = keys.mean(dim=0, keepdim=True, dtype=torch.float32)
+        weights = self._pooling(query.shape[1], layer.special, query.device)
+        pooled = weights @ query.float()
+        return (keys.float() @ pooled[..., None]).squeeze(-1)
 
     def scores(self, candidates: Candidates) -> Tensor:
-        """Return the products of keys and pooled query."""
-        query, keys, special = candidates.query, candidates.keys, candidates.special
-        if candidates.sets == 1:
-            return importance(query, keys, special, self._pool_size)[None]
-        pooled = pooled_query(query, special, self._pool_size)
-        return (keys.float() @ pooled[..., None]).squeeze(-1)
+        """Return the products."""
+        assert candidates.measures is not None
+        return candidates.measures
+
+    def _pooling(self, frame: int, special: int, device: torch.device) -> Tensor:
+        """Return :func:`pooling_weights`, kept for each size of frame."""
+        size = frame, special
+        if size not in self._weights:
+            self._weights[size] = pooling_weights(frame, special, self._pool_size, device)
+        return self._weights[size]

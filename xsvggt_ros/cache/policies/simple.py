@@ -8,6 +8,9 @@ from torch import Tensor
 
 from xsvggt_ros.cache.policies.base import Candidates, Forgetful
 
+_MULTIPLIER = -7046029254386353131
+"""2^64 over the golden ratio, as a signed number: a step that never comes near where it was."""
+
 
 class KeepAll(Forgetful):
     """``none``: all tokens are worth the same, and none is ever dropped, as in StreamVGGT."""
@@ -26,20 +29,27 @@ class Recency(Forgetful):
 
 
 class Random(Forgetful):
-    """``random``: each token is worth something else after each frame; seeded."""
+    """``random``: each token is worth something else after each frame; seeded.
+
+    The numbers follow from the seed, the layer, the token and the frame alone, by a hash, so the
+    device keeps no state, and a stream that begins again draws the same numbers.
+    """
 
     def __init__(self, seed: int) -> None:
         """Draw by ``seed``."""
         self._seed = seed
-        self._generator: torch.Generator | None = None
-
-    def clear(self) -> None:
-        """Draw the same numbers again."""
-        self._generator = None
 
     def scores(self, candidates: Candidates) -> Tensor:
         """Return uniform numbers in [0, 1)."""
-        device = candidates.ages.device
-        if self._generator is None:
-            self._generator = torch.Generator(device).manual_seed(self._seed)
-        return torch.rand(candidates.ages.shape, generator=self._generator, device=device)
+        ages = candidates.ages
+        rows = torch.arange(len(ages), device=ages.device) + candidates.first_layer * candidates.sets
+        frame = _mixed(candidates.newest.long() + 1) + self._seed
+        mixed = _mixed(_mixed(frame + rows)[:, None] + ages)
+        return (mixed & 0xFFFFFF).float() * 2.0**-24
+
+
+def _mixed(values: Tensor) -> Tensor:
+    """Hash int64 ``values``: two rounds of a multiplication and a shift, modulo 2^64."""
+    once = values * _MULTIPLIER
+    twice = (once ^ (once >> 32)) * _MULTIPLIER
+    return twice ^ (twice >> 29)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from xsvggt_ros.cache.policies.base import Candidates, Forgetful
+from xsvggt_ros.cache.policies.base import Candidates, Forgetful, LayerView
 
 PROBES = 8
 MEMORY = 0.8
@@ -47,11 +47,17 @@ class ValueAware(Forgetful):
     with each frame, and a new token begins with its first one whole.
     """
 
+    compares = True
+
+    def measure(self, layer: LayerView) -> Tensor:
+        """Return the change of attention's output without each token."""
+        asking = probes(layer.query, layer.special)
+        return layer.per_set(output_change(asking, layer.keys, layer.values))
+
     def scores(self, candidates: Candidates) -> Tensor:
         """Return the faded mean of the changes."""
-        asking = probes(candidates.query, candidates.special)
-        change = output_change(asking, candidates.keys, candidates.values)
-        fresh = candidates.per_set(change)
+        fresh = candidates.measures
+        assert fresh is not None
         if candidates.previous is None:
             return fresh
         older = candidates.previous.shape[1]

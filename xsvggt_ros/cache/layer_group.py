@@ -1,0 +1,361 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The step of a group of global layers: each attends, then all are judged and rounded at once."""
+
+from __future__ import annotations
+
+from copy import copy
+
+import torch
+from torch import Tensor
+
+from xsvggt_ros.cache.attention import Attend
+from xsvggt_ros.cache.budget import Spans, shares
+from xsvggt_ros.cache.layer_segments import LayerSegments
+from xsvggt_ros.cache.layout import TokenShape
+from xsvggt_ros.cache.ops import key_similarity
+from xsvggt_ros.cache.policies.base import Candidates, LayerView, Policy
+from xsvggt_ros.cache.scratch import Scratch
+from xsvggt_ros.cache.segment import Segment, Tokens
+from xsvggt_ros.cache.settings import CacheSettings
+
+_WORST = torch.finfo(torch.float32).min
+
+
+class LayerGroup:
+    """Anchor, special tokens, history and window of some layers, each in one set of tensors.
+
+    A layer attends over ``[anchor | special | history | window | newest frame]``, and the policy
+    measures its tokens while they lie decoded. When the last layer of the group is done, the policy
+    says what each token of each layer is worth, the worst ones give their slots to the newest
+    frame, and it is rounded into them: in as many operations as one layer alone would need. Where
+    there is a window, the newest frame waits there as it came, and the frame before it is rounded
+    instead.
+
+    Once the budget is full, a step has the same shapes and addresses for ever, and it never waits
+    for the device. Only where the layers are laid out again, for a first frame, another budget,
+    other widths or a frame larger than any before, memory is allocated.
+
+    Attributes:
+        similarity: mean similarity of the keys to their mean direction after the newest frame,
+            where budgets adapt to layers; on the device.
+
+    """
+
+    def __init__(
+        self,
+        settings: CacheSettings,
+        budget: int | None,
+        *,
+        policy: Policy,
+        shape: TokenShape,
+        first_layer: int,
+        layers: int,
+        special: int,
+        attend: Attend,
+        scratch: Scratch,
+    ) -> None:
+        """Make an empty cache.
+
+        Args:
+            settings: widths, index sets, group size.
+            budget: most tokens that a layer holds after a frame; None = no bound.
+            policy: what a token is worth.
+            shape: of a token of one layer.
+            first_layer: index in the network of the first layer.
+            layers: how many there are.
+            special: special tokens in front of each frame.
+            attend: how to attend.
+            scratch: shared with the other groups.
+
+        """
+        self._settings = settings
+        self._budget = budget
+        self._policy = policy
+        self._first_layer = first_layer
+        self._layers = layers
+        self._special_tokens = special
+        self._attend = attend
+        self._scratch = scratch
+        self._sets = 1 if settings.index_sets == "layer" else shape.heads
+        self._held = LayerSegments(shape, layers=layers, special_tokens=special, sets=self._sets)
+        self._frame = 0
+        self._seen = 0
+        # On the device, so that a captured step can count on; wraps around at 2^32.
+        self._clock = torch.zeros(1, dtype=torch.int32, device=shape.device)
+        self._scored = False
+        self._measures: list[Tensor | None] = []
+        self._updates: list[Tensor | None] = []
+        self._steps: dict[int, tuple[Tensor, Tensor]] = {}
+        self.similarity = torch.zeros((), device=shape.device)
+
+    @property
+    def budget(self) -> int | None:
+        """Most tokens that a layer holds after a frame; None = no bound."""
+        return self._budget
+
+    @property
+    def layers(self) -> int:
+        """Layers of the group."""
+        return self._layers
+
+    @property
+    def segments(self) -> tuple[Segment, Segment, Segment, Segment]:
+        """Anchor; special tokens of later frames; history; window.
+
+        The second is empty unless they are stored finer, the last unless it is kept as it came.
+        """
+        return self._held.all
+
+    def segments_of(self, index: int) -> tuple[Segment, ...]:
+        """Return :attr:`segments` of one layer, as they are now."""
+        return self._held.of_layer(index)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that each layer holds now."""
+        return self._held.tokens
+
+    @property
+    def seen(self) -> int:
+        """Tokens ever handed in to a layer since the last :meth:`clear`."""
+        return self._seen
+
+    @property
+    def nbytes(self) -> int:
+        """Allocated bytes: all segments, and in-place room for the newest frame."""
+        return self._held.nbytes
+
+    @property
+    def scratch_nbytes(self) -> int:
+        """Bytes of the shared scratch that this group needs."""
+        return self._held.scratch_nbytes
+
+    @property
+    def state(self) -> tuple[int, ...]:
+        """What decides about the shapes and addresses of the next step."""
+        lengths = (len(segment) for segment in self._held.all)
+        return (self._held.generation, self._frame, int(self._scored), *lengths)
+
+    def numbers_of(self, index: int) -> Tensor:
+        """Return the number in the stream of each token of a layer, int64 [sets, tokens]."""
+        own = slice(index * self._sets, (index + 1) * self._sets)
+        since = self._clock - 1 - self._held.together("numbers")[own]
+        return self._seen - 1 - since.long()
+
+    def clear(self) -> None:
+        """Forget everything, keeping the allocation."""
+        self._held.clear()
+        self._clock.zero_()
+        self._frame = self._seen = 0
+        self._scored = False
+        self._measures, self._updates = [], []
+
+    def attend(self, index: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Let a layer attend over the past and the new frame, all [1, heads, tokens, head_dim].
+
+        Args:
+            index: of the layer in the group; layers come in their order.
+            query: of the new frame.
+            key: the same.
+            value: the same.
+
+        """
+        if index == 0:
+            self._begin(key.shape[2])
+        keys, values = self._held.read_beside(index, key[0], value[0], self._scratch)
+        anchor = len(self._held.anchor)
+        view = LayerView(query[0], keys, values, anchor, self._special_tokens, self._sets)
+        self._measures.append(self._policy.measure(view))
+        if self._settings.adapts_layers:
+            self.similarity = key_similarity(keys, anchor).nanmean()
+        return self._attend(query, keys[None], values[None])
+
+    def _begin(self, frame: int) -> None:
+        """Make room for a frame."""
+        self._measures, self._updates = [], []
+        self._held.expect(frame, self._settings, self._places)
+        if not self._seen:
+            self._lay_out(anchor=self._shares(frame).window, frame=frame)
+
+    def absorb(self, index: int, update: Tensor) -> None:
+        """Take note of what a layer's MLP added, [1, frame, dim]; after the last one, remember."""
+        self._updates.append(self._policy.measure_update(update[0]))
+        if index == self._layers - 1:
+            self._remember(update.shape[1])
+
+    def _remember(self, frame: int) -> None:
+        """Judge all tokens, then let the newest frame take the place of the worst ones."""
+        keys, values = self._held.newest(frame, self._scratch)
+        numbers, order = self._steps_of(frame)
+        numbers = (self._clock + numbers).expand(self._layers * self._sets, -1)
+        births = self._policy.births(
+            _together(self._updates), self._layers * self._sets, frame, self._clock
+        )
+        self._clock += frame
+        scores = self._score(numbers, births, frame)
+        order = order.expand(self._layers * self._sets, -1)
+        newest = Tokens(keys, values, order, numbers, scores[:, -frame:], births)
+        kept = self._shares(frame)
+        if not self._seen:
+            self._held.admit_first(newest, kept.window)
+        else:
+            self._held.write_scores(scores)
+            crowded = kept.anchor < len(self._held.anchor)
+            growing = self._budget is None and not self._held.has_room_for(frame)
+            if crowded or growing:
+                self._lay_out(anchor=kept.anchor, frame=frame)
+            self._held.admit(newest, kept.window)
+        self._seen += frame
+        self._frame = frame
+        self._scored = True
+
+    def replayed(self, frame: int) -> None:
+        """Count a frame that a captured step has taken in: it left no trace on the host."""
+        self._seen += frame
+
+    def reconfigure(
+        self, settings: CacheSettings, budget: int | None, policy: Policy | None, attend: Attend
+    ) -> None:
+        """Take on other settings at once, between two frames.
+
+        What is held and still fits stays. Wider tokens are rounded once more to narrower ones,
+        narrower ones stay what they are. Where special tokens are to be stored finer from now on,
+        their slots are set aside at once; where no longer, they are rounded like the others. Waits
+        for the device.
+
+        Args:
+            settings: the new ones; index sets and group size must be the old ones.
+            budget: most tokens held from now on; None = no bound.
+            policy: what a token is worth from now on; None = as before.
+            attend: how to attend.
+
+        """
+        self._settings, self._budget, self._attend = settings, budget, attend
+        if policy is not None:
+            self._policy = policy
+            self._scored = False
+        self._lay_out_for_budget()
+
+    def rebudget(self, budget: int | None) -> None:
+        """Hold at most ``budget`` tokens from now on; None = no bound. Waits for the device."""
+        if budget != self._budget:
+            self._budget = budget
+            self._lay_out_for_budget()
+
+    def split(self) -> list[LayerGroup]:
+        """Return the same tokens as one group for each layer, in the same memory."""
+        return [self._only(index, held) for index, held in enumerate(self._held.split())]
+
+    def _only(self, index: int, held: LayerSegments) -> LayerGroup:
+        one: LayerGroup = copy(self)
+        one._layers, one._first_layer = 1, self._first_layer + index
+        one._held, one._clock = held, self._clock.clone()
+        one._measures, one._updates = [], []
+        return one
+
+    def _lay_out_for_budget(self) -> None:
+        if not self._seen:
+            return
+        past = self.tokens - len(self._held.anchor)
+        window = min(self._frame, past)
+        spans = Spans(len(self._held.anchor), past - window, window)
+        kept = spans if self._budget is None else shares(spans, self._budget)
+        self._lay_out(anchor=kept.anchor, frame=self._frame)
+
+    def _lay_out(self, *, anchor: int, frame: int) -> None:
+        """Divide the layers by their budget; without one, into twice the room that is needed."""
+        slots = 2 * (self.tokens + frame) if self._budget is None else self._budget
+        self._held.lay_out(self._settings, slots=slots, anchor=anchor, places=self._places())
+
+    def _places(self) -> tuple[Tensor, ...]:
+        return self._held.places(self._clock - 1, self._frame)
+
+    def _shares(self, frame: int) -> Spans:
+        """Return how many tokens of anchor, history and newest frame stay."""
+        anchor = len(self._held.anchor)
+        spans = Spans(anchor, self.tokens - anchor, frame)
+        return spans if self._budget is None else shares(spans, self._budget)
+
+    def _score(self, numbers: Tensor, births: Tensor, frame: int) -> Tensor:
+        """Ask the policy; return the scores of all tokens, the newest frame's last."""
+        held = self._held
+        newest = self._clock - 1
+        candidates = Candidates(
+            measures=_together(self._measures),
+            births=held.together("births", births),
+            ages=newest - held.together("numbers", numbers),
+            newest=newest,
+            previous=held.together("scores") if self._scored and self._policy.compares else None,
+            first_layer=self._first_layer,
+            sets=self._sets,
+            frame=frame,
+        )
+        # A token that is not a number must be the first to go, not the last.
+        return self._policy.scores(candidates).nan_to_num(nan=_WORST, neginf=_WORST)
+
+    def _steps_of(self, frame: int) -> tuple[Tensor, Tensor]:
+        """Return 0, 1, .. ``frame`` - 1 as int32 [frame] and int64 [1, frame], kept by size."""
+        if frame not in self._steps:
+            order = torch.arange(frame, device=self._clock.device)
+            self._steps[frame] = order.int(), order[None]
+        return self._steps[frame]
+
+
+class GroupedLayer:
+    """One layer of a group, as one of the cache's layers."""
+
+    def __init__(self, group: LayerGroup, index: int) -> None:
+        """Be layer ``index`` of ``group``."""
+        self.group = group
+        self._index = index
+
+    @property
+    def budget(self) -> int | None:
+        """Most tokens held after a frame; None = no bound."""
+        return self.group.budget
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """Anchor, special tokens of later frames, history, window, as they are now."""
+        return self.group.segments_of(self._index)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens held now."""
+        return self.group.tokens
+
+    @property
+    def seen(self) -> int:
+        """Tokens ever handed in since the last :meth:`clear`."""
+        return self.group.seen
+
+    @property
+    def nbytes(self) -> int:
+        """Allocated bytes: the layer's share of its group."""
+        return self.group.nbytes // self.group.layers
+
+    @property
+    def numbers(self) -> Tensor:
+        """Number in the stream of each token held, int64 [sets, tokens], in order of segments."""
+        return self.group.numbers_of(self._index)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attend over the past and the new frame, all [1, heads, tokens, head_dim]."""
+        return self.group.attend(self._index, query, key, value)
+
+    def absorb(self, update: Tensor) -> None:
+        """Take note of what the block's MLP added, [1, frame, dim]."""
+        self.group.absorb(self._index, update)
+
+    def clear(self) -> None:
+        """Forget everything, keeping the allocation; the first layer does it for its group."""
+        if self._index == 0:
+            self.group.clear()
+
+
+def _together(parts: list[Tensor | None]) -> Tensor | None:
+    """Put the layers' tensors [sets, n] or [n] one after the other, [rows, n]."""
+    tensors = [part.view(-1, part.shape[-1]) for part in parts if part is not None]
+    if not tensors:
+        return None
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors)

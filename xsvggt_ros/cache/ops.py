@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cache's own operations, each one call to PyTorch's dispatcher.
+
+Every operation has an implementation in plain PyTorch (CPU, and CUDA without Triton), one in Triton
+(CUDA), and one that only tells shapes (meta), so a step can be counted and checked without a GPU.
+
+- ``decode_layer``: one layer's tokens side by side, decoded, the newest frame behind them;
+- ``write_tokens``: tokens of a group of layers into slots, rounded;
+- ``key_similarity``: how like the mean direction each key is;
+- ``unit_range``: rows brought to 0..1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from xsvggt_ros.cache.codec import decode_keys, decode_values, encode_keys, encode_values
+from xsvggt_ros.cache.quantization import UNQUANTIZED
+from xsvggt_ros.cache.token_storage import TokenStorage, put, take
+
+_LIBRARY = torch.library.Library("xsvggt", "FRAGMENT")
+_LIBRARY.define(
+    "decode_layer(Tensor[] key_tensors, int[] key_bits, Tensor[] value_tensors, int[] value_bits, "
+    "int[] lengths, Tensor key, Tensor value, Tensor(a!) keys, Tensor(b!) values, "
+    "Tensor(c!) held_keys, Tensor(d!) held_values) -> ()"
+)
+_LIBRARY.define(
+    "write_tokens(Tensor keys, Tensor values, Tensor order, Tensor slots, Tensor rows, "
+    "int group_size, int key_bits, Tensor(a!) key_codes, Tensor(b!) key_scale, "
+    "Tensor(c!) key_minimum, Tensor(d!) row_of_slot, int value_bits, Tensor(e!) value_codes, "
+    "Tensor(f!) value_scale, Tensor(g!) value_minimum) -> ()"
+)
+_LIBRARY.define("key_similarity(Tensor keys, int anchor) -> Tensor")
+_LIBRARY.define("unit_range(Tensor values) -> Tensor")
+
+SKIPPED = 0
+"""Instead of a width: these tokens are left alone; they lie where they are needed already."""
+_TENSORS = 4
+"""Tensors of a storage, see :attr:`TokenStorage.tensors`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Keys or values of the segments of one layer, as ``decode_layer`` takes them."""
+
+    tensors: list[Tensor]
+    bits: list[int]
+
+    @classmethod
+    def of(cls, storages: Sequence[TokenStorage], *, in_place: bool) -> Parts:
+        """Describe ``storages``; those ``in_place`` are not read."""
+        return cls(
+            [tensor for storage in storages for tensor in storage.tensors],
+            [SKIPPED if in_place else storage.bits for storage in storages],
+        )
+
+
+def decode_layer(
+    key_parts: Parts,
+    value_parts: Parts,
+    lengths: Sequence[int],
+    newest: tuple[Tensor, Tensor],
+    out: tuple[Tensor, Tensor],
+    held: tuple[Tensor, Tensor],
+) -> None:
+    """Lay a layer's tokens side by side, decoded, the newest frame behind them.
+
+    Args:
+        key_parts: where the keys of each segment lie.
+        value_parts: the same of the values.
+        lengths: tokens of each segment.
+        newest: keys and values of the newest frame, [heads, frame, channels].
+        out: written to, keys and values [heads, sum of lengths + frame, channels]; tokens that are
+            stored there already stay as they are.
+        held: written to, room in which the newest frame waits for its rounding, like ``newest``;
+            an empty tensor where it waits in ``out``.
+
+    """
+    torch.ops.xsvggt.decode_layer(
+        key_parts.tensors, key_parts.bits, value_parts.tensors, value_parts.bits,
+        lengths, *newest, *out, *held,
+    )  # fmt: skip
+
+
+def write_tokens(
+    tokens: tuple[Tensor, Tensor, Tensor],
+    slots: Tensor,
+    rows: Tensor,
+    keys: TokenStorage | None,
+    values: TokenStorage | None,
+    group_size: int,
+) -> None:
+    """Round tokens into slots.
+
+    Args:
+        tokens: keys and values [lanes, m, channels], and which of them to write in which order,
+            int64 [sets, n]; runs of ``group_size`` of these share the grids of packed keys.
+        slots: where each goes, int64 [sets, n].
+        rows: for packed keys, the table row of each run, int64 [sets, runs].
+        keys: written to; None = leave the keys alone.
+        values: written to; None = leave the values alone.
+        group_size: keys of a run.
+
+    """
+    nothing = (slots[:0],) * _TENSORS
+    key_tensors = nothing if keys is None else keys.tensors
+    value_tensors = nothing if values is None else values.tensors
+    torch.ops.xsvggt.write_tokens(
+        *tokens, slots, rows, group_size,
+        SKIPPED if keys is None else keys.bits, *key_tensors,
+        SKIPPED if values is None else values.bits, *value_tensors[:3],
+    )  # fmt: skip
+
+
+def key_similarity(keys: Tensor, anchor: int) -> Tensor:
+    """Return each key's similarity to the mean direction of all that may go.
+
+    Args:
+        keys: [heads, tokens, channels]; the first ``anchor`` of them have no part in the mean.
+        anchor: tokens of the first frame.
+
+    Returns:
+        float32 [heads, tokens], at most 1: the product with the mean of the normalised keys; NaN
+        for keys that are no numbers.
+
+    """
+    similarity: Tensor = torch.ops.xsvggt.key_similarity(keys, anchor)
+    return similarity
+
+
+def unit_range(values: Tensor) -> Tensor:
+    """Bring float32 rows [n, m] to 0..1; what is not finite becomes NaN and has no part in it."""
+    scaled: Tensor = torch.ops.xsvggt.unit_range(values)
+    return scaled
+
+
+def decode_layer_in_torch(
+    key_tensors: list[Tensor],
+    key_bits: list[int],
+    value_tensors: list[Tensor],
+    value_bits: list[int],
+    lengths: list[int],
+    key: Tensor,
+    value: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    held_keys: Tensor,
+    held_values: Tensor,
+) -> None:
+    """Implement ``decode_layer``."""
+    start = 0
+    for index, length in enumerate(lengths):
+        part = slice(start, start + length)
+        own = slice(index * _TENSORS, (index + 1) * _TENSORS)
+        start += length
+        if not length:
+            continue
+        codes, scale, minimum, rows = key_tensors[own]
+        if key_bits[index] == UNQUANTIZED:
+            keys[:, part] = codes[:, :length]
+        elif key_bits[index] != SKIPPED:
+            decode_keys(codes, scale, minimum, rows, key_bits[index], keys[:, part])
+        codes, scale, minimum, _ = value_tensors[own]
+        if value_bits[index] == UNQUANTIZED:
+            values[:, part] = codes[:, :length]
+        elif value_bits[index] != SKIPPED:
+            decode_values(codes, scale, minimum, value_bits[index], values[:, part])
+    for newest, out, held in ((key, keys, held_keys), (value, values, held_values)):
+        out[:, start:] = newest
+        if held.numel():
+            held.copy_(newest)
+
+
+def write_tokens_in_torch(
+    keys: Tensor,
+    values: Tensor,
+    order: Tensor,
+    slots: Tensor,
+    rows: Tensor,
+    group_size: int,
+    key_bits: int,
+    key_codes: Tensor,
+    key_scale: Tensor,
+    key_minimum: Tensor,
+    row_of_slot: Tensor,
+    value_bits: int,
+    value_codes: Tensor,
+    value_scale: Tensor,
+    value_minimum: Tensor,
+) -> None:
+    """Implement ``write_tokens``."""
+    # Copies first: tokens that came may lie where others are to go.
+    if key_bits == UNQUANTIZED:
+        put(key_codes, slots, take(keys, order))
+    elif key_bits != SKIPPED:
+        codes, grid = encode_keys(take(keys, order), group_size, key_bits)
+        put(key_codes, slots, codes)
+        put(key_scale, rows, grid.scale)
+        put(key_minimum, rows, grid.minimum)
+        row_of_token = rows.repeat_interleave(group_size, dim=1)[:, : slots.shape[1]]
+        row_of_slot.scatter_(1, slots, row_of_token.to(row_of_slot.dtype))
+    if value_bits == UNQUANTIZED:
+        put(value_codes, slots, take(values, order))
+    elif value_bits != SKIPPED:
+        codes, grid = encode_values(take(values, order), value_bits)
+        put(value_codes, slots, codes)
+        put(value_scale, slots, grid.scale)
+        put(value_minimum, slots, grid.minimum)
+
+
+def key_similarity_in_torch(keys: Tensor, anchor: int) -> Tensor:
+    """Implement ``key_similarity``."""
+    directions = functional.normalize(keys.float(), dim=-1)
+    rest = directions[:, anchor:] if directions.shape[1] > anchor else directions
+    # One key that is no number must not make all of them alike.
+    rest = rest.nan_to_num(nan=0.0)
+    return (directions @ rest.mean(dim=1)[..., None]).squeeze(-1)
+
+
+def unit_range_in_torch(values: Tensor) -> Tensor:
+    """Implement ``unit_range``."""
+    finite = values.isfinite()
+    lowest = values.masked_fill(~finite, torch.inf).amin(dim=1, keepdim=True)
+    extent = values.masked_fill(~finite, -torch.inf).amax(dim=1, keepdim=True) - lowest
+    shares = (values - lowest) / extent.clamp(min=torch.finfo(values.dtype).tiny)
+    return shares.masked_fill(~finite, torch.nan)
+
+
+@cache
+def _kernels() -> Any | None:
+    """Return the Triton kernels; None where Triton is not installed."""
+    if find_spec("triton") is None:
+        return None
+    return import_module("xsvggt_ros.cache.kernels.launch")
+
+
+def _on_cuda(name: str, in_torch: Any) -> Any:
+    def run(*arguments: Any) -> Any:
+        kernels = _kernels()
+        return (in_torch if kernels is None else getattr(kernels, name))(*arguments)
+
+    return run
+
+
+for _name, _in_torch in (
+    ("decode_layer", decode_layer_in_torch),
+    ("write_tokens", write_tokens_in_torch),
+    ("key_similarity", key_similarity_in_torch),
+    ("unit_range", unit_range_in_torch),
+):
+    _LIBRARY.impl(_name, _in_torch, "CPU")
+    _LIBRARY.impl(_name, _on_cuda(_name, _in_torch), "CUDA")
+for _name in ("decode_layer", "write_tokens"):
+    _LIBRARY.impl(_name, lambda *arguments: None, "Meta")
+_LIBRARY.impl(
+    "key_similarity",
+    lambda keys, anchor: keys.new_empty(keys.shape[:2], dtype=torch.float32),
+    "Meta",
+)
+_LIBRARY.impl("unit_range", torch.empty_like, "Meta")
