@@ -9,7 +9,7 @@ import torch
 from streams import frame_tensors, layout, make_cache, run, step, updates
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from xsvggt_ros.cache.camera_cache import CameraCache
+from xsvggt_ros.cache.camera_memory import CameraMemory
 from xsvggt_ros.cache.settings import POLICIES
 
 WAITING = {
@@ -58,15 +58,7 @@ def recorded_step(cache, seed: int) -> Recorder:
 
 
 def addresses(cache) -> list[int]:
-    found = []
-    for layer in cache.layers:
-        for segment in layer.segments:
-            for holder in (segment, segment.keys, segment.values):
-                for value in vars(holder).values():
-                    parts = value if isinstance(value, tuple) else (value,)
-                    found += [part.data_ptr() for part in parts if isinstance(part, torch.Tensor)]
-        found += [layer._held._own_keys.data_ptr(), layer._held._own_values.data_ptr()]
-    return found
+    return [tensor.untyped_storage()._cdata for tensor in cache.tensors]
 
 
 @pytest.mark.parametrize("policy", [name for name in POLICIES if name != "none"])
@@ -92,15 +84,18 @@ def test_a_full_cache_steps_in_the_same_shapes_and_places(policy, kind):
 
 
 @pytest.mark.parametrize("capacity", [2, 6])
-def test_a_full_camera_memory_waits_for_nobody(capacity):
-    cache = CameraCache(capacity)
-    recorders = []
+def test_a_camera_memory_takes_the_same_steps_from_its_second_frame_on(capacity):
+    memory = CameraMemory(capacity, 2, 1)
+    recorders, places = [], []
     for seed in range(20):
         token = torch.randn(3, 1, 2, 1, 8, generator=torch.Generator().manual_seed(seed))
         with Recorder() as recorder:
-            cache.attend(*token)
+            for iteration in range(2):
+                memory.attend(iteration, 0, *token)
         recorders.append(recorder)
-    assert recorders[-1].operations == recorders[-2].operations
+        places.append([tensor.data_ptr() for tensor in memory.tensors])
+    assert all(each.operations == recorders[1].operations for each in recorders[2:])
+    assert all(each == places[1] for each in places[2:])
     assert not WAITING & {name for name, _ in recorders[-1].operations}
 
 

@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from streams import SPECIAL, frame_tensors, held, layout, make_cache, run, step
 
+from xsvggt_ros.cache.ops import key_similarity
 from xsvggt_ros.cache.policies import policy_for
 from xsvggt_ros.cache.policies.balanced import Balanced
-from xsvggt_ros.cache.policies.base import Candidates
+from xsvggt_ros.cache.policies.base import Candidates, LayerView
 from xsvggt_ros.cache.policies.ffn_residual import FfnResidual
 from xsvggt_ros.cache.policies.importance import Importance, importance, pooled_query
-from xsvggt_ros.cache.policies.key_diversity import KeyDiversity, key_similarity
+from xsvggt_ros.cache.policies.key_diversity import KeyDiversity
 from xsvggt_ros.cache.policies.simple import Random, Recency
 from xsvggt_ros.cache.policies.value_aware import PROBES, ValueAware, output_change, probes
 from xsvggt_ros.cache.settings import POLICIES, CacheSettings
@@ -22,38 +23,77 @@ from xsvggt_ros.cache.settings import POLICIES, CacheSettings
 HEADS, DIM, FRAME, OLDER = 3, 8, 30, 50
 
 
-def candidates(sets: int = 1, seed: int = 0, previous: torch.Tensor | None = None) -> Candidates:
+def layer_view(sets: int = 1, seed: int = 0) -> LayerView:
     generator = torch.Generator().manual_seed(seed)
-
-    def random(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=generator)
-
     tokens = OLDER + FRAME
-    return Candidates(
-        query=random(HEADS, FRAME, DIM),
-        keys=random(HEADS, tokens, DIM),
-        values=random(HEADS, tokens, DIM),
-        update=random(FRAME, 12),
-        ages=torch.arange(tokens - 1, -1, -1, dtype=torch.int32).expand(sets, -1),
-        births=torch.rand(sets, OLDER, generator=generator).half(),
-        previous=previous,
+    return LayerView(
+        query=torch.randn(HEADS, FRAME, DIM, generator=generator),
+        keys=torch.randn(HEADS, tokens, DIM, generator=generator),
+        values=torch.randn(HEADS, tokens, DIM, generator=generator),
         anchor=10,
         special=SPECIAL,
+        sets=sets,
     )
+
+
+UPDATE = torch.randn(FRAME, 12, generator=torch.Generator().manual_seed(8))
+
+
+def candidates(policy, sets: int = 1, previous: torch.Tensor | None = None) -> Candidates:
+    """Return what a policy is asked about one layer, measured by itself."""
+    tokens = OLDER + FRAME
+    older = torch.rand(sets, OLDER, generator=torch.Generator().manual_seed(1)).half()
+    updates = policy.measure_update(UPDATE)
+    newest = policy.births(None if updates is None else updates[None], sets, FRAME, older)
+    return Candidates(
+        measures=policy.measure(layer_view(sets)),
+        births=torch.cat([older, newest], dim=1),
+        ages=torch.arange(tokens - 1, -1, -1, dtype=torch.int32).expand(sets, -1),
+        newest=torch.tensor([500], dtype=torch.int32),
+        previous=previous,
+        first_layer=0,
+        sets=sets,
+        frame=FRAME,
+    )
+
+
+def scores_of(policy, **changes) -> torch.Tensor:
+    return policy.scores(candidates(policy, **changes))
 
 
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("sets", [1, HEADS])
 def test_every_policy_gives_finite_scores_and_births_for_each_set(name, sets):
-    policy = policy_for(CacheSettings(policy=name), 0)
-    asked = candidates(sets)
-    scores, births = policy.scores(asked), policy.births(asked)
+    policy = policy_for(CacheSettings(policy=name))
+    asked = candidates(policy, sets)
+    scores = policy.scores(asked)
     assert scores.shape == (sets, OLDER + FRAME)
     assert scores.dtype == torch.float32
     assert torch.isfinite(scores).all()
-    assert births.shape == (sets, FRAME)
-    assert births.dtype == torch.float16
-    assert ((births >= 0) & (births <= 1)).all()
+    assert asked.births.dtype == torch.float16
+    assert ((asked.births >= 0) & (asked.births <= 1)).all()
+
+
+@pytest.mark.parametrize("name", [name for name in POLICIES if name != "random"])
+@pytest.mark.parametrize("index_sets", ["layer", "head"])
+def test_layers_judged_together_are_judged_as_each_alone(name, index_sets):
+    sizes = layout(layers=3)
+    kind = {"policy": name, "budget_tokens": 70, "key_bits": 4, "value_bits": 4}
+    together = make_cache(sizes, index_sets=index_sets, **kind)
+    alone = [make_cache(layout(layers=1), index_sets=index_sets, **kind) for _ in range(3)]
+    for frame in range(8):
+        for layer, single in enumerate(alone):
+            tensors = frame_tensors(20, 100 * layer + frame)
+            update = torch.randn(1, 20, 6, generator=torch.Generator().manual_seed(layer))
+            mixed = single.attend(0, *tensors)
+            single.absorb(0, update)
+            single.end_frame()
+            torch.testing.assert_close(together.attend(layer, *tensors), mixed)
+            together.absorb(layer, update)
+        together.end_frame()
+    for layer, single in enumerate(alone):
+        for index_set in range(len(single.layers[0].numbers)):
+            assert held(together, layer, index_set) == held(single, 0, index_set)
 
 
 @given(patches=st.integers(0, 70), pool=st.integers(1, 20))
@@ -67,22 +107,28 @@ def test_pooled_query_is_the_mean_over_specials_and_runs(patches, pool):
 
 
 def test_importance_of_a_head_is_that_of_the_head_alone():
-    asked = candidates(HEADS)
-    scores = Importance(4).scores(asked)
+    asked = layer_view(HEADS)
+    scores = scores_of(Importance(4), sets=HEADS)
     for head in range(HEADS):
         alone = importance(asked.query[head : head + 1], asked.keys[head : head + 1], SPECIAL, 4)
         torch.testing.assert_close(scores[head], alone)
 
 
-def test_key_diversity_is_the_likeness_to_the_mean_direction():
-    asked = candidates(HEADS)
-    scores = KeyDiversity().scores(asked)
+def test_importance_of_a_layer_is_of_the_mean_over_heads():
+    asked = layer_view()
+    expected = importance(asked.query, asked.keys, SPECIAL, 4)
+    torch.testing.assert_close(scores_of(Importance(4))[0], expected)
+
+
+def test_key_diversity_is_the_similarity_to_the_mean_direction():
+    asked = layer_view(HEADS)
+    scores = scores_of(KeyDiversity(), sets=HEADS)
     for head in range(HEADS):
         directions = [key / key.norm() for key in asked.keys[head]]
         mean = torch.stack(directions[10:]).mean(0)
         expected = torch.stack([-(direction @ mean) for direction in directions])
         torch.testing.assert_close(scores[head], expected)
-    together = KeyDiversity().scores(candidates())
+    together = scores_of(KeyDiversity())
     torch.testing.assert_close(together[0], scores.mean(0))
 
 
@@ -94,19 +140,18 @@ def test_a_key_unlike_all_others_is_kept():
 
 
 def test_ffn_residual_is_half_residual_half_diversity():
-    asked = candidates()
     policy = FfnResidual()
-    norms = torch.stack([row.norm() for row in asked.update])
+    asked = candidates(policy)
+    norms = torch.stack([row.norm() for row in UPDATE])
     births = (norms - norms.min()) / (norms.max() - norms.min())
-    torch.testing.assert_close(policy.births(asked)[0].float(), births, atol=5e-4, rtol=0)
-    unlike = KeyDiversity().scores(asked)[0]
+    torch.testing.assert_close(asked.births[0, OLDER:].float(), births, atol=5e-4, rtol=0)
+    unlike = scores_of(KeyDiversity())[0]
     unlike = (unlike - unlike.min()) / (unlike.max() - unlike.min())
-    residual = torch.cat([asked.births[0].float(), policy.births(asked)[0].float()])
-    torch.testing.assert_close(policy.scores(asked)[0], 0.5 * unlike + 0.5 * residual)
+    torch.testing.assert_close(policy.scores(asked)[0], 0.5 * unlike + 0.5 * asked.births[0])
 
 
 def test_balanced_adds_youth_to_ffn_residual():
-    asked = candidates()
+    asked = candidates(Balanced())
     ages = torch.arange(asked.ages.shape[1] - 1, -1, -1, dtype=torch.int32)
     ages[0] = -(2**31)
     ages[1] = 2 * FRAME
@@ -170,20 +215,35 @@ def test_probes_are_the_special_queries_and_evenly_spaced_patches():
 
 
 def test_value_aware_scores_fade_and_new_tokens_begin_whole():
-    fresh = ValueAware().scores(candidates())
+    fresh = scores_of(ValueAware())
     previous = torch.rand(1, OLDER, generator=torch.Generator().manual_seed(5))
-    scores = ValueAware().scores(candidates(previous=previous))
+    scores = scores_of(ValueAware(), previous=previous)
     torch.testing.assert_close(scores[:, :OLDER], 0.8 * previous + 0.2 * fresh[:, :OLDER])
     torch.testing.assert_close(scores[:, OLDER:], fresh[:, OLDER:])
 
 
 def test_recency_and_seeded_chance():
-    asked = candidates()
+    asked = candidates(Recency())
     assert Recency().scores(asked)[0].tolist() == [-float(age) for age in asked.ages[0]]
-    first, second, other = Random(3), Random(3), Random(4)
-    assert torch.equal(first.scores(asked), second.scores(asked))
-    assert not torch.equal(first.scores(asked), other.scores(asked))
-    assert not torch.equal(second.scores(asked), second.scores(asked))
+    assert torch.equal(Random(3).scores(asked), Random(3).scores(asked))
+    assert not torch.equal(Random(3).scores(asked), Random(4).scores(asked))
+    later = replace(asked, newest=asked.newest + FRAME)
+    assert not torch.equal(Random(3).scores(asked), Random(3).scores(later))
+    deeper = replace(asked, first_layer=1)
+    assert not torch.equal(Random(3).scores(asked), Random(3).scores(deeper))
+
+
+def test_chance_is_even():
+    tokens = 4000
+    asked = replace(
+        candidates(Random(0)), ages=torch.arange(tokens, dtype=torch.int32).expand(6, -1), sets=2
+    )
+    scores = Random(0).scores(asked)
+    assert ((scores >= 0) & (scores < 1)).all()
+    shares = torch.stack([row.histc(10, 0, 1) for row in scores]) / tokens
+    assert ((shares - 0.1).abs() < 0.025).all()
+    correlation = torch.corrcoef(scores) - torch.eye(6)
+    assert correlation.abs().max() < 0.08
 
 
 def test_heads_with_sets_of_their_own_keep_different_tokens():
@@ -202,10 +262,10 @@ def test_heads_with_sets_of_their_own_keep_different_tokens():
 def test_numbers_wrap_around_without_confusing_ages():
     cache = make_cache(policy="sliding_window", budget_tokens=50)
     run(cache, [20] * 4)
-    for layer in cache.layers:
+    for group in {layer.group for layer in cache.layers}:
         shift = 2**31 - 85
-        layer._clock += shift
-        for segment in layer.segments:
+        group._clock += shift
+        for segment in group.segments:
             segment._numbers += shift
     run(cache, [20], start=4)
     numbers = cache.layers[0].segments[2].numbers[0].long()

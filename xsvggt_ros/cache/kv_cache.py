@@ -37,7 +37,7 @@ from xsvggt_ros.cache.adaptation import Adaptation
 from xsvggt_ros.cache.attention import attend_sdpa, backend
 from xsvggt_ros.cache.budget import check_budget
 from xsvggt_ros.cache.byte_budget import MIB, fitting_budget
-from xsvggt_ros.cache.camera_cache import CameraCache
+from xsvggt_ros.cache.camera_memory import CameraMemory
 from xsvggt_ros.cache.layer_cache import LayerCache
 from xsvggt_ros.cache.layer_group import GroupedLayer, LayerGroup
 from xsvggt_ros.cache.layer_plan import parts_of
@@ -81,10 +81,12 @@ class KvCache:
         self._sizes: set[int] = set()
         self._full: int | None = None
         self._evicted = self._evicted_before = 0
+        # Grows with every change of settings; a captured step is not valid beyond one.
+        self._changes = 0
         self._groups: list[LayerGroup] = []
         self.layers: list[LayerCache] = []
         self._make_layers()
-        self.camera = self._camera_caches()
+        self.camera = self._camera_memory()
 
     def _make_layers(self) -> None:
         """Make the caches of all layers, empty."""
@@ -118,20 +120,18 @@ class KvCache:
             scratch=self._scratch,
         )
 
-    def _camera_caches(self) -> list[list[CameraCache]] | list[list[PublishedCache]]:
+    def _camera_memory(self) -> CameraMemory | list[PublishedCache]:
         settings, layout = self.settings, self.layout
         if settings.published:
             # There the trunk uses the very attention of the global blocks, budget included, and
             # all iterations share one cache.
-            shared = [
+            return [
                 PublishedCache(settings, layout.special_tokens, attend_sdpa)
                 for _ in range(layout.camera_blocks)
             ]
-            return [shared] * layout.camera_iterations
-        return [
-            [CameraCache(_camera_places(settings)) for _ in range(layout.camera_blocks)]
-            for _ in range(layout.camera_iterations)
-        ]
+        return CameraMemory(
+            _camera_places(settings), layout.camera_iterations, layout.camera_blocks
+        )
 
     @property
     def first_frame(self) -> bool:
@@ -192,7 +192,9 @@ class KvCache:
             raise ConfigurationError(
                 f"a cache takes one frame at a time, not {query.shape[2]}; step through the stream"
             )
-        return self.camera[iteration][block].attend(query, key, value)
+        if isinstance(self.camera, CameraMemory):
+            return self.camera.attend(iteration, block, query, key, value)
+        return self.camera[block].attend(query, key, value)
 
     def end_frame(self, motion: float = 0.0) -> None:
         """Say that a frame is complete.
@@ -221,15 +223,61 @@ class KvCache:
             )
         )
 
+    @property
+    def state(self) -> tuple[object, ...] | None:
+        """What decides about the operations, shapes and addresses of the next step.
+
+        A step that leaves it as it found it can be captured, and played again for as long as it
+        stays the same. None where no step is like the one before: nothing bounds the cache, its
+        budgets adapt, or it is the released code's.
+        """
+        settings = self.settings
+        fixed = settings.bounded and settings.adaptive == "off" and not settings.published
+        if not fixed or not isinstance(self.camera, CameraMemory) or self.first_frame:
+            return None
+        groups = tuple(group.state for group in self._groups)
+        return (self._changes, self._scratch.generation, self.camera.generation, groups)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All tensors that outlive a step; replaced only where ``state`` changes."""
+        assert isinstance(self.camera, CameraMemory)
+        groups = (tensor for group in self._groups for tensor in group.tensors)
+        return (*groups, *self._scratch.tensors, *self.camera.tensors)
+
+    def knows(self, frame: int) -> bool:
+        """Whether there is room for a frame of ``frame`` tokens without another allocation."""
+        return frame in self._sizes
+
+    def counts(self) -> tuple[int, int, int]:
+        """Return what the host counts: tokens of a layer, of its newest frame, camera tokens."""
+        assert isinstance(self.camera, CameraMemory)
+        group = self._groups[0]
+        return group.seen, group.newest_frame, self.camera.seen
+
+    def restore(self, counts: tuple[int, int, int]) -> None:
+        """Count as :meth:`counts` said: a step that was to be captured has not happened."""
+        assert isinstance(self.camera, CameraMemory)
+        seen, frame, cameras = counts
+        for group in self._groups:
+            group.count(seen, frame)
+        self.camera.count(cameras)
+
+    def replayed(self, frame: int) -> None:
+        """Count a frame of ``frame`` tokens that a captured step took in, unseen by the host."""
+        assert isinstance(self.camera, CameraMemory)
+        for group in self._groups:
+            group.count(group.seen + frame, frame)
+        self.camera.count(self.camera.seen + 1)
+
     def clear(self) -> None:
         """Forget the stream; what is allocated stays for the next one."""
         if len(self._groups) not in (0, len(parts_of(self.settings, self.layout))):
             self._make_layers()
         for layer in self.layers:
             layer.clear()
-        for iteration in self.camera:
-            for cache in iteration:
-                cache.clear()
+        for memory in [self.camera] if isinstance(self.camera, CameraMemory) else self.camera:
+            memory.clear()
         self._adaptation.clear()
         self._scratch.release()
         self._anchor = self._frames = 0
@@ -268,16 +316,15 @@ class KvCache:
         self._full_budget(settings, self._anchor, self._sizes)
 
     def _take_on(self, settings: CacheSettings, budget: int | None) -> None:
+        self._changes += 1
         judges_anew = settings.judging != self.settings.judging
         if settings.adapts_layers and len(self._groups) < self.layout.layers:
             self._group([layer for group in self._groups for layer in group.split()])
         for group in self._groups:
             policy = policy_for(settings) if judges_anew else None
             group.reconfigure(settings, budget, policy, backend(settings.attention_backend))
-        for iteration in self.camera:
-            for cache in iteration:
-                if isinstance(cache, CameraCache):
-                    cache.resize(_camera_places(settings))
+        if isinstance(self.camera, CameraMemory):
+            self.camera.resize(_camera_places(settings))
         self.settings = settings
         self._adaptation = Adaptation(settings, self.layout.smallest_budget)
         self._full = budget
@@ -385,8 +432,9 @@ class KvCache:
     @property
     def camera_nbytes(self) -> int:
         """Allocated bytes of the camera head's memory."""
-        caches = {id(c): c for iteration in self.camera for c in iteration}
-        return sum(cache.nbytes for cache in caches.values())
+        if isinstance(self.camera, CameraMemory):
+            return self.camera.nbytes
+        return sum(cache.nbytes for cache in self.camera)
 
     def statistics(self) -> CacheStatistics:
         """Return what the cache says of itself after the last complete frame."""

@@ -121,6 +121,11 @@ class LayerGroup:
         return self._seen
 
     @property
+    def newest_frame(self) -> int:
+        """Tokens of the newest frame."""
+        return self._frame
+
+    @property
     def nbytes(self) -> int:
         """Allocated bytes: all segments, and in-place room for the newest frame."""
         return self._held.nbytes
@@ -134,7 +139,12 @@ class LayerGroup:
     def state(self) -> tuple[int, ...]:
         """What decides about the shapes and addresses of the next step."""
         lengths = (len(segment) for segment in self._held.all)
-        return (self._held.generation, self._frame, int(self._scored), *lengths)
+        return (self._held.generation, int(self._scored), *lengths)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All tensors that outlive a step."""
+        return (*self._held.tensors, self._clock)
 
     def numbers_of(self, index: int) -> Tensor:
         """Return the number in the stream of each token of a layer, int64 [sets, tokens]."""
@@ -209,9 +219,9 @@ class LayerGroup:
         self._frame = frame
         self._scored = True
 
-    def replayed(self, frame: int) -> None:
-        """Count a frame that a captured step has taken in: it left no trace on the host."""
-        self._seen += frame
+    def count(self, tokens: int, frame: int) -> None:
+        """Set what the host counts: ``tokens`` seen in all, the newest ``frame`` of so many."""
+        self._seen, self._frame = tokens, frame
 
     def reconfigure(
         self, settings: CacheSettings, budget: int | None, policy: Policy | None, attend: Attend

@@ -112,6 +112,12 @@ class LayerSegments:
         return own + sum(segment.nbytes for segment in self.all)
 
     @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that is allocated; replaced only where ``generation`` grows."""
+        segments = [tensor for segment in self.all for tensor in segment.tensors]
+        return (self._own_keys, self._own_values, *segments)
+
+    @property
     def scratch_nbytes(self) -> int:
         """Bytes of the shared scratch that this group needs."""
         if self._plan is None:

@@ -6,6 +6,7 @@ Every operation has an implementation in plain PyTorch (CPU, and CUDA without Tr
 
 - ``decode_layer``: one layer's tokens side by side, decoded, the newest frame behind them;
 - ``write_tokens``: tokens of a group of layers into slots, rounded;
+- ``attend_camera``: a camera token into its place, then attention over the places taken;
 - ``key_similarity``: how like the mean direction each key is;
 - ``unit_range``: rows brought to 0..1.
 """
@@ -38,6 +39,10 @@ _LIBRARY.define(
     "int group_size, int key_bits, Tensor(a!) key_codes, Tensor(b!) key_scale, "
     "Tensor(c!) key_minimum, Tensor(d!) row_of_slot, int value_bits, Tensor(e!) value_codes, "
     "Tensor(f!) value_scale, Tensor(g!) value_minimum) -> ()"
+)
+_LIBRARY.define(
+    "attend_camera(Tensor query, Tensor key, Tensor value, Tensor place, Tensor held, "
+    "Tensor(a!) keys, Tensor(b!) values, Tensor(c!) attention) -> Tensor"
 )
 _LIBRARY.define("key_similarity(Tensor keys, int anchor) -> Tensor")
 _LIBRARY.define("unit_range(Tensor values) -> Tensor")
@@ -119,6 +124,38 @@ def write_tokens(
         SKIPPED if keys is None else keys.bits, *key_tensors,
         SKIPPED if values is None else values.bits, *value_tensors[:3],
     )  # fmt: skip
+
+
+def attend_camera(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    place: Tensor,
+    held: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    attention: Tensor,
+) -> Tensor:
+    """Put a token into its place, then attend over the places that are taken.
+
+    Args:
+        query: of the token, [1, heads, 1, head_dim].
+        key: the same.
+        value: the same.
+        place: where it goes, int64 [1].
+        held: how many places are taken then, from the front, int64 [1].
+        keys: written to, [heads, room, head_dim].
+        values: written to, the same.
+        attention: written to, what each place draws, the mean over heads, float32 [room].
+
+    Returns:
+        [1, heads, 1, head_dim].
+
+    """
+    mixed: Tensor = torch.ops.xsvggt.attend_camera(
+        query, key, value, place, held, keys, values, attention
+    )
+    return mixed
 
 
 def key_similarity(keys: Tensor, anchor: int) -> Tensor:
@@ -217,6 +254,26 @@ def write_tokens_in_torch(
         put(value_minimum, slots, grid.minimum)
 
 
+def attend_camera_in_torch(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    place: Tensor,
+    held: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    attention: Tensor,
+) -> Tensor:
+    """Implement ``attend_camera``."""
+    keys.index_copy_(1, place, key[0])
+    values.index_copy_(1, place, value[0])
+    logits = query[0].float() @ keys.float().transpose(-2, -1) * query.shape[-1] ** -0.5
+    free = torch.arange(keys.shape[1], device=keys.device) >= held
+    weights = logits.masked_fill(free, -torch.inf).softmax(dim=-1)
+    torch.mean(weights, dim=(0, 1), out=attention)
+    return (weights.to(values.dtype) @ values)[None]
+
+
 def key_similarity_in_torch(keys: Tensor, anchor: int) -> Tensor:
     """Implement ``key_similarity``."""
     directions = functional.normalize(keys.float(), dim=-1)
@@ -254,6 +311,7 @@ def _on_cuda(name: str, in_torch: Any) -> Any:
 for _name, _in_torch in (
     ("decode_layer", decode_layer_in_torch),
     ("write_tokens", write_tokens_in_torch),
+    ("attend_camera", attend_camera_in_torch),
     ("key_similarity", key_similarity_in_torch),
     ("unit_range", unit_range_in_torch),
 ):
@@ -266,4 +324,5 @@ _LIBRARY.impl(
     lambda keys, anchor: keys.new_empty(keys.shape[:2], dtype=torch.float32),
     "Meta",
 )
+_LIBRARY.impl("attend_camera", lambda query, *others: torch.empty_like(query), "Meta")
 _LIBRARY.impl("unit_range", torch.empty_like, "Meta")

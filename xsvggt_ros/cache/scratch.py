@@ -27,9 +27,14 @@ class Scratch:
         self.generation = 0
 
     @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All buffers; replaced only where ``generation`` grows."""
+        return (*self._context, *self._held)
+
+    @property
     def nbytes(self) -> int:
         """Allocated bytes."""
-        return sum(buffer.nbytes for buffer in (*self._context, *self._held))
+        return sum(buffer.nbytes for buffer in self.tensors)
 
     def reserve(
         self, tokens: int, frame: int, layers: int, shape: TokenShape, *, keys: bool, values: bool

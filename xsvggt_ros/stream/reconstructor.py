@@ -35,6 +35,7 @@ from xsvggt_ros.stream.giving_way import changed, shrunk
 from xsvggt_ros.stream.image_mapping import ImageMapping
 from xsvggt_ros.stream.pose_track import PoseTrack
 from xsvggt_ros.stream.preprocessing import check_width, preprocess, to_network
+from xsvggt_ros.stream.step_runner import Execution, StepRunner
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class ReconstructorSettings:
         calibration: what is made of the calibration that comes with a picture.
         point_head: whether the head that predicts points directly runs as well, for results that
             are compared with published ones; maps are made of depth and pose.
+        cuda_graphs: whether a step may be captured and launched as a whole, where a GPU can.
 
     """
 
@@ -66,6 +68,7 @@ class ReconstructorSettings:
     cache: CacheSettings = field(default_factory=CacheSettings)
     calibration: CalibrationUse = "auto"
     point_head: bool = False
+    cuda_graphs: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +97,19 @@ class Reconstructor:
         self._network = network
         config = network.config
         check_width(self.settings.width, config.patch_size)
-        self._cache = KvCache(self.settings.cache, cache_layout(network))
+        self._take_cache(KvCache(self.settings.cache, cache_layout(network)))
         self._calibrator = Calibrator(self.settings.calibration)
         self._session = 1
         self._reset_reason = ""
         self._warned_of: set[tuple[int, int]] = set()
         self._begin_session()
+
+    def _take_cache(self, cache: KvCache) -> None:
+        """Run over ``cache`` from now on."""
+        self._cache = cache
+        self._runner = StepRunner(
+            self._network, cache, self._heads, graphs=self.settings.cuda_graphs
+        )
 
     @torch.inference_mode()
     def _begin_session(self) -> None:
@@ -130,6 +140,11 @@ class Reconstructor:
     def reset_reason(self) -> str:
         """Why the session before this one ended; empty in the first one."""
         return self._reset_reason
+
+    @property
+    def execution(self) -> Execution:
+        """How the newest step ran: launched as a CUDA graph or eager, and why so."""
+        return self._runner.execution
 
     @property
     def device(self) -> torch.device:
@@ -179,7 +194,7 @@ class Reconstructor:
                 self._cache.configure(settings)
         except Exception as error:
             # Whatever comes after the check comes half-way.
-            self._cache = KvCache(self.settings.cache, cache_layout(self._network))
+            self._take_cache(KvCache(self.settings.cache, cache_layout(self._network)))
             self.reset("its cache could not be changed")
             raise ConfigurationError(
                 f"the cache could not be changed, and a new session has begun with the settings "
@@ -239,7 +254,7 @@ class Reconstructor:
     def _compute(self, images: Tensor) -> tuple[_HostOutput, float]:
         """Run the network; return its output on the host, and when the device had finished."""
         try:
-            prediction = self._network(images, self._cache, self._heads)
+            prediction = self._runner.run(images)
             _finish(images.device)
             computed = perf_counter()
             output = _to_host(prediction)
@@ -270,7 +285,7 @@ class Reconstructor:
         """Begin a new session with a smaller cache; return what to raise."""
         frame, before = self._index, self.settings.cache
         smaller = shrunk(before, self._cache.layout, self._frame_tokens)
-        self._cache = KvCache(smaller, self._cache.layout)
+        self._take_cache(KvCache(smaller, self._cache.layout))
         self.settings = replace(self.settings, cache=smaller)
         self.reset("the device ran out of memory")
         release_cached_memory()

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The camera head's memory: one token per frame, refinement and block, bounded in frames."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from xsvggt_ros.cache.ops import attend_camera
+
+_FIRST_ROOM = 64
+"""Places that an unbounded memory begins with; it doubles when they are full."""
+_FADING = 0.1
+"""How much of the attention that a token has drawn the newest frame decides."""
+
+
+class CameraMemory:
+    """Remembers the first token, the most recent ones, and the most attended ones before these.
+
+    Camera tokens carry no position, so attention does not depend on their order. Of ``capacity``
+    places the first is the anchor's, half of the others go round among the most recent tokens, and
+    the rest is kept by merit: a token that is no longer recent takes the place of the least
+    attended one, if it was attended more itself. Each refinement and block of the head remembers
+    its own tokens; the places are found for all of them at once, at the first call of a frame.
+
+    Counters live on the device, and attention masks the places that are not taken yet, so a step
+    has the same shapes and addresses from the first frame on, unless the memory is unbounded.
+
+    Attributes:
+        generation: grows whenever memory is allocated; addresses are the same while it is.
+
+    """
+
+    def __init__(self, capacity: int, iterations: int, blocks: int) -> None:
+        """Make an empty memory.
+
+        Args:
+            capacity: tokens that each block of each refinement remembers; 0 = unbounded.
+            iterations: refinements of the head.
+            blocks: of its trunk.
+
+        """
+        self._capacity = capacity
+        self._blocks = blocks
+        self._caches = iterations * blocks
+        self._seen = 0
+        self.generation = 0
+        nothing = torch.empty(0)
+        self._keys = self._values = self._numbers = self._drawn = self._attention = nothing
+        self._count = self._place = self._held = nothing
+
+    @property
+    def bounded(self) -> bool:
+        """Whether memory is independent of the session's length."""
+        return self._capacity > 0
+
+    @property
+    def _room(self) -> int:
+        """Places that are allocated."""
+        return self._drawn.shape[1] if self._drawn.numel() else 0
+
+    @property
+    def _recent(self) -> int:
+        """Places that go round among the most recent tokens."""
+        return self._capacity // 2
+
+    @property
+    def nbytes(self) -> int:
+        """Allocated bytes."""
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that is allocated; replaced only where ``generation`` grows."""
+        return (
+            self._keys, self._values, self._numbers, self._drawn, self._attention,
+            self._count, self._place, self._held,
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        """Return how many tokens each block of each refinement remembers."""
+        return min(self._seen, self._room)
+
+    def tokens_of(self, iteration: int, block: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what one block of one refinement remembers.
+
+        Returns:
+            Keys and values [heads, held, head_dim], and numbers in the order in which they came, int64
+            [held].
+
+        """
+        own, held = iteration * self._blocks + block, slice(len(self))
+        return self._keys[own, :, held], self._values[own, :, held], self._numbers[own, held]
+
+    def clear(self) -> None:
+        """Forget everything, keeping the allocation."""
+        self._seen = 0
+        for tensor in (self._drawn, self._attention, self._count):
+            tensor.zero_()
+
+    def attend(
+        self, iteration: int, block: int, query: Tensor, key: Tensor, value: Tensor
+    ) -> Tensor:
+        """Remember one token [1, heads, 1, head_dim], then attend over all that is remembered.
+
+        The calls of a frame begin with the first block of the first refinement.
+        """
+        if iteration == block == 0:
+            self._begin(key)
+        own = iteration * self._blocks + block
+        return attend_camera(
+            query, key, value, self._place, self._held,
+            self._keys[own], self._values[own], self._attention[own],
+        )  # fmt: skip
+
+    def _begin(self, key: Tensor) -> None:
+        """Find the place of a new frame's tokens, for all blocks and refinements."""
+        if not self._room:
+            self._allocate(self._capacity or _FIRST_ROOM, key)
+        elif not self._capacity and self._seen >= self._room:
+            self._grow(key)
+        if self._capacity:
+            self._find_place()
+        else:
+            self._place.copy_(self._count)
+        self._numbers.index_copy_(1, self._place, self._count.expand(self._caches, 1))
+        self._count += 1
+        torch.clamp(self._count, max=self._room, out=self._held)
+        self._seen += 1
+
+    def _find_place(self) -> None:
+        """Take the next free place, or the oldest recent one, whose token may win another."""
+        self._note_attention()
+        capacity, recent = self._capacity, self._recent
+        full = self._count >= capacity
+        oldest = (self._count - capacity) % recent + (capacity - recent)
+        torch.where(full, oldest, self._count, out=self._place)
+        merited = capacity - 1 - recent
+        if merited:
+            self._retire(full, merited)
+        self._drawn.index_fill_(1, self._place, 0.0)
+
+    def _note_attention(self) -> None:
+        """Average the attention that each token draws, relative to an equal share."""
+        self._drawn.lerp_(self._attention * self._held, _FADING)
+
+    def _retire(self, full: Tensor, merited: int) -> None:
+        """Let the token that goes win the place of the least attended of the merited ones."""
+        own = self._drawn.index_select(1, self._place)
+        least, loser = self._drawn[:, 1 : 1 + merited].min(dim=1, keepdim=True)
+        target = torch.where(full & (own > least), loser + 1, self._place)
+        self._drawn.scatter_(1, target, own)
+        self._numbers.scatter_(1, target, self._numbers.index_select(1, self._place))
+        for tokens in (self._keys, self._values):
+            moved = tokens.index_select(2, self._place)
+            tokens.scatter_(2, target[:, :, None, None].expand_as(moved), moved)
+
+    @property
+    def seen(self) -> int:
+        """Frames remembered so far, as the host counts them."""
+        return self._seen
+
+    def count(self, frames: int) -> None:
+        """Set what the host counts."""
+        self._seen = frames
+
+    def resize(self, capacity: int) -> None:
+        """Change the number of places; the first, the newest and the most attended tokens stay."""
+        if capacity == self._capacity:
+            return
+        held, room = len(self), self._room
+        before = self._capacity
+        self._capacity = capacity
+        if not room:
+            return
+        if before:
+            self._note_attention()
+        keys, values, numbers, drawn = self._keys, self._values, self._numbers, self._drawn
+        order = numbers[:, :held].argsort(dim=1)
+        if capacity and held > capacity:
+            merit = drawn.gather(1, order)
+            merit[:, :1] = merit[:, held - self._recent :] = torch.inf
+            order = order.gather(1, merit.topk(capacity, dim=1).indices.sort(dim=1).values)
+        kept = order.shape[1]
+        self._allocate(capacity or max(_FIRST_ROOM, 2 * kept), keys[0, None, :, :1])
+        self._drawn[:, :kept] = drawn.gather(1, order)
+        # Counted from here on again, in the order in which they came.
+        self._numbers[:, :kept] = torch.arange(kept, device=numbers.device)
+        places = order[:, None, :, None].expand(-1, keys.shape[1], -1, keys.shape[3])
+        self._keys[:, :, :kept] = keys.gather(2, places)
+        self._values[:, :, :kept] = values.gather(2, places)
+        self._seen = kept
+        self._count.fill_(kept)
+        self._held.fill_(kept)
+
+    def _grow(self, key: Tensor) -> None:
+        """Double the room of an unbounded memory."""
+        keys, values, numbers = self._keys, self._values, self._numbers
+        room = self._room
+        self._allocate(2 * room, key)
+        self._keys[:, :, :room], self._values[:, :, :room] = keys, values
+        self._numbers[:, :room] = numbers
+        self._count.fill_(self._seen)
+
+    def _allocate(self, room: int, like: Tensor) -> None:
+        """Make ``room`` places for tokens of heads, channels, dtype and device of ``like``."""
+        self.generation += 1
+        shape = (self._caches, like.shape[1], room, like.shape[3])
+        self._keys, self._values = like.new_zeros(shape), like.new_zeros(shape)
+        flat, device = (self._caches, room), like.device
+        self._numbers = torch.zeros(flat, dtype=torch.int64, device=device)
+        self._drawn, self._attention = (torch.zeros(flat, device=device) for _ in range(2))
+        self._count, self._place, self._held = (
+            torch.zeros(1, dtype=torch.int64, device=device) for _ in range(3)
+        )

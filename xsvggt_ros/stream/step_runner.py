@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One step of the network and its cache: eager, or played again from a CUDA graph.
+
+Once the budget is full, a step has the same operations, shapes and addresses for ever
+(:attr:`KvCache.state`). Launching its operations one by one takes a host several times as long as a
+large GPU needs to compute them, so such a step is captured once for each image size and then
+launched as a whole. Anything that changes the state (another budget, other widths, a new session)
+throws the captures away; steps are eager until the state is the same twice again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from xsvggt_ros.cache.kv_cache import KvCache
+from xsvggt_ros.errors import first_line
+from xsvggt_ros.model.device import ran_out_of_memory, release_cached_memory
+from xsvggt_ros.model.network import Head, Prediction, StreamVggt
+
+logger = logging.getLogger(__name__)
+
+Mode = Literal["eager", "cuda graph"]
+
+MOST_SIZES = 4
+"""Image sizes that have a capture at the same time: a rig's cameras may differ in size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """How the newest step ran, and why so.
+
+    Attributes:
+        mode: ``cuda graph`` where it was launched as a whole, else ``eager``.
+        reason: why not as a graph; empty for a graph.
+
+    """
+
+    mode: Mode
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Capture:
+    """A captured step: where its image goes in, and where its prediction comes out."""
+
+    graph: Any
+    images: Tensor
+    prediction: Prediction
+    tokens: int
+
+
+class StepRunner:
+    """Runs frames through a network and its cache, as a CUDA graph where that is possible.
+
+    Attributes:
+        execution: how the newest step ran.
+
+    """
+
+    def __init__(
+        self, network: StreamVggt, cache: KvCache, heads: Collection[Head], *, graphs: bool = True
+    ) -> None:
+        """Run ``network`` over ``cache``.
+
+        Args:
+            network: the network.
+            cache: its memory.
+            heads: outputs that are wanted.
+            graphs: whether steps may be captured at all.
+
+        """
+        self._network = network
+        self._cache = cache
+        self._heads = heads
+        self._hindrance = _hindrance(network.device, graphs)
+        self._state: tuple[object, ...] | None = None
+        self._steady = False
+        self._captures: dict[tuple[int, ...], _Capture] = {}
+        self._pool: Any = None
+        self.execution = Execution("eager", self._hindrance or "no step has run yet")
+
+    def run(self, images: Tensor) -> Prediction:
+        """Return the prediction for one frame, RGB in [0, 1], [1, 1, 3, height, width].
+
+        Its tensors may be overwritten by the next call.
+        """
+        state = self._cache.state
+        if state is None or state != self._state:
+            self._captures.clear()
+            self._steady = False
+        capture = None if self._hindrance else self._capture_for(images)
+        if capture is None:
+            prediction = self._network(images, self._cache, self._heads)
+            self.execution = Execution("eager", self._hindrance or self._why_eager())
+        else:
+            prediction = capture.prediction
+            self.execution = Execution("cuda graph")
+        after = self._cache.state
+        self._steady = after is not None and after == state
+        self._state = after
+        return prediction
+
+    def _capture_for(self, images: Tensor) -> _Capture | None:
+        """Play the capture for this image size, taking it first; None where a step must be eager."""
+        if not self._steady:
+            return None
+        size = tuple(images.shape)
+        capture = self._captures.get(size)
+        if capture is not None:
+            capture.images.copy_(images)
+            capture.graph.replay()
+            self._cache.replayed(capture.tokens)
+            return capture
+        if not self._cache.knows(self._tokens(images)):
+            return None
+        capture = self._take(images)
+        if capture is not None:
+            if len(self._captures) >= MOST_SIZES:
+                self._captures.pop(next(iter(self._captures)))
+            self._captures[size] = capture
+            capture.graph.replay()
+            release_cached_memory()
+        return capture
+
+    def _take(self, images: Tensor) -> _Capture | None:
+        """Record a step without running it; the host has counted the frame then."""
+        counts = self._cache.counts()
+        graph = torch.cuda.CUDAGraph()
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        static = images.clone()
+        try:
+            with torch.cuda.graph(graph, pool=self._pool):
+                prediction = self._network(static, self._cache, self._heads)
+        except RuntimeError as error:
+            self._cache.restore(counts)
+            if ran_out_of_memory(error):
+                self._hindrance = "no memory is left for a CUDA graph"
+            else:
+                self._hindrance = f"the step cannot be captured: {first_line(error)}"
+            logger.warning("steps stay eager: %s", self._hindrance)
+            return None
+        return _Capture(graph, static, prediction, self._tokens(images))
+
+    def _tokens(self, images: Tensor) -> int:
+        return self._network.config.tokens_per_frame(*images.shape[-2:])
+
+    def _why_eager(self) -> str:
+        if not self._cache.settings.bounded:
+            return "the cache grows with the session"
+        if self._cache.settings.adaptive != "off":
+            return "budgets adapt"
+        if self._cache.settings.published:
+            return "the released code's cache is not made for it"
+        return "the budget is not full yet, or has just changed"
+
+
+def _hindrance(device: torch.device, graphs: bool) -> str:
+    """Return why no step can be captured on ``device``; empty where it can."""
+    if device.type != "cuda":
+        return f"CUDA graphs need a CUDA device, not {device.type}"
+    return "" if graphs else "model.cuda_graphs is off"
