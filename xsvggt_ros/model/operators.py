@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Operations of the network that take many launches in plain PyTorch, each as one.
+
+Each has a definition in plain PyTorch, which training differentiates and which runs on CPUs; a
+Triton kernel for CUDA; and the shapes of its results, for the meta device and ``torch.compile``.
+``_fused`` is the one place that decides between them. All compute in float32 inside.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from xsvggt_ros.model.rotary import Rotation, rotate
+from xsvggt_ros.triton_support import triton_runs
+
+
+def _fused(tokens: Tensor) -> bool:
+    """Return whether inference runs these as operations of their own, as it does off the CPU."""
+    return tokens.device.type != "cpu" and not torch.is_grad_enabled()
+
+
+def layer_norm(
+    tokens: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, dtype: torch.dtype
+) -> Tensor:
+    """Normalise the last side of ``tokens``, of any floating dtype; the result is of ``dtype``."""
+    if _fused(tokens):
+        result: Tensor = torch.ops.xsvggt.layer_norm(tokens, weight, bias, eps, dtype)
+        return result
+    return _layer_norm(tokens, weight, bias, eps, dtype)
+
+
+def add_layer_norm(
+    tokens: Tensor, update: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Return ``tokens + update`` as float32, and the same normalised as ``dtype``.
+
+    Args:
+        tokens: float32 [..., dim].
+        update: any floating dtype, of the same shape.
+        weight: float32 [dim].
+        bias: float32 [dim].
+        eps: added to the variance.
+        dtype: of the normalised result.
+
+    """
+    if _fused(tokens):
+        both: tuple[Tensor, Tensor] = torch.ops.xsvggt.add_layer_norm(
+            tokens, update, weight, bias, eps, dtype
+        )
+        return both
+    return _add_layer_norm(tokens, update, weight, bias, eps, dtype)
+
+
+def normalize_and_rotate(
+    packed: Tensor,
+    heads: int,
+    query_norm: tuple[Tensor, Tensor],
+    key_norm: tuple[Tensor, Tensor],
+    eps: float,
+    rotation: Rotation,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return queries, keys, values [batch, heads, tokens, head_dim], of the dtype of ``packed``.
+
+    Args:
+        packed: what the linear layer made, [batch, tokens, 3 * dim]: query, key, value.
+        heads: number of heads.
+        query_norm: weight and bias of the LayerNorm of each head's query, [head_dim] each.
+        key_norm: the same of the keys.
+        eps: of both.
+        rotation: of the tokens, or of the tokens of one frame where there are several frames.
+
+    """
+    arguments = (packed, heads, *query_norm, *key_norm, eps, *rotation)
+    if _fused(packed):
+        three: tuple[Tensor, Tensor, Tensor] = torch.ops.xsvggt.normalize_and_rotate(*arguments)
+        return three
+    return _normalize_and_rotate(*arguments)
+
+
+def split_heads(packed: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return views of ``packed`` [batch, tokens, 3 * dim]: [batch, heads, tokens, head_dim]."""
+    batch, tokens, width = packed.shape
+    parts = packed.view(batch, tokens, 3, heads, width // 3 // heads)
+    query, key, value = parts.permute(2, 0, 3, 1, 4)
+    return query, key, value
+
+
+def _layer_norm(
+    tokens: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, dtype: torch.dtype
+) -> Tensor:
+    normed = functional.layer_norm(tokens.float(), tokens.shape[-1:], weight, bias, eps)
+    return normed.to(dtype)
+
+
+def _add_layer_norm(
+    tokens: Tensor, update: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    total = tokens + update
+    return total, _layer_norm(total, weight, bias, eps, dtype)
+
+
+def _normalize_and_rotate(
+    packed: Tensor,
+    heads: int,
+    query_weight: Tensor,
+    query_bias: Tensor,
+    key_weight: Tensor,
+    key_bias: Tensor,
+    eps: float,
+    cos: Tensor,
+    sin: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    query, key, value = split_heads(packed, heads)
+    rotation = Rotation(cos, sin).repeated(packed.shape[1] // cos.shape[0])
+    query = rotate(_layer_norm(query, query_weight, query_bias, eps, torch.float32), rotation)
+    key = rotate(_layer_norm(key, key_weight, key_bias, eps, torch.float32), rotation)
+    return query.to(packed.dtype), key.to(packed.dtype), value
+
+
+def _define() -> None:
+    """Make the operations known to PyTorch."""
+    for schema in (
+        "layer_norm(Tensor tokens, Tensor? weight, Tensor? bias, float eps, ScalarType dtype) "
+        "-> Tensor",
+        "add_layer_norm(Tensor tokens, Tensor update, Tensor weight, Tensor bias, float eps, "
+        "ScalarType dtype) -> (Tensor, Tensor)",
+        "normalize_and_rotate(Tensor packed, int heads, Tensor query_weight, Tensor query_bias, "
+        "Tensor key_weight, Tensor key_bias, float eps, Tensor cos, Tensor sin) "
+        "-> (Tensor, Tensor, Tensor)",
+    ):
+        name, signature = schema.split("(", 1)
+        torch.library.define(f"xsvggt::{name}", f"({signature}")
+    torch.library.impl("xsvggt::layer_norm", "default", _layer_norm)
+    torch.library.impl("xsvggt::add_layer_norm", "default", _add_layer_norm)
+    torch.library.impl("xsvggt::normalize_and_rotate", "default", _fresh_normalize_and_rotate)
+
+
+def _fresh_normalize_and_rotate(
+    packed: Tensor, *arguments: object
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return copies, since an operation must not return a view of what it is given."""
+    query, key, value = _normalize_and_rotate(packed, *arguments)  # type: ignore[arg-type]
+    return query.contiguous(), key.contiguous(), value.clone(memory_format=torch.contiguous_format)
+
+
+_define()
+
+
+@torch.library.impl("xsvggt::layer_norm", "cuda")
+def _layer_norm_cuda(
+    tokens: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, dtype: torch.dtype
+) -> Tensor:
+    if not triton_runs(tokens.device):
+        return _layer_norm(tokens, weight, bias, eps, dtype)
+    from xsvggt_ros.model.kernels import norm
+
+    return norm.layer_norm(tokens, weight, bias, eps, dtype)
+
+
+@torch.library.impl("xsvggt::add_layer_norm", "cuda")
+def _add_layer_norm_cuda(
+    tokens: Tensor, update: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    if not triton_runs(tokens.device):
+        return _add_layer_norm(tokens, update, weight, bias, eps, dtype)
+    from xsvggt_ros.model.kernels import norm
+
+    return norm.add_layer_norm(tokens, update, weight, bias, eps, dtype)
+
+
+@torch.library.impl("xsvggt::normalize_and_rotate", "cuda")
+def _normalize_and_rotate_cuda(packed: Tensor, *arguments: object) -> tuple[Tensor, Tensor, Tensor]:
+    if not triton_runs(packed.device):
+        return _fresh_normalize_and_rotate(packed, *arguments)
+    from xsvggt_ros.model.kernels import rotation
+
+    return rotation.normalize_and_rotate(packed, *arguments)  # type: ignore[arg-type]
+
+
+@torch.library.register_fake("xsvggt::layer_norm")
+def _layer_norm_shape(
+    tokens: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, dtype: torch.dtype
+) -> Tensor:
+    return torch.empty(tokens.shape, dtype=dtype, device=tokens.device)
+
+
+@torch.library.register_fake("xsvggt::add_layer_norm")
+def _add_layer_norm_shape(
+    tokens: Tensor, update: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    total = torch.empty(tokens.shape, dtype=torch.float32, device=tokens.device)
+    return total, torch.empty_like(total, dtype=dtype)
+
+
+@torch.library.register_fake("xsvggt::normalize_and_rotate")
+def _normalize_and_rotate_shape(
+    packed: Tensor, heads: int, *arguments: object
+) -> tuple[Tensor, Tensor, Tensor]:
+    batch, tokens, width = packed.shape
+    query, key, value = (
+        packed.new_empty(batch, heads, tokens, width // 3 // heads) for _ in range(3)
+    )
+    return query, key, value
