@@ -153,7 +153,7 @@ class CameraMemory:
         self._numbers.scatter_(1, target, self._numbers.index_select(1, self._place))
         for tokens in (self._keys, self._values):
             moved = tokens.index_select(2, self._place)
-            tokens.scatter_(2, target[:, :, None, None].expand_as(moved), moved)
+            tokens.scatter_(2, target[:, :, None, None].expand(moved.shape), moved)
 
     @property
     def seen(self) -> int:

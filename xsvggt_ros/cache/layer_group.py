@@ -12,10 +12,10 @@ from xsvggt_ros.cache.attention import Attend
 from xsvggt_ros.cache.budget import Spans, shares
 from xsvggt_ros.cache.layer_segments import LayerSegments
 from xsvggt_ros.cache.layout import TokenShape
-from xsvggt_ros.cache.ops import key_similarity
+from xsvggt_ros.cache.ops import Tokens, key_similarity
 from xsvggt_ros.cache.policies.base import Candidates, LayerView, Policy
 from xsvggt_ros.cache.scratch import Scratch
-from xsvggt_ros.cache.segment import Segment, Tokens
+from xsvggt_ros.cache.segment import Segment
 from xsvggt_ros.cache.settings import CacheSettings
 
 _WORST = torch.finfo(torch.float32).min
@@ -197,14 +197,13 @@ class LayerGroup:
         """Judge all tokens, then let the newest frame take the place of the worst ones."""
         keys, values = self._held.newest(frame, self._scratch)
         numbers, order = self._steps_of(frame)
-        numbers = (self._clock + numbers).expand(self._layers * self._sets, -1)
-        births = self._policy.births(
-            _together(self._updates), self._layers * self._sets, frame, self._clock
-        )
+        rows = self._layers * self._sets
+        numbers = (self._clock + numbers).expand(rows, -1)
+        births = self._policy.births(_together(self._updates), rows, frame, self._clock)
         self._clock += frame
         scores = self._score(numbers, births, frame)
-        order = order.expand(self._layers * self._sets, -1)
-        newest = Tokens(keys, values, order, numbers, scores[:, -frame:], births)
+        order = order.expand(rows, -1)
+        newest = Tokens(keys, values, numbers, scores[:, -frame:], births, order)
         kept = self._shares(frame)
         if not self._seen:
             self._held.admit_first(newest, kept.window)
@@ -291,7 +290,7 @@ class LayerGroup:
         held = self._held
         newest = self._clock - 1
         candidates = Candidates(
-            measures=_together(self._measures),
+            measures=self._measured(),
             births=held.together("births", births),
             ages=newest - held.together("numbers", numbers),
             newest=newest,
@@ -302,6 +301,13 @@ class LayerGroup:
         )
         # A token that is not a number must be the first to go, not the last.
         return self._policy.scores(candidates).nan_to_num(nan=_WORST, neginf=_WORST)
+
+    def _measured(self) -> Tensor | None:
+        """Return what the policy measured, the mean over heads that share a set."""
+        measures, rows = _together(self._measures), self._layers * self._sets
+        if measures is None or len(measures) == rows:
+            return measures
+        return measures.unflatten(0, (rows, -1)).mean(dim=1)
 
     def _steps_of(self, frame: int) -> tuple[Tensor, Tensor]:
         """Return 0, 1, .. ``frame`` - 1 as int32 [frame] and int64 [1, frame], kept by size."""

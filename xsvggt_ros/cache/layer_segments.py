@@ -21,10 +21,10 @@ from xsvggt_ros.cache.layer_plan import (
     scratch_nbytes,
 )
 from xsvggt_ros.cache.layout import TokenShape
-from xsvggt_ros.cache.ops import Parts, decode_layer
+from xsvggt_ros.cache.ops import Parts, Tokens, decode_layer
 from xsvggt_ros.cache.quantization import UNQUANTIZED
 from xsvggt_ros.cache.scratch import Scratch
-from xsvggt_ros.cache.segment import Segment, SegmentPlan, Tokens, table_rows
+from xsvggt_ros.cache.segment import Segment, SegmentPlan, table_rows
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.cache.token_storage import share
 
@@ -244,7 +244,10 @@ class LayerSegments:
         if fine:
             self.special.admit(tokens.span(0, fine))
         if count > fine:
-            self.history.admit(tokens.span(fine, count).by_score())
+            patches = tokens.span(fine, count)
+            # Only the groups of packed keys care who comes beside whom.
+            packed = self.history.plan.key_bits != UNQUANTIZED
+            self.history.admit(patches.by_score() if packed else patches)
 
     def expect(
         self, frame: int, settings: CacheSettings, places: Callable[[], tuple[Tensor, ...]]
@@ -396,6 +399,6 @@ def best_of_frame(tokens: Tokens, count: int, special: int) -> Tokens:
     """Return the ``count`` best of a frame's tokens in their order, the special ones before all."""
     if count == len(tokens):
         return tokens
-    scores = tokens.scores.clone()
+    scores = tokens.scores.gather(1, tokens.order)
     scores[:, :special] = torch.finfo(scores.dtype).max
     return tokens.pick(scores.topk(count, dim=1).indices.sort(dim=1).values)

@@ -14,7 +14,7 @@ Every operation has an implementation in plain PyTorch (CPU, and CUDA without Tr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -35,10 +35,12 @@ _LIBRARY.define(
     "Tensor(c!) held_keys, Tensor(d!) held_values) -> ()"
 )
 _LIBRARY.define(
-    "write_tokens(Tensor keys, Tensor values, Tensor order, Tensor slots, Tensor rows, "
+    "write_tokens(Tensor keys, Tensor values, Tensor numbers, Tensor scores, Tensor births, "
+    "Tensor order, Tensor slots, Tensor rows, "
     "int group_size, int key_bits, Tensor(a!) key_codes, Tensor(b!) key_scale, "
     "Tensor(c!) key_minimum, Tensor(d!) row_of_slot, int value_bits, Tensor(e!) value_codes, "
-    "Tensor(f!) value_scale, Tensor(g!) value_minimum) -> ()"
+    "Tensor(f!) value_scale, Tensor(g!) value_minimum, Tensor(h!) number_of_slot, "
+    "Tensor(i!) score_of_slot, Tensor(j!) birth_of_slot) -> ()"
 )
 _LIBRARY.define(
     "attend_camera(Tensor query, Tensor key, Tensor value, Tensor place, Tensor held, "
@@ -96,23 +98,62 @@ def decode_layer(
     )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Some tokens on their way into slots.
+
+    Attributes:
+        keys: where their keys lie, among others, [lanes, m, channels].
+        values: the same of their values.
+        numbers: place in the stream of each of the ``m``, modulo 2^32, int32 [sets, m].
+        scores: the policy's, float32 [sets, m].
+        births: what the policy wants to remember of them, float16 [sets, m].
+        order: which of the ``m`` are meant, in which order, int64 [sets, n].
+
+    """
+
+    keys: Tensor
+    values: Tensor
+    numbers: Tensor
+    scores: Tensor
+    births: Tensor
+    order: Tensor
+
+    def __len__(self) -> int:
+        return self.order.shape[1]
+
+    def pick(self, chosen: Tensor) -> Tokens:
+        """Return the tokens at ``chosen`` of these, int64 [sets, k]; nothing else moves."""
+        return replace(self, order=self.order.gather(1, chosen))
+
+    def by_score(self) -> Tokens:
+        """Return the same tokens, the best ones first."""
+        scores = self.scores.gather(1, self.order)
+        return self.pick(scores.argsort(dim=1, descending=True, stable=True))
+
+    def span(self, start: int, stop: int) -> Tokens:
+        """Return the tokens from ``start`` to ``stop`` of these."""
+        return replace(self, order=self.order[:, start:stop])
+
+
 def write_tokens(
-    tokens: tuple[Tensor, Tensor, Tensor],
+    tokens: Tokens,
     slots: Tensor,
     rows: Tensor,
     keys: TokenStorage | None,
     values: TokenStorage | None,
+    beside: tuple[Tensor, Tensor, Tensor],
     group_size: int,
 ) -> None:
     """Round tokens into slots.
 
     Args:
-        tokens: keys and values [lanes, m, channels], and which of them to write in which order,
-            int64 [sets, n]; runs of ``group_size`` of these share the grids of packed keys.
+        tokens: runs of ``group_size`` of them share the grids of packed keys.
         slots: where each goes, int64 [sets, n].
         rows: for packed keys, the table row of each run, int64 [sets, runs].
         keys: written to; None = leave the keys alone.
         values: written to; None = leave the values alone.
+        beside: written to, numbers, scores and births of the slots, [sets, slots] each.
         group_size: keys of a run.
 
     """
@@ -120,9 +161,10 @@ def write_tokens(
     key_tensors = nothing if keys is None else keys.tensors
     value_tensors = nothing if values is None else values.tensors
     torch.ops.xsvggt.write_tokens(
-        *tokens, slots, rows, group_size,
+        tokens.keys, tokens.values, tokens.numbers, tokens.scores, tokens.births, tokens.order,
+        slots, rows, group_size,
         SKIPPED if keys is None else keys.bits, *key_tensors,
-        SKIPPED if values is None else values.bits, *value_tensors[:3],
+        SKIPPED if values is None else values.bits, *value_tensors[:3], *beside,
     )  # fmt: skip
 
 
@@ -220,6 +262,9 @@ def decode_layer_in_torch(
 def write_tokens_in_torch(
     keys: Tensor,
     values: Tensor,
+    numbers: Tensor,
+    scores: Tensor,
+    births: Tensor,
     order: Tensor,
     slots: Tensor,
     rows: Tensor,
@@ -233,8 +278,17 @@ def write_tokens_in_torch(
     value_codes: Tensor,
     value_scale: Tensor,
     value_minimum: Tensor,
+    number_of_slot: Tensor,
+    score_of_slot: Tensor,
+    birth_of_slot: Tensor,
 ) -> None:
     """Implement ``write_tokens``."""
+    for stored, came in (
+        (number_of_slot, numbers),
+        (score_of_slot, scores),
+        (birth_of_slot, births),
+    ):
+        stored.scatter_(1, slots, came.gather(1, order))
     # Copies first: tokens that came may lie where others are to go.
     if key_bits == UNQUANTIZED:
         put(key_codes, slots, take(keys, order))

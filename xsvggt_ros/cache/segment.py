@@ -13,7 +13,7 @@ from torch import Tensor
 
 from xsvggt_ros.cache.eviction import choose_evicted, ranks
 from xsvggt_ros.cache.layout import TokenShape
-from xsvggt_ros.cache.ops import write_tokens
+from xsvggt_ros.cache.ops import Tokens, write_tokens
 from xsvggt_ros.cache.quantization import UNQUANTIZED
 from xsvggt_ros.cache.token_storage import (
     NativeStorage,
@@ -22,58 +22,6 @@ from xsvggt_ros.cache.token_storage import (
     TokenStorage,
     share,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """Some tokens on their way into a segment.
-
-    Attributes:
-        keys: where their keys lie, among others, [lanes, m, channels].
-        values: the same of their values.
-        order: which of these are meant, int64 [sets, n].
-        numbers: place in the stream, modulo 2^32, int32 [sets, n].
-        scores: the policy's, float32 [sets, n].
-        births: what the policy wants to remember of them, float16 [sets, n].
-
-    """
-
-    keys: Tensor
-    values: Tensor
-    order: Tensor
-    numbers: Tensor
-    scores: Tensor
-    births: Tensor
-
-    def __len__(self) -> int:
-        return self.order.shape[1]
-
-    def pick(self, chosen: Tensor) -> Tokens:
-        """Return the tokens at ``chosen``, int64 [sets, m]; no key or value moves."""
-        return Tokens(
-            self.keys,
-            self.values,
-            self.order.gather(1, chosen),
-            self.numbers.gather(1, chosen),
-            self.scores.gather(1, chosen),
-            self.births.gather(1, chosen),
-        )
-
-    def by_score(self) -> Tokens:
-        """Return the same tokens, the best ones first."""
-        return self.pick(self.scores.argsort(dim=1, descending=True, stable=True))
-
-    def span(self, start: int, stop: int) -> Tokens:
-        """Return the tokens from ``start`` to ``stop``."""
-        part = slice(start, stop)
-        return Tokens(
-            self.keys,
-            self.values,
-            self.order[:, part],
-            self.numbers[:, part],
-            self.scores[:, part],
-            self.births[:, part],
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,11 +204,7 @@ class Segment:
         Neighbours in ``tokens`` share groups, so hand them in by score: groups then empty as a
         whole.
         """
-        slots = self._make_room(len(tokens))
-        self._write(slots, tokens)
-        self._numbers.scatter_(1, slots, tokens.numbers)
-        self._scores.scatter_(1, slots, tokens.scores)
-        self._births.scatter_(1, slots, tokens.births)
+        self._write(self._make_room(len(tokens)), tokens)
 
     def _write(
         self, slots: Tensor, tokens: Tokens, *, keys: bool = True, values: bool = True
@@ -270,11 +214,12 @@ class Segment:
         if keys and isinstance(self.keys, PackedKeys):
             rows = self.keys.open_rows(slots, -(-slots.shape[1] // size))
         write_tokens(
-            (tokens.keys, tokens.values, tokens.order),
+            tokens,
             slots,
             rows,
             self.keys if keys else None,
             self.values if values else None,
+            (self._numbers, self._scores, self._births),
             size,
         )
 
@@ -355,25 +300,25 @@ class Segment:
             assert isinstance(self.values, PackedValues)
             assert isinstance(other.values, PackedValues)
             self.values.adopt(other.values, slots)
-        if not (keys_exact and values_exact):
-            own = self._places[:count].expand(self._sets, -1)
+        own = self._places[:count].expand(self._sets, -1)
+        if keys_exact and values_exact:
+            self._numbers[:, :count] = other.numbers.gather(1, slots)
+            self._scores[:, :count] = other.scores.gather(1, slots)
+            self._births[:, :count] = other.births.gather(1, slots)
+        else:
             decoded = other.contents().pick(slots)
             self._write(own, decoded, keys=not keys_exact, values=not values_exact)
-        self._numbers[:, :count] = other.numbers.gather(1, slots)
-        self._scores[:, :count] = other.scores.gather(1, slots)
-        self._births[:, :count] = other.births.gather(1, slots)
         self._length = count
 
     def contents(self) -> Tokens:
         """Return all tokens, as rounded."""
-        order = self._places[: self._length].expand(self._sets, -1)
         return Tokens(
             self.decoded_keys(),
             self.decoded_values(),
-            order,
             self.numbers,
             self.scores,
             self.births,
+            order=self._places[: self._length].expand(self._sets, -1),
         )
 
     def decoded_keys(self) -> Tensor:

@@ -217,7 +217,7 @@ class PackedKeys:
         """Return how many tokens each group has left, int64 [sets, rows]."""
         rows = self._rows.long()
         counts = rows.new_zeros(rows.shape[0], self.table_rows + 1)
-        return counts.scatter_add_(1, rows, counts.new_ones(1, 1).expand_as(rows))[:, :-1]
+        return counts.scatter_add_(1, rows, counts.new_ones(1, 1).expand(rows.shape))[:, :-1]
 
     def groups_of(self, slots: Tensor) -> int:
         """Return how many groups the tokens in ``slots`` [sets, n] belong to, in the worst set.

@@ -15,6 +15,8 @@ _SKIPPED = 0
 _TENSORS = 4
 _TOKENS = 64
 """Tokens that one program of a kernel handles at a time."""
+_BESIDE = 256
+"""The same, where a token is only a few numbers."""
 _PARTS = 32
 """Programs that add up the directions of one head; a power of two."""
 
@@ -64,6 +66,9 @@ def decode_layer(
 def write_tokens(
     keys: Tensor,
     values: Tensor,
+    numbers: Tensor,
+    scores: Tensor,
+    births: Tensor,
     order: Tensor,
     slots: Tensor,
     rows: Tensor,
@@ -77,10 +82,18 @@ def write_tokens(
     value_codes: Tensor,
     value_scale: Tensor,
     value_minimum: Tensor,
+    number_of_slot: Tensor,
+    score_of_slot: Tensor,
+    birth_of_slot: Tensor,
 ) -> None:
-    """Launch one kernel for keys and one for values."""
+    """Launch one kernel for keys, one for values, and one for what stands beside them."""
     lanes, _, channels = keys.shape
     sets, count = slots.shape
+    packing.write_beside[triton.cdiv(count, _BESIDE), sets](
+        numbers, scores, births, order, slots, number_of_slot, score_of_slot, birth_of_slot,
+        count, numbers.stride(0), scores.stride(0), births.stride(0), births.stride(1),
+        order.stride(0), slots.stride(0), number_of_slot.stride(0), _BESIDE,
+    )  # fmt: skip
     if key_bits == UNQUANTIZED:
         put(key_codes, slots, take(keys, order))
     elif key_bits != _SKIPPED:
@@ -144,7 +157,8 @@ def attend_camera(
     out = torch.empty(query.shape, dtype=value.dtype, device=keys.device)
     measuring.attend_camera[(heads,)](
         query.contiguous(), key.contiguous(), value.contiguous(), place, held, keys, values,
-        weights, out, room, channels**-0.5, keys.stride(0), values.stride(0), channels, 64,
+        weights, out, room, channels**-0.5, keys.stride(0), values.stride(0), channels,
+        min(256, triton.next_power_of_2(room)), num_warps=8,
     )  # fmt: skip
     torch.mean(weights, dim=0, out=attention)
     return out

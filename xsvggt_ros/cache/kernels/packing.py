@@ -174,6 +174,27 @@ def write_values(
 
 
 @triton.jit
+def write_beside(
+    numbers, scores, births, order, slots, number_of_slot, score_of_slot, birth_of_slot,
+    count, numbers_set, scores_set, births_set, births_token, order_set, slots_set, stored_set,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Write number, score and birth of ``BLOCK`` tokens of one set into their slots."""
+    own_set = tl.program_id(1).to(tl.int64)
+    places = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = places < count
+    token = tl.load(order + own_set * order_set + places, mask=inside, other=0)
+    slot = tl.load(slots + own_set * slots_set + places, mask=inside, other=0)
+    target = own_set * stored_set + slot
+    number = tl.load(numbers + own_set * numbers_set + token, mask=inside, other=0)
+    tl.store(number_of_slot + target, number, mask=inside)
+    score = tl.load(scores + own_set * scores_set + token, mask=inside, other=0.0)
+    tl.store(score_of_slot + target, score, mask=inside)
+    birth = tl.load(births + own_set * births_set + token * births_token, mask=inside, other=0.0)
+    tl.store(birth_of_slot + target, birth, mask=inside)
+
+
+@triton.jit
 def _range(came, taken, AXIS: tl.constexpr):
     """Return the least and the largest along an axis; NaN where one of them is no number."""
     unknown = tl.max(((came != came) & taken).to(tl.int32), axis=AXIS) > 0
@@ -208,7 +229,9 @@ def _within_half(numbers):
 def _code(came, step, low, taken, BITS: tl.constexpr):
     """Return the nearest codes, int32, as `quantization.encode` does; 0 outside of ``taken``."""
     scale = step.to(tl.float32)
-    inverse = tl.where(scale > 0, tl.div_rn(scale * 0.0 + 1.0, tl.where(scale > 0, scale, 1.0)), 0.0)
+    inverse = tl.where(
+        scale > 0, tl.div_rn(scale * 0.0 + 1.0, tl.where(scale > 0, scale, 1.0)), 0.0
+    )
     exact = (came - low.to(tl.float32)) * inverse
     LEVELS: tl.constexpr = (1 << BITS) - 1
     exact = tl.minimum(tl.maximum(exact, 0.0), LEVELS * 1.0)

@@ -34,10 +34,6 @@ class LayerView:
     special: int
     sets: int
 
-    def per_set(self, per_head: Tensor) -> Tensor:
-        """Bring [heads, ...] to [sets, ...]: the mean over heads where they share one set."""
-        return per_head.mean(dim=0, keepdim=True) if self.sets == 1 else per_head
-
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
@@ -46,8 +42,8 @@ class Candidates:
     Rows are the index sets of all layers, layer after layer.
 
     Attributes:
-        measures: what :meth:`Policy.measure` said, float32 [rows, tokens]; None where it measures
-            nothing.
+        measures: what :meth:`Policy.measure` said, the mean over heads that share an index set,
+            float32 [rows, tokens]; None where it measures nothing.
         births: what :meth:`Policy.births` said of each token, float16 [rows, tokens].
         ages: how many tokens came after each, int32 [rows, tokens]; 0 = the newest.
         newest: number in the stream of the newest token, modulo 2^32, int32 [1].
@@ -83,7 +79,10 @@ class Policy(Protocol):
     compares: bool
 
     def measure(self, layer: LayerView) -> Tensor | None:
-        """Return a number for each token, float32 [sets, tokens]; None where none is needed."""
+        """Return a number for each token, float32 [heads or sets, tokens]; None = none is needed.
+
+        Where it is one for each head, and heads share an index set, the mean over heads counts.
+        """
         ...
 
     def measure_update(self, update: Tensor) -> Tensor | None:

@@ -25,8 +25,8 @@ class FfnResidual:
     compares = False
 
     def measure(self, layer: LayerView) -> Tensor:
-        """Return how like the others each token's key is."""
-        return layer.per_set(key_similarity(layer.keys, layer.anchor))
+        """Return how like the others each token's key is, for each head."""
+        return key_similarity(layer.keys, layer.anchor)
 
     def measure_update(self, update: Tensor) -> Tensor:
         """Return the norms of the MLP's updates."""

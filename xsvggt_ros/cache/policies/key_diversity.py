@@ -13,8 +13,8 @@ class KeyDiversity(Forgetful):
     """The negative similarity to the mean key, per head; averaged where heads share a set."""
 
     def measure(self, layer: LayerView) -> Tensor:
-        """Return how like the others each token is."""
-        return layer.per_set(key_similarity(layer.keys, layer.anchor))
+        """Return how like the others each token is, for each head."""
+        return key_similarity(layer.keys, layer.anchor)
 
     def scores(self, candidates: Candidates) -> Tensor:
         """Return how unlike the others each token is."""

@@ -42,7 +42,9 @@ class Random(Forgetful):
     def scores(self, candidates: Candidates) -> Tensor:
         """Return uniform numbers in [0, 1)."""
         ages = candidates.ages
-        rows = torch.arange(len(ages), device=ages.device) + candidates.first_layer * candidates.sets
+        rows = (
+            torch.arange(len(ages), device=ages.device) + candidates.first_layer * candidates.sets
+        )
         frame = _mixed(candidates.newest.long() + 1) + self._seed
         mixed = _mixed(_mixed(frame + rows)[:, None] + ages)
         return (mixed & 0xFFFFFF).float() * 2.0**-24

@@ -52,7 +52,7 @@ class ValueAware(Forgetful):
     def measure(self, layer: LayerView) -> Tensor:
         """Return the change of attention's output without each token."""
         asking = probes(layer.query, layer.special)
-        return layer.per_set(output_change(asking, layer.keys, layer.values))
+        return output_change(asking, layer.keys, layer.values)
 
     def scores(self, candidates: Candidates) -> Tensor:
         """Return the faded mean of the changes."""
