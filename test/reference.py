@@ -61,8 +61,15 @@ def tensors(name: str) -> dict[str, torch.Tensor]:
 
 
 def network() -> StreamVggt:
-    """Return the golden network, float32 on the CPU."""
+    """Return the golden network as it was trained, float32 on the CPU."""
     return assemble(config(), tensors("weights")).eval().requires_grad_(False)
+
+
+def inference_network(
+    dtype: torch.dtype = torch.float32, heads_dtype: torch.dtype = torch.float32
+) -> StreamVggt:
+    """Return the golden network as `load_network` prepares it for inference."""
+    return assemble(config(), tensors("weights"), dtype, heads_dtype, fold=True).freeze()
 
 
 def frames() -> torch.Tensor:

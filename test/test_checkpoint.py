@@ -44,22 +44,54 @@ def same(first: dict, second: dict) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
+def folded(state: dict) -> dict:
+    """What inference makes of the gains: the linear layer before each is multiplied by it."""
+    result = dict(state)
+    for name in state:
+        if not name.endswith("gamma"):
+            continue
+        block, which, _ = name.rsplit(".", 2)
+        layer = f"{block}.{'attn.proj' if which == 'ls1' else 'mlp.fc2'}"
+        result[f"{layer}.weight"] = state[f"{layer}.weight"] * state[name][:, None]
+        result[f"{layer}.bias"] = state[f"{layer}.bias"] * state[name]
+        result[name] = torch.ones_like(state[name])
+    return result
+
+
 def test_torch_file_loads(weights, state):
-    assert same(load_network(str(weights), preset="tiny").state_dict(), state)
+    assert same(load_network(str(weights), preset="tiny").state_dict(), folded(state))
+
+
+def test_gains_are_folded_before_weights_are_rounded(weights, state):
+    loaded = load_network(str(weights), preset="tiny", dtype="bfloat16").state_dict()
+    name = "aggregator.global_blocks.1.attn.proj.weight"
+    assert torch.equal(loaded[name], folded(state)[name].to(torch.bfloat16))
+    assert not torch.equal(folded(state)[name], state[name])
+
+
+def test_a_network_for_inference_is_saved_as_what_it_is(weights, tmp_path):
+    network = load_network(str(weights), preset="tiny")
+    again = load_network(str(save_network(network, tmp_path / "again.safetensors")))
+    assert same(again.state_dict(), network.state_dict())
+
+
+def test_files_are_converted_with_their_gains(weights, tmp_path, state):
+    converted = convert_checkpoint(str(weights), tmp_path / "w.safetensors", preset="tiny")
+    assert same(read_checkpoint(str(converted)).tensors, state)
 
 
 def test_track_head_is_recognised_and_left_aside(tmp_path, state):
     track = {name: torch.zeros(shape) for name, shape in track_head_shapes(TINY).items()}
     path = tmp_path / "whole.pth"
     torch.save({**state, **track}, path)
-    assert same(load_network(str(path), preset="tiny").state_dict(), state)
+    assert same(load_network(str(path), preset="tiny").state_dict(), folded(state))
 
 
 def test_converted_file_carries_its_sizes(weights, tmp_path, state):
     converted = convert_checkpoint(str(weights), tmp_path / "w.safetensors", preset="tiny")
     loaded = load_network(str(converted))
     assert loaded.config == TINY
-    assert same(loaded.state_dict(), state)
+    assert same(loaded.state_dict(), folded(state))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["w.safetensors", "weights.pth"]
 
 
@@ -119,7 +151,7 @@ def test_overwriting_the_file_does_not_touch_a_loaded_network(tmp_path, weights,
 def test_old_torch_files_load(tmp_path, state):
     path = tmp_path / "old.pth"
     torch.save(state, path, _use_new_zipfile_serialization=False)
-    assert same(load_network(str(path), preset="tiny").state_dict(), state)
+    assert same(load_network(str(path), preset="tiny").state_dict(), folded(state))
 
 
 def test_sizes_of_the_file_and_of_the_preset_must_agree(tmp_path, weights):

@@ -9,7 +9,7 @@ import torch
 from reference import TOLERANCE, deviation
 
 from xsvggt_ros.cache.settings import CacheSettings
-from xsvggt_ros.model.aggregator import normalize
+from xsvggt_ros.model.aggregator import image_statistics, normalize
 from xsvggt_ros.model.config import NetworkConfig
 from xsvggt_ros.model.dense_head import uv_embedding
 from xsvggt_ros.model.network import StreamVggt
@@ -20,9 +20,9 @@ UNITS = reference.tensors("units")
 OUTPUTS = reference.tensors("outputs")
 
 
-@pytest.fixture(scope="module")
-def network() -> StreamVggt:
-    return reference.network()
+@pytest.fixture(scope="module", params=["trained", "for inference"])
+def network(request) -> StreamVggt:
+    return reference.network() if request.param == "trained" else reference.inference_network()
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,8 @@ def test_only_asked_layers_are_kept(network):
 
 def test_encoder_patch_tokens(network):
     with torch.inference_mode():
-        tokens = network.aggregator.patch_embed(normalize(reference.frames()[:1]))
+        images = normalize(reference.frames()[:1], *image_statistics(torch.device("cpu")))
+        tokens = network.aggregator.patch_embed(images)
     assert deviation(tokens[0], OUTPUTS["a_full.patch_tokens0"]) <= TOLERANCE
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.model import layers, rotary
+from xsvggt_ros.model import layers, operators, rotary
 
 DEVICES = [
     "cpu",
@@ -39,7 +39,7 @@ def run(network, device, frames=4):
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.02), (torch.float16, 0.002)])
 def test_half_precision_stays_near_float32(device, dtype, tolerance):
     exact, _ = run(reference.network(), "cpu")
-    rounded, memory = run(reference.network().set_precision(dtype), device)
+    rounded, memory = run(reference.inference_network(dtype), device)
     assert memory.layers[0].segments[0].decoded_keys().dtype == dtype
     for field in ("depth", "points", "pose_encodings"):
         first = torch.cat([getattr(p, field) for p in exact])
@@ -60,20 +60,43 @@ def rounds(tensor: torch.Tensor) -> bool:
     return torch.equal(tensor, tensor.to(torch.bfloat16).float())
 
 
-def test_residual_norms_and_gains_are_not_rounded():
+@pytest.mark.parametrize("prepared", [False, True])
+def test_the_residual_stream_and_gains_are_not_rounded(prepared):
     network = reference.network().set_precision(torch.bfloat16)
+    if prepared:
+        network = reference.inference_network(torch.bfloat16)
     seen: dict[str, torch.Tensor] = {}
-    watched = (layers.Block, layers.LayerNorm, layers.LayerScale)
+    watched = (layers.Block, layers.AddLayerNorm, layers.LayerScale)
     for name, module in network.named_modules():
-        if isinstance(module, watched):
+        if isinstance(module, watched) and not getattr(module, "folded", False):
             module.register_forward_hook(
                 lambda _, inputs, output, name=name: seen.__setitem__(name, output)
             )
     run(network, "cpu", frames=2)
-    assert len(seen) == sum(isinstance(module, watched) for module in network.modules())
+    kinds = watched[:2] if prepared else watched
+    assert len(seen) == sum(isinstance(module, kinds) for module in network.modules())
     for name, output in seen.items():
-        assert output.dtype == torch.float32, name
-        assert not rounds(output), name
+        stream = output[0] if isinstance(output, tuple) else output
+        assert stream.dtype == torch.float32, name
+        assert not rounds(stream), name
+
+
+def test_norms_compute_in_float32_and_answer_in_the_dtype_of_their_reader():
+    network = reference.network().set_precision(torch.bfloat16)
+    seen: dict[str, tuple] = {}
+    for name, module in network.named_modules():
+        if isinstance(module, layers.LayerNorm):
+            module.register_forward_hook(lambda *called, name=name: seen.__setitem__(name, called))
+    run(network, "cpu", frames=2)
+    assert "aggregator.global_blocks.0.norm1" in seen
+    for name, (norm, inputs, output) in seen.items():
+        exact = nn.functional.layer_norm(
+            inputs[0].float(), norm.normalized_shape, norm.weight, norm.bias, norm.eps
+        )
+        half = name.startswith("aggregator.") and name.endswith("norm1")
+        if "patch_embed" not in name or name.endswith("norm1"):
+            assert output.dtype == (torch.bfloat16 if half else torch.float32), name
+        assert torch.equal(output, exact.to(output.dtype)), name
 
 
 def test_positions_rotate_in_float32(monkeypatch):
@@ -84,7 +107,7 @@ def test_positions_rotate_in_float32(monkeypatch):
         rotated.append((tokens, rotation.cos, result))
         return result
 
-    monkeypatch.setattr(layers, "rotate", watch)
+    monkeypatch.setattr(operators, "rotate", watch)
     run(reference.network().set_precision(torch.bfloat16), "cpu", frames=2)
     assert rotated
     for tokens, cosines, result in rotated:

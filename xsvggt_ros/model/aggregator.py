@@ -10,25 +10,36 @@ import torch
 from torch import Tensor, nn
 
 from xsvggt_ros.model.config import NetworkConfig
+from xsvggt_ros.model.constants import Constants
 from xsvggt_ros.model.encoder import Encoder
 from xsvggt_ros.model.layers import Block
 from xsvggt_ros.model.memory import Memory
-from xsvggt_ros.model.rotary import grid_positions, rotation_for
+from xsvggt_ros.model.rotary import Rotation, grid_positions, rotation_for
 
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 
 
-def normalize(images: Tensor) -> Tensor:
-    """Normalise RGB in [0, 1], [..., 3, height, width], with ImageNet's statistics."""
-    channels = [
-        (images[..., c, :, :] - _MEAN[c]) / _STD[c] for c in range(3)
-    ]  # scalars, not tensors: no copy to the device per frame
-    return torch.stack(channels, dim=-3)
+def image_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return offset and gain, [3, 1, 1], that normalise RGB in [0, 1] by ImageNet's statistics."""
+    mean, std = (torch.tensor(each, device=device).view(3, 1, 1) for each in (_MEAN, _STD))
+    return -mean / std, 1 / std
+
+
+def normalize(images: Tensor, offset: Tensor, gain: Tensor) -> Tensor:
+    """Normalise [..., 3, height, width]."""
+    return torch.addcmul(offset, images, gain)
 
 
 class Aggregator(nn.Module):
-    """Encoder and the alternating blocks."""
+    """Encoder and the alternating blocks.
+
+    Attributes:
+        constants: what it keeps per image size.
+        special: its special tokens as they enter.
+        frozen: whether the weights never change again, so that what follows from them is kept, too.
+
+    """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -47,6 +58,9 @@ class Aggregator(nn.Module):
         # Index 0 on the second axis marks the first frame of a stream, index 1 every other one.
         self.camera_token = nn.Parameter(torch.zeros(1, 2, 1, dim))
         self.register_token = nn.Parameter(torch.zeros(1, 2, config.num_registers, dim))
+        self.constants = Constants()
+        self.special = Constants()
+        self.frozen = False
 
     def special_tokens(self, frames: int, first: bool) -> Tensor:
         """Return camera and register tokens, [frames, 1 + registers, dim]."""
@@ -67,17 +81,14 @@ class Aggregator(nn.Module):
             global-block output.
 
         """
-        config = self.config
-        batch, frames, _, height, width = images.shape
-        patches = self.patch_embed(normalize(images.flatten(0, 1)))
-        special = self.special_tokens(frames, memory.first_frame).repeat(batch, 1, 1)
-        tokens = torch.cat([special, patches], dim=1)
-        count, dim = tokens.shape[1:]
-        positions = grid_positions(
-            height // config.patch_size, width // config.patch_size, special.shape[1], images.device
+        batch, frames = images.shape[:2]
+        offset, gain, *turns = self.constants.get(
+            (*images.shape[3:], images.device), partial(self._of_size, *images.shape[3:])
         )
-        rotation = rotation_for(positions, config.head_dim, config.rope_base)
-        rotation_all = rotation.repeated(frames)
+        rotation = Rotation(*turns)
+        patches = self.patch_embed(normalize(images.flatten(0, 1), offset, gain))
+        tokens = torch.cat([self._entering(batch, frames, memory.first_frame), patches], dim=1)
+        count, dim = tokens.shape[1:]
 
         outputs: dict[int, Tensor] = {}
         for index, (frame_block, global_block) in enumerate(
@@ -87,10 +98,27 @@ class Aggregator(nn.Module):
             tokens = global_block(
                 local.view(batch, frames * count, dim),
                 partial(memory.attend, index),
-                rotation_all,
+                rotation,
                 partial(memory.absorb, index),
             )
             if index in layers:
                 both = torch.cat([local.view_as(tokens), tokens], dim=-1)
                 outputs[index] = both.view(batch, frames, count, 2 * dim)
         return outputs
+
+    def _of_size(self, height: int, width: int) -> tuple[Tensor, ...]:
+        """Return offset and gain of the images, cosines and sines of a frame's tokens."""
+        config, device = self.config, self.camera_token.device
+        rows, columns = height // config.patch_size, width // config.patch_size
+        positions = grid_positions(rows, columns, config.special_tokens, device)
+        rotation = rotation_for(positions, config.head_dim, config.rope_base)
+        return (*image_statistics(device), *rotation)
+
+    def _entering(self, batch: int, frames: int, first: bool) -> Tensor:
+        """Return camera and register tokens, [batch * frames, 1 + registers, dim]."""
+        (special,) = self.special.get(
+            (batch, frames, first, self.camera_token.device),
+            lambda: (self.special_tokens(frames, first).repeat(batch, 1, 1),),
+            keep=self.frozen,
+        )
+        return special

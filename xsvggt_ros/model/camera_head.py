@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from xsvggt_ros.model.config import NetworkConfig
+from xsvggt_ros.model.constants import Constants
 from xsvggt_ros.model.layers import Block, LayerNorm, Linear, Mlp
 from xsvggt_ros.model.memory import Memory
 
@@ -23,7 +24,13 @@ def activate(encoding: Tensor) -> Tensor:
 
 
 class CameraHead(nn.Module):
-    """Refines a pose encoding by adaptive normalisation and attention over the stream's cameras."""
+    """Refines a pose encoding by adaptive normalisation and attention over the stream's cameras.
+
+    Attributes:
+        beginning: the first iteration's modulation, kept once the weights are frozen.
+        frozen: whether the weights never change again.
+
+    """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -39,6 +46,8 @@ class CameraHead(nn.Module):
         self.poseLN_modulation = nn.Sequential(nn.SiLU(), Linear(dim, 3 * dim))
         self.adaln_norm = LayerNorm(dim, eps=1e-6, elementwise_affine=False)
         self.pose_branch = Mlp(dim, dim // 2, POSE_SIZE)
+        self.beginning = Constants()
+        self.frozen = False
 
     def forward(self, camera_tokens: Tensor, memory: Memory) -> Tensor:
         """Map camera tokens [batch, frames, dim] to encodings [batch, frames, iterations, 9].
@@ -53,17 +62,30 @@ class CameraHead(nn.Module):
         for iteration in range(self.iterations):
             update = self._refine(tokens, normed, encoding, iteration, memory)
             encoding = update if encoding is None else encoding + update
-            encodings.append(activate(encoding))
-        return torch.stack(encodings, dim=2)
+            encodings.append(encoding)
+        return activate(torch.stack(encodings, dim=2))
 
     def _refine(
         self, tokens: Tensor, normed: Tensor, encoding: Tensor | None, step: int, memory: Memory
     ) -> Tensor:
-        known = (
-            self.empty_pose_tokens.expand(*tokens.shape[:2], -1) if encoding is None else encoding
-        )
-        shift, scale, gate = self.poseLN_modulation(self.embed_pose(known)).float().chunk(3, dim=-1)
-        hidden = gate * (normed * (1 + scale) + shift) + tokens
+        shift, gain, gate = self._modulation(encoding)
+        hidden = torch.addcmul(tokens, gate, torch.addcmul(shift, normed, gain))
         for index, block in enumerate(self.trunk):
             hidden = block(hidden, partial(memory.attend_camera, step, index))
-        return self.pose_branch(self.trunk_norm(hidden)).float()
+        normed = self.trunk_norm(hidden, self.pose_branch.fc1.weight.dtype)
+        return self.pose_branch(normed).float()
+
+    def _modulation(self, encoding: Tensor | None) -> tuple[Tensor, ...]:
+        """Return shift, gain and gate for what is known so far, float32 [batch, frames, dim]."""
+        if encoding is not None:
+            return self._modulated(encoding)
+        return self.beginning.get(
+            (self.empty_pose_tokens.device, self.embed_pose.weight.dtype),
+            lambda: self._modulated(self.empty_pose_tokens),
+            keep=self.frozen,
+        )
+
+    def _modulated(self, encoding: Tensor) -> tuple[Tensor, ...]:
+        numbers = self.poseLN_modulation(self.embed_pose(encoding)).float()
+        shift, scale, gate = numbers.chunk(3, dim=-1)
+        return shift, 1 + scale, gate

@@ -12,7 +12,7 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,13 +82,15 @@ def load_network(
     if name := named_weights(checkpoint, preset):
         loaded = read_checkpoint(name)
         config = sizes_of(loaded, preset, name)
-        network = assemble(config, loaded.tensors, *precisions)
+        network = assemble(config, loaded.tensors, *precisions, fold=True)
         if name == BUNDLED:
             logger.warning(BUNDLED_NOTICE)
         elif config == NetworkConfig() and not name.startswith(OFFICIAL_REPOSITORY):
             logger.warning(LICENCE_NOTICE)
     else:
-        network = random_network(named_preset(preset or ""), seed).set_precision(*precisions)
+        config = named_preset(preset or "")
+        tensors = random_network(config, seed).state_dict()
+        network = assemble(config, tensors, *precisions, fold=True)
         logger.warning(
             "no checkpoint given: the weights are random (preset '%s', seed %d), so poses, depth "
             "and points mean nothing; set the checkpoint to a file or a Hugging Face id",
@@ -96,7 +98,7 @@ def load_network(
             seed,
         )
     try:
-        return network.eval().requires_grad_(False).to(place)
+        return network.freeze().to(place)
     except torch.OutOfMemoryError as error:
         raise ConfigurationError(
             f"the weights do not fit on device '{place}': {first_line(error)}; free "
@@ -136,11 +138,21 @@ def assemble(
     tensors: Mapping[str, Tensor],
     dtype: torch.dtype = torch.float32,
     heads_dtype: torch.dtype = torch.float32,
+    *,
+    fold: bool = False,
 ) -> StreamVggt:
     """Build a network from ``tensors``, each copied once, straight into its precision.
 
     Copied, because tensors of a file may be a view of it: whoever overwrites the file would change
     or kill a running network.
+
+    Args:
+        config: sizes.
+        tensors: by name, as a file has them.
+        dtype: of the aggregator's linear and convolution layers.
+        heads_dtype: the same of the heads.
+        fold: multiply the gains of LayerScale into the layers before them, in float32 before any
+            rounding; for inference. The gains become 1, so that names and function stay.
 
     Raises:
         CheckpointError: with all missing, unexpected and mis-shaped names, or the tensors that are
@@ -157,9 +169,37 @@ def assemble(
             f"{len(unusable)} tensors are not finite floating-point numbers: {_some(unusable)}; "
             "the weights are damaged, or quantized: take others"
         )
+    if fold:
+        tensors = _FoldedGains(tensors, network.mark_gains_folded())
     own = {name: tensors[name].to(t.dtype, copy=True) for name, t in needed.items()}
     network.load_state_dict(own, assign=True)
     return network
+
+
+class _FoldedGains(Mapping[str, Tensor]):
+    """The tensors of a file, each as it is asked for, with gains multiplied into layers."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], gains: Mapping[str, str]) -> None:
+        """Wrap ``tensors``; ``gains`` has the name of the gain for each linear layer's name."""
+        self._tensors = tensors
+        self._gains = gains
+        self._ones = set(gains.values())
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor = self._tensors[name]
+        if name in self._ones:
+            return torch.ones_like(tensor)
+        layer, _, kind = name.rpartition(".")
+        if layer not in self._gains:
+            return tensor
+        gain = self._tensors[self._gains[layer]].float()
+        return tensor.float() * (gain[:, None] if kind == "weight" else gain)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
 
 
 def _is_usable(tensor: Tensor) -> bool:

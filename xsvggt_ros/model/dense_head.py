@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from xsvggt_ros.model.config import NetworkConfig
+from xsvggt_ros.model.constants import Constants
 from xsvggt_ros.model.layers import LayerNorm
 
 _HIDDEN = 32
@@ -41,18 +42,12 @@ def uv_embedding(
     return _sin_cos(x, channels // 2).T, _sin_cos(y, channels // 2).T
 
 
-def add_uv_embedding(features: Tensor, aspect: float) -> Tensor:
-    """Add a tenth of the position embedding to [frames, channels, rows, columns]."""
-    channels, rows, columns = features.shape[1:]
-    along_x, along_y = uv_embedding(channels, rows, columns, aspect, features.device)
-    half = channels // 2
-    return torch.cat(
-        [
-            features[:, :half] + (0.1 * along_x).to(features.dtype)[:, None, :],
-            features[:, half:] + (0.1 * along_y).to(features.dtype)[:, :, None],
-        ],
-        dim=1,
-    )
+def add_uv_embedding(features: Tensor, along_x: Tensor, along_y: Tensor) -> Tensor:
+    """Add a position embedding's two parts to [frames, channels, rows, columns], in place."""
+    half = features.shape[1] // 2
+    features[:, :half].add_(along_x[:, None, :])
+    features[:, half:].add_(along_y[:, :, None])
+    return features
 
 
 def resize(features: Tensor, rows: int, columns: int) -> Tensor:
@@ -77,7 +72,9 @@ class ResidualConvUnit(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Map [frames, features, rows, columns] to the same."""
         rectified = functional.relu(features)
-        return rectified + self.conv2(functional.relu(self.conv1(rectified)))
+        # In place where nobody else holds the tensor: on a CPU, memory that is new costs most.
+        inner = functional.relu(self.conv1(rectified), inplace=True)
+        return self.conv2(inner).add_(rectified)
 
 
 class FusionBlock(nn.Module):
@@ -97,13 +94,19 @@ class FusionBlock(nn.Module):
 
 
 class DenseHead(nn.Module):
-    """DPT over four aggregator layers; answers raw channels at the picture's full size."""
+    """DPT over four aggregator layers; answers raw channels at the picture's full size.
+
+    Attributes:
+        constants: what it keeps per image size.
+
+    """
 
     def __init__(self, config: NetworkConfig, out_channels: int) -> None:
         super().__init__()
         dense, dim = config.dense, 2 * config.embed_dim
         widths, features = dense.out_channels, dense.features
         self.layers = dense.layers
+        self.channels, self.features = widths, features
         self.patch_size = config.patch_size
         self.special_tokens = config.special_tokens
         self.norm = LayerNorm(dim)
@@ -126,27 +129,51 @@ class DenseHead(nn.Module):
             "output_conv2",
             nn.Sequential(
                 nn.Conv2d(features // 2, _HIDDEN, 3, padding=1),
-                nn.ReLU(),
+                nn.ReLU(inplace=True),
                 nn.Conv2d(_HIDDEN, out_channels, 1),
             ),
         )
         self.scratch = scratch
+        self.constants = Constants()
 
     def forward(self, outputs: Mapping[int, Tensor], height: int, width: int) -> Tensor:
         """Map layer outputs [batch, frames, tokens, dim] to [batch, frames, channels, H, W]."""
         batch, frames = outputs[self.layers[0]].shape[:2]
+        along = self.constants.get(
+            (height, width, self.norm.weight.device, self.dtype),
+            lambda: self._position_embeddings(height, width),
+        )
+        grid = (height // self.patch_size, width // self.patch_size)
         pyramid = [
-            self._level(k, outputs[layer], height, width) for k, layer in enumerate(self.layers)
+            self._level(k, outputs[layer], grid, along[2 * k], along[2 * k + 1])
+            for k, layer in enumerate(self.layers)
         ]
-        fused = resize(self._fuse(pyramid), height, width)
-        dense = self.scratch.get_submodule("output_conv2")(add_uv_embedding(fused, width / height))
+        fused = add_uv_embedding(resize(self._fuse(pyramid), height, width), *along[-2:])
+        dense = self.scratch.get_submodule("output_conv2")(fused)
         return dense.float().unflatten(0, (batch, frames))
 
-    def _level(self, k: int, tokens: Tensor, height: int, width: int) -> Tensor:
-        grid = (height // self.patch_size, width // self.patch_size)
-        patches = self.norm(tokens[:, :, self.special_tokens :].flatten(0, 1))
-        features = patches.transpose(1, 2).unflatten(2, grid).to(self.projects[k].weight.dtype)
-        features = add_uv_embedding(self.projects[k](features), width / height)
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the convolutions compute in."""
+        return next(self.projects.parameters()).dtype
+
+    def _position_embeddings(self, height: int, width: int) -> tuple[Tensor, ...]:
+        """Return a tenth of the embeddings along x and y, of each level and of the full size."""
+        rows, columns = height // self.patch_size, width // self.patch_size
+        maps = [(channels, rows, columns) for channels in self.channels]
+        maps.append((self.features // 2, height, width))
+        return tuple(
+            (0.1 * part).to(self.dtype)
+            for sizes in maps
+            for part in uv_embedding(*sizes, width / height, self.norm.weight.device)
+        )
+
+    def _level(
+        self, k: int, tokens: Tensor, grid: tuple[int, int], along_x: Tensor, along_y: Tensor
+    ) -> Tensor:
+        patches = self.norm(tokens[:, :, self.special_tokens :].flatten(0, 1), self.dtype)
+        features = self.projects[k](patches.transpose(1, 2).unflatten(2, grid))
+        features = add_uv_embedding(features, along_x, along_y)
         return self.scratch.get_submodule(f"layer{k + 1}_rn")(self.resize_layers[k](features))
 
     def _fuse(self, pyramid: list[Tensor]) -> Tensor:
@@ -167,7 +194,8 @@ class DenseHead(nn.Module):
 
 def activate_depth(raw: Tensor) -> tuple[Tensor, Tensor]:
     """Split [..., 2, H, W] into depth ``exp(y)`` and confidence ``1 + exp(y)``, [..., H, W]."""
-    return raw[..., 0, :, :].exp(), 1 + raw[..., 1, :, :].exp()
+    depth, confidence = raw.exp().unbind(-3)
+    return depth, 1 + confidence
 
 
 def activate_points(raw: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from xsvggt_ros.model.config import NetworkConfig
+from xsvggt_ros.model.constants import Constants
 from xsvggt_ros.model.layers import Block, LayerNorm
 
 _EPS = 1e-6
@@ -26,7 +27,13 @@ class PatchEmbedding(nn.Module):
 
 
 class Encoder(nn.Module):
-    """The ViT of DINOv2; only its normalised patch tokens leave it."""
+    """The ViT of DINOv2; only its normalised patch tokens leave it.
+
+    Attributes:
+        constants: what it keeps per image size.
+        frozen: whether the weights never change again, so that what follows from them is kept, too.
+
+    """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -44,6 +51,8 @@ class Encoder(nn.Module):
             for _ in range(encoder.depth)
         )
         self.norm = LayerNorm(dim, eps=_EPS)
+        self.constants = Constants()
+        self.frozen = False
 
     def position_embedding(self, rows: int, columns: int) -> Tensor:
         """Return the embedding for a grid of patches, float32 [1, 1 + rows * columns, dim].
@@ -61,12 +70,22 @@ class Encoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised pictures [frames, 3, height, width] to float32 [frames, patches, dim]."""
         rows, columns = (side // self.patch_size for side in images.shape[-2:])
-        patches = self.patch_embed(images).float()
-        frames = patches.shape[0]
-        tokens = torch.cat([self.cls_token.expand(frames, -1, -1), patches], dim=1)
-        tokens = tokens + self.position_embedding(rows, columns)
-        registers = self.register_tokens.expand(frames, -1, -1)
-        tokens = torch.cat([tokens[:, :1], registers, tokens[:, 1:]], dim=1)
+        special, positions = self.constants.get(
+            (rows, columns, self.pos_embed.device),
+            lambda: self._special_and_positions(rows, columns),
+            keep=self.frozen,
+        )
+        patches = positions + self.patch_embed(images)  # in the layout of the first of them
+        tokens = torch.cat([special.expand(len(patches), -1, -1), patches], dim=1)
         for block in self.blocks:
             tokens = block(tokens)
-        return self.norm(tokens[:, 1 + registers.shape[1] :])
+        return self.norm(tokens[:, special.shape[1] :])
+
+    def _special_and_positions(self, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+        """Return class and register tokens as they enter, and the patches' part of the embedding.
+
+        Float32 [1, 1 + registers, dim] and [1, rows * columns, dim].
+        """
+        positions = self.position_embedding(rows, columns)
+        special = torch.cat([self.cls_token + positions[:, :1], self.register_tokens], dim=1)
+        return special, positions[:, 1:]

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The transformer block that every part of the network is made of.
 
-Precision: linear layers compute in the dtype of their own weights; LayerNorm, rotary embedding,
-LayerScale and the residual stream stay in float32 whatever that dtype is.
+Precision: linear layers compute in the dtype of their own weights; LayerNorm, rotary embedding and
+LayerScale compute in float32 and the residual stream stays in it, whatever that dtype is. Norms
+answer in the dtype of the layer that reads them.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xsvggt_ros.model.rotary import Rotation, rotate
+from xsvggt_ros.model import operators
+from xsvggt_ros.model.rotary import Rotation
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Attention of queries over keys and values, each [batch, heads, tokens, head_dim]."""
 Absorb = Callable[[Tensor], None]
-"""Is told what a block's MLP adds to its tokens, [batch, tokens, dim]."""
+"""Is told what a block's MLP adds to its tokens, [batch, tokens, dim], of any floating dtype."""
 
 
 def attend_within(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -27,11 +29,21 @@ def attend_within(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 class LayerNorm(nn.LayerNorm):
-    """LayerNorm that always computes and answers in float32."""
+    """LayerNorm that computes in float32."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Normalise [..., dim] of any floating dtype."""
-        return super().forward(input.float())
+    def forward(self, input: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Normalise [..., dim] of any floating dtype; the result is of ``dtype``."""
+        return operators.layer_norm(input, self.weight, self.bias, self.eps, dtype)
+
+
+class AddLayerNorm(nn.LayerNorm):
+    """An addition to the residual stream, and the LayerNorm that follows it."""
+
+    def forward(  # type: ignore[override] # a LayerNorm by its parameters alone
+        self, input: Tensor, update: Tensor, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        """Return the sum of [..., dim], float32, and the same normalised, of ``dtype``."""
+        return operators.add_layer_norm(input, update, self.weight, self.bias, self.eps, dtype)
 
 
 class Linear(nn.Linear):
@@ -56,15 +68,21 @@ class Mlp(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """Learned gain per channel, float32."""
+    """Learned gain per channel, float32.
+
+    Attributes:
+        folded: whether the linear layer before it has taken the gain over, and all gains are 1.
+
+    """
 
     def __init__(self, dim: int, initial: float) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.full((dim,), initial))
+        self.folded = False
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Scale [..., dim]; the product is float32."""
-        return tokens * self.gamma
+        """Scale [..., dim]; the product is float32, or where it is folded, ``tokens`` itself."""
+        return tokens if self.folded else tokens * self.gamma
 
 
 class Attention(nn.Module):
@@ -74,23 +92,26 @@ class Attention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.qkv = Linear(dim, 3 * dim)
-        if normalize_qk:
-            self.q_norm: nn.Module = LayerNorm(dim // num_heads)
-            self.k_norm: nn.Module = LayerNorm(dim // num_heads)
-        else:
-            self.q_norm = self.k_norm = nn.Identity()
+        self.q_norm = LayerNorm(dim // num_heads) if normalize_qk else None
+        self.k_norm = LayerNorm(dim // num_heads) if normalize_qk else None
         self.proj = Linear(dim, dim)
 
     def forward(self, tokens: Tensor, attend: Attend, rotation: Rotation | None) -> Tensor:
         """Mix [batch, tokens, dim]; keys reach ``attend`` normalised and rotated."""
-        batch, count, dim = tokens.shape
-        packed = self.qkv(tokens).view(batch, count, 3, self.num_heads, dim // self.num_heads)
-        query, key, value = packed.permute(2, 0, 3, 1, 4)
-        query, key = self.q_norm(query), self.k_norm(key)
-        if rotation is not None:
-            query, key = rotate(query, rotation), rotate(key, rotation)
-        mixed = attend(query.to(value.dtype), key.to(value.dtype), value)
-        return self.proj(mixed.transpose(1, 2).reshape(batch, count, dim))
+        packed = self.qkv(tokens)
+        if self.q_norm is None or self.k_norm is None or rotation is None:
+            query, key, value = operators.split_heads(packed, self.num_heads)
+        else:
+            query, key, value = operators.normalize_and_rotate(
+                packed,
+                self.num_heads,
+                (self.q_norm.weight, self.q_norm.bias),
+                (self.k_norm.weight, self.k_norm.bias),
+                self.q_norm.eps,
+                rotation,
+            )
+        mixed = attend(query, key, value)
+        return self.proj(mixed.transpose(1, 2).reshape(tokens.shape))
 
 
 class Block(nn.Module):
@@ -110,7 +131,7 @@ class Block(nn.Module):
         self.norm1 = LayerNorm(dim, eps=eps)
         self.attn = Attention(dim, num_heads, normalize_qk=normalize_qk)
         self.ls1 = LayerScale(dim, layer_scale)
-        self.norm2 = LayerNorm(dim, eps=eps)
+        self.norm2 = AddLayerNorm(dim, eps=eps)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
         self.ls2 = LayerScale(dim, layer_scale)
 
@@ -122,8 +143,10 @@ class Block(nn.Module):
         absorb: Absorb | None = None,
     ) -> Tensor:
         """Map float32 [batch, tokens, dim] to the same."""
-        tokens = tokens + self.ls1(self.attn(self.norm1(tokens), attend, rotation))
-        update = self.ls2(self.mlp(self.norm2(tokens)))
+        normed = self.norm1(tokens, self.attn.qkv.weight.dtype)
+        mixed = self.ls1(self.attn(normed, attend, rotation))
+        tokens, normed = self.norm2(tokens, mixed, self.mlp.fc1.weight.dtype)
+        update = self.ls2(self.mlp(normed))
         if absorb is not None:
             absorb(update)
         return tokens + update

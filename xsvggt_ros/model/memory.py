@@ -31,8 +31,8 @@ class Memory(Protocol):
 
         Args:
             layer: index of the block.
-            update: what the block's MLP added to the tokens, float32 [batch, tokens, dim]; how
-                much it is tells how much the network made of a token.
+            update: what the block's MLP added to the tokens, [batch, tokens, dim], float32 or of
+                the weights' dtype; how much it is tells how much the network made of a token.
 
         """
         ...

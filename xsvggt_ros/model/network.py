@@ -14,7 +14,9 @@ from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.model.aggregator import Aggregator
 from xsvggt_ros.model.camera_head import CameraHead
 from xsvggt_ros.model.config import NetworkConfig
+from xsvggt_ros.model.constants import Constants
 from xsvggt_ros.model.dense_head import DenseHead, activate_depth, activate_points
+from xsvggt_ros.model.layers import Block
 from xsvggt_ros.model.memory import CausalSequence, Memory
 
 Head = Literal["camera", "depth", "points"]
@@ -84,6 +86,35 @@ class StreamVggt(nn.Module):
             if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
                 module.to(dtype if name.startswith("aggregator.") else heads_dtype)
         return self
+
+    def mark_gains_folded(self) -> dict[str, str]:
+        """Leave LayerScale out from now on, because the layers before it get its gains.
+
+        Returns the name of the gain by the name of the linear layer that is to be multiplied by it.
+        """
+        gains = {}
+        for name, block in self.named_modules():
+            if isinstance(block, Block):
+                block.ls1.folded = block.ls2.folded = True
+                gains[f"{name}.attn.proj"] = f"{name}.ls1.gamma"
+                gains[f"{name}.mlp.fc2"] = f"{name}.ls2.gamma"
+        return gains
+
+    def freeze(self) -> StreamVggt:
+        """Prepare for inference alone: what follows from the weights is computed once and kept."""
+        self.eval().requires_grad_(False)
+        self.aggregator.frozen = self.aggregator.patch_embed.frozen = self.camera_head.frozen = True
+        return self
+
+    def constants(self) -> list[Tensor]:
+        """Return what is kept per image size; whoever captures a CUDA graph holds on to it."""
+        return [
+            tensor
+            for module in self.modules()
+            for kept in vars(module).values()
+            if isinstance(kept, Constants)
+            for tensor in kept.tensors()
+        ]
 
     def forward(
         self, images: Tensor, memory: Memory, heads: Collection[Head] = ALL_HEADS

@@ -17,6 +17,8 @@ class Rotation(NamedTuple):
 
     def repeated(self, frames: int) -> Rotation:
         """Return the same rotation for ``frames`` frames in a row."""
+        if frames == 1:
+            return self
         return Rotation(self.cos.repeat(frames, 1, 1), self.sin.repeat(frames, 1, 1))
 
 
