@@ -26,6 +26,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -33,6 +34,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from xsvggt_ros.cache import attention
 from xsvggt_ros.cache.kv_cache import KvCache
@@ -280,22 +282,42 @@ def attention_rows(network: StreamVggt, arguments: argparse.Namespace) -> list[d
     query = torch.randn(1, config.num_heads, frame, config.head_dim, device=device)
     query = query.to(network.dtype)
     keys = query.repeat(1, 1, arguments.budget // frame + 1, 1)[:, :, : arguments.budget + frame]
+    choices: dict[str, Callable[[], Tensor]] = {
+        "sdpa, PyTorch's choice": lambda: attention.attend_sdpa(query, keys, keys)
+    }
+    if device.type == "cuda":
+        for backend in (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION):
+            choices[f"sdpa, {backend.name.lower()}"] = partial(attend_by, backend, query, keys)
+    if attention.flash_installed():
+        choices["flash_attn"] = lambda: attention.attend_flash(query, keys, keys)
+    operations = 4 * frame * keys.shape[2] * config.num_heads * config.head_dim
     rows = []
-    for name in ("sdpa", "flash_attn"):
-        if name == "flash_attn" and not attention.flash_installed():
-            rows.append({"backend": name, "ms": "not installed"})
-            continue
-        attend = attention.backend(name)
-        times = []
-        for _ in range(arguments.repeats):
-            started = wait(device)
-            attend(query, keys, keys)
-            times.append(wait(device) - started)
+    for name, attend in choices.items():
+        seconds = median_seconds(attend, device, arguments.repeats)
         rows.append(
-            {"backend": name, "queries": frame, "keys": keys.shape[2],
-             "ms": 1e3 * float(np.median(times))}
+            {"backend": name, "queries": frame, "keys": keys.shape[2], "ms": 1e3 * seconds,
+             "TFLOP/s": operations / seconds / 1e12}
         )  # fmt: skip
     return rows
+
+
+def attend_by(backend: SDPBackend, query: Tensor, keys: Tensor) -> Tensor:
+    """Attend by one of PyTorch's kernels."""
+    with sdpa_kernel(backend):
+        return attention.attend_sdpa(query, keys, keys)
+
+
+def median_seconds(function: Callable[[], Any], device: torch.device, repeats: int) -> float:
+    """Return the median of a call's seconds, ten calls at a time so that launching is hidden."""
+    for _ in range(3):
+        function()
+    times = []
+    for _ in range(repeats):
+        started = wait(device)
+        for _ in range(10):
+            function()
+        times.append((wait(device) - started) / 10)
+    return float(np.median(times))
 
 
 def ours(arguments: argparse.Namespace) -> CacheSettings:

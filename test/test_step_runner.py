@@ -58,7 +58,8 @@ class OnCpu(StepRunner):
             depth_confidence=torch.zeros(1, 1, *size),
         )
         self._cache.replayed(self._tokens(images))  # as a capture leaves the host
-        return step_runner._Capture(graph, graph.images, graph.outputs, self._tokens(images))
+        tokens = self._tokens(images)
+        return step_runner._Capture(graph, graph.images, graph.outputs, tokens, [])
 
 
 @pytest.fixture

@@ -15,9 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -27,6 +24,7 @@ from torch.nn import functional
 from xsvggt_ros.cache.codec import decode_keys, decode_values, encode_keys, encode_values
 from xsvggt_ros.cache.quantization import UNQUANTIZED
 from xsvggt_ros.cache.token_storage import TokenStorage, put, take
+from xsvggt_ros.triton_support import triton_runs
 
 _LIBRARY = torch.library.Library("xsvggt", "FRAGMENT")
 _LIBRARY.define(
@@ -346,18 +344,13 @@ def unit_range_in_torch(values: Tensor) -> Tensor:
     return shares.masked_fill(~finite, torch.nan)
 
 
-@cache
-def _kernels() -> Any | None:
-    """Return the Triton kernels; None where Triton is not installed."""
-    if find_spec("triton") is None:
-        return None
-    return import_module("xsvggt_ros.cache.kernels.launch")
-
-
 def _on_cuda(name: str, in_torch: Any) -> Any:
     def run(*arguments: Any) -> Any:
-        kernels = _kernels()
-        return (in_torch if kernels is None else getattr(kernels, name))(*arguments)
+        if not triton_runs(torch.device("cuda")):
+            return in_torch(*arguments)
+        from xsvggt_ros.cache.kernels import launch
+
+        return getattr(launch, name)(*arguments)
 
     return run
 

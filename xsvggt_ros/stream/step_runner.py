@@ -47,12 +47,13 @@ class Execution:
 
 @dataclass(frozen=True, slots=True)
 class _Capture:
-    """A captured step: where its image goes in, and where its prediction comes out."""
+    """A captured step: where its image goes in, where its prediction comes out, what it reads."""
 
     graph: Any
     images: Tensor
     prediction: Prediction
     tokens: int
+    constants: list[Tensor]
 
 
 class StepRunner:
@@ -146,7 +147,8 @@ class StepRunner:
                 self._hindrance = f"the step cannot be captured: {first_line(error)}"
             logger.warning("steps stay eager: %s", self._hindrance)
             return None
-        return _Capture(graph, static, prediction, self._tokens(images))
+        constants = self._network.constants()
+        return _Capture(graph, static, prediction, self._tokens(images), constants)
 
     def _tokens(self, images: Tensor) -> int:
         return self._network.config.tokens_per_frame(*images.shape[-2:])

@@ -31,23 +31,22 @@ def _normalize_and_rotate(  # type: ignore[no-untyped-def]
     source = packed + (row * 3 + which) * heads * channels + head * channels
     target = ((row // tokens * heads + head) * tokens + token) * channels
 
-    one = tl.load(source + first, mask=inside, other=0.0)
-    two = tl.load(source + second, mask=inside, other=0.0)
+    came_one = tl.load(source + first, mask=inside, other=0.0)
+    came_two = tl.load(source + second, mask=inside, other=0.0)
     if which == 2:
-        tl.store(value + target + first, one, mask=inside)
-        tl.store(value + target + second, two, mask=inside)
+        tl.store(value + target + first, came_one, mask=inside)
+        tl.store(value + target + second, came_two, mask=inside)
     else:
-        one = one.to(tl.float32)
-        two = two.to(tl.float32)
+        one = came_one.to(tl.float32)
+        two = came_two.to(tl.float32)
         mean = (tl.sum(one, axis=1) + tl.sum(two, axis=1))[:, None] / channels
         one = tl.where(inside, one - mean, 0.0)
         two = tl.where(inside, two - mean, 0.0)
         squares = (tl.sum(one * one, axis=1) + tl.sum(two * two, axis=1))[:, None]
         deviation = tl.sqrt(squares / channels + eps)
         known = turn < 2 * QUARTER
-        if which == 0:
-            weight, bias, result = query_weight, query_bias, query
-        else:
+        weight, bias, result = query_weight, query_bias, query
+        if which == 1:
             weight, bias, result = key_weight, key_bias, key
         one = one / deviation * tl.load(weight + first, mask=known, other=0.0).to(tl.float32)
         two = two / deviation * tl.load(weight + second, mask=known, other=0.0).to(tl.float32)
