@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How many operations of one frame launch work on a GPU, counted by stage on the meta device.
+
+    python benchmarks/launches.py           # the defaults, and the network without compression
+    python benchmarks/launches.py --rows    # each policy at 16/16, 4/4 and 2/2 bits
+    python benchmarks/launches.py --top 12  # and which operations these are
+
+The network has its official sizes and bfloat16 weights; nothing is computed, so any machine will
+do. What is counted is a frame once the budget is full. Views, allocations and casts that change
+nothing are free; an operation of this package counts as one, as a fused kernel of PyTorch does.
+Bytes are those of the arguments and results of the operations that decode the cache. No stage reads
+from the device: on the meta device there is nothing to read, and whoever tries fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from xsvggt_ros.cache.kv_cache import KvCache
+from xsvggt_ros.cache.settings import POLICIES, CacheSettings
+from xsvggt_ros.model.config import NetworkConfig
+from xsvggt_ros.model.network import Head, StreamVggt
+from xsvggt_ros.stream.reconstructor import cache_layout
+
+STAGES = (
+    "encoder", "frame blocks", "global blocks", "attend", "decode", "absorb", "end of frame",
+    "camera head", "camera cache", "depth head", "point head", "between",
+)  # fmt: skip
+"""Where an operation may belong; ``between`` is what the aggregator does around its blocks."""
+
+BITS = ((16, 16), (4, 4), (2, 2))
+
+
+@dataclass
+class Counts:
+    """Operations of one frame.
+
+    Attributes:
+        stages: how many, by stage.
+        names: how many, by stage and operation.
+        decoded_bytes: what the operations that decode read and write.
+
+    """
+
+    stages: Counter[str] = field(default_factory=Counter)
+    names: Counter[tuple[str, str]] = field(default_factory=Counter)
+    decoded_bytes: int = 0
+
+    @property
+    def total(self) -> int:
+        """Operations of the whole frame."""
+        return self.stages.total()
+
+
+class Launches(TorchDispatchMode):
+    """Counts operations for the stage that is on top of the stack."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts = Counts()
+        self.stack = ["between"]
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        """Run ``function`` and count it unless it is free."""
+        result = function(*args, **(kwargs or {}))
+        given = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
+        made = [each for each in tree_leaves(result) if isinstance(each, Tensor)]
+        name = function._schema.name
+        if not is_free(function, given, made):
+            stage = self.stack[-1]
+            if name.startswith("xsvggt::") and "decode" in name:
+                stage = "decode"
+                self.counts.decoded_bytes += bytes_of(given + made)
+            self.counts.stages[stage] += 1
+            self.counts.names[stage, name.removeprefix("aten::")] += 1
+        if name == "aten::scaled_dot_product_attention":
+            # As FlashAttention leaves it: tokens before heads, so that bringing heads together is
+            # a view. The meta device knows the order of the definition alone.
+            return result.transpose(1, 2).contiguous().transpose(1, 2)
+        return result
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count for ``name`` meanwhile."""
+        self.stack.append(name)
+        yield
+        self.stack.pop()
+
+    def watch(self, name: str, module: nn.Module) -> None:
+        """Count what ``module`` does for stage ``name``."""
+        module.register_forward_pre_hook(lambda *_: self.stack.append(name))
+        module.register_forward_hook(lambda *_: self.stack.pop() and None)
+
+
+def is_free(function: torch._ops.OpOverload, given: list[Tensor], made: list[Tensor]) -> bool:
+    """Return whether an operation launches nothing: it writes nothing, or allocates only."""
+    schema = function._schema
+    if schema.is_mutable:
+        return not made and not given
+    known = {each.untyped_storage()._cdata for each in given}
+    viewed = all(each.untyped_storage()._cdata in known for each in made)
+    return viewed or "empty" in schema.name
+
+
+def bytes_of(tensors: list[Tensor]) -> int:
+    """Return the bytes of all tensors, each counted once."""
+    seen = {(each.untyped_storage()._cdata, each.storage_offset()): each for each in tensors}
+    return sum(each.nbytes for each in seen.values())
+
+
+class StagedMemory:
+    """A cache whose methods are stages of their own."""
+
+    def __init__(self, cache: KvCache, launches: Launches) -> None:
+        self._cache = cache
+        self._launches = launches
+
+    @property
+    def first_frame(self) -> bool:
+        """As the cache says."""
+        return self._cache.first_frame
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attend, and count it."""
+        return self._as("attend", self._cache.attend, layer, query, key, value)
+
+    def absorb(self, layer: int, update: Tensor) -> None:
+        """Absorb, and count it."""
+        self._as("absorb", self._cache.absorb, layer, update)
+
+    def attend_camera(
+        self, iteration: int, block: int, query: Tensor, key: Tensor, value: Tensor
+    ) -> Tensor:
+        """Attend to cameras, and count it."""
+        function = self._cache.attend_camera
+        return self._as("camera cache", function, iteration, block, query, key, value)
+
+    def end_frame(self) -> None:
+        """End the frame, and count it."""
+        self._as("end of frame", self._cache.end_frame)
+
+    def _as(self, stage: str, function: Callable, *arguments: object):  # type: ignore[no-untyped-def]
+        with self._launches.stage(stage):
+            return function(*arguments)
+
+
+def network_of(config: NetworkConfig, dtype: torch.dtype, heads_dtype: torch.dtype) -> StreamVggt:
+    """Return a network for inference on the meta device."""
+    with torch.device("meta"):
+        network = StreamVggt(config).set_precision(dtype, heads_dtype)
+    network.mark_gains_folded()
+    return network.freeze()
+
+
+def watch_stages(network: StreamVggt, launches: Launches) -> None:
+    """Attribute what each part of ``network`` does."""
+    launches.watch("encoder", network.aggregator.patch_embed)
+    for name, blocks in (
+        ("frame blocks", network.aggregator.frame_blocks),
+        ("global blocks", network.aggregator.global_blocks),
+    ):
+        for block in blocks:
+            launches.watch(name, block)
+    launches.watch("camera head", network.camera_head)
+    launches.watch("depth head", network.depth_head)
+    launches.watch("point head", network.point_head)
+
+
+@torch.inference_mode()
+def count(
+    settings: CacheSettings,
+    *,
+    config: NetworkConfig | None = None,
+    size: tuple[int, int] = (392, 518),
+    frames: int = 12,
+    heads: tuple[Head, ...] = ("camera", "depth"),
+    dtype: torch.dtype = torch.bfloat16,
+    heads_dtype: torch.dtype = torch.float32,
+) -> Counts:
+    """Return what the last of ``frames`` frames launches.
+
+    Args:
+        settings: of the cache.
+        config: sizes of the network; the official ones by default.
+        size: height and width of the images.
+        frames: enough of them to fill the budget.
+        heads: that run.
+        dtype: of the aggregator's weights.
+        heads_dtype: of the heads' weights.
+
+    """
+    network = network_of(config or NetworkConfig(), dtype, heads_dtype)
+    launches = Launches()
+    watch_stages(network, launches)
+    memory = StagedMemory(KvCache(settings, cache_layout(network)), launches)
+    images = torch.empty(1, 1, 3, *size, device="meta")
+    for _ in range(frames):
+        launches.counts = Counts()
+        with launches:
+            network(images, memory, heads)
+            memory.end_frame()
+    return launches.counts
+
+
+def table(columns: dict[str, Counts]) -> str:
+    """Return the counts as Markdown, a row for each stage."""
+    lines = [
+        "| stage | " + " | ".join(columns) + " |",
+        "|---|" + "--:|" * len(columns),
+    ]
+    for stage in STAGES:
+        row = [counts.stages[stage] for counts in columns.values()]
+        if any(row):
+            lines.append(f"| {stage} | " + " | ".join(f"{number}" for number in row) + " |")
+    totals = " | ".join(f"**{counts.total}**" for counts in columns.values())
+    decoded = " | ".join(f"{counts.decoded_bytes / 1e9:.2f}" for counts in columns.values())
+    return "\n".join([*lines, f"| all | {totals} |", f"| decoded, GB | {decoded} |"])
+
+
+def main() -> None:
+    """Count and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", action="store_true", help="all policies and several widths")
+    parser.add_argument("--budget", type=int, default=8192, help="tokens per layer")
+    parser.add_argument("--top", type=int, default=0, help="operations to name for each column")
+    arguments = parser.parse_args()
+
+    budget = arguments.budget
+    chosen = [CacheSettings(budget_tokens=budget)]
+    if arguments.rows:
+        chosen = [
+            CacheSettings(policy=policy, budget_tokens=budget, key_bits=keys, value_bits=values)
+            for policy in POLICIES
+            for keys, values in BITS
+            if policy != "none" or keys == 16
+        ]
+    else:
+        chosen.insert(0, CacheSettings(policy="none", key_bits=16, value_bits=16))
+    columns = {
+        f"{settings.policy} {settings.key_bits}/{settings.value_bits}": count(settings)
+        for settings in chosen
+    }
+    print(f"One frame of 518x392, {budget} tokens a layer, bfloat16 weights, float32 heads\n")
+    print(table(columns))
+    for name, counts in columns.items():
+        for (stage, operation), number in counts.names.most_common(arguments.top):
+            print(f"{name}: {number} {operation} ({stage})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How many operations a frame launches, and that none of them waits for the device."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+import torch
+
+from xsvggt_ros.cache.settings import POLICIES, CacheSettings
+from xsvggt_ros.model.config import PRESETS
+
+NETWORK = {
+    "encoder": 24 * 9 + 5,
+    "frame blocks": 24 * 10,
+    "global blocks": 24 * 9,  # and one for the attention, which the cache counts
+    "camera head": 172,
+    "depth head": 76,
+    "between": 8,
+}
+"""Operations of the network at its official sizes, by stage: what is reached and must stay."""
+
+FRAME = {"none": 1850, "balanced": 8200}
+"""Operations of a whole frame, unquantized and at 4/4 bits."""
+
+
+@pytest.fixture
+def launches(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    return importlib.import_module("launches")
+
+
+@pytest.mark.parametrize(("policy", "bits"), [("none", 16), ("balanced", 4)])
+def test_operations_of_a_frame_at_the_official_sizes(launches, policy, bits):
+    settings = CacheSettings(policy=policy, budget_tokens=8192, key_bits=bits, value_bits=bits)
+    counts = launches.count(settings, frames=10)
+    for stage, limit in NETWORK.items():
+        assert counts.stages[stage] <= limit, (stage, counts.names)
+    assert counts.total <= FRAME[policy], counts.stages
+    assert set(counts.stages) <= set(launches.STAGES)
+
+
+class NoGenerator:
+    def __init__(self, device):
+        assert device.type == "meta"
+
+    def manual_seed(self, seed) -> None:
+        """Leave PyTorch to its own generator."""
+
+
+@pytest.mark.parametrize("bits", [(16, 16), (4, 4), (2, 8)])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_no_step_reads_from_the_device(launches, monkeypatch, policy, bits):
+    keys, values = (16, 16) if policy == "none" else bits
+    settings = CacheSettings(policy=policy, budget_tokens=40, key_bits=keys, value_bits=values)
+    # Generators are all that the meta device lacks.
+    monkeypatch.setattr(torch, "Generator", NoGenerator)
+    # The meta device has nothing to read: whatever waits for a value fails there.
+    counts = launches.count(
+        settings,
+        config=PRESETS["tiny"],
+        size=(28, 42),
+        frames=7,
+        heads=("camera", "depth", "points"),
+        dtype=torch.float16,
+    )
+    assert counts.total > 0
+
+
+def test_views_and_allocations_are_free_and_writes_are_not(launches):
+    counting = launches.Launches()
+    with counting, counting.stage("attend"):
+        tokens = torch.empty(2, 6, device="meta")
+        tokens.view(3, 4).transpose(0, 1).to(torch.float32).contiguous()  # the copy alone counts
+        tokens[0].zero_()
+        tokens.to(torch.bfloat16)
+    assert counting.counts.names == {
+        ("attend", "clone"): 1,
+        ("attend", "zero_"): 1,
+        ("attend", "_to_copy"): 1,
+    }
+    assert counting.counts.total == 3
