@@ -210,6 +210,23 @@ def test_unit_ranges(count):
         torch.testing.assert_close(actual, expected, equal_nan=True)
 
 
+@pytest.mark.parametrize(
+    ("rows", "tokens", "channels"), [(17, 5000, 64), (1, 64, 16), (128, 700, 24)]
+)
+def test_few_queries_over_many_keys(rows, tokens, channels):
+    heads = 3
+    packed = random(tokens, heads, channels, seed=1).to(torch.float16)
+    values = [
+        random(heads, rows + 3, channels).to(torch.float16)[:, 3:],
+        packed.transpose(0, 1),
+        random(heads, tokens, channels, seed=2).to(torch.float16),
+        torch.zeros(rows, heads, channels, dtype=torch.float16).transpose(0, 1),
+    ]
+    both = results(ops.attend_few_in_torch, kernels.attend_few, values, [3])
+    for expected, actual in both:
+        torch.testing.assert_close(actual, expected, rtol=2e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize(("room", "channels"), [(2, 6), (64, 64), (300, 6)])
 def test_the_camera_heads_attention(room, channels):
     heads = 3

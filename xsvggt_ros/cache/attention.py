@@ -21,12 +21,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from xsvggt_ros.cache.ops import attend_few
 from xsvggt_ros.errors import ConfigurationError
+from xsvggt_ros.triton_support import triton_runs
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Of queries over keys and values, all [1, heads, tokens, head_dim] of one dtype."""
 
 _FLASH_HEAD_DIM = 256
+_TILE = 128
+"""Queries that a multiprocessor takes at a time."""
+_MANY_KEYS = 4096
+"""From here on, a wave takes longer than the launches that spare it."""
 
 
 def backend(name: str) -> Attend:
@@ -54,8 +60,46 @@ def attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 
 def attend_sdpa(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Attend by PyTorch."""
-    return functional.scaled_dot_product_attention(query, keys, values)
+    """Attend by PyTorch; over many keys, queries that would need a wave of their own go apart."""
+    few = queries_of_a_small_wave(query, keys)
+    if not few:
+        return functional.scaled_dot_product_attention(query, keys, values)
+    _, heads, count, channels = query.shape
+    whole = count - few
+    out = query.new_empty(1, count, heads, channels).transpose(1, 2)
+    mixed = functional.scaled_dot_product_attention(query[:, :, :whole], keys, values)
+    out[:, :, :whole] = mixed
+    attend_few(query[0, :, whole:], keys[0], values[0], out[0, :, whole:])
+    return out
+
+
+def queries_of_a_small_wave(query: Tensor, keys: Tensor) -> int:
+    """Return how many of the last queries would make a GPU's last wave a small one.
+
+    A kernel gives each multiprocessor 128 queries of a head and goes over all keys. Where a few
+    tiles more than there are multiprocessors are left, these take as long as all others together:
+    1041 queries of 16 heads are 144 tiles, and an H100 has 132 multiprocessors. 0 = none, or it
+    does not matter.
+    """
+    if query.device.type != "cuda" or query.dtype == torch.float32 or query.shape[0] != 1:
+        return 0
+    if keys.shape[2] < _MANY_KEYS or not triton_runs(query.device):
+        return 0
+    return rest_of_whole_waves(query.shape[2], query.shape[1], _multiprocessors(query.device))
+
+
+def rest_of_whole_waves(queries: int, heads: int, multiprocessors: int) -> int:
+    """Return the queries that are left when the others fill whole waves; 0 where it is many."""
+    tiles = -(-queries // _TILE)
+    waves = tiles * heads // multiprocessors
+    whole = waves * multiprocessors // heads
+    rest = queries - whole * _TILE
+    return rest if waves and 0 < rest <= _TILE else 0
+
+
+@cache
+def _multiprocessors(device: torch.device) -> int:
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
 def attend_math(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:

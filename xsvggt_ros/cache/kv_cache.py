@@ -49,6 +49,7 @@ from xsvggt_ros.cache.scratch import Scratch
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.cache.statistics import CacheStatistics
 from xsvggt_ros.errors import ConfigurationError
+from xsvggt_ros.side_stream import SideStream
 
 _FIXED = ("compatibility", "index_sets", "group_size")
 """Settings that decide what a stored token is; another value needs another cache."""
@@ -77,6 +78,7 @@ class KvCache:
         self.settings = settings
         self._adaptation = Adaptation(settings, layout.smallest_budget)
         self._scratch = Scratch()
+        self._side = SideStream()
         self._anchor = self._frames = 0
         self._sizes: set[int] = set()
         self._full: int | None = None
@@ -118,6 +120,7 @@ class KvCache:
             special=layout.special_tokens,
             attend=backend(settings.attention_backend),
             scratch=self._scratch,
+            side=self._side,
         )
 
     def _camera_memory(self) -> CameraMemory | list[PublishedCache]:
@@ -196,6 +199,10 @@ class KvCache:
             return self.camera.attend(iteration, block, query, key, value)
         return self.camera[block].attend(query, key, value)
 
+    def join(self) -> None:
+        """Wait for what runs beside the network: within a capture, before it ends."""
+        self._side.join()
+
     def end_frame(self, motion: float = 0.0) -> None:
         """Say that a frame is complete.
 
@@ -258,6 +265,7 @@ class KvCache:
     def restore(self, counts: tuple[int, int, int]) -> None:
         """Count as :meth:`counts` said: a step that was to be captured has not happened."""
         assert isinstance(self.camera, CameraMemory)
+        self._side.forget()
         seen, frame, cameras = counts
         for group in self._groups:
             group.count(seen, frame)

@@ -17,6 +17,7 @@ from xsvggt_ros.cache.policies.base import Candidates, LayerView, Policy
 from xsvggt_ros.cache.scratch import Scratch
 from xsvggt_ros.cache.segment import Segment
 from xsvggt_ros.cache.settings import CacheSettings
+from xsvggt_ros.side_stream import SideStream
 
 _WORST = torch.finfo(torch.float32).min
 
@@ -53,6 +54,7 @@ class LayerGroup:
         special: int,
         attend: Attend,
         scratch: Scratch,
+        side: SideStream,
     ) -> None:
         """Make an empty cache.
 
@@ -66,6 +68,7 @@ class LayerGroup:
             special: special tokens in front of each frame.
             attend: how to attend.
             scratch: shared with the other groups.
+            side: for what may run beside the network, shared with the other groups.
 
         """
         self._settings = settings
@@ -76,6 +79,9 @@ class LayerGroup:
         self._special_tokens = special
         self._attend = attend
         self._scratch = scratch
+        self._side = side
+        # What the measure that runs beside the attention reads.
+        self._asking: Tensor | None = None
         self._sets = 1 if settings.index_sets == "layer" else shape.heads
         self._held = LayerSegments(shape, layers=layers, special_tokens=special, sets=self._sets)
         self._frame = 0
@@ -170,12 +176,16 @@ class LayerGroup:
             value: the same.
 
         """
+        # The scratch is free, and so is the room of the frames of the group before.
+        self._side.join()
         if index == 0:
             self._begin(key.shape[2])
         keys, values = self._held.read_beside(index, key[0], value[0], self._scratch)
         anchor = len(self._held.anchor)
         view = LayerView(query[0], keys, values, anchor, self._special_tokens, self._sets)
-        self._measures.append(self._policy.measure(view))
+        self._asking = query
+        with self._side.fork():
+            self._measures.append(self._policy.measure(view))
         if self._settings.adapts_layers:
             self.similarity = key_similarity(keys, anchor).nanmean()
         return self._attend(query, keys[None], values[None])
@@ -191,7 +201,8 @@ class LayerGroup:
         """Take note of what a layer's MLP added, [1, frame, dim]; after the last one, remember."""
         self._updates.append(self._policy.measure_update(update[0]))
         if index == self._layers - 1:
-            self._remember(update.shape[1])
+            with self._side.fork():
+                self._remember(update.shape[1])
 
     def _remember(self, frame: int) -> None:
         """Judge all tokens, then let the newest frame take the place of the worst ones."""

@@ -6,6 +6,7 @@ Every operation has an implementation in plain PyTorch (CPU, and CUDA without Tr
 
 - ``decode_layer``: one layer's tokens side by side, decoded, the newest frame behind them;
 - ``write_tokens``: tokens of a group of layers into slots, rounded;
+- ``attend_few``: attention of few queries over many keys;
 - ``attend_camera``: a camera token into its place, then attention over the places taken;
 - ``key_similarity``: how like the mean direction each key is;
 - ``unit_range``: rows brought to 0..1.
@@ -40,6 +41,7 @@ _LIBRARY.define(
     "Tensor(f!) value_scale, Tensor(g!) value_minimum, Tensor(h!) number_of_slot, "
     "Tensor(i!) score_of_slot, Tensor(j!) birth_of_slot) -> ()"
 )
+_LIBRARY.define("attend_few(Tensor query, Tensor keys, Tensor values, Tensor(a!) out) -> ()")
 _LIBRARY.define(
     "attend_camera(Tensor query, Tensor key, Tensor value, Tensor place, Tensor held, "
     "Tensor(a!) keys, Tensor(b!) values, Tensor(c!) attention) -> Tensor"
@@ -164,6 +166,19 @@ def write_tokens(
         SKIPPED if keys is None else keys.bits, *key_tensors,
         SKIPPED if values is None else values.bits, *value_tensors[:3], *beside,
     )  # fmt: skip
+
+
+def attend_few(query: Tensor, keys: Tensor, values: Tensor, out: Tensor) -> None:
+    """Attend with few queries over many keys, which all of a GPU shares.
+
+    Args:
+        query: [heads, rows, head_dim], at most 128 rows.
+        keys: [heads, tokens, head_dim].
+        values: the same.
+        out: written to, like ``query``, of any strides.
+
+    """
+    torch.ops.xsvggt.attend_few(query, keys, values, out)
 
 
 def attend_camera(
@@ -306,6 +321,11 @@ def write_tokens_in_torch(
         put(value_minimum, slots, grid.minimum)
 
 
+def attend_few_in_torch(query: Tensor, keys: Tensor, values: Tensor, out: Tensor) -> None:
+    """Implement ``attend_few``."""
+    out.copy_(functional.scaled_dot_product_attention(query[None], keys[None], values[None])[0])
+
+
 def attend_camera_in_torch(
     query: Tensor,
     key: Tensor,
@@ -358,13 +378,14 @@ def _on_cuda(name: str, in_torch: Any) -> Any:
 for _name, _in_torch in (
     ("decode_layer", decode_layer_in_torch),
     ("write_tokens", write_tokens_in_torch),
+    ("attend_few", attend_few_in_torch),
     ("attend_camera", attend_camera_in_torch),
     ("key_similarity", key_similarity_in_torch),
     ("unit_range", unit_range_in_torch),
 ):
     _LIBRARY.impl(_name, _in_torch, "CPU")
     _LIBRARY.impl(_name, _on_cuda(_name, _in_torch), "CUDA")
-for _name in ("decode_layer", "write_tokens"):
+for _name in ("decode_layer", "write_tokens", "attend_few"):
     _LIBRARY.impl(_name, lambda *arguments: None, "Meta")
 _LIBRARY.impl(
     "key_similarity",

@@ -18,6 +18,7 @@ from xsvggt_ros.model.constants import Constants
 from xsvggt_ros.model.dense_head import DenseHead, activate_depth, activate_points
 from xsvggt_ros.model.layers import Block
 from xsvggt_ros.model.memory import CausalSequence, Memory
+from xsvggt_ros.side_stream import SideStream
 
 Head = Literal["camera", "depth", "points"]
 ALL_HEADS: tuple[Head, ...] = ("camera", "depth", "points")
@@ -55,6 +56,7 @@ class StreamVggt(nn.Module):
         self.camera_head = CameraHead(config)
         self.point_head = DenseHead(config, out_channels=4)
         self.depth_head = DenseHead(config, out_channels=2)
+        self._side = SideStream()
 
     @property
     def device(self) -> torch.device:
@@ -141,13 +143,16 @@ class StreamVggt(nn.Module):
 
         found: dict[str, Tensor] = {}
         if "camera" in heads:
-            found["pose_encodings"] = self.camera_head(outputs[last][:, :, 0], memory)
+            # Many small operations in a row, beside the large ones of the dense heads.
+            with self._side.fork():
+                found["pose_encodings"] = self.camera_head(outputs[last][:, :, 0], memory)
         if "depth" in heads:
             raw = self.depth_head(outputs, height, width)
             found["depth"], found["depth_confidence"] = activate_depth(raw)
         if "points" in heads:
             raw = self.point_head(outputs, height, width)
             found["points"], found["points_confidence"] = activate_points(raw)
+        self._side.join()
         return Prediction(**found)
 
     def forward_sequence(self, images: Tensor, heads: Collection[Head] = ALL_HEADS) -> Prediction:

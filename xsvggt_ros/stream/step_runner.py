@@ -133,12 +133,14 @@ class StepRunner:
         """Record a step without running it; the host has counted the frame then."""
         counts = self._cache.counts()
         graph = torch.cuda.CUDAGraph()
-        if self._pool is None:
+        if not self._captures:
+            # A pool ends with the last graph that uses it.
             self._pool = torch.cuda.graph_pool_handle()
         static = images.clone()
         try:
             with torch.cuda.graph(graph, pool=self._pool):
                 prediction = self._network(static, self._cache, self._heads)
+                self._cache.join()
         except RuntimeError as error:
             self._cache.restore(counts)
             if ran_out_of_memory(error):

@@ -8,8 +8,18 @@ import triton
 from torch import Tensor
 
 from xsvggt_ros.cache.kernels import measuring, packing
+from xsvggt_ros.cache.kernels.few_queries import attend_few
 from xsvggt_ros.cache.quantization import UNQUANTIZED
 from xsvggt_ros.cache.token_storage import put, take
+
+__all__ = [
+    "attend_camera",
+    "attend_few",
+    "decode_layer",
+    "key_similarity",
+    "unit_range",
+    "write_tokens",
+]
 
 _SKIPPED = 0
 _TENSORS = 4
