@@ -186,6 +186,15 @@ PRESETS: dict[str, NetworkConfig] = {
         camera=CameraHeadConfig(depth=2, num_heads=4, mlp_ratio=2.0),
         dense=DenseHeadConfig(features=32, out_channels=(32, 48, 64, 64), layers=(2, 5, 8, 11)),
     ),
+    "medium12": NetworkConfig(
+        image_size=168,
+        embed_dim=192,
+        depth=12,
+        num_heads=3,
+        encoder=EncoderConfig(depth=4, num_heads=3),
+        camera=CameraHeadConfig(depth=2, num_heads=6, mlp_ratio=2.0),
+        dense=DenseHeadConfig(features=48, out_channels=(48, 64, 96, 96), layers=(2, 5, 8, 11)),
+    ),
     "spike8": NetworkConfig(
         image_size=84,
         embed_dim=64,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -69,14 +70,16 @@ SHORTEST, LONGEST = 0.3, 12.0
 """Frames that something is remembered for in the mean, beyond the frame after its own."""
 
 
-def forgetful(frames: int, tokens: int, layers: int, generator: torch.Generator) -> MaskedSequence:
+def forgetful(
+    frames: int, tokens: int, layers: int, seed: int, device: torch.device
+) -> MaskedSequence:
     """Return a sequence of which each layer forgets at random, for good.
 
     The anchor stays, and what is one frame old. Of three sequences one forgets whole frames, alike
     in all layers, and two forget tokens, which favours no policy.
     """
-    device = generator.device
-    whole, share, few = torch.rand(3, generator=generator, device=device).tolist()
+    whole, share, few = np.random.default_rng([seed, 0x6A95]).random(3)
+    generator = torch.Generator(device).manual_seed(seed)
     mean = SHORTEST * (LONGEST / SHORTEST) ** share
     count = frames if whole < 1 / 3 else frames * tokens
     rows = 1 if whole < 1 / 3 else layers
@@ -90,5 +93,5 @@ def forgetful(frames: int, tokens: int, layers: int, generator: torch.Generator)
     mask = (time[None, :] <= time[:, None]) & (gone[:, None, :] > time[None, :, None])
     cameras = causal(frames, device)
     if few < 0.5:
-        cameras = cameras & window(frames, 2 + int(2 * mean), device)
+        cameras = cameras & window(frames, 2 + round(2 * mean), device)
     return MaskedSequence(frames, mask, cameras)

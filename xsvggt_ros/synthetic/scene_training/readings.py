@@ -48,7 +48,9 @@ class Readings(nn.Module):
         """
         truth, seen = streams.truth, streams.seen
         weight = self._mean(seen.float().unsqueeze(-1))
-        wanted = torch.cat([truth.points, truth.depth.clamp(min=1e-3).log().unsqueeze(-1)], dim=-1)
+        # As the heads say them: a far point must not outweigh all near ones.
+        points = truth.points.sign() * truth.points.abs().log1p()
+        wanted = torch.cat([points, truth.depth.clamp(min=1e-3).log().unsqueeze(-1)], dim=-1)
         wanted = self._mean(wanted * seen.unsqueeze(-1)) / weight.clamp(min=1e-6)
         weight = (weight > 0.25).float()
         losses = []

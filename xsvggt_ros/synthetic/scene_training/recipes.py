@@ -88,24 +88,35 @@ class Recipe:
         )
 
 
-_LANDMARKS: Mix = (1.0, 0.0, 0.0, 0.0)
-_MIXED: Mix = (0.55, 0.15, 0.15, 0.15)
+_MIXED: Mix = (0.55, 0.1, 0.15, 0.2)
 
 RECIPES: dict[str, Recipe] = {
-    "landmarks": Recipe(
+    "demo12": Recipe(
         "demo12", 112, 84,
         (
-            Stage(0.25, 8, 96, _LANDMARKS, dense=32),
-            Stage(0.30, 16, 48, _LANDMARKS, gaps=0.2, dense=16),
-            Stage(0.25, 32, 24, _LANDMARKS, gaps=0.4),
-            Stage(0.20, 64, 12, _LANDMARKS, gaps=0.5),
+            Stage(0.22, 8, 96, (0.9, 0.1, 0.0, 0.0), dense=16),
+            Stage(0.26, 16, 48, (0.7, 0.1, 0.1, 0.1), gaps=0.2),
+            Stage(0.24, 32, 24, _MIXED, gaps=0.4),
+            Stage(0.18, 64, 12, _MIXED, gaps=0.5),
+            Stage(0.10, 96, 8, _MIXED, gaps=0.5),
         ),
+        learning_rate=8e-4,
+    ),
+    "medium12": Recipe(
+        "medium12", 168, 126,
+        (
+            Stage(0.25, 8, 48, _MIXED, dense=8),
+            Stage(0.30, 16, 24, _MIXED, gaps=0.2, dense=4),
+            Stage(0.25, 32, 12, _MIXED, gaps=0.4, dense=4),
+            Stage(0.20, 64, 6, _MIXED, gaps=0.5, dense=4),
+        ),
+        learning_rate=5e-4,
     ),
     "spike": Recipe(
         "spike8", 70, 42,
         (
-            Stage(0.5, 8, 8, _LANDMARKS, dense=1),
-            Stage(0.5, 24, 3, _LANDMARKS, gaps=0.3, dense=1),
+            Stage(0.5, 8, 8, (1.0, 0.0, 0.0, 0.0), dense=1),
+            Stage(0.5, 24, 3, (1.0, 0.0, 0.0, 0.0), gaps=0.3, dense=1),
         ),
         samples=1,
         learning_rate=2e-3,
@@ -119,7 +130,7 @@ RECIPES: dict[str, Recipe] = {
         samples=1,
     ),
 }  # fmt: skip
-"""Named trainings: ``landmarks`` for preset demo12, ``test`` for tests."""
+"""Named trainings, called like the presets that they are for; ``test`` for tests."""
 
 
 def recipe_named(name: str) -> Recipe:

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -61,8 +62,10 @@ class SceneTrainer:
         self.network = network.to(device).train()
         self.readings = readings.to(device)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self._learning = list(self.parameters().values())
         self.optimizer = self._optimizer()
-        self.step = self.skipped = 0
+        self._masks: dict[int, MaskedSequence] = {}
+        self.step = 0
         self._traced: Callable[..., tuple[Tensor, Tensor]] = rendering.traced
         if compiled:
             self._compile()
@@ -70,8 +73,15 @@ class SceneTrainer:
     def _compile(self) -> None:
         for module in self.network.modules():
             if isinstance(module, Block):
-                module.compile()
-        self._traced = torch.compile(rendering.traced)
+                module.compile(dynamic=True)
+        self._traced = torch.compile(rendering.traced, dynamic=True)
+
+    def interpret(self) -> None:
+        """Go on without torch.compile."""
+        for module in self.network.modules():
+            if isinstance(module, Block):
+                module._compiled_call_impl = None
+        self._traced = rendering.traced
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return all that learns, by name."""
@@ -94,7 +104,7 @@ class SceneTrainer:
             lr=self.recipe.learning_rate,
             betas=(0.9, 0.98),
             eps=1e-8,
-            fused=self.device.type == "cuda",
+            fused=True,
         )
 
     def tensors(self) -> dict[str, Tensor]:
@@ -127,8 +137,8 @@ class SceneTrainer:
 
     @property
     def _step_device(self) -> torch.device:
-        """Where the optimiser counts: its fused form does so on the device."""
-        return self.device if self.device.type == "cuda" else torch.device("cpu")
+        """Where the fused optimiser counts."""
+        return self.device
 
     def rate_at(self, progress: float) -> float:
         """Return the learning rate: a linear rise, then half a cosine down to a fiftieth."""
@@ -155,11 +165,9 @@ class SceneTrainer:
         parts = self._losses(self.draw_streams(stage), stage)
         self.optimizer.zero_grad(set_to_none=True)
         parts["total"].backward()
-        norm = nn.utils.clip_grad_norm_(list(self.parameters().values()), 1.0)
-        # No question to the device: a norm that is not finite would wait for all that runs.
-        for each in self.parameters().values():
-            if each.grad is not None:
-                each.grad.nan_to_num_(0.0, 0.0, 0.0)
+        norm = nn.utils.clip_grad_norm_(self._learning, 1.0)
+        # The fused optimiser skips a step by itself; to ask the device would wait for all of it.
+        self.optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
         self.optimizer.step()
         self.step += 1
         decay = min(self.recipe.average, (1 + self.step) / (10 + self.step))
@@ -172,12 +180,14 @@ class SceneTrainer:
     def _memory(self, stage: Stage) -> MaskedSequence:
         config = self.network.config
         tokens = config.tokens_per_frame(self.recipe.height, self.recipe.width)
-        generator = torch.Generator(self.device)
-        generator.manual_seed(self.seed * 7_919 + self.step)
-        if torch.rand((), generator=torch.Generator().manual_seed(self.step)) < stage.gaps:
-            return forgetful(stage.frames, tokens, config.depth, generator)
-        seen = causal(stage.frames, self.device)
-        return MaskedSequence(stage.frames, over_tokens(seen, tokens), seen)
+        seed = self.seed * 7_919 + self.step
+        if np.random.default_rng([seed, 0x6A96]).random() < stage.gaps:
+            return forgetful(stage.frames, tokens, config.depth, seed, self.device)
+        if stage.frames not in self._masks:
+            seen = causal(stage.frames, self.device)
+            whole = MaskedSequence(stage.frames, over_tokens(seen, tokens), seen)
+            self._masks[stage.frames] = whole
+        return self._masks[stage.frames]
 
     def _losses(self, streams: Streams, stage: Stage) -> dict[str, Tensor]:
         network, config = self.network, self.network.config

@@ -5,9 +5,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
+
+
+@cache
+def constant(values: Any, device: torch.device) -> Tensor:
+    """Return nested tuples of numbers as a float32 tensor that is copied to a device only once.
+
+    A copy from the host waits for all that the device has still to do.
+    """
+    return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 @dataclass(frozen=True)
@@ -58,7 +69,7 @@ class Draw:
 
     def choice(self, weights: tuple[float, ...], *shape: int) -> Tensor:
         """Return indices of ``weights``, each as often as its weight says, int64."""
-        edges = torch.tensor(weights, device=self.device).cumsum(0)
+        edges = constant(weights, self.device).cumsum(0)
         return torch.bucketize(self.share(*shape) * edges[-1], edges[:-1].contiguous(), right=True)
 
     def order(self, count: int) -> Tensor:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from xsvggt_ros.synthetic.scenes.draw import Draw
+from xsvggt_ros.synthetic.scenes.draw import Draw, constant
 from xsvggt_ros.synthetic.scenes.paths import CURVE_POINTS, round_curves, smooth_tours
 from xsvggt_ros.synthetic.scenes.scene import BURIED, FAR, FIRST_BOX, Scenes, Textures
 
@@ -116,7 +116,9 @@ def _clear_places(draw: Draw, curve: Tensor, count: int, room: Tensor, clearance
     return tried.gather(1, order.unsqueeze(-1).expand(-1, -1, 2))
 
 
-def build(draw: Draw, world: Tensor, curve: Tensor, walls: Tensor) -> Scenes:
+def build(
+    draw: Draw, world: Tensor, curve: Tensor, walls: Tensor, *, boxes: bool = True
+) -> Scenes:
     """Return worlds around curves.
 
     Args:
@@ -124,13 +126,14 @@ def build(draw: Draw, world: Tensor, curve: Tensor, walls: Tensor) -> Scenes:
         world: index into WORLDS, [worlds].
         curve: what cameras follow; everything keeps away from it.
         walls: as :func:`curves` returns them.
+        boxes: False where all worlds are landmarks alone, which have none.
 
     """
     indoors = (world >= ROOM)[:, None]
     margin = torch.where(indoors, 0.3, draw.spread(1.5, 4.0, 1)).unsqueeze(-1)
     room = torch.stack([curve.amin(dim=1), curve.amax(dim=1)], dim=1)
     room = room + torch.cat([-margin, margin], dim=1)
-    boxes = _boxes(draw, world, curve, room, walls)
+    placed = _boxes(draw, world, curve, room, walls) if boxes else _no_boxes(curve)
     center = _clear_places(draw, curve, POSTS, room, draw.uniform(0.35, 0.6, 1))
     few = torch.where(indoors, 6, torch.where((world == FIELD)[:, None], 12, POSTS))
     there = torch.arange(POSTS, device=draw.device) < few
@@ -139,12 +142,12 @@ def build(draw: Draw, world: Tensor, curve: Tensor, walls: Tensor) -> Scenes:
     lamps = torch.cat([room[:, :1] + (room[:, 1:] - room[:, :1]) * draw.share(2, 2),
                        draw.uniform(1.8, 2.2, 2, 1)], dim=-1)  # fmt: skip
     return Scenes(
-        *boxes,
+        *placed,
         post_center=center,
         post_radius=torch.where((world == LANDMARKS)[:, None], 0.13, draw.spread(0.05, 0.3, POSTS)),
         post_height=height,
         ceiling=ceiling,
-        textures=_textures(draw, world, boxes[0].shape[1]),
+        textures=_textures(draw, world, placed[0].shape[1]),
         lamps=lamps,
         lamp_color=draw.spread(0.5, 3.0, 2, 1) * draw.uniform(0.8, 1.0, 2, 3),
         ambient=draw.spread(0.3, 0.9, 1) * draw.uniform(0.9, 1.0, 3),
@@ -155,10 +158,7 @@ def build(draw: Draw, world: Tensor, curve: Tensor, walls: Tensor) -> Scenes:
 def _boxes(
     draw: Draw, world: Tensor, curve: Tensor, room: Tensor, walls: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return centres, half sides and angles of walls and furniture; none among landmarks alone."""
-    if bool((world == LANDMARKS).all()):
-        nothing = curve.new_zeros(len(curve), 0)
-        return nothing.unsqueeze(-1).expand(-1, -1, 3), nothing.unsqueeze(-1).expand(-1, -1, 3), nothing
+    """Return centres, half sides and angles of walls and furniture."""
     furniture = _clear_places(draw, curve, _FURNITURE, room, draw.uniform(0.6, 0.9, 1))
     half = draw.spread(0.12, 0.45, _FURNITURE, 3)
     half[..., 2] = draw.spread(0.2, 1.1, _FURNITURE)
@@ -173,9 +173,14 @@ def _boxes(
     )
 
 
+def _no_boxes(curve: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    sides = curve.new_zeros(len(curve), 0, 3)
+    return sides, sides, sides[..., 0]
+
+
 def _vivid(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
     """Return colours [..., 3] of a hue in [0, 1)."""
-    thirds = torch.tensor([0.0, 2 / 3, 1 / 3], device=hue.device)
+    thirds = constant((0.0, 2 / 3, 1 / 3), hue.device)
     ramp = ((hue.unsqueeze(-1) + thirds) % 1.0 * 6 - 3).abs() - 1
     return value.unsqueeze(-1) * (1 - saturation.unsqueeze(-1) * (1 - ramp.clamp(0, 1)))
 

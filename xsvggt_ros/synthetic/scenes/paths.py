@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from xsvggt_ros.synthetic.scenes.draw import Draw
+from xsvggt_ros.synthetic.scenes.draw import Draw, constant
 
 CURVE_POINTS = 512
 """Points of a curve that is kept as a table."""
@@ -55,7 +55,7 @@ class Paths:
 
 def round_curves(draw: Draw, motion: Tensor) -> Tensor:
     """Return bent ellipses as closed curves about the origin, [worlds, CURVE_POINTS, 2]."""
-    low, high = torch.tensor(_RADIUS, device=draw.device)[motion].unbind(-1)
+    low, high = constant(_RADIUS, draw.device)[motion].unbind(-1)
     radius = draw.uniform(low, high)
     angle = torch.arange(CURVE_POINTS, device=draw.device) * (2 * math.pi / CURVE_POINTS)
     bend = 1 + sum(
@@ -116,7 +116,7 @@ def cameras(draw: Draw, curve: Tensor, motion: Tensor, frames: int, pace: Pace) 
     """
 
     def of_motion(values: tuple[float, ...]) -> Tensor:
-        return torch.tensor(values, device=draw.device)[motion].unsqueeze(-1)
+        return constant(values, draw.device)[motion].unsqueeze(-1)
 
     time = torch.arange(frames, device=draw.device).float()
     period = (frames / draw.uniform(*pace.laps, 1)).clamp(min=pace.least_period)
@@ -141,7 +141,7 @@ def cameras(draw: Draw, curve: Tensor, motion: Tensor, frames: int, pace: Pace) 
     pitch = draw.uniform(-0.2, 0.05, 1) + 0.04 * _wave(draw, time, (15, 60)) + shake[..., 1]
     roll = 0.02 * draw.normal(1) + 0.02 * _wave(draw, time, (10, 40)) + shake[..., 2]
 
-    low, high = torch.tensor(_HEIGHT, device=draw.device)[motion].unbind(-1)
+    low, high = constant(_HEIGHT, draw.device)[motion].unbind(-1)
     height = draw.uniform(low, high).unsqueeze(-1)
     height = height + of_motion(_BOB) * _wave(draw, time, (6, 14))
     return Paths(_looking(torch.cat([place, height.unsqueeze(-1)], dim=-1), heading, pitch, roll))

@@ -84,7 +84,8 @@ def planned(draw: Draw, frames: int, settings: StreamSettings) -> Plan:
     world = draw.choice(settings.worlds)
     motion = draw.choice(settings.pace.motions)
     curve, walls = curves(draw, world, motion)
-    scenes = build(draw, world, curve, walls)
+    boxes = any(settings.worlds[1:])
+    scenes = build(draw, world, curve, walls, boxes=boxes)
     low, high = (math.radians(angle) for angle in settings.fields_of_view)
     return Plan(
         scenes,
