@@ -56,7 +56,9 @@ def _groups(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
     return groups
 
 
-def load_parts(folder: Path, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+def load_parts(
+    folder: Path, device: torch.device
+) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """Return what :func:`save_parts` wrote, or None where nothing lies.
 
     Raises:

@@ -30,7 +30,9 @@ class Readings(nn.Module):
         self.camera_layers = tuple(range(first, config.depth))
         self.patch_layers = tuple(range(config.depth - 1, -1, -3))
         self.norms = nn.ModuleDict({str(k): nn.LayerNorm(dim) for k in sorted(self.layers)})
-        self.cameras = nn.ModuleDict({str(k): nn.Linear(dim, POSE_SIZE) for k in self.camera_layers})
+        self.cameras = nn.ModuleDict(
+            {str(k): nn.Linear(dim, POSE_SIZE) for k in self.camera_layers}
+        )
         self.patches = nn.ModuleDict({str(k): nn.Linear(dim, 4) for k in self.patch_layers})
 
     @property

@@ -60,7 +60,7 @@ class Recipe:
     width: int
     height: int
     stages: tuple[Stage, ...]
-    samples: int = 2
+    samples: int = 3
     learning_rate: float = 1e-3
     warmup: float = 0.02
     weight_decay: float = 0.02

@@ -6,7 +6,6 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -26,9 +25,8 @@ from xsvggt_ros.synthetic.scene_training.masked_sequence import (
 )
 from xsvggt_ros.synthetic.scene_training.readings import Readings
 from xsvggt_ros.synthetic.scene_training.recipes import Recipe, Stage
-from xsvggt_ros.synthetic.scenes import streams as rendering
 from xsvggt_ros.synthetic.scenes.draw import Draw
-from xsvggt_ros.synthetic.scenes.streams import Streams, planned, rendered
+from xsvggt_ros.synthetic.scenes.streams import Streams, Tracer, planned, rendered, seen_along
 
 LAYER_SCALE = 0.5
 """Gain of each residual branch at first; the architecture's 0.01 would sleep for long."""
@@ -66,7 +64,7 @@ class SceneTrainer:
         self.optimizer = self._optimizer()
         self._masks: dict[int, MaskedSequence] = {}
         self.step = 0
-        self._traced: Callable[..., tuple[Tensor, Tensor]] = rendering.traced
+        self._tracer: Tracer = seen_along
         if compiled:
             self._compile()
 
@@ -74,14 +72,14 @@ class SceneTrainer:
         for module in self.network.modules():
             if isinstance(module, Block):
                 module.compile(dynamic=True)
-        self._traced = torch.compile(rendering.traced, dynamic=True)
+        self._tracer = torch.compile(seen_along, dynamic=True)
 
     def interpret(self) -> None:
         """Go on without torch.compile."""
         for module in self.network.modules():
             if isinstance(module, Block):
                 module._compiled_call_impl = None
-        self._traced = rendering.traced
+        self._tracer = seen_along
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return all that learns, by name."""
@@ -155,7 +153,7 @@ class SceneTrainer:
         settings = self.recipe.streams_of(stage)
         with torch.no_grad():
             plan = planned(Draw(stage.streams, generator), stage.frames, settings)
-            return rendered(plan, settings, generator, self._traced)
+            return rendered(plan, settings, generator, self._tracer)
 
     def take_step(self, progress: float) -> dict[str, Tensor]:
         """Learn from one batch; return its losses, still on the device."""

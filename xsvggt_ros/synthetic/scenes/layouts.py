@@ -116,9 +116,7 @@ def _clear_places(draw: Draw, curve: Tensor, count: int, room: Tensor, clearance
     return tried.gather(1, order.unsqueeze(-1).expand(-1, -1, 2))
 
 
-def build(
-    draw: Draw, world: Tensor, curve: Tensor, walls: Tensor, *, boxes: bool = True
-) -> Scenes:
+def build(draw: Draw, world: Tensor, curve: Tensor, walls: Tensor, *, boxes: bool = True) -> Scenes:
     """Return worlds around curves.
 
     Args:

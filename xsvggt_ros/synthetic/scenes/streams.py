@@ -28,7 +28,7 @@ class StreamSettings:
         width: of an image, pixels.
         height: of an image, pixels.
         fields_of_view: least and greatest horizontal angle, degrees.
-        samples: rays of a pixel's colour; depth is that of its centre.
+        samples: rays of a pixel's colour, 1, 3 or 5; depth is that of its centre.
         pace: how cameras move.
         noise: greatest standard deviation of pixels, of full scale.
 
@@ -97,8 +97,8 @@ def planned(draw: Draw, frames: int, settings: StreamSettings) -> Plan:
     )
 
 
-Tracer = Callable[[Plan, int, int, Tensor, int], tuple[Tensor, Tensor]]
-"""Plan, width, height, focal lengths in pixels and samples to light and depth."""
+Tracer = Callable[[Scenes, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""What :func:`seen_along` does."""
 
 
 @dataclass(frozen=True)
@@ -128,9 +128,10 @@ class Streams:
 
 _OFFSETS = {
     1: ((0.0, 0.0),),
-    2: ((-0.25, -0.25), (0.25, 0.25)),
-    4: ((-0.125, -0.375), (0.375, -0.125), (0.125, 0.375), (-0.375, 0.125)),
+    3: ((0.0, 0.0), (-0.33, 0.2), (0.33, -0.2)),
+    5: ((0.0, 0.0), (-0.2, -0.4), (0.4, -0.2), (0.2, 0.4), (-0.4, 0.2)),
 }
+"""Where the rays of a pixel go, pixels from its centre; the first one tells its depth."""
 
 
 def rendered(
@@ -145,13 +146,13 @@ def rendered(
         plan: worlds and cameras.
         settings: of the images.
         generator: makes the noise of their pixels.
-        tracer: :func:`traced`, or the same compiled.
+        tracer: `seen_along`, or the same compiled.
 
     """
     width, height = settings.width, settings.height
     focal = width / 2 / (plan.field_of_view / 2).tan()
     worlds, frames = plan.poses.shape[:2]
-    light, depth = (tracer or traced)(plan, width, height, focal, settings.samples)
+    light, depth = _light_and_depth(plan, settings, focal, tracer or seen_along)
     images = (light * plan.exposure[:, None, None]).clamp(0, 1) ** (1 / plan.gamma)[
         :, None, None, None
     ]
@@ -173,22 +174,24 @@ def _rays(
     return torch.cat([flat, torch.ones_like(flat[..., :1])], dim=-1)
 
 
-def traced(
-    plan: Plan, width: int, height: int, focal: Tensor, samples: int
+def seen_along(scenes: Scenes, origin: Tensor, rays: Tensor) -> tuple[Tensor, Tensor]:
+    """Return light [worlds, frames, rays, 3] and distance, in lengths of rays, along them."""
+    hits = trace(scenes, origin, rays)
+    return shade(scenes, origin, rays, hits), hits.distance
+
+
+def _light_and_depth(
+    plan: Plan, settings: StreamSettings, focal: Tensor, tracer: Tracer
 ) -> tuple[Tensor, Tensor]:
     """Return linear light [worlds, frames, pixels, 3] and depth [worlds, frames, pixels]."""
     turn, origin = plan.poses[..., :3, :3].transpose(-1, -2), plan.poses[..., :3, 3]
-    lights, depth = [], None
-    for offset in _OFFSETS[samples]:
-        rays = _rays(width, height, focal, offset)[:, None] @ turn
-        hits = trace(plan.scenes, origin, rays)
-        lights.append(shade(plan.scenes, origin, rays, hits))
-        if samples == 1:
-            depth = hits.distance
-    if depth is None:
-        rays = _rays(width, height, focal)[:, None] @ turn
-        depth = trace(plan.scenes, origin, rays).distance
-    return torch.stack(lights).mean(dim=0), depth
+    lights, distances = [], []
+    for offset in _OFFSETS[settings.samples]:
+        rays = _rays(settings.width, settings.height, focal, offset)[:, None] @ turn
+        light, distance = tracer(plan.scenes, origin, rays)
+        lights.append(light)
+        distances.append(distance)
+    return torch.stack(lights).mean(dim=0), distances[0]
 
 
 def _with_truth(plan: Plan, images: Tensor, depth: Tensor, focal: Tensor) -> Streams:
@@ -219,8 +222,12 @@ def encoded(extrinsics: Tensor, focal: Tensor, width: int, height: int) -> Tenso
 
     """
     vertical, horizontal = (2 * (side / 2 / focal).atan() for side in (height, width))
-    angles = torch.stack([vertical, horizontal], dim=-1)[:, None].expand(-1, extrinsics.shape[1], -1)
-    return torch.cat([extrinsics[..., :3, 3], _quaternions(extrinsics[..., :3, :3]), angles], dim=-1)
+    angles = torch.stack([vertical, horizontal], dim=-1)[:, None].expand(
+        -1, extrinsics.shape[1], -1
+    )
+    return torch.cat(
+        [extrinsics[..., :3, 3], _quaternions(extrinsics[..., :3, :3]), angles], dim=-1
+    )
 
 
 def _quaternions(rotation: Tensor) -> Tensor:

@@ -79,7 +79,7 @@ def suite_settings(suite: Suite, width: int = 112, height: int = 84) -> StreamSe
         worlds=tuple(float(each == suite.world) for each in WORLDS),  # type: ignore[arg-type]
         width=width,
         height=height,
-        samples=4,
+        samples=5,
         pace=Pace((laps, laps), least_period=1.0, motions=(1.0,) * len(MOTIONS), returns=0.0),
         noise=0.01,
     )
