@@ -5,6 +5,9 @@
     python benchmarks/memory_need.py --checkpoint FILE --suites house_100_lap100 --device cuda
     python benchmarks/memory_need.py --checkpoint FILE --suites landmarks_300_lap200 --streams 32
 
+`chart_100` and `chart_300` are the world of the first bundled model: walk, drive, pan and handheld
+in turn, each through a room of its own.
+
 Every stream of a suite runs frame by frame with a memory of 2 frames (the anchor and the one
 before: no history), with windows of 4, 8 and 16, and with everything, unrounded. Printed are means
 with 95 % intervals from resampled streams, the errors in the quarter of a lap before and after the
@@ -35,6 +38,10 @@ from xsvggt_ros.model.bundled import BUNDLED
 from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.model.device import device_named
 from xsvggt_ros.model.network import StreamVggt
+from xsvggt_ros.synthetic.batches import truth_of
+from xsvggt_ros.synthetic.held_out import FIRST_HELD_OUT_SEED, quality_for
+from xsvggt_ros.synthetic.motion import MotionSettings
+from xsvggt_ros.synthetic.rooms import room_named
 from xsvggt_ros.synthetic.scene_training.need import (
     BUDGETS,
     EVERYTHING,
@@ -42,6 +49,7 @@ from xsvggt_ros.synthetic.scene_training.need import (
     compared,
 )
 from xsvggt_ros.synthetic.scene_training.window_stream import streamed
+from xsvggt_ros.synthetic.scenes.streams import Streams
 from xsvggt_ros.synthetic.scenes.suite import (
     SEEDS,
     Suite,
@@ -49,6 +57,7 @@ from xsvggt_ros.synthetic.scenes.suite import (
     suite_settings,
     suite_streams,
 )
+from xsvggt_ros.synthetic.sequence import Sequence, SequenceSettings
 
 NO_HISTORY = 2
 NEEDED = 1.5
@@ -59,6 +68,42 @@ COLUMNS = (("path", "ATE %"), ("turns", "rotation °"), ("steps", "rotation, fra
            ("after", "° after"))  # fmt: skip
 
 Array = NDArray[np.float64]
+
+
+CHART = "chart"
+CHARTS = {
+    f"{CHART}_{frames}": Suite(
+        f"{CHART}_{frames}", FIRST_HELD_OUT_SEED + 50_000, CHART, frames, frames
+    )
+    for frames in (100, 300)
+}
+CHART_MOTIONS = ("walk", "drive", "pan", "handheld")
+
+
+def chart_streams(
+    suite: Suite, chosen: slice, size: tuple[int, int], device: torch.device
+) -> Streams:
+    """Return streams through rooms in which a colour tells a place."""
+    images, depth, poses = [], [], []
+    for index in range(chosen.start, chosen.stop):
+        motion = MotionSettings(CHART_MOTIONS[index % len(CHART_MOTIONS)])
+        sequence = Sequence(
+            SequenceSettings(suite.first_seed + index, suite.frames, *size, room=room_named(CHART),
+                             motion=motion, quality=quality_for(CHART))
+        )  # fmt: skip
+        frames = list(sequence)
+        images.append(torch.from_numpy(np.stack([frame.color for frame in frames])))
+        depth.append(torch.from_numpy(np.stack([frame.depth for frame in frames])))
+        poses.append(sequence.poses)
+        intrinsics = sequence.intrinsics
+    truth = truth_of(torch.stack(depth).to(device), np.stack(poses), intrinsics).normalized()
+    return Streams(
+        torch.stack(images).to(device).movedim(-1, 2).float() / 255,
+        truth,
+        torch.ones_like(truth.depth, dtype=torch.bool),
+        torch.from_numpy(np.stack(poses)).float().to(device),
+        torch.ones(len(poses), device=device),
+    )
 
 
 @dataclass(frozen=True)
@@ -105,7 +150,10 @@ def measured(
     parts: dict[int, list[dict[str, Array]]] = {budget: [] for budget in BUDGETS}
     for start in range(0, streams, batch):
         chosen = slice(start, min(start + batch, streams))
-        seen = suite_streams(suite, settings, chosen, network.device)
+        if suite.world == CHART:
+            seen = chart_streams(suite, chosen, size, network.device)
+        else:
+            seen = suite_streams(suite, settings, chosen, network.device)
         for budget in BUDGETS:
             errors = compared(*streamed(network, seen.images, budget), seen)
             parts[budget].append(_columns(errors, suite))
@@ -176,7 +224,7 @@ def run(options: argparse.Namespace) -> None:
             f"--streams {options.streams} and --batch {options.batch}: a suite has 1 to {SEEDS} "
             "streams, of which at least one runs at a time"
         )
-    suites = [suite_named(name) for name in options.suites]
+    suites = [CHARTS.get(name) or suite_named(name) for name in options.suites]
     device = device_named(options.device)
     network = load_network(options.checkpoint, device=str(device)).eval()
     options.output.mkdir(parents=True, exist_ok=True)

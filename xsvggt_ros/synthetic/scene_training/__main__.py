@@ -35,7 +35,7 @@ def parsed(arguments: list[str] | None = None) -> PieceSettings:
     parser.add_argument("--minutes", type=float, default=base.minutes,
                         help="of this piece, all that it does included")  # fmt: skip
     parser.add_argument("--total-minutes", type=float, default=base.total_minutes,
-                        help="of learning in all pieces; learning rate and stages go by it")  # fmt: skip
+                        help="of learning in all pieces; rate and stages go by it")  # fmt: skip
     parser.add_argument("--seed", type=int, default=base.seed)
     parser.add_argument("--device", default=base.device)
     parser.add_argument("--compile", action="store_true")

@@ -38,6 +38,9 @@ class Stage:
     dense_frames: int = 8
 
 
+_WEIGHTS = LossWeights(depth=0.5, points=0.5, camera=2.0, guides=1.0)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A training.
@@ -65,7 +68,7 @@ class Recipe:
     warmup: float = 0.02
     weight_decay: float = 0.02
     average: float = 0.999
-    weights: LossWeights = LossWeights(depth=0.5, points=0.5, camera=2.0, guides=1.0)
+    weights: LossWeights = _WEIGHTS
 
     def stage_at(self, progress: float) -> Stage:
         """Return what is learned at a progress from 0 to 1."""

@@ -53,9 +53,7 @@ class WindowStream:
         return functional.scaled_dot_product_attention(query, keys, values)
 
 
-def streamed(
-    network: StreamVggt, images: Tensor, budget: int
-) -> tuple[Tensor, Tensor]:
+def streamed(network: StreamVggt, images: Tensor, budget: int) -> tuple[Tensor, Tensor]:
     """Return cameras [worlds, frames, 9] and depth [worlds, frames, H, W] of streams.
 
     Args:

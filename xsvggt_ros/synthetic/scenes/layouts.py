@@ -184,7 +184,7 @@ def _vivid(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
 
 
 def _own_colors(draw: Draw) -> Tensor:
-    """Return a colour of its own for each post: half as many hues, two tones, [worlds, POSTS, 3]."""
+    """Return a colour for each post, [worlds, POSTS, 3]: half as many hues, two tones."""
     slot = draw.order(POSTS)
     hue = (slot // 2 + draw.uniform(-0.2, 0.2, POSTS)) / (POSTS // 2) + draw.share(1)
     light = slot % 2 == 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ways through worlds: closed curves, and cameras that go round them, forth and back, or look about."""
+"""Ways through worlds: closed curves, and the cameras that follow them."""
 
 from __future__ import annotations
 

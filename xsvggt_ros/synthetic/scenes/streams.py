@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ class StreamSettings:
     height: int = 84
     fields_of_view: tuple[float, float] = (65.0, 90.0)
     samples: int = 1
-    pace: Pace = Pace()
+    pace: Pace = field(default_factory=Pace)
     noise: float = 0.02
 
 
