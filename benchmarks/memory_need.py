@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a network needs its memory on a suite: without that, no cache can be judged there.
+
+    python benchmarks/memory_need.py --checkpoint FILE                     # landmarks, 16 streams
+    python benchmarks/memory_need.py --checkpoint FILE --suites house_100_lap100 --device cuda
+    python benchmarks/memory_need.py --checkpoint FILE --suites landmarks_300_lap200 --streams 32
+
+`chart_100` and `chart_300` are the world of the first bundled model: walk, drive, pan and handheld
+in turn, each through a room of its own.
+
+Every stream of a suite runs frame by frame with a memory of 2 frames (the anchor and the one
+before: no history), with windows of 4, 8 and 16, and with everything, unrounded. Printed are means
+with 95 % intervals from resampled streams, the errors in the quarter of a lap before and after the
+first place comes back, and the need: errors without history as a multiple of those with everything,
+where both are taken from the same streams. **A suite is a yardstick for a network only where the
+path without history is at least 1.5 times as bad, and the whole interval lies above 1.**
+
+Columns: ATE after Sim(3) in percent of the path's extent; rotation against the first frame and from
+frame to frame, degrees; AbsRel of depth after a median scale per stream. Writes `need.md` and
+`need.json` to --output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from xsvggt_ros.errors import ConfigurationError, XsvggtError
+from xsvggt_ros.evaluation.identity import machine, weights
+from xsvggt_ros.model.bundled import BUNDLED
+from xsvggt_ros.model.checkpoint import load_network
+from xsvggt_ros.model.device import device_named
+from xsvggt_ros.model.network import StreamVggt
+from xsvggt_ros.synthetic.batches import truth_of
+from xsvggt_ros.synthetic.held_out import FIRST_HELD_OUT_SEED, quality_for
+from xsvggt_ros.synthetic.motion import MotionSettings
+from xsvggt_ros.synthetic.rooms import room_named
+from xsvggt_ros.synthetic.scene_training.need import (
+    BUDGETS,
+    EVERYTHING,
+    StreamErrors,
+    compared,
+)
+from xsvggt_ros.synthetic.scene_training.window_stream import streamed
+from xsvggt_ros.synthetic.scenes.streams import Streams
+from xsvggt_ros.synthetic.scenes.suite import (
+    SEEDS,
+    Suite,
+    suite_named,
+    suite_settings,
+    suite_streams,
+)
+from xsvggt_ros.synthetic.sequence import Sequence, SequenceSettings
+
+NO_HISTORY = 2
+NEEDED = 1.5
+"""How much worse no history must be where a suite is to be a yardstick."""
+RESAMPLED = 10_000
+COLUMNS = (("path", "ATE %"), ("turns", "rotation °"), ("steps", "rotation, frame to frame °"),
+           ("depth", "AbsRel"), ("before", "° before the place comes back"),
+           ("after", "° after"))  # fmt: skip
+
+Array = NDArray[np.float64]
+
+
+CHART = "chart"
+CHARTS = {
+    f"{CHART}_{frames}": Suite(
+        f"{CHART}_{frames}", FIRST_HELD_OUT_SEED + 50_000, CHART, frames, frames
+    )
+    for frames in (100, 300)
+}
+CHART_MOTIONS = ("walk", "drive", "pan", "handheld")
+
+
+def chart_streams(
+    suite: Suite, chosen: slice, size: tuple[int, int], device: torch.device
+) -> Streams:
+    """Return streams through rooms in which a colour tells a place."""
+    images, depth, poses = [], [], []
+    for index in range(chosen.start, chosen.stop):
+        motion = MotionSettings(CHART_MOTIONS[index % len(CHART_MOTIONS)])
+        sequence = Sequence(
+            SequenceSettings(suite.first_seed + index, suite.frames, *size, room=room_named(CHART),
+                             motion=motion, quality=quality_for(CHART))
+        )  # fmt: skip
+        frames = list(sequence)
+        images.append(torch.from_numpy(np.stack([frame.color for frame in frames])))
+        depth.append(torch.from_numpy(np.stack([frame.depth for frame in frames])))
+        poses.append(sequence.poses)
+        intrinsics = sequence.intrinsics
+    truth = truth_of(torch.stack(depth).to(device), np.stack(poses), intrinsics).normalized()
+    return Streams(
+        torch.stack(images).to(device).movedim(-1, 2).float() / 255,
+        truth,
+        torch.ones_like(truth.depth, dtype=torch.bool),
+        torch.from_numpy(np.stack(poses)).float().to(device),
+        torch.ones(len(poses), device=device),
+    )
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over streams, and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        """Return it as it stands in tables."""
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+def resampled(statistic: Callable[[NDArray[np.intp]], Array], count: int) -> Estimate:
+    """Return a statistic of ``count`` streams with the interval from resampling them.
+
+    ``statistic`` maps indices of streams, [resamples, count], to [resamples].
+    """
+    whole = np.arange(count)[None]
+    drawn = np.random.default_rng(0).integers(0, count, (RESAMPLED, count))
+    low, high = np.quantile(statistic(drawn), [0.025, 0.975])
+    return Estimate(float(statistic(whole)[0]), float(low), float(high))
+
+
+def mean_of(values: Array) -> Estimate:
+    """Return the mean of values [streams]."""
+    return resampled(lambda drawn: values[drawn].mean(axis=1), len(values))
+
+
+def ratio_of(values: Array, others: Array) -> Estimate:
+    """Return how many times as large values are as others of the same streams."""
+    return resampled(
+        lambda drawn: values[drawn].mean(axis=1) / others[drawn].mean(axis=1), len(values)
+    )
+
+
+def measured(
+    network: StreamVggt, suite: Suite, streams: int, batch: int, size: tuple[int, int]
+) -> dict[int, dict[str, Array]]:
+    """Return the errors of each stream for each budget, [streams] under the names of COLUMNS."""
+    settings = suite_settings(suite, *size)
+    parts: dict[int, list[dict[str, Array]]] = {budget: [] for budget in BUDGETS}
+    for start in range(0, streams, batch):
+        chosen = slice(start, min(start + batch, streams))
+        if suite.world == CHART:
+            seen = chart_streams(suite, chosen, size, network.device)
+        else:
+            seen = suite_streams(suite, settings, chosen, network.device)
+        for budget in BUDGETS:
+            errors = compared(*streamed(network, seen.images, budget), seen)
+            parts[budget].append(_columns(errors, suite))
+    return {
+        budget: {name: np.concatenate([each[name] for each in found]) for name, _ in COLUMNS}
+        for budget, found in parts.items()
+    }
+
+
+def _columns(errors: StreamErrors, suite: Suite) -> dict[str, Array]:
+    quarter = max(suite.lap // 4, 1)
+    # A path of exactly one lap never sees its first place again: its end is all there is.
+    back = min(suite.lap, suite.frames - quarter)
+    found = {each.name: getattr(errors, each.name) for each in fields(errors)}
+    found["before"] = errors.turns[:, back - quarter : back].mean(dim=1)
+    found["after"] = errors.turns[:, back : back + quarter].mean(dim=1)
+    found["turns"] = errors.turns.mean(dim=1)
+    return {name: found[name].double().cpu().numpy() for name, _ in COLUMNS}
+
+
+def verdict(need: Estimate) -> str:
+    """Return what the need of memory on the path says about a suite."""
+    if need.value >= NEEDED and need.low > 1:
+        return "a yardstick"
+    return f"no yardstick: {NEEDED} is wanted, and an interval above 1"
+
+
+def table(found: dict[int, dict[str, Array]], suite: Suite) -> str:
+    """Return the errors of a suite and the need as Markdown."""
+    count = len(found[EVERYTHING]["path"])
+    needs = {
+        name: ratio_of(found[NO_HISTORY][name], found[EVERYTHING][name]) for name, _ in COLUMNS
+    }
+    lines = [
+        f"### {suite.name}, {count} streams: {verdict(needs['path'])}",
+        "",
+        "| memory | " + " | ".join(title for _, title in COLUMNS) + " |",
+        "|---|" + "---|" * len(COLUMNS),
+    ]
+    for budget, errors in found.items():
+        name = {NO_HISTORY: "2 frames: no history", EVERYTHING: "everything"}.get(
+            budget, f"{budget} frames"
+        )
+        cells = [str(mean_of(errors[column])) for column, _ in COLUMNS]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines.append("| **need** | " + " | ".join(str(needs[name]) for name, _ in COLUMNS) + " |")
+    return "\n".join(lines)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the options."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--checkpoint", default=BUNDLED)
+    parser.add_argument("--suites", nargs="+", default=["landmarks_100_lap50"])
+    parser.add_argument("--streams", type=int, default=16, help=f"of each suite, up to {SEEDS}")
+    parser.add_argument("--batch", type=int, default=16, help="streams that run side by side")
+    parser.add_argument("--width", type=int, default=112)
+    parser.add_argument("--height", type=int, default=84)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--output", type=Path, default=Path("results/memory_need"))
+    return parser
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure as the options say."""
+    if not (1 <= options.streams <= SEEDS and options.batch >= 1):
+        raise ConfigurationError(
+            f"--streams {options.streams} and --batch {options.batch}: a suite has 1 to {SEEDS} "
+            "streams, of which at least one runs at a time"
+        )
+    suites = [CHARTS.get(name) or suite_named(name) for name in options.suites]
+    device = device_named(options.device)
+    network = load_network(options.checkpoint, device=str(device)).eval()
+    options.output.mkdir(parents=True, exist_ok=True)
+    about = weights(network, options.checkpoint)
+    head = (
+        f"{options.checkpoint}, weights {about['sha256'][:12]}, {about['dtype']}, "
+        f"{options.width}x{options.height}, {machine(device)['processor']}, {device.type}"
+    )
+    page, numbers = [head], {}
+    for suite in suites:
+        found = measured(
+            network, suite, options.streams, options.batch, (options.width, options.height)
+        )
+        page.append(table(found, suite))
+        print(page[-1], flush=True)
+        numbers[suite.name] = {
+            str(budget): {name: values.tolist() for name, values in errors.items()}
+            for budget, errors in found.items()
+        }
+    (options.output / "need.md").write_text("\n\n".join(page) + "\n", encoding="utf-8")
+    (options.output / "need.json").write_text(json.dumps(numbers), encoding="utf-8")
+
+
+def main() -> None:
+    """Measure as the options say."""
+    torch.set_grad_enabled(False)
+    try:
+        run(parser().parse_args())
+    except XsvggtError as error:
+        raise SystemExit(f"memory_need.py: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

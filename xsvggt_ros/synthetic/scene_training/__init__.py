@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training on worlds that are never the same twice, in pieces of a few minutes of a GPU."""

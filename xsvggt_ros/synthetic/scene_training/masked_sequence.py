@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole sequence at once behind a mask: what a pruned memory would have held, frame by frame."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from xsvggt_ros.model.memory import CausalSequence
+
+
+class MaskedSequence(CausalSequence):
+    """A sequence of which each frame sees what a mask leaves of itself and of earlier frames.
+
+    One attention call for all frames. A token is seen as the frame made it when it was new, so a
+    sequence behind a mask equals a stream whose cache holds just these tokens.
+    """
+
+    def __init__(self, frames: int, mask: Tensor, camera_mask: Tensor) -> None:
+        """Begin a sequence.
+
+        Args:
+            frames: of each stream.
+            mask: which keys a query sees, bool [layers, tokens, tokens] over all frames' tokens,
+                or one for all layers, [1, tokens, tokens].
+            camera_mask: the same of camera tokens, bool [frames, frames].
+
+        """
+        super().__init__(frames)
+        self._mask = mask
+        self._camera_mask = camera_mask
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attend over what the mask leaves."""
+        mask = self._mask[layer if len(self._mask) > 1 else 0]
+        return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+
+    def attend_camera(
+        self, iteration: int, block: int, query: Tensor, key: Tensor, value: Tensor
+    ) -> Tensor:
+        """Attend over the camera tokens that the mask leaves."""
+        return functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=self._camera_mask
+        )
+
+
+def causal(frames: int, device: torch.device | str = "cpu") -> Tensor:
+    """Return which frames see which, bool [frames, frames]."""
+    return torch.ones(frames, frames, dtype=torch.bool, device=device).tril()
+
+
+def window(frames: int, budget: int, device: torch.device | str = "cpu") -> Tensor:
+    """Return what frames see of frames if a cache holds ``budget`` frames after each step.
+
+    The first frame and the newest ``budget - 1`` before the present; the present comes on top.
+    """
+    time = torch.arange(frames, device=device)
+    age = time[:, None] - time[None, :]
+    return (age >= 0) & ((age < budget) | (time[None, :] == 0))
+
+
+def over_tokens(seen: Tensor, tokens: int) -> Tensor:
+    """Return a mask over frames [frames, frames] as one over their tokens, for all layers."""
+    return seen.repeat_interleave(tokens, 0).repeat_interleave(tokens, 1).unsqueeze(0)
+
+
+SHORTEST, LONGEST = 0.3, 12.0
+"""Frames that something is remembered for in the mean, beyond the frame after its own."""
+
+
+def forgetful(
+    frames: int, tokens: int, layers: int, seed: int, device: torch.device
+) -> MaskedSequence:
+    """Return a sequence of which each layer forgets at random, for good.
+
+    The anchor stays, and what is one frame old. Of three sequences one forgets whole frames, alike
+    in all layers, and two forget tokens, which favours no policy.
+    """
+    whole, share, few = np.random.default_rng([seed, 0x6A95]).random(3)
+    generator = torch.Generator(device).manual_seed(seed)
+    mean = SHORTEST * (LONGEST / SHORTEST) ** share
+    count = frames if whole < 1 / 3 else frames * tokens
+    rows = 1 if whole < 1 / 3 else layers
+    lasting = torch.rand(rows, count, generator=generator, device=device).clamp(min=1e-9)
+    lasting = (-mean * lasting.log()).floor()
+    if whole < 1 / 3:
+        lasting = lasting.repeat_interleave(tokens, 1)
+    time = torch.arange(frames, device=device).repeat_interleave(tokens)
+    gone = time + 2 + lasting
+    gone[:, :tokens] = torch.inf
+    mask = (time[None, :] <= time[:, None]) & (gone[:, None, :] > time[None, :, None])
+    cameras = causal(frames, device)
+    if few < 0.5:
+        cameras = cameras & window(frames, 2 + round(2 * mean), device)
+    return MaskedSequence(frames, mask, cameras)

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is learned when, on worlds that are rendered as they are needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xsvggt_ros.errors import ConfigurationError
+from xsvggt_ros.synthetic.losses import LossWeights
+from xsvggt_ros.synthetic.scenes.paths import Pace
+from xsvggt_ros.synthetic.scenes.streams import StreamSettings
+
+Mix = tuple[float, float, float, float]
+"""How often each of WORLDS is."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a training.
+
+    Attributes:
+        share: of the whole time, relative to the other stages.
+        frames: of a stream.
+        streams: per step.
+        worlds: how often each of WORLDS is.
+        gaps: share of the steps in which the memory forgets.
+        dense: streams of a step that the dense heads learn from.
+        dense_frames: frames of each of these.
+
+    """
+
+    share: float
+    frames: int
+    streams: int
+    worlds: Mix
+    gaps: float = 0.0
+    dense: int = 8
+    dense_frames: int = 8
+
+
+_WEIGHTS = LossWeights(depth=0.5, points=0.5, camera=2.0, guides=1.0)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training.
+
+    Attributes:
+        preset: sizes of the network.
+        width: of an image, pixels.
+        height: of an image, pixels.
+        stages: one after the other.
+        samples: rays of a pixel.
+        learning_rate: the highest.
+        warmup: share of the whole time until then.
+        weight_decay: of matrices.
+        average: decay per step of the averaged weights.
+        weights: of the parts of the loss.
+
+    """
+
+    preset: str
+    width: int
+    height: int
+    stages: tuple[Stage, ...]
+    samples: int = 3
+    learning_rate: float = 1e-3
+    warmup: float = 0.02
+    weight_decay: float = 0.02
+    average: float = 0.999
+    weights: LossWeights = _WEIGHTS
+
+    def stage_at(self, progress: float) -> Stage:
+        """Return what is learned at a progress from 0 to 1."""
+        whole = sum(stage.share for stage in self.stages)
+        done = 0.0
+        for stage in self.stages:
+            done += stage.share / whole
+            if progress < done:
+                return stage
+        return self.stages[-1]
+
+    def streams_of(self, stage: Stage) -> StreamSettings:
+        """Return what the streams of a stage are made of."""
+        return StreamSettings(
+            worlds=stage.worlds,
+            width=self.width,
+            height=self.height,
+            samples=self.samples,
+            pace=Pace(least_period=30.0 if stage.frames > 12 else 20.0),
+        )
+
+
+_MIXED: Mix = (0.55, 0.1, 0.15, 0.2)
+
+RECIPES: dict[str, Recipe] = {
+    "demo12": Recipe(
+        "demo12", 112, 84,
+        (
+            Stage(0.22, 8, 96, (0.9, 0.1, 0.0, 0.0), dense=16),
+            Stage(0.26, 16, 48, (0.7, 0.1, 0.1, 0.1), gaps=0.2),
+            Stage(0.24, 32, 24, _MIXED, gaps=0.4),
+            Stage(0.18, 64, 12, _MIXED, gaps=0.5),
+            Stage(0.10, 96, 8, _MIXED, gaps=0.5),
+        ),
+        learning_rate=8e-4,
+    ),
+    "medium12": Recipe(
+        "medium12", 168, 126,
+        (
+            Stage(0.25, 8, 48, _MIXED, dense=8),
+            Stage(0.30, 16, 24, _MIXED, gaps=0.2, dense=4),
+            Stage(0.25, 32, 12, _MIXED, gaps=0.4, dense=4),
+            Stage(0.20, 64, 6, _MIXED, gaps=0.5, dense=4),
+        ),
+        learning_rate=5e-4,
+    ),
+    "spike": Recipe(
+        "spike8", 70, 42,
+        (
+            Stage(0.5, 8, 8, (1.0, 0.0, 0.0, 0.0), dense=1),
+            Stage(0.5, 24, 3, (1.0, 0.0, 0.0, 0.0), gaps=0.3, dense=1),
+        ),
+        samples=1,
+        learning_rate=2e-3,
+    ),
+    "test": Recipe(
+        "tiny", 28, 28,
+        (
+            Stage(0.5, 2, 2, _MIXED, dense=1, dense_frames=2),
+            Stage(0.5, 3, 2, _MIXED, gaps=0.5, dense=1, dense_frames=2),
+        ),
+        samples=1,
+    ),
+}  # fmt: skip
+"""Named trainings, called like the presets that they are for; ``test`` for tests."""
+
+
+def recipe_named(name: str) -> Recipe:
+    """Return a recipe; raise ConfigurationError where there is none of that name."""
+    if name not in RECIPES:
+        raise ConfigurationError(f"recipe '{name}' is unknown; choose one of {', '.join(RECIPES)}")
+    return RECIPES[name]

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A batch of worlds as tensors: boxes, posts, ground, what they look like and what lights them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+FLOOR, CEILING, FIRST_BOX = 0, 1, 2
+"""Surfaces: the floor, the ceiling, then boxes, then posts."""
+
+FAR = 30.0
+"""Metres along a ray beyond which there is sky."""
+
+BURIED = -50.0
+"""Height of what is not there: below the floor nothing is ever seen."""
+
+_Batched = TypeVar("_Batched", "Textures", "Scenes")
+
+
+@dataclass(frozen=True)
+class Textures:
+    """What surfaces look like; all tensors are [worlds, surfaces, ...].
+
+    Attributes:
+        colors: [..., 3, 3], a ground colour and two others that patterns lead to, linear.
+        scale: [...], metres of a pattern's details.
+        kind: [...], int64: 0 clouds, 1 checks, 2 bands.
+        amount: [..., 2], how much the first and the second pattern count, in [0, 1].
+        seed: [...], int64, of the patterns.
+        glow: [...], share of the colour that needs no light.
+
+    """
+
+    colors: Tensor
+    scale: Tensor
+    kind: Tensor
+    amount: Tensor
+    seed: Tensor
+    glow: Tensor
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Worlds with z up and the floor at 0, in metres; all tensors begin with [worlds].
+
+    Attributes:
+        box_center: [..., boxes, 3].
+        box_half: [..., boxes, 3], half of the sides.
+        box_yaw: [..., boxes], radians about the vertical.
+        post_center: [..., posts, 2].
+        post_radius: [..., posts].
+        post_height: [..., posts]; 0 = not there.
+        ceiling: [...], height; above FAR there is none.
+        textures: of all surfaces.
+        lamps: [..., lamps, 3], places.
+        lamp_color: [..., lamps, 3], linear light at one metre.
+        ambient: [..., 3], light from everywhere.
+        sky: [..., 2, 3], colours at the horizon and at the zenith.
+
+    """
+
+    box_center: Tensor
+    box_half: Tensor
+    box_yaw: Tensor
+    post_center: Tensor
+    post_radius: Tensor
+    post_height: Tensor
+    ceiling: Tensor
+    textures: Textures
+    lamps: Tensor
+    lamp_color: Tensor
+    ambient: Tensor
+    sky: Tensor
+
+    @property
+    def first_post(self) -> int:
+        """Index of the first surface that is a post."""
+        return FIRST_BOX + self.box_yaw.shape[1]
+
+    def to(self, device: torch.device | str) -> Scenes:
+        """Return the same worlds on another device."""
+        return replace(_mapped(self, device), textures=_mapped(self.textures, device))
+
+
+def _mapped(batch: _Batched, device: torch.device | str) -> _Batched:
+    moved = {
+        each.name: getattr(batch, each.name).to(device)
+        for each in fields(batch)
+        if isinstance(getattr(batch, each.name), Tensor)
+    }
+    return replace(batch, **moved)
+
+
+def joined(batches: list[Scenes]) -> Scenes:
+    """Return one batch of all worlds of several."""
+    whole = {
+        each.name: torch.cat([getattr(batch, each.name) for batch in batches])
+        for each in fields(Scenes)
+        if each.name != "textures"
+    }
+    textures = {
+        each.name: torch.cat([getattr(batch.textures, each.name) for batch in batches])
+        for each in fields(Textures)
+    }
+    return Scenes(**whole, textures=Textures(**textures))
