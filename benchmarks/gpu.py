@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from xsvggt_ros.cache import attention
@@ -281,10 +282,13 @@ def attention_rows(network: StreamVggt, arguments: argparse.Namespace) -> list[d
     frame = config.tokens_per_frame(*reversed(arguments.sizes[0]))
     query = torch.randn(1, config.num_heads, frame, config.head_dim, device=device)
     query = query.to(network.dtype)
-    keys = query.repeat(1, 1, arguments.budget // frame + 1, 1)[:, :, : arguments.budget + frame]
+    keys = query.repeat(1, 1, arguments.budget // frame + 2, 1)[:, :, : arguments.budget + frame]
+    ours = attention.backend("sdpa")
+    whole = functional.scaled_dot_product_attention
     choices: dict[str, Callable[[], Tensor]] = {
-        "sdpa, PyTorch's choice": lambda: attention.attend_sdpa(query, keys, keys)
+        "sdpa, PyTorch's choice": lambda: whole(query, keys, keys)
     }
+    choices["sdpa, queries of a small wave apart"] = lambda: ours(query, keys, keys)
     if device.type == "cuda":
         for backend in (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION):
             choices[f"sdpa, {backend.name.lower()}"] = partial(attend_by, backend, query, keys)
@@ -304,7 +308,7 @@ def attention_rows(network: StreamVggt, arguments: argparse.Namespace) -> list[d
 def attend_by(backend: SDPBackend, query: Tensor, keys: Tensor) -> Tensor:
     """Attend by one of PyTorch's kernels."""
     with sdpa_kernel(backend):
-        return attention.attend_sdpa(query, keys, keys)
+        return functional.scaled_dot_product_attention(query, keys, keys)
 
 
 def median_seconds(function: Callable[[], Any], device: torch.device, repeats: int) -> float:

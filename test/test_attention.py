@@ -80,6 +80,38 @@ def test_flash_attn_that_is_not_installed_is_said_at_once():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_the_real_flash_attn_agrees(dtype):
     query, keys, values = tensors(dtype, "cuda")
-    expected = attention.attend_sdpa(query, keys, values)
+    expected = attention.backend("sdpa")(query, keys, values)
     actual = attention.attend_flash(query, keys, values)
     torch.testing.assert_close(actual, expected, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize(
+    ("queries", "heads", "multiprocessors", "rest"),
+    [
+        (1041, 16, 132, 17),  # an H100 or H200 at 518x392
+        (1041, 16, 128, 17),  # an RTX 4090
+        (1024, 16, 132, 0),  # fills its wave
+        (593, 16, 132, 0),  # less than a wave
+        (1041, 16, 16, 17),  # whole waves of one tile of each head
+        (2000, 16, 132, 0),  # the last wave is a large one
+        (128, 1, 1, 0),
+        (129, 1, 1, 1),
+    ],
+)
+def test_queries_that_are_left_when_waves_are_whole(queries, heads, multiprocessors, rest):
+    assert attention.rest_of_whole_waves(queries, heads, multiprocessors) == rest
+
+
+@pytest.mark.skipif(
+    not torch.cuda.is_available(),
+    reason="needs a CUDA GPU: run scripts/test test/test_attention.py on a machine with one",
+)
+def test_queries_of_a_small_wave_attend_like_all_others():
+    generator = torch.Generator().manual_seed(0)
+    query, keys, values = (
+        torch.randn(1, 16, tokens, 64, generator=generator).to("cuda", torch.bfloat16)
+        for tokens in (1041, 5000, 5000)
+    )
+    expected = torch.nn.functional.scaled_dot_product_attention(query, keys, values)
+    actual = attention.backend("sdpa")(query, keys, values)
+    torch.testing.assert_close(actual, expected, rtol=2e-2, atol=2e-3)

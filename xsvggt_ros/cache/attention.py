@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from xsvggt_ros.cache.ops import attend_few
 from xsvggt_ros.errors import ConfigurationError
+from xsvggt_ros.side_stream import SideStream
 from xsvggt_ros.triton_support import triton_runs
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -47,30 +48,35 @@ def backend(name: str) -> Attend:
             "model.attention_backend is flash_attn, which is not installed; install the package "
             "flash-attn for your CUDA, or choose auto, which uses it where it is there"
         )
-    return {"auto": attend, "sdpa": attend_sdpa, "flash_attn": attend_flash, "math": attend_math}[
-        name
-    ]
+    if name in ("flash_attn", "math"):
+        return attend_flash if name == "flash_attn" else attend_math
+    return Sdpa(prefer_flash=name == "auto")
 
 
-def attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Attend by FlashAttention's own package where it applies, else by PyTorch."""
-    if flash_applies(query) and flash_installed():
-        return attend_flash(query, keys, values)
-    return attend_sdpa(query, keys, values)
+class Sdpa:
+    """Attends by PyTorch; over many keys, queries that would need a wave of their own go apart."""
 
+    def __init__(self, *, prefer_flash: bool = False) -> None:
+        """Attend by FlashAttention's own package instead, where that is asked for and applies."""
+        self._prefer_flash = prefer_flash
+        self._side = SideStream()
 
-def attend_sdpa(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Attend by PyTorch; over many keys, queries that would need a wave of their own go apart."""
-    few = queries_of_a_small_wave(query, keys)
-    if not few:
-        return functional.scaled_dot_product_attention(query, keys, values)
-    _, heads, count, channels = query.shape
-    whole = count - few
-    out = query.new_empty(1, count, heads, channels).transpose(1, 2)
-    mixed = functional.scaled_dot_product_attention(query[:, :, :whole], keys, values)
-    out[:, :, :whole] = mixed
-    attend_few(query[0, :, whole:], keys[0], values[0], out[0, :, whole:])
-    return out
+    def __call__(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Attend."""
+        if self._prefer_flash and flash_applies(query) and flash_installed():
+            return attend_flash(query, keys, values)
+        few = queries_of_a_small_wave(query, keys)
+        if not few:
+            return functional.scaled_dot_product_attention(query, keys, values)
+        _, heads, count, channels = query.shape
+        whole = count - few
+        out = query.new_empty(1, count, heads, channels).transpose(1, 2)
+        with self._side.fork():
+            attend_few(query[0, :, whole:], keys[0], values[0], out[0, :, whole:])
+        mixed = functional.scaled_dot_product_attention(query[:, :, :whole], keys, values)
+        out[:, :, :whole] = mixed
+        self._side.join()
+        return out
 
 
 def queries_of_a_small_wave(query: Tensor, keys: Tensor) -> int:

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from xsvggt_ros.cache.adaptation import Adaptation
-from xsvggt_ros.cache.attention import attend_sdpa, backend
+from xsvggt_ros.cache.attention import backend
 from xsvggt_ros.cache.budget import check_budget
 from xsvggt_ros.cache.byte_budget import MIB, fitting_budget
 from xsvggt_ros.cache.camera_memory import CameraMemory
@@ -129,7 +129,7 @@ class KvCache:
             # There the trunk uses the very attention of the global blocks, budget included, and
             # all iterations share one cache.
             return [
-                PublishedCache(settings, layout.special_tokens, attend_sdpa)
+                PublishedCache(settings, layout.special_tokens, backend("sdpa"))
                 for _ in range(layout.camera_blocks)
             ]
         return CameraMemory(

@@ -91,18 +91,23 @@ class Aggregator(nn.Module):
         count, dim = tokens.shape[1:]
 
         outputs: dict[int, Tensor] = {}
+        update: Tensor | None = None
+        within, over = (batch * frames, count, dim), (batch, frames * count, dim)
         for index, (frame_block, global_block) in enumerate(
             zip(self.frame_blocks, self.global_blocks, strict=True)
         ):
-            local = frame_block(tokens.view(batch * frames, count, dim), rotation=rotation)
-            tokens = global_block(
-                local.view(batch, frames * count, dim),
+            pending = None if update is None else update.view(within)
+            _, tokens, update = frame_block(tokens.view(within), pending, rotation=rotation)
+            local, tokens, update = global_block(
+                tokens.view(over),
+                update.view(over),
                 partial(memory.attend, index),
                 rotation,
                 partial(memory.absorb, index),
             )
             if index in layers:
-                both = torch.cat([local.view_as(tokens), tokens], dim=-1)
+                tokens, update = tokens + update, None
+                both = torch.cat([local, tokens], dim=-1)
                 outputs[index] = both.view(batch, frames, count, 2 * dim)
         return outputs
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from xsvggt_ros.model.config import NetworkConfig
 from xsvggt_ros.model.constants import Constants
-from xsvggt_ros.model.layers import Block, LayerNorm, Linear, Mlp
+from xsvggt_ros.model.layers import AddLayerNorm, Block, LayerNorm, Linear, Mlp
 from xsvggt_ros.model.memory import Memory
 
 POSE_SIZE = 9
@@ -40,7 +40,7 @@ class CameraHead(nn.Module):
         self.trunk = nn.ModuleList(
             Block(dim, camera.num_heads, camera.mlp_ratio) for _ in range(camera.depth)
         )
-        self.trunk_norm = LayerNorm(dim)
+        self.trunk_norm = AddLayerNorm(dim)
         self.empty_pose_tokens = nn.Parameter(torch.zeros(1, 1, POSE_SIZE))
         self.embed_pose = Linear(POSE_SIZE, dim)
         self.poseLN_modulation = nn.Sequential(nn.SiLU(), Linear(dim, 3 * dim))
@@ -70,9 +70,11 @@ class CameraHead(nn.Module):
     ) -> Tensor:
         shift, gain, gate = self._modulation(encoding)
         hidden = torch.addcmul(tokens, gate, torch.addcmul(shift, normed, gain))
+        pending: Tensor | None = None
         for index, block in enumerate(self.trunk):
-            hidden = block(hidden, partial(memory.attend_camera, step, index))
-        normed = self.trunk_norm(hidden, self.pose_branch.fc1.weight.dtype)
+            attend = partial(memory.attend_camera, step, index)
+            _, hidden, pending = block(hidden, pending, attend)
+        _, normed = self.trunk_norm(hidden, pending, self.pose_branch.fc1.weight.dtype)
         return self.pose_branch(normed).float()
 
     def _modulation(self, encoding: Tensor | None) -> tuple[Tensor, ...]:

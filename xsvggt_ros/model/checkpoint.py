@@ -98,7 +98,7 @@ def load_network(
             seed,
         )
     try:
-        return network.freeze().to(place)
+        return network.freeze().to(place).suit_device()
     except torch.OutOfMemoryError as error:
         raise ConfigurationError(
             f"the weights do not fit on device '{place}': {first_line(error)}; free "

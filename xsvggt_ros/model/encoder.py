@@ -77,9 +77,11 @@ class Encoder(nn.Module):
         )
         patches = positions + self.patch_embed(images)  # in the layout of the first of them
         tokens = torch.cat([special.expand(len(patches), -1, -1), patches], dim=1)
+        update: Tensor | None = None
         for block in self.blocks:
-            tokens = block(tokens)
-        return self.norm(tokens[:, special.shape[1] :])
+            _, tokens, update = block(tokens, update)
+        seen = slice(special.shape[1], None)
+        return self.norm(tokens[:, seen] + update[:, seen])
 
     def _special_and_positions(self, rows: int, columns: int) -> tuple[Tensor, Tensor]:
         """Return class and register tokens as they enter, and the patches' part of the embedding.

@@ -40,10 +40,16 @@ class AddLayerNorm(nn.LayerNorm):
     """An addition to the residual stream, and the LayerNorm that follows it."""
 
     def forward(  # type: ignore[override] # a LayerNorm by its parameters alone
-        self, input: Tensor, update: Tensor, dtype: torch.dtype
+        self, input: Tensor, update: Tensor | None, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
-        """Return the sum of [..., dim], float32, and the same normalised, of ``dtype``."""
-        return operators.add_layer_norm(input, update, self.weight, self.bias, self.eps, dtype)
+        """Return the sum of [..., dim], float32, and the same normalised, of ``dtype``.
+
+        Where there is no ``update``, the sum is ``input``.
+        """
+        weight, bias, eps = self.weight, self.bias, self.eps
+        if update is None:
+            return input, operators.layer_norm(input, weight, bias, eps, dtype)
+        return operators.add_layer_norm(input, update, weight, bias, eps, dtype)
 
 
 class Linear(nn.Linear):
@@ -64,7 +70,7 @@ class Mlp(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map [..., dim] to [..., out]."""
-        return self.fc2(functional.gelu(self.fc1(tokens)))
+        return self.fc2(operators.linear_gelu(tokens, self.fc1))
 
 
 class LayerScale(nn.Module):
@@ -115,7 +121,10 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block with LayerScale: attention, then MLP, both residual."""
+    """Pre-norm transformer block with LayerScale: attention, then MLP, both residual.
+
+    What a block adds last is added by the next one, in one operation with its LayerNorm.
+    """
 
     def __init__(
         self,
@@ -128,7 +137,7 @@ class Block(nn.Module):
         eps: float = 1e-5,
     ) -> None:
         super().__init__()
-        self.norm1 = LayerNorm(dim, eps=eps)
+        self.norm1 = AddLayerNorm(dim, eps=eps)
         self.attn = Attention(dim, num_heads, normalize_qk=normalize_qk)
         self.ls1 = LayerScale(dim, layer_scale)
         self.norm2 = AddLayerNorm(dim, eps=eps)
@@ -138,15 +147,29 @@ class Block(nn.Module):
     def forward(
         self,
         tokens: Tensor,
+        update: Tensor | None = None,
         attend: Attend = attend_within,
         rotation: Rotation | None = None,
         absorb: Absorb | None = None,
-    ) -> Tensor:
-        """Map float32 [batch, tokens, dim] to the same."""
-        normed = self.norm1(tokens, self.attn.qkv.weight.dtype)
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Run the block.
+
+        Args:
+            tokens: float32 [batch, tokens, dim].
+            update: what is still to be added to them, of any floating dtype.
+            attend: who is attended to.
+            rotation: of the tokens.
+            absorb: is told what the MLP adds.
+
+        Returns:
+            ``tokens + update``, with which the block began; and tokens and update after it, whose
+            sum is the block's output.
+
+        """
+        entered, normed = self.norm1(tokens, update, self.attn.qkv.weight.dtype)
         mixed = self.ls1(self.attn(normed, attend, rotation))
-        tokens, normed = self.norm2(tokens, mixed, self.mlp.fc1.weight.dtype)
+        tokens, normed = self.norm2(entered, mixed, self.mlp.fc1.weight.dtype)
         update = self.ls2(self.mlp(normed))
         if absorb is not None:
             absorb(update)
-        return tokens + update
+        return entered, tokens, update
