@@ -388,8 +388,9 @@ def test_rows() -> list[dict[str, Any]]:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *there]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     print(done.stdout[-6000:])
-    return [{"command": "pytest " + " ".join(there), "exit": done.returncode,
-             "result": done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""}]  # fmt: skip
+    closing = done.stdout.strip().splitlines()[-1:]
+    command_line = "pytest " + " ".join(there)
+    return [{"command": command_line, "exit": done.returncode, "result": "".join(closing)}]
 
 
 def about(network: StreamVggt, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import torch
 from triton_interpreter import DEVICE
 
 from xsvggt_ros.model import operators
-from xsvggt_ros.model.kernels import norm, rotation
+from xsvggt_ros.model.kernels import norm, resizing, rotation
 from xsvggt_ros.model.rotary import grid_positions, rotation_for
 from xsvggt_ros.triton_probe import doubled
 
@@ -69,6 +69,32 @@ def test_normalize_and_rotate(dtype, heads, channels, frames):
     actual = rotation.normalize_and_rotate(*arguments)
     expected = operators._normalize_and_rotate(*arguments)
     for one, other in zip(actual, expected, strict=True):
-        assert one.is_contiguous()
         assert_near(one, other)
+    query, key, value = actual
+    assert query.transpose(1, 2).is_contiguous()  # token by token, the others head by head
+    assert key.is_contiguous()
+    assert value.is_contiguous()
     assert torch.equal(actual[2], expected[2])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("channels", "size", "target"),
+    [(128, (7, 5), (13, 31)), (6, (1, 4), (1, 9)), (48, (6, 6), (3, 5)), (32, (5, 1), (8, 1))],
+)
+@pytest.mark.parametrize("added", [True, False])
+def test_resize(dtype, channels, size, target, added):
+    features = random(2, channels, *size, dtype=dtype)
+    along = (None, None)
+    if added:
+        half = channels // 2
+        along = (
+            random(target[1], half, dtype=dtype, seed=1).T,
+            random(target[0], half, dtype=dtype, seed=2).T,
+        )
+    exact = [None if part is None else part.float() for part in along]
+    expected = operators._resize(features.float(), *target, *exact).to(dtype)
+    for laid_out in (features, features.contiguous(memory_format=torch.channels_last)):
+        actual = resizing.resize(laid_out, *target, *along)
+        assert actual.is_contiguous(memory_format=torch.channels_last)
+        assert_near(actual, expected)

@@ -92,10 +92,11 @@ def test_the_real_flash_attn_agrees(dtype):
         (1041, 16, 128, 17),  # an RTX 4090
         (1024, 16, 132, 0),  # fills its wave
         (593, 16, 132, 0),  # less than a wave
-        (1041, 16, 16, 17),  # whole waves of one tile of each head
+        (1041, 16, 16, 0),  # whole waves of one tile of each head
         (2000, 16, 132, 0),  # the last wave is a large one
         (128, 1, 1, 0),
-        (129, 1, 1, 1),
+        (129, 1, 1, 0),
+        (700, 2, 10, 60),  # five tiles of each of two heads, and a sixth
     ],
 )
 def test_queries_that_are_left_when_waves_are_whole(queries, heads, multiprocessors, rest):

@@ -85,16 +85,20 @@ def test_norms_compute_in_float32_and_answer_in_the_dtype_of_their_reader():
     network = reference.network().set_precision(torch.bfloat16)
     seen: dict[str, tuple] = {}
     for name, module in network.named_modules():
-        if isinstance(module, layers.LayerNorm):
+        if isinstance(module, (layers.LayerNorm, layers.AddLayerNorm)):
             module.register_forward_hook(lambda *called, name=name: seen.__setitem__(name, called))
     run(network, "cpu", frames=2)
     assert "aggregator.global_blocks.0.norm1" in seen
     for name, (norm, inputs, output) in seen.items():
+        normed = inputs[0]
+        if isinstance(norm, layers.AddLayerNorm):
+            normed, output = output
         exact = nn.functional.layer_norm(
-            inputs[0].float(), norm.normalized_shape, norm.weight, norm.bias, norm.eps
+            normed.float(), norm.normalized_shape, norm.weight, norm.bias, norm.eps
         )
-        half = name.startswith("aggregator.") and name.endswith("norm1")
-        if "patch_embed" not in name or name.endswith("norm1"):
+        in_block = name.endswith(("norm1", "norm2"))
+        half = name.startswith("aggregator.") and in_block
+        if "patch_embed" not in name or in_block:
             assert output.dtype == (torch.bfloat16 if half else torch.float32), name
         assert torch.equal(output, exact.to(output.dtype)), name
 

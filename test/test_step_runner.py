@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Captured steps: when they are taken, when they are thrown away, and that results stay the same."""
+"""Captured steps: when they are taken and thrown away, and that results stay the same."""
 
 from dataclasses import replace
 
 import pytest
 import torch
-from test_cache_static import Recorder, WAITING
+from test_cache_static import WAITING, Recorder
 
 from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.settings import POLICIES, WIDTHS, CacheSettings

@@ -97,10 +97,10 @@ def queries_of_a_small_wave(query: Tensor, keys: Tensor) -> int:
 def rest_of_whole_waves(queries: int, heads: int, multiprocessors: int) -> int:
     """Return the queries that are left when the others fill whole waves; 0 where it is many."""
     tiles = -(-queries // _TILE)
-    waves = tiles * heads // multiprocessors
+    waves, left = divmod(tiles * heads, multiprocessors)
     whole = waves * multiprocessors // heads
     rest = queries - whole * _TILE
-    return rest if waves and 0 < rest <= _TILE else 0
+    return rest if waves and left and 0 < rest <= _TILE else 0
 
 
 @cache

@@ -85,8 +85,8 @@ class CameraMemory:
         """Return what one block of one refinement remembers.
 
         Returns:
-            Keys and values [heads, held, head_dim], and numbers in the order in which they came, int64
-            [held].
+            Keys and values [heads, held, head_dim], and numbers in the order in which they came,
+            int64 [held].
 
         """
         own, held = iteration * self._blocks + block, slice(len(self))

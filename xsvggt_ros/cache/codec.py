@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keys and values between their own type and packed codes, in plain PyTorch.
 
-The definition that every kernel is held to: the Triton kernels give the same codes, grids and
-numbers bit for bit (`kernels/`, `test_cache_kernels.py`). Products of a code and a float16 scale are
-exact in float32, so it makes no difference whether the addition behind them is fused.
+The definition that every kernel is held to: the Triton kernels (`kernels/`) give the same codes,
+grids and numbers bit for bit. Products of a code and a float16 scale are exact in float32, so it
+makes no difference whether the addition behind them is fused.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ def _special_slots(slots: int, left: int, frame: int, special: int, patches: int
     return min(max(special, min(natural, left - patches)), left)
 
 
-LAYERS_AT_ONCE = 12
+LAYERS_AT_ONCE = 24
 """Most layers of a group. All of them are judged and rounded in one pass, and the newest frame of
 each waits for it: more layers mean fewer operations, fewer mean less scratch."""
 

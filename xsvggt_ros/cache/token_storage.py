@@ -14,8 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from xsvggt_ros.cache.quantization import UNQUANTIZED, pack, packed_width, unpack_into
 from xsvggt_ros.cache.codec import decode_keys, decode_values
+from xsvggt_ros.cache.quantization import UNQUANTIZED, pack, packed_width, unpack_into
 
 
 class TokenStorage(Protocol):
@@ -139,8 +139,9 @@ class PackedValues:
 
     def part(self, index: int, parts: int) -> PackedValues:
         """Return a share of the lanes."""
-        tensors = (share(t, index, parts) for t in (self._codes, self._scale, self._minimum))
-        return PackedValues(*tensors, self.bits)
+        codes, scale, minimum, _ = self.tensors
+        own = share(codes, index, parts), share(scale, index, parts), share(minimum, index, parts)
+        return PackedValues(*own, self.bits)
 
     def read_into(self, out: Tensor) -> None:
         """Unpack and scale."""
@@ -207,7 +208,8 @@ class PackedKeys:
 
     def part(self, index: int, parts: int) -> PackedKeys:
         """Return a share of the lanes."""
-        return PackedKeys(*(share(t, index, parts) for t in self.tensors), self.bits)
+        codes, scale, minimum, rows = (share(tensor, index, parts) for tensor in self.tensors)
+        return PackedKeys(codes, scale, minimum, rows, self.bits)
 
     def rows(self, count: int) -> Tensor:
         """Return the table row of each of the first ``count`` slots, int64 [sets, count]."""

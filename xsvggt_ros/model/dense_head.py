@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xsvggt_ros.model import operators
 from xsvggt_ros.model.config import NetworkConfig
 from xsvggt_ros.model.constants import Constants
 from xsvggt_ros.model.layers import LayerNorm
@@ -50,13 +51,6 @@ def add_uv_embedding(features: Tensor, along_x: Tensor, along_y: Tensor) -> Tens
     return features
 
 
-def resize(features: Tensor, rows: int, columns: int) -> Tensor:
-    """Resize bilinearly, corners aligned."""
-    return functional.interpolate(
-        features, size=(rows, columns), mode="bilinear", align_corners=True
-    )
-
-
 class ResidualConvUnit(nn.Module):
     """Two convolutions around a residual.
 
@@ -90,7 +84,7 @@ class FusionBlock(nn.Module):
     def forward(self, coarse: Tensor, fine: Tensor | None, rows: int, columns: int) -> Tensor:
         """Return the joined map at ``rows`` x ``columns``."""
         joined = coarse if fine is None else coarse + self.resConfUnit1(fine)
-        return self.out_conv(resize(self.resConfUnit2(joined), rows, columns))
+        return self.out_conv(operators.resize(self.resConfUnit2(joined), rows, columns))
 
 
 class DenseHead(nn.Module):
@@ -148,7 +142,7 @@ class DenseHead(nn.Module):
             self._level(k, outputs[layer], grid, along[2 * k], along[2 * k + 1])
             for k, layer in enumerate(self.layers)
         ]
-        fused = add_uv_embedding(resize(self._fuse(pyramid), height, width), *along[-2:])
+        fused = operators.resize(self._fuse(pyramid), height, width, *along[-2:])
         dense = self.scratch.get_submodule("output_conv2")(fused)
         return dense.float().unflatten(0, (batch, frames))
 

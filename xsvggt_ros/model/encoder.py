@@ -80,8 +80,9 @@ class Encoder(nn.Module):
         update: Tensor | None = None
         for block in self.blocks:
             _, tokens, update = block(tokens, update)
-        seen = slice(special.shape[1], None)
-        return self.norm(tokens[:, seen] + update[:, seen])
+        if update is not None:
+            tokens = tokens + update
+        return self.norm(tokens[:, special.shape[1] :])
 
     def _special_and_positions(self, rows: int, columns: int) -> tuple[Tensor, Tensor]:
         """Return class and register tokens as they enter, and the patches' part of the embedding.

@@ -79,6 +79,30 @@ def normalize_and_rotate(
     return _normalize_and_rotate(*arguments)
 
 
+def resize(
+    features: Tensor,
+    rows: int,
+    columns: int,
+    along_x: Tensor | None = None,
+    along_y: Tensor | None = None,
+) -> Tensor:
+    """Resize [frames, channels, height, width] bilinearly, corners aligned, and add to the result.
+
+    Args:
+        features: any floating dtype.
+        rows: of the result.
+        columns: of the result.
+        along_x: added to the first half of the channels, [channels / 2, columns], of the dtype of
+            ``features``; None = nothing.
+        along_y: added to the second half, [channels / 2, rows].
+
+    """
+    if _fused(features):
+        result: Tensor = torch.ops.xsvggt.resize(features, rows, columns, along_x, along_y)
+        return result
+    return _resize(features, rows, columns, along_x, along_y)
+
+
 def linear_gelu(tokens: Tensor, linear: nn.Linear) -> Tensor:
     """Return ``gelu(linear(tokens))``, of the dtype of its weights.
 
@@ -116,6 +140,19 @@ def _add_layer_norm(
     return total, _layer_norm(total, weight, bias, eps, dtype)
 
 
+def _resize(
+    features: Tensor, rows: int, columns: int, along_x: Tensor | None, along_y: Tensor | None
+) -> Tensor:
+    resized = functional.interpolate(
+        features, size=(rows, columns), mode="bilinear", align_corners=True
+    )
+    if along_x is not None and along_y is not None:
+        half = resized.shape[1] // 2
+        resized[:, :half].add_(along_x[:, None, :])
+        resized[:, half:].add_(along_y[:, :, None])
+    return resized
+
+
 def _normalize_and_rotate(
     packed: Tensor,
     heads: int,
@@ -144,12 +181,15 @@ def _define() -> None:
         "normalize_and_rotate(Tensor packed, int heads, Tensor query_weight, Tensor query_bias, "
         "Tensor key_weight, Tensor key_bias, float eps, Tensor cos, Tensor sin) "
         "-> (Tensor, Tensor, Tensor)",
+        "resize(Tensor features, int rows, int columns, Tensor? along_x, Tensor? along_y) "
+        "-> Tensor",
     ):
         name, signature = schema.split("(", 1)
         torch.library.define(f"xsvggt::{name}", f"({signature}")
     torch.library.impl("xsvggt::layer_norm", "default", _layer_norm)
     torch.library.impl("xsvggt::add_layer_norm", "default", _add_layer_norm)
     torch.library.impl("xsvggt::normalize_and_rotate", "default", _fresh_normalize_and_rotate)
+    torch.library.impl("xsvggt::resize", "default", _resize)
 
 
 def _fresh_normalize_and_rotate(
@@ -157,7 +197,8 @@ def _fresh_normalize_and_rotate(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return copies, since an operation must not return a view of what it is given."""
     query, key, value = _normalize_and_rotate(packed, *arguments)  # type: ignore[arg-type]
-    return query.contiguous(), key.contiguous(), value.clone(memory_format=torch.contiguous_format)
+    fresh = query.transpose(1, 2).contiguous().transpose(1, 2)
+    return fresh, key.contiguous(), value.clone(memory_format=torch.contiguous_format)
 
 
 _define()
@@ -194,6 +235,17 @@ def _normalize_and_rotate_cuda(packed: Tensor, *arguments: object) -> tuple[Tens
     return rotation.normalize_and_rotate(packed, *arguments)  # type: ignore[arg-type]
 
 
+@torch.library.impl("xsvggt::resize", "cuda")
+def _resize_cuda(
+    features: Tensor, rows: int, columns: int, along_x: Tensor | None, along_y: Tensor | None
+) -> Tensor:
+    if not triton_runs(features.device):
+        return _resize(features, rows, columns, along_x, along_y)
+    from xsvggt_ros.model.kernels import resizing
+
+    return resizing.resize(features, rows, columns, along_x, along_y)
+
+
 @torch.library.register_fake("xsvggt::layer_norm")
 def _layer_norm_shape(
     tokens: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, dtype: torch.dtype
@@ -214,7 +266,17 @@ def _normalize_and_rotate_shape(
     packed: Tensor, heads: int, *arguments: object
 ) -> tuple[Tensor, Tensor, Tensor]:
     batch, tokens, width = packed.shape
-    query, key, value = (
-        packed.new_empty(batch, heads, tokens, width // 3 // heads) for _ in range(3)
-    )
+    channels = width // 3 // heads
+    query = packed.new_empty(batch, tokens, heads, channels).transpose(1, 2)
+    key, value = (packed.new_empty(batch, heads, tokens, channels) for _ in range(2))
     return query, key, value
+
+
+@torch.library.register_fake("xsvggt::resize")
+def _resize_shape(
+    features: Tensor, rows: int, columns: int, along_x: Tensor | None, along_y: Tensor | None
+) -> Tensor:
+    shape = (*features.shape[:2], rows, columns)
+    return torch.empty(
+        shape, dtype=features.dtype, device=features.device, memory_format=torch.channels_last
+    )

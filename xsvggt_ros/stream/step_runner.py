@@ -108,7 +108,7 @@ class StepRunner:
         return prediction
 
     def _capture_for(self, images: Tensor) -> _Capture | None:
-        """Play the capture for this image size, taking it first; None where a step must be eager."""
+        """Play the capture for this size, taking it first; None where a step must be eager."""
         if not self._steady:
             return None
         size = tuple(images.shape)

@@ -14,7 +14,7 @@ _LOG2_E = 1.4426950408889634
 
 
 @triton.jit
-def _attend_split(
+def _attend_split(  # type: ignore[no-untyped-def]
     query, keys, values, mixed, highest, total, rows, tokens, run, scale,
     query_head, query_token, keys_head, keys_token, values_head, values_token,
     CHANNELS: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
@@ -52,7 +52,7 @@ def _attend_split(
 
 
 @triton.jit
-def _join_splits(
+def _join_splits(  # type: ignore[no-untyped-def]
     mixed, highest, total, out, splits, out_head, out_token,
     CHANNELS: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, SPLITS: tl.constexpr,
 ):  # fmt: skip

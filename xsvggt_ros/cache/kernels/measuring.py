@@ -8,7 +8,7 @@ _LEAST_NORM = tl.constexpr(1e-12)
 
 
 @triton.jit
-def sum_directions(
+def sum_directions(  # type: ignore[no-untyped-def]
     keys, sums, tokens, anchor, run, keys_lane,
     CHANNELS: tl.constexpr, PARTS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -27,7 +27,7 @@ def sum_directions(
 
 
 @triton.jit
-def similarities(
+def similarities(  # type: ignore[no-untyped-def]
     keys, sums, out, tokens, counted, keys_lane,
     CHANNELS: tl.constexpr, PARTS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -44,7 +44,7 @@ def similarities(
 
 
 @triton.jit
-def _directions(keys, places, tokens, CHANNELS: tl.constexpr):
+def _directions(keys, places, tokens, CHANNELS: tl.constexpr):  # type: ignore[no-untyped-def]
     channels = tl.arange(0, triton.next_power_of_2(CHANNELS))
     taken = (places < tokens)[:, None] & (channels < CHANNELS)[None, :]
     where = keys + places[:, None] * CHANNELS + channels[None, :]
@@ -55,7 +55,7 @@ def _directions(keys, places, tokens, CHANNELS: tl.constexpr):
 
 
 @triton.jit
-def unit_range(values, out, count, BLOCK: tl.constexpr):
+def unit_range(values, out, count, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     """Bring one row to 0..1; what is not finite becomes NaN and has no part in the range."""
     row = tl.program_id(0).to(tl.int64) * count
     least = tl.full((BLOCK,), float("inf"), tl.float32)
@@ -77,7 +77,7 @@ def unit_range(values, out, count, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def attend_camera(
+def attend_camera(  # type: ignore[no-untyped-def]
     query, key, value, place, held, keys, values, weights, out,
     room, scale, keys_head, values_head,
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr,
@@ -126,7 +126,7 @@ def attend_camera(
 
 
 @triton.jit
-def _logits(
+def _logits(  # type: ignore[no-untyped-def]
     keys, asking, new_key, start, target, taken, room, scale,
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip

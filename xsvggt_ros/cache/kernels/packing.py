@@ -17,7 +17,7 @@ _TO_WHOLE = tl.constexpr(12582912.0)  # 1.5 * 2^23: adding it leaves no bit behi
 
 
 @triton.jit
-def decode_segment(
+def decode_segment(  # type: ignore[no-untyped-def]
     key_codes, key_scale, key_minimum, key_rows, keys,
     value_codes, value_scale, value_minimum, values,
     length, lanes_per_set,
@@ -48,7 +48,7 @@ def decode_segment(
 
 
 @triton.jit
-def _decode_side(
+def _decode_side(  # type: ignore[no-untyped-def]
     codes, scale, minimum, out, slots, rows, inside,
     CHANNELS: tl.constexpr, BITS: tl.constexpr, PER_CHANNEL: tl.constexpr,
 ):  # fmt: skip
@@ -78,7 +78,7 @@ def _decode_side(
 
 
 @triton.jit
-def copy_newest(
+def copy_newest(  # type: ignore[no-untyped-def]
     key, value, keys, values, held_keys, held_values, frame,
     key_lane, key_token, value_lane, value_token, keys_lane, values_lane,
     CHANNELS: tl.constexpr, HOLD_KEYS: tl.constexpr, HOLD_VALUES: tl.constexpr,
@@ -101,7 +101,7 @@ def copy_newest(
 
 
 @triton.jit
-def write_keys(
+def write_keys(  # type: ignore[no-untyped-def]
     keys, order, slots, rows, codes, scale, minimum, row_of_slot,
     count, lanes_per_set, keys_lane, keys_token, order_set, slots_set, rows_set,
     codes_lane, grid_lane, row_of_slot_set,
@@ -141,7 +141,7 @@ def write_keys(
 
 
 @triton.jit
-def write_values(
+def write_values(  # type: ignore[no-untyped-def]
     values, order, slots, codes, scale, minimum,
     count, lanes_per_set, values_lane, values_token, order_set, slots_set, codes_lane, grid_lane,
     CHANNELS: tl.constexpr, BITS: tl.constexpr, BLOCK: tl.constexpr,
@@ -174,7 +174,7 @@ def write_values(
 
 
 @triton.jit
-def write_beside(
+def write_beside(  # type: ignore[no-untyped-def]
     numbers, scores, births, order, slots, number_of_slot, score_of_slot, birth_of_slot,
     count, numbers_set, scores_set, births_set, births_token, order_set, slots_set, stored_set,
     BLOCK: tl.constexpr,
@@ -195,7 +195,7 @@ def write_beside(
 
 
 @triton.jit
-def _range(came, taken, AXIS: tl.constexpr):
+def _range(came, taken, AXIS: tl.constexpr):  # type: ignore[no-untyped-def]
     """Return the least and the largest along an axis; NaN where one of them is no number."""
     unknown = tl.max(((came != came) & taken).to(tl.int32), axis=AXIS) > 0
     least = tl.min(tl.where(taken, came, float("inf")), axis=AXIS)
@@ -204,7 +204,7 @@ def _range(came, taken, AXIS: tl.constexpr):
 
 
 @triton.jit
-def _grid(least, most, BITS: tl.constexpr):
+def _grid(least, most, BITS: tl.constexpr):  # type: ignore[no-untyped-def]
     """Return scale and minimum, float16, as `quantization.fit_grid` does."""
     low = _within_half(least)
     minimum = low.to(tl.float16)
@@ -219,14 +219,14 @@ def _grid(least, most, BITS: tl.constexpr):
 
 
 @triton.jit
-def _within_half(numbers):
+def _within_half(numbers):  # type: ignore[no-untyped-def]
     """Clamp to what float16 can hold; what is no number stays so."""
     held = tl.minimum(tl.maximum(numbers, -_MOST_HALF), _MOST_HALF)
     return tl.where(numbers == numbers, held, numbers)
 
 
 @triton.jit
-def _code(came, step, low, taken, BITS: tl.constexpr):
+def _code(came, step, low, taken, BITS: tl.constexpr):  # type: ignore[no-untyped-def]
     """Return the nearest codes, int32, as `quantization.encode` does; 0 outside of ``taken``."""
     scale = step.to(tl.float32)
     inverse = tl.where(

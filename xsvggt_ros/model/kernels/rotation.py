@@ -29,6 +29,9 @@ def _normalize_and_rotate(  # type: ignore[no-untyped-def]
     first = (turn // QUARTER) * (2 * QUARTER) + turn % QUARTER
     second = first + QUARTER
     source = packed + (row * 3 + which) * heads * channels + head * channels
+    # Queries stay token by token, which is how what is mixed for them is read; keys and values go
+    # head by head, which is how they are stored.
+    asked = (row * heads + head) * channels
     target = ((row // tokens * heads + head) * tokens + token) * channels
 
     came_one = tl.load(source + first, mask=inside, other=0.0)
@@ -45,9 +48,9 @@ def _normalize_and_rotate(  # type: ignore[no-untyped-def]
         squares = (tl.sum(one * one, axis=1) + tl.sum(two * two, axis=1))[:, None]
         deviation = tl.sqrt(squares / channels + eps)
         known = turn < 2 * QUARTER
-        weight, bias, result = query_weight, query_bias, query
+        weight, bias, result = query_weight, query_bias, query + asked
         if which == 1:
-            weight, bias, result = key_weight, key_bias, key
+            weight, bias, result = key_weight, key_bias, key + target
         one = one / deviation * tl.load(weight + first, mask=known, other=0.0).to(tl.float32)
         two = two / deviation * tl.load(weight + second, mask=known, other=0.0).to(tl.float32)
         one += tl.load(bias + first, mask=known, other=0.0).to(tl.float32)
@@ -56,8 +59,8 @@ def _normalize_and_rotate(  # type: ignore[no-untyped-def]
         cosine = tl.load(cos + place, mask=known, other=0.0)
         sine = tl.load(sin + place, mask=known, other=0.0)
         kind = query.dtype.element_ty
-        tl.store(result + target + first, (one * cosine - two * sine).to(kind), mask=inside)
-        tl.store(result + target + second, (two * cosine + one * sine).to(kind), mask=inside)
+        tl.store(result + first, (one * cosine - two * sine).to(kind), mask=inside)
+        tl.store(result + second, (two * cosine + one * sine).to(kind), mask=inside)
 
 
 def normalize_and_rotate(
@@ -74,8 +77,8 @@ def normalize_and_rotate(
     """Return queries, keys and values of ``packed``; see `model/operators.py`."""
     batch, tokens, width = packed.shape
     channels = width // 3 // heads
-    results = packed.new_empty(3, batch, heads, tokens, channels)
-    query, key, value = results.unbind()
+    query = packed.new_empty(batch, tokens, heads, channels).transpose(1, 2)
+    key, value = packed.new_empty(2, batch, heads, tokens, channels).unbind()
     _normalize_and_rotate[(batch * tokens, 3)](
         packed.contiguous(), query, key, value,
         query_weight, query_bias, key_weight, key_bias, cos, sin,
