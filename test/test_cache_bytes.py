@@ -43,9 +43,9 @@ def test_what_is_foretold_is_what_a_full_cache_allocates(budget, frame, anchor, 
 
 @settings(deadline=None, max_examples=60)
 @given(
-    kib=st.integers(60, 400),
+    kib=st.integers(80, 400),
     sizes=st.lists(st.integers(SPECIAL + 1, 70), min_size=2, max_size=10),
-    changes=st.lists(st.integers(60, 400), max_size=3),
+    changes=st.lists(st.integers(80, 400), max_size=3),
     adaptive=st.sampled_from(["off", "both"]),
     **KIND,
 )
