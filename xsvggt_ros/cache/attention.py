@@ -71,9 +71,11 @@ class Sdpa:
         _, heads, count, channels = query.shape
         whole = count - few
         out = query.new_empty(1, count, heads, channels).transpose(1, 2)
-        with self._side.fork():
-            attend_few(query[0, :, whole:], keys[0], values[0], out[0, :, whole:])
+        # The few come second: they fit into the multiprocessors that the whole waves leave free.
+        self._side.branch()
         mixed = functional.scaled_dot_product_attention(query[:, :, :whole], keys, values)
+        with self._side.beside():
+            attend_few(query[0, :, whole:], keys[0], values[0], out[0, :, whole:])
         out[:, :, :whole] = mixed
         self._side.join()
         return out
