@@ -20,9 +20,9 @@ from xsvggt_ros.geometry.cameras import Calibration
 from xsvggt_ros.geometry.rigid import quaternion_from_matrix
 from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
 from xsvggt_ros.ros.parameters import Frames
+from xsvggt_ros.stream.bits_in_use import BitsInUse
 from xsvggt_ros.stream.frame import Frame, Picture
-from xsvggt_ros.stream.imaging import decode_encoded
-from xsvggt_ros.stream.messages import nanoseconds, picture_of
+from xsvggt_ros.stream.messages import compressed_picture_of, nanoseconds, picture_of
 
 DEFAULT_FRAMES = Frames()
 
@@ -34,10 +34,14 @@ def header(stamp: int, frame_id: str) -> Header:
 
 
 def frame_from_image(
-    message: Image, *, frames: Frames = DEFAULT_FRAMES, calibration: Calibration | None = None
+    message: Image,
+    *,
+    frames: Frames = DEFAULT_FRAMES,
+    calibration: Calibration | None = None,
+    bits: BitsInUse | None = None,
 ) -> Frame:
     """Wrap a raw picture without looking at its pixels; ``frames.camera`` renames its frame."""
-    return _frame(message.header, partial(picture_of, message), frames, calibration)
+    return _frame(message.header, partial(picture_of, message, bits), frames, calibration, bits)
 
 
 def frame_from_compressed(
@@ -45,9 +49,11 @@ def frame_from_compressed(
     *,
     frames: Frames = DEFAULT_FRAMES,
     calibration: Calibration | None = None,
+    bits: BitsInUse | None = None,
 ) -> Frame:
     """Wrap a compressed picture without decoding it; ``frames.camera`` renames its frame."""
-    return _frame(message.header, partial(decode_encoded, message.data), frames, calibration)
+    decode = partial(compressed_picture_of, message, bits)
+    return _frame(message.header, decode, frames, calibration, bits)
 
 
 def camera_info_of(top: Header, known: Calibration) -> CameraInfo:
@@ -95,7 +101,11 @@ def packed(values: NDArray[Any]) -> array[int]:
 
 
 def _frame(
-    top: Header, decode: Callable[[], Picture], frames: Frames, calibration: Calibration | None
+    top: Header,
+    decode: Callable[[], Picture],
+    frames: Frames,
+    calibration: Calibration | None,
+    bits: BitsInUse | None,
 ) -> Frame:
     frame_id = frames.camera or top.frame_id
     fault = frames.fault_of_camera(frame_id)
@@ -104,6 +114,7 @@ def _frame(
         frame_id=frame_id,
         decode=partial(_refuse_name, frame_id, fault) if fault else decode,
         calibration=calibration,
+        bits=bits,
     )
 
 

@@ -20,6 +20,7 @@ from xsvggt_ros.ros.losses import Losses
 from xsvggt_ros.ros.matched_subscription import MatchedSubscription
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.topics import picture_topic
+from xsvggt_ros.stream.bits_in_use import BitsInUse
 from xsvggt_ros.stream.frame import Frame
 from xsvggt_ros.stream.frame_queue import FrameQueue
 
@@ -63,6 +64,7 @@ class ImageInput:
         self._queue = queue
         self._put = put
         self._frames = settings.frames
+        self._bits = BitsInUse()
         message_type, self._wrap = _TRANSPORTS[settings.input.image_transport]
         topic = picture_topic(node, settings.input.image_transport, camera)
         self._calibration = CalibrationInput(node, topic, camera)
@@ -122,7 +124,10 @@ class ImageInput:
         self._committed = self._keeps_all
         self._note_lost(self._losses.before(info))
         frame = self._wrap(
-            message, frames=self._frames, calibration=self._calibration.of(message.header.frame_id)
+            message,
+            frames=self._frames,
+            calibration=self._calibration.of(message.header.frame_id),
+            bits=self._bits,
         )
         self._put(frame)
 

@@ -66,6 +66,8 @@ class Stepper:
             camera=frame.camera,
             calibration=frame.calibration,
         )
+        if result.index == 0 and frame.bits is not None:
+            frame.bits.begin()
         return replace(result, timings=replace(result.timings, decode=decoded))
 
     def _refuse_out_of_order(self, frame: Frame, order: Order) -> None:

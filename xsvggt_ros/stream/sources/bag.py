@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,9 +12,15 @@ from typing import Any
 
 from xsvggt_ros.errors import FrameError
 from xsvggt_ros.geometry.cameras import Calibration, is_rectified_topic
+from xsvggt_ros.stream.bits_in_use import BitsInUse
 from xsvggt_ros.stream.frame import EncodedPicture, Frame, Picture
-from xsvggt_ros.stream.imaging import decode_encoded, encoded_format
-from xsvggt_ros.stream.messages import calibration_of, nanoseconds, picture_of
+from xsvggt_ros.stream.imaging import encoded_format
+from xsvggt_ros.stream.messages import (
+    calibration_of,
+    compressed_picture_of,
+    nanoseconds,
+    picture_of,
+)
 from xsvggt_ros.stream.sources.bag_reader import BagReader, Recorded
 from xsvggt_ros.stream.sources.base import (
     DEFAULT_FRAME_ID,
@@ -52,6 +58,7 @@ class BagSource(Source):
         self._path = path
         self._frame_id = frame_id
         self._warned_of_other_camera = False
+        self._bits = BitsInUse()
         with closing(BagReader(path)) as reader:
             if reader.damage:
                 _logger.warning("%s", reader.damage)
@@ -69,7 +76,7 @@ class BagSource(Source):
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the pictures of the topic."""
-        calibration = self._first_calibration
+        calibration, self._bits = self._first_calibration, BitsInUse()
         with closing(BagReader(self._path)) as reader:
             for message in reader.messages(self._image, self._info):
                 if message.topic == self._image.name:
@@ -86,19 +93,24 @@ class BagSource(Source):
                 return self._frame_of(reader.deserialize(recorded), recorded, calibration)
         except FrameError as error:
             frame_id = self._frame_id or DEFAULT_FRAME_ID
-            return Frame(recorded.received, frame_id, partial(refuse, str(error)), calibration)
+            decode = partial(refuse, str(error))
+            received = recorded.received
+            return Frame(received, frame_id, decode, calibration, recorded=received)
 
     def _frame_of(self, message: Any, recorded: Recorded, calibration: Calibration | None) -> Frame:
         raw = recorded.kind == IMAGE
+        read = picture_of if raw else compressed_picture_of
         if calibration is not None and not calibration.speaks_of(message.header.frame_id):
             self._warn_of_other_camera(calibration, message.header.frame_id)
             calibration = None
         return Frame(
             stamp=nanoseconds(message.header.stamp) or recorded.received,
             frame_id=self._frame_id or message.header.frame_id or DEFAULT_FRAME_ID,
-            decode=partial(_decode_raw if raw else _decode_compressed, message),
+            decode=partial(_decode, read, message, self._bits),
             calibration=calibration,
             encoded=None if raw else _encoded(message),
+            bits=self._bits,
+            recorded=recorded.received,
         )
 
     def _warn_of_other_camera(self, calibration: Calibration, frame_id: str) -> None:
@@ -140,16 +152,11 @@ def _fields_expected() -> Iterator[None]:
         raise FrameError(f"The message is damaged ({error}): record it again.") from error
 
 
-def _decode_raw(message: Any) -> Picture:
+def _decode(read: Callable[..., Picture], message: Any, bits: BitsInUse) -> Picture:
     with _fields_expected():
-        return picture_of(message)
-
-
-def _decode_compressed(message: Any) -> Picture:
-    with _fields_expected():
-        return decode_encoded(message.data)
+        return read(message, bits)
 
 
 def _encoded(message: Any) -> EncodedPicture | None:
     kind = encoded_format(message.data)
-    return EncodedPicture(message.data.tobytes(), kind) if kind else None
+    return EncodedPicture(message.data.tobytes(), message.format or kind) if kind else None
