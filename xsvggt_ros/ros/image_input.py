@@ -32,6 +32,11 @@ _TRANSPORTS: dict[str, tuple[type[Any], Any]] = {
 }
 
 
+_MIXING = 3.0
+"""Seconds within which messages of two publishers are taken for a mixture."""
+_MOST_PUBLISHERS = 100
+
+
 class ImageInput:
     """Subscribes to the pictures of one camera and hands them on.
 
@@ -74,6 +79,8 @@ class ImageInput:
         self._depth = waiting if self._keeps_all else qos.LARGE_DEPTH
         self._losses = Losses(lambda: node.count_publishers(topic))
         self._committed = False
+        self._heard: dict[str, float] = {}
+        """When the newest message of each publisher came, where the middleware names them."""
         self.last_picture = time.monotonic()
         self._subscription = MatchedSubscription(
             node,
@@ -90,6 +97,11 @@ class ImageInput:
         """Unsubscribe."""
         self._subscription.close()
         self._calibration.close()
+
+    @property
+    def name(self) -> str:
+        """Return what the pictures are called before they are remapped."""
+        return f"{self.camera}/image" if self.camera else "image"
 
     @property
     def topic(self) -> str:
@@ -115,12 +127,22 @@ class ImageInput:
         """Return who publishes on the topic, whatever the type."""
         return self._subscription.publishers()
 
+    def rivals(self) -> list[str]:
+        """Return the nodes whose pictures mix on the topic; none where only one publishes."""
+        publishers = self.publishers()
+        newest = max(self._heard.values(), default=0.0)
+        recent = [gid for gid, at in self._heard.items() if newest - at < _MIXING]
+        if len(publishers) < 2 or (self._heard and len(recent) < 2):
+            return []
+        return sorted(qos.node_of(each) for each in publishers)
+
     def match_publishers(self) -> None:
         """Subscribe anew where the publishers now ask for another reliability."""
         self._subscription.match_publishers()
 
     def _receive(self, message: Any, info: Mapping[str, Any]) -> None:
         self.last_picture = time.monotonic()
+        self._note_publisher(info)
         self._committed = self._keeps_all
         self._note_lost(self._losses.before(info))
         frame = self._wrap(
@@ -130,6 +152,13 @@ class ImageInput:
             bits=self._bits,
         )
         self._put(frame)
+
+    def _note_publisher(self, info: Mapping[str, Any]) -> None:
+        gid = info.get("publisher_gid")
+        if gid is not None:
+            if len(self._heard) > _MOST_PUBLISHERS:
+                self._heard.clear()
+            self._heard[str(gid)] = self.last_picture
 
     def _note_lost(self, count: int) -> None:
         self._queue.note_lost(count)

@@ -83,3 +83,8 @@ def describe(publishers: Sequence[TopicEndpointInfo]) -> str:
     """Return how many publishers there are and what they offer, such as "1 (reliable)"."""
     offers = sorted({each.qos_profile.reliability.name.lower() for each in publishers})
     return f"{len(publishers)} ({', '.join(offers)})" if offers else "0"
+
+
+def node_of(publisher: TopicEndpointInfo) -> str:
+    """Return the full name of the node that a publisher belongs to."""
+    return f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"

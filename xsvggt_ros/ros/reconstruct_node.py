@@ -341,6 +341,10 @@ class ReconstructNode(ManagedNode):
         # The last one is shown in ~/status: it explains the others.
         for complaint in filter(None, (self._scale.silence(timeout), *silences, stuck)):
             self._complain(complaint)
+        mixtures = [each.mixture() for each in self._input.watchdogs]
+        for fault in filter(None, (*mixtures, *pictures.clock_complaints())):
+            self._status.note_fault(fault)
+            self._complain(fault)
         self._status.timeout = timeout
         self._status.show_idle(engine.worker.counters, stuck=bool(stuck))
         self._diagnostics.publish(engine.worker.counters, pictures, engine.reconstructor)

@@ -64,6 +64,12 @@ class StatusBoard:
             self._message.message = text
             self._noted_since_result = True
 
+    def note_fault(self, text: str) -> None:
+        """Show a warning, and that things are not as they were asked for."""
+        self.note(text)
+        with self._lock:
+            self._health.note_fault()
+
     def set_scale(self, source: str) -> None:
         """Say what makes lengths metres; the next publication carries it."""
         with self._lock:

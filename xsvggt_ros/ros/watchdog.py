@@ -51,6 +51,17 @@ class Watchdog:
             return None
         return f"no picture for {seconds:.0f} s on {self._pictures.topic}: {self._reason()}"
 
+    def mixture(self) -> str | None:
+        """Return the complaint about pictures of several publishers on one topic."""
+        rivals = self._pictures.rivals()
+        if not rivals:
+            return None
+        return (
+            f"{self._pictures.topic} has {len(rivals)} publishers ({', '.join(rivals)}), and their "
+            f"pictures mix: stop all but one, or remap {self._pictures.name} to a topic that only "
+            "one publishes"
+        )
+
     def _reason(self) -> str:
         publishers = self._pictures.publishers()
         wanted = self._pictures.type_name

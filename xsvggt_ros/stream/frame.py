@@ -43,7 +43,8 @@ class Frame:
     ``stamp`` is the time of acquisition in nanoseconds, ``frame_id`` the camera's optical frame,
     ``camera`` its name in a rig of several. ``bits`` follows its 16-bit pictures, and is to be told
     of each new session. ``recorded`` is when a recording took the picture down, in nanoseconds of a
-    clock that may be another than that of ``stamp``.
+    clock that may be another than that of ``stamp``. ``fault`` says why the frame is to be refused,
+    where that is known before it is decoded.
     """
 
     stamp: int
@@ -54,6 +55,7 @@ class Frame:
     camera: str = ""
     bits: BitsInUse | None = None
     recorded: int | None = None
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)

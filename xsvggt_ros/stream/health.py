@@ -11,7 +11,8 @@ stalled        a picture has been in one stage for the timeout
 waiting        for the timeout, no picture has come or is on its way
 error          the newest picture was refused
 warming up     the engine is being made; or pictures have come and none is through yet
-degraded       within the last :data:`MEMORY` results, one was implausible (see `quality.py`)
+degraded       within the last :data:`MEMORY` results, one was implausible (see `quality.py`), or
+               something else was not as it was asked for
 running        none of these
 =============  ===================================================================================
 """

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from xsvggt_ros.errors import FrameError
 from xsvggt_ros.stream.frame import Frame, FrameResult
+from xsvggt_ros.stream.jumps import settled
 from xsvggt_ros.stream.reconstructor import Reconstructor
 from xsvggt_ros.stream.stepper import Stepper
 
@@ -18,7 +19,7 @@ def reconstruct(
 ) -> Iterator[FrameResult]:
     """Yield the result of each usable frame, by the rules that the node's worker follows."""
     stepper = Stepper(reconstructor)
-    for frame in frames:
+    for frame in settled(frames):
         try:
             yield stepper.step(frame)
         except FrameError as error:

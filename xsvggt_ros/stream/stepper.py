@@ -36,8 +36,8 @@ class Stepper:
         A frame that is refused leaves session and stamps as they were.
 
         Raises:
-            FrameError: a repeated or late stamp, a damaged picture, an output that is not finite,
-                or anything unforeseen.
+            FrameError: a fault that is known, a repeated or late stamp, a damaged picture, an
+                output that is not finite, or anything unforeseen.
 
         """
         try:
@@ -49,6 +49,8 @@ class Stepper:
             raise FrameError(f"unexpected {type(error).__name__}: {error}") from error
 
     def _step(self, frame: Frame) -> FrameResult:
+        if frame.fault:
+            raise FrameError(frame.fault)
         order = self._stamps.judge(frame.stamp, frame.camera)
         self._refuse_out_of_order(frame, order)
         self._enter("decoding")
@@ -57,6 +59,11 @@ class Stepper:
         decoded = perf_counter() - started
         if order is Order.JUMPED_BACK:
             self._begin_session(frame)
+        if order is Order.WRAPPED:
+            logger.warning(
+                "stamps went back by %.3f s, after which a camera's counter of 32-bit microseconds "
+                "begins again: the session goes on", self._seconds_back(frame),
+            )  # fmt: skip
         self._stamps.accept(frame.stamp, frame.camera)
         self._enter("reconstructing")
         result = self._reconstructor.step(
