@@ -11,9 +11,13 @@ pytest.importorskip("tf2_msgs", reason=REASON)
 pytest.importorskip("xsvggt_ros.msg", reason=REASON)
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from geometry_msgs.msg import TransformStamped
 from node_process import OUTPUTS, TINY, NodeProcess, Peer, image, stamp_of
-from rclpy.qos import QoSProfile
-from sensor_msgs.msg import Image
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, Image
+from tf2_msgs.msg import TFMessage
+
+from xsvggt_ros.ros.conversions import header
 
 SECOND = 1_000_000_000
 PERIOD = SECOND // 10
@@ -88,3 +92,153 @@ def test_a_camera_of_a_rig_in_another_clock_is_named() -> None:
             "the offset in /diagnostics",
         )
         peer.wait_for_status(lambda s: "another clock" in s.message, "the offset in ~/status")
+
+
+QOS = {
+    f"{reliability.name} {durability.name}": QoSProfile(
+        depth=10, reliability=reliability, durability=durability
+    )
+    for reliability in (ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT)
+    for durability in (DurabilityPolicy.VOLATILE, DurabilityPolicy.TRANSIENT_LOCAL)
+}
+"""Every way to publish."""
+LATCHED = "RELIABLE TRANSIENT_LOCAL"
+
+
+def _link(parent: str, child: str, stamp: int = 0) -> TFMessage:
+    link = TransformStamped(header=header(stamp, parent), child_frame_id=child)
+    link.transform.rotation.w = 1.0
+    return TFMessage(transforms=[link])
+
+
+def _camera_info(frame_id: str = "camera_optical") -> CameraInfo:
+    k = [40.0, 0.0, 32.0, 0.0, 40.0, 24.0, 0.0, 0.0, 1.0]
+    return CameraInfo(
+        header=header(1, frame_id), width=64, height=48, k=k, distortion_model="plumb_bob",
+        d=[-0.3, 0.1, 0.0, 0.0, 0.0],
+    )  # fmt: skip
+
+
+def _driver(peer: Peer) -> None:
+    """Broadcast as realsense2_camera does."""
+    static = peer.node.create_publisher(TFMessage, "/tf_static", QOS[LATCHED])
+    static.publish(_link("camera_link", "camera_color_frame"))
+    static.publish(_link("camera_color_frame", "camera_optical"))
+
+
+def test_the_driver_of_a_camera_keeps_its_optical_frame() -> None:
+    with NodeProcess(ALL) as node, Peer(node.domain, WATCHED) as peer:
+        _driver(peer)
+        publisher = peer.publisher()
+        publisher.publish(image(1000 * SECOND))
+        node.wait_for_line(
+            "frame 'camera_optical' has two parents: this node broadcasts it below 'odom', another "
+            "one below 'camera_color_frame', .*; set frames.base to 'camera_link'"
+        )
+        peer.wait_for_status(lambda s: s.state == "degraded", "a state that tells of it")
+        assert sum("has two parents" in line for line in node.lines) == 1
+
+    with NodeProcess({**ALL, "frames.base": "camera_link"}) as node, Peer(node.domain) as peer:
+        _driver(peer)
+        publisher = peer.publisher()
+        stamps = iter(range(1000 * SECOND, 1001 * SECOND))
+
+        def accepted() -> bool:
+            publisher.publish(image(next(stamps)))
+            return any(s.state == "running" for s in peer.messages("status"))
+
+        peer.wait_until(accepted, "a picture among the driver's transforms")
+        assert not node.said("two parents")
+
+
+def test_somebody_else_who_knows_the_place_in_the_map_is_found() -> None:
+    with NodeProcess(ALL) as node, Peer(node.domain, WATCHED) as peer:
+        amcl = peer.node.create_publisher(TFMessage, "/tf", QOS["RELIABLE VOLATILE"])
+        publisher = peer.publisher()
+        peer.wait_until(lambda: amcl.get_subscription_count() >= 2, "listeners of /tf")
+        publisher.publish(image(1000 * SECOND))
+        peer.with_stamp("points", 1000 * SECOND)
+        amcl.publish(_link("map", "odom", 1000 * SECOND))
+        node.wait_for_line(
+            "frame 'odom' has two parents: .*another one below 'map'.*set tf.publish_map to false"
+        )
+        assert not node.said("incompatible QoS")
+
+
+@pytest.mark.parametrize("offer", QOS)
+def test_a_camera_info_is_heard_whatever_its_publisher_offers(offer: str) -> None:
+    """One that is kept for late ones comes before the node listens, and never again."""
+    with NodeProcess(ALL) as node, Peer(node.domain, WATCHED) as peer:
+        infos = peer.node.create_publisher(CameraInfo, "/camera_info", QOS[offer])
+        infos.publish(_camera_info())
+        publisher = peer.publisher()
+        stamps = iter(range(1000 * SECOND, 1001 * SECOND))
+
+        def calibrated() -> bool:
+            if offer != LATCHED:
+                infos.publish(_camera_info())
+            publisher.publish(image(next(stamps)))
+            return any(s.intrinsics_source == "calibrated" for s in peer.messages("status"))
+
+        peer.wait_until(calibrated, "a picture with a known camera")
+
+
+@pytest.mark.parametrize("offer", QOS)
+@pytest.mark.parametrize("topic", ["/tf", "/tf_static"])
+def test_transforms_are_heard_whatever_their_publisher_offers(offer: str, topic: str) -> None:
+    robot = {**ALL, "frames.base": "base_link", "tf.timeout": 0.0}
+    with NodeProcess(robot) as node, Peer(node.domain) as peer:
+        transforms = peer.node.create_publisher(TFMessage, topic, QOS[offer])
+        at = 1000 * SECOND
+        kept = offer == LATCHED and topic == "/tf_static"
+        transforms.publish(_link("base_link", "camera_optical", at))
+        publisher = peer.publisher()
+        stamps = iter(range(at, at + SECOND))
+
+        def placed() -> bool:
+            stamp = next(stamps)
+            if not kept:
+                transforms.publish(_link("base_link", "camera_optical", stamp))
+            publisher.publish(image(stamp))
+            return bool(peer.messages("odometry"))
+
+        peer.wait_until(placed, "a picture whose transform was heard")
+
+
+def test_the_first_picture_waits_for_the_camera_info_behind_it() -> None:
+    """As image_transport sends them: the picture, then its camera_info."""
+    with NodeProcess(ALL) as node, Peer(node.domain, WATCHED) as peer:
+        infos = peer.publisher("/camera_info", CameraInfo)
+        publisher = peer.publisher()
+        publisher.publish(image(1000 * SECOND))
+        infos.publish(_camera_info())
+        first = peer.with_stamp("status", 1000 * SECOND)
+        assert (first.intrinsics_source, first.session) == ("calibrated", 1)
+
+
+def test_a_camera_that_becomes_known_begins_anew_and_a_missing_camera_info_is_said_once() -> None:
+    with NodeProcess({**ALL, "watchdog.timeout": 1.0}) as node, Peer(node.domain, WATCHED) as peer:
+        peer.node.create_publisher(CameraInfo, "/front/camera_info", QOS[LATCHED])
+        publisher = peer.publisher()
+        stamp = 1000 * SECOND
+        publisher.publish(image(stamp))
+        assert peer.with_stamp("status", stamp).intrinsics_source != "calibrated"
+        node.wait_for_line(
+            "/camera_info has no publisher: remap camera_info to that of .*/front/camera_info"
+        )
+        infos = peer.publisher("/camera_info", CameraInfo)
+        infos.publish(_camera_info())
+        known = []
+
+        def calibrated() -> bool:
+            nonlocal stamp
+            stamp += PERIOD
+            publisher.publish(image(stamp))
+            status = peer.with_stamp("status", stamp)
+            known[:] = [status] if status.intrinsics_source == "calibrated" else []
+            return bool(known)
+
+        peer.wait_until(calibrated, "a picture with a known camera")
+        assert (known[0].session, known[0].session_frames) == (2, 1)
+        node.wait_for_line("the camera has become known: a new session begins")
+        assert sum("has no publisher: remap camera_info" in line for line in node.lines) == 1

@@ -384,3 +384,13 @@ def test_ten_bits_in_a_folder_use_the_whole_range(tmp_path: Path) -> None:
     with open_source(folder) as source:
         ((_, picture),) = _decoded(source)
     assert len(np.unique(picture)) == 256
+
+
+@kinds
+def test_the_slash_of_ros_1_is_left_out_of_frames_of_a_bag(tmp_path: Path, kind: BagKind) -> None:
+    info = Info(SECOND, _calibration(30.0), frame_id="lens")
+    shot = Shot(SECOND, pictures(1)[0], frame_id="/lens")
+    with open_source(write_bag(tmp_path / "bag", [info, shot], kind)) as source:
+        (frame,) = source
+    assert frame.frame_id == "lens"
+    assert frame.calibration is not None

@@ -124,6 +124,18 @@ def rectification(calibration: Calibration, width: int, height: int) -> Rectific
     )
 
 
+def is_usable(calibration: Calibration, width: int, height: int) -> bool:
+    """Return whether a calibration can rectify pictures of ``width`` x ``height`` pixels."""
+    if not calibration.known:
+        return False
+    try:
+        _check(calibration)
+        _sensor_to_picture(calibration, width, height)
+    except ConfigurationError:
+        return False
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class _Lens:
     """A camera with distortion, in OpenCV's words."""

@@ -22,7 +22,12 @@ from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
 from xsvggt_ros.ros.parameters import Frames
 from xsvggt_ros.stream.bits_in_use import BitsInUse
 from xsvggt_ros.stream.frame import Frame, Picture
-from xsvggt_ros.stream.messages import compressed_picture_of, nanoseconds, picture_of
+from xsvggt_ros.stream.messages import (
+    compressed_picture_of,
+    frame_name,
+    nanoseconds,
+    picture_of,
+)
 
 DEFAULT_FRAMES = Frames()
 
@@ -107,7 +112,7 @@ def _frame(
     calibration: Calibration | None,
     bits: BitsInUse | None,
 ) -> Frame:
-    frame_id = frames.camera or top.frame_id
+    frame_id = frames.camera or frame_name(top.frame_id)
     fault = frames.fault_of_camera(frame_id)
     return Frame(
         stamp=nanoseconds(top.stamp),

@@ -42,7 +42,7 @@ class Publishers:
         self._confidence = _large(node, Image, f"{prefix}/confidence/image")
         self._odometry = node.create_publisher(Odometry, f"{prefix}/odometry", qos.RESULTS)
         self._path = PathKeeper(node, f"{prefix}/path")
-        self._transforms = TransformBroadcaster(node)
+        self._transforms = TransformBroadcaster(node, robot.owners)
         self._cloud = CloudPacker()
 
     def close(self) -> None:

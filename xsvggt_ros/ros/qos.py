@@ -30,21 +30,21 @@ LATCHED = QoSProfile(
 )
 """A map: who subscribes later gets the newest one."""
 
-TRANSFORMS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+TRANSFORMS_DEPTH = 100
+"""Messages that wait, as in tf2_ros."""
+
+TRANSFORMS = QoSProfile(depth=TRANSFORMS_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
 """As tf2_ros publishes /tf."""
 
 STATIC_TRANSFORMS = QoSProfile(
-    depth=100,
+    depth=TRANSFORMS_DEPTH,
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
-"""As tf2_ros listens to /tf_static."""
+"""As tf2_ros publishes /tf_static."""
 
 DIAGNOSTICS = QoSProfile(depth=LARGE_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
 """As diagnostic_updater publishes them."""
-
-CALIBRATIONS = QoSProfile(depth=LARGE_DEPTH, reliability=ReliabilityPolicy.BEST_EFFORT)
-"""Matches every publisher; a camera_info is small and comes with each picture."""
 
 RELIABILITIES = {
     "reliable": ReliabilityPolicy.RELIABLE,
@@ -61,6 +61,15 @@ def waiting_depth(queue_size: int) -> int:
     return max(LEAST_WAITING, queue_size)
 
 
+def latched(depth: int) -> QoSProfile:
+    """Return the profile of a subscription to what publishers keep for late ones."""
+    return QoSProfile(
+        depth=depth,
+        reliability=ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL,
+    )
+
+
 def pictures(reliability: ReliabilityPolicy, depth: int) -> QoSProfile:
     """Return the profile of the picture subscription."""
     return QoSProfile(depth=depth, reliability=reliability)
@@ -71,6 +80,11 @@ def matching_reliability(publishers: Sequence[TopicEndpointInfo]) -> Reliability
     if all(each.qos_profile.reliability == ReliabilityPolicy.RELIABLE for each in publishers):
         return ReliabilityPolicy.RELIABLE
     return ReliabilityPolicy.BEST_EFFORT
+
+
+def is_latched(publisher: TopicEndpointInfo) -> bool:
+    """Return whether a publisher keeps messages for subscribers that come late."""
+    return bool(publisher.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 def overrides_reliability(node: Node, topic: str) -> bool:

@@ -118,6 +118,8 @@ class ReconstructNode(ManagedNode):
         self._cleanup = ExitStack()
         self._refusals = Repetition(REPEAT_REFUSAL)
         self._complaints = Repetition(REPEAT_COMPLAINT)
+        self._told: set[str] = set()
+        """What is logged once."""
         self._parameter_server = ParameterServer(self)
         self._status = StatusBoard(self)
         self._cleanup.enter_context(forwarded_logging(self.get_logger(), self._status.note))
@@ -157,6 +159,7 @@ class ReconstructNode(ManagedNode):
         """Load the weights, try the network, and start the worker."""
         settings = self._parameter_server.settings
         self._status.begin()
+        self._told.clear()
         self._status.set_paused(False)
         self._diagnostics.begin()
         self._scale.begin()
@@ -335,19 +338,36 @@ class ReconstructNode(ManagedNode):
         pictures, engine = self._input.pictures, self._engine
         for camera in pictures.cameras:
             camera.match_publishers()
+        self._robot.match_publishers()
         timeout = self._parameter_server.settings.watchdog.timeout
         stuck = self._input.watchdogs[0].stuck(timeout)
         silences = [] if stuck else [each.silence(timeout) for each in self._input.watchdogs]
         # The last one is shown in ~/status: it explains the others.
         for complaint in filter(None, (self._scale.silence(timeout), *silences, stuck)):
             self._complain(complaint)
-        mixtures = [each.mixture() for each in self._input.watchdogs]
-        for fault in filter(None, (*mixtures, *pictures.clock_complaints())):
-            self._status.note_fault(fault)
-            self._complain(fault)
+        self._tell_faults(self._input)
         self._status.timeout = timeout
         self._status.show_idle(engine.worker.counters, stuck=bool(stuck))
         self._diagnostics.publish(engine.worker.counters, pictures, engine.reconstructor)
+
+    def _tell_faults(self, current: Input) -> None:
+        """Tell what is wrong with the input, or with who else broadcasts transforms."""
+        pictures = current.pictures
+        mixtures = [each.mixture() for each in current.watchdogs]
+        for fault in filter(None, (*mixtures, *pictures.clock_complaints())):
+            self._status.note_fault(fault)
+            self._complain(fault)
+        for fault in self._robot.owners.complaints(self._parameter_server.settings):
+            self._status.note_fault(fault)
+            self._tell_once(fault)
+        for camera in pictures.cameras:
+            if missing := camera.missing_calibration(self._status.timeout):
+                self._tell_once(missing)
+
+    def _tell_once(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self.get_logger().warning(text)
 
     def _on_map_timer(self) -> None:
         """Let the worker publish the map where it is due: packing is not for this thread."""

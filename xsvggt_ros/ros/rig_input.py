@@ -51,7 +51,13 @@ class RigInput:
         self._jumps = {name: JumpFilter() for name in names}
         self.cameras = [
             ImageInput(
-                node, settings, queue, partial(self._put, name), camera=name, holding=self._full
+                node,
+                settings,
+                queue,
+                partial(self._put, name),
+                camera=name,
+                arrived=partial(self._clocks.note, name),
+                holding=self._full,
             )
             for name in names
         ]
@@ -85,11 +91,12 @@ class RigInput:
         return self._clocks.strangers()
 
     def _put(self, camera: str, frame: Frame) -> None:
-        self._clocks.note(camera, frame.stamp)
         self._settle(self._jumps[camera].put(replace(frame, camera=camera)))
         self._deliver()
 
     def _look(self) -> None:
+        for camera in self.cameras:
+            camera.look()
         for jumps in self._jumps.values():
             self._settle(jumps.due())
         if self._order is not None:

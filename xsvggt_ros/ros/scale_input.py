@@ -20,6 +20,7 @@ from xsvggt_ros.ros import qos
 from xsvggt_ros.ros.matched_subscription import MatchedSubscription
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.robot import Robot
+from xsvggt_ros.ros.small_subscription import SmallSubscription
 from xsvggt_ros.stream.frame import FrameResult
 from xsvggt_ros.stream.messages import depth_of, nanoseconds
 from xsvggt_ros.stream.recent import Recent
@@ -117,7 +118,6 @@ class OdometryScale:
     )
 
     def __init__(self, node: Node, robot: Robot) -> None:
-        self._node = node
         self._robot = robot
         self._lock = Lock()
         self._poses = TransformTree()
@@ -126,21 +126,22 @@ class OdometryScale:
         self._refused = False
         self.matches = Matches()
         self.last_message = monotonic()
-        self._subscription = node.create_subscription(
-            Odometry, "odom", self._receive, qos.CALIBRATIONS
+        self.topic = node.resolve_topic_name("odom")
+        self._subscription = SmallSubscription(
+            node, Odometry, self.topic, self._receive, depth=qos.TRANSFORMS_DEPTH
         )
-        self.topic = self._subscription.topic_name
 
     def close(self) -> None:
         """Unsubscribe."""
-        self._node.destroy_subscription(self._subscription)
+        self._subscription.close()
 
     def begin(self) -> None:
         """Take note that a session begins: the camera's way before it does not count."""
         self._first = True
 
     def match_publishers(self) -> None:
-        """Change nothing: a best-effort subscription matches every publisher of small messages."""
+        """Subscribe anew where the publishers now ask for another reliability."""
+        self._subscription.match_publishers()
 
     def estimate(self, result: FrameResult) -> float | None:
         """Return metres per unit at the end of a straight way, else None."""

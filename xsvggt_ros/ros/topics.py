@@ -36,8 +36,13 @@ def type_name(message_type: type[Any]) -> str:
 
 
 def topics_of_type(node: Node, name: str) -> list[str]:
-    """Return the topics that exist with this type, sorted."""
-    return sorted(topic for topic, types in node.get_topic_names_and_types() if name in types)
+    """Return the topics on which somebody publishes this type, sorted."""
+    return sorted(
+        topic
+        for topic, types in node.get_topic_names_and_types()
+        if name in types
+        and any(each.topic_type == name for each in node.get_publishers_info_by_topic(topic))
+    )
 
 
 def _remapped(node: Node, topic: str) -> str | None:

@@ -29,6 +29,14 @@ def nanoseconds(stamp: Any) -> int:
     return int(stamp.sec) * NANOSECONDS + int(stamp.nanosec)
 
 
+def frame_name(name: str) -> str:
+    """Return the name of a coordinate frame without the slash that ROS 1 put before it.
+
+    tf2 refuses such names; whatever reads a message's ``frame_id`` reads it through here.
+    """
+    return name.lstrip("/")
+
+
 def picture_of(message: Any, bits: BitsInUse | None = None) -> Picture:
     """Decode an ``Image``; raise FrameError where its fields do not fit each other."""
     return decode_raw(
@@ -68,7 +76,7 @@ def calibration_of(message: Any, *, rectified: bool = False) -> Calibration:
         p=numbers("p"),
         binning=(message.binning_x, message.binning_y),
         region=(region.x_offset, region.y_offset, region.width, region.height),
-        frame_id=message.header.frame_id,
+        frame_id=frame_name(message.header.frame_id),
         rectified=rectified,
     )
 

@@ -10,7 +10,8 @@ from time import perf_counter
 from typing import Literal
 
 from xsvggt_ros.errors import FrameError, XsvggtError
-from xsvggt_ros.stream.frame import Frame, FrameResult
+from xsvggt_ros.geometry.rectification import is_usable
+from xsvggt_ros.stream.frame import Frame, FrameResult, Picture
 from xsvggt_ros.stream.reconstructor import Reconstructor
 from xsvggt_ros.stream.stamps import Order, StampOrder
 
@@ -29,6 +30,9 @@ class Stepper:
         self._reconstructor = reconstructor
         self._enter = enter
         self._stamps = StampOrder()
+        self._unknown: set[str] = set()
+        """Cameras of which this session has pictures without a calibration."""
+        self._become_known: set[str] = set()
 
     def step(self, frame: Frame) -> FrameResult:
         """Reconstruct one frame; a new session begins where stamps jumped back.
@@ -65,6 +69,9 @@ class Stepper:
                 "begins again: the session goes on", self._seconds_back(frame),
             )  # fmt: skip
         self._stamps.accept(frame.stamp, frame.camera)
+        if self._becomes_known(frame, picture):
+            logger.warning("the camera has become known: a new session begins with its camera_info")
+            self._reconstructor.reset("the camera has become known")
         self._enter("reconstructing")
         result = self._reconstructor.step(
             picture,
@@ -73,8 +80,12 @@ class Stepper:
             camera=frame.camera,
             calibration=frame.calibration,
         )
-        if result.index == 0 and frame.bits is not None:
-            frame.bits.begin()
+        if result.index == 0:
+            self._unknown.clear()
+            if frame.bits is not None:
+                frame.bits.begin()
+        if result.intrinsics_source != "calibrated":
+            self._unknown.add(frame.camera)
         return replace(result, timings=replace(result.timings, decode=decoded))
 
     def _refuse_out_of_order(self, frame: Frame, order: Order) -> None:
@@ -93,6 +104,19 @@ class Stepper:
             "stamps jumped back by %.3f s: a new session begins", self._seconds_back(frame)
         )
         self._reconstructor.reset("stamps jumped back")
+
+    def _becomes_known(self, frame: Frame, picture: Picture) -> bool:
+        """Return whether a session has pictures that were not rectified, and now one that will be.
+
+        The first picture is what all others are measured by. Each camera becomes known once.
+        """
+        calibration, camera = frame.calibration, frame.camera
+        if camera not in self._unknown or camera in self._become_known:
+            return False
+        if calibration is None or self._reconstructor.settings.calibration == "ignore":
+            return False
+        self._become_known.add(camera)
+        return is_usable(calibration, picture.shape[1], picture.shape[0])
 
     def _seconds_back(self, frame: Frame) -> float:
         return ((self._stamps.last or 0) - frame.stamp) / 1e9

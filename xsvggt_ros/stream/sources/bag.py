@@ -18,6 +18,7 @@ from xsvggt_ros.stream.imaging import encoded_format
 from xsvggt_ros.stream.messages import (
     calibration_of,
     compressed_picture_of,
+    frame_name,
     nanoseconds,
     picture_of,
 )
@@ -100,12 +101,13 @@ class BagSource(Source):
     def _frame_of(self, message: Any, recorded: Recorded, calibration: Calibration | None) -> Frame:
         raw = recorded.kind == IMAGE
         read = picture_of if raw else compressed_picture_of
-        if calibration is not None and not calibration.speaks_of(message.header.frame_id):
-            self._warn_of_other_camera(calibration, message.header.frame_id)
+        frame_id = frame_name(message.header.frame_id)
+        if calibration is not None and not calibration.speaks_of(frame_id):
+            self._warn_of_other_camera(calibration, frame_id)
             calibration = None
         return Frame(
             stamp=nanoseconds(message.header.stamp) or recorded.received,
-            frame_id=self._frame_id or message.header.frame_id or DEFAULT_FRAME_ID,
+            frame_id=self._frame_id or frame_id or DEFAULT_FRAME_ID,
             decode=partial(_decode, read, message, self._bits),
             calibration=calibration,
             encoded=None if raw else _encoded(message),
