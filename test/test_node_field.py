@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 REASON = "needs ROS 2 and this package's messages: run scripts/test, or source a built workspace"
@@ -17,7 +18,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from tf2_msgs.msg import TFMessage
 
-from xsvggt_ros.ros.conversions import header
+from xsvggt_ros.ros.conversions import header, packed
 
 SECOND = 1_000_000_000
 PERIOD = SECOND // 10
@@ -242,3 +243,47 @@ def test_a_camera_that_becomes_known_begins_anew_and_a_missing_camera_info_is_sa
         assert (known[0].session, known[0].session_frames) == (2, 1)
         node.wait_for_line("the camera has become known: a new session begins")
         assert sum("has no publisher: remap camera_info" in line for line in node.lines) == 1
+
+
+def _black(stamp: int) -> Image:
+    message = image(stamp)
+    message.data = packed(np.zeros(len(message.data), np.uint8))
+    return message
+
+
+def test_black_pictures_from_the_start_are_no_scene_and_no_map() -> None:
+    with NodeProcess(ALL) as node, Peer(node.domain, WATCHED) as peer:
+        publisher = peer.publisher()
+        stamps = [1000 * SECOND + i * PERIOD for i in range(3)]
+        for stamp in stamps:
+            publisher.publish(_black(stamp))
+        status = peer.with_stamp("status", stamps[-1])
+        assert (status.state, status.map_points, status.frames_processed) == ("degraded", 0, 3)
+        assert "the image is dark" in status.message
+        node.wait_for_line("degraded: the image is dark: .*; look for a covered lens")
+
+
+FAILING = """
+import sys
+from xsvggt_ros.ros import clouds, node
+
+def fail(*_):
+    raise MemoryError("no room")
+
+clouds.CloudPacker.pack = fail
+sys.exit(node.main())
+"""
+"""The node, which cannot pack clouds."""
+
+
+def test_a_result_that_cannot_be_published_is_no_success() -> None:
+    with NodeProcess(ALL, program=("-c", FAILING)) as node, Peer(node.domain, WATCHED) as peer:
+        publisher = peer.publisher()
+        publisher.publish(image(1000 * SECOND))
+        status = peer.wait_for_status(lambda s: s.state == "error", "a state that tells of it")
+        told = "the result of stamp 1000.000 was not published: points (MemoryError: no room)"
+        assert told in status.message
+        peer.with_stamp("depth/image", 1000 * SECOND)  # all else comes out
+        peer.with_stamp("odometry", 1000 * SECOND)
+        node.wait_for_line("was not published: points")
+        assert not node.said("Traceback")

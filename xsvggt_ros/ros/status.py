@@ -101,6 +101,14 @@ class StatusBoard:
             self._health.note_refusal()
             self._publish(counters)
 
+    def show_failure(self, result: FrameResult, text: str, counters: Counters) -> None:
+        """Publish that a result did not come out, or not all of it."""
+        self.note(text)
+        with self._lock:
+            self._message.header = header(result.stamp, result.frame_id)
+            self._health.note_refusal()
+            self._publish(counters)
+
     def show_result(
         self,
         result: FrameResult,
