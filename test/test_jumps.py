@@ -110,6 +110,16 @@ def test_a_first_stamp_of_zero_is_dropped_where_the_next_one_is_of_another_time(
     assert _settled([0, 0, *_even(3)]) == (_even(3), [0, 0])
 
 
+def test_a_slow_beginning_before_a_jump_is_no_outlier() -> None:
+    stamps = [8 * SECOND, 9 * SECOND, SECOND, 2 * SECOND, 3 * SECOND]
+    assert _settled(stamps) == (stamps, [])
+
+
+def test_a_second_stamp_can_be_wrong_already() -> None:
+    stamps = [START, START + 5 * SECOND, *_even(5, START + PERIOD)]
+    assert _settled(stamps) == ([START, *stamps[2:]], stamps[1:2])
+
+
 def test_stamps_that_are_all_zero_pass_and_are_judged_elsewhere() -> None:
     assert _settled([0] * 8) == ([0] * 8, [])
 

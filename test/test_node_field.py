@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -13,9 +14,9 @@ pytest.importorskip("xsvggt_ros.msg", reason=REASON)
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import TransformStamped
-from node_process import OUTPUTS, TINY, NodeProcess, Peer, image, stamp_of
+from node_process import OUTPUTS, TINY, NodeProcess, Peer, image, picture, stamp_of
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
 
 from xsvggt_ros.ros.conversions import header, packed
@@ -287,3 +288,50 @@ def test_a_result_that_cannot_be_published_is_no_success() -> None:
         peer.with_stamp("odometry", 1000 * SECOND)
         node.wait_for_line("was not published: points")
         assert not node.said("Traceback")
+
+
+SILENT = {**TINY, "watchdog.timeout": 1.0}
+
+
+def test_the_advice_about_a_compressed_topic_leads_to_images() -> None:
+    """First as most people start: the name of the compressed topic, and raw transport."""
+    named = ("-r", "image:=/cam/image_raw/compressed")
+    with NodeProcess(SILENT, *named) as node, Peer(node.domain, {}) as peer:
+        peer.node.create_publisher(CompressedImage, "/cam/image_raw/compressed", 1)
+        node.wait_for_line("it carries .*CompressedImage.*set input.image_transport to compressed")
+    obedient = {**SILENT, "input.image_transport": "compressed"}
+    with NodeProcess(obedient, *named) as node, Peer(node.domain) as peer:
+        publisher = peer.publisher("/cam/image_raw/compressed", CompressedImage)
+        message = CompressedImage(header=header(1000 * SECOND, "camera_optical"), format="png")
+        message.data = packed(np.frombuffer(cv2.imencode(".png", picture())[1], np.uint8))
+        publisher.publish(message)
+        peer.with_stamp("points", 1000 * SECOND)
+
+
+def test_where_only_the_compressed_topic_exists_it_is_named() -> None:
+    with NodeProcess(SILENT, "-r", "image:=/cam/image_raw") as node, Peer(node.domain, {}) as peer:
+        peer.node.create_publisher(CompressedImage, "/cam/image_raw/compressed", 1)
+        peer.node.create_publisher(CompressedImage, "/cam/image_raw/compressedDepth", 1)
+        node.wait_for_line(
+            "/cam/image_raw: it has no publisher; set input.image_transport to compressed$"
+        )
+
+
+def test_an_override_of_reliability_is_named_where_it_keeps_images_away() -> None:
+    override = {"qos_overrides./image.subscription.reliability": "reliable"}
+    with NodeProcess({**TINY, **override}) as node, Peer(node.domain, {}) as peer:
+        peer.node.create_publisher(Image, "/image", QOS["BEST_EFFORT VOLATILE"])
+        node.wait_for_line(
+            "offers less .*; remove the parameter qos_overrides./image.subscription.reliability"
+        )
+
+
+def test_the_topic_of_measured_depth_is_named() -> None:
+    measured = {**SILENT, "scale.source": "depth"}
+    with NodeProcess(measured) as node, Peer(node.domain, {}) as peer:
+        peer.node.create_publisher(Image, "/cam/color/image_raw", 1)
+        peer.node.create_publisher(Image, "/cam/aligned_depth_to_color/image_raw", 1)
+        node.wait_for_line(
+            "nothing has come on /depth .*remap depth to one of "
+            "/cam/aligned_depth_to_color/image_raw$"
+        )

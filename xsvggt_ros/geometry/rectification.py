@@ -26,7 +26,7 @@ MODELS = POLYNOMIALS | FISHEYES
 _SAME_SHAPE = 0.01
 """By how much, relative, the aspect of a picture may differ from that of its calibration."""
 
-_REMEDY = "correct the camera_info, or set input.calibration to ignore"
+_REMEDY = "correct it; until then the camera that the network predicts is used"
 
 
 @dataclass(frozen=True, slots=True)

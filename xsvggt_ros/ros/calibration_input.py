@@ -92,7 +92,7 @@ class CalibrationInput:
             return None
         others = [
             topic for topic in topics_of_type(self._node, type_name(CameraInfo))
-            if topic != self.topic and not self._is_own(topic)
+            if topic != self.topic
         ]  # fmt: skip
         if self._subscription.publisher_count:
             why = "has a publisher, but nothing has come: see that the driver knows its calibration"
@@ -118,9 +118,6 @@ class CalibrationInput:
                 f"'{frame_id}': it is not used; remap {self._name} to that of their camera"
             )
         return None
-
-    def _is_own(self, topic: str) -> bool:
-        return topic.startswith(self._node.get_fully_qualified_name() + "/")
 
     def _receive(self, message: CameraInfo) -> None:
         self._newest = calibration_of(message, rectified=self._rectified)

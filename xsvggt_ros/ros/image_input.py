@@ -43,6 +43,7 @@ _MOST_WAITING = 50
 class ImageInput:
     """Subscribes to the pictures of one camera and hands them on.
 
+    ``transport`` is the ``input.image_transport`` that they come by.
     A queue that must not drop keeps its subscription from the first picture on, because with it
     goes what waits in the middleware.
     """
@@ -71,6 +72,7 @@ class ImageInput:
 
         """
         self.camera = camera
+        self.transport = settings.input.image_transport
         self._queue = queue
         self._put = put
         self._arrived = arrived
@@ -180,7 +182,13 @@ class ImageInput:
         for message in waiting:
             calibration = self._calibration.of(frame_name(message.header.frame_id))
             self._put(
-                self._wrap(message, frames=self._frames, calibration=calibration, bits=self._bits)
+                self._wrap(
+                    message,
+                    frames=self._frames,
+                    calibration=calibration,
+                    bits=self._bits,
+                    in_rig=bool(self.camera),
+                )
             )
 
     def _note_publisher(self, info: Mapping[str, Any]) -> None:

@@ -134,8 +134,13 @@ class MatchedSubscription:
         if self._auto:
             self._changed.trigger()
             return
+        override = qos.reliability_override(self.topic)
+        remedy = (
+            f"remove the parameter {override}, or set it to best_effort"
+            if qos.overrides_reliability(self._node, self.topic)
+            else "set input.reliability to auto or best_effort"
+        )
         self._node.get_logger().error(
             f"a publisher of {self.topic} offers less than the subscription asks for "
-            f"({self.reliability}), so its pictures do not arrive; set input.reliability to auto "
-            "or best_effort"
+            f"({self.reliability}), so its pictures do not arrive; {remedy}"
         )

@@ -90,7 +90,12 @@ def is_latched(publisher: TopicEndpointInfo) -> bool:
 def overrides_reliability(node: Node, topic: str) -> bool:
     """Return whether a qos_overrides parameter was given for the reliability of a subscription."""
     # rclpy offers no public way to ask for an override before it is declared.
-    return f"qos_overrides.{topic}.subscription.reliability" in node._parameter_overrides
+    return reliability_override(topic) in node._parameter_overrides
+
+
+def reliability_override(topic: str) -> str:
+    """Return the name of the parameter that sets the reliability of a subscription."""
+    return f"qos_overrides.{topic}.subscription.reliability"
 
 
 def describe(publishers: Sequence[TopicEndpointInfo]) -> str:

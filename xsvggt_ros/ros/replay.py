@@ -19,7 +19,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 from std_srvs.srv import SetBool
 
-from xsvggt_ros.errors import XsvggtError
+from xsvggt_ros.errors import ConfigurationError, XsvggtError
 from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
 from xsvggt_ros.interruption import interruptible
 from xsvggt_ros.ros.domains import given_domain
@@ -30,6 +30,7 @@ from xsvggt_ros.ros.replay_clock import ReplayClock
 from xsvggt_ros.ros.replay_options import TRANSPORTS, ReplayOptions
 from xsvggt_ros.ros.replay_topics import ReplayTopics, require_topic_name
 from xsvggt_ros.ros.signals import leave, leave_at_signals
+from xsvggt_ros.ros.topics import COMPRESSED
 from xsvggt_ros.stream.frame import Frame
 from xsvggt_ros.stream.sources import Source, open_source
 
@@ -180,10 +181,15 @@ def _remapping(image_topic: str) -> list[str] | None:
     """Rename the pictures; an argument of the node's own would hide a global remapping.
 
     Raises:
-        ConfigurationError: ROS does not allow such a name.
+        ConfigurationError: ROS does not allow such a name, or it is that of compressed images.
 
     """
     require_topic_name(image_topic)
+    if image_topic.endswith(COMPRESSED):
+        raise ConfigurationError(
+            f"Cannot replay: the image topic is '{image_topic}': give the name of the raw images, "
+            f"'{image_topic.removesuffix(COMPRESSED)}'; compressed ones are published beside it."
+        )
     renamed = image_topic != "image"
     return ["--ros-args", "--remap", f"image:={image_topic}"] if renamed else None
 

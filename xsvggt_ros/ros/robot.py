@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from rclpy.node import Node
 
-from xsvggt_ros.errors import TransformMissingError
+from xsvggt_ros.errors import TransformMissingError, TransformTimeError
 from xsvggt_ros.geometry.rigid import OPTICAL_TO_BODY, Matrix
 from xsvggt_ros.geometry.robot_frames import (
     Placement,
@@ -94,11 +94,19 @@ class Robot:
         listener = self._listener
         if listener is None:  # unsubscribed while this frame was waiting
             raise TransformMissingError("the node was deactivated; activate it again")
-        timeout = self._settings().tf.timeout
+        timeout, odom = self._settings().tf.timeout, self._settings().frames.odom
         try:
             return listener.wait_for(target, source, frame.stamp, timeout)
+        except TransformTimeError as error:
+            raise TransformMissingError(
+                f"{error}. It was waited for {timeout:g} s: raise tf.timeout where it comes later, "
+                "or have its broadcaster and the camera stamp by one clock"
+            ) from error
         except TransformMissingError as error:
+            names = ["frames.base", "frames.odom"] if target == odom else ["frames.base"]
+            if not frame.camera:  # frames.camera is none of a rig's parameters
+                names.append("frames.camera")
             raise TransformMissingError(
                 f"{error}. It was waited for {timeout:g} s (tf.timeout): broadcast it, or correct "
-                "frames.base, frames.odom or frames.camera"
+                f"{' or '.join(names)}"
             ) from error

@@ -11,14 +11,16 @@ from rclpy.node import Node
 
 from xsvggt_ros.ros import qos
 from xsvggt_ros.ros.image_input import ImageInput
-from xsvggt_ros.ros.topics import topics_of_type
+from xsvggt_ros.ros.input_advice import advice
+from xsvggt_ros.ros.topics import published_topics
 
 if TYPE_CHECKING:
     from xsvggt_ros.stream.worker import Activity
 
 _REMEDIES: dict[str, str] = {
-    "decoding": "publish smaller pictures",
-    "reconstructing": "lower input.width or cache.budget_tokens, or use a GPU (model.device)",
+    "decoding": "publish smaller pictures, or lower tf.timeout where transforms are waited for",
+    "reconstructing": "lower input.width or the budget of the cache (cache.budget_mib, where it is "
+    "set, else cache.budget_tokens), or run on a faster model.device",
     "mapping": "raise map.stride or map.voxel_size, or lower map.max_points",
     "publishing": "raise points.stride, or close a subscriber that is too slow",
     "commanded": "wait for it to end",
@@ -66,29 +68,20 @@ class Watchdog:
         publishers = self._pictures.publishers()
         wanted = self._pictures.type_name
         if not publishers:
-            return self._no_publisher(wanted)
+            return f"it has no publisher; {self._advice()}"
         types = sorted({each.topic_type for each in publishers})
         if wanted not in types:
-            return (
-                f"it carries {', '.join(types)}, not {wanted}; set input.image_transport to what "
-                "is published, or remap the topic"
-            )
+            return f"it carries {', '.join(types)}, not {wanted}; {self._advice()}"
         return (
             f"publishers {qos.describe(publishers)}, subscription {self._pictures.reliability}; "
             "either they are silent, or their pictures are lost on the way (see 'Large pictures' "
             "in docs/node.md)"
         )
 
-    def _no_publisher(self, wanted: str) -> str:
-        others = [
-            topic
-            for topic in topics_of_type(self._node, wanted)
-            if topic != self._pictures.topic and not topic.startswith(self._own_prefix)
-        ]
-        if others:
-            return f"it has no publisher; remap image to one of {', '.join(others)}"
-        return f"it has no publisher; start a camera or a bag that publishes {wanted}"
-
-    @property
-    def _own_prefix(self) -> str:
-        return self._node.get_fully_qualified_name() + "/"
+    def _advice(self) -> str:
+        return advice(
+            self._pictures.topic,
+            self._pictures.transport,
+            self._pictures.name,
+            published_topics(self._node),
+        )

@@ -32,8 +32,8 @@ def blindness(color: Picture) -> str | None:
     low, high = np.percentile(gray, (100 - SHARE, SHARE))
     if high < DARK:
         return (
-            f"the image is dark: {SHARE} % of it below {DARK} of 255; look for a covered lens, give "
-            "light, or raise the exposure"
+            f"the image is dark: {SHARE} % of it below {DARK} of 255; look for a covered lens, "
+            "give light, or raise the exposure"
         )
     if low > BRIGHT:
         return (

@@ -115,14 +115,23 @@ class JumpFilter:
         return []
 
     def _release(self, beginning: int) -> list[Frame]:
-        """Return all that is held; what came before the ``beginning`` of a sequence is refused."""
+        """Return all that is held; what came before the ``beginning`` of a sequence is refused.
+
+        As long as no distance is usual, whatever went forward may have been right.
+        """
+        unsure: list[Frame] = []
+        while beginning and not self._gaps and self._last is not None:
+            if self._held[0].stamp <= self._last:
+                break
+            unsure.append(self._held.pop(0))
+            self._last, beginning = unsure[-1].stamp, beginning - 1
         right, self._held = self._held[beginning:], self._held[:beginning]
         wrong = self._refused(right[0].stamp if right else None)
         for at, frame in enumerate(right):
             if at:
                 self._passed(frame)
             self._last = frame.stamp
-        return [*wrong, *right]
+        return [*unsure, *wrong, *right]
 
     def _passed(self, frame: Frame) -> Frame:
         if self._last is not None and frame.stamp > self._last:

@@ -94,9 +94,14 @@ class Stepper:
                 f"stamp {frame.stamp} ns came twice in a row; give each picture its own stamp"
             )
         if order is Order.LATE:
+            remedy = (
+                "raise input.rig_wait, or have all cameras stamp by one clock"
+                if frame.camera
+                else "publish pictures in order"
+            )
             raise FrameError(
                 f"stamp {frame.stamp} ns is {self._seconds_back(frame):.3f} s older than the "
-                "picture before it; publish pictures in order"
+                f"picture before it; {remedy}"
             )
 
     def _begin_session(self, frame: Frame) -> None:
