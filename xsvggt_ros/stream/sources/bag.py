@@ -7,7 +7,9 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
+from itertools import islice, pairwise
 from pathlib import Path
+from statistics import median_low
 from typing import Any
 
 from xsvggt_ros.errors import FrameError
@@ -38,13 +40,21 @@ from xsvggt_ros.stream.sources.topics import (
 
 _logger = logging.getLogger(__name__)
 
+_SLOWEST = 0.1
+"""Hz; a bag that is slower as a whole is looked into."""
+_LOOKED_AT = 50
+"""Pictures at its beginning."""
+_OTHER_CLOCK = 86_400 * SECOND
+"""Nanoseconds between stamp and recording, from which on they are of different clocks."""
+
 
 class BagSource(Source):
     """Pictures of one image topic, in the order of the recording.
 
     Stamps and frame ids are those of the headers; the time of recording stands in for a zero
-    stamp. A picture's calibration is the latest recorded before it on the ``camera_info``
-    topic beside the image topic, or the first one where none came before.
+    stamp, in the clock of those that are not zero. A picture's calibration is the latest recorded
+    before it on the ``camera_info`` topic beside the image topic, or the first one where none came
+    before.
     """
 
     def __init__(
@@ -66,7 +76,8 @@ class BagSource(Source):
             topics = reader.topics()
             self._image = choose_image_topic(str(path), topics, topic)
             self._info = choose_camera_info_topic(topics, self._image.name)
-            self.rate = _mean_rate(self._image.count, reader.duration)
+            self.rate = self._read_rate(reader)
+            self._shift = self._read_shift(reader)
             self._first_calibration = self._read_first_calibration(reader)
         self.name = f"{path}:{self._image.name}"
 
@@ -106,7 +117,7 @@ class BagSource(Source):
             self._warn_of_other_camera(calibration, frame_id)
             calibration = None
         return Frame(
-            stamp=nanoseconds(message.header.stamp) or recorded.received,
+            stamp=nanoseconds(message.header.stamp) or max(0, recorded.received + self._shift),
             frame_id=self._frame_id or frame_id or DEFAULT_FRAME_ID,
             decode=partial(_decode, read, message, self._bits),
             calibration=calibration,
@@ -114,6 +125,34 @@ class BagSource(Source):
             bits=self._bits,
             recorded=recorded.received,
         )
+
+    def _read_rate(self, reader: BagReader) -> float:
+        """Return pictures per second: by the whole bag, or by the first ones where that cannot be.
+
+        A recorder whose clock was set in between makes a bag of 50 years.
+        """
+        rate = _mean_rate(self._image.count, reader.duration)
+        if rate >= _SLOWEST:
+            return rate
+        times = [each.received for each in islice(reader.messages(self._image), _LOOKED_AT)]
+        gaps = [after - before for before, after in pairwise(times) if after > before]
+        return SECOND / median_low(gaps) if gaps else DEFAULT_RATE
+
+    def _read_shift(self, reader: BagReader) -> int:
+        """Return what to add to times of recording so that they are of the clock of the stamps.
+
+        Stamps of a simulation begin near zero, times of recording in 1970. Where both are of one
+        clock, they differ by delays, which are nobody's shift.
+        """
+        for recorded in islice(reader.messages(self._image), _LOOKED_AT):
+            try:
+                stamp = nanoseconds(reader.deserialize(recorded).header.stamp)
+            except (FrameError, AttributeError):
+                continue
+            if stamp:
+                shift = stamp - recorded.received
+                return shift if abs(shift) > _OTHER_CLOCK else 0
+        return 0
 
     def _warn_of_other_camera(self, calibration: Calibration, frame_id: str) -> None:
         if not self._warned_of_other_camera:
