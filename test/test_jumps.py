@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from xsvggt_ros.errors import FrameError
 from xsvggt_ros.stream.frame import Frame, Picture
-from xsvggt_ros.stream.jumps import LONGEST_PATIENCE, MOST_HELD, JumpFilter, settled
+from xsvggt_ros.stream.jumps import LONGEST_PATIENCE, MOST_HELD, JumpFilter, settled, settled_with
 from xsvggt_ros.stream.offline import reconstruct
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 from xsvggt_ros.stream.stamps import WRAP, Order, StampOrder
@@ -130,6 +130,14 @@ def test_of_two_publishers_with_clocks_of_their_own_one_goes_on() -> None:
     passed, refused = _settled(sent)
     # The last one has nothing behind it that would prove it wrong.
     assert (passed[:20], refused) == (one, other[:-1])
+
+
+@given(st.lists(st.sampled_from([0, START, START + 1, START + 5 * SECOND, 7]), max_size=30))
+def test_what_belongs_to_a_frame_comes_out_with_it(stamps: list[int]) -> None:
+    items = list(enumerate(_frames(stamps)))
+    pairs = list(settled_with(items, lambda item: item[1]))
+    assert [item for item, _ in pairs] == items
+    assert all(item[1].stamp == frame.stamp for item, frame in pairs)
 
 
 @given(st.lists(st.integers(0, 2**40), max_size=40))

@@ -335,3 +335,25 @@ def test_the_topic_of_measured_depth_is_named() -> None:
             "nothing has come on /depth .*remap depth to one of "
             "/cam/aligned_depth_to_color/image_raw$"
         )
+
+
+DYING = """
+import sys
+from xsvggt_ros.ros import node
+from xsvggt_ros.stream import worker
+
+def die(*_):
+    raise SystemExit
+
+worker.Worker._process = die
+sys.exit(node.main())
+"""
+"""The node, whose worker ends with the first picture."""
+
+
+def test_a_worker_that_has_ended_is_no_running_node() -> None:
+    with NodeProcess(ALL, program=("-c", DYING)) as node, Peer(node.domain, WATCHED) as peer:
+        peer.publisher().publish(image(1000 * SECOND))
+        status = peer.wait_for_status(lambda s: s.state == "stalled", "a state that tells of it")
+        assert "the worker has ended unexpectedly" in status.message
+        node.wait_for_line("the worker has ended unexpectedly.*restart the node")

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 REASON = "needs ROS 2: run scripts/test, or source a workspace"
 pytest.importorskip("rclpy", reason=REASON)
@@ -114,6 +116,31 @@ def test_the_remedy_helps(case: str) -> None:
     else:
         values = {**values, remedy.split()[1]: False}
     assert not any(f"'{child}' has two" in text for text in _complaints(foreign, carrier, **values))
+
+
+DRIVERS = {
+    "realsense": DRIVER,
+    "zed": [
+        ("odom", "zed_camera_link", False),
+        ("zed_camera_link", "zed_camera_center", True),
+        ("zed_camera_center", "zed_left_camera_frame", True),
+        ("zed_left_camera_frame", CAMERA, True),
+    ],
+    "usb_cam": [],
+    "jetson": [],
+}
+"""What the drivers of the shipped configurations broadcast."""
+
+
+@pytest.mark.parametrize("name", DRIVERS)
+def test_shipped_configurations_leave_the_drivers_their_transforms(name: str) -> None:
+    path = Path(__file__).parents[1] / f"config/{name}.yaml"
+    tree = yaml.safe_load(path.read_text(encoding="utf-8"))["/**"]["ros__parameters"]
+    values = {
+        f"{group}.{own}": value for group, some in tree.items() for own, value in some.items()
+    }
+    carrier = values.get("frames.base") or values.get("frames.camera") or CAMERA
+    assert _complaints(DRIVERS[name], carrier, **values) == []
 
 
 def test_transforms_of_others_that_do_not_meet_ours_are_no_complaint() -> None:

@@ -43,7 +43,6 @@ _MOST_WAITING = 50
 class ImageInput:
     """Subscribes to the pictures of one camera and hands them on.
 
-    ``transport`` is the ``input.image_transport`` that they come by.
     A queue that must not drop keeps its subscription from the first picture on, because with it
     goes what waits in the middleware.
     """
@@ -72,7 +71,6 @@ class ImageInput:
 
         """
         self.camera = camera
-        self.transport = settings.input.image_transport
         self._queue = queue
         self._put = put
         self._arrived = arrived

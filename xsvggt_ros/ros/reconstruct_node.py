@@ -202,7 +202,10 @@ class ReconstructNode(ManagedNode):
         )
         self._input = Input(
             pictures,
-            [Watchdog(self, each, lambda: engine.worker.activity) for each in pictures.cameras],
+            [
+                Watchdog(self, each, lambda: engine.worker.activity, each.name)
+                for each in pictures.cameras
+            ],
         )
         self._parameter_server.warn_of_unknown(qos=True)
         topics = ", ".join(each.topic for each in pictures.cameras)
@@ -361,6 +364,10 @@ class ReconstructNode(ManagedNode):
         self._robot.match_publishers()
         timeout = self._parameter_server.settings.watchdog.timeout
         stuck = self._input.watchdogs[0].stuck(timeout)
+        if not engine.worker.alive:
+            stuck = (
+                "the worker has ended unexpectedly, and nothing is reconstructed: restart the node"
+            )
         silences = [] if stuck else [each.silence(timeout) for each in self._input.watchdogs]
         # The last one is shown in ~/status: it explains the others.
         for complaint in filter(None, (self._scale.silence(timeout), *silences, stuck)):

@@ -11,7 +11,7 @@ from rclpy.node import Node
 
 from xsvggt_ros.ros import qos
 from xsvggt_ros.ros.image_input import ImageInput
-from xsvggt_ros.ros.input_advice import advice
+from xsvggt_ros.ros.input_advice import TRANSPORTS, advice
 from xsvggt_ros.ros.topics import published_topics
 
 if TYPE_CHECKING:
@@ -30,10 +30,18 @@ _REMEDIES: dict[str, str] = {
 class Watchdog:
     """Looks, on a steady clock, for silence at the input and for a frame that is stuck."""
 
-    def __init__(self, node: Node, pictures: ImageInput, activity: Callable[[], Activity]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        pictures: ImageInput,
+        activity: Callable[[], Activity],
+        name: str = "image",
+    ) -> None:
+        """Watch ``pictures``, which are called ``name`` before they are remapped."""
         self._node = node
         self._pictures = pictures
         self._activity = activity
+        self._name = name
 
     def stuck(self, timeout: float) -> str | None:
         """Return the complaint about a frame that stays in one stage for ``timeout`` seconds."""
@@ -60,7 +68,7 @@ class Watchdog:
             return None
         return (
             f"{self._pictures.topic} has {len(rivals)} publishers ({', '.join(rivals)}), and their "
-            f"pictures mix: stop all but one, or remap {self._pictures.name} to a topic that only "
+            f"pictures mix: stop all but one, or remap {self._name} to a topic that only "
             "one publishes"
         )
 
@@ -81,7 +89,7 @@ class Watchdog:
     def _advice(self) -> str:
         return advice(
             self._pictures.topic,
-            self._pictures.transport,
-            self._pictures.name,
+            TRANSPORTS.get(self._pictures.type_name, "raw"),
+            self._name,
             published_topics(self._node),
         )

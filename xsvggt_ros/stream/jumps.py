@@ -14,9 +14,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from statistics import median
 from time import monotonic
+from typing import TypeVar
 
 from xsvggt_ros.stream.frame import Frame
 from xsvggt_ros.stream.stamps import SHORTEST_JUMP
+
+T = TypeVar("T")
 
 MOST_HELD = 2
 """Pictures of a new sequence that wait for one more of it."""
@@ -149,11 +152,22 @@ class JumpFilter:
 
 def settled(frames: Iterable[Frame]) -> Iterator[Frame]:
     """Yield the frames of a recording, those with a wrong stamp marked as such."""
-    cameras: dict[str, JumpFilter] = {}
-    for frame in frames:
-        yield from cameras.setdefault(frame.camera, JumpFilter()).put(frame)
-    for camera in cameras.values():
-        yield from camera.flush()
+    return (frame for _, frame in settled_with(frames, lambda frame: frame))
+
+
+def settled_with(items: Iterable[T], frame_of: Callable[[T], Frame]) -> Iterator[tuple[T, Frame]]:
+    """Yield each item that has a frame with that frame, marked where its stamp is wrong.
+
+    Those of one camera come out in their own order.
+    """
+    cameras: dict[str, tuple[JumpFilter, deque[T]]] = {}
+    for item in items:
+        frame = frame_of(item)
+        jumps, waiting = cameras.setdefault(frame.camera, (JumpFilter(), deque()))
+        waiting.append(item)
+        yield from ((waiting.popleft(), known) for known in jumps.put(frame))
+    for jumps, waiting in cameras.values():
+        yield from ((waiting.popleft(), known) for known in jumps.flush())
 
 
 def _fault(stamp: int, reference: int | None) -> str:
