@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from xsvggt_ros.errors import FrameError
+from xsvggt_ros.stream.bits_in_use import BitsInUse
 from xsvggt_ros.stream.frame import Frame, Picture
+from xsvggt_ros.stream.imaging import decode_raw
 from xsvggt_ros.stream.jumps import LONGEST_PATIENCE, MOST_HELD, JumpFilter, settled, settled_with
 from xsvggt_ros.stream.offline import reconstruct
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
@@ -196,3 +200,47 @@ def test_a_session_ends_only_where_a_clock_jumped(
     results = list(reconstruct(_frames(stamps), engine, lambda _, error: faults.append(error)))
     assert (engine.session, len(faults)) == (sessions, refused)
     assert len(results) == len(stamps) - refused
+
+
+def _black() -> Picture:
+    return np.zeros((28, 28, 3), np.uint8)
+
+
+def _run(network: object, shots: list[Frame]) -> tuple[Reconstructor, list[int]]:
+    engine = Reconstructor(network, ReconstructorSettings(28))  # type: ignore[arg-type]
+    return engine, [result.index for result in reconstruct(shots, engine, pytest.fail)]
+
+
+def test_a_session_does_not_hang_on_images_that_show_nothing(
+    network: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    stamps = _even(6)
+    shots = [Frame(stamp, "eye", _black) for stamp in stamps[:3]] + _frames(stamps[3:])
+    engine, indices = _run(network, shots)
+    assert (engine.session, indices) == (2, [0, 1, 2, 0, 1, 2])
+    assert "the images before this one show nothing: a new session begins" in caplog.text
+    assert "3 of 6 images show nothing; of the first, the image is dark" in caplog.text
+
+
+def test_darkness_in_between_ends_no_session(network: object) -> None:
+    stamps = _even(6)
+    shots = _frames(stamps)
+    shots[2:4] = [Frame(stamp, "eye", _black) for stamp in stamps[2:4]]
+    engine, indices = _run(network, shots)
+    assert (engine.session, indices) == (1, [0, 1, 2, 3, 4, 5])
+
+
+def test_bits_in_use_are_learned_anew_in_each_session(network: object) -> None:
+    bits = BitsInUse()
+
+    def shot(stamp: int, most: int) -> Frame:
+        values = np.linspace(0, most, 28 * 28).astype("<u2").reshape(28, 28)
+        decode = partial(
+            decode_raw, values.tobytes(), width=28, height=28, encoding="mono16", step=56,
+            is_bigendian=False, bits=bits,
+        )  # fmt: skip
+        return Frame(stamp, "eye", decode, bits=bits)
+
+    stamps = [*_even(3), *_even(3, START - 9 * SECOND)]
+    _run(network, [shot(stamp, 65535 if i == 1 else 1023) for i, stamp in enumerate(stamps)])
+    assert bits.full_scale(np.full((1, 1), 5, np.uint16)) == 1023
