@@ -164,6 +164,9 @@ def test_own_transforms_are_known_by_what_they_say() -> None:
     assert not owners.comes_back(("map", "odom", 7, (1.0, *PLACE[1:])))
     assert owners.comes_back(own)
     assert not owners.comes_back(own), "another node that says the same"
+    for _ in range(2):  # both cameras of a rig
+        owners.note_own(own)
+    assert [owners.comes_back(own) for _ in range(3)] == [True, True, False]
     for i in range(2000):
         owners.note_own(("odom", "c", i, PLACE))
     assert not owners.comes_back(("odom", "c", 0, PLACE))

@@ -55,6 +55,7 @@ class CalibrationInput:
         self._used = used
         self._clock = clock
         self._first_picture: float | None = None
+        self._missed = False
         self._subscription = SmallSubscription(
             node, CameraInfo, self.topic, self._receive, depth=qos.LARGE_DEPTH
         )
@@ -85,11 +86,12 @@ class CalibrationInput:
         return self._clock() - self._first_picture < longest
 
     def missing(self, timeout: float) -> str | None:
-        """Return what to say where pictures have come for ``timeout`` seconds without one."""
+        """Return what to say, once, where pictures come for ``timeout`` seconds without one."""
         if self._newest is not None or not self._used or self._first_picture is None:
             return None
-        if self._clock() - self._first_picture < timeout:
+        if self._missed or self._clock() - self._first_picture < timeout:
             return None
+        self._missed = True
         others = [
             topic for topic in topics_of_type(self._node, type_name(CameraInfo))
             if topic != self.topic

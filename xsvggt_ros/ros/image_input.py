@@ -154,7 +154,7 @@ class ImageInput:
         self._calibration.match_publishers()
 
     def missing_calibration(self, timeout: float) -> str | None:
-        """Return what to say where pictures come without a camera_info for ``timeout`` seconds."""
+        """Return what to say, once, where pictures come without a camera_info for that long."""
         return self._calibration.missing(timeout)
 
     def look(self) -> None:

@@ -122,8 +122,7 @@ class ReconstructNode(ManagedNode):
         self._cleanup = ExitStack()
         self._refusals = Repetition(REPEAT_REFUSAL)
         self._complaints = Repetition(REPEAT_COMPLAINT)
-        self._told: set[str] = set()
-        """What is logged once."""
+        self._said_once: set[str] = set()
         self._parameter_server = ParameterServer(self)
         self._status = StatusBoard(self)
         self._cleanup.enter_context(forwarded_logging(self.get_logger(), self._status.note))
@@ -164,7 +163,7 @@ class ReconstructNode(ManagedNode):
         """Load the weights, try the network, and start the worker."""
         settings = self._parameter_server.settings
         self._status.begin()
-        self._told.clear()
+        self._said_once.clear()
         self._status.set_paused(False)
         self._diagnostics.begin()
         self._scale.begin()
@@ -368,16 +367,16 @@ class ReconstructNode(ManagedNode):
             stuck = (
                 "the worker has ended unexpectedly, and nothing is reconstructed: restart the node"
             )
+        self._tell_faults(self._input, timeout)
         silences = [] if stuck else [each.silence(timeout) for each in self._input.watchdogs]
         # The last one is shown in ~/status: it explains the others.
         for complaint in filter(None, (self._scale.silence(timeout), *silences, stuck)):
             self._complain(complaint)
-        self._tell_faults(self._input)
         self._status.timeout = timeout
         self._status.show_idle(engine.worker.counters, stuck=bool(stuck))
         self._diagnostics.publish(engine.worker.counters, pictures, engine.reconstructor)
 
-    def _tell_faults(self, current: Input) -> None:
+    def _tell_faults(self, current: Input, timeout: float) -> None:
         """Tell what is wrong with the input, or with who else broadcasts transforms."""
         pictures = current.pictures
         mixtures = [each.mixture() for each in current.watchdogs]
@@ -386,15 +385,13 @@ class ReconstructNode(ManagedNode):
             self._complain(fault)
         for fault in self._robot.owners.complaints(self._parameter_server.settings):
             self._status.note_fault(fault)
-            self._tell_once(fault)
+            if fault not in self._said_once:
+                self._said_once.add(fault)
+                self.get_logger().warning(fault)
         for camera in pictures.cameras:
-            if missing := camera.missing_calibration(self._status.timeout):
-                self._tell_once(missing)
-
-    def _tell_once(self, text: str) -> None:
-        if text not in self._told:
-            self._told.add(text)
-            self.get_logger().warning(text)
+            if missing := camera.missing_calibration(timeout):
+                # No fault: many cameras have none. So ~/status goes on with what it says.
+                self.get_logger().warning(missing)
 
     def _on_map_timer(self) -> None:
         """Let the worker publish the map where it is due: packing is not for this thread."""

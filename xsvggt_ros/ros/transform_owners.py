@@ -59,7 +59,7 @@ class TransformOwners:
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._lock = Lock()
-        self._own: OrderedDict[Broadcast, None] = OrderedDict()
+        self._own: OrderedDict[Broadcast, int] = OrderedDict()
         """What has not come back yet."""
         self._carriers: set[str] = set()
         self._foreign: dict[str, dict[str, _Foreign]] = {}
@@ -77,19 +77,21 @@ class TransformOwners:
     def note_own(self, link: Broadcast) -> None:
         """Take note of a transform that this node is about to broadcast."""
         with self._lock:
-            self._own[link] = None
+            # Two cameras of a rig may say the same at the same time.
+            self._own[link] = self._own.get(link, 0) + 1
             if len(self._own) > _MOST_REMEMBERED:
                 self._own.popitem(last=False)
 
     def comes_back(self, link: Broadcast) -> bool:
-        """Return whether a transform that was received is one of this node's, which come once.
+        """Return whether a transform that was received is this node's; each of these comes once.
 
         Another node may send the very same numbers: an identity with the stamp of a picture.
         """
         with self._lock:
-            known = link in self._own
-            self._own.pop(link, None)
-            return known
+            left = self._own.pop(link, 0)
+            if left > 1:
+                self._own[link] = left - 1
+            return left > 0
 
     def note_foreign(self, parent: str, child: str, *, static: bool) -> None:
         """Take note of a transform of another node."""
