@@ -28,12 +28,15 @@ os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 import matplotlib as mpl
 import numpy as np
 import rclpy
+from geometry_msgs.msg import TransformStamped
+from numpy.typing import NDArray
 from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile
-from sensor_msgs.msg import Image, PointCloud2
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from tf2_msgs.msg import TFMessage
 from xsvggt_ros.msg import CacheStatus
 
 from xsvggt_ros.ros.child_node import ChildNode
@@ -59,7 +62,17 @@ VIEWER = 2
 ENOUGH = 5000
 """Pictures from which on slopes and percentiles say something."""
 
-FAULTS = ("garbled", "repeated", "gap", "jump back", "resized", "storm", "churn")
+FAULTS = (
+    "garbled", "repeated", "gap", "jump back", "resized", "storm", "churn", "outlier", "deep",
+    "dark", "owner", "camera info",
+)  # fmt: skip
+"""outlier: one more picture, of a wrong stamp. deep: 10 bits of 16. owner: another node broadcasts
+a transform of ours. camera info: its publisher comes or goes, each with another QoS."""
+CAMERA_INFOS = [
+    QoSProfile(depth=1, reliability=reliability, durability=durability)
+    for reliability in (ReliabilityPolicy.BEST_EFFORT, ReliabilityPolicy.RELIABLE)
+    for durability in (DurabilityPolicy.VOLATILE, DurabilityPolicy.TRANSIENT_LOCAL)
+]
 CALM = 40
 """Pictures before the first fault."""
 
@@ -123,25 +136,44 @@ class Camera:
         pixels = np.ascontiguousarray(self._scene[:, shift : shift + width])
         if fault == "resized":
             pixels = np.ascontiguousarray(pixels[: height // 2])
-        message = Image(
-            header=header(self._stamp, "camera_optical"),
-            height=pixels.shape[0],
-            width=width,
-            encoding="rgb8",
-            step=3 * width,
-        )
-        message.data = packed(pixels)
+        if fault == "dark":
+            pixels = np.zeros_like(pixels)
+        encoding = "rgb8"
+        if fault == "deep":
+            encoding, pixels = "mono16", 4 * np.ascontiguousarray(pixels[..., 0]).astype("<u2")
+        message = _message(self._stamp, encoding, pixels)
         return self._garbled(message) if fault == "garbled" else message
 
+    def outlier(self) -> Image:
+        """Return a picture whose stamp alone is wrong; it takes no place among the others."""
+        wrong = (0, self._stamp + 50 * PERIOD, self._stamp + 2**32 * 1000)
+        width = self._size[1]
+        stamp = wrong[self._generator.integers(len(wrong))]
+        return _message(stamp, "rgb8", np.ascontiguousarray(self._scene[:, :width]))
+
     def _garbled(self, message: Image) -> Image:
-        kind = self._generator.integers(3)
+        kind = self._generator.integers(4)
         if kind == 0:
             message.encoding = "rgb99"
         elif kind == 1:
             message.step = 3
+        elif kind == 2:
+            message.encoding = "16UC1"  # a depth map
         else:
             message.data = message.data[: len(message.data) // 2]
         return message
+
+
+def _message(stamp: int, encoding: str, pixels: NDArray[Any]) -> Image:
+    message = Image(
+        header=header(stamp, "camera_optical"),
+        height=pixels.shape[0],
+        width=pixels.shape[1],
+        encoding=encoding,
+        step=pixels.strides[0],
+    )
+    message.data = packed(pixels)
+    return message
 
 
 class Tester:
@@ -162,6 +194,9 @@ class Tester:
             SetParametersAtomically, "/soak/xsvggt/set_parameters_atomically"
         )
         self._viewers: list[Any] = []
+        self._infos: list[Any] = []
+        self._info_count = 0
+        self._transforms = self._node.create_publisher(TFMessage, "/tf", QoSProfile(depth=10))
 
     def close(self) -> None:
         """Leave the graph."""
@@ -180,10 +215,17 @@ class Tester:
         if not ready:
             raise SystemExit("the node did not come up")
 
-    def send(self, message: Image) -> CacheStatus | None:
-        """Send a picture; return what ~/status says of it, None where nothing comes."""
+    def send(self, message: Image, before: Image | None = None) -> CacheStatus | None:
+        """Send a picture; return what ~/status says of it, None where nothing comes.
+
+        One ``before`` it is sent without waiting, because only the next one proves it wrong.
+        """
         done = _done(self._statuses[-1])
         self._statuses[:] = self._statuses[-1:]
+        if before is not None:
+            self._pictures.publish(before)
+            self._counts.sent += 1
+            done += 1
         self._pictures.publish(message)
         self._counts.sent += 1
         stamp = nanoseconds(message.header.stamp)
@@ -222,6 +264,23 @@ class Tester:
             PointCloud2, "/soak/xsvggt/points", lambda _: None, QoSProfile(depth=5)
         )
         self._viewers.append(viewer)
+
+    def own_transform(self) -> None:
+        """Broadcast what the node broadcasts, as AMCL would."""
+        link = TransformStamped(header=header(PERIOD, "map"), child_frame_id="odom")
+        link.transform.rotation.w = 1.0
+        self._transforms.publish(TFMessage(transforms=[link]))
+
+    def camera_info(self) -> None:
+        """Let a publisher of uncalibrated camera_info come, or go; each offers another QoS."""
+        if self._infos:
+            self._node.destroy_publisher(self._infos.pop())
+            return
+        offer = CAMERA_INFOS[self._info_count % len(CAMERA_INFOS)]
+        self._info_count += 1
+        publisher = self._node.create_publisher(CameraInfo, "/soak/camera_info", offer)
+        publisher.publish(CameraInfo(width=64, height=48))
+        self._infos.append(publisher)
 
     def sample(self, frame: int, latency: float) -> Sample:
         """Look at the node's process."""
@@ -308,14 +367,18 @@ def run(
             storm(tester, options.budget)
         if fault == "churn":
             tester.churn()
-        status = tester.send(camera.picture(fault))
+        if fault == "owner":
+            tester.own_transform()
+        if fault == "camera info":
+            tester.camera_info()
+        outlier = camera.outlier() if fault == "outlier" else None
+        status = tester.send(camera.picture(fault), outlier)
         if status is None:
             continue
         counts.sessions = status.session
-        if status.state == "error":
-            counts.refused += 1
-        else:
-            counts.processed += 1
+        counts.refused = status.frames_refused
+        counts.processed = status.frames_processed
+        if status.state != "error":
             yield tester.sample(frame, status.latency_total)
 
 
@@ -378,7 +441,7 @@ def answers(counts: Counts, faults: Counter[str], exit_code: int, log: Path) -> 
     """Yield whatever was sent and did not come back as it must."""
     if counts.unanswered:
         yield f"{counts.unanswered} pictures or parameter calls were never answered"
-    expected = faults["garbled"] + faults["repeated"]
+    expected = faults["garbled"] + faults["repeated"] + faults["outlier"]
     if counts.refused != expected:
         yield f"{counts.refused} pictures were refused, {expected} were bad"
     if counts.sessions != 1 + faults["jump back"]:
@@ -394,6 +457,10 @@ def answers(counts: Counts, faults: Counter[str], exit_code: int, log: Path) -> 
         "repeated": "came twice in a row",
         "jump back": "a new session begins",
         "resized": "the network's picture changes",
+        "outlier": "those around it",
+        "deep": "they are read as 10-bit ones",
+        "dark": "the image is dark",
+        "owner": "frame 'odom' has two parents",
     }
     yield from (f"no line on '{f}'" for f, line in lines.items() if faults[f] and line not in said)
 

@@ -317,3 +317,21 @@ def test_commands_that_need_ros_say_so(monkeypatch, command):
     absent = doctor._import_error
     monkeypatch.setattr(doctor, "_import_error", lambda n: "gone" if n == "rclpy" else absent(n))
     assert_says(run(command, SAMPLE), "rclpy", "missing (gone)", "xsvggt reconstruct")
+
+
+def test_parameters_in_a_message_are_told_as_options(tmp_path):
+    result = reconstruct(SAMPLE, "--budget", "3", "-o", tmp_path)
+    assert_says(result, "cache.budget_tokens is 3", "(--budget sets cache.budget_tokens)")
+
+
+def test_what_nobody_foresaw_is_a_sentence_and_a_traceback_only_where_asked_for(
+    tmp_path, monkeypatch
+):
+    def surprise(*_, **__):
+        raise KeyError("surprise")
+
+    monkeypatch.setattr("xsvggt_ros.stream.sources.open_source", surprise)
+    result = reconstruct(SAMPLE, "-o", tmp_path)
+    assert_says(result, "unexpected KeyError: 'surprise'; this is a fault of the program")
+    asked = run("--debug", "reconstruct", SAMPLE, "-o", tmp_path)
+    assert isinstance(asked.exception, KeyError)

@@ -116,7 +116,7 @@ WRAPPERS = (
     ("name", "fault"),
     [
         ("", "'' is empty"),
-        ("/camera", "'/camera' begins with a slash"),
+        ("/", "'' is empty"),
         ("left camera", "'left camera' holds a blank"),
         ("start", "'start' is the name of frames.map or frames.odom"),
         ("world", "'world' is the name of frames.map or frames.odom"),
@@ -135,6 +135,14 @@ def test_a_frame_that_tf_cannot_have_is_refused_unless_it_is_renamed(
     with pytest.raises(FrameError) as refusal:
         renamed.decode()
     assert "frames.camera" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["/camera", "//camera", "camera"])
+def test_the_slash_of_ros_1_is_left_out_of_every_frame(name: str) -> None:
+    top = conversions.header(1, name)
+    for message_type, wrap in WRAPPERS:
+        assert wrap(message_type(header=top)).frame_id == "camera"
+    assert calibration_of(CameraInfo(header=top)).frame_id == "camera"
 
 
 def test_a_calibration_says_what_the_camera_info_says() -> None:

@@ -169,6 +169,7 @@ def test_default_yaml_holds_no_unknown_parameter(
     [
         ({"points__stride": 0}, "out of range. Min: 1, Max: 64"),
         ({"points__stride": 2.0}, "Wrong parameter type"),
+        ({"points__min_confidence": "high"}, "Wrong parameter type"),
         ({"cache__group_size": 32}, "read-only"),
         ({"cache__budget_tokens": 9}, "set it to at least 10"),
         ({"cache__key_bits": 3}, "cache.key_bits is '3', not one of 2, 4, 8, 16"),
@@ -184,6 +185,29 @@ def test_illegal_parameters_are_refused_with_the_reason(
     answer = running[1].set_parameters(**values)
     assert not answer.successful
     assert reason in answer.reason
+
+
+def test_an_integer_for_a_float_is_taken_while_it_runs(
+    running: tuple[NodeProcess, Peer, Any],
+) -> None:
+    peer = running[1]
+    assert peer.set_parameters(points__min_confidence=2, tf__time_offset=0).successful
+    assert peer.set_parameters(points__min_confidence=1.0).successful
+
+
+def test_what_yaml_makes_of_a_file_is_taken(tmp_path: Path) -> None:
+    """A list of cameras, integers for floats, off without quotes, nothing for no cameras."""
+    path = tmp_path / "parameters.yaml"
+    text = (
+        "/**: {ros__parameters: {input: {cameras: [left, right], rig_wait: 1}, "
+        "cache: {budget_mib: 0, adaptive: off}}}"
+    )
+    path.write_text(text, encoding="utf-8")
+    with NodeProcess(TINY, "--params-file", str(path)) as node:
+        node.wait_for_line("waiting for pictures on /left/image, /right/image")
+    path.write_text(text.replace("[left, right]", "[]"), encoding="utf-8")
+    with NodeProcess(TINY, "--params-file", str(path)) as node:
+        node.wait_for_line("waiting for pictures on /image$")
 
 
 def test_live_parameters_take_effect_at_the_next_picture(
@@ -526,7 +550,17 @@ UNUSABLE: dict[str, tuple[dict[str, Any], str]] = {
     "preset": ({"model.preset": "tinny"}, "model.preset is 'tinny'.*did you mean 'tiny'"),
     "range": ({"points.stride": 65}, "points.stride.*legal are 1 to 64 pixels"),
     "step": ({"input.width": 300}, "input.width.*0 to 2044 in steps of 14"),
-    "type": ({"points.min_confidence": 2}, "points.min_confidence must be of type float"),
+    "type": ({"points.stride": 2.5}, "points.stride must be of type int, such as 1, but is 2.5"),
+    "no value": ({"points.stride": []}, "points.stride must be of type int.* has no value"),
+    "no number": (
+        {"cache.budget_mib": []},
+        "cache.budget_mib must be of type float.* has no value",
+    ),
+    "not a number": ({"scale.value": float("nan")}, "scale.value.*legal are 1e-06 to 1000000"),
+    "a list": ({"frames.base": ["a", "b"]}, "frames.base must be of type str.*but is .'a', 'b'."),
+    "time": ({"use_sim_time": []}, "use_sim_time"),
+    "QoS": ({"qos_overrides./image.subscription.depth": "deep"}, "qos_overrides"),
+    "QoS without a value": ({"qos_overrides./image.subscription.depth": []}, "qos_overrides"),
     "frames": ({"frames.odom": "map"}, "must differ"),
     "frame name": ({"frames.odom": "/odom"}, "frames.odom '/odom' begins with a slash"),
     "ROS parameter": ({"use_sim_time": "yes please"}, "use_sim_time"),

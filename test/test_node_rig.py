@@ -84,6 +84,7 @@ def test_two_cameras_make_one_stream_and_answer_under_their_names() -> None:
         node.wait_for_line(r"no picture for \d+ s on /right/image: it has no publisher")
         names = {part.name for message in peer.messages("/diagnostics") for part in message.status}
         assert {"xsvggt: input left", "xsvggt: input right"} <= names
+        assert not node.said("two parents")
         assert node.interrupt() == 0
 
 

@@ -138,3 +138,64 @@ def test_a_name_unlike_any_other_has_no_nearest() -> None:
 def test_queue_policies_are_those_of_the_queue(policy: str) -> None:
     chosen = Settings.from_values({"input.queue_policy": policy}).input.queue_policy
     assert FrameQueue(chosen, 1).policy == policy
+
+
+ANYTHING = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-10, 10**7),
+    st.floats(),
+    st.text(max_size=8),
+    st.lists(st.one_of(st.text("abc", max_size=3), st.integers(), st.floats()), max_size=3),
+    st.binary(max_size=3),
+)
+
+
+@given(st.sampled_from(specifications()), ANYTHING)
+def test_any_value_is_taken_with_its_type_or_refused_by_name(spec: Spec, value: object) -> None:
+    try:
+        settings = Settings.from_values({spec.name: value})
+    except ConfigurationError as error:
+        told = str(error)
+    else:
+        told = ""
+    assert not told or spec.name in told or "frames." in told or "input.cameras" in told
+    if told:
+        return
+    got = settings.values()[spec.name]
+    assert type(got) is type(spec.default)
+    if isinstance(got, float):
+        assert spec.minimum is not None
+        assert spec.minimum <= got <= spec.maximum  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("cache.budget_mib", 192, 192.0),
+        ("tf.time_offset", 0, 0.0),
+        ("input.cameras", [], ""),
+        ("input.cameras", None, ""),
+        ("input.cameras", ["left", "right"], "left right"),
+        ("input.cameras", ("left",), "left"),
+        ("cache.adaptive", False, "off"),
+    ],
+)
+def test_what_yaml_makes_of_a_value_is_taken(name: str, value: object, expected: object) -> None:
+    got = Settings.from_values({name: value}).values()[name]
+    assert (got, type(got)) == (expected, type(expected))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("points.stride", None), ("points.stride", []), ("points.stride", 2.0),
+        ("points.stride", True), ("points.stride", "2"), ("cache.budget_mib", None),
+        ("cache.budget_mib", True), ("map.enabled", 1), ("map.enabled", None),
+        ("frames.base", 5), ("frames.base", ["base_link"]), ("scale.value", float("nan")),
+        ("scale.value", float("inf")), ("watchdog.timeout", 0), ("cache.policy", False),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_meant_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(ConfigurationError, match=name):
+        Settings.from_values({name: value})

@@ -9,6 +9,8 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.geometry.cameras import Calibration, is_rectified_topic, without_distortion
@@ -253,3 +255,78 @@ def test_what_is_not_used_is_said_once(caplog):
     assert text.count("the calibration is not used") == 1
     assert text.count("the camera_info is uncalibrated") == 1
     assert text.count("for 320x240 pixels, the pictures have 160x120: it is scaled") == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        # The driver bins, and leaves the numbers of the whole sensor (avt_vimba_camera #82).
+        ({"k": (500.0, 0.0, 320.0, 0.0, 500.0, 240.0, 0.0, 0.0, 1.0), "p": (0.0,) * 12},
+         "2 times as wide: does the driver bin"),
+        ({"p": (400.0, 0.0, 316.0, 0.0, 0.0, 400.0, 244.0, 0.0, 0.0, 0.0, 1.0, 0.0)},
+         "2 times as wide: does the driver bin"),
+        ({"k": (125.0, 0.0, 79.0, 0.0, 125.0, 59.0, 0.0, 0.0, 1.0), "p": (0.0,) * 12},
+         "times smaller: are width and height those before binning"),
+        ({"k": (250.0, 0.0, 10.0, 0.0, 250.0, 120.0, 0.0, 0.0, 1.0)}, "outside the middle half; "),
+        ({"k": (250.0, 0.0, 0.0, 0.0, 250.0, 0.0, 0.0, 0.0, 1.0)}, "outside the middle half"),
+        ({"k": (250.0, 0.0, 160.0, 0.0, 250.0, 400.0, 0.0, 0.0, 1.0)}, "outside the middle half; "),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("bent", [True, False])
+def test_a_principal_point_far_out_is_distrusted(changes, words: str, bent: bool) -> None:
+    made = camera(**changes) if bent else camera(d=(0.0,) * 5, **changes)
+    with pytest.raises(ConfigurationError, match="has its principal point") as refusal:
+        rectification(made, WIDTH, HEIGHT)
+    assert words in str(refusal.value)
+
+
+def test_a_principal_point_of_a_region_counts_on_the_whole_sensor() -> None:
+    made = camera(region=(150, 0, 160, 240))
+    assert rectification(made, 160, 240).intrinsics.cx == pytest.approx(10.0)
+
+
+def test_a_camera_that_sees_little_of_its_rectified_picture_is_told(caplog) -> None:
+    wide = camera(
+        p=(120.0, 0.0, 160.0, 0.0, 0.0, 120.0, 120.0, 0.0, 0.0, 0.0, 1.0, 0.0),
+        d=(0.0, 0.0, 0.0001, 0.0),
+    )
+    with caplog.at_level(logging.WARNING):
+        found = Calibrator().find(wide, np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    if found is None or found.seen is None:
+        pytest.fail("it is rectified")
+    assert 0.1 < found.seen.mean() < 0.5
+    assert "sees only" in caplog.text
+
+
+NUMBERS = st.floats(width=64) | st.sampled_from([0.0, 1.0, -1.0, 160.0, 120.0, 250.0, 1e-9, 1e9])
+SMALL = st.integers(0, 1000)
+
+
+def _numbers(count: int) -> st.SearchStrategy[tuple[float, ...]]:
+    return st.tuples(*[NUMBERS] * count)
+
+
+@given(
+    st.sampled_from(["", "plumb_bob", "rational_polynomial", "equidistant", "fisheye", "kannala"]),
+    st.lists(NUMBERS, max_size=15).map(tuple),
+    st.one_of(st.just(K), _numbers(9)),
+    st.one_of(st.just(UPRIGHT), st.just((0.0,) * 9), _numbers(9)),
+    st.one_of(st.just(P), st.just((0.0,) * 12), _numbers(12)),
+    st.tuples(SMALL, SMALL),
+    st.tuples(st.integers(0, 4), st.integers(0, 4)),
+    st.one_of(st.just((0, 0, 0, 0)), st.tuples(SMALL, SMALL, SMALL, SMALL)),
+    st.booleans(),
+)
+@settings(max_examples=300)
+def test_any_camera_info_is_used_or_refused_in_a_sentence(
+    model, d, k, r, p, size, binning, region, rectified
+) -> None:
+    made = Calibration(*size, model, d, k, r, p, binning, region, "", rectified)
+    picture = np.zeros((12, 16, 3), np.uint8)
+    found = Calibrator().find(made, picture)
+    if found is not None:
+        lens = found.intrinsics
+        assert np.isfinite([lens.fx, lens.fy, lens.cx, lens.cy]).all()
+        assert lens.fx > 0
+        assert lens.fy > 0
+        assert found.apply(picture).shape == picture.shape

@@ -23,6 +23,7 @@ pytest.importorskip("rclpy", reason=HOW)
 pytest.importorskip("xsvggt_ros.msg", reason=HOW)
 
 import rclpy
+from rcl_interfaces.msg import Log
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -253,6 +254,62 @@ def test_a_source_that_breaks_ends_the_replay(listener: Listener, folder: Path) 
         with pytest.raises(SourceError, match="the disk is gone"):
             done.result()
         listener.until(lambda: len(images) == 1)
+
+
+EPOCH = 1_700_000_000 * SECOND
+PERIOD = SECOND // 20
+GAPS = {
+    "before the first /clock": (
+        [0, 0, 5 * SECOND, 5 * SECOND + PERIOD],
+        [EPOCH + i * PERIOD for i in range(4)],
+    ),
+    "recorder without /clock": ([0, 0, EPOCH, EPOCH + PERIOD], [0, PERIOD, EPOCH, EPOCH + PERIOD]),
+    "stamps that jump": (
+        [SECOND, SECOND + PERIOD, EPOCH, EPOCH + PERIOD],
+        [EPOCH + i * PERIOD for i in range(4)],
+    ),
+    "a long break": ([EPOCH, EPOCH + PERIOD, EPOCH + 4000 * SECOND],) * 2,
+}
+
+
+@pytest.mark.parametrize("case", GAPS)
+def test_no_gap_makes_a_replay_silent(listener: Listener, tmp_path: Path, case: str) -> None:
+    stamps, received = GAPS[case]
+    shots = [
+        Shot(stamp, each, received=at)
+        for stamp, at, each in zip(stamps, received, pictures(len(stamps)), strict=True)
+    ]
+    images, logs = listener.hear(Image, "image"), listener.hear(Log, "/rosout")
+    source = open_source(write_bag(tmp_path / "bag", shots))
+    assert 1 <= source.rate <= 100
+    with replaying(listener, source) as node:
+        done = node.start()
+        listener.until(lambda: len(images) == len(stamps))
+        assert done.result(PATIENCE) == len(stamps)
+        cut = case in ("recorder without /clock", "a long break")
+        if cut:
+            listener.until(lambda: any("cut to 1 s" in each.msg for each in logs))
+        assert any("cut to" in each.msg for each in logs) == cut
+    told = _stamps(images)
+    assert [a for a, b in zip(told, stamps, strict=True) if b] == [s for s in stamps if s]
+    if case == "before the first /clock":
+        assert told[:2] == [5 * SECOND - 2 * PERIOD, 5 * SECOND - PERIOD]
+
+
+def test_the_format_of_compressed_pictures_is_kept(listener: Listener, tmp_path: Path) -> None:
+    data = encode(pictures(1)[0], ".jpg")
+    text = "rgb8; jpeg compressed bgr8"
+    bag = write_bag(tmp_path / "bag", [Shot(SECOND, data, fields={"format": text})])
+    heard = listener.hear(CompressedImage, "image/compressed")
+    with replaying(listener, open_source(bag), transport="compressed") as node:
+        node.start()
+        listener.until(lambda: heard)
+    assert (bytes(heard[0].data), heard[0].format) == (data, text)
+
+
+def test_the_name_of_the_compressed_topic_is_no_image_topic(folder: Path) -> None:
+    with pytest.raises(ConfigurationError, match="give the name of the raw images, '/a/raw'"):
+        ReplayNode(open_source(folder), ReplayOptions(image_topic="/a/raw/compressed"))
 
 
 @pytest.mark.parametrize("name", ["bad-name!", "/", "", "a//b", "image/", "{node}/image"])

@@ -40,8 +40,12 @@ def test_the_node_outlives_every_fault(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     page = (tmp_path / "summary.md").read_text(encoding="utf-8")
     assert "| limits broken | none |" in page
-    thrown = dict(re.findall(r"(garbled|repeated|gap|jump back|resized|storm|churn) (\d+)", page))
-    assert len(thrown) == 7
+    kinds = (
+        "garbled", "repeated", "gap", "jump back", "resized", "storm", "churn", "outlier", "deep",
+        "dark", "owner", "camera info",
+    )  # fmt: skip
+    thrown = dict(re.findall(rf"({'|'.join(kinds)}) (\d+)", page))
+    assert len(thrown) == len(kinds)
     assert all(int(count) > 0 for count in thrown.values()), thrown
     with (tmp_path / "samples.csv").open(encoding="utf-8") as stream:
         samples = list(csv.DictReader(stream))

@@ -359,3 +359,38 @@ def test_a_folder_without_pictures_says_what_it_looked_for(
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(SourceError, match=rf"\.jpg, \.jpeg, .*{found[0] if found else 'nothing'}"):
         open_source(tmp_path)
+
+
+@kinds
+def test_what_a_compressed_message_says_of_its_pixels_is_kept_and_minded(
+    tmp_path: Path, kind: BagKind
+) -> None:
+    mosaic = np.zeros((24, 32), np.uint8)
+    mosaic[0::2, 0::2], mosaic[1::2, 1::2] = 200, 90
+    mosaic[0::2, 1::2] = mosaic[1::2, 0::2] = 40
+    data = cv2.imencode(".png", mosaic)[1].tobytes()
+    fields = {"format": "bayer_rggb8; png compressed "}
+    bag = write_bag(tmp_path / "bag", [Shot(SECOND, data, fields=fields)], kind)
+    with open_source(bag) as source:
+        (frame,) = source
+    assert (frame.decode() == (200, 40, 90)).all()
+    assert frame.encoded is not None
+    assert (frame.encoded.data, frame.encoded.format) == (data, fields["format"])
+
+
+def test_ten_bits_in_a_folder_use_the_whole_range(tmp_path: Path) -> None:
+    deep = np.linspace(0, 1023, 24 * 32).astype(np.uint16).reshape(24, 32)
+    folder = write_folder(tmp_path / "deep", [cv2.imencode(".png", deep)[1].tobytes()])
+    with open_source(folder) as source:
+        ((_, picture),) = _decoded(source)
+    assert len(np.unique(picture)) == 256
+
+
+@kinds
+def test_the_slash_of_ros_1_is_left_out_of_frames_of_a_bag(tmp_path: Path, kind: BagKind) -> None:
+    info = Info(SECOND, _calibration(30.0), frame_id="lens")
+    shot = Shot(SECOND, pictures(1)[0], frame_id="/lens")
+    with open_source(write_bag(tmp_path / "bag", [info, shot], kind)) as source:
+        (frame,) = source
+    assert frame.frame_id == "lens"
+    assert frame.calibration is not None

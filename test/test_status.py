@@ -203,3 +203,18 @@ def test_a_new_session_forgets_the_message_of_the_one_before_but_not_why_it_ende
     assert story.finish(2)["message"] == "stamps jumped back"
     assert story.finish(2)["message"] == "stamps jumped back"
     assert story.finish(3)["message"] == ""
+
+
+def test_a_result_that_did_not_come_out_is_an_error_until_one_does(story: _Story) -> None:
+    story.finish()
+    story.count(received=1, processed=1)
+    story.board.show_failure(_RESULT, "the result was not published", story.counters)
+    assert (story.last["state"], story.last["message"]) == ("error", "the result was not published")
+    assert story.tick() == "error"
+    assert story.finish()["state"] == "running"
+
+
+def test_a_fault_of_the_input_degrades_and_says_why(story: _Story) -> None:
+    story.finish()
+    story.board.note_fault("two publishers")
+    assert (story.tick(), story.last["message"]) == ("degraded", "two publishers")

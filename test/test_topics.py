@@ -28,6 +28,12 @@ from xsvggt_ros.ros.topics import calibration_topic, picture_topic
             "/radio/jpeg",
             "/radio/camera_info",
         ),
+        (
+            ["image:=/front/raw/compressed"],
+            "compressed",
+            "/front/raw/compressed",
+            "/front/camera_info",
+        ),
         (["camera_info:=/calibrated"], "raw", "/a/image", "/calibrated"),
         (["image:=/front/raw", "camera_info:=info"], "raw", "/front/raw", "/a/info"),
     ],

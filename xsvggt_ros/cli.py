@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -17,10 +17,10 @@ from xsvggt_ros.commands.doctor import doctor
 from xsvggt_ros.commands.evaluate import evaluate
 from xsvggt_ros.commands.reconstruct import reconstruct
 from xsvggt_ros.commands.replay import replay
-from xsvggt_ros.commands.speaking import console, errors
+from xsvggt_ros.commands.speaking import OptionFormatter, console, errors, in_options
 from xsvggt_ros.commands.synthesize import synthesize
 from xsvggt_ros.commands.train import train
-from xsvggt_ros.errors import XsvggtError
+from xsvggt_ros.errors import XsvggtError, first_line
 from xsvggt_ros.interruption import INTERRUPTED, interruptible
 
 COMMANDS = (
@@ -41,12 +41,35 @@ class ReadableErrors(TyperGroup):
             errors.print("xsvggt: interrupted", style="bold red")
             raise typer.Exit(INTERRUPTED) from signalled
         except XsvggtError as error:
-            if ctx.params.get("debug"):
+            self._say(ctx, str(error), error)
+        except Exception as error:
+            # Typer ends commands by exceptions of its own click, or of the installed one.
+            if type(error).__module__.startswith(("typer", "click")):
                 raise
-            errors.print(
-                f"xsvggt: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True
-            )
-            raise typer.Exit(1) from error
+            self._say(ctx, _unforeseen(error), error)
+
+    def _say(self, ctx: Any, text: str, error: Exception) -> NoReturn:
+        """Say what went wrong in one sentence, and end; `--debug` lets the error through."""
+        if ctx.params.get("debug"):
+            raise error
+        told = in_options(text, _options_of(ctx))
+        errors.print(
+            f"xsvggt: {told}", style="bold red", markup=False, highlight=False, soft_wrap=True
+        )
+        raise typer.Exit(1) from error
+
+
+def _unforeseen(error: Exception) -> str:
+    return (
+        f"unexpected {type(error).__name__}: {first_line(error)}; this is a fault of the program: "
+        "please report it with what `xsvggt --debug` says"
+    )
+
+
+def _options_of(ctx: Any) -> set[str]:
+    """Return the options of the command that was called."""
+    command = ctx.command.commands.get(ctx.invoked_subcommand)
+    return {name for each in command.params for name in each.opts} if command else set()
 
 
 app = typer.Typer(
@@ -70,6 +93,7 @@ def _print_version(asked: bool) -> None:
 
 @app.callback()
 def options(
+    ctx: typer.Context,
     *,
     version: Annotated[
         bool,
@@ -83,8 +107,9 @@ def options(
     from rich.logging import RichHandler
 
     handler = RichHandler(console=errors, show_path=debug, show_time=debug)
+    handler.setFormatter(OptionFormatter(_options_of(ctx)))
     level = logging.DEBUG if debug else logging.WARNING
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("xsvggt_ros").setLevel(level)
 
 

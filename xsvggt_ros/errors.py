@@ -55,6 +55,10 @@ class TransformMissingError(FrameError):
     """Where one coordinate frame is in another is not known at the time of a frame."""
 
 
+class TransformTimeError(TransformMissingError):
+    """A transform is known, but not at the time of a frame."""
+
+
 class EnvironmentMissingError(XsvggtError):
     """Something outside this package is not installed or not reachable."""
 

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import logging
+import re
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +27,44 @@ HOW_TO_LOOK = {
     "weights.safetensors": "weights, for --checkpoint",
     ".rrd": "rerun FILE opens it in its viewer",
 }
+
+
+OPTIONS = {
+    "cache.budget_tokens": "--budget",
+    "cache.budget_mib": "--budget-mib",
+    "cache.key_bits": "--key-bits",
+    "cache.value_bits": "--value-bits",
+    "cache.policy": "--policy",
+    "input.width": "--width",
+    "model.device": "--device",
+    "model.dtype": "--dtype",
+}
+"""What the parameters of the node are called on the command line."""
+
+
+def in_options(text: str, available: Collection[str]) -> str:
+    """Return a message with what its reader can set.
+
+    Messages of the engine speak of the node's parameters, which a command has as options.
+    """
+    named = [
+        f"{option} sets {name}"
+        for name, option in OPTIONS.items()
+        if option in available and re.search(rf"\b{re.escape(name)}\b", text)
+    ]
+    return f"{text} ({', '.join(named)})" if named else text
+
+
+class OptionFormatter(logging.Formatter):
+    """Formats warnings for the reader of a command."""
+
+    def __init__(self, available: Collection[str]) -> None:
+        super().__init__("%(message)s")
+        self._available = available
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the text of a record."""
+        return in_options(super().format(record), self._available)
 
 
 def say_weights(path: Path) -> None:

@@ -26,7 +26,10 @@ MODELS = POLYNOMIALS | FISHEYES
 _SAME_SHAPE = 0.01
 """By how much, relative, the aspect of a picture may differ from that of its calibration."""
 
-_REMEDY = "correct the camera_info, or set input.calibration to ignore"
+_LEAST_SEEN = 0.1
+"""Share of the rectified picture in which the source has something; less is none of its own."""
+
+_REMEDY = "correct the camera_info (the node leaves it out with input.calibration: ignore)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +92,13 @@ def rectification(calibration: Calibration, width: int, height: int) -> Rectific
     Pictures that are rectified already only get their intrinsics.
 
     Raises:
-        ConfigurationError: an unknown distortion model, numbers that are not a camera, or a
-            calibration for pictures of another shape.
+        ConfigurationError: an unknown distortion model, numbers that are not those of a camera, or
+            a calibration for pictures of another shape.
 
     """
     _check(calibration)
     to_picture, scaled = _sensor_to_picture(calibration, width, height)
+    _check_principal_points(calibration)
     k = to_picture @ np.array(calibration.k).reshape(3, 3)
     p = to_picture @ np.array(calibration.p).reshape(3, 4)[:, :3]
     size = (width, height)
@@ -110,9 +114,15 @@ def rectification(calibration: Calibration, width: int, height: int) -> Rectific
     d = np.array(calibration.d if bent else ())
     lens = _Lens(k, d, bent and calibration.distortion_model in FISHEYES)
     rotation = r if r.any() else np.eye(3)
-    target = p if p[0, 0] else lens.widest_view(rotation, size)
-    x, y = lens.maps(rotation, target, size)
+    try:
+        target = p if p[0, 0] else lens.widest_view(rotation, size)
+        x, y = lens.maps(rotation, target, size)
+    except cv2.error as error:
+        raise ConfigurationError(
+            f"OpenCV cannot rectify by the camera_info ({error.err}); {_REMEDY}"
+        ) from error
     seen = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    _check_seen(seen, target)
     places, fractions = cv2.convertMaps(x, y, cv2.CV_16SC2)
     maps = np.asarray(places, np.int16), np.asarray(fractions, np.uint16)
     return Rectification(
@@ -122,6 +132,19 @@ def rectification(calibration: Calibration, width: int, height: int) -> Rectific
         scaled,
         rotation if turned else None,
     )
+
+
+def is_usable(calibration: Calibration, width: int, height: int) -> bool:
+    """Return whether a calibration can rectify pictures of ``width`` x ``height`` pixels."""
+    if not calibration.known:
+        return False
+    try:
+        _check(calibration)
+        _sensor_to_picture(calibration, width, height)
+        _check_principal_points(calibration)
+    except ConfigurationError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +193,51 @@ def _check(calibration: Calibration) -> None:
             f"the camera_info has {count} coefficients of distortion; {name} has "
             f"{' or '.join(map(str, MODELS[name]))}; {_REMEDY}"
         )
+
+
+def _check_principal_points(calibration: Calibration) -> None:
+    """Raise ConfigurationError where a principal point lies outside the middle half.
+
+    No lens is mounted so far off. A driver that bins without saying so tells the numbers of another
+    resolution, and the picture would be bent out of all proportion.
+    """
+    width, height = calibration.width, calibration.height
+    k, p = calibration.k, calibration.p
+    points = {"k": (k[2], k[5])} | ({"p": (p[2], p[6])} if p[0] else {})
+    if calibration.rectified and p[0]:
+        del points["k"]
+    for name, (x, y) in points.items():
+        if 0.25 <= x / width <= 0.75 and 0.25 <= y / height <= 0.75:
+            continue
+        raise ConfigurationError(
+            f"the camera_info has its principal point ({name}) at ({x:.6g}, {y:.6g}) of "
+            f"{width}x{height} pixels, outside the middle half{_suspicion(x / width, y / height)}; "
+            f"{_REMEDY}"
+        )
+
+
+def _suspicion(x: float, y: float) -> str:
+    """Return what may be behind a principal point at these shares of the picture."""
+    factor = x + y  # of a centred one: 1
+    if abs(x - y) > 0.25 * factor:
+        return ""
+    if factor > 1:
+        return (
+            f", as if these were pictures {factor:.3g} times as wide: does the driver bin or "
+            "scale, and leave k, p, binning_x and binning_y as they were"
+        )
+    return (
+        f", as if these were pictures {1 / max(factor, 1e-9):.3g} times smaller: are width and "
+        "height those before binning"
+    )
+
+
+def _check_seen(seen: NDArray[np.bool_], target: Matrix) -> None:
+    if seen.mean() >= _LEAST_SEEN and np.isfinite(target).all() and target[0, 0] > 0:
+        return
+    raise ConfigurationError(
+        f"of the rectified picture the camera sees {seen.mean():.0%} by the camera_info; {_REMEDY}"
+    )
 
 
 def _sensor_to_picture(calibration: Calibration, width: int, height: int) -> tuple[Matrix, bool]:

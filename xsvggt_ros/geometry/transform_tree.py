@@ -13,7 +13,7 @@ from math import hypot, isfinite
 
 import numpy as np
 
-from xsvggt_ros.errors import TransformMissingError
+from xsvggt_ros.errors import TransformMissingError, TransformTimeError
 from xsvggt_ros.geometry.rigid import Matrix, interpolate, invert, matrix_from_quaternion
 
 HISTORY = 10_000_000_000
@@ -128,7 +128,7 @@ class TransformTree:
             link = self._links[name]
             step = link.at(stamp)
             if step is None:
-                raise TransformMissingError(
+                raise TransformTimeError(
                     f"the transform from '{link.parent}' to '{name}' is not known at "
                     f"{stamp / 1e9:.3f} s, only from {link.span}"
                 )

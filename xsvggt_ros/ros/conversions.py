@@ -20,9 +20,14 @@ from xsvggt_ros.geometry.cameras import Calibration
 from xsvggt_ros.geometry.rigid import quaternion_from_matrix
 from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
 from xsvggt_ros.ros.parameters import Frames
+from xsvggt_ros.stream.bits_in_use import BitsInUse
 from xsvggt_ros.stream.frame import Frame, Picture
-from xsvggt_ros.stream.imaging import decode_encoded
-from xsvggt_ros.stream.messages import nanoseconds, picture_of
+from xsvggt_ros.stream.messages import (
+    compressed_picture_of,
+    frame_name,
+    nanoseconds,
+    picture_of,
+)
 
 DEFAULT_FRAMES = Frames()
 
@@ -34,10 +39,18 @@ def header(stamp: int, frame_id: str) -> Header:
 
 
 def frame_from_image(
-    message: Image, *, frames: Frames = DEFAULT_FRAMES, calibration: Calibration | None = None
+    message: Image,
+    *,
+    frames: Frames = DEFAULT_FRAMES,
+    calibration: Calibration | None = None,
+    bits: BitsInUse | None = None,
+    in_rig: bool = False,
 ) -> Frame:
     """Wrap a raw picture without looking at its pixels; ``frames.camera`` renames its frame."""
-    return _frame(message.header, partial(picture_of, message), frames, calibration)
+    decode = partial(picture_of, message, bits)
+    return _frame(
+        message.header, _named(message, frames, decode, in_rig), frames, calibration, bits
+    )
 
 
 def frame_from_compressed(
@@ -45,9 +58,14 @@ def frame_from_compressed(
     *,
     frames: Frames = DEFAULT_FRAMES,
     calibration: Calibration | None = None,
+    bits: BitsInUse | None = None,
+    in_rig: bool = False,
 ) -> Frame:
     """Wrap a compressed picture without decoding it; ``frames.camera`` renames its frame."""
-    return _frame(message.header, partial(decode_encoded, message.data), frames, calibration)
+    decode = partial(compressed_picture_of, message, bits)
+    return _frame(
+        message.header, _named(message, frames, decode, in_rig), frames, calibration, bits
+    )
 
 
 def camera_info_of(top: Header, known: Calibration) -> CameraInfo:
@@ -95,22 +113,36 @@ def packed(values: NDArray[Any]) -> array[int]:
 
 
 def _frame(
-    top: Header, decode: Callable[[], Picture], frames: Frames, calibration: Calibration | None
+    top: Header,
+    decode: Callable[[], Picture],
+    frames: Frames,
+    calibration: Calibration | None,
+    bits: BitsInUse | None,
 ) -> Frame:
-    frame_id = frames.camera or top.frame_id
-    fault = frames.fault_of_camera(frame_id)
     return Frame(
         stamp=nanoseconds(top.stamp),
-        frame_id=frame_id,
-        decode=partial(_refuse_name, frame_id, fault) if fault else decode,
+        frame_id=frames.camera or frame_name(top.frame_id),
+        decode=decode,
         calibration=calibration,
+        bits=bits,
     )
 
 
-def _refuse_name(frame_id: str, fault: str) -> Picture:
+def _named(
+    message: Any, frames: Frames, decode: Callable[[], Picture], in_rig: bool
+) -> Callable[[], Picture]:
+    """Return ``decode``, or what refuses a frame whose name transforms cannot carry."""
+    frame_id = frames.camera or frame_name(message.header.frame_id)
+    fault = frames.fault_of_camera(frame_id)
+    return partial(_refuse_name, frame_id, fault, in_rig) if fault else decode
+
+
+def _refuse_name(frame_id: str, fault: str, in_rig: bool) -> Picture:
+    # frames.camera would be one name for all cameras of a rig.
+    remedy = "" if in_rig else ", or set frames.camera"
     raise FrameError(
         f"The picture's frame_id '{frame_id}' {fault}: have its publisher name the optical "
-        "frame, or set frames.camera."
+        f"frame{remedy}."
     )
 
 

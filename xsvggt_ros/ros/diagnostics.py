@@ -52,8 +52,9 @@ class Diagnostics:
     ) -> None:
         """Publish; without an engine or an input, what there is."""
         parts = {"reconstruction": self._reconstruction(counters)}
-        for camera in pictures.cameras if pictures is not None else ():
-            parts[f"input {camera.camera}".rstrip()] = self._input(camera)
+        if pictures is not None:
+            for camera in pictures.cameras:
+                parts[f"input {camera.camera}".rstrip()] = _input(camera, pictures)
         if reconstructor is not None:
             parts["cache"] = self._status.read(_cache)
             parts["session"] = self._status.read(_session)
@@ -93,19 +94,27 @@ class Diagnostics:
             )
         )
 
-    def _input(self, pictures: ImageInput) -> DiagnosticStatus:
-        publishers = pictures.publishers()
-        level = DiagnosticStatus.OK if publishers else DiagnosticStatus.WARN
-        return _status(
-            level,
-            f"publishers: {qos.describe(publishers)}",
-            {
-                "topic": pictures.topic,
-                "type": pictures.type_name,
-                "subscription": pictures.reliability,
-                "held back": str(pictures.held_back),
-            },
-        )
+
+def _input(camera: ImageInput, pictures: RigInput) -> DiagnosticStatus:
+    publishers, rivals = camera.publishers(), camera.rivals()
+    offset = pictures.clock_offsets().get(camera.camera, 0.0)
+    message = f"publishers: {qos.describe(publishers)}"
+    if rivals:
+        message += f", mixing: {', '.join(rivals)}"
+    if offset:
+        message += f", in another clock: {offset:+.1f} s"
+    return _status(
+        DiagnosticStatus.WARN if rivals or offset or not publishers else DiagnosticStatus.OK,
+        message,
+        {
+            "topic": camera.topic,
+            "type": camera.type_name,
+            "subscription": camera.reliability,
+            "held back": str(camera.held_back),
+            "wrong stamps": str(pictures.outliers(camera.camera)),
+            "clock offset (s)": f"{offset:.3f}",
+        },
+    )
 
 
 def _cache(status: CacheStatus, _: Session) -> DiagnosticStatus:

@@ -20,8 +20,10 @@ from xsvggt_ros.ros.losses import Losses
 from xsvggt_ros.ros.matched_subscription import MatchedSubscription
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.topics import picture_topic
+from xsvggt_ros.stream.bits_in_use import BitsInUse
 from xsvggt_ros.stream.frame import Frame
 from xsvggt_ros.stream.frame_queue import FrameQueue
+from xsvggt_ros.stream.messages import frame_name, nanoseconds
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +31,13 @@ _TRANSPORTS: dict[str, tuple[type[Any], Any]] = {
     "raw": (Image, frame_from_image),
     "compressed": (CompressedImage, frame_from_compressed),
 }
+
+
+_MIXING = 3.0
+"""Seconds within which messages of two publishers are taken for a mixture."""
+_MOST_PUBLISHERS = 100
+_MOST_WAITING = 50
+"""Pictures that wait for the first camera_info: a second of most cameras."""
 
 
 class ImageInput:
@@ -46,6 +55,7 @@ class ImageInput:
         put: Callable[[Frame], None],
         *,
         camera: str = "",
+        arrived: Callable[[int], None] = lambda stamp: None,
         holding: Callable[[], bool] = lambda: False,
     ) -> None:
         """Subscribe.
@@ -56,22 +66,31 @@ class ImageInput:
             queue: counts what is lost on the way, and holds messages back where it must not drop.
             put: gets each frame.
             camera: name of one of several.
+            arrived: told the stamp of each picture as it comes.
             holding: whether messages are to be held back for another reason.
 
         """
         self.camera = camera
         self._queue = queue
         self._put = put
+        self._arrived = arrived
         self._frames = settings.frames
+        self._bits = BitsInUse()
         message_type, self._wrap = _TRANSPORTS[settings.input.image_transport]
         topic = picture_topic(node, settings.input.image_transport, camera)
-        self._calibration = CalibrationInput(node, topic, camera)
+        self._calibration = CalibrationInput(
+            node, topic, camera, used=settings.input.calibration != "ignore"
+        )
+        self._waiting: list[Any] = []
+        """First messages, which wait for their camera_info."""
         self._group = BackPressureGroup(queue, holding)
         self._keeps_all = settings.input.queue_policy == "all"
         waiting = qos.waiting_depth(settings.input.queue_size)
         self._depth = waiting if self._keeps_all else qos.LARGE_DEPTH
         self._losses = Losses(lambda: node.count_publishers(topic))
         self._committed = False
+        self._heard: dict[str, float] = {}
+        """When the newest message of each publisher came, where the middleware names them."""
         self.last_picture = time.monotonic()
         self._subscription = MatchedSubscription(
             node,
@@ -85,9 +104,16 @@ class ImageInput:
         )
 
     def close(self) -> None:
-        """Unsubscribe."""
+        """Unsubscribe; what waits is dropped, counted."""
         self._subscription.close()
         self._calibration.close()
+        self._queue.note_lost(len(self._waiting))
+        self._waiting.clear()
+
+    @property
+    def name(self) -> str:
+        """Return what the pictures are called before they are remapped."""
+        return f"{self.camera}/image" if self.camera else "image"
 
     @property
     def topic(self) -> str:
@@ -113,18 +139,62 @@ class ImageInput:
         """Return who publishes on the topic, whatever the type."""
         return self._subscription.publishers()
 
+    def rivals(self) -> list[str]:
+        """Return the nodes whose pictures mix on the topic; none where only one publishes."""
+        publishers = self.publishers()
+        newest = max(self._heard.values(), default=0.0)
+        recent = [gid for gid, at in self._heard.items() if newest - at < _MIXING]
+        if len(publishers) < 2 or (self._heard and len(recent) < 2):
+            return []
+        return sorted(qos.node_of(each) for each in publishers)
+
     def match_publishers(self) -> None:
         """Subscribe anew where the publishers now ask for another reliability."""
         self._subscription.match_publishers()
+        self._calibration.match_publishers()
+
+    def missing_calibration(self, timeout: float) -> str | None:
+        """Return what to say, once, where pictures come without a camera_info for that long."""
+        return self._calibration.missing(timeout)
+
+    def look(self) -> None:
+        """Hand on the first pictures once their camera_info has come, or will not."""
+        if self._waiting:
+            self._calibration.match_publishers()
+            if not self._calibration.awaited:
+                self._hand_on_all()
 
     def _receive(self, message: Any, info: Mapping[str, Any]) -> None:
         self.last_picture = time.monotonic()
+        self._note_publisher(info)
         self._committed = self._keeps_all
         self._note_lost(self._losses.before(info))
-        frame = self._wrap(
-            message, frames=self._frames, calibration=self._calibration.of(message.header.frame_id)
-        )
-        self._put(frame)
+        self._arrived(nanoseconds(message.header.stamp))
+        self._calibration.note_picture()
+        self._waiting.append(message)
+        if len(self._waiting) > _MOST_WAITING or not self._calibration.awaited:
+            self._hand_on_all()
+
+    def _hand_on_all(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for message in waiting:
+            calibration = self._calibration.of(frame_name(message.header.frame_id))
+            self._put(
+                self._wrap(
+                    message,
+                    frames=self._frames,
+                    calibration=calibration,
+                    bits=self._bits,
+                    in_rig=bool(self.camera),
+                )
+            )
+
+    def _note_publisher(self, info: Mapping[str, Any]) -> None:
+        gid = info.get("publisher_gid")
+        if gid is not None:
+            if len(self._heard) > _MOST_PUBLISHERS:
+                self._heard.clear()
+            self._heard[str(gid)] = self.last_picture
 
     def _note_lost(self, count: int) -> None:
         self._queue.note_lost(count)

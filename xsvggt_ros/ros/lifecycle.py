@@ -95,9 +95,10 @@ class ManagedNode(LifecycleNode):
         except XsvggtError as error:
             self._note_failure(error, f"cannot {what}: {error}")
             return TransitionCallbackReturn.FAILURE
-        except Exception as error:  # noqa: BLE001 - rclpy would swallow it
+        except Exception as error:
             text = f"cannot {what}: unexpected {type(error).__name__}: {first_line(error)}"
-            self._note_failure(error, text)
+            logger.debug("%s", text, exc_info=True)
+            self._note_failure(XsvggtError(text), text)
             return TransitionCallbackReturn.ERROR
         return TransitionCallbackReturn.SUCCESS
 

@@ -61,16 +61,25 @@ class MapOutput:
         return (0 if held is None else held.nbytes) + len(self._message.data)
 
     def add(
-        self, result: FrameResult, map_from_camera: Matrix, settings: Settings, *, anew: bool
+        self,
+        result: FrameResult,
+        map_from_camera: Matrix,
+        settings: Settings,
+        *,
+        anew: bool,
+        blind: bool = False,
     ) -> None:
-        """Take in one result; ``anew`` empties the map first, as a new session does."""
+        """Take in one result, but none of an image that shows nothing, which is ``blind``.
+
+        ``anew`` empties the map first, as a new session does.
+        """
         started = perf_counter()
-        if anew:
+        if anew or (blind and result.index == 0):
             self.builder.clear()
         self._stamp = result.stamp
         if not settings.map.enabled:
             self.builder.drop()
-        elif settings.map != self._too_large:
+        elif settings.map != self._too_large and not blind:
             self._add(result, map_from_camera, settings)
         self.seconds = perf_counter() - started
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A subscription to large messages that asks for what its publishers offer."""
+"""A subscription that asks for what its publishers offer."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ class MatchedSubscription:
         depth: int,
         group: CallbackGroup | None = None,
         committed: Callable[[], bool] = lambda: False,
+        overridable: bool = True,
     ) -> None:
         """Subscribe.
 
@@ -52,6 +53,7 @@ class MatchedSubscription:
             depth: messages that wait in the middleware.
             group: of the callback.
             committed: whether to subscribe anew would lose what waits in the middleware.
+            overridable: whether parameters ``qos_overrides`` may change the profile.
 
         """
         self.topic = topic
@@ -62,6 +64,7 @@ class MatchedSubscription:
         self._depth = depth
         self._group = group
         self._committed = committed
+        self._overridable = overridable
         self._warned_of_change = False
         self._changed = node.create_guard_condition(self.match_publishers)
         self._auto = reliability == "auto" and not qos.overrides_reliability(node, topic)
@@ -110,8 +113,10 @@ class MatchedSubscription:
             qos_overriding_options=self._overriding_options(),
         )
 
-    def _overriding_options(self) -> QoSOverridingOptions:
+    def _overriding_options(self) -> QoSOverridingOptions | None:
         """Leave out the reliability where the publishers decide: an override is read only once."""
+        if not self._overridable:
+            return None
         if self._auto:
             return QoSOverridingOptions([QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH])
         return QoSOverridingOptions.with_default_policies()
@@ -129,8 +134,13 @@ class MatchedSubscription:
         if self._auto:
             self._changed.trigger()
             return
+        override = qos.reliability_override(self.topic)
+        remedy = (
+            f"remove the parameter {override}, or set it to best_effort"
+            if qos.overrides_reliability(self._node, self.topic)
+            else "set input.reliability to auto or best_effort"
+        )
         self._node.get_logger().error(
             f"a publisher of {self.topic} offers less than the subscription asks for "
-            f"({self.reliability}), so its pictures do not arrive; set input.reliability to auto "
-            "or best_effort"
+            f"({self.reliability}), so its pictures do not arrive; {remedy}"
         )

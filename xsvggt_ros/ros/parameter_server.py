@@ -16,7 +16,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.ros.parameters import Settings, Spec, Value, nearest_name, specifications
+from xsvggt_ros.ros.parameters import Settings, Spec, Value, nearest_name, specifications, taken
 
 _QOS = "qos_overrides."
 
@@ -39,7 +39,11 @@ class ParameterServer:
         self._judge: Judge = lambda settings: None
         self._tell: Judge = lambda settings: None
         self.locked = False
+        _refuse_empty_overrides(node)
         self.settings = Settings.from_values({s.name: _declare(node, s) for s in specifications()})
+        # Humble has no pre-set callback; there only values of the declared type can be set later.
+        if hasattr(node, "add_pre_set_parameters_callback"):
+            node.add_pre_set_parameters_callback(_as_taken)
         node.add_on_set_parameters_callback(self._validate)
         # Humble has no post-set callback; there a value counts as accepted once it is valid.
         self._has_post_set = hasattr(node, "add_post_set_parameters_callback")
@@ -134,7 +138,39 @@ def _limit(message: ParameterDescriptor, spec: Spec, minimum: float, maximum: fl
         ]
 
 
+def _refuse_empty_overrides(node: Node) -> None:
+    """Raise ConfigurationError where a QoS override has no value: rclpy would stumble on it."""
+    for name, given in node._parameter_overrides.items():
+        if name.startswith(_QOS) and given.value is None:
+            raise ConfigurationError(
+                f"parameter {name} has no value (null, or an empty list); correct it, or leave it "
+                "out"
+            )
+
+
+def _as_taken(parameters: list[Parameter]) -> list[Parameter]:
+    """Return values with the types that they are declared with, where they can have these."""
+    specs = {spec.name: spec for spec in specifications()}
+    return [
+        _of_own_type(specs[each.name], each) if each.name in specs else each for each in parameters
+    ]
+
+
+def _of_own_type(spec: Spec, given: Parameter) -> Parameter:
+    """Return a parameter as it is taken; one that cannot be stays, and rclpy refuses it."""
+    try:
+        return Parameter(spec.name, value=taken(spec, given.value))
+    except ConfigurationError:
+        return given
+
+
 def _declare(node: Node, spec: Spec) -> Value:
+    # rclpy offers no public way to look at an override before it is declared, and takes an empty
+    # list for a parameter without a value, which has any type.
+    given = node._parameter_overrides.get(spec.name)
+    if given is not None:
+        meant = Parameter(spec.name, value=taken(spec, given.value))
+        node._parameter_overrides[spec.name] = meant
     try:
         value: Value = node.declare_parameter(spec.name, spec.default, descriptor(spec)).value
     except InvalidParameterTypeException as error:

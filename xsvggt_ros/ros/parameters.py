@@ -43,7 +43,7 @@ class Spec:
     """What one parameter is; limits are inclusive, ``choices`` exhaustive.
 
     A ``live`` one may change at any time, a ``fixed`` one never, all others while the node is
-    unconfigured.
+    unconfigured. ``words`` may be given as a list, too.
     """
 
     name: str
@@ -56,6 +56,7 @@ class Spec:
     choices: tuple[str, ...] | tuple[int, ...] = ()
     live: bool = False
     fixed: bool = False
+    words: bool = False
 
     @property
     def limits(self) -> str:
@@ -258,8 +259,9 @@ class Input:
     )
     cameras: str = _parameter(
         "",
-        "Names of the cameras of a rig, such as `left right`: pictures come on `left/image` and so "
-        "on, outputs go to `~/left/points` and so on; empty = a single camera.",
+        "Names of the cameras of a rig, such as `left right` or a list of them: pictures come on "
+        "`left/image` and so on, outputs go to `~/left/points` and so on; empty = a single camera.",
+        words=True,
     )
     rig_wait: float = _parameter(
         0.1,
@@ -487,7 +489,7 @@ class Settings:
     watchdog: Watchdog = Watchdog()
 
     @classmethod
-    def from_values(cls, values: Mapping[str, Value]) -> Settings:
+    def from_values(cls, values: Mapping[str, object]) -> Settings:
         """Build a snapshot from values by dotted name; those absent keep their default.
 
         Raises:
@@ -495,9 +497,10 @@ class Settings:
 
         """
         grouped: dict[str, dict[str, Value]] = {group: {} for group in _groups()}
+        specs = {spec.name: spec for spec in specifications()}
         for name, value in values.items():
             group_name, _, own_name = name.partition(".")
-            grouped[group_name][own_name] = value
+            grouped[group_name][own_name] = taken(specs[name], value)
         settings = cls(**{name: group(**grouped[name]) for name, group in _groups().items()})
         _check(settings)
         return settings
@@ -547,6 +550,46 @@ def specifications() -> tuple[Spec, ...]:
         for name, group in _groups().items()
         for own in fields(group)
     )
+
+
+def taken(spec: Spec, value: object) -> Value:
+    """Return a value as the parameter has it: what YAML makes of it may be of another type.
+
+    An integer is taken for a float, a list for words, and false for off, as YAML reads that.
+
+    Raises:
+        ConfigurationError: a value that cannot be meant, or that is beyond its limits.
+
+    """
+    kind = type(spec.default)
+    if spec.words and (value is None or _is_list(value)):
+        value = " ".join(map(str, value or ()))  # type: ignore[call-overload]
+    elif kind is float and type(value) is int:
+        value = float(value)
+    elif value is False and "off" in spec.choices:
+        value = "off"
+    if type(value) is not kind:
+        what = "has no value (null, or an empty list)" if value is None else f"is {value!r}"
+        raise ConfigurationError(
+            f"parameter {spec.name} must be of type {kind.__name__}, such as {spec.default!r}, but "
+            f"{what}; correct it, or leave it out"
+        )
+    assert isinstance(value, (bool, int, float, str))
+    _check_limits(spec, value)
+    return value
+
+
+def _check_limits(spec: Spec, value: Value) -> None:
+    if spec.minimum is None or spec.maximum is None or isinstance(value, str):
+        return
+    if not spec.minimum <= value <= spec.maximum:  # NaN is in no range
+        raise ConfigurationError(
+            f"{spec.name} is {value}; legal are {spec.limits} {spec.unit}".rstrip()
+        )
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, (list, tuple)) or type(value).__name__ in ("array", "ndarray")
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str | None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from geometry_msgs.msg import PoseStamped
@@ -12,6 +14,7 @@ from rclpy.publisher import Publisher
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
+from xsvggt_ros.errors import OutputError, first_line
 from xsvggt_ros.ros import qos
 from xsvggt_ros.ros.clouds import CloudPacker
 from xsvggt_ros.ros.conversions import header, pose
@@ -42,7 +45,7 @@ class Publishers:
         self._confidence = _large(node, Image, f"{prefix}/confidence/image")
         self._odometry = node.create_publisher(Odometry, f"{prefix}/odometry", qos.RESULTS)
         self._path = PathKeeper(node, f"{prefix}/path")
-        self._transforms = TransformBroadcaster(node)
+        self._transforms = TransformBroadcaster(node, robot.owners)
         self._cloud = CloudPacker()
 
     def close(self) -> None:
@@ -59,13 +62,55 @@ class Publishers:
         self._path.forget()
 
     def publish(self, result: FrameResult, settings: Settings) -> None:
-        """Publish everything that this frame brought, and remember its place for the path."""
-        self._publish_pose(result, settings)
-        self._publish_pictures(result, settings)
+        """Publish everything that this frame brought, and remember its place for the path.
+
+        Raises:
+            OutputError: some of it could not be published; all the rest was.
+
+        """
+        failures = [
+            f"{what} ({type(error).__name__}: {first_line(error)})"
+            for what, step in self._steps(result, settings)
+            if (error := _attempted(step)) is not None
+        ]
+        if failures:
+            raise OutputError(
+                f"{', '.join(failures)}; what nobody subscribes to is not packed, so close the "
+                "subscribers, or restart the node"
+            )
 
     def publish_path(self) -> None:
         """Publish the path where it has grown."""
         self._path.publish()
+
+    def _steps(
+        self, result: FrameResult, settings: Settings
+    ) -> Iterator[tuple[str, Callable[[], None]]]:
+        """Yield what is to be published, by the name of its topic."""
+        optical = header(result.stamp, result.frame_id)
+        yield "pose", partial(self._publish_pose, result, settings)
+        if _wanted(self._depth):
+            yield (
+                "depth",
+                lambda: self._depth.publish(
+                    depth_image(optical, result.depth, settings.depth.encoding)
+                ),
+            )
+        if _wanted(self._camera_info):
+            yield (
+                "camera_info",
+                lambda: self._camera_info.publish(camera_info(optical, result.intrinsics)),
+            )
+        if _wanted(self._points):
+            yield (
+                "points",
+                lambda: self._points.publish(self._cloud.pack(optical, result, settings.points)),
+            )
+        if _wanted(self._confidence):
+            yield (
+                "confidence",
+                lambda: self._confidence.publish(confidence_image(optical, result.confidence)),
+            )
 
     def _publish_pose(self, result: FrameResult, settings: Settings) -> None:
         placement, carrier = self._robot.place(result), self._robot.carrier(result.frame_id)
@@ -79,16 +124,14 @@ class Publishers:
             self._odometry.publish(_odometry(place, carrier))
         self._path.remember(place, max_poses=settings.path.max_poses)
 
-    def _publish_pictures(self, result: FrameResult, settings: Settings) -> None:
-        optical = header(result.stamp, result.frame_id)
-        if _wanted(self._depth):
-            self._depth.publish(depth_image(optical, result.depth, settings.depth.encoding))
-        if _wanted(self._camera_info):
-            self._camera_info.publish(camera_info(optical, result.intrinsics))
-        if _wanted(self._points):
-            self._points.publish(self._cloud.pack(optical, result, settings.points))
-        if _wanted(self._confidence):
-            self._confidence.publish(confidence_image(optical, result.confidence))
+
+def _attempted(step: Callable[[], None]) -> Exception | None:
+    """Take a step; return what went wrong, so that others are taken all the same."""
+    try:
+        step()
+    except Exception as error:  # noqa: BLE001 - told by whoever asked for it
+        return error
+    return None
 
 
 def _large(node: Node, message_type: type[Any], topic: str) -> Publisher:

@@ -30,21 +30,21 @@ LATCHED = QoSProfile(
 )
 """A map: who subscribes later gets the newest one."""
 
-TRANSFORMS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+TRANSFORMS_DEPTH = 100
+"""Messages that wait, as in tf2_ros."""
+
+TRANSFORMS = QoSProfile(depth=TRANSFORMS_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
 """As tf2_ros publishes /tf."""
 
 STATIC_TRANSFORMS = QoSProfile(
-    depth=100,
+    depth=TRANSFORMS_DEPTH,
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
-"""As tf2_ros listens to /tf_static."""
+"""As tf2_ros publishes /tf_static."""
 
 DIAGNOSTICS = QoSProfile(depth=LARGE_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
 """As diagnostic_updater publishes them."""
-
-CALIBRATIONS = QoSProfile(depth=LARGE_DEPTH, reliability=ReliabilityPolicy.BEST_EFFORT)
-"""Matches every publisher; a camera_info is small and comes with each picture."""
 
 RELIABILITIES = {
     "reliable": ReliabilityPolicy.RELIABLE,
@@ -61,6 +61,15 @@ def waiting_depth(queue_size: int) -> int:
     return max(LEAST_WAITING, queue_size)
 
 
+def latched(depth: int) -> QoSProfile:
+    """Return the profile of a subscription to what publishers keep for late ones."""
+    return QoSProfile(
+        depth=depth,
+        reliability=ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL,
+    )
+
+
 def pictures(reliability: ReliabilityPolicy, depth: int) -> QoSProfile:
     """Return the profile of the picture subscription."""
     return QoSProfile(depth=depth, reliability=reliability)
@@ -73,13 +82,28 @@ def matching_reliability(publishers: Sequence[TopicEndpointInfo]) -> Reliability
     return ReliabilityPolicy.BEST_EFFORT
 
 
+def is_latched(publisher: TopicEndpointInfo) -> bool:
+    """Return whether a publisher keeps messages for subscribers that come late."""
+    return bool(publisher.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL)
+
+
 def overrides_reliability(node: Node, topic: str) -> bool:
     """Return whether a qos_overrides parameter was given for the reliability of a subscription."""
     # rclpy offers no public way to ask for an override before it is declared.
-    return f"qos_overrides.{topic}.subscription.reliability" in node._parameter_overrides
+    return reliability_override(topic) in node._parameter_overrides
+
+
+def reliability_override(topic: str) -> str:
+    """Return the name of the parameter that sets the reliability of a subscription."""
+    return f"qos_overrides.{topic}.subscription.reliability"
 
 
 def describe(publishers: Sequence[TopicEndpointInfo]) -> str:
     """Return how many publishers there are and what they offer, such as "1 (reliable)"."""
     offers = sorted({each.qos_profile.reliability.name.lower() for each in publishers})
     return f"{len(publishers)} ({', '.join(offers)})" if offers else "0"
+
+
+def node_of(publisher: TopicEndpointInfo) -> str:
+    """Return the full name of the node that a publisher belongs to."""
+    return f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"

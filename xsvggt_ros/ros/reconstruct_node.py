@@ -7,6 +7,7 @@ publishes, so that parameters are answered while a frame is in the network.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -46,6 +47,7 @@ from xsvggt_ros.ros.status import Session, StatusBoard, degraded
 from xsvggt_ros.ros.watchdog import Watchdog
 from xsvggt_ros.stream.frame import Frame, FrameResult
 from xsvggt_ros.stream.frame_queue import FrameQueue
+from xsvggt_ros.stream.image_watch import ImageWatch
 from xsvggt_ros.stream.mapping import MapBuilder
 from xsvggt_ros.stream.quality import QualityWatch
 
@@ -54,6 +56,8 @@ if TYPE_CHECKING:
     from xsvggt_ros.stream.worker import Worker
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 NODE_NAME = "xsvggt"
 TICK_PERIOD = 1.0
@@ -118,6 +122,7 @@ class ReconstructNode(ManagedNode):
         self._cleanup = ExitStack()
         self._refusals = Repetition(REPEAT_REFUSAL)
         self._complaints = Repetition(REPEAT_COMPLAINT)
+        self._said_once: set[str] = set()
         self._parameter_server = ParameterServer(self)
         self._status = StatusBoard(self)
         self._cleanup.enter_context(forwarded_logging(self.get_logger(), self._status.note))
@@ -127,6 +132,7 @@ class ReconstructNode(ManagedNode):
         self._outputs.prepare(self._parameter_server.settings.input.camera_names)
         self._diagnostics = Diagnostics(self, self._status)
         self._quality: dict[str, QualityWatch] = {}
+        self._images: dict[str, ImageWatch] = {}
         self._changes: SimpleQueue[dict[str, int | float]] = SimpleQueue()
         self._changed = self.create_guard_condition(self._adopt_changes)
         self._map = MapOutput(self)
@@ -157,10 +163,12 @@ class ReconstructNode(ManagedNode):
         """Load the weights, try the network, and start the worker."""
         settings = self._parameter_server.settings
         self._status.begin()
+        self._said_once.clear()
         self._status.set_paused(False)
         self._diagnostics.begin()
         self._scale.begin()
         self._quality = {name: QualityWatch() for name in settings.input.camera_names}
+        self._images = {name: ImageWatch() for name in settings.input.camera_names}
         self._outputs.prepare(settings.input.camera_names)
         self._status.show_phase("warming up")
         with self._loading():
@@ -193,7 +201,10 @@ class ReconstructNode(ManagedNode):
         )
         self._input = Input(
             pictures,
-            [Watchdog(self, each, lambda: engine.worker.activity) for each in pictures.cameras],
+            [
+                Watchdog(self, each, lambda: engine.worker.activity, each.name)
+                for each in pictures.cameras
+            ],
         )
         self._parameter_server.warn_of_unknown(qos=True)
         topics = ", ".join(each.topic for each in pictures.cameras)
@@ -275,10 +286,21 @@ class ReconstructNode(ManagedNode):
             self.get_logger().error(f"the cache keeps its settings: {error}")
 
     def _on_result(self, result: FrameResult) -> None:
+        try:
+            self._publish(result)
+        except Exception as error:
+            text = f"the result of stamp {result.stamp / 1e9:.3f} was not published: {_told(error)}"
+            logger.debug("%s", text, exc_info=True)
+            if admitted := self._refusals.admit(text):
+                self.get_logger().error(admitted)
+            self._status.show_failure(result, text, self._configured.worker.counters)
+
+    def _publish(self, result: FrameResult) -> None:
         engine = self._configured
         if result.index == 0:
             self._quality = {name: QualityWatch() for name in self._quality}
-        faults = self._quality[result.camera].judge(result)
+        images = self._images[result.camera]
+        faults = (*images.judge(result.color), *self._quality[result.camera].judge(result))
         if faults and (admitted := self._complaints.admit(degraded(faults))):
             self.get_logger().warning(admitted)
         settings = self._parameter_server.settings
@@ -286,7 +308,7 @@ class ReconstructNode(ManagedNode):
         self._status.set_scale(self._scale.source)
         engine.worker.enter("mapping")
         place = self._robot.place(scaled).map_from_camera
-        self._map.add(scaled, place, settings, anew=anew)
+        self._map.add(scaled, place, settings, anew=anew, blind=images.blind)
         self._status.set_map(self._map.points, self._map.nbytes, self._map.seconds)
         engine.worker.enter("publishing")
         started = perf_counter()
@@ -327,7 +349,10 @@ class ReconstructNode(ManagedNode):
             self.executor.wake()
 
     def _on_tick(self) -> None:
-        self._outputs.publish_path()
+        try:
+            self._outputs.publish_path()
+        except Exception as error:  # noqa: BLE001 - it would end the executor
+            self._report_unpublished("the path", error)
         if self._input is None or self._engine is None:
             self._status.show_phase("unconfigured" if self._engine is None else "inactive")
             self._diagnostics.publish()
@@ -335,8 +360,14 @@ class ReconstructNode(ManagedNode):
         pictures, engine = self._input.pictures, self._engine
         for camera in pictures.cameras:
             camera.match_publishers()
+        self._robot.match_publishers()
         timeout = self._parameter_server.settings.watchdog.timeout
         stuck = self._input.watchdogs[0].stuck(timeout)
+        if not engine.worker.alive:
+            stuck = (
+                "the worker has ended unexpectedly, and nothing is reconstructed: restart the node"
+            )
+        self._tell_faults(self._input, timeout)
         silences = [] if stuck else [each.silence(timeout) for each in self._input.watchdogs]
         # The last one is shown in ~/status: it explains the others.
         for complaint in filter(None, (self._scale.silence(timeout), *silences, stuck)):
@@ -344,6 +375,23 @@ class ReconstructNode(ManagedNode):
         self._status.timeout = timeout
         self._status.show_idle(engine.worker.counters, stuck=bool(stuck))
         self._diagnostics.publish(engine.worker.counters, pictures, engine.reconstructor)
+
+    def _tell_faults(self, current: Input, timeout: float) -> None:
+        """Tell what is wrong with the input, or with who else broadcasts transforms."""
+        pictures = current.pictures
+        mixtures = [each.mixture() for each in current.watchdogs]
+        for fault in filter(None, (*mixtures, *pictures.clock_complaints())):
+            self._status.note_fault(fault)
+            self._complain(fault)
+        for fault in self._robot.owners.complaints(self._parameter_server.settings):
+            self._status.note_fault(fault)
+            if fault not in self._said_once:
+                self._said_once.add(fault)
+                self.get_logger().warning(fault)
+        for camera in pictures.cameras:
+            if missing := camera.missing_calibration(timeout):
+                # No fault: many cameras have none. So ~/status goes on with what it says.
+                self.get_logger().warning(missing)
 
     def _on_map_timer(self) -> None:
         """Let the worker publish the map where it is due: packing is not for this thread."""
@@ -358,7 +406,12 @@ class ReconstructNode(ManagedNode):
 
     def _report_failed_map(self, publication: Future[None]) -> None:
         if not publication.cancelled() and (error := publication.exception()):
-            self._complain(f"the map was not published: {first_line(error)}")
+            self._report_unpublished("the map", error)
+
+    def _report_unpublished(self, what: str, error: BaseException) -> None:
+        text = f"{what} was not published: {_told(error)}"
+        self._status.note_fault(text)
+        self._complain(text)
 
     @property
     def paused(self) -> bool:
@@ -392,3 +445,9 @@ class ReconstructNode(ManagedNode):
         self._status.note(complaint)
         if admitted := self._complaints.admit(complaint):
             self.get_logger().warning(admitted)
+
+
+def _told(error: BaseException) -> str:
+    """Return an error in one line, with the type of one that is not this package's."""
+    line = first_line(error)
+    return line if isinstance(error, XsvggtError) else f"{type(error).__name__}: {line}"

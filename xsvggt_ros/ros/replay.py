@@ -19,7 +19,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 from std_srvs.srv import SetBool
 
-from xsvggt_ros.errors import XsvggtError
+from xsvggt_ros.errors import ConfigurationError, XsvggtError
 from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
 from xsvggt_ros.interruption import interruptible
 from xsvggt_ros.ros.domains import given_domain
@@ -30,12 +30,18 @@ from xsvggt_ros.ros.replay_clock import ReplayClock
 from xsvggt_ros.ros.replay_options import TRANSPORTS, ReplayOptions
 from xsvggt_ros.ros.replay_topics import ReplayTopics, require_topic_name
 from xsvggt_ros.ros.signals import leave, leave_at_signals
+from xsvggt_ros.ros.topics import COMPRESSED
 from xsvggt_ros.stream.frame import Frame
 from xsvggt_ros.stream.sources import Source, open_source
 
 _POLL = 0.05
 _FLUSH = 5.0
 """Seconds."""
+
+LONGEST_GAP = 10.0
+"""Seconds between two pictures, or ten of their usual distance, beyond which a pause is cut."""
+CUT_TO = 1.0
+"""Seconds that stand for a longer pause."""
 
 UNANSWERED = 2
 """Pictures that a node that is followed has in hand: one in the network, the next one waiting."""
@@ -140,12 +146,34 @@ class ReplayNode(Node):
     def _follow(self, previous: Frame, frame: Frame) -> bool:
         """Wait from one frame to the next, and let /clock run from one stamp to the other."""
         gap = max(0, frame.stamp - previous.stamp)
-        seconds = self._seconds(gap)
+        seconds = self._seconds(self._distance(previous, frame))
         per_second = gap / seconds
         return self._pace.wait(
             seconds,
             lambda left: self._topics.tell_time(previous.stamp + gap - round(left * per_second)),
         )
+
+    def _distance(self, previous: Frame, frame: Frame) -> int:
+        """Return the nanoseconds between two pictures, 0 where they take one nominal period.
+
+        Stamps go before. Where they jump, as between pictures before and after the first /clock,
+        the times of recording count; where these jump as well, the pause is cut.
+        """
+        longest = round(NANOSECONDS * max(LONGEST_GAP, 10 / self._source.rate))
+        gap = frame.stamp - previous.stamp
+        if 0 < gap <= longest:
+            return gap
+        if frame.recorded is not None and previous.recorded is not None:
+            recorded = frame.recorded - previous.recorded
+            if 0 < recorded <= longest:
+                return recorded
+        if gap <= longest or self._options.fixed_rate:
+            return 0
+        self.get_logger().warning(
+            f"the recording pauses for {gap / NANOSECONDS:.6g} s after picture {self.published}: "
+            f"cut to {CUT_TO:g} s; --fixed-rate sets a pace of your own"
+        )
+        return round(CUT_TO * NANOSECONDS)
 
     def _seconds(self, gap: int) -> float:
         """Turn a distance of stamps into one of time; a step back takes one nominal period."""
@@ -180,10 +208,15 @@ def _remapping(image_topic: str) -> list[str] | None:
     """Rename the pictures; an argument of the node's own would hide a global remapping.
 
     Raises:
-        ConfigurationError: ROS does not allow such a name.
+        ConfigurationError: ROS does not allow such a name, or it is that of compressed images.
 
     """
     require_topic_name(image_topic)
+    if image_topic.endswith(COMPRESSED):
+        raise ConfigurationError(
+            f"Cannot replay: the image topic is '{image_topic}': give the name of the raw images, "
+            f"'{image_topic.removesuffix(COMPRESSED)}'; compressed ones are published beside it."
+        )
     renamed = image_topic != "image"
     return ["--ros-args", "--remap", f"image:={image_topic}"] if renamed else None
 

@@ -15,10 +15,14 @@ from xsvggt_ros.ros.image_input import ImageInput
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.stream.frame import Frame
 from xsvggt_ros.stream.frame_queue import FrameQueue
+from xsvggt_ros.stream.jumps import JumpFilter
+from xsvggt_ros.stream.rig_clocks import RigClocks
 from xsvggt_ros.stream.rig_order import RigOrder
 
 _LOOK_EVERY = 0.02
 """Seconds between two looks whether a frame has waited long enough for the other cameras."""
+_LOOK_ALONE = 0.1
+"""The same of a single camera, whose frames only wait where a stamp is doubtful."""
 
 
 class RigInput:
@@ -42,35 +46,70 @@ class RigInput:
         self._queue = queue
         self._noted = noted
         self._ready: deque[Frame] = deque()
-        self._order = RigOrder(names, settings.input.rig_wait)
-        put = self._put if len(names) > 1 else self._put_alone
+        self._order = RigOrder(names, settings.input.rig_wait) if len(names) > 1 else None
+        self._clocks = RigClocks(names)
+        self._jumps = {name: JumpFilter() for name in names}
         self.cameras = [
-            ImageInput(node, settings, queue, partial(put, name), camera=name, holding=self._full)
+            ImageInput(
+                node,
+                settings,
+                queue,
+                partial(self._put, name),
+                camera=name,
+                arrived=partial(self._clocks.note, name),
+                holding=self._full,
+            )
             for name in names
         ]
-        self._timer = None
-        if len(names) > 1:
-            steady = Clock(clock_type=ClockType.STEADY_TIME)
-            self._timer = node.create_timer(_LOOK_EVERY, self._look, clock=steady)
+        every = _LOOK_ALONE if self._order is None else _LOOK_EVERY
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = node.create_timer(every, self._look, clock=steady)
 
     def close(self) -> None:
         """Unsubscribe; what is held is dropped, counted."""
         for camera in self.cameras:
             camera.close()
-        if self._timer is not None:
-            self._node.destroy_timer(self._timer)
-        self._queue.note_lost(len(self._ready) + len(self._order))
+        self._node.destroy_timer(self._timer)
+        held = len(self._ready) + sum(map(len, self._jumps.values()))
+        self._queue.note_lost(held + (0 if self._order is None else len(self._order)))
 
-    def _put_alone(self, camera: str, frame: Frame) -> None:
-        self._queue.put(self._noted(replace(frame, camera=camera)))
+    def outliers(self, camera: str) -> int:
+        """Return how many pictures of a camera were refused because their own stamp was wrong."""
+        return self._jumps[camera].outliers
+
+    def clock_complaints(self) -> list[str]:
+        """Return the complaint about each camera that lives in another clock than the others."""
+        return [
+            f"camera '{camera}' lives in another clock: its stamps are {abs(seconds):.1f} s "
+            f"{'ahead of' if seconds > 0 else 'behind'} those of the other cameras, so they cannot "
+            "be put in order; have all drivers stamp by one clock, or leave it out of input.cameras"
+            for camera, seconds in self.clock_offsets().items()
+        ]
+
+    def clock_offsets(self) -> dict[str, float]:
+        """Return of each camera that lives in another clock how many seconds that is ahead."""
+        return self._clocks.strangers()
 
     def _put(self, camera: str, frame: Frame) -> None:
-        self._ready.extend(self._order.put(replace(frame, camera=camera)))
+        self._settle(self._jumps[camera].put(replace(frame, camera=camera)))
         self._deliver()
 
     def _look(self) -> None:
-        self._ready.extend(self._order.due())
+        for camera in self.cameras:
+            camera.look()
+        for jumps in self._jumps.values():
+            self._settle(jumps.due())
+        if self._order is not None:
+            self._ready.extend(self._order.due())
         self._deliver()
+
+    def _settle(self, frames: list[Frame]) -> None:
+        """Take in frames whose stamps are known to be right, or wrong."""
+        for frame in frames:
+            if self._order is None or frame.fault:
+                self._ready.append(frame)
+            else:
+                self._ready.extend(self._order.put(frame))
 
     def _deliver(self) -> None:
         """Hand on what is ready, without waiting for room in a queue that must not drop."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from rclpy.node import Node
 
-from xsvggt_ros.errors import TransformMissingError
+from xsvggt_ros.errors import TransformMissingError, TransformTimeError
 from xsvggt_ros.geometry.rigid import OPTICAL_TO_BODY, Matrix
 from xsvggt_ros.geometry.robot_frames import (
     Placement,
@@ -19,6 +19,7 @@ from xsvggt_ros.geometry.robot_frames import (
 )
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.transform_listener import TransformListener
+from xsvggt_ros.ros.transform_owners import TransformOwners
 from xsvggt_ros.stream.frame import Frame, FrameResult, Picture
 
 
@@ -33,25 +34,36 @@ class Robot:
         self._node = node
         self._settings = settings
         self._listener: TransformListener | None = None
+        self._follows = False
+        self.owners = TransformOwners()
+        """Who broadcasts which transforms."""
         self._in_hand = RobotPose()
         self.map_from_world: Matrix = OPTICAL_TO_BODY
         """Where the session's world lies in the map, [4, 4]."""
 
     def listen(self) -> None:
-        """Begin to follow TF, where it is needed."""
+        """Begin to listen to TF, and to follow it where it is needed."""
         settings = self._settings()
-        if settings.frames.base or settings.tf.odometry == "external":
-            self._listener = TransformListener(self._node)
+        self._follows = bool(settings.frames.base) or settings.tf.odometry == "external"
+        if settings.frames.base:
+            self.owners.note_carrier(settings.frames.base)
+        self._listener = TransformListener(self._node, self.owners, follow=self._follows)
+
+    def match_publishers(self) -> None:
+        """Listen anew where the publishers of TF now ask for another reliability."""
+        if self._listener is not None:
+            self._listener.match_publishers()
 
     def close(self) -> None:
-        """Stop to follow TF."""
+        """Stop to listen to TF."""
         if self._listener is not None:
             self._listener.close()
             self._listener = None
+            self.owners.forget()
 
     def noted(self, frame: Frame) -> Frame:
         """Return the frame such that decoding it looks up its transforms first."""
-        if self._listener is None:
+        if not self._follows:
             return frame
         return replace(frame, decode=lambda: self._decode(frame))
 
@@ -82,11 +94,19 @@ class Robot:
         listener = self._listener
         if listener is None:  # unsubscribed while this frame was waiting
             raise TransformMissingError("the node was deactivated; activate it again")
-        timeout = self._settings().tf.timeout
+        timeout, odom = self._settings().tf.timeout, self._settings().frames.odom
         try:
             return listener.wait_for(target, source, frame.stamp, timeout)
+        except TransformTimeError as error:
+            raise TransformMissingError(
+                f"{error}. It was waited for {timeout:g} s: raise tf.timeout where it comes later, "
+                "or have its broadcaster and the camera stamp by one clock"
+            ) from error
         except TransformMissingError as error:
+            names = ["frames.base", "frames.odom"] if target == odom else ["frames.base"]
+            if not frame.camera:  # frames.camera is none of a rig's parameters
+                names.append("frames.camera")
             raise TransformMissingError(
                 f"{error}. It was waited for {timeout:g} s (tf.timeout): broadcast it, or correct "
-                "frames.base, frames.odom or frames.camera"
+                f"{' or '.join(names)}"
             ) from error

@@ -17,9 +17,12 @@ from xsvggt_ros.errors import FrameError, TransformMissingError
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.geometry.transform_tree import HISTORY, TransformTree, fault_of
 from xsvggt_ros.ros import qos
+from xsvggt_ros.ros.input_advice import MOST_NAMED, RAW_TYPE
 from xsvggt_ros.ros.matched_subscription import MatchedSubscription
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.robot import Robot
+from xsvggt_ros.ros.small_subscription import SmallSubscription
+from xsvggt_ros.ros.topics import published_topics
 from xsvggt_ros.stream.frame import FrameResult
 from xsvggt_ros.stream.messages import depth_of, nanoseconds
 from xsvggt_ros.stream.recent import Recent
@@ -61,6 +64,8 @@ class Matches:
 class DepthScale:
     """Keeps the newest depth pictures, undecoded, and compares one with each result."""
 
+    name = "depth"
+    type_name = RAW_TYPE
     unmatched_remedy = (
         f"within {TOLERANCE / 1e6:.0f} ms; give depth the stamp of its picture, or publish it "
         f"smaller where pictures wait longer than {MOST_DEPTH_BYTES >> 20} MiB of it"
@@ -83,6 +88,10 @@ class DepthScale:
     def close(self) -> None:
         """Unsubscribe."""
         self._subscription.close()
+
+    def accepts(self, topic: str) -> bool:
+        """Return whether a topic may carry measured depth, by its name."""
+        return "depth" in topic
 
     def begin(self) -> None:
         """Take note that a session begins; depth pictures know nothing of sessions."""
@@ -111,13 +120,14 @@ class DepthScale:
 class OdometryScale:
     """Keeps an odometry's poses and compares its way with the camera's."""
 
+    name = "odom"
+    type_name = "nav_msgs/msg/Odometry"
     unmatched_remedy = (
         f"around its time; stamp both by one clock, and the odometry no more than "
         f"{HISTORY / 1e9:.0f} s ahead of the result"
     )
 
     def __init__(self, node: Node, robot: Robot) -> None:
-        self._node = node
         self._robot = robot
         self._lock = Lock()
         self._poses = TransformTree()
@@ -126,21 +136,26 @@ class OdometryScale:
         self._refused = False
         self.matches = Matches()
         self.last_message = monotonic()
-        self._subscription = node.create_subscription(
-            Odometry, "odom", self._receive, qos.CALIBRATIONS
+        self.topic = node.resolve_topic_name("odom")
+        self._subscription = SmallSubscription(
+            node, Odometry, self.topic, self._receive, depth=qos.TRANSFORMS_DEPTH
         )
-        self.topic = self._subscription.topic_name
 
     def close(self) -> None:
         """Unsubscribe."""
-        self._node.destroy_subscription(self._subscription)
+        self._subscription.close()
+
+    def accepts(self, topic: str) -> bool:
+        """Return whether a topic may carry an odometry, by its name."""
+        return bool(topic)
 
     def begin(self) -> None:
         """Take note that a session begins: the camera's way before it does not count."""
         self._first = True
 
     def match_publishers(self) -> None:
-        """Change nothing: a best-effort subscription matches every publisher of small messages."""
+        """Subscribe anew where the publishers now ask for another reliability."""
+        self._subscription.match_publishers()
 
     def estimate(self, result: FrameResult) -> float | None:
         """Return metres per unit at the end of a straight way, else None."""
@@ -242,9 +257,27 @@ class ScaleInput:
         count = self._node.count_publishers(self._measured.topic)
         return (
             f"scale.source is {self._settings().scale.source}, but nothing has come on "
-            f"{self._measured.topic} for {seconds:.0f} s (publishers: {count}); start what "
-            "publishes it, or remap the topic"
+            f"{self._measured.topic} for {seconds:.0f} s (publishers: {count}); "
+            f"{self._remedy(self._measured)}"
         )
+
+    def _remedy(self, measured: DepthScale | OdometryScale) -> str:
+        """Return what to do where nothing comes, by what is published."""
+        published = published_topics(self._node)
+        here = published.get(measured.topic, set())
+        if measured.type_name in here:
+            return "they are silent: see what they wait for"
+        others = [
+            topic
+            for topic, types in sorted(published.items())
+            if measured.type_name in types and measured.accepts(topic)
+        ]
+        carried = (
+            f"they carry {', '.join(sorted(here))}, not {measured.type_name}; " if here else ""
+        )
+        if others:
+            return f"{carried}remap {measured.name} to one of {', '.join(others[:MOST_NAMED])}"
+        return f"{carried}start what publishes {measured.type_name} there, or remap {measured.name}"
 
     def _mismatch(self, timeout: float) -> str | None:
         """Return the complaint about messages that belong to no picture."""

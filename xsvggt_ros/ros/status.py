@@ -64,6 +64,12 @@ class StatusBoard:
             self._message.message = text
             self._noted_since_result = True
 
+    def note_fault(self, text: str) -> None:
+        """Show a warning, and that things are not as they were asked for."""
+        self.note(text)
+        with self._lock:
+            self._health.note_fault()
+
     def set_scale(self, source: str) -> None:
         """Say what makes lengths metres; the next publication carries it."""
         with self._lock:
@@ -92,6 +98,14 @@ class StatusBoard:
         self.note(text)
         with self._lock:
             self._message.header = header(frame.stamp, frame.frame_id)
+            self._health.note_refusal()
+            self._publish(counters)
+
+    def show_failure(self, result: FrameResult, text: str, counters: Counters) -> None:
+        """Publish that a result did not come out, or not all of it."""
+        self.note(text)
+        with self._lock:
+            self._message.header = header(result.stamp, result.frame_id)
             self._health.note_refusal()
             self._publish(counters)
 

@@ -15,7 +15,9 @@ from xsvggt_ros.errors import TransformMissingError
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.geometry.transform_tree import Place, TransformTree, fault_of
 from xsvggt_ros.ros import qos
-from xsvggt_ros.stream.messages import nanoseconds
+from xsvggt_ros.ros.small_subscription import SmallSubscription
+from xsvggt_ros.ros.transform_owners import TransformOwners
+from xsvggt_ros.ros.transforms import broadcast
 
 logger = logging.getLogger(__name__)
 
@@ -23,24 +25,35 @@ logger = logging.getLogger(__name__)
 class TransformListener:
     """Fills a tree on the executor's thread; another thread may wait for what is still to come."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    def __init__(self, node: Node, owners: TransformOwners, *, follow: bool) -> None:
+        """Listen; ``owners`` hears of the links of others, the tree only where it ``follows``."""
+        self._owners = owners
+        self._follow = follow
         self._tree = TransformTree()
         self._changed = Condition()
         self._closed = False
         self._refused: set[tuple[str, str]] = set()
         self._subscriptions = [
-            node.create_subscription(TFMessage, topic, partial(self._receive, static), profile)
-            for topic, static, profile in (
-                ("/tf", False, qos.TRANSFORMS),
-                ("/tf_static", True, qos.STATIC_TRANSFORMS),
+            SmallSubscription(
+                node,
+                TFMessage,
+                topic,
+                partial(self._receive, static),
+                depth=qos.TRANSFORMS_DEPTH,
+                latched=static,
             )
+            for topic, static in (("/tf", False), ("/tf_static", True))
         ]
+
+    def match_publishers(self) -> None:
+        """Subscribe anew where the publishers now ask for another reliability."""
+        for subscription in self._subscriptions:
+            subscription.match_publishers()
 
     def close(self) -> None:
         """Unsubscribe, and let go who waits."""
         for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
+            subscription.close()
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -67,13 +80,15 @@ class TransformListener:
                 self._changed.wait(left)
 
     def _receive(self, static: bool, message: TFMessage) -> None:
+        links = [
+            link for link in map(broadcast, message.transforms) if not self._owners.comes_back(link)
+        ]
+        for parent, child, _, _ in links:
+            self._owners.note_foreign(parent, child, static=static)
+        if not self._follow:
+            return
         with self._changed:
-            for link in message.transforms:
-                moved, turned = link.transform.translation, link.transform.rotation
-                parent = link.header.frame_id.lstrip("/")
-                child = link.child_frame_id.lstrip("/")
-                place = (moved.x, moved.y, moved.z, turned.x, turned.y, turned.z, turned.w)
-                stamp = nanoseconds(link.header.stamp)
+            for parent, child, stamp, place in links:
                 if not self._tree.put(parent, child, stamp, place, static=static):
                     self._warn(parent, child, place)
             self._changed.notify_all()

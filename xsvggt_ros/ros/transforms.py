@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from geometry_msgs.msg import TransformStamped
 from rclpy.node import Node
 from tf2_msgs.msg import TFMessage
@@ -15,13 +13,17 @@ from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
 from xsvggt_ros.ros import qos
 from xsvggt_ros.ros.conversions import header, transform
 from xsvggt_ros.ros.parameters import Settings
+from xsvggt_ros.ros.transform_owners import Broadcast, TransformOwners, own_links
+from xsvggt_ros.stream.messages import frame_name, nanoseconds
 
 
 class TransformBroadcaster:
     """Broadcasts where the robot is, without tf2_ros, which a pip environment lacks."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, owners: TransformOwners) -> None:
+        """Announce the topic; ``owners`` hears of each transform."""
         self._node = node
+        self._owners = owners
         self._publisher = node.create_publisher(TFMessage, "/tf", qos.TRANSFORMS)
 
     def close(self) -> None:
@@ -29,27 +31,36 @@ class TransformBroadcaster:
         self._node.destroy_publisher(self._publisher)
 
     def publish(self, stamp: int, carrier: str, placement: Placement, settings: Settings) -> None:
-        """Broadcast the transforms that the settings ask for, where anybody listens."""
-        if self._publisher.get_subscription_count():
-            shifted = stamp + round(settings.tf.time_offset * NANOSECONDS)
-            links = [_stamped(shifted, *link) for link in _links(carrier, placement, settings)]
-            if links:
-                self._publisher.publish(TFMessage(transforms=links))
+        """Broadcast the transforms that the settings ask for."""
+        shifted = stamp + round(settings.tf.time_offset * NANOSECONDS)
+        self._owners.note_carrier(carrier)
+        links = [
+            _stamped(shifted, link.parent, link.child, _pose(link.switch, placement, settings))
+            for link in own_links(carrier, settings)
+        ]
+        for link in links:
+            self._owners.note_own(broadcast(link))
+        if links:
+            self._publisher.publish(TFMessage(transforms=links))
 
 
-def _links(
-    carrier: str, placement: Placement, settings: Settings
-) -> Iterator[tuple[str, str, Matrix]]:
-    """Yield parent, child and the child's pose in the parent."""
-    frames, tf = settings.frames, settings.tf
-    links = []
-    if tf.publish_map:
-        links.append((frames.map, frames.odom, placement.map_from_odom))
-    if tf.publish_odom and tf.odometry == "own":
-        # Here map and odom are the same.
-        links.append((frames.odom, carrier, placement.map_from_carrier))
-    for parent, child, pose in links:
-        yield (child, parent, invert(pose)) if tf.invert_odom else (parent, child, pose)
+def broadcast(link: TransformStamped) -> Broadcast:
+    """Return what a message says; slashes before names are those of ROS 1."""
+    moved, turned = link.transform.translation, link.transform.rotation
+    return (
+        frame_name(link.header.frame_id),
+        frame_name(link.child_frame_id),
+        nanoseconds(link.header.stamp),
+        (moved.x, moved.y, moved.z, turned.x, turned.y, turned.z, turned.w),
+    )
+
+
+def _pose(switch: str, placement: Placement, settings: Settings) -> Matrix:
+    """Return the child's pose in the parent."""
+    # With an odometry of one's own, map and odom are the same.
+    of_map = switch == "tf.publish_map"
+    pose = placement.map_from_odom if of_map else placement.map_from_carrier
+    return invert(pose) if settings.tf.invert_odom else pose
 
 
 def _stamped(stamp: int, parent: str, child: str, pose: Matrix) -> TransformStamped:

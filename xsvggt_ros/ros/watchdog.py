@@ -11,14 +11,16 @@ from rclpy.node import Node
 
 from xsvggt_ros.ros import qos
 from xsvggt_ros.ros.image_input import ImageInput
-from xsvggt_ros.ros.topics import topics_of_type
+from xsvggt_ros.ros.input_advice import TRANSPORTS, advice
+from xsvggt_ros.ros.topics import published_topics
 
 if TYPE_CHECKING:
     from xsvggt_ros.stream.worker import Activity
 
 _REMEDIES: dict[str, str] = {
-    "decoding": "publish smaller pictures",
-    "reconstructing": "lower input.width or cache.budget_tokens, or use a GPU (model.device)",
+    "decoding": "publish smaller pictures, or lower tf.timeout where transforms are waited for",
+    "reconstructing": "lower input.width or the budget of the cache (cache.budget_mib, where it is "
+    "set, else cache.budget_tokens), or run on a faster model.device",
     "mapping": "raise map.stride or map.voxel_size, or lower map.max_points",
     "publishing": "raise points.stride, or close a subscriber that is too slow",
     "commanded": "wait for it to end",
@@ -28,10 +30,18 @@ _REMEDIES: dict[str, str] = {
 class Watchdog:
     """Looks, on a steady clock, for silence at the input and for a frame that is stuck."""
 
-    def __init__(self, node: Node, pictures: ImageInput, activity: Callable[[], Activity]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        pictures: ImageInput,
+        activity: Callable[[], Activity],
+        name: str = "image",
+    ) -> None:
+        """Watch ``pictures``, which are called ``name`` before they are remapped."""
         self._node = node
         self._pictures = pictures
         self._activity = activity
+        self._name = name
 
     def stuck(self, timeout: float) -> str | None:
         """Return the complaint about a frame that stays in one stage for ``timeout`` seconds."""
@@ -51,33 +61,35 @@ class Watchdog:
             return None
         return f"no picture for {seconds:.0f} s on {self._pictures.topic}: {self._reason()}"
 
+    def mixture(self) -> str | None:
+        """Return the complaint about pictures of several publishers on one topic."""
+        rivals = self._pictures.rivals()
+        if not rivals:
+            return None
+        return (
+            f"{self._pictures.topic} has {len(rivals)} publishers ({', '.join(rivals)}), and their "
+            f"pictures mix: stop all but one, or remap {self._name} to a topic that only "
+            "one publishes"
+        )
+
     def _reason(self) -> str:
         publishers = self._pictures.publishers()
         wanted = self._pictures.type_name
         if not publishers:
-            return self._no_publisher(wanted)
+            return f"it has no publisher; {self._advice()}"
         types = sorted({each.topic_type for each in publishers})
         if wanted not in types:
-            return (
-                f"it carries {', '.join(types)}, not {wanted}; set input.image_transport to what "
-                "is published, or remap the topic"
-            )
+            return f"it carries {', '.join(types)}, not {wanted}; {self._advice()}"
         return (
             f"publishers {qos.describe(publishers)}, subscription {self._pictures.reliability}; "
             "either they are silent, or their pictures are lost on the way (see 'Large pictures' "
             "in docs/node.md)"
         )
 
-    def _no_publisher(self, wanted: str) -> str:
-        others = [
-            topic
-            for topic in topics_of_type(self._node, wanted)
-            if topic != self._pictures.topic and not topic.startswith(self._own_prefix)
-        ]
-        if others:
-            return f"it has no publisher; remap image to one of {', '.join(others)}"
-        return f"it has no publisher; start a camera or a bag that publishes {wanted}"
-
-    @property
-    def _own_prefix(self) -> str:
-        return self._node.get_fully_qualified_name() + "/"
+    def _advice(self) -> str:
+        return advice(
+            self._pictures.topic,
+            TRANSPORTS.get(self._pictures.type_name, "raw"),
+            self._name,
+            published_topics(self._node),
+        )

@@ -19,6 +19,8 @@ CalibrationUse = Literal["auto", "raw", "rectified", "ignore"]
 _MOST_KEPT = 8
 """Calibrations: a rig has one for each camera."""
 _MOST_SAID = 20
+MOSTLY_SEEN = 0.5
+"""Share of a rectified picture that its source should fill."""
 
 CALIBRATION_USES: tuple[CalibrationUse, ...] = ("auto", "raw", "rectified", "ignore")
 
@@ -69,6 +71,12 @@ class Calibrator:
                 logging.WARNING,
                 f"the camera_info is for {calibration.width}x{calibration.height} pixels, the "
                 f"pictures have {size}: it is scaled to them",
+            )
+        if found.seen is not None and found.seen.mean() < MOSTLY_SEEN:
+            self._say(
+                logging.WARNING,
+                f"by the camera_info the camera sees only {found.seen.mean():.0%} of its rectified "
+                "picture, and the rest stays black: check focal lengths, distortion and binning",
             )
         how = "rectified here" if found.maps is not None else "used as they are"
         self._say(logging.INFO, f"the camera is known, and pictures of {size} pixels are {how}")

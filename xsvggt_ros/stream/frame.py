@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from xsvggt_ros.cache.statistics import CacheStatistics
     from xsvggt_ros.geometry.cameras import Calibration, Intrinsics
+    from xsvggt_ros.stream.bits_in_use import BitsInUse
     from xsvggt_ros.stream.image_mapping import ImageMapping
 
 Picture = NDArray[np.uint8]
@@ -24,7 +25,10 @@ PoseSource = Literal["predicted", "held"]
 
 @dataclass(frozen=True, slots=True)
 class EncodedPicture:
-    """A picture as a file holds it; ``format`` is ``jpeg`` or ``png``."""
+    """A picture as a file or message holds it.
+
+    ``format`` is what the message said, else ``jpeg`` or ``png``.
+    """
 
     data: bytes
     format: str
@@ -37,7 +41,10 @@ class Frame:
     ``decode`` runs on the worker, because a subscription callback must not wait for it; it
     returns the RGB picture or raises :class:`~xsvggt_ros.errors.FrameError`.
     ``stamp`` is the time of acquisition in nanoseconds, ``frame_id`` the camera's optical frame,
-    ``camera`` its name in a rig of several.
+    ``camera`` its name in a rig of several. ``bits`` follows its 16-bit pictures, and is to be told
+    of each new session. ``recorded`` is when a recording took the picture down, in nanoseconds of a
+    clock that may be another than that of ``stamp``. ``fault`` says why the frame is to be refused,
+    where that is known before it is decoded.
     """
 
     stamp: int
@@ -46,6 +53,9 @@ class Frame:
     calibration: Calibration | None = None
     encoded: EncodedPicture | None = None
     camera: str = ""
+    bits: BitsInUse | None = None
+    recorded: int | None = None
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,12 @@ The first rule that applies gives the state:
 unconfigured,  there is no engine, or nothing is subscribed to
 inactive
 paused         somebody asked for it
-stalled        a picture has been in one stage for the timeout
+stalled        a picture has been in one stage for the timeout, or the worker has ended
 waiting        for the timeout, no picture has come or is on its way
-error          the newest picture was refused
+error          the newest picture was refused, or its result could not be published
 warming up     the engine is being made; or pictures have come and none is through yet
-degraded       within the last :data:`MEMORY` results, one was implausible (see `quality.py`)
+degraded       within the last :data:`MEMORY` results, one was implausible (see `quality.py`), or
+               something else was not as it was asked for
 running        none of these
 =============  ===================================================================================
 """
@@ -55,7 +56,7 @@ class Health:
         self._since_fault = 0 if faults else min(MEMORY, self._since_fault + 1)
 
     def note_refusal(self) -> None:
-        """Take in that a frame was refused."""
+        """Take in that a frame was refused, or that nothing came out of it."""
         self._refused = True
 
     def note_fault(self) -> None:

@@ -14,6 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import FrameError
+from xsvggt_ros.stream.bits_in_use import FULL_SCALE, BitsInUse
+from xsvggt_ros.stream.compressed_format import (
+    DEPTH_ENCODINGS,
+    CompressedFormat,
+    parse_format,
+    require_image,
+)
 from xsvggt_ros.stream.frame import EncodedPicture, Picture
 
 Octets: TypeAlias = Union[bytes, bytearray, memoryview, "array[int]", NDArray[np.uint8]]
@@ -38,16 +45,24 @@ def encoded_format(data: Octets) -> Literal["jpeg", "png"] | None:
     return "png" if head == _PNG_MAGIC else None
 
 
-def decode_encoded(data: Octets) -> Picture:
+def decode_encoded(
+    data: Octets, said_format: str = "", *, bits: BitsInUse | None = None
+) -> Picture:
     """Decode a compressed picture (JPEG, PNG, or what else OpenCV reads).
 
-    Transparent pixels are laid on white, as the reference's loader does. Sixteen bits are
-    scaled to eight. An EXIF orientation is left alone: it would turn the camera's intrinsics.
+    ``said_format`` is the ``format`` of a message: a Bayer mosaic is demosaiced, and channels that
+    the publisher swapped are swapped back. Transparent pixels are laid on white, as the
+    reference's loader does; of a message that names its encoding, alpha is dropped, because cameras
+    fill it with padding. Sixteen bits are scaled to eight by ``bits``, or by their full range. An
+    EXIF orientation is left alone: it would turn the camera's intrinsics.
 
     Raises:
-        FrameError: the data are empty, truncated, no picture, or announce a huge one.
+        FrameError: the data are empty, truncated, no picture, announce a huge one, or are said to
+            be depth or of an unknown encoding.
 
     """
+    said = parse_format(said_format)
+    require_image(said, said_format)
     raw = _view(data).tobytes()
     if not raw:
         raise FrameError("The compressed picture is empty (0 bytes): check what publishes it.")
@@ -58,10 +73,19 @@ def decode_encoded(data: Octets) -> Picture:
     except cv2.error as error:
         raise FrameError(f"OpenCV cannot decode {_describe(raw)}: {error.err}.") from error
     if decoded is None:
-        raise FrameError(
-            f"{_describe(raw)} are no picture that OpenCV can decode: send intact JPEG or PNG."
+        raise _undecodable(raw, said)
+    return _rgb_from_decoded(decoded, said, bits)
+
+
+def _undecodable(raw: bytes, said: CompressedFormat) -> FrameError:
+    if said.is_video:
+        return FrameError(
+            f"The format names the video codec '{said.codec}', whose frames cannot be decoded one "
+            "by one: have the driver publish JPEG, or republish the decoded images as raw."
         )
-    return _rgb_from_decoded(decoded)
+    return FrameError(
+        f"{_describe(raw)} are no picture that OpenCV can decode: send intact JPEG or PNG."
+    )
 
 
 def encode_png(picture: Picture) -> EncodedPicture:
@@ -149,20 +173,37 @@ def _png_is_complete(raw: bytes) -> bool:
     return False
 
 
-def _rgb_from_decoded(decoded: NDArray[Any]) -> Picture:
-    pixels = _to_8_bits(decoded)
+def _rgb_from_decoded(
+    decoded: NDArray[Any], said: CompressedFormat, bits: BitsInUse | None
+) -> Picture:
+    pixels = _to_8_bits(decoded, bits)
+    if said.is_bayer and (mosaic := _mosaic(pixels)) is not None:
+        layout = _LAYOUTS[said.encoding]
+        _check_size(mosaic.shape[1], mosaic.shape[0], said.encoding, layout)
+        return layout.convert(mosaic)
     if pixels.ndim == 2:
         return _convert(pixels, cv2.COLOR_GRAY2RGB)
-    if pixels.shape[2] == 4:
+    if pixels.shape[2] == 4 and not said.encoding:
         return _on_white(_convert(pixels, cv2.COLOR_BGRA2RGBA))
-    return _convert(pixels, cv2.COLOR_BGR2RGB)
+    if said.is_swapped:
+        return np.ascontiguousarray(pixels[..., :3])
+    return _convert(pixels[..., :3], cv2.COLOR_BGR2RGB)
+
+
+def _mosaic(pixels: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+    """Return the one channel of a mosaic; None where the publisher has made colors of it."""
+    if pixels.ndim == 2:
+        return pixels
+    # Some encoders have no format of one channel, and write the same into all three.
+    first = np.ascontiguousarray(pixels[..., 0])
+    return first if (pixels[..., 1:3] == first[..., None]).all() else None
 
 
 def _convert(pixels: NDArray[np.uint8], code: int) -> Picture:
     return np.asarray(cv2.cvtColor(pixels, code), np.uint8)
 
 
-def _to_8_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+def _to_8_bits(pixels: NDArray[Any], bits: BitsInUse | None = None) -> NDArray[np.uint8]:
     if pixels.dtype == np.uint8:
         return pixels
     if pixels.dtype != np.uint16:
@@ -171,7 +212,8 @@ def _to_8_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
             "convert it (a depth map is no camera picture)."
         )
     aligned = np.require(pixels, requirements=("C", "A"))  # OpenCV misreads rows at odd addresses
-    return np.asarray(cv2.convertScaleAbs(aligned, alpha=1 / 257), np.uint8)
+    white = FULL_SCALE if bits is None else bits.full_scale(aligned)
+    return np.asarray(cv2.convertScaleAbs(aligned, alpha=255 / white), np.uint8)
 
 
 def _on_white(rgba: NDArray[np.uint8]) -> Picture:
@@ -186,7 +228,8 @@ class _Layout:
     """How one ROS encoding lays out its pixels.
 
     ``convert`` takes uint8 [rows, width] or [rows, width, channels] and returns a new picture.
-    ``even`` and ``smallest`` limit the size.
+    ``even`` and ``smallest`` limit the size. ``rows_per_two`` counts the rows of memory for two of
+    the picture: planar YUV holds its chroma below the luma.
     """
 
     channels: int
@@ -194,14 +237,15 @@ class _Layout:
     bits: Literal[8, 16] = 8
     even: Literal["", "width", "width and height"] = ""
     smallest: int = 1
+    rows_per_two: int = 2
 
     @property
     def pixel_bytes(self) -> int:
         return self.channels * self.bits // 8
 
     def rows(self, height: int) -> int:
-        """Count the rows of memory: 4:2:0 holds its chroma below the picture."""
-        return height * 3 // 2 if self.even == "width and height" else height
+        """Count the rows of memory."""
+        return height * self.rows_per_two // 2
 
 
 def _by(code: int) -> Callable[[NDArray[np.uint8]], Picture]:
@@ -210,6 +254,15 @@ def _by(code: int) -> Callable[[NDArray[np.uint8]], Picture]:
 
 def _copied(pixels: NDArray[np.uint8]) -> Picture:
     return np.array(pixels, order="C")
+
+
+def _from_nv24(rows: NDArray[np.uint8]) -> Picture:
+    """Convert 4:4:4 as the 4:2:0 of twice the size, whose chroma is the same."""
+    height, width = len(rows) // 3, rows.shape[1]
+    luma = rows[:height].repeat(2, axis=0).repeat(2, axis=1)
+    chroma = rows[height:].reshape(height, 2 * width)
+    doubled = _convert(np.vstack([luma, chroma]), cv2.COLOR_YUV2RGB_NV12)
+    return np.ascontiguousarray(doubled[::2, ::2])
 
 
 def _with_16_bits(layouts: dict[str, _Layout]) -> dict[str, _Layout]:
@@ -237,12 +290,16 @@ _LAYOUTS = {
     **_with_16_bits({**_COLORS, **_BAYER}),
     "8UC1": _COLORS["mono8"],
     "8UC3": _COLORS["bgr8"],
+    "8UC4": _COLORS["bgra8"],
+    "16UC3": replace(_COLORS["bgr8"], bits=16),
+    "16UC4": replace(_COLORS["bgra8"], bits=16),
     "uyvy": _Layout(2, _by(cv2.COLOR_YUV2RGB_UYVY), even="width"),
     "yuv422": _Layout(2, _by(cv2.COLOR_YUV2RGB_UYVY), even="width"),
     "yuyv": _Layout(2, _by(cv2.COLOR_YUV2RGB_YUY2), even="width"),
     "yuv422_yuy2": _Layout(2, _by(cv2.COLOR_YUV2RGB_YUY2), even="width"),
-    "nv12": _Layout(1, _by(cv2.COLOR_YUV2RGB_NV12), even="width and height"),
-    "nv21": _Layout(1, _by(cv2.COLOR_YUV2RGB_NV21), even="width and height"),
+    "nv12": _Layout(1, _by(cv2.COLOR_YUV2RGB_NV12), even="width and height", rows_per_two=3),
+    "nv21": _Layout(1, _by(cv2.COLOR_YUV2RGB_NV21), even="width and height", rows_per_two=3),
+    "nv24": _Layout(1, _from_nv24, rows_per_two=6),
 }
 
 RAW_ENCODINGS = tuple(_LAYOUTS)
@@ -250,15 +307,23 @@ RAW_ENCODINGS = tuple(_LAYOUTS)
 
 
 def decode_raw(
-    data: Octets, *, width: int, height: int, encoding: str, step: int, is_bigendian: bool
+    data: Octets,
+    *,
+    width: int,
+    height: int,
+    encoding: str,
+    step: int,
+    is_bigendian: bool,
+    bits: BitsInUse | None = None,
 ) -> Picture:
     """Decode the pixels of a ``sensor_msgs/Image`` into a new RGB picture.
 
     ``step`` is the length of a row in bytes, padding included. Alpha is dropped, because
-    cameras fill it with padding; sixteen bits are scaled to eight.
+    cameras fill it with padding; sixteen bits are scaled to eight by ``bits``, or by their full
+    range.
 
     Raises:
-        FrameError: the encoding is unknown, or size, step and data contradict each other.
+        FrameError: the encoding is unknown or depth, or size, step and data contradict each other.
 
     """
     layout = _find_layout(encoding)
@@ -271,14 +336,15 @@ def decode_raw(
     pixels = _pixels(
         octets, (rows, width, layout.channels), step, f"{byte_order}u{layout.bits // 8}"
     )
-    return layout.convert(_to_8_bits(pixels))
+    return layout.convert(_to_8_bits(pixels, bits))
 
 
 def _find_layout(encoding: str) -> _Layout:
     if encoding not in _LAYOUTS:
+        depth = " A depth map is no camera's image." if encoding in DEPTH_ENCODINGS else ""
         raise FrameError(
             f"The image encoding '{encoding}' is not supported: publish one of "
-            f"{', '.join(RAW_ENCODINGS)}."
+            f"{', '.join(RAW_ENCODINGS)}.{depth}"
         )
     return _LAYOUTS[encoding]
 

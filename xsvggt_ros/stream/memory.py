@@ -80,5 +80,6 @@ def warm_up(engine: Reconstructor, width: int) -> None:
         engine.rehearse(np.full((rows, columns, 3), 128, np.uint8))
     except FrameError as error:
         raise ConfigurationError(
-            f"the network cannot run at input.width {width}: {error}"
+            f"the network cannot run at input.width {width}: {error}; lower input.width, or free "
+            "memory on the device"
         ) from error

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from xsvggt_ros.errors import FrameError
 from xsvggt_ros.geometry.cameras import Calibration
 from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
+from xsvggt_ros.stream.bits_in_use import BitsInUse
 from xsvggt_ros.stream.frame import Picture
-from xsvggt_ros.stream.imaging import decode_raw
+from xsvggt_ros.stream.imaging import decode_encoded, decode_raw
 
 MILLIMETRES = 1000.0
 """Steps per metre of 16-bit depth (REP-118)."""
@@ -28,7 +29,15 @@ def nanoseconds(stamp: Any) -> int:
     return int(stamp.sec) * NANOSECONDS + int(stamp.nanosec)
 
 
-def picture_of(message: Any) -> Picture:
+def frame_name(name: str) -> str:
+    """Return the name of a coordinate frame without the slash that ROS 1 put before it.
+
+    tf2 refuses such names; whatever reads a message's ``frame_id`` reads it through here.
+    """
+    return name.lstrip("/")
+
+
+def picture_of(message: Any, bits: BitsInUse | None = None) -> Picture:
     """Decode an ``Image``; raise FrameError where its fields do not fit each other."""
     return decode_raw(
         message.data,
@@ -37,7 +46,13 @@ def picture_of(message: Any) -> Picture:
         encoding=message.encoding,
         step=message.step,
         is_bigendian=bool(message.is_bigendian),
+        bits=bits,
     )
+
+
+def compressed_picture_of(message: Any, bits: BitsInUse | None = None) -> Picture:
+    """Decode a ``CompressedImage``; raise FrameError where it is damaged or no camera's image."""
+    return decode_encoded(message.data, message.format, bits=bits)
 
 
 def calibration_of(message: Any, *, rectified: bool = False) -> Calibration:
@@ -61,7 +76,7 @@ def calibration_of(message: Any, *, rectified: bool = False) -> Calibration:
         p=numbers("p"),
         binning=(message.binning_x, message.binning_y),
         region=(region.x_offset, region.y_offset, region.width, region.height),
-        frame_id=message.header.frame_id,
+        frame_id=frame_name(message.header.frame_id),
         rectified=rectified,
     )
 

@@ -8,6 +8,10 @@ from enum import Enum
 SHORTEST_JUMP = 1_000_000_000
 """Nanoseconds back from which on a clock has jumped; less is a picture that came out of order."""
 
+WRAP = 2**32 * 1000
+"""Nanoseconds, about 71.6 minutes, after which a counter of 32-bit microseconds begins again, as
+those of RealSense and DepthAI do. The camera has not stopped, so the session goes on."""
+
 
 class Order(Enum):
     """How a stamp relates to the newest one that was accepted."""
@@ -16,6 +20,7 @@ class Order(Enum):
     REPEATED = "repeated"
     LATE = "late"
     JUMPED_BACK = "jumped back"
+    WRAPPED = "wrapped"
 
 
 class StampOrder:
@@ -41,8 +46,10 @@ class StampOrder:
             return Order.REPEATED
         if self.last is None or stamp >= self.last:
             return Order.FORWARD
-        jumped = own is not None and own - stamp >= SHORTEST_JUMP
-        return Order.JUMPED_BACK if jumped else Order.LATE
+        if own is None or own - stamp < SHORTEST_JUMP:
+            return Order.LATE
+        wrapped = abs(own - stamp - WRAP) < SHORTEST_JUMP
+        return Order.WRAPPED if wrapped else Order.JUMPED_BACK
 
     def accept(self, stamp: int, camera: str = "") -> None:
         """Measure later stamps by this one."""

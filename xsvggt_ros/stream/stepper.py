@@ -9,8 +9,10 @@ from dataclasses import replace
 from time import perf_counter
 from typing import Literal
 
-from xsvggt_ros.errors import FrameError, XsvggtError
-from xsvggt_ros.stream.frame import Frame, FrameResult
+from xsvggt_ros.errors import FrameError, XsvggtError, first_line
+from xsvggt_ros.geometry.rectification import is_usable
+from xsvggt_ros.stream.frame import Frame, FrameResult, Picture
+from xsvggt_ros.stream.image_watch import blindness
 from xsvggt_ros.stream.reconstructor import Reconstructor
 from xsvggt_ros.stream.stamps import Order, StampOrder
 
@@ -29,15 +31,23 @@ class Stepper:
         self._reconstructor = reconstructor
         self._enter = enter
         self._stamps = StampOrder()
+        self._unknown: set[str] = set()
+        """Cameras of which this session has pictures without a calibration."""
+        self._become_known: set[str] = set()
+        self._blind = False
+        """Whether no image of this session shows anything."""
 
     def step(self, frame: Frame) -> FrameResult:
-        """Reconstruct one frame; a new session begins where stamps jumped back.
+        """Reconstruct one frame; a new session begins where it cannot go on with the one before.
+
+        It cannot where stamps jumped back, where a camera becomes known, and where all images
+        before it show nothing.
 
         A frame that is refused leaves session and stamps as they were.
 
         Raises:
-            FrameError: a repeated or late stamp, a damaged picture, an output that is not finite,
-                or anything unforeseen.
+            FrameError: a fault that is known, a repeated or late stamp, a damaged picture, an
+                output that is not finite, or anything unforeseen.
 
         """
         try:
@@ -45,18 +55,19 @@ class Stepper:
         except XsvggtError:
             raise
         except Exception as error:
-            logger.exception("unexpected failure on the frame of stamp %d", frame.stamp)
-            raise FrameError(f"unexpected {type(error).__name__}: {error}") from error
+            logger.debug("unforeseen, on the frame of stamp %d", frame.stamp, exc_info=True)
+            raise FrameError(f"unexpected {type(error).__name__}: {first_line(error)}") from error
 
     def _step(self, frame: Frame) -> FrameResult:
+        if frame.fault:
+            raise FrameError(frame.fault)
         order = self._stamps.judge(frame.stamp, frame.camera)
         self._refuse_out_of_order(frame, order)
         self._enter("decoding")
         started = perf_counter()
         picture = frame.decode()
         decoded = perf_counter() - started
-        if order is Order.JUMPED_BACK:
-            self._begin_session(frame)
+        self._begin_where_due(frame, picture, order)
         self._stamps.accept(frame.stamp, frame.camera)
         self._enter("reconstructing")
         result = self._reconstructor.step(
@@ -66,6 +77,7 @@ class Stepper:
             camera=frame.camera,
             calibration=frame.calibration,
         )
+        self._note(frame, result)
         return replace(result, timings=replace(result.timings, decode=decoded))
 
     def _refuse_out_of_order(self, frame: Frame, order: Order) -> None:
@@ -74,16 +86,59 @@ class Stepper:
                 f"stamp {frame.stamp} ns came twice in a row; give each picture its own stamp"
             )
         if order is Order.LATE:
+            remedy = (
+                "raise input.rig_wait, or have all cameras stamp by one clock"
+                if frame.camera
+                else "publish pictures in order"
+            )
             raise FrameError(
                 f"stamp {frame.stamp} ns is {self._seconds_back(frame):.3f} s older than the "
-                "picture before it; publish pictures in order"
+                f"picture before it; {remedy}"
             )
 
-    def _begin_session(self, frame: Frame) -> None:
-        logger.warning(
-            "stamps jumped back by %.3f s: a new session begins", self._seconds_back(frame)
-        )
-        self._reconstructor.reset("stamps jumped back")
+    def _begin_where_due(self, frame: Frame, picture: Picture, order: Order) -> None:
+        """Begin a session where this frame cannot go on with the one before."""
+        back = self._seconds_back(frame)
+        if order is Order.JUMPED_BACK:
+            self._begin("stamps jumped back", f"stamps jumped back by {back:.3f} s")
+        elif order is Order.WRAPPED:
+            logger.warning(
+                "stamps went back by %.3f s, after which a camera's counter of 32-bit microseconds "
+                "begins again: the session goes on", back,
+            )  # fmt: skip
+        # The first picture is what all others are measured by.
+        if self._becomes_known(frame, picture):
+            self._begin("the camera has become known")
+        if self._blind and self._reconstructor.session_frames and not blindness(picture):
+            self._begin("the images before this one show nothing")
+
+    def _begin(self, reason: str, told: str = "") -> None:
+        logger.warning("%s: a new session begins", told or reason)
+        self._reconstructor.reset(reason)
+
+    def _note(self, frame: Frame, result: FrameResult) -> None:
+        """Keep what later frames are judged by."""
+        if result.index == 0:
+            self._unknown.clear()
+            self._blind = True
+            if frame.bits is not None:
+                frame.bits.begin()
+        self._blind = self._blind and blindness(result.color) is not None
+        if result.intrinsics_source != "calibrated":
+            self._unknown.add(frame.camera)
+
+    def _becomes_known(self, frame: Frame, picture: Picture) -> bool:
+        """Return whether a session has pictures that were not rectified, and now one that will be.
+
+        Each camera becomes known once.
+        """
+        calibration, camera = frame.calibration, frame.camera
+        if camera not in self._unknown or camera in self._become_known:
+            return False
+        if calibration is None or self._reconstructor.settings.calibration == "ignore":
+            return False
+        self._become_known.add(camera)
+        return is_usable(calibration, picture.shape[1], picture.shape[0])
 
     def _seconds_back(self, frame: Frame) -> float:
         return ((self._stamps.last or 0) - frame.stamp) / 1e9

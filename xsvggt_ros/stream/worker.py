@@ -88,6 +88,11 @@ class Worker:
         return self._activity
 
     @property
+    def alive(self) -> bool:
+        """Whether the thread runs; one that has ended by itself takes no frame any more."""
+        return self._thread.is_alive()
+
+    @property
     def counters(self) -> Counters:
         """How many frames went where."""
         # What is done is read before what came in, so that no frame is counted as done only.

@@ -4,17 +4,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
+from itertools import islice, pairwise
 from pathlib import Path
+from statistics import median_low
 from typing import Any
 
 from xsvggt_ros.errors import FrameError
 from xsvggt_ros.geometry.cameras import Calibration, is_rectified_topic
+from xsvggt_ros.stream.bits_in_use import BitsInUse
 from xsvggt_ros.stream.frame import EncodedPicture, Frame, Picture
-from xsvggt_ros.stream.imaging import decode_encoded, encoded_format
-from xsvggt_ros.stream.messages import calibration_of, nanoseconds, picture_of
+from xsvggt_ros.stream.imaging import encoded_format
+from xsvggt_ros.stream.messages import (
+    calibration_of,
+    compressed_picture_of,
+    frame_name,
+    nanoseconds,
+    picture_of,
+)
 from xsvggt_ros.stream.sources.bag_reader import BagReader, Recorded
 from xsvggt_ros.stream.sources.base import (
     DEFAULT_FRAME_ID,
@@ -31,13 +40,21 @@ from xsvggt_ros.stream.sources.topics import (
 
 _logger = logging.getLogger(__name__)
 
+_SLOWEST = 0.1
+"""Hz; a bag that is slower as a whole is looked into."""
+_LOOKED_AT = 50
+"""Pictures at its beginning."""
+_OTHER_CLOCK = 86_400 * SECOND
+"""Nanoseconds between stamp and recording, from which on they are of different clocks."""
+
 
 class BagSource(Source):
     """Pictures of one image topic, in the order of the recording.
 
     Stamps and frame ids are those of the headers; the time of recording stands in for a zero
-    stamp. A picture's calibration is the latest recorded before it on the ``camera_info``
-    topic beside the image topic, or the first one where none came before.
+    stamp, in the clock of those that are not zero. A picture's calibration is the latest recorded
+    before it on the ``camera_info`` topic beside the image topic, or the first one where none came
+    before.
     """
 
     def __init__(
@@ -52,13 +69,15 @@ class BagSource(Source):
         self._path = path
         self._frame_id = frame_id
         self._warned_of_other_camera = False
+        self._bits = BitsInUse()
         with closing(BagReader(path)) as reader:
             if reader.damage:
                 _logger.warning("%s", reader.damage)
             topics = reader.topics()
             self._image = choose_image_topic(str(path), topics, topic)
             self._info = choose_camera_info_topic(topics, self._image.name)
-            self.rate = _mean_rate(self._image.count, reader.duration)
+            self.rate = self._read_rate(reader)
+            self._shift = self._read_shift(reader)
             self._first_calibration = self._read_first_calibration(reader)
         self.name = f"{path}:{self._image.name}"
 
@@ -69,7 +88,7 @@ class BagSource(Source):
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the pictures of the topic."""
-        calibration = self._first_calibration
+        calibration, self._bits = self._first_calibration, BitsInUse()
         with closing(BagReader(self._path)) as reader:
             for message in reader.messages(self._image, self._info):
                 if message.topic == self._image.name:
@@ -86,20 +105,54 @@ class BagSource(Source):
                 return self._frame_of(reader.deserialize(recorded), recorded, calibration)
         except FrameError as error:
             frame_id = self._frame_id or DEFAULT_FRAME_ID
-            return Frame(recorded.received, frame_id, partial(refuse, str(error)), calibration)
+            decode = partial(refuse, str(error))
+            received = recorded.received
+            return Frame(received, frame_id, decode, calibration, recorded=received)
 
     def _frame_of(self, message: Any, recorded: Recorded, calibration: Calibration | None) -> Frame:
         raw = recorded.kind == IMAGE
-        if calibration is not None and not calibration.speaks_of(message.header.frame_id):
-            self._warn_of_other_camera(calibration, message.header.frame_id)
+        read = picture_of if raw else compressed_picture_of
+        frame_id = frame_name(message.header.frame_id)
+        if calibration is not None and not calibration.speaks_of(frame_id):
+            self._warn_of_other_camera(calibration, frame_id)
             calibration = None
         return Frame(
-            stamp=nanoseconds(message.header.stamp) or recorded.received,
-            frame_id=self._frame_id or message.header.frame_id or DEFAULT_FRAME_ID,
-            decode=partial(_decode_raw if raw else _decode_compressed, message),
+            stamp=nanoseconds(message.header.stamp) or max(0, recorded.received + self._shift),
+            frame_id=self._frame_id or frame_id or DEFAULT_FRAME_ID,
+            decode=partial(_decode, read, message, self._bits),
             calibration=calibration,
             encoded=None if raw else _encoded(message),
+            bits=self._bits,
+            recorded=recorded.received,
         )
+
+    def _read_rate(self, reader: BagReader) -> float:
+        """Return pictures per second: by the whole bag, or by the first ones where that cannot be.
+
+        A recorder whose clock was set in between makes a bag of 50 years.
+        """
+        rate = _mean_rate(self._image.count, reader.duration)
+        if rate >= _SLOWEST:
+            return rate
+        times = [each.received for each in islice(reader.messages(self._image), _LOOKED_AT)]
+        gaps = [after - before for before, after in pairwise(times) if after > before]
+        return SECOND / median_low(gaps) if gaps else DEFAULT_RATE
+
+    def _read_shift(self, reader: BagReader) -> int:
+        """Return what to add to times of recording so that they are of the clock of the stamps.
+
+        Stamps of a simulation begin near zero, times of recording in 1970. Where both are of one
+        clock, they differ by delays, which are nobody's shift.
+        """
+        for recorded in islice(reader.messages(self._image), _LOOKED_AT):
+            try:
+                stamp = nanoseconds(reader.deserialize(recorded).header.stamp)
+            except (FrameError, AttributeError):
+                continue
+            if stamp:
+                shift = stamp - recorded.received
+                return shift if abs(shift) > _OTHER_CLOCK else 0
+        return 0
 
     def _warn_of_other_camera(self, calibration: Calibration, frame_id: str) -> None:
         if not self._warned_of_other_camera:
@@ -140,16 +193,11 @@ def _fields_expected() -> Iterator[None]:
         raise FrameError(f"The message is damaged ({error}): record it again.") from error
 
 
-def _decode_raw(message: Any) -> Picture:
+def _decode(read: Callable[..., Picture], message: Any, bits: BitsInUse) -> Picture:
     with _fields_expected():
-        return picture_of(message)
-
-
-def _decode_compressed(message: Any) -> Picture:
-    with _fields_expected():
-        return decode_encoded(message.data)
+        return read(message, bits)
 
 
 def _encoded(message: Any) -> EncodedPicture | None:
     kind = encoded_format(message.data)
-    return EncodedPicture(message.data.tobytes(), kind) if kind else None
+    return EncodedPicture(message.data.tobytes(), message.format or kind) if kind else None

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from xsvggt_ros.errors import FrameError, SourceError
+from xsvggt_ros.stream.bits_in_use import BitsInUse
 from xsvggt_ros.stream.frame import EncodedPicture, Frame, Picture
 from xsvggt_ros.stream.imaging import decode_encoded, encoded_format
 from xsvggt_ros.stream.sources.base import (
@@ -47,10 +48,11 @@ class FolderSource(Source):
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the pictures."""
+        bits = BitsInUse()
         for index, file in enumerate(self._files):
-            yield self._frame(stamp_at(index, self.rate), file)
+            yield self._frame(stamp_at(index, self.rate), file, bits)
 
-    def _frame(self, stamp: int, file: Path) -> Frame:
+    def _frame(self, stamp: int, file: Path, bits: BitsInUse) -> Frame:
         try:
             data = file.read_bytes()
         except OSError as error:
@@ -58,7 +60,8 @@ class FolderSource(Source):
             return Frame(stamp, self._frame_id, partial(refuse, failure))
         kind = encoded_format(data)
         encoded = EncodedPicture(data, kind) if kind else None
-        return Frame(stamp, self._frame_id, partial(_decode, file, data), encoded=encoded)
+        decode = partial(_decode, file, data, bits)
+        return Frame(stamp, self._frame_id, decode, encoded=encoded, bits=bits)
 
 
 def is_picture(path: Path) -> bool:
@@ -93,8 +96,8 @@ def natural_order(path: Path) -> tuple[list[tuple[int, str]], str]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name
 
 
-def _decode(file: Path, data: bytes) -> Picture:
+def _decode(file: Path, data: bytes, bits: BitsInUse) -> Picture:
     try:
-        return decode_encoded(data)
+        return decode_encoded(data, bits=bits)
     except FrameError as error:
         raise FrameError(f"{file}: {error}") from error
