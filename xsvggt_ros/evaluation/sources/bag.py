@@ -43,7 +43,7 @@ class BagEvaluationSource:
         self._path, self._options = path, options
         self._tolerance = round(options.tolerance * NANOSECONDS)
         with closing(BagReader(path)) as reader:
-            damage = reader.damage
+            remarks = reader.remarks
             image, depths = _topics(reader, str(path), options)
             self._depth_topic = _depth_topic(str(path), depths, options)
             frame_id = _frame_id(reader, image)
@@ -52,7 +52,7 @@ class BagEvaluationSource:
         self._camera = BagCamera(options.intrinsics, self._warn)
         self._image = image
         self.name = path.name or str(path)
-        self.warnings = [*([damage] if damage else []), *self._truth.warnings]
+        self.warnings = [*remarks, *self._truth.warnings]
         if options.intrinsics and self._depth_topic is None:
             self._warn("--intrinsics is of no use: the recording has no depth that it could place")
         if self._truth.by_index is not None and len(self._truth.by_index) != image.count:
@@ -138,7 +138,7 @@ def _topics(reader: BagReader, recording: str, options: SourceOptions) -> tuple[
     depths, colors = [], []
     others = []
     for topic in reader.topics():
-        if topic.kind not in (IMAGE, COMPRESSED_IMAGE) or not topic.count:
+        if not topic.holds(IMAGE, COMPRESSED_IMAGE):
             others.append(topic)
         elif _is_depth(reader, topic):
             depths.append(topic)

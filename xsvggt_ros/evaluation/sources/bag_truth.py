@@ -120,7 +120,7 @@ def find_truth(
         return _from_frames(reader, wanted, tolerance)
     if wanted and Path(wanted).expanduser().is_file():
         return _from_file(Path(wanted).expanduser(), tolerance)
-    topics = [each for each in reader.topics() if each.kind in POSE_KINDS and each.count]
+    topics = [each for each in reader.topics() if each.holds(*POSE_KINDS)]
     topic = _choose(topics, wanted)
     if topic is None:
         return BagTruth(None, None, "none", (_nothing_chosen(topics),))
@@ -223,7 +223,7 @@ class TransformTree:
         moving: dict[tuple[str, str], list[_Stamped]] = defaultdict(list)
         self._edges: dict[str, tuple[str, Poses]] = {}
         self._fixed: set[str] = set()
-        topics = [each for each in reader.topics() if each.kind in TRANSFORMS and each.count]
+        topics = [each for each in reader.topics() if each.holds(*TRANSFORMS)]
         for recorded in reader.messages(*topics):
             for parent, each in _transforms(reader, recorded):
                 if recorded.topic.endswith("tf_static"):

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.geometry.rigid import Matrix, matrix_from_quaternion
 from xsvggt_ros.geometry.trajectory_io import Trajectory
-from xsvggt_ros.stream.sources.folder import is_picture, natural_order
+from xsvggt_ros.stream.sources.images import is_image
+from xsvggt_ros.stream.sources.names import natural_order
 
 
 def pictures(folder: Path, pattern: str = "*") -> list[Path]:
@@ -22,7 +23,7 @@ def pictures(folder: Path, pattern: str = "*") -> list[Path]:
         SourceError: there are none.
 
     """
-    found = sorted((p for p in folder.glob(pattern) if is_picture(p)), key=natural_order)
+    found = sorted((p for p in folder.glob(pattern) if is_image(p)), key=natural_order)
     if not found:
         raise SourceError(f"{folder} holds no picture '{pattern}'; is the data set complete?")
     return found
