@@ -14,13 +14,15 @@ from typing import Any
 
 from xsvggt_ros.errors import SourceError, XsvggtError
 from xsvggt_ros.evaluation import identity
+from xsvggt_ros.evaluation.association import Association, disagreement
 from xsvggt_ros.evaluation.evaluation import Counts, Evaluation, LiveFigures, State
 from xsvggt_ros.evaluation.frame import EvaluationFrame
-from xsvggt_ros.evaluation.judge import Judge
+from xsvggt_ros.evaluation.judge import Judge, Scores
 from xsvggt_ros.evaluation.live import run_live
 from xsvggt_ros.evaluation.meter import Meter
 from xsvggt_ros.evaluation.request import EvaluationRequest
 from xsvggt_ros.evaluation.source import EvaluationSource, open_source
+from xsvggt_ros.evaluation.sources.base import NO_TRUTH
 from xsvggt_ros.evaluation.warnings_log import WarningLog, collecting_warnings
 from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.model.network import StreamVggt
@@ -95,7 +97,11 @@ def evaluate(
         progress(run.taken, run.taken, "judging")
         session = judge.session
         scores = session.scores()
+        # A source that knows no times of its truth need not say so.
+        association = judge.association(getattr(source, "truth_stamps", None))
+        _require_truth(request, association)
         _warn_of_parts(run, state)
+        _warn_of_truth(run, request, scores, association)
         if live and live.late_source:
             log.note(
                 f"the source delivered {live.late_source} of {run.taken} frames late, so that they "
@@ -113,6 +119,7 @@ def evaluate(
         cost=meter.cost(),
         session=session,
         scores=scores,
+        association=association,
         warnings=tuple(dict.fromkeys([*source.warnings, *log.lines()])),
         seconds=seconds,
         started=started.isoformat(timespec="seconds"),
@@ -195,6 +202,31 @@ def _warn_of_parts(run: Run, state: State) -> None:
         run.log.note(f"the source broke off: the scores cover the {run.taken} frames before that")
     if state == "interrupted":
         run.log.note(f"the run was stopped: the scores cover its first {run.taken} frames")
+
+
+def _require_truth(request: EvaluationRequest, association: Association) -> None:
+    """Refuse a run whose truth was named, and is that of no frame."""
+    truth = request.options.truth
+    if truth not in (None, NO_TRUTH) and not association.with_pose:
+        raise SourceError(
+            f"the truth '{truth}' belongs to no frame: {association.words}. Give another --truth, "
+            f"a larger --tolerance (now {request.options.tolerance:g} s), or '{NO_TRUTH}'"
+        )
+
+
+def _warn_of_truth(
+    run: Run, request: EvaluationRequest, scores: Scores, association: Association
+) -> None:
+    """Note where the truth covers little, or contradicts itself."""
+    if association.with_pose < association.frames and (
+        association.with_pose or association.truth is not None
+    ):
+        run.log.note(association.words)
+    for remark in scores.remarks:
+        run.log.note(remark)
+    path, depth = scores.trajectory.get("sim3"), scores.depth.get("scale")
+    if sentence := disagreement(path, depth, request.options.depth_scale):
+        run.log.note(sentence)
 
 
 def _counts(run: Run, source: EvaluationSource, live: LiveFigures | None) -> Counts:

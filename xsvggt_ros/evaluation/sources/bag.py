@@ -7,18 +7,21 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from xsvggt_ros.errors import FrameError, SourceError
+from xsvggt_ros.evaluation.association import Association
 from xsvggt_ros.evaluation.frame import EvaluationFrame, FrameTruth
 from xsvggt_ros.evaluation.sources.bag_camera import BagCamera
 from xsvggt_ros.evaluation.sources.bag_depth import Depth, DepthStream
 from xsvggt_ros.evaluation.sources.bag_truth import BagTruth, find_truth
-from xsvggt_ros.evaluation.sources.base import SourceOptions
+from xsvggt_ros.evaluation.sources.base import NO_TRUTH, SourceOptions
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
 from xsvggt_ros.stream.frame import Frame
-from xsvggt_ros.stream.messages import DEPTH_ENCODINGS, MILLIMETRES
+from xsvggt_ros.stream.messages import DEPTH_ENCODINGS, MILLIMETRES, nanoseconds
 from xsvggt_ros.stream.sources.bag import BagSource
 from xsvggt_ros.stream.sources.bag_reader import BagReader
 from xsvggt_ros.stream.sources.topics import COMPRESSED_IMAGE, IMAGE, Topic, choose_image_topic
@@ -46,10 +49,15 @@ class BagEvaluationSource:
             remarks = reader.remarks
             image, depths = _topics(reader, str(path), options)
             self._depth_topic = _depth_topic(str(path), depths, options)
-            frame_id = _frame_id(reader, image)
-            self._truth: BagTruth = find_truth(reader, options.truth, frame_id, self._tolerance)
+            first = _first_header(reader, image)
+            self._truth: BagTruth = find_truth(
+                reader, options.truth, first.frame_id, self._tolerance
+            )
+            if options.truth not in (None, NO_TRUTH):
+                _require_overlap(self._truth, first.stamp, reader.duration, self._tolerance)
         self._source = BagSource(path, topic=image.name)
         self._camera = BagCamera(options.intrinsics, self._warn)
+        self.truth_stamps = self._truth.stamps
         self._image = image
         self.name = path.name or str(path)
         self.warnings = [*remarks, *self._truth.warnings]
@@ -119,7 +127,9 @@ class BagEvaluationSource:
     def _pose(self, index: int, stamp: int) -> Matrix | None:
         if self._truth.by_index is not None:
             return self._truth.by_index[index] if index < len(self._truth.by_index) else None
-        return self._truth.poses.at(stamp) if self._truth.poses else None
+        pose = self._truth.poses.at(stamp) if self._truth.poses else None
+        # A lever arm on a truth without rotations leaves no position either.
+        return pose if pose is not None and np.isfinite(pose[:3, 3]).all() else None
 
     def _depth_at(self, stamp: int, stream: DepthStream) -> Depth | None:
         try:
@@ -190,13 +200,43 @@ def _depth_topic(recording: str, found: list[Topic], options: SourceOptions) -> 
     return single[0] if single else None
 
 
-def _frame_id(reader: BagReader, image: Topic) -> str:
+class _Header(NamedTuple):
+    frame_id: str
+    stamp: int | None
+
+
+def _first_header(reader: BagReader, image: Topic) -> _Header:
+    """Return what the first picture that can be read says of itself."""
     for recorded in reader.messages(image):
         try:
-            return str(reader.deserialize(recorded).header.frame_id)
+            header = reader.deserialize(recorded).header
+            return _Header(str(header.frame_id), nanoseconds(header.stamp) or recorded.received)
         except (FrameError, AttributeError):
             continue
-    return ""
+    return _Header("", None)
+
+
+def _require_overlap(truth: BagTruth, first: int | None, duration: int, tolerance: int) -> None:
+    """Refuse a truth that was asked for and lies wholly before or after the pictures.
+
+    Raises:
+        SourceError: it does, as far as the first picture and the length of the bag tell.
+
+    """
+    if truth.stamps is None or first is None:
+        return
+    room = tolerance + NANOSECONDS
+    pictures = first - room, first + duration + room
+    association = Association(0, 0, 0, pictures, truth.stamps)
+    if not association.overlap:
+        off = (truth.stamps[0] - first) / NANOSECONDS
+        raise SourceError(
+            f"the truth {truth.origin} belongs to no picture: it goes from "
+            f"{truth.stamps[0] / NANOSECONDS:.3f} to {truth.stamps[1] / NANOSECONDS:.3f} s, and "
+            f"pictures from {first / NANOSECONDS:.3f} to {(first + duration) / NANOSECONDS:.3f} s; "
+            f"it begins {abs(off):.3f} s {'after' if off > 0 else 'before'} them: bring both to "
+            "the same clock, or give another --truth"
+        )
 
 
 def _files(path: Path) -> list[Path]:

@@ -60,8 +60,12 @@ class FolderSource(Source):
         self._stamps = None if given else listed.stamps
         self.rate = given or _mean_rate(listed.stamps) or DEFAULT_RATE
         for remark in listed.remarks:
-            if self._stamps is not None or "for times" not in remark:
-                _logger.warning("%s", remark)
+            _logger.warning("%s", remark)
+        if self._stamps:
+            _logger.warning(
+                "%s: names of images are taken for times in %s; a rate replaces them",
+                self.name, listed.unit,
+            )  # fmt: skip
 
     @property
     def frame_count(self) -> int:

@@ -18,6 +18,7 @@ import cv2
 from PIL import Image, UnidentifiedImageError
 
 from xsvggt_ros.errors import SourceError
+from xsvggt_ros.stream.sources.base import SECOND
 from xsvggt_ros.stream.sources.names import natural_order, times_of
 
 IMAGE_SUFFIXES = (
@@ -61,13 +62,15 @@ class ImageList:
     Attributes:
         files: in the order in which they were taken, as their names tell.
         stamps: in nanoseconds, where the names are times; None where they count or are words.
-        remarks: what was left out, and how names were understood; a sentence each.
+        unit: of the names that are times; empty otherwise.
+        remarks: what was left out; a sentence each.
 
     """
 
     files: list[Path]
     stamps: list[int] | None
     remarks: tuple[str, ...] = ()
+    unit: str = ""
 
 
 def is_image(path: Path) -> bool:
@@ -112,7 +115,7 @@ def list_images(directory: Path) -> ImageList:
     images, others = _without_others(sorted(read, key=natural_order))
     remarks = [*_left_out(directory, others, foreign), *_series(directory, images),
                *_several(images)]  # fmt: skip
-    return _in_order(directory, images, remarks)
+    return _in_order(images, remarks)
 
 
 def entries(directory: Path) -> list[Path]:
@@ -130,19 +133,17 @@ def entries(directory: Path) -> list[Path]:
         ) from error
 
 
-def _in_order(directory: Path, images: list[Path], remarks: list[str]) -> ImageList:
+def _in_order(images: list[Path], remarks: Sequence[str]) -> ImageList:
     """Sort by time where the names are times."""
     times = times_of([each.stem for each in images])
     if times is None:
         return ImageList(images, None, tuple(remarks))
     stamps, unit = times
     pairs = sorted(zip(stamps, images, strict=True), key=lambda pair: pair[0])
-    # Stamps at and below zero mean "no time" to ROS.
-    if pairs[0][0] <= 0:
-        pairs = [(stamp + 1_000_000_000, image) for stamp, image in pairs]
-    remark = f"{directory}: names of images are taken for times in {unit}; a rate replaces them."
-    return ImageList([image for _, image in pairs], [stamp for stamp, _ in pairs],
-                     (*remarks, remark))  # fmt: skip
+    # A stamp of zero means "no time" to ROS.
+    later = SECOND if pairs[0][0] <= 0 else 0
+    files = [image for _, image in pairs]
+    return ImageList(files, [stamp + later for stamp, _ in pairs], tuple(remarks), unit)
 
 
 def _words(path: Path) -> list[str]:
