@@ -105,5 +105,6 @@ def _poses(place: Path, projection: NDArray[np.float64]) -> list[Matrix]:
             offset[:3, 3] = -np.linalg.solve(projection[:, :3], projection[:, 3])
             table = numbers(path, 12).reshape(-1, 3, 4)
             bottom = np.tile([[[0.0, 0.0, 0.0, 1.0]]], (len(table), 1, 1))
-            return list(np.concatenate([table, bottom], axis=1) @ offset)
+            with np.errstate(invalid="ignore"):  # a lost pose stays one
+                return list(np.concatenate([table, bottom], axis=1) @ offset)
     return []

@@ -89,7 +89,8 @@ def read_poses(path: Path) -> list[Matrix]:
     table = numbers(path, 4)
     if len(table) % 4:
         raise SourceError(f"{path} has {len(table)} lines; each pose takes four")
-    return [each @ OPTICAL_TO_OPENGL for each in table.reshape(-1, 4, 4)]
+    with np.errstate(invalid="ignore"):
+        return [each @ OPTICAL_TO_OPENGL for each in table.reshape(-1, 4, 4)]
 
 
 def _is_scene(folder: Path) -> bool:

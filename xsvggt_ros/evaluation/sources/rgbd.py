@@ -62,7 +62,8 @@ def open_folder(folder: Path, options: SourceOptions) -> RecordedSource:
     poses, origin = _poses(folder, colors)
     camera, known, size = _camera(folder, options)
     if camera is not None and camera[1] < 0:
-        poses = [None if pose is None else MIRROR @ pose @ MIRROR for pose in poses]
+        with np.errstate(invalid="ignore"):  # a lost pose stays one
+            poses = [None if pose is None else MIRROR @ pose @ MIRROR for pose in poses]
     intrinsics: Intrinsics | None = camera and camera_of(camera, colors[0], size)
     records = [
         Record(stamp_at(index, RATE), color, depth, pose, intrinsics)
