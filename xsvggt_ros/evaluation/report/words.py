@@ -81,4 +81,4 @@ def where_frames_went(evaluation: Evaluation) -> str:
         text += f", {counts.refused} refused"
     if counts.dropped:
         text += f", {counts.dropped} dropped"
-    return text + f", {evaluation.seconds:.1f} s; {evaluation.association.words}"
+    return text + f", {evaluation.seconds:.1f} s"
