@@ -29,6 +29,7 @@ class Stepper:
         self._reconstructor = reconstructor
         self._enter = enter
         self._stamps = StampOrder()
+        self._sizes: set[tuple[int, int]] = set()
 
     def step(self, frame: Frame) -> FrameResult:
         """Reconstruct one frame; a new session begins where stamps jumped back.
@@ -66,7 +67,17 @@ class Stepper:
             camera=frame.camera,
             calibration=frame.calibration,
         )
+        self._say_what_is_lost(result)
         return replace(result, timings=replace(result.timings, decode=decoded))
+
+    def _say_what_is_lost(self, result: FrameResult) -> None:
+        """Say once for each size of images what of them is cut off or out of proportion."""
+        mapping = result.mapping
+        size = mapping.source_width, mapping.source_height
+        if size not in self._sizes:
+            self._sizes.add(size)
+            if mapping.remark:
+                logger.warning("%s", mapping.remark)
 
     def _refuse_out_of_order(self, frame: Frame, order: Order) -> None:
         if order is Order.REPEATED:

@@ -18,6 +18,8 @@ from xsvggt_ros.stream.frame import Picture
 
 _TAG = 0x0112
 
+_TIFF = (b"II*\0", b"MM\0*")
+
 UPRIGHT = 1
 _TURNS = {
     2: lambda image: image[:, ::-1],
@@ -32,7 +34,12 @@ _TURNS = {
 
 
 def orientation(data: bytes) -> int:
-    """Return the orientation that an image file says, 1 to 8; 1 where it says none."""
+    """Return the orientation that an image file says, 1 to 8; 1 where it says none.
+
+    OpenCV turns a TIFF upright whenever it reads one, so that nothing is left to be done.
+    """
+    if data.startswith(_TIFF):
+        return UPRIGHT
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
