@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import io
-import os
+from contextlib import suppress
 from pathlib import Path
 
 import command_line
@@ -55,7 +55,7 @@ OTHERS = {
     "semantics": (grid("rgb_{}.png"), [*grid("semantic_{}.png"), *grid("instance_{}.png")],
                   "6 masks and labels"),
     "normals": (grid("{}_rgb.png"), grid("{}_normal.png"), "3 other maps"),
-    "disparity": (grid("left{}.png"), grid("left{}_disp.pgm"), "3 depth maps"),
+    "disparity": (grid("left{}.png"), grid("left{}_disp.png"), "3 depth maps"),
     "words": (["kitchen.png", "hall.png"], ["kitchen_depth.png"], "1 depth maps"),
 }  # fmt: skip
 
@@ -190,7 +190,7 @@ def test_images_of_two_cameras_in_one_directory_are_said(tmp_path, caplog):
     assert "seems to hold 2 series of images" not in caplog.text  # cam0 and cam1 count as numbers
     folder = made(tmp_path / "two", *grid("front_{:03d}.png"), *grid("rear_{:03d}.png"))
     open_source(folder)
-    assert "seems to hold 2 series of images (front_#.png, rear_#.png)" in caplog.text
+    assert "seems to hold 2 series of images (front_#, rear_#)" in caplog.text
 
 
 def test_directories_below_are_named(tmp_path):
@@ -311,8 +311,8 @@ def test_no_bytes_have_an_orientation_by_accident(data):
 @pytest.mark.parametrize(
     ("width", "height", "sentence"),
     [
-        (1080, 1920, "images of 1080x1920 are higher than wide: the middle 1080 rows are used, "
-                     "44 % is cut off"),
+        (1080, 1920, "images of 1080x1920 are higher than wide: the middle 1097 rows are used, "
+                     "43 % is cut off"),
         (5000, 200, "images of 5000x200 are stretched 3.1 times in height"),
         (640, 480, ""),
         (1920, 1080, ""),
@@ -323,14 +323,15 @@ def test_what_is_lost_of_an_image_is_said(width, height, sentence):
     remark = plan(width, height, 112, 14).remark
     assert remark.startswith(sentence)
     assert bool(remark) == bool(sentence)
+    assert "44 % is cut off" in plan(1080, 1920, 518, 14).remark
 
 
-def test_it_is_said_once_in_a_run(tmp_path):
+def test_it_is_said_once_in_a_run(tmp_path, caplog):
     tall = [cv2.resize(each, (40, 71)) for each in PICTURES]
     source = write_folder(tmp_path / "images", tall)
     result = command_line.run("reconstruct", source, "-o", tmp_path / "out", *TINY)
     assert result.exit_code == 0
-    assert " ".join(result.output.split()).count("is cut off") == 1
+    assert caplog.text.count("is cut off") == 1
 
 
 # Depth in other formats
@@ -411,15 +412,11 @@ def test_no_bytes_bring_up_a_foreign_error(tmp_path, data, suffix):
     for content in (data, heads[suffix] + data):
         path = tmp_path / f"a{suffix}"
         path.write_bytes(content)
-        try:
+        with suppress(FrameError):
             steps(1000.0)(path)
-        except FrameError:
-            pass
-        try:
+        with suppress(FrameError, SourceError):
             for frame in open_source(path) if suffix in (".png", ".pgm", ".tif") else ():
                 frame.decode()
-        except (FrameError, SourceError):
-            pass
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]),
@@ -432,7 +429,7 @@ def test_no_name_of_a_file_brings_up_a_foreign_error(tmp_path_factory, stems):
             (folder / f"{stem}.png").write_bytes(b"")
         except OSError:
             continue
-    expected = [each for each in os.listdir(folder) if not each.startswith(".")]
+    expected = [each for each in folder.iterdir() if not each.name.startswith(".")]
     listed = list_images(folder)
     assert len(listed.files) <= len(expected)
     if listed.stamps:
