@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 import lz4.frame
 
-if sys.version_info >= (3, 14):
-    from compression import zstd
+if sys.version_info >= (3, 14):  # the standard library has it from then on
+    zstd = import_module("compression.zstd")
 else:
     from backports import zstd
 
