@@ -106,6 +106,16 @@ def test_every_command_reads_what_is_whole(tmp_path, caplog):
     assert "is not whole" in caplog.text
 
 
+def test_what_a_killed_recorder_of_ros_1_leaves_is_a_bag(tmp_path, caplog):
+    bag = cut(written(tmp_path / "bag", "ros1"), 0.6)
+    path = bag.rename(tmp_path / "drive.bag.active")
+    assert is_bag(path)
+    frames = list(BagSource(path))
+    assert 8 <= len(frames) <= 15
+    np.testing.assert_array_equal(frames[3].decode(), noise(3))
+    assert "'rosbag reindex' of ROS 1" in caplog.text
+
+
 def test_what_was_copied_is_removed(tmp_path):
     reader = BagReader(cut(written(tmp_path / "bag", "sqlite3"), 0.6))
     scratch = reader._scratch.name

@@ -360,6 +360,34 @@ def test_an_unreadable_part_is_said_and_the_others_are_read(tmp_path, kind, capl
     assert f"A file is left out: Cannot open the bag {bag / f'zz{file.suffix}'}" in caplog.text
 
 
+@PLANT
+def test_the_metadata_of_a_bag_stands_for_it(tmp_path, kind):
+    assert_whole(write_bag(tmp_path / "bag", shots(), kind) / "metadata.yaml")
+
+
+def test_encodings_that_are_not_said_are_those_of_the_schema(tmp_path):
+    topic = Topic("/cam", IMAGE, CAMERA.messages, encoding="")
+    assert_whole(write_mcap(tmp_path / "run.mcap", [topic]))
+
+
+@pytest.mark.parametrize("beside", ["-journal", "-wal"])
+def test_an_empty_log_changes_nothing(tmp_path, beside):
+    bag = write_bag(tmp_path / "bag", shots(), "sqlite3")
+    (file,) = bag_files(bag)
+    (bag / f"{file.name}{beside}").write_bytes(b"")
+    assert_whole(bag)
+
+
+@pytest.mark.parametrize("beside", ["-journal", "-wal"])
+def test_a_log_that_is_none_takes_nothing_with_it(tmp_path, beside):
+    bag = write_bag(tmp_path / "bag", shots(), "sqlite3")
+    (file,) = bag_files(bag)
+    (bag / f"{file.name}{beside}").write_bytes(b"nothing of the kind" * 100)
+    before = content(bag)
+    assert_whole(bag)
+    assert content(bag) == before
+
+
 def test_fewer_messages_than_the_index_announces_are_said(tmp_path, caplog):
     path = write_mcap(tmp_path / "run.mcap", [CAMERA], compression="")
     data = path.read_bytes()

@@ -98,11 +98,12 @@ def disagreement(
     if 1 / DISAGREEMENT < factor < DISAGREEMENT or path.ate.rmse > path.extent / 2:
         return ""
     given = f" (now {steps_per_metre:g})" if steps_per_metre else ""
-    larger = "larger" if factor > 1 else "smaller"
+    larger, large = ("larger", "large") if factor > 1 else ("smaller", "small")
     times = max(factor, 1 / factor)
     return (
         f"true depth is {times:.1f} times {larger} than the true path says: is it read at a wrong "
-        f"scale? Check --depth-scale{given}, and clouds are not to be trusted"
+        f"scale? A --depth-scale{given} {times:.1f} times as {large} would fit; as it is, clouds "
+        "are not to be trusted"
     )
 
 

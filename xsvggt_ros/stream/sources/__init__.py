@@ -7,13 +7,14 @@ from pathlib import Path
 
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.stream.sources.bag import BagSource
+from xsvggt_ros.stream.sources.bag_reader import METADATA
 from xsvggt_ros.stream.sources.base import Source
 from xsvggt_ros.stream.sources.folder import FolderSource
 from xsvggt_ros.stream.sources.images import is_image, is_rare_image, is_read
 from xsvggt_ros.stream.sources.storage import bag_files, is_bag_file
 from xsvggt_ros.stream.sources.video import VideoSource
 
-__all__ = ["Source", "is_bag", "open_source"]
+__all__ = ["METADATA", "Source", "is_bag", "open_source"]
 
 
 def open_source(
@@ -38,6 +39,8 @@ def open_source(
     place = Path(path).expanduser()
     if not place.exists():
         raise SourceError(f"{place} does not exist: give a folder of pictures, a video or a bag.")
+    if place.name == METADATA and place.is_file():
+        place = place.parent  # It stands for the bag that it is of.
     if is_bag(place):
         return _open_bag(place, rate, topic, frame_id)
     if topic is not None:
@@ -61,7 +64,7 @@ def is_bag(place: Path) -> bool:
     """
     if place.is_file():
         return is_bag_file(place)
-    metadata = place / "metadata.yaml"
+    metadata = place / METADATA
     try:
         if metadata.is_file() and b"rosbag2_bagfile_information" in metadata.read_bytes():
             return True

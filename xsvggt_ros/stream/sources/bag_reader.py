@@ -19,6 +19,7 @@ from xsvggt_ros.errors import FrameError, SourceError, XsvggtError
 from xsvggt_ros.stream.sources.definitions import Definitions
 from xsvggt_ros.stream.sources.storage import (
     READ_ENCODINGS,
+    ROS1,
     Channel,
     Storage,
     bag_files,
@@ -240,7 +241,7 @@ def _remedy(path: Path) -> str:
 
 def _mending(path: Path) -> str:
     """Return how a bag of this format is mended for good."""
-    if path.suffix.lower() == ".bag":
+    if path.name.lower().endswith(ROS1):
         return "'rosbag reindex' of ROS 1 mends an unfinished one."
     if any(".mcap" in each.name.lower() for each in bag_files(path)):
         return "'mcap recover' mends an unfinished one."

@@ -30,7 +30,7 @@ from xsvggt_ros.stream.sources.images import (
     list_images,
 )
 from xsvggt_ros.stream.sources.orientation import UPRIGHT, orientation, turned
-from xsvggt_ros.stream.sources.storage import bag_files
+from xsvggt_ros.stream.sources.storage import ROS1, bag_files
 
 _logger = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ def _summary(found: list[Path]) -> str:
 
 def _elsewhere(directory: Path) -> Iterator[str]:
     """Yield a sentence that names what the directory holds instead of images."""
-    bags = [each.name for each in entries(directory) if each.suffix.lower() == ".bag"]
+    bags = [each.name for each in entries(directory) if each.name.lower().endswith(ROS1)]
     if bags:
         yield f"It holds {len(bags)} ROS 1 bags ({', '.join(sorted(bags)[:3])}): name one."
     below = sorted(each.relative_to(directory).as_posix() for each in _holders(directory, _BELOW))

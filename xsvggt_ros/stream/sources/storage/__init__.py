@@ -22,6 +22,7 @@ from xsvggt_ros.stream.sources.storage.sqlite import SqliteStorage
 
 __all__ = [
     "READ_ENCODINGS",
+    "ROS1",
     "Channel",
     "Storage",
     "bag_files",
@@ -34,9 +35,13 @@ PARTS = (".mcap", ".db3", f".mcap{ZSTD}", f".db3{ZSTD}")
 """Ends of the names of files that a directory of rosbag2 holds."""
 
 
+ROS1 = (".bag", ".bag.active")
+"""Ends of the names of ROS 1 bags; a recorder that was killed leaves the latter."""
+
+
 def is_bag_file(path: Path) -> bool:
     """Tell by its name whether a file is a bag, or a part of one."""
-    return path.name.lower().endswith((".bag", *PARTS)) and not path.name.startswith(".")
+    return path.name.lower().endswith((*ROS1, *PARTS)) and not path.name.startswith(".")
 
 
 def bag_files(path: Path) -> list[Path]:
@@ -75,6 +80,6 @@ def open_storage(path: Path, scratch: Path) -> Storage:
         return McapStorage(path)
     if suffix == ".db3":
         return SqliteStorage(path, scratch)
-    if suffix == ".bag":
+    if path.name.lower().endswith(ROS1):
         return Rosbag1Storage(path)
     raise ValueError(f"{suffix or 'this'} is no suffix of a bag")

@@ -31,7 +31,7 @@ def decompressed_chunk(data: bytes, kind: str) -> bytes:
         ValueError: an unknown kind, or damaged data.
 
     """
-    if not kind:
+    if kind in ("", "none"):
         return data
     if kind not in ("lz4", "zstd"):
         raise ValueError(f"its chunks are compressed as '{kind}'; lz4 and zstd are read")

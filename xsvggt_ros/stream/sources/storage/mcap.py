@@ -97,7 +97,8 @@ class McapStorage:
         self._file: BinaryIO = path.open("rb")
         try:
             if self._file.read(len(MAGIC)) != MAGIC:
-                raise ValueError("it does not begin as an MCAP does")
+                empty = "it is empty" if not self._size else "it does not begin as an MCAP does"
+                raise ValueError(empty)
             if not self._read_summary():
                 self._scan()
             if self.damage and not self._counts:
@@ -206,8 +207,10 @@ class McapStorage:
             number, schema = fields.number(2), fields.number(2)
             topic, encoding = fields.text(), fields.text()
             name, language, definition = self._schemas.get(schema, ("", "", ""))
-            if encoding == "cdr" and language == "ros1msg":
+            if language == "ros1msg" and encoding in ("", "cdr"):
                 encoding = "ros1"
+            if language in ("ros2msg", "ros2idl") and not encoding:
+                encoding = "cdr"
             self._channels[number] = Channel(
                 number, topic, kind_of(name), encoding, _LANGUAGES.get(language, ""),
                 definition if language in _LANGUAGES else "",

@@ -54,9 +54,15 @@ class SqliteStorage:
         if not logs:
             return _connected(path, "mode=ro&immutable=1")
         shared = _beside(path, "-shm")
-        if logs == [_beside(path, "-wal")] and (shared.exists() or os.access(path.parent, os.W_OK)):
+        if logs == [_beside(path, "-wal")] and os.access(path.parent, os.W_OK):
             self._index = None if shared.exists() else shared
-            return _connected(path, "mode=ro")
+            connection = _connected(path, "mode=ro")
+            try:
+                connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            except sqlite3.OperationalError:
+                connection.close()  # Somebody holds it, or the file system cannot share memory.
+            else:
+                return connection
         for each in (path, *logs):
             shutil.copy(each, scratch / each.name)
         return _connected(scratch / path.name, "mode=rw")
