@@ -150,6 +150,46 @@ def test_a_text_file_whose_header_has_w_first_is_read_so(tmp_path):
     assert_read(path)
 
 
+@pytest.mark.parametrize(
+    ("header", "order"),
+    [
+        ("num,t,x,y,z,qx,qy,qz,qw", "n t x y z qx qy qz qw"),
+        ("num t x y z qx qy qz qw", "n t x y z qx qy qz qw"),
+        ("#qw qx qy qz tx ty tz time", "qw qx qy qz x y z t"),
+        (
+            "timestamp [ns],p_RS_R_x [m],p_RS_R_y [m],p_RS_R_z [m],q_RS_w [],q_RS_x [],q_RS_y [],"
+            "q_RS_z [],v_RS_R_x [m s^-1],b_w_RS_S_x [rad s^-1]",
+            "t x y z qw qx qy qz n n",
+        ),
+        ("stamp,pos_x,pos_y,pos_z,rot_x,rot_y,rot_z,rot_w,cov", "t x y z qx qy qz qw n"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".csv", ".txt"])
+def test_a_header_that_names_the_columns_decides(tmp_path, header, order, suffix):
+    path = tmp_path / f"truth{suffix}"
+    rows = []
+    for ns, pose in zip(STAMPS, POSES, strict=True):
+        x, y, z, qx, qy, qz, qw = columns(pose)
+        known = {"t": str(ns), "x": x, "y": y, "z": z, "qx": qx, "qy": qy, "qz": qz, "qw": qw,
+                 "n": "7"}  # fmt: skip
+        rows.append(",".join(known[name] for name in order.split()))
+    path.write_text("\n".join([header, *rows]) + "\n")
+    found = read_truth(path)
+    assert found.stamps == STAMPS
+    np.testing.assert_allclose(found.poses, POSES, atol=1e-11)
+
+
+def test_named_positions_are_enough(tmp_path):
+    path = tmp_path / "leica.csv"
+    rows = [",".join([str(ns), *columns(pose)[:3], "0.1"]) for ns, pose in
+            zip(STAMPS, POSES, strict=True)]  # fmt: skip
+    path.write_text("\n".join(["#timestamp [ns],x,y,z,sigma", *rows]) + "\n")
+    found = read_truth(path)
+    assert (found.kind, found.stamps) == ("positions", STAMPS)
+    np.testing.assert_allclose(np.array(found.poses)[:, :3, 3], POSES[:, :3, 3], atol=1e-11)
+    assert np.isnan(np.array(found.poses)[:, :3, :3]).all()
+
+
 @pytest.mark.parametrize("between", [" ", ","])
 def test_velocities_and_biases_may_follow_in_a_csv(tmp_path, between):
     path = tmp_path / "data.csv"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,14 +12,23 @@ from numpy.typing import NDArray
 
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.geometry.rigid import Matrix, pose_from
-from xsvggt_ros.geometry.text_tables import Table, nanoseconds_of, read_table
+from xsvggt_ros.geometry.text_tables import Row, Table, nanoseconds_of, read_table
 from xsvggt_ros.geometry.trajectory_io import trajectory_of
 
 STAMPED = 8
 """Stamp, position, quaternion; of EuRoC, velocities and biases may follow."""
 
-_W_NAMES = ("qw", "q_w", "q_rs_w", "w", "rotation_w", "orientation_w", "rot_w", "quat_w")
-_X_NAMES = ("qx", "q_x", "q_rs_x", "rotation_x", "orientation_x", "rot_x", "quat_x")
+_FLAT = (12, 13, 16)
+"""Columns of matrices in one line."""
+
+_AXES = "xyz"
+_TIMES = ("timestamp", "time", "t", "stamp", "sec", "secs", "seconds", "ns", "nsec", "timestamp_ns",
+          "timestamp_s", "time_s", "time_ns")  # fmt: skip
+_PLACES = ("{}", "t{}", "p{}", "t_{}", "p_{}", "pos_{}", "position_{}", "position.{}", "pose_{}",
+           "p_rs_r_{}", "translation_{}")  # fmt: skip
+_TURNS = ("q{}", "q_{}", "q_rs_{}", "quat_{}", "quaternion_{}", "rot_{}", "rotation_{}",
+          "orientation_{}", "orientation.{}")  # fmt: skip
+"""Names of columns, with the axis."""
 
 
 class TruthFile(NamedTuple):
@@ -35,8 +45,9 @@ class TruthFile(NamedTuple):
 def read_truth(path: Path) -> TruthFile:
     """Read a trajectory; the format is known by its columns and its header.
 
-    8 columns are a stamp, a position and a quaternion: with w last as in TUM's files, with w first
-    where the header says so or the file is a .csv, as EuRoC's are, which may have more columns.
+    A header that names all columns decides, in whatever order they stand. Without one, 8 columns
+    are a stamp, a position and a quaternion: with w last as in TUM's files, with w first in a .csv,
+    as EuRoC's are, which may have more columns.
     4 are a stamp and a position; 7 a pose of each picture in turn, as ICL-NUIM has them; 12 a
     matrix of 3x4 of each picture, as KITTI has them, 13 with its number or time before it, 16 a
     matrix of 4x4.
@@ -46,18 +57,14 @@ def read_truth(path: Path) -> TruthFile:
 
     """
     table = read_table(path)
-    euroc = path.suffix.lower() == ".csv" and table.columns >= STAMPED
-    if table.columns == STAMPED or (euroc and table.columns not in (12, 13, 16)):
-        w_first = _w_first(table, euroc)
-        trajectory = trajectory_of(
-            table, "nanoseconds" if euroc and w_first else "seconds", w_first=w_first
-        )
-        kind = "euroc" if euroc and w_first else "tum"
-        return TruthFile(kind, trajectory.stamps.tolist(), trajectory.poses())
+    csv = path.suffix.lower() == ".csv"
+    if named := _named_columns(table):
+        return _stamped(named.table, "euroc" if csv and named.w_first else "tum", w_first=False)
+    if table.columns == STAMPED or (csv and table.columns > STAMPED and table.columns not in _FLAT):
+        return _stamped(table, "euroc" if csv else "tum", w_first=csv)
     values = table.values()
     if table.columns == 4:
-        poses = [pose_from(row[1:], np.zeros(4)) for row in values]
-        return TruthFile("positions", nanoseconds_of(table), poses)
+        return _stamped(table, "tum", w_first=False)
     if table.columns == 7:
         return TruthFile("poses", None, [pose_from(row[:3], row[3:]) for row in values])
     if table.columns in (12, 16):
@@ -70,12 +77,42 @@ def read_truth(path: Path) -> TruthFile:
     )
 
 
-def _w_first(table: Table, euroc: bool) -> bool:
-    """Tell by the names of columns where w stands; without them, by the kind of file."""
-    names = [name.split("[")[0].strip() for name in table.header]
-    w = next((names.index(name) for name in _W_NAMES if name in names), None)
-    x = next((names.index(name) for name in _X_NAMES if name in names), None)
-    return euroc if w is None or x is None else w < x
+class _Named(NamedTuple):
+    """Time, position and, if there is one, quaternion with w last; and whether it stood first."""
+
+    table: Table
+    w_first: bool
+
+
+def _named_columns(table: Table) -> _Named | None:
+    """Return the columns that the header names; None where it does not name all that there are."""
+    names = re.sub(r"\[[^]]*\]|\([^)]*\)", "", " ".join(table.header)).split()  # without units
+    if len(names) != table.columns:
+        return None
+    time = next((names.index(name) for name in _TIMES if name in names), -1)
+    places = [_column(names, _PLACES, axis) for axis in _AXES]
+    turns = [_column(names, _TURNS, axis) for axis in (*_AXES, "w")]
+    if min(time, *places) < 0:
+        return None
+    chosen = [time, *places, *(turns if min(turns) >= 0 else ())]
+    rows = [Row(row.line, tuple(row.words[each] for each in chosen)) for row in table.rows]
+    return _Named(Table(table.path, table.header, rows), 0 <= turns[3] < turns[0])
+
+
+def _column(names: list[str], patterns: tuple[str, ...], axis: str) -> int:
+    """Return where the column of an axis stands, -1 where it is not named."""
+    known = (pattern.format(axis) for pattern in patterns)
+    return next((names.index(name) for name in known if name in names), -1)
+
+
+def _stamped(table: Table, kind: str, *, w_first: bool) -> TruthFile:
+    """Return poses that are led by their times; without quaternions, positions."""
+    usual = "nanoseconds" if kind == "euroc" or "[ns]" in table.header else "seconds"
+    if table.columns < STAMPED:
+        poses = [pose_from(row[1:4], np.zeros(4)) for row in table.values()]
+        return TruthFile("positions", nanoseconds_of(table, usual), poses)
+    trajectory = trajectory_of(table, usual, w_first=w_first)
+    return TruthFile(kind, trajectory.stamps.tolist(), trajectory.poses())
 
 
 def _numbered(table: Table, values: NDArray[np.float64]) -> TruthFile:
