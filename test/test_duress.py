@@ -155,6 +155,14 @@ def test_depth_of_an_earlier_run_goes(tmp_path, first, second):
     assert len((tmp_path / "cameras.csv").read_text().splitlines()) == 3
 
 
+def test_depth_of_a_run_that_was_killed_goes_too(tmp_path):
+    killed = DepthFiles(tmp_path, "png")
+    for stamp in range(1, 6):
+        killed.write(stamp, np.ones((4, 6), np.float32), Intrinsics(5, 5, 3, 2, 6, 4))
+    depth_map(tmp_path, 2, "png")
+    assert len(list(tmp_path.glob("*.png"))) == 2
+
+
 def test_files_that_are_no_depth_of_an_earlier_run_stay(tmp_path):
     (tmp_path / "000005.png").write_bytes(b"somebody's image")
     depth_map(tmp_path, 1, "png")

@@ -26,7 +26,7 @@ MOST_STEPS = 65535
 
 TABLE = "cameras.csv"
 
-_OWN = re.compile(r"[0-9]{6}\.(png|npy)")
+_OWN = re.compile(r"[0-9]{6,}\.(png|npy)")
 """Names of depth maps."""
 
 logger = logging.getLogger(__name__)
@@ -61,6 +61,7 @@ class DepthFiles:
         try:
             if len(self._rows) == 1:
                 self._remove_earlier()
+                self.close()  # Even a run that is killed leaves the mark of its files.
             with replacing(self._folder / name) as stream:
                 if self._kind == "npy":
                     np.save(stream, depth)
@@ -89,7 +90,7 @@ class DepthFiles:
             ) from error
 
     def close(self) -> Path:
-        """Write the table of cameras; return the folder."""
+        """Write the table of cameras so far; return the folder."""
         with replacing(self._folder / TABLE) as stream:
             stream.write("\n".join([*self._rows, ""]).encode("ascii"))
         return self._folder
