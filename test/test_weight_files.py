@@ -185,7 +185,8 @@ def test_a_directory_names_what_it_holds(tmp_path):
 @pytest.mark.parametrize(
     ("text", "is_id"),
     [("lch01/StreamVGGT", True), ("a/b:c.pth", True), ("a/b.pth", False), ("./a/b", False),
-     ("a/b.ckpt", False), ("weights.pth", False), ("/a/b", False), ("a/b/c", False)],
+     ("a/b.ckpt", False), ("runs/best.pth.tar", False),
+     ("weights.pth", False), ("/a/b", False), ("a/b/c", False)],
 )  # fmt: skip
 def test_what_is_an_id_of_the_hub(text, is_id):
     assert is_hub_id(text) is is_id

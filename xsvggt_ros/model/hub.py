@@ -18,6 +18,9 @@ OFFICIAL_REPOSITORY = "lch01/StreamVGGT"
 OFFICIAL_FILE = "checkpoints.pth"
 
 _HUB_ID = re.compile(r"^(?P<repository>[\w.-]+/[\w.-]+?)(?::(?P<file>[^:]+))?$")
+_FILES = (*SUFFIXES, ".tar", ".zip", ".gz", ".npz", ".onnx", ".gguf")
+"""Ends of the names of files, which those of repositories are not taken to have."""
+
 _RETRYING = "huggingface_hub.utils._http"
 """Logger of what the hub's client tries again."""
 
@@ -25,7 +28,7 @@ _RETRYING = "huggingface_hub.utils._http"
 def is_hub_id(source: str) -> bool:
     """Tell whether a text is ``owner/name`` or ``owner/name:file``, and not the path of a file."""
     match = _HUB_ID.match(source)
-    return bool(match and not match["repository"].endswith(SUFFIXES) and source[0] not in "./~")
+    return bool(match and not match["repository"].endswith(_FILES) and source[0] not in "./~")
 
 
 def download(source: str) -> Path:

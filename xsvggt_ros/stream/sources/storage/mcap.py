@@ -14,11 +14,13 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, TypeAlias
 from zlib import crc32
 
 from xsvggt_ros.stream.sources.storage.base import EMPTY_TIMES, Channel, kind_of
 from xsvggt_ros.stream.sources.storage.compression import decompressed_chunk
+
+Octets: TypeAlias = "bytes | memoryview"
 
 MAGIC = b"\x89MCAP0\r\n"
 _RECORD = struct.Struct("<BQ")
@@ -39,20 +41,24 @@ _RUN = 1 << 22
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """A chunk, or a run of records outside of chunks (``packed`` is False)."""
+    """A chunk, or a run of records outside of chunks (``packed`` is False).
+
+    ``channels`` are those that have messages in it; empty = not known.
+    """
 
     place: int
     size: int
     start: int
     end: int
     packed: bool = True
+    channels: frozenset[int] = frozenset()
 
 
 class _Fields:
     """Reads the fields of a record one after the other; ValueError where they are not there."""
 
-    def __init__(self, data: bytes) -> None:
-        self._data = data
+    def __init__(self, data: Octets) -> None:
+        self._data = bytes(data)
         self._place = 0
 
     def take(self, size: int) -> bytes:
@@ -120,19 +126,21 @@ class McapStorage:
         """Yield the messages of some channels in the order of time."""
         waiting: list[tuple[int, int, int, bytes]] = []
         order = 0
-        for block in sorted(self._blocks, key=lambda each: (each.start, each.place)):
+        wanted = frozenset(numbers)
+        blocks = [b for b in self._blocks if not b.channels or b.channels & wanted]
+        for block in sorted(blocks, key=lambda each: (each.start, each.place)):
             while waiting and waiting[0][0] < block.start:
-                time, _, number, data = heappop(waiting)
-                yield number, time, data
-            for kind, data in _records(self._content(block)):
+                time, _, number, message = heappop(waiting)
+                yield number, time, message
+            for kind, data in _records(memoryview(self._content(block))):
                 if kind == _MESSAGE and len(data) >= _MESSAGE_HEAD.size:
                     number, _, time, _ = _MESSAGE_HEAD.unpack_from(data)
-                    if number in numbers:
-                        heappush(waiting, (time, order, number, data[_MESSAGE_HEAD.size :]))
+                    if number in wanted:
+                        heappush(waiting, (time, order, number, bytes(data[_MESSAGE_HEAD.size :])))
                         order += 1
         while waiting:
-            time, _, number, data = heappop(waiting)
-            yield number, time, data
+            time, _, number, message = heappop(waiting)
+            yield number, time, message
 
     def _content(self, block: _Block) -> bytes:
         """Return the records of a block; ValueError where it is damaged."""
@@ -180,8 +188,13 @@ class McapStorage:
                 if messages and not chunks:
                     return None
             elif kind == _CHUNK_INDEX:
-                start, end, place, size = struct.unpack_from("<QQQQ", record)
-                self._blocks.append(_Block(place + _RECORD.size, size - _RECORD.size, start, end))
+                fields = _Fields(record)
+                start, end, place, size = (fields.number(8) for _ in range(4))
+                channels = frozenset(key for key, _ in struct.iter_unpack("<HQ", fields.octets()))
+                begin = place + _RECORD.size
+                self._blocks.append(
+                    _Block(begin, size - _RECORD.size, start, end, channels=channels)
+                )
             else:
                 self._define(kind, record)
         if announced is None or chunks != len(self._blocks):
@@ -196,7 +209,7 @@ class McapStorage:
         self._blocks.clear()
         self.start, self.end = EMPTY_TIMES
 
-    def _define(self, kind: int, record: bytes) -> None:
+    def _define(self, kind: int, record: Octets) -> None:
         """Take a schema or a channel."""
         if kind == _SCHEMA:
             fields = _Fields(record)
@@ -262,7 +275,7 @@ class McapStorage:
             self._blocks.append(_Block(place, size, min(times), max(times)))
         return True
 
-    def _note(self, message: bytes) -> int:
+    def _note(self, message: Octets) -> int:
         """Count a message and return its time."""
         number, _, time, _ = _MESSAGE_HEAD.unpack_from(message)
         self._counts[number] += 1
@@ -291,7 +304,7 @@ def _unpacked(chunk: bytes) -> bytes:
     return data
 
 
-def _records(data: bytes) -> Iterator[tuple[int, bytes]]:
+def _records(data: Octets) -> Iterator[tuple[int, Octets]]:
     """Yield kind and content of records; ValueError where the last one is not whole."""
     place = 0
     while place < len(data):
