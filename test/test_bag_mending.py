@@ -2,17 +2,20 @@
 """Bags that broke off are read as far as they are whole, and said to be broken."""
 
 from contextlib import closing
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from bags import BAG_KINDS, SECOND, Shot, write_bag
+from recordings import tiny_request
 from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.typesys import Stores, get_typestore
 
 from xsvggt_ros.errors import SourceError
-from xsvggt_ros.evaluation.source import open_source
+from xsvggt_ros.evaluation.runner import evaluate
+from xsvggt_ros.evaluation.source import SourceOptions, open_source
 from xsvggt_ros.stream.sources import is_bag
 from xsvggt_ros.stream.sources.bag import BagSource
 from xsvggt_ros.stream.sources.bag_reader import BagReader
@@ -97,6 +100,16 @@ def test_a_bag_with_nothing_whole_in_it_is_refused(tmp_path, kind):
     bag = cut(written(tmp_path / "bag", kind), 0.001)
     with pytest.raises(SourceError, match="Cannot open the bag"):
         open_source(bag)
+
+
+def test_an_evaluation_says_it_once(tmp_path, caplog):
+    bag = cut(written(tmp_path / "bag", "mcap"), 0.6)
+    request = tiny_request(options=SourceOptions(limit=2))
+    run = evaluate(replace(request, source=str(bag)))
+    said = [each for each in run.warnings if "is not whole" in each]
+    assert len(said) == 1
+    assert "times in all" not in said[0]
+    assert caplog.text.count("is not whole") == 1
 
 
 def test_every_command_reads_what_is_whole(tmp_path, caplog):

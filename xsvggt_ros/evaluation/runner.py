@@ -101,7 +101,10 @@ def evaluate(
         association = judge.association(getattr(source, "truth_stamps", None))
         _require_truth(request, association)
         _warn_of_parts(run, state)
-        _warn_of_truth(run, request, scores, association)
+        _warn_of_truth(request, scores, association)
+        for warning in source.warnings:
+            if not log.knows(warning):  # those that the log has were said already
+                logger.warning("%s", warning)
         if live and live.late_source:
             log.note(
                 f"the source delivered {live.late_source} of {run.taken} frames late, so that they "
@@ -194,14 +197,17 @@ def _warn_of_parts(run: Run, state: State) -> None:
     """Note what the scores do not cover."""
     judge = run.judge
     if judge.sessions > 1:
-        run.log.note(
+        logger.warning(
+            "%s",
             f"the stream fell into {judge.sessions} sessions, each with a world of its own; the "
-            f"scores are those of the longest, {len(judge.session)} of {judge.frames} frames"
+            f"scores are those of the longest, {len(judge.session)} of {judge.frames} frames",
         )
     if state == "truncated":
-        run.log.note(f"the source broke off: the scores cover the {run.taken} frames before that")
+        logger.warning(
+            "%s", f"the source broke off: the scores cover the {run.taken} frames before that"
+        )
     if state == "interrupted":
-        run.log.note(f"the run was stopped: the scores cover its first {run.taken} frames")
+        logger.warning("%s", f"the run was stopped: the scores cover its first {run.taken} frames")
 
 
 def _require_truth(request: EvaluationRequest, association: Association) -> None:
@@ -214,19 +220,17 @@ def _require_truth(request: EvaluationRequest, association: Association) -> None
         )
 
 
-def _warn_of_truth(
-    run: Run, request: EvaluationRequest, scores: Scores, association: Association
-) -> None:
+def _warn_of_truth(request: EvaluationRequest, scores: Scores, association: Association) -> None:
     """Note where the truth covers little, or contradicts itself."""
     if association.with_pose < association.frames and (
         association.with_pose or association.truth is not None
     ):
-        run.log.note(association.words)
+        logger.warning("%s", association.words)
     for remark in scores.remarks:
-        run.log.note(remark)
+        logger.warning("%s", remark)
     path, depth = scores.trajectory.get("sim3"), scores.depth.get("scale")
     if sentence := disagreement(path, depth, request.options.depth_scale):
-        run.log.note(sentence)
+        logger.warning("%s", sentence)
 
 
 def _counts(run: Run, source: EvaluationSource, live: LiveFigures | None) -> Counts:

@@ -54,7 +54,7 @@ class BagEvaluationSource:
                 reader, options.truth, first.frame_id, self._tolerance
             )
             if options.truth not in (None, NO_TRUTH):
-                _require_overlap(self._truth, first.stamp, reader.duration, self._tolerance)
+                _require_overlap(self._truth, first, reader.duration, self._tolerance)
         self._source = BagSource(path, topic=image.name)
         self._camera = BagCamera(options.intrinsics, self._warn)
         self.truth_stamps = self._truth.stamps
@@ -201,8 +201,11 @@ def _depth_topic(recording: str, found: list[Topic], options: SourceOptions) -> 
 
 
 class _Header(NamedTuple):
+    """Of the first picture that can be read: its frame, its stamp, and when it was recorded."""
+
     frame_id: str
-    stamp: int | None
+    stamp: int
+    received: int
 
 
 def _first_header(reader: BagReader, image: Topic) -> _Header:
@@ -210,25 +213,27 @@ def _first_header(reader: BagReader, image: Topic) -> _Header:
     for recorded in reader.messages(image):
         try:
             header = reader.deserialize(recorded).header
-            return _Header(str(header.frame_id), nanoseconds(header.stamp) or recorded.received)
+            stamp = nanoseconds(header.stamp) or recorded.received
+            return _Header(str(header.frame_id), stamp, recorded.received)
         except (FrameError, AttributeError):
             continue
-    return _Header("", None)
+    return _Header("", 0, 0)
 
 
-def _require_overlap(truth: BagTruth, first: int | None, duration: int, tolerance: int) -> None:
+def _require_overlap(truth: BagTruth, header: _Header, duration: int, tolerance: int) -> None:
     """Refuse a truth that was asked for and lies wholly before or after the pictures.
 
     Raises:
-        SourceError: it does, as far as the first picture and the length of the bag tell.
+        SourceError: it does, as far as the first picture and the length of the bag tell, by its
+            stamp and by the time of its recording, since one stamp alone may be wrong.
 
     """
-    if truth.stamps is None or first is None:
+    if truth.stamps is None or not header.stamp:
         return
     room = tolerance + NANOSECONDS
-    pictures = first - room, first + duration + room
-    association = Association(0, 0, 0, pictures, truth.stamps)
-    if not association.overlap:
+    spans = [(begin - room, begin + duration + room) for begin in (header.stamp, header.received)]
+    if not any(Association(0, 0, 0, each, truth.stamps).overlap for each in spans):
+        first = header.stamp
         off = (truth.stamps[0] - first) / NANOSECONDS
         raise SourceError(
             f"the truth {truth.origin} belongs to no picture: it goes from "
