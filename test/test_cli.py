@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: what it writes, and how it says that something is wrong."""
 
-import logging
 import re
 import shutil
 import signal
@@ -19,7 +18,7 @@ from bags import SECOND, write_jumping_bag
 from command_line import run
 from rich.console import Console
 
-from xsvggt_ros import cli, doctor
+from xsvggt_ros import doctor
 from xsvggt_ros.commands import speaking
 from xsvggt_ros.errors import CheckpointError
 from xsvggt_ros.geometry.trajectory_io import read_tum
@@ -318,27 +317,3 @@ def test_commands_that_need_ros_say_so(monkeypatch, command):
     absent = doctor._import_error
     monkeypatch.setattr(doctor, "_import_error", lambda n: "gone" if n == "rclpy" else absent(n))
     assert_says(run(command, SAMPLE), "rclpy", "missing (gone)", "xsvggt reconstruct")
-
-
-def test_what_nobody_foresaw_is_one_sentence_too(monkeypatch, tmp_path):
-    def fail(*_, **__):
-        raise ZeroDivisionError("float division by zero")
-
-    monkeypatch.setattr("xsvggt_ros.stream.sources.open_source", fail)
-    result = run("reconstruct", tmp_path, "-o", tmp_path / "out")
-    assert result.exit_code == 1
-    assert result.output.startswith("xsvggt: unexpected ZeroDivisionError: float division by zero")
-    assert "--debug" in result.output
-    assert "Traceback" not in result.output
-    assert isinstance(run("--debug", "reconstruct", tmp_path).exception, ZeroDivisionError)
-    assert run("reconstruct", "--no-such-option").exit_code == 2
-
-
-def test_the_traceback_of_a_log_is_left_to_debug(caplog):
-    record = logging.LogRecord("xsvggt_ros", logging.ERROR, "f", 1, "failed", (), None)
-    try:
-        raise ValueError("inside")
-    except ValueError:
-        record.exc_info = sys.exc_info()
-    assert cli.WithoutTraceback().filter(record)
-    assert record.exc_info is None

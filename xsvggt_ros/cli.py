@@ -20,7 +20,7 @@ from xsvggt_ros.commands.replay import replay
 from xsvggt_ros.commands.speaking import console, errors
 from xsvggt_ros.commands.synthesize import synthesize
 from xsvggt_ros.commands.train import train
-from xsvggt_ros.errors import XsvggtError, first_line
+from xsvggt_ros.errors import XsvggtError
 from xsvggt_ros.interruption import INTERRUPTED, interruptible
 
 COMMANDS = (
@@ -47,26 +47,6 @@ class ReadableErrors(TyperGroup):
                 f"xsvggt: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True
             )
             raise typer.Exit(1) from error
-        except Exception as error:
-            # What the parser of the command line raises knows its own exit code.
-            own = hasattr(error, "exit_code") or isinstance(error, (typer.Abort, BrokenPipeError))
-            if own or ctx.params.get("debug"):
-                raise
-            errors.print(
-                f"xsvggt: unexpected {type(error).__name__}: {first_line(error)}; "
-                "'xsvggt --debug ...' shows where, which helps in a report",
-                style="bold red", markup=False, highlight=False, soft_wrap=True,
-            )  # fmt: skip
-            raise typer.Exit(1) from error
-
-
-class WithoutTraceback(logging.Filter):
-    """Leaves the traceback of a record to `--debug`."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Take the traceback off; the message stays."""
-        record.exc_info = record.exc_text = None
-        return True
 
 
 app = typer.Typer(
@@ -103,8 +83,6 @@ def options(
     from rich.logging import RichHandler
 
     handler = RichHandler(console=errors, show_path=debug, show_time=debug)
-    if not debug:
-        handler.addFilter(WithoutTraceback())
     level = logging.DEBUG if debug else logging.WARNING
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     logging.getLogger("xsvggt_ros").setLevel(level)
