@@ -2,21 +2,24 @@
 """Bags that broke off are read as far as they are whole, and said to be broken."""
 
 from contextlib import closing
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from bags import BAG_KINDS, SECOND, Shot, write_bag
+from recordings import tiny_request
 from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.typesys import Stores, get_typestore
 
 from xsvggt_ros.errors import SourceError
-from xsvggt_ros.evaluation.source import open_source
+from xsvggt_ros.evaluation.runner import evaluate
+from xsvggt_ros.evaluation.source import SourceOptions, open_source
 from xsvggt_ros.stream.sources import is_bag
 from xsvggt_ros.stream.sources.bag import BagSource
 from xsvggt_ros.stream.sources.bag_reader import BagReader
-from xsvggt_ros.stream.sources.mending import bag_files
+from xsvggt_ros.stream.sources.storage import bag_files
 
 COUNT = 24
 
@@ -64,7 +67,7 @@ def test_what_is_whole_is_read_and_the_rest_is_reported(tmp_path, kind, share):
 @pytest.mark.parametrize("kind", BAG_KINDS)
 def test_a_bag_that_is_whole_is_not_called_damaged(tmp_path, kind):
     with closing(BagReader(written(tmp_path / "bag", kind))) as reader:
-        assert reader.damage is None
+        assert not reader.remarks
 
 
 @pytest.mark.parametrize("compression", list(Ros1Writer.CompressionFormat))
@@ -84,7 +87,7 @@ def test_chunks_of_a_cut_ros_1_bag_may_be_compressed(tmp_path, compression):
             writer.write(topics[stamp % 2], stamp * SECOND, data)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.8)])
     with closing(BagReader(path)) as reader:
-        assert reader.damage is not None
+        assert "is not whole" in reader.remarks[0]
         stamps = [int(reader.deserialize(each).data.split()[0])
                   for each in reader.messages(*reader.topics())]  # fmt: skip
     assert stamps == list(range(1, len(stamps) + 1))
@@ -99,11 +102,31 @@ def test_a_bag_with_nothing_whole_in_it_is_refused(tmp_path, kind):
         open_source(bag)
 
 
+def test_an_evaluation_says_it_once(tmp_path, caplog):
+    bag = cut(written(tmp_path / "bag", "mcap"), 0.6)
+    request = tiny_request(options=SourceOptions(limit=2))
+    run = evaluate(replace(request, source=str(bag)))
+    said = [each for each in run.warnings if "is not whole" in each]
+    assert len(said) == 1
+    assert "times in all" not in said[0]
+    assert caplog.text.count("is not whole") == 1
+
+
 def test_every_command_reads_what_is_whole(tmp_path, caplog):
     bag = cut(written(tmp_path / "bag", "mcap"), 0.6)
     source = BagSource(bag)
     assert 8 <= len(list(source)) == source.frame_count <= 15
     assert "is not whole" in caplog.text
+
+
+def test_what_a_killed_recorder_of_ros_1_leaves_is_a_bag(tmp_path, caplog):
+    bag = cut(written(tmp_path / "bag", "ros1"), 0.6)
+    path = bag.rename(tmp_path / "drive.bag.active")
+    assert is_bag(path)
+    frames = list(BagSource(path))
+    assert 8 <= len(frames) <= 15
+    np.testing.assert_array_equal(frames[3].decode(), noise(3))
+    assert "'rosbag reindex' of ROS 1" in caplog.text
 
 
 def test_what_was_copied_is_removed(tmp_path):

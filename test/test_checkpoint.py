@@ -190,10 +190,10 @@ def test_a_pickle_is_not_executed(tmp_path):
     assert not marker.exists()
 
 
-def test_a_training_state_is_refused_by_what_it_is(tmp_path, state):
+def test_a_training_state_without_weights_is_refused_by_what_it_is(tmp_path):
     path = tmp_path / "training.pth"
-    torch.save({"model": state, "step": 3}, path)
-    with pytest.raises(CheckpointError, match="does not hold a plain dictionary of tensors"):
+    torch.save({"step": 3, "losses": [0.1]}, path)
+    with pytest.raises(CheckpointError, match="of tensors but a dictionary of step, losses"):
         read_checkpoint(str(path))
 
 

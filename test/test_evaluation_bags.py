@@ -194,7 +194,7 @@ def test_a_file_gives_the_poses(tmp_path, kind):
 
 def test_a_file_of_another_format_is_refused(tmp_path):
     (tmp_path / "truth.txt").write_text("1 2 3\n")
-    with pytest.raises(SourceError, match="lines of 3 numbers"):
+    with pytest.raises(SourceError, match="has 3 columns"):
         read_truth(tmp_path / "truth.txt")
     (tmp_path / "truth.csv").write_text("1,2,3\n")
     with pytest.raises(SourceError, match="3 columns"):

@@ -59,9 +59,7 @@ def test_nanoseconds_are_written_without_rounding(stamp, text):
     assert seconds_text(stamp) == text
 
 
-@pytest.mark.parametrize(
-    "line", ["1 2 3", "1 2 3 4 5 6 7 x", "nan 0 0 0 0 0 0 1", "0 0 0 0 0 0 0 inf"]
-)
+@pytest.mark.parametrize("line", ["1 2 3", "1 2 3 4 5 6 7 x", "nan 0 0 0 0 0 0 1"])
 def test_a_damaged_line_is_named(tmp_path, line):
     path = tmp_path / "trajectory.tum"
     path.write_text(f"# remark\n\n0 0 0 0 0 0 0 1\n{line}\n")

@@ -4,6 +4,10 @@
 Every message names the value, the limit and the remedy.
 """
 
+from __future__ import annotations
+
+from pathlib import Path
+
 
 class XsvggtError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -27,6 +31,19 @@ class EvaluationError(XsvggtError):
 
 class OutputError(XsvggtError):
     """A result cannot be written where it was asked for."""
+
+
+class PartlyWrittenError(OutputError):
+    """Some of several results cannot be written; the others are.
+
+    Attributes:
+        written: paths of the others.
+
+    """
+
+    def __init__(self, message: str, written: list[Path]) -> None:
+        super().__init__(message)
+        self.written = written
 
 
 class FrameError(XsvggtError):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xsvggt_ros.commands.speaking import console, say_lines
+from xsvggt_ros.commands.speaking import console, say_lines, say_whole
 
 if TYPE_CHECKING:
     from xsvggt_ros.evaluation.compare import Comparison
@@ -46,6 +46,7 @@ def compare(
     if max_worse is None:
         return
     names = tuple(name for name in quantities.split(",") if name)
+    comparison.require_alike(names)
     broken = comparison.broken(max_worse / 100, names)
     for change in broken:
         console.print(
@@ -61,7 +62,7 @@ def _show(comparison: Comparison) -> None:
 
     table = Table(title=" → ".join(dict.fromkeys(comparison.names)))
     for head in ("", "first", "second", "change"):
-        table.add_column(head, justify="left" if not head else "right")
+        table.add_column(head, justify="left" if not head else "right", overflow="fold")
     for change in comparison.changes:
         relative = "" if change.relative is None else f"{100 * change.relative:+.1f} %"
         color = COLORS[change.verdict]
@@ -72,7 +73,7 @@ def _show(comparison: Comparison) -> None:
             show(change.after),
             Text(f"{relative} {change.verdict}".strip(), color),
         )
-    console.print(table)
+    say_whole(table)
     for name, (before, after) in comparison.settings.items():
         console.print(f"{name}: {before} → {after}", markup=False, highlight=False)
     say_lines(comparison.caveats, "yellow")

@@ -90,6 +90,7 @@ def demo(
     from functools import partial
 
     from xsvggt_ros.commands.demo_room import SEQUENCE, TOPIC, DemoRoom
+    from xsvggt_ros.errors import OutputError, PartlyWrittenError
     from xsvggt_ros.progress import frame_progress
     from xsvggt_ros.ros.demo import Demo, DemoOptions
     from xsvggt_ros.stream.depth_files import DepthFiles
@@ -129,7 +130,11 @@ def demo(
     comparison = compare(recording, room.truth()) if room else None
     shown = f"made-up room '{SEQUENCE}'" if room else str(source)
     heading = title(shown, chosen.weights, cache, len(recording))
-    written = write_results(recording, output, heading, comparison)
+    failure: OutputError | None = depths.failure if depths else None
+    try:
+        written = write_results(recording, output, heading, comparison)
+    except PartlyWrittenError as error:
+        written, failure = error.written, error
     _say_figures(running, comparison)
     say_written(
         [
@@ -138,6 +143,8 @@ def demo(
             *(viewed.close(comparison) if viewed else []),
         ]
     )
+    if failure is not None:
+        raise failure
     if running.interrupted:
         raise typer.Exit(INTERRUPTED)
 

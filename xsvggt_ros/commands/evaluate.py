@@ -401,7 +401,8 @@ def _refuse_without(needed: str, given: Mapping[str, Any]) -> None:
 def _run_once(request: EvaluationRequest, output: Path, limits: tuple[Threshold, ...]) -> None:
     from datetime import datetime
 
-    from xsvggt_ros.evaluation.files import write_evaluation
+    from xsvggt_ros.errors import PartlyWrittenError
+    from xsvggt_ros.evaluation.files import with_verdicts, write_evaluation
     from xsvggt_ros.evaluation.folder import new_folder
     from xsvggt_ros.evaluation.runner import evaluate as run
     from xsvggt_ros.evaluation.thresholds import FAILED
@@ -413,8 +414,16 @@ def _run_once(request: EvaluationRequest, output: Path, limits: tuple[Threshold,
         evaluation = run(request, stop=stop, progress=progress)
         progress(evaluation.counts.taken, evaluation.counts.taken, "writing")
         folder = new_folder(output, evaluation.name, datetime.now())
-        evaluation = write_evaluation(evaluation, folder, limits)
+        evaluation = with_verdicts(evaluation, limits)
+        failure: PartlyWrittenError | None = None
+        try:
+            write_evaluation(evaluation, folder, limits)
+        except PartlyWrittenError as error:
+            failure = error
     _say(evaluation)
+    if failure is not None:
+        say_lines([f"Written: {each}" for each in failure.written], "green")
+        raise failure
     kept = all(verdict.kept for verdict in evaluation.verdicts)
     interrupted = evaluation.state == "interrupted"
     end_run(folder, interrupted=interrupted, code=0 if kept else FAILED)
@@ -432,6 +441,7 @@ def _say(evaluation: Evaluation) -> None:
         table.add_row(headline.label, Text(headline.value, "bold"), Text(headline.note, "dim"))
     console.print(f"\n[bold]{evaluation.name}[/]: {where_frames_went(evaluation)}", highlight=False)
     console.print(table)
+    say_lines([evaluation.association.words], "dim")
     if evaluation.state != "complete":
         say_lines([f"{evaluation.state}: {evaluation.reason}"], "yellow")
     for verdict in evaluation.verdicts:
@@ -486,7 +496,8 @@ def _run_sweep(
             written=lambda sweep: write_sweep(sweep, folder),
         )
     _say_sweep(table)
-    end_run(folder, interrupted=table.interrupted)
+    failed = any(row.state == "failed" for row in table.rows)
+    end_run(folder, interrupted=table.interrupted, code=1 if failed else 0)
 
 
 FEW_NUMBERS = ("ate", "absrel", "bytes", "latency_p50")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -29,10 +29,11 @@ from xsvggt_ros.commands.options import (
     cache_settings,
     rerun_log,
 )
-from xsvggt_ros.commands.speaking import console, say_written
+from xsvggt_ros.commands.speaking import console, say_figures, say_lines, say_written
 from xsvggt_ros.interruption import INTERRUPTED, stop_request
 
 if TYPE_CHECKING:
+    from xsvggt_ros.errors import SourceError
     from xsvggt_ros.stream.depth_files import DepthFiles
     from xsvggt_ros.stream.frame import Frame
     from xsvggt_ros.stream.reconstructor import Reconstructor
@@ -66,6 +67,7 @@ def reconstruct(
     rerun_file: RerunFile = None,
 ) -> None:
     """Reconstruct a recorded stream without ROS: cloud, trajectory and an overview picture."""
+    from xsvggt_ros.errors import OutputError, PartlyWrittenError
     from xsvggt_ros.geometry.files import require_writable
     from xsvggt_ros.model.bundled import weights_in_words
     from xsvggt_ros.model.checkpoint import load_network
@@ -74,6 +76,7 @@ def reconstruct(
     from xsvggt_ros.stream.recording import LongestSession
     from xsvggt_ros.stream.results import title, write_results
     from xsvggt_ros.stream.sources import open_source
+    from xsvggt_ros.stream.summary import summarize_path
 
     require_writable(output)
     cache = cache_settings(policy, budget, budget_mib, key_bits, value_bits)
@@ -84,17 +87,48 @@ def reconstruct(
         network = load_network(checkpoint, preset=preset, device=device, dtype=dtype)
         settings = ReconstructorSettings(width or network.config.image_size, cache)
         engine = Reconstructor(network, settings)
-        interrupted = _run(stream, engine, recorded, depths, max_frames)
-    _say_left_out(recorded, interrupted=interrupted)
+        ending = _run(stream, engine, recorded, depths, max_frames)
+    _say_left_out(recorded, interrupted=ending.interrupted)
     heading = title(
         str(source), weights_in_words(checkpoint, preset), cache, len(recorded.recording)
     )
-    written = write_results(recorded.recording, output, heading)
-    say_written(
-        [*written, *([depths.close()] if depths else []), *(shown.close() if shown else [])]
-    )
-    if interrupted:
+    failures: list[Exception] = [ending.broken] if ending.broken else []
+    try:
+        written = write_results(recorded.recording, output, heading)
+    except PartlyWrittenError as error:
+        written = error.written
+        failures.append(error)
+    depth_written, failed = _close_depth(depths, output)
+    failures += failed
+    say_figures(summarize_path(recorded.recording))
+    say_written([*written, *depth_written, *(shown.close() if shown else [])])
+    if failures:
+        raise OutputError("; ".join(map(str, failures)))
+    if ending.interrupted:
         raise typer.Exit(INTERRUPTED)
+
+
+def _close_depth(depths: DepthFiles | None, output: Path) -> tuple[list[Path], list[Exception]]:
+    """Finish the depth maps; return where they lie, and what failed."""
+    from xsvggt_ros.errors import OutputError
+    from xsvggt_ros.stream.depth_files import TABLE
+
+    if depths is None:
+        if (output / "depth" / TABLE).is_file():
+            say_lines([f"{output / 'depth'} is of an earlier run: --depth writes it too"], "yellow")
+        return [], []
+    failures: list[Exception] = [depths.failure] if depths.failure else []
+    try:
+        return [depths.close()], failures
+    except OutputError as error:
+        return [], [*failures, error]
+
+
+class Ending(NamedTuple):
+    """How a run ended: whether by a signal, and what was wrong with the source, if anything."""
+
+    interrupted: bool
+    broken: SourceError | None
 
 
 def _run(
@@ -103,8 +137,10 @@ def _run(
     recorded: LongestSession,
     depths: DepthFiles | None,
     max_frames: int | None,
-) -> bool:
-    """Reconstruct a stream under a progress bar; return whether a signal ended it early.
+) -> Ending:
+    """Reconstruct a stream under a progress bar; return how it ended.
+
+    A source that breaks off after the first frame is no reason to lose what came.
 
     Raises:
         SourceError: not a single frame was usable.
@@ -120,6 +156,7 @@ def _run(
 
     log = logging.getLogger(__name__)
     refused: list[str] = []
+    broken: SourceError | None = None
 
     def refuse(frame: Frame, error: Exception) -> None:
         log.warning("the picture of stamp %d was refused: %s", frame.stamp, error)
@@ -128,21 +165,26 @@ def _run(
     total = known_total(stream.frame_count, max_frames)
     with stop_request() as stop, frame_progress(console, total) as progress:
         frames = takewhile(lambda _: not stop.is_set(), islice(stream, max_frames))
-        for result in results(frames, reconstructor, refuse):
-            recorded.add(RecordedFrame.from_result(result))
-            if depths:
-                depths.write(
-                    result.stamp,
-                    result.mapping.depth_to_source(result.depth),
-                    result.mapping.intrinsics_to_source(result.intrinsics),
-                )
-            progress(recorded.frames, stream.name)
+        try:
+            for result in results(frames, reconstructor, refuse):
+                recorded.add(RecordedFrame.from_result(result))
+                if depths:
+                    depths.write(
+                        result.stamp,
+                        result.mapping.depth_to_source(result.depth),
+                        result.mapping.intrinsics_to_source(result.intrinsics),
+                    )
+                progress(recorded.frames, stream.name)
+        except SourceError as error:
+            if not recorded.frames:
+                raise
+            broken = error
     if not recorded.frames:
         if stop.is_set():
             raise KeyboardInterrupt
         reason = f"the first one: {refused[0]}" if refused else "it is empty"
         raise SourceError(f"{stream.name} holds no usable picture ({reason}); give another one")
-    return stop.is_set()
+    return Ending(stop.is_set(), broken)
 
 
 def _say_left_out(recorded: LongestSession, *, interrupted: bool) -> None:

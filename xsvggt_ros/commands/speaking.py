@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from xsvggt_ros.stream.summary import Figure
 
 console = Console()
@@ -105,10 +107,23 @@ def say_table(
 
     table = Table(title=title, box=SIMPLE, padding=(0, 1, 0, 0))
     for column, head in enumerate(heads):
-        table.add_column(head, justify="left" if column < words else "right")
+        # A name that is cut short tells nothing: it goes on in the next line.
+        table.add_column(head, justify="left" if column < words else "right", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
-    console.print(table)
+    say_whole(table)
+
+
+def say_whole(table: Table) -> None:
+    """Say a table without cutting anything: a file or a pipe is as wide as it needs."""
+    from rich.measure import Measurement
+
+    if console.is_terminal:
+        console.print(table)
+        return
+    unbounded = console.options.update(width=10_000)
+    width = Measurement.get(console, unbounded, table).maximum
+    Console(file=console.file, width=max(width, console.width)).print(table)
 
 
 def say_figures(figures: Sequence[Figure]) -> None:

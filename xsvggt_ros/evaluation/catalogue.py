@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -40,7 +41,8 @@ class Quantity:
             if not isinstance(place, Mapping) or place.get(key) is None:
                 return None
             place = place[key]
-        return float(place)
+        value = float(place)
+        return None if math.isnan(value) else value
 
     def show(self, value: float | None) -> str:
         """Return a value with its unit, a dash for none."""

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import yaml
 
-from xsvggt_ros.errors import ConfigurationError, SourceError
+from xsvggt_ros.errors import ConfigurationError, EvaluationError, SourceError
 from xsvggt_ros.evaluation.catalogue import BY_NAME, QUANTITIES, Quantity
 from xsvggt_ros.evaluation.files import CONFIG, METRICS
 
@@ -69,6 +69,7 @@ class Comparison:
         changes: of all quantities that either has.
         caveats: why some numbers may not be compared.
         settings: names of settings that differ, with both values.
+        unlike: why no number of one run says anything about the other; empty where they compare.
 
     """
 
@@ -76,6 +77,25 @@ class Comparison:
     changes: tuple[Change, ...]
     caveats: tuple[str, ...]
     settings: dict[str, tuple[Any, Any]]
+    unlike: tuple[str, ...] = ()
+    same_machine: bool = True
+
+    def require_alike(self, names: tuple[str, ...] = ()) -> None:
+        """Refuse to judge one run by the other where they do not compare.
+
+        Raises:
+            EvaluationError: they do not, or are of two machines and ``names`` has a quantity that
+                depends on the machine.
+
+        """
+        reasons = [*self.unlike]
+        machine_dependent = [name for name in names if name in MACHINE_DEPENDENT]
+        if machine_dependent and not self.same_machine:
+            reasons.append(f"the machines differ, on which {', '.join(machine_dependent)} depend")
+        if reasons:
+            raise EvaluationError(
+                f"the runs do not compare: {'; '.join(reasons)}. Evaluate both in the same way"
+            )
 
     def broken(self, allowed: float, names: tuple[str, ...] = ()) -> list[Change]:
         """Return what got worse by more than the share ``allowed``.
@@ -112,11 +132,17 @@ def compare(first: Path, second: Path) -> Comparison:
     changes = [
         Change(quantity, quantity.value(before), quantity.value(after)) for quantity in QUANTITIES
     ]
+    settings = _differences(_settings(first), _settings(second))
+    unlike = [*_unlike(before, after), *_judged_otherwise(settings)]
+    same_machine = before["identity"]["machine"] == after["identity"]["machine"]
+    machine = [] if same_machine else ["the machines differ: times and memory are not comparable"]
     return Comparison(
         (before["name"], after["name"]),
         tuple(each for each in changes if (each.before, each.after) != (None, None)),
-        tuple(_caveats(before, after)),
-        _differences(_settings(first), _settings(second)),
+        (*unlike, *machine),
+        settings,
+        tuple(unlike),
+        same_machine,
     )
 
 
@@ -136,16 +162,31 @@ def read_metrics(folder: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise SourceError(f"'{path}' cannot be read: {error}; evaluate again") from error
-    if not isinstance(metrics, dict) or "cost" not in metrics:
+    if not _is_result(metrics):
         raise SourceError(f"'{path}' is not the result of one evaluation; give another folder")
-    return metrics
+    return dict(metrics)
+
+
+def _is_result(metrics: Any) -> bool:
+    """Tell whether something has what a comparison looks at."""
+    try:
+        _ = metrics["cost"], metrics["live"], metrics["reason"], metrics["identity"]["machine"]
+        _data(metrics)
+        for quantity in QUANTITIES:
+            quantity.value(metrics)
+        return isinstance(metrics["name"], str) and bool(
+            metrics["state"] and int(metrics["frames"]["judged"]) >= 0
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        return False
 
 
 def _settings(folder: Path) -> dict[str, Any]:
     try:
         text = (folder / CONFIG).read_text(encoding="utf-8")
-        return _flat(yaml.safe_load(text))
-    except (OSError, yaml.YAMLError):
+        held = yaml.safe_load(text)
+        return _flat(held) if isinstance(held, Mapping) else {}
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
         return {}
 
 
@@ -165,8 +206,18 @@ def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[st
     return {name: pair for name, pair in both.items() if pair[0] != pair[1]}
 
 
-def _caveats(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    """Return why numbers may not be compared, the gravest first."""
+def _judged_otherwise(settings: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    """Return settings that decide what is taken and how it is judged, where they differ."""
+    return [
+        f"{name} is {before} in one and {after} in the other"
+        for name, (before, after) in settings.items()
+        if name.startswith(("options.", "judging."))
+        and not (name == "options.truth" and Path(str(before)).name == Path(str(after)).name)
+    ]
+
+
+def _unlike(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """Return why no number of one run says anything about the other, the gravest first."""
     caveats = []
     if first["name"] != second["name"] or _data(first) != _data(second):
         caveats.append("the sources differ: no number of one says anything about the other")
@@ -178,9 +229,6 @@ def _caveats(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
         caveats.append(f"they judge {counts} frames; errors grow with length")
     if bool(first["live"]) != bool(second["live"]):
         caveats.append("one ran live and dropped frames, the other took every frame")
-    machines = [metrics["identity"]["machine"] for metrics in (first, second)]
-    if machines[0] != machines[1]:
-        caveats.append("the machines differ: times and memory are not comparable")
     return caveats
 
 

@@ -44,10 +44,7 @@ def camera_at_truth(result: FrameResult, shape: tuple[int, ...]) -> Intrinsics:
     """Return the predicted camera for pictures of the size of the truth (height, width)."""
     height, width = shape
     source = result.mapping.intrinsics_to_source(result.intrinsics)
-    across, down = width / source.width, height / source.height
-    return Intrinsics(
-        source.fx * across, source.fy * down, source.cx * across, source.cy * down, width, height
-    )
+    return source.at_size(width, height)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from xsvggt_ros.evaluation.association import Association
 from xsvggt_ros.evaluation.judge import Scores, SessionJudge
 from xsvggt_ros.evaluation.meter import Cost, Meter
 from xsvggt_ros.evaluation.request import EvaluationRequest
@@ -79,6 +80,7 @@ class Evaluation:
         cost: the same, summarized.
         session: the longest session.
         scores: how good that is.
+        association: how much of the run has a truth.
         warnings: what a reader must know.
         seconds: wall time of reading, reconstructing and judging; loading and writing excluded.
         live: None where every frame was processed in order.
@@ -96,6 +98,7 @@ class Evaluation:
     cost: Cost
     session: SessionJudge
     scores: Scores
+    association: Association
     warnings: tuple[str, ...]
     seconds: float
     started: str
@@ -122,6 +125,7 @@ class Evaluation:
             "depth": {kind: each.summary() for kind, each in scores.depth.items()},
             "cloud": scores.cloud.summary() if scores.cloud else None,
             "not_judged": list(scores.missing),
+            "association": self.association.summary(),
             "cost": self.cost.summary(),
             "live": asdict(self.live) if self.live else None,
             "cache": self.request.cache.words,

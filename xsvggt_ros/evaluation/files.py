@@ -7,7 +7,9 @@ import csv
 import io
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from xsvggt_ros.evaluation.report.page import page
 from xsvggt_ros.evaluation.report.summary import summary
 from xsvggt_ros.evaluation.thresholds import Threshold, judge_limits
 from xsvggt_ros.geometry.cloud_io import write_ply
-from xsvggt_ros.geometry.files import replacing
+from xsvggt_ros.geometry.files import replacing, write_each
 from xsvggt_ros.geometry.trajectory_io import Trajectory, write_kitti, write_tum
 
 METRICS, CONFIG, REPORT, SUMMARY = "metrics.json", "config.yaml", "report.html", "summary.md"
@@ -31,35 +33,48 @@ def write_evaluation(
 ) -> Evaluation:
     """Write everything about a run into ``folder``; return the run with its limits judged.
 
+    Small files come first, since they still fit on a full disk.
+
     Raises:
-        OutputError: something cannot be written.
+        PartlyWrittenError: something cannot be written; the rest is.
 
     """
-    verdicts = tuple(judge_limits(evaluation.metrics(), thresholds))
-    evaluation = replace(evaluation, verdicts=verdicts)
-    write_json(folder / METRICS, evaluation.metrics())
-    write_text(folder / CONFIG, yaml_text(evaluation.request.resolved()))
-    _write_paths(evaluation, folder)
-    _write_frames(evaluation, folder / "frames.csv")
-    write_ply(folder / "cloud.ply", *evaluation.session.recording.cloud.arrays())
-    write_text(folder / SUMMARY, summary(evaluation))
-    write_text(folder / REPORT, page(evaluation))
+    evaluation = with_verdicts(evaluation, thresholds)
+    cloud = evaluation.session.recording.cloud
+    writers: dict[str, Callable[[], object]] = {
+        METRICS: lambda: write_json(folder / METRICS, evaluation.metrics()),
+        CONFIG: lambda: write_text(folder / CONFIG, yaml_text(evaluation.request.resolved())),
+        SUMMARY: lambda: write_text(folder / SUMMARY, summary(evaluation)),
+        **_paths(evaluation, folder),
+        "frames.csv": lambda: _write_frames(evaluation, folder / "frames.csv"),
+        REPORT: lambda: write_text(folder / REPORT, page(evaluation)),
+        "cloud.ply": lambda: write_ply(folder / "cloud.ply", *cloud.arrays()),
+    }
+    write_each({folder / name: write for name, write in writers.items()})
     return evaluation
 
 
-def _write_paths(evaluation: Evaluation, folder: Path) -> None:
-    """Write the estimate, in the map frame (TUM) and the first camera's (KITTI), and the truth."""
+def with_verdicts(evaluation: Evaluation, thresholds: tuple[Threshold, ...]) -> Evaluation:
+    """Return a run with its limits judged."""
+    return replace(evaluation, verdicts=tuple(judge_limits(evaluation.metrics(), thresholds)))
+
+
+def _paths(evaluation: Evaluation, folder: Path) -> dict[str, Callable[[], object]]:
+    """Return what writes the truth, and the estimate in the map's and the first camera's frame."""
     session = evaluation.session
     stamps = session.recording.stamps
-    write_tum(folder / "trajectory.tum", session.recording.trajectory())
-    write_kitti(folder / "trajectory.kitti", session.estimated)
+    trajectories = {"trajectory.tum": session.recording.trajectory()}
     if session.posed:
         posed = [stamps[index] for index in session.posed]
-        write_tum(folder / "truth.tum", Trajectory.from_poses(posed, session.true))
-        score = evaluation.scores.trajectory.get("sim3")
-        if score:
+        trajectories["truth.tum"] = Trajectory.from_poses(posed, session.true)
+        if score := evaluation.scores.trajectory.get("sim3"):
             moved = list(score.transform.poses(session.matched()[0]))
-            write_tum(folder / "trajectory_aligned.tum", Trajectory.from_poses(posed, moved))
+            trajectories["trajectory_aligned.tum"] = Trajectory.from_poses(posed, moved)
+    writers: dict[str, Callable[[], object]] = {
+        name: partial(write_tum, folder / name, each) for name, each in trajectories.items()
+    }
+    kitti = "trajectory.kitti"
+    return {**writers, kitti: partial(write_kitti, folder / kitti, session.estimated)}
 
 
 def _write_frames(evaluation: Evaluation, path: Path) -> None:

@@ -20,7 +20,8 @@ class FrameTruth:
 
     Attributes:
         camera_to_world: float64 [4, 4], metres; optical frame (x right, y down, z forward) into a
-            world that all frames of the source share.
+            world that all frames of the source share. The rotation is NaN where only positions
+            are known.
         depth: float32 [H, W], metres along the optical axis, NaN where unknown. It shows what the
             picture shows, maybe at another size.
         intrinsics: the pinhole camera of ``depth``; without depth, that of the picture.
@@ -30,6 +31,13 @@ class FrameTruth:
     camera_to_world: NDArray[np.float64] | None = None
     depth: NDArray[np.float32] | None = None
     intrinsics: Intrinsics | None = None
+
+    @property
+    def has_points(self) -> bool:
+        """Whether true points in the world are known."""
+        if self.depth is None or self.camera_to_world is None or self.intrinsics is None:
+            return False
+        return bool(np.isfinite(self.camera_to_world).all())
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,15 @@ from typing import Any
 
 from xsvggt_ros.errors import SourceError, XsvggtError
 from xsvggt_ros.evaluation import identity
+from xsvggt_ros.evaluation.association import Association, disagreement
 from xsvggt_ros.evaluation.evaluation import Counts, Evaluation, LiveFigures, State
 from xsvggt_ros.evaluation.frame import EvaluationFrame
-from xsvggt_ros.evaluation.judge import Judge
+from xsvggt_ros.evaluation.judge import Judge, Scores
 from xsvggt_ros.evaluation.live import run_live
 from xsvggt_ros.evaluation.meter import Meter
 from xsvggt_ros.evaluation.request import EvaluationRequest
 from xsvggt_ros.evaluation.source import EvaluationSource, open_source
+from xsvggt_ros.evaluation.sources.base import NO_TRUTH
 from xsvggt_ros.evaluation.warnings_log import WarningLog, collecting_warnings
 from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.model.network import StreamVggt
@@ -95,7 +97,14 @@ def evaluate(
         progress(run.taken, run.taken, "judging")
         session = judge.session
         scores = session.scores()
+        # A source that knows no times of its truth need not say so.
+        association = judge.association(getattr(source, "truth_stamps", None))
+        _require_truth(request, association)
         _warn_of_parts(run, state)
+        _warn_of_truth(request, scores, association)
+        for warning in source.warnings:
+            if not log.knows(warning):  # those that the log has were said already
+                logger.warning("%s", warning)
         if live and live.late_source:
             log.note(
                 f"the source delivered {live.late_source} of {run.taken} frames late, so that they "
@@ -113,6 +122,7 @@ def evaluate(
         cost=meter.cost(),
         session=session,
         scores=scores,
+        association=association,
         warnings=tuple(dict.fromkeys([*source.warnings, *log.lines()])),
         seconds=seconds,
         started=started.isoformat(timespec="seconds"),
@@ -187,14 +197,40 @@ def _warn_of_parts(run: Run, state: State) -> None:
     """Note what the scores do not cover."""
     judge = run.judge
     if judge.sessions > 1:
-        run.log.note(
+        logger.warning(
+            "%s",
             f"the stream fell into {judge.sessions} sessions, each with a world of its own; the "
-            f"scores are those of the longest, {len(judge.session)} of {judge.frames} frames"
+            f"scores are those of the longest, {len(judge.session)} of {judge.frames} frames",
         )
     if state == "truncated":
-        run.log.note(f"the source broke off: the scores cover the {run.taken} frames before that")
+        logger.warning(
+            "%s", f"the source broke off: the scores cover the {run.taken} frames before that"
+        )
     if state == "interrupted":
-        run.log.note(f"the run was stopped: the scores cover its first {run.taken} frames")
+        logger.warning("%s", f"the run was stopped: the scores cover its first {run.taken} frames")
+
+
+def _require_truth(request: EvaluationRequest, association: Association) -> None:
+    """Refuse a run whose truth was named, and is that of no frame."""
+    truth = request.options.truth
+    if truth not in (None, NO_TRUTH) and not association.with_pose:
+        raise SourceError(
+            f"the truth '{truth}' belongs to no frame: {association.words}. Give another --truth, "
+            f"a larger --tolerance (now {request.options.tolerance:g} s), or '{NO_TRUTH}'"
+        )
+
+
+def _warn_of_truth(request: EvaluationRequest, scores: Scores, association: Association) -> None:
+    """Note where the truth covers little, or contradicts itself."""
+    if association.with_pose < association.frames and (
+        association.with_pose or association.truth is not None
+    ):
+        logger.warning("%s", association.words)
+    for remark in scores.remarks:
+        logger.warning("%s", remark)
+    path, depth = scores.trajectory.get("sim3"), scores.depth.get("scale")
+    if sentence := disagreement(path, depth, request.options.depth_scale):
+        logger.warning("%s", sentence)
 
 
 def _counts(run: Run, source: EvaluationSource, live: LiveFigures | None) -> Counts:

@@ -23,7 +23,7 @@ from xsvggt_ros.evaluation.sources import (
 from xsvggt_ros.evaluation.sources.bag import BagEvaluationSource
 from xsvggt_ros.evaluation.sources.base import EvaluationSource, SourceOptions
 from xsvggt_ros.evaluation.sources.synthetic import PREFIX, SyntheticSource
-from xsvggt_ros.stream.sources import is_bag
+from xsvggt_ros.stream.sources import METADATA, is_bag
 
 __all__ = ["EvaluationFrame", "EvaluationSource", "FrameTruth", "SourceOptions", "open_source"]
 
@@ -70,6 +70,8 @@ def open_source(path: str | Path, options: SourceOptions | None = None) -> Evalu
         raise SourceError(
             f"{place} does not exist: give a bag, a folder of a data set, or {PREFIX}NAME"
         )
+    if place.name == METADATA and place.is_file():
+        place = place.parent  # It stands for the bag that it is of.
     if is_bag(place):
         return BagEvaluationSource(place, options)
     return _open_folder(place.resolve(), options)

@@ -22,6 +22,15 @@ from xsvggt_ros.geometry.rigid import invert
 Poses = NDArray[np.float64]
 """float64 [n, 4, 4]."""
 
+LEAST_POSES = 3
+"""Two poses can always be laid upon each other, so that they tell nothing."""
+
+LEAST_EXTENT = 0.01
+"""Metres; of a truth that stays within, no scale can be told."""
+
+STRAIGHT = 0.01
+"""Of a path's spread along its longest axis; with less across it, the path is a line."""
+
 TrajectoryAlignment = Literal["none", "origin", "se3", "sim3"]
 TRAJECTORY_ALIGNMENTS: tuple[TrajectoryAlignment, ...] = ("none", "origin", "se3", "sim3")
 """none: poses as they are, for worlds that are the same. origin: the first poses are laid upon each
@@ -32,6 +41,8 @@ other. se3: least squares over all positions, sizes kept. sim3: the same with on
 class TrajectoryScore:
     """Errors of a path after one kind of alignment.
 
+    Where the truth has positions only, all but those of positions are NaN.
+
     Attributes:
         alignment: how the estimate was laid upon the truth.
         transform: of the estimate's world into the truth's; its scale is the recovered one.
@@ -40,6 +51,7 @@ class TrajectoryScore:
         rpe_translation: metres; error of the motion over ``delta`` frames.
         rpe_rotation: degrees; the same of its rotation.
         delta: frames between the two poses of a motion.
+        extent: metres; diagonal of the box around the true path.
         position_errors: float64 [n], metres, what ``ate`` summarizes.
         step_translation_errors: float64 [n - delta], metres, what ``rpe_translation`` summarizes.
         step_rotation_errors: float64 [n - delta], degrees, what ``rpe_rotation`` summarizes.
@@ -53,6 +65,7 @@ class TrajectoryScore:
     rpe_translation: ErrorStatistics
     rpe_rotation: ErrorStatistics
     delta: int
+    extent: float
     position_errors: NDArray[np.float64]
     step_translation_errors: NDArray[np.float64]
     step_rotation_errors: NDArray[np.float64]
@@ -87,13 +100,14 @@ def score_trajectory(
 
     Args:
         estimate: float64 [n, 4, 4]; matched with ``truth`` one by one, in the order of time.
-        truth: float64 [n, 4, 4], metres.
+        truth: float64 [n, 4, 4], metres; rotations may be NaN where only positions are known.
         alignment: how the estimate is laid upon the truth first.
         delta: frames between the two poses of a motion.
 
     Raises:
         ConfigurationError: an unknown alignment.
-        EvaluationError: too few poses, shapes that differ, or poses that are not finite.
+        EvaluationError: too few poses, shapes that differ, poses that are not finite, or an
+            alignment that needs rotations of a truth without them.
 
     """
     _check(estimate, truth, delta)
@@ -112,6 +126,7 @@ def score_trajectory(
         rpe_translation=ErrorStatistics.of(step_distances),
         rpe_rotation=ErrorStatistics.of(step_angles),
         delta=delta,
+        extent=_extent(truth),
         position_errors=distances,
         step_translation_errors=step_distances,
         step_rotation_errors=step_angles,
@@ -173,13 +188,49 @@ def _check(estimate: Poses, truth: Poses, delta: int) -> None:
             f"{len(truth)} matched poses and a delta of {delta} frames; delta must be 1 or more, "
             "and more poses than that must have a true one"
         )
-    if not (np.isfinite(estimate).all() and np.isfinite(truth).all()):
+    whole = np.isfinite(truth).all() or _positions_only(truth)
+    if not (np.isfinite(estimate).all() and whole):
         raise EvaluationError("a pose is not finite; leave frames without a pose out")
+
+
+def _positions_only(truth: Poses) -> bool:
+    return bool(np.isfinite(truth[:, :3, 3]).all() and np.isnan(truth[:, :3, :3]).all())
+
+
+def require_telling(truth: Poses, alignment: TrajectoryAlignment) -> None:
+    """Refuse to align true poses [n, 4, 4] that any estimate would fit.
+
+    Raises:
+        EvaluationError: they are too few, or stay in one place.
+
+    """
+    if alignment in ("se3", "sim3") and len(truth) < LEAST_POSES:
+        raise EvaluationError(
+            f"{len(truth)} matched poses; {LEAST_POSES} are needed, since fewer always fit"
+        )
+    if alignment == "sim3" and _extent(truth) < LEAST_EXTENT:
+        raise EvaluationError(
+            f"the true path stays within {1000 * _extent(truth):.1f} mm, so that it tells no "
+            f"scale; {1000 * LEAST_EXTENT:g} mm are needed"
+        )
+
+
+def _extent(truth: Poses) -> float:
+    return float(np.linalg.norm(np.ptp(truth[:, :3, 3], axis=0)))
+
+
+def is_straight(truth: Poses) -> bool:
+    """Tell whether true poses [n, 4, 4] lie on a line, which leaves turns about it open."""
+    places = truth[:, :3, 3] - truth[:, :3, 3].mean(axis=0)
+    spread = np.linalg.svd(places, compute_uv=False)
+    return len(truth) >= LEAST_POSES and bool(spread[1] < STRAIGHT * spread[0])
 
 
 def _transform(estimate: Poses, truth: Poses, alignment: str) -> Similarity:
     if alignment == "none":
         return Similarity()
+    if alignment == "origin" and _positions_only(truth):
+        raise EvaluationError("the truth has no orientation by which first poses could be aligned")
     if alignment == "origin":
         first = truth[0] @ invert(estimate[0])
         return Similarity(1.0, first[:3, :3], first[:3, 3])

@@ -36,6 +36,10 @@ class WarningLog(logging.Handler):
         self._first.setdefault(kind, text)
         self._counts[kind] = self._counts.get(kind, 0) + 1
 
+    def knows(self, text: str) -> bool:
+        """Tell whether a warning has come already, if only with other numbers."""
+        return _NUMBER.sub("#", text) in self._first
+
     def lines(self) -> list[str]:
         """Return the warnings in the order in which they first came."""
         lines = [

@@ -25,6 +25,21 @@ class Intrinsics:
     width: int
     height: int
 
+    def at_size(self, width: int, height: int) -> Intrinsics:
+        """Return the camera of the same picture resized to another size."""
+        x, y = width / self.width, height / self.height
+        return Intrinsics(self.fx * x, self.fy * y, self.cx * x, self.cy * y, width, height)
+
+    def has_shape_of(self, width: int, height: int) -> bool:
+        """Tell whether pictures of a size have the same proportions, to within two pixels."""
+        return abs(width * self.height / self.width - height) <= 2.0
+
+    @property
+    def is_plausible(self) -> bool:
+        """Whether the principal point lies in the middle half, as that of whole pictures does."""
+        across, down = self.cx / self.width, self.cy / self.height
+        return 0.25 <= across <= 0.75 and 0.25 <= down <= 0.75
+
     def matrix(self) -> NDArray[np.float64]:
         """Return K, float64 [3, 3]."""
         return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from xsvggt_ros.errors import OutputError
+from xsvggt_ros.errors import OutputError, PartlyWrittenError, XsvggtError
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -34,6 +37,36 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+def write_each(writers: Mapping[Path, Callable[[], object]]) -> list[Path]:
+    """Write several files, and go on where one fails; return their paths.
+
+    Args:
+        writers: what writes each path, the small files first: they still fit on a full disk.
+
+    Raises:
+        PartlyWrittenError: one or several could not be written; all others were.
+
+    """
+    written: list[Path] = []
+    failures: list[str] = []
+    for path, write in writers.items():
+        try:
+            write()
+        except Exception as error:
+            known = isinstance(error, XsvggtError)
+            text = str(error) if known else f"'{path}': unexpected {type(error).__name__}: {error}"
+            failures.append(text)
+            if not known:
+                logger.debug("unexpected failure while writing %s", path, exc_info=error)
+        else:
+            written.append(path)
+    if failures:
+        raise PartlyWrittenError(
+            f"{len(failures)} of {len(writers)} files are missing: {'; '.join(failures)}", written
+        )
+    return written
 
 
 def _unwritable(path: Path, error: OSError) -> OutputError:

@@ -18,6 +18,9 @@ OPTICAL_TO_BODY: Matrix = np.array(
 )
 """Turns optical axes (x right, y down, z forward) into body axes (x forward, y left, z up)."""
 
+ROTATION_TOLERANCE = 0.05
+"""By how much an entry of R^T R may differ from the identity; files round to a few digits."""
+
 _TINY_ANGLE = 1e-6
 """Radians below which the sine of an angle is no divisor."""
 
@@ -67,6 +70,37 @@ def apparent_motion(before: Matrix, after: Matrix, distance: float) -> float:
     moved = invert(before) @ after
     way = float(np.linalg.norm(moved[:3, 3])) / distance if distance > 0 else 0.0
     return rotation_angle(moved) + way
+
+
+def is_rotation(rotation: Matrix) -> bool:
+    """Tell whether a matrix [3, 3] is finite and turns, without scaling, shearing or mirroring."""
+    if not np.isfinite(rotation).all():
+        return False
+    off = np.abs(rotation.T @ rotation - np.eye(3)).max()
+    return bool(off <= ROTATION_TOLERANCE and np.linalg.det(rotation) > 0)
+
+
+def is_pose(pose: Matrix) -> bool:
+    """Tell whether a matrix [4, 4] is a finite rigid motion."""
+    return bool(np.isfinite(pose).all()) and is_rotation(pose[:3, :3])
+
+
+def is_position(pose: Matrix) -> bool:
+    """Tell whether of a pose [4, 4] the position is known and the rotation, all NaN, is not."""
+    return bool(np.isfinite(pose[:3, 3]).all() and np.isnan(pose[:3, :3]).all())
+
+
+def pose_from(position: NDArray[np.float64], quaternion: NDArray[np.float64]) -> Matrix:
+    """Return the pose [4, 4] of a position [3] and a quaternion x, y, z, w.
+
+    A quaternion of length zero, which files without orientation have, gives a rotation of NaN.
+    """
+    pose = np.eye(4)
+    length = float(np.linalg.norm(quaternion))
+    known = np.isfinite(length) and length > _TINY_ANGLE
+    pose[:3, :3] = matrix_from_quaternion(quaternion) if known else np.nan
+    pose[:3, 3] = position
+    return pose
 
 
 def matrix_from_quaternion(quaternion: NDArray[np.floating]) -> Matrix:

@@ -5,15 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xsvggt_ros.errors import SourceError
 from xsvggt_ros.geometry.files import replacing
-from xsvggt_ros.geometry.rigid import quaternion_from_matrix
+from xsvggt_ros.geometry.rigid import Matrix, pose_from, quaternion_from_matrix
+from xsvggt_ros.geometry.text_tables import Table, nanoseconds_of, read_table
 
 NANOSECONDS = 1_000_000_000
 
@@ -32,16 +31,26 @@ class Trajectory:
 
     @classmethod
     def from_poses(cls, stamps: Sequence[int], poses: Sequence[NDArray[np.float64]]) -> Trajectory:
-        """Build a trajectory of [4, 4] matrices."""
+        """Build a trajectory of [4, 4] matrices; a rotation of NaN becomes a quaternion of zero."""
         return cls(
             np.array(stamps, np.int64),
             np.array([pose[:3, 3] for pose in poses], np.float64).reshape(-1, 3),
-            np.array([quaternion_from_matrix(p[:3, :3]) for p in poses], np.float64).reshape(-1, 4),
+            np.array([_quaternion(p[:3, :3]) for p in poses], np.float64).reshape(-1, 4),
         )
+
+    def poses(self) -> list[Matrix]:
+        """Return the poses, [4, 4]; the rotation is NaN where the quaternion is zero."""
+        pairs = zip(self.positions, self.quaternions, strict=True)
+        return [pose_from(position, quaternion) for position, quaternion in pairs]
 
     def __len__(self) -> int:
         """Return the number of poses."""
         return len(self.stamps)
+
+
+def _quaternion(rotation: Matrix) -> NDArray[np.float64]:
+    """Return the quaternion of a rotation; zero, as TUM's tools do, where it is not known."""
+    return quaternion_from_matrix(rotation) if np.isfinite(rotation).all() else np.zeros(4)
 
 
 def write_tum(path: str | Path, trajectory: Trajectory) -> None:
@@ -70,31 +79,30 @@ def seconds_text(stamp: int) -> str:
 
 
 def read_tum(path: str | Path) -> Trajectory:
-    """Read a trajectory; lines that begin with # are remarks.
+    """Read a trajectory, as :mod:`~xsvggt_ros.geometry.text_tables` reads files.
 
-    Raises SourceError where the file is missing or a line does not hold eight numbers.
+    A row whose numbers are not finite, or whose quaternion is zero, is kept as it is.
+
+    Raises:
+        SourceError: the file is missing, or a line does not hold eight numbers.
+
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"cannot read the trajectory {path}: {error}") from error
-    rows = [
-        _row(path, number, line)
-        for number, line in enumerate(lines, start=1)
-        if line.strip() and not line.lstrip().startswith("#")
-    ]
-    values = np.array([row[1] for row in rows], np.float64).reshape(-1, 7)
-    return Trajectory(np.array([row[0] for row in rows], np.int64), values[:, :3], values[:, 3:])
+    return trajectory_of(read_table(Path(path), (8,)))
 
 
-def _row(path: str | Path, number: int, line: str) -> tuple[int, list[float]]:
-    """Return the stamp in nanoseconds and the seven numbers of a line."""
-    try:
-        seconds, *values = (Decimal(word) for word in line.split())
-        if len(values) != 7 or not all(word.is_finite() for word in (seconds, *values)):
-            raise InvalidOperation
-    except (InvalidOperation, ValueError):
-        raise SourceError(
-            f"line {number} of {path} is not 'timestamp tx ty tz qx qy qz qw': {line.strip()!r}"
-        ) from None
-    return int(seconds * NANOSECONDS), [float(value) for value in values]
+def trajectory_of(table: Table, usual: str = "seconds", *, w_first: bool = False) -> Trajectory:
+    """Return the trajectory of a table with time, position and quaternion in its first columns.
+
+    Args:
+        table: with eight columns or more.
+        usual: unit of its times where they do not tell.
+        w_first: whether the quaternion is w, x, y, z.
+
+    Raises:
+        SourceError: a time is none.
+
+    """
+    values = table.values() if table.rows else np.zeros((0, 8))
+    order = [5, 6, 7, 4] if w_first else [4, 5, 6, 7]
+    stamps = np.array(nanoseconds_of(table, usual), np.int64)
+    return Trajectory(stamps, values[:, 1:4], values[:, order])

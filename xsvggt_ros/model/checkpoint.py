@@ -9,12 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
-import re
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,29 +21,19 @@ from xsvggt_ros.model.bundled import BUNDLED, BUNDLED_NOTICE, bundled_weights, n
 from xsvggt_ros.model.config import NetworkConfig
 from xsvggt_ros.model.config import preset as named_preset
 from xsvggt_ros.model.device import device_named
+from xsvggt_ros.model.hub import OFFICIAL_REPOSITORY, download, is_hub_id
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.model.track_head import track_head_shapes
+from xsvggt_ros.model.weight_files import CONFIG_KEY, Checkpoint, files_in, read_weight_file
 
 logger = logging.getLogger(__name__)
 
-OFFICIAL_REPOSITORY = "lch01/StreamVGGT"
-OFFICIAL_FILE = "checkpoints.pth"
 LICENCE_NOTICE = (
     "The official StreamVGGT weights are licensed CC BY-NC-SA 4.0: non-commercial use only."
 )
-_CONFIG_KEY = "xsvggt_config"
 _NAMES_SHOWN = 8
 _TABLES = ("_token", "_tokens", "pos_embed")
-_HUB_ID = re.compile(r"^(?P<repository>[\w.-]+/[\w.-]+?)(?::(?P<file>[^:]+))?$")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """Tensors by name, and the sizes they belong to where the file says so."""
-
-    tensors: Mapping[str, Tensor]
-    config: NetworkConfig | None
 
 
 def load_network(
@@ -246,11 +232,21 @@ def read_checkpoint(source: str) -> Checkpoint:
     """Read tensors from a file, the hub or the package; raise CheckpointError with the remedy."""
     path = bundled_weights() if source == BUNDLED else Path(source).expanduser()
     if not path.exists():
-        path = _download(source)
+        if not is_hub_id(source):
+            raise CheckpointError(
+                f"checkpoint '{source}' does not exist; give a .pth or .safetensors file, a "
+                f"Hugging Face id such as {OFFICIAL_REPOSITORY}, or {BUNDLED}, which comes with "
+                "the package"
+            )
+        if source.partition(":")[0] == OFFICIAL_REPOSITORY:
+            logger.warning(LICENCE_NOTICE)
+        path = download(source)
     if path.is_dir():
-        raise CheckpointError(f"'{path}' is a folder; name the .pth or .safetensors file in it")
-    read = _read_safetensors if path.suffix.lower() == ".safetensors" else _read_torch
-    return read(path)
+        held = ", ".join(files_in(path)[:5]) or "none"
+        raise CheckpointError(
+            f"'{path}' is a folder; name the .pth or .safetensors file in it (it holds {held})"
+        )
+    return read_weight_file(path)
 
 
 def convert_checkpoint(source: str, destination: str | Path, *, preset: str | None = None) -> Path:
@@ -278,7 +274,7 @@ def save_network(network: StreamVggt, destination: str | Path) -> Path:
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     try:
-        save_file(tensors, partial, metadata={_CONFIG_KEY: network.config.to_json()})
+        save_file(tensors, partial, metadata={CONFIG_KEY: network.config.to_json()})
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"'{path}' cannot be written: {first_line(error)}") from error
@@ -286,66 +282,6 @@ def save_network(network: StreamVggt, destination: str | Path) -> Path:
         with suppress(OSError):
             partial.unlink()
     return path
-
-
-def _read_safetensors(path: Path) -> Checkpoint:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(_CONFIG_KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        return Checkpoint(tensors, NetworkConfig.from_json(text) if text else None)
-    except (SafetensorError, OSError, ConfigurationError) as error:
-        raise CheckpointError(f"'{path}' is not a readable safetensors file: {error}") from error
-
-
-def _read_torch(path: Path) -> Checkpoint:
-    try:
-        # Only the zip files of PyTorch 1.6 and later can be mapped instead of read.
-        tensors = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise CheckpointError(
-            f"'{path}' is not a readable PyTorch weight file ({first_line(error)}); it must hold a "
-            "plain dictionary of tensors"
-        ) from error
-    if not isinstance(tensors, dict) or not all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
-    ):
-        raise CheckpointError(
-            f"'{path}' does not hold a plain dictionary of tensors but {type(tensors).__name__}; "
-            "save the network's state_dict alone"
-        )
-    return Checkpoint(tensors, None)
-
-
-def _download(source: str) -> Path:
-    match = _HUB_ID.match(source)
-    if match is None or match["repository"].endswith(_SUFFIXES) or source[0] in "./~":
-        raise CheckpointError(
-            f"checkpoint '{source}' does not exist; give a .pth or .safetensors file, a Hugging "
-            f"Face id such as {OFFICIAL_REPOSITORY}, or {BUNDLED}, which comes with the package"
-        )
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    repository, file = match["repository"], match["file"] or OFFICIAL_FILE
-    if repository == OFFICIAL_REPOSITORY:
-        logger.warning(LICENCE_NOTICE)
-    logger.info("getting %s from %s (kept for the next time, resumed if cut off)", file, repository)
-    try:
-        return Path(hf_hub_download(repository, file))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(
-            f"checkpoint '{source}' is no local file, and '{file}' could not be had from the "
-            f"Hugging Face repository '{repository}': {first_line(error)}; check "
-            "the name and the network, or download the file and give its path"
-        ) from error
-
-
-_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 
 
 def _dtype(name: str) -> torch.dtype:

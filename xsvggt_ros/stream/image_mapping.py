@@ -11,6 +11,12 @@ from numpy.typing import NDArray
 
 from xsvggt_ros.geometry.cameras import Intrinsics
 
+CUT_SAID = 0.02
+"""Share of the rows that may be cut off without a word."""
+
+STRETCH_SAID = 1.25
+"""Factor between the scales of the two axes up to which nothing is said."""
+
 
 @dataclass(frozen=True, slots=True)
 class ImageMapping:
@@ -36,6 +42,28 @@ class ImageMapping:
     def scale_y(self) -> float:
         """Network pixels per source pixel along y."""
         return self.resized_height / self.source_height
+
+    @property
+    def remark(self) -> str:
+        """What of the source is lost or out of proportion, in a sentence; empty for little."""
+        size = f"images of {self.source_width}x{self.source_height}"
+        kept = self.height / self.resized_height
+        if kept < 1 - CUT_SAID:
+            rows = round(kept * self.source_height)
+            return (
+                f"{size} are higher than wide: the middle {rows} rows are used, "
+                f"{100 - 100 * kept:.0f} % is cut off; turn the camera, or cut them yourself, to "
+                "choose another part"
+            )
+        stretch = self.scale_y / self.scale_x
+        if max(stretch, 1 / stretch) > STRETCH_SAID:
+            change = "stretched" if stretch > 1 else "squeezed"
+            return (
+                f"{size} are {change} {max(stretch, 1 / stretch):.1f} times in height, to whole "
+                "patches of the network: poses and depth suffer; cut them to a usual shape, or "
+                "raise input.width"
+            )
+        return ""
 
     def intrinsics_to_source(self, intrinsics: Intrinsics) -> Intrinsics:
         """Carry the network picture's camera over to the source picture."""

@@ -36,6 +36,7 @@ class Stepper:
         self._become_known: set[str] = set()
         self._blind = False
         """Whether no image of this session shows anything."""
+        self._sizes: set[tuple[int, int]] = set()
 
     def step(self, frame: Frame) -> FrameResult:
         """Reconstruct one frame; a new session begins where it cannot go on with the one before.
@@ -78,7 +79,17 @@ class Stepper:
             calibration=frame.calibration,
         )
         self._note(frame, result)
+        self._say_what_is_lost(result)
         return replace(result, timings=replace(result.timings, decode=decoded))
+
+    def _say_what_is_lost(self, result: FrameResult) -> None:
+        """Say once for each size of images what of them is cut off or out of proportion."""
+        mapping = result.mapping
+        size = mapping.source_width, mapping.source_height
+        if size not in self._sizes:
+            self._sizes.add(size)
+            if mapping.remark:
+                logger.warning("%s", mapping.remark)
 
     def _refuse_out_of_order(self, frame: Frame, order: Order) -> None:
         if order is Order.REPEATED:

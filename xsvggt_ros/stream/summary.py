@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 if TYPE_CHECKING:
     from xsvggt_ros.stream.ground_truth import Comparison
     from xsvggt_ros.stream.recording import Recording
@@ -23,6 +25,14 @@ def mebibytes(count: int) -> str:
     """Return bytes in MiB, to three digits."""
     mib = count / MIB
     return f"{mib:.{max(0, min(2, 2 - len(str(int(mib))) + 1))}f} MiB"
+
+
+def summarize_path(recording: Recording) -> list[Figure]:
+    """Return how many frames there are and how long the path is, whatever becomes of the files."""
+    places = np.array([pose[:3, 3] for pose in recording.poses]).reshape(-1, 3)
+    length = float(np.linalg.norm(np.diff(places, axis=0), axis=1).sum())
+    figures = [Figure(f"{len(recording)}", "frames in the results")]
+    return [*figures, Figure(f"{length:.3f}", "length of the path, in the network's unit")]
 
 
 def summarize(recording: Recording, comparison: Comparison | None) -> list[Figure]:

@@ -22,9 +22,10 @@ from xsvggt_ros.evaluation.protocols.pictures import PATCH, cropped
 from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, each_row
 from xsvggt_ros.evaluation.source import SourceOptions, open_source
 from xsvggt_ros.evaluation.sources.base import EvaluationSource
-from xsvggt_ros.evaluation.sources.files import folders, text
+from xsvggt_ros.evaluation.sources.files import folders
 from xsvggt_ros.geometry.alignment import align
 from xsvggt_ros.geometry.rigid import Matrix, invert
+from xsvggt_ros.geometry.text_tables import read_text
 from xsvggt_ros.geometry.unprojection import unproject
 from xsvggt_ros.stream.frame import FrameResult
 from xsvggt_ros.stream.reconstructor import Reconstructor
@@ -131,7 +132,7 @@ def sequence_names(dataset: SceneDataset, root: Path) -> list[str]:
             f"{scene}/seq-{int(number):02d}"
             for scene, each in folders(root).items()
             if (each / "TestSplit.txt").exists()
-            for number in re.findall(r"sequence\s*(\d+)", text(each / "TestSplit.txt"))
+            for number in re.findall(r"sequence\s*(\d+)", read_text(each / "TestSplit.txt"))
         ]
     else:
         raise ConfigurationError(

@@ -58,8 +58,9 @@ def mean_row(rows: Iterable[ProtocolRow]) -> ProtocolRow:
             f"{every[0].error if every else 'there are no sequences'}"
         )
     weights = np.array([row.weight for row in good])
+    shares = weights / weights.sum()  # exactly 1 of a single row, whose mean is itself
     metrics = {
-        name: float(np.average([row.metrics[name] for row in good], weights=weights))
+        name: float(shares @ np.array([row.metrics[name] for row in good]))
         for name in good[0].metrics
     }
     failed = len(every) - len(good)

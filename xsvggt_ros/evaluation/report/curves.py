@@ -21,6 +21,7 @@ from xsvggt_ros.evaluation.report.charts import (
     paths,
     stack,
 )
+from xsvggt_ros.evaluation.trajectory import TrajectoryScore
 
 _VIEWS = (("from above", 0, 1, "metres"), ("from the side", 0, 2, "metres up"))
 
@@ -68,7 +69,7 @@ def level_axes(poses: NDArray[np.float64]) -> NDArray[np.float64]:
 
     Worlds of data sets are turned every way; people look at paths from above all the same.
     """
-    up = -poses[:, :3, 1].mean(axis=0)
+    up = -poses[:, :3, 1].mean(axis=0)  # NaN where the truth has positions only
     length = float(np.linalg.norm(up))
     up = up / length if length > 1e-3 else np.array([0.0, 0.0, 1.0])
     level = np.eye(3) - np.outer(up, up)
@@ -90,15 +91,8 @@ def error_chart(evaluation: Evaluation) -> str | None:
             Chart("Position error after Sim(3)", "m", [position],
                   [Level(f"rmse {score.ate.rmse:.3f} m", score.ate.rmse)])
         )  # fmt: skip
-        steps = frames[score.delta :]
-        charts.append(
-            Chart(
-                f"Error of the motion over {score.delta} frame(s)",
-                "m",
-                [Curve("translation", steps, score.step_translation_errors, THIRD, filled=True)],
-                [Level(f"rmse {score.rpe_translation.rmse:.4f} m", score.rpe_translation.rmse)],
-            )
-        )
+        if np.isfinite(score.rpe_translation.rmse):
+            charts.append(_motion_chart(score, frames[score.delta :]))
     depth = evaluation.scores.frame_depth
     if depth:
         frames = np.array(sorted(depth), np.float64)
@@ -110,6 +104,15 @@ def error_chart(evaluation: Evaluation) -> str | None:
                   [Level(f"all pixels {whole:.3f}", whole, MUTED)])
         )  # fmt: skip
     return stack(charts, "frame of the session") if charts else None
+
+
+def _motion_chart(score: TrajectoryScore, frames: NDArray[np.float64]) -> Chart:
+    return Chart(
+        f"Error of the motion over {score.delta} frame(s)",
+        "m",
+        [Curve("translation", frames, score.step_translation_errors, THIRD, filled=True)],
+        [Level(f"rmse {score.rpe_translation.rmse:.4f} m", score.rpe_translation.rmse)],
+    )
 
 
 def cost_charts(evaluation: Evaluation) -> tuple[str, str]:

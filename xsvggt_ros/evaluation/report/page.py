@@ -46,6 +46,7 @@ def page(evaluation: Evaluation) -> str:
             reason=evaluation.reason,
             what_ran=what_ran(evaluation),
             frames=where_frames_went(evaluation),
+            association=evaluation.association.words,
             headlines=headlines(evaluation, metrics),
             verdicts=evaluation.verdicts,
             warnings=evaluation.warnings,

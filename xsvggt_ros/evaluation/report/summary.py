@@ -11,6 +11,7 @@ from xsvggt_ros.evaluation.report.words import what_ran, where_frames_went
 def summary(evaluation: Evaluation) -> str:
     """Return the whole run in Markdown."""
     lines = [f"# {evaluation.name}", "", what_ran(evaluation), "", where_frames_went(evaluation)]
+    lines += ["", evaluation.association.words]
     if evaluation.state != "complete":
         lines += ["", f"**{evaluation.state}**: {evaluation.reason}"]
     if evaluation.verdicts:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -47,9 +48,9 @@ def _trajectory(evaluation: Evaluation) -> Table | None:
             ALIGNED[kind],
             f"{score.scale:.4f}",
             *(f"{value:.4f}" for value in (score.ate.rmse, score.ate.median, score.ate.max)),
-            f"{score.ate_rotation.rmse:.3f}",
-            f"{score.rpe_translation.rmse:.4f}",
-            f"{score.rpe_rotation.rmse:.3f}",
+            _known(score.ate_rotation.rmse, 3),
+            _known(score.rpe_translation.rmse, 4),
+            _known(score.rpe_rotation.rmse, 3),
         )
         for kind, score in scores.items()
     ]
@@ -62,6 +63,11 @@ def _trajectory(evaluation: Evaluation) -> Table | None:
         f"{first.ate.count} poses. ATE: distance of positions; RPE: error of the motion over "
         f"{first.delta} frame(s). The scale is what the estimate's lengths were multiplied with.",
     )  # fmt: skip
+
+
+def _known(value: float, decimals: int) -> str:
+    """Return a number, a dash where the truth did not tell it."""
+    return "-" if math.isnan(value) else f"{value:.{decimals}f}"
 
 
 def _depth(evaluation: Evaluation) -> Table | None:

@@ -7,18 +7,21 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from xsvggt_ros.errors import FrameError, SourceError
+from xsvggt_ros.evaluation.association import Association
 from xsvggt_ros.evaluation.frame import EvaluationFrame, FrameTruth
 from xsvggt_ros.evaluation.sources.bag_camera import BagCamera
 from xsvggt_ros.evaluation.sources.bag_depth import Depth, DepthStream
 from xsvggt_ros.evaluation.sources.bag_truth import BagTruth, find_truth
-from xsvggt_ros.evaluation.sources.base import SourceOptions
+from xsvggt_ros.evaluation.sources.base import NO_TRUTH, SourceOptions
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
 from xsvggt_ros.stream.frame import Frame
-from xsvggt_ros.stream.messages import DEPTH_ENCODINGS, MILLIMETRES
+from xsvggt_ros.stream.messages import DEPTH_ENCODINGS, MILLIMETRES, nanoseconds
 from xsvggt_ros.stream.sources.bag import BagSource
 from xsvggt_ros.stream.sources.bag_reader import BagReader
 from xsvggt_ros.stream.sources.topics import COMPRESSED_IMAGE, IMAGE, Topic, choose_image_topic
@@ -43,16 +46,21 @@ class BagEvaluationSource:
         self._path, self._options = path, options
         self._tolerance = round(options.tolerance * NANOSECONDS)
         with closing(BagReader(path)) as reader:
-            damage = reader.damage
+            remarks = reader.remarks
             image, depths = _topics(reader, str(path), options)
             self._depth_topic = _depth_topic(str(path), depths, options)
-            frame_id = _frame_id(reader, image)
-            self._truth: BagTruth = find_truth(reader, options.truth, frame_id, self._tolerance)
+            first = _first_header(reader, image)
+            self._truth: BagTruth = find_truth(
+                reader, options.truth, first.frame_id, self._tolerance
+            )
+            if options.truth not in (None, NO_TRUTH):
+                _require_overlap(self._truth, first, reader.duration, self._tolerance)
         self._source = BagSource(path, topic=image.name)
         self._camera = BagCamera(options.intrinsics, self._warn)
+        self.truth_stamps = self._truth.stamps
         self._image = image
         self.name = path.name or str(path)
-        self.warnings = [*([damage] if damage else []), *self._truth.warnings]
+        self.warnings = [*remarks, *self._truth.warnings]
         if options.intrinsics and self._depth_topic is None:
             self._warn("--intrinsics is of no use: the recording has no depth that it could place")
         if self._truth.by_index is not None and len(self._truth.by_index) != image.count:
@@ -119,7 +127,9 @@ class BagEvaluationSource:
     def _pose(self, index: int, stamp: int) -> Matrix | None:
         if self._truth.by_index is not None:
             return self._truth.by_index[index] if index < len(self._truth.by_index) else None
-        return self._truth.poses.at(stamp) if self._truth.poses else None
+        pose = self._truth.poses.at(stamp) if self._truth.poses else None
+        # A lever arm on a truth without rotations leaves no position either.
+        return pose if pose is not None and np.isfinite(pose[:3, 3]).all() else None
 
     def _depth_at(self, stamp: int, stream: DepthStream) -> Depth | None:
         try:
@@ -138,7 +148,7 @@ def _topics(reader: BagReader, recording: str, options: SourceOptions) -> tuple[
     depths, colors = [], []
     others = []
     for topic in reader.topics():
-        if topic.kind not in (IMAGE, COMPRESSED_IMAGE) or not topic.count:
+        if not topic.holds(IMAGE, COMPRESSED_IMAGE):
             others.append(topic)
         elif _is_depth(reader, topic):
             depths.append(topic)
@@ -190,13 +200,48 @@ def _depth_topic(recording: str, found: list[Topic], options: SourceOptions) -> 
     return single[0] if single else None
 
 
-def _frame_id(reader: BagReader, image: Topic) -> str:
+class _Header(NamedTuple):
+    """Of the first picture that can be read: its frame, its stamp, and when it was recorded."""
+
+    frame_id: str
+    stamp: int
+    received: int
+
+
+def _first_header(reader: BagReader, image: Topic) -> _Header:
+    """Return what the first picture that can be read says of itself."""
     for recorded in reader.messages(image):
         try:
-            return str(reader.deserialize(recorded).header.frame_id)
+            header = reader.deserialize(recorded).header
+            stamp = nanoseconds(header.stamp) or recorded.received
+            return _Header(str(header.frame_id), stamp, recorded.received)
         except (FrameError, AttributeError):
             continue
-    return ""
+    return _Header("", 0, 0)
+
+
+def _require_overlap(truth: BagTruth, header: _Header, duration: int, tolerance: int) -> None:
+    """Refuse a truth that was asked for and lies wholly before or after the pictures.
+
+    Raises:
+        SourceError: it does, as far as the first picture and the length of the bag tell, by its
+            stamp and by the time of its recording, since one stamp alone may be wrong.
+
+    """
+    if truth.stamps is None or not header.stamp:
+        return
+    room = tolerance + NANOSECONDS
+    spans = [(begin - room, begin + duration + room) for begin in (header.stamp, header.received)]
+    if not any(Association(0, 0, 0, each, truth.stamps).overlap for each in spans):
+        first = header.stamp
+        off = (truth.stamps[0] - first) / NANOSECONDS
+        raise SourceError(
+            f"the truth {truth.origin} belongs to no picture: it goes from "
+            f"{truth.stamps[0] / NANOSECONDS:.3f} to {truth.stamps[1] / NANOSECONDS:.3f} s, and "
+            f"pictures from {first / NANOSECONDS:.3f} to {(first + duration) / NANOSECONDS:.3f} s; "
+            f"it begins {abs(off):.3f} s {'after' if off > 0 else 'before'} them: bring both to "
+            "the same clock, or give another --truth"
+        )
 
 
 def _files(path: Path) -> list[Path]:

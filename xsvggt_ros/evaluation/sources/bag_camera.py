@@ -96,8 +96,7 @@ class BagCamera:
             f"depth is {width}x{height} and pictures {camera.width}x{camera.height}: it is "
             "taken to show the same; check that the depth is registered to the picture"
         )
-        x, y = width / camera.width, height / camera.height
-        return Intrinsics(camera.fx * x, camera.fy * y, camera.cx * x, camera.cy * y, width, height)
+        return camera.at_size(width, height)
 
 
 @lru_cache(maxsize=8)

@@ -4,17 +4,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from xsvggt_ros.errors import FrameError, SourceError
-from xsvggt_ros.evaluation.sources.files import pose_of
+from xsvggt_ros.evaluation.sources.base import NO_TRUTH
 from xsvggt_ros.evaluation.sources.pose_track import FixedPose, PoseTrack
 from xsvggt_ros.evaluation.sources.truth_files import read_truth
-from xsvggt_ros.geometry.rigid import Matrix, invert
+from xsvggt_ros.evaluation.sources.truth_poses import true_poses
+from xsvggt_ros.geometry.rigid import Matrix, invert, is_pose, pose_from
 from xsvggt_ros.stream.messages import nanoseconds
 from xsvggt_ros.stream.sources.bag_reader import BagReader
 from xsvggt_ros.stream.sources.topics import Topic
@@ -53,13 +54,15 @@ class BagTruth(NamedTuple):
         by_index: one per picture, of a file without stamps; None otherwise.
         origin: in words, for reports.
         warnings: what a reader of results must know.
+        stamps: of the first and the last true pose, nanoseconds, where they have any.
 
     """
 
     poses: Poses | None
-    by_index: list[Matrix] | None
+    by_index: list[Matrix | None] | None
     origin: str
     warnings: tuple[str, ...] = ()
+    stamps: tuple[int, int] | None = None
 
 
 class _Stamped(NamedTuple):
@@ -70,12 +73,12 @@ class _Stamped(NamedTuple):
 
 def _pose(message: Any) -> Matrix:
     p, q = message.position, message.orientation
-    return pose_of(np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w]))
+    return pose_from(np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w]))
 
 
 def _transform(message: Any) -> Matrix:
     t, q = message.translation, message.rotation
-    return pose_of(np.array([t.x, t.y, t.z]), np.array([q.x, q.y, q.z, q.w]))
+    return pose_from(np.array([t.x, t.y, t.z]), np.array([q.x, q.y, q.z, q.w]))
 
 
 def _time(header: Any) -> int:
@@ -114,13 +117,13 @@ def find_truth(
             lists them.
 
     """
-    if wanted == "none":
-        return BagTruth(None, None, "none")
+    if wanted == NO_TRUTH:
+        return BagTruth(None, None, NO_TRUTH)
     if wanted and ARROW in wanted:
         return _from_frames(reader, wanted, tolerance)
     if wanted and Path(wanted).expanduser().is_file():
         return _from_file(Path(wanted).expanduser(), tolerance)
-    topics = [each for each in reader.topics() if each.kind in POSE_KINDS and each.count]
+    topics = [each for each in reader.topics() if each.holds(*POSE_KINDS)]
     topic = _choose(topics, wanted)
     if topic is None:
         return BagTruth(None, None, "none", (_nothing_chosen(topics),))
@@ -158,21 +161,34 @@ def _nothing_chosen(topics: list[Topic]) -> str:
 def _from_file(path: Path, tolerance: int) -> BagTruth:
     found = read_truth(path)
     origin = f"{path.name} ({found.kind})"
+    poses, remarks = true_poses(found.poses, path.name)
+    if not any(each is not None for each in poses):
+        raise SourceError(f"{path} holds no pose that is finite and has a rotation")
     if found.stamps is None:
-        return BagTruth(None, found.poses, origin)
-    track = PoseTrack(found.stamps, found.poses, tolerance)
-    warnings = (_BODY,) if found.kind == "euroc" else ()
-    return BagTruth(track, None, origin, warnings)
+        return BagTruth(None, poses, origin, tuple(remarks))
+    track, stamps = _track(found.stamps, poses, tolerance)
+    body = (_BODY,) if found.kind == "euroc" else ()
+    return BagTruth(track, None, origin, (*remarks, *body), stamps)
+
+
+def _track(
+    stamps: Sequence[int], poses: Sequence[Matrix | None], tolerance: int
+) -> tuple[PoseTrack, tuple[int, int]]:
+    """Return the poses that there are over time, and the times of the first and the last."""
+    known = [(s, pose) for s, pose in zip(stamps, poses, strict=True) if pose is not None]
+    times = [stamp for stamp, _ in known]
+    return PoseTrack(times, [pose for _, pose in known], tolerance), (min(times), max(times))
 
 
 def _from_topic(reader: BagReader, topic: Topic, camera_frame: str, tolerance: int) -> BagTruth:
     stamped = list(_read(reader, topic))
-    if not stamped:
-        raise SourceError(f"no message of {topic.name} can be read; choose another truth")
+    poses, remarks = true_poses([each.pose for each in stamped], topic.name)
+    if not any(each is not None for each in poses):
+        raise SourceError(f"no message of {topic.name} holds a pose; choose another truth")
     child, camera_frame = stamped[0].child.strip("/"), camera_frame.strip("/")
-    track = PoseTrack([s.stamp for s in stamped], [s.pose for s in stamped], tolerance)
+    track, stamps = _track([each.stamp for each in stamped], poses, tolerance)
     if child == camera_frame:
-        return BagTruth(track, None, topic.name)
+        return BagTruth(track, None, topic.name, tuple(remarks), stamps)
     mount = TransformTree(reader, tolerance).fixed(child, camera_frame) if child else None
     if mount is None:
         whose = f"of '{child}'" if child else "of an unnamed frame"
@@ -181,22 +197,29 @@ def _from_topic(reader: BagReader, topic: Topic, camera_frame: str, tolerance: i
             "transform leads from one to the other: they are taken for the camera's, so that "
             "clouds cannot be trusted and a lever arm counts as error"
         )
-        return BagTruth(track, None, topic.name, (warning,))
-    return BagTruth(_Chain([(track, False), (FixedPose(mount), False)]), None, topic.name)
+        return BagTruth(track, None, topic.name, (*remarks, warning), stamps)
+    chain = _Chain([(track, False), (FixedPose(mount), False)])
+    return BagTruth(chain, None, topic.name, tuple(remarks), stamps)
 
 
 def _read(reader: BagReader, topic: Topic) -> Iterable[_Stamped]:
     for recorded in reader.messages(topic):
         try:
             yield POSE_KINDS[topic.kind](reader.deserialize(recorded))
-        except (FrameError, AttributeError, TypeError, ValueError, ZeroDivisionError):
+        except (FrameError, AttributeError, TypeError, ValueError):
             continue  # One damaged pose of many is a gap that the next ones close.
 
 
 def _from_frames(reader: BagReader, wanted: str, tolerance: int) -> BagTruth:
     world, _, camera = (part.strip().strip("/") for part in wanted.partition(ARROW))
-    chain = TransformTree(reader, tolerance).chain(world, camera)
-    return BagTruth(chain, None, f"TF {world} {ARROW} {camera}")
+    tree = TransformTree(reader, tolerance)
+    chain = tree.chain(world, camera)
+    remarks = (
+        (f"{tree.lost} transforms are none (not finite, or no rotation): they are left out",)
+        if tree.lost
+        else ()
+    )
+    return BagTruth(chain, None, f"TF {world} {ARROW} {camera}", remarks, tree.stamps)
 
 
 class _Chain:
@@ -223,10 +246,16 @@ class TransformTree:
         moving: dict[tuple[str, str], list[_Stamped]] = defaultdict(list)
         self._edges: dict[str, tuple[str, Poses]] = {}
         self._fixed: set[str] = set()
-        topics = [each for each in reader.topics() if each.kind in TRANSFORMS and each.count]
+        self.lost = 0
+        """Transforms that are none."""
+        self.stamps: tuple[int, int] | None = None
+        """Times of the first and the last moving transform, nanoseconds."""
+        topics = [each for each in reader.topics() if each.holds(*TRANSFORMS)]
         for recorded in reader.messages(*topics):
             for parent, each in _transforms(reader, recorded):
-                if recorded.topic.endswith("tf_static"):
+                if not is_pose(each.pose):
+                    self.lost += 1
+                elif recorded.topic.endswith("tf_static"):
                     self._edges[each.child] = parent, FixedPose(each.pose)
                     self._fixed.add(each.child)
                 else:
@@ -234,6 +263,8 @@ class TransformTree:
         for (child, parent), stamped in moving.items():
             track = PoseTrack([s.stamp for s in stamped], [s.pose for s in stamped], tolerance)
             self._edges[child] = parent, track
+            times = [int(track.stamps[0]), int(track.stamps[-1]), *(self.stamps or ())]
+            self.stamps = min(times), max(times)
             self._fixed.discard(child)
 
     @property
@@ -293,5 +324,5 @@ def _transforms(reader: BagReader, recorded: Any) -> list[tuple[str, _Stamped]]:
             )
             for each in reader.deserialize(recorded).transforms
         ]
-    except (FrameError, AttributeError, TypeError, ValueError, ZeroDivisionError):
+    except (FrameError, AttributeError, TypeError, ValueError):
         return []

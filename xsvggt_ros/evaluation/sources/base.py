@@ -10,6 +10,9 @@ from typing import Any, Protocol
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.evaluation.frame import EvaluationFrame
 
+NO_TRUTH = "none"
+"""Names the absence of a truth, so that none is looked for."""
+
 
 @dataclass(frozen=True)
 class SourceOptions:

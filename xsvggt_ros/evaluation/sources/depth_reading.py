@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,22 +21,55 @@ SINTEL_TAG = 202021.25
 
 
 def steps(per_metre: float, invalid: tuple[int, ...] = (0,)) -> ReadDepth:
-    """Return a reader of 16-bit pictures that count ``per_metre`` steps; ``invalid`` are no depth.
+    """Return a reader of depth: 16-bit files count ``per_metre`` steps, floats are metres.
+
+    PNG, PGM and TIFF are read, .npy with float or 16-bit numbers, and EXR and PFM where OpenCV
+    does; ``invalid`` are steps that are no depth.
 
     Raises (the reader):
-        FrameError: the file is missing, damaged or no 16-bit picture with one channel.
+        FrameError: the file is missing, damaged or of another kind.
 
     """
 
     def read(path: Path) -> Depth:
-        raw = cv2.imdecode(np.frombuffer(_bytes(path), np.uint8), cv2.IMREAD_UNCHANGED)
-        if raw is None or raw.ndim != 2 or raw.dtype != np.uint16:
-            raise FrameError(f"{path} is no 16-bit picture with one channel: it holds no depth")
-        depth = raw.astype(np.float32) / np.float32(per_metre)
-        depth[np.isin(raw, invalid)] = np.nan
+        raw = _array(path) if path.suffix.lower() == ".npy" else _image(path)
+        if raw.ndim == 3 and raw.dtype.kind == "f":
+            raw = raw[..., 0]  # Renderers write depth into each of three channels.
+        if raw.ndim != 2 or not (raw.dtype.kind == "f" or raw.dtype == np.uint16):
+            raise FrameError(
+                f"{path} holds {raw.dtype} {raw.shape}: depth has one channel, of 16-bit steps or "
+                "of metres in floating point"
+            )
+        depth = raw.astype(np.float32)
+        if raw.dtype == np.uint16:
+            depth /= np.float32(per_metre)
+            depth[np.isin(raw, invalid)] = np.nan
+        depth[~(np.isfinite(depth) & (depth > 0))] = np.nan
         return depth
 
     return read
+
+
+def _image(path: Path) -> NDArray[Any]:
+    """Read an image file as it is; FrameError where OpenCV does not."""
+    data = np.frombuffer(_bytes(path), np.uint8)
+    try:
+        raw = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
+    except cv2.error as error:
+        raise FrameError(f"cannot read the depth {path}: {error.err}") from error
+    if raw is None:
+        exr = path.suffix.lower() == ".exr"
+        remedy = "this OpenCV reads no EXR: convert it to .npy" if exr else "it is damaged"
+        raise FrameError(f"cannot read the depth {path}: {remedy}")
+    return np.asarray(raw)
+
+
+def _array(path: Path) -> NDArray[Any]:
+    """Read a .npy; FrameError where it is none."""
+    try:
+        return np.asarray(np.load(path, allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        raise FrameError(f"cannot read the depth {path}: {error}") from error
 
 
 def sintel_dpt(path: Path) -> Depth:
@@ -54,22 +88,6 @@ def sintel_dpt(path: Path) -> Depth:
             f"{path} announces {width}x{height} pixels and has {len(data)} bytes: it is damaged"
         )
     return np.frombuffer(data, "<f4", width * height, 12).reshape(height, width).copy()
-
-
-def array(path: Path) -> Depth:
-    """Read a .npy with metres.
-
-    Raises:
-        FrameError: it is missing, damaged or no array [H, W] of numbers.
-
-    """
-    try:
-        depth = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise FrameError(f"cannot read the depth {path}: {error}") from error
-    if depth.ndim != 2 or depth.dtype.kind != "f":
-        raise FrameError(f"{path} holds {depth.dtype} {depth.shape}; metres [H, W] are needed")
-    return np.asarray(np.where(depth > 0, depth, np.nan), np.float32)
 
 
 def between(read: ReadDepth, nearest: float, farthest: float) -> ReadDepth:

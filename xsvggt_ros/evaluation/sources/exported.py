@@ -3,17 +3,20 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, DecimalException
 from pathlib import Path
 
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.evaluation.sources.base import SourceOptions
-from xsvggt_ros.evaluation.sources.depth_reading import array
-from xsvggt_ros.evaluation.sources.files import has, poses_of, rows
+from xsvggt_ros.evaluation.sources.depth_reading import steps
+from xsvggt_ros.evaluation.sources.files import depth_file, has
 from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import Matrix
+from xsvggt_ros.geometry.text_tables import read_rows
 from xsvggt_ros.geometry.trajectory_io import NANOSECONDS, read_tum
+
+STEPS_PER_METRE = 1000.0
 
 
 def matches(folder: Path) -> bool:
@@ -30,32 +33,31 @@ def open_folder(folder: Path, options: SourceOptions) -> RecordedSource:
     """
     options.refuse(str(folder), "sequence", "intrinsics", "depth_scale")
     trajectory = read_tum(folder / "trajectory.tum")
-    known = dict(zip(trajectory.stamps.tolist(), poses_of(trajectory), strict=True))
+    known = dict(zip(trajectory.stamps.tolist(), trajectory.poses(), strict=True))
     path = folder / "cameras.csv"
-    records = [_record(path, row, known) for row in rows(path)[1:]]
+    records = [_record(path, row.words, known) for row in read_rows(path)[1:]]
     return RecordedSource(
         Layout(
             kind="folder",
             path=folder,
             name=folder.name,
             records=records,
-            read_depth=array,
+            read_depth=steps(options.depth_scale or STEPS_PER_METRE),
             provenance={"intrinsics_from": path.name, "poses": "trajectory.tum", "depth": "depth/"},
         ),
         options,
     )
 
 
-def _record(path: Path, row: list[str], poses: dict[int, Matrix]) -> Record:
+def _record(path: Path, row: tuple[str, ...], poses: dict[int, Matrix]) -> Record:
     """Read a line: file, timestamp, fx, fy, cx, cy, width, height."""
     try:
         name, seconds, *camera, width, height = row
         fx, fy, cx, cy = map(float, camera)
         stamp = int(Decimal(seconds) * NANOSECONDS)
         intrinsics = Intrinsics(fx, fy, cx, cy, int(width), int(height))
-    except (InvalidOperation, ValueError) as error:
+    except (DecimalException, OverflowError, ValueError) as error:
         raise SourceError(f"{path} has the damaged line {','.join(row)}") from error
     picture = path.parent / name
-    depth = path.parent / "depth" / f"{picture.stem}.npy"
-    found = depth if depth.exists() else None
-    return Record(stamp, picture, found, poses.get(stamp), intrinsics)
+    depth = depth_file(path.parent / "depth", picture.stem)
+    return Record(stamp, picture, depth, poses.get(stamp), intrinsics)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -10,36 +11,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import SourceError
-from xsvggt_ros.geometry.rigid import Matrix, matrix_from_quaternion
-from xsvggt_ros.geometry.trajectory_io import Trajectory
-from xsvggt_ros.stream.sources.folder import is_picture, natural_order
+from xsvggt_ros.geometry.rigid import Matrix
+from xsvggt_ros.geometry.text_tables import read_table
+from xsvggt_ros.stream.sources.images import is_image, list_images
+from xsvggt_ros.stream.sources.names import natural_order
+
+logger = logging.getLogger(__name__)
+
+DEPTH_SUFFIXES = (".png", ".pgm", ".tif", ".tiff", ".npy", ".exr", ".pfm", ".PNG", ".TIF", ".TIFF")
+"""Of files with depth, the likeliest first."""
 
 
 def pictures(folder: Path, pattern: str = "*") -> list[Path]:
     """List the pictures of a folder that fit a pattern, 2 before 10.
 
+    Without a pattern, what lies beside the camera's pictures is left out, see
+    :func:`~xsvggt_ros.stream.sources.images.list_images`.
+
     Raises:
         SourceError: there are none.
 
     """
-    found = sorted((p for p in folder.glob(pattern) if is_picture(p)), key=natural_order)
+    if pattern == "*" and folder.is_dir():
+        listed = list_images(folder)
+        for remark in listed.remarks:
+            logger.warning("%s", remark)
+        found = listed.files
+    else:
+        found = sorted((p for p in folder.glob(pattern) if is_image(p)), key=natural_order)
     if not found:
         raise SourceError(f"{folder} holds no picture '{pattern}'; is the data set complete?")
     return found
-
-
-def text(path: Path) -> str:
-    """Return what a text file holds, or raise SourceError."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"cannot read {path}: {error}") from error
-
-
-def rows(path: Path) -> list[list[str]]:
-    """Return the words of each line that is neither empty nor a remark (#)."""
-    lines = (line.strip() for line in text(path).splitlines())
-    return [line.replace(",", " ").split() for line in lines if line and not line.startswith("#")]
 
 
 def numbers(path: Path, columns: int | None = None) -> NDArray[np.float64]:
@@ -49,42 +51,52 @@ def numbers(path: Path, columns: int | None = None) -> NDArray[np.float64]:
         SourceError: it is missing, or not such a table.
 
     """
-    try:
-        table = np.array([[float(word) for word in row] for row in rows(path)], np.float64)
-    except ValueError as error:
-        raise SourceError(f"{path} is no table of numbers: {error}") from error
-    if table.ndim != 2 or (columns is not None and table.shape[1] != columns):
+    return read_table(path, None if columns is None else (columns,)).values()
+
+
+def matrix(path: Path) -> Matrix:
+    """Return a pose [4, 4] out of a file of its own; 3x4, or all in one line, will do.
+
+    It may be none: data sets write lost poses as NaN or infinity.
+
+    Raises:
+        SourceError: it is missing, or no such matrix.
+
+    """
+    table = numbers(path)
+    if table.size not in (12, 16):
         raise SourceError(
-            f"{path} has the shape {table.shape}; {columns or 'equal'} columns needed"
+            f"{path} holds {table.shape[0]} rows of {table.shape[1] if table.size else 0} numbers; "
+            "a 4x4 matrix is needed"
         )
-    return table
+    whole = np.eye(4)
+    whole[: table.size // 4] = table.reshape(-1, 4)
+    return whole
 
 
-def matrix(path: Path) -> Matrix | None:
-    """Return a pose [4, 4] out of a file of its own; None where it is not finite (lost)."""
-    table = numbers(path, 4)
-    if table.shape != (4, 4):
-        raise SourceError(f"{path} has the shape {table.shape}; a 4x4 matrix is needed")
-    return finite(table)
+def focal_numbers(path: Path) -> tuple[float, float, float, float]:
+    """Return fx, fy, cx, cy of a file that holds them, or a matrix of 3x3, 3x4 or 4x4.
+
+    Raises:
+        SourceError: it is missing or holds something else.
+
+    """
+    values = numbers(path)
+    if values.shape in ((3, 3), (3, 4), (4, 4)) or values.size in (9, 12, 16):
+        k = values.reshape(3 if values.size < 16 else 4, -1)
+        return float(k[0, 0]), float(k[1, 1]), float(k[0, 2]), float(k[1, 2])
+    if values.size < 4 or len(values) > 2:
+        raise SourceError(
+            f"{path} holds {values.size} numbers; fx fy cx cy or a 3x3 matrix is needed"
+        )
+    fx, fy, cx, cy = values.ravel()[:4].tolist()
+    return fx, fy, cx, cy
 
 
-def finite(pose: Matrix) -> Matrix | None:
-    """Return the pose, or None where it is not finite: data sets write lost poses so."""
-    return pose if np.isfinite(pose).all() else None
-
-
-def pose_of(position: NDArray[np.float64], quaternion: NDArray[np.float64]) -> Matrix:
-    """Return the pose [4, 4] of a position [3] and a quaternion x, y, z, w."""
-    pose = np.eye(4)
-    pose[:3, :3] = matrix_from_quaternion(quaternion)
-    pose[:3, 3] = position
-    return pose
-
-
-def poses_of(trajectory: Trajectory) -> list[Matrix]:
-    """Return the poses of a trajectory."""
-    pairs = zip(trajectory.positions, trajectory.quaternions, strict=True)
-    return [pose_of(position, quaternion) for position, quaternion in pairs]
+def depth_file(directory: Path, stem: str) -> Path | None:
+    """Return the depth of a name without suffix, in whatever format that can be read."""
+    paths = (directory / f"{stem}{suffix}" for suffix in DEPTH_SUFFIXES)
+    return next((path for path in paths if path.exists()), None)
 
 
 def has(folder: Path, *names: str) -> bool:
@@ -114,7 +126,8 @@ def choose(place: Path, found: Mapping[str, Path], wanted: str | None) -> Path:
 
 def folders(parent: Path, pattern: str = "*") -> dict[str, Path]:
     """Return the folders in a folder by name."""
-    return by_name(each for each in parent.glob(pattern) if each.is_dir())
+    found = (each for each in parent.glob(pattern) if each.is_dir())
+    return by_name(each for each in found if not each.name.startswith("."))
 
 
 def by_name(paths: Iterable[Path]) -> dict[str, Path]:

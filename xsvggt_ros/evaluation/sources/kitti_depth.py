@@ -11,10 +11,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from xsvggt_ros.errors import SourceError
 from xsvggt_ros.evaluation.sources.base import SourceOptions
 from xsvggt_ros.evaluation.sources.depth_reading import steps
-from xsvggt_ros.evaluation.sources.files import choose, folders, has, numbers, pictures
+from xsvggt_ros.evaluation.sources.files import (
+    choose,
+    depth_file,
+    focal_numbers,
+    folders,
+    has,
+    pictures,
+)
 from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
 from xsvggt_ros.evaluation.sources.sizes import picture_size
 from xsvggt_ros.geometry.cameras import Intrinsics
@@ -53,13 +59,14 @@ def _is_drive(folder: Path) -> bool:
 
 def _gathered(drive: Path, options: SourceOptions) -> RecordedSource:
     colors = pictures(drive)
-    depths = [drive.parent.parent / _GATHERED[1] / drive.name / each.name for each in colors]
+    place = drive.parent.parent / _GATHERED[1] / drive.name
+    depths = [depth_file(place, each.stem) for each in colors]
     return _source(drive, drive.name, colors, depths, [None] * len(colors), options)
 
 
 def _alone(folder: Path, options: SourceOptions) -> RecordedSource:
     colors = pictures(folder / _ALONE[0])
-    depths = [folder / _ALONE[1] / _name_of_depth(each) for each in colors]
+    depths = [depth_file(folder / _ALONE[1], _name_of_depth(each)) for each in colors]
     size = picture_size(colors[0])
     cameras = [_intrinsics(folder / "intrinsics" / f"{each.stem}.txt", size) for each in colors]
     return _source(folder, "kitti_selection", colors, depths, cameras, options)
@@ -67,29 +74,26 @@ def _alone(folder: Path, options: SourceOptions) -> RecordedSource:
 
 def _name_of_depth(color: Path) -> str:
     """Return the depth's name: the first "image" of the picture's says "groundtruth_depth"."""
-    return color.name.replace("_image_", "_groundtruth_depth_", 1)
+    return color.stem.replace("_image_", "_groundtruth_depth_", 1)
 
 
 def _intrinsics(path: Path, size: tuple[int, int]) -> Intrinsics | None:
     if not path.exists():
         return None
-    k = numbers(path).ravel()
-    if len(k) != 9:
-        raise SourceError(f"{path} holds {len(k)} numbers; the nine of a 3x3 matrix are needed")
-    return Intrinsics(k[0], k[4], k[2], k[5], *size)
+    return Intrinsics(*focal_numbers(path), *size)
 
 
 def _source(
     place: Path,
     name: str,
     colors: list[Path],
-    depths: list[Path],
+    depths: list[Path | None],
     cameras: list[Intrinsics | None],
     options: SourceOptions,
 ) -> RecordedSource:
     given = options.intrinsics and Intrinsics(*options.intrinsics, *picture_size(colors[0]))
     records = [
-        Record(stamp_at(index, RATE), color, depth if depth.exists() else None, None, given or own)
+        Record(stamp_at(index, RATE), color, depth, None, given or own)
         for index, (color, depth, own) in enumerate(zip(colors, depths, cameras, strict=True))
     ]
     return RecordedSource(

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.evaluation.sources.base import SourceOptions
 from xsvggt_ros.evaluation.sources.depth_reading import steps
-from xsvggt_ros.evaluation.sources.files import choose, folders, has, numbers, pictures, rows
+from xsvggt_ros.evaluation.sources.files import choose, folders, has, numbers, pictures
 from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
-from xsvggt_ros.evaluation.sources.sizes import picture_size
-from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.evaluation.sources.sizes import camera_of
 from xsvggt_ros.geometry.rigid import Matrix
+from xsvggt_ros.geometry.text_tables import nanoseconds_of, read_rows, read_table
 from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
 
 CAMERAS = ("image_2", "image_3", "image_0", "image_1")
@@ -42,7 +42,7 @@ def open_folder(folder: Path, options: SourceOptions) -> RecordedSource:
     place = folder if _is_sequence(folder) else choose(folder, _sequences(folder), options.sequence)
     camera = next(name for name in CAMERAS if (place / name).is_dir())
     colors = pictures(place / camera)
-    stamps = [round(float(t) * NANOSECONDS) for t in numbers(place / "times.txt", 1)[:, 0]]
+    stamps = nanoseconds_of(read_table(place / "times.txt", (1,)))
     projection = _projection(place / "calib.txt", f"P{camera[-1]}")
     # A stamp of 0 means "no time" to ROS; KITTI's first frame has it.
     stamps = [stamp + NANOSECONDS for stamp in stamps]
@@ -53,7 +53,7 @@ def open_folder(folder: Path, options: SourceOptions) -> RecordedSource:
             "the sequence complete?"
         )
     fx, fy, cx, cy = options.intrinsics or _pinhole(projection)
-    intrinsics = Intrinsics(fx, fy, cx, cy, *picture_size(colors[0]))
+    intrinsics = camera_of((fx, fy, cx, cy), colors[0])
     records = [
         Record(stamp, color, None, poses[index] if poses else None, intrinsics)
         for index, (stamp, color) in enumerate(zip(stamps, colors, strict=True))
@@ -83,9 +83,12 @@ def _sequences(folder: Path) -> dict[str, Path]:
 
 def _projection(path: Path, name: str) -> NDArray[np.float64]:
     """Return the projection [3, 4] of a camera, for points in camera 0's axes."""
-    for row in rows(path):
-        if row[0].rstrip(":") == name and len(row) == 13:
-            return np.array([float(word) for word in row[1:]]).reshape(3, 4)
+    for row in read_rows(path):
+        if row.words[0].rstrip(":") == name and len(row.words) == 13:
+            try:
+                return np.array([float(word) for word in row.words[1:]]).reshape(3, 4)
+            except ValueError as error:
+                raise SourceError(f"line {row.line} of {path}: {error}") from error
     raise SourceError(f"{path} has no line '{name}: ' with twelve numbers")
 
 
@@ -102,5 +105,6 @@ def _poses(place: Path, projection: NDArray[np.float64]) -> list[Matrix]:
             offset[:3, 3] = -np.linalg.solve(projection[:, :3], projection[:, 3])
             table = numbers(path, 12).reshape(-1, 3, 4)
             bottom = np.tile([[[0.0, 0.0, 0.0, 1.0]]], (len(table), 1, 1))
-            return list(np.concatenate([table, bottom], axis=1) @ offset)
+            with np.errstate(invalid="ignore"):  # a lost pose stays one
+                return list(np.concatenate([table, bottom], axis=1) @ offset)
     return []

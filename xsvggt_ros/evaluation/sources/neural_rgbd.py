@@ -16,21 +16,23 @@ from xsvggt_ros.evaluation.sources.base import SourceOptions
 from xsvggt_ros.evaluation.sources.depth_reading import between, steps
 from xsvggt_ros.evaluation.sources.files import (
     choose,
-    finite,
+    depth_file,
     folders,
     has,
     numbers,
     pictures,
 )
 from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
-from xsvggt_ros.evaluation.sources.sizes import picture_size
-from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.evaluation.sources.sizes import camera_of
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.stream.sources.base import stamp_at
 
 RATE = 30.0
 FOCAL = 554.2562584220408
 """Pixels, of every scene."""
+
+SIZE = 640, 480
+"""Of the pictures of every scene."""
 
 NEAREST, FARTHEST = 1e-3, 10.0
 """Metres, as in the reference's loader."""
@@ -57,9 +59,9 @@ def open_folder(folder: Path, options: SourceOptions) -> RecordedSource:
         raise SourceError(
             f"{place} has {len(colors)} pictures and {len(poses)} poses; is the scene complete?"
         )
-    width, height = picture_size(colors[0])
-    camera = options.intrinsics or (FOCAL, FOCAL, width / 2, height / 2)
-    intrinsics = Intrinsics(*camera, width, height)
+    known = FOCAL, FOCAL, SIZE[0] / 2, SIZE[1] / 2
+    camera = options.intrinsics or known
+    intrinsics = camera_of(camera, colors[0], None if options.intrinsics else SIZE)
     records = [
         Record(stamp_at(index, RATE), color, _depth_of(place, color), pose, intrinsics)
         for index, (color, pose) in enumerate(zip(colors, poses, strict=True))
@@ -77,8 +79,8 @@ def open_folder(folder: Path, options: SourceOptions) -> RecordedSource:
     )
 
 
-def read_poses(path: Path) -> list[Matrix | None]:
-    """Return the poses of a scene in optical axes; a lost one is None.
+def read_poses(path: Path) -> list[Matrix]:
+    """Return the poses of a scene in optical axes; a lost one is NaN.
 
     Raises:
         SourceError: the file is missing or does not hold four lines of four numbers a pose.
@@ -87,7 +89,8 @@ def read_poses(path: Path) -> list[Matrix | None]:
     table = numbers(path, 4)
     if len(table) % 4:
         raise SourceError(f"{path} has {len(table)} lines; each pose takes four")
-    return [finite(each @ OPTICAL_TO_OPENGL) for each in table.reshape(-1, 4, 4)]
+    with np.errstate(invalid="ignore"):
+        return [each @ OPTICAL_TO_OPENGL for each in table.reshape(-1, 4, 4)]
 
 
 def _is_scene(folder: Path) -> bool:
@@ -99,5 +102,4 @@ def _scenes(folder: Path) -> dict[str, Path]:
 
 
 def _depth_of(place: Path, color: Path) -> Path | None:
-    path = place / "depth" / f"depth{color.stem.removeprefix('img')}.png"
-    return path if path.exists() else None
+    return depth_file(place / "depth", f"depth{color.stem.removeprefix('img')}")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from xsvggt_ros.geometry.rigid import Matrix
+from xsvggt_ros.geometry.rigid import Matrix, is_rotation
 
 
 class PoseTrack:
@@ -59,9 +59,14 @@ class FixedPose:
 
 
 def between(first: Matrix, second: Matrix, share: float) -> Matrix:
-    """Return the pose at a share of the way: straight, and turning evenly about one axis."""
-    turn = Rotation.from_matrix(first[:3, :3].T @ second[:3, :3]).as_rotvec()
+    """Return the pose at a share of the way: straight, and turning evenly about one axis.
+
+    The rotation is NaN where either is not known.
+    """
     pose = np.eye(4)
-    pose[:3, :3] = first[:3, :3] @ Rotation.from_rotvec(share * turn).as_matrix()
+    pose[:3, :3] = np.nan
+    if is_rotation(first[:3, :3]) and is_rotation(second[:3, :3]):
+        turn = Rotation.from_matrix(first[:3, :3].T @ second[:3, :3]).as_rotvec()
+        pose[:3, :3] = first[:3, :3] @ Rotation.from_rotvec(share * turn).as_matrix()
     pose[:3, 3] = (1 - share) * first[:3, 3] + share * second[:3, 3]
     return pose

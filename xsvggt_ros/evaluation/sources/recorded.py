@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from xsvggt_ros.evaluation.frame import EvaluationFrame, FrameTruth
 from xsvggt_ros.evaluation.sources.base import SourceOptions
 from xsvggt_ros.evaluation.sources.depth_reading import Depth, ReadDepth
 from xsvggt_ros.evaluation.sources.selection import selected
+from xsvggt_ros.evaluation.sources.truth_poses import true_poses
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.stream.frame import Frame, Picture
@@ -50,6 +51,8 @@ class Layout:
         read_depth: reads a depth file to metres.
         provenance: further facts for :meth:`RecordedSource.describe`.
         warnings: what a reader of results must know.
+        truth_stamps: times of the first and the last true pose, where poses have times of their
+            own, nanoseconds.
 
     """
 
@@ -60,6 +63,7 @@ class Layout:
     read_depth: ReadDepth
     provenance: dict[str, Any]
     warnings: tuple[str, ...] = ()
+    truth_stamps: tuple[int, int] | None = None
 
 
 class RecordedSource:
@@ -76,9 +80,12 @@ class RecordedSource:
         options.refuse(str(layout.path), "topic", "depth_topic", "truth", "room", "width", "height")
         self._layout = layout
         self._indices = selected(options, len(layout.records), str(layout.path))
-        self._records = [layout.records[index] for index in self._indices]
+        chosen = [layout.records[index] for index in self._indices]
+        poses, remarks = true_poses([each.pose for each in chosen], layout.name)
+        self._records = [replace(each, pose=pose) for each, pose in zip(chosen, poses, strict=True)]
         self.name, self.kind = layout.name, layout.kind
-        self.warnings = [*layout.warnings, *self._gaps()]
+        self.truth_stamps = layout.truth_stamps
+        self.warnings = [*layout.warnings, *remarks, *self._gaps()]
         self._unreadable = 0
 
     @property
@@ -90,8 +97,9 @@ class RecordedSource:
         """Yield the frames."""
         for record in self._records:
             frame = Frame(record.stamp, FRAME_ID, partial(_decode, record.picture))
-            truth = FrameTruth(record.pose, self._depth(record), record.intrinsics)
-            yield EvaluationFrame(frame, truth)
+            depth = self._depth(record)
+            camera = self._camera(record.intrinsics, depth)
+            yield EvaluationFrame(frame, FrameTruth(record.pose, depth, camera))
 
     def describe(self) -> dict[str, Any]:
         """Return where frames and truth come from."""
@@ -128,6 +136,18 @@ class RecordedSource:
         except FrameError as error:
             self._warn(str(error))
             return None
+
+    def _camera(self, camera: Intrinsics | None, depth: Depth | None) -> Intrinsics | None:
+        """Return the camera of the depth, where that has another size than the picture."""
+        if camera is None or depth is None or depth.shape == (camera.height, camera.width):
+            return camera
+        height, width = depth.shape
+        shape = "" if camera.has_shape_of(width, height) else ", in another shape"
+        self._warn(
+            f"depth is {width}x{height} and its camera {camera.width}x{camera.height}{shape}: it "
+            "is taken to show the same picture; check that the depth is registered to it"
+        )
+        return camera.at_size(width, height)
 
     def _warn(self, text: str) -> None:
         if text in self.warnings:

@@ -9,6 +9,7 @@ A. Handa et al., "A Benchmark for RGB-D Visual Odometry, 3D Reconstruction and S
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +17,20 @@ import numpy as np
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.evaluation.sources.base import SourceOptions
 from xsvggt_ros.evaluation.sources.depth_reading import steps
-from xsvggt_ros.evaluation.sources.files import numbers, pictures, pose_of
+from xsvggt_ros.evaluation.sources.files import depth_file, focal_numbers, numbers, pictures
 from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
-from xsvggt_ros.evaluation.sources.sizes import picture_size
+from xsvggt_ros.evaluation.sources.sizes import camera_of
 from xsvggt_ros.geometry.cameras import Intrinsics
-from xsvggt_ros.geometry.rigid import Matrix
+from xsvggt_ros.geometry.rigid import Matrix, pose_from
+from xsvggt_ros.geometry.text_tables import read_table
 from xsvggt_ros.stream.sources.base import stamp_at
 
 RATE = 30.0
 STEPS_PER_METRE = 5000.0
 ICL_NUIM = (481.20, -480.00, 319.50, 239.50)
-"""fx, fy, cx, cy; y points up."""
+"""fx, fy, cx, cy of pictures of SIZE; y points up."""
+
+SIZE = 640, 480
 
 MIRROR = np.diag([1.0, -1.0, 1.0, 1.0])
 """Turns y over. ICL-NUIM's axes (x right, y up, z forward) are left-handed, so that its world is
@@ -41,7 +45,7 @@ def matches(folder: Path) -> bool:
     return (
         any((folder / name).is_dir() for name in _COLORS)
         and (folder / "depth").is_dir()
-        and ((folder / "pose.txt").exists() or any(folder.glob(_FRAME_NUMBERS)))
+        and ((folder / "pose.txt").exists() or bool(_numbered(folder)))
     )
 
 
@@ -54,15 +58,15 @@ def open_folder(folder: Path, options: SourceOptions) -> RecordedSource:
     """
     options.refuse(str(folder), "sequence")
     colors = pictures(next(folder / name for name in _COLORS if (folder / name).is_dir()))
-    depths = [folder / "depth" / f"{each.stem}.png" for each in colors]
+    depths = [depth_file(folder / "depth", each.stem) for each in colors]
     poses, origin = _poses(folder, colors)
-    camera, known = _camera(folder, options)
+    camera, known, size = _camera(folder, options)
     if camera is not None and camera[1] < 0:
-        poses = [None if pose is None else MIRROR @ pose @ MIRROR for pose in poses]
-    intrinsics = _optical(camera, colors[0])
+        with np.errstate(invalid="ignore"):  # a lost pose stays one
+            poses = [None if pose is None else MIRROR @ pose @ MIRROR for pose in poses]
+    intrinsics: Intrinsics | None = camera and camera_of(camera, colors[0], size)
     records = [
-        Record(stamp_at(index, RATE), color, depth if depth.exists() else None, pose,
-               intrinsics)
+        Record(stamp_at(index, RATE), color, depth, pose, intrinsics)
         for index, (color, depth, pose) in enumerate(zip(colors, depths, poses, strict=True))
     ]  # fmt: skip
     return RecordedSource(
@@ -81,41 +85,41 @@ def open_folder(folder: Path, options: SourceOptions) -> RecordedSource:
 
 def _camera(
     folder: Path, options: SourceOptions
-) -> tuple[tuple[float, float, float, float] | None, str]:
+) -> tuple[tuple[float, float, float, float] | None, str, tuple[int, int] | None]:
+    """Return fx, fy, cx, cy, where they come from, and the size that they are for, if known."""
     if options.intrinsics is not None:
-        return options.intrinsics, "option"
+        return options.intrinsics, "option", None
     for name in ("intrinsics.txt", "calibration.txt"):
         if (folder / name).exists():
-            values = numbers(folder / name).ravel()
-            if len(values) < 4:
-                raise SourceError(
-                    f"{folder / name} holds {len(values)} numbers; fx fy cx cy needed"
-                )
-            fx, fy, cx, cy = values[:4].tolist()
-            return (fx, fy, cx, cy), name
-    if any(folder.glob(_FRAME_NUMBERS)):
-        return ICL_NUIM, "ICL-NUIM"
-    return None, "nowhere"
+            return focal_numbers(folder / name), name, None
+    if _numbered(folder):
+        return ICL_NUIM, "ICL-NUIM", SIZE
+    return None, "nowhere", None
 
 
-def _optical(camera: tuple[float, float, float, float] | None, picture: Path) -> Intrinsics | None:
-    if camera is None:
-        return None
-    fx, fy, cx, cy = camera
-    width, height = picture_size(picture)
-    return Intrinsics(fx, abs(fy), cx, cy, width, height)
+def _numbered(folder: Path) -> list[Path]:
+    """Return the files whose poses are led by the numbers of pictures."""
+    return sorted(p for p in folder.glob(_FRAME_NUMBERS) if not p.name.startswith("."))
 
 
 def _poses(folder: Path, colors: list[Path]) -> tuple[list[Matrix | None], str]:
-    numbered = sorted(folder.glob(_FRAME_NUMBERS))
+    numbered = _numbered(folder)
     if numbered:
-        table = numbers(numbered[0], 8)
-        known = {int(row[0]): pose_of(row[1:4], row[4:]) for row in table}
-        return [known.get(int(each.stem)) for each in colors], numbered[0].name
+        table = read_table(numbered[0], (8,)).values()
+        known = {float(row[0]): pose_from(row[1:4], row[4:]) for row in table}
+        return [known.get(_number(each)) for each in colors], numbered[0].name
     table = numbers(folder / "pose.txt", 7)
     if len(table) != len(colors):
         raise SourceError(
             f"{folder} has {len(colors)} pictures and {len(table)} lines in pose.txt; one each "
             "is needed"
         )
-    return [pose_of(row[:3], row[3:]) for row in table], "pose.txt"
+    return [pose_from(row[:3], row[3:]) for row in table], "pose.txt"
+
+
+def _number(picture: Path) -> float:
+    """Return the number that a picture's name ends in."""
+    match = re.search(r"([0-9]+)$", picture.stem)
+    if match is None:
+        raise SourceError(f"{picture} has no number in its name, by which its pose would be found")
+    return float(match[1])

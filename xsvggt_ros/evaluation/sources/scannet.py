@@ -12,11 +12,20 @@ from pathlib import Path
 
 from xsvggt_ros.evaluation.sources.base import SourceOptions
 from xsvggt_ros.evaluation.sources.depth_reading import steps
-from xsvggt_ros.evaluation.sources.files import choose, folders, has, matrix, numbers, pictures
+from xsvggt_ros.evaluation.sources.files import (
+    choose,
+    depth_file,
+    focal_numbers,
+    folders,
+    has,
+    matrix,
+    pictures,
+)
 from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
-from xsvggt_ros.evaluation.sources.sizes import picture_size
+from xsvggt_ros.evaluation.sources.sizes import camera_of
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.stream.sources.base import stamp_at
+from xsvggt_ros.stream.sources.images import is_image
 
 RATE = 30.0
 
@@ -35,7 +44,7 @@ def open_folder(folder: Path, options: SourceOptions) -> RecordedSource:
     """
     place = folder if _is_scene(folder) else choose(folder, _scenes(folder), options.sequence)
     colors = pictures(place / "color")
-    depths = [_there(place / "depth" / f"{each.stem}.png") for each in colors]
+    depths = [depth_file(place / "depth", each.stem) for each in colors]
     poses = [_there(place / "pose" / f"{each.stem}.txt") for each in colors]
     intrinsics = _intrinsics(place, next(filter(None, depths), None), colors[0], options)
     records = [
@@ -71,11 +80,10 @@ def _intrinsics(
     place: Path, depth: Path | None, color: Path, options: SourceOptions
 ) -> Intrinsics | None:
     """Return the depth's camera, or the picture's where there is no depth."""
-    size = picture_size(depth or color)
+    picture = depth if depth and is_image(depth) else color
     if options.intrinsics is not None:
-        return Intrinsics(*options.intrinsics, *size)
+        return camera_of(options.intrinsics, picture)
     path = place / "intrinsic" / f"intrinsic_{'depth' if depth else 'color'}.txt"
     if not path.exists():
         return None
-    k = numbers(path)
-    return Intrinsics(float(k[0, 0]), float(k[1, 1]), float(k[0, 2]), float(k[1, 2]), *size)
+    return camera_of(focal_numbers(path), picture)

@@ -12,15 +12,17 @@ from pathlib import Path
 
 from xsvggt_ros.evaluation.sources.base import SourceOptions
 from xsvggt_ros.evaluation.sources.depth_reading import between, steps
-from xsvggt_ros.evaluation.sources.files import choose, folders, matrix, pictures
+from xsvggt_ros.evaluation.sources.files import choose, depth_file, folders, matrix, pictures
 from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
-from xsvggt_ros.evaluation.sources.sizes import picture_size
+from xsvggt_ros.evaluation.sources.sizes import camera_of
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.stream.sources.base import stamp_at
 
 RATE = 30.0
 CAMERA = (525.0, 525.0, 320.0, 240.0)
-"""Of the picture, as in the reference's loader."""
+"""Of pictures of SIZE, as in the reference's loader."""
+
+SIZE = 640, 480
 
 NEAREST, FARTHEST = 1e-3, 10.0
 """Metres, as in the reference's loader."""
@@ -47,9 +49,9 @@ def open_folder(folder: Path, options: SourceOptions) -> RecordedSource:
     single = any(folder.glob(_COLOR))
     place = folder if single else choose(folder, folders(folder, "seq-*"), options.sequence)
     colors = pictures(place, _COLOR)
-    registered = _beside(colors[0], "depth.proj.png").exists()
+    registered = _depth_of(colors[0], "depth.proj") is not None
     camera = options.intrinsics or CAMERA
-    intrinsics = Intrinsics(*camera, *picture_size(colors[0]))
+    intrinsics = camera_of(camera, colors[0], None if options.intrinsics else SIZE)
     records = [_record(index, color, registered, intrinsics) for index, color in enumerate(colors)]
     read = steps(options.depth_scale or 1000.0, invalid=(0, 65535))
     return RecordedSource(
@@ -68,15 +70,18 @@ def open_folder(folder: Path, options: SourceOptions) -> RecordedSource:
 
 
 def _record(index: int, color: Path, registered: bool, intrinsics: Intrinsics) -> Record:
-    depth = _beside(color, "depth.proj.png" if registered else "depth.png")
     pose = _beside(color, "pose.txt")
     return Record(
         stamp_at(index, RATE),
         color,
-        depth if depth.exists() else None,
+        _depth_of(color, "depth.proj" if registered else "depth"),
         matrix(pose) if pose.exists() else None,
         intrinsics,
     )
+
+
+def _depth_of(color: Path, part: str) -> Path | None:
+    return depth_file(color.parent, _beside(color, part).name)
 
 
 def _beside(color: Path, suffix: str) -> Path:

@@ -23,6 +23,9 @@ from xsvggt_ros.geometry.rigid import Matrix, invert
 from xsvggt_ros.stream.sources.base import stamp_at
 
 RATE = 24.0
+SIZE = 1024, 436
+"""Of the pictures that a .cam file is for."""
+
 PASSES = ("final", "clean")
 
 
@@ -102,5 +105,5 @@ def read_cam(path: Path, size: tuple[int, int]) -> tuple[Intrinsics, Matrix]:
     k = np.frombuffer(data, "<f8", 9, 4).reshape(3, 3)
     extrinsics = np.eye(4)
     extrinsics[:3] = np.frombuffer(data, "<f8", 12, 4 + 72).reshape(3, 4)
-    camera = Intrinsics(float(k[0, 0]), float(k[1, 1]), float(k[0, 2]), float(k[1, 2]), *size)
-    return camera, invert(extrinsics)
+    fx, fy, cx, cy = float(k[0, 0]), float(k[1, 1]), float(k[0, 2]), float(k[1, 2])
+    return Intrinsics(fx, fy, cx, cy, *SIZE).at_size(*size), invert(extrinsics)

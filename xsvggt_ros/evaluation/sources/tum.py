@@ -8,8 +8,8 @@ a metre, registered to the picture. E. Palazzolo et al., "ReFusion", IROS 2019, 
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +17,15 @@ from numpy.typing import NDArray
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.evaluation.sources.base import SourceOptions
 from xsvggt_ros.evaluation.sources.depth_reading import steps
-from xsvggt_ros.evaluation.sources.files import choose, folders, has, numbers, poses_of, rows
+from xsvggt_ros.evaluation.sources.files import choose, focal_numbers, folders, has
 from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
-from xsvggt_ros.evaluation.sources.sizes import picture_size
+from xsvggt_ros.evaluation.sources.sizes import camera_of
+from xsvggt_ros.evaluation.sources.truth_files import read_truth
+from xsvggt_ros.evaluation.sources.truth_poses import true_poses
 from xsvggt_ros.evaluation.trajectory import associate
-from xsvggt_ros.geometry.cameras import Intrinsics
-from xsvggt_ros.geometry.trajectory_io import NANOSECONDS, read_tum
+from xsvggt_ros.geometry.rigid import Matrix
+from xsvggt_ros.geometry.text_tables import Row, Table, nanoseconds_of, read_rows
+from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
 
 STEPS_PER_METRE = 5000.0
 
@@ -37,6 +40,8 @@ CAMERAS = {
 DEFAULT_CAMERA = (525.0, 525.0, 319.5, 239.5)
 """What TUM's tools take where nothing is known."""
 
+SIZE = 640, 480
+"""Of the pictures that these numbers are for."""
 
 _DISTORTED = "the lens distorts, and pictures are taken as they are"
 
@@ -57,9 +62,9 @@ def open_folder(folder: Path, options: SourceOptions) -> RecordedSource:
     stamps, pictures = _listed(place / "rgb.txt", place)
     tolerance = round(options.tolerance * NANOSECONDS)
     depths = _depths(place, stamps, tolerance)
-    poses = _poses(place, stamps, tolerance)
-    camera, origin = _camera(place, options)
-    intrinsics = Intrinsics(*camera, *picture_size(pictures[0]))
+    poses, truth = _poses(place, stamps, tolerance)
+    camera, origin, size = _camera(place, options)
+    intrinsics = camera_of(camera, pictures[0], size)
     records = [
         Record(int(stamp), picture, depths.get(index), poses.get(index), intrinsics)
         for index, (stamp, picture) in enumerate(zip(stamps, pictures, strict=True))
@@ -76,7 +81,8 @@ def open_folder(folder: Path, options: SourceOptions) -> RecordedSource:
             provenance={"intrinsics": list(camera), "intrinsics_from": origin,
                         "poses": "groundtruth.txt", "depth": "depth.txt",
                         "tolerance_s": options.tolerance},
-            warnings=(_DISTORTED,) if distorted else (),
+            warnings=(*truth.remarks, *((_DISTORTED,) if distorted else ())),
+            truth_stamps=truth.stamps,
         ),
         options,
     )  # fmt: skip
@@ -96,18 +102,20 @@ def _called(place: Path) -> str:
 
 def _listed(path: Path, folder: Path) -> tuple[NDArray[np.int64], list[Path]]:
     """Return the stamps in rising order and the files of a list."""
-    entries = sorted((_stamp(path, row), folder / row[1]) for row in rows(path) if len(row) > 1)
-    if not entries:
+    rows = [row for row in read_rows(path) if len(row.words) > 1]
+    while rows and not rows[0].words[0].lstrip("-").replace(".", "", 1).isdecimal():
+        header = rows.pop(0)  # without a mark
+        if not rows:
+            raise SourceError(
+                f"line {header.line} of {path}: '{header.words[0]}' is no time, and no other line "
+                "lists a file"
+            )
+    if not rows:
         raise SourceError(f"{path} lists no file")
-    stamps, files = zip(*entries, strict=True)
-    return np.array(stamps, np.int64), list(files)
-
-
-def _stamp(path: Path, row: list[str]) -> int:
-    try:
-        return int(Decimal(row[0]) * NANOSECONDS)
-    except (InvalidOperation, ValueError):
-        raise SourceError(f"'{row[0]}' in {path} is no time in seconds") from None
+    stamps = nanoseconds_of(Table(path, (), [Row(row.line, row.words[:1]) for row in rows]))
+    files = [folder / row.words[1] for row in rows]
+    pairs = sorted(zip(stamps, files, strict=True))
+    return np.array([stamp for stamp, _ in pairs], np.int64), [file for _, file in pairs]
 
 
 def _depths(place: Path, stamps: NDArray[np.int64], tolerance: int) -> dict[int, Path]:
@@ -118,26 +126,43 @@ def _depths(place: Path, stamps: NDArray[np.int64], tolerance: int) -> dict[int,
     return {int(mine): files[int(theirs)] for mine, theirs in matched}
 
 
+class _Truth(NamedTuple):
+    """Times of the true poses, first and last, and what to say of them."""
+
+    stamps: tuple[int, int] | None
+    remarks: tuple[str, ...]
+
+
 def _poses(
     place: Path, stamps: NDArray[np.int64], tolerance: int
-) -> dict[int, NDArray[np.float64]]:
-    if not (place / "groundtruth.txt").exists():
-        return {}
-    trajectory = read_tum(place / "groundtruth.txt")
-    order = np.argsort(trajectory.stamps, kind="stable")
-    poses = poses_of(trajectory)
-    matched = zip(*associate(stamps, trajectory.stamps[order], tolerance), strict=True)
-    return {int(mine): poses[int(order[int(theirs)])] for mine, theirs in matched}
+) -> tuple[dict[int, Matrix | None], _Truth]:
+    path = place / "groundtruth.txt"
+    if not path.exists():
+        return {}, _Truth(None, ())
+    found = read_truth(path)
+    if found.stamps is None:
+        raise SourceError(f"{path} has no times, so that its poses belong to no picture")
+    poses, remarks = true_poses(found.poses, path.name)
+    known = sorted(
+        (stamp, index) for index, stamp in enumerate(found.stamps) if poses[index] is not None
+    )
+    if not known:
+        return {}, _Truth(None, tuple(remarks))
+    times = np.array([stamp for stamp, _ in known], np.int64)
+    matched = zip(*associate(stamps, times, tolerance), strict=True)
+    by_picture = {int(mine): poses[known[int(theirs)][1]] for mine, theirs in matched}
+    return by_picture, _Truth((int(times[0]), int(times[-1])), tuple(remarks))
 
 
-def _camera(place: Path, options: SourceOptions) -> tuple[tuple[float, float, float, float], str]:
-    """Return fx, fy, cx, cy and where they come from."""
+def _camera(
+    place: Path, options: SourceOptions
+) -> tuple[tuple[float, float, float, float], str, tuple[int, int] | None]:
+    """Return fx, fy, cx, cy, where they come from, and the size that they are for, if known."""
     if options.intrinsics is not None:
-        return options.intrinsics, "option"
+        return options.intrinsics, "option", None
     if (place / "calibration.txt").exists():
-        fx, fy, cx, cy = numbers(place / "calibration.txt")[0][:4].tolist()
-        return (fx, fy, cx, cy), "calibration.txt"
+        return focal_numbers(place / "calibration.txt"), "calibration.txt", None
     for part, camera in CAMERAS.items():
         if part in _called(place):
-            return camera, f"published for {part}"
-    return DEFAULT_CAMERA, "TUM's default"
+            return camera, f"published for {part}", SIZE
+    return DEFAULT_CAMERA, "TUM's default", SIZE

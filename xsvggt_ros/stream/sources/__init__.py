@@ -7,14 +7,14 @@ from pathlib import Path
 
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.stream.sources.bag import BagSource
+from xsvggt_ros.stream.sources.bag_reader import METADATA
 from xsvggt_ros.stream.sources.base import Source
-from xsvggt_ros.stream.sources.folder import FolderSource, is_picture
-from xsvggt_ros.stream.sources.mending import bag_files
+from xsvggt_ros.stream.sources.folder import FolderSource
+from xsvggt_ros.stream.sources.images import is_image, is_rare_image, is_read
+from xsvggt_ros.stream.sources.storage import bag_files, is_bag_file
 from xsvggt_ros.stream.sources.video import VideoSource
 
-__all__ = ["Source", "is_bag", "open_source"]
-
-_BAG_SUFFIXES = (".bag", ".db3", ".mcap")
+__all__ = ["METADATA", "Source", "is_bag", "open_source"]
 
 
 def open_source(
@@ -39,24 +39,43 @@ def open_source(
     place = Path(path).expanduser()
     if not place.exists():
         raise SourceError(f"{place} does not exist: give a folder of pictures, a video or a bag.")
+    if place.name == METADATA and place.is_file():
+        place = place.parent  # It stands for the bag that it is of.
     if is_bag(place):
         return _open_bag(place, rate, topic, frame_id)
     if topic is not None:
         raise SourceError(f"{place} is no bag, so it has no topic '{topic}': leave the topic out.")
-    if place.is_dir() or is_picture(place):
+    if place.is_dir() or is_image(place):
+        return FolderSource(place, rate=rate, frame_id=frame_id)
+    if is_rare_image(place) and place.suffix.lower() != ".gif":
+        if not is_read(place):
+            raise SourceError(
+                f"{place} is an image that this OpenCV does not read: convert it to JPEG or PNG."
+            )
         return FolderSource(place, rate=rate, frame_id=frame_id)
     return VideoSource(place, rate=rate, frame_id=frame_id)
 
 
 def is_bag(place: Path) -> bool:
-    """Tell whether a path is a ROS 1 or ROS 2 bag: a file, or a folder of rosbag2."""
+    """Tell whether a path is a ROS 1 or ROS 2 bag: a file, or a directory of rosbag2.
+
+    A recorder that is killed leaves no metadata, or empty ones; an SQLite file may be empty while
+    all messages are in the log beside it.
+    """
     if place.is_file():
-        return place.suffix.lower() in _BAG_SUFFIXES
-    metadata = place / "metadata.yaml"
-    if metadata.is_file():
-        return b"rosbag2_bagfile_information" in metadata.read_bytes()
-    # A recorder that is killed leaves no metadata.
-    return place.is_dir() and any(each.stat().st_size for each in bag_files(place))
+        return is_bag_file(place)
+    metadata = place / METADATA
+    try:
+        if metadata.is_file() and b"rosbag2_bagfile_information" in metadata.read_bytes():
+            return True
+        return place.is_dir() and any(map(_holds_something, bag_files(place)))
+    except OSError as error:
+        raise SourceError(f"Cannot list {place}: {error.strerror}. Check its rights.") from error
+
+
+def _holds_something(file: Path) -> bool:
+    log = file.with_name(f"{file.name}-wal")
+    return bool(file.stat().st_size) or (log.is_file() and bool(log.stat().st_size))
 
 
 def _open_bag(place: Path, rate: float | None, topic: str | None, frame_id: str | None) -> Source:

@@ -71,8 +71,8 @@ class BagSource(Source):
         self._warned_of_other_camera = False
         self._bits = BitsInUse()
         with closing(BagReader(path)) as reader:
-            if reader.damage:
-                _logger.warning("%s", reader.damage)
+            for remark in reader.remarks:
+                _logger.warning("%s", remark)
             topics = reader.topics()
             self._image = choose_image_topic(str(path), topics, topic)
             self._info = choose_camera_info_topic(topics, self._image.name)
@@ -88,13 +88,19 @@ class BagSource(Source):
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the pictures of the topic."""
-        calibration, self._bits = self._first_calibration, BitsInUse()
+        calibration, count, self._bits = self._first_calibration, 0, BitsInUse()
         with closing(BagReader(self._path)) as reader:
             for message in reader.messages(self._image, self._info):
                 if message.topic == self._image.name:
+                    count += 1
                     yield self._frame(reader, message, calibration)
                 else:
                     calibration = self._calibration(reader, message) or calibration
+        if count < self._image.count:
+            _logger.warning(
+                "%s ended after %d pictures, and its index announces %d: it is damaged",
+                self.name, count, self._image.count,
+            )  # fmt: skip
 
     def _frame(
         self, reader: BagReader, recorded: Recorded, calibration: Calibration | None

@@ -1,21 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bag file behind this package's own errors."""
+"""A bag, be it one file or a directory of several, behind this package's own errors."""
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from heapq import merge
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from rosbags.highlevel import AnyReader
-from rosbags.typesys import Stores, get_typestore
+import yaml
 
 from xsvggt_ros.errors import FrameError, SourceError, XsvggtError
-from xsvggt_ros.stream.sources.mending import bag_files, mended
-from xsvggt_ros.stream.sources.topics import Topic
+from xsvggt_ros.stream.sources.definitions import Definitions
+from xsvggt_ros.stream.sources.storage import (
+    READ_ENCODINGS,
+    ROS1,
+    Channel,
+    Storage,
+    bag_files,
+    decompressed_message,
+    open_storage,
+)
+from xsvggt_ros.stream.sources.topics import SEVERAL_KINDS, Topic
+
+METADATA = "metadata.yaml"
+_NAMED = 3
+"""Channels that a sentence names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +41,19 @@ class Recorded:
     kind: str
     received: int
     data: bytes
+    channel: Channel = field(repr=False)
 
 
 class BagReader:
-    """Reads ROS 1 and ROS 2 bags; close it after use."""
+    """Reads ROS 1 and ROS 2 bags; close it after use.
+
+    What the files hold counts, not what ``metadata.yaml`` says of them; only where they hold less
+    than it announces is that a remark. Channels that are no ROS messages are passed over.
+
+    Attributes:
+        remarks: what whoever reads on must know, a sentence each.
+
+    """
 
     def __init__(self, path: Path) -> None:
         """Open the bag; one that broke off is read as far as it is whole.
@@ -39,60 +63,94 @@ class BagReader:
 
         """
         self._path = path
-        self.damage: str | None = None
-        """What is wrong with the bag, or None."""
-        self._scratch: TemporaryDirectory[str] | None = None
-        paths = [path] if _is_whole_folder(path) else bag_files(path)
-        try:
-            self._reader = self._opened(paths)
-        except SourceError as error:
-            self._open_damaged(error)
-
-    def _opened(self, paths: list[Any]) -> AnyReader:
-        with _reported(SourceError, f"Cannot open the bag {self._path}"):
-            reader = AnyReader(paths, default_typestore=get_typestore(Stores.LATEST))
-            reader.open()
-        return reader
-
-    def _open_damaged(self, reason: SourceError) -> None:
-        """Open the bag's files one by one, those mended that do not open as they are."""
         self._scratch = TemporaryDirectory(prefix="xsvggt_bag_")
+        self._storages: list[Storage] = []
+        self._definitions = Definitions()
+        self.remarks: list[str] = []
         try:
-            with _reported(SourceError, f"Cannot mend the bag {self._path}"):
-                paths = [self._readable(each, self._scratch) for each in bag_files(self._path)]
-                self._reader = self._opened(paths)
-        except SourceError as error:
+            self._open_all()
+        except BaseException:
             self.close()
-            raise reason from error
-        self.damage = (
-            f"{self._path} is not whole ({_detail(reason.__cause__ or reason)}): it is read as far "
-            "as it goes. 'rosbag reindex' or 'mcap recover' mend it for good."
-        )
+            raise
+        self.remarks += [*self._damage(), *self._missing(), *self._left_out()]
 
-    def _readable(self, path: Path, scratch: TemporaryDirectory[str]) -> Any:
-        try:
-            self._opened([path]).close()
-        except SourceError:
-            return mended(path, scratch)
-        return path
+    def _open_all(self) -> None:
+        """Open every file; one that cannot be is a remark, unless it is the only one."""
+        files = _files(self._path)
+        failed: list[SourceError] = []
+        for number, file in enumerate(files):
+            # One directory for each, since files of different directories may share their names.
+            scratch = Path(self._scratch.name, str(number))
+            scratch.mkdir()
+            try:
+                with _reported(SourceError, f"Cannot open the bag {file}", _remedy(file)):
+                    self._storages.append(open_storage(file, scratch))
+            except SourceError as error:
+                failed.append(error)
+        if not self._storages:
+            if failed:
+                raise failed[0]
+            raise SourceError(f"Cannot open the bag {self._path}: it holds no .mcap or .db3 file.")
+        self.remarks += [f"A file is left out: {error}" for error in failed]
+
+    def _damage(self) -> Iterator[str]:
+        damaged = [each.damage for each in self._storages if each.damage]
+        if damaged:
+            yield (
+                f"{self._path} is not whole ({damaged[0]}): it is read as far as it goes. "
+                f"{_mending(self._path)}"
+            )
+
+    def _missing(self) -> Iterator[str]:
+        """Name what ``metadata.yaml`` announces and no file holds."""
+        held: Counter[str] = Counter()
+        for channel in self._channels:
+            held[channel.topic] += channel.count
+        announced = _announced(self._path)
+        fewer = [name for name, count in announced.items() if count > held[name]]
+        if fewer:
+            listed = ", ".join(f"{held[name]} of {announced[name]} on {name}" for name in fewer[:3])
+            more = f" and fewer on {len(fewer) - 3} more topics" if len(fewer) > 3 else ""
+            yield (
+                f"{self._path} holds fewer messages than its {METADATA} announces: {listed}{more}; "
+                "a file of it may be missing or cut off."
+            )
+
+    def _left_out(self) -> Iterator[str]:
+        foreign = [each for each in self._channels if not each.is_read and each.count]
+        if foreign:
+            named = ", ".join(f"{each.topic} ({each.encoding or 'unknown'})" for each in
+                              foreign[:_NAMED])  # fmt: skip
+            more = f" and {len(foreign) - _NAMED} more" if len(foreign) > _NAMED else ""
+            yield (
+                f"{self._path}: {len(foreign)} channels hold no ROS messages and are left out: "
+                f"{named}{more}; {' and '.join(READ_ENCODINGS)} are read."
+            )
 
     def close(self) -> None:
         """Close the bag, and remove what was copied of it."""
-        reader = getattr(self, "_reader", None)
-        if reader is not None:
-            reader.close()
-        if self._scratch is not None:
-            self._scratch.cleanup()
+        for storage in self._storages:
+            storage.close()
+        self._storages.clear()
+        self._scratch.cleanup()
+
+    @property
+    def _channels(self) -> list[Channel]:
+        return list(chain.from_iterable(each.channels for each in self._storages))
 
     @property
     def duration(self) -> int:
         """Nanoseconds from the first to the last message of any topic."""
-        return self._reader.duration
+        start = min(each.start for each in self._storages)
+        end = max(each.end for each in self._storages)
+        return max(0, end - start)
 
     def topics(self) -> list[Topic]:
-        """List the topics."""
-        infos = self._reader.topics.items()
-        return [Topic(name, info.msgtype or "several types", info.msgcount) for name, info in infos]
+        """List the topics, those that cannot be read with what they are written in."""
+        grouped: dict[str, list[Channel]] = defaultdict(list)
+        for channel in self._channels:
+            grouped[channel.topic].append(channel)
+        return [_topic(name, channels) for name, channels in sorted(grouped.items())]
 
     def messages(self, *topics: Topic | None) -> Iterator[Recorded]:
         """Yield the messages of the topics in the order of the recording.
@@ -102,15 +160,16 @@ class BagReader:
 
         """
         names = {topic.name for topic in topics if topic}
-        connections = [each for each in self._reader.connections if each.topic in names]
-        messages = self._reader.messages(connections) if connections else iter(())
+        streams = [_messages(each, names) for each in self._storages]
+        messages = merge(*streams, key=lambda each: each.received)
         while True:
-            with _reported(SourceError, f"Cannot read on in the bag {self._path}"):
+            with _reported(
+                SourceError, f"Cannot read on in the bag {self._path}", _mending(self._path)
+            ):
                 message = next(messages, None)
             if message is None:
                 return
-            connection, received, data = message
-            yield Recorded(connection.topic, connection.msgtype, received, data)
+            yield message
 
     def deserialize(self, message: Recorded) -> Any:
         """Return the message as an object with the fields of its type.
@@ -119,29 +178,71 @@ class BagReader:
             FrameError: the message is damaged.
 
         """
-        with _reported(FrameError, f"Cannot read a message of {message.topic}"):
-            return self._reader.deserialize(message.data, message.kind)
+        with _reported(FrameError, f"Cannot read a message of {message.topic}", "Record it again."):
+            return self._definitions.deserialize(
+                decompressed_message(message.data), message.channel
+            )
+
+
+def _messages(storage: Storage, names: set[str]) -> Iterator[Recorded]:
+    channels = {
+        each.number: each for each in storage.channels if each.topic in names and each.is_read
+    }
+    if not channels:
+        return
+    for number, received, data in storage.messages(channels):
+        channel = channels[number]
+        yield Recorded(channel.topic, channel.kind, received, data, channel)
+
+
+def _topic(name: str, channels: list[Channel]) -> Topic:
+    read = [each for each in channels if each.is_read] or channels
+    kinds = {each.kind for each in read}
+    foreign = "" if read[0].is_read else read[0].encoding or "an unknown encoding"
+    kind = kinds.pop() if len(kinds) == 1 else SEVERAL_KINDS
+    return Topic(name, kind, sum(each.count for each in read), foreign)
 
 
 @contextmanager
-def _reported(kind: type[XsvggtError], what: str) -> Iterator[None]:
-    """Raise what the reader raises as our own; a damaged bag brings up errors of every type."""
+def _reported(kind: type[XsvggtError], what: str, remedy: str) -> Iterator[None]:
+    """Raise what a reader raises as our own; a damaged bag brings up errors of every type."""
     try:
         yield
+    except PermissionError as error:
+        raise kind(f"{what}: {_detail(error)}. Check the rights of the file.") from error
     except Exception as error:
-        raise kind(f"{what}: {_detail(error)}. {_remedy(error)}") from error
+        raise kind(f"{what}: {_detail(error)}. {remedy}") from error
 
 
-def _is_whole_folder(path: Path) -> bool:
-    """Tell a file, or a folder with metadata, from one whose recorder was killed."""
-    return path.is_file() or (path / "metadata.yaml").exists()
+def _files(path: Path) -> list[Path]:
+    with _reported(SourceError, f"Cannot open the bag {path}", "Check its path."):
+        return bag_files(path)
+
+
+def _announced(path: Path) -> dict[str, int]:
+    """Return how many messages ``metadata.yaml`` says that each topic has; it may say nonsense."""
+    try:
+        text = (path / METADATA).read_text(encoding="utf-8", errors="replace")
+        told = yaml.safe_load(text)["rosbag2_bagfile_information"]["topics_with_message_count"]
+        return {str(each["topic_metadata"]["name"]): int(each["message_count"]) for each in told}
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
+        return {}
 
 
 def _detail(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return str(error).rstrip(".") or type(error).__name__
 
 
-def _remedy(error: Exception) -> str:
-    if isinstance(error, PermissionError):
-        return "Check the rights of the file."
-    return "Check that it is a bag; 'rosbag reindex' or 'mcap recover' mend unfinished ones."
+def _remedy(path: Path) -> str:
+    return f"Check that it is a bag and that it was copied as a whole. {_mending(path)}"
+
+
+def _mending(path: Path) -> str:
+    """Return how a bag of this format is mended for good."""
+    if path.name.lower().endswith(ROS1):
+        return "'rosbag reindex' of ROS 1 mends an unfinished one."
+    if any(".mcap" in each.name.lower() for each in bag_files(path)):
+        return "'mcap recover' mends an unfinished one."
+    return "'ros2 bag reindex' mends an unfinished directory, 'sqlite3 FILE .recover' a file."

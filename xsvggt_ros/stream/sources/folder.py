@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A folder of pictures, in the natural order of their names."""
+"""A directory of images, in the order of the times or numbers that are their names."""
 
 from __future__ import annotations
 
-import re
+import logging
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -15,42 +15,70 @@ from xsvggt_ros.stream.imaging import decode_encoded, encoded_format
 from xsvggt_ros.stream.sources.base import (
     DEFAULT_FRAME_ID,
     DEFAULT_RATE,
+    SECOND,
     Source,
     checked_rate,
     refuse,
     stamp_at,
 )
+from xsvggt_ros.stream.sources.images import (
+    IMAGE_SUFFIXES,
+    ImageList,
+    entries,
+    images_in,
+    is_image,
+    is_rare_image,
+    list_images,
+)
+from xsvggt_ros.stream.sources.orientation import UPRIGHT, orientation, turned
+from xsvggt_ros.stream.sources.storage import ROS1, bag_files
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+_logger = logging.getLogger(__name__)
+
+_BELOW = 2
+"""Levels of directories that are looked through for what a directory itself does not hold."""
+
+_MOST_LOOKED_AT = 500
 
 
 class FolderSource(Source):
-    """Pictures of a folder, or a single picture; stamps count from zero at an even rate."""
+    """Images of a directory, or a single one; an even rate replaces times that are their names."""
 
     def __init__(
         self, path: Path, *, rate: float | None = None, frame_id: str | None = None
     ) -> None:
-        """List the pictures.
+        """List the images.
 
         Raises:
-            SourceError: the folder holds no picture, or cannot be read.
+            SourceError: the directory holds no image, or cannot be read.
 
         """
         self.name = str(path)
-        self.rate = checked_rate(rate) or DEFAULT_RATE
+        given = checked_rate(rate)
         self._frame_id = frame_id or DEFAULT_FRAME_ID
-        self._files = [path] if path.is_file() else _pictures_of(path)
+        listed = _single(path) if path.is_file() else _images_of(path)
+        self._files = listed.files
+        self._stamps = None if given else listed.stamps
+        self.rate = given or _mean_rate(listed.stamps) or DEFAULT_RATE
+        for remark in listed.remarks:
+            _logger.warning("%s", remark)
+        if self._stamps:
+            _logger.warning(
+                "%s: names of images are taken for times in %s; a rate replaces them",
+                self.name, listed.unit,
+            )  # fmt: skip
 
     @property
     def frame_count(self) -> int:
-        """Number of picture files."""
+        """Number of image files."""
         return len(self._files)
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the pictures."""
+        """Yield the images."""
         bits = BitsInUse()
         for index, file in enumerate(self._files):
-            yield self._frame(stamp_at(index, self.rate), file, bits)
+            stamp = self._stamps[index] if self._stamps else stamp_at(index, self.rate)
+            yield self._frame(stamp, file, bits)
 
     def _frame(self, stamp: int, file: Path, bits: BitsInUse) -> Frame:
         try:
@@ -58,46 +86,79 @@ class FolderSource(Source):
         except OSError as error:
             failure = f"Cannot read {file}: {error.strerror}. Check the file and its rights."
             return Frame(stamp, self._frame_id, partial(refuse, failure))
-        kind = encoded_format(data)
-        encoded = EncodedPicture(data, kind) if kind else None
-        decode = partial(_decode, file, data, bits)
+        kind, turn = encoded_format(data), orientation(data)
+        # Who receives the file as it is would see it lying on its side.
+        encoded = EncodedPicture(data, kind) if kind and turn == UPRIGHT else None
+        decode = partial(_decode, file, data, turn, bits)
         return Frame(stamp, self._frame_id, decode, encoded=encoded, bits=bits)
 
 
-def is_picture(path: Path) -> bool:
-    """Tell by its extension whether a file is a picture."""
-    return path.suffix.lower() in PICTURE_SUFFIXES
+def _mean_rate(stamps: list[int] | None) -> float | None:
+    if not stamps or len(stamps) < 2:
+        return None
+    return (len(stamps) - 1) * SECOND / (stamps[-1] - stamps[0])
 
 
-def _pictures_of(folder: Path) -> list[Path]:
-    try:
-        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    except OSError as error:
-        raise SourceError(f"Cannot list {folder}: {error.strerror}. Check its rights.") from error
-    pictures = (entry for entry in entries if is_picture(entry) and not entry.is_dir())
-    files = sorted(pictures, key=natural_order)
-    if not files:
+def _single(file: Path) -> ImageList:
+    count = images_in(file)
+    if count < 2:
+        return ImageList([file], None)
+    return ImageList([file], None, (f"{file} holds {count} images: the first is taken.",))
+
+
+def _images_of(directory: Path) -> ImageList:
+    listed = list_images(directory)
+    if not listed.files:
+        found = " ".join([_summary(entries(directory)), *listed.remarks, *_elsewhere(directory)])
         raise SourceError(
-            f"{folder} holds no picture: looked for {', '.join(PICTURE_SUFFIXES)} and found "
-            f"{_summary(entries)}. Give a folder of pictures, a video, or a bag (a .bag, .db3 or "
-            ".mcap file, or the folder that holds its metadata.yaml)."
+            f"{directory} holds no image: looked for {', '.join(IMAGE_SUFFIXES)} and found "
+            f"{found} Give a directory of images, a video, or a bag (a .bag, .db3 or .mcap file, "
+            "or the directory that holds them)."
         )
-    return files
+    return listed
 
 
-def _summary(entries: list[Path]) -> str:
-    names = sorted(entry.name for entry in entries)[:3]
-    return f"{len(entries)} other entries ({', '.join(names)}, ...)" if names else "nothing"
+def _summary(found: list[Path]) -> str:
+    names = sorted(entry.name for entry in found)[:3]
+    return f"{len(found)} other entries ({', '.join(names)}, ...)." if names else "nothing."
 
 
-def natural_order(path: Path) -> tuple[list[tuple[int, str]], str]:
-    """Sort 2 before 10; equal numbers such as 1 and 01 in the order of their names."""
-    parts = re.split(r"([0-9]+)", path.name.lower())
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name
+def _elsewhere(directory: Path) -> Iterator[str]:
+    """Yield a sentence that names what the directory holds instead of images."""
+    bags = [each.name for each in entries(directory) if each.name.lower().endswith(ROS1)]
+    if bags:
+        yield f"It holds {len(bags)} ROS 1 bags ({', '.join(sorted(bags)[:3])}): name one."
+    below = sorted(each.relative_to(directory).as_posix() for each in _holders(directory, _BELOW))
+    if below:
+        more = f" and {len(below) - 5} more" if len(below) > 5 else ""
+        word = "directory" if len(below) == 1 else "directories"
+        does = "does" if len(below) == 1 else "do"
+        yield f"But its {word} {', '.join(below[:5])}{more} {does}: name one."
 
 
-def _decode(file: Path, data: bytes, bits: BitsInUse) -> Picture:
+def _holders(directory: Path, levels: int) -> Iterator[Path]:
+    """Yield the directories below one that hold images or a bag."""
     try:
-        return decode_encoded(data, bits=bits)
+        below = [each for each in entries(directory) if each.is_dir()][:_MOST_LOOKED_AT]
+    except SourceError:
+        return
+    for each in below:
+        try:
+            if bag_files(each) or any(map(_is_any_image, each.iterdir())):
+                yield each
+                continue
+        except OSError:
+            continue
+        if levels > 1:
+            yield from _holders(each, levels - 1)
+
+
+def _is_any_image(path: Path) -> bool:
+    return is_image(path) or is_rare_image(path)
+
+
+def _decode(file: Path, data: bytes, turn: int, bits: BitsInUse) -> Picture:
+    try:
+        return turned(decode_encoded(data, bits=bits), turn)
     except FrameError as error:
         raise FrameError(f"{file}: {error}") from error

@@ -11,19 +11,30 @@ from xsvggt_ros.errors import SourceError
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+SEVERAL_KINDS = "several types"
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One topic of a recording; ``kind`` is the type of its messages."""
+    """One topic of a recording.
+
+    ``kind`` is the type of its messages; ``foreign`` says what they are written in where that is
+    not ROS and they cannot be read, and is empty otherwise.
+    """
 
     name: str
     kind: str
     count: int
+    foreign: str = ""
 
     def __str__(self) -> str:
         """Describe the topic to somebody who has to choose one."""
-        return f"{self.name} ({self.kind}, {self.count} messages)"
+        kind = f"{self.kind or 'no type'} in {self.foreign}" if self.foreign else self.kind
+        return f"{self.name} ({kind}, {self.count} messages)"
+
+    def holds(self, *kinds: str) -> bool:
+        """Tell whether it has messages of one of some types that can be read."""
+        return self.kind in kinds and self.count > 0 and not self.foreign
 
 
 def choose_image_topic(recording: str, topics: Iterable[Topic], wanted: str | None) -> Topic:
@@ -34,11 +45,13 @@ def choose_image_topic(recording: str, topics: Iterable[Topic], wanted: str | No
 
     """
     every = sorted(topics, key=lambda topic: topic.name)
-    images = [each for each in every if each.kind in (IMAGE, COMPRESSED_IMAGE) and each.count]
+    images = [each for each in every if each.holds(IMAGE, COMPRESSED_IMAGE)]
     if not images:
+        convert = any(each.foreign for each in every)
         raise SourceError(
             f"{recording} holds no picture: looked for messages of {IMAGE} and "
             f"{COMPRESSED_IMAGE} and found {_listed(every)}."
+            + (" Convert what is not in ROS messages to ROS 2 first." if convert else "")
         )
     matching = [each for each in images if wanted is None or _same(each.name, wanted)]
     if not matching:
@@ -72,7 +85,7 @@ def _sibling(topic: str) -> str:
 
 def choose_camera_info_topic(topics: Iterable[Topic], image_topic: str) -> Topic | None:
     """Return the ``camera_info`` topic of an image topic that has messages, if there is one."""
-    infos = {each.name: each for each in topics if each.kind == CAMERA_INFO and each.count}
+    infos = {each.name: each for each in topics if each.holds(CAMERA_INFO)}
     return next((infos[name] for name in camera_info_topics(image_topic) if name in infos), None)
 
 

@@ -16,7 +16,7 @@ from typing import BinaryIO, NamedTuple
 
 import lz4.frame
 
-from xsvggt_ros.stream.sources.mending.patched_file import PatchedFile
+from xsvggt_ros.stream.sources.storage.patched_file import PatchedFile
 
 MAGIC = b"#ROSBAG V2.0\n"
 _U32, _U64 = struct.Struct("<L"), struct.Struct("<Q")
@@ -49,7 +49,7 @@ class _Chunk:
     times: list[tuple[int, int]] = field(default_factory=list)
 
 
-def mended_rosbag1(path: Path) -> PatchedFile:
+def indexed(path: Path) -> PatchedFile:
     """Return a view of the bag up to its last whole chunk, with an index.
 
     Raises:

@@ -1,0 +1,437 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is taken for an image of the camera, how it is turned, and what is said to be left out."""
+
+from __future__ import annotations
+
+import io
+from contextlib import suppress
+from pathlib import Path
+
+import command_line
+import cv2
+import datasets
+import numpy as np
+import pytest
+from bags import SECOND, encode, pictures, write_folder
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from xsvggt_ros.errors import FrameError, SourceError
+from xsvggt_ros.evaluation.source import open_source as open_evaluation
+from xsvggt_ros.evaluation.sources.depth_reading import steps
+from xsvggt_ros.stream.preprocessing import plan
+from xsvggt_ros.stream.sources import open_source
+from xsvggt_ros.stream.sources.images import list_images
+from xsvggt_ros.stream.sources.orientation import orientation, turned
+
+TINY = ["--preset", "tiny", "--width", "28", "--device", "cpu"]
+PICTURES = pictures(4)
+
+
+def names(folder: Path) -> list[str]:
+    return [each.name for each in list_images(folder).files]
+
+
+def made(folder: Path, *files: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name in files:
+        (folder / name).write_bytes(encode(PICTURES[0], Path(name).suffix.lower() or ".png"))
+    return folder
+
+
+def grid(template: str, numbers=range(3)) -> list[str]:
+    return [template.format(number) for number in numbers]
+
+
+OTHERS = {
+    "7-Scenes": (grid("frame-{:06d}.color.png"),
+                 [*grid("frame-{:06d}.depth.png"), *grid("frame-{:06d}.depth.proj.png")],
+                 "6 depth maps (frame-000000.depth.png, ...)"),
+    "masks behind": (grid("{:04d}.png"), grid("{:04d}_mask.png"), "3 masks and labels"),
+    "masks before": (grid("img_{}.jpg"), grid("mask_{}.png"), "3 masks and labels"),
+    "masks of COLMAP": (grid("IMG_{}.jpg"), grid("IMG_{}.jpg.png"), "3 masks and labels"),
+    "other digits": (grid("frame{:05d}.png"), grid("depth_{:03d}.png"), "3 depth maps"),
+    "semantics": (grid("rgb_{}.png"), [*grid("semantic_{}.png"), *grid("instance_{}.png")],
+                  "6 masks and labels"),
+    "normals": (grid("{}_rgb.png"), grid("{}_normal.png"), "3 other maps"),
+    "disparity": (grid("left{}.png"), grid("left{}_disp.png"), "3 depth maps"),
+    "words": (["kitchen.png", "hall.png"], ["kitchen_depth.png"], "1 depth maps"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_what_belongs_to_an_image_is_none_and_said_in_one_sentence(tmp_path, caplog, kind):
+    images, others, sentence = OTHERS[kind]
+    folder = made(tmp_path / "run", *images, *others)
+    source = open_source(folder)
+    assert source.frame_count == len(images)
+    assert sorted(names(folder)) == sorted(images)
+    assert len([line for line in caplog.messages if "left out" in line]) == 1
+    assert sentence in caplog.text
+
+
+@pytest.mark.parametrize(
+    "files",
+    [grid("depth_{}.png"), grid("mask_of_zorro_{}.png"), grid("normal_street_{}.jpg"),
+     [*grid("a_{}.png"), "depth_9.png"]],
+)  # fmt: skip
+def test_words_alone_make_no_map(tmp_path, caplog, files):
+    folder = made(tmp_path / "run", *files)
+    assert open_source(folder).frame_count == len(files)
+    assert "left out" not in caplog.text
+
+
+def test_files_of_macos_are_no_images(tmp_path, caplog):
+    folder = write_folder(tmp_path / "run", PICTURES)
+    for path in list(folder.iterdir()):
+        (folder / f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    assert open_source(folder).frame_count == 4
+    assert not caplog.messages
+
+
+LOADERS = {
+    "tum": datasets.tum, "7-scenes": datasets.seven_scenes, "neural": datasets.neural_rgbd,
+    "kitti": datasets.kitti_odometry, "gathered": datasets.kitti_gathered,
+    "selection": datasets.kitti_selection, "sintel": datasets.sintel,
+    "scannet": datasets.scannet, "icl": datasets.icl_nuim, "rgbd": datasets.rgbd,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_files_of_macos_break_no_data_set(tmp_path, name):
+    plain = LOADERS[name](tmp_path / "plain")
+    strewn = LOADERS[name](tmp_path / "strewn")
+    for path in sorted(strewn.rglob("*")):
+        if not path.name.startswith("."):
+            (path.parent / f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    for path in [strewn, *strewn.rglob("*")]:
+        if path.is_dir():
+            (path / ".DS_Store").write_bytes(b"\0")
+    one, other = open_evaluation(plain), open_evaluation(strewn)
+    assert one.frame_count == other.frame_count == 5
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_array_equal(a.frame.decode(), b.frame.decode())
+        np.testing.assert_array_equal(a.truth.camera_to_world, b.truth.camera_to_world)
+        np.testing.assert_array_equal(a.truth.depth, b.truth.depth)
+
+
+@pytest.mark.parametrize("suffix", [".heic", ".HEIF", ".jxl", ".cr2", ".dng"])
+def test_formats_that_are_not_read_are_named_with_the_remedy(tmp_path, caplog, suffix):
+    folder = write_folder(tmp_path / "run", PICTURES)
+    for name in ("a", "b"):
+        (folder / f"{name}{suffix}").write_bytes(b"\0\0\0\x18ftypheic" + bytes(60))
+    assert open_source(folder).frame_count == 4
+    assert (
+        f"2 {suffix.lower()}, which this OpenCV does not read (convert them to JPEG" in caplog.text
+    )
+    for path in list(folder.glob("*.png")):
+        path.unlink()
+    with pytest.raises(SourceError, match=r"holds no image.*convert them to JPEG or PNG"):
+        open_source(folder)
+    with pytest.raises(SourceError, match="is an image that this OpenCV does not read: convert"):
+        open_source(folder / f"a{suffix}")
+
+
+@pytest.mark.parametrize("suffix", [".jp2", ".avif"])
+def test_formats_that_some_opencv_read_are_read_by_those(tmp_path, suffix):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    try:
+        written = cv2.imwrite(str(folder / f"0{suffix}"), PICTURES[0][..., ::-1])
+    except cv2.error:
+        written = False
+    if not written:
+        pytest.skip("this OpenCV does not write it")
+    assert open_source(folder).frame_count == 1
+    (frame,) = open_source(folder / f"0{suffix}")
+    assert frame.decode().shape == PICTURES[0].shape
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".JPEG", ".jfif", ".jpe", ".PNG", ".bmp", ".webp",
+                                    ".tif", ".TIFF", ".ppm"])  # fmt: skip
+def test_usual_formats_are_read_whatever_their_ending(tmp_path, suffix):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    plain = {".jfif": ".jpg", ".jpe": ".jpg"}.get(suffix.lower(), suffix.lower())
+    (folder / f"0{suffix}").write_bytes(encode(PICTURES[0], plain))
+    (frame,) = open_source(folder)
+    assert np.abs(frame.decode().astype(int) - PICTURES[0]).mean() < 8
+
+
+def several(path: Path, count: int = 3) -> Path:
+    frames = [Image.fromarray(each) for each in PICTURES[:count]]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".webp", ".png"])
+def test_further_images_in_a_file_are_said(tmp_path, caplog, suffix):
+    folder = write_folder(tmp_path / "run", PICTURES[:1])
+    several(folder / f"1{suffix}")
+    assert open_source(folder).frame_count == 2
+    assert f"1 files hold several images, of which the first is taken (1{suffix})" in caplog.text
+    caplog.clear()
+    assert open_source(folder / f"1{suffix}").frame_count == 1
+    assert "holds 3 images: the first is taken" in caplog.text
+
+
+def test_animations_in_a_directory_are_said_and_alone_are_videos(tmp_path, caplog):
+    folder = write_folder(tmp_path / "run", PICTURES[:2])
+    several(folder / "walk.gif")
+    assert open_source(folder).frame_count == 2
+    assert "1 .gif (give one by itself, as a video)" in caplog.text
+    assert len(list(open_source(folder / "walk.gif"))) == 3
+
+
+def test_images_of_two_cameras_in_one_directory_are_said(tmp_path, caplog):
+    folder = made(tmp_path / "run", *grid("cam0_{:03d}.png"), *grid("cam1_{:03d}.png"))
+    assert open_source(folder).frame_count == 6
+    assert "seems to hold 2 series of images" not in caplog.text  # cam0 and cam1 count as numbers
+    folder = made(tmp_path / "two", *grid("front_{:03d}.png"), *grid("rear_{:03d}.png"))
+    open_source(folder)
+    assert "seems to hold 2 series of images (front_#, rear_#)" in caplog.text
+
+
+def test_directories_below_are_named(tmp_path):
+    write_folder(tmp_path / "data" / "rgb", PICTURES)
+    write_folder(tmp_path / "data" / "sub" / "left", PICTURES)
+    (tmp_path / "data" / "poses").mkdir()
+    with pytest.raises(SourceError, match="its directories rgb, sub/left do: name one"):
+        open_source(tmp_path / "data")
+
+
+def test_bags_of_ros_1_in_a_directory_are_named(tmp_path):
+    for name in ("b.bag", "a.bag"):
+        (tmp_path / name).write_bytes(b"#ROSBAG V2.0\n")
+    with pytest.raises(SourceError, match=r"It holds 2 ROS 1 bags \(a\.bag, b\.bag\): name one"):
+        open_source(tmp_path)
+
+
+# Names that are times
+
+TIMES = {
+    "seconds": (["1305031102.175304", "1305031102.2", "1305031103.1"],
+                [1305031102175304000, 1305031102200000000, 1305031103100000000]),
+    "nanoseconds": (["1403636579763555584", "1403636579813555456", "1403636580813555456"],
+                    [1403636579763555584, 1403636579813555456, 1403636580813555456]),
+    "microseconds": (["1403636579763555", "1403636579813555", "1403636580813555"],
+                     [1403636579763555000, 1403636579813555000, 1403636580813555000]),
+    "milliseconds": (["frame_1403636579763", "frame_1403636579813", "frame_1403636580813"],
+                     [1403636579763000000, 1403636579813000000, 1403636580813000000]),
+    "seconds of a simulation": (["0.033", "0.100", "12.500"],
+                                [33000000, 100000000, 12500000000]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TIMES)
+def test_names_that_are_times_give_the_stamps(tmp_path, caplog, kind):
+    files, stamps = TIMES[kind]
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for value, name in reversed(list(enumerate(files))):
+        (folder / f"{name}.png").write_bytes(encode(np.full((8, 8, 3), value, np.uint8)))
+    source = open_source(folder)
+    assert [frame.stamp for frame in source] == stamps
+    assert [int(frame.decode()[0, 0, 0]) for frame in source] == [0, 1, 2]
+    assert source.rate == pytest.approx(2e9 / (stamps[2] - stamps[0]))
+    assert f"taken for times in {kind.split()[0]}; a rate replaces them" in caplog.text
+    caplog.clear()
+    even = open_source(folder, rate=5.0)
+    assert [frame.stamp for frame in even] == [SECOND // 5, 2 * SECOND // 5, 3 * SECOND // 5]
+    assert "taken for times" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "files",
+    [["1", "2", "10"], ["000001", "000002"], ["IMG_20240101_120000", "IMG_20240101_120001"],
+     ["1.1", "1.2"], ["2024", "2025"], ["1403636579763555584", "b"], ["a", "b"],
+     ["1305031102.175304", "1305031102.175304 copy"]],
+)  # fmt: skip
+def test_names_that_count_are_no_times(tmp_path, caplog, files):
+    folder = made(tmp_path / "run", *(f"{name}.png" for name in files))
+    assert [frame.stamp for frame in open_source(folder)] == [
+        (index + 1) * SECOND // 10 for index in range(len(files))
+    ]
+    assert not caplog.messages
+
+
+# One orientation
+
+
+def oriented(value: int, suffix: str = ".jpg") -> bytes:
+    """Store an image as a phone does: pixels as the sensor reads them, and how to turn them."""
+    exif = Image.Exif()
+    exif[0x0112] = value
+    stream = io.BytesIO()
+    kind = {".jpg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".tif": "TIFF"}[suffix]
+    options = {"quality": 95} if kind in ("JPEG", "WEBP") else {}
+    Image.fromarray(PICTURES[0]).save(stream, kind, exif=exif, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("value", range(1, 9))
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+def test_images_of_a_directory_are_turned_upright(tmp_path, value, suffix):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    data = oriented(value, suffix)
+    (folder / f"0{suffix}").write_bytes(data)
+    with Image.open(io.BytesIO(data)) as image:
+        from PIL import ImageOps
+
+        expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    (frame,) = open_source(folder)
+    assert frame.decode().shape == expected.shape
+    assert np.abs(frame.decode().astype(int) - expected).max() <= 3
+    # Bytes that would be shown on their side are not passed on.
+    assert (frame.encoded is None) == (value != 1 or suffix in (".webp", ".tif"))
+
+
+def test_the_pixels_of_a_data_set_stay_where_its_calibration_says(tmp_path):
+    folder = datasets.rgbd(tmp_path / "data")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(datasets.colors()[0]).save(folder / "color" / "1.png", exif=exif)
+    frame = next(iter(open_evaluation(folder)))
+    np.testing.assert_array_equal(frame.frame.decode(), datasets.colors()[0])
+
+
+@given(st.binary(max_size=300))
+@settings(max_examples=60, deadline=None)
+def test_no_bytes_have_an_orientation_by_accident(data):
+    assert 1 <= orientation(data) <= 8
+    image = np.zeros((2, 3, 3), np.uint8)
+    assert turned(image, orientation(data)).size == image.size
+
+
+# What is cut off or out of proportion
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "sentence"),
+    [
+        (1080, 1920, "images of 1080x1920 are higher than wide: the middle 1097 rows are used, "
+                     "43 % is cut off"),
+        (5000, 200, "images of 5000x200 are stretched 3.1 times in height"),
+        (640, 480, ""),
+        (1920, 1080, ""),
+        (1000, 1000, ""),
+    ],
+)  # fmt: skip
+def test_what_is_lost_of_an_image_is_said(width, height, sentence):
+    remark = plan(width, height, 112, 14).remark
+    assert remark.startswith(sentence)
+    assert bool(remark) == bool(sentence)
+    assert "44 % is cut off" in plan(1080, 1920, 518, 14).remark
+
+
+def test_it_is_said_once_in_a_run(tmp_path, caplog):
+    tall = [cv2.resize(each, (40, 71)) for each in PICTURES]
+    source = write_folder(tmp_path / "images", tall)
+    result = command_line.run("reconstruct", source, "-o", tmp_path / "out", *TINY)
+    assert result.exit_code == 0
+    assert caplog.text.count("is cut off") == 1
+
+
+# Depth in other formats
+
+METRES = np.array([[np.nan, 1.5, 2.25], [0.5, 4.0, 3.125]], np.float32)
+DEPTH_FORMATS = [".png", ".pgm", ".tif", ".tiff", ".npy", ".pfm", "16.npy", "float.tif"]
+
+
+def write_depth(path: Path, kind: str, per_metre: float) -> Path:
+    """Write METRES; ``path`` is without suffix."""
+    suffix = "." + kind.rpartition(".")[2]
+    goal = path.with_name(path.name + suffix)
+    raw = np.nan_to_num(METRES * per_metre).astype(np.uint16)
+    if kind == ".npy":
+        np.save(goal, METRES)
+    elif kind == "16.npy":
+        np.save(goal, raw)
+    else:
+        floats = kind in (".pfm", "float.tif")
+        assert cv2.imwrite(str(goal), np.nan_to_num(METRES) if floats else raw)
+    return goal
+
+
+@pytest.mark.parametrize("kind", DEPTH_FORMATS)
+def test_depth_is_read_in_any_format(tmp_path, kind):
+    path = write_depth(tmp_path / "depth", kind, 1000)
+    np.testing.assert_array_equal(steps(1000.0)(path), METRES)
+
+
+@pytest.mark.parametrize("kind", DEPTH_FORMATS)
+@pytest.mark.parametrize("name", ["rgbd", "scannet", "7-scenes", "neural", "gathered"])
+def test_depth_is_found_in_any_format(tmp_path, name, kind):
+    folder = LOADERS[name](tmp_path / "data")
+    per_metre = {"rgbd": 5000, "gathered": 256}.get(name, 1000)
+    for path in [
+        each for each in folder.rglob("*.png") if "depth" in str(each.relative_to(folder))
+    ]:
+        path.unlink()
+        write_depth(path.with_suffix(""), kind, per_metre)
+    source = open_evaluation(folder)
+    for frame in source:
+        np.testing.assert_array_equal(frame.truth.depth, METRES)
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("a.png", np.zeros((4, 5), np.uint8), r"holds uint8 \(4, 5\): depth has one channel"),
+        ("a.png", np.zeros((4, 5, 3), np.uint16), r"holds uint16 \(4, 5, 3\): depth has one"),
+        ("a.npy", np.zeros((4, 5), np.int64), r"holds int64"),
+        ("a.npy", np.zeros((4, 5, 2, 2), np.float32), r"holds float32"),
+    ],
+)
+def test_what_is_no_depth_is_refused(tmp_path, name, array, message):
+    path = tmp_path / name
+    if path.suffix == ".npy":
+        np.save(path, array)
+    else:
+        assert cv2.imwrite(str(path), array)
+    with pytest.raises(FrameError, match=message):
+        steps(1000.0)(path)
+
+
+def test_exr_is_read_or_the_remedy_named(tmp_path):
+    path = tmp_path / "a.exr"
+    path.write_bytes(b"v/1\x01" + bytes(50))
+    with pytest.raises(FrameError, match=r"cannot read the depth .*a\.exr"):
+        steps(1000.0)(path)
+
+
+@given(data=st.binary(max_size=200), suffix=st.sampled_from([".png", ".npy", ".pgm", ".tif", ".exr",
+                                                             ".pfm"]))  # fmt: skip
+@settings(max_examples=120, deadline=None,
+          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+def test_no_bytes_bring_up_a_foreign_error(tmp_path, data, suffix):
+    heads = {".png": b"\x89PNG\r\n\x1a\n", ".npy": b"\x93NUMPY\x01\x00", ".pgm": b"P5\n",
+             ".tif": b"II*\0", ".exr": b"v/1\x01", ".pfm": b"Pf\n"}  # fmt: skip
+    for content in (data, heads[suffix] + data):
+        path = tmp_path / f"a{suffix}"
+        path.write_bytes(content)
+        with suppress(FrameError):
+            steps(1000.0)(path)
+        with suppress(FrameError, SourceError):
+            for frame in open_source(path) if suffix in (".png", ".pgm", ".tif") else ():
+                frame.decode()
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]),
+                        min_size=1, max_size=12), max_size=6))  # fmt: skip
+@settings(max_examples=80, deadline=None)
+def test_no_name_of_a_file_brings_up_a_foreign_error(tmp_path_factory, stems):
+    folder = tmp_path_factory.mktemp("names")
+    for stem in stems:
+        try:
+            (folder / f"{stem}.png").write_bytes(b"")
+        except OSError:
+            continue
+    expected = [each for each in folder.iterdir() if not each.name.startswith(".")]
+    listed = list_images(folder)
+    assert len(listed.files) <= len(expected)
+    if listed.stamps:
+        assert listed.stamps == sorted(set(listed.stamps))
+        assert all(0 < stamp < 2**63 for stamp in listed.stamps)

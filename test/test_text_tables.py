@@ -1,0 +1,375 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Text files of the field: read as they are, by one reader, or refused in one sentence."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from xsvggt_ros.errors import SourceError
+from xsvggt_ros.evaluation.source import open_source
+from xsvggt_ros.evaluation.sources.files import focal_numbers, matrix, numbers
+from xsvggt_ros.evaluation.sources.truth_files import read_truth
+from xsvggt_ros.geometry.text_tables import read_rows, read_table
+from xsvggt_ros.geometry.trajectory_io import read_tum
+
+FIRST = 1_403_715_273_262_142_976
+"""Nanoseconds; a stamp of EuRoC, which a double cannot hold."""
+
+STAMPS = [FIRST + index * 50_000_000 for index in range(4)]
+POSES = datasets.poses(4)
+
+
+def columns(pose: np.ndarray, *, w_first: bool = False) -> list[str]:
+    x, y, z, w = Rotation.from_matrix(pose[:3, :3]).as_quat()
+    turn = (w, x, y, z) if w_first else (x, y, z, w)
+    return [f"{value:.12f}" for value in (*pose[:3, 3], *turn)]
+
+
+def lines(
+    stamp=lambda ns: f"{ns // 10**9}.{ns % 10**9:09d}", *, between: str = " ", w_first: bool = False
+) -> list[str]:
+    return [
+        between.join([stamp(ns), *columns(pose, w_first=w_first)])
+        for ns, pose in zip(STAMPS, POSES, strict=True)
+    ]
+
+
+def assert_read(path: Path, count: int = 4, kind: str = "tum") -> None:
+    found = read_truth(path)
+    assert found.kind == kind
+    assert found.stamps == STAMPS[:count]
+    np.testing.assert_allclose(found.poses, POSES[:count], atol=1e-11)
+
+
+UNITS = {
+    "seconds": lambda ns: f"{ns // 10**9}.{ns % 10**9:09d}",
+    "milliseconds": lambda ns: f"{ns // 10**6}.{ns % 10**6:06d}",
+    "microseconds": lambda ns: f"{ns // 10**3}.{ns % 10**3:03d}",
+    "nanoseconds": str,
+}
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_the_unit_of_times_is_told_by_their_size_and_said(tmp_path, caplog, unit):
+    path = tmp_path / "truth.txt"
+    path.write_text("\n".join(lines(UNITS[unit])) + "\n")
+    assert_read(path)
+    assert read_tum(path).stamps.tolist() == STAMPS
+    assert (f"its times are taken for {unit}" in caplog.text) == (unit != "seconds")
+
+
+@pytest.mark.parametrize("unit", ["seconds", "nanoseconds"])
+def test_a_csv_of_euroc_may_have_seconds(tmp_path, caplog, unit):
+    path = tmp_path / "data.csv"
+    path.write_text("\n".join(lines(UNITS[unit], between=",", w_first=True)) + "\n")
+    assert_read(path, kind="euroc")
+    assert ("its times are taken for seconds" in caplog.text) == (unit == "seconds")
+
+
+def test_times_of_a_simulation_are_nanoseconds_in_a_csv_and_seconds_elsewhere(tmp_path):
+    row = ",".join(columns(POSES[0]))
+    for name, stamp in (("a.csv", 50_000_000), ("a.txt", 50_000_000 * 10**9)):
+        (tmp_path / name).write_text(f"50000000,{row}\n")
+        assert read_truth(tmp_path / name).stamps == [stamp]
+    (tmp_path / "b.txt").write_text(f"5000000000 {row}\n")  # 158 years
+    assert read_truth(tmp_path / "b.txt").stamps == [5_000_000_000]
+
+
+LAYOUTS = {
+    "byte order mark": ("﻿# a remark\n{}\n", "utf-8"),
+    "byte order mark before numbers": ("﻿{}\n", "utf-8"),
+    "UTF-16": ("# a remark\n{}\n", "utf-16"),
+    "Latin-1 remark": ("# Größe in Metern, Höhe 5°\n{}\n", "latin-1"),
+    "remark within": ("{}\n# the end\n", "utf-8"),
+    "remarks of other kinds": ("% matlab\n// c\n; ini\n{}\n", "utf-8"),
+    "remark behind": ("{}  # lost here\n", "utf-8"),
+    "header": ("timestamp tx ty tz qx qy qz qw\n{}\n", "utf-8"),
+    "two headers": ("my truth\ntimestamp tx ty tz qx qy qz qw\n{}\n", "utf-8"),
+    "no newline at the end": ("{}", "utf-8"),
+    "blank lines": ("\n\n{}\n\n  \n", "utf-8"),
+    "indented": ("   {}   \n", "utf-8"),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("between", [" ", ",", ", ", ";", "\t", "   "])
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_every_layout_is_read_alike_by_every_reader(tmp_path, layout, between, newline):
+    text, encoding = LAYOUTS[layout]
+    path = tmp_path / "truth.txt"
+    content = text.format("\n".join(lines(between=between))).replace("\n", newline)
+    path.write_bytes(content.encode(encoding))
+    assert_read(path)
+    assert read_tum(path).stamps.tolist() == STAMPS
+    assert numbers(path).shape == (4, 8)
+    assert len(read_table(path, (8,)).rows) == 4
+
+
+@pytest.mark.parametrize("part", [1, 3, 7])
+def test_a_last_line_that_was_cut_off_is_left_out_and_said(tmp_path, caplog, part):
+    path = tmp_path / "truth.txt"
+    rows = lines()
+    path.write_text("\n".join([*rows[:3], " ".join(rows[3].split()[:part])]))
+    assert_read(path, 3)
+    assert "its last line is cut off and left out" in caplog.text
+
+
+def test_a_last_line_that_ends_within_a_number_is_left_out(tmp_path):
+    path = tmp_path / "truth.txt"
+    rows = lines()
+    path.write_text("\n".join([*rows[:3], " ".join([*rows[3].split()[:7], "-"])]))
+    assert_read(path, 3)
+
+
+@pytest.mark.parametrize(
+    ("header", "w_first"),
+    [("timestamp,tx,ty,tz,qx,qy,qz,qw", False), ("#timestamp,x,y,z,qw,qx,qy,qz", True),
+     ("# timestamp [ns], p_RS_R_x [m], p_RS_R_y [m], p_RS_R_z [m], q_RS_w [], q_RS_x [], "
+      "q_RS_y [], q_RS_z []", True)],
+)  # fmt: skip
+def test_a_header_says_where_w_stands(tmp_path, header, w_first):
+    path = tmp_path / "data.csv"
+    path.write_text("\n".join([header, *lines(between=",", w_first=w_first)]) + "\n")
+    found = read_truth(path)
+    assert found.kind == ("euroc" if w_first else "tum")
+    np.testing.assert_allclose(found.poses, POSES, atol=1e-11)
+
+
+def test_a_text_file_whose_header_has_w_first_is_read_so(tmp_path):
+    path = tmp_path / "truth.txt"
+    path.write_text("\n".join(["# t x y z qw qx qy qz", *lines(w_first=True)]) + "\n")
+    assert_read(path)
+
+
+@pytest.mark.parametrize(
+    ("header", "order"),
+    [
+        ("num,t,x,y,z,qx,qy,qz,qw", "n t x y z qx qy qz qw"),
+        ("num t x y z qx qy qz qw", "n t x y z qx qy qz qw"),
+        ("#qw qx qy qz tx ty tz time", "qw qx qy qz x y z t"),
+        (
+            "timestamp [ns],p_RS_R_x [m],p_RS_R_y [m],p_RS_R_z [m],q_RS_w [],q_RS_x [],q_RS_y [],"
+            "q_RS_z [],v_RS_R_x [m s^-1],b_w_RS_S_x [rad s^-1]",
+            "t x y z qw qx qy qz n n",
+        ),
+        ("stamp,pos_x,pos_y,pos_z,rot_x,rot_y,rot_z,rot_w,cov", "t x y z qx qy qz qw n"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".csv", ".txt"])
+def test_a_header_that_names_the_columns_decides(tmp_path, header, order, suffix):
+    path = tmp_path / f"truth{suffix}"
+    rows = []
+    for ns, pose in zip(STAMPS, POSES, strict=True):
+        x, y, z, qx, qy, qz, qw = columns(pose)
+        known = {"t": str(ns), "x": x, "y": y, "z": z, "qx": qx, "qy": qy, "qz": qz, "qw": qw,
+                 "n": "7"}  # fmt: skip
+        rows.append(",".join(known[name] for name in order.split()))
+    path.write_text("\n".join([header, *rows]) + "\n")
+    found = read_truth(path)
+    assert found.stamps == STAMPS
+    np.testing.assert_allclose(found.poses, POSES, atol=1e-11)
+
+
+def test_named_positions_are_enough(tmp_path):
+    path = tmp_path / "leica.csv"
+    rows = [",".join([str(ns), *columns(pose)[:3], "0.1"]) for ns, pose in
+            zip(STAMPS, POSES, strict=True)]  # fmt: skip
+    path.write_text("\n".join(["#timestamp [ns],x,y,z,sigma", *rows]) + "\n")
+    found = read_truth(path)
+    assert (found.kind, found.stamps) == ("positions", STAMPS)
+    np.testing.assert_allclose(np.array(found.poses)[:, :3, 3], POSES[:, :3, 3], atol=1e-11)
+    assert np.isnan(np.array(found.poses)[:, :3, :3]).all()
+
+
+@pytest.mark.parametrize("between", [" ", ","])
+def test_velocities_and_biases_may_follow_in_a_csv(tmp_path, between):
+    path = tmp_path / "data.csv"
+    rows = [f"{row}{between}{between.join(['0.5'] * 9)}" for row in lines(str, between=between,
+                                                                         w_first=True)]  # fmt: skip
+    path.write_text("\n".join(rows) + "\n")
+    assert_read(path, kind="euroc")
+
+
+def test_layouts_of_kitti(tmp_path):
+    rows = [datasets.row(pose[:3]) for pose in POSES]
+    whole = [datasets.row(pose) for pose in POSES]
+    numbered = [f"{2 * index} {row}" for index, row in enumerate(rows)]
+    timed = [f"{ns / 1e9:.3f} {row}" for ns, row in zip(STAMPS, rows, strict=True)]
+    for name, content in (("a", rows), ("b", whole), ("c", numbered), ("d", timed)):
+        (tmp_path / name).write_text("\n".join(content) + "\n")
+    for name in "ab":
+        found = read_truth(tmp_path / name)
+        assert found.stamps is None
+        np.testing.assert_allclose(found.poses, POSES, atol=1e-8)
+    found = read_truth(tmp_path / "c")
+    assert found.stamps is None
+    np.testing.assert_allclose(found.poses[::2], POSES, atol=1e-8)
+    assert np.isnan(found.poses[1]).all()
+    found = read_truth(tmp_path / "d")
+    assert found.stamps == [round(ns / 1e6) * 10**6 for ns in STAMPS]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("1 2 3 4 5 6 7 8\n1 2 3 4 5 6 7 eight\n", "line 2 of .*'eight', which is no number"),
+        ("# a\n1 2 3 4 5 6 7 8\n1 2 3 4 5 6 7 8\n1 2 3\n", "line 4 of .* has 3 columns"),
+        ("1 2 3 4 5\n", "has 5 columns of numbers: a trajectory of TUM has 8"),
+        ("", "has no columns of numbers"),
+        ("nan 0 0 0 0 0 0 1\n", "line 1 of .*'nan' is no time"),
+        ("0 0 0 0 0 0 0 1\n1e400 0 0 0 0 0 0 1\n", "line 2 of .*'1e400' is no time"),
+        ("-inf 0 0 0 0 0 0 1\n", "line 1 of .*'-inf' is no time"),
+        ("9e18 0 0 0 0 0 0 1\n" * 2 + "0.5 0 0 0 0 0 0 1\n", "line 1 of .*'9e18' is no time"),
+    ],
+)
+def test_what_cannot_be_read_is_named_with_its_line(tmp_path, content, message):
+    path = tmp_path / "truth.txt"
+    path.write_text(content)
+    with pytest.raises(SourceError, match=message):
+        read_truth(path)
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "truth.txt"
+    path.write_bytes(b"\x00\x01\x02")
+    with pytest.raises(SourceError, match="is no text"):
+        read_truth(path)
+    with pytest.raises(SourceError, match="cannot read"):
+        read_truth(tmp_path / "nowhere.txt")
+    with pytest.raises(SourceError, match="cannot read"):
+        read_truth(tmp_path)
+
+
+def test_cameras_are_four_numbers_or_a_matrix(tmp_path):
+    for content in ("500 510 320 240", "500,510,320,240\n", "fx fy cx cy\n500 510 320 240\n",
+                    "500 0 320\n0 510 240\n0 0 1\n", "500 0 320 0\n0 510 240 0\n0 0 1 0\n0 0 0 1\n",
+                    "500 0 320 0 510 240 0 0 1", "500 510 320 240 0.1 0.2\n"):  # fmt: skip
+        (tmp_path / "k.txt").write_text(content)
+        assert focal_numbers(tmp_path / "k.txt") == (500, 510, 320, 240)
+    for content in ("500 510\n", "", "1 2\n3 4\n5 6\n"):
+        (tmp_path / "k.txt").write_text(content)
+        with pytest.raises(SourceError, match="is needed"):
+            focal_numbers(tmp_path / "k.txt")
+
+
+def test_a_pose_of_its_own_may_lie_in_one_line_or_lack_the_last(tmp_path):
+    for content in (datasets.table(POSES[0]), datasets.row(POSES[0]), datasets.table(POSES[0][:3]),
+                    datasets.row(POSES[0][:3])):  # fmt: skip
+        (tmp_path / "p.txt").write_text(content)
+        np.testing.assert_allclose(matrix(tmp_path / "p.txt"), POSES[0], atol=1e-8)
+    (tmp_path / "p.txt").write_text("1 2 3\n")
+    with pytest.raises(SourceError, match="a 4x4 matrix is needed"):
+        matrix(tmp_path / "p.txt")
+
+
+# The same in whole data sets
+
+
+def odd(path: Path, *, header: str = "") -> None:
+    """Write a text file anew with a byte order mark, commas, and carriage returns."""
+    rows = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    text = "﻿" + "\r\n".join([*([header] if header else []),
+                                   *(",".join(row.split()) for row in rows)])  # fmt: skip
+    path.write_bytes(text.encode("utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("write", "files"),
+    [
+        (datasets.tum, ["rgb.txt", "depth.txt", "groundtruth.txt"]),
+        (datasets.kitti_odometry, ["sequences/04/times.txt", "sequences/04/calib.txt",
+                                   "poses/04.txt"]),
+        (datasets.neural_rgbd, ["poses.txt"]),
+        (datasets.rgbd, ["pose.txt"]),
+        (datasets.icl_nuim, ["livingRoom2n.gt.freiburg"]),
+        (datasets.scannet, ["pose/1.txt", "intrinsic/intrinsic_depth.txt"]),
+    ],
+)  # fmt: skip
+def test_every_data_set_may_have_odd_files(tmp_path, write, files):
+    write(tmp_path / "plain")
+    write(tmp_path / "odd")
+    for name in files:
+        odd(tmp_path / "odd" / name)
+    for one, other in zip(open_source(tmp_path / "plain"), open_source(tmp_path / "odd"),
+                          strict=True):  # fmt: skip
+        assert one.stamp == other.stamp
+        assert one.truth.intrinsics == other.truth.intrinsics
+        np.testing.assert_array_equal(one.truth.camera_to_world, other.truth.camera_to_world)
+
+
+@pytest.mark.parametrize("factor", [10**9, 10**6, 10**3])
+def test_a_list_of_tum_may_count_in_other_units(tmp_path, factor):
+    folder = datasets.tum(tmp_path / "data")
+    for name in ("rgb.txt", "depth.txt", "groundtruth.txt"):
+        rows = [line.split() for line in (folder / name).read_text().splitlines() if line[0] != "#"]
+        later = [f"{round((float(row[0]) + 1.7e9) * factor)} {' '.join(row[1:])}" for row in rows]
+        (folder / name).write_text("time other\n" + "\n".join(later) + "\n")
+    source = open_source(folder)
+    frames = list(source)
+    assert [frame.stamp for frame in frames] == [
+        round((1.7e9 + 100 + index / 10) * factor) * (10**9 // factor) for index in range(5)
+    ]
+    assert all(frame.truth.camera_to_world is not None for frame in frames)
+
+
+def test_a_name_without_a_number_is_named(tmp_path):
+    folder = datasets.icl_nuim(tmp_path / "data")
+    (folder / "rgb" / "3.png").rename(folder / "rgb" / "last.png")
+    with pytest.raises(SourceError, match=r"last\.png has no number"):
+        open_source(folder)
+
+
+FUZZ = settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+CELL = st.one_of(
+    st.floats().map(str), st.integers().map(str), st.text(max_size=4),
+    st.sampled_from(["nan", "-inf", "1e400", "sNaN", "NaN123", "1_0", "٣", "0x1", "#", ",", ";"]),
+)  # fmt: skip
+ROWS = st.lists(st.lists(CELL, max_size=14).map(" ".join), max_size=6).map("\n".join)
+
+
+@given(data=st.one_of(st.binary(max_size=200), ROWS.map(lambda text: text.encode("utf-8"))),
+       suffix=st.sampled_from([".txt", ".csv"]))  # fmt: skip
+@FUZZ
+def test_no_text_brings_up_a_foreign_error(tmp_path, data, suffix):
+    path = tmp_path / f"any{suffix}"
+    path.write_bytes(data)
+    for read in (read_truth, read_tum, numbers, matrix, focal_numbers, read_rows):
+        with suppress(SourceError):
+            read(path)
+
+
+@pytest.mark.parametrize(
+    ("write", "file"),
+    [(datasets.tum, "rgb.txt"), (datasets.tum, "groundtruth.txt"), (datasets.tum, "depth.txt"),
+     (datasets.kitti_odometry, "sequences/04/calib.txt"), (datasets.rgbd, "pose.txt"),
+     (datasets.kitti_odometry, "poses/04.txt"), (datasets.icl_nuim, "livingRoom2n.gt.freiburg"),
+     (datasets.neural_rgbd, "poses.txt"), (datasets.scannet, "pose/1.txt"),
+     (datasets.seven_scenes, "frame-000001.pose.txt")],
+)  # fmt: skip
+@given(data=st.data())
+@settings(max_examples=25, deadline=None,
+          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+def test_no_damaged_data_set_brings_up_a_foreign_error(tmp_path_factory, write, file, data):
+    folder = write(tmp_path_factory.mktemp("data"))
+    content = bytearray((folder / file).read_bytes())
+    for place, value in data.draw(st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(0, 255)),
+                                           max_size=8)):  # fmt: skip
+        content[place % len(content)] = value
+    (folder / file).write_bytes(content[: len(content) - data.draw(st.integers(0, 60))])
+    try:
+        source = open_source(folder)
+        list(source)
+        json.dumps(source.describe())
+    except SourceError:
+        pass

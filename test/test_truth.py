@@ -1,0 +1,401 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Truth that is none, covers little or determines nothing is not taken for more than it is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import command_line
+import datasets
+import numpy as np
+import pytest
+from bags import BAG_KINDS, SECOND
+from recordings import MemorySource, tiny_request
+from recordings import truth as true_of
+from truth_bags import CAMERA, STAMPS, Messages, records, write
+
+from xsvggt_ros.errors import SourceError
+from xsvggt_ros.evaluation import runner
+from xsvggt_ros.evaluation.files import write_evaluation
+from xsvggt_ros.evaluation.frame import EvaluationFrame
+from xsvggt_ros.evaluation.source import SourceOptions, open_source
+from xsvggt_ros.evaluation.thresholds import Threshold
+from xsvggt_ros.evaluation.trajectory import is_straight
+from xsvggt_ros.geometry.rigid import is_pose, is_position, pose_from
+from xsvggt_ros.geometry.trajectory_io import read_tum
+
+TINY = ["--preset", "tiny", "--width", "28", "--device", "cpu"]
+LOST = {
+    "nan": np.full((4, 4), np.nan),
+    "infinite": np.full((4, 4), -np.inf),
+    "zeros": np.diag([0.0, 0.0, 0.0, 1.0]),
+    "mirror": np.diag([1.0, 1.0, -1.0, 1.0]),
+    "scaled": np.diag([2.0, 2.0, 2.0, 1.0]),
+    "one number": np.eye(4) + np.diag([np.nan], 3),
+}
+
+
+def test_what_is_a_pose():
+    assert all(is_pose(pose) for pose in datasets.poses())
+    assert is_pose(np.round(datasets.poses()[0], 3))  # files round
+    assert not any(is_pose(pose) for pose in LOST.values())
+    assert is_position(pose_from(np.ones(3), np.zeros(4)))
+    assert not is_position(LOST["nan"])
+
+
+class Poses(MemorySource):
+    """A source whose true poses are changed."""
+
+    def __init__(self, count: int, change, **options) -> None:
+        super().__init__(count, **options)
+        self._change = change
+
+    def __iter__(self):
+        for index, given in enumerate(super().__iter__()):
+            pose = self._change(index, true_of(index).camera_to_world)
+            yield EvaluationFrame(given.frame, replace(true_of(index), camera_to_world=pose))
+
+
+def evaluated(monkeypatch, change, count: int = 8, **options):
+    source = Poses(count, change)
+    for name, value in options.items():
+        setattr(source, name, value)
+    monkeypatch.setattr(runner, "open_source", lambda path, chosen: source)
+    return runner.evaluate(tiny_request())
+
+
+@pytest.mark.parametrize("kind", LOST)
+def test_one_lost_pose_costs_one_pose(monkeypatch, kind, tmp_path):
+    whole = evaluated(monkeypatch, lambda index, pose: None if index == 3 else pose)
+    run = evaluated(monkeypatch, lambda index, pose: LOST[kind] if index == 3 else pose)
+    assert run.scores.trajectory["sim3"].ate.count == 7
+    assert run.scores.trajectory["sim3"].ate.rmse == whole.scores.trajectory["sim3"].ate.rmse
+    assert any("1 true poses are none" in each for each in run.warnings)
+    write_evaluation(run, tmp_path)
+    assert len(read_tum(tmp_path / "truth.tum")) == 7
+
+
+LOADERS = {
+    "tum": (datasets.tum, "groundtruth.txt"),
+    "rgbd": (datasets.rgbd, "pose.txt"),
+    "kitti": (datasets.kitti_odometry, "poses/04.txt"),
+    "icl": (datasets.icl_nuim, "livingRoom2n.gt.freiburg"),
+    "neural": (datasets.neural_rgbd, "poses.txt"),
+    "7-scenes": (datasets.seven_scenes, "frame-000001.pose.txt"),
+    "scannet": (datasets.scannet, "pose/1.txt"),
+}
+
+
+@pytest.mark.parametrize("name", LOADERS)
+@pytest.mark.parametrize("value", ["nan", "0", "-inf"])
+def test_a_lost_pose_in_a_data_set_is_none_and_counted(tmp_path, name, value):
+    write_set, file = LOADERS[name]
+    folder = write_set(tmp_path / "data")
+    plain = [frame.truth.camera_to_world for frame in open_source(folder)]
+    path = folder / file
+    rows = [line for line in path.read_text().splitlines() if line[0] != "#"]
+    whole = name in ("7-scenes", "scannet")
+    stamped = name in ("tum", "icl")
+    first = {"tum": 4, "neural": 4}.get(name, 1)  # the row that belongs to the second frame
+    for number in range(len(rows)):
+        lost = whole or number == first or (name == "neural" and 4 <= number < 8)
+        if lost:
+            words = rows[number].split()
+            kept = words[:1] if stamped else []
+            rows[number] = " ".join([*kept, *[value] * (len(words) - len(kept))])
+    path.write_text("\n".join(rows) + "\n")
+    source = open_source(folder)
+    found = [frame.truth.camera_to_world for frame in source]
+    index = 2 if name == "icl" else 1
+    assert found[index] is None
+    for n, (pose, before) in enumerate(zip(found, plain, strict=True)):
+        if n != index:
+            np.testing.assert_array_equal(pose, before)
+    assert any("are none (not finite, or no rotation)" in each for each in source.warnings)
+
+
+def bag(tmp_path, kind, change, *, leave_out=(), extra=()):
+    messages = Messages(kind)
+    made = []
+    for number, (stamp, topic, message) in enumerate(records(messages)):
+        if topic == "/ground_truth/odometry":
+            change(number // 4, message.pose.pose)
+        if topic not in leave_out:
+            made.append((stamp, topic, message))
+    return write(tmp_path / "bag", messages, kind, [*made, *extra])
+
+
+def zero(quaternion) -> None:
+    for axis in "xyzw":
+        object.__setattr__(quaternion, axis, 0.0)
+
+
+@pytest.mark.parametrize("kind", BAG_KINDS)
+def test_a_lost_pose_in_a_bag_is_left_out_and_counted(tmp_path, kind):
+    def lose(index, pose):
+        if index == 1:
+            object.__setattr__(pose.position, "x", float("nan"))
+        if index == 3:
+            zero(pose.orientation)
+
+    source = open_source(bag(tmp_path, kind, lose))
+    found = [frame.truth.camera_to_world for frame in source]
+    assert [pose is None for pose in found] == [False, True, False, True, False]
+    np.testing.assert_allclose(found[4], datasets.poses()[4], atol=1e-9)
+    assert any("2 of 5 poses of /ground_truth/odometry are none" in e for e in source.warnings)
+
+
+@pytest.mark.parametrize("kind", BAG_KINDS)
+def test_lost_transforms_are_left_out_and_counted(tmp_path, kind):
+    messages = Messages(kind)
+    poses = [pose.copy() for pose in datasets.poses()]
+    transforms = [messages.tf(stamp, [("map", CAMERA, pose)]) for stamp, pose in
+                  zip(STAMPS, poses, strict=True)]  # fmt: skip
+    zero(transforms[2].transforms[0].transform.rotation)
+    made = [*records(messages), *((stamp, "/tf", each) for stamp, each in
+                                  zip(STAMPS, transforms, strict=True))]  # fmt: skip
+    path = write(tmp_path / "bag", messages, kind, made)
+    source = open_source(path, SourceOptions(truth=f"map->{CAMERA}"))
+    found = [frame.truth.camera_to_world for frame in source]
+    assert [pose is None for pose in found] == [False, False, True, False, False]
+    assert any("1 transforms are none" in each for each in source.warnings)
+
+
+def test_a_truth_of_positions_only_gives_ate_and_says_what_it_does_not(monkeypatch, tmp_path):
+    full = evaluated(monkeypatch, lambda index, pose: pose)
+    run = evaluated(monkeypatch, lambda index, pose: pose_from(pose[:3, 3], np.zeros(4)))
+    assert set(run.scores.trajectory) == {"se3", "sim3"}
+    sim3 = run.scores.trajectory["sim3"]
+    assert sim3.ate == full.scores.trajectory["sim3"].ate
+    assert np.isnan(sim3.rpe_translation.rmse)
+    assert any(each.startswith("trajectory, alignment origin:") for each in run.scores.missing)
+    assert run.scores.cloud is None
+    limits = (Threshold("ate", "max", 1e9), Threshold("rpe_rotation", "max", 1e9))
+    judged = write_evaluation(run, tmp_path, limits)
+    assert [verdict.kept for verdict in judged.verdicts] == [True, False]
+    assert "nan" not in (tmp_path / "summary.md").read_text()
+    assert json.loads((tmp_path / "metrics.json").read_text())["trajectory"]["sim3"][
+        "rpe_rotation_deg"]["rmse"] is None  # fmt: skip
+    quaternions = read_tum(tmp_path / "truth.tum").quaternions
+    np.testing.assert_array_equal(quaternions, np.zeros((8, 4)))
+
+
+@pytest.mark.parametrize("columns", [4, 8])
+def test_a_file_of_positions_is_read_as_such(tmp_path, columns):
+    rows = [f"{stamp / SECOND:.3f} {datasets.row(pose[:3, 3])}{' 0 0 0 0' if columns == 8 else ''}"
+            for stamp, pose in zip(STAMPS, datasets.poses(), strict=True)]  # fmt: skip
+    (tmp_path / "leica.txt").write_text("\n".join(rows) + "\n")
+    path = bag(tmp_path, "mcap", lambda index, pose: None)
+    source = open_source(path, SourceOptions(truth=str(tmp_path / "leica.txt")))
+    for frame, pose in zip(source, datasets.poses(), strict=True):
+        np.testing.assert_allclose(frame.truth.camera_to_world[:3, 3], pose[:3, 3], atol=1e-8)
+        assert np.isnan(frame.truth.camera_to_world[:3, :3]).all()
+    assert any("positions only" in each for each in source.warnings)
+
+
+def test_one_score_that_fails_takes_no_other_with_it(monkeypatch, tmp_path):
+    def fail(*_, **__):
+        raise np.linalg.LinAlgError("SVD did not converge")
+
+    monkeypatch.setattr("xsvggt_ros.evaluation.judge.score_trajectory", fail)
+    monkeypatch.setattr("xsvggt_ros.evaluation.judge.score_cloud", fail)
+    run = evaluated(monkeypatch, lambda index, pose: pose)
+    assert run.scores.trajectory == {}
+    assert run.scores.cloud is None
+    assert set(run.scores.depth) == {"raw", "median", "scale", "scale_shift"}
+    assert run.scores.missing == (
+        "trajectory: unexpected LinAlgError: SVD did not converge",
+        "cloud: unexpected LinAlgError: SVD did not converge",
+    )
+    write_evaluation(run, tmp_path)
+    assert (tmp_path / "report.html").is_file()
+
+
+# Truth that matches little, or has no shape
+
+
+def test_how_much_has_a_truth_is_always_said(monkeypatch, tmp_path):
+    truth = SECOND, SECOND + SECOND // 5
+    run = evaluated(
+        monkeypatch, lambda index, pose: pose if index < 3 else None, 10, truth_stamps=truth
+    )
+    words = (
+        "3 of 10 frames have a true pose, 10 true depth; pictures were taken from 1.000 to "
+        "1.900 s, true poses from 1.000 to 1.200 s"
+    )
+    assert run.association.words == words
+    assert words in run.warnings
+    write_evaluation(run, tmp_path)
+    assert words in (tmp_path / "summary.md").read_text()
+    assert words in (tmp_path / "report.html").read_text()
+    assert json.loads((tmp_path / "metrics.json").read_text())["association"] == {
+        "frames": 10, "with_pose": 3, "with_depth": 10, "pictures_s": [1.0, 1.9],
+        "truth_s": [1.0, 1.2],
+    }  # fmt: skip
+    whole = evaluated(monkeypatch, lambda index, pose: pose, 10, truth_stamps=truth)
+    assert "10 of 10 frames have a true pose" in whole.association.words
+    assert whole.association.words not in whole.warnings
+
+
+def test_truth_of_another_hour_is_said_with_both_ranges(tmp_path):
+    folder = datasets.tum(tmp_path / "data")
+    rows = [line.split() for line in (folder / "groundtruth.txt").read_text().splitlines()
+            if line[0] != "#"]  # fmt: skip
+    late = [" ".join([f"{float(row[0]) + 3600:.4f}", *row[1:]]) for row in rows]
+    (folder / "groundtruth.txt").write_text("\n".join(late) + "\n")
+    result = command_line.run("evaluate", folder, "-o", tmp_path / "out", "--max-ate", 1e9, *TINY)
+    assert result.exit_code == 3
+    output = " ".join(result.output.split())
+    assert "0 of 5 frames have a true pose" in output
+    assert "pictures were taken from 100.000 to 100.400 s, true poses from 3700.000 to" in output
+    assert "the truth begins 3600.000 s after the pictures" in output
+    assert "ATE after Sim(3), rmse was not measured" in output
+
+
+def tum_file(path, offset: float):
+    rows = [f"{stamp / SECOND + offset:.3f} {datasets.tum_row(pose)}" for stamp, pose in
+            zip(STAMPS, datasets.poses(), strict=True)]  # fmt: skip
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("offset", [3600.0, -3600.0])
+def test_an_explicit_truth_of_another_hour_is_an_error_before_the_run(tmp_path, offset):
+    path = bag(tmp_path, "mcap", lambda index, pose: None)
+    truth = tum_file(tmp_path / "truth.txt", offset)
+    side = "after" if offset > 0 else "before"
+    with pytest.raises(SourceError, match=rf"belongs to no picture.*3600.000 s {side} them"):
+        open_source(path, SourceOptions(truth=str(truth)))
+    result = command_line.run("evaluate", path, "-o", tmp_path / "out", "--truth", truth, *TINY)
+    assert result.exit_code == 1
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_an_explicit_truth_that_fits_no_picture_is_an_error(tmp_path):
+    path = bag(tmp_path, "mcap", lambda index, pose: None)
+    truth = tum_file(tmp_path / "truth.txt", 0.05)  # between the pictures
+    rows = truth.read_text().splitlines()
+    truth.write_text(rows[-1] + "\n")
+    arguments = ["--truth", truth, "--tolerance", 0.02, *TINY]
+    result = command_line.run("evaluate", path, "-o", tmp_path / "out", *arguments)
+    assert result.exit_code == 1
+    assert "belongs to no frame" in " ".join(result.output.split())
+    assert "--tolerance (now 0.02 s)" in " ".join(result.output.split())
+
+
+def test_a_standing_truth_tells_no_scale(monkeypatch, tmp_path):
+    def stand(index, pose):
+        pose[:3, 3] = 1e-4 * index
+        return pose
+
+    run = evaluated(monkeypatch, stand)
+    assert set(run.scores.trajectory) == {"origin", "se3"}
+    assert any("stays within 1.2 mm, so that it tells no scale" in e for e in run.scores.missing)
+    judged = write_evaluation(run, tmp_path, (Threshold("ate", "max", 1e9),))
+    assert not judged.verdicts[0].kept
+    assert "was not measured" in judged.verdicts[0].words
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_two_poses_always_fit_and_tell_nothing(monkeypatch, count):
+    run = evaluated(monkeypatch, lambda index, pose: pose if index < count else None)
+    assert "sim3" not in run.scores.trajectory
+    assert any(f"{count} matched poses" in each for each in run.scores.missing)
+
+
+def test_a_straight_path_leaves_turns_about_itself_open(monkeypatch):
+    def straight(index, pose):
+        pose[:3, 3] = 0.3 * index, 0.1 * index, 0.0
+        return pose
+
+    run = evaluated(monkeypatch, straight)
+    assert any("the true path is a straight line" in each for each in run.warnings)
+    assert "sim3" in run.scores.trajectory
+    bent = evaluated(monkeypatch, lambda index, pose: pose)
+    assert not any("straight line" in each for each in bent.warnings)
+    assert not is_straight(datasets.poses())
+
+
+# Depth and images of another size than the camera
+
+
+def depth_of(frames) -> tuple[np.ndarray, ...]:
+    camera = frames[0].truth.intrinsics
+    return np.array([camera.fx, camera.fy, camera.cx, camera.cy, camera.width, camera.height])
+
+
+@pytest.mark.parametrize("name", ["tum", "rgbd", "7-scenes", "neural"])
+def test_half_size_depth_has_half_the_camera(tmp_path, name):
+    write_set, _ = LOADERS[name]
+    folder = write_set(tmp_path / "data")
+    (tmp_path / "data" / "calibration.txt").write_text("10 11 4 3\n")
+    plain = depth_of(list(open_source(folder)))
+    for path in folder.rglob("*.png"):
+        if "depth" in path.as_posix().removeprefix(tmp_path.as_posix()):
+            depth = datasets.cv2.imread(str(path), -1)
+            assert datasets.cv2.imwrite(str(path), np.ascontiguousarray(depth[::2, ::2]))
+    source = open_source(folder)
+    np.testing.assert_allclose(depth_of(list(source)), plain / 2)
+    assert any("depth is 4x3 and its camera 8x6" in each for each in source.warnings)
+
+
+def test_depth_of_another_shape_is_warned_of(tmp_path):
+    folder = datasets.rgbd(tmp_path / "data")
+    (folder / "calibration.txt").write_text("10 11 4 3\n")
+    for path in (folder / "depth").iterdir():
+        datasets.write_png(path, np.full((6, 20), 1000, np.uint16))
+    source = open_source(folder)
+    list(source)
+    assert any("depth is 20x6 and its camera 8x6, in another shape" in e for e in source.warnings)
+
+
+def test_a_published_camera_is_scaled_to_the_pictures_and_said(tmp_path, caplog):
+    source = open_source(datasets.seven_scenes(tmp_path / "chess"))
+    np.testing.assert_allclose(depth_of(list(source)), [525 / 80, 525 / 80, 4, 3, 8, 6])
+    assert "pictures are 8x6, and the camera's numbers are for 640x480: they are scaled" in (
+        caplog.text
+    )
+
+
+def test_a_published_camera_on_pictures_that_were_cut_is_warned_of(tmp_path, caplog):
+    folder = datasets.seven_scenes(tmp_path / "chess")
+    for path in folder.rglob("*.color.png"):
+        datasets.write_png(path, np.zeros((60, 40, 3), np.uint8))
+    open_source(folder)
+    assert "though the pictures have another shape" in caplog.text
+
+
+def test_a_given_camera_far_from_the_middle_is_warned_of(tmp_path, caplog):
+    folder = datasets.rgbd(tmp_path / "data")
+    (folder / "calibration.txt").write_text("525 525 320 240\n")
+    open_source(folder)
+    assert "the principal point (320, 240) is far from the middle of pictures of 8x6" in caplog.text
+
+
+class Fifth(MemorySource):
+    """Depth that was read at a fifth of its scale."""
+
+    def __iter__(self):
+        for index, given in enumerate(super().__iter__()):
+            known = true_of(index)
+            yield EvaluationFrame(given.frame, replace(known, depth=known.depth / self.factor))
+
+
+@pytest.mark.parametrize("factor", [5.0, 0.2, 1.0])
+def test_depth_at_another_scale_than_the_path_is_noticed(monkeypatch, factor):
+    """The estimate is made equal to the truth, so that its scale is 1 by the path."""
+    from xsvggt_ros.evaluation import judge
+
+    source = Fifth(8)
+    source.factor = factor
+    monkeypatch.setattr(runner, "open_source", lambda path, chosen: source)
+    monkeypatch.setattr(judge, "depth_at_truth", lambda result, truth: truth * factor)
+    plain = judge.SessionJudge.matched
+    monkeypatch.setattr(judge.SessionJudge, "matched", lambda self: (plain(self)[1],) * 2)
+    run = runner.evaluate(tiny_request())
+    said = [each for each in run.warnings if "than the true path says" in each]
+    assert len(said) == (factor != 1.0)
+    if said:
+        assert f"5.0 times {'smaller' if factor > 1 else 'larger'}" in said[0]
+        assert "--depth-scale" in said[0]

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much of a run has a truth, and whether that says anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from xsvggt_ros.evaluation.depth import DepthScore
+from xsvggt_ros.evaluation.trajectory import TrajectoryScore
+
+Stamps = tuple[int, int]
+"""The first and the last, nanoseconds."""
+
+DISAGREEMENT = 2.0
+"""Factor between the scales of path and depth from which they cannot both be right."""
+
+_SECOND = 1e9
+
+
+@dataclass(frozen=True)
+class Association:
+    """How many frames have a truth, and when pictures and truth were taken.
+
+    Attributes:
+        frames: with a result.
+        with_pose: of these with a true pose.
+        with_depth: of these with true depth.
+        pictures: times of the pictures; None where there are none.
+        truth: times of the true poses; None where poses have no times of their own.
+
+    """
+
+    frames: int
+    with_pose: int
+    with_depth: int
+    pictures: Stamps | None
+    truth: Stamps | None
+
+    @property
+    def words(self) -> str:
+        """The association in a sentence."""
+        text = (
+            f"{self.with_pose} of {self.frames} frames have a true pose, {self.with_depth} true "
+            "depth"
+        )
+        if self.pictures is None or (self.truth is None and not self.with_pose):
+            return text
+        text += f"; pictures were taken from {_range(self.pictures)}"
+        if self.truth is None:
+            return text
+        return f"{text}, true poses from {_range(self.truth)}{self._apart}"
+
+    @property
+    def _apart(self) -> str:
+        assert self.pictures is not None
+        assert self.truth is not None
+        if self.with_pose or self.overlap:
+            return ""
+        off = (self.truth[0] - self.pictures[0]) / _SECOND
+        return (
+            f": the truth begins {abs(off):.3f} s {'after' if off > 0 else 'before'} the pictures; "
+            "bring both to the same clock"
+        )
+
+    @property
+    def overlap(self) -> bool:
+        """Whether there is a time at which there are pictures and truth."""
+        if self.pictures is None or self.truth is None:
+            return True
+        return self.truth[0] <= self.pictures[1] and self.pictures[0] <= self.truth[1]
+
+    def summary(self) -> dict[str, Any]:
+        """Return it in types that JSON holds; times in seconds."""
+        return {
+            "frames": self.frames,
+            "with_pose": self.with_pose,
+            "with_depth": self.with_depth,
+            "pictures_s": _seconds(self.pictures),
+            "truth_s": _seconds(self.truth),
+        }
+
+
+def disagreement(
+    path: TrajectoryScore | None, depth: DepthScore | None, steps_per_metre: float | None
+) -> str:
+    """Return a sentence where path and depth of the truth ask for scales that are far apart.
+
+    Args:
+        path: after Sim(3); its scale brings the estimate to the path's metres.
+        depth: after scaling; its scale brings the estimate to the depth's metres.
+        steps_per_metre: that depth was read with, where it is known.
+
+    """
+    if path is None or depth is None or min(path.scale, depth.alignment.scale) <= 0:
+        return ""
+    factor = depth.alignment.scale / path.scale
+    if 1 / DISAGREEMENT < factor < DISAGREEMENT or path.ate.rmse > path.extent / 2:
+        return ""
+    given = f" (now {steps_per_metre:g})" if steps_per_metre else ""
+    larger, large = ("larger", "large") if factor > 1 else ("smaller", "small")
+    times = max(factor, 1 / factor)
+    return (
+        f"true depth is {times:.1f} times {larger} than the true path says: is it read at a wrong "
+        f"scale? A --depth-scale{given} {times:.1f} times as {large} would fit; as it is, clouds "
+        "are not to be trusted"
+    )
+
+
+def _range(stamps: Stamps) -> str:
+    return f"{stamps[0] / _SECOND:.3f} to {stamps[1] / _SECOND:.3f} s"
+
+
+def _seconds(stamps: Stamps | None) -> list[float] | None:
+    return None if stamps is None else [each / _SECOND for each in stamps]

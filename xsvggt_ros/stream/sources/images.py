@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which files of a directory are a camera's images: the one lister that everything uses.
+
+Depth maps, masks and the like beside images are left out, and so are formats that this OpenCV does
+not read; what is left out is said in one sentence.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+from PIL import Image, UnidentifiedImageError
+
+from xsvggt_ros.errors import SourceError
+from xsvggt_ros.stream.sources.base import SECOND
+from xsvggt_ros.stream.sources.names import natural_order, times_of
+
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".ppm",
+    ".pgm", ".pbm", ".pnm",
+)  # fmt: skip
+"""Formats that every OpenCV reads."""
+
+RARE_SUFFIXES = (
+    ".jp2", ".j2k", ".jpx", ".avif", ".heic", ".heif", ".hif", ".jxl", ".gif", ".exr", ".hdr",
+    ".pfm", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".tga", ".psd",
+)  # fmt: skip
+"""Formats that some OpenCV read, or none."""
+
+MANY = (".tif", ".tiff", ".webp", ".gif", ".png", ".avif")
+"""Formats that can hold several images."""
+
+COLOR_WORDS = frozenset(("color", "colour", "rgb", "image", "img", "frame", "left"))
+
+OTHER_WORDS = {
+    "depth maps": frozenset(("depth", "disparity", "disp", "range", "xyz", "pointmap")),
+    "masks and labels": frozenset(
+        ("mask", "masks", "seg", "segmentation", "semantic", "semantics", "label", "labels",
+         "instance", "instances", "matte", "alpha", "valid")
+    ),
+    "other maps": frozenset(
+        ("normal", "normals", "conf", "confidence", "flow", "albedo", "uncertainty", "intensity",
+         "thumb", "thumbnail", "preview")
+    ),
+}  # fmt: skip
+"""Words in names of files that are no images of the camera, where such images lie beside them."""
+
+_CONVERT = "convert them to JPEG or PNG"
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """The images of a directory.
+
+    Attributes:
+        files: in the order in which they were taken, as their names tell.
+        stamps: in nanoseconds, where the names are times; None where they count or are words.
+        unit: of the names that are times; empty otherwise.
+        remarks: what was left out; a sentence each.
+
+    """
+
+    files: list[Path]
+    stamps: list[int] | None
+    remarks: tuple[str, ...] = ()
+    unit: str = ""
+
+
+def is_image(path: Path) -> bool:
+    """Tell by its name whether a file is an image of a format that is read everywhere.
+
+    Files whose names begin with a dot are none: macOS writes ``._name`` beside each file.
+    """
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def is_rare_image(path: Path) -> bool:
+    """Tell whether a file is an image of a format that this OpenCV may not read."""
+    return path.suffix.lower() in RARE_SUFFIXES and not path.name.startswith(".")
+
+
+def is_read(path: Path) -> bool:
+    """Tell whether OpenCV reads a file of a rare format."""
+    try:
+        return bool(cv2.haveImageReader(str(path)))
+    except cv2.error:
+        return False
+
+
+def list_images(directory: Path) -> ImageList:
+    """List the camera's images in a directory; the list is empty where there is none.
+
+    Raises:
+        SourceError: it cannot be listed.
+
+    """
+    files = [each for each in entries(directory) if not each.is_dir()]
+    read = [each for each in files if is_image(each)]
+    rare = [each for each in files if is_rare_image(each)]
+    animated = [each for each in rare if each.suffix.lower() == ".gif"]
+    tried = [each for each in rare if each not in animated]
+    usable = {
+        suffix for suffix in {each.suffix.lower() for each in tried}
+        if is_read(next(each for each in tried if each.suffix.lower() == suffix))
+    }  # fmt: skip
+    read += [each for each in tried if each.suffix.lower() in usable]
+    foreign = [each for each in rare if each.suffix.lower() not in usable]
+    images, others = _without_others(sorted(read, key=natural_order))
+    remarks = [*_left_out(directory, others, foreign), *_series(directory, images),
+               *_several(images)]  # fmt: skip
+    return _in_order(images, remarks)
+
+
+def entries(directory: Path) -> list[Path]:
+    """Return what a directory holds but for hidden entries.
+
+    Raises:
+        SourceError: it cannot be listed.
+
+    """
+    try:
+        return [each for each in directory.iterdir() if not each.name.startswith(".")]
+    except OSError as error:
+        raise SourceError(
+            f"Cannot list {directory}: {error.strerror}. Check its rights."
+        ) from error
+
+
+def _in_order(images: list[Path], remarks: Sequence[str]) -> ImageList:
+    """Sort by time where the names are times."""
+    times = times_of([each.stem for each in images])
+    if times is None:
+        return ImageList(images, None, tuple(remarks))
+    stamps, unit = times
+    pairs = sorted(zip(stamps, images, strict=True), key=lambda pair: pair[0])
+    # A stamp of zero means "no time" to ROS.
+    later = SECOND if pairs[0][0] <= 0 else 0
+    files = [image for _, image in pairs]
+    return ImageList(files, [stamp + later for stamp, _ in pairs], tuple(remarks), unit)
+
+
+def _words(path: Path) -> list[str]:
+    return [word for word in re.split(r"[^a-z0-9]+|(?<=[a-z])(?=[0-9])|(?<=[0-9])(?=[a-z])",
+                                      path.stem.lower()) if word]  # fmt: skip
+
+
+def _kind(path: Path) -> str:
+    """Return what a file is by the words of its name; empty for an image of the camera."""
+    words = set(_words(path))
+    return next((kind for kind, names in OTHER_WORDS.items() if words & names), "")
+
+
+def _key(path: Path) -> tuple[str, ...]:
+    """Return what files of the same moment share in their names."""
+    words = _words(path)
+    numbers = tuple(word.lstrip("0") or "0" for word in words if word.isdecimal())
+    every = COLOR_WORDS.union(*OTHER_WORDS.values(), ("proj",))
+    return numbers or tuple(word for word in words if word not in every)
+
+
+def _without_others(files: Sequence[Path]) -> tuple[list[Path], dict[str, list[Path]]]:
+    """Return the camera's images, and by kind what belongs to one of them and is none itself."""
+    images = [each for each in files if not _kind(each)]
+    keys = {_key(each) for each in images}
+    names = {each.name for each in images}
+    others: dict[str, list[Path]] = defaultdict(list)
+    kept = []
+    for each in files:
+        kind = _kind(each)
+        if kind and _key(each) in keys:
+            others[kind].append(each)
+        elif not kind and each.stem in names:  # COLMAP calls the mask of a.jpg a.jpg.png.
+            others["masks and labels"].append(each)
+        else:
+            kept.append(each)
+    return kept, others
+
+
+def _left_out(
+    directory: Path, others: dict[str, list[Path]], foreign: Sequence[Path]
+) -> Iterable[str]:
+    """Yield the sentence about what is left out, if anything is."""
+    parts = [f"{len(files)} {kind} ({_some(files)})" for kind, files in others.items()]
+    suffixes = Counter(each.suffix.lower() for each in foreign)
+    for suffix, count in suffixes.items():
+        if suffix == ".gif":
+            parts.append(f"{count} .gif (give one by itself, as a video)")
+        else:
+            parts.append(f"{count} {suffix}, which this OpenCV does not read ({_CONVERT})")
+    if parts:
+        yield f"{directory}: left out are {'; '.join(parts)}."
+
+
+def _series(directory: Path, images: Sequence[Path]) -> Iterable[str]:
+    """Yield a sentence where the images of several cameras seem to lie together."""
+    by_name: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    for each in images:
+        by_name[re.sub(r"[0-9]+", "#", each.stem.lower())].add(_key(each))
+    several = {name: keys for name, keys in by_name.items() if len(keys) > 1}
+    if len(several) > 1:
+        shared = set.intersection(*several.values())
+        if 2 * len(shared) >= min(map(len, several.values())):
+            named = ", ".join(sorted(several)[:_NAMED])
+            yield (
+                f"{directory} seems to hold {len(several)} series of images ({named}): they are "
+                "taken as one, in the order of their names; give each a directory of its own."
+            )
+
+
+def _several(images: Sequence[Path]) -> Iterable[str]:
+    """Yield a sentence where files hold more than one image."""
+    files = [each for each in images if each.suffix.lower() in MANY and images_in(each) > 1]
+    if files:
+        yield (
+            f"{len(files)} files hold several images, of which the first is taken "
+            f"({_some(files)}); split them to use all."
+        )
+
+
+def images_in(path: Path) -> int:
+    """Return how many images a file holds; 1 where nobody can tell."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                return int(getattr(image, "n_frames", 1))
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError):
+        return 1
+
+
+def _some(files: Sequence[Path]) -> str:
+    more = ", ..." if len(files) > 1 else ""
+    return f"{files[0].name}{more}"

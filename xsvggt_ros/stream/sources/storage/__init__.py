@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files of bags, one module per format, whole or not.
+
+A recorder that is killed writes neither an index nor ``metadata.yaml``, and a full disk or a broken
+copy cuts a file anywhere. What is whole is read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from xsvggt_ros.stream.sources.names import natural_order
+from xsvggt_ros.stream.sources.storage.base import READ_ENCODINGS, Channel, Storage
+from xsvggt_ros.stream.sources.storage.compression import (
+    ZSTD,
+    decompressed_file,
+    decompressed_message,
+)
+from xsvggt_ros.stream.sources.storage.mcap import McapStorage
+from xsvggt_ros.stream.sources.storage.rosbag1 import Rosbag1Storage
+from xsvggt_ros.stream.sources.storage.sqlite import SqliteStorage
+
+__all__ = [
+    "READ_ENCODINGS",
+    "ROS1",
+    "Channel",
+    "Storage",
+    "bag_files",
+    "decompressed_message",
+    "is_bag_file",
+    "open_storage",
+]
+
+PARTS = (".mcap", ".db3", f".mcap{ZSTD}", f".db3{ZSTD}")
+"""Ends of the names of files that a directory of rosbag2 holds."""
+
+
+ROS1 = (".bag", ".bag.active")
+"""Ends of the names of ROS 1 bags; a recorder that was killed leaves the latter."""
+
+
+def is_bag_file(path: Path) -> bool:
+    """Tell by its name whether a file is a bag, or a part of one."""
+    return path.name.lower().endswith((*ROS1, *PARTS)) and not path.name.startswith(".")
+
+
+def bag_files(path: Path) -> list[Path]:
+    """Return the files with messages of a bag: of a directory, those in it, in order.
+
+    Of a file and its compressed copy, which a killed recorder leaves side by side, the file counts.
+    """
+    if path.is_file():
+        return [path]
+    found = [
+        each
+        for each in path.iterdir()
+        if is_bag_file(each) and each.name.lower().endswith(PARTS) and each.is_file()
+    ]
+    plain = {each.name.lower() for each in found}
+    alone = [
+        each
+        for each in found
+        if not each.name.lower().endswith(ZSTD) or each.name.lower().removesuffix(ZSTD) not in plain
+    ]
+    return sorted(alone, key=natural_order)
+
+
+def open_storage(path: Path, scratch: Path) -> Storage:
+    """Open one file of a bag; ``scratch`` is a directory for what must be unpacked or copied.
+
+    Raises:
+        ValueError: nothing whole is in it, or it is no such file.
+        OSError: it cannot be read, or there is no room in ``scratch``.
+
+    """
+    if path.name.lower().endswith(ZSTD):
+        path = decompressed_file(path, scratch)
+    suffix = path.suffix.lower()
+    if suffix == ".mcap":
+        return McapStorage(path)
+    if suffix == ".db3":
+        return SqliteStorage(path, scratch)
+    if path.name.lower().endswith(ROS1):
+        return Rosbag1Storage(path)
+    raise ValueError(f"{suffix or 'this'} is no suffix of a bag")
