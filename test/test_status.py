@@ -18,7 +18,7 @@ from xsvggt_ros.cache.statistics import CacheStatistics
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.ros import status as status_module
 from xsvggt_ros.ros.status import Session, StatusBoard
-from xsvggt_ros.stream.frame import Frame, FrameResult, Timings
+from xsvggt_ros.stream.frame import Execution, Frame, FrameResult, Timings
 from xsvggt_ros.stream.health import MEMORY, Health
 from xsvggt_ros.stream.image_mapping import ImageMapping
 from xsvggt_ros.stream.worker import Counters
@@ -99,6 +99,7 @@ _RESULT = FrameResult(
     color=np.zeros((1, 1, 3), np.uint8),
     mapping=ImageMapping(1, 1, 1, 1, 1, 0),
     pose_source="held",
+    execution=Execution("eager", "budgets adapt"),
     cache=CacheStatistics("none", 0, 0, 16, 16, 0, 0, 0, 0, 0, 0, ()),
     timings=Timings(),
 )
@@ -192,6 +193,7 @@ def test_every_field_is_filled_from_its_own_source(story: _Story) -> None:
     assert [message[f"latency_{stage}"] for stage in stages] == [1.0, 2.0, 3.0, 4.0]
     assert (message["policy"], message["intrinsics_source"]) == ("xstreamvggt", "held")
     assert message["pose_source"] == "held"
+    assert (message["execution"], message["execution_reason"]) == ("eager", "budgets adapt")
 
 
 def test_a_new_session_forgets_the_message_of_the_one_before_but_not_why_it_ended(

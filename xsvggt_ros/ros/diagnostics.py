@@ -117,6 +117,11 @@ def _input(camera: ImageInput, pictures: RigInput) -> DiagnosticStatus:
     )
 
 
+def _execution(status: CacheStatus) -> str:
+    reason = status.execution_reason
+    return f"{status.execution}: {reason}" if reason else status.execution
+
+
 def _cache(status: CacheStatus, _: Session) -> DiagnosticStatus:
     return _status(
         DiagnosticStatus.OK,
@@ -131,6 +136,7 @@ def _cache(status: CacheStatus, _: Session) -> DiagnosticStatus:
             "camera head (MiB)": _mib(status.camera_cache_bytes),
             "uncompressed (MiB)": _mib(status.uncompressed_bytes),
             "evicted tokens": str(status.tokens_evicted_total),
+            "step": _execution(status),
         },
     )
 

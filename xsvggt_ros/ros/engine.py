@@ -64,7 +64,12 @@ def build_reconstructor(settings: Settings) -> Reconstructor:
     cache = settings.cache_settings
     engine = Reconstructor(
         network,
-        ReconstructorSettings(width=width, cache=cache, calibration=settings.input.calibration),
+        ReconstructorSettings(
+            width=width,
+            cache=cache,
+            calibration=settings.input.calibration,
+            cuda_graphs=model.cuda_graphs,
+        ),
     )
     check_memory(network, width, cache)
     warm_up(engine, width)

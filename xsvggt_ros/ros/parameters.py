@@ -114,6 +114,11 @@ class Model:
         "applies, else sdpa (PyTorch).",
         choices=BACKENDS,
     )
+    cuda_graphs: bool = _parameter(
+        True,
+        "Whether a GPU is given a whole step at once, as soon as the cache is full; ~/status says "
+        "whether it is.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,4 +183,6 @@ def _fill_result(message: CacheStatus, result: FrameResult) -> None:
     message.latency_collect = result.timings.collect
     message.intrinsics_source = result.intrinsics_source
     message.pose_source = result.pose_source
+    message.execution = result.execution.mode
+    message.execution_reason = result.execution.reason
     message.mean_confidence = float(np.mean(result.confidence))

@@ -74,6 +74,20 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
+class Execution:
+    """How a step ran, and why so.
+
+    Attributes:
+        mode: ``cuda graph`` where it was launched as a whole, else ``eager``.
+        reason: why not as a graph; empty for a graph.
+
+    """
+
+    mode: Literal["eager", "cuda graph"] = "eager"
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class FrameResult:
     """What the engine knows after one frame; all arrays live on the host.
 
@@ -90,6 +104,7 @@ class FrameResult:
         confidence: float32 [h, w], from 1 upwards.
         color: uint8 [h, w, 3], RGB.
         camera: name of the camera in a rig of several.
+        execution: whether the step was launched as a CUDA graph, and why not.
         points: float32 [h, w, 3] of the point head, in the network's own world, which tends to be
             the first camera's; None where the head was not asked for.
 
@@ -110,3 +125,4 @@ class FrameResult:
     camera: str = ""
     points: NDArray[np.float32] | None = None
     pose_source: PoseSource = "predicted"
+    execution: Execution = Execution()

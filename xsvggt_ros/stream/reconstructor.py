@@ -35,7 +35,7 @@ from xsvggt_ros.stream.giving_way import changed, shrunk
 from xsvggt_ros.stream.image_mapping import ImageMapping
 from xsvggt_ros.stream.pose_track import PoseTrack
 from xsvggt_ros.stream.preprocessing import check_width, preprocess, to_network
-from xsvggt_ros.stream.step_runner import Execution, StepRunner
+from xsvggt_ros.stream.step_runner import StepRunner
 
 logger = logging.getLogger(__name__)
 
@@ -140,11 +140,6 @@ class Reconstructor:
     def reset_reason(self) -> str:
         """Why the session before this one ended; empty in the first one."""
         return self._reset_reason
-
-    @property
-    def execution(self) -> Execution:
-        """How the newest step ran: launched as a CUDA graph or eager, and why so."""
-        return self._runner.execution
 
     @property
     def device(self) -> torch.device:
@@ -321,6 +316,7 @@ class Reconstructor:
             frame_id=frame_id,
             camera_to_world=pose,
             pose_source=pose_source,
+            execution=self._runner.execution,
             intrinsics=intrinsics,
             intrinsics_source=source,
             depth=output.depth,

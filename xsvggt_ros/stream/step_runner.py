@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,27 +22,12 @@ from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.errors import first_line
 from xsvggt_ros.model.device import ran_out_of_memory, release_cached_memory
 from xsvggt_ros.model.network import Head, Prediction, StreamVggt
+from xsvggt_ros.stream.frame import Execution
 
 logger = logging.getLogger(__name__)
 
-Mode = Literal["eager", "cuda graph"]
-
 MOST_SIZES = 4
 """Image sizes that have a capture at the same time: a rig's cameras may differ in size."""
-
-
-@dataclass(frozen=True, slots=True)
-class Execution:
-    """How the newest step ran, and why so.
-
-    Attributes:
-        mode: ``cuda graph`` where it was launched as a whole, else ``eager``.
-        reason: why not as a graph; empty for a graph.
-
-    """
-
-    mode: Mode
-    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
