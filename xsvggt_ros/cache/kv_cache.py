@@ -22,8 +22,13 @@ history holds it too. Slots are dense and in no
 order. A token that goes gives its slot to one that comes; no other byte moves. Keys at 16 bits lie
 as they came in [heads, slots + frame, head_dim], and are attended to there; so do values.
 
+The layers of a group (`layer_group.py`) lie in one set of tensors, layer after layer: their first
+axis is layers times heads, or layers times sets.
+
 Once for all layers: a scratch of [heads, slots + frame, head_dim] each for keys and values, in the
-network's type, into which a packed layer is decoded to be attended to.
+network's type, into which a packed layer is decoded to be attended to; and one of
+[layers * heads, frame, head_dim] each, in which the newest frame of a group's layers waits until the
+last of them has attended.
 """
 
 from __future__ import annotations
