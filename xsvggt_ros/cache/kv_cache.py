@@ -27,8 +27,8 @@ axis is layers times heads, or layers times sets.
 
 Once for all layers: a scratch of [heads, slots + frame, head_dim] each for keys and values, in the
 network's type, into which a packed layer is decoded to be attended to; and one of
-[layers * heads, frame, head_dim] each, in which the newest frame of a group's layers waits until the
-last of them has attended.
+[layers * heads, frame, head_dim] each, in which the newest frame of a group's layers waits until
+the last of them has attended.
 """
 
 from __future__ import annotations
