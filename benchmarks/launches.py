@@ -8,8 +8,10 @@
 The network has its official sizes and bfloat16 weights; nothing is computed, so any machine will
 do. What is counted is a frame once the budget is full. Views, allocations and casts that change
 nothing are free; an operation of this package counts as one, as a fused kernel of PyTorch does.
-Bytes are those of the arguments and results of the operations that decode the cache. No stage reads
-from the device: on the meta device there is nothing to read, and whoever tries fails.
+Bytes are those that decoding reads and writes, by the shapes of what it is given: codes and grids of
+the tokens that are held, and the tokens decoded; beside them, those of the newest frame, which is
+copied behind the decoded tokens and to where it waits. No stage reads from the device: on the meta
+device there is nothing to read, and whoever tries fails.
 """
 
 from __future__ import annotations
@@ -47,13 +49,15 @@ class Counts:
     Attributes:
         stages: how many, by stage.
         names: how many, by stage and operation.
-        decoded_bytes: what the operations that decode read and write.
+        decoded_bytes: what decoding reads and writes.
+        newest_bytes: what copying the newest frame reads and writes.
 
     """
 
     stages: Counter[str] = field(default_factory=Counter)
     names: Counter[tuple[str, str]] = field(default_factory=Counter)
     decoded_bytes: int = 0
+    newest_bytes: int = 0
 
     @property
     def total(self) -> int:
@@ -79,7 +83,9 @@ class Launches(TorchDispatchMode):
             stage = self.stack[-1]
             if name.startswith("xsvggt::") and "decode" in name:
                 stage = "decode"
-                self.counts.decoded_bytes += bytes_of(given + made)
+                decoded, newest = decoding_bytes(*args)
+                self.counts.decoded_bytes += decoded
+                self.counts.newest_bytes += newest
             self.counts.stages[stage] += 1
             self.counts.names[stage, name.removeprefix("aten::")] += 1
         if name == "aten::scaled_dot_product_attention":
@@ -111,10 +117,38 @@ def is_free(function: torch._ops.OpOverload, given: list[Tensor], made: list[Ten
     return viewed or "empty" in schema.name
 
 
-def bytes_of(tensors: list[Tensor]) -> int:
-    """Return the bytes of all tensors, each counted once."""
-    seen = {(each.untyped_storage()._cdata, each.storage_offset()): each for each in tensors}
-    return sum(each.nbytes for each in seen.values())
+def decoding_bytes(
+    key_tensors: list[Tensor],
+    key_bits: list[int],
+    value_tensors: list[Tensor],
+    value_bits: list[int],
+    lengths: list[int],
+    key: Tensor,
+    value: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    held_keys: Tensor,
+    held_values: Tensor,
+) -> tuple[int, int]:
+    """Return the bytes that one ``decode_layer`` moves: of the held tokens, and of the newest."""
+    moved = 0
+    for tensors, widths, out in (
+        (key_tensors, key_bits, keys),
+        (value_tensors, value_bits, values),
+    ):
+        for index, (bits, length) in enumerate(zip(widths, lengths, strict=True)):
+            if not bits or not length:
+                continue
+            codes, *grids = tensors[4 * index : 4 * index + 4]
+            moved += codes[:, :length].nbytes + out[:, :length].nbytes
+            # A table of grids is read as a whole, what stands beside a slot as far as it is taken.
+            moved += sum(
+                grid.nbytes * length // codes.shape[1] if grid.shape[1:2] == codes.shape[1:2]
+                else grid.nbytes
+                for grid in grids
+            )  # fmt: skip
+    newest = 2 * (key.nbytes + value.nbytes) + held_keys.nbytes + held_values.nbytes
+    return moved, newest
 
 
 class StagedMemory:
@@ -223,7 +257,15 @@ def table(columns: dict[str, Counts]) -> str:
             lines.append(f"| {stage} | " + " | ".join(f"{number}" for number in row) + " |")
     totals = " | ".join(f"**{counts.total}**" for counts in columns.values())
     decoded = " | ".join(f"{counts.decoded_bytes / 1e9:.2f}" for counts in columns.values())
-    return "\n".join([*lines, f"| all | {totals} |", f"| decoded, GB | {decoded} |"])
+    newest = " | ".join(f"{counts.newest_bytes / 1e9:.2f}" for counts in columns.values())
+    return "\n".join(
+        [
+            *lines,
+            f"| all | {totals} |",
+            f"| moved by decoding, GB | {decoded} |",
+            f"| moved by copying the newest frame, GB | {newest} |",
+        ]
+    )
 
 
 def main() -> None:
