@@ -29,8 +29,14 @@ from xsvggt_ros.synthetic.scene_training.piece import Piece, PieceSettings
 from xsvggt_ros.synthetic.scene_training.recipes import recipe_named
 from xsvggt_ros.synthetic.scene_training.trainer import SceneTrainer
 from xsvggt_ros.synthetic.scene_training.window_stream import streamed
-from xsvggt_ros.synthetic.scenes.suite import SEEDS, SUITES, suite_named, suite_settings
-from xsvggt_ros.synthetic.scenes.suite import suite_plan, suite_streams
+from xsvggt_ros.synthetic.scenes.suite import (
+    SEEDS,
+    SUITES,
+    suite_named,
+    suite_plan,
+    suite_settings,
+    suite_streams,
+)
 
 CPU = torch.device("cpu")
 SIZE = 28
