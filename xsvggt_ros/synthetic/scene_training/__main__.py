@@ -34,11 +34,13 @@ def parsed(arguments: list[str] | None = None) -> PieceSettings:
     parser.add_argument("--state", type=Path, default=None)
     parser.add_argument("--minutes", type=float, default=base.minutes,
                         help="of this piece, all that it does included")  # fmt: skip
-    parser.add_argument("--total-minutes", type=float, default=base.total_minutes,
-                        help="of learning in all pieces; rate and stages go by it")  # fmt: skip
+    parser.add_argument("--total-minutes", type=float, default=None,
+                        help="of learning in all pieces, by which rate and stages go; default: "
+                        "they end with this piece")  # fmt: skip
     parser.add_argument("--seed", type=int, default=base.seed)
     parser.add_argument("--device", default=base.device)
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--no-graph", dest="graph", action="store_false",
+                        help="launch each operation of a step by itself on a GPU")  # fmt: skip
     parser.add_argument("--streams", type=int, default=base.streams,
                         help="held-out streams that memory is measured on")  # fmt: skip
     parser.add_argument("--validate-seconds", type=float, default=base.validate_seconds)

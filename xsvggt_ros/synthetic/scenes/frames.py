@@ -14,11 +14,13 @@ from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.synthetic.cameras import intrinsics_for
 from xsvggt_ros.synthetic.scenes.streams import Plan, rendered
 from xsvggt_ros.synthetic.scenes.suite import SUITES, suite_named, suite_plan, suite_settings
-from xsvggt_ros.synthetic.sequence import SyntheticFrame
+from xsvggt_ros.synthetic.sequence import LONGEST, SyntheticFrame
 
 SEPARATOR = "#"
-_AT_ONCE = 25
+"""Between a suite and the number of one of its streams."""
+
 _RATE = 10.0
+"""Frames per second that stamps tell of."""
 
 
 class SceneSequence:
@@ -38,6 +40,7 @@ class SceneSequence:
         """
         suite, number = split_name(name)
         self._suite = suite_named(suite)
+        self.name = name
         self._seed = self._suite.first_seed + number
         self._settings = suite_settings(self._suite, width, height)
         self._plan = suite_plan(self._suite, self._settings, slice(number, number + 1))
@@ -51,23 +54,23 @@ class SceneSequence:
 
     def __iter__(self) -> Iterator[SyntheticFrame]:
         """Yield all frames."""
-        noise = torch.Generator().manual_seed(self._seed)
-        for start in range(0, len(self), _AT_ONCE):
-            plan = _part(self._plan, slice(start, start + _AT_ONCE))
-            with torch.inference_mode():
-                found = rendered(plan, self._settings, noise)
-            depth = torch.where(found.seen, found.truth.depth * found.unit[0], torch.nan)
-            images = (255 * found.images).round().byte().movedim(2, -1)
-            for index in range(images.shape[1]):
-                number = start + index
-                yield SyntheticFrame(
-                    number,
-                    round((number + 1) * 1e9 / _RATE),
-                    np.ascontiguousarray(images[0, index].numpy()),
-                    depth[0, index].numpy(),
-                    self.poses[number],
-                    self.intrinsics,
-                )
+        return map(self.frame, range(len(self)))
+
+    def frame(self, index: int) -> SyntheticFrame:
+        """Render one frame."""
+        noise = torch.Generator().manual_seed(self._seed * LONGEST + index)
+        with torch.inference_mode():
+            found = rendered(_part(self._plan, slice(index, index + 1)), self._settings, noise)
+        depth = torch.where(found.seen, found.truth.depth * found.unit, torch.nan)
+        color = (255 * found.images[0, 0]).round().byte().movedim(0, -1)
+        return SyntheticFrame(
+            index,
+            round((index + 1) * 1e9 / _RATE),
+            np.ascontiguousarray(color.numpy()),
+            depth[0, 0].numpy(),
+            self.poses[index],
+            self.intrinsics,
+        )
 
 
 def _part(plan: Plan, frames: slice) -> Plan:

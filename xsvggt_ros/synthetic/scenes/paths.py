@@ -42,7 +42,7 @@ class Pace:
 
     laps: tuple[float, float] = (0.3, 1.6)
     least_period: float = 24.0
-    motions: tuple[float, ...] = (1.0, 1.0, 1.0, 0.5, 0.5)
+    motions: tuple[float, ...] = (2.0, 1.0, 1.0, 0.0, 0.0)
     returns: float = 0.15
 
 
