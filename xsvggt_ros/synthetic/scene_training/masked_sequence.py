@@ -98,7 +98,7 @@ def forgetful(
     lasting = torch.where(forgets < gaps, (-mean * chances.log()).floor(), torch.inf)
     time = torch.arange(frames, device=device).repeat_interleave(tokens)
     gone = time + 2 + lasting
-    gone[:, :tokens] = torch.inf
+    gone[:, :tokens].fill_(torch.inf)
     mask = (time[None, :] <= time[:, None]) & (gone[:, None, :] > time[None, :, None])
     narrow = window(frames, 2 + (2 * mean).round(), device)
     cameras = torch.where((forgets < gaps) & (bounded < _BOUNDED), narrow, causal(frames, device))

@@ -173,6 +173,7 @@ class Piece:
             if not self.trainer.graphed or isinstance(error, torch.cuda.OutOfMemoryError):
                 raise
             self.say(f"no graph ({first_line(error)}); goes on launch by launch")
+            torch.cuda.synchronize()
             self.trainer.graphed = False
             return self.trainer.take_step(self.progress)
 

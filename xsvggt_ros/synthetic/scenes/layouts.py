@@ -46,7 +46,7 @@ def _room(draw: Draw, curve: Tensor, there: Tensor) -> Tensor:
     high = curve.amax(dim=1) + draw.spread(0.6, 2.5, 2)
     middle, half = (low + high) / 2, (high - low) / 2
     walls = torch.full((len(curve), _WALLS, 4), _THICK, device=curve.device)
-    walls[..., :2] = 10 * FAR
+    walls[..., :2].fill_(10 * FAR)
     for index, axis in enumerate((0, 0, 1, 1)):
         side = 1 if index % 2 else -1
         walls[:, index, :2] = middle
@@ -88,7 +88,7 @@ def _house(draw: Draw) -> tuple[Tensor, Tensor]:
             corners.append(torch.stack(parts, dim=-1))
     whole = torch.stack(walls, dim=1)
     rest = torch.full((len(whole), _WALLS - whole.shape[1], 4), _THICK, device=draw.device)
-    rest[..., :2] = 10 * FAR
+    rest[..., :2].fill_(10 * FAR)
     return smooth_tours(torch.stack(corners, dim=1)), torch.cat([whole, rest], dim=1)
 
 

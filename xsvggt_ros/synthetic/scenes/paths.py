@@ -160,5 +160,5 @@ def _looking(place: Tensor, heading: Tensor, pitch: Tensor, roll: Tensor) -> Ten
     poses[..., :3, 1] = cos * down - sin * level
     poses[..., :3, 2] = forward
     poses[..., :3, 3] = place
-    poses[..., 3, 3] = 1.0
+    poses[..., 3, 3].fill_(1.0)
     return poses

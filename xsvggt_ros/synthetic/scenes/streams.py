@@ -220,7 +220,7 @@ def inverse(poses: Tensor) -> Tensor:
     result = torch.zeros_like(poses)
     result[..., :3, :3] = turn
     result[..., :3, 3] = -(turn @ poses[..., :3, 3:]).squeeze(-1)
-    result[..., 3, 3] = 1.0
+    result[..., 3, 3].fill_(1.0)
     return result
 
 
