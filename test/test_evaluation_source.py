@@ -82,7 +82,9 @@ def test_a_stream_of_a_suite_comes_with_its_truth():
     assert frames[0].truth.camera_to_world.shape == (4, 4)
     sky = np.isnan(frames[0].truth.depth)
     assert 0.05 < sky.mean() < 0.95
-    part = list(open_source("synthetic:landmarks_100_lap50#3", SourceOptions(**SMALL, start=2, limit=1)))
+    part = list(
+        open_source("synthetic:landmarks_100_lap50#3", SourceOptions(**SMALL, start=2, limit=1))
+    )
     assert np.array_equal(part[0].frame.decode(), frames[2].frame.decode())
     other = next(iter(open_source("synthetic:landmarks_100_lap50#4", SourceOptions(**SMALL))))
     assert not np.array_equal(other.frame.decode(), frames[0].frame.decode())

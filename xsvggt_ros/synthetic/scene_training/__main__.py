@@ -13,6 +13,7 @@ from pathlib import Path
 
 from xsvggt_ros.errors import XsvggtError
 from xsvggt_ros.interruption import INTERRUPTED, stop_request
+from xsvggt_ros.synthetic.scene_training import BEGAN
 from xsvggt_ros.synthetic.scene_training.piece import Piece, PieceSettings
 from xsvggt_ros.synthetic.scene_training.recipes import RECIPES
 
@@ -51,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Train as the options say; return 0, 1 after an error, or 130 after a signal."""
     try:
         with stop_request() as stop:
-            Piece(parsed(arguments), say).run(stop.is_set)
+            Piece(parsed(arguments), say, BEGAN).run(stop.is_set)
             return INTERRUPTED if stop.is_set() else 0
     except XsvggtError as error:
         sys.stderr.write(f"scene_training: {error}\n")

@@ -19,7 +19,6 @@ from xsvggt_ros.errors import ConfigurationError, first_line
 from xsvggt_ros.geometry.files import replacing, require_writable
 from xsvggt_ros.model.checkpoint import load_network, save_network
 from xsvggt_ros.model.device import device_named
-from xsvggt_ros.synthetic.scene_training import BEGAN
 from xsvggt_ros.synthetic.scene_training.need import BUDGETS, EVERYTHING, errors_of
 from xsvggt_ros.synthetic.scene_training.parts import STATE, WEIGHTS, load_parts, save_parts
 from xsvggt_ros.synthetic.scene_training.recipes import recipe_named
@@ -81,8 +80,15 @@ class PieceSettings:
 class Piece:
     """One call."""
 
-    def __init__(self, settings: PieceSettings, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, settings: PieceSettings, say: Callable[[str], None], began: float | None = None
+    ) -> None:
         """Take up what lies there, or begin.
+
+        Args:
+            settings: what to do.
+            say: takes lines for whoever follows.
+            began: when the minutes began to count, as time.monotonic says it; None = now.
 
         Raises:
             CheckpointError: what lies there is damaged.
@@ -91,7 +97,7 @@ class Piece:
 
         """
         self.settings, self.say = settings, say
-        self.began = BEGAN if time.monotonic() - BEGAN < 60 else time.monotonic()
+        self.began = time.monotonic() if began is None else began
         settings.output.mkdir(parents=True, exist_ok=True)
         require_writable(settings.output)
         self.device = device_named(settings.device)

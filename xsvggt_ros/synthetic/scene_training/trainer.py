@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from xsvggt_ros.model.checkpoint import random_network
 from xsvggt_ros.model.config import preset
 from xsvggt_ros.model.dense_head import activate_depth, activate_points
+from xsvggt_ros.model.encoder import Encoder
 from xsvggt_ros.model.layers import LayerScale
 from xsvggt_ros.model.network import Prediction
 from xsvggt_ros.synthetic.held_out import FIRST_HELD_OUT_SEED
@@ -30,6 +31,9 @@ from xsvggt_ros.synthetic.scenes.streams import Streams, planned, rendered
 
 LAYER_SCALE = 0.5
 """Gain of each residual branch at first; the architecture's 0.01 would sleep for long."""
+
+PLACE = 0.5
+"""Size of the position embedding at first, about that of what patches show."""
 
 _TOKENS = ("_token", "_tokens", "pos_embed")
 
@@ -54,6 +58,7 @@ class SceneTrainer:
         for module in network.modules():
             if isinstance(module, LayerScale):
                 nn.init.constant_(module.gamma, LAYER_SCALE)
+        _place_patches(network.aggregator.patch_embed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
             readings = Readings(network.config)
@@ -260,6 +265,23 @@ class SceneTrainer:
             torch.where(seen.unsqueeze(-1), points, truth.points[chosen]),
             torch.where(seen, points_confidence, 1.0),
         )
+
+
+def _place_patches(encoder: Encoder) -> None:
+    """Begin with waves over the grid as position embedding.
+
+    Random numbers as small as usual say nothing about where a patch is beside what it shows, and a
+    bearing is all that tells a camera's turn.
+    """
+    side, channels = encoder.grid, encoder.pos_embed.shape[-1]
+    waves = torch.arange(channels // 4)
+    rates = math.pi / 2 ** (waves * (math.log2(2 * side) / len(waves)))
+    angles = (torch.arange(side) + 0.5)[:, None] * rates
+    along = torch.cat([angles.sin(), angles.cos()], dim=-1)
+    rows = along[:, None].expand(side, side, -1)
+    columns = along[None].expand(side, side, -1)
+    with torch.no_grad():
+        encoder.pos_embed[0, 1:] = PLACE * torch.cat([rows, columns], dim=-1).flatten(0, 1)
 
 
 def _second_moment(tensors: dict[str, Tensor], name: str, weight: Tensor) -> Tensor:
