@@ -4,13 +4,16 @@
     python benchmarks/accuracy.py                   # the bundled model, sequences of 300 frames
     python benchmarks/accuracy.py --sequences medium_walk --budgets 8 --policies xstreamvggt
     python benchmarks/accuracy.py --sequences very_long --without-full
+    python benchmarks/accuracy.py --checkpoint FILE --sequences landmarks_100_lap50 --jobs 2
 
 Every sequence is rendered once and goes through the engine with each cache: the full one (policy
-none, 16 bits), the released code's (compatibility published), every policy at every budget at 4/4
-bits, and every width at every budget under the first policy, which is the package's default unless
---policies says otherwise. Budgets are in frames. The engine is ours throughout: poses that the
-network leaves open are held with every cache, the released code's too. Writes `table.md`,
-`cells.csv` and `figure.png` to --output.
+none, 16 bits), two frames (no history: its errors as a multiple of the full one's are the need of
+memory, see `memory_need.py`), the released code's (compatibility published), every policy at every
+budget at 4/4 bits, and every width at every budget under the first policy, which is the package's
+default unless --policies says otherwise. Budgets are in frames. The engine is ours throughout:
+poses that the network leaves open are held with every cache, the released code's too. Writes
+`table.md`, `cells.csv` and `figure.png` to --output. Of several sequences the means have 95 %
+intervals, and so have the differences from the full cache, which are taken sequence by sequence.
 
 Cells that are in `cells.csv` are not run again where weights, size, pictures, true poses, cache
 settings, PyTorch, processor and threads are the same. That the network's or the cache's code has
@@ -24,15 +27,18 @@ import argparse
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
-from accuracy_cells import FULL, Cell, Config, means, published, read_cells, write_cells
-from accuracy_report import comparisons, draw, table
+import torch
+from accuracy_cells import FULL, NO_HISTORY, Cell, Config, means, published, read_cells, write_cells
+from accuracy_report import comparisons, draw, paired, table
 from scipy.spatial import cKDTree
+from side_by_side import in_parallel
 
 from xsvggt_ros.cache.settings import POLICIES, CacheSettings
 from xsvggt_ros.errors import ConfigurationError, XsvggtError
@@ -49,6 +55,8 @@ from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 from xsvggt_ros.synthetic.held_out import DEFAULT_ROOM, SUITE, held_out
 from xsvggt_ros.synthetic.rooms import room_named
+from xsvggt_ros.synthetic.scenes.frames import SEPARATOR, SceneSequence
+from xsvggt_ros.synthetic.scenes.suite import SEEDS, SUITES
 from xsvggt_ros.synthetic.sequence import Sequence as Stream
 from xsvggt_ros.synthetic.sequence import SyntheticFrame
 
@@ -121,6 +129,7 @@ def configurations(
     def every() -> Iterator[Config]:
         if full:
             yield FULL
+        yield NO_HISTORY
         bounded = [policy for policy in policies if policy != FULL.policy]
         for budget in budgets:
             yield published(budget)
@@ -132,20 +141,24 @@ def configurations(
     return list(dict.fromkeys(every()))
 
 
-def chosen_sequences(asked: Sequence[str]) -> list[str]:
+def chosen_sequences(asked: Sequence[str], streams: int = 16) -> list[str]:
     """Return the names of the sequences that are asked for by name or by length.
 
     Raises:
         ConfigurationError: names that are neither.
 
     """
+    if asked and all(each in SUITES for each in asked):
+        if not 1 <= streams <= SEEDS:
+            raise ConfigurationError(f"--streams {streams}: a suite has 1 to {SEEDS}")
+        return [f"{suite}{SEPARATOR}{number}" for suite in asked for number in range(streams)]
     names = [each.name for each in SUITE]
     lengths = list(dict.fromkeys(name.rpartition("_")[0] for name in names))
     unknown = [each for each in asked if each not in (*names, *lengths)]
     if unknown:
         raise ConfigurationError(
             f"--sequences {', '.join(unknown)}: unknown; choose lengths ({', '.join(lengths)}) or "
-            f"names ({', '.join(names)})"
+            f"names ({', '.join(names)}), or suites alone ({', '.join(SUITES)})"
         )
     return [name for name in names if name in asked or name.rpartition("_")[0] in asked]
 
@@ -161,7 +174,7 @@ def check_caches(policies: Sequence[str], budgets: Sequence[int]) -> None:
         raise ConfigurationError(f"--budgets {min(budgets)}: must be at least 1 frame")
 
 
-def digest(stream: Stream) -> str:
+def digest(stream: Stream | SceneSequence) -> str:
     """Return a hash of a sequence: of its true poses, and of its first picture and depth."""
     first = next(iter(stream))
     found = hashlib.sha256(np.ascontiguousarray(stream.poses))
@@ -184,45 +197,118 @@ def surroundings(network: StreamVggt, checkpoint: str) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Task:
+    """All caches on one sequence, for whoever measures it: this process or one of its own.
+
+    Attributes:
+        name: of the sequence, or suite and number.
+        checkpoint: weights.
+        room: of a sequence; a suite has worlds of its own.
+        height: of an image, pixels.
+        width: of an image, pixels.
+        configs: the caches.
+        known: identities of cells that are there already.
+        threads: of PyTorch; 0 = as it is.
+
+    """
+
+    name: str
+    checkpoint: str
+    room: str
+    height: int
+    width: int
+    configs: tuple[Config, ...]
+    known: frozenset[str]
+    threads: int = 0
+
+
+@cache
+def _network(checkpoint: str) -> StreamVggt:
+    return load_network(checkpoint, device="cpu")
+
+
+def measure_sequence(task: Task) -> list[tuple[Config, str, Cell | None]]:
+    """Return each cache with the identity of its cell, and the cell where it was not there yet."""
+    if task.threads:
+        torch.set_num_threads(task.threads)
+    network = _network(task.checkpoint)
+    around = surroundings(network, task.checkpoint)
+    tokens = network.config.tokens_per_frame(task.height, task.width)
+    stream = open_stream(task.name, task.room, task.width, task.height)
+    pictures = digest(stream)
+    frames: list[SyntheticFrame] = []
+    found: list[tuple[Config, str, Cell | None]] = []
+    for config in task.configs:
+        identity = fingerprint(
+            {**around, "pictures": pictures, "cache": asdict(config.settings(tokens))}
+        )
+        cell = None
+        if identity not in task.known:
+            frames = frames or list(stream)
+            cell = measure(network, frames, config, task.name, identity)
+        found.append((config, identity, cell))
+    return found
+
+
+def open_stream(name: str, room: str, width: int, height: int) -> Stream | SceneSequence:
+    """Return a held-out sequence, or a stream of a suite."""
+    if SEPARATOR in name:
+        return SceneSequence(name, width, height)
+    return Stream(held_out(name, room, width, height))
+
+
 def run(options: argparse.Namespace) -> None:
     """Measure what is missing, and write tables and figure."""
     check_caches(options.policies, options.budgets)
-    names = chosen_sequences(options.sequences)
+    names = chosen_sequences(options.sequences, options.streams)
     room_named(options.room)
-    network = load_network(options.checkpoint, device="cpu")
-    configs = configurations(options.policies, options.budgets, full=not options.without_full)
+    network = _network(options.checkpoint)
     size = (options.height, options.width)
+    configs = configurations(options.policies, options.budgets, full=not options.without_full)
     for config in configs:
         engine_for(network, config, *size)
     options.output.mkdir(parents=True, exist_ok=True)
     path = options.output / "cells.csv"
     cells = read_cells(path)
-    around = surroundings(network, options.checkpoint)
-    tokens = network.config.tokens_per_frame(*size)
+    threads = max(1, torch.get_num_threads() // options.jobs) if options.jobs > 1 else 0
+    tasks = [
+        Task(name, options.checkpoint, options.room, *size, tuple(configs), frozenset(cells),
+             threads)
+        for name in names
+    ]  # fmt: skip
     found: dict[Config, list[Cell]] = {config: [] for config in configs}
-    for name in names:
-        stream = Stream(held_out(name, options.room, options.width, options.height))
-        pictures = digest(stream)
-        frames: list[SyntheticFrame] = []
-        for config in configs:
-            identity = fingerprint(
-                {**around, "pictures": pictures, "cache": asdict(config.settings(tokens))}
-            )
-            if identity not in cells:
-                frames = frames or list(stream)
-                cells[identity] = measure(network, frames, config, name, identity)
-                write_cells(cells.values(), path)
-                print(json.dumps(asdict(cells[identity])), flush=True)
+    for done in in_parallel(measure_sequence, tasks, options.jobs):
+        for config, identity, cell in done:
+            if cell is not None:
+                cells[identity] = cell
+                print(json.dumps(asdict(cell)), flush=True)
             found[config].append(cells[identity])
+        write_cells(cells.values(), path)
+    report(options, names, found, surroundings(network, options.checkpoint))
+
+
+def report(
+    options: argparse.Namespace,
+    names: Sequence[str],
+    found: dict[Config, list[Cell]],
+    around: dict[str, Any],
+) -> None:
+    """Write tables and figure."""
     rows = means(found)
-    what = f"{options.checkpoint}, {options.width}x{options.height}, room {options.room}"
+    suites = SEPARATOR in names[0]
+    where = "" if suites else f", room {options.room}"
+    what = f"{options.checkpoint}, {options.width}x{options.height}{where}"
+    over = f"{', '.join(options.sequences)}, {len(names)} streams" if suites else ", ".join(names)
     head = (
         f"{around['processor']}, {around['threads']} threads, PyTorch {around['torch']}; {what}, "
-        f"weights {around['weights'][:12]}: means over {', '.join(names)}"
+        f"weights {around['weights'][:12]}: means over {over}"
     )
     page = f"{head}\n\n{table(rows)}\n\n{comparisons(rows)}\n"
+    if len(names) > 1:
+        page += f"\n{paired(found)}\n"
     (options.output / "table.md").write_text(page, encoding="utf-8")
-    draw(rows, options.output / "figure.png", f"{what}: means over {', '.join(names)}")
+    draw(rows, options.output / "figure.png", f"{what}: means over {over}")
     print(f"\n{page}")
 
 
@@ -230,8 +316,10 @@ def parser() -> argparse.ArgumentParser:
     """Return what reads the options."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", default=BUNDLED)
-    parser.add_argument("--sequences", nargs="+", help="names, or lengths such as long",
+    parser.add_argument("--sequences", nargs="+", help="names, lengths such as long, or suites",
                         default=["long"])  # fmt: skip
+    parser.add_argument("--streams", type=int, default=16, help="of each suite, where one is named")
+    parser.add_argument("--jobs", type=int, default=1, help="sequences that run side by side")
     parser.add_argument("--room", default=DEFAULT_ROOM)
     parser.add_argument("--width", type=int, default=112)
     parser.add_argument("--height", type=int, default=84)

@@ -26,6 +26,8 @@ class Config:
         """What the table calls it."""
         if self == FULL:
             return "full cache"
+        if self == NO_HISTORY:
+            return "2 frames: no history"
         if self.published:
             return f"published, {self.budget} frames"
         return f"{self.policy}, {self.budget} frames, {self.bits} bits"
@@ -37,11 +39,14 @@ class Config:
             budget_tokens=max(1, self.budget * frame_tokens),
             key_bits=self.bits,
             value_bits=self.bits,
+            camera_frames=2 if self == NO_HISTORY else CacheSettings().camera_frames,
             compatibility="published" if self.published else "none",
         )
 
 
 FULL = Config("none", 0, 16)
+NO_HISTORY = Config("sliding_window", 2, 16)
+"""The anchor and the frame before, for tokens and the camera head alike."""
 PUBLISHED_BITS = 4
 
 

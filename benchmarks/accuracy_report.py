@@ -7,7 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib as mpl
-from accuracy_cells import FULL, PUBLISHED_BITS, Config, Means, published
+import numpy as np
+from accuracy_cells import (
+    FULL,
+    NO_HISTORY,
+    PUBLISHED_BITS,
+    Cell,
+    Config,
+    Means,
+    published,
+)
+from intervals import SHARE, difference_of, mean_of, ratio_of
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -52,11 +62,44 @@ def comparisons(rows: Means) -> str:
     against_published = [
         (config, published(config.budget))
         for config in rows
-        if not config.published and published(config.budget) in rows
+        if not config.published and config != FULL and published(config.budget) in rows
     ]
     parts = (("Full cache = 1", against_full),
              ("Published cache of the same budget = 1", against_published))  # fmt: skip
     return "\n\n".join(_comparison(title, rows, pairs) for title, pairs in parts if pairs)
+
+
+PAIRED = ("abs_rel", "ate_sim3", "rpe_rotation")
+
+
+def paired(cells: dict[Config, list[Cell]]) -> str:
+    """Return means with intervals, and differences from the full cache, sequence by sequence."""
+    titles = {metric: title for metric, title, _ in COLUMNS}
+    full = cells.get(FULL)
+    heads = [titles[metric] for metric in PAIRED]
+    if full:
+        heads += [f"{titles[metric]}: minus full cache" for metric in PAIRED]
+    lines = [_line(f"{SHARE} % intervals", heads), _rule(len(heads))]
+    for config, each in cells.items():
+        values = {metric: np.array([getattr(c, metric) for c in each]) for metric in PAIRED}
+        texts = [mean_of(values[metric]).show(3) for metric in PAIRED]
+        for metric in PAIRED if full else ():
+            others = np.array([getattr(c, metric) for c in full])
+            texts.append("-" if config == FULL else difference_of(values[metric], others).show(3))
+        lines.append(_line(config.name, texts))
+    if full and NO_HISTORY in cells:
+        lines += ["", need(cells)]
+    return "\n".join(lines)
+
+
+def need(cells: dict[Config, list[Cell]]) -> str:
+    """Return how much worse no history is than everything, in words."""
+    path = [np.array([c.ate_sim3 for c in cells[which]]) for which in (NO_HISTORY, FULL)]
+    ratio = ratio_of(*path)
+    good = ratio.value >= 1.5 and ratio.low > 1
+    verdict = "a yardstick" if good else "no yardstick: caches cannot be told apart here"
+    what = "Need of memory, path without history over path with everything"
+    return f"{what}: {ratio.show()}: {verdict}."
 
 
 def _comparison(title: str, rows: Means, pairs: list[tuple[Config, Config]]) -> str:
@@ -109,7 +152,7 @@ Line = tuple[str, list[Config]]
 
 
 def _halves(rows: Means) -> Iterator[tuple[str, list[Line]]]:
-    ours = [config for config in rows if not config.published and config != FULL]
+    ours = [config for config in rows if not config.published and config not in (FULL, NO_HISTORY)]
     policies = dict.fromkeys(config.policy for config in ours)
     released = ("published", [config for config in rows if config.published])
     by_policy = [

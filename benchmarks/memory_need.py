@@ -24,13 +24,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from intervals import Array, Estimate, mean_of, ratio_of
 
 from xsvggt_ros.errors import ConfigurationError, XsvggtError
 from xsvggt_ros.evaluation.identity import machine, weights
@@ -62,12 +61,9 @@ from xsvggt_ros.synthetic.sequence import Sequence, SequenceSettings
 NO_HISTORY = 2
 NEEDED = 1.5
 """How much worse no history must be where a suite is to be a yardstick."""
-RESAMPLED = 10_000
 COLUMNS = (("path", "ATE %"), ("turns", "rotation °"), ("steps", "rotation, frame to frame °"),
            ("depth", "AbsRel"), ("before", "° before the place comes back"),
            ("after", "° after"))  # fmt: skip
-
-Array = NDArray[np.float64]
 
 
 CHART = "chart"
@@ -103,42 +99,6 @@ def chart_streams(
         torch.ones_like(truth.depth, dtype=torch.bool),
         torch.from_numpy(np.stack(poses)).float().to(device),
         torch.ones(len(poses), device=device),
-    )
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over streams, and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        """Return it as it stands in tables."""
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
-
-
-def resampled(statistic: Callable[[NDArray[np.intp]], Array], count: int) -> Estimate:
-    """Return a statistic of ``count`` streams with the interval from resampling them.
-
-    ``statistic`` maps indices of streams, [resamples, count], to [resamples].
-    """
-    whole = np.arange(count)[None]
-    drawn = np.random.default_rng(0).integers(0, count, (RESAMPLED, count))
-    low, high = np.quantile(statistic(drawn), [0.025, 0.975])
-    return Estimate(float(statistic(whole)[0]), float(low), float(high))
-
-
-def mean_of(values: Array) -> Estimate:
-    """Return the mean of values [streams]."""
-    return resampled(lambda drawn: values[drawn].mean(axis=1), len(values))
-
-
-def ratio_of(values: Array, others: Array) -> Estimate:
-    """Return how many times as large values are as others of the same streams."""
-    return resampled(
-        lambda drawn: values[drawn].mean(axis=1) / others[drawn].mean(axis=1), len(values)
     )
 
 
@@ -197,9 +157,9 @@ def table(found: dict[int, dict[str, Array]], suite: Suite) -> str:
         name = {NO_HISTORY: "2 frames: no history", EVERYTHING: "everything"}.get(
             budget, f"{budget} frames"
         )
-        cells = [str(mean_of(errors[column])) for column, _ in COLUMNS]
+        cells = [mean_of(errors[column]).show() for column, _ in COLUMNS]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    lines.append("| **need** | " + " | ".join(str(needs[name]) for name, _ in COLUMNS) + " |")
+    lines.append("| **need** | " + " | ".join(needs[name].show() for name, _ in COLUMNS) + " |")
     return "\n".join(lines)
 
 

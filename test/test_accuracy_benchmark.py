@@ -71,14 +71,18 @@ def test_an_impossible_option_is_refused_before_anything_runs(
 def test_cells_are_run_once_for_the_same_weights_pictures_and_cache(start, measured, tmp_path):
     options = (*SMALL, "--policies", "none")
     start(*options)
-    assert measured == ["short_walk: full cache", "short_walk: published, 4 frames"]
+    assert measured == [
+        "short_walk: full cache",
+        "short_walk: 2 frames: no history",
+        "short_walk: published, 4 frames",
+    ]
     start(*options)
-    assert len(measured) == 2
+    assert len(measured) == 3
     start(*options, "--height", "14")
     start(*options, "--room", "calm")
-    assert len(measured) == 6
+    assert len(measured) == 9
     start(*options, "--checkpoint", str(other_weights(tmp_path)))
-    assert len(measured) == 8
+    assert len(measured) == 12
 
 
 def other_weights(folder: Path) -> Path:
@@ -93,10 +97,10 @@ def other_weights(folder: Path) -> Path:
 def test_means_are_over_what_was_asked_for(start, measured):
     caches = ("--policies", "none", "--budgets", "4", "--width", "28", "--height", "28")
     start("--sequences", "short", *caches)
-    assert len(measured) == 8
+    assert len(measured) == 12
     page = start("--sequences", "short_walk", *caches)
-    assert len(measured) == 8
-    assert "| full cache | 3.0000 |" in page
+    assert len(measured) == 12
+    assert "| full cache | 4.0000 |" in page
     assert "means over short_walk\n" in page
     page = start("--sequences", "short_walk", "--without-full", *caches)
     assert "full cache" not in page.lower()
@@ -104,11 +108,11 @@ def test_means_are_over_what_was_asked_for(start, measured):
 
 def test_relative_columns(start, measured):
     page = start(*SMALL, "--policies", "random", "none", "random")
-    assert len(measured) == 6
+    assert len(measured) == 7
     full, published = page.split("= 1 |")[1:]
-    assert "| random, 4 frames, 4 bits | 3.000 |" in full
-    assert "| published, 4 frames | 2.000 |" in full
-    assert "| random, 4 frames, 4 bits | 1.500 |" in published
+    assert "| random, 4 frames, 4 bits | 4.000 |" in full
+    assert "| published, 4 frames | 3.000 |" in full
+    assert "| random, 4 frames, 4 bits | 1.333 |" in published
 
 
 def test_the_default_policy_is_measured_at_every_width(accuracy):
@@ -127,3 +131,35 @@ def test_a_real_run(start, tmp_path):
     assert len(values) == 11
     assert all(value > 0 for value in values)
     assert (tmp_path / "out" / "figure.png").stat().st_size > 10_000
+
+
+def test_streams_of_a_suite_have_intervals_and_the_need_of_memory(start, measured):
+    page = start("--sequences", "landmarks_100_lap50", "--streams", "3", "--policies", "none",
+                 "--budgets", "4", "--width", "28", "--height", "28")  # fmt: skip
+    assert measured[:2] == [
+        "landmarks_100_lap50#0: full cache",
+        "landmarks_100_lap50#0: 2 frames: no history",
+    ]
+    assert len(measured) == 9
+    assert "means over landmarks_100_lap50, 3 streams\n" in page
+    # Full caches are 1, 4 and 7, no histories one more each: a ratio of 15 to 12.
+    assert "| full cache | 4.000 [1.000, 7.000] |" in page
+    assert "| 1.000 [1.000, 1.000] | 1.000 [1.000, 1.000] | 1.000 [1.000, 1.000] |" in page
+    assert "path without history over path with everything: 1.25 [1.14, 2.00]: no yardstick" in page
+
+
+def test_jobs_measure_what_one_job_measures(start, tmp_path):
+    options = ("--sequences", "landmarks_100_lap50", "--streams", "2", "--policies", "none",
+               "--budgets", "4", "--width", "14", "--height", "14", "--without-full")  # fmt: skip
+    alone = start(*options)
+    (tmp_path / "out" / "cells.csv").unlink()
+    together = start(*options, "--jobs", "2")
+    accuracies = [
+        [
+            line.split("|")[2:9]
+            for line in page.splitlines()
+            if line.startswith(("| 2 fr", "| publ"))
+        ]
+        for page in (alone, together)
+    ]
+    assert accuracies[0] == accuracies[1]

@@ -6,7 +6,8 @@ import os
 import signal
 from dataclasses import asdict, replace
 from pathlib import Path
-from threading import Event
+from threading import Barrier, Event
+from time import sleep
 
 import command_line
 import pytest
@@ -146,10 +147,10 @@ def metrics_of(request: EvaluationRequest) -> dict:
     }  # fmt: skip
 
 
-def sweep_of(folder, texts=("budget=100,200",), *, references=(), stop=None, evaluate=None):
+def sweep_of(folder, texts=("budget=100,200",), *, references=(), stop=None, evaluate=None, jobs=1):
     ran: list[int] = []
 
-    def pretend(request, place, stop_event, progress):
+    def pretend(request, place, stop_event, progress, threads):
         ran.append(request.cache.budget_tokens)
         return (evaluate or metrics_of)(request)
 
@@ -163,6 +164,7 @@ def sweep_of(folder, texts=("budget=100,200",), *, references=(), stop=None, eva
             stop=stop or Event(),
             progress=lambda number, point: lambda *_: None,
             written=lambda made: write_sweep(made, folder),
+            jobs=jobs,
         )
     return table, ran
 
@@ -198,6 +200,38 @@ def test_a_sweep_goes_on_and_takes_more_values(tmp_path):
     table, ran = sweep_of(tmp_path, ("budget=100,200,300",))
     assert ran == [200, 300]
     assert [row.values["ate"] for row in table.rows] == [1 / 100, 1 / 200, 1 / 300]
+
+
+def test_jobs_run_side_by_side_and_the_table_keeps_its_order(tmp_path):
+    both = Barrier(2, timeout=30)
+
+    def evaluate(request):
+        both.wait()  # never passed by one run alone
+        sleep(0.2 if request.cache.budget_tokens == 100 else 0.0)
+        return metrics_of(request)
+
+    table, ran = sweep_of(tmp_path, evaluate=evaluate, jobs=2)
+    assert sorted(ran) == [100, 200]
+    assert [row.label for row in table.rows] == ["budget=100", "budget=200"]
+    assert not table.interrupted
+    again, ran = sweep_of(tmp_path, jobs=2)
+    assert ran == []
+    assert again.rows == table.rows
+
+
+def test_a_failure_beside_others_is_a_row(tmp_path):
+    def evaluate(request):
+        if request.cache.budget_tokens == 100:
+            raise XsvggtError("memory ran out")
+        return metrics_of(request)
+
+    table, _ = sweep_of(tmp_path, ("budget=100,200,300",), evaluate=evaluate, jobs=3)
+    assert [row.state for row in table.rows] == ["failed", "complete", "complete"]
+
+
+def test_no_jobs_are_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match="--jobs 0"):
+        sweep_of(tmp_path, jobs=0)
 
 
 def test_a_sweep_of_something_else_is_refused(tmp_path):
@@ -249,7 +283,7 @@ def test_what_goes_wrong_in_a_process_is_its_message(tmp_path):
         evaluate_isolated(request, tmp_path, Event(), lambda *_: None)
 
 
-def killed(connection, request, folder):
+def killed(connection, request, folder, threads):
     os.kill(os.getpid(), signal.SIGKILL)
 
 

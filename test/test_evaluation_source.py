@@ -72,3 +72,32 @@ def test_what_cannot_be_opened_is_refused(path, options, error, message):
 def test_impossible_options_are_refused(wrong):
     with pytest.raises(ConfigurationError, match="must be|impossible"):
         SourceOptions(**wrong)
+
+
+def test_a_stream_of_a_suite_comes_with_its_truth():
+    source = open_source("synthetic:landmarks_100_lap50#3", SourceOptions(**SMALL, limit=3))
+    frames = list(source)
+    assert len(frames) == source.frame_count == 3
+    assert frames[0].frame.decode().shape == (42, 56, 3)
+    assert frames[0].truth.camera_to_world.shape == (4, 4)
+    sky = np.isnan(frames[0].truth.depth)
+    assert 0.05 < sky.mean() < 0.95
+    part = list(
+        open_source("synthetic:landmarks_100_lap50#3", SourceOptions(**SMALL, start=2, limit=1))
+    )
+    assert np.array_equal(part[0].frame.decode(), frames[2].frame.decode())
+    other = next(iter(open_source("synthetic:landmarks_100_lap50#4", SourceOptions(**SMALL))))
+    assert not np.array_equal(other.frame.decode(), frames[0].frame.decode())
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("landmarks_100_lap50#99", "1 to 64"),
+        ("landmarks_100_lap50#x", "names no stream"),
+        ("cellar#1", "'cellar' is unknown"),
+    ],
+)
+def test_a_stream_that_there_is_not_is_named(name, said):
+    with pytest.raises(ConfigurationError, match=said):
+        open_source(f"synthetic:{name}")

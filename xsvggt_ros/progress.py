@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import get_ident
 
 from rich.console import Console
 from rich.progress import (
@@ -13,6 +14,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -65,17 +67,21 @@ def run_progress(console: Console) -> Iterator[RunProgress]:
 
 @contextmanager
 def sweep_progress(console: Console, runs: int) -> Iterator[Callable[[int, str], RunProgress]]:
-    """Show a bar of runs and one of the run at hand.
+    """Show a bar of runs, and one for each thread that has a run at hand.
 
-    Yields what takes a run's number, from 0, and its name, and returns what that run's progress
-    goes to.
+    Yields what takes a run's number, from 0, and its name, in the thread that runs it, and returns
+    what that run's progress goes to.
     """
     with Progress(*_frame_columns(), console=console) as progress:
         whole = progress.add_task("all runs", total=runs, unit="runs")
-        task = progress.add_task("starting", total=None)
+        tasks: dict[int, TaskID] = {}
 
         def begin(number: int, name: str) -> RunProgress:
-            progress.update(whole, completed=number)
+            thread = get_ident()
+            if thread not in tasks:
+                tasks[thread] = progress.add_task(name, total=None)
+            task = tasks[thread]
+            progress.update(whole, completed=max(number + 1 - len(tasks), 0))
             progress.reset(task, total=None, description=name)
 
             def show(done: int, total: int | None, doing: str) -> None:

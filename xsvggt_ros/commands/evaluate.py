@@ -177,6 +177,12 @@ def evaluate(
         Path | None,
         typer.Option(help="Folder of a sweep to go on with.", rich_help_panel=SWEEPING),
     ] = None,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Runs of the sweep that go side by side.", rich_help_panel=SWEEPING
+        ),
+    ] = 1,
     protocol: Annotated[
         str | None,
         typer.Option(
@@ -291,6 +297,7 @@ def evaluate(
                 "--sweep": sweep,
                 "--references": references,
                 "--resume": resume,
+                "--jobs": None if jobs == 1 else jobs,
                 "a limit": limits,
             }
         )
@@ -336,9 +343,12 @@ def evaluate(
     )
     if sweep:
         _refuse_limits(limits)
-        _run_sweep(request, sweep, references, output, resume)
+        _run_sweep(request, sweep, references, output, resume, jobs)
     else:
-        _refuse_without("--sweep", {"--references": references, "--resume": resume})
+        _refuse_without(
+            "--sweep",
+            {"--references": references, "--resume": resume, "--jobs": None if jobs == 1 else jobs},
+        )
         _run_once(request, output, limits)
 
 
@@ -456,6 +466,7 @@ def _run_sweep(
     references: str | None,
     output: Path,
     resume: Path | None,
+    jobs: int,
 ) -> None:
     from datetime import datetime
 
@@ -494,6 +505,7 @@ def _run_sweep(
             stop=stop,
             progress=progress,
             written=lambda sweep: write_sweep(sweep, folder),
+            jobs=jobs,
         )
     _say_sweep(table)
     failed = any(row.state == "failed" for row in table.rows)

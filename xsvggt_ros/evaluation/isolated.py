@@ -16,6 +16,8 @@ from threading import Event
 from time import monotonic
 from typing import Any
 
+import torch
+
 from xsvggt_ros.errors import XsvggtError, first_line
 from xsvggt_ros.evaluation.files import write_evaluation
 from xsvggt_ros.evaluation.request import EvaluationRequest
@@ -34,9 +36,16 @@ class RunFailedError(XsvggtError):
 
 
 def evaluate_isolated(
-    request: EvaluationRequest, folder: Path, stop: Event, progress: Progress
+    request: EvaluationRequest, folder: Path, stop: Event, progress: Progress, threads: int = 0
 ) -> dict[str, Any]:
     """Evaluate, write the results into ``folder``, and return what metrics.json holds.
+
+    Args:
+        request: what is evaluated.
+        folder: of the results.
+        stop: ends the run after the frame in hand.
+        progress: is told the frames done.
+        threads: of PyTorch in that process, where several run side by side; 0 = its default.
 
     Raises:
         RunFailedError: the run ended without a result.
@@ -45,7 +54,7 @@ def evaluate_isolated(
     """
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=_run, args=(there, request, folder), daemon=True)
+    process = context.Process(target=_run, args=(there, request, folder, threads), daemon=True)
     process.start()
     there.close()
     try:
@@ -92,11 +101,13 @@ def _death(code: int | None) -> str:
     return f"the run ended without a result, with code {code}"
 
 
-def _run(connection: Connection, request: EvaluationRequest, folder: Path) -> None:
+def _run(connection: Connection, request: EvaluationRequest, folder: Path, threads: int) -> None:
     """Evaluate and tell the other side; a stop comes from there and from no signal."""
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)
     logging.getLogger().addHandler(logging.NullHandler())  # warnings are in the report
+    if threads:
+        torch.set_num_threads(threads)
     stop = Event()
     try:
         evaluation = evaluate(request, stop=stop, progress=_Telling(connection, stop))

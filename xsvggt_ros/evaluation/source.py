@@ -22,6 +22,7 @@ from xsvggt_ros.evaluation.sources import (
 )
 from xsvggt_ros.evaluation.sources.bag import BagEvaluationSource
 from xsvggt_ros.evaluation.sources.base import EvaluationSource, SourceOptions
+from xsvggt_ros.evaluation.sources.suite import SuiteSource, names_stream
 from xsvggt_ros.evaluation.sources.synthetic import PREFIX, SyntheticSource
 from xsvggt_ros.stream.sources import METADATA, is_bag
 
@@ -63,6 +64,8 @@ def open_source(path: str | Path, options: SourceOptions | None = None) -> Evalu
 
     """
     options = options or SourceOptions()
+    if names_stream(str(path)):
+        return SuiteSource(str(path), options)
     if str(path).startswith(PREFIX):
         return SyntheticSource(str(path), options)
     place = Path(path).expanduser()

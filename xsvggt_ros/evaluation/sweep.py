@@ -8,10 +8,14 @@ import io
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
+
+import torch
 
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError, SourceError, XsvggtError
@@ -184,6 +188,7 @@ def run_sweep(
     stop: Event,
     progress: Callable[[int, Point], Progress],
     written: Callable[[Sweep], None] = lambda sweep: None,
+    jobs: int = 1,
 ) -> Sweep:
     """Run every point that ``folder`` does not hold yet; the table is written after each.
 
@@ -192,38 +197,70 @@ def run_sweep(
         chosen: the runs.
         folder: of the sweep; one that holds a sweep of the same request goes on.
         stop: ends the sweep after the frame in hand.
-        progress: for a run's number and point returns what its progress is told to.
+        progress: for a run's number and point returns what its progress is told to; called in the
+            thread that waits for the run.
         written: is handed the table after each run.
+        jobs: runs side by side, each in a process of its own with its share of the processor's
+            cores.
 
     Raises:
-        ConfigurationError: the folder holds a sweep of something else.
+        ConfigurationError: the folder holds a sweep of something else, or fewer than one job.
 
     """
+    if jobs < 1:
+        raise ConfigurationError(f"--jobs {jobs}: at least one run goes at a time")
     known = _known_rows(request, folder)
     write_text(folder / "config.yaml", yaml_text(request.resolved()))
-    rows: list[Row] = []
+    rows = {number: known.get(_key(asdict(point.cache))) for number, point in enumerate(chosen)}
     sweep = Sweep(request.source, request.fingerprint("cache"), ())
-    for number, point in enumerate(chosen):
-        row = known.get(_key(asdict(point.cache)))
-        if row is None and not stop.is_set():
-            row = _run(request, point, folder, stop, progress(number, point))
-        if row is not None:
-            rows.append(replace(row, label=point.label, group=point.group))
-        sweep = replace(sweep, rows=tuple(rows), interrupted=stop.is_set())
+
+    def write() -> None:
+        nonlocal sweep
+        there = tuple(
+            replace(row, label=point.label, group=point.group)
+            for number, point in enumerate(chosen)
+            if (row := rows[number]) is not None
+        )
+        sweep = replace(sweep, rows=there, interrupted=stop.is_set())
         write_json(folder / SWEEP, asdict(sweep))
         written(sweep)
+
+    threads = max(1, torch.get_num_threads() // jobs) if jobs > 1 else 0
+    if None not in rows.values():
+        write()
+    with ThreadPoolExecutor(jobs) as pool:
+        waiting = {
+            pool.submit(
+                _run, request, point, folder, stop, partial(progress, number), threads
+            ): number
+            for number, point in enumerate(chosen)
+            if rows[number] is None
+        }
+        for future in as_completed(waiting):
+            rows[waiting[future]] = future.result()
+            write()
     return sweep
 
 
 def _run(
-    request: EvaluationRequest, point: Point, folder: Path, stop: Event, progress: Progress
+    request: EvaluationRequest,
+    point: Point,
+    folder: Path,
+    stop: Event,
+    begin: Callable[[Point], Progress],
+    threads: int,
 ) -> Row | None:
     """Return the row of one run; None where it was stopped before its first result."""
+    if stop.is_set():
+        return None
+    progress = begin(point)
     place = folder / "runs" / point.label.replace(" ", "_")
     settings = asdict(point.cache)
     name = place.relative_to(folder).as_posix()
     try:
-        metrics = evaluate_isolated(replace(request, cache=point.cache), place, stop, progress)
+        metrics = evaluate_isolated(
+            replace(request, cache=point.cache), place, stop, progress, threads
+        )
     except XsvggtError as error:
         return Row(point.label, point.group, "failed", str(error), name, settings, {})
     except KeyboardInterrupt:

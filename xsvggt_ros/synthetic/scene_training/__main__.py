@@ -13,6 +13,7 @@ from pathlib import Path
 
 from xsvggt_ros.errors import XsvggtError
 from xsvggt_ros.interruption import INTERRUPTED, stop_request
+from xsvggt_ros.synthetic.scene_training import BEGAN
 from xsvggt_ros.synthetic.scene_training.piece import Piece, PieceSettings
 from xsvggt_ros.synthetic.scene_training.recipes import RECIPES
 
@@ -34,11 +35,13 @@ def parsed(arguments: list[str] | None = None) -> PieceSettings:
     parser.add_argument("--state", type=Path, default=None)
     parser.add_argument("--minutes", type=float, default=base.minutes,
                         help="of this piece, all that it does included")  # fmt: skip
-    parser.add_argument("--total-minutes", type=float, default=base.total_minutes,
-                        help="of learning in all pieces; rate and stages go by it")  # fmt: skip
+    parser.add_argument("--total-minutes", type=float, default=None,
+                        help="of learning in all pieces, by which rate and stages go; default: "
+                        "they end with this piece")  # fmt: skip
     parser.add_argument("--seed", type=int, default=base.seed)
     parser.add_argument("--device", default=base.device)
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--no-graph", dest="graph", action="store_false",
+                        help="launch each operation of a step by itself on a GPU")  # fmt: skip
     parser.add_argument("--streams", type=int, default=base.streams,
                         help="held-out streams that memory is measured on")  # fmt: skip
     parser.add_argument("--validate-seconds", type=float, default=base.validate_seconds)
@@ -49,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Train as the options say; return 0, 1 after an error, or 130 after a signal."""
     try:
         with stop_request() as stop:
-            Piece(parsed(arguments), say).run(stop.is_set)
+            Piece(parsed(arguments), say, BEGAN).run(stop.is_set)
             return INTERRUPTED if stop.is_set() else 0
     except XsvggtError as error:
         sys.stderr.write(f"scene_training: {error}\n")

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -51,7 +50,7 @@ def causal(frames: int, device: torch.device | str = "cpu") -> Tensor:
     return torch.ones(frames, frames, dtype=torch.bool, device=device).tril()
 
 
-def window(frames: int, budget: int, device: torch.device | str = "cpu") -> Tensor:
+def window(frames: int, budget: int | Tensor, device: torch.device | str = "cpu") -> Tensor:
     """Return what frames see of frames if a cache holds ``budget`` frames after each step.
 
     The first frame and the newest ``budget - 1`` before the present; the present comes on top.
@@ -69,29 +68,38 @@ def over_tokens(seen: Tensor, tokens: int) -> Tensor:
 SHORTEST, LONGEST = 0.3, 12.0
 """Frames that something is remembered for in the mean, beyond the frame after its own."""
 
+_WHOLE, _BOUNDED = 1 / 3, 1 / 2
+
 
 def forgetful(
-    frames: int, tokens: int, layers: int, seed: int, device: torch.device
+    frames: int, tokens: int, layers: int, gaps: float, generator: torch.Generator
 ) -> MaskedSequence:
-    """Return a sequence of which each layer forgets at random, for good.
+    """Return a sequence of which each layer forgets at random, for good, or does not.
 
-    The anchor stays, and what is one frame old. Of three sequences one forgets whole frames, alike
-    in all layers, and two forget tokens, which favours no policy.
+    The anchor stays, and what is one frame old. Of three forgetful sequences one forgets whole
+    frames, alike in all layers, and two forget tokens, which favours no policy; in every second one
+    the camera head has a window. All is decided on the device, so that a captured step decides
+    again whenever it is repeated.
+
+    Args:
+        frames: of a stream.
+        tokens: of a frame.
+        layers: of the network.
+        gaps: share of the sequences that forget.
+        generator: of the chances.
+
     """
-    whole, share, few = np.random.default_rng([seed, 0x6A95]).random(3)
-    generator = torch.Generator(device).manual_seed(seed)
-    mean = SHORTEST * (LONGEST / SHORTEST) ** share
-    count = frames if whole < 1 / 3 else frames * tokens
-    rows = 1 if whole < 1 / 3 else layers
-    lasting = torch.rand(rows, count, generator=generator, device=device).clamp(min=1e-9)
-    lasting = (-mean * lasting.log()).floor()
-    if whole < 1 / 3:
-        lasting = lasting.repeat_interleave(tokens, 1)
+    device = generator.device
+    forgets, whole, bounded, length = torch.rand(4, generator=generator, device=device).unbind()
+    mean = SHORTEST * (LONGEST / SHORTEST) ** length
+    chances = torch.rand(layers, frames * tokens, generator=generator, device=device)
+    shared = torch.rand(frames, generator=generator, device=device).repeat_interleave(tokens)
+    chances = torch.where(whole < _WHOLE, shared, chances).clamp(min=1e-9)
+    lasting = torch.where(forgets < gaps, (-mean * chances.log()).floor(), torch.inf)
     time = torch.arange(frames, device=device).repeat_interleave(tokens)
     gone = time + 2 + lasting
-    gone[:, :tokens] = torch.inf
+    gone[:, :tokens].fill_(torch.inf)
     mask = (time[None, :] <= time[:, None]) & (gone[:, None, :] > time[None, :, None])
-    cameras = causal(frames, device)
-    if few < 0.5:
-        cameras = cameras & window(frames, 2 + round(2 * mean), device)
+    narrow = window(frames, 2 + (2 * mean).round(), device)
+    cameras = torch.where((forgets < gaps) & (bounded < _BOUNDED), narrow, causal(frames, device))
     return MaskedSequence(frames, mask, cameras)

@@ -45,23 +45,26 @@ class StreamErrors:
 
 
 @torch.no_grad()
-def errors_of(network: StreamVggt, streams: Streams, budget: int) -> StreamErrors:
+def errors_of(
+    network: StreamVggt, streams: Streams, budget: int, *, depth: bool = True
+) -> StreamErrors:
     """Return the errors of a network whose memory is a window of whole frames.
 
     Args:
         network: on the streams' device.
         streams: what it is shown.
         budget: frames, as in BUDGETS; the camera head remembers as much.
+        depth: whether depth is asked for; it costs most, and its error is 0 where it is not.
 
     """
     frames, device = streams.images.shape[1], streams.images.device
     seen = causal(frames, device) if budget == EVERYTHING else window(frames, budget, device)
     tokens = network.config.tokens_per_frame(*streams.images.shape[-2:])
     memory = MaskedSequence(frames, over_tokens(seen, tokens), seen)
-    found = network(streams.images, memory, ("camera", "depth"))
+    found = network(streams.images, memory, ("camera", "depth") if depth else ("camera",))
     assert found.pose_encodings is not None
-    assert found.depth is not None
-    return compared(found.pose_encodings[:, :, -1], found.depth, streams)
+    asked = streams.truth.depth if found.depth is None else found.depth
+    return compared(found.pose_encodings[:, :, -1], asked, streams)
 
 
 def compared(encodings: Tensor, depth: Tensor, streams: Streams) -> StreamErrors:

@@ -13,25 +13,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch._dynamo
 from torch import Tensor
 
 from xsvggt_ros.errors import ConfigurationError, first_line
 from xsvggt_ros.geometry.files import replacing, require_writable
-from xsvggt_ros.model.checkpoint import save_network
+from xsvggt_ros.model.checkpoint import load_network, save_network
 from xsvggt_ros.model.device import device_named
-from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.synthetic.scene_training.need import BUDGETS, EVERYTHING, errors_of
 from xsvggt_ros.synthetic.scene_training.parts import STATE, WEIGHTS, load_parts, save_parts
 from xsvggt_ros.synthetic.scene_training.recipes import recipe_named
 from xsvggt_ros.synthetic.scene_training.trainer import SceneTrainer
-from xsvggt_ros.synthetic.scenes.layouts import WORLDS
 from xsvggt_ros.synthetic.scenes.suite import Suite, suite_named, suite_settings, suite_streams
 
 NEED = "need.json"
+_MEASURED = ("path", "standing", "turns", "steps")
 _REPORT_SECONDS = 10.0
-_RESERVE = 0.12
-"""Share of a piece's minutes that is left for measuring and writing, at most 40 s."""
+_RESERVE, _MOST_RESERVED = 0.12, 30.0
+"""Share of a piece's minutes, and seconds at most, that are left for measuring and writing."""
+_AHEAD = 10
+"""Steps that the device may be behind, so that time means something."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class PieceSettings:
         output: where the state goes.
         state: where the state of the piece before lies; None = in ``output``.
         minutes: of the call.
-        total_minutes: of learning, over all calls.
+        total_minutes: of learning, over all calls; None = it ends with this one.
         seed: of a training that begins.
         device: as PyTorch spells it, or ``auto``.
-        compile: whether torch.compile is used.
+        graph: whether a step is captured as a CUDA graph; means nothing without a GPU.
         streams: held-out streams that memory is measured on.
         validate_seconds: from one validation to the next.
 
@@ -59,16 +59,17 @@ class PieceSettings:
     output: Path = Path("training_state")
     state: Path | None = None
     minutes: float = 7.0
-    total_minutes: float = 15.0
+    total_minutes: float | None = None
     seed: int = 0
     device: str = "auto"
-    compile: bool = False
+    graph: bool = True
     streams: int = 16
-    validate_seconds: float = 60.0
+    validate_seconds: float = 90.0
 
     def __post_init__(self) -> None:
         for name in ("minutes", "total_minutes", "streams", "validate_seconds"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
                 raise ConfigurationError(
                     f"training {name} is {getattr(self, name)}; it must be positive"
                 )
@@ -79,8 +80,15 @@ class PieceSettings:
 class Piece:
     """One call."""
 
-    def __init__(self, settings: PieceSettings, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, settings: PieceSettings, say: Callable[[str], None], began: float | None = None
+    ) -> None:
         """Take up what lies there, or begin.
+
+        Args:
+            settings: what to do.
+            say: takes lines for whoever follows.
+            began: when the minutes began to count, as time.monotonic says it; None = now.
 
         Raises:
             CheckpointError: what lies there is damaged.
@@ -89,30 +97,37 @@ class Piece:
 
         """
         self.settings, self.say = settings, say
-        self.began = time.monotonic()
+        self.began = time.monotonic() if began is None else began
         settings.output.mkdir(parents=True, exist_ok=True)
         require_writable(settings.output)
         self.device = device_named(settings.device)
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
-            torch._dynamo.config.recompile_limit = 64
         self.trainer = SceneTrainer(
-            recipe_named(settings.recipe), settings.seed, self.device, compiled=settings.compile
+            recipe_named(settings.recipe),
+            settings.seed,
+            self.device,
+            graphed=settings.graph and self.device.type == "cuda",
         )
         self.learned_seconds = 0.0
         self.rows: list[dict[str, Any]] = []
-        found = load_parts(settings.state or settings.output, self.device)
+        folder = settings.state or settings.output
+        found = load_parts(folder, self.device)
         if found:
-            self._take_up(*found)
+            self._take_up(folder, *found)
+        end = self.began + 60 * settings.minutes
+        self.end = end - min(60 * settings.minutes * _RESERVE, _MOST_RESERVED)
+        self._total = 60 * (settings.total_minutes or 0.0)
 
-    def _take_up(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    def _take_up(self, folder: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         for name in ("recipe", "seed"):
             if facts[name] != getattr(self.settings, name):
                 raise ConfigurationError(
                     f"the training that lies there has {name} {facts[name]}, not "
                     f"{getattr(self.settings, name)}; give the same one, or another folder"
                 )
-        self.trainer.load(tensors, facts["step"])
+        average = load_network(str(folder / WEIGHTS), device=str(self.device))
+        self.trainer.load(tensors, average.float().state_dict(), facts["step"])
         self.learned_seconds = facts["learned_seconds"]
         self.rows = facts["rows"]
         self.say(f"goes on at step {facts['step']}, after {self.learned_seconds / 60:.2f} minutes")
@@ -120,15 +135,16 @@ class Piece:
     @property
     def progress(self) -> float:
         """How much of the whole training is done, from 0 to 1."""
-        return min(self.learned_seconds / (60 * self.settings.total_minutes), 1.0)
+        return min(self.learned_seconds / self._total, 1.0)
 
     def run(self, stop: Callable[[], bool]) -> None:
         """Learn until the minutes are over, the training is done, or ``stop`` says so."""
-        minutes = self.settings.minutes
-        end = self.began + 60 * minutes - min(60 * minutes * _RESERVE, 40.0)
-        saved = validated = time.monotonic()
+        now = saved = validated = time.monotonic()
+        self.say(f"begins after {now - self.began:.1f} s, {self.end - now:.1f} s to learn")
+        if not self._total:
+            self._total = self.learned_seconds + max(self.end - now, 1.0)
         report = _Report()
-        while time.monotonic() < end and self.progress < 1 and not stop():
+        while time.monotonic() < self.end and self.progress < 1 and not stop():
             self._step(report)
             now = time.monotonic()
             if now - report.since > _REPORT_SECONDS:
@@ -138,7 +154,7 @@ class Piece:
                 self._validate()
                 validated = time.monotonic()
                 report = _Report()
-            if now - saved > 100:
+            if now - saved > 120:
                 self.save()
                 saved = time.monotonic()
         if report.steps:
@@ -151,21 +167,20 @@ class Piece:
     def _step(self, report: _Report) -> None:
         started = time.monotonic()
         stage = self.trainer.recipe.stage_at(self.progress)
-        parts = self._take_step()
-        report.add(parts, stage.frames * stage.streams)
-        if report.steps % 10 == 1 and self.device.type == "cuda":
-            # Not further ahead of the device than some steps, so that time means something.
+        report.add(self._take_step(), stage.frames * stage.streams)
+        if report.steps % _AHEAD == 0 and self.device.type == "cuda":
             torch.cuda.synchronize()
-        seconds = time.monotonic() - started
-        # Compiling is no learning: the rate must not fall for it.
-        self.learned_seconds += min(seconds, 2.0)
+        self.learned_seconds += time.monotonic() - started
 
     def _take_step(self) -> dict[str, Tensor]:
         try:
             return self.trainer.take_step(self.progress)
-        except torch._dynamo.exc.TorchDynamoException as error:
-            self.say(f"torch.compile failed ({first_line(error)}); goes on without it")
-            self.trainer.interpret()
+        except RuntimeError as error:
+            if not self.trainer.graphed or isinstance(error, torch.cuda.OutOfMemoryError):
+                raise
+            self.say(f"no graph ({first_line(error)}); goes on launch by launch")
+            torch.cuda.synchronize()
+            self.trainer.graphed = False
             return self.trainer.take_step(self.progress)
 
     def _note(self, report: _Report) -> None:
@@ -177,43 +192,40 @@ class Piece:
         self.say(json.dumps(row))
 
     def _validate(self) -> None:
-        row: dict[str, Any] = {"step": self.trainer.step, "validation": {}}
         suite = replace(suite_named("landmarks_100_lap100"), frames=50, lap=50)
         suite = replace(suite, first_seed=suite.first_seed + 32)
-        judged = self._judged()
-        for budget in (2, EVERYTHING):
-            row["validation"][str(budget)] = self._errors(judged, suite, 8, budget)
+        row = {"step": self.trainer.step, "validation": self._errors(suite, 8, (2, EVERYTHING))}
         self.rows.append(row)
         self.say(json.dumps(row))
 
-    def _judged(self) -> StreamVggt:
-        """Return the averaged network, in bfloat16 where the engine takes that too: on a GPU."""
-        network = copy.deepcopy(self.trainer.average)
-        return network.set_precision(torch.bfloat16) if self.device.type == "cuda" else network
-
     def _errors(
-        self, network: StreamVggt, suite: Suite, streams: int, budget: int
-    ) -> dict[str, float]:
-        recipe = self.trainer.recipe
-        settings = suite_settings(suite, recipe.width, recipe.height)
+        self, suite: Suite, streams: int, budgets: tuple[int, ...]
+    ) -> dict[str, dict[str, float]]:
+        """Return the means of errors of the averaged network, for each budget.
+
+        In bfloat16 on a GPU, as the engine takes it there; without depth, which costs most.
+        """
+        network = copy.deepcopy(self.trainer.average)
+        if self.device.type == "cuda":
+            network.set_precision(torch.bfloat16)
+        settings = suite_settings(suite, self.trainer.recipe.width, self.trainer.recipe.height)
         found = suite_streams(suite, settings, streams, self.device)
-        errors = errors_of(network, found, budget)
-        return {name: round(float(value.mean()), 4) for name, value in vars_of(errors).items()}
+        table = {}
+        for budget in budgets:
+            errors = errors_of(network, found, budget, depth=False)
+            table[str(budget)] = {
+                name: round(float(getattr(errors, name).mean()), 3) for name in _MEASURED
+            }
+        return table
 
     def _measure(self) -> None:
         """Write what memory is worth on held-out suites of 100 frames."""
         table: dict[str, dict[str, dict[str, float]]] = {}
-        judged = self._judged()
-        for world in WORLDS:
-            suite = suite_named(f"{world}_100_lap100")
-            budgets = BUDGETS if world == WORLDS[0] else (2, 8, EVERYTHING)
-            table[suite.name] = {
-                str(budget): self._errors(judged, suite, self.settings.streams, budget)
-                for budget in budgets
-            }
-            self.say(json.dumps({suite.name: table[suite.name]}))
-        with replacing(self.settings.output / NEED) as stream:
-            stream.write(json.dumps(table, indent=1).encode())
+        for name in ("landmarks_100_lap100", "landmarks_100_lap50"):
+            table[name] = self._errors(suite_named(name), self.settings.streams, BUDGETS)
+            self.say(json.dumps({name: table[name]}))
+            with replacing(self.settings.output / NEED) as stream:
+                stream.write(json.dumps(table, indent=1).encode())
 
     def save(self) -> None:
         """Write state and weights."""
@@ -228,11 +240,6 @@ class Piece:
         save_parts(self.settings.output, self.trainer.tensors(), facts)
         half = copy.deepcopy(self.trainer.average).half().cpu()
         save_network(half, self.settings.output / WEIGHTS)
-
-
-def vars_of(errors: object) -> dict[str, Tensor]:
-    """Return the tensors of errors by name."""
-    return {name: getattr(errors, name) for name in errors.__dataclass_fields__}  # type: ignore[attr-defined]
 
 
 class _Report:

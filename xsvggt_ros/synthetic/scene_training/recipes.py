@@ -26,6 +26,7 @@ class Stage:
         gaps: share of the steps in which the memory forgets.
         dense: streams of a step that the dense heads learn from.
         dense_frames: frames of each of these.
+        laps: fewest and most rounds that a camera goes in a stream.
 
     """
 
@@ -36,6 +37,7 @@ class Stage:
     gaps: float = 0.0
     dense: int = 8
     dense_frames: int = 8
+    laps: tuple[float, float] = (0.3, 1.6)
 
 
 _WEIGHTS = LossWeights(depth=0.5, points=0.5, camera=2.0, guides=1.0)
@@ -87,23 +89,23 @@ class Recipe:
             width=self.width,
             height=self.height,
             samples=self.samples,
-            pace=Pace(least_period=30.0 if stage.frames > 12 else 20.0),
+            pace=Pace(stage.laps, least_period=20.0),
         )
 
 
+_LANDMARKS: Mix = (1.0, 0.0, 0.0, 0.0)
 _MIXED: Mix = (0.55, 0.1, 0.15, 0.2)
 
 RECIPES: dict[str, Recipe] = {
     "demo12": Recipe(
         "demo12", 112, 84,
         (
-            Stage(0.22, 8, 96, (0.9, 0.1, 0.0, 0.0), dense=16),
-            Stage(0.26, 16, 48, (0.7, 0.1, 0.1, 0.1), gaps=0.2),
-            Stage(0.24, 32, 24, _MIXED, gaps=0.4),
-            Stage(0.18, 64, 12, _MIXED, gaps=0.5),
-            Stage(0.10, 96, 8, _MIXED, gaps=0.5),
+            Stage(0.20, 8, 40, _LANDMARKS, dense=6, laps=(0.03, 0.35)),
+            Stage(0.40, 16, 22, _LANDMARKS, dense=6, laps=(0.1, 0.9)),
+            Stage(0.20, 24, 16, _LANDMARKS, gaps=0.4, dense=6, laps=(0.15, 1.3)),
+            Stage(0.20, 48, 8, _LANDMARKS, gaps=0.5, dense=6, laps=(0.3, 1.6)),
         ),
-        learning_rate=8e-4,
+        samples=1,
     ),
     "medium12": Recipe(
         "medium12", 168, 126,
@@ -118,11 +120,11 @@ RECIPES: dict[str, Recipe] = {
     "spike": Recipe(
         "spike8", 70, 42,
         (
-            Stage(0.5, 8, 8, (1.0, 0.0, 0.0, 0.0), dense=1),
-            Stage(0.5, 24, 3, (1.0, 0.0, 0.0, 0.0), gaps=0.3, dense=1),
+            Stage(0.4, 8, 8, _LANDMARKS, dense=1, laps=(0.03, 0.3)),
+            Stage(0.6, 16, 4, _LANDMARKS, gaps=0.3, dense=1, laps=(0.1, 0.9)),
         ),
         samples=1,
-        learning_rate=2e-3,
+        learning_rate=1.5e-3,
     ),
     "test": Recipe(
         "tiny", 28, 28,

@@ -6,16 +6,18 @@ from __future__ import annotations
 import copy
 import math
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from xsvggt_ros.model.checkpoint import random_network
 from xsvggt_ros.model.config import preset
 from xsvggt_ros.model.dense_head import activate_depth, activate_points
-from xsvggt_ros.model.layers import Block, LayerScale
+from xsvggt_ros.model.encoder import Encoder
+from xsvggt_ros.model.layers import LayerScale
 from xsvggt_ros.model.network import Prediction
+from xsvggt_ros.synthetic.held_out import FIRST_HELD_OUT_SEED
 from xsvggt_ros.synthetic.losses import Truth, losses
+from xsvggt_ros.synthetic.scene_training.graphed import GraphedStep
 from xsvggt_ros.synthetic.scene_training.masked_sequence import (
     MaskedSequence,
     causal,
@@ -25,10 +27,13 @@ from xsvggt_ros.synthetic.scene_training.masked_sequence import (
 from xsvggt_ros.synthetic.scene_training.readings import Readings
 from xsvggt_ros.synthetic.scene_training.recipes import Recipe, Stage
 from xsvggt_ros.synthetic.scenes.draw import Draw
-from xsvggt_ros.synthetic.scenes.streams import Streams, Tracer, planned, rendered, seen_along
+from xsvggt_ros.synthetic.scenes.streams import Streams, planned, rendered
 
 LAYER_SCALE = 0.5
 """Gain of each residual branch at first; the architecture's 0.01 would sleep for long."""
+
+PLACE = 0.5
+"""Size of the position embedding at first, about that of what patches show."""
 
 _TOKENS = ("_token", "_tokens", "pos_embed")
 
@@ -37,7 +42,7 @@ class SceneTrainer:
     """A network that learns; whoever calls decides how long."""
 
     def __init__(
-        self, recipe: Recipe, seed: int, device: torch.device, *, compiled: bool = False
+        self, recipe: Recipe, seed: int, device: torch.device, *, graphed: bool = False
     ) -> None:
         """Begin with seeded random weights.
 
@@ -45,7 +50,7 @@ class SceneTrainer:
             recipe: what is learned when.
             seed: of weights and worlds.
             device: where all of it happens.
-            compiled: whether blocks and rendering go through torch.compile.
+            graphed: whether a step is captured as a CUDA graph; only on a GPU.
 
         """
         self.recipe, self.seed, self.device = recipe, seed, device
@@ -53,6 +58,7 @@ class SceneTrainer:
         for module in network.modules():
             if isinstance(module, LayerScale):
                 nn.init.constant_(module.gamma, LAYER_SCALE)
+        _place_patches(network.aggregator.patch_embed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
             readings = Readings(network.config)
@@ -61,24 +67,19 @@ class SceneTrainer:
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self._learning = list(self.parameters().values())
         self.optimizer = self._optimizer()
-        self._masks: dict[int, MaskedSequence] = {}
         self.step = 0
-        self._tracer: Tracer = seen_along
-        if compiled:
-            self._compile()
+        self.graphed = graphed
+        self._captured: tuple[Stage, GraphedStep] | None = None
+        if device.type == "cuda":
+            # The only generator that a captured step draws new numbers from as it is.
+            self.generator = torch.cuda.default_generators[device.index or 0]
+        else:
+            self.generator = torch.Generator(device)
+        self._seed_generator()
 
-    def _compile(self) -> None:
-        for module in self.network.modules():
-            if isinstance(module, Block):
-                module.compile(dynamic=True)
-        self._tracer = torch.compile(seen_along, dynamic=True)
-
-    def interpret(self) -> None:
-        """Go on without torch.compile."""
-        for module in self.network.modules():
-            if isinstance(module, Block):
-                module._compiled_call_impl = None
-        self._tracer = seen_along
+    def _seed_generator(self) -> None:
+        """Make chances follow from seed and step; seeds from 900 000 000 on are held out."""
+        self.generator.manual_seed((self.seed * 611_953 + self.step * 7_919) % FIRST_HELD_OUT_SEED)
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return all that learns, by name."""
@@ -98,27 +99,37 @@ class SceneTrainer:
                 {"params": matrices, "weight_decay": self.recipe.weight_decay},
                 {"params": others, "weight_decay": 0.0},
             ],
-            lr=self.recipe.learning_rate,
+            lr=torch.tensor(self.recipe.learning_rate, device=self.device)
+            if self.device.type == "cuda"
+            else self.recipe.learning_rate,
             betas=(0.9, 0.98),
             eps=1e-8,
             fused=True,
+            capturable=self.device.type == "cuda",
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all that a training goes on from: moments in half the width, they are noisy."""
+        """Return what a training goes on from beside the averaged weights, in half the width.
+
+        Second moments of matrices are told by the means of their rows and columns: they only have
+        to tell large gradients from small ones until the next few hundred steps have been.
+        """
         found: dict[str, Tensor] = {}
         for name, each in self.parameters().items():
-            found[f"now.{name}"] = each
+            found[f"now.{name}"] = each.detach().half()
             moments = self.optimizer.state.get(each)
             if moments:
                 found[f"first.{name}"] = moments["exp_avg"].bfloat16()
-                found[f"second.{name}"] = moments["exp_avg_sq"].bfloat16()
-        for name, each in self.average.named_parameters():
-            found[f"average.{name}"] = each.half()
+                second = moments["exp_avg_sq"].flatten(1) if each.ndim > 1 else None
+                if second is None:
+                    found[f"second.{name}"] = moments["exp_avg_sq"].clone()
+                else:
+                    found[f"rows.{name}"] = second.mean(dim=1)
+                    found[f"columns.{name}"] = second.mean(dim=0)
         return found
 
-    def load(self, tensors: dict[str, Tensor], step: int) -> None:
-        """Go on from what :meth:`tensors` returned after ``step`` steps."""
+    def load(self, tensors: dict[str, Tensor], average: dict[str, Tensor], step: int) -> None:
+        """Go on from what :meth:`tensors` returned after ``step`` steps, and averaged weights."""
         with torch.no_grad():
             for name, each in self.parameters().items():
                 each.copy_(tensors[f"now.{name}"])
@@ -126,11 +137,11 @@ class SceneTrainer:
                     self.optimizer.state[each] = {
                         "step": torch.tensor(float(step), device=self._step_device),
                         "exp_avg": tensors[f"first.{name}"].float(),
-                        "exp_avg_sq": tensors[f"second.{name}"].float(),
+                        "exp_avg_sq": _second_moment(tensors, name, each),
                     }
-            for name, each in self.average.named_parameters():
-                each.copy_(tensors[f"average.{name}"])
+        self.average.load_state_dict(average)
         self.step = step
+        self._seed_generator()
 
     @property
     def _step_device(self) -> torch.device:
@@ -147,44 +158,65 @@ class SceneTrainer:
 
     def draw_streams(self, stage: Stage) -> Streams:
         """Return streams of worlds that nobody has seen and nobody will see again."""
-        generator = torch.Generator(self.device)
-        generator.manual_seed((self.seed * 611_953 + self.step) % 900_000_000)
         settings = self.recipe.streams_of(stage)
         with torch.no_grad():
-            plan = planned(Draw(stage.streams, generator), stage.frames, settings)
-            return rendered(plan, settings, generator, self._tracer)
+            plan = planned(Draw(stage.streams, self.generator), stage.frames, settings)
+            return rendered(plan, settings, self.generator)
 
     def take_step(self, progress: float) -> dict[str, Tensor]:
-        """Learn from one batch; return its losses, still on the device."""
+        """Learn from one batch; return its losses, still on the device.
+
+        Raises:
+            RuntimeError: the step was to be captured, and cannot be.
+
+        """
         stage = self.recipe.stage_at(progress)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate_at(progress)
-        parts = self._losses(self.draw_streams(stage), stage)
-        self.optimizer.zero_grad(set_to_none=True)
-        parts["total"].backward()
-        norm = nn.utils.clip_grad_norm_(self._learning, 1.0)
-        # The fused optimiser skips a step by itself; to ask the device would wait for all of it.
-        self.optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
-        self.optimizer.step()
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(self.rate_at(progress))
+            else:
+                group["lr"] = self.rate_at(progress)
+        parts = self._graphed(stage) if self.graphed else self._cleared(stage)
         self.step += 1
         decay = min(self.recipe.average, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             mean: list[Tensor] = list(self.average.parameters())
             now: list[Tensor] = list(self.network.parameters())
             torch._foreach_lerp_(mean, now, 1 - decay)
+        return parts
+
+    def _graphed(self, stage: Stage) -> dict[str, Tensor]:
+        if self._captured is None or self._captured[0] != stage:
+            # The memory of one graph is free before the next one is captured.
+            self._captured = None
+            graph = GraphedStep(lambda: self._learn(stage), self._clear)
+            self._captured = stage, graph
+        return self._captured[1]()
+
+    def _cleared(self, stage: Stage) -> dict[str, Tensor]:
+        self._clear()
+        return self._learn(stage)
+
+    def _clear(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _learn(self, stage: Stage) -> dict[str, Tensor]:
+        """Learn from one batch, whose gradients were cleared; return its losses."""
+        parts = self._losses(self.draw_streams(stage), stage)
+        parts["total"].backward()
+        norm = nn.utils.clip_grad_norm_(self._learning, 1.0, foreach=True)
+        # The fused optimiser skips a step by itself; to ask the device would wait for all of it.
+        self.optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
+        self.optimizer.step()
         return {**{name: each.detach() for name, each in parts.items()}, "norm": norm.detach()}
 
     def _memory(self, stage: Stage) -> MaskedSequence:
         config = self.network.config
         tokens = config.tokens_per_frame(self.recipe.height, self.recipe.width)
-        seed = self.seed * 7_919 + self.step
-        if np.random.default_rng([seed, 0x6A96]).random() < stage.gaps:
-            return forgetful(stage.frames, tokens, config.depth, seed, self.device)
-        if stage.frames not in self._masks:
-            seen = causal(stage.frames, self.device)
-            whole = MaskedSequence(stage.frames, over_tokens(seen, tokens), seen)
-            self._masks[stage.frames] = whole
-        return self._masks[stage.frames]
+        if stage.gaps:
+            return forgetful(stage.frames, tokens, config.depth, stage.gaps, self.generator)
+        seen = causal(stage.frames, self.device)
+        return MaskedSequence(stage.frames, over_tokens(seen, tokens), seen)
 
     def _losses(self, streams: Streams, stage: Stage) -> dict[str, Tensor]:
         network, config = self.network, self.network.config
@@ -204,12 +236,10 @@ class SceneTrainer:
         return {**parts, "guides": guided, "total": total}
 
     def _dense_frames(self, stage: Stage) -> tuple[slice, slice]:
-        """Return the streams and frames that the dense heads learn from, in turn."""
-        start = self.step * stage.dense % max(stage.streams - stage.dense + 1, 1)
+        """Return the streams and frames that the dense heads learn from: all are as random."""
         count = min(stage.dense_frames, stage.frames)
         pace = max(stage.frames // count, 1)
-        first = self.step % pace
-        return slice(start, start + stage.dense), slice(first, first + pace * count, pace)
+        return slice(0, stage.dense), slice(pace - 1, pace * count, pace)
 
     def _dense(
         self,
@@ -235,3 +265,28 @@ class SceneTrainer:
             torch.where(seen.unsqueeze(-1), points, truth.points[chosen]),
             torch.where(seen, points_confidence, 1.0),
         )
+
+
+def _place_patches(encoder: Encoder) -> None:
+    """Begin with waves over the grid as position embedding.
+
+    Random numbers as small as usual say nothing about where a patch is beside what it shows, and a
+    bearing is all that tells a camera's turn.
+    """
+    side, channels = encoder.grid, encoder.pos_embed.shape[-1]
+    waves = torch.arange(channels // 4)
+    rates = math.pi / 2 ** (waves * (math.log2(2 * side) / len(waves)))
+    angles = (torch.arange(side) + 0.5)[:, None] * rates
+    along = torch.cat([angles.sin(), angles.cos()], dim=-1)
+    rows = along[:, None].expand(side, side, -1)
+    columns = along[None].expand(side, side, -1)
+    with torch.no_grad():
+        encoder.pos_embed[0, 1:] = PLACE * torch.cat([rows, columns], dim=-1).flatten(0, 1)
+
+
+def _second_moment(tensors: dict[str, Tensor], name: str, weight: Tensor) -> Tensor:
+    """Return the second moment of a weight from the means of its rows and columns."""
+    if f"second.{name}" in tensors:
+        return tensors[f"second.{name}"].clone()
+    rows, columns = tensors[f"rows.{name}"], tensors[f"columns.{name}"]
+    return (rows[:, None] * columns[None] / rows.mean().clamp(min=1e-30)).view_as(weight)

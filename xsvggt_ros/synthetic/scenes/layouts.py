@@ -16,7 +16,7 @@ patterned ground. room: four patterned walls with furniture. house: four rooms i
 doorway between each and the next."""
 LANDMARKS, FIELD, ROOM, HOUSE = range(4)
 
-POSTS = 24
+POSTS = 20
 _WALLS = 20
 _FURNITURE = 10
 _CANDIDATES = 3
@@ -46,7 +46,7 @@ def _room(draw: Draw, curve: Tensor, there: Tensor) -> Tensor:
     high = curve.amax(dim=1) + draw.spread(0.6, 2.5, 2)
     middle, half = (low + high) / 2, (high - low) / 2
     walls = torch.full((len(curve), _WALLS, 4), _THICK, device=curve.device)
-    walls[..., :2] = 10 * FAR
+    walls[..., :2].fill_(10 * FAR)
     for index, axis in enumerate((0, 0, 1, 1)):
         side = 1 if index % 2 else -1
         walls[:, index, :2] = middle
@@ -88,7 +88,7 @@ def _house(draw: Draw) -> tuple[Tensor, Tensor]:
             corners.append(torch.stack(parts, dim=-1))
     whole = torch.stack(walls, dim=1)
     rest = torch.full((len(whole), _WALLS - whole.shape[1], 4), _THICK, device=draw.device)
-    rest[..., :2] = 10 * FAR
+    rest[..., :2].fill_(10 * FAR)
     return smooth_tours(torch.stack(corners, dim=1)), torch.cat([whole, rest], dim=1)
 
 
@@ -124,25 +124,28 @@ def build(draw: Draw, world: Tensor, curve: Tensor, walls: Tensor, *, boxes: boo
         world: index into WORLDS, [worlds].
         curve: what cameras follow; everything keeps away from it.
         walls: as :func:`curves` returns them.
-        boxes: False where all worlds are landmarks alone, which have none.
+        boxes: False where all worlds are landmarks, which have neither boxes nor patterns.
 
     """
     indoors = (world >= ROOM)[:, None]
-    margin = torch.where(indoors, 0.3, draw.spread(1.5, 4.0, 1)).unsqueeze(-1)
+    margin = torch.where(indoors, 0.3, draw.spread(1.5, 3.0, 1)).unsqueeze(-1)
     room = torch.stack([curve.amin(dim=1), curve.amax(dim=1)], dim=1)
     room = room + torch.cat([-margin, margin], dim=1)
     placed = _boxes(draw, world, curve, room, walls) if boxes else _no_boxes(curve)
     center = _clear_places(draw, curve, POSTS, room, draw.uniform(0.35, 0.6, 1))
     few = torch.where(indoors, 6, torch.where((world == FIELD)[:, None], 12, POSTS))
     there = torch.arange(POSTS, device=draw.device) < few
-    height = torch.where(there, draw.uniform(0.9, 3.2, POSTS), BURIED)
+    height = draw.uniform(0.9, 3.2, POSTS)
+    # As high as all views, so that a landmark is there wherever it is looked for.
+    height = torch.where((world == LANDMARKS)[:, None], 6.0, height)
+    height = torch.where(there, height, BURIED)
     ceiling = torch.where(indoors[:, 0], draw.uniform(2.3, 3.2), 10 * FAR)
     lamps = torch.cat([room[:, :1] + (room[:, 1:] - room[:, :1]) * draw.share(2, 2),
                        draw.uniform(1.8, 2.2, 2, 1)], dim=-1)  # fmt: skip
     return Scenes(
         *placed,
         post_center=center,
-        post_radius=torch.where((world == LANDMARKS)[:, None], 0.13, draw.spread(0.05, 0.3, POSTS)),
+        post_radius=torch.where((world == LANDMARKS)[:, None], 0.15, draw.spread(0.05, 0.3, POSTS)),
         post_height=height,
         ceiling=ceiling,
         textures=_textures(draw, world, placed[0].shape[1]),
@@ -150,6 +153,7 @@ def build(draw: Draw, world: Tensor, curve: Tensor, walls: Tensor, *, boxes: boo
         lamp_color=draw.spread(0.5, 3.0, 2, 1) * draw.uniform(0.8, 1.0, 2, 3),
         ambient=draw.spread(0.3, 0.9, 1) * draw.uniform(0.9, 1.0, 3),
         sky=draw.uniform(0.0, 0.8, 2, 1) * draw.uniform(0.7, 1.0, 2, 3),
+        patterned=boxes,
     )
 
 
@@ -203,7 +207,7 @@ def _textures(draw: Draw, world: Tensor, boxes: int) -> Textures:
     amount = draw.uniform(0.3, 1.0, surfaces, 2)
     kind = draw.choice((0.6, 0.2, 0.2), surfaces)
     glow = draw.uniform(0.0, 0.3, surfaces)
-    # Landmarks glow; two in three are plain, the others banded. Their ground is nearly plain.
+    # Landmarks glow; three in four are plain, the others banded. Their ground is plain.
     landmarks = (world == LANDMARKS)[:, None]
     post = torch.arange(surfaces, device=draw.device) >= FIRST_BOX + boxes
     own = torch.zeros_like(colors)
@@ -211,7 +215,7 @@ def _textures(draw: Draw, world: Tensor, boxes: int) -> Textures:
     own[:, FIRST_BOX + boxes :, 1] = _own_colors(draw)
     own[:, :FIRST_BOX] = draw.uniform(0.05, 0.5, 1, 1, 1) * draw.uniform(0.9, 1.0, 1, 1, 3)
     own[:, :FIRST_BOX, 1:] *= draw.uniform(0.5, 1.0, 1, 1, 1)
-    banded = draw.chance(1 / 3, surfaces).float() * post
+    banded = draw.chance(1 / 4, surfaces).float() * post
     return Textures(
         colors=torch.where(landmarks[..., None, None], own, colors),
         scale=torch.where(landmarks & post, draw.uniform(0.5, 1.5, surfaces),

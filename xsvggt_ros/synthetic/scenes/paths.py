@@ -42,7 +42,7 @@ class Pace:
 
     laps: tuple[float, float] = (0.3, 1.6)
     least_period: float = 24.0
-    motions: tuple[float, ...] = (1.0, 1.0, 1.0, 0.5, 0.5)
+    motions: tuple[float, ...] = (2.0, 1.0, 1.0, 0.0, 0.0)
     returns: float = 0.15
 
 
@@ -160,5 +160,5 @@ def _looking(place: Tensor, heading: Tensor, pitch: Tensor, roll: Tensor) -> Ten
     poses[..., :3, 1] = cos * down - sin * level
     poses[..., :3, 2] = forward
     poses[..., :3, 3] = place
-    poses[..., 3, 3] = 1.0
+    poses[..., 3, 3].fill_(1.0)
     return poses

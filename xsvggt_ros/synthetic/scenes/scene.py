@@ -60,6 +60,7 @@ class Scenes:
         lamp_color: [..., lamps, 3], linear light at one metre.
         ambient: [..., 3], light from everywhere.
         sky: [..., 2, 3], colours at the horizon and at the zenith.
+        patterned: whether any surface has more than bands; where none has, none is computed.
 
     """
 
@@ -75,6 +76,7 @@ class Scenes:
     lamp_color: Tensor
     ambient: Tensor
     sky: Tensor
+    patterned: bool = True
 
     @property
     def first_post(self) -> int:
@@ -100,10 +102,14 @@ def joined(batches: list[Scenes]) -> Scenes:
     whole = {
         each.name: torch.cat([getattr(batch, each.name) for batch in batches])
         for each in fields(Scenes)
-        if each.name != "textures"
+        if each.name not in ("textures", "patterned")
     }
     textures = {
         each.name: torch.cat([getattr(batch.textures, each.name) for batch in batches])
         for each in fields(Textures)
     }
-    return Scenes(**whole, textures=Textures(**textures))
+    return Scenes(
+        **whole,
+        textures=Textures(**textures),
+        patterned=any(batch.patterned for batch in batches),
+    )

@@ -46,10 +46,16 @@ def clouds(place: Tensor, seed: Tensor) -> Tensor:
 def _patterned(place: Tensor, kind: Tensor, seed: Tensor) -> Tensor:
     """Return the first pattern of surfaces, in [0, 1]; ``place`` in units of its details."""
     noise = (2 * clouds(place, seed) + clouds(2.7 * place, seed + 1)) / 3
-    shifted = place + ((seed % 97).float() / 97).unsqueeze(-1)
-    checks = shifted.floor().sum(dim=-1) % 2
-    bands = (shifted.sum(dim=-1) * 0.8).floor() % 2
-    return torch.where(kind == 1, checks, torch.where(kind == 2, bands, noise))
+    checks = _shifted(place, seed).floor().sum(dim=-1) % 2
+    return torch.where(kind == 1, checks, torch.where(kind == 2, _bands(place, seed), noise))
+
+
+def _shifted(place: Tensor, seed: Tensor) -> Tensor:
+    return place + ((seed % 97).float() / 97).unsqueeze(-1)
+
+
+def _bands(place: Tensor, seed: Tensor) -> Tensor:
+    return (_shifted(place, seed).sum(dim=-1) * 0.8).floor() % 2
 
 
 def shade(scenes: Scenes, origin: Tensor, rays: Tensor, hits: Hits) -> Tensor:
@@ -60,11 +66,15 @@ def shade(scenes: Scenes, origin: Tensor, rays: Tensor, hits: Hits) -> Tensor:
     seed = _chosen(textures.seed, hits.surface)
     amount = _chosen(textures.amount, hits.surface)
     colors = _chosen(textures.colors, hits.surface)
-    first = _patterned(place / scale, _chosen(textures.kind, hits.surface), seed)
-    # Twice as slow as the details, so that neighbouring places differ in more than one way.
-    second = clouds(place / (2 * scale), seed + 2)
+    if scenes.patterned:
+        first = _patterned(place / scale, _chosen(textures.kind, hits.surface), seed)
+    else:
+        first = _bands(place / scale, seed)
     color = torch.lerp(colors[..., 0, :], colors[..., 1, :], (first * amount[..., 0])[..., None])
-    color = torch.lerp(color, colors[..., 2, :], (second * amount[..., 1])[..., None])
+    if scenes.patterned:
+        # Twice as slow as the details: neighbouring places differ in more than one way.
+        second = clouds(place / (2 * scale), seed + 2)
+        color = torch.lerp(color, colors[..., 2, :], (second * amount[..., 1])[..., None])
     glow = _chosen(textures.glow, hits.surface).unsqueeze(-1)
     lit = color * (glow + (1 - glow) * _irradiance(scenes, place, hits.normal))
     return torch.where((hits.distance < FAR).unsqueeze(-1), lit, _sky(scenes, rays))

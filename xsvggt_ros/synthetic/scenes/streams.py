@@ -31,16 +31,19 @@ class StreamSettings:
         samples: rays of a pixel's colour, 1, 3 or 5; depth is that of its centre.
         pace: how cameras move.
         noise: greatest standard deviation of pixels, of full scale.
+        exposures: stops by which brightness differs from stream to stream at most; the colours of
+            light and the curve of the camera differ with it.
 
     """
 
     worlds: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 0.0)
     width: int = 112
     height: int = 84
-    fields_of_view: tuple[float, float] = (65.0, 90.0)
+    fields_of_view: tuple[float, float] = (75.0, 75.0)
     samples: int = 1
     pace: Pace = field(default_factory=Pace)
-    noise: float = 0.02
+    noise: float = 0.01
+    exposures: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,8 @@ def planned(draw: Draw, frames: int, settings: StreamSettings) -> Plan:
         scenes,
         cameras(draw, curve, motion, frames, settings.pace).poses,
         draw.uniform(low, high),
-        2 ** draw.uniform(-0.4, 0.4, 1) * draw.uniform(0.92, 1.08, 3),
-        draw.uniform(1.8, 2.4),
+        2 ** (settings.exposures * (draw.uniform(-1, 1, 1) + draw.uniform(-0.2, 0.2, 3))),
+        2.1 + 0.8 * settings.exposures * draw.uniform(-1, 1),
         draw.uniform(0.0, settings.noise),
     )
 
@@ -196,19 +199,29 @@ def _light_and_depth(
 
 def _with_truth(plan: Plan, images: Tensor, depth: Tensor, focal: Tensor) -> Streams:
     height, width = depth.shape[-2:]
-    relative = torch.linalg.inv(plan.poses[:, :1]) @ plan.poses
+    relative = inverse(plan.poses[:, :1]) @ plan.poses
     seen = depth < FAR
     own = depth.unsqueeze(-1) * _rays(width, height, focal).view(-1, 1, height, width, 3)
     points = own.flatten(2, 3) @ relative[..., :3, :3].transpose(-1, -2)
     points = (points + relative[..., None, :3, 3]).view(own.shape)
     first = points[:, 0].norm(dim=-1) * seen[:, 0]
     unit = (first.sum(dim=(1, 2)) / seen[:, 0].sum(dim=(1, 2)).clamp(min=1)).clamp(min=0.1)
-    encodings = encoded(torch.linalg.inv(relative), focal, width, height)
+    encodings = encoded(inverse(relative), focal, width, height)
     encodings[..., :3] /= unit[:, None, None]
     truth = Truth(
         depth / unit[:, None, None, None], points / unit[:, None, None, None, None], encodings
     )
     return Streams(images, truth, seen, plan.poses, unit)
+
+
+def inverse(poses: Tensor) -> Tensor:
+    """Return the inverse of rigid motions [..., 4, 4]."""
+    turn = poses[..., :3, :3].transpose(-1, -2)
+    result = torch.zeros_like(poses)
+    result[..., :3, :3] = turn
+    result[..., :3, 3] = -(turn @ poses[..., :3, 3:]).squeeze(-1)
+    result[..., 3, 3].fill_(1.0)
+    return result
 
 
 def encoded(extrinsics: Tensor, focal: Tensor, width: int, height: int) -> Tensor:

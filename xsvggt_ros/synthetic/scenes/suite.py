@@ -15,7 +15,7 @@ from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.synthetic.held_out import FIRST_HELD_OUT_SEED
 from xsvggt_ros.synthetic.scenes.draw import Draw
 from xsvggt_ros.synthetic.scenes.layouts import WORLDS
-from xsvggt_ros.synthetic.scenes.paths import MOTIONS, Pace
+from xsvggt_ros.synthetic.scenes.paths import Pace
 from xsvggt_ros.synthetic.scenes.streams import (
     Plan,
     Streams,
@@ -79,8 +79,8 @@ def suite_settings(suite: Suite, width: int = 112, height: int = 84) -> StreamSe
         worlds=tuple(float(each == suite.world) for each in WORLDS),  # type: ignore[arg-type]
         width=width,
         height=height,
-        samples=5,
-        pace=Pace((laps, laps), least_period=1.0, motions=(1.0,) * len(MOTIONS), returns=0.0),
+        samples=1,
+        pace=Pace((laps, laps), least_period=1.0, returns=0.0),
         noise=0.01,
     )
 

@@ -161,5 +161,5 @@ def _post_normal(
     on_top = place[..., 2] > _chosen(scenes.post_height, post) - 1e-3
     upright = torch.cat([across, torch.zeros_like(across[..., :1])], dim=-1)
     up = torch.zeros_like(upright)
-    up[..., 2] = 1.0
+    up[..., 2].fill_(1.0)
     return torch.where(on_top.unsqueeze(-1), up, upright)

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training on rendered worlds: a memory behind a mask is a stream, a piece goes on."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from xsvggt_ros.cache.settings import CacheSettings
+from xsvggt_ros.errors import CheckpointError, ConfigurationError
+from xsvggt_ros.geometry.rigid import invert
+from xsvggt_ros.model.checkpoint import load_network, random_network
+from xsvggt_ros.model.config import preset
+from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
+from xsvggt_ros.synthetic.held_out import FIRST_HELD_OUT_SEED
+from xsvggt_ros.synthetic.scene_training.__main__ import main
+from xsvggt_ros.synthetic.scene_training.masked_sequence import (
+    MaskedSequence,
+    causal,
+    forgetful,
+    over_tokens,
+    window,
+)
+from xsvggt_ros.synthetic.scene_training.need import compared, errors_of
+from xsvggt_ros.synthetic.scene_training.parts import MOST_BYTES, load_parts, save_parts
+from xsvggt_ros.synthetic.scene_training.piece import Piece, PieceSettings
+from xsvggt_ros.synthetic.scene_training.recipes import recipe_named
+from xsvggt_ros.synthetic.scene_training.trainer import SceneTrainer
+from xsvggt_ros.synthetic.scene_training.window_stream import streamed
+from xsvggt_ros.synthetic.scenes.suite import (
+    SEEDS,
+    SUITES,
+    suite_named,
+    suite_plan,
+    suite_settings,
+    suite_streams,
+)
+
+CPU = torch.device("cpu")
+SIZE = 28
+TOKENS = 4 + 5
+
+
+@pytest.fixture(scope="module")
+def network():
+    return random_network(preset("tiny"), 0).eval()
+
+
+@pytest.fixture(scope="module")
+def streams():
+    suite = replace(suite_named("landmarks_100_lap50"), frames=7, lap=4)
+    return suite_streams(suite, suite_settings(suite, SIZE, SIZE), 2)
+
+
+def behind(network, images, mask, cameras):
+    memory = MaskedSequence(images.shape[1], mask, cameras)
+    with torch.inference_mode():
+        return network(images, memory, ("camera", "depth"))
+
+
+def test_a_causal_mask_is_the_function_that_was_trained(network, streams):
+    seen = causal(7)
+    found = behind(network, streams.images, over_tokens(seen, TOKENS), seen)
+    with torch.inference_mode():
+        wanted = network.forward_sequence(streams.images, ("camera", "depth"))
+    assert torch.allclose(found.pose_encodings, wanted.pose_encodings, atol=1e-5)
+    assert torch.allclose(found.depth, wanted.depth, atol=1e-5)
+
+
+@pytest.mark.parametrize("budget", [2, 3, 0])
+def test_a_window_behind_a_mask_is_a_stream(network, streams, budget):
+    seen = window(7, budget) if budget else causal(7)
+    found = behind(network, streams.images, over_tokens(seen, TOKENS), seen)
+    cameras, depth = streamed(network, streams.images, budget)
+    assert torch.allclose(found.pose_encodings[:, :, -1], cameras, atol=1e-5)
+    assert torch.allclose(found.depth, depth, atol=1e-5)
+
+
+@pytest.mark.parametrize("budget", [2, 3])
+def test_a_window_is_what_the_engines_cache_does_at_16_bits(network, streams, budget):
+    images = (streams.images[:1] * 255).round() / 255
+    cameras, _ = streamed(network, images, budget)
+    settings = CacheSettings(
+        policy="sliding_window", budget_tokens=budget * TOKENS, key_bits=16, value_bits=16,
+        camera_frames=1000,
+    )  # fmt: skip
+    engine = Reconstructor(network, ReconstructorSettings(SIZE, settings))
+    pictures = (images[0] * 255).round().byte().movedim(1, -1).numpy()
+    for picture in pictures:
+        result = engine.step(np.ascontiguousarray(picture))
+    # The camera head remembers more in the engine: tokens are compared by what depth they lead to.
+    _, depth = streamed(network, images, budget)
+    assert result.depth == pytest.approx(depth[0, -1].numpy(), rel=1e-3)
+    assert cameras.shape == (1, 7, 9)
+
+
+def test_what_is_forgotten_stays_so_and_anchor_and_neighbour_stay():
+    for seed in range(12):
+        memory = forgetful(9, 3, 4, 1.0, torch.Generator().manual_seed(seed))
+        for mask in memory._mask:
+            frames = mask.view(9, 3, 9, 3)
+            assert frames[:, :, 0].all()
+            for frame in range(9):
+                assert frames[frame, :, frame].all()
+                assert frame == 0 or frames[frame, :, frame - 1].all()
+                assert not frames[frame, :, frame + 1 :].any()
+                gone = ~frames[frame, 0, 1 : max(frame, 1)]
+                assert not (frames[frame:, 0, 1 : max(frame, 1)] & gone).any()
+
+
+def test_equal_seeds_forget_equally():
+    one, same, other = (
+        forgetful(9, 3, 4, 1.0, torch.Generator().manual_seed(seed))._mask for seed in (5, 5, 6)
+    )
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_a_share_of_the_sequences_forgets():
+    generator = torch.Generator().manual_seed(0)
+    whole = over_tokens(causal(12), 3).expand(4, -1, -1)
+    kept = [torch.equal(forgetful(12, 3, 4, 0.25, generator)._mask, whole) for _ in range(200)]
+    assert 0.65 < np.mean(kept) < 0.85
+
+
+def test_true_answers_have_no_error(streams):
+    errors = compared(streams.truth.encodings, 3 * streams.truth.depth, streams)
+    for name in ("path", "turns", "steps", "depth"):
+        assert getattr(errors, name).abs().max() < 0.05, name
+    moved = streams.truth.encodings.clone()
+    moved[..., :3] *= 2.5
+    assert compared(moved, streams.truth.depth, streams).path.max() < 0.05
+    assert errors.standing.min() > 10
+
+
+def test_standing_still_has_the_error_of_standing_still(streams):
+    still = streams.truth.encodings[:, :1].expand_as(streams.truth.encodings)
+    errors = compared(still, streams.truth.depth, streams)
+    assert errors.path == pytest.approx(errors.standing.numpy(), rel=1e-3)
+    relative = [invert(poses[0].double().numpy()) @ poses[1].double().numpy()
+                for poses in streams.poses]  # fmt: skip
+    angles = [np.degrees(np.arccos((np.trace(each[:3, :3]) - 1) / 2)) for each in relative]
+    assert errors.turns[:, 1].numpy() == pytest.approx(angles, abs=0.1)
+
+
+def test_suites_are_the_same_every_time_and_seeds_are_held_out():
+    suite = suite_named("house_100_lap50")
+    settings = suite_settings(suite, SIZE, SIZE)
+    whole, part = suite_plan(suite, settings, 3), suite_plan(suite, settings, slice(1, 3))
+    assert torch.equal(whole.poses[1:], part.poses)
+    assert torch.equal(whole.scenes.box_center[1:], part.scenes.box_center)
+    seeds = [each.first_seed + index for each in SUITES.values() for index in range(SEEDS)]
+    assert len(set(seeds)) == len(seeds)
+    assert min(seeds) >= FIRST_HELD_OUT_SEED
+
+
+@pytest.mark.parametrize(("streams", "said"), [(0, "0 streams"), (SEEDS + 1, "1 to 64")])
+def test_a_suite_has_so_many_streams(streams, said):
+    suite = suite_named("room_100_lap50")
+    with pytest.raises(ConfigurationError, match=said):
+        suite_plan(suite, suite_settings(suite), streams)
+
+
+def test_places_come_back_after_a_lap():
+    suite = suite_named("landmarks_100_lap50")
+    places = suite_plan(suite, suite_settings(suite), 16).poses[:, :, :3, 3]
+    extent = (places.amax(dim=1) - places.amin(dim=1)).norm(dim=-1)
+    back = (places[:, 50] - places[:, 0]).norm(dim=-1) / extent
+    away = (places[:, 25] - places[:, 0]).norm(dim=-1) / extent
+    assert float(back.mean()) < 0.08
+    assert float(away.mean()) > 0.4
+
+
+def test_a_training_learns():
+    trainer = SceneTrainer(recipe_named("test"), 0, CPU)
+    losses = [float(trainer.take_step(0.3)["total"]) for _ in range(40)]
+    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
+    assert trainer.step == 40
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing():
+    trainer = SceneTrainer(recipe_named("test"), 0, CPU)
+    trainer.take_step(0.3)
+    before = {name: each.detach().clone() for name, each in trainer.parameters().items()}
+    draw = trainer.draw_streams
+    trainer.draw_streams = lambda stage: replace(
+        draw(stage), images=torch.full_like(draw(stage).images, torch.nan)
+    )
+    trainer.take_step(0.3)
+    assert all(torch.equal(before[name], each) for name, each in trainer.parameters().items())
+
+
+@pytest.fixture(scope="module")
+def piece(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("piece")
+    lines = []
+    settings = PieceSettings(recipe="test", output=folder, minutes=0.05, total_minutes=1.0,
+                             streams=1, device="cpu")  # fmt: skip
+    Piece(settings, lines.append).run(lambda: False)
+    return folder, settings, lines
+
+
+def test_a_piece_leaves_weights_state_and_what_memory_is_worth(piece):
+    folder, _, lines = piece
+    assert {path.name for path in folder.iterdir()} >= {"weights.safetensors", "need.json"}
+    assert all(path.stat().st_size < 16 * 2**20 for path in folder.iterdir())
+    network = load_network(str(folder / "weights.safetensors"), device="cpu")
+    assert network.config == preset("tiny")
+    need = json.loads((folder / "need.json").read_text())
+    assert set(need["landmarks_100_lap100"]) == {"2", "4", "8", "16", "0"}
+    assert any("frames_per_second" in line for line in lines)
+
+
+def test_the_next_piece_goes_on(piece, tmp_path):
+    folder, settings, _ = piece
+    steps = json.loads((folder / "state.json").read_text())["step"]
+    lines = []
+    following = Piece(replace(settings, state=folder, output=tmp_path), lines.append)
+    assert following.trainer.step == steps > 0
+    assert following.progress > 0
+    tensors, _ = load_parts(folder, CPU)
+    for name, each in following.trainer.parameters().items():
+        assert torch.equal(each, tensors[f"now.{name}"].float())
+        moments = following.trainer.optimizer.state[each]
+        assert torch.equal(moments["exp_avg"], tensors[f"first.{name}"].float())
+        assert moments["exp_avg_sq"].shape == each.shape
+    weights = load_network(str(folder / "weights.safetensors"), device="cpu").state_dict()
+    for name, each in following.trainer.average.state_dict().items():
+        assert torch.equal(each, weights[name].float())
+    following.run(lambda: False)
+    assert json.loads((tmp_path / "state.json").read_text())["step"] > steps
+    assert lines[0].startswith(f"goes on at step {steps}")
+
+
+def test_another_recipe_or_seed_does_not_go_on(piece):
+    folder, settings, _ = piece
+    with pytest.raises(ConfigurationError, match="has seed 0, not 1"):
+        Piece(replace(settings, output=folder, seed=1), print)
+
+
+def test_a_state_of_which_a_part_is_missing_is_named(piece, tmp_path):
+    folder, _, _ = piece
+    (tmp_path / "state.json").write_bytes((folder / "state.json").read_bytes())
+    with pytest.raises(CheckpointError, match="bring all of its files"):
+        load_parts(tmp_path, CPU)
+
+
+def test_parts_are_small_and_whole(tmp_path):
+    tensors = {f"t{i}": torch.full((2**20,), float(i)) for i in range(9)}
+    for step in (1, 2):
+        save_parts(tmp_path, tensors, {"step": step})
+    parts = sorted(tmp_path.glob("part-*"))
+    assert len(parts) == 3
+    assert all(path.stat().st_size < MOST_BYTES + 2**16 for path in parts)
+    found, facts = load_parts(tmp_path, CPU)
+    assert facts["step"] == 2
+    assert all(torch.equal(found[name], each) for name, each in tensors.items())
+
+
+@pytest.mark.parametrize(
+    "option", ["--minutes=0", "--total-minutes=-1", "--streams=0", "--seed=-1"]
+)
+def test_numbers_that_cannot_work_are_refused(option, tmp_path, capsys):
+    assert main(["--recipe", "test", "--output", str(tmp_path), option]) == 1
+    assert "must" in capsys.readouterr().err
+
+
+def test_memory_that_is_not_there_shows_in_the_errors(network, streams):
+    everything, nothing = (errors_of(network, streams, budget) for budget in (0, 2))
+    assert torch.allclose(everything.turns[:, :3], nothing.turns[:, :3], atol=1e-3)
+    assert not torch.allclose(everything.turns[:, 4:], nothing.turns[:, 4:], atol=1e-6)
