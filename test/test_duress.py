@@ -79,6 +79,8 @@ def test_a_full_disk_leaves_the_numbers_of_an_evaluation(tmp_path):
     assert not (folder / "report.html").exists()
     assert "ATE, Sim(3)" in done.stdout
     assert "report.html' cannot be written" in done.stderr
+    # To say which commit ran, git is asked; it must not write into the repository meanwhile.
+    assert "index.lock" not in done.stderr
     assert "Traceback" not in done.stderr
 
 
