@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -24,7 +25,7 @@ from rich.console import Console
 
 from xsvggt_ros.commands import speaking
 from xsvggt_ros.errors import OutputError, PartlyWrittenError, SourceError
-from xsvggt_ros.evaluation import runner, sweep
+from xsvggt_ros.evaluation import identity, runner, sweep
 from xsvggt_ros.evaluation.compare import compare
 from xsvggt_ros.evaluation.files import write_evaluation
 from xsvggt_ros.evaluation.isolated import RunFailedError
@@ -80,6 +81,17 @@ def test_a_full_disk_leaves_the_numbers_of_an_evaluation(tmp_path):
     assert "ATE, Sim(3)" in done.stdout
     assert "report.html' cannot be written" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_looking_up_the_commit_writes_nothing_into_the_repository(tmp_path):
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    (tmp_path / "file").write_text("content")
+    subprocess.run(["git", "-C", str(tmp_path), "add", "."], check=True)
+    index = tmp_path / ".git" / "index"
+    os.utime(tmp_path / "file", (1, 1))  # so that git would like to refresh its index
+    before = index.read_bytes()
+    assert identity._git(tmp_path, "status", "--porcelain", "-uno")
+    assert index.read_bytes() == before
 
 
 def test_every_file_is_tried_and_every_failure_told(tmp_path):

@@ -148,7 +148,8 @@ def _commit() -> str | None:
 def _git(root: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", "-C", str(root), *arguments],
+            # Looking must not write: git would refresh its index, and leave a lock when killed.
+            ["git", "--no-optional-locks", "-C", str(root), *arguments],
             capture_output=True, text=True, timeout=10, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
