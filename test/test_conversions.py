@@ -137,6 +137,21 @@ def test_a_frame_that_tf_cannot_have_is_refused_unless_it_is_renamed(
     assert "frames.camera" not in str(refusal.value)
 
 
+@pytest.mark.parametrize(("sec", "nanosec"), [(-1, 0), (-(2**31), 5), (2**31 - 1, 2**32 - 1)])
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_a_stamp_that_is_no_time_is_refused_and_can_be_told_of(
+    wrapper: Any, sec: int, nanosec: int
+) -> None:
+    message_type, wrap = wrapper
+    message = message_type(header=conversions.header(1, "camera"))
+    message.header.stamp.sec, message.header.stamp.nanosec = sec, nanosec
+    frame = wrap(message)
+    assert "is no time of ROS; look at the clock" in frame.fault
+    assert conversions.header(frame.stamp, "camera").stamp.sec in (0, 2**31 - 1)
+    message.header.stamp.sec, message.header.stamp.nanosec = 2**31 - 1, 999_999_999
+    assert not wrap(message).fault
+
+
 @pytest.mark.parametrize("name", ["/camera", "//camera", "camera"])
 def test_the_slash_of_ros_1_is_left_out_of_every_frame(name: str) -> None:
     top = conversions.header(1, name)

@@ -174,8 +174,14 @@ def test_weights_that_are_not_there_end_the_demo_with_the_reason(tmp_path):
     [
         ("raise SystemExit('so much for that')", [], ["exit code 1", "so much for that"]),
         ("import signal; signal.pause()", ["--patience", "1"], ["no progress for 1 s", "0 pict"]),
+        (
+            "import time\nwhile True: print('waiting for pictures on /image', flush=True), "
+            "time.sleep(0.1)",
+            ["--patience", "1"],
+            ["no progress for 1 s"],
+        ),
     ],
-    ids=["dies", "is silent"],
+    ids=["dies", "is silent", "complains"],
 )
 def test_a_node_that_fails_is_given_up_with_its_log(monkeypatch, tmp_path, program, options, words):
     monkeypatch.setattr(child_node, "_command", lambda *_: [sys.executable, "-c", program])

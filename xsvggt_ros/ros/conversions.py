@@ -30,11 +30,16 @@ from xsvggt_ros.stream.messages import (
 )
 
 DEFAULT_FRAMES = Frames()
+_CLOCK = "look at the clock of its publisher"
+
+
+LATEST = 2**31 * NANOSECONDS - 1
+"""Nanoseconds; ROS counts seconds in 32 bits with a sign."""
 
 
 def header(stamp: int, frame_id: str) -> Header:
-    """Return a header for a stamp in nanoseconds."""
-    seconds, rest = divmod(stamp, NANOSECONDS)
+    """Return a header for a stamp in nanoseconds; what ROS cannot hold is brought to its bounds."""
+    seconds, rest = divmod(min(max(stamp, 0), LATEST), NANOSECONDS)
     return Header(stamp=Time(sec=seconds, nanosec=rest), frame_id=frame_id)
 
 
@@ -119,8 +124,11 @@ def _frame(
     calibration: Calibration | None,
     bits: BitsInUse | None,
 ) -> Frame:
+    stamp = nanoseconds(top.stamp)
+    beyond = not 0 <= stamp <= LATEST
     return Frame(
-        stamp=nanoseconds(top.stamp),
+        stamp=stamp,
+        fault=f"its stamp of {stamp / 1e9:.3f} s is no time of ROS; {_CLOCK}" if beyond else "",
         frame_id=frames.camera or frame_name(top.frame_id),
         decode=decode,
         calibration=calibration,

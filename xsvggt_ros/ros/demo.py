@@ -48,6 +48,7 @@ Show = Callable[[int, str], None]
 Progress = Callable[[int | None], AbstractContextManager[Show]]
 """Begins to show progress towards a number of frames, None where nobody knows it."""
 
+_LOADED = b"waiting for pictures on"
 _POLL = 0.05
 
 
@@ -185,7 +186,7 @@ class Demo:
             show(recorded, "reconstructing")
         else:
             show(0, "the node loads its weights")
-        loading = 0 if recorder.ready else node.log.stat().st_size
+        loading = 0 if recorder.ready else _loaded_so_far(node.log)
         if self._patience.lost((pictures.sent, recorder.answered, recorder.ready, loading)):
             raise node.failure(
                 f"no progress for {self._patience.seconds:g} s: {pictures.sent} pictures sent, "
@@ -272,6 +273,15 @@ def domain_id() -> int:
     """Return the ROS domain that is set, else one that nobody else on this machine uses."""
     given = given_domain()
     return free_domain() if given is None else given
+
+
+def _loaded_so_far(log: Path) -> int:
+    """Return what grows while the node loads its weights: it says so in its log.
+
+    One that waits for pictures has loaded them; that it goes on to complain is no progress.
+    """
+    said = log.read_bytes()
+    return -1 if _LOADED in said else len(said)
 
 
 def _node(parameters: dict[str, object], output: Path, domain: int) -> ChildNode:

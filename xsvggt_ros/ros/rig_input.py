@@ -91,7 +91,8 @@ class RigInput:
         return self._clocks.strangers()
 
     def _put(self, camera: str, frame: Frame) -> None:
-        self._settle(self._jumps[camera].put(replace(frame, camera=camera)))
+        named = replace(frame, camera=camera)
+        self._settle([named] if frame.fault else self._jumps[camera].put(named))
         self._deliver()
 
     def _look(self) -> None:
