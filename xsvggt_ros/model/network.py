@@ -106,6 +106,19 @@ class StreamVggt(nn.Module):
         self.aggregator.frozen = self.aggregator.patch_embed.frozen = self.camera_head.frozen = True
         return self
 
+    def compile_parts(self) -> StreamVggt:
+        """Have ``torch.compile`` make kernels, at the first frame, where the cache has no part.
+
+        Left as they are: global blocks and camera head, which attend over a cache.
+        """
+        aggregator = self.aggregator
+        for block in (*aggregator.patch_embed.blocks, *aggregator.frame_blocks):
+            block.compile(dynamic=False)
+        for head in (self.depth_head, self.point_head):
+            for fusion in head.fusion_blocks:
+                fusion.compile(dynamic=False)
+        return self
+
     def constants(self) -> list[Tensor]:
         """Return what is kept per image size; whoever captures a CUDA graph holds on to it."""
         return [
