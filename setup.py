@@ -46,7 +46,11 @@ setup(
     },
     data_files=shared("config", "launch", "rviz"),
     install_requires=requirements("runtime"),
-    extras_require={"test": requirements("test"), "rerun": requirements("rerun")},
+    extras_require={
+        "test": requirements("test"),
+        "rerun": requirements("rerun"),
+        "int8": requirements("int8"),
+    },
     entry_points={"console_scripts": ["xsvggt = xsvggt_ros.cli:app"]},
     classifiers=[
         "Intended Audience :: Science/Research",

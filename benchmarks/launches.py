@@ -9,9 +9,9 @@ The network has its official sizes and bfloat16 weights; nothing is computed, so
 do. What is counted is a frame once the budget is full. Views, allocations and casts that change
 nothing are free; an operation of this package counts as one, as a fused kernel of PyTorch does.
 Bytes are those that decoding reads and writes, by the shapes of what it is given: codes and grids
-of the tokens that are held, and the tokens decoded; beside them, those of the newest frame, which is
-copied behind the decoded tokens and to where it waits. No stage reads from the device: on the meta
-device there is nothing to read, and whoever tries fails.
+of the tokens that are held, and the tokens decoded; beside them, those of the newest frame, which
+is copied behind the decoded tokens and to where it waits. No stage reads from the device: on the
+meta device there is nothing to read, and whoever tries fails.
 """
 
 from __future__ import annotations

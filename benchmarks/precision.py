@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far bfloat16 and float16 lie from float32, with the same weights on the same frames.
+"""How far half types and weights of 8 bits lie from float32, on the same frames.
 
+    python benchmarks/precision.py --checkpoint demo --width 112
     python benchmarks/precision.py --preset streamvggt --width 518 --frames 3
 
-Weights are random unless --checkpoint is given. Prints relative RMS deviations as Markdown.
+Weights are random unless --checkpoint is given. Prints relative RMS deviations as Markdown; rows of
+weights with 8 bits only where torchao is installed.
 """
 
 from __future__ import annotations
 
 import argparse
 import platform
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +27,34 @@ from xsvggt_ros.stream.sources import open_source
 SAMPLE = Path(__file__).parent.parent / "sample" / "room"
 
 
-def run(arguments: argparse.Namespace, dtype: str) -> list[FrameResult]:
-    """Reconstruct the first frames of the source in ``dtype``."""
+EXACT = ("float32", "float32", "full")
+KINDS = (
+    EXACT,
+    ("float32", "bfloat16", "full"),
+    ("float32", "float16", "full"),
+    ("bfloat16", "float32", "full"),
+    ("bfloat16", "bfloat16", "full"),
+    ("bfloat16", "float16", "full"),
+    ("float16", "float32", "full"),
+    ("float16", "float16", "full"),
+    ("float32", "float32", "int8_camera"),
+    ("float32", "float32", "int8"),
+    ("bfloat16", "float32", "int8_camera"),
+    ("bfloat16", "float32", "int8"),
+)
+"""Dtype of the aggregator, of the heads, and how linear layers are stored."""
+
+
+def run(arguments: argparse.Namespace, kind: tuple[str, str, str]) -> list[FrameResult]:
+    """Reconstruct the first frames of the source in the dtypes and weights of ``kind``."""
+    dtype, heads_dtype, weights = kind
     network = load_network(
-        arguments.checkpoint, preset=arguments.preset, device=arguments.device, dtype=dtype
+        arguments.checkpoint,
+        preset=None if arguments.checkpoint else arguments.preset,
+        device=arguments.device,
+        dtype=dtype,
+        heads_dtype=heads_dtype,
+        weights=weights,
     )
     settings = ReconstructorSettings(arguments.width, CacheSettings(budget_tokens=arguments.budget))
     engine = Reconstructor(network, settings)
@@ -54,16 +81,19 @@ def main() -> None:
     parser.add_argument("--source", default=str(SAMPLE))
     arguments = parser.parse_args()
 
-    exact = run(arguments, "float32")
+    exact = run(arguments, EXACT)
+    height, width = exact[0].color.shape[:2]
     print(
-        f"{platform.machine()}, torch {torch.__version__}, {arguments.device}, preset "
-        f"{arguments.preset}, {exact[0].color.shape[1]}x{exact[0].color.shape[0]}, "
+        f"{platform.machine()}, torch {torch.__version__}, {arguments.device}, "
+        f"{arguments.checkpoint or arguments.preset}, {width}x{height}, "
         f"{len(exact)} frames, budget {arguments.budget}\n"
     )
-    print("| dtype | depth | log depth | translation | rotation | seconds a frame |")
-    print("|---|---|---|---|---|---|")
-    for dtype in ("float32", "bfloat16", "float16"):
-        other = exact if dtype == "float32" else run(arguments, dtype)
+    print("| aggregator | heads | weights | depth | log depth | translation | rotation | seconds |")
+    print("|---|---|---|---|---|---|---|---|")
+    for kind in KINDS:
+        if kind[2] != "full" and find_spec("torchao") is None:
+            continue
+        other = exact if kind == EXACT else run(arguments, kind)
         depths = [r.depth for r in exact], [r.depth for r in other]
         poses = [r.camera_to_world for r in exact], [r.camera_to_world for r in other]
         figures = (
@@ -73,7 +103,8 @@ def main() -> None:
             deviation(*([p[:3, :3] for p in side] for side in poses)),
         )
         seconds = float(np.median([r.timings.total for r in other[1:]]))
-        print(f"| {dtype} | " + " | ".join(f"{f:.1e}" for f in figures) + f" | {seconds:.3f} |")
+        numbers = " | ".join(f"{figure:.1e}" for figure in figures)
+        print(f"| {' | '.join(kind)} | {numbers} | {seconds:.3f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -294,7 +294,10 @@ def test_random_weights_leave_the_callers_generator_alone():
             {"preset": "huge"},
             "preset 'huge' is unknown; choose one of streamvggt, small, demo, tiny",
         ),
-        ({"preset": "tiny", "dtype": "int8"}, "dtype 'int8' is unknown; choose one of float32"),
+        (
+            {"preset": "tiny", "dtype": "int8"},
+            "dtype 'int8' is unknown; choose one of auto, float32",
+        ),
         ({"preset": "tiny", "device": "warp:9"}, "device 'warp:9' cannot be used"),
     ],
 )

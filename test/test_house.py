@@ -51,6 +51,7 @@ def test_imports_run_downward(room):
         "errors",
         "interruption",
         "side_stream",
+        "threads",
         "triton_support",
         "version",
     }

@@ -22,6 +22,7 @@ from xsvggt_ros.commands.synthesize import synthesize
 from xsvggt_ros.commands.train import train
 from xsvggt_ros.errors import XsvggtError, first_line
 from xsvggt_ros.interruption import INTERRUPTED, interruptible
+from xsvggt_ros.threads import wait_passively
 
 COMMANDS = (
     reconstruct, demo, replay, evaluate, compare, synthesize, train, convert, average,
@@ -103,7 +104,8 @@ def options(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug logs.")] = False,
 ) -> None:
-    """Set up logging for all commands."""
+    """Set up threads and logging for all commands."""
+    wait_passively()
     from rich.logging import RichHandler
 
     handler = RichHandler(console=errors, show_path=debug, show_time=debug)

@@ -14,6 +14,13 @@ from pathlib import Path
 
 from xsvggt_ros.errors import ConfigurationError, EnvironmentMissingError
 from xsvggt_ros.model.host_memory import free_host_memory
+from xsvggt_ros.threads import (
+    COUNT,
+    asked_threads,
+    available_cores,
+    suitable_threads,
+    waiting_in_words,
+)
 
 LEAST_MEMORY_GIB = 2.0
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 13)
@@ -40,7 +47,9 @@ class Finding:
 
 def examine(*, ros: bool) -> list[Finding]:
     """Return all findings; without ``ros`` only of what `xsvggt reconstruct` needs."""
-    checks: list[Callable[[], Finding]] = [_package, _python, _torch, _device, _memory]
+    checks: list[Callable[[], Finding]] = [
+        _package, _python, _torch, _threads, _device, _kernels, _memory,
+    ]  # fmt: skip
     findings = [check() for check in checks]
     findings += [_module(name, package) for name, package in _LIBRARIES.items()]
     if ros:
@@ -106,8 +115,21 @@ def _torch() -> Finding:
         return Finding("PyTorch", f"missing ({error})", "pip install torch, or run scripts/setup")
     import torch
 
-    threads = f"{torch.get_num_threads()} threads"
-    return Finding("PyTorch", f"{torch.__version__}, CUDA {torch.version.cuda or 'no'}, {threads}")
+    return Finding("PyTorch", f"{torch.__version__}, CUDA {torch.version.cuda or 'no'}")
+
+
+def _threads() -> Finding:
+    from xsvggt_ros.model.config import PRESETS
+
+    cores = f"{available_cores()} cores"
+    if asked := asked_threads():
+        return Finding("threads", f"{asked} of {cores}, as {COUNT} says; {waiting_in_words()}")
+    suitable = {
+        name: suitable_threads(PRESETS[name].embed_dim, available_cores())
+        for name in ("demo", "streamvggt")
+    }
+    words = ", ".join(f"{count} for a network like {name}" for name, count in suitable.items())
+    return Finding("threads", f"{cores}: {words}; {waiting_in_words()}")
 
 
 def _device() -> Finding:
@@ -118,8 +140,28 @@ def _device() -> Finding:
     if not torch.cuda.is_available():
         return Finding("device", "cpu")
     free, total = (size / 2**30 for size in torch.cuda.mem_get_info())
+    from xsvggt_ros.model.precision import dtype_named
+
     name = torch.cuda.get_device_name()
-    return Finding("device", f"cuda: {name}, {free:.1f} of {total:.1f} GiB free")
+    dtype = str(dtype_named("auto", torch.device("cuda"))).removeprefix("torch.")
+    state = f"cuda: {name}, {free:.1f} of {total:.1f} GiB free, {dtype} by default"
+    return Finding("device", state)
+
+
+def _kernels() -> Finding:
+    if _import_error("torch"):
+        return Finding("Triton kernels", "unknown without PyTorch")
+    import torch
+
+    if not torch.cuda.is_available():
+        return Finding("Triton kernels", "not needed on a CPU")
+    from xsvggt_ros.triton_support import why_not
+
+    reason = why_not(torch.cuda.current_device())
+    if not reason:
+        return Finding("Triton kernels", "run")
+    remedy = "install a PyTorch build for CUDA with its triton, and a C compiler such as gcc"
+    return Finding("Triton kernels", f"do not run: {reason}", remedy, needed=False)
 
 
 def _memory() -> Finding:

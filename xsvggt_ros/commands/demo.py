@@ -13,15 +13,19 @@ from xsvggt_ros.cache.settings import DEFAULT_BUDGET_TOKENS, DEFAULT_POLICY
 from xsvggt_ros.commands.options import (
     BudgetMib,
     Checkpoint,
+    Compiled,
     Device,
     Dtype,
+    HeadsDtype,
     KeyBits,
     Policy,
     Preset,
     RerunFile,
     RerunViewer,
+    Threads,
     Topic,
     ValueBits,
+    Weights,
     Width,
     cache_settings,
     rerun_log,
@@ -55,7 +59,11 @@ def demo(
     preset: Preset = None,
     width: Width = None,
     device: Device = "auto",
-    dtype: Dtype = "float32",
+    dtype: Dtype = "auto",
+    heads_dtype: HeadsDtype = "auto",
+    weights: Weights = "full",
+    compiled: Compiled = False,
+    threads: Threads = 0,
     policy: Policy = DEFAULT_POLICY,
     budget: Annotated[
         int | None,
@@ -118,6 +126,10 @@ def demo(
         width=width,
         device=device,
         dtype=dtype,
+        heads_dtype=heads_dtype,
+        weights=weights,
+        compiled=compiled,
+        threads=threads,
         cache=cache,
         max_frames=max_frames,
         topic=TOPIC if room else topic,
@@ -129,7 +141,7 @@ def demo(
     recording = running.recorded.recording
     comparison = compare(recording, room.truth()) if room else None
     shown = f"made-up room '{SEQUENCE}'" if room else str(source)
-    heading = title(shown, chosen.weights, cache, len(recording))
+    heading = title(shown, chosen.weights_named, cache, len(recording))
     failure: OutputError | None = depths.failure if depths else None
     try:
         written = write_results(recording, output, heading, comparison)

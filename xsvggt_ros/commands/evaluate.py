@@ -15,13 +15,17 @@ from xsvggt_ros.commands.options import (
     Budget,
     BudgetMib,
     Checkpoint,
+    Compiled,
     Device,
     Dtype,
+    HeadsDtype,
     KeyBits,
     MaxFrames,
     Policy,
     Preset,
+    Threads,
     ValueBits,
+    Weights,
     Width,
     cache_settings,
 )
@@ -58,7 +62,11 @@ def evaluate(
     preset: Preset = None,
     width: Width = None,
     device: Device = "auto",
-    dtype: Dtype = "float32",
+    dtype: Dtype = "auto",
+    heads_dtype: HeadsDtype = "auto",
+    weights: Weights = "full",
+    compiled: Compiled = False,
+    threads: Threads = 0,
     policy: Policy = DEFAULT_POLICY,
     budget: Budget = DEFAULT_BUDGET_TOKENS,
     budget_mib: BudgetMib = 0.0,
@@ -260,7 +268,9 @@ def evaluate(
 
     cache = cache_settings(policy, budget, budget_mib, key_bits, value_bits)
     cache = replace(cache, compatibility=compatibility)
-    network = NetworkOptions(checkpoint, preset, width, device, dtype)
+    network = NetworkOptions(
+        checkpoint, preset, width, device, dtype, heads_dtype, weights, compiled
+    )
     judging = JudgingOptions(rpe_delta, farthest, cloud_points, fscore_distance)
     limits = _limits(
         max_ate=max_ate,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from xsvggt_ros.cache.settings import POLICIES, CacheSettings
+from xsvggt_ros.threads import ask_for_threads
 
 if TYPE_CHECKING:
     from xsvggt_ros.stream.rerun_log import RerunLog
@@ -36,7 +37,54 @@ Width = Annotated[
     typer.Option(help="Width of the network's input, a multiple of 14; default: the network's."),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, ... or auto = cuda where there is one.")]
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+ARITHMETIC = "Arithmetic"
+Dtype = Annotated[
+    str,
+    typer.Option(
+        help="Of the aggregator: float32, bfloat16, float16, or auto = bfloat16 or float16 on "
+        "CUDA, by its age, and float32 elsewhere.",
+        rich_help_panel=ARITHMETIC,
+    ),
+]
+HeadsDtype = Annotated[
+    str,
+    typer.Option(
+        help="Of the heads: float32, bfloat16, float16, or auto = float32.",
+        rich_help_panel=ARITHMETIC,
+    ),
+]
+Weights = Annotated[
+    str,
+    typer.Option(
+        help="How linear layers are stored: full, int8_camera = with 8 bits in the camera head, "
+        "int8 = everywhere; needs torchao.",
+        rich_help_panel=ARITHMETIC,
+    ),
+]
+Compiled = Annotated[
+    bool,
+    typer.Option(
+        "--compile",
+        help="Have torch.compile make kernels, which takes a minute at the first frame.",
+        rich_help_panel=ARITHMETIC,
+    ),
+]
+
+
+def _ask_for_threads(count: int) -> int:
+    ask_for_threads(count)
+    return count
+
+
+Threads = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        callback=_ask_for_threads,
+        help="Threads on the CPU; 0 = OMP_NUM_THREADS, or as suits the network.",
+        rich_help_panel=ARITHMETIC,
+    ),
+]
 Policy = Annotated[
     str,
     typer.Option(help=f"What chooses the history: {', '.join(POLICIES[:-1])} or {POLICIES[-1]}."),

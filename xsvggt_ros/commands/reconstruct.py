@@ -15,8 +15,10 @@ from xsvggt_ros.commands.options import (
     Budget,
     BudgetMib,
     Checkpoint,
+    Compiled,
     Device,
     Dtype,
+    HeadsDtype,
     KeyBits,
     MaxFrames,
     Policy,
@@ -24,8 +26,10 @@ from xsvggt_ros.commands.options import (
     RerunFile,
     RerunViewer,
     SourceArgument,
+    Threads,
     Topic,
     ValueBits,
+    Weights,
     Width,
     cache_settings,
     rerun_log,
@@ -52,7 +56,11 @@ def reconstruct(
     preset: Preset = None,
     width: Width = None,
     device: Device = "auto",
-    dtype: Dtype = "float32",
+    dtype: Dtype = "auto",
+    heads_dtype: HeadsDtype = "auto",
+    weights: Weights = "full",
+    compiled: Compiled = False,
+    threads: Threads = 0,
     policy: Policy = DEFAULT_POLICY,
     budget: Budget = DEFAULT_BUDGET_TOKENS,
     budget_mib: BudgetMib = 0.0,
@@ -85,7 +93,15 @@ def reconstruct(
     shown = rerun_log(rerun, rerun_file)
     recorded = LongestSession(*([shown.hear] if shown else []))
     with open_source(source, topic=topic) as stream:
-        network = load_network(checkpoint, preset=preset, device=device, dtype=dtype)
+        network = load_network(
+            checkpoint,
+            preset=preset,
+            device=device,
+            dtype=dtype,
+            heads_dtype=heads_dtype,
+            weights=weights,
+            compiled=compiled,
+        )
         settings = ReconstructorSettings(width or network.config.image_size, cache)
         engine = Reconstructor(network, settings)
         ending = _run(stream, engine, recorded, depths, max_frames)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from xsvggt_ros.commands.options import Device
+from xsvggt_ros.commands.options import Device, Threads
 from xsvggt_ros.commands.speaking import console, say_written
 from xsvggt_ros.interruption import INTERRUPTED, stop_request
 
@@ -50,6 +50,7 @@ def train(
     compiled: Annotated[
         bool, typer.Option("--compile", help="Apply torch.compile to the aggregator.")
     ] = False,
+    threads: Threads = 0,
     workers: Annotated[
         int,
         typer.Option(

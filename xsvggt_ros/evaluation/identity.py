@@ -21,6 +21,7 @@ from xsvggt_ros.model.bundled import (
     weights_in_words,
 )
 from xsvggt_ros.model.network import StreamVggt
+from xsvggt_ros.model.precision import stored_bytes, stored_parts
 from xsvggt_ros.version import version
 
 PACKAGES = ("torch", "numpy", "scipy", "opencv-python-headless", "rosbags", "matplotlib")
@@ -82,7 +83,7 @@ def weights(network: StreamVggt, checkpoint: str, preset: str | None = None) -> 
 def weights_bytes(network: StreamVggt) -> int:
     """Return the bytes of all parameters and buffers."""
     tensors = (*network.parameters(), *network.buffers())
-    return sum(each.numel() * each.element_size() for each in tensors)
+    return sum(stored_bytes(each) for each in tensors)
 
 
 def data(path: str) -> dict[str, Any]:
@@ -129,8 +130,9 @@ def _tensor_hash(network: StreamVggt) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        values = tensor.detach().cpu().contiguous()
-        digest.update(values.flatten().view(torch.uint8).numpy().data)
+        for part in stored_parts(tensor.detach()):
+            values = part.cpu().contiguous()
+            digest.update(values.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -23,7 +23,6 @@ from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, mean_row
 from xsvggt_ros.evaluation.request import NetworkOptions
 from xsvggt_ros.evaluation.runner import Progress
 from xsvggt_ros.evaluation.warnings_log import collecting_warnings
-from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.frame import FrameResult
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
@@ -114,9 +113,7 @@ def run_protocol(
     }
     write_text(folder / "config.yaml", yaml_text(settings))
     with collecting_warnings() as log:
-        network = load_network(
-            chosen.checkpoint, preset=chosen.preset, device=chosen.device, dtype=chosen.dtype
-        )
+        network = chosen.load()
         head = specification.needs_points(options)
         watch = _Watch(stop, progress, names)
         engine = WatchedEngine(

@@ -12,6 +12,8 @@ from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.evaluation.identity import fingerprint
 from xsvggt_ros.evaluation.sources.base import SourceOptions
 from xsvggt_ros.model.bundled import weights_in_words
+from xsvggt_ros.model.checkpoint import load_network
+from xsvggt_ros.model.network import StreamVggt
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,10 @@ class NetworkOptions:
         preset: name of the sizes, None = the weights' own.
         width: of the network's input in pixels; None = the network's own.
         device: as PyTorch spells it, or ``auto``.
-        dtype: ``float32``, ``bfloat16`` or ``float16``.
+        dtype: of the aggregator; ``float32``, ``bfloat16``, ``float16`` or ``auto``.
+        heads_dtype: the same, of the heads.
+        weights: how linear layers are stored.
+        compiled: whether ``torch.compile`` makes kernels of its own.
 
     """
 
@@ -31,7 +36,28 @@ class NetworkOptions:
     preset: str | None = None
     width: int | None = None
     device: str = "auto"
-    dtype: str = "float32"
+    dtype: str = "auto"
+    heads_dtype: str = "auto"
+    weights: str = "full"
+    compiled: bool = False
+
+    def load(self) -> StreamVggt:
+        """Return the network.
+
+        Raises:
+            CheckpointError: the weights cannot be had.
+            ConfigurationError: they cannot run so, or not here.
+
+        """
+        return load_network(
+            self.checkpoint,
+            preset=self.preset,
+            device=self.device,
+            dtype=self.dtype,
+            heads_dtype=self.heads_dtype,
+            weights=self.weights,
+            compiled=self.compiled,
+        )
 
     @property
     def words(self) -> str:

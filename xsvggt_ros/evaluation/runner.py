@@ -24,7 +24,6 @@ from xsvggt_ros.evaluation.request import EvaluationRequest
 from xsvggt_ros.evaluation.source import EvaluationSource, open_source
 from xsvggt_ros.evaluation.sources.base import NO_TRUTH
 from xsvggt_ros.evaluation.warnings_log import WarningLog, collecting_warnings
-from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.frame import Frame, FrameResult
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
@@ -85,7 +84,7 @@ def evaluate(
     progress(0, None, "opening")
     with collecting_warnings() as log:
         source = open_source(request.source, request.options)
-        network = _load(request)
+        network = request.network.load()
         engine = Reconstructor(network, _settings(request, network))
         meter = Meter(network.device, identity.weights_bytes(network))
         judge = Judge(request.judging)
@@ -127,13 +126,6 @@ def evaluate(
         seconds=seconds,
         started=started.isoformat(timespec="seconds"),
         live=live,
-    )
-
-
-def _load(request: EvaluationRequest) -> StreamVggt:
-    chosen = request.network
-    return load_network(
-        chosen.checkpoint, preset=chosen.preset, device=chosen.device, dtype=chosen.dtype
     )
 
 

@@ -23,8 +23,18 @@ from xsvggt_ros.model.config import preset as named_preset
 from xsvggt_ros.model.device import device_named
 from xsvggt_ros.model.hub import OFFICIAL_REPOSITORY, download, is_hub_id
 from xsvggt_ros.model.network import StreamVggt
+from xsvggt_ros.model.precision import (
+    AUTO,
+    check_weights,
+    choose_arithmetic,
+    dtype_named,
+    heads_dtype_named,
+    is_quantized,
+    quantize_weights,
+)
 from xsvggt_ros.model.track_head import track_head_shapes
 from xsvggt_ros.model.weight_files import CONFIG_KEY, Checkpoint, files_in, read_weight_file
+from xsvggt_ros.threads import suit_threads
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +43,6 @@ LICENCE_NOTICE = (
 )
 _NAMES_SHOWN = 8
 _TABLES = ("_token", "_tokens", "pos_embed")
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def load_network(
@@ -41,8 +50,10 @@ def load_network(
     *,
     preset: str | None = None,
     device: str = "auto",
-    dtype: str = "float32",
-    heads_dtype: str = "float32",
+    dtype: str = AUTO,
+    heads_dtype: str = AUTO,
+    weights: str = "full",
+    compiled: bool = False,
     seed: int = 0,
 ) -> StreamVggt:
     """Return a network ready for inference.
@@ -54,20 +65,27 @@ def load_network(
         preset: name of the sizes, for a file that does not carry them; the official ones by
             default.
         device: as PyTorch spells it, or ``auto``.
-        dtype: ``float32``, ``bfloat16`` or ``float16``, of the aggregator.
-        heads_dtype: the same, of the heads.
+        dtype: ``float32``, ``bfloat16`` or ``float16``, of the aggregator; ``auto`` = what the
+            device is best at.
+        heads_dtype: the same, of the heads; ``auto`` = float32.
+        weights: ``full``; ``int8_camera`` or ``int8`` = the linear layers of the camera head, or
+            all of them, stored with 8 bits.
+        compiled: whether ``torch.compile`` makes kernels of its own, at the first frame.
         seed: of the random weights.
 
     Raises:
         CheckpointError: the file cannot be had or read, or is not of this network.
-        ConfigurationError: unknown preset, dtype or device, or a device without room.
+        ConfigurationError: unknown preset, dtype or device, a device without room, or no torchao.
 
     """
-    precisions = _dtype(dtype), _dtype(heads_dtype)
+    check_weights(weights)
     place = device_named(device)
+    precisions = dtype_named(dtype, place), heads_dtype_named(heads_dtype)
+    choose_arithmetic(place, precisions[0])
     if name := named_weights(checkpoint, preset):
         loaded = read_checkpoint(name)
         config = sizes_of(loaded, preset, name)
+        suit_threads(config.embed_dim)
         network = assemble(config, loaded.tensors, *precisions, fold=True)
         if name == BUNDLED:
             logger.warning(BUNDLED_NOTICE)
@@ -75,6 +93,7 @@ def load_network(
             logger.warning(LICENCE_NOTICE)
     else:
         config = named_preset(preset or "")
+        suit_threads(config.embed_dim)
         tensors = random_network(config, seed).state_dict()
         network = assemble(config, tensors, *precisions, fold=True)
         logger.warning(
@@ -84,12 +103,15 @@ def load_network(
             seed,
         )
     try:
-        return network.freeze().to(place).suit_device()
+        network = network.freeze().to(place).suit_device()
+        quantize_weights(network, network.camera_head, weights)
     except torch.OutOfMemoryError as error:
         raise ConfigurationError(
             f"the weights do not fit on device '{place}': {first_line(error)}; free "
-            f"memory there, or choose bfloat16 instead of {dtype}"
+            f"memory there, or choose a half type instead of {precisions[0]} for model.dtype and "
+            f"{precisions[1]} for model.heads_dtype"
         ) from error
+    return network.compile_parts() if compiled else network
 
 
 def random_network(config: NetworkConfig, seed: int) -> StreamVggt:
@@ -271,6 +293,10 @@ def save_network(network: StreamVggt, destination: str | Path) -> Path:
     path = Path(destination).expanduser()
     if path.suffix != ".safetensors":
         raise CheckpointError(f"'{path}' must end in .safetensors, so that it is read back as such")
+    if any(is_quantized(tensor) for tensor in network.state_dict().values()):
+        raise CheckpointError(
+            "weights of 8 bits are for inference alone; save the network with weights full"
+        )
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     try:
@@ -282,12 +308,6 @@ def save_network(network: StreamVggt, destination: str | Path) -> Path:
         with suppress(OSError):
             partial.unlink()
     return path
-
-
-def _dtype(name: str) -> torch.dtype:
-    if name not in _DTYPES:
-        raise ConfigurationError(f"dtype '{name}' is unknown; choose one of {', '.join(_DTYPES)}")
-    return _DTYPES[name]
 
 
 def _some(names: list[str]) -> str:

@@ -147,6 +147,11 @@ class DenseHead(nn.Module):
         return dense.float().unflatten(0, (batch, frames))
 
     @property
+    def fusion_blocks(self) -> list[nn.Module]:
+        """The blocks that join the levels, finest first."""
+        return [self.scratch.get_submodule(f"refinenet{level}") for level in range(1, 5)]
+
+    @property
     def dtype(self) -> torch.dtype:
         """What the convolutions compute in."""
         return next(self.projects.parameters()).dtype
@@ -176,8 +181,7 @@ class DenseHead(nn.Module):
             rows, columns = (
                 pyramid[k - 1].shape[-2:] if k else (2 * s for s in pyramid[0].shape[-2:])
             )
-            fuse = self.scratch.get_submodule(f"refinenet{k + 1}")
-            joined = fuse(
+            joined = self.fusion_blocks[k](
                 pyramid[k] if joined is None else joined,
                 None if joined is None else pyramid[k],
                 rows,

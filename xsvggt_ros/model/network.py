@@ -115,6 +115,19 @@ class StreamVggt(nn.Module):
                 head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self
 
+    def compile_parts(self) -> StreamVggt:
+        """Have ``torch.compile`` make kernels, at the first frame, where the cache has no part.
+
+        Left as they are: global blocks and camera head, which attend over a cache.
+        """
+        aggregator = self.aggregator
+        for block in (*aggregator.patch_embed.blocks, *aggregator.frame_blocks):
+            block.compile(dynamic=False)
+        for head in (self.depth_head, self.point_head):
+            for fusion in head.fusion_blocks:
+                fusion.compile(dynamic=False)
+        return self
+
     def constants(self) -> list[Tensor]:
         """Return what is kept per image size; whoever captures a CUDA graph holds on to it."""
         return [

@@ -66,7 +66,11 @@ class DemoOptions:
     preset: str = ""
     width: int | None = None
     device: str = "auto"
-    dtype: str = "float32"
+    dtype: str = "auto"
+    heads_dtype: str = "auto"
+    weights: str = "full"
+    compiled: bool = False
+    threads: int = 0
     cache: CacheSettings = field(default_factory=CacheSettings)
     max_frames: int = 200
     topic: str | None = None
@@ -74,7 +78,7 @@ class DemoOptions:
     made_for_it: bool = False
 
     @property
-    def weights(self) -> str:
+    def weights_named(self) -> str:
         """The weights in words."""
         return weights_in_words(self.checkpoint, self.preset)
 
@@ -86,6 +90,10 @@ class DemoOptions:
             "model.preset": self.preset,
             "model.device": self.device,
             "model.dtype": self.dtype,
+            "model.heads_dtype": self.heads_dtype,
+            "model.weights": self.weights,
+            "model.compile": self.compiled,
+            "model.threads": self.threads,
             "model.attention_backend": cache.pop("attention_backend"),
             **{f"cache.{name}": value for name, value in cache.items()},
             "input.width": self.width or 0,
@@ -137,7 +145,7 @@ class Demo:
         require_writable(options.output)
         parameters = options.parameters()
         if not (options.checkpoint or options.made_for_it):
-            self._console.print(weights_notice(options.weights))
+            self._console.print(weights_notice(options.weights_named))
         with ExitStack() as stack:
             source = stack.enter_context(open_source(options.source, topic=options.topic))
             pictures = MeteredSource(source, window=PICTURES_UNDER_WAY, limit=options.max_frames)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from xsvggt_ros.errors import EnvironmentMissingError
 from xsvggt_ros.ros.parameters import Settings
+from xsvggt_ros.threads import ask_for_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +48,7 @@ def build_reconstructor(settings: Settings) -> Reconstructor:
             free memory.
 
     """
+    ask_for_threads(settings.model.threads)
     import_engine()
     from xsvggt_ros.model.checkpoint import load_network
     from xsvggt_ros.stream.memory import check_memory, warm_up
@@ -58,6 +60,9 @@ def build_reconstructor(settings: Settings) -> Reconstructor:
         preset=model.preset or None,
         device=model.device,
         dtype=model.dtype,
+        heads_dtype=model.heads_dtype,
+        weights=model.weights,
+        compiled=model.compile,
         seed=model.seed,
     )
     width = settings.input.width or network.config.image_size

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from xsvggt_ros.ros.signals import leave, leave_at_signals
+from xsvggt_ros.threads import wait_passively
 
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until a signal ends it; return the exit code."""
     leave_at_signals()
+    wait_passively()
     from xsvggt_ros.ros.running import run  # takes seconds
 
     return run(args)

@@ -103,9 +103,33 @@ class Model:
         "auto", "Where the network runs, as PyTorch spells it; auto = cuda where there is one."
     )
     dtype: str = _parameter(
-        "float32",
-        "Precision of the network; the heads stay in float32.",
-        choices=("float32", "bfloat16", "float16"),
+        "auto",
+        "Precision of the network but its heads; auto = bfloat16 where CUDA computes in it, "
+        "float16 on older cards, float32 on CPUs.",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
+    heads_dtype: str = _parameter(
+        "auto",
+        "Precision of the heads for camera and depth; auto = float32, as TF32 on CUDA where dtype "
+        "is a half type.",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
+    weights: str = _parameter(
+        "full",
+        "How linear layers are stored: full as dtype says, int8_camera with 8 bits in the camera "
+        "head, int8 everywhere; these need the package torchao.",
+        choices=("full", "int8_camera", "int8"),
+    )
+    compile: bool = _parameter(
+        False, "Have torch.compile make kernels, which takes a minute when the node is configured."
+    )
+    threads: int = _parameter(
+        0,
+        "Threads that compute on the CPU; 0 = OMP_NUM_THREADS where it is set, else as many as "
+        "suit the network and the cores.",
+        unit="threads",
+        minimum=0,
+        maximum=1024,
     )
     seed: int = _parameter(0, "Seed of the random weights.", minimum=0, maximum=2**31 - 1)
     attention_backend: str = _parameter(

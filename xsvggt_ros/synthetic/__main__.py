@@ -12,6 +12,7 @@ from xsvggt_ros.interruption import INTERRUPTED, stop_request
 from xsvggt_ros.synthetic.training import Trainer
 from xsvggt_ros.synthetic.training_progress import Progress
 from xsvggt_ros.synthetic.training_settings import Schedule, TrainingSettings
+from xsvggt_ros.threads import ask_for_threads
 
 
 def say(line: str) -> None:
@@ -53,10 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = vars(parsed(arguments))
     folder, threads = options.pop("output"), options.pop("threads")
     minutes, score = options.pop("minutes"), options.pop("score")
-    if threads:
-        import torch
-
-        torch.set_num_threads(threads)
+    ask_for_threads(threads or 0)
 
     def listen(progress: Progress) -> None:
         say(progress.line())

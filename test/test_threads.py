@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How many threads compute, how they wait, and that programs and their children agree on it."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from xsvggt_ros import threads
+from xsvggt_ros.doctor import examine
+from xsvggt_ros.model.checkpoint import load_network
+from xsvggt_ros.model.config import PRESETS
+
+
+@pytest.fixture(autouse=True)
+def restored(monkeypatch):
+    count = torch.get_num_threads()
+    for name in (threads.COUNT, threads.WAITING, "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
+        monkeypatch.delenv(name, raising=False)
+    yield
+    torch.set_num_threads(count)
+
+
+@pytest.mark.parametrize(
+    ("preset", "cores", "expected"),
+    [("tiny", 8, 1), ("demo", 8, 1), ("small", 8, 2), ("streamvggt", 8, 8), ("streamvggt", 64, 10),
+     ("streamvggt", 2, 2), ("small", 1, 1)],
+)  # fmt: skip
+def test_a_small_network_gets_few_threads_and_a_large_one_all_cores(preset, cores, expected):
+    assert threads.suitable_threads(PRESETS[preset].embed_dim, cores) == expected
+
+
+def test_a_containers_quota_counts(monkeypatch, tmp_path):
+    cores = len(os.sched_getaffinity(0))
+    for text, expected in (
+        ("max 100000", cores), ("100000 100000", 1), ("50000 100000", 1), ("9900000 100000", cores),
+        ("", cores),
+    ):  # fmt: skip
+        (tmp_path / "cpu.max").write_text(text)
+        monkeypatch.setattr(threads, "_QUOTA", tmp_path / "cpu.max")
+        assert threads.available_cores() == expected, text
+    monkeypatch.setattr(threads, "_QUOTA", tmp_path / "missing")
+    assert threads.available_cores() == cores
+
+
+def test_loading_a_network_sets_threads_unless_somebody_asked(monkeypatch):
+    torch.set_num_threads(2)
+    load_network("", preset="tiny", device="cpu")
+    assert torch.get_num_threads() == 1
+    monkeypatch.setenv(threads.COUNT, "2,1")
+    load_network("", preset="tiny", device="cpu")
+    assert torch.get_num_threads() == 2
+
+
+def test_asking_for_threads_counts_at_once_and_for_children(monkeypatch):
+    monkeypatch.setattr(threads, "_given", None)
+    threads.ask_for_threads(3)
+    assert os.environ[threads.COUNT] == "3"
+    assert torch.get_num_threads() == 3
+    threads.ask_for_threads(0)
+    assert threads.COUNT not in os.environ
+    monkeypatch.setattr(threads, "_given", "5")
+    threads.ask_for_threads(0)
+    assert threads.asked_threads() == 5
+
+
+@pytest.mark.parametrize("name", [threads.WAITING, "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
+def test_what_the_environment_says_about_waiting_stays(monkeypatch, name):
+    monkeypatch.setenv(name, "7")
+    threads.wait_passively()
+    assert os.environ.get(threads.WAITING) == ("7" if name == threads.WAITING else None)
+
+
+def test_waiting_in_words(monkeypatch):
+    assert threads.waiting_in_words() == "idle ones spin"
+    threads.wait_passively()
+    assert threads.waiting_in_words() == "idle ones sleep"
+    monkeypatch.setenv("GOMP_SPINCOUNT", "9")
+    assert threads.waiting_in_words() == "idle ones as GOMP_SPINCOUNT=9 says"
+
+
+def test_doctor_tells_threads(monkeypatch):
+    def state() -> str:
+        (finding,) = (each for each in examine(ros=False) if each.subject == "threads")
+        return finding.state
+
+    monkeypatch.setattr("xsvggt_ros.doctor.available_cores", lambda: 4)
+    threads.wait_passively()
+    assert state() == (
+        "4 cores: 1 for a network like demo, 4 for a network like streamvggt; idle ones sleep"
+    )
+    monkeypatch.setenv(threads.COUNT, "3")
+    assert state() == "3 of 4 cores, as OMP_NUM_THREADS says; idle ones sleep"
+
+
+PROGRAM = """
+import os, sys
+{begin}
+assert "torch" not in sys.modules
+print(os.environ.get("OMP_WAIT_POLICY"), os.environ.get("OMP_NUM_THREADS"))
+"""
+COMMAND = """
+from typer.testing import CliRunner
+from xsvggt_ros import cli
+result = CliRunner().invoke(cli.app, ["reconstruct", "/nowhere", "--threads", "3"])
+assert result.exit_code == 1, result.output
+sys.modules.pop("torch", None)
+"""
+NODE = """
+import types
+sys.modules["xsvggt_ros.ros.running"] = types.SimpleNamespace(run=lambda args: 0)
+from xsvggt_ros.ros import node
+node.main()
+"""
+
+
+@pytest.mark.parametrize(("begin", "said"), [(COMMAND, "PASSIVE 3"), (NODE, "PASSIVE None")])
+def test_programs_wait_passively_from_their_beginning(begin, said):
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(begin=begin)],
+        env=clean, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout.strip() == said, done.stderr
