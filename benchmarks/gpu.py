@@ -41,7 +41,6 @@ from xsvggt_ros.cache import attention
 from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import XsvggtError
-from xsvggt_ros.model import operators
 from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.reconstructor import cache_layout
@@ -176,7 +175,6 @@ def step_rows(network: StreamVggt, arguments: argparse.Namespace) -> list[dict[s
                     "p50 ms": 1e3 * float(np.percentile(times, 50)),
                     "p95 ms": 1e3 * float(np.percentile(times, 95)),
                     "kernels": kernels(stream) if network.device.type == "cuda" else "",
-                    "frame attention": frame_attention(),
                     "tokens": stream.cache.statistics().tokens,
                     "filled after": filled,
                     "cache MiB": stream.cache.nbytes / MIB,
@@ -188,11 +186,6 @@ def step_rows(network: StreamVggt, arguments: argparse.Namespace) -> list[dict[s
                 rows[-1]["why"] = stream.runner.execution.reason
             del stream
     return rows
-
-
-def frame_attention() -> str:
-    """Return whose kernel attends within a frame."""
-    return "ours" if any(operators._own_attention.values()) else "PyTorch's"
 
 
 def kernels(stream: Stream) -> int:

@@ -3,10 +3,10 @@
 
 import pytest
 import torch
-from triton_interpreter import DEVICE, INTERPRETING
+from triton_interpreter import DEVICE
 
 from xsvggt_ros.model import operators
-from xsvggt_ros.model.kernels import attention, norm, resizing, rotation
+from xsvggt_ros.model.kernels import norm, resizing, rotation
 from xsvggt_ros.model.rotary import grid_positions, rotation_for
 from xsvggt_ros.triton_probe import doubled
 
@@ -98,17 +98,3 @@ def test_resize(dtype, channels, size, target, added):
         actual = resizing.resize(laid_out, *target, *along)
         assert actual.is_contiguous(memory_format=torch.channels_last)
         assert_near(actual, expected)
-
-
-# Triton's interpreter multiplies no bfloat16.
-@pytest.mark.parametrize("dtype", [torch.float16] if INTERPRETING else DTYPES[1:])
-@pytest.mark.parametrize(("batch", "heads", "tokens", "channels"), [(2, 3, 150, 64), (1, 2, 7, 12)])
-def test_attend_within(dtype, batch, heads, tokens, channels):
-    packed = random(batch, tokens, 3, heads, channels, dtype=dtype)
-    query, key, value = packed.permute(2, 0, 3, 1, 4)
-    exact = [each.float() for each in (query, key.contiguous(), value)]
-    expected = torch.nn.functional.scaled_dot_product_attention(*exact)
-    actual = attention.attend_within(query, key.contiguous(), value)
-    assert actual.transpose(1, 2).is_contiguous()
-    step = torch.finfo(dtype).eps
-    torch.testing.assert_close(actual.float(), expected, rtol=2 * step, atol=4 * step)

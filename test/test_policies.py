@@ -44,9 +44,12 @@ def candidates(policy, sets: int = 1, previous: torch.Tensor | None = None) -> C
     tokens = OLDER + FRAME
     older = torch.rand(sets, OLDER, generator=torch.Generator().manual_seed(1)).half()
     updates = policy.measure_update(UPDATE)
+    measures = policy.measure(layer_view(sets))
+    if measures is not None and len(measures) != sets:
+        measures = measures.mean(dim=0, keepdim=True)  # as a group of layers does
     newest = policy.births(None if updates is None else updates[None], sets, FRAME, older)
     return Candidates(
-        measures=policy.measure(layer_view(sets)),
+        measures=measures,
         births=torch.cat([older, newest], dim=1),
         ages=torch.arange(tokens - 1, -1, -1, dtype=torch.int32).expand(sets, -1),
         newest=torch.tensor([500], dtype=torch.int32),

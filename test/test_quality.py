@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from xsvggt_ros.cache.segment import Segment
+from xsvggt_ros.cache import ops
+from xsvggt_ros.cache.layer_segments import LayerSegments
 from xsvggt_ros.cache.settings import CacheSettings
-from xsvggt_ros.cache.token_storage import PackedKeys, PackedValues
 from xsvggt_ros.geometry.alignment import align
 from xsvggt_ros.geometry.pose_encoding import world_to_camera
 from xsvggt_ros.geometry.rigid import invert
@@ -304,41 +304,43 @@ def test_the_limits_notice_a_broken_point_head(damage):
 
 
 def _with_keys_for_values(_network, patch):
-    def read_into(self, keys, values):
-        self.keys.read_into(values)
-        self.values.read_into(keys)
+    read = LayerSegments.read_beside
 
-    patch.setattr(Segment, "read_into", read_into)
+    def read_beside(self, *arguments):
+        keys, values = read(self, *arguments)
+        held = self.tokens
+        keys[:, :held], values[:, :held] = values[:, :held].clone(), keys[:, :held].clone()
+        return keys, values
+
+    patch.setattr(LayerSegments, "read_beside", read_beside)
 
 
-def _decoding_without_minimum(storage, patch):
-    read = storage.read_into
+def _decoding_without_minimum(name, patch):
+    decode = getattr(ops, name)
 
-    def read_into(self, out):
-        minimum = self._grid.minimum.clone()
-        self._grid.minimum.zero_()
-        read(self, out)
-        self._grid.minimum.copy_(minimum)
+    def without_minimum(codes, scale, minimum, *others):
+        decode(codes, scale, torch.zeros_like(minimum), *others)
 
-    patch.setattr(storage, "read_into", read_into)
+    patch.setattr(ops, name, without_minimum)
 
 
 def _with_keys_that_lost_their_minimum(_network, patch):
-    _decoding_without_minimum(PackedKeys, patch)
+    _decoding_without_minimum("decode_keys", patch)
 
 
 def _with_values_that_lost_their_minimum(_network, patch):
-    _decoding_without_minimum(PackedValues, patch)
+    _decoding_without_minimum("decode_values", patch)
 
 
 def _with_keys_beside_the_values_of_others(_network, patch):
-    read = PackedKeys.read_into
+    decode = ops.decode_keys
 
-    def read_into(self, out):
-        read(self, out)
+    def beside(*arguments):
+        decode(*arguments)
+        out = arguments[-1]
         out.copy_(out.roll(1, dims=1))
 
-    patch.setattr(PackedKeys, "read_into", read_into)
+    patch.setattr(ops, "decode_keys", beside)
 
 
 def test_a_packed_cache_holds_the_limits_that_broken_ones_break(network):

@@ -229,7 +229,7 @@ def corrupted(network, change):
             prediction = whole(*arguments)
             return change(prediction) if self.active else prediction
 
-    reconstructor._network = Corrupted()
+    reconstructor._network = reconstructor._runner._network = Corrupted()
     return reconstructor
 
 

@@ -26,34 +26,20 @@ class SideStream:
         self._stream: torch.cuda.Stream | None = None
         self._forked = False
 
-    def branch(self) -> None:
-        """Begin what :meth:`beside` will run: it may use all results of before, and no later ones.
-
-        What follows on the main stream until then is launched first.
-        """
-        if capturing():
-            if self._stream is None:
-                self._stream = torch.cuda.Stream()
-            self._stream.wait_stream(torch.cuda.current_stream())
-            self._forked = True
-
-    @contextmanager
-    def beside(self) -> Iterator[None]:
-        """Run what is inside beside what follows, up to :meth:`join`; in its turn if not capturing.
-
-        It may use all results up to :meth:`branch`.
-        """
-        if not capturing() or self._stream is None:
-            yield
-            return
-        with torch.cuda.stream(self._stream):
-            yield
-
     @contextmanager
     def fork(self) -> Iterator[None]:
-        """Branch here, and run what is inside beside what follows."""
-        self.branch()
-        with self.beside():
+        """Run what is inside beside what follows, up to :meth:`join`; in its turn if not capturing.
+
+        It may use all results of before.
+        """
+        if not capturing():
+            yield
+            return
+        if self._stream is None:
+            self._stream = torch.cuda.Stream()
+        self._stream.wait_stream(torch.cuda.current_stream())
+        self._forked = True
+        with torch.cuda.stream(self._stream):
             yield
 
     def join(self) -> None:

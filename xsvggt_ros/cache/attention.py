@@ -71,11 +71,9 @@ class Sdpa:
         _, heads, count, channels = query.shape
         whole = count - few
         out = query.new_empty(1, count, heads, channels).transpose(1, 2)
-        # The few come second: they fit into the multiprocessors that the whole waves leave free.
-        self._side.branch()
-        mixed = functional.scaled_dot_product_attention(query[:, :, :whole], keys, values)
-        with self._side.beside():
+        with self._side.fork():
             attend_few(query[0, :, whole:], keys[0], values[0], out[0, :, whole:])
+        mixed = functional.scaled_dot_product_attention(query[:, :, :whole], keys, values)
         out[:, :, :whole] = mixed
         self._side.join()
         return out

@@ -183,14 +183,12 @@ class LayerGroup:
         keys, values = self._held.read_beside(index, key[0], value[0], self._scratch)
         anchor = len(self._held.anchor)
         view = LayerView(query[0], keys, values, anchor, self._special_tokens, self._sets)
-        mixed = self._attend(query, keys[None], values[None])
-        # Beside what follows, which leaves more of a GPU free than attention does.
         self._asking = query
         with self._side.fork():
             self._measures.append(self._policy.measure(view))
         if self._settings.adapts_layers:
             self.similarity = key_similarity(keys, anchor).nanmean()
-        return mixed
+        return self._attend(query, keys[None], values[None])
 
     def _begin(self, frame: int) -> None:
         """Make room for a frame."""

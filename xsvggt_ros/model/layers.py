@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from xsvggt_ros.model import operators
 from xsvggt_ros.model.rotary import Rotation
@@ -24,7 +25,7 @@ Absorb = Callable[[Tensor], None]
 
 def attend_within(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attend over the given tokens alone: no memory, no mask."""
-    return operators.attend_within(query, key, value)
+    return functional.scaled_dot_product_attention(query, key, value)
 
 
 class LayerNorm(nn.LayerNorm):

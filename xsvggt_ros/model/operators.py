@@ -8,18 +8,12 @@ Triton kernel for CUDA; and the shapes of its results, for the meta device and `
 
 from __future__ import annotations
 
-import logging
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xsvggt_ros.errors import first_line
 from xsvggt_ros.model.rotary import Rotation, rotate
-from xsvggt_ros.side_stream import capturing
 from xsvggt_ros.triton_support import triton_runs
-
-logger = logging.getLogger(__name__)
 
 
 def _fused(tokens: Tensor) -> bool:
@@ -85,37 +79,6 @@ def normalize_and_rotate(
         three: tuple[Tensor, Tensor, Tensor] = torch.ops.xsvggt.normalize_and_rotate(*arguments)
         return three
     return _normalize_and_rotate(*arguments)
-
-
-def attend_within(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attend over the given tokens alone, [batch, heads, tokens, head_dim] each: no mask.
-
-    On CUDA in half types, a kernel for frames of a thousand tokens takes its turn where a trial
-    with the first tensors of a size finds it faster than PyTorch's own.
-    """
-    if _fused(query) and query.dtype != torch.float32 and triton_runs(query.device):
-        size = (*query.shape, query.dtype, query.device.index)
-        if size not in _own_attention and not capturing():
-            _own_attention[size] = _is_own_attention_faster(query, key, value)
-        if _own_attention.get(size):
-            from xsvggt_ros.model.kernels import attention
-
-            return attention.attend_within(query, key, value)
-    return functional.scaled_dot_product_attention(query, key, value)
-
-
-_own_attention: dict[tuple[object, ...], bool] = {}
-"""For each size of tensors, whether our own kernel is faster."""
-
-
-def _is_own_attention_faster(query: Tensor, key: Tensor, value: Tensor) -> bool:
-    from xsvggt_ros.model.kernels import attention
-
-    try:
-        return attention.is_faster(query, key, value)
-    except Exception as error:  # noqa: BLE001 - a compiler fails in many ways, and none may end a node
-        logger.warning("attention within a frame stays PyTorch's: %s", first_line(error))
-        return False
 
 
 def resize(

@@ -8,9 +8,8 @@ from torch import Tensor
 
 _KEYS = 64
 """Keys that one program takes at a time."""
-_PROGRAMS = 64
-"""Programs in all, about: so many that they end with the other queries, in what these leave free
-of the GPU."""
+_PROGRAMS = 256
+"""Programs in all, about: twice as many as a large GPU has multiprocessors."""
 _LOG2_E = 1.4426950408889634
 
 
