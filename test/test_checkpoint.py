@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import reference
 import torch
+from folded_gains import folded
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from xsvggt_ros.errors import CheckpointError, ConfigurationError
 from xsvggt_ros.model import bundled
-from xsvggt_ros.model.bundled import bundled_weights, weights_in_words
+from xsvggt_ros.model.bundled import NOTICES, bundled_weights, weights_in_words
 from xsvggt_ros.model.checkpoint import (
     assemble,
     convert_checkpoint,
@@ -245,22 +246,31 @@ def test_without_a_name_the_bundled_weights_are_taken_and_their_limits_told(capl
         load_network("demo", preset="tiny")
 
 
-def test_bundled_weights_are_small_and_in_half_precision():
-    path = bundled_weights()
+def test_the_weights_that_need_their_memory_tell_their_limits(caplog):
+    assert load_network("landmarks").config == preset("demo12")
+    assert "to judge caches by" in caplog.text
+    assert "nothing else" in caplog.text
+
+
+@pytest.mark.parametrize("name", NOTICES)
+def test_bundled_weights_are_small_and_in_half_precision(name):
+    path = bundled_weights(name)
     assert path.stat().st_size <= 16 * 2**20
-    tensors = read_checkpoint("demo").tensors
+    tensors = read_checkpoint(name).tensors
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
     assert path.with_name("MODEL_CARD.md").is_file()
 
 
 def test_a_copy_without_the_bundled_weights_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr(bundled, "__file__", str(tmp_path / "model" / "bundled.py"))
-    with pytest.raises(CheckpointError, match="install it anew"):
-        load_network("demo")
+    for name in NOTICES:
+        with pytest.raises(CheckpointError, match="install it anew"):
+            load_network(name)
 
 
 def test_weights_in_words():
     assert weights_in_words("", None) == weights_in_words("demo", "") == "the bundled demo model"
+    assert weights_in_words("landmarks", None) == "the bundled landmarks model"
     assert weights_in_words("a/b", None) == "a/b"
     assert weights_in_words("", "tiny") == "random weights (tiny): geometry means nothing"
 

@@ -2,6 +2,9 @@
 """Training on rendered worlds: a memory behind a mask is a stream, a piece goes on."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -190,6 +193,47 @@ def test_a_gradient_that_is_not_finite_changes_nothing():
     )
     trainer.take_step(0.3)
     assert all(torch.equal(before[name], each) for name, each in trainer.parameters().items())
+
+
+TOGETHER = """
+import sys, torch
+from pathlib import Path
+from xsvggt_ros.synthetic.scene_training.ranks import Ranks
+from xsvggt_ros.synthetic.scene_training.recipes import recipe_named
+from xsvggt_ros.synthetic.scene_training.trainer import SceneTrainer
+torch.set_num_threads(1)
+ranks = Ranks(torch.device("cpu"))
+trainer = SceneTrainer(recipe_named("test"), 0, torch.device("cpu"), ranks=ranks)
+streams = trainer.draw_streams(trainer.recipe.stages[0])
+for step in range(3):
+    trainer.take_step(0.5)
+found = {
+    "agreed": ranks.agreed(0.25 + ranks.rank, ranks.first),
+    "image": float(streams.images.mean()),
+    "weights": [float(each.double().sum()) for each in trainer.parameters().values()],
+}
+Path(sys.argv[1], f"{ranks.rank}.json").write_text(__import__("json").dumps(found))
+ranks.end()
+"""
+
+
+def test_two_processes_learn_one_network_from_streams_of_their_own(tmp_path):
+    script = tmp_path / "together.py"
+    script.write_text(TOGETHER)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
+               "2", str(script), str(tmp_path)]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    one, two = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert one["weights"] == two["weights"]
+    assert one["image"] != two["image"]
+    assert one["agreed"] == two["agreed"] == [0.25, True]
+    alone = SceneTrainer(recipe_named("test"), 0, CPU)
+    for _ in range(3):
+        alone.take_step(0.5)
+    sums = [float(each.double().sum()) for each in alone.parameters().values()]
+    assert sums != one["weights"]
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from xsvggt_ros.model.bundled import (
-    BUNDLED,
+    NOTICES,
     bundled_weights,
     named_weights,
     weights_in_words,
@@ -67,7 +67,7 @@ def weights(network: StreamVggt, checkpoint: str, preset: str | None = None) -> 
     ``random`` says that nobody trained them.
     """
     name = named_weights(checkpoint, preset)
-    path = bundled_weights() if name == BUNDLED else Path(name).expanduser()
+    path = bundled_weights(name) if name in NOTICES else Path(name).expanduser()
     on_disk = path.is_file()
     return {
         "name": weights_in_words(checkpoint, preset),

@@ -16,13 +16,12 @@ from threading import Event
 from time import monotonic
 from typing import Any
 
-import torch
-
 from xsvggt_ros.errors import XsvggtError, first_line
 from xsvggt_ros.evaluation.files import write_evaluation
 from xsvggt_ros.evaluation.request import EvaluationRequest
 from xsvggt_ros.evaluation.runner import Progress, evaluate
 from xsvggt_ros.interruption import SIGNALS
+from xsvggt_ros.threads import ask_for_threads
 
 TELL_EVERY = 0.2
 """Seconds between two messages on progress."""
@@ -107,7 +106,7 @@ def _run(connection: Connection, request: EvaluationRequest, folder: Path, threa
         signal.signal(each, signal.SIG_IGN)
     logging.getLogger().addHandler(logging.NullHandler())  # warnings are in the report
     if threads:
-        torch.set_num_threads(threads)
+        ask_for_threads(threads)
     stop = Event()
     try:
         evaluation = evaluate(request, stop=stop, progress=_Telling(connection, stop))

@@ -8,7 +8,10 @@ from pathlib import Path
 from xsvggt_ros.errors import CheckpointError
 
 BUNDLED = "demo"
-"""What the bundled weights are called wherever a checkpoint is named."""
+"""What the bundled weights of the demo are called wherever a checkpoint is named."""
+
+LANDMARKS = "landmarks"
+"""What those are called that need their memory, for judging caches."""
 
 BUNDLED_NOTICE = (
     "These are the weights that come with the package. They know the made-up rooms of "
@@ -16,10 +19,24 @@ BUNDLED_NOTICE = (
     "points mean nothing."
 )
 
+_LANDMARKS_NOTICE = (
+    "These weights come with the package to judge caches by. They know made-up landmarks (the "
+    "suites `landmarks_*`) and nothing else: of real images their depth, poses and points mean "
+    "nothing."
+)
 
-def bundled_weights() -> Path:
-    """Return the file; raise CheckpointError where this copy of the package has none."""
-    path = Path(__file__).resolve().parents[1] / "weights" / f"{BUNDLED}.safetensors"
+NOTICES = {BUNDLED: BUNDLED_NOTICE, LANDMARKS: _LANDMARKS_NOTICE}
+"""The weights that come with the package, and what whoever loads them must know."""
+
+
+def bundled_weights(name: str = BUNDLED) -> Path:
+    """Return the file of one of NOTICES.
+
+    Raises:
+        CheckpointError: this copy of the package lacks it.
+
+    """
+    path = Path(__file__).resolve().parents[1] / "weights" / f"{name}.safetensors"
     if not path.is_file():
         raise CheckpointError(
             f"this copy of the package lacks '{path}'; install it anew, or name other weights"
@@ -37,4 +54,4 @@ def weights_in_words(checkpoint: str, preset: str | None) -> str:
     name = named_weights(checkpoint, preset)
     if not name:
         return f"random weights ({preset}): geometry means nothing"
-    return "the bundled demo model" if name == BUNDLED else name
+    return f"the bundled {name} model" if name in NOTICES else name

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from xsvggt_ros.errors import CheckpointError, ConfigurationError, first_line
-from xsvggt_ros.model.bundled import BUNDLED, BUNDLED_NOTICE, bundled_weights, named_weights
+from xsvggt_ros.model.bundled import BUNDLED, NOTICES, bundled_weights, named_weights
 from xsvggt_ros.model.config import NetworkConfig
 from xsvggt_ros.model.config import preset as named_preset
 from xsvggt_ros.model.device import device_named
@@ -87,8 +87,8 @@ def load_network(
         config = sizes_of(loaded, preset, name)
         suit_threads(config.embed_dim)
         network = assemble(config, loaded.tensors, *precisions, fold=True)
-        if name == BUNDLED:
-            logger.warning(BUNDLED_NOTICE)
+        if name in NOTICES:
+            logger.warning(NOTICES[name])
         elif config == NetworkConfig() and not name.startswith(OFFICIAL_REPOSITORY):
             logger.warning(LICENCE_NOTICE)
     else:
@@ -252,7 +252,7 @@ def check_names(config: NetworkConfig, network: StreamVggt, tensors: Mapping[str
 
 def read_checkpoint(source: str) -> Checkpoint:
     """Read tensors from a file, the hub or the package; raise CheckpointError with the remedy."""
-    path = bundled_weights() if source == BUNDLED else Path(source).expanduser()
+    path = bundled_weights(source) if source in NOTICES else Path(source).expanduser()
     if not path.exists():
         if not is_hub_id(source):
             raise CheckpointError(

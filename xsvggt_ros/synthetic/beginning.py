@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from xsvggt_ros.errors import CheckpointError
-from xsvggt_ros.model.bundled import BUNDLED
+from xsvggt_ros.model.bundled import BUNDLED, NOTICES
 from xsvggt_ros.model.checkpoint import assemble, random_network, read_checkpoint
 from xsvggt_ros.model.config import NetworkConfig, preset
 from xsvggt_ros.model.layers import LayerScale
@@ -66,7 +66,7 @@ class Learner:
 
 def start_named(start: str) -> str:
     """Return what ``start`` means wherever it is asked from: paths become absolute."""
-    if start in ("", BUNDLED) or _is_on_hub(start):
+    if not start or start in NOTICES or _is_on_hub(start):
         return start
     path = Path(start).expanduser()
     return str((path.parent if path.name == STATE else path).resolve())
@@ -91,7 +91,7 @@ def begin(beginning: Beginning) -> Learner:
     if not beginning.start:
         return learner
     start = start_named(beginning.start)
-    if start == BUNDLED or _is_on_hub(start) or Path(start).is_file():
+    if start in NOTICES or _is_on_hub(start) or Path(start).is_file():
         read = read_checkpoint(start)
         _take_up_weights(read.tensors, read.config, beginning, learner.network)
     elif Path(start).is_dir():

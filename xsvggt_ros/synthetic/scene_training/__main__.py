@@ -3,6 +3,8 @@
 
 Needs torch, numpy and safetensors. Reads the state of an earlier piece from --state (by default
 from --output), writes the state, `weights.safetensors` and what memory is worth to --output.
+``torchrun --nproc-per-node 4 -m xsvggt_ros.synthetic.scene_training`` learns on four GPUs: each
+draws streams of its own, and gradients are averaged.
 """
 
 from __future__ import annotations
@@ -52,7 +54,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Train as the options say; return 0, 1 after an error, or 130 after a signal."""
     try:
         with stop_request() as stop:
-            Piece(parsed(arguments), say, BEGAN).run(stop.is_set)
+            piece = Piece(parsed(arguments), say, BEGAN)
+            try:
+                piece.run(stop.is_set)
+            finally:
+                piece.ranks.end()
             return INTERRUPTED if stop.is_set() else 0
     except XsvggtError as error:
         sys.stderr.write(f"scene_training: {error}\n")

@@ -21,6 +21,7 @@ from xsvggt_ros.model.checkpoint import load_network, save_network
 from xsvggt_ros.model.device import device_named
 from xsvggt_ros.synthetic.scene_training.need import BUDGETS, EVERYTHING, errors_of
 from xsvggt_ros.synthetic.scene_training.parts import STATE, WEIGHTS, load_parts, save_parts
+from xsvggt_ros.synthetic.scene_training.ranks import Ranks, device_of_rank
 from xsvggt_ros.synthetic.scene_training.recipes import recipe_named
 from xsvggt_ros.synthetic.scene_training.trainer import SceneTrainer
 from xsvggt_ros.synthetic.scenes.suite import Suite, suite_named, suite_settings, suite_streams
@@ -100,14 +101,17 @@ class Piece:
         self.began = time.monotonic() if began is None else began
         settings.output.mkdir(parents=True, exist_ok=True)
         require_writable(settings.output)
-        self.device = device_named(settings.device)
+        self.device = device_of_rank(device_named(settings.device))
+        self.ranks = Ranks(self.device)
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
         self.trainer = SceneTrainer(
             recipe_named(settings.recipe),
             settings.seed,
             self.device,
-            graphed=settings.graph and self.device.type == "cuda",
+            # A step that waits for other processes is not captured.
+            graphed=settings.graph and self.device.type == "cuda" and self.ranks.count == 1,
+            ranks=self.ranks,
         )
         self.learned_seconds = 0.0
         self.rows: list[dict[str, Any]] = []
@@ -118,6 +122,7 @@ class Piece:
         end = self.began + 60 * settings.minutes
         self.end = end - min(60 * settings.minutes * _RESERVE, _MOST_RESERVED)
         self._total = 60 * (settings.total_minutes or 0.0)
+        self._agreed = 0.0
 
     def _take_up(self, folder: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         for name in ("recipe", "seed"):
@@ -144,8 +149,10 @@ class Piece:
         if not self._total:
             self._total = self.learned_seconds + max(self.end - now, 1.0)
         report = _Report()
-        while time.monotonic() < self.end and self.progress < 1 and not stop():
+        while self._goes_on(stop):
             self._step(report)
+            if not self.ranks.first:
+                continue
             now = time.monotonic()
             if now - report.since > _REPORT_SECONDS:
                 self._note(report)
@@ -157,31 +164,38 @@ class Piece:
             if now - saved > 120:
                 self.save()
                 saved = time.monotonic()
+        if not self.ranks.first:
+            return
         if report.steps:
             self._note(report)
         self.save()
         if not stop():
             self._measure()
-            self.save()
+
+    def _goes_on(self, stop: Callable[[], bool]) -> bool:
+        """Return whether there is one more step, as the first process thinks for all."""
+        more = time.monotonic() < self.end and self.progress < 1 and not stop()
+        self._agreed, more = self.ranks.agreed(self.progress, more)
+        return more
 
     def _step(self, report: _Report) -> None:
         started = time.monotonic()
-        stage = self.trainer.recipe.stage_at(self.progress)
-        report.add(self._take_step(), stage.frames * stage.streams)
+        stage = self.trainer.recipe.stage_at(self._agreed)
+        report.add(self._take_step(), stage.frames * stage.streams * self.ranks.count)
         if report.steps % _AHEAD == 0 and self.device.type == "cuda":
             torch.cuda.synchronize()
         self.learned_seconds += time.monotonic() - started
 
     def _take_step(self) -> dict[str, Tensor]:
         try:
-            return self.trainer.take_step(self.progress)
+            return self.trainer.take_step(self._agreed)
         except RuntimeError as error:
             if not self.trainer.graphed or isinstance(error, torch.cuda.OutOfMemoryError):
                 raise
             self.say(f"no graph ({first_line(error)}); goes on launch by launch")
             torch.cuda.synchronize()
             self.trainer.graphed = False
-            return self.trainer.take_step(self.progress)
+            return self.trainer.take_step(self._agreed)
 
     def _note(self, report: _Report) -> None:
         row = {"step": self.trainer.step, "minutes": round(self.learned_seconds / 60, 3),

@@ -100,7 +100,7 @@ RECIPES: dict[str, Recipe] = {
     "demo12": Recipe(
         "demo12", 112, 84,
         (
-            Stage(0.20, 8, 40, _LANDMARKS, dense=6, laps=(0.03, 0.35)),
+            Stage(0.20, 8, 40, _LANDMARKS, dense=6, laps=(0.02, 0.22)),
             Stage(0.40, 16, 22, _LANDMARKS, dense=6, laps=(0.1, 0.9)),
             Stage(0.20, 24, 16, _LANDMARKS, gaps=0.4, dense=6, laps=(0.15, 1.3)),
             Stage(0.20, 48, 8, _LANDMARKS, gaps=0.5, dense=6, laps=(0.3, 1.6)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +14,8 @@ from xsvggt_ros.model.checkpoint import random_network
 from xsvggt_ros.model.config import preset
 from xsvggt_ros.model.dense_head import activate_depth, activate_points
 from xsvggt_ros.model.encoder import Encoder
-from xsvggt_ros.model.layers import LayerScale
-from xsvggt_ros.model.network import Prediction
+from xsvggt_ros.model.layers import Block, LayerScale
+from xsvggt_ros.model.network import Prediction, StreamVggt
 from xsvggt_ros.synthetic.held_out import FIRST_HELD_OUT_SEED
 from xsvggt_ros.synthetic.losses import Truth, losses
 from xsvggt_ros.synthetic.scene_training.graphed import GraphedStep
@@ -24,6 +25,7 @@ from xsvggt_ros.synthetic.scene_training.masked_sequence import (
     forgetful,
     over_tokens,
 )
+from xsvggt_ros.synthetic.scene_training.ranks import Ranks
 from xsvggt_ros.synthetic.scene_training.readings import Readings
 from xsvggt_ros.synthetic.scene_training.recipes import Recipe, Stage
 from xsvggt_ros.synthetic.scenes.draw import Draw
@@ -42,7 +44,13 @@ class SceneTrainer:
     """A network that learns; whoever calls decides how long."""
 
     def __init__(
-        self, recipe: Recipe, seed: int, device: torch.device, *, graphed: bool = False
+        self,
+        recipe: Recipe,
+        seed: int,
+        device: torch.device,
+        *,
+        graphed: bool = False,
+        ranks: Ranks | None = None,
     ) -> None:
         """Begin with seeded random weights.
 
@@ -51,14 +59,17 @@ class SceneTrainer:
             seed: of weights and worlds.
             device: where all of it happens.
             graphed: whether a step is captured as a CUDA graph; only on a GPU.
+            ranks: the processes that learn together; None = this one alone.
 
         """
         self.recipe, self.seed, self.device = recipe, seed, device
+        self._ranks = ranks or Ranks(device)
         network = random_network(preset(recipe.preset), seed)
         for module in network.modules():
             if isinstance(module, LayerScale):
                 nn.init.constant_(module.gamma, LAYER_SCALE)
         _place_patches(network.aggregator.patch_embed)
+        _look_for_the_same(network)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
             readings = Readings(network.config)
@@ -78,8 +89,9 @@ class SceneTrainer:
         self._seed_generator()
 
     def _seed_generator(self) -> None:
-        """Make chances follow from seed and step; seeds from 900 000 000 on are held out."""
-        self.generator.manual_seed((self.seed * 611_953 + self.step * 7_919) % FIRST_HELD_OUT_SEED)
+        """Make chances follow from seed, step and rank; seeds from 900 000 000 on are held out."""
+        mixed = self.seed * 611_953 + self.step * 7_919 + self._ranks.rank * 104_729
+        self.generator.manual_seed(mixed % FIRST_HELD_OUT_SEED)
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return all that learns, by name."""
@@ -204,6 +216,7 @@ class SceneTrainer:
         """Learn from one batch, whose gradients were cleared; return its losses."""
         parts = self._losses(self.draw_streams(stage), stage)
         parts["total"].backward()
+        self._ranks.average([each.grad for each in self._learning])
         norm = nn.utils.clip_grad_norm_(self._learning, 1.0, foreach=True)
         # The fused optimiser skips a step by itself; to ask the device would wait for all of it.
         self.optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
@@ -282,6 +295,21 @@ def _place_patches(encoder: Encoder) -> None:
     columns = along[None].expand(side, side, -1)
     with torch.no_grad():
         encoder.pos_embed[0, 1:] = PLACE * torch.cat([rows, columns], dim=-1).flatten(0, 1)
+
+
+def _look_for_the_same(network: StreamVggt) -> None:
+    """Begin with keys of the global blocks that are alike the queries.
+
+    A patch then attends to what looks like it in other frames from the first step, which is what
+    every pose is found from (after Trockman and Kolter, "Mimetic initialization", 2023).
+    """
+    with torch.no_grad():
+        for block in network.aggregator.global_blocks:
+            packed = cast(Block, block).attn.qkv
+            query, key, _ = packed.weight.chunk(3)
+            key.copy_(query)
+            query, key, _ = packed.bias.chunk(3)
+            key.copy_(query)
 
 
 def _second_moment(tensors: dict[str, Tensor], name: str, weight: Tensor) -> Tensor:
