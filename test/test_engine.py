@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from xsvggt_ros.model import checkpoint
+from xsvggt_ros.ros import engine
 from xsvggt_ros.ros.engine import build_reconstructor
 from xsvggt_ros.ros.parameters import Settings, Spec, Value, specifications
 from xsvggt_ros.stream import memory, reconstructor
@@ -23,6 +24,8 @@ OF_THE_ENGINE = [
 def _another(spec: Spec) -> Value:
     if spec.choices:
         return next(choice for choice in spec.choices if choice != spec.default)
+    if isinstance(spec.default, bool):
+        return not spec.default
     return "other" if isinstance(spec.default, str) else spec.default + spec.step
 
 
@@ -43,5 +46,8 @@ def test_every_parameter_of_the_engine_changes_the_engine(
     monkeypatch.setattr(memory, "warm_up", lambda *arguments: None)
     # A policy that goes with every value of every other parameter.
     base: dict[str, Value] = {} if spec.name == "cache.policy" else {"cache.policy": "xstreamvggt"}
+    threads: list[int] = []
+    monkeypatch.setattr(engine, "ask_for_threads", threads.append)
     made = build_reconstructor(Settings.from_values({**base, spec.name: _another(spec)}))
-    assert made != build_reconstructor(Settings.from_values(base))
+    plain = build_reconstructor(Settings.from_values(base))
+    assert (made, threads[0]) != (plain, threads[1])
