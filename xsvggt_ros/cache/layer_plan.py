@@ -108,14 +108,16 @@ def _special_slots(slots: int, left: int, frame: int, special: int, patches: int
 LAYERS_AT_ONCE = 24
 """Most layers of a group. All of them are judged and rounded in one pass, and the newest frame of
 each waits for it: more layers mean fewer operations, fewer mean less scratch."""
-LAYERS_WITHIN_BYTES = 8
-"""The same where a budget in MiB makes room for tokens of what scratch does not take."""
+LAYERS_WHERE_ROOM_IS_SHORT = 8
+"""The same where a budget in MiB makes tokens of what scratch does not take, and where nothing bounds
+the cache, so that not all layers double their room at the same time."""
 
 
 def parts_of(settings: CacheSettings, layout: CacheLayout) -> list[range]:
     """Return the layers of each group, about equally many; one each where budgets differ."""
     layers = layout.layers
-    most = LAYERS_WITHIN_BYTES if settings.budget_mib else LAYERS_AT_ONCE
+    short = settings.budget_mib > 0 or not settings.bounded
+    most = LAYERS_WHERE_ROOM_IS_SHORT if short else LAYERS_AT_ONCE
     groups = layers if settings.adapts_layers else ceil(layers / most)
     borders = [layers * group // groups for group in range(groups + 1)]
     return [range(start, stop) for start, stop in pairwise(borders)]
