@@ -46,11 +46,7 @@ setup(
     },
     data_files=shared("config", "launch", "rviz"),
     install_requires=requirements("runtime"),
-    extras_require={
-        "test": requirements("test"),
-        "rerun": requirements("rerun"),
-        "int8": requirements("int8"),
-    },
+    extras_require={name: requirements(name) for name in ("test", "rerun", "int8", "cluster")},
     entry_points={"console_scripts": ["xsvggt = xsvggt_ros.cli:app"]},
     classifiers=[
         "Intended Audience :: Science/Research",

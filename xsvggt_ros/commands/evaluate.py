@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,7 +36,7 @@ from xsvggt_ros.interruption import stop_request
 if TYPE_CHECKING:
     from xsvggt_ros.evaluation.evaluation import Evaluation
     from xsvggt_ros.evaluation.request import EvaluationRequest, LiveOptions
-    from xsvggt_ros.evaluation.sweep import Sweep
+    from xsvggt_ros.evaluation.sweep import Run, Sweep
     from xsvggt_ros.evaluation.thresholds import Threshold
 
 SOURCE, JUDGING, LIVE, LIMITS, SWEEPING, PROTOCOLS = (
@@ -191,6 +192,13 @@ def evaluate(
             min=1, help="Runs of the sweep that go side by side.", rich_help_panel=SWEEPING
         ),
     ] = 1,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            help="Ray cluster for the runs of the sweep: HOST:PORT, auto, or local.",
+            rich_help_panel=SWEEPING,
+        ),
+    ] = None,
     protocol: Annotated[
         str | None,
         typer.Option(
@@ -308,6 +316,7 @@ def evaluate(
                 "--references": references,
                 "--resume": resume,
                 "--jobs": None if jobs == 1 else jobs,
+                "--cluster": cluster,
                 "a limit": limits,
             }
         )
@@ -353,11 +362,16 @@ def evaluate(
     )
     if sweep:
         _refuse_limits(limits)
-        _run_sweep(request, sweep, references, output, resume, jobs)
+        _run_sweep(request, sweep, references, output, resume, jobs, cluster)
     else:
         _refuse_without(
             "--sweep",
-            {"--references": references, "--resume": resume, "--jobs": None if jobs == 1 else jobs},
+            {
+                "--references": references,
+                "--resume": resume,
+                "--jobs": None if jobs == 1 else jobs,
+                "--cluster": cluster,
+            },
         )
         _run_once(request, output, limits)
 
@@ -477,6 +491,7 @@ def _run_sweep(
     output: Path,
     resume: Path | None,
     jobs: int,
+    cluster: str | None,
 ) -> None:
     from datetime import datetime
 
@@ -503,7 +518,11 @@ def _run_sweep(
     require_writable(output)
     name = open_source(request.source, request.options).name  # what cannot be read fails here
     folder = resume.resolve() if resume else new_folder(output, f"{name}_sweep", datetime.now())
-    with stop_request() as stop, sweep_progress(console, len(chosen)) as show:
+    with (
+        stop_request() as stop,
+        _place_to_run(cluster, request.network.device, jobs) as (run, jobs),
+        sweep_progress(console, len(chosen)) as show,
+    ):
 
         def progress(number: int, point: Point) -> Progress:
             return show(number, point.label)
@@ -516,10 +535,26 @@ def _run_sweep(
             progress=progress,
             written=lambda sweep: write_sweep(sweep, folder),
             jobs=jobs,
+            run=run,
         )
     _say_sweep(table)
     failed = any(row.state == "failed" for row in table.rows)
     end_run(folder, interrupted=table.interrupted, code=1 if failed else 0)
+
+
+@contextmanager
+def _place_to_run(address: str | None, device: str, jobs: int) -> Iterator[tuple[Run | None, int]]:
+    """Yield who runs a run of a sweep, None for this machine, and how many go at once."""
+    from xsvggt_ros.evaluation.cluster import Cluster
+
+    if address is None:
+        yield None, jobs
+        return
+    cluster = Cluster(address, device)
+    try:
+        yield cluster.evaluate, cluster.slots if jobs == 1 else min(jobs, cluster.slots)
+    finally:
+        cluster.close()
 
 
 FEW_NUMBERS = ("ate", "absrel", "bytes", "latency_p50")

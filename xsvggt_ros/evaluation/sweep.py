@@ -81,6 +81,10 @@ class Row:
         return self.state in ("complete", "truncated")
 
 
+Run = Callable[..., dict[str, Any]]
+"""What :func:`~xsvggt_ros.evaluation.isolated.evaluate_isolated` does, here or elsewhere."""
+
+
 @dataclass(frozen=True)
 class Sweep:
     """All runs of a sweep, in the order of the table."""
@@ -189,6 +193,7 @@ def run_sweep(
     progress: Callable[[int, Point], Progress],
     written: Callable[[Sweep], None] = lambda sweep: None,
     jobs: int = 1,
+    run: Run | None = None,
 ) -> Sweep:
     """Run every point that ``folder`` does not hold yet; the table is written after each.
 
@@ -202,6 +207,7 @@ def run_sweep(
         written: is handed the table after each run.
         jobs: runs side by side, each in a process of its own with its share of the processor's
             cores.
+        run: who runs one; None = a process of this machine.
 
     Raises:
         ConfigurationError: the folder holds a sweep of something else, or fewer than one job.
@@ -225,14 +231,13 @@ def run_sweep(
         write_json(folder / SWEEP, asdict(sweep))
         written(sweep)
 
-    threads = max(1, torch.get_num_threads() // jobs) if jobs > 1 else 0
+    threads = max(1, torch.get_num_threads() // jobs) if run is None and jobs > 1 else 0
+    do = partial(run or evaluate_isolated, threads=threads)
     if None not in rows.values():
         write()
     with ThreadPoolExecutor(jobs) as pool:
         waiting = {
-            pool.submit(
-                _run, request, point, folder, stop, partial(progress, number), threads
-            ): number
+            pool.submit(_run, request, point, folder, stop, partial(progress, number), do): number
             for number, point in enumerate(chosen)
             if rows[number] is None
         }
@@ -248,7 +253,7 @@ def _run(
     folder: Path,
     stop: Event,
     begin: Callable[[Point], Progress],
-    threads: int,
+    do: Run,
 ) -> Row | None:
     """Return the row of one run; None where it was stopped before its first result."""
     if stop.is_set():
@@ -258,9 +263,7 @@ def _run(
     settings = asdict(point.cache)
     name = place.relative_to(folder).as_posix()
     try:
-        metrics = evaluate_isolated(
-            replace(request, cache=point.cache), place, stop, progress, threads
-        )
+        metrics = do(replace(request, cache=point.cache), place, stop, progress)
     except XsvggtError as error:
         return Row(point.label, point.group, "failed", str(error), name, settings, {})
     except KeyboardInterrupt:

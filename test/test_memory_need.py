@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What memory buys, held: a network that needs it, through the engine, and caches that are broken.
+
+On one stream of landmarks the bundled network with everything is about three times as good as
+without history, and so is a cache of 8 frames at 4 bits that works. A broken one cannot be.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from xsvggt_ros.cache.kv_cache import KvCache
+from xsvggt_ros.cache.policies.importance import Importance
+from xsvggt_ros.cache.settings import CacheSettings
+from xsvggt_ros.geometry.rigid import invert
+from xsvggt_ros.model.bundled import LANDMARKS
+from xsvggt_ros.model.checkpoint import load_network
+from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
+from xsvggt_ros.synthetic.scenes.frames import SceneSequence
+from xsvggt_ros.synthetic.scores import aligned_error
+
+STREAM = "landmarks_100_lap100#1"
+TOKENS = 53
+COMPRESSED = CacheSettings("xstreamvggt", budget_tokens=8 * TOKENS)
+BOUGHT = 0.7
+"""Share of the error without history that a memory which works stays below."""
+
+
+@pytest.fixture(scope="module")
+def network():
+    return load_network(LANDMARKS, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return list(SceneSequence(STREAM))
+
+
+def path_error(network, frames, settings):
+    """Return the RMS position error after Sim(3), percent of the path's extent."""
+    engine = Reconstructor(network, ReconstructorSettings(112, settings))
+    found = np.stack([engine.step(frame.color).camera_to_world[:3, 3] for frame in frames])
+    true = np.stack([frame.camera_to_world for frame in frames])
+    true = (invert(true[0]) @ true)[:, :3, 3]
+    return 100 * aligned_error(found, true) / float(np.linalg.norm(np.ptp(true, axis=0)))
+
+
+@pytest.fixture(scope="module")
+def without_history(network, frames):
+    settings = CacheSettings(
+        "sliding_window", budget_tokens=2 * TOKENS, key_bits=16, value_bits=16, camera_frames=2
+    )
+    return path_error(network, frames, settings)
+
+
+def test_everything_is_worth_more_than_no_history(network, frames, without_history):
+    everything = path_error(network, frames, CacheSettings("none", key_bits=16, value_bits=16))
+    assert without_history > 1.5 * everything
+
+
+def test_eight_frames_at_four_bits_are_worth_more_than_no_history(network, frames, without_history):
+    assert path_error(network, frames, COMPRESSED) < BOUGHT * without_history
+
+
+def keep_the_least_wanted(monkeypatch):
+    scores = Importance.scores
+    monkeypatch.setattr(Importance, "scores", lambda self, seen: -scores(self, seen))
+
+
+def mix_up_channels(monkeypatch):
+    attend = KvCache.attend
+    monkeypatch.setattr(
+        KvCache,
+        "attend",
+        lambda self, layer, query, key, value: attend(
+            self, layer, query, torch.roll(key, 3, dims=-1), value
+        ),
+    )
+
+
+def hand_out_values_of_others(monkeypatch):
+    attend = KvCache.attend
+    monkeypatch.setattr(
+        KvCache,
+        "attend",
+        lambda self, layer, query, key, value: attend(
+            self, layer, query, key, torch.roll(value, 11, dims=2)
+        ),
+    )
+
+
+def lose_everything_now_and_then(monkeypatch):
+    attend_camera = KvCache.attend_camera
+    seen = {"calls": 0}
+
+    def attend(self, iteration, block, query, key, value):
+        result = attend_camera(self, iteration, block, query, key, value)
+        seen["calls"] += iteration == block == 0
+        return result * (seen["calls"] % 10 > 0)
+
+    monkeypatch.setattr(KvCache, "attend_camera", attend)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        keep_the_least_wanted,
+        mix_up_channels,
+        hand_out_values_of_others,
+        lose_everything_now_and_then,
+    ],
+)
+def test_a_broken_cache_buys_nothing(network, frames, without_history, monkeypatch, broken):
+    broken(monkeypatch)
+    assert path_error(network, frames, COMPRESSED) > BOUGHT * without_history
