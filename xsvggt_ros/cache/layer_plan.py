@@ -109,8 +109,8 @@ LAYERS_AT_ONCE = 24
 """Most layers of a group. All of them are judged and rounded in one pass, and the newest frame of
 each waits for it: more layers mean fewer operations, fewer mean less scratch."""
 LAYERS_WHERE_ROOM_IS_SHORT = 8
-"""The same where a budget in MiB makes tokens of what scratch does not take, and where nothing bounds
-the cache, so that not all layers double their room at the same time."""
+"""The same where a budget in MiB makes tokens of what scratch does not take, and where nothing
+bounds the cache, so that not all layers double their room at the same time."""
 
 
 def parts_of(settings: CacheSettings, layout: CacheLayout) -> list[range]:
