@@ -91,7 +91,7 @@ def test_every_import_is_declared() -> None:
     own = {"xsvggt_ros", "__future__", *sys.stdlib_module_names}
     imported = {PYPI_NAMES.get(name, name) for name in _imports()} - own
     ros = {element.text for element in MANIFEST if element.tag in ("depend", "exec_depend")}
-    extras = _requirements("rerun") | _requirements("int8")
+    extras = _requirements("rerun") | _requirements("int8") | _requirements("cluster")
     # What comes with PyTorch on a GPU, and is looked for before it is used.
     assert imported <= _requirements("runtime") | extras | ros | {"triton"}
 
