@@ -60,9 +60,7 @@ def test_everything_is_worth_more_than_no_history(network, frames, without_histo
     assert without_history > 1.5 * everything
 
 
-def test_eight_frames_at_four_bits_are_worth_more_than_no_history(
-    network, frames, without_history
-):
+def test_eight_frames_at_four_bits_are_worth_more_than_no_history(network, frames, without_history):
     assert path_error(network, frames, COMPRESSED) < BOUGHT * without_history
 
 

@@ -195,7 +195,7 @@ PRESETS: dict[str, NetworkConfig] = {
         camera=CameraHeadConfig(depth=2, num_heads=6, mlp_ratio=2.0),
         dense=DenseHeadConfig(features=48, out_channels=(48, 64, 96, 96), layers=(2, 5, 8, 11)),
     ),
-    "spike8": NetworkConfig(
+    "thin8": NetworkConfig(
         image_size=84,
         embed_dim=64,
         depth=8,
