@@ -215,7 +215,7 @@ PRESETS: dict[str, NetworkConfig] = {
         dense=DenseHeadConfig(features=16, out_channels=(8, 8, 16, 16), layers=(0, 0, 1, 1)),
     ),
 }
-"""Named sizes: the official network, one for a laptop's CPU, those that are trained on made-up worlds
+"""Named sizes: the official network, one for a CPU, those that are trained on made-up worlds
 (`synthetic/`: `demo` in rooms, the other ones where memory is needed), one for tests."""
 
 
