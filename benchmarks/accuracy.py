@@ -13,7 +13,8 @@ budget at 4/4 bits, and every width at every budget under the first policy, whic
 default unless --policies says otherwise. Budgets are in frames. The engine is ours throughout:
 poses that the network leaves open are held with every cache, the released code's too. Writes
 `table.md`, `cells.csv` and `figure.png` to --output. Of several sequences the means have 95 %
-intervals, and so have the differences from the full cache, which are taken sequence by sequence.
+intervals (`intervals.png`), and so have the differences from the full cache, which are taken
+sequence by sequence.
 
 Cells that are in `cells.csv` are not run again where weights, size, pictures, true poses, cache
 settings, PyTorch, processor and threads are the same. That the network's or the cache's code has
@@ -36,7 +37,7 @@ from typing import Any
 import numpy as np
 import torch
 from accuracy_cells import FULL, NO_HISTORY, Cell, Config, means, published, read_cells, write_cells
-from accuracy_report import comparisons, draw, paired, table
+from accuracy_report import comparisons, draw, draw_intervals, paired, table
 from scipy.spatial import cKDTree
 from side_by_side import in_parallel
 
@@ -307,6 +308,7 @@ def report(
     page = f"{head}\n\n{table(rows)}\n\n{comparisons(rows)}\n"
     if len(names) > 1:
         page += f"\n{paired(found)}\n"
+        draw_intervals(found, options.output / "intervals.png", f"{what}: means over {over}")
     (options.output / "table.md").write_text(page, encoding="utf-8")
     draw(rows, options.output / "figure.png", f"{what}: means over {over}")
     print(f"\n{page}")

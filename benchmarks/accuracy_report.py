@@ -102,6 +102,29 @@ def need(cells: dict[Config, list[Cell]]) -> str:
     return f"{what}: {ratio.show()}: {verdict}."
 
 
+def draw_intervals(cells: dict[Config, list[Cell]], path: Path, title: str) -> None:
+    """Draw the means of path and rotation errors with their intervals, best path first."""
+    metrics = (("ate_sim3", "ATE after Sim(3) [% of extent]"),
+               ("rpe_rotation", "rotation, frame to frame [degrees]"))  # fmt: skip
+    order = sorted(cells, key=lambda each: -sum(c.ate_sim3 for c in cells[each]))
+    figure, places = plt.subplots(
+        1, 2, figsize=(9.5, 0.32 * len(order) + 1.1), sharey=True, layout="constrained"
+    )
+    for place, (metric, label) in zip(places, metrics, strict=True):
+        for row, config in enumerate(order):
+            found = mean_of(np.array([getattr(cell, metric) for cell in cells[config]]))
+            color = "black" if config in (FULL, NO_HISTORY) else COLORS[0]
+            place.plot([found.low, found.high], [row, row], color=color, lw=2)
+            place.plot(found.value, row, "o", color=color)
+        place.set_xlabel(label)
+        place.set_xlim(left=0)
+        place.grid(alpha=0.3)
+    places[0].set_yticks(range(len(order)), [config.name for config in order])
+    figure.suptitle(f"{title}, {SHARE} % intervals", fontsize=10)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
 def _comparison(title: str, rows: Means, pairs: list[tuple[Config, Config]]) -> str:
     titles = {metric: title for metric, title, _ in COLUMNS}
     heads = [titles[metric].removesuffix(" %").removesuffix(" °") for metric in COMPARED]

@@ -60,7 +60,7 @@ class Cluster:
                 log_to_driver=False,
                 ignore_reinit_error=True,
             )
-        except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        except Exception as error:  # what does not start or answer raises bare Exceptions in Ray
             raise ConfigurationError(
                 f"--cluster {address}: no Ray answers there ({first_line(error)}); start one with "
                 "`ray start --head` and give its HOST:PORT, or local for this machine alone"

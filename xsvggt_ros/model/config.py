@@ -195,7 +195,7 @@ PRESETS: dict[str, NetworkConfig] = {
         camera=CameraHeadConfig(depth=2, num_heads=6, mlp_ratio=2.0),
         dense=DenseHeadConfig(features=48, out_channels=(48, 64, 96, 96), layers=(2, 5, 8, 11)),
     ),
-    "spike8": NetworkConfig(
+    "thin8": NetworkConfig(
         image_size=84,
         embed_dim=64,
         depth=8,
@@ -215,8 +215,8 @@ PRESETS: dict[str, NetworkConfig] = {
         dense=DenseHeadConfig(features=16, out_channels=(8, 8, 16, 16), layers=(0, 0, 1, 1)),
     ),
 }
-"""Named sizes: the official network, one for a laptop's CPU, the one that is trained on made-up
-rooms (`synthetic/`), one for tests."""
+"""Named sizes: the official network, one for a CPU, those that are trained on made-up worlds
+(`synthetic/`: `demo` in rooms, the other ones where memory is needed), one for tests."""
 
 
 def preset(name: str) -> NetworkConfig:

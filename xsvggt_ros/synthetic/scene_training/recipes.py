@@ -100,7 +100,7 @@ RECIPES: dict[str, Recipe] = {
     "demo12": Recipe(
         "demo12", 112, 84,
         (
-            Stage(0.20, 8, 40, _LANDMARKS, dense=6, laps=(0.02, 0.22)),
+            Stage(0.20, 8, 40, _LANDMARKS, dense=6, laps=(0.03, 0.35)),
             Stage(0.40, 16, 22, _LANDMARKS, dense=6, laps=(0.1, 0.9)),
             Stage(0.20, 24, 16, _LANDMARKS, gaps=0.4, dense=6, laps=(0.15, 1.3)),
             Stage(0.20, 48, 8, _LANDMARKS, gaps=0.5, dense=6, laps=(0.3, 1.6)),
@@ -117,8 +117,8 @@ RECIPES: dict[str, Recipe] = {
         ),
         learning_rate=5e-4,
     ),
-    "spike": Recipe(
-        "spike8", 70, 42,
+    "thin8": Recipe(
+        "thin8", 70, 42,
         (
             Stage(0.4, 8, 8, _LANDMARKS, dense=1, laps=(0.03, 0.3)),
             Stage(0.6, 16, 4, _LANDMARKS, gaps=0.3, dense=1, laps=(0.1, 0.9)),
@@ -135,7 +135,8 @@ RECIPES: dict[str, Recipe] = {
         samples=1,
     ),
 }  # fmt: skip
-"""Named trainings, called like the presets that they are for; ``test`` for tests."""
+"""Named trainings, called like the presets that they are for: ``thin8`` for a CPU, ``test`` for
+tests."""
 
 
 def recipe_named(name: str) -> Recipe:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +13,8 @@ from xsvggt_ros.model.checkpoint import random_network
 from xsvggt_ros.model.config import preset
 from xsvggt_ros.model.dense_head import activate_depth, activate_points
 from xsvggt_ros.model.encoder import Encoder
-from xsvggt_ros.model.layers import Block, LayerScale
-from xsvggt_ros.model.network import Prediction, StreamVggt
+from xsvggt_ros.model.layers import LayerScale
+from xsvggt_ros.model.network import Prediction
 from xsvggt_ros.synthetic.held_out import FIRST_HELD_OUT_SEED
 from xsvggt_ros.synthetic.losses import Truth, losses
 from xsvggt_ros.synthetic.scene_training.graphed import GraphedStep
@@ -69,7 +68,6 @@ class SceneTrainer:
             if isinstance(module, LayerScale):
                 nn.init.constant_(module.gamma, LAYER_SCALE)
         _place_patches(network.aggregator.patch_embed)
-        _look_for_the_same(network)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
             readings = Readings(network.config)
@@ -295,21 +293,6 @@ def _place_patches(encoder: Encoder) -> None:
     columns = along[None].expand(side, side, -1)
     with torch.no_grad():
         encoder.pos_embed[0, 1:] = PLACE * torch.cat([rows, columns], dim=-1).flatten(0, 1)
-
-
-def _look_for_the_same(network: StreamVggt) -> None:
-    """Begin with keys of the global blocks that are alike the queries.
-
-    A patch then attends to what looks like it in other frames from the first step, which is what
-    every pose is found from (after Trockman and Kolter, "Mimetic initialization", 2023).
-    """
-    with torch.no_grad():
-        for block in network.aggregator.global_blocks:
-            packed = cast(Block, block).attn.qkv
-            query, key, _ = packed.weight.chunk(3)
-            key.copy_(query)
-            query, key, _ = packed.bias.chunk(3)
-            key.copy_(query)
 
 
 def _second_moment(tensors: dict[str, Tensor], name: str, weight: Tensor) -> Tensor:
