@@ -42,7 +42,7 @@ def draw_cache(figure: Figure, box: Box, recording: Recording) -> None:
     _name(axes, held[-1], top, f"allocated: {mebibytes(last.allocated + last.scratch)}", ESTIMATE)
     if last.scratch:
         axes.text(
-            0.03, 0.95, f"allocated = cache {mebibytes(last.allocated)} + scratch for one layer "
+            0.03, 0.95, f"allocated = cache {mebibytes(last.allocated)} + scratch "
             f"{mebibytes(last.scratch)}", color=MUTED, size=8.5, va="top",
             transform=axes.transAxes, parse_math=False,
         )  # fmt: skip
