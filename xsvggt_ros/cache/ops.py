@@ -51,7 +51,7 @@ _LIBRARY.define("unit_range(Tensor values) -> Tensor")
 
 SKIPPED = 0
 """Instead of a width: these tokens are left alone; they lie where they are needed already."""
-_TENSORS = 4
+TENSORS = 4
 """Tensors of a storage, see :attr:`TokenStorage.tensors`."""
 
 
@@ -157,7 +157,7 @@ def write_tokens(
         group_size: keys of a run.
 
     """
-    nothing = (slots[:0],) * _TENSORS
+    nothing = (slots[:0],) * TENSORS
     key_tensors = nothing if keys is None else keys.tensors
     value_tensors = nothing if values is None else values.tensors
     torch.ops.xsvggt.write_tokens(
@@ -252,7 +252,7 @@ def decode_layer_in_torch(
     start = 0
     for index, length in enumerate(lengths):
         part = slice(start, start + length)
-        own = slice(index * _TENSORS, (index + 1) * _TENSORS)
+        own = slice(index * TENSORS, (index + 1) * TENSORS)
         start += length
         if not length:
             continue

@@ -43,14 +43,6 @@ def uv_embedding(
     return _sin_cos(x, channels // 2).T, _sin_cos(y, channels // 2).T
 
 
-def add_uv_embedding(features: Tensor, along_x: Tensor, along_y: Tensor) -> Tensor:
-    """Add a position embedding's two parts to [frames, channels, rows, columns], in place."""
-    half = features.shape[1] // 2
-    features[:, :half].add_(along_x[:, None, :])
-    features[:, half:].add_(along_y[:, :, None])
-    return features
-
-
 class ResidualConvUnit(nn.Module):
     """Two convolutions around a residual.
 
@@ -172,7 +164,7 @@ class DenseHead(nn.Module):
     ) -> Tensor:
         patches = self.norm(tokens[:, :, self.special_tokens :].flatten(0, 1), self.dtype)
         features = self.projects[k](patches.transpose(1, 2).unflatten(2, grid))
-        features = add_uv_embedding(features, along_x, along_y)
+        features = operators.add_along(features, along_x, along_y)
         return self.scratch.get_submodule(f"layer{k + 1}_rn")(self.resize_layers[k](features))
 
     def _fuse(self, pyramid: list[Tensor]) -> Tensor:

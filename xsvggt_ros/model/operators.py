@@ -81,6 +81,14 @@ def normalize_and_rotate(
     return _normalize_and_rotate(*arguments)
 
 
+def add_along(features: Tensor, along_x: Tensor, along_y: Tensor) -> Tensor:
+    """Add a position embedding's two parts to [frames, channels, rows, columns], in place."""
+    half = features.shape[1] // 2
+    features[:, :half].add_(along_x[:, None, :])
+    features[:, half:].add_(along_y[:, :, None])
+    return features
+
+
 def resize(
     features: Tensor,
     rows: int,
@@ -148,11 +156,9 @@ def _resize(
     resized = functional.interpolate(
         features, size=(rows, columns), mode="bilinear", align_corners=True
     )
-    if along_x is not None and along_y is not None:
-        half = resized.shape[1] // 2
-        resized[:, :half].add_(along_x[:, None, :])
-        resized[:, half:].add_(along_y[:, :, None])
-    return resized
+    if along_x is None or along_y is None:
+        return resized
+    return add_along(resized, along_x, along_y)
 
 
 def _normalize_and_rotate(

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from xsvggt_ros.cache.kernels import measuring, packing
 from xsvggt_ros.cache.kernels.few_queries import attend_few
+from xsvggt_ros.cache.ops import SKIPPED, TENSORS
 from xsvggt_ros.cache.quantization import UNQUANTIZED
 from xsvggt_ros.cache.token_storage import put, take
 
@@ -21,8 +22,6 @@ __all__ = [
     "write_tokens",
 ]
 
-_SKIPPED = 0
-_TENSORS = 4
 _TOKENS = 64
 """Tokens that one program of a kernel handles at a time."""
 _BESIDE = 256
@@ -49,8 +48,8 @@ def decode_layer(
     start = 0
     for index, length in enumerate(lengths):
         bits = key_bits[index], value_bits[index]
-        if length and bits != (_SKIPPED, _SKIPPED):
-            own = slice(index * _TENSORS, (index + 1) * _TENSORS)
+        if length and bits != (SKIPPED, SKIPPED):
+            own = slice(index * TENSORS, (index + 1) * TENSORS)
             codes, scale, minimum, rows = key_tensors[own]
             value_codes, value_scale, value_minimum, _ = value_tensors[own]
             out, value_out = keys[:, start:], values[:, start:]
@@ -106,7 +105,7 @@ def write_tokens(
     )  # fmt: skip
     if key_bits == UNQUANTIZED:
         put(key_codes, slots, take(keys, order))
-    elif key_bits != _SKIPPED:
+    elif key_bits != SKIPPED:
         block = triton.next_power_of_2(group_size)
         packing.write_keys[triton.cdiv(count, group_size), lanes](
             keys, order, slots, rows, key_codes, key_scale, key_minimum, row_of_slot,
@@ -117,7 +116,7 @@ def write_tokens(
         )  # fmt: skip
     if value_bits == UNQUANTIZED:
         put(value_codes, slots, take(values, order))
-    elif value_bits != _SKIPPED:
+    elif value_bits != SKIPPED:
         packing.write_values[triton.cdiv(count, _TOKENS), lanes](
             values, order, slots, value_codes, value_scale, value_minimum,
             count, lanes // sets, values.stride(0), values.stride(1),
