@@ -141,7 +141,7 @@ def metrics_of(request: EvaluationRequest) -> dict:
     budget = request.cache.budget_tokens
     return {
         "state": "complete", "reason": "", "frames": {"refused": 0, "sessions": 1, "judged": 8},
-        "trajectory": {"sim3": {"ate": {"rmse": 1 / budget}}},
+        "trajectory": {"sim3": {"ate_sim3": {"rmse": 1 / budget}}},
         "depth": {}, "cost": {"cache_peak_bytes": 1000 * budget, "latency": {"p50": budget}},
         "identity": {"weights": {"sha256": "same"}},
     }  # fmt: skip
@@ -201,7 +201,7 @@ def test_a_sweep_goes_on_and_takes_more_values(tmp_path):
     assert any("--resume" in each for each in table.warnings)
     table, ran = sweep_of(tmp_path, ("budget=100,200,300",))
     assert ran == [200, 300]
-    assert [row.values["ate"] for row in table.rows] == [1 / 100, 1 / 200, 1 / 300]
+    assert [row.values["ate_sim3"] for row in table.rows] == [1 / 100, 1 / 200, 1 / 300]
 
 
 def test_jobs_run_side_by_side_and_the_table_keeps_its_order(tmp_path):

@@ -51,7 +51,7 @@ def evaluated():
 @pytest.fixture(scope="module")
 def directory(evaluated, tmp_path_factory):
     place = tmp_path_factory.mktemp("results") / "run"
-    limits = (Threshold("ate", "max", 1e9), Threshold("fps", "min", 1e9))
+    limits = (Threshold("ate_sim3", "max", 1e9), Threshold("fps", "min", 1e9))
     write_evaluation(evaluated, place, limits)
     return place
 
@@ -110,7 +110,7 @@ def test_trajectories_are_written_exactly(evaluated, directory):
 
 def test_metrics_hold_numbers_limits_versions_and_hashes(evaluated, directory):
     metrics = json.loads((directory / "metrics.json").read_text())
-    assert metrics["trajectory"]["sim3"]["ate"]["rmse"] == pytest.approx(
+    assert metrics["trajectory"]["sim3"]["ate_sim3"]["rmse"] == pytest.approx(
         evaluated.scores.trajectory["sim3"].ate.rmse
     )
     assert [each["kept"] for each in metrics["limits"]] == [True, False]
@@ -242,7 +242,7 @@ def test_the_longest_session_is_judged(source):
 def test_without_truth_the_report_says_what_is_missing(source, tmp_path):
     source(4, with_truth=False)
     evaluation = write_evaluation(
-        runner.evaluate(tiny_request()), tmp_path, (Threshold("ate", "max", 1.0),)
+        runner.evaluate(tiny_request()), tmp_path, (Threshold("ate_sim3", "max", 1.0),)
     )
     assert len(evaluation.scores.missing) == 3
     assert [verdict.kept for verdict in evaluation.verdicts] == [False]

@@ -81,10 +81,14 @@ def test_waiting_counts_as_latency_and_not_as_work():
 
 
 def test_limits_hold_up_to_themselves():
-    metrics = {"trajectory": {"sim3": {"ate": {"rmse": 0.5}}}, "cost": {"cache_peak_bytes": 2**20}}
+    metrics = {
+        "trajectory": {"sim3": {"ate_sim3": {"rmse": 0.5}}},
+        "cost": {"cache_peak_bytes": 2**20},
+    }
     limits = (
-        Threshold("ate", "max", 0.5), Threshold("ate", "max", 0.499), Threshold("ate", "min", 0.5),
-        Threshold("bytes", "max", 1000), Threshold("absrel", "max", 1.0),
+        Threshold("ate_sim3", "max", 0.5), Threshold("ate_sim3", "max", 0.499),
+        Threshold("ate_sim3", "min", 0.5),
+        Threshold("bytes", "max", 1000), Threshold("abs_rel_l1", "max", 1.0),
     )  # fmt: skip
     verdicts = judge_limits(metrics, limits)
     assert [verdict.kept for verdict in verdicts] == [True, False, True, False, False]
@@ -93,9 +97,9 @@ def test_limits_hold_up_to_themselves():
 
 
 def test_what_is_not_a_number_breaks_a_limit():
-    assert not Verdict(Threshold("ate", "max", 1.0), float("nan")).kept
+    assert not Verdict(Threshold("ate_sim3", "max", 1.0), float("nan")).kept
     with pytest.raises(ConfigurationError, match="finite"):
-        Threshold("ate", "max", float("nan"))
+        Threshold("ate_sim3", "max", float("nan"))
     with pytest.raises(ConfigurationError, match="choose one of"):
         Threshold("speed", "max", 1.0)
 
@@ -123,7 +127,7 @@ def results(directory, *, ate=0.1, name="bag", nbytes=100, budget=8, threads=2, 
     directory.mkdir()
     metrics = {
         "name": name, "state": "complete", "reason": "", "live": None, "frames": {"judged": 5},
-        "trajectory": {"sim3": {"ate": {"rmse": ate}, "scale": 2.0}},
+        "trajectory": {"sim3": {"ate_sim3": {"rmse": ate}, "scale_sim3": 2.0}},
         "cost": {"cache_peak_bytes": nbytes, "frames_per_second": 3.0},
         "identity": {"data": {"sha256_of_edges": name}, "machine": {"threads": threads}},
         **more,
@@ -138,13 +142,13 @@ def test_two_runs_are_compared(tmp_path):
     two = results(tmp_path / "b", ate=0.2, nbytes=50, budget=4, threads=8)
     comparison = compare(one, two)
     changes = {change.quantity.name: change for change in comparison.changes}
-    assert (changes["ate"].verdict, changes["bytes"].verdict) == ("worse", "better")
-    assert (changes["fps"].verdict, changes["scale"].verdict) == ("same", "")
-    assert changes["ate"].relative == pytest.approx(1.0)
+    assert (changes["ate_sim3"].verdict, changes["bytes"].verdict) == ("worse", "better")
+    assert (changes["fps"].verdict, changes["scale_sim3"].verdict) == ("same", "")
+    assert changes["ate_sim3"].relative == pytest.approx(1.0)
     assert comparison.settings == {"cache.budget_tokens": (8, 4)}
     assert len(comparison.caveats) == 1
     assert "machines differ" in comparison.caveats[0]
-    assert [change.quantity.name for change in comparison.broken(0.5)] == ["ate"]
+    assert [change.quantity.name for change in comparison.broken(0.5)] == ["ate_sim3"]
     assert comparison.broken(1.01) == []
     with pytest.raises(ConfigurationError, match="no quantity speed"):
         comparison.broken(0.1, ("speed",))
@@ -156,8 +160,8 @@ def test_runs_of_other_data_never_mix(tmp_path):
 
 
 def test_what_is_no_longer_measured_is_worse():
-    assert Change(BY_NAME["ate"], 0.1, None).worse == float("inf")
-    assert Change(BY_NAME["delta1"], 0.5, 0.4).worse == pytest.approx(0.2)
+    assert Change(BY_NAME["ate_sim3"], 0.1, None).worse == float("inf")
+    assert Change(BY_NAME["delta_1_l1"], 0.5, 0.4).worse == pytest.approx(0.2)
 
 
 def test_a_directory_without_results_is_refused(tmp_path):
@@ -172,7 +176,7 @@ def test_the_command_compares_and_sets_the_exit_code(tmp_path):
     assert "+100.0 % worse" in result.output
     result = run("compare", one, two, "--max-worse", 5)
     assert result.exit_code == 3
-    result = run("compare", one, two, "--quantities", "ate")
+    result = run("compare", one, two, "--quantities", "ate_sim3")
     assert result.exit_code == 1
     assert "--max-worse" in result.output
 

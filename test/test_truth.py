@@ -21,9 +21,9 @@ from xsvggt_ros.evaluation.files import write_evaluation
 from xsvggt_ros.evaluation.frame import EvaluationFrame
 from xsvggt_ros.evaluation.source import SourceOptions, open_source
 from xsvggt_ros.evaluation.thresholds import Threshold
-from xsvggt_ros.evaluation.trajectory import is_straight
 from xsvggt_ros.geometry.rigid import is_pose, is_position, pose_from
 from xsvggt_ros.geometry.trajectory_io import read_tum
+from xsvggt_ros.metrics.trajectory import is_straight
 
 TINY = ["--preset", "tiny", "--width", "28", "--device", "cpu"]
 LOST = {
@@ -171,7 +171,7 @@ def test_a_truth_of_positions_only_gives_ate_and_says_what_it_does_not(monkeypat
     assert np.isnan(sim3.rpe_translation.rmse)
     assert any(each.startswith("trajectory, alignment origin:") for each in run.scores.missing)
     assert run.scores.cloud is None
-    limits = (Threshold("ate", "max", 1e9), Threshold("rpe_rotation", "max", 1e9))
+    limits = (Threshold("ate_sim3", "max", 1e9), Threshold("rpe_rotation_deg", "max", 1e9))
     judged = write_evaluation(run, tmp_path, limits)
     assert [verdict.kept for verdict in judged.verdicts] == [True, False]
     assert "nan" not in (tmp_path / "summary.md").read_text()
@@ -294,7 +294,7 @@ def test_a_standing_truth_tells_no_scale(monkeypatch, tmp_path):
     run = evaluated(monkeypatch, stand)
     assert set(run.scores.trajectory) == {"origin", "se3"}
     assert any("stays within 1.2 mm, so that it tells no scale" in e for e in run.scores.missing)
-    judged = write_evaluation(run, tmp_path, (Threshold("ate", "max", 1e9),))
+    judged = write_evaluation(run, tmp_path, (Threshold("ate_sim3", "max", 1e9),))
     assert not judged.verdicts[0].kept
     assert "was not measured" in judged.verdicts[0].words
 

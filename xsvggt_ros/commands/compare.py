@@ -27,8 +27,8 @@ def compare(
     quantities: Annotated[
         str,
         typer.Option(
-            help="Numbers that --max-worse looks at, such as ate,absrel,bytes; default: all that "
-            "do not depend on the machine."
+            help="Numbers that --max-worse looks at, such as ate_sim3,abs_rel_l1,bytes; default: "
+            "all that do not depend on the machine."
         ),
     ] = "",
 ) -> None:

@@ -286,14 +286,14 @@ def evaluate(
     )
     judging = JudgingOptions(rpe_delta, farthest, cloud_points, fscore_distance)
     limits = _limits(
-        max_ate=max_ate,
-        max_rpe=max_rpe,
-        max_rpe_rotation=max_rpe_rotation,
-        max_absrel=max_absrel,
-        min_delta1=min_delta1,
-        max_accuracy=max_accuracy,
-        max_completeness=max_completeness,
-        min_fscore=min_fscore,
+        max_ate_sim3=max_ate,
+        max_rpe_translation_sim3=max_rpe,
+        max_rpe_rotation_deg=max_rpe_rotation,
+        max_abs_rel_l1=max_absrel,
+        min_delta_1_l1=min_delta1,
+        max_accuracy_icp=max_accuracy,
+        max_completeness_icp=max_completeness,
+        min_f_score_icp=min_fscore,
         max_bytes=max_bytes,
         max_process_memory=max_memory,
         max_latency_p95=max_latency,
@@ -564,7 +564,7 @@ def _place_to_run(address: str | None, device: str, jobs: int) -> Iterator[tuple
         cluster.close()
 
 
-FEW_NUMBERS = ("ate", "absrel", "bytes", "latency_p50")
+FEW_NUMBERS = ("ate_sim3", "abs_rel_l1", "bytes", "latency_p50")
 """Of a sweep, on the terminal; the report has all."""
 
 

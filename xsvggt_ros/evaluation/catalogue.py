@@ -56,41 +56,39 @@ class Quantity:
         return f"{value:.{self.decimals}f}{space}{self.unit}".rstrip()
 
 
-_TRAJECTORY, _DEPTH, _COST = ("trajectory", "sim3"), ("depth", "scale"), ("cost",)
+_SIM3, _SE3, _COST = ("trajectory", "sim3"), ("trajectory", "se3"), ("cost",)
+_RAW, _MEDIAN, _L1 = ("depth", "raw"), ("depth", "median"), ("depth", "l1")
 
 QUANTITIES = (
-    Quantity("ate", (*_TRAJECTORY, "ate", "rmse"), "ATE after Sim(3), rmse", "m", "lower", 4),
-    Quantity("scale", (*_TRAJECTORY, "scale"), "recovered scale", "", "neither", 4),
+    Quantity("ate_sim3", (*_SIM3, "ate_sim3", "rmse"), "ATE, Sim(3)", "m", "lower", 4),
+    Quantity("scale_sim3", (*_SIM3, "scale_sim3"), "scale, Sim(3)", "", "neither", 4),
+    Quantity("ate_se3", (*_SE3, "ate_se3", "rmse"), "ATE, SE(3)", "m", "lower", 4),
     Quantity(
-        "ate_se3", ("trajectory", "se3", "ate", "rmse"), "ATE after SE(3), rmse", "m", "lower", 4
+        "rpe_translation_sim3", (*_SIM3, "rpe_translation_sim3", "rmse"),
+        "RPE translation, Sim(3)", "m", "lower", 4,
     ),
     Quantity(
-        "rpe", (*_TRAJECTORY, "rpe_translation", "rmse"), "RPE translation, rmse", "m", "lower", 4
+        "rpe_rotation_deg", (*_SIM3, "rpe_rotation_deg", "rmse"), "RPE rotation", "°", "lower"
+    ),
+    Quantity("abs_rel_l1", (*_L1, "abs_rel_l1"), "AbsRel, L1 scale", "", "lower", 4),
+    Quantity(
+        "abs_rel_median", (*_MEDIAN, "abs_rel_median"), "AbsRel, median scale", "", "lower", 4
+    ),
+    Quantity("abs_rel_raw", (*_RAW, "abs_rel_raw"), "AbsRel, raw", "", "lower", 4),
+    Quantity("depth_rmse_l1", (*_L1, "depth_rmse_l1"), "depth RMSE, L1 scale", "m", "lower"),
+    Quantity("delta_1_l1", (*_L1, "delta_1_l1"), "δ < 1.25, L1 scale", "share", "higher", 1),
+    Quantity(
+        "accuracy_icp", ("cloud", "accuracy_icp", "mean"), "cloud accuracy, ICP", "m", "lower", 4
     ),
     Quantity(
-        "rpe_rotation",
-        (*_TRAJECTORY, "rpe_rotation_deg", "rmse"),
-        "RPE rotation, rmse",
-        "°",
-        "lower",
-    ),
-    Quantity("absrel", (*_DEPTH, "abs_rel"), "AbsRel, scale aligned", "", "lower", 4),
-    Quantity("absrel_raw", ("depth", "raw", "abs_rel"), "AbsRel, raw", "", "lower", 4),
-    Quantity("rmse", (*_DEPTH, "rmse"), "depth RMSE, scale aligned", "m", "lower"),
-    Quantity("delta1", (*_DEPTH, "delta_1"), "δ < 1.25, scale aligned", "share", "higher", 1),
-    Quantity("accuracy", ("cloud", "accuracy", "mean"), "cloud accuracy, mean", "m", "lower", 4),
-    Quantity(
-        "completeness",
-        ("cloud", "completeness", "mean"),
-        "cloud completeness, mean",
-        "m",
-        "lower",
-        4,
+        "completeness_icp", ("cloud", "completeness_icp", "mean"),
+        "cloud completeness, ICP", "m", "lower", 4,
     ),
     Quantity(
-        "normals", ("cloud", "normal_consistency", "mean"), "normal consistency, mean", "", "higher"
+        "normal_consistency_icp", ("cloud", "normal_consistency_icp", "mean"),
+        "normal consistency, ICP", "", "higher",
     ),
-    Quantity("fscore", ("cloud", "f_score"), "F-score", "share", "higher", 1),
+    Quantity("f_score_icp", ("cloud", "f_score_icp"), "F-score, ICP", "share", "higher", 1),
     Quantity("latency_p50", (*_COST, "latency", "p50"), "latency p50", "ms", "lower", 1),
     Quantity("latency_p95", (*_COST, "latency", "p95"), "latency p95", "ms", "lower", 1),
     Quantity("fps", (*_COST, "frames_per_second"), "engine, frames/s", "", "higher", 2),
@@ -103,6 +101,6 @@ QUANTITIES = (
         "device_memory", (*_COST, "device_peak_bytes"), "device memory, peak", "B", "lower", 0
     ),
     Quantity("dropped", ("live", "dropped_share"), "frames dropped live", "share", "lower", 1),
-)
+)  # fmt: skip
 
 BY_NAME = {quantity.name: quantity for quantity in QUANTITIES}

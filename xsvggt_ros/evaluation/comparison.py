@@ -5,14 +5,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from xsvggt_ros.evaluation.depth import at_size_of
 from xsvggt_ros.evaluation.frame import FrameTruth
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.stream.frame import FrameResult
+
+
+def at_size_of(prediction: NDArray[np.float32], truth: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a predicted depth map [h, w] at the size of the true one [H, W], as the reference.
+
+    Bicubic, without looking at edges.
+    """
+    height, width = truth.shape
+    if prediction.shape == (height, width):
+        return prediction
+    resized = cv2.resize(prediction, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(resized, np.float32)
 
 
 def depth_at_truth(result: FrameResult, truth: NDArray[np.float32]) -> NDArray[np.float32]:

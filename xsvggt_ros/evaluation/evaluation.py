@@ -12,7 +12,7 @@ from xsvggt_ros.evaluation.meter import Cost, Meter
 from xsvggt_ros.evaluation.request import EvaluationRequest
 from xsvggt_ros.evaluation.thresholds import Verdict
 
-SCHEMA = 1
+SCHEMA = 2
 """Of metrics.json; a key that changes its meaning raises it."""
 
 State = Literal["complete", "interrupted", "truncated"]

@@ -20,24 +20,24 @@ from xsvggt_ros.evaluation.comparison import (
     depth_at_truth,
     truth_at_result,
 )
-from xsvggt_ros.evaluation.depth import (
+from xsvggt_ros.evaluation.frame import FrameTruth
+from xsvggt_ros.evaluation.request import JudgingOptions
+from xsvggt_ros.geometry.alignment import align
+from xsvggt_ros.geometry.rigid import is_pose, is_position
+from xsvggt_ros.metrics.depth import (
     DEPTH_ALIGNMENTS,
     DepthAlignmentKind,
     DepthErrors,
     DepthPairs,
     DepthScore,
 )
-from xsvggt_ros.evaluation.frame import FrameTruth
-from xsvggt_ros.evaluation.request import JudgingOptions
-from xsvggt_ros.evaluation.trajectory import (
+from xsvggt_ros.metrics.trajectory import (
     TrajectoryAlignment,
     TrajectoryScore,
     is_straight,
     require_telling,
     score_trajectory,
 )
-from xsvggt_ros.geometry.alignment import align
-from xsvggt_ros.geometry.rigid import is_pose, is_position
 from xsvggt_ros.stream.frame import FrameResult, ImageArray
 from xsvggt_ros.stream.recording import EvenSample, RecordedFrame, Recording
 
@@ -73,7 +73,7 @@ class Scores:
     Attributes:
         trajectory: by alignment.
         depth: by alignment.
-        frame_depth: errors per frame (number in the session) under the alignment ``scale``.
+        frame_depth: errors per frame (number in the session), all aligned as ``depth["l1"]``.
         cloud: None where there is no cloud to compare with.
         missing: what was not judged, and why.
         remarks: what a reader of the numbers must know.
@@ -152,7 +152,7 @@ class SessionJudge:
         missing: list[str] = []
         trajectory = self._judge_trajectory(missing)
         depth = self._judge_depth(missing)
-        scaled = depth.get("scale")
+        scaled = depth.get("l1")
         remarks = []
         if "se3" in trajectory and is_straight(self.matched()[1]):
             remarks.append(STRAIGHT_PATH)

@@ -115,15 +115,17 @@ class Specification(ABC):
         return False
 
 
-_DEPTH_COLUMNS = (
-    Column("abs_rel", "AbsRel"),
-    Column("sq_rel", "SqRel"),
-    Column("rmse", "RMSE, m"),
-    Column("log_rmse", "log RMSE"),
-    Column("delta_1", "δ<1.25", 1, "%"),
-    Column("delta_2", "δ<1.25²", 1, "%"),
-    Column("delta_3", "δ<1.25³", 1, "%"),
-)
+def _depth_columns(alignment: str) -> tuple[Column, ...]:
+    """Return the columns of depth errors under one alignment, which the notes name."""
+    return (
+        Column(f"abs_rel_{alignment}", "AbsRel"),
+        Column(f"sq_rel_{alignment}", "SqRel"),
+        Column(f"depth_rmse_{alignment}", "RMSE, m"),
+        Column(f"depth_log_rmse_{alignment}", "log RMSE"),
+        Column(f"delta_1_{alignment}", "δ<1.25", 1, "%"),
+        Column(f"delta_2_{alignment}", "δ<1.25²", 1, "%"),
+        Column(f"delta_3_{alignment}", "δ<1.25³", 1, "%"),
+    )
 
 
 class VideoDepth(Specification):
@@ -131,7 +133,7 @@ class VideoDepth(Specification):
 
     name = "video_depth"
     datasets = get_args(video_depth.DepthDataset)
-    columns = _DEPTH_COLUMNS
+    columns = _depth_columns(video_depth.ALIGNMENT)
 
     def check(self, options: ProtocolOptions) -> None:
         """Allow ``frames``."""
@@ -161,7 +163,7 @@ class MonoDepth(Specification):
 
     name = "mono_depth"
     datasets = get_args(video_depth.DepthDataset)
-    columns = _DEPTH_COLUMNS
+    columns = _depth_columns(video_depth.IMAGE_ALIGNMENT)
 
     def check(self, options: ProtocolOptions) -> None:
         """Allow nothing but data set and root."""
@@ -242,8 +244,8 @@ class RelativePose(Specification):
     name = "relpose"
     datasets = (*get_args(relpose.PathDataset), CO3D)
     columns = (
-        Column("ate", "ATE, m"), Column("rpe_translation", "RPE, m"),
-        Column("rpe_rotation_deg", "RPE, °", 3), Column("scale", "scale", 3),
+        Column("ate_sim3", "ATE, m"), Column("rpe_translation_sim3", "RPE, m"),
+        Column("rpe_rotation_deg", "RPE, °", 3), Column("scale_sim3", "scale", 3),
         *(Column(f"auc_{limit}", f"AUC@{limit}", 1, "%") for limit in relpose.THRESHOLDS),
     )  # fmt: skip
 

@@ -220,7 +220,7 @@ def _warn_of_truth(request: EvaluationRequest, scores: Scores, association: Asso
         logger.warning("%s", association.words)
     for remark in scores.remarks:
         logger.warning("%s", remark)
-    path, depth = scores.trajectory.get("sim3"), scores.depth.get("scale")
+    path, depth = scores.trajectory.get("sim3"), scores.depth.get("l1")
     if sentence := disagreement(path, depth, request.options.depth_scale):
         logger.warning("%s", sentence)
 

@@ -21,7 +21,7 @@ from xsvggt_ros.evaluation.report.charts import (
     paths,
     stack,
 )
-from xsvggt_ros.evaluation.trajectory import TrajectoryScore
+from xsvggt_ros.metrics.trajectory import TrajectoryScore
 
 _VIEWS = (("from above", 0, 1, "metres"), ("from the side", 0, 2, "metres up"))
 
@@ -97,9 +97,9 @@ def error_chart(evaluation: Evaluation) -> str | None:
     if depth:
         frames = np.array(sorted(depth), np.float64)
         values = np.array([depth[int(frame)].abs_rel for frame in frames])
-        whole = evaluation.scores.depth["scale"].errors.abs_rel
+        whole = evaluation.scores.depth["l1"].errors.abs_rel
         charts.append(
-            Chart("AbsRel, one scale for the whole session", "share",
+            Chart("AbsRel, one L1 scale for the whole session", "share",
                   [Curve("AbsRel", frames, values, WARM, filled=True)],
                   [Level(f"all pixels {whole:.3f}", whole, MUTED)])
         )  # fmt: skip

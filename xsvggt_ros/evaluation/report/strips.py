@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xsvggt_ros.evaluation.depth import DepthAlignment
 from xsvggt_ros.evaluation.evaluation import Evaluation
 from xsvggt_ros.evaluation.judge import STRIPS
 from xsvggt_ros.evaluation.report.images import colored, drawing, photograph
+from xsvggt_ros.metrics.depth import DepthAlignment
 
 WORST_SHOWN = 0.5
 """Relative error from which on the error's colour stays the same."""
@@ -42,9 +42,9 @@ class Strips:
 def strips(evaluation: Evaluation) -> Strips:
     """Return the frames that the run has kept, spread evenly over the session."""
     chosen = evaluation.session.strips.pick()[:STRIPS]
-    score = evaluation.scores.depth.get("scale")
+    score = evaluation.scores.depth.get("l1")
     alignment = score.alignment if score else DepthAlignment("raw")
-    depths = [alignment.apply(each.depth) for each in chosen]
+    depths = [alignment.align(each.depth) for each in chosen]
     truths = [each.truth for each in chosen if each.truth is not None]
     values = np.concatenate([each.ravel() for each in (truths if score and truths else depths)])
     values = values[np.isfinite(values)]
@@ -57,7 +57,7 @@ def strips(evaluation: Evaluation) -> Strips:
             off = np.abs(depth - each.truth) / np.where(each.truth > 0, each.truth, np.nan)
             error = drawing(colored(off, 0, WORST_SHOWN, "inferno"))
         errors = evaluation.scores.frame_depth.get(each.index)
-        caption = f"AbsRel {errors.abs_rel:.3f}" if errors else ""
+        caption = f"AbsRel, L1 scale: {errors.abs_rel:.3f}" if errors else ""
         estimate = drawing(colored(depth, near, far))
         columns.append(Column(each.index, photograph(each.color), truth, estimate, error, caption))
     return Strips(columns, near, far, "m" if score else "units")

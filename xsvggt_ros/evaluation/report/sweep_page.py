@@ -15,10 +15,11 @@ from xsvggt_ros.evaluation.report.summary import markdown
 from xsvggt_ros.evaluation.report.tables import Table
 from xsvggt_ros.evaluation.sweep import REFERENCES, Row, Sweep, table_csv
 
-ERRORS = ("ate", "absrel", "accuracy")
+ERRORS = ("ate_sim3", "abs_rel_l1", "accuracy_icp")
 COSTS = (("bytes", 1 / MIB, "cache, MiB"), ("latency_p50", 1.0, "latency p50, ms"))
 COLUMNS = (
-    "ate", "rpe", "absrel", "delta1", "accuracy", "completeness", "fscore",
+    "ate_sim3", "rpe_translation_sim3", "abs_rel_l1", "delta_1_l1", "accuracy_icp",
+    "completeness_icp", "f_score_icp",
     "bytes", "latency_p50", "latency_p95", "fps", "process_memory", "device_memory", "dropped",
 )  # fmt: skip
 

@@ -17,9 +17,9 @@ ALIGNED = {
     "se3": "SE(3)",
     "sim3": "Sim(3)",
     "raw": "raw",
-    "median": "median scaled",
-    "scale": "scale",
-    "scale_shift": "scale and shift",
+    "median": "median scale",
+    "l1": "L1 scale",
+    "l1_shift": "L1 scale and shift",
 }
 
 
@@ -80,7 +80,7 @@ def _depth(evaluation: Evaluation) -> Table | None:
         rows.append(
             (
                 ALIGNED[kind],
-                *(f"{v:.4f}" for v in (e.abs_rel, e.sq_rel, e.rmse, e.log_rmse)),
+                *(f"{v:.4f}" for v in (e.abs_rel, e.sq_rel, e.depth_rmse, e.depth_log_rmse)),
                 *(f"{100 * v:.1f}" for v in (e.delta_1, e.delta_2, e.delta_3)),
                 f"{score.alignment.scale:.3f}",
             )
@@ -107,9 +107,9 @@ def _cloud(evaluation: Evaluation) -> Table | None:
     rows = [
         (label, *(f"{numbers[key][kind]:.4f}" for kind in ("mean", "median")))
         for key, label in (
-            ("accuracy", "accuracy, m (estimate to truth)"),
-            ("completeness", "completeness, m (truth to estimate)"),
-            ("normal_consistency", "normal consistency"),
+            ("accuracy_icp", "accuracy, m (estimate to truth)"),
+            ("completeness_icp", "completeness, m (truth to estimate)"),
+            ("normal_consistency_icp", "normal consistency"),
         )
     ]
     return Table("Cloud", ("", "mean", "median"), rows, cloud_note(evaluation))
@@ -117,7 +117,7 @@ def _cloud(evaluation: Evaluation) -> Table | None:
 
 def cloud_note(evaluation: Evaluation) -> str:
     """Say how the clouds were compared."""
-    show, metrics = BY_NAME["fscore"], evaluation.metrics()
+    show, metrics = BY_NAME["f_score_icp"], evaluation.metrics()
     distance = evaluation.request.judging.fscore_distance
     points = evaluation.session.cloud
     count = len(points.points()) if points else 0

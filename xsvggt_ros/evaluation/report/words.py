@@ -32,18 +32,32 @@ def headlines(evaluation: Evaluation, metrics: Mapping[str, Any]) -> list[Headli
     if evaluation.scores.trajectory:
         cards.append(
             Headline(
-                "ATE, Sim(3)", shown("ate"), f"scale {shown('scale')}, SE(3) {shown('ate_se3')}"
+                "ATE, Sim(3)",
+                shown("ate_sim3"),
+                f"scale {shown('scale_sim3')}, SE(3) {shown('ate_se3')}",
             )
         )
-        cards.append(Headline("RPE", shown("rpe"), f"{shown('rpe_rotation')} per frame"))
+        cards.append(
+            Headline(
+                "RPE, Sim(3)",
+                shown("rpe_translation_sim3"),
+                f"{shown('rpe_rotation_deg')} per frame",
+            )
+        )
     if evaluation.scores.depth:
-        cards.append(Headline("AbsRel", shown("absrel"), f"δ < 1.25: {shown('delta1')}"))
+        cards.append(
+            Headline(
+                "AbsRel, L1 scale",
+                shown("abs_rel_l1"),
+                f"δ < 1.25: {shown('delta_1_l1')}, AbsRel, median scale: {shown('abs_rel_median')}",
+            )
+        )
     if evaluation.scores.cloud:
         cards.append(
             Headline(
                 "F-score",
-                shown("fscore"),
-                f"accuracy {shown('accuracy')}, completeness {shown('completeness')}",
+                shown("f_score_icp"),
+                f"accuracy {shown('accuracy_icp')}, completeness {shown('completeness_icp')}",
             )
         )
     cards.append(

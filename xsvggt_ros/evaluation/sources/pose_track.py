@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
-from xsvggt_ros.geometry.rigid import Matrix, is_rotation
+from xsvggt_ros.geometry.rigid import Matrix, interpolate, is_rotation
 
 
 class PoseTrack:
@@ -63,10 +62,9 @@ def between(first: Matrix, second: Matrix, share: float) -> Matrix:
 
     The rotation is NaN where either is not known.
     """
+    if is_rotation(first[:3, :3]) and is_rotation(second[:3, :3]):
+        return interpolate(first, second, share)
     pose = np.eye(4)
     pose[:3, :3] = np.nan
-    if is_rotation(first[:3, :3]) and is_rotation(second[:3, :3]):
-        turn = Rotation.from_matrix(first[:3, :3].T @ second[:3, :3]).as_rotvec()
-        pose[:3, :3] = first[:3, :3] @ Rotation.from_rotvec(share * turn).as_matrix()
     pose[:3, 3] = (1 - share) * first[:3, 3] + share * second[:3, 3]
     return pose

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import SourceError
+from xsvggt_ros.evaluation.association import associate
 from xsvggt_ros.evaluation.sources.base import SourceOptions
 from xsvggt_ros.evaluation.sources.depth_reading import steps
 from xsvggt_ros.evaluation.sources.files import choose, directories, focal_numbers, has
@@ -22,7 +23,6 @@ from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSourc
 from xsvggt_ros.evaluation.sources.sizes import camera_of
 from xsvggt_ros.evaluation.sources.truth_files import read_truth
 from xsvggt_ros.evaluation.sources.truth_poses import true_poses
-from xsvggt_ros.evaluation.trajectory import associate
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.geometry.text_tables import Row, Table, nanoseconds_of, read_rows
 from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
