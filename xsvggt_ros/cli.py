@@ -14,7 +14,7 @@ from xsvggt_ros.commands.compare import compare
 from xsvggt_ros.commands.convert import convert
 from xsvggt_ros.commands.demo import demo
 from xsvggt_ros.commands.doctor import doctor
-from xsvggt_ros.commands.evaluate import evaluate
+from xsvggt_ros.commands.evaluate import app as evaluate
 from xsvggt_ros.commands.reconstruct import reconstruct
 from xsvggt_ros.commands.replay import replay
 from xsvggt_ros.commands.speaking import OptionFormatter, console, errors, in_options
@@ -24,10 +24,7 @@ from xsvggt_ros.errors import XsvggtError, first_line
 from xsvggt_ros.interruption import INTERRUPTED, interruptible
 from xsvggt_ros.threads import wait_passively
 
-COMMANDS = (
-    reconstruct, demo, replay, evaluate, compare, synthesize, train, convert, average,
-    doctor,
-)  # fmt: skip
+COMMANDS = (reconstruct, demo, replay, compare, synthesize, train, convert, average, doctor)
 
 
 class ReadableErrors(TyperGroup):
@@ -68,9 +65,10 @@ def _unforeseen(error: Exception) -> str:
 
 
 def _options_of(ctx: Any) -> set[str]:
-    """Return the options of the command that was called."""
+    """Return the options of the command that was called, or of all its subcommands."""
     command = ctx.command.commands.get(ctx.invoked_subcommand)
-    return {name for each in command.params for name in each.opts} if command else set()
+    own = getattr(command, "commands", {"": command} if command else {}).values()
+    return {name for each in own for option in each.params for name in option.opts}
 
 
 app = typer.Typer(
@@ -82,6 +80,7 @@ app = typer.Typer(
 )
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(evaluate, name="evaluate")
 
 
 def _print_version(asked: bool) -> None:

@@ -4,33 +4,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xsvggt_ros.cache.settings import DEFAULT_BUDGET_TOKENS, DEFAULT_POLICY
+from xsvggt_ros.cache.settings import DEFAULT_BUDGET_TOKENS, CacheSettings
 from xsvggt_ros.commands.options import (
-    BudgetMib,
-    Checkpoint,
-    Compiled,
-    Device,
-    Dtype,
-    HeadsDtype,
-    KeyBits,
-    Policy,
-    Preset,
+    CACHE,
+    NETWORK,
     RerunFile,
     RerunViewer,
     Threads,
     Topic,
-    ValueBits,
-    Weights,
-    Width,
-    cache_settings,
     rerun_log,
+    takes_groups,
 )
 from xsvggt_ros.commands.speaking import console, say_figures, say_written
+from xsvggt_ros.evaluation.request import NetworkOptions
 from xsvggt_ros.interruption import INTERRUPTED
 
 if TYPE_CHECKING:
@@ -44,6 +36,7 @@ ROOM_BUDGET = 424
 """Tokens: eight frames of the bundled model."""
 
 
+@takes_groups
 def demo(
     source: Annotated[
         Path | None,
@@ -55,28 +48,21 @@ def demo(
         Path, typer.Option("--output", "-o", help="Directory for the results.")
     ] = Path("demo_output"),
     *,
-    checkpoint: Checkpoint = "",
-    preset: Preset = None,
-    width: Width = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    heads_dtype: HeadsDtype = "auto",
-    weights: Weights = "full",
-    compiled: Compiled = False,
+    network: Annotated[NetworkOptions, NETWORK],
     threads: Threads = 0,
-    policy: Policy = DEFAULT_POLICY,
+    cache: Annotated[CacheSettings, replace(CACHE, without=("budget_tokens",))],
     budget: Annotated[
         int | None,
         typer.Option(
+            "--budget",
+            "--budget-tokens",
             min=1,
             help="Most tokens that a layer holds after a frame; default: 424, eight frames, where "
             "the bundled model sees the made-up room, else "
             f"{DEFAULT_BUDGET_TOKENS}.",
+            rich_help_panel=CACHE.panel,
         ),
     ] = None,
-    budget_mib: BudgetMib = 0.0,
-    key_bits: KeyBits = 4,
-    value_bits: ValueBits = 4,
     max_frames: Annotated[int, typer.Option(min=1, help="Stop after this many images.")] = 200,
     topic: Topic = None,
     depth: Annotated[
@@ -108,10 +94,9 @@ def demo(
     depths = None if depth == "none" else DepthFiles(output / "depth", depth)
     viewed = rerun_log(rerun, rerun_file)
     room = None if source else DemoRoom(max_frames)
-    made_for_it = room is not None and not preset and checkpoint in ("", "demo")
+    made_for_it = room is not None and not network.preset and network.checkpoint in ("", "demo")
     default = ROOM_BUDGET if made_for_it else DEFAULT_BUDGET_TOKENS
-    tokens = default if budget is None else budget
-    cache = cache_settings(policy, tokens, budget_mib, key_bits, value_bits)
+    cache = replace(cache, budget_tokens=default if budget is None else budget)
     if room:
         with frame_progress(console, room.frames) as progress:
             images = room.write(output, lambda done: progress(done, "rendering"))
@@ -121,14 +106,7 @@ def demo(
     chosen = DemoOptions(
         source=images,
         output=output,
-        checkpoint=checkpoint,
-        preset=preset or "",
-        width=width,
-        device=device,
-        dtype=dtype,
-        heads_dtype=heads_dtype,
-        weights=weights,
-        compiled=compiled,
+        **{**asdict(network), "preset": network.preset or ""},
         threads=threads,
         cache=cache,
         max_frames=max_frames,

@@ -6,10 +6,14 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
 from rich.console import Console
+
+from xsvggt_ros.interruption import INTERRUPTED
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,17 +35,16 @@ HOW_TO_LOOK = {
 }
 
 
-OPTIONS = {
-    "cache.budget_tokens": "--budget",
-    "cache.budget_mib": "--budget-mib",
-    "cache.key_bits": "--key-bits",
-    "cache.value_bits": "--value-bits",
-    "cache.policy": "--policy",
-    "input.width": "--width",
-    "model.device": "--device",
-    "model.dtype": "--dtype",
-}
-"""What the parameters of the node are called on the command line."""
+def _options() -> dict[str, str]:
+    """Return what the parameters of the node are called on the command line."""
+    from xsvggt_ros.cache.settings import CacheSettings
+    from xsvggt_ros.commands.options import CACHE
+
+    cache = {f"cache.{each.name}": CACHE.spelling(each.name) for each in fields(CacheSettings)}
+    named = ("width", "device", "dtype", "heads_dtype", "weights")
+    rooms = {"width": "input"}
+    network = {f"{rooms.get(n, 'model')}.{n}": f"--{n.replace('_', '-')}" for n in named}
+    return {**cache, **network, "model.compile": "--compile"}
 
 
 def in_options(text: str, available: Collection[str]) -> str:
@@ -51,7 +54,7 @@ def in_options(text: str, available: Collection[str]) -> str:
     """
     named = [
         f"{option} sets {name}"
-        for name, option in OPTIONS.items()
+        for name, option in _options().items()
         if option in available and re.search(rf"\b{re.escape(name)}\b", text)
     ]
     return f"{text} ({', '.join(named)})" if named else text
@@ -136,3 +139,18 @@ def say_figures(figures: Sequence[Figure]) -> None:
         table.add_row(Text(each.value, "bold", justify="right"), Text(each.meaning))
     console.print()
     console.print(table)
+
+
+def end_run(directory: Path, *, interrupted: bool, code: int = 0) -> None:
+    """Make a run's directory the latest and say where its report is.
+
+    Raises:
+        typer.Exit: a signal ended the run early, or ``code`` is not 0.
+
+    """
+    from xsvggt_ros.evaluation.directory import link_latest
+
+    link_latest(directory)
+    console.print(f"[green]Report:[/] {directory / 'report.html'}", highlight=False, soft_wrap=True)
+    if interrupted or code:
+        raise typer.Exit(INTERRUPTED if interrupted else code)

@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is to be evaluated, and how: everything that decides the numbers, in one value."""
+"""What is evaluated, and how: everything that decides the numbers, in one value.
+
+The command line makes its options from these classes, so nothing heavy is imported here.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.evaluation.identity import fingerprint
 from xsvggt_ros.evaluation.sources.base import SourceOptions
-from xsvggt_ros.model.bundled import weights_in_words
-from xsvggt_ros.model.checkpoint import load_network
-from xsvggt_ros.model.network import StreamVggt
+
+if TYPE_CHECKING:
+    from xsvggt_ros.model.network import StreamVggt
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class NetworkOptions:
             ConfigurationError: they cannot run so, or not here.
 
         """
+        from xsvggt_ros.model.checkpoint import load_network
+
         return load_network(
             self.checkpoint,
             preset=self.preset,
@@ -62,6 +66,8 @@ class NetworkOptions:
     @property
     def words(self) -> str:
         """The weights, for people."""
+        from xsvggt_ros.model.bundled import weights_in_words
+
         return weights_in_words(self.checkpoint, self.preset)
 
 
@@ -144,5 +150,7 @@ class EvaluationRequest:
 
     def fingerprint(self, *left_out: str) -> str:
         """Return a hash of all settings but the named groups; equal settings have equal ones."""
+        from xsvggt_ros.evaluation.identity import fingerprint
+
         settings = {key: value for key, value in self.resolved().items() if key not in left_out}
         return fingerprint(settings)
