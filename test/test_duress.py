@@ -199,8 +199,8 @@ def test_a_sweep_with_a_failed_run_is_exit_code_1(monkeypatch, tmp_path):
         raise RunFailedError("the system killed the run")
 
     monkeypatch.setattr(sweep, "evaluate_isolated", fail)
-    result = command_line.run("evaluate", "synthetic:short_walk", "-o", tmp_path, "--sweep",
-                              "budget=60,80", "--references", "none", *TINY)  # fmt: skip
+    result = command_line.run("evaluate", "sweep", "synthetic:short_walk", "budget=60,80", "-o",
+                              tmp_path, "--references", "none", *TINY)  # fmt: skip
     assert result.exit_code == 1
     assert "2 runs failed" in result.output
 

@@ -68,7 +68,7 @@ def test_every_frame_goes_through_the_engine_in_order(evaluated):
 
 def test_it_judges_trajectory_and_depth(evaluated):
     assert set(evaluated.scores.trajectory) == {"origin", "se3", "sim3"}
-    assert set(evaluated.scores.depth) == {"raw", "median", "scale", "scale_shift"}
+    assert set(evaluated.scores.depth) == {"raw", "median", "l1", "l1_shift"}
     assert evaluated.scores.depth["raw"].seen == 8 * (32 * 42 - 1)
     assert sorted(evaluated.scores.frame_depth) == list(range(8))
     cloud = evaluated.scores.cloud
