@@ -9,6 +9,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
+COMMANDS = ("eval", "demo", "train")
+"""Extras of the command line; the node needs none."""
 
 
 def version() -> str:
@@ -46,8 +48,11 @@ setup(
     },
     data_files=shared("config", "launch", "rviz"),
     install_requires=requirements("runtime"),
-    extras_require={name: requirements(name) for name in ("test", "rerun", "int8", "cluster")},
-    entry_points={"console_scripts": ["xsvggt = xsvggt_ros.cli:app"]},
+    extras_require={
+        **{name: requirements(name) for name in (*COMMANDS, "test", "rerun", "int8", "cluster")},
+        "all": sorted({line for name in COMMANDS for line in requirements(name)}),
+    },
+    entry_points={"console_scripts": ["xsvggt = xsvggt_ros.__main__:main"]},
     classifiers=[
         "Intended Audience :: Science/Research",
         "Operating System :: POSIX :: Linux",

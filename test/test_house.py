@@ -50,6 +50,7 @@ def test_imports_run_downward(room):
     allowed = ROOMS[room] | {
         room,
         "errors",
+        "extras",
         "interruption",
         "side_stream",
         "threads",

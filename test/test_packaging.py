@@ -30,6 +30,7 @@ PYPI_NAMES = {
     "rerun": "rerun-sdk",
     "yaml": "PyYAML",
 }
+EXTRAS = ("eval", "demo", "train", "rerun", "int8", "cluster")
 BUILT_FROM = ("package.xml", "CMakeLists.txt", "setup.py", "pyproject.toml", "LICENSE")
 
 
@@ -91,14 +92,14 @@ def test_every_import_is_declared() -> None:
     own = {"xsvggt_ros", "__future__", *sys.stdlib_module_names}
     imported = {PYPI_NAMES.get(name, name) for name in _imports()} - own
     ros = {element.text for element in MANIFEST if element.tag in ("depend", "exec_depend")}
-    extras = _requirements("rerun") | _requirements("int8") | _requirements("cluster")
+    extras = set().union(*map(_requirements, EXTRAS))
     # What comes with PyTorch on a GPU, and is looked for before it is used.
     assert imported <= _requirements("runtime") | extras | ros | {"triton"}
 
 
 def test_no_declared_requirement_is_unused() -> None:
     imported = {PYPI_NAMES.get(name, name) for name in _imports()}
-    assert _requirements("runtime") <= imported
+    assert set().union(*map(_requirements, ("runtime", *EXTRAS))) <= imported
 
 
 def test_the_manifest_names_nothing_that_apt_lacks() -> None:
@@ -121,7 +122,7 @@ def test_fast_dds_profile_holds_large_messages() -> None:
 def test_installed_programs_have_modules() -> None:
     text = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
     modules = re.findall(r"^install_program\(\w+ ([\w.]+)\)$", text, re.MULTILINE)
-    assert modules == ["xsvggt_ros.ros.node", "xsvggt_ros.ros.replay", "xsvggt_ros.cli"]
+    assert modules == ["xsvggt_ros.ros.node", "xsvggt_ros.ros.replay", "xsvggt_ros.__main__"]
     for module in modules:
         source = (ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
         assert "main" in {n.name for n in ast.parse(source).body if isinstance(n, ast.FunctionDef)}

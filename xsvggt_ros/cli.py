@@ -21,6 +21,7 @@ from xsvggt_ros.commands.speaking import OptionFormatter, console, errors, in_op
 from xsvggt_ros.commands.synthesize import synthesize
 from xsvggt_ros.commands.train import train
 from xsvggt_ros.errors import XsvggtError, first_line
+from xsvggt_ros.extras import missing_extra
 from xsvggt_ros.interruption import INTERRUPTED, interruptible
 from xsvggt_ros.threads import wait_passively
 
@@ -40,6 +41,9 @@ class ReadableErrors(TyperGroup):
             raise typer.Exit(INTERRUPTED) from signalled
         except XsvggtError as error:
             self._say(ctx, str(error), error)
+        except ModuleNotFoundError as error:
+            text = missing_extra(error, ctx.invoked_subcommand or "")
+            self._say(ctx, text or _unforeseen(error), error)
         except Exception as error:
             # Typer ends commands by exceptions of its own click, or of the installed one.
             if type(error).__module__.startswith(("typer", "click")):
@@ -114,6 +118,5 @@ def options(
     logging.getLogger("xsvggt_ros").setLevel(level)
 
 
-def main() -> None:
-    """Run the command line; what a ROS workspace installs calls this."""
-    app()
+if __name__ == "__main__":
+    app(prog_name="xsvggt")

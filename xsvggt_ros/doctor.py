@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import sys
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xsvggt_ros.errors import ConfigurationError, EnvironmentMissingError
+from xsvggt_ros.extras import EXTRA_OF_COMMAND, EXTRAS, MODULES, installation_of
 from xsvggt_ros.model.host_memory import free_host_memory
 from xsvggt_ros.threads import (
     COUNT,
@@ -52,6 +54,7 @@ def examine(*, ros: bool) -> list[Finding]:
     ]  # fmt: skip
     findings = [check() for check in checks]
     findings += [_module(name, package) for name, package in _LIBRARIES.items()]
+    findings += [_extra(name) for name in EXTRAS]
     if ros:
         findings += [check() for check in (_rclpy, _distribution, _domain, _middleware)]
         findings += [_messages(), _tf_messages(), _transport(), _shared_memory()]
@@ -70,11 +73,8 @@ def require_ros() -> None:
 
 _LIBRARIES = {
     "cv2": "opencv-python-headless",
-    "rosbags": "rosbags",
     "safetensors": "safetensors",
     "huggingface_hub": "huggingface_hub",
-    "matplotlib": "matplotlib",
-    "jinja2": "jinja2",
     "yaml": "PyYAML",
 }
 
@@ -108,6 +108,23 @@ def _module(name: str, package: str) -> Finding:
         return Finding(package, importlib.metadata.version(package))
     except importlib.metadata.PackageNotFoundError:
         return Finding(package, "found")
+
+
+def _extra(name: str) -> Finding:
+    """Return whether the packages of an extra are there; the node needs none of them."""
+    packages = {
+        package: importlib.util.find_spec(module) is not None
+        for module, package in MODULES[name].items()
+        if module != "backports" or sys.version_info < (3, 14)
+    }
+    missing = [package for package, there in packages.items() if not there]
+    commands = ", ".join(each for each, extra in EXTRA_OF_COMMAND.items() if extra == name)
+    subject = f"extra {name} ({commands})"
+    if missing:
+        return Finding(
+            subject, f"without {', '.join(missing)}", installation_of(name), needed=False
+        )
+    return Finding(subject, "complete")
 
 
 def _torch() -> Finding:
