@@ -203,7 +203,7 @@ def test_one_score_that_fails_takes_no_other_with_it(monkeypatch, tmp_path):
     run = evaluated(monkeypatch, lambda index, pose: pose)
     assert run.scores.trajectory == {}
     assert run.scores.cloud is None
-    assert set(run.scores.depth) == {"raw", "median", "scale", "scale_shift"}
+    assert set(run.scores.depth) == {"raw", "median", "l1", "l1_shift"}
     assert run.scores.missing == (
         "trajectory: unexpected LinAlgError: SVD did not converge",
         "cloud: unexpected LinAlgError: SVD did not converge",
