@@ -43,10 +43,10 @@ from side_by_side import in_parallel
 
 from xsvggt_ros.cache.settings import POLICIES, CacheSettings
 from xsvggt_ros.errors import ConfigurationError, XsvggtError
+from xsvggt_ros.evaluation.evaluator import SessionEvaluator
 from xsvggt_ros.evaluation.frame import FrameTruth
-from xsvggt_ros.evaluation.identity import fingerprint, machine, software, weights
-from xsvggt_ros.evaluation.judge import SessionJudge
-from xsvggt_ros.evaluation.request import JudgingOptions
+from xsvggt_ros.evaluation.provenance import fingerprint, machine, software, weights
+from xsvggt_ros.evaluation.request import ScoringOptions
 from xsvggt_ros.geometry.alignment import Similarity, align
 from xsvggt_ros.metrics.trajectory import score_trajectory
 from xsvggt_ros.model.bundled import BUNDLED
@@ -74,20 +74,20 @@ def measure(
 ) -> Cell:
     """Run one cache over one sequence."""
     engine = engine_for(network, config, *frames[0].color.shape[:2])
-    judge = SessionJudge(JudgingOptions(cloud_points=CLOUD_POINTS))
+    evaluator = SessionEvaluator(ScoringOptions(cloud_points=CLOUD_POINTS))
     seconds = []
     for frame in frames:
         result = engine.step(frame.color)
-        judge.add(result, FrameTruth(frame.camera_to_world, frame.depth, frame.intrinsics))
+        evaluator.add(result, FrameTruth(frame.camera_to_world, frame.depth, frame.intrinsics))
         seconds.append(result.timings.network)
-    scores = judge.scores()
-    estimated, true = judge.matched()
+    scores = evaluator.scores()
+    estimated, true = evaluator.matched()
     depth = scores.depth["median"]
     similar = scores.trajectory["sim3"]
     percent = 100 / similar.extent
     scaled = score_trajectory(Similarity(depth.alignment.scale).poses(estimated), true, "se3")
-    assert judge.cloud is not None
-    cloud = judge.cloud.points()
+    assert evaluator.cloud is not None
+    cloud = evaluator.cloud.points()
     ours = align(estimated[:, :3, 3], true[:, :3, 3], scale=True).points(cloud.estimated)
     return Cell(
         identity=identity,

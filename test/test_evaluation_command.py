@@ -21,7 +21,7 @@ from xsvggt_ros.commands.options import CACHE
 from xsvggt_ros.errors import ConfigurationError, SourceError, XsvggtError
 from xsvggt_ros.evaluation import isolated, runner, sweep
 from xsvggt_ros.evaluation.isolated import RunFailedError, evaluate_isolated
-from xsvggt_ros.evaluation.report.sweep_page import sweep_page, sweep_summary, write_sweep
+from xsvggt_ros.evaluation.report.table_pages import sweep_page, sweep_summary, write_sweep
 from xsvggt_ros.evaluation.request import EvaluationRequest
 from xsvggt_ros.evaluation.sources.base import SourceOptions
 from xsvggt_ros.evaluation.sweep import FULL, Axis, Row, parse_axes, points, read_sweep, run_sweep
@@ -167,7 +167,7 @@ def test_options_become_the_settings_of_their_groups(tmp_path):
     held = yaml.safe_load((tmp_path / "latest" / "config.yaml").read_text())
     wanted = CacheSettings("random", budget_tokens=70, seed=7, anchor_bits=8)
     assert held["cache"] == asdict(wanted)
-    assert (held["options"]["limit"], held["judging"]["farthest"]) == (2, 9.0)
+    assert (held["options"]["limit"], held["scoring"]["farthest"]) == (2, 9.0)
     assert held["network"]["preset"] == "tiny"
 
 
@@ -210,10 +210,10 @@ def test_points_are_all_combinations_beside_the_references():
 def metrics_of(request: EvaluationRequest) -> dict:
     budget = request.cache.budget_tokens
     return {
-        "state": "complete", "reason": "", "frames": {"refused": 0, "sessions": 1, "judged": 8},
+        "state": "complete", "reason": "", "frames": {"refused": 0, "sessions": 1, "scored": 8},
         "trajectory": {"sim3": {"ate_sim3": {"rmse": 1 / budget}}},
         "depth": {}, "cost": {"cache_peak_bytes": 1000 * budget, "latency": {"p50": budget}},
-        "identity": {"weights": {"sha256": "same"}},
+        "provenance": {"weights": {"sha256": "same"}},
     }  # fmt: skip
 
 

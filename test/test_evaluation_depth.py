@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog, minimize_scalar
 
 from xsvggt_ros.errors import ConfigurationError, EvaluationError
-from xsvggt_ros.evaluation.comparison import at_size_of
+from xsvggt_ros.evaluation.evaluator import at_size_of
 from xsvggt_ros.metrics.depth import (
     DepthPairs,
     align_depth,

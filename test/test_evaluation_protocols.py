@@ -13,7 +13,6 @@ from scipy.spatial.transform import Rotation
 
 from xsvggt_ros.errors import ConfigurationError, EvaluationError
 from xsvggt_ros.evaluation.protocols import mv_recon as recon
-from xsvggt_ros.evaluation.protocols.images import cropped, long_side
 from xsvggt_ros.evaluation.protocols.relpose import (
     auc,
     camera_to_world_of,
@@ -23,6 +22,7 @@ from xsvggt_ros.evaluation.protocols.relpose import (
 )
 from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, mean_row
 from xsvggt_ros.evaluation.protocols.video_depth import (
+    long_side,
     mono_depth,
     open_sequence,
     sequence_names,

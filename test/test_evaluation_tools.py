@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parts of an evaluation that need no run: meter, limits, comparison, warnings, charts."""
+"""The parts of an evaluation that need no run: costs, limits, comparison, warnings, charts."""
 
 import json
 import logging
@@ -14,19 +14,24 @@ from hypothesis import strategies as st
 from recordings import truth
 
 from xsvggt_ros.errors import ConfigurationError, SourceError
-from xsvggt_ros.evaluation.catalogue import BY_NAME, QUANTITIES
 from xsvggt_ros.evaluation.compare import Change, compare
-from xsvggt_ros.evaluation.comparison import (
+from xsvggt_ros.evaluation.cost import CostRecorder, Percentiles
+from xsvggt_ros.evaluation.evaluator import (
     CorrespondenceSample,
     depth_at_truth,
     truth_at_result,
 )
-from xsvggt_ros.evaluation.meter import Meter, Percentiles
+from xsvggt_ros.evaluation.metric_registry import (
+    BY_NAME,
+    QUANTITIES,
+    Threshold,
+    Verdict,
+    check_limits,
+)
+from xsvggt_ros.evaluation.provenance import MOST, WarningLog, collecting_warnings
 from xsvggt_ros.evaluation.report.charts import Dot, envelope, undominated
 from xsvggt_ros.evaluation.report.curves import level_axes
 from xsvggt_ros.evaluation.report.images import UNKNOWN, cloud_view, colored
-from xsvggt_ros.evaluation.thresholds import Threshold, Verdict, judge_limits
-from xsvggt_ros.evaluation.warnings_log import MOST, WarningLog, collecting_warnings
 from xsvggt_ros.stream.frame import Timings
 from xsvggt_ros.stream.image_mapping import ImageMapping
 
@@ -49,10 +54,10 @@ def result(network: float, nbytes: int):
 
 
 def test_the_first_frame_stands_apart():
-    meter = Meter(torch.device("cpu"), weights_bytes=11)
+    costs = CostRecorder(torch.device("cpu"), weights_bytes=11)
     for network, nbytes in ((9.0, 10), (0.1, 20), (0.2, 30), (0.3, 30)):
-        meter.note(result(network, nbytes), session=1)
-    cost = meter.cost()
+        costs.note(result(network, nbytes), session=1)
+    cost = costs.cost()
     assert cost.first_frame == pytest.approx(9006)
     assert cost.latency is not None
     assert (cost.latency.p50, cost.latency.max) == (pytest.approx(206), pytest.approx(306))
@@ -63,18 +68,18 @@ def test_the_first_frame_stands_apart():
 
 
 def test_a_single_frame_has_no_later_latency():
-    meter = Meter(torch.device("cpu"), 0)
-    meter.note(result(1.0, 10), session=1)
-    cost = meter.cost()
+    costs = CostRecorder(torch.device("cpu"), 0)
+    costs.note(result(1.0, 10), session=1)
+    cost = costs.cost()
     assert cost.latency is None
     assert cost.frames_per_second == pytest.approx(1 / 1.006)
 
 
 def test_waiting_counts_as_latency_and_not_as_work():
-    meter = Meter(torch.device("cpu"), 0)
+    costs = CostRecorder(torch.device("cpu"), 0)
     for _ in range(3):
-        meter.note(result(0.1, 10), session=1, waited=1.0)
-    cost = meter.cost()
+        costs.note(result(0.1, 10), session=1, waited=1.0)
+    cost = costs.cost()
     assert cost.latency is not None
     assert cost.latency.p50 == pytest.approx(1106)
     assert cost.frames_per_second == pytest.approx(1 / 0.106)
@@ -90,7 +95,7 @@ def test_limits_hold_up_to_themselves():
         Threshold("ate_sim3", "min", 0.5),
         Threshold("bytes", "max", 1000), Threshold("abs_rel_l1", "max", 1.0),
     )  # fmt: skip
-    verdicts = judge_limits(metrics, limits)
+    verdicts = check_limits(metrics, limits)
     assert [verdict.kept for verdict in verdicts] == [True, False, True, False, False]
     assert verdicts[3].words == "cache, peak is 1.00 MiB; at most 0.00 MiB is allowed"
     assert "was not measured" in verdicts[4].words
@@ -126,10 +131,10 @@ def test_every_quantity_of_the_catalogue_is_written(tmp_path):
 def results(directory, *, ate=0.1, name="bag", nbytes=100, budget=8, threads=2, **more):
     directory.mkdir()
     metrics = {
-        "name": name, "state": "complete", "reason": "", "live": None, "frames": {"judged": 5},
+        "name": name, "state": "complete", "reason": "", "live": None, "frames": {"scored": 5},
         "trajectory": {"sim3": {"ate_sim3": {"rmse": ate}, "scale_sim3": 2.0}},
         "cost": {"cache_peak_bytes": nbytes, "frames_per_second": 3.0},
-        "identity": {"data": {"sha256_of_edges": name}, "machine": {"threads": threads}},
+        "provenance": {"data": {"sha256_of_edges": name}, "machine": {"threads": threads}},
         **more,
     }  # fmt: skip
     (directory / "metrics.json").write_text(json.dumps(metrics))

@@ -85,8 +85,8 @@ def test_a_protocol_leaves_a_table_where_output_says(tmp_path):
     ]  # fmt: skip
     assert held["mean"]["metrics"] == {"frames": 3.0, "share": 0.5}
     assert held["settings"]["options"]["frames"] == 3
-    assert held["identity"]["software"]["torch"]
-    assert held["identity"]["weights"]["random"] is True
+    assert held["provenance"]["software"]["torch"]
+    assert held["provenance"]["weights"]["random"] is True
     page = (directory / "report.html").read_text()
     assert "one scale for a &lt;sequence&gt;" in page
     assert "src=" not in page

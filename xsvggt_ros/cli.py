@@ -9,9 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from xsvggt_ros.commands.average import average
 from xsvggt_ros.commands.compare import compare
-from xsvggt_ros.commands.convert import convert
 from xsvggt_ros.commands.demo import demo
 from xsvggt_ros.commands.doctor import doctor
 from xsvggt_ros.commands.evaluate import app as evaluate
@@ -20,6 +18,7 @@ from xsvggt_ros.commands.replay import replay
 from xsvggt_ros.commands.speaking import OptionFormatter, console, errors, in_options
 from xsvggt_ros.commands.synthesize import synthesize
 from xsvggt_ros.commands.train import train
+from xsvggt_ros.commands.weights import average, convert
 from xsvggt_ros.errors import XsvggtError, first_line
 from xsvggt_ros.extras import missing_extra
 from xsvggt_ros.interruption import INTERRUPTED, interruptible

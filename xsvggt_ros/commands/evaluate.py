@@ -14,8 +14,8 @@ from typer.core import TyperGroup
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.commands.options import (
     CACHE,
-    JUDGING,
     NETWORK,
+    SCORING,
     SELECTION,
     MaxFrames,
     Threads,
@@ -25,19 +25,19 @@ from xsvggt_ros.commands.speaking import console, end_run, say_lines, say_table
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.evaluation.request import (
     EvaluationRequest,
-    JudgingOptions,
     LiveOptions,
     NetworkOptions,
+    ScoringOptions,
 )
 from xsvggt_ros.evaluation.sources.base import SourceOptions
 from xsvggt_ros.interruption import stop_request
 
 if TYPE_CHECKING:
     from xsvggt_ros.evaluation.evaluation import Evaluation
+    from xsvggt_ros.evaluation.metric_registry import Threshold
     from xsvggt_ros.evaluation.protocol_catalogue import ProtocolOptions
     from xsvggt_ros.evaluation.protocol_run import ProtocolTable
     from xsvggt_ros.evaluation.sweep import Run, Sweep
-    from xsvggt_ros.evaluation.thresholds import Threshold
 
 MOVED = {
     "--sweep": "xsvggt evaluate sweep SOURCE budget=512,1024 bits=2,4",
@@ -100,7 +100,7 @@ def run(
     threads: Threads = 0,
     cache: Annotated[CacheSettings, CACHE],
     selection: Annotated[SourceOptions, SELECTION],
-    judging: Annotated[JudgingOptions, JUDGING],
+    scoring: Annotated[ScoringOptions, SCORING],
     realtime: Realtime = False,
     speed: Speed = None,
     most: Annotated[
@@ -126,7 +126,7 @@ def run(
     """Evaluate a recording with ground truth once; `evaluate SOURCE` for short."""
     limits = read_limits(most, least)
     live = _live(realtime, speed)
-    request = EvaluationRequest(source, selection, network, cache, judging, live)
+    request = EvaluationRequest(source, selection, network, cache, scoring, live)
     _run_once(request, output, limits)
 
 
@@ -159,13 +159,13 @@ def sweep(
     threads: Threads = 0,
     cache: Annotated[CacheSettings, CACHE],
     selection: Annotated[SourceOptions, SELECTION],
-    judging: Annotated[JudgingOptions, JUDGING],
+    scoring: Annotated[ScoringOptions, SCORING],
     realtime: Realtime = False,
     speed: Speed = None,
 ) -> None:
     """Evaluate a recording with many settings of the cache: what accuracy costs."""
     live = _live(realtime, speed)
-    request = EvaluationRequest(source, selection, network, cache, judging, live)
+    request = EvaluationRequest(source, selection, network, cache, scoring, live)
     _run_sweep(request, axes, references, output, resume, jobs, cluster)
 
 
@@ -224,7 +224,7 @@ def read_limits(most: Limit, least: Limit) -> tuple[Threshold, ...]:
         ConfigurationError: no number, or an unknown name.
 
     """
-    from xsvggt_ros.evaluation.thresholds import Threshold
+    from xsvggt_ros.evaluation.metric_registry import Threshold
 
     limits = []
     for sense, texts in (("max", most or ()), ("min", least or ())):
@@ -246,10 +246,9 @@ def _run_once(request: EvaluationRequest, output: Path, limits: tuple[Threshold,
     from datetime import datetime
 
     from xsvggt_ros.errors import PartlyWrittenError
-    from xsvggt_ros.evaluation.directory import new_directory
-    from xsvggt_ros.evaluation.files import with_verdicts, write_evaluation
+    from xsvggt_ros.evaluation.metric_registry import FAILED
+    from xsvggt_ros.evaluation.results import new_directory, with_verdicts, write_evaluation
     from xsvggt_ros.evaluation.runner import evaluate
-    from xsvggt_ros.evaluation.thresholds import FAILED
     from xsvggt_ros.geometry.files import require_writable
     from xsvggt_ros.progress import run_progress
 
@@ -278,7 +277,7 @@ def _say(evaluation: Evaluation) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from xsvggt_ros.evaluation.report.words import headlines, where_frames_went
+    from xsvggt_ros.evaluation.report.summary import headlines, where_frames_went
 
     table = Table.grid(padding=(0, 2))
     for headline in headlines(evaluation, evaluation.metrics()):
@@ -291,7 +290,7 @@ def _say(evaluation: Evaluation) -> None:
     for verdict in evaluation.verdicts:
         words = f"{'kept' if verdict.kept else 'BROKEN'}: {verdict.words}"
         say_lines([words], "green" if verdict.kept else "bold red")
-    say_lines((f"not judged: {missing}" for missing in evaluation.scores.missing), "dim")
+    say_lines((f"not measured: {missing}" for missing in evaluation.scores.missing), "dim")
 
 
 def _run_sweep(
@@ -306,8 +305,8 @@ def _run_sweep(
     from datetime import datetime
 
     from xsvggt_ros.errors import SourceError
-    from xsvggt_ros.evaluation.directory import new_directory
-    from xsvggt_ros.evaluation.report.sweep_page import write_sweep
+    from xsvggt_ros.evaluation.report.table_pages import write_sweep
+    from xsvggt_ros.evaluation.results import new_directory
     from xsvggt_ros.evaluation.runner import Progress
     from xsvggt_ros.evaluation.source import open_source
     from xsvggt_ros.evaluation.sweep import (
@@ -374,7 +373,7 @@ FEW_NUMBERS = ("ate_sim3", "abs_rel_l1", "bytes", "latency_p50")
 
 
 def _say_sweep(sweep: Sweep) -> None:
-    from xsvggt_ros.evaluation.catalogue import BY_NAME
+    from xsvggt_ros.evaluation.metric_registry import BY_NAME
 
     chosen = [BY_NAME[name] for name in FEW_NUMBERS]
     rows = (
@@ -395,10 +394,10 @@ def _run_protocol(
     """Run a protocol, write its table after each sequence, and say where it is."""
     from datetime import datetime
 
-    from xsvggt_ros.evaluation.directory import new_directory
     from xsvggt_ros.evaluation.protocol_catalogue import specification_of
     from xsvggt_ros.evaluation.protocol_run import run_protocol
-    from xsvggt_ros.evaluation.report.protocol_page import write_protocol
+    from xsvggt_ros.evaluation.report.table_pages import write_protocol
+    from xsvggt_ros.evaluation.results import new_directory
     from xsvggt_ros.geometry.files import require_writable
     from xsvggt_ros.progress import run_progress
 
@@ -422,7 +421,7 @@ def _run_protocol(
 
 
 def _say_protocol(table: ProtocolTable) -> None:
-    from xsvggt_ros.evaluation.report.protocol_page import protocol_table
+    from xsvggt_ros.evaluation.report.table_pages import protocol_table
 
     made = protocol_table(table)
     title = f"{table.protocol}, {table.dataset}"

@@ -213,7 +213,7 @@ SELECTION = Group(
     parsers={"intrinsics": four_numbers},
     without=("width", "height"),
 )
-JUDGING = Group(
+SCORING = Group(
     panel="How results are compared with the ground truth",
     texts={
         "rpe_delta": "Frames of a relative pose error.",

@@ -148,7 +148,7 @@ def end_run(directory: Path, *, interrupted: bool, code: int = 0) -> None:
         typer.Exit: a signal ended the run early, or ``code`` is not 0.
 
     """
-    from xsvggt_ros.evaluation.directory import link_latest
+    from xsvggt_ros.evaluation.results import link_latest
 
     link_latest(directory)
     console.print(f"[green]Report:[/] {directory / 'report.html'}", highlight=False, soft_wrap=True)

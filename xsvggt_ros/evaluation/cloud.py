@@ -119,7 +119,7 @@ def score_cloud(
     icp_distance: float | None = ICP_DISTANCE,
     distance: float = F_DISTANCE,
 ) -> CloudScore:
-    """Judge predicted points [n, 3] against true ones [m, 3], metres, in the same world.
+    """Score predicted points [n, 3] against true ones [m, 3], metres, in the same world.
 
     Args:
         predicted: points, already aligned as far as the protocol says.

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from xsvggt_ros.errors import ConfigurationError, XsvggtError, first_line
-from xsvggt_ros.evaluation.files import write_evaluation
 from xsvggt_ros.evaluation.isolated import RunFailedError
 from xsvggt_ros.evaluation.request import EvaluationRequest
+from xsvggt_ros.evaluation.results import write_evaluation
 from xsvggt_ros.evaluation.runner import Progress, evaluate
 
 LOCAL = "local"

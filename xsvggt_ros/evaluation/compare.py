@@ -12,8 +12,8 @@ from typing import Any, Literal
 import yaml
 
 from xsvggt_ros.errors import ConfigurationError, EvaluationError, SourceError
-from xsvggt_ros.evaluation.catalogue import BY_NAME, QUANTITIES, Quantity
-from xsvggt_ros.evaluation.files import CONFIG, METRICS
+from xsvggt_ros.evaluation.metric_registry import BY_NAME, QUANTITIES, Quantity
+from xsvggt_ros.evaluation.results import CONFIG, METRICS
 
 MACHINE_DEPENDENT = frozenset(
     ("latency_p50", "latency_p95", "fps", "process_memory", "device_memory", "dropped")
@@ -81,7 +81,7 @@ class Comparison:
     same_machine: bool = True
 
     def require_alike(self, names: tuple[str, ...] = ()) -> None:
-        """Refuse to judge one run by the other where they do not compare.
+        """Refuse to score one run by the other where they do not compare.
 
         Raises:
             EvaluationError: they do not, or are of two machines and ``names`` has a quantity that
@@ -133,8 +133,8 @@ def compare(first: Path, second: Path) -> Comparison:
         Change(quantity, quantity.value(before), quantity.value(after)) for quantity in QUANTITIES
     ]
     settings = _differences(_settings(first), _settings(second))
-    unlike = [*_unlike(before, after), *_judged_otherwise(settings)]
-    same_machine = before["identity"]["machine"] == after["identity"]["machine"]
+    unlike = [*_unlike(before, after), *_scored_otherwise(settings)]
+    same_machine = before["provenance"]["machine"] == after["provenance"]["machine"]
     machine = [] if same_machine else ["the machines differ: times and memory are not comparable"]
     return Comparison(
         (before["name"], after["name"]),
@@ -170,12 +170,12 @@ def read_metrics(directory: Path) -> dict[str, Any]:
 def _is_result(metrics: Any) -> bool:
     """Tell whether something has what a comparison looks at."""
     try:
-        _ = metrics["cost"], metrics["live"], metrics["reason"], metrics["identity"]["machine"]
+        _ = metrics["cost"], metrics["live"], metrics["reason"], metrics["provenance"]["machine"]
         _data(metrics)
         for quantity in QUANTITIES:
             quantity.value(metrics)
         return isinstance(metrics["name"], str) and bool(
-            metrics["state"] and int(metrics["frames"]["judged"]) >= 0
+            metrics["state"] and int(metrics["frames"]["scored"]) >= 0
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
         return False
@@ -206,12 +206,12 @@ def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[st
     return {name: pair for name, pair in both.items() if pair[0] != pair[1]}
 
 
-def _judged_otherwise(settings: Mapping[str, tuple[Any, Any]]) -> list[str]:
-    """Return settings that decide what is taken and how it is judged, where they differ."""
+def _scored_otherwise(settings: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    """Return settings that decide what is taken and how it is scored, where they differ."""
     return [
         f"{name} is {before} in one and {after} in the other"
         for name, (before, after) in settings.items()
-        if name.startswith(("options.", "judging."))
+        if name.startswith(("options.", "scoring."))
         and not (name == "options.truth" and Path(str(before)).name == Path(str(after)).name)
     ]
 
@@ -224,13 +224,13 @@ def _unlike(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
     for metrics, which in ((first, "first"), (second, "second")):
         if metrics["state"] != "complete":
             caveats.append(f"the {which} run is {metrics['state']}: {metrics['reason']}")
-    if first["frames"]["judged"] != second["frames"]["judged"]:
-        counts = f"{first['frames']['judged']} and {second['frames']['judged']}"
-        caveats.append(f"they judge {counts} frames; errors grow with length")
+    if first["frames"]["scored"] != second["frames"]["scored"]:
+        counts = f"{first['frames']['scored']} and {second['frames']['scored']}"
+        caveats.append(f"they score {counts} frames; errors grow with length")
     if bool(first["live"]) != bool(second["live"]):
         caveats.append("one ran live and dropped frames, the other took every frame")
     return caveats
 
 
 def _data(metrics: Mapping[str, Any]) -> Any:
-    return metrics["identity"]["data"].get("sha256_of_edges")
+    return metrics["provenance"]["data"].get("sha256_of_edges")

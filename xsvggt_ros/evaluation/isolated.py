@@ -17,8 +17,8 @@ from time import monotonic
 from typing import Any
 
 from xsvggt_ros.errors import XsvggtError, first_line
-from xsvggt_ros.evaluation.files import write_evaluation
 from xsvggt_ros.evaluation.request import EvaluationRequest
+from xsvggt_ros.evaluation.results import write_evaluation
 from xsvggt_ros.evaluation.runner import Progress, evaluate
 from xsvggt_ros.interruption import SIGNALS
 from xsvggt_ros.threads import ask_for_threads

@@ -215,7 +215,7 @@ class MultiViewReconstruction(Specification):
         return mv_recon.sequence_names(_scenes(options), options.root)
 
     def needs_points(self, options: ProtocolOptions) -> bool:
-        """Return whether the point head is judged."""
+        """Return whether the point head is scored."""
         return _prediction(options) == "points"
 
     def rows(self, engine: Reconstructor, options: ProtocolOptions) -> Iterator[ProtocolRow]:
@@ -231,11 +231,11 @@ class MultiViewReconstruction(Specification):
     def notes(self, options: ProtocolOptions) -> tuple[str, ...]:
         """Say how many images there are, and what is laid upon the truth."""
         sparse = "the reference's sparse sampling: 2 to 5 images, hardly any cache"
-        judged = {
+        scored = {
             "points": "points of the point head, shifted and scaled as in the reference, then ICP",
             "projection": "points of depth and pose, laid upon the truth by a similarity, then ICP",
         }
-        return (_length(options, sparse), judged[_prediction(options)])
+        return (_length(options, sparse), scored[_prediction(options)])
 
 
 class RelativePose(Specification):

@@ -16,13 +16,13 @@ from threading import Event
 from typing import Any
 
 from xsvggt_ros.cache.settings import CacheSettings
-from xsvggt_ros.evaluation import identity
-from xsvggt_ros.evaluation.files import write_json, write_text, yaml_text
+from xsvggt_ros.evaluation import provenance
 from xsvggt_ros.evaluation.protocol_catalogue import Column, ProtocolOptions, Specification
 from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, mean_row
+from xsvggt_ros.evaluation.provenance import collecting_warnings
 from xsvggt_ros.evaluation.request import NetworkOptions
+from xsvggt_ros.evaluation.results import write_json, write_text, yaml_text
 from xsvggt_ros.evaluation.runner import Progress
-from xsvggt_ros.evaluation.warnings_log import collecting_warnings
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.frame import FrameResult
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
@@ -36,7 +36,7 @@ class ProtocolTable:
 
     Attributes:
         settings: everything that decides the numbers.
-        identity: versions, weights and machine.
+        provenance: versions, weights and machine.
         total: sequences of the data set; None where only running tells.
         mean: over the sequences that did not fail; None where there is none yet.
         warnings: what the package warned of meanwhile.
@@ -51,7 +51,7 @@ class ProtocolTable:
     columns: tuple[Column, ...]
     notes: tuple[str, ...]
     settings: dict[str, Any]
-    identity: dict[str, Any]
+    provenance: dict[str, Any]
     total: int | None
     rows: tuple[ProtocolRow, ...] = ()
     mean: ProtocolRow | None = None
@@ -206,9 +206,9 @@ def _empty(
     names: list[str] | None,
 ) -> ProtocolTable:
     described = {
-        "software": identity.software(),
-        "weights": identity.weights(network, chosen.checkpoint, chosen.preset),
-        "machine": identity.machine(network.device),
+        "software": provenance.software(),
+        "weights": provenance.weights(network, chosen.checkpoint, chosen.preset),
+        "machine": provenance.machine(network.device),
     }
     return ProtocolTable(
         protocol=specification.name,
@@ -219,6 +219,6 @@ def _empty(
         columns=specification.columns,
         notes=specification.notes(options),
         settings=settings,
-        identity=described,
+        provenance=described,
         total=None if names is None else len(names),
     )

@@ -72,7 +72,7 @@ class NetworkOptions:
 
 
 @dataclass(frozen=True)
-class JudgingOptions:
+class ScoringOptions:
     """How results are compared with the truth.
 
     Attributes:
@@ -81,7 +81,7 @@ class JudgingOptions:
         cloud_points: the most points that the estimated and the true cloud are compared with;
             0 = clouds are not compared.
         fscore_distance: metres within which a point counts as found.
-        depth_pixels: the most pixels that depth is judged on, chosen at random beyond.
+        depth_pixels: the most pixels that depth is scored on, chosen at random beyond.
 
     Raises:
         ConfigurationError: a number out of range.
@@ -141,7 +141,7 @@ class EvaluationRequest:
     options: SourceOptions = field(default_factory=SourceOptions)
     network: NetworkOptions = field(default_factory=NetworkOptions)
     cache: CacheSettings = field(default_factory=CacheSettings)
-    judging: JudgingOptions = field(default_factory=JudgingOptions)
+    scoring: ScoringOptions = field(default_factory=ScoringOptions)
     live: LiveOptions | None = None
 
     def resolved(self) -> dict[str, Any]:
@@ -150,7 +150,7 @@ class EvaluationRequest:
 
     def fingerprint(self, *left_out: str) -> str:
         """Return a hash of all settings but the named groups; equal settings have equal ones."""
-        from xsvggt_ros.evaluation.identity import fingerprint
+        from xsvggt_ros.evaluation.provenance import fingerprint
 
         settings = {key: value for key, value in self.resolved().items() if key not in left_out}
         return fingerprint(settings)

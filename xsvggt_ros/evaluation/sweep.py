@@ -19,10 +19,10 @@ import torch
 
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError, SourceError, XsvggtError
-from xsvggt_ros.evaluation.catalogue import BY_NAME, QUANTITIES
-from xsvggt_ros.evaluation.files import write_json, write_text, yaml_text
 from xsvggt_ros.evaluation.isolated import evaluate_isolated
+from xsvggt_ros.evaluation.metric_registry import BY_NAME, QUANTITIES
 from xsvggt_ros.evaluation.request import EvaluationRequest
+from xsvggt_ros.evaluation.results import write_json, write_text, yaml_text
 from xsvggt_ros.evaluation.runner import Progress
 
 SHORT_NAMES = {"budget": ("budget_tokens",), "bits": ("key_bits", "value_bits")}
@@ -274,7 +274,7 @@ def _run(
         return None
     return Row(
         point.label, point.group, metrics["state"], _note(metrics), name, settings,
-        _values(metrics), metrics["identity"]["weights"]["sha256"],
+        _values(metrics), metrics["provenance"]["weights"]["sha256"],
     )  # fmt: skip
 
 
@@ -289,7 +289,7 @@ def _note(metrics: Mapping[str, Any]) -> str:
     if frames["refused"]:
         parts.append(f"{frames['refused']} frames refused")
     if frames["sessions"] > 1:
-        parts.append(f"{frames['sessions']} sessions, {frames['judged']} frames judged")
+        parts.append(f"{frames['sessions']} sessions, {frames['scored']} frames scored")
     return "; ".join(parts)
 
 

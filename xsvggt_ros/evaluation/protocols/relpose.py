@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import ConfigurationError, EvaluationError, FrameError, SourceError
-from xsvggt_ros.evaluation.protocols.images import long_side
 from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, each_row
-from xsvggt_ros.evaluation.protocols.video_depth import SINTEL_14
+from xsvggt_ros.evaluation.protocols.video_depth import SINTEL_14, long_side
 from xsvggt_ros.evaluation.source import SourceOptions, open_source
 from xsvggt_ros.evaluation.sources.files import directories
 from xsvggt_ros.geometry.rigid import Matrix, invert, rotation_angles

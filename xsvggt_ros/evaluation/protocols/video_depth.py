@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from PIL import Image
 
 from xsvggt_ros.errors import ConfigurationError, EvaluationError, FrameError
-from xsvggt_ros.evaluation.comparison import at_size_of
+from xsvggt_ros.evaluation.evaluator import at_size_of
 from xsvggt_ros.evaluation.frame import EvaluationFrame
-from xsvggt_ros.evaluation.protocols.images import long_side
 from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, each_row
 from xsvggt_ros.evaluation.source import SourceOptions, open_source
 from xsvggt_ros.evaluation.sources.base import EvaluationSource
@@ -26,6 +26,7 @@ from xsvggt_ros.metrics.depth import (
     comparable_pixels,
     score_depth,
 )
+from xsvggt_ros.stream.frame import ImageArray
 from xsvggt_ros.stream.reconstructor import Reconstructor
 
 DepthDataset = Literal["sintel", "sintel14", "bonn", "kitti"]
@@ -41,6 +42,9 @@ ALIGNMENT: DepthAlignmentKind = "l1"
 
 IMAGE_ALIGNMENT = "median_per_image"
 """Of single images: each by its own median."""
+
+PATCH = 14
+"""Pixels; both sides of an image become multiples of it."""
 
 BONN_5 = ("balloon2", "crowd2", "crowd3", "person_tracking2", "synchronous")
 KITTI_FRAMES = 110
@@ -211,3 +215,24 @@ def _of_image(
         return None
     found = score_depth(resized, truth, "median", farthest=rules.farthest, clip=rules.clip)
     return found.errors
+
+
+def long_side(pixels: ImageArray, side: int = 518, patch: int = PATCH) -> ImageArray:
+    """Resize so that the long side is ``side`` and both are multiples of the patch, nothing cut.
+
+    The loader of video and monocular depth: first to the long side, keeping the aspect, then to the
+    next smaller multiples. Both steps are Lanczos; where images grow the first one is bicubic.
+    """
+    image = Image.fromarray(pixels)
+    width, height = image.size
+    longest = max(width, height)
+    shrinks = longest > side
+    first = (round(width * side / longest), round(height * side / longest))
+    image = image.resize(first, Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC)
+    whole = (_floor(first[0], patch), _floor(first[1], patch))
+    return np.array(image.resize(whole, Image.Resampling.LANCZOS), np.uint8)
+
+
+def _floor(length: int, patch: int) -> int:
+    """Return the largest multiple of the patch that fits, at least one patch."""
+    return max(length // patch * patch, patch)

@@ -7,9 +7,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from xsvggt_ros.evaluation.catalogue import BY_NAME, MIB
+from xsvggt_ros.evaluation.cost import Percentiles
 from xsvggt_ros.evaluation.evaluation import Evaluation
-from xsvggt_ros.evaluation.meter import Percentiles
+from xsvggt_ros.evaluation.metric_registry import BY_NAME, MIB
 
 ALIGNED = {
     "none": "none",
@@ -118,7 +118,7 @@ def _cloud(evaluation: Evaluation) -> Table | None:
 def cloud_note(evaluation: Evaluation) -> str:
     """Say how the clouds were compared."""
     show, metrics = BY_NAME["f_score_icp"], evaluation.metrics()
-    distance = evaluation.request.judging.fscore_distance
+    distance = evaluation.request.scoring.fscore_distance
     points = evaluation.session.cloud
     count = len(points.points()) if points else 0
     return (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`xsvggt average`: weights between those of two trainings."""
+"""`xsvggt convert` and `xsvggt average`: files of weights."""
 
 from __future__ import annotations
 
@@ -10,6 +10,18 @@ import typer
 
 from xsvggt_ros.commands.options import StoredPreset
 from xsvggt_ros.commands.speaking import say_weights
+
+
+def convert(
+    source: Annotated[str, typer.Argument(help="Weights: a .pth file or a Hugging Face id.")],
+    destination: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    preset: StoredPreset = None,
+) -> None:
+    """Convert weights to safetensors, checked name by name."""
+    from xsvggt_ros.model.checkpoint import convert_checkpoint
+
+    path = convert_checkpoint(source, destination, preset=preset)
+    say_weights(path)
 
 
 def average(

@@ -108,7 +108,7 @@ class Cost:
         return asdict(self)
 
 
-class Meter:
+class CostRecorder:
     """Notes what each frame costs.
 
     Attributes:
