@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from xsvggt_ros.errors import ConfigurationError, EvaluationError
 from xsvggt_ros.evaluation.protocols import mv_recon as recon
+from xsvggt_ros.evaluation.protocols.mv_recon import cropped
 from xsvggt_ros.evaluation.protocols.relpose import (
     auc,
     camera_to_world_of,

@@ -3,6 +3,9 @@
 
 import json
 import logging
+import re
+from io import StringIO
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +15,9 @@ from command_line import run
 from hypothesis import given
 from hypothesis import strategies as st
 from recordings import truth
+from rich.console import Console
 
+from xsvggt_ros.commands import speaking
 from xsvggt_ros.errors import ConfigurationError, SourceError
 from xsvggt_ros.evaluation.compare import Change, compare
 from xsvggt_ros.evaluation.cost import CostRecorder, Percentiles
@@ -34,6 +39,8 @@ from xsvggt_ros.evaluation.report.curves import level_axes
 from xsvggt_ros.evaluation.report.images import UNKNOWN, cloud_view, colored
 from xsvggt_ros.stream.frame import Timings
 from xsvggt_ros.stream.image_mapping import ImageMapping
+
+REPORT = Path(__file__).parents[1] / "xsvggt_ros" / "evaluation" / "report"
 
 
 @given(st.lists(st.floats(0, 1e3), min_size=1, max_size=200))
@@ -262,3 +269,31 @@ def test_depth_and_truth_meet_where_rows_were_cut_off():
     assert np.isfinite(at_truth[10:30]).all()
     rows = np.tile(np.arange(40, dtype=np.float32)[:, None], (1, 20))
     np.testing.assert_array_equal(truth_at_result(rows, seen)[:, 0], np.arange(11, 31, 2))
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_no_table_is_cut_in_a_terminal(monkeypatch, width):
+    output = StringIO()
+    console = Console(file=output, width=width, force_terminal=True, color_system=None)
+    monkeypatch.setattr(speaking, "console", console)
+    heads = ("sequence", *(f"{name}, m" for name in ("AbsRel", "RMSE", "log RMSE", "δ<1.25", "δ")))
+    numbers = [f"{number}.12345" for number in range(10, 15)]
+    names = ("rgbd_bonn_person_tracking2", "2011_09_26_drive_0002_sync_02")
+    rows = [(name, *numbers) for name in names]
+    speaking.say_table(heads, rows, words=1, title="video_depth")
+    lines = output.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    text = "\n".join(lines)
+    assert "…" not in text
+    assert all(cell in text for row in rows for cell in row)
+    assert all(word in text for head in heads[1:] for word in head.split())
+
+
+@pytest.mark.parametrize("template", ["report", "sweep", "protocol"])
+def test_tables_of_a_page_stack_on_a_phone(template):
+    """On a narrow screen a row is a block of lines, each with its head, so nothing scrolls."""
+    text = (REPORT / f"{template}.html.j2").read_text()
+    assert re.findall(r"<td(?! data-head=)", text) == []
+    narrow = (REPORT / "style.css").read_text().partition("@media (max-width: 720px)")[2]
+    assert "td { display: flex" in narrow
+    assert "attr(data-head)" in narrow

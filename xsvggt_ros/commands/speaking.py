@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import re
+import textwrap
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -103,18 +104,52 @@ def say_lines(lines: Iterable[str], style: str) -> None:
 def say_table(
     heads: Sequence[str], rows: Iterable[Sequence[str]], *, words: int, title: str | None = None
 ) -> None:
-    """Say rows of numbers; the first ``words`` columns hold words instead."""
+    """Say rows of numbers, one below the other where the terminal is too narrow for a table.
+
+    Args:
+        heads: of the columns.
+        rows: of cells.
+        words: columns at the left that hold words.
+        title: above all.
+
+    """
     from rich.box import SIMPLE
     from rich.table import Table
     from rich.text import Text
 
+    cells = [list(row) for row in rows]
+    # A cell stays whole; a head may break between its words.
+    widths = [
+        max(map(len, [*head.split(), *(row[column] for row in cells)]), default=0)
+        for column, head in enumerate(heads)
+    ]
+    if console.is_terminal and sum(width + 2 for width in widths) > console.width:
+        _say_records(heads, cells, words=words, title=title)
+        return
     table = Table(title=title, box=SIMPLE, padding=(0, 1, 0, 0))
-    for column, head in enumerate(heads):
-        # A name that is cut short tells nothing: it goes on in the next line.
-        table.add_column(head, justify="left" if column < words else "right", overflow="fold")
-    for row in rows:
+    for column, (head, width) in enumerate(zip(heads, widths, strict=True)):
+        table.add_column(head, justify="left" if column < words else "right", min_width=width)
+    for row in cells:
         table.add_row(*map(Text, row))
     say_whole(table)
+
+
+def _say_records(
+    heads: Sequence[str], rows: Iterable[Sequence[str]], *, words: int, title: str | None
+) -> None:
+    """Say each row as its words and, below them, its numbers under their names."""
+    from rich.text import Text
+
+    if title:
+        console.print(Text(f"\n{title}", "italic"))
+    for row in rows:
+        console.print(Text("  ".join(row[:words]), "bold"), soft_wrap=True)
+        numbers = [
+            f"{head} {cell}".replace(" ", "\N{NO-BREAK SPACE}")  # a number stays with its name
+            for head, cell in zip(heads[words:], row[words:], strict=True)
+        ]
+        for line in textwrap.wrap("   ".join(numbers), console.width - 2):
+            console.print(Text(f"  {line}".replace("\N{NO-BREAK SPACE}", " ")), soft_wrap=True)
 
 
 def say_whole(table: Table) -> None:

@@ -191,9 +191,9 @@ class MultiViewReconstruction(Specification):
     name = "mv_recon"
     datasets = get_args(mv_recon.SceneDataset)
     columns = (
-        Column("acc", "Acc, m"), Column("acc_med", "median"),
-        Column("comp", "Comp, m"), Column("comp_med", "median"),
-        Column("nc", "NC"), Column("nc_med", "median"),
+        Column("acc", "Acc, m"), Column("acc_med", "Acc median"),
+        Column("comp", "Comp, m"), Column("comp_med", "Comp median"),
+        Column("nc", "NC"), Column("nc_med", "NC median"),
         Column("f_score", "F-score", 1, "%"),
     )  # fmt: skip
 
