@@ -26,7 +26,8 @@ from xsvggt_ros.evaluation.request import NetworkOptions
 from xsvggt_ros.interruption import INTERRUPTED
 
 if TYPE_CHECKING:
-    from xsvggt_ros.ros.demo import Demo
+    from xsvggt_ros.commands.demo_room import DemoRoom
+    from xsvggt_ros.ros.demo import Demo, DemoOptions
     from xsvggt_ros.stream.depth_files import DepthFiles
     from xsvggt_ros.stream.ground_truth import Comparison
     from xsvggt_ros.stream.recording import RecordedFrame
@@ -81,15 +82,10 @@ def demo(
     from xsvggt_ros.doctor import require_ros
 
     require_ros()
-    from functools import partial
-
-    from xsvggt_ros.commands.demo_room import SEQUENCE, TOPIC, DemoRoom
-    from xsvggt_ros.errors import OutputError, PartlyWrittenError
+    from xsvggt_ros.commands.demo_room import TOPIC, DemoRoom
     from xsvggt_ros.progress import frame_progress
-    from xsvggt_ros.ros.demo import Demo, DemoOptions
+    from xsvggt_ros.ros.demo import DemoOptions
     from xsvggt_ros.stream.depth_files import DepthFiles
-    from xsvggt_ros.stream.ground_truth import compare
-    from xsvggt_ros.stream.results import title, write_results
 
     depths = None if depth == "none" else DepthFiles(output / "depth", depth)
     viewed = rerun_log(rerun, rerun_file)
@@ -103,7 +99,7 @@ def demo(
     else:
         assert source
         images = source
-    chosen = DemoOptions(
+    options = DemoOptions(
         source=images,
         output=output,
         **{**asdict(network), "preset": network.preset or ""},
@@ -114,15 +110,39 @@ def demo(
         patience=patience,
         made_for_it=made_for_it,
     )
-    running = Demo(chosen, console, partial(frame_progress, console), _listeners(depths, viewed))
+    _run(options, room, depths, viewed)
+
+
+def _run(
+    options: DemoOptions, room: DemoRoom | None, depths: DepthFiles | None, viewed: RerunLog | None
+) -> None:
+    """Run a demo, write what the node published, and say where it is.
+
+    Args:
+        options: what runs, and on what.
+        room: the made-up room that is shown; None where the images are somebody else's.
+        depths: takes the depth maps, if they are wanted.
+        viewed: hands frames to Rerun, if that is wanted.
+
+    """
+    from functools import partial
+
+    from xsvggt_ros.commands.demo_room import SEQUENCE
+    from xsvggt_ros.errors import OutputError, PartlyWrittenError
+    from xsvggt_ros.progress import frame_progress
+    from xsvggt_ros.ros.demo import Demo
+    from xsvggt_ros.stream.ground_truth import compare
+    from xsvggt_ros.stream.results import title, write_results
+
+    running = Demo(options, console, partial(frame_progress, console), _listeners(depths, viewed))
     running.run()
     recording = running.recorded.recording
     comparison = compare(recording, room.truth()) if room else None
-    shown = f"made-up room '{SEQUENCE}'" if room else str(source)
-    heading = title(shown, chosen.weights_named, cache, len(recording))
+    shown = f"made-up room '{SEQUENCE}'" if room else str(options.source)
+    heading = title(shown, options.weights_named, options.cache, len(recording))
     failure: OutputError | None = depths.failure if depths else None
     try:
-        written = write_results(recording, output, heading, comparison)
+        written = write_results(recording, options.output, heading, comparison)
     except PartlyWrittenError as error:
         written, failure = error.written, error
     _say_figures(running, comparison)
