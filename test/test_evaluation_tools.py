@@ -149,6 +149,12 @@ def results(directory, *, ate=0.1, name="bag", nbytes=100, budget=8, threads=2, 
     return directory
 
 
+def test_results_of_another_version_are_told_as_such(tmp_path):
+    older = results(tmp_path / "older", schema=1)
+    with pytest.raises(SourceError, match="has schema 1 and this version reads 2; evaluate again"):
+        compare(older, results(tmp_path / "now", schema=2))
+
+
 def test_two_runs_are_compared(tmp_path):
     one = results(tmp_path / "a")
     two = results(tmp_path / "b", ate=0.2, nbytes=50, budget=4, threads=8)

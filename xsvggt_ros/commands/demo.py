@@ -116,11 +116,11 @@ def demo(
 def _run(
     options: DemoOptions, room: DemoRoom | None, depths: DepthFiles | None, viewed: RerunLog | None
 ) -> None:
-    """Run a demo, write what the node published, and say where it is.
+    """Run a demo, write what the node published, and print where it is.
 
     Args:
         options: what runs, and on what.
-        room: the made-up room that is shown; None where the images are somebody else's.
+        room: the made-up room that is shown; None where the images are not ours.
         depths: takes the depth maps, if they are wanted.
         viewed: hands frames to Rerun, if that is wanted.
 
@@ -162,7 +162,7 @@ def _run(
 def _listeners(
     depths: DepthFiles | None, viewed: RerunLog | None
 ) -> list[Callable[[RecordedFrame], None]]:
-    """Return what hears every frame."""
+    """Return the listeners for every frame."""
     listeners: list[Callable[[RecordedFrame], None]] = []
     if depths is not None:
         listeners.append(lambda frame: depths.write(frame.stamp, frame.depth, frame.intrinsics))
@@ -172,7 +172,7 @@ def _listeners(
 
 
 def _say_figures(running: Demo, comparison: Comparison | None) -> None:
-    """Say the numbers that count."""
+    """Print the most important numbers."""
     from xsvggt_ros.stream.summary import Figure, summarize
 
     pace = Figure(f"{running.rate:.1f}", "frames per second, from topic to topic")

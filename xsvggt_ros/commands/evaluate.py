@@ -273,7 +273,7 @@ def _run_once(request: EvaluationRequest, output: Path, limits: tuple[Threshold,
 
 
 def _say(evaluation: Evaluation) -> None:
-    """Say the few numbers that people look for."""
+    """Print the numbers that people look for."""
     from rich.table import Table
     from rich.text import Text
 
@@ -355,7 +355,7 @@ def _run_sweep(
 
 @contextmanager
 def _place_to_run(address: str | None, device: str, jobs: int) -> Iterator[tuple[Run | None, int]]:
-    """Yield who runs a run of a sweep, None for this machine, and how many go at once."""
+    """Yield what executes the runs of a sweep, None for this machine, and how many at once."""
     from xsvggt_ros.evaluation.cluster import Cluster
 
     if address is None:
@@ -391,7 +391,7 @@ def _run_protocol(
     cache: CacheSettings,
     output: Path,
 ) -> None:
-    """Run a protocol, write its table after each sequence, and say where it is."""
+    """Run a protocol, write its table after each sequence, and print where it is."""
     from datetime import datetime
 
     from xsvggt_ros.evaluation.protocol_catalogue import specification_of

@@ -226,7 +226,7 @@ SCORING = Group(
 
 
 def rerun_log(viewer: bool, file: Path | None) -> RerunLog | None:
-    """Return what hands frames to Rerun, None where nobody asked for it."""
+    """Return what sends frames to Rerun, None where it is not asked for."""
     if not viewer and file is None:
         return None
     from xsvggt_ros.stream.rerun_log import RerunLog

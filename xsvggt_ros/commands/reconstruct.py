@@ -93,7 +93,7 @@ def reconstruct(
 
 
 def _close_depth(depths: DepthFiles | None, output: Path) -> tuple[list[Path], list[Exception]]:
-    """Finish the depth maps; return where they lie, and what failed."""
+    """Finish the depth maps; return their paths, and what failed."""
     from xsvggt_ros.errors import OutputError
     from xsvggt_ros.stream.depth_files import TABLE
 
@@ -124,7 +124,7 @@ def _run(
 ) -> Ending:
     """Reconstruct a stream under a progress bar; return how it ended.
 
-    A source that breaks off after the first frame is no reason to lose what came.
+    Where the source breaks off after the first frame, the results so far are kept.
 
     Raises:
         SourceError: not a single frame was usable.
@@ -179,7 +179,7 @@ def _whole(stream: Source, broken: list[SourceError]) -> Iterator[Frame]:
 
 
 def _say_left_out(recorded: LongestSession, *, interrupted: bool) -> None:
-    """Say what the results do not hold."""
+    """Print what the results do not hold."""
     if interrupted:
         console.print(
             f"[yellow]Interrupted: the results hold what came out of {recorded.frames} frames.[/]"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where commands write what people read, and how they say what they have written."""
+"""Terminal output of the commands."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def _options() -> dict[str, str]:
 
 
 def in_options(text: str, available: Collection[str]) -> str:
-    """Return a message with what its reader can set.
+    """Return a message with the options that set what it names.
 
-    Messages of the engine speak of the node's parameters, which a command has as options.
+    Messages of the engine name the node's parameters; a command has options instead.
     """
     named = [
         f"{option} sets {name}"
@@ -74,12 +74,12 @@ class OptionFormatter(logging.Formatter):
 
 
 def say_weights(path: Path) -> None:
-    """Say where weights were written, and how large they are."""
+    """Print where weights were written, and their size."""
     console.print(f"[green]Written:[/] {path} ({path.stat().st_size / 2**20:.1f} MiB)")
 
 
 def say_written(paths: Sequence[Path]) -> None:
-    """Say what lies where and how to look at it."""
+    """Print the files that were written and how to view them."""
     from rich.table import Table
     from rich.text import Text
 
@@ -94,7 +94,7 @@ def say_written(paths: Sequence[Path]) -> None:
 
 
 def say_lines(lines: Iterable[str], style: str) -> None:
-    """Say sentences, one a line, as long as they are."""
+    """Print sentences, one per line, without wrapping."""
     from rich.text import Text
 
     for line in lines:
@@ -104,7 +104,7 @@ def say_lines(lines: Iterable[str], style: str) -> None:
 def say_table(
     heads: Sequence[str], rows: Iterable[Sequence[str]], *, words: int, title: str | None = None
 ) -> None:
-    """Say rows of numbers, one below the other where the terminal is too narrow for a table.
+    """Print rows of numbers, as a list where the terminal is too narrow for a table.
 
     Args:
         heads: of the columns.
@@ -137,7 +137,7 @@ def say_table(
 def _say_records(
     heads: Sequence[str], rows: Iterable[Sequence[str]], *, words: int, title: str | None
 ) -> None:
-    """Say each row as its words and, below them, its numbers under their names."""
+    """Print each row as its words and, below them, its numbers with their names."""
     from rich.text import Text
 
     if title:
@@ -153,7 +153,7 @@ def _say_records(
 
 
 def say_whole(table: Table) -> None:
-    """Say a table without cutting anything: a file or a pipe is as wide as it needs."""
+    """Print a table without cutting anything: a file or a pipe is as wide as it needs."""
     from rich.measure import Measurement
 
     if console.is_terminal:
@@ -165,7 +165,7 @@ def say_whole(table: Table) -> None:
 
 
 def say_figures(figures: Sequence[Figure]) -> None:
-    """Say the numbers that count, one a line."""
+    """Print the most important numbers, one per line."""
     from rich.table import Table
     from rich.text import Text
 
@@ -177,7 +177,7 @@ def say_figures(figures: Sequence[Figure]) -> None:
 
 
 def end_run(directory: Path, *, interrupted: bool, code: int = 0) -> None:
-    """Make a run's directory the latest and say where its report is.
+    """Link a run's directory as the latest and print where its report is.
 
     Raises:
         typer.Exit: a signal ended the run early, or ``code`` is not 0.

@@ -75,7 +75,7 @@ def synthesize(
     ] = None,
     device: Device = "cpu",
 ) -> None:
-    """Make a stream of a room that does not exist, with exact depth and poses."""
+    """Render a stream of a made-up room, with exact depth and poses."""
     from xsvggt_ros.geometry.files import require_writable
     from xsvggt_ros.synthetic.effects import EffectSettings
     from xsvggt_ros.synthetic.motion import MotionSettings

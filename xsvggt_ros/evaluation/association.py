@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much of a run has a truth, and whether that says anything."""
+"""How much of a run has ground truth, and whether its scales agree."""
 
 from __future__ import annotations
 

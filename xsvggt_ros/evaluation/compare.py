@@ -12,6 +12,7 @@ from typing import Any, Literal
 import yaml
 
 from xsvggt_ros.errors import ConfigurationError, EvaluationError, SourceError
+from xsvggt_ros.evaluation.evaluation import SCHEMA
 from xsvggt_ros.evaluation.metric_registry import BY_NAME, QUANTITIES, Quantity
 from xsvggt_ros.evaluation.results import CONFIG, METRICS
 
@@ -34,14 +35,14 @@ class Change:
 
     @property
     def relative(self) -> float | None:
-        """The change as a share of the first value; None where there is no telling."""
+        """The change as a share of the first value; None where it is undefined."""
         if self.before is None or self.after is None or self.before == 0:
             return None
         return (self.after - self.before) / abs(self.before)
 
     @property
     def worse(self) -> float:
-        """By how much it got worse, as a share; below 0 = better, infinite = no longer measured."""
+        """How much worse it got, as a share; below 0 = better, infinite = no longer measured."""
         if self.quantity.better == "neither" or self.before is None:
             return 0.0
         if self.after is None:
@@ -81,7 +82,7 @@ class Comparison:
     same_machine: bool = True
 
     def require_alike(self, names: tuple[str, ...] = ()) -> None:
-        """Refuse to score one run by the other where they do not compare.
+        """Refuse runs that are not comparable.
 
         Raises:
             EvaluationError: they do not, or are of two machines and ``names`` has a quantity that
@@ -162,6 +163,11 @@ def read_metrics(directory: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise SourceError(f"'{path}' cannot be read: {error}; evaluate again") from error
+    schema = metrics.get("schema", SCHEMA) if isinstance(metrics, Mapping) else SCHEMA
+    if schema != SCHEMA:
+        raise SourceError(
+            f"'{path}' has schema {schema} and this version reads {SCHEMA}; evaluate again"
+        )
     if not _is_result(metrics):
         raise SourceError(f"'{path}' is not the result of one evaluation; give another directory")
     return dict(metrics)
@@ -217,10 +223,10 @@ def _scored_otherwise(settings: Mapping[str, tuple[Any, Any]]) -> list[str]:
 
 
 def _unlike(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    """Return why no number of one run says anything about the other, the gravest first."""
+    """Return why two runs are not comparable, the most serious reason first."""
     caveats = []
     if first["name"] != second["name"] or _data(first) != _data(second):
-        caveats.append("the sources differ: no number of one says anything about the other")
+        caveats.append("the sources differ: their numbers are not comparable")
     for metrics, which in ((first, "first"), (second, "second")):
         if metrics["state"] != "complete":
             caveats.append(f"the {which} run is {metrics['state']}: {metrics['reason']}")

@@ -65,7 +65,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class Scores:
-    """How good a session is; what could not be scored is missing, with the reason.
+    """Scores of a session; what could not be measured is missing, with the reason.
 
     Attributes:
         trajectory: by alignment.
@@ -124,7 +124,7 @@ class SessionEvaluator:
         self.strips.add(Strip(result.index, result.color, shown, result.depth, result.confidence))
 
     def _with_a_pose(self, truth: FrameTruth) -> FrameTruth:
-        """Return the truth without its pose where that is none, whatever source it comes from."""
+        """Return the ground truth without its pose where that is invalid."""
         pose = truth.camera_to_world
         if pose is None or is_pose(pose) or is_position(pose):
             return truth
@@ -194,7 +194,7 @@ class SessionEvaluator:
         return scores
 
     def _score_cloud(self, missing: list[str]) -> CloudScore | None:
-        """Lay the estimated points upon the true ones of the same pixels, then compare clouds."""
+        """Align the estimated points with the true ones of the same pixels, then compare clouds."""
         if self.cloud is None:
             missing.append("cloud: not asked for")
             return None
@@ -212,7 +212,7 @@ class SessionEvaluator:
 
 
 def _reason(error: Exception) -> str:
-    """Return why a score is missing; what was not foreseen goes to the log, too."""
+    """Return why a score is missing; unexpected errors go to the log as well."""
     if isinstance(error, XsvggtError):
         return str(error)
     logger.debug("unexpected failure while scoring", exc_info=error)
@@ -243,12 +243,12 @@ class Evaluator:
         self.frames += 1
 
     def association(self, truth: tuple[int, int] | None) -> Association:
-        """Return how much of the stream has a truth, whose poses were taken from when to when."""
+        """Return how much of the stream has ground truth, whose poses span the given times."""
         return Association(self.frames, self._with_pose, self._with_depth, self._stamps, truth)
 
     @property
     def session(self) -> SessionEvaluator:
-        """The longest session so far; of equally long ones the first."""
+        """The longest session so far, or the first of several."""
         return max(self._longest, self._newest, key=len)
 
 
@@ -281,7 +281,7 @@ def depth_at_truth(result: FrameResult, truth: NDArray[np.float32]) -> NDArray[n
 
 
 def truth_at_result(truth: NDArray[np.float32], result: FrameResult) -> NDArray[np.float32]:
-    """Return the true depth [H, W] at the size of the result [h, w]; the nearest pixel stands."""
+    """Return the true depth [H, W] at the size of the result [h, w], by nearest neighbor."""
     mapping = result.mapping
     rows = (np.arange(mapping.height) + mapping.crop_top + 0.5) / mapping.resized_height
     columns = (np.arange(mapping.width) + 0.5) / mapping.width
@@ -349,9 +349,9 @@ def _points(
 
 
 class CorrespondenceSample:
-    """Corresponding points of a stream, at most ``limit`` and every one as likely.
+    """Corresponding points of a stream: a uniform sample of at most ``limit``.
 
-    When it is full, half of it goes, and of what comes from then on half as much is taken.
+    When it is full, it drops half of its points and halves its sampling rate.
     """
 
     PER_FRAME = 2_000

@@ -45,7 +45,7 @@ class ProtocolOptions:
         dataset: name of the data set.
         root: its directory.
         frames: the most of each sequence, for the long tables.
-        stride: each how manieth frame, likewise.
+        stride: every nth frame is taken, likewise.
         prediction: of ``mv_recon``: ``points`` of the point head, or ``projection`` of depth and
             pose.
         annotations: of CO3D.
@@ -67,7 +67,7 @@ class ProtocolOptions:
         }
 
     def refuse(self, protocol: str, *names: str) -> None:
-        """Raise ConfigurationError where one of the named options is set but means nothing."""
+        """Raise ConfigurationError where one of the named options is set."""
         spelt = {"frames": "--max-frames"}
         for name in names:
             if getattr(self, name) is not None:
@@ -96,7 +96,7 @@ class Specification(ABC):
 
     @abstractmethod
     def check(self, options: ProtocolOptions) -> None:
-        """Raise ConfigurationError for options that mean nothing here."""
+        """Raise ConfigurationError for options that this protocol does not know."""
 
     @abstractmethod
     def rows(self, engine: Reconstructor, options: ProtocolOptions) -> Iterator[ProtocolRow]:
@@ -107,7 +107,7 @@ class Specification(ABC):
         """Return what a reader of the table must know."""
 
     def names(self, options: ProtocolOptions) -> list[str] | None:
-        """Return the sequences in the order of the rows, None where only running tells."""
+        """Return the sequences in the order of the rows, None where they are unknown in advance."""
         return None
 
     def needs_points(self, options: ProtocolOptions) -> bool:
@@ -229,7 +229,7 @@ class MultiViewReconstruction(Specification):
         )
 
     def notes(self, options: ProtocolOptions) -> tuple[str, ...]:
-        """Say how many images there are, and what is laid upon the truth."""
+        """Say how many images there are, and what is aligned with the ground truth."""
         sparse = "the reference's sparse sampling: 2 to 5 images, hardly any cache"
         scored = {
             "points": "points of the point head, shifted and scaled as in the reference, then ICP",
@@ -286,7 +286,7 @@ class RelativePose(Specification):
             return ("14 whole sequences of Sintel; paths aligned by Sim(3)",)
         frames, stride = options.frames or relpose.FRAMES, options.stride or relpose.STRIDE
         return (
-            f"at most {frames} frames of a sequence, each {stride}.; paths aligned by Sim(3)",
+            f"at most {frames} frames of a sequence, one in {stride}; paths aligned by Sim(3)",
             "figures of another length or stride are figures of another protocol",
         )
 
@@ -298,7 +298,7 @@ SPECIFICATIONS: dict[str, Specification] = {
 
 
 def specification_of(name: str, options: ProtocolOptions) -> Specification:
-    """Return a protocol that the options suit.
+    """Return the protocol of a name, checked against the options.
 
     Raises:
         ConfigurationError: an unknown protocol or data set, or options that mean nothing to it.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs a published protocol; its table is whole after each sequence.
+"""Runs a published protocol and writes its table after each sequence.
 
 What is sampled, masked, aligned and averaged stands in :mod:`xsvggt_ros.evaluation.protocols`; here
 is what all protocols share: one network, rows that are written as they come, progress, and a stop
@@ -135,7 +135,7 @@ def _write(table: ProtocolTable, directory: Path, written: Callable[[ProtocolTab
 
 
 def _growing(rows: Iterator[ProtocolRow], watch: _Watch) -> Iterator[tuple[ProtocolRow, ...]]:
-    """Yield the rows so far whenever there is one more, until they end or somebody stops them."""
+    """Yield the rows so far after each new one, until they end or the run is stopped."""
     done: tuple[ProtocolRow, ...] = ()
     while not watch.stop.is_set():
         try:
@@ -156,7 +156,7 @@ def _mean(rows: tuple[ProtocolRow, ...]) -> ProtocolRow | None:
 
 
 class WatchedEngine(Reconstructor):
-    """An engine that tells of each frame before it takes it."""
+    """An engine that reports each frame before it steps."""
 
     def __init__(
         self, network: StreamVggt, settings: ReconstructorSettings, watch: Callable[[], None]
@@ -173,7 +173,7 @@ class WatchedEngine(Reconstructor):
 
 @dataclass
 class _Watch:
-    """Counts frames and sequences, and ends the run where somebody asks for it."""
+    """Counts frames and sequences, and ends the run on request."""
 
     stop: Event
     progress: Progress

@@ -35,7 +35,7 @@ METRICS, CONFIG, REPORT, SUMMARY = "metrics.json", "config.yaml", "report.html",
 def write_evaluation(
     evaluation: Evaluation, directory: Path, thresholds: tuple[Threshold, ...] = ()
 ) -> Evaluation:
-    """Write everything about a run into ``directory``; return the run with its limits scored.
+    """Write all results of a run into ``directory``; return the run with its limits checked.
 
     Small files come first, since they still fit on a full disk.
 
@@ -59,12 +59,12 @@ def write_evaluation(
 
 
 def with_verdicts(evaluation: Evaluation, thresholds: tuple[Threshold, ...]) -> Evaluation:
-    """Return a run with its limits scored."""
+    """Return a run with its limits checked."""
     return replace(evaluation, verdicts=tuple(check_limits(evaluation.metrics(), thresholds)))
 
 
 def _paths(evaluation: Evaluation, directory: Path) -> dict[str, Callable[[], object]]:
-    """Return what writes the truth, and the estimate in the map's and the first camera's frame."""
+    """Return the writers of the ground truth, and of the estimate in map and first camera frame."""
     session = evaluation.session
     stamps = session.recording.stamps
     trajectories = {"trajectory.tum": session.recording.trajectory()}
@@ -115,7 +115,7 @@ def yaml_text(value: dict[str, Any]) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text; it appears whole or not at all."""
+    """Write a text atomically."""
     with replacing(path) as stream:
         stream.write(text.encode("utf-8"))
 
@@ -124,7 +124,7 @@ LATEST = "latest"
 
 
 def new_directory(results: Path, source: str, now: datetime) -> Path:
-    """Make a directory of its own for a run.
+    """Make a new directory for a run.
 
     Raises:
         OutputError: none can be made there.
@@ -151,7 +151,7 @@ def link_latest(directory: Path) -> Path | None:
     link = directory.parent / LATEST
     partial = directory.parent / f".{LATEST}.{os.getpid()}"
     if link.exists() and not link.is_symlink():
-        return None  # somebody else's
+        return None  # not ours
     try:
         partial.unlink(missing_ok=True)
         partial.symlink_to(directory.name, target_is_directory=True)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int | None, str], None]
-"""Takes the frames done, the frames to come in all (None = nobody knows), and what goes on."""
+"""Takes the frames done, the total (None = unknown), and the current activity."""
 
 
 def _silent(done: int, total: int | None, doing: str) -> None:
@@ -46,7 +46,7 @@ def _silent(done: int, total: int | None, doing: str) -> None:
 
 @dataclass
 class Run:
-    """A run in progress: what each result goes through, on whatever thread it comes."""
+    """A run in progress; results may come on any thread."""
 
     engine: Reconstructor
     costs: CostRecorder
@@ -64,7 +64,7 @@ class Run:
         self.progress(self.taken, self.total, "evaluating")
 
     def refuse(self, frame: Frame, error: Exception) -> None:
-        """Take note of a frame that could not be used."""
+        """Record a frame that could not be used."""
         self.refused += 1
         self.log.note(f"the image of stamp {frame.stamp} was refused: {error}")
 
@@ -142,7 +142,7 @@ def _settings(request: EvaluationRequest, network: StreamVggt) -> ReconstructorS
 def _run(
     run: Run, source: EvaluationSource, request: EvaluationRequest, stop: Event
 ) -> tuple[State, str, LiveFigures | None]:
-    """Feed the source to the engine until it ends, breaks off, or somebody stops it."""
+    """Feed the source to the engine until it ends, breaks off, or the run is stopped."""
     live = None
     try:
         with closing(_frames(source)) as frames:
@@ -191,7 +191,7 @@ def _require_results(run: Run, source: EvaluationSource, stop: Event, reason: st
 
 
 def _warn_of_parts(run: Run, state: State) -> None:
-    """Note what the scores do not cover."""
+    """Warn of what the scores do not cover."""
     evaluator = run.evaluator
     if evaluator.sessions > 1:
         logger.warning(
@@ -209,7 +209,7 @@ def _warn_of_parts(run: Run, state: State) -> None:
 
 
 def _require_truth(request: EvaluationRequest, association: Association) -> None:
-    """Refuse a run whose truth was named, and is that of no frame."""
+    """Refuse a run whose named ground truth belongs to no frame."""
     truth = request.options.truth
     if truth not in (None, NO_TRUTH) and not association.with_pose:
         raise SourceError(
@@ -219,7 +219,7 @@ def _require_truth(request: EvaluationRequest, association: Association) -> None
 
 
 def _warn_of_truth(request: EvaluationRequest, scores: Scores, association: Association) -> None:
-    """Note where the truth covers little, or contradicts itself."""
+    """Warn where the ground truth covers little, or contradicts itself."""
     if association.with_pose < association.frames and (
         association.with_pose or association.truth is not None
     ):
@@ -338,7 +338,7 @@ def run_live(
 
 
 class _Feeder:
-    """Puts each frame into the queue when its time has come, and counts those that came late."""
+    """Puts each frame into the queue when it is due, and counts those that came late."""
 
     def __init__(self, run: Run, queue: FrameQueue, flying: _InFlight, speed: float) -> None:
         self._run = run

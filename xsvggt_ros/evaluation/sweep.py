@@ -77,7 +77,7 @@ class Row:
 
     @property
     def finished(self) -> bool:
-        """Whether there is nothing more to come of this run."""
+        """Whether this run is done."""
         return self.state in ("complete", "truncated")
 
 
@@ -294,7 +294,7 @@ def _note(metrics: Mapping[str, Any]) -> str:
 
 
 def _known_rows(request: EvaluationRequest, directory: Path) -> dict[str, Row]:
-    """Return what a directory holds of this sweep already."""
+    """Return the rows of this sweep that a directory holds already."""
     if not (directory / SWEEP).is_file():
         return {}
     sweep = read_sweep(directory)

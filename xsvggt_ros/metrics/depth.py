@@ -329,7 +329,7 @@ class DepthPairs:
         return p[kept], g[kept]
 
     def score(self, kind: DepthAlignmentKind) -> DepthScore:
-        """Align the whole sequence at once, and judge it.
+        """Align the whole sequence at once, and return its errors.
 
         Raises:
             EvaluationError: no frame had pixels with prediction and truth.

@@ -47,7 +47,7 @@ class TrajectoryScore:
     Where the truth has positions only, all but those of positions are NaN.
 
     Attributes:
-        alignment: how the estimate was laid upon the truth.
+        alignment: how the estimate was aligned with the ground truth.
         transform: of the estimate's world into the truth's; its scale is the recovered one.
         ate: metres; distance between true and estimated position.
         ate_rotation: degrees; angle between true and estimated orientation.
@@ -75,7 +75,7 @@ class TrajectoryScore:
 
     @property
     def scale(self) -> float:
-        """What the estimate's lengths were multiplied with."""
+        """Factor on the estimate's lengths."""
         return self.transform.scale
 
     @property
@@ -125,7 +125,7 @@ def score_trajectory(
     Args:
         estimate: float64 [n, 4, 4]; matched with ``truth`` one by one, in the order of time.
         truth: float64 [n, 4, 4], metres; rotations may be NaN where only positions are known.
-        alignment: how the estimate is laid upon the truth first.
+        alignment: how the estimate is aligned with the ground truth first.
         delta: frames between the two poses of a motion.
 
     Raises:
@@ -210,7 +210,7 @@ def path_extent(truth: Poses) -> float:
 
 
 def is_straight(truth: Poses) -> bool:
-    """Tell whether true poses [n, 4, 4] lie on a line, which leaves turns about it open."""
+    """Return whether true poses [n, 4, 4] lie on a line, about which rotations stay open."""
     places = truth[:, :3, 3] - truth[:, :3, 3].mean(axis=0)
     spread = np.linalg.svd(places, compute_uv=False)
     return len(truth) >= LEAST_POSES and bool(spread[1] < STRAIGHT * spread[0])

@@ -37,7 +37,7 @@ Prediction = Literal["points", "projection"]
 
 SEVEN_SCENES_STRIDE = 200
 NEURAL_RGBD_STRIDE = 500
-"""Each how manieth image is taken; of Neural RGB-D at least two of a scene."""
+"""Every nth image is taken; of Neural RGB-D at least two of a scene."""
 
 CROP = 224
 """Side of the middle of each image that is scored."""

@@ -62,7 +62,7 @@ def relpose(
         dataset: of Sintel, 14 whole sequences are taken.
         root: directory of the sequences; of Sintel the one with ``training``.
         frames: the most of a sequence.
-        stride: each how manieth.
+        stride: every nth frame is taken.
 
     Raises:
         ConfigurationError: an unknown data set.

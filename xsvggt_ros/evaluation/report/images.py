@@ -18,7 +18,7 @@ from xsvggt_ros.metrics.depth import DepthAlignment
 from xsvggt_ros.stream.frame import ImageArray
 
 UNKNOWN = (205, 210, 218)
-"""Colour of what nobody knows."""
+"""Color of unknown values."""
 
 PAPER = (250, 251, 252)
 PATH = (232, 89, 12)
@@ -96,7 +96,7 @@ def cloud_view(
         colors: RGB, uint8 [n, 3].
         path: positions of the camera.
         axes: which coordinate runs to the right and which one up.
-        towards: direction [3] that points at whoever looks; nearer points hide others.
+        towards: direction [3] towards the viewer; nearer points hide others.
         size: width and height in pixels.
 
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of a report, as words and numbers; page and summary only lay them out."""
+"""The tables of a report as text; page and summary only lay them out."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Table:
 
 
 def tables(evaluation: Evaluation) -> list[Table]:
-    """Return every table that there is something to fill with."""
+    """Return every table that has data."""
     made = (_trajectory(evaluation), _depth(evaluation), _cloud(evaluation), _live(evaluation))
     return [table for table in made if table] + [_latency(evaluation), _memory(evaluation)]
 
@@ -61,12 +61,12 @@ def _trajectory(evaluation: Evaluation) -> Table | None:
          "RPE rmse, m", "RPE rmse, °"),
         rows,
         f"{first.ate.count} poses. ATE: distance of positions; RPE: error of the motion over "
-        f"{first.delta} frame(s). The scale is what the estimate's lengths were multiplied with.",
+        f"{first.delta} frame(s). The scale is the factor on the estimate's lengths.",
     )  # fmt: skip
 
 
 def _known(value: float, decimals: int) -> str:
-    """Return a number, a dash where the truth did not tell it."""
+    """Return a number, a dash where it is unknown."""
     return "-" if math.isnan(value) else f"{value:.{decimals}f}"
 
 
