@@ -158,7 +158,14 @@ def test_wheel_holds_modules_data_and_command(source_copy: Path, tmp_path: Path)
     assert pages <= names
     assert {f"{share}/package.xml", f"{share}/config/fastdds_shm.xml"} <= names
     entry_points = f"xsvggt_ros-{_manifest_version()}.dist-info/entry_points.txt"
-    assert "xsvggt = xsvggt_ros.cli:app" in wheel.read(entry_points).decode()
+    assert "xsvggt = xsvggt_ros.__main__:main" in wheel.read(entry_points).decode()
+    described = wheel.read(f"xsvggt_ros-{_manifest_version()}.dist-info/METADATA").decode()
+    for extra in ("eval", "demo", "train", "all"):
+        assert f"Provides-Extra: {extra}\n" in described
+    needed = re.findall(r"^Requires-Dist: ([A-Za-z0-9_.-]+)[^;\n]*$", described, re.MULTILINE)
+    assert {name.lower() for name in needed} == {
+        "torch", "numpy", "opencv-python-headless", "safetensors", "huggingface_hub", "pyyaml",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("options", [(), ("--symlink-install",)], ids=["plain", "symlinks"])
