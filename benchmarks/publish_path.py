@@ -18,6 +18,7 @@ import argparse
 import multiprocessing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing.synchronize import Event
 from time import perf_counter
 from typing import Any
@@ -41,10 +42,11 @@ from xsvggt_ros.ros.conversions import frame_from_compressed, frame_from_image, 
 from xsvggt_ros.ros.images import confidence_image, depth_image
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.publishers import Publishers
-from xsvggt_ros.ros.robot import Robot
-from xsvggt_ros.ros.status import Session, StatusBoard
+from xsvggt_ros.ros.status import StatusBoard
+from xsvggt_ros.ros.transform_owners import TransformOwners
 from xsvggt_ros.stream.frame import Frame, FrameResult, Picture, Timings
 from xsvggt_ros.stream.image_mapping import ImageMapping
+from xsvggt_ros.stream.pipeline import FrameUpdate, SessionInfo
 from xsvggt_ros.stream.quality import QualityWatch
 from xsvggt_ros.stream.worker import Counters
 
@@ -76,7 +78,7 @@ def main() -> None:
     torch.set_num_threads(1)
     rclpy.init()
     node = Node("xsvggt")
-    outputs, status = Publishers(node, Robot(node, Settings)), StatusBoard(node)
+    outputs, status = Publishers(node, TransformOwners()), StatusBoard(node)
     with subscriber(cores[-1]):
         wait_for_subscriber(node)
         for kind, frame in inputs().items():
@@ -120,13 +122,12 @@ def measure_frame(
     settings, counters, top = Settings(), Counters(1, 1, 0, 0, 0), header(1, "camera")
     picture = clock.time("decode", frame.decode)
     result = result_of(picture, index)
-    clock.time("pack and publish", lambda: outputs.publish(result, settings))
+    update = FrameUpdate(frame, result, SessionInfo(1, 1))
+    clock.time("pack and publish", lambda: outputs.publish(update, settings))
     faults = clock.time("quality", lambda: quality.judge(result))
     clock.time(
         "status",
-        lambda: status.show_result(
-            result, faults, Session(1, 1), counters, publish_seconds=0.0, total_seconds=0.0
-        ),
+        lambda: status.show_update(replace(update, faults=faults), counters),
     )
     clock.time("path", outputs.publish_path)
     clock.total()

@@ -6,14 +6,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 
 REASON = "needs ROS 2: run scripts/test, or source a workspace"
 pytest.importorskip("rclpy", reason=REASON)
 
 from rclpy.node import Node
-from results import wall
+from results import update_of, wall
 
 from xsvggt_ros.ros import map_output
 from xsvggt_ros.ros.map_output import MapOutput
@@ -23,7 +22,7 @@ SETTINGS = Settings(map=Map(min_confidence=0.0))
 
 
 def _add(output: MapOutput, settings: Settings = SETTINGS, index: int = 0, **changes: Any) -> None:
-    output.add(wall(index), np.eye(4), settings, **{"anew": False, **changes})
+    output.add(update_of(wall(index), **changes), settings)
 
 
 def test_nothing_is_due_while_nobody_listens(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,7 +53,7 @@ def test_a_disabled_map_takes_no_memory(node: Node) -> None:
 def test_lengths_of_another_unit_begin_the_map_anew(node: Node) -> None:
     output = MapOutput(node)
     _add(output)
-    output.add(wall(1, depth=9.0), np.eye(4), SETTINGS, anew=True)
+    output.add(update_of(wall(1, depth=9.0), unit_changed=True), SETTINGS)
     assert output.builder.snapshot()[0][:, 2].min() == pytest.approx(9.0)
 
 

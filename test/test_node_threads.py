@@ -24,7 +24,7 @@ from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from results import result_of, result_with, slope
+from results import result_of, result_with, slope, update_of
 from sensor_msgs.msg import Image
 from xsvggt_ros.msg import CacheStatus
 
@@ -38,7 +38,7 @@ from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.publishers import Publishers
 from xsvggt_ros.ros.qos import LEAST_WAITING
 from xsvggt_ros.ros.reconstruct_node import ReconstructNode
-from xsvggt_ros.ros.robot import Robot
+from xsvggt_ros.ros.transform_owners import TransformOwners
 from xsvggt_ros.ros.watchdog import Watchdog
 from xsvggt_ros.stream.frame import Frame, FrameResult, Picture
 from xsvggt_ros.stream.frame_queue import FrameQueue
@@ -303,8 +303,7 @@ def test_nothing_is_packed_for_topics_that_nobody_listens_to() -> None:
     node = Node("silent")
     result = result_of()
     unpackable: Any = None
-    Publishers(node, Robot(node, Settings)).publish(
-        replace(result, depth=unpackable, confidence=unpackable, intrinsics=unpackable), Settings()
-    )
+    unpacked = replace(result, depth=unpackable, confidence=unpackable, intrinsics=unpackable)
+    Publishers(node, TransformOwners()).publish(update_of(unpacked), Settings())
     node.destroy_node()
     rclpy.shutdown()

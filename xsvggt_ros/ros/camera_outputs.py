@@ -9,16 +9,16 @@ from rclpy.node import Node
 
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.publishers import Publishers
-from xsvggt_ros.ros.robot import Robot
-from xsvggt_ros.stream.frame import FrameResult
+from xsvggt_ros.ros.transform_owners import TransformOwners
+from xsvggt_ros.stream.pipeline import FrameUpdate
 
 
 class CameraOutputs:
     """Hands each result to the publishers of its camera."""
 
-    def __init__(self, node: Node, robot: Robot) -> None:
+    def __init__(self, node: Node, owners: TransformOwners) -> None:
         self._node = node
-        self._robot = robot
+        self._owners = owners
         self._cameras: dict[str, Publishers] = {}
 
     def prepare(self, cameras: Sequence[str]) -> None:
@@ -28,14 +28,14 @@ class CameraOutputs:
         for camera in cameras:
             if camera not in self._cameras:
                 prefix = f"~/{camera}" if camera else "~"
-                self._cameras[camera] = Publishers(self._node, self._robot, prefix)
+                self._cameras[camera] = Publishers(self._node, self._owners, prefix)
 
-    def publish(self, result: FrameResult, settings: Settings, *, anew: bool = False) -> None:
-        """Publish what this frame brought; ``anew`` begins the paths as a new session does."""
-        if anew or result.index == 0:
+    def publish(self, update: FrameUpdate, settings: Settings) -> None:
+        """Publish what this frame brought."""
+        if update.starts_over:
             for outputs in self._cameras.values():
                 outputs.begin_path()
-        self._cameras[result.camera].publish(result, settings)
+        self._cameras[update.result.camera].publish(update, settings)
 
     def publish_path(self) -> None:
         """Publish each path that has grown."""

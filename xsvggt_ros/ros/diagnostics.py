@@ -12,8 +12,9 @@ from rclpy.node import Node
 
 from xsvggt_ros.msg import CacheStatus
 from xsvggt_ros.ros import qos
-from xsvggt_ros.ros.status import Session, StatusBoard
+from xsvggt_ros.ros.status import StatusBoard
 from xsvggt_ros.stream.meter import Meter, Rates
+from xsvggt_ros.stream.pipeline import SessionInfo
 
 if TYPE_CHECKING:
     from xsvggt_ros.ros.image_input import ImageInput
@@ -122,7 +123,7 @@ def _execution(status: CacheStatus) -> str:
     return f"{status.execution}: {reason}" if reason else status.execution
 
 
-def _cache(status: CacheStatus, _: Session) -> DiagnosticStatus:
+def _cache(status: CacheStatus, _: SessionInfo) -> DiagnosticStatus:
     return _status(
         DiagnosticStatus.OK,
         f"{status.cache_tokens} of {status.budget_tokens or 'unbounded'} tokens",
@@ -141,7 +142,7 @@ def _cache(status: CacheStatus, _: Session) -> DiagnosticStatus:
     )
 
 
-def _session(status: CacheStatus, session: Session) -> DiagnosticStatus:
+def _session(status: CacheStatus, session: SessionInfo) -> DiagnosticStatus:
     reason = session.reset_reason or "none"
     return _status(
         DiagnosticStatus.OK,

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from rclpy.node import Node
@@ -81,8 +82,8 @@ class ImageInput:
         self._calibration = CalibrationInput(
             node, topic, camera, used=settings.input.calibration != "ignore"
         )
-        self._waiting: list[Any] = []
-        """First messages, which wait for their camera_info."""
+        self._waiting: list[tuple[Any, float]] = []
+        """First messages and when they came; they wait for their camera_info."""
         self._group = BackPressureGroup(queue, holding)
         self._keeps_all = settings.input.queue_policy == "all"
         waiting = qos.waiting_depth(settings.input.queue_size)
@@ -171,23 +172,22 @@ class ImageInput:
         self._note_lost(self._losses.before(info))
         self._arrived(nanoseconds(message.header.stamp))
         self._calibration.note_picture()
-        self._waiting.append(message)
+        self._waiting.append((message, self.last_picture))
         if len(self._waiting) > _MOST_WAITING or not self._calibration.awaited:
             self._hand_on_all()
 
     def _hand_on_all(self) -> None:
         waiting, self._waiting = self._waiting, []
-        for message in waiting:
+        for message, received_at in waiting:
             calibration = self._calibration.of(frame_name(message.header.frame_id))
-            self._put(
-                self._wrap(
-                    message,
-                    frames=self._frames,
-                    calibration=calibration,
-                    bits=self._bits,
-                    in_rig=bool(self.camera),
-                )
+            frame = self._wrap(
+                message,
+                frames=self._frames,
+                calibration=calibration,
+                bits=self._bits,
+                in_rig=bool(self.camera),
             )
+            self._put(replace(frame, received_at=received_at))
 
     def _note_publisher(self, info: Mapping[str, Any]) -> None:
         gid = info.get("publisher_gid")

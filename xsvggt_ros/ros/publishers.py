@@ -21,9 +21,9 @@ from xsvggt_ros.ros.conversions import header, pose
 from xsvggt_ros.ros.images import camera_info, confidence_image, depth_image
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.path import PathKeeper
-from xsvggt_ros.ros.robot import Robot
+from xsvggt_ros.ros.transform_owners import TransformOwners
 from xsvggt_ros.ros.transforms import TransformBroadcaster
-from xsvggt_ros.stream.frame import FrameResult
+from xsvggt_ros.stream.pipeline import FrameUpdate
 
 _UNKNOWN_VARIANCE = 1e6
 _UNKNOWN_COVARIANCE = [_UNKNOWN_VARIANCE if i % 7 == 0 else 0.0 for i in range(36)]
@@ -33,10 +33,9 @@ _UNKNOWN_COVARIANCE = [_UNKNOWN_VARIANCE if i % 7 == 0 else 0.0 for i in range(3
 class Publishers:
     """Publishes results; called from the worker's thread, :meth:`publish_path` from any."""
 
-    def __init__(self, node: Node, robot: Robot, prefix: str = "~") -> None:
-        """Make the topics of one camera, under ``prefix``."""
+    def __init__(self, node: Node, owners: TransformOwners, prefix: str = "~") -> None:
+        """Make the topics of one camera, under ``prefix``; ``owners`` hears of its transforms."""
         self._node = node
-        self._robot = robot
         self._points = _large(node, PointCloud2, f"{prefix}/points")
         self._depth = _large(node, Image, f"{prefix}/depth/image")
         self._camera_info = node.create_publisher(
@@ -45,7 +44,7 @@ class Publishers:
         self._confidence = _large(node, Image, f"{prefix}/confidence/image")
         self._odometry = node.create_publisher(Odometry, f"{prefix}/odometry", qos.RESULTS)
         self._path = PathKeeper(node, f"{prefix}/path")
-        self._transforms = TransformBroadcaster(node, robot.owners)
+        self._transforms = TransformBroadcaster(node, owners)
         self._cloud = CloudPacker()
 
     def close(self) -> None:
@@ -61,8 +60,8 @@ class Publishers:
         """Forget the path: another world begins, or another unit."""
         self._path.forget()
 
-    def publish(self, result: FrameResult, settings: Settings) -> None:
-        """Publish everything that this frame brought, and remember its place for the path.
+    def publish(self, update: FrameUpdate, settings: Settings) -> None:
+        """Publish everything that this frame brought, and remember its pose for the path.
 
         Raises:
             OutputError: some of it could not be published; all the rest was.
@@ -70,7 +69,7 @@ class Publishers:
         """
         failures = [
             f"{what} ({type(error).__name__}: {first_line(error)})"
-            for what, step in self._steps(result, settings)
+            for what, step in self._steps(update, settings)
             if (error := _attempted(step)) is not None
         ]
         if failures:
@@ -84,11 +83,12 @@ class Publishers:
         self._path.publish()
 
     def _steps(
-        self, result: FrameResult, settings: Settings
+        self, update: FrameUpdate, settings: Settings
     ) -> Iterator[tuple[str, Callable[[], None]]]:
         """Yield what is to be published, by the name of its topic."""
+        result = update.result
         optical = header(result.stamp, result.frame_id)
-        yield "pose", partial(self._publish_pose, result, settings)
+        yield "pose", partial(self._publish_pose, update, settings)
         if _wanted(self._depth):
             yield (
                 "depth",
@@ -112,8 +112,9 @@ class Publishers:
                 lambda: self._confidence.publish(confidence_image(optical, result.confidence)),
             )
 
-    def _publish_pose(self, result: FrameResult, settings: Settings) -> None:
-        placement, carrier = self._robot.place(result), self._robot.carrier(result.frame_id)
+    def _publish_pose(self, update: FrameUpdate, settings: Settings) -> None:
+        result, placement = update.result, update.placement
+        carrier = settings.frames.base or result.frame_id
         external = settings.tf.odometry == "external"
         world = settings.frames.map if external else settings.frames.odom
         place = PoseStamped(

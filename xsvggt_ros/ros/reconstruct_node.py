@@ -14,7 +14,6 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from queue import SimpleQueue
-from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
 from rclpy.clock import Clock, ClockType
@@ -29,7 +28,6 @@ from xsvggt_ros.errors import (
     XsvggtError,
     first_line,
 )
-from xsvggt_ros.ros.arrival import Arrival
 from xsvggt_ros.ros.camera_outputs import CameraOutputs
 from xsvggt_ros.ros.diagnostics import Diagnostics
 from xsvggt_ros.ros.engine import build_reconstructor, build_worker, release_device
@@ -40,16 +38,15 @@ from xsvggt_ros.ros.parameter_server import ParameterServer
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.repetition import Repetition
 from xsvggt_ros.ros.rig_input import RigInput
-from xsvggt_ros.ros.robot import Robot
 from xsvggt_ros.ros.scale_input import ScaleInput
 from xsvggt_ros.ros.services import Services
-from xsvggt_ros.ros.status import Session, StatusBoard, degraded
+from xsvggt_ros.ros.status import StatusBoard, degraded
+from xsvggt_ros.ros.transform_lookup import TransformLookup
 from xsvggt_ros.ros.watchdog import Watchdog
 from xsvggt_ros.stream.frame import Frame, FrameResult
 from xsvggt_ros.stream.frame_queue import FrameQueue
-from xsvggt_ros.stream.image_watch import ImageWatch
 from xsvggt_ros.stream.mapping import MapBuilder
-from xsvggt_ros.stream.quality import QualityWatch
+from xsvggt_ros.stream.pipeline import FrameUpdate, PipelineHooks
 
 if TYPE_CHECKING:
     from xsvggt_ros.stream.reconstructor import Reconstructor
@@ -76,13 +73,6 @@ class Engine:
     reconstructor: Reconstructor
     worker: Worker
     queue: FrameQueue
-    arrival: Arrival
-
-    @property
-    def story(self) -> Session:
-        """The session so far."""
-        engine = self.reconstructor
-        return Session(engine.session, engine.session_frames, engine.reset_reason)
 
     def settle(self, timeout: float) -> bool:
         """Wait until the frame in hand is done; return False if it takes longer."""
@@ -126,13 +116,11 @@ class ReconstructNode(ManagedNode):
         self._parameter_server = ParameterServer(self)
         self._status = StatusBoard(self)
         self._cleanup.enter_context(forwarded_logging(self.get_logger(), self._status.note))
-        self._robot = Robot(self, lambda: self._parameter_server.settings)
-        self._scale = ScaleInput(self, self._robot, lambda: self._parameter_server.settings)
-        self._outputs = CameraOutputs(self, self._robot)
+        self._transforms = TransformLookup(self, lambda: self._parameter_server.settings)
+        self._scale = ScaleInput(self, lambda: self._parameter_server.settings)
+        self._outputs = CameraOutputs(self, self._transforms.owners)
         self._outputs.prepare(self._parameter_server.settings.input.camera_names)
         self._diagnostics = Diagnostics(self, self._status)
-        self._quality: dict[str, QualityWatch] = {}
-        self._images: dict[str, ImageWatch] = {}
         self._changes: SimpleQueue[dict[str, int | float]] = SimpleQueue()
         self._changed = self.create_guard_condition(self._adopt_changes)
         self._map = MapOutput(self)
@@ -167,8 +155,6 @@ class ReconstructNode(ManagedNode):
         self._status.set_paused(False)
         self._diagnostics.begin()
         self._scale.begin()
-        self._quality = {name: QualityWatch() for name in settings.input.camera_names}
-        self._images = {name: ImageWatch() for name in settings.input.camera_names}
         self._outputs.prepare(settings.input.camera_names)
         self._status.show_phase("warming up")
         with self._loading():
@@ -176,29 +162,18 @@ class ReconstructNode(ManagedNode):
         self._wanted_cache = settings.cache_settings
         size = settings.input.queue_size * len(settings.input.camera_names)
         queue = FrameQueue(settings.input.queue_policy, size)
-        worker = build_worker(
-            reconstructor,
-            queue,
-            on_result=self._on_result,
-            on_refused=self._on_refused,
-            on_room=self._on_room,
-        )
+        worker = build_worker(reconstructor, self._hooks(), queue, self._on_room)
         worker.start()
-        self._engine = Engine(reconstructor, worker, queue, Arrival())
+        self._engine = Engine(reconstructor, worker, queue)
         self._parameter_server.locked = True
 
     def activate(self) -> None:
         """Subscribe."""
         engine = self._configured
         settings = self._parameter_server.settings
-        self._robot.listen()
+        self._transforms.listen()
         self._scale.listen()
-        pictures = RigInput(
-            self,
-            settings,
-            engine.queue,
-            lambda frame: engine.arrival.noted(self._robot.noted(frame)),
-        )
+        pictures = RigInput(self, settings, engine.queue)
         self._input = Input(
             pictures,
             [
@@ -263,7 +238,7 @@ class ReconstructNode(ManagedNode):
         if self._input is not None:
             self._input.pictures.close()
             self._input = None
-        self._robot.close()
+        self._transforms.close()
         self._scale.close()
 
     def _check_cache(self, settings: Settings) -> None:
@@ -285,47 +260,28 @@ class ReconstructNode(ManagedNode):
             self._status.note(f"the cache keeps its settings: {error}")
             self.get_logger().error(f"the cache keeps its settings: {error}")
 
-    def _on_result(self, result: FrameResult) -> None:
-        try:
-            self._publish(result)
-        except Exception as error:
-            text = f"the result of stamp {result.stamp / 1e9:.3f} was not published: {_told(error)}"
-            logger.debug("%s", text, exc_info=True)
-            if admitted := self._refusals.admit(text):
-                self.get_logger().error(admitted)
-            self._status.show_failure(result, text, self._configured.worker.counters)
-
-    def _publish(self, result: FrameResult) -> None:
-        engine = self._configured
-        if result.index == 0:
-            self._quality = {name: QualityWatch() for name in self._quality}
-        images = self._images[result.camera]
-        faults = (*images.judge(result.color), *self._quality[result.camera].judge(result))
-        if faults and (admitted := self._complaints.admit(degraded(faults))):
-            self.get_logger().warning(admitted)
-        settings = self._parameter_server.settings
-        scaled, anew = self._scale.applied(result)
-        self._status.set_scale(self._scale.source)
-        engine.worker.enter("mapping")
-        place = self._robot.place(scaled).map_from_camera
-        self._map.add(scaled, place, settings, anew=anew, blind=images.blind)
-        self._status.set_map(self._map.points, self._map.nbytes, self._map.seconds)
-        engine.worker.enter("publishing")
-        started = perf_counter()
-        self._outputs.publish(scaled, settings, anew=anew)
-        published = perf_counter()
-        total = engine.arrival.age()
-        self._diagnostics.meter.note_latency(total)
-        self._status.show_result(
-            result,
-            faults,
-            engine.story,
-            engine.worker.counters,
-            publish_seconds=published - started,
-            total_seconds=total,
+    def _hooks(self) -> PipelineHooks:
+        """Return what this node adds to the way of a frame."""
+        return PipelineHooks(
+            transforms=self._transforms.look_up,
+            scale=self._scale.scale,
+            map=lambda update: self._map.add(update, self._parameter_server.settings),
+            publish=lambda update: self._outputs.publish(update, self._parameter_server.settings),
+            report=self._report,
+            report_refusal=self._report_refusal,
+            report_failure=self._report_failure,
         )
 
-    def _on_refused(self, frame: Frame, error: XsvggtError) -> None:
+    def _report(self, update: FrameUpdate) -> None:
+        """Say what one frame brought."""
+        if update.faults and (admitted := self._complaints.admit(degraded(update.faults))):
+            self.get_logger().warning(admitted)
+        self._status.set_scale(self._scale.source)
+        self._status.set_map(self._map.points, self._map.nbytes, self._map.seconds)
+        self._diagnostics.meter.note_latency(update.total_seconds)
+        self._status.show_update(update, self._configured.worker.counters)
+
+    def _report_refusal(self, frame: Frame, error: XsvggtError) -> None:
         text = f"picture with stamp {frame.stamp / 1e9:.3f} refused: {error}"
         if admitted := self._refusals.admit(text):
             self.get_logger().warning(admitted)
@@ -333,6 +289,13 @@ class ReconstructNode(ManagedNode):
         if isinstance(error, DeviceFullError):
             self._changes.put(error.changes)
             self._changed.trigger()
+
+    def _report_failure(self, result: FrameResult, error: Exception) -> None:
+        text = f"the result of stamp {result.stamp / 1e9:.3f} was not published: {_told(error)}"
+        logger.debug("%s", text, exc_info=error)
+        if admitted := self._refusals.admit(text):
+            self.get_logger().error(admitted)
+        self._status.show_failure(result, text, self._configured.worker.counters)
 
     def _adopt_changes(self) -> None:
         """Let the parameters say what the engine gave up by itself."""
@@ -360,7 +323,7 @@ class ReconstructNode(ManagedNode):
         pictures, engine = self._input.pictures, self._engine
         for camera in pictures.cameras:
             camera.match_publishers()
-        self._robot.match_publishers()
+        self._transforms.match_publishers()
         timeout = self._parameter_server.settings.watchdog.timeout
         stuck = self._input.watchdogs[0].stuck(timeout)
         if not engine.worker.alive:
@@ -383,7 +346,7 @@ class ReconstructNode(ManagedNode):
         for fault in filter(None, (*mixtures, *pictures.clock_complaints())):
             self._status.note_fault(fault)
             self._complain(fault)
-        for fault in self._robot.owners.complaints(self._parameter_server.settings):
+        for fault in self._transforms.owners.complaints(self._parameter_server.settings):
             self._status.note_fault(fault)
             if fault not in self._said_once:
                 self._said_once.add(fault)

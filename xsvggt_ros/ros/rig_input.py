@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -33,18 +32,11 @@ class RigInput:
 
     """
 
-    def __init__(
-        self,
-        node: Node,
-        settings: Settings,
-        queue: FrameQueue,
-        noted: Callable[[Frame], Frame],
-    ) -> None:
-        """Subscribe; each frame goes through ``noted`` on its way into the queue."""
+    def __init__(self, node: Node, settings: Settings, queue: FrameQueue) -> None:
+        """Subscribe."""
         names = settings.input.camera_names
         self._node = node
         self._queue = queue
-        self._noted = noted
         self._ready: deque[Frame] = deque()
         self._order = RigOrder(names, settings.input.rig_wait) if len(names) > 1 else None
         self._clocks = RigClocks(names)
@@ -115,7 +107,7 @@ class RigInput:
     def _deliver(self) -> None:
         """Hand on what is ready, without waiting for room in a queue that must not drop."""
         while self._ready and not (self._queue.policy == "all" and self._queue.full):
-            self._queue.put(self._noted(self._ready.popleft()))
+            self._queue.put(self._ready.popleft())
 
     def _full(self) -> bool:
         return bool(self._ready)

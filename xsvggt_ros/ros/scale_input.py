@@ -15,12 +15,12 @@ from sensor_msgs.msg import Image
 
 from xsvggt_ros.errors import FrameError, TransformMissingError
 from xsvggt_ros.geometry.rigid import Matrix
+from xsvggt_ros.geometry.robot_frames import RobotPose, camera_pose
 from xsvggt_ros.geometry.transform_tree import HISTORY, TransformTree, fault_of
 from xsvggt_ros.ros import qos
 from xsvggt_ros.ros.input_advice import MOST_NAMED, RAW_TYPE
 from xsvggt_ros.ros.matched_subscription import MatchedSubscription
 from xsvggt_ros.ros.parameters import Settings
-from xsvggt_ros.ros.robot import Robot
 from xsvggt_ros.ros.small_subscription import SmallSubscription
 from xsvggt_ros.ros.topics import published_topics
 from xsvggt_ros.stream.frame import FrameResult
@@ -100,7 +100,7 @@ class DepthScale:
         """Subscribe anew where the publishers now ask for another reliability."""
         self._subscription.match_publishers()
 
-    def estimate(self, result: FrameResult) -> float | None:
+    def estimate(self, result: FrameResult, transforms: RobotPose) -> float | None:
         """Return metres per unit, None where no depth belongs to this result.
 
         Raises:
@@ -127,8 +127,7 @@ class OdometryScale:
         f"{HISTORY / 1e9:.0f} s ahead of the result"
     )
 
-    def __init__(self, node: Node, robot: Robot) -> None:
-        self._robot = robot
+    def __init__(self, node: Node) -> None:
         self._lock = Lock()
         self._poses = TransformTree()
         self._way = WayScale()
@@ -157,22 +156,22 @@ class OdometryScale:
         """Subscribe anew where the publishers now ask for another reliability."""
         self._subscription.match_publishers()
 
-    def estimate(self, result: FrameResult) -> float | None:
+    def estimate(self, result: FrameResult, transforms: RobotPose) -> float | None:
         """Return metres per unit at the end of a straight way, else None."""
         first, self._first = self._first, False
-        pose = self._pose(result.stamp)
+        pose = self._pose(result.stamp, transforms)
         self.matches.note(pose is not None)
         if result.pose_source == "held":
             return None  # a way that was guessed is no measure
         return self._way.estimate(result.camera_to_world, pose, first=first)
 
-    def _pose(self, stamp: int) -> Matrix | None:
+    def _pose(self, stamp: int, transforms: RobotPose) -> Matrix | None:
         try:
             with self._lock:
                 carrier = self._poses.lookup("odom", "carrier", stamp)
         except TransformMissingError:
             return None
-        return self._robot.camera_on(carrier)
+        return camera_pose(carrier, transforms)
 
     def _receive(self, message: Odometry) -> None:
         self.last_message = monotonic()
@@ -188,9 +187,8 @@ class OdometryScale:
 class ScaleInput:
     """Brings results into metres, on the worker's thread, as ``scale.source`` says."""
 
-    def __init__(self, node: Node, robot: Robot, settings: Callable[[], Settings]) -> None:
+    def __init__(self, node: Node, settings: Callable[[], Settings]) -> None:
         self._node = node
-        self._robot = robot
         self._settings = settings
         self._measured: DepthScale | OdometryScale | None = None
         self._scale = MetricScale()
@@ -206,7 +204,7 @@ class ScaleInput:
         if source == "depth":
             self._measured = DepthScale(self._node)
         elif source == "odometry":
-            self._measured = OdometryScale(self._node, self._robot)
+            self._measured = OdometryScale(self._node)
 
     def close(self) -> None:
         """Unsubscribe."""
@@ -224,15 +222,15 @@ class ScaleInput:
         """Metres per unit of the model, None where that is not known."""
         return self._scale.value
 
-    def applied(self, result: FrameResult) -> tuple[FrameResult, bool]:
+    def scale(self, result: FrameResult, transforms: RobotPose) -> tuple[FrameResult, bool]:
         """Return the result in metres, and whether lengths before it were in another unit."""
         settings = self._settings().scale
         if settings.source == "fixed":
             self._scale.fix(settings.value)
-        self._scale.note(self._estimate(result), first=result.index == 0)
+        self._scale.note(self._estimate(result, transforms), first=result.index == 0)
         return self._scale.applied(result)
 
-    def _estimate(self, result: FrameResult) -> float | None:
+    def _estimate(self, result: FrameResult, transforms: RobotPose) -> float | None:
         measured = self._measured
         if measured is None:
             return None
@@ -241,7 +239,7 @@ class ScaleInput:
         if result.camera != self._settings().input.camera_names[0]:
             return None  # of a rig, only the first camera is measured
         try:
-            return measured.estimate(result)
+            return measured.estimate(result, transforms)
         except FrameError as error:
             logger.warning("no scale from this picture's depth: %s", error)
             return None

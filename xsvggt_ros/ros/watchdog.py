@@ -15,12 +15,15 @@ from xsvggt_ros.ros.input_advice import TRANSPORTS, advice
 from xsvggt_ros.ros.topics import published_topics
 
 if TYPE_CHECKING:
-    from xsvggt_ros.stream.worker import Activity
+    from xsvggt_ros.stream.pipeline import Activity
 
 _REMEDIES: dict[str, str] = {
-    "decoding": "publish smaller pictures, or lower tf.timeout where transforms are waited for",
+    "decoding": "publish smaller pictures",
+    "waiting for transforms": "lower tf.timeout",
     "reconstructing": "lower input.width or the budget of the cache (cache.budget_mib, where it is "
     "set, else cache.budget_tokens), or run on a faster model.device",
+    "checking": "lower input.width",
+    "scaling": "lower input.width",
     "mapping": "raise map.stride or map.voxel_size, or lower map.max_points",
     "publishing": "raise points.stride, or close a subscriber that is too slow",
     "commanded": "wait for it to end",
