@@ -50,7 +50,7 @@ def test_a_disabled_map_takes_no_memory(node: Node) -> None:
     assert output.nbytes < held
 
 
-def test_lengths_of_another_unit_begin_the_map_anew(node: Node) -> None:
+def test_lengths_of_another_unit_begin_the_map_again(node: Node) -> None:
     output = MapOutput(node)
     _add(output)
     output.add(update_of(wall(1, depth=9.0), unit_changed=True), SETTINGS)

@@ -76,7 +76,7 @@ class MapOutput:
         try:
             self.builder.add(update.result, update.placement.map_from_camera, settings.map_settings)
         except MemoryError:
-            # Whatever else comes of this picture must come out all the same.
+            # Whatever else comes of this image must come out all the same.
             self.builder.drop()
             self._too_large = settings.map
             logger.error(

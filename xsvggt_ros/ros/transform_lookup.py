@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The robot around the camera, as far as TF knows it, picture by picture."""
+"""The robot around the camera, as far as TF knows it, image by image."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class TransformLookup:
         self._listener = TransformListener(self._node, self.owners, follow=self._follows)
 
     def match_publishers(self) -> None:
-        """Listen anew where the publishers of TF now ask for another reliability."""
+        """Listen again where the publishers of TF now ask for another reliability."""
         if self._listener is not None:
             self._listener.match_publishers()
 

@@ -16,7 +16,7 @@ from xsvggt_ros.errors import FrameError, XsvggtError, first_line
 from xsvggt_ros.geometry.rectification import is_usable
 from xsvggt_ros.geometry.rigid import OPTICAL_TO_BODY, Matrix
 from xsvggt_ros.geometry.robot_frames import Placement, RobotPose, map_from_world, place
-from xsvggt_ros.stream.frame import Frame, FrameResult, Picture
+from xsvggt_ros.stream.frame import Frame, FrameResult, ImageArray
 from xsvggt_ros.stream.image_watch import ImageWatch, blindness
 from xsvggt_ros.stream.quality import QualityWatch
 from xsvggt_ros.stream.stamps import Order, StampOrder
@@ -205,21 +205,21 @@ class FramePipeline:
         order = self._stamps.judge(frame.stamp, frame.camera)
         if order is Order.REPEATED:
             raise FrameError(
-                f"stamp {frame.stamp} ns came twice in a row; give each picture its own stamp"
+                f"stamp {frame.stamp} ns came twice in a row; give each image its own stamp"
             )
         if order is Order.LATE:
             remedy = (
                 "raise input.rig_wait, or have all cameras stamp by one clock"
                 if frame.camera
-                else "publish pictures in order"
+                else "publish images in order"
             )
             raise FrameError(
                 f"stamp {frame.stamp} ns is {self._seconds_back(frame):.3f} s older than the "
-                f"picture before it; {remedy}"
+                f"image before it; {remedy}"
             )
         return order
 
-    def _decode(self, frame: Frame) -> tuple[Picture, float]:
+    def _decode(self, frame: Frame) -> tuple[ImageArray, float]:
         """Return the image, and the seconds that it took to decode."""
         self.enter("decoding")
         started = perf_counter()
@@ -231,7 +231,7 @@ class FramePipeline:
         self.enter("waiting for transforms")
         return replace(frame, transforms=self._hooks.transforms(frame))
 
-    def _begin_session_where_due(self, frame: Frame, image: Picture, order: Order) -> None:
+    def _begin_session_where_due(self, frame: Frame, image: ImageArray, order: Order) -> None:
         """Begin a session where this frame cannot go on with the one before.
 
         It cannot where stamps jumped back, where a camera becomes known, and where all images
@@ -255,7 +255,7 @@ class FramePipeline:
         logger.warning("%s: a new session begins", told or reason)
         self.reconstructor.reset(reason)
 
-    def _reconstruct(self, frame: Frame, image: Picture, decode_seconds: float) -> FrameResult:
+    def _reconstruct(self, frame: Frame, image: ImageArray, decode_seconds: float) -> FrameResult:
         self.enter("reconstructing")
         result = self.reconstructor.step(
             image,
@@ -277,7 +277,7 @@ class FramePipeline:
         if result.intrinsics_source != "calibrated":
             self._uncalibrated.add(frame.camera)
 
-    def _becomes_known(self, frame: Frame, image: Picture) -> bool:
+    def _becomes_known(self, frame: Frame, image: ImageArray) -> bool:
         """Return whether a session has images that were not rectified, and now one that will be.
 
         Each camera becomes known once.
