@@ -356,7 +356,7 @@ class FramePipeline:
         try:
             hook(*arguments)
         except Exception:
-            logger.exception("frame %d was not reported", arguments[0].stamp)
+            logger.exception("the frame of stamp %d was not reported", arguments[0].stamp)
 
     def _session_info(self) -> SessionInfo:
         engine = self.reconstructor
