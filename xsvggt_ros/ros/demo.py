@@ -84,7 +84,6 @@ class DemoOptions:
 
     def parameters(self) -> dict[str, object]:
         """Return the node's parameters."""
-        cache = asdict(self.cache)
         return {
             "model.checkpoint": self.checkpoint,
             "model.preset": self.preset,
@@ -94,8 +93,7 @@ class DemoOptions:
             "model.weights": self.weights,
             "model.compile": self.compiled,
             "model.threads": self.threads,
-            "model.attention_backend": cache.pop("attention_backend"),
-            **{f"cache.{name}": value for name, value in cache.items()},
+            **{f"cache.{name}": value for name, value in asdict(self.cache).items()},
             "input.width": self.width or 0,
             "input.queue_policy": "all",
         }

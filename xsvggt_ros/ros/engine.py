@@ -65,7 +65,7 @@ def build_reconstructor(settings: Settings) -> Reconstructor:
         seed=model.seed,
     )
     width = settings.input.width or network.config.image_size
-    cache = settings.cache_settings
+    cache = settings.cache
     engine = Reconstructor(
         network,
         ReconstructorSettings(

@@ -16,7 +16,8 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.ros.parameters import Settings, Spec, Value, nearest_name, specifications, taken
+from xsvggt_ros.ros.parameter_spec import Spec, Value, checked_value, nearest_name
+from xsvggt_ros.ros.parameters import Settings, specifications
 
 _QOS = "qos_overrides."
 
@@ -159,7 +160,7 @@ def _as_taken(parameters: list[Parameter]) -> list[Parameter]:
 def _of_own_type(spec: Spec, given: Parameter) -> Parameter:
     """Return a parameter as it is taken; one that cannot be stays, and rclpy refuses it."""
     try:
-        return Parameter(spec.name, value=taken(spec, given.value))
+        return Parameter(spec.name, value=checked_value(spec, given.value))
     except ConfigurationError:
         return given
 
@@ -169,7 +170,7 @@ def _declare(node: Node, spec: Spec) -> Value:
     # list for a parameter without a value, which has any type.
     given = node._parameter_overrides.get(spec.name)
     if given is not None:
-        meant = Parameter(spec.name, value=taken(spec, given.value))
+        meant = Parameter(spec.name, value=checked_value(spec, given.value))
         node._parameter_overrides[spec.name] = meant
     try:
         value: Value = node.declare_parameter(spec.name, spec.default, descriptor(spec)).value

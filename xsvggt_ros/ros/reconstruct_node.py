@@ -159,7 +159,7 @@ class ReconstructNode(ManagedNode):
         self._status.show_phase("warming up")
         with self._loading():
             reconstructor = build_reconstructor(settings)
-        self._wanted_cache = settings.cache_settings
+        self._wanted_cache = settings.cache
         size = settings.input.queue_size * len(settings.input.camera_names)
         queue = FrameQueue(settings.input.queue_policy, size)
         worker = build_worker(reconstructor, self._hooks(), queue, self._on_room)
@@ -242,12 +242,12 @@ class ReconstructNode(ManagedNode):
         self._scale.close()
 
     def _check_cache(self, settings: Settings) -> None:
-        if self._engine is not None and settings.cache_settings != self._wanted_cache:
-            self._engine.reconstructor.check_cache(settings.cache_settings)
+        if self._engine is not None and settings.cache != self._wanted_cache:
+            self._engine.reconstructor.check_cache(settings.cache)
 
     def _configure_cache(self, settings: Settings) -> None:
         """Let the worker take on the cache's new settings before its next frame."""
-        wanted = settings.cache_settings
+        wanted = settings.cache
         if self._engine is None or wanted == self._wanted_cache:
             return
         self._wanted_cache = wanted
