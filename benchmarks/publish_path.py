@@ -44,6 +44,7 @@ from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.publishers import Publishers
 from xsvggt_ros.ros.status import StatusBoard
 from xsvggt_ros.ros.transform_owners import TransformOwners
+from xsvggt_ros.ros.transforms import TransformBroadcaster
 from xsvggt_ros.stream.frame import Frame, FrameResult, ImageArray, Timings
 from xsvggt_ros.stream.image_mapping import ImageMapping
 from xsvggt_ros.stream.pipeline import FrameUpdate, SessionInfo
@@ -78,7 +79,8 @@ def main() -> None:
     torch.set_num_threads(1)
     rclpy.init()
     node = Node("xsvggt")
-    outputs, status = Publishers(node, TransformOwners()), StatusBoard(node)
+    transforms = TransformBroadcaster(node, TransformOwners())
+    outputs, status = Publishers(node, transforms), StatusBoard(node)
     with subscriber(cores[-1]):
         wait_for_subscriber(node)
         for kind, frame in inputs().items():

@@ -39,6 +39,7 @@ from xsvggt_ros.ros.publishers import Publishers
 from xsvggt_ros.ros.qos import LEAST_WAITING
 from xsvggt_ros.ros.reconstruct_node import ReconstructNode
 from xsvggt_ros.ros.transform_owners import TransformOwners
+from xsvggt_ros.ros.transforms import TransformBroadcaster
 from xsvggt_ros.ros.watchdog import Watchdog
 from xsvggt_ros.stream.frame import Frame, FrameResult, ImageArray
 from xsvggt_ros.stream.frame_queue import FrameQueue
@@ -304,6 +305,8 @@ def test_nothing_is_packed_for_topics_that_nobody_listens_to() -> None:
     result = result_of()
     unpackable: Any = None
     unpacked = replace(result, depth=unpackable, confidence=unpackable, intrinsics=unpackable)
-    Publishers(node, TransformOwners()).publish(update_of(unpacked), Settings())
+    Publishers(node, TransformBroadcaster(node, TransformOwners())).publish(
+        update_of(unpacked), Settings()
+    )
     node.destroy_node()
     rclpy.shutdown()

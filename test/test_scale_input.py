@@ -21,7 +21,7 @@ from xsvggt_ros.ros import scale_input
 from xsvggt_ros.ros.conversions import header
 from xsvggt_ros.ros.images import depth_image
 from xsvggt_ros.ros.parameters import Scale, Settings
-from xsvggt_ros.ros.scale_input import DepthScale, OdometryScale, ScaleInput
+from xsvggt_ros.ros.scale_input import DepthScale, OdometryScale, ScaleInput, ScaleState
 
 SECOND = 1_000_000_000
 TOPICS = {"depth": "depth", "odometry": "odom"}
@@ -128,4 +128,50 @@ def test_messages_of_which_none_fits_are_told(
     _send(scale, 5 * SECOND)
     scale.scale(result_of(4, stamp=5 * SECOND), RobotPose())
     assert scale.silence(3.5) is None
+    scale.close()
+
+
+def test_the_scale_in_force_its_spread_and_its_age_are_known(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(scale_input, "monotonic", lambda: now)
+    scale = _listening(node, "odometry")
+    assert scale.state == ScaleState("none", 0.0, 0.0, -1.0)
+    assert isinstance(scale._measured, OdometryScale)
+    for index in range(30):
+        now += 0.1
+        stamp = SECOND + index * SECOND // 10
+        scale._measured._receive(_odometry(stamp, 0.1 * index))
+        pose = np.eye(4)
+        pose[2, 3] = 0.05 * index * (1.01 if index % 2 else 0.99)
+        scale.scale(replace(result_of(index, stamp), camera_to_world=pose), RobotPose())
+    state = scale.state
+    assert (state.source, state.age) == ("odometry", 0.0)
+    assert state.value == pytest.approx(2.0, rel=0.02)
+    assert 0.001 < state.spread < 0.1
+    assert scale.idleness() is None
+    for index in range(30, 42):
+        now += 1.0
+        stamp = SECOND + index * SECOND // 10
+        scale._measured._receive(_odometry(stamp, 2.9))
+        scale.scale(replace(result_of(index, stamp), camera_to_world=pose), RobotPose())
+    assert scale.state.age == pytest.approx(12.0)
+    said = scale.idleness() or ""
+    assert "nothing has been measured for 11 s, so 1.99" in said
+    assert "m per unit stays: move by 0.5 m or more" in said
+    now += 11.0  # nothing comes any more: that is another complaint
+    assert scale.idleness() is None
+    scale.close()
+
+
+def test_depth_tells_its_spread_too(node: Node) -> None:
+    scale = _listening(node, "depth")
+    assert isinstance(scale._measured, DepthScale)
+    for index in range(9):
+        stamp = (1 + index) * SECOND
+        scale._measured._receive(_depth(stamp), {})
+        scale.scale(result_of(index, stamp), RobotPose())
+    assert scale.state.value == pytest.approx(3.0)
+    assert scale.state.spread == pytest.approx(0.0, abs=1e-6)
     scale.close()

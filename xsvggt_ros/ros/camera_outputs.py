@@ -10,6 +10,7 @@ from rclpy.node import Node
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.publishers import Publishers
 from xsvggt_ros.ros.transform_owners import TransformOwners
+from xsvggt_ros.ros.transforms import TransformBroadcaster
 from xsvggt_ros.stream.pipeline import FrameUpdate
 
 
@@ -18,7 +19,7 @@ class CameraOutputs:
 
     def __init__(self, node: Node, owners: TransformOwners) -> None:
         self._node = node
-        self._owners = owners
+        self._transforms = TransformBroadcaster(node, owners)
         self._cameras: dict[str, Publishers] = {}
 
     def prepare(self, cameras: Sequence[str]) -> None:
@@ -28,7 +29,7 @@ class CameraOutputs:
         for camera in cameras:
             if camera not in self._cameras:
                 prefix = f"~/{camera}" if camera else "~"
-                self._cameras[camera] = Publishers(self._node, self._owners, prefix)
+                self._cameras[camera] = Publishers(self._node, self._transforms, prefix)
 
     def publish(self, update: FrameUpdate, settings: Settings) -> None:
         """Publish what this frame brought."""
@@ -36,6 +37,14 @@ class CameraOutputs:
             for outputs in self._cameras.values():
                 outputs.begin_path()
         self._cameras[update.result.camera].publish(update, settings)
+
+    def repeat_map(self, settings: Settings) -> None:
+        """Broadcast map to odom again where it has grown old."""
+        self._transforms.repeat_map(settings)
+
+    def forget_map(self) -> None:
+        """Repeat map to odom no more: this node ceases to know it."""
+        self._transforms.forget_map()
 
     def publish_path(self) -> None:
         """Publish each path that has grown."""

@@ -91,6 +91,9 @@ class Diagnostics:
                     "pending": str(status.frames_pending),
                     "mean confidence": f"{status.mean_confidence:.3f}",
                     "scale source": status.scale_source,
+                    "scale (m per unit)": f"{status.scale:.6g}",
+                    "scale spread": f"{status.scale_spread:.4f}",
+                    "scale age (s)": f"{status.scale_age:.1f}",
                 },
             )
         )

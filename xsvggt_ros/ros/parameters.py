@@ -197,6 +197,13 @@ class Depth:
         choices=("32FC1", "16UC1"),
         live=True,
     )
+    min_confidence: float = declared(
+        1.0,
+        "Depth below this confidence is unknown; confidences begin at 1.",
+        minimum=0.0,
+        maximum=1e6,
+        live=True,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +228,23 @@ class Tf:
     timeout: float = declared(
         0.2,
         "How long an image waits for the transforms of its time before it is refused.",
+        unit="seconds",
+        minimum=0.0,
+        maximum=10.0,
+        live=True,
+    )
+    map_rate: float = declared(
+        10.0,
+        "How often map to odom is repeated while no result brings it, so that it never grows old; "
+        "0 = never.",
+        unit="Hz",
+        minimum=0.0,
+        maximum=20.0,
+        live=True,
+    )
+    map_tolerance: float = declared(
+        0.1,
+        "How far ahead of the clock a repeated map to odom is stamped.",
         unit="seconds",
         minimum=0.0,
         maximum=10.0,

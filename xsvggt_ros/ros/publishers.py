@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import numpy as np
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry
+from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -18,11 +20,11 @@ from xsvggt_ros.errors import OutputError, first_line
 from xsvggt_ros.ros import qos
 from xsvggt_ros.ros.clouds import CloudPacker
 from xsvggt_ros.ros.conversions import header, pose
-from xsvggt_ros.ros.images import camera_info, confidence_image, depth_image
+from xsvggt_ros.ros.images import camera_info, color_image, confidence_image, depth_image
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.path import PathKeeper
-from xsvggt_ros.ros.transform_owners import TransformOwners
 from xsvggt_ros.ros.transforms import TransformBroadcaster
+from xsvggt_ros.stream.frame import FrameResult
 from xsvggt_ros.stream.pipeline import FrameUpdate
 
 _UNKNOWN_VARIANCE = 1e6
@@ -33,28 +35,32 @@ _UNKNOWN_COVARIANCE = [_UNKNOWN_VARIANCE if i % 7 == 0 else 0.0 for i in range(3
 class Publishers:
     """Publishes results; called from the worker's thread, :meth:`publish_path` from any."""
 
-    def __init__(self, node: Node, owners: TransformOwners, prefix: str = "~") -> None:
-        """Make the topics of one camera, under ``prefix``; ``owners`` hears of its transforms."""
+    def __init__(self, node: Node, transforms: TransformBroadcaster, prefix: str = "~") -> None:
+        """Make the topics of one camera, under ``prefix``; all cameras share ``transforms``."""
         self._node = node
+        self._transforms = transforms
         self._points = _large(node, PointCloud2, f"{prefix}/points")
         self._depth = _large(node, Image, f"{prefix}/depth/image")
         self._camera_info = node.create_publisher(
             CameraInfo, f"{prefix}/depth/camera_info", qos.RESULTS
         )
         self._confidence = _large(node, Image, f"{prefix}/confidence/image")
+        self._color = _large(node, Image, f"{prefix}/color/image")
+        self._color_info = node.create_publisher(
+            CameraInfo, f"{prefix}/color/camera_info", qos.RESULTS
+        )
         self._odometry = node.create_publisher(Odometry, f"{prefix}/odometry", qos.RESULTS)
         self._path = PathKeeper(node, f"{prefix}/path")
-        self._transforms = TransformBroadcaster(node, owners)
         self._cloud = CloudPacker()
 
     def close(self) -> None:
         """Destroy the topics."""
         for publisher in (
-            self._points, self._depth, self._camera_info, self._confidence, self._odometry
+            self._points, self._depth, self._camera_info, self._confidence, self._color,
+            self._color_info, self._odometry,
         ):  # fmt: skip
             self._node.destroy_publisher(publisher)
         self._path.close()
-        self._transforms.close()
 
     def begin_path(self) -> None:
         """Forget the path: another world begins, or another unit."""
@@ -93,13 +99,20 @@ class Publishers:
             yield (
                 "depth",
                 lambda: self._depth.publish(
-                    depth_image(optical, result.depth, settings.depth.encoding)
+                    depth_image(optical, _sure_depth(result, settings), settings.depth.encoding)
                 ),
             )
         if _wanted(self._camera_info):
             yield (
                 "camera_info",
                 lambda: self._camera_info.publish(camera_info(optical, result.intrinsics)),
+            )
+        if _wanted(self._color):
+            yield "color", lambda: self._color.publish(color_image(optical, result.color))
+        if _wanted(self._color_info):
+            yield (
+                "color camera_info",
+                lambda: self._color_info.publish(camera_info(optical, result.intrinsics)),
             )
         if _wanted(self._points):
             yield (
@@ -142,6 +155,14 @@ def _large(node: Node, message_type: type[Any], topic: str) -> Publisher:
         qos.RESULTS,
         qos_overriding_options=QoSOverridingOptions.with_default_policies(),
     )
+
+
+def _sure_depth(result: FrameResult, settings: Settings) -> NDArray[np.float32]:
+    """Return depth, NaN where it is less sure than asked for."""
+    least = settings.depth.min_confidence
+    if least <= 1.0:  # where confidences begin
+        return result.depth
+    return np.where(result.confidence >= least, result.depth, np.float32(np.nan))
 
 
 def _wanted(publisher: Publisher) -> bool:

@@ -213,6 +213,7 @@ class ReconstructNode(ManagedNode):
             self._map.drop(self._parameter_server.settings.frames.map)
         self._engine = engine = None
         self._wanted_cache = None
+        self._status.begin()
         self._parameter_server.locked = False
         release_device()
 
@@ -235,6 +236,7 @@ class ReconstructNode(ManagedNode):
         return self._engine
 
     def _unsubscribe(self) -> None:
+        self._outputs.forget_map()
         if self._input is not None:
             self._input.images.close()
             self._input = None
@@ -276,7 +278,7 @@ class ReconstructNode(ManagedNode):
         """Say what one frame brought."""
         if update.faults and (admitted := self._complaints.admit(degraded(update.faults))):
             self.get_logger().warning(admitted)
-        self._status.set_scale(self._scale.source)
+        self._status.set_scale(self._scale.state)
         self._status.set_map(self._map.points, self._map.nbytes, self._map.seconds)
         self._diagnostics.meter.note_latency(update.total_seconds)
         self._status.show_update(update, self._configured.worker.counters)
@@ -331,11 +333,14 @@ class ReconstructNode(ManagedNode):
                 "the worker has ended unexpectedly, and nothing is reconstructed: restart the node"
             )
         self._tell_faults(self._input, timeout)
+        if idleness := self._scale.idleness():
+            self._status.note(idleness)
         silences = [] if stuck else [each.silence(timeout) for each in self._input.watchdogs]
         # The last one is shown in ~/status: it explains the others.
         for complaint in filter(None, (self._scale.silence(timeout), *silences, stuck)):
             self._complain(complaint)
         self._status.timeout = timeout
+        self._status.set_scale(self._scale.state)
         self._status.show_idle(engine.worker.counters, stuck=bool(stuck))
         self._diagnostics.publish(engine.worker.counters, images, engine.reconstructor)
 
@@ -359,6 +364,7 @@ class ReconstructNode(ManagedNode):
     def _on_map_timer(self) -> None:
         """Let the worker publish the map where it is due: packing is not for this thread."""
         settings = self._parameter_server.settings
+        self._outputs.repeat_map(settings)
         busy = self._map_in_hand is not None and not self._map_in_hand.done()
         if self._engine is None or busy or not self._map.due(settings.map.rate):
             return

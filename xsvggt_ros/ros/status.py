@@ -13,7 +13,7 @@ from rclpy.node import Node
 from xsvggt_ros.msg import ReconstructionStatus
 from xsvggt_ros.ros import qos
 from xsvggt_ros.ros.conversions import header
-from xsvggt_ros.ros.scale_input import UNKNOWN
+from xsvggt_ros.ros.scale_input import UNKNOWN, ScaleState
 from xsvggt_ros.stream.frame import Frame, FrameResult
 from xsvggt_ros.stream.health import Health, State
 from xsvggt_ros.stream.pipeline import FrameUpdate, SessionInfo
@@ -33,11 +33,9 @@ class StatusBoard:
     def __init__(self, node: Node) -> None:
         self._publisher = node.create_publisher(ReconstructionStatus, "~/status", qos.RESULTS)
         self._lock = Lock()
-        self._message = ReconstructionStatus(state="unconfigured", scale_source=UNKNOWN)
         self._health = Health()
-        self._session = SessionInfo()
-        self._noted_since_result = False
         self.timeout = 4.0
+        self.begin()
 
     def read(self, reader: Callable[[ReconstructionStatus, SessionInfo], T]) -> T:
         """Return what ``reader`` makes of the newest status, which it must not keep."""
@@ -45,8 +43,13 @@ class StatusBoard:
             return reader(self._message, self._session)
 
     def begin(self) -> None:
-        """Forget the stream: another engine is being made."""
+        """Forget the stream: its engine is gone, or another one is being made."""
         with self._lock:
+            self._message = ReconstructionStatus(
+                state="unconfigured", scale_source=UNKNOWN, scale_age=-1.0
+            )
+            self._session = SessionInfo()
+            self._noted_since_result = False
             self._health.begin()
 
     def note(self, text: str) -> None:
@@ -61,10 +64,13 @@ class StatusBoard:
         with self._lock:
             self._health.note_fault()
 
-    def set_scale(self, source: str) -> None:
+    def set_scale(self, scale: ScaleState) -> None:
         """Say what makes lengths metres; the next publication carries it."""
         with self._lock:
-            self._message.scale_source = source
+            self._message.scale_source = scale.source
+            self._message.scale = scale.value
+            self._message.scale_spread = scale.spread
+            self._message.scale_age = scale.age
 
     def show_phase(self, state: State) -> None:
         """Publish a state in which no images are taken."""

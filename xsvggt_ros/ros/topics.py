@@ -9,6 +9,7 @@ from rclpy.node import Node
 
 from xsvggt_ros.ros.qos import node_of
 
+STATUS_TYPE = "xsvggt_ros/msg/ReconstructionStatus"
 COMPRESSED = "/compressed"
 """What image_transport adds to the topic of the raw images."""
 
@@ -39,18 +40,23 @@ def type_name(message_type: type[Any]) -> str:
 
 
 def published_topics(node: Node) -> dict[str, set[str]]:
-    """Return the types of each topic that another node publishes."""
-    own = node.get_fully_qualified_name()
+    """Return the types of each topic that another node publishes, and no node of this package.
+
+    What a reconstruction puts out is never its input; its ``~/status`` tells who that is.
+    """
+    ours = {node.get_fully_qualified_name()}
+    publishers = {
+        topic: node.get_publishers_info_by_topic(topic)
+        for topic, _ in node.get_topic_names_and_types()
+    }
+    for found in publishers.values():
+        ours |= {node_of(each) for each in found if each.topic_type == STATUS_TYPE}
+    own_topics = {each.topic_name for each in node.publishers}
     return {
         topic: types
-        for topic, _ in node.get_topic_names_and_types()
-        if (
-            types := {
-                each.topic_type
-                for each in node.get_publishers_info_by_topic(topic)
-                if node_of(each) != own
-            }
-        )
+        for topic, found in publishers.items()
+        if topic not in own_topics
+        and (types := {each.topic_type for each in found if node_of(each) not in ours})
     }
 
 

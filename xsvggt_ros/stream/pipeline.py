@@ -15,8 +15,15 @@ import numpy as np
 from xsvggt_ros.errors import FrameError, XsvggtError, first_line
 from xsvggt_ros.geometry.rectification import is_usable
 from xsvggt_ros.geometry.rigid import OPTICAL_TO_BODY, Matrix
-from xsvggt_ros.geometry.robot_frames import Placement, RobotPose, map_from_world, place
+from xsvggt_ros.geometry.robot_frames import (
+    Placement,
+    RobotPose,
+    map_from_world,
+    place,
+    place_by_odometry,
+)
 from xsvggt_ros.stream.frame import Frame, FrameResult, ImageArray
+from xsvggt_ros.stream.health import MEMORY
 from xsvggt_ros.stream.image_watch import ImageWatch, blindness
 from xsvggt_ros.stream.quality import QualityWatch
 from xsvggt_ros.stream.stamps import Order, StampOrder
@@ -68,6 +75,7 @@ class FrameUpdate:
         result: in metres where a scale is known.
         session: that the frame belongs to.
         faults: what is implausible about the result, in words.
+        degraded: whether it, or one of the newest results, is implausible.
         blind: why the image shows nothing; empty where it shows a scene.
         unit_changed: whether lengths of this session before this frame were in another unit.
         placement: where camera, robot and odometry are in the map.
@@ -80,6 +88,7 @@ class FrameUpdate:
     result: FrameResult
     session: SessionInfo = SessionInfo()
     faults: tuple[str, ...] = ()
+    degraded: bool = False
     blind: str = ""
     unit_changed: bool = False
     placement: Placement = _AT_ORIGIN
@@ -152,6 +161,9 @@ class FramePipeline:
         self._hooks = hooks or PipelineHooks()
         self._stamps = StampOrder()
         self._map_from_world: Matrix = OPTICAL_TO_BODY
+        self._map_from_odom: Matrix | None = None
+        """What corrects the odometry of another node; None before the first plausible result."""
+        self._results_since_fault = MEMORY
         self._quality: defaultdict[str, QualityWatch] = defaultdict(QualityWatch)
         self._images: defaultdict[str, ImageWatch] = defaultdict(ImageWatch)
         self._uncalibrated: set[str] = set()
@@ -306,12 +318,15 @@ class FramePipeline:
         if result.index == 0:
             self._quality.clear()
             self._blind = True
+            self._results_since_fault = MEMORY
         watch = self._images[result.camera]
         faults = watch.judge(result.color)
         blind = faults[0] if watch.blind else ""
         self._blind = self._blind and watch.blind
         faults += self._quality[result.camera].judge(result)
-        return replace(update, faults=faults, blind=blind)
+        self._results_since_fault = 0 if faults else self._results_since_fault + 1
+        degraded = self._results_since_fault < MEMORY
+        return replace(update, faults=faults, degraded=degraded, blind=blind)
 
     def _scale(self, update: FrameUpdate) -> FrameUpdate:
         """Bring a result into metres, where a scale is known."""
@@ -320,11 +335,21 @@ class FramePipeline:
         return replace(update, result=result, unit_changed=unit_changed)
 
     def _place(self, update: FrameUpdate) -> FrameUpdate:
-        """Find where everything is in the map; the first frame of a session defines the map."""
+        """Find where everything is in the map; the first frame of a session defines the map.
+
+        While results are implausible, the odometry of another node goes on from the last correction
+        that was not: a jump of the estimate would move the robot at once.
+        """
         transforms = update.frame.transforms
         if update.result.index == 0:
             self._map_from_world = map_from_world(transforms)
-        placement = place(self._map_from_world, update.result.camera_to_world, transforms)
+        if update.starts_over or transforms.odom_from_carrier is None:
+            self._map_from_odom = None
+        if update.degraded and self._map_from_odom is not None:
+            placement = place_by_odometry(self._map_from_odom, transforms)
+        else:
+            placement = place(self._map_from_world, update.result.camera_to_world, transforms)
+            self._map_from_odom = placement.map_from_odom
         return replace(update, placement=placement)
 
     def _map(self, update: FrameUpdate) -> None:
