@@ -276,7 +276,7 @@ def test_images_that_wait_survive_a_publisher_of_another_reliability(
 def test_it_does_not_wait_for_a_network_that_takes_too_long(
     gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node_module, "LONGEST_GOODBYE", 0.0)
+    monkeypatch.setattr(node_module, "SHUTDOWN_TIMEOUT", 0.0)
     with _running(gate) as (node, peer):
         peer.publisher().publish(image_message(SECOND))
         peer.wait_until(gate.entered.is_set, "the image is in the network")

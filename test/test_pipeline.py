@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from results import result_of
 
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import FrameError, TransformMissingError, XsvggtError
@@ -16,6 +17,7 @@ from xsvggt_ros.geometry.robot_frames import RobotPose
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream import pipeline as module
 from xsvggt_ros.stream.frame import Frame, FrameResult, ImageArray
+from xsvggt_ros.stream.health import MEMORY
 from xsvggt_ros.stream.pipeline import FramePipeline, FrameUpdate, PipelineHooks
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 
@@ -191,3 +193,46 @@ def test_without_hooks_a_frame_still_has_its_result(network: StreamVggt) -> None
     assert update.result.index == 0
     assert update.blind == update.faults[0]
     assert "the image is dark" in update.blind
+
+
+class _Drifting(Surroundings):
+    """A robot that stands, by its wheels, whatever the network says."""
+
+    def transforms(self, frame: Frame) -> RobotPose:
+        return RobotPose(_mount(1.5), _mount(0.0))
+
+    def scale(self, result: FrameResult, transforms: RobotPose) -> tuple[FrameResult, bool]:
+        return result, False
+
+
+def test_while_degraded_the_last_correction_of_an_odometry_stays(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    around = _Drifting()
+    engine = Reconstructor(network, ReconstructorSettings(28, CacheSettings(budget_tokens=64)))
+    pipeline = FramePipeline(engine, PipelineHooks(transforms=around.transforms))
+    places = [0.0, 0.1, 0.98, 1.0, *[1.0 + 0.01 * i for i in range(12)]]
+    jumps = 2
+    faults: list[str] = []
+
+    def step(*_: Any, stamp: int, **__: Any) -> FrameResult:
+        index = stamp // SECOND - 1
+        pose = np.eye(4)
+        pose[0, 3] = places[index]
+        faults[:] = ["the pose jumped"] if index == jumps else []
+        return replace(result_of(index, stamp), camera_to_world=pose)
+
+    monkeypatch.setattr(engine, "step", step)
+    monkeypatch.setattr(module.QualityWatch, "judge", lambda *_: tuple(faults))
+    monkeypatch.setattr(module.ImageWatch, "judge", lambda *_: ())
+    updates = [pipeline.process(around.frame((1 + i) * SECOND)) for i in range(len(places))]
+    found = [float(each.placement.map_from_odom[0, 3]) for each in updates if each]
+    assert found[:2] == [0.0, pytest.approx(0.1)]
+    assert found[2 : 2 + MEMORY] == [pytest.approx(0.1)] * MEMORY
+    assert found[2 + MEMORY :] == [pytest.approx(each) for each in places[2 + MEMORY :]]
+    for each in updates:
+        assert each is not None
+        # The robot is where its odometry and the correction say, in every output alike.
+        np.testing.assert_allclose(each.placement.map_from_carrier, each.placement.map_from_odom)
+        expected = each.placement.map_from_odom @ _mount(1.5)
+        np.testing.assert_allclose(each.placement.map_from_camera, expected)

@@ -62,7 +62,7 @@ MAP_PERIOD = 0.05
 """Seconds between two looks at whether the map is due."""
 REPEAT_REFUSAL = 5.0
 REPEAT_COMPLAINT = 30.0
-LONGEST_GOODBYE = 4.0
+SHUTDOWN_TIMEOUT = 4.0
 """Seconds for the frame in hand at shutdown; launch sends SIGTERM after 5."""
 
 
@@ -147,7 +147,7 @@ class ReconstructNode(ManagedNode):
         else:
             self.get_logger().info("unconfigured: waiting for ros2 lifecycle set, or a manager")
 
-    def take_up(self) -> None:
+    def configure(self) -> None:
         """Load the weights, try the network, and start the worker."""
         settings = self._parameter_server.settings
         self._status.begin()
@@ -190,12 +190,12 @@ class ReconstructNode(ManagedNode):
         self._unsubscribe()
         engine = self._configured
         engine.queue.discard()
-        if not engine.settle(LONGEST_GOODBYE):
+        if not engine.settle(SHUTDOWN_TIMEOUT):
             self.get_logger().warning(
-                f"the frame in hand takes longer than {LONGEST_GOODBYE:g} s; its outputs come later"
+                f"the frame in hand takes longer than {SHUTDOWN_TIMEOUT:g} s; its results follow"
             )
 
-    def give_up(self) -> None:
+    def cleanup(self) -> None:
         """Stop the worker, and free the device.
 
         Raises:
@@ -206,9 +206,9 @@ class ReconstructNode(ManagedNode):
         engine = self._engine
         if engine is not None:
             engine.queue.discard()
-            if not engine.settle(LONGEST_GOODBYE) or not engine.worker.stop(LONGEST_GOODBYE):
+            if not engine.settle(SHUTDOWN_TIMEOUT) or not engine.worker.stop(SHUTDOWN_TIMEOUT):
                 raise FrameError(
-                    f"the frame in hand takes longer than {LONGEST_GOODBYE:g} s; try again"
+                    f"the frame in hand takes longer than {SHUTDOWN_TIMEOUT:g} s; try again"
                 )
             self._map.drop(self._parameter_server.settings.frames.map)
         self._engine = engine = None
@@ -217,11 +217,16 @@ class ReconstructNode(ManagedNode):
         self._parameter_server.locked = False
         release_device()
 
+    def recover(self, failure: str) -> None:
+        """Clean up after a failure that was not foreseen, and go on telling of it."""
+        self.cleanup()
+        self._status.note(failure)
+
     def close(self) -> bool:
         """Finish the frame in hand and destroy the node; return False if the frame takes longer."""
-        if self._engine is not None and not self._engine.worker.stop(LONGEST_GOODBYE):
+        if self._engine is not None and not self._engine.worker.stop(SHUTDOWN_TIMEOUT):
             self.get_logger().warning(
-                f"the frame in hand takes longer than {LONGEST_GOODBYE:g} s; leaving without it"
+                f"the frame in hand takes longer than {SHUTDOWN_TIMEOUT:g} s; leaving without it"
             )
             return False
         self._offered.close()
