@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xsvggt_ros.ros.losses import Losses
+from xsvggt_ros.ros.image_input import Losses
 from xsvggt_ros.stream.frame_queue import FrameQueue
 
 

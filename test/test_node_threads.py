@@ -32,8 +32,8 @@ from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.geometry.cameras import Calibration
 from xsvggt_ros.ros import reconstruct_node as node_module
-from xsvggt_ros.ros.back_pressure import BackPressureGroup
 from xsvggt_ros.ros.domains import free_domain
+from xsvggt_ros.ros.image_input import BackPressureGroup
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.publishers import Publishers
 from xsvggt_ros.ros.qos import LEAST_WAITING

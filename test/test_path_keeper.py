@@ -12,7 +12,7 @@ from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Path
 from rclpy.node import Node
 
-from xsvggt_ros.ros.path import PathKeeper
+from xsvggt_ros.ros.publishers import PathKeeper
 
 
 def test_a_path_forgotten_while_it_is_published_is_not_published(

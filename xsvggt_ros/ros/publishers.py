@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The result of a frame on its topics; nothing is packed for a topic that nobody listens to."""
+"""What one frame puts on the topics of its camera, and the path so far."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped
-from nav_msgs.msg import Odometry
+from nav_msgs.msg import Odometry, Path
 from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.publisher import Publisher
@@ -22,10 +24,58 @@ from xsvggt_ros.ros.clouds import CloudPacker
 from xsvggt_ros.ros.conversions import header, pose
 from xsvggt_ros.ros.images import camera_info, color_image, confidence_image, depth_image
 from xsvggt_ros.ros.parameters import Settings
-from xsvggt_ros.ros.path import PathKeeper
+from xsvggt_ros.ros.transform_owners import TransformOwners
 from xsvggt_ros.ros.transforms import TransformBroadcaster
 from xsvggt_ros.stream.frame import FrameResult
 from xsvggt_ros.stream.pipeline import FrameUpdate
+
+
+class PathKeeper:
+    """Remembers poses on one thread and publishes them on another.
+
+    A path costs time in proportion to its poses, so it is not made for every frame.
+    """
+
+    def __init__(self, node: Node, topic: str) -> None:
+        self._node = node
+        self._publisher = node.create_publisher(Path, topic, qos.RESULTS)
+        self._lock = Lock()
+        self._poses: deque[PoseStamped] = deque()
+        self._changed = False
+
+    def close(self) -> None:
+        """Destroy the topic."""
+        self._node.destroy_publisher(self._publisher)
+
+    def forget(self) -> None:
+        """Forget all poses."""
+        with self._lock:
+            self._poses.clear()
+            self._changed = False
+
+    def remember(self, place: PoseStamped, *, max_poses: int) -> None:
+        """Add a pose."""
+        with self._lock:
+            self._poses.append(place)
+            while len(self._poses) > max_poses:
+                self._poses.popleft()
+            self._changed = True
+
+    def publish(self) -> None:
+        """Publish the path where it has grown and anybody listens."""
+        if not self._publisher.get_subscription_count():
+            return
+        message = self._message()
+        if message is not None:
+            self._publisher.publish(message)
+
+    def _message(self) -> Path | None:
+        with self._lock:
+            if not (self._changed and self._poses):  # the worker may forget them at any time
+                return None
+            self._changed = False
+            return Path(header=self._poses[-1].header, poses=list(self._poses))
+
 
 _UNKNOWN_VARIANCE = 1e6
 _UNKNOWN_COVARIANCE = [_UNKNOWN_VARIANCE if i % 7 == 0 else 0.0 for i in range(36)]
@@ -176,3 +226,41 @@ def _odometry(place: PoseStamped, carrier: str) -> Odometry:
     message.pose.covariance = _UNKNOWN_COVARIANCE
     message.twist.covariance = _UNKNOWN_COVARIANCE
     return message
+
+
+class CameraOutputs:
+    """Hands each result to the publishers of its camera."""
+
+    def __init__(self, node: Node, owners: TransformOwners) -> None:
+        self._node = node
+        self._transforms = TransformBroadcaster(node, owners)
+        self._cameras: dict[str, Publishers] = {}
+
+    def prepare(self, cameras: Sequence[str]) -> None:
+        """Make the topics of these cameras, and of no others; no name is a single camera's."""
+        for camera in set(self._cameras) - set(cameras):
+            self._cameras.pop(camera).close()
+        for camera in cameras:
+            if camera not in self._cameras:
+                prefix = f"~/{camera}" if camera else "~"
+                self._cameras[camera] = Publishers(self._node, self._transforms, prefix)
+
+    def publish(self, update: FrameUpdate, settings: Settings) -> None:
+        """Publish what this frame brought."""
+        if update.starts_over:
+            for outputs in self._cameras.values():
+                outputs.begin_path()
+        self._cameras[update.result.camera].publish(update, settings)
+
+    def repeat_map(self, settings: Settings) -> None:
+        """Broadcast map to odom again where it has grown old."""
+        self._transforms.repeat_map(settings)
+
+    def forget_map(self) -> None:
+        """Repeat map to odom no more: this node ceases to know it."""
+        self._transforms.forget_map()
+
+    def publish_path(self) -> None:
+        """Publish each path that has grown."""
+        for outputs in list(self._cameras.values()):
+            outputs.publish_path()

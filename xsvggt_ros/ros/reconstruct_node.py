@@ -28,7 +28,6 @@ from xsvggt_ros.errors import (
     XsvggtError,
     first_line,
 )
-from xsvggt_ros.ros.camera_outputs import CameraOutputs
 from xsvggt_ros.ros.diagnostics import Diagnostics
 from xsvggt_ros.ros.engine import build_reconstructor, build_worker, release_device
 from xsvggt_ros.ros.lifecycle import ManagedNode
@@ -36,6 +35,7 @@ from xsvggt_ros.ros.log_bridge import forwarded_logging
 from xsvggt_ros.ros.map_output import MapOutput
 from xsvggt_ros.ros.parameter_server import ParameterServer
 from xsvggt_ros.ros.parameters import Settings
+from xsvggt_ros.ros.publishers import CameraOutputs
 from xsvggt_ros.ros.repetition import Repetition
 from xsvggt_ros.ros.rig_input import RigInput
 from xsvggt_ros.ros.scale_input import ScaleInput

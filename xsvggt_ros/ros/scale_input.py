@@ -19,11 +19,9 @@ from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.geometry.robot_frames import RobotPose, camera_pose
 from xsvggt_ros.geometry.transform_tree import HISTORY, TransformTree, fault_of
 from xsvggt_ros.ros import qos
-from xsvggt_ros.ros.input_advice import MOST_NAMED, RAW_TYPE
-from xsvggt_ros.ros.matched_subscription import MatchedSubscription
 from xsvggt_ros.ros.parameters import Settings
-from xsvggt_ros.ros.small_subscription import SmallSubscription
-from xsvggt_ros.ros.topics import published_topics
+from xsvggt_ros.ros.subscriptions import MatchedSubscription, SmallSubscription
+from xsvggt_ros.ros.topics import MOST_NAMED, RAW_TYPE, published_topics
 from xsvggt_ros.stream.frame import FrameResult
 from xsvggt_ros.stream.messages import depth_of, frame_name, nanoseconds
 from xsvggt_ros.stream.recent import Recent

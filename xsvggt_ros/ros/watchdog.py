@@ -11,8 +11,7 @@ from rclpy.node import Node
 
 from xsvggt_ros.ros import qos
 from xsvggt_ros.ros.image_input import ImageInput
-from xsvggt_ros.ros.input_advice import TRANSPORTS, advice
-from xsvggt_ros.ros.topics import published_topics
+from xsvggt_ros.ros.topics import TRANSPORTS, advice, published_topics
 
 if TYPE_CHECKING:
     from xsvggt_ros.stream.pipeline import Activity
