@@ -41,8 +41,8 @@ from xsvggt_ros.ros.clouds import CloudPacker
 from xsvggt_ros.ros.conversions import frame_from_compressed, frame_from_image, header, packed
 from xsvggt_ros.ros.images import confidence_image, depth_image
 from xsvggt_ros.ros.parameters import Settings
-from xsvggt_ros.ros.publishers import Publishers
-from xsvggt_ros.ros.status import StatusBoard
+from xsvggt_ros.ros.publishers import CameraPublisher
+from xsvggt_ros.ros.status import StatusPublisher
 from xsvggt_ros.ros.transform_owners import TransformOwners
 from xsvggt_ros.ros.transforms import TransformBroadcaster
 from xsvggt_ros.stream.frame import Frame, FrameResult, ImageArray, Timings
@@ -80,7 +80,7 @@ def main() -> None:
     rclpy.init()
     node = Node("xsvggt")
     transforms = TransformBroadcaster(node, TransformOwners())
-    outputs, status = Publishers(node, transforms), StatusBoard(node)
+    outputs, status = CameraPublisher(node, transforms), StatusPublisher(node)
     with subscriber(cores[-1]):
         wait_for_subscriber(node)
         for kind, frame in inputs().items():
@@ -101,7 +101,7 @@ def inputs() -> dict[str, Frame]:
     return {"raw rgb8": frame_from_image(raw), "JPEG": frame_from_compressed(compressed)}
 
 
-def measure(frame: Frame, outputs: Publishers, status: StatusBoard, frames: int) -> Stages:
+def measure(frame: Frame, outputs: CameraPublisher, status: StatusPublisher, frames: int) -> Stages:
     """Return milliseconds of each stage for each frame."""
     stages: Stages = {}
     packer, quality = CloudPacker(), QualityWatch()
@@ -115,8 +115,8 @@ def measure_frame(
     clock: Stopwatch,
     frame: Frame,
     index: int,
-    outputs: Publishers,
-    status: StatusBoard,
+    outputs: CameraPublisher,
+    status: StatusPublisher,
     packer: CloudPacker,
     quality: QualityWatch,
 ) -> None:

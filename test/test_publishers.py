@@ -19,7 +19,7 @@ from results import HEIGHT, WIDTH, update_of, wall
 from xsvggt_ros.geometry.robot_frames import Placement
 from xsvggt_ros.ros import transforms as module
 from xsvggt_ros.ros.parameters import Depth, Settings, Tf
-from xsvggt_ros.ros.publishers import Publishers
+from xsvggt_ros.ros.publishers import CameraPublisher
 from xsvggt_ros.ros.transform_owners import TransformOwners
 from xsvggt_ros.ros.transforms import TransformBroadcaster
 
@@ -27,11 +27,11 @@ SECOND = 1_000_000_000
 
 
 class _Heard:
-    """Publishers somebody listens to; keeps what they publish."""
+    """CameraPublisher somebody listens to; keeps what they publish."""
 
     def __init__(self, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
         self.messages: dict[str, Any] = {}
-        self.publishers = Publishers(node, TransformBroadcaster(node, TransformOwners()))
+        self.publishers = CameraPublisher(node, TransformBroadcaster(node, TransformOwners()))
         for publisher in node.publishers:
             name = publisher.topic_name.removeprefix(f"{node.get_fully_qualified_name()}/")
             monkeypatch.setattr(publisher, "get_subscription_count", lambda: 1)

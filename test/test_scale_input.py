@@ -123,8 +123,8 @@ def test_messages_of_which_none_fits_are_told(
         assert scale.silence(3.5) is None
         scale.scale(result_of(index, stamp=SECOND + index), RobotPose())
     now += 1.0
-    complaint = scale.silence(3.5) or ""
-    assert f"messages come on /{TOPICS[source]}, but for 3.5 s no image has found one" in complaint
+    warning = scale.silence(3.5) or ""
+    assert f"messages come on /{TOPICS[source]}, but for 3.5 s no image has found one" in warning
     _send(scale, 5 * SECOND)
     scale.scale(result_of(4, stamp=5 * SECOND), RobotPose())
     assert scale.silence(3.5) is None
@@ -160,7 +160,7 @@ def test_the_scale_in_force_its_spread_and_its_age_are_known(
     said = scale.idleness() or ""
     assert "nothing has been measured for 11 s, so 1.99" in said
     assert "m per unit stays: move by 0.5 m or more" in said
-    now += 11.0  # nothing comes any more: that is another complaint
+    now += 11.0  # nothing comes any more: that is another warning
     assert scale.idleness() is None
     scale.close()
 

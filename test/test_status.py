@@ -17,7 +17,7 @@ pytest.importorskip("xsvggt_ros.msg", reason=REASON)
 from xsvggt_ros.cache.statistics import CacheStatistics
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.ros import status as status_module
-from xsvggt_ros.ros.status import StatusBoard
+from xsvggt_ros.ros.status import StatusPublisher
 from xsvggt_ros.stream.frame import Execution, Frame, FrameResult, Timings
 from xsvggt_ros.stream.health import MEMORY, Health
 from xsvggt_ros.stream.image_mapping import ImageMapping
@@ -50,7 +50,7 @@ class _Story:
         health = partial(Health, clock=lambda: self.now)
         monkeypatch.setattr(status_module, "Health", health)
         self.topic = _Topic()
-        self.board = StatusBoard(self.topic)  # type: ignore[arg-type]
+        self.board = StatusPublisher(self.topic)  # type: ignore[arg-type]
         self.board.timeout = TIMEOUT
         self.counters = Counters(0, 0, 0, 0, 0)
 

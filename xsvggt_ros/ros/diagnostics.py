@@ -12,7 +12,7 @@ from rclpy.node import Node
 
 from xsvggt_ros.msg import ReconstructionStatus
 from xsvggt_ros.ros import qos
-from xsvggt_ros.ros.status import StatusBoard
+from xsvggt_ros.ros.status import StatusPublisher
 from xsvggt_ros.stream.meter import Meter, Rates
 from xsvggt_ros.stream.pipeline import SessionInfo
 
@@ -35,7 +35,7 @@ _LEVELS = {
 class Diagnostics:
     """Publishes what the node knows of itself; called at a steady rate from the executor."""
 
-    def __init__(self, node: Node, status: StatusBoard) -> None:
+    def __init__(self, node: Node, status: StatusPublisher) -> None:
         self.meter = Meter()
         self._node = node
         self._status = status
@@ -100,15 +100,15 @@ class Diagnostics:
 
 
 def _input(camera: ImageInput, images: RigInput) -> DiagnosticStatus:
-    publishers, rivals = camera.publishers(), camera.rivals()
+    publishers, mixed = camera.publishers(), camera.mixed_publishers()
     offset = images.clock_offsets().get(camera.camera, 0.0)
     message = f"publishers: {qos.describe(publishers)}"
-    if rivals:
-        message += f", mixing: {', '.join(rivals)}"
+    if mixed:
+        message += f", mixing: {', '.join(mixed)}"
     if offset:
         message += f", in another clock: {offset:+.1f} s"
     return _status(
-        DiagnosticStatus.WARN if rivals or offset or not publishers else DiagnosticStatus.OK,
+        DiagnosticStatus.WARN if mixed or offset or not publishers else DiagnosticStatus.OK,
         message,
         {
             "topic": camera.topic,

@@ -28,7 +28,7 @@ from xsvggt_ros.stream.messages import frame_name, nanoseconds
 logger = logging.getLogger(__name__)
 
 
-class Losses:
+class LossCounter:
     """Finds gaps in the numbers that publishers give their messages."""
 
     def __init__(self, count_publishers: Callable[[], int]) -> None:
@@ -135,7 +135,7 @@ class ImageInput:
         self._keeps_all = settings.input.queue_policy == "all"
         waiting = qos.waiting_depth(settings.input.queue_size)
         self._depth = waiting if self._keeps_all else qos.LARGE_DEPTH
-        self._losses = Losses(lambda: node.count_publishers(topic))
+        self._losses = LossCounter(lambda: node.count_publishers(topic))
         self._committed = False
         self._heard: dict[str, float] = {}
         """When the newest message of each publisher came, where the middleware names them."""
@@ -187,7 +187,7 @@ class ImageInput:
         """Return who publishes on the topic, whatever the type."""
         return self._subscription.publishers()
 
-    def rivals(self) -> list[str]:
+    def mixed_publishers(self) -> list[str]:
         """Return the nodes whose images mix on the topic; none where only one publishes."""
         publishers = self.publishers()
         newest = max(self._heard.values(), default=0.0)

@@ -21,7 +21,7 @@ from xsvggt_ros.ros.parameters import Settings, specifications
 
 _QOS = "qos_overrides."
 
-Judge = Callable[[Settings], None]
+Check = Callable[[Settings], None]
 
 
 class ParameterServer:
@@ -37,8 +37,8 @@ class ParameterServer:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._judge: Judge = lambda settings: None
-        self._tell: Judge = lambda settings: None
+        self._check: Check = lambda settings: None
+        self._accepted: Check = lambda settings: None
         self.locked = False
         _refuse_empty_overrides(node)
         self.settings = Settings.from_values({s.name: _declare(node, s) for s in specifications()})
@@ -51,12 +51,12 @@ class ParameterServer:
         if self._has_post_set:
             node.add_post_set_parameters_callback(self._apply)
 
-    def attach(self, judge: Judge, tell: Judge) -> None:
-        """Ask ``judge`` before values are accepted, and ``tell`` once they are.
+    def attach(self, check: Check, accepted: Check) -> None:
+        """Call ``check`` before values are accepted, and ``accepted`` once they are.
 
-        ``judge`` raises ConfigurationError for what it cannot take on.
+        ``check`` raises ConfigurationError for what it cannot take on.
         """
-        self._judge, self._tell = judge, tell
+        self._check, self._accepted = check, accepted
 
     def warn_of_unknown(self, *, qos: bool) -> None:
         """Log every value given at start that no parameter of the node took.
@@ -72,7 +72,7 @@ class ParameterServer:
         try:
             settings = self._with(parameters)
             self._refuse_locked(settings)
-            self._judge(settings)
+            self._check(settings)
         except ConfigurationError as error:
             return SetParametersResult(successful=False, reason=str(error))
         if not self._has_post_set:
@@ -93,7 +93,7 @@ class ParameterServer:
 
     def _accept(self, settings: Settings) -> None:
         self.settings = settings
-        self._tell(settings)
+        self._accepted(settings)
 
     def _with(self, parameters: Iterable[Parameter]) -> Settings:
         values = self.settings.values()

@@ -30,7 +30,7 @@ from xsvggt_ros.stream.frame import FrameResult
 from xsvggt_ros.stream.pipeline import FrameUpdate
 
 
-class PathKeeper:
+class PathPublisher:
     """Remembers poses on one thread and publishes them on another.
 
     A path costs time in proportion to its poses, so it is not made for every frame.
@@ -47,16 +47,16 @@ class PathKeeper:
         """Destroy the topic."""
         self._node.destroy_publisher(self._publisher)
 
-    def forget(self) -> None:
+    def restart(self) -> None:
         """Forget all poses."""
         with self._lock:
             self._poses.clear()
             self._changed = False
 
-    def remember(self, place: PoseStamped, *, max_poses: int) -> None:
+    def append(self, pose: PoseStamped, *, max_poses: int) -> None:
         """Add a pose."""
         with self._lock:
-            self._poses.append(place)
+            self._poses.append(pose)
             while len(self._poses) > max_poses:
                 self._poses.popleft()
             self._changed = True
@@ -82,7 +82,7 @@ _UNKNOWN_COVARIANCE = [_UNKNOWN_VARIANCE if i % 7 == 0 else 0.0 for i in range(3
 """The message has no word for "unknown", and a filter takes a zero for certainty."""
 
 
-class Publishers:
+class CameraPublisher:
     """Publishes results; called from the worker's thread, :meth:`publish_path` from any."""
 
     def __init__(self, node: Node, transforms: TransformBroadcaster, prefix: str = "~") -> None:
@@ -100,7 +100,7 @@ class Publishers:
             CameraInfo, f"{prefix}/color/camera_info", qos.RESULTS
         )
         self._odometry = node.create_publisher(Odometry, f"{prefix}/odometry", qos.RESULTS)
-        self._path = PathKeeper(node, f"{prefix}/path")
+        self._path = PathPublisher(node, f"{prefix}/path")
         self._cloud = CloudPacker()
 
     def close(self) -> None:
@@ -114,7 +114,7 @@ class Publishers:
 
     def begin_path(self) -> None:
         """Forget the path: another world begins, or another unit."""
-        self._path.forget()
+        self._path.restart()
 
     def publish(self, update: FrameUpdate, settings: Settings) -> None:
         """Publish everything that this frame brought, and remember its pose for the path.
@@ -180,13 +180,13 @@ class Publishers:
         carrier = settings.frames.base or result.frame_id
         external = settings.tf.odometry == "external"
         world = settings.frames.map if external else settings.frames.odom
-        place = PoseStamped(
+        stamped = PoseStamped(
             header=header(result.stamp, world), pose=pose(placement.map_from_carrier)
         )
         self._transforms.publish(result.stamp, carrier, placement, settings)
         if _wanted(self._odometry):
-            self._odometry.publish(_odometry(place, carrier))
-        self._path.remember(place, max_poses=settings.path.max_poses)
+            self._odometry.publish(_odometry(stamped, carrier))
+        self._path.append(stamped, max_poses=settings.path.max_poses)
 
 
 def _attempted(step: Callable[[], None]) -> Exception | None:
@@ -219,22 +219,22 @@ def _wanted(publisher: Publisher) -> bool:
     return bool(publisher.get_subscription_count())
 
 
-def _odometry(place: PoseStamped, carrier: str) -> Odometry:
+def _odometry(stamped: PoseStamped, carrier: str) -> Odometry:
     """Return the pose as odometry; neither its precision nor a velocity is estimated."""
-    message = Odometry(header=place.header, child_frame_id=carrier)
-    message.pose.pose = place.pose
+    message = Odometry(header=stamped.header, child_frame_id=carrier)
+    message.pose.pose = stamped.pose
     message.pose.covariance = _UNKNOWN_COVARIANCE
     message.twist.covariance = _UNKNOWN_COVARIANCE
     return message
 
 
-class CameraOutputs:
+class RigPublisher:
     """Hands each result to the publishers of its camera."""
 
     def __init__(self, node: Node, owners: TransformOwners) -> None:
         self._node = node
         self._transforms = TransformBroadcaster(node, owners)
-        self._cameras: dict[str, Publishers] = {}
+        self._cameras: dict[str, CameraPublisher] = {}
 
     def prepare(self, cameras: Sequence[str]) -> None:
         """Make the topics of these cameras, and of no others; no name is a single camera's."""
@@ -243,7 +243,7 @@ class CameraOutputs:
         for camera in cameras:
             if camera not in self._cameras:
                 prefix = f"~/{camera}" if camera else "~"
-                self._cameras[camera] = Publishers(self._node, self._transforms, prefix)
+                self._cameras[camera] = CameraPublisher(self._node, self._transforms, prefix)
 
     def publish(self, update: FrameUpdate, settings: Settings) -> None:
         """Publish what this frame brought."""

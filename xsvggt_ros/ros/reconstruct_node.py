@@ -32,15 +32,15 @@ from xsvggt_ros.ros.diagnostics import Diagnostics
 from xsvggt_ros.ros.engine import build_reconstructor, build_worker, release_device
 from xsvggt_ros.ros.lifecycle import ManagedNode
 from xsvggt_ros.ros.log_bridge import forwarded_logging
-from xsvggt_ros.ros.map_output import MapOutput
+from xsvggt_ros.ros.log_throttle import LogThrottle
+from xsvggt_ros.ros.map_publisher import MapPublisher
 from xsvggt_ros.ros.parameter_server import ParameterServer
 from xsvggt_ros.ros.parameters import Settings
-from xsvggt_ros.ros.publishers import CameraOutputs
-from xsvggt_ros.ros.repetition import Repetition
+from xsvggt_ros.ros.publishers import RigPublisher
 from xsvggt_ros.ros.rig_input import RigInput
 from xsvggt_ros.ros.scale_input import ScaleInput
 from xsvggt_ros.ros.services import Services
-from xsvggt_ros.ros.status import StatusBoard, degraded
+from xsvggt_ros.ros.status import StatusPublisher, degraded
 from xsvggt_ros.ros.transform_lookup import TransformLookup
 from xsvggt_ros.ros.watchdog import Watchdog
 from xsvggt_ros.stream.frame import Frame, FrameResult
@@ -60,8 +60,8 @@ NODE_NAME = "xsvggt"
 TICK_PERIOD = 1.0
 MAP_PERIOD = 0.05
 """Seconds between two looks at whether the map is due."""
-REPEAT_REFUSAL = 5.0
-REPEAT_COMPLAINT = 30.0
+REFUSAL_PERIOD = 5.0
+WARNING_PERIOD = 30.0
 SHUTDOWN_TIMEOUT = 4.0
 """Seconds for the frame in hand at shutdown; launch sends SIGTERM after 5."""
 
@@ -110,22 +110,22 @@ class ReconstructNode(ManagedNode):
             raise ConfigurationError(f"{error}; give it a legal value") from error
         self._loading = loading
         self._cleanup = ExitStack()
-        self._refusals = Repetition(REPEAT_REFUSAL)
-        self._complaints = Repetition(REPEAT_COMPLAINT)
+        self._refusals = LogThrottle(REFUSAL_PERIOD)
+        self._warnings = LogThrottle(WARNING_PERIOD)
         self._said_once: set[str] = set()
         self._parameter_server = ParameterServer(self)
-        self._status = StatusBoard(self)
+        self._status = StatusPublisher(self)
         self._cleanup.enter_context(forwarded_logging(self.get_logger(), self._status.note))
         self._transforms = TransformLookup(self, lambda: self._parameter_server.settings)
         self._scale = ScaleInput(self, lambda: self._parameter_server.settings)
-        self._outputs = CameraOutputs(self, self._transforms.owners)
+        self._outputs = RigPublisher(self, self._transforms.owners)
         self._outputs.prepare(self._parameter_server.settings.input.camera_names)
         self._diagnostics = Diagnostics(self, self._status)
         self._changes: SimpleQueue[dict[str, int | float]] = SimpleQueue()
         self._changed = self.create_guard_condition(self._adopt_changes)
-        self._map = MapOutput(self)
+        self._map = MapPublisher(self)
         self._map_in_hand: Future[None] | None = None
-        self._offered = Services(self, self)
+        self._service_handlers = Services(self, self)
         self._engine: Engine | None = None
         self._input: Input | None = None
         self._wanted_cache: CacheSettings | None = None
@@ -229,7 +229,7 @@ class ReconstructNode(ManagedNode):
                 f"the frame in hand takes longer than {SHUTDOWN_TIMEOUT:g} s; leaving without it"
             )
             return False
-        self._offered.close()
+        self._service_handlers.close()
         self._cleanup.close()
         self.destroy_node()
         return True
@@ -281,7 +281,7 @@ class ReconstructNode(ManagedNode):
 
     def _report(self, update: FrameUpdate) -> None:
         """Say what one frame brought."""
-        if update.faults and (admitted := self._complaints.admit(degraded(update.faults))):
+        if update.faults and (admitted := self._warnings.admit(degraded(update.faults))):
             self.get_logger().warning(admitted)
         self._status.set_scale(self._scale.state)
         self._status.set_map(self._map.points, self._map.nbytes, self._map.seconds)
@@ -342,8 +342,8 @@ class ReconstructNode(ManagedNode):
             self._status.note(idleness)
         silences = [] if stuck else [each.silence(timeout) for each in self._input.watchdogs]
         # The last one is shown in ~/status: it explains the others.
-        for complaint in filter(None, (self._scale.silence(timeout), *silences, stuck)):
-            self._complain(complaint)
+        for warning in filter(None, (self._scale.silence(timeout), *silences, stuck)):
+            self._warn(warning)
         self._status.timeout = timeout
         self._status.set_scale(self._scale.state)
         self._status.show_idle(engine.worker.counters, stuck=bool(stuck))
@@ -353,10 +353,10 @@ class ReconstructNode(ManagedNode):
         """Tell what is wrong with the input, or with who else broadcasts transforms."""
         images = current.images
         mixtures = [each.mixture() for each in current.watchdogs]
-        for fault in filter(None, (*mixtures, *images.clock_complaints())):
+        for fault in filter(None, (*mixtures, *images.clock_warnings())):
             self._status.note_fault(fault)
-            self._complain(fault)
-        for fault in self._transforms.owners.complaints(self._parameter_server.settings):
+            self._warn(fault)
+        for fault in self._transforms.owners.conflicts(self._parameter_server.settings):
             self._status.note_fault(fault)
             if fault not in self._said_once:
                 self._said_once.add(fault)
@@ -385,7 +385,7 @@ class ReconstructNode(ManagedNode):
     def _report_unpublished(self, what: str, error: BaseException) -> None:
         text = f"{what} was not published: {_told(error)}"
         self._status.note_fault(text)
-        self._complain(text)
+        self._warn(text)
 
     @property
     def paused(self) -> bool:
@@ -415,9 +415,9 @@ class ReconstructNode(ManagedNode):
         """Let ``look`` see the map between two images."""
         return self._configured.worker.submit(lambda _: look(self._map.builder))
 
-    def _complain(self, complaint: str) -> None:
-        self._status.note(complaint)
-        if admitted := self._complaints.admit(complaint):
+    def _warn(self, warning: str) -> None:
+        self._status.note(warning)
+        if admitted := self._warnings.admit(warning):
             self.get_logger().warning(admitted)
 
 

@@ -69,8 +69,8 @@ class RigInput:
         """Return how many images of a camera were refused because their own stamp was wrong."""
         return self._jumps[camera].outliers
 
-    def clock_complaints(self) -> list[str]:
-        """Return the complaint about each camera that lives in another clock than the others."""
+    def clock_warnings(self) -> list[str]:
+        """Return the warning about each camera that lives in another clock than the others."""
         return [
             f"camera '{camera}' lives in another clock: its stamps are {abs(seconds):.1f} s "
             f"{'ahead of' if seconds > 0 else 'behind'} those of the other cameras, so they cannot "

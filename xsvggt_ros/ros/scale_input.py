@@ -323,7 +323,7 @@ class ScaleInput:
         )
 
     def silence(self, timeout: float) -> str | None:
-        """Return the complaint about a source of which nothing fits for ``timeout`` seconds."""
+        """Return the warning about a source of which nothing fits for ``timeout`` seconds."""
         if self._measured is None:
             return None
         self._measured.match_publishers()
@@ -356,7 +356,7 @@ class ScaleInput:
         return f"{carried}start what publishes {measured.type_name} there, or remap {measured.name}"
 
     def _mismatch(self, timeout: float) -> str | None:
-        """Return the complaint about messages that belong to no image."""
+        """Return the warning about messages that belong to no image."""
         measured = self._measured
         if measured is None or not measured.matches.missing(timeout):
             return None

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class StatusBoard:
+class StatusPublisher:
     """Holds what ~/status tells and publishes it; usable from every thread.
 
     ``timeout`` is that of the watchdog, in seconds.

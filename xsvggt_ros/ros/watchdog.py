@@ -46,7 +46,7 @@ class Watchdog:
         self._name = name
 
     def stuck(self, timeout: float) -> str | None:
-        """Return the complaint about a frame that stays in one stage for ``timeout`` seconds."""
+        """Return the warning about a frame that stays in one stage for ``timeout`` seconds."""
         activity = self._activity()
         seconds = monotonic() - activity.since
         if activity.stage == "idle" or seconds < timeout:
@@ -57,19 +57,19 @@ class Watchdog:
         )
 
     def silence(self, timeout: float) -> str | None:
-        """Return the complaint about an input without an image for ``timeout`` seconds."""
+        """Return the warning about an input without an image for ``timeout`` seconds."""
         seconds = monotonic() - self._images.last_image
         if self._images.held_back or seconds < timeout:
             return None
         return f"no image for {seconds:.0f} s on {self._images.topic}: {self._reason()}"
 
     def mixture(self) -> str | None:
-        """Return the complaint about images of several publishers on one topic."""
-        rivals = self._images.rivals()
-        if not rivals:
+        """Return the warning about images of several publishers on one topic."""
+        mixed = self._images.mixed_publishers()
+        if not mixed:
             return None
         return (
-            f"{self._images.topic} has {len(rivals)} publishers ({', '.join(rivals)}), and their "
+            f"{self._images.topic} has {len(mixed)} publishers ({', '.join(mixed)}), and their "
             f"images mix: stop all but one, or remap {self._name} to a topic that only "
             "one publishes"
         )

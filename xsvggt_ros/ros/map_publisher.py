@@ -23,7 +23,7 @@ from xsvggt_ros.stream.pipeline import FrameUpdate
 logger = logging.getLogger(__name__)
 
 
-class MapOutput:
+class MapPublisher:
     """Keeps the map and publishes it; all on the worker's thread but :meth:`due`."""
 
     def __init__(self, node: Node) -> None:
