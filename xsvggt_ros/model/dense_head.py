@@ -167,9 +167,9 @@ class DenseHead(nn.Module):
         self, k: int, tokens: Tensor, grid: tuple[int, int], along_x: Tensor, along_y: Tensor
     ) -> Tensor:
         patches = self.norm(tokens[:, :, self.special_tokens :].flatten(0, 1), self.dtype)
-        project = self.projects[k]
         # A convolution of single pixels is a matrix product of tokens, which needs no other layout.
-        projected = functional.linear(patches, project.weight.flatten(1), project.bias)
+        weight = self.projects.get_parameter(f"{k}.weight").flatten(1)
+        projected = functional.linear(patches, weight, self.projects.get_parameter(f"{k}.bias"))
         features = projected.transpose(1, 2).unflatten(2, grid)
         features = operators.add_along(features, along_x, along_y)
         return self.scratch.get_submodule(f"layer{k + 1}_rn")(self.resize_layers[k](features))
