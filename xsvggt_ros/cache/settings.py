@@ -34,7 +34,7 @@ WIDTHS = (2, 4, 8, 16)
 ANCHOR_WIDTHS = (0, 8, 16)
 WINDOW_WIDTHS = (0, 16)
 INDEX_SETS = ("layer", "head")
-ADAPTATIONS = ("off", "layers", "scene", "both")
+ADAPTATIONS = ("none", "layers", "scene", "both")
 MOST_MIB = 2**20
 BACKENDS = ("auto", "sdpa", "flash_attn", "math")
 MOST_TOKENS = 2**24
@@ -47,7 +47,8 @@ def _setting(default: Any, text: str, **limits: Any) -> Any:
         default: its value where nobody sets it.
         text: for people, one or two sentences.
         **limits: ``choices``, all legal values, or ``minimum`` and ``maximum``, both legal;
-            ``unit``; ``live``, whether a running node may change it.
+            ``unit``; ``live``, whether a running node may change it; ``renamed``, values of before
+            and what they are called now.
 
     """
     return field(default=default, metadata={"default": default, "text": text, **limits})
@@ -70,7 +71,7 @@ class CacheSettings:
         window_bits: 16 stores the newest frame as it came and rounds it when the next one comes,
             for one frame more of unquantized bytes in each layer.
         adaptive: ``layers`` shares the budget out over the layers by need, ``scene`` lets it grow
-            and shrink with motion and novelty, ``both`` does both, ``off`` neither.
+            and shrink with motion and novelty, ``both`` does both, ``none`` neither.
         budget_min_tokens: where ``adaptive`` follows the scene, the budget of a scene at rest.
         pool_size: patch queries that are averaged into one for ``xstreamvggt``.
         camera_frames: frames that the camera head remembers: the first, the most recent and the
@@ -144,10 +145,11 @@ class CacheSettings:
         live=True,
     )
     adaptive: str = _setting(
-        "off",
+        "none",
         "layers shares the budget out by each layer's need, scene lets it follow motion and "
-        "novelty, both does both.",
+        "novelty, both does both, none neither.",
         choices=ADAPTATIONS,
+        renamed={"off": "none", False: "none"},
         live=True,
     )
     budget_min_tokens: int = _setting(
@@ -202,16 +204,20 @@ class CacheSettings:
 
     def __post_init__(self) -> None:
         for declared in fields(self):
-            _check_limits(declared.name, getattr(self, declared.name), declared.metadata)
+            value, limits = getattr(self, declared.name), declared.metadata
+            if value in limits.get("renamed", ()):
+                value = limits["renamed"][value]
+                object.__setattr__(self, declared.name, value)
+            _check_limits(declared.name, value, limits)
         self._check_together()
 
     def _check_together(self) -> None:
         if self.published:
             self._check_published()
-        if self.adaptive != "off" and not self.bounded:
+        if self.adapts and not self.bounded:
             raise ConfigurationError(
                 f"cache.adaptive '{self.adaptive}' needs a budget, and policy none has none; "
-                "choose another policy or set cache.adaptive to off"
+                "choose another policy or set cache.adaptive to none"
             )
         above = self.budget_min_tokens > self.budget_tokens and not self.budget_mib
         if self.adapts_to_scene and above:
@@ -231,7 +237,7 @@ class CacheSettings:
             "anchor_bits": 0,
             "window_bits": 0,
             "index_sets": "layer",
-            "adaptive": "off",
+            "adaptive": "none",
             "group_size": 64,
         }
         for name, value in released.items():
@@ -264,6 +270,11 @@ class CacheSettings:
     def bounded(self) -> bool:
         """Whether memory is independent of the session's length."""
         return self.policy != "none"
+
+    @property
+    def adapts(self) -> bool:
+        """Whether budgets change by themselves."""
+        return self.adaptive != "none"
 
     @property
     def adapts_layers(self) -> bool:

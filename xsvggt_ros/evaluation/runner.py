@@ -12,7 +12,7 @@ from threading import Event, Lock
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
 
-from xsvggt_ros.errors import SourceError, XsvggtError
+from xsvggt_ros.errors import SourceError
 from xsvggt_ros.evaluation import provenance
 from xsvggt_ros.evaluation.association import Association, disagreement
 from xsvggt_ros.evaluation.cost import CostRecorder
@@ -26,13 +26,12 @@ from xsvggt_ros.evaluation.sources.base import NO_TRUTH
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.frame import Frame, FrameResult
 from xsvggt_ros.stream.frame_queue import FrameQueue
+from xsvggt_ros.stream.pipeline import FramePipeline, FrameUpdate, PipelineHooks
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
-from xsvggt_ros.stream.stepper import Stepper
 from xsvggt_ros.stream.worker import Worker
 
 if TYPE_CHECKING:
     from xsvggt_ros.stream.frame_queue import QueuePolicy
-    from xsvggt_ros.stream.reconstructor import Reconstructor
 
 logger = logging.getLogger(__name__)
 
@@ -168,15 +167,12 @@ def _frames(source: EvaluationSource) -> Generator[EvaluationFrame, None, None]:
 
 def _run_in_order(run: Run, frames: Iterator[EvaluationFrame], stop: Event) -> None:
     """Step through every frame, by the rules that the node's worker follows."""
-    stepper = Stepper(run.engine)
+    pipeline = FramePipeline(run.engine, PipelineHooks(report_refusal=run.refuse))
     for given in frames:
         run.taken += 1
-        try:
-            result = stepper.step(given.frame)
-        except XsvggtError as error:
-            run.refuse(given.frame, error)
-        else:
-            run.accept(result, given)
+        update = pipeline.process(given.frame)
+        if update is not None:
+            run.accept(update.result, given)
         if stop.is_set():
             return
 
@@ -300,17 +296,16 @@ def run_live(
     queue = FrameQueue(policy, options.queue_size)
     flying = _InFlight()
 
-    def accept(result: FrameResult) -> None:
+    def accept(update: FrameUpdate) -> None:
+        result = update.result
         entry = flying.take(result.stamp)
         if entry is not None:
             given, arrived = entry
             waited = max(0.0, monotonic() - arrived - result.timings.total)
             run.accept(result, given, waited)
 
-    def refuse(frame: Frame, error: XsvggtError) -> None:
-        run.refuse(frame, error)
-
-    worker = Worker(run.engine, queue, on_result=accept, on_refused=refuse)
+    hooks = PipelineHooks(report=accept, report_refusal=run.refuse)
+    worker = Worker(FramePipeline(run.engine, hooks), queue)
     feeder = _Feeder(run, queue, flying, options.speed)
     broken = None
     began = monotonic()
