@@ -41,8 +41,8 @@ class Model:
     checkpoint: str = declared(
         "",
         "Weights: a file (.pth, .safetensors), a Hugging Face id (owner/name), or demo, the "
-        "weights that come with the package and know only synthetic rooms; empty = demo, or random weights "
-        "where a preset is given.",
+        "weights that come with the package and know only synthetic rooms; empty = demo, or random "
+        "weights where a preset is given.",
     )
     preset: str = declared(
         "",
