@@ -218,7 +218,9 @@ def test_every_check_runs_and_those_that_fail_are_named(stage: Path) -> None:
 def test_the_closing_line_of_pytest_comes_last(
     stage: Path, said: str, status: int, closing: str
 ) -> None:
-    _program(stage / "scripts" / "test", f'echo "$@"; echo "{said}"; echo afterwards; exit {status}')
+    _program(
+        stage / "scripts" / "test", f'echo "$@"; echo "{said}"; echo afterwards; exit {status}'
+    )
     run = subprocess.run([stage / ".ci" / "run"], capture_output=True, text=True, check=False)
     assert run.returncode == status
     assert run.stdout.splitlines()[0] == "--all"
