@@ -47,8 +47,8 @@ def free_domain() -> int:
         if not _taken(domain):
             return domain
     raise EnvironmentMissingError(
-        f"all ROS domains from {CANDIDATES[0]} to {CANDIDATES[-1]} are in use on this machine; end some nodes, "
-        "or set ROS_DOMAIN_ID"
+        f"all ROS domains from {CANDIDATES[0]} to {CANDIDATES[-1]} are in use on this machine; "
+        "end some nodes, or set ROS_DOMAIN_ID"
     )
 
 
