@@ -64,8 +64,8 @@ def time_parts(clock: Clock) -> None:
             with clock.timing(RECORDING):
                 super().add(frame)
 
-    runner.Stepper = TimedStepper
-    judge.Recording = TimedRecording
+    runner.Stepper = TimedStepper  # type: ignore[misc]
+    judge.Recording = TimedRecording  # type: ignore[misc]
 
 
 def render(directory: Path, frames: int, width: int, height: int) -> None:

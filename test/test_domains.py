@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 
 import pytest
 
@@ -12,7 +13,7 @@ from xsvggt_ros.ros import domains
 
 
 @pytest.fixture
-def taken() -> int:
+def taken() -> Iterator[int]:
     """A domain whose discovery port another socket holds while the test runs."""
     domain = domains.free_domain()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as holder:

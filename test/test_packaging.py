@@ -185,7 +185,7 @@ def test_colcon_installs_modules_messages_and_programs(
 ) -> None:
     if not shutil.which("colcon") or not os.environ.get("AMENT_PREFIX_PATH"):
         pytest.skip("needs colcon and a sourced ROS 2: run scripts/test")
-    build = ["colcon", "build", "--base-paths", source_copy, *options]
+    build = ["colcon", "build", "--base-paths", str(source_copy), *options]
     subprocess.run(build, check=True, cwd=tmp_path, capture_output=True)
     prefix = tmp_path / "install" / "xsvggt_ros"
     code = "import xsvggt_ros.msg as m, xsvggt_ros.version as v; print(m.__file__, v.__file__)"

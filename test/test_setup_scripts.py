@@ -7,9 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections import namedtuple
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -32,7 +31,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_a_full_disk_is_refused_with_both_numbers(
     environment: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = namedtuple("usage", "free")(1_100_000_000)
+    usage = SimpleNamespace(free=1_100_000_000)
     monkeypatch.setattr(environment.machine.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(environment.report.SetupError, match=r"2\.5 GB needed.*1\.1 GB free"):
         environment.machine.check_disk(2.5)
@@ -168,7 +167,7 @@ def _program(path: Path, line: str) -> None:
 
 
 def test_demo_passes_its_arguments_on(stage: Path) -> None:
-    command = [stage / "scripts" / "demo", "a bag", "--max-frames", "3"]
+    command = [str(stage / "scripts" / "demo"), "a bag", "--max-frames", "3"]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert run.stdout.splitlines() == ["demo", "a bag", "--max-frames", "3"]
 
