@@ -6,44 +6,11 @@ So that a step can be captured as a CUDA graph.
 
 import pytest
 import torch
+from dispatch_recorder import WAITING, Recorder
 from streams import frame_tensors, layout, make_cache, run, step, updates
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from xsvggt_ros.cache.camera_memory import CameraMemory
 from xsvggt_ros.cache.settings import POLICIES
-
-WAITING = {
-    "aten::_local_scalar_dense",
-    "aten::item",
-    "aten::nonzero",
-    "aten::masked_select",
-    "aten::unique",
-    "aten::_unique2",
-    "aten::equal",
-}
-
-
-class Recorder(TorchDispatchMode):
-    """Notes each operation, the shapes of its results, and the bytes of new ones."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.operations: list[tuple] = []
-        self.allocated = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        results = [
-            each
-            for each in (result if isinstance(result, (tuple, list)) else [result])
-            if isinstance(each, torch.Tensor)
-        ]
-        self.operations.append((func._schema.name, [tuple(each.shape) for each in results]))
-        known = {arg.untyped_storage().data_ptr() for arg in args if isinstance(arg, torch.Tensor)}
-        for each in results:
-            if each.untyped_storage().data_ptr() not in known:
-                self.allocated += each.nbytes
-        return result
 
 
 def recorded_step(cache, seed: int) -> Recorder:

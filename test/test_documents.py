@@ -35,7 +35,20 @@ PRIVATE_WORDS = {
     r"manieth": ("nth", 5),
     r"yardsticks?": ("benchmark", 10),
 }
-TEXT = (".py", ".md", ".rst", ".yaml", ".yml", ".xml", ".msg", ".srv", ".toml", ".j2", ".txt", ".cff")
+TEXT = (
+    ".py",
+    ".md",
+    ".rst",
+    ".yaml",
+    ".yml",
+    ".xml",
+    ".msg",
+    ".srv",
+    ".toml",
+    ".j2",
+    ".txt",
+    ".cff",
+)
 NOT_OURS = ("benchmarks/measured/", "test/golden/", "test/test_documents.py")
 
 

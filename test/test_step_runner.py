@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_cache_static import WAITING, Recorder
+from dispatch_recorder import WAITING, Recorder
 
 from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.settings import POLICIES, WIDTHS, CacheSettings
