@@ -33,6 +33,10 @@ settings.load_profile("steady")
 
 
 TESTS = Path(__file__).parent
+NEEDS_GPU = (
+    "needs a CUDA GPU: run scripts/test -m gpu on a machine with one, "
+    "after XSVGGT_TORCH=torch==2.13.0 scripts/setup"
+)
 ROS_PACKAGES = ("rclpy", "ament_index_python", "launch_testing", "xsvggt_ros.msg", "xsvggt_ros.srv")
 
 
@@ -46,10 +50,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark with ``ros`` the tests of every file that imports ROS, itself or by a helper."""
+    """Mark the tests of every file that imports ROS, itself or by a helper; skip what lacks a GPU."""
     for item in items:
         if _imports_ros(item.path):
             item.add_marker(pytest.mark.ros)
+    on_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if on_gpu:
+        import torch
+
+        if not torch.cuda.is_available():
+            for item in on_gpu:
+                item.add_marker(pytest.mark.skip(NEEDS_GPU))
 
 
 @cache

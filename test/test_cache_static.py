@@ -91,13 +91,7 @@ def test_nothing_stands_in_the_way_of_flash_attention(key_bits):
     assert cache.statistics().tokens == 70
 
 
-cuda = pytest.mark.skipif(
-    not torch.cuda.is_available(),
-    reason="needs a CUDA GPU: run scripts/test test/test_cache_static.py on a machine with one",
-)
-
-
-@cuda
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_flash_attention_on_a_gpu(dtype):
     sizes = layout(dim=64, dtype=dtype, device="cuda")
@@ -108,7 +102,7 @@ def test_flash_attention_on_a_gpu(dtype):
     assert cache.statistics().tokens == 70
 
 
-@cuda
+@pytest.mark.gpu
 def test_a_step_never_synchronises_a_gpu():
     sizes = layout(dim=64, dtype=torch.float16, device="cuda")
     cache = make_cache(sizes, budget_tokens=70, key_bits=4, value_bits=4)
@@ -123,7 +117,7 @@ def test_a_step_never_synchronises_a_gpu():
         torch.cuda.set_sync_debug_mode("default")
 
 
-@cuda
+@pytest.mark.gpu
 def test_a_step_on_a_gpu_equals_one_on_the_cpu():
     caches = [
         make_cache(layout(dim=64, device=device), budget_tokens=70, key_bits=4, value_bits=4)

@@ -4,7 +4,6 @@
 from importlib.util import find_spec
 
 import pytest
-import torch
 from triton_interpreter import FILES, run_kernel_tests
 
 pytestmark = pytest.mark.skipif(
@@ -20,10 +19,7 @@ def test_interpreted_kernels_equal_their_definitions(file):
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.skipif(
-    not torch.cuda.is_available(),
-    reason="needs a CUDA GPU: run scripts/test test/test_kernels.py on a machine with one",
-)
+@pytest.mark.gpu
 @each_file
 def test_compiled_kernels_equal_their_definitions(file):
     done = run_kernel_tests(file, interpret=False)

@@ -178,7 +178,7 @@ def test_demo_passes_its_arguments_on(stage: Path) -> None:
         ([], "-n auto -m not slow"),
         (["--all"], "-n auto"),
         (["--all", "-x"], "-n auto -x"),
-        (["test/test_cli.py", "-k", "a or b"], "-n auto test/test_cli.py -k a or b"),
+        (["test/ros", "-k", "a or b"], "-n auto test/ros -k a or b"),
     ],
 )
 def test_only_a_bare_call_leaves_slow_tests_out(

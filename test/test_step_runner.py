@@ -243,13 +243,7 @@ def test_a_full_step_is_the_same_for_ever_and_reads_nothing_back(policy, bits):
     assert not WAITING & {name for name, _ in recorded[-1]}
 
 
-cuda = pytest.mark.skipif(
-    not torch.cuda.is_available(),
-    reason="needs a CUDA GPU: run scripts/test test/test_step_runner.py on a machine with one",
-)
-
-
-@cuda
+@pytest.mark.gpu
 @pytest.mark.parametrize("policy", ["balanced", "xstreamvggt", "value_aware", "random"])
 @pytest.mark.parametrize("bits", [4, 16])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
