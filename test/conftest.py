@@ -50,7 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of every file that imports ROS, itself or by a helper; skip what lacks a GPU."""
+    """Mark with ``ros`` the tests of every file that imports ROS; skip ``gpu`` without a GPU."""
     for item in items:
         if _imports_ros(item.path):
             item.add_marker(pytest.mark.ros)
