@@ -13,6 +13,7 @@ pytestmark = pytest.mark.skipif(
 each_file = pytest.mark.parametrize("file", FILES, ids=[file.stem for file in FILES])
 
 
+@pytest.mark.slow
 @each_file
 def test_interpreted_kernels_equal_their_definitions(file):
     done = run_kernel_tests(file, interpret=True)

@@ -179,6 +179,7 @@ def test_wheel_holds_modules_data_and_command(source_copy: Path, tmp_path: Path)
     assert "xsvggt = xsvggt_ros.cli:app" in wheel.read(entry_points).decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--symlink-install",)], ids=["plain", "symlinks"])
 def test_colcon_installs_modules_messages_and_programs(
     options: tuple[str, ...], source_copy: Path, tmp_path: Path
