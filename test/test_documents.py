@@ -72,7 +72,7 @@ def test_links_between_documents_lead_somewhere(page: Path) -> None:
             assert anchor in _anchors(target), f"{page.name}: {link}"
 
 
-def _tracked() -> list[Path]:
+def _tracked(endings: tuple[str, ...] = TEXT) -> list[Path]:
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -82,7 +82,7 @@ def _tracked() -> list[Path]:
     )
     if listed.returncode:
         pytest.skip("needs a git checkout, to tell our files from others'")
-    names = [name for name in listed.stdout.split("\0") if name.endswith(TEXT)]
+    names = [name for name in listed.stdout.split("\0") if name.endswith(endings)]
     return [ROOT / name for name in names if not name.startswith(NOT_OURS)]
 
 
@@ -109,3 +109,14 @@ def test_every_document_is_in_the_readme() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for page in (ROOT / "docs").glob("*.md"):
         assert f"docs/{page.name}" in text, page.name
+
+
+def test_every_source_file_carries_its_licence() -> None:
+    sources = (".py", ".yml", ".yaml", ".toml", ".cff", "Dockerfile", "entrypoint", ".ci/run")
+    scripts = ("scripts/setup", "scripts/test", "scripts/demo")
+    bare = [
+        path.relative_to(ROOT)
+        for path in _tracked((*sources, *scripts))
+        if path.is_file() and "SPDX-License-Identifier: Apache-2.0" not in path.read_text()[:200]
+    ]
+    assert not bare
