@@ -128,20 +128,21 @@ class PlainMemory:
     def _storing(self) -> bool:
         return (self._seen - self._anchors) % self._interval == 0
 
-    def anchor_frames(self, frames: int) -> int:
+    def begin_pass(self, frames: int) -> int:
         return frames if not self._seen else 0
 
-    def times(self, frames: int) -> torch.Tensor:
+    def times(self, frames: int, device) -> torch.Tensor:
         return torch.arange(self._stored, self._stored + frames, dtype=torch.float32)
 
     def attend(self, layer, query, key, value):
         held = self._tokens.setdefault(layer, [])
-        anchors, later = held[:1], [*held[1:], (key, value)]
-        gone, window = later[: -self._window], later[-self._window :]
-        if not held:
-            gone, window = [], later
+        anchors, later = held[:1], held[1:]
+        # Only a frame that will be stored makes the oldest one leave.
+        room = self._window - self._storing
+        gone = max(0, len(later) - room)
         special = slice(self._special)
-        parts = [*anchors, *[(k[:, :, special], v[:, :, special]) for k, v in gone], *window]
+        trajectory = [(k[:, :, special], v[:, :, special]) for k, v in later[:gone]]
+        parts = [*anchors, *trajectory, *later[gone:], (key, value)]
         if self._storing:
             held.append((key, value))
         return _attended(query, parts)

@@ -25,7 +25,7 @@ from xsvggt_ros.cache.policies.importance import importance
 from xsvggt_ros.cache.settings import POLICIES, WIDTHS, CacheSettings
 from xsvggt_ros.errors import ConfigurationError
 
-BOUNDED = [policy for policy in POLICIES if policy != "none"]
+BOUNDED = [policy for policy in POLICIES if policy not in ("none", "lingbot")]
 BUDGETS = st.integers(2 * SPECIAL, 120)
 SIZES = st.lists(st.integers(SPECIAL + 1, 60), min_size=2, max_size=12)
 WIDTH = st.sampled_from(WIDTHS)

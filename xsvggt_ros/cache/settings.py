@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from xsvggt_ros.cache.layout import CacheLayout
 from xsvggt_ros.errors import ConfigurationError
 
 POLICIES = (
@@ -16,10 +17,17 @@ POLICIES = (
     "key_diversity",
     "sliding_window",
     "random",
+    "lingbot",
     "none",
 )
+AUTO = "auto"
+"""The policy that suits the network: ``lingbot`` where it was trained with a window of frames."""
+POLICY_CHOICES = (AUTO, *POLICIES)
 DEFAULT_POLICY = "balanced"
-"""What loses least at small budgets, see docs/cache.md."""
+"""What ``auto`` means for other networks: what loses least at small budgets, see docs/cache.md."""
+
+WINDOW_FRAMES = 64
+"""Of the policy ``lingbot``, for a network that was trained without a window."""
 
 DEFAULT_BUDGET_TOKENS = 8192
 """About eight frames of 518x392."""
@@ -41,9 +49,10 @@ class CacheSettings:
 
     Attributes:
         policy: what chooses the history, see :mod:`xsvggt_ros.cache.policies`; ``none`` drops
-            nothing, and memory then grows with the session.
+            nothing, and memory then grows with the session. ``auto`` = what suits the network.
         budget_tokens: most tokens that a layer holds after a frame, the mean over layers where
-            these share it out; without effect for ``none``.
+            these share it out; without effect for ``none`` and for ``lingbot``, which counts
+            frames.
         pool_size: patch queries that are averaged into one for ``xstreamvggt``.
         camera_frames: frames that the camera head remembers: the first, the most recent and the
             most attended ones; without effect for ``none`` and for ``published``, which puts the
@@ -71,13 +80,22 @@ class CacheSettings:
             0 = half of the full one.
         attention_backend: who attends, see :mod:`xsvggt_ros.cache.attention`.
         seed: of the policy ``random``.
+        anchor_frames: frames of the first pass, which stay; 0 = as many as the network was trained
+            with.
+        window_frames: for ``lingbot``, newest stored frames that stay whole; 0 = as many as the
+            network was trained with.
+        trajectory_frames: for ``lingbot``, frames beyond the window whose special tokens stay; the
+            oldest are dropped first.
+        keyframe_interval: one of so many frames after the anchors is stored; the others attend and
+            leave nothing. 0 = auto: every frame, and fewer and fewer where a network counts stored
+            frames and was trained up to a number of them (`keyframes.py`).
 
     Raises:
         ConfigurationError: a value outside its range, with the range.
 
     """
 
-    policy: str = DEFAULT_POLICY
+    policy: str = AUTO
     budget_tokens: int = DEFAULT_BUDGET_TOKENS
     pool_size: int = 16
     camera_frames: int = 256
@@ -93,9 +111,13 @@ class CacheSettings:
     budget_min_tokens: int = 0
     attention_backend: str = "auto"
     seed: int = 0
+    anchor_frames: int = 0
+    window_frames: int = 0
+    trajectory_frames: int = 256
+    keyframe_interval: int = 0
 
     def __post_init__(self) -> None:
-        self._one_of("policy", POLICIES)
+        self._one_of("policy", POLICY_CHOICES)
         self._one_of("compatibility", COMPATIBILITIES)
         self._one_of("key_bits", WIDTHS)
         self._one_of("value_bits", WIDTHS)
@@ -110,6 +132,8 @@ class CacheSettings:
         self._at_least("pool_size", 1)
         self._at_least("group_size", 1)
         self._at_least("camera_frames", 2)
+        for name in ("anchor_frames", "window_frames", "trajectory_frames", "keyframe_interval"):
+            self._at_least(name, 0)
         self._check_together()
 
     def _check_together(self) -> None:
@@ -119,6 +143,12 @@ class CacheSettings:
             raise ConfigurationError(
                 f"cache.adaptive '{self.adaptive}' needs a budget, and policy none has none; "
                 "choose another policy or set cache.adaptive to off"
+            )
+        if self.adaptive != "off" and self.keeps_frames:
+            raise ConfigurationError(
+                f"cache.adaptive '{self.adaptive}' shares out a budget of tokens, and policy "
+                f"{self.policy} keeps whole frames; choose another policy or set cache.adaptive to "
+                "off"
             )
         if not math.isfinite(self.budget_mib) or self.budget_mib > MOST_MIB:
             raise ConfigurationError(
@@ -152,12 +182,44 @@ class CacheSettings:
                     f"with cache.compatibility published leave it at {value}"
                 )
 
+    def settled(self, layout: CacheLayout) -> CacheSettings:
+        """Return the same settings with the network's choices where these leave it open.
+
+        Raises:
+            ConfigurationError: settings that do not suit the network.
+
+        """
+        policy = self.policy
+        if policy == AUTO:
+            policy = "lingbot" if layout.window_frames else DEFAULT_POLICY
+        anchors = self.anchor_frames or layout.anchor_frames
+        if anchors > 1 and layout.anchor_frames == 1:
+            raise ConfigurationError(
+                f"cache.anchor_frames is {anchors}, but this network begins with a single frame; "
+                "set it to 0"
+            )
+        if self.published and (layout.anchor_frames > 1 or layout.trained_frames):
+            raise ConfigurationError(
+                "cache.compatibility published reproduces the code for StreamVGGT, which cannot "
+                "run this network; set it to none"
+            )
+        if anchors > 1 and self.camera_frames < anchors + 2:
+            raise ConfigurationError(
+                f"cache.camera_frames is {self.camera_frames}; beside {anchors} anchor frames it "
+                f"must be at least {anchors + 2}"
+            )
+        window = self.window_frames or layout.window_frames or WINDOW_FRAMES
+        return replace(self, policy=policy, anchor_frames=anchors, window_frames=window)
+
     @property
     def words(self) -> str:
         """Policy, budget and widths, for people."""
         widths = f"{self.key_bits}/{self.value_bits} bits"
         if not self.bounded:
             return f"everything kept, {widths}"
+        if self.keeps_frames and not self.budget_mib:
+            window = f"{self.window_frames} frames" if self.window_frames else "frames"
+            return f"{self.policy}, {window}, {widths}"
         size = f"{self.budget_mib:g} MiB" if self.budget_mib else f"{self.budget_tokens} tokens"
         return f"{self.policy}, {size}, {widths}"
 
@@ -170,6 +232,11 @@ class CacheSettings:
     def published(self) -> bool:
         """Whether the released code is to be reproduced."""
         return self.compatibility == "published"
+
+    @property
+    def keeps_frames(self) -> bool:
+        """Whether whole frames stay and go, instead of tokens under a budget."""
+        return self.policy == "lingbot"
 
     @property
     def bounded(self) -> bool:

@@ -107,9 +107,9 @@ class Aggregator(nn.Module):
         rotation = Rotation(*turns[:2])
         global_rotation = rotation
         if self.config.rope_time:
-            global_rotation = rotation_over_time(memory.times(frames), *turns[2:])
+            global_rotation = rotation_over_time(memory.times(frames, images.device), *turns[2:])
         patches = self.patch_embed(normalize(images.flatten(0, 1), offset, gain))
-        anchors = memory.anchor_frames(frames)
+        anchors = memory.begin_pass(frames)
         tokens = torch.cat([self._entering(batch, frames, anchors), patches], dim=1)
         count, dim = tokens.shape[1:]
 

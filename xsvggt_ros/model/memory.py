@@ -17,12 +17,15 @@ class Memory(Protocol):
     neither knows nor cares whether what is remembered is whole, pruned or packed.
     """
 
-    def anchor_frames(self, frames: int) -> int:
-        """Return how many of the ``frames`` handed in now belong to the stream's first pass."""
+    def begin_pass(self, frames: int) -> int:
+        """Take note that ``frames`` come together; return how many of them are anchors.
+
+        Anchors are the frames of a stream's first pass.
+        """
         ...
 
-    def times(self, frames: int) -> Tensor:
-        """Return the place in time of the ``frames`` handed in now, float32 [frames].
+    def times(self, frames: int, device: torch.device) -> Tensor:
+        """Return the place in time of the frames of this pass, float32 [frames] on ``device``.
 
         Time counts the frames that are stored: one that leaves nothing behind does not move it.
         Asked for only by a network whose rotary embedding knows time.
@@ -59,26 +62,18 @@ class CausalSequence:
     FlashAttention stays applicable.
     """
 
-    def __init__(self, frames: int, device: torch.device, anchors: int = 1) -> None:
-        """Take a sequence in.
-
-        Args:
-            frames: of the sequence.
-            device: of the network.
-            anchors: frames of the first pass, which attend to one another.
-
-        """
+    def __init__(self, frames: int, anchors: int = 1) -> None:
+        """Take a sequence of ``frames`` in; the first ``anchors`` attend to one another."""
         self._frames = frames
-        self._device = device
         self._anchors = min(anchors, frames)
 
-    def anchor_frames(self, frames: int) -> int:
+    def begin_pass(self, frames: int) -> int:
         """Return how many frames the first pass has."""
         return self._anchors
 
-    def times(self, frames: int) -> Tensor:
+    def times(self, frames: int, device: torch.device) -> Tensor:
         """Return 0, 1, .. : every frame is stored."""
-        return torch.arange(frames, device=self._device, dtype=torch.float32)
+        return torch.arange(frames, device=device, dtype=torch.float32)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attend over the first pass at once, then frame by frame over the frames up to it."""

@@ -190,8 +190,8 @@ class StreamVggt(nn.Module):
 
         The function that was trained; equal to streaming with an unbounded memory.
         """
-        anchors = self.config.stream.anchor_frames
-        return self(images, CausalSequence(images.shape[1], images.device, anchors), heads)
+        memory = CausalSequence(images.shape[1], self.config.stream.anchor_frames)
+        return self(images, memory, heads)
 
     def _check_heads(self, heads: Collection[Head]) -> None:
         missing = [head for head in heads if head not in self.config.heads]

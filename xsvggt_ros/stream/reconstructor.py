@@ -419,6 +419,9 @@ def cache_layout(network: StreamVggt) -> CacheLayout:
         special_tokens=config.special_tokens,
         camera_blocks=config.camera.depth,
         camera_iterations=config.camera.iterations,
+        anchor_frames=config.stream.anchor_frames,
+        window_frames=config.stream.window_frames,
+        trained_frames=config.stream.trained_frames,
     )
 
 

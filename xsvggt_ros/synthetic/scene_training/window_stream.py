@@ -25,13 +25,13 @@ class WindowStream:
         self._held: dict[tuple[str, int, int], _Pairs] = {}
         self._frames = 0
 
-    def anchor_frames(self, frames: int) -> int:
+    def begin_pass(self, frames: int) -> int:
         """Return 1 for the first frame, 0 for every other one."""
         return int(self._frames == 0)
 
-    def times(self, frames: int) -> Tensor:
+    def times(self, frames: int, device: torch.device) -> Tensor:
         """Return the number of the present frame, float32 [1]."""
-        return torch.full((frames,), float(self._frames))
+        return torch.full((frames,), float(self._frames), device=device)
 
     def end_frame(self) -> None:
         """Say that a frame is complete."""
