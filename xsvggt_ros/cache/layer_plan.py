@@ -129,7 +129,12 @@ def window_budget(
 
 
 def keeps_newest(settings: CacheSettings) -> bool:
-    """Return whether the newest frame is stored as it came, unlike the rest."""
+    """Return whether the newest frame is stored as it came, unlike the rest.
+
+    Not where a window of whole frames is this frame alone: the next one does not attend to it.
+    """
+    if settings.keeps_frames and settings.window_frames == 1:
+        return False
     widths = settings.key_bits, settings.value_bits
     return settings.window_bits == UNQUANTIZED and widths != (UNQUANTIZED, UNQUANTIZED)
 
