@@ -18,9 +18,14 @@ class TokenShape:
     device: torch.device
 
     @property
+    def element_size(self) -> int:
+        """Bytes of an element, as it came."""
+        return torch.empty(0, dtype=self.dtype).element_size()
+
+    @property
     def nbytes(self) -> int:
         """Bytes of a key or of a value, as it came."""
-        return self.heads * self.channels * torch.empty(0, dtype=self.dtype).element_size()
+        return self.heads * self.channels * self.element_size
 
 
 @dataclass(frozen=True, slots=True)

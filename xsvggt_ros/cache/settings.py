@@ -217,6 +217,9 @@ class CacheSettings:
         widths = f"{self.key_bits}/{self.value_bits} bits"
         if not self.bounded:
             return f"everything kept, {widths}"
+        if self.policy == AUTO and not self.budget_mib:
+            other = self.budget_tokens != DEFAULT_BUDGET_TOKENS
+            return f"policy auto, {f'{self.budget_tokens} tokens, ' if other else ''}{widths}"
         if self.keeps_frames and not self.budget_mib:
             window = f"{self.window_frames} frames" if self.window_frames else "frames"
             return f"{self.policy}, {window}, {widths}"
