@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import torch
@@ -41,6 +41,13 @@ class Prediction:
     depth_confidence: Tensor | None = None
     points: Tensor | None = None
     points_confidence: Tensor | None = None
+
+    def of_frame(self, index: int) -> Prediction:
+        """Return what is said of one frame alone, [batch, 1, ...]."""
+        tensors = {each.name: getattr(self, each.name) for each in fields(self)}
+        return Prediction(
+            **{name: t if t is None else t[:, index : index + 1] for name, t in tensors.items()}
+        )
 
 
 class StreamVggt(nn.Module):

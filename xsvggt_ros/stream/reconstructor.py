@@ -27,7 +27,6 @@ from xsvggt_ros.geometry.cameras import Calibration, Intrinsics
 from xsvggt_ros.geometry.pose_encoding import intrinsics_from_encoding, inverted
 from xsvggt_ros.geometry.rectification import Rectification
 from xsvggt_ros.geometry.rigid import Matrix, apparent_motion
-from xsvggt_ros.model.config import PoseConvention
 from xsvggt_ros.model.device import ran_out_of_memory, release_cached_memory
 from xsvggt_ros.model.network import Head, Prediction, StreamVggt
 from xsvggt_ros.stream.calibrating import CalibrationUse, Calibrator
@@ -356,11 +355,12 @@ class Reconstructor:
             prediction = self._runner.run(images)
             _finish(images.device)
             computed = perf_counter()
-            convention = self._network.config.pose_convention
-            output = [_to_host(prediction, k, convention) for k in range(images.shape[1])]
+            output = [_to_host(prediction.of_frame(k)) for k in range(images.shape[1])]
         except Exception as error:
             # Some layers hold the frame by now and others do not: the stream cannot go on.
             raise self._failure("the network", error) from error
+        if self._network.config.pose_convention == "camera_to_world":
+            output = [replace(each, encoding=inverted(each.encoding)) for each in output]
         return output, computed
 
     def _end_frame(self, pose: Matrix, depth: NDArray[np.float32]) -> None:
@@ -553,19 +553,18 @@ def _finish(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _to_host(prediction: Prediction, frame: int, convention: PoseConvention) -> _HostOutput:
-    """Return what the network says of one frame of a pass."""
+def _to_host(prediction: Prediction) -> _HostOutput:
+    """Return what the network says of one frame."""
     assert prediction.pose_encodings is not None
     assert prediction.depth is not None
     assert prediction.depth_confidence is not None
-    depth = prediction.depth[0, frame].float().cpu().numpy()
-    confidence = prediction.depth_confidence[0, frame].float().cpu().numpy()
+    depth = prediction.depth[0, 0].float().cpu().numpy()
+    confidence = prediction.depth_confidence[0, 0].float().cpu().numpy()
     depth[~np.isfinite(depth) | np.isnan(confidence)] = np.nan
     points = prediction.points
-    encoding = prediction.pose_encodings[0, frame, -1].float().cpu().numpy()
     return _HostOutput(
-        inverted(encoding) if convention == "camera_to_world" else encoding,
+        prediction.pose_encodings[0, 0, -1].float().cpu().numpy(),
         depth,
         np.nan_to_num(confidence, nan=1.0).clip(1.0, HIGHEST_CONFIDENCE),
-        None if points is None else points[0, frame].float().cpu().numpy(),
+        None if points is None else points[0, 0].float().cpu().numpy(),
     )
