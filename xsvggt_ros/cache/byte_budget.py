@@ -70,8 +70,7 @@ def first_pass_nbytes(
 ) -> int:
     """Return what the cache allocates while the ``anchor`` tokens of a first pass come.
 
-    Until they are stored there is room for nothing else, since they wait unrounded in the scratch.
-    0 where the first pass is a frame like all others.
+    Until they are stored there is room for nothing else. One layer of them waits at a time. 0 where the first pass is a frame like all others.
     """
     if layout.anchor_frames == 1:
         return 0
@@ -81,8 +80,7 @@ def first_pass_nbytes(
     layer = layer_nbytes(
         plan, layout.token, sets=sets, special=special, frames={anchor}, anchor_frame=anchor
     )
-    together = max(len(part) for part in parts_of(settings, layout))
-    return layout.layers * layer + scratch_nbytes(plan, layout.token, together)
+    return layout.layers * layer + scratch_nbytes(plan, layout.token, 1)
 
 
 def fitting_budget(

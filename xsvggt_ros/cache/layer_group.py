@@ -90,6 +90,9 @@ class LayerGroup:
         self._together = 1
         self._stores = True
         self._leaving: Tensor | None = None
+        # Layers of a first pass of several frames, each by itself.
+        self._apart: list[LayerGroup] = []
+        self._divides = True
         # On the device, so that a captured step can count on; wraps around at 2^32.
         self._clock = torch.zeros(1, dtype=torch.int32, device=shape.device)
         self._scored = False
@@ -168,7 +171,8 @@ class LayerGroup:
         self._clock.zero_()
         self._frame = self._seen = 0
         self._scored = False
-        self._measures, self._updates = [], []
+        self._measures, self._updates, self._apart = [], [], []
+        self._together, self._stores = 1, True
 
     def attend(self, index: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Let a layer attend over the past and the new frame, all [1, heads, tokens, head_dim].
@@ -184,6 +188,8 @@ class LayerGroup:
         self._side.join()
         if index == 0:
             self._begin(key.shape[2])
+        if self._apart:
+            return self._apart[index].attend(0, query, key, value)
         keys, values = self._held.read_beside(index, key[0], value[0], self._scratch)
         if not self._stores:
             return self._attend(query, keys[None], values[None])
@@ -218,12 +224,22 @@ class LayerGroup:
         if not self._seen:
             kept = self._shares(tokens).window
             self._lay_out(anchor=kept, frame=tokens, together=self._together)
+            if self._together > 1 and self._divides:
+                # All layers of such a pass would take too much room to wait for each other.
+                self._apart = self.split()
+                for one in self._apart:
+                    one._divides = False
         elif self._settings.keeps_frames and self._stores:
             self._leaving = self._held.oldest(self._clock - 1, frame)
 
     def absorb(self, index: int, update: Tensor) -> None:
         """Take note of what a layer's MLP added, [1, frame, dim]; after the last one, remember."""
         if not self._stores:
+            return
+        if self._apart:
+            self._apart[index].absorb(0, update)
+            if index == self._layers - 1:
+                self._take_in_apart()
             return
         self._updates.append(self._policy.measure_update(update[0]))
         if index == self._layers - 1:
@@ -254,10 +270,16 @@ class LayerGroup:
         self._seen += frame
         self._frame = frame // self._together
         self._scored = True
-        if self._together > 1:
-            # Until now there was room for the first pass and nothing else.
-            self._lay_out(anchor=kept.window, frame=self._frame)
-            self._together = 1
+
+    def _take_in_apart(self) -> None:
+        """Hold what the layers of a first pass remember; make room for what comes after it."""
+        self._side.join()
+        one = self._apart[0]
+        self._held.take_in_parts(one._held)
+        self._clock.copy_(one._clock)
+        self._seen, self._frame, self._scored = one._seen, one._frame, True
+        self._apart, self._together = [], 1
+        self._lay_out(anchor=len(self._held.anchor), frame=self._frame)
 
     def count(self, tokens: int, frame: int) -> None:
         """Set what the host counts: ``tokens`` seen in all, the newest ``frame`` of so many."""
@@ -301,6 +323,7 @@ class LayerGroup:
         one._layers, one._first_layer = 1, self._first_layer + index
         one._held, one._clock = held, self._clock.clone()
         one._measures, one._updates = [], []
+        one._apart = []
         return one
 
     def _lay_out_for_budget(self) -> None:

@@ -234,6 +234,11 @@ class LayerSegments:
             tokens = tokens.pick(front.expand(len(tokens.order), -1))
         self.anchor.admit(best_of_frame(tokens, count, self._anchor_special))
 
+    def take_in_parts(self, part: LayerSegments) -> None:
+        """Hold the first pass that :meth:`split` parts like ``part`` have taken in."""
+        self._anchor_special = part._anchor_special
+        self.anchor.take_in_parts(part.anchor)
+
     def oldest(self, newest: Tensor, frame: int) -> Tensor | None:
         """Return the slots of history whose tokens leave when a frame of ``frame`` tokens comes.
 
@@ -405,13 +410,19 @@ class LayerSegments:
                 self.history.admit(source.contents().pick(chosen).by_score())
 
     def _rows_with(self, plan: LayerPlan, rows: SegmentCounts, kept: list[Tensor]) -> SegmentCounts:
-        """Return the table rows that are needed beside the groups of the kept tokens."""
+        """Return the table rows that are needed beside the groups of the kept tokens.
+
+        Those of the anchor are known: it never belongs to more groups than when it came.
+        """
         held = SegmentCounts(*(chosen.shape[1] for chosen in kept))
         occupied = SegmentCounts(
+            rows.anchor,
             *(
                 source.groups_for(part, chosen)
-                for source, part, chosen in zip(self.all, plan.parts, kept, strict=True)
-            )
+                for source, part, chosen in zip(
+                    self.all[1:], plan.parts[1:], kept[1:], strict=True
+                )
+            ),
         )
         history, groups = held.history, occupied.history
         for part, count in ((plan.special, held.special), (plan.window, held.window)):
@@ -420,7 +431,7 @@ class LayerSegments:
                 groups += -(-count // plan.history.group_size)
         specials, patches = arrivals(plan, self._frames, self._special_tokens)
         return SegmentCounts(
-            max(rows.anchor, occupied.anchor),
+            rows.anchor,
             table_rows(plan.special, specials, held=held.special, occupied=occupied.special),
             table_rows(plan.history, patches, held=history, occupied=groups),
             0,

@@ -187,10 +187,11 @@ class NetworkConfig:
         """Read what :meth:`to_json` wrote; raise ConfigurationError for anything else."""
         try:
             values = _with_tuples(json.loads(text))
+            dense = values.pop("dense")
             return cls(
                 encoder=EncoderConfig(**values.pop("encoder")),
                 camera=CameraHeadConfig(**values.pop("camera")),
-                dense=DenseHeadConfig(**values.pop("dense")),
+                dense=DenseHeadConfig(dense["features"], dense["out_channels"], dense["layers"]),
                 # Files of version 0.1 are StreamVGGT's, whose choices are the defaults.
                 stream=StreamConfig(**values.pop("stream", {})),
                 **values,
