@@ -243,7 +243,8 @@ def count(
     launches = Launches()
     watch_stages(network, launches)
     memory = StagedMemory(KvCache(settings, cache_layout(network)), launches)
-    first_pass = torch.empty(1, network.config.stream.anchor_frames, 3, *size, device="meta")
+    anchors = settings.settled(cache_layout(network)).anchor_frames
+    first_pass = torch.empty(1, anchors, 3, *size, device="meta")
     for index in range(frames):
         images = first_pass[:, :1] if index else first_pass
         launches.counts = Counts()
@@ -290,7 +291,8 @@ def main() -> None:
     budget, config = arguments.budget, preset(arguments.preset)
     chosen = [CacheSettings(budget_tokens=budget, **WINDOW)]
     if config.stream.window_frames:
-        chosen.append(CacheSettings(policy=DEFAULT_POLICY, budget_tokens=budget))
+        # With one anchor, as StreamVGGT has: more would not fit into the budget.
+        chosen.append(CacheSettings(DEFAULT_POLICY, budget_tokens=budget, anchor_frames=1))
     if arguments.rows:
         chosen = [
             CacheSettings(

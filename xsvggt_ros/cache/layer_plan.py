@@ -95,10 +95,12 @@ def plan_layer(
         beside = 0 if whole else frame - special
         specials = _special_slots(slots, slots - anchor - window, frame, special, beside)
     size = settings.group_size
+    # Whole frames leave whole groups behind.
+    slack = 1.0 if settings.keeps_frames else TABLE_SLACK
     return LayerPlan(
         SegmentPlan(anchor, fine_keys, fine_values, size),
         SegmentPlan(specials, fine_keys, fine_values, size),
-        SegmentPlan(slots - anchor - specials - window, *widths, size, TABLE_SLACK),
+        SegmentPlan(slots - anchor - specials - window, *widths, size, slack),
         SegmentPlan(window, UNQUANTIZED, UNQUANTIZED, size),
         frame,
     )
