@@ -435,3 +435,12 @@ def test_no_name_of_a_file_brings_up_a_foreign_error(tmp_path_factory, stems):
     if listed.stamps:
         assert listed.stamps == sorted(set(listed.stamps))
         assert all(0 < stamp < 2**63 for stamp in listed.stamps)
+
+
+def test_ten_bits_in_a_data_set_use_the_whole_range(tmp_path):
+    folder = datasets.rgbd(tmp_path / "data")
+    ramp = np.linspace(0, 1023, 48).reshape(6, 8).astype(np.uint16)
+    for path in (folder / "rgb").iterdir():
+        cv2.imwrite(str(path), ramp)
+    shown = [given.frame.decode() for given in open_evaluation(folder)]
+    assert all(int(each.min()) == 0 and int(each.max()) == 255 for each in shown)

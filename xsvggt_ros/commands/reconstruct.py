@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -173,7 +172,7 @@ def _run(
 
     log = logging.getLogger(__name__)
     refused: list[str] = []
-    broken: list[SourceError] = []
+    broken: SourceError | None = None
 
     def refuse(frame: Frame, error: Exception) -> None:
         log.warning("the picture of stamp %d was refused: %s", frame.stamp, error)
@@ -181,34 +180,27 @@ def _run(
 
     total = known_total(stream.frame_count, max_frames)
     with stop_request() as stop, frame_progress(console, total) as progress:
-        frames = takewhile(lambda _: not stop.is_set(), islice(_whole(stream, broken), max_frames))
-        for result in results(frames, reconstructor, refuse):
-            recorded.add(RecordedFrame.from_result(result))
-            if depths:
-                depths.write(
-                    result.stamp,
-                    result.mapping.depth_to_source(result.depth),
-                    result.mapping.intrinsics_to_source(result.intrinsics),
-                )
-            progress(recorded.frames, stream.name)
-    if broken and not recorded.frames:
-        raise broken[0]
+        frames = takewhile(lambda _: not stop.is_set(), islice(stream, max_frames))
+        try:
+            for result in results(frames, reconstructor, refuse):
+                recorded.add(RecordedFrame.from_result(result))
+                if depths:
+                    depths.write(
+                        result.stamp,
+                        result.mapping.depth_to_source(result.depth),
+                        result.mapping.intrinsics_to_source(result.intrinsics),
+                    )
+                progress(recorded.frames, stream.name)
+        except SourceError as error:
+            broken = error
     if not recorded.frames:
+        if broken:
+            raise broken
         if stop.is_set():
             raise KeyboardInterrupt
         reason = f"the first one: {refused[0]}" if refused else "it is empty"
         raise SourceError(f"{stream.name} holds no usable picture ({reason}); give another one")
-    return Ending(stop.is_set(), broken[0] if broken else None)
-
-
-def _whole(stream: Source, broken: list[SourceError]) -> Iterator[Frame]:
-    """Yield the frames up to where the source breaks off, and note why it does."""
-    from xsvggt_ros.errors import SourceError
-
-    try:
-        yield from stream
-    except SourceError as error:
-        broken.append(error)
+    return Ending(stop.is_set(), broken)
 
 
 def _say_left_out(recorded: LongestSession, *, interrupted: bool) -> None:

@@ -117,6 +117,11 @@ class Stepper:
                 "stamps went back by %.3f s, after which a camera's counter of 32-bit microseconds "
                 "begins again: the session goes on", back,
             )  # fmt: skip
+        elif order is Order.RETURNED:
+            logger.warning(
+                "stamps went back by %.3f s, to where they were before they jumped ahead: the "
+                "session goes on", back,
+            )  # fmt: skip
         # The first picture is what all others are measured by.
         if self._becomes_known(frame, picture):
             self._begin("the camera has become known")

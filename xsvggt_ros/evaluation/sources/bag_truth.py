@@ -16,7 +16,7 @@ from xsvggt_ros.evaluation.sources.pose_track import FixedPose, PoseTrack
 from xsvggt_ros.evaluation.sources.truth_files import read_truth
 from xsvggt_ros.evaluation.sources.truth_poses import true_poses
 from xsvggt_ros.geometry.rigid import Matrix, invert, is_pose, pose_from
-from xsvggt_ros.stream.messages import nanoseconds
+from xsvggt_ros.stream.messages import frame_name, nanoseconds
 from xsvggt_ros.stream.sources.bag_reader import BagReader
 from xsvggt_ros.stream.sources.topics import Topic
 
@@ -185,7 +185,7 @@ def _from_topic(reader: BagReader, topic: Topic, camera_frame: str, tolerance: i
     poses, remarks = true_poses([each.pose for each in stamped], topic.name)
     if not any(each is not None for each in poses):
         raise SourceError(f"no message of {topic.name} holds a pose; choose another truth")
-    child, camera_frame = stamped[0].child.strip("/"), camera_frame.strip("/")
+    child, camera_frame = frame_name(stamped[0].child), frame_name(camera_frame)
     track, stamps = _track([each.stamp for each in stamped], poses, tolerance)
     if child == camera_frame:
         return BagTruth(track, None, topic.name, tuple(remarks), stamps)
@@ -211,7 +211,7 @@ def _read(reader: BagReader, topic: Topic) -> Iterable[_Stamped]:
 
 
 def _from_frames(reader: BagReader, wanted: str, tolerance: int) -> BagTruth:
-    world, _, camera = (part.strip().strip("/") for part in wanted.partition(ARROW))
+    world, _, camera = (frame_name(part.strip()) for part in wanted.partition(ARROW))
     tree = TransformTree(reader, tolerance)
     chain = tree.chain(world, camera)
     remarks = (
@@ -317,9 +317,9 @@ def _transforms(reader: BagReader, recorded: Any) -> list[tuple[str, _Stamped]]:
     try:
         return [
             (
-                each.header.frame_id.strip("/"),
+                frame_name(each.header.frame_id),
                 _Stamped(
-                    _time(each.header), each.child_frame_id.strip("/"), _transform(each.transform)
+                    _time(each.header), frame_name(each.child_frame_id), _transform(each.transform)
                 ),
             )
             for each in reader.deserialize(recorded).transforms

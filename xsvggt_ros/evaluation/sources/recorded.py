@@ -18,6 +18,7 @@ from xsvggt_ros.evaluation.sources.selection import selected
 from xsvggt_ros.evaluation.sources.truth_poses import true_poses
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import Matrix
+from xsvggt_ros.stream.bits_in_use import BitsInUse
 from xsvggt_ros.stream.frame import Frame, Picture
 from xsvggt_ros.stream.imaging import decode_encoded
 
@@ -95,8 +96,10 @@ class RecordedSource:
 
     def __iter__(self) -> Iterator[EvaluationFrame]:
         """Yield the frames."""
+        bits = BitsInUse()
         for record in self._records:
-            frame = Frame(record.stamp, FRAME_ID, partial(_decode, record.picture))
+            decode = partial(_decode, record.picture, bits)
+            frame = Frame(record.stamp, FRAME_ID, decode, bits=bits)
             depth = self._depth(record)
             camera = self._camera(record.intrinsics, depth)
             yield EvaluationFrame(frame, FrameTruth(record.pose, depth, camera))
@@ -165,9 +168,9 @@ class RecordedSource:
         return sha.hexdigest()[:16]
 
 
-def _decode(path: Path) -> Picture:
+def _decode(path: Path, bits: BitsInUse) -> Picture:
     try:
-        return decode_encoded(path.read_bytes())
+        return decode_encoded(path.read_bytes(), bits=bits)
     except OSError as error:
         raise FrameError(f"cannot read {path}: {error.strerror}") from error
     except FrameError as error:
