@@ -13,20 +13,20 @@ from recordings import MemorySource, tiny_request
 
 from xsvggt_ros.evaluation import runner
 from xsvggt_ros.evaluation.request import LiveOptions
-from xsvggt_ros.stream.frame import Frame, Picture
+from xsvggt_ros.stream.frame import Frame, ImageArray
 from xsvggt_ros.stream.sources.pace import CUT_TO, LONGEST_GAP, Gap, gap_between
 
 SECOND = 1_000_000_000
 TENTH = SECOND // 10
 
 
-def _picture() -> Picture:
+def _image() -> ImageArray:
     return np.zeros((28, 28, 3), np.uint8)
 
 
 def _gap(stamps: tuple[int, int], recorded: tuple[int, int] | None = None) -> Gap:
     first, second = (
-        Frame(stamp, "eye", _picture, recorded=recorded and recorded[index])
+        Frame(stamp, "eye", _image, recorded=recorded and recorded[index])
         for index, stamp in enumerate(stamps)
     )
     return gap_between(first, second, 10.0)

@@ -2,7 +2,7 @@
 """Whether a stamp that jumps tells of a clock that jumped, or is wrong by itself.
 
 One stamp proves nothing: cameras send single ones that are zero, seconds ahead, or off by the 71
-minutes after which a counter of 32-bit microseconds begins again. So a picture whose stamp jumps
+minutes after which a counter of 32-bit microseconds begins again. So an image whose stamp jumps
 waits for the next ones. Where these go on as before, its stamp was wrong, and it is refused; where
 they go on from it, the clock has jumped, and all of them pass.
 """
@@ -23,9 +23,9 @@ from xsvggt_ros.stream.stamps import SHORTEST_JUMP
 T = TypeVar("T")
 
 MOST_HELD = 2
-"""Pictures of a new sequence that wait for one more of it."""
+"""Images of a new sequence that wait for one more of it."""
 MOST_ASTRAY = 6
-"""Pictures that wait although no two of them belong together; more, and nothing is known."""
+"""Images that wait although no two of them belong together; more, and nothing is known."""
 USUAL_GAPS = 3.0
 """Times the usual distance of two stamps, from which on one is a jump, but a second at least."""
 SHORTEST_SUSPICION = 250_000_000
@@ -33,7 +33,7 @@ SHORTEST_SUSPICION = 250_000_000
 were it wrong and believed, all that follow would be late."""
 SHORTEST_PATIENCE = 0.5
 LONGEST_PATIENCE = 3.0
-"""Seconds that a picture waits for the next one."""
+"""Seconds that an image waits for the next one."""
 _BASELINE = 9
 
 
@@ -41,7 +41,7 @@ class JumpFilter:
     """Follows the stamps of one camera.
 
     Attributes:
-        outliers: pictures refused so far because their own stamp was wrong.
+        outliers: images refused so far because their own stamp was wrong.
 
     """
 
@@ -73,7 +73,7 @@ class JumpFilter:
         return self._release(beginning) if enough else []
 
     def due(self) -> list[Frame]:
-        """Return what has waited in vain for a next picture, which might have proved it wrong."""
+        """Return what has waited in vain for a next image, which might have proved it wrong."""
         if not self._held or self._clock() - self._since < self._patience:
             return []
         return self.flush()
@@ -211,7 +211,7 @@ def settled_with(items: Iterable[T], frame_of: Callable[[T], Frame]) -> Iterator
 
 def _fault(stamp: int, reference: int | None) -> str:
     if not stamp:
-        return "its stamp is zero, unlike those around it; have its publisher stamp every picture"
+        return "its stamp is zero, unlike those around it; have its publisher stamp every image"
     off = (stamp - (reference or 0)) / 1e9
     side = "ahead of" if off > 0 else "behind"
     return (
