@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from xsvggt_ros.geometry.rigid import Matrix, is_pose, is_position
 
 POSITIONS_ONLY = (
-    "the truth has positions only (its quaternions are zero): orientation, RPE and clouds are not "
+    "the truth has positions only (no quaternions, or zeros): orientation, RPE and clouds are not "
     "judged"
 )
 

@@ -35,7 +35,7 @@ from xsvggt_ros.stream.sources.storage import ROS1, bag_files
 
 _logger = logging.getLogger(__name__)
 
-_BELOW = 2
+_BELOW = 3
 """Levels of directories that are looked through for what a directory itself does not hold."""
 
 _MOST_LOOKED_AT = 500

@@ -51,8 +51,19 @@ OTHER_WORDS = {
 }  # fmt: skip
 """Words in names of files that are no images of the camera, where such images lie beside them."""
 
+_STRAYS = "images beside the series"
+_ONE = {
+    "depth maps": "depth map", "masks and labels": "mask or label", "other maps": "other map",
+    _STRAYS: "image beside the series",
+}  # fmt: skip
+"""What is left out, where there is one of it."""
+
 _CONVERT = "convert them to JPEG or PNG"
 _NAMED = 3
+_LEAST_SERIES = 3
+"""Images with a number in their names that make a series."""
+_EVEN_SHARE = 0.5
+"""Of its even share of the images, from which on each series may be that of a camera."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +123,9 @@ def list_images(directory: Path) -> ImageList:
     }  # fmt: skip
     read += [each for each in tried if each.suffix.lower() in usable]
     foreign = [each for each in rare if each.suffix.lower() not in usable]
+    foreign = _not_read_otherwise(foreign, read)
     images, others = _without_others(sorted(read, key=natural_order))
+    images, others[_STRAYS] = _without_strays(images)
     remarks = [*_left_out(directory, others, foreign), *_series(directory, images),
                *_several(images)]  # fmt: skip
     return _in_order(images, remarks)
@@ -146,6 +159,26 @@ def _in_order(images: list[Path], remarks: Sequence[str]) -> ImageList:
     return ImageList(files, [stamp + later for stamp, _ in pairs], tuple(remarks), unit)
 
 
+def _not_read_otherwise(foreign: list[Path], read: Sequence[Path]) -> list[Path]:
+    """Return the files of which no copy is read, as cameras write RAW beside JPEG."""
+    stems = {each.stem.lower() for each in read}
+    return [each for each in foreign if each.stem.lower() not in stems]
+
+
+def _without_strays(images: list[Path]) -> tuple[list[Path], list[Path]]:
+    """Return the images of a numbered series, and those without a number that are not of it.
+
+    An overview or a cover would be the first or the last image of a stream.
+    """
+    numbered = [each for each in images if any(map(str.isdecimal, _words(each)))]
+    if len(numbered) < _LEAST_SERIES or 2 * len(numbered) < len(images):
+        return images, []
+    words = {tuple(word for word in _words(each) if not word.isdecimal()) for each in numbered}
+    # The first of "image.png, image(1).png" has no number, either.
+    strays = [each for each in images if each not in numbered and tuple(_words(each)) not in words]
+    return [each for each in images if each not in strays], strays
+
+
 def _words(path: Path) -> list[str]:
     return [word for word in re.split(r"[^a-z0-9]+|(?<=[a-z])(?=[0-9])|(?<=[0-9])(?=[a-z])",
                                       path.stem.lower()) if word]  # fmt: skip
@@ -173,8 +206,9 @@ def _without_others(files: Sequence[Path]) -> tuple[list[Path], dict[str, list[P
     others: dict[str, list[Path]] = defaultdict(list)
     kept = []
     for each in files:
-        kind = _kind(each)
-        if kind and _key(each) in keys:
+        kind, key = _kind(each), _key(each)
+        # Renderers number what belongs to an image once more: r_0.png, r_0_depth_0001.png.
+        if kind and any(key[:length] in keys for length in range(1, len(key) + 1)):
             others[kind].append(each)
         elif not kind and each.stem in names:  # COLMAP calls the mask of a.jpg a.jpg.png.
             others["masks and labels"].append(each)
@@ -187,7 +221,11 @@ def _left_out(
     directory: Path, others: dict[str, list[Path]], foreign: Sequence[Path]
 ) -> Iterable[str]:
     """Yield the sentence about what is left out, if anything is."""
-    parts = [f"{len(files)} {kind} ({_some(files)})" for kind, files in others.items()]
+    parts = [
+        f"{len(files)} {_ONE[kind] if len(files) == 1 else kind} ({_some(files)})"
+        for kind, files in others.items()
+        if files
+    ]
     suffixes = Counter(each.suffix.lower() for each in foreign)
     for suffix, count in suffixes.items():
         if suffix == ".gif":
@@ -195,7 +233,7 @@ def _left_out(
         else:
             parts.append(f"{count} {suffix}, which this OpenCV does not read ({_CONVERT})")
     if parts:
-        yield f"{directory}: left out are {'; '.join(parts)}."
+        yield f"{directory}: left out: {'; '.join(parts)}."
 
 
 def _series(directory: Path, images: Sequence[Path]) -> Iterable[str]:
@@ -206,7 +244,8 @@ def _series(directory: Path, images: Sequence[Path]) -> Iterable[str]:
     several = {name: keys for name, keys in by_name.items() if len(keys) > 1}
     if len(several) > 1:
         shared = set.intersection(*several.values())
-        if 2 * len(shared) >= min(map(len, several.values())):
+        fewest = min(map(len, several.values()))
+        if 2 * len(shared) >= fewest or len(several) * fewest >= _EVEN_SHARE * len(images):
             named = ", ".join(sorted(several)[:_NAMED])
             yield (
                 f"{directory} seems to hold {len(several)} series of images ({named}): they are "

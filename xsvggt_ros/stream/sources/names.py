@@ -12,8 +12,8 @@ from pathlib import Path
 from xsvggt_ros.geometry.text_tables import UNITS, time_unit
 
 _TIME = re.compile(r"[^0-9]*?([0-9]+(?:\.[0-9]+)?)[^0-9]*")
-_LATEST = 2**62
-"""Nanoseconds that a stamp may have."""
+_LATEST = 2**31 * 1_000_000_000
+"""Nanoseconds, from which on the seconds of a stamp outgrow the 32 bits that ROS has for them."""
 
 _FRACTION = re.compile(r"([0-9]+\.[0-9]{3,})")
 """Seconds with milliseconds; a version such as 1.2 is no time."""

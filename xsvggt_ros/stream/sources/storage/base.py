@@ -12,6 +12,10 @@ READ_ENCODINGS = ("cdr", "ros1")
 """Serializations of messages that are read."""
 
 
+class NoBagError(ValueError):
+    """A file is whole, but no bag."""
+
+
 @dataclass(frozen=True, slots=True)
 class Channel:
     """Messages of one type on one topic, as one file holds them.

@@ -21,7 +21,7 @@ ZSTD = ".zstd"
 _PART = 1 << 18
 """Bytes that are unpacked at a time."""
 
-_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
 def decompressed_chunk(data: bytes, kind: str) -> bytes:
@@ -50,7 +50,7 @@ def decompressed_message(data: bytes) -> bytes:
         ValueError: damaged data.
 
     """
-    if not data.startswith(_ZSTD_MAGIC):
+    if not data.startswith(ZSTD_MAGIC):
         return data
     try:
         return zstd.decompress(data)
