@@ -22,7 +22,7 @@ from xsvggt_ros.geometry.cameras import Calibration
 from xsvggt_ros.stream.sources import is_bag, open_source
 from xsvggt_ros.stream.sources.bag_reader import BagReader
 from xsvggt_ros.stream.sources.storage import bag_files
-from xsvggt_ros.stream.sources.storage.compression import zstd
+from xsvggt_ros.stream.sources.storage.base import zstd
 
 IMAGE = "sensor_msgs/msg/Image"
 COUNT = 20

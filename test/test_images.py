@@ -22,11 +22,10 @@ from PIL import Image
 
 from xsvggt_ros.errors import FrameError, SourceError
 from xsvggt_ros.evaluation.source import open_source as open_evaluation
-from xsvggt_ros.evaluation.sources.depth_reading import steps
+from xsvggt_ros.evaluation.sources.files import steps
 from xsvggt_ros.stream.preprocessing import plan
 from xsvggt_ros.stream.sources import open_source
-from xsvggt_ros.stream.sources.images import list_images
-from xsvggt_ros.stream.sources.orientation import orientation, turned
+from xsvggt_ros.stream.sources.images import list_images, orientation, turned
 
 TINY = ["--preset", "tiny", "--width", "28", "--device", "cpu"]
 IMAGES = images(4)

@@ -22,8 +22,12 @@ from xsvggt_ros.evaluation.sources import (
 )
 from xsvggt_ros.evaluation.sources.bag import BagEvaluationSource
 from xsvggt_ros.evaluation.sources.base import EvaluationSource, SourceOptions
-from xsvggt_ros.evaluation.sources.suite import SuiteSource, names_stream
-from xsvggt_ros.evaluation.sources.synthetic import PREFIX, SyntheticSource
+from xsvggt_ros.evaluation.sources.synthetic import (
+    PREFIX,
+    SuiteSource,
+    SyntheticSource,
+    names_stream,
+)
 from xsvggt_ros.stream.sources import METADATA, is_bag
 
 __all__ = ["EvaluationFrame", "EvaluationSource", "FrameTruth", "SourceOptions", "open_source"]

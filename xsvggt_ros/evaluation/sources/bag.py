@@ -14,8 +14,7 @@ import numpy as np
 from xsvggt_ros.errors import FrameError, SourceError
 from xsvggt_ros.evaluation.association import Association
 from xsvggt_ros.evaluation.frame import EvaluationFrame, FrameTruth
-from xsvggt_ros.evaluation.sources.bag_camera import BagCamera
-from xsvggt_ros.evaluation.sources.bag_depth import Depth, DepthStream
+from xsvggt_ros.evaluation.sources.bag_camera import BagCamera, Depth, DepthStream
 from xsvggt_ros.evaluation.sources.bag_truth import BagTruth, find_truth
 from xsvggt_ros.evaluation.sources.base import NO_TRUTH, SourceOptions
 from xsvggt_ros.geometry.rigid import Matrix

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from xsvggt_ros.errors import ConfigurationError
+from xsvggt_ros.errors import ConfigurationError, SourceError
 from xsvggt_ros.evaluation.frame import EvaluationFrame
 
 NO_TRUTH = "none"
@@ -110,3 +110,19 @@ class EvaluationSource(Protocol):
     def describe(self) -> dict[str, Any]:
         """Return where frames and truth come from, in types that JSON holds."""
         ...
+
+
+def selected(options: SourceOptions, count: int, source: str) -> range:
+    """Return the numbers of the frames that ``options`` take out of ``count``.
+
+    Raises:
+        SourceError: none is left.
+
+    """
+    every = range(options.start, count, options.stride)[: options.limit]
+    if not every:
+        raise SourceError(
+            f"{source} has {count} frames, so that none is left after the first "
+            f"{options.start}; start earlier"
+        )
+    return every

@@ -12,17 +12,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from xsvggt_ros.evaluation.sources.base import SourceOptions
-from xsvggt_ros.evaluation.sources.depth_reading import steps
 from xsvggt_ros.evaluation.sources.files import (
     choose,
     depth_file,
     directories,
     focal_numbers,
     has,
+    image_size,
     images,
+    steps,
 )
 from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
-from xsvggt_ros.evaluation.sources.sizes import image_size
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.stream.sources.base import stamp_at
 

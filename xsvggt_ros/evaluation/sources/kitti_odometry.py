@@ -15,10 +15,16 @@ from numpy.typing import NDArray
 
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.evaluation.sources.base import SourceOptions
-from xsvggt_ros.evaluation.sources.depth_reading import steps
-from xsvggt_ros.evaluation.sources.files import choose, directories, has, images, numbers
+from xsvggt_ros.evaluation.sources.files import (
+    camera_of,
+    choose,
+    directories,
+    has,
+    images,
+    numbers,
+    steps,
+)
 from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
-from xsvggt_ros.evaluation.sources.sizes import camera_of
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.geometry.text_tables import nanoseconds_of, read_rows, read_table
 from xsvggt_ros.geometry.trajectory_io import NANOSECONDS

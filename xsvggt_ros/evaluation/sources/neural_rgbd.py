@@ -13,17 +13,18 @@ import numpy as np
 
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.evaluation.sources.base import SourceOptions
-from xsvggt_ros.evaluation.sources.depth_reading import between, steps
 from xsvggt_ros.evaluation.sources.files import (
+    between,
+    camera_of,
     choose,
     depth_file,
     directories,
     has,
     images,
     numbers,
+    steps,
 )
 from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
-from xsvggt_ros.evaluation.sources.sizes import camera_of
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.stream.sources.base import stamp_at
 

@@ -12,10 +12,9 @@ from typing import Any
 
 from xsvggt_ros.errors import FrameError
 from xsvggt_ros.evaluation.frame import EvaluationFrame, FrameTruth
-from xsvggt_ros.evaluation.sources.base import SourceOptions
-from xsvggt_ros.evaluation.sources.depth_reading import Depth, ReadDepth
-from xsvggt_ros.evaluation.sources.selection import selected
-from xsvggt_ros.evaluation.sources.truth_poses import true_poses
+from xsvggt_ros.evaluation.sources.base import SourceOptions, selected
+from xsvggt_ros.evaluation.sources.files import Depth, ReadDepth
+from xsvggt_ros.evaluation.sources.truth_files import true_poses
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.stream.bits_in_use import BitsInUse

@@ -11,8 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from xsvggt_ros.evaluation.sources.base import SourceOptions
-from xsvggt_ros.evaluation.sources.depth_reading import steps
 from xsvggt_ros.evaluation.sources.files import (
+    camera_of,
     choose,
     depth_file,
     directories,
@@ -20,9 +20,9 @@ from xsvggt_ros.evaluation.sources.files import (
     has,
     images,
     matrix,
+    steps,
 )
 from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
-from xsvggt_ros.evaluation.sources.sizes import camera_of
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.stream.sources.base import stamp_at
 from xsvggt_ros.stream.sources.images import is_image

@@ -11,10 +11,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from xsvggt_ros.evaluation.sources.base import SourceOptions
-from xsvggt_ros.evaluation.sources.depth_reading import between, steps
-from xsvggt_ros.evaluation.sources.files import choose, depth_file, directories, images, matrix
+from xsvggt_ros.evaluation.sources.files import (
+    between,
+    camera_of,
+    choose,
+    depth_file,
+    directories,
+    images,
+    matrix,
+    steps,
+)
 from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
-from xsvggt_ros.evaluation.sources.sizes import camera_of
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.stream.sources.base import stamp_at
 

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trajectories in files: those of TUM, KITTI and EuRoC, and what lies between them."""
+"""True poses out of files of TUM, KITTI, EuRoC and what lies between them, and where they enter.
+
+What is no pose is none, and is counted.
+"""
 
 from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import SourceError
-from xsvggt_ros.geometry.rigid import Matrix, pose_from
+from xsvggt_ros.geometry.rigid import Matrix, is_pose, is_position, pose_from
 from xsvggt_ros.geometry.text_tables import (
     Row,
     Table,
@@ -50,7 +54,7 @@ logger = logging.getLogger(__name__)
 class TruthFile(NamedTuple):
     """Poses [4, 4] and their stamps in nanoseconds; without stamps there is one for each image.
 
-    A pose may be none, see :mod:`~xsvggt_ros.evaluation.sources.truth_poses`.
+    A pose may be none, see :mod:`~xsvggt_ros.evaluation.sources.truth_files`.
     """
 
     kind: str
@@ -64,10 +68,10 @@ def read_truth(path: Path) -> TruthFile:
     A header that names all columns decides, in whatever order they stand and whatever words stand
     between them, as ``rostopic echo -p``, PlotJuggler and pandas write them; seconds and
     nanoseconds may have a column each. Without one, 8 columns are a stamp, a position and a
-    quaternion: with w last as in TUM's files, with w first in a .csv, as EuRoC's are, which may have
-    more columns. 4 are a stamp and a position, or the rows of 4x4 matrices; 7 a pose of each image in turn, as
-    ICL-NUIM has them; 12 a matrix of 3x4 of each image, as KITTI has them, 13 with its number or
-    time before it, 16 a matrix of 4x4.
+    quaternion: with w last as in TUM's files, with w first in a .csv, as EuRoC's are, which may
+    have more columns. 4 are a stamp and a position, or the rows of 4x4 matrices; 7 a pose of each
+    image in turn, as ICL-NUIM has them; 12 a matrix of 3x4 of each image, as KITTI has them, 13
+    with its number or time before it, 16 a matrix of 4x4.
 
     Raises:
         SourceError: the file is missing, damaged or of another format.
@@ -215,3 +219,36 @@ def _numbered(table: Table, values: NDArray[np.float64]) -> TruthFile:
 
 def _whole(row: NDArray[np.float64]) -> Matrix:
     return np.vstack([row.reshape(3, 4), [0.0, 0.0, 0.0, 1.0]])
+
+
+POSITIONS_ONLY = (
+    "the truth has positions only (no quaternions, or zeros): orientation, RPE and clouds are not "
+    "judged"
+)
+
+
+def true_poses(given: Sequence[Matrix | None], of: str) -> tuple[list[Matrix | None], list[str]]:
+    """Return poses [4, 4] with None for what is none, and what to say of it.
+
+    A pose is finite and rigid. Where no pose at all has a rotation, the truth is one of positions,
+    and rotations stay NaN.
+
+    Args:
+        given: of each frame or stamp; None where there is none.
+        of: where they come from, for the sentence.
+
+    """
+    there = [each for each in given if each is not None]
+    if there and not any(map(is_pose, there)) and any(map(is_position, there)):
+        kept = [each if each is not None and is_position(each) else None for each in given]
+        remarks = [POSITIONS_ONLY]
+    else:
+        kept = [each if each is not None and is_pose(each) else None for each in given]
+        remarks = []
+    lost = len(there) - sum(each is not None for each in kept)
+    if lost:
+        remarks.append(
+            f"{lost} of {len(there)} poses of {of} are none (not finite, or no rotation): they are "
+            "left out"
+        )
+    return kept, remarks

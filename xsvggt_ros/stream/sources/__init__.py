@@ -12,7 +12,7 @@ from xsvggt_ros.stream.sources.base import Source
 from xsvggt_ros.stream.sources.directory import DirectorySource
 from xsvggt_ros.stream.sources.images import is_image, is_rare_image, is_read
 from xsvggt_ros.stream.sources.storage import bag_files, holds_bag, is_bag_file
-from xsvggt_ros.stream.sources.storage.compression import ZSTD_MAGIC
+from xsvggt_ros.stream.sources.storage.base import ZSTD_MAGIC
 from xsvggt_ros.stream.sources.video import VideoSource
 
 __all__ = ["METADATA", "Source", "is_bag", "open_source"]

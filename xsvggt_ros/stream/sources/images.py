@@ -7,19 +7,97 @@ not read; what is left out is said in one sentence.
 
 from __future__ import annotations
 
+import io
 import re
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from xsvggt_ros.errors import SourceError
+from xsvggt_ros.geometry.text_tables import UNITS, time_unit
+from xsvggt_ros.stream.frame import ImageArray
 from xsvggt_ros.stream.sources.base import SECOND
-from xsvggt_ros.stream.sources.names import natural_order, times_of
+
+_TIME = re.compile(r"[^0-9]*?([0-9]+(?:\.[0-9]+)?)[^0-9]*")
+_LATEST = 2**31 * 1_000_000_000
+"""Nanoseconds, from which on the seconds of a stamp outgrow the 32 bits that ROS has for them."""
+
+_FRACTION = re.compile(r"([0-9]+\.[0-9]{3,})")
+"""Seconds with milliseconds; a version such as 1.2 is no time."""
+
+
+def natural_order(path: Path) -> tuple[list[tuple[int, str]], str]:
+    """Sort 2 before 10; equal numbers such as 1 and 01 in the order of their names."""
+    parts = re.split(r"([0-9]+)", path.name.lower())
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name
+
+
+def times_of(names: Sequence[str]) -> tuple[list[int], str] | None:
+    """Return the times in nanoseconds that file names without suffix are, and their unit.
+
+    Names that count frames are none, and neither are times that repeat.
+    """
+    fractions = [_FRACTION.fullmatch(name) for name in names]
+    found = [_TIME.fullmatch(name) for name in names]
+    if len(names) < 2 or not all(found):
+        return None
+    values = [Decimal(match[1]) for match in found if match]
+    unit = "seconds" if all(fractions) else time_unit(values)
+    if unit is None:
+        return None
+    stamps = [int(value * UNITS[unit]) for value in values]
+    ordered = sorted(stamps)
+    if ordered[-1] >= _LATEST or any(first == second for first, second in pairwise(ordered)):
+        return None
+    return stamps, unit
+
+
+_TAG = 0x0112
+
+_TIFF = (b"II*\0", b"MM\0*")
+
+UPRIGHT = 1
+_TURNS = {
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.transpose(1, 0, 2),
+    6: lambda image: image.transpose(1, 0, 2)[:, ::-1],
+    7: lambda image: image.transpose(1, 0, 2)[::-1, ::-1],
+    8: lambda image: image.transpose(1, 0, 2)[::-1],
+}
+"""What brings an image upright, by the value of EXIF."""
+
+
+def orientation(data: bytes) -> int:
+    """Return the orientation that an image file says, 1 to 8; 1 where it says none.
+
+    OpenCV turns a TIFF upright whenever it reads one, so that nothing is left to be done.
+    """
+    if data.startswith(_TIFF):
+        return UPRIGHT
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data)) as image:
+                value = image.getexif().get(_TAG, UPRIGHT)
+    except Exception:  # noqa: BLE001 - what is wrong with the file, its decoder says
+        return UPRIGHT
+    return value if value in _TURNS else UPRIGHT
+
+
+def turned(image: ImageArray, value: int) -> ImageArray:
+    """Return an image upright that was stored with an orientation."""
+    return np.ascontiguousarray(_TURNS[value](image)) if value in _TURNS else image
+
 
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".ppm",

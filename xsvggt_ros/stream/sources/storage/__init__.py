@@ -9,18 +9,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from xsvggt_ros.stream.sources.names import natural_order
-from xsvggt_ros.stream.sources.storage.base import READ_ENCODINGS, Channel, Storage
-from xsvggt_ros.stream.sources.storage.compression import (
+from xsvggt_ros.stream.sources.images import natural_order
+from xsvggt_ros.stream.sources.storage.base import (
+    READ_ENCODINGS,
     ZSTD,
     ZSTD_MAGIC,
+    Channel,
+    Storage,
     decompressed_file,
     decompressed_message,
 )
 from xsvggt_ros.stream.sources.storage.mcap import MAGIC as MCAP_MAGIC
 from xsvggt_ros.stream.sources.storage.mcap import McapStorage
+from xsvggt_ros.stream.sources.storage.rosbag1 import MAGIC as ROS1_MAGIC
 from xsvggt_ros.stream.sources.storage.rosbag1 import Rosbag1Storage
-from xsvggt_ros.stream.sources.storage.rosbag1_index import MAGIC as ROS1_MAGIC
 from xsvggt_ros.stream.sources.storage.sqlite import MAGIC as SQLITE_MAGIC
 from xsvggt_ros.stream.sources.storage.sqlite import SqliteStorage
 
