@@ -168,7 +168,9 @@ def _is_depth(reader: BagReader, topic: Topic) -> bool:
         return "compressedDepth" in topic.name
     for recorded in reader.messages(topic):
         try:
-            return reader.deserialize(recorded).encoding in DEPTH_ENCODINGS
+            encoding = reader.deserialize(recorded).encoding
+            # Thermal and industrial cameras send mono16, too.
+            return encoding in DEPTH_ENCODINGS and (encoding != "mono16" or "depth" in topic.name)
         except (FrameError, AttributeError):
             continue
     return False

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ from xsvggt_ros.errors import FrameError, SourceError
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.geometry.text_tables import read_table
-from xsvggt_ros.stream.sources.images import is_image, list_images, natural_order
+from xsvggt_ros.stream.sources.images import is_image, list_images, moment_of, natural_order
 
 logger = logging.getLogger(__name__)
 
 DEPTH_SUFFIXES = (".png", ".pgm", ".tif", ".tiff", ".npy", ".exr", ".pfm", ".PNG", ".TIF", ".TIFF")
 """Of files with depth, the likeliest first."""
+
+_MOST_TRIED = 100
+"""Images that are looked at for the size of all."""
 
 
 def images(directory: Path, pattern: str = "*") -> list[Path]:
@@ -95,6 +99,39 @@ def focal_numbers(path: Path) -> tuple[float, float, float, float]:
     return fx, fy, cx, cy
 
 
+def poses_of(files: Sequence[Path]) -> list[Matrix | None]:
+    """Return the pose [4, 4] in each of some files; None where the file is missing or damaged.
+
+    How many are damaged is said.
+    """
+    found: list[Matrix | None] = []
+    damaged: list[SourceError] = []
+    for path in files:
+        try:
+            found.append(matrix(path) if path.exists() else None)
+        except SourceError as error:
+            found.append(None)
+            damaged.append(error)
+    if damaged:
+        logger.warning(
+            "%d of %d files with poses are damaged and left out: %s",
+            len(damaged), len(files), damaged[0],
+        )  # fmt: skip
+    return found
+
+
+def depth_files(directory: Path, images: Sequence[Path]) -> list[Path | None]:
+    """Return the depth of each image: of the same name, or of the same numbers in another one."""
+    named = [depth_file(directory, each.stem) for each in images]
+    if any(named) or not directory.is_dir():
+        return named
+    numbered: dict[tuple[str, ...], Path] = {}
+    for each in sorted(directory.iterdir(), key=natural_order, reverse=True):
+        if each.suffix in DEPTH_SUFFIXES and not each.name.startswith("."):
+            numbered[moment_of(each)] = each
+    return [numbered.get(moment_of(each)) for each in images]
+
+
 def depth_file(directory: Path, stem: str) -> Path | None:
     """Return the depth of a name without suffix, in whatever format that can be read."""
     paths = (directory / f"{stem}{suffix}" for suffix in DEPTH_SUFFIXES)
@@ -137,38 +174,46 @@ def by_name(paths: Iterable[Path]) -> dict[str, Path]:
     return {each.name: each for each in sorted(paths)}
 
 
-logger = logging.getLogger(__name__)
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Return width and height in pixels.
+def image_size(images: Sequence[Path]) -> tuple[int, int]:
+    """Return width and height in pixels of the first of some images that can be read.
 
     Raises:
-        SourceError: it cannot be read.
+        SourceError: none can be, as far as is tried.
 
     """
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
-    if image is None:
-        raise SourceError(f"cannot read the image {path}; is the data set complete?")
-    return image.shape[1], image.shape[0]
+    for path in images[:_MOST_TRIED]:
+        with suppress(cv2.error):
+            image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
+            if image is not None:
+                return image.shape[1], image.shape[0]
+    raise SourceError(
+        f"cannot read the image {images[0]}, nor those after it; is the data set complete?"
+    )
 
 
 def camera_of(
-    camera: tuple[float, float, float, float], image: Path, size: tuple[int, int] | None = None
+    camera: tuple[float, float, float, float],
+    images: Sequence[Path],
+    size: tuple[int, int] | None = None,
 ) -> Intrinsics:
     """Return the camera of images as they lie on disk.
 
     Args:
         camera: fx, fy, cx, cy; fy may be negative (y up), and counts without its sign.
-        image: one of the images.
+        images: the images.
         size: width and height that the numbers are for; None = that of the images.
 
     Raises:
-        SourceError: the image cannot be read.
+        SourceError: no image can be read, or the numbers are those of no camera.
 
     """
     fx, fy, cx, cy = camera
-    actual = image_size(image)
+    if not np.isfinite(camera).all() or fx <= 0 or fy == 0:
+        raise SourceError(
+            f"the camera of {images[0].parent} cannot be fx {fx:g}, fy {fy:g}, cx {cx:g}, cy "
+            f"{cy:g}: correct its file, or give fx,fy,cx,cy (--intrinsics)"
+        )
+    actual = image_size(images)
     known = Intrinsics(fx, abs(fy), cx, cy, *(size or actual))
     width, height = actual
     if size is not None and size != actual:

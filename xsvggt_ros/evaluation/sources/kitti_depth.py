@@ -67,7 +67,7 @@ def _gathered(drive: Path, options: SourceOptions) -> RecordedSource:
 def _alone(directory: Path, options: SourceOptions) -> RecordedSource:
     colors = images(directory / _ALONE[0])
     depths = [depth_file(directory / _ALONE[1], _name_of_depth(each)) for each in colors]
-    size = image_size(colors[0])
+    size = image_size(colors)
     cameras = [_intrinsics(directory / "intrinsics" / f"{each.stem}.txt", size) for each in colors]
     return _source(directory, "kitti_selection", colors, depths, cameras, options)
 
@@ -91,7 +91,7 @@ def _source(
     cameras: list[Intrinsics | None],
     options: SourceOptions,
 ) -> RecordedSource:
-    given = options.intrinsics and Intrinsics(*options.intrinsics, *image_size(colors[0]))
+    given = options.intrinsics and Intrinsics(*options.intrinsics, *image_size(colors))
     records = [
         Record(stamp_at(index, RATE), color, depth, None, given or own)
         for index, (color, depth, own) in enumerate(zip(colors, depths, cameras, strict=True))

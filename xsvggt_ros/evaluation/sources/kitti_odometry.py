@@ -63,7 +63,7 @@ def open_directory(directory: Path, options: SourceOptions) -> RecordedSource:
             "the sequence complete?"
         )
     fx, fy, cx, cy = options.intrinsics or _pinhole(projection)
-    intrinsics = camera_of((fx, fy, cx, cy), colors[0])
+    intrinsics = camera_of((fx, fy, cx, cy), colors)
     records = [
         Record(stamp, color, None, poses[index] if poses else None, intrinsics)
         for index, (stamp, color) in enumerate(zip(stamps, colors, strict=True))
@@ -98,9 +98,11 @@ def _projection(path: Path, name: str) -> NDArray[np.float64]:
     for row in read_rows(path):
         if row.words[0].rstrip(":") == name and len(row.words) == 13:
             try:
-                return np.array([float(word) for word in row.words[1:]]).reshape(3, 4)
-            except ValueError as error:
+                found = np.array([float(word) for word in row.words[1:]]).reshape(3, 4)
+                np.linalg.inv(found[:, :3])
+            except (ValueError, np.linalg.LinAlgError) as error:
                 raise SourceError(f"line {row.line} of {path}: {error}") from error
+            return found
     raise SourceError(f"{path} has no line '{name}: ' with twelve numbers")
 
 

@@ -66,7 +66,7 @@ def open_directory(directory: Path, options: SourceOptions) -> RecordedSource:
         )
     known = FOCAL, FOCAL, SIZE[0] / 2, SIZE[1] / 2
     camera = options.intrinsics or known
-    intrinsics = camera_of(camera, colors[0], None if options.intrinsics else SIZE)
+    intrinsics = camera_of(camera, colors, None if options.intrinsics else SIZE)
     records = [
         Record(stamp_at(index, RATE), color, _depth_of(place, color), pose, intrinsics)
         for index, (color, pose) in enumerate(zip(colors, poses, strict=True))

@@ -50,7 +50,7 @@ def open_directory(directory: Path, options: SourceOptions) -> RecordedSource:
     place = directory if _is_scene(directory) else _choose(directory, options)
     training = place.parent.parent
     colors = images(place)
-    size = image_size(colors[0])
+    size = image_size(colors)
     records = [_record(training, index, color, size) for index, color in enumerate(colors)]
     return RecordedSource(
         Layout(

@@ -81,7 +81,7 @@ def open_directory(directory: Path, options: SourceOptions) -> RecordedSource:
     depths = _depths(place, stamps, tolerance)
     poses, truth = _poses(place, stamps, tolerance)
     camera, origin, size = _camera(place, options)
-    intrinsics = camera_of(camera, images[0], size)
+    intrinsics = camera_of(camera, images, size)
     records = [
         Record(int(stamp), image, depths.get(index), poses.get(index), intrinsics)
         for index, (stamp, image) in enumerate(zip(stamps, images, strict=True))
@@ -130,9 +130,14 @@ def _listed(path: Path, directory: Path) -> tuple[NDArray[np.int64], list[Path]]
     if not rows:
         raise SourceError(f"{path} lists no file")
     stamps = nanoseconds_of(Table(path, (), [Row(row.line, row.words[:1]) for row in rows]))
-    files = [directory / row.words[1] for row in rows]
+    files = [_named(directory, " ".join(row.words[1:])) for row in rows]
     pairs = sorted(zip(stamps, files, strict=True))
     return np.array([stamp for stamp, _ in pairs], np.int64), [file for _, file in pairs]
+
+
+def _named(directory: Path, name: str) -> Path:
+    """Return a file of a list, which Windows writes with backslashes."""
+    return directory / (name if "/" in name else name.replace("\\", "/"))
 
 
 def _depths(place: Path, stamps: NDArray[np.int64], tolerance: int) -> dict[int, Path]:
@@ -206,7 +211,7 @@ def open_prepared(directory: Path) -> RecordedSource:
             f"{directory} has {len(colors)} images from number {FIRST} on and {len(depths)} "
             "depths; is the sequence complete?"
         )
-    camera = Intrinsics(*CAMERAS["bonn"], *image_size(colors[0]))
+    camera = Intrinsics(*CAMERAS["bonn"], *image_size(colors))
     records = [
         Record(stamp_at(index, RATE), color, depth, None, camera)
         for index, (color, depth) in enumerate(zip(colors, depths[: len(colors)], strict=True))

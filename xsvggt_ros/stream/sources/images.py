@@ -268,7 +268,7 @@ def _kind(path: Path) -> str:
     return next((kind for kind, names in OTHER_WORDS.items() if words & names), "")
 
 
-def _key(path: Path) -> tuple[str, ...]:
+def moment_of(path: Path) -> tuple[str, ...]:
     """Return what files of the same moment share in their names."""
     words = _words(path)
     numbers = tuple(word.lstrip("0") or "0" for word in words if word.isdecimal())
@@ -279,12 +279,12 @@ def _key(path: Path) -> tuple[str, ...]:
 def _without_others(files: Sequence[Path]) -> tuple[list[Path], dict[str, list[Path]]]:
     """Return the camera's images, and by kind what belongs to one of them and is none itself."""
     images = [each for each in files if not _kind(each)]
-    keys = {_key(each) for each in images}
+    keys = {moment_of(each) for each in images}
     names = {each.name for each in images}
     others: dict[str, list[Path]] = defaultdict(list)
     kept = []
     for each in files:
-        kind, key = _kind(each), _key(each)
+        kind, key = _kind(each), moment_of(each)
         # Renderers number what belongs to an image once more: r_0.png, r_0_depth_0001.png.
         if kind and any(key[:length] in keys for length in range(1, len(key) + 1)):
             others[kind].append(each)
@@ -318,7 +318,7 @@ def _series(directory: Path, images: Sequence[Path]) -> Iterable[str]:
     """Yield a sentence where the images of several cameras seem to lie together."""
     by_name: dict[str, set[tuple[str, ...]]] = defaultdict(set)
     for each in images:
-        by_name[re.sub(r"[0-9]+", "#", each.stem.lower())].add(_key(each))
+        by_name[re.sub(r"[0-9]+", "#", each.stem.lower())].add(moment_of(each))
     several = {name: keys for name, keys in by_name.items() if len(keys) > 1}
     if len(several) > 1:
         shared = set.intersection(*several.values())
