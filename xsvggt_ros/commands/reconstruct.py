@@ -104,7 +104,7 @@ def reconstruct(
         settings = ReconstructorSettings(width or network.config.image_size, cache)
         engine = Reconstructor(network, settings)
         ending = _run(stream, engine, recorded, depths, max_frames)
-    _say_left_out(recorded, interrupted=ending.interrupted)
+    _say_left_out(recorded, ending)
     heading = title(
         str(source), weights_in_words(checkpoint, preset), cache, len(recorded.recording)
     )
@@ -141,10 +141,11 @@ def _close_depth(depths: DepthFiles | None, output: Path) -> tuple[list[Path], l
 
 
 class Ending(NamedTuple):
-    """How a run ended: whether by a signal, and what was wrong with the source, if anything."""
+    """How a run ended: whether by a signal, what was wrong with the source, and with its images."""
 
     interrupted: bool
     broken: SourceError | None
+    refused: list[str]
 
 
 def _run(
@@ -200,12 +201,16 @@ def _run(
             raise KeyboardInterrupt
         reason = f"the first one: {refused[0]}" if refused else "it is empty"
         raise SourceError(f"{stream.name} holds no usable image ({reason}); give another one")
-    return Ending(stop.is_set(), broken)
+    return Ending(stop.is_set(), broken, refused)
 
 
-def _say_left_out(recorded: LongestSession, *, interrupted: bool) -> None:
+def _say_left_out(recorded: LongestSession, ending: Ending) -> None:
     """Say what the results do not hold."""
-    if interrupted:
+    if ending.refused:
+        count, first = len(ending.refused), ending.refused[0]
+        total = count + recorded.frames
+        say_lines([f"{count} of {total} images were refused; the first: {first}"], "yellow")
+    if ending.interrupted:
         console.print(
             f"[yellow]Interrupted: the results hold what came out of {recorded.frames} frames.[/]"
         )

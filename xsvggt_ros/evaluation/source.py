@@ -95,7 +95,7 @@ def _open_directory(place: Path, options: SourceOptions) -> EvaluationSource:
     if not fitting:
         raise SourceError(
             f"{place} is no recording with ground truth that is known here: looked for "
-            f"{', '.join(DIRECTORY_KINDS)}"
+            f"{', '.join(DIRECTORY_KINDS)}; 'xsvggt reconstruct' takes images without truth"
         )
     if len(fitting) > 1:
         raise SourceError(f"{place} may be read as {' or '.join(fitting)}: say which (--kind)")
