@@ -500,3 +500,22 @@ def test_a_camera_of_16_bits_is_no_depth(tmp_path, kind):
     ]  # fmt: skip
     source = open_source(write(tmp_path / "run", messages, kind, thermal))
     assert source.frame_count == len(STAMPS)
+
+
+@pytest.mark.parametrize("kind", BAG_KINDS)
+@pytest.mark.parametrize("way", ["topic", "tf"])
+def test_a_truth_without_stamps_has_those_of_the_recording(tmp_path, kind, way):
+    messages, poses = Messages(kind), datasets.poses()
+    made = [each for each in records(messages) if "odometry" not in each[1]]
+    for stamp, pose in zip(STAMPS, poses, strict=True):
+        if way == "topic":
+            made.append((stamp, "/ground_truth/odometry", messages.odometry(0, pose)))
+        else:
+            made.append((stamp, "/tf", messages.tf(0, [("map", CAMERA, pose)])))
+    options = SourceOptions(truth=None if way == "topic" else f"map->{CAMERA}")
+    source = open_source(write(tmp_path / "run", messages, kind, sorted(made, key=first)), options)
+    np.testing.assert_allclose([given.truth.camera_to_world for given in source], poses, atol=1e-9)
+
+
+def first(record):
+    return record[0]

@@ -266,7 +266,8 @@ def _from_topic(reader: BagReader, topic: Topic, camera_frame: str, tolerance: i
 def _read(reader: BagReader, topic: Topic) -> Iterable[_Stamped]:
     for recorded in reader.messages(topic):
         try:
-            yield POSE_KINDS[topic.kind](reader.deserialize(recorded))
+            stamped = POSE_KINDS[topic.kind](reader.deserialize(recorded))
+            yield stamped if stamped.stamp else stamped._replace(stamp=recorded.received)
         except (FrameError, AttributeError, TypeError, ValueError):
             continue  # One damaged pose of many is a gap that the next ones close.
 
@@ -380,7 +381,9 @@ def _transforms(reader: BagReader, recorded: Any) -> list[tuple[str, _Stamped]]:
             (
                 frame_name(each.header.frame_id),
                 _Stamped(
-                    _time(each.header), frame_name(each.child_frame_id), _transform(each.transform)
+                    _time(each.header) or recorded.received,
+                    frame_name(each.child_frame_id),
+                    _transform(each.transform),
                 ),
             )
             for each in reader.deserialize(recorded).transforms
