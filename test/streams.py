@@ -23,9 +23,9 @@ def layout(
 
 
 def make_cache(sizes: CacheLayout | None = None, **changes) -> KvCache:
-    """Make a cache, unquantized unless told otherwise."""
-    bits = {"key_bits": 16, "value_bits": 16}
-    return KvCache(CacheSettings(**bits | changes), sizes or layout())
+    """Make a cache, unquantized unless told otherwise, whose windows of frames are short."""
+    usual = {"key_bits": 16, "value_bits": 16, "window_frames": 2, "trajectory_frames": 1}
+    return KvCache(CacheSettings(**usual | changes), sizes or layout())
 
 
 def frame_tensors(

@@ -18,7 +18,7 @@ from xsvggt_ros.stream.reconstructor import cache_layout
 from xsvggt_ros.stream.step_runner import StepRunner
 
 HEADS = ("camera", "depth")
-SETTINGS = CacheSettings(budget_tokens=60, camera_frames=6)
+SETTINGS = CacheSettings(budget_tokens=60, camera_frames=6, window_frames=2, trajectory_frames=1)
 WIDE, HIGH = (42, 56), (56, 42)
 
 
