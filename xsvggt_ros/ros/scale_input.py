@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from threading import Lock
 from time import monotonic
 from typing import Any
 
@@ -15,7 +14,6 @@ from sensor_msgs.msg import Image
 
 from xsvggt_ros.errors import FrameError, TransformMissingError
 from xsvggt_ros.geometry.rigid import Matrix
-from xsvggt_ros.geometry.transform_tree import HISTORY, TransformTree, fault_of
 from xsvggt_ros.ros import qos
 from xsvggt_ros.ros.input_advice import MOST_NAMED, RAW_TYPE
 from xsvggt_ros.ros.matched_subscription import MatchedSubscription
@@ -23,6 +21,7 @@ from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.robot import Robot
 from xsvggt_ros.ros.small_subscription import SmallSubscription
 from xsvggt_ros.ros.topics import published_topics
+from xsvggt_ros.ros.transform_buffer import HISTORY, TransformBuffer, transform_of
 from xsvggt_ros.stream.frame import FrameResult
 from xsvggt_ros.stream.messages import depth_of, nanoseconds
 from xsvggt_ros.stream.recent import Recent
@@ -129,8 +128,7 @@ class OdometryScale:
 
     def __init__(self, node: Node, robot: Robot) -> None:
         self._robot = robot
-        self._lock = Lock()
-        self._poses = TransformTree()
+        self._poses = TransformBuffer()
         self._way = WayScale()
         self._first = True
         self._refused = False
@@ -168,21 +166,17 @@ class OdometryScale:
 
     def _pose(self, stamp: int) -> Matrix | None:
         try:
-            with self._lock:
-                carrier = self._poses.lookup("odom", "carrier", stamp)
+            carrier = self._poses.lookup("odom", "carrier", stamp)
         except TransformMissingError:
             return None
         return self._robot.camera_on(carrier)
 
     def _receive(self, message: Odometry) -> None:
         self.last_message = monotonic()
-        position, turn = message.pose.pose.position, message.pose.pose.orientation
-        place = (position.x, position.y, position.z, turn.x, turn.y, turn.z, turn.w)
-        with self._lock:
-            taken = self._poses.put("odom", "carrier", nanoseconds(message.header.stamp), place)
-        if not taken and not self._refused:
+        fault = self._poses.insert(transform_of(message, "odom", "carrier"))
+        if fault and not self._refused:
             self._refused = True
-            logger.warning("a pose on %s is %s", self.topic, fault_of(place))
+            logger.warning("a pose on %s is %s", self.topic, fault)
 
 
 class ScaleInput:

@@ -7,10 +7,10 @@ dynamic transforms are interpolated and never extrapolated, time zero asks for t
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from math import acos, isnan, sin
+from math import acos, isfinite, isnan, sin, sqrt
 from threading import RLock
 from typing import Any
 
@@ -34,8 +34,6 @@ __all__ = [
 _SECOND = 1_000_000_000
 _CACHE_SECONDS = 10
 _MOST_LINKS = 1000
-_UNIT_TOLERANCE = 10e-3
-"""By how much the squared length of a quaternion may be off 1."""
 _SMALL_ANGLE = 1e-9
 
 Numbers = tuple[float, float, float, float, float, float, float]
@@ -43,7 +41,7 @@ Numbers = tuple[float, float, float, float, float, float, float]
 _IDENTITY: Numbers = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 
 
-class TransformException(Exception):
+class TransformException(Exception):  # noqa: N818 - the name in tf2_py
     """Base of everything that a buffer raises."""
 
 
@@ -86,23 +84,26 @@ class _Link:
         if self.static:
             self.samples = [sample]
             return True
-        if self.samples and sample.stamp < self.samples[-1].stamp - cache:
-            return False
-        at = bisect_left(self.samples, sample.stamp, key=_stamp)
-        same = at < len(self.samples) and self.samples[at].stamp == sample.stamp
-        self.samples[at : at + same] = [sample]
-        oldest = self.samples[-1].stamp - cache
-        if self.samples[0].stamp < oldest:
+        if self.samples:
+            oldest = self.samples[-1].stamp - cache
             del self.samples[: bisect_left(self.samples, oldest, key=_stamp)]
+            if sample.stamp < oldest:
+                return False
+        # Of several at one time, the newest counts from then on, the oldest until then.
+        first = bisect_left(self.samples, sample.stamp, key=_stamp)
+        behind = bisect_right(self.samples, sample.stamp, key=_stamp)
+        if sample not in self.samples[first:behind]:
+            self.samples.insert(behind, sample)
         return True
 
     def at(self, stamp: int) -> _Sample:
         """Return the sample at a time, 0 being the latest; raise ExtrapolationException."""
         if self.static or (not stamp and self.samples):
             return self.samples[-1]
-        after = bisect_left(self.samples, stamp, key=_stamp)
-        if after < len(self.samples) and self.samples[after].stamp == stamp:
-            return self.samples[after]
+        after = bisect_right(self.samples, stamp, key=_stamp)
+        if after and self.samples[after - 1].stamp == stamp:
+            earliest = after < len(self.samples) and self.samples[0].stamp == stamp
+            return self.samples[0 if earliest else after - 1]
         if after in (0, len(self.samples)):
             raise ExtrapolationException(self._outside(stamp))
         before, behind = self.samples[after - 1], self.samples[after]
@@ -199,9 +200,10 @@ class BufferCore:
     ) -> TransformStamped:
         """Return the pose of a frame at one time in another at another one."""
         with self._lock:
+            self._check(target_frame, source_frame, fixed_frame)
             _, later = self._look_up(fixed_frame, source_frame, _nanoseconds(source_time))
             stamp, fixed = self._look_up(target_frame, fixed_frame, _nanoseconds(target_time))
-        return _message(stamp, target_frame, source_frame, _product(fixed, later))
+        return _message(stamp, target_frame, source_frame, _unit(_product(fixed, later)))
 
     def get_latest_common_time(self, target_frame: str, source_frame: str) -> Time:
         """Return the latest time at which the pose of one frame in the other is known."""
@@ -221,9 +223,15 @@ class BufferCore:
         with self._lock:
             return "".join(
                 f"Frame {name} exists with parent {link.samples[-1].parent}.\n"
-                for name, link in self._links.items()
-                if link.samples
+                for name, link in self._known_links()
             )
+
+    def _known_links(self) -> Iterator[tuple[str, _Link]]:
+        """Yield the frames that have a parent now, in the order in which they were heard of."""
+        for name in self._names:
+            link = self._links.get(name)
+            if link is not None and link.samples:
+                yield name, link
 
     def _set(self, transform: TransformStamped, authority: str, *, static: bool) -> None:
         parent = transform.header.frame_id.removeprefix("/")
@@ -233,7 +241,7 @@ class BufferCore:
         if fault := _fault(parent, child, numbers):
             get_logger("tf2").error(f'{fault} (authority "{authority}")')
             return
-        sample = _Sample(_nanoseconds(transform.header.stamp), parent, numbers)
+        sample = _Sample(_nanoseconds(transform.header.stamp), parent, _unit(numbers))
         with self._lock:
             self._names |= {child: None, parent: None}
             link = self._links.get(child)
@@ -248,27 +256,28 @@ class BufferCore:
         )
 
     def _look_up(self, target: str, source: str, stamp: int) -> tuple[int, Numbers]:
-        self._check(target, source)
         if target == source:
-            return stamp, _IDENTITY
+            return stamp or self._latest(target), _IDENTITY
+        self._check(target, source)
         if not stamp:
             stamp = self._common_time([name for p in self._paths(target, source, 0) for name in p])
         above_target, above_source = self._paths(target, source, stamp)
-        return stamp, _product(
-            _inverse(self._climb(above_target, stamp)), self._climb(above_source, stamp)
-        )
+        below_target = self._climb(above_target, stamp)
+        return stamp, _unit(_product(_inverse(below_target), self._climb(above_source, stamp)))
 
-    def _check(self, *frames: str) -> None:
-        for name in frames:
+    def _check(self, target: str, source: str, fixed: str | None = None) -> None:
+        roles = {"target_frame": target, "source_frame": source}
+        if fixed is not None:
+            roles["fixed_frame"] = fixed
+        for role, name in roles.items():
+            passed = f'"{name}" passed to lookupTransform argument {role}'
             if not name or name.startswith("/"):
                 what = "cannot start with a '/'" if name else "cannot be empty"
                 raise InvalidArgumentException(
-                    f'Invalid argument "{name}" passed to lookupTransform - in tf2 frame_ids {what}'
+                    f"Invalid argument {passed} - in tf2 frame_ids {what}"
                 )
             if name not in self._names:
-                raise LookupException(
-                    f'"{name}" passed to lookupTransform argument does not exist. '
-                )
+                raise LookupException(f"{passed} does not exist. ")
 
     def _paths(self, target: str, source: str, stamp: int) -> tuple[list[str], list[str]]:
         """Return the frames from either one up to below the first that both hang from."""
@@ -291,14 +300,21 @@ class BufferCore:
         names = [name]
         while (link := self._links.get(names[-1])) is not None:
             if len(names) > _MOST_LINKS:
-                raise LookupException("The tf tree is invalid because it contains a loop.\n")
-            if not link.samples:
+                raise LookupException(
+                    "The tf tree is invalid because it contains a loop.\n"
+                    f"{self.all_frames_as_string()}\n"
+                )
+            if not stamp and not link.samples:
                 break
             try:
                 names.append(link.at(stamp).parent)
             except ExtrapolationException as error:
                 return names, str(error)
         return names, ""
+
+    def _latest(self, name: str) -> int:
+        link = self._links.get(name)
+        return 0 if link is None or link.static or not link.samples else link.samples[-1].stamp
 
     def _common_time(self, names: Sequence[str]) -> int:
         links = [self._links[name] for name in names]
@@ -323,20 +339,15 @@ def _nanoseconds(time: Any) -> int:
 
 
 def _fault(parent: str, child: str, numbers: Numbers) -> str:
-    squared = sum(number * number for number in numbers[3:])
     if parent == child:
         return f'TF_SELF_TRANSFORM: Ignoring transform of frame "{child}" in itself'
     if not child:
         return "TF_NO_CHILD_FRAME_ID: Ignoring transform because child_frame_id not set"
     if not parent:
         return f'TF_NO_FRAME_ID: Ignoring transform with child_frame_id "{child}"'
-    if any(map(isnan, numbers)):
+    # A quaternion of any other length is brought to 1, as tf2 does by way of a matrix.
+    if any(map(isnan, numbers)) or not all(map(isfinite, numbers[3:])) or not any(numbers[3:]):
         return f'TF_NAN_INPUT: Ignoring transform for child_frame_id "{child}": {numbers}'
-    if not abs(squared - 1.0) < _UNIT_TOLERANCE:
-        return (
-            f'TF_DENORMALIZED_QUATERNION: Ignoring transform for child_frame_id "{child}": '
-            f"{numbers[3:]}"
-        )
     return ""
 
 
@@ -378,6 +389,18 @@ def _product(outer: Numbers, inner: Numbers) -> Numbers:
         aw * bz + ax * by - ay * bx + az * bw,
         aw * bw - ax * bx - ay * by - az * bz,
     )
+
+
+def _unit(pose: Numbers) -> Numbers:
+    """Return a pose with the quaternion that tf2 reads off a matrix: of unit length, with w > 0.
+
+    Below half a unit of w, the largest of the others is the positive one.
+    """
+    quaternion = pose[3:]
+    length = sqrt(sum(number * number for number in quaternion))
+    leading = quaternion[3] if 2.0 * abs(quaternion[3]) > length else max(quaternion[:3], key=abs)
+    x, y, z, w = (number / (-length if leading < 0.0 else length) for number in quaternion)
+    return (pose[0], pose[1], pose[2], x, y, z, w)
 
 
 def _inverse(pose: Numbers) -> Numbers:

@@ -76,8 +76,7 @@ def quaternion_from_euler(ai: float, aj: float, ak: float, axes: str = "sxyz") -
         quaternion_about_axis(angle, axis)
         for angle, axis in zip((ai, aj, ak), np.identity(3), strict=True)
     ]
-    found = quaternion_multiply(about[2], quaternion_multiply(about[1], about[0]))
-    return found
+    return quaternion_multiply(about[2], quaternion_multiply(about[1], about[0]))
 
 
 def euler_from_quaternion(
