@@ -18,7 +18,7 @@ from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
 DUMMY_FIELD_PREFIX = "unnamed_field"
-_DATATYPES = {
+_DATATYPES: dict[int, np.dtype[Any]] = {
     PointField.INT8: np.dtype(np.int8),
     PointField.UINT8: np.dtype(np.uint8),
     PointField.INT16: np.dtype(np.int16),
@@ -42,7 +42,7 @@ def dtype_from_fields(fields: Iterable[PointField], point_step: int | None = Non
             offsets.append(field.offset + number * kind.itemsize)
             formats.append(kind.str)
     assert len(set(names)) == len(names), "Duplicate field names are not allowed!"
-    layout: dict[str, Any] = {"names": names, "formats": formats, "offsets": offsets}
+    layout: Any = {"names": names, "formats": formats, "offsets": offsets}
     if point_step is not None:
         layout["itemsize"] = point_step
     return np.dtype(layout)
@@ -69,7 +69,7 @@ def create_cloud(
         row_step=rows.dtype.itemsize * width,
     )
     data = array("B")
-    data.frombytes(memoryview(rows).cast("B"))
+    data.frombytes(memoryview(rows.data).cast("B"))
     # By the attribute: the constructor copies number by number in some distributions.
     cloud.data = data
     return cloud

@@ -107,7 +107,7 @@ class Buffer(BufferCore):
 
     def wait_for_transform_async(self, target_frame: str, source_frame: str, time: Time) -> Future:
         """Return a future that is done once a look-up succeeds."""
-        future = Future()
+        future: Future = Future()
 
         def look_up() -> None:
             if not future.done() and self.can_transform_core(target_frame, source_frame, time)[0]:

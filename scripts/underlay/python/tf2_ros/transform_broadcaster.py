@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeAlias
 
 from geometry_msgs.msg import TransformStamped
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from tf2_msgs.msg import TFMessage
 
-Sent = TransformStamped | Iterable[TransformStamped]
+Sent: TypeAlias = TransformStamped | Iterable[TransformStamped]
 
 
 class TransformBroadcaster:

@@ -52,8 +52,9 @@ class TransformListener:
             self.dedicated_listener_thread.start()
 
     def __del__(self) -> None:
-        if getattr(self, "executor", None) is not None:
-            self.executor.shutdown()
+        executor = getattr(self, "executor", None)
+        if executor is not None:
+            executor.shutdown()
             self.dedicated_listener_thread.join()
         self.unregister()
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import atan2, hypot
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Numbers: TypeAlias = Sequence[float] | Array
 _EPSILON = 4.0 * np.finfo(float).eps
 
 
@@ -24,7 +25,7 @@ def identity_matrix() -> Array:
     return np.identity(4)
 
 
-def translation_matrix(direction: Sequence[float]) -> Array:
+def translation_matrix(direction: Numbers) -> Array:
     """Return the matrix that moves by a vector."""
     matrix = np.identity(4)
     matrix[:3, 3] = direction[:3]
@@ -36,7 +37,7 @@ def translation_from_matrix(matrix: Any) -> Array:
     return np.array(matrix, copy=True)[:3, 3]
 
 
-def quaternion_matrix(quaternion: Sequence[float]) -> Array:
+def quaternion_matrix(quaternion: Numbers) -> Array:
     """Return the matrix of a quaternion of any length; of one of length zero, the identity."""
     x, y, z, w = (float(number) for number in quaternion)
     squared = x * x + y * y + z * z + w * w
@@ -79,9 +80,7 @@ def quaternion_from_euler(ai: float, aj: float, ak: float, axes: str = "sxyz") -
     return quaternion_multiply(about[2], quaternion_multiply(about[1], about[0]))
 
 
-def euler_from_quaternion(
-    quaternion: Sequence[float], axes: str = "sxyz"
-) -> tuple[float, float, float]:
+def euler_from_quaternion(quaternion: Numbers, axes: str = "sxyz") -> tuple[float, float, float]:
     """Return roll, pitch and yaw of a quaternion."""
     return euler_from_matrix(quaternion_matrix(quaternion), axes)
 
@@ -101,14 +100,14 @@ def euler_matrix(ai: float, aj: float, ak: float, axes: str = "sxyz") -> Array:
     return quaternion_matrix(quaternion_from_euler(ai, aj, ak, axes))
 
 
-def quaternion_about_axis(angle: float, axis: Sequence[float] | Array) -> Array:
+def quaternion_about_axis(angle: float, axis: Numbers) -> Array:
     """Return the quaternion of a turn about an axis of any length."""
     direction = np.asarray(axis, float)
     direction = direction / np.linalg.norm(direction)
     return np.append(direction * np.sin(angle / 2.0), np.cos(angle / 2.0))
 
 
-def quaternion_multiply(quaternion1: Sequence[float], quaternion0: Sequence[float]) -> Array:
+def quaternion_multiply(quaternion1: Numbers, quaternion0: Numbers) -> Array:
     """Return the turn by ``quaternion0``, then by ``quaternion1``."""
     ax, ay, az, aw = quaternion1
     bx, by, bz, bw = quaternion0
@@ -122,20 +121,20 @@ def quaternion_multiply(quaternion1: Sequence[float], quaternion0: Sequence[floa
     )
 
 
-def quaternion_conjugate(quaternion: Sequence[float]) -> Array:
+def quaternion_conjugate(quaternion: Numbers) -> Array:
     """Return the quaternion of the turn back, of the same length."""
     x, y, z, w = quaternion
     return np.array([-x, -y, -z, w])
 
 
-def quaternion_inverse(quaternion: Sequence[float]) -> Array:
+def quaternion_inverse(quaternion: Numbers) -> Array:
     """Return the quaternion that undoes another one of any length."""
     return quaternion_conjugate(quaternion) / np.dot(quaternion, quaternion)
 
 
 def quaternion_slerp(
-    quat0: Sequence[float],
-    quat1: Sequence[float],
+    quat0: Numbers,
+    quat1: Numbers,
     fraction: float,
     spin: int = 0,
     shortestpath: bool = True,
