@@ -44,14 +44,14 @@ class CloudPacker:
         trusted = result.confidence >= points.min_confidence
         xyz = unproject(np.where(trusted, result.depth, np.float32(np.nan)), result.intrinsics)
         confidence = result.confidence[every, every]
-        if confidence.shape != self._points.shape:
+        if confidence.shape != self._rows.shape[:2]:
             self._allocate(*confidence.shape)
-        for axis, name in enumerate("xyz"):
-            self._points[name] = xyz[every, every, axis]
-        self._points["rgb"].view(np.uint32)[:] = _packed_color(result.color)[every, every]
-        self._points["confidence"] = confidence
+        for axis in range(3):
+            self._rows[..., axis] = xyz[every, every, axis]
+        self._rows.view(np.uint32)[..., 3] = _packed_color(result.color)[every, every]
+        self._rows[..., 4] = confidence
         self._message.header = header
-        self._message.is_dense = not bool(np.isnan(self._points["z"]).any())
+        self._message.is_dense = not bool(np.isnan(self._rows[..., 2]).any())
         return self._message
 
     def _allocate(self, height: int, width: int) -> None:
@@ -59,7 +59,9 @@ class CloudPacker:
         # Of an organised array, create_cloud takes the first axis for the width.
         self._message.height, self._message.width = height, width
         self._message.row_step = width * POINT_STEP
-        self._points = point_cloud2.read_points(self._message).reshape(height, width)
+        # What the message holds, not what it was given: some distributions' setters copy.
+        rows = np.frombuffer(self._message.data, np.float32)
+        self._rows = rows.reshape(height, width, len(FIELDS))
 
 
 def _packed_color(color: ImageArray) -> NDArray[np.uint32]:
