@@ -35,6 +35,7 @@ from sensor_msgs_py import point_cloud2
 from std_msgs.msg import Header
 
 from xsvggt_ros.ros.domains import free_domain
+from xsvggt_ros.stream.messages import image_of
 
 ROOT = Path(__file__).parents[1]
 ANSWERS = Path(__file__).parent / "golden" / "underlay.json"
@@ -248,6 +249,27 @@ def test_compressed_images_go_there_and_back() -> None:
     message = bridge.cv2_to_compressed_imgmsg(pixels, "png")
     assert message.format == "png"
     np.testing.assert_array_equal(bridge.compressed_imgmsg_to_cv2(message), pixels)
+
+
+KNOWN_TO_CV_BRIDGE = [
+    *(f"{name}{bits}" for name in ("rgb", "bgr", "rgba", "bgra", "mono") for bits in (8, 16)),
+    *(f"bayer_{name}{bits}" for name in ("rggb", "bggr", "gbrg", "grbg") for bits in (8, 16)),
+    "yuv422", "yuv422_yuy2",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", KNOWN_TO_CV_BRIDGE)
+def test_images_are_decoded_as_cv_bridge_decodes_them(encoding: str) -> None:
+    height, width = 12, 16
+    kind, channels = CvBridge().encoding_to_dtype_with_channels(encoding)
+    step = width * channels * np.dtype(kind).itemsize
+    message = Image(height=height, width=width, encoding=encoding, step=step)
+    octets = np.random.default_rng(7).integers(0, 256, height * step, np.uint8)
+    message.data.frombytes(octets.tobytes())
+    theirs = CvBridge().imgmsg_to_cv2(message, "rgb8").astype(int)
+    # The order of demosaicing and rounding to 8 bits differs.
+    tolerance = 1 if encoding.startswith("bayer") and encoding.endswith("16") else 0
+    assert np.abs(image_of(message).astype(int) - theirs).max() <= tolerance
 
 
 def _record() -> None:
