@@ -28,6 +28,11 @@ def confidence_image(header: Header, confidence: NDArray[np.float32]) -> Image:
     return _BRIDGE.cv2_to_imgmsg(confidence, header=header)
 
 
+def color_image(header: Header, color: NDArray[np.uint8]) -> Image:
+    """Return an RGB image, uint8 [height, width, 3], as rgb8."""
+    return _BRIDGE.cv2_to_imgmsg(color, "rgb8", header)
+
+
 def camera_info(header: Header, intrinsics: Intrinsics) -> CameraInfo:
     """Return the camera of an image that has no distortion and is not rotated."""
     k = intrinsics.matrix()

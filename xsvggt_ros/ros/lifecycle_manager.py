@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from time import monotonic, sleep
 from typing import Any
 
 from rclpy.node import Node
@@ -14,6 +15,9 @@ BOND_TOPIC = "bond"
 """As Nav2 names it, relative to the namespace."""
 HEARTBEAT_PERIOD = 0.5
 """Seconds; a manager's bond_timeout is 4 by default."""
+DISCOVERY = 0.3
+"""Seconds in which nodes of one machine find each other."""
+_POLL = 0.02
 
 
 class ManagerBond:
@@ -61,10 +65,23 @@ class ManagerBond:
         logger.warning("the lifecycle manager that watched this node has gone; the node goes on")
 
 
-def has_manager(node: Node) -> bool:
+def manager_appears(node: Node, within: float = DISCOVERY) -> bool:
     """Return whether another node holds a client for this node's transitions.
 
-    False where the distribution (Humble) cannot tell.
+    Args:
+        node: which has just been made.
+        within: seconds that discovery may take.
+
+    Returns:
+        False, at once, also where the distribution (Humble) cannot tell.
+
     """
     count = getattr(node, "count_clients", None)
-    return bool(count and count(node.resolve_service_name("~/change_state")))
+    if count is None:
+        return False
+    service, deadline = node.resolve_service_name("~/change_state"), monotonic() + within
+    while not count(service):
+        if monotonic() >= deadline:
+            return False
+        sleep(_POLL)
+    return True

@@ -31,7 +31,7 @@ _BRIDGE = CvBridge()
 
 
 class ReplayTopics:
-    """Publishers of images, their calibration and the time."""
+    """CameraPublisher of images, their calibration and the time."""
 
     def __init__(self, node: Node, options: ReplayOptions) -> None:
         self._logger = node.get_logger()

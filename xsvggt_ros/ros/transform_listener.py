@@ -11,7 +11,7 @@ from tf2_msgs.msg import TFMessage
 
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.ros import qos
-from xsvggt_ros.ros.small_subscription import SmallSubscription
+from xsvggt_ros.ros.subscriptions import SmallSubscription
 from xsvggt_ros.ros.transform_buffer import TransformBuffer
 from xsvggt_ros.ros.transform_owners import TransformOwners
 from xsvggt_ros.ros.transforms import broadcast
