@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class ManagedNode(LifecycleNode):
-    """Turns the transitions of a lifecycle node into four steps; a bond lasts while it is active."""
+    """Turns the transitions of a lifecycle node into four steps, with a bond while it is active."""
 
     _failure: Exception | None = None
     _raises = False
