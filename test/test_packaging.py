@@ -17,6 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import yaml
 
 from xsvggt_ros.missing import BESIDE_ROS, beside_ros_command
 from xsvggt_ros.version import version
@@ -46,7 +47,7 @@ PYPI_NAMES = {
     "rerun": "rerun-sdk",
     "yaml": "PyYAML",
 }
-BUILT_FROM = ("package.xml", "CMakeLists.txt", "setup.py", "pyproject.toml", "LICENSE")
+BUILT_FROM = ("package.xml", "CMakeLists.txt", "setup.py", "pyproject.toml", "LICENSE", "README.md")
 
 
 def _lines(name: str) -> list[str]:
@@ -79,6 +80,24 @@ def test_installed_metadata_has_the_version_of_the_manifest() -> None:
         assert metadata.version("xsvggt_ros") == _manifest_version()
     except metadata.PackageNotFoundError:
         pytest.skip("xsvggt_ros is not installed here: run scripts/setup")
+
+
+def test_the_citation_has_version_and_address_of_the_manifest() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    urls = {element.get("type"): element.text for element in MANIFEST.findall("url")}
+    assert set(urls) == {"website", "repository", "bugtracker"}
+    assert all((url or "").startswith(f"{urls['repository']}") for url in urls.values())
+    assert citation["version"] == _manifest_version()
+    assert citation["repository-code"] == urls["repository"]
+
+
+def test_links_of_the_long_description_lead_somewhere_outside_a_checkout() -> None:
+    command = [sys.executable, "setup.py", "--long-description"]
+    text = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert len(links) > 10
+    assert all(link.startswith(("https://", "#")) for link in links)
+    assert any("raw.githubusercontent.com" in link for link in links)
 
 
 def test_changelog_names_the_version_of_the_manifest_first() -> None:
@@ -132,7 +151,10 @@ def test_the_line_for_pip_brings_what_rosdep_does_not() -> None:
     beside = {re.split("[>=]", name)[0] for name in BESIDE_ROS}
     apt = {"numpy", "opencv-python-headless", "scipy", "pillow", "jinja2", "matplotlib", "PyYAML"}
     brought = {"markupsafe", "backports.zstd"}  # by jinja2, and by rosbags
-    wanted = {re.split("[>=;<]", name)[0] for name in _lines("runtime")}
+    files = (ROOT / "scripts" / "requirements").glob("*.txt")
+    other = {"int8", "cluster", "rerun", "ros", "test", "torch"}
+    lines = [line for path in files if path.stem not in other for line in _lines(path.stem)]
+    wanted = {re.split("[>=;<]", line)[0] for line in lines}
     assert beside == wanted - apt - brought
     assert beside_ros_command() in (ROOT / "docs" / "installing.md").read_text(encoding="utf-8")
 
@@ -215,13 +237,14 @@ def test_wheel_holds_modules_data_and_command(source_copy: Path, tmp_path: Path)
     assert "xsvggt = xsvggt_ros.cli:app" in wheel.read(entry_points).decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--symlink-install",)], ids=["plain", "symlinks"])
 def test_colcon_installs_modules_messages_and_programs(
     options: tuple[str, ...], source_copy: Path, tmp_path: Path
 ) -> None:
     if not shutil.which("colcon") or not os.environ.get("AMENT_PREFIX_PATH"):
         pytest.skip("needs colcon and a sourced ROS 2: run scripts/test")
-    build = ["colcon", "build", "--base-paths", source_copy, *options]
+    build = ["colcon", "build", "--base-paths", str(source_copy), *options]
     subprocess.run(build, check=True, cwd=tmp_path, capture_output=True)
     prefix = tmp_path / "install" / "xsvggt_ros"
     code = "import xsvggt_ros.msg as m, xsvggt_ros.version as v; print(m.__file__, v.__file__)"
