@@ -13,6 +13,7 @@ import command_line
 import pytest
 import yaml
 from recordings import MemorySource, tiny_request
+from typer.core import TyperGroup
 from typer.main import get_command
 
 from xsvggt_ros import cli
@@ -135,6 +136,7 @@ def test_what_a_sweep_cannot_take_is_refused(tmp_path, options, words):
 def test_every_setting_of_the_cache_is_an_option(command):
     found = get_command(cli.app)
     for name in command:
+        assert isinstance(found, TyperGroup)
         found = found.commands[name]
     known = {name for option in found.params for name in option.opts}
     assert {CACHE.spelling(each.name) for each in fields(CacheSettings)} <= known

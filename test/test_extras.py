@@ -12,12 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from xsvggt_ros import extras
-from xsvggt_ros.extras import EXTRA_OF_COMMAND, EXTRAS, MODULES, installation_of, missing_extra
+from xsvggt_ros import missing
+from xsvggt_ros.missing import (
+    EXTRA_OF_COMMAND,
+    EXTRAS,
+    OF_EXTRA,
+    installation_of,
+    missing_extra,
+)
 
 ROOT = Path(__file__).parents[1]
 REQUIREMENTS = ROOT / "scripts" / "requirements"
-OF_THE_COMMANDS = sorted({module for own in MODULES.values() for module in own} | {"click"})
+OF_THE_COMMANDS = sorted({module for own in OF_EXTRA.values() for module in own} | {"click"})
 
 BLOCKER = """
 import sys
@@ -56,7 +62,7 @@ def listed(name: str) -> set[str]:
 
 @pytest.mark.parametrize("extra", EXTRAS)
 def test_an_extra_lists_what_its_commands_import(extra: str) -> None:
-    assert listed(extra) == set(MODULES[extra].values())
+    assert listed(extra) == set(OF_EXTRA[extra].values())
     assert not listed(extra) & listed("runtime")
 
 
@@ -70,11 +76,14 @@ def test_a_package_has_the_same_range_in_every_extra() -> None:
 
 
 def test_every_command_has_an_extra() -> None:
+    from typer.core import TyperGroup
     from typer.main import get_command
 
     from xsvggt_ros import cli
 
-    assert set(get_command(cli.app).commands) == set(EXTRA_OF_COMMAND)
+    program = get_command(cli.app)
+    assert isinstance(program, TyperGroup)
+    assert set(program.commands) == set(EXTRA_OF_COMMAND)
 
 
 def test_the_node_runs_without_the_packages_of_the_commands(tmp_path: Path) -> None:
@@ -130,7 +139,7 @@ def test_the_remedy_suits_pip_and_a_workspace(monkeypatch, tmp_path: Path) -> No
     installed = tmp_path / "xsvggt_ros"
     (installed / "requirements").mkdir(parents=True)
     (installed / "requirements" / "train.txt").write_text("")
-    monkeypatch.setattr(extras, "_PACKAGE", installed)
+    monkeypatch.setattr(missing, "_PACKAGE", installed)
     assert installation_of("train").endswith(f"-r {installed}/requirements/train.txt")
 
 

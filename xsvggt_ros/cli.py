@@ -20,8 +20,8 @@ from xsvggt_ros.commands.synthesize import synthesize
 from xsvggt_ros.commands.train import train
 from xsvggt_ros.commands.weights import average, convert
 from xsvggt_ros.errors import XsvggtError, first_line
-from xsvggt_ros.extras import missing_extra
 from xsvggt_ros.interruption import INTERRUPTED, interruptible
+from xsvggt_ros.missing import missing_extra
 from xsvggt_ros.threads import wait_passively
 
 COMMANDS = (reconstruct, demo, replay, compare, synthesize, train, convert, average, doctor)

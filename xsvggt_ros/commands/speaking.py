@@ -75,7 +75,9 @@ class OptionFormatter(logging.Formatter):
 
 def say_weights(path: Path) -> None:
     """Print where weights were written, and their size."""
-    console.print(f"[green]Written:[/] {path} ({path.stat().st_size / 2**20:.1f} MiB)")
+    from rich.markup import escape
+
+    console.print(f"[green]Written:[/] {escape(str(path))} ({path.stat().st_size / 2**20:.1f} MiB)")
 
 
 def say_written(paths: Sequence[Path]) -> None:
@@ -126,7 +128,7 @@ def say_table(
     if console.is_terminal and sum(width + 2 for width in widths) > console.width:
         _say_records(heads, cells, words=words, title=title)
         return
-    table = Table(title=title, box=SIMPLE, padding=(0, 1, 0, 0))
+    table = Table(title=None if title is None else Text(title), box=SIMPLE, padding=(0, 1, 0, 0))
     for column, (head, width) in enumerate(zip(heads, widths, strict=True)):
         table.add_column(head, justify="left" if column < words else "right", min_width=width)
     for row in cells:
@@ -183,9 +185,12 @@ def end_run(directory: Path, *, interrupted: bool, code: int = 0) -> None:
         typer.Exit: a signal ended the run early, or ``code`` is not 0.
 
     """
+    from rich.markup import escape
+
     from xsvggt_ros.evaluation.results import link_latest
 
     link_latest(directory)
-    console.print(f"[green]Report:[/] {directory / 'report.html'}", highlight=False, soft_wrap=True)
+    report = escape(str(directory / "report.html"))
+    console.print(f"[green]Report:[/] {report}", highlight=False, soft_wrap=True)
     if interrupted or code:
         raise typer.Exit(INTERRUPTED if interrupted else code)

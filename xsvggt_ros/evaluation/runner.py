@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from threading import Event, Lock
 from time import monotonic, perf_counter
@@ -26,8 +27,11 @@ from xsvggt_ros.evaluation.sources.base import NO_TRUTH
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.frame import Frame, FrameResult
 from xsvggt_ros.stream.frame_queue import FrameQueue
+from xsvggt_ros.stream.jumps import settled_with
 from xsvggt_ros.stream.pipeline import FramePipeline, FrameUpdate, PipelineHooks
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
+from xsvggt_ros.stream.sources.base import DEFAULT_RATE, SECOND
+from xsvggt_ros.stream.sources.pace import CUT_TO, gap_between
 from xsvggt_ros.stream.worker import Worker
 
 if TYPE_CHECKING:
@@ -162,19 +166,36 @@ def _run(
 
 
 def _frames(source: EvaluationSource) -> Generator[EvaluationFrame, None, None]:
-    yield from source
+    """Yield the frames, those with a wrong stamp marked as such."""
+    for given, frame in settled_with(source, lambda each: each.frame):
+        yield given if frame is given.frame else replace(given, frame=frame)
 
 
 def _run_in_order(run: Run, frames: Iterator[EvaluationFrame], stop: Event) -> None:
     """Step through every frame, by the rules that the node's worker follows."""
-    pipeline = FramePipeline(run.engine, PipelineHooks(report_refusal=run.refuse))
+    ready: list[FrameUpdate] = []
+    unanswered: deque[EvaluationFrame] = deque()
+    hooks = PipelineHooks(report=ready.append, report_refusal=run.refuse)
+    pipeline = FramePipeline(run.engine, hooks)
     for given in frames:
         run.taken += 1
-        update = pipeline.process(given.frame)
-        if update is not None:
-            run.accept(update.result, given)
+        unanswered.append(given)
+        pipeline.process(given.frame)
+        _accept(run, ready, unanswered)
         if stop.is_set():
             return
+    pipeline.finish()
+    _accept(run, ready, unanswered)
+
+
+def _accept(run: Run, ready: list[FrameUpdate], unanswered: deque[EvaluationFrame]) -> None:
+    """Hand on the results that are ready, each with its frame; those before it were refused."""
+    for update in ready:
+        given = unanswered.popleft()
+        while (given.stamp, given.frame.camera) != (update.frame.stamp, update.frame.camera):
+            given = unanswered.popleft()
+        run.accept(update.result, given)
+    ready.clear()
 
 
 def _require_results(run: Run, source: EvaluationSource, stop: Event, reason: str) -> None:
@@ -315,6 +336,9 @@ def run_live(
             feeder.feed(frames, stop)
         except SourceError as error:
             broken = error
+        while (left := worker.counters).pending > left.waiting and not stop.wait(POLL):
+            pass
+        worker.finish_first_pass()
         while worker.counters.pending and not stop.wait(POLL):
             pass
     finally:
@@ -343,10 +367,13 @@ class _Feeder:
         self.late = 0
 
     def feed(self, frames: Iterator[EvaluationFrame], stop: Event) -> None:
-        begin: tuple[int, float] | None = None
+        """Put frames into the queue; one whose stamp is known to be wrong does not set the pace."""
+        previous: Frame | None = None
+        due = monotonic()
         for given in frames:
-            begin = begin or (given.stamp, monotonic())
-            due = begin[1] + (given.stamp - begin[0]) / 1e9 / self._speed
+            if not given.frame.fault:
+                due += self._seconds_after(previous, given.frame) if previous else 0.0
+                previous = given.frame
             wait = due - monotonic()
             if stop.wait(max(0.0, wait)):
                 return
@@ -354,3 +381,12 @@ class _Feeder:
             self._run.taken += 1
             self._flying.put(given, monotonic())
             self._queue.put(given.frame)
+
+    def _seconds_after(self, previous: Frame, frame: Frame) -> float:
+        gap = gap_between(previous, frame, DEFAULT_RATE)
+        if gap.pause:
+            logger.warning(
+                "the recording pauses for %.6g s after frame %d: cut to %g s",
+                gap.pause / SECOND, self._run.taken, CUT_TO,
+            )  # fmt: skip
+        return (gap.nanoseconds or SECOND / DEFAULT_RATE) / SECOND / self._speed

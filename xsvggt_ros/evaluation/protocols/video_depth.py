@@ -17,8 +17,8 @@ from xsvggt_ros.evaluation.frame import EvaluationFrame
 from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, each_row
 from xsvggt_ros.evaluation.source import SourceOptions, open_source
 from xsvggt_ros.evaluation.sources.base import EvaluationSource
-from xsvggt_ros.evaluation.sources.bonn_prepared import open_prepared
 from xsvggt_ros.evaluation.sources.files import directories
+from xsvggt_ros.evaluation.sources.tum import open_prepared
 from xsvggt_ros.metrics.depth import (
     DepthAlignmentKind,
     DepthErrors,
