@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from xsvggt_ros.cache.layout import CacheLayout
 from xsvggt_ros.errors import ConfigurationError
+
+if TYPE_CHECKING:  # it imports torch, which the help of a command does not wait for
+    from xsvggt_ros.cache.layout import CacheLayout
 
 POLICIES = (
     "balanced",
