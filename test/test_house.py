@@ -94,6 +94,7 @@ def test_every_metric_has_one_definition_and_its_alignment_in_its_name():
         text = path.read_text()
         room = path.relative_to(PACKAGE).parts[0]
         assert room == "geometry" or "arccos(" not in text, f"{path}: use rotation_angles"
+        assert "scipy.spatial.transform" not in text, f"{path}: use geometry.rigid.interpolate"
         if room == "metrics":
             continue
         for node in ast.walk(ast.parse(text)):  # of fields, keys and functions, not of prose

@@ -177,8 +177,15 @@ def register(
 ) -> Registration:
     """Bring points [n, 3] onto target points [m, 3], beginning where they are.
 
-    P. Besl, N. McKay, "A Method for Registration of 3-D Shapes", PAMI 14(2), 1992. Pairs further
-    apart than ``distance``, in metres, do not count. Where fewer than three count, nothing moves.
+    P. Besl, N. McKay, "A Method for Registration of 3-D Shapes", PAMI 14(2), 1992. Where fewer
+    than three pairs count, nothing moves.
+
+    Args:
+        source: float64 [n, 3], metres.
+        target: float64 [m, 3], metres.
+        distance: metres; pairs further apart do not count.
+        iterations: the most.
+
     """
     tree = cKDTree(target)
     transform = np.eye(4)

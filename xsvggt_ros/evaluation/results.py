@@ -39,6 +39,11 @@ def write_evaluation(
 
     Small files come first, since they still fit on a full disk.
 
+    Args:
+        evaluation: the finished run.
+        directory: of the run.
+        thresholds: limits to check.
+
     Raises:
         PartlyWrittenError: something cannot be written; the rest is.
 
@@ -125,6 +130,11 @@ LATEST = "latest"
 
 def new_directory(results: Path, source: str, now: datetime) -> Path:
     """Make a new directory for a run.
+
+    Args:
+        results: its parent.
+        source: name of what is evaluated, the stem of its name.
+        now: the time in its name.
 
     Raises:
         OutputError: none can be made there.

@@ -61,7 +61,14 @@ class Run:
     refused: int = 0
 
     def accept(self, result: FrameResult, given: EvaluationFrame, waited: float = 0.0) -> None:
-        """Take a result and compare it with its truth."""
+        """Take a result and compare it with its ground truth.
+
+        Args:
+            result: of the engine.
+            given: the frame that it belongs to.
+            waited: seconds in the queue of a live run.
+
+        """
         self.costs.note(result, self.engine.session, waited)
         self.evaluator.add(result, given.truth)
         self.progress(self.taken, self.total, "evaluating")
@@ -308,6 +315,12 @@ def run_live(
     """Feed frames at the pace of their stamps to the node's queue and worker until all is done.
 
     The latency of a frame then counts from its arrival, waiting included.
+
+    Args:
+        run: takes results and refusals.
+        frames: in the order of their stamps.
+        options: speed and queue.
+        stop: ends the run after the frame in hand.
 
     Returns:
         How the run kept up, and what the source broke off with, if it did.
