@@ -30,23 +30,23 @@ class ManagedNode(LifecycleNode):
 
     @abstractmethod
     def configure(self) -> None:
-        """Take what it needs to work."""
+        """Acquire resources."""
 
     @abstractmethod
     def activate(self) -> None:
-        """Begin to work."""
+        """Start working."""
 
     @abstractmethod
     def deactivate(self) -> None:
-        """Stop working, and keep what was taken."""
+        """Stop working, and keep all resources."""
 
     @abstractmethod
     def cleanup(self) -> None:
-        """Give back what was taken; from any state, also half-way."""
+        """Release all resources; from any state, also half-configured."""
 
     @abstractmethod
     def recover(self, failure: str) -> None:
-        """Clean up after a failure that was not foreseen."""
+        """Clean up after an unforeseen failure."""
 
     @property
     def label(self) -> str:
@@ -74,7 +74,7 @@ class ManagedNode(LifecycleNode):
             self._raises = False
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Take what it needs to work."""
+        """Acquire resources."""
         return self._attempt("configure", self.configure)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -91,7 +91,7 @@ class ManagedNode(LifecycleNode):
         return self._attempt("deactivate", self.deactivate)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Give back what was taken."""
+        """Release all resources."""
         return self._attempt("clean up", self.cleanup)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
