@@ -155,6 +155,6 @@ def test_a_client_for_its_transitions_is_a_manager(node: Node) -> None:
     if not hasattr(node, "count_clients"):
         pytest.skip("this distribution cannot count clients")
     assert not manager_appears(node, within=0.0)
-    client = node.create_client(ChangeState, "/robot/xsvggt/change_state")
+    client: Any = node.create_client(ChangeState, "/robot/xsvggt/change_state")
     assert manager_appears(node, within=PATIENCE)
     node.destroy_client(client)

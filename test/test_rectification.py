@@ -174,6 +174,16 @@ def test_a_lens_model_has_several_names_and_its_coefficients_zeros_behind(name, 
         np.testing.assert_array_equal(mine, theirs)
 
 
+@pytest.mark.parametrize("p", [camera().p, (0.0,) * 12])
+def test_a_camera_without_distortion_is_turned(p):
+    angle = 0.05
+    r = (np.cos(angle), 0.0, np.sin(angle), 0.0, 1.0, 0.0, -np.sin(angle), 0.0, np.cos(angle))
+    found = rectification(camera(d=(), r=r, p=p), WIDTH, HEIGHT)
+    assert found.rotation is not None
+    np.testing.assert_allclose(found.rotation, np.reshape(r, (3, 3)))
+    assert found.seen is None or found.seen.mean() > 0.6
+
+
 def test_binning_and_region_are_taken_off():
     # 640x480 sensor, its right half, two by two pixels in one
     calibration = Calibration(

@@ -15,6 +15,8 @@ from xsvggt_ros.ros import shared_memory
 from xsvggt_ros.ros.shared_memory import abandoned, remove_abandoned, remove_own
 
 ABANDONED, IN_USE, YOUNG = (f"fastdds_{digit * 16}" for digit in "abc")
+OLD = f"fastrtps_{'d' * 16}"
+"""As Fast DDS 2 of Humble and Jazzy names a segment."""
 
 
 @pytest.fixture
@@ -59,6 +61,67 @@ def test_a_process_gives_back_its_own_only(directory):
         assert abandoned() == []
         remove_own()
     assert before - names(directory) == {ABANDONED, f"{ABANDONED}_el"}
+
+
+def test_segments_of_fast_dds_2_are_known_by_their_name(directory):
+    for name in (OLD, f"{OLD}_el", "fastrtps_port7410", "fastrtps_port7410_el"):
+        (directory / name).touch()
+    assert sorted(abandoned()) == [directory / ABANDONED, directory / OLD]
+    remove_abandoned()
+    assert {"fastrtps_port7410", "fastrtps_port7410_el"} <= names(directory)
+    assert not {OLD, f"{OLD}_el"} & names(directory)
+
+
+@pytest.fixture
+def middleware(tmp_path, monkeypatch):
+    """Return what stages a distribution with a library of Fast DDS, and no profile."""
+    for name in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE",
+                 "RMW_IMPLEMENTATION", "LD_LIBRARY_PATH", "ROS_DISTRO"):  # fmt: skip
+        monkeypatch.delenv(name, raising=False)
+
+    def stage(library: str) -> None:
+        (tmp_path / "prefix/lib").mkdir(parents=True)
+        (tmp_path / "prefix/lib" / library).touch()
+        monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path / "prefix"))
+
+    return stage
+
+
+@pytest.mark.parametrize(
+    ("library", "variable"),
+    [
+        ("libfastrtps.so.2.14.4", "FASTRTPS_DEFAULT_PROFILES_FILE"),
+        ("libfastdds.so.3.2", "FASTDDS_DEFAULT_PROFILES_FILE"),
+    ],
+)
+def test_the_doctor_names_the_variable_of_the_version_that_is_there(
+    middleware, monkeypatch, tmp_path, library, variable
+):
+    middleware(library)
+    finding = doctor._transport()
+    assert finding.state == "not set"
+    assert finding.remedy.startswith(f"set {variable} to config/fastdds_shm.xml")
+    monkeypatch.setenv(variable, str(tmp_path / "missing.xml"))
+    assert "does not exist" in doctor._transport().state
+    (tmp_path / "missing.xml").touch()
+    assert doctor._transport().remedy == ""
+
+
+def test_a_variable_that_means_nothing_is_told(middleware, monkeypatch, tmp_path):
+    middleware("libfastrtps.so.2.14.4")
+    (tmp_path / "profile.xml").touch()
+    monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", str(tmp_path / "profile.xml"))
+    finding = doctor._transport()
+    assert "FASTDDS_DEFAULT_PROFILES_FILE means nothing to this version" in finding.state
+    assert "set FASTRTPS_DEFAULT_PROFILES_FILE" in finding.remedy
+
+
+@pytest.mark.parametrize("distribution", ["humble", "jazzy", "kilted", ""])
+def test_without_a_library_in_sight_the_distribution_decides(middleware, monkeypatch, distribution):
+    middleware("libother.so")
+    monkeypatch.setenv("ROS_DISTRO", distribution)
+    old = distribution in ("humble", "jazzy")
+    assert doctor.profile_variable().startswith("FASTRTPS" if old else "FASTDDS")
 
 
 def test_without_shared_memory_there_is_nothing_to_do(tmp_path, monkeypatch):
