@@ -268,6 +268,17 @@ def test_a_session_does_not_hang_on_images_that_show_nothing(
     assert "3 of 6 images show nothing; of the first, the image is dark" in caplog.text
 
 
+def _fine() -> ImageArray:
+    """Show texture that is gone at the network's size."""
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (900, 1200, 3), np.uint8).astype(np.uint8)
+
+
+def test_texture_that_only_the_camera_sees_begins_one_session_only(network: object) -> None:
+    engine, indices = _run(network, [Frame(stamp, "eye", _fine) for stamp in _even(5)])
+    assert (engine.session, indices) == (1, [0, 1, 2, 3, 4])
+
+
 def test_darkness_in_between_ends_no_session(network: object) -> None:
     stamps = _even(6)
     shots = _frames(stamps)

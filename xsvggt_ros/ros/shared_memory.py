@@ -15,8 +15,12 @@ import os
 import re
 from contextlib import suppress
 from pathlib import Path
+from time import time
 
 DIRECTORY = Path("/dev/shm")
+YOUNG = 5.0
+"""Seconds in which a new lock may not have been taken yet by the participant that made it.
+Trying such a lock would be in its way; removing it would cut that participant off."""
 _OWN_FILES = Path("/proc/self/fd")
 _LOCK = re.compile(r"(fastdds|fastrtps)_[0-9a-f]{16}_el")
 
@@ -26,6 +30,8 @@ def abandoned() -> list[Path]:
     found = []
     for lock in _locks():
         try:
+            if time() - lock.stat().st_mtime < YOUNG:
+                continue
             file = os.open(lock, os.O_RDONLY)
         except OSError:  # it has just gone, or is another user's
             continue
