@@ -7,6 +7,7 @@ of ``p``. Where ``p`` is empty, the largest image without unseen corners is take
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import cv2
@@ -23,11 +24,23 @@ FISHEYES = {"equidistant": (4,), "fisheye": (4,)}
 MODELS = POLYNOMIALS | FISHEYES
 """Distortion models and how many coefficients they may have."""
 
+_OTHER_NAMES = {
+    "radtan": "plumb_bob", "radial_tangential": "plumb_bob", "brown_conrady": "plumb_bob",
+    "kannala_brandt": "equidistant", "kannala_brandt4": "equidistant",
+}  # fmt: skip
+"""What calibration tools and drivers call the same models."""
+
 _SAME_SHAPE = 0.01
 """By how much, relative, the aspect of an image may differ from that of its calibration."""
 
 _LEAST_SEEN = 0.1
 """Share of the rectified image in which the source has something; less is none of its own."""
+
+_SHORTEST_LENS, _LONGEST_LENS = 0.1, 100.0
+"""Focal lengths in sides of the image: views of 157 and of 0.6 degrees."""
+
+_LEAST_SQUARE = 4.0
+"""By which factor both focal lengths may differ: pixels are nearly square."""
 
 _REMEDY = "correct the camera_info (the node leaves it out with input.calibration: ignore)"
 
@@ -111,8 +124,8 @@ def rectification(calibration: Calibration, width: int, height: int) -> Rectific
         # Nothing to bend or turn: another focal length in p would only resample the image.
         return Rectification(_pinhole(k, size), None, None, scaled)
     # OpenCV refuses numbers of coefficients that it does not know, be they all zero.
-    d = np.array(calibration.d if bent else ())
-    lens = _Lens(k, d, bent and calibration.distortion_model in FISHEYES)
+    d = np.array(_coefficients(calibration) if bent else ())
+    lens = _Lens(k, d, bent and _model_of(calibration) in FISHEYES)
     rotation = r if r.any() else np.eye(3)
     try:
         target = p if p[0, 0] else lens.widest_view(rotation, size)
@@ -177,22 +190,57 @@ class _Lens:
 def _check(calibration: Calibration) -> None:
     numbers = (*calibration.d, *calibration.k, *calibration.r, *calibration.p)
     if not np.isfinite(numbers).all() or calibration.k[0] <= 0 or calibration.k[4] <= 0:
+        wrong = next((each for each in "dkrp" if not np.isfinite(getattr(calibration, each)).all()),
+                     "k")  # fmt: skip
         raise ConfigurationError(
-            f"the camera_info is not that of a camera (k is {list(calibration.k)}); {_REMEDY}"
+            f"the camera_info is not that of a camera ({wrong} is "
+            f"{list(getattr(calibration, wrong))}); {_REMEDY}"
         )
+    _check_focal_lengths(calibration)
     if not any(calibration.d) or calibration.rectified:
         return
-    name, count = calibration.distortion_model, len(calibration.d)
+    name, count = _model_of(calibration), len(_coefficients(calibration))
     if name not in MODELS:
         raise ConfigurationError(
-            f"the camera_info has the distortion model '{name}'; known are {', '.join(MODELS)}; "
-            f"{_REMEDY}, or subscribe to the rectified image"
+            f"the camera_info has the distortion model '{calibration.distortion_model}'; known are "
+            f"{', '.join(MODELS)}; {_REMEDY}, or subscribe to the rectified image"
         )
     if count not in MODELS[name]:
         raise ConfigurationError(
             f"the camera_info has {count} coefficients of distortion; {name} has "
             f"{' or '.join(map(str, MODELS[name]))}; {_REMEDY}"
         )
+
+
+def _model_of(calibration: Calibration) -> str:
+    """Return the distortion model by the name that ROS has for it."""
+    name = re.sub(r"[\s-]+", "_", calibration.distortion_model.strip().lower())
+    return _OTHER_NAMES.get(name, name)
+
+
+def _coefficients(calibration: Calibration) -> tuple[float, ...]:
+    """Return the coefficients of distortion; drivers fill the message up with zeros."""
+    d, known = calibration.d, MODELS.get(_model_of(calibration), ())
+    if len(d) in known or not known:
+        return d
+    fitting = [count for count in known if count < len(d) and not any(d[count:])]
+    return d[: max(fitting)] if fitting else d
+
+
+def _check_focal_lengths(calibration: Calibration) -> None:
+    """Raise ConfigurationError for focal lengths that no lens has.
+
+    In millimetres, say, they would make a view of nearly 180 degrees.
+    """
+    across, down = calibration.k[0], calibration.k[4]
+    size = max(calibration.width, calibration.height)
+    usual = all(_SHORTEST_LENS * size <= each <= _LONGEST_LENS * size for each in (across, down))
+    if not size or (usual and 1 / _LEAST_SQUARE <= across / down <= _LEAST_SQUARE):
+        return
+    raise ConfigurationError(
+        f"the camera_info has focal lengths of {across:.6g} and {down:.6g} pixels for images of "
+        f"{calibration.width}x{calibration.height}, as no camera has: are they in pixels; {_REMEDY}"
+    )
 
 
 def _check_principal_points(calibration: Calibration) -> None:
@@ -245,6 +293,11 @@ def _sensor_to_image(calibration: Calibration, width: int, height: int) -> tuple
     left, top, columns, rows = calibration.region
     if not columns or not rows:
         left, top, columns, rows = 0, 0, calibration.width, calibration.height
+    if left + columns > calibration.width or top + rows > calibration.height:
+        raise ConfigurationError(
+            f"the camera_info has a roi of {columns}x{rows} at ({left}, {top}), beyond its "
+            f"{calibration.width}x{calibration.height} pixels; {_REMEDY}"
+        )
     binning = [max(1, each) for each in calibration.binning]
     expected = columns / binning[0], rows / binning[1]
     if min(expected) <= 0 or abs(width / height * expected[1] / expected[0] - 1) > _SAME_SHAPE:
