@@ -153,7 +153,7 @@ def test_a_camera_that_pauses_loses_nothing_and_waits_for_one_image_only(pause: 
     stamps = [*_even(6), *_even(6, START + (6 + pause) * PERIOD)]
     assert _settled(stamps) == (stamps, [])
     jumps = JumpFilter()
-    waiting = [len(jumps) for frame in _frames(stamps) if jumps.put(frame) is not None]
+    waiting = [len(jumps) for frame in _frames(stamps) if jumps.admit(frame) is not None]
     assert max(waiting) <= (1 if pause < 30 else MOST_HELD)
 
 
@@ -162,14 +162,14 @@ def test_a_camera_that_slows_down_is_soon_usual(period: int) -> None:
     stamps = [*_even(12), *_even(20, START + 12 * PERIOD, period)]
     assert _settled(stamps) == (stamps, [])
     jumps = JumpFilter()
-    assert [len(jumps.put(frame)) for frame in _frames(stamps)][-8:] == [1] * 8
+    assert [len(jumps.admit(frame)) for frame in _frames(stamps)][-8:] == [1] * 8
 
 
 def test_late_images_make_no_jump_of_the_next_one() -> None:
     stamps = _even(10)
     stamps[6] -= SECOND // 2
     jumps = JumpFilter()
-    assert [len(jumps.put(frame)) for frame in _frames(stamps)] == [1] * 10
+    assert [len(jumps.admit(frame)) for frame in _frames(stamps)] == [1] * 10
 
 
 def test_a_recording_that_breaks_off_loses_no_frame() -> None:
@@ -196,7 +196,7 @@ def test_what_nothing_follows_goes_on_after_a_moment() -> None:
     clock = _Clock()
     jumps = JumpFilter(lambda: clock.now)
     frames = _frames([START, START + PERIOD, START - 100 * SECOND])
-    assert [len(jumps.put(frame)) for frame in frames] == [1, 1, 0]
+    assert [len(jumps.admit(frame)) for frame in frames] == [1, 1, 0]
     assert (len(jumps), jumps.due()) == (1, [])
     clock.now += LONGEST_PATIENCE
     (frame,) = jumps.due()

@@ -42,6 +42,10 @@ _SHORTEST_LENS, _LONGEST_LENS = 0.1, 100.0
 _LEAST_SQUARE = 4.0
 """By which factor both focal lengths may differ: pixels are nearly square."""
 
+_STEP_CLOSER = 1.02
+_MOST_STEPS = 12
+"""Steps by which a view with holes is narrowed, to a quarter more of focal length."""
+
 _REMEDY = "correct the camera_info (the node leaves it out with input.calibration: ignore)"
 
 
@@ -123,18 +127,19 @@ def rectification(calibration: Calibration, width: int, height: int) -> Rectific
     if not bent and not turned:
         # Nothing to bend or turn: another focal length in p would only resample the image.
         return Rectification(_pinhole(k, size), None, None, scaled)
-    # OpenCV refuses numbers of coefficients that it does not know, be they all zero.
-    d = np.array(_coefficients(calibration) if bent else ())
+    # OpenCV refuses numbers of coefficients that it does not know, be they all zero; with a
+    # rotation, 4.6 refuses none, too.
+    d = np.array(_coefficients(calibration) if bent else (0.0,) * 4)
     lens = _Lens(k, d, bent and _model_of(calibration) in FISHEYES)
     rotation = r if r.any() else np.eye(3)
     try:
-        target = p if p[0, 0] else lens.widest_view(rotation, size)
+        target = p if p[0, 0] else _filled_view(lens, rotation, size)
         x, y = lens.maps(rotation, target, size)
     except cv2.error as error:
         raise ConfigurationError(
             f"OpenCV cannot rectify by the camera_info ({error.err}); {_REMEDY}"
         ) from error
-    seen = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    seen = _seen(x, y, size)
     _check_seen(seen, target)
     places, fractions = cv2.convertMaps(x, y, cv2.CV_16SC2)
     maps = np.asarray(places, np.int16), np.asarray(fractions, np.uint16)
@@ -278,6 +283,30 @@ def _suspicion(x: float, y: float) -> str:
         f", as if these were images {1 / max(factor, 1e-9):.3g} times smaller: are width and "
         "height those before binning"
     )
+
+
+def _filled_view(lens: _Lens, rotation: Matrix, size: tuple[int, int]) -> Matrix:
+    """Return the K of the widest image without holes; with them where none is near.
+
+    OpenCV looks at a few points of the border only (4.6), and not at the rotation.
+    """
+    widest = lens.widest_view(rotation, size)
+    if not np.isfinite(widest).all():
+        return widest
+    for step in range(_MOST_STEPS):
+        closer = widest.copy()
+        closer[[0, 1], [0, 1]] *= _STEP_CLOSER**step
+        if _seen(*lens.maps(rotation, closer, size), size).all():
+            return closer
+    return widest
+
+
+def _seen(
+    x: NDArray[np.float32], y: NDArray[np.float32], size: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """Return where places in the source lie inside of it, bool [height, width]."""
+    width, height = size
+    return np.asarray((x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1))
 
 
 def _check_seen(seen: NDArray[np.bool_], target: Matrix) -> None:

@@ -16,15 +16,17 @@ from functools import partial
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from xsvggt_ros.errors import XsvggtError, first_line
+from xsvggt_ros.ros.lifecycle_manager import ManagerBond
 
 logger = logging.getLogger(__name__)
 
 
 class ManagedNode(LifecycleNode):
-    """Turns the transitions of a lifecycle node into four steps."""
+    """Turns the transitions of a lifecycle node into four steps, with a bond while it is active."""
 
     _failure: Exception | None = None
     _raises = False
+    _bond: ManagerBond | None = None
 
     @abstractmethod
     def configure(self) -> None:
@@ -57,6 +59,7 @@ class ManagedNode(LifecycleNode):
 
         The lifecycle holds on to the node below, and so to the shared memory of DDS.
         """
+        self._end_bond()
         super().destroy_node()
         self._state_machine.destroy_when_not_in_use()
 
@@ -75,11 +78,16 @@ class ManagedNode(LifecycleNode):
         return self._attempt("configure", self.configure)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Start working."""
-        return self._attempt("activate", self.activate)
+        """Begin to work."""
+        answer = self._attempt("activate", self.activate)
+        if answer == TransitionCallbackReturn.SUCCESS:
+            self._bond = ManagerBond(self)
+            self._bond.start()
+        return answer
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop working."""
+        self._end_bond()
         return self._attempt("deactivate", self.deactivate)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -87,13 +95,20 @@ class ManagedNode(LifecycleNode):
         return self._attempt("clean up", self.cleanup)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Release all resources for good."""
+        """Give back what was taken, for good."""
+        self._end_bond()
         return self._attempt("shut down", self.cleanup)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Clean up, so that the node may be configured again."""
+        self._end_bond()
         failure = str(self._failure or "an unforeseen error")
         return self._attempt("recover", partial(self.recover, failure))
+
+    def _end_bond(self) -> None:
+        if self._bond is not None:
+            self._bond.stop()
+            self._bond = None
 
     def _attempt(self, what: str, step: Callable[[], None]) -> TransitionCallbackReturn:
         try:

@@ -31,6 +31,7 @@ from xsvggt_ros.errors import (
 from xsvggt_ros.ros.diagnostics import Diagnostics
 from xsvggt_ros.ros.engine import build_reconstructor, build_worker, release_device
 from xsvggt_ros.ros.lifecycle import ManagedNode
+from xsvggt_ros.ros.lifecycle_manager import manager_appears
 from xsvggt_ros.ros.log_bridge import forwarded_logging
 from xsvggt_ros.ros.log_throttle import LogThrottle
 from xsvggt_ros.ros.map_publisher import MapPublisher
@@ -142,10 +143,15 @@ class ReconstructNode(ManagedNode):
             XsvggtError: weights, parameters or an environment with which it cannot run.
 
         """
-        if self._parameter_server.settings.lifecycle.autostart:
-            self.autostart()
-        else:
+        if not self._parameter_server.settings.lifecycle.autostart:
             self.get_logger().info("unconfigured: waiting for ros2 lifecycle set, or a manager")
+        elif manager_appears(self):
+            self.get_logger().warning(
+                "unconfigured: another node holds a client of ~/change_state, so a lifecycle "
+                "manager is left to start this one; set lifecycle.autostart to false to say so"
+            )
+        else:
+            self.autostart()
 
     def configure(self) -> None:
         """Load the weights, warm up the network, and start the worker."""

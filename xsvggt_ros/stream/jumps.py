@@ -56,7 +56,7 @@ class JumpFilter:
     def __len__(self) -> int:
         return len(self._held)
 
-    def put(self, frame: Frame) -> list[Frame]:
+    def admit(self, frame: Frame) -> list[Frame]:
         """Take in a frame; return those known to be right or wrong, in order of arrival."""
         if not self._held:
             if self._fits(frame.stamp):
@@ -202,7 +202,7 @@ def settled_with(items: Iterable[T], frame_of: Callable[[T], Frame]) -> Iterator
         frame = frame_of(item)
         jumps, waiting = cameras.setdefault(frame.camera, (JumpFilter(), deque()))
         waiting.append(item)
-        yield from ((waiting.popleft(), known) for known in jumps.put(frame))
+        yield from ((waiting.popleft(), known) for known in jumps.admit(frame))
     for jumps, waiting in cameras.values():
         yield from ((waiting.popleft(), known) for known in jumps.flush())
     if broken is not None:
