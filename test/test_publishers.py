@@ -20,8 +20,7 @@ from xsvggt_ros.geometry.robot_frames import Placement
 from xsvggt_ros.ros import transforms as module
 from xsvggt_ros.ros.parameters import Depth, Settings, Tf
 from xsvggt_ros.ros.publishers import CameraPublisher
-from xsvggt_ros.ros.transform_owners import TransformOwners
-from xsvggt_ros.ros.transforms import TransformBroadcaster
+from xsvggt_ros.ros.transforms import TransformBroadcaster, TransformOwners
 
 SECOND = 1_000_000_000
 
