@@ -41,7 +41,7 @@ from xsvggt_ros.ros.reconstruct_node import ReconstructNode
 from xsvggt_ros.ros.transforms import TransformBroadcaster, TransformOwners
 from xsvggt_ros.ros.watchdog import Watchdog
 from xsvggt_ros.stream.frame import Frame, FrameResult, ImageArray
-from xsvggt_ros.stream.frame_queue import FrameQueue
+from xsvggt_ros.stream.worker import FrameQueue
 
 SECOND = 1_000_000_000
 STATUS = {"/xsvggt/status": ReconstructionStatus}

@@ -19,9 +19,8 @@ from xsvggt_ros.errors import EvaluationError
 from xsvggt_ros.evaluation.icp import Registration, register
 from xsvggt_ros.evaluation.normals import estimate_normals
 from xsvggt_ros.geometry.alignment import Similarity
-from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.geometry.cameras import Intrinsics, unproject
 from xsvggt_ros.geometry.rigid import Matrix
-from xsvggt_ros.geometry.unprojection import unproject
 
 Points = NDArray[np.float64]
 

@@ -14,15 +14,14 @@ from xsvggt_ros.evaluation.evaluation import LiveFigures
 from xsvggt_ros.evaluation.frame import EvaluationFrame
 from xsvggt_ros.evaluation.request import LiveOptions
 from xsvggt_ros.stream.frame import Frame, FrameResult
-from xsvggt_ros.stream.frame_queue import FrameQueue
 from xsvggt_ros.stream.pipeline import FramePipeline, FrameUpdate, PipelineHooks
 from xsvggt_ros.stream.sources.base import DEFAULT_RATE, SECOND
 from xsvggt_ros.stream.sources.pace import CUT_TO, gap_between
-from xsvggt_ros.stream.worker import Worker
+from xsvggt_ros.stream.worker import FrameQueue, Worker
 
 if TYPE_CHECKING:
-    from xsvggt_ros.stream.frame_queue import QueuePolicy
     from xsvggt_ros.stream.reconstructor import Reconstructor
+    from xsvggt_ros.stream.worker import QueuePolicy
 
 logger = logging.getLogger(__name__)
 

@@ -26,10 +26,9 @@ from sensor_msgs_py import point_cloud2
 from std_msgs.msg import Header
 from tf_transformations import quaternion_from_matrix, quaternion_matrix
 
-from xsvggt_ros.geometry.cameras import Calibration, Intrinsics
+from xsvggt_ros.geometry.cameras import Calibration, Intrinsics, unproject
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
-from xsvggt_ros.geometry.unprojection import unproject
 from xsvggt_ros.ros.parameters import Frames, Points
 from xsvggt_ros.stream.bits_in_use import BitsInUse
 from xsvggt_ros.stream.frame import Frame, FrameResult, ImageArray

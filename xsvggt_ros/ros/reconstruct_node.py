@@ -41,9 +41,9 @@ from xsvggt_ros.ros.status import Diagnostics, StatusPublisher, degraded
 from xsvggt_ros.ros.transform_lookup import TransformLookup
 from xsvggt_ros.ros.watchdog import Watchdog
 from xsvggt_ros.stream.frame import Frame, FrameResult
-from xsvggt_ros.stream.frame_queue import FrameQueue
 from xsvggt_ros.stream.mapping import MapBuilder
 from xsvggt_ros.stream.pipeline import FrameUpdate, PipelineHooks
+from xsvggt_ros.stream.worker import FrameQueue
 
 if TYPE_CHECKING:
     from xsvggt_ros.stream.reconstructor import Reconstructor

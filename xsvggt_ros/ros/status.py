@@ -17,8 +17,7 @@ from xsvggt_ros.ros import qos
 from xsvggt_ros.ros.conversions import header
 from xsvggt_ros.ros.scale_input import UNKNOWN, ScaleState
 from xsvggt_ros.stream.frame import Frame, FrameResult
-from xsvggt_ros.stream.health import Health, State
-from xsvggt_ros.stream.meter import Meter, Rates
+from xsvggt_ros.stream.health import Health, Meter, Rates, State
 from xsvggt_ros.stream.pipeline import FrameUpdate, SessionInfo
 
 if TYPE_CHECKING:

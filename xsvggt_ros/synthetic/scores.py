@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from xsvggt_ros.geometry.alignment import align
-from xsvggt_ros.geometry.pose_encoding import world_to_camera
+from xsvggt_ros.geometry.cameras import world_to_camera
 from xsvggt_ros.geometry.rigid import invert
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.synthetic.sequence import Sequence, SyntheticFrame
