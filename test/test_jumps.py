@@ -15,10 +15,18 @@ from xsvggt_ros.errors import FrameError, SourceError
 from xsvggt_ros.stream.bits_in_use import BitsInUse
 from xsvggt_ros.stream.frame import Frame, ImageArray
 from xsvggt_ros.stream.imaging import decode_raw
-from xsvggt_ros.stream.jumps import LONGEST_PATIENCE, MOST_HELD, JumpFilter, settled, settled_with
 from xsvggt_ros.stream.offline import reconstruct
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
-from xsvggt_ros.stream.stamps import WRAP, Order, StampOrder
+from xsvggt_ros.stream.stamps import (
+    LONGEST_PATIENCE,
+    MOST_HELD,
+    WRAP,
+    JumpFilter,
+    Order,
+    StampOrder,
+    settled,
+    settled_with,
+)
 
 SECOND = 1_000_000_000
 PERIOD = SECOND // 30

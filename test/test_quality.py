@@ -19,7 +19,7 @@ from xsvggt_ros.cache import ops
 from xsvggt_ros.cache.layer_segments import LayerSegments
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.geometry.alignment import align
-from xsvggt_ros.geometry.pose_encoding import world_to_camera
+from xsvggt_ros.geometry.cameras import world_to_camera
 from xsvggt_ros.geometry.rigid import invert
 from xsvggt_ros.model.aggregator import Aggregator
 from xsvggt_ros.model.checkpoint import load_network

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from xsvggt_ros.geometry.pose_encoding import encode, intrinsics_from_encoding, world_to_camera
+from xsvggt_ros.geometry.cameras import encode, intrinsics_from_encoding, world_to_camera
 from xsvggt_ros.geometry.rigid import invert
 from xsvggt_ros.synthetic.scenes.draw import Draw
 from xsvggt_ros.synthetic.scenes.layouts import WORLDS

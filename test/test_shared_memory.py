@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from xsvggt_ros import doctor
-from xsvggt_ros.ros import shared_memory
-from xsvggt_ros.ros.shared_memory import abandoned, remove_abandoned, remove_own
+from xsvggt_ros.ros import dds
+from xsvggt_ros.ros.dds import abandoned, remove_abandoned, remove_own
 
 ABANDONED, IN_USE, YOUNG = (f"fastdds_{digit * 16}" for digit in "abc")
 OLD = f"fastrtps_{'d' * 16}"
@@ -23,7 +23,7 @@ OLD = f"fastrtps_{'d' * 16}"
 @pytest.fixture
 def directory(tmp_path, monkeypatch):
     """One segment whose owner is gone, one in use by another process, one without a lock yet."""
-    monkeypatch.setattr(shared_memory, "DIRECTORY", tmp_path)
+    monkeypatch.setattr(dds, "DIRECTORY", tmp_path)
     for name in (ABANDONED, f"{ABANDONED}_el", IN_USE, f"{IN_USE}_el", YOUNG):
         (tmp_path / name).write_bytes(bytes(0 if name.endswith("_el") else 1 << 20))
     for lock in tmp_path.glob("*_el"):
@@ -139,7 +139,7 @@ def test_without_a_library_in_sight_the_distribution_decides(middleware, monkeyp
 
 
 def test_without_shared_memory_there_is_nothing_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(shared_memory, "DIRECTORY", tmp_path / "missing")
+    monkeypatch.setattr(dds, "DIRECTORY", tmp_path / "missing")
     assert abandoned() == []
 
 

@@ -21,9 +21,8 @@ from typer.testing import CliRunner
 
 from xsvggt_ros import cli
 from xsvggt_ros.errors import CheckpointError, ConfigurationError
-from xsvggt_ros.geometry.pose_encoding import world_to_camera
+from xsvggt_ros.geometry.cameras import unproject, world_to_camera
 from xsvggt_ros.geometry.rigid import invert
-from xsvggt_ros.geometry.unprojection import unproject
 from xsvggt_ros.model.checkpoint import load_network, read_checkpoint
 from xsvggt_ros.model.config import preset
 from xsvggt_ros.model.memory import CausalSequence

@@ -24,9 +24,7 @@ from xsvggt_ros.geometry.robot_frames import (
     place_by_odometry,
 )
 from xsvggt_ros.stream.frame import Frame, FrameResult, ImageArray
-from xsvggt_ros.stream.health import MEMORY
-from xsvggt_ros.stream.image_watch import ImageWatch, blindness
-from xsvggt_ros.stream.quality import QualityWatch
+from xsvggt_ros.stream.health import MEMORY, ImageWatch, QualityWatch, blindness
 from xsvggt_ros.stream.stamps import Order, StampOrder
 
 if TYPE_CHECKING:

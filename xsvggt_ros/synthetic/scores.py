@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xsvggt_ros.geometry.pose_encoding import world_to_camera
+from xsvggt_ros.geometry.cameras import world_to_camera
 from xsvggt_ros.geometry.rigid import invert
 from xsvggt_ros.metrics.depth import score_depth
 from xsvggt_ros.metrics.trajectory import score_trajectory

@@ -11,9 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.geometry.cameras import Intrinsics, unproject
 from xsvggt_ros.geometry.rigid import Matrix, invert, transform_points
-from xsvggt_ros.geometry.unprojection import unproject
 from xsvggt_ros.synthetic.cameras import intrinsics_for
 from xsvggt_ros.synthetic.effects import (
     BLUR_STEPS,

@@ -1,21 +1,71 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shared memory of Fast DDS that outlives the processes it was made for.
-
-Fast DDS 3 gives each participant a segment ``fastdds_…`` of the size in the profile, allocated
-whole, and an empty file ``fastdds_…_el``, locked as long as the process lives; the names of Fast
-DDS 2 (Humble, Jazzy) begin with ``fastrtps_``. A process that takes no leave of DDS leaves both,
-and nobody removes them until the machine restarts. A segment whose lock is free has no owner any
-more; `fastdds shm clean` goes by the same rule.
-"""
+"""Domains of DDS, and its segments of shared memory."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import random
 import re
+import socket
 from contextlib import suppress
 from pathlib import Path
 from time import time
+
+from xsvggt_ros.errors import ConfigurationError, EnvironmentMissingError
+
+HIGHEST_DOMAIN = 101
+"""Above it, DDS ports of Linux run into those given to outgoing connections."""
+
+LAST_DOMAIN = 232
+"""Above it, there are no ports."""
+
+CANDIDATES = range(1, HIGHEST_DOMAIN + 1)
+"""Domains that `free_domain` chooses from; 0 is everybody's default."""
+
+
+def given_domain() -> int | None:
+    """Return the domain that ROS_DOMAIN_ID names, None where it is not set.
+
+    Raises:
+        ConfigurationError: it names none.
+
+    """
+    given = os.environ.get("ROS_DOMAIN_ID", "")
+    if not given:
+        return None
+    if not (given.isascii() and given.isdigit() and int(given) <= LAST_DOMAIN):
+        raise ConfigurationError(
+            f"ROS_DOMAIN_ID is '{given}'; set it to a number from 0 to {LAST_DOMAIN}, or unset it"
+        )
+    return int(given)
+
+
+def free_domain() -> int:
+    """Return a random domain in which nobody on this machine takes part just now.
+
+    Raises:
+        EnvironmentMissingError: there is none.
+
+    """
+    for domain in random.SystemRandom().sample(CANDIDATES, len(CANDIDATES)):
+        if not _taken(domain):
+            return domain
+    raise EnvironmentMissingError(
+        f"all ROS domains from {CANDIDATES[0]} to {CANDIDATES[-1]} are in use on this machine; "
+        "end some nodes, or set ROS_DOMAIN_ID"
+    )
+
+
+def _taken(domain: int) -> bool:
+    """Ask for the port at which the first participant of the domain is found (RTPS 9.6.1)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("", 7400 + 250 * domain + 10))
+        except OSError:
+            return True
+        return False
+
 
 DIRECTORY = Path("/dev/shm")
 YOUNG = 5.0
