@@ -48,8 +48,12 @@ from xsvggt_ros.stream.step_runner import StepRunner
 
 SECTIONS = ("tests", "steps", "stages", "attention", "runs")
 HEADS = ("camera", "depth")
-TESTS = ("test/test_kernels.py", "test/test_cache_static.py", "test/test_precision.py",
-         "test/test_step_runner.py")  # fmt: skip
+TESTS = (
+    "test/test_kernels.py",
+    "test/test_cache_static.py",
+    "test/test_precision.py",
+    "test/test_step_runner.py",
+)
 MIB = 2**20
 STARTED = perf_counter()
 
