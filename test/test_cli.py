@@ -96,14 +96,14 @@ def test_of_a_bag_that_jumps_back_the_longest_session_is_written(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_after_the_frame_in_hand(tmp_path, monkeypatch, number):
-    step = Reconstructor.step
+    take = Reconstructor.take
 
-    def step_with_signal(engine, *arguments, **more):
+    def take_with_signal(engine, *arguments, **more):
         if engine.session_frames == 3:
             signal.raise_signal(number)
-        return step(engine, *arguments, **more)
+        return take(engine, *arguments, **more)
 
-    monkeypatch.setattr(Reconstructor, "step", step_with_signal)
+    monkeypatch.setattr(Reconstructor, "take", take_with_signal)
     result = reconstruct(SAMPLE, "-o", tmp_path, "--depth", "npy")
     assert result.exit_code == 130, result.output
     assert "Interrupted: the results hold what came out of 4 frames" in result.stdout
@@ -118,7 +118,7 @@ def test_a_second_signal_ends_the_run_at_once(tmp_path, monkeypatch):
         signal.raise_signal(signal.SIGINT)
         pytest.fail("the second one was ignored")
 
-    monkeypatch.setattr(Reconstructor, "step", signals)
+    monkeypatch.setattr(Reconstructor, "take", signals)
     result = reconstruct(SAMPLE, "-o", tmp_path / "out")
     assert (result.exit_code, result.stderr.strip()[-19:]) == (130, "xsvggt: interrupted")
     assert not (tmp_path / "out").exists()
