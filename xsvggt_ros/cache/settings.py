@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from xsvggt_ros.cache.layout import CacheLayout
 from xsvggt_ros.errors import ConfigurationError
+
+if TYPE_CHECKING:  # commands tell their options without loading torch
+    from xsvggt_ros.cache.layout import CacheLayout
 
 POLICIES = (
     "balanced",
