@@ -282,3 +282,24 @@ def test_a_shorter_interval_counts_at_once() -> None:
     assert schedule.is_due("")
     schedule.restart()
     assert schedule.stored == 0
+
+
+def test_protocols_get_each_image_with_its_result(lingbot: StreamVggt) -> None:
+    from xsvggt_ros.errors import EvaluationError
+    from xsvggt_ros.evaluation.protocols.images import answered
+
+    own = engine(lingbot)
+    for count in (2, 5):
+        own.reset("next sequence")
+        given_images = [(name, lambda i=i: i, k) for k, (name, i) in enumerate(named(count), 1)]
+        pairs = list(answered(own, given_images))
+        assert [name for name, _ in pairs] == [name for name, _ in named(count)]
+        assert stamps([result for _, result in pairs]) == list(range(1, count + 1))
+    own.reset("next sequence")
+    damaged = [("good", lambda: images(1)[0], 7), ("bad", lambda: np.zeros((2, 2), np.uint8), 8)]
+    with pytest.raises(EvaluationError, match="frame of stamp 8 failed"):
+        list(answered(own, damaged))
+
+
+def named(count: int) -> list[tuple[str, ImageArray]]:
+    return [(f"image {k}", image) for k, image in enumerate(images(count))]

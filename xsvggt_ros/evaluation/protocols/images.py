@@ -3,13 +3,20 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from xsvggt_ros.errors import EvaluationError
+from xsvggt_ros.errors import EvaluationError, FrameError
 from xsvggt_ros.geometry.cameras import Intrinsics
-from xsvggt_ros.stream.frame import ImageArray
+from xsvggt_ros.stream.frame import Frame, FrameResult, ImageArray
+from xsvggt_ros.stream.reconstructor import Reconstructor
+
+Item = TypeVar("Item")
 
 PATCH = 14
 
@@ -87,3 +94,36 @@ def cropped(
         height=height,
     )
     return np.array(image, np.uint8), depth[down : down + height, right : right + width], moved
+
+
+def decoded(frame: Frame, side: int) -> ImageArray:
+    """Return the image of a frame with its long side at ``side``, see :func:`long_side`."""
+    return long_side(frame.decode(), side)
+
+
+def answered(
+    engine: Reconstructor, images: Iterable[tuple[Item, Callable[[], ImageArray], int]]
+) -> Iterator[tuple[Item, FrameResult]]:
+    """Yield what stands beside each image, with the result of the image.
+
+    A frame that fails is an error: to leave it out would make the sequence easier than it is.
+
+    Args:
+        engine: at the beginning of a session.
+        images: anything, what gives an image, and its stamp in nanoseconds.
+
+    Raises:
+        EvaluationError: a frame failed.
+
+    """
+    waiting: deque[Item] = deque()
+    stamp = 0
+    try:
+        for item, image, stamp in images:
+            waiting.append(item)
+            for result in engine.take(image(), stamp=stamp):
+                yield waiting.popleft(), result
+        for result in engine.finish():
+            yield waiting.popleft(), result
+    except FrameError as error:
+        raise EvaluationError(f"the frame of stamp {stamp} failed: {error}") from error
