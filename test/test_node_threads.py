@@ -58,6 +58,7 @@ class Gate:
         self.reset_reason = ""
         self.device = torch.device("cpu")
         self.cache: CacheSettings | None = None
+        self.waiting_frames = 0
         self.fails = True
 
     def check_cache(self, settings: CacheSettings) -> None:
@@ -69,7 +70,7 @@ class Gate:
             raise ConfigurationError("no such budget")
         self.cache = settings
 
-    def step(
+    def take(
         self,
         image: ImageArray,
         *,
@@ -77,13 +78,13 @@ class Gate:
         frame_id: str,
         camera: str,
         calibration: Calibration | None,
-    ) -> FrameResult:
+    ) -> list[FrameResult]:
         """Wait, then return something."""
         self.entered.set()
         self.released.wait()
         self.session_frames += 1
         depth = slope(*image.shape[:2])
-        return result_with(depth, stamp=stamp, frame_id=frame_id, color=image)
+        return [result_with(depth, stamp=stamp, frame_id=frame_id, color=image)]
 
 
 Start = Callable[..., "tuple[ReconstructNode, Peer]"]

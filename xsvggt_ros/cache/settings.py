@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from xsvggt_ros.errors import ConfigurationError
 
-if TYPE_CHECKING:  # it imports torch, which the help of a command does not wait for
+if TYPE_CHECKING:  # commands tell their options without loading torch
     from xsvggt_ros.cache.layout import CacheLayout
 
 POLICIES = (

@@ -7,6 +7,7 @@ import logging
 import math
 from dataclasses import dataclass, field, replace
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -392,7 +393,7 @@ class Reconstructor:
         smaller = shrunk(before, self._cache.layout, self._frame_tokens, first_pass=not frame)
         self._take_cache(KvCache(smaller, cache_layout(self._network)))
         changes = changed(before, smaller)
-        given = {name.removeprefix("cache."): value for name, value in changes.items()}
+        given: dict[str, Any] = {n.removeprefix("cache."): each for n, each in changes.items()}
         self.settings = replace(self.settings, cache=replace(self.settings.cache, **given))
         self.reset("the device ran out of memory")
         release_cached_memory()
