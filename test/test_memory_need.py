@@ -18,8 +18,8 @@ from xsvggt_ros.geometry.rigid import invert
 from xsvggt_ros.model.bundled import LANDMARKS
 from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
-from xsvggt_ros.synthetic.scenes.frames import SceneSequence
-from xsvggt_ros.synthetic.scores import aligned_error
+from xsvggt_ros.synthetic.scenes.suite import SceneSequence
+from xsvggt_ros.training.scores import aligned_error
 
 STREAM = "landmarks_100_lap100#1"
 TOKENS = 53

@@ -28,8 +28,8 @@ from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.model.rotary import rotation_for
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 from xsvggt_ros.synthetic.held_out import held_out
-from xsvggt_ros.synthetic.scores import Scores, compare, mean_scores
 from xsvggt_ros.synthetic.sequence import Sequence, SyntheticFrame
+from xsvggt_ros.training.scores import Scores, compare, mean_scores
 
 WIDTH, HEIGHT = 112, 84
 WEIGHTS = "demo"
@@ -383,7 +383,7 @@ def test_the_limits_notice_a_broken_alignment(network, monkeypatch, wrong):
     elsewhere = rigid([0.3, -0.5, 0.4], [2.0, -1.0, 0.5]) @ found.poses
     scores = score(replace(found, poses=elsewhere), "medium_walk")
     assert PACKED.broken_by(scores) == [], scores.line()
-    monkeypatch.setattr("xsvggt_ros.synthetic.scores.align", wrong)
+    monkeypatch.setattr("xsvggt_ros.training.scores.align", wrong)
     scores = score(replace(found, poses=elsewhere), "medium_walk")
     assert PACKED.broken_by(scores), scores.line()
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from xsvggt_ros.training.scene_main import main
 
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import CheckpointError, ConfigurationError
@@ -18,20 +19,6 @@ from xsvggt_ros.model.checkpoint import load_network, random_network
 from xsvggt_ros.model.config import preset
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 from xsvggt_ros.synthetic.held_out import FIRST_HELD_OUT_SEED
-from xsvggt_ros.synthetic.scene_training.__main__ import main
-from xsvggt_ros.synthetic.scene_training.masked_sequence import (
-    MaskedSequence,
-    causal,
-    forgetful,
-    over_tokens,
-    window,
-)
-from xsvggt_ros.synthetic.scene_training.need import compared, errors_of
-from xsvggt_ros.synthetic.scene_training.parts import MOST_BYTES, load_parts, save_parts
-from xsvggt_ros.synthetic.scene_training.piece import Piece, PieceSettings
-from xsvggt_ros.synthetic.scene_training.recipes import recipe_named
-from xsvggt_ros.synthetic.scene_training.trainer import SceneTrainer
-from xsvggt_ros.synthetic.scene_training.window_stream import streamed
 from xsvggt_ros.synthetic.scenes.suite import (
     SEEDS,
     SUITES,
@@ -40,6 +27,18 @@ from xsvggt_ros.synthetic.scenes.suite import (
     suite_settings,
     suite_streams,
 )
+from xsvggt_ros.training.forgetting import (
+    MaskedSequence,
+    causal,
+    forgetful,
+    over_tokens,
+    window,
+)
+from xsvggt_ros.training.memory_need import compared, errors_of, streamed
+from xsvggt_ros.training.recipes import recipe_named
+from xsvggt_ros.training.scene_run import SceneRun, SceneRunSettings
+from xsvggt_ros.training.scene_trainer import SceneTrainer
+from xsvggt_ros.training.state import MOST_BYTES, load_parts, save_parts
 
 CPU = torch.device("cpu")
 SIZE = 28
@@ -177,14 +176,14 @@ def test_places_come_back_after_a_lap():
 
 
 def test_a_training_learns():
-    trainer = SceneTrainer(recipe_named("test"), 0, CPU)
+    trainer = SceneTrainer(recipe_named("test_scenes"), 0, CPU)
     losses = [float(trainer.take_step(0.3)["total"]) for _ in range(40)]
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
     assert trainer.step == 40
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing():
-    trainer = SceneTrainer(recipe_named("test"), 0, CPU)
+    trainer = SceneTrainer(recipe_named("test_scenes"), 0, CPU)
     trainer.take_step(0.3)
     before = {name: each.detach().clone() for name, each in trainer.parameters().items()}
     draw = trainer.draw_streams
@@ -198,12 +197,12 @@ def test_a_gradient_that_is_not_finite_changes_nothing():
 TOGETHER = """
 import sys, torch
 from pathlib import Path
-from xsvggt_ros.synthetic.scene_training.ranks import Ranks
-from xsvggt_ros.synthetic.scene_training.recipes import recipe_named
-from xsvggt_ros.synthetic.scene_training.trainer import SceneTrainer
+from xsvggt_ros.training.ranks import Ranks
+from xsvggt_ros.training.recipes import recipe_named
+from xsvggt_ros.training.scene_trainer import SceneTrainer
 torch.set_num_threads(1)
 ranks = Ranks(torch.device("cpu"))
-trainer = SceneTrainer(recipe_named("test"), 0, torch.device("cpu"), ranks=ranks)
+trainer = SceneTrainer(recipe_named("test_scenes"), 0, torch.device("cpu"), ranks=ranks)
 streams = trainer.draw_streams(trainer.recipe.stages[0])
 for step in range(3):
     trainer.take_step(0.5)
@@ -229,7 +228,7 @@ def test_two_processes_learn_one_network_from_streams_of_their_own(tmp_path):
     assert one["weights"] == two["weights"]
     assert one["image"] != two["image"]
     assert one["agreed"] == two["agreed"] == [0.25, True]
-    alone = SceneTrainer(recipe_named("test"), 0, CPU)
+    alone = SceneTrainer(recipe_named("test_scenes"), 0, CPU)
     for _ in range(3):
         alone.take_step(0.5)
     sums = [float(each.detach().double().sum()) for each in alone.parameters().values()]
@@ -240,9 +239,11 @@ def test_two_processes_learn_one_network_from_streams_of_their_own(tmp_path):
 def piece(tmp_path_factory):
     directory = tmp_path_factory.mktemp("piece")
     lines = []
-    settings = PieceSettings(recipe="test", output=directory, minutes=0.05, total_minutes=1.0,
-                             streams=1, device="cpu")  # fmt: skip
-    Piece(settings, lines.append).run(lambda: False)
+    settings = SceneRunSettings(
+        recipe="test_scenes", output=directory, minutes=0.05, total_minutes=1.0, streams=1,
+        device="cpu",
+    )  # fmt: skip
+    SceneRun(settings, lines.append).run(lambda: False)
     return directory, settings, lines
 
 
@@ -261,7 +262,7 @@ def test_the_next_piece_goes_on(piece, tmp_path):
     directory, settings, _ = piece
     steps = json.loads((directory / "state.json").read_text())["step"]
     lines = []
-    following = Piece(replace(settings, state=directory, output=tmp_path), lines.append)
+    following = SceneRun(replace(settings, state=directory, output=tmp_path), lines.append)
     assert following.trainer.step == steps > 0
     assert following.progress > 0
     tensors, _ = load_parts(directory, CPU)
@@ -281,7 +282,7 @@ def test_the_next_piece_goes_on(piece, tmp_path):
 def test_another_recipe_or_seed_does_not_go_on(piece):
     directory, settings, _ = piece
     with pytest.raises(ConfigurationError, match="has seed 0, not 1"):
-        Piece(replace(settings, output=directory, seed=1), print)
+        SceneRun(replace(settings, output=directory, seed=1), print)
 
 
 def test_a_state_of_which_a_part_is_missing_is_named(piece, tmp_path):
@@ -307,7 +308,7 @@ def test_parts_are_small_and_whole(tmp_path):
     "option", ["--minutes=0", "--total-minutes=-1", "--streams=0", "--seed=-1"]
 )
 def test_numbers_that_cannot_work_are_refused(option, tmp_path, capsys):
-    assert main(["--recipe", "test", "--output", str(tmp_path), option]) == 1
+    assert main(["--recipe", "test_scenes", "--output", str(tmp_path), option]) == 1
     assert "must" in capsys.readouterr().err
 
 

@@ -7,8 +7,8 @@ import torch
 
 from xsvggt_ros.geometry.pose_encoding import encode, intrinsics_from_encoding, world_to_camera
 from xsvggt_ros.geometry.rigid import invert
-from xsvggt_ros.synthetic.scenes.draw import Draw
 from xsvggt_ros.synthetic.scenes.layouts import WORLDS
+from xsvggt_ros.synthetic.scenes.scene import Draw
 from xsvggt_ros.synthetic.scenes.streams import StreamSettings, planned, rendered
 
 

@@ -11,13 +11,12 @@ import torch
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.geometry.rigid import invert, transform_points
 from xsvggt_ros.synthetic.builder import Lamp, assemble_world, ball, block, post
-from xsvggt_ros.synthetic.cameras import intrinsics_for, looking, pixel_rays
+from xsvggt_ros.synthetic.cameras import develop, intrinsics_for, light_for, looking, pixel_rays
 from xsvggt_ros.synthetic.materials import Material, Pattern, paint
 from xsvggt_ros.synthetic.renderer import Quality, render
 from xsvggt_ros.synthetic.rooms import RoomSettings, build_world, room_named
 from xsvggt_ros.synthetic.sequence import Sequence, SequenceSettings
 from xsvggt_ros.synthetic.shapes import surface_at
-from xsvggt_ros.synthetic.tone import develop, light_for
 from xsvggt_ros.synthetic.tracing import first_hit
 from xsvggt_ros.synthetic.world import batched, no_tint
 

@@ -77,15 +77,14 @@ def synthesize(
     from xsvggt_ros.geometry.files import require_writable
     from xsvggt_ros.model.device import device_named
     from xsvggt_ros.progress import frame_progress
-    from xsvggt_ros.synthetic.effects import EffectSettings
     from xsvggt_ros.synthetic.export import write_sequence
     from xsvggt_ros.synthetic.held_out import DEFAULT_ROOM
     from xsvggt_ros.synthetic.held_out import held_out as named_sequence
     from xsvggt_ros.synthetic.motion import MotionSettings
     from xsvggt_ros.synthetic.renderer import Quality
     from xsvggt_ros.synthetic.rooms import room_named
+    from xsvggt_ros.synthetic.sequence import EffectSettings, SequenceSettings
     from xsvggt_ros.synthetic.sequence import Sequence as SyntheticSequence
-    from xsvggt_ros.synthetic.sequence import SequenceSettings
 
     require_writable(output)
     if held_out is not None:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Procedural rooms and camera motion with exact ground truth, and the training on them."""
+"""Procedural rooms and camera motion with exact ground truth."""

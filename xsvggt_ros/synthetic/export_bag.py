@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A sequence as a rosbag2 in MCAP, as a robot with a perfect depth camera records it."""
+"""The beginning of a sequence as a bag that replaces the one before."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,9 +13,10 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from xsvggt_ros.errors import OutputError
+from xsvggt_ros.geometry.files import replacing_directory
 from xsvggt_ros.geometry.rigid import Matrix, invert, quaternion_from_matrix
-from xsvggt_ros.synthetic.images import jpeg
-from xsvggt_ros.synthetic.sequence import SyntheticFrame
+from xsvggt_ros.synthetic.export import jpeg
+from xsvggt_ros.synthetic.sequence import Sequence, SyntheticFrame
 
 SECOND = 1_000_000_000
 CAMERA_FRAME = "camera_optical_frame"
@@ -177,3 +179,26 @@ class BagWriter:
             transform=transform,
         )
         return self._type("tf2_msgs/msg/TFMessage")(transforms=[stamped])
+
+
+def write_beginning(
+    sequence: Sequence, frames: int, place: Path, each: Callable[[int], None] = lambda done: None
+) -> None:
+    """Write the first ``frames`` frames as a bag that is there whole or not at all.
+
+    Args:
+        sequence: what is rendered.
+        frames: how many of them, from the first one on.
+        place: directory of the bag; another bag there is replaced.
+        each: hears the number of frames rendered after every one.
+
+    Raises:
+        OutputError: nothing can be written there, or it holds something else than a bag.
+
+    """
+    if place.exists() and not (place / "metadata.yaml").is_file():
+        raise OutputError(f"'{place}' is not a bag; remove it or choose another place")
+    with replacing_directory(place) as unfinished, BagWriter(unfinished) as writer:
+        for index in range(frames):
+            writer.add(sequence.frame(index))
+            each(index + 1)

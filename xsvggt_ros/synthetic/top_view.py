@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.synthetic.cameras import develop
 from xsvggt_ros.synthetic.renderer import Quality, render
 from xsvggt_ros.synthetic.shapes import Solids
-from xsvggt_ros.synthetic.tone import develop
 from xsvggt_ros.synthetic.world import World
 
 ALTITUDE = 200.0

@@ -10,8 +10,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from xsvggt_ros.synthetic.cameras import light_for
 from xsvggt_ros.synthetic.shapes import FAR_AWAY, Solid, Solids
-from xsvggt_ros.synthetic.tone import light_for
 
 WALLS = 6
 """Surfaces of the room itself, after all solids: west, east, south, north, floor, ceiling."""

@@ -12,7 +12,7 @@ from xsvggt_ros.evaluation.sources.base import SourceOptions
 from xsvggt_ros.evaluation.sources.selection import selected
 from xsvggt_ros.evaluation.sources.synthetic import FRAME_ID, PREFIX
 from xsvggt_ros.stream.frame import Frame, ImageArray
-from xsvggt_ros.synthetic.scenes.frames import SEPARATOR, SceneSequence
+from xsvggt_ros.synthetic.scenes.suite import SEPARATOR, SceneSequence
 
 
 def names_stream(path: str) -> bool:

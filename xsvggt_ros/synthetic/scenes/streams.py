@@ -10,13 +10,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from xsvggt_ros.synthetic.losses import Truth
-from xsvggt_ros.synthetic.scenes.draw import Draw
 from xsvggt_ros.synthetic.scenes.layouts import build, curves
 from xsvggt_ros.synthetic.scenes.paths import Pace, cameras
-from xsvggt_ros.synthetic.scenes.scene import FAR, Scenes, joined
-from xsvggt_ros.synthetic.scenes.shading import shade
-from xsvggt_ros.synthetic.scenes.tracing import trace
+from xsvggt_ros.synthetic.scenes.rendering import shade, trace
+from xsvggt_ros.synthetic.scenes.scene import FAR, Draw, Scenes, joined
+from xsvggt_ros.synthetic.truth import Truth
 
 
 @dataclass(frozen=True)

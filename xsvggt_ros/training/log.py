@@ -6,25 +6,132 @@ from __future__ import annotations
 import csv
 import io
 import json
-from dataclasses import asdict
+import struct
+import time
+import zlib
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from xsvggt_ros.errors import OutputError, first_line
 from xsvggt_ros.geometry.files import replacing
 from xsvggt_ros.model.network import StreamVggt
-from xsvggt_ros.synthetic.png import colored, png_bytes
-from xsvggt_ros.synthetic.scores import Scores
 from xsvggt_ros.synthetic.sequence import Sequence
-from xsvggt_ros.synthetic.training_progress import Progress
+from xsvggt_ros.training.scores import Scores
+from xsvggt_ros.training.state import WEIGHTS
 
-_COLUMNS = ("step", "stage", "total", "depth", "points", "camera", "guides",
+
+def png_bytes(image: NDArray[np.uint8]) -> bytes:
+    """Return RGB [H, W, 3] as a PNG file."""
+    height, width = image.shape[:2]
+    rows = np.concatenate(
+        [np.zeros((height, 1), np.uint8), image.reshape(height, 3 * width)], axis=1
+    )
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 6)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, data) for kind, data in parts)
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+_STOPS = np.array(
+    [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]], np.float64
+)
+
+
+def colored(values: NDArray[np.floating], low: float, high: float) -> NDArray[np.uint8]:
+    """Return values [H, W] between two limits as colours from violet to yellow."""
+    share = np.clip((values - low) / max(high - low, 1e-9), 0, 1) * (len(_STOPS) - 1)
+    channels = [np.interp(share, np.arange(len(_STOPS)), _STOPS[:, c]) for c in range(3)]
+    return np.stack(channels, axis=-1).astype(np.uint8)
+
+
+PARTS = ("total", "depth", "points", "camera", "auxiliary")
+"""Parts of the loss, as they are logged."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a step was like; losses are means since the last report."""
+
+    step: int
+    steps: int
+    stage: str
+    losses: dict[str, float]
+    frames_per_second: float
+    skipped: int
+
+    def line(self) -> str:
+        """Return the progress as one line."""
+        parts = ", ".join(f"{name} {value:.4f}" for name, value in self.losses.items())
+        skipped = f", {self.skipped} steps skipped" if self.skipped else ""
+        return (
+            f"step {self.step}/{self.steps} {self.stage}: {parts}, "
+            f"{self.frames_per_second:.1f} frames/s{skipped}"
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training came to.
+
+    ``weights`` is a safetensors file in float16; ``scores`` belong to it, None where the training
+    was stopped.
+    """
+
+    step: int
+    steps: int
+    scores: Scores | None
+    weights: Path
+
+    def line(self) -> str:
+        """Return the final line."""
+        if self.scores is None:
+            return f"stopped after step {self.step} of {self.steps}; the same command goes on"
+        state = "" if self.step == self.steps else f" (step {self.step} of {self.steps})"
+        return f"held-out{state}: {self.scores.line()}"
+
+
+class Meter:
+    """Means of losses and frames per second between two reports."""
+
+    def __init__(self, seconds: float = 5.0) -> None:
+        self._seconds = seconds
+        self._clear(time.monotonic())
+
+    def _clear(self, now: float) -> None:
+        self._since = now
+        self._sums: dict[str, list[float]] = {}
+        self._frames = 0
+
+    def add(self, parts: dict[str, float], frames: int) -> None:
+        """Note one step."""
+        self._frames += frames
+        for name, value in parts.items():
+            self._sums.setdefault(name, []).append(value)
+
+    def due(self, now: float) -> bool:
+        """Return whether it is time to report."""
+        return now - self._since >= self._seconds
+
+    def report(self, now: float, step: int, steps: int, stage: str, skipped: int) -> Progress:
+        """Return the means and start again."""
+        means = {name: sum(values) / len(values) for name, values in self._sums.items()}
+        rate = self._frames / max(now - self._since, 1e-9)
+        self._clear(now)
+        return Progress(step, steps, stage, means, rate, skipped)
+
+
+_COLUMNS = ("step", "stage", "total", "depth", "points", "camera", "auxiliary",
             "learning_rate", "frames_per_second", "skipped")  # fmt: skip
 _SHOWN = 5
-LOSSES, SCORES, WEIGHTS = "losses.csv", "scores.jsonl", "weights.safetensors"
+LOSSES, SCORES = "losses.csv", "scores.jsonl"
 _WRITTEN = (LOSSES, "losses.png", SCORES, WEIGHTS, "evaluation")
 
 
@@ -57,7 +164,7 @@ class LossLog:
         self.rows()
         self._lines()
 
-    def begin(self, step: int) -> None:
+    def load_start(self, step: int) -> None:
         """Make the files, or cut them after a step."""
         kept = [row for row in self.rows() if int(row["step"]) <= step]
         with replacing(self._losses) as stream:
@@ -125,7 +232,7 @@ class LossLog:
         figure = Figure(figsize=(9, 5), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot(xlabel="step", ylabel="loss, confidence included")
-        for name in ("total", "depth", "points", "camera", "guides"):
+        for name in ("total", "depth", "points", "camera", "auxiliary"):
             points = [(int(row["step"]), float(row[name])) for row in rows if row[name]]
             if points:
                 steps, values = zip(*points, strict=True)

@@ -8,7 +8,110 @@ from dataclasses import dataclass, field, replace
 
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.synthetic.held_out import LENGTHS
-from xsvggt_ros.synthetic.losses import LossWeights
+from xsvggt_ros.training.losses import LossWeights
+from xsvggt_ros.training.optimization import cosine
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training.
+
+    Attributes:
+        name: for the log.
+        share: of all steps, relative to the other stages.
+        frames: per stream.
+        streams: per step and unit of batch.
+        dense_every: steps from one to the next in which the dense heads learn too, on one stream.
+        gaps: share of the steps in which the memory has gaps, as a pruned cache's.
+
+    """
+
+    name: str
+    share: float
+    frames: int
+    streams: int
+    dense_every: int = 2
+    gaps: float = 0.0
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """Stages one after the other, and the images that they are taught with.
+
+    Attributes:
+        width: of an image, pixels.
+        height: of an image, pixels.
+        clip_frames: frames that are rendered in one room along one way.
+        first_clips: clips that there are at the first step.
+        steps_per_clip: steps after which there is one more.
+
+    """
+
+    stages: tuple[Stage, ...]
+    width: int
+    height: int
+    clip_frames: int
+    first_clips: int
+    steps_per_clip: int
+
+
+CURRICULA: dict[str, Curriculum] = {
+    "demo": Curriculum(
+        (
+            Stage("short", 0.45, 8, 4),
+            Stage("walks", 0.25, 16, 2),
+            Stage("streams", 0.2, 32, 1, dense_every=3, gaps=0.5),
+            Stage("tours", 0.1, 80, 1, dense_every=4, gaps=0.5),
+        ),
+        width=112,
+        height=84,
+        clip_frames=48,
+        first_clips=60,
+        steps_per_clip=4,
+    ),
+    "demo_long": Curriculum(
+        (
+            Stage("walks", 0.25, 16, 2, gaps=0.5),
+            Stage("streams", 0.4, 40, 1, dense_every=3, gaps=0.5),
+            Stage("tours", 0.35, 80, 1, dense_every=4, gaps=0.5),
+        ),
+        width=112,
+        height=84,
+        clip_frames=80,
+        first_clips=60,
+        steps_per_clip=4,
+    ),
+    "test": Curriculum(
+        (Stage("pairs", 0.6, 2, 2, 1), Stage("short", 0.4, 3, 1, 2, gaps=0.5)),
+        width=28,
+        height=28,
+        clip_frames=4,
+        first_clips=2,
+        steps_per_clip=2,
+    ),
+}
+"""Recipes for rooms: ``demo`` for the network of that name, ``demo_long`` for one that has been
+through it and is to see long streams, ``test`` for tests."""
+
+
+def curriculum_named(name: str) -> Curriculum:
+    """Return a curriculum; raise ConfigurationError where there is none of that name."""
+    if name not in CURRICULA:
+        raise ConfigurationError(
+            f"recipe '{name}' is unknown; choose one of {', '.join(CURRICULA)}"
+        )
+    return CURRICULA[name]
+
+
+def stage_at(stages: tuple[Stage, ...], step: int, steps: int) -> Stage:
+    """Return what is learned at ``step`` of ``steps``, from 0."""
+    whole = sum(stage.share for stage in stages)
+    done = 0.0
+    for stage in stages:
+        done += stage.share / whole
+        if step < round(done * steps):
+            return stage
+    return stages[-1]
 
 
 @dataclass(frozen=True)
@@ -20,11 +123,11 @@ class TrainingSettings:
 
     Attributes:
         preset: sizes of the network.
-        start: what it begins with, as :class:`~xsvggt_ros.synthetic.beginning.Beginning` takes it.
-        curriculum: what is learned when.
+        start: what it begins with, as :class:`~xsvggt_ros.training.start.StartSettings` takes it.
+        recipe: what is learned when, one of CURRICULA.
         room: kind of room.
         steps: of the optimiser, in all.
-        batch: factor on the streams per step of the curriculum; 1 suits a CPU.
+        batch: factor on the streams per step of the recipe; 1 suits a CPU.
         seed: of weights and data.
         learning_rate: highest, after the warm-up.
         warmup: steps until then.
@@ -33,7 +136,7 @@ class TrainingSettings:
         device: as PyTorch spells it, or ``auto``.
         bfloat16: whether the aggregator computes in it; heads stay in float32.
         compile: whether torch.compile is applied to the aggregator.
-        workers: processes that shoot rolls of images ahead on a CPU; 0 = none but this one.
+        workers: processes that render clips ahead on a CPU; 0 = none but this one.
 
     Raises:
         ConfigurationError: numbers that cannot work.
@@ -42,7 +145,7 @@ class TrainingSettings:
 
     preset: str = "demo"
     start: str = ""
-    curriculum: str = "demo"
+    recipe: str = "demo"
     room: str = "chart"
     steps: int = 7_000
     batch: int = 1
@@ -71,6 +174,13 @@ class TrainingSettings:
             raise ConfigurationError(
                 f"training average is {self.average}; it must be at least 0 and below 1"
             )
+
+    def rate_at(self, step: int) -> float:
+        """Return the rate of a step: a linear rise, then half a cosine down to a hundredth."""
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        share = (step - self.warmup) / max(self.steps - self.warmup, 1)
+        return self.learning_rate * cosine(share, 0.01)
 
     def fixed(self) -> TrainingSettings:
         """Return what must not change when a training goes on; the rest is as by default."""

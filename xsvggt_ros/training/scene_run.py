@@ -19,12 +19,12 @@ from xsvggt_ros.errors import ConfigurationError, first_line
 from xsvggt_ros.geometry.files import replacing, require_writable
 from xsvggt_ros.model.checkpoint import load_network, save_network
 from xsvggt_ros.model.device import device_named
-from xsvggt_ros.synthetic.scene_training.need import BUDGETS, EVERYTHING, errors_of
-from xsvggt_ros.synthetic.scene_training.parts import STATE, WEIGHTS, load_parts, save_parts
-from xsvggt_ros.synthetic.scene_training.ranks import Ranks, device_of_rank
-from xsvggt_ros.synthetic.scene_training.recipes import recipe_named
-from xsvggt_ros.synthetic.scene_training.trainer import SceneTrainer
 from xsvggt_ros.synthetic.scenes.suite import Suite, suite_named, suite_settings, suite_streams
+from xsvggt_ros.training.memory_need import BUDGETS, EVERYTHING, errors_of
+from xsvggt_ros.training.ranks import Ranks, device_of_rank
+from xsvggt_ros.training.recipes import recipe_named
+from xsvggt_ros.training.scene_trainer import SceneTrainer
+from xsvggt_ros.training.state import STATE, WEIGHTS, load_parts, save_parts
 
 NEED = "need.json"
 _MEASURED = ("path", "standing", "turns", "steps")
@@ -36,7 +36,7 @@ _AHEAD = 10
 
 
 @dataclass(frozen=True)
-class PieceSettings:
+class SceneRunSettings:
     """What one call does.
 
     Attributes:
@@ -78,11 +78,11 @@ class PieceSettings:
             raise ConfigurationError(f"training seed is {self.seed}; it must not be negative")
 
 
-class Piece:
+class SceneRun:
     """One call."""
 
     def __init__(
-        self, settings: PieceSettings, say: Callable[[str], None], began: float | None = None
+        self, settings: SceneRunSettings, say: Callable[[str], None], began: float | None = None
     ) -> None:
         """Take up what lies there, or begin.
 
@@ -276,4 +276,4 @@ class _Report:
         return {**values, "frames_per_second": round(self.frames / seconds, 1)}
 
 
-__all__ = ["NEED", "STATE", "WEIGHTS", "Piece", "PieceSettings"]
+__all__ = ["NEED", "STATE", "WEIGHTS", "SceneRun", "SceneRunSettings"]
