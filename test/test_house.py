@@ -16,10 +16,11 @@ ROOMS = {
     "geometry": set(),
     "stream": {"model", "cache", "geometry"},
     "synthetic": {"model", "geometry"},
+    "training": {"model", "geometry", "synthetic"},
     "evaluation": {"stream", "synthetic", "geometry", "model", "cache"},
     "ros": {"stream", "geometry", "model", "cache"},
     "commands": {
-        "ros", "evaluation", "synthetic", "stream", "geometry", "model", "cache", "progress",
+        "ros", "evaluation", "synthetic", "training", "stream", "geometry", "model", "cache", "progress",
         "doctor",
     },
 }  # fmt: skip
