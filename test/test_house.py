@@ -20,8 +20,8 @@ ROOMS = {
     "evaluation": {"stream", "synthetic", "geometry", "model", "cache"},
     "ros": {"stream", "geometry", "model", "cache"},
     "commands": {
-        "ros", "evaluation", "synthetic", "training", "stream", "geometry", "model", "cache", "progress",
-        "doctor",
+        "ros", "evaluation", "synthetic", "training", "stream", "geometry", "model", "cache",
+        "progress", "doctor",
     },
 }  # fmt: skip
 ROS_PACKAGES = {

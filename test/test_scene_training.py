@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from xsvggt_ros.training.scene_main import main
+from typer.testing import CliRunner
 
+from xsvggt_ros import cli
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import CheckpointError, ConfigurationError
 from xsvggt_ros.geometry.rigid import invert
@@ -27,6 +29,7 @@ from xsvggt_ros.synthetic.scenes.suite import (
     suite_settings,
     suite_streams,
 )
+from xsvggt_ros.training.__main__ import main
 from xsvggt_ros.training.forgetting import (
     MaskedSequence,
     causal,
@@ -35,10 +38,13 @@ from xsvggt_ros.training.forgetting import (
     window,
 )
 from xsvggt_ros.training.memory_need import compared, errors_of, streamed
+from xsvggt_ros.training.options import RoomTraining, training_named
 from xsvggt_ros.training.recipes import recipe_named
 from xsvggt_ros.training.scene_run import SceneRun, SceneRunSettings
 from xsvggt_ros.training.scene_trainer import SceneTrainer
+from xsvggt_ros.training.settings import TrainingSettings
 from xsvggt_ros.training.state import MOST_BYTES, load_parts, save_parts
+from xsvggt_ros.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 SIZE = 28
@@ -316,3 +322,48 @@ def test_memory_that_is_not_there_shows_in_the_errors(network, streams):
     everything, nothing = (errors_of(network, streams, budget) for budget in (0, 2))
     assert torch.allclose(everything.turns[:, :3], nothing.turns[:, :3], atol=1e-3)
     assert not torch.allclose(everything.turns[:, 4:], nothing.turns[:, 4:], atol=1e-6)
+
+
+# One way to train
+
+
+def test_a_recipe_decides_what_is_trained_on():
+    rooms = training_named("demo", Path("training"), {"steps": 5, "minutes": 2.0})
+    assert isinstance(rooms, RoomTraining)
+    assert (rooms.settings.recipe, rooms.settings.steps, rooms.schedule.minutes) == ("demo", 5, 2.0)
+    scenes = training_named("demo12", Path("training"), {"total_minutes": 30.0})
+    assert scenes == SceneRunSettings("demo12", Path("training"), total_minutes=30.0)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options", "said"),
+    [
+        ("school", {}, "recipe 'school' is unknown; choose one of demo"),
+        ("demo12", {"steps": 5}, "trains on scenes and takes no --steps; it takes --device"),
+        ("demo", {"total_minutes": 3.0}, "trains on rooms and takes no --total-minutes"),
+    ],
+)
+def test_an_option_of_the_other_kind_is_refused(recipe, options, said):
+    with pytest.raises(ConfigurationError, match=said):
+        training_named(recipe, Path("training"), options)
+
+
+def test_rooms_and_scenes_do_not_share_a_directory(piece, tmp_path):
+    directory, _, _ = piece
+    rooms = TrainingSettings(preset="tiny", recipe="test", device="cpu")
+    with pytest.raises(CheckpointError, match="holds a training on scenes"):
+        Trainer(rooms, directory)
+    Trainer(rooms, tmp_path).save()
+    scenes = SceneRunSettings(recipe="test_scenes", output=tmp_path, device="cpu")
+    with pytest.raises(CheckpointError, match="holds a training on rooms"):
+        SceneRun(scenes, print)
+
+
+def test_the_command_trains_on_scenes(tmp_path):
+    options = ["train", "-o", str(tmp_path), "--recipe", "test_scenes", "--device", "cpu"]
+    done = CliRunner().invoke(cli.app, [*options, "--minutes", "0.02", "--streams", "1"])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "need.json").is_file()
+    refused = CliRunner().invoke(cli.app, [*options, "--steps", "3"])
+    assert refused.exit_code != 0
+    assert "takes no --steps" in str(refused.exception or refused.output)

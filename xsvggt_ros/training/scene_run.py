@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xsvggt_ros.errors import ConfigurationError, first_line
+from xsvggt_ros.errors import CheckpointError, ConfigurationError, first_line
 from xsvggt_ros.geometry.files import replacing, require_writable
 from xsvggt_ros.model.checkpoint import load_network, save_network
 from xsvggt_ros.model.device import device_named
@@ -125,6 +125,11 @@ class SceneRun:
         self._agreed = 0.0
 
     def _take_up(self, directory: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        if "recipe" not in facts:
+            raise CheckpointError(
+                f"'{directory}' holds a training on rooms; give its recipe to continue it, or take "
+                "another directory"
+            )
         for name in ("recipe", "seed"):
             if facts[name] != getattr(self.settings, name):
                 raise ConfigurationError(
