@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training on rendered worlds: a memory behind a mask is a stream, a piece goes on."""
+"""Training on rendered worlds: a memory behind a mask is a stream, a run is continued."""
 
 import json
 import os
@@ -282,7 +282,7 @@ def test_the_next_piece_goes_on(piece, tmp_path):
         assert torch.equal(each, weights[name].float())
     following.run(lambda: False)
     assert json.loads((tmp_path / "state.json").read_text())["step"] > steps
-    assert lines[0].startswith(f"goes on at step {steps}")
+    assert lines[0].startswith(f"continues at step {steps}")
 
 
 def test_another_recipe_or_seed_does_not_go_on(piece):

@@ -370,7 +370,7 @@ def test_compiled_steps_are_the_same_and_gaps_compile_nothing_again(tmp_path, mo
 # StartSettings with what another training has learned
 
 
-def test_a_training_begins_with_what_another_one_has_learned(tmp_path):
+def test_a_training_starts_from_what_another_one_has_learned(tmp_path):
     other = Trainer(replace(TINY, steps=2), tmp_path / "other")
     other.train(QUICK)
     settings = replace(TINY, seed=5, start=str(tmp_path / "other"))
@@ -383,7 +383,7 @@ def test_a_training_begins_with_what_another_one_has_learned(tmp_path):
     assert frozen == ["aggregator.patch_embed.mask_token"]
 
 
-def test_weights_alone_are_a_beginning_and_auxiliary_heads_are_fresh(tmp_path):
+def test_weights_alone_are_a_start_and_auxiliary_heads_are_fresh(tmp_path):
     other = Trainer(replace(TINY, steps=2), tmp_path / "other")
     other.train(QUICK)
     settings = replace(TINY, start=str(tmp_path / "other" / "weights.safetensors"))
@@ -394,7 +394,7 @@ def test_weights_alone_are_a_beginning_and_auxiliary_heads_are_fresh(tmp_path):
     torch.testing.assert_close(learner.auxiliary.camera.weight, fresh.camera.weight)
 
 
-def test_a_resumed_training_does_not_ask_for_its_beginning_again(tmp_path):
+def test_a_resumed_training_does_not_ask_for_its_start_again(tmp_path):
     Trainer(replace(TINY, steps=2), tmp_path / "other").train(QUICK)
     settings = replace(TINY, start=str(tmp_path / "other"))
     trainer = Trainer(settings, tmp_path / "new")
@@ -406,7 +406,7 @@ def test_a_resumed_training_does_not_ask_for_its_beginning_again(tmp_path):
         Trainer(settings, tmp_path / "third")
 
 
-def test_what_does_not_fit_is_no_beginning(tmp_path):
+def test_what_does_not_fit_is_no_start(tmp_path):
     Trainer(replace(TINY, steps=2), tmp_path / "other").train(QUICK)
     start = str(tmp_path / "other")
     with pytest.raises(CheckpointError, match="of another shape"):
@@ -553,7 +553,7 @@ def test_a_stop_saves_and_does_not_score(tmp_path):
     trainer = Trainer(TINY, tmp_path)
     outcome = trainer.train(QUICK, stop=lambda: trainer.step > 0)
     assert outcome.scores is None
-    assert outcome.line() == "stopped after step 1 of 6; the same command goes on"
+    assert outcome.line() == "stopped after step 1 of 6; the same command continues"
     assert Trainer(TINY, tmp_path).step == 1
 
 

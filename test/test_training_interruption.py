@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A training that a signal ends: at every moment it is saved, and the same command goes on."""
+"""A training that a signal ends: at every moment it is saved, and the same command continues."""
 
 import os
 import signal
@@ -74,7 +74,7 @@ def test_a_signal_to_all_processes_while_images_are_awaited(tmp_path, workers, n
     assert running.returncode == 130, complaints
     assert "Traceback" not in complaints
     assert said.splitlines()[-1].startswith("stopped after step ")
-    assert said.splitlines()[-1].endswith(" of 20000; the same command goes on")
+    assert said.splitlines()[-1].endswith(" of 20000; the same command continues")
     assert (tmp_path / "training" / "state.json").is_file()
 
 
@@ -88,7 +88,7 @@ def test_a_stop_is_asked_for_before_each_clip(tmp_path):
 
     outcome = trainer.train(QUICK, stop=stop)
     assert rendered == [0]
-    assert outcome.line() == "stopped after step 0 of 6; the same command goes on"
+    assert outcome.line() == "stopped after step 0 of 6; the same command continues"
     again = Trainer(TINY, tmp_path)
     assert again.train(QUICK).step == 6
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training that goes on is compared with, what it begins with, and what it may replace."""
+"""What a continued training is compared with, what a training starts from, and what it may replace."""
 
 import json
 import shutil
@@ -92,7 +92,7 @@ def test_differences_are_named_to_the_leaf():
     assert "curriculum.stages.1.name was short, is nothing" in differences(asdict(data), fewer)
 
 
-def test_one_beginning_has_many_names(first, tmp_path, monkeypatch):
+def test_one_start_has_many_names(first, tmp_path, monkeypatch):
     directory = tmp_path / "second"
     Trainer(replace(TINY, start=str(first)), directory).save()
     monkeypatch.chdir(first.parent)
@@ -123,7 +123,7 @@ def _shot(clips):
     return render_clip(clips, 0, CPU)
 
 
-# What it begins with
+# What it starts from
 
 
 def test_the_bundled_weights_win_over_a_directory_of_their_name(tmp_path, monkeypatch):

@@ -190,7 +190,7 @@ def write_beginning(
         sequence: what is rendered.
         frames: how many of them, from the first one on.
         place: directory of the bag; another bag there is replaced.
-        each: hears the number of frames rendered after every one.
+        each: receives the number of frames rendered after every one.
 
     Raises:
         OutputError: nothing can be written there, or it holds something else than a bag.

@@ -80,7 +80,7 @@ def clip_settings(room: str, seed: int, width: int, height: int, frames: int) ->
 
 @dataclass(frozen=True)
 class Clip:
-    """Images of one room along one way; numpy, so that it travels between processes by value.
+    """Images of one room along one path; numpy, so that it is copied between processes.
 
     Attributes:
         images: uint8 [F, 3, H, W].
@@ -98,7 +98,7 @@ class Clip:
 
 
 def render_clip(settings: ClipSettings, index: int, device: torch.device) -> Clip:
-    """Render the clip of a number; equal settings and numbers give equal clips."""
+    """Render clip number ``index``; equal settings and numbers give equal clips."""
     world, poses = _plan(settings, index)
     with torch.inference_mode():
         found = _rendered(world.to(device), poses, settings)
@@ -107,7 +107,7 @@ def render_clip(settings: ClipSettings, index: int, device: torch.device) -> Cli
 
 
 def _plan(settings: ClipSettings, index: int) -> tuple[World, NDArray[np.float64]]:
-    """Draw a room with a way through it; a room without any is drawn again."""
+    """Draw a room with a path through it; draw again where there is none."""
     rng = np.random.default_rng([settings.seed, index, 0xBA7C4])
     kind = str(rng.choice(settings.motions))
     stride = int(rng.choice(_STRIDES))
@@ -123,7 +123,7 @@ def _plan(settings: ClipSettings, index: int) -> tuple[World, NDArray[np.float64
             continue
         return world, poses[skipped::stride]
     raise ConfigurationError(
-        f"{_REDRAWS} rooms in a row had no place for a camera; take greater rooms or less furniture"
+        f"{_REDRAWS} rooms in a row had no room for a camera; take larger rooms or less furniture"
     )
 
 
@@ -148,7 +148,7 @@ class ClipDataset(Dataset[Clip]):
         self._settings, self._device = settings, device
 
     def __getitem__(self, index: int) -> Clip:
-        """Shoot a clip."""
+        """Render a clip."""
         return render_clip(self._settings, index, self._device)
 
 
@@ -173,12 +173,12 @@ class ClipCache:
         self._clips: dict[int, Clip] = {}
 
     def add(self, index: int, clip: Clip) -> None:
-        """Put in the clip of a number."""
+        """Add clip number ``index``."""
         self._clips[index] = clip
         self._clips.pop(index - self._capacity, None)
 
     def draw(self, count: int, rng: np.random.Generator) -> Clip:
-        """Return one of the newest among the first ``count`` clips, all alike likely."""
+        """Return one of the newest among the first ``count`` clips, each equally likely."""
         index = int(rng.integers(max(0, count - self._capacity), count))
         if index not in self._clips:
             self._clips[index] = render_clip(self._settings, index, self._device)
@@ -186,9 +186,9 @@ class ClipCache:
 
 
 def stream_indices(length: int, frames: int, rng: np.random.Generator) -> Index:
-    """Return which frames of a clip make a stream: evenly spaced, onwards or backwards.
+    """Return which frames of a clip make a stream: evenly spaced, forwards or backwards.
 
-    A stream longer than the clip goes to and fro.
+    A stream longer than the clip goes back and forth.
 
     Raises:
         ConfigurationError: a clip of fewer than two frames.

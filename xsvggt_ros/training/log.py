@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training leaves in its directory: its losses, scores and images."""
+"""What a training tells and leaves behind: progress, losses, scores and images."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Outcome:
     def line(self) -> str:
         """Return the final line."""
         if self.scores is None:
-            return f"stopped after step {self.step} of {self.steps}; the same command goes on"
+            return f"stopped after step {self.step} of {self.steps}; the same command continues"
         state = "" if self.step == self.steps else f" (step {self.step} of {self.steps})"
         return f"held-out{state}: {self.scores.line()}"
 
@@ -136,16 +136,16 @@ _WRITTEN = (LOSSES, "losses.png", SCORES, WEIGHTS, "evaluation")
 
 
 def require_no_other(directory: Path) -> None:
-    """Look whether a training that begins in ``directory`` would replace what is not its own.
+    """Check that a new training in ``directory`` would replace nothing that is not its own.
 
     Raises:
-        OutputError: files lie there that a training writes.
+        OutputError: there are files that a training writes.
 
     """
     taken = [name for name in _WRITTEN if (directory / name).exists()]
     if taken:
         raise OutputError(
-            f"'{directory}' holds {', '.join(taken)}, but no training that could go on; choose "
+            f"'{directory}' holds {', '.join(taken)}, but no training to continue; choose "
             "another place, or move them away"
         )
 
@@ -154,7 +154,7 @@ class LossLog:
     """``losses.csv`` and ``scores.jsonl``; what comes after the step that is resumed is cut off."""
 
     def __init__(self, directory: Path) -> None:
-        """Look at what lies there.
+        """Read an earlier log, if there is one.
 
         Raises:
             OutputError: it is no log of a training.
@@ -164,8 +164,8 @@ class LossLog:
         self.rows()
         self._lines()
 
-    def load_start(self, step: int) -> None:
-        """Make the files, or cut them after a step."""
+    def cut_after(self, step: int) -> None:
+        """Create the files, or drop what comes after a step."""
         kept = [row for row in self.rows() if int(row["step"]) <= step]
         with replacing(self._losses) as stream:
             stream.write(_csv([dict.fromkeys(_COLUMNS, "")], header=True) + _csv(kept))

@@ -84,7 +84,7 @@ class SceneRun:
     def __init__(
         self, settings: SceneRunSettings, say: Callable[[str], None], began: float | None = None
     ) -> None:
-        """Take up what lies there, or begin.
+        """Resume the training there, or start one.
 
         Args:
             settings: what to do.
@@ -92,7 +92,7 @@ class SceneRun:
             began: when the minutes began to count, as time.monotonic says it; None = now.
 
         Raises:
-            CheckpointError: what lies there is damaged.
+            CheckpointError: the training there is damaged.
             ConfigurationError: it was another recipe or seed.
             OutputError: the directory takes no files.
 
@@ -118,13 +118,13 @@ class SceneRun:
         directory = settings.state or settings.output
         found = load_parts(directory, self.device)
         if found:
-            self._take_up(directory, *found)
+            self._resume(directory, *found)
         end = self.began + 60 * settings.minutes
         self.end = end - min(60 * settings.minutes * _RESERVE, _MOST_RESERVED)
         self._total = 60 * (settings.total_minutes or 0.0)
         self._agreed = 0.0
 
-    def _take_up(self, directory: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    def _resume(self, directory: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         if "recipe" not in facts:
             raise CheckpointError(
                 f"'{directory}' holds a training on rooms; give its recipe to continue it, or take "
@@ -133,14 +133,16 @@ class SceneRun:
         for name in ("recipe", "seed"):
             if facts[name] != getattr(self.settings, name):
                 raise ConfigurationError(
-                    f"the training that lies there has {name} {facts[name]}, not "
+                    f"the training there has {name} {facts[name]}, not "
                     f"{getattr(self.settings, name)}; give the same one, or another directory"
                 )
         average = load_network(str(directory / WEIGHTS), device=str(self.device))
         self.trainer.load(tensors, average.float().state_dict(), facts["step"])
         self.learned_seconds = facts["learned_seconds"]
         self.rows = facts["rows"]
-        self.say(f"goes on at step {facts['step']}, after {self.learned_seconds / 60:.2f} minutes")
+        self.say(
+            f"continues at step {facts['step']}, after {self.learned_seconds / 60:.2f} minutes"
+        )
 
     @property
     def progress(self) -> float:
@@ -197,7 +199,7 @@ class SceneRun:
         except RuntimeError as error:
             if not self.trainer.graphed or isinstance(error, torch.cuda.OutOfMemoryError):
                 raise
-            self.say(f"no graph ({first_line(error)}); goes on launch by launch")
+            self.say(f"no graph ({first_line(error)}); continues launch by launch")
             torch.cuda.synchronize()
             self.trainer.graphed = False
             return self.trainer.take_step(self._agreed)

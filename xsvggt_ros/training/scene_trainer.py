@@ -156,7 +156,7 @@ class SceneTrainer:
         }
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return what a training goes on from beside the averaged weights, in half the width.
+        """Return what a training is continued from beside the averaged weights, in half the width.
 
         Second moments of matrices are told by the means of their rows and columns: they only have
         to tell large gradients from small ones until the next few hundred steps have been.

@@ -183,7 +183,7 @@ class TrainingSettings:
         return self.learning_rate * cosine(share, 0.01)
 
     def fixed(self) -> TrainingSettings:
-        """Return what must not change when a training goes on; the rest is as by default."""
+        """Return what must not change when a training is continued; the rest has its defaults."""
         return replace(self, device="auto", bfloat16=False, compile=False, workers=0)
 
 
@@ -192,7 +192,7 @@ class Schedule:
     """How long a call trains, and how often it does other things.
 
     Attributes:
-        minutes: after which it stops, to go on another time; None = to the last step.
+        minutes: after which it stops, to be continued another time; None = to the last step.
             One step is taken at least.
         checkpoint_seconds: between two checkpoints.
         evaluation_seconds: between two evaluations on short held-out sequences.

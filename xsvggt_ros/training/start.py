@@ -89,9 +89,9 @@ def load_start(settings: StartSettings) -> Learner:
     start = start_named(settings.start)
     if start in NOTICES or _is_on_hub(start) or Path(start).is_file():
         read = read_checkpoint(start)
-        _take_up_weights(read.tensors, read.config, settings, learner.network)
+        _start_from_weights(read.tensors, read.config, settings, learner.network)
     elif Path(start).is_dir():
-        _take_up_training(Path(start), settings, learner)
+        _start_from_training(Path(start), settings, learner)
     else:
         raise CheckpointError(
             f"'{settings.start}' does not exist; start from the directory of a training, a .pth "
@@ -108,14 +108,14 @@ def fresh_auxiliary(settings: StartSettings) -> RoomHeads:
         return RoomHeads(preset(settings.preset), room=room_named(settings.room).chart)
 
 
-def _take_up_training(directory: Path, settings: StartSettings, learner: Learner) -> None:
+def _start_from_training(directory: Path, settings: StartSettings, learner: Learner) -> None:
     state = load_state(directory, torch.device("cpu"))
     if state is None:
         raise CheckpointError(
             f"'{directory}' holds no training to start from; name the directory of one, or weights"
         )
     config = preset(str(state.settings.get("preset", TrainingSettings.preset)))
-    _take_up_weights(state.average, config, settings, learner.network)
+    _start_from_weights(state.average, config, settings, learner.network)
     needed, there = learner.auxiliary.state_dict(), state.auxiliary
     differing = [
         name
@@ -132,7 +132,7 @@ def _take_up_training(directory: Path, settings: StartSettings, learner: Learner
     learner.auxiliary.load_state_dict(there)
 
 
-def _take_up_weights(
+def _start_from_weights(
     tensors: Mapping[str, Tensor],
     config: NetworkConfig | None,
     settings: StartSettings,

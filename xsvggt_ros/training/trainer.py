@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Causal training of the network on made-up streams: seeded, resumable, unattended.
 
-Needs torch, numpy and safetensors, nothing else; loss curves are drawn where matplotlib is.
+Needs torch, numpy and safetensors; loss curves are drawn where matplotlib is installed.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ MOST_SKIPPED = 50
 
 
 class Trainer:
-    """One training in one directory; a second call with equal settings goes on where it stopped."""
+    """One training in one directory; a second call with equal settings continues it."""
 
     def __init__(self, settings: TrainingSettings, directory: Path) -> None:
-        """Build the network, or take up what lies in the directory.
+        """Build the network, or resume the training in the directory.
 
         Raises:
-            ConfigurationError: what lies there was trained with other settings or images.
-            CheckpointError: what lies there, or what to start from, is damaged or of other sizes.
+            ConfigurationError: the training there has other settings or images.
+            CheckpointError: the training there, or what to start from, is damaged or of other sizes.
             OutputError: the directory takes no files, or holds files that would be replaced.
 
         """
@@ -69,8 +69,8 @@ class Trainer:
         else:
             require_no_other(directory)
         self.log = LossLog(directory)
-        # What a resumed training once began with may be gone.
-        learned = load_start(self._start("" if state else settings.start))
+        # What a resumed training started from may be gone.
+        learned = load_start(self._start_settings("" if state else settings.start))
         self._start_digest = (
             state.start_digest if state else learned.digest() if settings.start else ""
         )
@@ -90,7 +90,7 @@ class Trainer:
         if settings.compile:
             self._aggregator = torch.compile(self.network.aggregator)
 
-    def _start(self, start: str) -> StartSettings:
+    def _start_settings(self, start: str) -> StartSettings:
         return StartSettings(self.settings.preset, self.settings.room, self.settings.seed, start)
 
     def _fixed(self) -> TrainingSettings:
@@ -99,7 +99,7 @@ class Trainer:
     def _require_same(self, state: State) -> None:
         asked = self._fixed()
         saved = {**state.settings, "start": start_named(state.settings.get("start", ""))}
-        if saved["start"] != asked.start and self._begins_alike(state):
+        if saved["start"] != asked.start and self._starts_alike(state):
             saved["start"] = asked.start
         told = differences(saved, asked)
         if state.data:
@@ -107,15 +107,17 @@ class Trainer:
         if told:
             raise ConfigurationError(
                 f"'{self.directory}' holds a training with other settings ({', '.join(told)}); "
-                "give the same ones to go on, or another directory to start again"
+                "give the same ones to continue, or another directory to start again"
             )
 
-    def _begins_alike(self, state: State) -> bool:
-        """Return whether another name to start from means the very weights that were begun with."""
+    def _starts_alike(self, state: State) -> bool:
+        """Return whether another name means the very weights that it started from."""
         if not (state.start_digest and self.settings.start):
             return False
         try:
-            return load_start(self._start(self.settings.start)).digest() == state.start_digest
+            return (
+                load_start(self._start_settings(self.settings.start)).digest() == state.start_digest
+            )
         except CheckpointError:
             return False
 
@@ -153,8 +155,8 @@ class Trainer:
         """Train until the end, until the schedule says so, or until ``stop`` does.
 
         Args:
-            schedule: how long, and how often what else.
-            listen: hears the progress every few seconds.
+            schedule: how long, and how often it saves and evaluates.
+            listen: receives the progress every few seconds.
             stop: asked after each step, and while images are awaited; a training that is stopped
                 is saved, but not scored.
 
@@ -166,7 +168,7 @@ class Trainer:
         if not self._saved:
             # First of all, so that files without it are known to be somebody else's.
             self.save()
-        self.log.load_start(self.step)
+        self.log.cut_after(self.step)
         started = saved = evaluated = time.monotonic()
         meter = Meter()
         asked = _Lasting(stop)
@@ -283,7 +285,7 @@ class Trainer:
 
 
 class _Lasting:
-    """A question that is not asked again once the answer was yes."""
+    """A question that is not asked again once the answer is yes."""
 
     def __init__(self, question: Callable[[], bool]) -> None:
         self._question = question
