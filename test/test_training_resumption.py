@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a continued training is compared with, what a training starts from, and what it may replace."""
+"""What continued trainings are compared with, what trainings start from, and may replace."""
 
 import json
 import shutil

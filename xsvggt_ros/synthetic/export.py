@@ -166,7 +166,7 @@ def write_sequence(
     kind: str,
     each: Callable[[int], None] = lambda done: None,
 ) -> Path:
-    """Write a sequence, whole or not at all; ``each`` receives the number of frames after every one.
+    """Write a sequence, whole or not at all; ``each`` is called with the frames done.
 
     Raises:
         ConfigurationError: an unknown format.

@@ -103,7 +103,7 @@ _BYTES_PER_PIXEL = 5
 
 @dataclass(frozen=True)
 class DataSettings:
-    """What batches depend on beside the settings; a training that is continued must have equal ones.
+    """What batches depend on beside the settings; a continued training must have equal ones.
 
     Attributes:
         curriculum: what is learned when.
