@@ -55,7 +55,7 @@ class Trainer:
 
         Raises:
             ConfigurationError: the training there has other settings or images.
-            CheckpointError: the training there, or what to start from, is damaged or of other sizes.
+            CheckpointError: that training, or what to start from, is damaged or of other sizes.
             OutputError: the directory takes no files, or holds files that would be replaced.
 
         """
