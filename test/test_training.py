@@ -44,7 +44,6 @@ from xsvggt_ros.training.clips import (
     stream_indices,
 )
 from xsvggt_ros.training.forgetting import LONGEST, SHORTEST, GappySequence
-from xsvggt_ros.training.log import colored, png_bytes
 from xsvggt_ros.training.losses import (
     LossWeights,
     camera_loss,
@@ -655,14 +654,6 @@ def test_alignment_by_hand():
     scores = compare(depth, np.ones((1, 1, 3), np.float32), np.eye(4)[None], np.eye(4)[None])
     assert scores.depth_abs_rel == pytest.approx(1 / 3)
     assert scores.depth_below_1_25 == pytest.approx(2 / 3)
-
-
-def test_images_without_a_library(tmp_path):
-    image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    (tmp_path / "a.png").write_bytes(png_bytes(image))
-    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "a.png"))[..., ::-1], image)
-    ends = colored(np.array([[0.0, 1.0, 9.0]]), 0.0, 1.0)
-    assert ends.tolist() == [[[68, 1, 84], [253, 231, 37], [253, 231, 37]]]
 
 
 def test_truth_is_relative_to_the_first_camera():

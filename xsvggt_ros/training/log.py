@@ -6,9 +6,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-import struct
 import time
-import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,34 +21,6 @@ from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.synthetic.sequence import Sequence
 from xsvggt_ros.training.scores import Scores
 from xsvggt_ros.training.state import WEIGHTS
-
-
-def png_bytes(image: NDArray[np.uint8]) -> bytes:
-    """Return RGB [H, W, 3] as a PNG file."""
-    height, width = image.shape[:2]
-    rows = np.concatenate(
-        [np.zeros((height, 1), np.uint8), image.reshape(height, 3 * width)], axis=1
-    )
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 6)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, data) for kind, data in parts)
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-_STOPS = np.array(
-    [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]], np.float64
-)
-
-
-def colored(values: NDArray[np.floating], low: float, high: float) -> NDArray[np.uint8]:
-    """Return values [H, W] between two limits as colours from violet to yellow."""
-    share = np.clip((values - low) / max(high - low, 1e-9), 0, 1) * (len(_STOPS) - 1)
-    channels = [np.interp(share, np.arange(len(_STOPS)), _STOPS[:, c]) for c in range(3)]
-    return np.stack(channels, axis=-1).astype(np.uint8)
-
 
 PARTS = ("total", "depth", "points", "camera", "auxiliary")
 """Parts of the loss, as they are logged."""
@@ -265,8 +235,15 @@ def _csv(rows: list[dict[str, Any]], *, header: bool = False) -> bytes:
 
 def write_evaluation_image(
     directory: Path, network: StreamVggt, sequence: Sequence, step: int
-) -> Path:
-    """Draw some frames of a sequence: image, true depth, predicted depth, confidence, by rows."""
+) -> None:
+    """Draw some frames of a sequence: image, true depth, predicted depth, confidence, by rows.
+
+    Only where OpenCV is installed: a machine that does nothing but train need not have it.
+    """
+    try:
+        import cv2
+    except ImportError:
+        return
     count = min(len(sequence), 10)
     frames = [sequence.frame(index) for index in range(count)]
     images = torch.from_numpy(np.stack([frame.color for frame in frames])).to(network.device)
@@ -276,19 +253,24 @@ def write_evaluation_image(
     assert found.depth_confidence is not None
     depth = found.depth[0].cpu().numpy()
     truth = np.stack([frame.depth for frame in frames])
-    depth = depth * np.median(truth / depth)
+    depth = depth * (np.median(truth) / np.median(depth))
     confidence = np.log(found.depth_confidence[0].cpu().numpy())
     top = float(np.quantile(truth, 0.99))
     columns = []
     for k in np.linspace(0, count - 1, min(_SHOWN, count)).round().astype(int):
         parts = [
             frames[k].color,
-            colored(truth[k], 0, top),
-            colored(depth[k], 0, top),
-            colored(confidence[k], 0, float(confidence.max())),
+            *(
+                cv2.applyColorMap(_scaled(values[k], most), cv2.COLORMAP_VIRIDIS)[..., ::-1]
+                for values, most in ((truth, top), (depth, top), (confidence, confidence.max()))
+            ),
         ]
         columns.append(np.concatenate(parts))
     path = directory / "evaluation" / f"step_{step:07d}.png"
     with replacing(path) as stream:
-        stream.write(png_bytes(np.concatenate(columns, axis=1)))
-    return path
+        stream.write(cv2.imencode(".png", np.concatenate(columns, axis=1)[..., ::-1])[1].tobytes())
+
+
+def _scaled(values: NDArray[np.floating], most: float) -> NDArray[np.uint8]:
+    """Return values [H, W] from 0 to ``most`` as 0 to 255."""
+    return (255 * np.clip(values / max(most, 1e-9), 0, 1)).astype(np.uint8)
