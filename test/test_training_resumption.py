@@ -18,7 +18,7 @@ from xsvggt_ros.training import settings as settings_module
 from xsvggt_ros.training.batches import MOST_BYTES, TrainingData, kept_clips
 from xsvggt_ros.training.clips import ClipSettings
 from xsvggt_ros.training.settings import CURRICULA, Schedule, TrainingSettings
-from xsvggt_ros.training.start import StartSettings, load_start, start_named
+from xsvggt_ros.training.start import StartSettings, load_start, resolved_start
 from xsvggt_ros.training.state import differences, load_state, save_state
 from xsvggt_ros.training.trainer import Trainer
 
@@ -133,7 +133,7 @@ def test_the_bundled_weights_win_over_a_directory_of_their_name(tmp_path, monkey
     bundled = read_checkpoint("demo").tensors
     for name, value in learner.network.state_dict().items():
         assert value.equal(bundled[name].float())
-    assert start_named("demo") == "demo"
+    assert resolved_start("demo") == "demo"
 
 
 def test_nothing_is_asked_of_the_network_unless_a_file_there_is_named(monkeypatch):

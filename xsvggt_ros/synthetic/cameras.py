@@ -34,7 +34,7 @@ def pixel_rays(intrinsics: Intrinsics, offset: tuple[float, float] = (0.0, 0.0))
     return torch.stack([x, y, torch.ones_like(x)], dim=-1)
 
 
-def looking(
+def poses_looking_along(
     positions: NDArray[np.float64],
     heading: NDArray[np.float64],
     pitch: NDArray[np.float64],
@@ -62,11 +62,11 @@ def looking(
     return poses
 
 
-def develop(light: Tensor, exposure: Tensor | float = 1.0) -> Tensor:
+def tone_map(light: Tensor, exposure: Tensor | float = 1.0) -> Tensor:
     """Turn linear light [..., 3] into RGB in [0, 1], as a camera does: shoulder, then gamma."""
     return (1 - torch.exp(-_STEEPNESS * exposure * light)).clamp(0, 1) ** (1 / _GAMMA)
 
 
-def light_for(image: Tensor) -> Tensor:
-    """Return the linear light [..., 3] that :func:`develop` turns into RGB in [0, 1)."""
+def inverse_tone_map(image: Tensor) -> Tensor:
+    """Return the linear light [..., 3] that :func:`tone_map` turns into RGB in [0, 1)."""
     return -torch.log1p(-(image**_GAMMA)) / _STEEPNESS

@@ -181,7 +181,7 @@ class BagWriter:
         return self._type("tf2_msgs/msg/TFMessage")(transforms=[stamped])
 
 
-def write_beginning(
+def write_first_frames(
     sequence: Sequence, frames: int, place: Path, each: Callable[[int], None] = lambda done: None
 ) -> None:
     """Write the first ``frames`` frames as a bag that is there whole or not at all.

@@ -16,7 +16,7 @@ from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import Matrix, invert, transform_points
 from xsvggt_ros.geometry.unprojection import unproject
-from xsvggt_ros.synthetic.cameras import develop, intrinsics_for
+from xsvggt_ros.synthetic.cameras import intrinsics_for, tone_map
 from xsvggt_ros.synthetic.motion import MotionSettings, plan_motion
 from xsvggt_ros.synthetic.renderer import Quality, render
 from xsvggt_ros.synthetic.rooms import RoomSettings, build_world
@@ -63,9 +63,9 @@ def exposure_at(settings: EffectSettings, seconds: float, seed: int) -> float:
     return float(2 ** (settings.exposure * math.sin(2 * math.pi * seconds / period + phase)))
 
 
-def photograph(light: Tensor, settings: EffectSettings, exposure: float, seed: int) -> Tensor:
+def expose(light: Tensor, settings: EffectSettings, exposure: float, seed: int) -> Tensor:
     """Turn linear light [H, W, 3] into a uint8 RGB image, on the CPU."""
-    image = 255 * develop(light, exposure)
+    image = 255 * tone_map(light, exposure)
     if settings.noise > 0:
         noise = np.random.default_rng([seed, 0x01]).standard_normal(image.shape, np.float32)
         # Shot noise grows with the light, and a dark pixel shows more of the sensor's own.
@@ -74,7 +74,7 @@ def photograph(light: Tensor, settings: EffectSettings, exposure: float, seed: i
     return image.round().clamp(0, 255).to(torch.uint8).cpu()
 
 
-def lost(settings: EffectSettings, index: int, seed: int) -> bool:
+def is_dropped(settings: EffectSettings, index: int, seed: int) -> bool:
     """Return whether a frame gets lost; the first one never does."""
     if index == 0 or settings.drops == 0:
         return False
@@ -174,7 +174,7 @@ class Sequence:
     def __iter__(self) -> Iterator[SyntheticFrame]:
         """Yield the frames that do not get lost."""
         for index in range(len(self)):
-            if not lost(self.settings.effects, index, self.settings.seed):
+            if not is_dropped(self.settings.effects, index, self.settings.seed):
                 yield self.frame(index)
 
     def stamp(self, index: int) -> int:
@@ -192,7 +192,7 @@ class Sequence:
             pose = self._pose(self.poses[index])
             sharp = render(world, pose, self.intrinsics, settings.quality)
             light = self._blurred(index) if settings.effects.motion_blur else sharp.light
-            color = photograph(light, settings.effects, exposure, frame_seed)
+            color = expose(light, settings.effects, exposure, frame_seed)
         return SyntheticFrame(
             index,
             self.stamp(index),

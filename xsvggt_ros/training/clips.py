@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.geometry.cameras import Intrinsics
-from xsvggt_ros.synthetic.cameras import develop, intrinsics_for
+from xsvggt_ros.synthetic.cameras import intrinsics_for, tone_map
 from xsvggt_ros.synthetic.held_out import quality_for, training_seed
 from xsvggt_ros.synthetic.motion import MotionSettings, plan_motion
 from xsvggt_ros.synthetic.renderer import Quality, Rendering, render, render_sequence
@@ -102,7 +102,7 @@ def render_clip(settings: ClipSettings, index: int, device: torch.device) -> Cli
     world, poses = _plan(settings, index)
     with torch.inference_mode():
         found = _rendered(world.to(device), poses, settings)
-        images = (255 * develop(found.light)).round().byte().movedim(-1, 1)
+        images = (255 * tone_map(found.light)).round().byte().movedim(-1, 1)
     return Clip(images.cpu().numpy(), found.depth.half().cpu().numpy(), poses)
 
 

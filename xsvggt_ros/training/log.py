@@ -134,7 +134,7 @@ class LossLog:
         self.rows()
         self._lines()
 
-    def cut_after(self, step: int) -> None:
+    def truncate_after(self, step: int) -> None:
         """Create the files, or drop what comes after a step."""
         kept = [row for row in self.rows() if int(row["step"]) <= step]
         with replacing(self._losses) as stream:

@@ -15,7 +15,7 @@ from xsvggt_ros.model.encoder import Encoder
 from xsvggt_ros.model.network import Prediction
 from xsvggt_ros.synthetic.held_out import FIRST_HELD_OUT_SEED
 from xsvggt_ros.synthetic.scenes.scene import Draw
-from xsvggt_ros.synthetic.scenes.streams import Streams, planned, rendered
+from xsvggt_ros.synthetic.scenes.streams import Streams, plan_streams, render_streams
 from xsvggt_ros.synthetic.truth import Truth
 from xsvggt_ros.training.auxiliary_heads import SceneHeads
 from xsvggt_ros.training.forgetting import (
@@ -199,8 +199,8 @@ class SceneTrainer:
         """Return streams of worlds that nobody has seen and nobody will see again."""
         settings = self.recipe.streams_of(stage)
         with torch.no_grad():
-            plan = planned(Draw(stage.streams, self.generator), stage.frames, settings)
-            return rendered(plan, settings, self.generator)
+            plan = plan_streams(Draw(stage.streams, self.generator), stage.frames, settings)
+            return render_streams(plan, settings, self.generator)
 
     def take_step(self, progress: float) -> dict[str, Tensor]:
         """Learn from one batch; return its losses, still on the device.

@@ -60,7 +60,7 @@ class Learner:
         return whole.hexdigest()
 
 
-def start_named(start: str) -> str:
+def resolved_start(start: str) -> str:
     """Return what ``start`` means wherever it is asked from: paths become absolute."""
     if not start or start in NOTICES or _is_on_hub(start):
         return start
@@ -86,7 +86,7 @@ def load_start(settings: StartSettings) -> Learner:
     learner = Learner(fresh_network(settings.preset, settings.seed), fresh_auxiliary(settings))
     if not settings.start:
         return learner
-    start = start_named(settings.start)
+    start = resolved_start(settings.start)
     if start in NOTICES or _is_on_hub(start) or Path(start).is_file():
         read = read_checkpoint(start)
         _start_from_weights(read.tensors, read.config, settings, learner.network)

@@ -40,7 +40,7 @@ from xsvggt_ros.training.losses import losses
 from xsvggt_ros.training.optimization import optimizer_for, set_learning_rate, update_average
 from xsvggt_ros.training.scores import Scores, score_network
 from xsvggt_ros.training.settings import Schedule, Stage, TrainingSettings
-from xsvggt_ros.training.start import StartSettings, load_start, start_named
+from xsvggt_ros.training.start import StartSettings, load_start, resolved_start
 from xsvggt_ros.training.state import WEIGHTS, State, differences, load_state, save_state
 
 MOST_SKIPPED = 50
@@ -94,11 +94,11 @@ class Trainer:
         return StartSettings(self.settings.preset, self.settings.room, self.settings.seed, start)
 
     def _fixed(self) -> TrainingSettings:
-        return replace(self.settings.fixed(), start=start_named(self.settings.start))
+        return replace(self.settings.fixed(), start=resolved_start(self.settings.start))
 
     def _require_same(self, state: State) -> None:
         asked = self._fixed()
-        saved = {**state.settings, "start": start_named(state.settings.get("start", ""))}
+        saved = {**state.settings, "start": resolved_start(state.settings.get("start", ""))}
         if saved["start"] != asked.start and self._starts_alike(state):
             saved["start"] = asked.start
         told = differences(saved, asked)
@@ -168,7 +168,7 @@ class Trainer:
         if not self._saved:
             # First of all, so that files without it are known to be somebody else's.
             self.save()
-        self.log.cut_after(self.step)
+        self.log.truncate_after(self.step)
         started = saved = evaluated = time.monotonic()
         meter = Meter()
         asked = _Lasting(stop)

@@ -165,7 +165,7 @@ def _mapped(batch: _Batched, device: torch.device | str) -> _Batched:
     return replace(batch, **moved)
 
 
-def joined(batches: list[Scenes]) -> Scenes:
+def concatenate_scenes(batches: list[Scenes]) -> Scenes:
     """Return one batch of all worlds of several."""
     whole = {
         each.name: torch.cat([getattr(batch, each.name) for batch in batches])

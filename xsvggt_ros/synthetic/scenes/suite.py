@@ -21,9 +21,9 @@ from xsvggt_ros.synthetic.scenes.streams import (
     Plan,
     Streams,
     StreamSettings,
-    joined_plans,
-    planned,
-    rendered,
+    concatenate_plans,
+    plan_streams,
+    render_streams,
 )
 from xsvggt_ros.synthetic.sequence import LONGEST, SyntheticFrame
 
@@ -105,8 +105,8 @@ def suite_plan(suite: Suite, settings: StreamSettings, streams: slice | int) -> 
     plans = []
     for index in chosen:
         generator = torch.Generator().manual_seed(suite.first_seed + index)
-        plans.append(planned(Draw(1, generator), suite.frames, settings))
-    return joined_plans(plans)
+        plans.append(plan_streams(Draw(1, generator), suite.frames, settings))
+    return concatenate_plans(plans)
 
 
 def suite_streams(
@@ -115,7 +115,7 @@ def suite_streams(
     """Return rendered streams of a suite; arguments as :func:`suite_plan` takes them."""
     noise = torch.Generator().manual_seed(suite.first_seed)
     with torch.no_grad():
-        return rendered(suite_plan(suite, settings, streams).to(device), settings, noise)
+        return render_streams(suite_plan(suite, settings, streams).to(device), settings, noise)
 
 
 SEPARATOR = "#"
@@ -162,7 +162,9 @@ class SceneSequence:
         """Render one frame."""
         noise = torch.Generator().manual_seed(self._seed * LONGEST + index)
         with torch.inference_mode():
-            found = rendered(_part(self._plan, slice(index, index + 1)), self._settings, noise)
+            found = render_streams(
+                _part(self._plan, slice(index, index + 1)), self._settings, noise
+            )
         depth = torch.where(found.seen, found.truth.depth * found.unit, torch.nan)
         color = (255 * found.images[0, 0]).round().byte().movedim(0, -1)
         return SyntheticFrame(
