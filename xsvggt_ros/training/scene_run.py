@@ -43,7 +43,7 @@ class SceneRunSettings:
         recipe: what is learned when.
         output: where the state goes.
         state: where the state of the piece before lies; None = in ``output``.
-        minutes: of the call.
+        minutes: of the call, which takes one step at least.
         total_minutes: of learning, over all calls; None = it ends with this one.
         seed: of a training that begins.
         device: as PyTorch spells it, or ``auto``.
@@ -119,6 +119,7 @@ class SceneRun:
         found = load_parts(directory, self.device)
         if found:
             self._resume(directory, *found)
+        self._first_step = self.trainer.step
         end = self.began + 60 * settings.minutes
         self.end = end - min(60 * settings.minutes * _RESERVE, _MOST_RESERVED)
         self._total = 60 * (settings.total_minutes or 0.0)
@@ -180,8 +181,12 @@ class SceneRun:
             self._measure()
 
     def _goes_on(self, stop: Callable[[], bool]) -> bool:
-        """Return whether there is one more step, as the first process thinks for all."""
-        more = time.monotonic() < self.end and self.progress < 1 and not stop()
+        """Return whether there is one more step; the first process decides for all.
+
+        Each call takes one step at least: on a busy machine a short one would else never get on.
+        """
+        in_time = time.monotonic() < self.end or self.trainer.step == self._first_step
+        more = in_time and self.progress < 1 and not stop()
         self._agreed, more = self.ranks.agreed(self.progress, more)
         return more
 
