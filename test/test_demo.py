@@ -39,8 +39,8 @@ from rclpy.executors import SingleThreadedExecutor
 from xsvggt_ros.msg import ReconstructionStatus
 
 from xsvggt_ros.ros import child_node, demo, domains
-from xsvggt_ros.ros.metered_source import MeteredSource
 from xsvggt_ros.ros.recorder import Recorder
+from xsvggt_ros.ros.replay_pace import MeteredSource
 
 PATIENCE = 90.0
 """Seconds after which a condition is taken never to come true, on a machine that is busy."""

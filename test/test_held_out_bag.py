@@ -10,7 +10,7 @@ from command_line import run
 
 from xsvggt_ros.errors import OutputError
 from xsvggt_ros.stream.sources import open_source
-from xsvggt_ros.synthetic.export_bag import IMAGE_TOPIC, write_first_frames
+from xsvggt_ros.synthetic.export import IMAGE_TOPIC, write_first_frames
 from xsvggt_ros.synthetic.renderer import Quality
 from xsvggt_ros.synthetic.rooms import room_named
 from xsvggt_ros.synthetic.sequence import Sequence, SequenceSettings

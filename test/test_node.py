@@ -514,7 +514,7 @@ class Stuck:
         print("in the network", flush=True)
         Event().wait()
 
-reconstruct_node.LONGEST_GOODBYE = 0.1
+reconstruct_node.SHUTDOWN_TIMEOUT = 0.1
 reconstruct_node.build_reconstructor = lambda settings: Stuck()
 sys.exit(node.main())
 """

@@ -17,10 +17,11 @@ pytest.importorskip("xsvggt_ros.msg", reason=REASON)
 from xsvggt_ros.cache.statistics import CacheStatistics
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.ros import status as status_module
-from xsvggt_ros.ros.status import Session, StatusBoard
+from xsvggt_ros.ros.status import StatusPublisher
 from xsvggt_ros.stream.frame import Execution, Frame, FrameResult, Timings
 from xsvggt_ros.stream.health import MEMORY, Health
 from xsvggt_ros.stream.image_mapping import ImageMapping
+from xsvggt_ros.stream.pipeline import FrameUpdate, SessionInfo
 from xsvggt_ros.stream.worker import Counters
 
 TIMEOUT = 5.0
@@ -49,7 +50,7 @@ class _Story:
         health = partial(Health, clock=lambda: self.now)
         monkeypatch.setattr(status_module, "Health", health)
         self.topic = _Topic()
-        self.board = StatusBoard(self.topic)  # type: ignore[arg-type]
+        self.board = StatusPublisher(self.topic)  # type: ignore[arg-type]
         self.board.timeout = TIMEOUT
         self.counters = Counters(0, 0, 0, 0, 0)
 
@@ -71,14 +72,10 @@ class _Story:
         self, session: int = 1, faults: tuple[str, ...] = (), **fields: Any
     ) -> dict[str, Any]:
         self.count(received=1, processed=1)
-        self.board.show_result(
-            replace(_RESULT, **fields),
-            faults,
-            Session(session, 1),
-            self.counters,
-            publish_seconds=0.0,
-            total_seconds=0.0,
-        )
+        frame = Frame(stamp=1, frame_id="f", decode=lambda: np.zeros((1, 1, 3), np.uint8))
+        result = replace(_RESULT, **fields)
+        update = FrameUpdate(frame, result, SessionInfo(session, 1), faults)
+        self.board.show_update(update, self.counters)
         return self.last
 
     @property

@@ -81,7 +81,7 @@ def pair(seed=0):
     return batch, CURRICULA["test"].stages[0]
 
 
-# Losses
+# LossCounter
 
 
 def test_dense_loss_by_hand():

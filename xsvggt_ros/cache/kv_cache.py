@@ -219,7 +219,7 @@ class KvCache:
         self._frames += 1
         self._evicted_before = self._evicted
         self._evicted = sum(layer.seen - layer.tokens for layer in self.layers)
-        if self.settings.adaptive != "off":
+        if self.settings.adapts:
             self._adapt(motion)
         self._keep_within_mib()
 
@@ -244,7 +244,7 @@ class KvCache:
         budgets adapt, or it is the released code's.
         """
         settings = self.settings
-        fixed = settings.bounded and settings.adaptive == "off" and not settings.published
+        fixed = settings.bounded and not settings.adapts and not settings.published
         if not fixed or not isinstance(self.camera, CameraMemory) or self.first_frame:
             return None
         groups = tuple(group.state for group in self._groups)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.stream.ground_truth import GroundTruth, TopView
-from xsvggt_ros.synthetic.export_bag import IMAGE_TOPIC, write_first_frames
+from xsvggt_ros.synthetic.export import IMAGE_TOPIC, write_first_frames
 from xsvggt_ros.synthetic.held_out import held_out
 from xsvggt_ros.synthetic.sequence import Sequence
 from xsvggt_ros.synthetic.top_view import room_from_above

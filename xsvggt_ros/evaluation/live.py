@@ -8,12 +8,13 @@ from threading import Event, Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
-from xsvggt_ros.errors import SourceError, XsvggtError
+from xsvggt_ros.errors import SourceError
 from xsvggt_ros.evaluation.evaluation import LiveFigures
 from xsvggt_ros.evaluation.frame import EvaluationFrame
 from xsvggt_ros.evaluation.request import LiveOptions
 from xsvggt_ros.stream.frame import Frame, FrameResult
 from xsvggt_ros.stream.frame_queue import FrameQueue
+from xsvggt_ros.stream.pipeline import FramePipeline, FrameUpdate, PipelineHooks
 from xsvggt_ros.stream.worker import Worker
 
 if TYPE_CHECKING:
@@ -79,17 +80,16 @@ def run_live(
     queue = FrameQueue(policy, options.queue_size)
     flying = _InFlight()
 
-    def accept(result: FrameResult) -> None:
+    def accept(update: FrameUpdate) -> None:
+        result = update.result
         entry = flying.take(result.stamp)
         if entry is not None:
             given, arrived = entry
             waited = max(0.0, monotonic() - arrived - result.timings.total)
             run.accept(result, given, waited)
 
-    def refuse(frame: Frame, error: XsvggtError) -> None:
-        run.refuse(frame, error)
-
-    worker = Worker(run.engine, queue, on_result=accept, on_refused=refuse)
+    hooks = PipelineHooks(report=accept, report_refusal=run.refuse)
+    worker = Worker(FramePipeline(run.engine, hooks), queue)
     feeder = _Feeder(run, queue, flying, options.speed)
     broken = None
     began = monotonic()

@@ -12,7 +12,7 @@ from threading import Event
 from time import perf_counter
 from typing import Any
 
-from xsvggt_ros.errors import SourceError, XsvggtError
+from xsvggt_ros.errors import SourceError
 from xsvggt_ros.evaluation import identity
 from xsvggt_ros.evaluation.association import Association, disagreement
 from xsvggt_ros.evaluation.evaluation import Counts, Evaluation, LiveFigures, State
@@ -26,8 +26,8 @@ from xsvggt_ros.evaluation.sources.base import NO_TRUTH
 from xsvggt_ros.evaluation.warnings_log import WarningLog, collecting_warnings
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.frame import Frame, FrameResult
+from xsvggt_ros.stream.pipeline import FramePipeline, PipelineHooks
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
-from xsvggt_ros.stream.stepper import Stepper
 
 logger = logging.getLogger(__name__)
 
@@ -163,15 +163,12 @@ def _frames(source: EvaluationSource) -> Generator[EvaluationFrame, None, None]:
 
 def _run_in_order(run: Run, frames: Iterator[EvaluationFrame], stop: Event) -> None:
     """Step through every frame, by the rules that the node's worker follows."""
-    stepper = Stepper(run.engine)
+    pipeline = FramePipeline(run.engine, PipelineHooks(report_refusal=run.refuse))
     for given in frames:
         run.taken += 1
-        try:
-            result = stepper.step(given.frame)
-        except XsvggtError as error:
-            run.refuse(given.frame, error)
-        else:
-            run.accept(result, given)
+        update = pipeline.process(given.frame)
+        if update is not None:
+            run.accept(update.result, given)
         if stop.is_set():
             return
 

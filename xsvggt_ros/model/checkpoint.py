@@ -103,7 +103,7 @@ def load_network(
             seed,
         )
     try:
-        network = network.freeze().to(place).suit_device()
+        network = network.freeze().to(place).lay_out_convolutions()
         quantize_weights(network, network.camera_head, weights)
     except torch.OutOfMemoryError as error:
         raise ConfigurationError(

@@ -108,11 +108,10 @@ class StreamVggt(nn.Module):
         self.aggregator.frozen = self.aggregator.patch_embed.frozen = self.camera_head.frozen = True
         return self
 
-    def suit_device(self) -> StreamVggt:
-        """Lay the dense heads' weights out as a GPU's convolutions want them, channels last."""
-        if self.device.type == "cuda":
-            for head in (self.depth_head, self.point_head):
-                head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    def lay_out_convolutions(self) -> StreamVggt:
+        """Lay the dense heads' weights out channels last, where convolutions are fastest."""
+        for head in (self.depth_head, self.point_head):
+            head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self
 
     def compile_parts(self) -> StreamVggt:

@@ -12,7 +12,7 @@ from sensor_msgs.msg import CameraInfo
 
 from xsvggt_ros.geometry.cameras import Calibration, is_rectified_topic
 from xsvggt_ros.ros import qos
-from xsvggt_ros.ros.small_subscription import SmallSubscription
+from xsvggt_ros.ros.subscriptions import SmallSubscription
 from xsvggt_ros.ros.topics import calibration_topic, topics_of_type, type_name
 from xsvggt_ros.stream.messages import calibration_of
 

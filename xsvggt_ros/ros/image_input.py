@@ -6,19 +6,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import CompressedImage, Image
 
 from xsvggt_ros.ros import qos
-from xsvggt_ros.ros.back_pressure import BackPressureGroup
 from xsvggt_ros.ros.calibration_input import CalibrationInput
 from xsvggt_ros.ros.conversions import frame_from_compressed, frame_from_image
-from xsvggt_ros.ros.losses import Losses
-from xsvggt_ros.ros.matched_subscription import MatchedSubscription
 from xsvggt_ros.ros.parameters import Settings
+from xsvggt_ros.ros.subscriptions import MatchedSubscription
 from xsvggt_ros.ros.topics import image_topic
 from xsvggt_ros.stream.bits_in_use import BitsInUse
 from xsvggt_ros.stream.frame import Frame
@@ -26,6 +26,54 @@ from xsvggt_ros.stream.frame_queue import FrameQueue
 from xsvggt_ros.stream.messages import frame_name, nanoseconds
 
 logger = logging.getLogger(__name__)
+
+
+class LossCounter:
+    """Finds gaps in the numbers that publishers give their messages."""
+
+    def __init__(self, count_publishers: Callable[[], int]) -> None:
+        """Watch one topic; middleware that does not name publishers needs to know how many."""
+        self._count_publishers = count_publishers
+        self._newest: dict[str | None, int] = {}
+
+    def before(self, info: Mapping[str, Any]) -> int:
+        """Return how many messages its publisher sent between this one and the one before it.
+
+        Zero where this distribution or middleware does not number messages.
+        """
+        number = info.get("publication_sequence_number")
+        if number is None:
+            return 0
+        gid = info.get("publisher_gid")
+        publisher = None if gid is None else str(gid)
+        gap = number - self._newest.get(publisher, number) - 1
+        self._newest[publisher] = number
+        if gap <= 0 or (publisher is None and self._count_publishers() > 1):
+            return 0
+        return int(gap)
+
+
+class BackPressureGroup(MutuallyExclusiveCallbackGroup):
+    """Leaves messages in the middleware while a queue that must not drop is full.
+
+    Whoever makes room must wake the executor, because it waits for nothing of this group then.
+    """
+
+    def __init__(self, queue: FrameQueue, full: Callable[[], bool] = lambda: False) -> None:
+        """Hold back while the queue, or what stands before it, is ``full``."""
+        super().__init__()
+        self._queue = queue
+        self._full = full
+
+    @property
+    def holding(self) -> bool:
+        """Return whether messages are left where they are."""
+        return self._queue.policy == "all" and (self._queue.full or self._full())
+
+    def can_execute(self, entity: Any) -> bool:
+        """Return whether the executor may take a message of ``entity``."""
+        return not self.holding and super().can_execute(entity)
+
 
 _TRANSPORTS: dict[str, tuple[type[Any], Any]] = {
     "raw": (Image, frame_from_image),
@@ -81,13 +129,13 @@ class ImageInput:
         self._calibration = CalibrationInput(
             node, topic, camera, used=settings.input.calibration != "ignore"
         )
-        self._waiting: list[Any] = []
-        """First messages, which wait for their camera_info."""
+        self._waiting: list[tuple[Any, float]] = []
+        """First messages and when they came; they wait for their camera_info."""
         self._group = BackPressureGroup(queue, holding)
         self._keeps_all = settings.input.queue_policy == "all"
         waiting = qos.waiting_depth(settings.input.queue_size)
         self._depth = waiting if self._keeps_all else qos.LARGE_DEPTH
-        self._losses = Losses(lambda: node.count_publishers(topic))
+        self._losses = LossCounter(lambda: node.count_publishers(topic))
         self._committed = False
         self._heard: dict[str, float] = {}
         """When the newest message of each publisher came, where the middleware names them."""
@@ -139,7 +187,7 @@ class ImageInput:
         """Return who publishes on the topic, whatever the type."""
         return self._subscription.publishers()
 
-    def rivals(self) -> list[str]:
+    def mixed_publishers(self) -> list[str]:
         """Return the nodes whose images mix on the topic; none where only one publishes."""
         publishers = self.publishers()
         newest = max(self._heard.values(), default=0.0)
@@ -171,23 +219,22 @@ class ImageInput:
         self._note_lost(self._losses.before(info))
         self._arrived(nanoseconds(message.header.stamp))
         self._calibration.note_image()
-        self._waiting.append(message)
+        self._waiting.append((message, self.last_image))
         if len(self._waiting) > _MOST_WAITING or not self._calibration.awaited:
             self._hand_on_all()
 
     def _hand_on_all(self) -> None:
         waiting, self._waiting = self._waiting, []
-        for message in waiting:
+        for message, received_at in waiting:
             calibration = self._calibration.of(frame_name(message.header.frame_id))
-            self._put(
-                self._wrap(
-                    message,
-                    frames=self._frames,
-                    calibration=calibration,
-                    bits=self._bits,
-                    in_rig=bool(self.camera),
-                )
+            frame = self._wrap(
+                message,
+                frames=self._frames,
+                calibration=calibration,
+                bits=self._bits,
+                in_rig=bool(self.camera),
             )
+            self._put(replace(frame, received_at=received_at))
 
     def _note_publisher(self, info: Mapping[str, Any]) -> None:
         gid = info.get("publisher_gid")

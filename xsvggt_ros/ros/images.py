@@ -30,6 +30,20 @@ def confidence_image(header: Header, confidence: NDArray[np.float32]) -> Image:
     return _image(header, confidence, "32FC1")
 
 
+def color_image(header: Header, color: NDArray[np.uint8]) -> Image:
+    """Return an RGB image, uint8 [height, width, 3], as rgb8."""
+    height, width = color.shape[:2]
+    return Image(
+        header=header,
+        height=height,
+        width=width,
+        encoding="rgb8",
+        is_bigendian=0,
+        step=3 * width,
+        data=packed(np.ascontiguousarray(color)),
+    )
+
+
 def camera_info(header: Header, intrinsics: Intrinsics) -> CameraInfo:
     """Return the camera of an image that has no distortion and is not rotated."""
     k = intrinsics.matrix()

@@ -3,7 +3,7 @@
 
 See https://design.ros2.org/articles/node_lifecycle.html. A step that raises an XsvggtError has left
 everything as it was: its transition fails, and may be tried again once the cause is mended.
-Whatever else it raises sends the node through error processing, which gives all up again.
+Whatever else it raises sends the node through error processing, which cleans up.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
@@ -26,7 +27,7 @@ class ManagedNode(LifecycleNode):
     _raises = False
 
     @abstractmethod
-    def take_up(self) -> None:
+    def configure(self) -> None:
         """Take what it needs to work."""
 
     @abstractmethod
@@ -35,11 +36,15 @@ class ManagedNode(LifecycleNode):
 
     @abstractmethod
     def deactivate(self) -> None:
-        """Stop to work, and keep what was taken."""
+        """Stop working, and keep what was taken."""
 
     @abstractmethod
-    def give_up(self) -> None:
+    def cleanup(self) -> None:
         """Give back what was taken; from any state, also half-way."""
+
+    @abstractmethod
+    def recover(self, failure: str) -> None:
+        """Clean up after a failure that was not foreseen."""
 
     @property
     def label(self) -> str:
@@ -66,8 +71,8 @@ class ManagedNode(LifecycleNode):
             self._raises = False
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Take up."""
-        return self._attempt("configure", self.take_up)
+        """Take what it needs to work."""
+        return self._attempt("configure", self.configure)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begin to work."""
@@ -78,16 +83,17 @@ class ManagedNode(LifecycleNode):
         return self._attempt("deactivate", self.deactivate)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Give up."""
-        return self._attempt("clean up", self.give_up)
+        """Give back what was taken."""
+        return self._attempt("clean up", self.cleanup)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Give up for good."""
-        return self._attempt("shut down", self.give_up)
+        """Give back what was taken, for good."""
+        return self._attempt("shut down", self.cleanup)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Give up, so that the node may be configured again."""
-        return self._attempt("recover", self.give_up)
+        """Clean up, so that the node may be configured again."""
+        failure = str(self._failure or "an unforeseen error")
+        return self._attempt("recover", partial(self.recover, failure))
 
     def _attempt(self, what: str, step: Callable[[], None]) -> TransitionCallbackReturn:
         try:

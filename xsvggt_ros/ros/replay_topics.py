@@ -28,7 +28,7 @@ from xsvggt_ros.stream.imaging import encode_png
 
 
 class ReplayTopics:
-    """Publishers of images, their calibration and the time."""
+    """CameraPublisher of images, their calibration and the time."""
 
     def __init__(self, node: Node, options: ReplayOptions) -> None:
         self._logger = node.get_logger()

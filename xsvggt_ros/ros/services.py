@@ -87,11 +87,13 @@ class Services:
         return self._agree(response, f"resumed after {gap:.1f} s, {missed} images were dropped")
 
     async def _save_map(self, request: Any, response: Any) -> Any:
+        path = Path(request.path)
         try:
-            response.points = await self._save(Path(request.path))
+            path = _in_home(path)
+            response.points = await self._save(path)
         except XsvggtError as error:
             return self._refuse(response, f"the map was not saved: {error}")
-        place = Path(request.path).absolute()
+        place = path.absolute()
         return self._agree(response, f"{response.points} points saved to {place}")
 
     async def _save(self, path: Path) -> int:
@@ -143,3 +145,19 @@ class Services:
             raise ConfigurationError(
                 f"unexpected {type(error).__name__}: {first_line(error)}; see the node's log"
             ) from error
+
+
+def _in_home(path: Path) -> Path:
+    """Return a path with a leading ``~`` replaced by the home directory of the node's user.
+
+    Raises:
+        ConfigurationError: nobody knows that directory.
+
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"'{path}' begins with '~', and {first_line(error)[0].lower()}{first_line(error)[1:]} "
+            "give the whole path"
+        ) from error

@@ -15,7 +15,7 @@ from xsvggt_ros.errors import TransformMissingError
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.geometry.transform_tree import Place, TransformTree, fault_of
 from xsvggt_ros.ros import qos
-from xsvggt_ros.ros.small_subscription import SmallSubscription
+from xsvggt_ros.ros.subscriptions import SmallSubscription
 from xsvggt_ros.ros.transform_owners import TransformOwners
 from xsvggt_ros.ros.transforms import broadcast
 

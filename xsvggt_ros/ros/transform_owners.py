@@ -99,8 +99,8 @@ class TransformOwners:
             parents = self._foreign.setdefault(child, {})
             parents[parent] = _Foreign(parent, static, self._clock())
 
-    def complaints(self, settings: Settings) -> list[str]:
-        """Return a complaint about each transform that another node broadcasts, too."""
+    def conflicts(self, settings: Settings) -> list[str]:
+        """Return a warning about each transform that another node broadcasts, too."""
         links: dict[OwnLink, str] = {}
         for carrier in sorted(self._carriers):
             links |= dict.fromkeys(own_links(carrier, settings), carrier)

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from threading import Lock
+from time import monotonic
+
 from geometry_msgs.msg import TransformStamped
 from rclpy.node import Node
 from tf2_msgs.msg import TFMessage
@@ -10,6 +13,7 @@ from tf2_msgs.msg import TFMessage
 from xsvggt_ros.geometry.rigid import Matrix, invert
 from xsvggt_ros.geometry.robot_frames import Placement
 from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
+from xsvggt_ros.geometry.transform_tree import HISTORY
 from xsvggt_ros.ros import qos
 from xsvggt_ros.ros.conversions import header, transform
 from xsvggt_ros.ros.parameters import Settings
@@ -25,6 +29,10 @@ class TransformBroadcaster:
         self._node = node
         self._owners = owners
         self._publisher = node.create_publisher(TFMessage, "/tf", qos.TRANSFORMS)
+        self._lock = Lock()
+        self._map: TransformStamped | None = None
+        """The newest transform of map and odom that may be repeated."""
+        self._sent_at = 0.0
 
     def close(self) -> None:
         """Destroy the topic."""
@@ -34,10 +42,45 @@ class TransformBroadcaster:
         """Broadcast the transforms that the settings ask for."""
         shifted = stamp + round(settings.tf.time_offset * NANOSECONDS)
         self._owners.note_carrier(carrier)
-        links = [
-            _stamped(shifted, link.parent, link.child, _pose(link.switch, placement, settings))
+        links = {
+            link.switch: _stamped(
+                shifted, link.parent, link.child, _pose(link.switch, placement, settings)
+            )
             for link in own_links(carrier, settings)
-        ]
+        }
+        with self._lock:
+            self._sent_at = monotonic()
+            # Where images are stamped by another clock, now is no time of theirs.
+            now = self._node.get_clock().now().nanoseconds
+            self._map = links.get("tf.publish_map") if abs(now - stamp) < HISTORY else None
+            self._send(list(links.values()))
+
+    def repeat_map(self, settings: Settings) -> None:
+        """Broadcast map to odom again, a little ahead of the clock, where it has grown old.
+
+        Others look it up at the time of their own data while no result comes here.
+        """
+        tf = settings.tf
+        with self._lock:
+            if self._map is None or not (tf.map_rate and tf.publish_map):
+                return
+            if monotonic() - self._sent_at < 1 / tf.map_rate:
+                return
+            self._sent_at = monotonic()
+            now = self._node.get_clock().now().nanoseconds + round(tf.map_tolerance * NANOSECONDS)
+            repeated = TransformStamped(
+                header=header(now, self._map.header.frame_id),
+                child_frame_id=self._map.child_frame_id,
+                transform=self._map.transform,
+            )
+            self._send([repeated])
+
+    def forget_map(self) -> None:
+        """Repeat map to odom no more."""
+        with self._lock:
+            self._map = None
+
+    def _send(self, links: list[TransformStamped]) -> None:
         for link in links:
             self._owners.note_own(broadcast(link))
         if links:

@@ -143,7 +143,7 @@ class StepRunner:
     def _why_eager(self) -> str:
         if not self._cache.settings.bounded:
             return "the cache grows with the session"
-        if self._cache.settings.adaptive != "off":
+        if self._cache.settings.adapts:
             return "budgets adapt"
         if self._cache.settings.published:
             return "the released code's cache is not made for it"

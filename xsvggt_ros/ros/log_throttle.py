@@ -13,7 +13,7 @@ _VARYING = re.compile(r"\b[0-9a-f]{2}\b(?: [0-9a-f]{2}\b)*|\d+")
 _MOST_KINDS = 256
 
 
-class Repetition:
+class LogThrottle:
     """Lets a text through once per ``interval`` seconds.
 
     Texts that differ in numbers or bytes are one. What was held back is counted and told with the

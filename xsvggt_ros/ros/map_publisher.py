@@ -13,18 +13,17 @@ from rclpy.node import Node
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import PointCloud2
 
-from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.ros import qos
 from xsvggt_ros.ros.clouds import FIELDS, POINT_STEP
 from xsvggt_ros.ros.conversions import header
 from xsvggt_ros.ros.parameters import Map, Settings
-from xsvggt_ros.stream.frame import FrameResult
 from xsvggt_ros.stream.mapping import MapBuilder
+from xsvggt_ros.stream.pipeline import FrameUpdate
 
 logger = logging.getLogger(__name__)
 
 
-class MapOutput:
+class MapPublisher:
     """Keeps the map and publishes it; all on the worker's thread but :meth:`due`."""
 
     def __init__(self, node: Node) -> None:
@@ -60,32 +59,22 @@ class MapOutput:
         held = self.builder.map
         return (0 if held is None else held.nbytes) + len(self._message.data)
 
-    def add(
-        self,
-        result: FrameResult,
-        map_from_camera: Matrix,
-        settings: Settings,
-        *,
-        restarted: bool,
-        blind: bool = False,
-    ) -> None:
-        """Take in one result, but none of an image that shows nothing, which is ``blind``.
-
-        ``again`` empties the map first, as a new session does.
-        """
+    def add(self, update: FrameUpdate, settings: Settings) -> None:
+        """Take in what one frame brought, but nothing of an image that shows nothing."""
         started = perf_counter()
-        if restarted or (blind and result.index == 0):
+        result = update.result
+        if update.unit_changed or (update.blind and result.index == 0):
             self.builder.clear()
         self._stamp = result.stamp
         if not settings.map.enabled:
             self.builder.drop()
-        elif settings.map != self._too_large and not blind:
-            self._add(result, map_from_camera, settings)
+        elif settings.map != self._too_large and not update.blind:
+            self._add(update, settings)
         self.seconds = perf_counter() - started
 
-    def _add(self, result: FrameResult, map_from_camera: Matrix, settings: Settings) -> None:
+    def _add(self, update: FrameUpdate, settings: Settings) -> None:
         try:
-            self.builder.add(result, map_from_camera, settings.map_settings)
+            self.builder.add(update.result, update.placement.map_from_camera, settings.map_settings)
         except MemoryError:
             # Whatever else comes of this image must come out all the same.
             self.builder.drop()

@@ -4,30 +4,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from rclpy.node import Node
 
 from xsvggt_ros.errors import TransformMissingError, TransformTimeError
-from xsvggt_ros.geometry.rigid import OPTICAL_TO_BODY, Matrix
-from xsvggt_ros.geometry.robot_frames import (
-    Placement,
-    RobotPose,
-    camera_pose,
-    map_from_world,
-    place,
-)
+from xsvggt_ros.geometry.rigid import Matrix
+from xsvggt_ros.geometry.robot_frames import RobotPose
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.transform_listener import TransformListener
 from xsvggt_ros.ros.transform_owners import TransformOwners
-from xsvggt_ros.stream.frame import Frame, FrameResult, ImageArray
+from xsvggt_ros.stream.frame import Frame
 
 
-class Robot:
-    """Looks up the transforms of each image before it is decoded, on the worker's thread.
+class TransformLookup:
+    """Looks up the transforms of each frame, on the worker's thread.
 
-    An image whose transforms are missing is refused there, before the network has seen it: an
-    identity in their place would bend the map for good.
+    A frame whose transforms are missing is refused before the network has seen it: an identity in
+    their place would bend the map for good.
     """
 
     def __init__(self, node: Node, settings: Callable[[], Settings]) -> None:
@@ -37,9 +30,6 @@ class Robot:
         self._follows = False
         self.owners = TransformOwners()
         """Who broadcasts which transforms."""
-        self._in_hand = RobotPose()
-        self.map_from_world: Matrix = OPTICAL_TO_BODY
-        """Where the session's world lies in the map, [4, 4]."""
 
     def listen(self) -> None:
         """Begin to listen to TF, and to follow it where it is needed."""
@@ -61,34 +51,21 @@ class Robot:
             self._listener = None
             self.owners.forget()
 
-    def noted(self, frame: Frame) -> Frame:
-        """Return the frame such that decoding it looks up its transforms first."""
+    def look_up(self, frame: Frame) -> RobotPose:
+        """Return what TF knows of the robot at the time of a frame, as far as that is asked for.
+
+        Raises:
+            TransformMissingError: it has not come within ``tf.timeout``.
+
+        """
         if not self._follows:
-            return frame
-        return replace(frame, decode=lambda: self._decode(frame))
-
-    def carrier(self, camera: str) -> str:
-        """Return the frame whose pose is published."""
-        return self._settings().frames.base or camera
-
-    def camera_on(self, carrier: Matrix) -> Matrix:
-        """Return the pose of the camera in hand, where its carrier's is known, [4, 4]."""
-        return camera_pose(carrier, self._in_hand)
-
-    def place(self, result: FrameResult) -> Placement:
-        """Return where everything is; the first result of a session defines the map."""
-        if result.index == 0:
-            self.map_from_world = map_from_world(self._in_hand)
-        return place(self.map_from_world, result.camera_to_world, self._in_hand)
-
-    def _decode(self, frame: Frame) -> ImageArray:
+            return RobotPose()
         settings = self._settings()
-        carrier = self.carrier(frame.frame_id)
+        carrier = settings.frames.base or frame.frame_id
         external = settings.tf.odometry == "external"
         odometry = self._pose(settings.frames.odom, carrier, frame) if external else None
         camera = self._pose(carrier, frame.frame_id, frame) if settings.frames.base else None
-        self._in_hand = RobotPose(camera, odometry)
-        return frame.decode()
+        return RobotPose(camera, odometry)
 
     def _pose(self, target: str, source: str, frame: Frame) -> Matrix:
         listener = self._listener
