@@ -198,7 +198,7 @@ def test_logs_are_cut_where_a_training_goes_on_and_say_nothing_twice(tmp_path):
     with (tmp_path / "scores.jsonl").open("a") as stream:
         stream.write(json.dumps({**scored[0], "step": 9}) + "\n")
     trainer = Trainer(TINY, tmp_path)
-    trainer.log.load_start(trainer.step)
+    trainer.log.truncate_after(trainer.step)
     assert [row["step"] for row in trainer.log.rows()] == ["2"]
     assert [json.loads(line) for line in (tmp_path / "scores.jsonl").open()] == scored
 
