@@ -288,7 +288,7 @@ def test_random_weights_leave_the_callers_generator_alone():
     [
         (
             {"preset": "huge"},
-            "preset 'huge' is unknown; choose one of streamvggt, small, demo,",
+            "preset 'huge' is unknown; choose one of streamvggt, lingbot, small,",
         ),
         (
             {"preset": "tiny", "dtype": "int8"},

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from bags import SECOND, write_jumping_bag
 from command_line import run
+from selection import first_is_quick
 
 from xsvggt_ros.commands.demo import ROOM_BUDGET
 from xsvggt_ros.geometry.alignment import align
@@ -231,7 +232,9 @@ def test_a_place_where_no_log_can_be_is_refused(monkeypatch, tmp_path):
     assert "node.log' cannot be written" in result.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", first_is_quick([signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+)
 def test_the_node_ends_with_the_demo(tmp_path, number):
     many = tmp_path / "many"
     many.mkdir()

@@ -109,11 +109,6 @@ print(engine.step(np.zeros((28, 28, 3), np.uint8)).depth.shape)
     assert done.stdout.strip() == "(28, 28)"
 
 
-def test_every_file_carries_its_licence():
-    for path in PACKAGE.rglob("*.py"):
-        assert path.read_text().startswith("# SPDX-License-Identifier: Apache-2.0"), path
-
-
 def test_the_architecture_names_every_module_and_no_other():
     text = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
     section = text.partition("\n## Where things are\n")[2].partition("\n## ")[0]

@@ -17,6 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import yaml
 
 from xsvggt_ros.version import version
 
@@ -30,7 +31,7 @@ PYPI_NAMES = {
     "rerun": "rerun-sdk",
     "yaml": "PyYAML",
 }
-BUILT_FROM = ("package.xml", "CMakeLists.txt", "setup.py", "pyproject.toml", "LICENSE")
+BUILT_FROM = ("package.xml", "CMakeLists.txt", "setup.py", "pyproject.toml", "LICENSE", "README.md")
 
 
 def _requirements(name: str) -> set[str]:
@@ -58,6 +59,24 @@ def test_installed_metadata_has_the_version_of_the_manifest() -> None:
         assert metadata.version("xsvggt_ros") == _manifest_version()
     except metadata.PackageNotFoundError:
         pytest.skip("xsvggt_ros is not installed here: run scripts/setup")
+
+
+def test_the_citation_has_version_and_address_of_the_manifest() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    urls = {element.get("type"): element.text for element in MANIFEST.findall("url")}
+    assert set(urls) == {"website", "repository", "bugtracker"}
+    assert all((url or "").startswith(f"{urls['repository']}") for url in urls.values())
+    assert citation["version"] == _manifest_version()
+    assert citation["repository-code"] == urls["repository"]
+
+
+def test_links_of_the_long_description_lead_somewhere_outside_a_checkout() -> None:
+    command = [sys.executable, "setup.py", "--long-description"]
+    text = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert len(links) > 10
+    assert all(link.startswith(("https://", "#")) for link in links)
+    assert any("raw.githubusercontent.com" in link for link in links)
 
 
 def test_changelog_names_the_version_of_the_manifest_first() -> None:
@@ -160,13 +179,14 @@ def test_wheel_holds_modules_data_and_command(source_copy: Path, tmp_path: Path)
     assert "xsvggt = xsvggt_ros.cli:app" in wheel.read(entry_points).decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--symlink-install",)], ids=["plain", "symlinks"])
 def test_colcon_installs_modules_messages_and_programs(
     options: tuple[str, ...], source_copy: Path, tmp_path: Path
 ) -> None:
     if not shutil.which("colcon") or not os.environ.get("AMENT_PREFIX_PATH"):
         pytest.skip("needs colcon and a sourced ROS 2: run scripts/test")
-    build = ["colcon", "build", "--base-paths", source_copy, *options]
+    build = ["colcon", "build", "--base-paths", str(source_copy), *options]
     subprocess.run(build, check=True, cwd=tmp_path, capture_output=True)
     prefix = tmp_path / "install" / "xsvggt_ros"
     code = "import xsvggt_ros.msg as m, xsvggt_ros.version as v; print(m.__file__, v.__file__)"

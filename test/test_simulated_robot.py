@@ -130,6 +130,24 @@ def _assert_is_the_room(points: NDArray[np.float32], map_from_room: Matrix) -> N
     assert float(np.percentile(np.abs(floor[:, 2]), 95)) < 0.1
 
 
+def test_wheels_that_move_the_same_base_are_noticed() -> None:
+    parameters = {**PARAMETERS, "scale.source": "none"}
+    with NodeProcess(parameters, program=robot.PROGRAM) as node, Peer(node.domain) as peer:
+        images, tf = peer.publisher(), _Tf(peer)
+        tf.wait()
+        tf.static("base_link", "camera_optical", robot.MOUNT)
+        for i, pose in enumerate(robot.wheel_odometry()[:5]):
+            stamp = SECOND + i * STEP
+            tf.send("odom", "base_link", pose, stamp)
+            images.publish(image_message(stamp))
+            peer.with_stamp("status", stamp)
+        told = "another node broadcasts the transform from 'odom' to 'base_link', too"
+        status = peer.wait_for_status(lambda s: told in s.message, "the warning")
+        assert "set tf.odometry to external" in status.message
+        peer.wait_for_status(lambda s: s.state == "degraded", "the state")
+        node.wait_for_line(told)
+
+
 def test_map_to_odom_never_grows_old_in_a_pause() -> None:
     with NodeProcess({**TINY, "tf.map_rate": 20.0}) as node, Peer(node.domain) as peer:
         images = peer.publisher()

@@ -14,9 +14,12 @@ REASON = "needs ROS 2 and this package's messages: run scripts/test, or source a
 pytest.importorskip("rclpy", reason=REASON)
 pytest.importorskip("xsvggt_ros.msg", reason=REASON)
 
+from xsvggt_ros.msg import ReconstructionStatus
+
 from xsvggt_ros.cache.statistics import CacheStatistics
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.ros import status as status_module
+from xsvggt_ros.ros.scale_input import ScaleState
 from xsvggt_ros.ros.status import StatusPublisher
 from xsvggt_ros.stream.frame import Execution, Frame, FrameResult, Timings
 from xsvggt_ros.stream.health import MEMORY, Health
@@ -217,3 +220,33 @@ def test_a_fault_of_the_input_degrades_and_says_why(story: _Story) -> None:
     story.finish()
     story.board.note_fault("two publishers")
     assert (story.tick(), story.last["message"]) == ("degraded", "two publishers")
+
+
+def test_what_is_said_of_the_scale_is_no_warning(story: _Story) -> None:
+    story.board.set_scale(ScaleState("odometry", 2.5, 0.01, 12.0), "nothing measured for 12 s")
+    told = story.finish()
+    assert (told["scale_source"], told["scale"]) == ("odometry", 2.5)
+    assert told["scale_spread"] == pytest.approx(0.01)
+    assert told["scale_age"] == pytest.approx(12.0)
+    assert (told["message"], told["state"]) == ("nothing measured for 12 s", "running")
+    story.board.note("a warning")
+    assert story.finish()["message"] == "a warning"
+    story.board.begin()
+    story.board.set_scale(ScaleState())
+    assert story.finish()["message"] == ""
+
+
+def test_after_cleanup_nothing_is_left_of_the_session(story: _Story) -> None:
+    story.board.note("a warning")
+    story.finish(session=3)
+    story.board.begin()
+    story.board.show_phase("unconfigured")
+    assert story.last == {
+        **{
+            name: getattr(ReconstructionStatus(), name)
+            for name in ReconstructionStatus.get_fields_and_field_types()
+        },
+        "state": "unconfigured",
+        "scale_source": "none",
+        "scale_age": -1.0,
+    }

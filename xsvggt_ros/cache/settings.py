@@ -7,9 +7,10 @@ The node's parameters and the options of the command line are made from the decl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from xsvggt_ros.cache.layout import CacheLayout
 from xsvggt_ros.errors import ConfigurationError
 
 POLICIES = (
@@ -20,10 +21,18 @@ POLICIES = (
     "key_diversity",
     "sliding_window",
     "random",
+    "lingbot",
     "none",
 )
+AUTO = "auto"
+"""The policy that suits the network: ``lingbot`` where it was trained with a window of frames."""
+POLICY_CHOICES = (AUTO, *POLICIES)
 DEFAULT_POLICY = "xstreamvggt"
-"""The paper's: it loses least of the path where memory counts, see docs/cache.md."""
+"""What ``auto`` means for other networks: the paper's policy, which loses least of the path where
+memory counts, see docs/cache.md."""
+
+WINDOW_FRAMES = 64
+"""Of the policy ``lingbot``, for a network that was trained without a window."""
 
 DEFAULT_BUDGET_TOKENS = 8192
 """About eight frames of 518x392."""
@@ -38,6 +47,7 @@ ADAPTATIONS = ("none", "layers", "scene", "both")
 MOST_MIB = 2**20
 BACKENDS = ("auto", "sdpa", "flash_attn", "math")
 MOST_TOKENS = 2**24
+MOST_FRAMES = 4096
 
 
 def _setting(default: Any, text: str, **limits: Any) -> Any:
@@ -60,7 +70,7 @@ class CacheSettings:
 
     Attributes:
         policy: see :mod:`xsvggt_ros.cache.policies`; with ``none`` memory grows with the session.
-        budget_tokens: most tokens that a layer holds after a frame.
+        budget_tokens: most tokens that a layer holds after a frame; ``lingbot`` counts frames.
         budget_mib: MiB that the cache may allocate in all, scratch included and the camera head's
             memory not; the tokens that fit at the current widths and resolution replace
             ``budget_tokens``.
@@ -84,6 +94,11 @@ class CacheSettings:
             small budgets, its camera cache shared by all iterations, and, where a width is below
             16, its simulated quantization, which saves no byte.
         attention_backend: see :mod:`xsvggt_ros.cache.attention`.
+        anchor_frames: frames of the first pass, which attend to one another and stay.
+        window_frames: for ``lingbot``, newest stored frames that stay whole.
+        trajectory_frames: for ``lingbot``, frames before the window whose special tokens stay; the
+            oldest are dropped first.
+        keyframe_interval: see :mod:`xsvggt_ros.cache.keyframes`.
 
     Raises:
         ConfigurationError: a value outside its range, with the range.
@@ -91,15 +106,16 @@ class CacheSettings:
     """
 
     policy: str = _setting(
-        DEFAULT_POLICY,
-        "What chooses the history that stays in the cache; none drops nothing, and memory grows.",
-        choices=POLICIES,
+        AUTO,
+        "What chooses the history that stays in the cache; none drops nothing, and memory grows. "
+        "auto = lingbot for LingBot-Map, xstreamvggt for StreamVGGT.",
+        choices=POLICY_CHOICES,
         live=True,
     )
     budget_tokens: int = _setting(
         DEFAULT_BUDGET_TOKENS,
         "Most tokens that a layer holds after a frame, the mean over layers where adaptive shares "
-        "them out; policy none ignores it.",
+        "them out; the policies none and lingbot ignore it.",
         unit="tokens",
         minimum=1,
         maximum=MOST_TOKENS,
@@ -201,6 +217,44 @@ class CacheSettings:
         "installed and applies, else sdpa (PyTorch).",
         choices=BACKENDS,
     )
+    anchor_frames: int = _setting(
+        0,
+        "Frames of the first pass of a session, which are answered together and stay; fewer take "
+        "less memory to begin. 0 = as the network was trained: 8 for LingBot-Map, 1 for "
+        "StreamVGGT, which takes no other value.",
+        unit="frames",
+        minimum=0,
+        maximum=64,
+    )
+    window_frames: int = _setting(
+        0,
+        "Newest stored frames that policy lingbot keeps whole; 0 = as the network was trained: 64 "
+        "for LingBot-Map.",
+        unit="frames",
+        minimum=0,
+        maximum=MOST_FRAMES,
+        live=True,
+    )
+    trajectory_frames: int = _setting(
+        256,
+        "Frames before the window whose special tokens policy lingbot keeps; the oldest are "
+        "dropped first.",
+        unit="frames",
+        minimum=0,
+        maximum=MOST_FRAMES,
+        live=True,
+    )
+    keyframe_interval: int = _setting(
+        0,
+        "One of so many frames of each camera is stored; the others attend and leave nothing. "
+        "0 = auto: every frame for StreamVGGT; for LingBot-Map every frame at first, then every "
+        "second, fourth, ... as its stored frames approach the 320 that it was trained with.",
+        unit="frames",
+        minimum=0,
+        maximum=MOST_FRAMES,
+        renamed={"auto": 0},
+        live=True,
+    )
 
     def __post_init__(self) -> None:
         for declared in fields(self):
@@ -218,6 +272,12 @@ class CacheSettings:
             raise ConfigurationError(
                 f"cache.adaptive '{self.adaptive}' needs a budget, and policy none has none; "
                 "choose another policy or set cache.adaptive to none"
+            )
+        if self.adapts and self.keeps_frames:
+            raise ConfigurationError(
+                f"cache.adaptive '{self.adaptive}' shares out a budget of tokens, and policy "
+                f"{self.policy} keeps whole frames; choose another policy or set cache.adaptive to "
+                "none"
             )
         above = self.budget_min_tokens > self.budget_tokens and not self.budget_mib
         if self.adapts_to_scene and above:
@@ -247,12 +307,49 @@ class CacheSettings:
                     f"with cache.compatibility published leave it at {value}"
                 )
 
+    def settled(self, layout: CacheLayout) -> CacheSettings:
+        """Return the same settings with the network's choices where these leave it open.
+
+        Raises:
+            ConfigurationError: settings that do not suit the network.
+
+        """
+        policy = self.policy
+        if policy == AUTO:
+            policy = "lingbot" if layout.window_frames else DEFAULT_POLICY
+        if policy == "lingbot" and self.adapts:
+            policy = DEFAULT_POLICY  # budgets adapt in tokens
+        anchors = self.anchor_frames or layout.anchor_frames
+        if anchors > 1 and layout.anchor_frames == 1:
+            raise ConfigurationError(
+                f"cache.anchor_frames is {anchors}, but this network begins with a single frame; "
+                "set it to 0"
+            )
+        if self.published and (layout.anchor_frames > 1 or layout.trained_frames):
+            raise ConfigurationError(
+                "cache.compatibility published reproduces the code for StreamVGGT, which cannot "
+                "run this network; set it to none"
+            )
+        if anchors > 1 and self.camera_frames < anchors + 2:
+            raise ConfigurationError(
+                f"cache.camera_frames is {self.camera_frames}; beside {anchors} anchor frames it "
+                f"must be at least {anchors + 2}"
+            )
+        window = self.window_frames or layout.window_frames or WINDOW_FRAMES
+        return replace(self, policy=policy, anchor_frames=anchors, window_frames=window)
+
     @property
     def words(self) -> str:
         """Policy, budget and widths, for people."""
         widths = f"{self.key_bits}/{self.value_bits} bits"
         if not self.bounded:
             return f"everything kept, {widths}"
+        if self.policy == AUTO and not self.budget_mib:
+            other = self.budget_tokens != DEFAULT_BUDGET_TOKENS
+            return f"policy auto, {f'{self.budget_tokens} tokens, ' if other else ''}{widths}"
+        if self.keeps_frames and not self.budget_mib:
+            window = f"{self.window_frames} frames" if self.window_frames else "frames"
+            return f"{self.policy}, {window}, {widths}"
         size = f"{self.budget_mib:g} MiB" if self.budget_mib else f"{self.budget_tokens} tokens"
         return f"{self.policy}, {size}, {widths}"
 
@@ -265,6 +362,11 @@ class CacheSettings:
     def published(self) -> bool:
         """Whether the released code is to be reproduced."""
         return self.compatibility == "published"
+
+    @property
+    def keeps_frames(self) -> bool:
+        """Whether whole frames stay and go, instead of tokens under a budget."""
+        return self.policy == "lingbot"
 
     @property
     def bounded(self) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xsvggt_ros.cache.settings import DEFAULT_BUDGET_TOKENS, DEFAULT_POLICY
+from xsvggt_ros.cache.settings import AUTO, DEFAULT_BUDGET_TOKENS
 from xsvggt_ros.commands.ending import end_run
 from xsvggt_ros.commands.options import (
     Budget,
@@ -72,7 +72,7 @@ def evaluate(
     weights: Weights = "full",
     compiled: Compiled = False,
     threads: Threads = 0,
-    policy: Policy = DEFAULT_POLICY,
+    policy: Policy = AUTO,
     budget: Budget = DEFAULT_BUDGET_TOKENS,
     budget_mib: BudgetMib = 0.0,
     key_bits: KeyBits = 4,

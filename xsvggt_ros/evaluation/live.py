@@ -99,6 +99,9 @@ def run_live(
             feeder.feed(frames, stop)
         except SourceError as error:
             broken = error
+        while (left := worker.counters).pending > left.waiting and not stop.wait(POLL):
+            pass
+        worker.finish_first_pass()
         while worker.counters.pending and not stop.wait(POLL):
             pass
     finally:

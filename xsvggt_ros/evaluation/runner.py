@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from xsvggt_ros.evaluation.sources.base import NO_TRUTH
 from xsvggt_ros.evaluation.warnings_log import WarningLog, collecting_warnings
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.frame import Frame, FrameResult
-from xsvggt_ros.stream.pipeline import FramePipeline, PipelineHooks
+from xsvggt_ros.stream.pipeline import FramePipeline, FrameUpdate, PipelineHooks
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 
 logger = logging.getLogger(__name__)
@@ -163,14 +164,29 @@ def _frames(source: EvaluationSource) -> Generator[EvaluationFrame, None, None]:
 
 def _run_in_order(run: Run, frames: Iterator[EvaluationFrame], stop: Event) -> None:
     """Step through every frame, by the rules that the node's worker follows."""
-    pipeline = FramePipeline(run.engine, PipelineHooks(report_refusal=run.refuse))
+    ready: list[FrameUpdate] = []
+    unanswered: deque[EvaluationFrame] = deque()
+    hooks = PipelineHooks(report=ready.append, report_refusal=run.refuse)
+    pipeline = FramePipeline(run.engine, hooks)
     for given in frames:
         run.taken += 1
-        update = pipeline.process(given.frame)
-        if update is not None:
-            run.accept(update.result, given)
+        unanswered.append(given)
+        pipeline.process(given.frame)
+        _accept(run, ready, unanswered)
         if stop.is_set():
             return
+    pipeline.finish()
+    _accept(run, ready, unanswered)
+
+
+def _accept(run: Run, ready: list[FrameUpdate], unanswered: deque[EvaluationFrame]) -> None:
+    """Hand on the results that are ready, each with its frame; those before it were refused."""
+    for update in ready:
+        given = unanswered.popleft()
+        while (given.stamp, given.frame.camera) != (update.frame.stamp, update.frame.camera):
+            given = unanswered.popleft()
+        run.accept(update.result, given)
+    ready.clear()
 
 
 def _require_results(run: Run, source: EvaluationSource, stop: Event, reason: str) -> None:

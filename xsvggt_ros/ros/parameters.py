@@ -28,7 +28,7 @@ class Lifecycle:
 
     autostart: bool = declared(
         True,
-        "Configure and activate at start; false = wait for a lifecycle manager, or for ros2 "
+        "Configure and activate at start; false = wait for a lifecycle manager or for ros2 "
         "lifecycle set.",
         fixed=True,
     )
@@ -40,12 +40,13 @@ class Model:
 
     checkpoint: str = declared(
         "",
-        "Weights: a file (.pth, .safetensors), a Hugging Face id (owner/name), or demo, which come "
-        "with the package and know only made-up rooms; empty = demo, or random ones of a preset.",
+        "Weights: a file (.pth, .safetensors), a Hugging Face id (owner/name), or demo, the "
+        "weights that come with the package and know only synthetic rooms; empty = demo, or random "
+        "weights where a preset is given.",
     )
     preset: str = declared(
         "",
-        "Sizes of the network, for weights that do not carry them; empty = those they carry.",
+        "Sizes of the network, for weights that do not tell them; empty = as the weights tell.",
         choices=("", *PRESETS),
     )
     device: str = declared(
@@ -53,29 +54,29 @@ class Model:
     )
     dtype: str = declared(
         "auto",
-        "Precision of the network but its heads; auto = bfloat16 where CUDA computes in it, "
+        "Precision of the network without its heads; auto = bfloat16 where CUDA computes in it, "
         "float16 on older cards, float32 on CPUs.",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
     heads_dtype: str = declared(
         "auto",
-        "Precision of the heads for camera and depth; auto = float32, as TF32 on CUDA where dtype "
-        "is a half type.",
+        "Precision of the camera and depth heads; auto = float32, computed in TF32 on CUDA where "
+        "dtype is a half type.",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
     weights: str = declared(
         "full",
-        "How linear layers are stored: full as dtype says, int8_camera with 8 bits in the camera "
-        "head, int8 everywhere; these need the package torchao.",
+        "How linear layers are stored: full = as dtype says, int8_camera = 8 bits in the camera "
+        "head, int8 = 8 bits everywhere; both need the package torchao.",
         choices=("full", "int8_camera", "int8"),
     )
     compile: bool = declared(
-        False, "Have torch.compile make kernels, which takes a minute when the node is configured."
+        False, "Let torch.compile generate kernels; configuring then takes a minute longer."
     )
     threads: int = declared(
         0,
-        "Threads that compute on the CPU; 0 = OMP_NUM_THREADS where it is set, else as many as "
-        "suit the network and the cores.",
+        "Threads that compute on the CPU; 0 = OMP_NUM_THREADS if set, else a number that suits the "
+        "network and the cores.",
         unit="threads",
         minimum=0,
         maximum=1024,
@@ -83,8 +84,8 @@ class Model:
     seed: int = declared(0, "Seed of the random weights.", minimum=0, maximum=2**31 - 1)
     cuda_graphs: bool = declared(
         True,
-        "Whether a GPU is given a whole step at once, as soon as the cache is full; ~/status says "
-        "whether it is.",
+        "Launch a whole step on a GPU as one CUDA graph once the cache is full; ~/status says "
+        "whether that happens.",
     )
 
 
@@ -99,7 +100,7 @@ class Input:
     )
     width: int = declared(
         0,
-        "Width that images are resized to for the network; 0 = what the network was made for.",
+        "Width to which images are resized for the network; 0 = the width it was trained for.",
         unit="pixels",
         minimum=0,
         maximum=2044,
@@ -107,14 +108,14 @@ class Input:
     )
     queue_policy: Literal["latest", "all"] = declared(
         "latest",
-        "latest drops the oldest waiting image and counts it; all takes every image in order, "
+        "latest drops the oldest waiting image and counts it; all processes every image in order, "
         "as far as the middleware keeps them (see Queue).",
         choices=("latest", "all"),
     )
     queue_size: int = declared(
         2,
-        "Most images that wait for the network; with all, as many wait in the middleware, at "
-        "least 50.",
+        "Largest number of images that wait for the network; with all, as many again wait in the "
+        "middleware, at least 50.",
         unit="frames",
         minimum=1,
         maximum=1024,
@@ -127,7 +128,7 @@ class Input:
     )
     rig_wait: float = declared(
         0.1,
-        "Longest that an image of a rig waits for those of the same time from other cameras.",
+        "How long an image of a rig waits at most for those of the same time from other cameras.",
         unit="seconds",
         minimum=0.0,
         maximum=10.0,
@@ -139,7 +140,7 @@ class Input:
     )
     calibration: Literal["auto", "raw", "rectified", "ignore"] = declared(
         "auto",
-        "What is made of camera_info: raw = distortion is removed and the intrinsics replace the "
+        "How camera_info is used: raw = distortion is removed and the intrinsics replace the "
         "network's, rectified = only the latter, auto = rectified where a word of the "
         "topic's name, between / and _, is rect or rectified, else raw, ignore = nothing.",
         choices=("auto", "raw", "rectified", "ignore"),
@@ -155,14 +156,14 @@ class Input:
 class Frames:
     """Names of the coordinate frames."""
 
-    map: str = declared("map", "World frame, z up.")
-    odom: str = declared("odom", "Frame of ~/odometry and ~/path, z up.")
+    map: str = declared("map", "The world frame, z up.")
+    odom: str = declared("odom", "The frame of ~/odometry and ~/path, z up.")
     base: str = declared(
         "",
-        "The robot's frame, whose pose is published, with where TF says the camera is on it; empty "
-        "= the pose of the camera itself.",
+        "The robot's frame, whose pose is published; TF must tell where the camera is on it. Empty "
+        "= the pose of the camera itself is published.",
     )
-    camera: str = declared("", "Optical frame of the camera; empty = the image's frame_id.")
+    camera: str = declared("", "The camera's optical frame; empty = the image's frame_id.")
 
     def fault_of_camera(self, name: str) -> str | None:
         """Return why ``name`` cannot be the camera's optical frame, None where it can."""
@@ -176,11 +177,11 @@ class Points:
     """What goes into ~/points."""
 
     stride: int = declared(
-        1, "Every how many pixels a point.", unit="pixels", minimum=1, maximum=64, live=True
+        1, "Take every nth pixel, along both axes.", unit="pixels", minimum=1, maximum=64, live=True
     )
     min_confidence: float = declared(
         1.0,
-        "Points below this confidence are NaN; confidences begin at 1.",
+        "Points below this confidence are NaN; confidences start at 1.",
         minimum=0.0,
         maximum=1e6,
         live=True,
@@ -199,7 +200,7 @@ class Depth:
     )
     min_confidence: float = declared(
         1.0,
-        "Depth below this confidence is unknown; confidences begin at 1.",
+        "Depth below this confidence is unknown; confidences start at 1.",
         minimum=0.0,
         maximum=1e6,
         live=True,
@@ -252,7 +253,7 @@ class Tf:
     )
     time_offset: float = declared(
         0.0,
-        "Added to the stamp of transforms, so that others may look up slightly newer times.",
+        "Added to the stamps of transforms, so that others can look up slightly newer times.",
         unit="seconds",
         minimum=-10.0,
         maximum=10.0,
@@ -266,8 +267,8 @@ class Scale:
 
     source: str = declared(
         "none",
-        "none = lengths in the model's own unit; fixed = scale.value; depth = measured depth of "
-        "the same camera on `depth`; odometry = the way of the robot on `odom`.",
+        "none = lengths stay in the model's own unit; fixed = scale.value; depth = measured depth "
+        "of the same camera on `depth`; odometry = the path of the robot on `odom`.",
         choices=("none", "fixed", "depth", "odometry"),
     )
     value: float = declared(
@@ -285,7 +286,12 @@ class Path:
     """What goes into ~/path."""
 
     max_poses: int = declared(
-        500, "Newest poses that are kept.", unit="poses", minimum=1, maximum=5000, live=True
+        500,
+        "How many of the newest poses are kept.",
+        unit="poses",
+        minimum=1,
+        maximum=5000,
+        live=True,
     )
 
 
@@ -293,10 +299,10 @@ class Path:
 class Map:
     """What is kept of the session on ~/map."""
 
-    enabled: bool = declared(True, "Keep a map of the session; false frees it.", live=True)
+    enabled: bool = declared(True, "Keep a map of the session; false frees its memory.", live=True)
     voxel_size: float = declared(
         0.05,
-        "Edge of a voxel, which is one point of the map; a change takes the points over.",
+        "Edge of a voxel, which is one point of the map; a change keeps the points.",
         unit="metres",
         minimum=0.001,
         maximum=100.0,
@@ -304,7 +310,8 @@ class Map:
     )
     max_points: int = declared(
         1_000_000,
-        "Most voxels in the map; about 60 to 75 bytes each, and 20 more while somebody listens.",
+        "Largest number of voxels in the map; each takes 60 to 75 bytes, and 20 more while "
+        "somebody listens.",
         unit="points",
         minimum=1,
         maximum=MOST_POINTS,
@@ -312,22 +319,22 @@ class Map:
     )
     eviction: Literal["age", "count"] = declared(
         "age",
-        "What goes first when the map is full: age = what was longest not seen, count = what was "
-        "seen in fewest points.",
+        "What is removed first when the map is full: age = the voxels not seen for longest, count "
+        "= those with the fewest points.",
         choices=EVICTIONS,
         live=True,
     )
     min_confidence: float = declared(
         1.5,
-        "Points below this confidence stay out of the map; confidences begin at 1.",
+        "Points below this confidence stay out of the map; confidences start at 1.",
         minimum=0.0,
         maximum=1e6,
         live=True,
     )
     stride: int = declared(
         1,
-        "Every how many pixels a point; of near surfaces fewer are taken, 1.5 to 3 along each edge "
-        "of a voxel.",
+        "Take every nth pixel, along both axes; of near surfaces fewer, so that 1.5 to 3 points "
+        "fall on each edge of a voxel.",
         unit="pixels",
         minimum=1,
         maximum=64,
@@ -335,7 +342,7 @@ class Map:
     )
     rate: float = declared(
         1.0,
-        "Most publications a second, where the map has changed and somebody listens.",
+        "How often the map is published at most, when it has changed and somebody listens.",
         unit="Hz",
         minimum=0.01,
         maximum=10.0,
@@ -349,7 +356,7 @@ class Watchdog:
 
     timeout: float = declared(
         4.0,
-        "Wall time without an image, or of one image in one stage, that is warned of.",
+        "Warn after this wall time without an image, or with one image in the same stage.",
         unit="seconds",
         minimum=1.0,
         maximum=3600.0,

@@ -283,7 +283,7 @@ class ReconstructNode(ManagedNode):
         """Say what one frame brought."""
         if update.faults and (admitted := self._warnings.admit(degraded(update.faults))):
             self.get_logger().warning(admitted)
-        self._status.set_scale(self._scale.state)
+        self._status.set_scale(self._scale.state, self._scale.idleness() or "")
         self._status.set_map(self._map.points, self._map.nbytes, self._map.seconds)
         self._diagnostics.meter.note_latency(update.total_seconds)
         self._status.show_update(update, self._configured.worker.counters)
@@ -338,14 +338,12 @@ class ReconstructNode(ManagedNode):
                 "the worker has ended unexpectedly, and nothing is reconstructed: restart the node"
             )
         self._tell_faults(self._input, timeout)
-        if idleness := self._scale.idleness():
-            self._status.note(idleness)
         silences = [] if stuck else [each.silence(timeout) for each in self._input.watchdogs]
         # The last one is shown in ~/status: it explains the others.
         for warning in filter(None, (self._scale.silence(timeout), *silences, stuck)):
             self._warn(warning)
         self._status.timeout = timeout
-        self._status.set_scale(self._scale.state)
+        self._status.set_scale(self._scale.state, self._scale.idleness() or "")
         self._status.show_idle(engine.worker.counters, stuck=bool(stuck))
         self._diagnostics.publish(engine.worker.counters, images, engine.reconstructor)
 

@@ -48,6 +48,7 @@ class StatusPublisher:
             self._message = ReconstructionStatus(
                 state="unconfigured", scale_source=UNKNOWN, scale_age=-1.0
             )
+            self._warning = self._remark = ""
             self._session = SessionInfo()
             self._noted_since_result = False
             self._health.begin()
@@ -55,7 +56,7 @@ class StatusPublisher:
     def note(self, text: str) -> None:
         """Show a warning; the next publication carries it."""
         with self._lock:
-            self._message.message = text
+            self._warning = text
             self._noted_since_result = True
 
     def note_fault(self, text: str) -> None:
@@ -64,9 +65,13 @@ class StatusPublisher:
         with self._lock:
             self._health.note_fault()
 
-    def set_scale(self, scale: ScaleState) -> None:
-        """Say what makes lengths metres; the next publication carries it."""
+    def set_scale(self, scale: ScaleState, remark: str = "") -> None:
+        """Say what makes lengths metres; the next publication carries it.
+
+        ``remark`` is what there is to say of its measurement, which is no warning.
+        """
         with self._lock:
+            self._remark = remark
             self._message.scale_source = scale.source
             self._message.scale = scale.value
             self._message.scale_spread = scale.spread
@@ -76,7 +81,7 @@ class StatusPublisher:
         """Publish a state in which no images are taken."""
         with self._lock:
             self._message.state = state
-            self._publisher.publish(self._message)
+            self._send()
 
     def set_paused(self, paused: bool) -> None:
         """Say whether somebody asked for a pause."""
@@ -125,7 +130,7 @@ class StatusPublisher:
     def _enter_session(self, session: SessionInfo) -> None:
         """Forget the message of an earlier session, but not the one that tells why it ended."""
         if session.number != self._message.session and not self._noted_since_result:
-            self._message.message = ""
+            self._warning = ""
         self._session = session
         self._message.session = session.number
         self._message.session_frames = session.frames
@@ -133,7 +138,7 @@ class StatusPublisher:
     def _show_faults(self, faults: Sequence[str]) -> None:
         """Show what is wrong with a result, unless there is news of something else."""
         if faults and not self._noted_since_result:
-            self._message.message = degraded(faults)
+            self._warning = degraded(faults)
         self._noted_since_result = False
 
     def _publish(self, counters: Counters, *, stuck: bool = False) -> None:
@@ -143,6 +148,10 @@ class StatusPublisher:
         self._message.frames_dropped = counters.dropped
         self._message.frames_refused = counters.refused
         self._message.frames_pending = counters.pending
+        self._send()
+
+    def _send(self) -> None:
+        self._message.message = self._warning or self._remark
         self._publisher.publish(self._message)
 
 

@@ -112,6 +112,12 @@ class TransformOwners:
         others = self._parents(link.child)
         for other in others:
             remedy = self._remedy(link, other, carrier, settings)
+            if other.parent == link.parent:
+                yield (
+                    f"another node broadcasts the transform from '{link.parent}' to "
+                    f"'{link.child}', too, so that TF jumps between both; {remedy}"
+                )
+                continue
             yield (
                 f"frame '{link.child}' has two parents: this node broadcasts it below "
                 f"'{link.parent}', another one below '{other.parent}', so that TF jumps between "

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from xsvggt_ros.errors import XsvggtError
 from xsvggt_ros.stream.frame import Frame, FrameResult
 from xsvggt_ros.stream.jumps import settled
-from xsvggt_ros.stream.pipeline import FramePipeline, PipelineHooks
+from xsvggt_ros.stream.pipeline import FramePipeline, FrameUpdate, PipelineHooks
 from xsvggt_ros.stream.reconstructor import Reconstructor
 
 logger = logging.getLogger(__name__)
@@ -21,16 +21,26 @@ def reconstruct(
     frames: Iterable[Frame], reconstructor: Reconstructor, on_refused: Refused
 ) -> Iterator[FrameResult]:
     """Yield the result of each usable frame, by the rules that the node's worker follows."""
-    pipeline = FramePipeline(reconstructor, PipelineHooks(report_refusal=on_refused))
+    ready: list[FrameUpdate] = []
+    hooks = PipelineHooks(report=ready.append, report_refusal=on_refused)
+    pipeline = FramePipeline(reconstructor, hooks)
     blind: list[str] = []
     for frame in settled(frames):
-        update = pipeline.process(frame)
-        if update is None:
-            continue
-        blind += filter(None, [update.blind])
-        yield update.result
+        pipeline.process(frame)
+        yield from _results(ready, blind)
+    pipeline.finish()
+    yield from _results(ready, blind)
     if blind:
         logger.warning(
             "%d of %d images show nothing; of the first, %s",
             len(blind), pipeline.processed, blind[0],
         )  # fmt: skip
+
+
+def _results(ready: list[FrameUpdate], blind: list[str]) -> Iterator[FrameResult]:
+    """Yield the results that are ready; add to ``blind`` why images among them show nothing."""
+    for update in ready:
+        if update.blind:
+            blind.append(update.blind)
+        yield update.result
+    ready.clear()

@@ -142,6 +142,14 @@ class PipelineHooks:
     report_failure: Callable[[FrameResult, Exception], None] = _log_failure
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A frame that the engine has and that has no result yet."""
+
+    frame: Frame
+    decode_seconds: float
+
+
 class FramePipeline:
     """Processes the frames of a stream one after another. Not thread-safe.
 
@@ -172,23 +180,74 @@ class FramePipeline:
         self._blind = False
         """Whether no image of this session shows anything."""
         self._sizes: set[tuple[int, int]] = set()
+        self._waiting: list[_Waiting] = []
 
     def process(self, frame: Frame) -> FrameUpdate | None:
-        """Take one frame the whole way; return None where it was refused.
+        """Take one frame the whole way; return its update.
 
-        A frame that is refused leaves session and stamps as they were. A result that cannot be
-        published is a result all the same. Neither is raised; hooks are told.
+        None where it was refused, and where it waits until the first pass of its session is
+        complete (LingBot-Map answers the first frames together). Hooks are told of each update and
+        each refusal, in the order of the frames. A frame that is refused leaves session and stamps
+        as they were. A result that cannot be published is a result all the same. Neither is raised.
         """
         try:
             order = self._judge_stamp(frame)
             image, decode_seconds = self._decode(frame)
             frame = self._look_up_transforms(frame)
             self._begin_session_where_due(frame, image, order)
-            result = self._reconstruct(frame, image, decode_seconds)
+            results = self._reconstruct(frame, image, decode_seconds)
         except Exception as error:  # noqa: BLE001 - one frame must not end the stream
+            self.refuse_lost_frames()
             self._refuse(frame, error)
             return None
+        updates = [self._complete(*each) for each in self._with_frames(results)]
+        return updates[-1] if updates else None
+
+    def finish(self) -> None:
+        """Run the first pass over the frames that wait for more, for a stream that has ended."""
+        waiting = [waiting.frame for waiting in self._waiting]
+        try:
+            results = self.reconstructor.finish()
+        except Exception as error:  # noqa: BLE001 - as in process
+            self._waiting.clear()
+            for frame in waiting:
+                self._refuse(frame, error)
+            return
+        for frame, result in self._with_frames(results):
+            self._complete(frame, result)
+
+    @property
+    def waiting_frames(self) -> int:
+        """Frames that wait until the first pass of their session is complete."""
+        return len(self._waiting)
+
+    def refuse_lost_frames(self) -> None:
+        """Refuse the frames whose session ended before its first pass was complete."""
+        lost = len(self._waiting) - self.reconstructor.waiting_frames
+        gone, self._waiting = self._waiting[:lost], self._waiting[lost:]
+        for waiting in gone:
+            self._refuse(
+                waiting.frame,
+                FrameError(
+                    "the session ended before the first pass, for which this frame waited, was "
+                    "complete"
+                ),
+            )
+
+    def _with_frames(self, results: list[FrameResult]) -> list[tuple[Frame, FrameResult]]:
+        """Return results, which come in the order of their frames, each with its frame."""
+        ready, self._waiting = self._waiting[: len(results)], self._waiting[len(results) :]
+        pairs = []
+        for waiting, result in zip(ready, results, strict=True):
+            timings = replace(result.timings, decode=waiting.decode_seconds)
+            pairs.append((waiting.frame, replace(result, timings=timings)))
+        return pairs
+
+    def _complete(self, frame: Frame, result: FrameResult) -> FrameUpdate:
+        """Take a result the rest of its way."""
         self.processed += 1
+        self._note_calibration(frame, result)
+        self._say_what_is_lost(result)
         update = FrameUpdate(frame, result, self._session_info())
         try:
             update = self._check(update)
@@ -266,19 +325,22 @@ class FramePipeline:
     def _begin_session(self, reason: str, told: str = "") -> None:
         logger.warning("%s: a new session begins", told or reason)
         self.reconstructor.reset(reason)
+        self.refuse_lost_frames()
 
-    def _reconstruct(self, frame: Frame, image: ImageArray, decode_seconds: float) -> FrameResult:
+    def _reconstruct(
+        self, frame: Frame, image: ImageArray, decode_seconds: float
+    ) -> list[FrameResult]:
+        """Return the results that are ready: this frame's, and of those that waited with it."""
         self.enter("reconstructing")
-        result = self.reconstructor.step(
+        results = self.reconstructor.take(
             image,
             stamp=frame.stamp,
             frame_id=frame.frame_id,
             camera=frame.camera,
             calibration=frame.calibration,
         )
-        self._note_calibration(frame, result)
-        self._say_what_is_lost(result)
-        return replace(result, timings=replace(result.timings, decode=decode_seconds))
+        self._waiting.append(_Waiting(frame, decode_seconds))
+        return results
 
     def _note_calibration(self, frame: Frame, result: FrameResult) -> None:
         """Keep what later frames are judged by."""

@@ -22,13 +22,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """Frames since the worker was made; ``received`` is the sum of all the others."""
+    """Frames since the worker was made; ``received`` is the sum of the four after it.
+
+    Attributes:
+        waiting: of those pending, the ones that wait for the first pass of their session to fill.
+
+    """
 
     received: int
     processed: int
     dropped: int
     refused: int
     pending: int
+    waiting: int = 0
 
 
 class Worker:
@@ -73,8 +79,9 @@ class Worker:
         # What is done is read before what came in, so that no frame is counted as done only.
         processed, refused = self._pipeline.processed, self._pipeline.refused
         received, dropped = self._queue.counts()
+        waiting = self._pipeline.waiting_frames
         pending = received - dropped - processed - refused
-        return Counters(received, processed, dropped, refused, pending)
+        return Counters(received, processed, dropped, refused, pending, waiting)
 
     def start(self) -> None:
         """Start the thread."""
@@ -98,6 +105,10 @@ class Worker:
             self._commands.append((future, command))
         self._queue.wake()
         return future
+
+    def finish_first_pass(self) -> Future[None]:
+        """Let frames that wait for the first pass to fill go without it: the stream has ended."""
+        return self.submit(lambda _: self._pipeline.finish())
 
     def _run(self) -> None:
         while not self._stopping:
@@ -134,6 +145,7 @@ class Worker:
                 future.set_result(command(self._pipeline.reconstructor))
             except Exception as error:  # noqa: BLE001 - handed to whoever asked
                 future.set_exception(error)
+            self._pipeline.refuse_lost_frames()
 
     def _announce_room(self) -> None:
         try:
