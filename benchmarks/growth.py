@@ -163,8 +163,10 @@ def main() -> None:
     parser.add_argument("--width", type=int, help="default: 112, with wide 140")
     parser.add_argument("--budget-frames", type=float, default=8, help="budget, in frames' tokens")
     parser.add_argument(
-        "--every-frame", action="store_true", help="store every frame, as with a key-frame interval"
-        " of 1; only LingBot-Map stores fewer by itself"
+        "--every-frame",
+        action="store_true",
+        help="store every frame, as with a key-frame interval"
+        " of 1; only LingBot-Map stores fewer by itself",
     )
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

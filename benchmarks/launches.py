@@ -310,7 +310,9 @@ def main() -> None:
         )
         for settings in chosen
     }
-    print(f"One frame of 518x392, {arguments.preset}, {budget} tokens a layer, bfloat16 weights, float32 heads\n")
+    print(
+        f"One frame of 518x392, {arguments.preset}, {budget} tokens a layer, bfloat16 weights, float32 heads\n"
+    )
     print(table(columns))
     for name, counts in columns.items():
         for (stage, operation), number in counts.names.most_common(arguments.top):

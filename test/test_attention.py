@@ -38,7 +38,7 @@ def flash_attn(monkeypatch):
         return attention.attend_math(*flipped).transpose(1, 2)
 
     module = ModuleType("flash_attn")
-    module.flash_attn_func = flash_attn_func
+    vars(module)["flash_attn_func"] = flash_attn_func
     module.__spec__ = sys.__spec__
     monkeypatch.setitem(sys.modules, "flash_attn", module)
     for cached in (attention.flash_installed, attention._flash):

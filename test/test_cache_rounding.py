@@ -58,11 +58,11 @@ def test_biased_and_constant_channels_survive_a_thousand_frames():
     sizes = layout(layers=1, heads=1, dim=16)
     cache = make_cache(sizes, budget_tokens=400, key_bits=4, value_bits=4)
 
-    def biased(seed: int) -> list[torch.Tensor]:
+    def biased(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         query, key, value = frame_tensors(70, seed, sizes)
         key = key + 5.0
         key[..., 0] = 4.7
-        return [query, key, value]
+        return query, key, value
 
     for seed in range(1000):
         step(cache, *biased(seed))

@@ -112,6 +112,7 @@ def test_a_part_of_the_track_head_is_not_enough(state):
     "spoil",
     [
         lambda tensor: tensor.to(torch.int8),
+        lambda tensor: tensor.to(torch.float8_e4m3fn),
         lambda tensor: torch.full_like(tensor, torch.nan),
         lambda tensor: tensor.to_sparse(),
         lambda tensor: tensor.to("meta"),

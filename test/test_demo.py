@@ -174,7 +174,11 @@ def test_weights_that_are_not_there_end_the_demo_with_the_reason(tmp_path):
     ("program", "options", "words"),
     [
         ("raise SystemExit('so much for that')", [], ["exit code 1", "so much for that"]),
-        ("import signal; signal.pause()", ["--patience", "1"], ["no progress for 1 s", "0 pict"]),
+        (
+            "import signal; signal.pause()",
+            ["--patience", "1"],
+            ["no progress for 1 s", "0 images sent"],
+        ),
         (
             "import time\nwhile True: print('waiting for images on /image', flush=True), "
             "time.sleep(0.1)",

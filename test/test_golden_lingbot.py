@@ -85,14 +85,14 @@ def test_everything_kept_equals_a_window_that_nothing_leaves():
 def test_a_whole_sequence_at_once_equals_the_stream():
     network = reference.network()
     with torch.inference_mode():
-        whole = Outputs.of([network.forward_sequence(reference.frames()[None], ("camera", "depth"))])
+        whole = Outputs.of(
+            [network.forward_sequence(reference.frames()[None], ("camera", "depth"))]
+        )
     assert max(whole.deviations("w64_k1").values()) <= ROUNDED[16]
 
 
 def _time_stands_still(network, patch):
-    patch.setattr(
-        reference.PlainMemory, "times", lambda self, frames, device: torch.zeros(frames)
-    )
+    patch.setattr(reference.PlainMemory, "times", lambda self, frames, device: torch.zeros(frames))
 
 
 def _scale_token_of_later_frames(network, patch):

@@ -27,7 +27,8 @@ ROOMS = {
 ROS_PACKAGES = {
     "rclpy", "sensor_msgs", "std_msgs", "geometry_msgs", "nav_msgs", "tf2_msgs", "std_srvs",
     "rosgraph_msgs", "builtin_interfaces", "rcl_interfaces", "ament_index_python",
-    "diagnostic_msgs", "lifecycle_msgs",
+    "diagnostic_msgs", "lifecycle_msgs", "tf2_ros", "tf2_py", "cv_bridge", "sensor_msgs_py",
+    "tf_transformations",
 }  # fmt: skip
 
 
@@ -51,6 +52,7 @@ def test_imports_run_downward(room):
         room,
         "errors",
         "interruption",
+        "logs",
         "side_stream",
         "threads",
         "triton_support",

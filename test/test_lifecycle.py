@@ -148,7 +148,7 @@ def test_a_frame_that_takes_too_long_holds_cleanup_but_loses_nothing(
         patch.setattr(node_module.Engine, "settle", lambda *_: False)
         assert node.trigger_cleanup() == TransitionCallbackReturn.FAILURE
     assert node.label == "inactive"
-    assert "cannot clean up: the frame in hand takes longer than 0 s" in capfd.readouterr().err
+    assert "cannot clean up: the current frame takes longer than 0 s" in capfd.readouterr().err
     monkeypatch.undo()
     assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
     assert node._engine is None

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -231,7 +233,7 @@ def test_a_camera_that_becomes_known_begins_again_and_a_missing_camera_info_is_s
         )
         infos = peer.publisher("/camera_info", CameraInfo)
         infos.publish(_camera_info())
-        known = []
+        known: list[Any] = []
 
         def calibrated() -> bool:
             nonlocal stamp

@@ -375,9 +375,7 @@ class LayerSegments:
         """
         special_tokens = self._special_tokens
         frame = together * max(self._frames)
-        plan = plan_layer(
-            settings, slots=slots, anchor=anchor, frame=frame, special=special_tokens
-        )
+        plan = plan_layer(settings, slots=slots, anchor=anchor, frame=frame, special=special_tokens)
         if plan == self._plan and not self.tokens:
             return
         rows = rows_of(plan, self._frames, special_tokens, self._anchor_frame)
@@ -419,9 +417,7 @@ class LayerSegments:
             rows.anchor,
             *(
                 source.groups_for(part, chosen)
-                for source, part, chosen in zip(
-                    self.all[1:], plan.parts[1:], kept[1:], strict=True
-                )
+                for source, part, chosen in zip(self.all[1:], plan.parts[1:], kept[1:], strict=True)
             ),
         )
         history, groups = held.history, occupied.history

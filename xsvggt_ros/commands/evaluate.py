@@ -478,7 +478,8 @@ def _say(evaluation: Evaluation) -> None:
     table = Table.grid(padding=(0, 2))
     for headline in headlines(evaluation, evaluation.metrics()):
         table.add_row(headline.label, Text(headline.value, "bold"), Text(headline.note, "dim"))
-    console.print(f"\n[bold]{evaluation.name}[/]: {where_frames_went(evaluation)}", highlight=False)
+    console.print(Text(f"\n{evaluation.name}", "bold"), end=": ")
+    console.print(where_frames_went(evaluation), markup=False, highlight=False)
     console.print(table)
     say_lines([evaluation.association.words], "dim")
     if evaluation.state != "complete":

@@ -87,7 +87,9 @@ Threads = Annotated[
 ]
 Policy = Annotated[
     str,
-    typer.Option(help=f"What chooses the history: {', '.join(POLICY_CHOICES[:-1])} or {POLICY_CHOICES[-1]}."),
+    typer.Option(
+        help=f"What chooses the history: {', '.join(POLICY_CHOICES[:-1])} or {POLICY_CHOICES[-1]}."
+    ),
 ]
 Budget = Annotated[int, typer.Option(help="Most tokens that a layer holds after a frame.")]
 BudgetMib = Annotated[

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from threading import Event, Lock
 from time import monotonic
@@ -15,11 +16,15 @@ from xsvggt_ros.evaluation.request import LiveOptions
 from xsvggt_ros.stream.frame import Frame, FrameResult
 from xsvggt_ros.stream.frame_queue import FrameQueue
 from xsvggt_ros.stream.pipeline import FramePipeline, FrameUpdate, PipelineHooks
+from xsvggt_ros.stream.sources.base import DEFAULT_RATE, SECOND
+from xsvggt_ros.stream.sources.pace import CUT_TO, gap_between
 from xsvggt_ros.stream.worker import Worker
 
 if TYPE_CHECKING:
     from xsvggt_ros.stream.frame_queue import QueuePolicy
     from xsvggt_ros.stream.reconstructor import Reconstructor
+
+logger = logging.getLogger(__name__)
 
 LATE = 0.05
 """Seconds after its time from which on a frame counts as delivered late by the source."""
@@ -130,10 +135,13 @@ class _Feeder:
         self.late = 0
 
     def feed(self, frames: Iterator[EvaluationFrame], stop: Event) -> None:
-        begin: tuple[int, float] | None = None
+        """Put frames into the queue; one whose stamp is known to be wrong does not set the pace."""
+        previous: Frame | None = None
+        due = monotonic()
         for given in frames:
-            begin = begin or (given.stamp, monotonic())
-            due = begin[1] + (given.stamp - begin[0]) / 1e9 / self._speed
+            if not given.frame.fault:
+                due += self._seconds_after(previous, given.frame) if previous else 0.0
+                previous = given.frame
             wait = due - monotonic()
             if stop.wait(max(0.0, wait)):
                 return
@@ -141,3 +149,12 @@ class _Feeder:
             self._run.taken += 1
             self._flying.put(given, monotonic())
             self._queue.put(given.frame)
+
+    def _seconds_after(self, previous: Frame, frame: Frame) -> float:
+        gap = gap_between(previous, frame, DEFAULT_RATE)
+        if gap.pause:
+            logger.warning(
+                "the recording pauses for %.6g s after frame %d: cut to %g s",
+                gap.pause / SECOND, self._run.taken, CUT_TO,
+            )  # fmt: skip
+        return (gap.nanoseconds or SECOND / DEFAULT_RATE) / SECOND / self._speed

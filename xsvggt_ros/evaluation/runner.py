@@ -7,7 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from threading import Event
 from time import perf_counter
@@ -27,6 +27,7 @@ from xsvggt_ros.evaluation.sources.base import NO_TRUTH
 from xsvggt_ros.evaluation.warnings_log import WarningLog, collecting_warnings
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.frame import Frame, FrameResult
+from xsvggt_ros.stream.jumps import settled_with
 from xsvggt_ros.stream.pipeline import FramePipeline, FrameUpdate, PipelineHooks
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 
@@ -159,7 +160,9 @@ def _run(
 
 
 def _frames(source: EvaluationSource) -> Generator[EvaluationFrame, None, None]:
-    yield from source
+    """Yield the frames, those with a wrong stamp marked as such."""
+    for given, frame in settled_with(source, lambda each: each.frame):
+        yield given if frame is given.frame else replace(given, frame=frame)
 
 
 def _run_in_order(run: Run, frames: Iterator[EvaluationFrame], stop: Event) -> None:

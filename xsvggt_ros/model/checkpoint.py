@@ -242,7 +242,8 @@ class _FoldedGains(Mapping[str, Tensor]):
 
 def _is_usable(tensor: Tensor) -> bool:
     plain = tensor.is_floating_point() and tensor.layout is torch.strided and not tensor.is_meta
-    return plain and bool(torch.isfinite(tensor).all())
+    whole = tensor.element_size() > 1  # PyTorch computes nothing in floats of 8 bits
+    return plain and whole and bool(torch.isfinite(tensor).all())
 
 
 def check_names(config: NetworkConfig, network: StreamVggt, tensors: Mapping[str, Tensor]) -> None:

@@ -222,7 +222,7 @@ class Demo:
             )
 
     def _warn(self, text: str) -> None:
-        self._console.print(f"[yellow]{text}[/]")
+        self._console.print(text, style="yellow", markup=False)
 
 
 class Pace:

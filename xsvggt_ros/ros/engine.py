@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def import_engine() -> None:
-    """Import what the engine needs, which takes seconds the first time.
+    """Import the engine, which takes seconds the first time.
 
     Raises:
         EnvironmentMissingError: there is no PyTorch.
@@ -38,7 +38,7 @@ def import_engine() -> None:
 
 
 def build_reconstructor(settings: Settings) -> Reconstructor:
-    """Load the weights, make the engine, and try it.
+    """Load the weights, build the engine, and warm it up.
 
     Raises:
         EnvironmentMissingError: there is no PyTorch.

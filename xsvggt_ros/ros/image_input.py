@@ -76,7 +76,7 @@ class CalibrationInput:
         self._subscription.close()
 
     def match_publishers(self) -> None:
-        """Subscribe again where the publishers now ask for another reliability."""
+        """Subscribe again if the publishers now offer another reliability."""
         self._subscription.match_publishers()
 
     def note_image(self) -> None:
@@ -305,7 +305,7 @@ class ImageInput:
         return sorted(qos.node_of(each) for each in publishers)
 
     def match_publishers(self) -> None:
-        """Subscribe again where the publishers now ask for another reliability."""
+        """Subscribe again if the publishers now offer another reliability."""
         self._subscription.match_publishers()
         self._calibration.match_publishers()
 

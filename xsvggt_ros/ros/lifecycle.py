@@ -16,35 +16,37 @@ from functools import partial
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from xsvggt_ros.errors import XsvggtError, first_line
+from xsvggt_ros.ros.lifecycle_manager import ManagerBond
 
 logger = logging.getLogger(__name__)
 
 
 class ManagedNode(LifecycleNode):
-    """Turns the transitions of a lifecycle node into four steps."""
+    """Turns the transitions of a lifecycle node into four steps, with a bond while it is active."""
 
     _failure: Exception | None = None
     _raises = False
+    _bond: ManagerBond | None = None
 
     @abstractmethod
     def configure(self) -> None:
-        """Take what it needs to work."""
+        """Acquire resources."""
 
     @abstractmethod
     def activate(self) -> None:
-        """Begin to work."""
+        """Start working."""
 
     @abstractmethod
     def deactivate(self) -> None:
-        """Stop working, and keep what was taken."""
+        """Stop working, and keep all resources."""
 
     @abstractmethod
     def cleanup(self) -> None:
-        """Give back what was taken; from any state, also half-way."""
+        """Release all resources; from any state, also half-configured."""
 
     @abstractmethod
     def recover(self, failure: str) -> None:
-        """Clean up after a failure that was not foreseen."""
+        """Clean up after an unforeseen failure."""
 
     @property
     def label(self) -> str:
@@ -57,6 +59,7 @@ class ManagedNode(LifecycleNode):
 
         The lifecycle holds on to the node below, and so to the shared memory of DDS.
         """
+        self._end_bond()
         super().destroy_node()
         self._state_machine.destroy_when_not_in_use()
 
@@ -71,29 +74,41 @@ class ManagedNode(LifecycleNode):
             self._raises = False
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Take what it needs to work."""
+        """Acquire resources."""
         return self._attempt("configure", self.configure)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begin to work."""
-        return self._attempt("activate", self.activate)
+        answer = self._attempt("activate", self.activate)
+        if answer == TransitionCallbackReturn.SUCCESS:
+            self._bond = ManagerBond(self)
+            self._bond.start()
+        return answer
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop to work."""
+        """Stop working."""
+        self._end_bond()
         return self._attempt("deactivate", self.deactivate)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Give back what was taken."""
+        """Release all resources."""
         return self._attempt("clean up", self.cleanup)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Give back what was taken, for good."""
+        self._end_bond()
         return self._attempt("shut down", self.cleanup)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Clean up, so that the node may be configured again."""
+        self._end_bond()
         failure = str(self._failure or "an unforeseen error")
         return self._attempt("recover", partial(self.recover, failure))
+
+    def _end_bond(self) -> None:
+        if self._bond is not None:
+            self._bond.stop()
+            self._bond = None
 
     def _attempt(self, what: str, step: Callable[[], None]) -> TransitionCallbackReturn:
         try:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from array import array
 from time import monotonic, perf_counter
 
@@ -12,9 +11,11 @@ import numpy as np
 from rclpy.node import Node
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import PointCloud2
+from sensor_msgs_py import point_cloud2
+from std_msgs.msg import Header
 
 from xsvggt_ros.ros import qos
-from xsvggt_ros.ros.clouds import FIELDS, POINT_STEP
+from xsvggt_ros.ros.clouds import FIELDS, POINT, POINT_STEP
 from xsvggt_ros.ros.conversions import header
 from xsvggt_ros.ros.parameters import Map, Settings
 from xsvggt_ros.stream.mapping import MapBuilder
@@ -36,13 +37,8 @@ class MapPublisher:
         self.builder = MapBuilder()
         self.seconds = 0.0
         """What the newest frame cost."""
-        self._message = PointCloud2(
-            fields=FIELDS,
-            is_bigendian=sys.byteorder == "big",
-            point_step=POINT_STEP,
-            height=1,
-            is_dense=True,
-        )
+        self._message = point_cloud2.create_cloud(Header(), FIELDS, np.zeros(1, POINT))
+        self._message.is_dense = True
         self._too_large: Map | None = None
         self._stamp = 0
         self._published_changes = 0

@@ -59,7 +59,7 @@ class ParameterServer:
         self._check, self._accepted = check, accepted
 
     def warn_of_unknown(self, *, qos: bool) -> None:
-        """Log every value given at start that no parameter of the node took.
+        """Warn of every value given at start that belongs to no parameter.
 
         Those of ``qos`` overrides are known once the node has subscribed, others from the start.
         """

@@ -31,9 +31,9 @@ from xsvggt_ros.stream.pipeline import FrameUpdate
 
 
 class PathPublisher:
-    """Remembers poses on one thread and publishes them on another.
+    """Collects poses on one thread and publishes the path on another.
 
-    A path costs time in proportion to its poses, so it is not made for every frame.
+    Packing a path takes time in proportion to its poses, so that is not done for every frame.
     """
 
     def __init__(self, node: Node, topic: str) -> None:
@@ -48,7 +48,7 @@ class PathPublisher:
         self._node.destroy_publisher(self._publisher)
 
     def restart(self) -> None:
-        """Forget all poses."""
+        """Start an empty path."""
         with self._lock:
             self._poses.clear()
             self._changed = False
@@ -113,7 +113,7 @@ class CameraPublisher:
         self._path.close()
 
     def begin_path(self) -> None:
-        """Forget the path: another world begins, or another unit."""
+        """Start an empty path: another world begins, or another unit."""
         self._path.restart()
 
     def publish(self, update: FrameUpdate, settings: Settings) -> None:
@@ -190,7 +190,7 @@ class CameraPublisher:
 
 
 def _attempted(step: Callable[[], None]) -> Exception | None:
-    """Take a step; return what went wrong, so that others are taken all the same."""
+    """Run a step; return its error, so that the other steps run as well."""
     try:
         step()
     except Exception as error:  # noqa: BLE001 - told by whoever asked for it

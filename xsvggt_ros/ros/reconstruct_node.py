@@ -31,6 +31,7 @@ from xsvggt_ros.errors import (
 from xsvggt_ros.ros.diagnostics import Diagnostics
 from xsvggt_ros.ros.engine import build_reconstructor, build_worker, release_device
 from xsvggt_ros.ros.lifecycle import ManagedNode
+from xsvggt_ros.ros.lifecycle_manager import manager_appears
 from xsvggt_ros.ros.log_bridge import forwarded_logging
 from xsvggt_ros.ros.log_throttle import LogThrottle
 from xsvggt_ros.ros.map_publisher import MapPublisher
@@ -63,7 +64,7 @@ MAP_PERIOD = 0.05
 REFUSAL_PERIOD = 5.0
 WARNING_PERIOD = 30.0
 SHUTDOWN_TIMEOUT = 4.0
-"""Seconds for the frame in hand at shutdown; launch sends SIGTERM after 5."""
+"""Seconds for the current frame at shutdown; launch sends SIGTERM after 5."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ class Engine:
     queue: FrameQueue
 
     def settle(self, timeout: float) -> bool:
-        """Wait until the frame in hand is done; return False if it takes longer."""
+        """Wait for the current frame; return False if it takes longer."""
         try:
             self.worker.submit(lambda _: None).result(timeout)
         except FutureTimeoutError:
@@ -124,7 +125,7 @@ class ReconstructNode(ManagedNode):
         self._changes: SimpleQueue[dict[str, int | float]] = SimpleQueue()
         self._changed = self.create_guard_condition(self._adopt_changes)
         self._map = MapPublisher(self)
-        self._map_in_hand: Future[None] | None = None
+        self._map_publication: Future[None] | None = None
         self._service_handlers = Services(self, self)
         self._engine: Engine | None = None
         self._input: Input | None = None
@@ -136,19 +137,24 @@ class ReconstructNode(ManagedNode):
         self.create_timer(MAP_PERIOD, self._on_map_timer, clock=steady)
 
     def start(self) -> None:
-        """Start to reconstruct, where that is not left to a lifecycle manager.
+        """Configure and activate, unless that is left to a lifecycle manager.
 
         Raises:
             XsvggtError: weights, parameters or an environment with which it cannot run.
 
         """
-        if self._parameter_server.settings.lifecycle.autostart:
-            self.autostart()
-        else:
+        if not self._parameter_server.settings.lifecycle.autostart:
             self.get_logger().info("unconfigured: waiting for ros2 lifecycle set, or a manager")
+        elif manager_appears(self):
+            self.get_logger().warning(
+                "unconfigured: another node holds a client of ~/change_state, so a lifecycle "
+                "manager is left to start this one; set lifecycle.autostart to false to say so"
+            )
+        else:
+            self.autostart()
 
     def configure(self) -> None:
-        """Load the weights, try the network, and start the worker."""
+        """Load the weights, warm up the network, and start the worker."""
         settings = self._parameter_server.settings
         self._status.begin()
         self._said_once.clear()
@@ -186,20 +192,20 @@ class ReconstructNode(ManagedNode):
         self.get_logger().info(f"waiting for images on {topics}")
 
     def deactivate(self) -> None:
-        """Unsubscribe, and finish the frame in hand; cache and session stay."""
+        """Unsubscribe, and finish the current frame; cache and session stay."""
         self._unsubscribe()
         engine = self._configured
         engine.queue.discard()
         if not engine.settle(SHUTDOWN_TIMEOUT):
             self.get_logger().warning(
-                f"the frame in hand takes longer than {SHUTDOWN_TIMEOUT:g} s; its results follow"
+                f"the current frame takes longer than {SHUTDOWN_TIMEOUT:g} s; its results follow"
             )
 
     def cleanup(self) -> None:
         """Stop the worker, and free the device.
 
         Raises:
-            FrameError: the frame in hand takes too long; all is as before then.
+            FrameError: the current frame takes too long; nothing has changed then.
 
         """
         self._unsubscribe()
@@ -208,7 +214,7 @@ class ReconstructNode(ManagedNode):
             engine.queue.discard()
             if not engine.settle(SHUTDOWN_TIMEOUT) or not engine.worker.stop(SHUTDOWN_TIMEOUT):
                 raise FrameError(
-                    f"the frame in hand takes longer than {SHUTDOWN_TIMEOUT:g} s; try again"
+                    f"the current frame takes longer than {SHUTDOWN_TIMEOUT:g} s; try again"
                 )
             self._map.drop(self._parameter_server.settings.frames.map)
         self._engine = engine = None
@@ -218,15 +224,15 @@ class ReconstructNode(ManagedNode):
         release_device()
 
     def recover(self, failure: str) -> None:
-        """Clean up after a failure that was not foreseen, and go on telling of it."""
+        """Clean up after an unforeseen failure, and keep it in the status."""
         self.cleanup()
         self._status.note(failure)
 
     def close(self) -> bool:
-        """Finish the frame in hand and destroy the node; return False if the frame takes longer."""
+        """Finish the current frame and destroy the node; return False if the frame takes longer."""
         if self._engine is not None and not self._engine.worker.stop(SHUTDOWN_TIMEOUT):
             self.get_logger().warning(
-                f"the frame in hand takes longer than {SHUTDOWN_TIMEOUT:g} s; leaving without it"
+                f"the current frame takes longer than {SHUTDOWN_TIMEOUT:g} s; leaving without it"
             )
             return False
         self._service_handlers.close()
@@ -253,7 +259,7 @@ class ReconstructNode(ManagedNode):
             self._engine.reconstructor.check_cache(settings.cache)
 
     def _configure_cache(self, settings: Settings) -> None:
-        """Let the worker take on the cache's new settings before its next frame."""
+        """Have the worker apply the new cache settings before its next frame."""
         wanted = settings.cache
         if self._engine is None or wanted == self._wanted_cache:
             return
@@ -298,14 +304,14 @@ class ReconstructNode(ManagedNode):
             self._changed.trigger()
 
     def _report_failure(self, result: FrameResult, error: Exception) -> None:
-        text = f"the result of stamp {result.stamp / 1e9:.3f} was not published: {_told(error)}"
+        text = f"the result of stamp {result.stamp / 1e9:.3f} was not published: {_describe(error)}"
         logger.debug("%s", text, exc_info=error)
         if admitted := self._refusals.admit(text):
             self.get_logger().error(admitted)
         self._status.show_failure(result, text, self._configured.worker.counters)
 
     def _adopt_changes(self) -> None:
-        """Let the parameters say what the engine gave up by itself."""
+        """Set the parameters to what the engine reduced by itself."""
         while not self._changes.empty():
             changes = self._changes.get()
             parameters = [Parameter(name, value=value) for name, value in changes.items()]
@@ -337,7 +343,7 @@ class ReconstructNode(ManagedNode):
             stuck = (
                 "the worker has ended unexpectedly, and nothing is reconstructed: restart the node"
             )
-        self._tell_faults(self._input, timeout)
+        self._warn_of_faults(self._input, timeout)
         silences = [] if stuck else [each.silence(timeout) for each in self._input.watchdogs]
         # The last one is shown in ~/status: it explains the others.
         for warning in filter(None, (self._scale.silence(timeout), *silences, stuck)):
@@ -347,8 +353,8 @@ class ReconstructNode(ManagedNode):
         self._status.show_idle(engine.worker.counters, stuck=bool(stuck))
         self._diagnostics.publish(engine.worker.counters, images, engine.reconstructor)
 
-    def _tell_faults(self, current: Input, timeout: float) -> None:
-        """Tell what is wrong with the input, or with who else broadcasts transforms."""
+    def _warn_of_faults(self, current: Input, timeout: float) -> None:
+        """Warn of faults of the input, and of other broadcasters of our transforms."""
         images = current.images
         mixtures = [each.mixture() for each in current.watchdogs]
         for fault in filter(None, (*mixtures, *images.clock_warnings())):
@@ -365,23 +371,23 @@ class ReconstructNode(ManagedNode):
                 self.get_logger().warning(missing)
 
     def _on_map_timer(self) -> None:
-        """Let the worker publish the map where it is due: packing is not for this thread."""
+        """Have the worker publish the map if it is due: packing would block this thread."""
         settings = self._parameter_server.settings
         self._outputs.repeat_map(settings)
-        busy = self._map_in_hand is not None and not self._map_in_hand.done()
+        busy = self._map_publication is not None and not self._map_publication.done()
         if self._engine is None or busy or not self._map.due(settings.map.rate):
             return
-        self._map_in_hand = self._engine.worker.submit(
+        self._map_publication = self._engine.worker.submit(
             lambda _: self._map.publish(settings.frames.map)
         )
-        self._map_in_hand.add_done_callback(self._report_failed_map)
+        self._map_publication.add_done_callback(self._report_failed_map)
 
     def _report_failed_map(self, publication: Future[None]) -> None:
         if not publication.cancelled() and (error := publication.exception()):
             self._report_unpublished("the map", error)
 
     def _report_unpublished(self, what: str, error: BaseException) -> None:
-        text = f"{what} was not published: {_told(error)}"
+        text = f"{what} was not published: {_describe(error)}"
         self._status.note_fault(text)
         self._warn(text)
 
@@ -391,7 +397,7 @@ class ReconstructNode(ManagedNode):
         return self._configured.queue.paused
 
     def pause(self) -> None:
-        """Drop images from now on, counted."""
+        """Drop and count images from now on."""
         self._configured.queue.pause()
         self._status.set_paused(True)
 
@@ -410,7 +416,7 @@ class ReconstructNode(ManagedNode):
         return self._configured.worker.submit(forget)
 
     def with_map(self, look: Callable[[MapBuilder], T]) -> Future[T]:
-        """Let ``look`` see the map between two images."""
+        """Call ``look`` with the map between two images."""
         return self._configured.worker.submit(lambda _: look(self._map.builder))
 
     def _warn(self, warning: str) -> None:
@@ -419,7 +425,7 @@ class ReconstructNode(ManagedNode):
             self.get_logger().warning(admitted)
 
 
-def _told(error: BaseException) -> str:
-    """Return an error in one line, with the type of one that is not this package's."""
+def _describe(error: BaseException) -> str:
+    """Return an error in one line; with its type, unless it is one of this package."""
     line = first_line(error)
     return line if isinstance(error, XsvggtError) else f"{type(error).__name__}: {line}"

@@ -84,7 +84,7 @@ class RigInput:
 
     def _put(self, camera: str, frame: Frame) -> None:
         named = replace(frame, camera=camera)
-        self._settle([named] if frame.fault else self._jumps[camera].put(named))
+        self._settle([named] if frame.fault else self._jumps[camera].admit(named))
         self._deliver()
 
     def _look(self) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from threading import Lock
 from time import monotonic
 from typing import Any
 
@@ -17,11 +16,11 @@ from sensor_msgs.msg import Image
 from xsvggt_ros.errors import FrameError, TransformMissingError
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.geometry.robot_frames import RobotPose, camera_pose
-from xsvggt_ros.geometry.transform_tree import HISTORY, TransformTree, fault_of
 from xsvggt_ros.ros import qos
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.subscriptions import MatchedSubscription, SmallSubscription
 from xsvggt_ros.ros.topics import MOST_NAMED, RAW_TYPE, published_topics
+from xsvggt_ros.ros.transform_buffer import HISTORY, TransformBuffer, transform_of
 from xsvggt_ros.stream.frame import FrameResult
 from xsvggt_ros.stream.messages import depth_of, frame_name, nanoseconds
 from xsvggt_ros.stream.recent import Recent
@@ -137,8 +136,7 @@ class OdometryScale:
     )
 
     def __init__(self, node: Node) -> None:
-        self._lock = Lock()
-        self._poses = TransformTree()
+        self._poses = TransformBuffer()
         self._chords = ChordScale()
         self._child = ""
         self._refused = False
@@ -185,8 +183,7 @@ class OdometryScale:
     def _pose(self, stamp: int, transforms: RobotPose) -> Matrix | None:
         """Return the camera's pose in the frame of the odometry; the carrier's, for want of it."""
         try:
-            with self._lock:
-                carrier = self._poses.lookup("odom", "carrier", stamp)
+            carrier = self._poses.lookup("odom", "carrier", stamp)
         except TransformMissingError:
             return None
         return camera_pose(carrier, transforms)
@@ -194,13 +191,10 @@ class OdometryScale:
     def _receive(self, message: Odometry) -> None:
         self.last_message = monotonic()
         self._child = frame_name(message.child_frame_id)
-        position, turn = message.pose.pose.position, message.pose.pose.orientation
-        place = (position.x, position.y, position.z, turn.x, turn.y, turn.z, turn.w)
-        with self._lock:
-            taken = self._poses.put("odom", "carrier", nanoseconds(message.header.stamp), place)
-        if not taken and not self._refused:
+        fault = self._poses.insert(transform_of(message, "odom", "carrier"))
+        if fault and not self._refused:
             self._refused = True
-            logger.warning("a pose on %s is %s", self.topic, fault_of(place))
+            logger.warning("a pose on %s is %s", self.topic, fault)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,14 +34,14 @@ class Served(Protocol):
         """Forget stream, path and map before the next frame."""
 
     def with_map(self, look: Callable[[MapBuilder], T]) -> Future[T]:
-        """Let ``look`` see the map between two frames."""
+        """Call ``look`` with the map between two frames."""
 
     @property
     def paused(self) -> bool:
         """Whether images are dropped because somebody asked for it."""
 
     def pause(self) -> None:
-        """Drop images from now on, counted."""
+        """Drop and count images from now on."""
 
     def resume(self) -> int:
         """Take images again; return how many were dropped meanwhile."""
@@ -61,7 +61,7 @@ class Services:
         node.create_service(SaveMap, "~/save_map", self._save_map)
 
     def close(self) -> None:
-        """Finish the file in hand."""
+        """Finish the current file."""
         self._files.shutdown()
 
     async def _reset(self, request: Any, response: Any) -> Any:
@@ -118,7 +118,7 @@ class Services:
         return response
 
     async def _done(self, work: Future[T]) -> T:
-        """Wait for work on another thread without keeping the executor.
+        """Wait for work on another thread without blocking the executor.
 
         Raises:
             XsvggtError: what it raised, or that it will not be done.

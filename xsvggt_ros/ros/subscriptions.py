@@ -25,7 +25,7 @@ Receive = Callable[[Any, Mapping[str, Any]], None]
 
 
 class MatchedSubscription:
-    """Subscribes; with reliability ``auto`` again when the publishers change what they offer.
+    """Subscribes as asked for; with reliability ``auto``, as the publishers offer it at any time.
 
     A reliable subscription gets nothing from a best-effort publisher, and a best-effort one loses
     most large messages.
@@ -87,7 +87,7 @@ class MatchedSubscription:
         return list(self._node.get_publishers_info_by_topic(self.topic))
 
     def match_publishers(self) -> None:
-        """Subscribe again where the publishers now ask for another reliability."""
+        """Subscribe again if the publishers now offer another reliability."""
         wanted = self._matching()
         if not self._auto or wanted == self._profile.reliability or not self.publishers():
             return
@@ -149,7 +149,7 @@ class MatchedSubscription:
 
 
 class SmallSubscription:
-    """Subscribes to what publishers send now, and to what latched ones keep for late comers.
+    """Subscribes to what publishers send now, and to what latched ones keep for late subscribers.
 
     A volatile subscription never hears what a latched publisher said before it, and a latched one
     nothing of volatile publishers, whose nodes would warn of it. So the second one is made once

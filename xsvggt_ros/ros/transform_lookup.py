@@ -32,7 +32,7 @@ class TransformLookup:
         """Who broadcasts which transforms."""
 
     def listen(self) -> None:
-        """Begin to listen to TF, and to follow it where it is needed."""
+        """Subscribe to TF; follow it where its transforms are needed."""
         settings = self._settings()
         self._follows = bool(settings.frames.base) or settings.tf.odometry == "external"
         if settings.frames.base:
@@ -40,19 +40,19 @@ class TransformLookup:
         self._listener = TransformListener(self._node, self.owners, follow=self._follows)
 
     def match_publishers(self) -> None:
-        """Listen again where the publishers of TF now ask for another reliability."""
+        """Subscribe again if the publishers of TF now offer another reliability."""
         if self._listener is not None:
             self._listener.match_publishers()
 
     def close(self) -> None:
-        """Stop to listen to TF."""
+        """Unsubscribe from TF."""
         if self._listener is not None:
             self._listener.close()
             self._listener = None
             self.owners.forget()
 
     def look_up(self, frame: Frame) -> RobotPose:
-        """Return what TF knows of the robot at the time of a frame, as far as that is asked for.
+        """Return the transforms of the robot at the time of a frame, as far as they are needed.
 
         Raises:
             TransformMissingError: it has not come within ``tf.timeout``.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from threading import Lock
 from time import monotonic
 
-from xsvggt_ros.geometry.transform_tree import Place
+from xsvggt_ros.geometry.rigid import Place
 from xsvggt_ros.ros.parameters import Settings
 
 FORGOTTEN = 10.0

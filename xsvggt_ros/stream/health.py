@@ -73,7 +73,9 @@ class Health:
             stuck: whether a frame has been in one stage for as long.
 
         """
-        if counters.pending > counters.waiting or (counters != self._counters and counters.received):
+        if counters.pending > counters.waiting or (
+            counters != self._counters and counters.received
+        ):
             self._last_change = self._clock()
         self._counters = counters
         if self.paused:

@@ -316,6 +316,11 @@ class FramePipeline:
                 "stamps went back by %.3f s, after which a camera's counter of 32-bit microseconds "
                 "begins again: the session goes on", back,
             )  # fmt: skip
+        elif order is Order.RETURNED:
+            logger.warning(
+                "stamps went back by %.3f s, to where they were before they jumped ahead: the "
+                "session goes on", back,
+            )  # fmt: skip
         if self._becomes_known(frame, image):
             self._begin_session("the camera has become known")
         if self._blind and self.reconstructor.session_frames and not blindness(image):

@@ -88,7 +88,7 @@ class Worker:
         self._thread.start()
 
     def stop(self, timeout: float) -> bool:
-        """Finish the frame in hand, drop the rest, and wait; return whether the thread ended."""
+        """Finish the current frame, drop the rest, and wait; return whether the thread ended."""
         self._queue.close()
         self._refuse_commands()
         if self._thread.is_alive() and current_thread() is not self._thread:

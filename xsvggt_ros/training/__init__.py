@@ -3,5 +3,7 @@
 
 import time
 
+import xsvggt_ros.logs  # noqa: F401 - before any logger is made
+
 BEGAN = time.monotonic()
 """When this was first imported: a call's minutes count from here, not from PyTorch on."""
