@@ -12,8 +12,8 @@ none, 16 bits), two frames (no history: its errors as a multiple of the full one
 memory, see `memory_need.py`), the released code's (compatibility published), every policy at every
 budget at 4/4 bits, and every width at every budget under the first policy, which is the package's
 default unless --policies says otherwise, and every one of --changes, too. Budgets are in frames.
-The engine is ours throughout: poses that the network leaves open are held with every cache, the released code's too. Writes
-`table.md`, `cells.csv` and `figure.png` to --output. Of several sequences the means have 95 %
+The engine is ours throughout: poses that the network leaves open are held with every cache, the
+released code's too. Writes `table.md`, `cells.csv` and `figure.png` to --output. Of several sequences the means have 95 %
 intervals (`intervals.png`), and so have the differences from the full cache, which are taken
 sequence by sequence.
 
