@@ -15,7 +15,7 @@ from xsvggt_ros.cache.keyframes import MOST, KeyframeSchedule
 from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.settings import POLICIES, CacheSettings
 from xsvggt_ros.errors import ConfigurationError, FrameError
-from xsvggt_ros.geometry.pose_encoding import inverted, world_to_camera
+from xsvggt_ros.geometry.cameras import inverted, world_to_camera
 from xsvggt_ros.model.checkpoint import random_network
 from xsvggt_ros.model.config import PRESETS
 from xsvggt_ros.model.network import StreamVggt

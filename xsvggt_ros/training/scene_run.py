@@ -15,16 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xsvggt_ros.errors import ConfigurationError, first_line
+from xsvggt_ros.errors import CheckpointError, ConfigurationError, first_line
 from xsvggt_ros.geometry.files import replacing, require_writable
 from xsvggt_ros.model.checkpoint import load_network, save_network
 from xsvggt_ros.model.device import device_named
-from xsvggt_ros.synthetic.scene_training.need import BUDGETS, EVERYTHING, errors_of
-from xsvggt_ros.synthetic.scene_training.parts import STATE, WEIGHTS, load_parts, save_parts
-from xsvggt_ros.synthetic.scene_training.ranks import Ranks, device_of_rank
-from xsvggt_ros.synthetic.scene_training.recipes import recipe_named
-from xsvggt_ros.synthetic.scene_training.trainer import SceneTrainer
 from xsvggt_ros.synthetic.scenes.suite import Suite, suite_named, suite_settings, suite_streams
+from xsvggt_ros.training.memory_need import BUDGETS, EVERYTHING, errors_of
+from xsvggt_ros.training.ranks import Ranks, device_of_rank
+from xsvggt_ros.training.recipes import recipe_named
+from xsvggt_ros.training.scene_trainer import SceneTrainer
+from xsvggt_ros.training.state import STATE, WEIGHTS, load_parts, save_parts
 
 NEED = "need.json"
 _MEASURED = (
@@ -38,14 +38,14 @@ _AHEAD = 10
 
 
 @dataclass(frozen=True)
-class PieceSettings:
+class SceneRunSettings:
     """What one call does.
 
     Attributes:
         recipe: what is learned when.
         output: where the state goes.
         state: where the state of the piece before lies; None = in ``output``.
-        minutes: of the call.
+        minutes: of the call, which takes one step at least.
         total_minutes: of learning, over all calls; None = it ends with this one.
         seed: of a training that begins.
         device: as PyTorch spells it, or ``auto``.
@@ -80,13 +80,13 @@ class PieceSettings:
             raise ConfigurationError(f"training seed is {self.seed}; it must not be negative")
 
 
-class Piece:
+class SceneRun:
     """One call."""
 
     def __init__(
-        self, settings: PieceSettings, say: Callable[[str], None], began: float | None = None
+        self, settings: SceneRunSettings, say: Callable[[str], None], began: float | None = None
     ) -> None:
-        """Take up what lies there, or begin.
+        """Resume the training there, or start one.
 
         Args:
             settings: what to do.
@@ -94,7 +94,7 @@ class Piece:
             began: when the minutes began to count, as time.monotonic says it; None = now.
 
         Raises:
-            CheckpointError: what lies there is damaged.
+            CheckpointError: the training there is damaged.
             ConfigurationError: it was another recipe or seed.
             OutputError: the directory takes no files.
 
@@ -120,24 +120,32 @@ class Piece:
         directory = settings.state or settings.output
         found = load_parts(directory, self.device)
         if found:
-            self._take_up(directory, *found)
+            self._resume(directory, *found)
+        self._first_step = self.trainer.step
         end = self.began + 60 * settings.minutes
         self.end = end - min(60 * settings.minutes * _RESERVE, _MOST_RESERVED)
         self._total = 60 * (settings.total_minutes or 0.0)
         self._agreed = 0.0
 
-    def _take_up(self, directory: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    def _resume(self, directory: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        if "recipe" not in facts:
+            raise CheckpointError(
+                f"'{directory}' holds a training on rooms; give its recipe to continue it, or take "
+                "another directory"
+            )
         for name in ("recipe", "seed"):
             if facts[name] != getattr(self.settings, name):
                 raise ConfigurationError(
-                    f"the training that lies there has {name} {facts[name]}, not "
+                    f"the training there has {name} {facts[name]}, not "
                     f"{getattr(self.settings, name)}; give the same one, or another directory"
                 )
         average = load_network(str(directory / WEIGHTS), device=str(self.device))
         self.trainer.load(tensors, average.float().state_dict(), facts["step"])
         self.learned_seconds = facts["learned_seconds"]
         self.rows = facts["rows"]
-        self.say(f"goes on at step {facts['step']}, after {self.learned_seconds / 60:.2f} minutes")
+        self.say(
+            f"continues at step {facts['step']}, after {self.learned_seconds / 60:.2f} minutes"
+        )
 
     @property
     def progress(self) -> float:
@@ -175,8 +183,12 @@ class Piece:
             self._measure()
 
     def _goes_on(self, stop: Callable[[], bool]) -> bool:
-        """Return whether there is one more step, as the first process thinks for all."""
-        more = time.monotonic() < self.end and self.progress < 1 and not stop()
+        """Return whether there is one more step; the first process decides for all.
+
+        Each call takes one step at least: on a busy machine a short one would else never get on.
+        """
+        in_time = time.monotonic() < self.end or self.trainer.step == self._first_step
+        more = in_time and self.progress < 1 and not stop()
         self._agreed, more = self.ranks.agreed(self.progress, more)
         return more
 
@@ -194,7 +206,7 @@ class Piece:
         except RuntimeError as error:
             if not self.trainer.graphed or isinstance(error, torch.cuda.OutOfMemoryError):
                 raise
-            self.say(f"no graph ({first_line(error)}); goes on launch by launch")
+            self.say(f"no graph ({first_line(error)}); continues launch by launch")
             torch.cuda.synchronize()
             self.trainer.graphed = False
             return self.trainer.take_step(self._agreed)
@@ -278,4 +290,4 @@ class _Report:
         return {**values, "frames_per_second": round(self.frames / seconds, 1)}
 
 
-__all__ = ["NEED", "STATE", "WEIGHTS", "Piece", "PieceSettings"]
+__all__ = ["NEED", "STATE", "WEIGHTS", "SceneRun", "SceneRunSettings"]

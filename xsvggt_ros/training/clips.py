@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rolls of images for training: shot once, cut into many different streams."""
+"""Clips of images for training: rendered once, cut into many different streams."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from torch.utils.data import Dataset
 
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.geometry.cameras import Intrinsics
-from xsvggt_ros.synthetic.cameras import intrinsics_for
+from xsvggt_ros.synthetic.cameras import intrinsics_for, tone_map
 from xsvggt_ros.synthetic.held_out import quality_for, training_seed
 from xsvggt_ros.synthetic.motion import MotionSettings, plan_motion
 from xsvggt_ros.synthetic.renderer import Quality, Rendering, render, render_sequence
 from xsvggt_ros.synthetic.rooms import RoomSettings, build_world, room_named
-from xsvggt_ros.synthetic.tone import develop
 from xsvggt_ros.synthetic.world import World, batched
 
 _RATE = 10.0
@@ -28,14 +27,14 @@ Index = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
-class RollSettings:
+class ClipSettings:
     """What the images for a training look like.
 
     Attributes:
         room: kind of room.
         width: of an image, pixels.
         height: of an image, pixels.
-        frames: of a roll.
+        frames: of a clip.
         field_of_view: horizontal, degrees.
         quality: of the images.
         motions: kinds that are drawn from.
@@ -67,9 +66,9 @@ class RollSettings:
         return intrinsics_for(self.width, self.height, self.field_of_view)
 
 
-def roll_settings(room: str, seed: int, width: int, height: int, frames: int) -> RollSettings:
+def clip_settings(room: str, seed: int, width: int, height: int, frames: int) -> ClipSettings:
     """Return the settings for a named kind of room."""
-    return RollSettings(
+    return ClipSettings(
         room=room_named(room),
         width=width,
         height=height,
@@ -80,8 +79,8 @@ def roll_settings(room: str, seed: int, width: int, height: int, frames: int) ->
 
 
 @dataclass(frozen=True)
-class Roll:
-    """Images of one room along one way; numpy, so that it travels between processes by value.
+class Clip:
+    """Images of one room along one path; numpy, so that it is copied between processes.
 
     Attributes:
         images: uint8 [F, 3, H, W].
@@ -98,17 +97,17 @@ class Roll:
         return len(self.poses)
 
 
-def shoot(settings: RollSettings, index: int, device: torch.device) -> Roll:
-    """Render the roll of a number; equal settings and numbers give equal rolls."""
+def render_clip(settings: ClipSettings, index: int, device: torch.device) -> Clip:
+    """Render clip number ``index``; equal settings and numbers give equal clips."""
     world, poses = _plan(settings, index)
     with torch.inference_mode():
         found = _rendered(world.to(device), poses, settings)
-        images = (255 * develop(found.light)).round().byte().movedim(-1, 1)
-    return Roll(images.cpu().numpy(), found.depth.half().cpu().numpy(), poses)
+        images = (255 * tone_map(found.light)).round().byte().movedim(-1, 1)
+    return Clip(images.cpu().numpy(), found.depth.half().cpu().numpy(), poses)
 
 
-def _plan(settings: RollSettings, index: int) -> tuple[World, NDArray[np.float64]]:
-    """Draw a room with a way through it; a room without any is drawn again."""
+def _plan(settings: ClipSettings, index: int) -> tuple[World, NDArray[np.float64]]:
+    """Draw a room with a path through it; draw again where there is none."""
     rng = np.random.default_rng([settings.seed, index, 0xBA7C4])
     kind = str(rng.choice(settings.motions))
     stride = int(rng.choice(_STRIDES))
@@ -124,11 +123,11 @@ def _plan(settings: RollSettings, index: int) -> tuple[World, NDArray[np.float64
             continue
         return world, poses[skipped::stride]
     raise ConfigurationError(
-        f"{_REDRAWS} rooms in a row had no place for a camera; take greater rooms or less furniture"
+        f"{_REDRAWS} rooms in a row had no room for a camera; take larger rooms or less furniture"
     )
 
 
-def _rendered(world: World, poses: NDArray[np.float64], settings: RollSettings) -> Rendering:
+def _rendered(world: World, poses: NDArray[np.float64], settings: ClipSettings) -> Rendering:
     places = torch.from_numpy(poses).float().to(world.device)
     if _by_frame(world.device):
         still = torch.zeros(len(poses))
@@ -142,61 +141,61 @@ def _by_frame(device: torch.device) -> bool:
     return device.type == "cpu"
 
 
-class RollNumbers(Dataset[Roll]):
-    """Rolls by their number, for a loader that shoots them ahead in other processes."""
+class ClipDataset(Dataset[Clip]):
+    """Clips by their number, for a loader that renders them ahead in other processes."""
 
-    def __init__(self, settings: RollSettings, device: torch.device) -> None:
+    def __init__(self, settings: ClipSettings, device: torch.device) -> None:
         self._settings, self._device = settings, device
 
-    def __getitem__(self, index: int) -> Roll:
-        """Shoot a roll."""
-        return shoot(self._settings, index, self._device)
+    def __getitem__(self, index: int) -> Clip:
+        """Render a clip."""
+        return render_clip(self._settings, index, self._device)
 
 
-def growth(step: int, first: int, every: int) -> int:
-    """Return how many rolls there are at a step: ``first``, and one more every so many steps."""
+def clips_at(step: int, first: int, every: int) -> int:
+    """Return how many clips there are at a step: ``first``, and one more every so many steps."""
     return first + step // every
 
 
-class Album:
-    """The newest rolls; what is missing after a resumption is shot again when it is drawn."""
+class ClipCache:
+    """The newest clips; what is missing after a resumption is rendered again when it is drawn."""
 
-    def __init__(self, settings: RollSettings, device: torch.device, capacity: int) -> None:
+    def __init__(self, settings: ClipSettings, device: torch.device, capacity: int) -> None:
         """Start empty.
 
         Args:
-            settings: of the rolls.
-            device: on which missing rolls are rendered.
-            capacity: most rolls; the oldest give way.
+            settings: of the clips.
+            device: on which missing clips are rendered.
+            capacity: most clips; the oldest give way.
 
         """
         self._settings, self._device, self._capacity = settings, device, capacity
-        self._rolls: dict[int, Roll] = {}
+        self._clips: dict[int, Clip] = {}
 
-    def add(self, index: int, roll: Roll) -> None:
-        """Put in the roll of a number."""
-        self._rolls[index] = roll
-        self._rolls.pop(index - self._capacity, None)
+    def add(self, index: int, clip: Clip) -> None:
+        """Add clip number ``index``."""
+        self._clips[index] = clip
+        self._clips.pop(index - self._capacity, None)
 
-    def draw(self, count: int, rng: np.random.Generator) -> Roll:
-        """Return one of the newest among the first ``count`` rolls, all alike likely."""
+    def draw(self, count: int, rng: np.random.Generator) -> Clip:
+        """Return one of the newest among the first ``count`` clips, each equally likely."""
         index = int(rng.integers(max(0, count - self._capacity), count))
-        if index not in self._rolls:
-            self._rolls[index] = shoot(self._settings, index, self._device)
-        return self._rolls[index]
+        if index not in self._clips:
+            self._clips[index] = render_clip(self._settings, index, self._device)
+        return self._clips[index]
 
 
-def cut(length: int, frames: int, rng: np.random.Generator) -> Index:
-    """Return which frames of a roll make a stream: evenly spaced, onwards or backwards.
+def stream_indices(length: int, frames: int, rng: np.random.Generator) -> Index:
+    """Return which frames of a clip make a stream: evenly spaced, forwards or backwards.
 
-    A stream longer than the roll goes to and fro.
+    A stream longer than the clip goes back and forth.
 
     Raises:
-        ConfigurationError: a roll of fewer than two frames.
+        ConfigurationError: a clip of fewer than two frames.
 
     """
     if length < 2:
-        raise ConfigurationError(f"a roll of {length} frames gives no streams; take at least 2")
+        raise ConfigurationError(f"a clip of {length} frames gives no streams; take at least 2")
     widest = max(1, (length - 1) // max(frames - 1, 1))
     stride = int(rng.integers(1, min(len(_STRIDES), widest) + 1))
     span = (frames - 1) * stride

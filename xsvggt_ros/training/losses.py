@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from xsvggt_ros.model.network import Prediction
+from xsvggt_ros.synthetic.truth import Truth
 
 GRADIENT_SCALES = (1, 2, 4)
 """Pixels between the two ends of a difference."""
@@ -19,43 +20,12 @@ ITERATION_DECAY = 0.6
 
 
 @dataclass(frozen=True)
-class Truth:
-    """What is true about a batch of streams, float32, in the frame of each stream's first camera.
-
-    Attributes:
-        depth: [B, F, H, W], along the optical axis.
-        points: [B, F, H, W, 3].
-        encodings: [B, F, 9], the cameras as the network spells them.
-
-    """
-
-    depth: Tensor
-    points: Tensor
-    encodings: Tensor
-
-    def normalized(self) -> Truth:
-        """Return it in units of what the first camera of each stream sees: mean distance 1.
-
-        Only the first frame counts, because a stream does not know its future.
-        """
-        scale = self.points[:, 0].norm(dim=-1).mean(dim=(1, 2)).clamp(min=1e-6)
-        encodings = self.encodings.clone()
-        encodings[..., :3] /= scale[:, None, None]
-        return replace(
-            self,
-            depth=self.depth / scale[:, None, None, None],
-            points=self.points / scale[:, None, None, None, None],
-            encodings=encodings,
-        )
-
-
-@dataclass(frozen=True)
 class LossWeights:
     """What the parts of the loss weigh, and how dear confidence is (``alpha``).
 
     ``huber`` is about as large as a step between two frames, some hundredths of the scene: a much
     larger one would square such errors away, and standing still would cost next to nothing.
-    ``guides`` weighs the readings of ``guides.py``.
+    ``auxiliary`` weighs the auxiliary heads.
     """
 
     depth: float = 1.0
@@ -63,7 +33,7 @@ class LossWeights:
     camera: float = 1.0
     alpha: float = 0.2
     huber: float = 0.05
-    guides: float = 2.0
+    auxiliary: float = 2.0
 
 
 def dense_loss(error: Tensor, confidence: Tensor, alpha: float) -> Tensor:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Causal training of the network on made-up streams: seeded, resumable, unattended.
 
-Needs torch, numpy and safetensors, nothing else; loss curves are drawn where matplotlib is.
+Needs torch, numpy and safetensors; loss curves are drawn where matplotlib is installed.
 """
 
 from __future__ import annotations
@@ -23,40 +23,39 @@ from xsvggt_ros.model.dense_head import activate_depth, activate_points
 from xsvggt_ros.model.device import device_named
 from xsvggt_ros.model.memory import CausalSequence
 from xsvggt_ros.model.network import Prediction
-from xsvggt_ros.synthetic.batches import Batch
-from xsvggt_ros.synthetic.beginning import Beginning, begin, start_named
-from xsvggt_ros.synthetic.curriculum import Stage
-from xsvggt_ros.synthetic.gaps import GappySequence
 from xsvggt_ros.synthetic.held_out import LENGTHS, SUITE, held_out
-from xsvggt_ros.synthetic.losses import losses
-from xsvggt_ros.synthetic.optimization import learning_rate_at, optimizer_for
-from xsvggt_ros.synthetic.scores import Scores, score_network
 from xsvggt_ros.synthetic.sequence import Sequence
-from xsvggt_ros.synthetic.training_data import TrainingData
-from xsvggt_ros.synthetic.training_files import (
-    WEIGHTS,
+from xsvggt_ros.training.batches import Batch, TrainingData
+from xsvggt_ros.training.forgetting import GappySequence
+from xsvggt_ros.training.log import (
+    PARTS,
     LossLog,
+    Meter,
+    Outcome,
+    Progress,
     require_no_other,
     write_evaluation_image,
 )
-from xsvggt_ros.synthetic.training_identity import differences
-from xsvggt_ros.synthetic.training_progress import PARTS, Meter, Outcome, Progress
-from xsvggt_ros.synthetic.training_settings import Schedule, TrainingSettings
-from xsvggt_ros.synthetic.training_state import State, load_state, save_state
+from xsvggt_ros.training.losses import losses
+from xsvggt_ros.training.optimization import optimizer_for, set_learning_rate, update_average
+from xsvggt_ros.training.scores import Scores, score_network
+from xsvggt_ros.training.settings import Schedule, Stage, TrainingSettings
+from xsvggt_ros.training.start import StartSettings, load_start, resolved_start
+from xsvggt_ros.training.state import WEIGHTS, State, differences, load_state, save_state
 
 MOST_SKIPPED = 50
 """Steps in a row without a finite gradient that end a training."""
 
 
 class Trainer:
-    """One training in one directory; a second call with equal settings goes on where it stopped."""
+    """One training in one directory; a second call with equal settings continues it."""
 
     def __init__(self, settings: TrainingSettings, directory: Path) -> None:
-        """Build the network, or take up what lies in the directory.
+        """Build the network, or resume the training in the directory.
 
         Raises:
-            ConfigurationError: what lies there was trained with other settings or images.
-            CheckpointError: what lies there, or what to start from, is damaged or of other sizes.
+            ConfigurationError: the training there has other settings or images.
+            CheckpointError: that training, or what to start from, is damaged or of other sizes.
             OutputError: the directory takes no files, or holds files that would be replaced.
 
         """
@@ -70,13 +69,19 @@ class Trainer:
         else:
             require_no_other(directory)
         self.log = LossLog(directory)
-        # What a resumed training once began with may be gone.
-        learned = begin(self._beginning("" if state else settings.start))
-        self._begun_with = state.beginning if state else learned.digest() if settings.start else ""
+        # What a resumed training started from may be gone.
+        learned = load_start(self._start_settings("" if state else settings.start))
+        self._start_digest = (
+            state.start_digest if state else learned.digest() if settings.start else ""
+        )
         self.network = learned.network.to(self.device).train()
-        self.guides = learned.guides.to(self.device)
+        self.auxiliary = learned.auxiliary.to(self.device)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
-        self.optimizer = optimizer_for([self.network, self.guides], settings)
+        self.optimizer = optimizer_for(
+            [*self.network.named_parameters(), *self.auxiliary.named_parameters()],
+            settings.learning_rate,
+            settings.weight_decay,
+        )
         self.step, self.skipped, self._in_a_row = 0, 0, 0
         self._saved = state is not None
         if state:
@@ -85,16 +90,16 @@ class Trainer:
         if settings.compile:
             self._aggregator = torch.compile(self.network.aggregator)
 
-    def _beginning(self, start: str) -> Beginning:
-        return Beginning(self.settings.preset, self.settings.room, self.settings.seed, start)
+    def _start_settings(self, start: str) -> StartSettings:
+        return StartSettings(self.settings.preset, self.settings.room, self.settings.seed, start)
 
     def _fixed(self) -> TrainingSettings:
-        return replace(self.settings.fixed(), start=start_named(self.settings.start))
+        return replace(self.settings.fixed(), start=resolved_start(self.settings.start))
 
     def _require_same(self, state: State) -> None:
         asked = self._fixed()
-        saved = {**state.settings, "start": start_named(state.settings.get("start", ""))}
-        if saved["start"] != asked.start and self._begins_alike(state):
+        saved = {**state.settings, "start": resolved_start(state.settings.get("start", ""))}
+        if saved["start"] != asked.start and self._starts_alike(state):
             saved["start"] = asked.start
         told = differences(saved, asked)
         if state.data:
@@ -102,21 +107,23 @@ class Trainer:
         if told:
             raise ConfigurationError(
                 f"'{self.directory}' holds a training with other settings ({', '.join(told)}); "
-                "give the same ones to go on, or another directory to start again"
+                "give the same ones to continue, or another directory to start again"
             )
 
-    def _begins_alike(self, state: State) -> bool:
-        """Return whether another name to start from means the very weights that were begun with."""
-        if not (state.beginning and self.settings.start):
+    def _starts_alike(self, state: State) -> bool:
+        """Return whether another name means the very weights that it started from."""
+        if not (state.start_digest and self.settings.start):
             return False
         try:
-            return begin(self._beginning(self.settings.start)).digest() == state.beginning
+            return (
+                load_start(self._start_settings(self.settings.start)).digest() == state.start_digest
+            )
         except CheckpointError:
             return False
 
     def _resume(self, state: State) -> None:
         self.network.load_state_dict(state.network)
-        self.guides.load_state_dict(state.guides)
+        self.auxiliary.load_state_dict(state.auxiliary)
         self.average.load_state_dict(state.average)
         self.optimizer.load_state_dict(state.optimizer)
         self.step, self.skipped = state.step, state.skipped
@@ -128,11 +135,11 @@ class Trainer:
             skipped=self.skipped,
             settings=asdict(self._fixed()),
             network=self.network.state_dict(),
-            guides=self.guides.state_dict(),
+            auxiliary=self.auxiliary.state_dict(),
             average=self.average.state_dict(),
             optimizer=self.optimizer.state_dict(),
             data=asdict(self.data.settings),
-            beginning=self._begun_with,
+            start_digest=self._start_digest,
         )
         save_state(self.directory, state)
         self._saved = True
@@ -148,8 +155,8 @@ class Trainer:
         """Train until the end, until the schedule says so, or until ``stop`` does.
 
         Args:
-            schedule: how long, and how often what else.
-            listen: hears the progress every few seconds.
+            schedule: how long, and how often it saves and evaluates.
+            listen: receives the progress every few seconds.
             stop: asked after each step, and while images are awaited; a training that is stopped
                 is saved, but not scored.
 
@@ -161,7 +168,7 @@ class Trainer:
         if not self._saved:
             # First of all, so that files without it are known to be somebody else's.
             self.save()
-        self.log.begin(self.step)
+        self.log.truncate_after(self.step)
         started = saved = evaluated = time.monotonic()
         meter = Meter()
         asked = _Lasting(stop)
@@ -173,7 +180,7 @@ class Trainer:
                     progress = meter.report(
                         now, self.step, self.settings.steps, stage.name, self.skipped
                     )
-                    self.log.add(progress, learning_rate_at(self.settings, self.step - 1))
+                    self.log.add(progress, self.settings.rate_at(self.step - 1))
                     listen(progress)
                 if now - saved > schedule.checkpoint_seconds:
                     self.save()
@@ -193,22 +200,20 @@ class Trainer:
     def take_step(self, batch: Batch, stage: Stage) -> dict[str, float]:
         """Learn from one batch; return its losses, or nothing where they were not finite."""
         settings = self.settings
-        rate = learning_rate_at(settings, self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_learning_rate(self.optimizer, settings.rate_at(self.step))
         self.step += 1
         parts = self._losses(batch, stage)
         self.optimizer.zero_grad(set_to_none=True)
         parts["total"].backward()
         norm = nn.utils.clip_grad_norm_(
-            [*self.network.parameters(), *self.guides.parameters()], 1.0
+            [*self.network.parameters(), *self.auxiliary.parameters()], 1.0
         )
         if not bool(torch.isfinite(norm) & torch.isfinite(parts["total"].detach())):
             self._skip()
             return {}
         self._in_a_row = 0
         self.optimizer.step()
-        self._average_weights()
+        update_average(self.average, self.network, self.step, settings.average)
         return {name: float(parts[name].detach()) for name in PARTS if name in parts}
 
     def _skip(self) -> None:
@@ -222,14 +227,6 @@ class Trainer:
                 f"learning rate below {self.settings.learning_rate}, or in float32"
             )
 
-    def _average_weights(self) -> None:
-        """Move the averaged weights towards the present ones; faster at first."""
-        decay = min(self.settings.average, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            mean: list[Tensor] = list(self.average.parameters())
-            present: list[Tensor] = list(self.network.parameters())
-            torch._foreach_lerp_(mean, present, 1 - decay)
-
     def _losses(self, batch: Batch, stage: Stage) -> dict[str, Tensor]:
         """Return the losses of one batch; the dense heads see one of its streams, in turn."""
         weights, normal = self.settings.weights, batch.truth.normalized()
@@ -238,8 +235,8 @@ class Trainer:
         dense = slice(stream, stream + 1) if self.step % stage.dense_every == 0 else None
         parts = losses(self._predict(outputs, batch.images, dense), normal, weights,
                        dense or slice(None))  # fmt: skip
-        guided = self.guides(outputs, batch, normal)
-        return {**parts, "guides": guided, "total": parts["total"] + weights.guides * guided}
+        read = self.auxiliary(outputs, batch, normal)
+        return {**parts, "auxiliary": read, "total": parts["total"] + weights.auxiliary * read}
 
     def _memory(self, frames: int, stage: Stage) -> CausalSequence:
         """Return a memory for streams of so many frames, with gaps or without."""
@@ -251,7 +248,7 @@ class Trainer:
     def _aggregate(self, images: Tensor, memory: CausalSequence) -> dict[int, Tensor]:
         """Run the aggregator over whole streams, in bfloat16 if asked; return float32."""
         config = self.network.config
-        layers = self.guides.layers | {config.depth - 1, *config.dense.layers}
+        layers = self.auxiliary.layers | {config.depth - 1, *config.dense.layers}
         if not self.settings.bfloat16:
             return self._aggregator(images, memory, layers)
         with torch.autocast(self.device.type, torch.bfloat16):
@@ -288,7 +285,7 @@ class Trainer:
 
 
 class _Lasting:
-    """A question that is not asked again once the answer was yes."""
+    """A question that is not asked again once the answer is yes."""
 
     def __init__(self, question: Callable[[], bool]) -> None:
         self._question = question

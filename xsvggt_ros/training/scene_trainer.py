@@ -5,38 +5,89 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from xsvggt_ros.model.checkpoint import random_network
-from xsvggt_ros.model.config import preset
 from xsvggt_ros.model.dense_head import activate_depth, activate_points
 from xsvggt_ros.model.encoder import Encoder
-from xsvggt_ros.model.layers import LayerScale
 from xsvggt_ros.model.network import Prediction
 from xsvggt_ros.synthetic.held_out import FIRST_HELD_OUT_SEED
-from xsvggt_ros.synthetic.losses import Truth, losses
-from xsvggt_ros.synthetic.scene_training.graphed import GraphedStep
-from xsvggt_ros.synthetic.scene_training.masked_sequence import (
+from xsvggt_ros.synthetic.scenes.scene import Draw
+from xsvggt_ros.synthetic.scenes.streams import Streams, plan_streams, render_streams
+from xsvggt_ros.synthetic.truth import Truth
+from xsvggt_ros.training.auxiliary_heads import SceneHeads
+from xsvggt_ros.training.forgetting import (
     MaskedSequence,
     causal,
     forgetful,
     over_tokens,
 )
-from xsvggt_ros.synthetic.scene_training.ranks import Ranks
-from xsvggt_ros.synthetic.scene_training.readings import Readings
-from xsvggt_ros.synthetic.scene_training.recipes import Recipe, Stage
-from xsvggt_ros.synthetic.scenes.draw import Draw
-from xsvggt_ros.synthetic.scenes.streams import Streams, planned, rendered
+from xsvggt_ros.training.losses import losses
+from xsvggt_ros.training.optimization import (
+    fresh_network,
+    optimizer_for,
+    set_learning_rate,
+    update_average,
+)
+from xsvggt_ros.training.ranks import Ranks
+from xsvggt_ros.training.recipes import Recipe, Stage
 
-LAYER_SCALE = 0.5
-"""Gain of each residual branch at first; the architecture's 0.01 would sleep for long."""
+_WARM_STEPS = 3
+
+
+class GraphedStep:
+    """Repeats what a function has once done on a GPU.
+
+    The function must make its random numbers on the device with the default generator, and must
+    not ask the device for anything. What it returned is filled again at each repetition.
+    """
+
+    def __init__(self, step: Callable[[], dict[str, Tensor]], clear: Callable[[], None]) -> None:
+        """Run ``step`` a few times to warm up, then capture it.
+
+        Args:
+            step: learns from one batch, the optimiser's step included.
+            clear: frees the gradients, before each step and before the capture.
+
+        Raises:
+            RuntimeError: something in it cannot be captured.
+
+        """
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for number in range(_WARM_STEPS):
+                clear()
+                if number == _WARM_STEPS - 1:
+                    _without_waiting(step)
+                else:
+                    step()
+        torch.cuda.current_stream().wait_stream(aside)
+        clear()
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._parts = step()
+
+    def __call__(self) -> dict[str, Tensor]:
+        """Repeat it; the result is overwritten by the next repetition."""
+        self._graph.replay()
+        return self._parts
+
+
+def _without_waiting(step: Callable[[], dict[str, Tensor]]) -> None:
+    """Run a step; raise RuntimeError where it waits for the device, which no capture survives."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
 
 PLACE = 0.5
 """Size of the position embedding at first, about that of what patches show."""
-
-_TOKENS = ("_token", "_tokens", "pos_embed")
 
 
 class SceneTrainer:
@@ -63,19 +114,23 @@ class SceneTrainer:
         """
         self.recipe, self.seed, self.device = recipe, seed, device
         self._ranks = ranks or Ranks(device)
-        network = random_network(preset(recipe.preset), seed)
-        for module in network.modules():
-            if isinstance(module, LayerScale):
-                nn.init.constant_(module.gamma, LAYER_SCALE)
+        network = fresh_network(recipe.preset, seed)
         _place_patches(network.aggregator.patch_embed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
-            readings = Readings(network.config)
+            auxiliary = SceneHeads(network.config)
         self.network = network.to(device).train()
-        self.readings = readings.to(device)
+        self.auxiliary = auxiliary.to(device)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self._learning = list(self.parameters().values())
-        self.optimizer = self._optimizer()
+        # Only a rate that lies on the device can change between repetitions of a captured step.
+        rate = torch.tensor(recipe.learning_rate, device=device)
+        self.optimizer = optimizer_for(
+            self.parameters().items(),
+            rate if device.type == "cuda" else recipe.learning_rate,
+            recipe.weight_decay,
+            fused=True,
+        )
         self.step = 0
         self.graphed = graphed
         self._captured: tuple[Stage, GraphedStep] | None = None
@@ -95,31 +150,13 @@ class SceneTrainer:
         """Return all that learns, by name."""
         return {
             f"{part}.{name}": each
-            for part, module in (("network", self.network), ("readings", self.readings))
+            for part, module in (("network", self.network), ("auxiliary", self.auxiliary))
             for name, each in module.named_parameters()
             if each.requires_grad
         }
 
-    def _optimizer(self) -> torch.optim.AdamW:
-        named = self.parameters().items()
-        matrices = [p for name, p in named if p.ndim >= 2 and not name.endswith(_TOKENS)]
-        others = [p for name, p in named if p.ndim < 2 or name.endswith(_TOKENS)]
-        return torch.optim.AdamW(
-            [
-                {"params": matrices, "weight_decay": self.recipe.weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ],
-            lr=torch.tensor(self.recipe.learning_rate, device=self.device)
-            if self.device.type == "cuda"
-            else self.recipe.learning_rate,
-            betas=(0.9, 0.98),
-            eps=1e-8,
-            fused=True,
-            capturable=self.device.type == "cuda",
-        )
-
     def tensors(self) -> dict[str, Tensor]:
-        """Return what a training goes on from beside the averaged weights, in half the width.
+        """Return what a training is continued from beside the averaged weights, in half the width.
 
         Second moments of matrices are told by the means of their rows and columns: they only have
         to tell large gradients from small ones until the next few hundred steps have been.
@@ -158,20 +195,12 @@ class SceneTrainer:
         """Where the fused optimiser counts."""
         return self.device
 
-    def rate_at(self, progress: float) -> float:
-        """Return the learning rate: a linear rise, then half a cosine down to a fiftieth."""
-        recipe = self.recipe
-        if progress < recipe.warmup:
-            return recipe.learning_rate * max(progress / recipe.warmup, 0.02)
-        share = min((progress - recipe.warmup) / (1 - recipe.warmup), 1.0)
-        return recipe.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
-
     def draw_streams(self, stage: Stage) -> Streams:
         """Return streams of worlds that nobody has seen and nobody will see again."""
         settings = self.recipe.streams_of(stage)
         with torch.no_grad():
-            plan = planned(Draw(stage.streams, self.generator), stage.frames, settings)
-            return rendered(plan, settings, self.generator)
+            plan = plan_streams(Draw(stage.streams, self.generator), stage.frames, settings)
+            return render_streams(plan, settings, self.generator)
 
     def take_step(self, progress: float) -> dict[str, Tensor]:
         """Learn from one batch; return its losses, still on the device.
@@ -181,18 +210,10 @@ class SceneTrainer:
 
         """
         stage = self.recipe.stage_at(progress)
-        for group in self.optimizer.param_groups:
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(self.rate_at(progress))
-            else:
-                group["lr"] = self.rate_at(progress)
+        set_learning_rate(self.optimizer, self.recipe.rate_at(progress))
         parts = self._graphed(stage) if self.graphed else self._cleared(stage)
         self.step += 1
-        decay = min(self.recipe.average, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            mean: list[Tensor] = list(self.average.parameters())
-            now: list[Tensor] = list(self.network.parameters())
-            torch._foreach_lerp_(mean, now, 1 - decay)
+        update_average(self.average, self.network, self.step, self.recipe.average)
         return parts
 
     def _graphed(self, stage: Stage) -> dict[str, Tensor]:
@@ -231,20 +252,20 @@ class SceneTrainer:
 
     def _losses(self, streams: Streams, stage: Stage) -> dict[str, Tensor]:
         network, config = self.network, self.network.config
-        layers = self.readings.layers | {config.depth - 1, *config.dense.layers}
+        layers = self.auxiliary.layers | {config.depth - 1, *config.dense.layers}
         memory = self._memory(stage)
         with torch.autocast(self.device.type, torch.bfloat16):
             outputs = network.aggregator(streams.images, memory, layers)
         outputs = {layer: each.float() for layer, each in outputs.items()}
         encodings = network.camera_head(outputs[config.depth - 1][:, :, 0], memory)
-        guided = self.readings(outputs, streams)
+        read = self.auxiliary(outputs, streams)
         chosen = self._dense_frames(stage)
         prediction = self._dense(outputs, streams, chosen, encodings)
         truth = streams.truth
         picked = Truth(truth.depth[chosen], truth.points[chosen], truth.encodings)
         parts = losses(prediction, picked, self.recipe.weights)
-        total = parts["total"] + self.recipe.weights.guides * guided
-        return {**parts, "guides": guided, "total": total}
+        total = parts["total"] + self.recipe.weights.auxiliary * read
+        return {**parts, "auxiliary": read, "total": total}
 
     def _dense_frames(self, stage: Stage) -> tuple[slice, slice]:
         """Return the streams and frames that the dense heads learn from: all are as random."""

@@ -6,9 +6,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.synthetic.losses import LossWeights
 from xsvggt_ros.synthetic.scenes.paths import Pace
 from xsvggt_ros.synthetic.scenes.streams import StreamSettings
+from xsvggt_ros.training.losses import LossWeights
+from xsvggt_ros.training.optimization import cosine
 
 Mix = tuple[float, float, float, float]
 """How often each of WORLDS is."""
@@ -40,7 +41,7 @@ class Stage:
     laps: tuple[float, float] = (0.3, 1.6)
 
 
-_WEIGHTS = LossWeights(depth=0.5, points=0.5, camera=2.0, guides=1.0)
+_WEIGHTS = LossWeights(depth=0.5, points=0.5, camera=2.0, auxiliary=1.0)
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,12 @@ class Recipe:
             if progress < done:
                 return stage
         return self.stages[-1]
+
+    def rate_at(self, progress: float) -> float:
+        """Return the learning rate: a linear rise, then half a cosine down to a fiftieth."""
+        if progress < self.warmup:
+            return self.learning_rate * max(progress / self.warmup, 0.02)
+        return self.learning_rate * cosine((progress - self.warmup) / (1 - self.warmup), 0.02)
 
     def streams_of(self, stage: Stage) -> StreamSettings:
         """Return what the streams of a stage are made of."""
@@ -126,7 +133,7 @@ RECIPES: dict[str, Recipe] = {
         samples=1,
         learning_rate=1.5e-3,
     ),
-    "test": Recipe(
+    "test_scenes": Recipe(
         "tiny", 28, 28,
         (
             Stage(0.5, 2, 2, _MIXED, dense=1, dense_frames=2),
@@ -135,8 +142,8 @@ RECIPES: dict[str, Recipe] = {
         samples=1,
     ),
 }  # fmt: skip
-"""Named trainings, called like the presets that they are for: ``thin8`` for a CPU, ``test`` for
-tests."""
+"""Named trainings, called like the presets that they are for: ``thin8`` for a CPU,
+``test_scenes`` for tests."""
 
 
 def recipe_named(name: str) -> Recipe:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training begins with: seeded random weights, or what another one has learned."""
+"""What a training starts from: seeded random weights, or what another one has learned."""
 
 from __future__ import annotations
 
@@ -9,31 +9,27 @@ from hashlib import sha256
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from xsvggt_ros.errors import CheckpointError
 from xsvggt_ros.model.bundled import BUNDLED, NOTICES
-from xsvggt_ros.model.checkpoint import assemble, random_network, read_checkpoint
+from xsvggt_ros.model.checkpoint import assemble, read_checkpoint
 from xsvggt_ros.model.config import NetworkConfig, preset
-from xsvggt_ros.model.layers import LayerScale
 from xsvggt_ros.model.network import StreamVggt
-from xsvggt_ros.synthetic.guides import Guides
 from xsvggt_ros.synthetic.rooms import room_named
-from xsvggt_ros.synthetic.training_settings import TrainingSettings
-from xsvggt_ros.synthetic.training_state import STATE, load_state
-
-LAYER_SCALE = 0.5
-"""Gain of each residual branch at first. The architecture's own 0.01 suits a pretrained encoder;
-from random weights it would leave the transformer asleep for thousands of steps."""
+from xsvggt_ros.training.auxiliary_heads import RoomHeads
+from xsvggt_ros.training.optimization import fresh_network
+from xsvggt_ros.training.settings import TrainingSettings
+from xsvggt_ros.training.state import STATE, load_state
 
 
 @dataclass(frozen=True)
-class Beginning:
-    """What a training begins with.
+class StartSettings:
+    """What a training starts from.
 
     Attributes:
         preset: sizes of the network.
-        room: kind of room; guides know their way about some.
+        room: kind of room; some have auxiliary heads of their own.
         seed: of what is random.
         start: directory of another training (or its ``training.pt``), a file of weights, a file on
             the Hugging Face hub as ``owner/name:file``, or ``demo``, the weights that come with the
@@ -52,19 +48,19 @@ class Learner:
     """What learns, on the CPU, in float32."""
 
     network: StreamVggt
-    guides: Guides
+    auxiliary: RoomHeads
 
     def digest(self) -> str:
         """Return a digest of all weights."""
         whole = sha256()
-        for module in (self.network, self.guides):
+        for module in (self.network, self.auxiliary):
             for name, tensor in module.state_dict().items():
                 whole.update(name.encode())
                 whole.update(tensor.contiguous().numpy().tobytes())
         return whole.hexdigest()
 
 
-def start_named(start: str) -> str:
+def resolved_start(start: str) -> str:
     """Return what ``start`` means wherever it is asked from: paths become absolute."""
     if not start or start in NOTICES or _is_on_hub(start):
         return start
@@ -77,59 +73,50 @@ def _is_on_hub(start: str) -> bool:
     return ":" in start and start[0] not in "/.~" and not Path(start).exists()
 
 
-def begin(beginning: Beginning) -> Learner:
+def load_start(settings: StartSettings) -> Learner:
     """Return what learns.
 
-    Another training gives its averaged weights and its guides, a file its weights alone.
+    Another training gives its averaged weights and its auxiliary heads, a file its weights alone.
 
     Raises:
-        CheckpointError: ``start`` names nothing to begin with, or something of other sizes.
+        CheckpointError: ``start`` names nothing to start from, or something of other sizes.
         ConfigurationError: unknown preset or room.
 
     """
-    learner = Learner(fresh_network(beginning), fresh_guides(beginning))
-    if not beginning.start:
+    learner = Learner(fresh_network(settings.preset, settings.seed), fresh_auxiliary(settings))
+    if not settings.start:
         return learner
-    start = start_named(beginning.start)
+    start = resolved_start(settings.start)
     if start in NOTICES or _is_on_hub(start) or Path(start).is_file():
         read = read_checkpoint(start)
-        _take_up_weights(read.tensors, read.config, beginning, learner.network)
+        _start_from_weights(read.tensors, read.config, settings, learner.network)
     elif Path(start).is_dir():
-        _take_up_training(Path(start), beginning, learner)
+        _start_from_training(Path(start), settings, learner)
     else:
         raise CheckpointError(
-            f"'{beginning.start}' does not exist; start from the directory of a training, a .pth "
+            f"'{settings.start}' does not exist; start from the directory of a training, a .pth "
             f"or .safetensors file, a file on the Hugging Face hub as owner/name:file, or "
             f"{BUNDLED}, which comes with the package"
         )
     return learner
 
 
-def fresh_network(beginning: Beginning) -> StreamVggt:
-    """Return a network with seeded random weights that learns from the first step."""
-    network = random_network(preset(beginning.preset), beginning.seed)
-    for module in network.modules():
-        if isinstance(module, LayerScale):
-            nn.init.constant_(module.gamma, LAYER_SCALE)
-    return network
-
-
-def fresh_guides(beginning: Beginning) -> Guides:
-    """Return seeded guides."""
+def fresh_auxiliary(settings: StartSettings) -> RoomHeads:
+    """Return seeded auxiliary heads."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(beginning.seed + 1)
-        return Guides(preset(beginning.preset), room=room_named(beginning.room).chart)
+        torch.manual_seed(settings.seed + 1)
+        return RoomHeads(preset(settings.preset), room=room_named(settings.room).chart)
 
 
-def _take_up_training(directory: Path, beginning: Beginning, learner: Learner) -> None:
+def _start_from_training(directory: Path, settings: StartSettings, learner: Learner) -> None:
     state = load_state(directory, torch.device("cpu"))
     if state is None:
         raise CheckpointError(
             f"'{directory}' holds no training to start from; name the directory of one, or weights"
         )
     config = preset(str(state.settings.get("preset", TrainingSettings.preset)))
-    _take_up_weights(state.average, config, beginning, learner.network)
-    needed, there = learner.guides.state_dict(), state.guides
+    _start_from_weights(state.average, config, settings, learner.network)
+    needed, there = learner.auxiliary.state_dict(), state.auxiliary
     differing = [
         name
         for name in {**needed, **there}
@@ -138,24 +125,24 @@ def _take_up_training(directory: Path, beginning: Beginning, learner: Learner) -
     if differing:
         room = state.settings.get("room", TrainingSettings.room)
         raise CheckpointError(
-            f"the guides of the training in '{directory}', in rooms '{room}', are others than in "
-            f"'{beginning.room}': {', '.join(differing)}; start from one in the same kind of room, "
-            f"{beginning.room}, or from its weights alone"
+            f"the training in '{directory}' has other auxiliary heads, for rooms '{room}', than "
+            f"'{settings.room}': {', '.join(differing)}; start from one in the same kind of room, "
+            f"{settings.room}, or from its weights alone"
         )
-    learner.guides.load_state_dict(there)
+    learner.auxiliary.load_state_dict(there)
 
 
-def _take_up_weights(
+def _start_from_weights(
     tensors: Mapping[str, Tensor],
     config: NetworkConfig | None,
-    beginning: Beginning,
+    settings: StartSettings,
     network: StreamVggt,
 ) -> None:
     weights = assemble(network.config, tensors)
     if config and config != network.config:
         # The base of the rotary encoding, for instance, shows in no shape.
         raise CheckpointError(
-            f"the sizes of '{beginning.start}' are not those of preset '{beginning.preset}'; name "
+            f"the sizes of '{settings.start}' are not those of preset '{settings.preset}'; name "
             "the preset that it was trained with"
         )
     network.load_state_dict(weights.state_dict())

@@ -61,7 +61,7 @@ class Ranks:
             each.copy_(part.view_as(each))
 
     def agreed(self, progress: float, goes_on: bool) -> tuple[float, bool]:
-        """Return what the first process thinks of progress, and whether all go on."""
+        """Return the first process's progress, and whether all continue."""
         if self.count == 1:
             return progress, goes_on
         facts = torch.tensor([progress, float(goes_on)], dtype=torch.float64, device=self._device)
