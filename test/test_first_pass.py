@@ -224,7 +224,7 @@ def test_a_network_without_a_first_pass_takes_no_anchors() -> None:
     network = random_network(PRESETS["tiny"], 1).freeze()
     with pytest.raises(ConfigurationError, match="anchor_frames is 4.*single frame"):
         KvCache(CacheSettings(anchor_frames=4), cache_layout(network))
-    assert KvCache(CacheSettings(), cache_layout(network)).settings.policy == "balanced"
+    assert KvCache(CacheSettings(), cache_layout(network)).settings.policy == "xstreamvggt"
 
 
 @pytest.mark.parametrize(

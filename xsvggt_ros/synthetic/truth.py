@@ -10,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xsvggt_ros.geometry.cameras import Intrinsics
-from xsvggt_ros.geometry.cameras import encode
+from xsvggt_ros.geometry.cameras import Intrinsics, encode
 from xsvggt_ros.geometry.rigid import invert
 from xsvggt_ros.synthetic.cameras import pixel_rays
 
