@@ -59,7 +59,8 @@ class ManagedNode(LifecycleNode):
 
         The lifecycle holds on to the node below, and so to the shared memory of DDS.
         """
-        self._end_bond()
+        if self._bond is not None:
+            self._bond.stop(now=True)
         super().destroy_node()
         self._state_machine.destroy_when_not_in_use()
 
