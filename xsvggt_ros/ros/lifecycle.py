@@ -7,6 +7,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
+from inspect import signature
 from time import monotonic, sleep
 from typing import Any
 
@@ -46,18 +47,38 @@ class ManagerBond:
         except ImportError as error:
             logger.debug("no bond with a lifecycle manager: %s", error)
             return
-        bond = Bond(BOND_TOPIC, self._node.get_name(), self._node)
+        # Its arguments changed their order and a name between Humble and Jazzy.
+        identifier = "bond_id" if "bond_id" in signature(Bond).parameters else "id"
+        named = {"node": self._node, "topic": BOND_TOPIC, identifier: self._node.get_name()}
+        bond = Bond(**named)
         bond.heartbeat_period = HEARTBEAT_PERIOD
         bond.set_formed_callback(self._formed)
         bond.start()
         self._bond = bond
 
-    def stop(self) -> None:
-        """Tell the manager that the end is on purpose."""
+    def stop(self, *, now: bool = False) -> None:
+        """Tell the manager that the end is on purpose.
+
+        Args:
+            now: whether the node is about to be destroyed; else the manager is told until it
+                answers, for two seconds at most.
+
+        """
         bond, self._bond = self._bond, None
         if bond is None:
             return
-        bond.set_broken_callback(None)
+        if now:
+            bond.set_broken_callback(None)
+            self._release(bond)
+            return
+        bond.set_broken_callback(partial(self._release, bond))
+        bond.break_bond()
+        if bond.is_broken():  # nobody was there to be told
+            self._release(bond)
+
+    def _release(self, bond: Any) -> None:
+        if bond.is_shutdown:
+            return
         bond.shutdown()
         # It destroys what the node's executor still knows of.
         self._node.destroy_subscription(bond.sub)
@@ -132,7 +153,8 @@ class ManagedNode(LifecycleNode):
 
         The lifecycle holds on to the node below, and so to the shared memory of DDS.
         """
-        self._end_bond()
+        if self._bond is not None:
+            self._bond.stop(now=True)
         super().destroy_node()
         self._state_machine.destroy_when_not_in_use()
 
