@@ -16,12 +16,13 @@ ROOMS = {
     "geometry": set(),
     "metrics": {"geometry"},
     "stream": {"model", "cache", "geometry", "metrics"},
-    "synthetic": {"model", "geometry", "metrics"},
+    "synthetic": {"model", "geometry"},
+    "training": {"model", "geometry", "metrics", "synthetic"},
     "evaluation": {"stream", "synthetic", "geometry", "metrics", "model", "cache"},
     "ros": {"stream", "geometry", "model", "cache"},
     "commands": {
-        "ros", "evaluation", "synthetic", "stream", "geometry", "model", "cache", "progress",
-        "doctor",
+        "ros", "evaluation", "synthetic", "training", "stream", "geometry", "model", "cache",
+        "progress", "doctor",
     },
 }  # fmt: skip
 ROS_PACKAGES = {

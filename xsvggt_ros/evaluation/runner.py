@@ -26,16 +26,15 @@ from xsvggt_ros.evaluation.source import EvaluationSource, open_source
 from xsvggt_ros.evaluation.sources.base import NO_TRUTH
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.frame import Frame, FrameResult
-from xsvggt_ros.stream.frame_queue import FrameQueue
-from xsvggt_ros.stream.jumps import settled_with
 from xsvggt_ros.stream.pipeline import FramePipeline, FrameUpdate, PipelineHooks
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 from xsvggt_ros.stream.sources.base import DEFAULT_RATE, SECOND
 from xsvggt_ros.stream.sources.pace import CUT_TO, gap_between
-from xsvggt_ros.stream.worker import Worker
+from xsvggt_ros.stream.stamps import settled_with
+from xsvggt_ros.stream.worker import FrameQueue, Worker
 
 if TYPE_CHECKING:
-    from xsvggt_ros.stream.frame_queue import QueuePolicy
+    from xsvggt_ros.stream.worker import QueuePolicy
 
 logger = logging.getLogger(__name__)
 
