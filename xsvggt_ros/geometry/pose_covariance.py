@@ -209,19 +209,20 @@ def _spectra(rows: int, columns: int) -> Array:
 def fuse(first: PoseEstimate, *others: PoseEstimate) -> PoseEstimate:
     """Return what independent estimates of one pose say together, in information form.
 
-    One that contradicts ``first`` beyond chance (:data:`GATE`) does not count.
+    Where two contradict each other beyond chance (:data:`GATE`), nobody knows which is wrong: both
+    count, and less is promised.
 
     Args:
-        first: the estimate to which the others are compared; its information must be regular.
+        first: the estimate about which all is linear; its information must be regular.
         others: estimates of the same pose; of singular information where they are partial.
 
     """
-    total, pull = first.information.copy(), np.zeros(6)
+    total, pull, doubt = first.information.copy(), np.zeros(6), 1.0
     for other in others:
-        if innovation(first, other) <= GATE:
-            total += other.information
-            pull += other.information @ log_se3(invert(first.pose) @ other.pose)
-    return PoseEstimate(first.pose @ exp_se3(np.linalg.solve(total, pull)), total)
+        doubt = max(doubt, innovation(first, other) / GATE)
+        total += other.information
+        pull += other.information @ log_se3(invert(first.pose) @ other.pose)
+    return PoseEstimate(first.pose @ exp_se3(np.linalg.solve(total, pull)), total / doubt)
 
 
 def innovation(first: PoseEstimate, other: PoseEstimate) -> float:
