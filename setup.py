@@ -23,13 +23,13 @@ def requirements(name: str) -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
-def shared(*folders: str) -> list[tuple[str, list[str]]]:
+def shared(*directories: str) -> list[tuple[str, list[str]]]:
     """Return the data files, laid out as colcon lays them out."""
     share = Path("share", "xsvggt_ros")
     data = [(str(share), ["package.xml"])]
-    for folder in folders:
-        files = sorted((ROOT / folder).glob("*.*"))
-        data.append((str(share / folder), [str(path.relative_to(ROOT)) for path in files]))
+    for directory in directories:
+        files = sorted((ROOT / directory).glob("*.*"))
+        data.append((str(share / directory), [str(path.relative_to(ROOT)) for path in files]))
     return data
 
 

@@ -16,7 +16,7 @@ poses that the network leaves open are held with every cache, the released code'
 intervals (`intervals.png`), and so have the differences from the full cache, which are taken
 sequence by sequence.
 
-Cells that are in `cells.csv` are not run again where weights, size, pictures, true poses, cache
+Cells that are in `cells.csv` are not run again where weights, size, images, true poses, cache
 settings, PyTorch, processor and threads are the same. That the network's or the cache's code has
 changed is not noticed: name another --output then. Times are medians within one run; compare them
 with each other only.
@@ -115,7 +115,7 @@ def engine_for(network: StreamVggt, config: Config, height: int, width: int) -> 
     patch = network.config.patch_size
     if height % patch or width % patch:
         raise ConfigurationError(
-            f"pictures of {width}x{height} pixels do not divide into the network's patches; "
+            f"images of {width}x{height} pixels do not divide into the network's patches; "
             f"--width and --height must be multiples of {patch}"
         )
     tokens = network.config.tokens_per_frame(height, width)
@@ -176,7 +176,7 @@ def check_caches(policies: Sequence[str], budgets: Sequence[int]) -> None:
 
 
 def digest(stream: Stream | SceneSequence) -> str:
-    """Return a hash of a sequence: of its true poses, and of its first picture and depth."""
+    """Return a hash of a sequence: of its true poses, and of its first image and depth."""
     first = next(iter(stream))
     found = hashlib.sha256(np.ascontiguousarray(stream.poses))
     found.update(np.ascontiguousarray(first.color))
@@ -237,12 +237,12 @@ def measure_sequence(task: Task) -> list[tuple[Config, str, Cell | None]]:
     around = surroundings(network, task.checkpoint)
     tokens = network.config.tokens_per_frame(task.height, task.width)
     stream = open_stream(task.name, task.room, task.width, task.height)
-    pictures = digest(stream)
+    images = digest(stream)
     frames: list[SyntheticFrame] = []
     found: list[tuple[Config, str, Cell | None]] = []
     for config in task.configs:
         identity = fingerprint(
-            {**around, "pictures": pictures, "cache": asdict(config.settings(tokens))}
+            {**around, "images": images, "cache": asdict(config.settings(tokens))}
         )
         cell = None
         if identity not in task.known:

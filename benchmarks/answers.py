@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast the node answers while a picture is in the network, and how fast it leaves.
+"""How fast the node answers while an image is in the network, and how fast it leaves.
 
     python benchmarks/answers.py                # preset small at 448 pixels
 
-Pictures come faster than the network takes them. Meanwhile parameters are set one call after the
+Images come faster than the network takes them. Meanwhile parameters are set one call after the
 other, every second one to an impossible value, and the time to each answer is taken; then the node
 gets SIGINT. Prints a table; times depend on the load of the machine, so the time of a frame is
 printed beside. Ends with an error where the node dies, does not answer, or answers wrongly.
@@ -29,7 +29,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
-from xsvggt_ros.msg import CacheStatus
+from xsvggt_ros.msg import ReconstructionStatus
 
 from xsvggt_ros.errors import ConfigurationError, XsvggtError
 from xsvggt_ros.ros.child_node import ChildNode
@@ -52,10 +52,10 @@ class Client:
         self.node = rclpy.create_node("answers_client")
         self.executor = SingleThreadedExecutor()
         self.executor.add_node(self.node)
-        self.pictures = self.node.create_publisher(Image, "/answers/image", QoSProfile(depth=10))
-        self.statuses: list[CacheStatus] = []
+        self.images = self.node.create_publisher(Image, "/answers/image", QoSProfile(depth=10))
+        self.statuses: list[ReconstructionStatus] = []
         self.node.create_subscription(
-            CacheStatus, f"{NODE}/status", self.statuses.append, QoSProfile(depth=50)
+            ReconstructionStatus, f"{NODE}/status", self.statuses.append, QoSProfile(depth=50)
         )
         self.parameters = self.node.create_client(
             SetParametersAtomically, f"{NODE}/set_parameters_atomically"
@@ -64,15 +64,15 @@ class Client:
         self._pixels = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
 
     def publish(self) -> None:
-        """Send the next picture."""
+        """Send the next image."""
         self._stamp += PERIOD
         message = Image(header=header(self._stamp, "camera"), height=240, width=320,
                         encoding="rgb8", step=960)  # fmt: skip
         message.data = packed(self._pixels)
-        self.pictures.publish(message)
+        self.images.publish(message)
 
     def until(self, what: str, condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
-        """Keep pictures coming until something holds."""
+        """Keep images coming until something holds."""
 
         def holds() -> bool:
             self.publish()
@@ -161,8 +161,8 @@ def run(options: argparse.Namespace) -> str:
     parameters = {"model.preset": options.preset, "input.width": options.width,
                   "model.device": "cpu", "cache.budget_tokens": 4000}  # fmt: skip
     environment = {"ROS_DOMAIN_ID": str(domain), "PYTHONUNBUFFERED": "1"}
-    with tempfile.TemporaryDirectory(prefix="answers-") as folder:
-        log = Path(folder) / "node.log"
+    with tempfile.TemporaryDirectory(prefix="answers-") as directory:
+        log = Path(directory) / "node.log"
         with (
             ChildNode(parameters, namespace="/answers", log=log, environment=environment) as child,
             connected(child, domain) as client,

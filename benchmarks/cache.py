@@ -306,7 +306,7 @@ def draw(path: Path, cells: list[Cell], maps: dict[str, Tensor], frame: int) -> 
     for axes in (bytes_, time, error):
         axes.tick_params(axis="x", labelrotation=45, labelsize=8)
     shares = [share_held(numbers, frame) for numbers in maps.values()]
-    picture = held.imshow(
+    image = held.imshow(
         torch.cat(shares).numpy(),
         aspect="auto",
         interpolation="nearest",
@@ -314,7 +314,7 @@ def draw(path: Path, cells: list[Cell], maps: dict[str, Tensor], frame: int) -> 
         vmin=0,
         vmax=1,
     )
-    figure.colorbar(picture, ax=held, label="share held")
+    figure.colorbar(image, ax=held, label="share held")
     held.set_yticks([(row + 0.5) * PLACES - 0.5 for row in range(len(maps))], list(maps))
     for row in range(1, len(maps)):
         held.axhline(row * PLACES - 0.5, color="white")

@@ -68,7 +68,7 @@ def time_parts(clock: Clock) -> None:
     judge.Recording = TimedRecording
 
 
-def render(folder: Path, frames: int, width: int, height: int) -> None:
+def render(directory: Path, frames: int, width: int, height: int) -> None:
     """Write a sequence of a room that the bundled model knows."""
     settings = SequenceSettings(
         seed=1,
@@ -79,15 +79,15 @@ def render(folder: Path, frames: int, width: int, height: int) -> None:
         motion=MotionSettings("loop"),
         quality=Quality(samples=1, shadows=False),
     )
-    write_sequence(Sequence(settings), folder, "tum")
+    write_sequence(Sequence(settings), directory, "tum")
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--frames", type=int, default=300)
-    parser.add_argument("--width", type=int, default=320, help="of the pictures")
-    parser.add_argument("--height", type=int, default=240, help="of the pictures")
+    parser.add_argument("--width", type=int, default=320, help="of the images")
+    parser.add_argument("--height", type=int, default=240, help="of the images")
     parser.add_argument("--checkpoint", default="", help="default: the bundled model")
     parser.add_argument("--budget", type=int, default=8192)
     parser.add_argument("--device", default="cpu")
@@ -95,10 +95,10 @@ def main() -> None:
     arguments = parser.parse_args()
     clock = Clock()
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "sequence"
-        render(folder, arguments.frames, arguments.width, arguments.height)
+        directory = Path(scratch) / "sequence"
+        render(directory, arguments.frames, arguments.width, arguments.height)
         request = EvaluationRequest(
-            str(folder),
+            str(directory),
             network=NetworkOptions(arguments.checkpoint, device=arguments.device),
             cache=CacheSettings(budget_tokens=arguments.budget),
         )

@@ -61,12 +61,12 @@ class Report:
     about: dict[str, Any]
     sections: dict[str, Any] = field(default_factory=dict)
 
-    def write(self, folder: Path) -> None:
+    def write(self, directory: Path) -> None:
         """Write everything measured so far."""
-        folder.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
         everything = {"about": self.about, **self.sections}
-        (folder / "gpu.json").write_text(json.dumps(everything, indent=1) + "\n")
-        (folder / "gpu.md").write_text(self.as_markdown())
+        (directory / "gpu.json").write_text(json.dumps(everything, indent=1) + "\n")
+        (directory / "gpu.md").write_text(self.as_markdown())
 
     def as_markdown(self) -> str:
         """Return one table for each section."""
@@ -427,11 +427,11 @@ def driver() -> str:
 
 
 @contextmanager
-def said(report: Report, folder: Path, name: str) -> Iterator[None]:
+def said(report: Report, directory: Path, name: str) -> Iterator[None]:
     """Say how long a section took, and write what there is."""
     started = perf_counter()
     yield
-    report.write(folder)
+    report.write(directory)
     rows = report.sections.get(name, [])
     print(f"\n{name}, {perf_counter() - started:.0f} s\n{table(rows)}", flush=True)
 

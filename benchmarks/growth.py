@@ -58,7 +58,7 @@ class Run:
     beside: list[int]
 
 
-def pictures(width: int, height: int, count: int):
+def images(width: int, height: int, count: int):
     """Yield noise that drifts, so that frames resemble their neighbours."""
     generator = np.random.default_rng(0)
     canvas = generator.integers(0, 256, (height, 4 * width, 3), np.uint8)
@@ -67,15 +67,15 @@ def pictures(width: int, height: int, count: int):
 
 
 def run(network, settings: dict[str, ReconstructorSettings], shape, frames: int) -> list[Run]:
-    """Reconstruct ``frames`` pictures with every cache.
+    """Reconstruct ``frames`` images with every cache.
 
     Turn by turn, so that whatever else the machine does meets all of them alike.
     """
     engines = {name: Reconstructor(network, each) for name, each in settings.items()}
     runs = [Run(name, [], [], []) for name in settings]
-    for index, picture in enumerate(pictures(*shape, frames)):
+    for index, image in enumerate(images(*shape, frames)):
         for each in runs:
-            result = engines[each.name].step(picture, stamp=index)
+            result = engines[each.name].step(image, stamp=index)
             each.milliseconds.append(1e3 * result.timings.network)
             each.cache.append(result.cache.nbytes)
             each.beside.append(result.cache.scratch_nbytes + result.cache.camera_nbytes)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the map costs: one picture of 300 k points, packing 300 k voxels, and two million in memory.
+"""What the map costs: one image of 300 k points, packing 300 k voxels, and two million in memory.
 
     python benchmarks/map.py [--frames N]
 
@@ -67,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, default=60)
     frames = parser.parse_args().frames
-    print(f"{WIDTH * HEIGHT} points a picture, {frames} pictures, processor's ms: median, p95")
+    print(f"{WIDTH * HEIGHT} points an image, {frames} images, processor's ms: median, p95")
     for size in (0.05, 0.025, 0.01):
         measure_room(size, frames)
     measure_scattered(frames)
@@ -102,7 +102,7 @@ def measure_scattered(frames: int) -> None:
 
 
 def report(name: str, update: Times, held: VoxelMap) -> None:
-    """Print what a picture and a publication cost."""
+    """Print what an image and a publication cost."""
     packing = Times()
     rows = message_rows(len(held))
     for _ in range(15):
@@ -152,7 +152,7 @@ def message_rows(count: int) -> NDArray[np.float32]:
 
 
 def look(index: int) -> FrameResult:
-    """Return what the engine would make of one picture of the room."""
+    """Return what the engine would make of one image of the room."""
     pose = turned(index * TURN)
     u, v = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))
     rays = np.stack(

@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace, kind: tuple[str, str, str]) -> list[Frame
     engine = Reconstructor(network, settings)
     with open_source(arguments.source) as source:
         frames = [frame.decode() for frame, _ in zip(source, range(arguments.frames), strict=False)]
-    return [engine.step(picture) for picture in frames]
+    return [engine.step(image) for image in frames]
 
 
 def deviation(first: list[np.ndarray], second: list[np.ndarray]) -> float:

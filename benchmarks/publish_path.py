@@ -31,7 +31,7 @@ from nav_msgs.msg import Path as PathMessage
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
-from xsvggt_ros.msg import CacheStatus
+from xsvggt_ros.msg import ReconstructionStatus
 
 from xsvggt_ros.cache.statistics import CacheStatistics
 from xsvggt_ros.geometry.cameras import Intrinsics
@@ -43,7 +43,7 @@ from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.publishers import Publishers
 from xsvggt_ros.ros.robot import Robot
 from xsvggt_ros.ros.status import Session, StatusBoard
-from xsvggt_ros.stream.frame import Frame, FrameResult, Picture, Timings
+from xsvggt_ros.stream.frame import Frame, FrameResult, ImageArray, Timings
 from xsvggt_ros.stream.image_mapping import ImageMapping
 from xsvggt_ros.stream.quality import QualityWatch
 from xsvggt_ros.stream.worker import Counters
@@ -59,7 +59,7 @@ TOPICS: dict[str, type[Any]] = {
     "/xsvggt/confidence/image": Image,
     "/xsvggt/odometry": Odometry,
     "/xsvggt/path": PathMessage,
-    "/xsvggt/status": CacheStatus,
+    "/xsvggt/status": ReconstructionStatus,
     "/tf": TFMessage,
 }
 Stages = dict[str, list[float]]
@@ -85,13 +85,13 @@ def main() -> None:
 
 
 def inputs() -> dict[str, Frame]:
-    """Return one picture as both kinds of message."""
+    """Return one image as both kinds of message."""
     noise = np.random.default_rng(0).integers(0, 256, (HEIGHT // 8, WIDTH // 8, 3), np.uint8)
-    picture = cv2.resize(noise, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+    image = cv2.resize(noise, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
     top = header(1, "camera")
     raw = Image(header=top, height=HEIGHT, width=WIDTH, encoding="rgb8", step=3 * WIDTH)
-    raw.data = packed(picture)
-    _, jpeg = cv2.imencode(".jpg", picture)
+    raw.data = packed(image)
+    _, jpeg = cv2.imencode(".jpg", image)
     compressed = CompressedImage(header=top, format="jpeg")
     compressed.data = packed(jpeg)
     return {"raw rgb8": frame_from_image(raw), "JPEG": frame_from_compressed(compressed)}
@@ -118,8 +118,8 @@ def measure_frame(
 ) -> None:
     """Take one frame the way of the node, then pack its large messages once more, apart."""
     settings, counters, top = Settings(), Counters(1, 1, 0, 0, 0), header(1, "camera")
-    picture = clock.time("decode", frame.decode)
-    result = result_of(picture, index)
+    image = clock.time("decode", frame.decode)
+    result = result_of(image, index)
     clock.time("pack and publish", lambda: outputs.publish(result, settings))
     faults = clock.time("quality", lambda: quality.judge(result))
     clock.time(
@@ -158,8 +158,8 @@ class Stopwatch:
         self._stages.setdefault(stage, []).append(milliseconds)
 
 
-def result_of(picture: Picture, index: int) -> FrameResult:
-    """Return what the engine would make of a picture, some of it unknown."""
+def result_of(image: ImageArray, index: int) -> FrameResult:
+    """Return what the engine would make of an image, some of it unknown."""
     depth = np.linspace(0.5, 5.0, HEIGHT * WIDTH, dtype=np.float32).reshape(HEIGHT, WIDTH)
     depth[:10] = np.nan
     return FrameResult(
@@ -171,7 +171,7 @@ def result_of(picture: Picture, index: int) -> FrameResult:
         intrinsics_source="predicted",
         depth=depth,
         confidence=np.flipud(depth) + 1.0,
-        color=picture,
+        color=image,
         mapping=ImageMapping(WIDTH, HEIGHT, WIDTH, HEIGHT, HEIGHT, 0),
         cache=CacheStatistics("xstreamvggt", 8192, 8192, 16, 16, 1, 1, 1, 1, 0, 0, (8192,) * 24),
         timings=Timings(),

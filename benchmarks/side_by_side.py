@@ -19,7 +19,7 @@ def in_parallel(
 ) -> Iterator[_Result]:
     """Yield the results of tasks in their order, ``jobs`` of them at a time.
 
-    One job runs in this process. Processes begin anew (spawn): a fork of a process in which
+    One job runs in this process. Processes begin again (spawn): a fork of a process in which
     PyTorch has started threads may hang.
 
     Raises:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Thousands of pictures through the live node, with faults thrown in: what leaks, and what slows.
+"""Thousands of images through the live node, with faults thrown in: what leaks, and what slows.
 
-    python benchmarks/soak.py                   # 10 000 pictures, tiny network
+    python benchmarks/soak.py                   # 10 000 images, tiny network
     python benchmarks/soak.py --frames 1000 --preset demo --width 224
 
-Each picture is answered in ~/status before the next one is sent. Writes `summary.md`,
+Each image is answered in ~/status before the next one is sent. Writes `summary.md`,
 `samples.csv`, `figure.png` and the node's log to --output; exits with 1 where a limit is broken.
 """
 
@@ -37,7 +37,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
-from xsvggt_ros.msg import CacheStatus
+from xsvggt_ros.msg import ReconstructionStatus
 
 from xsvggt_ros.ros.child_node import ChildNode
 from xsvggt_ros.ros.conversions import header, packed
@@ -48,25 +48,25 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 PERIOD = 100_000_000
-"""Nanoseconds between the stamps of two pictures."""
+"""Nanoseconds between the stamps of two images."""
 PATIENCE = 120.0
 """Seconds after which an answer is taken never to come."""
 MIB = 2**20
 
 STEEPEST = 1.0
-"""MiB of resident memory per 1000 pictures, after the first fifth."""
+"""MiB of resident memory per 1000 images, after the first fifth."""
 SLOWEST = 1.2
 """p99 latency of the last tenth against that of the second one."""
 VIEWER = 2
 """Descriptors that a viewer who happens to be there may take."""
 ENOUGH = 5000
-"""Pictures from which on slopes and percentiles say something."""
+"""Images from which on slopes and percentiles say something."""
 
 FAULTS = (
     "garbled", "repeated", "gap", "jump back", "resized", "storm", "churn", "outlier", "deep",
     "dark", "owner", "camera info",
 )  # fmt: skip
-"""outlier: one more picture, of a wrong stamp. deep: 10 bits of 16. owner: another node broadcasts
+"""outlier: one more image, of a wrong stamp. deep: 10 bits of 16. owner: another node broadcasts
 a transform of ours. camera info: its publisher comes or goes, each with another QoS."""
 CAMERA_INFOS = [
     QoSProfile(depth=1, reliability=reliability, durability=durability)
@@ -74,12 +74,12 @@ CAMERA_INFOS = [
     for durability in (DurabilityPolicy.VOLATILE, DurabilityPolicy.TRANSIENT_LOCAL)
 ]
 CALM = 40
-"""Pictures before the first fault."""
+"""Images before the first fault."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The node's process after a picture; latency in seconds, processor time since its start."""
+    """The node's process after an image; latency in seconds, processor time since its start."""
 
     frame: int
     latency: float
@@ -103,10 +103,10 @@ class Counts:
 
 
 class Camera:
-    """Makes pictures with rising stamps, some of them faulty."""
+    """Makes images with rising stamps, some of them faulty."""
 
     def __init__(self, seed: int, width: int, height: int, every: int) -> None:
-        """Make a camera of which one picture in ``every`` has a fault."""
+        """Make a camera of which one image in ``every`` has a fault."""
         self._every = every
         self._generator = np.random.default_rng(seed)
         self._size = (height, width)
@@ -121,12 +121,12 @@ class Camera:
             self._last = ""
             return ""
         fault = str(self._generator.choice(FAULTS))
-        # The stamp of a picture that was refused may come again.
+        # The stamp of an image that was refused may come again.
         self._last = "gap" if (self._last, fault) == ("garbled", "repeated") else fault
         return self._last
 
-    def picture(self, fault: str) -> Image:
-        """Return the next picture."""
+    def image(self, fault: str) -> Image:
+        """Return the next image."""
         self._count += 1
         self._stamp += {"repeated": 0, "gap": 300 * PERIOD, "jump back": -500 * PERIOD}.get(
             fault, PERIOD
@@ -145,7 +145,7 @@ class Camera:
         return self._garbled(message) if fault == "garbled" else message
 
     def outlier(self) -> Image:
-        """Return a picture whose stamp alone is wrong; it takes no place among the others."""
+        """Return an image whose stamp alone is wrong; it takes no place among the others."""
         wrong = (0, self._stamp + 50 * PERIOD, self._stamp + 2**32 * 1000)
         width = self._size[1]
         stamp = wrong[self._generator.integers(len(wrong))]
@@ -185,10 +185,10 @@ class Tester:
         self._node = Node("soak")
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self._node)
-        self._pictures = self._node.create_publisher(Image, "/soak/image", QoSProfile(depth=10))
-        self._statuses: list[CacheStatus] = []
+        self._images = self._node.create_publisher(Image, "/soak/image", QoSProfile(depth=10))
+        self._statuses: list[ReconstructionStatus] = []
         self._node.create_subscription(
-            CacheStatus, "/soak/xsvggt/status", self._statuses.append, QoSProfile(depth=50)
+            ReconstructionStatus, "/soak/xsvggt/status", self._statuses.append, QoSProfile(depth=50)
         )
         self._client = self._node.create_client(
             SetParametersAtomically, "/soak/xsvggt/set_parameters_atomically"
@@ -208,25 +208,25 @@ class Tester:
         ready = self._wait(
             lambda: (
                 bool(self._statuses)
-                and self._pictures.get_subscription_count() > 0
+                and self._images.get_subscription_count() > 0
                 and self._client.service_is_ready()
             )
         )
         if not ready:
             raise SystemExit("the node did not come up")
 
-    def send(self, message: Image, before: Image | None = None) -> CacheStatus | None:
-        """Send a picture; return what ~/status says of it, None where nothing comes.
+    def send(self, message: Image, before: Image | None = None) -> ReconstructionStatus | None:
+        """Send an image; return what ~/status says of it, None where nothing comes.
 
         One ``before`` it is sent without waiting, because only the next one proves it wrong.
         """
         done = _done(self._statuses[-1])
         self._statuses[:] = self._statuses[-1:]
         if before is not None:
-            self._pictures.publish(before)
+            self._images.publish(before)
             self._counts.sent += 1
             done += 1
-        self._pictures.publish(message)
+        self._images.publish(message)
         self._counts.sent += 1
         stamp = nanoseconds(message.header.stamp)
         if not self._wait(lambda: self._answer(stamp, done) is not None):
@@ -234,7 +234,7 @@ class Tester:
             return None
         return self._answer(stamp, done)
 
-    def _answer(self, stamp: int, done: int) -> CacheStatus | None:
+    def _answer(self, stamp: int, done: int) -> ReconstructionStatus | None:
         for status in self._statuses:
             if nanoseconds(status.header.stamp) == stamp and _done(status) > done:
                 return status
@@ -306,7 +306,7 @@ class Tester:
         return True
 
 
-def _done(status: CacheStatus) -> int:
+def _done(status: ReconstructionStatus) -> int:
     return int(status.frames_processed + status.frames_dropped + status.frames_refused)
 
 
@@ -349,7 +349,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--preset", default="tiny")
     parser.add_argument("--width", type=int, default=56)
     parser.add_argument("--budget", type=int, default=200)
-    parser.add_argument("--fault-every", type=int, default=40, help="pictures, on average")
+    parser.add_argument("--fault-every", type=int, default=40, help="images, on average")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path)
     return parser.parse_args()
@@ -358,7 +358,7 @@ def _options() -> argparse.Namespace:
 def run(
     tester: Tester, options: argparse.Namespace, counts: Counts, faults: Counter[str]
 ) -> Iterator[Sample]:
-    """Send all pictures; yield a sample for each one that was answered with a result."""
+    """Send all images; yield a sample for each one that was answered with a result."""
     camera = Camera(options.seed, 64, 48, options.fault_every)
     for frame in range(options.frames):
         fault = camera.fault()
@@ -372,7 +372,7 @@ def run(
         if fault == "camera info":
             tester.camera_info()
         outlier = camera.outlier() if fault == "outlier" else None
-        status = tester.send(camera.picture(fault), outlier)
+        status = tester.send(camera.image(fault), outlier)
         if status is None:
             continue
         counts.sessions = status.session
@@ -404,13 +404,13 @@ def limits(samples: list[Sample]) -> Iterator[str]:
         return
     slope, ratio = resident_slope(samples), latency_ratio(samples)
     if slope >= STEEPEST:
-        yield f"resident memory grows by {slope:.2f} MiB per 1000 pictures (limit {STEEPEST})"
+        yield f"resident memory grows by {slope:.2f} MiB per 1000 images (limit {STEEPEST})"
     if ratio > SLOWEST:
         yield f"p99 latency of the last tenth is {ratio:.2f} times the second's (limit {SLOWEST})"
 
 
 def resident_slope(samples: list[Sample]) -> float:
-    """Return MiB per 1000 pictures, after the first fifth."""
+    """Return MiB per 1000 images, after the first fifth."""
     settled = samples[len(samples) // 5 :]
     frames = [each.frame for each in settled]
     return 1000 * float(np.polyfit(frames, [each.resident_mib for each in settled], 1)[0])
@@ -424,7 +424,7 @@ def latency_ratio(samples: list[Sample]) -> float:
 
 
 def processor_ratio(samples: list[Sample]) -> float:
-    """Return processor time a picture in the last tenth over that in the second.
+    """Return processor time an image in the last tenth over that in the second.
 
     Unlike latency it does not tell of what else the machine does.
     """
@@ -440,10 +440,10 @@ def _p99(samples: list[Sample]) -> float:
 def answers(counts: Counts, faults: Counter[str], exit_code: int, log: Path) -> Iterator[str]:
     """Yield whatever was sent and did not come back as it must."""
     if counts.unanswered:
-        yield f"{counts.unanswered} pictures or parameter calls were never answered"
+        yield f"{counts.unanswered} images or parameter calls were never answered"
     expected = faults["garbled"] + faults["repeated"] + faults["outlier"]
     if counts.refused != expected:
-        yield f"{counts.refused} pictures were refused, {expected} were bad"
+        yield f"{counts.refused} images were refused, {expected} were bad"
     if counts.sessions != 1 + faults["jump back"]:
         yield f"{counts.sessions} sessions after {faults['jump back']} jumps back"
     if counts.parameters_refused != 10 * faults["storm"]:
@@ -456,7 +456,7 @@ def answers(counts: Counts, faults: Counter[str], exit_code: int, log: Path) -> 
         "garbled": "refused",
         "repeated": "came twice in a row",
         "jump back": "a new session begins",
-        "resized": "the network's picture changes",
+        "resized": "the network's image changes",
         "outlier": "those around it",
         "deep": "they are read as 10-bit ones",
         "dark": "the image is dark",
@@ -476,18 +476,18 @@ def summary(
     first, last = samples[len(samples) // 10], samples[-1]
     thrown = ", ".join(f"{name} {faults[name]}" for name in FAULTS)
     rows = {
-        "pictures": f"{counts.sent}, {options.preset} at {options.width}, seed {options.seed}",
+        "images": f"{counts.sent}, {options.preset} at {options.width}, seed {options.seed}",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python "
         f"{platform.python_version()}",
         "processed, refused, never answered": f"{counts.processed}, {counts.refused}, "
         f"{counts.unanswered}",
         "sessions, parameter calls": f"{counts.sessions}, {counts.parameters}",
         "faults": thrown,
-        "resident memory, slope per 1000 pictures": f"{resident_slope(samples):+.3f} MiB",
+        "resident memory, slope per 1000 images": f"{resident_slope(samples):+.3f} MiB",
         "resident memory, after a tenth and at the end": f"{first.resident_mib:.1f}, "
         f"{last.resident_mib:.1f} MiB",
         "p99 latency, last tenth over second": f"{latency_ratio(samples):.2f}",
-        "processor time a picture, last tenth over second": f"{processor_ratio(samples):.2f}",
+        "processor time an image, last tenth over second": f"{processor_ratio(samples):.2f}",
         "threads, after a tenth and at the end": f"{first.threads}, {last.threads}",
         "descriptors, after a tenth and at the end": f"{first.descriptors}, {last.descriptors}",
         "limits broken": "; ".join(broken) or "none",
@@ -512,7 +512,7 @@ def write(output: Path, samples: list[Sample], page: str) -> None:
     axes[2].plot(frames, [each.threads for each in samples], label="threads")
     axes[2].plot(frames, [each.descriptors for each in samples], label="descriptors")
     axes[2].legend()
-    axes[2].set_xlabel("picture")
+    axes[2].set_xlabel("image")
     figure.savefig(output / "figure.png", dpi=120)
     plt.close(figure)
 

@@ -20,13 +20,13 @@ from launch import LaunchContext, LaunchDescription
 PACKAGE = "xsvggt_ros"
 
 ARGUMENTS = (
-    ("bag", None, "Bag, folder of a data set, or synthetic:NAME."),
+    ("bag", None, "Bag, directory of a data set, or synthetic:NAME."),
     ("truth", "", "True poses: a topic, two TF frames as map->camera, or a file."),
     ("topic", "", "Image topic, where the bag holds several."),
     ("depth_topic", "", "Depth topic, where the bag holds several."),
     ("checkpoint", "", "Weights: a file or a Hugging Face id; empty = the bundled demo model."),
     ("device", "auto", "cpu, cuda or cuda:N."),
-    ("output", "results", "Folder in which each run gets a folder of its own."),
+    ("output", "results", "Directory in which each run gets a directory of its own."),
     ("realtime", "false", "true replays at the recording's pace and counts drops."),
     ("sweep", "", "Settings of the cache to try, such as 'budget=512,1024 bits=2,4'."),
     ("options", "", "More options of xsvggt evaluate, as on its command line."),

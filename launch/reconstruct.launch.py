@@ -20,16 +20,16 @@ CONFIG = Path(get_package_share_directory(PACKAGE)) / "config"
 OUTPUTS = ("points", "map", "depth/image", "confidence/image", "odometry", "path", "status")
 
 ARGUMENTS = (
-    ("image", "", "Topic of the pictures, without /compressed; empty = that of camera_name."),
-    ("camera_name", "", "Camera whose pictures are on <camera_name>/image_raw; empty = image."),
-    ("camera_info", "", "Topic of the camera_info; empty = the one beside the pictures."),
+    ("image", "", "Topic of the images, without /compressed; empty = that of camera_name."),
+    ("camera_name", "", "Camera whose images are on <camera_name>/image_raw; empty = image."),
+    ("camera_info", "", "Topic of the camera_info; empty = the one beside the images."),
     ("depth", "", "Topic of measured depth, for scale.source depth; empty = depth."),
     ("odom", "", "Topic of an odometry, for scale.source odometry; empty = odom."),
     ("image_transport", "", "raw or compressed; empty = as in params_file."),
     ("checkpoint", "", "Weights: a file or a Hugging Face id; empty = as in params_file."),
     ("device", "", "cpu, cuda or cuda:N; empty = as in params_file."),
     ("params_file", str(CONFIG / "default.yaml"), "Parameters; those given here go before them."),
-    ("bag", "", "Bag, video or folder of pictures to replay; empty = a live camera."),
+    ("bag", "", "Bag, video or directory of images to replay; empty = a live camera."),
     ("topic", "", "Image topic to replay, where the bag holds several."),
     ("use_sim_time", "", "true or false; empty = true with bag, else as in params_file."),
     ("autostart", "", "false = wait for a lifecycle manager; empty = as in params_file."),
@@ -58,7 +58,7 @@ def _nodes(context: LaunchContext) -> list[Node]:
 
 
 def _image(given: dict[str, str]) -> str:
-    """Return the topic of the pictures."""
+    """Return the topic of the images."""
     camera = given["camera_name"].rstrip("/")
     return given["image"] or (f"{camera}/image_raw" if camera else "image")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Publish a bag, a video or a folder of pictures as a camera would have done.
+"""Publish a bag, a video or a directory of images as a camera would have done.
 
 ros2 launch xsvggt_ros replay.launch.py -s    tells the arguments.
 """
@@ -13,18 +13,18 @@ from launch_ros.actions import Node
 from launch import LaunchContext, LaunchDescription
 
 ARGUMENTS = (
-    ("bag", None, "Bag, video, picture or folder of pictures."),
+    ("bag", None, "Bag, video, image or directory of images."),
     ("topic", "", "Image topic to replay, where the bag holds several."),
     ("image", "image", "Topic to publish on, without /compressed."),
     ("image_transport", "both", "raw, compressed or both."),
     ("speed", "", "Factor on the recording's own pace, such as 0.5."),
-    ("fixed_rate", "", "Pictures per second, whatever the stamps say."),
-    ("rate", "", "Pictures per second of a folder, or of a video in place of its own times."),
+    ("fixed_rate", "", "Images per second, whatever the stamps say."),
+    ("rate", "", "Images per second of a directory, or of a video in place of its own times."),
     ("loop", "false", "true starts again at the end."),
     ("paused", "false", "true waits for the service ~/pause."),
     ("clock", "true", "false publishes no /clock."),
     ("restamp", "false", "true stamps with the time of publishing; needs clock:=false."),
-    ("frame_id", "", "Frame of the pictures; empty = the recording's."),
+    ("frame_id", "", "Frame of the images; empty = the recording's."),
     ("best_effort", "false", "true publishes like a camera driver."),
     ("follow", "", "Full name of a node that sets the pace, such as /xsvggt; none is lost then."),
     ("namespace", "", "Namespace of the node."),

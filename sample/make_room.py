@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Draw the pictures of sample/room: a walk through a furnished room, by a small ray caster."""
+"""Draw the images of sample/room: a walk through a furnished room, by a small ray caster."""
 
 from __future__ import annotations
 
@@ -322,14 +322,14 @@ def look(scene: list[Box | Sphere], step: float, offset: Offset) -> Array:
 
 
 def draw(scene: list[Box | Sphere], step: float) -> NDArray[np.uint8]:
-    """Return the picture at one point of the walk, BGR."""
+    """Return the image at one point of the walk, BGR."""
     tones = [(1 - np.exp(-1.9 * look(scene, step, o))) ** (1 / 2.2) for o in SUBPIXELS]
-    picture = np.mean(tones, axis=0).reshape(HEIGHT, WIDTH, 3)[..., ::-1]
-    return (255 * picture + 0.5).clip(0, 255).astype(np.uint8)
+    image = np.mean(tones, axis=0).reshape(HEIGHT, WIDTH, 3)[..., ::-1]
+    return (255 * image + 0.5).clip(0, 255).astype(np.uint8)
 
 
 def main() -> None:
-    """Draw all pictures of the walk."""
+    """Draw all images of the walk."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "room")
     parser.add_argument("--count", type=int, default=12)
@@ -337,9 +337,9 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     scene = furnish()
     for index in range(options.count):
-        picture = draw(scene, index / max(options.count - 1, 1))
+        image = draw(scene, index / max(options.count - 1, 1))
         path = options.output / f"{index:03d}.jpg"
-        cv2.imwrite(str(path), picture, [cv2.IMWRITE_JPEG_QUALITY, 90])
+        cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, 90])
         print(path)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes small bags and folders of pictures for tests."""
+"""Writes small bags and directories of images for tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rosbags.rosbag2 import Writer as Ros2Writer
 from rosbags.typesys import Stores, get_typestore
 
 from xsvggt_ros.geometry.cameras import Calibration
-from xsvggt_ros.stream.frame import Picture
+from xsvggt_ros.stream.frame import ImageArray
 
 SECOND = 1_000_000_000
 BAG_KINDS = ("ros1", "sqlite3", "mcap")
@@ -27,10 +27,10 @@ BagKind = Literal["ros1", "sqlite3", "mcap"]
 
 @dataclass(frozen=True)
 class Shot:
-    """One recorded picture: RGB pixels, or the bytes of a file; ``received`` = its stamp."""
+    """One recorded image: RGB pixels, or the bytes of a file; ``received`` = its stamp."""
 
     stamp: int
-    content: Picture | bytes
+    content: ImageArray | bytes
     topic: str = "/camera/image_raw"
     frame_id: str = "lens"
     received: int | None = None
@@ -48,32 +48,34 @@ class Info:
     frame_id: str = "lens"
 
 
-def pictures(count: int, *, height: int = 24, width: int = 32, seed: int = 0) -> list[Picture]:
-    """Draw smooth pictures, which survive lossy compression; each its own."""
+def images(count: int, *, height: int = 24, width: int = 32, seed: int = 0) -> list[ImageArray]:
+    """Draw smooth images, which survive lossy compression; each its own."""
     rng = np.random.default_rng(seed)
     small = rng.integers(0, 256, (count, 3, 4, 3), dtype=np.uint8)
     return [cv2.resize(each, (width, height), interpolation=cv2.INTER_LINEAR) for each in small]
 
 
-def encode(picture: Picture, suffix: str = ".png") -> bytes:
+def encode(image: ImageArray, suffix: str = ".png") -> bytes:
     """Return what a file with this suffix holds."""
-    _, data = cv2.imencode(suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    _, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     return data.tobytes()
 
 
-def write_folder(folder: Path, shots: Sequence[Picture | bytes], suffix: str = ".png") -> Path:
-    """Write pictures as numbered files."""
-    folder.mkdir(parents=True)
+def write_directory(
+    directory: Path, shots: Sequence[ImageArray | bytes], suffix: str = ".png"
+) -> Path:
+    """Write images as numbered files."""
+    directory.mkdir(parents=True)
     for index, each in enumerate(shots):
         data = each if isinstance(each, bytes) else encode(each, suffix)
-        (folder / f"{index}{suffix}").write_bytes(data)
-    return folder
+        (directory / f"{index}{suffix}").write_bytes(data)
+    return directory
 
 
 def write_bag(path: Path, records: Iterable[Shot | Info], kind: BagKind = "mcap") -> Path:
-    """Write a bag, and return its path (a folder, or a ``.bag`` file for ROS 1).
+    """Write a bag, and return its path (a directory, or a ``.bag`` file for ROS 1).
 
-    Pictures as arrays become ``Image`` (rgb8), as bytes ``CompressedImage``.
+    Images as arrays become ``Image`` (rgb8), as bytes ``CompressedImage``.
     """
     ros1 = kind == "ros1"
     store = get_typestore(Stores.ROS1_NOETIC if ros1 else Stores.LATEST)
@@ -104,9 +106,9 @@ def write_bag(path: Path, records: Iterable[Shot | Info], kind: BagKind = "mcap"
 
 
 def write_jumping_bag(path: Path) -> Path:
-    """Write 2 pictures and then 3 that are from long before, of seconds 1, 2 and 3."""
+    """Write 2 images and then 3 that are from long before, of seconds 1, 2 and 3."""
     stamps = [8 * SECOND, 9 * SECOND, 1 * SECOND, 2 * SECOND, 3 * SECOND]
-    shots = enumerate(zip(stamps, pictures(5), strict=True))
+    shots = enumerate(zip(stamps, images(5), strict=True))
     return write_bag(path, [Shot(stamp, each, received=n) for n, (stamp, each) in shots])
 
 

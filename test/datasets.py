@@ -14,7 +14,7 @@ COUNT = 5
 
 
 def colors(count: int = COUNT) -> np.ndarray:
-    """Draw pictures, uint8 [count, H, W, 3] RGB, each its own."""
+    """Draw images, uint8 [count, H, W, 3] RGB, each its own."""
     return np.random.default_rng(0).integers(0, 256, (count, HEIGHT, WIDTH, 3), dtype=np.uint8)
 
 
@@ -34,9 +34,9 @@ def poses(count: int = COUNT) -> np.ndarray:
     return drawn
 
 
-def write_png(path: Path, picture: np.ndarray) -> None:
+def write_png(path: Path, image: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    shown = picture[..., ::-1] if picture.ndim == 3 else picture
+    shown = image[..., ::-1] if image.ndim == 3 else image
     assert cv2.imwrite(str(path), np.ascontiguousarray(shown))
 
 
@@ -63,8 +63,8 @@ def tum_row(pose: np.ndarray) -> str:
     return row(np.r_[pose[:3, 3], Rotation.from_matrix(pose[:3, :3]).as_quat()])
 
 
-def tum(folder: Path, *, truth_rate: int = 4) -> Path:
-    """TUM's tools: pictures at 10 Hz from second 100, depth 5 ms later, truth more often."""
+def tum(directory: Path, *, truth_rate: int = 4) -> Path:
+    """TUM's tools: images at 10 Hz from second 100, depth 5 ms later, truth more often."""
     listed: dict[str, list[str]] = {"rgb": ["# color images", "# timestamp filename"], "depth": []}
     truth = ["# timestamp tx ty tz qx qy qz qw"]
     for index, (color, depth, pose) in enumerate(zip(colors(), depths(), poses(), strict=True)):
@@ -73,54 +73,54 @@ def tum(folder: Path, *, truth_rate: int = 4) -> Path:
             name = f"{part}/{moment:.6f}.png"
             listed[part].append(f"{moment:.6f} {name}")
             if part == "rgb":
-                write_png(folder / name, color)
+                write_png(directory / name, color)
             else:
-                write_depth(folder / name, depth, 5000)
+                write_depth(directory / name, depth, 5000)
         for step in range(truth_rate):
             shifted = pose.copy()
             shifted[:3, 3] += step
             truth.append(f"{seconds + 0.1 * step / truth_rate:.4f} {tum_row(shifted)}")
     for part, lines in listed.items():
-        write_text(folder / f"{part}.txt", "\n".join(lines) + "\n")
-    write_text(folder / "groundtruth.txt", "\n".join(truth) + "\n")
-    return folder
+        write_text(directory / f"{part}.txt", "\n".join(lines) + "\n")
+    write_text(directory / "groundtruth.txt", "\n".join(truth) + "\n")
+    return directory
 
 
 def seven_scenes(scene: Path, sequence: str = "seq-01", *, registered: bool = True) -> Path:
-    folder = scene / sequence
+    directory = scene / sequence
     for index, (color, depth, pose) in enumerate(zip(colors(), depths(), poses(), strict=True)):
         stem = f"frame-{index:06d}"
-        write_png(folder / f"{stem}.color.png", color)
-        write_depth(folder / f"{stem}.depth.png", depth + 1, 1000, invalid=65535)
+        write_png(directory / f"{stem}.color.png", color)
+        write_depth(directory / f"{stem}.depth.png", depth + 1, 1000, invalid=65535)
         if registered:
-            write_depth(folder / f"{stem}.depth.proj.png", depth, 1000)
-        write_text(folder / f"{stem}.pose.txt", table(pose).replace(" ", "\t "))
-    return folder
+            write_depth(directory / f"{stem}.depth.proj.png", depth, 1000)
+        write_text(directory / f"{stem}.pose.txt", table(pose).replace(" ", "\t "))
+    return directory
 
 
-def neural_rgbd(folder: Path) -> Path:
+def neural_rgbd(directory: Path) -> Path:
     lines = []
     for index, (color, depth, pose) in enumerate(zip(colors(), depths(), poses(), strict=True)):
-        write_png(folder / "images" / f"img{index}.png", color)
-        write_depth(folder / "depth" / f"depth{index}.png", depth, 1000)
+        write_png(directory / "images" / f"img{index}.png", color)
+        write_depth(directory / "depth" / f"depth{index}.png", depth, 1000)
         lines.append(table(pose * [1, -1, -1, 1] if index != 3 else np.full((4, 4), np.nan)))
-    write_text(folder / "poses.txt", "".join(lines))
-    write_text(folder / "focal.txt", "554.2562584220408\n")
-    return folder
+    write_text(directory / "poses.txt", "".join(lines))
+    write_text(directory / "focal.txt", "554.2562584220408\n")
+    return directory
 
 
 def kitti_odometry(root: Path) -> Path:
     """Camera 2 stands 6 cm beside camera 0."""
-    folder = root / "sequences" / "04"
+    directory = root / "sequences" / "04"
     for index, color in enumerate(colors()):
-        write_png(folder / "image_2" / f"{index:06d}.png", color)
+        write_png(directory / "image_2" / f"{index:06d}.png", color)
     intrinsics = np.array([[700.0, 0, 4], [0, 700, 3], [0, 0, 1]])
     offset = np.array([0.06, 0.001, 0.002])
     lines = [f"P0: {row(np.c_[intrinsics, np.zeros(3)])}"]
     lines.append(f"P2: {row(np.c_[intrinsics, intrinsics @ offset])}")
     lines.append(f"Tr: {row(np.eye(4)[:3])}")
-    write_text(folder / "calib.txt", "\n".join(lines) + "\n")
-    write_text(folder / "times.txt", "".join(f"{index / 10:e}\n" for index in range(COUNT)))
+    write_text(directory / "calib.txt", "\n".join(lines) + "\n")
+    write_text(directory / "times.txt", "".join(f"{index / 10:e}\n" for index in range(COUNT)))
     shifted = np.eye(4)
     shifted[:3, 3] = offset
     cameras0 = poses() @ shifted
@@ -167,41 +167,41 @@ def sintel(root: Path, scene: str = "alley_1") -> Path:
     return root
 
 
-def scannet(folder: Path) -> Path:
-    """Depth of half the picture's size, as in the data set; pose 2 is lost."""
+def scannet(directory: Path) -> Path:
+    """Depth of half the image's size, as in the data set; pose 2 is lost."""
     for index, (color, depth, pose) in enumerate(zip(colors(), depths(), poses(), strict=True)):
-        path = folder / "color" / f"{index}.jpg"
+        path = directory / "color" / f"{index}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         large = np.repeat(np.repeat(color, 2, axis=0), 2, axis=1)
         assert cv2.imwrite(str(path), large[..., ::-1])
-        write_depth(folder / "depth" / f"{index}.png", depth, 1000)
+        write_depth(directory / "depth" / f"{index}.png", depth, 1000)
         lost = np.full((4, 4), -np.inf)
-        write_text(folder / "pose" / f"{index}.txt", table(lost if index == 2 else pose))
+        write_text(directory / "pose" / f"{index}.txt", table(lost if index == 2 else pose))
     for part, scale in (("color", 2), ("depth", 1)):
         camera = np.diag([577.87 * scale, 578.73 * scale, 1, 1])
         camera[:2, 2] = np.array([4, 3]) * scale
-        write_text(folder / "intrinsic" / f"intrinsic_{part}.txt", table(camera))
-    return folder
+        write_text(directory / "intrinsic" / f"intrinsic_{part}.txt", table(camera))
+    return directory
 
 
-def icl_nuim(folder: Path) -> Path:
+def icl_nuim(directory: Path) -> Path:
     """TUM-compatible PNGs of ICL-NUIM: axes with y up, frames counted from 0, poses from 1."""
     mirror = np.diag([1.0, -1, 1, 1])
     lines = []
     for index, (color, depth, pose) in enumerate(zip(colors(), depths(), poses(), strict=True)):
-        write_png(folder / "rgb" / f"{index}.png", color)
-        write_depth(folder / "depth" / f"{index}.png", depth, 5000)
+        write_png(directory / "rgb" / f"{index}.png", color)
+        write_depth(directory / "depth" / f"{index}.png", depth, 5000)
         if index:
             lines.append(f"{index} {tum_row(mirror @ pose @ mirror)}")
-    write_text(folder / "livingRoom2n.gt.freiburg", "\n".join(lines) + "\n")
-    return folder
+    write_text(directory / "livingRoom2n.gt.freiburg", "\n".join(lines) + "\n")
+    return directory
 
 
-def rgbd(folder: Path) -> Path:
+def rgbd(directory: Path) -> Path:
     lines = []
     for index, (color, depth, pose) in enumerate(zip(colors(), depths(), poses(), strict=True)):
-        write_png(folder / "color" / f"{index + 1}.png", color)
-        write_depth(folder / "depth" / f"{index + 1}.png", depth, 5000)
+        write_png(directory / "color" / f"{index + 1}.png", color)
+        write_depth(directory / "depth" / f"{index + 1}.png", depth, 5000)
         lines.append(tum_row(pose))
-    write_text(folder / "pose.txt", "\n".join(lines) + "\n")
-    return folder
+    write_text(directory / "pose.txt", "\n".join(lines) + "\n")
+    return directory

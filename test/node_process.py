@@ -30,11 +30,11 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
-from xsvggt_ros.msg import CacheStatus
+from xsvggt_ros.msg import ReconstructionStatus
 
 from xsvggt_ros.ros.conversions import header, packed
 from xsvggt_ros.ros.domains import free_domain
-from xsvggt_ros.ros.shared_memory import FOLDER
+from xsvggt_ros.ros.shared_memory import DIRECTORY
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 90.0
@@ -50,7 +50,7 @@ OUTPUTS: dict[str, type[Any]] = {
     "/xsvggt/odometry": Odometry,
     "/xsvggt/path": PathMessage,
     "/tf": TFMessage,
-    STATUS_TOPIC: CacheStatus,
+    STATUS_TOPIC: ReconstructionStatus,
 }
 
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
@@ -150,7 +150,7 @@ class NodeProcess:
 
 
 class Peer:
-    """A ROS node of the test's own: sends pictures, keeps what comes back."""
+    """A ROS node of the test's own: sends images, keeps what comes back."""
 
     def __init__(self, domain: int, outputs: dict[str, type[Any]] | None = None) -> None:
         self._context = Context()
@@ -220,10 +220,12 @@ class Peer:
         self.wait_until(lambda: stamp in map(stamp_of, self.messages(topic)), f"{topic} {stamp}")
         return next(each for each in self.messages(topic) if stamp_of(each) == stamp)
 
-    def wait_for_status(self, condition: Callable[[CacheStatus], bool], what: str) -> CacheStatus:
+    def wait_for_status(
+        self, condition: Callable[[ReconstructionStatus], bool], what: str
+    ) -> ReconstructionStatus:
         """Wait for a status that fulfils the condition, from the first on, and return it."""
         self.wait_until(lambda: any(map(condition, self.messages("status"))), what)
-        found: CacheStatus = next(filter(condition, self.messages("status")))
+        found: ReconstructionStatus = next(filter(condition, self.messages("status")))
         return found
 
     def set_parameters(self, **values: Any) -> SetParametersResult:
@@ -261,7 +263,7 @@ def shared_memory_of(process: int) -> list[Path]:
     held = {int(lock[5].rpartition(":")[2]) for lock in locks if lock[4] == str(process)}
     return [
         Path(file.path.removesuffix("_el"))
-        for file in os.scandir(FOLDER)
+        for file in os.scandir(DIRECTORY)
         if re.fullmatch("fastdds_[0-9a-f]{16}_el", file.name) and file.inode() in held
     ]
 
@@ -272,15 +274,15 @@ def stamp_of(message: Any) -> int:
     return int(top.stamp.sec) * 1_000_000_000 + int(top.stamp.nanosec)
 
 
-def picture(seed: int = 0, width: int = 64, height: int = 48) -> NDArray[np.uint8]:
-    """Return a picture with some structure."""
+def image(seed: int = 0, width: int = 64, height: int = 48) -> NDArray[np.uint8]:
+    """Return an image with some structure."""
     coarse = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3), np.uint8)
     return coarse.repeat(8, axis=0).repeat(8, axis=1)
 
 
-def image(stamp: int, frame_id: str = "camera_optical", **size: int) -> Image:
-    """Return a picture as an rgb8 message."""
-    pixels = picture(stamp % 1000, **size)
+def image_message(stamp: int, frame_id: str = "camera_optical", **size: int) -> Image:
+    """Return an image as an rgb8 message."""
+    pixels = image(stamp % 1000, **size)
     height, width, _ = pixels.shape
     message = Image(
         header=header(stamp, frame_id),

@@ -15,7 +15,7 @@ from xsvggt_ros.stream.frame import Frame
 SECOND = 1_000_000_000
 
 
-def picture(index: int) -> np.ndarray:
+def image(index: int) -> np.ndarray:
     canvas = np.random.default_rng(0).integers(0, 256, (32, 128, 3), np.uint8)
     return np.ascontiguousarray(np.roll(canvas, -3 * index, axis=1)[:, :42])
 
@@ -29,7 +29,7 @@ def truth(index: int) -> FrameTruth:
 
 
 def damaged() -> np.ndarray:
-    raise FrameError("the picture is damaged")
+    raise FrameError("the image is damaged")
 
 
 class MemorySource:
@@ -54,7 +54,7 @@ class MemorySource:
         for index in range(self._count):
             if index == self._breaks_at:
                 raise SourceError("the file ends here")
-            decode = damaged if index in self._bad else partial(picture, index)
+            decode = damaged if index in self._bad else partial(image, index)
             known = truth(index) if self._with_truth else None
             yield EvaluationFrame(Frame(self._stamps[index], "camera", decode), known)
 

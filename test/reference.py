@@ -73,7 +73,7 @@ def inference_network(
 
 
 def frames() -> torch.Tensor:
-    """Return the input pictures, float32 [frames, 3, height, width] in [0, 1]."""
+    """Return the input images, float32 [frames, 3, height, width] in [0, 1]."""
     return tensors("inputs")["frames_u8"].float() / 255
 
 

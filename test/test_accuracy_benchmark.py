@@ -25,7 +25,7 @@ def accuracy(monkeypatch):
 
 @pytest.fixture
 def start(accuracy, monkeypatch, tmp_path):
-    """Run it into one folder; return the page."""
+    """Run it into one directory; return the page."""
 
     def start(*options: str) -> str:
         monkeypatch.setattr(sys, "argv", ["accuracy.py", f"--output={tmp_path / 'out'}", *options])
@@ -68,7 +68,7 @@ def test_an_impossible_option_is_refused_before_anything_runs(
     assert not (tmp_path / "out").exists()
 
 
-def test_cells_are_run_once_for_the_same_weights_pictures_and_cache(start, measured, tmp_path):
+def test_cells_are_run_once_for_the_same_weights_images_and_cache(start, measured, tmp_path):
     options = (*SMALL, "--policies", "none")
     start(*options)
     assert measured == [
@@ -85,8 +85,8 @@ def test_cells_are_run_once_for_the_same_weights_pictures_and_cache(start, measu
     assert len(measured) == 12
 
 
-def other_weights(folder: Path) -> Path:
-    path = folder / "other.safetensors"
+def other_weights(directory: Path) -> Path:
+    path = directory / "other.safetensors"
     with safe_open(bundled_weights(), framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         tensors["aggregator.camera_token"] += 1

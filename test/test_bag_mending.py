@@ -25,7 +25,7 @@ COUNT = 24
 
 
 def noise(index: int) -> np.ndarray:
-    """Draw a picture of 270 kB that no compression makes small, so that bags get many chunks."""
+    """Draw an image of 270 kB that no compression makes small, so that bags get many chunks."""
     return np.random.default_rng(index).integers(0, 256, (300, 300, 3), dtype=np.uint8)
 
 
@@ -55,7 +55,7 @@ def test_what_is_whole_is_read_and_the_rest_is_reported(tmp_path, kind, share):
     assert is_bag(bag)
     source = open_source(bag)
     frames = list(source)
-    # A chunk holds about four of these pictures; what its end lacks goes with it.
+    # A chunk holds about four of these images; what its end lacks goes with it.
     assert share * COUNT - 6 <= len(frames) <= share * COUNT + 1
     for index, frame in enumerate(frames):
         assert frame.stamp == (index + 1) * SECOND
@@ -150,7 +150,7 @@ def test_more_of_a_file_is_never_less_of_the_stream(tmp_path):
     assert counts[-1] == COUNT
 
 
-def test_a_folder_with_metadata_and_a_cut_file_is_mended_too(tmp_path):
+def test_a_directory_with_metadata_and_a_cut_file_is_mended_too(tmp_path):
     bag = written(tmp_path / "bag", "mcap")
     (file,) = bag_files(bag)
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from bags import SECOND, Info, Shot, pictures, write_bag
+from bags import SECOND, Info, Shot, images, write_bag
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mcap_files import Topic, record, text, write_mcap
@@ -27,12 +27,12 @@ from xsvggt_ros.stream.sources.storage.compression import zstd
 IMAGE = "sensor_msgs/msg/Image"
 COUNT = 20
 STAMPS = [(index + 1) * SECOND for index in range(COUNT)]
-PICTURES = pictures(COUNT)
+IMAGES = images(COUNT)
 PLANT = pytest.mark.parametrize("kind", ["sqlite3", "mcap"])
 
 
 def shots(count: int = COUNT) -> list[Shot]:
-    return [Shot(stamp, each) for stamp, each in zip(STAMPS[:count], PICTURES, strict=False)]
+    return [Shot(stamp, each) for stamp, each in zip(STAMPS[:count], IMAGES, strict=False)]
 
 
 def image(store, index: int, *, ros1: bool) -> bytes:
@@ -41,7 +41,7 @@ def image(store, index: int, *, ros1: bool) -> bytes:
         **({"seq": 0} if ros1 else {}),
         stamp=types["builtin_interfaces/msg/Time"](index + 1, 0), frame_id="lens",
     )  # fmt: skip
-    pixels = PICTURES[index]
+    pixels = IMAGES[index]
     message = types[IMAGE](header=header, height=24, width=32, encoding="rgb8", is_bigendian=0,
                            step=96, data=pixels.ravel())  # fmt: skip
     return bytes(store.serialize_ros1(message, IMAGE) if ros1 else store.serialize_cdr(
@@ -75,7 +75,7 @@ def assert_whole(path: Path, count: int = COUNT, **options) -> None:
     assert source.frame_count == count
     frames = list(source)
     assert [frame.stamp for frame in frames] == STAMPS[:count]
-    for frame, want in zip(frames, PICTURES, strict=False):
+    for frame, want in zip(frames, IMAGES, strict=False):
         np.testing.assert_array_equal(frame.decode(), want)
 
 
@@ -85,9 +85,7 @@ def assert_whole(path: Path, count: int = COUNT, **options) -> None:
 @pytest.mark.parametrize("neighbour", NEIGHBOURS)
 @pytest.mark.parametrize("summary", [True, False])
 @pytest.mark.parametrize("chunks", [0, 1, 3])
-def test_a_neighbour_does_not_take_the_pictures_with_it(
-    tmp_path, caplog, neighbour, summary, chunks
-):
+def test_a_neighbour_does_not_take_the_images_with_it(tmp_path, caplog, neighbour, summary, chunks):
     others = [*NEIGHBOURS.values()] if neighbour == "several" else [NEIGHBOURS[neighbour]]
     path = write_mcap(tmp_path / "run.mcap", [others[0], CAMERA, *others[1:]],
                       chunks=chunks, summary=summary)  # fmt: skip
@@ -128,7 +126,7 @@ def test_a_definition_that_cannot_be_read_is_that_of_ros(tmp_path, definition):
         assert_whole(path)
 
 
-def test_pictures_that_are_no_ros_messages_are_named_with_the_remedy(tmp_path):
+def test_images_that_are_no_ros_messages_are_named_with_the_remedy(tmp_path):
     camera = Topic("/cam", "foxglove.CompressedImage", [(1, b"\x08")], "protobuf", "protobuf", b"x")
     path = write_mcap(tmp_path / "run.mcap", [camera])
     with pytest.raises(
@@ -191,8 +189,8 @@ def write_ahead(tmp_path: Path, *, checkpointed: int = 8) -> Path:
     return copy
 
 
-def content(folder: Path) -> dict[str, bytes]:
-    return {each.name: each.read_bytes() for each in folder.iterdir()}
+def content(directory: Path) -> dict[str, bytes]:
+    return {each.name: each.read_bytes() for each in directory.iterdir()}
 
 
 def test_the_log_of_a_killed_recorder_is_read_and_left_alone(tmp_path):
@@ -396,7 +394,7 @@ def test_fewer_messages_than_the_index_announces_are_said(tmp_path, caplog):
     source = open_source(path)
     assert source.frame_count == 30
     assert len(list(source)) == COUNT
-    assert "ended after 20 pictures, and its index announces 30" in caplog.text
+    assert "ended after 20 images, and its index announces 30" in caplog.text
 
 
 @PLANT
@@ -447,12 +445,12 @@ EDITS = st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), max_si
 
 @pytest.fixture(scope="module", params=["ros1", "sqlite3", "mcap", "mcap without index"])
 def recording(request, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("bag")
+    directory = tmp_path_factory.mktemp("bag")
     if request.param == "mcap without index":
-        return write_mcap(folder / "a.mcap", [CAMERA, *NEIGHBOURS.values()], chunks=0,
+        return write_mcap(directory / "a.mcap", [CAMERA, *NEIGHBOURS.values()], chunks=0,
                           summary=False)  # fmt: skip
     info = Info(1, Calibration(32, 24))
-    (file,) = bag_files(write_bag(folder / "bag", [info, *shots(3)], request.param))
+    (file,) = bag_files(write_bag(directory / "bag", [info, *shots(3)], request.param))
     return file
 
 

@@ -369,7 +369,7 @@ def test_a_new_stream_gives_back_scratch_that_it_does_not_need():
 
 
 @pytest.mark.parametrize("policy", BOUNDED)
-def test_a_stream_begun_anew_is_the_same_again(policy):
+def test_a_stream_begun_again_is_the_same_again(policy):
     cache = make_cache(policy=policy, budget_tokens=60, key_bits=4)
     run(cache, [20] * 7)
     first = held(cache)

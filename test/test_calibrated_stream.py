@@ -14,12 +14,12 @@ from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 
 WIDTH, HEIGHT = 112, 84
 K = (90.0, 0.0, 55.0, 0.0, 92.0, 43.0, 0.0, 0.0, 1.0)
-PICTURE = np.random.default_rng(5).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+IMAGE = np.random.default_rng(5).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
 
 
 def step(network, calibration, use="auto"):
     engine = Reconstructor(network, ReconstructorSettings(56, calibration=use))
-    frame = Frame(1, "lens", lambda: PICTURE, calibration)
+    frame = Frame(1, "lens", lambda: IMAGE, calibration)
     (result,) = reconstruct([frame], engine, pytest.fail)
     return result
 
@@ -35,14 +35,14 @@ def test_known_intrinsics_replace_predicted_ones_at_the_networks_size(network):
     assert (x / z, y / z) == pytest.approx(((50 - 27.5) / 45, (3 - 21.5) / 46), rel=1e-5)
 
 
-def test_the_network_sees_the_rectified_picture(network):
+def test_the_network_sees_the_rectified_image(network):
     bent = Calibration(WIDTH, HEIGHT, "plumb_bob", (-0.4, 0.1, 0.0, 0.0, 0.0), K)
     flat = Calibration(WIDTH, HEIGHT, k=K)
     assert not np.array_equal(step(network, bent).color, step(network, flat).color)
     assert np.isfinite(step(network, bent).depth).all()
 
 
-def test_depth_is_unknown_where_the_rectified_picture_has_nothing(network):
+def test_depth_is_unknown_where_the_rectified_image_has_nothing(network):
     wide = (45.0, 0.0, 56.0, 0.0, 0.0, 45.0, 42.0, 0.0, 0.0, 0.0, 1.0, 0.0)
     bent = Calibration(WIDTH, HEIGHT, "plumb_bob", (-0.1, 0.0, 0.0, 0.0, 0.0), K, (0.0,) * 9, wide)
     depth = step(network, bent).depth

@@ -75,7 +75,7 @@ def test_memory_is_bounded_and_per_iteration():
     assert cache.camera_nbytes == 2 * (2 * 4 * 2 * 4 + 4 * 8 + 2 * 4 * 4) + 3 * 8
 
 
-def test_a_cleared_cache_begins_anew_after_it_was_full():
+def test_a_cleared_cache_begins_again_after_it_was_full():
     cache = camera_memory(3)
     for start in (0, 100):
         for value in range(start, start + 7):

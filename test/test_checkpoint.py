@@ -154,7 +154,7 @@ def test_heads_may_be_rounded_too(weights):
     assert network.camera_head.embed_pose.weight.dtype == torch.bfloat16
 
 
-def test_a_folder_that_does_not_exist_is_no_place_to_save(tmp_path):
+def test_a_directory_that_does_not_exist_is_no_place_to_save(tmp_path):
     with pytest.raises(CheckpointError, match=r"w.safetensors' cannot be written"):
         save_network(random_network(TINY, 0), tmp_path / "missing" / "w.safetensors")
 
@@ -200,8 +200,8 @@ def test_a_missing_file_is_named_with_the_remedy():
         load_network("nowhere/weights.pth")
 
 
-def test_a_folder_is_refused(tmp_path):
-    with pytest.raises(CheckpointError, match="is a folder; name the .pth or .safetensors"):
+def test_a_directory_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="is a directory; name the .pth or .safetensors"):
         read_checkpoint(str(tmp_path))
 
 
@@ -264,7 +264,7 @@ def test_bundled_weights_are_small_and_in_half_precision(name):
 def test_a_copy_without_the_bundled_weights_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr(bundled, "__file__", str(tmp_path / "model" / "bundled.py"))
     for name in NOTICES:
-        with pytest.raises(CheckpointError, match="install it anew"):
+        with pytest.raises(CheckpointError, match="install it again"):
             load_network(name)
 
 

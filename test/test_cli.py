@@ -55,10 +55,10 @@ def test_the_sample_is_reconstructed_whole(tmp_path):
     assert cv2.imread(str(tmp_path / "overview.png")).shape[1::-1] == OVERVIEW_SIZE
 
 
-def test_depth_is_written_at_the_size_of_the_pictures(tmp_path):
+def test_depth_is_written_at_the_size_of_the_images(tmp_path):
     for kind in ("npy", "png"):
-        folder = tmp_path / kind
-        result = reconstruct(SAMPLE, "-o", folder, "--depth", kind, "--max-frames", 2)
+        directory = tmp_path / kind
+        result = reconstruct(SAMPLE, "-o", directory, "--depth", kind, "--max-frames", 2)
         assert result.exit_code == 0, result.output
     exact = np.load(tmp_path / "npy" / "depth" / "000001.npy")
     steps = cv2.imread(str(tmp_path / "png" / "depth" / "000001.png"), cv2.IMREAD_UNCHANGED)
@@ -71,18 +71,18 @@ def test_depth_is_written_at_the_size_of_the_pictures(tmp_path):
     assert table[2].endswith(",512,384")
 
 
-def test_a_damaged_picture_is_reported_and_left_out(tmp_path):
-    pictures = tmp_path / "pictures"
-    shutil.copytree(SAMPLE, pictures)
-    (pictures / "003.jpg").write_bytes(b"no picture")
-    result = reconstruct(pictures, "-o", tmp_path / "out")
+def test_a_damaged_image_is_reported_and_left_out(tmp_path):
+    images = tmp_path / "images"
+    shutil.copytree(SAMPLE, images)
+    (images / "003.jpg").write_bytes(b"no image")
+    result = reconstruct(images, "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert len(read_tum(tmp_path / "out" / "trajectory.tum")) == 11
 
 
-def test_pictures_none_of_which_is_usable_are_an_error(tmp_path):
-    (tmp_path / "a.jpg").write_bytes(b"no picture")
-    assert_says(reconstruct(tmp_path, "-o", tmp_path / "out"), "no usable picture")
+def test_images_none_of_which_is_usable_are_an_error(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"no image")
+    assert_says(reconstruct(tmp_path, "-o", tmp_path / "out"), "no usable image")
     assert not (tmp_path / "out").exists()
 
 
@@ -166,7 +166,7 @@ def test_a_place_that_takes_no_files_is_refused_before_the_work(tmp_path):
     (tmp_path / "file").write_text("in the way")
     for command in ("reconstruct", "demo"):
         result = run(command, SAMPLE, "--preset", "tiny", "-o", tmp_path / "file" / "out")
-        assert_says(result, "cannot write into", "is no folder; choose another place")
+        assert_says(result, "cannot write into", "is no directory; choose another place")
 
 
 def test_debug_shows_the_traceback(tmp_path):

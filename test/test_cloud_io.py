@@ -89,7 +89,7 @@ def test_other_endings_are_refused(tmp_path, name):
         write_cloud(tmp_path / name, column, column.astype(np.uint8), column[:, 0])
 
 
-def test_missing_folders_are_made_and_nothing_else_is_left(tmp_path):
+def test_missing_directories_are_made_and_nothing_else_is_left(tmp_path):
     path = tmp_path / "a" / "b" / "cloud.ply"
     write_ply(path, np.zeros((1, 3), np.float32), np.zeros((1, 3), np.uint8))
     assert [each.name for each in path.parent.iterdir()] == ["cloud.ply"]

@@ -68,22 +68,22 @@ def test_a_format_is_taken_apart(text: str, expected: tuple[str, str, str]) -> N
 @pytest.mark.parametrize("codec", ["jpeg", "png"])
 def test_a_compressed_mosaic_is_demosaiced(pattern: str, codec: str) -> None:
     data = encode(_mosaic(pattern).astype(np.uint8), f".{codec}")
-    picture = decode_encoded(data, f"bayer_{pattern}8; {codec} compressed ")
+    image = decode_encoded(data, f"bayer_{pattern}8; {codec} compressed ")
     # JPEG smears a mosaic; its colors are kept all the same.
-    within = picture[4:-4, 4:-4].astype(int).mean(axis=(0, 1))
+    within = image[4:-4, 4:-4].astype(int).mean(axis=(0, 1))
     np.testing.assert_allclose(within, COLOR, atol=0 if codec == "png" else 25)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_a_mosaic_of_16_bits_is_demosaiced(pattern: str) -> None:
-    picture = decode_encoded(_png(_mosaic(pattern, 257)), f"bayer_{pattern}16; png compressed ")
-    assert (picture == COLOR).all()
+    image = decode_encoded(_png(_mosaic(pattern, 257)), f"bayer_{pattern}16; png compressed ")
+    assert (image == COLOR).all()
 
 
 def test_a_mosaic_in_three_equal_channels_is_demosaiced() -> None:
     mosaic = _mosaic("rggb").astype(np.uint8)
-    picture = decode_encoded(_png(cv2.merge([mosaic] * 3)), "bayer_rggb8; jpeg compressed ")
-    assert (picture == COLOR).all()
+    image = decode_encoded(_png(cv2.merge([mosaic] * 3)), "bayer_rggb8; jpeg compressed ")
+    assert (image == COLOR).all()
 
 
 def test_colors_that_a_publisher_made_of_a_mosaic_stay() -> None:
@@ -154,13 +154,13 @@ FORMATS = st.one_of(
 
 @given(ENCODED, FORMATS)
 @settings(deadline=None)
-def test_any_format_gives_a_picture_or_a_frame_error(data: bytes, text: str) -> None:
+def test_any_format_gives_an_image_or_a_frame_error(data: bytes, text: str) -> None:
     try:
-        picture = decode_encoded(data, text, bits=BitsInUse())
+        image = decode_encoded(data, text, bits=BitsInUse())
     except FrameError:
         return
-    assert picture.dtype == np.uint8
-    assert picture.shape[2] == 3
+    assert image.dtype == np.uint8
+    assert image.shape[2] == 3
 
 
 @pytest.mark.parametrize("encoding", sorted(IMAGE_ENCODINGS))
@@ -181,10 +181,10 @@ def test_what_is_not_read_has_no_colors() -> None:
 
 def test_8uc4_is_bgra() -> None:
     pixels = np.tile(np.array([COLOR[2], COLOR[1], COLOR[0], 0], np.uint8), (2, 3, 1))
-    picture = decode_raw(
+    image = decode_raw(
         pixels.tobytes(), width=3, height=2, encoding="8UC4", step=12, is_bigendian=False
     )
-    assert (picture == COLOR).all()
+    assert (image == COLOR).all()
 
 
 def test_nv24_has_a_chroma_for_each_pixel() -> None:
@@ -193,15 +193,15 @@ def test_nv24_has_a_chroma_for_each_pixel() -> None:
     luma = rng.integers(16, 236, (5, 7), np.uint8)
     chroma = rng.integers(16, 241, (5, 7, 2), np.uint8)
     data = luma.tobytes() + chroma.tobytes()
-    picture = decode_raw(data, width=7, height=5, encoding="nv24", step=7, is_bigendian=False)
-    assert picture.shape == (5, 7, 3)
+    image = decode_raw(data, width=7, height=5, encoding="nv24", step=7, is_bigendian=False)
+    assert image.shape == (5, 7, 3)
     y, u, v = (each.astype(float) for each in (luma, chroma[..., 0], chroma[..., 1]))
     scaled = 1.164 * (y - 16)
     expected = np.stack(  # BT.601, limited range
         [scaled + 1.596 * (v - 128), scaled - 0.813 * (v - 128) - 0.391 * (u - 128),
          scaled + 2.018 * (u - 128)], -1
     )  # fmt: skip
-    np.testing.assert_allclose(picture, expected.clip(0, 255), atol=2)
+    np.testing.assert_allclose(image, expected.clip(0, 255), atol=2)
 
 
 def _gray16(values: NDArray[np.uint16], bits: BitsInUse) -> NDArray[np.uint8]:
@@ -217,17 +217,17 @@ def test_the_bits_in_use_are_scaled_to_eight(depth: int) -> None:
     values = np.linspace(0, 2**depth - 1, 256).round().astype(np.uint16).reshape(16, 16)
     expected = np.rint(values * (255 / (2**depth - 1)))
     np.testing.assert_allclose(_gray16(values, BitsInUse()), expected, atol=1)
-    picture = decode_encoded(_png(values), "mono16; png compressed ", bits=BitsInUse())
-    np.testing.assert_allclose(picture[..., 0], expected, atol=1)
+    image = decode_encoded(_png(values), "mono16; png compressed ", bits=BitsInUse())
+    np.testing.assert_allclose(image[..., 0], expected, atol=1)
 
 
 def test_a_mosaic_of_12_bits_has_its_colors() -> None:
     mosaic = (_mosaic("rggb").astype(int) * 4095 // 255).astype("<u2")
-    picture = decode_raw(
+    image = decode_raw(
         mosaic.tobytes(), width=24, height=16, encoding="bayer_rggb16", step=48,
         is_bigendian=False, bits=BitsInUse(),
     )  # fmt: skip
-    np.testing.assert_allclose(picture.reshape(-1, 3), [COLOR] * (16 * 24), atol=1)
+    np.testing.assert_allclose(image.reshape(-1, 3), [COLOR] * (16 * 24), atol=1)
 
 
 def test_the_scale_follows_the_largest_value_of_the_session() -> None:

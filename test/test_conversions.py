@@ -82,7 +82,7 @@ def test_poses_and_transforms_say_what_the_matrix_says(quaternion: list[float]) 
     assert (transform.rotation, transform.translation.y) == (q, -2.0)
 
 
-def test_raw_pictures_are_decoded_only_when_asked() -> None:
+def test_raw_images_are_decoded_only_when_asked() -> None:
     pixels = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
     message = Image(header=TOP, height=2, width=3, encoding="bgr8", step=9)
     message.data = conversions.packed(pixels)
@@ -91,13 +91,13 @@ def test_raw_pictures_are_decoded_only_when_asked() -> None:
     np.testing.assert_array_equal(frame.decode(), pixels[..., ::-1])
 
 
-def test_wrong_pictures_are_wrapped_without_complaint_and_refused_when_decoded() -> None:
+def test_wrong_images_are_wrapped_without_complaint_and_refused_when_decoded() -> None:
     frame = conversions.frame_from_image(Image(header=TOP, height=2, width=3, encoding="rgb99"))
     with pytest.raises(FrameError, match="rgb99"):
         frame.decode()
 
 
-def test_compressed_pictures_are_decoded_only_when_asked() -> None:
+def test_compressed_images_are_decoded_only_when_asked() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     message = CompressedImage(header=TOP, format="png")
     message.data = conversions.packed(cv2.imencode(".png", pixels)[1])

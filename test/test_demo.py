@@ -36,7 +36,7 @@ pytest.importorskip("xsvggt_ros.msg", reason=HOW)
 import rclpy
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
-from xsvggt_ros.msg import CacheStatus
+from xsvggt_ros.msg import ReconstructionStatus
 
 from xsvggt_ros.ros import child_node, demo, domains
 from xsvggt_ros.ros.metered_source import MeteredSource
@@ -82,8 +82,8 @@ def test_the_demo_gives_what_the_engine_alone_gives(tmp_path, exit_codes):
     np.testing.assert_array_equal(over_dds.positions, directly.positions)
     np.testing.assert_array_equal(over_dds.quaternions, directly.quaternions)
     assert_same_cloud(*(tmp_path / f / "cloud.ply" for f in ("dds", "alone")))
-    picture = cv2.imread(str(tmp_path / "dds" / "overview.png"))
-    assert picture.shape[1::-1] == OVERVIEW_SIZE
+    image = cv2.imread(str(tmp_path / "dds" / "overview.png"))
+    assert image.shape[1::-1] == OVERVIEW_SIZE
 
 
 def test_without_a_source_the_bundled_model_sees_a_room_whose_truth_is_known(
@@ -148,14 +148,14 @@ def assert_same_cloud(first: Path, second: Path):
     np.testing.assert_array_equal(rows[0]["rgb"], rows[1]["rgb"])
 
 
-def test_unusable_pictures_and_the_end_of_a_long_recording_are_told(tmp_path):
-    folder = tmp_path / "pictures"
-    shutil.copytree(SAMPLE, folder)
-    (folder / "001.jpg").write_bytes(b"no picture")
-    result = run("demo", folder, "-o", tmp_path / "out", "--max-frames", 3, *TINY)
+def test_unusable_images_and_the_end_of_a_long_recording_are_told(tmp_path):
+    directory = tmp_path / "images"
+    shutil.copytree(SAMPLE, directory)
+    (directory / "001.jpg").write_bytes(b"no image")
+    result = run("demo", directory, "-o", tmp_path / "out", "--max-frames", 3, *TINY)
     assert result.exit_code == 0, result.output
-    assert "1 unusable pictures" in result.stdout
-    assert "Only the first 3 pictures" in result.stdout
+    assert "1 unusable images" in result.stdout
+    assert "Only the first 3 images" in result.stdout
     stamps = read_tum(tmp_path / "out" / "trajectory.tum").stamps.tolist()
     assert stamps == [100_000_000, 300_000_000, 400_000_000]
 
@@ -175,7 +175,7 @@ def test_weights_that_are_not_there_end_the_demo_with_the_reason(tmp_path):
         ("raise SystemExit('so much for that')", [], ["exit code 1", "so much for that"]),
         ("import signal; signal.pause()", ["--patience", "1"], ["no progress for 1 s", "0 pict"]),
         (
-            "import time\nwhile True: print('waiting for pictures on /image', flush=True), "
+            "import time\nwhile True: print('waiting for images on /image', flush=True), "
             "time.sleep(0.1)",
             ["--patience", "1"],
             ["no progress for 1 s"],
@@ -240,7 +240,7 @@ def test_the_node_ends_with_the_demo(tmp_path, number):
     program = "from xsvggt_ros.cli import app; app()"
     words = ["demo", many, "-o", tmp_path / "out", "--max-frames", 1000, *TINY]
     with subprocess.Popen([sys.executable, "-c", program, *map(str, words)]) as process:
-        wait_until(lambda: node_of(process.pid) and said(tmp_path, "waiting for pictures"))
+        wait_until(lambda: node_of(process.pid) and said(tmp_path, "waiting for images"))
         node = node_of(process.pid)
         process.send_signal(number)
         process.wait(PATIENCE)
@@ -248,8 +248,8 @@ def test_the_node_ends_with_the_demo(tmp_path, number):
     assert process.returncode == (-number if number == signal.SIGKILL else 130)
 
 
-def said(folder: Path, words: str) -> bool:
-    log = folder / "out" / "node.log"
+def said(directory: Path, words: str) -> bool:
+    log = directory / "out" / "node.log"
     return log.exists() and words in log.read_text()
 
 
@@ -274,7 +274,7 @@ def wait_until(fulfilled):
 
 
 def test_a_replay_that_follows_loses_nothing_even_to_a_node_that_drops(tmp_path):
-    """Published at full speed, most of these pictures would be dropped."""
+    """Published at full speed, most of these images would be dropped."""
     many = tmp_path / "many"
     many.mkdir()
     for index in range(60):
@@ -300,7 +300,7 @@ def test_a_replay_that_follows_loses_nothing_even_to_a_node_that_drops(tmp_path)
         )
         wait_until(lambda: newest().frames_received == 60 and newest().frames_pending == 0)
         assert (newest().frames_processed, newest().frames_dropped) == (60, 0)
-        assert "60 pictures replayed" in done.stderr
+        assert "60 images replayed" in done.stderr
         assert node.stop() == 0
 
 
@@ -315,7 +315,7 @@ def status_of(node: str, domain: int):
 
     def newest():
         executor.spin_once(timeout_sec=0.1)
-        return recorder.status or CacheStatus()
+        return recorder.status or ReconstructionStatus()
 
     yield newest
     executor.shutdown()
@@ -323,7 +323,7 @@ def status_of(node: str, domain: int):
     context.try_shutdown()
 
 
-def test_no_more_pictures_are_under_way_than_the_window():
+def test_no_more_images_are_under_way_than_the_window():
     with open_source(SAMPLE) as source:
         metered = MeteredSource(source, window=4, limit=100)
         answered = 0

@@ -13,15 +13,15 @@ pytest.importorskip("rclpy", reason=REASON)
 pytest.importorskip("xsvggt_ros.msg", reason=REASON)
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from node_process import TINY, NodeProcess, Peer, image
+from node_process import TINY, NodeProcess, Peer, image_message
 from rcl_interfaces.msg import ParameterEvent
-from xsvggt_ros.msg import CacheStatus
+from xsvggt_ros.msg import ReconstructionStatus
 
 SECOND = 1_000_000_000
 WATCHED = {
     "/diagnostics": DiagnosticArray,
     "/parameter_events": ParameterEvent,
-    "/left/xsvggt/status": CacheStatus,
+    "/left/xsvggt/status": ReconstructionStatus,
 }
 FAULTY = """
 import sys
@@ -75,9 +75,9 @@ def running() -> Iterator[tuple[NodeProcess, Peer, Any]]:
         assert node.interrupt() == 0
 
 
-def _status(peer: Peer, publisher: Any, stamp: int) -> CacheStatus:
-    publisher.publish(image(stamp * SECOND))
-    message: CacheStatus = peer.with_stamp("/left/xsvggt/status", stamp * SECOND)
+def _status(peer: Peer, publisher: Any, stamp: int) -> ReconstructionStatus:
+    publisher.publish(image_message(stamp * SECOND))
+    message: ReconstructionStatus = peer.with_stamp("/left/xsvggt/status", stamp * SECOND)
     return message
 
 
@@ -159,7 +159,7 @@ def test_what_is_implausible_degrades_it(running: tuple[NodeProcess, Peer, Any])
     node.wait_for_line("degraded: depth is flat")
 
 
-def test_it_tells_rates_while_pictures_come(running: tuple[NodeProcess, Peer, Any]) -> None:
+def test_it_tells_rates_while_images_come(running: tuple[NodeProcess, Peer, Any]) -> None:
     """A rate is that of the last seconds, in which a busy machine may have been silent."""
     _, peer, publisher = running
     rates = ("input rate (Hz)", "output rate (Hz)")

@@ -17,7 +17,7 @@ import command_line
 import cv2
 import numpy as np
 import pytest
-from bags import SECOND, Shot, pictures, write_bag, write_folder
+from bags import SECOND, Shot, images, write_bag, write_directory
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from recordings import MemorySource, tiny_request
@@ -48,7 +48,7 @@ def limited(kibibytes: int, *words: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_full_disk_leaves_the_path_and_the_numbers(tmp_path):
-    source = write_folder(tmp_path / "images", pictures(4, height=60, width=80))
+    source = write_directory(tmp_path / "images", images(4, height=60, width=80))
     done = limited(8, "reconstruct", source, "-o", tmp_path / "out", *TINY)
     assert done.returncode == 1
     assert len(read_tum(tmp_path / "out" / "trajectory.tum")) == 4
@@ -62,7 +62,7 @@ def test_a_full_disk_leaves_the_path_and_the_numbers(tmp_path):
 
 
 def test_a_full_disk_ends_depth_and_nothing_else(tmp_path):
-    source = write_folder(tmp_path / "images", pictures(3, height=240, width=320))
+    source = write_directory(tmp_path / "images", images(3, height=240, width=320))
     done = limited(64, "reconstruct", source, "-o", tmp_path / "out", "--depth", "npy", *TINY)
     assert done.returncode == 1
     assert len(read_tum(tmp_path / "out" / "trajectory.tum")) == 3
@@ -73,11 +73,11 @@ def test_a_full_disk_ends_depth_and_nothing_else(tmp_path):
 def test_a_full_disk_leaves_the_numbers_of_an_evaluation(tmp_path):
     done = limited(24, "evaluate", "synthetic:short_walk", "-o", tmp_path, "--max-frames", 3, *TINY)
     assert done.returncode == 1
-    (folder,) = [each for each in tmp_path.iterdir() if each.is_dir()]
-    assert json.loads((folder / "metrics.json").read_text())["frames"]["processed"] == 3
-    assert (folder / "summary.md").is_file()
-    assert (folder / "trajectory.tum").is_file()
-    assert not (folder / "report.html").exists()
+    (directory,) = [each for each in tmp_path.iterdir() if each.is_dir()]
+    assert json.loads((directory / "metrics.json").read_text())["frames"]["processed"] == 3
+    assert (directory / "summary.md").is_file()
+    assert (directory / "trajectory.tum").is_file()
+    assert not (directory / "report.html").exists()
     assert "ATE, Sim(3)" in done.stdout
     assert "report.html' cannot be written" in done.stderr
     assert "Traceback" not in done.stderr
@@ -125,7 +125,7 @@ def test_a_report_that_cannot_be_drawn_takes_no_number_with_it(monkeypatch, tmp_
 
 
 def test_a_bag_that_breaks_off_leaves_what_came(monkeypatch, tmp_path):
-    shots = [Shot((n + 1) * SECOND, each) for n, each in enumerate(pictures(6))]
+    shots = [Shot((n + 1) * SECOND, each) for n, each in enumerate(images(6))]
     bag = write_bag(tmp_path / "bag", shots)
     from xsvggt_ros.stream.sources.bag import BagSource
 
@@ -147,8 +147,8 @@ def test_a_bag_that_breaks_off_leaves_what_came(monkeypatch, tmp_path):
 # A used directory
 
 
-def depth_map(folder: Path, count: int, kind: str) -> DepthFiles:
-    files = DepthFiles(folder, kind)
+def depth_map(directory: Path, count: int, kind: str) -> DepthFiles:
+    files = DepthFiles(directory, kind)
     for stamp in range(1, count + 1):
         files.write(stamp, np.full((4, 6), float(count), np.float32), Intrinsics(5, 5, 3, 2, 6, 4))
     files.close()
@@ -159,11 +159,11 @@ def depth_map(folder: Path, count: int, kind: str) -> DepthFiles:
 def test_depth_of_an_earlier_run_goes(tmp_path, first, second):
     depth_map(tmp_path, 7, first)
     (tmp_path / "notes.txt").write_text("mine")
-    (tmp_path / "picture.png").write_bytes(b"mine")
+    (tmp_path / "image.png").write_bytes(b"mine")
     depth_map(tmp_path, 2, second)
     names = sorted(each.name for each in tmp_path.iterdir())
     assert names == [f"000000.{second}", f"000001.{second}", "cameras.csv", "notes.txt",
-                     "picture.png"]  # fmt: skip
+                     "image.png"]  # fmt: skip
     assert len((tmp_path / "cameras.csv").read_text().splitlines()) == 3
 
 
@@ -182,7 +182,7 @@ def test_files_that_are_no_depth_of_an_earlier_run_stay(tmp_path):
 
 
 def test_depth_of_an_earlier_run_beside_new_results_is_said(tmp_path):
-    source = write_folder(tmp_path / "images", pictures(2))
+    source = write_directory(tmp_path / "images", images(2))
     arguments = ["reconstruct", source, "-o", tmp_path / "out", *TINY]
     assert command_line.run(*arguments, "--depth", "png").exit_code == 0
     assert cv2.imread(str(tmp_path / "out" / "depth" / "000001.png"), -1) is not None
@@ -206,16 +206,16 @@ def test_a_sweep_with_a_failed_run_is_exit_code_1(monkeypatch, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def result_folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("results")
-    result = command_line.run("evaluate", "synthetic:short_walk", "-o", folder, "--max-frames", 4,
+def result_directory(tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("results")
+    result = command_line.run("evaluate", "synthetic:short_walk", "-o", directory, "--max-frames", 4,
                               "--cloud-points", 500, *TINY)  # fmt: skip
     assert result.exit_code == 0, result.output
-    return (folder / "latest").resolve()
+    return (directory / "latest").resolve()
 
 
-def changed(folder: Path, goal: Path, change, config=None) -> Path:
-    shutil.copytree(folder, goal)
+def changed(directory: Path, goal: Path, change, config=None) -> Path:
+    shutil.copytree(directory, goal)
     metrics = json.loads((goal / "metrics.json").read_text())
     change(metrics)
     (goal / "metrics.json").write_text(json.dumps(metrics))
@@ -238,36 +238,36 @@ UNLIKE = {
 
 
 @pytest.mark.parametrize("kind", UNLIKE)
-def test_runs_that_do_not_compare_fail_a_comparison_that_judges(result_folder, tmp_path, kind):
+def test_runs_that_do_not_compare_fail_a_comparison_that_judges(result_directory, tmp_path, kind):
     change, config, reason = UNLIKE[kind]
-    other = changed(result_folder, tmp_path / "other", change, config)
-    judged = command_line.run("compare", result_folder, other, "--max-worse", 1e6)
+    other = changed(result_directory, tmp_path / "other", change, config)
+    judged = command_line.run("compare", result_directory, other, "--max-worse", 1e6)
     assert judged.exit_code == 1
     assert f"the runs do not compare: {reason}" in " ".join(judged.output.split())
-    assert command_line.run("compare", result_folder, other).exit_code == 0
+    assert command_line.run("compare", result_directory, other).exit_code == 0
 
 
-def test_runs_of_two_machines_compare_but_for_times(result_folder, tmp_path):
-    other = changed(result_folder, tmp_path / "other",
+def test_runs_of_two_machines_compare_but_for_times(result_directory, tmp_path):
+    other = changed(result_directory, tmp_path / "other",
                     lambda m: m["identity"]["machine"].update(processor="another"))  # fmt: skip
-    assert command_line.run("compare", result_folder, other, "--max-worse", 5).exit_code == 0
-    judged = command_line.run("compare", result_folder, other, "--max-worse", 5, "--quantities",
+    assert command_line.run("compare", result_directory, other, "--max-worse", 5).exit_code == 0
+    judged = command_line.run("compare", result_directory, other, "--max-worse", 5, "--quantities",
                               "fps,ate")  # fmt: skip
     assert judged.exit_code == 1
     assert "on which fps depend" in judged.output
 
 
-def test_the_same_run_compares(result_folder):
-    result = command_line.run("compare", result_folder, result_folder, "--max-worse", 0)
+def test_the_same_run_compares(result_directory):
+    result = command_line.run("compare", result_directory, result_directory, "--max-worse", 0)
     assert result.exit_code == 0, result.output
 
 
 @given(data=st.data())
 @settings(max_examples=60, deadline=None,
           suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
-def test_damaged_results_bring_up_no_foreign_error(result_folder, tmp_path_factory, data):
+def test_damaged_results_bring_up_no_foreign_error(result_directory, tmp_path_factory, data):
     goal = tmp_path_factory.mktemp("damaged")
-    metrics = json.loads((result_folder / "metrics.json").read_text())
+    metrics = json.loads((result_directory / "metrics.json").read_text())
     place = metrics
     while isinstance(place, dict) and place:
         key = data.draw(st.sampled_from(sorted(place)))
@@ -278,7 +278,7 @@ def test_damaged_results_bring_up_no_foreign_error(result_folder, tmp_path_facto
     (goal / "metrics.json").write_text(json.dumps(metrics))
     (goal / "config.yaml").write_bytes(data.draw(st.binary(max_size=30)))
     with suppress(SourceError):
-        compare(result_folder, goal)
+        compare(result_directory, goal)
 
 
 # Reports on small screens, tables in terminals

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A folder, a bag and a topic give the same numbers, to the last bit."""
+"""A directory, a bag and a topic give the same numbers, to the last bit."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-from bags import Shot, encode, pictures, write_bag, write_folder
+from bags import Shot, encode, images, write_bag, write_directory
 from rich.console import Console
 
 from xsvggt_ros.cache.settings import CacheSettings
@@ -16,12 +16,12 @@ from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 from xsvggt_ros.stream.sources import open_source
 
 WIDTH, BUDGET = 56, 40
-PICTURES = pictures(5, height=48, width=64)
+IMAGES = images(5, height=48, width=64)
 
 
 @pytest.fixture
-def folder(tmp_path) -> Path:
-    return write_folder(tmp_path / "folder", PICTURES)
+def directory(tmp_path) -> Path:
+    return write_directory(tmp_path / "directory", IMAGES)
 
 
 def run(path: Path) -> list[FrameResult]:
@@ -34,18 +34,18 @@ def run(path: Path) -> list[FrameResult]:
     return results
 
 
-def stamps(folder: Path) -> list[int]:
-    with open_source(folder) as source:
+def stamps(directory: Path) -> list[int]:
+    with open_source(directory) as source:
         return [frame.stamp for frame in source]
 
 
 @pytest.mark.parametrize("kind", ["ros1", "sqlite3", "mcap"])
 @pytest.mark.parametrize("compressed", [False, True])
-def test_a_bag_gives_what_the_folder_gives(tmp_path, folder, kind, compressed):
-    shots = [encode(picture) if compressed else picture for picture in PICTURES]
-    recorded = [Shot(stamp, shot) for stamp, shot in zip(stamps(folder), shots, strict=True)]
-    expected, actual = run(folder), run(write_bag(tmp_path / "bag", recorded, kind))
-    assert len(actual) == len(PICTURES)
+def test_a_bag_gives_what_the_directory_gives(tmp_path, directory, kind, compressed):
+    shots = [encode(image) if compressed else image for image in IMAGES]
+    recorded = [Shot(stamp, shot) for stamp, shot in zip(stamps(directory), shots, strict=True)]
+    expected, actual = run(directory), run(write_bag(tmp_path / "bag", recorded, kind))
+    assert len(actual) == len(IMAGES)
     for one, other in zip(expected, actual, strict=True):
         assert one.stamp == other.stamp
         assert np.array_equal(one.depth, other.depth)
@@ -54,7 +54,7 @@ def test_a_bag_gives_what_the_folder_gives(tmp_path, folder, kind, compressed):
         assert one.cache == other.cache
 
 
-def test_a_topic_gives_what_the_folder_gives(tmp_path, folder, monkeypatch):
+def test_a_topic_gives_what_the_directory_gives(tmp_path, directory, monkeypatch):
     how = "needs ROS 2 and this package's messages: run scripts/test, or source a ROS 2 workspace"
     pytest.importorskip("rclpy", reason=how)
     pytest.importorskip("xsvggt_ros.msg", reason=how)
@@ -63,7 +63,7 @@ def test_a_topic_gives_what_the_folder_gives(tmp_path, folder, monkeypatch):
 
     monkeypatch.delenv("ROS_DOMAIN_ID", raising=False)
     options = DemoOptions(
-        source=folder,
+        source=directory,
         output=tmp_path / "out",
         preset="tiny",
         width=WIDTH,
@@ -73,7 +73,7 @@ def test_a_topic_gives_what_the_folder_gives(tmp_path, folder, monkeypatch):
     console = Console(quiet=True)
     demo = Demo(options, console, lambda total: frame_progress(console, total))
     demo.run()
-    expected, over_dds = run(folder), demo.recorded.recording.pictures.pick()
+    expected, over_dds = run(directory), demo.recorded.recording.images.pick()
     assert [frame.stamp for frame in over_dds] == [result.stamp for result in expected]
     for one, other in zip(expected, over_dds, strict=True):
         assert np.array_equal(one.depth, other.depth)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bags give pictures, depth and poses as they were recorded, and never guess."""
+"""Bags give images, depth and poses as they were recorded, and never guess."""
 
 import json
 from dataclasses import replace
@@ -28,7 +28,7 @@ def made(tmp_path, *extra, kind="mcap", leave_out=(), messages=None):
 
 
 @pytest.mark.parametrize("kind", BAG_KINDS)
-def test_pictures_depth_and_poses_are_those_that_were_recorded(tmp_path, kind):
+def test_images_depth_and_poses_are_those_that_were_recorded(tmp_path, kind):
     source = open_source(made(tmp_path, kind=kind))
     frames = list(source)
     assert (source.kind, source.frame_count, len(frames)) == ("bag", 5, 5)
@@ -56,7 +56,7 @@ def test_two_image_topics_are_listed_and_one_is_chosen(tmp_path):
     assert chosen.frame_count == 5
 
 
-def test_a_compressed_transport_of_the_same_pictures_is_no_second_topic(tmp_path):
+def test_a_compressed_transport_of_the_same_images_is_no_second_topic(tmp_path):
     sequence = Sequence(held_out("short_walk", width=56, height=42))
     write_sequence(sequence, tmp_path / "bag", "bag")
     source = open_source(tmp_path / "bag", SourceOptions(limit=2))
@@ -222,7 +222,7 @@ P = (5.0, 0.0, 3.5, 0.0, 0.0, 6.0, 2.5, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
 def with_camera(tmp_path, topic="image_raw", **changes):
-    """Write a bag whose camera_info has other numbers, and whose pictures another topic."""
+    """Write a bag whose camera_info has other numbers, and whose images another topic."""
     messages = Messages("mcap")
     written = []
     for stamp, name, message in records(messages):
@@ -234,7 +234,7 @@ def with_camera(tmp_path, topic="image_raw", **changes):
     return write(tmp_path / "bag", messages, "mcap", written)
 
 
-def test_the_truth_is_in_the_camera_whose_picture_the_engine_makes(tmp_path):
+def test_the_truth_is_in_the_camera_whose_image_the_engine_makes(tmp_path):
     turn = Rotation.from_euler("y", 0.1).as_matrix()
     k = (6.0, 0.0, 3.5, 0.0, 6.0, 2.5, 0.0, 0.0, 1.0)
     bag = with_camera(tmp_path, d=DISTORTED, k=k, p=P, r=turn.ravel())
@@ -254,7 +254,7 @@ def test_the_truth_is_in_the_camera_whose_picture_the_engine_makes(tmp_path):
     assert source.warnings == []
 
 
-def test_rectified_pictures_have_the_camera_of_p(tmp_path):
+def test_rectified_images_have_the_camera_of_p(tmp_path):
     source = open_source(with_camera(tmp_path, topic="image_rect", d=DISTORTED, p=P))
     frame = next(iter(source))
     lens = frame.truth.intrinsics
@@ -268,7 +268,7 @@ def test_a_lens_that_the_engine_does_not_know_is_warned_of(tmp_path):
     frame = next(iter(source))
     assert frame.truth.intrinsics.fy == 101
     np.testing.assert_allclose(frame.truth.depth, datasets.depths()[0], atol=1e-6)
-    assert source.warnings == ["the lens distorts, and pictures are taken as they are"]
+    assert source.warnings == ["the lens distorts, and images are taken as they are"]
 
 
 def test_given_intrinsics_stand_in_for_a_missing_camera_info(tmp_path):

@@ -101,12 +101,12 @@ def test_what_means_nothing_is_refused(tmp_path, options, words):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_result_folder_that_takes_no_files_is_found_out_before_the_run(tmp_path):
+def test_a_result_directory_that_takes_no_files_is_found_out_before_the_run(tmp_path):
     place = tmp_path / "file"
     place.write_text("")
     result = run(SOURCE, "-o", place, *TINY)
     assert result.exit_code == 1
-    assert "is no folder" in " ".join(result.output.split())
+    assert "is no directory" in " ".join(result.output.split())
 
 
 def test_axes_are_read():
@@ -147,7 +147,9 @@ def metrics_of(request: EvaluationRequest) -> dict:
     }  # fmt: skip
 
 
-def sweep_of(folder, texts=("budget=100,200",), *, references=(), stop=None, evaluate=None, jobs=1):
+def sweep_of(
+    directory, texts=("budget=100,200",), *, references=(), stop=None, evaluate=None, jobs=1
+):
     ran: list[int] = []
 
     def pretend(request, place, stop_event, progress, threads):
@@ -160,10 +162,10 @@ def sweep_of(folder, texts=("budget=100,200",), *, references=(), stop=None, eva
         table = run_sweep(
             tiny_request(),
             points(parse_axes(texts), CacheSettings(), references),
-            folder,
+            directory,
             stop=stop or Event(),
             progress=lambda number, point: lambda *_: None,
-            written=lambda made: write_sweep(made, folder),
+            written=lambda made: write_sweep(made, directory),
             jobs=jobs,
         )
     return table, ran
@@ -283,7 +285,7 @@ def test_what_goes_wrong_in_a_process_is_its_message(tmp_path):
         evaluate_isolated(request, tmp_path, Event(), lambda *_: None)
 
 
-def killed(connection, request, folder, threads):
+def killed(connection, request, directory, threads):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -297,12 +299,12 @@ def test_a_sweep_runs_from_the_command_line(tmp_path):
     options = ["--sweep", "budget=60", "--references", "none", "--max-frames", 2]
     result = run(SOURCE, "-o", tmp_path, *options, *TINY)
     assert result.exit_code == 0, result.output
-    folder = (tmp_path / "latest").resolve()
-    table = read_sweep(folder)
+    directory = (tmp_path / "latest").resolve()
+    table = read_sweep(directory)
     assert [row.label for row in table.rows] == ["budget=60"]
     assert table.rows[0].cache == asdict(CacheSettings(budget_tokens=60))
-    assert (folder / table.rows[0].folder / "report.html").is_file()
-    again = run(SOURCE, "-o", tmp_path, *options, "--resume", folder, *TINY)
+    assert (directory / table.rows[0].directory / "report.html").is_file()
+    again = run(SOURCE, "-o", tmp_path, *options, "--resume", directory, *TINY)
     assert again.exit_code == 0, again.output
-    assert Path(tmp_path / "latest").resolve() == folder
-    assert read_sweep(folder) == table
+    assert Path(tmp_path / "latest").resolve() == directory
+    assert read_sweep(directory) == table

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each data set's own files give the pictures, metres and optical poses that they were made of."""
+"""Each data set's own files give the images, metres and optical poses that they were made of."""
 
 import json
 
@@ -30,7 +30,7 @@ NO_POSES = {"kitti_gathered", "kitti_selection"}
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_pictures_depths_and_poses_are_those_that_were_written(tmp_path, name):
+def test_images_depths_and_poses_are_those_that_were_written(tmp_path, name):
     write, kind, per_metre = KINDS[name]
     source = open_source(write(tmp_path / "data"))
     frames = list(source)
@@ -39,11 +39,11 @@ def test_pictures_depths_and_poses_are_those_that_were_written(tmp_path, name):
     assert frames[0].stamp > 0
     truths = zip(frames, datasets.colors(), datasets.depths(), datasets.poses(), strict=True)
     for index, (frame, color, depth, pose) in enumerate(truths):
-        picture = frame.frame.decode()
+        image = frame.frame.decode()
         if name == "scannet":  # JPEG of twice the size
-            assert picture.shape == (2 * datasets.HEIGHT, 2 * datasets.WIDTH, 3)
+            assert image.shape == (2 * datasets.HEIGHT, 2 * datasets.WIDTH, 3)
         else:
-            np.testing.assert_array_equal(picture, color)
+            np.testing.assert_array_equal(image, color)
         if per_metre is None:
             assert frame.truth.depth is None
         else:
@@ -59,7 +59,7 @@ def test_pictures_depths_and_poses_are_those_that_were_written(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "camera"),
     [
-        # The pictures are 8x6; what is published is for 640x480, of Sintel for 1024x436.
+        # The images are 8x6; what is published is for 640x480, of Sintel for 1024x436.
         ("tum", (525.0 / 80, 525.0 / 80, 319.5 / 80, 239.5 / 80)),
         ("seven_scenes", (525.0 / 80, 525.0 / 80, 4.0, 3.0)),
         ("neural_rgbd", (554.2562584220408 / 80, 554.2562584220408 / 80, 4.0, 3.0)),
@@ -84,7 +84,7 @@ def test_intrinsics_are_those_of_the_depth(tmp_path, name, camera):
         ("rgbd_bonn_balloon2", 542.822841),
     ],
 )
-def test_the_camera_of_a_tum_folder_is_known_by_its_name(tmp_path, name, camera):
+def test_the_camera_of_a_tum_directory_is_known_by_its_name(tmp_path, name, camera):
     source = open_source(datasets.tum(tmp_path / name))
     assert next(iter(source)).truth.intrinsics.fx == pytest.approx(camera / 80)
     assert source.kind == ("bonn" if "bonn" in name else "tum")
@@ -92,8 +92,8 @@ def test_the_camera_of_a_tum_folder_is_known_by_its_name(tmp_path, name, camera)
 
 
 def test_truth_further_away_than_the_tolerance_is_no_truth(tmp_path):
-    folder = datasets.tum(tmp_path / "data")
-    source = open_source(folder, SourceOptions(tolerance=0.001))
+    directory = datasets.tum(tmp_path / "data")
+    source = open_source(directory, SourceOptions(tolerance=0.001))
     assert all(each.truth.depth is None for each in source)
     assert "5 of 5 frames have no true depth" in source.warnings
 
@@ -117,26 +117,26 @@ def test_several_sequences_are_listed_and_one_is_chosen_by_name(tmp_path):
         open_source(tmp_path / "chess", SourceOptions(sequence="seq-09"))
 
 
-def test_a_folder_that_fits_two_kinds_is_not_guessed(tmp_path):
-    folder = datasets.rgbd(datasets.tum(tmp_path / "data"))
+def test_a_directory_that_fits_two_kinds_is_not_guessed(tmp_path):
+    directory = datasets.rgbd(datasets.tum(tmp_path / "data"))
     with pytest.raises(SourceError, match="tum or rgbd"):
-        open_source(folder)
-    assert open_source(folder, SourceOptions(kind="rgbd")).kind == "rgbd"
+        open_source(directory)
+    assert open_source(directory, SourceOptions(kind="rgbd")).kind == "rgbd"
     with pytest.raises(ConfigurationError, match="'lsd' is unknown"):
-        open_source(folder, SourceOptions(kind="lsd"))
+        open_source(directory, SourceOptions(kind="lsd"))
 
 
 def test_intrinsics_that_nobody_knows_are_asked_for_and_may_be_given(tmp_path):
-    folder = datasets.rgbd(tmp_path / "data")
-    assert any("intrinsics are unknown" in each for each in open_source(folder).warnings)
-    given = open_source(folder, SourceOptions(intrinsics=(10.0, 11.0, 4.0, 3.0)))
+    directory = datasets.rgbd(tmp_path / "data")
+    assert any("intrinsics are unknown" in each for each in open_source(directory).warnings)
+    given = open_source(directory, SourceOptions(intrinsics=(10.0, 11.0, 4.0, 3.0)))
     assert next(iter(given)).truth.intrinsics.fy == 11
     assert given.warnings == []
 
 
 def test_a_negative_fy_mirrors_the_world(tmp_path):
-    folder = datasets.rgbd(tmp_path / "data")
-    frames = list(open_source(folder, SourceOptions(intrinsics=(10.0, -11.0, 4.0, 3.0))))
+    directory = datasets.rgbd(tmp_path / "data")
+    frames = list(open_source(directory, SourceOptions(intrinsics=(10.0, -11.0, 4.0, 3.0))))
     mirror = np.diag([1.0, -1, 1, 1])
     assert frames[0].truth.intrinsics.fy == 11
     for frame, pose in zip(frames, datasets.poses(), strict=True):
@@ -144,10 +144,10 @@ def test_a_negative_fy_mirrors_the_world(tmp_path):
 
 
 def test_damaged_files_are_reported_and_the_stream_goes_on(tmp_path):
-    folder = datasets.rgbd(tmp_path / "data")
-    (folder / "depth" / "2.png").write_bytes(b"no picture")
-    (folder / "color" / "3.png").write_bytes(b"no picture")
-    source = open_source(folder)
+    directory = datasets.rgbd(tmp_path / "data")
+    (directory / "depth" / "2.png").write_bytes(b"no image")
+    (directory / "color" / "3.png").write_bytes(b"no image")
+    source = open_source(directory)
     frames = list(source)
     assert frames[1].truth.depth is None
     assert any("2.png: it is damaged" in each for each in source.warnings)
@@ -160,20 +160,20 @@ def test_damaged_files_are_reported_and_the_stream_goes_on(tmp_path):
     ("write", "file", "content", "message"),
     [
         (datasets.rgbd, "pose.txt", "1 2 3\n", "7 columns"),
-        (datasets.rgbd, "pose.txt", "0 0 0 0 0 0 1\n", "5 pictures and 1 lines"),
+        (datasets.rgbd, "pose.txt", "0 0 0 0 0 0 1\n", "5 images and 1 lines"),
         (datasets.neural_rgbd, "poses.txt", "1 0 0 0\n" * 3, "each pose takes four"),
         (datasets.tum, "rgb.txt", "soon rgb/1.png\n", "'soon'"),
         (datasets.kitti_odometry, "sequences/04/calib.txt", "P9: 1\n", "no line 'P2: '"),
     ],
 )
 def test_damaged_tables_are_named(tmp_path, write, file, content, message):
-    folder = write(tmp_path / "data")
-    (folder / file).write_text(content)
+    directory = write(tmp_path / "data")
+    (directory / file).write_text(content)
     with pytest.raises(SourceError, match=message):
-        open_source(folder)
+        open_source(directory)
 
 
-@pytest.mark.parametrize("kind", ["folder", "tum"])
+@pytest.mark.parametrize("kind", ["directory", "tum"])
 def test_what_synthesize_wrote_is_read_back(tmp_path, kind):
     sequence = Sequence(held_out("short_drift", width=56, height=42))
     write_sequence(sequence, tmp_path / "data", kind)
@@ -188,6 +188,6 @@ def test_what_synthesize_wrote_is_read_back(tmp_path, kind):
         assert frame.truth.intrinsics.fx == pytest.approx(expected.intrinsics.fx, abs=1e-6)
 
 
-def test_a_folder_of_nothing_known_is_refused(tmp_path):
+def test_a_directory_of_nothing_known_is_refused(tmp_path):
     with pytest.raises(SourceError, match="looked for tum, seven_scenes"):
         open_source(tmp_path)

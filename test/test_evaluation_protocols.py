@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Protocols take the pictures, sizes, masks and alignments of the reference, and skip nothing."""
+"""Protocols take the images, sizes, masks and alignments of the reference, and skip nothing."""
 
 import gzip
 import json
@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from xsvggt_ros.errors import ConfigurationError, EvaluationError
 from xsvggt_ros.evaluation.protocols import mv_recon as recon
-from xsvggt_ros.evaluation.protocols.pictures import cropped, long_side
+from xsvggt_ros.evaluation.protocols.images import cropped, long_side
 from xsvggt_ros.evaluation.protocols.relpose import (
     auc,
     camera_to_world_of,
@@ -52,21 +52,21 @@ def engine():
         ("KITTI", (1216, 352), (518, 140)),
     ],
 )
-def test_pictures_get_the_published_sizes(name, size, expected):
-    picture = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    found = long_side(picture)
+def test_images_get_the_published_sizes(name, size, expected):
+    image = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    found = long_side(image)
     assert found.shape == (expected[1], expected[0], 3), name
-    first = Image.fromarray(picture).resize(
+    first = Image.fromarray(image).resize(
         (518, round(size[1] * 518 / size[0])), Image.Resampling.LANCZOS
     )
     np.testing.assert_array_equal(found, np.array(first.resize(expected, Image.Resampling.LANCZOS)))
 
 
-def test_a_picture_with_depth_is_cropped_around_its_middle():
-    picture = np.zeros((480, 640, 3), np.uint8)
+def test_an_image_with_depth_is_cropped_around_its_middle():
+    image = np.zeros((480, 640, 3), np.uint8)
     depth = np.tile(np.arange(640, dtype=np.float32), (480, 1))
     camera = Intrinsics(525.0, 525.0, 320.0, 240.0, 640, 480)
-    shown, seen, moved = cropped(picture, depth, camera, 518, 392)
+    shown, seen, moved = cropped(image, depth, camera, 518, 392)
     assert shown.shape == (392, 518, 3)
     assert seen.shape == (392, 518)
     assert moved.fx == pytest.approx(525 * 392 / 480, rel=1e-6)
@@ -83,7 +83,7 @@ def test_video_depth_of_sintel_is_aligned_at_once_and_weighted_by_pixels(engine,
     pixels = datasets.COUNT * (datasets.WIDTH * datasets.HEIGHT - 1)
     assert [(row.frames, row.weight, row.error) for row in rows] == [(5, pixels, None)] * 2
     assert set(rows[0].metrics) >= {"abs_rel", "delta_1", "log_rmse"}
-    # The same pictures are the same stream again, whatever came before.
+    # The same images are the same stream again, whatever came before.
     assert rows[0].metrics == pytest.approx(rows[1].metrics, rel=1e-5)
     assert mean_row(rows).metrics == pytest.approx(rows[0].metrics, rel=1e-5)
 
@@ -107,13 +107,13 @@ def test_the_fourteen_sequences_of_sintel_are_chosen_by_name(tmp_path):
 
 
 def test_bonn_is_taken_as_it_was_prepared(tmp_path):
-    folder = tmp_path / "rgbd_bonn_balloon2"
+    directory = tmp_path / "rgbd_bonn_balloon2"
     for index in range(35):
-        datasets.write_png(folder / "rgb" / f"{index:03d}.png", datasets.colors()[index % 5])
+        datasets.write_png(directory / "rgb" / f"{index:03d}.png", datasets.colors()[index % 5])
         datasets.write_depth(
-            folder / "depth" / f"{index:03d}.png", datasets.depths()[index % 5], 5000
+            directory / "depth" / f"{index:03d}.png", datasets.depths()[index % 5], 5000
         )
-    frames = list(open_prepared(folder))
+    frames = list(open_prepared(directory))
     assert len(frames) == 5
     np.testing.assert_array_equal(frames[1].frame.decode(), datasets.colors()[1])
     np.testing.assert_allclose(frames[1].truth.depth, datasets.depths()[1], atol=1e-4)
@@ -144,7 +144,7 @@ def test_reconstruction_of_neural_rgbd(engine, tmp_path, prediction):
     datasets.neural_rgbd(tmp_path / "kitchen")
     (row,) = recon.mv_recon(engine, "neural_rgbd", tmp_path, prediction=prediction)
     assert row.error is None
-    # Five pictures: each second one, 0, 2 and 4; all of them have poses.
+    # Five images: each second one, 0, 2 and 4; all of them have poses.
     assert row.frames == 3
     assert 0 <= row.metrics["nc"] <= 1
     assert row.metrics["nc"] == pytest.approx((row.metrics["nc1"] + row.metrics["nc2"]) / 2)
@@ -216,7 +216,7 @@ def test_annotations_of_pytorch3d_become_optical_poses():
                                                               [0, 0, 1, -3]])  # fmt: skip
 
 
-def test_co3d_draws_ten_pictures_of_each_long_sequence(engine, tmp_path):
+def test_co3d_draws_ten_images_of_each_long_sequence(engine, tmp_path):
     views = []
     for index, pose in enumerate(datasets.poses(50)):
         path = f"apple/1/images/frame{index}.png"
@@ -234,9 +234,9 @@ def test_co3d_draws_ten_pictures_of_each_long_sequence(engine, tmp_path):
 
 
 def test_the_point_head_runs_only_where_it_is_asked_for(engine):
-    picture = np.random.default_rng(0).integers(0, 256, (42, WIDTH, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (42, WIDTH, 3), dtype=np.uint8)
     engine.reset()
-    asked = engine.step(picture)
+    asked = engine.step(image)
     plain = Reconstructor(load_network("", preset="tiny"), ReconstructorSettings(WIDTH))
     assert asked.points.shape == (42, WIDTH, 3)
-    assert plain.step(picture).points is None
+    assert plain.step(image).points is None

@@ -11,13 +11,13 @@ from threading import Event
 import numpy as np
 import pytest
 import yaml
-from recordings import SECOND, MemorySource, picture, tiny_request
+from recordings import SECOND, MemorySource, image, tiny_request
 
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.evaluation import runner
 from xsvggt_ros.evaluation.files import write_evaluation
-from xsvggt_ros.evaluation.folder import link_latest, new_folder
+from xsvggt_ros.evaluation.directory import link_latest, new_directory
 from xsvggt_ros.evaluation.report.tables import tables
 from xsvggt_ros.evaluation.request import LiveOptions
 from xsvggt_ros.evaluation.thresholds import Threshold
@@ -49,7 +49,7 @@ def evaluated():
 
 
 @pytest.fixture(scope="module")
-def folder(evaluated, tmp_path_factory):
+def directory(evaluated, tmp_path_factory):
     place = tmp_path_factory.mktemp("results") / "run"
     limits = (Threshold("ate", "max", 1e9), Threshold("fps", "min", 1e9))
     write_evaluation(evaluated, place, limits)
@@ -59,7 +59,7 @@ def folder(evaluated, tmp_path_factory):
 def test_every_frame_goes_through_the_engine_in_order(evaluated):
     network = load_network("", preset="tiny", device="cpu")
     engine = Reconstructor(network, ReconstructorSettings(28, CacheSettings(budget_tokens=40)))
-    poses = [engine.step(picture(index)).camera_to_world for index in range(8)]
+    poses = [engine.step(image(index)).camera_to_world for index in range(8)]
     np.testing.assert_array_equal(evaluated.session.estimated, poses)
     assert evaluated.state == "complete"
     counts = evaluated.counts
@@ -93,36 +93,36 @@ def test_warnings_of_source_and_run_are_kept(evaluated):
     assert any("weights are random" in each for each in evaluated.warnings)
 
 
-def test_trajectories_are_written_exactly(evaluated, folder):
-    text = (folder / "trajectory.tum").read_text()
+def test_trajectories_are_written_exactly(evaluated, directory):
+    text = (directory / "trajectory.tum").read_text()
     numbers = text.splitlines()[3].split()
     assert [len(each.partition(".")[2]) for each in numbers] == [9] * 8
-    tum = read_tum(folder / "trajectory.tum")
+    tum = read_tum(directory / "trajectory.tum")
     assert tum.stamps.tolist() == [SECOND + index * SECOND // 10 for index in range(8)]
-    kitti = np.loadtxt(folder / "trajectory.kitti").reshape(-1, 3, 4)
+    kitti = np.loadtxt(directory / "trajectory.kitti").reshape(-1, 3, 4)
     np.testing.assert_allclose(kitti, np.array(evaluated.session.estimated)[:, :3], atol=1e-8)
-    aligned = read_tum(folder / "trajectory_aligned.tum")
-    true = read_tum(folder / "truth.tum")
+    aligned = read_tum(directory / "trajectory_aligned.tum")
+    true = read_tum(directory / "truth.tum")
     off = np.linalg.norm(aligned.positions - true.positions, axis=1)
     expected = evaluated.scores.trajectory["sim3"].ate.rmse
     assert np.sqrt((off**2).mean()) == pytest.approx(expected, abs=1e-6)
 
 
-def test_metrics_hold_numbers_limits_versions_and_hashes(evaluated, folder):
-    metrics = json.loads((folder / "metrics.json").read_text())
+def test_metrics_hold_numbers_limits_versions_and_hashes(evaluated, directory):
+    metrics = json.loads((directory / "metrics.json").read_text())
     assert metrics["trajectory"]["sim3"]["ate"]["rmse"] == pytest.approx(
         evaluated.scores.trajectory["sim3"].ate.rmse
     )
     assert [each["kept"] for each in metrics["limits"]] == [True, False]
     assert re.fullmatch("[0-9a-f]{64}", metrics["identity"]["weights"]["sha256"])
     assert metrics["identity"]["software"]["torch"]
-    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    settings = yaml.safe_load((directory / "config.yaml").read_text())
     assert settings["cache"]["budget_tokens"] == 40
     assert settings["options"]["stride"] == 1
 
 
-def test_frames_are_a_table(folder):
-    lines = (folder / "frames.csv").read_text().splitlines()
+def test_frames_are_a_table(directory):
+    lines = (directory / "frames.csv").read_text().splitlines()
     assert lines[0].startswith("frame,latency,waited,decode,")
     assert len(lines) == 9
 
@@ -149,8 +149,8 @@ class Outside(HTMLParser):
             self.headings.append(data.strip())
 
 
-def test_the_report_is_whole_and_loads_nothing(folder):
-    text = (folder / "report.html").read_text()
+def test_the_report_is_whole_and_loads_nothing(directory):
+    text = (directory / "report.html").read_text()
     page = Outside()
     page.feed(text)
     assert page.loads == []
@@ -166,8 +166,8 @@ def test_the_report_is_whole_and_loads_nothing(folder):
     assert "url(http" not in text
 
 
-def test_the_summary_has_the_tables(folder):
-    text = (folder / "summary.md").read_text()
+def test_the_summary_has_the_tables(directory):
+    text = (directory / "summary.md").read_text()
     for title in (
         "## Trajectory",
         "## Depth",
@@ -270,10 +270,10 @@ def test_a_live_run_of_a_source_that_breaks_off_is_judged(source):
     assert evaluation.live is not None
 
 
-def test_each_run_has_a_folder_and_latest_is_the_newest(tmp_path):
+def test_each_run_has_a_directory_and_latest_is_the_newest(tmp_path):
     now = datetime(2026, 1, 2, 3, 4, 5)
-    first = new_folder(tmp_path, "/data/my bag.mcap", now)
-    second = new_folder(tmp_path, "/data/my bag.mcap", now)
+    first = new_directory(tmp_path, "/data/my bag.mcap", now)
+    second = new_directory(tmp_path, "/data/my bag.mcap", now)
     assert first.name == "my-bag.mcap_2026-01-02_03-04-05"
     assert second.name == "my-bag.mcap_2026-01-02_03-04-05_2"
     for each in (first, second):
@@ -281,7 +281,7 @@ def test_each_run_has_a_folder_and_latest_is_the_newest(tmp_path):
         assert (tmp_path / "latest").resolve() == each.resolve()
 
 
-def test_a_folder_called_latest_is_left_alone(tmp_path):
+def test_a_directory_called_latest_is_left_alone(tmp_path):
     (tmp_path / "latest").mkdir()
-    assert link_latest(new_folder(tmp_path, "bag", datetime(2026, 1, 1))) is None
+    assert link_latest(new_directory(tmp_path, "bag", datetime(2026, 1, 1))) is None
     assert not (tmp_path / "latest").is_symlink()

@@ -24,7 +24,7 @@ from xsvggt_ros.evaluation.comparison import (
 from xsvggt_ros.evaluation.meter import Meter, Percentiles
 from xsvggt_ros.evaluation.report.charts import Dot, envelope, undominated
 from xsvggt_ros.evaluation.report.curves import level_axes
-from xsvggt_ros.evaluation.report.pictures import UNKNOWN, cloud_view, colored
+from xsvggt_ros.evaluation.report.images import UNKNOWN, cloud_view, colored
 from xsvggt_ros.evaluation.thresholds import Threshold, Verdict, judge_limits
 from xsvggt_ros.evaluation.warnings_log import MOST, WarningLog, collecting_warnings
 from xsvggt_ros.stream.frame import Timings
@@ -119,8 +119,8 @@ def test_every_quantity_of_the_catalogue_is_written(tmp_path):
     assert all(quantity.value({}) is None for quantity in QUANTITIES)
 
 
-def results(folder, *, ate=0.1, name="bag", nbytes=100, budget=8, threads=2, **more):
-    folder.mkdir()
+def results(directory, *, ate=0.1, name="bag", nbytes=100, budget=8, threads=2, **more):
+    directory.mkdir()
     metrics = {
         "name": name, "state": "complete", "reason": "", "live": None, "frames": {"judged": 5},
         "trajectory": {"sim3": {"ate": {"rmse": ate}, "scale": 2.0}},
@@ -128,9 +128,9 @@ def results(folder, *, ate=0.1, name="bag", nbytes=100, budget=8, threads=2, **m
         "identity": {"data": {"sha256_of_edges": name}, "machine": {"threads": threads}},
         **more,
     }  # fmt: skip
-    (folder / "metrics.json").write_text(json.dumps(metrics))
-    (folder / "config.yaml").write_text(f"cache:\n  budget_tokens: {budget}\n")
-    return folder
+    (directory / "metrics.json").write_text(json.dumps(metrics))
+    (directory / "config.yaml").write_text(f"cache:\n  budget_tokens: {budget}\n")
+    return directory
 
 
 def test_two_runs_are_compared(tmp_path):
@@ -160,7 +160,7 @@ def test_what_is_no_longer_measured_is_worse():
     assert Change(BY_NAME["delta1"], 0.5, 0.4).worse == pytest.approx(0.2)
 
 
-def test_a_folder_without_results_is_refused(tmp_path):
+def test_a_directory_without_results_is_refused(tmp_path):
     with pytest.raises(SourceError, match="holds no metrics.json"):
         compare(tmp_path, tmp_path)
 
@@ -226,9 +226,9 @@ def test_paths_are_seen_from_above_however_the_world_is_turned():
 
 
 def test_unknown_depth_is_grey():
-    picture = colored(np.array([[1.0, np.nan]]), 0, 2)
-    assert tuple(picture[0, 1]) == UNKNOWN
-    assert tuple(picture[0, 0]) != UNKNOWN
+    image = colored(np.array([[1.0, np.nan]]), 0, 2)
+    assert tuple(image[0, 1]) == UNKNOWN
+    assert tuple(image[0, 0]) != UNKNOWN
 
 
 def test_nearer_points_hide_others():
@@ -236,7 +236,7 @@ def test_nearer_points_hide_others():
     colors = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
     up = np.array([0.0, 0.0, 1.0])
     view = cloud_view(points, colors, np.zeros((0, 3)), (0, 1), up, (60, 60))
-    shown = {tuple(each) for each in view.picture.reshape(-1, 3).tolist()}
+    shown = {tuple(each) for each in view.image.reshape(-1, 3).tolist()}
     assert (0, 255, 0) in shown
     assert (0, 0, 255) in shown
     assert (255, 0, 0) not in shown

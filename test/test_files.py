@@ -6,11 +6,11 @@ import errno
 import pytest
 
 from xsvggt_ros.errors import OutputError
-from xsvggt_ros.geometry.files import UNFINISHED, replacing, replacing_folder, require_writable
+from xsvggt_ros.geometry.files import UNFINISHED, replacing, replacing_directory, require_writable
 
 
 def test_a_file_is_replaced_whole(tmp_path):
-    path = tmp_path / "new" / "folder" / "a.bin"
+    path = tmp_path / "new" / "directory" / "a.bin"
     for content in (b"first", b"second"):
         with replacing(path) as stream:
             stream.write(content)
@@ -42,7 +42,7 @@ def test_a_file_in_the_way_is_named(tmp_path):
         replacing(tmp_path / "file" / "a.bin"),
     ):
         pass
-    with pytest.raises(OutputError, match="is no folder; choose another place"):
+    with pytest.raises(OutputError, match="is no directory; choose another place"):
         require_writable(tmp_path / "file" / "out")
 
 
@@ -58,21 +58,21 @@ def fill(place, **texts):
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_a_folder_is_there_whole_or_not_at_all(tmp_path, there):
+def test_a_directory_is_there_whole_or_not_at_all(tmp_path, there):
     path = tmp_path / "bag"
     if there:
         fill(path, old="precious")
     before = path.stat().st_ino if there else None
 
     def fill_half() -> None:
-        with replacing_folder(path) as place:
+        with replacing_directory(path) as place:
             fill(place, a="half")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         fill_half()
     assert sorted(tmp_path.rglob("*")) == ([path, path / "old"] if there else [])
-    with replacing_folder(path) as place:
+    with replacing_directory(path) as place:
         assert place.name == "bag"
         assert not place.exists()
         fill(place, a="1", b="2")
@@ -85,19 +85,19 @@ def test_a_folder_is_there_whole_or_not_at_all(tmp_path, there):
         assert path.stat().st_ino == before
 
 
-def test_what_a_killed_run_left_in_a_folder_goes(tmp_path):
+def test_what_a_killed_run_left_in_a_directory_goes(tmp_path):
     left = tmp_path / UNFINISHED / tmp_path.name
     left.mkdir(parents=True)
     (left / "half").write_text("1")
-    with replacing_folder(tmp_path) as place:
+    with replacing_directory(tmp_path) as place:
         fill(place, whole="2")
     assert [each.name for each in tmp_path.iterdir()] == ["whole"]
 
 
-def test_a_folder_that_takes_nothing_is_named(tmp_path):
+def test_a_directory_that_takes_nothing_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with (
         pytest.raises(OutputError, match=r"out' cannot be written"),
-        replacing_folder(tmp_path / "file" / "out"),
+        replacing_directory(tmp_path / "file" / "out"),
     ):
         pass

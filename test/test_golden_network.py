@@ -66,9 +66,9 @@ def test_masked_forward_dense_outputs(masked, field, golden):
 def test_masked_forward_tokens(network):
     from xsvggt_ros.model.memory import CausalSequence
 
-    pictures = reference.frames()[None]
+    images = reference.frames()[None]
     with torch.inference_mode():
-        layers = network.aggregator(pictures, CausalSequence(pictures.shape[1]), {3})
+        layers = network.aggregator(images, CausalSequence(images.shape[1]), {3})
     assert deviation(layers[3][0, 11], OUTPUTS["f_masked.tokens.frame11.layer3"]) <= TOLERANCE
 
 
@@ -93,8 +93,8 @@ def test_only_asked_layers_are_kept(network):
 
 def test_encoder_patch_tokens(network):
     with torch.inference_mode():
-        images = normalize(reference.frames()[:1], *image_statistics(torch.device("cpu")))
-        tokens = network.aggregator.patch_embed(images)
+        normalized = normalize(reference.frames()[:1], *image_statistics(torch.device("cpu")))
+        tokens = network.aggregator.patch_embed(normalized)
     assert deviation(tokens[0], OUTPUTS["a_full.patch_tokens0"]) <= TOLERANCE
 
 
@@ -109,10 +109,10 @@ def test_streaming_equals_masked_forward_with_a_camera_cache_per_iteration(netwo
 
 
 def test_batches_do_not_mix(network):
-    pictures = torch.stack([reference.frames()[:3], reference.frames()[5:8]])
+    images = torch.stack([reference.frames()[:3], reference.frames()[5:8]])
     with torch.inference_mode():
-        both = network.forward_sequence(pictures)
-        alone = network.forward_sequence(pictures[1:])
+        both = network.forward_sequence(images)
+        alone = network.forward_sequence(images[1:])
     assert deviation(both.depth[1], alone.depth[0]) <= TOLERANCE
     assert deviation(both.pose_encodings[1], alone.pose_encodings[0]) <= TOLERANCE
 

@@ -32,10 +32,10 @@ def stamps(bag: Path) -> list[int]:
         return [frame.stamp for frame in source]
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def contents(directory: Path) -> dict[str, bytes]:
     return {
-        str(file.relative_to(folder)): file.read_bytes()
-        for file in folder.rglob("*")
+        str(file.relative_to(directory)): file.read_bytes()
+        for file in directory.rglob("*")
         if file.is_file()
     }
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bags import pictures
+from bags import images
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xsvggt_ros.stream.frame import Picture
+from xsvggt_ros.stream.frame import ImageArray
 from xsvggt_ros.stream.image_watch import MOST_ALIKE, ImageWatch, blindness
 from xsvggt_ros.synthetic.held_out import held_out
 from xsvggt_ros.synthetic.sequence import Sequence
@@ -17,7 +17,7 @@ from xsvggt_ros.synthetic.sequence import Sequence
 SIZE = (84, 112)
 
 
-def _noise(level: float, deviation: float) -> Picture:
+def _noise(level: float, deviation: float) -> ImageArray:
     noise = np.random.default_rng(0).normal(level, deviation, (*SIZE, 3))
     return noise.clip(0, 255).astype(np.uint8)
 
@@ -34,7 +34,7 @@ def _noise(level: float, deviation: float) -> Picture:
         (np.full((*SIZE, 3), (180, 40, 30), np.uint8), "no texture"),
     ],
 )
-def test_an_image_without_a_scene_is_named(color: Picture, reason: str) -> None:
+def test_an_image_without_a_scene_is_named(color: ImageArray, reason: str) -> None:
     told = blindness(color)
     assert told is not None
     assert reason in told
@@ -69,7 +69,7 @@ def test_one_color_is_never_a_scene(red: int, green: int, blue: int) -> None:
 
 def test_a_frozen_camera_is_told_and_a_moving_one_is_not() -> None:
     watch = ImageWatch()
-    one, other = pictures(2, height=84, width=112)
+    one, other = images(2, height=84, width=112)
     told = [watch.judge(one) for _ in range(MOST_ALIKE + 1)]
     assert told[: MOST_ALIKE - 1] == [()] * (MOST_ALIKE - 1)
     assert f"{MOST_ALIKE} images in a row are the same" in told[MOST_ALIKE - 1][0]

@@ -12,7 +12,7 @@ import cv2
 import datasets
 import numpy as np
 import pytest
-from bags import SECOND, encode, pictures, write_folder
+from bags import SECOND, encode, images, write_directory
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -26,18 +26,18 @@ from xsvggt_ros.stream.sources.images import list_images
 from xsvggt_ros.stream.sources.orientation import orientation, turned
 
 TINY = ["--preset", "tiny", "--width", "28", "--device", "cpu"]
-PICTURES = pictures(4)
+IMAGES = images(4)
 
 
-def names(folder: Path) -> list[str]:
-    return [each.name for each in list_images(folder).files]
+def names(directory: Path) -> list[str]:
+    return [each.name for each in list_images(directory).files]
 
 
-def made(folder: Path, *files: str) -> Path:
-    folder.mkdir(exist_ok=True)
+def made(directory: Path, *files: str) -> Path:
+    directory.mkdir(exist_ok=True)
     for name in files:
-        (folder / name).write_bytes(encode(PICTURES[0], Path(name).suffix.lower() or ".png"))
-    return folder
+        (directory / name).write_bytes(encode(IMAGES[0], Path(name).suffix.lower() or ".png"))
+    return directory
 
 
 def grid(template: str, numbers=range(3)) -> list[str]:
@@ -62,11 +62,11 @@ OTHERS = {
 
 @pytest.mark.parametrize("kind", OTHERS)
 def test_what_belongs_to_an_image_is_none_and_said_in_one_sentence(tmp_path, caplog, kind):
-    images, others, sentence = OTHERS[kind]
-    folder = made(tmp_path / "run", *images, *others)
-    source = open_source(folder)
-    assert source.frame_count == len(images)
-    assert sorted(names(folder)) == sorted(images)
+    image_names, others, sentence = OTHERS[kind]
+    directory = made(tmp_path / "run", *image_names, *others)
+    source = open_source(directory)
+    assert source.frame_count == len(image_names)
+    assert sorted(names(directory)) == sorted(image_names)
     assert len([line for line in caplog.messages if "left out" in line]) == 1
     assert sentence in caplog.text
 
@@ -77,16 +77,16 @@ def test_what_belongs_to_an_image_is_none_and_said_in_one_sentence(tmp_path, cap
      [*grid("a_{}.png"), "depth_9.png"]],
 )  # fmt: skip
 def test_words_alone_make_no_map(tmp_path, caplog, files):
-    folder = made(tmp_path / "run", *files)
-    assert open_source(folder).frame_count == len(files)
+    directory = made(tmp_path / "run", *files)
+    assert open_source(directory).frame_count == len(files)
     assert "left out" not in caplog.text
 
 
 def test_files_of_macos_are_no_images(tmp_path, caplog):
-    folder = write_folder(tmp_path / "run", PICTURES)
-    for path in list(folder.iterdir()):
-        (folder / f"._{path.name}").write_bytes(b"\0\5\x16\7")
-    assert open_source(folder).frame_count == 4
+    directory = write_directory(tmp_path / "run", IMAGES)
+    for path in list(directory.iterdir()):
+        (directory / f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    assert open_source(directory).frame_count == 4
     assert not caplog.messages
 
 
@@ -118,84 +118,84 @@ def test_files_of_macos_break_no_data_set(tmp_path, name):
 
 @pytest.mark.parametrize("suffix", [".heic", ".HEIF", ".jxl", ".cr2", ".dng"])
 def test_formats_that_are_not_read_are_named_with_the_remedy(tmp_path, caplog, suffix):
-    folder = write_folder(tmp_path / "run", PICTURES)
+    directory = write_directory(tmp_path / "run", IMAGES)
     for name in ("a", "b"):
-        (folder / f"{name}{suffix}").write_bytes(b"\0\0\0\x18ftypheic" + bytes(60))
-    assert open_source(folder).frame_count == 4
+        (directory / f"{name}{suffix}").write_bytes(b"\0\0\0\x18ftypheic" + bytes(60))
+    assert open_source(directory).frame_count == 4
     assert (
         f"2 {suffix.lower()}, which this OpenCV does not read (convert them to JPEG" in caplog.text
     )
-    for path in list(folder.glob("*.png")):
+    for path in list(directory.glob("*.png")):
         path.unlink()
     with pytest.raises(SourceError, match=r"holds no image.*convert them to JPEG or PNG"):
-        open_source(folder)
+        open_source(directory)
     with pytest.raises(SourceError, match="is an image that this OpenCV does not read: convert"):
-        open_source(folder / f"a{suffix}")
+        open_source(directory / f"a{suffix}")
 
 
 @pytest.mark.parametrize("suffix", [".jp2", ".avif"])
 def test_formats_that_some_opencv_read_are_read_by_those(tmp_path, suffix):
-    folder = tmp_path / "run"
-    folder.mkdir()
+    directory = tmp_path / "run"
+    directory.mkdir()
     try:
-        written = cv2.imwrite(str(folder / f"0{suffix}"), PICTURES[0][..., ::-1])
+        written = cv2.imwrite(str(directory / f"0{suffix}"), IMAGES[0][..., ::-1])
     except cv2.error:
         written = False
     if not written:
         pytest.skip("this OpenCV does not write it")
-    assert open_source(folder).frame_count == 1
-    (frame,) = open_source(folder / f"0{suffix}")
-    assert frame.decode().shape == PICTURES[0].shape
+    assert open_source(directory).frame_count == 1
+    (frame,) = open_source(directory / f"0{suffix}")
+    assert frame.decode().shape == IMAGES[0].shape
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".JPEG", ".jfif", ".jpe", ".PNG", ".bmp", ".webp",
                                     ".tif", ".TIFF", ".ppm"])  # fmt: skip
 def test_usual_formats_are_read_whatever_their_ending(tmp_path, suffix):
-    folder = tmp_path / "run"
-    folder.mkdir()
+    directory = tmp_path / "run"
+    directory.mkdir()
     plain = {".jfif": ".jpg", ".jpe": ".jpg"}.get(suffix.lower(), suffix.lower())
-    (folder / f"0{suffix}").write_bytes(encode(PICTURES[0], plain))
-    (frame,) = open_source(folder)
-    assert np.abs(frame.decode().astype(int) - PICTURES[0]).mean() < 8
+    (directory / f"0{suffix}").write_bytes(encode(IMAGES[0], plain))
+    (frame,) = open_source(directory)
+    assert np.abs(frame.decode().astype(int) - IMAGES[0]).mean() < 8
 
 
 def several(path: Path, count: int = 3) -> Path:
-    frames = [Image.fromarray(each) for each in PICTURES[:count]]
+    frames = [Image.fromarray(each) for each in IMAGES[:count]]
     frames[0].save(path, save_all=True, append_images=frames[1:])
     return path
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".webp", ".png"])
 def test_further_images_in_a_file_are_said(tmp_path, caplog, suffix):
-    folder = write_folder(tmp_path / "run", PICTURES[:1])
-    several(folder / f"1{suffix}")
-    assert open_source(folder).frame_count == 2
+    directory = write_directory(tmp_path / "run", IMAGES[:1])
+    several(directory / f"1{suffix}")
+    assert open_source(directory).frame_count == 2
     assert f"1 files hold several images, of which the first is taken (1{suffix})" in caplog.text
     caplog.clear()
-    assert open_source(folder / f"1{suffix}").frame_count == 1
+    assert open_source(directory / f"1{suffix}").frame_count == 1
     assert "holds 3 images: the first is taken" in caplog.text
 
 
 def test_animations_in_a_directory_are_said_and_alone_are_videos(tmp_path, caplog):
-    folder = write_folder(tmp_path / "run", PICTURES[:2])
-    several(folder / "walk.gif")
-    assert open_source(folder).frame_count == 2
+    directory = write_directory(tmp_path / "run", IMAGES[:2])
+    several(directory / "walk.gif")
+    assert open_source(directory).frame_count == 2
     assert "1 .gif (give one by itself, as a video)" in caplog.text
-    assert len(list(open_source(folder / "walk.gif"))) == 3
+    assert len(list(open_source(directory / "walk.gif"))) == 3
 
 
 def test_images_of_two_cameras_in_one_directory_are_said(tmp_path, caplog):
-    folder = made(tmp_path / "run", *grid("cam0_{:03d}.png"), *grid("cam1_{:03d}.png"))
-    assert open_source(folder).frame_count == 6
+    directory = made(tmp_path / "run", *grid("cam0_{:03d}.png"), *grid("cam1_{:03d}.png"))
+    assert open_source(directory).frame_count == 6
     assert "seems to hold 2 series of images" not in caplog.text  # cam0 and cam1 count as numbers
-    folder = made(tmp_path / "two", *grid("front_{:03d}.png"), *grid("rear_{:03d}.png"))
-    open_source(folder)
+    directory = made(tmp_path / "two", *grid("front_{:03d}.png"), *grid("rear_{:03d}.png"))
+    open_source(directory)
     assert "seems to hold 2 series of images (front_#, rear_#)" in caplog.text
 
 
 def test_directories_below_are_named(tmp_path):
-    write_folder(tmp_path / "data" / "rgb", PICTURES)
-    write_folder(tmp_path / "data" / "sub" / "left", PICTURES)
+    write_directory(tmp_path / "data" / "rgb", IMAGES)
+    write_directory(tmp_path / "data" / "sub" / "left", IMAGES)
     (tmp_path / "data" / "poses").mkdir()
     with pytest.raises(SourceError, match="its directories rgb, sub/left do: name one"):
         open_source(tmp_path / "data")
@@ -227,17 +227,17 @@ TIMES = {
 @pytest.mark.parametrize("kind", TIMES)
 def test_names_that_are_times_give_the_stamps(tmp_path, caplog, kind):
     files, stamps = TIMES[kind]
-    folder = tmp_path / "run"
-    folder.mkdir()
+    directory = tmp_path / "run"
+    directory.mkdir()
     for value, name in reversed(list(enumerate(files))):
-        (folder / f"{name}.png").write_bytes(encode(np.full((8, 8, 3), value, np.uint8)))
-    source = open_source(folder)
+        (directory / f"{name}.png").write_bytes(encode(np.full((8, 8, 3), value, np.uint8)))
+    source = open_source(directory)
     assert [frame.stamp for frame in source] == stamps
     assert [int(frame.decode()[0, 0, 0]) for frame in source] == [0, 1, 2]
     assert source.rate == pytest.approx(2e9 / (stamps[2] - stamps[0]))
     assert f"taken for times in {kind.split()[0]}; a rate replaces them" in caplog.text
     caplog.clear()
-    even = open_source(folder, rate=5.0)
+    even = open_source(directory, rate=5.0)
     assert [frame.stamp for frame in even] == [SECOND // 5, 2 * SECOND // 5, 3 * SECOND // 5]
     assert "taken for times" not in caplog.text
 
@@ -249,8 +249,8 @@ def test_names_that_are_times_give_the_stamps(tmp_path, caplog, kind):
      ["1305031102.175304", "1305031102.175304 copy"]],
 )  # fmt: skip
 def test_names_that_count_are_no_times(tmp_path, caplog, files):
-    folder = made(tmp_path / "run", *(f"{name}.png" for name in files))
-    assert [frame.stamp for frame in open_source(folder)] == [
+    directory = made(tmp_path / "run", *(f"{name}.png" for name in files))
+    assert [frame.stamp for frame in open_source(directory)] == [
         (index + 1) * SECOND // 10 for index in range(len(files))
     ]
     assert not caplog.messages
@@ -266,22 +266,22 @@ def oriented(value: int, suffix: str = ".jpg") -> bytes:
     stream = io.BytesIO()
     kind = {".jpg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".tif": "TIFF"}[suffix]
     options = {"quality": 95} if kind in ("JPEG", "WEBP") else {}
-    Image.fromarray(PICTURES[0]).save(stream, kind, exif=exif, **options)
+    Image.fromarray(IMAGES[0]).save(stream, kind, exif=exif, **options)
     return stream.getvalue()
 
 
 @pytest.mark.parametrize("value", range(1, 9))
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
 def test_images_of_a_directory_are_turned_upright(tmp_path, value, suffix):
-    folder = tmp_path / "run"
-    folder.mkdir()
+    directory = tmp_path / "run"
+    directory.mkdir()
     data = oriented(value, suffix)
-    (folder / f"0{suffix}").write_bytes(data)
+    (directory / f"0{suffix}").write_bytes(data)
     with Image.open(io.BytesIO(data)) as image:
         from PIL import ImageOps
 
         expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    (frame,) = open_source(folder)
+    (frame,) = open_source(directory)
     assert frame.decode().shape == expected.shape
     assert np.abs(frame.decode().astype(int) - expected).max() <= 3
     # Bytes that would be shown on their side are not passed on.
@@ -289,11 +289,11 @@ def test_images_of_a_directory_are_turned_upright(tmp_path, value, suffix):
 
 
 def test_the_pixels_of_a_data_set_stay_where_its_calibration_says(tmp_path):
-    folder = datasets.rgbd(tmp_path / "data")
+    directory = datasets.rgbd(tmp_path / "data")
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(datasets.colors()[0]).save(folder / "color" / "1.png", exif=exif)
-    frame = next(iter(open_evaluation(folder)))
+    Image.fromarray(datasets.colors()[0]).save(directory / "color" / "1.png", exif=exif)
+    frame = next(iter(open_evaluation(directory)))
     np.testing.assert_array_equal(frame.frame.decode(), datasets.colors()[0])
 
 
@@ -327,8 +327,8 @@ def test_what_is_lost_of_an_image_is_said(width, height, sentence):
 
 
 def test_it_is_said_once_in_a_run(tmp_path, caplog):
-    tall = [cv2.resize(each, (40, 71)) for each in PICTURES]
-    source = write_folder(tmp_path / "images", tall)
+    tall = [cv2.resize(each, (40, 71)) for each in IMAGES]
+    source = write_directory(tmp_path / "images", tall)
     result = command_line.run("reconstruct", source, "-o", tmp_path / "out", *TINY)
     assert result.exit_code == 0
     assert caplog.text.count("is cut off") == 1
@@ -364,14 +364,14 @@ def test_depth_is_read_in_any_format(tmp_path, kind):
 @pytest.mark.parametrize("kind", DEPTH_FORMATS)
 @pytest.mark.parametrize("name", ["rgbd", "scannet", "7-scenes", "neural", "gathered"])
 def test_depth_is_found_in_any_format(tmp_path, name, kind):
-    folder = LOADERS[name](tmp_path / "data")
+    directory = LOADERS[name](tmp_path / "data")
     per_metre = {"rgbd": 5000, "gathered": 256}.get(name, 1000)
     for path in [
-        each for each in folder.rglob("*.png") if "depth" in str(each.relative_to(folder))
+        each for each in directory.rglob("*.png") if "depth" in str(each.relative_to(directory))
     ]:
         path.unlink()
         write_depth(path.with_suffix(""), kind, per_metre)
-    source = open_evaluation(folder)
+    source = open_evaluation(directory)
     for frame in source:
         np.testing.assert_array_equal(frame.truth.depth, METRES)
 
@@ -423,14 +423,14 @@ def test_no_bytes_bring_up_a_foreign_error(tmp_path, data, suffix):
                         min_size=1, max_size=12), max_size=6))  # fmt: skip
 @settings(max_examples=80, deadline=None)
 def test_no_name_of_a_file_brings_up_a_foreign_error(tmp_path_factory, stems):
-    folder = tmp_path_factory.mktemp("names")
+    directory = tmp_path_factory.mktemp("names")
     for stem in stems:
         try:
-            (folder / f"{stem}.png").write_bytes(b"")
+            (directory / f"{stem}.png").write_bytes(b"")
         except OSError:
             continue
-    expected = [each for each in folder.iterdir() if not each.name.startswith(".")]
-    listed = list_images(folder)
+    expected = [each for each in directory.iterdir() if not each.name.startswith(".")]
+    listed = list_images(directory)
     assert len(listed.files) <= len(expected)
     if listed.stamps:
         assert listed.stamps == sorted(set(listed.stamps))

@@ -8,7 +8,7 @@ from array import array
 import cv2
 import numpy as np
 import pytest
-from bags import encode, pictures
+from bags import encode, images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -73,10 +73,10 @@ def test_raw_8_bit_round_trip(
 ) -> None:
     shape = (*size, _pixel_channels(encoding))
     pixels = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-    picture = _decode(pixels, encoding, padding=padding)
-    np.testing.assert_array_equal(picture, pixels[..., CHANNELS[encoding]])
-    assert picture.dtype == np.uint8
-    assert picture.flags.c_contiguous
+    image = _decode(pixels, encoding, padding=padding)
+    np.testing.assert_array_equal(image, pixels[..., CHANNELS[encoding]])
+    assert image.dtype == np.uint8
+    assert image.flags.c_contiguous
 
 
 @given(
@@ -93,15 +93,15 @@ def test_raw_16_bit_round_trip(
     shape = (*size, _pixel_channels(encoding))
     values = np.random.default_rng(seed).integers(0, 65536, shape)
     pixels = values.astype(">u2" if is_bigendian else "<u2")
-    picture = _decode(pixels, encoding, padding=padding, is_bigendian=is_bigendian)
+    image = _decode(pixels, encoding, padding=padding, is_bigendian=is_bigendian)
     expected = np.rint(values / 257)[..., CHANNELS[f"{encoding[:-2]}8"]]
-    np.testing.assert_array_equal(picture, expected)
+    np.testing.assert_array_equal(image, expected)
 
 
 def test_16_bits_are_rounded_for_every_value() -> None:
     values = np.arange(65536, dtype="<u2").reshape(256, 256)
-    picture = _decode(values, "mono16")
-    np.testing.assert_array_equal(picture[..., 0], np.rint(values / 257.0))
+    image = _decode(values, "mono16")
+    np.testing.assert_array_equal(image[..., 0], np.rint(values / 257.0))
 
 
 @pytest.mark.parametrize("depth", [8, 16])
@@ -112,8 +112,8 @@ def test_bayer_gives_back_the_color(pattern: str, depth: int, color: tuple[int, 
     for place, letter in enumerate(pattern):
         value = color["rgb".index(letter)]
         mosaic[place // 2 :: 2, place % 2 :: 2] = value * (257 if depth == 16 else 1)
-    picture = _decode(mosaic, f"bayer_{pattern}{depth}", padding=3 if depth == 8 else 2)
-    assert (picture == color).all()
+    image = _decode(mosaic, f"bayer_{pattern}{depth}", padding=3 if depth == 8 else 2)
+    assert (image == color).all()
 
 
 @pytest.mark.parametrize(
@@ -124,9 +124,9 @@ def test_yuv_422(encoding: str, order: str) -> None:
     red = {"y": 81, "u": 90, "v": 240}  # BT.601, limited range
     row = [red[letter] for letter in order] * 3
     pixels = np.array([row] * 4, np.uint8).reshape(4, 6, 2)
-    picture = _decode(pixels, encoding, padding=5)
-    assert picture.shape == (4, 6, 3)
-    np.testing.assert_allclose(picture.reshape(-1, 3), [[255, 0, 0]] * 24, atol=3)
+    image = _decode(pixels, encoding, padding=5)
+    assert image.shape == (4, 6, 3)
+    np.testing.assert_allclose(image.reshape(-1, 3), [[255, 0, 0]] * 24, atol=3)
 
 
 @pytest.mark.parametrize(("encoding", "chroma"), [("nv12", (90, 240)), ("nv21", (240, 90))])
@@ -134,27 +134,27 @@ def test_yuv_420(encoding: str, chroma: tuple[int, int]) -> None:
     luma = np.full((4, 6), 81, np.uint8)
     below = np.tile(np.array(chroma, np.uint8), (2, 3))
     rows = _padded(np.vstack([luma, below]), 2)
-    picture = decode_raw(
+    image = decode_raw(
         rows.tobytes(), width=6, height=4, encoding=encoding, step=8, is_bigendian=False
     )
-    np.testing.assert_allclose(picture.reshape(-1, 3), [[255, 0, 0]] * 24, atol=3)
+    np.testing.assert_allclose(image.reshape(-1, 3), [[255, 0, 0]] * 24, atol=3)
 
 
 @pytest.mark.parametrize("encoding", ["rgb8", "bgr8", "mono8", "rgba8"])
-def test_the_picture_does_not_alias_the_message(encoding: str) -> None:
+def test_the_image_does_not_alias_the_message(encoding: str) -> None:
     data = bytearray(4 * 4 * 4)
     step = 4 * _pixel_channels(encoding)
-    picture = decode_raw(data, width=4, height=4, encoding=encoding, step=step, is_bigendian=False)
+    image = decode_raw(data, width=4, height=4, encoding=encoding, step=step, is_bigendian=False)
     data[:] = b"\xff" * len(data)
-    assert not picture.any()
-    picture[:] = 7
+    assert not image.any()
+    image[:] = 7
 
 
 @pytest.mark.parametrize("hold", [bytes, bytearray, memoryview, lambda raw: array("B", raw)])
 def test_every_container_of_bytes_is_read(hold: type) -> None:
     data = hold(bytes(range(12)))
-    picture = decode_raw(data, width=2, height=2, encoding="rgb8", step=6, is_bigendian=False)
-    assert picture.ravel().tolist() == list(range(12))
+    image = decode_raw(data, width=2, height=2, encoding="rgb8", step=6, is_bigendian=False)
+    assert image.ravel().tolist() == list(range(12))
 
 
 @pytest.mark.parametrize(
@@ -166,15 +166,15 @@ def test_every_container_of_bytes_is_read(hold: type) -> None:
         ({"step": 0}, "step is 0 bytes"),
         ({"data": bytes(35)}, "data holds 35 bytes, 3 rows of 12 need 36"),
         ({"data": b""}, "data holds 0 bytes"),
-        ({"width": 0}, "The picture is 0 x 3, rgb8 needs at least 1 x 1"),
-        ({"height": 0}, "The picture is 4 x 0"),
+        ({"width": 0}, "The image is 0 x 3, rgb8 needs at least 1 x 1"),
+        ({"height": 0}, "The image is 4 x 0"),
         ({"width": 2**31, "height": 2**31}, "at most 268435456 pixels"),
         ({"width": 3, "encoding": "uyvy"}, "uyvy needs an even width"),
         ({"height": 3, "encoding": "nv12"}, "nv12 needs an even width and height"),
         ({"width": 2, "encoding": "bayer_rggb8"}, "bayer_rggb8 needs at least 3 x 3"),
     ],
 )
-def test_contradictory_raw_pictures_are_refused(change: dict[str, object], message: str) -> None:
+def test_contradictory_raw_images_are_refused(change: dict[str, object], message: str) -> None:
     message_fields = {
         "data": bytes(36),
         "width": 4,
@@ -196,11 +196,11 @@ def test_contradictory_raw_pictures_are_refused(change: dict[str, object], messa
     st.booleans(),
 )
 @settings(deadline=None)
-def test_any_header_gives_a_picture_or_a_frame_error(
+def test_any_header_gives_an_image_or_a_frame_error(
     encoding: str, width: int, height: int, step: int, length: int, is_bigendian: bool
 ) -> None:
     try:
-        picture = decode_raw(
+        image = decode_raw(
             bytes(length),
             width=width,
             height=height,
@@ -210,21 +210,21 @@ def test_any_header_gives_a_picture_or_a_frame_error(
         )
     except FrameError:
         return
-    assert picture.shape == (height, width, 3)
+    assert image.shape == (height, width, 3)
 
 
 def test_png_round_trip_is_exact() -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (13, 7, 3), dtype=np.uint8)
-    encoded = encode_png(picture)
+    image = np.random.default_rng(0).integers(0, 256, (13, 7, 3), dtype=np.uint8)
+    encoded = encode_png(image)
     assert encoded.format == encoded_format(encoded.data) == "png"
-    np.testing.assert_array_equal(decode_encoded(encoded.data), picture)
+    np.testing.assert_array_equal(decode_encoded(encoded.data), image)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".webp", ".bmp", ".tiff"])
 def test_other_formats(suffix: str) -> None:
-    (picture,) = pictures(1)
-    decoded = decode_encoded(encode(picture, suffix))
-    assert np.abs(decoded.astype(int) - picture).mean() < 4
+    (image,) = images(1)
+    decoded = decode_encoded(encode(image, suffix))
+    assert np.abs(decoded.astype(int) - image).mean() < 4
 
 
 def test_jpeg_is_rgb_and_named() -> None:
@@ -241,8 +241,8 @@ def test_gray_becomes_rgb() -> None:
 
 def test_16_bit_png_is_scaled() -> None:
     deep = (np.arange(64).reshape(8, 8) * 1040).astype(np.uint16)
-    picture = decode_encoded(cv2.imencode(".png", deep)[1])
-    np.testing.assert_array_equal(picture[..., 1], np.rint(deep / 257))
+    image = decode_encoded(cv2.imencode(".png", deep)[1])
+    np.testing.assert_array_equal(image[..., 1], np.rint(deep / 257))
 
 
 def test_alpha_is_laid_on_white() -> None:
@@ -254,8 +254,8 @@ def test_alpha_is_laid_on_white() -> None:
 
 
 def test_gray_with_alpha_is_laid_on_white() -> None:
-    picture = decode_encoded(_png(color_type=4, rows=b"\x00" + bytes([100, 255, 0, 0])))
-    assert picture.tolist() == [[[100] * 3, [255] * 3]]
+    image = decode_encoded(_png(color_type=4, rows=b"\x00" + bytes([100, 255, 0, 0])))
+    assert image.tolist() == [[[100] * 3, [255] * 3]]
 
 
 def test_a_depth_map_is_refused() -> None:
@@ -264,26 +264,26 @@ def test_a_depth_map_is_refused() -> None:
         decode_encoded(data)
 
 
-def test_an_empty_picture_is_refused() -> None:
+def test_an_empty_image_is_refused() -> None:
     with pytest.raises(FrameError, match="empty"):
         decode_encoded(b"")
 
 
-@pytest.mark.parametrize("data", [b"\x00", b"no picture at all", bytes(10_000)])
+@pytest.mark.parametrize("data", [b"\x00", b"no image at all", bytes(10_000)])
 def test_garbage_is_refused(data: bytes) -> None:
-    with pytest.raises(FrameError, match=f"{len(data)} bytes that begin with .* no picture"):
+    with pytest.raises(FrameError, match=f"{len(data)} bytes that begin with .* no image"):
         decode_encoded(data)
 
 
 @given(st.binary(max_size=400), st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"]))
 @settings(deadline=None)
-def test_any_bytes_give_a_picture_or_a_frame_error(tail: bytes, head: bytes) -> None:
+def test_any_bytes_give_an_image_or_a_frame_error(tail: bytes, head: bytes) -> None:
     with pytest.raises(FrameError):
         decode_encoded(head + tail)
 
 
-JPEG = encode(pictures(1, height=48, width=64)[0], ".jpg")
-PNG = encode(pictures(1)[0], ".png")
+JPEG = encode(images(1, height=48, width=64)[0], ".jpg")
+PNG = encode(images(1)[0], ".png")
 
 
 @given(st.integers(3, len(JPEG) - 1))
@@ -301,7 +301,7 @@ def test_a_truncated_png_is_refused(length: int) -> None:
 
 
 def test_a_thumbnail_does_not_hide_a_truncation() -> None:
-    thumbnail = encode(pictures(1, height=8, width=8)[0], ".jpg")
+    thumbnail = encode(images(1, height=8, width=8)[0], ".jpg")
     exif = b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail
     whole = JPEG[:2] + exif + JPEG[2:]
     assert decode_encoded(whole).shape == (48, 64, 3)
@@ -311,14 +311,14 @@ def test_a_thumbnail_does_not_hide_a_truncation() -> None:
 
 
 def test_a_progressive_jpeg_needs_its_last_scan() -> None:
-    bgr = np.ascontiguousarray(pictures(1, height=48, width=64)[0][..., ::-1])
+    bgr = np.ascontiguousarray(images(1, height=48, width=64)[0][..., ::-1])
     data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
     assert decode_encoded(data).shape == (48, 64, 3)
     with pytest.raises(FrameError, match="truncated"):
         decode_encoded(data[: data.rindex(b"\xff\xda") + 4])
 
 
-def test_bytes_after_the_picture_do_no_harm() -> None:
+def test_bytes_after_the_image_do_no_harm() -> None:
     np.testing.assert_array_equal(decode_encoded(JPEG + bytes(64)), decode_encoded(JPEG))
 
 
@@ -334,11 +334,11 @@ def _png(*, color_type: int, rows: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + body
 
 
-def test_a_header_that_announces_a_huge_picture_is_believed() -> None:
-    picture = np.zeros((8, 8, 3), np.uint8)
-    png = bytearray(encode(picture, ".png"))
+def test_a_header_that_announces_a_huge_image_is_believed() -> None:
+    image = np.zeros((8, 8, 3), np.uint8)
+    png = bytearray(encode(image, ".png"))
     png[16:24] = (30000).to_bytes(4, "big") * 2
-    jpeg = bytearray(encode(picture, ".jpg"))
+    jpeg = bytearray(encode(image, ".jpg"))
     frame = jpeg.index(b"\xff\xc0")
     jpeg[frame + 5 : frame + 9] = (30000).to_bytes(2, "big") * 2
     for data in (png, jpeg):

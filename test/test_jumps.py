@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A single wrong stamp costs its own picture, a clock that jumped costs none."""
+"""A single wrong stamp costs its own image, a clock that jumped costs none."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from xsvggt_ros.errors import FrameError
 from xsvggt_ros.stream.bits_in_use import BitsInUse
-from xsvggt_ros.stream.frame import Frame, Picture
+from xsvggt_ros.stream.frame import Frame, ImageArray
 from xsvggt_ros.stream.imaging import decode_raw
 from xsvggt_ros.stream.jumps import LONGEST_PATIENCE, MOST_HELD, JumpFilter, settled, settled_with
 from xsvggt_ros.stream.offline import reconstruct
@@ -24,12 +24,12 @@ PERIOD = SECOND // 30
 START = 1_700_000_000 * SECOND
 
 
-def _picture() -> Picture:
+def _image() -> ImageArray:
     return np.arange(28 * 28 * 3, dtype=np.uint32).astype(np.uint8).reshape(28, 28, 3)
 
 
 def _frames(stamps: list[int]) -> list[Frame]:
-    return [Frame(stamp, "eye", _picture) for stamp in stamps]
+    return [Frame(stamp, "eye", _image) for stamp in stamps]
 
 
 def _even(count: int, start: int = START, period: int = PERIOD) -> list[int]:
@@ -64,7 +64,7 @@ def test_a_wrong_stamp_is_dropped_and_the_others_go_on(kind: str, length: int, p
              enumerate(stamps[12 : 12 + length])]  # fmt: skip
     sent = [*stamps[:12], *wrong, *stamps[12 + length :]]
     if period == 2 * SECOND and "5 s" in kind:
-        return  # less than the distance of three pictures
+        return  # less than the distance of three images
     passed, refused = _settled(sent)
     assert refused == wrong
     assert passed == stamps[:12] + stamps[12 + length :]
@@ -94,7 +94,7 @@ def test_two_wrong_stamps_of_different_kinds_are_both_dropped() -> None:
 
 @pytest.mark.parametrize("shift", [-5 * SECOND, 5 * SECOND, -WRAP, WRAP, -START, 3600 * SECOND])
 @pytest.mark.parametrize("after", [1, 2, 3, 10])
-def test_a_clock_that_jumped_costs_no_picture(shift: int, after: int) -> None:
+def test_a_clock_that_jumped_costs_no_image(shift: int, after: int) -> None:
     stamps = _even(10)
     later = [stamp + shift + SECOND for stamp in _even(after, stamps[-1])]
     assert _settled([*stamps, *later]) == ([*stamps, *later], [])
@@ -202,7 +202,7 @@ def test_a_session_ends_only_where_a_clock_jumped(
     assert len(results) == len(stamps) - refused
 
 
-def _black() -> Picture:
+def _black() -> ImageArray:
     return np.zeros((28, 28, 3), np.uint8)
 
 
@@ -230,7 +230,7 @@ def test_darkness_in_between_ends_no_session(network: object) -> None:
     assert (engine.session, indices) == (1, [0, 1, 2, 3, 4, 5])
 
 
-def test_bits_in_use_are_learned_anew_in_each_session(network: object) -> None:
+def test_bits_in_use_are_learned_again_in_each_session(network: object) -> None:
     bits = BitsInUse()
 
     def shot(stamp: int, most: int) -> Frame:

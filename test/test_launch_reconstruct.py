@@ -33,7 +33,7 @@ from lifecycle_msgs.srv import GetState
 from rcl_interfaces.srv import GetParameters
 from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
-from xsvggt_ros.msg import CacheStatus
+from xsvggt_ros.msg import ReconstructionStatus
 
 from launch import LaunchDescription
 
@@ -72,10 +72,12 @@ class TestReconstruct(unittest.TestCase):
     def setUpClass(cls) -> None:
         rclpy.init()
         cls.node = rclpy.create_node("judge")
-        cls.statuses: list[CacheStatus] = []
+        cls.statuses: list[ReconstructionStatus] = []
         cls.clocks: list[Clock] = []
         topic = "/robot/xsvggt/status"
-        cls.node.create_subscription(CacheStatus, topic, cls.statuses.append, QoSProfile(depth=100))
+        cls.node.create_subscription(
+            ReconstructionStatus, topic, cls.statuses.append, QoSProfile(depth=100)
+        )
         cls.node.create_subscription(Clock, "/clock", cls.clocks.append, QoSProfile(depth=100))
 
     @classmethod
@@ -96,8 +98,8 @@ class TestReconstruct(unittest.TestCase):
         self._wait(future.done, f"answer of {service}")
         return future.result()
 
-    def test_pictures_of_the_recording_are_reconstructed(self) -> None:
-        self._wait(lambda: any(s.frames_processed >= 3 for s in self.statuses), "three pictures")
+    def test_images_of_the_recording_are_reconstructed(self) -> None:
+        self._wait(lambda: any(s.frames_processed >= 3 for s in self.statuses), "three images")
         status = next(s for s in self.statuses if s.frames_processed >= 3)
         assert status.header.frame_id == "camera_optical_frame"
         assert (status.session, status.frames_refused) == (1, 0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""replay.launch.py by launch_testing: every picture of a folder comes, in order.
+"""replay.launch.py by launch_testing: every image of a directory comes, in order.
 
 Runs where a full ROS 2 and a built workspace are sourced: pytest, or launch_test on this file.
 """
@@ -33,7 +33,7 @@ from sensor_msgs.msg import CompressedImage
 from launch import LaunchDescription
 
 SAMPLE = Path(__file__).parents[1] / "sample/room"
-PICTURES = sorted(SAMPLE.glob("*.[jp][pn]g"))
+IMAGES = sorted(SAMPLE.glob("*.[jp][pn]g"))
 PATIENCE = 90.0
 
 
@@ -52,25 +52,25 @@ def generate_test_description() -> LaunchDescription:
 class TestReplay(unittest.TestCase):
     """What comes."""
 
-    def test_every_picture_comes_once_in_order(self) -> None:
+    def test_every_image_comes_once_in_order(self) -> None:
         rclpy.init()
         node = rclpy.create_node("judge")
-        pictures: list[CompressedImage] = []
+        images: list[CompressedImage] = []
         topic = "/eye/image/compressed"
-        node.create_subscription(CompressedImage, topic, pictures.append, QoSProfile(depth=100))
+        node.create_subscription(CompressedImage, topic, images.append, QoSProfile(depth=100))
         deadline = time.monotonic() + PATIENCE
-        while len(pictures) < len(PICTURES) and time.monotonic() < deadline:
+        while len(images) < len(IMAGES) and time.monotonic() < deadline:
             rclpy.spin_once(node, timeout_sec=0.1)
         node.destroy_node()
         rclpy.shutdown()
-        assert len(pictures) >= len(PICTURES)
-        del pictures[len(PICTURES) :]
-        assert {picture.header.frame_id for picture in pictures} == {"eye"}
-        stamps = [p.header.stamp.sec + p.header.stamp.nanosec / 1e9 for p in pictures]
+        assert len(images) >= len(IMAGES)
+        del images[len(IMAGES) :]
+        assert {image.header.frame_id for image in images} == {"eye"}
+        stamps = [p.header.stamp.sec + p.header.stamp.nanosec / 1e9 for p in images]
         for number, stamp in enumerate(stamps, 1):
             assert stamp == pytest.approx(number / 20)
-        for picture, path in zip(pictures, PICTURES, strict=True):
-            assert bytes(picture.data) == path.read_bytes()
+        for image, path in zip(images, IMAGES, strict=True):
+            assert bytes(image.data) == path.read_bytes()
 
 
 @launch_testing.post_shutdown_test()

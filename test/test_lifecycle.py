@@ -15,10 +15,10 @@ pytest.importorskip("xsvggt_ros.msg", reason=REASON)
 import rclpy
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
-from node_process import TINY, NodeProcess, Peer, image
+from node_process import TINY, NodeProcess, Peer, image_message
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from xsvggt_ros.msg import CacheStatus
+from xsvggt_ros.msg import ReconstructionStatus
 
 from xsvggt_ros.errors import CheckpointError
 from xsvggt_ros.ros import reconstruct_node as node_module
@@ -27,7 +27,7 @@ from xsvggt_ros.ros.reconstruct_node import ReconstructNode
 
 SECOND = 1_000_000_000
 BY_HAND = {**TINY, "lifecycle.autostart": False}
-STATUS = {"/xsvggt/status": CacheStatus}
+STATUS = {"/xsvggt/status": ReconstructionStatus}
 
 
 class _Manager:
@@ -53,9 +53,9 @@ class _Manager:
         return future.result()
 
 
-def _publish(peer: Peer, publisher: Any, stamp: int) -> CacheStatus:
-    publisher.publish(image(stamp))
-    status: CacheStatus = peer.with_stamp("status", stamp)
+def _publish(peer: Peer, publisher: Any, stamp: int) -> ReconstructionStatus:
+    publisher.publish(image_message(stamp))
+    status: ReconstructionStatus = peer.with_stamp("status", stamp)
     return status
 
 
@@ -95,8 +95,8 @@ def test_a_life_by_hand() -> None:
         assert manager.ask(Transition.TRANSITION_CONFIGURE)
         assert manager.ask(Transition.TRANSITION_ACTIVATE)
         peer.wait_until(lambda: publisher.get_subscription_count() == 1, "a subscription")
-        anew = _publish(peer, publisher, 3 * SECOND)
-        assert (anew.session, anew.session_frames, anew.frames_received) == (1, 1, 1)
+        restarted = _publish(peer, publisher, 3 * SECOND)
+        assert (restarted.session, restarted.session_frames, restarted.frames_received) == (1, 1, 1)
         assert manager.ask(Transition.TRANSITION_ACTIVE_SHUTDOWN)
         assert manager.state == "finalized"
         assert node.interrupt() == 0

@@ -39,7 +39,7 @@ def test_a_problem_of_every_frame_is_one_line_and_the_status_has_the_newest() ->
     logger, noted = _Logger(), list[str]()
     with forwarded_logging(logger, noted.append):  # type: ignore[arg-type]
         for i in range(100):
-            CORE.warning("the picture changes from %dx%d to 518x518 pixels", i, i + 1)
+            CORE.warning("the image changes from %dx%d to 518x518 pixels", i, i + 1)
             CORE.info("session %d ends", i)
             CORE.debug("frame %d", i)
             try:
@@ -47,13 +47,13 @@ def test_a_problem_of_every_frame_is_one_line_and_the_status_has_the_newest() ->
             except ValueError:
                 CORE.exception("unexpected failure on the frame of stamp %d", i)
     by_level = {level: [t for own, t in logger.lines if own == level] for level, _ in logger.lines}
-    assert by_level["warning"] == ["the picture changes from 0x1 to 518x518 pixels"]
+    assert by_level["warning"] == ["the image changes from 0x1 to 518x518 pixels"]
     assert by_level["info"] == ["session 0 ends"]
     assert len(by_level["debug"]) == 100
     (failure,) = by_level["error"]
     assert "Traceback" in failure
     assert "ValueError: 0" in failure
     assert noted[-2:] == [
-        "the picture changes from 99x100 to 518x518 pixels",
+        "the image changes from 99x100 to 518x518 pixels",
         "unexpected failure on the frame of stamp 99",
     ]

@@ -27,7 +27,7 @@ def test_gaps_are_counted_for_each_publisher_on_its_own(received: set[tuple[str,
     assert _count(sorted(received, key=lambda each: each[1]), publishers=2) == expected
 
 
-def test_a_publisher_that_starts_anew_has_lost_nothing() -> None:
+def test_a_publisher_that_starts_again_has_lost_nothing() -> None:
     assert _count([("a", 7), ("a", 1), ("a", 2)]) == 0
 
 

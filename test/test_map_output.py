@@ -23,7 +23,7 @@ SETTINGS = Settings(map=Map(min_confidence=0.0))
 
 
 def _add(output: MapOutput, settings: Settings = SETTINGS, index: int = 0, **changes: Any) -> None:
-    output.add(wall(index), np.eye(4), settings, **{"anew": False, **changes})
+    output.add(wall(index), np.eye(4), settings, **{"again": False, **changes})
 
 
 def test_nothing_is_due_while_nobody_listens(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,10 +51,10 @@ def test_a_disabled_map_takes_no_memory(node: Node) -> None:
     assert output.nbytes < held
 
 
-def test_lengths_of_another_unit_begin_the_map_anew(node: Node) -> None:
+def test_lengths_of_another_unit_begin_the_map_again(node: Node) -> None:
     output = MapOutput(node)
     _add(output)
-    output.add(wall(1, depth=9.0), np.eye(4), SETTINGS, anew=True)
+    output.add(wall(1, depth=9.0), np.eye(4), SETTINGS, restarted=True)
     assert output.builder.snapshot()[0][:, 2].min() == pytest.approx(9.0)
 
 

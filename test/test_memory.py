@@ -41,8 +41,8 @@ def test_what_is_reckoned_is_what_a_full_cache_allocates(network: StreamVggt) ->
     cache = CacheSettings(budget_tokens=40)
     engine = Reconstructor(network, ReconstructorSettings(WIDTH, cache))
     rng = np.random.default_rng(0)
-    pictures = rng.integers(0, 256, (6, 48, 64, 3), np.uint8)
-    allocated = [engine.step(picture, stamp=i).cache for i, picture in enumerate(pictures)][-1]
+    images = rng.integers(0, 256, (6, 48, 64, 3), np.uint8)
+    allocated = [engine.step(image, stamp=i).cache for i, image in enumerate(images)][-1]
     tokens = network.config.tokens_per_frame(42, 56)
     reckoned = needed_bytes(network, cache, tokens)
     assert allocated.nbytes + allocated.scratch_nbytes <= reckoned
@@ -58,7 +58,7 @@ def test_a_budget_in_mib_is_compared_as_it_is(
     check_memory(network, WIDTH, CacheSettings(budget_mib=0.9))
 
 
-def test_where_nothing_fits_pictures_must_shrink(
+def test_where_nothing_fits_images_must_shrink(
     network: StreamVggt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _free(monkeypatch, 1)
@@ -82,8 +82,8 @@ def test_a_rehearsal_leaves_no_trace(network: StreamVggt, policy: str) -> None:
     assert (warm.session, warm.session_frames) == (1, 0)
     rng = np.random.default_rng(0)
     for stamp in range(6):
-        picture = rng.integers(0, 256, (48, 64, 3), np.uint8)
-        one, other = (engine.step(picture, stamp=stamp) for engine in (cold, warm))
+        image = rng.integers(0, 256, (48, 64, 3), np.uint8)
+        one, other = (engine.step(image, stamp=stamp) for engine in (cold, warm))
         np.testing.assert_array_equal(one.depth, other.depth)
         np.testing.assert_array_equal(one.camera_to_world, other.camera_to_world)
         assert one.cache.evicted_total == other.cache.evicted_total

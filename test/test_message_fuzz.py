@@ -42,10 +42,10 @@ def _assert_read_or_refused(frame: Frame) -> None:
     assert isinstance(frame.stamp, int)
     assert not frame.frame_id.startswith("/")
     try:
-        picture = frame.decode()
+        image = frame.decode()
     except FrameError:
         return
-    assert (picture.dtype, picture.ndim, picture.shape[2]) == (np.uint8, 3, 3)
+    assert (image.dtype, image.ndim, image.shape[2]) == (np.uint8, 3, 3)
 
 
 @given(STAMPS, NAMES, ENCODINGS, SIDES, SIDES, SIDES, st.integers(0, 255), st.binary(max_size=600))

@@ -27,13 +27,13 @@ from node_process import (
     TINY,
     NodeProcess,
     Peer,
+    image_message,
     image,
-    picture,
     stamp_of,
 )
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
-from xsvggt_ros.msg import CacheStatus
+from xsvggt_ros.msg import ReconstructionStatus
 
 from xsvggt_ros.ros.conversions import header, packed
 
@@ -58,11 +58,11 @@ def running() -> Iterator[tuple[NodeProcess, Peer, Any]]:
 
 @pytest.fixture(scope="module")
 def five(running: tuple[NodeProcess, Peer, Any]) -> tuple[Peer, list[int]]:
-    """What came of five pictures, and their stamps."""
+    """What came of five images, and their stamps."""
     _, peer, publisher = running
     stamps = [SECOND + 123_456_789 * i for i in range(5)]
     for stamp in stamps:
-        publisher.publish(image(stamp))
+        publisher.publish(image_message(stamp))
     for topic in ("points", "depth/image", "depth/camera_info", "confidence/image", "odometry"):
         peer.with_stamp(topic, stamps[-1])
     peer.with_stamp("path", stamps[-1])
@@ -81,7 +81,7 @@ def five(running: tuple[NodeProcess, Peer, Any]) -> tuple[Peer, list[int]]:
         ("odometry", "odom"),
     ],
 )
-def test_stamps_and_frames_are_those_of_the_pictures(
+def test_stamps_and_frames_are_those_of_the_images(
     five: tuple[Peer, list[int]], topic: str, frame: str
 ) -> None:
     peer, stamps = five
@@ -125,7 +125,7 @@ def test_transforms_are_the_odometry(five: tuple[Peer, list[int]]) -> None:
         assert (to_odom.transform.translation.x, to_odom.transform.rotation.w) == (0.0, 1.0)
 
 
-def test_the_first_camera_looks_along_x_with_its_picture_upright(
+def test_the_first_camera_looks_along_x_with_its_image_upright(
     five: tuple[Peer, list[int]],
 ) -> None:
     peer, stamps = five
@@ -204,13 +204,13 @@ def test_what_yaml_makes_of_a_file_is_taken(tmp_path: Path) -> None:
     )
     path.write_text(text, encoding="utf-8")
     with NodeProcess(TINY, "--params-file", str(path)) as node:
-        node.wait_for_line("waiting for pictures on /left/image, /right/image")
+        node.wait_for_line("waiting for images on /left/image, /right/image")
     path.write_text(text.replace("[left, right]", "[]"), encoding="utf-8")
     with NodeProcess(TINY, "--params-file", str(path)) as node:
-        node.wait_for_line("waiting for pictures on /image$")
+        node.wait_for_line("waiting for images on /image$")
 
 
-def test_live_parameters_take_effect_at_the_next_picture(
+def test_live_parameters_take_effect_at_the_next_image(
     running: tuple[NodeProcess, Peer, Any], five: tuple[Peer, list[int]]
 ) -> None:
     _, peer, publisher = running
@@ -219,7 +219,7 @@ def test_live_parameters_take_effect_at_the_next_picture(
     changes = {"points__stride": 3, "points__min_confidence": 1e6, "depth__encoding": "16UC1"}
     more = {"tf__publish_map": False, "tf__time_offset": 0.5, "path__max_poses": 2}
     assert peer.set_parameters(**changes, **more).successful
-    publisher.publish(image(stamp))
+    publisher.publish(image_message(stamp))
     cloud = peer.with_stamp("points", stamp)
     assert (cloud.height, cloud.width) == (-(-full.height // 3), -(-full.width // 3))
     rows = np.frombuffer(cloud.data, np.float32).reshape(-1, 5)
@@ -241,7 +241,7 @@ def test_a_transform_that_is_not_asked_for_is_not_broadcast(
     _, peer, publisher = running
     stamp = five[1][-1] + 2 * SECOND
     assert peer.set_parameters(tf__publish_odom=False).successful
-    publisher.publish(image(stamp))
+    publisher.publish(image_message(stamp))
     (link,) = peer.with_stamp("/tf", stamp).transforms
     assert (link.header.frame_id, link.child_frame_id) == ("map", "odom")
     assert peer.set_parameters(tf__publish_odom=True).successful
@@ -249,7 +249,7 @@ def test_a_transform_that_is_not_asked_for_is_not_broadcast(
 
 def _altered(**fields: Any) -> Callable[[int], Image]:
     def make(stamp: int) -> Image:
-        message = image(stamp)
+        message = image_message(stamp)
         for name, value in fields.items():
             setattr(message, name, value)
         return message
@@ -258,37 +258,41 @@ def _altered(**fields: Any) -> Callable[[int], Image]:
 
 
 def _without_data(stamp: int) -> Image:
-    message = image(stamp)
+    message = image_message(stamp)
     message.data = packed(np.zeros(0, np.uint8))
     return message
 
 
-BAD_PICTURES = {
+BAD_IMAGES = {
     "unknown encoding": (_altered(encoding="rgb99"), "'rgb99' is not supported", "rgb99"),
     "short step": (_altered(step=3), "step is 3 bytes, a row of 64 pixels", "step is"),
     "too high for its data": (_altered(height=480), "data holds 9216 bytes", "data holds"),
     "no data": (_without_data, "data holds 0 bytes", "data holds"),
     "no size": (_altered(width=0, height=0), "0 x 0", "0 x 0"),
-    "no frame": (lambda stamp: image(stamp, ""), "frame_id '' is empty", "'' is empty"),
-    "world frame": (lambda stamp: image(stamp, "odom"), "frames.odom", "frame_id 'odom' is the"),
+    "no frame": (lambda stamp: image_message(stamp, ""), "frame_id '' is empty", "'' is empty"),
+    "world frame": (
+        lambda stamp: image_message(stamp, "odom"),
+        "frames.odom",
+        "frame_id 'odom' is the",
+    ),
 }
 """What is sent, what ~/status says of it, and what the log does at least once."""
 
 
-@pytest.mark.parametrize("kind", BAD_PICTURES)
-def test_a_bad_picture_is_refused_and_the_next_one_is_not(
+@pytest.mark.parametrize("kind", BAD_IMAGES)
+def test_a_bad_image_is_refused_and_the_next_one_is_not(
     running: tuple[NodeProcess, Peer, Any], five: tuple[Peer, list[int]], kind: str
 ) -> None:
     node, peer, publisher = running
-    make, reason, log = BAD_PICTURES[kind]
-    stamp = (100 + list(BAD_PICTURES).index(kind)) * SECOND
+    make, reason, log = BAD_IMAGES[kind]
+    stamp = (100 + list(BAD_IMAGES).index(kind)) * SECOND
     publisher.publish(make(stamp))
     status = peer.wait_for_status(
         lambda s: stamp_of(s) == stamp and s.state == "error", f"refusal of {kind}"
     )
     assert reason in status.message
-    node.wait_for_line(f"picture with stamp .* refused: .*{log}")
-    publisher.publish(image(stamp + 1))
+    node.wait_for_line(f"image with stamp .* refused: .*{log}")
+    publisher.publish(image_message(stamp + 1))
     peer.with_stamp("points", stamp + 1)
     after = peer.with_stamp("status", stamp + 1)
     assert after.state != "error"
@@ -301,8 +305,8 @@ def test_a_stamp_that_comes_twice_is_refused(
 ) -> None:
     _, peer, publisher = running
     stamp = 200 * SECOND
-    publisher.publish(image(stamp))
-    publisher.publish(image(stamp))
+    publisher.publish(image_message(stamp))
+    publisher.publish(image_message(stamp))
     status = peer.wait_for_status(
         lambda s: stamp_of(s) == stamp and s.state == "error", "refusal of a repeated stamp"
     )
@@ -314,30 +318,30 @@ def test_a_change_of_size_is_told_and_the_node_goes_on(
     running: tuple[NodeProcess, Peer, Any], five: tuple[Peer, list[int]]
 ) -> None:
     node, peer, publisher = running
-    publisher.publish(image(300 * SECOND, width=48, height=48))
+    publisher.publish(image_message(300 * SECOND, width=48, height=48))
     assert peer.with_stamp("points", 300 * SECOND).height == 56
-    node.wait_for_line("the network's picture changes from 56x42 to 56x56")
-    publisher.publish(image(301 * SECOND))
+    node.wait_for_line("the network's image changes from 56x42 to 56x56")
+    publisher.publish(image_message(301 * SECOND))
     assert peer.with_stamp("points", 301 * SECOND).height == 42
 
 
-def test_the_cache_changes_while_pictures_flow(
+def test_the_cache_changes_while_images_flow(
     running: tuple[NodeProcess, Peer, Any],
 ) -> None:
     _, peer, publisher = running
     stamp = 350 * SECOND
-    publisher.publish(image(stamp - 1))
+    publisher.publish(image_message(stamp - 1))
     before = peer.with_stamp("status", stamp - 1)
     assert (before.budget_tokens, before.key_bits, before.value_bits) == (200, 4, 4)
     wide = {"cache__key_bits": 8, "cache__value_bits": 16, "cache__policy": "value_aware"}
     assert peer.set_parameters(cache__budget_tokens=150, **wide).successful
-    publisher.publish(image(stamp))
+    publisher.publish(image_message(stamp))
     changed = peer.with_stamp("status", stamp)
     assert (changed.budget_tokens, changed.key_bits, changed.value_bits) == (150, 8, 16)
     assert (changed.policy, changed.session) == ("value_aware", before.session)
     assert max(changed.layer_tokens) == changed.cache_tokens <= 150
     assert peer.set_parameters(cache__budget_mib=0.05).successful
-    publisher.publish(image(stamp + 1))
+    publisher.publish(image_message(stamp + 1))
     small = peer.with_stamp("status", stamp + 1)
     assert small.cache_bytes + small.scratch_bytes <= 0.05 * 2**20
     assert small.budget_tokens < 150
@@ -349,9 +353,9 @@ def test_stamps_that_go_back_begin_a_session(
     running: tuple[NodeProcess, Peer, Any], five: tuple[Peer, list[int]]
 ) -> None:
     node, peer, publisher = running
-    publisher.publish(image(400 * SECOND))
+    publisher.publish(image_message(400 * SECOND))
     before = peer.with_stamp("status", 400 * SECOND)
-    publisher.publish(image(7))
+    publisher.publish(image_message(7))
     after = peer.with_stamp("status", 7)
     assert (after.session, after.session_frames) == (before.session + 1, 1)
     assert "jumped back" in after.message
@@ -371,7 +375,7 @@ def test_refusals_of_one_kind_are_one_line() -> None:
         status = peer.wait_for_status(lambda s: s.frames_refused == 40, "40 refusals")
         assert status.state == "error"
         assert node.interrupt() == 0
-        told = [line for line in node.lines if "are no picture that OpenCV can decode" in line]
+        told = [line for line in node.lines if "are no image that OpenCV can decode" in line]
         assert 1 <= len(told) <= 2
 
 
@@ -380,7 +384,7 @@ def test_queue_policy_all_processes_a_burst_in_order() -> None:
         publisher = peer.publisher()
         stamps = [SECOND + i for i in range(40)]
         for stamp in stamps:
-            publisher.publish(image(stamp))
+            publisher.publish(image_message(stamp))
         status = peer.with_stamp("status", stamps[-1])
         assert (status.frames_received, status.frames_processed) == (40, 40)
         peer.with_stamp("odometry", stamps[-1])
@@ -393,7 +397,7 @@ def test_queue_policy_latest_drops_and_counts_under_load() -> None:
         publisher = peer.publisher()
         sent = [SECOND + i for i in range(60)]
         for stamp in sent:
-            message = image(stamp)
+            message = image_message(stamp)
             message.encoding = "rgb99" if stamp % 10 == 9 else "rgb8"
             publisher.publish(message)
         status = peer.wait_for_status(
@@ -407,11 +411,11 @@ def test_queue_policy_latest_drops_and_counts_under_load() -> None:
 
 
 def _publish_until_heard(peer: Peer, publisher: Any) -> None:
-    """Publish until a cloud comes: best-effort pictures are lost until both have discovered."""
+    """Publish until a cloud comes: best-effort images are lost until both have discovered."""
     stamps = iter(range(SECOND, 2 * SECOND))
 
     def heard() -> bool:
-        publisher.publish(image(next(stamps)))
+        publisher.publish(image_message(next(stamps)))
         return bool(peer.messages("points"))
 
     peer.wait_until(heard, "points")
@@ -420,11 +424,11 @@ def _publish_until_heard(peer: Peer, publisher: Any) -> None:
 @pytest.mark.parametrize("reliability", [ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT])
 def test_publishers_of_either_reliability_are_heard(reliability: ReliabilityPolicy) -> None:
     with NodeProcess(TINY) as node, Peer(node.domain) as peer:
-        node.wait_for_line("waiting for pictures on /image")
+        node.wait_for_line("waiting for images on /image")
         publisher = peer.publisher(reliability=reliability)
         _publish_until_heard(peer, publisher)
         expected = reliability == ReliabilityPolicy.BEST_EFFORT
-        assert node.said("subscribing to /image anew as best_effort") == expected
+        assert node.said("subscribing to /image again as best_effort") == expected
 
 
 def test_a_subscription_that_asks_for_too_much_is_told_the_remedy() -> None:
@@ -443,17 +447,17 @@ def test_a_qos_override_goes_before_the_publishers() -> None:
         infos = peer.node.get_subscriptions_info_by_topic("/image")
         assert [i.qos_profile.reliability for i in infos] == [ReliabilityPolicy.BEST_EFFORT]
         _publish_until_heard(peer, publisher)
-        assert not node.said("anew")
+        assert not node.said("again")
         assert not node.said("does not exist")
 
 
-def test_compressed_pictures_and_a_truncated_one() -> None:
+def test_compressed_images_and_a_truncated_one() -> None:
     frames = {"frames.map": "world", "frames.odom": "start", "frames.camera": "front"}
     parameters = {**TINY, **frames, "input.image_transport": "compressed"}
     remapped = ("-r", "image:=/front/image_raw")
     with NodeProcess(parameters, *remapped) as node, Peer(node.domain) as peer:
         publisher = peer.publisher("/front/image_raw/compressed", CompressedImage)
-        whole = cv2.imencode(".jpg", picture())[1].tobytes()
+        whole = cv2.imencode(".jpg", image())[1].tobytes()
         for stamp, data in ((1, whole), (2, whole[: len(whole) // 2]), (3, whole)):
             message = CompressedImage(header=header(stamp * SECOND, ""), format="jpeg")
             message.data = packed(np.frombuffer(data, np.uint8))
@@ -461,8 +465,8 @@ def test_compressed_pictures_and_a_truncated_one() -> None:
             peer.with_stamp("status", stamp * SECOND)
         refusal = peer.with_stamp("status", 2 * SECOND)
         assert refusal.state == "error"
-        assert "JPEG picture is truncated" in refusal.message
-        node.wait_for_line("picture with stamp 2.000 refused: The JPEG picture is truncated")
+        assert "JPEG image is truncated" in refusal.message
+        node.wait_for_line("image with stamp 2.000 refused: The JPEG image is truncated")
         peer.with_stamp("points", 3 * SECOND)
         assert [stamp_of(cloud) for cloud in peer.messages("points")] == [SECOND, 3 * SECOND]
         assert {cloud.header.frame_id for cloud in peer.messages("points")} == {"front"}
@@ -481,17 +485,20 @@ def _assert_ends_cleanly(node: NodeProcess, number: int) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_under_load_ends_it_cleanly(number: int) -> None:
-    with NodeProcess(SLOW) as node, Peer(node.domain, {"/xsvggt/status": CacheStatus}) as peer:
+    with (
+        NodeProcess(SLOW) as node,
+        Peer(node.domain, {"/xsvggt/status": ReconstructionStatus}) as peer,
+    ):
         publisher = peer.publisher()
         stamps = iter(range(SECOND, 2 * SECOND))
 
         def overloaded() -> bool:
-            publisher.publish(image(next(stamps)))
+            publisher.publish(image_message(next(stamps)))
             return any(s.frames_processed and s.frames_dropped for s in peer.messages("status"))
 
-        peer.wait_until(overloaded, "a processed and a dropped picture")
+        peer.wait_until(overloaded, "a processed and a dropped image")
         for _ in range(20):
-            publisher.publish(image(next(stamps)))
+            publisher.publish(image_message(next(stamps)))
         _assert_ends_cleanly(node, number)
 
 
@@ -503,7 +510,7 @@ from xsvggt_ros.ros import node, reconstruct_node
 
 class Stuck:
     session, session_frames, reset_reason, device = 1, 0, "", torch.device("cpu")
-    def step(self, picture, **_):
+    def step(self, image, **_):
         print("in the network", flush=True)
         Event().wait()
 
@@ -516,7 +523,7 @@ sys.exit(node.main())
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_the_network_takes_too_long_ends_it_cleanly(number: int) -> None:
     with NodeProcess({}, program=("-c", STUCK)) as node, Peer(node.domain, {}) as peer:
-        peer.publisher().publish(image(SECOND))
+        peer.publisher().publish(image_message(SECOND))
         node.wait_for_line("in the network")
         fast_dds = "fastrtps" in rclpy.get_rmw_implementation_identifier()
         assert bool(node.shared_memory) == fast_dds
@@ -530,7 +537,7 @@ START_UP = [
     r"import time:.*\btorch._C$",
     r"import time:.*\btorch$",
     "no checkpoint given",
-    "waiting for pictures",
+    "waiting for images",
 ]
 """What Python, told to name what it has imported, and the node say on their way."""
 
@@ -597,7 +604,7 @@ def test_silence_is_explained() -> None:
     parameters = {**TINY, "watchdog.timeout": 1.0, "cache.bugdet_tokens": 3}
     with NodeProcess(parameters) as node, Peer(node.domain, {}) as peer:
         node.wait_for_line("'cache.bugdet_tokens' does not exist.*mean 'cache.budget_tokens'")
-        node.wait_for_line(r"no picture for \d+ s on /image: it has no publisher; start a camera")
+        node.wait_for_line(r"no image for \d+ s on /image: it has no publisher; start a camera")
         peer.node.create_publisher(Image, "/front/image_raw", 1)
         node.wait_for_line("it has no publisher; remap image to one of /front/image_raw$")
         wrong = peer.node.create_publisher(CompressedImage, "/image", 1)

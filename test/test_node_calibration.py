@@ -15,10 +15,10 @@ pytest.importorskip("rclpy", reason=REASON)
 pytest.importorskip("tf2_msgs", reason=REASON)
 pytest.importorskip("xsvggt_ros.msg", reason=REASON)
 
-from node_process import TINY, NodeProcess, Peer, image
+from node_process import TINY, NodeProcess, Peer, image_message
 from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, PointCloud2
-from xsvggt_ros.msg import CacheStatus
+from xsvggt_ros.msg import ReconstructionStatus
 
 from xsvggt_ros.ros.conversions import header
 
@@ -26,7 +26,7 @@ SECOND = 1_000_000_000
 OUTPUTS: dict[str, type[Any]] = {
     "/xsvggt/depth/camera_info": CameraInfo,
     "/xsvggt/points": PointCloud2,
-    "/xsvggt/status": CacheStatus,
+    "/xsvggt/status": ReconstructionStatus,
 }
 
 
@@ -47,7 +47,7 @@ def test_the_cameras_calibration_is_used_and_one_of_another_camera_is_not() -> N
         infos = peer.publisher(
             "/camera_info", CameraInfo, reliability=ReliabilityPolicy.BEST_EFFORT
         )
-        pictures = peer.publisher()
+        images = peer.publisher()
         stamp = SECOND
 
         def sent_until(frame_id: str, condition: Any) -> None:
@@ -57,7 +57,7 @@ def test_the_cameras_calibration_is_used_and_one_of_another_camera_is_not() -> N
                 nonlocal stamp
                 stamp += SECOND
                 infos.publish(_info(frame_id))
-                pictures.publish(image(stamp))
+                images.publish(image_message(stamp))
                 peer.with_stamp("status", stamp)
                 return bool(condition())
 
@@ -77,10 +77,10 @@ def test_the_cameras_calibration_is_used_and_one_of_another_camera_is_not() -> N
         columns = np.broadcast_to(np.arange(56), (42, 56))
         expected_x = (columns - camera.k[2]) / camera.k[0] * depth
         np.testing.assert_allclose(rows[..., 0], expected_x, rtol=1e-4, atol=1e-5)
-        assert node.said("pictures of 64x48 pixels are rectified here")
+        assert node.said("images of 64x48 pixels are rectified here")
 
         sent_until("another_camera", lambda: _sources(peer)[-1] != "calibrated")
-        node.wait_for_line("speaks of frame 'another_camera', the pictures are of 'camera_optical'")
+        node.wait_for_line("speaks of frame 'another_camera', the images are of 'camera_optical'")
         assert node.interrupt() == 0
 
 

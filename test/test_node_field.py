@@ -14,7 +14,7 @@ pytest.importorskip("xsvggt_ros.msg", reason=REASON)
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import TransformStamped
-from node_process import OUTPUTS, TINY, NodeProcess, Peer, image, picture, stamp_of
+from node_process import OUTPUTS, TINY, NodeProcess, Peer, image_message, image, stamp_of
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
@@ -32,14 +32,14 @@ def _input_status(peer: Peer, part: str) -> list[DiagnosticStatus]:
     return [each for array in arrays for each in array.status if each.name == f"xsvggt: {part}"]
 
 
-def test_a_single_wrong_stamp_costs_its_picture_and_not_the_map() -> None:
+def test_a_single_wrong_stamp_costs_its_image_and_not_the_map() -> None:
     """5 s ahead, zero, and a counter of microseconds that begins again."""
     stamps = [1000 * SECOND + i * PERIOD for i in range(16)]
     wrong = {4: stamps[4] + 5 * SECOND, 8: 0, 12: stamps[12] - 2**32 * 1000}
     with NodeProcess(ALL) as node, Peer(node.domain, WATCHED) as peer:
         publisher = peer.publisher()
         for at, stamp in enumerate(stamps):
-            publisher.publish(image(wrong.get(at, stamp)))
+            publisher.publish(image_message(wrong.get(at, stamp)))
         status = peer.with_stamp("status", stamps[-1])
         assert (status.frames_received, status.frames_processed) == (16, 13)
         assert (status.frames_refused, status.session, status.session_frames) == (3, 1, 13)
@@ -61,10 +61,10 @@ def test_two_publishers_on_one_topic_are_named() -> None:
         other = peer.node.create_publisher(Image, "/image", QoSProfile(depth=200))
         peer.wait_until(lambda: other.get_subscription_count() > 0, "subscriber of the other")
         for i in range(12):
-            one.publish(image(1000 * SECOND + i * PERIOD))
-            other.publish(image(5 * SECOND + i * PERIOD))
+            one.publish(image_message(1000 * SECOND + i * PERIOD))
+            other.publish(image_message(5 * SECOND + i * PERIOD))
         pattern = (
-            r"/image has 2 publishers \(/peer, /peer\), and their pictures mix: stop all but one"
+            r"/image has 2 publishers \(/peer, /peer\), and their images mix: stop all but one"
         )
         node.wait_for_line(pattern)
         status = peer.wait_for_status(lambda s: s.state == "degraded", "a state that tells of it")
@@ -83,8 +83,8 @@ def test_a_camera_of_a_rig_in_another_clock_is_named() -> None:
     with NodeProcess(rig) as node, Peer(node.domain, WATCHED) as peer:
         left, right = (peer.publisher(f"/{name}/image") for name in ("left", "right"))
         for i in range(6):
-            left.publish(image(1000 * SECOND + i * PERIOD, "left_optical"))
-            right.publish(image(960 * SECOND + i * PERIOD, "right_optical"))
+            left.publish(image_message(1000 * SECOND + i * PERIOD, "left_optical"))
+            right.publish(image_message(960 * SECOND + i * PERIOD, "right_optical"))
         node.wait_for_line("camera 'right' lives in another clock: its stamps are 40.. s behind")
         peer.wait_until(
             lambda: any(
@@ -132,7 +132,7 @@ def test_the_driver_of_a_camera_keeps_its_optical_frame() -> None:
     with NodeProcess(ALL) as node, Peer(node.domain, WATCHED) as peer:
         _driver(peer)
         publisher = peer.publisher()
-        publisher.publish(image(1000 * SECOND))
+        publisher.publish(image_message(1000 * SECOND))
         node.wait_for_line(
             "frame 'camera_optical' has two parents: this node broadcasts it below 'odom', another "
             "one below 'camera_color_frame', .*; set frames.base to 'camera_link'"
@@ -146,10 +146,10 @@ def test_the_driver_of_a_camera_keeps_its_optical_frame() -> None:
         stamps = iter(range(1000 * SECOND, 1001 * SECOND))
 
         def accepted() -> bool:
-            publisher.publish(image(next(stamps)))
+            publisher.publish(image_message(next(stamps)))
             return any(s.state == "running" for s in peer.messages("status"))
 
-        peer.wait_until(accepted, "a picture among the driver's transforms")
+        peer.wait_until(accepted, "an image among the driver's transforms")
         assert not node.said("two parents")
 
 
@@ -158,7 +158,7 @@ def test_somebody_else_who_knows_the_place_in_the_map_is_found() -> None:
         amcl = peer.node.create_publisher(TFMessage, "/tf", QOS["RELIABLE VOLATILE"])
         publisher = peer.publisher()
         peer.wait_until(lambda: amcl.get_subscription_count() >= 2, "listeners of /tf")
-        publisher.publish(image(1000 * SECOND))
+        publisher.publish(image_message(1000 * SECOND))
         peer.with_stamp("points", 1000 * SECOND)
         amcl.publish(_link("map", "odom", 1000 * SECOND))
         node.wait_for_line(
@@ -179,10 +179,10 @@ def test_a_camera_info_is_heard_whatever_its_publisher_offers(offer: str) -> Non
         def calibrated() -> bool:
             if offer != LATCHED:
                 infos.publish(_camera_info())
-            publisher.publish(image(next(stamps)))
+            publisher.publish(image_message(next(stamps)))
             return any(s.intrinsics_source == "calibrated" for s in peer.messages("status"))
 
-        peer.wait_until(calibrated, "a picture with a known camera")
+        peer.wait_until(calibrated, "an image with a known camera")
 
 
 @pytest.mark.parametrize("offer", QOS)
@@ -201,29 +201,29 @@ def test_transforms_are_heard_whatever_their_publisher_offers(offer: str, topic:
             stamp = next(stamps)
             if not kept:
                 transforms.publish(_link("base_link", "camera_optical", stamp))
-            publisher.publish(image(stamp))
+            publisher.publish(image_message(stamp))
             return bool(peer.messages("odometry"))
 
-        peer.wait_until(placed, "a picture whose transform was heard")
+        peer.wait_until(placed, "an image whose transform was heard")
 
 
-def test_the_first_picture_waits_for_the_camera_info_behind_it() -> None:
-    """As image_transport sends them: the picture, then its camera_info."""
+def test_the_first_image_waits_for_the_camera_info_behind_it() -> None:
+    """As image_transport sends them: the image, then its camera_info."""
     with NodeProcess(ALL) as node, Peer(node.domain, WATCHED) as peer:
         infos = peer.publisher("/camera_info", CameraInfo)
         publisher = peer.publisher()
-        publisher.publish(image(1000 * SECOND))
+        publisher.publish(image_message(1000 * SECOND))
         infos.publish(_camera_info())
         first = peer.with_stamp("status", 1000 * SECOND)
         assert (first.intrinsics_source, first.session) == ("calibrated", 1)
 
 
-def test_a_camera_that_becomes_known_begins_anew_and_a_missing_camera_info_is_said_once() -> None:
+def test_a_camera_that_becomes_known_begins_again_and_a_missing_camera_info_is_said_once() -> None:
     with NodeProcess({**ALL, "watchdog.timeout": 1.0}) as node, Peer(node.domain, WATCHED) as peer:
         peer.node.create_publisher(CameraInfo, "/front/camera_info", QOS[LATCHED])
         publisher = peer.publisher()
         stamp = 1000 * SECOND
-        publisher.publish(image(stamp))
+        publisher.publish(image_message(stamp))
         assert peer.with_stamp("status", stamp).intrinsics_source != "calibrated"
         node.wait_for_line(
             "/camera_info has no publisher: remap camera_info to that of .*/front/camera_info"
@@ -235,24 +235,24 @@ def test_a_camera_that_becomes_known_begins_anew_and_a_missing_camera_info_is_sa
         def calibrated() -> bool:
             nonlocal stamp
             stamp += PERIOD
-            publisher.publish(image(stamp))
+            publisher.publish(image_message(stamp))
             status = peer.with_stamp("status", stamp)
             known[:] = [status] if status.intrinsics_source == "calibrated" else []
             return bool(known)
 
-        peer.wait_until(calibrated, "a picture with a known camera")
+        peer.wait_until(calibrated, "an image with a known camera")
         assert (known[0].session, known[0].session_frames) == (2, 1)
         node.wait_for_line("the camera has become known: a new session begins")
         assert sum("has no publisher: remap camera_info" in line for line in node.lines) == 1
 
 
 def _black(stamp: int) -> Image:
-    message = image(stamp)
+    message = image_message(stamp)
     message.data = packed(np.zeros(len(message.data), np.uint8))
     return message
 
 
-def test_black_pictures_from_the_start_are_no_scene_and_no_map() -> None:
+def test_black_images_from_the_start_are_no_scene_and_no_map() -> None:
     with NodeProcess(ALL) as node, Peer(node.domain, WATCHED) as peer:
         publisher = peer.publisher()
         stamps = [1000 * SECOND + i * PERIOD for i in range(3)]
@@ -280,7 +280,7 @@ sys.exit(node.main())
 def test_a_result_that_cannot_be_published_is_no_success() -> None:
     with NodeProcess(ALL, program=("-c", FAILING)) as node, Peer(node.domain, WATCHED) as peer:
         publisher = peer.publisher()
-        publisher.publish(image(1000 * SECOND))
+        publisher.publish(image_message(1000 * SECOND))
         status = peer.wait_for_status(lambda s: s.state == "error", "a state that tells of it")
         told = "the result of stamp 1000.000 was not published: points (MemoryError: no room)"
         assert told in status.message
@@ -303,7 +303,7 @@ def test_the_advice_about_a_compressed_topic_leads_to_images() -> None:
     with NodeProcess(obedient, *named) as node, Peer(node.domain) as peer:
         publisher = peer.publisher("/cam/image_raw/compressed", CompressedImage)
         message = CompressedImage(header=header(1000 * SECOND, "camera_optical"), format="png")
-        message.data = packed(np.frombuffer(cv2.imencode(".png", picture())[1], np.uint8))
+        message.data = packed(np.frombuffer(cv2.imencode(".png", image())[1], np.uint8))
         publisher.publish(message)
         peer.with_stamp("points", 1000 * SECOND)
 
@@ -348,12 +348,12 @@ def die(*_):
 worker.Worker._process = die
 sys.exit(node.main())
 """
-"""The node, whose worker ends with the first picture."""
+"""The node, whose worker ends with the first image."""
 
 
 def test_a_worker_that_has_ended_is_no_running_node() -> None:
     with NodeProcess(ALL, program=("-c", DYING)) as node, Peer(node.domain, WATCHED) as peer:
-        peer.publisher().publish(image(1000 * SECOND))
+        peer.publisher().publish(image_message(1000 * SECOND))
         status = peer.wait_for_status(lambda s: s.state == "stalled", "a state that tells of it")
         assert "the worker has ended unexpectedly" in status.message
         node.wait_for_line("the worker has ended unexpectedly.*restart the node")

@@ -15,7 +15,7 @@ pytest.importorskip("xsvggt_ros.msg", reason=REASON)
 
 from geometry_msgs.msg import TransformStamped
 from motions import motion
-from node_process import TINY, NodeProcess, Peer, image, stamp_of
+from node_process import TINY, NodeProcess, Peer, image_message, stamp_of
 from rclpy.qos import QoSProfile
 from tf2_msgs.msg import TFMessage
 
@@ -50,7 +50,7 @@ def moving(prediction):
 reconstructor._to_host = moving
 sys.exit(node.main())
 """
-"""The node with a network that sees its camera go 0.1 right and 0.2 ahead with each picture."""
+"""The node with a network that sees its camera go 0.1 right and 0.2 ahead with each image."""
 
 
 def _matrix(part: Any) -> Matrix:
@@ -102,7 +102,7 @@ class _Tf:
 
 
 def _links(peer: Peer, stamp: int, shift: int = 0) -> dict[tuple[str, str], Matrix]:
-    """Return what the node broadcast for a picture, by parent and child."""
+    """Return what the node broadcast for an image, by parent and child."""
     peer.with_stamp("odometry", stamp)
     wanted = stamp + shift
 
@@ -125,7 +125,7 @@ def test_a_rig_whose_transforms_are_missing_is_refused_until_they_come() -> None
         publisher = peer.publisher()
         tf = _Tf(peer)
         tf.wait()
-        publisher.publish(image(SECOND))
+        publisher.publish(image_message(SECOND))
         refused = peer.with_stamp("status", SECOND)
         assert (refused.state, refused.frames_refused) == ("error", 1)
         told = "no transform tells of frame 'base_link' and 'camera_optical'; known are none"
@@ -133,7 +133,7 @@ def test_a_rig_whose_transforms_are_missing_is_refused_until_they_come() -> None
         tf.send("odom_combined", "base_link", np.eye(4), SECOND)
         peer.wait_until(lambda: bool(peer.messages("/tf")), "the transform came here, too")
         stamp = 2 * SECOND
-        publisher.publish(image(stamp))
+        publisher.publish(image_message(stamp))
         told = "of frame 'camera_optical'; known are base_link, odom_combined"
         assert told in peer.with_stamp("status", stamp).message
         node.wait_for_line("broadcast it, or correct frames.base")
@@ -144,15 +144,15 @@ def test_a_rig_whose_transforms_are_missing_is_refused_until_they_come() -> None
         def accepted() -> bool:
             # A refusal shows that the static transform is still on its way.
             stamps.append(stamps[-1] + SECOND)
-            publisher.publish(image(stamps[-1]))
+            publisher.publish(image_message(stamps[-1]))
             return peer.with_stamp("status", stamps[-1]).session_frames == 1
 
-        peer.wait_until(accepted, "an accepted picture")
+        peer.wait_until(accepted, "an accepted image")
         first = stamps[-1]
         for step in range(3):
             stamp = first + step * SECOND
             if step:
-                publisher.publish(image(stamp))
+                publisher.publish(image_message(stamp))
             # The base goes with its camera: ahead is x, right is -y.
             expected = np.eye(4)
             expected[:3, 3] = 0.2 * step, -0.1 * step, 0.0
@@ -185,8 +185,8 @@ def test_a_moving_mount_with_an_external_odometry_gives_the_map_the_drift() -> N
             base = MOUNT @ _camera(step) @ invert(mount)
             drift = motion((0.05 * step, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
             true = odom_0 @ base
-            publisher.publish(image(stamp))
-            # Both come late and not at the picture's own time.
+            publisher.publish(image_message(stamp))
+            # Both come late and not at the image's own time.
             for at in (stamp - SECOND // 10, stamp + SECOND // 10):
                 tf.send("odom", "base_link", true @ drift, at)
                 tf.send("base_link", "camera_optical", mount, at)
@@ -205,7 +205,7 @@ def test_inverted_a_camera_alone_is_the_parent_of_odom_and_map() -> None:
         publisher = peer.publisher()
         for step in range(3):
             stamp = SECOND * (1 + step)
-            publisher.publish(image(stamp))
+            publisher.publish(image_message(stamp))
             links = _links(peer, stamp)
             assert set(links) == {("odom", "map"), ("camera_optical", "odom")}
             pose = _matrix(peer.with_stamp("odometry", stamp).pose.pose)

@@ -18,15 +18,15 @@ pytest.importorskip("rclpy", reason=REASON)
 pytest.importorskip("tf2_msgs", reason=REASON)
 pytest.importorskip("xsvggt_ros.srv", reason=REASON)
 
-from node_process import STATUS_TOPIC, TINY, NodeProcess, Peer, image, stamp_of
+from node_process import STATUS_TOPIC, TINY, NodeProcess, Peer, image_message, stamp_of
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import SetBool, Trigger
-from xsvggt_ros.msg import CacheStatus
+from xsvggt_ros.msg import ReconstructionStatus
 from xsvggt_ros.srv import SaveMap
 
 SECOND = 1_000_000_000
-STATUS = {STATUS_TOPIC: CacheStatus}
+STATUS = {STATUS_TOPIC: ReconstructionStatus}
 PARAMETERS = {
     **TINY,
     "input.queue_policy": "all",
@@ -61,7 +61,7 @@ class MapListener:
         self._peer.node.destroy_subscription(self._subscription)
 
     def wait_for(self, stamp: int) -> PointCloud2:
-        """Return the first map that holds the picture of ``stamp``."""
+        """Return the first map that holds the image of ``stamp``."""
         self._peer.wait_until(
             lambda: any(stamp_of(each) == stamp for each in self.heard), f"map {stamp}"
         )
@@ -85,10 +85,10 @@ _next = iter(range(1, 1000))
 
 
 def _send(peer: Peer, publisher: Any, count: int = 1) -> int:
-    """Send pictures and wait for the status of the last; return its stamp."""
+    """Send images and wait for the status of the last; return its stamp."""
     stamps = [SECOND * next(_next) for _ in range(count)]
     for stamp in stamps:
-        publisher.publish(image(stamp))
+        publisher.publish(image_message(stamp))
     peer.with_stamp("status", stamps[-1])
     return stamps[-1]
 
@@ -159,7 +159,7 @@ def test_a_place_that_takes_no_files_is_told(
 ) -> None:
     _, peer, publisher = running
     _send(peer, publisher)
-    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "file").write_text("no directory")
     answer = _call(peer, SaveMap, "save_map", path=str(tmp_path / "file/map.ply"))
     assert not answer.success
     assert "cannot be written" in answer.message
@@ -188,7 +188,7 @@ def test_reset_begins_a_session_and_publishes_an_empty_map(
     assert node.said("asked for by ~/reset")
 
 
-def test_pictures_of_a_pause_are_counted_as_dropped_and_the_session_goes_on(
+def test_images_of_a_pause_are_counted_as_dropped_and_the_session_goes_on(
     running: tuple[NodeProcess, Peer, Any],
 ) -> None:
     _, peer, publisher = running
@@ -197,7 +197,7 @@ def test_pictures_of_a_pause_are_counted_as_dropped_and_the_session_goes_on(
     assert "paused already" in _call(peer, SetBool, "pause", data=True).message
     missed = [SECOND * next(_next) for _ in range(7)]
     for stamp in missed:
-        publisher.publish(image(stamp))
+        publisher.publish(image_message(stamp))
     dropped = before.frames_dropped + 7
     during = peer.wait_for_status(
         lambda s: s.frames_dropped == dropped and s.state == "paused", "all seven dropped"
@@ -205,7 +205,7 @@ def test_pictures_of_a_pause_are_counted_as_dropped_and_the_session_goes_on(
     assert during.frames_processed == before.frames_processed
     answer = _call(peer, SetBool, "pause", data=False)
     assert answer.success
-    assert "7 pictures were dropped" in answer.message
+    assert "7 images were dropped" in answer.message
     after = peer.with_stamp("status", _send(peer, publisher))
     assert (after.session, after.session_frames) == (before.session, before.session_frames + 1)
     assert after.frames_received == (

@@ -12,10 +12,10 @@ pytest.importorskip("xsvggt_ros.msg", reason=REASON)
 
 from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Odometry, Path
-from node_process import TINY, NodeProcess, Peer, image, stamp_of
+from node_process import TINY, NodeProcess, Peer, image_message, stamp_of
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
-from xsvggt_ros.msg import CacheStatus
+from xsvggt_ros.msg import ReconstructionStatus
 
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.ros.parameters import Settings
@@ -36,7 +36,7 @@ WATCHED = {
     **{f"/xsvggt/{camera}/depth/camera_info": CameraInfo for camera in CAMERAS},
     **{f"/xsvggt/{camera}/odometry": Odometry for camera in CAMERAS},
     **{f"/xsvggt/{camera}/path": Path for camera in CAMERAS},
-    "/xsvggt/status": CacheStatus,
+    "/xsvggt/status": ReconstructionStatus,
 }
 
 
@@ -46,8 +46,8 @@ def test_two_cameras_make_one_stream_and_answer_under_their_names() -> None:
         stamps = [SECOND + i * SECOND // 10 for i in range(4)]
         for stamp in stamps:
             # The right one comes first, although it was taken a little later.
-            right.publish(image(stamp + 1000, "right_optical"))
-            left.publish(image(stamp, "left_optical"))
+            right.publish(image_message(stamp + 1000, "right_optical"))
+            left.publish(image_message(stamp, "left_optical"))
         last = peer.with_stamp("status", stamps[-1] + 1000)
         assert (last.frames_processed, last.frames_refused) == (8, 0)
         assert (last.session, last.session_frames) == (1, 8)
@@ -71,7 +71,7 @@ def test_two_cameras_make_one_stream_and_answer_under_their_names() -> None:
 
         # Both at the very same moment, and one of them twice.
         for publisher, camera in ((left, "left"), (right, "right"), (left, "left")):
-            publisher.publish(image(5 * SECOND, f"{camera}_optical"))
+            publisher.publish(image_message(5 * SECOND, f"{camera}_optical"))
         status = peer.wait_for_status(lambda s: s.frames_refused == 1, "the repeated stamp")
         assert "twice in a row" in status.message
         status = peer.wait_for_status(lambda s: s.frames_processed == 10, "both cameras")
@@ -79,9 +79,9 @@ def test_two_cameras_make_one_stream_and_answer_under_their_names() -> None:
 
         # One goes silent; the other goes on, and the silent one is told.
         peer.node.destroy_publisher(right)
-        left.publish(image(6 * SECOND, "left_optical"))
+        left.publish(image_message(6 * SECOND, "left_optical"))
         assert peer.with_stamp("status", 6 * SECOND).frames_processed == 11
-        node.wait_for_line(r"no picture for \d+ s on /right/image: it has no publisher")
+        node.wait_for_line(r"no image for \d+ s on /right/image: it has no publisher")
         names = {part.name for message in peer.messages("/diagnostics") for part in message.status}
         assert {"xsvggt: input left", "xsvggt: input right"} <= names
         assert not node.said("two parents")

@@ -14,7 +14,7 @@ pytest.importorskip("tf2_msgs", reason=REASON)
 pytest.importorskip("xsvggt_ros.msg", reason=REASON)
 
 from nav_msgs.msg import Odometry
-from node_process import TINY, NodeProcess, Peer, image, stamp_of
+from node_process import TINY, NodeProcess, Peer, image_message, stamp_of
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 from test_node_frames import MOVING
@@ -42,22 +42,22 @@ def test_a_fixed_scale_may_change_while_it_runs() -> None:
     with NodeProcess(parameters, program=("-c", MOVING)) as node, Peer(node.domain) as peer:
         publisher = peer.publisher()
         for step in range(3):
-            publisher.publish(image((1 + step) * SECOND))
+            publisher.publish(image_message((1 + step) * SECOND))
             assert _x(peer, (1 + step) * SECOND) == pytest.approx(0.4 * step, abs=1e-6)
         assert peer.with_stamp("status", 3 * SECOND).scale_source == "fixed"
         one = _depth(peer, 3 * SECOND)
         assert peer.set_parameters(scale__value=10.0).successful
-        publisher.publish(image(3 * SECOND + 1000))  # the very same picture
+        publisher.publish(image_message(3 * SECOND + 1000))  # the very same image
         assert _x(peer, 3 * SECOND + 1000) == pytest.approx(10.0 * 0.6, abs=1e-5)  # not 0.8 + 2.0
         assert _depth(peer, 3 * SECOND + 1000).shape == one.shape
 
 
-def test_measured_depth_gives_metres_from_its_first_picture_on() -> None:
+def test_measured_depth_gives_metres_from_its_first_image_on() -> None:
     parameters = {**ALL, "scale.source": "depth", "watchdog.timeout": 1.0}
     with NodeProcess(parameters, program=("-c", MOVING)) as node, Peer(node.domain) as peer:
         publisher = peer.publisher()
         node.wait_for_line(r"scale.source is depth, but nothing has come on /depth .*publishers: 0")
-        publisher.publish(image(SECOND))
+        publisher.publish(image_message(SECOND))
         unit = _depth(peer, SECOND)
         assert peer.with_stamp("status", SECOND).scale_source == "none"
         measured = peer.publisher("/depth", Image)
@@ -70,9 +70,9 @@ def test_measured_depth_gives_metres_from_its_first_picture_on() -> None:
         stamps = iter(range(stamp, 2 * stamp))
 
         def known() -> bool:
-            # Depth and pictures come on their own ways.
+            # Depth and images come on their own ways.
             at = next(stamps)
-            publisher.publish(image(at))
+            publisher.publish(image_message(at))
             status = peer.with_stamp("status", at)
             return bool(status.scale_source == "depth")
 
@@ -81,7 +81,7 @@ def test_measured_depth_gives_metres_from_its_first_picture_on() -> None:
         first = next(m for m in peer.messages("status") if m.scale_source == "depth")
         steps = first.session_frames - 1
         x = _x(peer, stamp_of(first))
-        # Pictures differ in their noise, so predicted depth is only about the same.
+        # Images differ in their noise, so predicted depth is only about the same.
         assert x == pytest.approx(0.2 * steps * 3.0, rel=0.2)
         assert stamp_of(newest) >= stamp_of(first)
         path = peer.with_stamp("path", stamp_of(first))
@@ -104,7 +104,7 @@ def test_an_odometry_gives_metres_after_a_straight_way() -> None:
             message.pose.pose.position.x = way * step
             message.pose.pose.orientation.w = 1.0
             odometry.publish(message)
-            publisher.publish(image(step * SECOND))
+            publisher.publish(image_message(step * SECOND))
             return bool(peer.with_stamp("status", step * SECOND).scale_source == "odometry")
 
         peer.wait_until(known, "a scale")

@@ -19,14 +19,14 @@ pytest.importorskip("xsvggt_ros.msg", reason=REASON)
 
 import rclpy
 import torch
-from node_process import PATIENCE, Peer, image, stamp_of
+from node_process import PATIENCE, Peer, image_message, stamp_of
 from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from results import result_of, result_with, slope
 from sensor_msgs.msg import Image
-from xsvggt_ros.msg import CacheStatus
+from xsvggt_ros.msg import ReconstructionStatus
 
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError
@@ -40,11 +40,11 @@ from xsvggt_ros.ros.qos import LEAST_WAITING
 from xsvggt_ros.ros.reconstruct_node import ReconstructNode
 from xsvggt_ros.ros.robot import Robot
 from xsvggt_ros.ros.watchdog import Watchdog
-from xsvggt_ros.stream.frame import Frame, FrameResult, Picture
+from xsvggt_ros.stream.frame import Frame, FrameResult, ImageArray
 from xsvggt_ros.stream.frame_queue import FrameQueue
 
 SECOND = 1_000_000_000
-STATUS = {"/xsvggt/status": CacheStatus}
+STATUS = {"/xsvggt/status": ReconstructionStatus}
 
 
 class Gate:
@@ -71,7 +71,7 @@ class Gate:
 
     def step(
         self,
-        picture: Picture,
+        image: ImageArray,
         *,
         stamp: int,
         frame_id: str,
@@ -82,8 +82,8 @@ class Gate:
         self.entered.set()
         self.released.wait()
         self.session_frames += 1
-        depth = slope(*picture.shape[:2])
-        return result_with(depth, stamp=stamp, frame_id=frame_id, color=picture)
+        depth = slope(*image.shape[:2])
+        return result_with(depth, stamp=stamp, frame_id=frame_id, color=image)
 
 
 Start = Callable[..., "tuple[ReconstructNode, Peer]"]
@@ -126,11 +126,11 @@ def _engine(monkeypatch: pytest.MonkeyPatch, gate: Gate) -> None:
     monkeypatch.setattr(node_module, "build_reconstructor", lambda settings: gate)
 
 
-def test_parameters_are_answered_while_a_picture_is_in_the_network(gate: Gate) -> None:
+def test_parameters_are_answered_while_an_image_is_in_the_network(gate: Gate) -> None:
     with _running(gate) as (_, peer):
         publisher = peer.publisher()
-        publisher.publish(image(SECOND))
-        peer.wait_until(gate.entered.is_set, "the picture is in the network")
+        publisher.publish(image_message(SECOND))
+        peer.wait_until(gate.entered.is_set, "the image is in the network")
         assert peer.set_parameters(points__stride=2).successful
         assert gate.session_frames == 0
         busy = peer.wait_for_status(lambda s: s.frames_pending == 1, "status while it is busy")
@@ -142,8 +142,8 @@ def test_parameters_are_answered_while_a_picture_is_in_the_network(gate: Gate) -
 def test_a_change_of_the_cache_waits_for_the_frame_boundary(gate: Gate) -> None:
     with _running(gate) as (_, peer):
         publisher = peer.publisher()
-        publisher.publish(image(SECOND))
-        peer.wait_until(gate.entered.is_set, "the picture is in the network")
+        publisher.publish(image_message(SECOND))
+        peer.wait_until(gate.entered.is_set, "the image is in the network")
         assert peer.set_parameters(cache__budget_tokens=300, cache__key_bits=2).successful
         assert gate.cache is None
         gate.released.set()
@@ -162,9 +162,9 @@ def test_a_change_that_fails_on_the_way_is_told(gate: Gate) -> None:
         peer.wait_until(lambda: gate.cache is not None, "the same change, tried again")
 
 
-def test_a_picture_that_is_stuck_is_told_with_its_stage(gate: Gate) -> None:
+def test_an_image_that_is_stuck_is_told_with_its_stage(gate: Gate) -> None:
     with _running(gate, "watchdog.timeout:=1.0") as (_, peer):
-        peer.publisher().publish(image(SECOND))
+        peer.publisher().publish(image_message(SECOND))
         status = peer.wait_for_status(lambda s: s.state == "stalled", "a complaint")
         assert "in stage 'reconstructing'" in status.message
         assert "model.device" in status.message
@@ -174,12 +174,12 @@ def test_a_picture_that_is_stuck_is_told_with_its_stage(gate: Gate) -> None:
         peer.wait_for_status(lambda s: stamp_of(s) == SECOND and s.state == "waiting", "silence")
 
 
-def test_pictures_wait_in_the_middleware_while_the_queue_is_full(gate: Gate) -> None:
+def test_images_wait_in_the_middleware_while_the_queue_is_full(gate: Gate) -> None:
     with _running(gate, "input.queue_policy:=all", "input.queue_size:=1") as (_, peer):
         publisher = peer.publisher()
         stamps = [SECOND + i for i in range(10)]
         for stamp in stamps:
-            publisher.publish(image(stamp))
+            publisher.publish(image_message(stamp))
         held = peer.wait_for_status(lambda s: s.frames_pending == 2, "network and queue are full")
         assert held.frames_received == 2
         assert peer.set_parameters(points__stride=2).successful
@@ -188,7 +188,7 @@ def test_pictures_wait_in_the_middleware_while_the_queue_is_full(gate: Gate) -> 
         assert (last.frames_received, last.frames_processed, last.frames_dropped) == (10, 10, 0)
 
 
-def test_room_in_the_queue_alone_lets_the_next_picture_in(
+def test_room_in_the_queue_alone_lets_the_next_image_in(
     gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(node_module, "TICK_PERIOD", 3600.0)
@@ -198,8 +198,8 @@ def test_room_in_the_queue_alone_lets_the_next_picture_in(
         peer.wait_until(lambda: status.get_subscription_count() > 0, "the node sees the peer")
         stamps = [SECOND + i for i in range(10)]
         for stamp in stamps:
-            publisher.publish(image(stamp))
-        peer.wait_until(gate.entered.is_set, "the picture is in the network")
+            publisher.publish(image_message(stamp))
+        peer.wait_until(gate.entered.is_set, "the image is in the network")
         gate.released.set()
         assert peer.with_stamp("status", stamps[-1]).frames_processed == 10
 
@@ -207,7 +207,7 @@ def test_room_in_the_queue_alone_lets_the_next_picture_in(
 class _Input:
     """An input that is silent, or full."""
 
-    topic, type_name, reliability, last_picture = "/image", "T", "reliable", -math.inf
+    topic, type_name, reliability, last_image = "/image", "T", "reliable", -math.inf
 
     def __init__(self, held_back: bool) -> None:
         self.held_back = held_back
@@ -226,30 +226,30 @@ def test_a_full_queue_is_not_taken_for_silence() -> None:
     ]
     node.destroy_node()
     rclpy.shutdown()
-    assert "no picture for inf s on /image" in (complaints[0] or "")
+    assert "no image for inf s on /image" in (complaints[0] or "")
     assert complaints[1] is None
 
 
-def test_pictures_that_the_middleware_loses_are_counted_and_warned_of(
+def test_images_that_the_middleware_loses_are_counted_and_warned_of(
     gate: Gate, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with _running(gate, "input.queue_policy:=all", "input.queue_size:=1") as (_, peer):
         publisher = peer.publisher()
-        publisher.publish(image(SECOND))
-        publisher.publish(image(SECOND + 1))
+        publisher.publish(image_message(SECOND))
+        publisher.publish(image_message(SECOND + 1))
         peer.wait_for_status(lambda s: s.frames_pending == 2, "network and queue are full")
         for i in range(2, 102):
-            publisher.publish(image(SECOND + i))
+            publisher.publish(image_message(SECOND + i))
         assert publisher.wait_for_all_acked(Duration(seconds=PATIENCE))
         gate.released.set()
         last = peer.with_stamp("status", SECOND + 101)
         assert (last.frames_received, last.frames_processed) == (102, 2 + LEAST_WAITING)
         assert (last.frames_dropped, last.frames_pending) == (100 - LEAST_WAITING, 0)
     said = capfd.readouterr().err
-    assert f"{100 - LEAST_WAITING} pictures were lost before the node took them" in said
+    assert f"{100 - LEAST_WAITING} images were lost before the node took them" in said
 
 
-def test_pictures_that_wait_survive_a_publisher_of_another_reliability(
+def test_images_that_wait_survive_a_publisher_of_another_reliability(
     gate: Gate, capfd: pytest.CaptureFixture[str]
 ) -> None:
     said: list[str] = []
@@ -261,7 +261,7 @@ def test_pictures_that_wait_survive_a_publisher_of_another_reliability(
     with _running(gate, "input.queue_policy:=all", "input.queue_size:=1") as (_, peer):
         publisher = peer.publisher()
         for i in range(10):
-            publisher.publish(image(SECOND + i))
+            publisher.publish(image_message(SECOND + i))
         peer.wait_for_status(lambda s: s.frames_pending == 2, "network and queue are full")
         other = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         peer.node.create_publisher(Image, "/image", other)
@@ -269,7 +269,7 @@ def test_pictures_that_wait_survive_a_publisher_of_another_reliability(
         gate.released.set()
         last = peer.with_stamp("status", SECOND + 9)
         assert (last.frames_processed, last.frames_dropped) == (10, 0)
-    assert "anew as" not in "".join(said)
+    assert "again as" not in "".join(said)
 
 
 def test_it_does_not_wait_for_a_network_that_takes_too_long(
@@ -277,12 +277,12 @@ def test_it_does_not_wait_for_a_network_that_takes_too_long(
 ) -> None:
     monkeypatch.setattr(node_module, "LONGEST_GOODBYE", 0.0)
     with _running(gate) as (node, peer):
-        peer.publisher().publish(image(SECOND))
-        peer.wait_until(gate.entered.is_set, "the picture is in the network")
+        peer.publisher().publish(image_message(SECOND))
+        peer.wait_until(gate.entered.is_set, "the image is in the network")
         assert not node.close()
 
 
-def _refuse_to_decode() -> Picture:
+def _refuse_to_decode() -> ImageArray:
     raise AssertionError("not to be decoded")
 
 

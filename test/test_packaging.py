@@ -136,8 +136,8 @@ def test_scripts_are_executable(name: str) -> None:
 def source_copy(tmp_path: Path) -> Path:
     """Return a copy of what an installation is made from, so that the checkout stays clean."""
     copy = tmp_path / "source"
-    folders = ("xsvggt_ros", "msg", "srv", "launch", "config", "scripts")
-    for name in filter(lambda name: (ROOT / name).is_dir(), folders):
+    directories = ("xsvggt_ros", "msg", "srv", "launch", "config", "scripts")
+    for name in filter(lambda name: (ROOT / name).is_dir(), directories):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in BUILT_FROM:
         shutil.copy(ROOT / name, copy)

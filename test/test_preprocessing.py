@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of any size reach the network by the reference's rule, and the way back exists."""
+"""Images of any size reach the network by the reference's rule, and the way back exists."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ sides = st.integers(1, 4000)
 widths = st.integers(1, 40).map(lambda patches: 14 * patches)
 
 
-def picture(height: int, width: int) -> np.ndarray:
+def image(height: int, width: int) -> np.ndarray:
     generator = np.random.default_rng(height * width)
     coarse = generator.integers(0, 256, (8, 8, 3), np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
@@ -38,7 +38,7 @@ def test_sizes_of_the_reference(source, size):
     assert (mapping.width, mapping.height) == size
 
 
-def test_portrait_pictures_are_cut_evenly():
+def test_portrait_images_are_cut_evenly():
     mapping = plan(480, 640, 518, 14)
     assert mapping.resized_height == 686
     assert mapping.crop_top == (686 - 518) // 2
@@ -48,7 +48,7 @@ sizes = st.tuples(sides, sides).filter(lambda size: size[1] <= 16 * size[0])
 
 
 @given(sizes, widths)
-def test_any_picture_gets_a_size_in_whole_patches(size, target):
+def test_any_image_gets_a_size_in_whole_patches(size, target):
     mapping = plan(*size, target, 14)
     assert mapping.width == target
     assert mapping.height % 14 == 0
@@ -81,7 +81,7 @@ def test_depth_goes_back_to_the_source_size(width, height, target):
         assert np.isfinite(back).all()
 
 
-def test_intrinsics_of_a_cut_picture():
+def test_intrinsics_of_a_cut_image():
     mapping = plan(480, 640, 518, 14)
     camera = Intrinsics(480.0, 480.0, 240.0, 320.0, 480, 640)
     small = mapping.intrinsics_from_source(camera)
@@ -91,8 +91,8 @@ def test_intrinsics_of_a_cut_picture():
     assert (small.width, small.height) == (518, 518)
 
 
-def test_the_callers_picture_is_its_own_again():
-    source = picture(56, 70).copy()
+def test_the_callers_image_is_its_own_again():
+    source = image(56, 70).copy()
     resized, _ = preprocess(source, 70, 14)
     assert not np.shares_memory(source, resized)
 
@@ -107,7 +107,7 @@ def test_depth_is_unknown_where_rows_were_cut_off():
 
 @pytest.mark.parametrize(("height", "width"), [(480, 640), (90, 120), (375, 1242)])
 def test_resampling_agrees_with_pillow_to_within_two_levels(height, width):
-    source = picture(height, width)
+    source = image(height, width)
     resized, mapping = preprocess(source, 252, 14)
     expected = Image.fromarray(source).resize(
         (mapping.width, mapping.resized_height), Image.Resampling.BICUBIC
@@ -117,8 +117,8 @@ def test_resampling_agrees_with_pillow_to_within_two_levels(height, width):
     assert difference.mean() < 0.05
 
 
-def test_a_picture_of_the_right_size_is_untouched():
-    source = picture(56, 70)
+def test_an_image_of_the_right_size_is_untouched():
+    source = image(56, 70)
     resized, _ = preprocess(source, 70, 14)
     assert np.array_equal(resized, source)
 
@@ -147,6 +147,6 @@ def test_a_width_that_is_no_multiple_is_refused_with_the_nearest(width):
         np.zeros((400, 1, 3), np.uint8),
     ],
 )
-def test_unusable_pictures_are_refused(array):
-    with pytest.raises(FrameError, match="picture of"):
+def test_unusable_images_are_refused(array):
+    with pytest.raises(FrameError, match="image of"):
         preprocess(array, 28, 14)

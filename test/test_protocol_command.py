@@ -77,9 +77,9 @@ def asked(tmp_path, names, dataset="numbers"):
 def test_a_protocol_leaves_a_table_where_output_says(tmp_path):
     result = run(*asked(tmp_path, "one_two"), "-o", tmp_path / "out", "--max-frames", 3)
     assert result.exit_code == 0, result.output
-    folder = (tmp_path / "out" / "latest").resolve()
-    assert folder.name.startswith("made_up_numbers_")
-    held = json.loads((folder / "protocol.json").read_text())
+    directory = (tmp_path / "out" / "latest").resolve()
+    assert directory.name.startswith("made_up_numbers_")
+    held = json.loads((directory / "protocol.json").read_text())
     assert [(row["sequence"], row["metrics"]["frames"]) for row in held["rows"]] == [
         ("one", 3.0), ("two", 3.0),
     ]  # fmt: skip
@@ -87,13 +87,13 @@ def test_a_protocol_leaves_a_table_where_output_says(tmp_path):
     assert held["settings"]["options"]["frames"] == 3
     assert held["identity"]["software"]["torch"]
     assert held["identity"]["weights"]["random"] is True
-    page = (folder / "report.html").read_text()
+    page = (directory / "report.html").read_text()
     assert "one scale for a &lt;sequence&gt;" in page
     assert "src=" not in page
-    lines = (folder / "sequences.csv").read_text().splitlines()
+    lines = (directory / "sequences.csv").read_text().splitlines()
     assert lines == ["sequence,error,frames,weight,frames,share", "one,,3,1.0,3.0,0.5",
                      "two,,3,1.0,3.0,0.5"]  # fmt: skip
-    assert "| mean | 3.0 | 50.0 | 6 |" in (folder / "summary.md").read_text()
+    assert "| mean | 3.0 | 50.0 | 6 |" in (directory / "summary.md").read_text()
 
 
 def test_a_published_table_runs_from_the_command_line(tmp_path):
@@ -112,9 +112,9 @@ def test_a_failed_sequence_is_a_row_and_exit_code_1(tmp_path):
     result = run(*asked(tmp_path, "bad_one"), "-o", tmp_path / "out")
     assert result.exit_code == 1
     assert "1 of 2 sequences failed; the mean is over the rest" in result.output
-    folder = tmp_path / "out" / "latest"
-    assert "no pixel has a truth" in (folder / "report.html").read_text()
-    assert json.loads((folder / "protocol.json").read_text())["mean"]["metrics"]["frames"] == 2
+    directory = tmp_path / "out" / "latest"
+    assert "no pixel has a truth" in (directory / "report.html").read_text()
+    assert json.loads((directory / "protocol.json").read_text())["mean"]["metrics"]["frames"] == 2
 
 
 def test_a_protocol_whose_sequences_all_fail_has_no_mean(tmp_path):

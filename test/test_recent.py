@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What waits for the picture of its time."""
+"""What waits for the image of its time."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_what_is_before_the_newest_result_goes() -> None:
     )
 
 
-def test_a_clock_that_jumps_back_begins_anew() -> None:
+def test_a_clock_that_jumps_back_begins_again() -> None:
     recent: Recent[str] = Recent(100)
     recent.put(5 * SHORTEST_JUMP, 2, "old")
     recent.put(5 * SHORTEST_JUMP - 1, 2, "late")

@@ -20,7 +20,7 @@ from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 UNCOMPRESSED = CacheSettings("none", compatibility="published", key_bits=16, value_bits=16)
 
 
-def pictures(count: int, height: int = 48, width: int = 64) -> list[np.ndarray]:
+def images(count: int, height: int = 48, width: int = 64) -> list[np.ndarray]:
     generator = np.random.default_rng(0)
     return list(generator.integers(0, 256, (count, height, width, 3), np.uint8))
 
@@ -32,8 +32,8 @@ def engine(network, **cache) -> Reconstructor:
 
 def test_results_carry_stamp_frame_size_and_index(network):
     reconstructor = engine(network)
-    for index, picture in enumerate(pictures(3)):
-        result = reconstructor.step(picture, stamp=100 + index, frame_id="eye")
+    for index, image in enumerate(images(3)):
+        result = reconstructor.step(image, stamp=100 + index, frame_id="eye")
         assert (result.index, result.stamp, result.frame_id) == (index, 100 + index, "eye")
         assert result.depth.shape == result.confidence.shape == (42, 56)
         assert result.color.shape == (42, 56, 3)
@@ -64,26 +64,26 @@ def test_the_engine_equals_the_network_on_the_golden_frames():
 def test_the_first_camera_is_the_world(network):
     reconstructor = engine(network)
     for _ in range(2):
-        result = reconstructor.step(pictures(1)[0])
+        result = reconstructor.step(images(1)[0])
         np.testing.assert_allclose(result.camera_to_world, np.eye(4), atol=1e-6)
-        assert not np.allclose(reconstructor.step(pictures(2)[1]).camera_to_world, np.eye(4))
+        assert not np.allclose(reconstructor.step(images(2)[1]).camera_to_world, np.eye(4))
         reconstructor.reset()
 
 
 def test_poses_are_rigid(network):
     reconstructor = engine(network)
-    for picture in pictures(5):
-        pose = reconstructor.step(picture).camera_to_world
+    for image in images(5):
+        pose = reconstructor.step(image).camera_to_world
         np.testing.assert_allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), atol=1e-9)
         assert pose[3].tolist() == [0, 0, 0, 1]
 
 
 def test_a_reset_repeats_the_session_exactly(network):
     reconstructor = engine(network)
-    first = [reconstructor.step(picture) for picture in pictures(6)]
+    first = [reconstructor.step(image) for image in images(6)]
     reconstructor.reset()
     assert (reconstructor.session, reconstructor.session_frames) == (2, 0)
-    again = [reconstructor.step(picture) for picture in pictures(6)]
+    again = [reconstructor.step(image) for image in images(6)]
     for one, other in zip(first, again, strict=True):
         assert np.array_equal(one.depth, other.depth)
         assert np.array_equal(one.camera_to_world, other.camera_to_world)
@@ -92,13 +92,13 @@ def test_a_reset_repeats_the_session_exactly(network):
 
 def test_memory_of_a_session_is_bounded(network):
     reconstructor = engine(network, budget_tokens=40, camera_frames=3)
-    for picture in pictures(4):
-        result = reconstructor.step(picture)
+    for image in images(4):
+        result = reconstructor.step(image)
     gc.collect()
     before = sum(1 for thing in gc.get_objects() if isinstance(thing, torch.Tensor))
     allocated = result.cache.nbytes
-    for picture in pictures(20):
-        result = reconstructor.step(picture)
+    for image in images(20):
+        result = reconstructor.step(image)
         assert result.cache.tokens == 40
         assert result.cache.nbytes == allocated
     gc.collect()
@@ -108,8 +108,8 @@ def test_memory_of_a_session_is_bounded(network):
 
 def test_a_change_of_size_is_said_and_the_session_goes_on(network, caplog):
     reconstructor = engine(network)
-    reconstructor.step(pictures(1)[0])
-    result = reconstructor.step(pictures(1, height=32)[0])
+    reconstructor.step(images(1)[0])
+    result = reconstructor.step(images(1, height=32)[0])
     assert result.depth.shape == (28, 56)
     assert result.index == 1
     assert "changes from 56x42 to 56x28 pixels; the session goes on" in caplog.text
@@ -117,8 +117,8 @@ def test_a_change_of_size_is_said_and_the_session_goes_on(network, caplog):
 
 def test_a_budget_without_history_is_said_once_with_the_numbers(network, caplog):
     reconstructor = engine(network, budget_tokens=34)
-    for picture in pictures(3):
-        reconstructor.step(picture)
+    for image in images(3):
+        reconstructor.step(image)
     sentence = "a budget of 34 tokens leaves no history: first and newest frame alone take 34"
     assert caplog.text.count(sentence) == 1
     assert "set cache.budget_tokens to 35 or more" in caplog.text
@@ -126,10 +126,10 @@ def test_a_budget_without_history_is_said_once_with_the_numbers(network, caplog)
 
 def test_the_cache_changes_between_two_frames(network, caplog):
     reconstructor = engine(network, key_bits=16, value_bits=16)
-    for picture in pictures(4):
-        before = reconstructor.step(picture).cache
+    for image in images(4):
+        before = reconstructor.step(image).cache
     reconstructor.configure_cache(CacheSettings(budget_tokens=40, key_bits=2, value_bits=4))
-    after = reconstructor.step(pictures(1)[0]).cache
+    after = reconstructor.step(images(1)[0]).cache
     assert (before.tokens, before.key_bits, after.tokens, after.key_bits) == (64, 16, 40, 2)
     assert after.nbytes < before.nbytes
     assert reconstructor.session == 1
@@ -140,16 +140,16 @@ def test_the_cache_changes_between_two_frames(network, caplog):
             with pytest.raises(ConfigurationError, match="set it to at least"):
                 refuse(settings)
     assert reconstructor.settings.cache == CacheSettings(budget_tokens=30)
-    assert reconstructor.step(pictures(1)[0]).cache.tokens == 30
+    assert reconstructor.step(images(1)[0]).cache.tokens == 30
 
 
 def test_without_history_is_not_said_again_for_every_change(network, caplog):
     reconstructor = engine(network, budget_tokens=34)
     for bits in (4, 8, 2):
-        reconstructor.step(pictures(1)[0])
+        reconstructor.step(images(1)[0])
         reconstructor.configure_cache(replace(reconstructor.settings.cache, key_bits=bits))
     reconstructor.reset()
-    reconstructor.step(pictures(1)[0])
+    reconstructor.step(images(1)[0])
     assert caplog.text.count("leaves no history") == 1
 
 
@@ -159,25 +159,25 @@ def out_of_memory(*_: object) -> None:
 
 def test_a_change_that_runs_out_of_memory_begins_a_new_session_as_before(network, monkeypatch):
     reconstructor = engine(network)
-    for picture in pictures(4):
-        reconstructor.step(picture)
+    for image in images(4):
+        reconstructor.step(image)
     with monkeypatch.context() as patch:
         patch.setattr(LayerSegments, "_allocate", out_of_memory)
         with pytest.raises(ConfigurationError, match="settings as they were: CUDA out of memory"):
             reconstructor.configure_cache(CacheSettings(budget_tokens=60, key_bits=8))
     assert (reconstructor.session, reconstructor.session_frames) == (2, 0)
     assert reconstructor.settings.cache == CacheSettings(budget_tokens=64)
-    result = [reconstructor.step(picture) for picture in pictures(5)][-1]
+    result = [reconstructor.step(image) for image in images(5)][-1]
     assert (result.cache.tokens, result.cache.key_bits) == (64, 4)
     reconstructor.configure_cache(CacheSettings(budget_tokens=60, key_bits=8))
-    assert reconstructor.step(pictures(1)[0]).cache.tokens == 60
+    assert reconstructor.step(images(1)[0]).cache.tokens == 60
 
 
 def test_running_out_of_memory_while_adapting_begins_a_new_session(network, monkeypatch):
     reconstructor = engine(network, budget_tokens=120, adaptive="scene")
-    for picture in pictures(10):
-        reconstructor.step(picture)
-    still = pictures(1)[0]
+    for image in images(10):
+        reconstructor.step(image)
+    still = images(1)[0]
     with monkeypatch.context() as patch:
         patch.setattr(LayerSegments, "_allocate", out_of_memory)
         with pytest.raises(FrameError, match="ran out of memory on frame .* is now 84"):
@@ -186,19 +186,19 @@ def test_running_out_of_memory_while_adapting_begins_a_new_session(network, monk
     assert reconstructor.step(still).index == 0
 
 
-def test_too_few_bytes_are_refused_before_a_picture_is_remembered(network):
+def test_too_few_bytes_are_refused_before_an_image_is_remembered(network):
     reconstructor = engine(network, budget_mib=0.001)
     with pytest.raises(ConfigurationError, match="frames of 17 tokens need at least"):
-        reconstructor.step(pictures(1)[0])
+        reconstructor.step(images(1)[0])
     reconstructor.configure_cache(CacheSettings(budget_mib=1.0))
-    assert reconstructor.step(pictures(1)[0]).index == 0
+    assert reconstructor.step(images(1)[0]).index == 0
 
 
 def test_a_still_camera_lets_an_adaptive_budget_shrink(network):
     reconstructor = engine(network, budget_tokens=120, adaptive="scene")
-    for picture in pictures(10):
-        moving = reconstructor.step(picture).cache
-    still = pictures(1)[0]
+    for image in images(10):
+        moving = reconstructor.step(image).cache
+    still = images(1)[0]
     for _ in range(60):
         resting = reconstructor.step(still).cache
     assert moving.budget_tokens > 1.5 * resting.budget_tokens
@@ -206,9 +206,9 @@ def test_a_still_camera_lets_an_adaptive_budget_shrink(network):
     assert resting.nbytes < moving.nbytes
 
 
-def test_an_unusable_picture_leaves_the_session_as_it_was(network):
+def test_an_unusable_image_leaves_the_session_as_it_was(network):
     reconstructor, undisturbed = engine(network), engine(network)
-    first, second = pictures(2)
+    first, second = images(2)
     reconstructor.step(first)
     undisturbed.step(first)
     with pytest.raises(FrameError):
@@ -240,13 +240,13 @@ def test_a_non_finite_pose_begins_a_new_session(network):
         return dataclasses.replace(prediction, pose_encodings=poses)
 
     reconstructor = corrupted(network, poison)
-    reconstructor.step(pictures(1)[0])
+    reconstructor.step(images(1)[0])
     reconstructor._network.active = True
     with pytest.raises(NonFiniteOutputError, match="frame 1 .* a new session has begun"):
-        reconstructor.step(pictures(2)[1])
+        reconstructor.step(images(2)[1])
     assert reconstructor.session == 2
     reconstructor._network.active = False
-    assert reconstructor.step(pictures(1)[0]).index == 0
+    assert reconstructor.step(images(1)[0]).index == 0
 
 
 def test_single_infinite_depths_become_unknown(network):
@@ -257,7 +257,7 @@ def test_single_infinite_depths_become_unknown(network):
 
     reconstructor = corrupted(network, poison)
     reconstructor._network.active = True
-    depth = reconstructor.step(pictures(1)[0]).depth
+    depth = reconstructor.step(images(1)[0]).depth
     assert np.isnan(depth[3, 5])
     assert np.isfinite(depth).sum() == depth.size - 1
 
@@ -271,7 +271,7 @@ def test_confidence_is_always_a_number(network):
 
     reconstructor = corrupted(network, poison)
     reconstructor._network.active = True
-    result = reconstructor.step(pictures(1)[0])
+    result = reconstructor.step(images(1)[0])
     assert result.confidence[0, 0] == 1
     assert result.confidence[0, 1] == 1e6
     assert np.isnan(result.depth[0, 0])
@@ -287,7 +287,7 @@ def undecided(prediction):
 
 def test_a_pose_that_the_network_leaves_open_is_held_and_said_once(network, caplog):
     reconstructor = corrupted(network, undecided)
-    still = pictures(1)[0]
+    still = images(1)[0]
     with caplog.at_level(logging.INFO, "xsvggt_ros.stream.reconstructor"):
         for stamp in range(12):
             last = reconstructor.step(still, stamp=stamp, camera="left")
@@ -312,20 +312,20 @@ def blind(prediction):
 
 def test_a_held_camera_keeps_its_focal_length_in_another_aspect(network):
     reconstructor = corrupted(network, blind)
-    good = reconstructor.step(pictures(1)[0])
+    good = reconstructor.step(images(1)[0])
     reconstructor._network.active = True
-    held = reconstructor.step(pictures(1, height=32)[0])
+    held = reconstructor.step(images(1, height=32)[0])
     assert held.intrinsics_source == "held"
     assert held.intrinsics.fx == pytest.approx(good.intrinsics.fx)
     assert held.intrinsics.fy == pytest.approx(good.intrinsics.fy)
     assert held.intrinsics.cy == 14
     reconstructor.reset()
-    assert reconstructor.step(pictures(1)[0]).intrinsics_source == "assumed"
+    assert reconstructor.step(images(1)[0]).intrinsics_source == "assumed"
 
 
 def test_a_failure_while_results_are_fetched_begins_a_new_session(network, monkeypatch):
     reconstructor = engine(network)
-    reconstructor.step(pictures(1)[0])
+    reconstructor.step(images(1)[0])
 
     def fail(prediction):
         raise RuntimeError("device lost")
@@ -333,23 +333,23 @@ def test_a_failure_while_results_are_fetched_begins_a_new_session(network, monke
     with monkeypatch.context() as patch:
         patch.setattr("xsvggt_ros.stream.reconstructor._to_host", fail)
         with pytest.raises(FrameError, match="a new session has begun: device lost"):
-            reconstructor.step(pictures(2)[1])
+            reconstructor.step(images(2)[1])
     assert reconstructor.session == 2
-    assert reconstructor.step(pictures(1)[0]).cache.tokens == 17
+    assert reconstructor.step(images(1)[0]).cache.tokens == 17
 
 
 def test_a_zero_field_of_view_never_becomes_an_infinite_focal_length(network, caplog):
     reconstructor = corrupted(network, blind)
     reconstructor._network.active = True
-    assumed = reconstructor.step(pictures(1)[0])
+    assumed = reconstructor.step(images(1)[0])
     assert assumed.intrinsics_source == "assumed"
     assert assumed.intrinsics.fx == pytest.approx(28 / np.tan(np.pi / 6))
     assert assumed.intrinsics.fy == pytest.approx(assumed.intrinsics.fx)
     reconstructor._network.active = False
-    good = reconstructor.step(pictures(2)[1])
+    good = reconstructor.step(images(2)[1])
     assert good.intrinsics_source == "predicted"
     reconstructor._network.active = True
-    held = reconstructor.step(pictures(3)[2])
+    held = reconstructor.step(images(3)[2])
     assert held.intrinsics_source == "held"
     assert held.intrinsics == good.intrinsics
     warnings = [r for r in caplog.records if "the field of view is" in r.message]
@@ -361,10 +361,10 @@ def test_a_failing_network_begins_a_new_session(network):
         raise RuntimeError("device lost\ndetails")
 
     reconstructor = corrupted(network, fail)
-    reconstructor.step(pictures(1)[0])
+    reconstructor.step(images(1)[0])
     reconstructor._network.active = True
     with pytest.raises(FrameError, match="failed on frame 1 .*: device lost$"):
-        reconstructor.step(pictures(2)[1])
+        reconstructor.step(images(2)[1])
     assert reconstructor.session == 2
     assert reconstructor.session_frames == 0
 
@@ -399,7 +399,7 @@ def test_a_device_without_memory_shrinks_the_budget_and_goes_on(
     network, monkeypatch, error, cache, changes
 ):
     reconstructor = engine(network, **cache)
-    reconstructor.step(pictures(1)[0])
+    reconstructor.step(images(1)[0])
 
     def fail(*_):
         raise error
@@ -407,7 +407,7 @@ def test_a_device_without_memory_shrinks_the_budget_and_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr("xsvggt_ros.stream.reconstructor._to_host", fail)
         with pytest.raises(DeviceFullError, match="frame 1 of the session") as refusal:
-            reconstructor.step(pictures(2)[1])
+            reconstructor.step(images(2)[1])
     assert refusal.value.changes == changes
     for name, value in changes.items():
         assert f"{name} is now {value:g}" in str(refusal.value)
@@ -418,16 +418,16 @@ def test_a_device_without_memory_shrinks_the_budget_and_goes_on(
         2,
         "the device ran out of memory",
     )
-    assert [reconstructor.step(picture).index for picture in pictures(3)] == [0, 1, 2]
+    assert [reconstructor.step(image).index for image in images(3)] == [0, 1, 2]
 
 
 def test_a_budget_in_mib_never_shrinks_below_what_a_frame_needs(network, monkeypatch):
     reconstructor = engine(network, budget_mib=1.0)
     monkeypatch.setattr("xsvggt_ros.stream.reconstructor._to_host", out_of_memory)
-    picture = pictures(1)[0]
+    image = images(1)[0]
     for _ in range(40):
         with pytest.raises(DeviceFullError):
-            reconstructor.step(picture)
+            reconstructor.step(image)
     monkeypatch.undo()
     assert reconstructor.settings.cache.budget_mib < 0.1
-    assert reconstructor.step(picture).index == 0
+    assert reconstructor.step(image).index == 0

@@ -144,8 +144,8 @@ def test_the_three_files_are_written_even_of_nothing(tmp_path):
             recording.add(frame(stamp))
         paths = write_results(recording, tmp_path / str(count), "a heading with $ and _")
         assert [path.name for path in paths] == ["cloud.ply", "trajectory.tum", "overview.png"]
-        picture = cv2.imread(str(paths[2]))
-        assert picture.shape[1::-1] == OVERVIEW_SIZE
+        image = cv2.imread(str(paths[2]))
+        assert image.shape[1::-1] == OVERVIEW_SIZE
         assert len(recording.trajectory()) == count
 
 
@@ -246,13 +246,13 @@ def test_the_overview_with_a_truth_is_drawn(tmp_path, count):
     recording = recording_of(frames)
     compared = compare(recording, truth_of(frames))
     write_results(recording, tmp_path, "with a truth", compared)
-    picture = cv2.imread(str(tmp_path / "overview.png"))
-    assert picture.shape[1::-1] == OVERVIEW_SIZE
-    assert (picture == 255).all(axis=-1).sum() > 10_000, "the white place is not shown"
+    image = cv2.imread(str(tmp_path / "overview.png"))
+    assert image.shape[1::-1] == OVERVIEW_SIZE
+    assert (image == 255).all(axis=-1).sum() > 10_000, "the white place is not shown"
 
 
 @pytest.mark.parametrize("size", [(6, 8), (4, 16), (16, 6)])
-def test_pictures_of_any_shape_find_room(tmp_path, size):
+def test_images_of_any_shape_find_room(tmp_path, size):
     recording = recording_of([frame(stamp, size, stamp) for stamp in range(9)])
     write_results(recording, tmp_path, "shapes")
     assert cv2.imread(str(tmp_path / "overview.png")).shape[1::-1] == OVERVIEW_SIZE

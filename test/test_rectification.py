@@ -73,7 +73,7 @@ def photograph(model: str):
 
 @pytest.mark.parametrize("model", LENSES)
 @pytest.mark.parametrize("given", ["p", "nothing"])
-def test_a_rectified_picture_is_that_of_a_pinhole_camera(model, given):
+def test_a_rectified_image_is_that_of_a_pinhole_camera(model, given):
     calibration = camera(model) if given == "p" else camera(model, p=(0.0,) * 12)
     found = rectification(calibration, WIDTH, HEIGHT)
     rectified = found.apply(photograph(model)).astype(int)
@@ -92,12 +92,12 @@ def test_a_rectified_picture_is_that_of_a_pinhole_camera(model, given):
 
 def test_maps_are_not_made_where_nothing_is_bent():
     found = rectification(camera(d=(0.0,) * 5), WIDTH, HEIGHT)
-    picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-    assert found.apply(picture) is picture
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    assert found.apply(image) is image
     assert (found.intrinsics.fx, found.intrinsics.cy) == (250.0, 122.0)
 
 
-def test_rectified_pictures_keep_their_pixels_and_have_the_camera_of_p():
+def test_rectified_images_keep_their_pixels_and_have_the_camera_of_p():
     found = rectification(camera(rectified=True), WIDTH, HEIGHT)
     assert found.maps is None
     assert (found.intrinsics.fx, found.intrinsics.cx) == (200.0, 160.0)
@@ -113,11 +113,11 @@ def test_a_stereo_camera_is_turned_into_its_pair():
     calibration = camera(d=(0.0,) * 5, r=tuple(turn.ravel()))
     found = rectification(calibration, WIDTH, HEIGHT)
     u, v = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))
-    picture = pattern((u - K[2]) / K[0], (v - K[5]) / K[4])
+    image = pattern((u - K[2]) / K[0], (v - K[5]) / K[4])
     rays = np.stack([(u - 160.0) / 200, (v - 120.0) / 200, np.ones_like(u)], axis=-1) @ turn
     expected = pattern(rays[..., 0] / rays[..., 2], rays[..., 1] / rays[..., 2]).astype(int)
     inner = cv2.erode(found.seen.astype(np.uint8), np.ones((3, 3))).astype(bool)
-    assert np.abs(found.apply(picture) - expected)[inner].max() <= 4
+    assert np.abs(found.apply(image) - expected)[inner].max() <= 4
 
 
 @pytest.mark.parametrize("model", LENSES)
@@ -182,11 +182,11 @@ def test_a_calibration_of_another_resolution_is_scaled():
 @pytest.mark.parametrize(
     ("calibration", "size", "words"),
     [
-        (camera(), (240, 240), "for pictures of 320x240 pixels, but they have 240x240"),
+        (camera(), (240, 240), "for images of 320x240 pixels, but they have 240x240"),
         (camera(d=(0.1, 0.2)), (320, 240), "2 coefficients of distortion; plumb_bob has 4 or 5"),
         (camera(k=(float("nan"),) * 9), (320, 240), "not that of a camera"),
         (camera(k=(-1.0,) * 9), (320, 240), "not that of a camera"),
-        (Calibration(0, 0, k=K), (320, 240), "for pictures of 0x0 pixels"),
+        (Calibration(0, 0, k=K), (320, 240), "for images of 0x0 pixels"),
         (Calibration(320, 240, "kannala", (0.1,), K), (320, 240), "'kannala'; known are plumb_bob"),
     ],
 )
@@ -209,38 +209,38 @@ def test_what_cannot_be_used_is_refused_with_a_remedy(calibration, size, words):
         ("image", False),
     ],
 )
-def test_topics_tell_whether_pictures_are_rectified(topic, rectified):
+def test_topics_tell_whether_images_are_rectified(topic, rectified):
     assert is_rectified_topic(topic) is rectified
 
 
-PICTURE = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+IMAGE = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
 
 
 def test_maps_are_built_once():
     calibrator = Calibrator()
-    first = calibrator.find(camera(), PICTURE)
-    assert calibrator.find(camera(), PICTURE) is first
-    second = calibrator.find(camera("equidistant"), PICTURE)
+    first = calibrator.find(camera(), IMAGE)
+    assert calibrator.find(camera(), IMAGE) is first
+    second = calibrator.find(camera("equidistant"), IMAGE)
     assert second is not first
     # two cameras of a rig take turns
-    assert calibrator.find(camera(), PICTURE) is first
-    assert calibrator.find(camera("equidistant"), PICTURE) is second
+    assert calibrator.find(camera(), IMAGE) is first
+    assert calibrator.find(camera("equidistant"), IMAGE) is second
 
 
 def test_a_lens_that_focuses_does_not_fill_the_memory():
     calibrator = Calibrator()
     for focal in range(200, 230):
         k = (float(focal), 0.0, 160.0, 0.0, float(focal), 120.0, 0.0, 0.0, 1.0)
-        assert calibrator.find(camera(k=k, d=()), PICTURE).intrinsics.fx == focal
+        assert calibrator.find(camera(k=k, d=()), IMAGE).intrinsics.fx == focal
     assert len(calibrator._found) == 8
 
 
 def test_who_asks_decides_how_a_calibration_is_used():
-    assert Calibrator("ignore").find(camera(), PICTURE) is None
-    assert Calibrator().find(None, PICTURE) is None
-    assert Calibrator("rectified").find(camera(), PICTURE).maps is None
-    assert Calibrator("raw").find(camera(rectified=True), PICTURE).maps is not None
-    assert Calibrator("auto").find(camera(rectified=True), PICTURE).maps is None
+    assert Calibrator("ignore").find(camera(), IMAGE) is None
+    assert Calibrator().find(None, IMAGE) is None
+    assert Calibrator("rectified").find(camera(), IMAGE).maps is None
+    assert Calibrator("raw").find(camera(rectified=True), IMAGE).maps is not None
+    assert Calibrator("auto").find(camera(rectified=True), IMAGE).maps is None
 
 
 def test_what_is_not_used_is_said_once(caplog):
@@ -249,12 +249,12 @@ def test_what_is_not_used_is_said_once(caplog):
     square = np.zeros((240, 240, 3), np.uint8)
     for _ in range(3):
         assert calibrator.find(camera(), square) is None
-        assert calibrator.find(Calibration(WIDTH, HEIGHT), PICTURE) is None
-        assert calibrator.find(camera(), PICTURE[::2, ::2]) is not None
+        assert calibrator.find(Calibration(WIDTH, HEIGHT), IMAGE) is None
+        assert calibrator.find(camera(), IMAGE[::2, ::2]) is not None
     text = caplog.text
     assert text.count("the calibration is not used") == 1
     assert text.count("the camera_info is uncalibrated") == 1
-    assert text.count("for 320x240 pixels, the pictures have 160x120: it is scaled") == 1
+    assert text.count("for 320x240 pixels, the images have 160x120: it is scaled") == 1
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ def test_a_principal_point_of_a_region_counts_on_the_whole_sensor() -> None:
     assert rectification(made, 160, 240).intrinsics.cx == pytest.approx(10.0)
 
 
-def test_a_camera_that_sees_little_of_its_rectified_picture_is_told(caplog) -> None:
+def test_a_camera_that_sees_little_of_its_rectified_image_is_told(caplog) -> None:
     wide = camera(
         p=(120.0, 0.0, 160.0, 0.0, 0.0, 120.0, 120.0, 0.0, 0.0, 0.0, 1.0, 0.0),
         d=(0.0, 0.0, 0.0001, 0.0),
@@ -322,11 +322,11 @@ def test_any_camera_info_is_used_or_refused_in_a_sentence(
     model, d, k, r, p, size, binning, region, rectified
 ) -> None:
     made = Calibration(*size, model, d, k, r, p, binning, region, "", rectified)
-    picture = np.zeros((12, 16, 3), np.uint8)
-    found = Calibrator().find(made, picture)
+    image = np.zeros((12, 16, 3), np.uint8)
+    found = Calibrator().find(made, image)
     if found is not None:
         lens = found.intrinsics
         assert np.isfinite([lens.fx, lens.fy, lens.cx, lens.cy]).all()
         assert lens.fx > 0
         assert lens.fy > 0
-        assert found.apply(picture).shape == picture.shape
+        assert found.apply(image).shape == image.shape

@@ -19,22 +19,22 @@ class _Clock:
 def test_the_same_problem_is_told_once_per_interval_with_what_was_held_back() -> None:
     clock = _Clock()
     repetition = Repetition(5.0, clock)
-    assert repetition.admit("picture 1.5 refused: step is 3") == "picture 1.5 refused: step is 3"
-    assert repetition.admit("picture 1.6 refused: step is 4") is None
-    assert repetition.admit("picture 1.7 refused: step is 4") is None
+    assert repetition.admit("image 1.5 refused: step is 3") == "image 1.5 refused: step is 3"
+    assert repetition.admit("image 1.6 refused: step is 4") is None
+    assert repetition.admit("image 1.7 refused: step is 4") is None
     clock.now = 5.0
-    told = repetition.admit("picture 9.0 refused: step is 4")
-    assert told == "picture 9.0 refused: step is 4 (2 more like this)"
-    assert repetition.admit("picture 1.6 refused: step is 4") is None
+    told = repetition.admit("image 9.0 refused: step is 4")
+    assert told == "image 9.0 refused: step is 4 (2 more like this)"
+    assert repetition.admit("image 1.6 refused: step is 4") is None
     clock.now = 10.0
-    told = repetition.admit("picture 2.0 refused: step is 4")
-    assert told == "picture 2.0 refused: step is 4 (1 more like this)"
+    told = repetition.admit("image 2.0 refused: step is 4")
+    assert told == "image 2.0 refused: step is 4 (1 more like this)"
 
 
 @given(st.binary(min_size=1, max_size=8), st.binary(min_size=1, max_size=8))
 def test_texts_that_differ_in_bytes_are_one_problem(first: bytes, second: bytes) -> None:
     repetition = Repetition(5.0, _Clock())
-    texts = [f"{len(b)} bytes that begin with {b.hex(' ')} are no picture" for b in (first, second)]
+    texts = [f"{len(b)} bytes that begin with {b.hex(' ')} are no image" for b in (first, second)]
     assert [repetition.admit(text) for text in texts] == [texts[0], None]
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bags import SECOND, Info, Shot, encode, pictures, write_bag, write_folder
+from bags import SECOND, Info, Shot, encode, images, write_bag, write_directory
 
 HOW = "needs ROS 2: run scripts/test, which sets it up"
 pytest.importorskip("rclpy", reason=HOW)
@@ -30,7 +30,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool
-from xsvggt_ros.msg import CacheStatus
+from xsvggt_ros.msg import ReconstructionStatus
 
 from xsvggt_ros.errors import ConfigurationError, SourceError
 from xsvggt_ros.geometry.cameras import Calibration
@@ -114,31 +114,36 @@ def _stamps(messages: list[Any]) -> list[int]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return write_folder(tmp_path / "folder", pictures(5))
+def directory(tmp_path: Path) -> Path:
+    return write_directory(tmp_path / "directory", images(5))
 
 
-def test_raw_pictures_arrive_as_they_are(listener: Listener, folder: Path) -> None:
-    images, infos = listener.hear(Image, "image"), listener.hear(CameraInfo, "camera_info")
-    source = open_source(folder, rate=50.0)
+def test_raw_images_arrive_as_they_are(listener: Listener, directory: Path) -> None:
+    messages, infos = listener.hear(Image, "image"), listener.hear(CameraInfo, "camera_info")
+    source = open_source(directory, rate=50.0)
     with replaying(listener, source, wait_for=1) as node:
         listener.until(lambda: node.count_subscribers("camera_info"))
         done = node.start()
-        listener.until(lambda: len(images) == len(infos) == 5)
+        listener.until(lambda: len(messages) == len(infos) == 5)
         assert done.result(PATIENCE) == 5
     frames = list(source)
-    assert _stamps(images) == _stamps(infos) == [frame.stamp for frame in frames]
-    for image, info, frame in zip(images, infos, frames, strict=True):
-        assert (image.width, image.height, image.encoding, image.step) == (32, 24, "rgb8", 96)
-        assert bytes(image.data) == frame.decode().tobytes()
-        assert image.header.frame_id == info.header.frame_id == "camera_optical_frame"
+    assert _stamps(messages) == _stamps(infos) == [frame.stamp for frame in frames]
+    for message, info, frame in zip(messages, infos, frames, strict=True):
+        assert (message.width, message.height, message.encoding, message.step) == (
+            32,
+            24,
+            "rgb8",
+            96,
+        )
+        assert bytes(message.data) == frame.decode().tobytes()
+        assert message.header.frame_id == info.header.frame_id == "camera_optical_frame"
         assert (info.width, info.height, info.k[0]) == (32, 24, 0.0)
 
 
-def test_compressed_pictures_pass_as_the_very_bytes(listener: Listener, tmp_path: Path) -> None:
-    files = [encode(picture, ".jpg") for picture in pictures(4)]
+def test_compressed_images_pass_as_the_very_bytes(listener: Listener, tmp_path: Path) -> None:
+    files = [encode(image, ".jpg") for image in images(4)]
     heard = listener.hear(CompressedImage, "image/compressed")
-    source = open_source(write_folder(tmp_path / "folder", files, ".jpg"), rate=50.0)
+    source = open_source(write_directory(tmp_path / "directory", files, ".jpg"), rate=50.0)
     with replaying(listener, source, transport="compressed") as node:
         assert not node.count_publishers("image")
         node.start()
@@ -148,7 +153,7 @@ def test_compressed_pictures_pass_as_the_very_bytes(listener: Listener, tmp_path
 
 
 def test_a_raw_bag_is_compressed_without_loss(listener: Listener, tmp_path: Path) -> None:
-    shots = pictures(3)
+    shots = images(3)
     records = [Info(1, CALIBRATION), *(Shot(2 + index, each) for index, each in enumerate(shots))]
     heard = listener.hear(CompressedImage, "left/image/compressed")
     infos = listener.hear(CameraInfo, "left/camera_info")
@@ -170,90 +175,90 @@ def test_a_raw_bag_is_compressed_without_loss(listener: Listener, tmp_path: Path
         assert tuple(info.p) == CALIBRATION.p
 
 
-def test_a_loop_starts_the_stamps_again(listener: Listener, folder: Path) -> None:
-    images = listener.hear(Image, "image")
-    source = open_source(folder, rate=50.0)
+def test_a_loop_starts_the_stamps_again(listener: Listener, directory: Path) -> None:
+    messages = listener.hear(Image, "image")
+    source = open_source(directory, rate=50.0)
     with replaying(listener, source, loop=True) as node:
         done = node.start()
-        listener.until(lambda: len(images) >= 12)
+        listener.until(lambda: len(messages) >= 12)
         node.stop()
         assert done.result(PATIENCE) >= 12
     once = [frame.stamp for frame in source]
-    assert _stamps(images)[:12] == (once * 3)[:12]
+    assert _stamps(messages)[:12] == (once * 3)[:12]
 
 
-def test_restamped_pictures_are_of_now(listener: Listener, folder: Path) -> None:
-    images = listener.hear(Image, "image")
+def test_restamped_images_are_of_now(listener: Listener, directory: Path) -> None:
+    messages = listener.hear(Image, "image")
     clock = listener.node.get_clock()
     before = clock.now().nanoseconds
-    with replaying(listener, open_source(folder, rate=50.0), restamp=True, loop=True) as node:
+    with replaying(listener, open_source(directory, rate=50.0), restamp=True, loop=True) as node:
         node.start()
-        listener.until(lambda: len(images) >= 12)
-    stamps = _stamps(images)
+        listener.until(lambda: len(messages) >= 12)
+    stamps = _stamps(messages)
     assert stamps == sorted(set(stamps))
     assert before < stamps[0]
     assert stamps[-1] < clock.now().nanoseconds
 
 
 def test_a_paused_start_holds_the_clock_until_resumed(listener: Listener, tmp_path: Path) -> None:
-    shots = [Shot(7 * SECOND + index * SECOND // 5, each) for index, each in enumerate(pictures(3))]
-    images, clocks = listener.hear(Image, "image"), listener.hear(Clock, "/clock")
+    shots = [Shot(7 * SECOND + index * SECOND // 5, each) for index, each in enumerate(images(3))]
+    messages, clocks = listener.hear(Image, "image"), listener.hear(Clock, "/clock")
     source = open_source(write_bag(tmp_path / "bag", shots))
     with replaying(listener, source, paused=True, clock=True) as node:
         node.start()
         listener.until(lambda: len(clocks) >= 5)
-        assert not images
+        assert not messages
         assert {nanoseconds(each.clock) for each in clocks} == {7 * SECOND}
         answer = listener.call("replay/pause", value=False)
         assert (answer.success, answer.message) == (True, "running")
         last = shots[-1].stamp
-        listener.until(lambda: len(images) == 3 and nanoseconds(clocks[-1].clock) == last)
+        listener.until(lambda: len(messages) == 3 and nanoseconds(clocks[-1].clock) == last)
     told = [nanoseconds(each.clock) for each in clocks]
     assert told == sorted(told)
-    assert set(_stamps(images)) <= set(told)
+    assert set(_stamps(messages)) <= set(told)
     assert any(7 * SECOND < each < 7 * SECOND + SECOND // 5 for each in told)
 
 
-def test_a_pause_in_between_is_answered(listener: Listener, folder: Path) -> None:
-    images, clocks = listener.hear(Image, "image"), listener.hear(Clock, "/clock")
-    source = open_source(folder, rate=50.0)
+def test_a_pause_in_between_is_answered(listener: Listener, directory: Path) -> None:
+    messages, clocks = listener.hear(Image, "image"), listener.hear(Clock, "/clock")
+    source = open_source(directory, rate=50.0)
     with replaying(listener, source, loop=True, clock=True) as node:
         node.start()
-        listener.until(lambda: images)
+        listener.until(lambda: messages)
         assert listener.call("replay/pause", value=True).message == "paused"
         clocks.clear()
         listener.until(lambda: len(clocks) >= 5)
-        held = len(images)
+        held = len(messages)
         clocks.clear()
         listener.until(lambda: len(clocks) >= 5)
-        assert len(images) == held
+        assert len(messages) == held
         listener.call("replay/pause", value=False)
-        listener.until(lambda: len(images) > held)
+        listener.until(lambda: len(messages) > held)
 
 
-def test_a_bad_picture_is_left_out(listener: Listener, tmp_path: Path) -> None:
-    jpeg = encode(pictures(1)[0], ".jpg")
-    images = listener.hear(Image, "image")
-    path = write_folder(tmp_path / "folder", [jpeg, jpeg[:99], jpeg], ".jpg")
+def test_a_bad_image_is_left_out(listener: Listener, tmp_path: Path) -> None:
+    jpeg = encode(images(1)[0], ".jpg")
+    messages = listener.hear(Image, "image")
+    path = write_directory(tmp_path / "directory", [jpeg, jpeg[:99], jpeg], ".jpg")
     with replaying(listener, open_source(path, rate=50.0)) as node:
         node.start()
-        listener.until(lambda: len(images) == 2)
-    assert _stamps(images) == [SECOND // 50, 3 * SECOND // 50]
+        listener.until(lambda: len(messages) == 2)
+    assert _stamps(messages) == [SECOND // 50, 3 * SECOND // 50]
 
 
-def test_a_source_that_breaks_ends_the_replay(listener: Listener, folder: Path) -> None:
-    class Broken(type(open_source(folder))):
+def test_a_source_that_breaks_ends_the_replay(listener: Listener, directory: Path) -> None:
+    class Broken(type(open_source(directory))):
         def __iter__(self) -> Iterator[Any]:
             yield next(super().__iter__())
             raise SourceError("the disk is gone")
 
-    images = listener.hear(Image, "image")
-    with replaying(listener, Broken(folder)) as node:
+    messages = listener.hear(Image, "image")
+    with replaying(listener, Broken(directory)) as node:
         done = node.start()
         listener.until(done.done)
         with pytest.raises(SourceError, match="the disk is gone"):
             done.result()
-        listener.until(lambda: len(images) == 1)
+        listener.until(lambda: len(messages) == 1)
 
 
 EPOCH = 1_700_000_000 * SECOND
@@ -277,27 +282,27 @@ def test_no_gap_makes_a_replay_silent(listener: Listener, tmp_path: Path, case: 
     stamps, received = GAPS[case]
     shots = [
         Shot(stamp, each, received=at)
-        for stamp, at, each in zip(stamps, received, pictures(len(stamps)), strict=True)
+        for stamp, at, each in zip(stamps, received, images(len(stamps)), strict=True)
     ]
-    images, logs = listener.hear(Image, "image"), listener.hear(Log, "/rosout")
+    messages, logs = listener.hear(Image, "image"), listener.hear(Log, "/rosout")
     source = open_source(write_bag(tmp_path / "bag", shots))
     assert 1 <= source.rate <= 100
     with replaying(listener, source) as node:
         done = node.start()
-        listener.until(lambda: len(images) == len(stamps))
+        listener.until(lambda: len(messages) == len(stamps))
         assert done.result(PATIENCE) == len(stamps)
         cut = case in ("recorder without /clock", "a long break")
         if cut:
             listener.until(lambda: any("cut to 1 s" in each.msg for each in logs))
         assert any("cut to" in each.msg for each in logs) == cut
-    told = _stamps(images)
+    told = _stamps(messages)
     assert [a for a, b in zip(told, stamps, strict=True) if b] == [s for s in stamps if s]
     if case == "before the first /clock":
         assert told[:2] == [5 * SECOND - 2 * PERIOD, 5 * SECOND - PERIOD]
 
 
-def test_the_format_of_compressed_pictures_is_kept(listener: Listener, tmp_path: Path) -> None:
-    data = encode(pictures(1)[0], ".jpg")
+def test_the_format_of_compressed_images_is_kept(listener: Listener, tmp_path: Path) -> None:
+    data = encode(images(1)[0], ".jpg")
     text = "rgb8; jpeg compressed bgr8"
     bag = write_bag(tmp_path / "bag", [Shot(SECOND, data, fields={"format": text})])
     heard = listener.hear(CompressedImage, "image/compressed")
@@ -307,41 +312,41 @@ def test_the_format_of_compressed_pictures_is_kept(listener: Listener, tmp_path:
     assert (bytes(heard[0].data), heard[0].format) == (data, text)
 
 
-def test_the_name_of_the_compressed_topic_is_no_image_topic(folder: Path) -> None:
+def test_the_name_of_the_compressed_topic_is_no_image_topic(directory: Path) -> None:
     with pytest.raises(ConfigurationError, match="give the name of the raw images, '/a/raw'"):
-        ReplayNode(open_source(folder), ReplayOptions(image_topic="/a/raw/compressed"))
+        ReplayNode(open_source(directory), ReplayOptions(image_topic="/a/raw/compressed"))
 
 
 @pytest.mark.parametrize("name", ["bad-name!", "/", "", "a//b", "image/", "{node}/image"])
-def test_a_name_that_no_topic_can_have_is_refused(folder: Path, name: str) -> None:
+def test_a_name_that_no_topic_can_have_is_refused(directory: Path, name: str) -> None:
     with pytest.raises(ConfigurationError, match=f"'{re.escape(name)}' cannot name a topic"):
-        ReplayNode(open_source(folder), ReplayOptions(image_topic=name))
+        ReplayNode(open_source(directory), ReplayOptions(image_topic=name))
 
 
 @pytest.mark.parametrize("domain", ["500", "233", "-1", "abc", "²"])
 def test_a_domain_that_is_none_is_refused(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, domain: str
+    monkeypatch: pytest.MonkeyPatch, directory: Path, domain: str
 ) -> None:
     monkeypatch.setenv("ROS_DOMAIN_ID", domain)
     with pytest.raises(ConfigurationError, match=f"ROS_DOMAIN_ID is '{domain}'; set it to a"):
-        replay(open_source(folder))
+        replay(open_source(directory))
 
 
 @pytest.mark.parametrize("best_effort", [False, True])
-def test_pictures_are_offered_as_asked_for(folder: Path, best_effort: bool) -> None:
+def test_images_are_offered_as_asked_for(directory: Path, best_effort: bool) -> None:
     context = Context()
     rclpy.init(context=context, domain_id=DOMAIN)
     node = rclpy.create_node("offers", context=context)
     topics = ReplayTopics(node, ReplayOptions(best_effort=best_effort, depth=7))
-    offered = [publisher.qos_profile for publisher in topics.pictures]
+    offered = [publisher.qos_profile for publisher in topics.images]
     kind = ReliabilityPolicy.BEST_EFFORT if best_effort else ReliabilityPolicy.RELIABLE
     assert [(each.reliability, each.depth) for each in offered] == [(kind, 7)] * 2
     node.destroy_node()
     context.try_shutdown()
 
 
-def test_the_announcement_names_the_service_in_full(listener: Listener, folder: Path) -> None:
-    with _run(folder, "--paused", "--ros-args", "-r", "__ns:=/left") as process:
+def test_the_announcement_names_the_service_in_full(listener: Listener, directory: Path) -> None:
+    with _run(directory, "--paused", "--ros-args", "-r", "__ns:=/left") as process:
         assert process.stderr is not None
         line = process.stderr.readline()
         process.send_signal(signal.SIGINT)
@@ -353,12 +358,14 @@ class Answering:
 
     def __init__(self, listener: Listener) -> None:
         self.images = listener.hear(Image, "image")
-        self._publisher = listener.node.create_publisher(CacheStatus, "/left/xsvggt/status", 10)
+        self._publisher = listener.node.create_publisher(
+            ReconstructionStatus, "/left/xsvggt/status", 10
+        )
         self._listener = listener
 
     def answer(self, **counts: int) -> None:
         counters = {f"frames_{name}": count for name, count in counts.items()}
-        self._publisher.publish(CacheStatus(**counters))
+        self._publisher.publish(ReconstructionStatus(**counters))
 
     def follow(self, source: Source, **options: Any) -> Any:
         return replaying(self._listener, source, follow="/left/xsvggt", fixed_rate=1e6, **options)
@@ -367,9 +374,11 @@ class Answering:
         self._listener.until(self._publisher.get_subscription_count)
 
 
-def test_a_follower_never_leaves_more_than_two_unanswered(listener: Listener, folder: Path) -> None:
+def test_a_follower_never_leaves_more_than_two_unanswered(
+    listener: Listener, directory: Path
+) -> None:
     followed = Answering(listener)
-    with followed.follow(open_source(folder)) as node:
+    with followed.follow(open_source(directory)) as node:
         done = node.start()
         followed.wait_for_follower()
         earlier = {"processed": 90, "dropped": 8, "refused": 2}
@@ -383,14 +392,14 @@ def test_a_follower_never_leaves_more_than_two_unanswered(listener: Listener, fo
             followed.answer(received=101 + answered, pending=1, **earlier)
         listener.until(lambda: len(followed.images) == 5)
         assert done.result(PATIENCE) == 5
-    assert _stamps(followed.images) == [frame.stamp for frame in open_source(folder)]
+    assert _stamps(followed.images) == [frame.stamp for frame in open_source(directory)]
 
 
-def test_a_follower_goes_on_with_a_node_that_was_started_anew(
-    listener: Listener, folder: Path
+def test_a_follower_goes_on_with_a_node_that_was_started_again(
+    listener: Listener, directory: Path
 ) -> None:
     followed = Answering(listener)
-    with followed.follow(open_source(folder)) as node:
+    with followed.follow(open_source(directory)) as node:
         done = node.start()
         followed.wait_for_follower()
         followed.answer(received=7, processed=7)
@@ -403,8 +412,8 @@ def test_a_follower_goes_on_with_a_node_that_was_started_anew(
         assert done.result() == 5
 
 
-def test_a_follower_without_a_node_stops_at_once(listener: Listener, folder: Path) -> None:
-    with Answering(listener).follow(open_source(folder)) as node:
+def test_a_follower_without_a_node_stops_at_once(listener: Listener, directory: Path) -> None:
+    with Answering(listener).follow(open_source(directory)) as node:
         done = node.start()
         node.stop()
         assert done.result(PATIENCE) == 0
@@ -419,7 +428,7 @@ class Meter:
         self.allowed = answered
 
 
-def test_a_follower_tells_of_silence_and_of_pictures_that_got_lost(
+def test_a_follower_tells_of_silence_and_of_images_that_got_lost(
     listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
@@ -430,23 +439,23 @@ def test_a_follower_tells_of_silence_and_of_pictures_that_got_lost(
     follower = Follower(listener.node, "/xsvggt", meter, lambda: published[0])
     follower.look()
     assert "nothing on /xsvggt/status for 5 s" in said.pop()
-    follower.on_status(CacheStatus())
+    follower.on_status(ReconstructionStatus())
     follower.look()
     assert not said
     published[0] = 2
-    follower.on_status(CacheStatus(frames_received=1, frames_processed=1))
+    follower.on_status(ReconstructionStatus(frames_received=1, frames_processed=1))
     follower.look()
     assert (said, meter.allowed) == ([], 1)
-    follower.on_status(CacheStatus(frames_received=1, frames_processed=1))
+    follower.on_status(ReconstructionStatus(frames_received=1, frames_processed=1))
     follower.look()
-    assert "1 pictures did not reach the node of /xsvggt/status" in said.pop()
+    assert "1 images did not reach the node of /xsvggt/status" in said.pop()
     assert meter.allowed == 2
     follower.look()
     assert "nothing on /xsvggt/status" in said.pop()
 
 
-def test_stopping_does_not_wait_for_listeners(listener: Listener, folder: Path) -> None:
-    with replaying(listener, open_source(folder), wait_for=3) as node:
+def test_stopping_does_not_wait_for_listeners(listener: Listener, directory: Path) -> None:
+    with replaying(listener, open_source(directory), wait_for=3) as node:
         done = node.start()
         node.stop()
         assert done.result(PATIENCE) == 0
@@ -458,24 +467,24 @@ def _run(*words: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
 
-def test_a_process_delivers_every_picture_and_exits(listener: Listener, folder: Path) -> None:
-    images = listener.hear(Image, "/cam/image")
+def test_a_process_delivers_every_image_and_exits(listener: Listener, directory: Path) -> None:
+    messages = listener.hear(Image, "/cam/image")
     words = ["--rate", 50, "--ros-args", "-r", "image:=/cam/image"]
-    with _run(folder, *words) as process:
-        listener.until(lambda: len(images) == 5)
+    with _run(directory, *words) as process:
+        listener.until(lambda: len(messages) == 5)
         assert process.wait(PATIENCE) == 0
-        assert "5 pictures replayed" in process.stderr.read()
-    expected = [frame.decode().tobytes() for frame in open_source(folder)]
-    assert [bytes(image.data) for image in images] == expected
+        assert "5 images replayed" in process.stderr.read()
+    expected = [frame.decode().tobytes() for frame in open_source(directory)]
+    assert [bytes(message.data) for message in messages] == expected
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_process_cleanly(
-    listener: Listener, folder: Path, kind: signal.Signals
+    listener: Listener, directory: Path, kind: signal.Signals
 ) -> None:
-    images = listener.hear(Image, "image")
-    with _run(folder, "--loop", "--speed", 3) as process:
-        listener.until(lambda: len(images) > 7)
+    messages = listener.hear(Image, "image")
+    with _run(directory, "--loop", "--speed", 3) as process:
+        listener.until(lambda: len(messages) > 7)
         process.send_signal(kind)
         assert process.wait(PATIENCE) == 0
         assert "Traceback" not in process.stderr.read()

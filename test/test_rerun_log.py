@@ -106,7 +106,7 @@ def test_each_session_is_logged_by_itself_on_the_timeline_of_its_stamps(recorded
             assert not {"log_time", "log_tick"} & set(rows[0])
 
 
-def test_camera_picture_and_depth_are_those_of_the_frame(recorded):
+def test_camera_image_and_depth_are_those_of_the_frame(recorded):
     given = frame(1, 2_000_000)
     pose = recorded["/session_0/map/camera"][1]
     np.testing.assert_allclose(pose["Transform3D:translation"][0], (1, 0.5, 0.25))
@@ -120,8 +120,8 @@ def test_camera_picture_and_depth_are_those_of_the_frame(recorded):
     depth = np.frombuffer(bytes(row["DepthImage:buffer"][0]), np.float32).reshape(HEIGHT, WIDTH)
     assert depth[0, :3].tolist() == [0, 0, 0]
     np.testing.assert_array_equal(depth[1:], given.depth[1:])
-    picture = recorded["/session_0/map/camera/image/color"][1]
-    assert bytes(picture["EncodedImage:blob"][0])[:2] == b"\xff\xd8", "a JPEG"
+    image = recorded["/session_0/map/camera/image/color"][1]
+    assert bytes(image["EncodedImage:blob"][0])[:2] == b"\xff\xd8", "a JPEG"
 
 
 def test_points_are_confident_ones_in_the_map_and_no_more_than_the_limit(recorded):
@@ -179,10 +179,10 @@ def test_the_viewer_is_opened_for_a_recording_since_rerun_ignores_the_call_witho
 
 @pytest.mark.usefixtures("empty_package")
 def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path):
-    with pytest.raises(OutputError, match=r"is a folder; give --rerun-file a name"):
+    with pytest.raises(OutputError, match=r"is a directory; give --rerun-file a name"):
         RerunLog(file=tmp_path)
     (tmp_path / "in_the_way").write_text("")
-    with pytest.raises(OutputError, match="is no folder; choose another place"):
+    with pytest.raises(OutputError, match="is no directory; choose another place"):
         RerunLog(file=tmp_path / "in_the_way" / "run.rrd")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pictures of several cameras, in order."""
+"""The images of several cameras, in order."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xsvggt_ros.stream.frame import Frame, Picture
+from xsvggt_ros.stream.frame import Frame, ImageArray
 from xsvggt_ros.stream.rig_order import RigOrder
 from xsvggt_ros.stream.stamps import SHORTEST_JUMP, Order, StampOrder
 
 CAMERAS = ("left", "right", "rear")
 
 
-def _decode() -> Picture:
+def _decode() -> ImageArray:
     return np.zeros((1, 1, 3), np.uint8)
 
 
@@ -59,7 +59,7 @@ def test_any_order_of_arrival_becomes_the_order_of_stamps(
     assert rig.out == sorted(sent, key=lambda each: (each[0], CAMERAS.index(each[1])))
 
 
-def test_a_picture_goes_on_once_all_cameras_are_as_far() -> None:
+def test_an_image_goes_on_once_all_cameras_are_as_far() -> None:
     rig = _Rig()
     rig.put(100, "right")
     rig.put(100, "rear")

@@ -58,7 +58,7 @@ def test_a_camera_alone_looks_along_x_or_as_its_odometry_says(odom: Matrix, pose
 
 
 def test_a_camera_that_looks_down_makes_a_map_whose_z_is_up() -> None:
-    # A drone: x forward, z up; its camera 0.1 m below looks straight down, top of picture forward.
+    # A drone: x forward, z up; its camera 0.1 m below looks straight down, top of image forward.
     mount = np.array(
         [[0.0, -1.0, 0.0, 0.0], [-1.0, 0.0, 0.0, 0.0], [0.0, 0.0, -1.0, -0.1], [0.0, 0.0, 0.0, 1.0]]
     )
@@ -66,7 +66,7 @@ def test_a_camera_that_looks_down_makes_a_map_whose_z_is_up() -> None:
     below = world @ np.array([0.0, 0.0, 2.0, 1.0])  # two metres along the optical axis
     np.testing.assert_allclose(below[:3], [0.0, 0.0, -2.1], atol=1e-12)
     forward = np.eye(4)
-    forward[1, 3] = -0.5  # up in the picture is forward
+    forward[1, 3] = -0.5  # up in the image is forward
     placed = place(world, forward, RobotPose(mount))
     np.testing.assert_allclose(placed.map_from_carrier[:3, 3], [0.5, 0.0, 0.0], atol=1e-12)
     assert placed.map_from_carrier[2, 2] == pytest.approx(1.0)

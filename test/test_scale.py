@@ -38,11 +38,11 @@ def test_a_fixed_scale_scales_way_and_depth_and_nothing_else() -> None:
     scale = MetricScale(2.5)
     assert _run(scale, [None] * 4) == [0.0, 2.5, 5.0, 7.5]
     before = _at(1.0, 4)
-    after, anew = scale.applied(before)
+    after, restarted = scale.applied(before)
     np.testing.assert_allclose(after.depth, 2.5 * before.depth)
     np.testing.assert_array_equal(after.camera_to_world[:3, :3], np.eye(3))
     assert after.confidence is before.confidence
-    assert not anew
+    assert not restarted
 
 
 def test_a_fixed_value_that_changes_scales_the_way_so_far_once() -> None:
@@ -51,11 +51,11 @@ def test_a_fixed_value_that_changes_scales_the_way_so_far_once() -> None:
     scale.fix(1.0)
     assert not scale.applied(_at(2.5, 3))[1]
     scale.fix(10.0)
-    scaled, anew = scale.applied(_at(3.0, 4))
-    assert (scaled.camera_to_world[0, 3], anew) == (30.0, True)
+    scaled, restarted = scale.applied(_at(3.0, 4))
+    assert (scaled.camera_to_world[0, 3], restarted) == (30.0, True)
     scale.fix(10.0)
-    scaled, anew = scale.applied(_at(4.0, 5))
-    assert (scaled.camera_to_world[0, 3], anew) == (40.0, False)
+    scaled, restarted = scale.applied(_at(4.0, 5))
+    assert (scaled.camera_to_world[0, 3], restarted) == (40.0, False)
 
 
 def test_a_scale_found_in_the_middle_scales_the_way_so_far_once() -> None:
@@ -63,14 +63,14 @@ def test_a_scale_found_in_the_middle_scales_the_way_so_far_once() -> None:
     assert _run(scale, [None, None, None]) == [0.0, 1.0, 2.0]
     assert scale.value is None
     scale.note(2.0)
-    scaled, anew = scale.applied(_at(3.0, 3))
-    assert (scaled.camera_to_world[0, 3], anew) == (6.0, True)
+    scaled, restarted = scale.applied(_at(3.0, 3))
+    assert (scaled.camera_to_world[0, 3], restarted) == (6.0, True)
     scale.note(None)
-    scaled, anew = scale.applied(_at(4.0, 4))
-    assert (scaled.camera_to_world[0, 3], anew) == (8.0, False)
+    scaled, restarted = scale.applied(_at(4.0, 4))
+    assert (scaled.camera_to_world[0, 3], restarted) == (8.0, False)
 
 
-def test_from_the_first_frame_on_nothing_begins_anew() -> None:
+def test_from_the_first_frame_on_nothing_begins_again() -> None:
     scale = MetricScale()
     scale.note(2.0, first=True)
     assert not scale.applied(_at(0.0))[1]
@@ -110,7 +110,7 @@ def test_depth_of_any_size_gives_the_ratio(size: tuple[int, int]) -> None:
 
 
 def test_rows_that_were_cut_off_are_left_out() -> None:
-    # A portrait picture: twice as high as wide, of which the middle half is used.
+    # A portrait image: twice as high as wide, of which the middle half is used.
     result = replace(result_of(), mapping=ImageMapping(32, 64, 32, 32, 64, 16))
     measured = np.full((64, 32), 9.0, np.float32)
     measured[16:48] = 2.0 * result.depth
@@ -141,7 +141,7 @@ def test_a_straight_way_gives_the_ratio_once_it_is_long_enough() -> None:
 def test_a_turn_a_standstill_and_a_gap_are_no_estimates() -> None:
     way = WayScale()
     assert way.estimate(_pose(0.0), _pose(0.0), first=True) is None
-    assert way.estimate(_pose(1.0, 0.3), _pose(1.0, 0.3), first=False) is None  # begins anew
+    assert way.estimate(_pose(1.0, 0.3), _pose(1.0, 0.3), first=False) is None  # begins again
     assert way.estimate(_pose(1.0, 0.3), _pose(1.0, 0.3), first=False) is None  # stands
     assert way.estimate(_pose(9.0, 0.3), None, first=False) is None
     assert way.estimate(_pose(2.0, 0.3), _pose(5.0, 0.3), first=False) == pytest.approx(4.0)

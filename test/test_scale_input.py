@@ -58,9 +58,9 @@ def test_depth_without_pixels_costs_no_result(node: Node, caplog: pytest.LogCapt
     scale = _listening(node, "depth")
     assert isinstance(scale._measured, DepthScale)
     scale._measured._receive(Image(header=header(SECOND, "camera_optical"), encoding="32FC1"), {})
-    scaled, anew = scale.applied(result_of(stamp=SECOND))
-    assert (scaled.stamp, anew, scale.value) == (SECOND, False, None)
-    assert "depth of 0x0 has no pixels; publish whole pictures" in caplog.text
+    scaled, restarted = scale.applied(result_of(stamp=SECOND))
+    assert (scaled.stamp, restarted, scale.value) == (SECOND, False, None)
+    assert "depth of 0x0 has no pixels; publish whole images" in caplog.text
     scale.close()
 
 
@@ -124,9 +124,7 @@ def test_messages_of_which_none_fits_are_told(
         scale.applied(result_of(index, stamp=SECOND + index))
     now += 1.0
     complaint = scale.silence(3.5) or ""
-    assert (
-        f"messages come on /{TOPICS[source]}, but for 3.5 s no picture has found one" in complaint
-    )
+    assert f"messages come on /{TOPICS[source]}, but for 3.5 s no image has found one" in complaint
     _send(scale, 5 * SECOND)
     scale.applied(result_of(4, stamp=5 * SECOND))
     assert scale.silence(3.5) is None

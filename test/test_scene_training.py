@@ -90,9 +90,9 @@ def test_a_window_is_what_the_engines_cache_does_at_16_bits(network, streams, bu
         camera_frames=1000,
     )  # fmt: skip
     engine = Reconstructor(network, ReconstructorSettings(SIZE, settings))
-    pictures = (images[0] * 255).round().byte().movedim(1, -1).numpy()
-    for picture in pictures:
-        result = engine.step(np.ascontiguousarray(picture))
+    rendered = (images[0] * 255).round().byte().movedim(1, -1).numpy()
+    for image in rendered:
+        result = engine.step(np.ascontiguousarray(image))
     # The camera head remembers more in the engine: tokens are compared by what depth they lead to.
     _, depth = streamed(network, images, budget)
     assert result.depth == pytest.approx(depth[0, -1].numpy(), rel=1e-3)
@@ -238,39 +238,39 @@ def test_two_processes_learn_one_network_from_streams_of_their_own(tmp_path):
 
 @pytest.fixture(scope="module")
 def piece(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("piece")
+    directory = tmp_path_factory.mktemp("piece")
     lines = []
-    settings = PieceSettings(recipe="test", output=folder, minutes=0.05, total_minutes=1.0,
+    settings = PieceSettings(recipe="test", output=directory, minutes=0.05, total_minutes=1.0,
                              streams=1, device="cpu")  # fmt: skip
     Piece(settings, lines.append).run(lambda: False)
-    return folder, settings, lines
+    return directory, settings, lines
 
 
 def test_a_piece_leaves_weights_state_and_what_memory_is_worth(piece):
-    folder, _, lines = piece
-    assert {path.name for path in folder.iterdir()} >= {"weights.safetensors", "need.json"}
-    assert all(path.stat().st_size < 16 * 2**20 for path in folder.iterdir())
-    network = load_network(str(folder / "weights.safetensors"), device="cpu")
+    directory, _, lines = piece
+    assert {path.name for path in directory.iterdir()} >= {"weights.safetensors", "need.json"}
+    assert all(path.stat().st_size < 16 * 2**20 for path in directory.iterdir())
+    network = load_network(str(directory / "weights.safetensors"), device="cpu")
     assert network.config == preset("tiny")
-    need = json.loads((folder / "need.json").read_text())
+    need = json.loads((directory / "need.json").read_text())
     assert set(need["landmarks_100_lap100"]) == {"2", "4", "8", "16", "0"}
     assert any("frames_per_second" in line for line in lines)
 
 
 def test_the_next_piece_goes_on(piece, tmp_path):
-    folder, settings, _ = piece
-    steps = json.loads((folder / "state.json").read_text())["step"]
+    directory, settings, _ = piece
+    steps = json.loads((directory / "state.json").read_text())["step"]
     lines = []
-    following = Piece(replace(settings, state=folder, output=tmp_path), lines.append)
+    following = Piece(replace(settings, state=directory, output=tmp_path), lines.append)
     assert following.trainer.step == steps > 0
     assert following.progress > 0
-    tensors, _ = load_parts(folder, CPU)
+    tensors, _ = load_parts(directory, CPU)
     for name, each in following.trainer.parameters().items():
         assert torch.equal(each, tensors[f"now.{name}"].float())
         moments = following.trainer.optimizer.state[each]
         assert torch.equal(moments["exp_avg"], tensors[f"first.{name}"].float())
         assert moments["exp_avg_sq"].shape == each.shape
-    weights = load_network(str(folder / "weights.safetensors"), device="cpu").state_dict()
+    weights = load_network(str(directory / "weights.safetensors"), device="cpu").state_dict()
     for name, each in following.trainer.average.state_dict().items():
         assert torch.equal(each, weights[name].float())
     following.run(lambda: False)
@@ -279,14 +279,14 @@ def test_the_next_piece_goes_on(piece, tmp_path):
 
 
 def test_another_recipe_or_seed_does_not_go_on(piece):
-    folder, settings, _ = piece
+    directory, settings, _ = piece
     with pytest.raises(ConfigurationError, match="has seed 0, not 1"):
-        Piece(replace(settings, output=folder, seed=1), print)
+        Piece(replace(settings, output=directory, seed=1), print)
 
 
 def test_a_state_of_which_a_part_is_missing_is_named(piece, tmp_path):
-    folder, _, _ = piece
-    (tmp_path / "state.json").write_bytes((folder / "state.json").read_bytes())
+    directory, _, _ = piece
+    (tmp_path / "state.json").write_bytes((directory / "state.json").read_bytes())
     with pytest.raises(CheckpointError, match="bring all of its files"):
         load_parts(tmp_path, CPU)
 

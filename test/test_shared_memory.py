@@ -18,9 +18,9 @@ ABANDONED, IN_USE, YOUNG = (f"fastdds_{digit * 16}" for digit in "abc")
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def directory(tmp_path, monkeypatch):
     """One segment whose owner is gone, one in use by another process, one without a lock yet."""
-    monkeypatch.setattr(shared_memory, "FOLDER", tmp_path)
+    monkeypatch.setattr(shared_memory, "DIRECTORY", tmp_path)
     for name in (ABANDONED, f"{ABANDONED}_el", IN_USE, f"{IN_USE}_el", YOUNG):
         (tmp_path / name).write_bytes(bytes(0 if name.endswith("_el") else 1 << 20))
     for name in ("fastdds_port7410", "fastdds_port7410_el", "sem.other"):
@@ -39,33 +39,33 @@ def folder(tmp_path, monkeypatch):
         owner.communicate()
 
 
-def names(folder: Path) -> set[str]:
-    return {file.name for file in folder.iterdir()}
+def names(directory: Path) -> set[str]:
+    return {file.name for file in directory.iterdir()}
 
 
-def test_only_what_nobody_owns_is_removed(folder):
-    before = names(folder)
-    assert abandoned() == [folder / ABANDONED]
+def test_only_what_nobody_owns_is_removed(directory):
+    before = names(directory)
+    assert abandoned() == [directory / ABANDONED]
     remove_abandoned()
-    assert before - names(folder) == {ABANDONED, f"{ABANDONED}_el"}
+    assert before - names(directory) == {ABANDONED, f"{ABANDONED}_el"}
     assert abandoned() == []
 
 
-def test_a_process_gives_back_its_own_only(folder):
-    before = names(folder)
-    with (folder / f"{ABANDONED}_el").open() as own, (folder / f"{IN_USE}_el").open():
+def test_a_process_gives_back_its_own_only(directory):
+    before = names(directory)
+    with (directory / f"{ABANDONED}_el").open() as own, (directory / f"{IN_USE}_el").open():
         fcntl.flock(own, fcntl.LOCK_EX)
         assert abandoned() == []
         remove_own()
-    assert before - names(folder) == {ABANDONED, f"{ABANDONED}_el"}
+    assert before - names(directory) == {ABANDONED, f"{ABANDONED}_el"}
 
 
 def test_without_shared_memory_there_is_nothing_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(shared_memory, "FOLDER", tmp_path / "missing")
+    monkeypatch.setattr(shared_memory, "DIRECTORY", tmp_path / "missing")
     assert abandoned() == []
 
 
-def test_the_doctor_says_how_much_is_held_for_nobody(folder):
+def test_the_doctor_says_how_much_is_held_for_nobody(directory):
     finding = doctor._shared_memory()
     assert finding.state == "1 MiB belong to processes that are gone"
     assert "fastdds shm clean" in finding.remedy

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A few hundred pictures of the soak: all faults, nothing unanswered, nothing leaked."""
+"""A few hundred images of the soak: all faults, nothing unanswered, nothing leaked."""
 
 from __future__ import annotations
 

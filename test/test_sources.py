@@ -9,13 +9,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from bags import BAG_KINDS, SECOND, BagKind, Info, Shot, encode, pictures, write_bag, write_folder
+from bags import BAG_KINDS, SECOND, BagKind, Info, Shot, encode, images, write_bag, write_directory
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from xsvggt_ros.errors import FrameError, SourceError
 from xsvggt_ros.geometry.cameras import Calibration
-from xsvggt_ros.stream.frame import Picture
+from xsvggt_ros.stream.frame import ImageArray
 from xsvggt_ros.stream.sources import Source, open_source
 from xsvggt_ros.stream.sources.topics import camera_info_topics
 
@@ -38,18 +38,20 @@ def _calibration(focal: float) -> Calibration:
     )
 
 
-def _decoded(source: Source) -> list[tuple[int, Picture]]:
+def _decoded(source: Source) -> list[tuple[int, ImageArray]]:
     return [(frame.stamp, frame.decode()) for frame in source]
 
 
-def _assert_same(source: Source, stamps: list[int], expected: list[Picture]) -> None:
+def _assert_same(source: Source, stamps: list[int], expected: list[ImageArray]) -> None:
     got = _decoded(source)
     assert [stamp for stamp, _ in got] == stamps
-    for (_, picture), want in zip(got, expected, strict=True):
-        np.testing.assert_array_equal(picture, want)
+    for (_, image), want in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(image, want)
 
 
-def _write_video(path: Path, frames: list[Picture], codec: str = "mp4v", rate: float = 5.0) -> Path:
+def _write_video(
+    path: Path, frames: list[ImageArray], codec: str = "mp4v", rate: float = 5.0
+) -> Path:
     height, width = frames[0].shape[:2]
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), rate, (width, height))
     assert writer.isOpened()
@@ -60,28 +62,28 @@ def _write_video(path: Path, frames: list[Picture], codec: str = "mp4v", rate: f
 
 
 @kinds
-def test_raw_bag_equals_png_folder(tmp_path: Path, kind: BagKind) -> None:
-    shots = pictures(5)
-    folder = open_source(write_folder(tmp_path / "folder", shots), rate=RATE)
-    stamps = [frame.stamp for frame in folder]
+def test_raw_bag_equals_png_directory(tmp_path: Path, kind: BagKind) -> None:
+    shots = images(5)
+    directory = open_source(write_directory(tmp_path / "directory", shots), rate=RATE)
+    stamps = [frame.stamp for frame in directory]
     assert stamps == [index * PERIOD for index in range(1, 6)]
     recorded = [Shot(stamp, shot) for stamp, shot in zip(stamps, shots, strict=True)]
     bag = open_source(write_bag(tmp_path / "bag", recorded, kind))
-    _assert_same(folder, stamps, shots)
+    _assert_same(directory, stamps, shots)
     _assert_same(bag, stamps, shots)
-    assert bag.frame_count == folder.frame_count == 5
+    assert bag.frame_count == directory.frame_count == 5
     assert bag.rate == pytest.approx(RATE)
 
 
 @kinds
-def test_compressed_bag_equals_jpeg_folder(tmp_path: Path, kind: BagKind) -> None:
-    files = [encode(picture, ".jpg") for picture in pictures(4)]
-    folder = open_source(write_folder(tmp_path / "folder", files, ".jpg"), rate=RATE)
+def test_compressed_bag_equals_jpeg_directory(tmp_path: Path, kind: BagKind) -> None:
+    files = [encode(image, ".jpg") for image in images(4)]
+    directory = open_source(write_directory(tmp_path / "directory", files, ".jpg"), rate=RATE)
     recorded = [Shot(index * PERIOD, data) for index, data in enumerate(files, 1)]
     bag = open_source(write_bag(tmp_path / "bag", recorded, kind))
-    expected = _decoded(folder)
-    _assert_same(bag, [stamp for stamp, _ in expected], [picture for _, picture in expected])
-    for source in (bag, folder):
+    expected = _decoded(directory)
+    _assert_same(bag, [stamp for stamp, _ in expected], [image for _, image in expected])
+    for source in (bag, directory):
         encoded = [frame.encoded for frame in source]
         assert [(each.data, each.format) for each in encoded if each] == [
             (data, "jpeg") for data in files
@@ -89,8 +91,8 @@ def test_compressed_bag_equals_jpeg_folder(tmp_path: Path, kind: BagKind) -> Non
 
 
 @kinds
-def test_each_iteration_starts_anew(tmp_path: Path, kind: BagKind) -> None:
-    shots = [Shot(index + 1, picture) for index, picture in enumerate(pictures(3))]
+def test_each_iteration_starts_again(tmp_path: Path, kind: BagKind) -> None:
+    shots = [Shot(index + 1, image) for index, image in enumerate(images(3))]
     with open_source(write_bag(tmp_path / "bag", shots, kind)) as source:
         interrupted = iter(source)
         assert next(interrupted).stamp == 1
@@ -100,19 +102,19 @@ def test_each_iteration_starts_anew(tmp_path: Path, kind: BagKind) -> None:
 
 @pytest.mark.parametrize("kind", ["sqlite3", "mcap"])
 def test_a_storage_file_alone_is_a_bag(tmp_path: Path, kind: BagKind) -> None:
-    bag = write_bag(tmp_path / "bag", [Shot(7, pictures(1)[0])], kind)
+    bag = write_bag(tmp_path / "bag", [Shot(7, images(1)[0])], kind)
     (file,) = (each for each in bag.iterdir() if each.suffix != ".yaml")
     assert [frame.stamp for frame in open_source(file)] == [7]
 
 
 @kinds
 def test_headers_name_the_frame_and_the_stamp(tmp_path: Path, kind: BagKind) -> None:
-    (picture,) = pictures(1)
+    (image,) = images(1)
     path = write_bag(
         tmp_path / "bag",
         [
-            Shot(5 * SECOND + 6, picture, received=9 * SECOND),
-            Shot(0, picture, frame_id="", received=10 * SECOND),
+            Shot(5 * SECOND + 6, image, received=9 * SECOND),
+            Shot(0, image, frame_id="", received=10 * SECOND),
         ],
         kind,
     )
@@ -122,10 +124,10 @@ def test_headers_name_the_frame_and_the_stamp(tmp_path: Path, kind: BagKind) -> 
 
 
 @kinds
-def test_the_latest_calibration_goes_with_a_picture(tmp_path: Path, kind: BagKind) -> None:
-    (picture,) = pictures(1)
+def test_the_latest_calibration_goes_with_an_image(tmp_path: Path, kind: BagKind) -> None:
+    (image,) = images(1)
     near, far = _calibration(20.0), _calibration(50.0)
-    records = [Shot(1, picture), Info(2, near), Shot(3, picture), Info(4, far), Shot(5, picture)]
+    records = [Shot(1, image), Info(2, near), Shot(3, image), Info(4, far), Shot(5, image)]
     source = open_source(write_bag(tmp_path / "bag", records, kind))
     for _ in range(2):
         assert [frame.calibration for frame in source] == [near, near, far]
@@ -134,23 +136,23 @@ def test_the_latest_calibration_goes_with_a_picture(tmp_path: Path, kind: BagKin
 def test_a_calibration_of_another_camera_is_said_and_not_used(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    shots = [Shot(2 + i, picture) for i, picture in enumerate(pictures(2))]
+    shots = [Shot(2 + i, image) for i, image in enumerate(images(2))]
     records = [Info(1, _calibration(9.0), frame_id="other"), *shots]
     frames = list(open_source(write_bag(tmp_path / "bag", records)))
     assert [frame.calibration for frame in frames] == [None, None]
-    assert caplog.text.count("speaks of frame 'other', the pictures are of 'lens'") == 1
+    assert caplog.text.count("speaks of frame 'other', the images are of 'lens'") == 1
 
 
 def test_a_rectified_topic_has_a_calibration_that_says_so(tmp_path: Path) -> None:
-    (picture,) = pictures(1)
+    (image,) = images(1)
     topic = "/camera/image_rect"
-    path = write_bag(tmp_path / "bag", [Info(1, _calibration(9.0)), Shot(2, picture, topic=topic)])
+    path = write_bag(tmp_path / "bag", [Info(1, _calibration(9.0)), Shot(2, image, topic=topic)])
     (frame,) = open_source(path)
     assert frame.calibration == replace(_calibration(9.0), rectified=True)
 
 
 def test_a_compressed_topic_has_the_calibration_of_its_raw_one(tmp_path: Path) -> None:
-    data = encode(pictures(1)[0], ".jpg")
+    data = encode(images(1)[0], ".jpg")
     records = [Info(1, _calibration(9.0)), Shot(2, data, topic="/camera/image_raw/compressed")]
     (frame,) = open_source(write_bag(tmp_path / "bag", records))
     assert frame.calibration == _calibration(9.0)
@@ -166,15 +168,15 @@ def test_a_compressed_topic_has_the_calibration_of_its_raw_one(tmp_path: Path) -
         ("image/compressed", ("camera_info", "image/camera_info")),
     ],
 )
-def test_camera_info_lies_beside_the_pictures(image: str, infos: tuple[str, ...]) -> None:
+def test_camera_info_lies_beside_the_images(image: str, infos: tuple[str, ...]) -> None:
     assert camera_info_topics(image) == infos
 
 
 @kinds
 def test_several_image_topics_need_a_choice(tmp_path: Path, kind: BagKind) -> None:
-    (picture,) = pictures(1)
-    data = encode(picture, ".jpg")
-    records = [Shot(1, picture, "/left"), Shot(2, data, "/right"), Shot(3, data, "/right")]
+    (image,) = images(1)
+    data = encode(image, ".jpg")
+    records = [Shot(1, image, "/left"), Shot(2, data, "/right"), Shot(3, data, "/right")]
     path = write_bag(tmp_path / "bag", records, kind)
     with pytest.raises(SourceError) as caught:
         open_source(path)
@@ -187,28 +189,28 @@ def test_several_image_topics_need_a_choice(tmp_path: Path, kind: BagKind) -> No
         assert words in str(caught.value)
     assert [frame.stamp for frame in open_source(path, topic="/right")] == [2, 3]
     assert [frame.stamp for frame in open_source(path, topic="left")] == [1]
-    with pytest.raises(SourceError, match="no pictures on '/up'.* /left"):
+    with pytest.raises(SourceError, match="no images on '/up'.* /left"):
         open_source(path, topic="/up")
 
 
-def test_a_bag_without_pictures_says_what_it_holds(tmp_path: Path) -> None:
+def test_a_bag_without_images_says_what_it_holds(tmp_path: Path) -> None:
     path = write_bag(tmp_path / "bag", [Info(1, _calibration(1.0))])
-    with pytest.raises(SourceError, match=r"no picture.*/camera/camera_info \(sensor_msgs/msg/"):
+    with pytest.raises(SourceError, match=r"no image.*/camera/camera_info \(sensor_msgs/msg/"):
         open_source(path)
 
 
-def test_a_bad_picture_is_a_frame_that_refuses(tmp_path: Path) -> None:
-    (picture,) = pictures(1)
-    jpeg = encode(picture, ".jpg")
+def test_a_bad_image_is_a_frame_that_refuses(tmp_path: Path) -> None:
+    (image,) = images(1)
+    jpeg = encode(image, ".jpg")
     raw = write_bag(
         tmp_path / "raw",
-        [Shot(1, picture, fields={"step": 5}), Shot(2, picture, fields={"encoding": "what"})],
+        [Shot(1, image, fields={"step": 5}), Shot(2, image, fields={"encoding": "what"})],
     )
     for frame, words in zip(open_source(raw), ["step is 5", "'what'"], strict=True):
         with pytest.raises(FrameError, match=words):
             frame.decode()
-    folder = write_folder(tmp_path / "folder", [jpeg, jpeg[:200], b"", jpeg], ".jpg")
-    good, cut, empty, last = open_source(folder)
+    directory = write_directory(tmp_path / "directory", [jpeg, jpeg[:200], b"", jpeg], ".jpg")
+    good, cut, empty, last = open_source(directory)
     assert good.decode().shape == last.decode().shape
     with pytest.raises(FrameError, match=r"1\.jpg.*truncated"):
         cut.decode()
@@ -218,7 +220,7 @@ def test_a_bad_picture_is_a_frame_that_refuses(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module", params=BAG_KINDS)
 def bag_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    shots = [Shot(index + 1, picture) for index, picture in enumerate(pictures(2))]
+    shots = [Shot(index + 1, image) for index, image in enumerate(images(2))]
     bag = write_bag(tmp_path_factory.mktemp("whole") / "bag", shots, request.param)
     return bag if bag.is_file() else next(bag.glob("*.[dm]*[3p]"))
 
@@ -240,12 +242,12 @@ def test_a_damaged_bag_gives_frames_or_a_source_error(
                 assert frame.decode().dtype == np.uint8
 
 
-def test_a_folder_is_in_natural_order(tmp_path: Path) -> None:
+def test_a_directory_is_in_natural_order(tmp_path: Path) -> None:
     names = ["b1.png", "a10.png", "a2.png", "A3.PNG", "a02.png"]
     for value, name in enumerate(names):
         (tmp_path / name).write_bytes(encode(np.full((8, 8, 3), value, np.uint8)))
-    (tmp_path / "notes.txt").write_text("no picture")
-    (tmp_path / ".hidden.png").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / ".hidden.png").write_text("no image")
     values = [int(frame.decode()[0, 0, 0]) for frame in open_source(tmp_path)]
     assert [names[value] for value in values] == [
         "a02.png",
@@ -256,28 +258,28 @@ def test_a_folder_is_in_natural_order(tmp_path: Path) -> None:
     ]
 
 
-def test_a_folder_counts_at_ten_hertz(tmp_path: Path) -> None:
-    source = open_source(write_folder(tmp_path / "folder", pictures(3)))
+def test_a_directory_counts_at_ten_hertz(tmp_path: Path) -> None:
+    source = open_source(write_directory(tmp_path / "directory", images(3)))
     assert source.rate == 10.0
     assert [frame.stamp for frame in source] == [SECOND // 10, SECOND // 5, 3 * SECOND // 10]
 
 
-def test_a_picture_is_a_folder_of_one(tmp_path: Path) -> None:
-    folder = write_folder(tmp_path / "folder", pictures(2))
-    _assert_same(open_source(folder / "1.png"), [SECOND // 10], pictures(2)[1:])
+def test_an_image_is_a_directory_of_one(tmp_path: Path) -> None:
+    directory = write_directory(tmp_path / "directory", images(2))
+    _assert_same(open_source(directory / "1.png"), [SECOND // 10], images(2)[1:])
 
 
-def test_a_folder_beside_a_bag_is_a_folder(tmp_path: Path) -> None:
-    folder = write_folder(tmp_path / "folder", pictures(1))
-    (folder / "metadata.yaml").write_text("weather: fine")
-    (folder / "drive.bag").write_bytes(b"")
-    assert open_source(folder).frame_count == 1
+def test_a_directory_beside_a_bag_is_a_directory(tmp_path: Path) -> None:
+    directory = write_directory(tmp_path / "directory", images(1))
+    (directory / "metadata.yaml").write_text("weather: fine")
+    (directory / "drive.bag").write_bytes(b"")
+    assert open_source(directory).frame_count == 1
 
 
-def test_a_vanished_picture_refuses(tmp_path: Path) -> None:
-    folder = write_folder(tmp_path / "folder", pictures(2))
-    source = open_source(folder)
-    (folder / "0.png").unlink()
+def test_a_vanished_image_refuses(tmp_path: Path) -> None:
+    directory = write_directory(tmp_path / "directory", images(2))
+    source = open_source(directory)
+    (directory / "0.png").unlink()
     gone, there = source
     with pytest.raises(FrameError, match=r"Cannot read .*0\.png"):
         gone.decode()
@@ -285,8 +287,8 @@ def test_a_vanished_picture_refuses(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("codec", ["mp4v", "MJPG"])
-def test_a_video_keeps_its_pictures_and_times(tmp_path: Path, codec: str) -> None:
-    frames = pictures(6, height=48, width=64)
+def test_a_video_keeps_its_images_and_times(tmp_path: Path, codec: str) -> None:
+    frames = images(6, height=48, width=64)
     path = _write_video(tmp_path / ("a.mp4" if codec == "mp4v" else "a.avi"), frames, codec)
     source = open_source(path)
     assert source.rate == pytest.approx(5.0)
@@ -294,12 +296,12 @@ def test_a_video_keeps_its_pictures_and_times(tmp_path: Path, codec: str) -> Non
     for _ in range(2):
         got = _decoded(source)
         assert [stamp for stamp, _ in got] == [index * SECOND // 5 for index in range(1, 7)]
-        for (_, picture), want in zip(got, frames, strict=True):
-            assert np.abs(picture.astype(int) - want).mean() < 8
+        for (_, image), want in zip(got, frames, strict=True):
+            assert np.abs(image.astype(int) - want).mean() < 8
 
 
 def test_a_rate_replaces_the_times_of_a_video(tmp_path: Path) -> None:
-    path = _write_video(tmp_path / "a.mp4", pictures(3, height=48, width=64))
+    path = _write_video(tmp_path / "a.mp4", images(3, height=48, width=64))
     source = open_source(path, rate=2.0, frame_id="phone")
     assert source.rate == 2.0
     assert [frame.stamp for frame in source] == [SECOND // 2, SECOND, 3 * SECOND // 2]
@@ -309,7 +311,7 @@ def test_a_rate_replaces_the_times_of_a_video(tmp_path: Path) -> None:
 def test_a_truncated_video_ends_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = _write_video(tmp_path / "a.avi", pictures(20, height=48, width=64), "MJPG")
+    path = _write_video(tmp_path / "a.avi", images(20, height=48, width=64), "MJPG")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     source = open_source(path)
     with caplog.at_level(logging.WARNING):
@@ -321,7 +323,7 @@ def test_a_truncated_video_ends_with_a_warning(
 def test_a_video_that_ends_as_announced_warns_of_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert len(list(open_source(_write_video(tmp_path / "a.mp4", pictures(3))))) == 3
+    assert len(list(open_source(_write_video(tmp_path / "a.mp4", images(3))))) == 3
     assert not caplog.records
 
 
@@ -352,7 +354,7 @@ def test_what_cannot_be_opened_says_why(
 
 
 @pytest.mark.parametrize("found", [[], ["a.txt"], ["b.mcap"]])
-def test_a_folder_without_pictures_says_what_it_looked_for(
+def test_a_directory_without_images_says_what_it_looked_for(
     tmp_path: Path, found: list[str]
 ) -> None:
     for name in found:
@@ -378,18 +380,18 @@ def test_what_a_compressed_message_says_of_its_pixels_is_kept_and_minded(
     assert (frame.encoded.data, frame.encoded.format) == (data, fields["format"])
 
 
-def test_ten_bits_in_a_folder_use_the_whole_range(tmp_path: Path) -> None:
+def test_ten_bits_in_a_directory_use_the_whole_range(tmp_path: Path) -> None:
     deep = np.linspace(0, 1023, 24 * 32).astype(np.uint16).reshape(24, 32)
-    folder = write_folder(tmp_path / "deep", [cv2.imencode(".png", deep)[1].tobytes()])
-    with open_source(folder) as source:
-        ((_, picture),) = _decoded(source)
-    assert len(np.unique(picture)) == 256
+    directory = write_directory(tmp_path / "deep", [cv2.imencode(".png", deep)[1].tobytes()])
+    with open_source(directory) as source:
+        ((_, image),) = _decoded(source)
+    assert len(np.unique(image)) == 256
 
 
 @kinds
 def test_the_slash_of_ros_1_is_left_out_of_frames_of_a_bag(tmp_path: Path, kind: BagKind) -> None:
     info = Info(SECOND, _calibration(30.0), frame_id="lens")
-    shot = Shot(SECOND, pictures(1)[0], frame_id="/lens")
+    shot = Shot(SECOND, images(1)[0], frame_id="/lens")
     with open_source(write_bag(tmp_path / "bag", [info, shot], kind)) as source:
         (frame,) = source
     assert frame.frame_id == "lens"

@@ -135,7 +135,7 @@ def test_a_fault_is_told_unless_there_is_other_news(story: _Story) -> None:
     assert story.finish(2, faults=("flat",))["message"] == "degraded: flat"
 
 
-def test_a_pause_goes_before_everything_that_pictures_tell(story: _Story) -> None:
+def test_a_pause_goes_before_everything_that_images_tell(story: _Story) -> None:
     story.refuse()
     story.board._health.paused = True
     assert story.tick(stuck=True) == "paused"

@@ -50,8 +50,8 @@ def same_trajectory(path: Path, frames):
         np.testing.assert_allclose(rotation, frame.camera_to_world[:3, :3], atol=1e-8)
 
 
-def test_a_folder(sequence, frames, tmp_path):
-    path = write_sequence(sequence, tmp_path / "seq", "folder")
+def test_a_directory(sequence, frames, tmp_path):
+    path = write_sequence(sequence, tmp_path / "seq", "directory")
     with open_source(path) as source:
         read = list(source)
     assert [each.stamp for each in read] == [frame.stamp for frame in frames]
@@ -75,8 +75,8 @@ def test_a_tum_directory(sequence, frames, tmp_path):
     assert len(lines) == len(depths) == len(frames)
     for (stamp, color), (_, depth), frame in zip(lines, depths, frames, strict=True):
         assert round(float(stamp) * 1e9) == frame.stamp
-        picture = cv2.cvtColor(cv2.imread(str(path / color)), cv2.COLOR_BGR2RGB)
-        np.testing.assert_array_equal(picture, frame.color)
+        image = cv2.cvtColor(cv2.imread(str(path / color)), cv2.COLOR_BGR2RGB)
+        np.testing.assert_array_equal(image, frame.color)
         metres = cv2.imread(str(path / depth), cv2.IMREAD_UNCHANGED) / 5000
         np.testing.assert_allclose(metres, frame.depth, atol=0.000101)
     same_trajectory(path / "groundtruth.txt", frames)
@@ -138,13 +138,13 @@ def test_lost_frames_leave_gaps_in_the_stamps(tmp_path):
 def test_a_taken_place_and_an_unknown_format_are_refused(sequence, tmp_path):
     (tmp_path / "mine.txt").write_text("keep me")
     with pytest.raises(OutputError, match="not empty"):
-        write_sequence(sequence, tmp_path, "folder")
+        write_sequence(sequence, tmp_path, "directory")
     with pytest.raises(ConfigurationError, match="tum"):
         write_sequence(sequence, tmp_path / "seq", "video")
     assert (tmp_path / "mine.txt").read_text() == "keep me"
 
 
-@pytest.mark.parametrize("kind", ["folder", "bag", "tum"])
+@pytest.mark.parametrize("kind", ["directory", "bag", "tum"])
 def test_an_interrupted_stream_leaves_nothing_and_can_be_made_again(sequence, tmp_path, kind):
     (tmp_path / "there").mkdir()
 
@@ -167,8 +167,8 @@ def test_an_interrupted_stream_leaves_nothing_and_can_be_made_again(sequence, tm
                 assert len(list(source)) == len(sequence)
 
 
-def _names(folder):
-    return [str(each.relative_to(folder)) for each in folder.rglob("*")]
+def _names(directory):
+    return [str(each.relative_to(directory)) for each in directory.rglob("*")]
 
 
 def test_held_out_sequences_are_those_of_the_suite(tmp_path, monkeypatch):

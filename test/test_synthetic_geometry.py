@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rendered depth, normals and clearance against formulas, and pictures against each other."""
+"""Rendered depth, normals and clearance against formulas, and images against each other."""
 
 import math
 from dataclasses import replace
@@ -172,9 +172,9 @@ def test_patterns_have_their_size_and_fade_where_a_pixel_covers_them():
     assert glow[0].tolist() == pytest.approx([2, 1, 1])
 
 
-def test_light_for_a_picture_is_what_develops_into_it():
-    picture = torch.linspace(0, 0.99, 100)
-    torch.testing.assert_close(develop(light_for(picture)), picture, atol=1e-5, rtol=1e-5)
+def test_light_for_an_image_is_what_develops_into_it():
+    image = torch.linspace(0, 0.99, 100)
+    torch.testing.assert_close(develop(light_for(image)), image, atol=1e-5, rtol=1e-5)
 
 
 def test_developing_keeps_order_and_range():

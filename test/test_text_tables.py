@@ -275,7 +275,7 @@ def test_a_pose_of_its_own_may_lie_in_one_line_or_lack_the_last(tmp_path):
 
 
 def odd(path: Path, *, header: str = "") -> None:
-    """Write a text file anew with a byte order mark, commas, and carriage returns."""
+    """Write a text file again with a byte order mark, commas, and carriage returns."""
     rows = [line for line in path.read_text().splitlines() if not line.startswith("#")]
     text = "﻿" + "\r\n".join([*([header] if header else []),
                                    *(",".join(row.split()) for row in rows)])  # fmt: skip
@@ -308,12 +308,14 @@ def test_every_data_set_may_have_odd_files(tmp_path, write, files):
 
 @pytest.mark.parametrize("factor", [10**9, 10**6, 10**3])
 def test_a_list_of_tum_may_count_in_other_units(tmp_path, factor):
-    folder = datasets.tum(tmp_path / "data")
+    directory = datasets.tum(tmp_path / "data")
     for name in ("rgb.txt", "depth.txt", "groundtruth.txt"):
-        rows = [line.split() for line in (folder / name).read_text().splitlines() if line[0] != "#"]
+        rows = [
+            line.split() for line in (directory / name).read_text().splitlines() if line[0] != "#"
+        ]
         later = [f"{round((float(row[0]) + 1.7e9) * factor)} {' '.join(row[1:])}" for row in rows]
-        (folder / name).write_text("time other\n" + "\n".join(later) + "\n")
-    source = open_source(folder)
+        (directory / name).write_text("time other\n" + "\n".join(later) + "\n")
+    source = open_source(directory)
     frames = list(source)
     assert [frame.stamp for frame in frames] == [
         round((1.7e9 + 100 + index / 10) * factor) * (10**9 // factor) for index in range(5)
@@ -322,10 +324,10 @@ def test_a_list_of_tum_may_count_in_other_units(tmp_path, factor):
 
 
 def test_a_name_without_a_number_is_named(tmp_path):
-    folder = datasets.icl_nuim(tmp_path / "data")
-    (folder / "rgb" / "3.png").rename(folder / "rgb" / "last.png")
+    directory = datasets.icl_nuim(tmp_path / "data")
+    (directory / "rgb" / "3.png").rename(directory / "rgb" / "last.png")
     with pytest.raises(SourceError, match=r"last\.png has no number"):
-        open_source(folder)
+        open_source(directory)
 
 
 FUZZ = settings(
@@ -361,14 +363,14 @@ def test_no_text_brings_up_a_foreign_error(tmp_path, data, suffix):
 @settings(max_examples=25, deadline=None,
           suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
 def test_no_damaged_data_set_brings_up_a_foreign_error(tmp_path_factory, write, file, data):
-    folder = write(tmp_path_factory.mktemp("data"))
-    content = bytearray((folder / file).read_bytes())
+    directory = write(tmp_path_factory.mktemp("data"))
+    content = bytearray((directory / file).read_bytes())
     for place, value in data.draw(st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(0, 255)),
                                            max_size=8)):  # fmt: skip
         content[place % len(content)] = value
-    (folder / file).write_bytes(content[: len(content) - data.draw(st.integers(0, 60))])
+    (directory / file).write_bytes(content[: len(content) - data.draw(st.integers(0, 60))])
     try:
-        source = open_source(folder)
+        source = open_source(directory)
         list(source)
         json.dumps(source.describe())
     except SourceError:

@@ -26,16 +26,16 @@ def room(*parts: Part) -> World:
     return assemble_world(SIZE, parts, walls, [lamp], (0.3, 0.3, 0.3), no_tint())
 
 
-def mask(picture: np.ndarray, channel: int) -> np.ndarray:
+def mask(image: np.ndarray, channel: int) -> np.ndarray:
     """Return where a channel outweighs both others by far."""
-    others = np.delete(picture.astype(int), channel, axis=-1).max(axis=-1)
-    return picture[..., channel] > others + 60
+    others = np.delete(image.astype(int), channel, axis=-1).max(axis=-1)
+    return image[..., channel] > others + 60
 
 
 def test_a_box_lies_where_it_stands_with_y_upwards():
-    picture = room_from_above(room(block((2.5, 1.2, 0.0), (1.0, 0.6, 0.5), RED)), PIXELS)
-    assert (picture.shape, picture.dtype) == ((40, 80, 3), np.uint8)
-    rows, columns = np.nonzero(mask(picture, 0))
+    image = room_from_above(room(block((2.5, 1.2, 0.0), (1.0, 0.6, 0.5), RED)), PIXELS)
+    assert (image.shape, image.dtype) == ((40, 80, 3), np.uint8)
+    rows, columns = np.nonzero(mask(image, 0))
     found = (columns.min(), columns.max() + 1, rows.min(), rows.max() + 1)
     expected = np.array([2.5, 3.5, SIZE[1] - 1.8, SIZE[1] - 1.2]) * PER_METRE
     assert found == pytest.approx(expected, abs=1)
@@ -43,9 +43,9 @@ def test_a_box_lies_where_it_stands_with_y_upwards():
 
 def test_the_ceiling_and_what_hangs_from_it_are_taken_off():
     high = block((1.0, 0.5, 2.4), (1.0, 1.0, 0.3), RED)
-    picture = room_from_above(room(high), PIXELS)
-    np.testing.assert_array_equal(picture, room_from_above(room(), PIXELS))
-    assert not mask(picture, 2).any()
+    image = room_from_above(room(high), PIXELS)
+    np.testing.assert_array_equal(image, room_from_above(room(), PIXELS))
+    assert not mask(image, 2).any()
 
 
 def test_what_reaches_up_from_the_floor_stays():

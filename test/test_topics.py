@@ -12,11 +12,11 @@ from rclpy.context import Context
 from rclpy.node import Node
 
 from xsvggt_ros.ros.domains import free_domain
-from xsvggt_ros.ros.topics import calibration_topic, picture_topic
+from xsvggt_ros.ros.topics import calibration_topic, image_topic
 
 
 @pytest.mark.parametrize(
-    ("rules", "transport", "pictures", "calibrations"),
+    ("rules", "transport", "images", "calibrations"),
     [
         ([], "raw", "/a/image", "/a/camera_info"),
         ([], "compressed", "/a/image/compressed", "/a/camera_info"),
@@ -38,16 +38,16 @@ from xsvggt_ros.ros.topics import calibration_topic, picture_topic
         (["image:=/front/raw", "camera_info:=info"], "raw", "/front/raw", "/a/info"),
     ],
 )
-def test_remappings_move_pictures_and_their_calibration(
-    rules: list[str], transport: str, pictures: str, calibrations: str
+def test_remappings_move_images_and_their_calibration(
+    rules: list[str], transport: str, images: str, calibrations: str
 ) -> None:
     context = Context()
     arguments = [part for rule in rules for part in ("-r", rule)]
     rclpy.init(args=["--ros-args", *arguments], context=context, domain_id=free_domain())
     node = Node("n", namespace="/a", context=context)
     try:
-        topic = picture_topic(node, transport)
-        assert (topic, calibration_topic(node, topic)) == (pictures, calibrations)
+        topic = image_topic(node, transport)
+        assert (topic, calibration_topic(node, topic)) == (images, calibrations)
     finally:
         node.destroy_node()
         context.try_shutdown()

@@ -220,7 +220,7 @@ def test_cuts_are_evenly_spaced_and_stay_on_the_roll(length, frames, seed):
         assert len(set(chosen)) == frames
 
 
-def test_a_roll_of_one_picture_is_refused():
+def test_a_roll_of_one_image_is_refused():
     with pytest.raises(ConfigurationError, match="1 frames"):
         cut(1, 4, np.random.default_rng(0))
     crowded = replace(ROLLS, room=replace(ROLLS.room, least=(2.5, 2.5, 2.4), most=(2.5, 2.5, 2.4),
@@ -340,7 +340,7 @@ def test_a_share_of_the_steps_has_gaps(tmp_path):
     assert 70 < kinds.count(GappySequence) < 130
 
 
-def test_compiled_steps_are_the_same_and_gaps_compile_nothing_anew(tmp_path, monkeypatch):
+def test_compiled_steps_are_the_same_and_gaps_compile_nothing_again(tmp_path, monkeypatch):
     compiler = CompileCounterWithBackend("eager")
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=compiler))
     plain = Trainer(TINY, tmp_path / "plain")
@@ -470,7 +470,7 @@ def test_another_training_is_not_continued(tmp_path):
         Trainer(replace(TINY, learning_rate=0.01), tmp_path)
     Trainer(replace(TINY, workers=1), tmp_path)  # how fast it goes may change
     (tmp_path / "training.pt").write_bytes(b"no state")
-    with pytest.raises(CheckpointError, match="start anew"):
+    with pytest.raises(CheckpointError, match="start again"):
         Trainer(TINY, tmp_path)
 
 
@@ -520,8 +520,8 @@ def test_what_a_training_leaves_behind(tmp_path):
     rows = list(csv.DictReader((tmp_path / "losses.csv").open()))
     assert rows[-1]["step"] == "6"
     assert float(rows[-1]["camera"]) > 0
-    picture = cv2.imread(str(next((tmp_path / "evaluation").glob("*.png"))))
-    assert picture.shape == (4 * 28, 5 * 28, 3)
+    image = cv2.imread(str(next((tmp_path / "evaluation").glob("*.png"))))
+    assert image.shape == (4 * 28, 5 * 28, 3)
     curves = cv2.imread(str(tmp_path / "losses.png"))
     assert (curves[0, 0] == 255).all()
     assert (curves < 128).any()
@@ -646,10 +646,10 @@ def test_alignment_by_hand():
     assert scores.depth_below_1_25 == pytest.approx(2 / 3)
 
 
-def test_pictures_without_a_library(tmp_path):
-    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    (tmp_path / "a.png").write_bytes(png_bytes(picture))
-    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "a.png"))[..., ::-1], picture)
+def test_images_without_a_library(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    (tmp_path / "a.png").write_bytes(png_bytes(image))
+    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "a.png"))[..., ::-1], image)
     ends = colored(np.array([[0.0, 1.0, 9.0]]), 0.0, 1.0)
     assert ends.tolist() == [[[68, 1, 84], [253, 231, 37], [253, 231, 37]]]
 

@@ -32,14 +32,14 @@ QUICK = Schedule(score="short")
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory):
-    """The folder of a training that has learned something."""
-    folder = tmp_path_factory.mktemp("trainings") / "first"
-    Trainer(TINY, folder).save()
-    return folder
+    """The directory of a training that has learned something."""
+    directory = tmp_path_factory.mktemp("trainings") / "first"
+    Trainer(TINY, directory).save()
+    return directory
 
 
-def resaved(folder, **changes):
-    save_state(folder, replace(load_state(folder, CPU), **changes))
+def resaved(directory, **changes):
+    save_state(directory, replace(load_state(directory, CPU), **changes))
 
 
 # What is compared
@@ -94,18 +94,18 @@ def test_differences_are_named_to_the_leaf():
 
 
 def test_one_beginning_has_many_names(first, tmp_path, monkeypatch):
-    folder = tmp_path / "second"
-    Trainer(replace(TINY, start=str(first)), folder).save()
+    directory = tmp_path / "second"
+    Trainer(replace(TINY, start=str(first)), directory).save()
     monkeypatch.chdir(first.parent)
     for name in ("first", "./first/", "first/training.pt", str(first)):
-        Trainer(replace(TINY, start=name), folder)
+        Trainer(replace(TINY, start=name), directory)
     with pytest.raises(ConfigurationError, match="start was .*first, is .*third"):
-        Trainer(replace(TINY, start="third"), folder)
+        Trainer(replace(TINY, start="third"), directory)
     (tmp_path / "moved").mkdir()
     (tmp_path / "moved" / "training.pt").write_bytes((first / "training.pt").read_bytes())
-    Trainer(replace(TINY, start=str(tmp_path / "moved")), folder)
+    Trainer(replace(TINY, start=str(tmp_path / "moved")), directory)
     with pytest.raises(ConfigurationError, match="start was .*first, is nothing"):
-        Trainer(TINY, folder)
+        Trainer(TINY, directory)
 
 
 def test_rolls_are_kept_as_far_as_memory_reaches():
@@ -128,7 +128,7 @@ def _shot(rolls):
 # What it begins with
 
 
-def test_the_bundled_weights_win_over_a_folder_of_their_name(tmp_path, monkeypatch):
+def test_the_bundled_weights_win_over_a_directory_of_their_name(tmp_path, monkeypatch):
     (tmp_path / "demo").mkdir()
     monkeypatch.chdir(tmp_path)
     learner = begin(Beginning("demo", "chart", 0, "demo"))

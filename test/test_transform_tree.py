@@ -83,7 +83,7 @@ def test_nothing_is_extrapolated() -> None:
             tree.lookup("odom", "base", stamp)
 
 
-def test_history_is_bounded_and_a_jump_back_begins_anew() -> None:
+def test_history_is_bounded_and_a_jump_back_begins_again() -> None:
     tree = TransformTree()
     for i in range(3000):
         tree.put("odom", "base", i * SECOND // 100, _place(np.eye(4)))

@@ -91,9 +91,9 @@ LOADERS = {
 @pytest.mark.parametrize("value", ["nan", "0", "-inf"])
 def test_a_lost_pose_in_a_data_set_is_none_and_counted(tmp_path, name, value):
     write_set, file = LOADERS[name]
-    folder = write_set(tmp_path / "data")
-    plain = [frame.truth.camera_to_world for frame in open_source(folder)]
-    path = folder / file
+    directory = write_set(tmp_path / "data")
+    plain = [frame.truth.camera_to_world for frame in open_source(directory)]
+    path = directory / file
     rows = [line for line in path.read_text().splitlines() if line[0] != "#"]
     whole = name in ("7-scenes", "scannet")
     stamped = name in ("tum", "icl")
@@ -105,7 +105,7 @@ def test_a_lost_pose_in_a_data_set_is_none_and_counted(tmp_path, name, value):
             kept = words[:1] if stamped else []
             rows[number] = " ".join([*kept, *[value] * (len(words) - len(kept))])
     path.write_text("\n".join(rows) + "\n")
-    source = open_source(folder)
+    source = open_source(directory)
     found = [frame.truth.camera_to_world for frame in source]
     index = 2 if name == "icl" else 1
     assert found[index] is None
@@ -221,7 +221,7 @@ def test_how_much_has_a_truth_is_always_said(monkeypatch, tmp_path):
         monkeypatch, lambda index, pose: pose if index < 3 else None, 10, truth_stamps=truth
     )
     words = (
-        "3 of 10 frames have a true pose, 10 true depth; pictures were taken from 1.000 to "
+        "3 of 10 frames have a true pose, 10 true depth; images were taken from 1.000 to "
         "1.900 s, true poses from 1.000 to 1.200 s"
     )
     assert run.association.words == words
@@ -230,7 +230,7 @@ def test_how_much_has_a_truth_is_always_said(monkeypatch, tmp_path):
     assert words in (tmp_path / "summary.md").read_text()
     assert words in (tmp_path / "report.html").read_text()
     assert json.loads((tmp_path / "metrics.json").read_text())["association"] == {
-        "frames": 10, "with_pose": 3, "with_depth": 10, "pictures_s": [1.0, 1.9],
+        "frames": 10, "with_pose": 3, "with_depth": 10, "images_s": [1.0, 1.9],
         "truth_s": [1.0, 1.2],
     }  # fmt: skip
     whole = evaluated(monkeypatch, lambda index, pose: pose, 10, truth_stamps=truth)
@@ -239,17 +239,19 @@ def test_how_much_has_a_truth_is_always_said(monkeypatch, tmp_path):
 
 
 def test_truth_of_another_hour_is_said_with_both_ranges(tmp_path):
-    folder = datasets.tum(tmp_path / "data")
-    rows = [line.split() for line in (folder / "groundtruth.txt").read_text().splitlines()
+    directory = datasets.tum(tmp_path / "data")
+    rows = [line.split() for line in (directory / "groundtruth.txt").read_text().splitlines()
             if line[0] != "#"]  # fmt: skip
     late = [" ".join([f"{float(row[0]) + 3600:.4f}", *row[1:]]) for row in rows]
-    (folder / "groundtruth.txt").write_text("\n".join(late) + "\n")
-    result = command_line.run("evaluate", folder, "-o", tmp_path / "out", "--max-ate", 1e9, *TINY)
+    (directory / "groundtruth.txt").write_text("\n".join(late) + "\n")
+    result = command_line.run(
+        "evaluate", directory, "-o", tmp_path / "out", "--max-ate", 1e9, *TINY
+    )
     assert result.exit_code == 3
     output = " ".join(result.output.split())
     assert "0 of 5 frames have a true pose" in output
-    assert "pictures were taken from 100.000 to 100.400 s, true poses from 3700.000 to" in output
-    assert "the truth begins 3600.000 s after the pictures" in output
+    assert "images were taken from 100.000 to 100.400 s, true poses from 3700.000 to" in output
+    assert "the truth begins 3600.000 s after the images" in output
     assert "ATE after Sim(3), rmse was not measured" in output
 
 
@@ -265,16 +267,16 @@ def test_an_explicit_truth_of_another_hour_is_an_error_before_the_run(tmp_path, 
     path = bag(tmp_path, "mcap", lambda index, pose: None)
     truth = tum_file(tmp_path / "truth.txt", offset)
     side = "after" if offset > 0 else "before"
-    with pytest.raises(SourceError, match=rf"belongs to no picture.*3600.000 s {side} them"):
+    with pytest.raises(SourceError, match=rf"belongs to no image.*3600.000 s {side} them"):
         open_source(path, SourceOptions(truth=str(truth)))
     result = command_line.run("evaluate", path, "-o", tmp_path / "out", "--truth", truth, *TINY)
     assert result.exit_code == 1
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
-def test_an_explicit_truth_that_fits_no_picture_is_an_error(tmp_path):
+def test_an_explicit_truth_that_fits_no_image_is_an_error(tmp_path):
     path = bag(tmp_path, "mcap", lambda index, pose: None)
-    truth = tum_file(tmp_path / "truth.txt", 0.05)  # between the pictures
+    truth = tum_file(tmp_path / "truth.txt", 0.05)  # between the images
     rows = truth.read_text().splitlines()
     truth.write_text(rows[-1] + "\n")
     arguments = ["--truth", truth, "--tolerance", 0.02, *TINY]
@@ -328,49 +330,49 @@ def depth_of(frames) -> tuple[np.ndarray, ...]:
 @pytest.mark.parametrize("name", ["tum", "rgbd", "7-scenes", "neural"])
 def test_half_size_depth_has_half_the_camera(tmp_path, name):
     write_set, _ = LOADERS[name]
-    folder = write_set(tmp_path / "data")
+    directory = write_set(tmp_path / "data")
     (tmp_path / "data" / "calibration.txt").write_text("10 11 4 3\n")
-    plain = depth_of(list(open_source(folder)))
-    for path in folder.rglob("*.png"):
+    plain = depth_of(list(open_source(directory)))
+    for path in directory.rglob("*.png"):
         if "depth" in path.as_posix().removeprefix(tmp_path.as_posix()):
             depth = datasets.cv2.imread(str(path), -1)
             assert datasets.cv2.imwrite(str(path), np.ascontiguousarray(depth[::2, ::2]))
-    source = open_source(folder)
+    source = open_source(directory)
     np.testing.assert_allclose(depth_of(list(source)), plain / 2)
     assert any("depth is 4x3 and its camera 8x6" in each for each in source.warnings)
 
 
 def test_depth_of_another_shape_is_warned_of(tmp_path):
-    folder = datasets.rgbd(tmp_path / "data")
-    (folder / "calibration.txt").write_text("10 11 4 3\n")
-    for path in (folder / "depth").iterdir():
+    directory = datasets.rgbd(tmp_path / "data")
+    (directory / "calibration.txt").write_text("10 11 4 3\n")
+    for path in (directory / "depth").iterdir():
         datasets.write_png(path, np.full((6, 20), 1000, np.uint16))
-    source = open_source(folder)
+    source = open_source(directory)
     list(source)
     assert any("depth is 20x6 and its camera 8x6, in another shape" in e for e in source.warnings)
 
 
-def test_a_published_camera_is_scaled_to_the_pictures_and_said(tmp_path, caplog):
+def test_a_published_camera_is_scaled_to_the_images_and_said(tmp_path, caplog):
     source = open_source(datasets.seven_scenes(tmp_path / "chess"))
     np.testing.assert_allclose(depth_of(list(source)), [525 / 80, 525 / 80, 4, 3, 8, 6])
-    assert "pictures are 8x6, and the camera's numbers are for 640x480: they are scaled" in (
+    assert "images are 8x6, and the camera's numbers are for 640x480: they are scaled" in (
         caplog.text
     )
 
 
-def test_a_published_camera_on_pictures_that_were_cut_is_warned_of(tmp_path, caplog):
-    folder = datasets.seven_scenes(tmp_path / "chess")
-    for path in folder.rglob("*.color.png"):
+def test_a_published_camera_on_images_that_were_cut_is_warned_of(tmp_path, caplog):
+    directory = datasets.seven_scenes(tmp_path / "chess")
+    for path in directory.rglob("*.color.png"):
         datasets.write_png(path, np.zeros((60, 40, 3), np.uint8))
-    open_source(folder)
-    assert "though the pictures have another shape" in caplog.text
+    open_source(directory)
+    assert "though the images have another shape" in caplog.text
 
 
 def test_a_given_camera_far_from_the_middle_is_warned_of(tmp_path, caplog):
-    folder = datasets.rgbd(tmp_path / "data")
-    (folder / "calibration.txt").write_text("525 525 320 240\n")
-    open_source(folder)
-    assert "the principal point (320, 240) is far from the middle of pictures of 8x6" in caplog.text
+    directory = datasets.rgbd(tmp_path / "data")
+    (directory / "calibration.txt").write_text("525 525 320 240\n")
+    open_source(directory)
+    assert "the principal point (320, 240) is far from the middle of images of 8x6" in caplog.text
 
 
 class Fifth(MemorySource):

@@ -234,14 +234,14 @@ SMALL = {"aggregator.camera_token": torch.zeros(2, 3), "camera_head.x": torch.on
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> dict[str, bytes]:
-    folder = tmp_path_factory.mktemp("weights")
-    torch.save(SMALL, folder / "old", _use_new_zipfile_serialization=False)
-    save_file(SMALL, folder / "safe")
+    directory = tmp_path_factory.mktemp("weights")
+    torch.save(SMALL, directory / "old", _use_new_zipfile_serialization=False)
+    save_file(SMALL, directory / "safe")
     return {
-        "zip": saved(SMALL, folder / "zip").read_bytes(),
-        "old": (folder / "old").read_bytes(),
-        "safe": (folder / "safe").read_bytes(),
-        "wrapped": saved({"model": SMALL, "epoch": 1}, folder / "wrapped").read_bytes(),
+        "zip": saved(SMALL, directory / "zip").read_bytes(),
+        "old": (directory / "old").read_bytes(),
+        "safe": (directory / "safe").read_bytes(),
+        "wrapped": saved({"model": SMALL, "epoch": 1}, directory / "wrapped").read_bytes(),
     }
 
 

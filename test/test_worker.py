@@ -19,8 +19,8 @@ PATIENCE = 30.0
 
 
 def make_frame(stamp: int, decode=None) -> Frame:
-    picture = np.full((28, 28, 3), stamp % 256, np.uint8)
-    return Frame(stamp, "eye", decode or (lambda: picture))
+    image = np.full((28, 28, 3), stamp % 256, np.uint8)
+    return Frame(stamp, "eye", decode or (lambda: image))
 
 
 class Rig:
@@ -104,15 +104,15 @@ def test_stamps_that_go_back_begin_a_new_session(rig, caplog):
     assert "stamps jumped back by 5.000 s: a new session begins" in caplog.text
 
 
-def test_a_late_picture_is_refused_and_the_session_goes_on(rig):
+def test_a_late_image_is_refused_and_the_session_goes_on(rig):
     for stamp in (5_000_000_000, 5_000_000_100, 5_000_000_050, 5_000_000_200):
         rig.queue.put(make_frame(stamp))
     rig.wait(results=3, refused=1)
     assert [result.index for result in rig.results] == [0, 1, 2]
-    assert "older than the picture before it" in rig.refused[0][1]
+    assert "older than the image before it" in rig.refused[0][1]
 
 
-def test_a_refused_picture_leaves_stamps_and_session_as_they_were(rig):
+def test_a_refused_image_leaves_stamps_and_session_as_they_were(rig):
     def damaged():
         raise FrameError("truncated")
 

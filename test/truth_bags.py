@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes small bags with pictures, depth and poses for tests."""
+"""Writes small bags with images, depth and poses for tests."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def write(
 
 
 def records(messages: Messages) -> list[tuple[int, str, Any]]:
-    """Pictures, camera_info, depth 5 ms later in millimetres, and the true path."""
+    """Images, camera_info, depth 5 ms later in millimetres, and the true path."""
     made = []
     rows = zip(STAMPS, datasets.colors(), datasets.depths(), datasets.poses(), strict=True)
     for stamp, color, depth, pose in rows:

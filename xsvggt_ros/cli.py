@@ -78,7 +78,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Streaming 3D reconstruction from pictures, with a compressed KV cache.",
+    help="Streaming 3D reconstruction from images, with a compressed KV cache.",
 )
 for command in COMMANDS:
     app.command()(command)

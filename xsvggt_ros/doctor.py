@@ -226,7 +226,7 @@ def _transport() -> Finding:
         return Finding("Fast DDS profile", profile or "not needed")
     remedy = (
         "set FASTDDS_DEFAULT_PROFILES_FILE to config/fastdds_shm.xml: without it, nearly all large "
-        "best-effort pictures are lost"
+        "best-effort images are lost"
     )
     return Finding("Fast DDS profile", "not set", remedy, needed=False)
 

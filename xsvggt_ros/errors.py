@@ -22,7 +22,7 @@ class CheckpointError(XsvggtError):
 
 
 class SourceError(XsvggtError):
-    """A folder, video or bag cannot be opened or read."""
+    """A directory, video or bag cannot be opened or read."""
 
 
 class EvaluationError(XsvggtError):
@@ -51,11 +51,11 @@ class FrameError(XsvggtError):
 
 
 class NonFiniteOutputError(FrameError):
-    """The network answered NaN or infinity: the frame is refused and the session starts anew."""
+    """The network answered NaN or infinity: the frame is refused and the session starts again."""
 
 
 class DeviceFullError(FrameError):
-    """The device ran out of memory: the frame is refused and the session starts anew.
+    """The device ran out of memory: the frame is refused and the session starts again.
 
     Attributes:
         changes: parameters that the new session has another value of, by dotted name; empty where

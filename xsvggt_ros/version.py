@@ -27,7 +27,7 @@ def version() -> str:
 def _manifest(module: Path) -> Path | None:
     """Return package.xml of the checkout, or of the prefix that this module is installed into."""
     checkout = module.parents[1] / "package.xml"
-    installed = (folder / "share" / _NAME / "package.xml" for folder in module.parents)
+    installed = (directory / "share" / _NAME / "package.xml" for directory in module.parents)
     found = (path for path in (checkout, *installed) if path.is_file())
     return next(found, None)
 

@@ -19,7 +19,7 @@ BUILD = VENV / "build"
 
 
 def site_packages() -> Path:
-    """Return the folder that the environment's modules are installed into."""
+    """Return the directory that the environment's modules are installed into."""
     return next(VENV.glob("lib/python3.*/site-packages"))
 
 
@@ -30,7 +30,7 @@ def requirements(name: str) -> list[str]:
 
 
 def digest(*parts: str | Path) -> str:
-    """Return a hash over texts, files and whole folders."""
+    """Return a hash over texts, files and whole directories."""
     sha = hashlib.sha256()
     for part in parts:
         for content in _contents(part):

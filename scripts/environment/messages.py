@@ -77,7 +77,7 @@ def _check(runner: Runner) -> None:
     code = (
         "import rclpy, tf2_msgs.msg, xsvggt_ros.errors, xsvggt_ros.msg as m;"
         "import xsvggt_ros.srv as v;"
-        "from rclpy.serialization import serialize_message as s; s(m.CacheStatus());"
+        "from rclpy.serialization import serialize_message as s; s(m.ReconstructionStatus());"
         "s(v.SaveMap.Request());"
         "s(tf2_msgs.msg.TFMessage()); print(xsvggt_ros.errors.__file__)"
     )

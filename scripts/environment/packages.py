@@ -63,7 +63,7 @@ def link_checkout(runner: Runner) -> None:
     """Make the environment import this checkout.
 
     By a plain path entry: the import hook of other editable installations is asked too late, after
-    the folder of our messages has been found.
+    the directory of our messages has been found.
     """
     for leftover in site_packages().glob("xsvggt_ros-*.egg-info"):
         shutil.rmtree(leftover)

@@ -33,7 +33,7 @@ class Record:
             self._write()
 
     def clear(self) -> None:
-        """Forget everything: the environment is made anew."""
+        """Forget everything: the environment is made again."""
         self._entries.clear()
 
     def _write(self) -> None:

@@ -72,7 +72,7 @@ def _interpreter_of_distribution() -> tuple[Path, tuple[int, ...]]:
 def repair_wheels(runner: Runner) -> None:
     """Point the wheels' CMake files at this machine's headers.
 
-    They name the include folders of the machine that built them.
+    They name the include directories of the machine that built them.
     """
     facts = "import numpy as n, sysconfig as s; print(s.get_path('include'), n.get_include())"
     python_include, numpy_include = runner.python(facts).split()
@@ -100,7 +100,7 @@ def _exports(ros: Ros) -> str:
     lines = [
         _prepend("AMENT_PREFIX_PATH", VENV),
         _prepend("CMAKE_PREFIX_PATH", VENV),
-        _prepend("LD_LIBRARY_PATH", *_library_folders(ros)),
+        _prepend("LD_LIBRARY_PATH", *_library_directories(ros)),
         f'export FASTDDS_DEFAULT_PROFILES_FILE="{profile}"',
     ]
     if ros.from_wheels:
@@ -121,7 +121,7 @@ export RMW_IMPLEMENTATION=rmw_fastrtps_cpp
 """
 
 
-def _library_folders(ros: Ros) -> list[Path]:
+def _library_directories(ros: Ros) -> list[Path]:
     bundled = sorted(site_packages().glob("ros_*.libs")) if ros.from_wheels else []
     return [VENV / "lib", *bundled]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """The KV cache of the stream: what is attended to, what is kept, how it is stored.
 
-Knows neither pictures nor networks: it is handed queries, keys and values.
+Knows neither images nor networks: it is handed queries, keys and values.
 """

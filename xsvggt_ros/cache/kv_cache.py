@@ -330,11 +330,11 @@ class KvCache:
 
     def _take_on(self, settings: CacheSettings, budget: int | None) -> None:
         self._changes += 1
-        judges_anew = settings.judging != self.settings.judging
+        judges_again = settings.judging != self.settings.judging
         if settings.adapts_layers and len(self._groups) < self.layout.layers:
             self._group([layer for group in self._groups for layer in group.split()])
         for group in self._groups:
-            policy = policy_for(settings) if judges_anew else None
+            policy = policy_for(settings) if judges_again else None
             group.reconfigure(settings, budget, policy, backend(settings.attention_backend))
         if isinstance(self.camera, CameraMemory):
             self.camera.resize(_camera_places(settings))

@@ -32,7 +32,7 @@ from xsvggt_ros.cache.token_storage import share
 class LayerSegments:
     """Up to four segments, one behind the other, and room for the newest frame behind them.
 
-    Memory is allocated where the layer is laid out anew, and only there.
+    Memory is allocated where the layer is laid out again, and only there.
 
     Each segment holds the same number of tokens for every layer of the group.
 
@@ -252,7 +252,7 @@ class LayerSegments:
     def expect(
         self, frame: int, settings: CacheSettings, places: Callable[[], tuple[Tensor, ...]]
     ) -> None:
-        """Lay out anew where there is no room for a frame of a size not met before.
+        """Lay out again where there is no room for a frame of a size not met before.
 
         Args:
             frame: tokens of the frame to come.
@@ -294,7 +294,7 @@ class LayerSegments:
     def lay_out(
         self, settings: CacheSettings, *, slots: int, anchor: int, places: tuple[Tensor, ...]
     ) -> None:
-        """Divide the layer anew, and take along what is held and fits. May wait for the device.
+        """Divide the layer again, and take along what is held and fits. May wait for the device.
 
         Args:
             settings: widths from now on.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`xsvggt compare`: two result folders side by side."""
+"""`xsvggt compare`: two result directories side by side."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLORS = {"better": "green", "worse": "red", "same": "dim", "": ""}
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(help="Result folder of `xsvggt evaluate`.")],
+    first: Annotated[Path, typer.Argument(help="Result directory of `xsvggt evaluate`.")],
     second: Annotated[Path, typer.Argument(help="Another one, to be judged against it.")],
     *,
     max_worse: Annotated[
@@ -32,7 +32,7 @@ def compare(
         ),
     ] = "",
 ) -> None:
-    """Compare two result folders: what got better, what got worse, which settings differ."""
+    """Compare two result directories: what got better, what got worse, which settings differ."""
     from xsvggt_ros.errors import ConfigurationError
     from xsvggt_ros.evaluation.compare import compare as compared
     from xsvggt_ros.evaluation.thresholds import FAILED

@@ -48,12 +48,12 @@ def demo(
     source: Annotated[
         Path | None,
         typer.Argument(
-            help="Folder of pictures, video or bag; default: a made-up room, whose truth is known."
+            help="Directory of images, video or bag; default: a made-up room, whose truth is known."
         ),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path(
-        "demo_output"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Directory for the results.")
+    ] = Path("demo_output"),
     *,
     checkpoint: Checkpoint = "",
     preset: Preset = None,
@@ -77,7 +77,7 @@ def demo(
     budget_mib: BudgetMib = 0.0,
     key_bits: KeyBits = 4,
     value_bits: ValueBits = 4,
-    max_frames: Annotated[int, typer.Option(min=1, help="Stop after this many pictures.")] = 200,
+    max_frames: Annotated[int, typer.Option(min=1, help="Stop after this many images.")] = 200,
     topic: Topic = None,
     depth: Annotated[
         str,
@@ -91,7 +91,7 @@ def demo(
     rerun: RerunViewer = False,
     rerun_file: RerunFile = None,
 ) -> None:
-    """Run the ROS node in a process of its own, send it pictures, and keep what it publishes."""
+    """Run the ROS node in a process of its own, send it images, and keep what it publishes."""
     from xsvggt_ros.doctor import require_ros
 
     require_ros()
@@ -114,12 +114,12 @@ def demo(
     cache = cache_settings(policy, tokens, budget_mib, key_bits, value_bits)
     if room:
         with frame_progress(console, room.frames) as progress:
-            pictures = room.write(output, lambda done: progress(done, "rendering"))
+            images = room.write(output, lambda done: progress(done, "rendering"))
     else:
         assert source
-        pictures = source
+        images = source
     chosen = DemoOptions(
-        source=pictures,
+        source=images,
         output=output,
         checkpoint=checkpoint,
         preset=preset or "",

@@ -20,7 +20,7 @@ SEQUENCE = "long_loop"
 """Of the held-out suite: laps through one room, so that places are seen again."""
 
 BAG = "made_up_room"
-"""What the bag is called in the output folder."""
+"""What the bag is called in the output directory."""
 
 TOPIC = IMAGE_TOPIC
 
@@ -34,9 +34,9 @@ class DemoRoom:
         self.frames = min(most, len(self._sequence))
         self._index = {self._sequence.stamp(index): index for index in range(self.frames)}
 
-    def write(self, folder: Path, each: Callable[[int], None]) -> Path:
-        """Render the pictures into a bag in ``folder`` and return its place."""
-        place = folder / BAG
+    def write(self, directory: Path, each: Callable[[int], None]) -> Path:
+        """Render the images into a bag in ``directory`` and return its place."""
+        place = directory / BAG
         write_beginning(self._sequence, self.frames, place, each)
         return place
 

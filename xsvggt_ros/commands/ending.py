@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How commands end whose runs get a folder of their own."""
+"""How commands end whose runs get a directory of their own."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from xsvggt_ros.commands.speaking import console
 from xsvggt_ros.interruption import INTERRUPTED
 
 
-def end_run(folder: Path, *, interrupted: bool, code: int = 0) -> None:
-    """Make a run's folder the latest and say where its report is.
+def end_run(directory: Path, *, interrupted: bool, code: int = 0) -> None:
+    """Make a run's directory the latest and say where its report is.
 
     Raises:
         typer.Exit: a signal ended the run early, or ``code`` is not 0.
 
     """
-    from xsvggt_ros.evaluation.folder import link_latest
+    from xsvggt_ros.evaluation.directory import link_latest
 
-    link_latest(folder)
-    console.print(f"[green]Report:[/] {folder / 'report.html'}", highlight=False, soft_wrap=True)
+    link_latest(directory)
+    console.print(f"[green]Report:[/] {directory / 'report.html'}", highlight=False, soft_wrap=True)
     if interrupted or code:
         raise typer.Exit(INTERRUPTED if interrupted else code)

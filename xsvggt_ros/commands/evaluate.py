@@ -52,11 +52,15 @@ SOURCE, JUDGING, LIVE, LIMITS, SWEEPING, PROTOCOLS = (
 def evaluate(
     source: Annotated[
         str | None,
-        typer.Argument(help="Bag, folder of a data set, or synthetic:NAME of a made-up sequence."),
+        typer.Argument(
+            help="Bag, directory of a data set, or synthetic:NAME of a made-up sequence."
+        ),
     ] = None,
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help="Folder in which each run gets a folder of its own."),
+        typer.Option(
+            "--output", "-o", help="Directory in which each run gets a directory of its own."
+        ),
     ] = Path("results"),
     *,
     checkpoint: Checkpoint = "",
@@ -86,7 +90,7 @@ def evaluate(
     kind: Annotated[
         str | None,
         typer.Option(
-            help="Of a folder, where its files do not tell, such as tum.", rich_help_panel=SOURCE
+            help="Of a directory, where its files do not tell, such as tum.", rich_help_panel=SOURCE
         ),
     ] = None,
     sequence: Annotated[
@@ -114,7 +118,7 @@ def evaluate(
     tolerance: Annotated[
         float,
         typer.Option(
-            help="Seconds by which stamps of picture and truth may differ.", rich_help_panel=SOURCE
+            help="Seconds by which stamps of image and truth may differ.", rich_help_panel=SOURCE
         ),
     ] = 0.02,
     intrinsics: Annotated[
@@ -184,7 +188,7 @@ def evaluate(
     ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option(help="Folder of a sweep to go on with.", rich_help_panel=SWEEPING),
+        typer.Option(help="Directory of a sweep to go on with.", rich_help_panel=SWEEPING),
     ] = None,
     jobs: Annotated[
         int,
@@ -211,7 +215,7 @@ def evaluate(
         str | None, typer.Option(help="Data set of the protocol.", rich_help_panel=PROTOCOLS)
     ] = None,
     root: Annotated[
-        Path | None, typer.Option(help="Folder of that data set.", rich_help_panel=PROTOCOLS)
+        Path | None, typer.Option(help="Directory of that data set.", rich_help_panel=PROTOCOLS)
     ] = None,
     prediction: Annotated[
         str | None,
@@ -223,7 +227,8 @@ def evaluate(
     annotations: Annotated[
         Path | None,
         typer.Option(
-            help="Of relpose on co3d: the folder with CATEGORY_test.jgz.", rich_help_panel=PROTOCOLS
+            help="Of relpose on co3d: the directory with CATEGORY_test.jgz.",
+            rich_help_panel=PROTOCOLS,
         ),
     ] = None,
     max_ate: Annotated[
@@ -437,7 +442,7 @@ def _run_once(request: EvaluationRequest, output: Path, limits: tuple[Threshold,
 
     from xsvggt_ros.errors import PartlyWrittenError
     from xsvggt_ros.evaluation.files import with_verdicts, write_evaluation
-    from xsvggt_ros.evaluation.folder import new_folder
+    from xsvggt_ros.evaluation.directory import new_directory
     from xsvggt_ros.evaluation.runner import evaluate as run
     from xsvggt_ros.evaluation.thresholds import FAILED
     from xsvggt_ros.geometry.files import require_writable
@@ -447,11 +452,11 @@ def _run_once(request: EvaluationRequest, output: Path, limits: tuple[Threshold,
     with stop_request() as stop, run_progress(console) as progress:
         evaluation = run(request, stop=stop, progress=progress)
         progress(evaluation.counts.taken, evaluation.counts.taken, "writing")
-        folder = new_folder(output, evaluation.name, datetime.now())
+        directory = new_directory(output, evaluation.name, datetime.now())
         evaluation = with_verdicts(evaluation, limits)
         failure: PartlyWrittenError | None = None
         try:
-            write_evaluation(evaluation, folder, limits)
+            write_evaluation(evaluation, directory, limits)
         except PartlyWrittenError as error:
             failure = error
     _say(evaluation)
@@ -460,7 +465,7 @@ def _run_once(request: EvaluationRequest, output: Path, limits: tuple[Threshold,
         raise failure
     kept = all(verdict.kept for verdict in evaluation.verdicts)
     interrupted = evaluation.state == "interrupted"
-    end_run(folder, interrupted=interrupted, code=0 if kept else FAILED)
+    end_run(directory, interrupted=interrupted, code=0 if kept else FAILED)
 
 
 def _say(evaluation: Evaluation) -> None:
@@ -496,7 +501,7 @@ def _run_sweep(
     from datetime import datetime
 
     from xsvggt_ros.errors import SourceError
-    from xsvggt_ros.evaluation.folder import new_folder
+    from xsvggt_ros.evaluation.directory import new_directory
     from xsvggt_ros.evaluation.report.sweep_page import write_sweep
     from xsvggt_ros.evaluation.runner import Progress
     from xsvggt_ros.evaluation.source import open_source
@@ -517,7 +522,9 @@ def _run_sweep(
         raise SourceError(f"'{resume}' holds no {SWEEP}, so there is nothing to go on with")
     require_writable(output)
     name = open_source(request.source, request.options).name  # what cannot be read fails here
-    folder = resume.resolve() if resume else new_folder(output, f"{name}_sweep", datetime.now())
+    directory = (
+        resume.resolve() if resume else new_directory(output, f"{name}_sweep", datetime.now())
+    )
     with (
         stop_request() as stop,
         _place_to_run(cluster, request.network.device, jobs) as (run, jobs),
@@ -530,16 +537,16 @@ def _run_sweep(
         table = run_sweep(
             request,
             chosen,
-            folder,
+            directory,
             stop=stop,
             progress=progress,
-            written=lambda sweep: write_sweep(sweep, folder),
+            written=lambda sweep: write_sweep(sweep, directory),
             jobs=jobs,
             run=run,
         )
     _say_sweep(table)
     failed = any(row.state == "failed" for row in table.rows)
-    end_run(folder, interrupted=table.interrupted, code=1 if failed else 0)
+    end_run(directory, interrupted=table.interrupted, code=1 if failed else 0)
 
 
 @contextmanager

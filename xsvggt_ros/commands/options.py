@@ -14,7 +14,7 @@ from xsvggt_ros.threads import ask_for_threads
 if TYPE_CHECKING:
     from xsvggt_ros.stream.rerun_log import RerunLog
 
-SourceArgument = Annotated[Path, typer.Argument(help="Folder of pictures, video, or ROS 1/2 bag.")]
+SourceArgument = Annotated[Path, typer.Argument(help="Directory of images, video, or ROS 1/2 bag.")]
 Checkpoint = Annotated[
     str,
     typer.Option(
@@ -97,7 +97,7 @@ KeyBits = Annotated[int, typer.Option(help="Width of cached keys: 2, 4, 8, or 16
 ValueBits = Annotated[int, typer.Option(help="Width of cached values, likewise.")]
 MaxFrames = Annotated[
     int | None,
-    typer.Option(min=1, help="Stop after this many pictures."),
+    typer.Option(min=1, help="Stop after this many images."),
 ]
 Topic = Annotated[
     str | None,

@@ -50,7 +50,7 @@ def run_protocol_command(
     from datetime import datetime
 
     from xsvggt_ros.errors import ConfigurationError
-    from xsvggt_ros.evaluation.folder import new_folder
+    from xsvggt_ros.evaluation.directory import new_directory
     from xsvggt_ros.evaluation.protocol_catalogue import ProtocolOptions, specification_of
     from xsvggt_ros.evaluation.protocol_run import run_protocol
     from xsvggt_ros.evaluation.report.protocol_page import write_protocol
@@ -64,20 +64,20 @@ def run_protocol_command(
     specification = specification_of(name, options)
     specification.names(options)  # a root without sequences fails here
     require_writable(output)
-    folder = new_folder(output, f"{name}_{dataset}", datetime.now())
+    directory = new_directory(output, f"{name}_{dataset}", datetime.now())
     with stop_request() as stop, run_progress(console) as progress:
         table = run_protocol(
             specification,
             options,
             network,
             cache,
-            folder,
+            directory,
             stop=stop,
             progress=progress,
-            written=lambda table: write_protocol(table, folder),
+            written=lambda table: write_protocol(table, directory),
         )
     _say(table)
-    end_run(folder, interrupted=table.interrupted, code=1 if table.failed else 0)
+    end_run(directory, interrupted=table.interrupted, code=1 if table.failed else 0)
 
 
 def _say(table: ProtocolTable) -> None:

@@ -48,9 +48,9 @@ if TYPE_CHECKING:
 
 def reconstruct(
     source: SourceArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path(
-        "reconstruction"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Directory for the results.")
+    ] = Path("reconstruction"),
     *,
     checkpoint: Checkpoint = "",
     preset: Preset = None,
@@ -75,7 +75,7 @@ def reconstruct(
     rerun: RerunViewer = False,
     rerun_file: RerunFile = None,
 ) -> None:
-    """Reconstruct a recorded stream without ROS: cloud, trajectory and an overview picture."""
+    """Reconstruct a recorded stream without ROS: cloud, trajectory and an overview image."""
     from xsvggt_ros.errors import OutputError, PartlyWrittenError
     from xsvggt_ros.geometry.files import require_writable
     from xsvggt_ros.model.bundled import weights_in_words
@@ -176,7 +176,7 @@ def _run(
     broken: list[SourceError] = []
 
     def refuse(frame: Frame, error: Exception) -> None:
-        log.warning("the picture of stamp %d was refused: %s", frame.stamp, error)
+        log.warning("the image of stamp %d was refused: %s", frame.stamp, error)
         refused.append(str(error))
 
     total = known_total(stream.frame_count, max_frames)
@@ -197,7 +197,7 @@ def _run(
         if stop.is_set():
             raise KeyboardInterrupt
         reason = f"the first one: {refused[0]}" if refused else "it is empty"
-        raise SourceError(f"{stream.name} holds no usable picture ({reason}); give another one")
+        raise SourceError(f"{stream.name} holds no usable image ({reason}); give another one")
     return Ending(stop.is_set(), broken[0] if broken else None)
 
 

@@ -23,12 +23,12 @@ def replay(
     ] = None,
     rate: Annotated[
         float | None,
-        typer.Option(help="Pictures per second of a folder or video."),
+        typer.Option(help="Images per second of a directory or video."),
     ] = None,
     speed: Annotated[float, typer.Option(help="Factor on the recording's own pace.")] = 1.0,
     fixed_rate: Annotated[
         float | None,
-        typer.Option(help="Pictures per second instead of the recording's pace."),
+        typer.Option(help="Images per second instead of the recording's pace."),
     ] = None,
     loop: Annotated[bool, typer.Option("--loop", help="Start again at the end.")] = False,
     paused: Annotated[
@@ -42,13 +42,13 @@ def replay(
         bool, typer.Option("--clock", help="Publish the recording's time on /clock.")
     ] = False,
     transport: Annotated[str, typer.Option(help="raw, compressed or both.")] = "both",
-    image_topic: Annotated[str, typer.Option(help="Name of the raw pictures.")] = "image",
+    image_topic: Annotated[str, typer.Option(help="Name of the raw images.")] = "image",
     best_effort: Annotated[
         bool, typer.Option("--best-effort", help="Publish like a camera driver.")
     ] = False,
-    depth: Annotated[int, typer.Option(help="Pictures kept for a slow subscriber.")] = 10,
+    depth: Annotated[int, typer.Option(help="Images kept for a slow subscriber.")] = 10,
     follow: Annotated[
-        str, typer.Option(help="Node, such as /xsvggt, to wait for, so that no picture is lost.")
+        str, typer.Option(help="Node, such as /xsvggt, to wait for, so that no image is lost.")
     ] = "",
 ) -> None:
     """Publish a recording on ROS topics, as its camera would have."""

@@ -20,12 +20,12 @@ console = Console()
 errors = Console(stderr=True)
 
 HOW_TO_LOOK = {
-    "overview.png": "any picture viewer: frames, depth, confidence, the map, the cache",
+    "overview.png": "any image viewer: frames, depth, confidence, the map, the cache",
     "cloud.ply": "MeshLab, CloudCompare, Blender, or open3d.visualization in Python",
     "trajectory.tum": "text: timestamp, position, quaternion; evo_traj tum --plot draws it",
-    "depth": "one depth map per picture, and cameras.csv",
+    "depth": "one depth map per image, and cameras.csv",
     "losses.csv": "table: step, losses, learning rate; losses.png draws it",
-    "evaluation": "pictures: input, true depth, predicted depth, confidence",
+    "evaluation": "images: input, true depth, predicted depth, confidence",
     "weights.safetensors": "weights, for --checkpoint",
     ".rrd": "rerun FILE opens it in its viewer",
 }

@@ -20,15 +20,18 @@ _FIXED_BY_HELD_OUT = (
 def synthesize(
     context: typer.Context,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the sequence; must be empty or new.")
+        Path,
+        typer.Option("--output", "-o", help="Directory for the sequence; must be empty or new."),
     ] = Path("synthetic"),
     *,
     output_format: Annotated[
         str,
-        typer.Option("--format", help="folder (pictures), bag (rosbag2, mcap) or tum (TUM RGB-D)."),
-    ] = "folder",
+        typer.Option(
+            "--format", help="directory (images), bag (rosbag2, mcap) or tum (TUM RGB-D)."
+        ),
+    ] = "directory",
     seed: Annotated[int, typer.Option(min=0, help="Of room, motion and effects.")] = 0,
-    frames: Annotated[int, typer.Option(min=1, help="Pictures.")] = 100,
+    frames: Annotated[int, typer.Option(min=1, help="Images.")] = 100,
     width: Annotated[
         int | None, typer.Option(help="Pixels; default: 320, with --held-out 112.")
     ] = None,
@@ -46,7 +49,7 @@ def synthesize(
     motion: Annotated[
         str, typer.Option(help="walk, drive, pan, loop, stop, handheld or drift.")
     ] = "walk",
-    rate: Annotated[float, typer.Option(help="Pictures per second, up to 1000.")] = 10.0,
+    rate: Annotated[float, typer.Option(help="Images per second, up to 1000.")] = 10.0,
     speed: Annotated[
         float | None, typer.Option(help="Metres per second; default: what suits the motion.")
     ] = None,

@@ -16,14 +16,16 @@ from xsvggt_ros.interruption import INTERRUPTED, stop_request
 def train(
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help="Folder of the training; one that holds one goes on."),
+        typer.Option(
+            "--output", "-o", help="Directory of the training; one that holds one goes on."
+        ),
     ] = Path("training"),
     *,
     preset: Annotated[str, typer.Option(help="Sizes of the network.")] = "demo",
     start: Annotated[
         str,
         typer.Option(
-            help="What to begin with: folder of another training, a file of weights, a Hugging "
+            help="What to begin with: directory of another training, a file of weights, a Hugging "
             "Face file as owner/name:file, or demo, the bundled ones. Default: random ones."
         ),
     ] = "",
@@ -54,7 +56,7 @@ def train(
     workers: Annotated[
         int,
         typer.Option(
-            min=0, help="Processes that shoot pictures ahead on a CPU; 0 = none but this one."
+            min=0, help="Processes that shoot images ahead on a CPU; 0 = none but this one."
         ),
     ] = 0,
 ) -> None:

@@ -20,13 +20,13 @@ _SECOND = 1e9
 
 @dataclass(frozen=True)
 class Association:
-    """How many frames have a truth, and when pictures and truth were taken.
+    """How many frames have a truth, and when images and truth were taken.
 
     Attributes:
         frames: with a result.
         with_pose: of these with a true pose.
         with_depth: of these with true depth.
-        pictures: times of the pictures; None where there are none.
+        images: times of the images; None where there are none.
         truth: times of the true poses; None where poses have no times of their own.
 
     """
@@ -34,7 +34,7 @@ class Association:
     frames: int
     with_pose: int
     with_depth: int
-    pictures: Stamps | None
+    images: Stamps | None
     truth: Stamps | None
 
     @property
@@ -44,31 +44,31 @@ class Association:
             f"{self.with_pose} of {self.frames} frames have a true pose, {self.with_depth} true "
             "depth"
         )
-        if self.pictures is None or (self.truth is None and not self.with_pose):
+        if self.images is None or (self.truth is None and not self.with_pose):
             return text
-        text += f"; pictures were taken from {_range(self.pictures)}"
+        text += f"; images were taken from {_range(self.images)}"
         if self.truth is None:
             return text
         return f"{text}, true poses from {_range(self.truth)}{self._apart}"
 
     @property
     def _apart(self) -> str:
-        assert self.pictures is not None
+        assert self.images is not None
         assert self.truth is not None
         if self.with_pose or self.overlap:
             return ""
-        off = (self.truth[0] - self.pictures[0]) / _SECOND
+        off = (self.truth[0] - self.images[0]) / _SECOND
         return (
-            f": the truth begins {abs(off):.3f} s {'after' if off > 0 else 'before'} the pictures; "
+            f": the truth begins {abs(off):.3f} s {'after' if off > 0 else 'before'} the images; "
             "bring both to the same clock"
         )
 
     @property
     def overlap(self) -> bool:
-        """Whether there is a time at which there are pictures and truth."""
-        if self.pictures is None or self.truth is None:
+        """Whether there is a time at which there are images and truth."""
+        if self.images is None or self.truth is None:
             return True
-        return self.truth[0] <= self.pictures[1] and self.pictures[0] <= self.truth[1]
+        return self.truth[0] <= self.images[1] and self.images[0] <= self.truth[1]
 
     def summary(self) -> dict[str, Any]:
         """Return it in types that JSON holds; times in seconds."""
@@ -76,7 +76,7 @@ class Association:
             "frames": self.frames,
             "with_pose": self.with_pose,
             "with_depth": self.with_depth,
-            "pictures_s": _seconds(self.pictures),
+            "images_s": _seconds(self.images),
             "truth_s": _seconds(self.truth),
         }
 

@@ -78,12 +78,12 @@ class Cluster:
     def evaluate(
         self,
         request: EvaluationRequest,
-        folder: Path,
+        directory: Path,
         stop: Event,
         progress: Progress,
         threads: int = 0,
     ) -> dict[str, Any]:
-        """Evaluate somewhere, write the results into ``folder``, return what metrics.json holds.
+        """Evaluate somewhere, write the results into ``directory``, return what metrics.json holds.
 
         As :func:`~xsvggt_ros.evaluation.isolated.evaluate_isolated` does on this machine.
 
@@ -106,7 +106,7 @@ class Cluster:
             raise RunFailedError(answer)
         metrics, files = answer
         for name, content in files.items():
-            path = folder / name
+            path = directory / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         return metrics

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two result folders side by side: what got better, what got worse, and whether they compare."""
+"""Two result directories side by side: what got better, what got worse, and whether they compare."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class Comparison:
 
 
 def compare(first: Path, second: Path) -> Comparison:
-    """Compare two result folders.
+    """Compare two result directories.
 
     Raises:
         SourceError: one of them holds no results.
@@ -146,24 +146,24 @@ def compare(first: Path, second: Path) -> Comparison:
     )
 
 
-def read_metrics(folder: Path) -> dict[str, Any]:
-    """Return what a result folder measured.
+def read_metrics(directory: Path) -> dict[str, Any]:
+    """Return what a result directory measured.
 
     Raises:
         SourceError: it holds no results, or damaged ones.
 
     """
-    path = folder / METRICS
+    path = directory / METRICS
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SourceError(
-            f"'{folder}' holds no {METRICS}; give a folder that 'xsvggt evaluate' has written"
+            f"'{directory}' holds no {METRICS}; give a directory that 'xsvggt evaluate' has written"
         ) from None
     except (OSError, ValueError) as error:
         raise SourceError(f"'{path}' cannot be read: {error}; evaluate again") from error
     if not _is_result(metrics):
-        raise SourceError(f"'{path}' is not the result of one evaluation; give another folder")
+        raise SourceError(f"'{path}' is not the result of one evaluation; give another directory")
     return dict(metrics)
 
 
@@ -181,9 +181,9 @@ def _is_result(metrics: Any) -> bool:
         return False
 
 
-def _settings(folder: Path) -> dict[str, Any]:
+def _settings(directory: Path) -> dict[str, Any]:
     try:
-        text = (folder / CONFIG).read_text(encoding="utf-8")
+        text = (directory / CONFIG).read_text(encoding="utf-8")
         held = yaml.safe_load(text)
         return _flat(held) if isinstance(held, Mapping) else {}
     except (OSError, yaml.YAMLError, UnicodeDecodeError):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A result and its truth, pixel by pixel in the same picture."""
+"""A result and its truth, pixel by pixel in the same image."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def truth_at_result(truth: NDArray[np.float32], result: FrameResult) -> NDArray[
 
 
 def camera_at_truth(result: FrameResult, shape: tuple[int, ...]) -> Intrinsics:
-    """Return the predicted camera for pictures of the size of the truth (height, width)."""
+    """Return the predicted camera for images of the size of the truth (height, width)."""
     height, width = shape
     source = result.mapping.intrinsics_to_source(result.intrinsics)
     return source.at_size(width, height)

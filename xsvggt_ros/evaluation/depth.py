@@ -301,7 +301,7 @@ class DepthPairs:
     def _together(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         if not self._held:
             raise EvaluationError(
-                "no pixel has both a predicted and a true depth; check that depth and pictures "
+                "no pixel has both a predicted and a true depth; check that depth and images "
                 "belong together"
             )
         predictions, truths = zip(*self._frames.values(), strict=True)

@@ -29,9 +29,9 @@ METRICS, CONFIG, REPORT, SUMMARY = "metrics.json", "config.yaml", "report.html",
 
 
 def write_evaluation(
-    evaluation: Evaluation, folder: Path, thresholds: tuple[Threshold, ...] = ()
+    evaluation: Evaluation, directory: Path, thresholds: tuple[Threshold, ...] = ()
 ) -> Evaluation:
-    """Write everything about a run into ``folder``; return the run with its limits judged.
+    """Write everything about a run into ``directory``; return the run with its limits judged.
 
     Small files come first, since they still fit on a full disk.
 
@@ -42,15 +42,15 @@ def write_evaluation(
     evaluation = with_verdicts(evaluation, thresholds)
     cloud = evaluation.session.recording.cloud
     writers: dict[str, Callable[[], object]] = {
-        METRICS: lambda: write_json(folder / METRICS, evaluation.metrics()),
-        CONFIG: lambda: write_text(folder / CONFIG, yaml_text(evaluation.request.resolved())),
-        SUMMARY: lambda: write_text(folder / SUMMARY, summary(evaluation)),
-        **_paths(evaluation, folder),
-        "frames.csv": lambda: _write_frames(evaluation, folder / "frames.csv"),
-        REPORT: lambda: write_text(folder / REPORT, page(evaluation)),
-        "cloud.ply": lambda: write_ply(folder / "cloud.ply", *cloud.arrays()),
+        METRICS: lambda: write_json(directory / METRICS, evaluation.metrics()),
+        CONFIG: lambda: write_text(directory / CONFIG, yaml_text(evaluation.request.resolved())),
+        SUMMARY: lambda: write_text(directory / SUMMARY, summary(evaluation)),
+        **_paths(evaluation, directory),
+        "frames.csv": lambda: _write_frames(evaluation, directory / "frames.csv"),
+        REPORT: lambda: write_text(directory / REPORT, page(evaluation)),
+        "cloud.ply": lambda: write_ply(directory / "cloud.ply", *cloud.arrays()),
     }
-    write_each({folder / name: write for name, write in writers.items()})
+    write_each({directory / name: write for name, write in writers.items()})
     return evaluation
 
 
@@ -59,7 +59,7 @@ def with_verdicts(evaluation: Evaluation, thresholds: tuple[Threshold, ...]) -> 
     return replace(evaluation, verdicts=tuple(judge_limits(evaluation.metrics(), thresholds)))
 
 
-def _paths(evaluation: Evaluation, folder: Path) -> dict[str, Callable[[], object]]:
+def _paths(evaluation: Evaluation, directory: Path) -> dict[str, Callable[[], object]]:
     """Return what writes the truth, and the estimate in the map's and the first camera's frame."""
     session = evaluation.session
     stamps = session.recording.stamps
@@ -71,10 +71,10 @@ def _paths(evaluation: Evaluation, folder: Path) -> dict[str, Callable[[], objec
             moved = list(score.transform.poses(session.matched()[0]))
             trajectories["trajectory_aligned.tum"] = Trajectory.from_poses(posed, moved)
     writers: dict[str, Callable[[], object]] = {
-        name: partial(write_tum, folder / name, each) for name, each in trajectories.items()
+        name: partial(write_tum, directory / name, each) for name, each in trajectories.items()
     }
     kitti = "trajectory.kitti"
-    return {**writers, kitti: partial(write_kitti, folder / kitti, session.estimated)}
+    return {**writers, kitti: partial(write_kitti, directory / kitti, session.estimated)}
 
 
 def _write_frames(evaluation: Evaluation, path: Path) -> None:

@@ -23,8 +23,8 @@ class FrameTruth:
             world that all frames of the source share. The rotation is NaN where only positions
             are known.
         depth: float32 [H, W], metres along the optical axis, NaN where unknown. It shows what the
-            picture shows, maybe at another size.
-        intrinsics: the pinhole camera of ``depth``; without depth, that of the picture.
+            image shows, maybe at another size.
+        intrinsics: the pinhole camera of ``depth``; without depth, that of the image.
 
     """
 

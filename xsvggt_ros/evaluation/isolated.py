@@ -35,13 +35,13 @@ class RunFailedError(XsvggtError):
 
 
 def evaluate_isolated(
-    request: EvaluationRequest, folder: Path, stop: Event, progress: Progress, threads: int = 0
+    request: EvaluationRequest, directory: Path, stop: Event, progress: Progress, threads: int = 0
 ) -> dict[str, Any]:
-    """Evaluate, write the results into ``folder``, and return what metrics.json holds.
+    """Evaluate, write the results into ``directory``, and return what metrics.json holds.
 
     Args:
         request: what is evaluated.
-        folder: of the results.
+        directory: of the results.
         stop: ends the run after the frame in hand.
         progress: is told the frames done.
         threads: of PyTorch in that process, where several run side by side; 0 = its default.
@@ -53,7 +53,7 @@ def evaluate_isolated(
     """
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=_run, args=(there, request, folder, threads), daemon=True)
+    process = context.Process(target=_run, args=(there, request, directory, threads), daemon=True)
     process.start()
     there.close()
     try:
@@ -100,7 +100,7 @@ def _death(code: int | None) -> str:
     return f"the run ended without a result, with code {code}"
 
 
-def _run(connection: Connection, request: EvaluationRequest, folder: Path, threads: int) -> None:
+def _run(connection: Connection, request: EvaluationRequest, directory: Path, threads: int) -> None:
     """Evaluate and tell the other side; a stop comes from there and from no signal."""
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)
@@ -110,7 +110,7 @@ def _run(connection: Connection, request: EvaluationRequest, folder: Path, threa
     stop = Event()
     try:
         evaluation = evaluate(request, stop=stop, progress=_Telling(connection, stop))
-        written = write_evaluation(evaluation, folder)
+        written = write_evaluation(evaluation, directory)
     except KeyboardInterrupt:
         connection.send(("stopped", None))
     except XsvggtError as error:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compares a stream of results with the truth, and keeps what the report needs.
 
-Memory: two poses and three errors per frame, and bounded samples of pixels, points and pictures.
+Memory: two poses and three errors per frame, and bounded samples of pixels, points and images.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from xsvggt_ros.evaluation.trajectory import (
 )
 from xsvggt_ros.geometry.alignment import align
 from xsvggt_ros.geometry.rigid import is_pose, is_position
-from xsvggt_ros.stream.frame import FrameResult, Picture
+from xsvggt_ros.stream.frame import FrameResult, ImageArray
 from xsvggt_ros.stream.recording import EvenSample, RecordedFrame, Recording
 
 logger = logging.getLogger(__name__)
@@ -52,15 +52,15 @@ STRAIGHT_PATH = (
 )
 
 STRIPS = 6
-"""Frames whose pictures the report shows."""
+"""Frames whose images the report shows."""
 
 
 @dataclass(frozen=True)
 class Strip:
-    """What the report shows of one frame, all at the size of the network's picture [h, w]."""
+    """What the report shows of one frame, all at the size of the network's image [h, w]."""
 
     index: int
-    color: Picture
+    color: ImageArray
     truth: NDArray[np.float32] | None
     depth: NDArray[np.float32]
     confidence: NDArray[np.float32]
@@ -93,7 +93,7 @@ class SessionJudge:
 
     def __init__(self, options: JudgingOptions) -> None:
         self._options = options
-        self.recording = Recording(pictures=1)
+        self.recording = Recording(images=1)
         self.estimated: list[NDArray[np.float64]] = []
         self.posed: list[int] = []
         self.true: list[NDArray[np.float64]] = []

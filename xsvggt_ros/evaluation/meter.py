@@ -63,7 +63,7 @@ class Cost:
     Attributes:
         first_frame: what the very first frame took, which warms caches and compiles kernels; it is
             in none of the other times.
-        latency: of a frame from encoded picture to result on the host, device synchronised. In a
+        latency: of a frame from encoded image to result on the host, device synchronised. In a
             live run, from its arrival on.
         network: of the network and the cache alone, device synchronised.
         stages: mean of each stage: decode, preprocess, network, collect.

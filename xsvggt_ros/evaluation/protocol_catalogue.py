@@ -43,7 +43,7 @@ class ProtocolOptions:
 
     Attributes:
         dataset: name of the data set.
-        root: its folder.
+        root: its directory.
         frames: the most of each sequence, for the long tables.
         stride: each how manieth frame, likewise.
         prediction: of ``mv_recon``: ``points`` of the point head, or ``projection`` of depth and
@@ -172,13 +172,13 @@ class MonoDepth(Specification):
         return video_depth.sequence_names(_depth_dataset(options), options.root)
 
     def rows(self, engine: Reconstructor, options: ProtocolOptions) -> Iterator[ProtocolRow]:
-        """Run single pictures."""
+        """Run single images."""
         return video_depth.mono_depth(engine, _depth_dataset(options), options.root)
 
     def notes(self, options: ProtocolOptions) -> tuple[str, ...]:
         """Say that no cache takes part."""
         return (
-            "every picture is a stream of its own, scaled by its median: no cache takes part",
+            "every image is a stream of its own, scaled by its median: no cache takes part",
             "the mean is weighted by pixels",
         )
 
@@ -227,8 +227,8 @@ class MultiViewReconstruction(Specification):
         )
 
     def notes(self, options: ProtocolOptions) -> tuple[str, ...]:
-        """Say how many pictures there are, and what is laid upon the truth."""
-        sparse = "the reference's sparse sampling: 2 to 5 pictures, hardly any cache"
+        """Say how many images there are, and what is laid upon the truth."""
+        sparse = "the reference's sparse sampling: 2 to 5 images, hardly any cache"
         judged = {
             "points": "points of the point head, shifted and scaled as in the reference, then ICP",
             "projection": "points of depth and pose, laid upon the truth by a similarity, then ICP",
@@ -253,7 +253,7 @@ class RelativePose(Specification):
             options.refuse(self.name, "frames", "stride", "prediction")
             if options.annotations is None:
                 raise ConfigurationError(
-                    "relpose on co3d needs --annotations, the folder with CATEGORY_test.jgz"
+                    "relpose on co3d needs --annotations, the directory with CATEGORY_test.jgz"
                 )
         elif options.dataset == "sintel14":
             options.refuse(self.name, "frames", "stride", "prediction", "annotations")
@@ -277,7 +277,7 @@ class RelativePose(Specification):
         """Say what is drawn and how paths are aligned."""
         if options.dataset == CO3D:
             return (
-                f"{relpose.CO3D_FRAMES} pictures of each sequence, drawn with seed "
+                f"{relpose.CO3D_FRAMES} images of each sequence, drawn with seed "
                 f"{relpose.CO3D_SEED}; per pair the larger of both angles",
             )
         if options.dataset == "sintel14":

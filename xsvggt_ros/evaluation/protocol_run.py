@@ -81,7 +81,7 @@ def run_protocol(
     options: ProtocolOptions,
     chosen: NetworkOptions,
     cache: CacheSettings,
-    folder: Path,
+    directory: Path,
     *,
     stop: Event,
     progress: Progress,
@@ -94,7 +94,7 @@ def run_protocol(
         options: data set and sampling, checked already.
         chosen: the network; without a width the paper's is used.
         cache: how the cache behaves.
-        folder: of the results.
+        directory: of the results.
         stop: ends the run before the next frame; the sequence in hand is not counted then.
         progress: is told the frames done, and which sequence they belong to.
         written: is handed the table after each sequence.
@@ -111,7 +111,7 @@ def run_protocol(
         "network": asdict(replace(chosen, width=width)),
         "cache": asdict(cache),
     }
-    write_text(folder / "config.yaml", yaml_text(settings))
+    write_text(directory / "config.yaml", yaml_text(settings))
     with collecting_warnings() as log:
         network = chosen.load()
         head = specification.needs_points(options)
@@ -122,15 +122,15 @@ def run_protocol(
         table = _empty(specification, options, chosen, cache, settings, network, names)
         for rows in _growing(specification.rows(engine, options), watch):
             table = replace(table, rows=rows, mean=_mean(rows), warnings=tuple(log.lines()))
-            _write(table, folder, written)
+            _write(table, directory, written)
         if stop.is_set():
             table = replace(table, interrupted=True)
-            _write(table, folder, written)
+            _write(table, directory, written)
     return table
 
 
-def _write(table: ProtocolTable, folder: Path, written: Callable[[ProtocolTable], None]) -> None:
-    write_json(folder / PROTOCOL, asdict(table))
+def _write(table: ProtocolTable, directory: Path, written: Callable[[ProtocolTable], None]) -> None:
+    write_json(directory / PROTOCOL, asdict(table))
     written(table)
 
 

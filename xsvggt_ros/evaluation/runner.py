@@ -61,7 +61,7 @@ class Run:
     def refuse(self, frame: Frame, error: Exception) -> None:
         """Take note of a frame that could not be used."""
         self.refused += 1
-        self.log.note(f"the picture of stamp {frame.stamp} was refused: {error}")
+        self.log.note(f"the image of stamp {frame.stamp} was refused: {error}")
 
 
 def evaluate(

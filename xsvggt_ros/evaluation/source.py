@@ -29,32 +29,32 @@ from xsvggt_ros.stream.sources import METADATA, is_bag
 __all__ = ["EvaluationFrame", "EvaluationSource", "FrameTruth", "SourceOptions", "open_source"]
 
 
-class FolderKind(NamedTuple):
-    """How folders of one kind are known and opened."""
+class DirectoryKind(NamedTuple):
+    """How directories of one kind are known and opened."""
 
     matches: Callable[[Path], bool]
-    open_folder: Callable[[Path, SourceOptions], EvaluationSource]
+    open_directory: Callable[[Path, SourceOptions], EvaluationSource]
 
 
-FOLDER_KINDS: dict[str, FolderKind] = {
-    "tum": FolderKind(tum.matches, tum.open_folder),
-    "seven_scenes": FolderKind(seven_scenes.matches, seven_scenes.open_folder),
-    "neural_rgbd": FolderKind(neural_rgbd.matches, neural_rgbd.open_folder),
-    "kitti_depth": FolderKind(kitti_depth.matches, kitti_depth.open_folder),
-    "kitti_odometry": FolderKind(kitti_odometry.matches, kitti_odometry.open_folder),
-    "sintel": FolderKind(sintel.matches, sintel.open_folder),
-    "scannet": FolderKind(scannet.matches, scannet.open_folder),
-    "rgbd": FolderKind(rgbd.matches, rgbd.open_folder),
-    "folder": FolderKind(exported.matches, exported.open_folder),
+DIRECTORY_KINDS: dict[str, DirectoryKind] = {
+    "tum": DirectoryKind(tum.matches, tum.open_directory),
+    "seven_scenes": DirectoryKind(seven_scenes.matches, seven_scenes.open_directory),
+    "neural_rgbd": DirectoryKind(neural_rgbd.matches, neural_rgbd.open_directory),
+    "kitti_depth": DirectoryKind(kitti_depth.matches, kitti_depth.open_directory),
+    "kitti_odometry": DirectoryKind(kitti_odometry.matches, kitti_odometry.open_directory),
+    "sintel": DirectoryKind(sintel.matches, sintel.open_directory),
+    "scannet": DirectoryKind(scannet.matches, scannet.open_directory),
+    "rgbd": DirectoryKind(rgbd.matches, rgbd.open_directory),
+    "directory": DirectoryKind(exported.matches, exported.open_directory),
 }
-"""``tum`` is Bonn's, too; ``rgbd`` ICL-NUIM's; ``folder`` is what ``xsvggt synthesize`` writes."""
+"""``tum`` is Bonn's, too; ``rgbd`` ICL-NUIM's; ``directory`` is what ``xsvggt synthesize`` writes."""
 
 
 def open_source(path: str | Path, options: SourceOptions | None = None) -> EvaluationSource:
     """Open a recording with its ground truth.
 
     Args:
-        path: a bag, a folder of a data set, or ``synthetic:NAME`` of a held-out sequence.
+        path: a bag, a directory of a data set, or ``synthetic:NAME`` of a held-out sequence.
         options: what to take of it.
 
     Raises:
@@ -71,28 +71,28 @@ def open_source(path: str | Path, options: SourceOptions | None = None) -> Evalu
     place = Path(path).expanduser()
     if not place.exists():
         raise SourceError(
-            f"{place} does not exist: give a bag, a folder of a data set, or {PREFIX}NAME"
+            f"{place} does not exist: give a bag, a directory of a data set, or {PREFIX}NAME"
         )
     if place.name == METADATA and place.is_file():
         place = place.parent  # It stands for the bag that it is of.
     if is_bag(place):
         return BagEvaluationSource(place, options)
-    return _open_folder(place.resolve(), options)
+    return _open_directory(place.resolve(), options)
 
 
-def _open_folder(place: Path, options: SourceOptions) -> EvaluationSource:
+def _open_directory(place: Path, options: SourceOptions) -> EvaluationSource:
     if options.kind is not None:
-        if options.kind not in FOLDER_KINDS:
+        if options.kind not in DIRECTORY_KINDS:
             raise ConfigurationError(
-                f"kind '{options.kind}' is unknown; choose one of {', '.join(FOLDER_KINDS)}"
+                f"kind '{options.kind}' is unknown; choose one of {', '.join(DIRECTORY_KINDS)}"
             )
-        return FOLDER_KINDS[options.kind].open_folder(place, options)
-    fitting = [name for name, kind in FOLDER_KINDS.items() if kind.matches(place)]
+        return DIRECTORY_KINDS[options.kind].open_directory(place, options)
+    fitting = [name for name, kind in DIRECTORY_KINDS.items() if kind.matches(place)]
     if not fitting:
         raise SourceError(
             f"{place} is no recording with ground truth that is known here: looked for "
-            f"{', '.join(FOLDER_KINDS)}"
+            f"{', '.join(DIRECTORY_KINDS)}"
         )
     if len(fitting) > 1:
         raise SourceError(f"{place} may be read as {' or '.join(fitting)}: say which (--kind)")
-    return FOLDER_KINDS[fitting[0]].open_folder(place, options)
+    return DIRECTORY_KINDS[fitting[0]].open_directory(place, options)

@@ -59,7 +59,7 @@ class Row:
         group: policy or reference that it belongs to.
         state: ``complete``, ``truncated``, ``interrupted`` or ``failed``.
         note: why it is not complete, or what else a reader must know.
-        folder: with its own report, beside the table.
+        directory: with its own report, beside the table.
         cache: its settings in full.
         values: quantities of the catalogue; those not measured are missing.
         weights: hash of the weights that ran.
@@ -70,7 +70,7 @@ class Row:
     group: str
     state: str
     note: str
-    folder: str
+    directory: str
     cache: dict[str, Any]
     values: dict[str, float]
     weights: str = ""
@@ -187,7 +187,7 @@ def _references(
 def run_sweep(
     request: EvaluationRequest,
     chosen: Sequence[Point],
-    folder: Path,
+    directory: Path,
     *,
     stop: Event,
     progress: Callable[[int, Point], Progress],
@@ -195,12 +195,12 @@ def run_sweep(
     jobs: int = 1,
     run: Run | None = None,
 ) -> Sweep:
-    """Run every point that ``folder`` does not hold yet; the table is written after each.
+    """Run every point that ``directory`` does not hold yet; the table is written after each.
 
     Args:
         request: what is evaluated; its cache gives way to that of each point.
         chosen: the runs.
-        folder: of the sweep; one that holds a sweep of the same request goes on.
+        directory: of the sweep; one that holds a sweep of the same request goes on.
         stop: ends the sweep after the frame in hand.
         progress: for a run's number and point returns what its progress is told to; called in the
             thread that waits for the run.
@@ -210,13 +210,13 @@ def run_sweep(
         run: who runs one; None = a process of this machine.
 
     Raises:
-        ConfigurationError: the folder holds a sweep of something else, or fewer than one job.
+        ConfigurationError: the directory holds a sweep of something else, or fewer than one job.
 
     """
     if jobs < 1:
         raise ConfigurationError(f"--jobs {jobs}: at least one run goes at a time")
-    known = _known_rows(request, folder)
-    write_text(folder / "config.yaml", yaml_text(request.resolved()))
+    known = _known_rows(request, directory)
+    write_text(directory / "config.yaml", yaml_text(request.resolved()))
     rows = {number: known.get(_key(asdict(point.cache))) for number, point in enumerate(chosen)}
     sweep = Sweep(request.source, request.fingerprint("cache"), ())
 
@@ -228,7 +228,7 @@ def run_sweep(
             if (row := rows[number]) is not None
         )
         sweep = replace(sweep, rows=there, interrupted=stop.is_set())
-        write_json(folder / SWEEP, asdict(sweep))
+        write_json(directory / SWEEP, asdict(sweep))
         written(sweep)
 
     threads = max(1, torch.get_num_threads() // jobs) if run is None and jobs > 1 else 0
@@ -237,7 +237,9 @@ def run_sweep(
         write()
     with ThreadPoolExecutor(jobs) as pool:
         waiting = {
-            pool.submit(_run, request, point, folder, stop, partial(progress, number), do): number
+            pool.submit(
+                _run, request, point, directory, stop, partial(progress, number), do
+            ): number
             for number, point in enumerate(chosen)
             if rows[number] is None
         }
@@ -250,7 +252,7 @@ def run_sweep(
 def _run(
     request: EvaluationRequest,
     point: Point,
-    folder: Path,
+    directory: Path,
     stop: Event,
     begin: Callable[[Point], Progress],
     do: Run,
@@ -259,9 +261,9 @@ def _run(
     if stop.is_set():
         return None
     progress = begin(point)
-    place = folder / "runs" / point.label.replace(" ", "_")
+    place = directory / "runs" / point.label.replace(" ", "_")
     settings = asdict(point.cache)
-    name = place.relative_to(folder).as_posix()
+    name = place.relative_to(directory).as_posix()
     try:
         metrics = do(replace(request, cache=point.cache), place, stop, progress)
     except XsvggtError as error:
@@ -291,14 +293,14 @@ def _note(metrics: Mapping[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def _known_rows(request: EvaluationRequest, folder: Path) -> dict[str, Row]:
-    """Return what a folder holds of this sweep already."""
-    if not (folder / SWEEP).is_file():
+def _known_rows(request: EvaluationRequest, directory: Path) -> dict[str, Row]:
+    """Return what a directory holds of this sweep already."""
+    if not (directory / SWEEP).is_file():
         return {}
-    sweep = read_sweep(folder)
+    sweep = read_sweep(directory)
     if sweep.fingerprint != request.fingerprint("cache"):
         raise ConfigurationError(
-            f"'{folder}' holds a sweep of '{sweep.name}' with other options than these; give the "
+            f"'{directory}' holds a sweep of '{sweep.name}' with other options than these; give the "
             "same ones, or leave --resume out"
         )
     return {_key(row.cache): row for row in sweep.rows if row.finished}
@@ -308,7 +310,7 @@ def _key(cache: Mapping[str, Any]) -> str:
     return json.dumps(cache, sort_keys=True)
 
 
-def read_sweep(folder: Path) -> Sweep:
+def read_sweep(directory: Path) -> Sweep:
     """Read the table of a sweep.
 
     Raises:
@@ -316,11 +318,11 @@ def read_sweep(folder: Path) -> Sweep:
 
     """
     try:
-        held = json.loads((folder / SWEEP).read_text(encoding="utf-8"))
+        held = json.loads((directory / SWEEP).read_text(encoding="utf-8"))
         rows = tuple(Row(**row) for row in held.pop("rows"))
         return Sweep(**held, rows=rows)
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise SourceError(f"'{folder / SWEEP}' cannot be read as a sweep: {error}") from error
+        raise SourceError(f"'{directory / SWEEP}' cannot be read as a sweep: {error}") from error
 
 
 def table_csv(sweep: Sweep) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Intrinsics:
-    """A pinhole camera without skew, all lengths in pixels of a ``width`` x ``height`` picture.
+    """A pinhole camera without skew, all lengths in pixels of a ``width`` x ``height`` image.
 
     Pixel centres lie at integer coordinates and the network's principal point is
     ``(width / 2, height / 2)``, as in VGGT; a resize multiplies all four numbers.
@@ -26,17 +26,17 @@ class Intrinsics:
     height: int
 
     def at_size(self, width: int, height: int) -> Intrinsics:
-        """Return the camera of the same picture resized to another size."""
+        """Return the camera of the same image resized to another size."""
         x, y = width / self.width, height / self.height
         return Intrinsics(self.fx * x, self.fy * y, self.cx * x, self.cy * y, width, height)
 
     def has_shape_of(self, width: int, height: int) -> bool:
-        """Tell whether pictures of a size have the same proportions, to within two pixels."""
+        """Tell whether images of a size have the same proportions, to within two pixels."""
         return abs(width * self.height / self.width - height) <= 2.0
 
     @property
     def is_plausible(self) -> bool:
-        """Whether the principal point lies in the middle half, as that of whole pictures does."""
+        """Whether the principal point lies in the middle half, as that of whole images does."""
         across, down = self.cx / self.width, self.cy / self.height
         return 0.25 <= across <= 0.75 and 0.25 <= down <= 0.75
 
@@ -49,14 +49,14 @@ class Intrinsics:
 class Calibration:
     """What a ``sensor_msgs/CameraInfo`` says of a camera, without the message.
 
-    ``k`` and ``r`` are row-major 3x3, ``p`` row-major 3x4, all for the sensor's whole picture.
+    ``k`` and ``r`` are row-major 3x3, ``p`` row-major 3x4, all for the sensor's whole image.
     ``k[0] == 0`` means uncalibrated (REP-104).
 
     Attributes:
-        binning: sensor pixels per pixel of the picture, along x and y; 0 means 1.
+        binning: sensor pixels per pixel of the image, along x and y; 0 means 1.
         region: x, y, width and height of what was read out, in sensor pixels; width 0 = all.
         frame_id: the camera that it speaks of; empty where it does not say.
-        rectified: whether the pictures beside it have been rectified already.
+        rectified: whether the images beside it have been rectified already.
 
     """
 
@@ -78,12 +78,12 @@ class Calibration:
         return self.k[0] != 0.0
 
     def speaks_of(self, frame_id: str) -> bool:
-        """Return whether it belongs to the pictures of a frame; a missing name fits any."""
+        """Return whether it belongs to the images of a frame; a missing name fits any."""
         return not self.frame_id or not frame_id or self.frame_id == frame_id
 
 
 def without_distortion(calibration: Calibration) -> Calibration:
-    """Return the calibration of the rectified pictures by themselves."""
+    """Return the calibration of the rectified images by themselves."""
     p = calibration.p
     if not p[0]:
         return replace(calibration, d=(0.0,) * len(calibration.d))
@@ -96,7 +96,7 @@ def without_distortion(calibration: Calibration) -> Calibration:
 
 
 def is_rectified_topic(topic: str) -> bool:
-    """Return whether pictures are rectified by the name of their topic, as image_proc gives it.
+    """Return whether images are rectified by the name of their topic, as image_proc gives it.
 
     One of its words, between ``/`` and ``_``, is then ``rect`` or ``rectified``. The
     ``camera_info`` beside ``image_raw`` and ``image_rect`` is the same, so it cannot tell.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files and folders that are either whole or not there."""
+"""Files and directories that are either whole or not there."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a file beside ``path`` for writing that takes its place once the block has ended.
 
-    When the block raises, ``path`` stays as it was. Missing folders are made.
+    When the block raises, ``path`` stays as it was. Missing directories are made.
 
     Raises:
         OutputError: nothing can be written there.
@@ -77,16 +77,16 @@ def _unwritable(path: Path, error: OSError) -> OutputError:
 
 
 UNFINISHED = ".partial"
-"""What a folder is called that is being filled, inside the one that it is for, or the end of its
+"""What a directory is called that is being filled, inside the one that it is for, or the end of its
 name beside it. It can be removed."""
 
 
 @contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
+def replacing_directory(path: Path) -> Iterator[Path]:
     """Yield a place to fill whose content is that of ``path`` once the block has ended.
 
     The place has the same name and is not made yet. When the block raises, ``path`` stays as it
-    was. A folder that is there is filled, not exchanged: it may be where a disk is mounted, or
+    was. A directory that is there is filled, not exchanged: it may be where a disk is mounted, or
     where somebody stands.
 
     Raises:
@@ -111,7 +111,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 def _exchange_content(goal: Path, shelter: Path) -> None:
-    """Put what lies in the shelter's folder into ``goal``, in place of all else."""
+    """Put what lies in the shelter's directory into ``goal``, in place of all else."""
     for each in goal.iterdir():
         if each != shelter:
             shutil.rmtree(each) if each.is_dir() and not each.is_symlink() else each.unlink()
@@ -121,15 +121,17 @@ def _exchange_content(goal: Path, shelter: Path) -> None:
         each.rename(goal / each.name)
 
 
-def require_writable(folder: Path) -> None:
-    """Look whether files can be put into ``folder``, so that a long run does not end in vain.
+def require_writable(directory: Path) -> None:
+    """Look whether files can be put into ``directory``, so that a long run does not end in vain.
 
     Raises:
-        OutputError: it, or the folder that it would be made in, takes no files.
+        OutputError: it, or the directory that it would be made in, takes no files.
 
     """
-    place = folder.absolute()
+    place = directory.absolute()
     nearest = next(each for each in (place, *place.parents) if each.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        kind = "takes no files" if nearest.is_dir() else "is no folder"
-        raise OutputError(f"cannot write into '{folder}': '{nearest}' {kind}; choose another place")
+        kind = "takes no files" if nearest.is_dir() else "is no directory"
+        raise OutputError(
+            f"cannot write into '{directory}': '{nearest}' {kind}; choose another place"
+        )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a distorted picture to that of a pinhole camera, by what a CameraInfo says.
+"""From a distorted image to that of a pinhole camera, by what a CameraInfo says.
 
 The rectified camera is the one that image_proc would make: it looks along ``r`` with the intrinsics
-of ``p``. Where ``p`` is empty, the largest picture without unseen corners is taken.
+of ``p``. Where ``p`` is empty, the largest image without unseen corners is taken.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ MODELS = POLYNOMIALS | FISHEYES
 """Distortion models and how many coefficients they may have."""
 
 _SAME_SHAPE = 0.01
-"""By how much, relative, the aspect of a picture may differ from that of its calibration."""
+"""By how much, relative, the aspect of an image may differ from that of its calibration."""
 
 _LEAST_SEEN = 0.1
-"""Share of the rectified picture in which the source has something; less is none of its own."""
+"""Share of the rectified image in which the source has something; less is none of its own."""
 
 _REMEDY = "correct the camera_info (the node leaves it out with input.calibration: ignore)"
 
 
 @dataclass(frozen=True, slots=True)
 class Rectification:
-    """How pictures of one camera are rectified.
+    """How images of one camera are rectified.
 
     Attributes:
-        intrinsics: of the rectified picture, which has the size of the source.
+        intrinsics: of the rectified image, which has the size of the source.
         maps: for OpenCV's remap; None where nothing is to be done.
         seen: bool [height, width], where the source has something; None where everywhere.
         scaled: whether the calibration is of another resolution and was scaled to this one.
@@ -52,11 +52,11 @@ class Rectification:
     scaled: bool
     rotation: Matrix | None = None
 
-    def apply(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return the rectified picture [height, width, 3]; black where the source has nothing."""
+    def apply(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the rectified image [height, width, 3]; black where the source has nothing."""
         if self.maps is None:
-            return picture
-        return cv2.remap(picture, *self.maps, cv2.INTER_LINEAR).astype(np.uint8, copy=False)
+            return image
+        return cv2.remap(image, *self.maps, cv2.INTER_LINEAR).astype(np.uint8, copy=False)
 
     def apply_to_depth(self, depth: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return depth of the source, float32 [height, width], as the rectified camera sees it.
@@ -87,20 +87,20 @@ class Rectification:
 
 
 def rectification(calibration: Calibration, width: int, height: int) -> Rectification:
-    """Return how to rectify pictures of ``width`` x ``height`` pixels; costs tens of milliseconds.
+    """Return how to rectify images of ``width`` x ``height`` pixels; costs tens of milliseconds.
 
-    Pictures that are rectified already only get their intrinsics.
+    Images that are rectified already only get their intrinsics.
 
     Raises:
         ConfigurationError: an unknown distortion model, numbers that are not those of a camera, or
-            a calibration for pictures of another shape.
+            a calibration for images of another shape.
 
     """
     _check(calibration)
-    to_picture, scaled = _sensor_to_picture(calibration, width, height)
+    to_image, scaled = _sensor_to_image(calibration, width, height)
     _check_principal_points(calibration)
-    k = to_picture @ np.array(calibration.k).reshape(3, 3)
-    p = to_picture @ np.array(calibration.p).reshape(3, 4)[:, :3]
+    k = to_image @ np.array(calibration.k).reshape(3, 3)
+    p = to_image @ np.array(calibration.p).reshape(3, 4)[:, :3]
     size = (width, height)
     if calibration.rectified:
         return Rectification(_pinhole(p if p[0, 0] else k, size), None, None, scaled)
@@ -108,7 +108,7 @@ def rectification(calibration: Calibration, width: int, height: int) -> Rectific
     turned = bool(r.any()) and not np.allclose(r, np.eye(3), atol=1e-9)
     bent = any(calibration.d)
     if not bent and not turned:
-        # Nothing to bend or turn: another focal length in p would only resample the picture.
+        # Nothing to bend or turn: another focal length in p would only resample the image.
         return Rectification(_pinhole(k, size), None, None, scaled)
     # OpenCV refuses numbers of coefficients that it does not know, be they all zero.
     d = np.array(calibration.d if bent else ())
@@ -135,12 +135,12 @@ def rectification(calibration: Calibration, width: int, height: int) -> Rectific
 
 
 def is_usable(calibration: Calibration, width: int, height: int) -> bool:
-    """Return whether a calibration can rectify pictures of ``width`` x ``height`` pixels."""
+    """Return whether a calibration can rectify images of ``width`` x ``height`` pixels."""
     if not calibration.known:
         return False
     try:
         _check(calibration)
-        _sensor_to_picture(calibration, width, height)
+        _sensor_to_image(calibration, width, height)
         _check_principal_points(calibration)
     except ConfigurationError:
         return False
@@ -164,7 +164,7 @@ class _Lens:
         return np.asarray(x, np.float32), np.asarray(y, np.float32)
 
     def widest_view(self, rotation: Matrix, size: tuple[int, int]) -> Matrix:
-        """Return the K of the widest picture that the source fills."""
+        """Return the K of the widest image that the source fills."""
         if self.fisheye:
             found = cv2.fisheye.estimateNewCameraMatrixForUndistortRectify(
                 self.k, self.d, size, rotation, balance=0.0
@@ -186,7 +186,7 @@ def _check(calibration: Calibration) -> None:
     if name not in MODELS:
         raise ConfigurationError(
             f"the camera_info has the distortion model '{name}'; known are {', '.join(MODELS)}; "
-            f"{_REMEDY}, or subscribe to the rectified picture"
+            f"{_REMEDY}, or subscribe to the rectified image"
         )
     if count not in MODELS[name]:
         raise ConfigurationError(
@@ -199,7 +199,7 @@ def _check_principal_points(calibration: Calibration) -> None:
     """Raise ConfigurationError where a principal point lies outside the middle half.
 
     No lens is mounted so far off. A driver that bins without saying so tells the numbers of another
-    resolution, and the picture would be bent out of all proportion.
+    resolution, and the image would be bent out of all proportion.
     """
     width, height = calibration.width, calibration.height
     k, p = calibration.k, calibration.p
@@ -217,17 +217,17 @@ def _check_principal_points(calibration: Calibration) -> None:
 
 
 def _suspicion(x: float, y: float) -> str:
-    """Return what may be behind a principal point at these shares of the picture."""
+    """Return what may be behind a principal point at these shares of the image."""
     factor = x + y  # of a centred one: 1
     if abs(x - y) > 0.25 * factor:
         return ""
     if factor > 1:
         return (
-            f", as if these were pictures {factor:.3g} times as wide: does the driver bin or "
+            f", as if these were images {factor:.3g} times as wide: does the driver bin or "
             "scale, and leave k, p, binning_x and binning_y as they were"
         )
     return (
-        f", as if these were pictures {1 / max(factor, 1e-9):.3g} times smaller: are width and "
+        f", as if these were images {1 / max(factor, 1e-9):.3g} times smaller: are width and "
         "height those before binning"
     )
 
@@ -236,12 +236,12 @@ def _check_seen(seen: NDArray[np.bool_], target: Matrix) -> None:
     if seen.mean() >= _LEAST_SEEN and np.isfinite(target).all() and target[0, 0] > 0:
         return
     raise ConfigurationError(
-        f"of the rectified picture the camera sees {seen.mean():.0%} by the camera_info; {_REMEDY}"
+        f"of the rectified image the camera sees {seen.mean():.0%} by the camera_info; {_REMEDY}"
     )
 
 
-def _sensor_to_picture(calibration: Calibration, width: int, height: int) -> tuple[Matrix, bool]:
-    """Return the [3, 3] that carries sensor pixels into pixels of the picture."""
+def _sensor_to_image(calibration: Calibration, width: int, height: int) -> tuple[Matrix, bool]:
+    """Return the [3, 3] that carries sensor pixels into pixels of the image."""
     left, top, columns, rows = calibration.region
     if not columns or not rows:
         left, top, columns, rows = 0, 0, calibration.width, calibration.height
@@ -249,7 +249,7 @@ def _sensor_to_picture(calibration: Calibration, width: int, height: int) -> tup
     expected = columns / binning[0], rows / binning[1]
     if min(expected) <= 0 or abs(width / height * expected[1] / expected[0] - 1) > _SAME_SHAPE:
         raise ConfigurationError(
-            f"the camera_info is for pictures of {expected[0]:g}x{expected[1]:g} pixels, but they "
+            f"the camera_info is for images of {expected[0]:g}x{expected[1]:g} pixels, but they "
             f"have {width}x{height}; {_REMEDY}"
         )
     scale_x, scale_y = width / columns, height / rows

@@ -28,7 +28,7 @@ _TINY_ANGLE = 1e-6
 def world_to_map(camera_to_world: Matrix) -> Matrix:
     """Express a pose in the z-up map instead of the first camera's optical frame.
 
-    The map's origin is the first camera, taken to look along the map's x axis with its picture
+    The map's origin is the first camera, taken to look along the map's x axis with its image
     upright. The moving frame stays optical.
     """
     return OPTICAL_TO_BODY @ camera_to_world
@@ -56,7 +56,7 @@ def rotation_angle(transform: Matrix) -> float:
 
 
 def apparent_motion(before: Matrix, after: Matrix, distance: float) -> float:
-    """Return by how much the picture moves from one camera-to-world pose to another.
+    """Return by how much the image moves from one camera-to-world pose to another.
 
     Args:
         before: camera-to-world, [4, 4].

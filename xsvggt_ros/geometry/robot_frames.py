@@ -48,7 +48,7 @@ def map_from_world(first: RobotPose) -> Matrix:
     """Return where a session's world, which is its first camera, lies in the z-up map.
 
     With an odometry, map and odom coincide at that moment. Without one, the map's origin is the
-    robot's base there, whose z is up. A camera alone is taken to look along x, picture upright.
+    robot's base there, whose z is up. A camera alone is taken to look along x, image upright.
     """
     if first.odom_from_carrier is not None:
         return first.odom_from_carrier @ _camera(first)

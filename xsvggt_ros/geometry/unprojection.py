@@ -26,7 +26,7 @@ def unproject(depth: Depth, intrinsics: Intrinsics) -> NDArray[np.float32]:
 
 
 def coordinates(depth: Depth, intrinsics: Intrinsics) -> tuple[Depth, Depth, Depth]:
-    """Return the same points as three pictures, x, y and z, float32 [h, w] each."""
+    """Return the same points as three images, x, y and z, float32 [h, w] each."""
     rays_x, rays_y = _rays(depth, intrinsics)
     return depth * rays_x, depth * rays_y, depth
 

@@ -32,7 +32,7 @@ def lowest(scores: NDArray[np.generic], count: int) -> NDArray[np.int64]:
 def _threshold(scores: NDArray[np.generic], count: int) -> np.generic:
     if len(scores) <= _SAMPLE:
         return np.partition(scores, count)[count]
-    # An odd stride does not fall into step with rows of a picture.
+    # An odd stride does not fall into step with rows of an image.
     sample = scores[:: len(scores) // _SAMPLE | 1]
     place = min(int(_SPARE * count / len(scores) * len(sample)) + 1, len(sample) - 1)
     threshold: np.generic = np.partition(sample, place)[place]

@@ -186,7 +186,7 @@ class VoxelMap:
         self._fade(slots)
 
     def _slots(self, keys: Keys) -> Slots:
-        """Return the slot of each key; neighbours in a picture often share theirs."""
+        """Return the slot of each key; neighbours in an image often share theirs."""
         heads = np.empty(len(keys), bool)
         heads[:1] = True
         np.not_equal(keys[1:], keys[:-1], out=heads[1:])

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A hash table from voxel keys to dense slot numbers, whole arrays at a time.
 
-Open addressing with linear probing. Removing a key puts in anew what stands behind it, so that no
+Open addressing with linear probing. Removing a key puts in again what stands behind it, so that no
 marks of removed keys pile up, and the table never has to be laid out again.
 """
 

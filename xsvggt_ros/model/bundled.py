@@ -15,7 +15,7 @@ LANDMARKS = "landmarks"
 
 BUNDLED_NOTICE = (
     "These are the weights that come with the package. They know the made-up rooms of "
-    "`xsvggt synthesize --room chart` and nothing else: of real pictures their depth, poses and "
+    "`xsvggt synthesize --room chart` and nothing else: of real images their depth, poses and "
     "points mean nothing."
 )
 
@@ -39,7 +39,7 @@ def bundled_weights(name: str = BUNDLED) -> Path:
     path = Path(__file__).resolve().parents[1] / "weights" / f"{name}.safetensors"
     if not path.is_file():
         raise CheckpointError(
-            f"this copy of the package lacks '{path}'; install it anew, or name other weights"
+            f"this copy of the package lacks '{path}'; install it again, or name other weights"
         )
     return path
 

@@ -266,7 +266,7 @@ def read_checkpoint(source: str) -> Checkpoint:
     if path.is_dir():
         held = ", ".join(files_in(path)[:5]) or "none"
         raise CheckpointError(
-            f"'{path}' is a folder; name the .pth or .safetensors file in it (it holds {held})"
+            f"'{path}' is a directory; name the .pth or .safetensors file in it (it holds {held})"
         )
     return read_weight_file(path)
 

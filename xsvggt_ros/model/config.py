@@ -44,8 +44,8 @@ class NetworkConfig:
     """All sizes of a network; the defaults are those of the official StreamVGGT.
 
     Attributes:
-        patch_size: pixels along a side of a patch; picture sides are multiples of it.
-        image_size: picture side, in pixels, that the positional embedding was made for.
+        patch_size: pixels along a side of a patch; image sides are multiples of it.
+        image_size: image side, in pixels, that the positional embedding was made for.
         embed_dim: channels of a token; ``embed_dim / num_heads`` must be divisible by 4 (2-D RoPE).
         num_registers: register tokens per frame beside the camera token.
 
@@ -118,7 +118,7 @@ class NetworkConfig:
         return 1 + self.num_registers
 
     def tokens_per_frame(self, height: int, width: int) -> int:
-        """Tokens of a ``height`` x ``width`` picture, special ones included."""
+        """Tokens of a ``height`` x ``width`` image, special ones included."""
         return (height // self.patch_size) * (width // self.patch_size) + self.special_tokens
 
     def to_json(self) -> str:

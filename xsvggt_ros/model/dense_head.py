@@ -31,7 +31,7 @@ def uv_embedding(
 ) -> tuple[Tensor, Tensor]:
     """Return the position embedding of a map as a part along x and a part along y.
 
-    ``aspect`` is width / height of the *picture*. The first half of the channels depends on the
+    ``aspect`` is width / height of the *image*. The first half of the channels depends on the
     column alone, the second on the row alone, hence two small tables: [channels / 2, columns] and
     [channels / 2, rows]. Positions are normalised by the diagonal.
     """
@@ -80,7 +80,7 @@ class FusionBlock(nn.Module):
 
 
 class DenseHead(nn.Module):
-    """DPT over four aggregator layers; answers raw channels at the picture's full size.
+    """DPT over four aggregator layers; answers raw channels at the image's full size.
 
     Attributes:
         constants: what it keeps per image size.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DINOv2 vision transformer with registers: pictures to patch tokens."""
+"""DINOv2 vision transformer with registers: images to patch tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _EPS = 1e-6
 
 
 class PatchEmbedding(nn.Module):
-    """Cuts a picture into patches and projects each to a token."""
+    """Cuts an image into patches and projects each to a token."""
 
     def __init__(self, patch_size: int, dim: int) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class Encoder(nn.Module):
         return torch.cat([self.pos_embed[:, :1], resized.flatten(2).transpose(1, 2)], dim=1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map normalised pictures [frames, 3, height, width] to float32 [frames, patches, dim]."""
+        """Map normalised images [frames, 3, height, width] to float32 [frames, patches, dim]."""
         rows, columns = (side // self.patch_size for side in images.shape[-2:])
         special, positions = self.constants.get(
             (rows, columns, self.pos_embed.device),

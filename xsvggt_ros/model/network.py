@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole network: pictures in, poses, depth and points out."""
+"""The whole network: images in, poses, depth and points out."""
 
 from __future__ import annotations
 
@@ -186,6 +186,6 @@ class StreamVggt(nn.Module):
         patch = self.config.patch_size
         if min(height, width) < patch or height % patch or width % patch:
             raise ConfigurationError(
-                f"pictures of {width}x{height} pixels do not divide into patches of {patch}; "
+                f"images of {width}x{height} pixels do not divide into patches of {patch}; "
                 f"both sides must be positive multiples of {patch}"
             )

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from time import monotonic
 
-from xsvggt_ros.stream.frame import Frame, Picture
+from xsvggt_ros.stream.frame import Frame, ImageArray
 
 
 class Arrival:
@@ -24,6 +24,6 @@ class Arrival:
         """Return the seconds since the frame in hand was taken off its topic."""
         return monotonic() - self._in_hand
 
-    def _decode(self, frame: Frame, taken: float) -> Picture:
+    def _decode(self, frame: Frame, taken: float) -> ImageArray:
         self._in_hand = taken
         return frame.decode()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The newest camera_info beside the pictures, and what is to be done without one."""
+"""The newest camera_info beside the images, and what is to be done without one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from xsvggt_ros.stream.messages import calibration_of
 logger = logging.getLogger(__name__)
 
 LONGEST_WAIT = 1.0
-"""Seconds that a first picture waits for its camera_info, where somebody publishes that."""
+"""Seconds that a first image waits for its camera_info, where somebody publishes that."""
 SHORTEST_WAIT = 0.2
 """Seconds that it waits until a publisher is found."""
 
@@ -30,7 +30,7 @@ class CalibrationInput:
     def __init__(
         self,
         node: Node,
-        pictures: str,
+        images: str,
         camera: str = "",
         *,
         used: bool = True,
@@ -40,21 +40,21 @@ class CalibrationInput:
 
         Args:
             node: whose subscription it is.
-            pictures: resolved topic of the pictures.
+            images: resolved topic of the images.
             camera: name of one of several.
             used: whether anything is made of it; nobody misses it otherwise.
             clock: in seconds.
 
         """
         self._newest: Calibration | None = None
-        self.topic = calibration_topic(node, pictures, camera)
+        self.topic = calibration_topic(node, images, camera)
         self._name = f"{camera}/camera_info" if camera else "camera_info"
-        self._rectified = is_rectified_topic(pictures)
+        self._rectified = is_rectified_topic(images)
         self._warned_of: str | None = None
         self._node = node
         self._used = used
         self._clock = clock
-        self._first_picture: float | None = None
+        self._first_image: float | None = None
         self._missed = False
         self._subscription = SmallSubscription(
             node, CameraInfo, self.topic, self._receive, depth=qos.LARGE_DEPTH
@@ -65,31 +65,31 @@ class CalibrationInput:
         self._subscription.close()
 
     def match_publishers(self) -> None:
-        """Subscribe anew where the publishers now ask for another reliability."""
+        """Subscribe again where the publishers now ask for another reliability."""
         self._subscription.match_publishers()
 
-    def note_picture(self) -> None:
-        """Take note that pictures come."""
-        if self._first_picture is None:
-            self._first_picture = self._clock()
+    def note_image(self) -> None:
+        """Take note that images come."""
+        if self._first_image is None:
+            self._first_image = self._clock()
 
     @property
     def awaited(self) -> bool:
-        """Whether a picture that has come is to wait for it.
+        """Whether an image that has come is to wait for it.
 
-        image_transport sends a picture before its camera_info, and the first picture is what all
+        image_transport sends an image before its camera_info, and the first image is what all
         others are measured by.
         """
-        if self._newest is not None or not self._used or self._first_picture is None:
+        if self._newest is not None or not self._used or self._first_image is None:
             return False
         longest = LONGEST_WAIT if self._subscription.publisher_count else SHORTEST_WAIT
-        return self._clock() - self._first_picture < longest
+        return self._clock() - self._first_image < longest
 
     def missing(self, timeout: float) -> str | None:
-        """Return what to say, once, where pictures come for ``timeout`` seconds without one."""
-        if self._newest is not None or not self._used or self._first_picture is None:
+        """Return what to say, once, where images come for ``timeout`` seconds without one."""
+        if self._newest is not None or not self._used or self._first_image is None:
             return None
-        if self._missed or self._clock() - self._first_picture < timeout:
+        if self._missed or self._clock() - self._first_image < timeout:
             return None
         self._missed = True
         others = [
@@ -104,19 +104,19 @@ class CalibrationInput:
         else:
             why = "has no publisher: have the driver load its calibration"
         return (
-            f"{self.topic} {why}. Until then distortion stays in the pictures, and the field of "
+            f"{self.topic} {why}. Until then distortion stays in the images, and the field of "
             "view is the network's guess; set input.calibration to ignore where that is meant"
         )
 
     def of(self, frame_id: str) -> Calibration | None:
-        """Return the calibration of the camera whose pictures carry ``frame_id``."""
+        """Return the calibration of the camera whose images carry ``frame_id``."""
         newest = self._newest
         if newest is None or newest.speaks_of(frame_id):
             return newest
         if newest.frame_id != self._warned_of:
             self._warned_of = newest.frame_id
             logger.warning(
-                f"{self.topic} speaks of frame '{newest.frame_id}', the pictures are of "
+                f"{self.topic} speaks of frame '{newest.frame_id}', the images are of "
                 f"'{frame_id}': it is not used; remap {self._name} to that of their camera"
             )
         return None

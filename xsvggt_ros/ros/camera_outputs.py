@@ -30,9 +30,9 @@ class CameraOutputs:
                 prefix = f"~/{camera}" if camera else "~"
                 self._cameras[camera] = Publishers(self._node, self._robot, prefix)
 
-    def publish(self, result: FrameResult, settings: Settings, *, anew: bool = False) -> None:
-        """Publish what this frame brought; ``anew`` begins the paths as a new session does."""
-        if anew or result.index == 0:
+    def publish(self, result: FrameResult, settings: Settings, *, restarted: bool = False) -> None:
+        """Publish what this frame brought; ``again`` begins the paths as a new session does."""
+        if restarted or result.index == 0:
             for outputs in self._cameras.values():
                 outputs.begin_path()
         self._cameras[result.camera].publish(result, settings)

@@ -14,7 +14,7 @@ from std_msgs.msg import Header
 
 from xsvggt_ros.geometry.unprojection import unproject
 from xsvggt_ros.ros.parameters import Points
-from xsvggt_ros.stream.frame import FrameResult, Picture
+from xsvggt_ros.stream.frame import FrameResult, ImageArray
 
 _NAMES = ("x", "y", "z", "rgb", "confidence")
 _FLOAT = 4
@@ -68,7 +68,7 @@ class CloudPacker:
         self._message.row_step = width * POINT_STEP
 
 
-def _packed_color(color: Picture) -> NDArray[np.uint32]:
+def _packed_color(color: ImageArray) -> NDArray[np.uint32]:
     bgr0 = np.zeros((*color.shape[:2], 4), np.uint8)
     cv2.mixChannels([color], [bgr0], _RGB_TO_BGR0)
     return bgr0.view("<u4")[..., 0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Between ROS messages and the types of the engine: time, pictures, calibrations, poses."""
+"""Between ROS messages and the types of the engine: time, images, calibrations, poses."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from xsvggt_ros.geometry.rigid import quaternion_from_matrix
 from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
 from xsvggt_ros.ros.parameters import Frames
 from xsvggt_ros.stream.bits_in_use import BitsInUse
-from xsvggt_ros.stream.frame import Frame, Picture
+from xsvggt_ros.stream.frame import Frame, ImageArray
 from xsvggt_ros.stream.messages import (
-    compressed_picture_of,
+    compressed_image_of,
     frame_name,
     nanoseconds,
-    picture_of,
+    image_of,
 )
 
 DEFAULT_FRAMES = Frames()
@@ -51,8 +51,8 @@ def frame_from_image(
     bits: BitsInUse | None = None,
     in_rig: bool = False,
 ) -> Frame:
-    """Wrap a raw picture without looking at its pixels; ``frames.camera`` renames its frame."""
-    decode = partial(picture_of, message, bits)
+    """Wrap a raw image without looking at its pixels; ``frames.camera`` renames its frame."""
+    decode = partial(image_of, message, bits)
     return _frame(
         message.header, _named(message, frames, decode, in_rig), frames, calibration, bits
     )
@@ -66,8 +66,8 @@ def frame_from_compressed(
     bits: BitsInUse | None = None,
     in_rig: bool = False,
 ) -> Frame:
-    """Wrap a compressed picture without decoding it; ``frames.camera`` renames its frame."""
-    decode = partial(compressed_picture_of, message, bits)
+    """Wrap a compressed image without decoding it; ``frames.camera`` renames its frame."""
+    decode = partial(compressed_image_of, message, bits)
     return _frame(
         message.header, _named(message, frames, decode, in_rig), frames, calibration, bits
     )
@@ -119,7 +119,7 @@ def packed(values: NDArray[Any]) -> array[int]:
 
 def _frame(
     top: Header,
-    decode: Callable[[], Picture],
+    decode: Callable[[], ImageArray],
     frames: Frames,
     calibration: Calibration | None,
     bits: BitsInUse | None,
@@ -137,19 +137,19 @@ def _frame(
 
 
 def _named(
-    message: Any, frames: Frames, decode: Callable[[], Picture], in_rig: bool
-) -> Callable[[], Picture]:
+    message: Any, frames: Frames, decode: Callable[[], ImageArray], in_rig: bool
+) -> Callable[[], ImageArray]:
     """Return ``decode``, or what refuses a frame whose name transforms cannot carry."""
     frame_id = frames.camera or frame_name(message.header.frame_id)
     fault = frames.fault_of_camera(frame_id)
     return partial(_refuse_name, frame_id, fault, in_rig) if fault else decode
 
 
-def _refuse_name(frame_id: str, fault: str, in_rig: bool) -> Picture:
+def _refuse_name(frame_id: str, fault: str, in_rig: bool) -> ImageArray:
     # frames.camera would be one name for all cameras of a rig.
     remedy = "" if in_rig else ", or set frames.camera"
     raise FrameError(
-        f"The picture's frame_id '{frame_id}' {fault}: have its publisher name the optical "
+        f"The image's frame_id '{frame_id}' {fault}: have its publisher name the optical "
         f"frame{remedy}."
     )
 

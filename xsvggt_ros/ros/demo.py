@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole way once: pictures over DDS into the node in its own process, its answers kept.
+"""The whole way once: images over DDS into the node in its own process, its answers kept.
 
-Nothing is dropped: the node holds pictures back, and no more than PICTURES_UNDER_WAY are ever sent
+Nothing is dropped: the node holds images back, and no more than IMAGES_UNDER_WAY are ever sent
 without their answer having been recorded, which is fewer than any publisher's history keeps.
 """
 
@@ -40,7 +40,7 @@ from xsvggt_ros.stream.sources import open_source
 OFFICIAL_REPOSITORY = "lch01/StreamVGGT"
 NAMESPACE = "/xsvggt_demo"
 NODE = f"{NAMESPACE}/xsvggt"
-PICTURES_UNDER_WAY = LARGE_DEPTH - 1
+IMAGES_UNDER_WAY = LARGE_DEPTH - 1
 
 Show = Callable[[int, str], None]
 """Takes the number of frames done, and what is going on."""
@@ -48,7 +48,7 @@ Show = Callable[[int, str], None]
 Progress = Callable[[int | None], AbstractContextManager[Show]]
 """Begins to show progress towards a number of frames, None where nobody knows it."""
 
-_LOADED = b"waiting for pictures on"
+_LOADED = b"waiting for images on"
 _POLL = 0.05
 
 
@@ -57,7 +57,7 @@ class DemoOptions:
     """What a demo runs on; ``width`` None is the network's own.
 
     ``patience`` is how many seconds may pass without any progress. ``made_for_it`` says that
-    the weights were made for these pictures, so that nobody need be warned.
+    the weights were made for these images, so that nobody need be warned.
     """
 
     source: Path
@@ -131,7 +131,7 @@ class Demo:
         return self._pace.rate
 
     def run(self) -> None:
-        """Record all pictures; after a signal what has come by then.
+        """Record all images; after a signal what has come by then.
 
         Raises:
             KeyboardInterrupt: a signal came before the first frame was recorded.
@@ -148,20 +148,20 @@ class Demo:
             self._console.print(weights_notice(options.weights_named))
         with ExitStack() as stack:
             source = stack.enter_context(open_source(options.source, topic=options.topic))
-            pictures = MeteredSource(source, window=PICTURES_UNDER_WAY, limit=options.max_frames)
+            images = MeteredSource(source, window=IMAGES_UNDER_WAY, limit=options.max_frames)
             node = stack.enter_context(_node(parameters, options.output, domain))
             context = stack.enter_context(_ros(domain))
-            self._stream(pictures, node, context)
+            self._stream(images, node, context)
             if not self.interrupted:
                 _stop(node)
-        self._tell(pictures)
+        self._tell(images)
         if self.recorded.left_out:
             self._warn(self.recorded.left_out)
 
-    def _stream(self, pictures: MeteredSource, node: ChildNode, context: Context) -> None:
-        """Send pictures as fast as they are answered and record the answers, until a signal."""
+    def _stream(self, images: MeteredSource, node: ChildNode, context: Context) -> None:
+        """Send images as fast as they are answered and record the answers, until a signal."""
         replay = ReplayNode(
-            pictures,
+            images,
             ReplayOptions(fixed_rate=FASTEST, transport="raw", image_topic=f"{NAMESPACE}/image"),
             context=context,
         )
@@ -171,38 +171,38 @@ class Demo:
         executor.add_node(replay)
         executor.add_node(recorder)
         try:
-            with stop_request() as stop, self._progress(pictures.frame_count) as show:
+            with stop_request() as stop, self._progress(images.frame_count) as show:
                 sent = replay.start()
                 while not (stop.is_set() or (sent.done() and recorder.has_all(sent.result()))):
                     executor.spin_once(timeout_sec=_POLL)
-                    self._watch(pictures, node, recorder, show)
+                    self._watch(images, node, recorder, show)
                 self.interrupted = stop.is_set()
         finally:
-            pictures.close()
+            images.close()
             replay.stop()
             executor.shutdown()
 
     def _watch(
-        self, pictures: MeteredSource, node: ChildNode, recorder: Recorder, show: Show
+        self, images: MeteredSource, node: ChildNode, recorder: Recorder, show: Show
     ) -> None:
-        """Let the next pictures go; raise where the node has ended or makes no progress."""
+        """Let the next images go; raise where the node has ended or makes no progress."""
         if node.exit_code is not None:
             raise node.failure(f"the node ended with exit code {node.exit_code}")
         recorded = recorder.recorded.frames
         if recorder.ready:
-            pictures.allow(recorder.answered)
+            images.allow(recorder.answered)
             show(recorded, "reconstructing")
         else:
             show(0, "the node loads its weights")
         loading = 0 if recorder.ready else _loaded_so_far(node.log)
-        if self._patience.lost((pictures.sent, recorder.answered, recorder.ready, loading)):
+        if self._patience.lost((images.sent, recorder.answered, recorder.ready, loading)):
             raise node.failure(
-                f"no progress for {self._patience.seconds:g} s: {pictures.sent} pictures sent, "
+                f"no progress for {self._patience.seconds:g} s: {images.sent} images sent, "
                 f"{recorded} answers recorded, {recorder.refused} refused; give --patience more "
                 "seconds if the machine is that slow"
             )
 
-    def _tell(self, pictures: MeteredSource) -> None:
+    def _tell(self, images: MeteredSource) -> None:
         """Say what is not in the result; raise where nothing is."""
         frames = self.recorded.frames
         if self.interrupted:
@@ -212,14 +212,14 @@ class Demo:
             return
         if not frames:
             raise SourceError(
-                f"{pictures.name} holds no usable picture: {pictures.sent} were sent and refused, "
-                f"{pictures.left_out} could not be decoded; give another source"
+                f"{images.name} holds no usable image: {images.sent} were sent and refused, "
+                f"{images.left_out} could not be decoded; give another source"
             )
-        if missing := pictures.left_out + pictures.sent - frames:
-            self._warn(f"{missing} unusable pictures were left out.")
-        if pictures.cut:
+        if missing := images.left_out + images.sent - frames:
+            self._warn(f"{missing} unusable images were left out.")
+        if images.cut:
             self._warn(
-                f"Only the first {self._options.max_frames} pictures were taken; --max-frames "
+                f"Only the first {self._options.max_frames} images were taken; --max-frames "
                 "takes more."
             )
 
@@ -268,7 +268,7 @@ def weights_notice(weights: str) -> Panel:
     """Return the notice that nothing here is to be believed."""
     return Panel(
         f"[bold]{weights}.[/] The whole path runs, from topic to cloud, but depth, poses and "
-        "cloud of real pictures are noise: the bundled model knows only made-up rooms. For real "
+        "cloud of real images are noise: the bundled model knows only made-up rooms. For real "
         f"ones: --checkpoint FILE, or --checkpoint {OFFICIAL_REPOSITORY} (5 GB, non-commercial "
         "licence).",
         title="[bold]no checkpoint given",
@@ -286,7 +286,7 @@ def domain_id() -> int:
 def _loaded_so_far(log: Path) -> int:
     """Return what grows while the node loads its weights: it says so in its log.
 
-    One that waits for pictures has loaded them; that it goes on to complain is no progress.
+    One that waits for images has loaded them; that it goes on to complain is no progress.
     """
     said = log.read_bytes()
     return -1 if _LOADED in said else len(said)

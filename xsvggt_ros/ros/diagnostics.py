@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
-from xsvggt_ros.msg import CacheStatus
+from xsvggt_ros.msg import ReconstructionStatus
 from xsvggt_ros.ros import qos
 from xsvggt_ros.ros.status import Session, StatusBoard
 from xsvggt_ros.stream.meter import Meter, Rates
@@ -47,14 +47,14 @@ class Diagnostics:
     def publish(
         self,
         counters: Counters | None = None,
-        pictures: RigInput | None = None,
+        images: RigInput | None = None,
         reconstructor: Reconstructor | None = None,
     ) -> None:
         """Publish; without an engine or an input, what there is."""
         parts = {"reconstruction": self._reconstruction(counters)}
-        if pictures is not None:
-            for camera in pictures.cameras:
-                parts[f"input {camera.camera}".rstrip()] = _input(camera, pictures)
+        if images is not None:
+            for camera in images.cameras:
+                parts[f"input {camera.camera}".rstrip()] = _input(camera, images)
         if reconstructor is not None:
             parts["cache"] = self._status.read(_cache)
             parts["session"] = self._status.read(_session)
@@ -95,9 +95,9 @@ class Diagnostics:
         )
 
 
-def _input(camera: ImageInput, pictures: RigInput) -> DiagnosticStatus:
+def _input(camera: ImageInput, images: RigInput) -> DiagnosticStatus:
     publishers, rivals = camera.publishers(), camera.rivals()
-    offset = pictures.clock_offsets().get(camera.camera, 0.0)
+    offset = images.clock_offsets().get(camera.camera, 0.0)
     message = f"publishers: {qos.describe(publishers)}"
     if rivals:
         message += f", mixing: {', '.join(rivals)}"
@@ -111,18 +111,18 @@ def _input(camera: ImageInput, pictures: RigInput) -> DiagnosticStatus:
             "type": camera.type_name,
             "subscription": camera.reliability,
             "held back": str(camera.held_back),
-            "wrong stamps": str(pictures.outliers(camera.camera)),
+            "wrong stamps": str(images.outliers(camera.camera)),
             "clock offset (s)": f"{offset:.3f}",
         },
     )
 
 
-def _execution(status: CacheStatus) -> str:
+def _execution(status: ReconstructionStatus) -> str:
     reason = status.execution_reason
     return f"{status.execution}: {reason}" if reason else status.execution
 
 
-def _cache(status: CacheStatus, _: Session) -> DiagnosticStatus:
+def _cache(status: ReconstructionStatus, _: Session) -> DiagnosticStatus:
     return _status(
         DiagnosticStatus.OK,
         f"{status.cache_tokens} of {status.budget_tokens or 'unbounded'} tokens",
@@ -141,7 +141,7 @@ def _cache(status: CacheStatus, _: Session) -> DiagnosticStatus:
     )
 
 
-def _session(status: CacheStatus, session: Session) -> DiagnosticStatus:
+def _session(status: ReconstructionStatus, session: Session) -> DiagnosticStatus:
     reason = session.reset_reason or "none"
     return _status(
         DiagnosticStatus.OK,

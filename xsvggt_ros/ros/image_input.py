@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The picture topic: subscribed to as its publishers offer it, wrapped, queued, never decoded."""
+"""The image topic: subscribed to as its publishers offer it, wrapped, queued, never decoded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from xsvggt_ros.ros.conversions import frame_from_compressed, frame_from_image
 from xsvggt_ros.ros.losses import Losses
 from xsvggt_ros.ros.matched_subscription import MatchedSubscription
 from xsvggt_ros.ros.parameters import Settings
-from xsvggt_ros.ros.topics import picture_topic
+from xsvggt_ros.ros.topics import image_topic
 from xsvggt_ros.stream.bits_in_use import BitsInUse
 from xsvggt_ros.stream.frame import Frame
 from xsvggt_ros.stream.frame_queue import FrameQueue
@@ -37,13 +37,13 @@ _MIXING = 3.0
 """Seconds within which messages of two publishers are taken for a mixture."""
 _MOST_PUBLISHERS = 100
 _MOST_WAITING = 50
-"""Pictures that wait for the first camera_info: a second of most cameras."""
+"""Images that wait for the first camera_info: a second of most cameras."""
 
 
 class ImageInput:
-    """Subscribes to the pictures of one camera and hands them on.
+    """Subscribes to the images of one camera and hands them on.
 
-    A queue that must not drop keeps its subscription from the first picture on, because with it
+    A queue that must not drop keeps its subscription from the first image on, because with it
     goes what waits in the middleware.
     """
 
@@ -66,7 +66,7 @@ class ImageInput:
             queue: counts what is lost on the way, and holds messages back where it must not drop.
             put: gets each frame.
             camera: name of one of several.
-            arrived: told the stamp of each picture as it comes.
+            arrived: told the stamp of each image as it comes.
             holding: whether messages are to be held back for another reason.
 
         """
@@ -77,7 +77,7 @@ class ImageInput:
         self._frames = settings.frames
         self._bits = BitsInUse()
         message_type, self._wrap = _TRANSPORTS[settings.input.image_transport]
-        topic = picture_topic(node, settings.input.image_transport, camera)
+        topic = image_topic(node, settings.input.image_transport, camera)
         self._calibration = CalibrationInput(
             node, topic, camera, used=settings.input.calibration != "ignore"
         )
@@ -91,7 +91,7 @@ class ImageInput:
         self._committed = False
         self._heard: dict[str, float] = {}
         """When the newest message of each publisher came, where the middleware names them."""
-        self.last_picture = time.monotonic()
+        self.last_image = time.monotonic()
         self._subscription = MatchedSubscription(
             node,
             message_type,
@@ -112,12 +112,12 @@ class ImageInput:
 
     @property
     def name(self) -> str:
-        """Return what the pictures are called before they are remapped."""
+        """Return what the images are called before they are remapped."""
         return f"{self.camera}/image" if self.camera else "image"
 
     @property
     def topic(self) -> str:
-        """Return the resolved topic of the pictures."""
+        """Return the resolved topic of the images."""
         return self._subscription.topic
 
     @property
@@ -132,7 +132,7 @@ class ImageInput:
 
     @property
     def held_back(self) -> bool:
-        """Return whether pictures wait in the middleware because the queue is full."""
+        """Return whether images wait in the middleware because the queue is full."""
         return self._group.holding
 
     def publishers(self) -> list[TopicEndpointInfo]:
@@ -140,7 +140,7 @@ class ImageInput:
         return self._subscription.publishers()
 
     def rivals(self) -> list[str]:
-        """Return the nodes whose pictures mix on the topic; none where only one publishes."""
+        """Return the nodes whose images mix on the topic; none where only one publishes."""
         publishers = self.publishers()
         newest = max(self._heard.values(), default=0.0)
         recent = [gid for gid, at in self._heard.items() if newest - at < _MIXING]
@@ -149,28 +149,28 @@ class ImageInput:
         return sorted(qos.node_of(each) for each in publishers)
 
     def match_publishers(self) -> None:
-        """Subscribe anew where the publishers now ask for another reliability."""
+        """Subscribe again where the publishers now ask for another reliability."""
         self._subscription.match_publishers()
         self._calibration.match_publishers()
 
     def missing_calibration(self, timeout: float) -> str | None:
-        """Return what to say, once, where pictures come without a camera_info for that long."""
+        """Return what to say, once, where images come without a camera_info for that long."""
         return self._calibration.missing(timeout)
 
     def look(self) -> None:
-        """Hand on the first pictures once their camera_info has come, or will not."""
+        """Hand on the first images once their camera_info has come, or will not."""
         if self._waiting:
             self._calibration.match_publishers()
             if not self._calibration.awaited:
                 self._hand_on_all()
 
     def _receive(self, message: Any, info: Mapping[str, Any]) -> None:
-        self.last_picture = time.monotonic()
+        self.last_image = time.monotonic()
         self._note_publisher(info)
         self._committed = self._keeps_all
         self._note_lost(self._losses.before(info))
         self._arrived(nanoseconds(message.header.stamp))
-        self._calibration.note_picture()
+        self._calibration.note_image()
         self._waiting.append(message)
         if len(self._waiting) > _MOST_WAITING or not self._calibration.awaited:
             self._hand_on_all()
@@ -194,13 +194,13 @@ class ImageInput:
         if gid is not None:
             if len(self._heard) > _MOST_PUBLISHERS:
                 self._heard.clear()
-            self._heard[str(gid)] = self.last_picture
+            self._heard[str(gid)] = self.last_image
 
     def _note_lost(self, count: int) -> None:
         self._queue.note_lost(count)
         if count and self._keeps_all:
             logger.warning(
-                "%d pictures were lost before the node took them (input.queue_policy all, at most "
+                "%d images were lost before the node took them (input.queue_policy all, at most "
                 "%d wait in the middleware): publish more slowly, replay with xsvggt replay "
                 "--follow, or read the file with xsvggt reconstruct",
                 count,

@@ -31,7 +31,7 @@ def confidence_image(header: Header, confidence: NDArray[np.float32]) -> Image:
 
 
 def camera_info(header: Header, intrinsics: Intrinsics) -> CameraInfo:
-    """Return the camera of a picture that has no distortion and is not rotated."""
+    """Return the camera of an image that has no distortion and is not rotated."""
     k = intrinsics.matrix()
     return CameraInfo(
         header=header,

@@ -86,7 +86,7 @@ class ManagedNode(LifecycleNode):
         return self._attempt("shut down", self.give_up)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Give up, so that the node may be configured anew."""
+        """Give up, so that the node may be configured again."""
         return self._attempt("recover", self.give_up)
 
     def _attempt(self, what: str, step: Callable[[], None]) -> TransitionCallbackReturn:

@@ -66,15 +66,15 @@ class MapOutput:
         map_from_camera: Matrix,
         settings: Settings,
         *,
-        anew: bool,
+        restarted: bool,
         blind: bool = False,
     ) -> None:
         """Take in one result, but none of an image that shows nothing, which is ``blind``.
 
-        ``anew`` empties the map first, as a new session does.
+        ``again`` empties the map first, as a new session does.
         """
         started = perf_counter()
-        if anew or (blind and result.index == 0):
+        if restarted or (blind and result.index == 0):
             self.builder.clear()
         self._stamp = result.stamp
         if not settings.map.enabled:
@@ -87,7 +87,7 @@ class MapOutput:
         try:
             self.builder.add(result, map_from_camera, settings.map_settings)
         except MemoryError:
-            # Whatever else comes of this picture must come out all the same.
+            # Whatever else comes of this image must come out all the same.
             self.builder.drop()
             self._too_large = settings.map
             logger.error(

@@ -23,7 +23,7 @@ Receive = Callable[[Any, Mapping[str, Any]], None]
 
 
 class MatchedSubscription:
-    """Subscribes; with reliability ``auto`` anew when the publishers change what they offer.
+    """Subscribes; with reliability ``auto`` again when the publishers change what they offer.
 
     A reliable subscription gets nothing from a best-effort publisher, and a best-effort one loses
     most large messages.
@@ -52,7 +52,7 @@ class MatchedSubscription:
             reliability: auto, reliable or best_effort.
             depth: messages that wait in the middleware.
             group: of the callback.
-            committed: whether to subscribe anew would lose what waits in the middleware.
+            committed: whether to subscribe again would lose what waits in the middleware.
             overridable: whether parameters ``qos_overrides`` may change the profile.
 
         """
@@ -85,7 +85,7 @@ class MatchedSubscription:
         return list(self._node.get_publishers_info_by_topic(self.topic))
 
     def match_publishers(self) -> None:
-        """Subscribe anew where the publishers now ask for another reliability."""
+        """Subscribe again where the publishers now ask for another reliability."""
         wanted = self._matching()
         if not self._auto or wanted == self._profile.reliability or not self.publishers():
             return
@@ -93,7 +93,7 @@ class MatchedSubscription:
             self._warn_of_change(wanted)
             return
         self._node.get_logger().info(
-            f"subscribing to {self.topic} anew as {wanted.name.lower()}, as its publishers offer"
+            f"subscribing to {self.topic} again as {wanted.name.lower()}, as its publishers offer"
         )
         self._node.destroy_subscription(self._subscription)
         self._subscribe(wanted)
@@ -102,7 +102,7 @@ class MatchedSubscription:
         return qos.matching_reliability(self.publishers())
 
     def _subscribe(self, reliability: ReliabilityPolicy) -> None:
-        self._profile = qos.pictures(reliability, self._depth)
+        self._profile = qos.images(reliability, self._depth)
         self._subscription: Subscription = self._node.create_subscription(
             self._message_type,
             self.topic,
@@ -126,7 +126,7 @@ class MatchedSubscription:
             self._warned_of_change = True
             logger.warning(
                 f"the publishers of {self.topic} now offer {wanted.name.lower()}, the subscription "
-                f"stays {self.reliability}: subscribing anew would lose the pictures that wait "
+                f"stays {self.reliability}: subscribing again would lose the images that wait "
                 f"(input.queue_policy all); set input.reliability to {wanted.name.lower()}"
             )
 
@@ -142,5 +142,5 @@ class MatchedSubscription:
         )
         self._node.get_logger().error(
             f"a publisher of {self.topic} offers less than the subscription asks for "
-            f"({self.reliability}), so its pictures do not arrive; {remedy}"
+            f"({self.reliability}), so its images do not arrive; {remedy}"
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A source that gives out no more pictures than its listener has room for."""
+"""A source that gives out no more images than its listener has room for."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from dataclasses import replace
 from threading import Condition
 
 from xsvggt_ros.errors import FrameError
-from xsvggt_ros.stream.frame import Frame, Picture
+from xsvggt_ros.stream.frame import Frame, ImageArray
 from xsvggt_ros.stream.sources import Source
 
 logger = logging.getLogger(__name__)
 
 
 class MeteredSource(Source):
-    """Gives out a picture when fewer than ``window`` of those before are still under way.
+    """Gives out an image when fewer than ``window`` of those before are still under way.
 
-    Nothing at all comes out before the first :meth:`allow`. Pictures that cannot be decoded are
+    Nothing at all comes out before the first :meth:`allow`. Images that cannot be decoded are
     left out here, so that each one given out gets an answer.
 
     Attributes:
-        sent: pictures given out.
-        left_out: pictures that could not be decoded.
-        cut: whether the source had more than ``limit`` pictures; without one, never.
+        sent: images given out.
+        left_out: images that could not be decoded.
+        cut: whether the source had more than ``limit`` images; without one, never.
 
     """
 
@@ -43,12 +43,12 @@ class MeteredSource(Source):
 
     @property
     def frame_count(self) -> int | None:
-        """Number of pictures that will come, None where only reading tells."""
+        """Number of images that will come, None where only reading tells."""
         count = self._source.frame_count
         return count if count is None or self._limit is None else min(count, self._limit)
 
     def allow(self, answered: int) -> None:
-        """Say how many pictures have been answered, refusals included."""
+        """Say how many images have been answered, refusals included."""
         with self._changed:
             self._allowed = answered + self._window
             self._changed.notify_all()
@@ -75,12 +75,12 @@ class MeteredSource(Source):
 
     def _decoded(self, frame: Frame) -> Frame | None:
         try:
-            picture: Picture = frame.decode()
+            image: ImageArray = frame.decode()
         except FrameError as error:
-            logger.warning("the picture of stamp %d ns is left out: %s", frame.stamp, error)
+            logger.warning("the image of stamp %d ns is left out: %s", frame.stamp, error)
             self.left_out += 1
             return None
-        return replace(frame, decode=lambda: picture)
+        return replace(frame, decode=lambda: image)
 
     def _wait_for_room(self) -> bool:
         """Return False where the source was closed meanwhile."""

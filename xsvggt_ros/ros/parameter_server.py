@@ -84,7 +84,7 @@ class ParameterServer:
             if self.locked and not spec.live and before[spec.name] != after[spec.name]:
                 raise ConfigurationError(
                     f"{spec.name} is read-only while the node is configured: it was read then; "
-                    "deactivate and clean up the node first (ros2 lifecycle set), or start it anew"
+                    "deactivate and clean up the node first (ros2 lifecycle set), or start it again"
                 )
 
     def _apply(self, parameters: Iterable[Parameter]) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The parameters as ``config/default.yaml`` and as the table of ``docs/node.md``.
 
-``python -m xsvggt_ros.ros.parameter_texts`` in the root of a checkout writes both anew.
+``python -m xsvggt_ros.ros.parameter_texts`` in the root of a checkout writes both again.
 """
 
 from __future__ import annotations

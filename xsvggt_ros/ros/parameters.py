@@ -257,7 +257,7 @@ class Cache:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """What is subscribed to, and what happens to pictures that come too fast."""
+    """What is subscribed to, and what happens to images that come too fast."""
 
     image_transport: str = _parameter(
         "raw",
@@ -266,7 +266,7 @@ class Input:
     )
     width: int = _parameter(
         0,
-        "Width that pictures are resized to for the network; 0 = what the network was made for.",
+        "Width that images are resized to for the network; 0 = what the network was made for.",
         unit="pixels",
         minimum=0,
         maximum=2044,
@@ -274,13 +274,13 @@ class Input:
     )
     queue_policy: Literal["latest", "all"] = _parameter(
         "latest",
-        "latest drops the oldest waiting picture and counts it; all takes every picture in order, "
+        "latest drops the oldest waiting image and counts it; all takes every image in order, "
         "as far as the middleware keeps them (see Queue).",
         choices=("latest", "all"),
     )
     queue_size: int = _parameter(
         2,
-        "Most pictures that wait for the network; with all, as many wait in the middleware, at "
+        "Most images that wait for the network; with all, as many wait in the middleware, at "
         "least 50.",
         unit="frames",
         minimum=1,
@@ -288,13 +288,13 @@ class Input:
     )
     cameras: str = _parameter(
         "",
-        "Names of the cameras of a rig, such as `left right` or a list of them: pictures come on "
+        "Names of the cameras of a rig, such as `left right` or a list of them: images come on "
         "`left/image` and so on, outputs go to `~/left/points` and so on; empty = a single camera.",
         words=True,
     )
     rig_wait: float = _parameter(
         0.1,
-        "Longest that a picture of a rig waits for those of the same time from other cameras.",
+        "Longest that an image of a rig waits for those of the same time from other cameras.",
         unit="seconds",
         minimum=0.0,
         maximum=10.0,
@@ -329,7 +329,7 @@ class Frames:
         "The robot's frame, whose pose is published, with where TF says the camera is on it; empty "
         "= the pose of the camera itself.",
     )
-    camera: str = _parameter("", "Optical frame of the camera; empty = the picture's frame_id.")
+    camera: str = _parameter("", "Optical frame of the camera; empty = the image's frame_id.")
 
     def fault_of_camera(self, name: str) -> str | None:
         """Return why ``name`` cannot be the camera's optical frame, None where it can."""
@@ -387,7 +387,7 @@ class Tf:
     )
     timeout: float = _parameter(
         0.2,
-        "How long a picture waits for the transforms of its time before it is refused.",
+        "How long an image waits for the transforms of its time before it is refused.",
         unit="seconds",
         minimum=0.0,
         maximum=10.0,
@@ -492,7 +492,7 @@ class Watchdog:
 
     timeout: float = _parameter(
         4.0,
-        "Wall time without a picture, or of one picture in one stage, that is warned of.",
+        "Wall time without an image, or of one image in one stage, that is warned of.",
         unit="seconds",
         minimum=1.0,
         maximum=3600.0,

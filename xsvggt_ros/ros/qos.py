@@ -18,7 +18,7 @@ LARGE_DEPTH = 5
 """Fewer than this, and large messages are overwritten before they leave the process."""
 
 LEAST_WAITING = 50
-"""Pictures; 46 MB of 640x480 rgb8."""
+"""Images; 46 MB of 640x480 rgb8."""
 
 RESULTS = QoSProfile(depth=LARGE_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
 """Every output: a best-effort subscriber gets it too, and RViz asks for reliable ones."""
@@ -53,7 +53,7 @@ RELIABILITIES = {
 
 
 def waiting_depth(queue_size: int) -> int:
-    """Return how many pictures may wait in the middleware for a queue that must not drop.
+    """Return how many images may wait in the middleware for a queue that must not drop.
 
     It is bounded, because a reader acknowledges on reception: however long it is, it holds no
     publisher back, and what an unbounded one piles up ends in losses all the same.
@@ -70,8 +70,8 @@ def latched(depth: int) -> QoSProfile:
     )
 
 
-def pictures(reliability: ReliabilityPolicy, depth: int) -> QoSProfile:
-    """Return the profile of the picture subscription."""
+def images(reliability: ReliabilityPolicy, depth: int) -> QoSProfile:
+    """Return the profile of the image subscription."""
     return QoSProfile(depth=depth, reliability=reliability)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node: pictures in; points, depth, poses and the state of the cache out.
+"""The node: images in; points, depth, poses and the state of the cache out.
 
 The executor's thread only wraps and queues. One worker thread decodes, reconstructs, packs and
 publishes, so that parameters are answered while a frame is in the network.
@@ -99,7 +99,7 @@ class Engine:
 class Input:
     """What there is while the node is active."""
 
-    pictures: RigInput
+    images: RigInput
     watchdogs: list[Watchdog]
     """One for each camera."""
 
@@ -193,22 +193,22 @@ class ReconstructNode(ManagedNode):
         settings = self._parameter_server.settings
         self._robot.listen()
         self._scale.listen()
-        pictures = RigInput(
+        images = RigInput(
             self,
             settings,
             engine.queue,
             lambda frame: engine.arrival.noted(self._robot.noted(frame)),
         )
         self._input = Input(
-            pictures,
+            images,
             [
                 Watchdog(self, each, lambda: engine.worker.activity, each.name)
-                for each in pictures.cameras
+                for each in images.cameras
             ],
         )
         self._parameter_server.warn_of_unknown(qos=True)
-        topics = ", ".join(each.topic for each in pictures.cameras)
-        self.get_logger().info(f"waiting for pictures on {topics}")
+        topics = ", ".join(each.topic for each in images.cameras)
+        self.get_logger().info(f"waiting for images on {topics}")
 
     def deactivate(self) -> None:
         """Unsubscribe, and finish the frame in hand; cache and session stay."""
@@ -261,7 +261,7 @@ class ReconstructNode(ManagedNode):
 
     def _unsubscribe(self) -> None:
         if self._input is not None:
-            self._input.pictures.close()
+            self._input.images.close()
             self._input = None
         self._robot.close()
         self._scale.close()
@@ -304,15 +304,15 @@ class ReconstructNode(ManagedNode):
         if faults and (admitted := self._complaints.admit(degraded(faults))):
             self.get_logger().warning(admitted)
         settings = self._parameter_server.settings
-        scaled, anew = self._scale.applied(result)
+        scaled, restarted = self._scale.applied(result)
         self._status.set_scale(self._scale.source)
         engine.worker.enter("mapping")
         place = self._robot.place(scaled).map_from_camera
-        self._map.add(scaled, place, settings, anew=anew, blind=images.blind)
+        self._map.add(scaled, place, settings, restarted=restarted, blind=images.blind)
         self._status.set_map(self._map.points, self._map.nbytes, self._map.seconds)
         engine.worker.enter("publishing")
         started = perf_counter()
-        self._outputs.publish(scaled, settings, anew=anew)
+        self._outputs.publish(scaled, settings, restarted=restarted)
         published = perf_counter()
         total = engine.arrival.age()
         self._diagnostics.meter.note_latency(total)
@@ -326,7 +326,7 @@ class ReconstructNode(ManagedNode):
         )
 
     def _on_refused(self, frame: Frame, error: XsvggtError) -> None:
-        text = f"picture with stamp {frame.stamp / 1e9:.3f} refused: {error}"
+        text = f"image with stamp {frame.stamp / 1e9:.3f} refused: {error}"
         if admitted := self._refusals.admit(text):
             self.get_logger().warning(admitted)
         self._status.show_refusal(frame, text, self._configured.worker.counters)
@@ -344,7 +344,7 @@ class ReconstructNode(ManagedNode):
                 self.get_logger().error(f"the parameters keep the old budget: {result.reason}")
 
     def _on_room(self) -> None:
-        """Wake the executor: with queue policy all, pictures may wait in the middleware."""
+        """Wake the executor: with queue policy all, images may wait in the middleware."""
         if self._configured.queue.policy == "all" and self.executor is not None:
             self.executor.wake()
 
@@ -357,8 +357,8 @@ class ReconstructNode(ManagedNode):
             self._status.show_phase("unconfigured" if self._engine is None else "inactive")
             self._diagnostics.publish()
             return
-        pictures, engine = self._input.pictures, self._engine
-        for camera in pictures.cameras:
+        images, engine = self._input.images, self._engine
+        for camera in images.cameras:
             camera.match_publishers()
         self._robot.match_publishers()
         timeout = self._parameter_server.settings.watchdog.timeout
@@ -374,13 +374,13 @@ class ReconstructNode(ManagedNode):
             self._complain(complaint)
         self._status.timeout = timeout
         self._status.show_idle(engine.worker.counters, stuck=bool(stuck))
-        self._diagnostics.publish(engine.worker.counters, pictures, engine.reconstructor)
+        self._diagnostics.publish(engine.worker.counters, images, engine.reconstructor)
 
     def _tell_faults(self, current: Input, timeout: float) -> None:
         """Tell what is wrong with the input, or with who else broadcasts transforms."""
-        pictures = current.pictures
+        images = current.images
         mixtures = [each.mixture() for each in current.watchdogs]
-        for fault in filter(None, (*mixtures, *pictures.clock_complaints())):
+        for fault in filter(None, (*mixtures, *images.clock_complaints())):
             self._status.note_fault(fault)
             self._complain(fault)
         for fault in self._robot.owners.complaints(self._parameter_server.settings):
@@ -388,7 +388,7 @@ class ReconstructNode(ManagedNode):
             if fault not in self._said_once:
                 self._said_once.add(fault)
                 self.get_logger().warning(fault)
-        for camera in pictures.cameras:
+        for camera in images.cameras:
             if missing := camera.missing_calibration(timeout):
                 # No fault: many cameras have none. So ~/status goes on with what it says.
                 self.get_logger().warning(missing)
@@ -415,21 +415,21 @@ class ReconstructNode(ManagedNode):
 
     @property
     def paused(self) -> bool:
-        """Whether pictures are dropped because somebody asked for it."""
+        """Whether images are dropped because somebody asked for it."""
         return self._configured.queue.paused
 
     def pause(self) -> None:
-        """Drop pictures from now on, counted."""
+        """Drop images from now on, counted."""
         self._configured.queue.pause()
         self._status.set_paused(True)
 
     def resume(self) -> int:
-        """Take pictures again; return how many were dropped meanwhile."""
+        """Take images again; return how many were dropped meanwhile."""
         self._status.set_paused(False)
         return self._configured.queue.resume()
 
     def reset(self, reason: str) -> Future[None]:
-        """Forget the stream and its map before the next picture."""
+        """Forget the stream and its map before the next image."""
 
         def forget(engine: Reconstructor) -> None:
             engine.reset(reason)
@@ -438,7 +438,7 @@ class ReconstructNode(ManagedNode):
         return self._configured.worker.submit(forget)
 
     def with_map(self, look: Callable[[MapBuilder], T]) -> Future[T]:
-        """Let ``look`` see the map between two pictures."""
+        """Let ``look`` see the map between two images."""
         return self._configured.worker.submit(lambda _: look(self._map.builder))
 
     def _complain(self, complaint: str) -> None:

@@ -15,7 +15,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import Matrix, matrix_from_quaternion
-from xsvggt_ros.msg import CacheStatus
+from xsvggt_ros.msg import ReconstructionStatus
 from xsvggt_ros.stream.messages import nanoseconds
 from xsvggt_ros.stream.recording import CacheBytes, LongestSession, RecordedFrame
 
@@ -40,7 +40,7 @@ class Recorder(Node):
         super().__init__("xsvggt_recorder", context=context)
         self.recorded = recorded
         self._parts: dict[int, dict[str, Any]] = {}
-        self.status: CacheStatus | None = None
+        self.status: ReconstructionStatus | None = None
         topics = {
             "points": (PointCloud2, f"{of_node}/points"),
             "depth": (Image, f"{of_node}/depth/image"),
@@ -49,7 +49,9 @@ class Recorder(Node):
         }
         for part, (kind, topic) in topics.items():
             self.create_subscription(kind, topic, self._keeper(part), EVERYTHING)
-        self.create_subscription(CacheStatus, f"{of_node}/status", self._on_status, EVERYTHING)
+        self.create_subscription(
+            ReconstructionStatus, f"{of_node}/status", self._on_status, EVERYTHING
+        )
 
     @property
     def ready(self) -> bool:
@@ -62,16 +64,16 @@ class Recorder(Node):
 
     @property
     def refused(self) -> int:
-        """Number of pictures that the node could not use."""
+        """Number of images that the node could not use."""
         return self.status.frames_refused if self.status else 0
 
     @property
     def answered(self) -> int:
-        """Number of pictures that are done with."""
+        """Number of images that are done with."""
         return self.recorded.frames + self.refused
 
     def has_all(self, sent: int) -> bool:
-        """Return whether all pictures sent are done with and the node says so too."""
+        """Return whether all images sent are done with and the node says so too."""
         status = self.status
         return (
             status is not None
@@ -92,19 +94,23 @@ class Recorder(Node):
         if parts.keys() == _PARTS:
             self.recorded.add(recorded_frame(**self._parts.pop(stamp)))
 
-    def _on_status(self, message: CacheStatus) -> None:
+    def _on_status(self, message: ReconstructionStatus) -> None:
         """Take a status; only one that tells of a new frame is part of it."""
         before, self.status = self.status, message
         if message.session_frames and (before is None or _place(message) != _place(before)):
             self._keep("status", message)
 
 
-def _place(status: CacheStatus) -> tuple[int, int]:
+def _place(status: ReconstructionStatus) -> tuple[int, int]:
     return status.session, status.session_frames
 
 
 def recorded_frame(
-    points: PointCloud2, depth: Image, camera: CameraInfo, odometry: Odometry, status: CacheStatus
+    points: PointCloud2,
+    depth: Image,
+    camera: CameraInfo,
+    odometry: Odometry,
+    status: ReconstructionStatus,
 ) -> RecordedFrame:
     """Read the messages of one frame."""
     packed = cloud_field(points, "rgb").view(np.uint32)
@@ -147,7 +153,7 @@ def depth_values(message: Image) -> NDArray[np.float32]:
 
 
 def pinhole(message: CameraInfo) -> Intrinsics:
-    """Return the camera of an undistorted picture."""
+    """Return the camera of an undistorted image."""
     fx, _, cx, _, fy, cy, *_ = map(float, message.k)
     return Intrinsics(fx, fy, cx, cy, message.width, message.height)
 

@@ -39,19 +39,19 @@ _FLUSH = 5.0
 """Seconds."""
 
 LONGEST_GAP = 10.0
-"""Seconds between two pictures, or ten of their usual distance, beyond which a pause is cut."""
+"""Seconds between two images, or ten of their usual distance, beyond which a pause is cut."""
 CUT_TO = 1.0
 """Seconds that stand for a longer pause."""
 
 UNANSWERED = 2
-"""Pictures that a node that is followed has in hand: one in the network, the next one waiting."""
+"""Images that a node that is followed has in hand: one in the network, the next one waiting."""
 
 
 class ReplayNode(Node):
     """Publishes a source from a thread of its own; the executor only answers ``~/pause``.
 
     Attributes:
-        published: number of pictures published.
+        published: number of images published.
 
     """
 
@@ -78,7 +78,7 @@ class ReplayNode(Node):
         self.context.on_shutdown(self._end)
 
     def start(self) -> Future[int]:
-        """Begin; the future holds the number of published pictures, or what went wrong."""
+        """Begin; the future holds the number of published images, or what went wrong."""
         return self._thread.submit(self._run)
 
     def stop(self) -> None:
@@ -154,9 +154,9 @@ class ReplayNode(Node):
         )
 
     def _distance(self, previous: Frame, frame: Frame) -> int:
-        """Return the nanoseconds between two pictures, 0 where they take one nominal period.
+        """Return the nanoseconds between two images, 0 where they take one nominal period.
 
-        Stamps go before. Where they jump, as between pictures before and after the first /clock,
+        Stamps go before. Where they jump, as between images before and after the first /clock,
         the times of recording count; where these jump as well, the pause is cut.
         """
         longest = round(NANOSECONDS * max(LONGEST_GAP, 10 / self._source.rate))
@@ -170,7 +170,7 @@ class ReplayNode(Node):
         if gap <= longest or self._options.fixed_rate:
             return 0
         self.get_logger().warning(
-            f"the recording pauses for {gap / NANOSECONDS:.6g} s after picture {self.published}: "
+            f"the recording pauses for {gap / NANOSECONDS:.6g} s after image {self.published}: "
             f"cut to {CUT_TO:g} s; --fixed-rate sets a pace of your own"
         )
         return round(CUT_TO * NANOSECONDS)
@@ -189,7 +189,7 @@ class ReplayNode(Node):
         paused = f", paused until {pause} says false" if options.paused else ""
         followed = f", as fast as {options.follow} answers" if options.follow else ""
         self.get_logger().info(
-            f"replaying {self._source.name} ({count or 'an unknown number of'} pictures, about "
+            f"replaying {self._source.name} ({count or 'an unknown number of'} images, about "
             f"{self._source.rate:.4g} Hz) on {self._topics.names}"
             f"{followed}{waiting}{paused}"
         )
@@ -197,15 +197,13 @@ class ReplayNode(Node):
     def _finish(self) -> None:
         if not self._topics.flush(_FLUSH):
             self.get_logger().warning(
-                f"a subscriber did not acknowledge the last pictures within {_FLUSH:.0f} s"
+                f"a subscriber did not acknowledge the last images within {_FLUSH:.0f} s"
             )
-        self.get_logger().info(
-            f"the end of {self._source.name}: {self.published} pictures replayed"
-        )
+        self.get_logger().info(f"the end of {self._source.name}: {self.published} images replayed")
 
 
 def _remapping(image_topic: str) -> list[str] | None:
-    """Rename the pictures; an argument of the node's own would hide a global remapping.
+    """Rename the images; an argument of the node's own would hide a global remapping.
 
     Raises:
         ConfigurationError: ROS does not allow such a name, or it is that of compressed images.
@@ -224,7 +222,7 @@ def _remapping(image_topic: str) -> list[str] | None:
 def replay(
     source: Source, options: ReplayOptions | None = None, *, ros_args: Sequence[str] = ()
 ) -> int:
-    """Replay a source until it ends or somebody interrupts; return the number of pictures.
+    """Replay a source until it ends or somebody interrupts; return the number of images.
 
     Raises:
         SourceError: reading failed on the way.
@@ -274,19 +272,19 @@ def _ros(args: Sequence[str]) -> Iterator[None]:
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser("replay_node", description=__doc__, argument_default=None)
-    parser.add_argument("source", help="a folder of pictures, a picture, a video or a bag")
+    parser.add_argument("source", help="a directory of images, an image, a video or a bag")
     parser.add_argument("--topic", help="image topic to read, where a bag holds several")
     parser.add_argument("--frame-id", help="replaces the camera's optical frame")
-    parser.add_argument("--rate", type=float, help="pictures per second of a folder or video")
+    parser.add_argument("--rate", type=float, help="images per second of a directory or video")
     parser.add_argument("--speed", type=float, help="factor on the recording's pace")
-    parser.add_argument("--fixed-rate", type=float, help="pictures per second, whatever the stamps")
+    parser.add_argument("--fixed-rate", type=float, help="images per second, whatever the stamps")
     for name, text in _SWITCHES.items():
         parser.add_argument(name, action="store_true", default=None, help=text)
     parser.add_argument("--wait-for", type=int, help="subscribers to wait for (1)")
-    parser.add_argument("--transport", choices=TRANSPORTS, help="picture topics (both)")
-    parser.add_argument("--image-topic", help="name of the raw pictures (image)")
-    parser.add_argument("--depth", type=int, help="pictures kept for a slow subscriber (10)")
-    parser.add_argument("--follow", help="node, such as /xsvggt, to wait for; loses no picture")
+    parser.add_argument("--transport", choices=TRANSPORTS, help="image topics (both)")
+    parser.add_argument("--image-topic", help="name of the raw images (image)")
+    parser.add_argument("--depth", type=int, help="images kept for a slow subscriber (10)")
+    parser.add_argument("--follow", help="node, such as /xsvggt, to wait for; loses no image")
     return parser
 
 

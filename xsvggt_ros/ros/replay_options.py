@@ -23,19 +23,19 @@ class ReplayOptions:
 
     Attributes:
         speed: factor on the recording's own pace.
-        fixed_rate: pictures per second instead of the recording's pace.
+        fixed_rate: images per second instead of the recording's pace.
         loop: start again at the end. Stamps then jump back, which resets a reconstruction,
             unless ``restamp`` is set.
         paused: start paused, until the service ``~/pause`` is called with false.
-        wait_for: subscribers of the pictures to wait for before the first one.
+        wait_for: subscribers of the images to wait for before the first one.
         restamp: stamp with the time of publishing, not with the recording's.
         clock: publish the recording's time on ``/clock``, for nodes with ``use_sim_time``.
-        transport: which picture topics exist; each is filled only while somebody listens.
-        image_topic: name of the raw pictures; ``<name>/compressed`` and the ``camera_info``
+        transport: which image topics exist; each is filled only while somebody listens.
+        image_topic: name of the raw images; ``<name>/compressed`` and the ``camera_info``
             beside it follow.
-        best_effort: publish like a camera driver; lost pictures are then not sent again.
-        depth: pictures kept for a slow subscriber.
-        follow: name of a node of this package; pictures then wait until it has room for them, and
+        best_effort: publish like a camera driver; lost images are then not sent again.
+        depth: images kept for a slow subscriber.
+        follow: name of a node of this package; images then wait until it has room for them, and
             none is lost, however slow it is.
 
     """
@@ -77,7 +77,7 @@ class ReplayOptions:
         _need(self.wait_for >= 0, f"cannot wait for {self.wait_for} subscribers: give 0 or more")
         _need(
             1 <= self.depth <= MOST_KEPT,
-            f"the depth is {self.depth} pictures: give one from 1 to {MOST_KEPT}",
+            f"the depth is {self.depth} images: give one from 1 to {MOST_KEPT}",
         )
         _need(
             not (self.follow and (self.best_effort or self.wait_for == 0)),

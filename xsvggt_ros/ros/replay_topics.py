@@ -23,22 +23,22 @@ from xsvggt_ros.geometry.cameras import Calibration, without_distortion
 from xsvggt_ros.ros import topics
 from xsvggt_ros.ros.conversions import camera_info_of, header, packed
 from xsvggt_ros.ros.replay_options import ReplayOptions
-from xsvggt_ros.stream.frame import EncodedPicture, Frame, Picture
+from xsvggt_ros.stream.frame import EncodedImage, Frame, ImageArray
 from xsvggt_ros.stream.imaging import encode_png
 
 
 class ReplayTopics:
-    """Publishers of pictures, their calibration and the time."""
+    """Publishers of images, their calibration and the time."""
 
     def __init__(self, node: Node, options: ReplayOptions) -> None:
         self._logger = node.get_logger()
         profile = _profile(options)
-        raw = topics.picture_topic(node, "raw")
+        raw = topics.image_topic(node, "raw")
         self._raw = self._compressed = self._clock = None
         if options.transport != "compressed":
             self._raw = node.create_publisher(Image, raw, profile)
         if options.transport != "raw":
-            name = topics.picture_topic(node, "compressed")
+            name = topics.image_topic(node, "compressed")
             self._compressed = node.create_publisher(CompressedImage, name, profile)
         info = topics.calibration_topic(node, raw)
         self._info = node.create_publisher(CameraInfo, info, profile)
@@ -46,18 +46,18 @@ class ReplayTopics:
             self._clock = node.create_publisher(Clock, "/clock", QoSProfile(depth=10))
 
     @property
-    def pictures(self) -> list[Publisher]:
-        """The publishers of pictures."""
+    def images(self) -> list[Publisher]:
+        """The publishers of images."""
         return [each for each in (self._raw, self._compressed) if each]
 
     @property
     def names(self) -> str:
-        """Names of the topics of pictures."""
-        return " and ".join(each.topic_name for each in self.pictures)
+        """Names of the topics of images."""
+        return " and ".join(each.topic_name for each in self.images)
 
     def listeners(self) -> int:
-        """Count the subscribers of pictures."""
-        return sum(each.get_subscription_count() for each in self.pictures)
+        """Count the subscribers of images."""
+        return sum(each.get_subscription_count() for each in self.images)
 
     def tell_time(self, stamp: int) -> None:
         """Publish the time on /clock, if it is wanted."""
@@ -65,7 +65,7 @@ class ReplayTopics:
             self._clock.publish(Clock(clock=header(stamp, "").stamp))
 
     def publish(self, frame: Frame, stamp: int) -> None:
-        """Publish a frame under a stamp; calibration first, so that the picture finds it."""
+        """Publish a frame under a stamp; calibration first, so that the image finds it."""
         head = header(stamp, frame.frame_id)
         decode = cache(frame.decode)
         try:
@@ -77,12 +77,12 @@ class ReplayTopics:
                 encoded = frame.encoded or encode_png(decode())
                 compressed.publish(_compressed_image(head, encoded))
         except FrameError as error:
-            self._logger.warning(f"the picture of stamp {stamp} ns is left out: {error}")
+            self._logger.warning(f"the image of stamp {stamp} ns is left out: {error}")
 
     def flush(self, seconds: float) -> bool:
         """Wait until subscribers have what was sent, or until the time is over."""
         waiting = Duration(nanoseconds=round(seconds * 1e9))
-        publishers = [*self.pictures, self._info, *([self._clock] if self._clock else [])]
+        publishers = [*self.images, self._info, *([self._clock] if self._clock else [])]
         return all(each.wait_for_all_acked(waiting) for each in publishers)
 
 
@@ -110,25 +110,25 @@ def _heard(publisher: Publisher | None) -> Publisher | None:
     return publisher if publisher and publisher.get_subscription_count() else None
 
 
-def _image(head: Header, picture: Picture) -> Image:
-    height, width = picture.shape[:2]
+def _image(head: Header, image: ImageArray) -> Image:
+    height, width = image.shape[:2]
     message = Image(header=head, height=height, width=width, encoding="rgb8", step=3 * width)
-    message.data = packed(picture)
+    message.data = packed(image)
     return message
 
 
-def _compressed_image(head: Header, encoded: EncodedPicture) -> CompressedImage:
+def _compressed_image(head: Header, encoded: EncodedImage) -> CompressedImage:
     message = CompressedImage(header=head, format=encoded.format)
     message.data = packed(np.frombuffer(encoded.data, np.uint8))
     return message
 
 
 def _camera_info(
-    head: Header, known: Calibration | None, decode: Callable[[], Picture]
+    head: Header, known: Calibration | None, decode: Callable[[], ImageArray]
 ) -> CameraInfo:
-    """Return the calibration; an unknown one has the picture's size and a zero K (REP-104).
+    """Return the calibration; an unknown one has the image's size and a zero K (REP-104).
 
-    That of rectified pictures has no distortion, since their new topic no longer tells.
+    That of rectified images has no distortion, since their new topic no longer tells.
     """
     if known is None:
         height, width = decode().shape[:2]

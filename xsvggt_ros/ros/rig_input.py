@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pictures of one camera, or of a rig of several in the order of their stamps."""
+"""The images of one camera, or of a rig of several in the order of their stamps."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class RigInput:
         self._queue.note_lost(held + (0 if self._order is None else len(self._order)))
 
     def outliers(self, camera: str) -> int:
-        """Return how many pictures of a camera were refused because their own stamp was wrong."""
+        """Return how many images of a camera were refused because their own stamp was wrong."""
         return self._jumps[camera].outliers
 
     def clock_complaints(self) -> list[str]:

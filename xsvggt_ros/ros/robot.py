@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The robot around the camera, as far as TF knows it, picture by picture."""
+"""The robot around the camera, as far as TF knows it, image by image."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from xsvggt_ros.geometry.robot_frames import (
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.transform_listener import TransformListener
 from xsvggt_ros.ros.transform_owners import TransformOwners
-from xsvggt_ros.stream.frame import Frame, FrameResult, Picture
+from xsvggt_ros.stream.frame import Frame, FrameResult, ImageArray
 
 
 class Robot:
-    """Looks up the transforms of each picture before it is decoded, on the worker's thread.
+    """Looks up the transforms of each image before it is decoded, on the worker's thread.
 
-    A picture whose transforms are missing is refused there, before the network has seen it: an
+    An image whose transforms are missing is refused there, before the network has seen it: an
     identity in their place would bend the map for good.
     """
 
@@ -50,7 +50,7 @@ class Robot:
         self._listener = TransformListener(self._node, self.owners, follow=self._follows)
 
     def match_publishers(self) -> None:
-        """Listen anew where the publishers of TF now ask for another reliability."""
+        """Listen again where the publishers of TF now ask for another reliability."""
         if self._listener is not None:
             self._listener.match_publishers()
 
@@ -81,7 +81,7 @@ class Robot:
             self.map_from_world = map_from_world(self._in_hand)
         return place(self.map_from_world, result.camera_to_world, self._in_hand)
 
-    def _decode(self, frame: Frame) -> Picture:
+    def _decode(self, frame: Frame) -> ImageArray:
         settings = self._settings()
         carrier = self.carrier(frame.frame_id)
         external = settings.tf.odometry == "external"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where metres come from: measured depth or an odometry beside the pictures, or a fixed value."""
+"""Where metres come from: measured depth or an odometry beside the images, or a fixed value."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ logger = logging.getLogger(__name__)
 
 UNKNOWN = "none"
 TOLERANCE = 20_000_000
-"""Nanoseconds between a picture and the depth that belongs to it."""
+"""Nanoseconds between an image and the depth that belongs to it."""
 MOST_DEPTH_BYTES = 128 << 20
-"""Of depth pictures that wait for the result of theirs: 7 s of 640x480, 16 bit, at 30 Hz."""
+"""Of depth images that wait for the result of theirs: 7 s of 640x480, 16 bit, at 30 Hz."""
 _FEWEST_UNMATCHED = 3
 """Results in a row without a match, from which on stamps, not chance, are to blame."""
 
 
 class Matches:
-    """Whether the messages of a source belong to the pictures, by their stamps.
+    """Whether the messages of a source belong to the images, by their stamps.
 
     Noted on the worker's thread, asked for on the executor's.
     """
@@ -62,13 +62,13 @@ class Matches:
 
 
 class DepthScale:
-    """Keeps the newest depth pictures, undecoded, and compares one with each result."""
+    """Keeps the newest depth images, undecoded, and compares one with each result."""
 
     name = "depth"
     type_name = RAW_TYPE
     unmatched_remedy = (
-        f"within {TOLERANCE / 1e6:.0f} ms; give depth the stamp of its picture, or publish it "
-        f"smaller where pictures wait longer than {MOST_DEPTH_BYTES >> 20} MiB of it"
+        f"within {TOLERANCE / 1e6:.0f} ms; give depth the stamp of its image, or publish it "
+        f"smaller where images wait longer than {MOST_DEPTH_BYTES >> 20} MiB of it"
     )
 
     def __init__(self, node: Node) -> None:
@@ -94,17 +94,17 @@ class DepthScale:
         return "depth" in topic
 
     def begin(self) -> None:
-        """Take note that a session begins; depth pictures know nothing of sessions."""
+        """Take note that a session begins; depth images know nothing of sessions."""
 
     def match_publishers(self) -> None:
-        """Subscribe anew where the publishers now ask for another reliability."""
+        """Subscribe again where the publishers now ask for another reliability."""
         self._subscription.match_publishers()
 
     def estimate(self, result: FrameResult) -> float | None:
         """Return metres per unit, None where no depth belongs to this result.
 
         Raises:
-            FrameError: a depth picture that cannot be read.
+            FrameError: a depth image that cannot be read.
 
         """
         message = self._newest.nearest(result.stamp, TOLERANCE)
@@ -154,7 +154,7 @@ class OdometryScale:
         self._first = True
 
     def match_publishers(self) -> None:
-        """Subscribe anew where the publishers now ask for another reliability."""
+        """Subscribe again where the publishers now ask for another reliability."""
         self._subscription.match_publishers()
 
     def estimate(self, result: FrameResult) -> float | None:
@@ -243,7 +243,7 @@ class ScaleInput:
         try:
             return measured.estimate(result)
         except FrameError as error:
-            logger.warning("no scale from this picture's depth: %s", error)
+            logger.warning("no scale from this image's depth: %s", error)
             return None
 
     def silence(self, timeout: float) -> str | None:
@@ -280,12 +280,12 @@ class ScaleInput:
         return f"{carried}start what publishes {measured.type_name} there, or remap {measured.name}"
 
     def _mismatch(self, timeout: float) -> str | None:
-        """Return the complaint about messages that belong to no picture."""
+        """Return the complaint about messages that belong to no image."""
         measured = self._measured
         if measured is None or not measured.matches.missing(timeout):
             return None
         return (
             f"scale.source is {self._settings().scale.source}, and messages come on "
-            f"{measured.topic}, but for {timeout:g} s no picture has found one "
+            f"{measured.topic}, but for {timeout:g} s no image has found one "
             f"{measured.unmatched_remedy}"
         )

@@ -38,13 +38,13 @@ class Served(Protocol):
 
     @property
     def paused(self) -> bool:
-        """Whether pictures are dropped because somebody asked for it."""
+        """Whether images are dropped because somebody asked for it."""
 
     def pause(self) -> None:
-        """Drop pictures from now on, counted."""
+        """Drop images from now on, counted."""
 
     def resume(self) -> int:
-        """Take pictures again; return how many were dropped meanwhile."""
+        """Take images again; return how many were dropped meanwhile."""
 
 
 class Services:
@@ -69,7 +69,7 @@ class Services:
             await self._done(self._served.reset("asked for by ~/reset"))
         except XsvggtError as error:
             return self._refuse(response, f"no reset: {error}")
-        return self._agree(response, "a new session begins with the next picture")
+        return self._agree(response, "a new session begins with the next image")
 
     def _pause(self, request: Any, response: Any) -> Any:
         try:
@@ -81,10 +81,10 @@ class Services:
         if request.data:
             self._paused_at = monotonic()
             self._served.pause()
-            return self._agree(response, "paused: pictures are dropped and counted; all else stays")
+            return self._agree(response, "paused: images are dropped and counted; all else stays")
         missed = self._served.resume()
         gap = monotonic() - self._paused_at
-        return self._agree(response, f"resumed after {gap:.1f} s, {missed} pictures were dropped")
+        return self._agree(response, f"resumed after {gap:.1f} s, {missed} images were dropped")
 
     async def _save_map(self, request: Any, response: Any) -> Any:
         try:
@@ -100,7 +100,7 @@ class Services:
         points = len(columns[0])
         if not points:
             raise ConfigurationError(
-                "it is empty; wait for pictures, lower map.min_confidence, or set map.enabled"
+                "it is empty; wait for images, lower map.min_confidence, or set map.enabled"
             )
         await self._done(self._files.submit(write, path, *columns))
         return points

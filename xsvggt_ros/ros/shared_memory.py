@@ -3,7 +3,7 @@
 
 Fast DDS gives each participant a segment ``fastdds_…`` of the size in the profile, allocated whole,
 and an empty file ``fastdds_…_el``, locked as long as the process lives. One that takes no leave of
-DDS leaves both, and nobody removes them until the machine starts anew. A segment whose lock is free
+DDS leaves both, and nobody removes them until the machine starts again. A segment whose lock is free
 has no owner any more; `fastdds shm clean` goes by the same rule.
 """
 
@@ -15,7 +15,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-FOLDER = Path("/dev/shm")
+DIRECTORY = Path("/dev/shm")
 _OWN_FILES = Path("/proc/self/fd")
 _LOCK = re.compile(r"fastdds_[0-9a-f]{16}_el")
 
@@ -58,8 +58,8 @@ def remove_own() -> None:
 
 def _locks() -> list[Path]:
     try:
-        return [file for file in FOLDER.iterdir() if _LOCK.fullmatch(file.name)]
-    except OSError:  # no such folder on this system
+        return [file for file in DIRECTORY.iterdir() if _LOCK.fullmatch(file.name)]
+    except OSError:  # no such directory on this system
         return []
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from rclpy.node import Node
 
-from xsvggt_ros.msg import CacheStatus
+from xsvggt_ros.msg import ReconstructionStatus
 from xsvggt_ros.ros import qos
 from xsvggt_ros.ros.conversions import header
 from xsvggt_ros.ros.scale_input import UNKNOWN
@@ -40,15 +40,15 @@ class StatusBoard:
     """
 
     def __init__(self, node: Node) -> None:
-        self._publisher = node.create_publisher(CacheStatus, "~/status", qos.RESULTS)
+        self._publisher = node.create_publisher(ReconstructionStatus, "~/status", qos.RESULTS)
         self._lock = Lock()
-        self._message = CacheStatus(state="unconfigured", scale_source=UNKNOWN)
+        self._message = ReconstructionStatus(state="unconfigured", scale_source=UNKNOWN)
         self._health = Health()
         self._session = Session()
         self._noted_since_result = False
         self.timeout = 4.0
 
-    def read(self, reader: Callable[[CacheStatus, Session], T]) -> T:
+    def read(self, reader: Callable[[ReconstructionStatus, Session], T]) -> T:
         """Return what ``reader`` makes of the newest status, which it must not keep."""
         with self._lock:
             return reader(self._message, self._session)
@@ -76,7 +76,7 @@ class StatusBoard:
             self._message.scale_source = source
 
     def show_phase(self, state: State) -> None:
-        """Publish a state in which no pictures are taken."""
+        """Publish a state in which no images are taken."""
         with self._lock:
             self._message.state = state
             self._publisher.publish(self._message)
@@ -163,7 +163,7 @@ def degraded(faults: Sequence[str]) -> str:
     return f"degraded: {' and '.join(faults)}"
 
 
-def _fill_result(message: CacheStatus, result: FrameResult) -> None:
+def _fill_result(message: ReconstructionStatus, result: FrameResult) -> None:
     message.header = header(result.stamp, result.frame_id)
     message.policy = result.cache.policy
     message.budget_tokens = result.cache.budget_tokens

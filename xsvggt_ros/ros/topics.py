@@ -13,8 +13,8 @@ COMPRESSED = "/compressed"
 """What image_transport adds to the topic of the raw images."""
 
 
-def picture_topic(node: Node, transport: str, camera: str = "") -> str:
-    """Return the resolved topic of the pictures; ``camera`` names one of several.
+def image_topic(node: Node, transport: str, camera: str = "") -> str:
+    """Return the resolved topic of the images; ``camera`` names one of several.
 
     As with image_transport, remapping ``image`` moves ``image/compressed`` along; remapping
     ``image/compressed`` itself goes first. Who names the compressed topic as ``image`` means it.
@@ -26,10 +26,10 @@ def picture_topic(node: Node, transport: str, camera: str = "") -> str:
     return own or node.resolve_topic_name(name).removesuffix(COMPRESSED) + COMPRESSED
 
 
-def calibration_topic(node: Node, pictures: str, camera: str = "") -> str:
-    """Return the resolved topic of the camera_info: the pictures' sibling, unless remapped."""
+def calibration_topic(node: Node, images: str, camera: str = "") -> str:
+    """Return the resolved topic of the camera_info: the images' sibling, unless remapped."""
     own = _remapped(node, f"{camera}/camera_info" if camera else "camera_info")
-    return own or pictures.removesuffix(COMPRESSED).rpartition("/")[0] + "/camera_info"
+    return own or images.removesuffix(COMPRESSED).rpartition("/")[0] + "/camera_info"
 
 
 def type_name(message_type: type[Any]) -> str:

@@ -46,7 +46,7 @@ class TransformListener:
         ]
 
     def match_publishers(self) -> None:
-        """Subscribe anew where the publishers now ask for another reliability."""
+        """Subscribe again where the publishers now ask for another reliability."""
         for subscription in self._subscriptions:
             subscription.match_publishers()
 
@@ -61,7 +61,7 @@ class TransformListener:
     def wait_for(self, target: str, source: str, stamp: int, timeout: float) -> Matrix:
         """Return the pose of ``source`` in ``target`` at a time in nanoseconds, [4, 4].
 
-        Waits ``timeout`` seconds for it at most, because a transform often comes after the picture
+        Waits ``timeout`` seconds for it at most, because a transform often comes after the image
         that it belongs to.
 
         Raises:

@@ -85,7 +85,7 @@ class TransformOwners:
     def comes_back(self, link: Broadcast) -> bool:
         """Return whether a transform that was received is this node's; each of these comes once.
 
-        Another node may send the very same numbers: an identity with the stamp of a picture.
+        Another node may send the very same numbers: an identity with the stamp of an image.
         """
         with self._lock:
             left = self._own.pop(link, 0)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from xsvggt_ros.stream.worker import Activity
 
 _REMEDIES: dict[str, str] = {
-    "decoding": "publish smaller pictures, or lower tf.timeout where transforms are waited for",
+    "decoding": "publish smaller images, or lower tf.timeout where transforms are waited for",
     "reconstructing": "lower input.width or the budget of the cache (cache.budget_mib, where it is "
     "set, else cache.budget_tokens), or run on a faster model.device",
     "mapping": "raise map.stride or map.voxel_size, or lower map.max_points",
@@ -33,13 +33,13 @@ class Watchdog:
     def __init__(
         self,
         node: Node,
-        pictures: ImageInput,
+        images: ImageInput,
         activity: Callable[[], Activity],
         name: str = "image",
     ) -> None:
-        """Watch ``pictures``, which are called ``name`` before they are remapped."""
+        """Watch ``images``, which are called ``name`` before they are remapped."""
         self._node = node
-        self._pictures = pictures
+        self._images = images
         self._activity = activity
         self._name = name
 
@@ -50,46 +50,46 @@ class Watchdog:
         if activity.stage == "idle" or seconds < timeout:
             return None
         return (
-            f"a picture has been in stage '{activity.stage}' for {seconds:.0f} s "
+            f"an image has been in stage '{activity.stage}' for {seconds:.0f} s "
             f"(watchdog.timeout is {timeout:g} s): {_REMEDIES[activity.stage]}"
         )
 
     def silence(self, timeout: float) -> str | None:
-        """Return the complaint about an input without a picture for ``timeout`` seconds."""
-        seconds = monotonic() - self._pictures.last_picture
-        if self._pictures.held_back or seconds < timeout:
+        """Return the complaint about an input without an image for ``timeout`` seconds."""
+        seconds = monotonic() - self._images.last_image
+        if self._images.held_back or seconds < timeout:
             return None
-        return f"no picture for {seconds:.0f} s on {self._pictures.topic}: {self._reason()}"
+        return f"no image for {seconds:.0f} s on {self._images.topic}: {self._reason()}"
 
     def mixture(self) -> str | None:
-        """Return the complaint about pictures of several publishers on one topic."""
-        rivals = self._pictures.rivals()
+        """Return the complaint about images of several publishers on one topic."""
+        rivals = self._images.rivals()
         if not rivals:
             return None
         return (
-            f"{self._pictures.topic} has {len(rivals)} publishers ({', '.join(rivals)}), and their "
-            f"pictures mix: stop all but one, or remap {self._name} to a topic that only "
+            f"{self._images.topic} has {len(rivals)} publishers ({', '.join(rivals)}), and their "
+            f"images mix: stop all but one, or remap {self._name} to a topic that only "
             "one publishes"
         )
 
     def _reason(self) -> str:
-        publishers = self._pictures.publishers()
-        wanted = self._pictures.type_name
+        publishers = self._images.publishers()
+        wanted = self._images.type_name
         if not publishers:
             return f"it has no publisher; {self._advice()}"
         types = sorted({each.topic_type for each in publishers})
         if wanted not in types:
             return f"it carries {', '.join(types)}, not {wanted}; {self._advice()}"
         return (
-            f"publishers {qos.describe(publishers)}, subscription {self._pictures.reliability}; "
-            "either they are silent, or their pictures are lost on the way (see 'Large pictures' "
+            f"publishers {qos.describe(publishers)}, subscription {self._images.reliability}; "
+            "either they are silent, or their images are lost on the way (see 'Large images' "
             "in docs/node.md)"
         )
 
     def _advice(self) -> str:
         return advice(
-            self._pictures.topic,
-            TRANSPORTS.get(self._pictures.type_name, "raw"),
+            self._images.topic,
+            TRANSPORTS.get(self._images.type_name, "raw"),
             self._name,
             published_topics(self._node),
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Known cameras in the stream: their pictures are rectified, their intrinsics are used."""
+"""Known cameras in the stream: their images are rectified, their intrinsics are used."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.geometry.cameras import Calibration
 from xsvggt_ros.geometry.rectification import Rectification, rectification
-from xsvggt_ros.stream.frame import Picture
+from xsvggt_ros.stream.frame import ImageArray
 
 logger = logging.getLogger(__name__)
 
@@ -20,15 +20,15 @@ _MOST_KEPT = 8
 """Calibrations: a rig has one for each camera."""
 _MOST_SAID = 20
 MOSTLY_SEEN = 0.5
-"""Share of a rectified picture that its source should fill."""
+"""Share of a rectified image that its source should fill."""
 
 CALIBRATION_USES: tuple[CalibrationUse, ...] = ("auto", "raw", "rectified", "ignore")
 
 
 class Calibrator:
-    """Finds for each picture how to rectify it; maps are built once for a calibration.
+    """Finds for each image how to rectify it; maps are built once for a calibration.
 
-    ``use``: ``raw`` = the pictures come as the lens made them, ``rectified`` = they have been
+    ``use``: ``raw`` = the images come as the lens made them, ``rectified`` = they have been
     rectified already, ``auto`` = as the calibration says, ``ignore`` = no calibration is used.
     What cannot be used is said once for each calibration.
     """
@@ -38,11 +38,11 @@ class Calibrator:
         self._found: dict[tuple[Calibration, int, int], Rectification | None] = {}
         self._said: set[str] = set()
 
-    def find(self, calibration: Calibration | None, picture: Picture) -> Rectification | None:
-        """Return how to rectify ``picture``, None where its camera is not known."""
+    def find(self, calibration: Calibration | None, image: ImageArray) -> Rectification | None:
+        """Return how to rectify ``image``, None where its camera is not known."""
         if calibration is None or self._use == "ignore":
             return None
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         key = calibration, width, height
         if key not in self._found:
             if len(self._found) >= _MOST_KEPT:
@@ -70,19 +70,19 @@ class Calibrator:
             self._say(
                 logging.WARNING,
                 f"the camera_info is for {calibration.width}x{calibration.height} pixels, the "
-                f"pictures have {size}: it is scaled to them",
+                f"images have {size}: it is scaled to them",
             )
         if found.seen is not None and found.seen.mean() < MOSTLY_SEEN:
             self._say(
                 logging.WARNING,
                 f"by the camera_info the camera sees only {found.seen.mean():.0%} of its rectified "
-                "picture, and the rest stays black: check focal lengths, distortion and binning",
+                "image, and the rest stays black: check focal lengths, distortion and binning",
             )
         how = "rectified here" if found.maps is not None else "used as they are"
-        self._say(logging.INFO, f"the camera is known, and pictures of {size} pixels are {how}")
+        self._say(logging.INFO, f"the camera is known, and images of {size} pixels are {how}")
 
     def _say(self, level: int, text: str) -> None:
-        """Log once: a lens that focuses has another calibration in each picture."""
+        """Log once: a lens that focuses has another calibration in each image."""
         if text not in self._said and len(self._said) < _MOST_SAID:
             self._said.add(text)
             logger.log(level, text)

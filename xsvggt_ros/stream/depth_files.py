@@ -44,11 +44,11 @@ class DepthFiles:
 
     """
 
-    def __init__(self, folder: Path, kind: str) -> None:
-        """Make the folder; raise ConfigurationError for an unknown kind."""
+    def __init__(self, directory: Path, kind: str) -> None:
+        """Make the directory; raise ConfigurationError for an unknown kind."""
         if kind not in ("png", "npy"):
             raise ConfigurationError(f"depth format '{kind}' is unknown; choose png or npy")
-        self._folder = folder
+        self._directory = directory
         self._kind = kind
         self.failure: OutputError | None = None
         self._rows = ["file,timestamp,fx,fy,cx,cy,width,height"]
@@ -62,7 +62,7 @@ class DepthFiles:
             if len(self._rows) == 1:
                 self._remove_earlier()
                 self.close()  # Even a run that is killed leaves the mark of its files.
-            with replacing(self._folder / name) as stream:
+            with replacing(self._directory / name) as stream:
                 if self._kind == "npy":
                     np.save(stream, depth)
                 else:
@@ -77,23 +77,23 @@ class DepthFiles:
 
     def _remove_earlier(self) -> None:
         """Remove what an earlier run wrote here, and nothing else."""
-        if not (self._folder / TABLE).is_file():
+        if not (self._directory / TABLE).is_file():
             return
         try:
-            for each in self._folder.iterdir():
+            for each in self._directory.iterdir():
                 if each.name == TABLE or _OWN.fullmatch(each.name):
                     each.unlink()
         except OSError as error:
             raise OutputError(
-                f"'{self._folder}' holds depth of an earlier run that cannot be removed "
+                f"'{self._directory}' holds depth of an earlier run that cannot be removed "
                 f"({error.strerror}); choose another place"
             ) from error
 
     def close(self) -> Path:
-        """Write the table of cameras so far; return the folder."""
-        with replacing(self._folder / TABLE) as stream:
+        """Write the table of cameras so far; return the directory."""
+        with replacing(self._directory / TABLE) as stream:
             stream.write("\n".join([*self._rows, ""]).encode("ascii"))
-        return self._folder
+        return self._directory
 
 
 def depth_steps(depth: NDArray[np.float32]) -> NDArray[np.uint16]:

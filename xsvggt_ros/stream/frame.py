@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from xsvggt_ros.stream.bits_in_use import BitsInUse
     from xsvggt_ros.stream.image_mapping import ImageMapping
 
-Picture = NDArray[np.uint8]
-"""RGB picture, uint8 [height, width, 3]."""
+ImageArray = NDArray[np.uint8]
+"""RGB image, uint8 [height, width, 3]."""
 
 IntrinsicsSource = Literal["calibrated", "predicted", "held", "assumed"]
 PoseSource = Literal["predicted", "held"]
 
 
 @dataclass(frozen=True, slots=True)
-class EncodedPicture:
-    """A picture as a file or message holds it.
+class EncodedImage:
+    """An image as a file or message holds it.
 
     ``format`` is what the message said, else ``jpeg`` or ``png``.
     """
@@ -36,22 +36,22 @@ class EncodedPicture:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One picture of a stream, not decoded yet.
+    """One image of a stream, not decoded yet.
 
     ``decode`` runs on the worker, because a subscription callback must not wait for it; it
-    returns the RGB picture or raises :class:`~xsvggt_ros.errors.FrameError`.
+    returns the RGB image or raises :class:`~xsvggt_ros.errors.FrameError`.
     ``stamp`` is the time of acquisition in nanoseconds, ``frame_id`` the camera's optical frame,
-    ``camera`` its name in a rig of several. ``bits`` follows its 16-bit pictures, and is to be told
-    of each new session. ``recorded`` is when a recording took the picture down, in nanoseconds of a
+    ``camera`` its name in a rig of several. ``bits`` follows its 16-bit images, and is to be told
+    of each new session. ``recorded`` is when a recording took the image down, in nanoseconds of a
     clock that may be another than that of ``stamp``. ``fault`` says why the frame is to be refused,
     where that is known before it is decoded.
     """
 
     stamp: int
     frame_id: str
-    decode: Callable[[], Picture]
+    decode: Callable[[], ImageArray]
     calibration: Calibration | None = None
-    encoded: EncodedPicture | None = None
+    encoded: EncodedImage | None = None
     camera: str = ""
     bits: BitsInUse | None = None
     recorded: int | None = None
@@ -99,7 +99,7 @@ class FrameResult:
         camera_to_world: float64 [4, 4]; optical frame of this camera into the first one's.
         pose_source: ``held`` where the network left the rotation open and the camera is taken to
             go on as it went.
-        intrinsics: of the [h, w] pictures here; ``mapping`` leads back to the source picture.
+        intrinsics: of the [h, w] images here; ``mapping`` leads back to the source image.
         depth: float32 [h, w] along the optical axis, NaN where unknown.
         confidence: float32 [h, w], from 1 upwards.
         color: uint8 [h, w, 3], RGB.
@@ -118,7 +118,7 @@ class FrameResult:
     intrinsics_source: IntrinsicsSource
     depth: NDArray[np.float32]
     confidence: NDArray[np.float32]
-    color: Picture
+    color: ImageArray
     mapping: ImageMapping
     cache: CacheStatistics
     timings: Timings

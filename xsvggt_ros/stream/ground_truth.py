@@ -11,22 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.geometry.alignment import Similarity, align, mean_rotation
-from xsvggt_ros.stream.frame import Picture
+from xsvggt_ros.stream.frame import ImageArray
 from xsvggt_ros.stream.recording import RecordedFrame, Recording
 
 
 @dataclass(frozen=True, slots=True)
 class TopView:
-    """A parallel picture of a place from above: x to the right, y upwards.
+    """A parallel image of a place from above: x to the right, y upwards.
 
     Attributes:
-        picture: RGB uint8 [h, w, 3].
+        image: RGB uint8 [h, w, 3].
         low: x and y of its lower left corner, metres.
         high: x and y of its upper right corner, metres.
 
     """
 
-    picture: Picture
+    image: ImageArray
     low: tuple[float, float]
     high: tuple[float, float]
 
@@ -55,8 +55,8 @@ class Comparison:
         transform: Sim(3) of least squares over all positions, from the map into the true world.
         places: estimated positions after it, float64 [n, 3], metres.
         true_places: where the camera was, float64 [n, 3], metres.
-        depths: of each of the recording's pictures that has a truth, by stamp: the true depth at
-            the picture's size, float32 [h, w], metres.
+        depths: of each of the recording's images that has a truth, by stamp: the true depth at
+            the image's size, float32 [h, w], metres.
         map_transform: lays the cloud on the true world: turned as the cameras are on average, with
             ``depth_scale``, the mean positions on each other. A straight path leaves the roll of
             ``transform`` open, and walls are measured by depth, not by the path.
@@ -99,7 +99,7 @@ def compare(recording: Recording, truth: GroundTruth) -> Comparison | None:
     estimated = np.array([recording.poses[index] for index in known])
     true = np.array([truth.poses[recording.stamps[index]] for index in known])
     transform = align(estimated[:, :3, 3], true[:, :3, 3], scale=True)
-    frames = [each for each in recording.pictures.pick() if each.stamp in truth.poses]
+    frames = [each for each in recording.images.pick() if each.stamp in truth.poses]
     depths = {each.stamp: _at_size_of(each, truth.depth(each.stamp)) for each in frames}
     scale, error = _depth_error(frames, depths)
     return Comparison(

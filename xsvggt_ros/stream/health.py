@@ -7,10 +7,10 @@ The first rule that applies gives the state:
 unconfigured,  there is no engine, or nothing is subscribed to
 inactive
 paused         somebody asked for it
-stalled        a picture has been in one stage for the timeout, or the worker has ended
-waiting        for the timeout, no picture has come or is on its way
-error          the newest picture was refused, or its result could not be published
-warming up     the engine is being made; or pictures have come and none is through yet
+stalled        an image has been in one stage for the timeout, or the worker has ended
+waiting        for the timeout, no image has come or is on its way
+error          the newest image was refused, or its result could not be published
+warming up     the engine is being made; or images have come and none is through yet
 degraded       within the last :data:`MEMORY` results, one was implausible (see `quality.py`), or
                something else was not as it was asked for
 running        none of these

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the network's picture lies in the source picture, and the way back."""
+"""How the network's image lies in the source image, and the way back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STRETCH_SAID = 1.25
 
 @dataclass(frozen=True, slots=True)
 class ImageMapping:
-    """How the network's picture lies in the source picture.
+    """How the network's image lies in the source image.
 
     The source is resized to ``width`` x ``resized_height``, then rows ``crop_top`` to
     ``crop_top + height`` are kept.
@@ -66,7 +66,7 @@ class ImageMapping:
         return ""
 
     def intrinsics_to_source(self, intrinsics: Intrinsics) -> Intrinsics:
-        """Carry the network picture's camera over to the source picture."""
+        """Carry the network image's camera over to the source image."""
         return Intrinsics(
             fx=intrinsics.fx / self.scale_x,
             fy=intrinsics.fy / self.scale_y,
@@ -77,7 +77,7 @@ class ImageMapping:
         )
 
     def intrinsics_from_source(self, intrinsics: Intrinsics) -> Intrinsics:
-        """Carry the source picture's camera over to the network picture."""
+        """Carry the source image's camera over to the network image."""
         return Intrinsics(
             fx=intrinsics.fx * self.scale_x,
             fy=intrinsics.fy * self.scale_y,

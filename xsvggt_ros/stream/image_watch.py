@@ -6,7 +6,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from xsvggt_ros.stream.frame import Picture
+from xsvggt_ros.stream.frame import ImageArray
 
 DARK = 16
 """Of 255: below is black, with the noise of a sensor."""
@@ -23,7 +23,7 @@ _BLOCK = 7
 """Pixels along each edge of what is averaged, so that noise is no texture."""
 
 
-def blindness(color: Picture) -> str | None:
+def blindness(color: ImageArray) -> str | None:
     """Return why an image, uint8 RGB [h, w, 3], shows nothing; None where it shows a scene."""
     height, width = color.shape[:2]
     blocks = (max(1, width // _BLOCK), max(1, height // _BLOCK))
@@ -57,10 +57,10 @@ class ImageWatch:
 
     def __init__(self) -> None:
         self.blind = False
-        self._last: Picture | None = None
+        self._last: ImageArray | None = None
         self._alike = 0
 
-    def judge(self, color: Picture) -> tuple[str, ...]:
+    def judge(self, color: ImageArray) -> tuple[str, ...]:
         """Return what is wrong with the newest image, in words; nothing where it shows a scene."""
         reason = blindness(color)
         self.blind = reason is not None

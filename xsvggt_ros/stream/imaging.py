@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bytes of cameras and files into RGB pictures, and back."""
+"""Bytes of cameras and files into RGB images, and back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from xsvggt_ros.stream.compressed_format import (
     parse_format,
     require_image,
 )
-from xsvggt_ros.stream.frame import EncodedPicture, Picture
+from xsvggt_ros.stream.frame import EncodedImage, ImageArray
 
 Octets: TypeAlias = Union[bytes, bytearray, memoryview, "array[int]", NDArray[np.uint8]]
 """What messages and files hold their bytes in."""
@@ -38,7 +38,7 @@ _JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff])")
 
 
 def encoded_format(data: Octets) -> Literal["jpeg", "png"] | None:
-    """Name the format of a compressed picture by its first bytes."""
+    """Name the format of a compressed image by its first bytes."""
     head = _view(data)[:8].tobytes()
     if head.startswith(_JPEG_MAGIC):
         return "jpeg"
@@ -47,8 +47,8 @@ def encoded_format(data: Octets) -> Literal["jpeg", "png"] | None:
 
 def decode_encoded(
     data: Octets, said_format: str = "", *, bits: BitsInUse | None = None
-) -> Picture:
-    """Decode a compressed picture (JPEG, PNG, or what else OpenCV reads).
+) -> ImageArray:
+    """Decode a compressed image (JPEG, PNG, or what else OpenCV reads).
 
     ``said_format`` is the ``format`` of a message: a Bayer mosaic is demosaiced, and channels that
     the publisher swapped are swapped back. Transparent pixels are laid on white, as the
@@ -57,7 +57,7 @@ def decode_encoded(
     EXIF orientation is left alone: it would turn the camera's intrinsics.
 
     Raises:
-        FrameError: the data are empty, truncated, no picture, announce a huge one, or are said to
+        FrameError: the data are empty, truncated, no image, announce a huge one, or are said to
             be depth or of an unknown encoding.
 
     """
@@ -65,7 +65,7 @@ def decode_encoded(
     require_image(said, said_format)
     raw = _view(data).tobytes()
     if not raw:
-        raise FrameError("The compressed picture is empty (0 bytes): check what publishes it.")
+        raise FrameError("The compressed image is empty (0 bytes): check what publishes it.")
     _refuse_truncated(raw)
     _refuse_huge(raw)
     try:
@@ -84,14 +84,14 @@ def _undecodable(raw: bytes, said: CompressedFormat) -> FrameError:
             "by one: have the driver publish JPEG, or republish the decoded images as raw."
         )
     return FrameError(
-        f"{_describe(raw)} are no picture that OpenCV can decode: send intact JPEG or PNG."
+        f"{_describe(raw)} are no image that OpenCV can decode: send intact JPEG or PNG."
     )
 
 
-def encode_png(picture: Picture) -> EncodedPicture:
-    """Compress a picture without loss."""
-    _, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    return EncodedPicture(data.tobytes(), "png")
+def encode_png(image: ImageArray) -> EncodedImage:
+    """Compress an image without loss."""
+    _, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    return EncodedImage(data.tobytes(), "png")
 
 
 def _view(data: Octets) -> NDArray[np.uint8]:
@@ -107,12 +107,12 @@ def _refuse_truncated(raw: bytes) -> None:
     kind = encoded_format(raw)
     if kind == "jpeg" and not _jpeg_is_complete(raw):
         raise FrameError(
-            f"The JPEG picture is truncated: {len(raw)} bytes without an end-of-image marker. "
+            f"The JPEG image is truncated: {len(raw)} bytes without an end-of-image marker. "
             "Look for lost packets or a full disk."
         )
     if kind == "png" and not _png_is_complete(raw):
         raise FrameError(
-            f"The PNG picture is truncated: {len(raw)} bytes without the closing IEND chunk. "
+            f"The PNG image is truncated: {len(raw)} bytes without the closing IEND chunk. "
             "Look for lost packets or a full disk."
         )
 
@@ -124,7 +124,7 @@ def _refuse_huge(raw: bytes) -> None:
     ](raw)
     if width * height > MAX_PIXELS:
         raise FrameError(
-            f"The compressed picture is {width} x {height}, at most {MAX_PIXELS} pixels are read: "
+            f"The compressed image is {width} x {height}, at most {MAX_PIXELS} pixels are read: "
             "check what publishes it."
         )
 
@@ -175,7 +175,7 @@ def _png_is_complete(raw: bytes) -> bool:
 
 def _rgb_from_decoded(
     decoded: NDArray[Any], said: CompressedFormat, bits: BitsInUse | None
-) -> Picture:
+) -> ImageArray:
     pixels = _to_8_bits(decoded, bits)
     if said.is_bayer and (mosaic := _mosaic(pixels)) is not None:
         layout = _LAYOUTS[said.encoding]
@@ -199,7 +199,7 @@ def _mosaic(pixels: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
     return first if (pixels[..., 1:3] == first[..., None]).all() else None
 
 
-def _convert(pixels: NDArray[np.uint8], code: int) -> Picture:
+def _convert(pixels: NDArray[np.uint8], code: int) -> ImageArray:
     return np.asarray(cv2.cvtColor(pixels, code), np.uint8)
 
 
@@ -208,15 +208,15 @@ def _to_8_bits(pixels: NDArray[Any], bits: BitsInUse | None = None) -> NDArray[n
         return pixels
     if pixels.dtype != np.uint16:
         raise FrameError(
-            f"The picture has {pixels.dtype} pixels, a camera's have 8 or 16 unsigned bits: "
-            "convert it (a depth map is no camera picture)."
+            f"The image has {pixels.dtype} pixels, a camera's have 8 or 16 unsigned bits: "
+            "convert it (a depth map is no camera image)."
         )
     aligned = np.require(pixels, requirements=("C", "A"))  # OpenCV misreads rows at odd addresses
     white = FULL_SCALE if bits is None else bits.full_scale(aligned)
     return np.asarray(cv2.convertScaleAbs(aligned, alpha=255 / white), np.uint8)
 
 
-def _on_white(rgba: NDArray[np.uint8]) -> Picture:
+def _on_white(rgba: NDArray[np.uint8]) -> ImageArray:
     """Composite on white in rounded integers: (c * a + 255 * (255 - a)) / 255."""
     color = rgba[..., :3].astype(np.uint32)
     alpha = rgba[..., 3:].astype(np.uint32)
@@ -227,13 +227,13 @@ def _on_white(rgba: NDArray[np.uint8]) -> Picture:
 class _Layout:
     """How one ROS encoding lays out its pixels.
 
-    ``convert`` takes uint8 [rows, width] or [rows, width, channels] and returns a new picture.
+    ``convert`` takes uint8 [rows, width] or [rows, width, channels] and returns a new image.
     ``even`` and ``smallest`` limit the size. ``rows_per_two`` counts the rows of memory for two of
-    the picture: planar YUV holds its chroma below the luma.
+    the image: planar YUV holds its chroma below the luma.
     """
 
     channels: int
-    convert: Callable[[NDArray[np.uint8]], Picture]
+    convert: Callable[[NDArray[np.uint8]], ImageArray]
     bits: Literal[8, 16] = 8
     even: Literal["", "width", "width and height"] = ""
     smallest: int = 1
@@ -248,15 +248,15 @@ class _Layout:
         return height * self.rows_per_two // 2
 
 
-def _by(code: int) -> Callable[[NDArray[np.uint8]], Picture]:
+def _by(code: int) -> Callable[[NDArray[np.uint8]], ImageArray]:
     return lambda pixels: _convert(pixels, code)
 
 
-def _copied(pixels: NDArray[np.uint8]) -> Picture:
+def _copied(pixels: NDArray[np.uint8]) -> ImageArray:
     return np.array(pixels, order="C")
 
 
-def _from_nv24(rows: NDArray[np.uint8]) -> Picture:
+def _from_nv24(rows: NDArray[np.uint8]) -> ImageArray:
     """Convert 4:4:4 as the 4:2:0 of twice the size, whose chroma is the same."""
     height, width = len(rows) // 3, rows.shape[1]
     luma = rows[:height].repeat(2, axis=0).repeat(2, axis=1)
@@ -315,8 +315,8 @@ def decode_raw(
     step: int,
     is_bigendian: bool,
     bits: BitsInUse | None = None,
-) -> Picture:
-    """Decode the pixels of a ``sensor_msgs/Image`` into a new RGB picture.
+) -> ImageArray:
+    """Decode the pixels of a ``sensor_msgs/Image`` into a new RGB image.
 
     ``step`` is the length of a row in bytes, padding included. Alpha is dropped, because
     cameras fill it with padding; sixteen bits are scaled to eight by ``bits``, or by their full
@@ -350,7 +350,7 @@ def _find_layout(encoding: str) -> _Layout:
 
 
 def _check_size(width: int, height: int, encoding: str, layout: _Layout) -> None:
-    size, least = f"The picture is {width} x {height}", layout.smallest
+    size, least = f"The image is {width} x {height}", layout.smallest
     if min(width, height) < least:
         raise FrameError(f"{size}, {encoding} needs at least {least} x {least}: check the camera.")
     if width * height > MAX_PIXELS:

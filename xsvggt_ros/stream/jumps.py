@@ -2,7 +2,7 @@
 """Whether a stamp that jumps tells of a clock that jumped, or is wrong by itself.
 
 One stamp proves nothing: cameras send single ones that are zero, seconds ahead, or off by the 71
-minutes after which a counter of 32-bit microseconds begins again. So a picture whose stamp jumps
+minutes after which a counter of 32-bit microseconds begins again. So an image whose stamp jumps
 waits for the next ones. Where these go on as before, its stamp was wrong, and it is refused; where
 they go on from it, the clock has jumped, and all of them pass.
 """
@@ -22,14 +22,14 @@ from xsvggt_ros.stream.stamps import SHORTEST_JUMP
 T = TypeVar("T")
 
 MOST_HELD = 2
-"""Pictures of a new sequence that wait for one more of it."""
+"""Images of a new sequence that wait for one more of it."""
 MOST_ASTRAY = 6
-"""Pictures that wait although no two of them belong together; more, and nothing is known."""
+"""Images that wait although no two of them belong together; more, and nothing is known."""
 USUAL_GAPS = 3.0
 """Times the usual distance of two stamps, from which on one is a jump, but a second at least."""
 SHORTEST_PATIENCE = 0.5
 LONGEST_PATIENCE = 3.0
-"""Seconds that a picture waits for the next one."""
+"""Seconds that an image waits for the next one."""
 _BASELINE = 9
 
 
@@ -37,7 +37,7 @@ class JumpFilter:
     """Follows the stamps of one camera.
 
     Attributes:
-        outliers: pictures refused so far because their own stamp was wrong.
+        outliers: images refused so far because their own stamp was wrong.
 
     """
 
@@ -65,7 +65,7 @@ class JumpFilter:
         return self._release(beginning) if len(self._held) - beginning > MOST_HELD else []
 
     def due(self) -> list[Frame]:
-        """Return what has waited in vain for a next picture, which might have proved it wrong."""
+        """Return what has waited in vain for a next image, which might have proved it wrong."""
         if not self._held or self._clock() - self._since < self._patience:
             return []
         return self.flush()
@@ -172,7 +172,7 @@ def settled_with(items: Iterable[T], frame_of: Callable[[T], Frame]) -> Iterator
 
 def _fault(stamp: int, reference: int | None) -> str:
     if not stamp:
-        return "its stamp is zero, unlike those around it; have its publisher stamp every picture"
+        return "its stamp is zero, unlike those around it; have its publisher stamp every image"
     off = (stamp - (reference or 0)) / 1e9
     side = "ahead of" if off > 0 else "behind"
     return (

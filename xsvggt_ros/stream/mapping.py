@@ -18,7 +18,7 @@ from xsvggt_ros.stream.frame import FrameResult
 logger = logging.getLogger(__name__)
 
 _POINTS_AN_EDGE = 1.5
-"""So a surface at 48 degrees still has a point for each voxel from one picture alone."""
+"""So a surface at 48 degrees still has a point for each voxel from one image alone."""
 
 _STEPS = (1, 2, 4, 8)
 
@@ -40,7 +40,7 @@ class MapSettings:
 
 
 def chosen_pixels(result: FrameResult, settings: MapSettings) -> NDArray[np.int64]:
-    """Return the pixels whose points go into the map, as places in the flattened picture.
+    """Return the pixels whose points go into the map, as places in the flattened image.
 
     Where a surface is so near that a voxel spans many pixels, every second, fourth or eighth of
     them is enough: one and a half to three are left along each edge of a voxel.
@@ -87,7 +87,7 @@ class MapBuilder:
     def add(self, result: FrameResult, map_from_camera: Matrix, settings: MapSettings) -> None:
         """Take in one result, but none with a held pose.
 
-        The first of a session begins anew, and so do other voxels.
+        The first of a session begins again, and so do other voxels.
         """
         if result.index == 0:
             self.clear()

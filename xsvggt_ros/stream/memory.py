@@ -16,7 +16,7 @@ from xsvggt_ros.stream.preprocessing import plan
 from xsvggt_ros.stream.reconstructor import Reconstructor, cache_layout
 
 EXPECTED_SIZE = (640, 480)
-"""Pixels of the picture that is reckoned with until the first one comes."""
+"""Pixels of the image that is reckoned with until the first one comes."""
 
 
 def check_memory(network: StreamVggt, width: int, cache: CacheSettings) -> None:
@@ -24,7 +24,7 @@ def check_memory(network: StreamVggt, width: int, cache: CacheSettings) -> None:
 
     Args:
         network: on its device already.
-        width: of the network's input in pixels; a picture of 4:3 is reckoned with.
+        width: of the network's input in pixels; an image of 4:3 is reckoned with.
         cache: its budget. One without a bound cannot be judged.
 
     Raises:
@@ -67,7 +67,7 @@ def _remedy(network: StreamVggt, cache: CacheSettings, tokens: int, free: int) -
 
 
 def warm_up(engine: Reconstructor, width: int) -> None:
-    """Run one picture through the engine and forget it.
+    """Run one image through the engine and forget it.
 
     After it, kernels are loaded and the cache of the expected size is allocated.
 

@@ -15,7 +15,7 @@ from xsvggt_ros.errors import FrameError
 from xsvggt_ros.geometry.cameras import Calibration
 from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
 from xsvggt_ros.stream.bits_in_use import BitsInUse
-from xsvggt_ros.stream.frame import Picture
+from xsvggt_ros.stream.frame import ImageArray
 from xsvggt_ros.stream.imaging import decode_encoded, decode_raw
 
 MILLIMETRES = 1000.0
@@ -37,7 +37,7 @@ def frame_name(name: str) -> str:
     return name.lstrip("/")
 
 
-def picture_of(message: Any, bits: BitsInUse | None = None) -> Picture:
+def image_of(message: Any, bits: BitsInUse | None = None) -> ImageArray:
     """Decode an ``Image``; raise FrameError where its fields do not fit each other."""
     return decode_raw(
         message.data,
@@ -50,13 +50,13 @@ def picture_of(message: Any, bits: BitsInUse | None = None) -> Picture:
     )
 
 
-def compressed_picture_of(message: Any, bits: BitsInUse | None = None) -> Picture:
+def compressed_image_of(message: Any, bits: BitsInUse | None = None) -> ImageArray:
     """Decode a ``CompressedImage``; raise FrameError where it is damaged or no camera's image."""
     return decode_encoded(message.data, message.format, bits=bits)
 
 
 def calibration_of(message: Any, *, rectified: bool = False) -> Calibration:
-    """Return what a ``CameraInfo`` says of pictures rectified or not.
+    """Return what a ``CameraInfo`` says of images rectified or not.
 
     ROS 1 writes its matrices in capitals.
     """
@@ -96,7 +96,7 @@ def depth_of(message: Any, steps_per_metre: float = MILLIMETRES) -> NDArray[np.f
         )
     height, width, step = int(message.height), int(message.width), int(message.step)
     if not width or not height:
-        raise FrameError(f"depth of {width}x{height} has no pixels; publish whole pictures")
+        raise FrameError(f"depth of {width}x{height} has no pixels; publish whole images")
     order = ">" if message.is_bigendian else "<"
     kind = np.dtype(order + DEPTH_ENCODINGS[message.encoding])
     row = width * kind.itemsize

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One picture to look at after a run: what went in, what came out, and what it took."""
+"""One image to look at after a run: what went in, what came out, and what it took."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from xsvggt_ros.stream.recording import Recording
 
 OVERVIEW_SIZE = (1600, 1240)
-"""Width and height of the picture in pixels."""
+"""Width and height of the image in pixels."""
 
 _MARGIN = 32
 _PANEL = 452

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a picture of any size to the network's input.
+"""From an image of any size to the network's input.
 
 The rule is that of the reference's demo loader: a fixed width, the height that keeps the aspect
 rounded to whole patches, and rows beyond a square cut off evenly at top and bottom.
@@ -13,39 +13,39 @@ from torch import Tensor
 from torch.nn import functional
 
 from xsvggt_ros.errors import ConfigurationError, FrameError
-from xsvggt_ros.stream.frame import Picture
+from xsvggt_ros.stream.frame import ImageArray
 from xsvggt_ros.stream.image_mapping import ImageMapping
 
 LARGEST_SIDE = 16384
 """Pixels; a longer side is refused as damaged input before memory is taken for it."""
 
 TALLEST = 16
-"""Times the width; a higher picture would be resized to a size out of proportion, then cut."""
+"""Times the width; a higher image would be resized to a size out of proportion, then cut."""
 
 
 def plan(source_width: int, source_height: int, width: int, patch: int) -> ImageMapping:
-    """Say how a picture will be resized and cut.
+    """Say how an image will be resized and cut.
 
     Args:
-        source_width: of the picture, pixels.
-        source_height: of the picture, pixels.
+        source_width: of the image, pixels.
+        source_height: of the image, pixels.
         width: of the network's input, a multiple of ``patch``; its height is at most as much.
         patch: side of a patch.
 
     Raises:
         ConfigurationError: a width that is no positive multiple of the patch.
-        FrameError: an empty, absurdly large or absurdly narrow picture.
+        FrameError: an empty, absurdly large or absurdly narrow image.
 
     """
     check_width(width, patch)
     if not (0 < source_width <= LARGEST_SIDE and 0 < source_height <= LARGEST_SIDE):
         raise FrameError(
-            f"picture of {source_width}x{source_height} pixels; each side must be between 1 and "
+            f"image of {source_width}x{source_height} pixels; each side must be between 1 and "
             f"{LARGEST_SIDE}"
         )
     if source_height > TALLEST * source_width:
         raise FrameError(
-            f"picture of {source_width}x{source_height} pixels; it must not be more than "
+            f"image of {source_width}x{source_height} pixels; it must not be more than "
             f"{TALLEST} times as high as wide"
         )
     patches = round(source_height * (width / source_width) / patch)
@@ -66,36 +66,36 @@ def check_width(width: int, patch: int) -> None:
         )
 
 
-def preprocess(picture: Picture, width: int, patch: int) -> tuple[Picture, ImageMapping]:
-    """Return the network's picture, uint8 RGB [h, w, 3], and its place in the source.
+def preprocess(image: ImageArray, width: int, patch: int) -> tuple[ImageArray, ImageMapping]:
+    """Return the network's image, uint8 RGB [h, w, 3], and its place in the source.
 
     Antialiased bicubic resampling on 8-bit values, which agrees with Pillow's to within two levels.
 
     Raises:
-        FrameError: not a uint8 RGB picture, or of an impossible size.
+        FrameError: not a uint8 RGB image, or of an impossible size.
 
     """
-    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise FrameError(
-            f"picture of shape {picture.shape} and dtype {picture.dtype}; uint8 RGB "
+            f"image of shape {image.shape} and dtype {image.dtype}; uint8 RGB "
             "[height, width, 3] is needed"
         )
-    mapping = plan(picture.shape[1], picture.shape[0], width, patch)
-    resized = _resize(picture, mapping.resized_height, mapping.width)
+    mapping = plan(image.shape[1], image.shape[0], width, patch)
+    resized = _resize(image, mapping.resized_height, mapping.width)
     rows = slice(mapping.crop_top, mapping.crop_top + mapping.height)
     return np.array(resized[rows], order="C"), mapping  # the caller may reuse its own
 
 
-def _resize(picture: Picture, height: int, width: int) -> Picture:
-    if picture.shape[:2] == (height, width):
-        return picture
-    whole = np.require(picture, requirements=["C", "W"])  # what torch can look at in place
+def _resize(image: ImageArray, height: int, width: int) -> ImageArray:
+    if image.shape[:2] == (height, width):
+        return image
+    whole = np.require(image, requirements=["C", "W"])  # what torch can look at in place
     planes = torch.from_numpy(whole).permute(2, 0, 1)[None]
     resized = functional.interpolate(planes, (height, width), mode="bicubic", antialias=True)
     return resized[0].permute(1, 2, 0).numpy()
 
 
-def to_network(picture: Picture, device: torch.device) -> Tensor:
+def to_network(image: ImageArray, device: torch.device) -> Tensor:
     """Turn uint8 RGB [h, w, 3] into float32 [1, 1, 3, h, w] in [0, 1] on ``device``."""
-    planes = torch.from_numpy(picture).to(device, non_blocking=True).permute(2, 0, 1)
+    planes = torch.from_numpy(image).to(device, non_blocking=True).permute(2, 0, 1)
     return (planes.float() / 255)[None, None].contiguous()

@@ -27,7 +27,7 @@ LEAST_BASELINE = 10
 """Frames from which on something is usual."""
 
 _STRIDE = 4
-"""Every how many pixels are looked at: percentiles of a whole picture cost 10 ms."""
+"""Every how many pixels are looked at: percentiles of a whole image cost 10 ms."""
 
 
 class QualityWatch:
@@ -84,7 +84,7 @@ class QualityWatch:
 
 def _faults_of_depth(known: np.ndarray, pixels: int) -> Iterator[str]:
     if known.size < LEAST_KNOWN * pixels:
-        yield f"depth is known for only {known.size / pixels:.0%} of the picture"
+        yield f"depth is known for only {known.size / pixels:.0%} of the image"
         return
     low, middle, high = np.percentile(known, (10, 50, 90))
     if high - low < FLAT * abs(middle):

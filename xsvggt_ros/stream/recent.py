@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What has come lately and waits for the picture of its time, bounded by its bytes."""
+"""What has come lately and waits for the image of its time, bounded by its bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 class Recent(Generic[T]):
     """Holds stamped items, the newest always; the oldest go first. Thread-safe.
 
-    A result may come long after its picture, so what belongs to it must be held by memory, not by
+    A result may come long after its image, so what belongs to it must be held by memory, not by
     number.
     """
 

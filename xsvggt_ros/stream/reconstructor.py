@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine: one picture in, what is known of it out, in memory that does not grow."""
+"""The engine: one image in, what is known of it out, in memory that does not grow."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from xsvggt_ros.geometry.rigid import Matrix, apparent_motion
 from xsvggt_ros.model.device import ran_out_of_memory, release_cached_memory
 from xsvggt_ros.model.network import Head, Prediction, StreamVggt
 from xsvggt_ros.stream.calibrating import CalibrationUse, Calibrator
-from xsvggt_ros.stream.frame import FrameResult, IntrinsicsSource, Picture, PoseSource, Timings
+from xsvggt_ros.stream.frame import FrameResult, IntrinsicsSource, ImageArray, PoseSource, Timings
 from xsvggt_ros.stream.giving_way import changed, shrunk
 from xsvggt_ros.stream.image_mapping import ImageMapping
 from xsvggt_ros.stream.pose_track import PoseTrack
@@ -55,9 +55,9 @@ class ReconstructorSettings:
 
     Attributes:
         width: of the network's input in pixels, a multiple of the patch size; its height follows
-            from the picture's aspect and is at most as much.
+            from the image's aspect and is at most as much.
         cache: how the KV cache behaves.
-        calibration: what is made of the calibration that comes with a picture.
+        calibration: what is made of the calibration that comes with an image.
         point_head: whether the head that predicts points directly runs as well, for results that
             are compared with published ones; maps are made of depth and pose.
         cuda_graphs: whether a step may be captured and launched as a whole, where a GPU can.
@@ -117,7 +117,7 @@ class Reconstructor:
         self._index = 0
         self._poses = PoseTrack()
         self._last_pose: Matrix | None = None
-        self._focal: tuple[float, float] | None = None  # in picture widths
+        self._focal: tuple[float, float] | None = None  # in image widths
         self._view_warned = False
         self._held_said = False
         self._size: tuple[int, int] | None = None
@@ -155,7 +155,7 @@ class Reconstructor:
         self._session += 1
         self._begin_session()
 
-    def rehearse(self, picture: Picture) -> None:
+    def rehearse(self, image: ImageArray) -> None:
         """Take a frame as :meth:`step` does, then forget it; what it allocated stays.
 
         Raises:
@@ -163,9 +163,9 @@ class Reconstructor:
 
         """
         session = self._session
-        self._view_warned = True  # of a made-up picture, any view is as good
+        self._view_warned = True  # of a made-up image, any view is as good
         try:
-            self.step(picture)
+            self.step(image)
         finally:
             self._session = session
             self._begin_session()
@@ -201,7 +201,7 @@ class Reconstructor:
     @torch.inference_mode()
     def step(
         self,
-        picture: Picture,
+        image: ImageArray,
         *,
         stamp: int = 0,
         frame_id: str = "",
@@ -211,7 +211,7 @@ class Reconstructor:
         """Reconstruct one frame.
 
         Args:
-            picture: RGB, uint8 [height, width, 3], of any size.
+            image: RGB, uint8 [height, width, 3], of any size.
             stamp: time of acquisition in nanoseconds, handed through.
             frame_id: the camera's optical frame, handed through.
             camera: its name in a rig of several.
@@ -219,16 +219,16 @@ class Reconstructor:
                 network's.
 
         Raises:
-            FrameError: an unusable picture; the session is as before.
+            FrameError: an unusable image; the session is as before.
             NonFiniteOutputError: no finite pose or depth came out. What came out is in the cache
                 too, so a new session has begun.
 
         """
         started = perf_counter()
-        rectification = self._calibrator.find(calibration, picture)
+        rectification = self._calibrator.find(calibration, image)
         if rectification is not None:
-            picture = rectification.apply(picture)
-        color, mapping = preprocess(picture, self.settings.width, self._network.config.patch_size)
+            image = rectification.apply(image)
+        color, mapping = preprocess(image, self.settings.width, self._network.config.patch_size)
         self._note_size(mapping)
         images = to_network(color, self._network.device)
         ready = perf_counter()
@@ -293,7 +293,7 @@ class Reconstructor:
         )
 
     def _motion(self, pose: Matrix, depth: NDArray[np.float32]) -> float:
-        """Return how far the picture moved, about in radians: the turn, and the way by depth."""
+        """Return how far the image moved, about in radians: the turn, and the way by depth."""
         last, self._last_pose = self._last_pose, pose
         if last is None:
             return 0.0
@@ -304,7 +304,7 @@ class Reconstructor:
         output: _HostOutput,
         pose: Matrix,
         pose_source: PoseSource,
-        color: Picture,
+        color: ImageArray,
         mapping: ImageMapping,
         stamp: int,
         frame_id: str,
@@ -382,7 +382,7 @@ class Reconstructor:
         self._cache.prepare(tokens)
         if self._size is not None:
             logger.warning(
-                "the network's picture changes from %dx%d to %dx%d pixels; the session goes on",
+                "the network's image changes from %dx%d to %dx%d pixels; the session goes on",
                 *self._size, *size,
             )  # fmt: skip
         self._size = size
@@ -423,7 +423,7 @@ def cache_layout(network: StreamVggt) -> CacheLayout:
 
 
 def _with_camera(result: FrameResult, camera: Rectification) -> FrameResult:
-    """Return the result for a known camera; nothing is known where its picture has nothing."""
+    """Return the result for a known camera; nothing is known where its image has nothing."""
     depth = result.depth
     if camera.seen is not None:
         depth = np.where(result.mapping.mask_from_source(camera.seen), depth, np.float32(np.nan))

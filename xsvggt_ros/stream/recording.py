@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stays of a reconstruction: a bounded cloud, a trajectory, and a few pictures to look at."""
+"""What stays of a reconstruction: a bounded cloud, a trajectory, and a few images to look at."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import transform_points, world_to_map
 from xsvggt_ros.geometry.trajectory_io import Trajectory
 from xsvggt_ros.geometry.unprojection import unproject
-from xsvggt_ros.stream.frame import FrameResult, Picture, PoseSource
+from xsvggt_ros.stream.frame import FrameResult, ImageArray, PoseSource
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ class RecordedFrame:
     """One frame as it is recorded, whether it came from the engine or over topics.
 
     ``index`` is its number in its session, from 0; ``camera_to_map`` is float64 [4, 4];
-    ``intrinsics`` are those of the [h, w] pictures here; ``points`` are float32 [h, w, 3] in the
+    ``intrinsics`` are those of the [h, w] images here; ``points`` are float32 [h, w, 3] in the
     optical frame, NaN where unknown; ``depth`` and ``confidence`` float32 [h, w]; ``color`` RGB
     uint8 [h, w, 3]; ``pose_source`` is as in :class:`~xsvggt_ros.stream.frame.FrameResult`.
     """
@@ -51,7 +51,7 @@ class RecordedFrame:
     points: NDArray[np.float32]
     depth: NDArray[np.float32]
     confidence: NDArray[np.float32]
-    color: Picture
+    color: ImageArray
     cache: CacheBytes
     pose_source: PoseSource = "predicted"
 
@@ -154,11 +154,11 @@ class Recording:
     """
 
     def __init__(
-        self, *, max_points: int = 500_000, confident_share: float = 0.75, pictures: int = 8
+        self, *, max_points: int = 500_000, confident_share: float = 0.75, images: int = 8
     ) -> None:
         self.confident_share = confident_share
         self.cloud = CloudSample(max_points)
-        self.pictures: EvenSample[RecordedFrame] = EvenSample(pictures)
+        self.images: EvenSample[RecordedFrame] = EvenSample(images)
         self.stamps: list[int] = []
         self.poses: list[NDArray[np.float64]] = []
         self.cache: list[CacheBytes] = []
@@ -171,7 +171,7 @@ class Recording:
         """Take one frame."""
         self.stamps.append(frame.stamp)
         self.poses.append(frame.camera_to_map)
-        self.pictures.add(frame)
+        self.images.add(frame)
         self.cloud.add(*frame.known_points(self.confident_share))
         self.cache.append(frame.cache)
 

@@ -7,7 +7,7 @@ Each session has a world of its own, so what belongs to it is logged below ``ses
     map                        z up, the first camera at the origin
     map/camera                 pose of the optical frame
     map/camera/image           pinhole camera
-    map/camera/image/color     the picture, JPEG
+    map/camera/image/color     the image, JPEG
     map/camera/image/depth     in the model's unit
     map/points                 a sample of the frame's most confident points
     map/path                   from the last camera to this one
@@ -138,12 +138,12 @@ class RerunLog:
             resolution=[frame.intrinsics.width, frame.intrinsics.height],
             camera_xyz=rerun.ViewCoordinates.RDF,
         )
-        picture = rerun.Image(frame.color).compress(jpeg_quality=_JPEG_QUALITY)
+        image = rerun.Image(frame.color).compress(jpeg_quality=_JPEG_QUALITY)
         # NaN and infinity have no place on a scale of colours; 0 lies in the camera itself.
         depth = np.nan_to_num(frame.depth, nan=0.0, posinf=0.0, neginf=0.0)
         self._log("map/camera", camera)
         self._log("map/camera/image", pinhole)
-        self._log("map/camera/image/color", picture)
+        self._log("map/camera/image/color", image)
         self._log("map/camera/image/depth", rerun.DepthImage(depth, meter=1.0))
         if self._last is not None:
             self._log("map/path", rerun.LineStrips3D([np.stack([self._last, here])]))
@@ -249,7 +249,7 @@ def _import_rerun() -> Any:
 def _require_file(file: Path) -> None:
     """Raise OutputError where no file of that name can be written."""
     if file.is_dir():
-        raise OutputError(f"'{file}' is a folder; give --rerun-file a name such as run.rrd")
+        raise OutputError(f"'{file}' is a directory; give --rerun-file a name such as run.rrd")
     require_writable(file.parent)
 
 

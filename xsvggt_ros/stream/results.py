@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def write_results(
-    recording: Recording, folder: Path, heading: str, comparison: Comparison | None = None
+    recording: Recording, directory: Path, heading: str, comparison: Comparison | None = None
 ) -> list[Path]:
     """Write cloud.ply, trajectory.tum and overview.png; return their paths.
 
@@ -30,7 +30,7 @@ def write_results(
         PartlyWrittenError: some cannot be written; the others are.
 
     """
-    paths = [folder / name for name in ("cloud.ply", "trajectory.tum", "overview.png")]
+    paths = [directory / name for name in ("cloud.ply", "trajectory.tum", "overview.png")]
     cloud, path, overview = paths
     write_each(
         {

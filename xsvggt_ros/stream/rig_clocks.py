@@ -14,20 +14,20 @@ _LEAST_BASELINE = 3
 
 
 class RigClocks:
-    """Compares the stamps of pictures that arrive one after the other."""
+    """Compares the stamps of images that arrive one after the other."""
 
     def __init__(self, cameras: Sequence[str]) -> None:
         self._cameras = tuple(cameras)
         self._newest: dict[str, int] = {}
         self._arrived_since: dict[str, set[str]] = {camera: set() for camera in cameras}
-        """Of each camera, which others have sent a picture since its own last one."""
+        """Of each camera, which others have sent an image since its own last one."""
         self._ahead: dict[str, deque[int]] = {
             camera: deque(maxlen=_BASELINE) for camera in cameras[1:]
         }
         """Nanoseconds by which the stamps of a camera are ahead of the first camera's."""
 
     def note(self, camera: str, stamp: int) -> None:
-        """Take note of a picture when it arrives.
+        """Take note of an image when it arrives.
 
         Only cameras that take turns are compared: one that is silent has an old stamp, not another
         clock.

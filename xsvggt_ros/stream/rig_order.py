@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pictures of several cameras in the order in which they were taken."""
+"""The images of several cameras in the order in which they were taken."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xsvggt_ros.stream.stamps import SHORTEST_JUMP
 class RigOrder:
     """Holds each frame until every camera has come as far, or for a while at most.
 
-    Pictures of one moment come over different ways, and one after the other; a stream takes them by
+    Images of one moment come over different ways, and one after the other; a stream takes them by
     their stamps. Equal stamps go by the order of the cameras' names as given.
     """
 

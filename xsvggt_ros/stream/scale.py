@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From the model's own unit of length to metres.
 
-A picture alone says nothing of metres. An estimate of metres per unit comes from elsewhere (see
+An image alone says nothing of metres. An estimate of metres per unit comes from elsewhere (see
 `scale_estimates.py`); the median of the newest ones counts. It may wander, as the model's unit does
 over a long stream, so each frame's *step* is scaled by what was known then: the way so far stays
 where it is.

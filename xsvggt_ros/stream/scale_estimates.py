@@ -27,7 +27,7 @@ def scale_from_depth(result: FrameResult, measured: NDArray[np.float32]) -> floa
     Args:
         result: in the model's unit.
         measured: [H, W] in metres, NaN or 0 where unknown; of the same camera and field of view as
-            the source picture, in any size.
+            the source image, in any size.
 
     """
     rows, columns = _places(result, measured.shape)
@@ -44,7 +44,7 @@ def scale_from_depth(result: FrameResult, measured: NDArray[np.float32]) -> floa
 def _places(
     result: FrameResult, measured: tuple[int, ...]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the rows and columns of the measured picture that the network's pixels lie in."""
+    """Return the rows and columns of the measured image that the network's pixels lie in."""
     mapping = result.mapping
     height, width = result.depth.shape
     rows = (np.arange(0, height, _STRIDE) + 0.5 + mapping.crop_top) / mapping.resized_height

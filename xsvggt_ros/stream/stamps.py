@@ -6,7 +6,7 @@ from __future__ import annotations
 from enum import Enum
 
 SHORTEST_JUMP = 1_000_000_000
-"""Nanoseconds back from which on a clock has jumped; less is a picture that came out of order."""
+"""Nanoseconds back from which on a clock has jumped; less is an image that came out of order."""
 
 WRAP = 2**32 * 1000
 """Nanoseconds, about 71.6 minutes, after which a counter of 32-bit microseconds begins again, as
@@ -38,7 +38,7 @@ class StampOrder:
     def judge(self, stamp: int, camera: str = "") -> Order:
         """Compare ``stamp`` with the last ones accepted.
 
-        Two cameras may take a picture at the same time, one camera may not. Only a camera whose own
+        Two cameras may take an image at the same time, one camera may not. Only a camera whose own
         stamps go back tells of a clock that has jumped.
         """
         own = self._of_camera.get(camera)

@@ -11,7 +11,7 @@ from typing import Literal
 
 from xsvggt_ros.errors import FrameError, XsvggtError, first_line
 from xsvggt_ros.geometry.rectification import is_usable
-from xsvggt_ros.stream.frame import Frame, FrameResult, Picture
+from xsvggt_ros.stream.frame import Frame, FrameResult, ImageArray
 from xsvggt_ros.stream.image_watch import blindness
 from xsvggt_ros.stream.reconstructor import Reconstructor
 from xsvggt_ros.stream.stamps import Order, StampOrder
@@ -32,7 +32,7 @@ class Stepper:
         self._enter = enter
         self._stamps = StampOrder()
         self._unknown: set[str] = set()
-        """Cameras of which this session has pictures without a calibration."""
+        """Cameras of which this session has images without a calibration."""
         self._become_known: set[str] = set()
         self._blind = False
         """Whether no image of this session shows anything."""
@@ -47,7 +47,7 @@ class Stepper:
         A frame that is refused leaves session and stamps as they were.
 
         Raises:
-            FrameError: a fault that is known, a repeated or late stamp, a damaged picture, an
+            FrameError: a fault that is known, a repeated or late stamp, a damaged image, an
                 output that is not finite, or anything unforeseen.
 
         """
@@ -66,13 +66,13 @@ class Stepper:
         self._refuse_out_of_order(frame, order)
         self._enter("decoding")
         started = perf_counter()
-        picture = frame.decode()
+        image = frame.decode()
         decoded = perf_counter() - started
-        self._begin_where_due(frame, picture, order)
+        self._begin_where_due(frame, image, order)
         self._stamps.accept(frame.stamp, frame.camera)
         self._enter("reconstructing")
         result = self._reconstructor.step(
-            picture,
+            image,
             stamp=frame.stamp,
             frame_id=frame.frame_id,
             camera=frame.camera,
@@ -94,20 +94,20 @@ class Stepper:
     def _refuse_out_of_order(self, frame: Frame, order: Order) -> None:
         if order is Order.REPEATED:
             raise FrameError(
-                f"stamp {frame.stamp} ns came twice in a row; give each picture its own stamp"
+                f"stamp {frame.stamp} ns came twice in a row; give each image its own stamp"
             )
         if order is Order.LATE:
             remedy = (
                 "raise input.rig_wait, or have all cameras stamp by one clock"
                 if frame.camera
-                else "publish pictures in order"
+                else "publish images in order"
             )
             raise FrameError(
                 f"stamp {frame.stamp} ns is {self._seconds_back(frame):.3f} s older than the "
-                f"picture before it; {remedy}"
+                f"image before it; {remedy}"
             )
 
-    def _begin_where_due(self, frame: Frame, picture: Picture, order: Order) -> None:
+    def _begin_where_due(self, frame: Frame, image: ImageArray, order: Order) -> None:
         """Begin a session where this frame cannot go on with the one before."""
         back = self._seconds_back(frame)
         if order is Order.JUMPED_BACK:
@@ -117,10 +117,10 @@ class Stepper:
                 "stamps went back by %.3f s, after which a camera's counter of 32-bit microseconds "
                 "begins again: the session goes on", back,
             )  # fmt: skip
-        # The first picture is what all others are measured by.
-        if self._becomes_known(frame, picture):
+        # The first image is what all others are measured by.
+        if self._becomes_known(frame, image):
             self._begin("the camera has become known")
-        if self._blind and self._reconstructor.session_frames and not blindness(picture):
+        if self._blind and self._reconstructor.session_frames and not blindness(image):
             self._begin("the images before this one show nothing")
 
     def _begin(self, reason: str, told: str = "") -> None:
@@ -138,8 +138,8 @@ class Stepper:
         if result.intrinsics_source != "calibrated":
             self._unknown.add(frame.camera)
 
-    def _becomes_known(self, frame: Frame, picture: Picture) -> bool:
-        """Return whether a session has pictures that were not rectified, and now one that will be.
+    def _becomes_known(self, frame: Frame, image: ImageArray) -> bool:
+        """Return whether a session has images that were not rectified, and now one that will be.
 
         Each camera becomes known once.
         """
@@ -149,7 +149,7 @@ class Stepper:
         if calibration is None or self._reconstructor.settings.calibration == "ignore":
             return False
         self._become_known.add(camera)
-        return is_usable(calibration, picture.shape[1], picture.shape[0])
+        return is_usable(calibration, image.shape[1], image.shape[0])
 
     def _seconds_back(self, frame: Frame) -> float:
         return ((self._stamps.last or 0) - frame.stamp) / 1e9

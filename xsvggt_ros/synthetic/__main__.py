@@ -48,11 +48,11 @@ def _at_least_one(text: str) -> int:
 def main(arguments: list[str] | None = None) -> int:
     """Train as the options say; return 0, 1 after an error, or 130 after a signal.
 
-    A signal ends it after the step or the roll of pictures in hand, a second one at once; the same
+    A signal ends it after the step or the roll of images in hand, a second one at once; the same
     command goes on.
     """
     options = vars(parsed(arguments))
-    folder, threads = options.pop("output"), options.pop("threads")
+    directory, threads = options.pop("output"), options.pop("threads")
     minutes, score = options.pop("minutes"), options.pop("score")
     ask_for_threads(threads or 0)
 
@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with stop_request() as stop:
             schedule = Schedule(minutes=minutes, score=score)
-            trainer = Trainer(TrainingSettings(**options), folder)
+            trainer = Trainer(TrainingSettings(**options), directory)
             outcome = trainer.train(schedule, listen, stop.is_set)
     except XsvggtError as error:
         sys.stderr.write(f"xsvggt_ros.synthetic: {error}\n")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rolls of pictures for training: shot once, cut into many different streams."""
+"""Rolls of images for training: shot once, cut into many different streams."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ Index = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class RollSettings:
-    """What the pictures for a training look like.
+    """What the images for a training look like.
 
     Attributes:
         room: kind of room.
-        width: of a picture, pixels.
-        height: of a picture, pixels.
+        width: of an image, pixels.
+        height: of an image, pixels.
         frames: of a roll.
         field_of_view: horizontal, degrees.
-        quality: of the pictures.
+        quality: of the images.
         motions: kinds that are drawn from.
         seed: of everything.
 
@@ -63,7 +63,7 @@ class RollSettings:
 
     @property
     def intrinsics(self) -> Intrinsics:
-        """The camera of all pictures."""
+        """The camera of all images."""
         return intrinsics_for(self.width, self.height, self.field_of_view)
 
 
@@ -81,7 +81,7 @@ def roll_settings(room: str, seed: int, width: int, height: int, frames: int) ->
 
 @dataclass(frozen=True)
 class Roll:
-    """Pictures of one room along one way; numpy, so that it travels between processes by value.
+    """Images of one room along one way; numpy, so that it travels between processes by value.
 
     Attributes:
         images: uint8 [F, 3, H, W].
@@ -138,7 +138,7 @@ def _rendered(world: World, poses: NDArray[np.float64], settings: RollSettings) 
 
 
 def _by_frame(device: torch.device) -> bool:
-    """Return whether pictures are rendered one by one, which a CPU does faster."""
+    """Return whether images are rendered one by one, which a CPU does faster."""
     return device.type == "cpu"
 
 

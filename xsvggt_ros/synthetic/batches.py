@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches of streams for training: cut from the album, exposed anew, with the truth about them."""
+"""Batches of streams for training: cut from the album, exposed again, with the truth about them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Batch:
 
     @property
     def frames(self) -> int:
-        """Number of pictures."""
+        """Number of images."""
         return self.images.shape[0] * self.images.shape[1]
 
 
@@ -64,13 +64,13 @@ def draw_batch(
         depth.append(roll.depth[chosen])
         poses.append(roll.poses[chosen])
     gains = 2.0 ** rng.uniform(-_GAIN, _GAIN, streams)
-    pictures = torch.from_numpy(np.stack(images)).to(device).float() / 255
-    pictures = pictures * torch.from_numpy(gains).float().to(device)[:, None, None, None, None]
+    normalized = torch.from_numpy(np.stack(images)).to(device).float() / 255
+    normalized = normalized * torch.from_numpy(gains).float().to(device)[:, None, None, None, None]
     generator = torch.Generator(device).manual_seed(int(rng.integers(0, 2**31)))
-    noise = torch.randn(pictures.shape, generator=generator, device=device)
+    noise = torch.randn(normalized.shape, generator=generator, device=device)
     places = np.stack(poses)
     return Batch(
-        (pictures + _NOISE * noise).clamp(0, 1),
+        (normalized + _NOISE * noise).clamp(0, 1),
         truth_of(torch.from_numpy(np.stack(depth)).to(device).float(), places, intrinsics),
         torch.from_numpy(places).float().to(device),
     )

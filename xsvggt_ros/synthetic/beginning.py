@@ -35,9 +35,9 @@ class Beginning:
         preset: sizes of the network.
         room: kind of room; guides know their way about some.
         seed: of what is random.
-        start: folder of another training (or its ``training.pt``), a file of weights, a file on the
+        start: directory of another training (or its ``training.pt``), a file of weights, a file on the
             Hugging Face hub as ``owner/name:file``, or ``demo``, the weights that come with the
-            package, even where a folder is called so. Empty = random weights.
+            package, even where a directory is called so. Empty = random weights.
 
     """
 
@@ -98,7 +98,7 @@ def begin(beginning: Beginning) -> Learner:
         _take_up_training(Path(start), beginning, learner)
     else:
         raise CheckpointError(
-            f"'{beginning.start}' does not exist; start from the folder of a training, a .pth or "
+            f"'{beginning.start}' does not exist; start from the directory of a training, a .pth or "
             f".safetensors file, a file on the Hugging Face hub as owner/name:file, or {BUNDLED}, "
             "which comes with the package"
         )
@@ -121,11 +121,11 @@ def fresh_guides(beginning: Beginning) -> Guides:
         return Guides(preset(beginning.preset), room=room_named(beginning.room).chart)
 
 
-def _take_up_training(folder: Path, beginning: Beginning, learner: Learner) -> None:
-    state = load_state(folder, torch.device("cpu"))
+def _take_up_training(directory: Path, beginning: Beginning, learner: Learner) -> None:
+    state = load_state(directory, torch.device("cpu"))
     if state is None:
         raise CheckpointError(
-            f"'{folder}' holds no training to start from; name the folder of one, or weights"
+            f"'{directory}' holds no training to start from; name the directory of one, or weights"
         )
     config = preset(str(state.settings.get("preset", TrainingSettings.preset)))
     _take_up_weights(state.average, config, beginning, learner.network)
@@ -138,7 +138,7 @@ def _take_up_training(folder: Path, beginning: Beginning, learner: Learner) -> N
     if differing:
         room = state.settings.get("room", TrainingSettings.room)
         raise CheckpointError(
-            f"the guides of the training in '{folder}', in rooms '{room}', are others than in "
+            f"the guides of the training in '{directory}', in rooms '{room}', are others than in "
             f"'{beginning.room}': {', '.join(differing)}; start from one in the same kind of room, "
             f"{beginning.room}, or from its weights alone"
         )

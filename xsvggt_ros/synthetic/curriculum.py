@@ -32,11 +32,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class Curriculum:
-    """Stages one after the other, and the pictures that they are taught with.
+    """Stages one after the other, and the images that they are taught with.
 
     Attributes:
-        width: of a picture, pixels.
-        height: of a picture, pixels.
+        width: of an image, pixels.
+        height: of an image, pixels.
         roll: frames that are shot in one room along one way.
         first_rolls: rolls that there are at the first step.
         steps_per_roll: steps after which there is one more.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What cameras do to pictures: exposure, noise; and which frames get lost."""
+"""What cameras do to images: exposure, noise; and which frames get lost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.synthetic.tone import develop
 
 BLUR_STEPS = 5
-"""Pictures that are averaged where a moving camera blurs."""
+"""Images that are averaged where a moving camera blurs."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,14 @@ def exposure_at(settings: EffectSettings, seconds: float, seed: int) -> float:
 
 
 def photograph(light: Tensor, settings: EffectSettings, exposure: float, seed: int) -> Tensor:
-    """Turn linear light [H, W, 3] into a uint8 RGB picture, on the CPU."""
-    picture = 255 * develop(light, exposure)
+    """Turn linear light [H, W, 3] into a uint8 RGB image, on the CPU."""
+    image = 255 * develop(light, exposure)
     if settings.noise > 0:
-        noise = np.random.default_rng([seed, 0x01]).standard_normal(picture.shape, np.float32)
+        noise = np.random.default_rng([seed, 0x01]).standard_normal(image.shape, np.float32)
         # Shot noise grows with the light, and a dark pixel shows more of the sensor's own.
-        strength = settings.noise * (0.6 + 0.4 * (picture / 255).sqrt())
-        picture = picture + strength * torch.from_numpy(noise).to(picture.device)
-    return picture.round().clamp(0, 255).to(torch.uint8).cpu()
+        strength = settings.noise * (0.6 + 0.4 * (image / 255).sqrt())
+        image = image + strength * torch.from_numpy(noise).to(image.device)
+    return image.round().clamp(0, 255).to(torch.uint8).cpu()
 
 
 def lost(settings: EffectSettings, index: int, seed: int) -> bool:

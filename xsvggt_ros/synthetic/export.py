@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Protocol
 
 from xsvggt_ros.errors import ConfigurationError, OutputError
-from xsvggt_ros.geometry.files import UNFINISHED, replacing_folder, require_writable
+from xsvggt_ros.geometry.files import UNFINISHED, replacing_directory, require_writable
 from xsvggt_ros.synthetic.export_bag import BagWriter
-from xsvggt_ros.synthetic.export_folder import FolderWriter
+from xsvggt_ros.synthetic.export_directory import DirectoryWriter
 from xsvggt_ros.synthetic.export_tum import TumWriter
 from xsvggt_ros.synthetic.sequence import Sequence, SyntheticFrame
 
@@ -25,11 +25,11 @@ class FrameWriter(Protocol):
 
 
 FORMATS: dict[str, Callable[[Path], AbstractContextManager[FrameWriter]]] = {
-    "folder": FolderWriter,
+    "directory": DirectoryWriter,
     "bag": BagWriter,
     "tum": TumWriter,
 }
-"""folder: pictures, depth, cameras and trajectory. bag: rosbag2 (mcap). tum: as TUM RGB-D."""
+"""directory: images, depth, cameras and trajectory. bag: rosbag2 (mcap). tum: as TUM RGB-D."""
 
 
 def write_sequence(
@@ -54,7 +54,7 @@ def write_sequence(
             f"'{destination}' exists and is not empty; choose another place or remove it"
         )
     require_writable(destination)
-    with replacing_folder(destination) as place, FORMATS[kind](place) as writer:
+    with replacing_directory(destination) as place, FORMATS[kind](place) as writer:
         for done, frame in enumerate(sequence, start=1):
             writer.add(frame)
             each(done)

@@ -13,7 +13,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from xsvggt_ros.errors import OutputError
 from xsvggt_ros.geometry.rigid import Matrix, invert, quaternion_from_matrix
-from xsvggt_ros.synthetic.pictures import jpeg
+from xsvggt_ros.synthetic.images import jpeg
 from xsvggt_ros.synthetic.sequence import SyntheticFrame
 
 SECOND = 1_000_000_000
@@ -28,14 +28,14 @@ ODOMETRY_TOPIC = "/ground_truth/odometry"
 
 
 class BagWriter:
-    """Writes pictures raw and as JPEG, camera_info, depth (32FC1, metres), odometry and /tf.
+    """Writes images raw and as JPEG, camera_info, depth (32FC1, metres), odometry and /tf.
 
     Messages are received at their own stamps, so that ``ros2 bag play --clock`` runs on the time of
     the recording. The pose is that of the optical frame in ``map``, which is z-up.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
         self._store = get_typestore(Stores.LATEST)
         self._connections: dict[str, Any] = {}
         self._previous: tuple[int, Matrix] | None = None
@@ -48,11 +48,11 @@ class BagWriter:
 
         """
         try:
-            self._writer = Writer(self._folder, version=9, storage_plugin=StoragePlugin.MCAP)
+            self._writer = Writer(self._directory, version=9, storage_plugin=StoragePlugin.MCAP)
             self._writer.open()
         except OSError as error:
             raise OutputError(
-                f"the bag '{self._folder}' cannot be made ({error.strerror or error}); choose "
+                f"the bag '{self._directory}' cannot be made ({error.strerror or error}); choose "
                 "another place"
             ) from error
         return self
@@ -96,16 +96,16 @@ class BagWriter:
         time = self._type("builtin_interfaces/msg/Time")(*divmod(stamp, SECOND))
         return self._type("std_msgs/msg/Header")(stamp=time, frame_id=frame_id)
 
-    def _image(self, header: Any, picture: np.ndarray[Any, Any], encoding: str) -> Any:
-        height, width = picture.shape[:2]
+    def _image(self, header: Any, image: np.ndarray[Any, Any], encoding: str) -> Any:
+        height, width = image.shape[:2]
         return self._type("sensor_msgs/msg/Image")(
             header=header,
             height=height,
             width=width,
             encoding=encoding,
             is_bigendian=0,
-            step=picture.nbytes // height,
-            data=np.frombuffer(np.ascontiguousarray(picture).tobytes(), np.uint8),
+            step=image.nbytes // height,
+            data=np.frombuffer(np.ascontiguousarray(image).tobytes(), np.uint8),
         )
 
     def _camera_info(self, header: Any, frame: SyntheticFrame) -> Any:

@@ -36,7 +36,7 @@ class GappySequence(CausalSequence):
         share = float(torch.rand((), generator=generator))
         self._mean = SHORTEST * (LONGEST / SHORTEST) ** share
 
-    # Every draw leaves another number of tokens, and each would be compiled anew.
+    # Every draw leaves another number of tokens, and each would be compiled again.
     @torch.compiler.disable
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attend frame by frame over what is left of the frames up to it."""

@@ -57,7 +57,7 @@ _QUALITY = {name: Quality(samples=1, shadows=False) for name in ("calm", "chart"
 
 
 def quality_for(room: str) -> Quality:
-    """Return how pictures of a kind of room are rendered, for training and for measuring alike."""
+    """Return how images of a kind of room are rendered, for training and for measuring alike."""
     return _QUALITY.get(room, Quality(samples=1, shadows=True))
 
 

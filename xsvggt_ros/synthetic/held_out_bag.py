@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from xsvggt_ros.errors import OutputError
-from xsvggt_ros.geometry.files import replacing_folder
+from xsvggt_ros.geometry.files import replacing_directory
 from xsvggt_ros.synthetic.export_bag import BagWriter
 from xsvggt_ros.synthetic.sequence import Sequence
 
@@ -20,7 +20,7 @@ def write_beginning(
     Args:
         sequence: what is rendered.
         frames: how many of them, from the first one on.
-        place: folder of the bag; another bag there is replaced.
+        place: directory of the bag; another bag there is replaced.
         each: hears the number of frames rendered after every one.
 
     Raises:
@@ -29,7 +29,7 @@ def write_beginning(
     """
     if place.exists() and not (place / "metadata.yaml").is_file():
         raise OutputError(f"'{place}' is not a bag; remove it or choose another place")
-    with replacing_folder(place) as unfinished, BagWriter(unfinished) as writer:
+    with replacing_directory(place) as unfinished, BagWriter(unfinished) as writer:
         for index in range(frames):
             writer.add(sequence.frame(index))
             each(index + 1)

@@ -163,7 +163,7 @@ def _books(u: Tensor, v: Tensor, seed: Tensor, row: Tensor) -> tuple[Tensor, Ten
 
 
 def _painting(u: Tensor, v: Tensor, seed: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
-    """Bands and blots of many colours, as an abstract picture has."""
+    """Bands and blots of many colours, as an abstract image has."""
     field = 2.5 * cloudy_noise(u, v, seed) + 0.4 * u
     steps = (field * 4).floor() / 4
     phases = torch.stack([seed * 0.37, seed * 0.73 + 0.2, seed * 0.51 + 0.4], dim=-1)

@@ -25,7 +25,7 @@ LEAST_CLEARANCE = 0.12
 """Metres that every camera keeps from every surface."""
 
 HIGHEST_RATE = 1000.0
-"""Pictures per second; above it, little moves from one to the next, and stamps come close."""
+"""Images per second; above it, little moves from one to the next, and stamps come close."""
 
 _AHEAD = (0.25, 0.45)
 """Metres from the axis of a body that turns to a camera in its hands or on its mast."""
@@ -45,7 +45,7 @@ class MotionSettings:
 
     Attributes:
         kind: one of MOTIONS.
-        rate: pictures per second, at most HIGHEST_RATE.
+        rate: images per second, at most HIGHEST_RATE.
         speed: metres per second where nothing holds it up; None = what suits the kind.
 
     Raises:
@@ -68,7 +68,7 @@ class MotionSettings:
                 raise ConfigurationError(f"motion {name} is {value}; it must be positive")
         if self.rate > HIGHEST_RATE:
             raise ConfigurationError(
-                f"motion rate is {self.rate}; it must be at most {HIGHEST_RATE} pictures per second"
+                f"motion rate is {self.rate}; it must be at most {HIGHEST_RATE} images per second"
             )
 
 
@@ -254,7 +254,7 @@ class _Planner:
         along = np.concatenate([[0.0], np.cumsum(steps)])
         where = travelled % along[-1] if closed else np.minimum(travelled, along[-1])
         ground = np.stack([np.interp(where, along, way[:, axis]) for axis in (0, 1)], axis=1)
-        # Nothing with a mass turns back from one picture to the next.
+        # Nothing with a mass turns back from one image to the next.
         ground = smoothed(ground, 0.4 * self.settings.rate)
         return ground, self._heading(way, along, where, closed)
 

@@ -103,7 +103,7 @@ class Palette:
         return self._material(Pattern.BOOKS, paper, shade, float(self.rng.uniform(0.03, 0.045)))
 
     def painting(self) -> Material:
-        """Return a picture for a wall."""
+        """Return an image for a wall."""
         return self._material(Pattern.PAINTING, (0.8, 0.8, 0.8), (0.8, 0.8, 0.8),
                               float(self.rng.uniform(0.2, 0.5)))  # fmt: skip
 

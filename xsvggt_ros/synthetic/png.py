@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def png_bytes(picture: NDArray[np.uint8]) -> bytes:
+def png_bytes(image: NDArray[np.uint8]) -> bytes:
     """Return RGB [H, W, 3] as a PNG file."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     rows = np.concatenate(
-        [np.zeros((height, 1), np.uint8), picture.reshape(height, 3 * width)], axis=1
+        [np.zeros((height, 1), np.uint8), image.reshape(height, 3 * width)], axis=1
     )
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 6)), (b"IEND", b""))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures and exact depth of a world, by casting one or more rays through each pixel."""
+"""Images and exact depth of a world, by casting one or more rays through each pixel."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ are sorted out for it."""
 
 @dataclass(frozen=True)
 class Quality:
-    """How pictures are made.
+    """How images are made.
 
     Attributes:
         samples: rays per pixel: 1, or 4 for smooth edges and soft shadows.
@@ -46,7 +46,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class Rendering:
-    """Pictures of a world, float32.
+    """Images of a world, float32.
 
     Attributes:
         light: [..., H, W, 3], linear light, before exposure.
@@ -61,13 +61,13 @@ class Rendering:
 def render(
     world: World, camera_to_world: Tensor, intrinsics: Intrinsics, quality: Quality
 ) -> Rendering:
-    """Render one picture, or a batch.
+    """Render one image, or a batch.
 
     Args:
         world: one world, and then the pose is [4, 4]; or a batch of worlds from :func:`batched`,
             and then the poses are [B, F, 4, 4].
         camera_to_world: float32 poses on the world's device.
-        intrinsics: of all pictures.
+        intrinsics: of all images.
         quality: rays per pixel and shadows.
 
     """
@@ -109,7 +109,7 @@ def _tiles(height: int, width: int) -> tuple[Tensor, Tensor, list[int]]:
 
 @dataclass(frozen=True)
 class _Pass:
-    """One ray through each pixel of one picture, or of a batch."""
+    """One ray through each pixel of one image, or of a batch."""
 
     world: World
     pose: Tensor

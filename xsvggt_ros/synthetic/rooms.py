@@ -28,7 +28,7 @@ _EVEN = 0.75
 """What a bright day takes from the shade in corners; some is left, by which one sees shapes."""
 
 _CHART_RANGE = (0.15, 0.85)
-"""Values of the least and the greatest corner in a picture of full scale 1."""
+"""Values of the least and the greatest corner in an image of full scale 1."""
 
 
 MOST_MOVERS = 12
@@ -435,7 +435,7 @@ class _Room:
 
 
 def _chart(settings: RoomSettings) -> Tint:
-    """Return the tint by which a finished picture's red tells x, its green y and its blue z.
+    """Return the tint by which a finished image's red tells x, its green y and its blue z.
 
     Even over the greatest room, so that a value means the same place in all rooms.
     """

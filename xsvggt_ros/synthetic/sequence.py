@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A stream of pictures of one room, with everything that is true about it."""
+"""A stream of images of one room, with everything that is true about it."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class SequenceSettings:
 
     Attributes:
         seed: of room, motion and effects.
-        frames: pictures before any get lost.
-        width: of a picture, pixels.
-        height: of a picture, pixels.
+        frames: images before any get lost.
+        width: of an image, pixels.
+        height: of an image, pixels.
         field_of_view: horizontal, degrees.
 
     Raises:
-        ConfigurationError: a size, number or angle that makes no pictures.
+        ConfigurationError: a size, number or angle that makes no images.
 
     """
 
@@ -69,7 +69,7 @@ class SequenceSettings:
 
 @dataclass(frozen=True)
 class SyntheticFrame:
-    """One picture and the truth about it.
+    """One image and the truth about it.
 
     Attributes:
         index: number in the sequence, lost frames counted.
@@ -98,7 +98,7 @@ class SyntheticFrame:
 
 
 class Sequence:
-    """A room, a motion through it, and the pictures on the way, rendered when asked for."""
+    """A room, a motion through it, and the images on the way, rendered when asked for."""
 
     def __init__(self, settings: SequenceSettings, device: torch.device | str = "cpu") -> None:
         """Build the room and plan the motion.

@@ -15,6 +15,6 @@ def develop(light: Tensor, exposure: Tensor | float = 1.0) -> Tensor:
     return (1 - torch.exp(-_STEEPNESS * exposure * light)).clamp(0, 1) ** (1 / _GAMMA)
 
 
-def light_for(picture: Tensor) -> Tensor:
+def light_for(image: Tensor) -> Tensor:
     """Return the linear light [..., 3] that :func:`develop` turns into RGB in [0, 1)."""
-    return -torch.log1p(-(picture**_GAMMA)) / _STEEPNESS
+    return -torch.log1p(-(image**_GAMMA)) / _STEEPNESS

@@ -29,7 +29,7 @@ def room_from_above(world: World, pixels: int = 480) -> NDArray[np.uint8]:
 
     Args:
         world: one world.
-        pixels: of the picture's longer side.
+        pixels: of the image's longer side.
 
     Returns:
         RGB uint8 [h, w, 3].

@@ -37,7 +37,7 @@ from xsvggt_ros.synthetic.training_files import (
     WEIGHTS,
     LossLog,
     require_no_other,
-    write_evaluation_picture,
+    write_evaluation_image,
 )
 from xsvggt_ros.synthetic.training_identity import differences
 from xsvggt_ros.synthetic.training_progress import PARTS, Meter, Outcome, Progress
@@ -49,27 +49,27 @@ MOST_SKIPPED = 50
 
 
 class Trainer:
-    """One training in one folder; a second call with equal settings goes on where it stopped."""
+    """One training in one directory; a second call with equal settings goes on where it stopped."""
 
-    def __init__(self, settings: TrainingSettings, folder: Path) -> None:
-        """Build the network, or take up what lies in the folder.
+    def __init__(self, settings: TrainingSettings, directory: Path) -> None:
+        """Build the network, or take up what lies in the directory.
 
         Raises:
-            ConfigurationError: what lies there was trained with other settings or pictures.
+            ConfigurationError: what lies there was trained with other settings or images.
             CheckpointError: what lies there, or what to start from, is damaged or of other sizes.
-            OutputError: the folder takes no files, or holds files that would be replaced.
+            OutputError: the directory takes no files, or holds files that would be replaced.
 
         """
-        require_writable(folder)
-        self.settings, self.folder = settings, folder
+        require_writable(directory)
+        self.settings, self.directory = settings, directory
         self.device = device_named(settings.device)
         self.data = TrainingData(settings, self.device)
-        state = load_state(folder, self.device)
+        state = load_state(directory, self.device)
         if state:
             self._require_same(state)
         else:
-            require_no_other(folder)
-        self.log = LossLog(folder)
+            require_no_other(directory)
+        self.log = LossLog(directory)
         # What a resumed training once began with may be gone.
         learned = begin(self._beginning("" if state else settings.start))
         self._begun_with = state.beginning if state else learned.digest() if settings.start else ""
@@ -101,8 +101,8 @@ class Trainer:
             told += differences(state.data, self.data.settings)
         if told:
             raise ConfigurationError(
-                f"'{self.folder}' holds a training with other settings ({', '.join(told)}); give "
-                "the same ones to go on, or another folder to start anew"
+                f"'{self.directory}' holds a training with other settings ({', '.join(told)}); give "
+                "the same ones to go on, or another directory to start again"
             )
 
     def _begins_alike(self, state: State) -> bool:
@@ -134,10 +134,10 @@ class Trainer:
             data=asdict(self.data.settings),
             beginning=self._begun_with,
         )
-        save_state(self.folder, state)
+        save_state(self.directory, state)
         self._saved = True
         half = copy.deepcopy(self.average).half().cpu()
-        return save_network(half, self.folder / WEIGHTS)
+        return save_network(half, self.directory / WEIGHTS)
 
     def train(
         self,
@@ -150,7 +150,7 @@ class Trainer:
         Args:
             schedule: how long, and how often what else.
             listen: hears the progress every few seconds.
-            stop: asked after each step, and while pictures are awaited; a training that is stopped
+            stop: asked after each step, and while images are awaited; a training that is stopped
                 is saved, but not scored.
 
         Raises:
@@ -218,7 +218,7 @@ class Trainer:
         self._in_a_row += 1
         if self._in_a_row >= MOST_SKIPPED:
             raise ConfigurationError(
-                f"{MOST_SKIPPED} steps in a row had no finite gradient; start anew with a learning "
+                f"{MOST_SKIPPED} steps in a row had no finite gradient; start again with a learning "
                 f"rate below {self.settings.learning_rate}, or in float32"
             )
 
@@ -281,7 +281,7 @@ class Trainer:
             for each in SUITE
             if each.frames in LENGTHS[longest]
         ]
-        write_evaluation_picture(self.folder, self.average, sequences[0], self.step)
+        write_evaluation_image(self.directory, self.average, sequences[0], self.step)
         scores = score_network(self.average, sequences)
         self.log.add_scores(self.step, longest, scores)
         return scores

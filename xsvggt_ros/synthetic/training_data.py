@@ -27,10 +27,10 @@ MOST_ROLLS = 2000
 """Rolls that are kept."""
 
 MOST_BYTES = 4_520_000_000
-"""Of the rolls that are kept: 2000 of 48 pictures of 112x84, or 1201 of 80."""
+"""Of the rolls that are kept: 2000 of 48 images of 112x84, or 1201 of 80."""
 
 _BYTES_PER_PIXEL = 5
-"""Three of a picture, two of its depth."""
+"""Three of an image, two of its depth."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class DataSettings:
 
     Attributes:
         curriculum: what is learned when.
-        rolls: what the pictures look like.
+        rolls: what the images look like.
         kept: rolls, the newest ones, that streams are cut from.
 
     """

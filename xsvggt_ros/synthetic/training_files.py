@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training leaves in its folder: its losses, scores and pictures."""
+"""What a training leaves in its directory: its losses, scores and images."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ LOSSES, SCORES, WEIGHTS = "losses.csv", "scores.jsonl", "weights.safetensors"
 _WRITTEN = (LOSSES, "losses.png", SCORES, WEIGHTS, "evaluation")
 
 
-def require_no_other(folder: Path) -> None:
-    """Look whether a training that begins in ``folder`` would replace what is not its own.
+def require_no_other(directory: Path) -> None:
+    """Look whether a training that begins in ``directory`` would replace what is not its own.
 
     Raises:
         OutputError: files lie there that a training writes.
 
     """
-    taken = [name for name in _WRITTEN if (folder / name).exists()]
+    taken = [name for name in _WRITTEN if (directory / name).exists()]
     if taken:
         raise OutputError(
-            f"'{folder}' holds {', '.join(taken)}, but no training that could go on; choose "
+            f"'{directory}' holds {', '.join(taken)}, but no training that could go on; choose "
             "another place, or move them away"
         )
 
@@ -46,14 +46,14 @@ def require_no_other(folder: Path) -> None:
 class LossLog:
     """``losses.csv`` and ``scores.jsonl``; what comes after the step that is resumed is cut off."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, directory: Path) -> None:
         """Look at what lies there.
 
         Raises:
             OutputError: it is no log of a training.
 
         """
-        self._losses, self._scores = folder / LOSSES, folder / SCORES
+        self._losses, self._scores = directory / LOSSES, directory / SCORES
         self.rows()
         self._lines()
 
@@ -156,10 +156,10 @@ def _csv(rows: list[dict[str, Any]], *, header: bool = False) -> bytes:
     return text.getvalue().encode("utf-8")
 
 
-def write_evaluation_picture(
-    folder: Path, network: StreamVggt, sequence: Sequence, step: int
+def write_evaluation_image(
+    directory: Path, network: StreamVggt, sequence: Sequence, step: int
 ) -> Path:
-    """Draw some frames of a sequence: picture, true depth, predicted depth, confidence, by rows."""
+    """Draw some frames of a sequence: image, true depth, predicted depth, confidence, by rows."""
     count = min(len(sequence), 10)
     frames = [sequence.frame(index) for index in range(count)]
     images = torch.from_numpy(np.stack([frame.color for frame in frames])).to(network.device)
@@ -181,7 +181,7 @@ def write_evaluation_picture(
             colored(confidence[k], 0, float(confidence.max())),
         ]
         columns.append(np.concatenate(parts))
-    path = folder / "evaluation" / f"step_{step:07d}.png"
+    path = directory / "evaluation" / f"step_{step:07d}.png"
     with replacing(path) as stream:
         stream.write(png_bytes(np.concatenate(columns, axis=1)))
     return path

@@ -78,7 +78,7 @@ class Meter:
         return now - self._since >= self._seconds
 
     def report(self, now: float, step: int, steps: int, stage: str, skipped: int) -> Progress:
-        """Return the means and start anew."""
+        """Return the means and start again."""
         means = {name: sum(values) / len(values) for name, values in self._sums.items()}
         rate = self._frames / max(now - self._since, 1e-9)
         self._clear(now)

@@ -15,7 +15,7 @@ from xsvggt_ros.synthetic.losses import LossWeights
 class TrainingSettings:
     """How a network is trained; a resumed training must have equal ones, but for the last four.
 
-    Whether pictures look as they did is compared as well: the contents of the curriculum, not only
+    Whether images look as they did is compared as well: the contents of the curriculum, not only
     its name.
 
     Attributes:
@@ -33,7 +33,7 @@ class TrainingSettings:
         device: as PyTorch spells it, or ``auto``.
         bfloat16: whether the aggregator computes in it; heads stay in float32.
         compile: whether torch.compile is applied to the aggregator.
-        workers: processes that shoot rolls of pictures ahead on a CPU; 0 = none but this one.
+        workers: processes that shoot rolls of images ahead on a CPU; 0 = none but this one.
 
     Raises:
         ConfigurationError: numbers that cannot work.

@@ -13,7 +13,7 @@ from xsvggt_ros.errors import CheckpointError, first_line
 from xsvggt_ros.geometry.files import replacing
 
 STATE = "training.pt"
-"""What the file is called in the folder of a training."""
+"""What the file is called in the directory of a training."""
 
 
 @dataclass(frozen=True)
@@ -36,20 +36,20 @@ class State:
     beginning: str = ""
 
 
-def save_state(folder: Path, state: State) -> None:
+def save_state(directory: Path, state: State) -> None:
     """Write the state, whole or not at all; raise OutputError where that fails."""
-    with replacing(folder / STATE) as stream:
+    with replacing(directory / STATE) as stream:
         torch.save({each.name: getattr(state, each.name) for each in fields(state)}, stream)
 
 
-def load_state(folder: Path, device: torch.device) -> State | None:
-    """Return the state that lies in a folder, None where there is none.
+def load_state(directory: Path, device: torch.device) -> State | None:
+    """Return the state that lies in a directory, None where there is none.
 
     Raises:
         CheckpointError: it is damaged.
 
     """
-    path = folder / STATE
+    path = directory / STATE
     if not path.exists():
         return None
     try:
@@ -57,6 +57,6 @@ def load_state(folder: Path, device: torch.device) -> State | None:
     except Exception as error:
         # A damaged file fails in many ways.
         raise CheckpointError(
-            f"'{path}' is no state of a training ({first_line(error)}); take another folder "
-            "to start anew, or empty this one"
+            f"'{path}' is no state of a training ({first_line(error)}); take another directory "
+            "to start again, or empty this one"
         ) from error

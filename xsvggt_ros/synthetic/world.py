@@ -44,7 +44,7 @@ class Tint:
     Attributes:
         wave: [..., 9, 3], radians per metre, three waves per colour channel.
         phase: [..., 9].
-        slope: [..., 3], how fast red rises with x, green with y, blue with z, in a finished picture
+        slope: [..., 3], how fast red rises with x, green with y, blue with z, in a finished image
             of full scale 1, per metre.
         start: [..., 3], the values at the room's least corner.
         charted: [..., 1] in [0, 1], the share of the chart against the waves.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Multi-view reconstruction on 7-Scenes and Neural RGB-D: Tables 2 and 3 of the paper.
 
-With the reference's sampling a stream is 2 to 5 pictures long, so that it says next to nothing
+With the reference's sampling a stream is 2 to 5 images long, so that it says next to nothing
 about a cache; the long protocol takes 100 to 1000 neighbouring ones.
 """
 
@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from xsvggt_ros.errors import ConfigurationError, EvaluationError, FrameError, SourceError
 from xsvggt_ros.evaluation.cloud import PointSample, score_cloud
-from xsvggt_ros.evaluation.protocols.pictures import PATCH, cropped
+from xsvggt_ros.evaluation.protocols.images import PATCH, cropped
 from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, each_row
 from xsvggt_ros.evaluation.source import SourceOptions, open_source
 from xsvggt_ros.evaluation.sources.base import EvaluationSource
-from xsvggt_ros.evaluation.sources.files import folders
+from xsvggt_ros.evaluation.sources.files import directories
 from xsvggt_ros.geometry.alignment import align
 from xsvggt_ros.geometry.rigid import Matrix, invert
 from xsvggt_ros.geometry.text_tables import read_text
@@ -35,10 +35,10 @@ Prediction = Literal["points", "projection"]
 
 SEVEN_SCENES_STRIDE = 200
 NEURAL_RGBD_STRIDE = 500
-"""Each how manieth picture is taken; of Neural RGB-D at least two of a scene."""
+"""Each how manieth image is taken; of Neural RGB-D at least two of a scene."""
 
 CROP = 224
-"""Side of the middle of each picture that is judged."""
+"""Side of the middle of each image that is judged."""
 
 LARGEST_CLOUD = 2_000_000
 """Points on each side that the long protocol keeps; the reference's sampling stays below it."""
@@ -48,7 +48,7 @@ Points = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which pictures are taken.
+    """Which images are taken.
 
     Attributes:
         frames: the most; None takes the reference's sparse ones.
@@ -81,7 +81,7 @@ def mv_recon(
     Args:
         engine: with ``point_head`` for the prediction ``points``.
         dataset: which one.
-        root: folder of the scenes.
+        root: directory of the scenes.
         prediction: ``points`` of the point head, as in the published tables; or ``projection``,
             depth and pose, laid upon the truth by a similarity (the reference's ``--use_proj``).
         sampling: sparse as in the reference, or long.
@@ -126,11 +126,11 @@ def sequence_names(dataset: SceneDataset, root: Path) -> list[str]:
 
     """
     if dataset == "neural_rgbd":
-        names = [name for name, each in folders(root).items() if (each / "poses.txt").exists()]
+        names = [name for name, each in directories(root).items() if (each / "poses.txt").exists()]
     elif dataset == "seven_scenes":
         names = [
             f"{scene}/seq-{int(number):02d}"
-            for scene, each in folders(root).items()
+            for scene, each in directories(root).items()
             if (each / "TestSplit.txt").exists()
             for number in re.findall(r"sequence\s*(\d+)", read_text(each / "TestSplit.txt"))
         ]
@@ -152,7 +152,7 @@ def _open(dataset: SceneDataset, root: Path, name: str, sampling: Sampling) -> E
         return open_source(place, SourceOptions(kind=dataset, stride=SEVEN_SCENES_STRIDE))
     count = open_source(place, SourceOptions(kind=dataset)).frame_count
     if count is None:
-        raise SourceError(f"the number of pictures of {place} is unknown")
+        raise SourceError(f"the number of images of {place} is unknown")
     stride = max(1, min(NEURAL_RGBD_STRIDE, count // 2))
     return open_source(place, SourceOptions(kind=dataset, stride=stride))
 
@@ -160,7 +160,7 @@ def _open(dataset: SceneDataset, root: Path, name: str, sampling: Sampling) -> E
 def _views(
     engine: Reconstructor, source: EvaluationSource, prediction: Prediction
 ) -> Iterator[_View]:
-    """Step through the sequence; yield the middle of each picture, in the first true camera."""
+    """Step through the sequence; yield the middle of each image, in the first true camera."""
     engine.reset("next sequence")
     width = engine.settings.width
     height = round(width * 3 / 4 / PATCH) * PATCH
@@ -170,12 +170,12 @@ def _views(
         if truth is None or truth.depth is None or truth.intrinsics is None:
             raise EvaluationError(f"the frame of stamp {given.stamp} has no true depth")
         if truth.camera_to_world is None:
-            continue  # The reference leaves pictures with a lost pose out as well.
-        picture, depth, camera = cropped(
+            continue  # The reference leaves images with a lost pose out as well.
+        image, depth, camera = cropped(
             given.frame.decode(), truth.depth, truth.intrinsics, width, height
         )
         try:
-            result = engine.step(picture, stamp=given.stamp)
+            result = engine.step(image, stamp=given.stamp)
         except FrameError as error:
             raise EvaluationError(f"the frame of stamp {given.stamp} failed: {error}") from error
         if first is None:
@@ -209,7 +209,7 @@ def _normalized(views: list[_View], prediction: Prediction) -> tuple[Points, Poi
     For ``projection``: a similarity over corresponding points.
     """
     if not views:
-        raise EvaluationError("no picture of the sequence has a true pose")
+        raise EvaluationError("no image of the sequence has a true pose")
     predicted = np.concatenate([each.predicted.reshape(-1, 3) for each in views])
     true = np.concatenate([each.true.reshape(-1, 3) for each in views])
     known = np.isfinite(true).all(axis=1) & np.isfinite(predicted).all(axis=1)

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import ConfigurationError, EvaluationError, FrameError, SourceError
-from xsvggt_ros.evaluation.protocols.pictures import long_side
+from xsvggt_ros.evaluation.protocols.images import long_side
 from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, each_row
 from xsvggt_ros.evaluation.protocols.video_depth import SINTEL_14
 from xsvggt_ros.evaluation.source import SourceOptions, open_source
-from xsvggt_ros.evaluation.sources.files import folders
+from xsvggt_ros.evaluation.sources.files import directories
 from xsvggt_ros.evaluation.trajectory import rotation_angles, score_trajectory
 from xsvggt_ros.geometry.rigid import Matrix, invert
 from xsvggt_ros.stream.imaging import decode_encoded
@@ -32,7 +32,7 @@ THRESHOLDS = (30, 15, 5, 3)
 """Degrees of the areas under the curve."""
 
 CO3D_FRAMES, CO3D_LEAST = 10, 50
-"""Pictures taken of a sequence, and pictures that it must have."""
+"""Images taken of a sequence, and images that it must have."""
 
 CO3D_SEED = 0
 FAR_AWAY = 1e5
@@ -59,7 +59,7 @@ def relpose(
     Args:
         engine: at the width of the protocol.
         dataset: of Sintel, 14 whole sequences are taken.
-        root: folder of the sequences; of Sintel the one with ``training``.
+        root: directory of the sequences; of Sintel the one with ``training``.
         frames: the most of a sequence.
         stride: each how manieth.
 
@@ -80,8 +80,8 @@ def relpose(
         engine.reset("next sequence")
         estimated, true, count = [], [], 0
         for given in open_source(places[name], options):
-            picture = long_side(given.frame.decode(), engine.settings.width)
-            pose = _pose(engine, picture, given.stamp)
+            image = long_side(given.frame.decode(), engine.settings.width)
+            pose = _pose(engine, image, given.stamp)
             count += 1
             if given.truth is not None and given.truth.camera_to_world is not None:
                 estimated.append(pose)
@@ -103,15 +103,15 @@ def co3d(
 ) -> Iterator[ProtocolRow]:
     """Yield the areas under the curve of pairwise pose errors of each category of CO3Dv2.
 
-    Of each sequence with 50 pictures or more, ten are drawn, in random order: the first of them
+    Of each sequence with 50 images or more, ten are drawn, in random order: the first of them
     defines the world. (The reference's script stops at an option that it never defines; this is
     what it does up to there and beyond.)
 
     Args:
-        engine: at the width of the protocol; pictures are preprocessed as the node does it.
-        annotations: folder with ``CATEGORY_test.jgz``, as VGGT's evaluation prepares them.
-        root: folder of CO3Dv2.
-        seed: of the pictures drawn, for the whole run.
+        engine: at the width of the protocol; images are preprocessed as the node does it.
+        annotations: directory with ``CATEGORY_test.jgz``, as VGGT's evaluation prepares them.
+        root: directory of CO3Dv2.
+        seed: of the images drawn, for the whole run.
 
     Raises:
         EvaluationError: there are no annotations.
@@ -130,7 +130,7 @@ def co3d(
             errors.append(_pair_errors_of(engine, root, views))
             count += len(views)
         if not errors:
-            raise EvaluationError(f"{category} has no sequence of {CO3D_LEAST} good pictures")
+            raise EvaluationError(f"{category} has no sequence of {CO3D_LEAST} good images")
         worst = np.concatenate(errors)
         return ProtocolRow(category, count, {f"auc_{t}": auc(worst, t) for t in THRESHOLDS})
 
@@ -173,11 +173,11 @@ def auc(errors: NDArray[np.float64], threshold: int) -> float:
 
 def _places(dataset: str, root: Path) -> dict[str, Path]:
     if dataset == "sintel14":
-        found = folders(root / "training" / "final")
+        found = directories(root / "training" / "final")
         places = {name: each for name, each in found.items() if name in SINTEL_14}
     elif dataset in ("tum", "scannet"):
         marker = "rgb.txt" if dataset == "tum" else "pose"
-        places = {n: each for n, each in folders(root).items() if (each / marker).exists()}
+        places = {n: each for n, each in directories(root).items() if (each / marker).exists()}
     else:
         raise ConfigurationError(f"paths '{dataset}' are unknown; choose tum, scannet or sintel14")
     if not places:
@@ -185,15 +185,15 @@ def _places(dataset: str, root: Path) -> dict[str, Path]:
     return places
 
 
-def _pose(engine: Reconstructor, picture: NDArray[np.uint8], stamp: int) -> Matrix:
+def _pose(engine: Reconstructor, image: NDArray[np.uint8], stamp: int) -> Matrix:
     try:
-        return engine.step(picture, stamp=stamp).camera_to_world
+        return engine.step(image, stamp=stamp).camera_to_world
     except FrameError as error:
         raise EvaluationError(f"the frame of stamp {stamp} failed: {error}") from error
 
 
 def _sequences(path: Path) -> Iterator[list[dict[str, Any]]]:
-    """Yield the pictures of each sequence that is long enough and has whole annotations."""
+    """Yield the images of each sequence that is long enough and has whole annotations."""
     try:
         with gzip.open(path, "rt", encoding="utf-8") as stream:
             annotations = json.load(stream)

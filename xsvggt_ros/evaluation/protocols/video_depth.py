@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Depth of whole sequences, and of single pictures: Tables 5 and 6 of the paper."""
+"""Depth of whole sequences, and of single images: Tables 5 and 6 of the paper."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from xsvggt_ros.evaluation.depth import (
     depth_errors,
 )
 from xsvggt_ros.evaluation.frame import EvaluationFrame
-from xsvggt_ros.evaluation.protocols.pictures import long_side
+from xsvggt_ros.evaluation.protocols.images import long_side
 from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, each_row
 from xsvggt_ros.evaluation.source import SourceOptions, open_source
 from xsvggt_ros.evaluation.sources.base import EvaluationSource
 from xsvggt_ros.evaluation.sources.bonn_prepared import open_prepared
-from xsvggt_ros.evaluation.sources.files import folders
+from xsvggt_ros.evaluation.sources.files import directories
 from xsvggt_ros.stream.reconstructor import Reconstructor
 
 DepthDataset = Literal["sintel", "sintel14", "bonn", "kitti"]
@@ -78,7 +78,7 @@ def video_depth(
     Args:
         engine: at the width of the protocol (518 for published weights).
         dataset: which one.
-        root: of Sintel the folder with ``training``; of Bonn that with the sequences; of KITTI
+        root: of Sintel the directory with ``training``; of Bonn that with the sequences; of KITTI
             ``val_selection_cropped``.
         alignment: ``scale`` in the reference.
         frames: the most of each sequence; None = as the reference; 100 to 1000 for the long tables,
@@ -107,9 +107,9 @@ def video_depth(
 
 
 def mono_depth(engine: Reconstructor, dataset: DepthDataset, root: Path) -> Iterator[ProtocolRow]:
-    """Yield the errors of each sequence, every picture a stream of its own, scaled by its median.
+    """Yield the errors of each sequence, every image a stream of its own, scaled by its median.
 
-    No cache takes part in it. Errors are means over pictures, weighted by their pixels.
+    No cache takes part in it. Errors are means over images, weighted by their pixels.
 
     Raises:
         SourceError: there are no such sequences.
@@ -121,13 +121,13 @@ def mono_depth(engine: Reconstructor, dataset: DepthDataset, root: Path) -> Iter
     def measure(name: str) -> ProtocolRow:
         found = []
         for given in open_sequence(dataset, root, name, None):
-            engine.reset("every picture stands alone")
+            engine.reset("every image stands alone")
             prediction = _predicted(engine, given)
-            errors = _of_picture(prediction, given, rules)
+            errors = _of_image(prediction, given, rules)
             if errors is not None:
                 found.append(errors)
         if not found:
-            raise EvaluationError(f"{name} has no picture with known depth")
+            raise EvaluationError(f"{name} has no image with known depth")
         pixels = np.array([each.pixels for each in found], np.float64)
         metrics = {
             key: float(np.average([_metrics(each)[key] for each in found], weights=pixels))
@@ -148,12 +148,12 @@ def sequence_names(dataset: DepthDataset, root: Path) -> list[str]:
     """
     _rules(dataset)
     if dataset == "kitti":
-        names = sorted(folders(root / "image_gathered"))
+        names = sorted(directories(root / "image_gathered"))
     elif dataset == "bonn":
-        present = folders(root)
+        present = directories(root)
         names = [f"rgbd_bonn_{each}" for each in BONN_5 if f"rgbd_bonn_{each}" in present]
     else:
-        present = folders(root / "training" / "final")
+        present = directories(root / "training" / "final")
         names = sorted(present if dataset == "sintel" else set(present) & set(SINTEL_14))
     if not names:
         raise EvaluationError(f"{root} holds no sequence of {dataset}; see docs/protocols.md")
@@ -184,18 +184,18 @@ def _rules(dataset: str) -> DepthRules:
 
 
 def _predicted(engine: Reconstructor, given: EvaluationFrame) -> np.ndarray:
-    """Return the depth of the whole picture at the network's size; a frame that fails is an error.
+    """Return the depth of the whole image at the network's size; a frame that fails is an error.
 
     Leaving it out would make the sequence easier than it is.
     """
     try:
-        picture = long_side(given.frame.decode(), engine.settings.width)
-        return engine.step(picture, stamp=given.stamp).depth
+        image = long_side(given.frame.decode(), engine.settings.width)
+        return engine.step(image, stamp=given.stamp).depth
     except FrameError as error:
         raise EvaluationError(f"the frame of stamp {given.stamp} failed: {error}") from error
 
 
-def _of_picture(
+def _of_image(
     prediction: np.ndarray, given: EvaluationFrame, rules: DepthRules
 ) -> DepthErrors | None:
     truth = given.truth.depth if given.truth is not None else None

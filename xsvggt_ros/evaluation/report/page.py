@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from xsvggt_ros.evaluation.evaluation import Evaluation
 from xsvggt_ros.evaluation.report.curves import cost_charts, error_chart, trajectory_chart
-from xsvggt_ros.evaluation.report.pictures import cloud_view, drawing, gradient
+from xsvggt_ros.evaluation.report.images import cloud_view, drawing, gradient
 from xsvggt_ros.evaluation.report.strips import strips
 from xsvggt_ros.evaluation.report.tables import tables
 from xsvggt_ros.evaluation.report.words import headlines, what_ran, where_frames_went
@@ -22,7 +22,7 @@ MOST_POINTS = 200_000
 
 
 def environment() -> Environment:
-    """Return what fills the templates of this folder; everything is escaped but our own SVG."""
+    """Return what fills the templates of this directory; everything is escaped but our own SVG."""
     return Environment(
         loader=PackageLoader("xsvggt_ros.evaluation.report", "."),
         autoescape=True,
@@ -85,6 +85,6 @@ def _clouds(evaluation: Evaluation) -> list[dict[str, Any]]:
     above = cloud_view(points, colors, path, (0, 1), np.array([0.0, 0.0, 1.0]))
     side = cloud_view(points, colors, path, (0, 2), np.array([0.0, -1.0, 0.0]))
     return [
-        {"title": "from above", "axes": "x forward →, y left ↑", "uri": drawing(above.picture)},
-        {"title": "from the side", "axes": "x forward →, z up ↑", "uri": drawing(side.picture)},
+        {"title": "from above", "axes": "x forward →, y left ↑", "uri": drawing(above.image)},
+        {"title": "from the side", "axes": "x forward →, z up ↑", "uri": drawing(side.image)},
     ]

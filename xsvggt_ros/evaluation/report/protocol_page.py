@@ -74,8 +74,8 @@ def protocol_csv(table: ProtocolTable) -> str:
     return stream.getvalue()
 
 
-def write_protocol(table: ProtocolTable, folder: Path) -> None:
+def write_protocol(table: ProtocolTable, directory: Path) -> None:
     """Write report.html, summary.md and sequences.csv beside protocol.json."""
-    write_text(folder / REPORT, protocol_page(table))
-    write_text(folder / SUMMARY, protocol_summary(table))
-    write_text(folder / "sequences.csv", protocol_csv(table))
+    write_text(directory / REPORT, protocol_page(table))
+    write_text(directory / SUMMARY, protocol_summary(table))
+    write_text(directory / "sequences.csv", protocol_csv(table))

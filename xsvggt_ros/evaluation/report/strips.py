@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Some frames of a run, one column each: picture, true depth, estimate, error."""
+"""Some frames of a run, one column each: image, true depth, estimate, error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from xsvggt_ros.evaluation.depth import DepthAlignment
 from xsvggt_ros.evaluation.evaluation import Evaluation
 from xsvggt_ros.evaluation.judge import STRIPS
-from xsvggt_ros.evaluation.report.pictures import colored, drawing, photograph
+from xsvggt_ros.evaluation.report.images import colored, drawing, photograph
 
 WORST_SHOWN = 0.5
 """Relative error from which on the error's colour stays the same."""
@@ -18,10 +18,10 @@ WORST_SHOWN = 0.5
 
 @dataclass(frozen=True)
 class Column:
-    """Pictures of one frame as data URIs; without a true depth, truth and error are None."""
+    """Images of one frame as data URIs; without a true depth, truth and error are None."""
 
     index: int
-    picture: str
+    image: str
     truth: str | None
     estimate: str
     error: str | None

@@ -86,8 +86,8 @@ def sweep_summary(sweep: Sweep) -> str:
     return "\n".join([*lines, "", *markdown(sweep_table(sweep))]) + "\n"
 
 
-def write_sweep(sweep: Sweep, folder: Path) -> None:
+def write_sweep(sweep: Sweep, directory: Path) -> None:
     """Write report.html, summary.md and sweep.csv beside sweep.json."""
-    write_text(folder / REPORT, sweep_page(sweep))
-    write_text(folder / SUMMARY, sweep_summary(sweep))
-    write_text(folder / "sweep.csv", table_csv(sweep))
+    write_text(directory / REPORT, sweep_page(sweep))
+    write_text(directory / SUMMARY, sweep_summary(sweep))
+    write_text(directory / "sweep.csv", table_csv(sweep))

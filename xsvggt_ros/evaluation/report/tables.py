@@ -147,7 +147,7 @@ def _live(evaluation: Evaluation) -> Table | None:
 def _latency(evaluation: Evaluation) -> Table:
     cost = evaluation.cost
     live = evaluation.live is not None
-    whole = "arrival to result" if live else "picture to result"
+    whole = "arrival to result" if live else "image to result"
     rows = [
         _times(whole, cost.latency),
         _times("network and cache", cost.network),

@@ -30,7 +30,7 @@ MOST_WARNINGS = 20
 
 
 class BagEvaluationSource:
-    """Pictures of one topic, with poses and depth of the same recording."""
+    """Images of one topic, with poses and depth of the same recording."""
 
     kind = "bag"
 
@@ -66,7 +66,7 @@ class BagEvaluationSource:
         if self._truth.by_index is not None and len(self._truth.by_index) != image.count:
             self._warn(
                 f"{self._truth.origin} has {len(self._truth.by_index)} poses for {image.count} "
-                "pictures: they are matched from the first on"
+                "images: they are matched from the first on"
             )
 
     @property
@@ -111,7 +111,7 @@ class BagEvaluationSource:
         except SourceError as error:
             if not count:
                 raise
-            self._warn(f"after {count} of {self._image.count} pictures the bag breaks off: {error}")
+            self._warn(f"after {count} of {self._image.count} images the bag breaks off: {error}")
 
     def _open_depth(self, stack: ExitStack) -> DepthStream | None:
         if self._depth_topic is None:
@@ -144,7 +144,7 @@ class BagEvaluationSource:
 
 
 def _topics(reader: BagReader, recording: str, options: SourceOptions) -> tuple[Topic, list[Topic]]:
-    """Return the topic of the pictures and those of depth."""
+    """Return the topic of the images and those of depth."""
     depths, colors = [], []
     others = []
     for topic in reader.topics():
@@ -155,7 +155,7 @@ def _topics(reader: BagReader, recording: str, options: SourceOptions) -> tuple[
         else:
             colors.append(topic)
     names = {each.name for each in colors}
-    # A transport of pictures that are there raw as well is no second choice.
+    # A transport of images that are there raw as well is no second choice.
     single = [
         each for each in colors if each.name.removesuffix("/compressed") not in names - {each.name}
     ]
@@ -201,7 +201,7 @@ def _depth_topic(recording: str, found: list[Topic], options: SourceOptions) -> 
 
 
 class _Header(NamedTuple):
-    """Of the first picture that can be read: its frame, its stamp, and when it was recorded."""
+    """Of the first image that can be read: its frame, its stamp, and when it was recorded."""
 
     frame_id: str
     stamp: int
@@ -209,7 +209,7 @@ class _Header(NamedTuple):
 
 
 def _first_header(reader: BagReader, image: Topic) -> _Header:
-    """Return what the first picture that can be read says of itself."""
+    """Return what the first image that can be read says of itself."""
     for recorded in reader.messages(image):
         try:
             header = reader.deserialize(recorded).header
@@ -221,10 +221,10 @@ def _first_header(reader: BagReader, image: Topic) -> _Header:
 
 
 def _require_overlap(truth: BagTruth, header: _Header, duration: int, tolerance: int) -> None:
-    """Refuse a truth that was asked for and lies wholly before or after the pictures.
+    """Refuse a truth that was asked for and lies wholly before or after the images.
 
     Raises:
-        SourceError: it does, as far as the first picture and the length of the bag tell, by its
+        SourceError: it does, as far as the first image and the length of the bag tell, by its
             stamp and by the time of its recording, since one stamp alone may be wrong.
 
     """
@@ -236,9 +236,9 @@ def _require_overlap(truth: BagTruth, header: _Header, duration: int, tolerance:
         first = header.stamp
         off = (truth.stamps[0] - first) / NANOSECONDS
         raise SourceError(
-            f"the truth {truth.origin} belongs to no picture: it goes from "
+            f"the truth {truth.origin} belongs to no image: it goes from "
             f"{truth.stamps[0] / NANOSECONDS:.3f} to {truth.stamps[1] / NANOSECONDS:.3f} s, and "
-            f"pictures from {first / NANOSECONDS:.3f} to {(first + duration) / NANOSECONDS:.3f} s; "
+            f"images from {first / NANOSECONDS:.3f} to {(first + duration) / NANOSECONDS:.3f} s; "
             f"it begins {abs(off):.3f} s {'after' if off > 0 else 'before'} them: bring both to "
             "the same clock, or give another --truth"
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Depth of a bag, matched with its pictures by stamp."""
+"""Depth of a bag, matched with its images by stamp."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HEADER = 12
 """Bytes before the PNG of a compressedDepth message: format, then two float32 for inverse depth."""
 
 _WINDOW = 8
-"""Depth messages held at most, around the stamp of the newest picture."""
+"""Depth messages held at most, around the stamp of the newest image."""
 
 
 def recorded_depth(message: Any, kind: str, steps_per_metre: float = MILLIMETRES) -> Depth:
@@ -64,7 +64,7 @@ class _Held(NamedTuple):
 
 
 class DepthStream:
-    """Finds the depth of each picture while both run on; holds a few messages."""
+    """Finds the depth of each image while both run on; holds a few messages."""
 
     def __init__(
         self, reader: BagReader, topic: Topic, tolerance: int, steps_per_metre: float
@@ -78,7 +78,7 @@ class DepthStream:
         self._held: deque[_Held] = deque(maxlen=_WINDOW)
 
     def at(self, stamp: int) -> Depth | None:
-        """Return the depth nearest to a picture's stamp, or None where none is near enough.
+        """Return the depth nearest to an image's stamp, or None where none is near enough.
 
         Raises:
             FrameError: it is damaged.
@@ -102,5 +102,5 @@ class DepthStream:
             message = self._reader.deserialize(recorded)
             stamp = nanoseconds(message.header.stamp)
         except (FrameError, AttributeError):
-            return  # Without a stamp it belongs to no picture.
+            return  # Without a stamp it belongs to no image.
         self._held.append(_Held(stamp or recorded.received, message))

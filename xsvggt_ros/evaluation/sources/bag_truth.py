@@ -51,7 +51,7 @@ class BagTruth(NamedTuple):
 
     Attributes:
         poses: by stamp; None where there are none.
-        by_index: one per picture, of a file without stamps; None otherwise.
+        by_index: one per image, of a file without stamps; None otherwise.
         origin: in words, for reports.
         warnings: what a reader of results must know.
         stamps: of the first and the last true pose, nanoseconds, where they have any.
@@ -109,7 +109,7 @@ def find_truth(
         reader: an open bag.
         wanted: a topic, two frames as ``map->camera``, a file, ``none``, or None: the only topic
             whose name says that it is the truth.
-        camera_frame: the pictures' ``frame_id``.
+        camera_frame: the images' ``frame_id``.
         tolerance: nanoseconds by which stamps may differ.
 
     Raises:
@@ -193,7 +193,7 @@ def _from_topic(reader: BagReader, topic: Topic, camera_frame: str, tolerance: i
     if mount is None:
         whose = f"of '{child}'" if child else "of an unnamed frame"
         warning = (
-            f"{topic.name} gives poses {whose}, pictures come from '{camera_frame}', and no static "
+            f"{topic.name} gives poses {whose}, images come from '{camera_frame}', and no static "
             "transform leads from one to the other: they are taken for the camera's, so that "
             "clouds cannot be trusted and a lever arm counts as error"
         )

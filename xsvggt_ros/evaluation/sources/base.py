@@ -19,7 +19,7 @@ class SourceOptions:
     """What to take of a source; an option that does not apply to a source is refused.
 
     Attributes:
-        kind: of a folder, where it cannot be told from the files, such as ``tum``.
+        kind: of a directory, where it cannot be told from the files, such as ``tum``.
         sequence: name of one sequence, where the path holds several.
         start: frames left out at the beginning.
         stride: each how manieth frame is taken.
@@ -28,13 +28,13 @@ class SourceOptions:
         depth_topic: depth topic of a bag; ``none`` leaves depth out.
         truth: where a bag's poses come from: a topic, two frames as ``map->camera``, a TUM, KITTI
             or EuRoC file, or ``none``.
-        tolerance: seconds by which stamps of picture and truth may differ.
+        tolerance: seconds by which stamps of image and truth may differ.
         intrinsics: fx, fy, cx, cy in pixels, for recordings that do not say; a negative fy means
             that y points up there, as in ICL-NUIM.
-        depth_scale: steps per metre of 16-bit depth pictures, where it is not what the kind says.
+        depth_scale: steps per metre of 16-bit depth images, where it is not what the kind says.
         room: kind of room of a synthetic sequence.
-        width: of a synthetic picture, pixels.
-        height: of a synthetic picture, pixels.
+        width: of a synthetic image, pixels.
+        height: of a synthetic image, pixels.
 
     Raises:
         ConfigurationError: a number out of range.
@@ -84,11 +84,11 @@ class SourceOptions:
 class EvaluationSource(Protocol):
     """Frames in the order in which they were taken, each with what is true about it.
 
-    Iteration begins anew each time, holds one frame at a time, and drops none: a picture that
+    Iteration begins again each time, holds one frame at a time, and drops none: an image that
     cannot be read is a frame whose ``decode`` raises.
 
     Attributes:
-        name: what people call it, for headings and folders.
+        name: what people call it, for headings and directories.
         kind: of recording, such as ``bag`` or ``tum``.
         warnings: what a reader of results must know; iterating may add to it.
 

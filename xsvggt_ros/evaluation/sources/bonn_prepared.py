@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bonn as MonST3R prepares it: pictures 30 to 139 of a sequence, depth paired by order.
+"""Bonn as MonST3R prepares it: images 30 to 139 of a sequence, depth paired by order.
 
-J. Zhang et al., "MonST3R", ICLR 2025: ``rgb_110/`` and ``depth_110/``. Where these folders are
+J. Zhang et al., "MonST3R", ICLR 2025: ``rgb_110/`` and ``depth_110/``. Where these directories are
 missing, the same files are taken from ``rgb/`` and ``depth/``. Pairing by order is looser than by
 stamp, and is kept because published figures rest on it.
 """
@@ -13,9 +13,9 @@ from pathlib import Path
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.evaluation.sources.base import SourceOptions
 from xsvggt_ros.evaluation.sources.depth_reading import steps
-from xsvggt_ros.evaluation.sources.files import has, pictures
+from xsvggt_ros.evaluation.sources.files import has, images
 from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
-from xsvggt_ros.evaluation.sources.sizes import picture_size
+from xsvggt_ros.evaluation.sources.sizes import image_size
 from xsvggt_ros.evaluation.sources.tum import CAMERAS, STEPS_PER_METRE
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.stream.sources.base import stamp_at
@@ -24,28 +24,28 @@ RATE = 30.0
 FIRST, LAST = 30, 140
 
 
-def open_prepared(folder: Path) -> RecordedSource:
+def open_prepared(directory: Path) -> RecordedSource:
     """Open a sequence.
 
     Raises:
         SourceError: files are missing.
 
     """
-    if has(folder, "rgb_110", "depth_110"):
-        colors, depths = pictures(folder / "rgb_110"), pictures(folder / "depth_110")
+    if has(directory, "rgb_110", "depth_110"):
+        colors, depths = images(directory / "rgb_110"), images(directory / "depth_110")
     else:
-        colors = pictures(folder / "rgb")[FIRST:LAST]
-        depths = pictures(folder / "depth")[FIRST:LAST]
+        colors = images(directory / "rgb")[FIRST:LAST]
+        depths = images(directory / "depth")[FIRST:LAST]
     if not colors or len(colors) > len(depths):
         raise SourceError(
-            f"{folder} has {len(colors)} pictures from number {FIRST} on and {len(depths)} depths; "
+            f"{directory} has {len(colors)} images from number {FIRST} on and {len(depths)} depths; "
             "is the sequence complete?"
         )
-    camera = Intrinsics(*CAMERAS["bonn"], *picture_size(colors[0]))
+    camera = Intrinsics(*CAMERAS["bonn"], *image_size(colors[0]))
     records = [
         Record(stamp_at(index, RATE), color, depth, None, camera)
         for index, (color, depth) in enumerate(zip(colors, depths[: len(colors)], strict=True))
     ]
     provenance = {"poses": "none", "depth": "paired by order"}
-    layout = Layout("bonn", folder, folder.name, records, steps(STEPS_PER_METRE), provenance)
+    layout = Layout("bonn", directory, directory.name, records, steps(STEPS_PER_METRE), provenance)
     return RecordedSource(layout, SourceOptions())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Folders that ``xsvggt synthesize --format folder`` wrote."""
+"""Directories that ``xsvggt synthesize --format directory`` wrote."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from xsvggt_ros.geometry.trajectory_io import NANOSECONDS, read_tum
 STEPS_PER_METRE = 1000.0
 
 
-def matches(folder: Path) -> bool:
-    """Tell whether a folder is such an export."""
-    return has(folder, "cameras.csv", "trajectory.tum")
+def matches(directory: Path) -> bool:
+    """Tell whether a directory is such an export."""
+    return has(directory, "cameras.csv", "trajectory.tum")
 
 
-def open_folder(folder: Path, options: SourceOptions) -> RecordedSource:
+def open_directory(directory: Path, options: SourceOptions) -> RecordedSource:
     """Open an export.
 
     Raises:
         SourceError: files are missing or damaged.
 
     """
-    options.refuse(str(folder), "sequence", "intrinsics", "depth_scale")
-    trajectory = read_tum(folder / "trajectory.tum")
+    options.refuse(str(directory), "sequence", "intrinsics", "depth_scale")
+    trajectory = read_tum(directory / "trajectory.tum")
     known = dict(zip(trajectory.stamps.tolist(), trajectory.poses(), strict=True))
-    path = folder / "cameras.csv"
+    path = directory / "cameras.csv"
     records = [_record(path, row.words, known) for row in read_rows(path)[1:]]
     return RecordedSource(
         Layout(
-            kind="folder",
-            path=folder,
-            name=folder.name,
+            kind="directory",
+            path=directory,
+            name=directory.name,
             records=records,
             read_depth=steps(options.depth_scale or STEPS_PER_METRE),
             provenance={"intrinsics_from": path.name, "poses": "trajectory.tum", "depth": "depth/"},
@@ -58,6 +58,6 @@ def _record(path: Path, row: tuple[str, ...], poses: dict[int, Matrix]) -> Recor
         intrinsics = Intrinsics(fx, fy, cx, cy, int(width), int(height))
     except (DecimalException, OverflowError, ValueError) as error:
         raise SourceError(f"{path} has the damaged line {','.join(row)}") from error
-    picture = path.parent / name
-    depth = depth_file(path.parent / "depth", picture.stem)
-    return Record(stamp, picture, depth, poses.get(stamp), intrinsics)
+    image = path.parent / name
+    depth = depth_file(path.parent / "depth", image.stem)
+    return Record(stamp, image, depth, poses.get(stamp), intrinsics)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading the small text files and folders that data sets are made of."""
+"""Reading the small text files and directories that data sets are made of."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ DEPTH_SUFFIXES = (".png", ".pgm", ".tif", ".tiff", ".npy", ".exr", ".pfm", ".PNG
 """Of files with depth, the likeliest first."""
 
 
-def pictures(folder: Path, pattern: str = "*") -> list[Path]:
-    """List the pictures of a folder that fit a pattern, 2 before 10.
+def images(directory: Path, pattern: str = "*") -> list[Path]:
+    """List the images of a directory that fit a pattern, 2 before 10.
 
-    Without a pattern, what lies beside the camera's pictures is left out, see
+    Without a pattern, what lies beside the camera's images is left out, see
     :func:`~xsvggt_ros.stream.sources.images.list_images`.
 
     Raises:
         SourceError: there are none.
 
     """
-    if pattern == "*" and folder.is_dir():
-        listed = list_images(folder)
+    if pattern == "*" and directory.is_dir():
+        listed = list_images(directory)
         for remark in listed.remarks:
             logger.warning("%s", remark)
         found = listed.files
     else:
-        found = sorted((p for p in folder.glob(pattern) if is_image(p)), key=natural_order)
+        found = sorted((p for p in directory.glob(pattern) if is_image(p)), key=natural_order)
     if not found:
-        raise SourceError(f"{folder} holds no picture '{pattern}'; is the data set complete?")
+        raise SourceError(f"{directory} holds no image '{pattern}'; is the data set complete?")
     return found
 
 
@@ -99,9 +99,9 @@ def depth_file(directory: Path, stem: str) -> Path | None:
     return next((path for path in paths if path.exists()), None)
 
 
-def has(folder: Path, *names: str) -> bool:
-    """Tell whether a folder holds files or folders of all these names."""
-    return all((folder / name).exists() for name in names)
+def has(directory: Path, *names: str) -> bool:
+    """Tell whether a directory holds files or directories of all these names."""
+    return all((directory / name).exists() for name in names)
 
 
 def choose(place: Path, found: Mapping[str, Path], wanted: str | None) -> Path:
@@ -118,14 +118,14 @@ def choose(place: Path, found: Mapping[str, Path], wanted: str | None) -> Path:
         raise SourceError(f"{place} has no sequence '{wanted}'; it has {names}")
     if len(found) != 1:
         raise SourceError(
-            f"{place} holds {len(found)} sequences: name one (--sequence), or give its folder; "
+            f"{place} holds {len(found)} sequences: name one (--sequence), or give its directory; "
             f"they are {names}"
         )
     return next(iter(found.values()))
 
 
-def folders(parent: Path, pattern: str = "*") -> dict[str, Path]:
-    """Return the folders in a folder by name."""
+def directories(parent: Path, pattern: str = "*") -> dict[str, Path]:
+    """Return the directories in a directory by name."""
     found = (each for each in parent.glob(pattern) if each.is_dir())
     return by_name(each for each in found if not each.name.startswith("."))
 

@@ -3,7 +3,7 @@
 
 16 bit, 256 steps a metre, 0 unknown. ``depth_selection/val_selection_cropped`` has two layouts: the
 official one, with ``image/DRIVE_image_NNNNNNNNNN_image_02.png`` and ``groundtruth_depth/``, whose
-pictures stand alone; and MonST3R's, with whole drives in ``image_gathered/DRIVE/`` and
+images stand alone; and MonST3R's, with whole drives in ``image_gathered/DRIVE/`` and
 ``groundtruth_depth_gathered/DRIVE/``, which video depth is measured on.
 """
 
@@ -17,12 +17,12 @@ from xsvggt_ros.evaluation.sources.files import (
     choose,
     depth_file,
     focal_numbers,
-    folders,
+    directories,
     has,
-    pictures,
+    images,
 )
 from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
-from xsvggt_ros.evaluation.sources.sizes import picture_size
+from xsvggt_ros.evaluation.sources.sizes import image_size
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.stream.sources.base import stamp_at
 
@@ -33,47 +33,47 @@ _GATHERED = ("image_gathered", "groundtruth_depth_gathered")
 _ALONE = ("image", "groundtruth_depth")
 
 
-def matches(folder: Path) -> bool:
-    """Tell whether a folder has one of the two layouts, or is a gathered drive."""
-    return any(has(folder, *names) for names in (_GATHERED, _ALONE)) or _is_drive(folder)
+def matches(directory: Path) -> bool:
+    """Tell whether a directory has one of the two layouts, or is a gathered drive."""
+    return any(has(directory, *names) for names in (_GATHERED, _ALONE)) or _is_drive(directory)
 
 
-def open_folder(folder: Path, options: SourceOptions) -> RecordedSource:
-    """Open a gathered drive, or the pictures that stand alone.
+def open_directory(directory: Path, options: SourceOptions) -> RecordedSource:
+    """Open a gathered drive, or the images that stand alone.
 
     Raises:
         SourceError: files are missing, or there are several drives.
 
     """
-    if _is_drive(folder):
-        return _gathered(folder, options)
-    if has(folder, *_GATHERED):
-        drives = folders(folder / _GATHERED[0])
-        return _gathered(choose(folder, drives, options.sequence), options)
-    return _alone(folder, options)
+    if _is_drive(directory):
+        return _gathered(directory, options)
+    if has(directory, *_GATHERED):
+        drives = directories(directory / _GATHERED[0])
+        return _gathered(choose(directory, drives, options.sequence), options)
+    return _alone(directory, options)
 
 
-def _is_drive(folder: Path) -> bool:
-    return folder.parent.name == _GATHERED[0] and folder.is_dir()
+def _is_drive(directory: Path) -> bool:
+    return directory.parent.name == _GATHERED[0] and directory.is_dir()
 
 
 def _gathered(drive: Path, options: SourceOptions) -> RecordedSource:
-    colors = pictures(drive)
+    colors = images(drive)
     place = drive.parent.parent / _GATHERED[1] / drive.name
     depths = [depth_file(place, each.stem) for each in colors]
     return _source(drive, drive.name, colors, depths, [None] * len(colors), options)
 
 
-def _alone(folder: Path, options: SourceOptions) -> RecordedSource:
-    colors = pictures(folder / _ALONE[0])
-    depths = [depth_file(folder / _ALONE[1], _name_of_depth(each)) for each in colors]
-    size = picture_size(colors[0])
-    cameras = [_intrinsics(folder / "intrinsics" / f"{each.stem}.txt", size) for each in colors]
-    return _source(folder, "kitti_selection", colors, depths, cameras, options)
+def _alone(directory: Path, options: SourceOptions) -> RecordedSource:
+    colors = images(directory / _ALONE[0])
+    depths = [depth_file(directory / _ALONE[1], _name_of_depth(each)) for each in colors]
+    size = image_size(colors[0])
+    cameras = [_intrinsics(directory / "intrinsics" / f"{each.stem}.txt", size) for each in colors]
+    return _source(directory, "kitti_selection", colors, depths, cameras, options)
 
 
 def _name_of_depth(color: Path) -> str:
-    """Return the depth's name: the first "image" of the picture's says "groundtruth_depth"."""
+    """Return the depth's name: the first "image" of the image's says "groundtruth_depth"."""
     return color.stem.replace("_image_", "_groundtruth_depth_", 1)
 
 
@@ -91,7 +91,7 @@ def _source(
     cameras: list[Intrinsics | None],
     options: SourceOptions,
 ) -> RecordedSource:
-    given = options.intrinsics and Intrinsics(*options.intrinsics, *picture_size(colors[0]))
+    given = options.intrinsics and Intrinsics(*options.intrinsics, *image_size(colors[0]))
     records = [
         Record(stamp_at(index, RATE), color, depth, None, given or own)
         for index, (color, depth, own) in enumerate(zip(colors, depths, cameras, strict=True))

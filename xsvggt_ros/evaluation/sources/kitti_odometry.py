@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.evaluation.sources.base import SourceOptions
 from xsvggt_ros.evaluation.sources.depth_reading import steps
-from xsvggt_ros.evaluation.sources.files import choose, folders, has, numbers, pictures
+from xsvggt_ros.evaluation.sources.files import choose, directories, has, numbers, images
 from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
 from xsvggt_ros.evaluation.sources.sizes import camera_of
 from xsvggt_ros.geometry.rigid import Matrix
@@ -27,21 +27,25 @@ CAMERAS = ("image_2", "image_3", "image_0", "image_1")
 """In the order of preference; colour first."""
 
 
-def matches(folder: Path) -> bool:
-    """Tell whether a folder is a sequence, or the data set's root."""
-    return _is_sequence(folder) or bool(_sequences(folder))
+def matches(directory: Path) -> bool:
+    """Tell whether a directory is a sequence, or the data set's root."""
+    return _is_sequence(directory) or bool(_sequences(directory))
 
 
-def open_folder(folder: Path, options: SourceOptions) -> RecordedSource:
+def open_directory(directory: Path, options: SourceOptions) -> RecordedSource:
     """Open a sequence.
 
     Raises:
         SourceError: files are missing or damaged, or there are several sequences.
 
     """
-    place = folder if _is_sequence(folder) else choose(folder, _sequences(folder), options.sequence)
+    place = (
+        directory
+        if _is_sequence(directory)
+        else choose(directory, _sequences(directory), options.sequence)
+    )
     camera = next(name for name in CAMERAS if (place / name).is_dir())
-    colors = pictures(place / camera)
+    colors = images(place / camera)
     stamps = nanoseconds_of(read_table(place / "times.txt", (1,)))
     projection = _projection(place / "calib.txt", f"P{camera[-1]}")
     # A stamp of 0 means "no time" to ROS; KITTI's first frame has it.
@@ -49,7 +53,7 @@ def open_folder(folder: Path, options: SourceOptions) -> RecordedSource:
     poses = _poses(place, projection)
     if len(stamps) != len(colors) or (poses and len(poses) != len(colors)):
         raise SourceError(
-            f"{place} has {len(colors)} pictures, {len(stamps)} times and {len(poses)} poses; is "
+            f"{place} has {len(colors)} images, {len(stamps)} times and {len(poses)} poses; is "
             "the sequence complete?"
         )
     fx, fy, cx, cy = options.intrinsics or _pinhole(projection)
@@ -72,13 +76,15 @@ def open_folder(folder: Path, options: SourceOptions) -> RecordedSource:
     )  # fmt: skip
 
 
-def _is_sequence(folder: Path) -> bool:
-    return has(folder, "calib.txt", "times.txt") and any((folder / c).is_dir() for c in CAMERAS)
+def _is_sequence(directory: Path) -> bool:
+    return has(directory, "calib.txt", "times.txt") and any(
+        (directory / c).is_dir() for c in CAMERAS
+    )
 
 
-def _sequences(folder: Path) -> dict[str, Path]:
-    parent = folder / "sequences" if (folder / "sequences").is_dir() else folder
-    return {name: each for name, each in folders(parent).items() if _is_sequence(each)}
+def _sequences(directory: Path) -> dict[str, Path]:
+    parent = directory / "sequences" if (directory / "sequences").is_dir() else directory
+    return {name: each for name, each in directories(parent).items() if _is_sequence(each)}
 
 
 def _projection(path: Path, name: str) -> NDArray[np.float64]:
@@ -98,7 +104,7 @@ def _pinhole(projection: NDArray[np.float64]) -> tuple[float, float, float, floa
 
 
 def _poses(place: Path, projection: NDArray[np.float64]) -> list[Matrix]:
-    """Return the poses of the camera whose pictures are taken; none for the test sequences."""
+    """Return the poses of the camera whose images are taken; none for the test sequences."""
     for path in (place.parent.parent / "poses" / f"{place.name}.txt", place / "poses.txt"):
         if path.exists():
             offset = np.eye(4)

@@ -17,10 +17,10 @@ from xsvggt_ros.evaluation.sources.depth_reading import between, steps
 from xsvggt_ros.evaluation.sources.files import (
     choose,
     depth_file,
-    folders,
+    directories,
     has,
     numbers,
-    pictures,
+    images,
 )
 from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
 from xsvggt_ros.evaluation.sources.sizes import camera_of
@@ -32,7 +32,7 @@ FOCAL = 554.2562584220408
 """Pixels, of every scene."""
 
 SIZE = 640, 480
-"""Of the pictures of every scene."""
+"""Of the images of every scene."""
 
 NEAREST, FARTHEST = 1e-3, 10.0
 """Metres, as in the reference's loader."""
@@ -40,24 +40,28 @@ NEAREST, FARTHEST = 1e-3, 10.0
 OPTICAL_TO_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
-def matches(folder: Path) -> bool:
-    """Tell whether a folder is a scene, or holds scenes."""
-    return _is_scene(folder) or bool(_scenes(folder))
+def matches(directory: Path) -> bool:
+    """Tell whether a directory is a scene, or holds scenes."""
+    return _is_scene(directory) or bool(_scenes(directory))
 
 
-def open_folder(folder: Path, options: SourceOptions) -> RecordedSource:
+def open_directory(directory: Path, options: SourceOptions) -> RecordedSource:
     """Open a scene.
 
     Raises:
         SourceError: files are missing or damaged, or there are several scenes.
 
     """
-    place = folder if _is_scene(folder) else choose(folder, _scenes(folder), options.sequence)
-    colors = pictures(place / "images", "img*")
+    place = (
+        directory
+        if _is_scene(directory)
+        else choose(directory, _scenes(directory), options.sequence)
+    )
+    colors = images(place / "images", "img*")
     poses = read_poses(place / "poses.txt")
     if len(poses) != len(colors):
         raise SourceError(
-            f"{place} has {len(colors)} pictures and {len(poses)} poses; is the scene complete?"
+            f"{place} has {len(colors)} images and {len(poses)} poses; is the scene complete?"
         )
     known = FOCAL, FOCAL, SIZE[0] / 2, SIZE[1] / 2
     camera = options.intrinsics or known
@@ -93,12 +97,12 @@ def read_poses(path: Path) -> list[Matrix]:
         return [each @ OPTICAL_TO_OPENGL for each in table.reshape(-1, 4, 4)]
 
 
-def _is_scene(folder: Path) -> bool:
-    return has(folder, "images", "poses.txt")
+def _is_scene(directory: Path) -> bool:
+    return has(directory, "images", "poses.txt")
 
 
-def _scenes(folder: Path) -> dict[str, Path]:
-    return {name: each for name, each in folders(folder).items() if _is_scene(each)}
+def _scenes(directory: Path) -> dict[str, Path]:
+    return {name: each for name, each in directories(directory).items() if _is_scene(each)}
 
 
 def _depth_of(place: Path, color: Path) -> Path | None:

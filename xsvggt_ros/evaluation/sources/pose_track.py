@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""True poses over time, asked for at the stamps of pictures."""
+"""True poses over time, asked for at the stamps of images."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames whose pictures, depths and poses lie in files."""
+"""Frames whose images, depths and poses lie in files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from xsvggt_ros.evaluation.sources.selection import selected
 from xsvggt_ros.evaluation.sources.truth_poses import true_poses
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import Matrix
-from xsvggt_ros.stream.frame import Frame, Picture
+from xsvggt_ros.stream.frame import Frame, ImageArray
 from xsvggt_ros.stream.imaging import decode_encoded
 
 FRAME_ID = "camera_optical_frame"
@@ -27,13 +27,13 @@ MOST_WARNINGS = 20
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Where the parts of one frame lie; ``intrinsics`` are those of the depth, or of the picture.
+    """Where the parts of one frame lie; ``intrinsics`` are those of the depth, or of the image.
 
     ``pose`` is camera-to-world, optical axes, metres. What is not there is None.
     """
 
     stamp: int
-    picture: Path
+    image: Path
     depth: Path | None = None
     pose: Matrix | None = None
     intrinsics: Intrinsics | None = None
@@ -41,11 +41,11 @@ class Record:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a loader found out about a folder.
+    """What a loader found out about a directory.
 
     Attributes:
         kind: of data set.
-        path: the folder of the sequence.
+        path: the directory of the sequence.
         name: of the sequence.
         records: all of its frames, in order.
         read_depth: reads a depth file to metres.
@@ -96,7 +96,7 @@ class RecordedSource:
     def __iter__(self) -> Iterator[EvaluationFrame]:
         """Yield the frames."""
         for record in self._records:
-            frame = Frame(record.stamp, FRAME_ID, partial(_decode, record.picture))
+            frame = Frame(record.stamp, FRAME_ID, partial(_decode, record.image))
             depth = self._depth(record)
             camera = self._camera(record.intrinsics, depth)
             yield EvaluationFrame(frame, FrameTruth(record.pose, depth, camera))
@@ -138,14 +138,14 @@ class RecordedSource:
             return None
 
     def _camera(self, camera: Intrinsics | None, depth: Depth | None) -> Intrinsics | None:
-        """Return the camera of the depth, where that has another size than the picture."""
+        """Return the camera of the depth, where that has another size than the image."""
         if camera is None or depth is None or depth.shape == (camera.height, camera.width):
             return camera
         height, width = depth.shape
         shape = "" if camera.has_shape_of(width, height) else ", in another shape"
         self._warn(
             f"depth is {width}x{height} and its camera {camera.width}x{camera.height}{shape}: it "
-            "is taken to show the same picture; check that the depth is registered to it"
+            "is taken to show the same image; check that the depth is registered to it"
         )
         return camera.at_size(width, height)
 
@@ -157,15 +157,15 @@ class RecordedSource:
             self.warnings.append(text)
 
     def _digest(self) -> str:
-        """Return a hash over names and sizes of the pictures, which tells recordings apart."""
+        """Return a hash over names and sizes of the images, which tells recordings apart."""
         sha = hashlib.sha256()
         for record in self._records:
-            size = record.picture.stat().st_size if record.picture.exists() else -1
-            sha.update(f"{record.picture.name}\0{size}\0".encode())
+            size = record.image.stat().st_size if record.image.exists() else -1
+            sha.update(f"{record.image.name}\0{size}\0".encode())
         return sha.hexdigest()[:16]
 
 
-def _decode(path: Path) -> Picture:
+def _decode(path: Path) -> ImageArray:
     try:
         return decode_encoded(path.read_bytes())
     except OSError as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Folders of pictures and depth: ICL-NUIM, and those that people make themselves.
+"""Directories of images and depth: ICL-NUIM, and those that people make themselves.
 
 A. Handa et al., "A Benchmark for RGB-D Visual Odometry, 3D Reconstruction and SLAM", ICRA 2014.
 ``rgb/`` or ``color/`` with ``depth/`` of the same names (16 bit, 5000 steps a metre), and poses in
@@ -17,7 +17,7 @@ import numpy as np
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.evaluation.sources.base import SourceOptions
 from xsvggt_ros.evaluation.sources.depth_reading import steps
-from xsvggt_ros.evaluation.sources.files import depth_file, focal_numbers, numbers, pictures
+from xsvggt_ros.evaluation.sources.files import depth_file, focal_numbers, numbers, images
 from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
 from xsvggt_ros.evaluation.sources.sizes import camera_of
 from xsvggt_ros.geometry.cameras import Intrinsics
@@ -28,7 +28,7 @@ from xsvggt_ros.stream.sources.base import stamp_at
 RATE = 30.0
 STEPS_PER_METRE = 5000.0
 ICL_NUIM = (481.20, -480.00, 319.50, 239.50)
-"""fx, fy, cx, cy of pictures of SIZE; y points up."""
+"""fx, fy, cx, cy of images of SIZE; y points up."""
 
 SIZE = 640, 480
 
@@ -40,27 +40,27 @@ _COLORS = ("rgb", "color")
 _FRAME_NUMBERS = "*.gt.freiburg"
 
 
-def matches(folder: Path) -> bool:
-    """Tell whether a folder has pictures, depth and a file with poses."""
+def matches(directory: Path) -> bool:
+    """Tell whether a directory has images, depth and a file with poses."""
     return (
-        any((folder / name).is_dir() for name in _COLORS)
-        and (folder / "depth").is_dir()
-        and ((folder / "pose.txt").exists() or bool(_numbered(folder)))
+        any((directory / name).is_dir() for name in _COLORS)
+        and (directory / "depth").is_dir()
+        and ((directory / "pose.txt").exists() or bool(_numbered(directory)))
     )
 
 
-def open_folder(folder: Path, options: SourceOptions) -> RecordedSource:
-    """Open a folder.
+def open_directory(directory: Path, options: SourceOptions) -> RecordedSource:
+    """Open a directory.
 
     Raises:
-        SourceError: files are missing or damaged, or the numbers of pictures and poses differ.
+        SourceError: files are missing or damaged, or the numbers of images and poses differ.
 
     """
-    options.refuse(str(folder), "sequence")
-    colors = pictures(next(folder / name for name in _COLORS if (folder / name).is_dir()))
-    depths = [depth_file(folder / "depth", each.stem) for each in colors]
-    poses, origin = _poses(folder, colors)
-    camera, known, size = _camera(folder, options)
+    options.refuse(str(directory), "sequence")
+    colors = images(next(directory / name for name in _COLORS if (directory / name).is_dir()))
+    depths = [depth_file(directory / "depth", each.stem) for each in colors]
+    poses, origin = _poses(directory, colors)
+    camera, known, size = _camera(directory, options)
     if camera is not None and camera[1] < 0:
         with np.errstate(invalid="ignore"):  # a lost pose stays one
             poses = [None if pose is None else MIRROR @ pose @ MIRROR for pose in poses]
@@ -72,8 +72,8 @@ def open_folder(folder: Path, options: SourceOptions) -> RecordedSource:
     return RecordedSource(
         Layout(
             kind="rgbd",
-            path=folder,
-            name=folder.name,
+            path=directory,
+            name=directory.name,
             records=records,
             read_depth=steps(options.depth_scale or STEPS_PER_METRE),
             provenance={"intrinsics": camera and list(camera), "intrinsics_from": known,
@@ -84,42 +84,42 @@ def open_folder(folder: Path, options: SourceOptions) -> RecordedSource:
 
 
 def _camera(
-    folder: Path, options: SourceOptions
+    directory: Path, options: SourceOptions
 ) -> tuple[tuple[float, float, float, float] | None, str, tuple[int, int] | None]:
     """Return fx, fy, cx, cy, where they come from, and the size that they are for, if known."""
     if options.intrinsics is not None:
         return options.intrinsics, "option", None
     for name in ("intrinsics.txt", "calibration.txt"):
-        if (folder / name).exists():
-            return focal_numbers(folder / name), name, None
-    if _numbered(folder):
+        if (directory / name).exists():
+            return focal_numbers(directory / name), name, None
+    if _numbered(directory):
         return ICL_NUIM, "ICL-NUIM", SIZE
     return None, "nowhere", None
 
 
-def _numbered(folder: Path) -> list[Path]:
-    """Return the files whose poses are led by the numbers of pictures."""
-    return sorted(p for p in folder.glob(_FRAME_NUMBERS) if not p.name.startswith("."))
+def _numbered(directory: Path) -> list[Path]:
+    """Return the files whose poses are led by the numbers of images."""
+    return sorted(p for p in directory.glob(_FRAME_NUMBERS) if not p.name.startswith("."))
 
 
-def _poses(folder: Path, colors: list[Path]) -> tuple[list[Matrix | None], str]:
-    numbered = _numbered(folder)
+def _poses(directory: Path, colors: list[Path]) -> tuple[list[Matrix | None], str]:
+    numbered = _numbered(directory)
     if numbered:
         table = read_table(numbered[0], (8,)).values()
         known = {float(row[0]): pose_from(row[1:4], row[4:]) for row in table}
         return [known.get(_number(each)) for each in colors], numbered[0].name
-    table = numbers(folder / "pose.txt", 7)
+    table = numbers(directory / "pose.txt", 7)
     if len(table) != len(colors):
         raise SourceError(
-            f"{folder} has {len(colors)} pictures and {len(table)} lines in pose.txt; one each "
+            f"{directory} has {len(colors)} images and {len(table)} lines in pose.txt; one each "
             "is needed"
         )
     return [pose_from(row[:3], row[3:]) for row in table], "pose.txt"
 
 
-def _number(picture: Path) -> float:
-    """Return the number that a picture's name ends in."""
-    match = re.search(r"([0-9]+)$", picture.stem)
+def _number(image: Path) -> float:
+    """Return the number that an image's name ends in."""
+    match = re.search(r"([0-9]+)$", image.stem)
     if match is None:
-        raise SourceError(f"{picture} has no number in its name, by which its pose would be found")
+        raise SourceError(f"{image} has no number in its name, by which its pose would be found")
     return float(match[1])

@@ -16,10 +16,10 @@ from xsvggt_ros.evaluation.sources.files import (
     choose,
     depth_file,
     focal_numbers,
-    folders,
+    directories,
     has,
     matrix,
-    pictures,
+    images,
 )
 from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
 from xsvggt_ros.evaluation.sources.sizes import camera_of
@@ -30,20 +30,24 @@ from xsvggt_ros.stream.sources.images import is_image
 RATE = 30.0
 
 
-def matches(folder: Path) -> bool:
-    """Tell whether a folder is a scene, or holds scenes."""
-    return _is_scene(folder) or bool(_scenes(folder))
+def matches(directory: Path) -> bool:
+    """Tell whether a directory is a scene, or holds scenes."""
+    return _is_scene(directory) or bool(_scenes(directory))
 
 
-def open_folder(folder: Path, options: SourceOptions) -> RecordedSource:
+def open_directory(directory: Path, options: SourceOptions) -> RecordedSource:
     """Open a scene.
 
     Raises:
         SourceError: files are missing or damaged, or there are several scenes.
 
     """
-    place = folder if _is_scene(folder) else choose(folder, _scenes(folder), options.sequence)
-    colors = pictures(place / "color")
+    place = (
+        directory
+        if _is_scene(directory)
+        else choose(directory, _scenes(directory), options.sequence)
+    )
+    colors = images(place / "color")
     depths = [depth_file(place / "depth", each.stem) for each in colors]
     poses = [_there(place / "pose" / f"{each.stem}.txt") for each in colors]
     intrinsics = _intrinsics(place, next(filter(None, depths), None), colors[0], options)
@@ -64,12 +68,12 @@ def open_folder(folder: Path, options: SourceOptions) -> RecordedSource:
     )
 
 
-def _is_scene(folder: Path) -> bool:
-    return has(folder, "color", "pose") and (folder / "pose").is_dir()
+def _is_scene(directory: Path) -> bool:
+    return has(directory, "color", "pose") and (directory / "pose").is_dir()
 
 
-def _scenes(folder: Path) -> dict[str, Path]:
-    return {name: each for name, each in folders(folder).items() if _is_scene(each)}
+def _scenes(directory: Path) -> dict[str, Path]:
+    return {name: each for name, each in directories(directory).items() if _is_scene(each)}
 
 
 def _there(path: Path) -> Path | None:
@@ -79,11 +83,11 @@ def _there(path: Path) -> Path | None:
 def _intrinsics(
     place: Path, depth: Path | None, color: Path, options: SourceOptions
 ) -> Intrinsics | None:
-    """Return the depth's camera, or the picture's where there is no depth."""
-    picture = depth if depth and is_image(depth) else color
+    """Return the depth's camera, or the image's where there is no depth."""
+    image = depth if depth and is_image(depth) else color
     if options.intrinsics is not None:
-        return camera_of(options.intrinsics, picture)
+        return camera_of(options.intrinsics, image)
     path = place / "intrinsic" / f"intrinsic_{'depth' if depth else 'color'}.txt"
     if not path.exists():
         return None
-    return camera_of(focal_numbers(path), picture)
+    return camera_of(focal_numbers(path), image)

@@ -3,7 +3,7 @@
 
 ``seq-NN/frame-NNNNNN.color.png``, ``.depth.png`` (16 bit, mm, 65535 unknown) and ``.pose.txt``
 (camera-to-world). The depth camera stands beside the colour camera; ``.depth.proj.png``, which the
-community computes, is registered to the picture and preferred where it is there.
+community computes, is registered to the image and preferred where it is there.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from xsvggt_ros.evaluation.sources.base import SourceOptions
 from xsvggt_ros.evaluation.sources.depth_reading import between, steps
-from xsvggt_ros.evaluation.sources.files import choose, depth_file, folders, matrix, pictures
+from xsvggt_ros.evaluation.sources.files import choose, depth_file, directories, matrix, images
 from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
 from xsvggt_ros.evaluation.sources.sizes import camera_of
 from xsvggt_ros.geometry.cameras import Intrinsics
@@ -20,7 +20,7 @@ from xsvggt_ros.stream.sources.base import stamp_at
 
 RATE = 30.0
 CAMERA = (525.0, 525.0, 320.0, 240.0)
-"""Of pictures of SIZE, as in the reference's loader."""
+"""Of images of SIZE, as in the reference's loader."""
 
 SIZE = 640, 480
 
@@ -29,26 +29,30 @@ NEAREST, FARTHEST = 1e-3, 10.0
 
 _COLOR = "frame-*.color.png"
 _UNREGISTERED = (
-    "depth is that of the depth camera (.depth.png), not registered to the picture; compute "
+    "depth is that of the depth camera (.depth.png), not registered to the image; compute "
     ".depth.proj.png for figures that can be compared"
 )
 
 
-def matches(folder: Path) -> bool:
-    """Tell whether a folder is a sequence or a scene of 7-Scenes."""
-    return any(folder.glob(_COLOR)) or any(folder.glob(f"seq-*/{_COLOR}"))
+def matches(directory: Path) -> bool:
+    """Tell whether a directory is a sequence or a scene of 7-Scenes."""
+    return any(directory.glob(_COLOR)) or any(directory.glob(f"seq-*/{_COLOR}"))
 
 
-def open_folder(folder: Path, options: SourceOptions) -> RecordedSource:
+def open_directory(directory: Path, options: SourceOptions) -> RecordedSource:
     """Open a sequence, or one of a scene.
 
     Raises:
         SourceError: files are missing or damaged, or there are several sequences.
 
     """
-    single = any(folder.glob(_COLOR))
-    place = folder if single else choose(folder, folders(folder, "seq-*"), options.sequence)
-    colors = pictures(place, _COLOR)
+    single = any(directory.glob(_COLOR))
+    place = (
+        directory
+        if single
+        else choose(directory, directories(directory, "seq-*"), options.sequence)
+    )
+    colors = images(place, _COLOR)
     registered = _depth_of(colors[0], "depth.proj") is not None
     camera = options.intrinsics or CAMERA
     intrinsics = camera_of(camera, colors[0], None if options.intrinsics else SIZE)

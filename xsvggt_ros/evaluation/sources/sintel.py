@@ -15,36 +15,36 @@ import numpy as np
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.evaluation.sources.base import SourceOptions
 from xsvggt_ros.evaluation.sources.depth_reading import SINTEL_TAG, sintel_dpt
-from xsvggt_ros.evaluation.sources.files import choose, folders, has, pictures
+from xsvggt_ros.evaluation.sources.files import choose, directories, has, images
 from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
-from xsvggt_ros.evaluation.sources.sizes import picture_size
+from xsvggt_ros.evaluation.sources.sizes import image_size
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import Matrix, invert
 from xsvggt_ros.stream.sources.base import stamp_at
 
 RATE = 24.0
 SIZE = 1024, 436
-"""Of the pictures that a .cam file is for."""
+"""Of the images that a .cam file is for."""
 
 PASSES = ("final", "clean")
 
 
-def matches(folder: Path) -> bool:
-    """Tell whether a folder is a scene, a pass, ``training`` or the root."""
-    return _is_scene(folder) or _pass_of(folder) is not None
+def matches(directory: Path) -> bool:
+    """Tell whether a directory is a scene, a pass, ``training`` or the root."""
+    return _is_scene(directory) or _pass_of(directory) is not None
 
 
-def open_folder(folder: Path, options: SourceOptions) -> RecordedSource:
+def open_directory(directory: Path, options: SourceOptions) -> RecordedSource:
     """Open a scene; of the root or of ``training``, of the final pass.
 
     Raises:
         SourceError: files are missing or damaged, or there are several scenes.
 
     """
-    place = folder if _is_scene(folder) else _choose(folder, options)
+    place = directory if _is_scene(directory) else _choose(directory, options)
     training = place.parent.parent
-    colors = pictures(place)
-    size = picture_size(colors[0])
+    colors = images(place)
+    size = image_size(colors[0])
     records = [_record(training, index, color, size) for index, color in enumerate(colors)]
     return RecordedSource(
         Layout(
@@ -59,23 +59,23 @@ def open_folder(folder: Path, options: SourceOptions) -> RecordedSource:
     )
 
 
-def _is_scene(folder: Path) -> bool:
-    return folder.parent.name in PASSES and any(folder.glob("frame_*.png"))
+def _is_scene(directory: Path) -> bool:
+    return directory.parent.name in PASSES and any(directory.glob("frame_*.png"))
 
 
-def _pass_of(folder: Path) -> Path | None:
-    """Return the folder of the scenes of one pass."""
-    for training in (folder, folder / "training", folder.parent):
+def _pass_of(directory: Path) -> Path | None:
+    """Return the directory of the scenes of one pass."""
+    for training in (directory, directory / "training", directory.parent):
         if has(training, "depth") and has(training, PASSES[0]):
-            passes = [folder] if folder.name in PASSES else [training / PASSES[0]]
+            passes = [directory] if directory.name in PASSES else [training / PASSES[0]]
             return passes[0]
     return None
 
 
-def _choose(folder: Path, options: SourceOptions) -> Path:
-    scenes = _pass_of(folder)
+def _choose(directory: Path, options: SourceOptions) -> Path:
+    scenes = _pass_of(directory)
     assert scenes is not None
-    return choose(folder, folders(scenes), options.sequence)
+    return choose(directory, directories(scenes), options.sequence)
 
 
 def _record(training: Path, index: int, color: Path, size: tuple[int, int]) -> Record:
@@ -88,7 +88,7 @@ def _record(training: Path, index: int, color: Path, size: tuple[int, int]) -> R
 
 
 def read_cam(path: Path, size: tuple[int, int]) -> tuple[Intrinsics, Matrix]:
-    """Return intrinsics and camera-to-world pose of a .cam file for a picture of a size.
+    """Return intrinsics and camera-to-world pose of a .cam file for an image of a size.
 
     The file holds a tag, K [3, 3] and world-to-camera [3, 4], float64, little endian.
 

@@ -11,7 +11,7 @@ from xsvggt_ros.evaluation.frame import EvaluationFrame, FrameTruth
 from xsvggt_ros.evaluation.sources.base import SourceOptions
 from xsvggt_ros.evaluation.sources.selection import selected
 from xsvggt_ros.evaluation.sources.synthetic import FRAME_ID, PREFIX
-from xsvggt_ros.stream.frame import Frame, Picture
+from xsvggt_ros.stream.frame import Frame, ImageArray
 from xsvggt_ros.synthetic.scenes.frames import SEPARATOR, SceneSequence
 
 
@@ -52,7 +52,7 @@ class SuiteSource:
         """Render and yield the frames."""
         for index in self._indices:
             shown = self._sequence.frame(index)
-            frame = Frame(shown.stamp, FRAME_ID, partial(_picture, shown.color))
+            frame = Frame(shown.stamp, FRAME_ID, partial(_image, shown.color))
             truth = FrameTruth(shown.camera_to_world, shown.depth, shown.intrinsics)
             yield EvaluationFrame(frame, truth)
 
@@ -69,5 +69,5 @@ class SuiteSource:
         }  # fmt: skip
 
 
-def _picture(color: Picture) -> Picture:
+def _image(color: ImageArray) -> ImageArray:
     return color

@@ -10,7 +10,7 @@ from typing import Any
 from xsvggt_ros.evaluation.frame import EvaluationFrame, FrameTruth
 from xsvggt_ros.evaluation.sources.base import SourceOptions
 from xsvggt_ros.evaluation.sources.selection import selected
-from xsvggt_ros.stream.frame import Frame, Picture
+from xsvggt_ros.stream.frame import Frame, ImageArray
 from xsvggt_ros.synthetic.held_out import DEFAULT_ROOM, held_out
 from xsvggt_ros.synthetic.sequence import Sequence, SyntheticFrame
 
@@ -74,9 +74,9 @@ class SyntheticSource:
 
 
 def _with_truth(shown: SyntheticFrame) -> EvaluationFrame:
-    frame = Frame(shown.stamp, FRAME_ID, partial(_picture, shown.color))
+    frame = Frame(shown.stamp, FRAME_ID, partial(_image, shown.color))
     return EvaluationFrame(frame, FrameTruth(shown.camera_to_world, shown.depth, shown.intrinsics))
 
 
-def _picture(color: Picture) -> Picture:
+def _image(color: ImageArray) -> ImageArray:
     return color

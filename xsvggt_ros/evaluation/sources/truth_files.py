@@ -32,7 +32,7 @@ _TURNS = ("q{}", "q_{}", "q_rs_{}", "quat_{}", "quaternion_{}", "rot_{}", "rotat
 
 
 class TruthFile(NamedTuple):
-    """Poses [4, 4] and their stamps in nanoseconds; without stamps there is one for each picture.
+    """Poses [4, 4] and their stamps in nanoseconds; without stamps there is one for each image.
 
     A pose may be none, see :mod:`~xsvggt_ros.evaluation.sources.truth_poses`.
     """
@@ -48,8 +48,8 @@ def read_truth(path: Path) -> TruthFile:
     A header that names all columns decides, in whatever order they stand. Without one, 8 columns
     are a stamp, a position and a quaternion: with w last as in TUM's files, with w first in a .csv,
     as EuRoC's are, which may have more columns.
-    4 are a stamp and a position; 7 a pose of each picture in turn, as ICL-NUIM has them; 12 a
-    matrix of 3x4 of each picture, as KITTI has them, 13 with its number or time before it, 16 a
+    4 are a stamp and a position; 7 a pose of each image in turn, as ICL-NUIM has them; 12 a
+    matrix of 3x4 of each image, as KITTI has them, 13 with its number or time before it, 16 a
     matrix of 4x4.
 
     Raises:
@@ -116,7 +116,7 @@ def _stamped(table: Table, kind: str, *, w_first: bool) -> TruthFile:
 
 
 def _numbered(table: Table, values: NDArray[np.float64]) -> TruthFile:
-    """Return poses that are led by a time, or by the number of the picture."""
+    """Return poses that are led by a time, or by the number of the image."""
     poses = [_whole(row[1:]) for row in values]
     numbers = values[:, 0]
     counted = bool(np.all(numbers == np.round(numbers)) and np.all(numbers >= 0))

@@ -3,7 +3,7 @@
 
 J. Sturm et al., "A Benchmark for the Evaluation of RGB-D SLAM Systems", IROS 2012: ``rgb.txt``,
 ``depth.txt`` and ``groundtruth.txt``, each line led by a stamp in seconds; 16-bit depth, 5000 steps
-a metre, registered to the picture. E. Palazzolo et al., "ReFusion", IROS 2019, for Bonn.
+a metre, registered to the image. E. Palazzolo et al., "ReFusion", IROS 2019, for Bonn.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.evaluation.sources.base import SourceOptions
 from xsvggt_ros.evaluation.sources.depth_reading import steps
-from xsvggt_ros.evaluation.sources.files import choose, focal_numbers, folders, has
+from xsvggt_ros.evaluation.sources.files import choose, focal_numbers, directories, has
 from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
 from xsvggt_ros.evaluation.sources.sizes import camera_of
 from xsvggt_ros.evaluation.sources.truth_files import read_truth
@@ -35,39 +35,43 @@ CAMERAS = {
     "freiburg3": (535.433105, 539.212524, 320.106653, 247.632132),
     "bonn": (542.822841, 542.576870, 315.593520, 237.756098),
 }
-"""fx, fy, cx, cy by a part of the folder's name, from the data sets' own pages."""
+"""fx, fy, cx, cy by a part of the directory's name, from the data sets' own pages."""
 
 DEFAULT_CAMERA = (525.0, 525.0, 319.5, 239.5)
 """What TUM's tools take where nothing is known."""
 
 SIZE = 640, 480
-"""Of the pictures that these numbers are for."""
+"""Of the images that these numbers are for."""
 
-_DISTORTED = "the lens distorts, and pictures are taken as they are"
-
-
-def matches(folder: Path) -> bool:
-    """Tell whether a folder, or each folder in it that counts, is one of these sequences."""
-    return _is_sequence(folder) or bool(_sequences(folder))
+_DISTORTED = "the lens distorts, and images are taken as they are"
 
 
-def open_folder(folder: Path, options: SourceOptions) -> RecordedSource:
-    """Open a sequence, or one of the sequences in a folder.
+def matches(directory: Path) -> bool:
+    """Tell whether a directory, or each directory in it that counts, is one of these sequences."""
+    return _is_sequence(directory) or bool(_sequences(directory))
+
+
+def open_directory(directory: Path, options: SourceOptions) -> RecordedSource:
+    """Open a sequence, or one of the sequences in a directory.
 
     Raises:
         SourceError: files are missing or damaged, or there are several sequences.
 
     """
-    place = folder if _is_sequence(folder) else choose(folder, _sequences(folder), options.sequence)
-    stamps, pictures = _listed(place / "rgb.txt", place)
+    place = (
+        directory
+        if _is_sequence(directory)
+        else choose(directory, _sequences(directory), options.sequence)
+    )
+    stamps, images = _listed(place / "rgb.txt", place)
     tolerance = round(options.tolerance * NANOSECONDS)
     depths = _depths(place, stamps, tolerance)
     poses, truth = _poses(place, stamps, tolerance)
     camera, origin, size = _camera(place, options)
-    intrinsics = camera_of(camera, pictures[0], size)
+    intrinsics = camera_of(camera, images[0], size)
     records = [
-        Record(int(stamp), picture, depths.get(index), poses.get(index), intrinsics)
-        for index, (stamp, picture) in enumerate(zip(stamps, pictures, strict=True))
+        Record(int(stamp), image, depths.get(index), poses.get(index), intrinsics)
+        for index, (stamp, image) in enumerate(zip(stamps, images, strict=True))
     ]
     kind = "bonn" if "bonn" in _called(place) else "tum"
     distorted = any(name in place.name for name in ("freiburg1", "freiburg2"))
@@ -88,19 +92,19 @@ def open_folder(folder: Path, options: SourceOptions) -> RecordedSource:
     )  # fmt: skip
 
 
-def _is_sequence(folder: Path) -> bool:
-    return has(folder, "rgb.txt", "groundtruth.txt") or has(folder, "rgb.txt", "depth.txt")
+def _is_sequence(directory: Path) -> bool:
+    return has(directory, "rgb.txt", "groundtruth.txt") or has(directory, "rgb.txt", "depth.txt")
 
 
-def _sequences(folder: Path) -> dict[str, Path]:
-    return {name: each for name, each in folders(folder).items() if _is_sequence(each)}
+def _sequences(directory: Path) -> dict[str, Path]:
+    return {name: each for name, each in directories(directory).items() if _is_sequence(each)}
 
 
 def _called(place: Path) -> str:
     return f"{place.parent.name}/{place.name}".lower()
 
 
-def _listed(path: Path, folder: Path) -> tuple[NDArray[np.int64], list[Path]]:
+def _listed(path: Path, directory: Path) -> tuple[NDArray[np.int64], list[Path]]:
     """Return the stamps in rising order and the files of a list."""
     rows = [row for row in read_rows(path) if len(row.words) > 1]
     while rows and not rows[0].words[0].lstrip("-").replace(".", "", 1).isdecimal():
@@ -113,7 +117,7 @@ def _listed(path: Path, folder: Path) -> tuple[NDArray[np.int64], list[Path]]:
     if not rows:
         raise SourceError(f"{path} lists no file")
     stamps = nanoseconds_of(Table(path, (), [Row(row.line, row.words[:1]) for row in rows]))
-    files = [folder / row.words[1] for row in rows]
+    files = [directory / row.words[1] for row in rows]
     pairs = sorted(zip(stamps, files, strict=True))
     return np.array([stamp for stamp, _ in pairs], np.int64), [file for _, file in pairs]
 
@@ -141,7 +145,7 @@ def _poses(
         return {}, _Truth(None, ())
     found = read_truth(path)
     if found.stamps is None:
-        raise SourceError(f"{path} has no times, so that its poses belong to no picture")
+        raise SourceError(f"{path} has no times, so that its poses belong to no image")
     poses, remarks = true_poses(found.poses, path.name)
     known = sorted(
         (stamp, index) for index, stamp in enumerate(found.stamps) if poses[index] is not None
@@ -150,8 +154,8 @@ def _poses(
         return {}, _Truth(None, tuple(remarks))
     times = np.array([stamp for stamp, _ in known], np.int64)
     matched = zip(*associate(stamps, times, tolerance), strict=True)
-    by_picture = {int(mine): poses[known[int(theirs)][1]] for mine, theirs in matched}
-    return by_picture, _Truth((int(times[0]), int(times[-1])), tuple(remarks))
+    by_image = {int(mine): poses[known[int(theirs)][1]] for mine, theirs in matched}
+    return by_image, _Truth((int(times[0]), int(times[-1])), tuple(remarks))
 
 
 def _camera(

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parts of the overview picture."""
+"""The parts of the overview image."""

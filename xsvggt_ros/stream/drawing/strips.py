@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of pictures: what went in, and what came out of it."""
+"""Rows of images: what went in, and what came out of it."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ GAP = 6
 LABELS = 96
 SCALES = 74
 FEWEST = 4
-"""Pixels between pictures, left of them and right of them; and pictures in a row at least, where
+"""Pixels between images, left of them and right of them; and images in a row at least, where
 there are so many."""
 
 
 @dataclass(frozen=True)
 class _Row:
-    """One row: its name, a word on it, its pictures, and the colours that stand for numbers."""
+    """One row: its name, a word on it, its images, and the colours that stand for numbers."""
 
     name: str
     note: str
-    pictures: list[NDArray[Any]]
+    images: list[NDArray[Any]]
     scale: Normalize | None = None
     colors: Colormap | None = None
 
@@ -42,8 +42,8 @@ class _Row:
 def draw_strips(
     figure: Figure, box: Box, recording: Recording, comparison: Comparison | None
 ) -> None:
-    """Draw pictures, depth, confidence and, where it is known, true depth, so as to fill a box."""
-    frames = recording.pictures.pick()
+    """Draw images, depth, confidence and, where it is known, true depth, so as to fill a box."""
+    frames = recording.images.pick()
     if not frames:
         return
     count = 3 if comparison is None else 4
@@ -58,12 +58,12 @@ def draw_strips(
         base = bottom + height - (number + 1) * shown_height - number * GAP
         write(figure, left, base + shown_height - 2, row.name, 11, va="top")
         write(figure, left, base + shown_height - 22, row.note, 8.5, MUTED, va="top")
-        for column, picture in enumerate(row.pictures):
+        for column, image in enumerate(row.images):
             place = left + LABELS + column * (shown_width + GAP)
             axes = axes_at(figure, (place, base, shown_width, shown_height))
             axes.set_axis_off()
             shown = axes.imshow(
-                picture, norm=row.scale, cmap=row.colors, interpolation="antialiased", aspect="auto"
+                image, norm=row.scale, cmap=row.colors, interpolation="antialiased", aspect="auto"
             )
         if row.scale is not None:
             bar = axes_at(figure, (place + shown_width + 12, base, 12, shown_height))
@@ -73,7 +73,7 @@ def draw_strips(
 
 
 def _fitting(frames: list[RecordedFrame], box: Box, rows: int) -> list[RecordedFrame]:
-    """Choose as many frames, evenly, as make the pictures large and the rows full."""
+    """Choose as many frames, evenly, as make the images large and the rows full."""
     tallest = (box[3] - (rows - 1) * GAP) / rows
     widest = tallest / _height_per_width(frames[0]) + GAP
     room = round((box[2] - LABELS - SCALES + GAP) / widest)

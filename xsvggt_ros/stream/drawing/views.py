@@ -102,7 +102,7 @@ def draw_truth(figure: Figure, box: Box, comparison: Comparison, title: str) -> 
     dress(axes, title)
     place = comparison.place
     (low_x, low_y), (high_x, high_y) = place.low, place.high
-    axes.imshow(place.picture, extent=(low_x, high_x, low_y, high_y), interpolation="antialiased")
+    axes.imshow(place.image, extent=(low_x, high_x, low_y, high_y), interpolation="antialiased")
     axes.grid(visible=False)
     axes.plot(*comparison.true_places[:, :2].T, color=TRUTH, linewidth=2.2, label="true path")
     _draw_path(axes, comparison.places[:, :2])

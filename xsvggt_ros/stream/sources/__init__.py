@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where recorded pictures come from: a folder, a video or a bag, behind one interface."""
+"""Where recorded images come from: a directory, a video or a bag, behind one interface."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from xsvggt_ros.errors import SourceError
 from xsvggt_ros.stream.sources.bag import BagSource
 from xsvggt_ros.stream.sources.bag_reader import METADATA
 from xsvggt_ros.stream.sources.base import Source
-from xsvggt_ros.stream.sources.folder import FolderSource
+from xsvggt_ros.stream.sources.directory import DirectorySource
 from xsvggt_ros.stream.sources.images import is_image, is_rare_image, is_read
 from xsvggt_ros.stream.sources.storage import bag_files, is_bag_file
 from xsvggt_ros.stream.sources.video import VideoSource
@@ -24,11 +24,11 @@ def open_source(
     topic: str | None = None,
     frame_id: str | None = None,
 ) -> Source:
-    """Open what a path holds: a folder of pictures, a picture, a video or a ROS 1/2 bag.
+    """Open what a path holds: a directory of images, an image, a video or a ROS 1/2 bag.
 
     Args:
-        path: the folder or file.
-        rate: pictures per second of a folder (10 by default); replaces a video's own stamps.
+        path: the directory or file.
+        rate: images per second of a directory (10 by default); replaces a video's own stamps.
         topic: image topic of a bag, needed where it holds several.
         frame_id: replaces the name of the camera's optical frame.
 
@@ -38,7 +38,7 @@ def open_source(
     """
     place = Path(path).expanduser()
     if not place.exists():
-        raise SourceError(f"{place} does not exist: give a folder of pictures, a video or a bag.")
+        raise SourceError(f"{place} does not exist: give a directory of images, a video or a bag.")
     if place.name == METADATA and place.is_file():
         place = place.parent  # It stands for the bag that it is of.
     if is_bag(place):
@@ -46,13 +46,13 @@ def open_source(
     if topic is not None:
         raise SourceError(f"{place} is no bag, so it has no topic '{topic}': leave the topic out.")
     if place.is_dir() or is_image(place):
-        return FolderSource(place, rate=rate, frame_id=frame_id)
+        return DirectorySource(place, rate=rate, frame_id=frame_id)
     if is_rare_image(place) and place.suffix.lower() != ".gif":
         if not is_read(place):
             raise SourceError(
                 f"{place} is an image that this OpenCV does not read: convert it to JPEG or PNG."
             )
-        return FolderSource(place, rate=rate, frame_id=frame_id)
+        return DirectorySource(place, rate=rate, frame_id=frame_id)
     return VideoSource(place, rate=rate, frame_id=frame_id)
 
 
@@ -81,7 +81,7 @@ def _holds_something(file: Path) -> bool:
 def _open_bag(place: Path, rate: float | None, topic: str | None, frame_id: str | None) -> Source:
     if rate is not None:
         raise SourceError(
-            f"{place} is a bag, its pictures have stamps of their own: leave the rate of "
+            f"{place} is a bag, its images have stamps of their own: leave the rate of "
             f"{rate} Hz out."
         )
     return BagSource(place, topic=topic, frame_id=frame_id)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of a ROS 1 or ROS 2 bag, read without ROS."""
+"""Images of a ROS 1 or ROS 2 bag, read without ROS."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from typing import Any
 from xsvggt_ros.errors import FrameError
 from xsvggt_ros.geometry.cameras import Calibration, is_rectified_topic
 from xsvggt_ros.stream.bits_in_use import BitsInUse
-from xsvggt_ros.stream.frame import EncodedPicture, Frame, Picture
+from xsvggt_ros.stream.frame import EncodedImage, Frame, ImageArray
 from xsvggt_ros.stream.imaging import encoded_format
 from xsvggt_ros.stream.messages import (
     calibration_of,
-    compressed_picture_of,
+    compressed_image_of,
     frame_name,
     nanoseconds,
-    picture_of,
+    image_of,
 )
 from xsvggt_ros.stream.sources.bag_reader import BagReader, Recorded
 from xsvggt_ros.stream.sources.base import (
@@ -43,16 +43,16 @@ _logger = logging.getLogger(__name__)
 _SLOWEST = 0.1
 """Hz; a bag that is slower as a whole is looked into."""
 _LOOKED_AT = 50
-"""Pictures at its beginning."""
+"""Images at its beginning."""
 _OTHER_CLOCK = 86_400 * SECOND
 """Nanoseconds between stamp and recording, from which on they are of different clocks."""
 
 
 class BagSource(Source):
-    """Pictures of one image topic, in the order of the recording.
+    """Images of one image topic, in the order of the recording.
 
     Stamps and frame ids are those of the headers; the time of recording stands in for a zero
-    stamp, in the clock of those that are not zero. A picture's calibration is the latest recorded
+    stamp, in the clock of those that are not zero. An image's calibration is the latest recorded
     before it on the ``camera_info`` topic beside the image topic, or the first one where none came
     before.
     """
@@ -87,7 +87,7 @@ class BagSource(Source):
         return self._image.count
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the pictures of the topic."""
+        """Yield the images of the topic."""
         calibration, count, self._bits = self._first_calibration, 0, BitsInUse()
         with closing(BagReader(self._path)) as reader:
             for message in reader.messages(self._image, self._info):
@@ -98,7 +98,7 @@ class BagSource(Source):
                     calibration = self._calibration(reader, message) or calibration
         if count < self._image.count:
             _logger.warning(
-                "%s ended after %d pictures, and its index announces %d: it is damaged",
+                "%s ended after %d images, and its index announces %d: it is damaged",
                 self.name, count, self._image.count,
             )  # fmt: skip
 
@@ -117,7 +117,7 @@ class BagSource(Source):
 
     def _frame_of(self, message: Any, recorded: Recorded, calibration: Calibration | None) -> Frame:
         raw = recorded.kind == IMAGE
-        read = picture_of if raw else compressed_picture_of
+        read = image_of if raw else compressed_image_of
         frame_id = frame_name(message.header.frame_id)
         if calibration is not None and not calibration.speaks_of(frame_id):
             self._warn_of_other_camera(calibration, frame_id)
@@ -133,7 +133,7 @@ class BagSource(Source):
         )
 
     def _read_rate(self, reader: BagReader) -> float:
-        """Return pictures per second: by the whole bag, or by the first ones where that cannot be.
+        """Return images per second: by the whole bag, or by the first ones where that cannot be.
 
         A recorder whose clock was set in between makes a bag of 50 years.
         """
@@ -164,7 +164,7 @@ class BagSource(Source):
         if not self._warned_of_other_camera:
             self._warned_of_other_camera = True
             _logger.warning(
-                "%s: the camera_info speaks of frame '%s', the pictures are of '%s': it is not "
+                "%s: the camera_info speaks of frame '%s', the images are of '%s': it is not "
                 "used",
                 self._path, calibration.frame_id, frame_id,
             )  # fmt: skip
@@ -199,11 +199,11 @@ def _fields_expected() -> Iterator[None]:
         raise FrameError(f"The message is damaged ({error}): record it again.") from error
 
 
-def _decode(read: Callable[..., Picture], message: Any, bits: BitsInUse) -> Picture:
+def _decode(read: Callable[..., ImageArray], message: Any, bits: BitsInUse) -> ImageArray:
     with _fields_expected():
         return read(message, bits)
 
 
-def _encoded(message: Any) -> EncodedPicture | None:
+def _encoded(message: Any) -> EncodedImage | None:
     kind = encoded_format(message.data)
-    return EncodedPicture(message.data.tobytes(), message.format or kind) if kind else None
+    return EncodedImage(message.data.tobytes(), message.format or kind) if kind else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every source of pictures has in common."""
+"""What every source of images has in common."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from xsvggt_ros.errors import FrameError, SourceError
-from xsvggt_ros.stream.frame import Frame, Picture
+from xsvggt_ros.stream.frame import Frame, ImageArray
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 DEFAULT_RATE = 10.0
-"""Pictures per second where nothing says otherwise."""
+"""Images per second where nothing says otherwise."""
 
 DEFAULT_FRAME_ID = "camera_optical_frame"
 """Optical frame of a camera that has no name (REP-103)."""
@@ -28,14 +28,14 @@ LOWEST_RATE, HIGHEST_RATE = 0.0001, 1e6
 
 
 class Source(ABC):
-    """Pictures in the order in which they were taken.
+    """Images in the order in which they were taken.
 
-    Each iteration starts from the beginning and holds one frame at a time. A picture that
+    Each iteration starts from the beginning and holds one frame at a time. An image that
     cannot be read is a frame whose ``decode`` raises, never a gap.
 
     Attributes:
         name: what people call it, for messages.
-        rate: nominal pictures per second.
+        rate: nominal images per second.
 
     """
 
@@ -79,13 +79,13 @@ def checked_rate(rate: float | None) -> float | None:
 
 
 def stamp_at(index: int, rate: float) -> int:
-    """Return the stamp of a picture of an even sequence, in nanoseconds.
+    """Return the stamp of an image of an even sequence, in nanoseconds.
 
     The first one is stamped after one period: zero means "no time" to ROS clocks and to tf2.
     """
     return round((index + 1) * SECOND / rate)
 
 
-def refuse(failure: str) -> Picture:
-    """Stand in for the ``decode`` of a picture that could not even be read."""
+def refuse(failure: str) -> ImageArray:
+    """Stand in for the ``decode`` of an image that could not even be read."""
     raise FrameError(failure)

@@ -14,7 +14,7 @@ import warnings
 import numpy as np
 from PIL import Image
 
-from xsvggt_ros.stream.frame import Picture
+from xsvggt_ros.stream.frame import ImageArray
 
 _TAG = 0x0112
 
@@ -50,6 +50,6 @@ def orientation(data: bytes) -> int:
     return value if value in _TURNS else UPRIGHT
 
 
-def turned(image: Picture, value: int) -> Picture:
+def turned(image: ImageArray, value: int) -> ImageArray:
     """Return an image upright that was stored with an orientation."""
     return np.ascontiguousarray(_TURNS[value](image)) if value in _TURNS else image

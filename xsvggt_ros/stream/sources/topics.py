@@ -49,14 +49,14 @@ def choose_image_topic(recording: str, topics: Iterable[Topic], wanted: str | No
     if not images:
         convert = any(each.foreign for each in every)
         raise SourceError(
-            f"{recording} holds no picture: looked for messages of {IMAGE} and "
+            f"{recording} holds no image: looked for messages of {IMAGE} and "
             f"{COMPRESSED_IMAGE} and found {_listed(every)}."
             + (" Convert what is not in ROS messages to ROS 2 first." if convert else "")
         )
     matching = [each for each in images if wanted is None or _same(each.name, wanted)]
     if not matching:
         raise SourceError(
-            f"{recording} holds no pictures on '{wanted}': choose the topic (--topic) among "
+            f"{recording} holds no images on '{wanted}': choose the topic (--topic) among "
             f"{_listed(images)}."
         )
     if len(matching) > 1:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import SourceError
-from xsvggt_ros.stream.frame import Frame, Picture
+from xsvggt_ros.stream.frame import Frame, ImageArray
 from xsvggt_ros.stream.sources.base import (
     DEFAULT_FRAME_ID,
     DEFAULT_RATE,
@@ -104,8 +104,8 @@ class VideoSource(Source):
     def _unreadable(self) -> SourceError:
         return SourceError(
             f"{self.name} is no video that OpenCV can read: it is damaged, its codec is missing, "
-            "or it is no video. Give a video, a picture (.jpg, .png), or a bag (.bag, .db3, "
-            ".mcap, or the folder with metadata.yaml)."
+            "or it is no video. Give a video, an image (.jpg, .png), or a bag (.bag, .db3, "
+            ".mcap, or the directory with metadata.yaml)."
         )
 
 
@@ -114,5 +114,5 @@ def _rate_of(capture: cv2.VideoCapture) -> float:
     return rate if math.isfinite(rate) and rate > 0 else DEFAULT_RATE
 
 
-def _rgb(bgr: NDArray[np.uint8]) -> Picture:
+def _rgb(bgr: NDArray[np.uint8]) -> ImageArray:
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)

@@ -21,27 +21,29 @@ MOST_BYTES = 15 * 2**20
 """Of one file; carriers take 16 MiB, header included."""
 
 
-def save_parts(folder: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+def save_parts(directory: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
     """Write tensors in as many files as they need, and facts beside them.
 
     The facts come last: with the ones of before, the files of before are still complete only if
     none was replaced, so names alternate between two sets.
 
     Raises:
-        OutputError: the folder takes no files.
+        OutputError: the directory takes no files.
 
     """
-    path = folder / STATE
+    path = directory / STATE
     before = json.loads(path.read_text(encoding="utf-8"))["files"] if path.exists() else []
     letter = "b" if before and before[0].startswith("part-a") else "a"
     names = []
     for index, group in enumerate(_groups(tensors)):
         names.append(f"part-{letter}{index}.safetensors")
-        save_file({k: v.detach().cpu().contiguous() for k, v in group.items()}, folder / names[-1])
+        save_file(
+            {k: v.detach().cpu().contiguous() for k, v in group.items()}, directory / names[-1]
+        )
     with replacing(path) as stream:
         stream.write(json.dumps({**facts, "files": names}, indent=1).encode())
     for name in before:
-        (folder / name).unlink(missing_ok=True)
+        (directory / name).unlink(missing_ok=True)
 
 
 def _groups(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
@@ -57,7 +59,7 @@ def _groups(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
 
 
 def load_parts(
-    folder: Path, device: torch.device
+    directory: Path, device: torch.device
 ) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """Return what :func:`save_parts` wrote, or None where nothing lies.
 
@@ -65,16 +67,16 @@ def load_parts(
         CheckpointError: it is damaged.
 
     """
-    if not (folder / STATE).exists():
+    if not (directory / STATE).exists():
         return None
     try:
-        facts = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        facts = json.loads((directory / STATE).read_text(encoding="utf-8"))
         tensors: dict[str, Tensor] = {}
         for name in facts["files"]:
-            tensors.update(load_file(folder / name, device=str(device)))
+            tensors.update(load_file(directory / name, device=str(device)))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(
-            f"'{folder}' holds no complete training ({first_line(error)}); bring all of its files, "
-            "or name another folder to start anew"
+            f"'{directory}' holds no complete training ({first_line(error)}); bring all of its files, "
+            "or name another directory to start again"
         ) from error
     return tensors, facts

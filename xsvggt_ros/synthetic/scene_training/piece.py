@@ -94,7 +94,7 @@ class Piece:
         Raises:
             CheckpointError: what lies there is damaged.
             ConfigurationError: it was another recipe or seed.
-            OutputError: the folder takes no files.
+            OutputError: the directory takes no files.
 
         """
         self.settings, self.say = settings, say
@@ -115,23 +115,23 @@ class Piece:
         )
         self.learned_seconds = 0.0
         self.rows: list[dict[str, Any]] = []
-        folder = settings.state or settings.output
-        found = load_parts(folder, self.device)
+        directory = settings.state or settings.output
+        found = load_parts(directory, self.device)
         if found:
-            self._take_up(folder, *found)
+            self._take_up(directory, *found)
         end = self.began + 60 * settings.minutes
         self.end = end - min(60 * settings.minutes * _RESERVE, _MOST_RESERVED)
         self._total = 60 * (settings.total_minutes or 0.0)
         self._agreed = 0.0
 
-    def _take_up(self, folder: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    def _take_up(self, directory: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         for name in ("recipe", "seed"):
             if facts[name] != getattr(self.settings, name):
                 raise ConfigurationError(
                     f"the training that lies there has {name} {facts[name]}, not "
-                    f"{getattr(self.settings, name)}; give the same one, or another folder"
+                    f"{getattr(self.settings, name)}; give the same one, or another directory"
                 )
-        average = load_network(str(folder / WEIGHTS), device=str(self.device))
+        average = load_network(str(directory / WEIGHTS), device=str(self.device))
         self.trainer.load(tensors, average.float().state_dict(), facts["step"])
         self.learned_seconds = facts["learned_seconds"]
         self.rows = facts["rows"]

@@ -28,7 +28,7 @@ class PatchedFile:
         return self._path.exists()
 
     def is_dir(self) -> bool:
-        """Tell that it is no folder."""
+        """Tell that it is no directory."""
         return False
 
     def open(self, mode: Literal["rb"] = "rb") -> BinaryIO:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The folder of one run, ``<results>/<source>_<time>/``, and the link ``latest`` to the newest."""
+"""The directory of one run, ``<results>/<source>_<time>/``, and the link ``latest`` to the newest."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from xsvggt_ros.geometry.files import require_writable
 LATEST = "latest"
 
 
-def new_folder(results: Path, source: str, now: datetime) -> Path:
-    """Make a folder of its own for a run.
+def new_directory(results: Path, source: str, now: datetime) -> Path:
+    """Make a directory of its own for a run.
 
     Raises:
         OutputError: none can be made there.
@@ -24,28 +24,28 @@ def new_folder(results: Path, source: str, now: datetime) -> Path:
     require_writable(results)
     stem = f"{_file_name(source)}_{now:%Y-%m-%d_%H-%M-%S}"
     for attempt in range(1, 1000):
-        folder = results / (stem if attempt == 1 else f"{stem}_{attempt}")
+        directory = results / (stem if attempt == 1 else f"{stem}_{attempt}")
         try:
-            folder.mkdir(parents=True)
+            directory.mkdir(parents=True)
         except FileExistsError:
             continue
         except OSError as error:
             raise OutputError(
-                f"'{folder}' cannot be made ({error.strerror or error}); choose another --output"
+                f"'{directory}' cannot be made ({error.strerror or error}); choose another --output"
             ) from error
-        return folder
+        return directory
     raise OutputError(f"'{results / stem}' and 998 more are taken; choose another --output")
 
 
-def link_latest(folder: Path) -> Path | None:
-    """Let ``latest`` beside ``folder`` point to it; None where there can be no links."""
-    link = folder.parent / LATEST
-    partial = folder.parent / f".{LATEST}.{os.getpid()}"
+def link_latest(directory: Path) -> Path | None:
+    """Let ``latest`` beside ``directory`` point to it; None where there can be no links."""
+    link = directory.parent / LATEST
+    partial = directory.parent / f".{LATEST}.{os.getpid()}"
     if link.exists() and not link.is_symlink():
         return None  # somebody else's
     try:
         partial.unlink(missing_ok=True)
-        partial.symlink_to(folder.name, target_is_directory=True)
+        partial.symlink_to(directory.name, target_is_directory=True)
         partial.replace(link)
     except OSError:
         return None
@@ -53,6 +53,6 @@ def link_latest(folder: Path) -> Path | None:
 
 
 def _file_name(source: str) -> str:
-    """Return the end of a source's name, fit for a folder."""
+    """Return the end of a source's name, fit for a directory."""
     name = re.sub(r"[^A-Za-z0-9._@+-]+", "-", Path(source).name).strip("-.")
     return name[-60:] or "source"

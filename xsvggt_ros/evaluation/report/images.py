@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures as data URIs: what the camera saw, depth in colours, clouds from two sides."""
+"""Images as data URIs: what the camera saw, depth in colours, clouds from two sides."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
 
-from xsvggt_ros.stream.frame import Picture
+from xsvggt_ros.stream.frame import ImageArray
 
 UNKNOWN = (205, 210, 218)
 """Colour of what nobody knows."""
@@ -24,18 +24,18 @@ DOT = 3
 """Pixels of a point, each way."""
 
 
-def photograph(picture: Picture) -> str:
-    """Return an RGB picture [h, w, 3] as a JPEG in a data URI."""
-    return _uri(picture, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, 88])
+def photograph(image: ImageArray) -> str:
+    """Return an RGB image [h, w, 3] as a JPEG in a data URI."""
+    return _uri(image, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, 88])
 
 
-def drawing(picture: Picture) -> str:
-    """Return an RGB picture [h, w, 3] as a PNG in a data URI."""
-    return _uri(picture, ".png", [cv2.IMWRITE_PNG_COMPRESSION, 6])
+def drawing(image: ImageArray) -> str:
+    """Return an RGB image [h, w, 3] as a PNG in a data URI."""
+    return _uri(image, ".png", [cv2.IMWRITE_PNG_COMPRESSION, 6])
 
 
-def _uri(picture: Picture, suffix: str, options: list[int]) -> str:
-    done, data = cv2.imencode(suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
+def _uri(image: ImageArray, suffix: str, options: list[int]) -> str:
+    done, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     assert done
     kind = "jpeg" if suffix == ".jpg" else "png"
     return f"data:image/{kind};base64,{base64.b64encode(data.tobytes()).decode('ascii')}"
@@ -43,13 +43,13 @@ def _uri(picture: Picture, suffix: str, options: list[int]) -> str:
 
 def colored(
     values: NDArray[np.floating], low: float, high: float, palette: str = "turbo_r"
-) -> Picture:
+) -> ImageArray:
     """Return values [h, w] as colours of a matplotlib palette; NaN is grey."""
     known = np.isfinite(values)
     share = (np.where(known, values, low) - low) / max(high - low, 1e-12)
-    picture = _palette(palette)[(255 * share.clip(0, 1)).astype(np.uint8)]
-    picture[~known] = UNKNOWN
-    return picture
+    image = _palette(palette)[(255 * share.clip(0, 1)).astype(np.uint8)]
+    image[~known] = UNKNOWN
+    return image
 
 
 def gradient(palette: str) -> str:
@@ -69,12 +69,12 @@ class View:
     """A cloud seen in parallel rays.
 
     Attributes:
-        picture: RGB [h, w, 3].
+        image: RGB [h, w, 3].
         metre: pixels that one unit of length takes.
 
     """
 
-    picture: Picture
+    image: ImageArray
     metre: float
 
 
@@ -100,7 +100,7 @@ def cloud_view(
     width, height = size
     flat = points[:, axes]
     middle, metre = _frame(flat, path[:, axes], size)
-    picture = np.full((height, width, 3), PAPER, np.uint8)
+    image = np.full((height, width, 3), PAPER, np.uint8)
     x = np.rint((flat[:, 0] - middle[0]) * metre + width / 2).astype(int)
     y = np.rint(height / 2 - (flat[:, 1] - middle[1]) * metre).astype(int)
     order = np.argsort(points @ towards.astype(np.float32), kind="stable")
@@ -108,9 +108,9 @@ def cloud_view(
         for shift_x in range(DOT):
             u, v = x[order] + shift_x, y[order] + shift_y
             seen = (u >= 0) & (u < width) & (v >= 0) & (v < height)
-            picture[v[seen], u[seen]] = colors[order][seen]
-    _draw_path(picture, path[:, axes], middle, metre)
-    return View(picture, metre)
+            image[v[seen], u[seen]] = colors[order][seen]
+    _draw_path(image, path[:, axes], middle, metre)
+    return View(image, metre)
 
 
 def _frame(
@@ -127,16 +127,16 @@ def _frame(
 
 
 def _draw_path(
-    picture: Picture, path: NDArray[np.float64], middle: NDArray[np.float64], metre: float
+    image: ImageArray, path: NDArray[np.float64], middle: NDArray[np.float64], metre: float
 ) -> None:
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     if not len(path):
         return
     x = (path[:, 0] - middle[0]) * metre + width / 2
     y = height / 2 - (path[:, 1] - middle[1]) * metre
     corners = np.rint(16 * np.stack([x, y], axis=1)).astype(np.int32)
     for color, thickness in (((255, 255, 255), 5), (PATH, 2)):
-        cv2.polylines(picture, [corners], False, color, thickness, cv2.LINE_AA, 4)
+        cv2.polylines(image, [corners], False, color, thickness, cv2.LINE_AA, 4)
     start = (int(corners[0, 0]), int(corners[0, 1]))
     for color, radius in (((255, 255, 255), 7), (PATH, 5)):
-        cv2.circle(picture, start, 16 * radius, color, -1, cv2.LINE_AA, 4)
+        cv2.circle(image, start, 16 * radius, color, -1, cv2.LINE_AA, 4)

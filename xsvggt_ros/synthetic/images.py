@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures and depth maps as bytes of files."""
+"""Images and depth maps as bytes of files."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 JPEG_QUALITY = 95
 
 
-def png(picture: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
+def png(image: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
     """Return RGB [H, W, 3] or 16-bit [H, W] as PNG, without loss."""
-    return _encoded(".png", picture, [])
+    return _encoded(".png", image, [])
 
 
-def jpeg(picture: NDArray[np.uint8]) -> bytes:
+def jpeg(image: NDArray[np.uint8]) -> bytes:
     """Return RGB [H, W, 3] as JPEG."""
-    return _encoded(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return _encoded(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
 
 
 def depth_steps(depth: NDArray[np.float32], steps: float) -> NDArray[np.uint16]:
@@ -28,9 +28,9 @@ def depth_steps(depth: NDArray[np.float32], steps: float) -> NDArray[np.uint16]:
 
 
 def _encoded(
-    suffix: str, picture: NDArray[np.uint8] | NDArray[np.uint16], options: list[int]
+    suffix: str, image: NDArray[np.uint8] | NDArray[np.uint16], options: list[int]
 ) -> bytes:
-    ordered = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
+    ordered = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
     good, data = cv2.imencode(suffix, ordered, options)
     assert good, f"OpenCV cannot write {suffix}"
     return bytes(data)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures as the reference's loaders hand them to the network."""
+"""Images as the reference's loaders hand them to the network."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from PIL import Image
 
 from xsvggt_ros.errors import EvaluationError
 from xsvggt_ros.geometry.cameras import Intrinsics
-from xsvggt_ros.stream.frame import Picture
+from xsvggt_ros.stream.frame import ImageArray
 
 PATCH = 14
 
 
-def long_side(picture: Picture, side: int = 518, patch: int = PATCH) -> Picture:
+def long_side(pixels: ImageArray, side: int = 518, patch: int = PATCH) -> ImageArray:
     """Resize so that the long side is ``side`` and both are multiples of the patch, nothing cut.
 
     The loader of video and monocular depth: first to the long side, keeping the aspect, then to the
-    next smaller multiples. Both steps are Lanczos; where pictures grow the first one is bicubic.
+    next smaller multiples. Both steps are Lanczos; where images grow the first one is bicubic.
     """
-    image = Image.fromarray(picture)
+    image = Image.fromarray(pixels)
     width, height = image.size
     longest = max(width, height)
     shrinks = longest > side
@@ -36,26 +36,26 @@ def _floor(length: int, patch: int) -> int:
 
 
 def cropped(
-    picture: Picture, depth: NDArray[np.float32], camera: Intrinsics, width: int, height: int
-) -> tuple[Picture, NDArray[np.float32], Intrinsics]:
-    """Bring picture and depth to one size, the principal point in the middle before that.
+    pixels: ImageArray, depth: NDArray[np.float32], camera: Intrinsics, width: int, height: int
+) -> tuple[ImageArray, NDArray[np.float32], Intrinsics]:
+    """Bring image and depth to one size, the principal point in the middle before that.
 
     The loader of DUSt3R's data sets, which multi-view reconstruction is measured with: crop
     symmetrically around the principal point, scale until the target is covered, crop the middle.
-    Pictures are resampled by Lanczos, depth by nearest neighbour.
+    Images are resampled by Lanczos, depth by nearest neighbour.
 
     Args:
-        picture: uint8 [H, W, 3], of any size; brought to that of the depth first.
+        image: uint8 [H, W, 3], of any size; brought to that of the depth first.
         depth: float32 [H, W].
         camera: of the depth.
         width: of the result.
         height: of the result.
 
     Raises:
-        EvaluationError: the principal point lies at the edge of the picture.
+        EvaluationError: the principal point lies at the edge of the image.
 
     """
-    image = Image.fromarray(picture)
+    image = Image.fromarray(pixels)
     if image.size != (camera.width, camera.height):
         image = image.resize((camera.width, camera.height), Image.Resampling.LANCZOS)
     cx, cy = round(camera.cx), round(camera.cy)
@@ -63,7 +63,7 @@ def cropped(
     if half_x <= camera.width / 5 or half_y <= camera.height / 5:
         raise EvaluationError(
             f"the principal point ({camera.cx}, {camera.cy}) is too near the edge of the "
-            f"{camera.width}x{camera.height} picture to crop around it"
+            f"{camera.width}x{camera.height} image to crop around it"
         )
     left, top = cx - half_x, cy - half_y
     image = image.crop((left, top, cx + half_x, cy + half_y))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from xsvggt_ros.errors import FrameError, SourceError
 from xsvggt_ros.stream.bits_in_use import BitsInUse
-from xsvggt_ros.stream.frame import EncodedPicture, Frame, Picture
+from xsvggt_ros.stream.frame import EncodedImage, Frame, ImageArray
 from xsvggt_ros.stream.imaging import decode_encoded, encoded_format
 from xsvggt_ros.stream.sources.base import (
     DEFAULT_FRAME_ID,
@@ -41,7 +41,7 @@ _BELOW = 2
 _MOST_LOOKED_AT = 500
 
 
-class FolderSource(Source):
+class DirectorySource(Source):
     """Images of a directory, or a single one; an even rate replaces times that are their names."""
 
     def __init__(
@@ -88,7 +88,7 @@ class FolderSource(Source):
             return Frame(stamp, self._frame_id, partial(refuse, failure))
         kind, turn = encoded_format(data), orientation(data)
         # Who receives the file as it is would see it lying on its side.
-        encoded = EncodedPicture(data, kind) if kind and turn == UPRIGHT else None
+        encoded = EncodedImage(data, kind) if kind and turn == UPRIGHT else None
         decode = partial(_decode, file, data, turn, bits)
         return Frame(stamp, self._frame_id, decode, encoded=encoded, bits=bits)
 
@@ -157,7 +157,7 @@ def _is_any_image(path: Path) -> bool:
     return is_image(path) or is_rare_image(path)
 
 
-def _decode(file: Path, data: bytes, turn: int, bits: BitsInUse) -> Picture:
+def _decode(file: Path, data: bytes, turn: int, bits: BitsInUse) -> ImageArray:
     try:
         return turned(decode_encoded(data, bits=bits), turn)
     except FrameError as error:
