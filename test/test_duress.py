@@ -208,8 +208,8 @@ def test_a_sweep_with_a_failed_run_is_exit_code_1(monkeypatch, tmp_path):
 @pytest.fixture(scope="module")
 def result_directory(tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("results")
-    result = command_line.run("evaluate", "synthetic:short_walk", "-o", directory, "--max-frames", 4,
-                              "--cloud-points", 500, *TINY)  # fmt: skip
+    result = command_line.run("evaluate", "synthetic:short_walk", "-o", directory, "--max-frames",
+                              4, "--cloud-points", 500, *TINY)  # fmt: skip
     assert result.exit_code == 0, result.output
     return (directory / "latest").resolve()
 

@@ -16,8 +16,8 @@ from recordings import SECOND, MemorySource, image, tiny_request
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.evaluation import runner
-from xsvggt_ros.evaluation.files import write_evaluation
 from xsvggt_ros.evaluation.directory import link_latest, new_directory
+from xsvggt_ros.evaluation.files import write_evaluation
 from xsvggt_ros.evaluation.report.tables import tables
 from xsvggt_ros.evaluation.request import LiveOptions
 from xsvggt_ros.evaluation.thresholds import Threshold

@@ -27,8 +27,8 @@ from node_process import (
     TINY,
     NodeProcess,
     Peer,
-    image_message,
     image,
+    image_message,
     stamp_of,
 )
 from rclpy.qos import QoSProfile, ReliabilityPolicy

@@ -14,7 +14,7 @@ pytest.importorskip("xsvggt_ros.msg", reason=REASON)
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import TransformStamped
-from node_process import OUTPUTS, TINY, NodeProcess, Peer, image_message, image, stamp_of
+from node_process import OUTPUTS, TINY, NodeProcess, Peer, image, image_message, stamp_of
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage

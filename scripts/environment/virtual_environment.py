@@ -43,9 +43,7 @@ def _configuration() -> dict[str, str]:
 def make(ros: Ros) -> None:
     """Make .venv, in place of any that does not fit."""
     if VENV.exists():
-        note(
-            "the one that is there does not fit this shell, this Python or this directory: made again"
-        )
+        note("the one there does not fit this shell, this Python or this directory: made again")
         shutil.rmtree(VENV)
     command = [str(ros.python), "-m", "venv", str(VENV)]
     if not ros.from_wheels:

@@ -441,8 +441,8 @@ def _run_once(request: EvaluationRequest, output: Path, limits: tuple[Threshold,
     from datetime import datetime
 
     from xsvggt_ros.errors import PartlyWrittenError
-    from xsvggt_ros.evaluation.files import with_verdicts, write_evaluation
     from xsvggt_ros.evaluation.directory import new_directory
+    from xsvggt_ros.evaluation.files import with_verdicts, write_evaluation
     from xsvggt_ros.evaluation.runner import evaluate as run
     from xsvggt_ros.evaluation.thresholds import FAILED
     from xsvggt_ros.geometry.files import require_writable

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two result directories side by side: what got better, what got worse, and whether they compare."""
+"""Two result directories side by side: what got better or worse, and whether they compare."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The directory of one run, ``<results>/<source>_<time>/``, and the link ``latest`` to the newest."""
+"""The directory of one run, ``<results>/<source>_<time>/``, and the link ``latest`` to it."""
 
 from __future__ import annotations
 

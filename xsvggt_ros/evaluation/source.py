@@ -47,7 +47,7 @@ DIRECTORY_KINDS: dict[str, DirectoryKind] = {
     "rgbd": DirectoryKind(rgbd.matches, rgbd.open_directory),
     "directory": DirectoryKind(exported.matches, exported.open_directory),
 }
-"""``tum`` is Bonn's, too; ``rgbd`` ICL-NUIM's; ``directory`` is what ``xsvggt synthesize`` writes."""
+"""``tum`` is Bonn's, too; ``rgbd`` ICL-NUIM's; ``directory`` what ``xsvggt synthesize`` writes."""
 
 
 def open_source(path: str | Path, options: SourceOptions | None = None) -> EvaluationSource:

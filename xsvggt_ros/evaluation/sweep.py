@@ -300,8 +300,8 @@ def _known_rows(request: EvaluationRequest, directory: Path) -> dict[str, Row]:
     sweep = read_sweep(directory)
     if sweep.fingerprint != request.fingerprint("cache"):
         raise ConfigurationError(
-            f"'{directory}' holds a sweep of '{sweep.name}' with other options than these; give the "
-            "same ones, or leave --resume out"
+            f"'{directory}' holds a sweep of '{sweep.name}' with other options than these; give "
+            "the same ones, or leave --resume out"
         )
     return {_key(row.cache): row for row in sweep.rows if row.finished}
 

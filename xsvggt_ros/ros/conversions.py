@@ -25,8 +25,8 @@ from xsvggt_ros.stream.frame import Frame, ImageArray
 from xsvggt_ros.stream.messages import (
     compressed_image_of,
     frame_name,
-    nanoseconds,
     image_of,
+    nanoseconds,
 )
 
 DEFAULT_FRAMES = Frames()

@@ -3,7 +3,7 @@
 
 Fast DDS gives each participant a segment ``fastdds_…`` of the size in the profile, allocated whole,
 and an empty file ``fastdds_…_el``, locked as long as the process lives. One that takes no leave of
-DDS leaves both, and nobody removes them until the machine starts again. A segment whose lock is free
+DDS leaves both, and nobody removes them until the machine restarts. A segment whose lock is free
 has no owner any more; `fastdds shm clean` goes by the same rule.
 """
 

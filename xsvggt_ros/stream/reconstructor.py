@@ -30,7 +30,7 @@ from xsvggt_ros.geometry.rigid import Matrix, apparent_motion
 from xsvggt_ros.model.device import ran_out_of_memory, release_cached_memory
 from xsvggt_ros.model.network import Head, Prediction, StreamVggt
 from xsvggt_ros.stream.calibrating import CalibrationUse, Calibrator
-from xsvggt_ros.stream.frame import FrameResult, IntrinsicsSource, ImageArray, PoseSource, Timings
+from xsvggt_ros.stream.frame import FrameResult, ImageArray, IntrinsicsSource, PoseSource, Timings
 from xsvggt_ros.stream.giving_way import changed, shrunk
 from xsvggt_ros.stream.image_mapping import ImageMapping
 from xsvggt_ros.stream.pose_track import PoseTrack

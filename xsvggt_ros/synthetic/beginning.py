@@ -35,8 +35,8 @@ class Beginning:
         preset: sizes of the network.
         room: kind of room; guides know their way about some.
         seed: of what is random.
-        start: directory of another training (or its ``training.pt``), a file of weights, a file on the
-            Hugging Face hub as ``owner/name:file``, or ``demo``, the weights that come with the
+        start: directory of another training (or its ``training.pt``), a file of weights, a file on
+            the Hugging Face hub as ``owner/name:file``, or ``demo``, the weights that come with the
             package, even where a directory is called so. Empty = random weights.
 
     """
@@ -98,9 +98,9 @@ def begin(beginning: Beginning) -> Learner:
         _take_up_training(Path(start), beginning, learner)
     else:
         raise CheckpointError(
-            f"'{beginning.start}' does not exist; start from the directory of a training, a .pth or "
-            f".safetensors file, a file on the Hugging Face hub as owner/name:file, or {BUNDLED}, "
-            "which comes with the package"
+            f"'{beginning.start}' does not exist; start from the directory of a training, a .pth "
+            f"or .safetensors file, a file on the Hugging Face hub as owner/name:file, or "
+            f"{BUNDLED}, which comes with the package"
         )
     return learner
 

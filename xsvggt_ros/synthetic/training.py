@@ -101,8 +101,8 @@ class Trainer:
             told += differences(state.data, self.data.settings)
         if told:
             raise ConfigurationError(
-                f"'{self.directory}' holds a training with other settings ({', '.join(told)}); give "
-                "the same ones to go on, or another directory to start again"
+                f"'{self.directory}' holds a training with other settings ({', '.join(told)}); "
+                "give the same ones to go on, or another directory to start again"
             )
 
     def _begins_alike(self, state: State) -> bool:
@@ -218,8 +218,8 @@ class Trainer:
         self._in_a_row += 1
         if self._in_a_row >= MOST_SKIPPED:
             raise ConfigurationError(
-                f"{MOST_SKIPPED} steps in a row had no finite gradient; start again with a learning "
-                f"rate below {self.settings.learning_rate}, or in float32"
+                f"{MOST_SKIPPED} steps in a row had no finite gradient; start again with a "
+                f"learning rate below {self.settings.learning_rate}, or in float32"
             )
 
     def _average_weights(self) -> None:

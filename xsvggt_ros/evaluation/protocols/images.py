@@ -45,7 +45,7 @@ def cropped(
     Images are resampled by Lanczos, depth by nearest neighbour.
 
     Args:
-        image: uint8 [H, W, 3], of any size; brought to that of the depth first.
+        pixels: uint8 [H, W, 3], of any size; brought to that of the depth first.
         depth: float32 [H, W].
         camera: of the depth.
         width: of the result.

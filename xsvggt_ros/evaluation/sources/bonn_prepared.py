@@ -38,8 +38,8 @@ def open_prepared(directory: Path) -> RecordedSource:
         depths = images(directory / "depth")[FIRST:LAST]
     if not colors or len(colors) > len(depths):
         raise SourceError(
-            f"{directory} has {len(colors)} images from number {FIRST} on and {len(depths)} depths; "
-            "is the sequence complete?"
+            f"{directory} has {len(colors)} images from number {FIRST} on and {len(depths)} "
+            "depths; is the sequence complete?"
         )
     camera = Intrinsics(*CAMERAS["bonn"], *image_size(colors[0]))
     records = [

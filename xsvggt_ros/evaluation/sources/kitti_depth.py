@@ -16,8 +16,8 @@ from xsvggt_ros.evaluation.sources.depth_reading import steps
 from xsvggt_ros.evaluation.sources.files import (
     choose,
     depth_file,
-    focal_numbers,
     directories,
+    focal_numbers,
     has,
     images,
 )

@@ -19,8 +19,8 @@ from xsvggt_ros.evaluation.sources.files import (
     depth_file,
     directories,
     has,
-    numbers,
     images,
+    numbers,
 )
 from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
 from xsvggt_ros.evaluation.sources.sizes import camera_of

@@ -15,11 +15,11 @@ from xsvggt_ros.evaluation.sources.depth_reading import steps
 from xsvggt_ros.evaluation.sources.files import (
     choose,
     depth_file,
-    focal_numbers,
     directories,
+    focal_numbers,
     has,
-    matrix,
     images,
+    matrix,
 )
 from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
 from xsvggt_ros.evaluation.sources.sizes import camera_of

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from xsvggt_ros.evaluation.sources.base import SourceOptions
 from xsvggt_ros.evaluation.sources.depth_reading import between, steps
-from xsvggt_ros.evaluation.sources.files import choose, depth_file, directories, matrix, images
+from xsvggt_ros.evaluation.sources.files import choose, depth_file, directories, images, matrix
 from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
 from xsvggt_ros.evaluation.sources.sizes import camera_of
 from xsvggt_ros.geometry.cameras import Intrinsics

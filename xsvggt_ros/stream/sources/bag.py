@@ -21,8 +21,8 @@ from xsvggt_ros.stream.messages import (
     calibration_of,
     compressed_image_of,
     frame_name,
-    nanoseconds,
     image_of,
+    nanoseconds,
 )
 from xsvggt_ros.stream.sources.bag_reader import BagReader, Recorded
 from xsvggt_ros.stream.sources.base import (

@@ -76,7 +76,7 @@ def load_parts(
             tensors.update(load_file(directory / name, device=str(device)))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(
-            f"'{directory}' holds no complete training ({first_line(error)}); bring all of its files, "
-            "or name another directory to start again"
+            f"'{directory}' holds no complete training ({first_line(error)}); bring all of its "
+            "files, or name another directory to start again"
         ) from error
     return tensors, facts
