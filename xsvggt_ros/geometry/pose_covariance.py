@@ -105,7 +105,8 @@ class ErrorSpectrum:
              (jacobian * weights)[..., free] @ inverse], axis=2,
         )  # fmt: skip
         modes = self._modes(fields, registration.cells)
-        power = (modes[..., 0] ** 2).mean(axis=1) * (len(modes) / len(fields))
+        used = np.count_nonzero(registration.weights)
+        power = (modes[..., 0] ** 2).mean(axis=1) * (len(modes) / max(used, 1))
         slopes, gains = np.split(modes[..., 1:], 2, axis=2)
         meat = self._meat(power, slopes, gains)
         information = own @ np.linalg.pinv(meat, rcond=LEAST_CONDITION**2, hermitian=True) @ own

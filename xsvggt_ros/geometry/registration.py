@@ -29,6 +29,8 @@ ITERATIONS = 8
 DEPTH_ITERATIONS = 3
 HUBER = 1.345
 """Residuals in standard deviations beyond which they count linearly (95 % efficiency)."""
+CUT = 3.0
+"""Times as much, from where on they do not count at all."""
 INLIER = 0.02
 """Residual of an inlier in focal lengths, which for small angles are radians."""
 DEPTH_INLIER = 0.1
@@ -283,7 +285,7 @@ def _refined(
         sigma = min(sigma, _sigma(found))
         if np.abs(step[list(free)] / unit).max() < _CONVERGED:
             break
-    weights = _huber(found, sigma)
+    weights = _robust_weights(found, sigma)
     values = np.linalg.eigvalsh(_normal_matrix(found, weights, unit, free))
     return Registration(
         pose=pose,
@@ -403,9 +405,13 @@ def _sigma(found: _Linearised) -> float:
     return max(float(np.median(_norms(found))) / factor, _SMALLEST_SIGMA)
 
 
-def _huber(found: _Linearised, sigma: float) -> Array:
+def _robust_weights(found: _Linearised, sigma: float) -> Array:
+    """Return Huber's weights [n], 0 beyond :data:`CUT`: many that agree on a lie would win."""
+    norms = _norms(found)
     bound = _bound(found) * sigma
-    return np.asarray(bound / np.maximum(_norms(found), bound), np.float64)
+    weights = bound / np.maximum(norms, bound)
+    weights[norms > CUT * bound] = 0.0
+    return np.asarray(weights, np.float64)
 
 
 def _bound(found: _Linearised) -> float:
@@ -414,9 +420,9 @@ def _bound(found: _Linearised) -> float:
 
 
 def _cost(found: _Linearised, sigma: float) -> float:
-    """Return the mean Huber loss, in variances."""
-    norms = _norms(found) / sigma
+    """Return the mean loss that the weights belong to, in variances."""
     bound = _bound(found)
+    norms = np.minimum(_norms(found) / sigma, CUT * bound)
     loss = np.where(norms <= bound, 0.5 * norms * norms, bound * (norms - 0.5 * bound))
     return float(loss.mean())
 
@@ -429,7 +435,7 @@ def _normal_matrix(found: _Linearised, weights: Array, unit: Array, free: tuple[
 
 def _step(found: _Linearised, sigma: float, unit: Array, free: tuple[int, ...]) -> Tangent:
     """Return the Gauss-Newton step [6]; it leaves directions alone that nothing determines."""
-    weights = _huber(found, sigma)
+    weights = _robust_weights(found, sigma)
     matrix = _normal_matrix(found, weights, unit, free)
     slope = np.einsum("nci,nc,n->i", found.jacobian, found.residuals, weights)[list(free)] * unit
     values, vectors = np.linalg.eigh(matrix)
