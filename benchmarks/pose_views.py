@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from xsvggt_ros.geometry.alignment import Similarity
 from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.geometry.joining import OverlapFrame, overlap_frame
 from xsvggt_ros.geometry.lie import exp_se3, exp_so3
 from xsvggt_ros.geometry.rigid import Matrix
 
@@ -131,3 +133,40 @@ def point_map(
     v = ((np.arange(intrinsics.height) - intrinsics.cy) / intrinsics.fy)[:, None]
     points = np.stack([u * z, (v + errors.across * y) * z, z], axis=-1)
     return np.asarray(points @ pose[:3, :3].T + pose[:3, 3], np.float64)
+
+
+def two_gauges(
+    random: np.random.Generator, frames: int, errors: Errors, depth_error: float, wrong: float
+) -> tuple[Similarity, list[OverlapFrame]]:
+    """Return how a random later gauge lies in an earlier one, and frames that both have.
+
+    Args:
+        random: where all comes from.
+        frames: how many both have.
+        errors: of both camera heads, and the correlation of the errors of depth.
+        depth_error: of each gauge's depth, as a share.
+        wrong: share of the pixels, and of the poses of the later gauge, that mean nothing.
+
+    """
+    seen_by = camera(4)
+    scale = float(np.exp(random.uniform(np.log(0.2), np.log(5.0))))
+    pose = random_pose(random)
+    truth = Similarity(scale, pose[:3, :3], scale * pose[:3, 3])
+    overlap = []
+    for walked in walk(random, frames):
+        depth = room_depth(walked, seen_by)
+        earlier, later = (head_pose(random, walked, errors) for _ in range(2))
+        if random.random() < wrong:
+            later = random_pose(random)
+        later[:3, :3] = truth.rotation.T @ later[:3, :3]
+        later[:3, 3] = truth.rotation.T @ (later[:3, 3] - truth.translation) / scale
+        depths = []
+        for unit in (1.0, 1.0 / scale):
+            error = 1.0 + depth_error * noise(random, errors.length, 4)
+            noisy = depth * error * np.where(random.random(depth.shape) < wrong, 3.0, 1.0)
+            depths.append((unit * noisy).astype(np.float32))
+        confidence = random.random(depth.shape).astype(np.float32)
+        overlap.append(
+            overlap_frame((earlier, depths[0], confidence), (later, depths[1], confidence), seen_by)
+        )
+    return truth, overlap
