@@ -105,7 +105,7 @@ class ErrorSpectrum:
              (jacobian * weights)[..., free] @ inverse], axis=2,
         )  # fmt: skip
         modes = self._modes(fields, registration.cells)
-        used = np.count_nonzero(registration.weights)
+        used = int(np.count_nonzero(registration.weights))
         power = (modes[..., 0] ** 2).mean(axis=1) * (len(modes) / max(used, 1))
         slopes, gains = np.split(modes[..., 1:], 2, axis=2)
         meat = self._meat(power, slopes, gains)

@@ -24,9 +24,10 @@ from xsvggt_ros.errors import (
     first_line,
 )
 from xsvggt_ros.geometry.cameras import Calibration, Intrinsics
-from xsvggt_ros.geometry.pose_encoding import intrinsics_from_encoding
+from xsvggt_ros.geometry.lie import log_se3
+from xsvggt_ros.geometry.pose_encoding import intrinsics_from_encoding, world_to_camera
 from xsvggt_ros.geometry.rectification import Rectification
-from xsvggt_ros.geometry.rigid import Matrix, apparent_motion
+from xsvggt_ros.geometry.rigid import Matrix, apparent_motion, invert
 from xsvggt_ros.model.device import ran_out_of_memory, release_cached_memory
 from xsvggt_ros.model.network import Head, Prediction, StreamVggt
 from xsvggt_ros.stream.calibrating import CalibrationUse, Calibrator
@@ -77,6 +78,7 @@ class _HostOutput:
     depth: NDArray[np.float32]
     confidence: NDArray[np.float32]
     points: NDArray[np.float32] | None
+    head_change: NDArray[np.float64]
 
 
 class Reconstructor:
@@ -110,6 +112,12 @@ class Reconstructor:
         self._runner = StepRunner(
             self._network, cache, self._heads, graphs=self.settings.cuda_graphs
         )
+
+    def _adopt(self, other: Reconstructor) -> None:
+        """Go on in the gauge of another engine of the same network; the session stays."""
+        self._cache, self._runner = other._cache, other._runner
+        self._poses, self._last_pose = other._poses, other._last_pose
+        self._focal, self._size = other._focal, other._size
 
     @torch.inference_mode()
     def _begin_session(self) -> None:
@@ -326,6 +334,8 @@ class Reconstructor:
             cache=self._cache.statistics(),
             timings=Timings(),
             points=output.points,
+            world_from_network=self._poses.world_from_network,
+            head_change=output.head_change,
         )
 
     def _intrinsics(
@@ -428,7 +438,14 @@ def _with_camera(result: FrameResult, camera: Rectification) -> FrameResult:
     if camera.seen is not None:
         depth = np.where(result.mapping.mask_from_source(camera.seen), depth, np.float32(np.nan))
     intrinsics = result.mapping.intrinsics_from_source(camera.intrinsics)
-    return replace(result, depth=depth, intrinsics=intrinsics, intrinsics_source="calibrated")
+    predicted = result.intrinsics_source == "predicted"
+    return replace(
+        result,
+        depth=depth,
+        intrinsics=intrinsics,
+        intrinsics_source="calibrated",
+        focal_ratio=result.intrinsics.fx / intrinsics.fx if predicted else np.nan,
+    )
 
 
 def _finish(device: torch.device) -> None:
@@ -445,9 +462,19 @@ def _to_host(prediction: Prediction) -> _HostOutput:
     confidence = prediction.depth_confidence[0, 0].float().cpu().numpy()
     depth[~np.isfinite(depth) | np.isnan(confidence)] = np.nan
     points = prediction.points
+    encodings = prediction.pose_encodings[0, 0].float().cpu().numpy()
     return _HostOutput(
-        prediction.pose_encodings[0, 0, -1].float().cpu().numpy(),
+        encodings[-1],
         depth,
         np.nan_to_num(confidence, nan=1.0).clip(1.0, HIGHEST_CONFIDENCE),
         None if points is None else points[0, 0].float().cpu().numpy(),
+        _head_change(encodings),
     )
+
+
+def _head_change(encodings: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return by how much the last refinement [..., 9] moved the pose, [6]; zero of a single one."""
+    if len(encodings) < 2 or not (np.isfinite(encodings).all() and encodings[:, 3:7].any(1).all()):
+        return np.zeros(6)
+    before, after = (world_to_camera(each.astype(np.float64)) for each in encodings[-2:])
+    return log_se3(before @ invert(after))

@@ -78,7 +78,7 @@ class RecordedFrame:
 
         Where the pose is held, it is not known where they are: none.
         """
-        known = np.isfinite(self.points).all(axis=-1) & (self.pose_source == "predicted")
+        known = np.isfinite(self.points).all(axis=-1) & (self.pose_source != "held")
         if known.any():
             least = np.quantile(self.confidence[known], 1 - confident_share)
             known &= self.confidence >= least
