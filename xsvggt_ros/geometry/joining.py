@@ -28,7 +28,8 @@ LEAST_FRAMES = 2
 LEAST_PIXELS = 30
 """Of a frame, with a depth in both gauges."""
 
-_STRIDE = 7
+_PIXELS = 4000
+"""Pixels of an image that are looked at, about."""
 _FAR = 3.0
 """Times the usual deviation beyond which a frame does not count."""
 _MEDIAN_TO_SIGMA = 1.4826
@@ -97,15 +98,16 @@ def overlap_frame(
         intrinsics: of the image of that size.
 
     """
-    grid = np.s_[_STRIDE // 2 :: _STRIDE, _STRIDE // 2 :: _STRIDE]
+    stride = max(1, int(np.sqrt(earlier[1].size / _PIXELS)))
+    grid = np.s_[stride // 2 :: stride, stride // 2 :: stride]
     depths = [depth[grid].astype(np.float64) for _, depth, _ in (earlier, later)]
     confidence = earlier[2][grid] * later[2][grid]
     known = (depths[0] > 0) & (depths[1] > 0) & np.isfinite(depths[0] + depths[1])
     if known.any():
         known &= confidence >= np.median(confidence[known])
     rows, columns = np.nonzero(known)
-    x = (columns * _STRIDE + _STRIDE // 2 - intrinsics.cx) / intrinsics.fx
-    y = (rows * _STRIDE + _STRIDE // 2 - intrinsics.cy) / intrinsics.fy
+    x = (columns * stride + stride // 2 - intrinsics.cx) / intrinsics.fx
+    y = (rows * stride + stride // 2 - intrinsics.cy) / intrinsics.fy
     return OverlapFrame(
         earlier[0], later[0], np.column_stack([x, y]), depths[0][known], depths[1][known]
     )

@@ -135,6 +135,7 @@ class ChainedReconstructor(Reconstructor):
         self._overlap: list[OverlapFrame] = []
         self._cameras: set[str] = set()
         self._change: GaugeChange | None = None
+        self._seen_by_next: dict[str, Matrix] = {}
         self._rebased: dict[str, Matrix] = {}
         self._confidences: deque[float] = deque(maxlen=CONFIDENCE_MEMORY)
         self._fallen = 0
@@ -215,7 +216,8 @@ class ChainedReconstructor(Reconstructor):
         logger.info("frame %d of the session: another gauge begins, %s", result.index, reason)
         self._reason = reason
         self._overlap.clear()
-        self._next = Reconstructor(self._network, self.settings)
+        self._seen_by_next.clear()
+        self._next = self._successor()
 
     def _reason_for_change(self, result: FrameResult) -> str:
         """Return why another gauge is due after this result; empty where none is."""
@@ -229,7 +231,7 @@ class ChainedReconstructor(Reconstructor):
         if not self.chain.length or result.index < self._not_before:
             return ""
         age = result.index + 1 - self._gauge_begun
-        if age >= self.chain.length - self._overlap_frames:
+        if age > self.chain.length - self._overlap_frames:
             return f"the one before is {age} frames old"
         if self._fallen >= FALLEN_FRAMES:
             return f"confidence fell to {1 + excess:.2f} from {1 + usual:.2f}"
@@ -264,7 +266,7 @@ class ChainedReconstructor(Reconstructor):
                 result.intrinsics,
             )
         )
-        self._rebased[result.camera] = other.camera_to_world
+        self._seen_by_next[result.camera] = other.camera_to_world
         if len(self._overlap) >= self._overlap_frames:
             found = join(self._overlap)
             if found.objection:
@@ -279,8 +281,9 @@ class ChainedReconstructor(Reconstructor):
         self._adopt(self._next)
         self._next = None
         world = self._world_from_gauge = found.earlier_from_later
-        self._rebased = {name: world.poses(pose) for name, pose in self._rebased.items()}
+        self._rebased = {name: world.poses(pose) for name, pose in self._seen_by_next.items()}
         self._gauge_begun = result.index + 1
+        self._confidences.clear()  # each gauge has a level of its own
         self._join_count += 1
         self.joins.append(GaugeJoin(result.index + 1, result.stamp, found))
         self._note_change(found, "")
@@ -293,7 +296,6 @@ class ChainedReconstructor(Reconstructor):
     def _refuse(self, result: FrameResult, objection: str, found: Join | None = None) -> None:
         """Stay in the old gauge, and try again later."""
         self._next = None
-        self._rebased.clear()
         self._not_before = result.index + self.chain.retry
         release_cached_memory()
         self._note_change(found, objection)
@@ -306,6 +308,7 @@ class ChainedReconstructor(Reconstructor):
     def _note_change(self, found: Join | None, objection: str) -> None:
         self._fallen = 0
         self._overlap.clear()
+        self._seen_by_next.clear()
         self._change = GaugeChange(
             reason=self._reason,
             objection=objection,

@@ -208,13 +208,18 @@ class VisualOdometry:
         registration = register_depths(
             camera.seen, result.depth, result.intrinsics, step, rotate=True
         )
-        if registration is not None and not registration.objection(step):
+        own_way = own_turn = 0.0
+        if registration is not None:
             registered = camera.step_spectrum.estimate(registration)
             own = _in_depths(np.linalg.pinv(registered.information, hermitian=True), 1 / depth)
             difference = log_se3(invert(step) @ registered.pose)
             difference[:3] /= depth
-            camera.steps.note(difference, own)
+            # A step far from what both depth maps say is as wrong as that, whatever is usual.
+            own_way, own_turn = (float((difference[part] ** 2).sum()) / 3 for part in _PARTS)
+            if not registration.objection(step):
+                camera.steps.note(difference, own)
         way, turn = camera.steps.variances()
+        way, turn = max(way, own_way), max(turn, own_turn)
         if result.pose_source == "held":
             # Nobody saw the step: it may be wrong by as much as it is long.
             error = log_se3(step)

@@ -113,12 +113,6 @@ class Reconstructor:
             self._network, cache, self._heads, graphs=self.settings.cuda_graphs
         )
 
-    def _adopt(self, other: Reconstructor) -> None:
-        """Go on in the gauge of another engine of the same network; the session stays."""
-        self._cache, self._runner = other._cache, other._runner
-        self._poses, self._last_pose = other._poses, other._last_pose
-        self._focal, self._size = other._focal, other._size
-
     @torch.inference_mode()
     def _begin_session(self) -> None:
         self._cache.clear()
@@ -129,6 +123,19 @@ class Reconstructor:
         self._view_warned = False
         self._held_said = False
         self._size: tuple[int, int] | None = None
+
+    def _successor(self) -> Reconstructor:
+        """Return an engine that begins another gauge of the same stream, and repeats no warning."""
+        other = Reconstructor(self._network, self.settings)
+        other._calibrator, other._warned_of = self._calibrator, self._warned_of
+        other._view_warned, other._held_said = self._view_warned, self._held_said
+        return other
+
+    def _adopt(self, other: Reconstructor) -> None:
+        """Go on in the gauge of another engine of the same network; the session stays."""
+        self._cache, self._runner = other._cache, other._runner
+        self._poses, self._last_pose = other._poses, other._last_pose
+        self._focal, self._size = other._focal, other._size
 
     @property
     def _heads(self) -> tuple[Head, ...]:
