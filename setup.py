@@ -3,17 +3,24 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
+# Version, maintainer and addresses are those of package.xml, for colcon and pip alike.
+MANIFEST = ElementTree.parse(ROOT / "package.xml").getroot()
+URLS = {element.get("type", ""): element.text or "" for element in MANIFEST.findall("url")}
 
 
-def version() -> str:
-    """Return the version, which package.xml holds for colcon and pip alike."""
-    return ElementTree.parse(ROOT / "package.xml").getroot().findtext("version", "").strip()
+def long_description() -> str:
+    """Return the README; its links and images point into the repository, since PyPI has neither."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    raw = URLS["repository"].replace("github.com", "raw.githubusercontent.com")
+    text = re.sub(r"(!\[[^\]]*\]\()(?!https?:)", rf"\1{raw}/main/", text)
+    return re.sub(r"(?<!!)(\[[^\]]*\]\()(?!https?:|#)", rf"\1{URLS['repository']}/blob/main/", text)
 
 
 def requirements(name: str) -> list[str]:
@@ -35,9 +42,21 @@ def shared(*directories: str) -> list[tuple[str, list[str]]]:
 
 setup(
     name="xsvggt_ros",
-    version=version(),
+    version=MANIFEST.findtext("version", ""),
     description="Streaming 3D reconstruction with a compressed KV cache, for ROS 2 camera topics",
+    long_description=long_description(),
+    long_description_content_type="text/markdown",
+    url=URLS["repository"],
+    project_urls={
+        "Documentation": f"{URLS['repository']}/tree/main/docs",
+        "Source": URLS["repository"],
+        "Issues": URLS["bugtracker"],
+        "Changelog": f"{URLS['repository']}/blob/main/CHANGELOG.rst",
+    },
+    maintainer=MANIFEST.findtext("maintainer", ""),
+    maintainer_email=MANIFEST.find("maintainer").attrib["email"],
     license="Apache-2.0",
+    keywords=["ROS 2", "3D reconstruction", "visual odometry", "transformer", "KV cache"],
     python_requires=">=3.10",
     packages=find_packages(include=["xsvggt_ros", "xsvggt_ros.*"]),
     package_data={
@@ -49,9 +68,15 @@ setup(
     extras_require={name: requirements(name) for name in ("test", "rerun", "int8", "cluster")},
     entry_points={"console_scripts": ["xsvggt = xsvggt_ros.cli:app"]},
     classifiers=[
+        "Development Status :: 4 - Beta",
         "Intended Audience :: Science/Research",
         "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Topic :: Scientific/Engineering :: Image Processing",
     ],
 )

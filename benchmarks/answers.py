@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from time import monotonic, perf_counter
+from typing import Any
 
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
@@ -57,7 +58,7 @@ class Client:
         self.node.create_subscription(
             ReconstructionStatus, f"{NODE}/status", self.statuses.append, QoSProfile(depth=50)
         )
-        self.parameters = self.node.create_client(
+        self.parameters: Any = self.node.create_client(
             SetParametersAtomically, f"{NODE}/set_parameters_atomically"
         )
         self._stamp = 0
@@ -80,13 +81,13 @@ class Client:
 
         self._wait(what, holds, seconds)
 
-    def ask(self, name: str, value: object) -> tuple[float, bool]:
+    def ask(self, name: str, value: Any) -> tuple[float, bool]:
         """Set a parameter; return the seconds until the answer, and whether it was taken."""
         request = SetParametersAtomically.Request(
             parameters=[Parameter(name, value=value).to_parameter_msg()]
         )
         started = perf_counter()
-        future = self.parameters.call_async(request)
+        future: Any = self.parameters.call_async(request)
         self._wait(f"an answer to {name} = {value}", future.done, PATIENCE)
         return perf_counter() - started, bool(future.result().result.successful)
 

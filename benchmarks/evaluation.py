@@ -24,6 +24,8 @@ from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.evaluation import judge, runner
 from xsvggt_ros.evaluation.files import write_evaluation
 from xsvggt_ros.evaluation.request import EvaluationRequest, NetworkOptions
+from xsvggt_ros.stream.frame import Frame
+from xsvggt_ros.stream.pipeline import FramePipeline, FrameUpdate
 from xsvggt_ros.stream.results import write_results
 from xsvggt_ros.synthetic.export import write_sequence
 from xsvggt_ros.synthetic.motion import MotionSettings
@@ -53,18 +55,18 @@ class Clock:
 
 def time_parts(clock: Clock) -> None:
     """Let the parts of a run that a reconstruction has, too, be timed wherever they are made."""
+    process = FramePipeline.process
 
-    class TimedStepper(runner.Stepper):
-        def step(self, frame: Any) -> Any:
-            with clock.timing(ENGINE):
-                return super().step(frame)
+    def timed(pipeline: FramePipeline, frame: Frame) -> FrameUpdate | None:
+        with clock.timing(ENGINE):
+            return process(pipeline, frame)
 
     class TimedRecording(judge.Recording):
         def add(self, frame: Any) -> None:
             with clock.timing(RECORDING):
                 super().add(frame)
 
-    runner.Stepper = TimedStepper
+    FramePipeline.process = timed
     judge.Recording = TimedRecording
 
 

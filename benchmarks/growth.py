@@ -3,6 +3,7 @@
 
     python benchmarks/growth.py                  # small preset, 2000 frames: about ten minutes
     python benchmarks/growth.py --preset wide    # full width, few layers, 300 frames
+    python benchmarks/growth.py --preset tiny_lingbot
 
 Runs the whole engine on moving noise with random weights. Writes `table.md`, `frames.csv` and
 `figure.png` to --output. Compare times within a run only.
@@ -75,14 +76,38 @@ def run(network, settings: dict[str, ReconstructorSettings], shape, frames: int)
     runs = [Run(name, [], [], []) for name in settings]
     for index, image in enumerate(images(*shape, frames)):
         for each in runs:
-            result = engines[each.name].step(image, stamp=index)
-            each.milliseconds.append(1e3 * result.timings.network)
-            each.cache.append(result.cache.nbytes)
-            each.beside.append(result.cache.scratch_nbytes + result.cache.camera_nbytes)
+            for result in engines[each.name].take(image, stamp=index):
+                each.milliseconds.append(1e3 * result.timings.network)
+                each.cache.append(result.cache.nbytes)
+                each.beside.append(result.cache.scratch_nbytes + result.cache.camera_nbytes)
         if index % 100 == 99:
             now = (f"{median(each.milliseconds[-50:]):.1f} ms {each.name}" for each in runs)
             print(f"frame {index + 1}: " + ", ".join(now), flush=True)
     return runs
+
+
+def caches(
+    config: NetworkConfig, bounded: CacheSettings, *, every_frame: bool
+) -> dict[str, CacheSettings]:
+    """Return the caches to compare, by name."""
+    uncompressed = CacheSettings("none", key_bits=16, value_bits=16)
+    found = {
+        "compressed, 4/4 bits": bounded,
+        "pruned, 16/16 bits": replace(bounded, key_bits=16, value_bits=16),
+        "published, simulated 4/4": replace(bounded, compatibility="published"),
+        "uncompressed": uncompressed,
+    }
+    if config.stream.window_frames:
+        # Special tokens of so few older frames that both are full soon.
+        window = CacheSettings("lingbot", trajectory_frames=32)
+        found = {
+            "window, 4/4 bits": window,
+            "window, 16/16 bits": replace(window, key_bits=16, value_bits=16),
+            "xstreamvggt, 4/4 bits": bounded,
+            "uncompressed": uncompressed,
+        }
+    interval = 1 if every_frame else 0
+    return {name: replace(each, keyframe_interval=interval) for name, each in found.items()}
 
 
 def undisturbed(milliseconds: list[float]) -> float:
@@ -133,10 +158,16 @@ def draw(path: Path, runs: list[Run], title: str) -> None:
 def main() -> None:
     """Measure, print, write and draw."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--preset", default="small", help="small, tiny, streamvggt, or wide")
+    parser.add_argument("--preset", default="small", help="small, tiny, tiny_lingbot, or wide")
     parser.add_argument("--frames", type=int, help="default: 2000, with wide 300")
     parser.add_argument("--width", type=int, help="default: 112, with wide 140")
     parser.add_argument("--budget-frames", type=float, default=8, help="budget, in frames' tokens")
+    parser.add_argument(
+        "--every-frame",
+        action="store_true",
+        help="store every frame, as with a key-frame interval"
+        " of 1; only LingBot-Map stores fewer by itself",
+    )
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--output", type=Path, default=Path("results/growth"))
@@ -153,12 +184,7 @@ def main() -> None:
     tokens = config.tokens_per_frame(height, width)
     budget = int(arguments.budget_frames * tokens)
     bounded = CacheSettings("xstreamvggt", budget_tokens=budget)
-    settings = {
-        "compressed, 4/4 bits": bounded,
-        "pruned, 16/16 bits": replace(bounded, key_bits=16, value_bits=16),
-        "published, simulated 4/4": replace(bounded, compatibility="published"),
-        "uncompressed": CacheSettings("none", key_bits=16, value_bits=16),
-    }
+    settings = caches(config, bounded, every_frame=arguments.every_frame)
     runs = run(
         network,
         {name: ReconstructorSettings(width, cache) for name, cache in settings.items()},

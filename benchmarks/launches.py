@@ -2,11 +2,13 @@
 """How many operations of one frame launch work on a GPU, counted by stage on the meta device.
 
     python benchmarks/launches.py           # the defaults, and the network without compression
+    python benchmarks/launches.py --preset lingbot
     python benchmarks/launches.py --rows    # each policy at 16/16, 4/4 and 2/2 bits
     python benchmarks/launches.py --top 12  # and which operations these are
 
 The network has its official sizes and bfloat16 weights; nothing is computed, so any machine will
-do. What is counted is a frame once the budget is full. Views, allocations and casts that change
+do. What is counted is a frame that is stored once the budget is full; policy lingbot has short
+windows here, on which nothing depends. Views, allocations and casts that change
 nothing are free; an operation of this package counts as one, as a fused kernel of PyTorch does.
 Bytes are those that decoding reads and writes, by the shapes of what it is given: codes and grids
 of the tokens that are held, and the tokens decoded; beside them, those of the newest frame, which
@@ -28,8 +30,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from xsvggt_ros.cache.kv_cache import KvCache
-from xsvggt_ros.cache.settings import POLICIES, CacheSettings
-from xsvggt_ros.model.config import NetworkConfig
+from xsvggt_ros.cache.settings import DEFAULT_POLICY, POLICIES, CacheSettings
+from xsvggt_ros.model.config import NetworkConfig, preset
 from xsvggt_ros.model.network import Head, StreamVggt
 from xsvggt_ros.stream.reconstructor import cache_layout
 
@@ -40,6 +42,8 @@ STAGES = (
 """Where an operation may belong; ``between`` is what the aggregator does around its blocks."""
 
 BITS = ((16, 16), (4, 4), (2, 2))
+WINDOW = {"window_frames": 4, "trajectory_frames": 2}
+"""Of the policy lingbot."""
 
 
 @dataclass
@@ -158,10 +162,13 @@ class StagedMemory:
         self._cache = cache
         self._launches = launches
 
-    @property
-    def first_frame(self) -> bool:
+    def begin_pass(self, frames: int) -> int:
         """As the cache says."""
-        return self._cache.first_frame
+        return self._cache.begin_pass(frames)
+
+    def times(self, frames: int, device: torch.device) -> Tensor:
+        """As the cache says."""
+        return self._cache.times(frames, device)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attend, and count it."""
@@ -205,8 +212,8 @@ def watch_stages(network: StreamVggt, launches: Launches) -> None:
         for block in blocks:
             launches.watch(name, block)
     launches.watch("camera head", network.camera_head)
-    launches.watch("depth head", network.depth_head)
-    launches.watch("point head", network.point_head)
+    for name, head in zip(("depth head", "point head"), network.dense_heads, strict=False):
+        launches.watch(name, head)
 
 
 @torch.inference_mode()
@@ -236,8 +243,10 @@ def count(
     launches = Launches()
     watch_stages(network, launches)
     memory = StagedMemory(KvCache(settings, cache_layout(network)), launches)
-    images = torch.empty(1, 1, 3, *size, device="meta")
-    for _ in range(frames):
+    anchors = settings.settled(cache_layout(network)).anchor_frames
+    first_pass = torch.empty(1, anchors, 3, *size, device="meta")
+    for index in range(frames):
+        images = first_pass[:, :1] if index else first_pass
         launches.counts = Counts()
         with launches:
             network(images, memory, heads)
@@ -274,15 +283,21 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", action="store_true", help="all policies and several widths")
+    parser.add_argument("--preset", default="streamvggt", help="streamvggt or lingbot")
     parser.add_argument("--budget", type=int, default=8192, help="tokens per layer")
     parser.add_argument("--top", type=int, default=0, help="operations to name for each column")
     arguments = parser.parse_args()
 
-    budget = arguments.budget
-    chosen = [CacheSettings(budget_tokens=budget)]
+    budget, config = arguments.budget, preset(arguments.preset)
+    chosen = [CacheSettings(budget_tokens=budget, **WINDOW)]
+    if config.stream.window_frames:
+        # With one anchor, as StreamVGGT has: more would not fit into the budget.
+        chosen.append(CacheSettings(DEFAULT_POLICY, budget_tokens=budget, anchor_frames=1))
     if arguments.rows:
         chosen = [
-            CacheSettings(policy=policy, budget_tokens=budget, key_bits=keys, value_bits=values)
+            CacheSettings(
+                policy=policy, budget_tokens=budget, key_bits=keys, value_bits=values, **WINDOW
+            )
             for policy in POLICIES
             for keys, values in BITS
             if policy != "none" or keys == 16
@@ -290,10 +305,14 @@ def main() -> None:
     else:
         chosen.insert(0, CacheSettings(policy="none", key_bits=16, value_bits=16))
     columns = {
-        f"{settings.policy} {settings.key_bits}/{settings.value_bits}": count(settings)
+        f"{settings.policy} {settings.key_bits}/{settings.value_bits}": count(
+            settings, config=config
+        )
         for settings in chosen
     }
-    print(f"One frame of 518x392, {budget} tokens a layer, bfloat16 weights, float32 heads\n")
+    print(
+        f"One frame of 518x392, {arguments.preset}, {budget} tokens a layer, bfloat16 weights, float32 heads\n"
+    )
     print(table(columns))
     for name, counts in columns.items():
         for (stage, operation), number in counts.names.most_common(arguments.top):

@@ -18,6 +18,7 @@ import argparse
 import multiprocessing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing.synchronize import Event
 from time import perf_counter
 from typing import Any
@@ -40,11 +41,13 @@ from xsvggt_ros.ros.clouds import CloudPacker
 from xsvggt_ros.ros.conversions import frame_from_compressed, frame_from_image, header, packed
 from xsvggt_ros.ros.images import confidence_image, depth_image
 from xsvggt_ros.ros.parameters import Settings
-from xsvggt_ros.ros.publishers import Publishers
-from xsvggt_ros.ros.robot import Robot
-from xsvggt_ros.ros.status import Session, StatusBoard
+from xsvggt_ros.ros.publishers import CameraPublisher
+from xsvggt_ros.ros.status import StatusPublisher
+from xsvggt_ros.ros.transform_owners import TransformOwners
+from xsvggt_ros.ros.transforms import TransformBroadcaster
 from xsvggt_ros.stream.frame import Frame, FrameResult, ImageArray, Timings
 from xsvggt_ros.stream.image_mapping import ImageMapping
+from xsvggt_ros.stream.pipeline import FrameUpdate, SessionInfo
 from xsvggt_ros.stream.quality import QualityWatch
 from xsvggt_ros.stream.worker import Counters
 
@@ -76,7 +79,8 @@ def main() -> None:
     torch.set_num_threads(1)
     rclpy.init()
     node = Node("xsvggt")
-    outputs, status = Publishers(node, Robot(node, Settings)), StatusBoard(node)
+    transforms = TransformBroadcaster(node, TransformOwners())
+    outputs, status = CameraPublisher(node, transforms), StatusPublisher(node)
     with subscriber(cores[-1]):
         wait_for_subscriber(node)
         for kind, frame in inputs().items():
@@ -97,7 +101,7 @@ def inputs() -> dict[str, Frame]:
     return {"raw rgb8": frame_from_image(raw), "JPEG": frame_from_compressed(compressed)}
 
 
-def measure(frame: Frame, outputs: Publishers, status: StatusBoard, frames: int) -> Stages:
+def measure(frame: Frame, outputs: CameraPublisher, status: StatusPublisher, frames: int) -> Stages:
     """Return milliseconds of each stage for each frame."""
     stages: Stages = {}
     packer, quality = CloudPacker(), QualityWatch()
@@ -111,8 +115,8 @@ def measure_frame(
     clock: Stopwatch,
     frame: Frame,
     index: int,
-    outputs: Publishers,
-    status: StatusBoard,
+    outputs: CameraPublisher,
+    status: StatusPublisher,
     packer: CloudPacker,
     quality: QualityWatch,
 ) -> None:
@@ -120,13 +124,12 @@ def measure_frame(
     settings, counters, top = Settings(), Counters(1, 1, 0, 0, 0), header(1, "camera")
     image = clock.time("decode", frame.decode)
     result = result_of(image, index)
-    clock.time("pack and publish", lambda: outputs.publish(result, settings))
+    update = FrameUpdate(frame, result, SessionInfo(1, 1))
+    clock.time("pack and publish", lambda: outputs.publish(update, settings))
     faults = clock.time("quality", lambda: quality.judge(result))
     clock.time(
         "status",
-        lambda: status.show_result(
-            result, faults, Session(1, 1), counters, publish_seconds=0.0, total_seconds=0.0
-        ),
+        lambda: status.show_update(replace(update, faults=faults), counters),
     )
     clock.time("path", outputs.publish_path)
     clock.total()

@@ -190,7 +190,7 @@ class Tester:
         self._node.create_subscription(
             ReconstructionStatus, "/soak/xsvggt/status", self._statuses.append, QoSProfile(depth=50)
         )
-        self._client = self._node.create_client(
+        self._client: Any = self._node.create_client(
             SetParametersAtomically, "/soak/xsvggt/set_parameters_atomically"
         )
         self._viewers: list[Any] = []

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ament_index_python.packages import get_package_prefix
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction, Shutdown
+from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
 
 from launch import LaunchContext, LaunchDescription
@@ -49,9 +50,16 @@ def _evaluation(context: LaunchContext) -> list[ExecuteProcess]:
             cmd=[str(program), "evaluate", *_options(given)],
             output="screen",
             sigterm_timeout="60",  # a stopped run writes its report
-            on_exit=Shutdown(),
+            on_exit=_end,
         )
     ]
+
+
+def _end(event: ProcessExited, context: LaunchContext) -> Shutdown:
+    if event.returncode and not context.is_shutdown:
+        # The only way to an exit code of ros2 launch that is not 0.
+        raise RuntimeError(f"xsvggt evaluate failed with exit code {event.returncode}")
+    return Shutdown(reason="the evaluation is done")
 
 
 def _options(given: dict[str, str]) -> list[str]:

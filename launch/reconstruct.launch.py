@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ament_index_python.packages import get_package_share_directory
+from ament_index_python.packages import get_package_prefix, get_package_share_directory
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
+from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
@@ -31,8 +32,12 @@ ARGUMENTS = (
     ("params_file", str(CONFIG / "default.yaml"), "Parameters; those given here go before them."),
     ("bag", "", "Bag, video or directory of images to replay; empty = a live camera."),
     ("topic", "", "Image topic to replay, where the bag holds several."),
+    ("base_frame", "", "Frame of the robot, such as base_link; empty = as in params_file."),
+    ("odometry", "", "own or external: whose odom -> base; empty = as in params_file."),
     ("use_sim_time", "", "true or false; empty = true with bag, else as in params_file."),
     ("autostart", "", "false = wait for a lifecycle manager; empty = as in params_file."),
+    ("respawn", "false", "true starts the node again when it dies, instead of ending the launch."),
+    ("respawn_delay", "2.0", "Seconds before it is started again."),
     ("namespace", "", "Namespace of all nodes."),
     ("log_level", "info", "debug, info, warn, error or fatal."),
     ("rviz", "false", "true starts RViz with a view of the outputs."),
@@ -49,12 +54,10 @@ def generate_launch_description() -> LaunchDescription:
 
 def _nodes(context: LaunchContext) -> list[Node]:
     given = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
-    nodes = [_reconstruct(given)]
-    if given["bag"]:
-        nodes.append(_replay(given))
-    if _switch(given, "rviz"):
-        nodes.append(_rviz(given))
-    return nodes
+    # Whatever can be wrong is found out before the first process runs.
+    rviz = [_rviz(given)] if _switch(given, "rviz") else []
+    replay = [_replay(given)] if given["bag"] else []
+    return [_reconstruct(given), *replay, *rviz]
 
 
 def _image(given: dict[str, str]) -> str:
@@ -69,6 +72,7 @@ def _reconstruct(given: dict[str, str]) -> Node:
         "depth": given["depth"],
         "odom": given["odom"],
     }
+    respawn = bool(_switch(given, "respawn"))
     return Node(
         package=PACKAGE,
         executable="reconstruct_node",
@@ -78,8 +82,26 @@ def _reconstruct(given: dict[str, str]) -> Node:
         remappings=[("image", _image(given)), *((n, t) for n, t in topics.items() if t)],
         ros_arguments=["--log-level", given["log_level"]],
         output="screen",
-        on_exit=Shutdown(),
+        respawn=respawn,
+        respawn_delay=float(given["respawn_delay"]),
+        on_exit=None if respawn else _end_with_node,
     )
+
+
+def _end_with_node(event: ProcessExited, context: LaunchContext) -> Shutdown:
+    return _end(event, context, "reconstruct_node")
+
+
+def _end_with_failed_replay(event: ProcessExited, context: LaunchContext) -> Shutdown | None:
+    """Let the node wait for nothing where the recording cannot be replayed."""
+    return _end(event, context, "replay_node") if event.returncode else None
+
+
+def _end(event: ProcessExited, context: LaunchContext, name: str) -> Shutdown:
+    if event.returncode and not context.is_shutdown:
+        # The only way to an exit code of ros2 launch that is not 0.
+        raise RuntimeError(f"{name} failed with exit code {event.returncode}")
+    return Shutdown(reason=f"{name} has ended")
 
 
 def _overrides(given: dict[str, str]) -> dict[str, str | bool]:
@@ -87,6 +109,8 @@ def _overrides(given: dict[str, str]) -> dict[str, str | bool]:
         "model.checkpoint": given["checkpoint"],
         "model.device": given["device"],
         "input.image_transport": given["image_transport"],
+        "frames.base": given["base_frame"],
+        "tf.odometry": given["odometry"],
         "lifecycle.autostart": _switch(given, "autostart"),
     }
     said = {name: value for name, value in named.items() if value not in ("", None)}
@@ -120,10 +144,18 @@ def _replay(given: dict[str, str]) -> Node:
         arguments=[given["bag"], "--image-topic", _image(given), *options],
         ros_arguments=["--log-level", given["log_level"]],
         output="screen",
+        on_exit=_end_with_failed_replay,
     )
 
 
 def _rviz(given: dict[str, str]) -> Node:
+    try:
+        get_package_prefix("rviz2")
+    except LookupError as error:
+        raise RuntimeError(
+            "rviz:=true needs RViz, which is not installed: sudo apt-get install "
+            "ros-$ROS_DISTRO-rviz2, or leave it out and look with Foxglove or Rerun"
+        ) from error
     prefix = f"/{given['namespace'].strip('/')}".rstrip("/")
     return Node(
         package="rviz2",

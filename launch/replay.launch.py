@@ -7,6 +7,7 @@ ros2 launch xsvggt_ros replay.launch.py -s    tells the arguments.
 from __future__ import annotations
 
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
+from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
@@ -70,9 +71,16 @@ def _nodes(context: LaunchContext) -> list[Node]:
             arguments=[given["bag"], *values, *switches],
             ros_arguments=["--log-level", given["log_level"]],
             output="screen",
-            on_exit=Shutdown(),
+            on_exit=_end,
         )
     ]
+
+
+def _end(event: ProcessExited, context: LaunchContext) -> Shutdown:
+    if event.returncode and not context.is_shutdown:
+        # The only way to an exit code of ros2 launch that is not 0.
+        raise RuntimeError(f"replay_node failed with exit code {event.returncode}")
+    return Shutdown(reason="the replay is done")
 
 
 def _switch(given: dict[str, str], name: str) -> bool:

@@ -12,7 +12,7 @@ from zlib import crc32
 import lz4.frame
 from rosbags.typesys import Stores, get_typestore
 
-from xsvggt_ros.stream.sources.storage.compression import zstd
+from xsvggt_ros.stream.sources.storage.base import zstd
 
 MAGIC = b"\x89MCAP0\r\n"
 PACK = {"": bytes, "lz4": lz4.frame.compress, "zstd": zstd.compress}

@@ -230,7 +230,7 @@ class Peer:
 
     def set_parameters(self, **values: Any) -> SetParametersResult:
         """Set parameters of the node at once; ``__`` in a name stands for a dot."""
-        client = self.node.create_client(
+        client: Any = self.node.create_client(
             SetParametersAtomically, "/xsvggt/set_parameters_atomically"
         )
         self.wait_until(client.service_is_ready, "parameter service")

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from xsvggt_ros.cache.statistics import CacheStatistics
 from xsvggt_ros.geometry.cameras import Intrinsics
-from xsvggt_ros.stream.frame import FrameResult, Timings
+from xsvggt_ros.stream.frame import Frame, FrameResult, Timings
 from xsvggt_ros.stream.image_mapping import ImageMapping
+from xsvggt_ros.stream.pipeline import FrameUpdate
 
 SIDE = 32
 WIDTH, HEIGHT = 40, 30
@@ -45,6 +46,12 @@ def result_with(depth: NDArray[np.float32], **changes: Any) -> FrameResult:
         "timings": Timings(),
     }
     return FrameResult(**usual | changes)
+
+
+def update_of(result: FrameResult, **changes: Any) -> FrameUpdate:
+    """Return a result as the pipeline hands it on, at the origin of the map."""
+    frame = Frame(result.stamp, result.frame_id, lambda: result.color, camera=result.camera)
+    return FrameUpdate(frame, result, **changes)
 
 
 def wall(

@@ -23,17 +23,23 @@ def layout(
 
 
 def make_cache(sizes: CacheLayout | None = None, **changes) -> KvCache:
-    """Make a cache, unquantized unless told otherwise."""
-    bits = {"key_bits": 16, "value_bits": 16}
-    return KvCache(CacheSettings(**bits | changes), sizes or layout())
+    """Make a cache, unquantized unless told otherwise, whose windows of frames are short."""
+    usual = {"key_bits": 16, "value_bits": 16, "window_frames": 2, "trajectory_frames": 1}
+    return KvCache(CacheSettings(**usual | changes), sizes or layout())
 
 
-def frame_tensors(tokens: int, seed: int, sizes: CacheLayout | None = None) -> list[torch.Tensor]:
-    """Return query, key and value of a frame."""
+def frame_tensors(
+    tokens: int, seed: int, sizes: CacheLayout | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return query, key and value of a frame, float32 [1, heads, tokens, channels] each."""
     token = (sizes or layout()).token
     generator = torch.Generator().manual_seed(seed)
     shape = (1, token.heads, tokens, token.channels)
-    return [torch.randn(shape, generator=generator).to(token.device, token.dtype) for _ in range(3)]
+
+    def drawn() -> torch.Tensor:
+        return torch.randn(shape, generator=generator).to(token.device, token.dtype)
+
+    return drawn(), drawn(), drawn()
 
 
 def updates(tokens: int, seed: int) -> torch.Tensor:

@@ -148,6 +148,7 @@ def test_streams_of_a_suite_have_intervals_and_the_need_of_memory(start, measure
     assert "path without history over path with everything: 1.25 [1.14, 2.00]: no yardstick" in page
 
 
+@pytest.mark.slow
 def test_jobs_measure_what_one_job_measures(start, tmp_path):
     options = ("--sequences", "landmarks_100_lap50", "--streams", "2", "--policies", "none",
                "--budgets", "4", "--width", "14", "--height", "14", "--without-full")  # fmt: skip

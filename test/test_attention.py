@@ -38,7 +38,7 @@ def flash_attn(monkeypatch):
         return attention.attend_math(*flipped).transpose(1, 2)
 
     module = ModuleType("flash_attn")
-    module.flash_attn_func = flash_attn_func
+    vars(module)["flash_attn_func"] = flash_attn_func
     module.__spec__ = sys.__spec__
     monkeypatch.setitem(sys.modules, "flash_attn", module)
     for cached in (attention.flash_installed, attention._flash):
@@ -73,10 +73,8 @@ def test_flash_attn_that_is_not_installed_is_said_at_once():
         attention.backend("flash_attn")
 
 
-@pytest.mark.skipif(
-    not (torch.cuda.is_available() and attention.flash_installed()),
-    reason="needs a CUDA GPU and the package flash-attn: run scripts/test test/test_attention.py",
-)
+@pytest.mark.gpu
+@pytest.mark.skipif(not attention.flash_installed(), reason="needs the package flash-attn")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_the_real_flash_attn_agrees(dtype):
     query, keys, values = tensors(dtype, "cuda")
@@ -103,10 +101,7 @@ def test_queries_that_are_left_when_waves_are_whole(queries, heads, multiprocess
     assert attention.rest_of_whole_waves(queries, heads, multiprocessors) == rest
 
 
-@pytest.mark.skipif(
-    not torch.cuda.is_available(),
-    reason="needs a CUDA GPU: run scripts/test test/test_attention.py on a machine with one",
-)
+@pytest.mark.gpu
 def test_queries_of_a_small_wave_attend_like_all_others():
     generator = torch.Generator().manual_seed(0)
     query, keys, values = (

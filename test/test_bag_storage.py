@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from bags import SECOND, Info, Shot, images, write_bag
+from bags import BAG_KINDS, SECOND, Info, Shot, images, write_bag
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mcap_files import Topic, record, text, write_mcap
@@ -22,7 +22,7 @@ from xsvggt_ros.geometry.cameras import Calibration
 from xsvggt_ros.stream.sources import is_bag, open_source
 from xsvggt_ros.stream.sources.bag_reader import BagReader
 from xsvggt_ros.stream.sources.storage import bag_files
-from xsvggt_ros.stream.sources.storage.compression import zstd
+from xsvggt_ros.stream.sources.storage.base import zstd
 
 IMAGE = "sensor_msgs/msg/Image"
 COUNT = 20
@@ -487,3 +487,117 @@ def test_odd_definitions_and_messages_bring_up_no_foreign_error(
     topics = [Topic("/a", IMAGE, [(1, data)], encoding, language, definition),
               Topic("/b", IMAGE, [(2, data)], encoding, language)]  # fmt: skip
     read_all(write_mcap(tmp_path / "run.mcap", topics))
+
+
+# What lies side by side
+
+
+def recorded(path: Path, kind: str, images: list[Shot] | None = None) -> Path:
+    """Write a bag, and return its one file."""
+    (file,) = bag_files(write_bag(path, shots() if images is None else images, kind))
+    return file
+
+
+@pytest.mark.parametrize("kind", ["sqlite3", "mcap"])
+@pytest.mark.parametrize("other", ["sqlite3", "mcap"])
+def test_a_copy_of_a_recording_beside_it_counts_once(tmp_path, caplog, kind, other):
+    file = recorded(tmp_path / "run", kind)
+    shutil.copy(again := recorded(tmp_path / "again" / "run", other),
+                file.with_name(f"{file.stem}_copy{again.suffix}"))  # fmt: skip
+    assert_whole(tmp_path / "run")
+    assert "A file is left out: " in caplog.text
+    assert "holds as well" in caplog.text
+
+
+@pytest.mark.parametrize("share", [0.4, 0.7, 0.95])
+def test_a_recording_and_what_was_recovered_of_it_count_once(tmp_path, share):
+    file = write_mcap(tmp_path / "run" / "run_0.mcap", [CAMERA], chunks=4, compression="")
+    shutil.copy(file, tmp_path / "run" / "recovered.mcap")
+    file.write_bytes(file.read_bytes()[: int(file.stat().st_size * share)])
+    assert_whole(tmp_path / "run")
+
+
+def test_parts_of_a_recording_are_no_copies(tmp_path, caplog):
+    for number in range(2):
+        part = [Shot(stamp, each) for stamp, each in zip(STAMPS, IMAGES, strict=True)]
+        shutil.copy(recorded(tmp_path / "made" / str(number), "mcap", part[number::2]),
+                    (tmp_path / f"run_{number}.mcap"))  # fmt: skip
+    shutil.rmtree(tmp_path / "made")
+    assert_whole(tmp_path)
+    assert not caplog.messages
+
+
+def test_several_recordings_in_a_directory_are_said(tmp_path, caplog):
+    for number in range(2):
+        later = [Shot(stamp + number * 500 * SECOND, each) for stamp, each in
+                 zip(STAMPS, IMAGES, strict=True)]  # fmt: skip
+        shutil.copy(recorded(tmp_path / "made" / str(number), "mcap", later),
+                    (tmp_path / f"run_{number}.mcap"))  # fmt: skip
+    shutil.rmtree(tmp_path / "made")
+    assert open_source(tmp_path).frame_count == 2 * COUNT
+    assert "seems to hold several recordings: run_1.mcap begins 481 s after run_0" in caplog.text
+
+
+def test_the_log_beside_what_a_link_leads_to_is_read(tmp_path):
+    bag = write_ahead(tmp_path)
+    links = tmp_path / "links"
+    links.mkdir()
+    (links / "a_0.db3").symlink_to(bag / "killed_0.db3")
+    assert_whole(links / "a_0.db3")
+    assert_whole(links)
+
+
+def test_a_link_to_nothing_is_said_and_the_others_are_read(tmp_path, caplog):
+    recorded(tmp_path / "run", "mcap")
+    (tmp_path / "run" / "run_1.mcap").symlink_to(tmp_path / "gone.mcap")
+    assert_whole(tmp_path / "run")
+    assert "A file is left out: Cannot open the bag" in caplog.text
+    assert "run_1.mcap: No such file" in caplog.text
+
+
+# What a file is, its content says
+
+
+@pytest.mark.parametrize("kind", BAG_KINDS)
+@pytest.mark.parametrize("name", ["x.mcap", "x.db3", "x.bag", "x", "x.mcap.part", "x.bak", "x.png"])
+def test_the_content_of_a_file_decides_and_not_its_name(tmp_path, kind, name):
+    path = tmp_path / name
+    shutil.copy(recorded(tmp_path / "run", kind), path)
+    assert_whole(path)
+
+
+@pytest.mark.parametrize("name", ["x.mcap.zst", "x.mcap.zstd", "x.db3.zst"])
+def test_a_compressed_file_may_be_called_as_zstd_calls_it(tmp_path, name):
+    kind = "mcap" if "mcap" in name else "sqlite3"
+    path = tmp_path / name
+    path.write_bytes(zstd.compress(recorded(tmp_path / "run", kind).read_bytes()))
+    assert_whole(path)
+
+
+@pytest.mark.parametrize("name", ["rtabmap.db", "x.db3"])
+def test_another_database_is_no_bag_and_nothing_to_be_mended(tmp_path, name):
+    with closing(sqlite3.connect(tmp_path / name)) as connection:
+        connection.execute("CREATE TABLE Node(id INT)")
+        connection.commit()
+    with pytest.raises(SourceError, match="no table of topics") as caught:
+        open_source(tmp_path / name)
+    assert "mends" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", BAG_KINDS)
+@pytest.mark.parametrize("each", [20, 5, 3])
+def test_stamps_that_repeat_are_those_of_the_recording(tmp_path, caplog, kind, each):
+    times = [SECOND * (10 + index) for index in range(COUNT)]
+    repeated = [Shot(SECOND * (5 + index // each), pixels, received=times[index]) for
+                index, pixels in enumerate(IMAGES)]  # fmt: skip
+    source = open_source(write_bag(tmp_path / "run", repeated, kind))
+    assert [frame.stamp for frame in source] == times
+    assert f"only {-(-COUNT // each)} of the first 20 stamps on /camera/image_raw" in caplog.text
+
+
+def test_a_recording_without_times_keeps_its_stamps(tmp_path, caplog):
+    repeated = [Shot(stamp, pixels, received=7) for stamp, pixels in
+                zip(STAMPS, IMAGES, strict=True)]  # fmt: skip
+    source = open_source(write_bag(tmp_path / "run", repeated, "mcap"))
+    assert [frame.stamp for frame in source] == STAMPS
+    assert not caplog.messages

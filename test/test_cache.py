@@ -25,7 +25,7 @@ from xsvggt_ros.cache.policies.importance import importance
 from xsvggt_ros.cache.settings import POLICIES, WIDTHS, CacheSettings
 from xsvggt_ros.errors import ConfigurationError
 
-BOUNDED = [policy for policy in POLICIES if policy != "none"]
+BOUNDED = [policy for policy in POLICIES if policy not in ("none", "lingbot")]
 BUDGETS = st.integers(2 * SPECIAL, 120)
 SIZES = st.lists(st.integers(SPECIAL + 1, 60), min_size=2, max_size=12)
 WIDTH = st.sampled_from(WIDTHS)
@@ -249,7 +249,7 @@ def test_an_impossible_budget_is_refused_with_the_smallest_one():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"policy": "fifo"}, "cache.policy 'fifo' is unknown; choose one of balanced, xstreamvggt"),
+        ({"policy": "fifo"}, "cache.policy 'fifo' is unknown; choose one of auto, balanced"),
         ({"pool_size": 0}, "cache.pool_size is 0; it must be at least 1"),
         ({"camera_frames": 1}, "cache.camera_frames is 1; it must be at least 2"),
         ({"compatibility": "old"}, "cache.compatibility 'old' is unknown"),
@@ -297,7 +297,9 @@ def test_tokens_of_another_shape_are_refused():
 def test_several_frames_at_once_are_refused():
     cache = make_cache()
     three = torch.zeros(1, HEADS, 3, DIM)
-    with pytest.raises(ConfigurationError, match="one frame at a time, not 3"):
+    with pytest.raises(ConfigurationError, match="1 frames at a time here, not 3"):
+        cache.begin_pass(3)
+    with pytest.raises(ConfigurationError, match="takes 1 frames here, not 3"):
         cache.attend_camera(0, 0, three, three, three)
 
 

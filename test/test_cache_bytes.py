@@ -46,7 +46,7 @@ def test_what_is_foretold_is_what_a_full_cache_allocates(budget, frame, anchor, 
     kib=st.integers(80, 400),
     sizes=st.lists(st.integers(SPECIAL + 1, 70), min_size=2, max_size=10),
     changes=st.lists(st.integers(80, 400), max_size=3),
-    adaptive=st.sampled_from(["off", "both"]),
+    adaptive=st.sampled_from(["none", "both"]),
     **KIND,
 )
 def test_allocated_bytes_never_exceed_the_cap(kib, sizes, changes, adaptive, **kind):

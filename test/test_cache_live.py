@@ -28,6 +28,9 @@ CHANGE = st.fixed_dictionaries(
         "window_bits": st.sampled_from([0, 16]),
         "camera_frames": st.integers(2, 9),
         "pool_size": st.integers(1, 8),
+        "window_frames": st.integers(1, 3),
+        "trajectory_frames": st.integers(0, 3),
+        "keyframe_interval": st.integers(0, 3),
     },
 )
 STEP = st.one_of(CHANGE, st.just(20), st.integers(SPECIAL + 1, 90), st.just("clear"))
@@ -55,7 +58,9 @@ def test_the_cap_holds_through_every_change_of_settings_and_resolution(
         else:
             step(cache, *frame_tensors(item, seed, sizes), updates(item, seed))
         for layer in cache.layers:
-            if cache.settings.bounded:
+            if cache.settings.keeps_frames:
+                assert layer.tokens <= (cache.statistics().budget_tokens or layer.tokens)
+            elif cache.settings.bounded:
                 assert layer.tokens <= cache.settings.budget_tokens
             for numbers in layer.numbers:
                 assert len(set(numbers.tolist())) == layer.tokens

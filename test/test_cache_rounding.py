@@ -3,6 +3,7 @@
 
 import pytest
 import torch
+from selection import first_is_quick
 from streams import frame_tensors, layout, make_cache, relative_rms, run, step, stored, updates
 
 from xsvggt_ros.cache.quantization import Grid, encode, fit_grid
@@ -11,6 +12,7 @@ FULL_SIZE = layout(layers=1, heads=16, dim=64)
 FRAME = 1041
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", [4096, 8192])
 @pytest.mark.parametrize(("bits", "most"), [(4, 4.6), (2, 2.6)])
 def test_bits_an_element_at_full_size(budget, bits, most):
@@ -32,7 +34,9 @@ def one_pass(keys: torch.Tensor, group: int, bits: int) -> torch.Tensor:
     return decoded.flatten(0, 1)
 
 
-@pytest.mark.parametrize("policy", ["xstreamvggt", "random", "sliding_window", "key_diversity"])
+@pytest.mark.parametrize(
+    "policy", first_is_quick(["xstreamvggt", "random", "sliding_window", "key_diversity"])
+)
 def test_a_thousand_frames_of_pruning_round_no_more_than_one_pass(policy):
     sizes = layout(layers=1, heads=2, dim=16)
     frame, budget, frames = 133, 800, 1000
@@ -54,11 +58,11 @@ def test_biased_and_constant_channels_survive_a_thousand_frames():
     sizes = layout(layers=1, heads=1, dim=16)
     cache = make_cache(sizes, budget_tokens=400, key_bits=4, value_bits=4)
 
-    def biased(seed: int) -> list[torch.Tensor]:
+    def biased(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         query, key, value = frame_tensors(70, seed, sizes)
         key = key + 5.0
         key[..., 0] = 4.7
-        return [query, key, value]
+        return query, key, value
 
     for seed in range(1000):
         step(cache, *biased(seed))

@@ -6,44 +6,11 @@ So that a step can be captured as a CUDA graph.
 
 import pytest
 import torch
+from dispatch_recorder import WAITING, Recorder
 from streams import frame_tensors, layout, make_cache, run, step, updates
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from xsvggt_ros.cache.camera_memory import CameraMemory
 from xsvggt_ros.cache.settings import POLICIES
-
-WAITING = {
-    "aten::_local_scalar_dense",
-    "aten::item",
-    "aten::nonzero",
-    "aten::masked_select",
-    "aten::unique",
-    "aten::_unique2",
-    "aten::equal",
-}
-
-
-class Recorder(TorchDispatchMode):
-    """Notes each operation, the shapes of its results, and the bytes of new ones."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.operations: list[tuple] = []
-        self.allocated = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        results = [
-            each
-            for each in (result if isinstance(result, (tuple, list)) else [result])
-            if isinstance(each, torch.Tensor)
-        ]
-        self.operations.append((func._schema.name, [tuple(each.shape) for each in results]))
-        known = {arg.untyped_storage().data_ptr() for arg in args if isinstance(arg, torch.Tensor)}
-        for each in results:
-            if each.untyped_storage().data_ptr() not in known:
-                self.allocated += each.nbytes
-        return result
 
 
 def recorded_step(cache, seed: int) -> Recorder:
@@ -124,13 +91,7 @@ def test_nothing_stands_in_the_way_of_flash_attention(key_bits):
     assert cache.statistics().tokens == 70
 
 
-cuda = pytest.mark.skipif(
-    not torch.cuda.is_available(),
-    reason="needs a CUDA GPU: run scripts/test test/test_cache_static.py on a machine with one",
-)
-
-
-@cuda
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_flash_attention_on_a_gpu(dtype):
     sizes = layout(dim=64, dtype=dtype, device="cuda")
@@ -141,7 +102,7 @@ def test_flash_attention_on_a_gpu(dtype):
     assert cache.statistics().tokens == 70
 
 
-@cuda
+@pytest.mark.gpu
 def test_a_step_never_synchronises_a_gpu():
     sizes = layout(dim=64, dtype=torch.float16, device="cuda")
     cache = make_cache(sizes, budget_tokens=70, key_bits=4, value_bits=4)
@@ -156,7 +117,7 @@ def test_a_step_never_synchronises_a_gpu():
         torch.cuda.set_sync_debug_mode("default")
 
 
-@cuda
+@pytest.mark.gpu
 def test_a_step_on_a_gpu_equals_one_on_the_cpu():
     caches = [
         make_cache(layout(dim=64, device=device), budget_tokens=70, key_bits=4, value_bits=4)

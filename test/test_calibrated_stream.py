@@ -20,7 +20,7 @@ IMAGE = np.random.default_rng(5).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
 def step(network, calibration, use="auto"):
     engine = Reconstructor(network, ReconstructorSettings(56, calibration=use))
     frame = Frame(1, "lens", lambda: IMAGE, calibration)
-    (result,) = reconstruct([frame], engine, pytest.fail)
+    (result,) = reconstruct([frame], engine, lambda _, error: pytest.fail(str(error)))
     return result
 
 

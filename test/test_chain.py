@@ -19,7 +19,7 @@ from xsvggt_ros.geometry.rigid import Matrix, invert
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.chain import ChainedReconstructor, ChainSettings
 from xsvggt_ros.stream.frame import FrameResult
-from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
+from xsvggt_ros.stream.reconstructor import Arrival, Reconstructor, ReconstructorSettings
 
 CAMERA = pv.camera(4)
 IMAGE = np.zeros((28, 28, 3), np.uint8)
@@ -44,13 +44,12 @@ class Walk:
         self.confidence = dict.fromkeys(range(frames), 5.0)
         self._gauges: dict[KvCache, tuple[int, float, Matrix]] = {}
         self._made = 0
-        step = Reconstructor.step
+        run = Reconstructor._run
 
-        def answer(engine: Reconstructor, image, *, stamp=0, camera="", **others) -> FrameResult:
-            result = step(engine, image, stamp=stamp, camera=camera, **others)
-            return self._answer(engine, result)
+        def answers(engine: Reconstructor, frames: list[Arrival]) -> list[FrameResult]:
+            return [self._answer(engine, result) for result in run(engine, frames)]
 
-        monkeypatch.setattr(Reconstructor, "step", answer)
+        monkeypatch.setattr(Reconstructor, "_run", answers)
 
     def _answer(self, engine: Reconstructor, result: FrameResult) -> FrameResult:
         frame = result.stamp // SECOND

@@ -112,6 +112,7 @@ def test_a_part_of_the_track_head_is_not_enough(state):
     "spoil",
     [
         lambda tensor: tensor.to(torch.int8),
+        lambda tensor: tensor.to(torch.float8_e4m3fn),
         lambda tensor: torch.full_like(tensor, torch.nan),
         lambda tensor: tensor.to_sparse(),
         lambda tensor: tensor.to("meta"),
@@ -288,7 +289,7 @@ def test_random_weights_leave_the_callers_generator_alone():
     [
         (
             {"preset": "huge"},
-            "preset 'huge' is unknown; choose one of streamvggt, small, demo,",
+            "preset 'huge' is unknown; choose one of streamvggt, lingbot, small,",
         ),
         (
             {"preset": "tiny", "dtype": "int8"},

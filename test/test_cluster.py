@@ -44,7 +44,7 @@ def test_without_ray_the_remedy_is_named(monkeypatch):
 @pytest.fixture(scope="module")
 def two_workers():
     ray = pytest.importorskip(
-        "ray", reason="needs Ray: pip install '.[cluster]', then scripts/test test/test_cluster.py"
+        "ray", reason="needs Ray: pip install '.[cluster]', then scripts/test -k cluster"
     )
     ray.init(num_cpus=2, include_dashboard=False, logging_level=40, log_to_driver=False)
     context = ray.get_runtime_context().gcs_address

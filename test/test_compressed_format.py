@@ -240,6 +240,36 @@ def test_the_scale_follows_the_largest_value_of_the_session() -> None:
     assert _gray16(dark, bits)[0, 0] == round(1000 * 255 / 1023)
 
 
+@pytest.mark.parametrize("hot", [1, 4])
+def test_hot_pixels_do_not_decide_about_the_bits(hot: int) -> None:
+    values = np.linspace(0, 1023, 160 * 160).astype(np.uint16).reshape(160, 160)
+    values[0, :hot] = 65535
+    image = _gray16(values, BitsInUse())
+    assert image[0, 0] == 255
+    assert (image[80, 80], image[-1, -1]) == (round(int(values[80, 80]) * 255 / 1023), 255)
+
+
+def test_a_bright_window_in_a_dark_room_is_no_hot_pixel() -> None:
+    values = np.full((160, 160), 900, np.uint16)
+    values[:8, :8] = 60000
+    image = _gray16(values, BitsInUse())
+    assert (image[0, 0], image[-1, -1]) == (round(60000 / 257), round(900 / 257))
+
+
+@pytest.mark.parametrize("encoding", ["RGB8", "rgb8 ", "rgb8\0", "Rgb8"])
+def test_the_case_of_an_encoding_and_blanks_around_it_say_nothing(encoding: str) -> None:
+    pixels = _colored()
+    image = decode_raw(pixels.tobytes(), width=24, height=16, encoding=encoding, step=72,
+                       is_bigendian=False)  # fmt: skip
+    np.testing.assert_array_equal(image, pixels)
+
+
+@pytest.mark.parametrize("text", ["jpeg; compressed bgr8", "JPEG; jpeg compressed", "png; x"])
+def test_a_codec_may_stand_where_the_encoding_belongs(text: str) -> None:
+    assert parse_format(text).encoding == ""
+    assert parse_format(text).codec in ("jpeg", "png")
+
+
 @pytest.mark.parametrize(("most", "said"), [(0, 0), (1023, 1), (8191, 1), (8192, 0), (65535, 0)])
 def test_less_than_an_eighth_of_the_range_is_said_once(
     most: int, said: int, caplog: pytest.LogCaptureFixture

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import array
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -128,13 +129,11 @@ def test_a_frame_that_tf_cannot_have_is_refused_unless_it_is_renamed(
     message_type, wrap = wrapper
     message = message_type(header=conversions.header(1, name))
     frames = Frames(map="world", odom="start")
-    with pytest.raises(FrameError, match=rf"frame_id {fault}.* or set frames\.camera"):
-        wrap(message, frames=frames).decode()
+    refused = wrap(message, frames=frames).fault
+    assert re.search(rf"frame_id {fault}.* or set frames\.camera", refused)
+    assert "frames.camera" not in wrap(message, frames=frames, in_rig=True).fault
     renamed = wrap(message, frames=replace(frames, camera="front"))
-    assert renamed.frame_id == "front"
-    with pytest.raises(FrameError) as refusal:
-        renamed.decode()
-    assert "frames.camera" not in str(refusal.value)
+    assert (renamed.frame_id, renamed.fault) == ("front", "")
 
 
 @pytest.mark.parametrize(("sec", "nanosec"), [(-1, 0), (-(2**31), 5), (2**31 - 1, 2**32 - 1)])

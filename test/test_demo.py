@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from bags import SECOND, write_jumping_bag
 from command_line import run
+from selection import first_is_quick
 
 from xsvggt_ros.commands.demo import ROOM_BUDGET
 from xsvggt_ros.geometry.alignment import align
@@ -39,8 +40,8 @@ from rclpy.executors import SingleThreadedExecutor
 from xsvggt_ros.msg import ReconstructionStatus
 
 from xsvggt_ros.ros import child_node, demo, domains
-from xsvggt_ros.ros.metered_source import MeteredSource
 from xsvggt_ros.ros.recorder import Recorder
+from xsvggt_ros.ros.replay_pace import MeteredSource
 
 PATIENCE = 90.0
 """Seconds after which a condition is taken never to come true, on a machine that is busy."""
@@ -173,7 +174,11 @@ def test_weights_that_are_not_there_end_the_demo_with_the_reason(tmp_path):
     ("program", "options", "words"),
     [
         ("raise SystemExit('so much for that')", [], ["exit code 1", "so much for that"]),
-        ("import signal; signal.pause()", ["--patience", "1"], ["no progress for 1 s", "0 pict"]),
+        (
+            "import signal; signal.pause()",
+            ["--patience", "1"],
+            ["no progress for 1 s", "0 images sent"],
+        ),
         (
             "import time\nwhile True: print('waiting for images on /image', flush=True), "
             "time.sleep(0.1)",
@@ -231,7 +236,9 @@ def test_a_place_where_no_log_can_be_is_refused(monkeypatch, tmp_path):
     assert "node.log' cannot be written" in result.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", first_is_quick([signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+)
 def test_the_node_ends_with_the_demo(tmp_path, number):
     many = tmp_path / "many"
     many.mkdir()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import command_line
 import cv2
+import datasets
 import numpy as np
 import pytest
 from bags import SECOND, Shot, images, write_bag, write_directory
@@ -142,6 +143,33 @@ def test_a_bag_that_breaks_off_leaves_what_came(monkeypatch, tmp_path):
     assert result.exit_code == 1
     assert len(read_tum(tmp_path / "out" / "trajectory.tum")) == 3
     assert "Cannot read on in the bag" in result.output
+
+
+def test_how_many_images_were_refused_is_said(tmp_path):
+    shots = [Shot((n // 2 + 1) * SECOND, each) for n, each in enumerate(images(8))]
+    bag = write_bag(tmp_path / "bag", shots)
+    result = command_line.run("reconstruct", bag, "-o", tmp_path / "out", *TINY)
+    assert result.exit_code == 0
+    assert "4 of 8 images were refused; the first: stamp 1000000000 ns came" in result.output
+
+
+@pytest.mark.parametrize("name", ["run [bold]", "run [/b]", "a[", "größe 😀", "a'b", "100%"])
+def test_any_name_of_a_recording_is_said_as_it_is(monkeypatch, tmp_path, name):
+    monkeypatch.setattr(speaking.console, "width", 400)
+    name = name.replace("/", "\u2215")
+    directory = write_directory(tmp_path / name, images(3))
+    result = command_line.run("reconstruct", directory, "-o", tmp_path / "out" / name, *TINY)
+    assert result.exit_code == 0
+    assert f"{name}/trajectory.tum" in result.output
+
+
+@pytest.mark.parametrize("name", ["run [bold]", "[red]", "a["])
+def test_any_name_of_an_evaluation_is_said_as_it_is(tmp_path, name):
+    directory = datasets.tum(tmp_path / name)
+    result = command_line.run("evaluate", directory, "-o", tmp_path / "out[i]", *TINY)
+    assert result.exit_code == 0, result.output
+    assert f"{name}: 5 " in result.output
+    assert "out[i]/" in result.output.replace("\n", "")
 
 
 # A used directory

@@ -11,7 +11,8 @@ import pytest
 from xsvggt_ros.model import checkpoint
 from xsvggt_ros.ros import engine
 from xsvggt_ros.ros.engine import build_reconstructor
-from xsvggt_ros.ros.parameters import Settings, Spec, Value, specifications
+from xsvggt_ros.ros.parameter_spec import Spec, Value
+from xsvggt_ros.ros.parameters import Settings, specifications
 from xsvggt_ros.stream import memory, reconstructor
 
 OF_THE_ENGINE = [

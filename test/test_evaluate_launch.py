@@ -5,7 +5,7 @@ import ast
 import runpy
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from typer.main import get_command
@@ -31,7 +31,7 @@ class Stub(ModuleType):
 def command(monkeypatch):
     """What the launch file runs, on a launch that only listens."""
     modules = ("launch", "launch.actions", "launch.substitutions", "ament_index_python.packages")
-    for name in modules:
+    for name in (*modules, "launch.events.process"):
         monkeypatch.setitem(sys.modules, name, Stub(name))
     space = runpy.run_path(str(LAUNCH_FILE))
 
@@ -47,9 +47,22 @@ def command(monkeypatch):
     def make(**given):
         context = {name: default for name, default, _ in space["ARGUMENTS"]} | given
         (process,) = space["_evaluation"](context)
+        make.on_exit = process.made_from["on_exit"]
         return process.made_from["cmd"]
 
     return make
+
+
+@pytest.mark.parametrize(("code", "stopped", "fails"), [(0, False, False), (1, False, True),
+                                                        (130, True, False)])  # fmt: skip
+def test_a_failed_evaluation_fails_the_launch(command, code, stopped, fails):
+    command(bag="a.mcap")
+    event, context = SimpleNamespace(returncode=code), SimpleNamespace(is_shutdown=stopped)
+    if fails:
+        with pytest.raises(RuntimeError, match="failed with exit code 1"):
+            command.on_exit(event, context)
+    else:
+        assert isinstance(command.on_exit(event, context), Listening)
 
 
 def test_arguments_become_options(command):

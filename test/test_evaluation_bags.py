@@ -13,7 +13,7 @@ from truth_bags import CAMERA, STAMPS, Messages, compressed_depth, records, writ
 
 from xsvggt_ros.errors import ConfigurationError, SourceError
 from xsvggt_ros.evaluation.source import SourceOptions, open_source
-from xsvggt_ros.evaluation.sources.pose_track import PoseTrack
+from xsvggt_ros.evaluation.sources.bag_truth import PoseTrack
 from xsvggt_ros.evaluation.sources.truth_files import read_truth
 from xsvggt_ros.stream.calibrating import Calibrator
 from xsvggt_ros.synthetic.export import write_sequence

@@ -28,7 +28,7 @@ from xsvggt_ros.evaluation.protocols.video_depth import (
     sequence_names,
     video_depth,
 )
-from xsvggt_ros.evaluation.sources.bonn_prepared import open_prepared
+from xsvggt_ros.evaluation.sources.tum import open_prepared
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings

@@ -231,7 +231,9 @@ def test_refused_frames_are_counted_and_told(source):
 
 
 def test_the_longest_session_is_judged(source):
-    stamps = [(10 + index) * SECOND for index in range(3)] + [index * SECOND for index in range(4)]
+    stamps = [(10 + index) * SECOND for index in range(3)] + [
+        index * SECOND for index in range(1, 5)
+    ]
     source(7, stamps=stamps)
     evaluation = runner.evaluate(tiny_request())
     assert (evaluation.counts.sessions, evaluation.counts.judged) == (2, 4)

@@ -2,6 +2,7 @@
 """Files appear whole or not at all, and failures are sentences."""
 
 import errno
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +45,14 @@ def test_a_file_in_the_way_is_named(tmp_path):
         pass
     with pytest.raises(OutputError, match="is no directory; choose another place"):
         require_writable(tmp_path / "file" / "out")
+
+
+def test_what_takes_no_files_is_known_before_a_run(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(OutputError, match="link' is a link to nothing; choose another"):
+        require_writable(tmp_path / "link")
+    with pytest.raises(OutputError, match=r"'/proc' takes no files \("):  # for root, too
+        require_writable(Path("/proc/xsvggt"))
 
 
 def test_looking_leaves_nothing_behind(tmp_path):

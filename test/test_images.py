@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,11 +22,10 @@ from PIL import Image
 
 from xsvggt_ros.errors import FrameError, SourceError
 from xsvggt_ros.evaluation.source import open_source as open_evaluation
-from xsvggt_ros.evaluation.sources.depth_reading import steps
+from xsvggt_ros.evaluation.sources.files import steps
 from xsvggt_ros.stream.preprocessing import plan
 from xsvggt_ros.stream.sources import open_source
-from xsvggt_ros.stream.sources.images import list_images
-from xsvggt_ros.stream.sources.orientation import orientation, turned
+from xsvggt_ros.stream.sources.images import list_images, orientation, turned
 
 TINY = ["--preset", "tiny", "--width", "28", "--device", "cpu"]
 IMAGES = images(4)
@@ -56,7 +58,7 @@ OTHERS = {
                   "6 masks and labels"),
     "normals": (grid("{}_rgb.png"), grid("{}_normal.png"), "3 other maps"),
     "disparity": (grid("left{}.png"), grid("left{}_disp.png"), "3 depth maps"),
-    "words": (["kitchen.png", "hall.png"], ["kitchen_depth.png"], "1 depth maps"),
+    "words": (["kitchen.png", "hall.png"], ["kitchen_depth.png"], "1 depth map"),
 }  # fmt: skip
 
 
@@ -69,6 +71,71 @@ def test_what_belongs_to_an_image_is_none_and_said_in_one_sentence(tmp_path, cap
     assert sorted(names(directory)) == sorted(image_names)
     assert len([line for line in caplog.messages if "left out" in line]) == 1
     assert sentence in caplog.text
+
+
+STRAYS = {
+    "its own overview": (grid("{}.png", range(4)), ["overview.png"]),
+    "a render": (grid("frame_{:05d}.jpg", range(4)), ["textured_output.jpg", "cover.png"]),
+    "a download": ([*grid("image({}).png", range(1, 4)), "image.png"], []),
+    "words": (["kitchen.png", "hall.png", "room_1.png"], []),
+    "two of three": (["1.png", "2.png", "cover.png"], []),
+}
+
+
+@pytest.mark.parametrize("kind", STRAYS)
+def test_an_image_beside_a_numbered_series_is_none_of_it(tmp_path, caplog, kind):
+    series, strays = STRAYS[kind]
+    directory = made(tmp_path / "run", *series, *strays)
+    assert sorted(names(directory)) == sorted(series)
+    assert sum("beside the series" in line for line in caplog.messages) <= bool(strays)
+    assert not strays or all(word in str(list_images(directory).remarks) for word in
+                             (str(len(strays)), min(strays)))  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", [".HEIC", ".ARW"])
+def test_a_copy_in_a_foreign_format_is_not_missed(tmp_path, caplog, suffix):
+    directory = made(tmp_path / "run", *grid("IMG_{:04d}.jpg"), *grid(f"IMG_{{:04d}}{suffix}"))
+    assert open_source(directory).frame_count == 3
+    assert not caplog.messages
+
+
+def test_two_cameras_with_times_of_their_own_are_said(tmp_path, caplog):
+    times = (1710000000000.1 + 33.3 * index for index in range(6))
+    made(tmp_path / "run", *(f"cap_Color_{next(times):.4f}.png" for _ in range(3)),
+         *(f"cap_Infrared_{next(times):.4f}.png" for _ in range(3)))  # fmt: skip
+    open_source(tmp_path / "run")
+    assert "2 series of images (cap_color_#.#, cap_infrared_#.#)" in caplog.text
+
+
+PACKED = {
+    "gzip": lambda: gzip.compress(b"x" * 99),
+    "bzip2": lambda: bz2.compress(b"x" * 99),
+    "xz": lambda: lzma.compress(b"x" * 99),
+    "zip": lambda: b"PK\3\4" + bytes(99),
+    "7-Zip": lambda: b"7z\xbc\xaf\x27\x1c" + bytes(99),
+    "tar": lambda: bytes(257) + b"ustar" + bytes(99),
+}
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_what_is_packed_is_to_be_unpacked(tmp_path, kind):
+    path = tmp_path / "run.bag.packed"
+    path.write_bytes(PACKED[kind]())
+    with pytest.raises(SourceError, match=rf"is packed \({kind}\): unpack it"):
+        open_source(path)
+
+
+@pytest.mark.parametrize("suffix", [".svo", ".SVO2", ".klg", ".oni"])
+def test_the_format_of_a_camera_is_to_be_exported(tmp_path, suffix):
+    path = tmp_path / f"run{suffix}"
+    path.write_bytes(b"x" * 99)
+    with pytest.raises(SourceError, match="export it as images or a video"):
+        open_source(path)
+
+
+def test_an_address_is_none_of_a_file():
+    with pytest.raises(SourceError, match="rtsp://10.0.0.1/cam is an address"):
+        open_source("rtsp://10.0.0.1/cam")
 
 
 @pytest.mark.parametrize(
@@ -245,7 +312,8 @@ def test_names_that_are_times_give_the_stamps(tmp_path, caplog, kind):
 @pytest.mark.parametrize(
     "files",
     [["1", "2", "10"], ["000001", "000002"], ["IMG_20240101_120000", "IMG_20240101_120001"],
-     ["1.1", "1.2"], ["2024", "2025"], ["1403636579763555584", "b"], ["a", "b"],
+     ["1.1", "1.2"], ["2024", "2025"],
+     ["4000000000.000000", "4000000001.000000"], ["1403636579763555584", "b"], ["a", "b"],
      ["1305031102.175304", "1305031102.175304 copy"]],
 )  # fmt: skip
 def test_names_that_count_are_no_times(tmp_path, caplog, files):
@@ -435,3 +503,12 @@ def test_no_name_of_a_file_brings_up_a_foreign_error(tmp_path_factory, stems):
     if listed.stamps:
         assert listed.stamps == sorted(set(listed.stamps))
         assert all(0 < stamp < 2**63 for stamp in listed.stamps)
+
+
+def test_ten_bits_in_a_data_set_use_the_whole_range(tmp_path):
+    directory = datasets.rgbd(tmp_path / "data")
+    ramp = np.linspace(0, 1023, 48).reshape(6, 8).astype(np.uint16)
+    for path in (directory / "color").iterdir():
+        cv2.imwrite(str(path), ramp)
+    shown = [given.frame.decode() for given in open_evaluation(directory)]
+    assert all(int(each.min()) == 0 and int(each.max()) == 255 for each in shown)

@@ -4,6 +4,7 @@ from __future__ import annotations
 import struct
 import zlib
 from array import array
+from typing import Any
 
 import cv2
 import numpy as np
@@ -174,8 +175,8 @@ def test_every_container_of_bytes_is_read(hold: type) -> None:
         ({"width": 2, "encoding": "bayer_rggb8"}, "bayer_rggb8 needs at least 3 x 3"),
     ],
 )
-def test_contradictory_raw_images_are_refused(change: dict[str, object], message: str) -> None:
-    message_fields = {
+def test_contradictory_raw_images_are_refused(change: dict[str, Any], message: str) -> None:
+    message_fields: dict[str, Any] = {
         "data": bytes(36),
         "width": 4,
         "height": 3,

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 REASON = "needs ROS 2: run scripts/test, or source a workspace"
 pytest.importorskip("rclpy", reason=REASON)
 
-from xsvggt_ros.ros.input_advice import COMPRESSED_TYPE, RAW_TYPE, advice
-from xsvggt_ros.ros.topics import COMPRESSED
+from xsvggt_ros.ros.topics import COMPRESSED, COMPRESSED_TYPE, RAW_TYPE, advice
 
 TYPES = {"raw": RAW_TYPE, "compressed": COMPRESSED_TYPE}
 RAW, JPEG = {RAW_TYPE}, {COMPRESSED_TYPE}

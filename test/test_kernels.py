@@ -4,7 +4,6 @@
 from importlib.util import find_spec
 
 import pytest
-import torch
 from triton_interpreter import FILES, run_kernel_tests
 
 pytestmark = pytest.mark.skipif(
@@ -14,16 +13,14 @@ pytestmark = pytest.mark.skipif(
 each_file = pytest.mark.parametrize("file", FILES, ids=[file.stem for file in FILES])
 
 
+@pytest.mark.slow
 @each_file
 def test_interpreted_kernels_equal_their_definitions(file):
     done = run_kernel_tests(file, interpret=True)
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.skipif(
-    not torch.cuda.is_available(),
-    reason="needs a CUDA GPU: run scripts/test test/test_kernels.py on a machine with one",
-)
+@pytest.mark.gpu
 @each_file
 def test_compiled_kernels_equal_their_definitions(file):
     done = run_kernel_tests(file, interpret=False)

@@ -84,6 +84,8 @@ def test_the_parameters_that_it_sets_exist() -> None:
         "model.checkpoint",
         "model.device",
         "input.image_transport",
+        "frames.base",
+        "tf.odometry",
         "lifecycle.autostart",
     }
     assert dotted <= {spec.name for spec in specifications()}
@@ -111,7 +113,7 @@ class _Module(ModuleType):
 def nodes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, dict[str, Any]]]:
     """What the launch file makes of arguments, by executable, on a launch that only listens."""
     modules = ("launch", "launch.actions", "launch.substitutions", "launch_ros.actions")
-    for name in (*modules, "ament_index_python.packages"):
+    for name in (*modules, "launch.events.process", "ament_index_python.packages"):
         monkeypatch.setitem(sys.modules, name, _Module(name))
     return _maker(LAUNCH_FILE)
 
@@ -120,7 +122,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, dict[str, 
 def replays(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, dict[str, Any]]]:
     """The same of the launch file that only replays."""
     modules = ("launch", "launch.actions", "launch.substitutions", "launch_ros.actions")
-    for name in modules:
+    for name in (*modules, "launch.events.process"):
         monkeypatch.setitem(sys.modules, name, _Module(name))
     return _maker(REPLAY_FILE)
 
@@ -154,6 +156,10 @@ def _maker(path: Path) -> Callable[..., dict[str, dict[str, Any]]]:
         ({"bag": "a.mcap"}, {"use_sim_time": True}),
         ({"bag": "a.mcap", "use_sim_time": "FALSE"}, {"use_sim_time": False}),
         ({"checkpoint": "w.pth"}, {"model.checkpoint": "w.pth"}),
+        (
+            {"base_frame": "base_link", "odometry": "external"},
+            {"frames.base": "base_link", "tf.odometry": "external"},
+        ),
     ],
 )
 def test_only_what_is_given_goes_before_the_parameter_file(
@@ -225,6 +231,51 @@ def test_measured_depth_and_odometry_are_remapped_where_they_are_given(
 ) -> None:
     remappings = nodes(depth="/d", odom="/o")["reconstruct_node"]["remappings"]
     assert remappings == [("image", "image"), ("depth", "/d"), ("odom", "/o")]
+
+
+class _Exit:
+    def __init__(self, returncode: int) -> None:
+        self.returncode = returncode
+
+
+class _Context:
+    def __init__(self, is_shutdown: bool) -> None:
+        self.is_shutdown = is_shutdown
+
+
+@pytest.mark.parametrize("program", ["reconstruct_node", "replay_node"])
+def test_a_program_that_fails_ends_the_launch_with_an_error(
+    nodes: Callable[..., dict[str, dict[str, Any]]], program: str
+) -> None:
+    on_exit = nodes(bag="a.mcap")[program]["on_exit"]
+    with pytest.raises(RuntimeError, match=f"{program} failed with exit code 3"):
+        on_exit(_Exit(3), _Context(False))
+    assert isinstance(on_exit(_Exit(-2), _Context(True)), _Action)
+    # A recording that has ended leaves the node, whose map somebody may want to save.
+    ends = isinstance(on_exit(_Exit(0), _Context(False)), _Action)
+    assert ends == (program == "reconstruct_node")
+
+
+def test_a_node_that_respawns_ends_nothing(
+    nodes: Callable[..., dict[str, dict[str, Any]]],
+) -> None:
+    made = nodes(respawn="true", respawn_delay="5")["reconstruct_node"]
+    assert (made["respawn"], made["respawn_delay"], made["on_exit"]) == (True, 5.0, None)
+
+
+def test_without_rviz_nothing_starts(
+    nodes: Callable[..., dict[str, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(_: str) -> str:
+        raise LookupError
+
+    packages = sys.modules["ament_index_python.packages"]
+    monkeypatch.setattr(packages, "get_package_prefix", missing, raising=False)
+    globals_of_file = nodes.__closure__[0].cell_contents["_nodes"].__globals__  # type: ignore[index]
+    monkeypatch.setitem(globals_of_file, "get_package_prefix", missing)
+    with pytest.raises(RuntimeError, match="rviz:=true needs RViz, .*apt-get install"):
+        nodes(rviz="true")
+    assert nodes()
 
 
 def test_autostart_is_left_to_the_parameter_file_unless_given(

@@ -41,6 +41,7 @@ def launches(monkeypatch: pytest.MonkeyPatch):
     return importlib.import_module("launches")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("policy", "bits"), [("none", 16), ("balanced", 4)])
 def test_operations_of_a_frame_at_the_official_sizes(launches, policy, bits):
     settings = CacheSettings(policy=policy, budget_tokens=8192, key_bits=bits, value_bits=bits)

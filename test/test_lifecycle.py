@@ -91,6 +91,11 @@ def test_a_life_by_hand() -> None:
         assert manager.ask(Transition.TRANSITION_DEACTIVATE)
         assert manager.ask(Transition.TRANSITION_CLEANUP)
         assert manager.state == "unconfigured"
+        heard = len(peer.messages("status"))
+        peer.wait_until(lambda: len(peer.messages("status")) > heard, "a status")
+        after = peer.messages("status")[-1]
+        blank = ReconstructionStatus(state="unconfigured", scale_source="none", scale_age=-1.0)
+        assert after == blank, "it still tells of the session that is gone"
         assert peer.set_parameters(cache__index_sets="head").successful
         assert manager.ask(Transition.TRANSITION_CONFIGURE)
         assert manager.ask(Transition.TRANSITION_ACTIVATE)
@@ -136,14 +141,14 @@ def test_an_unforeseen_failure_gives_up_all_and_configure_may_be_tried_again(
 def test_a_frame_that_takes_too_long_holds_cleanup_but_loses_nothing(
     node: ReconstructNode, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(node_module, "LONGEST_GOODBYE", 0.0)
+    monkeypatch.setattr(node_module, "SHUTDOWN_TIMEOUT", 0.0)
     assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
     assert node._engine is not None
     with monkeypatch.context() as patch:
         patch.setattr(node_module.Engine, "settle", lambda *_: False)
         assert node.trigger_cleanup() == TransitionCallbackReturn.FAILURE
     assert node.label == "inactive"
-    assert "cannot clean up: the frame in hand takes longer than 0 s" in capfd.readouterr().err
+    assert "cannot clean up: the current frame takes longer than 0 s" in capfd.readouterr().err
     monkeypatch.undo()
     assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
     assert node._engine is None

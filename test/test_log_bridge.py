@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,3 +60,64 @@ def test_a_problem_of_every_frame_is_one_line_and_the_status_has_the_newest() ->
         "the image changes from 99x100 to 518x518 pixels",
         "unexpected failure on the frame of stamp 99",
     ]
+
+
+HOST = """
+import logging, sys
+
+class Isolated(logging.Logger):
+    # What ROS 2's launch installs as soon as it is imported.
+    everyone = []
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.propagate = False
+        self.everyone.append(self)
+
+logging.setLoggerClass(Isolated)
+logging.getLogger("xsvggt_ros.stream")  # made by the host, before the package is imported
+"""
+
+NODE = """
+from xsvggt_ros.ros.log_bridge import forwarded_logging
+
+class Logger:
+    def __getattr__(self, level):
+        return lambda text: print(level, text)
+
+with forwarded_logging(Logger(), lambda text: print("status", text)):
+    for logger in Isolated.everyone:  # as each new launch does
+        logger.handlers.clear()
+        logger.setLevel(logging.NOTSET)
+    logging.getLogger("xsvggt_ros.stream.worker").warning("slow")
+    logging.getLogger("xsvggt_ros.ros.scale_input").warning("no scale")
+"""
+
+LIBRARY = """
+logging.basicConfig(format="root %(message)s", stream=sys.stdout)
+import xsvggt_ros.geometry.cameras
+logging.getLogger("xsvggt_ros.geometry.cloud_io").warning("seen")
+import xsvggt_ros.stream.imaging
+assert type(logging.getLogger("somebody_else")) is Isolated
+assert not [logger.name for logger in Isolated.everyone if logger.name.startswith("xsvggt_ros.g")]
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "lines"),
+    [
+        (NODE, ["warning slow", "status slow", "warning no scale", "status no scale"]),
+        (LIBRARY, ["root seen"]),
+    ],
+    ids=["node", "library"],
+)
+def test_records_arrive_in_a_process_whose_loggers_keep_them(
+    program: str, lines: list[str]
+) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", HOST + program],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.splitlines() == lines

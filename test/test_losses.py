@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xsvggt_ros.ros.losses import Losses
+from xsvggt_ros.ros.image_input import LossCounter
 from xsvggt_ros.stream.frame_queue import FrameQueue
 
 
 def _count(messages: Iterable[tuple[object, int | None]], publishers: int = 1) -> int:
-    losses = Losses(lambda: publishers)
+    losses = LossCounter(lambda: publishers)
     infos = ({"publisher_gid": gid, "publication_sequence_number": n} for gid, n in messages)
     return sum(map(losses.before, infos))
 
@@ -38,7 +38,7 @@ def test_unnamed_publishers_are_told_apart_by_their_number() -> None:
 
 def test_messages_without_a_number_tell_nothing() -> None:
     assert _count([("a", None), ("a", None)]) == 0
-    assert Losses(lambda: 1).before({}) == 0
+    assert LossCounter(lambda: 1).before({}) == 0
 
 
 def test_a_queue_counts_what_was_lost_as_received_and_dropped() -> None:

@@ -6,28 +6,29 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 
 REASON = "needs ROS 2: run scripts/test, or source a workspace"
 pytest.importorskip("rclpy", reason=REASON)
 
 from rclpy.node import Node
-from results import wall
+from results import update_of, wall
 
-from xsvggt_ros.ros import map_output
-from xsvggt_ros.ros.map_output import MapOutput
+from xsvggt_ros.ros import map_publisher
+from xsvggt_ros.ros.map_publisher import MapPublisher
 from xsvggt_ros.ros.parameters import Map, Settings
 
 SETTINGS = Settings(map=Map(min_confidence=0.0))
 
 
-def _add(output: MapOutput, settings: Settings = SETTINGS, index: int = 0, **changes: Any) -> None:
-    output.add(wall(index), np.eye(4), settings, **{"again": False, **changes})
+def _add(
+    output: MapPublisher, settings: Settings = SETTINGS, index: int = 0, **changes: Any
+) -> None:
+    output.add(update_of(wall(index), **changes), settings)
 
 
 def test_nothing_is_due_while_nobody_listens(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    output = MapOutput(node)
+    output = MapPublisher(node)
     _add(output)
     assert output.points > 0
     assert not output.due(10.0)
@@ -43,7 +44,7 @@ def test_nothing_is_due_while_nobody_listens(node: Node, monkeypatch: pytest.Mon
 
 
 def test_a_disabled_map_takes_no_memory(node: Node) -> None:
-    output = MapOutput(node)
+    output = MapPublisher(node)
     _add(output)
     held = output.nbytes
     _add(output, Settings(map=Map(enabled=False)), index=1)
@@ -52,16 +53,16 @@ def test_a_disabled_map_takes_no_memory(node: Node) -> None:
 
 
 def test_lengths_of_another_unit_begin_the_map_again(node: Node) -> None:
-    output = MapOutput(node)
+    output = MapPublisher(node)
     _add(output)
-    output.add(wall(1, depth=9.0), np.eye(4), SETTINGS, restarted=True)
+    output.add(update_of(wall(1, depth=9.0), unit_changed=True), SETTINGS)
     assert output.builder.snapshot()[0][:, 2].min() == pytest.approx(9.0)
 
 
 def test_without_memory_for_a_map_all_else_goes_on(
     node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    output = MapOutput(node)
+    output = MapPublisher(node)
 
     def exhausted(*_: object) -> None:
         raise MemoryError
@@ -81,7 +82,7 @@ def test_without_memory_for_a_map_all_else_goes_on(
 def test_the_message_shrinks_and_grows_with_the_map(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    output = MapOutput(node)
+    output = MapPublisher(node)
     sent: list[tuple[int, int]] = []
 
     def note(message: Any) -> None:
@@ -95,4 +96,4 @@ def test_the_message_shrinks_and_grows_with_the_map(
     output.publish("map")
     points = output.points
     assert sent == [(points, 20 * points), (0, 0), (points, 20 * points)]
-    assert map_output.POINT_STEP == 20
+    assert map_publisher.POINT_STEP == 20

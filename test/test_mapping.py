@@ -94,6 +94,7 @@ def test_other_voxels_take_the_points_over():
     coarse = MapSettings(VoxelSettings(0.5, 100))
     add(builder, wall(2), coarse)
     assert builder.map is not before
+    assert builder.map is not None
     assert builder.map.settings == coarse.voxels
     points = builder.snapshot()[0]
     assert 0 < len(points) < 50

@@ -98,7 +98,7 @@ def test_a_rehearsal_that_fails_is_an_error_of_configuration(
         engine.reset("the network failed")
         raise FrameError("out of memory")
 
-    monkeypatch.setattr(engine, "step", fail)
+    monkeypatch.setattr(engine, "take", fail)
     with pytest.raises(ConfigurationError, match="cannot run at input.width 56: out of memory"):
         warm_up(engine, WIDTH)
     assert engine.session == 1

@@ -21,6 +21,8 @@ from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 from xsvggt_ros.synthetic.scenes.frames import SceneSequence
 from xsvggt_ros.synthetic.scores import aligned_error
 
+pytestmark = pytest.mark.slow
+
 STREAM = "landmarks_100_lap100#1"
 TOKENS = 53
 COMPRESSED = CacheSettings("xstreamvggt", budget_tokens=8 * TOKENS)

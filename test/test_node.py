@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from selection import first_is_quick
 
 REASON = (
     "needs ROS 2 and this package's messages: run scripts/test, or build and source a workspace"
@@ -483,7 +484,7 @@ def _assert_ends_cleanly(node: NodeProcess, number: int) -> None:
     assert not any(segment.exists() for segment in segments)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", first_is_quick([signal.SIGINT, signal.SIGTERM, signal.SIGHUP]))
 def test_a_signal_under_load_ends_it_cleanly(number: int) -> None:
     with (
         NodeProcess(SLOW) as node,
@@ -514,13 +515,13 @@ class Stuck:
         print("in the network", flush=True)
         Event().wait()
 
-reconstruct_node.LONGEST_GOODBYE = 0.1
+reconstruct_node.SHUTDOWN_TIMEOUT = 0.1
 reconstruct_node.build_reconstructor = lambda settings: Stuck()
 sys.exit(node.main())
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", first_is_quick([signal.SIGINT, signal.SIGTERM]))
 def test_a_signal_while_the_network_takes_too_long_ends_it_cleanly(number: int) -> None:
     with NodeProcess({}, program=("-c", STUCK)) as node, Peer(node.domain, {}) as peer:
         peer.publisher().publish(image_message(SECOND))
@@ -542,8 +543,8 @@ START_UP = [
 """What Python, told to name what it has imported, and the node say on their way."""
 
 
-@pytest.mark.parametrize("moment", START_UP)
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", first_is_quick(START_UP))
+@pytest.mark.parametrize("number", first_is_quick([signal.SIGINT, signal.SIGTERM]))
 def test_a_signal_while_it_starts_ends_it_cleanly(number: int, moment: str) -> None:
     naming = {"PYTHONPROFILEIMPORTTIME": "1"}
     with NodeProcess({**TINY, "model.preset": "small"}, env=naming) as node:
@@ -574,7 +575,7 @@ UNUSABLE: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", UNUSABLE)
+@pytest.mark.parametrize("kind", first_is_quick(UNUSABLE))
 def test_what_cannot_work_is_one_sentence_and_exit_code_1(kind: str) -> None:
     parameters, sentence = UNUSABLE[kind]
     with NodeProcess(parameters) as node:
@@ -600,6 +601,7 @@ def test_without_pytorch_it_names_the_interpreter_and_the_command(tmp_path: Path
         assert "Traceback" not in node.output
 
 
+@pytest.mark.slow
 def test_silence_is_explained() -> None:
     parameters = {**TINY, "watchdog.timeout": 1.0, "cache.bugdet_tokens": 3}
     with NodeProcess(parameters) as node, Peer(node.domain, {}) as peer:

@@ -87,12 +87,13 @@ class _Tf:
 
     def wait(self) -> None:
         """Wait until the node listens."""
-        for publisher in (self._moving, self._static):
-            # This peer listens to /tf as well.
-            least = 2 if publisher is self._moving else 1
-            self._peer.wait_until(
-                lambda p=publisher, n=least: p.get_subscription_count() >= n, "a listener of TF"
-            )
+        # This peer listens to /tf as well.
+        for publisher, least in ((self._moving, 2), (self._static, 1)):
+
+            def heard(publisher: Any = publisher, least: int = least) -> bool:
+                return bool(publisher.get_subscription_count() >= least)
+
+            self._peer.wait_until(heard, "a listener of TF")
 
     def _send(self, publisher: Any, parent: str, child: str, pose: Matrix, stamp: int) -> None:
         link = TransformStamped(

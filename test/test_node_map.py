@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,26 @@ def test_a_map_that_cannot_be_saved_says_why(
     answer = _call(peer, SaveMap, "save_map", path=path)
     assert not answer.success
     assert words in answer.message
+
+
+def test_a_path_may_begin_with_the_home_directory(
+    running: tuple[NodeProcess, Peer, Any], tmp_path: Path
+) -> None:
+    _, peer, publisher = running
+    _send(peer, publisher)
+    below = f"xsvggt_{tmp_path.name}"
+    answer = _call(peer, SaveMap, "save_map", path=f"~/{below}/map.ply")
+    home = Path.home() / below
+    try:
+        assert answer.success, answer.message
+        assert str(home / "map.ply") in answer.message
+        assert (home / "map.ply").is_file()
+        assert not Path("~").exists()
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+    answer = _call(peer, SaveMap, "save_map", path="~nobody_of_that_name/map.ply")
+    assert not answer.success
+    assert "give the whole path" in answer.message
 
 
 def test_a_place_that_takes_no_files_is_told(

@@ -24,7 +24,7 @@ from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from results import result_of, result_with, slope
+from results import result_of, result_with, slope, update_of
 from sensor_msgs.msg import Image
 from xsvggt_ros.msg import ReconstructionStatus
 
@@ -32,13 +32,14 @@ from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.geometry.cameras import Calibration
 from xsvggt_ros.ros import reconstruct_node as node_module
-from xsvggt_ros.ros.back_pressure import BackPressureGroup
 from xsvggt_ros.ros.domains import free_domain
+from xsvggt_ros.ros.image_input import BackPressureGroup
 from xsvggt_ros.ros.parameters import Settings
-from xsvggt_ros.ros.publishers import Publishers
+from xsvggt_ros.ros.publishers import CameraPublisher
 from xsvggt_ros.ros.qos import LEAST_WAITING
 from xsvggt_ros.ros.reconstruct_node import ReconstructNode
-from xsvggt_ros.ros.robot import Robot
+from xsvggt_ros.ros.transform_owners import TransformOwners
+from xsvggt_ros.ros.transforms import TransformBroadcaster
 from xsvggt_ros.ros.watchdog import Watchdog
 from xsvggt_ros.stream.frame import Frame, FrameResult, ImageArray
 from xsvggt_ros.stream.frame_queue import FrameQueue
@@ -165,7 +166,7 @@ def test_a_change_that_fails_on_the_way_is_told(gate: Gate) -> None:
 def test_an_image_that_is_stuck_is_told_with_its_stage(gate: Gate) -> None:
     with _running(gate, "watchdog.timeout:=1.0") as (_, peer):
         peer.publisher().publish(image_message(SECOND))
-        status = peer.wait_for_status(lambda s: s.state == "stalled", "a complaint")
+        status = peer.wait_for_status(lambda s: s.state == "stalled", "a warning")
         assert "in stage 'reconstructing'" in status.message
         assert "model.device" in status.message
         assert (status.frames_received, status.frames_pending) == (1, 1)
@@ -220,14 +221,14 @@ class _Input:
 def test_a_full_queue_is_not_taken_for_silence() -> None:
     rclpy.init(domain_id=free_domain())
     node = Node("watched")
-    complaints = [
+    warnings = [
         Watchdog(node, _Input(held_back), lambda: None).silence(5.0)  # type: ignore[arg-type,return-value]
         for held_back in (False, True)
     ]
     node.destroy_node()
     rclpy.shutdown()
-    assert "no image for inf s on /image" in (complaints[0] or "")
-    assert complaints[1] is None
+    assert "no image for inf s on /image" in (warnings[0] or "")
+    assert warnings[1] is None
 
 
 def test_images_that_the_middleware_loses_are_counted_and_warned_of(
@@ -275,7 +276,7 @@ def test_images_that_wait_survive_a_publisher_of_another_reliability(
 def test_it_does_not_wait_for_a_network_that_takes_too_long(
     gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node_module, "LONGEST_GOODBYE", 0.0)
+    monkeypatch.setattr(node_module, "SHUTDOWN_TIMEOUT", 0.0)
     with _running(gate) as (node, peer):
         peer.publisher().publish(image_message(SECOND))
         peer.wait_until(gate.entered.is_set, "the image is in the network")
@@ -303,8 +304,9 @@ def test_nothing_is_packed_for_topics_that_nobody_listens_to() -> None:
     node = Node("silent")
     result = result_of()
     unpackable: Any = None
-    Publishers(node, Robot(node, Settings)).publish(
-        replace(result, depth=unpackable, confidence=unpackable, intrinsics=unpackable), Settings()
+    unpacked = replace(result, depth=unpackable, confidence=unpackable, intrinsics=unpackable)
+    CameraPublisher(node, TransformBroadcaster(node, TransformOwners())).publish(
+        update_of(unpacked), Settings()
     )
     node.destroy_node()
     rclpy.shutdown()

@@ -17,12 +17,29 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import yaml
 
+from xsvggt_ros.missing import BESIDE_ROS, beside_ros_command
 from xsvggt_ros.version import version
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "xsvggt_ros"
 MANIFEST = ElementTree.parse(ROOT / "package.xml").getroot()
+ROSDEP_KEYS = {
+    # Of ros/rosdistro, read 2026-08-22, for jammy (humble) and noble (jazzy, kilted): by apt.
+    "python3-numpy", "python3-opencv", "python3-scipy", "python3-pil", "python3-jinja2",
+    "python3-yaml", "python3-matplotlib", "python3-pytest", "python3-hypothesis",
+    # Packages released into humble, jazzy and kilted.
+    "ament_cmake", "ament_cmake_python", "ament_cmake_pytest", "ament_index_python",
+    "rosidl_default_generators", "rosidl_default_runtime", "rclpy", "launch", "launch_ros",
+    "launch_testing", "ros2launch", "builtin_interfaces", "diagnostic_msgs", "geometry_msgs",
+    "lifecycle_msgs", "nav_msgs", "rcl_interfaces", "rosgraph_msgs", "sensor_msgs", "std_msgs",
+    "std_srvs", "tf2_msgs", "tf2_ros_py", "cv_bridge", "sensor_msgs_py", "tf_transformations",
+    "bondpy",
+}  # fmt: skip
+"""What rosdep resolves on every supported distribution; no pip keys, which Ubuntu 24.04 refuses."""
+MODULES_OF = {"tf2_ros": "tf2_ros_py"}
+"""Modules of ROS packages of another name."""
 PYPI_NAMES = {
     "PIL": "pillow",
     "cv2": "opencv-python-headless",
@@ -30,7 +47,12 @@ PYPI_NAMES = {
     "rerun": "rerun-sdk",
     "yaml": "PyYAML",
 }
-BUILT_FROM = ("package.xml", "CMakeLists.txt", "setup.py", "pyproject.toml", "LICENSE")
+BUILT_FROM = ("package.xml", "CMakeLists.txt", "setup.py", "pyproject.toml", "LICENSE", "README.md")
+
+
+def _lines(name: str) -> list[str]:
+    text = (ROOT / "scripts" / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
 def _requirements(name: str) -> set[str]:
@@ -58,6 +80,24 @@ def test_installed_metadata_has_the_version_of_the_manifest() -> None:
         assert metadata.version("xsvggt_ros") == _manifest_version()
     except metadata.PackageNotFoundError:
         pytest.skip("xsvggt_ros is not installed here: run scripts/setup")
+
+
+def test_the_citation_has_version_and_address_of_the_manifest() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    urls = {element.get("type"): element.text for element in MANIFEST.findall("url")}
+    assert set(urls) == {"website", "repository", "bugtracker"}
+    assert all((url or "").startswith(f"{urls['repository']}") for url in urls.values())
+    assert citation["version"] == _manifest_version()
+    assert citation["repository-code"] == urls["repository"]
+
+
+def test_links_of_the_long_description_lead_somewhere_outside_a_checkout() -> None:
+    command = [sys.executable, "setup.py", "--long-description"]
+    text = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert len(links) > 10
+    assert all(link.startswith(("https://", "#")) for link in links)
+    assert any("raw.githubusercontent.com" in link for link in links)
 
 
 def test_changelog_names_the_version_of_the_manifest_first() -> None:
@@ -89,7 +129,7 @@ def _run_time_nodes(tree: ast.AST) -> Iterator[ast.AST]:
 
 def test_every_import_is_declared() -> None:
     own = {"xsvggt_ros", "__future__", *sys.stdlib_module_names}
-    imported = {PYPI_NAMES.get(name, name) for name in _imports()} - own
+    imported = {(PYPI_NAMES | MODULES_OF).get(name, name) for name in _imports()} - own
     ros = {element.text for element in MANIFEST if element.tag in ("depend", "exec_depend")}
     extras = _requirements("rerun") | _requirements("int8") | _requirements("cluster")
     # What comes with PyTorch on a GPU, and is looked for before it is used.
@@ -101,9 +141,46 @@ def test_no_declared_requirement_is_unused() -> None:
     assert _requirements("runtime") <= imported
 
 
-def test_the_manifest_names_nothing_that_apt_lacks() -> None:
+def test_rosdep_resolves_everything_that_the_manifest_names() -> None:
     keys = {element.text or "" for element in MANIFEST if element.tag.endswith("depend")}
-    assert not {key for key in keys if "torch" in key or key.endswith("-pip")}
+    assert keys == ROSDEP_KEYS
+
+
+def test_the_line_for_pip_brings_what_rosdep_does_not() -> None:
+    """And docs/installing.md has that very line."""
+    beside = {re.split("[>=]", name)[0] for name in BESIDE_ROS}
+    apt = {"numpy", "opencv-python-headless", "scipy", "pillow", "jinja2", "matplotlib", "PyYAML"}
+    brought = {"markupsafe", "backports.zstd"}  # by jinja2, and by rosbags
+    files = (ROOT / "scripts" / "requirements").glob("*.txt")
+    other = {"int8", "cluster", "rerun", "ros", "test", "torch"}
+    lines = [line for path in files if path.stem not in other for line in _lines(path.stem)]
+    wanted = {re.split("[>=;<]", line)[0] for line in lines}
+    assert beside == wanted - apt - brought
+    assert beside_ros_command() in (ROOT / "docs" / "installing.md").read_text(encoding="utf-8")
+
+
+def test_what_is_missing_is_told_with_what_to_install(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    template = (ROOT / "scripts" / "program.py.in").read_text(encoding="utf-8")
+    program.write_text(template.replace("@module@", "wanting"), encoding="utf-8")
+    for module, words in (
+        ("typer", ["typer is missing", "--system-site-packages", "pip install torch rosbags"]),
+        ("cv2", ["opencv-python-headless is missing"]),
+        ("tf_transformations", ["sudo apt-get install ros-jazzy-tf-transformations"]),
+    ):
+        code = f"raise ModuleNotFoundError('No module', name='{module}.deep')"
+        (tmp_path / "wanting.py").write_text(code, encoding="utf-8")
+        paths = {"PYTHONPATH": f"{ROOT}:{tmp_path}", "ROS_DISTRO": "jazzy"}
+        run = subprocess.run(
+            [sys.executable, program],
+            env=os.environ | paths,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.returncode == 1
+        assert "Traceback" not in run.stderr
+        assert not [word for word in words if word not in run.stderr], run.stderr
 
 
 def test_torch_is_pinned_exactly() -> None:
@@ -160,13 +237,14 @@ def test_wheel_holds_modules_data_and_command(source_copy: Path, tmp_path: Path)
     assert "xsvggt = xsvggt_ros.cli:app" in wheel.read(entry_points).decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--symlink-install",)], ids=["plain", "symlinks"])
 def test_colcon_installs_modules_messages_and_programs(
     options: tuple[str, ...], source_copy: Path, tmp_path: Path
 ) -> None:
     if not shutil.which("colcon") or not os.environ.get("AMENT_PREFIX_PATH"):
         pytest.skip("needs colcon and a sourced ROS 2: run scripts/test")
-    build = ["colcon", "build", "--base-paths", source_copy, *options]
+    build = ["colcon", "build", "--base-paths", str(source_copy), *options]
     subprocess.run(build, check=True, cwd=tmp_path, capture_output=True)
     prefix = tmp_path / "install" / "xsvggt_ros"
     code = "import xsvggt_ros.msg as m, xsvggt_ros.version as v; print(m.__file__, v.__file__)"
@@ -177,6 +255,10 @@ def test_colcon_installs_modules_messages_and_programs(
     messages, module, found = run.stdout.split()
     assert Path(messages).is_relative_to(prefix)
     assert Path(module).is_relative_to(prefix)
+    assert Path(module).is_symlink() == bool(options)
+    assert not list(prefix.rglob("__pycache__/test_*"))
+    weights = Path(module).parent / "weights" / "demo.safetensors"
+    assert weights.stat().st_size > 1 << 20
     assert found == _manifest_version()
     for program in ("reconstruct_node", "replay_node", "xsvggt"):
         assert os.access(prefix / "lib" / "xsvggt_ros" / program, os.X_OK)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xsvggt_ros.errors import ConfigurationError
+from xsvggt_ros.ros.parameter_spec import Spec, nearest_name
 from xsvggt_ros.ros.parameter_texts import (
     TABLE_BEGIN,
     TABLE_END,
@@ -19,7 +20,7 @@ from xsvggt_ros.ros.parameter_texts import (
     markdown_table,
     with_table,
 )
-from xsvggt_ros.ros.parameters import Settings, Spec, nearest_name, specifications
+from xsvggt_ros.ros.parameters import Settings, specifications
 from xsvggt_ros.stream.frame_queue import FrameQueue
 
 ROOT = Path(__file__).parents[1]
@@ -178,7 +179,8 @@ def test_any_value_is_taken_with_its_type_or_refused_by_name(spec: Spec, value: 
         ("input.cameras", None, ""),
         ("input.cameras", ["left", "right"], "left right"),
         ("input.cameras", ("left",), "left"),
-        ("cache.adaptive", False, "off"),
+        ("cache.adaptive", False, "none"),
+        ("cache.adaptive", "off", "none"),
     ],
 )
 def test_what_yaml_makes_of_a_value_is_taken(name: str, value: object, expected: object) -> None:

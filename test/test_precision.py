@@ -12,14 +12,7 @@ from xsvggt_ros.model import layers, operators, rotary
 
 DEVICES = [
     "cpu",
-    pytest.param(
-        "cuda",
-        marks=pytest.mark.skipif(
-            not torch.cuda.is_available(),
-            reason="needs a CUDA GPU: run `scripts/test test/test_precision.py` on a machine with "
-            "one, after `XSVGGT_TORCH=torch==2.13.0 scripts/setup`",
-        ),
-    ),
+    pytest.param("cuda", marks=pytest.mark.gpu),
 ]
 
 

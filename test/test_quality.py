@@ -13,6 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
+from selection import first_is_quick
 
 from xsvggt_ros.cache import ops
 from xsvggt_ros.cache.layer_segments import LayerSegments
@@ -153,7 +154,7 @@ def scores_of(network: StreamVggt, settings: CacheSettings, name: str) -> Scores
     return score(streamed(network, settings, name), name)
 
 
-@pytest.mark.parametrize("name", LIMITS)
+@pytest.mark.parametrize("name", first_is_quick(LIMITS))
 def test_it_reconstructs_rooms_it_has_never_seen(network, name):
     scores = scores_of(network, FULL, name)
     assert LIMITS[name].broken_by(scores) == [], scores.line()
@@ -161,6 +162,7 @@ def test_it_reconstructs_rooms_it_has_never_seen(network, name):
     assert scores.turn_error < 0.5 * scores.standing_turn
 
 
+@pytest.mark.slow
 def test_the_mean_over_all_motions(network):
     mean = mean_scores([scores_of(network, FULL, name) for name in LIMITS])
     assert MEAN.broken_by(mean) == [], mean.line()
@@ -171,6 +173,7 @@ def test_points_of_the_point_head_lie_where_the_room_is(network):
     assert points_error(found, "medium_walk") < POINT_ERROR
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [4, 2])
 def test_a_small_packed_cache_does_not_hurt(network, bits):
     full = scores_of(network, FULL, "medium_walk")
@@ -180,12 +183,14 @@ def test_a_small_packed_cache_does_not_hurt(network, bits):
     assert packed.turn_error <= 1.5 * full.turn_error
 
 
+@pytest.mark.slow
 def test_eight_frames_at_four_bits_are_as_good_as_three_hundred(network):
     full, packed = scores_of(network, FULL, LONG), scores_of(network, kept(8), LONG)
     assert packed.depth_abs_rel <= OF_FULL * full.depth_abs_rel
     assert packed.path_error <= OF_FULL * full.path_error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", [4, 8, 16])
 def test_the_default_policy_is_as_good_as_the_published_one(network, budget):
     ours = scores_of(network, kept(budget), LONG)
@@ -213,6 +218,7 @@ def test_streaming_is_the_masked_forward_on_trained_weights(network):
         np.testing.assert_allclose(streamed, expected, rtol=1e-4, atol=1e-4, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_stream_that_loses_its_first_frame_breaks_the_limits(network):
     """The anchor fixes the world. The released sliding window is known to lose it."""
     budget = 8 * FRAME_TOKENS
@@ -269,6 +275,7 @@ def _with_a_disturbed_depth_head(network, _patch):
     _flip_last_layer(network.depth_head)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [
@@ -296,6 +303,7 @@ def _with_exchanged_axes(_network, patch):
     patch.setattr("xsvggt_ros.model.network.activate_points", exchanged)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [_with_a_disturbed_point_head, _with_exchanged_axes])
 def test_the_limits_notice_a_broken_point_head(damage):
     with damaged(damage) as network:
@@ -343,11 +351,13 @@ def _with_keys_beside_the_values_of_others(_network, patch):
     patch.setattr(ops, "decode_keys", beside)
 
 
+@pytest.mark.slow
 def test_a_packed_cache_holds_the_limits_that_broken_ones_break(network):
     scores = scores_of(network, kept(8), "medium_walk")
     assert PACKED.broken_by(scores) == [], scores.line()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [
@@ -377,6 +387,7 @@ def _without_translation(points, target, *, scale):
     return replace(align(points, target, scale=scale), translation=np.zeros(3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [_without_scale, _turned_the_wrong_way, _without_translation])
 def test_the_limits_notice_a_broken_alignment(network, monkeypatch, wrong):
     found = streamed(network, kept(8), "medium_walk")

@@ -21,29 +21,21 @@ SECOND = 1_000_000_000
 
 @pytest.mark.parametrize("name", ["", "left"])
 def test_frames_of_one_camera_carry_its_name(node: Node, name: str) -> None:
-    taken: list[Frame] = []
-
-    def noted(frame: Frame) -> Frame:
-        taken.append(frame)
-        return frame
-
     settings = Settings(input=Input(cameras=name))
-    rig = RigInput(node, settings, FrameQueue("latest", 1), noted)
+    queue = FrameQueue("latest", 1)
+    rig = RigInput(node, settings, queue)
     (camera,) = rig.cameras
     camera._put(Frame(7, "optical", lambda: np.zeros((1, 1, 3), np.uint8)))
     rig.close()
-    assert [(frame.stamp, frame.camera) for frame in taken] == [(7, name)]
+    frame = queue.take()
+    assert frame is not None
+    assert (frame.stamp, frame.camera) == (7, name)
 
 
-def _rig(node: Node, cameras: str) -> tuple[RigInput, list[Frame]]:
-    taken: list[Frame] = []
-
-    def noted(frame: Frame) -> Frame:
-        taken.append(frame)
-        return frame
-
+def _rig(node: Node, cameras: str) -> tuple[RigInput, FrameQueue]:
     settings = Settings(input=Input(cameras=cameras, rig_wait=0.0))
-    return RigInput(node, settings, FrameQueue("latest", 9), noted), taken
+    queue = FrameQueue("latest", 9)
+    return RigInput(node, settings, queue), queue
 
 
 def _frame(stamp: int) -> Frame:
@@ -52,14 +44,15 @@ def _frame(stamp: int) -> Frame:
 
 @pytest.mark.parametrize("cameras", ["", "left right"])
 def test_a_wrong_stamp_is_marked_counted_and_disturbs_nothing(node: Node, cameras: str) -> None:
-    rig, taken = _rig(node, cameras)
+    rig, queue = _rig(node, cameras)
     first = rig.cameras[0]
     for stamp in (10 * SECOND, 10 * SECOND + 1, 15 * SECOND, 10 * SECOND + 2):
         first._put(_frame(stamp))
         for other in rig.cameras[1:]:
             other._put(_frame(min(stamp, 10 * SECOND + 2)))
     rig._look()
-    own = [frame for frame in taken if frame.camera == first.camera]
+    taken = [queue.take() for _ in range(len(queue))]
+    own = [frame for frame in taken if frame and frame.camera == first.camera]
     assert [frame.stamp - 10 * SECOND for frame in own if not frame.fault] == [0, 1, 2]
     assert [frame.stamp for frame in own if frame.fault] == [15 * SECOND]
     assert rig.outliers(first.camera) == 1
@@ -72,17 +65,18 @@ def test_a_camera_of_another_clock_is_told_with_the_remedy(node: Node) -> None:
     for i in range(5):
         left._arrived(100 * SECOND + i)
         right._arrived(60 * SECOND + i)
-    (complaint,) = rig.clock_complaints()
-    assert "camera 'right' lives in another clock: its stamps are 40.0 s behind" in complaint
-    assert "have all drivers stamp by one clock" in complaint
+    (warning,) = rig.clock_warnings()
+    assert "camera 'right' lives in another clock: its stamps are 40.0 s behind" in warning
+    assert "have all drivers stamp by one clock" in warning
     rig.close()
 
 
 def test_what_is_held_at_the_end_counts_as_dropped(node: Node) -> None:
-    rig, taken = _rig(node, "")
+    rig, queue = _rig(node, "")
     rig.cameras[0]._put(_frame(10 * SECOND))
     rig.cameras[0]._put(_frame(SECOND))
-    assert [frame.stamp for frame in taken] == [10 * SECOND]
-    queue = rig._queue
+    first = queue.take()
+    assert first is not None
+    assert (first.stamp, len(queue)) == (10 * SECOND, 0)
     rig.close()
     assert queue.counts() == (2, 1)

@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from motions import motion
 from results import result_of
 
-from xsvggt_ros.geometry.rigid import Matrix
+from xsvggt_ros.geometry.rigid import Matrix, invert
 from xsvggt_ros.stream.frame import FrameResult
 from xsvggt_ros.stream.image_mapping import ImageMapping
 from xsvggt_ros.stream.scale import SMOOTHED, MetricScale
-from xsvggt_ros.stream.scale_estimates import SHORTEST_WAY, WayScale, scale_from_depth
+from xsvggt_ros.stream.scale_estimates import SHORTEST_CHORD, ChordScale, scale_from_depth
+from xsvggt_ros.synthetic.motion import MotionSettings
+from xsvggt_ros.synthetic.sequence import Sequence, SequenceSettings
 
 
 def _at(x: float, index: int = 0) -> FrameResult:
@@ -130,25 +133,75 @@ def _pose(x: float, turn: float = 0.0) -> Matrix:
     return pose
 
 
+def _measure(
+    chords: ChordScale, model: list[Matrix], metric: list[Matrix], *, known: bool = True
+) -> tuple[float, float] | None:
+    for one, other in zip(model, metric, strict=True):
+        chords.add(one, other, lever_arm_known=known)
+    return chords.estimate()
+
+
 def test_a_straight_way_gives_the_ratio_once_it_is_long_enough() -> None:
-    way = WayScale()
-    found = [way.estimate(_pose(0.01 * i), _pose(0.05 * i), first=i == 0) for i in range(9)]
-    assert found[:4] == [None] * 4
-    assert [found[4], found[8]] == [pytest.approx(5.0)] * 2
-    assert pytest.approx(SHORTEST_WAY) == 0.05 * 4
+    chords = ChordScale()
+    ended = [chords.add(_pose(0.02 * i), _pose(0.1 * i), lever_arm_known=False) for i in range(8)]
+    assert ended == [False] * 5 + [True] * 3
+    assert pytest.approx(SHORTEST_CHORD) == 0.1 * 5
+    scale, spread = chords.estimate() or (0.0, 0.0)
+    assert (scale, spread) == (pytest.approx(5.0), pytest.approx(0.0, abs=1e-9))
 
 
-def test_a_turn_a_standstill_and_a_gap_are_no_estimates() -> None:
-    way = WayScale()
-    assert way.estimate(_pose(0.0), _pose(0.0), first=True) is None
-    assert way.estimate(_pose(1.0, 0.3), _pose(1.0, 0.3), first=False) is None  # begins again
-    assert way.estimate(_pose(1.0, 0.3), _pose(1.0, 0.3), first=False) is None  # stands
-    assert way.estimate(_pose(9.0, 0.3), None, first=False) is None
-    assert way.estimate(_pose(2.0, 0.3), _pose(5.0, 0.3), first=False) == pytest.approx(4.0)
-    assert way.estimate(_pose(7.0), _pose(9.0), first=True) is None
+def test_a_turn_counts_where_the_camera_is_known_on_the_robot() -> None:
+    turning = [_pose(0.1 * i, 0.3 * i) for i in range(8)]
+    model = [_pose(0.02 * i, 0.3 * i) for i in range(8)]
+    assert _measure(ChordScale(), model, turning, known=False) is None
+    assert _measure(ChordScale(), model, turning) == (pytest.approx(5.0), pytest.approx(0.0))
 
 
-def test_a_camera_that_sees_no_motion_gives_no_infinite_scale() -> None:
-    way = WayScale()
-    way.estimate(_pose(0.0), _pose(0.0), first=True)
-    assert way.estimate(_pose(0.0), _pose(1.0), first=False) is None
+def test_a_standstill_and_a_camera_that_sees_no_motion_measure_nothing() -> None:
+    still = [_pose(0.0)] * 9
+    moving = [_pose(0.2 * i) for i in range(9)]
+    assert _measure(ChordScale(), still, still) is None
+    assert _measure(ChordScale(), still, moving) is None
+    chords = ChordScale()
+    assert _measure(chords, moving, moving) is not None
+    chords.begin()
+    assert chords.estimate() is None
+
+
+def test_a_jump_of_the_estimate_does_not_count() -> None:
+    metric = [_pose(0.1 * i) for i in range(120)]
+    model = [_pose(0.05 * i + (0.4 if i >= 60 else 0.0)) for i in range(120)]
+    scale, spread = _measure(ChordScale(), model, metric) or (0.0, 0.0)
+    assert scale == pytest.approx(2.0, rel=1e-6)
+    assert spread == pytest.approx(0.0, abs=1e-6)
+
+
+def test_the_newest_way_counts_where_the_unit_wanders() -> None:
+    metric = [_pose(0.1 * i) for i in range(800)]
+    places = np.cumsum([0.05 if i < 400 else 0.04 for i in range(800)])
+    scale, _ = _measure(ChordScale(), [_pose(x) for x in places], metric) or (0.0, 0.0)
+    assert scale == pytest.approx(2.5, rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["walk", "drive", "loop"])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_wheel_odometry_gives_the_scale_of_every_kind_of_way(kind: str, seed: int) -> None:
+    """The network is perfect; wheels slip by 2 % in each step and turn wrongly by 0.1 degrees."""
+    true, mount = 2.7, np.array([0.3, 0.05, 0.4])
+    poses = Sequence(SequenceSettings(seed=seed, frames=200, motion=MotionSettings(kind))).poses
+    rng = np.random.default_rng(seed)
+    arm = np.eye(4)
+    arm[:3, 3] = mount
+    base = [pose @ invert(arm) for pose in poses]
+    odom, chords, errors = base[0], ChordScale(), []
+    for before, now, pose in zip([base[0], *base], base, poses, strict=False):
+        step = invert(before) @ now
+        step[:3, 3] *= 1.0 + 0.02 * rng.standard_normal()
+        wrong = motion((0.0, 0.0, 0.0), (*(0.0009 * rng.standard_normal(3)), 1.0))
+        odom = odom @ step @ wrong
+        model = pose.copy()
+        model[:3, 3] /= true
+        if chords.add(model, odom @ arm, lever_arm_known=True):
+            errors.append((chords.estimate() or (0.0, 0.0))[0] / true - 1.0)
+    assert abs(errors[-1]) < 0.02
+    assert np.abs(errors[len(errors) // 4 :]).max() < 0.02

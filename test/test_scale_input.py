@@ -16,12 +16,12 @@ from rclpy.node import Node
 from results import result_of
 from sensor_msgs.msg import Image
 
+from xsvggt_ros.geometry.robot_frames import RobotPose
 from xsvggt_ros.ros import scale_input
 from xsvggt_ros.ros.conversions import header
 from xsvggt_ros.ros.images import depth_image
 from xsvggt_ros.ros.parameters import Scale, Settings
-from xsvggt_ros.ros.robot import Robot
-from xsvggt_ros.ros.scale_input import DepthScale, OdometryScale, ScaleInput
+from xsvggt_ros.ros.scale_input import DepthScale, OdometryScale, ScaleInput, ScaleState
 
 SECOND = 1_000_000_000
 TOPICS = {"depth": "depth", "odometry": "odom"}
@@ -29,7 +29,7 @@ TOPICS = {"depth": "depth", "odometry": "odom"}
 
 def _listening(node: Node, source: str) -> ScaleInput:
     settings = Settings(scale=Scale(source=source))
-    scale = ScaleInput(node, Robot(node, lambda: settings), lambda: settings)
+    scale = ScaleInput(node, lambda: settings)
     scale.begin()
     scale.listen()
     return scale
@@ -58,7 +58,7 @@ def test_depth_without_pixels_costs_no_result(node: Node, caplog: pytest.LogCapt
     scale = _listening(node, "depth")
     assert isinstance(scale._measured, DepthScale)
     scale._measured._receive(Image(header=header(SECOND, "camera_optical"), encoding="32FC1"), {})
-    scaled, restarted = scale.applied(result_of(stamp=SECOND))
+    scaled, restarted = scale.scale(result_of(stamp=SECOND), RobotPose())
     assert (scaled.stamp, restarted, scale.value) == (SECOND, False, None)
     assert "depth of 0x0 has no pixels; publish whole images" in caplog.text
     scale.close()
@@ -71,14 +71,14 @@ def test_a_pose_without_rotation_is_refused_and_told_once(
     assert isinstance(scale._measured, OdometryScale)
     for stamp, w in ((SECOND, 0.0), (SECOND, float("nan")), (2 * SECOND, 0.0)):
         scale._measured._receive(_odometry(stamp, 0.0, w))
-    assert scale.applied(result_of(stamp=SECOND))[0].stamp == SECOND
+    assert scale.scale(result_of(stamp=SECOND), RobotPose())[0].stamp == SECOND
     assert caplog.text.count("broadcast a unit quaternion") == 1
     for index in (1, 2):
         stamp = (2 + index) * SECOND
         scale._measured._receive(_odometry(stamp, 0.5 * index))
         pose = np.eye(4)
         pose[2, 3] = 0.1 * index
-        scale.applied(replace(result_of(index, stamp), camera_to_world=pose))
+        scale.scale(replace(result_of(index, stamp), camera_to_world=pose), RobotPose())
     assert scale.value == pytest.approx(5.0)
     scale.close()
 
@@ -92,7 +92,7 @@ def test_a_held_pose_is_no_measure(node: Node) -> None:
         pose = np.eye(4)
         pose[2, 3] = way
         result = replace(result_of(index, stamp), camera_to_world=pose, pose_source=source)
-        scale.applied(result)
+        scale.scale(result, RobotPose())
     assert scale.value == pytest.approx(5.0)
     scale.close()
 
@@ -103,9 +103,9 @@ def test_depth_is_still_there_when_a_result_comes_seconds_later(node: Node) -> N
     stamps = [SECOND + i * SECOND // 30 for i in range(90)]
     for stamp in stamps:
         scale._measured._receive(_depth(stamp), {})
-    scale.applied(result_of(stamp=stamps[0]))
+    scale.scale(result_of(stamp=stamps[0]), RobotPose())
     assert scale.value == pytest.approx(3.0)
-    scale.applied(result_of(1, stamp=stamps[60]))
+    scale.scale(result_of(1, stamp=stamps[60]), RobotPose())
     assert len(scale._measured._newest) == 30
     scale.close()
 
@@ -121,11 +121,57 @@ def test_messages_of_which_none_fits_are_told(
         now += 1.0
         _send(scale, 900 * SECOND + index)  # by another clock
         assert scale.silence(3.5) is None
-        scale.applied(result_of(index, stamp=SECOND + index))
+        scale.scale(result_of(index, stamp=SECOND + index), RobotPose())
     now += 1.0
-    complaint = scale.silence(3.5) or ""
-    assert f"messages come on /{TOPICS[source]}, but for 3.5 s no image has found one" in complaint
+    warning = scale.silence(3.5) or ""
+    assert f"messages come on /{TOPICS[source]}, but for 3.5 s no image has found one" in warning
     _send(scale, 5 * SECOND)
-    scale.applied(result_of(4, stamp=5 * SECOND))
+    scale.scale(result_of(4, stamp=5 * SECOND), RobotPose())
     assert scale.silence(3.5) is None
+    scale.close()
+
+
+def test_the_scale_in_force_its_spread_and_its_age_are_known(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(scale_input, "monotonic", lambda: now)
+    scale = _listening(node, "odometry")
+    assert scale.state == ScaleState("none", 0.0, 0.0, -1.0)
+    assert isinstance(scale._measured, OdometryScale)
+    for index in range(30):
+        now += 0.1
+        stamp = SECOND + index * SECOND // 10
+        scale._measured._receive(_odometry(stamp, 0.1 * index))
+        pose = np.eye(4)
+        pose[2, 3] = 0.05 * index * (1.01 if index % 2 else 0.99)
+        scale.scale(replace(result_of(index, stamp), camera_to_world=pose), RobotPose())
+    state = scale.state
+    assert (state.source, state.age) == ("odometry", 0.0)
+    assert state.value == pytest.approx(2.0, rel=0.02)
+    assert 0.001 < state.spread < 0.1
+    assert scale.idleness() is None
+    for index in range(30, 42):
+        now += 1.0
+        stamp = SECOND + index * SECOND // 10
+        scale._measured._receive(_odometry(stamp, 2.9))
+        scale.scale(replace(result_of(index, stamp), camera_to_world=pose), RobotPose())
+    assert scale.state.age == pytest.approx(12.0)
+    said = scale.idleness() or ""
+    assert "nothing has been measured for 11 s, so 1.99" in said
+    assert "m per unit stays: move by 0.5 m or more" in said
+    now += 11.0  # nothing comes any more: that is another warning
+    assert scale.idleness() is None
+    scale.close()
+
+
+def test_depth_tells_its_spread_too(node: Node) -> None:
+    scale = _listening(node, "depth")
+    assert isinstance(scale._measured, DepthScale)
+    for index in range(9):
+        stamp = (1 + index) * SECOND
+        scale._measured._receive(_depth(stamp), {})
+        scale.scale(result_of(index, stamp), RobotPose())
+    assert scale.state.value == pytest.approx(3.0)
+    assert scale.state.spread == pytest.approx(0.0, abs=1e-6)
     scale.close()

@@ -176,6 +176,7 @@ def test_places_come_back_after_a_lap():
     assert float(away.mean()) > 0.4
 
 
+@pytest.mark.slow
 def test_a_training_learns():
     trainer = SceneTrainer(recipe_named("test"), 0, CPU)
     losses = [float(trainer.take_step(0.3)["total"]) for _ in range(40)]
@@ -217,6 +218,7 @@ ranks.end()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_learn_one_network_from_streams_of_their_own(tmp_path):
     script = tmp_path / "together.py"
     script.write_text(TOGETHER)
@@ -246,6 +248,7 @@ def piece(tmp_path_factory):
     return directory, settings, lines
 
 
+@pytest.mark.slow
 def test_a_piece_leaves_weights_state_and_what_memory_is_worth(piece):
     directory, _, lines = piece
     assert {path.name for path in directory.iterdir()} >= {"weights.safetensors", "need.json"}
@@ -257,6 +260,7 @@ def test_a_piece_leaves_weights_state_and_what_memory_is_worth(piece):
     assert any("frames_per_second" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_the_next_piece_goes_on(piece, tmp_path):
     directory, settings, _ = piece
     steps = json.loads((directory / "state.json").read_text())["step"]
@@ -278,12 +282,14 @@ def test_the_next_piece_goes_on(piece, tmp_path):
     assert lines[0].startswith(f"goes on at step {steps}")
 
 
+@pytest.mark.slow
 def test_another_recipe_or_seed_does_not_go_on(piece):
     directory, settings, _ = piece
     with pytest.raises(ConfigurationError, match="has seed 0, not 1"):
         Piece(replace(settings, output=directory, seed=1), print)
 
 
+@pytest.mark.slow
 def test_a_state_of_which_a_part_is_missing_is_named(piece, tmp_path):
     directory, _, _ = piece
     (tmp_path / "state.json").write_bytes((directory / "state.json").read_bytes())

@@ -7,9 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections import namedtuple
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -32,7 +31,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_a_full_disk_is_refused_with_both_numbers(
     environment: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = namedtuple("usage", "free")(1_100_000_000)
+    usage = SimpleNamespace(free=1_100_000_000)
     monkeypatch.setattr(environment.machine.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(environment.report.SetupError, match=r"2\.5 GB needed.*1\.1 GB free"):
         environment.machine.check_disk(2.5)
@@ -150,12 +149,14 @@ def test_unsuitable_python_is_refused(tmp_path: Path) -> None:
 @pytest.fixture
 def stage(tmp_path: Path) -> Path:
     """Return a checkout in which every program that the scripts call only tells of its call."""
-    for name in ("scripts/demo", ".ci/run"):
+    for name in ("scripts/demo", "scripts/test", ".ci/run"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     _program(tmp_path / "scripts" / "setup", "true")
     _program(tmp_path / ".venv" / "bin" / "xsvggt", 'printf "%s\\n" "$@"')
-    (tmp_path / ".venv" / "ros_env.sh").touch()
+    _program(tmp_path / ".venv" / "bin" / "python", 'echo "$@"; [[ $2 != "$BROKEN" ]]')
+    path = f'export PATH="{tmp_path}/.venv/bin:$PATH" ROS_DISTRO=kilted\n'
+    (tmp_path / ".venv" / "ros_env.sh").write_text(path, encoding="utf-8")
     return tmp_path
 
 
@@ -166,9 +167,42 @@ def _program(path: Path, line: str) -> None:
 
 
 def test_demo_passes_its_arguments_on(stage: Path) -> None:
-    command = [stage / "scripts" / "demo", "a bag", "--max-frames", "3"]
+    command = [str(stage / "scripts" / "demo"), "a bag", "--max-frames", "3"]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert run.stdout.splitlines() == ["demo", "a bag", "--max-frames", "3"]
+
+
+@pytest.mark.parametrize(
+    ("words", "handed_on"),
+    [
+        ([], "-n auto -m not slow"),
+        (["--all"], "-n auto"),
+        (["--all", "-x"], "-n auto -x"),
+        (["test/ros", "-k", "a or b"], "-n auto test/ros -k a or b"),
+    ],
+)
+def test_only_a_bare_call_leaves_slow_tests_out(
+    stage: Path, words: list[str], handed_on: str
+) -> None:
+    run = subprocess.run(
+        [stage / "scripts" / "test", *words], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.splitlines()[-1] == f"-m pytest {handed_on}"
+
+
+def test_every_check_runs_and_those_that_fail_are_named(stage: Path) -> None:
+    run = subprocess.run(
+        [stage / "scripts" / "test"],
+        env={**os.environ, "BROKEN": "ruff"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 1
+    assert [line.split()[1] for line in run.stdout.splitlines() if line.startswith("-m")] == [
+        "ruff", "ruff", "codespell_lib", "mypy", "pytest"
+    ]  # fmt: skip
+    assert run.stderr.splitlines()[-1] == "failed: ruff, ruff format"
 
 
 @pytest.mark.parametrize(
@@ -183,7 +217,10 @@ def test_demo_passes_its_arguments_on(stage: Path) -> None:
 def test_the_closing_line_of_pytest_comes_last(
     stage: Path, said: str, status: int, closing: str
 ) -> None:
-    _program(stage / "scripts" / "test", f'echo "{said}"; echo afterwards; exit {status}')
+    _program(
+        stage / "scripts" / "test", f'echo "$@"; echo "{said}"; echo afterwards; exit {status}'
+    )
     run = subprocess.run([stage / ".ci" / "run"], capture_output=True, text=True, check=False)
     assert run.returncode == status
+    assert run.stdout.splitlines()[0] == "--all"
     assert run.stdout.splitlines()[-1] == closing

@@ -34,6 +34,7 @@ def directory(tmp_path, monkeypatch):
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as owner:
+        assert owner.stdout
         owner.stdout.readline()
         yield tmp_path
         owner.communicate()

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 FRAMES = 240
 
 
+@pytest.mark.slow
 def test_the_node_outlives_every_fault(tmp_path: Path) -> None:
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(

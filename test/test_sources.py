@@ -5,6 +5,7 @@ import logging
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -53,7 +54,7 @@ def _write_video(
     path: Path, frames: list[ImageArray], codec: str = "mp4v", rate: float = 5.0
 ) -> Path:
     height, width = frames[0].shape[:2]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), rate, (width, height))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), rate, (width, height))
     assert writer.isOpened()
     for frame in frames:
         writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
@@ -127,7 +128,13 @@ def test_headers_name_the_frame_and_the_stamp(tmp_path: Path, kind: BagKind) -> 
 def test_the_latest_calibration_goes_with_an_image(tmp_path: Path, kind: BagKind) -> None:
     (image,) = images(1)
     near, far = _calibration(20.0), _calibration(50.0)
-    records = [Shot(1, image), Info(2, near), Shot(3, image), Info(4, far), Shot(5, image)]
+    records: list[Shot | Info] = [
+        Shot(1, image),
+        Info(2, near),
+        Shot(3, image),
+        Info(4, far),
+        Shot(5, image),
+    ]
     source = open_source(write_bag(tmp_path / "bag", records, kind))
     for _ in range(2):
         assert [frame.calibration for frame in source] == [near, near, far]
@@ -137,7 +144,7 @@ def test_a_calibration_of_another_camera_is_said_and_not_used(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     shots = [Shot(2 + i, image) for i, image in enumerate(images(2))]
-    records = [Info(1, _calibration(9.0), frame_id="other"), *shots]
+    records: list[Shot | Info] = [Info(1, _calibration(9.0), frame_id="other"), *shots]
     frames = list(open_source(write_bag(tmp_path / "bag", records)))
     assert [frame.calibration for frame in frames] == [None, None]
     assert caplog.text.count("speaks of frame 'other', the images are of 'lens'") == 1
@@ -153,7 +160,8 @@ def test_a_rectified_topic_has_a_calibration_that_says_so(tmp_path: Path) -> Non
 
 def test_a_compressed_topic_has_the_calibration_of_its_raw_one(tmp_path: Path) -> None:
     data = encode(images(1)[0], ".jpg")
-    records = [Info(1, _calibration(9.0)), Shot(2, data, topic="/camera/image_raw/compressed")]
+    topic = "/camera/image_raw/compressed"
+    records: list[Shot | Info] = [Info(1, _calibration(9.0)), Shot(2, data, topic=topic)]
     (frame,) = open_source(write_bag(tmp_path / "bag", records))
     assert frame.calibration == _calibration(9.0)
 
@@ -345,7 +353,7 @@ def test_a_video_that_ends_as_announced_warns_of_nothing(
     ],
 )
 def test_what_cannot_be_opened_says_why(
-    tmp_path: Path, name: str, content: bytes | None, options: dict[str, object], message: str
+    tmp_path: Path, name: str, content: bytes | None, options: dict[str, Any], message: str
 ) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)

@@ -14,13 +14,17 @@ REASON = "needs ROS 2 and this package's messages: run scripts/test, or source a
 pytest.importorskip("rclpy", reason=REASON)
 pytest.importorskip("xsvggt_ros.msg", reason=REASON)
 
+from xsvggt_ros.msg import ReconstructionStatus
+
 from xsvggt_ros.cache.statistics import CacheStatistics
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.ros import status as status_module
-from xsvggt_ros.ros.status import Session, StatusBoard
+from xsvggt_ros.ros.scale_input import ScaleState
+from xsvggt_ros.ros.status import StatusPublisher
 from xsvggt_ros.stream.frame import Execution, Frame, FrameResult, Timings
 from xsvggt_ros.stream.health import MEMORY, Health
 from xsvggt_ros.stream.image_mapping import ImageMapping
+from xsvggt_ros.stream.pipeline import FrameUpdate, SessionInfo
 from xsvggt_ros.stream.worker import Counters
 
 TIMEOUT = 5.0
@@ -49,7 +53,7 @@ class _Story:
         health = partial(Health, clock=lambda: self.now)
         monkeypatch.setattr(status_module, "Health", health)
         self.topic = _Topic()
-        self.board = StatusBoard(self.topic)  # type: ignore[arg-type]
+        self.board = StatusPublisher(self.topic)  # type: ignore[arg-type]
         self.board.timeout = TIMEOUT
         self.counters = Counters(0, 0, 0, 0, 0)
 
@@ -71,14 +75,10 @@ class _Story:
         self, session: int = 1, faults: tuple[str, ...] = (), **fields: Any
     ) -> dict[str, Any]:
         self.count(received=1, processed=1)
-        self.board.show_result(
-            replace(_RESULT, **fields),
-            faults,
-            Session(session, 1),
-            self.counters,
-            publish_seconds=0.0,
-            total_seconds=0.0,
-        )
+        frame = Frame(stamp=1, frame_id="f", decode=lambda: np.zeros((1, 1, 3), np.uint8))
+        result = replace(_RESULT, **fields)
+        update = FrameUpdate(frame, result, SessionInfo(session, 1), faults)
+        self.board.show_update(update, self.counters)
         return self.last
 
     @property
@@ -220,3 +220,33 @@ def test_a_fault_of_the_input_degrades_and_says_why(story: _Story) -> None:
     story.finish()
     story.board.note_fault("two publishers")
     assert (story.tick(), story.last["message"]) == ("degraded", "two publishers")
+
+
+def test_what_is_said_of_the_scale_is_no_warning(story: _Story) -> None:
+    story.board.set_scale(ScaleState("odometry", 2.5, 0.01, 12.0), "nothing measured for 12 s")
+    told = story.finish()
+    assert (told["scale_source"], told["scale"]) == ("odometry", 2.5)
+    assert told["scale_spread"] == pytest.approx(0.01)
+    assert told["scale_age"] == pytest.approx(12.0)
+    assert (told["message"], told["state"]) == ("nothing measured for 12 s", "running")
+    story.board.note("a warning")
+    assert story.finish()["message"] == "a warning"
+    story.board.begin()
+    story.board.set_scale(ScaleState())
+    assert story.finish()["message"] == ""
+
+
+def test_after_cleanup_nothing_is_left_of_the_session(story: _Story) -> None:
+    story.board.note("a warning")
+    story.finish(session=3)
+    story.board.begin()
+    story.board.show_phase("unconfigured")
+    assert story.last == {
+        **{
+            name: getattr(ReconstructionStatus(), name)
+            for name in ReconstructionStatus.get_fields_and_field_types()
+        },
+        "state": "unconfigured",
+        "scale_source": "none",
+        "scale_age": -1.0,
+    }

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_cache_static import WAITING, Recorder
+from dispatch_recorder import WAITING, Recorder
+from selection import first_is_quick
 
 from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.settings import POLICIES, WIDTHS, CacheSettings
@@ -17,7 +18,7 @@ from xsvggt_ros.stream.reconstructor import cache_layout
 from xsvggt_ros.stream.step_runner import StepRunner
 
 HEADS = ("camera", "depth")
-SETTINGS = CacheSettings(budget_tokens=60, camera_frames=6)
+SETTINGS = CacheSettings(budget_tokens=60, camera_frames=6, window_frames=2, trajectory_frames=1)
 WIDE, HIGH = (42, 56), (56, 42)
 
 
@@ -219,7 +220,7 @@ META = NetworkConfig(
 
 
 @pytest.mark.parametrize("policy", [name for name in POLICIES if name != "none"])
-@pytest.mark.parametrize("bits", WIDTHS)
+@pytest.mark.parametrize("bits", first_is_quick(WIDTHS))
 def test_a_full_step_is_the_same_for_ever_and_reads_nothing_back(policy, bits):
     """What a capture needs, proven on the meta device, where nothing can be read."""
     with torch.device("meta"):
@@ -243,13 +244,7 @@ def test_a_full_step_is_the_same_for_ever_and_reads_nothing_back(policy, bits):
     assert not WAITING & {name for name, _ in recorded[-1]}
 
 
-cuda = pytest.mark.skipif(
-    not torch.cuda.is_available(),
-    reason="needs a CUDA GPU: run scripts/test test/test_step_runner.py on a machine with one",
-)
-
-
-@cuda
+@pytest.mark.gpu
 @pytest.mark.parametrize("policy", ["balanced", "xstreamvggt", "value_aware", "random"])
 @pytest.mark.parametrize("bits", [4, 16])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -119,6 +119,8 @@ def test_a_bag(sequence, frames, tmp_path):
         np.testing.assert_allclose(rotation, frame.camera_to_world[:3, :3], atol=1e-9)
         transform = found["/tf"][k][1].transforms[0]
         assert transform.transform.rotation == turn
+        # A node that replays this gives the camera a parent of its own.
+        assert transform.child_frame_id not in {each.frame_id for each in raw}
     speed = found["/ground_truth/odometry"][2][1].twist.twist
     moved = frames[2].camera_to_world[:3, 3] - frames[1].camera_to_world[:3, 3]
     own = frames[2].camera_to_world[:3, :3].T @ moved / 0.1

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from xsvggt_ros.errors import SourceError
 from xsvggt_ros.evaluation.source import open_source
 from xsvggt_ros.evaluation.sources.files import focal_numbers, matrix, numbers
 from xsvggt_ros.evaluation.sources.truth_files import read_truth
+from xsvggt_ros.geometry.rigid import pose_from
 from xsvggt_ros.geometry.text_tables import read_rows, read_table
 from xsvggt_ros.geometry.trajectory_io import read_tum
 
@@ -325,8 +327,9 @@ def test_a_list_of_tum_may_count_in_other_units(tmp_path, factor):
 
 def test_a_name_without_a_number_is_named(tmp_path):
     directory = datasets.icl_nuim(tmp_path / "data")
-    (directory / "rgb" / "3.png").rename(directory / "rgb" / "last.png")
-    with pytest.raises(SourceError, match=r"last\.png has no number"):
+    for number, name in enumerate(("first", "middle", "last"), start=1):
+        (directory / "rgb" / f"{number}.png").rename(directory / "rgb" / f"{name}.png")
+    with pytest.raises(SourceError, match=r"first\.png has no number"):
         open_source(directory)
 
 
@@ -375,3 +378,111 @@ def test_no_damaged_data_set_brings_up_a_foreign_error(tmp_path_factory, write, 
         json.dumps(source.describe())
     except SourceError:
         pass
+
+
+# What other programs write
+
+QUATERNION = (0.0, 0.0, 0.38268343, 0.92387953)
+ROWS = [(1_305_031_102_175_300_000 + index * 100_000_000, 1.0 + index / 10, 2.0, 3.0, *QUATERNION)
+        for index in range(5)]  # fmt: skip
+
+
+def written(between: str, *, point: str = ".", header: str = "", first=None) -> str:
+    """Write ROWS with their times in seconds; ``first`` gives what stands before a row."""
+    lines = [header] if header else []
+    for index, (stamp, *rest) in enumerate(ROWS):
+        words = [f"{stamp // 10**9}.{stamp % 10**9:09d}", *(f"{each:.8f}" for each in rest)]
+        words = [word.replace(".", point) for word in words]
+        lines.append(between.join([*(first(index, stamp) if first else ()), *words]))
+    return "\n".join(lines) + "\n"
+
+
+PATHS = ("position{0}x position{0}y position{0}z orientation{0}x orientation{0}y orientation{0}z "
+         "orientation{0}w")  # fmt: skip
+POSE = PATHS.format(".").split()
+NAMED = "x,y,z,qx,qy,qz,qw"
+FOREIGN = {
+    "decimal commas, semicolons": ("a.csv", written(";", point=",", header="t;" + NAMED.replace(
+        ",", ";"))),
+    "decimal commas, tabs": ("a.txt", written("\t", point=",")),
+    "decimal commas, blanks": ("a.txt", written(" ", point=",")),
+    "rostopic echo -p": ("a.csv", "%time,field.header.seq,field.header.stamp,"
+        "field.header.frame_id," + ",".join(f"field.pose.{name}" for name in POSE) + "\n"
+        + "".join(f"{stamp},{i},{stamp},world," + ",".join(map(str, rest)) + "\n"
+                  for i, (stamp, *rest) in enumerate(ROWS))),
+    "PlotJuggler": ("a.csv", written(",", header="__time," + ",".join(
+        f"/gt/pose/{name}" for name in PATHS.format("/").split()))),
+    "pandas": ("a.csv", written(",", header=f",timestamp,{NAMED}", first=lambda i, _: [str(i)])),
+    "seconds and nanoseconds": ("a.csv", f"#sec,nsec,{NAMED}\n" + "".join(
+        f"{stamp // 10**9},{stamp % 10**9}," + ",".join(map(str, rest)) + "\n"
+        for stamp, *rest in ROWS)),
+    "seconds and nanoseconds of a message": ("a.txt", "header.stamp.sec header.stamp.nanosec "
+        + " ".join(f"pose.pose.{name}" for name in POSE) + "\n" + "".join(
+        f"{stamp // 10**9} {stamp % 10**9} " + " ".join(map(str, rest)) + "\n"
+        for stamp, *rest in ROWS)),
+    "a last comma": ("a.txt", written(",").replace("\n", ",\n")),
+    "nanoseconds with decimals": ("a.txt", "".join(
+        f"{stamp}.000000 " + " ".join(map(str, rest)) + "\n" for stamp, *rest in ROWS)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_what_other_programs_write_is_read(tmp_path, kind):
+    name, text = FOREIGN[kind]
+    (tmp_path / name).write_text(text)
+    found = read_truth(tmp_path / name)
+    assert found.stamps == [row[0] for row in ROWS]
+    for pose, row in zip(found.poses, ROWS, strict=True):
+        np.testing.assert_allclose(pose, pose_from(np.array(row[1:4]), np.array(row[4:])),
+                                   atol=1e-6)  # fmt: skip
+
+
+NO_NUMBERS = ["nan", "-nan(ind)", "1.#QNAN", "-1.#IND", "None", "null", "N/A"]
+
+
+@pytest.mark.parametrize("word", [*NO_NUMBERS, ""])
+@pytest.mark.parametrize("with_time", [True, False])
+def test_a_row_without_numbers_is_a_lost_pose(tmp_path, caplog, word, with_time):
+    if not with_time and word not in ("nan", "None", "null", ""):
+        return
+    between = "," if not word else " "
+    lost = between.join(["1305031103.5" if with_time else word, *[word] * 7])
+    path = tmp_path / "truth.txt"
+    rest = written(between).splitlines()
+    path.write_text("\n".join([*rest[:2], lost, *rest[2:]]) + "\n")
+    found = read_truth(path)
+    lost_poses = [pose for pose in found.poses if not np.isfinite(pose).all()]
+    assert (len(found.poses), len(lost_poses)) == ((6, 1) if with_time else (5, 0))
+    said = "1 of 6 poses have no time and are left out" in caplog.text
+    assert said == (bool(word) and not with_time)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.txt", written(" ").replace("1305031102.", "1.305.031.102.", 1), "line 1 .*'1.305.031"),
+        ("a.txt", written(" ").replace("1305031102.1753", "1.3D+09", 1), "line 1 .*'1.3D"),
+        ("a.txt", written(" ").replace("2.0", "2_0", 1), "line 1 .*'2_0"),
+        ("a.txt", "2011-05-10T12:38:22.17 1 2 3 0 0 0 1\n", "line 1 of .*'2011-05-10T12"),
+        ("a.csv", "".join(f"{s // 10**9},{s % 10**9}," + ",".join(map(str, rest)) + "\n"
+                          for s, *rest in ROWS), "columns 5 to 8 hold no quaternions: name"),
+        ("a.csv", "".join(f"{i},{s / 1e9},{i},2,{i},0,0,0,1\n" for i, (s, *_) in enumerate(ROWS)),
+         "columns 5 to 8 hold no quaternions: name the columns"),
+        ("a.txt.gz", "\x1f", r"is packed \(gzip\): unpack it first"),
+    ],
+)  # fmt: skip
+def test_what_would_be_read_wrongly_is_refused(tmp_path, name, text, message):
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(b"1") if text == "\x1f" else text.encode())
+    with pytest.raises(SourceError, match=message):
+        read_truth(path)
+
+
+def test_matrices_may_lie_one_below_the_other(tmp_path):
+    path = tmp_path / "poses.txt"
+    path.write_text("".join(datasets.table(pose) for pose in datasets.poses())
+                    + "nan nan nan nan\n" * 4)  # fmt: skip
+    found = read_truth(path)
+    assert (found.kind, found.stamps, len(found.poses)) == ("kitti", None, 6)
+    np.testing.assert_allclose(found.poses[:5], datasets.poses(), atol=1e-8)
+    assert not np.isfinite(found.poses[5]).any(axis=1)[:3].any()

@@ -34,7 +34,8 @@ def mask(image: np.ndarray, channel: int) -> np.ndarray:
 
 def test_a_box_lies_where_it_stands_with_y_upwards():
     image = room_from_above(room(block((2.5, 1.2, 0.0), (1.0, 0.6, 0.5), RED)), PIXELS)
-    assert (image.shape, image.dtype) == ((40, 80, 3), np.uint8)
+    assert image.shape == (40, 80, 3)
+    assert image.dtype == np.uint8
     rows, columns = np.nonzero(mask(image, 0))
     found = (columns.min(), columns.max() + 1, rows.min(), rows.max() + 1)
     expected = np.array([2.5, 3.5, SIZE[1] - 1.8, SIZE[1] - 1.2]) * PER_METRE

@@ -3,16 +3,28 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-pytest.importorskip("rclpy", reason="needs ROS 2: run scripts/test, or source a ROS 2 distribution")
+REASON = "needs ROS 2 and this package's messages: run scripts/test, or source a built workspace"
+pytest.importorskip("rclpy", reason=REASON)
+pytest.importorskip("xsvggt_ros.msg", reason=REASON)
 
 import rclpy
+from node_process import PATIENCE
 from rclpy.context import Context
 from rclpy.node import Node
+from sensor_msgs.msg import Image
+from xsvggt_ros.msg import ReconstructionStatus
 
 from xsvggt_ros.ros.domains import free_domain
-from xsvggt_ros.ros.topics import calibration_topic, image_topic
+from xsvggt_ros.ros.topics import (
+    calibration_topic,
+    image_topic,
+    published_topics,
+    topics_of_type,
+)
 
 
 @pytest.mark.parametrize(
@@ -50,4 +62,27 @@ def test_remappings_move_images_and_their_calibration(
         assert (topic, calibration_topic(node, topic)) == (images, calibrations)
     finally:
         node.destroy_node()
+        context.try_shutdown()
+
+
+def test_what_reconstructions_put_out_is_proposed_to_nobody() -> None:
+    context = Context()
+    rclpy.init(context=context, domain_id=free_domain())
+    nodes = [Node(name, context=context) for name in ("xsvggt", "other", "driver")]
+    own, other, driver = nodes
+    try:
+        own.create_publisher(Image, "/xsvggt/color/image", 1)
+        other.create_publisher(Image, "/other/color/image", 1)
+        other.create_publisher(ReconstructionStatus, "/other/status", 1)
+        driver.create_publisher(Image, "/camera/image_raw", 1)
+        deadline = time.monotonic() + PATIENCE
+        while "/camera/image_raw" not in published_topics(own) or "/other/status" not in dict(
+            own.get_topic_names_and_types()
+        ):
+            assert time.monotonic() < deadline, "the topics were never found"
+        images = topics_of_type(own, "sensor_msgs/msg/Image")
+        assert images == ["/camera/image_raw"]
+    finally:
+        for node in nodes:
+            node.destroy_node()
         context.try_shutdown()

@@ -71,7 +71,7 @@ def pair(seed=0):
     return batch, CURRICULA["test"].stages[0]
 
 
-# Losses
+# LossCounter
 
 
 def test_dense_loss_by_hand():
@@ -239,6 +239,7 @@ def test_rolls_are_rendered_at_once_as_on_a_gpu(monkeypatch):
     assert ((one.light - other.light).abs() > 0.01).float().mean() < 0.01
 
 
+@pytest.mark.slow
 def test_data_made_by_other_processes_is_the_same(tmp_path):
     settings = replace(TINY, steps=3)
     here = list(Trainer(settings, tmp_path / "a").data.batches(0))
@@ -340,6 +341,7 @@ def test_a_share_of_the_steps_has_gaps(tmp_path):
     assert 70 < kinds.count(GappySequence) < 130
 
 
+@pytest.mark.slow
 def test_compiled_steps_are_the_same_and_gaps_compile_nothing_again(tmp_path, monkeypatch):
     compiler = CompileCounterWithBackend("eager")
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=compiler))
@@ -433,6 +435,7 @@ def test_the_training_forward_is_the_masked_forward(tmp_path):
         torch.testing.assert_close(getattr(mine, name), getattr(its, name), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_losses_fall_on_one_batch(tmp_path):
     trainer = Trainer(replace(TINY, learning_rate=3e-3, steps=1000), tmp_path)
     batch, stage = pair()
@@ -679,6 +682,7 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path):
     result = CliRunner().invoke(cli.app, ["train", "-o", str(tmp_path), *OPTIONS, "--minutes", "0"])
     assert result.exit_code == 0, result.output
@@ -705,6 +709,7 @@ def test_minutes_that_are_none_are_refused(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_it_trains_where_only_torch_numpy_and_safetensors_are(tmp_path):
     program = f"""
 import sys

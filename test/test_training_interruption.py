@@ -56,6 +56,7 @@ def started(tmp_path: Path, workers: int) -> subprocess.Popen:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "number"), [(0, signal.SIGTERM), (1, signal.SIGINT)])
 def test_a_signal_to_all_processes_while_images_are_awaited(tmp_path, workers, number):
     """As Ctrl-C does: the whole group hears it."""

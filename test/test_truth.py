@@ -15,7 +15,7 @@ from recordings import MemorySource, tiny_request
 from recordings import truth as true_of
 from truth_bags import CAMERA, STAMPS, Messages, records, write
 
-from xsvggt_ros.errors import SourceError
+from xsvggt_ros.errors import ConfigurationError, FrameError, SourceError
 from xsvggt_ros.evaluation import runner
 from xsvggt_ros.evaluation.files import write_evaluation
 from xsvggt_ros.evaluation.frame import EvaluationFrame
@@ -401,3 +401,121 @@ def test_depth_at_another_scale_than_the_path_is_noticed(monkeypatch, factor):
     if said:
         assert f"5.0 times {'smaller' if factor > 1 else 'larger'}" in said[0]
         assert "--depth-scale" in said[0]
+
+
+# One file of a data set costs itself
+
+
+@pytest.mark.parametrize("name", ["tum", "rgbd", "kitti", "icl", "neural", "7-scenes", "scannet"])
+@pytest.mark.parametrize("damage", ["gone", "empty", "noise"])
+def test_a_first_image_that_is_lost_costs_one_frame(tmp_path, name, damage):
+    directory = LOADERS[name][0](tmp_path / "data")
+    colors = sorted(
+        path for path in directory.rglob("*") if path.suffix in (".png", ".jpg")
+        and "depth" not in path.as_posix().removeprefix(str(tmp_path))
+    )  # fmt: skip
+    if damage == "gone" and name != "tum":
+        return  # where no list names it, nobody misses it
+    if damage == "gone":
+        colors[0].unlink()
+    else:
+        colors[0].write_bytes(b"" if damage == "empty" else b"\x89PNG\r\n\x1a\n" + bytes(40))
+    lost = 0
+    for given in open_source(directory):
+        try:
+            given.frame.decode()
+        except FrameError:
+            lost += 1
+    assert lost == 1
+
+
+@pytest.mark.parametrize("name", ["7-scenes", "scannet"])
+@pytest.mark.parametrize("content", ["", "1 2 3\n", "1 0 0 x\n", "\0\0"])
+def test_a_damaged_file_with_a_pose_costs_one_pose(tmp_path, caplog, name, content):
+    write_set, file = LOADERS[name]
+    directory = write_set(tmp_path / "data")
+    whole = sum(given.truth.camera_to_world is not None for given in open_source(directory))
+    (directory / file.replace("000001", "000000").replace("pose/1", "pose/0")).write_text(content)
+    found = [given.truth.camera_to_world for given in open_source(directory)]
+    assert sum(pose is not None for pose in found) == whole - 1
+    assert "1 of 5 files with poses are damaged and left out" in caplog.text
+
+
+def test_images_of_7_scenes_may_be_jpeg_as_those_of_bundlefusion_are(tmp_path):
+    directory = datasets.seven_scenes(tmp_path / "data")
+    for path in directory.glob("*.color.png"):
+        path.rename(path.with_suffix(".jpg"))  # OpenCV looks at the content
+    frames = list(open_source(directory))
+    assert len(frames) == 5
+    assert all(given.truth.depth is not None for given in frames)
+    np.testing.assert_allclose([given.truth.camera_to_world for given in frames],
+                               datasets.poses(), atol=1e-8)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["depth_{}", "{}_depth", "{:06d}", "depth{:06d}"])
+def test_depth_is_found_by_its_number_where_it_has_a_name_of_its_own(tmp_path, name):
+    directory = datasets.rgbd(tmp_path / "data")
+    for path in sorted((directory / "depth").iterdir()):
+        path.rename(path.with_name(name.format(int(path.stem)) + path.suffix))
+    found = [given.truth.depth for given in open_source(directory)]
+    np.testing.assert_allclose(found, datasets.depths(), atol=1e-3)
+
+
+def test_a_list_of_windows_is_read(tmp_path):
+    directory = datasets.tum(tmp_path / "data")
+    for name in ("rgb.txt", "depth.txt"):
+        path = directory / name
+        path.write_text(path.read_text().replace("/", "\\"))
+    frames = list(open_source(directory))
+    np.testing.assert_array_equal([given.frame.decode() for given in frames], datasets.colors())
+
+
+@pytest.mark.parametrize("numbers", ["nan nan 4 3", "0 0 4 3", "-500 500 4 3", "500 inf 4 3"])
+def test_numbers_of_no_camera_are_refused(tmp_path, numbers):
+    directory = datasets.rgbd(tmp_path / "data")
+    (directory / "intrinsics.txt").write_text(f"{numbers}\n")
+    with pytest.raises(SourceError, match="cannot be fx"):
+        open_source(directory)
+    (directory / "intrinsics.txt").unlink()
+    with pytest.raises(ConfigurationError, match="are those of no camera"):
+        open_source(directory, SourceOptions(intrinsics=tuple(map(float, numbers.split()))))
+
+
+@pytest.mark.parametrize("numbers", ["0 " * 12, "nan " * 12, "7 0 4 0 0 7 3 0 0 0 0 0"])
+def test_a_projection_of_no_camera_is_refused(tmp_path, numbers):
+    directory = datasets.kitti_odometry(tmp_path / "data")
+    (directory / "sequences" / "04" / "calib.txt").write_text(f"P2: {numbers}\n")
+    with pytest.raises(SourceError, match=r"cannot be fx|line 1 of .*Singular"):
+        open_source(directory)
+
+
+@pytest.mark.parametrize("kind", BAG_KINDS)
+def test_a_camera_of_16_bits_is_no_depth(tmp_path, kind):
+    messages = Messages(kind)
+    made = records(messages)
+    thermal = [
+        (stamp, topic, messages.image(stamp, np.arange(48, dtype=np.uint16).reshape(6, 8), "mono16")
+         if "image" in topic and "depth" not in topic else message)
+        for stamp, topic, message in made
+    ]  # fmt: skip
+    source = open_source(write(tmp_path / "run", messages, kind, thermal))
+    assert source.frame_count == len(STAMPS)
+
+
+@pytest.mark.parametrize("kind", BAG_KINDS)
+@pytest.mark.parametrize("way", ["topic", "tf"])
+def test_a_truth_without_stamps_has_those_of_the_recording(tmp_path, kind, way):
+    messages, poses = Messages(kind), datasets.poses()
+    made = [each for each in records(messages) if "odometry" not in each[1]]
+    for stamp, pose in zip(STAMPS, poses, strict=True):
+        if way == "topic":
+            made.append((stamp, "/ground_truth/odometry", messages.odometry(0, pose)))
+        else:
+            made.append((stamp, "/tf", messages.tf(0, [("map", CAMERA, pose)])))
+    options = SourceOptions(truth=None if way == "topic" else f"map->{CAMERA}")
+    source = open_source(write(tmp_path / "run", messages, kind, sorted(made, key=first)), options)
+    np.testing.assert_allclose([given.truth.camera_to_world for given in source], poses, atol=1e-9)
+
+
+def first(record):
+    return record[0]

@@ -12,6 +12,7 @@ from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError, FrameError
 from xsvggt_ros.stream.frame import Frame
 from xsvggt_ros.stream.frame_queue import FrameQueue
+from xsvggt_ros.stream.pipeline import FramePipeline, PipelineHooks
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 from xsvggt_ros.stream.worker import Worker
 
@@ -32,12 +33,14 @@ class Rig:
         self.changed = threading.Condition()
         settings = ReconstructorSettings(28, CacheSettings(budget_tokens=64))
         self.reconstructor = Reconstructor(network, settings)
-        self.worker = Worker(
-            self.reconstructor,
-            self.queue,
-            on_result=lambda result: self.note(self.results, result),
-            on_refused=lambda frame, error: self.note(self.refused, (frame.stamp, str(error))),
+        hooks = PipelineHooks(
+            report=lambda update: self.on_result(update.result),
+            report_refusal=lambda frame, error: self.note(self.refused, (frame.stamp, str(error))),
         )
+        self.worker = Worker(FramePipeline(self.reconstructor, hooks), self.queue)
+
+    def on_result(self, result) -> None:
+        self.note(self.results, result)
 
     def note(self, target, item) -> None:
         with self.changed:
@@ -157,7 +160,7 @@ def test_the_counters_add_up_at_every_moment(network):
         counters = rig.worker.counters
         samples.append(counters)
 
-    rig.worker._on_result = sample
+    rig.on_result = sample
     rig.worker.start()
     source = threading.Thread(
         target=lambda: [rig.queue.put(make_frame(stamp)) for stamp in range(1, 400)]
@@ -187,7 +190,7 @@ def test_a_failing_callback_does_not_end_the_worker(network):
         raise ValueError("publisher gone")
 
     done = threading.Event()
-    rig.worker._on_result = fail
+    rig.on_result = fail
     rig.worker.start()
     for stamp in (1, 2, 3):
         rig.queue.put(make_frame(stamp))

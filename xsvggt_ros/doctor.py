@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xsvggt_ros.errors import ConfigurationError, EnvironmentMissingError
+from xsvggt_ros.missing import PYPI_NAMES, pip_remedy, ros_package_remedy
 from xsvggt_ros.model.host_memory import free_host_memory
 from xsvggt_ros.threads import (
     COUNT,
@@ -24,6 +25,8 @@ from xsvggt_ros.threads import (
 
 LEAST_MEMORY_GIB = 2.0
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 13)
+_NEW_VARIABLE = "FASTDDS_DEFAULT_PROFILES_FILE"
+_OLD_VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 SET_UP = "run scripts/setup, or source the set-up file of a ROS 2 distribution"
 
 
@@ -51,32 +54,21 @@ def examine(*, ros: bool) -> list[Finding]:
         _package, _python, _torch, _threads, _device, _kernels, _memory,
     ]  # fmt: skip
     findings = [check() for check in checks]
-    findings += [_module(name, package) for name, package in _LIBRARIES.items()]
+    findings += [_module(name, package) for name, package in PYPI_NAMES.items() if name != "torch"]
     if ros:
         findings += [check() for check in (_rclpy, _distribution, _domain, _middleware)]
-        findings += [_messages(), _tf_messages(), _transport(), _shared_memory()]
+        findings += [_messages(), _ros_packages(), _transport(), _shared_memory()]
     return findings
 
 
 def require_ros() -> None:
     """Raise EnvironmentMissingError where the node cannot run here."""
-    for finding in (_rclpy(), _messages(), _tf_messages()):
+    for finding in (_rclpy(), _messages(), _ros_packages()):
         if finding.fault:
             raise EnvironmentMissingError(
                 f"{finding.subject}: {finding.state}; {finding.remedy}. `xsvggt reconstruct` "
                 "works without ROS"
             )
-
-
-_LIBRARIES = {
-    "cv2": "opencv-python-headless",
-    "rosbags": "rosbags",
-    "safetensors": "safetensors",
-    "huggingface_hub": "huggingface_hub",
-    "matplotlib": "matplotlib",
-    "jinja2": "jinja2",
-    "yaml": "PyYAML",
-}
 
 
 def _package() -> Finding:
@@ -103,7 +95,7 @@ def _import_error(name: str) -> str:
 
 def _module(name: str, package: str) -> Finding:
     if error := _import_error(name):
-        return Finding(package, f"missing ({error})", f"pip install {package}")
+        return Finding(package, f"missing ({error})", pip_remedy(name))
     try:
         return Finding(package, importlib.metadata.version(package))
     except importlib.metadata.PackageNotFoundError:
@@ -211,24 +203,48 @@ def _messages() -> Finding:
     return Finding("messages of xsvggt_ros", "generated")
 
 
-def _tf_messages() -> Finding:
-    if error := _import_error("tf2_msgs.msg"):
-        return Finding("messages of tf2", f"missing ({error})", SET_UP)
-    return Finding("messages of tf2", "found")
+def _ros_packages() -> Finding:
+    subject = "ROS packages in Python"
+    for name in ("tf2_msgs.msg", "tf2_ros", "cv_bridge", "sensor_msgs_py", "tf_transformations"):
+        if error := _import_error(name):
+            package = name.partition(".")[0]
+            return Finding(subject, f"{package} is missing ({error})", ros_package_remedy(package))
+    return Finding(subject, "found")
+
+
+def profile_variable() -> str:
+    """Return the variable that names the profiles of the Fast DDS that is there.
+
+    Fast DDS 2, of Humble and Jazzy, knows the old name alone, and 3 warns of it.
+    """
+    prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+    libraries = [Path(prefix) / "lib" for prefix in prefixes if prefix]
+    libraries += [Path(path) for path in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)]
+    for directory in libraries:
+        if any(directory.glob("libfastdds.so*")):
+            return _NEW_VARIABLE
+        if any(directory.glob("libfastrtps.so*")):
+            return _OLD_VARIABLE
+    return _OLD_VARIABLE if os.environ.get("ROS_DISTRO") in ("humble", "jazzy") else _NEW_VARIABLE
 
 
 def _transport() -> Finding:
-    profile = os.environ.get("FASTDDS_DEFAULT_PROFILES_FILE", "")
+    subject, variable = "Fast DDS profile", profile_variable()
+    if variable == _NEW_VARIABLE and variable not in os.environ and _OLD_VARIABLE in os.environ:
+        variable = _OLD_VARIABLE  # still read, with a warning
+    profile = os.environ.get(variable, "")
     if profile and not Path(profile).is_file():
-        remedy = "correct FASTDDS_DEFAULT_PROFILES_FILE: Fast DDS ignores a file that is not there"
-        return Finding("Fast DDS profile", f"{profile} does not exist", remedy, needed=False)
+        remedy = f"correct {variable}: Fast DDS ignores a file that is not there"
+        return Finding(subject, f"{profile} does not exist", remedy, needed=False)
     if profile or "fastrtps" not in os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp"):
-        return Finding("Fast DDS profile", profile or "not needed")
+        return Finding(subject, profile or "not needed")
+    ignored = variable == _OLD_VARIABLE and _NEW_VARIABLE in os.environ
     remedy = (
-        "set FASTDDS_DEFAULT_PROFILES_FILE to config/fastdds_shm.xml: without it, nearly all large "
-        "best-effort images are lost"
+        f"set {variable} to config/fastdds_shm.xml: without it, nearly all large best-effort "
+        "images are lost"
     )
-    return Finding("Fast DDS profile", "not set", remedy, needed=False)
+    state = f"not set; {_NEW_VARIABLE} means nothing to this version" if ignored else "not set"
+    return Finding(subject, state, remedy, needed=False)
 
 
 def _shared_memory() -> Finding:
@@ -238,5 +254,5 @@ def _shared_memory() -> Finding:
     if not sizes:
         return Finding("shared memory", "all in use")
     state = f"{sum(sizes) / 2**20:.0f} MiB belong to processes that are gone"
-    remedy = "run `fastdds shm clean`, or, while no ROS program runs, rm /dev/shm/fastdds_*"
+    remedy = "run `fastdds shm clean`, or, while no ROS program runs, rm /dev/shm/fast{dds,rtps}_*"
     return Finding("shared memory", state, remedy, needed=False)

@@ -35,7 +35,7 @@ class SpeedColumn(ProgressColumn):
 
 def _frame_columns() -> tuple[ProgressColumn, ...]:
     return (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # names may hold brackets
         BarColumn(),
         MofNCompleteColumn(),
         SpeedColumn(),
@@ -104,7 +104,7 @@ def training_progress(
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
-        TextColumn("\n{task.description}"),
+        TextColumn("\n{task.description}", markup=False),
     )
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("starting", total=total, completed=done)

@@ -56,6 +56,7 @@ class Setup:
             "torch": torch,
             "packages": layout.digest(torch, layout.REQUIREMENTS, code / "packages.py"),
             "link": layout.digest(base, *project),
+            "stand-ins": layout.digest(base, "path entry"),
             "messages": layout.digest(ros, *messages.inputs(), code / "messages.py"),
             "shell": layout.digest(ros, code / "ros.py"),
         }
@@ -81,6 +82,7 @@ class Setup:
         with steps.step("ROS 2, OpenCV, tools for tests" if self.ros.from_wheels else "Packages"):
             self._stage("packages", lambda: packages.install(self.runner, self.ros, self.torch))
             self._stage("link", lambda: packages.link_checkout(self.runner))
+            self._stage("stand-ins", lambda: packages.link_stand_ins(self.runner, self.ros))
         with steps.step("Messages of xsvggt_ros"):
             self._stage("messages", lambda: messages.install(self.runner))
         with steps.step("Environment file .venv/ros_env.sh"):

@@ -10,6 +10,7 @@ SCRIPTS = Path(__file__).resolve().parent.parent
 CHECKOUT = SCRIPTS.parent
 REQUIREMENTS = SCRIPTS / "requirements"
 UNDERLAY = SCRIPTS / "underlay"
+STAND_INS = UNDERLAY / "python"
 VENV = CHECKOUT / ".venv"
 PYTHON = VENV / "bin" / "python"
 LOG = VENV / "setup.log"

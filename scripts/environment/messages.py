@@ -19,7 +19,7 @@ def inputs() -> list[Path]:
         CHECKOUT / "msg",
         CHECKOUT / "srv",
         CHECKOUT / "xsvggt_ros" / "__init__.py",
-        UNDERLAY,
+        UNDERLAY / "tf2_msgs",
     ]
 
 

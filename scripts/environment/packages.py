@@ -9,11 +9,13 @@ from pathlib import Path
 import messages
 import ros as ros_source
 from commands import Runner
-from layout import CHECKOUT, VENV, requirements, site_packages
-from report import note
+from layout import CHECKOUT, STAND_INS, VENV, requirements, site_packages
+from report import SetupError, note
 from ros import Ros
 from torch_build import SKIP
 
+_APT_NAMES = {"tf2_ros": "tf2_ros_py"}
+"""Of modules that a package of another name brings."""
 _TOOLS = ("pip", "setuptools>=64,<80", "wheel")
 
 
@@ -57,6 +59,33 @@ def _constraints(runner: Runner, ros: Ros) -> list[str | Path]:
     path = VENV / "constraints.txt"
     path.write_text(f"numpy=={runner.python(code).strip()}\n", encoding="utf-8")
     return ["--constraint", path]
+
+
+def link_stand_ins(runner: Runner, ros: Ros) -> None:
+    """Let the environment import the stand-ins for tf2_ros and others, where ROS has none.
+
+    By a path entry, which comes after everything that is installed. Beside a distribution there is
+    none: it brings the real ones.
+    """
+    entry = site_packages() / "xsvggt_ros_stand_ins.pth"
+    entry.unlink(missing_ok=True)
+    if ros.from_wheels:
+        entry.write_text(f"{STAND_INS}\n", encoding="utf-8")
+    elif lacking := _missing_modules(runner):
+        names = " ".join(f"ros-{ros.name}-{_APT_NAMES.get(name, name)}" for name in lacking)
+        raise SetupError(
+            f"ROS 2 {ros.name} lacks {', '.join(lacking)}",
+            f"sudo apt-get install {names.replace('_', '-')}",
+        )
+
+
+def _missing_modules(runner: Runner) -> list[str]:
+    names = sorted(path.name for path in STAND_INS.iterdir() if path.is_dir())
+    code = (
+        "import importlib.util as u, sys;"
+        "print(*[name for name in sys.argv[1:] if u.find_spec(name) is None])"
+    )
+    return runner.python(code, *names).split()
 
 
 def link_checkout(runner: Runner) -> None:

@@ -96,16 +96,27 @@ def write_shell_setup(ros: Ros) -> None:
 
 
 def _exports(ros: Ros) -> str:
-    profile = f"${{FASTDDS_DEFAULT_PROFILES_FILE:-{CHECKOUT}/config/fastdds_shm.xml}}"
+    variable = profile_variable(ros)
+    profile = f"${{{variable}:-{CHECKOUT}/config/fastdds_shm.xml}}"
     lines = [
         _prepend("AMENT_PREFIX_PATH", VENV),
         _prepend("CMAKE_PREFIX_PATH", VENV),
         _prepend("LD_LIBRARY_PATH", *_library_directories(ros)),
-        f'export FASTDDS_DEFAULT_PROFILES_FILE="{profile}"',
+        f'export {variable}="{profile}"',
     ]
     if ros.from_wheels:
         return "\n".join([_WITHOUT_DISTRIBUTION, *lines, _WHEELS_VARIABLES])
     return "\n".join([*lines, _prepend("PYTHONPATH", CHECKOUT), ""])
+
+
+def profile_variable(ros: Ros) -> str:
+    """Return the variable that names the profiles of the Fast DDS that is there.
+
+    Fast DDS 2 (Humble, Jazzy) knows the old name alone, and 3 (Kilted, and the wheels) warns of it.
+    """
+    libraries = [path / "lib" for path in ros.prefixes]
+    old = any(any(directory.glob("libfastrtps.so*")) for directory in libraries)
+    return f"{'FASTRTPS' if old else 'FASTDDS'}_DEFAULT_PROFILES_FILE"
 
 
 _WITHOUT_DISTRIBUTION = """\

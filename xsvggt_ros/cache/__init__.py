@@ -3,3 +3,5 @@
 
 Knows neither images nor networks: it is handed queries, keys and values.
 """
+
+import xsvggt_ros.logs  # noqa: F401 - before any logger is made

@@ -45,7 +45,7 @@ def backend(name: str) -> Attend:
     """
     if name == "flash_attn" and not flash_installed():
         raise ConfigurationError(
-            "model.attention_backend is flash_attn, which is not installed; install the package "
+            "cache.attention_backend is flash_attn, which is not installed; install the package "
             "flash-attn for your CUDA, or choose auto, which uses it where it is there"
         )
     if name in ("flash_attn", "math"):
@@ -125,7 +125,7 @@ def attend_flash(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         raise ConfigurationError(
             f"flash_attn takes float16 or bfloat16 on CUDA and up to {_FLASH_HEAD_DIM} channels a "
             f"head, not {query.dtype} on {query.device.type} with {query.shape[-1]}; set "
-            "model.attention_backend to auto or sdpa"
+            "cache.attention_backend to auto or sdpa"
         )
     flipped = (tensor.transpose(1, 2) for tensor in (query, keys, values))
     mixed: Tensor = _flash()(*flipped, causal=False).transpose(1, 2)

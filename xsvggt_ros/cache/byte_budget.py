@@ -20,6 +20,7 @@ from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError
 
 MIB = 2**20
+_ANCHORS = "cache.anchor_frames or "
 
 
 def cache_nbytes(
@@ -59,7 +60,27 @@ def cache_nbytes(
     # The first frame may take all of the budget until the second one comes.
     alone = min(anchor, budget)
     beside = shares(Spans(anchor, budget, max(frames)), budget).anchor
-    return max(needed(alone), needed(beside)) + adaptation_nbytes(settings, token)
+    steady = max(needed(alone), needed(beside))
+    passing = first_pass_nbytes(settings, layout, budget=budget, anchor=anchor)
+    return max(steady, passing) + adaptation_nbytes(settings, token)
+
+
+def first_pass_nbytes(
+    settings: CacheSettings, layout: CacheLayout, *, budget: int, anchor: int
+) -> int:
+    """Return what the cache allocates while the ``anchor`` tokens of a first pass come.
+
+    Until they are stored there is room for nothing else. One layer of them waits at a time. 0 where the first pass is a frame like all others.
+    """
+    if layout.anchor_frames == 1:
+        return 0
+    sets = 1 if settings.index_sets == "layer" else layout.token.heads
+    kept, special = min(anchor, budget), layout.special_tokens
+    plan = plan_layer(settings, slots=kept, anchor=kept, frame=anchor, special=special)
+    layer = layer_nbytes(
+        plan, layout.token, sets=sets, special=special, frames={anchor}, anchor_frame=anchor
+    )
+    return layout.layers * layer + scratch_nbytes(plan, layout.token, 1)
 
 
 def fitting_budget(
@@ -81,7 +102,8 @@ def fitting_budget(
         raise ConfigurationError(
             f"cache.budget_mib is {settings.budget_mib:g}, but frames of {max(frames)} tokens need "
             f"at least {ceil(needed(least) / MIB * 1e3) / 1e3:.3f} MiB; set it to at least that, "
-            "lower input.width, or lower cache.key_bits and cache.value_bits"
+            f"lower input.width, or lower {'' if layout.anchor_frames == 1 else _ANCHORS}"
+            "cache.key_bits and cache.value_bits"
         )
     fits, too_much = least, 2 * least
     while needed(too_much) <= allowed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from xsvggt_ros.cache.ops import attend_camera
 
@@ -15,13 +16,14 @@ _FADING = 0.1
 
 
 class CameraMemory:
-    """Remembers the first token, the most recent ones, and the most attended ones before these.
+    """Remembers the anchors' tokens, the most recent ones, and the most attended ones before these.
 
     Camera tokens carry no position, so attention does not depend on their order. Of ``capacity``
-    places the first is the anchor's, half of the others go round among the most recent tokens, and
+    places the first are the anchors', half of the others go round among the most recent tokens, and
     the rest is kept by merit: a token that is no longer recent takes the place of the least
     attended one, if it was attended more itself. Each refinement and block of the head remembers
-    its own tokens; the places are found for all of them at once, at the first call of a frame.
+    its own tokens; the places are found for all of them at once, at the first call of a frame. A
+    frame that leaves nothing attends from one more place behind all others.
 
     Counters live on the device, and attention masks the places that are not taken yet, so a step
     has the same shapes and addresses from the first frame on, unless the memory is unbounded.
@@ -31,16 +33,18 @@ class CameraMemory:
 
     """
 
-    def __init__(self, capacity: int, iterations: int, blocks: int) -> None:
+    def __init__(self, capacity: int, iterations: int, blocks: int, anchors: int = 1) -> None:
         """Make an empty memory.
 
         Args:
             capacity: tokens that each block of each refinement remembers; 0 = unbounded.
             iterations: refinements of the head.
             blocks: of its trunk.
+            anchors: frames of a stream's first pass.
 
         """
         self._capacity = capacity
+        self._anchors = self._most_anchors = anchors
         self._blocks = blocks
         self._caches = iterations * blocks
         self._seen = 0
@@ -56,13 +60,13 @@ class CameraMemory:
 
     @property
     def _room(self) -> int:
-        """Places that are allocated."""
-        return self._drawn.shape[1] if self._drawn.numel() else 0
+        """Places that are allocated, the last one for frames that leave nothing aside."""
+        return self._drawn.shape[1] - 1 if self._drawn.numel() else 0
 
     @property
     def _recent(self) -> int:
         """Places that go round among the most recent tokens."""
-        return self._capacity // 2
+        return (self._capacity - self._anchors + 1) // 2
 
     @property
     def nbytes(self) -> int:
@@ -95,30 +99,66 @@ class CameraMemory:
     def clear(self) -> None:
         """Forget everything, keeping the allocation."""
         self._seen = 0
+        self._anchors = self._most_anchors
         for tensor in (self._drawn, self._attention, self._count):
             tensor.zero_()
 
     def attend(
-        self, iteration: int, block: int, query: Tensor, key: Tensor, value: Tensor
+        self,
+        iteration: int,
+        block: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        stores: bool = True,
     ) -> Tensor:
         """Remember one token [1, heads, 1, head_dim], then attend over all that is remembered.
 
         The calls of a frame begin with the first block of the first refinement.
+
+        Args:
+            iteration: refinement of the head.
+            block: of its trunk.
+            query: of the token; in the first pass of a stream, of several, [1, heads, n, head_dim].
+            key: the same.
+            value: the same.
+            stores: whether it is remembered afterwards.
+
         """
-        if iteration == block == 0:
-            self._begin(key)
         own = iteration * self._blocks + block
+        if query.shape[2] > 1:
+            return self._attend_first(own, query, key, value)
+        if iteration == block == 0:
+            self._begin(key, stores=stores)
         return attend_camera(
             query, key, value, self._place, self._held,
             self._keys[own], self._values[own], self._attention[own],
         )  # fmt: skip
 
-    def _begin(self, key: Tensor) -> None:
+    def _attend_first(self, own: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Remember the tokens of a first pass, which attend to one another."""
+        count = key.shape[2]
+        if own == 0:
+            if not self._room:
+                self._allocate(self._capacity or max(_FIRST_ROOM, 2 * count), key)
+            self._anchors = self._seen = count
+            self._numbers[:, :count] = torch.arange(count, device=key.device)
+            self._count.fill_(count)
+            self._held.fill_(count)
+        self._keys[own, :, :count], self._values[own, :, :count] = key[0], value[0]
+        return functional.scaled_dot_product_attention(query, key, value)
+
+    def _begin(self, key: Tensor, *, stores: bool) -> None:
         """Find the place of a new frame's tokens, for all blocks and refinements."""
         if not self._room:
             self._allocate(self._capacity or _FIRST_ROOM, key)
         elif not self._capacity and self._seen >= self._room:
             self._grow(key)
+        if not stores:
+            torch.clamp(self._count, max=self._room, out=self._place)
+            torch.add(self._place, 1, out=self._held)
+            return
         if self._capacity:
             self._find_place()
         else:
@@ -135,7 +175,7 @@ class CameraMemory:
         full = self._count >= capacity
         oldest = (self._count - capacity) % recent + (capacity - recent)
         torch.where(full, oldest, self._count, out=self._place)
-        merited = capacity - 1 - recent
+        merited = capacity - self._anchors - recent
         if merited:
             self._retire(full, merited)
         self._drawn.index_fill_(1, self._place, 0.0)
@@ -147,8 +187,9 @@ class CameraMemory:
     def _retire(self, full: Tensor, merited: int) -> None:
         """Let the token that goes win the place of the least attended of the merited ones."""
         own = self._drawn.index_select(1, self._place)
-        least, loser = self._drawn[:, 1 : 1 + merited].min(dim=1, keepdim=True)
-        target = torch.where(full & (own > least), loser + 1, self._place)
+        first = self._anchors
+        least, loser = self._drawn[:, first : first + merited].min(dim=1, keepdim=True)
+        target = torch.where(full & (own > least), loser + first, self._place)
         self._drawn.scatter_(1, target, own)
         self._numbers.scatter_(1, target, self._numbers.index_select(1, self._place))
         for tokens in (self._keys, self._values):
@@ -179,7 +220,7 @@ class CameraMemory:
         order = numbers[:, :held].argsort(dim=1)
         if capacity and held > capacity:
             merit = drawn.gather(1, order)
-            merit[:, :1] = merit[:, held - self._recent :] = torch.inf
+            merit[:, : self._anchors] = merit[:, held - self._recent :] = torch.inf
             order = order.gather(1, merit.topk(capacity, dim=1).indices.sort(dim=1).values)
         kept = order.shape[1]
         self._allocate(capacity or max(_FIRST_ROOM, 2 * kept), keys[0, None, :, :1])
@@ -198,16 +239,19 @@ class CameraMemory:
         keys, values, numbers = self._keys, self._values, self._numbers
         room = self._room
         self._allocate(2 * room, key)
-        self._keys[:, :, :room], self._values[:, :, :room] = keys, values
-        self._numbers[:, :room] = numbers
+        self._keys[:, :, : room + 1], self._values[:, :, : room + 1] = keys, values
+        self._numbers[:, : room + 1] = numbers
         self._count.fill_(self._seen)
 
     def _allocate(self, room: int, like: Tensor) -> None:
-        """Make ``room`` places for tokens of heads, channels, dtype and device of ``like``."""
+        """Make ``room`` places, and one more, for tokens like ``like``, with its dtype and device.
+
+        The one more is for frames that leave nothing.
+        """
         self.generation += 1
-        shape = (self._caches, like.shape[1], room, like.shape[3])
+        shape = (self._caches, like.shape[1], room + 1, like.shape[3])
         self._keys, self._values = like.new_zeros(shape), like.new_zeros(shape)
-        flat, device = (self._caches, room), like.device
+        flat, device = (self._caches, room + 1), like.device
         self._numbers = torch.zeros(flat, dtype=torch.int64, device=device)
         self._drawn, self._attention = (torch.zeros(flat, device=device) for _ in range(2))
         self._count, self._place, self._held = (

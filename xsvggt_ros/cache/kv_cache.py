@@ -34,6 +34,7 @@ the last of them has attended.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -43,9 +44,10 @@ from xsvggt_ros.cache.attention import backend
 from xsvggt_ros.cache.budget import check_budget
 from xsvggt_ros.cache.byte_budget import MIB, fitting_budget
 from xsvggt_ros.cache.camera_memory import CameraMemory
+from xsvggt_ros.cache.keyframes import KeyframeSchedule
 from xsvggt_ros.cache.layer_cache import LayerCache
 from xsvggt_ros.cache.layer_group import GroupedLayer, LayerGroup
-from xsvggt_ros.cache.layer_plan import parts_of
+from xsvggt_ros.cache.layer_plan import parts_of, window_budget
 from xsvggt_ros.cache.layout import CacheLayout
 from xsvggt_ros.cache.policies import policy_for
 from xsvggt_ros.cache.published import PublishedCache
@@ -56,7 +58,7 @@ from xsvggt_ros.cache.statistics import CacheStatistics
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.side_stream import SideStream
 
-_FIXED = ("compatibility", "index_sets", "group_size")
+_FIXED = ("compatibility", "index_sets", "group_size", "anchor_frames")
 """Settings that decide what a stored token is; another value needs another cache."""
 _GIVE_WAY = 0.98
 """What is left of a budget where groups that outlive their tokens would break a byte budget."""
@@ -78,12 +80,20 @@ class KvCache:
                 attention backend that is not there.
 
         """
-        self.layout = layout
+        settings = settings.settled(layout)
+        self._own_layout = layout
+        self.layout = replace(layout, anchor_frames=settings.anchor_frames)
         self._check(settings)
         self.settings = settings
         self._adaptation = Adaptation(settings, layout.smallest_budget)
         self._scratch = Scratch()
         self._side = SideStream()
+        self._keyframes = KeyframeSchedule(settings.keyframe_interval, layout.trained_frames)
+        self._camera = ""
+        self._together = 1
+        self._stores = True
+        # Stored frames, on the device, so that a captured step can count on.
+        self._time = torch.zeros(1, device=layout.token.device)
         self._anchor = self._frames = 0
         self._sizes: set[int] = set()
         self._full: int | None = None
@@ -138,7 +148,10 @@ class KvCache:
                 for _ in range(layout.camera_blocks)
             ]
         return CameraMemory(
-            _camera_places(settings), layout.camera_iterations, layout.camera_blocks
+            _camera_places(settings),
+            layout.camera_iterations,
+            layout.camera_blocks,
+            layout.anchor_frames,
         )
 
     @property
@@ -146,16 +159,63 @@ class KvCache:
         """Whether the next frame is the first of its stream."""
         return self._frames == 0
 
-    def prepare(self, frame: int) -> None:
+    @property
+    def stores_next(self) -> bool:
+        """Whether the next frame will be remembered; else it attends and leaves nothing."""
+        return self.first_frame or self._keyframes.is_due(self._camera)
+
+    @property
+    def keyframe_interval(self) -> int:
+        """One of so many frames of a camera is remembered now."""
+        return self._keyframes.interval
+
+    @property
+    def stored_frames(self) -> int:
+        """Frames remembered since the stream began, those that have left included."""
+        return self._keyframes.stored
+
+    def expect_camera(self, camera: str) -> None:
+        """Say whose frame comes next: key frames are counted for each camera of a rig."""
+        self._camera = camera
+
+    def begin_pass(self, frames: int) -> int:
+        """Take note that ``frames`` come together; return how many of them are anchors.
+
+        Raises:
+            ConfigurationError: several frames that are not the first of their stream.
+
+        """
+        if frames > 1 and not (self.first_frame and frames <= self.layout.anchor_frames):
+            most = self.layout.anchor_frames if self.first_frame else 1
+            raise ConfigurationError(
+                f"a cache takes {most} frames at a time here, not {frames}; step through the stream"
+            )
+        self._together, self._stores = frames, self.stores_next
+        for group in self._groups:
+            group.begin_pass(frames, stores=self._stores)
+        return frames if self.first_frame else 0
+
+    def times(self, frames: int, device: torch.device) -> Tensor:
+        """Return how many frames were stored before each of this pass, float32 [frames]."""
+        if frames == 1:
+            return self._time
+        return torch.arange(frames, device=device, dtype=torch.float32)
+
+    def prepare(self, frame: int, anchors: int = 0) -> None:
         """Make ready for a frame of ``frame`` tokens, before anything of it is remembered.
+
+        Args:
+            frame: tokens of the frame.
+            anchors: frames of the first pass, where that is to come; 0 = as many as it may have.
 
         Raises:
             ConfigurationError: ``budget_mib`` does not hold the least that such frames need.
 
         """
-        if frame in self._sizes:
+        anchor = frame * (anchors or self.layout.anchor_frames)
+        if frame in self._sizes and (not self.first_frame or anchor == self._anchor):
             return
-        first = frame if self.first_frame else self._anchor
+        first = anchor if self.first_frame else self._anchor
         sizes = {frame} if self.first_frame else self._sizes | {frame}
         full = self._full_budget(self.settings, first, sizes)
         if self.first_frame or full != self._full:
@@ -172,8 +232,8 @@ class KvCache:
         """
         if layer == 0:
             self._check_frame(key)
-            self.prepare(key.shape[2])
-        if layer == self.layout.layers // 2:
+            self.prepare(key.shape[2] // self._together, self._together)
+        if layer == self.layout.layers // 2 and self._stores:
             self._adaptation.observe(key[0], self.layout.special_tokens)
         return self.layers[layer].attend(query, key, value)
 
@@ -186,6 +246,8 @@ class KvCache:
 
         """
         self.layers[layer].absorb(update)
+        if layer == self.layout.layers - 1 and self._stores and self.layout.trained_frames:
+            self._time += self._together
 
     def attend_camera(
         self, iteration: int, block: int, query: Tensor, key: Tensor, value: Tensor
@@ -196,12 +258,13 @@ class KvCache:
             ConfigurationError: more than one frame at a time.
 
         """
-        if query.shape[2] != 1:
+        if query.shape[2] != self._together:
             raise ConfigurationError(
-                f"a cache takes one frame at a time, not {query.shape[2]}; step through the stream"
+                f"a cache takes {self._together} frames here, not {query.shape[2]}; step through "
+                "the stream"
             )
         if isinstance(self.camera, CameraMemory):
-            return self.camera.attend(iteration, block, query, key, value)
+            return self.camera.attend(iteration, block, query, key, value, stores=self._stores)
         return self.camera[block].attend(query, key, value)
 
     def join(self) -> None:
@@ -209,17 +272,19 @@ class KvCache:
         self._side.join()
 
     def end_frame(self, motion: float = 0.0) -> None:
-        """Say that a frame is complete.
+        """Say that a pass is complete: a frame, or all frames of the first pass.
 
         Args:
             motion: how far the camera has moved since the frame before, in any unit that stays
                 the same during a session; only an adaptive budget looks at it.
 
         """
-        self._frames += 1
+        self._keyframes.note(self._camera, self._together, anchors=self.first_frame)
+        self._frames += self._together
+        self._together = 1
         self._evicted_before = self._evicted
         self._evicted = sum(layer.seen - layer.tokens for layer in self.layers)
-        if self.settings.adaptive != "off":
+        if self.settings.adapts:
             self._adapt(motion)
         self._keep_within_mib()
 
@@ -244,7 +309,7 @@ class KvCache:
         budgets adapt, or it is the released code's.
         """
         settings = self.settings
-        fixed = settings.bounded and settings.adaptive == "off" and not settings.published
+        fixed = settings.bounded and not settings.adapts and not settings.published
         if not fixed or not isinstance(self.camera, CameraMemory) or self.first_frame:
             return None
         groups = tuple(group.state for group in self._groups)
@@ -255,7 +320,7 @@ class KvCache:
         """All tensors that outlive a step; replaced only where ``state`` changes."""
         assert isinstance(self.camera, CameraMemory)
         groups = (tensor for group in self._groups for tensor in group.tensors)
-        return (*groups, *self._scratch.tensors, *self.camera.tensors)
+        return (self._time, *groups, *self._scratch.tensors, *self.camera.tensors)
 
     def knows(self, frame: int) -> bool:
         """Whether there is room for a frame of ``frame`` tokens without another allocation."""
@@ -279,6 +344,8 @@ class KvCache:
     def replayed(self, frame: int) -> None:
         """Count a frame of ``frame`` tokens that a captured step took in, unseen by the host."""
         assert isinstance(self.camera, CameraMemory)
+        if not self.stores_next:
+            return
         for group in self._groups:
             group.count(group.seen + frame, frame)
         self.camera.count(self.camera.seen + 1)
@@ -293,6 +360,10 @@ class KvCache:
             memory.clear()
         self._adaptation.clear()
         self._scratch.release()
+        self._keyframes.restart()
+        self._camera = ""
+        self._time.zero_()
+        self._together, self._stores = 1, True
         self._anchor = self._frames = 0
         self._sizes = set()
         self._evicted = self._evicted_before = 0
@@ -308,12 +379,14 @@ class KvCache:
                 without a new session; everything is as before then.
 
         """
+        settings = settings.settled(self._own_layout)
         self.check(settings)
         if settings != self.settings:
             self._take_on(settings, self._full_budget(settings, self._anchor, self._sizes))
 
     def check(self, settings: CacheSettings) -> None:
         """Raise ConfigurationError where :meth:`configure` would; changes nothing."""
+        settings = settings.settled(self._own_layout)
         for name in _FIXED:
             if getattr(settings, name) != getattr(self.settings, name):
                 raise ConfigurationError(
@@ -338,6 +411,7 @@ class KvCache:
             group.reconfigure(settings, budget, policy, backend(settings.attention_backend))
         if isinstance(self.camera, CameraMemory):
             self.camera.resize(_camera_places(settings))
+        self._keyframes.change(settings.keyframe_interval)
         self.settings = settings
         self._adaptation = Adaptation(settings, self.layout.smallest_budget)
         self._full = budget
@@ -345,7 +419,8 @@ class KvCache:
 
     def _check(self, settings: CacheSettings) -> None:
         backend(settings.attention_backend)
-        if settings.bounded and not settings.published and not settings.budget_mib:
+        counted = settings.bounded and not settings.published and not settings.keeps_frames
+        if counted and not settings.budget_mib:
             check_budget(settings.budget_tokens, self.layout.smallest_budget)
         least = self.layout.smallest_budget
         if settings.adapts_to_scene and 0 < settings.budget_min_tokens < least:
@@ -374,7 +449,13 @@ class KvCache:
         if not settings.bounded:
             return None
         if settings.budget_mib and frames and not settings.published:
-            return fitting_budget(settings, self.layout, anchor=anchor, frames=frames)
+            fitting = fitting_budget(settings, self.layout, anchor=anchor, frames=frames)
+            if settings.keeps_frames:
+                wanted = window_budget(settings, self.layout, anchor=anchor, frames=frames)
+                return min(fitting, wanted)
+            return fitting
+        if settings.keeps_frames and frames:
+            return window_budget(settings, self.layout, anchor=anchor, frames=frames)
         return settings.budget_tokens
 
     def _set_budgets(self, budgets: Sequence[int | None]) -> None:
@@ -425,11 +506,11 @@ class KvCache:
         """Return how much history fits beside anchor and window; None where all of it does."""
         if not self.settings.bounded:
             return None
-        return max(0, self._budget - 2 * tokens_per_frame)
+        return max(0, self._budget - (self.layout.anchor_frames + 1) * tokens_per_frame)
 
     def smallest_history_budget(self, tokens_per_frame: int) -> int:
         """Return the least budget that leaves room for one token of history."""
-        return 2 * tokens_per_frame + 1
+        return (self.layout.anchor_frames + 1) * tokens_per_frame + 1
 
     @property
     def nbytes(self) -> int:

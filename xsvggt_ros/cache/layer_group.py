@@ -86,6 +86,13 @@ class LayerGroup:
         self._held = LayerSegments(shape, layers=layers, special_tokens=special, sets=self._sets)
         self._frame = 0
         self._seen = 0
+        # Of the pass that comes next.
+        self._together = 1
+        self._stores = True
+        self._leaving: Tensor | None = None
+        # Layers of a first pass of several frames, each by itself.
+        self._apart: list[LayerGroup] = []
+        self._divides = True
         # On the device, so that a captured step can count on; wraps around at 2^32.
         self._clock = torch.zeros(1, dtype=torch.int32, device=shape.device)
         self._scored = False
@@ -164,7 +171,8 @@ class LayerGroup:
         self._clock.zero_()
         self._frame = self._seen = 0
         self._scored = False
-        self._measures, self._updates = [], []
+        self._measures, self._updates, self._apart = [], [], []
+        self._together, self._stores = 1, True
 
     def attend(self, index: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Let a layer attend over the past and the new frame, all [1, heads, tokens, head_dim].
@@ -180,7 +188,14 @@ class LayerGroup:
         self._side.join()
         if index == 0:
             self._begin(key.shape[2])
+        if self._apart:
+            return self._apart[index].attend(0, query, key, value)
         keys, values = self._held.read_beside(index, key[0], value[0], self._scratch)
+        if not self._stores:
+            return self._attend(query, keys[None], values[None])
+        if self._leaving is not None:
+            keys = self._held.without(index, self._leaving, keys, key[0])
+            values = self._held.without(index, self._leaving, values, value[0])
         anchor = len(self._held.anchor)
         view = LayerView(query[0], keys, values, anchor, self._special_tokens, self._sets)
         self._asking = query
@@ -190,15 +205,42 @@ class LayerGroup:
             self.similarity = key_similarity(keys, anchor).nanmean()
         return self._attend(query, keys[None], values[None])
 
-    def _begin(self, frame: int) -> None:
-        """Make room for a frame."""
+    def begin_pass(self, frames: int, *, stores: bool) -> None:
+        """Say what comes next.
+
+        Args:
+            frames: that come together; more than one only in the first pass of a stream.
+            stores: whether they are remembered; else they attend and leave nothing.
+
+        """
+        self._together, self._stores = frames, stores
+
+    def _begin(self, tokens: int) -> None:
+        """Make room for the tokens of a pass."""
         self._measures, self._updates = [], []
-        self._held.expect(frame, self._settings, self._places)
+        self._leaving = None
+        frame = tokens // self._together
+        self._held.expect(frame, self._settings, self._places, self._together)
         if not self._seen:
-            self._lay_out(anchor=self._shares(frame).window, frame=frame)
+            kept = self._shares(tokens).window
+            self._lay_out(anchor=kept, frame=tokens, together=self._together)
+            if self._together > 1 and self._divides:
+                # All layers of such a pass would take too much room to wait for each other.
+                self._apart = self.split()
+                for one in self._apart:
+                    one._divides = False
+        elif self._settings.keeps_frames and self._stores:
+            self._leaving = self._held.oldest(self._clock - 1, frame)
 
     def absorb(self, index: int, update: Tensor) -> None:
         """Take note of what a layer's MLP added, [1, frame, dim]; after the last one, remember."""
+        if not self._stores:
+            return
+        if self._apart:
+            self._apart[index].absorb(0, update)
+            if index == self._layers - 1:
+                self._take_in_apart()
+            return
         self._updates.append(self._policy.measure_update(update[0]))
         if index == self._layers - 1:
             with self._side.fork():
@@ -217,7 +259,7 @@ class LayerGroup:
         newest = Tokens(keys, values, numbers, scores[:, -frame:], births, order)
         kept = self._shares(frame)
         if not self._seen:
-            self._held.admit_first(newest, kept.window)
+            self._held.admit_first(newest, kept.window, self._together)
         else:
             self._held.write_scores(scores)
             crowded = kept.anchor < len(self._held.anchor)
@@ -226,8 +268,18 @@ class LayerGroup:
                 self._lay_out(anchor=kept.anchor, frame=frame)
             self._held.admit(newest, kept.window)
         self._seen += frame
-        self._frame = frame
+        self._frame = frame // self._together
         self._scored = True
+
+    def _take_in_apart(self) -> None:
+        """Hold what the layers of a first pass remember; make room for what comes after it."""
+        self._side.join()
+        one = self._apart[0]
+        self._held.take_in_parts(one._held)
+        self._clock.copy_(one._clock)
+        self._seen, self._frame, self._scored = one._seen, one._frame, True
+        self._apart, self._together = [], 1
+        self._lay_out(anchor=len(self._held.anchor), frame=self._frame)
 
     def count(self, tokens: int, frame: int) -> None:
         """Set what the host counts: ``tokens`` seen in all, the newest ``frame`` of so many."""
@@ -271,6 +323,7 @@ class LayerGroup:
         one._layers, one._first_layer = 1, self._first_layer + index
         one._held, one._clock = held, self._clock.clone()
         one._measures, one._updates = [], []
+        one._apart = []
         return one
 
     def _lay_out_for_budget(self) -> None:
@@ -282,10 +335,20 @@ class LayerGroup:
         kept = spans if self._budget is None else shares(spans, self._budget)
         self._lay_out(anchor=kept.anchor, frame=self._frame)
 
-    def _lay_out(self, *, anchor: int, frame: int) -> None:
-        """Divide the layers by their budget; without one, into twice the room that is needed."""
+    def _lay_out(self, *, anchor: int, frame: int, together: int = 1) -> None:
+        """Divide the layers by their budget; without one, into twice the room that is needed.
+
+        For a first pass of several frames, which wait in the scratch, there is room for its tokens
+        and nothing else.
+        """
         slots = 2 * (self.tokens + frame) if self._budget is None else self._budget
-        self._held.lay_out(self._settings, slots=slots, anchor=anchor, places=self._places())
+        self._held.lay_out(
+            self._settings,
+            slots=slots if together == 1 else anchor,
+            anchor=anchor,
+            places=self._places(),
+            together=together,
+        )
 
     def _places(self) -> tuple[Tensor, ...]:
         return self._held.places(self._clock - 1, self._frame)

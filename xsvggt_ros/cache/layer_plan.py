@@ -27,7 +27,8 @@ class LayerPlan:
 
     Attributes:
         anchor: the first frame's tokens.
-        special: special tokens of later frames, where they are stored finer; else without slots.
+        special: special tokens of later frames, where they are stored finer or stay longer than
+            their frame; else without slots.
         history: all other tokens.
         window: the newest frame's tokens as they came, where they are to stay so until the next
             frame; else without slots, and history holds them.
@@ -83,20 +84,61 @@ def plan_layer(
     fine_keys = max(settings.key_bits, settings.anchor_bits)
     fine_values = max(settings.value_bits, settings.anchor_bits)
     widths = settings.key_bits, settings.value_bits
-    whole = settings.window_bits == UNQUANTIZED and widths != (UNQUANTIZED, UNQUANTIZED)
+    whole = keeps_newest(settings)
     window = min(frame, slots - anchor) if whole else 0
     specials = 0
-    if (fine_keys, fine_values) != widths:
+    if settings.keeps_frames:
+        left = slots - anchor - window
+        beside = 0 if whole else frame - special
+        specials = min(max(special, min(pinned_tokens(settings, special), left - beside)), left)
+    elif (fine_keys, fine_values) != widths:
         beside = 0 if whole else frame - special
         specials = _special_slots(slots, slots - anchor - window, frame, special, beside)
     size = settings.group_size
+    # Whole frames leave whole groups behind.
+    slack = 1.0 if settings.keeps_frames else TABLE_SLACK
     return LayerPlan(
         SegmentPlan(anchor, fine_keys, fine_values, size),
         SegmentPlan(specials, fine_keys, fine_values, size),
-        SegmentPlan(slots - anchor - specials - window, *widths, size, TABLE_SLACK),
+        SegmentPlan(slots - anchor - specials - window, *widths, size, slack),
         SegmentPlan(window, UNQUANTIZED, UNQUANTIZED, size),
         frame,
     )
+
+
+def pinned_tokens(settings: CacheSettings, special: int) -> int:
+    """Return how many special tokens stay: those of the window, and those of frames before it."""
+    return (settings.window_frames + settings.trajectory_frames) * special
+
+
+def window_budget(
+    settings: CacheSettings, layout: CacheLayout, *, anchor: int, frames: Iterable[int]
+) -> int:
+    """Return the tokens of a layer that keeps whole frames, as ``settings`` say.
+
+    Args:
+        settings: settled ones.
+        layout: of the network's tokens.
+        anchor: tokens of the first pass.
+        frames: tokens of a frame, for each size that there is.
+
+    """
+    special = layout.special_tokens
+    patches = settings.window_frames * (max(frames) - special)
+    # Where the newest frame waits as it came, its special tokens wait with it.
+    waiting = special if keeps_newest(settings) else 0
+    return anchor + patches + pinned_tokens(settings, special) + waiting
+
+
+def keeps_newest(settings: CacheSettings) -> bool:
+    """Return whether the newest frame is stored as it came, unlike the rest.
+
+    Not where a window of whole frames is this frame alone: the next one does not attend to it.
+    """
+    if settings.keeps_frames and settings.window_frames == 1:
+        return False
+    widths = settings.key_bits, settings.value_bits
+    return settings.window_bits == UNQUANTIZED and widths != (UNQUANTIZED, UNQUANTIZED)
 
 
 def _special_slots(slots: int, left: int, frame: int, special: int, patches: int) -> int:

@@ -39,7 +39,8 @@ class LayerSegments:
     Attributes:
         generation: grows whenever memory is allocated; addresses are the same while it is.
         anchor: the first frame's tokens.
-        special: special tokens of later frames, where they are stored finer; else empty.
+        special: special tokens of later frames, where they are stored finer or stay longer than
+            their frame; else empty.
         history: all other tokens.
         window: the newest frame's tokens, where they are kept as they came; else empty.
 
@@ -67,6 +68,7 @@ class LayerSegments:
         self._parts: list[tuple[Parts, Parts]] = []
         self._frames: set[int] = set()
         self._anchor_frame = 0
+        self._anchor_special = special_tokens
         self.generation = 0
 
     @property
@@ -219,9 +221,64 @@ class LayerSegments:
         arriving = max(frame, len(self.window))
         return len(self.history) + arriving <= self.history.plan.slots
 
-    def admit_first(self, tokens: Tokens, count: int) -> None:
-        """Make the ``count`` best tokens of the first frame the anchor."""
-        self.anchor.admit(best_of_frame(tokens, count, self._special_tokens))
+    def admit_first(self, tokens: Tokens, count: int, frames: int) -> None:
+        """Make the ``count`` best tokens of the first pass of ``frames`` the anchor.
+
+        The special tokens of all its frames stand in front.
+        """
+        self._anchor_special = frames * self._special_tokens
+        if frames > 1:
+            places = torch.arange(len(tokens), device=tokens.order.device).view(frames, -1)
+            special, patches = places.tensor_split([self._special_tokens], dim=1)
+            front = torch.cat([special.flatten(), patches.flatten()])
+            tokens = tokens.pick(front.expand(len(tokens.order), -1))
+        self.anchor.admit(best_of_frame(tokens, count, self._anchor_special))
+
+    def take_in_parts(self, part: LayerSegments) -> None:
+        """Hold the first pass that :meth:`split` parts like ``part`` have taken in."""
+        self._anchor_special = part._anchor_special
+        self.anchor.take_in_parts(part.anchor)
+
+    def oldest(self, newest: Tensor, frame: int) -> Tensor | None:
+        """Return the slots of history whose tokens leave when a frame of ``frame`` tokens comes.
+
+        For policies by which the oldest leave. None while there is room, and where history is
+        shorter than a frame.
+
+        Args:
+            newest: number of the newest token, int32 [1].
+            frame: tokens of the frame.
+
+        Returns:
+            Place of each among all tokens of its layer, int64 [sets of all layers, leaving].
+
+        """
+        plan = self.history.plan
+        arriving = len(self.window) or frame
+        arriving -= min(self._special_tokens, self.special.plan.slots)
+        leaving = len(self.history) + arriving - plan.slots
+        if leaving <= 0 or leaving > min(len(self.history), frame - self._special_tokens):
+            return None
+        ages = newest - self.history.numbers
+        before = len(self.anchor) + len(self.special)
+        return ages.topk(leaving, dim=1).indices + before
+
+    def without(self, index: int, slots: Tensor, tokens: Tensor, newest: Tensor) -> Tensor:
+        """Return a layer's decoded tokens without those in ``slots``.
+
+        The last tokens of the newest frame take their places, since attention asks for no order.
+
+        Args:
+            index: of the layer in the group.
+            slots: what :meth:`oldest` gave.
+            tokens: keys or values in the scratch, [heads, tokens, channels]; written to.
+            newest: keys or values of the newest frame, [heads, frame, channels].
+
+        """
+        own, leaving = share(slots, index, self._layers)[..., None], slots.shape[1]
+        last = newest[:, newest.shape[1] - leaving :]
+        tokens.scatter_(1, own.expand(last.shape), last)
+        return tokens[:, : tokens.shape[1] - leaving]
 
     def admit(self, tokens: Tokens, count: int) -> None:
         """Take the ``count`` best of the newest frame's tokens in, special ones in front.
@@ -250,7 +307,11 @@ class LayerSegments:
             self.history.admit(patches.by_score() if packed else patches)
 
     def expect(
-        self, frame: int, settings: CacheSettings, places: Callable[[], tuple[Tensor, ...]]
+        self,
+        frame: int,
+        settings: CacheSettings,
+        places: Callable[[], tuple[Tensor, ...]],
+        anchors: int = 1,
     ) -> None:
         """Lay out again where there is no room for a frame of a size not met before.
 
@@ -258,14 +319,16 @@ class LayerSegments:
             frame: tokens of the frame to come.
             settings: widths.
             places: gives what :meth:`places` does.
+            anchors: frames that come together, where the first pass is to come.
 
         """
+        plan = self._plan
+        if plan is None or not self.tokens:
+            self._anchor_frame = anchors * frame
         if frame in self._frames:
             return
         self._frames.add(frame)
-        plan = self._plan
         if plan is None or not self.tokens:
-            self._anchor_frame = frame
             return
         _, patches = arrivals(plan, self._frames, self._special_tokens)
         if frame > plan.frame or not self.history.has_rows_for(patches):
@@ -283,7 +346,7 @@ class LayerSegments:
 
         """
         ranked = tuple(ranks(segment.scores) for segment in self.all)
-        ranked[0][:, : self._special_tokens] += len(self.anchor)
+        ranked[0][:, : self._anchor_special] += len(self.anchor)
         for order, segment in zip(ranked[1:], self.all[1:], strict=True):
             ages = newest - segment.numbers
             window = (ages >= 0) & (ages < frame)
@@ -292,7 +355,13 @@ class LayerSegments:
         return ranked
 
     def lay_out(
-        self, settings: CacheSettings, *, slots: int, anchor: int, places: tuple[Tensor, ...]
+        self,
+        settings: CacheSettings,
+        *,
+        slots: int,
+        anchor: int,
+        places: tuple[Tensor, ...],
+        together: int = 1,
     ) -> None:
         """Divide the layer again, and take along what is held and fits. May wait for the device.
 
@@ -301,12 +370,12 @@ class LayerSegments:
             slots: in all.
             anchor: tokens of the first frame that are kept.
             places: see :meth:`places`.
+            together: frames that come next in one pass.
 
         """
         special_tokens = self._special_tokens
-        plan = plan_layer(
-            settings, slots=slots, anchor=anchor, frame=max(self._frames), special=special_tokens
-        )
+        frame = together * max(self._frames)
+        plan = plan_layer(settings, slots=slots, anchor=anchor, frame=frame, special=special_tokens)
         if plan == self._plan and not self.tokens:
             return
         rows = rows_of(plan, self._frames, special_tokens, self._anchor_frame)
@@ -339,13 +408,17 @@ class LayerSegments:
                 self.history.admit(source.contents().pick(chosen).by_score())
 
     def _rows_with(self, plan: LayerPlan, rows: SegmentCounts, kept: list[Tensor]) -> SegmentCounts:
-        """Return the table rows that are needed beside the groups of the kept tokens."""
+        """Return the table rows that are needed beside the groups of the kept tokens.
+
+        Those of the anchor are known: it never belongs to more groups than when it came.
+        """
         held = SegmentCounts(*(chosen.shape[1] for chosen in kept))
         occupied = SegmentCounts(
+            rows.anchor,
             *(
                 source.groups_for(part, chosen)
-                for source, part, chosen in zip(self.all, plan.parts, kept, strict=True)
-            )
+                for source, part, chosen in zip(self.all[1:], plan.parts[1:], kept[1:], strict=True)
+            ),
         )
         history, groups = held.history, occupied.history
         for part, count in ((plan.special, held.special), (plan.window, held.window)):
@@ -354,7 +427,7 @@ class LayerSegments:
                 groups += -(-count // plan.history.group_size)
         specials, patches = arrivals(plan, self._frames, self._special_tokens)
         return SegmentCounts(
-            max(rows.anchor, occupied.anchor),
+            rows.anchor,
             table_rows(plan.special, specials, held=held.special, occupied=occupied.special),
             table_rows(plan.history, patches, held=history, occupied=groups),
             0,

@@ -248,7 +248,7 @@ class Segment:
 
         Waits for the device.
         """
-        if plan.key_bits == UNQUANTIZED:
+        if plan.key_bits == UNQUANTIZED or not slots.shape[1]:
             return 0
         if _exact(self.plan.key_bits, plan.key_bits):
             assert isinstance(self.keys, PackedKeys)
@@ -309,6 +309,10 @@ class Segment:
             decoded = other.contents().pick(slots)
             self._write(own, decoded, keys=not keys_exact, values=not values_exact)
         self._length = count
+
+    def take_in_parts(self, part: Segment) -> None:
+        """Hold what parts of us like ``part`` have taken in, each its share of the layers."""
+        self._length = len(part)
 
     def contents(self) -> Tokens:
         """Return all tokens, as rounded."""

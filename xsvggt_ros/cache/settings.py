@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a cache is to behave."""
+"""How a cache is to behave: every setting with its limits and its text, declared once.
+
+The node's parameters and the options of the command line are made from the declarations.
+"""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
+from xsvggt_ros.cache.layout import CacheLayout
 from xsvggt_ros.errors import ConfigurationError
 
 POLICIES = (
@@ -16,10 +21,17 @@ POLICIES = (
     "key_diversity",
     "sliding_window",
     "random",
+    "lingbot",
     "none",
 )
+AUTO = "auto"
+"""The policy that suits the network: ``lingbot`` where it was trained with a window of frames."""
+POLICY_CHOICES = (AUTO, *POLICIES)
 DEFAULT_POLICY = "balanced"
-"""What loses least at small budgets, see docs/cache.md."""
+"""What ``auto`` means for other networks: what loses least at small budgets, see docs/cache.md."""
+
+WINDOW_FRAMES = 64
+"""Of the policy ``lingbot``, for a network that was trained without a window."""
 
 DEFAULT_BUDGET_TOKENS = 8192
 """About eight frames of 518x392."""
@@ -30,9 +42,25 @@ WIDTHS = (2, 4, 8, 16)
 ANCHOR_WIDTHS = (0, 8, 16)
 WINDOW_WIDTHS = (0, 16)
 INDEX_SETS = ("layer", "head")
-ADAPTATIONS = ("off", "layers", "scene", "both")
+ADAPTATIONS = ("none", "layers", "scene", "both")
 MOST_MIB = 2**20
 BACKENDS = ("auto", "sdpa", "flash_attn", "math")
+MOST_TOKENS = 2**24
+MOST_FRAMES = 4096
+
+
+def _setting(default: Any, text: str, **limits: Any) -> Any:
+    """Return a field with its declaration as metadata.
+
+    Args:
+        default: its value where nobody sets it.
+        text: for people, one or two sentences.
+        **limits: ``choices``, all legal values, or ``minimum`` and ``maximum``, both legal;
+            ``unit``; ``live``, whether a running node may change it; ``renamed``, values of before
+            and what they are called now.
+
+    """
+    return field(default=default, metadata={"default": default, "text": text, **limits})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,89 +68,215 @@ class CacheSettings:
     """Settings of a cache, checked when made.
 
     Attributes:
-        policy: what chooses the history, see :mod:`xsvggt_ros.cache.policies`; ``none`` drops
-            nothing, and memory then grows with the session.
-        budget_tokens: most tokens that a layer holds after a frame, the mean over layers where
-            these share it out; without effect for ``none``.
+        policy: see :mod:`xsvggt_ros.cache.policies`; with ``none`` memory grows with the session.
+        budget_tokens: most tokens that a layer holds after a frame; ``lingbot`` counts frames.
+        budget_mib: MiB that the cache may allocate in all, scratch included and the camera head's
+            memory not; the tokens that fit at the current widths and resolution replace
+            ``budget_tokens``.
+        key_bits: width of a cached key.
+        value_bits: width of a cached value.
+        anchor_bits: width of keys and values of the first frame's tokens and of all special
+            tokens; no more than the other widths, or 0, means like the rest.
+        window_bits: 16 stores the newest frame as it came and rounds it when the next one comes,
+            for one frame more of unquantized bytes in each layer.
+        adaptive: ``layers`` shares the budget out over the layers by need, ``scene`` lets it grow
+            and shrink with motion and novelty, ``both`` does both, ``none`` neither.
+        budget_min_tokens: where ``adaptive`` follows the scene, the budget of a scene at rest.
         pool_size: patch queries that are averaged into one for ``xstreamvggt``.
         camera_frames: frames that the camera head remembers: the first, the most recent and the
             most attended ones; without effect for ``none`` and for ``published``, which puts the
             camera head under the token budget.
+        group_size: keys that share a grid per channel.
+        index_sets: whether all heads of a layer keep the same tokens.
+        seed: of the policy ``random``.
         compatibility: ``published`` reproduces the released XStreamVGGT code: its overshoot of
             small budgets, its camera cache shared by all iterations, and, where a width is below
             16, its simulated quantization, which saves no byte.
-        budget_mib: MiB that the cache may allocate in all, scratch included and the camera head's
-            memory not; the tokens that fit at the current widths and resolution replace
-            ``budget_tokens``. 0 = no such bound; without effect for ``none``.
-        key_bits: width of a cached key: 2, 4, 8, or 16 = as the network gave it.
-        value_bits: the same of a cached value.
-        anchor_bits: width of keys and values of the first frame's tokens and of all special
-            tokens, where they are to be finer than the rest: 8 or 16; 0, or no more than the other
-            widths, = like the rest.
-        window_bits: 16 = the newest frame is stored as it came and rounded when the next one
-            comes, for one frame more of unquantized bytes in each layer; 0 = it is rounded at the
-            end of its own step.
-        group_size: keys that share a grid per channel.
-        index_sets: ``layer`` = all heads of a layer keep the same tokens; ``head`` = each keeps
-            its own.
-        adaptive: ``layers`` shares the budget out over the layers by need, ``scene`` lets it grow
-            and shrink with motion and novelty, ``both`` does both, ``off`` neither.
-        budget_min_tokens: where ``adaptive`` follows the scene, the budget of a scene at rest;
-            0 = half of the full one.
-        attention_backend: who attends, see :mod:`xsvggt_ros.cache.attention`.
-        seed: of the policy ``random``.
+        attention_backend: see :mod:`xsvggt_ros.cache.attention`.
+        anchor_frames: frames of the first pass, which attend to one another and stay.
+        window_frames: for ``lingbot``, newest stored frames that stay whole.
+        trajectory_frames: for ``lingbot``, frames before the window whose special tokens stay; the
+            oldest are dropped first.
+        keyframe_interval: see :mod:`xsvggt_ros.cache.keyframes`.
 
     Raises:
         ConfigurationError: a value outside its range, with the range.
 
     """
 
-    policy: str = DEFAULT_POLICY
-    budget_tokens: int = DEFAULT_BUDGET_TOKENS
-    pool_size: int = 16
-    camera_frames: int = 256
-    compatibility: str = "none"
-    budget_mib: float = 0.0
-    key_bits: int = 4
-    value_bits: int = 4
-    anchor_bits: int = 0
-    window_bits: int = 0
-    group_size: int = 64
-    index_sets: str = "layer"
-    adaptive: str = "off"
-    budget_min_tokens: int = 0
-    attention_backend: str = "auto"
-    seed: int = 0
+    policy: str = _setting(
+        AUTO,
+        "What chooses the history that stays in the cache; none drops nothing, and memory grows. "
+        "auto = lingbot for LingBot-Map, balanced for StreamVGGT.",
+        choices=POLICY_CHOICES,
+        live=True,
+    )
+    budget_tokens: int = _setting(
+        DEFAULT_BUDGET_TOKENS,
+        "Most tokens that a layer holds after a frame, the mean over layers where adaptive shares "
+        "them out; the policies none and lingbot ignore it.",
+        unit="tokens",
+        minimum=1,
+        maximum=MOST_TOKENS,
+        live=True,
+    )
+    budget_mib: float = _setting(
+        0.0,
+        "Most memory that the cache allocates, the camera head's aside; replaces budget_tokens by "
+        "what fits at these widths and this resolution; policy none ignores it. 0 = no such bound.",
+        unit="MiB",
+        minimum=0.0,
+        maximum=MOST_MIB,
+        live=True,
+    )
+    key_bits: int = _setting(
+        4,
+        "Width of a cached key; 16 = as the network gives it.",
+        unit="bits",
+        choices=WIDTHS,
+        live=True,
+    )
+    value_bits: int = _setting(
+        4,
+        "Width of a cached value; 16 = as the network gives it.",
+        unit="bits",
+        choices=WIDTHS,
+        live=True,
+    )
+    anchor_bits: int = _setting(
+        0,
+        "Width of the first frame's tokens and of all special tokens, where finer than the rest; "
+        "0 = like the rest.",
+        unit="bits",
+        choices=ANCHOR_WIDTHS,
+        live=True,
+    )
+    window_bits: int = _setting(
+        0,
+        "16 = the newest frame is stored as it came until the next one comes; 0 = it is rounded at "
+        "the end of its own step, which saves a frame's unquantized bytes in each layer.",
+        unit="bits",
+        choices=WINDOW_WIDTHS,
+        live=True,
+    )
+    adaptive: str = _setting(
+        "none",
+        "layers shares the budget out by each layer's need, scene lets it follow motion and "
+        "novelty, both does both, none neither.",
+        choices=ADAPTATIONS,
+        renamed={"off": "none", False: "none"},
+        live=True,
+    )
+    budget_min_tokens: int = _setting(
+        0,
+        "Budget of a scene at rest, where adaptive follows the scene; 0 = half of the full one.",
+        unit="tokens",
+        minimum=0,
+        maximum=MOST_TOKENS,
+        live=True,
+    )
+    pool_size: int = _setting(
+        16,
+        "Queries that are averaged into one before xstreamvggt scores tokens.",
+        unit="tokens",
+        minimum=1,
+        maximum=4096,
+        live=True,
+    )
+    camera_frames: int = _setting(
+        256,
+        "Most frames that the camera head remembers; policy none ignores it.",
+        unit="frames",
+        minimum=2,
+        maximum=2**20,
+        live=True,
+    )
+    group_size: int = _setting(
+        64,
+        "Keys that share a grid per channel.",
+        unit="tokens",
+        minimum=1,
+        maximum=4096,
+    )
+    index_sets: str = _setting(
+        "layer",
+        "layer = all heads of a layer keep the same tokens; head = each keeps its own.",
+        choices=INDEX_SETS,
+    )
+    seed: int = _setting(0, "Seed of the policy random.", minimum=0, maximum=2**31 - 1, live=True)
+    compatibility: str = _setting(
+        "none",
+        "published reproduces the released XStreamVGGT code, its overshoot of small budgets and "
+        "its merely simulated quantization included; for comparisons.",
+        choices=COMPATIBILITIES,
+    )
+    attention_backend: str = _setting(
+        "auto",
+        "What computes attention over the cache; auto = the package flash-attn where it is "
+        "installed and applies, else sdpa (PyTorch).",
+        choices=BACKENDS,
+    )
+    anchor_frames: int = _setting(
+        0,
+        "Frames of the first pass of a session, which are answered together and stay; fewer take "
+        "less memory to begin. 0 = as the network was trained: 8 for LingBot-Map, 1 for "
+        "StreamVGGT, which takes no other value.",
+        unit="frames",
+        minimum=0,
+        maximum=64,
+    )
+    window_frames: int = _setting(
+        0,
+        "Newest stored frames that policy lingbot keeps whole; 0 = as the network was trained: 64 "
+        "for LingBot-Map.",
+        unit="frames",
+        minimum=0,
+        maximum=MOST_FRAMES,
+        live=True,
+    )
+    trajectory_frames: int = _setting(
+        256,
+        "Frames before the window whose special tokens policy lingbot keeps; the oldest are "
+        "dropped first.",
+        unit="frames",
+        minimum=0,
+        maximum=MOST_FRAMES,
+        live=True,
+    )
+    keyframe_interval: int = _setting(
+        0,
+        "One of so many frames of each camera is stored; the others attend and leave nothing. "
+        "0 = auto: every frame for StreamVGGT; for LingBot-Map every frame at first, then every "
+        "second, fourth, ... as its stored frames approach the 320 that it was trained with.",
+        unit="frames",
+        minimum=0,
+        maximum=MOST_FRAMES,
+        renamed={"auto": 0},
+        live=True,
+    )
 
     def __post_init__(self) -> None:
-        self._one_of("policy", POLICIES)
-        self._one_of("compatibility", COMPATIBILITIES)
-        self._one_of("key_bits", WIDTHS)
-        self._one_of("value_bits", WIDTHS)
-        self._one_of("anchor_bits", ANCHOR_WIDTHS)
-        self._one_of("window_bits", WINDOW_WIDTHS)
-        self._one_of("index_sets", INDEX_SETS)
-        self._one_of("adaptive", ADAPTATIONS)
-        self._one_of("attention_backend", BACKENDS)
-        self._at_least("budget_tokens", 1)
-        self._at_least("budget_mib", 0)
-        self._at_least("budget_min_tokens", 0)
-        self._at_least("pool_size", 1)
-        self._at_least("group_size", 1)
-        self._at_least("camera_frames", 2)
+        for declared in fields(self):
+            value, limits = getattr(self, declared.name), declared.metadata
+            if value in limits.get("renamed", ()):
+                value = limits["renamed"][value]
+                object.__setattr__(self, declared.name, value)
+            _check_limits(declared.name, value, limits)
         self._check_together()
 
     def _check_together(self) -> None:
         if self.published:
             self._check_published()
-        if self.adaptive != "off" and not self.bounded:
+        if self.adapts and not self.bounded:
             raise ConfigurationError(
                 f"cache.adaptive '{self.adaptive}' needs a budget, and policy none has none; "
-                "choose another policy or set cache.adaptive to off"
+                "choose another policy or set cache.adaptive to none"
             )
-        if not math.isfinite(self.budget_mib) or self.budget_mib > MOST_MIB:
+        if self.adapts and self.keeps_frames:
             raise ConfigurationError(
-                f"cache.budget_mib is {self.budget_mib}; it must be at most {MOST_MIB}"
+                f"cache.adaptive '{self.adaptive}' shares out a budget of tokens, and policy "
+                f"{self.policy} keeps whole frames; choose another policy or set cache.adaptive to "
+                "none"
             )
         above = self.budget_min_tokens > self.budget_tokens and not self.budget_mib
         if self.adapts_to_scene and above:
@@ -142,7 +296,7 @@ class CacheSettings:
             "anchor_bits": 0,
             "window_bits": 0,
             "index_sets": "layer",
-            "adaptive": "off",
+            "adaptive": "none",
             "group_size": 64,
         }
         for name, value in released.items():
@@ -152,12 +306,49 @@ class CacheSettings:
                     f"with cache.compatibility published leave it at {value}"
                 )
 
+    def settled(self, layout: CacheLayout) -> CacheSettings:
+        """Return the same settings with the network's choices where these leave it open.
+
+        Raises:
+            ConfigurationError: settings that do not suit the network.
+
+        """
+        policy = self.policy
+        if policy == AUTO:
+            policy = "lingbot" if layout.window_frames else DEFAULT_POLICY
+        if policy == "lingbot" and self.adapts:
+            policy = DEFAULT_POLICY  # budgets adapt in tokens
+        anchors = self.anchor_frames or layout.anchor_frames
+        if anchors > 1 and layout.anchor_frames == 1:
+            raise ConfigurationError(
+                f"cache.anchor_frames is {anchors}, but this network begins with a single frame; "
+                "set it to 0"
+            )
+        if self.published and (layout.anchor_frames > 1 or layout.trained_frames):
+            raise ConfigurationError(
+                "cache.compatibility published reproduces the code for StreamVGGT, which cannot "
+                "run this network; set it to none"
+            )
+        if anchors > 1 and self.camera_frames < anchors + 2:
+            raise ConfigurationError(
+                f"cache.camera_frames is {self.camera_frames}; beside {anchors} anchor frames it "
+                f"must be at least {anchors + 2}"
+            )
+        window = self.window_frames or layout.window_frames or WINDOW_FRAMES
+        return replace(self, policy=policy, anchor_frames=anchors, window_frames=window)
+
     @property
     def words(self) -> str:
         """Policy, budget and widths, for people."""
         widths = f"{self.key_bits}/{self.value_bits} bits"
         if not self.bounded:
             return f"everything kept, {widths}"
+        if self.policy == AUTO and not self.budget_mib:
+            other = self.budget_tokens != DEFAULT_BUDGET_TOKENS
+            return f"policy auto, {f'{self.budget_tokens} tokens, ' if other else ''}{widths}"
+        if self.keeps_frames and not self.budget_mib:
+            window = f"{self.window_frames} frames" if self.window_frames else "frames"
+            return f"{self.policy}, {window}, {widths}"
         size = f"{self.budget_mib:g} MiB" if self.budget_mib else f"{self.budget_tokens} tokens"
         return f"{self.policy}, {size}, {widths}"
 
@@ -172,9 +363,19 @@ class CacheSettings:
         return self.compatibility == "published"
 
     @property
+    def keeps_frames(self) -> bool:
+        """Whether whole frames stay and go, instead of tokens under a budget."""
+        return self.policy == "lingbot"
+
+    @property
     def bounded(self) -> bool:
         """Whether memory is independent of the session's length."""
         return self.policy != "none"
+
+    @property
+    def adapts(self) -> bool:
+        """Whether budgets change by themselves."""
+        return self.adaptive != "none"
 
     @property
     def adapts_layers(self) -> bool:
@@ -186,15 +387,19 @@ class CacheSettings:
         """Whether the budget follows motion and novelty."""
         return self.adaptive in ("scene", "both")
 
-    def _one_of(self, name: str, choices: tuple[str, ...] | tuple[int, ...]) -> None:
-        value = getattr(self, name)
-        if value not in choices:
-            shown = f"'{value}'" if isinstance(value, str) else value
-            raise ConfigurationError(
-                f"cache.{name} {shown} is unknown; choose one of {', '.join(map(str, choices))}"
-            )
 
-    def _at_least(self, name: str, least: int) -> None:
-        value = getattr(self, name)
-        if value < least:
-            raise ConfigurationError(f"cache.{name} is {value}; it must be at least {least}")
+def _check_limits(name: str, value: Any, limits: Mapping[str, Any]) -> None:
+    if "choices" in limits and value not in limits["choices"]:
+        shown = f"'{value}'" if isinstance(value, str) else value
+        raise ConfigurationError(
+            f"cache.{name} {shown} is unknown; choose one of "
+            f"{', '.join(map(str, limits['choices']))}"
+        )
+    if "minimum" in limits and value < limits["minimum"]:
+        raise ConfigurationError(
+            f"cache.{name} is {value}; it must be at least {limits['minimum']:g}"
+        )
+    if "maximum" in limits and not value <= limits["maximum"]:  # nan is in no range
+        raise ConfigurationError(
+            f"cache.{name} is {value}; it must be at most {limits['maximum']:.10g}"
+        )

@@ -60,7 +60,7 @@ def _show(comparison: Comparison) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=" → ".join(dict.fromkeys(comparison.names)))
+    table = Table(title=Text(" → ".join(dict.fromkeys(comparison.names))))
     for head in ("", "first", "second", "change"):
         table.add_column(head, justify="left" if not head else "right", overflow="fold")
     for change in comparison.changes:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xsvggt_ros.cache.settings import DEFAULT_BUDGET_TOKENS, DEFAULT_POLICY
+from xsvggt_ros.cache.settings import AUTO, DEFAULT_BUDGET_TOKENS
 from xsvggt_ros.commands.options import (
     BudgetMib,
     Checkpoint,
@@ -64,7 +64,7 @@ def demo(
     weights: Weights = "full",
     compiled: Compiled = False,
     threads: Threads = 0,
-    policy: Policy = DEFAULT_POLICY,
+    policy: Policy = AUTO,
     budget: Annotated[
         int | None,
         typer.Option(

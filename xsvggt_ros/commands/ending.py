@@ -18,9 +18,12 @@ def end_run(directory: Path, *, interrupted: bool, code: int = 0) -> None:
         typer.Exit: a signal ended the run early, or ``code`` is not 0.
 
     """
+    from rich.markup import escape
+
     from xsvggt_ros.evaluation.directory import link_latest
 
     link_latest(directory)
-    console.print(f"[green]Report:[/] {directory / 'report.html'}", highlight=False, soft_wrap=True)
+    report = escape(str(directory / "report.html"))
+    console.print(f"[green]Report:[/] {report}", highlight=False, soft_wrap=True)
     if interrupted or code:
         raise typer.Exit(INTERRUPTED if interrupted else code)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xsvggt_ros.cache.settings import DEFAULT_BUDGET_TOKENS, DEFAULT_POLICY
+from xsvggt_ros.cache.settings import AUTO, DEFAULT_BUDGET_TOKENS
 from xsvggt_ros.commands.ending import end_run
 from xsvggt_ros.commands.options import (
     Budget,
@@ -72,7 +72,7 @@ def evaluate(
     weights: Weights = "full",
     compiled: Compiled = False,
     threads: Threads = 0,
-    policy: Policy = DEFAULT_POLICY,
+    policy: Policy = AUTO,
     budget: Budget = DEFAULT_BUDGET_TOKENS,
     budget_mib: BudgetMib = 0.0,
     key_bits: KeyBits = 4,
@@ -478,7 +478,8 @@ def _say(evaluation: Evaluation) -> None:
     table = Table.grid(padding=(0, 2))
     for headline in headlines(evaluation, evaluation.metrics()):
         table.add_row(headline.label, Text(headline.value, "bold"), Text(headline.note, "dim"))
-    console.print(f"\n[bold]{evaluation.name}[/]: {where_frames_went(evaluation)}", highlight=False)
+    console.print(Text(f"\n{evaluation.name}", "bold"), end=": ")
+    console.print(where_frames_went(evaluation), markup=False, highlight=False)
     console.print(table)
     say_lines([evaluation.association.words], "dim")
     if evaluation.state != "complete":

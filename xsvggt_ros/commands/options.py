@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xsvggt_ros.cache.settings import POLICIES, CacheSettings
+from xsvggt_ros.cache.settings import POLICY_CHOICES, CacheSettings
 from xsvggt_ros.threads import ask_for_threads
 
 if TYPE_CHECKING:
@@ -87,7 +87,9 @@ Threads = Annotated[
 ]
 Policy = Annotated[
     str,
-    typer.Option(help=f"What chooses the history: {', '.join(POLICIES[:-1])} or {POLICIES[-1]}."),
+    typer.Option(
+        help=f"What chooses the history: {', '.join(POLICY_CHOICES[:-1])} or {POLICY_CHOICES[-1]}."
+    ),
 ]
 Budget = Annotated[int, typer.Option(help="Most tokens that a layer holds after a frame.")]
 BudgetMib = Annotated[

@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from xsvggt_ros.cache.settings import DEFAULT_BUDGET_TOKENS, DEFAULT_POLICY
+from xsvggt_ros.cache.settings import AUTO, DEFAULT_BUDGET_TOKENS
 from xsvggt_ros.commands.options import (
     Budget,
     BudgetMib,
@@ -61,7 +60,7 @@ def reconstruct(
     weights: Weights = "full",
     compiled: Compiled = False,
     threads: Threads = 0,
-    policy: Policy = DEFAULT_POLICY,
+    policy: Policy = AUTO,
     budget: Budget = DEFAULT_BUDGET_TOKENS,
     budget_mib: BudgetMib = 0.0,
     key_bits: KeyBits = 4,
@@ -105,7 +104,7 @@ def reconstruct(
         settings = ReconstructorSettings(width or network.config.image_size, cache)
         engine = Reconstructor(network, settings)
         ending = _run(stream, engine, recorded, depths, max_frames)
-    _say_left_out(recorded, interrupted=ending.interrupted)
+    _say_left_out(recorded, ending)
     heading = title(
         str(source), weights_in_words(checkpoint, preset), cache, len(recorded.recording)
     )
@@ -142,10 +141,11 @@ def _close_depth(depths: DepthFiles | None, output: Path) -> tuple[list[Path], l
 
 
 class Ending(NamedTuple):
-    """How a run ended: whether by a signal, and what was wrong with the source, if anything."""
+    """How a run ended: whether by a signal, what was wrong with the source, and with its images."""
 
     interrupted: bool
     broken: SourceError | None
+    refused: list[str]
 
 
 def _run(
@@ -173,7 +173,7 @@ def _run(
 
     log = logging.getLogger(__name__)
     refused: list[str] = []
-    broken: list[SourceError] = []
+    broken: SourceError | None = None
 
     def refuse(frame: Frame, error: Exception) -> None:
         log.warning("the image of stamp %d was refused: %s", frame.stamp, error)
@@ -181,39 +181,36 @@ def _run(
 
     total = known_total(stream.frame_count, max_frames)
     with stop_request() as stop, frame_progress(console, total) as progress:
-        frames = takewhile(lambda _: not stop.is_set(), islice(_whole(stream, broken), max_frames))
-        for result in results(frames, reconstructor, refuse):
-            recorded.add(RecordedFrame.from_result(result))
-            if depths:
-                depths.write(
-                    result.stamp,
-                    result.mapping.depth_to_source(result.depth),
-                    result.mapping.intrinsics_to_source(result.intrinsics),
-                )
-            progress(recorded.frames, stream.name)
-    if broken and not recorded.frames:
-        raise broken[0]
+        frames = takewhile(lambda _: not stop.is_set(), islice(stream, max_frames))
+        try:
+            for result in results(frames, reconstructor, refuse):
+                recorded.add(RecordedFrame.from_result(result))
+                if depths:
+                    depths.write(
+                        result.stamp,
+                        result.mapping.depth_to_source(result.depth),
+                        result.mapping.intrinsics_to_source(result.intrinsics),
+                    )
+                progress(recorded.frames, stream.name)
+        except SourceError as error:
+            broken = error
     if not recorded.frames:
+        if broken:
+            raise broken
         if stop.is_set():
             raise KeyboardInterrupt
         reason = f"the first one: {refused[0]}" if refused else "it is empty"
         raise SourceError(f"{stream.name} holds no usable image ({reason}); give another one")
-    return Ending(stop.is_set(), broken[0] if broken else None)
+    return Ending(stop.is_set(), broken, refused)
 
 
-def _whole(stream: Source, broken: list[SourceError]) -> Iterator[Frame]:
-    """Yield the frames up to where the source breaks off, and note why it does."""
-    from xsvggt_ros.errors import SourceError
-
-    try:
-        yield from stream
-    except SourceError as error:
-        broken.append(error)
-
-
-def _say_left_out(recorded: LongestSession, *, interrupted: bool) -> None:
+def _say_left_out(recorded: LongestSession, ending: Ending) -> None:
     """Say what the results do not hold."""
-    if interrupted:
+    if ending.refused:
+        count, first = len(ending.refused), ending.refused[0]
+        total = count + recorded.frames
+        say_lines([f"{count} of {total} images were refused; the first: {first}"], "yellow")
+    if ending.interrupted:
         console.print(
             f"[yellow]Interrupted: the results hold what came out of {recorded.frames} frames.[/]"
         )

@@ -71,7 +71,9 @@ class OptionFormatter(logging.Formatter):
 
 def say_weights(path: Path) -> None:
     """Say where weights were written, and how large they are."""
-    console.print(f"[green]Written:[/] {path} ({path.stat().st_size / 2**20:.1f} MiB)")
+    from rich.markup import escape
+
+    console.print(f"[green]Written:[/] {escape(str(path))} ({path.stat().st_size / 2**20:.1f} MiB)")
 
 
 def say_written(paths: Sequence[Path]) -> None:
@@ -105,7 +107,7 @@ def say_table(
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, box=SIMPLE, padding=(0, 1, 0, 0))
+    table = Table(title=None if title is None else Text(title), box=SIMPLE, padding=(0, 1, 0, 0))
     for column, head in enumerate(heads):
         # A name that is cut short tells nothing: it goes on in the next line.
         table.add_column(head, justify="left" if column < words else "right", overflow="fold")

@@ -3,22 +3,28 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from threading import Event, Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
-from xsvggt_ros.errors import SourceError, XsvggtError
+from xsvggt_ros.errors import SourceError
 from xsvggt_ros.evaluation.evaluation import LiveFigures
 from xsvggt_ros.evaluation.frame import EvaluationFrame
 from xsvggt_ros.evaluation.request import LiveOptions
 from xsvggt_ros.stream.frame import Frame, FrameResult
 from xsvggt_ros.stream.frame_queue import FrameQueue
+from xsvggt_ros.stream.pipeline import FramePipeline, FrameUpdate, PipelineHooks
+from xsvggt_ros.stream.sources.base import DEFAULT_RATE, SECOND
+from xsvggt_ros.stream.sources.pace import CUT_TO, gap_between
 from xsvggt_ros.stream.worker import Worker
 
 if TYPE_CHECKING:
     from xsvggt_ros.stream.frame_queue import QueuePolicy
     from xsvggt_ros.stream.reconstructor import Reconstructor
+
+logger = logging.getLogger(__name__)
 
 LATE = 0.05
 """Seconds after its time from which on a frame counts as delivered late by the source."""
@@ -79,17 +85,16 @@ def run_live(
     queue = FrameQueue(policy, options.queue_size)
     flying = _InFlight()
 
-    def accept(result: FrameResult) -> None:
+    def accept(update: FrameUpdate) -> None:
+        result = update.result
         entry = flying.take(result.stamp)
         if entry is not None:
             given, arrived = entry
             waited = max(0.0, monotonic() - arrived - result.timings.total)
             run.accept(result, given, waited)
 
-    def refuse(frame: Frame, error: XsvggtError) -> None:
-        run.refuse(frame, error)
-
-    worker = Worker(run.engine, queue, on_result=accept, on_refused=refuse)
+    hooks = PipelineHooks(report=accept, report_refusal=run.refuse)
+    worker = Worker(FramePipeline(run.engine, hooks), queue)
     feeder = _Feeder(run, queue, flying, options.speed)
     broken = None
     began = monotonic()
@@ -99,6 +104,9 @@ def run_live(
             feeder.feed(frames, stop)
         except SourceError as error:
             broken = error
+        while (left := worker.counters).pending > left.waiting and not stop.wait(POLL):
+            pass
+        worker.finish_first_pass()
         while worker.counters.pending and not stop.wait(POLL):
             pass
     finally:
@@ -127,10 +135,13 @@ class _Feeder:
         self.late = 0
 
     def feed(self, frames: Iterator[EvaluationFrame], stop: Event) -> None:
-        begin: tuple[int, float] | None = None
+        """Put frames into the queue; one whose stamp is known to be wrong does not set the pace."""
+        previous: Frame | None = None
+        due = monotonic()
         for given in frames:
-            begin = begin or (given.stamp, monotonic())
-            due = begin[1] + (given.stamp - begin[0]) / 1e9 / self._speed
+            if not given.frame.fault:
+                due += self._seconds_after(previous, given.frame) if previous else 0.0
+                previous = given.frame
             wait = due - monotonic()
             if stop.wait(max(0.0, wait)):
                 return
@@ -138,3 +149,12 @@ class _Feeder:
             self._run.taken += 1
             self._flying.put(given, monotonic())
             self._queue.put(given.frame)
+
+    def _seconds_after(self, previous: Frame, frame: Frame) -> float:
+        gap = gap_between(previous, frame, DEFAULT_RATE)
+        if gap.pause:
+            logger.warning(
+                "the recording pauses for %.6g s after frame %d: cut to %g s",
+                gap.pause / SECOND, self._run.taken, CUT_TO,
+            )  # fmt: skip
+        return (gap.nanoseconds or SECOND / DEFAULT_RATE) / SECOND / self._speed

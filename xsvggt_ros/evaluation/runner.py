@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from threading import Event
 from time import perf_counter
 from typing import Any
 
-from xsvggt_ros.errors import SourceError, XsvggtError
+from xsvggt_ros.errors import SourceError
 from xsvggt_ros.evaluation import identity
 from xsvggt_ros.evaluation.association import Association, disagreement
 from xsvggt_ros.evaluation.evaluation import Counts, Evaluation, LiveFigures, State
@@ -26,8 +27,9 @@ from xsvggt_ros.evaluation.sources.base import NO_TRUTH
 from xsvggt_ros.evaluation.warnings_log import WarningLog, collecting_warnings
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.frame import Frame, FrameResult
+from xsvggt_ros.stream.jumps import settled_with
+from xsvggt_ros.stream.pipeline import FramePipeline, FrameUpdate, PipelineHooks
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
-from xsvggt_ros.stream.stepper import Stepper
 
 logger = logging.getLogger(__name__)
 
@@ -158,22 +160,36 @@ def _run(
 
 
 def _frames(source: EvaluationSource) -> Generator[EvaluationFrame, None, None]:
-    yield from source
+    """Yield the frames, those with a wrong stamp marked as such."""
+    for given, frame in settled_with(source, lambda each: each.frame):
+        yield given if frame is given.frame else replace(given, frame=frame)
 
 
 def _run_in_order(run: Run, frames: Iterator[EvaluationFrame], stop: Event) -> None:
     """Step through every frame, by the rules that the node's worker follows."""
-    stepper = Stepper(run.engine)
+    ready: list[FrameUpdate] = []
+    unanswered: deque[EvaluationFrame] = deque()
+    hooks = PipelineHooks(report=ready.append, report_refusal=run.refuse)
+    pipeline = FramePipeline(run.engine, hooks)
     for given in frames:
         run.taken += 1
-        try:
-            result = stepper.step(given.frame)
-        except XsvggtError as error:
-            run.refuse(given.frame, error)
-        else:
-            run.accept(result, given)
+        unanswered.append(given)
+        pipeline.process(given.frame)
+        _accept(run, ready, unanswered)
         if stop.is_set():
             return
+    pipeline.finish()
+    _accept(run, ready, unanswered)
+
+
+def _accept(run: Run, ready: list[FrameUpdate], unanswered: deque[EvaluationFrame]) -> None:
+    """Hand on the results that are ready, each with its frame; those before it were refused."""
+    for update in ready:
+        given = unanswered.popleft()
+        while (given.stamp, given.frame.camera) != (update.frame.stamp, update.frame.camera):
+            given = unanswered.popleft()
+        run.accept(update.result, given)
+    ready.clear()
 
 
 def _require_results(run: Run, source: EvaluationSource, stop: Event, reason: str) -> None:

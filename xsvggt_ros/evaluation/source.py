@@ -22,8 +22,12 @@ from xsvggt_ros.evaluation.sources import (
 )
 from xsvggt_ros.evaluation.sources.bag import BagEvaluationSource
 from xsvggt_ros.evaluation.sources.base import EvaluationSource, SourceOptions
-from xsvggt_ros.evaluation.sources.suite import SuiteSource, names_stream
-from xsvggt_ros.evaluation.sources.synthetic import PREFIX, SyntheticSource
+from xsvggt_ros.evaluation.sources.synthetic import (
+    PREFIX,
+    SuiteSource,
+    SyntheticSource,
+    names_stream,
+)
 from xsvggt_ros.stream.sources import METADATA, is_bag
 
 __all__ = ["EvaluationFrame", "EvaluationSource", "FrameTruth", "SourceOptions", "open_source"]
@@ -91,7 +95,7 @@ def _open_directory(place: Path, options: SourceOptions) -> EvaluationSource:
     if not fitting:
         raise SourceError(
             f"{place} is no recording with ground truth that is known here: looked for "
-            f"{', '.join(DIRECTORY_KINDS)}"
+            f"{', '.join(DIRECTORY_KINDS)}; 'xsvggt reconstruct' takes images without truth"
         )
     if len(fitting) > 1:
         raise SourceError(f"{place} may be read as {' or '.join(fitting)}: say which (--kind)")

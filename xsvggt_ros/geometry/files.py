@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import BinaryIO
 
 from xsvggt_ros.errors import OutputError, PartlyWrittenError, XsvggtError
@@ -122,16 +123,26 @@ def _exchange_content(goal: Path, shelter: Path) -> None:
 
 
 def require_writable(directory: Path) -> None:
-    """Look whether files can be put into ``directory``, so that a long run does not end in vain.
+    """Try whether files can be put into ``directory``, so that a long run does not end in vain.
+
+    Nothing is left there; rights alone do not tell of /proc, of a read-only disk, or of a link.
 
     Raises:
         OutputError: it, or the directory that it would be made in, takes no files.
 
     """
     place = directory.absolute()
-    nearest = next(each for each in (place, *place.parents) if each.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        kind = "takes no files" if nearest.is_dir() else "is no directory"
+    nearest = next(each for each in (place, *place.parents) if os.path.lexists(each))
+    try:
+        if not nearest.is_dir():
+            kind = "is a link to nothing" if nearest.is_symlink() else "is no directory"
+            raise OutputError(
+                f"cannot write into '{directory}': '{nearest}' {kind}; choose another place"
+            )
+        with TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
         raise OutputError(
-            f"cannot write into '{directory}': '{nearest}' {kind}; choose another place"
-        )
+            f"cannot write into '{directory}': '{nearest}' takes no files ({error.strerror}); "
+            "choose another place"
+        ) from error

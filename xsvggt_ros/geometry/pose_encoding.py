@@ -20,6 +20,20 @@ def world_to_camera(encoding: NDArray[np.floating]) -> Matrix:
     return extrinsics
 
 
+def inverted(encoding: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return the encoding [9] of the inverse motion; the quaternion keeps its length.
+
+    Turns camera-to-world, as LingBot-Map says poses, into world-to-camera and back. An encoding
+    without a rotation, or that is not finite, is returned as it is.
+    """
+    if not np.isfinite(encoding).all() or not encoding[3:7].any():
+        return encoding
+    x, y, z, w = encoding[3:7]
+    inverse = np.array([-x, -y, -z, w])
+    translation = -matrix_from_quaternion(inverse) @ encoding[:3]
+    return np.concatenate([translation, inverse, encoding[7:]]).astype(encoding.dtype)
+
+
 def intrinsics_from_encoding(encoding: NDArray[np.floating], width: int, height: int) -> Intrinsics:
     """Return the pinhole camera of an encoding [9] whose fields of view lie within (0, pi)."""
     fov_vertical, fov_horizontal = float(encoding[7]), float(encoding[8])

@@ -7,6 +7,7 @@ of ``p``. Where ``p`` is empty, the largest image without unseen corners is take
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import cv2
@@ -23,11 +24,27 @@ FISHEYES = {"equidistant": (4,), "fisheye": (4,)}
 MODELS = POLYNOMIALS | FISHEYES
 """Distortion models and how many coefficients they may have."""
 
+_OTHER_NAMES = {
+    "radtan": "plumb_bob", "radial_tangential": "plumb_bob", "brown_conrady": "plumb_bob",
+    "kannala_brandt": "equidistant", "kannala_brandt4": "equidistant",
+}  # fmt: skip
+"""What calibration tools and drivers call the same models."""
+
 _SAME_SHAPE = 0.01
 """By how much, relative, the aspect of an image may differ from that of its calibration."""
 
 _LEAST_SEEN = 0.1
 """Share of the rectified image in which the source has something; less is none of its own."""
+
+_SHORTEST_LENS, _LONGEST_LENS = 0.1, 100.0
+"""Focal lengths in sides of the image: views of 157 and of 0.6 degrees."""
+
+_LEAST_SQUARE = 4.0
+"""By which factor both focal lengths may differ: pixels are nearly square."""
+
+_STEP_CLOSER = 1.02
+_MOST_STEPS = 12
+"""Steps by which a view with holes is narrowed, to a quarter more of focal length."""
 
 _REMEDY = "correct the camera_info (the node leaves it out with input.calibration: ignore)"
 
@@ -110,18 +127,19 @@ def rectification(calibration: Calibration, width: int, height: int) -> Rectific
     if not bent and not turned:
         # Nothing to bend or turn: another focal length in p would only resample the image.
         return Rectification(_pinhole(k, size), None, None, scaled)
-    # OpenCV refuses numbers of coefficients that it does not know, be they all zero.
-    d = np.array(calibration.d if bent else ())
-    lens = _Lens(k, d, bent and calibration.distortion_model in FISHEYES)
+    # OpenCV refuses numbers of coefficients that it does not know, be they all zero; with a
+    # rotation, 4.6 refuses none, too.
+    d = np.array(_coefficients(calibration) if bent else (0.0,) * 4)
+    lens = _Lens(k, d, bent and _model_of(calibration) in FISHEYES)
     rotation = r if r.any() else np.eye(3)
     try:
-        target = p if p[0, 0] else lens.widest_view(rotation, size)
+        target = p if p[0, 0] else _filled_view(lens, rotation, size)
         x, y = lens.maps(rotation, target, size)
     except cv2.error as error:
         raise ConfigurationError(
             f"OpenCV cannot rectify by the camera_info ({error.err}); {_REMEDY}"
         ) from error
-    seen = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    seen = _seen(x, y, size)
     _check_seen(seen, target)
     places, fractions = cv2.convertMaps(x, y, cv2.CV_16SC2)
     maps = np.asarray(places, np.int16), np.asarray(fractions, np.uint16)
@@ -177,22 +195,57 @@ class _Lens:
 def _check(calibration: Calibration) -> None:
     numbers = (*calibration.d, *calibration.k, *calibration.r, *calibration.p)
     if not np.isfinite(numbers).all() or calibration.k[0] <= 0 or calibration.k[4] <= 0:
+        wrong = next((each for each in "dkrp" if not np.isfinite(getattr(calibration, each)).all()),
+                     "k")  # fmt: skip
         raise ConfigurationError(
-            f"the camera_info is not that of a camera (k is {list(calibration.k)}); {_REMEDY}"
+            f"the camera_info is not that of a camera ({wrong} is "
+            f"{list(getattr(calibration, wrong))}); {_REMEDY}"
         )
+    _check_focal_lengths(calibration)
     if not any(calibration.d) or calibration.rectified:
         return
-    name, count = calibration.distortion_model, len(calibration.d)
+    name, count = _model_of(calibration), len(_coefficients(calibration))
     if name not in MODELS:
         raise ConfigurationError(
-            f"the camera_info has the distortion model '{name}'; known are {', '.join(MODELS)}; "
-            f"{_REMEDY}, or subscribe to the rectified image"
+            f"the camera_info has the distortion model '{calibration.distortion_model}'; known are "
+            f"{', '.join(MODELS)}; {_REMEDY}, or subscribe to the rectified image"
         )
     if count not in MODELS[name]:
         raise ConfigurationError(
             f"the camera_info has {count} coefficients of distortion; {name} has "
             f"{' or '.join(map(str, MODELS[name]))}; {_REMEDY}"
         )
+
+
+def _model_of(calibration: Calibration) -> str:
+    """Return the distortion model by the name that ROS has for it."""
+    name = re.sub(r"[\s-]+", "_", calibration.distortion_model.strip().lower())
+    return _OTHER_NAMES.get(name, name)
+
+
+def _coefficients(calibration: Calibration) -> tuple[float, ...]:
+    """Return the coefficients of distortion; drivers fill the message up with zeros."""
+    d, known = calibration.d, MODELS.get(_model_of(calibration), ())
+    if len(d) in known or not known:
+        return d
+    fitting = [count for count in known if count < len(d) and not any(d[count:])]
+    return d[: max(fitting)] if fitting else d
+
+
+def _check_focal_lengths(calibration: Calibration) -> None:
+    """Raise ConfigurationError for focal lengths that no lens has.
+
+    In millimetres, say, they would make a view of nearly 180 degrees.
+    """
+    across, down = calibration.k[0], calibration.k[4]
+    size = max(calibration.width, calibration.height)
+    usual = all(_SHORTEST_LENS * size <= each <= _LONGEST_LENS * size for each in (across, down))
+    if not size or (usual and 1 / _LEAST_SQUARE <= across / down <= _LEAST_SQUARE):
+        return
+    raise ConfigurationError(
+        f"the camera_info has focal lengths of {across:.6g} and {down:.6g} pixels for images of "
+        f"{calibration.width}x{calibration.height}, as no camera has: are they in pixels; {_REMEDY}"
+    )
 
 
 def _check_principal_points(calibration: Calibration) -> None:
@@ -232,6 +285,30 @@ def _suspicion(x: float, y: float) -> str:
     )
 
 
+def _filled_view(lens: _Lens, rotation: Matrix, size: tuple[int, int]) -> Matrix:
+    """Return the K of the widest image without holes; with them where none is near.
+
+    OpenCV looks at a few points of the border only (4.6), and not at the rotation.
+    """
+    widest = lens.widest_view(rotation, size)
+    if not np.isfinite(widest).all():
+        return widest
+    for step in range(_MOST_STEPS):
+        closer = widest.copy()
+        closer[[0, 1], [0, 1]] *= _STEP_CLOSER**step
+        if _seen(*lens.maps(rotation, closer, size), size).all():
+            return closer
+    return widest
+
+
+def _seen(
+    x: NDArray[np.float32], y: NDArray[np.float32], size: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """Return where places in the source lie inside of it, bool [height, width]."""
+    width, height = size
+    return np.asarray((x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1))
+
+
 def _check_seen(seen: NDArray[np.bool_], target: Matrix) -> None:
     if seen.mean() >= _LEAST_SEEN and np.isfinite(target).all() and target[0, 0] > 0:
         return
@@ -245,6 +322,11 @@ def _sensor_to_image(calibration: Calibration, width: int, height: int) -> tuple
     left, top, columns, rows = calibration.region
     if not columns or not rows:
         left, top, columns, rows = 0, 0, calibration.width, calibration.height
+    if left + columns > calibration.width or top + rows > calibration.height:
+        raise ConfigurationError(
+            f"the camera_info has a roi of {columns}x{rows} at ({left}, {top}), beyond its "
+            f"{calibration.width}x{calibration.height} pixels; {_REMEDY}"
+        )
     binning = [max(1, each) for each in calibration.binning]
     expected = columns / binning[0], rows / binning[1]
     if min(expected) <= 0 or abs(width / height * expected[1] / expected[0] - 1) > _SAME_SHAPE:

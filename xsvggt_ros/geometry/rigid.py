@@ -3,10 +3,17 @@
 
 from __future__ import annotations
 
+from math import hypot, isfinite
+
 import numpy as np
 from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]
+Place = tuple[float, float, float, float, float, float, float]
+"""Translation x, y, z and quaternion x, y, z, w."""
+
+MOST_OFF_UNIT = 0.1
+"""By how much the length of a broadcast quaternion may be off 1: far more than rounding."""
 
 OPTICAL_TO_BODY: Matrix = np.array(
     [
@@ -88,6 +95,20 @@ def is_pose(pose: Matrix) -> bool:
 def is_position(pose: Matrix) -> bool:
     """Tell whether of a pose [4, 4] the position is known and the rotation, all NaN, is not."""
     return bool(np.isfinite(pose[:3, 3]).all() and np.isnan(pose[:3, :3]).all())
+
+
+def place_fault(place: Place) -> str | None:
+    """Return why seven numbers are no place, with the remedy; None where they are one."""
+    numbers = ", ".join(f"{number:.6g}" for number in place)
+    if not all(map(isfinite, place)):
+        return f"({numbers}), which is not finite, and refused: broadcast finite numbers"
+    length = hypot(*place[3:])
+    if abs(length - 1.0) > MOST_OFF_UNIT:
+        return (
+            f"({numbers}), whose quaternion has the length {length:.3g}, and refused: broadcast a "
+            "unit quaternion"
+        )
+    return None
 
 
 def pose_from(position: NDArray[np.float64], quaternion: NDArray[np.float64]) -> Matrix:

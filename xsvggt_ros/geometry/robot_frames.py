@@ -66,6 +66,13 @@ def place(map_from_world: Matrix, world_from_camera: Matrix, robot: RobotPose) -
     return Placement(camera, carrier, carrier @ invert(robot.odom_from_carrier))
 
 
+def place_by_odometry(map_from_odom: Matrix, robot: RobotPose) -> Placement:
+    """Return where everything is by the odometry alone, which must be known."""
+    assert robot.odom_from_carrier is not None
+    carrier = map_from_odom @ robot.odom_from_carrier
+    return Placement(carrier @ _camera(robot), carrier, map_from_odom)
+
+
 def camera_pose(carrier: Matrix, robot: RobotPose) -> Matrix:
     """Return where the camera is, in whatever ``carrier`` is the pose of its carrier in."""
     return carrier @ _camera(robot)

@@ -14,7 +14,14 @@ from xsvggt_ros.model.constants import Constants
 from xsvggt_ros.model.encoder import Encoder
 from xsvggt_ros.model.layers import Block
 from xsvggt_ros.model.memory import Memory
-from xsvggt_ros.model.rotary import Rotation, grid_positions, rotation_for
+from xsvggt_ros.model.rotary import (
+    Rotation,
+    diagonal_positions,
+    frequencies,
+    grid_positions,
+    rotation_for,
+    rotation_over_time,
+)
 
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
@@ -58,15 +65,27 @@ class Aggregator(nn.Module):
         # Index 0 on the second axis marks the first frame of a stream, index 1 every other one.
         self.camera_token = nn.Parameter(torch.zeros(1, 2, 1, dim))
         self.register_token = nn.Parameter(torch.zeros(1, 2, config.num_registers, dim))
+        if config.scale_token:
+            # Here index 0 marks every frame of the first pass.
+            self.scale_token = nn.Parameter(torch.zeros(1, 2, 1, dim))
         self.constants = Constants()
         self.special = Constants()
         self.frozen = False
 
-    def special_tokens(self, frames: int, first: bool) -> Tensor:
-        """Return camera and register tokens, [frames, 1 + registers, dim]."""
-        roles = [0 if first and frame == 0 else 1 for frame in range(frames)]
+    def special_tokens(self, frames: int, anchors: int) -> Tensor:
+        """Return camera, register and scale tokens, [frames, special tokens, dim].
+
+        Args:
+            frames: that enter together.
+            anchors: how many of them, in front, belong to the first pass of their stream.
+
+        """
         both = torch.cat([self.camera_token, self.register_token], dim=2)[0]
-        return torch.stack([both[role] for role in roles])
+        tokens = torch.stack([both[0 if anchors and not k else 1] for k in range(frames)])
+        if not self.config.scale_token:
+            return tokens
+        scale = torch.stack([self.scale_token[0, 0 if k < anchors else 1] for k in range(frames)])
+        return torch.cat([tokens, scale], dim=1)
 
     def forward(self, images: Tensor, memory: Memory, layers: Collection[int]) -> dict[int, Tensor]:
         """Return the outputs of the asked ``layers``.
@@ -85,9 +104,13 @@ class Aggregator(nn.Module):
         offset, gain, *turns = self.constants.get(
             (*images.shape[3:], images.device), partial(self._of_size, *images.shape[3:])
         )
-        rotation = Rotation(*turns)
+        rotation = Rotation(*turns[:2])
+        global_rotation = rotation
+        if self.config.rope_time:
+            global_rotation = rotation_over_time(memory.times(frames, images.device), *turns[2:])
         patches = self.patch_embed(normalize(images.flatten(0, 1), offset, gain))
-        tokens = torch.cat([self._entering(batch, frames, memory.first_frame), patches], dim=1)
+        anchors = memory.begin_pass(frames)
+        tokens = torch.cat([self._entering(batch, frames, anchors), patches], dim=1)
         count, dim = tokens.shape[1:]
 
         outputs: dict[int, Tensor] = {}
@@ -102,7 +125,7 @@ class Aggregator(nn.Module):
                 tokens.view(over),
                 update.view(over),
                 partial(memory.attend, index),
-                rotation,
+                global_rotation,
                 partial(memory.absorb, index),
             )
             if index in layers:
@@ -112,18 +135,28 @@ class Aggregator(nn.Module):
         return outputs
 
     def _of_size(self, height: int, width: int) -> tuple[Tensor, ...]:
-        """Return offset and gain of the images, cosines and sines of a frame's tokens."""
+        """Return offset and gain of the images, cosines and sines of a frame's tokens.
+
+        Where the global blocks know time, its frequencies follow, and the cosines and sines of
+        their other channels.
+        """
         config, device = self.config, self.camera_token.device
         rows, columns = height // config.patch_size, width // config.patch_size
         positions = grid_positions(rows, columns, config.special_tokens, device)
         rotation = rotation_for(positions, config.head_dim, config.rope_base)
-        return (*image_statistics(device), *rotation)
+        constant = (*image_statistics(device), rotation.cos, rotation.sin)
+        if not config.rope_time:
+            return constant
+        time, *grid = (frequencies(n, config.rope_time_base, device) for n in config.rope_time)
+        places = diagonal_positions(rows, columns, config.special_tokens, device).float()
+        angles = torch.cat([places[:, :1] * grid[0], places[:, 1:] * grid[1]], dim=1)
+        return (*constant, time, angles.cos(), angles.sin())
 
-    def _entering(self, batch: int, frames: int, first: bool) -> Tensor:
-        """Return camera and register tokens, [batch * frames, 1 + registers, dim]."""
+    def _entering(self, batch: int, frames: int, anchors: int) -> Tensor:
+        """Return the special tokens, [batch * frames, special tokens, dim]."""
         (special,) = self.special.get(
-            (batch, frames, first, self.camera_token.device),
-            lambda: (self.special_tokens(frames, first).repeat(batch, 1, 1),),
+            (batch, frames, anchors, self.camera_token.device),
+            lambda: (self.special_tokens(frames, anchors).repeat(batch, 1, 1),),
             keep=self.frozen,
         )
         return special

@@ -17,11 +17,18 @@ import torch
 from torch import Tensor, nn
 
 from xsvggt_ros.errors import CheckpointError, ConfigurationError, first_line
+from xsvggt_ros.model.backbones import (
+    BACKBONES,
+    backbone_in,
+    backbone_of,
+    backbone_with,
+    check_backbone,
+)
 from xsvggt_ros.model.bundled import BUNDLED, NOTICES, bundled_weights, named_weights
 from xsvggt_ros.model.config import NetworkConfig
 from xsvggt_ros.model.config import preset as named_preset
 from xsvggt_ros.model.device import device_named
-from xsvggt_ros.model.hub import OFFICIAL_REPOSITORY, download, is_hub_id
+from xsvggt_ros.model.hub import download, is_hub_id
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.model.precision import (
     AUTO,
@@ -33,14 +40,17 @@ from xsvggt_ros.model.precision import (
     quantize_weights,
 )
 from xsvggt_ros.model.track_head import track_head_shapes
-from xsvggt_ros.model.weight_files import CONFIG_KEY, Checkpoint, files_in, read_weight_file
+from xsvggt_ros.model.weight_files import (
+    BACKBONE_KEY,
+    CONFIG_KEY,
+    Checkpoint,
+    files_in,
+    read_weight_file,
+)
 from xsvggt_ros.threads import suit_threads
 
 logger = logging.getLogger(__name__)
 
-LICENCE_NOTICE = (
-    "The official StreamVGGT weights are licensed CC BY-NC-SA 4.0: non-commercial use only."
-)
 _NAMES_SHOWN = 8
 _TABLES = ("_token", "_tokens", "pos_embed")
 
@@ -87,10 +97,11 @@ def load_network(
         config = sizes_of(loaded, preset, name)
         suit_threads(config.embed_dim)
         network = assemble(config, loaded.tensors, *precisions, fold=True)
+        backbone = backbone_with(config)
         if name in NOTICES:
             logger.warning(NOTICES[name])
-        elif config == NetworkConfig() and not name.startswith(OFFICIAL_REPOSITORY):
-            logger.warning(LICENCE_NOTICE)
+        elif backbone and not name.startswith(backbone.repository):
+            logger.warning(backbone.licence)
     else:
         config = named_preset(preset or "")
         suit_threads(config.embed_dim)
@@ -103,15 +114,21 @@ def load_network(
             seed,
         )
     try:
-        network = network.freeze().to(place).suit_device()
+        network = network.freeze().to(place).lay_out_convolutions()
         quantize_weights(network, network.camera_head, weights)
     except torch.OutOfMemoryError as error:
         raise ConfigurationError(
             f"the weights do not fit on device '{place}': {first_line(error)}; free "
-            f"memory there, or choose a half type instead of {precisions[0]} for model.dtype and "
-            f"{precisions[1]} for model.heads_dtype"
+            f"memory there{_narrower(*precisions)}"
         ) from error
     return network.compile_parts() if compiled else network
+
+
+def _narrower(dtype: torch.dtype, heads_dtype: torch.dtype) -> str:
+    """Return what narrower types could still be chosen, as the end of a sentence."""
+    wide = {"model.dtype": dtype, "model.heads_dtype": heads_dtype}
+    names = [name for name, each in wide.items() if each == torch.float32]
+    return f", or set {' and '.join(names)} to bfloat16 or float16" if names else ""
 
 
 def random_network(config: NetworkConfig, seed: int) -> StreamVggt:
@@ -131,14 +148,27 @@ def random_network(config: NetworkConfig, seed: int) -> StreamVggt:
 
 
 def sizes_of(loaded: Checkpoint, preset: str | None, source: str) -> NetworkConfig:
-    """Return the sizes that the file carries, else those of the preset, else the official ones."""
+    """Return the sizes that the file carries, else those of the preset, else the official ones.
+
+    Which network's official sizes, the names of its tensors say.
+
+    Raises:
+        CheckpointError: the weights are of another network than the preset.
+        ConfigurationError: they carry other sizes than the preset's, or there is no such preset.
+
+    """
     asked = named_preset(preset) if preset else None
     if loaded.config and asked and loaded.config != asked:
         raise ConfigurationError(
             f"'{source}' carries its own sizes, and they are not those of preset '{preset}'; leave "
             "the preset out"
         )
-    return loaded.config or asked or NetworkConfig()
+    if loaded.config:
+        return loaded.config
+    if asked:
+        check_backbone(asked, loaded.tensors.keys(), preset or "", source)
+        return asked
+    return (backbone_of(loaded.tensors.keys()) or BACKBONES[0]).config
 
 
 def assemble(
@@ -212,7 +242,8 @@ class _FoldedGains(Mapping[str, Tensor]):
 
 def _is_usable(tensor: Tensor) -> bool:
     plain = tensor.is_floating_point() and tensor.layout is torch.strided and not tensor.is_meta
-    return plain and bool(torch.isfinite(tensor).all())
+    whole = tensor.element_size() > 1  # PyTorch computes nothing in floats of 8 bits
+    return plain and whole and bool(torch.isfinite(tensor).all())
 
 
 def check_names(config: NetworkConfig, network: StreamVggt, tensors: Mapping[str, Tensor]) -> None:
@@ -257,11 +288,11 @@ def read_checkpoint(source: str) -> Checkpoint:
         if not is_hub_id(source):
             raise CheckpointError(
                 f"checkpoint '{source}' does not exist; give a .pth or .safetensors file, a "
-                f"Hugging Face id such as {OFFICIAL_REPOSITORY}, or {BUNDLED}, which comes with "
-                "the package"
+                f"Hugging Face id such as {' or '.join(each.repository for each in BACKBONES)}, "
+                f"or {BUNDLED}, which comes with the package"
             )
-        if source.partition(":")[0] == OFFICIAL_REPOSITORY:
-            logger.warning(LICENCE_NOTICE)
+        if backbone := backbone_in(source.partition(":")[0]):
+            logger.warning(backbone.licence)
         path = download(source)
     if path.is_dir():
         held = ", ".join(files_in(path)[:5]) or "none"
@@ -271,17 +302,28 @@ def read_checkpoint(source: str) -> Checkpoint:
     return read_weight_file(path)
 
 
-def convert_checkpoint(source: str, destination: str | Path, *, preset: str | None = None) -> Path:
+def convert_checkpoint(
+    source: str, destination: str | Path, *, preset: str | None = None, dtype: str = "float32"
+) -> Path:
     """Write the weights of ``source`` as safetensors, with their sizes in the metadata.
 
     The track head is left out. The file appears whole or not at all.
 
+    Args:
+        source: a file, a Hugging Face id, or bundled weights.
+        destination: the .safetensors file.
+        preset: name of the sizes, for a file that does not carry them.
+        dtype: of linear and convolution layers; a half type halves the file. All else, which is
+            small, stays float32.
+
     Raises:
+        ConfigurationError: an unknown dtype or preset.
         CheckpointError: ``source`` is not of that preset, or ``destination`` cannot be written.
 
     """
     loaded = read_checkpoint(source)
-    network = assemble(sizes_of(loaded, preset, source), loaded.tensors)
+    width = dtype_named(dtype, torch.device("cpu"))
+    network = assemble(sizes_of(loaded, preset, source), loaded.tensors, width, width)
     return save_network(network, destination)
 
 
@@ -300,7 +342,7 @@ def save_network(network: StreamVggt, destination: str | Path) -> Path:
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     try:
-        save_file(tensors, partial, metadata={CONFIG_KEY: network.config.to_json()})
+        save_file(tensors, partial, metadata=_metadata(network.config))
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"'{path}' cannot be written: {first_line(error)}") from error
@@ -308,6 +350,13 @@ def save_network(network: StreamVggt, destination: str | Path) -> Path:
         with suppress(OSError):
             partial.unlink()
     return path
+
+
+def _metadata(config: NetworkConfig) -> dict[str, str]:
+    """Return what a file says of itself: the sizes, and whose network it is."""
+    backbone = backbone_with(config)
+    name = {BACKBONE_KEY: backbone.name} if backbone else {}
+    return {CONFIG_KEY: config.to_json(), **name}
 
 
 def _some(names: list[str]) -> str:

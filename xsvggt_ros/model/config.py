@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal
 
 from xsvggt_ros.errors import ConfigurationError
 
@@ -40,14 +41,42 @@ class DenseHeadConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamConfig:
+    """What a network was trained to attend to while it streams.
+
+    Attributes:
+        anchor_frames: frames of the first pass, which attend to one another without a mask.
+        window_frames: newest frames whose tokens are all attended to; 0 = every frame.
+        trained_frames: most stored frames of a training sequence; 0 = frames are not counted.
+
+    """
+
+    anchor_frames: int = 1
+    window_frames: int = 0
+    trained_frames: int = 0
+
+
+PoseConvention = Literal["world_to_camera", "camera_to_world"]
+HEADS = ("camera", "depth", "points", "track")
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkConfig:
-    """All sizes of a network; the defaults are those of the official StreamVGGT.
+    """All choices and sizes of a network; the defaults are those of the official StreamVGGT.
 
     Attributes:
         patch_size: pixels along a side of a patch; image sides are multiples of it.
         image_size: image side, in pixels, that the positional embedding was made for.
         embed_dim: channels of a token; ``embed_dim / num_heads`` must be divisible by 4 (2-D RoPE).
         num_registers: register tokens per frame beside the camera token.
+        scale_token: whether a frame has a scale token behind its registers.
+        rope_base: of the frame blocks' rotary embedding.
+        rope_time: channels of a head that turn with time, row and column in the global blocks;
+            empty = these turn with row and column, as the frame blocks do.
+        rope_time_base: of the global blocks' rotary embedding where it knows time.
+        pose_convention: of the encodings that the camera head gives.
+        heads: that the weights have. ``track`` is left aside, see `track_head.py`.
+        stream: what the network attends to while it streams.
 
     Raises:
         ConfigurationError: sizes that do not fit each other.
@@ -62,6 +91,12 @@ class NetworkConfig:
     mlp_ratio: float = 4.0
     num_registers: int = 4
     rope_base: float = 100.0
+    scale_token: bool = False
+    rope_time: tuple[int, ...] = ()
+    rope_time_base: float = 10000.0
+    pose_convention: PoseConvention = "world_to_camera"
+    heads: tuple[str, ...] = HEADS
+    stream: StreamConfig = field(default_factory=StreamConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     camera: CameraHeadConfig = field(default_factory=CameraHeadConfig)
     dense: DenseHeadConfig = field(default_factory=DenseHeadConfig)
@@ -79,13 +114,35 @@ class NetworkConfig:
         self._require(self.image_size % self.patch_size == 0, "image_size", self.image_size)
         self._require(all(c % 4 == 0 for c in (*self.dense.out_channels, self.dense.features // 2)),
                       "dense.out_channels", self.dense.out_channels)  # fmt: skip
+        self._check_choices()
+
+    def _check_choices(self) -> None:
+        turned = sum(self.rope_time)
+        even = all(channels % 2 == 0 for channels in self.rope_time)
+        if self.rope_time and (len(self.rope_time) != 3 or turned != self.head_dim or not even):
+            raise ConfigurationError(
+                f"network: rope_time is {self.rope_time}; it must be three even numbers whose sum "
+                f"is the head size {self.head_dim}, or empty"
+            )
+        if self.pose_convention not in ("world_to_camera", "camera_to_world"):
+            raise ConfigurationError(
+                f"network: pose_convention is {self.pose_convention!r}; choose world_to_camera or "
+                "camera_to_world"
+            )
+        if not {"camera", "depth"} <= set(self.heads) <= set(HEADS):
+            raise ConfigurationError(
+                f"network: heads is {self.heads}; it must have camera and depth, and may have "
+                "points and track"
+            )
 
     def _check_numbers(self) -> None:
-        groups = {"": self, "encoder.": self.encoder, "camera.": self.camera, "dense.": self.dense}
+        groups = {"": self, "encoder.": self.encoder, "camera.": self.camera, "dense.": self.dense,
+                  "stream.": self.stream}  # fmt: skip
         for prefix, group in groups.items():
             for name, value in _numbers(group):
-                least = 0 if name == "num_registers" or name.startswith("layers") else 1
-                whole = name not in ("mlp_ratio", "rope_base")
+                may_be_zero = ("num_registers", "window_frames", "trained_frames")
+                least = 0 if name in may_be_zero or name.startswith("layers") else 1
+                whole = name not in ("mlp_ratio", "rope_base", "rope_time_base")
                 good = isinstance(value, int) if whole else isinstance(value, (int, float))
                 if not good or not (value >= least if whole else value > 0):
                     raise ConfigurationError(
@@ -114,8 +171,8 @@ class NetworkConfig:
 
     @property
     def special_tokens(self) -> int:
-        """Tokens of a frame that belong to no patch: camera and registers."""
-        return 1 + self.num_registers
+        """Tokens of a frame that belong to no patch: camera, registers, scale."""
+        return 1 + self.num_registers + self.scale_token
 
     def tokens_per_frame(self, height: int, width: int) -> int:
         """Tokens of a ``height`` x ``width`` image, special ones included."""
@@ -129,16 +186,14 @@ class NetworkConfig:
     def from_json(cls, text: str) -> NetworkConfig:
         """Read what :meth:`to_json` wrote; raise ConfigurationError for anything else."""
         try:
-            values = json.loads(text)
+            values = _with_tuples(json.loads(text))
             dense = values.pop("dense")
             return cls(
                 encoder=EncoderConfig(**values.pop("encoder")),
                 camera=CameraHeadConfig(**values.pop("camera")),
-                dense=DenseHeadConfig(
-                    features=dense["features"],
-                    out_channels=tuple(dense["out_channels"]),
-                    layers=tuple(dense["layers"]),
-                ),
+                dense=DenseHeadConfig(dense["features"], dense["out_channels"], dense["layers"]),
+                # Files of version 0.1 are StreamVGGT's, whose choices are the defaults.
+                stream=StreamConfig(**values.pop("stream", {})),
                 **values,
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -148,17 +203,55 @@ class NetworkConfig:
             ) from error
 
 
+def _with_tuples(value: Any) -> Any:
+    """Return what JSON gave with tuples for lists."""
+    if isinstance(value, list):
+        return tuple(value)
+    if isinstance(value, dict):
+        return {key: _with_tuples(item) for key, item in value.items()}
+    return value
+
+
+_CHOICES = ("scale_token", "pose_convention", "heads")
+
+
 def _numbers(group: object) -> Iterator[tuple[str, float]]:
     for entry in fields(group):  # type: ignore[arg-type]
         value = getattr(group, entry.name)
+        if entry.name in _CHOICES:
+            continue
         if isinstance(value, tuple):
             yield from ((f"{entry.name}[{i}]", item) for i, item in enumerate(value))
         elif not is_dataclass(value):
             yield entry.name, value
 
 
+STREAMVGGT = NetworkConfig()
+"""The official StreamVGGT."""
+
+LINGBOT = NetworkConfig(
+    scale_token=True,
+    rope_time=(20, 22, 22),
+    pose_convention="camera_to_world",
+    heads=("camera", "depth"),
+    stream=StreamConfig(anchor_frames=8, window_frames=64, trained_frames=320),
+)
+"""The official LingBot-Map."""
+
+_TINY = NetworkConfig(
+    image_size=56,
+    embed_dim=64,
+    depth=2,
+    num_heads=1,
+    mlp_ratio=1.0,
+    encoder=EncoderConfig(depth=1, num_heads=1, mlp_ratio=1.0),
+    camera=CameraHeadConfig(depth=1, num_heads=1, mlp_ratio=1.0, iterations=2),
+    dense=DenseHeadConfig(features=16, out_channels=(8, 8, 16, 16), layers=(0, 0, 1, 1)),
+)
+
 PRESETS: dict[str, NetworkConfig] = {
-    "streamvggt": NetworkConfig(),
+    "streamvggt": STREAMVGGT,
+    "lingbot": LINGBOT,
     "small": NetworkConfig(
         image_size=224,
         embed_dim=192,
@@ -204,19 +297,18 @@ PRESETS: dict[str, NetworkConfig] = {
         camera=CameraHeadConfig(depth=2, num_heads=2, mlp_ratio=2.0),
         dense=DenseHeadConfig(features=16, out_channels=(16, 16, 32, 32), layers=(1, 3, 5, 7)),
     ),
-    "tiny": NetworkConfig(
-        image_size=56,
-        embed_dim=64,
-        depth=2,
-        num_heads=1,
-        mlp_ratio=1.0,
-        encoder=EncoderConfig(depth=1, num_heads=1, mlp_ratio=1.0),
-        camera=CameraHeadConfig(depth=1, num_heads=1, mlp_ratio=1.0, iterations=2),
-        dense=DenseHeadConfig(features=16, out_channels=(8, 8, 16, 16), layers=(0, 0, 1, 1)),
+    "tiny": _TINY,
+    "tiny_lingbot": replace(
+        _TINY,
+        scale_token=LINGBOT.scale_token,
+        rope_time=LINGBOT.rope_time,
+        pose_convention=LINGBOT.pose_convention,
+        heads=LINGBOT.heads,
+        stream=StreamConfig(anchor_frames=3, window_frames=4, trained_frames=24),
     ),
 }
-"""Named sizes: the official network, one for a CPU, those that are trained on made-up worlds
-(`synthetic/`: `demo` in rooms, the other ones where memory is needed), one for tests."""
+"""Named networks: the official ones, one for a CPU, those that are trained on made-up worlds
+(`synthetic/`: `demo` in rooms, the other ones where memory is needed), two for tests."""
 
 
 def preset(name: str) -> NetworkConfig:

@@ -74,9 +74,13 @@ class FusionBlock(nn.Module):
         self.resConfUnit2 = ResidualConvUnit(features)
 
     def forward(self, coarse: Tensor, fine: Tensor | None, rows: int, columns: int) -> Tensor:
-        """Return the joined map at ``rows`` x ``columns``."""
+        """Return the joined map at ``rows`` x ``columns``.
+
+        A convolution of single pixels and a bilinear resize may change places, since the weights
+        of the resize sum to one; before it there are a quarter of the pixels.
+        """
         joined = coarse if fine is None else coarse + self.resConfUnit1(fine)
-        return self.out_conv(operators.resize(self.resConfUnit2(joined), rows, columns))
+        return operators.resize(self.out_conv(self.resConfUnit2(joined)), rows, columns)
 
 
 class DenseHead(nn.Module):
@@ -163,7 +167,10 @@ class DenseHead(nn.Module):
         self, k: int, tokens: Tensor, grid: tuple[int, int], along_x: Tensor, along_y: Tensor
     ) -> Tensor:
         patches = self.norm(tokens[:, :, self.special_tokens :].flatten(0, 1), self.dtype)
-        features = self.projects[k](patches.transpose(1, 2).unflatten(2, grid))
+        # A convolution of single pixels is a matrix product of tokens, which needs no other layout.
+        weight = self.projects.get_parameter(f"{k}.weight").flatten(1)
+        projected = functional.linear(patches, weight, self.projects.get_parameter(f"{k}.bias"))
+        features = projected.transpose(1, 2).unflatten(2, grid)
         features = operators.add_along(features, along_x, along_y)
         return self.scratch.get_submodule(f"layer{k + 1}_rn")(self.resize_layers[k](features))
 

@@ -10,12 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from xsvggt_ros.errors import CheckpointError, first_line
+from xsvggt_ros.model.backbones import BACKBONES, backbone_in
 from xsvggt_ros.model.weight_files import SUFFIXES
 
 logger = logging.getLogger(__name__)
-
-OFFICIAL_REPOSITORY = "lch01/StreamVGGT"
-OFFICIAL_FILE = "checkpoints.pth"
 
 _HUB_ID = re.compile(r"^(?P<repository>[\w.-]+/[\w.-]+?)(?::(?P<file>[^:]+))?$")
 _FILES = (*SUFFIXES, ".tar", ".zip", ".gz", ".npz", ".onnx", ".gguf")
@@ -43,7 +41,9 @@ def download(source: str) -> Path:
 
     match = _HUB_ID.match(source)
     assert match is not None
-    repository, file = match["repository"], match["file"] or OFFICIAL_FILE
+    repository = match["repository"]
+    backbone = backbone_in(repository)
+    file = match["file"] or (backbone or BACKBONES[0]).file
     logger.info("getting %s from %s (kept for the next time, resumed if cut off)", file, repository)
     try:
         with _failing_at_once():

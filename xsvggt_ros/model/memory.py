@@ -17,9 +17,19 @@ class Memory(Protocol):
     neither knows nor cares whether what is remembered is whole, pruned or packed.
     """
 
-    @property
-    def first_frame(self) -> bool:
-        """Whether the first frame handed to the network now is the first of its stream."""
+    def begin_pass(self, frames: int) -> int:
+        """Take note that ``frames`` come together; return how many of them are anchors.
+
+        Anchors are the frames of a stream's first pass.
+        """
+        ...
+
+    def times(self, frames: int, device: torch.device) -> Tensor:
+        """Return the place in time of the frames of this pass, float32 [frames] on ``device``.
+
+        Time counts the frames that are stored: one that leaves nothing behind does not move it.
+        Asked for only by a network whose rotary embedding knows time.
+        """
         ...
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -47,25 +57,35 @@ class Memory(Protocol):
 class CausalSequence:
     """A whole sequence at once: each frame attends to itself and to earlier frames.
 
-    The function that StreamVGGT was trained as (its masked forward). Frame by frame instead of a
-    mask over all pairs, so that memory grows linearly and FlashAttention stays applicable.
+    The function that StreamVGGT was trained as (its masked forward), and LingBot-Map with its first
+    pass. Frame by frame instead of a mask over all pairs, so that memory grows linearly and
+    FlashAttention stays applicable.
     """
 
-    first_frame = True
-
-    def __init__(self, frames: int) -> None:
+    def __init__(self, frames: int, anchors: int = 1) -> None:
+        """Take a sequence of ``frames`` in; the first ``anchors`` attend to one another."""
         self._frames = frames
+        self._anchors = min(anchors, frames)
+
+    def begin_pass(self, frames: int) -> int:
+        """Return how many frames the first pass has."""
+        return self._anchors
+
+    def times(self, frames: int, device: torch.device) -> Tensor:
+        """Return 0, 1, .. : every frame is stored."""
+        return torch.arange(frames, device=device, dtype=torch.float32)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend frame by frame over the frames up to it."""
+        """Attend over the first pass at once, then frame by frame over the frames up to it."""
         step = query.shape[2] // self._frames
-        ends = range(step, query.shape[2] + 1, step)
+        ends = range(self._anchors * step, query.shape[2] + 1, step)
+        starts = (0, *ends[:-1])
         return torch.cat(
             [
                 functional.scaled_dot_product_attention(
-                    query[:, :, end - step : end], key[:, :, :end], value[:, :, :end]
+                    query[:, :, start:end], key[:, :, :end], value[:, :, :end]
                 )
-                for end in ends
+                for start, end in zip(starts, ends, strict=True)
             ],
             dim=2,
         )
@@ -76,5 +96,7 @@ class CausalSequence:
     def attend_camera(
         self, iteration: int, block: int, query: Tensor, key: Tensor, value: Tensor
     ) -> Tensor:
-        """Attend causally; there is one camera token per frame."""
+        """Attend as in the global blocks; there is one camera token per frame."""
+        if self._anchors > 1:
+            return self.attend(block, query, key, value)
         return functional.scaled_dot_product_attention(query, key, value, is_causal=True)

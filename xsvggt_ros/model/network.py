@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import torch
@@ -29,7 +29,8 @@ class Prediction:
     """What the asked heads say; the others are None. All float32, [batch, frames, ...].
 
     Attributes:
-        pose_encodings: [..., iterations, 9], one per refinement; the last one counts.
+        pose_encodings: [..., iterations, 9], one per refinement; the last one counts. In the
+            convention of the network, see :attr:`NetworkConfig.pose_convention`.
         depth: [..., H, W], along the optical axis.
         points: [..., H, W, 3], in the frame of the stream's first camera.
 
@@ -41,9 +42,16 @@ class Prediction:
     points: Tensor | None = None
     points_confidence: Tensor | None = None
 
+    def of_frame(self, index: int) -> Prediction:
+        """Return what is said of one frame alone, [batch, 1, ...]."""
+        tensors = {each.name: getattr(self, each.name) for each in fields(self)}
+        return Prediction(
+            **{name: t if t is None else t[:, index : index + 1] for name, t in tensors.items()}
+        )
+
 
 class StreamVggt(nn.Module):
-    """StreamVGGT (arXiv 2507.11539) without its track head.
+    """StreamVGGT (arXiv 2507.11539) and its kin, as the configuration says; without a track head.
 
     The track head tracks nothing while streaming (a frame is its own reference), so its tensors
     are recognised in a checkpoint and left aside.
@@ -54,9 +62,16 @@ class StreamVggt(nn.Module):
         self.config = config
         self.aggregator = Aggregator(config)
         self.camera_head = CameraHead(config)
-        self.point_head = DenseHead(config, out_channels=4)
+        if "points" in config.heads:
+            self.point_head = DenseHead(config, out_channels=4)
         self.depth_head = DenseHead(config, out_channels=2)
         self._side = SideStream()
+
+    @property
+    def dense_heads(self) -> list[DenseHead]:
+        """The dense heads that this network has."""
+        points = [self.point_head] if "points" in self.config.heads else []
+        return [self.depth_head, *points]
 
     @property
     def device(self) -> torch.device:
@@ -108,11 +123,10 @@ class StreamVggt(nn.Module):
         self.aggregator.frozen = self.aggregator.patch_embed.frozen = self.camera_head.frozen = True
         return self
 
-    def suit_device(self) -> StreamVggt:
-        """Lay the dense heads' weights out as a GPU's convolutions want them, channels last."""
-        if self.device.type == "cuda":
-            for head in (self.depth_head, self.point_head):
-                head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    def lay_out_convolutions(self) -> StreamVggt:
+        """Lay the dense heads' weights out channels last, where convolutions are fastest."""
+        for head in self.dense_heads:
+            head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self
 
     def compile_parts(self) -> StreamVggt:
@@ -123,7 +137,7 @@ class StreamVggt(nn.Module):
         aggregator = self.aggregator
         for block in (*aggregator.patch_embed.blocks, *aggregator.frame_blocks):
             block.compile(dynamic=False)
-        for head in (self.depth_head, self.point_head):
+        for head in self.dense_heads:
             for fusion in head.fusion_blocks:
                 fusion.compile(dynamic=False)
         return self
@@ -150,11 +164,13 @@ class StreamVggt(nn.Module):
             heads: which outputs are wanted; the other heads do not run.
 
         Raises:
-            ConfigurationError: sides that are not positive multiples of the patch size.
+            ConfigurationError: sides that are not positive multiples of the patch size, or a head
+                that this network does not have.
 
         """
         height, width = images.shape[-2:]
         self._check_size(height, width)
+        self._check_heads(heads)
         last = self.config.depth - 1
         layers = {last} if "camera" in heads else set()
         if "depth" in heads or "points" in heads:
@@ -167,10 +183,10 @@ class StreamVggt(nn.Module):
             with self._side.fork():
                 found["pose_encodings"] = self.camera_head(outputs[last][:, :, 0], memory)
         if "depth" in heads:
-            raw = self.depth_head(outputs, height, width)
+            raw = _dense(self.depth_head, outputs, height, width)
             found["depth"], found["depth_confidence"] = activate_depth(raw)
         if "points" in heads:
-            raw = self.point_head(outputs, height, width)
+            raw = _dense(self.point_head, outputs, height, width)
             found["points"], found["points_confidence"] = activate_points(raw)
         self._side.join()
         return Prediction(**found)
@@ -180,7 +196,16 @@ class StreamVggt(nn.Module):
 
         The function that was trained; equal to streaming with an unbounded memory.
         """
-        return self(images, CausalSequence(images.shape[1]), heads)
+        memory = CausalSequence(images.shape[1], self.config.stream.anchor_frames)
+        return self(images, memory, heads)
+
+    def _check_heads(self, heads: Collection[Head]) -> None:
+        missing = [head for head in heads if head not in self.config.heads]
+        if missing:
+            raise ConfigurationError(
+                f"these weights have no head for {', '.join(missing)}, only for "
+                f"{', '.join(self.config.heads)}; ask for these"
+            )
 
     def _check_size(self, height: int, width: int) -> None:
         patch = self.config.patch_size
@@ -189,3 +214,20 @@ class StreamVggt(nn.Module):
                 f"images of {width}x{height} pixels do not divide into patches of {patch}; "
                 f"both sides must be positive multiples of {patch}"
             )
+
+
+def _dense(head: DenseHead, outputs: Mapping[int, Tensor], height: int, width: int) -> Tensor:
+    """Return a dense head's channels, [batch, frames, channels, height, width].
+
+    For inference frame by frame, since the maps of a first pass of several frames at full size
+    would take more memory than anything else.
+    """
+    frames = outputs[head.layers[0]].shape[1]
+    if frames == 1 or torch.is_grad_enabled():
+        result: Tensor = head(outputs, height, width)
+        return result
+    each = (
+        head({layer: tokens[:, k : k + 1] for layer, tokens in outputs.items()}, height, width)
+        for k in range(frames)
+    )
+    return torch.cat(list(each), dim=1)

@@ -171,9 +171,10 @@ def _normalize_and_rotate(
     eps: float,
     cos: Tensor,
     sin: Tensor,
+    neighbours: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     query, key, value = split_heads(packed, heads)
-    rotation = Rotation(cos, sin).repeated(packed.shape[1] // cos.shape[0])
+    rotation = Rotation(cos, sin, neighbours).repeated(packed.shape[1] // cos.shape[0])
     query = rotate(_layer_norm(query, query_weight, query_bias, eps, torch.float32), rotation)
     key = rotate(_layer_norm(key, key_weight, key_bias, eps, torch.float32), rotation)
     return query.to(packed.dtype), key.to(packed.dtype), value
@@ -187,7 +188,7 @@ def _define() -> None:
         "add_layer_norm(Tensor tokens, Tensor update, Tensor weight, Tensor bias, float eps, "
         "ScalarType dtype) -> (Tensor, Tensor)",
         "normalize_and_rotate(Tensor packed, int heads, Tensor query_weight, Tensor query_bias, "
-        "Tensor key_weight, Tensor key_bias, float eps, Tensor cos, Tensor sin) "
+        "Tensor key_weight, Tensor key_bias, float eps, Tensor cos, Tensor sin, bool neighbours) "
         "-> (Tensor, Tensor, Tensor)",
         "resize(Tensor features, int rows, int columns, Tensor? along_x, Tensor? along_y) "
         "-> Tensor",

@@ -24,7 +24,12 @@ _BLOCKS = 6
 
 
 def track_head_shapes(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each tensor of the track head that belongs to a network of ``config``."""
+    """Return the shape of each tensor of the track head that belongs to a network of ``config``.
+
+    None where such a network has no track head.
+    """
+    if "track" not in config.heads:
+        return {}
     with torch.device("meta"):
         head = nn.ModuleDict({"feature_extractor": _extractor(config), "tracker": _tracker()})
     return {PREFIX + name: tuple(tensor.shape) for name, tensor in head.state_dict().items()}

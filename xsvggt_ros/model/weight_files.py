@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 CONFIG_KEY = "xsvggt_config"
 """Of the metadata of a safetensors file; holds the sizes."""
+BACKBONE_KEY = "xsvggt_backbone"
+"""Of the same; the name of the published network, for people."""
 
 SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
 """Of files with weights."""

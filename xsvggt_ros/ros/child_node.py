@@ -21,7 +21,7 @@ from xsvggt_ros.ros.shared_memory import remove_abandoned
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-LONGEST_GOODBYE = 30.0
+INTERRUPT_TIMEOUT = 30.0
 """Seconds between SIGINT and SIGKILL."""
 
 TAIL_LINES = 15
@@ -88,7 +88,7 @@ class ChildNode:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
         try:
-            return self._process.wait(LONGEST_GOODBYE)
+            return self._process.wait(INTERRUPT_TIMEOUT)
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = self._process.wait()

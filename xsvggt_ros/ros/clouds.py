@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-import sys
-from array import array
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import PointCloud2, PointField
+from sensor_msgs_py import point_cloud2
 from std_msgs.msg import Header
 
 from xsvggt_ros.geometry.unprojection import unproject
@@ -19,24 +17,22 @@ from xsvggt_ros.stream.frame import FrameResult, ImageArray
 _NAMES = ("x", "y", "z", "rgb", "confidence")
 _FLOAT = 4
 _RGB_TO_BGR0 = [0, 2, 1, 1, 2, 0]
-POINT_STEP = _FLOAT * len(_NAMES)
 FIELDS = [
     PointField(name=name, offset=_FLOAT * i, datatype=PointField.FLOAT32, count=1)
     for i, name in enumerate(_NAMES)
 ]
+POINT = point_cloud2.dtype_from_fields(FIELDS)
+POINT_STEP = POINT.itemsize
 
 
 class CloudPacker:
     """Packs clouds into one message that is used again for every frame.
 
-    Fresh memory for each cloud would cost more than filling it.
+    Fresh memory for each cloud, as ``create_cloud`` takes it, costs more than filling it.
     """
 
     def __init__(self) -> None:
-        self._message = PointCloud2(
-            fields=FIELDS, is_bigendian=sys.byteorder == "big", point_step=POINT_STEP
-        )
-        self._rows = np.empty((0, 0, len(_NAMES)), np.float32)
+        self._allocate(1, 1)
 
     def pack(self, header: Header, result: FrameResult, points: Points) -> PointCloud2:
         """Return every ``stride``-th pixel's point in the optical frame, NaN where not trusted.
@@ -48,7 +44,8 @@ class CloudPacker:
         trusted = result.confidence >= points.min_confidence
         xyz = unproject(np.where(trusted, result.depth, np.float32(np.nan)), result.intrinsics)
         confidence = result.confidence[every, every]
-        self._resize(*confidence.shape)
+        if confidence.shape != self._rows.shape[:2]:
+            self._allocate(*confidence.shape)
         for axis in range(3):
             self._rows[..., axis] = xyz[every, every, axis]
         self._rows.view(np.uint32)[..., 3] = _packed_color(result.color)[every, every]
@@ -57,15 +54,14 @@ class CloudPacker:
         self._message.is_dense = not bool(np.isnan(self._rows[..., 2]).any())
         return self._message
 
-    def _resize(self, height: int, width: int) -> None:
-        if (height, width) == (self._message.height, self._message.width):
-            return
-        self._message.data = array("B", bytes(height * width * POINT_STEP))
-        # What the message holds, not what it was given: some distributions' setters copy.
-        rows = np.frombuffer(self._message.data, np.float32)
-        self._rows = rows.reshape(height, width, len(_NAMES))
+    def _allocate(self, height: int, width: int) -> None:
+        self._message = point_cloud2.create_cloud(Header(), FIELDS, np.zeros(height * width, POINT))
+        # Of an organised array, create_cloud takes the first axis for the width.
         self._message.height, self._message.width = height, width
         self._message.row_step = width * POINT_STEP
+        # What the message holds, not what it was given: some distributions' setters copy.
+        rows = np.frombuffer(self._message.data, np.float32)
+        self._rows = rows.reshape(height, width, len(FIELDS))
 
 
 def _packed_color(color: ImageArray) -> NDArray[np.uint32]:

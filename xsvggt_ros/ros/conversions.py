@@ -8,16 +8,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import numpy as np
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Pose, Transform
+from geometry_msgs.msg import Point, Pose, Transform, Vector3
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import Header
+from tf_transformations import quaternion_from_matrix, quaternion_matrix
 
-from xsvggt_ros.errors import FrameError
 from xsvggt_ros.geometry.cameras import Calibration
-from xsvggt_ros.geometry.rigid import quaternion_from_matrix
+from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
 from xsvggt_ros.ros.parameters import Frames
 from xsvggt_ros.stream.bits_in_use import BitsInUse
@@ -53,9 +52,8 @@ def frame_from_image(
 ) -> Frame:
     """Wrap a raw image without looking at its pixels; ``frames.camera`` renames its frame."""
     decode = partial(image_of, message, bits)
-    return _frame(
-        message.header, _named(message, frames, decode, in_rig), frames, calibration, bits
-    )
+    fault = _fault(message.header, frames, in_rig)
+    return _frame(message.header, decode, frames, calibration, bits, fault)
 
 
 def frame_from_compressed(
@@ -68,9 +66,8 @@ def frame_from_compressed(
 ) -> Frame:
     """Wrap a compressed image without decoding it; ``frames.camera`` renames its frame."""
     decode = partial(compressed_image_of, message, bits)
-    return _frame(
-        message.header, _named(message, frames, decode, in_rig), frames, calibration, bits
-    )
+    fault = _fault(message.header, frames, in_rig)
+    return _frame(message.header, decode, frames, calibration, bits, fault)
 
 
 def camera_info_of(top: Header, known: Calibration) -> CameraInfo:
@@ -91,20 +88,30 @@ def camera_info_of(top: Header, known: Calibration) -> CameraInfo:
     )
 
 
-def pose(matrix: NDArray[np.float64]) -> Pose:
+def pose(matrix: Matrix) -> Pose:
     """Return a rigid [4, 4] as a pose."""
-    message = Pose()
-    _set_translation(message.position, matrix)
+    x, y, z = matrix[:3, 3].tolist()
+    message = Pose(position=Point(x=x, y=y, z=z))
     _set_rotation(message.orientation, matrix)
     return message
 
 
-def transform(matrix: NDArray[np.float64]) -> Transform:
+def pose_matrix(message: Pose) -> Matrix:
+    """Return a pose as a rigid [4, 4]; inverse of :func:`pose`."""
+    return _matrix(message.position, message.orientation)
+
+
+def transform(matrix: Matrix) -> Transform:
     """Return a rigid [4, 4] as a transform."""
-    message = Transform()
-    _set_translation(message.translation, matrix)
+    x, y, z = matrix[:3, 3].tolist()
+    message = Transform(translation=Vector3(x=x, y=y, z=z))
     _set_rotation(message.rotation, matrix)
     return message
+
+
+def transform_matrix(message: Transform) -> Matrix:
+    """Return a transform as a rigid [4, 4]; inverse of :func:`transform`."""
+    return _matrix(message.translation, message.rotation)
 
 
 def packed(values: NDArray[Any]) -> array[int]:
@@ -123,12 +130,11 @@ def _frame(
     frames: Frames,
     calibration: Calibration | None,
     bits: BitsInUse | None,
+    fault: str,
 ) -> Frame:
-    stamp = nanoseconds(top.stamp)
-    beyond = not 0 <= stamp <= LATEST
     return Frame(
-        stamp=stamp,
-        fault=f"its stamp of {stamp / 1e9:.3f} s is no time of ROS; {_CLOCK}" if beyond else "",
+        stamp=nanoseconds(top.stamp),
+        fault=fault,
         frame_id=frames.camera or frame_name(top.frame_id),
         decode=decode,
         calibration=calibration,
@@ -136,28 +142,29 @@ def _frame(
     )
 
 
-def _named(
-    message: Any, frames: Frames, decode: Callable[[], ImageArray], in_rig: bool
-) -> Callable[[], ImageArray]:
-    """Return ``decode``, or what refuses a frame whose name transforms cannot carry."""
-    frame_id = frames.camera or frame_name(message.header.frame_id)
-    fault = frames.fault_of_camera(frame_id)
-    return partial(_refuse_name, frame_id, fault, in_rig) if fault else decode
-
-
-def _refuse_name(frame_id: str, fault: str, in_rig: bool) -> ImageArray:
+def _fault(top: Header, frames: Frames, in_rig: bool) -> str:
+    """Return why a frame of this header is to be refused, empty where it is not."""
+    stamp = nanoseconds(top.stamp)
+    if not 0 <= stamp <= LATEST:
+        return f"its stamp of {stamp / 1e9:.3f} s is no time of ROS; {_CLOCK}"
+    frame_id = frames.camera or frame_name(top.frame_id)
+    if not (fault := frames.fault_of_camera(frame_id)):
+        return ""
     # frames.camera would be one name for all cameras of a rig.
     remedy = "" if in_rig else ", or set frames.camera"
-    raise FrameError(
+    return (
         f"The image's frame_id '{frame_id}' {fault}: have its publisher name the optical "
         f"frame{remedy}."
     )
 
 
-def _set_translation(vector: Any, matrix: NDArray[np.float64]) -> None:
-    vector.x, vector.y, vector.z = (float(value) for value in matrix[:3, 3])
-
-
-def _set_rotation(quaternion: Any, matrix: NDArray[np.float64]) -> None:
-    x, y, z, w = quaternion_from_matrix(matrix[:3, :3])
+def _set_rotation(quaternion: Any, matrix: Matrix) -> None:
+    x, y, z, w = quaternion_from_matrix(matrix)
     quaternion.x, quaternion.y, quaternion.z, quaternion.w = float(x), float(y), float(z), float(w)
+
+
+def _matrix(translation: Any, rotation: Any) -> Matrix:
+    """Return the rigid [4, 4] of a point or vector and a quaternion."""
+    matrix: Matrix = quaternion_matrix((rotation.x, rotation.y, rotation.z, rotation.w))
+    matrix[:3, 3] = translation.x, translation.y, translation.z
+    return matrix

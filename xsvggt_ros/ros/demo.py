@@ -29,11 +29,11 @@ from xsvggt_ros.interruption import stop_request
 from xsvggt_ros.model.bundled import weights_in_words
 from xsvggt_ros.ros.child_node import ChildNode
 from xsvggt_ros.ros.domains import free_domain, given_domain
-from xsvggt_ros.ros.metered_source import MeteredSource
 from xsvggt_ros.ros.qos import LARGE_DEPTH
 from xsvggt_ros.ros.recorder import Recorder
 from xsvggt_ros.ros.replay import ReplayNode
 from xsvggt_ros.ros.replay_options import FASTEST, ReplayOptions
+from xsvggt_ros.ros.replay_pace import MeteredSource
 from xsvggt_ros.stream.recording import LongestSession, RecordedFrame
 from xsvggt_ros.stream.sources import open_source
 
@@ -84,7 +84,6 @@ class DemoOptions:
 
     def parameters(self) -> dict[str, object]:
         """Return the node's parameters."""
-        cache = asdict(self.cache)
         return {
             "model.checkpoint": self.checkpoint,
             "model.preset": self.preset,
@@ -94,8 +93,7 @@ class DemoOptions:
             "model.weights": self.weights,
             "model.compile": self.compiled,
             "model.threads": self.threads,
-            "model.attention_backend": cache.pop("attention_backend"),
-            **{f"cache.{name}": value for name, value in cache.items()},
+            **{f"cache.{name}": value for name, value in asdict(self.cache).items()},
             "input.width": self.width or 0,
             "input.queue_policy": "all",
         }
@@ -224,7 +222,7 @@ class Demo:
             )
 
     def _warn(self, text: str) -> None:
-        self._console.print(f"[yellow]{text}[/]")
+        self._console.print(text, style="yellow", markup=False)
 
 
 class Pace:

@@ -12,8 +12,9 @@ from rclpy.node import Node
 
 from xsvggt_ros.msg import ReconstructionStatus
 from xsvggt_ros.ros import qos
-from xsvggt_ros.ros.status import Session, StatusBoard
+from xsvggt_ros.ros.status import StatusPublisher
 from xsvggt_ros.stream.meter import Meter, Rates
+from xsvggt_ros.stream.pipeline import SessionInfo
 
 if TYPE_CHECKING:
     from xsvggt_ros.ros.image_input import ImageInput
@@ -34,7 +35,7 @@ _LEVELS = {
 class Diagnostics:
     """Publishes what the node knows of itself; called at a steady rate from the executor."""
 
-    def __init__(self, node: Node, status: StatusBoard) -> None:
+    def __init__(self, node: Node, status: StatusPublisher) -> None:
         self.meter = Meter()
         self._node = node
         self._status = status
@@ -90,21 +91,24 @@ class Diagnostics:
                     "pending": str(status.frames_pending),
                     "mean confidence": f"{status.mean_confidence:.3f}",
                     "scale source": status.scale_source,
+                    "scale (m per unit)": f"{status.scale:.6g}",
+                    "scale spread": f"{status.scale_spread:.4f}",
+                    "scale age (s)": f"{status.scale_age:.1f}",
                 },
             )
         )
 
 
 def _input(camera: ImageInput, images: RigInput) -> DiagnosticStatus:
-    publishers, rivals = camera.publishers(), camera.rivals()
+    publishers, mixed = camera.publishers(), camera.mixed_publishers()
     offset = images.clock_offsets().get(camera.camera, 0.0)
     message = f"publishers: {qos.describe(publishers)}"
-    if rivals:
-        message += f", mixing: {', '.join(rivals)}"
+    if mixed:
+        message += f", mixing: {', '.join(mixed)}"
     if offset:
         message += f", in another clock: {offset:+.1f} s"
     return _status(
-        DiagnosticStatus.WARN if rivals or offset or not publishers else DiagnosticStatus.OK,
+        DiagnosticStatus.WARN if mixed or offset or not publishers else DiagnosticStatus.OK,
         message,
         {
             "topic": camera.topic,
@@ -122,7 +126,7 @@ def _execution(status: ReconstructionStatus) -> str:
     return f"{status.execution}: {reason}" if reason else status.execution
 
 
-def _cache(status: ReconstructionStatus, _: Session) -> DiagnosticStatus:
+def _cache(status: ReconstructionStatus, _: SessionInfo) -> DiagnosticStatus:
     return _status(
         DiagnosticStatus.OK,
         f"{status.cache_tokens} of {status.budget_tokens or 'unbounded'} tokens",
@@ -141,7 +145,7 @@ def _cache(status: ReconstructionStatus, _: Session) -> DiagnosticStatus:
     )
 
 
-def _session(status: ReconstructionStatus, session: Session) -> DiagnosticStatus:
+def _session(status: ReconstructionStatus, session: SessionInfo) -> DiagnosticStatus:
     reason = session.reset_reason or "none"
     return _status(
         DiagnosticStatus.OK,

@@ -15,6 +15,9 @@ HIGHEST_DOMAIN = 101
 LAST_DOMAIN = 232
 """Above it, there are no ports."""
 
+CANDIDATES = range(1, HIGHEST_DOMAIN + 1)
+"""Domains that `free_domain` chooses from; 0 is everybody's default."""
+
 
 def given_domain() -> int | None:
     """Return the domain that ROS_DOMAIN_ID names, None where it is not set.
@@ -40,13 +43,12 @@ def free_domain() -> int:
         EnvironmentMissingError: there is none.
 
     """
-    domains = random.SystemRandom().sample(range(1, HIGHEST_DOMAIN + 1), HIGHEST_DOMAIN)
-    for domain in domains:
+    for domain in random.SystemRandom().sample(CANDIDATES, len(CANDIDATES)):
         if not _taken(domain):
             return domain
     raise EnvironmentMissingError(
-        f"all ROS domains from 1 to {HIGHEST_DOMAIN} are in use on this machine; end some nodes, "
-        "or set ROS_DOMAIN_ID"
+        f"all ROS domains from {CANDIDATES[0]} to {CANDIDATES[-1]} are in use on this machine; "
+        "end some nodes, or set ROS_DOMAIN_ID"
     )
 
 

@@ -13,15 +13,14 @@ from xsvggt_ros.threads import ask_for_threads
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from xsvggt_ros.errors import XsvggtError
-    from xsvggt_ros.stream.frame import Frame, FrameResult
     from xsvggt_ros.stream.frame_queue import FrameQueue
+    from xsvggt_ros.stream.pipeline import PipelineHooks
     from xsvggt_ros.stream.reconstructor import Reconstructor
     from xsvggt_ros.stream.worker import Worker
 
 
 def import_engine() -> None:
-    """Import what the engine needs, which takes seconds the first time.
+    """Import the engine, which takes seconds the first time.
 
     Raises:
         EnvironmentMissingError: there is no PyTorch.
@@ -39,7 +38,7 @@ def import_engine() -> None:
 
 
 def build_reconstructor(settings: Settings) -> Reconstructor:
-    """Load the weights, make the engine, and try it.
+    """Load the weights, build the engine, and warm it up.
 
     Raises:
         EnvironmentMissingError: there is no PyTorch.
@@ -66,7 +65,7 @@ def build_reconstructor(settings: Settings) -> Reconstructor:
         seed=model.seed,
     )
     width = settings.input.width or network.config.image_size
-    cache = settings.cache_settings
+    cache = settings.cache
     engine = Reconstructor(
         network,
         ReconstructorSettings(
@@ -93,13 +92,12 @@ def release_device() -> None:
 
 def build_worker(
     reconstructor: Reconstructor,
+    hooks: PipelineHooks,
     queue: FrameQueue,
-    *,
-    on_result: Callable[[FrameResult], None],
-    on_refused: Callable[[Frame, XsvggtError], None],
     on_room: Callable[[], None],
 ) -> Worker:
     """Return the thread that owns the engine, not started."""
+    from xsvggt_ros.stream.pipeline import FramePipeline
     from xsvggt_ros.stream.worker import Worker
 
-    return Worker(reconstructor, queue, on_result=on_result, on_refused=on_refused, on_room=on_room)
+    return Worker(FramePipeline(reconstructor, hooks), queue, on_room=on_room)

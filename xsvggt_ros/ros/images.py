@@ -3,31 +3,34 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Any
-
 import numpy as np
+from cv_bridge import CvBridge
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from xsvggt_ros.geometry.cameras import Intrinsics
-from xsvggt_ros.ros.conversions import packed
 
 MILLIMETRES = 1000.0
 MAX_MILLIMETRES = 65535
+_BRIDGE = CvBridge()
+"""Names an encoding by the type of the array: 32FC1 and 16UC1 here."""
 
 
 def depth_image(header: Header, depth: NDArray[np.float32], encoding: str) -> Image:
     """Return depth in metres: 32FC1 with NaN, or 16UC1 millimetres with 0, where unknown."""
-    if encoding == "32FC1":
-        return _image(header, depth, encoding)
-    return _image(header, _millimetres(depth), encoding)
+    values = depth if encoding == "32FC1" else _millimetres(depth)
+    return _BRIDGE.cv2_to_imgmsg(values, header=header)
 
 
 def confidence_image(header: Header, confidence: NDArray[np.float32]) -> Image:
     """Return a confidence map as 32FC1."""
-    return _image(header, confidence, "32FC1")
+    return _BRIDGE.cv2_to_imgmsg(confidence, header=header)
+
+
+def color_image(header: Header, color: NDArray[np.uint8]) -> Image:
+    """Return an RGB image, uint8 [height, width, 3], as rgb8."""
+    return _BRIDGE.cv2_to_imgmsg(color, "rgb8", header)
 
 
 def camera_info(header: Header, intrinsics: Intrinsics) -> CameraInfo:
@@ -50,17 +53,3 @@ def _millimetres(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
     scaled = np.nan_to_num(depth * MILLIMETRES, nan=0.0, posinf=MAX_MILLIMETRES, neginf=0.0)
     rounded: NDArray[np.uint16] = np.rint(scaled.clip(0.0, MAX_MILLIMETRES)).astype(np.uint16)
     return rounded
-
-
-def _image(header: Header, values: NDArray[Any], encoding: str) -> Image:
-    pixels = np.ascontiguousarray(values)
-    message = Image(
-        header=header,
-        height=pixels.shape[0],
-        width=pixels.shape[1],
-        encoding=encoding,
-        is_bigendian=sys.byteorder == "big",
-        step=pixels.strides[0],
-    )
-    message.data = packed(pixels)
-    return message

@@ -3,7 +3,7 @@
 
 See https://design.ros2.org/articles/node_lifecycle.html. A step that raises an XsvggtError has left
 everything as it was: its transition fails, and may be tried again once the cause is mended.
-Whatever else it raises sends the node through error processing, which gives all up again.
+Whatever else it raises sends the node through error processing, which cleans up.
 """
 
 from __future__ import annotations
@@ -11,35 +11,42 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from xsvggt_ros.errors import XsvggtError, first_line
+from xsvggt_ros.ros.lifecycle_manager import ManagerBond
 
 logger = logging.getLogger(__name__)
 
 
 class ManagedNode(LifecycleNode):
-    """Turns the transitions of a lifecycle node into four steps."""
+    """Turns the transitions of a lifecycle node into four steps, with a bond while it is active."""
 
     _failure: Exception | None = None
     _raises = False
+    _bond: ManagerBond | None = None
 
     @abstractmethod
-    def take_up(self) -> None:
-        """Take what it needs to work."""
+    def configure(self) -> None:
+        """Acquire resources."""
 
     @abstractmethod
     def activate(self) -> None:
-        """Begin to work."""
+        """Start working."""
 
     @abstractmethod
     def deactivate(self) -> None:
-        """Stop to work, and keep what was taken."""
+        """Stop working, and keep all resources."""
 
     @abstractmethod
-    def give_up(self) -> None:
-        """Give back what was taken; from any state, also half-way."""
+    def cleanup(self) -> None:
+        """Release all resources; from any state, also half-configured."""
+
+    @abstractmethod
+    def recover(self, failure: str) -> None:
+        """Clean up after an unforeseen failure."""
 
     @property
     def label(self) -> str:
@@ -52,6 +59,7 @@ class ManagedNode(LifecycleNode):
 
         The lifecycle holds on to the node below, and so to the shared memory of DDS.
         """
+        self._end_bond()
         super().destroy_node()
         self._state_machine.destroy_when_not_in_use()
 
@@ -66,28 +74,41 @@ class ManagedNode(LifecycleNode):
             self._raises = False
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Take up."""
-        return self._attempt("configure", self.take_up)
+        """Acquire resources."""
+        return self._attempt("configure", self.configure)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begin to work."""
-        return self._attempt("activate", self.activate)
+        answer = self._attempt("activate", self.activate)
+        if answer == TransitionCallbackReturn.SUCCESS:
+            self._bond = ManagerBond(self)
+            self._bond.start()
+        return answer
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop to work."""
+        """Stop working."""
+        self._end_bond()
         return self._attempt("deactivate", self.deactivate)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Give up."""
-        return self._attempt("clean up", self.give_up)
+        """Release all resources."""
+        return self._attempt("clean up", self.cleanup)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Give up for good."""
-        return self._attempt("shut down", self.give_up)
+        """Give back what was taken, for good."""
+        self._end_bond()
+        return self._attempt("shut down", self.cleanup)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Give up, so that the node may be configured again."""
-        return self._attempt("recover", self.give_up)
+        """Clean up, so that the node may be configured again."""
+        self._end_bond()
+        failure = str(self._failure or "an unforeseen error")
+        return self._attempt("recover", partial(self.recover, failure))
+
+    def _end_bond(self) -> None:
+        if self._bond is not None:
+            self._bond.stop()
+            self._bond = None
 
     def _attempt(self, what: str, step: Callable[[], None]) -> TransitionCallbackReturn:
         try:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
-from xsvggt_ros.ros.repetition import Repetition
+from xsvggt_ros.ros.log_throttle import LogThrottle
 
 _PACKAGE = "xsvggt_ros"
 _REPEAT = 5.0
@@ -20,7 +20,7 @@ class _Bridge(logging.Handler):
         super().__init__()
         self._logger = logger
         self._on_warning = on_warning
-        self._repetition = Repetition(_REPEAT)
+        self._repetition = LogThrottle(_REPEAT)
 
     def emit(self, record: logging.LogRecord) -> None:
         if text := self._admitted(record):

@@ -16,11 +16,12 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.ros.parameters import Settings, Spec, Value, nearest_name, specifications, taken
+from xsvggt_ros.ros.parameter_spec import Spec, Value, checked_value, nearest_name
+from xsvggt_ros.ros.parameters import Settings, specifications
 
 _QOS = "qos_overrides."
 
-Judge = Callable[[Settings], None]
+Check = Callable[[Settings], None]
 
 
 class ParameterServer:
@@ -36,8 +37,8 @@ class ParameterServer:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._judge: Judge = lambda settings: None
-        self._tell: Judge = lambda settings: None
+        self._check: Check = lambda settings: None
+        self._accepted: Check = lambda settings: None
         self.locked = False
         _refuse_empty_overrides(node)
         self.settings = Settings.from_values({s.name: _declare(node, s) for s in specifications()})
@@ -50,15 +51,15 @@ class ParameterServer:
         if self._has_post_set:
             node.add_post_set_parameters_callback(self._apply)
 
-    def attach(self, judge: Judge, tell: Judge) -> None:
-        """Ask ``judge`` before values are accepted, and ``tell`` once they are.
+    def attach(self, check: Check, accepted: Check) -> None:
+        """Call ``check`` before values are accepted, and ``accepted`` once they are.
 
-        ``judge`` raises ConfigurationError for what it cannot take on.
+        ``check`` raises ConfigurationError for what it cannot take on.
         """
-        self._judge, self._tell = judge, tell
+        self._check, self._accepted = check, accepted
 
     def warn_of_unknown(self, *, qos: bool) -> None:
-        """Log every value given at start that no parameter of the node took.
+        """Warn of every value given at start that belongs to no parameter.
 
         Those of ``qos`` overrides are known once the node has subscribed, others from the start.
         """
@@ -71,7 +72,7 @@ class ParameterServer:
         try:
             settings = self._with(parameters)
             self._refuse_locked(settings)
-            self._judge(settings)
+            self._check(settings)
         except ConfigurationError as error:
             return SetParametersResult(successful=False, reason=str(error))
         if not self._has_post_set:
@@ -92,7 +93,7 @@ class ParameterServer:
 
     def _accept(self, settings: Settings) -> None:
         self.settings = settings
-        self._tell(settings)
+        self._accepted(settings)
 
     def _with(self, parameters: Iterable[Parameter]) -> Settings:
         values = self.settings.values()
@@ -159,7 +160,7 @@ def _as_taken(parameters: list[Parameter]) -> list[Parameter]:
 def _of_own_type(spec: Spec, given: Parameter) -> Parameter:
     """Return a parameter as it is taken; one that cannot be stays, and rclpy refuses it."""
     try:
-        return Parameter(spec.name, value=taken(spec, given.value))
+        return Parameter(spec.name, value=checked_value(spec, given.value))
     except ConfigurationError:
         return given
 
@@ -169,7 +170,7 @@ def _declare(node: Node, spec: Spec) -> Value:
     # list for a parameter without a value, which has any type.
     given = node._parameter_overrides.get(spec.name)
     if given is not None:
-        meant = Parameter(spec.name, value=taken(spec, given.value))
+        meant = Parameter(spec.name, value=checked_value(spec, given.value))
         node._parameter_overrides[spec.name] = meant
     try:
         value: Value = node.declare_parameter(spec.name, spec.default, descriptor(spec)).value

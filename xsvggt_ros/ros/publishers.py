@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The result of a frame on its topics; nothing is packed for a topic that nobody listens to."""
+"""What one frame puts on the topics of its camera, and the path so far."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from threading import Lock
 from typing import Any
 
+import numpy as np
 from geometry_msgs.msg import PoseStamped
-from nav_msgs.msg import Odometry
+from nav_msgs.msg import Odometry, Path
+from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -18,51 +22,102 @@ from xsvggt_ros.errors import OutputError, first_line
 from xsvggt_ros.ros import qos
 from xsvggt_ros.ros.clouds import CloudPacker
 from xsvggt_ros.ros.conversions import header, pose
-from xsvggt_ros.ros.images import camera_info, confidence_image, depth_image
+from xsvggt_ros.ros.images import camera_info, color_image, confidence_image, depth_image
 from xsvggt_ros.ros.parameters import Settings
-from xsvggt_ros.ros.path import PathKeeper
-from xsvggt_ros.ros.robot import Robot
+from xsvggt_ros.ros.transform_owners import TransformOwners
 from xsvggt_ros.ros.transforms import TransformBroadcaster
 from xsvggt_ros.stream.frame import FrameResult
+from xsvggt_ros.stream.pipeline import FrameUpdate
+
+
+class PathPublisher:
+    """Collects poses on one thread and publishes the path on another.
+
+    Packing a path takes time in proportion to its poses, so that is not done for every frame.
+    """
+
+    def __init__(self, node: Node, topic: str) -> None:
+        self._node = node
+        self._publisher = node.create_publisher(Path, topic, qos.RESULTS)
+        self._lock = Lock()
+        self._poses: deque[PoseStamped] = deque()
+        self._changed = False
+
+    def close(self) -> None:
+        """Destroy the topic."""
+        self._node.destroy_publisher(self._publisher)
+
+    def restart(self) -> None:
+        """Start an empty path."""
+        with self._lock:
+            self._poses.clear()
+            self._changed = False
+
+    def append(self, pose: PoseStamped, *, max_poses: int) -> None:
+        """Add a pose."""
+        with self._lock:
+            self._poses.append(pose)
+            while len(self._poses) > max_poses:
+                self._poses.popleft()
+            self._changed = True
+
+    def publish(self) -> None:
+        """Publish the path where it has grown and anybody listens."""
+        if not self._publisher.get_subscription_count():
+            return
+        message = self._message()
+        if message is not None:
+            self._publisher.publish(message)
+
+    def _message(self) -> Path | None:
+        with self._lock:
+            if not (self._changed and self._poses):  # the worker may forget them at any time
+                return None
+            self._changed = False
+            return Path(header=self._poses[-1].header, poses=list(self._poses))
+
 
 _UNKNOWN_VARIANCE = 1e6
 _UNKNOWN_COVARIANCE = [_UNKNOWN_VARIANCE if i % 7 == 0 else 0.0 for i in range(36)]
 """The message has no word for "unknown", and a filter takes a zero for certainty."""
 
 
-class Publishers:
+class CameraPublisher:
     """Publishes results; called from the worker's thread, :meth:`publish_path` from any."""
 
-    def __init__(self, node: Node, robot: Robot, prefix: str = "~") -> None:
-        """Make the topics of one camera, under ``prefix``."""
+    def __init__(self, node: Node, transforms: TransformBroadcaster, prefix: str = "~") -> None:
+        """Make the topics of one camera, under ``prefix``; all cameras share ``transforms``."""
         self._node = node
-        self._robot = robot
+        self._transforms = transforms
         self._points = _large(node, PointCloud2, f"{prefix}/points")
         self._depth = _large(node, Image, f"{prefix}/depth/image")
         self._camera_info = node.create_publisher(
             CameraInfo, f"{prefix}/depth/camera_info", qos.RESULTS
         )
         self._confidence = _large(node, Image, f"{prefix}/confidence/image")
+        self._color = _large(node, Image, f"{prefix}/color/image")
+        self._color_info = node.create_publisher(
+            CameraInfo, f"{prefix}/color/camera_info", qos.RESULTS
+        )
         self._odometry = node.create_publisher(Odometry, f"{prefix}/odometry", qos.RESULTS)
-        self._path = PathKeeper(node, f"{prefix}/path")
-        self._transforms = TransformBroadcaster(node, robot.owners)
+        self._path = PathPublisher(node, f"{prefix}/path")
         self._cloud = CloudPacker()
 
     def close(self) -> None:
         """Destroy the topics."""
         for publisher in (
-            self._points, self._depth, self._camera_info, self._confidence, self._odometry
+            self._points, self._depth, self._camera_info, self._confidence, self._color,
+            self._color_info, self._odometry,
         ):  # fmt: skip
             self._node.destroy_publisher(publisher)
         self._path.close()
-        self._transforms.close()
 
     def begin_path(self) -> None:
-        """Forget the path: another world begins, or another unit."""
-        self._path.forget()
+        """Start an empty path: another world begins, or another unit."""
+        self._path.restart()
 
-    def publish(self, result: FrameResult, settings: Settings) -> None:
-        """Publish everything that this frame brought, and remember its place for the path.
+    def publish(self, update: FrameUpdate, settings: Settings) -> None:
+        """Publish everything that this frame brought, and remember its pose for the path.
 
         Raises:
             OutputError: some of it could not be published; all the rest was.
@@ -70,7 +125,7 @@ class Publishers:
         """
         failures = [
             f"{what} ({type(error).__name__}: {first_line(error)})"
-            for what, step in self._steps(result, settings)
+            for what, step in self._steps(update, settings)
             if (error := _attempted(step)) is not None
         ]
         if failures:
@@ -84,22 +139,30 @@ class Publishers:
         self._path.publish()
 
     def _steps(
-        self, result: FrameResult, settings: Settings
+        self, update: FrameUpdate, settings: Settings
     ) -> Iterator[tuple[str, Callable[[], None]]]:
         """Yield what is to be published, by the name of its topic."""
+        result = update.result
         optical = header(result.stamp, result.frame_id)
-        yield "pose", partial(self._publish_pose, result, settings)
+        yield "pose", partial(self._publish_pose, update, settings)
         if _wanted(self._depth):
             yield (
                 "depth",
                 lambda: self._depth.publish(
-                    depth_image(optical, result.depth, settings.depth.encoding)
+                    depth_image(optical, _sure_depth(result, settings), settings.depth.encoding)
                 ),
             )
         if _wanted(self._camera_info):
             yield (
                 "camera_info",
                 lambda: self._camera_info.publish(camera_info(optical, result.intrinsics)),
+            )
+        if _wanted(self._color):
+            yield "color", lambda: self._color.publish(color_image(optical, result.color))
+        if _wanted(self._color_info):
+            yield (
+                "color camera_info",
+                lambda: self._color_info.publish(camera_info(optical, result.intrinsics)),
             )
         if _wanted(self._points):
             yield (
@@ -112,21 +175,22 @@ class Publishers:
                 lambda: self._confidence.publish(confidence_image(optical, result.confidence)),
             )
 
-    def _publish_pose(self, result: FrameResult, settings: Settings) -> None:
-        placement, carrier = self._robot.place(result), self._robot.carrier(result.frame_id)
+    def _publish_pose(self, update: FrameUpdate, settings: Settings) -> None:
+        result, placement = update.result, update.placement
+        carrier = settings.frames.base or result.frame_id
         external = settings.tf.odometry == "external"
         world = settings.frames.map if external else settings.frames.odom
-        place = PoseStamped(
+        stamped = PoseStamped(
             header=header(result.stamp, world), pose=pose(placement.map_from_carrier)
         )
         self._transforms.publish(result.stamp, carrier, placement, settings)
         if _wanted(self._odometry):
-            self._odometry.publish(_odometry(place, carrier))
-        self._path.remember(place, max_poses=settings.path.max_poses)
+            self._odometry.publish(_odometry(stamped, carrier))
+        self._path.append(stamped, max_poses=settings.path.max_poses)
 
 
 def _attempted(step: Callable[[], None]) -> Exception | None:
-    """Take a step; return what went wrong, so that others are taken all the same."""
+    """Run a step; return its error, so that the other steps run as well."""
     try:
         step()
     except Exception as error:  # noqa: BLE001 - told by whoever asked for it
@@ -143,14 +207,60 @@ def _large(node: Node, message_type: type[Any], topic: str) -> Publisher:
     )
 
 
+def _sure_depth(result: FrameResult, settings: Settings) -> NDArray[np.float32]:
+    """Return depth, NaN where it is less sure than asked for."""
+    least = settings.depth.min_confidence
+    if least <= 1.0:  # where confidences begin
+        return result.depth
+    return np.where(result.confidence >= least, result.depth, np.float32(np.nan))
+
+
 def _wanted(publisher: Publisher) -> bool:
     return bool(publisher.get_subscription_count())
 
 
-def _odometry(place: PoseStamped, carrier: str) -> Odometry:
+def _odometry(stamped: PoseStamped, carrier: str) -> Odometry:
     """Return the pose as odometry; neither its precision nor a velocity is estimated."""
-    message = Odometry(header=place.header, child_frame_id=carrier)
-    message.pose.pose = place.pose
+    message = Odometry(header=stamped.header, child_frame_id=carrier)
+    message.pose.pose = stamped.pose
     message.pose.covariance = _UNKNOWN_COVARIANCE
     message.twist.covariance = _UNKNOWN_COVARIANCE
     return message
+
+
+class RigPublisher:
+    """Hands each result to the publishers of its camera."""
+
+    def __init__(self, node: Node, owners: TransformOwners) -> None:
+        self._node = node
+        self._transforms = TransformBroadcaster(node, owners)
+        self._cameras: dict[str, CameraPublisher] = {}
+
+    def prepare(self, cameras: Sequence[str]) -> None:
+        """Make the topics of these cameras, and of no others; no name is a single camera's."""
+        for camera in set(self._cameras) - set(cameras):
+            self._cameras.pop(camera).close()
+        for camera in cameras:
+            if camera not in self._cameras:
+                prefix = f"~/{camera}" if camera else "~"
+                self._cameras[camera] = CameraPublisher(self._node, self._transforms, prefix)
+
+    def publish(self, update: FrameUpdate, settings: Settings) -> None:
+        """Publish what this frame brought."""
+        if update.starts_over:
+            for outputs in self._cameras.values():
+                outputs.begin_path()
+        self._cameras[update.result.camera].publish(update, settings)
+
+    def repeat_map(self, settings: Settings) -> None:
+        """Broadcast map to odom again where it has grown old."""
+        self._transforms.repeat_map(settings)
+
+    def forget_map(self) -> None:
+        """Repeat map to odom no more: this node ceases to know it."""
+        self._transforms.forget_map()
+
+    def publish_path(self) -> None:
+        """Publish each path that has grown."""
+        for outputs in list(self._cameras.values()):
+            outputs.publish_path()

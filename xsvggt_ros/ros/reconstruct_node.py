@@ -14,7 +14,6 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from queue import SimpleQueue
-from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
 from rclpy.clock import Clock, ClockType
@@ -29,27 +28,26 @@ from xsvggt_ros.errors import (
     XsvggtError,
     first_line,
 )
-from xsvggt_ros.ros.arrival import Arrival
-from xsvggt_ros.ros.camera_outputs import CameraOutputs
 from xsvggt_ros.ros.diagnostics import Diagnostics
 from xsvggt_ros.ros.engine import build_reconstructor, build_worker, release_device
 from xsvggt_ros.ros.lifecycle import ManagedNode
+from xsvggt_ros.ros.lifecycle_manager import manager_appears
 from xsvggt_ros.ros.log_bridge import forwarded_logging
-from xsvggt_ros.ros.map_output import MapOutput
+from xsvggt_ros.ros.log_throttle import LogThrottle
+from xsvggt_ros.ros.map_publisher import MapPublisher
 from xsvggt_ros.ros.parameter_server import ParameterServer
 from xsvggt_ros.ros.parameters import Settings
-from xsvggt_ros.ros.repetition import Repetition
+from xsvggt_ros.ros.publishers import RigPublisher
 from xsvggt_ros.ros.rig_input import RigInput
-from xsvggt_ros.ros.robot import Robot
 from xsvggt_ros.ros.scale_input import ScaleInput
 from xsvggt_ros.ros.services import Services
-from xsvggt_ros.ros.status import Session, StatusBoard, degraded
+from xsvggt_ros.ros.status import StatusPublisher, degraded
+from xsvggt_ros.ros.transform_lookup import TransformLookup
 from xsvggt_ros.ros.watchdog import Watchdog
 from xsvggt_ros.stream.frame import Frame, FrameResult
 from xsvggt_ros.stream.frame_queue import FrameQueue
-from xsvggt_ros.stream.image_watch import ImageWatch
 from xsvggt_ros.stream.mapping import MapBuilder
-from xsvggt_ros.stream.quality import QualityWatch
+from xsvggt_ros.stream.pipeline import FrameUpdate, PipelineHooks
 
 if TYPE_CHECKING:
     from xsvggt_ros.stream.reconstructor import Reconstructor
@@ -63,10 +61,10 @@ NODE_NAME = "xsvggt"
 TICK_PERIOD = 1.0
 MAP_PERIOD = 0.05
 """Seconds between two looks at whether the map is due."""
-REPEAT_REFUSAL = 5.0
-REPEAT_COMPLAINT = 30.0
-LONGEST_GOODBYE = 4.0
-"""Seconds for the frame in hand at shutdown; launch sends SIGTERM after 5."""
+REFUSAL_PERIOD = 5.0
+WARNING_PERIOD = 30.0
+SHUTDOWN_TIMEOUT = 4.0
+"""Seconds for the current frame at shutdown; launch sends SIGTERM after 5."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +74,9 @@ class Engine:
     reconstructor: Reconstructor
     worker: Worker
     queue: FrameQueue
-    arrival: Arrival
-
-    @property
-    def story(self) -> Session:
-        """The session so far."""
-        engine = self.reconstructor
-        return Session(engine.session, engine.session_frames, engine.reset_reason)
 
     def settle(self, timeout: float) -> bool:
-        """Wait until the frame in hand is done; return False if it takes longer."""
+        """Wait for the current frame; return False if it takes longer."""
         try:
             self.worker.submit(lambda _: None).result(timeout)
         except FutureTimeoutError:
@@ -120,24 +111,22 @@ class ReconstructNode(ManagedNode):
             raise ConfigurationError(f"{error}; give it a legal value") from error
         self._loading = loading
         self._cleanup = ExitStack()
-        self._refusals = Repetition(REPEAT_REFUSAL)
-        self._complaints = Repetition(REPEAT_COMPLAINT)
+        self._refusals = LogThrottle(REFUSAL_PERIOD)
+        self._warnings = LogThrottle(WARNING_PERIOD)
         self._said_once: set[str] = set()
         self._parameter_server = ParameterServer(self)
-        self._status = StatusBoard(self)
+        self._status = StatusPublisher(self)
         self._cleanup.enter_context(forwarded_logging(self.get_logger(), self._status.note))
-        self._robot = Robot(self, lambda: self._parameter_server.settings)
-        self._scale = ScaleInput(self, self._robot, lambda: self._parameter_server.settings)
-        self._outputs = CameraOutputs(self, self._robot)
+        self._transforms = TransformLookup(self, lambda: self._parameter_server.settings)
+        self._scale = ScaleInput(self, lambda: self._parameter_server.settings)
+        self._outputs = RigPublisher(self, self._transforms.owners)
         self._outputs.prepare(self._parameter_server.settings.input.camera_names)
         self._diagnostics = Diagnostics(self, self._status)
-        self._quality: dict[str, QualityWatch] = {}
-        self._images: dict[str, ImageWatch] = {}
         self._changes: SimpleQueue[dict[str, int | float]] = SimpleQueue()
         self._changed = self.create_guard_condition(self._adopt_changes)
-        self._map = MapOutput(self)
-        self._map_in_hand: Future[None] | None = None
-        self._offered = Services(self, self)
+        self._map = MapPublisher(self)
+        self._map_publication: Future[None] | None = None
+        self._service_handlers = Services(self, self)
         self._engine: Engine | None = None
         self._input: Input | None = None
         self._wanted_cache: CacheSettings | None = None
@@ -148,57 +137,49 @@ class ReconstructNode(ManagedNode):
         self.create_timer(MAP_PERIOD, self._on_map_timer, clock=steady)
 
     def start(self) -> None:
-        """Start to reconstruct, where that is not left to a lifecycle manager.
+        """Configure and activate, unless that is left to a lifecycle manager.
 
         Raises:
             XsvggtError: weights, parameters or an environment with which it cannot run.
 
         """
-        if self._parameter_server.settings.lifecycle.autostart:
-            self.autostart()
-        else:
+        if not self._parameter_server.settings.lifecycle.autostart:
             self.get_logger().info("unconfigured: waiting for ros2 lifecycle set, or a manager")
+        elif manager_appears(self):
+            self.get_logger().warning(
+                "unconfigured: another node holds a client of ~/change_state, so a lifecycle "
+                "manager is left to start this one; set lifecycle.autostart to false to say so"
+            )
+        else:
+            self.autostart()
 
-    def take_up(self) -> None:
-        """Load the weights, try the network, and start the worker."""
+    def configure(self) -> None:
+        """Load the weights, warm up the network, and start the worker."""
         settings = self._parameter_server.settings
         self._status.begin()
         self._said_once.clear()
         self._status.set_paused(False)
         self._diagnostics.begin()
         self._scale.begin()
-        self._quality = {name: QualityWatch() for name in settings.input.camera_names}
-        self._images = {name: ImageWatch() for name in settings.input.camera_names}
         self._outputs.prepare(settings.input.camera_names)
         self._status.show_phase("warming up")
         with self._loading():
             reconstructor = build_reconstructor(settings)
-        self._wanted_cache = settings.cache_settings
+        self._wanted_cache = settings.cache
         size = settings.input.queue_size * len(settings.input.camera_names)
         queue = FrameQueue(settings.input.queue_policy, size)
-        worker = build_worker(
-            reconstructor,
-            queue,
-            on_result=self._on_result,
-            on_refused=self._on_refused,
-            on_room=self._on_room,
-        )
+        worker = build_worker(reconstructor, self._hooks(), queue, self._on_room)
         worker.start()
-        self._engine = Engine(reconstructor, worker, queue, Arrival())
+        self._engine = Engine(reconstructor, worker, queue)
         self._parameter_server.locked = True
 
     def activate(self) -> None:
         """Subscribe."""
         engine = self._configured
         settings = self._parameter_server.settings
-        self._robot.listen()
+        self._transforms.listen()
         self._scale.listen()
-        images = RigInput(
-            self,
-            settings,
-            engine.queue,
-            lambda frame: engine.arrival.noted(self._robot.noted(frame)),
-        )
+        images = RigInput(self, settings, engine.queue)
         self._input = Input(
             images,
             [
@@ -211,44 +192,50 @@ class ReconstructNode(ManagedNode):
         self.get_logger().info(f"waiting for images on {topics}")
 
     def deactivate(self) -> None:
-        """Unsubscribe, and finish the frame in hand; cache and session stay."""
+        """Unsubscribe, and finish the current frame; cache and session stay."""
         self._unsubscribe()
         engine = self._configured
         engine.queue.discard()
-        if not engine.settle(LONGEST_GOODBYE):
+        if not engine.settle(SHUTDOWN_TIMEOUT):
             self.get_logger().warning(
-                f"the frame in hand takes longer than {LONGEST_GOODBYE:g} s; its outputs come later"
+                f"the current frame takes longer than {SHUTDOWN_TIMEOUT:g} s; its results follow"
             )
 
-    def give_up(self) -> None:
+    def cleanup(self) -> None:
         """Stop the worker, and free the device.
 
         Raises:
-            FrameError: the frame in hand takes too long; all is as before then.
+            FrameError: the current frame takes too long; nothing has changed then.
 
         """
         self._unsubscribe()
         engine = self._engine
         if engine is not None:
             engine.queue.discard()
-            if not engine.settle(LONGEST_GOODBYE) or not engine.worker.stop(LONGEST_GOODBYE):
+            if not engine.settle(SHUTDOWN_TIMEOUT) or not engine.worker.stop(SHUTDOWN_TIMEOUT):
                 raise FrameError(
-                    f"the frame in hand takes longer than {LONGEST_GOODBYE:g} s; try again"
+                    f"the current frame takes longer than {SHUTDOWN_TIMEOUT:g} s; try again"
                 )
             self._map.drop(self._parameter_server.settings.frames.map)
         self._engine = engine = None
         self._wanted_cache = None
+        self._status.begin()
         self._parameter_server.locked = False
         release_device()
 
+    def recover(self, failure: str) -> None:
+        """Clean up after an unforeseen failure, and keep it in the status."""
+        self.cleanup()
+        self._status.note(failure)
+
     def close(self) -> bool:
-        """Finish the frame in hand and destroy the node; return False if the frame takes longer."""
-        if self._engine is not None and not self._engine.worker.stop(LONGEST_GOODBYE):
+        """Finish the current frame and destroy the node; return False if the frame takes longer."""
+        if self._engine is not None and not self._engine.worker.stop(SHUTDOWN_TIMEOUT):
             self.get_logger().warning(
-                f"the frame in hand takes longer than {LONGEST_GOODBYE:g} s; leaving without it"
+                f"the current frame takes longer than {SHUTDOWN_TIMEOUT:g} s; leaving without it"
             )
             return False
-        self._offered.close()
+        self._service_handlers.close()
         self._cleanup.close()
         self.destroy_node()
         return True
@@ -260,19 +247,20 @@ class ReconstructNode(ManagedNode):
         return self._engine
 
     def _unsubscribe(self) -> None:
+        self._outputs.forget_map()
         if self._input is not None:
             self._input.images.close()
             self._input = None
-        self._robot.close()
+        self._transforms.close()
         self._scale.close()
 
     def _check_cache(self, settings: Settings) -> None:
-        if self._engine is not None and settings.cache_settings != self._wanted_cache:
-            self._engine.reconstructor.check_cache(settings.cache_settings)
+        if self._engine is not None and settings.cache != self._wanted_cache:
+            self._engine.reconstructor.check_cache(settings.cache)
 
     def _configure_cache(self, settings: Settings) -> None:
-        """Let the worker take on the cache's new settings before its next frame."""
-        wanted = settings.cache_settings
+        """Have the worker apply the new cache settings before its next frame."""
+        wanted = settings.cache
         if self._engine is None or wanted == self._wanted_cache:
             return
         self._wanted_cache = wanted
@@ -285,47 +273,28 @@ class ReconstructNode(ManagedNode):
             self._status.note(f"the cache keeps its settings: {error}")
             self.get_logger().error(f"the cache keeps its settings: {error}")
 
-    def _on_result(self, result: FrameResult) -> None:
-        try:
-            self._publish(result)
-        except Exception as error:
-            text = f"the result of stamp {result.stamp / 1e9:.3f} was not published: {_told(error)}"
-            logger.debug("%s", text, exc_info=True)
-            if admitted := self._refusals.admit(text):
-                self.get_logger().error(admitted)
-            self._status.show_failure(result, text, self._configured.worker.counters)
-
-    def _publish(self, result: FrameResult) -> None:
-        engine = self._configured
-        if result.index == 0:
-            self._quality = {name: QualityWatch() for name in self._quality}
-        images = self._images[result.camera]
-        faults = (*images.judge(result.color), *self._quality[result.camera].judge(result))
-        if faults and (admitted := self._complaints.admit(degraded(faults))):
-            self.get_logger().warning(admitted)
-        settings = self._parameter_server.settings
-        scaled, restarted = self._scale.applied(result)
-        self._status.set_scale(self._scale.source)
-        engine.worker.enter("mapping")
-        place = self._robot.place(scaled).map_from_camera
-        self._map.add(scaled, place, settings, restarted=restarted, blind=images.blind)
-        self._status.set_map(self._map.points, self._map.nbytes, self._map.seconds)
-        engine.worker.enter("publishing")
-        started = perf_counter()
-        self._outputs.publish(scaled, settings, restarted=restarted)
-        published = perf_counter()
-        total = engine.arrival.age()
-        self._diagnostics.meter.note_latency(total)
-        self._status.show_result(
-            result,
-            faults,
-            engine.story,
-            engine.worker.counters,
-            publish_seconds=published - started,
-            total_seconds=total,
+    def _hooks(self) -> PipelineHooks:
+        """Return what this node adds to the way of a frame."""
+        return PipelineHooks(
+            transforms=self._transforms.look_up,
+            scale=self._scale.scale,
+            map=lambda update: self._map.add(update, self._parameter_server.settings),
+            publish=lambda update: self._outputs.publish(update, self._parameter_server.settings),
+            report=self._report,
+            report_refusal=self._report_refusal,
+            report_failure=self._report_failure,
         )
 
-    def _on_refused(self, frame: Frame, error: XsvggtError) -> None:
+    def _report(self, update: FrameUpdate) -> None:
+        """Say what one frame brought."""
+        if update.faults and (admitted := self._warnings.admit(degraded(update.faults))):
+            self.get_logger().warning(admitted)
+        self._status.set_scale(self._scale.state, self._scale.idleness() or "")
+        self._status.set_map(self._map.points, self._map.nbytes, self._map.seconds)
+        self._diagnostics.meter.note_latency(update.total_seconds)
+        self._status.show_update(update, self._configured.worker.counters)
+
+    def _report_refusal(self, frame: Frame, error: XsvggtError) -> None:
         text = f"image with stamp {frame.stamp / 1e9:.3f} refused: {error}"
         if admitted := self._refusals.admit(text):
             self.get_logger().warning(admitted)
@@ -334,8 +303,15 @@ class ReconstructNode(ManagedNode):
             self._changes.put(error.changes)
             self._changed.trigger()
 
+    def _report_failure(self, result: FrameResult, error: Exception) -> None:
+        text = f"the result of stamp {result.stamp / 1e9:.3f} was not published: {_describe(error)}"
+        logger.debug("%s", text, exc_info=error)
+        if admitted := self._refusals.admit(text):
+            self.get_logger().error(admitted)
+        self._status.show_failure(result, text, self._configured.worker.counters)
+
     def _adopt_changes(self) -> None:
-        """Let the parameters say what the engine gave up by itself."""
+        """Set the parameters to what the engine reduced by itself."""
         while not self._changes.empty():
             changes = self._changes.get()
             parameters = [Parameter(name, value=value) for name, value in changes.items()]
@@ -360,30 +336,31 @@ class ReconstructNode(ManagedNode):
         images, engine = self._input.images, self._engine
         for camera in images.cameras:
             camera.match_publishers()
-        self._robot.match_publishers()
+        self._transforms.match_publishers()
         timeout = self._parameter_server.settings.watchdog.timeout
         stuck = self._input.watchdogs[0].stuck(timeout)
         if not engine.worker.alive:
             stuck = (
                 "the worker has ended unexpectedly, and nothing is reconstructed: restart the node"
             )
-        self._tell_faults(self._input, timeout)
+        self._warn_of_faults(self._input, timeout)
         silences = [] if stuck else [each.silence(timeout) for each in self._input.watchdogs]
         # The last one is shown in ~/status: it explains the others.
-        for complaint in filter(None, (self._scale.silence(timeout), *silences, stuck)):
-            self._complain(complaint)
+        for warning in filter(None, (self._scale.silence(timeout), *silences, stuck)):
+            self._warn(warning)
         self._status.timeout = timeout
+        self._status.set_scale(self._scale.state, self._scale.idleness() or "")
         self._status.show_idle(engine.worker.counters, stuck=bool(stuck))
         self._diagnostics.publish(engine.worker.counters, images, engine.reconstructor)
 
-    def _tell_faults(self, current: Input, timeout: float) -> None:
-        """Tell what is wrong with the input, or with who else broadcasts transforms."""
+    def _warn_of_faults(self, current: Input, timeout: float) -> None:
+        """Warn of faults of the input, and of other broadcasters of our transforms."""
         images = current.images
         mixtures = [each.mixture() for each in current.watchdogs]
-        for fault in filter(None, (*mixtures, *images.clock_complaints())):
+        for fault in filter(None, (*mixtures, *images.clock_warnings())):
             self._status.note_fault(fault)
-            self._complain(fault)
-        for fault in self._robot.owners.complaints(self._parameter_server.settings):
+            self._warn(fault)
+        for fault in self._transforms.owners.conflicts(self._parameter_server.settings):
             self._status.note_fault(fault)
             if fault not in self._said_once:
                 self._said_once.add(fault)
@@ -394,24 +371,25 @@ class ReconstructNode(ManagedNode):
                 self.get_logger().warning(missing)
 
     def _on_map_timer(self) -> None:
-        """Let the worker publish the map where it is due: packing is not for this thread."""
+        """Have the worker publish the map if it is due: packing would block this thread."""
         settings = self._parameter_server.settings
-        busy = self._map_in_hand is not None and not self._map_in_hand.done()
+        self._outputs.repeat_map(settings)
+        busy = self._map_publication is not None and not self._map_publication.done()
         if self._engine is None or busy or not self._map.due(settings.map.rate):
             return
-        self._map_in_hand = self._engine.worker.submit(
+        self._map_publication = self._engine.worker.submit(
             lambda _: self._map.publish(settings.frames.map)
         )
-        self._map_in_hand.add_done_callback(self._report_failed_map)
+        self._map_publication.add_done_callback(self._report_failed_map)
 
     def _report_failed_map(self, publication: Future[None]) -> None:
         if not publication.cancelled() and (error := publication.exception()):
             self._report_unpublished("the map", error)
 
     def _report_unpublished(self, what: str, error: BaseException) -> None:
-        text = f"{what} was not published: {_told(error)}"
+        text = f"{what} was not published: {_describe(error)}"
         self._status.note_fault(text)
-        self._complain(text)
+        self._warn(text)
 
     @property
     def paused(self) -> bool:
@@ -419,7 +397,7 @@ class ReconstructNode(ManagedNode):
         return self._configured.queue.paused
 
     def pause(self) -> None:
-        """Drop images from now on, counted."""
+        """Drop and count images from now on."""
         self._configured.queue.pause()
         self._status.set_paused(True)
 
@@ -438,16 +416,16 @@ class ReconstructNode(ManagedNode):
         return self._configured.worker.submit(forget)
 
     def with_map(self, look: Callable[[MapBuilder], T]) -> Future[T]:
-        """Let ``look`` see the map between two images."""
+        """Call ``look`` with the map between two images."""
         return self._configured.worker.submit(lambda _: look(self._map.builder))
 
-    def _complain(self, complaint: str) -> None:
-        self._status.note(complaint)
-        if admitted := self._complaints.admit(complaint):
+    def _warn(self, warning: str) -> None:
+        self._status.note(warning)
+        if admitted := self._warnings.admit(warning):
             self.get_logger().warning(admitted)
 
 
-def _told(error: BaseException) -> str:
-    """Return an error in one line, with the type of one that is not this package's."""
+def _describe(error: BaseException) -> str:
+    """Return an error in one line; with its type, unless it is one of this package."""
     line = first_line(error)
     return line if isinstance(error, XsvggtError) else f"{type(error).__name__}: {line}"

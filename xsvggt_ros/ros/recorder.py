@@ -12,11 +12,12 @@ from rclpy.context import Context
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from sensor_msgs_py import point_cloud2
 
 from xsvggt_ros.geometry.cameras import Intrinsics
-from xsvggt_ros.geometry.rigid import Matrix, matrix_from_quaternion
 from xsvggt_ros.msg import ReconstructionStatus
-from xsvggt_ros.stream.messages import nanoseconds
+from xsvggt_ros.ros.conversions import pose_matrix
+from xsvggt_ros.stream.messages import depth_of, nanoseconds
 from xsvggt_ros.stream.recording import CacheBytes, LongestSession, RecordedFrame
 
 EVERYTHING = QoSProfile(
@@ -121,7 +122,7 @@ def recorded_frame(
         camera_to_map=pose_matrix(odometry.pose.pose),
         intrinsics=pinhole(camera),
         points=np.stack([cloud_field(points, axis) for axis in ("x", "y", "z")], axis=-1),
-        depth=depth_values(depth),
+        depth=depth_of(depth),
         confidence=cloud_field(points, "confidence"),
         color=color.astype(np.uint8),
         cache=CacheBytes(status.cache_bytes, status.scratch_bytes, status.uncompressed_bytes),
@@ -129,39 +130,13 @@ def recorded_frame(
     )
 
 
-def cloud_field(message: PointCloud2, name: str) -> NDArray[np.float32]:
+def cloud_field(points: PointCloud2, name: str) -> NDArray[np.float32]:
     """Return a float32 field of an organised cloud, [height, width]."""
-    offset = next(field.offset for field in message.fields if field.name == name)
-    layout = np.dtype(
-        {
-            "names": [name],
-            "formats": [">f4" if message.is_bigendian else "<f4"],
-            "offsets": [offset],
-            "itemsize": message.point_step,
-        }
-    )
-    rows = np.frombuffer(message.data, np.uint8).reshape(message.height, message.row_step)
-    points = np.ascontiguousarray(rows[:, : message.width * message.point_step]).view(layout)
-    return points[name].astype(np.float32)
-
-
-def depth_values(message: Image) -> NDArray[np.float32]:
-    """Return a 32FC1 depth image, [height, width]."""
-    rows = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
-    kind = ">f4" if message.is_bigendian else "<f4"
-    return np.ascontiguousarray(rows[:, : 4 * message.width]).view(kind).astype(np.float32)
+    values = point_cloud2.read_points(points, [name])[name]
+    return values.astype(np.float32).reshape(points.height, points.width)
 
 
 def pinhole(message: CameraInfo) -> Intrinsics:
     """Return the camera of an undistorted image."""
     fx, _, cx, _, fy, cy, *_ = map(float, message.k)
     return Intrinsics(fx, fy, cx, cy, message.width, message.height)
-
-
-def pose_matrix(pose: Any) -> Matrix:
-    """Return a pose as a rigid [4, 4]."""
-    place, turn = pose.position, pose.orientation
-    matrix = np.eye(4)
-    matrix[:3, :3] = matrix_from_quaternion(np.array([turn.x, turn.y, turn.z, turn.w]))
-    matrix[:3, 3] = (place.x, place.y, place.z)
-    return matrix

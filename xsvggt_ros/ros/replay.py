@@ -23,25 +23,19 @@ from xsvggt_ros.errors import ConfigurationError, XsvggtError
 from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
 from xsvggt_ros.interruption import interruptible
 from xsvggt_ros.ros.domains import given_domain
-from xsvggt_ros.ros.follower import Follower
 from xsvggt_ros.ros.log_bridge import forwarded_logging
-from xsvggt_ros.ros.metered_source import MeteredSource
-from xsvggt_ros.ros.replay_clock import ReplayClock
 from xsvggt_ros.ros.replay_options import TRANSPORTS, ReplayOptions
+from xsvggt_ros.ros.replay_pace import Follower, MeteredSource, ReplayClock
 from xsvggt_ros.ros.replay_topics import ReplayTopics, require_topic_name
 from xsvggt_ros.ros.signals import leave, leave_at_signals
 from xsvggt_ros.ros.topics import COMPRESSED
 from xsvggt_ros.stream.frame import Frame
 from xsvggt_ros.stream.sources import Source, open_source
+from xsvggt_ros.stream.sources.pace import CUT_TO, gap_between
 
 _POLL = 0.05
 _FLUSH = 5.0
 """Seconds."""
-
-LONGEST_GAP = 10.0
-"""Seconds between two images, or ten of their usual distance, beyond which a pause is cut."""
-CUT_TO = 1.0
-"""Seconds that stand for a longer pause."""
 
 UNANSWERED = 2
 """Images that a node that is followed has in hand: one in the network, the next one waiting."""
@@ -154,26 +148,14 @@ class ReplayNode(Node):
         )
 
     def _distance(self, previous: Frame, frame: Frame) -> int:
-        """Return the nanoseconds between two images, 0 where they take one nominal period.
-
-        Stamps go before. Where they jump, as between images before and after the first /clock,
-        the times of recording count; where these jump as well, the pause is cut.
-        """
-        longest = round(NANOSECONDS * max(LONGEST_GAP, 10 / self._source.rate))
-        gap = frame.stamp - previous.stamp
-        if 0 < gap <= longest:
-            return gap
-        if frame.recorded is not None and previous.recorded is not None:
-            recorded = frame.recorded - previous.recorded
-            if 0 < recorded <= longest:
-                return recorded
-        if gap <= longest or self._options.fixed_rate:
-            return 0
-        self.get_logger().warning(
-            f"the recording pauses for {gap / NANOSECONDS:.6g} s after image {self.published}: "
-            f"cut to {CUT_TO:g} s; --fixed-rate sets a pace of your own"
-        )
-        return round(CUT_TO * NANOSECONDS)
+        """Return the nanoseconds between two images, 0 where they take one nominal period."""
+        gap = gap_between(previous, frame, self._source.rate)
+        if gap.pause and not self._options.fixed_rate:
+            self.get_logger().warning(
+                f"the recording pauses for {gap.pause / NANOSECONDS:.6g} s after image "
+                f"{self.published}: cut to {CUT_TO:g} s; --fixed-rate sets a pace of your own"
+            )
+        return gap.nanoseconds
 
     def _seconds(self, gap: int) -> float:
         """Turn a distance of stamps into one of time; a step back takes one nominal period."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cache
 
 import numpy as np
+from cv_bridge import CvBridge
 from rclpy.duration import Duration
 from rclpy.exceptions import NameValidationException
 from rclpy.expand_topic_name import expand_topic_name
@@ -26,9 +27,11 @@ from xsvggt_ros.ros.replay_options import ReplayOptions
 from xsvggt_ros.stream.frame import EncodedImage, Frame, ImageArray
 from xsvggt_ros.stream.imaging import encode_png
 
+_BRIDGE = CvBridge()
+
 
 class ReplayTopics:
-    """Publishers of images, their calibration and the time."""
+    """CameraPublisher of images, their calibration and the time."""
 
     def __init__(self, node: Node, options: ReplayOptions) -> None:
         self._logger = node.get_logger()
@@ -72,7 +75,7 @@ class ReplayTopics:
             if info := _heard(self._info):
                 info.publish(_camera_info(head, frame.calibration, decode))
             if raw := _heard(self._raw):
-                raw.publish(_image(head, decode()))
+                raw.publish(_BRIDGE.cv2_to_imgmsg(decode(), "rgb8", head))
             if compressed := _heard(self._compressed):
                 encoded = frame.encoded or encode_png(decode())
                 compressed.publish(_compressed_image(head, encoded))
@@ -108,13 +111,6 @@ def _profile(options: ReplayOptions) -> QoSProfile:
 
 def _heard(publisher: Publisher | None) -> Publisher | None:
     return publisher if publisher and publisher.get_subscription_count() else None
-
-
-def _image(head: Header, image: ImageArray) -> Image:
-    height, width = image.shape[:2]
-    message = Image(header=head, height=height, width=width, encoding="rgb8", step=3 * width)
-    message.data = packed(image)
-    return message
 
 
 def _compressed_image(head: Header, encoded: EncodedImage) -> CompressedImage:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -33,18 +32,11 @@ class RigInput:
 
     """
 
-    def __init__(
-        self,
-        node: Node,
-        settings: Settings,
-        queue: FrameQueue,
-        noted: Callable[[Frame], Frame],
-    ) -> None:
-        """Subscribe; each frame goes through ``noted`` on its way into the queue."""
+    def __init__(self, node: Node, settings: Settings, queue: FrameQueue) -> None:
+        """Subscribe."""
         names = settings.input.camera_names
         self._node = node
         self._queue = queue
-        self._noted = noted
         self._ready: deque[Frame] = deque()
         self._order = RigOrder(names, settings.input.rig_wait) if len(names) > 1 else None
         self._clocks = RigClocks(names)
@@ -77,8 +69,8 @@ class RigInput:
         """Return how many images of a camera were refused because their own stamp was wrong."""
         return self._jumps[camera].outliers
 
-    def clock_complaints(self) -> list[str]:
-        """Return the complaint about each camera that lives in another clock than the others."""
+    def clock_warnings(self) -> list[str]:
+        """Return the warning about each camera that lives in another clock than the others."""
         return [
             f"camera '{camera}' lives in another clock: its stamps are {abs(seconds):.1f} s "
             f"{'ahead of' if seconds > 0 else 'behind'} those of the other cameras, so they cannot "
@@ -92,7 +84,7 @@ class RigInput:
 
     def _put(self, camera: str, frame: Frame) -> None:
         named = replace(frame, camera=camera)
-        self._settle([named] if frame.fault else self._jumps[camera].put(named))
+        self._settle([named] if frame.fault else self._jumps[camera].admit(named))
         self._deliver()
 
     def _look(self) -> None:
@@ -115,7 +107,7 @@ class RigInput:
     def _deliver(self) -> None:
         """Hand on what is ready, without waiting for room in a queue that must not drop."""
         while self._ready and not (self._queue.policy == "all" and self._queue.full):
-            self._queue.put(self._noted(self._ready.popleft()))
+            self._queue.put(self._ready.popleft())
 
     def _full(self) -> bool:
         return bool(self._ready)

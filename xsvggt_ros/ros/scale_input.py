@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from threading import Lock
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
@@ -15,19 +15,17 @@ from sensor_msgs.msg import Image
 
 from xsvggt_ros.errors import FrameError, TransformMissingError
 from xsvggt_ros.geometry.rigid import Matrix
-from xsvggt_ros.geometry.transform_tree import HISTORY, TransformTree, fault_of
+from xsvggt_ros.geometry.robot_frames import RobotPose, camera_pose
 from xsvggt_ros.ros import qos
-from xsvggt_ros.ros.input_advice import MOST_NAMED, RAW_TYPE
-from xsvggt_ros.ros.matched_subscription import MatchedSubscription
 from xsvggt_ros.ros.parameters import Settings
-from xsvggt_ros.ros.robot import Robot
-from xsvggt_ros.ros.small_subscription import SmallSubscription
-from xsvggt_ros.ros.topics import published_topics
+from xsvggt_ros.ros.subscriptions import MatchedSubscription, SmallSubscription
+from xsvggt_ros.ros.topics import MOST_NAMED, RAW_TYPE, published_topics
+from xsvggt_ros.ros.transform_buffer import HISTORY, TransformBuffer, transform_of
 from xsvggt_ros.stream.frame import FrameResult
-from xsvggt_ros.stream.messages import depth_of, nanoseconds
+from xsvggt_ros.stream.messages import depth_of, frame_name, nanoseconds
 from xsvggt_ros.stream.recent import Recent
-from xsvggt_ros.stream.scale import MetricScale
-from xsvggt_ros.stream.scale_estimates import WayScale, scale_from_depth
+from xsvggt_ros.stream.scale import SMOOTHED, MetricScale
+from xsvggt_ros.stream.scale_estimates import SHORTEST_CHORD, ChordScale, scale_from_depth
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +34,8 @@ TOLERANCE = 20_000_000
 """Nanoseconds between an image and the depth that belongs to it."""
 MOST_DEPTH_BYTES = 128 << 20
 """Of depth images that wait for the result of theirs: 7 s of 640x480, 16 bit, at 30 Hz."""
+LONGEST_UNMEASURED = 10.0
+"""Seconds with results and without a measurement from which on ~/status says so."""
 _FEWEST_UNMATCHED = 3
 """Results in a row without a match, from which on stamps, not chance, are to blame."""
 
@@ -66,6 +66,8 @@ class DepthScale:
 
     name = "depth"
     type_name = RAW_TYPE
+    smoothed = SMOOTHED
+    idle_remedy = "have the depth camera see what lies between 0.1 and 20 m, in the colour's view"
     unmatched_remedy = (
         f"within {TOLERANCE / 1e6:.0f} ms; give depth the stamp of its image, or publish it "
         f"smaller where images wait longer than {MOST_DEPTH_BYTES >> 20} MiB of it"
@@ -75,6 +77,7 @@ class DepthScale:
         self._newest: Recent[Image] = Recent(MOST_DEPTH_BYTES)
         self.matches = Matches()
         self.last_message = monotonic()
+        self.spread: float | None = None
         self._subscription = MatchedSubscription(
             node,
             Image,
@@ -100,7 +103,7 @@ class DepthScale:
         """Subscribe again where the publishers now ask for another reliability."""
         self._subscription.match_publishers()
 
-    def estimate(self, result: FrameResult) -> float | None:
+    def estimate(self, result: FrameResult, transforms: RobotPose) -> float | None:
         """Return metres per unit, None where no depth belongs to this result.
 
         Raises:
@@ -122,20 +125,25 @@ class OdometryScale:
 
     name = "odom"
     type_name = "nav_msgs/msg/Odometry"
+    smoothed = 1  # least squares over many chords are smooth
+    idle_remedy = (
+        f"move by {SHORTEST_CHORD:g} m or more, and straight ahead where frames.base does not tell "
+        "where on the robot the camera is"
+    )
     unmatched_remedy = (
         f"around its time; stamp both by one clock, and the odometry no more than "
         f"{HISTORY / 1e9:.0f} s ahead of the result"
     )
 
-    def __init__(self, node: Node, robot: Robot) -> None:
-        self._robot = robot
-        self._lock = Lock()
-        self._poses = TransformTree()
-        self._way = WayScale()
-        self._first = True
+    def __init__(self, node: Node) -> None:
+        self._poses = TransformBuffer()
+        self._chords = ChordScale()
+        self._child = ""
         self._refused = False
         self.matches = Matches()
         self.last_message = monotonic()
+        self.spread: float | None = None
+        """How far single chords scatter around the scale; None before the first one."""
         self.topic = node.resolve_topic_name("odom")
         self._subscription = SmallSubscription(
             node, Odometry, self.topic, self._receive, depth=qos.TRANSFORMS_DEPTH
@@ -151,54 +159,80 @@ class OdometryScale:
 
     def begin(self) -> None:
         """Take note that a session begins: the camera's way before it does not count."""
-        self._first = True
+        self._chords.begin()
 
     def match_publishers(self) -> None:
         """Subscribe again where the publishers now ask for another reliability."""
         self._subscription.match_publishers()
 
-    def estimate(self, result: FrameResult) -> float | None:
-        """Return metres per unit at the end of a straight way, else None."""
-        first, self._first = self._first, False
-        pose = self._pose(result.stamp)
+    def estimate(self, result: FrameResult, transforms: RobotPose) -> float | None:
+        """Return metres per unit at the end of a chord, else None."""
+        pose = self._pose(result.stamp, transforms)
         self.matches.note(pose is not None)
-        if result.pose_source == "held":
+        if pose is None or result.pose_source == "held":
             return None  # a way that was guessed is no measure
-        return self._way.estimate(result.camera_to_world, pose, first=first)
+        known = transforms.carrier_from_camera is not None or self._child == result.frame_id
+        if not self._chords.add(result.camera_to_world, pose, lever_arm_known=known):
+            return None
+        found = self._chords.estimate()
+        if found is None:
+            return None
+        scale, self.spread = found
+        return scale
 
-    def _pose(self, stamp: int) -> Matrix | None:
+    def _pose(self, stamp: int, transforms: RobotPose) -> Matrix | None:
+        """Return the camera's pose in the frame of the odometry; the carrier's, for want of it."""
         try:
-            with self._lock:
-                carrier = self._poses.lookup("odom", "carrier", stamp)
+            carrier = self._poses.lookup("odom", "carrier", stamp)
         except TransformMissingError:
             return None
-        return self._robot.camera_on(carrier)
+        return camera_pose(carrier, transforms)
 
     def _receive(self, message: Odometry) -> None:
         self.last_message = monotonic()
-        position, turn = message.pose.pose.position, message.pose.pose.orientation
-        place = (position.x, position.y, position.z, turn.x, turn.y, turn.z, turn.w)
-        with self._lock:
-            taken = self._poses.put("odom", "carrier", nanoseconds(message.header.stamp), place)
-        if not taken and not self._refused:
+        self._child = frame_name(message.child_frame_id)
+        fault = self._poses.insert(transform_of(message, "odom", "carrier"))
+        if fault and not self._refused:
             self._refused = True
-            logger.warning("a pose on %s is %s", self.topic, fault_of(place))
+            logger.warning("a pose on %s is %s", self.topic, fault)
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleState:
+    """The scale in force.
+
+    Attributes:
+        source: what makes lengths metres; none = the model's own unit.
+        value: metres per unit, 0 where they are not known.
+        spread: how far single measurements scatter around it, as a share; 0 where none count.
+        age: seconds since the newest measurement, -1 where there has been none.
+
+    """
+
+    source: str = UNKNOWN
+    value: float = 0.0
+    spread: float = 0.0
+    age: float = -1.0
 
 
 class ScaleInput:
     """Brings results into metres, on the worker's thread, as ``scale.source`` says."""
 
-    def __init__(self, node: Node, robot: Robot, settings: Callable[[], Settings]) -> None:
+    def __init__(self, node: Node, settings: Callable[[], Settings]) -> None:
         self._node = node
-        self._robot = robot
         self._settings = settings
         self._measured: DepthScale | OdometryScale | None = None
-        self._scale = MetricScale()
+        self.begin()
 
     def begin(self) -> None:
         """Forget the stream."""
         source, value = self._settings().scale.source, self._settings().scale.value
-        self._scale = MetricScale(value if source == "fixed" else None)
+        smoothed = OdometryScale.smoothed if source == "odometry" else DepthScale.smoothed
+        self._scale = MetricScale(value if source == "fixed" else None, smoothed=smoothed)
+        self._measured_at: float | None = None
+        self._last_result = -LONGEST_UNMEASURED
+        self._unmeasured_since: float | None = None
+        """When the first result came of those since the newest measurement."""
 
     def listen(self) -> None:
         """Subscribe to what is asked for."""
@@ -206,7 +240,7 @@ class ScaleInput:
         if source == "depth":
             self._measured = DepthScale(self._node)
         elif source == "odometry":
-            self._measured = OdometryScale(self._node, self._robot)
+            self._measured = OdometryScale(self._node)
 
     def close(self) -> None:
         """Unsubscribe."""
@@ -215,24 +249,43 @@ class ScaleInput:
             self._measured = None
 
     @property
-    def source(self) -> str:
-        """What makes lengths metres now; none = the model's own unit."""
-        return UNKNOWN if self._scale.value is None else self._settings().scale.source
-
-    @property
     def value(self) -> float | None:
         """Metres per unit of the model, None where that is not known."""
         return self._scale.value
 
-    def applied(self, result: FrameResult) -> tuple[FrameResult, bool]:
+    @property
+    def state(self) -> ScaleState:
+        """The scale in force, and how well it is known."""
+        value, measured = self._scale.value, self._measured
+        age = -1.0 if self._measured_at is None else monotonic() - self._measured_at
+        if value is None:
+            return ScaleState(age=age)
+        spread = None if measured is None else measured.spread
+        return ScaleState(
+            source=self._settings().scale.source,
+            value=value,
+            spread=self._scale.spread if spread is None else spread,
+            age=age,
+        )
+
+    def scale(self, result: FrameResult, transforms: RobotPose) -> tuple[FrameResult, bool]:
         """Return the result in metres, and whether lengths before it were in another unit."""
         settings = self._settings().scale
         if settings.source == "fixed":
             self._scale.fix(settings.value)
-        self._scale.note(self._estimate(result), first=result.index == 0)
+        estimate = self._estimate(result, transforms)
+        self._note_measurement(found=estimate is not None)
+        self._scale.note(estimate, first=result.index == 0)
         return self._scale.applied(result)
 
-    def _estimate(self, result: FrameResult) -> float | None:
+    def _note_measurement(self, *, found: bool) -> None:
+        self._last_result = monotonic()
+        if found:
+            self._measured_at, self._unmeasured_since = self._last_result, None
+        elif self._unmeasured_since is None:
+            self._unmeasured_since = self._last_result
+
+    def _estimate(self, result: FrameResult, transforms: RobotPose) -> float | None:
         measured = self._measured
         if measured is None:
             return None
@@ -241,13 +294,30 @@ class ScaleInput:
         if result.camera != self._settings().input.camera_names[0]:
             return None  # of a rig, only the first camera is measured
         try:
-            return measured.estimate(result)
+            return measured.estimate(result, transforms)
         except FrameError as error:
             logger.warning("no scale from this image's depth: %s", error)
             return None
 
+    def idleness(self) -> str | None:
+        """Return what to say where results come and nothing is measured on them.
+
+        It is no fault: a robot at rest measures nothing.
+        """
+        since, now = self._unmeasured_since, monotonic()
+        if self._measured is None or since is None or now - since < LONGEST_UNMEASURED:
+            return None
+        if now - self._last_result > LONGEST_UNMEASURED:
+            return None  # there is nothing to measure on
+        value = self._scale.value
+        known = "none is known" if value is None else f"{value:.4g} m per unit stays"
+        return (
+            f"scale.source is {self._settings().scale.source}, and nothing has been measured for "
+            f"{now - since:.0f} s, so {known}: {self._measured.idle_remedy}"
+        )
+
     def silence(self, timeout: float) -> str | None:
-        """Return the complaint about a source of which nothing fits for ``timeout`` seconds."""
+        """Return the warning about a source of which nothing fits for ``timeout`` seconds."""
         if self._measured is None:
             return None
         self._measured.match_publishers()
@@ -280,7 +350,7 @@ class ScaleInput:
         return f"{carried}start what publishes {measured.type_name} there, or remap {measured.name}"
 
     def _mismatch(self, timeout: float) -> str | None:
-        """Return the complaint about messages that belong to no image."""
+        """Return the warning about messages that belong to no image."""
         measured = self._measured
         if measured is None or not measured.matches.missing(timeout):
             return None

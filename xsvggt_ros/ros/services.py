@@ -34,14 +34,14 @@ class Served(Protocol):
         """Forget stream, path and map before the next frame."""
 
     def with_map(self, look: Callable[[MapBuilder], T]) -> Future[T]:
-        """Let ``look`` see the map between two frames."""
+        """Call ``look`` with the map between two frames."""
 
     @property
     def paused(self) -> bool:
         """Whether images are dropped because somebody asked for it."""
 
     def pause(self) -> None:
-        """Drop images from now on, counted."""
+        """Drop and count images from now on."""
 
     def resume(self) -> int:
         """Take images again; return how many were dropped meanwhile."""
@@ -61,7 +61,7 @@ class Services:
         node.create_service(SaveMap, "~/save_map", self._save_map)
 
     def close(self) -> None:
-        """Finish the file in hand."""
+        """Finish the current file."""
         self._files.shutdown()
 
     async def _reset(self, request: Any, response: Any) -> Any:
@@ -87,11 +87,13 @@ class Services:
         return self._agree(response, f"resumed after {gap:.1f} s, {missed} images were dropped")
 
     async def _save_map(self, request: Any, response: Any) -> Any:
+        path = Path(request.path)
         try:
-            response.points = await self._save(Path(request.path))
+            path = _in_home(path)
+            response.points = await self._save(path)
         except XsvggtError as error:
             return self._refuse(response, f"the map was not saved: {error}")
-        place = Path(request.path).absolute()
+        place = path.absolute()
         return self._agree(response, f"{response.points} points saved to {place}")
 
     async def _save(self, path: Path) -> int:
@@ -116,7 +118,7 @@ class Services:
         return response
 
     async def _done(self, work: Future[T]) -> T:
-        """Wait for work on another thread without keeping the executor.
+        """Wait for work on another thread without blocking the executor.
 
         Raises:
             XsvggtError: what it raised, or that it will not be done.
@@ -143,3 +145,19 @@ class Services:
             raise ConfigurationError(
                 f"unexpected {type(error).__name__}: {first_line(error)}; see the node's log"
             ) from error
+
+
+def _in_home(path: Path) -> Path:
+    """Return a path with a leading ``~`` replaced by the home directory of the node's user.
+
+    Raises:
+        ConfigurationError: nobody knows that directory.
+
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"'{path}' begins with '~', and {first_line(error)[0].lower()}{first_line(error)[1:]} "
+            "give the whole path"
+        ) from error

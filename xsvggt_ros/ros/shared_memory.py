@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The shared memory of Fast DDS that outlives the processes it was made for.
 
-Fast DDS gives each participant a segment ``fastdds_…`` of the size in the profile, allocated whole,
-and an empty file ``fastdds_…_el``, locked as long as the process lives. One that takes no leave of
-DDS leaves both, and nobody removes them until the machine restarts. A segment whose lock is free
-has no owner any more; `fastdds shm clean` goes by the same rule.
+Fast DDS 3 gives each participant a segment ``fastdds_…`` of the size in the profile, allocated
+whole, and an empty file ``fastdds_…_el``, locked as long as the process lives; the names of Fast
+DDS 2 (Humble, Jazzy) begin with ``fastrtps_``. A process that takes no leave of DDS leaves both,
+and nobody removes them until the machine restarts. A segment whose lock is free has no owner any
+more; `fastdds shm clean` goes by the same rule.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 
 DIRECTORY = Path("/dev/shm")
 _OWN_FILES = Path("/proc/self/fd")
-_LOCK = re.compile(r"fastdds_[0-9a-f]{16}_el")
+_LOCK = re.compile(r"(fastdds|fastrtps)_[0-9a-f]{16}_el")
 
 
 def abandoned() -> list[Path]:

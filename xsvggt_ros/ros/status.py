@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,9 +13,10 @@ from rclpy.node import Node
 from xsvggt_ros.msg import ReconstructionStatus
 from xsvggt_ros.ros import qos
 from xsvggt_ros.ros.conversions import header
-from xsvggt_ros.ros.scale_input import UNKNOWN
+from xsvggt_ros.ros.scale_input import UNKNOWN, ScaleState
 from xsvggt_ros.stream.frame import Frame, FrameResult
 from xsvggt_ros.stream.health import Health, State
+from xsvggt_ros.stream.pipeline import FrameUpdate, SessionInfo
 
 if TYPE_CHECKING:
     from xsvggt_ros.stream.worker import Counters
@@ -24,16 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
-    """Number of the session, from 1, frames in it so far, and why the one before it ended."""
-
-    number: int = 0
-    frames: int = 0
-    reset_reason: str = ""
-
-
-class StatusBoard:
+class StatusPublisher:
     """Holds what ~/status tells and publishes it; usable from every thread.
 
     ``timeout`` is that of the watchdog, in seconds.
@@ -42,26 +33,30 @@ class StatusBoard:
     def __init__(self, node: Node) -> None:
         self._publisher = node.create_publisher(ReconstructionStatus, "~/status", qos.RESULTS)
         self._lock = Lock()
-        self._message = ReconstructionStatus(state="unconfigured", scale_source=UNKNOWN)
         self._health = Health()
-        self._session = Session()
-        self._noted_since_result = False
         self.timeout = 4.0
+        self.begin()
 
-    def read(self, reader: Callable[[ReconstructionStatus, Session], T]) -> T:
+    def read(self, reader: Callable[[ReconstructionStatus, SessionInfo], T]) -> T:
         """Return what ``reader`` makes of the newest status, which it must not keep."""
         with self._lock:
             return reader(self._message, self._session)
 
     def begin(self) -> None:
-        """Forget the stream: another engine is being made."""
+        """Forget the stream: its engine is gone, or another one is being made."""
         with self._lock:
+            self._message = ReconstructionStatus(
+                state="unconfigured", scale_source=UNKNOWN, scale_age=-1.0
+            )
+            self._warning = self._remark = ""
+            self._session = SessionInfo()
+            self._noted_since_result = False
             self._health.begin()
 
     def note(self, text: str) -> None:
         """Show a warning; the next publication carries it."""
         with self._lock:
-            self._message.message = text
+            self._warning = text
             self._noted_since_result = True
 
     def note_fault(self, text: str) -> None:
@@ -70,16 +65,23 @@ class StatusBoard:
         with self._lock:
             self._health.note_fault()
 
-    def set_scale(self, source: str) -> None:
-        """Say what makes lengths metres; the next publication carries it."""
+    def set_scale(self, scale: ScaleState, remark: str = "") -> None:
+        """Say what makes lengths metres; the next publication carries it.
+
+        ``remark`` is what there is to say of its measurement, which is no warning.
+        """
         with self._lock:
-            self._message.scale_source = source
+            self._remark = remark
+            self._message.scale_source = scale.source
+            self._message.scale = scale.value
+            self._message.scale_spread = scale.spread
+            self._message.scale_age = scale.age
 
     def show_phase(self, state: State) -> None:
         """Publish a state in which no images are taken."""
         with self._lock:
             self._message.state = state
-            self._publisher.publish(self._message)
+            self._send()
 
     def set_paused(self, paused: bool) -> None:
         """Say whether somebody asked for a pause."""
@@ -109,24 +111,15 @@ class StatusBoard:
             self._health.note_refusal()
             self._publish(counters)
 
-    def show_result(
-        self,
-        result: FrameResult,
-        faults: Sequence[str],
-        session: Session,
-        counters: Counters,
-        *,
-        publish_seconds: float,
-        total_seconds: float,
-    ) -> None:
+    def show_update(self, update: FrameUpdate, counters: Counters) -> None:
         """Publish what one frame brought, and what is implausible about it."""
         with self._lock:
-            self._enter_session(session)
-            self._show_faults(faults)
-            _fill_result(self._message, result)
-            self._message.latency_publish = publish_seconds
-            self._message.latency_total = total_seconds
-            self._health.note_result(faults)
+            self._enter_session(update.session)
+            self._show_faults(update.faults)
+            _fill_result(self._message, update.result)
+            self._message.latency_publish = update.publish_seconds
+            self._message.latency_total = update.total_seconds
+            self._health.note_result(update.faults)
             self._publish(counters)
 
     def show_idle(self, counters: Counters, *, stuck: bool) -> None:
@@ -134,10 +127,10 @@ class StatusBoard:
         with self._lock:
             self._publish(counters, stuck=stuck)
 
-    def _enter_session(self, session: Session) -> None:
+    def _enter_session(self, session: SessionInfo) -> None:
         """Forget the message of an earlier session, but not the one that tells why it ended."""
         if session.number != self._message.session and not self._noted_since_result:
-            self._message.message = ""
+            self._warning = ""
         self._session = session
         self._message.session = session.number
         self._message.session_frames = session.frames
@@ -145,7 +138,7 @@ class StatusBoard:
     def _show_faults(self, faults: Sequence[str]) -> None:
         """Show what is wrong with a result, unless there is news of something else."""
         if faults and not self._noted_since_result:
-            self._message.message = degraded(faults)
+            self._warning = degraded(faults)
         self._noted_since_result = False
 
     def _publish(self, counters: Counters, *, stuck: bool = False) -> None:
@@ -155,6 +148,10 @@ class StatusBoard:
         self._message.frames_dropped = counters.dropped
         self._message.frames_refused = counters.refused
         self._message.frames_pending = counters.pending
+        self._send()
+
+    def _send(self) -> None:
+        self._message.message = self._warning or self._remark
         self._publisher.publish(self._message)
 
 

@@ -1,21 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What /tf and /tf_static say, without tf2_ros, which a pip environment lacks."""
+"""Listens to /tf and /tf_static, whatever QoS their publishers offer."""
 
 from __future__ import annotations
 
 import logging
 from functools import partial
-from threading import Condition
-from time import monotonic
 
 from rclpy.node import Node
 from tf2_msgs.msg import TFMessage
 
-from xsvggt_ros.errors import TransformMissingError
 from xsvggt_ros.geometry.rigid import Matrix
-from xsvggt_ros.geometry.transform_tree import Place, TransformTree, fault_of
 from xsvggt_ros.ros import qos
-from xsvggt_ros.ros.small_subscription import SmallSubscription
+from xsvggt_ros.ros.subscriptions import SmallSubscription
+from xsvggt_ros.ros.transform_buffer import TransformBuffer
 from xsvggt_ros.ros.transform_owners import TransformOwners
 from xsvggt_ros.ros.transforms import broadcast
 
@@ -23,15 +20,17 @@ logger = logging.getLogger(__name__)
 
 
 class TransformListener:
-    """Fills a tree on the executor's thread; another thread may wait for what is still to come."""
+    """Fills a buffer on the executor's thread; another thread may wait for what is still to come.
+
+    That of tf2_ros hears nothing of best-effort publishers on /tf, nor of volatile ones on
+    /tf_static, such as a bag that is played without its QoS.
+    """
 
     def __init__(self, node: Node, owners: TransformOwners, *, follow: bool) -> None:
-        """Listen; ``owners`` hears of the links of others, the tree only where it ``follows``."""
+        """Listen; ``owners`` hears of the links of others, the buffer only where it follows."""
         self._owners = owners
         self._follow = follow
-        self._tree = TransformTree()
-        self._changed = Condition()
-        self._closed = False
+        self._buffer = TransformBuffer()
         self._refused: set[tuple[str, str]] = set()
         self._subscriptions = [
             SmallSubscription(
@@ -54,9 +53,7 @@ class TransformListener:
         """Unsubscribe, and let go who waits."""
         for subscription in self._subscriptions:
             subscription.close()
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+        self._buffer.close()
 
     def wait_for(self, target: str, source: str, stamp: int, timeout: float) -> Matrix:
         """Return the pose of ``source`` in ``target`` at a time in nanoseconds, [4, 4].
@@ -68,34 +65,22 @@ class TransformListener:
             TransformMissingError: it has not come; the message says what is known.
 
         """
-        deadline = monotonic() + timeout
-        with self._changed:
-            while True:
-                try:
-                    return self._tree.lookup(target, source, stamp)
-                except TransformMissingError:
-                    left = deadline - monotonic()
-                    if left <= 0 or self._closed:
-                        raise
-                self._changed.wait(left)
+        return self._buffer.wait_for(target, source, stamp, timeout)
 
     def _receive(self, static: bool, message: TFMessage) -> None:
-        links = [
-            link for link in map(broadcast, message.transforms) if not self._owners.comes_back(link)
-        ]
-        for parent, child, _, _ in links:
+        for transform in message.transforms:
+            link = broadcast(transform)
+            if self._owners.comes_back(link):
+                continue
+            parent, child, _, _ = link
             self._owners.note_foreign(parent, child, static=static)
-        if not self._follow:
-            return
-        with self._changed:
-            for parent, child, stamp, place in links:
-                if not self._tree.put(parent, child, stamp, place, static=static):
-                    self._warn(parent, child, place)
-            self._changed.notify_all()
+            if not self._follow:
+                continue
+            if fault := self._buffer.insert(transform, static=static):
+                self._warn(parent, child, fault)
 
-    def _warn(self, parent: str, child: str, place: Place) -> None:
+    def _warn(self, parent: str, child: str, fault: str) -> None:
         """Tell of a transform that was refused, once for each link."""
-        if (parent, child) in self._refused:
-            return
-        self._refused.add((parent, child))
-        logger.warning("the transform from '%s' to '%s' is %s", parent, child, fault_of(place))
+        if (parent, child) not in self._refused:
+            self._refused.add((parent, child))
+            logger.warning("the transform from '%s' to '%s' is %s", parent, child, fault)

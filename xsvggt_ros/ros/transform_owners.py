@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from threading import Lock
 from time import monotonic
 
-from xsvggt_ros.geometry.transform_tree import Place
+from xsvggt_ros.geometry.rigid import Place
 from xsvggt_ros.ros.parameters import Settings
 
 FORGOTTEN = 10.0
@@ -99,8 +99,8 @@ class TransformOwners:
             parents = self._foreign.setdefault(child, {})
             parents[parent] = _Foreign(parent, static, self._clock())
 
-    def complaints(self, settings: Settings) -> list[str]:
-        """Return a complaint about each transform that another node broadcasts, too."""
+    def conflicts(self, settings: Settings) -> list[str]:
+        """Return a warning about each transform that another node broadcasts, too."""
         links: dict[OwnLink, str] = {}
         for carrier in sorted(self._carriers):
             links |= dict.fromkeys(own_links(carrier, settings), carrier)
@@ -112,6 +112,12 @@ class TransformOwners:
         others = self._parents(link.child)
         for other in others:
             remedy = self._remedy(link, other, carrier, settings)
+            if other.parent == link.parent:
+                yield (
+                    f"another node broadcasts the transform from '{link.parent}' to "
+                    f"'{link.child}', too, so that TF jumps between both; {remedy}"
+                )
+                continue
             yield (
                 f"frame '{link.child}' has two parents: this node broadcasts it below "
                 f"'{link.parent}', another one below '{other.parent}', so that TF jumps between "

@@ -11,16 +11,18 @@ from rclpy.node import Node
 
 from xsvggt_ros.ros import qos
 from xsvggt_ros.ros.image_input import ImageInput
-from xsvggt_ros.ros.input_advice import TRANSPORTS, advice
-from xsvggt_ros.ros.topics import published_topics
+from xsvggt_ros.ros.topics import TRANSPORTS, advice, published_topics
 
 if TYPE_CHECKING:
-    from xsvggt_ros.stream.worker import Activity
+    from xsvggt_ros.stream.pipeline import Activity
 
 _REMEDIES: dict[str, str] = {
-    "decoding": "publish smaller images, or lower tf.timeout where transforms are waited for",
+    "decoding": "publish smaller images",
+    "waiting for transforms": "lower tf.timeout",
     "reconstructing": "lower input.width or the budget of the cache (cache.budget_mib, where it is "
     "set, else cache.budget_tokens), or run on a faster model.device",
+    "checking": "lower input.width",
+    "scaling": "lower input.width",
     "mapping": "raise map.stride or map.voxel_size, or lower map.max_points",
     "publishing": "raise points.stride, or close a subscriber that is too slow",
     "commanded": "wait for it to end",
@@ -44,7 +46,7 @@ class Watchdog:
         self._name = name
 
     def stuck(self, timeout: float) -> str | None:
-        """Return the complaint about a frame that stays in one stage for ``timeout`` seconds."""
+        """Return the warning about a frame that stays in one stage for ``timeout`` seconds."""
         activity = self._activity()
         seconds = monotonic() - activity.since
         if activity.stage == "idle" or seconds < timeout:
@@ -55,19 +57,19 @@ class Watchdog:
         )
 
     def silence(self, timeout: float) -> str | None:
-        """Return the complaint about an input without an image for ``timeout`` seconds."""
+        """Return the warning about an input without an image for ``timeout`` seconds."""
         seconds = monotonic() - self._images.last_image
         if self._images.held_back or seconds < timeout:
             return None
         return f"no image for {seconds:.0f} s on {self._images.topic}: {self._reason()}"
 
     def mixture(self) -> str | None:
-        """Return the complaint about images of several publishers on one topic."""
-        rivals = self._images.rivals()
-        if not rivals:
+        """Return the warning about images of several publishers on one topic."""
+        mixed = self._images.mixed_publishers()
+        if not mixed:
             return None
         return (
-            f"{self._images.topic} has {len(rivals)} publishers ({', '.join(rivals)}), and their "
+            f"{self._images.topic} has {len(mixed)} publishers ({', '.join(mixed)}), and their "
             f"images mix: stop all but one, or remap {self._name} to a topic that only "
             "one publishes"
         )

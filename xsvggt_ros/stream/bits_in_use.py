@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
@@ -16,6 +17,21 @@ LEAST_USED = (FULL_SCALE + 1) // 8
 
 _DEPTHS = (8, 10, 12, 14, 16)
 """Bits that sensors have."""
+
+
+_HOT_PIXELS = 5000
+"""Pixels of which one may be brighter than the sensor can measure: a hot one, or none at all."""
+
+
+def _brightest(pixels: NDArray[Any]) -> int:
+    """Return the largest value, but for those of hot pixels."""
+    values = pixels.ravel()
+    odd = values.size // _HOT_PIXELS
+    most = int(values.max(initial=0))
+    # Counting is for images whose bits only a few pixels decide about.
+    if not odd or int(np.count_nonzero(values > most // 4)) > odd:
+        return most
+    return int(np.partition(values, values.size - 1 - odd)[values.size - 1 - odd])
 
 
 class BitsInUse:
@@ -36,7 +52,7 @@ class BitsInUse:
 
     def full_scale(self, pixels: NDArray[Any]) -> int:
         """Return the value of white, by these uint16 pixels and all before them."""
-        self._newest = int(pixels.max(initial=0))
+        self._newest = _brightest(pixels)
         self._most = max(self._most, self._newest)
         bits = next(depth for depth in _DEPTHS if self._most < 1 << depth)
         if 0 < self._most < LEAST_USED and bits != self._said:

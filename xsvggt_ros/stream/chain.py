@@ -16,16 +16,16 @@ from statistics import median
 
 import numpy as np
 
+from xsvggt_ros.cache.statistics import CacheStatistics
 from xsvggt_ros.errors import ConfigurationError, FrameError
 from xsvggt_ros.geometry.alignment import Similarity
-from xsvggt_ros.geometry.cameras import Calibration
 from xsvggt_ros.geometry.joining import LEAST_FRAMES, Join, OverlapFrame, join, overlap_frame
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.model.device import release_cached_memory
 from xsvggt_ros.model.network import StreamVggt
-from xsvggt_ros.stream.frame import FrameResult, GaugeChange, ImageArray
+from xsvggt_ros.stream.frame import FrameResult, GaugeChange
 from xsvggt_ros.stream.odometry import REFINEMENTS, Refinement, VisualOdometry
-from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
+from xsvggt_ros.stream.reconstructor import Arrival, Reconstructor, ReconstructorSettings
 
 logger = logging.getLogger(__name__)
 
@@ -133,6 +133,8 @@ class ChainedReconstructor(Reconstructor):
         self._world_from_gauge = Similarity()
         self._gauge_begun = self._not_before = 0
         self._overlap: list[OverlapFrame] = []
+        self._unanswered: deque[FrameResult] = deque()
+        """Results of frames that wait for the first pass of the new gauge."""
         self._cameras: set[str] = set()
         self._change: GaugeChange | None = None
         self._seen_by_next: dict[str, Matrix] = {}
@@ -182,30 +184,20 @@ class ChainedReconstructor(Reconstructor):
             )
         self._asked = reason
 
-    def step(
-        self,
-        image: ImageArray,
-        *,
-        stamp: int = 0,
-        frame_id: str = "",
-        camera: str = "",
-        calibration: Calibration | None = None,
-    ) -> FrameResult:
-        """Reconstruct one frame, in the world and unit of the session.
+    def _run(self, frames: list[Arrival]) -> list[FrameResult]:
+        """Run one pass; return its results in the world and unit of the session."""
+        results = super()._run(frames)
+        return [self._follow(*each) for each in zip(frames, results, strict=True)]
 
-        Args and errors are those of :meth:`Reconstructor.step`.
-        """
-        result = super().step(
-            image, stamp=stamp, frame_id=frame_id, camera=camera, calibration=calibration
-        )
+    def _follow(self, frame: Arrival, result: FrameResult) -> FrameResult:
         result = _in_world(result, self._world_from_gauge)
-        self._cameras.add(camera)
-        result = self._odometry.follow(result, self._rebased.pop(camera, None))
+        self._cameras.add(result.camera)
+        result = self._odometry.follow(result, self._rebased.pop(result.camera, None))
         result = replace(result, joins=self._join_count, gauge_change=self._change)
         self._change = None
         self._begin_gauge_where_due(result)
         if self._next is not None:
-            result = self._run_next(result, image, calibration)
+            result = self._run_next(frame, result)
         return result
 
     def _begin_gauge_where_due(self, result: FrameResult) -> None:
@@ -216,6 +208,7 @@ class ChainedReconstructor(Reconstructor):
         logger.info("frame %d of the session: another gauge begins, %s", result.index, reason)
         self._reason = reason
         self._overlap.clear()
+        self._unanswered.clear()
         self._seen_by_next.clear()
         self._next = self._successor()
 
@@ -239,26 +232,31 @@ class ChainedReconstructor(Reconstructor):
 
     @property
     def _overlap_frames(self) -> int:
-        return self.chain.overlap * max(1, len(self._cameras))
+        """Frames that both gauges see, of all cameras together."""
+        return max(self.first_pass_frames, self.chain.overlap * max(1, len(self._cameras)))
 
-    def _run_next(
-        self, result: FrameResult, image: ImageArray, calibration: Calibration | None
-    ) -> FrameResult:
+    def _run_next(self, frame: Arrival, result: FrameResult) -> FrameResult:
         """Run a frame through the new gauge, too; let it take over once it knows enough of them."""
         assert self._next is not None
+        self._unanswered.append(result)
         try:
-            other = self._next.step(
-                image, stamp=result.stamp, camera=result.camera, calibration=calibration
-            )
+            answers = self._next._enter(frame)
         except FrameError as error:
             self._refuse(result, f"its frame failed: {error}")
             return result
-        held = other.cache
-        cache = replace(
-            result.cache,
-            nbytes=result.cache.nbytes + held.nbytes,
-            scratch_nbytes=result.cache.scratch_nbytes + held.scratch_nbytes,
-        )
+        result = replace(result, cache=_both(result.cache, self._next.cache_statistics()))
+        for other in answers:
+            self._compare(self._unanswered.popleft(), other)
+        if len(self._overlap) >= self._overlap_frames and not self._unanswered:
+            found = join(self._overlap)
+            if found.objection:
+                self._refuse(result, found.objection, found)
+            else:
+                self._take_over(result, found)
+        return result
+
+    def _compare(self, result: FrameResult, other: FrameResult) -> None:
+        """Keep what both gauges say of one frame."""
         self._overlap.append(
             overlap_frame(
                 (result.camera_to_world, result.depth, result.confidence),
@@ -267,13 +265,6 @@ class ChainedReconstructor(Reconstructor):
             )
         )
         self._seen_by_next[result.camera] = other.camera_to_world
-        if len(self._overlap) >= self._overlap_frames:
-            found = join(self._overlap)
-            if found.objection:
-                self._refuse(result, found.objection, found)
-            else:
-                self._take_over(result, found)
-        return replace(result, cache=cache)
 
     def _take_over(self, result: FrameResult, found: Join) -> None:
         """Go on in the new gauge from the next frame on."""
@@ -308,6 +299,7 @@ class ChainedReconstructor(Reconstructor):
     def _note_change(self, found: Join | None, objection: str) -> None:
         self._fallen = 0
         self._overlap.clear()
+        self._unanswered.clear()
         self._seen_by_next.clear()
         self._change = GaugeChange(
             reason=self._reason,
@@ -316,6 +308,16 @@ class ChainedReconstructor(Reconstructor):
             distance=np.nan if found is None else found.distance,
             joins=self._join_count,
         )
+
+
+def _both(one: CacheStatistics, other: CacheStatistics) -> CacheStatistics:
+    """Return the statistics of a cache with the bytes of another, which is there as well."""
+    return replace(
+        one,
+        nbytes=one.nbytes + other.nbytes,
+        scratch_nbytes=one.scratch_nbytes + other.scratch_nbytes,
+        camera_nbytes=one.camera_nbytes + other.camera_nbytes,
+    )
 
 
 def _in_world(result: FrameResult, world_from_gauge: Similarity) -> FrameResult:

@@ -33,6 +33,7 @@ VIDEO_CODECS = ("h264", "h265", "hevc", "av1", "vp8", "vp9", "mpeg4", "theora")
 """Whose frames depend on each other."""
 
 _BY_LOWER_CASE = {name.lower(): name for name in IMAGE_ENCODINGS}
+_CODECS = frozenset({"jpeg", "jpg", "png", "tiff", "webp"})
 _DEPTH_TRANSPORT = "compresseddepth"
 
 
@@ -75,6 +76,8 @@ class CompressedFormat:
 def parse_format(text: str) -> CompressedFormat:
     """Take a ``format`` apart; one that is none of the known forms is taken for a codec."""
     head, semicolon, rest = (part.strip() for part in text.partition(";"))
+    if semicolon and head.lower() in _CODECS:
+        return CompressedFormat("", *_codec_and_target(f"{head} {rest}"))
     if semicolon:
         return CompressedFormat(_encoding(head), *_codec_and_target(rest))
     if head.lower() in _BY_LOWER_CASE:

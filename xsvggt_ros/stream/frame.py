@@ -5,10 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from xsvggt_ros.geometry.robot_frames import RobotPose
 
 if TYPE_CHECKING:
     from xsvggt_ros.cache.statistics import CacheStatistics
@@ -44,7 +47,8 @@ class Frame:
     ``camera`` its name in a rig of several. ``bits`` follows its 16-bit images, and is to be told
     of each new session. ``recorded`` is when a recording took the image down, in nanoseconds of a
     clock that may be another than that of ``stamp``. ``fault`` says why the frame is to be refused,
-    where that is known before it is decoded.
+    where that is known before it is decoded. ``received_at`` is when it was received, in seconds of
+    the monotonic clock. ``transforms`` are those of its time, once they have been looked up.
     """
 
     stamp: int
@@ -56,6 +60,8 @@ class Frame:
     bits: BitsInUse | None = None
     recorded: int | None = None
     fault: str = ""
+    received_at: float = field(default_factory=monotonic)
+    transforms: RobotPose = field(default_factory=RobotPose)
 
 
 @dataclass(frozen=True, slots=True)

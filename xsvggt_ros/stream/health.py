@@ -10,7 +10,8 @@ paused         somebody asked for it
 stalled        an image has been in one stage for the timeout, or the worker has ended
 waiting        for the timeout, no image has come or is on its way
 error          the newest image was refused, or its result could not be published
-warming up     the engine is being made; or images have come and none is through yet
+warming up     the engine is being made; or images have come and none is through yet, in all or,
+               where the first ones are answered together, in this session
 degraded       within the last :data:`MEMORY` results, one was implausible (see `quality.py`), or
                something else was not as it was asked for
 running        none of these
@@ -72,7 +73,9 @@ class Health:
             stuck: whether a frame has been in one stage for as long.
 
         """
-        if counters.pending or (counters != self._counters and counters.received):
+        if counters.pending > counters.waiting or (
+            counters != self._counters and counters.received
+        ):
             self._last_change = self._clock()
         self._counters = counters
         if self.paused:
@@ -84,6 +87,6 @@ class Health:
             return "waiting"
         if self._refused:
             return "error"
-        if not counters.processed:
+        if not counters.processed or counters.waiting:
             return "warming up"
         return "degraded" if self._since_fault < MEMORY else "running"

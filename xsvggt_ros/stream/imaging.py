@@ -340,13 +340,14 @@ def decode_raw(
 
 
 def _find_layout(encoding: str) -> _Layout:
-    if encoding not in _LAYOUTS:
+    known = next((name for name in _LAYOUTS if name.lower() == encoding.strip("\0 ").lower()), "")
+    if not known:
         depth = " A depth map is no camera's image." if encoding in DEPTH_ENCODINGS else ""
         raise FrameError(
             f"The image encoding '{encoding}' is not supported: publish one of "
             f"{', '.join(RAW_ENCODINGS)}.{depth}"
         )
-    return _LAYOUTS[encoding]
+    return _LAYOUTS[known]
 
 
 def _check_size(width: int, height: int, encoding: str, layout: _Layout) -> None:

@@ -16,6 +16,7 @@ from statistics import median
 from time import monotonic
 from typing import TypeVar
 
+from xsvggt_ros.errors import SourceError
 from xsvggt_ros.stream.frame import Frame
 from xsvggt_ros.stream.stamps import SHORTEST_JUMP
 
@@ -27,6 +28,9 @@ MOST_ASTRAY = 6
 """Images that wait although no two of them belong together; more, and nothing is known."""
 USUAL_GAPS = 3.0
 """Times the usual distance of two stamps, from which on one is a jump, but a second at least."""
+SHORTEST_SUSPICION = 250_000_000
+"""Nanoseconds ahead, but USUAL_GAPS at least, from which on a stamp waits for one that confirms it:
+were it wrong and believed, all that follow would be late."""
 SHORTEST_PATIENCE = 0.5
 LONGEST_PATIENCE = 3.0
 """Seconds that an image waits for the next one."""
@@ -52,17 +56,21 @@ class JumpFilter:
     def __len__(self) -> int:
         return len(self._held)
 
-    def put(self, frame: Frame) -> list[Frame]:
+    def admit(self, frame: Frame) -> list[Frame]:
         """Take in a frame; return those known to be right or wrong, in order of arrival."""
         if not self._held:
-            return [self._passed(frame)] if self._fits(frame.stamp) else self._hold(frame)
+            if self._fits(frame.stamp):
+                return [self._passed(frame)]
+            self._hold(frame)
+            return [] if frame.stamp or not self._last else self._refused()
         if self._goes_on_as_before(frame.stamp):
             return [*self._refused(), self._passed(frame)]
         self._hold(frame)
         if len(self._held) > MOST_ASTRAY:
             return self.flush()
         beginning = self._beginning_of_sequence()
-        return self._release(beginning) if len(self._held) - beginning > MOST_HELD else []
+        enough = len(self._held) - beginning > self._most_held(self._held[beginning].stamp)
+        return self._release(beginning) if enough else []
 
     def due(self) -> list[Frame]:
         """Return what has waited in vain for a next image, which might have proved it wrong."""
@@ -83,9 +91,18 @@ class JumpFilter:
     def _patience(self) -> float:
         return min(max(SHORTEST_PATIENCE, 2e-9 * self._usual), LONGEST_PATIENCE)
 
+    def _most_held(self, beginning: int) -> int:
+        """Return how many images of a sequence wait; one is enough where it may be a pause."""
+        near = self._last is not None and self._follows(self._last, beginning)
+        return 1 if near else MOST_HELD
+
     def _fits(self, stamp: int) -> bool:
         """Return whether a stamp is none to wonder about; a first one is, where it is zero."""
-        return bool(stamp) if self._last is None else self._follows(self._last, stamp)
+        if self._last is None:
+            return bool(stamp)
+        usual = max(SHORTEST_SUSPICION, USUAL_GAPS * self._usual)
+        suspicious = bool(self._gaps) and stamp - self._last >= usual
+        return not suspicious and self._follows(self._last, stamp)
 
     def _follows(self, before: int, stamp: int) -> bool:
         """Return whether two stamps are of one sequence; what is late is judged elsewhere."""
@@ -108,7 +125,12 @@ class JumpFilter:
         return at
 
     def _together(self, before: int, stamp: int) -> bool:
-        """Return whether two held stamps are of one sequence; a slow one shows no gap yet."""
+        """Return whether two held stamps are of one sequence; a slow one shows no gap yet.
+
+        A zero says "no time", and begins no sequence where others have one.
+        """
+        if self._last and not (before and stamp):
+            return False
         slow = not self._gaps and before > 0 and stamp > before
         return slow or self._follows(before, stamp)
 
@@ -139,7 +161,8 @@ class JumpFilter:
     def _passed(self, frame: Frame) -> Frame:
         if self._last is not None and frame.stamp > self._last:
             self._gaps.append(frame.stamp - self._last)
-        self._last = frame.stamp
+        late = self._last is not None and 0 < self._last - frame.stamp < SHORTEST_JUMP
+        self._last = self._last if late else frame.stamp
         return frame
 
     def _refused(self, next_stamp: int | None = None) -> list[Frame]:
@@ -158,16 +181,32 @@ def settled(frames: Iterable[Frame]) -> Iterator[Frame]:
 def settled_with(items: Iterable[T], frame_of: Callable[[T], Frame]) -> Iterator[tuple[T, Frame]]:
     """Yield each item that has a frame with that frame, marked where its stamp is wrong.
 
-    Those of one camera come out in their own order.
+    Those of one camera come out in their own order. Where reading fails, what is held comes out
+    before the error does.
+
+    Raises:
+        SourceError: what reading the items raises.
+
     """
     cameras: dict[str, tuple[JumpFilter, deque[T]]] = {}
-    for item in items:
+    source = iter(items)
+    broken: SourceError | None = None
+    while True:
+        try:
+            item = next(source)
+        except StopIteration:
+            break
+        except SourceError as error:
+            broken = error
+            break
         frame = frame_of(item)
         jumps, waiting = cameras.setdefault(frame.camera, (JumpFilter(), deque()))
         waiting.append(item)
-        yield from ((waiting.popleft(), known) for known in jumps.put(frame))
+        yield from ((waiting.popleft(), known) for known in jumps.admit(frame))
     for jumps, waiting in cameras.values():
         yield from ((waiting.popleft(), known) for known in jumps.flush())
+    if broken is not None:
+        raise broken
 
 
 def _fault(stamp: int, reference: int | None) -> str:

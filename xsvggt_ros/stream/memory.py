@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from xsvggt_ros.cache.byte_budget import MIB, cache_nbytes, fitting_budget
+from xsvggt_ros.cache.byte_budget import MIB, cache_nbytes, first_pass_nbytes, fitting_budget
+from xsvggt_ros.cache.layer_plan import pinned_tokens, window_budget
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError, FrameError
 from xsvggt_ros.model.device import free_memory
@@ -15,6 +16,7 @@ from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.preprocessing import plan
 from xsvggt_ros.stream.reconstructor import Reconstructor, cache_layout
 
+_FLOAT = 4
 EXPECTED_SIZE = (640, 480)
 """Pixels of the image that is reckoned with until the first one comes."""
 
@@ -36,6 +38,8 @@ def check_memory(network: StreamVggt, width: int, cache: CacheSettings) -> None:
         return
     mapping = plan(*EXPECTED_SIZE, width, network.config.patch_size)
     tokens = network.config.tokens_per_frame(mapping.height, mapping.width)
+    cache = cache.settled(cache_layout(network))
+    _check_first_pass(network, cache, tokens, free)
     needed = needed_bytes(network, cache, tokens)
     if needed <= free:
         return
@@ -48,21 +52,76 @@ def check_memory(network: StreamVggt, width: int, cache: CacheSettings) -> None:
 
 def needed_bytes(network: StreamVggt, cache: CacheSettings, tokens: int) -> int:
     """Return what a full cache allocates for frames of ``tokens`` tokens."""
-    layout = cache_layout(network)
+    cache = cache.settled(cache_layout(network))
+    layout = replace(cache_layout(network), anchor_frames=cache.anchor_frames)
+    anchor, frames = tokens * cache.anchor_frames, {tokens}
     budget = cache.budget_tokens
+    if cache.keeps_frames:
+        budget = window_budget(cache, layout, anchor=anchor, frames=frames)
     if cache.budget_mib:
-        budget = fitting_budget(cache, layout, anchor=tokens, frames={tokens})
-    return cache_nbytes(cache, layout, budget=budget, anchor=tokens, frames={tokens})
+        fitting = fitting_budget(cache, layout, anchor=anchor, frames=frames)
+        budget = min(budget, fitting) if cache.keeps_frames else fitting
+    return cache_nbytes(cache, layout, budget=budget, anchor=anchor, frames=frames)
+
+
+def first_pass_bytes(network: StreamVggt, cache: CacheSettings, tokens: int) -> int:
+    """Return about what a session's first pass takes at its peak, the weights aside.
+
+    What the cache allocates meanwhile, and what the network holds at once of all frames: the
+    outputs that the heads read, the residual stream, and the widest layer of a block.
+
+    Args:
+        network: with its precision.
+        cache: settled settings.
+        tokens: of a frame.
+
+    """
+    config = network.config
+    layout = replace(cache_layout(network), anchor_frames=cache.anchor_frames)
+    anchor = tokens * cache.anchor_frames
+    held = first_pass_nbytes(cache, layout, budget=anchor, anchor=anchor)
+    outputs = len({*config.dense.layers, config.depth - 1}) * 2 * config.embed_dim * _FLOAT
+    residual = 3 * config.embed_dim * _FLOAT
+    widest = int(max(3.0, 2 * config.mlp_ratio) * config.embed_dim) * layout.token.element_size
+    return held + anchor * (outputs + residual + widest)
+
+
+def _check_first_pass(network: StreamVggt, cache: CacheSettings, tokens: int, free: int) -> None:
+    """Raise ConfigurationError where a first pass of several frames does not fit."""
+    if cache.anchor_frames == 1:
+        return
+    needed = first_pass_bytes(network, cache, tokens)
+    if needed <= free:
+        return
+    fewer = [
+        frames
+        for frames in range(1, cache.anchor_frames)
+        if first_pass_bytes(network, replace(cache, anchor_frames=frames), tokens) <= free
+    ]
+    remedy = f"set cache.anchor_frames to at most {fewer[-1]}, " if fewer else ""
+    raise ConfigurationError(
+        f"the first pass takes {cache.anchor_frames} frames together and needs about "
+        f"{needed / MIB:.0f} MiB, but {free / MIB:.0f} MiB are free on device '{network.device}'; "
+        f"{remedy}lower input.width, or free memory there"
+    )
 
 
 def _remedy(network: StreamVggt, cache: CacheSettings, tokens: int, free: int) -> str:
     if cache.budget_mib:
         return f"set cache.budget_mib to at most {free / MIB:.0f}, or free memory there"
     allowed = replace(cache, budget_mib=free / MIB)
+    layout = replace(cache_layout(network), anchor_frames=cache.anchor_frames)
+    anchor = tokens * cache.anchor_frames
     try:
-        fitting = fitting_budget(allowed, cache_layout(network), anchor=tokens, frames={tokens})
+        fitting = fitting_budget(allowed, layout, anchor=anchor, frames={tokens})
     except ConfigurationError:
         return "lower input.width, or free memory there"
+    if cache.keeps_frames:
+        pinned = pinned_tokens(cache, layout.special_tokens)
+        frames = (fitting - anchor - pinned) // (tokens - layout.special_tokens)
+        if frames < 1:
+            return "lower cache.anchor_frames or input.width, or free memory there"
+        return f"set cache.window_frames to at most {frames}, or free memory there"
     return f"set cache.budget_tokens to at most {fitting}, or free memory there"
 
 
@@ -80,6 +139,7 @@ def warm_up(engine: Reconstructor, width: int) -> None:
         engine.rehearse(np.full((rows, columns, 3), 128, np.uint8))
     except FrameError as error:
         raise ConfigurationError(
-            f"the network cannot run at input.width {width}: {error}; lower input.width, or free "
-            "memory on the device"
+            f"the network cannot run at input.width {width}: {error}; lower input.width"
+            f"{' or cache.anchor_frames' if engine.first_pass_frames > 1 else ''}, or free memory "
+            "on the device"
         ) from error

@@ -215,7 +215,10 @@ class VisualOdometry:
             difference = log_se3(invert(step) @ registered.pose)
             difference[:3] /= depth
             # A step far from what both depth maps say is as wrong as that, whatever is usual.
-            own_way, own_turn = (float((difference[part] ** 2).sum()) / 3 for part in _PARTS)
+            own_way, own_turn = (
+                (float((difference[part] ** 2).sum()) - float(np.trace(own[part, part]))) / 3
+                for part in _PARTS
+            )
             if not registration.objection(step):
                 camera.steps.note(difference, own)
         way, turn = camera.steps.variances()

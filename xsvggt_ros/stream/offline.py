@@ -6,35 +6,41 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 
-from xsvggt_ros.errors import FrameError
+from xsvggt_ros.errors import XsvggtError
 from xsvggt_ros.stream.frame import Frame, FrameResult
-from xsvggt_ros.stream.image_watch import blindness
 from xsvggt_ros.stream.jumps import settled
+from xsvggt_ros.stream.pipeline import FramePipeline, FrameUpdate, PipelineHooks
 from xsvggt_ros.stream.reconstructor import Reconstructor
-from xsvggt_ros.stream.stepper import Stepper
 
 logger = logging.getLogger(__name__)
 
-Refused = Callable[[Frame, FrameError], None]
+Refused = Callable[[Frame, XsvggtError], None]
 
 
 def reconstruct(
     frames: Iterable[Frame], reconstructor: Reconstructor, on_refused: Refused
 ) -> Iterator[FrameResult]:
     """Yield the result of each usable frame, by the rules that the node's worker follows."""
-    stepper = Stepper(reconstructor)
+    ready: list[FrameUpdate] = []
+    hooks = PipelineHooks(report=ready.append, report_refusal=on_refused)
+    pipeline = FramePipeline(reconstructor, hooks)
     blind: list[str] = []
-    count = 0
     for frame in settled(frames):
-        try:
-            result = stepper.step(frame)
-        except FrameError as error:
-            on_refused(frame, error)
-            continue
-        count += 1
-        blind += filter(None, [blindness(result.color)])
-        yield result
+        pipeline.process(frame)
+        yield from _results(ready, blind)
+    pipeline.finish()
+    yield from _results(ready, blind)
     if blind:
         logger.warning(
-            "%d of %d images show nothing; of the first, %s", len(blind), count, blind[0]
-        )
+            "%d of %d images show nothing; of the first, %s",
+            len(blind), pipeline.processed, blind[0],
+        )  # fmt: skip
+
+
+def _results(ready: list[FrameUpdate], blind: list[str]) -> Iterator[FrameResult]:
+    """Yield the results that are ready; add to ``blind`` why images among them show nothing."""
+    for update in ready:
+        if update.blind:
+            blind.append(update.blind)
+        yield update.result
+    ready.clear()

@@ -16,6 +16,7 @@ from torch import Tensor
 from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.layout import CacheLayout, TokenShape
 from xsvggt_ros.cache.settings import CacheSettings
+from xsvggt_ros.cache.statistics import CacheStatistics
 from xsvggt_ros.errors import (
     ConfigurationError,
     DeviceFullError,
@@ -25,13 +26,17 @@ from xsvggt_ros.errors import (
 )
 from xsvggt_ros.geometry.cameras import Calibration, Intrinsics
 from xsvggt_ros.geometry.lie import log_se3
-from xsvggt_ros.geometry.pose_encoding import intrinsics_from_encoding, world_to_camera
+from xsvggt_ros.geometry.pose_encoding import (
+    intrinsics_from_encoding,
+    inverted,
+    world_to_camera,
+)
 from xsvggt_ros.geometry.rectification import Rectification
 from xsvggt_ros.geometry.rigid import Matrix, apparent_motion, invert
 from xsvggt_ros.model.device import ran_out_of_memory, release_cached_memory
 from xsvggt_ros.model.network import Head, Prediction, StreamVggt
 from xsvggt_ros.stream.calibrating import CalibrationUse, Calibrator
-from xsvggt_ros.stream.frame import FrameResult, ImageArray, IntrinsicsSource, PoseSource, Timings
+from xsvggt_ros.stream.frame import FrameResult, ImageArray, IntrinsicsSource, Timings
 from xsvggt_ros.stream.giving_way import changed, shrunk
 from xsvggt_ros.stream.image_mapping import ImageMapping
 from xsvggt_ros.stream.pose_track import PoseTrack
@@ -73,12 +78,32 @@ class ReconstructorSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Arrival:
+    """A frame on its way through the network, as the network is to see it."""
+
+    color: ImageArray
+    mapping: ImageMapping
+    stamp: int
+    frame_id: str
+    camera: str
+    rectification: Rectification | None
+    preprocess_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class _HostOutput:
     encoding: NDArray[np.float32]
     depth: NDArray[np.float32]
     confidence: NDArray[np.float32]
     points: NDArray[np.float32] | None
     head_change: NDArray[np.float64]
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether there is a finite pose and some finite depth."""
+        pose = self.encoding
+        usable = np.isfinite(pose).all() and pose[3:7].any() and np.isfinite(self.depth).any()
+        return bool(usable)
 
 
 class Reconstructor:
@@ -123,6 +148,21 @@ class Reconstructor:
         self._view_warned = False
         self._held_said = False
         self._size: tuple[int, int] | None = None
+        self._waiting: list[Arrival] = []
+
+    @property
+    def waiting_frames(self) -> int:
+        """Frames that wait until the first pass of the session is complete."""
+        return len(self._waiting)
+
+    @property
+    def first_pass_frames(self) -> int:
+        """Frames that the first pass of a session takes together; 1 = none ever waits."""
+        return self._cache.layout.anchor_frames
+
+    def cache_statistics(self) -> CacheStatistics:
+        """Return the state of the cache."""
+        return self._cache.statistics()
 
     def _successor(self) -> Reconstructor:
         """Return an engine that begins another gauge of the same stream, and repeats no warning."""
@@ -171,16 +211,17 @@ class Reconstructor:
         self._begin_session()
 
     def rehearse(self, image: ImageArray) -> None:
-        """Take a frame as :meth:`step` does, then forget it; what it allocated stays.
+        """Run a first pass of copies of ``image``, then forget it; what it allocated stays.
 
         Raises:
-            FrameError: what :meth:`step` raises.
+            FrameError: what :meth:`take` raises.
 
         """
         session = self._session
         self._view_warned = True  # of a made-up image, any view is as good
         try:
-            self.step(image)
+            for _ in range(self.first_pass_frames):
+                self.take(image)
         finally:
             self._session = session
             self._begin_session()
@@ -213,7 +254,6 @@ class Reconstructor:
         self.settings = replace(self.settings, cache=settings)
         self._warn_of_no_history()
 
-    @torch.inference_mode()
     def step(
         self,
         image: ImageArray,
@@ -223,7 +263,38 @@ class Reconstructor:
         camera: str = "",
         calibration: Calibration | None = None,
     ) -> FrameResult:
-        """Reconstruct one frame.
+        """Reconstruct one frame with a network that answers every frame at once.
+
+        Args and errors as for :meth:`take`.
+
+        Raises:
+            ConfigurationError: the network answers the first frames of a session together.
+
+        """
+        if self.first_pass_frames > 1:
+            raise ConfigurationError(
+                f"this network answers the first {self.first_pass_frames} frames of a session "
+                "together; use take() and finish(), or set cache.anchor_frames to 1"
+            )
+        (result,) = self.take(
+            image, stamp=stamp, frame_id=frame_id, camera=camera, calibration=calibration
+        )
+        return result
+
+    @torch.inference_mode()
+    def take(
+        self,
+        image: ImageArray,
+        *,
+        stamp: int = 0,
+        frame_id: str = "",
+        camera: str = "",
+        calibration: Calibration | None = None,
+    ) -> list[FrameResult]:
+        """Take one frame in; return the results that are ready now, in the order of their frames.
+
+        While the first pass of a session fills there are none; its last frame brings those of all.
+        A frame of another size than those that wait is not waited with: they go without it.
 
         Args:
             image: RGB, uint8 [height, width, 3], of any size.
@@ -244,33 +315,80 @@ class Reconstructor:
         if rectification is not None:
             image = rectification.apply(image)
         color, mapping = preprocess(image, self.settings.width, self._network.config.patch_size)
-        self._note_size(mapping)
-        images = to_network(color, self._network.device)
-        ready = perf_counter()
-        output, computed = self._compute(images)
-        self._refuse_non_finite(output)
-        pose, pose_source = self._poses.place(output.encoding, stamp, camera)
-        if pose_source == "held":
-            self._say_held()
-        self._end_frame(pose, output.depth)
-        result = self._result(output, pose, pose_source, color, mapping, stamp, frame_id)
-        if rectification is not None:
-            result = _with_camera(result, rectification)
-        self._index += 1
-        collected = perf_counter()
-        timings = Timings(0.0, ready - started, computed - ready, collected - computed)
-        return replace(result, timings=timings, camera=camera)
+        frame = Arrival(
+            color, mapping, stamp, frame_id, camera, rectification, perf_counter() - started
+        )
+        return self._enter(frame)
 
-    def _compute(self, images: Tensor) -> tuple[_HostOutput, float]:
+    def _enter(self, frame: Arrival) -> list[FrameResult]:
+        """Run a frame, or wait with it for those of the first pass."""
+        if self._index:
+            return self._run([frame])
+        before = self.finish() if self._waits_for_another_size(frame.mapping) else []
+        if before:
+            return before + self._run([frame])
+        self._waiting.append(frame)
+        return self.finish() if len(self._waiting) >= self.first_pass_frames else []
+
+    @torch.inference_mode()
+    def finish(self) -> list[FrameResult]:
+        """Run the first pass over the frames that wait, though there may be too few; empty = none.
+
+        For a stream that ends; in one that goes on, :meth:`take` does it.
+
+        Raises:
+            FrameError: as :meth:`take`; none of them has a result then.
+
+        """
+        frames, self._waiting = self._waiting, []
+        return self._run(frames) if frames else []
+
+    def _waits_for_another_size(self, mapping: ImageMapping) -> bool:
+        sizes = {(frame.mapping.width, frame.mapping.height) for frame in self._waiting}
+        return bool(sizes) and (mapping.width, mapping.height) not in sizes
+
+    def _run(self, frames: list[Arrival]) -> list[FrameResult]:
+        """Run one pass of the network over one frame, or over those of a first pass."""
+        started = perf_counter()
+        device = self._network.device
+        self._note_size(frames[0].mapping, len(frames))
+        images = torch.cat([to_network(frame.color, device) for frame in frames], dim=1)
+        self._cache.expect_camera(frames[-1].camera)
+        ready = perf_counter()
+        outputs, computed = self._compute(images)
+        self._refuse_non_finite(outputs)
+        results = [self._result(*each) for each in zip(frames, outputs, strict=True)]
+        last = results[-1]
+        self._end_frame(last.camera_to_world, last.depth)
+        collected = perf_counter()
+        # What is shared by the frames of a pass is charged to each in equal parts.
+        shares = len(frames)
+        timings = Timings(
+            0.0, (ready - started) / shares, (computed - ready) / shares,
+            (collected - computed) / shares,
+        )  # fmt: skip
+        statistics = self._cache.statistics()
+        return [
+            replace(
+                result,
+                cache=statistics,
+                timings=replace(timings, preprocess=timings.preprocess + frame.preprocess_seconds),
+            )
+            for frame, result in zip(frames, results, strict=True)
+        ]
+
+    def _compute(self, images: Tensor) -> tuple[list[_HostOutput], float]:
         """Run the network; return its output on the host, and when the device had finished."""
         try:
             prediction = self._runner.run(images)
             _finish(images.device)
             computed = perf_counter()
-            output = _to_host(prediction)
+            output = [_to_host(prediction.of_frame(k)) for k in range(images.shape[1])]
         except Exception as error:
             # Some layers hold the frame by now and others do not: the stream cannot go on.
             raise self._failure("the network", error) from error
+        if self._network.config.pose_convention == "camera_to_world":
+            output = [replace(each, encoding=inverted(each.encoding)) for each in output]
         return output, computed
 
     def _end_frame(self, pose: Matrix, depth: NDArray[np.float32]) -> None:
@@ -293,13 +411,15 @@ class Reconstructor:
 
     def _out_of_memory(self, error: Exception) -> DeviceFullError:
         """Begin a new session with a smaller cache; return what to raise."""
-        frame, before = self._index, self.settings.cache
-        smaller = shrunk(before, self._cache.layout, self._frame_tokens)
-        self._take_cache(KvCache(smaller, self._cache.layout))
-        self.settings = replace(self.settings, cache=smaller)
+        frame, before = self._index, self._cache.settings
+        # Anchors are given up where the first pass itself did not fit.
+        smaller = shrunk(before, self._cache.layout, self._frame_tokens, first_pass=not frame)
+        self._take_cache(KvCache(smaller, cache_layout(self._network)))
+        changes = changed(before, smaller)
+        given = {name.removeprefix("cache."): value for name, value in changes.items()}
+        self.settings = replace(self.settings, cache=replace(self.settings.cache, **given))
         self.reset("the device ran out of memory")
         release_cached_memory()
-        changes = changed(before, smaller)
         words = ", ".join(f"{name} is now {value:g}" for name, value in changes.items())
         return DeviceFullError(
             f"the device ran out of memory on frame {frame} of the session, and a new session has "
@@ -314,21 +434,17 @@ class Reconstructor:
             return 0.0
         return apparent_motion(last, pose, float(np.nanmedian(depth)))
 
-    def _result(
-        self,
-        output: _HostOutput,
-        pose: Matrix,
-        pose_source: PoseSource,
-        color: ImageArray,
-        mapping: ImageMapping,
-        stamp: int,
-        frame_id: str,
-    ) -> FrameResult:
-        intrinsics, source = self._intrinsics(output.encoding, mapping)
-        return FrameResult(
+    def _result(self, frame: Arrival, output: _HostOutput) -> FrameResult:
+        """Return the result of the session's next frame."""
+        pose, pose_source = self._poses.place(output.encoding, frame.stamp, frame.camera)
+        if pose_source == "held":
+            self._say_held()
+        intrinsics, source = self._intrinsics(output.encoding, frame.mapping)
+        result = FrameResult(
             index=self._index,
-            stamp=stamp,
-            frame_id=frame_id,
+            stamp=frame.stamp,
+            frame_id=frame.frame_id,
+            camera=frame.camera,
             camera_to_world=pose,
             pose_source=pose_source,
             execution=self._runner.execution,
@@ -336,14 +452,16 @@ class Reconstructor:
             intrinsics_source=source,
             depth=output.depth,
             confidence=output.confidence,
-            color=color,
-            mapping=mapping,
+            color=frame.color,
+            mapping=frame.mapping,
             cache=self._cache.statistics(),
             timings=Timings(),
             points=output.points,
             world_from_network=self._poses.world_from_network,
             head_change=output.head_change,
         )
+        self._index += 1
+        return result if frame.rectification is None else _with_camera(result, frame.rectification)
 
     def _intrinsics(
         self, encoding: NDArray[np.float32], mapping: ImageMapping
@@ -379,24 +497,31 @@ class Reconstructor:
                 "it happens again in this session", self._index,
             )  # fmt: skip
 
-    def _refuse_non_finite(self, output: _HostOutput) -> None:
-        pose = output.encoding
-        if np.isfinite(pose).all() and pose[3:7].any() and np.isfinite(output.depth).any():
+    def _refuse_non_finite(self, outputs: list[_HostOutput]) -> None:
+        if all(output.is_usable for output in outputs):
             return
         frame = self._index
         self.reset("the network's output was not finite")
         raise NonFiniteOutputError(
             f"frame {frame} of the session gave no finite pose or depth; a new session has begun. "
-            "If it happens again, use model.dtype float32 or bfloat16 instead of "
-            f"{str(self._network.dtype).removeprefix('torch.')}, or check the weights"
+            f"If it happens again, {self._other_dtypes()}check the weights"
         )
 
-    def _note_size(self, mapping: ImageMapping) -> None:
+    def _other_dtypes(self) -> str:
+        """Return what to try where numbers overflow; nothing computes further than float32."""
+        if self._network.dtype == torch.float32:
+            return ""
+        used = str(self._network.dtype).removeprefix("torch.")
+        others = [name for name in ("float32", "bfloat16") if name != used]
+        return f"use model.dtype {' or '.join(others)} instead of {used}, or "
+
+    def _note_size(self, mapping: ImageMapping, together: int) -> None:
+        """Make ready for frames of a size, ``together`` of them in one pass."""
         size = (mapping.width, mapping.height)
         if size == self._size:
             return
         tokens = self._network.config.tokens_per_frame(mapping.height, mapping.width)
-        self._cache.prepare(tokens)
+        self._cache.prepare(tokens, together)
         if self._size is not None:
             logger.warning(
                 "the network's image changes from %dx%d to %dx%d pixels; the session goes on",
@@ -422,7 +547,8 @@ class Reconstructor:
             logger.warning(
                 "a budget of %d tokens leaves no history: first and newest frame alone take %d "
                 "tokens at %dx%d; set cache.budget_tokens to %d or more, or raise cache.budget_mib",
-                self._cache.statistics().budget_tokens, 2 * tokens, width, height,
+                self._cache.statistics().budget_tokens,
+                self._cache.smallest_history_budget(tokens) - 1, width, height,
                 self._cache.smallest_history_budget(tokens),
             )  # fmt: skip
 
@@ -436,6 +562,9 @@ def cache_layout(network: StreamVggt) -> CacheLayout:
         special_tokens=config.special_tokens,
         camera_blocks=config.camera.depth,
         camera_iterations=config.camera.iterations,
+        anchor_frames=config.stream.anchor_frames,
+        window_frames=config.stream.window_frames,
+        trained_frames=config.stream.trained_frames,
     )
 
 
@@ -462,6 +591,7 @@ def _finish(device: torch.device) -> None:
 
 
 def _to_host(prediction: Prediction) -> _HostOutput:
+    """Return what the network says of one frame."""
     assert prediction.pose_encodings is not None
     assert prediction.depth is not None
     assert prediction.depth_confidence is not None

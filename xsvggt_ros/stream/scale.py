@@ -28,13 +28,17 @@ SMOOTHED = 30
 class MetricScale:
     """Scales the results of one stream, in order. Not thread-safe."""
 
-    def __init__(self, fixed: float | None = None) -> None:
-        """Scale by ``fixed`` metres per unit, or by the estimates that are noted."""
+    def __init__(self, fixed: float | None = None, *, smoothed: int = SMOOTHED) -> None:
+        """Scale by ``fixed`` metres per unit, or by the estimates that are noted.
+
+        The median of the newest ``smoothed`` estimates counts; 1 where they are smooth already.
+        """
         self._fixed = fixed
+        self._smoothed = smoothed
         self._begin()
 
     def _begin(self) -> None:
-        self._estimates: deque[float] = deque(maxlen=SMOOTHED)
+        self._estimates: deque[float] = deque(maxlen=self._smoothed)
         self._last: NDArray[np.float64] | None = None
         self._position = np.zeros(3)
         self._known = self._fixed is not None
@@ -45,6 +49,14 @@ class MetricScale:
         if self._fixed is not None:
             return self._fixed
         return median(self._estimates) if self._estimates else None
+
+    @property
+    def spread(self) -> float:
+        """How far single estimates scatter around it, as a share; by the median deviation."""
+        middle = self.value
+        if self._fixed is not None or not self._estimates or not middle:
+            return 0.0
+        return 1.4826 * median(abs(each / middle - 1.0) for each in self._estimates)
 
     def fix(self, value: float) -> None:
         """Scale by a fixed value from the next frame on; the way so far is scaled with it, once."""

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,10 +17,22 @@ NEAREST, FARTHEST = 0.1, 20.0
 """Metres between which depth cameras are trusted."""
 _STRIDE = 4
 
-SHORTEST_WAY = 0.2
-"""Metres of a chord between two poses, much longer than an odometry's noise."""
+SHORTEST_CHORD = 0.5
+"""Metres between the two poses of a chord, much longer than the noise of either."""
+LONGEST_CHORD = 1.0
+"""Metres; over a longer one, what drifts is measured."""
+SPACING = 0.05
+"""Metres between the ends of two chords, which overlap."""
+WINDOW = 200
+"""Newest chords that count: at least ten metres of way."""
 LARGEST_TURN = 0.1
-"""Radians within a chord: a camera off the axis moves by turning, which an odometry leaves out."""
+"""Radians within a chord where it is not known where on the robot the camera is."""
+OUTLYING = 3.0
+"""Standard deviations from which on a chord does not count, by the median of their deviations."""
+LEAST_DEVIATION = 0.02
+"""Share of the scale by which a chord may always deviate."""
+_MOST_POSES = 1000
+"""Poses at which the next chord may begin: fifty metres of way around one place."""
 
 
 def scale_from_depth(result: FrameResult, measured: NDArray[np.float32]) -> float | None:
@@ -52,36 +66,89 @@ def _places(
     return (rows * measured[0]).astype(np.intp), (columns * measured[1]).astype(np.intp)
 
 
-class WayScale:
-    """Compares chords of the camera's way in the model's unit with those of a metric odometry."""
+class ChordScale:
+    """Compares chords of the camera's path in the model's unit with those of a metric odometry.
+
+    The chords overlap. Least squares over the newest of them give metres per unit; as an odometry
+    is the more exact of the two, its lengths explain the model's, not the other way round.
+    """
 
     def __init__(self) -> None:
-        self._start: tuple[Matrix, Matrix] | None = None
+        self._poses: deque[tuple[Matrix, Matrix]] = deque(maxlen=_MOST_POSES)
+        self._chords: deque[tuple[float, float]] = deque(maxlen=WINDOW)
+        """Units and metres of each."""
+        self._last: Matrix | None = None
 
-    def estimate(
-        self, world_from_camera: Matrix, odom_from_camera: Matrix | None, *, first: bool
-    ) -> float | None:
-        """Return metres per unit at the end of a straight enough chord, else None.
+    @property
+    def chords(self) -> int:
+        """Chords that count now."""
+        return len(self._chords)
+
+    def begin(self) -> None:
+        """Forget everything: another session has another unit."""
+        self._poses.clear()
+        self._chords.clear()
+        self._last = None
+
+    def add(
+        self, world_from_camera: Matrix, odom_from_camera: Matrix, *, lever_arm_known: bool
+    ) -> bool:
+        """Take in where the camera is; return whether that ended a chord.
 
         Args:
             world_from_camera: in the model's unit, [4, 4].
-            odom_from_camera: in metres, at the same time; None where it is not known.
-            first: whether a session begins.
+            odom_from_camera: in metres, at the same time, [4, 4].
+            lever_arm_known: whether ``odom_from_camera`` is the camera's very pose, not that of
+                the robot's base: then chords may turn.
 
         """
-        if first:
-            self._start = None
-        if odom_from_camera is None:
+        if self._last is not None and _metres(self._last, odom_from_camera) < SPACING:
+            return False
+        self._last = odom_from_camera
+        while len(self._poses) > 1 and _metres(self._poses[1][1], odom_from_camera) > LONGEST_CHORD:
+            self._poses.popleft()
+        while (
+            self._poses and not lever_arm_known and self._turns(world_from_camera, odom_from_camera)
+        ):
+            self._poses.popleft()
+        ended = bool(self._poses) and self._measure(world_from_camera, odom_from_camera)
+        self._poses.append((world_from_camera, odom_from_camera))
+        return ended
+
+    def estimate(self) -> tuple[float, float] | None:
+        """Return metres per unit, and how far single chords scatter around it as a share.
+
+        None before the first chord.
+        """
+        if not self._chords:
             return None
-        if self._start is None:
-            self._start = world_from_camera, odom_from_camera
-            return None
-        model = invert(self._start[0]) @ world_from_camera
-        metric = invert(self._start[1]) @ odom_from_camera
-        way = float(np.linalg.norm(metric[:3, 3]))
-        turned = max(rotation_angle(model), rotation_angle(metric)) > LARGEST_TURN
-        if way < SHORTEST_WAY and not turned:
-            return None
-        self._start = world_from_camera, odom_from_camera
-        units = float(np.linalg.norm(model[:3, 3]))
-        return None if turned or units == 0.0 else way / units
+        units, metres = np.array(self._chords).T
+        ratios = metres / units
+        middle = float(np.median(ratios))
+        deviation = 1.4826 * float(np.median(np.abs(ratios - middle)))
+        kept = np.abs(ratios - middle) <= max(OUTLYING * deviation, LEAST_DEVIATION * middle)
+        scale = float(metres[kept] @ metres[kept] / (metres[kept] @ units[kept]))
+        spread = float(np.sqrt(np.mean((ratios[kept] / scale - 1.0) ** 2)))
+        return scale, spread
+
+    def _turns(self, world_from_camera: Matrix, odom_from_camera: Matrix) -> bool:
+        model, metric = self._poses[0]
+        turns = (
+            rotation_angle(invert(model) @ world_from_camera),
+            rotation_angle(invert(metric) @ odom_from_camera),
+        )
+        return max(turns) > LARGEST_TURN
+
+    def _measure(self, world_from_camera: Matrix, odom_from_camera: Matrix) -> bool:
+        """Measure the chord from the oldest pose that is kept; return whether it is one."""
+        model, metric = self._poses[0]
+        metres = _metres(metric, odom_from_camera)
+        units = _metres(model, world_from_camera)
+        if metres < SHORTEST_CHORD or units == 0.0:
+            return False
+        self._chords.append((units, metres))
+        return True
+
+
+def _metres(one: Matrix, other: Matrix) -> float:
+    return float(np.linalg.norm(one[:3, 3] - other[:3, 3]))

@@ -26,8 +26,9 @@ from xsvggt_ros.stream.frame import Execution
 
 logger = logging.getLogger(__name__)
 
-MOST_SIZES = 4
-"""Image sizes that have a capture at the same time: a rig's cameras may differ in size."""
+MOST_CAPTURES = 8
+"""Captures at the same time: a rig's cameras may differ in size, and for each size there is one for
+frames that are stored and one for those that leave nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +73,12 @@ class StepRunner:
         self.execution = Execution("eager", self._hindrance or "no step has run yet")
 
     def run(self, images: Tensor) -> Prediction:
-        """Return the prediction for one frame, RGB in [0, 1], [1, 1, 3, height, width].
+        """Return the prediction for one pass, RGB in [0, 1], [1, frames, 3, height, width].
 
-        Its tensors may be overwritten by the next call.
+        There is one frame, but for the first pass of a stream. Its tensors may be overwritten by the next call.
         """
         state = self._cache.state
+        stores = self._cache.stores_next
         if state is None or state != self._state:
             self._captures.clear()
             self._steady = False
@@ -88,7 +90,9 @@ class StepRunner:
             prediction = capture.prediction
             self.execution = Execution("cuda graph")
         after = self._cache.state
-        self._steady = after is not None and after == state
+        # A frame that leaves nothing says nothing about those that do.
+        if stores:
+            self._steady = after is not None and after == state
         self._state = after
         return prediction
 
@@ -96,8 +100,8 @@ class StepRunner:
         """Play the capture for this size, taking it first; None where a step must be eager."""
         if not self._steady:
             return None
-        size = tuple(images.shape)
-        capture = self._captures.get(size)
+        kind = (*images.shape, int(self._cache.stores_next))
+        capture = self._captures.get(kind)
         if capture is not None:
             capture.images.copy_(images)
             capture.graph.replay()
@@ -107,9 +111,9 @@ class StepRunner:
             return None
         capture = self._take(images)
         if capture is not None:
-            if len(self._captures) >= MOST_SIZES:
+            if len(self._captures) >= MOST_CAPTURES:
                 self._captures.pop(next(iter(self._captures)))
-            self._captures[size] = capture
+            self._captures[kind] = capture
             capture.graph.replay()
             release_cached_memory()
         return capture
@@ -143,7 +147,7 @@ class StepRunner:
     def _why_eager(self) -> str:
         if not self._cache.settings.bounded:
             return "the cache grows with the session"
-        if self._cache.settings.adaptive != "off":
+        if self._cache.settings.adapts:
             return "budgets adapt"
         if self._cache.settings.published:
             return "the released code's cache is not made for it"

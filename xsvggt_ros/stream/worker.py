@@ -9,14 +9,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from threading import Lock, Thread, current_thread
-from time import monotonic
 from typing import Any, TypeVar
 
-from xsvggt_ros.errors import XsvggtError
-from xsvggt_ros.stream.frame import Frame, FrameResult
 from xsvggt_ros.stream.frame_queue import FrameQueue
+from xsvggt_ros.stream.pipeline import Activity, FramePipeline
 from xsvggt_ros.stream.reconstructor import Reconstructor
-from xsvggt_ros.stream.stepper import Stage, Stepper
 
 logger = logging.getLogger(__name__)
 
@@ -25,67 +22,51 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """Frames since the worker was made; ``received`` is the sum of all the others."""
+    """Frames since the worker was made; ``received`` is the sum of the four after it.
+
+    Attributes:
+        waiting: of those pending, the ones that wait for the first pass of their session to fill.
+
+    """
 
     received: int
     processed: int
     dropped: int
     refused: int
     pending: int
-
-
-@dataclass(frozen=True, slots=True)
-class Activity:
-    """What the worker is at, and since when (seconds of the monotonic clock)."""
-
-    stage: Stage
-    since: float
+    waiting: int = 0
 
 
 class Worker:
-    """Takes frames from a queue in order and reconstructs them; runs commands between two frames.
-
-    Callbacks run on the worker's thread. Whatever goes wrong with one frame is reported and the
-    next one is taken.
-    """
+    """Takes frames from a queue in order and processes them; runs commands between two frames."""
 
     def __init__(
         self,
-        reconstructor: Reconstructor,
+        pipeline: FramePipeline,
         queue: FrameQueue,
         *,
-        on_result: Callable[[FrameResult], None],
-        on_refused: Callable[[Frame, XsvggtError], None],
         on_room: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare, but do not start.
 
         Args:
-            reconstructor: from :meth:`start` on touched by this thread alone.
+            pipeline: from :meth:`start` on touched by this thread alone.
             queue: closed by :meth:`stop`.
-            on_result: gets each result.
-            on_refused: gets each frame that could not be used, with the reason.
-            on_room: called whenever a frame has left the queue.
+            on_room: called whenever a frame has left the queue, on the worker's thread.
 
         """
-        self._reconstructor = reconstructor
+        self._pipeline = pipeline
         self._queue = queue
-        self._on_result = on_result
-        self._on_refused = on_refused
         self._on_room = on_room
         self._commands: deque[tuple[Future[Any], Callable[[Reconstructor], Any]]] = deque()
-        self._stepper = Stepper(reconstructor, self.enter)
-        self._processed = 0
-        self._refused = 0
         self._stopping = False
         self._admission = Lock()
-        self._activity = Activity("idle", monotonic())
         self._thread = Thread(target=self._run, name="xsvggt-worker")
 
     @property
     def activity(self) -> Activity:
         """What the worker is doing now."""
-        return self._activity
+        return self._pipeline.activity
 
     @property
     def alive(self) -> bool:
@@ -96,17 +77,18 @@ class Worker:
     def counters(self) -> Counters:
         """How many frames went where."""
         # What is done is read before what came in, so that no frame is counted as done only.
-        processed, refused = self._processed, self._refused
+        processed, refused = self._pipeline.processed, self._pipeline.refused
         received, dropped = self._queue.counts()
+        waiting = self._pipeline.waiting_frames
         pending = received - dropped - processed - refused
-        return Counters(received, processed, dropped, refused, pending)
+        return Counters(received, processed, dropped, refused, pending, waiting)
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
 
     def stop(self, timeout: float) -> bool:
-        """Finish the frame in hand, drop the rest, and wait; return whether the thread ended."""
+        """Finish the current frame, drop the rest, and wait; return whether the thread ended."""
         self._queue.close()
         self._refuse_commands()
         if self._thread.is_alive() and current_thread() is not self._thread:
@@ -124,12 +106,17 @@ class Worker:
         self._queue.wake()
         return future
 
+    def finish_first_pass(self) -> Future[None]:
+        """Let frames that wait for the first pass to fill go without it: the stream has ended."""
+        return self.submit(lambda _: self._pipeline.finish())
+
     def _run(self) -> None:
         while not self._stopping:
-            self.enter("idle")
+            self._pipeline.enter("idle")
             frame = self._queue.take(interrupted=lambda: bool(self._commands))
             if frame is not None:
-                self._process(frame)
+                self._announce_room()
+                self._pipeline.process(frame)
             elif self._commands:
                 self._run_commands()
             else:  # somebody closed the queue
@@ -151,32 +138,17 @@ class Worker:
 
     def _run_commands(self) -> None:
         for future, command in self._take_commands():
-            self.enter("commanded")
+            self._pipeline.enter("commanded")
             if not future.set_running_or_notify_cancel():
                 continue
             try:
-                future.set_result(command(self._reconstructor))
+                future.set_result(command(self._pipeline.reconstructor))
             except Exception as error:  # noqa: BLE001 - handed to whoever asked
                 future.set_exception(error)
+            self._pipeline.refuse_lost_frames()
 
-    def _process(self, frame: Frame) -> None:
-        self._call("room was not announced", self._on_room)
+    def _announce_room(self) -> None:
         try:
-            result = self._stepper.step(frame)
-        except XsvggtError as error:
-            self._refused += 1
-            self._call("a refusal was not reported", self._on_refused, frame, error)
-        else:
-            self._processed += 1
-            self.enter("publishing")
-            self._call("a result was not published", self._on_result, result)
-
-    def _call(self, failure: str, callback: Callable[..., None], *arguments: Any) -> None:
-        try:
-            callback(*arguments)
+            self._on_room()
         except Exception:
-            logger.exception("%s", failure)
-
-    def enter(self, stage: Stage) -> None:
-        """Say what is being done now; for callbacks, on this thread."""
-        self._activity = Activity(stage, monotonic())
+            logger.exception("room was not announced")

@@ -19,6 +19,8 @@ from xsvggt_ros.synthetic.sequence import SyntheticFrame
 SECOND = 1_000_000_000
 CAMERA_FRAME = "camera_optical_frame"
 WORLD_FRAME = "map"
+TRUTH_FRAME = "ground_truth_optical_frame"
+"""The camera's true pose in TF; under its own name, two nodes would give it a parent each."""
 IMAGE_TOPIC = "/camera/image_raw"
 COMPRESSED_TOPIC = "/camera/image_raw/compressed"
 INFO_TOPIC = "/camera/camera_info"
@@ -173,7 +175,7 @@ class BagWriter:
         )
         stamped = self._type("geometry_msgs/msg/TransformStamped")(
             header=self._header(frame.stamp, WORLD_FRAME),
-            child_frame_id=CAMERA_FRAME,
+            child_frame_id=TRUTH_FRAME,
             transform=transform,
         )
         return self._type("tf2_msgs/msg/TFMessage")(transforms=[stamped])

@@ -26,6 +26,7 @@ def policy_for(settings: CacheSettings) -> Policy:
         "none": KeepAll,
         "sliding_window": Recency,
         "random": lambda: Random(settings.seed),
+        "lingbot": Recency,
         "xstreamvggt": lambda: Importance(settings.pool_size),
         "balanced": Balanced,
         "ffn_residual": FfnResidual,

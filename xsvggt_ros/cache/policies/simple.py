@@ -21,7 +21,10 @@ class KeepAll(Forgetful):
 
 
 class Recency(Forgetful):
-    """``sliding_window``: the newest tokens stay, beside the anchor."""
+    """``sliding_window``: the newest tokens stay, beside the anchor.
+
+    ``lingbot`` judges so, too; there special tokens have slots of their own (`layer_plan.py`).
+    """
 
     def scores(self, candidates: Candidates) -> Tensor:
         """Return how young each token is."""

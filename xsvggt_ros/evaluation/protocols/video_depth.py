@@ -24,8 +24,8 @@ from xsvggt_ros.evaluation.protocols.images import long_side
 from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, each_row
 from xsvggt_ros.evaluation.source import SourceOptions, open_source
 from xsvggt_ros.evaluation.sources.base import EvaluationSource
-from xsvggt_ros.evaluation.sources.bonn_prepared import open_prepared
 from xsvggt_ros.evaluation.sources.files import directories
+from xsvggt_ros.evaluation.sources.tum import open_prepared
 from xsvggt_ros.stream.reconstructor import Reconstructor
 
 DepthDataset = Literal["sintel", "sintel14", "bonn", "kitti"]

@@ -14,8 +14,7 @@ import numpy as np
 from xsvggt_ros.errors import FrameError, SourceError
 from xsvggt_ros.evaluation.association import Association
 from xsvggt_ros.evaluation.frame import EvaluationFrame, FrameTruth
-from xsvggt_ros.evaluation.sources.bag_camera import BagCamera
-from xsvggt_ros.evaluation.sources.bag_depth import Depth, DepthStream
+from xsvggt_ros.evaluation.sources.bag_camera import BagCamera, Depth, DepthStream
 from xsvggt_ros.evaluation.sources.bag_truth import BagTruth, find_truth
 from xsvggt_ros.evaluation.sources.base import NO_TRUTH, SourceOptions
 from xsvggt_ros.geometry.rigid import Matrix
@@ -169,7 +168,9 @@ def _is_depth(reader: BagReader, topic: Topic) -> bool:
         return "compressedDepth" in topic.name
     for recorded in reader.messages(topic):
         try:
-            return reader.deserialize(recorded).encoding in DEPTH_ENCODINGS
+            encoding = reader.deserialize(recorded).encoding
+            # Thermal and industrial cameras send mono16, too.
+            return encoding in DEPTH_ENCODINGS and (encoding != "mono16" or "depth" in topic.name)
         except (FrameError, AttributeError):
             continue
     return False

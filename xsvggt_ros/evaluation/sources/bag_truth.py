@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""True poses out of a bag: from TF, from a topic, or from a file beside it."""
+"""True poses of a bag over time: from TF, from a topic, or from a file beside it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,77 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from xsvggt_ros.errors import FrameError, SourceError
 from xsvggt_ros.evaluation.sources.base import NO_TRUTH
-from xsvggt_ros.evaluation.sources.pose_track import FixedPose, PoseTrack
-from xsvggt_ros.evaluation.sources.truth_files import read_truth
-from xsvggt_ros.evaluation.sources.truth_poses import true_poses
-from xsvggt_ros.geometry.rigid import Matrix, invert, is_pose, pose_from
-from xsvggt_ros.stream.messages import nanoseconds
+from xsvggt_ros.evaluation.sources.truth_files import read_truth, true_poses
+from xsvggt_ros.geometry.rigid import Matrix, invert, is_pose, is_rotation, pose_from
+from xsvggt_ros.stream.messages import frame_name, nanoseconds
 from xsvggt_ros.stream.sources.bag_reader import BagReader
 from xsvggt_ros.stream.sources.topics import Topic
+
+
+class PoseTrack:
+    """Poses of one frame in another; a pose between two known ones is interpolated."""
+
+    def __init__(self, stamps: Sequence[int], poses: Sequence[Matrix], tolerance: int) -> None:
+        """Take poses [4, 4] at stamps in nanoseconds, in any order.
+
+        A pose is known at most ``tolerance`` nanoseconds from a stamp. Of equal stamps the last one
+        counts.
+        """
+        latest = dict(zip(stamps, poses, strict=True))
+        self.stamps: NDArray[np.int64] = np.array(sorted(latest), np.int64)
+        self._poses = [latest[int(stamp)] for stamp in self.stamps]
+        self._tolerance = tolerance
+
+    def __len__(self) -> int:
+        """Return the number of known poses."""
+        return len(self._poses)
+
+    def at(self, stamp: int) -> Matrix | None:
+        """Return the pose at a stamp, or None where none is known near enough."""
+        after = int(np.searchsorted(self.stamps, stamp))
+        if after < len(self) and self.stamps[after] == stamp:
+            return self._poses[after]
+        near = [
+            index
+            for index in (after - 1, after)
+            if 0 <= index < len(self) and abs(int(self.stamps[index]) - stamp) <= self._tolerance
+        ]
+        if len(near) == 2:
+            first, second = (int(self.stamps[index]) for index in near)
+            share = (stamp - first) / (second - first)
+            return between(self._poses[near[0]], self._poses[near[1]], share)
+        return self._poses[near[0]] if near else None
+
+
+class FixedPose:
+    """A pose that holds at all times, such as one of ``/tf_static``."""
+
+    def __init__(self, pose: Matrix) -> None:
+        self._pose = pose
+
+    def at(self, stamp: int) -> Matrix | None:
+        """Return the pose."""
+        return self._pose
+
+
+def between(first: Matrix, second: Matrix, share: float) -> Matrix:
+    """Return the pose at a share of the way: straight, and turning evenly about one axis.
+
+    The rotation is NaN where either is not known.
+    """
+    pose = np.eye(4)
+    pose[:3, :3] = np.nan
+    if is_rotation(first[:3, :3]) and is_rotation(second[:3, :3]):
+        turn = Rotation.from_matrix(first[:3, :3].T @ second[:3, :3]).as_rotvec()
+        pose[:3, :3] = first[:3, :3] @ Rotation.from_rotvec(share * turn).as_matrix()
+    pose[:3, 3] = (1 - share) * first[:3, 3] + share * second[:3, 3]
+    return pose
+
 
 ARROW = "->"
 TRANSFORMS = ("tf2_msgs/msg/TFMessage", "tf/msg/tfMessage")
@@ -185,7 +246,7 @@ def _from_topic(reader: BagReader, topic: Topic, camera_frame: str, tolerance: i
     poses, remarks = true_poses([each.pose for each in stamped], topic.name)
     if not any(each is not None for each in poses):
         raise SourceError(f"no message of {topic.name} holds a pose; choose another truth")
-    child, camera_frame = stamped[0].child.strip("/"), camera_frame.strip("/")
+    child, camera_frame = frame_name(stamped[0].child), frame_name(camera_frame)
     track, stamps = _track([each.stamp for each in stamped], poses, tolerance)
     if child == camera_frame:
         return BagTruth(track, None, topic.name, tuple(remarks), stamps)
@@ -205,13 +266,14 @@ def _from_topic(reader: BagReader, topic: Topic, camera_frame: str, tolerance: i
 def _read(reader: BagReader, topic: Topic) -> Iterable[_Stamped]:
     for recorded in reader.messages(topic):
         try:
-            yield POSE_KINDS[topic.kind](reader.deserialize(recorded))
+            stamped = POSE_KINDS[topic.kind](reader.deserialize(recorded))
+            yield stamped if stamped.stamp else stamped._replace(stamp=recorded.received)
         except (FrameError, AttributeError, TypeError, ValueError):
             continue  # One damaged pose of many is a gap that the next ones close.
 
 
 def _from_frames(reader: BagReader, wanted: str, tolerance: int) -> BagTruth:
-    world, _, camera = (part.strip().strip("/") for part in wanted.partition(ARROW))
+    world, _, camera = (frame_name(part.strip()) for part in wanted.partition(ARROW))
     tree = TransformTree(reader, tolerance)
     chain = tree.chain(world, camera)
     remarks = (
@@ -317,9 +379,11 @@ def _transforms(reader: BagReader, recorded: Any) -> list[tuple[str, _Stamped]]:
     try:
         return [
             (
-                each.header.frame_id.strip("/"),
+                frame_name(each.header.frame_id),
                 _Stamped(
-                    _time(each.header), each.child_frame_id.strip("/"), _transform(each.transform)
+                    _time(each.header) or recorded.received,
+                    frame_name(each.child_frame_id),
+                    _transform(each.transform),
                 ),
             )
             for each in reader.deserialize(recorded).transforms

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, Protocol
 
-from xsvggt_ros.errors import ConfigurationError
+from xsvggt_ros.errors import ConfigurationError, SourceError
 from xsvggt_ros.evaluation.frame import EvaluationFrame
 
 NO_TRUTH = "none"
@@ -66,6 +67,13 @@ class SourceOptions:
             raise ConfigurationError(
                 f"a tolerance of {self.tolerance} s is impossible; give one above 0 and up to 10"
             )
+        if self.intrinsics is not None:
+            fx, fy, *_ = self.intrinsics
+            if not all(map(isfinite, self.intrinsics)) or fx <= 0 or fy == 0:
+                raise ConfigurationError(
+                    f"intrinsics of {', '.join(f'{each:g}' for each in self.intrinsics)} are those "
+                    "of no camera; give fx,fy,cx,cy in pixels"
+                )
         if self.depth_scale is not None and not 0 < self.depth_scale < float("inf"):
             raise ConfigurationError(
                 f"a depth scale of {self.depth_scale} is impossible; give steps per metre, such as "
@@ -110,3 +118,19 @@ class EvaluationSource(Protocol):
     def describe(self) -> dict[str, Any]:
         """Return where frames and truth come from, in types that JSON holds."""
         ...
+
+
+def selected(options: SourceOptions, count: int, source: str) -> range:
+    """Return the numbers of the frames that ``options`` take out of ``count``.
+
+    Raises:
+        SourceError: none is left.
+
+    """
+    every = range(options.start, count, options.stride)[: options.limit]
+    if not every:
+        raise SourceError(
+            f"{source} has {count} frames, so that none is left after the first "
+            f"{options.start}; start earlier"
+        )
+    return every

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.evaluation.sources.base import SourceOptions
-from xsvggt_ros.evaluation.sources.depth_reading import steps
-from xsvggt_ros.evaluation.sources.files import depth_file, has
+from xsvggt_ros.evaluation.sources.files import depth_file, has, steps
 from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import Matrix

@@ -12,17 +12,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from xsvggt_ros.evaluation.sources.base import SourceOptions
-from xsvggt_ros.evaluation.sources.depth_reading import steps
 from xsvggt_ros.evaluation.sources.files import (
     choose,
     depth_file,
     directories,
     focal_numbers,
     has,
+    image_size,
     images,
+    steps,
 )
 from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
-from xsvggt_ros.evaluation.sources.sizes import image_size
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.stream.sources.base import stamp_at
 
@@ -67,7 +67,7 @@ def _gathered(drive: Path, options: SourceOptions) -> RecordedSource:
 def _alone(directory: Path, options: SourceOptions) -> RecordedSource:
     colors = images(directory / _ALONE[0])
     depths = [depth_file(directory / _ALONE[1], _name_of_depth(each)) for each in colors]
-    size = image_size(colors[0])
+    size = image_size(colors)
     cameras = [_intrinsics(directory / "intrinsics" / f"{each.stem}.txt", size) for each in colors]
     return _source(directory, "kitti_selection", colors, depths, cameras, options)
 
@@ -91,7 +91,7 @@ def _source(
     cameras: list[Intrinsics | None],
     options: SourceOptions,
 ) -> RecordedSource:
-    given = options.intrinsics and Intrinsics(*options.intrinsics, *image_size(colors[0]))
+    given = options.intrinsics and Intrinsics(*options.intrinsics, *image_size(colors))
     records = [
         Record(stamp_at(index, RATE), color, depth, None, given or own)
         for index, (color, depth, own) in enumerate(zip(colors, depths, cameras, strict=True))

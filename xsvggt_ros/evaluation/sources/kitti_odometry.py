@@ -15,10 +15,16 @@ from numpy.typing import NDArray
 
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.evaluation.sources.base import SourceOptions
-from xsvggt_ros.evaluation.sources.depth_reading import steps
-from xsvggt_ros.evaluation.sources.files import choose, directories, has, images, numbers
+from xsvggt_ros.evaluation.sources.files import (
+    camera_of,
+    choose,
+    directories,
+    has,
+    images,
+    numbers,
+    steps,
+)
 from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
-from xsvggt_ros.evaluation.sources.sizes import camera_of
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.geometry.text_tables import nanoseconds_of, read_rows, read_table
 from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
@@ -57,7 +63,7 @@ def open_directory(directory: Path, options: SourceOptions) -> RecordedSource:
             "the sequence complete?"
         )
     fx, fy, cx, cy = options.intrinsics or _pinhole(projection)
-    intrinsics = camera_of((fx, fy, cx, cy), colors[0])
+    intrinsics = camera_of((fx, fy, cx, cy), colors)
     records = [
         Record(stamp, color, None, poses[index] if poses else None, intrinsics)
         for index, (stamp, color) in enumerate(zip(stamps, colors, strict=True))
@@ -92,9 +98,11 @@ def _projection(path: Path, name: str) -> NDArray[np.float64]:
     for row in read_rows(path):
         if row.words[0].rstrip(":") == name and len(row.words) == 13:
             try:
-                return np.array([float(word) for word in row.words[1:]]).reshape(3, 4)
-            except ValueError as error:
+                found = np.array([float(word) for word in row.words[1:]]).reshape(3, 4)
+                np.linalg.inv(found[:, :3])
+            except (ValueError, np.linalg.LinAlgError) as error:
                 raise SourceError(f"line {row.line} of {path}: {error}") from error
+            return found
     raise SourceError(f"{path} has no line '{name}: ' with twelve numbers")
 
 

@@ -13,17 +13,18 @@ import numpy as np
 
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.evaluation.sources.base import SourceOptions
-from xsvggt_ros.evaluation.sources.depth_reading import between, steps
 from xsvggt_ros.evaluation.sources.files import (
+    between,
+    camera_of,
     choose,
     depth_file,
     directories,
     has,
     images,
     numbers,
+    steps,
 )
 from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
-from xsvggt_ros.evaluation.sources.sizes import camera_of
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.stream.sources.base import stamp_at
 
@@ -65,7 +66,7 @@ def open_directory(directory: Path, options: SourceOptions) -> RecordedSource:
         )
     known = FOCAL, FOCAL, SIZE[0] / 2, SIZE[1] / 2
     camera = options.intrinsics or known
-    intrinsics = camera_of(camera, colors[0], None if options.intrinsics else SIZE)
+    intrinsics = camera_of(camera, colors, None if options.intrinsics else SIZE)
     records = [
         Record(stamp_at(index, RATE), color, _depth_of(place, color), pose, intrinsics)
         for index, (color, pose) in enumerate(zip(colors, poses, strict=True))

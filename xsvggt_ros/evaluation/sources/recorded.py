@@ -12,12 +12,12 @@ from typing import Any
 
 from xsvggt_ros.errors import FrameError
 from xsvggt_ros.evaluation.frame import EvaluationFrame, FrameTruth
-from xsvggt_ros.evaluation.sources.base import SourceOptions
-from xsvggt_ros.evaluation.sources.depth_reading import Depth, ReadDepth
-from xsvggt_ros.evaluation.sources.selection import selected
-from xsvggt_ros.evaluation.sources.truth_poses import true_poses
+from xsvggt_ros.evaluation.sources.base import SourceOptions, selected
+from xsvggt_ros.evaluation.sources.files import Depth, ReadDepth
+from xsvggt_ros.evaluation.sources.truth_files import true_poses
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import Matrix
+from xsvggt_ros.stream.bits_in_use import BitsInUse
 from xsvggt_ros.stream.frame import Frame, ImageArray
 from xsvggt_ros.stream.imaging import decode_encoded
 
@@ -95,8 +95,10 @@ class RecordedSource:
 
     def __iter__(self) -> Iterator[EvaluationFrame]:
         """Yield the frames."""
+        bits = BitsInUse()
         for record in self._records:
-            frame = Frame(record.stamp, FRAME_ID, partial(_decode, record.image))
+            decode = partial(_decode, record.image, bits)
+            frame = Frame(record.stamp, FRAME_ID, decode, bits=bits)
             depth = self._depth(record)
             camera = self._camera(record.intrinsics, depth)
             yield EvaluationFrame(frame, FrameTruth(record.pose, depth, camera))
@@ -165,9 +167,9 @@ class RecordedSource:
         return sha.hexdigest()[:16]
 
 
-def _decode(path: Path) -> ImageArray:
+def _decode(path: Path, bits: BitsInUse) -> ImageArray:
     try:
-        return decode_encoded(path.read_bytes())
+        return decode_encoded(path.read_bytes(), bits=bits)
     except OSError as error:
         raise FrameError(f"cannot read {path}: {error.strerror}") from error
     except FrameError as error:

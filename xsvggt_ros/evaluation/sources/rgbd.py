@@ -16,10 +16,15 @@ import numpy as np
 
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.evaluation.sources.base import SourceOptions
-from xsvggt_ros.evaluation.sources.depth_reading import steps
-from xsvggt_ros.evaluation.sources.files import depth_file, focal_numbers, images, numbers
+from xsvggt_ros.evaluation.sources.files import (
+    camera_of,
+    depth_files,
+    focal_numbers,
+    images,
+    numbers,
+    steps,
+)
 from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
-from xsvggt_ros.evaluation.sources.sizes import camera_of
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import Matrix, pose_from
 from xsvggt_ros.geometry.text_tables import read_table
@@ -58,13 +63,13 @@ def open_directory(directory: Path, options: SourceOptions) -> RecordedSource:
     """
     options.refuse(str(directory), "sequence")
     colors = images(next(directory / name for name in _COLORS if (directory / name).is_dir()))
-    depths = [depth_file(directory / "depth", each.stem) for each in colors]
+    depths = depth_files(directory / "depth", colors)
     poses, origin = _poses(directory, colors)
     camera, known, size = _camera(directory, options)
     if camera is not None and camera[1] < 0:
         with np.errstate(invalid="ignore"):  # a lost pose stays one
             poses = [None if pose is None else MIRROR @ pose @ MIRROR for pose in poses]
-    intrinsics: Intrinsics | None = camera and camera_of(camera, colors[0], size)
+    intrinsics: Intrinsics | None = camera and camera_of(camera, colors, size)
     records = [
         Record(stamp_at(index, RATE), color, depth, pose, intrinsics)
         for index, (color, depth, pose) in enumerate(zip(colors, depths, poses, strict=True))

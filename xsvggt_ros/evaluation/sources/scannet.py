@@ -11,18 +11,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from xsvggt_ros.evaluation.sources.base import SourceOptions
-from xsvggt_ros.evaluation.sources.depth_reading import steps
 from xsvggt_ros.evaluation.sources.files import (
+    camera_of,
     choose,
-    depth_file,
+    depth_files,
     directories,
     focal_numbers,
     has,
     images,
-    matrix,
+    poses_of,
+    steps,
 )
 from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
-from xsvggt_ros.evaluation.sources.sizes import camera_of
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.stream.sources.base import stamp_at
 from xsvggt_ros.stream.sources.images import is_image
@@ -48,11 +48,11 @@ def open_directory(directory: Path, options: SourceOptions) -> RecordedSource:
         else choose(directory, _scenes(directory), options.sequence)
     )
     colors = images(place / "color")
-    depths = [depth_file(place / "depth", each.stem) for each in colors]
-    poses = [_there(place / "pose" / f"{each.stem}.txt") for each in colors]
-    intrinsics = _intrinsics(place, next(filter(None, depths), None), colors[0], options)
+    depths = depth_files(place / "depth", colors)
+    poses = poses_of([place / "pose" / f"{each.stem}.txt" for each in colors])
+    intrinsics = _intrinsics(place, [each for each in depths if each], colors, options)
     records = [
-        Record(stamp_at(index, RATE), color, depth, matrix(pose) if pose else None, intrinsics)
+        Record(stamp_at(index, RATE), color, depth, pose, intrinsics)
         for index, (color, depth, pose) in enumerate(zip(colors, depths, poses, strict=True))
     ]
     return RecordedSource(
@@ -76,18 +76,14 @@ def _scenes(directory: Path) -> dict[str, Path]:
     return {name: each for name, each in directories(directory).items() if _is_scene(each)}
 
 
-def _there(path: Path) -> Path | None:
-    return path if path.exists() else None
-
-
 def _intrinsics(
-    place: Path, depth: Path | None, color: Path, options: SourceOptions
+    place: Path, depths: list[Path], colors: list[Path], options: SourceOptions
 ) -> Intrinsics | None:
     """Return the depth's camera, or the image's where there is no depth."""
-    image = depth if depth and is_image(depth) else color
+    seen = depths if depths and is_image(depths[0]) else colors
     if options.intrinsics is not None:
-        return camera_of(options.intrinsics, image)
-    path = place / "intrinsic" / f"intrinsic_{'depth' if depth else 'color'}.txt"
+        return camera_of(options.intrinsics, seen)
+    path = place / "intrinsic" / f"intrinsic_{'depth' if depths else 'color'}.txt"
     if not path.exists():
         return None
-    return camera_of(focal_numbers(path), image)
+    return camera_of(focal_numbers(path), seen)

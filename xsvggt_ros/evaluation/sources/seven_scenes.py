@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """7-Scenes: J. Shotton et al., "Scene Coordinate Regression Forests", CVPR 2013.
 
-``seq-NN/frame-NNNNNN.color.png``, ``.depth.png`` (16 bit, mm, 65535 unknown) and ``.pose.txt``
-(camera-to-world). The depth camera stands beside the colour camera; ``.depth.proj.png``, which the
-community computes, is registered to the image and preferred where it is there.
+``seq-NN/frame-NNNNNN.color.png`` (of BundleFusion ``.jpg``), ``.depth.png`` (16 bit, mm, 65535
+unknown) and ``.pose.txt`` (camera-to-world). The depth camera stands beside the colour camera;
+``.depth.proj.png``, which the community computes, is registered to the image and preferred where it
+is there.
 """
 
 from __future__ import annotations
@@ -11,12 +12,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from xsvggt_ros.evaluation.sources.base import SourceOptions
-from xsvggt_ros.evaluation.sources.depth_reading import between, steps
-from xsvggt_ros.evaluation.sources.files import choose, depth_file, directories, images, matrix
+from xsvggt_ros.evaluation.sources.files import (
+    between,
+    camera_of,
+    choose,
+    depth_file,
+    directories,
+    images,
+    poses_of,
+    steps,
+)
 from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
-from xsvggt_ros.evaluation.sources.sizes import camera_of
-from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.stream.sources.base import stamp_at
+from xsvggt_ros.stream.sources.images import is_image
 
 RATE = 30.0
 CAMERA = (525.0, 525.0, 320.0, 240.0)
@@ -27,7 +35,7 @@ SIZE = 640, 480
 NEAREST, FARTHEST = 1e-3, 10.0
 """Metres, as in the reference's loader."""
 
-_COLOR = "frame-*.color.png"
+_COLOR = "frame-*.color.*"
 _UNREGISTERED = (
     "depth is that of the depth camera (.depth.png), not registered to the image; compute "
     ".depth.proj.png for figures that can be compared"
@@ -36,7 +44,9 @@ _UNREGISTERED = (
 
 def matches(directory: Path) -> bool:
     """Tell whether a directory is a sequence or a scene of 7-Scenes."""
-    return any(directory.glob(_COLOR)) or any(directory.glob(f"seq-*/{_COLOR}"))
+    return _holds_images(directory) or any(
+        map(_holds_images, directories(directory, "seq-*").values())
+    )
 
 
 def open_directory(directory: Path, options: SourceOptions) -> RecordedSource:
@@ -46,7 +56,7 @@ def open_directory(directory: Path, options: SourceOptions) -> RecordedSource:
         SourceError: files are missing or damaged, or there are several sequences.
 
     """
-    single = any(directory.glob(_COLOR))
+    single = _holds_images(directory)
     place = (
         directory
         if single
@@ -55,8 +65,13 @@ def open_directory(directory: Path, options: SourceOptions) -> RecordedSource:
     colors = images(place, _COLOR)
     registered = _depth_of(colors[0], "depth.proj") is not None
     camera = options.intrinsics or CAMERA
-    intrinsics = camera_of(camera, colors[0], None if options.intrinsics else SIZE)
-    records = [_record(index, color, registered, intrinsics) for index, color in enumerate(colors)]
+    intrinsics = camera_of(camera, colors, None if options.intrinsics else SIZE)
+    poses = poses_of([_beside(each, "pose.txt") for each in colors])
+    part = "depth.proj" if registered else "depth"
+    records = [
+        Record(stamp_at(index, RATE), color, _depth_of(color, part), pose, intrinsics)
+        for index, (color, pose) in enumerate(zip(colors, poses, strict=True))
+    ]
     read = steps(options.depth_scale or 1000.0, invalid=(0, 65535))
     return RecordedSource(
         Layout(
@@ -73,15 +88,8 @@ def open_directory(directory: Path, options: SourceOptions) -> RecordedSource:
     )  # fmt: skip
 
 
-def _record(index: int, color: Path, registered: bool, intrinsics: Intrinsics) -> Record:
-    pose = _beside(color, "pose.txt")
-    return Record(
-        stamp_at(index, RATE),
-        color,
-        _depth_of(color, "depth.proj" if registered else "depth"),
-        matrix(pose) if pose.exists() else None,
-        intrinsics,
-    )
+def _holds_images(directory: Path) -> bool:
+    return any(map(is_image, directory.glob(_COLOR)))
 
 
 def _depth_of(color: Path, part: str) -> Path | None:
@@ -89,4 +97,4 @@ def _depth_of(color: Path, part: str) -> Path | None:
 
 
 def _beside(color: Path, suffix: str) -> Path:
-    return color.with_name(color.name.replace("color.png", suffix))
+    return color.with_name(f"{color.name.partition('.')[0]}.{suffix}")

@@ -14,10 +14,16 @@ import numpy as np
 
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.evaluation.sources.base import SourceOptions
-from xsvggt_ros.evaluation.sources.depth_reading import SINTEL_TAG, sintel_dpt
-from xsvggt_ros.evaluation.sources.files import choose, directories, has, images
+from xsvggt_ros.evaluation.sources.files import (
+    SINTEL_TAG,
+    choose,
+    directories,
+    has,
+    image_size,
+    images,
+    sintel_dpt,
+)
 from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
-from xsvggt_ros.evaluation.sources.sizes import image_size
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import Matrix, invert
 from xsvggt_ros.stream.sources.base import stamp_at
@@ -44,7 +50,7 @@ def open_directory(directory: Path, options: SourceOptions) -> RecordedSource:
     place = directory if _is_scene(directory) else _choose(directory, options)
     training = place.parent.parent
     colors = images(place)
-    size = image_size(colors[0])
+    size = image_size(colors)
     records = [_record(training, index, color, size) for index, color in enumerate(colors)]
     return RecordedSource(
         Layout(

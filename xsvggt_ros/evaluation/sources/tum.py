@@ -4,6 +4,11 @@
 J. Sturm et al., "A Benchmark for the Evaluation of RGB-D SLAM Systems", IROS 2012: ``rgb.txt``,
 ``depth.txt`` and ``groundtruth.txt``, each line led by a stamp in seconds; 16-bit depth, 5000 steps
 a metre, registered to the image. E. Palazzolo et al., "ReFusion", IROS 2019, for Bonn.
+
+Bonn as MonST3R prepares it (J. Zhang et al., "MonST3R", ICLR 2025) is images 30 to 139 of a
+sequence, depth paired by order: ``rgb_110/`` and ``depth_110/``. Where these are missing, the same
+files are taken from ``rgb/`` and ``depth/``. Pairing by order is looser than by stamp, and is kept
+because published figures rest on it.
 """
 
 from __future__ import annotations
@@ -16,16 +21,24 @@ from numpy.typing import NDArray
 
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.evaluation.sources.base import SourceOptions
-from xsvggt_ros.evaluation.sources.depth_reading import steps
-from xsvggt_ros.evaluation.sources.files import choose, directories, focal_numbers, has
+from xsvggt_ros.evaluation.sources.files import (
+    camera_of,
+    choose,
+    directories,
+    focal_numbers,
+    has,
+    image_size,
+    images,
+    steps,
+)
 from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
-from xsvggt_ros.evaluation.sources.sizes import camera_of
-from xsvggt_ros.evaluation.sources.truth_files import read_truth
-from xsvggt_ros.evaluation.sources.truth_poses import true_poses
+from xsvggt_ros.evaluation.sources.truth_files import read_truth, true_poses
 from xsvggt_ros.evaluation.trajectory import associate
+from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.geometry.text_tables import Row, Table, nanoseconds_of, read_rows
 from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
+from xsvggt_ros.stream.sources.base import stamp_at
 
 STEPS_PER_METRE = 5000.0
 
@@ -68,7 +81,7 @@ def open_directory(directory: Path, options: SourceOptions) -> RecordedSource:
     depths = _depths(place, stamps, tolerance)
     poses, truth = _poses(place, stamps, tolerance)
     camera, origin, size = _camera(place, options)
-    intrinsics = camera_of(camera, images[0], size)
+    intrinsics = camera_of(camera, images, size)
     records = [
         Record(int(stamp), image, depths.get(index), poses.get(index), intrinsics)
         for index, (stamp, image) in enumerate(zip(stamps, images, strict=True))
@@ -117,9 +130,14 @@ def _listed(path: Path, directory: Path) -> tuple[NDArray[np.int64], list[Path]]
     if not rows:
         raise SourceError(f"{path} lists no file")
     stamps = nanoseconds_of(Table(path, (), [Row(row.line, row.words[:1]) for row in rows]))
-    files = [directory / row.words[1] for row in rows]
+    files = [_named(directory, " ".join(row.words[1:])) for row in rows]
     pairs = sorted(zip(stamps, files, strict=True))
     return np.array([stamp for stamp, _ in pairs], np.int64), [file for _, file in pairs]
+
+
+def _named(directory: Path, name: str) -> Path:
+    """Return a file of a list, which Windows writes with backslashes."""
+    return directory / (name if "/" in name else name.replace("\\", "/"))
 
 
 def _depths(place: Path, stamps: NDArray[np.int64], tolerance: int) -> dict[int, Path]:
@@ -170,3 +188,34 @@ def _camera(
         if part in _called(place):
             return camera, f"published for {part}", SIZE
     return DEFAULT_CAMERA, "TUM's default", SIZE
+
+
+RATE = 30.0
+FIRST, LAST = 30, 140
+
+
+def open_prepared(directory: Path) -> RecordedSource:
+    """Open a sequence.
+
+    Raises:
+        SourceError: files are missing.
+
+    """
+    if has(directory, "rgb_110", "depth_110"):
+        colors, depths = images(directory / "rgb_110"), images(directory / "depth_110")
+    else:
+        colors = images(directory / "rgb")[FIRST:LAST]
+        depths = images(directory / "depth")[FIRST:LAST]
+    if not colors or len(colors) > len(depths):
+        raise SourceError(
+            f"{directory} has {len(colors)} images from number {FIRST} on and {len(depths)} "
+            "depths; is the sequence complete?"
+        )
+    camera = Intrinsics(*CAMERAS["bonn"], *image_size(colors))
+    records = [
+        Record(stamp_at(index, RATE), color, depth, None, camera)
+        for index, (color, depth) in enumerate(zip(colors, depths[: len(colors)], strict=True))
+    ]
+    provenance = {"poses": "none", "depth": "paired by order"}
+    layout = Layout("bonn", directory, directory.name, records, steps(STEPS_PER_METRE), provenance)
+    return RecordedSource(layout, SourceOptions())

@@ -12,12 +12,12 @@ from torch import Tensor
 def _normalize_and_rotate(  # type: ignore[no-untyped-def]
     packed, query, key, value, query_weight, query_bias, key_weight, key_bias, cos, sin,
     tokens, turned_tokens, heads, eps,
-    QUARTER: tl.constexpr, HEADS: tl.constexpr, HALF: tl.constexpr,
+    QUARTER: tl.constexpr, HEADS: tl.constexpr, HALF: tl.constexpr, NEIGHBOURS: tl.constexpr,
 ):  # fmt: skip
     """Take one token: all heads of its query, its key or its value.
 
-    Channels of a head are [axis, part, j]; a turn mixes the two parts of an axis, so these are
-    loaded apart, as [heads, axis and j].
+    Channels of a head are [axis, part, j], or [j, part] where neighbours turn together; a turn
+    mixes the two parts, so these are loaded apart, as [heads, axis and j].
     """
     row = tl.program_id(0).to(tl.int64)
     which = tl.program_id(1)
@@ -26,8 +26,12 @@ def _normalize_and_rotate(  # type: ignore[no-untyped-def]
     head = tl.arange(0, HEADS)[:, None]
     turn = tl.arange(0, HALF)[None, :]
     inside = (head < heads) & (turn < 2 * QUARTER)
-    first = (turn // QUARTER) * (2 * QUARTER) + turn % QUARTER
-    second = first + QUARTER
+    if NEIGHBOURS:
+        first = 2 * turn
+        second = first + 1
+    else:
+        first = (turn // QUARTER) * (2 * QUARTER) + turn % QUARTER
+        second = first + QUARTER
     source = packed + (row * 3 + which) * heads * channels + head * channels
     # Queries stay token by token, which is how what is mixed for them is read; keys and values go
     # head by head, which is how they are stored.
@@ -73,6 +77,7 @@ def normalize_and_rotate(
     eps: float,
     cos: Tensor,
     sin: Tensor,
+    neighbours: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return queries, keys and values of ``packed``; see `model/operators.py`."""
     batch, tokens, width = packed.shape
@@ -86,6 +91,7 @@ def normalize_and_rotate(
         QUARTER=channels // 4,
         HEADS=triton.next_power_of_2(heads),
         HALF=triton.next_power_of_2(channels // 2),
+        NEIGHBOURS=neighbours,
         num_warps=4,
     )  # fmt: skip
     return query, key, value

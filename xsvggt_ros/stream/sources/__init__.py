@@ -11,10 +11,22 @@ from xsvggt_ros.stream.sources.bag_reader import METADATA
 from xsvggt_ros.stream.sources.base import Source
 from xsvggt_ros.stream.sources.directory import DirectorySource
 from xsvggt_ros.stream.sources.images import is_image, is_rare_image, is_read
-from xsvggt_ros.stream.sources.storage import bag_files, is_bag_file
+from xsvggt_ros.stream.sources.storage import bag_files, holds_bag, is_bag_file
+from xsvggt_ros.stream.sources.storage.base import ZSTD_MAGIC
 from xsvggt_ros.stream.sources.video import VideoSource
 
 __all__ = ["METADATA", "Source", "is_bag", "open_source"]
+
+_ARCHIVES = {
+    b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz",
+    b"7z\xbc\xaf\x27\x1c": "7-Zip", b"Rar!\x1a\x07": "RAR", ZSTD_MAGIC: "zstd",
+}  # fmt: skip
+"""What packed files begin with."""
+
+_TAR_AT = 257
+_LONGEST_MAGIC = _TAR_AT + 5
+
+_CAMERA_FORMATS = {".svo": "ZED", ".svo2": "ZED", ".oni": "OpenNI", ".klg": "Kintinuous"}
 
 
 def open_source(
@@ -38,7 +50,12 @@ def open_source(
     """
     place = Path(path).expanduser()
     if not place.exists():
-        raise SourceError(f"{place} does not exist: give a directory of images, a video or a bag.")
+        raise SourceError(
+            f"{path} is an address: images come from files here, and live ones over topics; start "
+            "a driver that publishes them, such as gscam, and the node"
+            if "://" in str(path)
+            else f"{place} does not exist: give a directory of images, a video or a bag."
+        )
     if place.name == METADATA and place.is_file():
         place = place.parent  # It stands for the bag that it is of.
     if is_bag(place):
@@ -53,7 +70,26 @@ def open_source(
                 f"{place} is an image that this OpenCV does not read: convert it to JPEG or PNG."
             )
         return DirectorySource(place, rate=rate, frame_id=frame_id)
+    _refuse_other_formats(place)
     return VideoSource(place, rate=rate, frame_id=frame_id)
+
+
+def _refuse_other_formats(place: Path) -> None:
+    """Raise SourceError for a file that has to be unpacked or exported first."""
+    if not place.is_file():
+        return
+    with place.open("rb") as file:
+        head = file.read(_LONGEST_MAGIC)
+    packed = next((name for magic, name in _ARCHIVES.items() if head.startswith(magic)), "")
+    if head[_TAR_AT:].startswith(b"ustar"):
+        packed = "tar"
+    if packed:
+        raise SourceError(f"{place} is packed ({packed}): unpack it, and give what it holds.")
+    if place.suffix.lower() in _CAMERA_FORMATS:
+        raise SourceError(
+            f"{place} is in the format of {_CAMERA_FORMATS[place.suffix.lower()]}, which only its "
+            "own tools read: export it as images or a video."
+        )
 
 
 def is_bag(place: Path) -> bool:
@@ -62,19 +98,21 @@ def is_bag(place: Path) -> bool:
     A recorder that is killed leaves no metadata, or empty ones; an SQLite file may be empty while
     all messages are in the log beside it.
     """
-    if place.is_file():
-        return is_bag_file(place)
     metadata = place / METADATA
     try:
+        if place.is_file():
+            return is_bag_file(place) or holds_bag(place)
         if metadata.is_file() and b"rosbag2_bagfile_information" in metadata.read_bytes():
             return True
         return place.is_dir() and any(map(_holds_something, bag_files(place)))
     except OSError as error:
-        raise SourceError(f"Cannot list {place}: {error.strerror}. Check its rights.") from error
+        raise SourceError(f"Cannot read {place}: {error.strerror}. Check its rights.") from error
 
 
 def _holds_something(file: Path) -> bool:
     log = file.with_name(f"{file.name}-wal")
+    if not file.exists():
+        return False  # a link to nothing
     return bool(file.stat().st_size) or (log.is_file() and bool(log.stat().st_size))
 
 

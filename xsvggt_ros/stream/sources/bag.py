@@ -52,9 +52,9 @@ class BagSource(Source):
     """Images of one image topic, in the order of the recording.
 
     Stamps and frame ids are those of the headers; the time of recording stands in for a zero
-    stamp, in the clock of those that are not zero. An image's calibration is the latest recorded
-    before it on the ``camera_info`` topic beside the image topic, or the first one where none came
-    before.
+    stamp, in the clock of those that are not zero, and for stamps that repeat. An image's
+    calibration is the latest recorded before it on the ``camera_info`` topic beside the image
+    topic, or the first one where none came before.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class BagSource(Source):
             self._info = choose_camera_info_topic(topics, self._image.name)
             self.rate = self._read_rate(reader)
             self._shift = self._read_shift(reader)
+            self._stamped = self._reads_stamps(reader)
             self._first_calibration = self._read_first_calibration(reader)
         self.name = f"{path}:{self._image.name}"
 
@@ -123,7 +124,7 @@ class BagSource(Source):
             self._warn_of_other_camera(calibration, frame_id)
             calibration = None
         return Frame(
-            stamp=nanoseconds(message.header.stamp) or max(0, recorded.received + self._shift),
+            stamp=self._stamp(message, recorded),
             frame_id=self._frame_id or frame_id or DEFAULT_FRAME_ID,
             decode=partial(_decode, read, message, self._bits),
             calibration=calibration,
@@ -131,6 +132,33 @@ class BagSource(Source):
             bits=self._bits,
             recorded=recorded.received,
         )
+
+    def _stamp(self, message: Any, recorded: Recorded) -> int:
+        """Return when an image was taken, as the recording tells where its header does not."""
+        stamp = nanoseconds(message.header.stamp) if self._stamped else 0
+        return stamp or max(0, recorded.received + self._shift)
+
+    def _reads_stamps(self, reader: BagReader) -> bool:
+        """Return whether stamps tell images apart; a driver may send one and the same for long.
+
+        Where they do not, and the times of recording do, it is said.
+        """
+        stamps, times = [], []
+        for recorded in islice(reader.messages(self._image), _LOOKED_AT):
+            try:
+                stamps.append(nanoseconds(reader.deserialize(recorded).header.stamp))
+            except (FrameError, AttributeError):
+                continue
+            times.append(recorded.received)
+        apart, apart_in_time = len(set(stamps)), len(set(times))
+        if 0 in stamps or apart > len(stamps) / 2 or apart_in_time <= 2 * apart:
+            return True
+        _logger.warning(
+            "%s: only %d of the first %d stamps on %s differ: the times of recording stand in; "
+            "have the driver stamp each image",
+            self._path, apart, len(stamps), self._image.name,
+        )  # fmt: skip
+        return False
 
     def _read_rate(self, reader: BagReader) -> float:
         """Return images per second: by the whole bag, or by the first ones where that cannot be.

@@ -7,16 +7,18 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from heapq import merge
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
+from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
 
 from xsvggt_ros.errors import FrameError, SourceError, XsvggtError
-from xsvggt_ros.stream.sources.definitions import Definitions
 from xsvggt_ros.stream.sources.storage import (
     READ_ENCODINGS,
     ROS1,
@@ -26,11 +28,81 @@ from xsvggt_ros.stream.sources.storage import (
     decompressed_message,
     open_storage,
 )
+from xsvggt_ros.stream.sources.storage.base import NoBagError
 from xsvggt_ros.stream.sources.topics import SEVERAL_KINDS, Topic
+
+_SEPARATOR = "=" * 80 + "\n"
+_TRANSFORMS = "geometry_msgs/TransformStamped[] transforms"
+
+
+class Definitions:
+    """Deserializes messages, with a store of types for each definition that it meets.
+
+    One for each, because recordings of several machines may define a type in several ways, and
+    because a definition that cannot be read must not take the others with it.
+    """
+
+    def __init__(self) -> None:
+        self._stores: dict[tuple[str, str, str], Typestore] = {}
+
+    def deserialize(self, data: bytes, channel: Channel) -> Any:
+        """Return a message as an object with the fields of its type.
+
+        Raises whatever the data bring up.
+        """
+        key = channel.kind, channel.encoding, channel.definition
+        if key not in self._stores:
+            self._stores[key] = _store(channel)
+        store = self._stores[key]
+        if channel.encoding == "ros1":
+            return store.deserialize_ros1(data, channel.kind)
+        return store.deserialize_cdr(data, channel.kind)
+
+
+def _store(channel: Channel) -> Typestore:
+    """Return the types that a channel needs; its own definition counts where it can be read."""
+    usual = _usual(channel.encoding)
+    if not channel.definition:
+        return usual
+    try:
+        if channel.language == "msg":
+            types = get_types_from_msg(channel.definition, channel.kind)
+        else:
+            types = {}
+            for part in _idl_parts(channel.definition):
+                types.update(get_types_from_idl(part))
+        store = get_typestore(Stores.EMPTY)
+        store.register(types)
+        store.get_msgdef(channel.kind)
+    except Exception:  # A definition is foreign text, and its parser answers in many ways.
+        if channel.kind in usual.fielddefs:
+            return usual
+        raise
+    return store
+
+
+def _idl_parts(text: str) -> list[str]:
+    """Return each file of a definition in IDL."""
+    if not text.startswith(f"{_SEPARATOR}IDL: "):
+        return [text]
+    return [part.partition("\n")[2] for part in text.split(_SEPARATOR)[1:]]
+
+
+@lru_cache(maxsize=2)
+def _usual(encoding: str) -> Typestore:
+    """Return the types of ROS itself."""
+    if encoding != "ros1":
+        return get_typestore(Stores.LATEST)
+    store = get_typestore(Stores.ROS1_NOETIC)
+    store.register(get_types_from_msg(_TRANSFORMS, "tf2_msgs/msg/TFMessage"))
+    return store
+
 
 METADATA = "metadata.yaml"
 _NAMED = 3
 """Channels that a sentence names."""
+_LONGEST_PAUSE = 60_000_000_000
+"""Nanoseconds between two files of one recording."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +137,8 @@ class BagReader:
         self._path = path
         self._scratch = TemporaryDirectory(prefix="xsvggt_bag_")
         self._storages: list[Storage] = []
+        self._files: dict[int, Path] = {}
+        """Of each storage, by its identity."""
         self._definitions = Definitions()
         self.remarks: list[str] = []
         try:
@@ -72,7 +146,9 @@ class BagReader:
         except BaseException:
             self.close()
             raise
-        self.remarks += [*self._damage(), *self._missing(), *self._left_out()]
+        self.remarks += [
+            *self._damage(), *self._missing(), *self._pauses(), *self._left_out(),
+        ]  # fmt: skip
 
     def _open_all(self) -> None:
         """Open every file; one that cannot be is a remark, unless it is the only one."""
@@ -84,7 +160,9 @@ class BagReader:
             scratch.mkdir()
             try:
                 with _reported(SourceError, f"Cannot open the bag {file}", _remedy(file)):
-                    self._storages.append(open_storage(file, scratch))
+                    storage = open_storage(file, scratch)
+                self._storages.append(storage)
+                self._files[id(storage)] = file
             except SourceError as error:
                 failed.append(error)
         if not self._storages:
@@ -92,6 +170,36 @@ class BagReader:
                 raise failed[0]
             raise SourceError(f"Cannot open the bag {self._path}: it holds no .mcap or .db3 file.")
         self.remarks += [f"A file is left out: {error}" for error in failed]
+        self._leave_out_copies()
+
+    def _leave_out_copies(self) -> None:
+        """Close files of which another one holds all: a converted, copied or mended one."""
+        kept: list[Storage] = []
+        for each in sorted(self._storages, key=_size, reverse=True):
+            whole = next((other for other in kept if _is_copy(each, other)), None)
+            if whole is None:
+                kept.append(each)
+                continue
+            self.remarks.append(
+                f"A file is left out: {self._files[id(each)]} holds what "
+                f"{self._files[id(whole)]} holds as well."
+            )
+            each.close()
+        self._storages = [each for each in self._storages if each in kept]
+
+    def _pauses(self) -> Iterator[str]:
+        """Say where files are of one directory, and hardly of one recording."""
+        timed = sorted((each for each in self._storages if each.start <= each.end),
+                       key=lambda each: each.start)  # fmt: skip
+        for before, after in pairwise(timed):
+            pause = after.start - max(each.end for each in timed[: timed.index(after)])
+            if pause > _LONGEST_PAUSE:
+                yield (
+                    f"{self._path} seems to hold several recordings: {self._files[id(after)].name} "
+                    f"begins {pause / 1e9:.0f} s after {self._files[id(before)].name}. They are "
+                    "read as one; give a file to read one alone."
+                )
+                return
 
     def _damage(self) -> Iterator[str]:
         damaged = [each.damage for each in self._storages if each.damage]
@@ -184,6 +292,33 @@ class BagReader:
             )
 
 
+def _size(storage: Storage) -> tuple[bool, int]:
+    """Return what tells which of two files has more: a whole one, then the number of messages."""
+    return storage.damage is None, sum(each.count for each in storage.channels)
+
+
+def _is_copy(storage: Storage, other: Storage) -> bool:
+    """Tell whether another file holds all messages of one, by their numbers and the first one."""
+    held = {each.topic: each for each in other.channels}
+    mine = [each for each in storage.channels if each.count]
+    inside = other.start <= storage.start and storage.end <= other.end
+    if not mine or not inside or any(each.topic not in held for each in mine):
+        return False
+    if any(each.count > held[each.topic].count for each in mine):
+        return False
+    first = min(mine, key=lambda each: each.count)
+    return _first(storage, first.number) == _first(other, held[first.topic].number)
+
+
+def _first(storage: Storage, number: int) -> tuple[int, bytes] | None:
+    """Return time and data of the first message of a channel, None where none can be read."""
+    try:
+        found = next(storage.messages([number]), None)
+    except (OSError, ValueError):
+        return None
+    return found and found[1:]
+
+
 def _messages(storage: Storage, names: set[str]) -> Iterator[Recorded]:
     channels = {
         each.number: each for each in storage.channels if each.topic in names and each.is_read
@@ -208,6 +343,8 @@ def _reported(kind: type[XsvggtError], what: str, remedy: str) -> Iterator[None]
     """Raise what a reader raises as our own; a damaged bag brings up errors of every type."""
     try:
         yield
+    except NoBagError as error:
+        raise kind(f"{what}: {_detail(error)}.") from error
     except PermissionError as error:
         raise kind(f"{what}: {_detail(error)}. Check the rights of the file.") from error
     except Exception as error:

@@ -23,19 +23,21 @@ from xsvggt_ros.stream.sources.base import (
 )
 from xsvggt_ros.stream.sources.images import (
     IMAGE_SUFFIXES,
+    UPRIGHT,
     ImageList,
     entries,
     images_in,
     is_image,
     is_rare_image,
     list_images,
+    orientation,
+    turned,
 )
-from xsvggt_ros.stream.sources.orientation import UPRIGHT, orientation, turned
 from xsvggt_ros.stream.sources.storage import ROS1, bag_files
 
 _logger = logging.getLogger(__name__)
 
-_BELOW = 2
+_BELOW = 3
 """Levels of directories that are looked through for what a directory itself does not hold."""
 
 _MOST_LOOKED_AT = 500

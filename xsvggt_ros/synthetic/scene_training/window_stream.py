@@ -23,7 +23,19 @@ class WindowStream:
         """Begin streams; ``budget`` are the frames that are held after a step, 0 = all."""
         self._budget = budget
         self._held: dict[tuple[str, int, int], _Pairs] = {}
-        self.first_frame = True
+        self._frames = 0
+
+    def begin_pass(self, frames: int) -> int:
+        """Return 1 for the first frame, 0 for every other one."""
+        return int(self._frames == 0)
+
+    def times(self, frames: int, device: torch.device) -> Tensor:
+        """Return the number of the present frame, float32 [1]."""
+        return torch.full((frames,), float(self._frames), device=device)
+
+    def end_frame(self) -> None:
+        """Say that a frame is complete."""
+        self._frames += 1
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attend over what is held and the present frame, which is held from now on."""
@@ -67,7 +79,7 @@ def streamed(network: StreamVggt, images: Tensor, budget: int) -> tuple[Tensor, 
     with torch.inference_mode():
         for frame in images.split(1, dim=1):
             found = network(frame, memory, ("camera", "depth"))
-            memory.first_frame = False
+            memory.end_frame()
             assert found.pose_encodings is not None
             assert found.depth is not None
             cameras.append(found.pose_encodings[:, :, -1])

@@ -9,15 +9,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from xsvggt_ros.stream.sources.names import natural_order
-from xsvggt_ros.stream.sources.storage.base import READ_ENCODINGS, Channel, Storage
-from xsvggt_ros.stream.sources.storage.compression import (
+from xsvggt_ros.stream.sources.images import natural_order
+from xsvggt_ros.stream.sources.storage.base import (
+    READ_ENCODINGS,
     ZSTD,
+    ZSTD_MAGIC,
+    Channel,
+    Storage,
     decompressed_file,
     decompressed_message,
 )
+from xsvggt_ros.stream.sources.storage.mcap import MAGIC as MCAP_MAGIC
 from xsvggt_ros.stream.sources.storage.mcap import McapStorage
+from xsvggt_ros.stream.sources.storage.rosbag1 import MAGIC as ROS1_MAGIC
 from xsvggt_ros.stream.sources.storage.rosbag1 import Rosbag1Storage
+from xsvggt_ros.stream.sources.storage.sqlite import MAGIC as SQLITE_MAGIC
 from xsvggt_ros.stream.sources.storage.sqlite import SqliteStorage
 
 __all__ = [
@@ -27,6 +33,7 @@ __all__ = [
     "Storage",
     "bag_files",
     "decompressed_message",
+    "holds_bag",
     "is_bag_file",
     "open_storage",
 ]
@@ -39,9 +46,36 @@ ROS1 = (".bag", ".bag.active")
 """Ends of the names of ROS 1 bags; a recorder that was killed leaves the latter."""
 
 
+_MAGIC = {MCAP_MAGIC: ".mcap", SQLITE_MAGIC: ".db3", ROS1_MAGIC: ".bag", ZSTD_MAGIC: ZSTD}
+"""What files of each format begin with, and the end of their names."""
+
+
 def is_bag_file(path: Path) -> bool:
     """Tell by its name whether a file is a bag, or a part of one."""
     return path.name.lower().endswith((*ROS1, *PARTS)) and not path.name.startswith(".")
+
+
+def holds_bag(path: Path) -> bool:
+    """Tell by its first bytes whether a file is a bag, whatever its name.
+
+    Raises:
+        OSError: it cannot be read.
+
+    """
+    kind, known = _format_of(path), {".mcap", ".db3", ".bag"}
+    return kind in known or (kind == ZSTD and not known.isdisjoint(map(str.lower, path.suffixes)))
+
+
+def _format_of(path: Path) -> str:
+    """Return the end that the name of a file with such bytes should have; empty = not known.
+
+    Raises:
+        OSError: it cannot be read.
+
+    """
+    with path.open("rb") as file:
+        head = file.read(max(map(len, _MAGIC)))
+    return next((suffix for magic, suffix in _MAGIC.items() if head.startswith(magic)), "")
 
 
 def bag_files(path: Path) -> list[Path]:
@@ -49,12 +83,12 @@ def bag_files(path: Path) -> list[Path]:
 
     Of a file and its compressed copy, which a killed recorder leaves side by side, the file counts.
     """
-    if path.is_file():
+    if not path.is_dir():
         return [path]
     found = [
         each
         for each in path.iterdir()
-        if is_bag_file(each) and each.name.lower().endswith(PARTS) and each.is_file()
+        if is_bag_file(each) and each.name.lower().endswith(PARTS) and not each.is_dir()
     ]
     plain = {each.name.lower() for each in found}
     alone = [
@@ -73,13 +107,22 @@ def open_storage(path: Path, scratch: Path) -> Storage:
         OSError: it cannot be read, or there is no room in ``scratch``.
 
     """
-    if path.name.lower().endswith(ZSTD):
+    path = path.resolve()  # What lies beside a file, lies beside it and not beside a link to it.
+    kind = _format_of(path)
+    if kind == ZSTD:
         path = decompressed_file(path, scratch)
-    suffix = path.suffix.lower()
-    if suffix == ".mcap":
+        kind = _format_of(path)
+    kind = kind or _suffix(path)
+    if kind == ".mcap":
         return McapStorage(path)
-    if suffix == ".db3":
+    if kind == ".db3":
         return SqliteStorage(path, scratch)
-    if path.name.lower().endswith(ROS1):
+    if kind == ".bag":
         return Rosbag1Storage(path)
-    raise ValueError(f"{suffix or 'this'} is no suffix of a bag")
+    raise ValueError(f"{path.suffix or 'this'} is no suffix of a bag")
+
+
+def _suffix(path: Path) -> str:
+    """Return the format that the name of a file tells."""
+    name = path.name.lower().removesuffix(ZSTD)
+    return ".bag" if name.endswith(ROS1) else Path(name).suffix

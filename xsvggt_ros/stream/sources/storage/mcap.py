@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal, TypeAlias
 from zlib import crc32
 
-from xsvggt_ros.stream.sources.storage.base import EMPTY_TIMES, Channel, kind_of
-from xsvggt_ros.stream.sources.storage.compression import decompressed_chunk
+from xsvggt_ros.stream.sources.storage.base import EMPTY_TIMES, Channel, decompressed_chunk, kind_of
 
 Octets: TypeAlias = "bytes | memoryview"
 

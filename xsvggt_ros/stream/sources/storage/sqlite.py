@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from xsvggt_ros.stream.sources.storage.base import EMPTY_TIMES, Channel, kind_of
+from xsvggt_ros.stream.sources.storage.base import EMPTY_TIMES, Channel, NoBagError, kind_of
 
+MAGIC = b"SQLite format 3\0"
 _LOGS = ("-wal", "-journal")
 _LANGUAGES = {"ros2msg": "msg", "ros2idl": "idl"}
 
@@ -69,6 +70,8 @@ class SqliteStorage:
 
     def _overview(self) -> tuple[list[Channel], int, int]:
         """Return channels, and the times of the first and the last message."""
+        if not self._has("topics"):
+            raise NoBagError("it is a database, but none of rosbag2: it has no table of topics")
         try:
             found = self._counted("SELECT topic_id, count(*), min(timestamp), max(timestamp) "
                                   "FROM messages GROUP BY topic_id")  # fmt: skip
@@ -91,6 +94,14 @@ class SqliteStorage:
             )  # fmt: skip
         times = [EMPTY_TIMES, *(each[1:] for each in found.values())]
         return channels, min(start for start, _ in times), max(end for _, end in times)
+
+    def _has(self, table: str) -> bool:
+        """Tell whether there is a table; true where the list of tables cannot be read."""
+        try:
+            names = {name for (name,) in self._connection.execute("SELECT name FROM sqlite_master")}
+        except sqlite3.DatabaseError:
+            return True
+        return table in names
 
     def _counted(self, query: str) -> dict[int, tuple[int, int, int]]:
         return {number: rest for number, *rest in self._connection.execute(query)}

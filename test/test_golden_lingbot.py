@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LingBot-Map's network and memory equal the reference's on its golden tensors."""
+
+import json
+from dataclasses import replace
+
+import lingbot_reference as reference
+import pytest
+import torch
+from lingbot_reference import ANCHORS, FRAMES, MODES, Outputs
+from reference import TOLERANCE
+
+from xsvggt_ros.cache.kv_cache import KvCache
+from xsvggt_ros.cache.settings import CacheSettings
+from xsvggt_ros.model.config import LINGBOT, PRESETS
+from xsvggt_ros.model.network import StreamVggt
+from xsvggt_ros.model.track_head import track_head_shapes
+from xsvggt_ros.stream.reconstructor import cache_layout
+
+ROUNDED = {16: 1e-6, 8: 5e-4, 4: 2e-2}
+"""Largest deviation of poses by the width of keys and values."""
+
+
+def settings(mode: str, **changes) -> CacheSettings:
+    window, interval = MODES[mode]["window"], MODES[mode]["keyframe_interval"]
+    kept = {"window_frames": window, "keyframe_interval": interval}
+    return CacheSettings(**{"key_bits": 16, "value_bits": 16} | kept | changes)
+
+
+@torch.inference_mode()
+def run(own: StreamVggt, cache: KvCache) -> Outputs:
+    images = reference.frames()
+    predictions = []
+    for part in (images[:ANCHORS], *images[ANCHORS:].split(1)):
+        predictions.append(own(part[None], cache, ("camera", "depth")))
+        cache.end_frame()
+    return Outputs.of(predictions)
+
+
+def test_official_names_and_shapes_without_allocating_them():
+    official = json.loads((reference.GOLDEN / "state_dict_full.json").read_text())
+    with torch.device("meta"):
+        network = StreamVggt(LINGBOT)
+    own = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+    assert len(official) == 1342
+    assert own == official
+    assert track_head_shapes(LINGBOT) == {}
+    assert sum(parameter.numel() for parameter in network.parameters()) == 1_157_943_540
+    assert PRESETS["lingbot"] == LINGBOT
+
+
+@pytest.mark.parametrize("kind", ["trained", "for inference"])
+@pytest.mark.parametrize("mode", MODES)
+def test_the_network_equals_the_reference_over_a_memory_without_economy(mode, kind):
+    own = reference.network() if kind == "trained" else reference.inference_network()
+    deviations = reference.run_plainly(own, mode).deviations(mode)
+    assert len(deviations) == 5
+    assert max(deviations.values()) <= TOLERANCE
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("bits", ROUNDED)
+def test_the_cache_equals_the_reference(mode, bits):
+    network = reference.network()
+    cache = KvCache(settings(mode, key_bits=bits, value_bits=bits), cache_layout(network))
+    deviations = run(network, cache).deviations(mode)
+    assert cache.settings.policy == "lingbot"
+    assert max(deviations.values()) <= ROUNDED[bits]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_newest_frame_may_wait_as_it_came(mode):
+    network = reference.network()
+    waiting = settings(mode, key_bits=8, value_bits=8, window_bits=16)
+    deviations = run(network, KvCache(waiting, cache_layout(network))).deviations(mode)
+    assert max(deviations.values()) <= ROUNDED[8]
+
+
+def test_everything_kept_equals_a_window_that_nothing_leaves():
+    network = reference.network()
+    cache = KvCache(settings("w64_k1", policy="none"), cache_layout(network))
+    assert max(run(network, cache).deviations("w64_k1").values()) <= ROUNDED[16]
+
+
+def test_a_whole_sequence_at_once_equals_the_stream():
+    network = reference.network()
+    with torch.inference_mode():
+        whole = Outputs.of(
+            [network.forward_sequence(reference.frames()[None], ("camera", "depth"))]
+        )
+    assert max(whole.deviations("w64_k1").values()) <= ROUNDED[16]
+
+
+def _time_stands_still(network, patch):
+    patch.setattr(reference.PlainMemory, "times", lambda self, frames, device: torch.zeros(frames))
+
+
+def _scale_token_of_later_frames(network, patch):
+    token = network.aggregator.scale_token
+    token[:, 0] = token[:, 1].clone()
+
+
+def _a_special_token_less(network, patch):
+    fewer = replace(network.config, scale_token=False)
+    network.aggregator.config = network.config = fewer
+    network.depth_head.special_tokens = fewer.special_tokens
+
+
+@pytest.mark.parametrize(
+    "damage", [_time_stands_still, _scale_token_of_later_frames, _a_special_token_less]
+)
+def test_the_tolerance_notices(damage, monkeypatch):
+    network = reference.network()
+    damage(network, monkeypatch)
+    deviations = reference.run_plainly(network, "w64_k1").deviations("w64_k1")
+    assert deviations["pose_enc"] > 100 * TOLERANCE
+    assert deviations["depth.sub"] > 10 * TOLERANCE
+
+
+def test_time_counts_stored_frames_and_begins_again_with_a_session():
+    network = reference.network()
+    cache = KvCache(settings("w2_k2"), cache_layout(network))
+    images = reference.frames()
+    with torch.inference_mode():
+        for _ in range(2):
+            times = []
+            for part in (images[:ANCHORS], *images[ANCHORS:].split(1)):
+                network(part[None], cache, ("camera", "depth"))
+                cache.end_frame()
+                times.append(int(cache.times(1, network.device)))
+            later = FRAMES - ANCHORS
+            assert times == [ANCHORS, *(ANCHORS + (k + 2) // 2 for k in range(later))]
+            assert cache.stored_frames == times[-1]
+            cache.clear()
+            assert int(cache.times(1, network.device)) == cache.stored_frames == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"window_frames": 1},
+        {"key_bits": 8, "value_bits": 8},
+        {"policy": "balanced", "budget_tokens": 300},
+        {"keyframe_interval": 3},
+    ],
+)
+def test_time_goes_on_through_live_changes(changes):
+    network = reference.network()
+    cache = KvCache(settings("w2_k1"), cache_layout(network))
+    images = reference.frames()
+    with torch.inference_mode():
+        network(images[None, :ANCHORS], cache, ("camera",))
+        cache.end_frame()
+        for index, part in enumerate(images[ANCHORS:].split(1)):
+            if index == 3:
+                before = int(cache.times(1, network.device))
+                cache.configure(replace(cache.settings, **changes))
+                assert int(cache.times(1, network.device)) == before == ANCHORS + 3
+            network(part[None], cache, ("camera",))
+            cache.end_frame()
+    interval = changes.get("keyframe_interval", 1)
+    assert cache.stored_frames == ANCHORS + 3 + -(-(FRAMES - ANCHORS - 3) // interval)
+    assert int(cache.times(1, network.device)) == cache.stored_frames

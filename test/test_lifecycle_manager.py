@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A bond with a lifecycle manager: with bondpy, or with a double of it where there is none."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+REASON = "needs ROS 2: run scripts/test, or source a workspace"
+pytest.importorskip("rclpy", reason=REASON)
+
+import rclpy
+from lifecycle_msgs.srv import ChangeState
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from std_msgs.msg import String
+
+from xsvggt_ros.ros.domains import free_domain
+from xsvggt_ros.ros.lifecycle_manager import ManagerBond, manager_appears
+
+PATIENCE = 30.0
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=free_domain())
+    node = rclpy.create_node("xsvggt", context=context, namespace="/robot")
+    yield node
+    node.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+class _Bond:
+    """Does to the node what the Bond of bondpy does."""
+
+    made: list[_Bond] = []  # noqa: RUF012 - of the class on purpose
+
+    def __init__(self, topic: str, bond_id: str, node: Node) -> None:
+        self.topic, self.id, self.node = topic, bond_id, node
+        self.heartbeat_period = 1.0
+        self.is_shutdown = False
+        self.pub = node.create_publisher(String, topic, 1)
+        self.on_formed: Any = None
+        self.on_broken: Any = None
+        self.made.append(self)
+
+    def start(self) -> None:
+        self.sub = self.node.create_subscription(String, self.topic, lambda _: None, 1)
+
+    def set_formed_callback(self, callback: Any) -> None:
+        self.on_formed = callback
+
+    def set_broken_callback(self, callback: Any) -> None:
+        self.on_broken = callback
+
+    def shutdown(self) -> None:
+        self.is_shutdown = True
+        self.sub.destroy()
+        self.pub.destroy()
+        if self.on_broken:
+            self.on_broken()
+
+
+@pytest.fixture
+def double(monkeypatch: pytest.MonkeyPatch) -> list[_Bond]:
+    module = ModuleType("bondpy.bondpy")
+    module.Bond = _Bond  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "bondpy", ModuleType("bondpy"))
+    monkeypatch.setitem(sys.modules, "bondpy.bondpy", module)
+    monkeypatch.setattr(_Bond, "made", [])
+    return _Bond.made
+
+
+def test_an_active_node_has_one_bond_of_its_name(node: Node, double: list[_Bond]) -> None:
+    bond = ManagerBond(node)
+    bond.start()
+    bond.start()
+    assert [(each.topic, each.id, each.is_shutdown) for each in double] == [
+        ("bond", "xsvggt", True),
+        ("bond", "xsvggt", False),
+    ]
+    assert double[1].heartbeat_period < 1.0
+    assert double[1].pub.topic_name == "/robot/bond"
+
+
+def test_an_end_on_purpose_is_told_and_leaves_nothing(
+    node: Node, double: list[_Bond], caplog: pytest.LogCaptureFixture
+) -> None:
+    before = len(list(node.subscriptions)), len(list(node.publishers))
+    bond = ManagerBond(node)
+    bond.start()
+    double[0].on_formed()
+    bond.stop()
+    bond.stop()
+    assert double[0].is_shutdown
+    assert (len(list(node.subscriptions)), len(list(node.publishers))) == before
+    assert not [each for each in caplog.records if each.levelname == "WARNING"]
+    executor = SingleThreadedExecutor(context=node.context)
+    executor.add_node(node)
+    executor.spin_once(timeout_sec=0.01)
+
+
+def test_a_manager_that_dies_is_told(
+    node: Node, double: list[_Bond], caplog: pytest.LogCaptureFixture
+) -> None:
+    bond = ManagerBond(node)
+    bond.start()
+    double[0].on_formed()
+    double[0].on_broken()
+    assert "has gone; the node goes on" in caplog.text
+
+
+def test_without_bondpy_the_node_does_without(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bondpy", None)
+    bond = ManagerBond(node)
+    bond.start()
+    bond.stop()
+
+
+def test_a_real_bond_forms_and_breaks(node: Node) -> None:
+    bondpy = pytest.importorskip("bondpy.bondpy", reason="needs bondpy, of a ROS 2 distribution")
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=node.context.get_domain_id())
+    manager = rclpy.create_node("manager", context=context, namespace="/robot")
+    executors = [SingleThreadedExecutor(context=each.context) for each in (node, manager)]
+    for executor, each in zip(executors, (node, manager), strict=True):
+        executor.add_node(each)
+    bond, other = ManagerBond(node), bondpy.Bond("bond", "xsvggt", manager)
+    formed: list[bool] = []
+    other.set_formed_callback(lambda: formed.append(True))
+    other.start()
+    bond.start()
+    _spin(executors, lambda: bool(formed))
+    bond.stop()
+    _spin(executors, other.is_broken)
+    other.shutdown()
+    rclpy.shutdown(context=context)
+
+
+def _spin(executors: list[SingleThreadedExecutor], condition: Any) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        for executor in executors:
+            executor.spin_once(timeout_sec=0.01)
+
+
+def test_a_client_for_its_transitions_is_a_manager(node: Node) -> None:
+    if not hasattr(node, "count_clients"):
+        pytest.skip("this distribution cannot count clients")
+    assert not manager_appears(node, within=0.0)
+    client = node.create_client(ChangeState, "/robot/xsvggt/change_state")
+    assert manager_appears(node, within=PATIENCE)
+    node.destroy_client(client)

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one frame puts on the topics of its camera."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+REASON = "needs ROS 2: run scripts/test, or source a workspace"
+pytest.importorskip("rclpy", reason=REASON)
+pytest.importorskip("tf2_msgs", reason=REASON)
+
+from rclpy.node import Node
+from results import HEIGHT, WIDTH, update_of, wall
+
+from xsvggt_ros.geometry.robot_frames import Placement
+from xsvggt_ros.ros import transforms as module
+from xsvggt_ros.ros.parameters import Depth, Settings, Tf
+from xsvggt_ros.ros.publishers import CameraPublisher
+from xsvggt_ros.ros.transform_owners import TransformOwners
+from xsvggt_ros.ros.transforms import TransformBroadcaster
+
+SECOND = 1_000_000_000
+
+
+class _Heard:
+    """CameraPublisher somebody listens to; keeps what they publish."""
+
+    def __init__(self, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.messages: dict[str, Any] = {}
+        self.publishers = CameraPublisher(node, TransformBroadcaster(node, TransformOwners()))
+        for publisher in node.publishers:
+            name = publisher.topic_name.removeprefix(f"{node.get_fully_qualified_name()}/")
+            monkeypatch.setattr(publisher, "get_subscription_count", lambda: 1)
+            monkeypatch.setattr(publisher, "publish", self._keeper(name))
+
+    def _keeper(self, name: str) -> Any:
+        return lambda message: self.messages.__setitem__(name, message)
+
+
+def test_colour_lies_in_the_geometry_of_the_depth(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = _Heard(node, monkeypatch)
+    result = wall(1)
+    heard.publishers.publish(update_of(result), Settings())
+    color, depth = heard.messages["color/image"], heard.messages["depth/image"]
+    assert (color.width, color.height, color.encoding, color.step) == (
+        WIDTH, HEIGHT, "rgb8", 3 * WIDTH,
+    )  # fmt: skip
+    assert color.header == depth.header
+    assert (depth.width, depth.height) == (WIDTH, HEIGHT)
+    pixels = np.frombuffer(color.data, np.uint8).reshape(HEIGHT, WIDTH, 3)
+    np.testing.assert_array_equal(pixels, result.color)
+    assert heard.messages["color/camera_info"] == heard.messages["depth/camera_info"]
+
+
+@pytest.mark.parametrize(("encoding", "unknown"), [("32FC1", np.nan), ("16UC1", 0)])
+def test_depth_that_is_not_sure_enough_is_unknown(
+    node: Node, monkeypatch: pytest.MonkeyPatch, encoding: str, unknown: float
+) -> None:
+    heard = _Heard(node, monkeypatch)
+    result = wall(1)
+    confidence = result.confidence.copy()
+    confidence[:, : WIDTH // 2] = 1.2
+    settings = Settings(depth=Depth(encoding=encoding, min_confidence=1.5))
+    heard.publishers.publish(update_of(replace(result, confidence=confidence)), settings)
+    kind = np.float32 if encoding == "32FC1" else np.uint16
+    message = heard.messages["depth/image"]
+    values = np.frombuffer(message.data, kind).reshape(HEIGHT, WIDTH)
+    np.testing.assert_array_equal(values[:, : WIDTH // 2], unknown)
+    assert (values[:, WIDTH // 2 :] > 0).all()
+    assert np.isfinite(result.depth).all()  # the result itself stays
+
+
+class _Clock:
+    """Stands for the node's clock and the steady one."""
+
+    def __init__(self, node: Node, monkeypatch: pytest.MonkeyPatch, now: int) -> None:
+        self.nanoseconds = now
+        monkeypatch.setattr(node, "get_clock", lambda: self)
+        monkeypatch.setattr(module, "monotonic", lambda: self.nanoseconds / SECOND)
+
+    def now(self) -> _Clock:
+        return self
+
+
+def _sent(broadcaster: TransformBroadcaster, monkeypatch: pytest.MonkeyPatch) -> list[list[Any]]:
+    sent: list[list[Any]] = []
+    send = broadcaster._send
+    monkeypatch.setattr(broadcaster, "_send", lambda links: (sent.append(links), send(links)))
+    return sent
+
+
+def _correction(x: float) -> Placement:
+    correction = np.eye(4)
+    correction[0, 3] = x
+    return Placement(np.eye(4), np.eye(4), correction)
+
+
+def test_map_to_odom_is_repeated_a_little_ahead_of_the_clock(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = _Clock(node, monkeypatch, 100 * SECOND)
+    broadcaster = TransformBroadcaster(node, TransformOwners())
+    sent = _sent(broadcaster, monkeypatch)
+    settings = Settings(tf=Tf(map_rate=10.0, map_tolerance=0.25))
+    broadcaster.repeat_map(settings)
+    assert sent == []  # nothing is known yet
+    broadcaster.publish(99 * SECOND, "base", _correction(0.5), settings)
+    broadcaster.repeat_map(settings)
+    assert len(sent) == 1  # it is fresh
+    clock.nanoseconds += SECOND // 2
+    broadcaster.repeat_map(settings)
+    broadcaster.repeat_map(settings)
+    assert len(sent) == 2
+    (link,) = sent[1]
+    assert (link.header.frame_id, link.child_frame_id) == ("map", "odom")
+    assert link.transform.translation.x == 0.5
+    assert (link.header.stamp.sec, link.header.stamp.nanosec) == (100, 750_000_000)
+    clock.nanoseconds += SECOND
+    broadcaster.repeat_map(Settings(tf=Tf(map_rate=0.0)))
+    broadcaster.repeat_map(Settings(tf=Tf(publish_map=False)))
+    broadcaster.forget_map()
+    broadcaster.repeat_map(settings)
+    assert len(sent) == 2
+
+
+def test_nothing_is_repeated_where_images_are_stamped_by_another_clock(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = _Clock(node, monkeypatch, 1000 * SECOND)
+    broadcaster = TransformBroadcaster(node, TransformOwners())
+    sent = _sent(broadcaster, monkeypatch)
+    broadcaster.publish(5 * SECOND, "base", _correction(0.5), Settings())  # a bag, without --clock
+    clock.nanoseconds += SECOND
+    broadcaster.repeat_map(Settings())
+    assert len(sent) == 1
