@@ -17,7 +17,8 @@ from xsvggt_ros.geometry.alignment import Similarity
 from xsvggt_ros.geometry.lie import exp_se3, log_se3
 from xsvggt_ros.geometry.rigid import Matrix, invert
 from xsvggt_ros.model.network import StreamVggt
-from xsvggt_ros.stream.chain import ChainedReconstructor, ChainSettings
+from xsvggt_ros.stream.chain import ChainedReconstructor
+from xsvggt_ros.stream.chain_settings import ChainSettings
 from xsvggt_ros.stream.frame import FrameResult
 from xsvggt_ros.stream.reconstructor import Arrival, Reconstructor, ReconstructorSettings
 

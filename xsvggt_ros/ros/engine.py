@@ -13,6 +13,7 @@ from xsvggt_ros.threads import ask_for_threads
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from xsvggt_ros.stream.chain import ChainedReconstructor
     from xsvggt_ros.stream.frame_queue import FrameQueue
     from xsvggt_ros.stream.pipeline import PipelineHooks
     from xsvggt_ros.stream.reconstructor import Reconstructor
@@ -28,7 +29,7 @@ def import_engine() -> None:
     """
     try:
         import xsvggt_ros.model.checkpoint
-        import xsvggt_ros.stream.reconstructor
+        import xsvggt_ros.stream.chain
         import xsvggt_ros.stream.worker  # noqa: F401 - for those who import it next
     except ImportError as error:
         raise EnvironmentMissingError(
@@ -37,7 +38,7 @@ def import_engine() -> None:
         ) from error
 
 
-def build_reconstructor(settings: Settings) -> Reconstructor:
+def build_reconstructor(settings: Settings) -> ChainedReconstructor:
     """Load the weights, build the engine, and warm it up.
 
     Raises:
@@ -50,8 +51,9 @@ def build_reconstructor(settings: Settings) -> Reconstructor:
     ask_for_threads(settings.model.threads)
     import_engine()
     from xsvggt_ros.model.checkpoint import load_network
+    from xsvggt_ros.stream.chain import ChainedReconstructor
     from xsvggt_ros.stream.memory import check_memory, warm_up
-    from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
+    from xsvggt_ros.stream.reconstructor import ReconstructorSettings
 
     model = settings.model
     network = load_network(
@@ -66,7 +68,7 @@ def build_reconstructor(settings: Settings) -> Reconstructor:
     )
     width = settings.input.width or network.config.image_size
     cache = settings.cache
-    engine = Reconstructor(
+    engine = ChainedReconstructor(
         network,
         ReconstructorSettings(
             width=width,
@@ -74,6 +76,8 @@ def build_reconstructor(settings: Settings) -> Reconstructor:
             calibration=settings.input.calibration,
             cuda_graphs=model.cuda_graphs,
         ),
+        chain=settings.chain_settings,
+        refinement=settings.pose.refinement,
     )
     check_memory(network, width, cache)
     warm_up(engine, width)

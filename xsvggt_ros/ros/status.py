@@ -180,6 +180,16 @@ def _fill_result(message: ReconstructionStatus, result: FrameResult) -> None:
     message.latency_collect = result.timings.collect
     message.intrinsics_source = result.intrinsics_source
     message.pose_source = result.pose_source
+    inliers = np.nan if result.motion is None else result.motion.inliers
+    message.focal_ratio = _known(result.focal_ratio)
+    message.pose_inliers = _known(inliers)
+    message.chain_state = result.chain_state
+    message.chain_joins = result.joins
     message.execution = result.execution.mode
     message.execution_reason = result.execution.reason
     message.mean_confidence = float(np.mean(result.confidence))
+
+
+def _known(value: float) -> float:
+    """Return a value, 0 where it is not known."""
+    return float(value) if np.isfinite(value) else 0.0

@@ -98,9 +98,8 @@ def broadcast(link: TransformStamped) -> Broadcast:
 
 def _pose(switch: str, placement: Placement, settings: Settings) -> Matrix:
     """Return the child's pose in the parent."""
-    # With an odometry of one's own, map and odom are the same.
     of_map = switch == "tf.publish_map"
-    pose = placement.map_from_odom if of_map else placement.map_from_carrier
+    pose = placement.map_from_odom if of_map else placement.odom_from_carrier
     return invert(pose) if settings.tf.invert_odom else pose
 
 

@@ -19,12 +19,13 @@ import numpy as np
 from xsvggt_ros.cache.statistics import CacheStatistics
 from xsvggt_ros.errors import ConfigurationError, FrameError
 from xsvggt_ros.geometry.alignment import Similarity
-from xsvggt_ros.geometry.joining import LEAST_FRAMES, Join, OverlapFrame, join, overlap_frame
+from xsvggt_ros.geometry.joining import Join, OverlapFrame, join, overlap_frame
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.model.device import release_cached_memory
 from xsvggt_ros.model.network import StreamVggt
-from xsvggt_ros.stream.frame import FrameResult, GaugeChange
-from xsvggt_ros.stream.odometry import REFINEMENTS, Refinement, VisualOdometry
+from xsvggt_ros.stream.chain_settings import ChainSettings
+from xsvggt_ros.stream.frame import REFINEMENTS, FrameResult, GaugeChange, Refinement
+from xsvggt_ros.stream.odometry import VisualOdometry
 from xsvggt_ros.stream.reconstructor import Arrival, Reconstructor, ReconstructorSettings
 
 logger = logging.getLogger(__name__)
@@ -37,46 +38,6 @@ FALLEN_FRAMES = 3
 MOST_JOINS_KEPT = 1000
 
 _CONFIDENCE_STRIDE = 4
-
-
-@dataclass(frozen=True, slots=True)
-class ChainSettings:
-    """When another gauge takes over.
-
-    Attributes:
-        length: frames after which it is due; 0 = never, not for low confidence either.
-        overlap: frames that both gauges see, of each camera.
-        min_confidence: share of the usual confidence (above its floor of 1) below which a new gauge
-            is due, too; 0 = never.
-        retry: frames after a refused join before the next attempt.
-
-    Raises:
-        ConfigurationError: a value out of range.
-
-    """
-
-    length: int = 300
-    overlap: int = 4
-    min_confidence: float = 0.45
-    retry: int = 30
-
-    def __post_init__(self) -> None:
-        if not self.overlap >= LEAST_FRAMES:
-            raise ConfigurationError(
-                f"chain.overlap is {self.overlap}; two gauges are joined by {LEAST_FRAMES} frames "
-                "or more, 4 are usual"
-            )
-        if self.length and self.length < 2 * self.overlap:
-            raise ConfigurationError(
-                f"chain.length is {self.length}; it must be 0 (never) or at least twice "
-                f"chain.overlap, {2 * self.overlap}"
-            )
-        if not 0.0 <= self.min_confidence < 1.0:
-            raise ConfigurationError(
-                f"chain.min_confidence is {self.min_confidence}; it is a share from 0 to below 1"
-            )
-        if self.retry < 1:
-            raise ConfigurationError(f"chain.retry is {self.retry}; it must be 1 or more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +98,8 @@ class ChainedReconstructor(Reconstructor):
         """Results of frames that wait for the first pass of the new gauge."""
         self._cameras: set[str] = set()
         self._change: GaugeChange | None = None
+        self._objection = ""
         self._seen_by_next: dict[str, Matrix] = {}
-        self._rebased: dict[str, Matrix] = {}
         self._confidences: deque[float] = deque(maxlen=CONFIDENCE_MEMORY)
         self._fallen = 0
 
@@ -192,8 +153,13 @@ class ChainedReconstructor(Reconstructor):
     def _follow(self, frame: Arrival, result: FrameResult) -> FrameResult:
         result = _in_world(result, self._world_from_gauge)
         self._cameras.add(result.camera)
-        result = self._odometry.follow(result, self._rebased.pop(result.camera, None))
-        result = replace(result, joins=self._join_count, gauge_change=self._change)
+        result = self._odometry.follow(result)
+        result = replace(
+            result,
+            joins=self._join_count,
+            gauge_change=self._change,
+            chain_state=self._objection or ("on" if self.chain.length else "off"),
+        )
         self._change = None
         self._begin_gauge_where_due(result)
         if self._next is not None:
@@ -272,7 +238,9 @@ class ChainedReconstructor(Reconstructor):
         self._adopt(self._next)
         self._next = None
         world = self._world_from_gauge = found.earlier_from_later
-        self._rebased = {name: world.poses(pose) for name, pose in self._seen_by_next.items()}
+        self._odometry.change_gauge(
+            {name: world.poses(pose) for name, pose in self._seen_by_next.items()}
+        )
         self._gauge_begun = result.index + 1
         self._confidences.clear()  # each gauge has a level of its own
         self._join_count += 1
@@ -298,6 +266,7 @@ class ChainedReconstructor(Reconstructor):
 
     def _note_change(self, found: Join | None, objection: str) -> None:
         self._fallen = 0
+        self._objection = objection
         self._overlap.clear()
         self._unanswered.clear()
         self._seen_by_next.clear()

@@ -10,8 +10,8 @@ is the network's error.
 from __future__ import annotations
 
 from collections import defaultdict, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from xsvggt_ros.geometry.pose_covariance import (
     VarianceFactors,
     compose_covariance,
     fuse,
+    in_other_child,
+    in_parent_axes,
+    unknown_covariance,
 )
 from xsvggt_ros.geometry.registration import (
     PatchPoints,
@@ -31,10 +34,7 @@ from xsvggt_ros.geometry.registration import (
     register_points,
 )
 from xsvggt_ros.geometry.rigid import Matrix, invert, transform_points
-from xsvggt_ros.stream.frame import CameraMotion, FrameResult, PoseSource
-
-Refinement = Literal["off", "auto", "on"]
-REFINEMENTS: tuple[Refinement, ...] = ("off", "auto", "on")
+from xsvggt_ros.stream.frame import CameraMotion, FrameResult, PoseSource, Refinement
 
 Array = NDArray[np.float64]
 
@@ -49,6 +49,7 @@ LEAST_TURN, LEAST_WAY = np.radians(0.01), 1e-4
 LONGEST_GAP = 2.0
 """Seconds between two frames beyond which there is no velocity."""
 
+_MEDIAN_TO_SIGMA = 1.4826
 _MEDIAN_OF_CHI2 = 2.366
 """Of three components."""
 
@@ -99,10 +100,10 @@ class _Camera:
     poses: NetworkError = field(default_factory=NetworkError)
     step_spectrum: ErrorSpectrum = field(default_factory=ErrorSpectrum)
     pose_spectrum: ErrorSpectrum = field(default_factory=ErrorSpectrum)
-    last: FrameResult | None = None
+    stamp: int = 0
     seen: PatchPoints | None = None
     world_from_camera: Matrix = field(default_factory=lambda: np.eye(4))
-    odom_from_camera: Matrix = field(default_factory=lambda: np.eye(4))
+    depth_error: float = np.nan
     covariance: Array = field(default_factory=lambda: np.zeros((6, 6)))
 
 
@@ -124,41 +125,53 @@ class VisualOdometry:
         self._patch = patch
         self.refinement = refinement
         self.factors = VarianceFactors()
-        self._cameras: dict[str, _Camera] = defaultdict(_Camera)
+        self._begin()
 
-    def follow(self, result: FrameResult, before: Matrix | None = None) -> FrameResult:
-        """Return the result with its motion, and its pose refined where that is asked for.
+    def _begin(self) -> None:
+        self._cameras: dict[str, _Camera] = defaultdict(_Camera)
+        self._odom_from_world = np.eye(4)
+        """What keeps odometry smooth where the world jumped."""
+
+    def change_gauge(self, poses: Mapping[str, Matrix]) -> None:
+        """Take note that another gauge has taken over.
 
         Args:
-            result: the next one; number 0 begins a session.
-            before: camera-to-world pose [4, 4] that the frame before it of the same camera has in
-                the gauge of this one; None where the gauge is the same.
+            poses: by camera, camera-to-world pose [4, 4] of its newest frame in the new gauge.
 
         """
+        newest = max(poses, key=lambda name: self._cameras[name].stamp)
+        before = self._odom_from_world @ self._cameras[newest].world_from_camera
+        self._odom_from_world = before @ invert(poses[newest])
+        for name, pose in poses.items():
+            self._cameras[name].world_from_camera = pose
+
+    def follow(self, result: FrameResult) -> FrameResult:
+        """Return the result with its motion, and its pose refined where that is asked for.
+
+        Result number 0 begins a session.
+        """
         if result.index == 0:
-            self._cameras.clear()
+            self._begin()
         camera = self._cameras[result.camera]
         seen = points_by_patch(result.depth, result.confidence, result.intrinsics, self._patch)
         pose, source, inliers = self._refined(camera, result, seen)
         result = replace(result, camera_to_world=pose, pose_source=source)
-        if camera.last is None:
-            # A camera of a rig begins where the world has it, as others have moved by then.
-            camera.odom_from_camera = pose
-            step, of_step = np.eye(4), np.zeros((6, 6))
-        else:
-            step = invert(camera.world_from_camera if before is None else before) @ pose
+        first = camera.seen is None
+        step, of_step = np.eye(4), np.zeros((6, 6))
+        if not first:
+            step = invert(camera.world_from_camera) @ pose
             of_step = self._step_covariance(camera, result, step)
-            camera.odom_from_camera = camera.odom_from_camera @ step
             camera.covariance = compose_covariance(camera.covariance, step, of_step)
         motion = CameraMotion(
-            odom_from_camera=camera.odom_from_camera,
+            odom_from_camera=self._odom_from_world @ pose,
             covariance=camera.covariance,
             step=step,
             step_covariance=of_step,
-            seconds=0.0 if camera.last is None else (result.stamp - camera.last.stamp) / 1e9,
+            seconds=0.0 if first else (result.stamp - camera.stamp) / 1e9,
             inliers=inliers,
+            depth_error=camera.depth_error,
         )
-        camera.last, camera.seen, camera.world_from_camera = result, seen, pose
+        camera.stamp, camera.seen, camera.world_from_camera = result.stamp, seen, pose
         return replace(result, motion=motion)
 
     def note_true_step(self, motion: CameraMotion, step: Matrix) -> None:
@@ -199,7 +212,7 @@ class VisualOdometry:
             return pose, source, inliers
         head = _in_depths(_diagonal(*camera.poses.variances()), depth)
         own = PoseEstimate(pose, np.asarray(np.linalg.inv(head), np.float64))
-        return fuse(own, registered).pose, "refined", inliers
+        return fuse(own, registered).pose, "fused", inliers
 
     def _step_covariance(self, camera: _Camera, result: FrameResult, step: Matrix) -> Array:
         """Return the covariance of a step, with what two depth maps say of it."""
@@ -210,6 +223,9 @@ class VisualOdometry:
         )
         own_way = own_turn = 0.0
         if registration is not None:
+            # Half of the variance is the earlier map's.
+            usual = float(np.median(np.abs(registration.residuals)))
+            camera.depth_error = usual * _MEDIAN_TO_SIGMA / np.sqrt(2)
             registered = camera.step_spectrum.estimate(registration)
             own = _in_depths(np.linalg.pinv(registered.information, hermitian=True), 1 / depth)
             difference = log_se3(invert(step) @ registered.pose)
@@ -233,6 +249,64 @@ class VisualOdometry:
             way = max(way, (float(change[:3] @ change[:3]) / depth**2) / 3)
             turn = max(turn, float(change[3:] @ change[3:]) / 3)
         return self.factors.applied(_in_depths(_diagonal(way, turn), depth))
+
+
+@dataclass(frozen=True, slots=True)
+class CarrierMotion:
+    """How a robot's base moves, or the camera where there is none.
+
+    Attributes:
+        covariance: float64 [6, 6] of its pose in `odom`, about axes parallel to those of `odom`.
+        twist: float64 [6], metres and radians a second in its own axes; zero where unknown.
+        twist_covariance: float64 [6, 6].
+
+    """
+
+    covariance: Array
+    twist: Array
+    twist_covariance: Array
+
+
+def carrier_motion(
+    motion: CameraMotion | None,
+    odom_from_carrier: Matrix,
+    carrier_from_camera: Matrix,
+    *,
+    metric: bool,
+    lost: bool,
+) -> CarrierMotion:
+    """Return how the carrier of a camera moves, as ``nav_msgs/Odometry`` has it.
+
+    Args:
+        motion: of the camera; None where nothing is known.
+        odom_from_carrier: [4, 4].
+        carrier_from_camera: [4, 4].
+        metric: whether lengths are metres; else nothing is known of translations.
+        lost: whether the result is implausible; nothing is known then.
+
+    """
+    unknown = unknown_covariance()
+    if motion is None or lost:
+        return CarrierMotion(unknown, np.zeros(6), unknown)
+    camera_from_carrier = invert(carrier_from_camera)
+    covariance = in_other_child(motion.covariance, camera_from_carrier)
+    covariance = in_parent_axes(covariance, odom_from_carrier)
+    twist, of_twist = np.zeros(6), unknown
+    if 0.0 < motion.seconds <= LONGEST_GAP:
+        step = carrier_from_camera @ motion.step @ camera_from_carrier
+        twist = log_se3(step) / motion.seconds
+        of_twist = in_other_child(motion.step_covariance, camera_from_carrier) / motion.seconds**2
+    if not metric:
+        covariance, of_twist = _without_lengths(covariance), _without_lengths(of_twist)
+        twist[:3] = 0.0
+    return CarrierMotion(covariance, twist, of_twist)
+
+
+def _without_lengths(covariance: Array) -> Array:
+    """Return a covariance that says nothing of translations."""
+    known = unknown_covariance()
+    known[3:, 3:] = covariance[3:, 3:]
+    return known
 
 
 def _diagonal(way: float, turn: float) -> Array:

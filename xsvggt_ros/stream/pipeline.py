@@ -63,7 +63,7 @@ class SessionInfo:
     reset_reason: str = ""
 
 
-_AT_ORIGIN = Placement(np.eye(4), np.eye(4), np.eye(4))
+_AT_ORIGIN = Placement(np.eye(4), np.eye(4), np.eye(4), np.eye(4))
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,7 +415,13 @@ class FramePipeline:
         if update.degraded and self._map_from_odom is not None:
             placement = place_by_odometry(self._map_from_odom, transforms)
         else:
-            placement = place(self._map_from_world, update.result.camera_to_world, transforms)
+            motion = update.result.motion
+            placement = place(
+                self._map_from_world,
+                update.result.camera_to_world,
+                transforms,
+                None if motion is None else motion.odom_from_camera,
+            )
             self._map_from_odom = placement.map_from_odom
         return replace(update, placement=placement)
 

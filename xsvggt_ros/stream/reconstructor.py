@@ -580,7 +580,7 @@ def _with_camera(result: FrameResult, camera: Rectification) -> FrameResult:
         depth=depth,
         intrinsics=intrinsics,
         intrinsics_source="calibrated",
-        focal_ratio=result.intrinsics.fx / intrinsics.fx if predicted else np.nan,
+        focal_ratio=intrinsics.fx / result.intrinsics.fx if predicted else np.nan,
     )
 
 
