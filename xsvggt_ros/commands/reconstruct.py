@@ -71,6 +71,12 @@ def reconstruct(
         str | None,
         typer.Option(help="Write each depth map too: png (16 bit, 1/1000 units) or npy (float32)."),
     ] = None,
+    chain_length: Annotated[
+        int, typer.Option(help="Frames after which the network gets a new first frame; 0 = never.")
+    ] = 300,
+    refinement: Annotated[
+        str, typer.Option(help="Fuse poses with the point head's points: off, auto or on.")
+    ] = "off",
     rerun: RerunViewer = False,
     rerun_file: RerunFile = None,
 ) -> None:
@@ -79,8 +85,10 @@ def reconstruct(
     from xsvggt_ros.geometry.files import require_writable
     from xsvggt_ros.model.bundled import weights_in_words
     from xsvggt_ros.model.checkpoint import load_network
+    from xsvggt_ros.stream.chain import ChainedReconstructor
+    from xsvggt_ros.stream.chain_settings import ChainSettings
     from xsvggt_ros.stream.depth_files import DepthFiles
-    from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
+    from xsvggt_ros.stream.reconstructor import ReconstructorSettings
     from xsvggt_ros.stream.recording import LongestSession
     from xsvggt_ros.stream.results import title, write_results
     from xsvggt_ros.stream.sources import open_source
@@ -102,7 +110,8 @@ def reconstruct(
             compiled=compiled,
         )
         settings = ReconstructorSettings(width or network.config.image_size, cache)
-        engine = Reconstructor(network, settings)
+        chain = ChainSettings(length=chain_length)
+        engine = ChainedReconstructor(network, settings, chain=chain, refinement=refinement)
         ending = _run(stream, engine, recorded, depths, max_frames)
     _say_left_out(recorded, ending)
     heading = title(

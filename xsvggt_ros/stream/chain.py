@@ -24,7 +24,7 @@ from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.model.device import release_cached_memory
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.chain_settings import ChainSettings
-from xsvggt_ros.stream.frame import REFINEMENTS, FrameResult, GaugeChange, Refinement
+from xsvggt_ros.stream.frame import REFINEMENTS, FrameResult, GaugeChange
 from xsvggt_ros.stream.odometry import VisualOdometry
 from xsvggt_ros.stream.reconstructor import Arrival, Reconstructor, ReconstructorSettings
 
@@ -70,7 +70,7 @@ class ChainedReconstructor(Reconstructor):
         settings: ReconstructorSettings | None = None,
         *,
         chain: ChainSettings | None = None,
-        refinement: Refinement = "off",
+        refinement: str = "off",
     ) -> None:
         """Make an engine with an empty session.
 
@@ -82,7 +82,7 @@ class ChainedReconstructor(Reconstructor):
         self._next: Reconstructor | None = None
         self._reason = self._asked = ""
         self._begin_gauges()
-        self._odometry = VisualOdometry(network.config.patch_size, refinement)
+        self._odometry = VisualOdometry(network.config.patch_size)
         settings = settings or ReconstructorSettings()
         self._point_head_asked = settings.point_head
         super().__init__(network, settings)
@@ -114,7 +114,7 @@ class ChainedReconstructor(Reconstructor):
         """What follows the camera's motion."""
         return self._odometry
 
-    def set_refinement(self, refinement: Refinement) -> None:
+    def set_refinement(self, refinement: str) -> None:
         """Refine poses from the next frame on, or no more.
 
         Raises:

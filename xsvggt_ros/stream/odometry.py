@@ -34,7 +34,7 @@ from xsvggt_ros.geometry.registration import (
     register_points,
 )
 from xsvggt_ros.geometry.rigid import Matrix, invert, transform_points
-from xsvggt_ros.stream.frame import CameraMotion, FrameResult, PoseSource, Refinement
+from xsvggt_ros.stream.frame import CameraMotion, FrameResult, PoseSource
 
 Array = NDArray[np.float64]
 
@@ -120,7 +120,7 @@ class VisualOdometry:
 
     """
 
-    def __init__(self, patch: int, refinement: Refinement = "off") -> None:
+    def __init__(self, patch: int, refinement: str = "off") -> None:
         """Begin a stream; ``patch`` is the edge of the network's patches in pixels."""
         self._patch = patch
         self.refinement = refinement
