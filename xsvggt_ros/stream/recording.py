@@ -41,7 +41,8 @@ class RecordedFrame:
     ``index`` is its number in its session, from 0; ``camera_to_map`` is float64 [4, 4];
     ``intrinsics`` are those of the [h, w] images here; ``points`` are float32 [h, w, 3] in the
     optical frame, NaN where unknown; ``depth`` and ``confidence`` float32 [h, w]; ``color`` RGB
-    uint8 [h, w, 3]; ``pose_source`` and ``joins`` are as in :class:`~xsvggt_ros.stream.frame.FrameResult`.
+    uint8 [h, w, 3]; ``pose_source`` and ``joins`` are as in
+    :class:`~xsvggt_ros.stream.frame.FrameResult`.
     """
 
     index: int
