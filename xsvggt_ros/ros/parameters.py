@@ -20,7 +20,7 @@ from xsvggt_ros.geometry.voxel_map import EVICTIONS, MOST_POINTS, VoxelSettings
 from xsvggt_ros.model.config import PRESETS
 from xsvggt_ros.ros.parameter_spec import Spec, Value, checked_value, declared
 from xsvggt_ros.stream.chain_settings import ChainSettings
-from xsvggt_ros.stream.frame import REFINEMENTS, Refinement
+from xsvggt_ros.stream.frame import REFINEMENTS
 from xsvggt_ros.stream.mapping import MapSettings
 
 
@@ -287,7 +287,7 @@ class Scale:
 class Pose:
     """How poses are refined."""
 
-    refinement: Refinement = declared(
+    refinement: str = declared(
         "off",
         "Fuse the network's pose with one registered from the points of its point head, which then "
         "runs as well: on, auto = where camera_info is used, or off. Where the registration is the "
