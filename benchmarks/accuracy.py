@@ -43,13 +43,12 @@ from side_by_side import in_parallel
 
 from xsvggt_ros.cache.settings import POLICIES, CacheSettings
 from xsvggt_ros.errors import ConfigurationError, XsvggtError
+from xsvggt_ros.evaluation.evaluator import SessionEvaluator
 from xsvggt_ros.evaluation.frame import FrameTruth
-from xsvggt_ros.evaluation.identity import fingerprint, machine, software, weights
-from xsvggt_ros.evaluation.judge import SessionJudge
-from xsvggt_ros.evaluation.request import JudgingOptions
-from xsvggt_ros.evaluation.trajectory import score_trajectory
+from xsvggt_ros.evaluation.provenance import fingerprint, machine, software, weights
+from xsvggt_ros.evaluation.request import ScoringOptions
 from xsvggt_ros.geometry.alignment import Similarity, align
-from xsvggt_ros.geometry.rigid import invert
+from xsvggt_ros.metrics.trajectory import score_trajectory
 from xsvggt_ros.model.bundled import BUNDLED
 from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.model.network import StreamVggt
@@ -75,36 +74,34 @@ def measure(
 ) -> Cell:
     """Run one cache over one sequence."""
     engine = engine_for(network, config, *frames[0].color.shape[:2])
-    judge = SessionJudge(JudgingOptions(cloud_points=CLOUD_POINTS))
+    evaluator = SessionEvaluator(ScoringOptions(cloud_points=CLOUD_POINTS))
     seconds = []
     for frame in frames:
         result = engine.step(frame.color)
-        judge.add(result, FrameTruth(frame.camera_to_world, frame.depth, frame.intrinsics))
+        evaluator.add(result, FrameTruth(frame.camera_to_world, frame.depth, frame.intrinsics))
         seconds.append(result.timings.network)
-    scores = judge.scores()
-    estimated, true = judge.matched()
-    # A box's diagonal depends on its axes: those of the first camera, as in the model card.
-    places = (invert(true[0]) @ true)[:, :3, 3]
-    percent = 100 / float(np.linalg.norm(np.ptp(places, axis=0)))
+    scores = evaluator.scores()
+    estimated, true = evaluator.matched()
     depth = scores.depth["median"]
     similar = scores.trajectory["sim3"]
+    percent = 100 / similar.extent
     scaled = score_trajectory(Similarity(depth.alignment.scale).poses(estimated), true, "se3")
-    assert judge.cloud is not None
-    cloud = judge.cloud.points()
+    assert evaluator.cloud is not None
+    cloud = evaluator.cloud.points()
     ours = align(estimated[:, :3, 3], true[:, :3, 3], scale=True).points(cloud.estimated)
     return Cell(
         identity=identity,
         name=config.name,
         sequence=name,
-        abs_rel=depth.errors.abs_rel,
-        delta=depth.errors.delta_1,
+        abs_rel_median=depth.errors.abs_rel,
+        delta_1_median=depth.errors.delta_1,
         ate_sim3=percent * similar.ate.rmse,
-        ate_scaled=percent * scaled.ate.rmse,
-        rpe_rotation=similar.rpe_rotation.mean,
-        rpe_sim3=percent * similar.rpe_translation.rmse,
-        rpe_scaled=percent * scaled.rpe_translation.rmse,
-        cloud_accuracy=float(cKDTree(cloud.true).query(ours)[0].mean()),
-        cloud_completeness=float(cKDTree(ours).query(cloud.true)[0].mean()),
+        ate_se3_depth_scale=percent * scaled.ate.rmse,
+        rpe_rotation_mean=similar.rpe_rotation.mean,
+        rpe_translation_sim3=percent * similar.rpe_translation.rmse,
+        rpe_translation_se3_depth_scale=percent * scaled.rpe_translation.rmse,
+        accuracy_path_sim3=float(cKDTree(cloud.true).query(ours)[0].mean()),
+        completeness_path_sim3=float(cKDTree(ours).query(cloud.true)[0].mean()),
         network_ms=1e3 * median(seconds[len(seconds) // 2 :]),
         kib=(result.cache.nbytes + result.cache.scratch_nbytes) / 1024,
     )

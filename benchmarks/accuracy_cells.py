@@ -70,15 +70,15 @@ class Cell:
     identity: str
     name: str
     sequence: str
-    abs_rel: float
-    delta: float
+    abs_rel_median: float
+    delta_1_median: float
     ate_sim3: float
-    ate_scaled: float
-    rpe_rotation: float
-    rpe_sim3: float
-    rpe_scaled: float
-    cloud_accuracy: float
-    cloud_completeness: float
+    ate_se3_depth_scale: float
+    rpe_rotation_mean: float
+    rpe_translation_sim3: float
+    rpe_translation_se3_depth_scale: float
+    accuracy_path_sim3: float
+    completeness_path_sim3: float
     network_ms: float
     kib: float
 

@@ -139,14 +139,11 @@ def frames(
 
 
 def rms(truth: list[Matrix], results: list[FrameResult]) -> tuple[float, float]:
-    errors = np.array(
-        [
-            log_se3(invert(one) @ other.camera_to_world)
-            for one, other in zip(truth, results, strict=True)
-        ]
-    )
-    return tuple(
-        np.sqrt(np.mean(np.square(errors[:, part]).sum(1))) for part in (slice(3), slice(3, 6))
+    pairs = zip(truth, results, strict=True)
+    squares = np.square([log_se3(invert(one) @ other.camera_to_world) for one, other in pairs])
+    return (
+        float(np.sqrt(squares[:, :3].sum(1).mean())),
+        float(np.sqrt(squares[:, 3:].sum(1).mean())),
     )
 
 

@@ -49,7 +49,7 @@ from xsvggt_ros.synthetic.losses import (
 from xsvggt_ros.synthetic.motion import MotionSettings
 from xsvggt_ros.synthetic.optimization import learning_rate_at
 from xsvggt_ros.synthetic.png import colored, png_bytes
-from xsvggt_ros.synthetic.scores import aligned_error, compare
+from xsvggt_ros.synthetic.scores import compare
 from xsvggt_ros.synthetic.sequence import Sequence, SequenceSettings
 from xsvggt_ros.synthetic.training import MOST_SKIPPED, Trainer
 from xsvggt_ros.synthetic.training_settings import Schedule, TrainingSettings
@@ -512,7 +512,7 @@ def test_the_learning_rate_rises_and_falls():
 def test_what_a_training_leaves_behind(tmp_path):
     outcome = Trainer(TINY, tmp_path).train(QUICK)
     assert outcome.step == 6
-    assert outcome.line().startswith("held-out: depth AbsRel ")
+    assert outcome.line().startswith("held-out: AbsRel (median scale) ")
     network = load_network(str(outcome.weights), device="cpu")
     assert network.config == preset("tiny")
     average = Trainer(TINY, tmp_path).average.state_dict()
@@ -628,25 +628,22 @@ def test_scores_of_the_truth_are_perfect_and_scale_does_not_matter():
     scaled = poses.copy()
     scaled[:, :3, 3] *= 0.2
     scores = compare(0.2 * depth.astype(float), depth, scaled, poses)
-    assert scores.depth_abs_rel == pytest.approx(0, abs=1e-6)
-    assert scores.depth_below_1_25 == 1
-    assert scores.path_error == pytest.approx(0, abs=1e-9)
-    assert scores.turn_error == pytest.approx(0, abs=1e-6)
-    assert scores.standing_turn > 0.2
-    assert scores.standing_error > 0.1
+    assert scores.abs_rel_median == pytest.approx(0, abs=1e-6)
+    assert scores.delta_1_median == 1
+    assert scores.relative_ate_sim3 == pytest.approx(0, abs=1e-9)
+    assert scores.rpe_rotation_mean_deg == pytest.approx(0, abs=1e-6)
+    assert scores.standing_rpe_rotation_mean_deg > 0.2
+    assert scores.standing_relative_ate_sim3 > 0.1
 
 
-def test_alignment_by_hand():
-    truth = np.array([[0.0, 0, 0], [1, 0, 0], [1, 2, 0], [0, 2, 3]])
-    turn = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
-    assert aligned_error(truth @ turn.T * 3 + 5, truth) == pytest.approx(0, abs=1e-9)
-    mirrored = truth * [1, 1, -1]
-    assert aligned_error(mirrored, truth) > 0.1
-    assert aligned_error(np.zeros((2, 3)), np.array([[0.0, 0, 0], [2, 0, 0]])) == 1
-    depth = np.array([[[1.0, 1.0, 2.0]]])
-    scores = compare(depth, np.ones((1, 1, 3), np.float32), np.eye(4)[None], np.eye(4)[None])
-    assert scores.depth_abs_rel == pytest.approx(1 / 3)
-    assert scores.depth_below_1_25 == pytest.approx(2 / 3)
+def test_scores_by_hand():
+    poses = np.tile(np.eye(4), (2, 1, 1))
+    poses[1, 0, 3] = 2
+    depth = np.array([[[1.0, 1.0, 2.0]]] * 2)
+    scores = compare(depth, np.ones((2, 1, 3), np.float32), np.tile(np.eye(4), (2, 1, 1)), poses)
+    assert scores.abs_rel_median == pytest.approx(1 / 3)
+    assert scores.delta_1_median == pytest.approx(2 / 3)
+    assert scores.relative_ate_sim3 == scores.standing_relative_ate_sim3 == pytest.approx(0.5)
 
 
 def test_images_without_a_library(tmp_path):
@@ -686,7 +683,7 @@ OPTIONS = [
 def test_the_command(tmp_path):
     result = CliRunner().invoke(cli.app, ["train", "-o", str(tmp_path), *OPTIONS, "--minutes", "0"])
     assert result.exit_code == 0, result.output
-    assert "held-out (step 1 of 2): depth AbsRel" in result.output
+    assert "held-out (step 1 of 2): AbsRel (median scale)" in result.output
     assert (tmp_path / "weights.safetensors").is_file()
     wrong = CliRunner().invoke(cli.app, ["train", "-o", str(tmp_path), *OPTIONS, "--seed", "5"])
     assert wrong.exit_code == 1
@@ -731,4 +728,4 @@ sys.exit(main({["--output", str(tmp_path), *OPTIONS, "--threads", "1", "--minute
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].startswith("held-out (step 1 of 2): depth AbsRel")
+    assert done.stdout.splitlines()[-1].startswith("held-out (step 1 of 2): AbsRel (median scale)")

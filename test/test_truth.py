@@ -17,13 +17,13 @@ from truth_bags import CAMERA, STAMPS, Messages, records, write
 
 from xsvggt_ros.errors import ConfigurationError, FrameError, SourceError
 from xsvggt_ros.evaluation import runner
-from xsvggt_ros.evaluation.files import write_evaluation
 from xsvggt_ros.evaluation.frame import EvaluationFrame
+from xsvggt_ros.evaluation.metric_registry import Threshold
+from xsvggt_ros.evaluation.results import write_evaluation
 from xsvggt_ros.evaluation.source import SourceOptions, open_source
-from xsvggt_ros.evaluation.thresholds import Threshold
-from xsvggt_ros.evaluation.trajectory import is_straight
 from xsvggt_ros.geometry.rigid import is_pose, is_position, pose_from
 from xsvggt_ros.geometry.trajectory_io import read_tum
+from xsvggt_ros.metrics.trajectory import is_straight
 
 TINY = ["--preset", "tiny", "--width", "28", "--device", "cpu"]
 LOST = {
@@ -171,9 +171,9 @@ def test_a_truth_of_positions_only_gives_ate_and_says_what_it_does_not(monkeypat
     assert np.isnan(sim3.rpe_translation.rmse)
     assert any(each.startswith("trajectory, alignment origin:") for each in run.scores.missing)
     assert run.scores.cloud is None
-    limits = (Threshold("ate", "max", 1e9), Threshold("rpe_rotation", "max", 1e9))
-    judged = write_evaluation(run, tmp_path, limits)
-    assert [verdict.kept for verdict in judged.verdicts] == [True, False]
+    limits = (Threshold("ate_sim3", "max", 1e9), Threshold("rpe_rotation_deg", "max", 1e9))
+    scored = write_evaluation(run, tmp_path, limits)
+    assert [verdict.kept for verdict in scored.verdicts] == [True, False]
     assert "nan" not in (tmp_path / "summary.md").read_text()
     assert json.loads((tmp_path / "metrics.json").read_text())["trajectory"]["sim3"][
         "rpe_rotation_deg"]["rmse"] is None  # fmt: skip
@@ -198,12 +198,12 @@ def test_one_score_that_fails_takes_no_other_with_it(monkeypatch, tmp_path):
     def fail(*_, **__):
         raise np.linalg.LinAlgError("SVD did not converge")
 
-    monkeypatch.setattr("xsvggt_ros.evaluation.judge.score_trajectory", fail)
-    monkeypatch.setattr("xsvggt_ros.evaluation.judge.score_cloud", fail)
+    monkeypatch.setattr("xsvggt_ros.evaluation.evaluator.score_trajectory", fail)
+    monkeypatch.setattr("xsvggt_ros.evaluation.evaluator.score_cloud", fail)
     run = evaluated(monkeypatch, lambda index, pose: pose)
     assert run.scores.trajectory == {}
     assert run.scores.cloud is None
-    assert set(run.scores.depth) == {"raw", "median", "scale", "scale_shift"}
+    assert set(run.scores.depth) == {"raw", "median", "l1", "l1_shift"}
     assert run.scores.missing == (
         "trajectory: unexpected LinAlgError: SVD did not converge",
         "cloud: unexpected LinAlgError: SVD did not converge",
@@ -245,14 +245,14 @@ def test_truth_of_another_hour_is_said_with_both_ranges(tmp_path):
     late = [" ".join([f"{float(row[0]) + 3600:.4f}", *row[1:]]) for row in rows]
     (directory / "groundtruth.txt").write_text("\n".join(late) + "\n")
     result = command_line.run(
-        "evaluate", directory, "-o", tmp_path / "out", "--max-ate", 1e9, *TINY
+        "evaluate", directory, "-o", tmp_path / "out", "--max", "ate_sim3=1e9", *TINY
     )
     assert result.exit_code == 3
     output = " ".join(result.output.split())
     assert "0 of 5 frames have a true pose" in output
     assert "images were taken from 100.000 to 100.400 s, true poses from 3700.000 to" in output
     assert "the truth begins 3600.000 s after the images" in output
-    assert "ATE after Sim(3), rmse was not measured" in output
+    assert "ATE, Sim(3) was not measured" in output
 
 
 def tum_file(path, offset: float):
@@ -294,9 +294,9 @@ def test_a_standing_truth_tells_no_scale(monkeypatch, tmp_path):
     run = evaluated(monkeypatch, stand)
     assert set(run.scores.trajectory) == {"origin", "se3"}
     assert any("stays within 1.2 mm, so that it tells no scale" in e for e in run.scores.missing)
-    judged = write_evaluation(run, tmp_path, (Threshold("ate", "max", 1e9),))
-    assert not judged.verdicts[0].kept
-    assert "was not measured" in judged.verdicts[0].words
+    scored = write_evaluation(run, tmp_path, (Threshold("ate_sim3", "max", 1e9),))
+    assert not scored.verdicts[0].kept
+    assert "was not measured" in scored.verdicts[0].words
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -387,14 +387,14 @@ class Fifth(MemorySource):
 @pytest.mark.parametrize("factor", [5.0, 0.2, 1.0])
 def test_depth_at_another_scale_than_the_path_is_noticed(monkeypatch, factor):
     """The estimate is made equal to the truth, so that its scale is 1 by the path."""
-    from xsvggt_ros.evaluation import judge
+    from xsvggt_ros.evaluation import evaluator
 
     source = Fifth(8)
     source.factor = factor
     monkeypatch.setattr(runner, "open_source", lambda path, chosen: source)
-    monkeypatch.setattr(judge, "depth_at_truth", lambda result, truth: truth * factor)
-    plain = judge.SessionJudge.matched
-    monkeypatch.setattr(judge.SessionJudge, "matched", lambda self: (plain(self)[1],) * 2)
+    monkeypatch.setattr(evaluator, "depth_at_truth", lambda result, truth: truth * factor)
+    plain = evaluator.SessionEvaluator.matched
+    monkeypatch.setattr(evaluator.SessionEvaluator, "matched", lambda self: (plain(self)[1],) * 2)
     run = runner.evaluate(tiny_request())
     said = [each for each in run.warnings if "than the true path says" in each]
     assert len(said) == (factor != 1.0)

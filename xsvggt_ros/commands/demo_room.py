@@ -29,13 +29,13 @@ class DemoRoom:
     """The beginning of a held-out sequence."""
 
     def __init__(self, most: int) -> None:
-        """Take at most so many frames."""
+        """Take at most ``most`` frames."""
         self._sequence = Sequence(held_out(SEQUENCE))
         self.frames = min(most, len(self._sequence))
         self._index = {self._sequence.stamp(index): index for index in range(self.frames)}
 
     def write(self, directory: Path, each: Callable[[int], None]) -> Path:
-        """Render the images into a bag in ``directory`` and return its place."""
+        """Render the images into a bag in ``directory`` and return its path."""
         place = directory / BAG
         write_beginning(self._sequence, self.frames, place, each)
         return place

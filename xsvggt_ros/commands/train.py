@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`xsvggt train`: a network learns made-up rooms."""
+"""`xsvggt train`: trains a network on made-up rooms."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def train(
         ),
     ] = 0,
 ) -> None:
-    """Train a network on made-up rooms; a call with equal options goes on where one stopped."""
+    """Train a network on made-up rooms; the same command continues a stopped training."""
     from xsvggt_ros.progress import training_progress
     from xsvggt_ros.synthetic.training import Trainer
     from xsvggt_ros.synthetic.training_settings import Schedule, TrainingSettings

@@ -13,17 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import ConfigurationError, EvaluationError, FrameError, SourceError
-from xsvggt_ros.evaluation.protocols.images import long_side
 from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, each_row
-from xsvggt_ros.evaluation.protocols.video_depth import SINTEL_14
+from xsvggt_ros.evaluation.protocols.video_depth import SINTEL_14, long_side
 from xsvggt_ros.evaluation.source import SourceOptions, open_source
 from xsvggt_ros.evaluation.sources.files import directories
-from xsvggt_ros.evaluation.trajectory import rotation_angles, score_trajectory
-from xsvggt_ros.geometry.rigid import Matrix, invert
+from xsvggt_ros.geometry.rigid import Matrix, invert, rotation_angles
+from xsvggt_ros.metrics.trajectory import score_trajectory
 from xsvggt_ros.stream.imaging import decode_encoded
 from xsvggt_ros.stream.reconstructor import Reconstructor
 
 PathDataset = Literal["tum", "scannet", "sintel14"]
+
+PATH_METRICS = ("ate_sim3", "rpe_translation_sim3", "rpe_rotation_deg", "scale_sim3")
 
 FRAMES, STRIDE = 90, 3
 """Of TUM-dynamics and ScanNet; 30 Hz become 10."""
@@ -61,7 +62,7 @@ def relpose(
         dataset: of Sintel, 14 whole sequences are taken.
         root: directory of the sequences; of Sintel the one with ``training``.
         frames: the most of a sequence.
-        stride: each how manieth.
+        stride: every nth frame is taken.
 
     Raises:
         ConfigurationError: an unknown data set.
@@ -87,13 +88,8 @@ def relpose(
                 estimated.append(pose)
                 true.append(given.truth.camera_to_world)
         score = score_trajectory(np.array(estimated), np.array(true), "sim3")
-        metrics = {
-            "ate": score.ate.rmse,
-            "rpe_translation": score.rpe_translation.rmse,
-            "rpe_rotation_deg": score.rpe_rotation.rmse,
-            "scale": score.scale,
-        }
-        return ProtocolRow(name, count, metrics)
+        measured = score.metrics()
+        return ProtocolRow(name, count, {each: measured[each] for each in PATH_METRICS})
 
     return each_row(places, measure)
 

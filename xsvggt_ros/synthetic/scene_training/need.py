@@ -5,9 +5,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from xsvggt_ros.geometry.rigid import rotation_angles
+from xsvggt_ros.metrics.depth import score_depth
+from xsvggt_ros.metrics.trajectory import score_trajectory
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.synthetic.scene_training.masked_sequence import (
     MaskedSequence,
@@ -16,6 +21,9 @@ from xsvggt_ros.synthetic.scene_training.masked_sequence import (
     window,
 )
 from xsvggt_ros.synthetic.scenes.streams import Streams
+from xsvggt_ros.synthetic.scores import camera_poses
+
+Array = NDArray[np.float64]
 
 EVERYTHING = 0
 BUDGETS = (2, 4, 8, 16, EVERYTHING)
@@ -24,24 +32,24 @@ BUDGETS = (2, 4, 8, 16, EVERYTHING)
 
 @dataclass(frozen=True)
 class StreamErrors:
-    """Errors of some streams, [worlds] or [worlds, frames].
+    """Errors of some streams, float64 [worlds] or [worlds, frames].
 
     Attributes:
-        path: RMS position error after the best similarity, percent of the path's extent.
-        standing: the same of a camera that never moves.
-        places: position error of each frame after it, percent of the extent.
-        turns: degrees between true and found rotation to the first frame.
-        steps: degrees between true and found rotation from frame to frame, mean.
-        depth: mean of |depth - truth| / truth after a median scale.
+        ate_sim3_percent: ATE after Sim(3), percent of the path's extent.
+        standing_ate_sim3_percent: the same of a camera that never moves.
+        positions_percent: position error of each frame after Sim(3), percent of the extent.
+        rotations_deg: rotation error of each frame, without alignment.
+        rpe_rotation_mean_deg: rotation error from frame to frame, mean.
+        abs_rel_median: AbsRel of depth after a median scale; NaN where depth was not asked for.
 
     """
 
-    path: Tensor
-    standing: Tensor
-    places: Tensor
-    turns: Tensor
-    steps: Tensor
-    depth: Tensor
+    ate_sim3_percent: Array
+    standing_ate_sim3_percent: Array
+    positions_percent: Array
+    rotations_deg: Array
+    rpe_rotation_mean_deg: Array
+    abs_rel_median: Array
 
 
 @torch.no_grad()
@@ -54,7 +62,7 @@ def errors_of(
         network: on the streams' device.
         streams: what it is shown.
         budget: frames, as in BUDGETS; the camera head remembers as much.
-        depth: whether depth is asked for; it costs most, and its error is 0 where it is not.
+        depth: whether depth is asked for; it costs most.
 
     """
     frames, device = streams.images.shape[1], streams.images.device
@@ -63,71 +71,32 @@ def errors_of(
     memory = MaskedSequence(frames, over_tokens(seen, tokens), seen)
     found = network(streams.images, memory, ("camera", "depth") if depth else ("camera",))
     assert found.pose_encodings is not None
-    asked = streams.truth.depth if found.depth is None else found.depth
-    return compared(found.pose_encodings[:, :, -1], asked, streams)
+    return compared(found.pose_encodings[:, :, -1], found.depth, streams)
 
 
-def compared(encodings: Tensor, depth: Tensor, streams: Streams) -> StreamErrors:
-    """Return the errors of cameras [worlds, frames, 9] and depth [worlds, frames, H, W]."""
-    found, true = rotations(encodings[..., 3:7]), rotations(streams.truth.encodings[..., 3:7])
-    places = _centers(found, encodings[..., :3])
-    truth = _centers(true, streams.truth.encodings[..., :3])
-    extent = (truth.amax(dim=1) - truth.amin(dim=1)).norm(dim=-1).clamp(min=1e-6)
-    error = (_aligned(places, truth) - truth).norm(dim=-1)
-    still = (truth - truth.mean(dim=1, keepdim=True)).norm(dim=-1)
-    relative = found[:, :-1].transpose(-1, -2) @ found[:, 1:]
-    wanted = true[:, :-1].transpose(-1, -2) @ true[:, 1:]
-    percent = 100 / extent
+def compared(encodings: Tensor, depth: Tensor | None, streams: Streams) -> StreamErrors:
+    """Return the errors of cameras [worlds, frames, 9] and depth [worlds, frames, h, w]."""
+    found, true = _poses(encodings), _poses(streams.truth.encodings)
+    paths = [score_trajectory(*pair, "sim3") for pair in zip(found, true, strict=True)]
+    standing = [score_trajectory(np.tile(np.eye(4), (len(t), 1, 1)), t, "sim3") for t in true]
+    turned = np.swapaxes(true[..., :3, :3], -1, -2) @ found[..., :3, :3]
     return StreamErrors(
-        path=error.square().mean(dim=1).sqrt() * percent,
-        standing=still.square().mean(dim=1).sqrt() * percent,
-        places=error * percent[:, None],
-        turns=_angle(found, true),
-        steps=_angle(relative, wanted).mean(dim=1),
-        depth=_depth_error(depth, streams),
+        ate_sim3_percent=np.array([100 * each.relative_ate for each in paths]),
+        standing_ate_sim3_percent=np.array([100 * each.relative_ate for each in standing]),
+        positions_percent=np.stack([100 * each.position_errors / each.extent for each in paths]),
+        rotations_deg=np.degrees(rotation_angles(turned)),
+        rpe_rotation_mean_deg=np.array([each.rpe_rotation.mean for each in paths]),
+        abs_rel_median=_depth_errors(depth, streams),
     )
 
 
-def rotations(quaternions: Tensor) -> Tensor:
-    """Return rotations [..., 3, 3] of quaternions x, y, z, w of any length."""
-    length = quaternions.norm(dim=-1, keepdim=True)
-    identity = quaternions.new_tensor([0.0, 0.0, 0.0, 1.0])
-    x, y, z, w = torch.where(length > 1e-6, quaternions / length, identity).unbind(-1)
-    rows = (
-        (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
-        (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
-        (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
-    )
-    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
+def _poses(encodings: Tensor) -> Array:
+    return camera_poses(encodings.double().cpu().numpy())
 
 
-def _centers(rotation: Tensor, translation: Tensor) -> Tensor:
-    return -(rotation.transpose(-1, -2) @ translation.unsqueeze(-1)).squeeze(-1)
-
-
-def _aligned(places: Tensor, truth: Tensor) -> Tensor:
-    """Return places [worlds, frames, 3] after the similarity that brings them nearest the truth."""
-    middle, goal = places.mean(dim=1, keepdim=True), truth.mean(dim=1, keepdim=True)
-    a, b = (places - middle).double(), (truth - goal).double()
-    u, s, vt = torch.linalg.svd(b.transpose(1, 2) @ a)
-    flip = torch.ones_like(s)
-    flip[:, 2] = torch.linalg.det(u @ vt).sign()
-    turn = (u * flip[:, None]) @ vt
-    scale = (s * flip).sum(dim=1) / a.square().sum(dim=(1, 2)).clamp(min=1e-12)
-    moved = scale[:, None, None] * a @ turn.transpose(1, 2)
-    return moved.to(places.dtype) + goal
-
-
-def _angle(a: Tensor, b: Tensor) -> Tensor:
-    # The sine of half the angle is exact where the cosine of the angle is not: near zero.
-    chord = (a - b).flatten(-2).norm(dim=-1) / 8**0.5
-    return torch.rad2deg(2 * chord.clamp(max=1).asin())
-
-
-def _depth_error(depth: Tensor, streams: Streams) -> Tensor:
-    errors = []
-    for found, truth, seen in zip(depth, streams.truth.depth, streams.seen, strict=True):
-        ratio = truth[seen] / found[seen].clamp(min=1e-6)
-        scaled = found[seen] * ratio.median()
-        errors.append(((scaled - truth[seen]).abs() / truth[seen]).mean())
-    return torch.stack(errors)
+def _depth_errors(depth: Tensor | None, streams: Streams) -> Array:
+    if depth is None:
+        return np.full(len(streams.truth.depth), np.nan)
+    truth = torch.where(streams.seen, streams.truth.depth, torch.nan)
+    pairs = zip(depth.float().cpu().numpy(), truth.cpu().numpy(), strict=True)
+    return np.array([score_depth(*pair, "median").errors.abs_rel for pair in pairs])

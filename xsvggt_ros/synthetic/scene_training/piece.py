@@ -27,7 +27,9 @@ from xsvggt_ros.synthetic.scene_training.trainer import SceneTrainer
 from xsvggt_ros.synthetic.scenes.suite import Suite, suite_named, suite_settings, suite_streams
 
 NEED = "need.json"
-_MEASURED = ("path", "standing", "turns", "steps")
+_MEASURED = (
+    "ate_sim3_percent", "standing_ate_sim3_percent", "rotations_deg", "rpe_rotation_mean_deg",
+)  # fmt: skip
 _REPORT_SECONDS = 10.0
 _RESERVE, _MOST_RESERVED = 0.12, 30.0
 """Share of a piece's minutes, and seconds at most, that are left for measuring and writing."""

@@ -108,8 +108,8 @@ class Cost:
         return asdict(self)
 
 
-class Meter:
-    """Notes what each frame costs.
+class CostRecorder:
+    """Records what each frame costs.
 
     Attributes:
         layers: layers whose tokens the cache counts.
@@ -117,7 +117,7 @@ class Meter:
     """
 
     def __init__(self, device: torch.device, weights_bytes: int) -> None:
-        """Begin to measure; peaks of a CUDA device are counted from now on."""
+        """Start measuring; peaks of a CUDA device count from now on."""
         self.layers = 0
         self._device = device
         self._weights_bytes = weights_bytes
@@ -130,7 +130,7 @@ class Meter:
         return len(self._series["latency"])
 
     def note(self, result: FrameResult, session: int, waited: float = 0.0) -> None:
-        """Take note of a frame.
+        """Record the cost of a frame.
 
         Args:
             result: what the engine answered; its stages were timed with the device synchronised.
@@ -204,7 +204,7 @@ class Meter:
 
 
 def resident_bytes() -> int:
-    """Return the resident memory of this process; where Linux is not, the most it ever was."""
+    """Return the resident memory of this process; its peak where the system is not Linux."""
     try:
         return int(_STATM.read_text(encoding="ascii").split()[1]) * _PAGE
     except OSError:

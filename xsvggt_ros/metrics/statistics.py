@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The usual numbers over a list of errors."""
+"""Summaries of a list of errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xsvggt_ros.errors import EvaluationError
 
 @dataclass(frozen=True)
 class ErrorStatistics:
-    """Numbers over ``count`` errors, in the errors' unit; ``std`` divides by the count."""
+    """Summary of ``count`` errors, in their unit; ``std`` divides by the count."""
 
     rmse: float
     mean: float
@@ -42,3 +42,16 @@ class ErrorStatistics:
             max=float(errors.max()),
             count=int(errors.size),
         )
+
+
+@dataclass(frozen=True)
+class MeanMedian:
+    """Mean and median of the same numbers."""
+
+    mean: float
+    median: float
+
+    @classmethod
+    def of(cls, values: NDArray[np.floating]) -> MeanMedian:
+        """Summarize values [n]."""
+        return cls(float(values.mean()), float(np.median(values)))

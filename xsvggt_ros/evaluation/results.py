@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files of one evaluation."""
+"""The files of one evaluation, in a directory of its own with the link ``latest`` beside it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import csv
 import io
 import json
 import math
+import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,13 +19,14 @@ from typing import Any
 import numpy as np
 import yaml
 
+from xsvggt_ros.errors import OutputError
+from xsvggt_ros.evaluation.cost import SERIES
 from xsvggt_ros.evaluation.evaluation import Evaluation
-from xsvggt_ros.evaluation.meter import SERIES
+from xsvggt_ros.evaluation.metric_registry import Threshold, check_limits
 from xsvggt_ros.evaluation.report.page import page
 from xsvggt_ros.evaluation.report.summary import summary
-from xsvggt_ros.evaluation.thresholds import Threshold, judge_limits
 from xsvggt_ros.geometry.cloud_io import write_ply
-from xsvggt_ros.geometry.files import replacing, write_each
+from xsvggt_ros.geometry.files import replacing, require_writable, write_each
 from xsvggt_ros.geometry.trajectory_io import Trajectory, write_kitti, write_tum
 
 METRICS, CONFIG, REPORT, SUMMARY = "metrics.json", "config.yaml", "report.html", "summary.md"
@@ -31,7 +35,7 @@ METRICS, CONFIG, REPORT, SUMMARY = "metrics.json", "config.yaml", "report.html",
 def write_evaluation(
     evaluation: Evaluation, directory: Path, thresholds: tuple[Threshold, ...] = ()
 ) -> Evaluation:
-    """Write everything about a run into ``directory``; return the run with its limits judged.
+    """Write all results of a run into ``directory``; return the run with its limits checked.
 
     Small files come first, since they still fit on a full disk.
 
@@ -55,12 +59,12 @@ def write_evaluation(
 
 
 def with_verdicts(evaluation: Evaluation, thresholds: tuple[Threshold, ...]) -> Evaluation:
-    """Return a run with its limits judged."""
-    return replace(evaluation, verdicts=tuple(judge_limits(evaluation.metrics(), thresholds)))
+    """Return a run with its limits checked."""
+    return replace(evaluation, verdicts=tuple(check_limits(evaluation.metrics(), thresholds)))
 
 
 def _paths(evaluation: Evaluation, directory: Path) -> dict[str, Callable[[], object]]:
-    """Return what writes the truth, and the estimate in the map's and the first camera's frame."""
+    """Return the writers of the ground truth, and of the estimate in map and first camera frame."""
     session = evaluation.session
     stamps = session.recording.stamps
     trajectories = {"trajectory.tum": session.recording.trajectory()}
@@ -82,7 +86,7 @@ def _write_frames(evaluation: Evaluation, path: Path) -> None:
     stream = io.StringIO()
     writer = csv.writer(stream)
     writer.writerow(["frame", *SERIES])
-    columns = [evaluation.meter.series(name).tolist() for name in SERIES]
+    columns = [evaluation.costs.series(name).tolist() for name in SERIES]
     for index, row in enumerate(zip(*columns, strict=True)):
         writer.writerow([index, *(f"{value:.9g}" for value in row)])
     write_text(path, stream.getvalue())
@@ -111,6 +115,53 @@ def yaml_text(value: dict[str, Any]) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text; it appears whole or not at all."""
+    """Write a text atomically."""
     with replacing(path) as stream:
         stream.write(text.encode("utf-8"))
+
+
+LATEST = "latest"
+
+
+def new_directory(results: Path, source: str, now: datetime) -> Path:
+    """Make a new directory for a run.
+
+    Raises:
+        OutputError: none can be made there.
+
+    """
+    require_writable(results)
+    stem = f"{_file_name(source)}_{now:%Y-%m-%d_%H-%M-%S}"
+    for attempt in range(1, 1000):
+        directory = results / (stem if attempt == 1 else f"{stem}_{attempt}")
+        try:
+            directory.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise OutputError(
+                f"'{directory}' cannot be made ({error.strerror or error}); choose another --output"
+            ) from error
+        return directory
+    raise OutputError(f"'{results / stem}' and 998 more are taken; choose another --output")
+
+
+def link_latest(directory: Path) -> Path | None:
+    """Let ``latest`` beside ``directory`` point to it; None where there can be no links."""
+    link = directory.parent / LATEST
+    partial = directory.parent / f".{LATEST}.{os.getpid()}"
+    if link.exists() and not link.is_symlink():
+        return None  # not ours
+    try:
+        partial.unlink(missing_ok=True)
+        partial.symlink_to(directory.name, target_is_directory=True)
+        partial.replace(link)
+    except OSError:
+        return None
+    return link
+
+
+def _file_name(source: str) -> str:
+    """Return the end of a source's name, fit for a directory."""
+    name = re.sub(r"[^A-Za-z0-9._@+-]+", "-", Path(source).name).strip("-.")
+    return name[-60:] or "source"

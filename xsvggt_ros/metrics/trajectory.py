@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far a path is from the true one: ATE and RPE, as Sturm et al. define them.
+"""Trajectory errors: ATE and RPE.
 
 J. Sturm, N. Engelhard, F. Endres, W. Burgard, D. Cremers, "A Benchmark for the Evaluation of RGB-D
 SLAM Systems", IROS 2012. All poses are camera-to-world.
+
+A number of this module goes out under a name that ends in its alignment, such as ``ate_sim3``
+(:meth:`TrajectoryScore.metrics`); the rotation part of the RPE, which no alignment changes, has
+none. Where no statistic is named, it is the root mean square.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -15,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import ConfigurationError, EvaluationError
-from xsvggt_ros.evaluation.statistics import ErrorStatistics
 from xsvggt_ros.geometry.alignment import Similarity, align
-from xsvggt_ros.geometry.rigid import invert
+from xsvggt_ros.geometry.rigid import invert, rotation_angles
+from xsvggt_ros.metrics.statistics import ErrorStatistics
 
 Poses = NDArray[np.float64]
 """float64 [n, 4, 4]."""
@@ -44,14 +47,14 @@ class TrajectoryScore:
     Where the truth has positions only, all but those of positions are NaN.
 
     Attributes:
-        alignment: how the estimate was laid upon the truth.
+        alignment: how the estimate was aligned with the ground truth.
         transform: of the estimate's world into the truth's; its scale is the recovered one.
         ate: metres; distance between true and estimated position.
         ate_rotation: degrees; angle between true and estimated orientation.
         rpe_translation: metres; error of the motion over ``delta`` frames.
         rpe_rotation: degrees; the same of its rotation.
         delta: frames between the two poses of a motion.
-        extent: metres; diagonal of the box around the true path.
+        extent: metres; see :func:`path_extent`.
         position_errors: float64 [n], metres, what ``ate`` summarizes.
         step_translation_errors: float64 [n - delta], metres, what ``rpe_translation`` summarizes.
         step_rotation_errors: float64 [n - delta], degrees, what ``rpe_rotation`` summarizes.
@@ -72,19 +75,40 @@ class TrajectoryScore:
 
     @property
     def scale(self) -> float:
-        """What the estimate's lengths were multiplied with."""
+        """Factor on the estimate's lengths."""
         return self.transform.scale
+
+    @property
+    def relative_ate(self) -> float:
+        """ATE as a share of the true path's extent; NaN of a camera that stands still."""
+        return self.ate.rmse / self.extent if self.extent else float("nan")
+
+    def statistics(self) -> dict[str, ErrorStatistics]:
+        """Return all errors by their full names, such as ``ate_sim3``."""
+        kind = self.alignment
+        return {
+            f"ate_{kind}": self.ate,
+            f"ate_rotation_{kind}_deg": self.ate_rotation,
+            f"rpe_translation_{kind}": self.rpe_translation,
+            "rpe_rotation_deg": self.rpe_rotation,
+        }
+
+    def metrics(self) -> dict[str, float]:
+        """Return the root mean squares of all errors, the relative ATE and the recovered scale."""
+        kind = self.alignment
+        return {
+            **{name: each.rmse for name, each in self.statistics().items()},
+            f"relative_ate_{kind}": self.relative_ate,
+            f"scale_{kind}": self.scale,
+        }
 
     def summary(self) -> dict[str, Any]:
         """Return everything but the single errors, in types that JSON holds."""
         return {
-            "alignment": self.alignment,
-            "scale": self.scale,
+            f"scale_{self.alignment}": self.scale,
             "transform": self.transform.matrix().tolist(),
-            "ate": asdict(self.ate),
-            "ate_rotation_deg": asdict(self.ate_rotation),
-            "rpe_translation": asdict(self.rpe_translation),
-            "rpe_rotation_deg": asdict(self.rpe_rotation),
+            **{name: asdict(each) for name, each in self.statistics().items()},
+            f"relative_ate_{self.alignment}": self.relative_ate,
             "delta_frames": self.delta,
         }
 
@@ -101,7 +125,7 @@ def score_trajectory(
     Args:
         estimate: float64 [n, 4, 4]; matched with ``truth`` one by one, in the order of time.
         truth: float64 [n, 4, 4], metres; rotations may be NaN where only positions are known.
-        alignment: how the estimate is laid upon the truth first.
+        alignment: how the estimate is aligned with the ground truth first.
         delta: frames between the two poses of a motion.
 
     Raises:
@@ -126,56 +150,11 @@ def score_trajectory(
         rpe_translation=ErrorStatistics.of(step_distances),
         rpe_rotation=ErrorStatistics.of(step_angles),
         delta=delta,
-        extent=_extent(truth),
+        extent=path_extent(truth),
         position_errors=distances,
         step_translation_errors=step_distances,
         step_rotation_errors=step_angles,
     )
-
-
-def score_alignments(
-    estimate: Poses,
-    truth: Poses,
-    alignments: Iterable[TrajectoryAlignment] = ("origin", "se3", "sim3"),
-    *,
-    delta: int = 1,
-) -> dict[TrajectoryAlignment, TrajectoryScore]:
-    """Return :func:`score_trajectory` for each of several alignments.
-
-    ``origin`` stands for "no alignment" by default, because an estimate's world is its first
-    camera and never that of the truth.
-    """
-    return {each: score_trajectory(estimate, truth, each, delta=delta) for each in alignments}
-
-
-def rotation_angles(rotations: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the angles of rotations [n, 3, 3] in radians, 0 to pi.
-
-    The half angle's sine and cosine both take part, so that angles near 0 and near pi are as exact
-    as all others; the arc cosine of the trace loses half of the digits there.
-    """
-    sine = np.linalg.norm((rotations - np.eye(3)).reshape(-1, 9), axis=1) / np.sqrt(8.0)
-    cosine = np.sqrt(np.maximum(1 + np.trace(rotations, axis1=1, axis2=2), 0)) / 2
-    return np.asarray(2 * np.arctan2(sine, cosine), np.float64)
-
-
-def associate(
-    stamps: NDArray[np.int64], others: NDArray[np.int64], tolerance: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Match each stamp with the nearest other one, both in rising order, nanoseconds.
-
-    Returns:
-        Indices into ``stamps`` and ``others`` of the pairs no further than ``tolerance`` apart.
-
-    """
-    if not len(stamps) or not len(others):
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    after = np.searchsorted(others, stamps).clip(0, len(others) - 1)
-    before = (after - 1).clip(0)
-    nearer_before = np.abs(stamps - others[before]) <= np.abs(others[after] - stamps)
-    nearest = np.where(nearer_before, before, after).astype(np.int64)
-    matched = np.flatnonzero(np.abs(others[nearest] - stamps) <= tolerance).astype(np.int64)
-    return matched, nearest[matched]
 
 
 def _check(estimate: Poses, truth: Poses, delta: int) -> None:
@@ -208,19 +187,30 @@ def require_telling(truth: Poses, alignment: TrajectoryAlignment) -> None:
         raise EvaluationError(
             f"{len(truth)} matched poses; {LEAST_POSES} are needed, since fewer always fit"
         )
-    if alignment == "sim3" and _extent(truth) < LEAST_EXTENT:
+    if alignment == "sim3" and path_extent(truth) < LEAST_EXTENT:
         raise EvaluationError(
-            f"the true path stays within {1000 * _extent(truth):.1f} mm, so that it tells no "
+            f"the true path stays within {1000 * path_extent(truth):.1f} mm, so that it tells no "
             f"scale; {1000 * LEAST_EXTENT:g} mm are needed"
         )
 
 
-def _extent(truth: Poses) -> float:
-    return float(np.linalg.norm(np.ptp(truth[:, :3, 3], axis=0)))
+def path_extent(truth: Poses) -> float:
+    """Return the diagonal of the box around true positions, metres.
+
+    The box lies along the axes of the first camera, so that the extent does not depend on the
+    world that the poses are in; along those of the world where the first orientation is unknown.
+
+    Args:
+        truth: camera_to_world, [n, 4, 4].
+
+    """
+    positions, turn = truth[:, :3, 3], truth[0, :3, :3]
+    along = positions @ turn if np.isfinite(turn).all() else positions
+    return float(np.linalg.norm(np.ptp(along, axis=0)))
 
 
 def is_straight(truth: Poses) -> bool:
-    """Tell whether true poses [n, 4, 4] lie on a line, which leaves turns about it open."""
+    """Return whether true poses [n, 4, 4] lie on a line, about which rotations stay open."""
     places = truth[:, :3, 3] - truth[:, :3, 3].mean(axis=0)
     spread = np.linalg.svd(places, compute_uv=False)
     return len(truth) >= LEAST_POSES and bool(spread[1] < STRAIGHT * spread[0])

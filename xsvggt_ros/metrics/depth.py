@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far depth is from the truth, as D. Eigen, C. Puhrsch, R. Fergus measure it.
+"""Depth errors: AbsRel, SqRel, RMSE, log RMSE and the shares below powers of 1.25.
 
-"Depth Map Prediction from a Single Image using a Multi-Scale Deep Network", NIPS 2014, section 4.1.
-All pixels of a sequence are aligned and judged together, so that a frame with more known pixels
-counts for more, as in the reference.
+D. Eigen, C. Puhrsch, R. Fergus, "Depth Map Prediction from a Single Image using a Multi-Scale Deep
+Network", NIPS 2014, section 4.1. All pixels of a sequence are aligned together, so that a frame
+with more known pixels counts for more, as in the reference.
+
+A number of this module goes out under a name that ends in its alignment, such as
+``abs_rel_median`` or ``delta_1_l1`` (:meth:`DepthScore.metrics`). Numbers of different alignments
+are different metrics.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,10 +22,10 @@ from xsvggt_ros.errors import ConfigurationError, EvaluationError
 
 Values = NDArray[np.floating]
 
-DepthAlignmentKind = Literal["raw", "median", "scale", "scale_shift"]
-DEPTH_ALIGNMENTS: tuple[DepthAlignmentKind, ...] = ("raw", "median", "scale", "scale_shift")
-"""raw: as predicted. median: times median truth over median prediction. scale: the scale of least
-absolute error. scale_shift: scale and shift of least absolute error."""
+DepthAlignmentKind = Literal["raw", "median", "l1", "l1_shift"]
+DEPTH_ALIGNMENTS: tuple[DepthAlignmentKind, ...] = ("raw", "median", "l1", "l1_shift")
+"""raw: as predicted. median: times median truth over median prediction. l1: times the scale of
+least absolute error. l1_shift: scale and shift of least absolute error."""
 
 STEPS = 10
 """Of reweighted least squares for the scale, as in the reference."""
@@ -45,21 +48,21 @@ class DepthAlignment:
     scale: float = 1.0
     shift: float = 0.0
 
-    def apply(self, depth: Values, clip: float | None = None) -> NDArray[np.float64]:
-        """Return aligned depth; what comes out beyond ``clip`` is set to it."""
+    def align(self, depth: Values, clip: float | None = None) -> NDArray[np.float64]:
+        """Return aligned depth, metres; values beyond ``clip`` are set to it."""
         aligned = self.scale * depth.astype(np.float64) + self.shift
         return aligned if clip is None else np.minimum(aligned, clip)
 
 
 @dataclass(frozen=True)
 class DepthErrors:
-    """Errors over ``pixels`` pixels with known depth; p is the prediction, g the truth.
+    """Errors of aligned depth over ``pixels`` pixels; p is the prediction, g the ground truth.
 
     Attributes:
         abs_rel: mean of |p - g| / g.
         sq_rel: mean of (p - g)^2 / g, metres.
-        rmse: root of the mean of (p - g)^2, metres.
-        log_rmse: root of the mean of (log p - log g)^2.
+        depth_rmse: root of the mean of (p - g)^2, metres.
+        depth_log_rmse: root of the mean of (log p - log g)^2.
         delta_1: share of pixels with max(p / g, g / p) < 1.25.
         delta_2: the same below 1.25^2.
         delta_3: the same below 1.25^3.
@@ -68,12 +71,20 @@ class DepthErrors:
 
     abs_rel: float
     sq_rel: float
-    rmse: float
-    log_rmse: float
+    depth_rmse: float
+    depth_log_rmse: float
     delta_1: float
     delta_2: float
     delta_3: float
     pixels: int
+
+    def metrics(self, alignment: str) -> dict[str, float]:
+        """Return the errors by their full names, such as ``abs_rel_median``."""
+        return {
+            f"{each.name}_{alignment}": getattr(self, each.name)
+            for each in fields(self)
+            if each.name != "pixels"
+        }
 
 
 @dataclass(frozen=True)
@@ -81,10 +92,10 @@ class DepthScore:
     """Errors after one alignment of a whole sequence.
 
     Attributes:
-        alignment: what was applied.
+        alignment: that was applied.
         errors: over all pixels of the sequence together.
-        seen: pixels with a prediction and a truth; ``errors.pixels`` of them were kept.
-        missing: pixels with a truth that have no prediction.
+        seen: pixels with a prediction and a ground truth; ``errors.pixels`` of them were kept.
+        missing: pixels with a ground truth and no prediction.
 
     """
 
@@ -93,13 +104,17 @@ class DepthScore:
     seen: int
     missing: int
 
+    def metrics(self) -> dict[str, float]:
+        """Return the errors by their full names, such as ``abs_rel_median``."""
+        return self.errors.metrics(self.alignment.kind)
+
     def summary(self) -> dict[str, Any]:
         """Return the score in types that JSON holds."""
         return {
-            "alignment": self.alignment.kind,
             "scale": self.alignment.scale,
             "shift": self.alignment.shift,
-            **asdict(self.errors),
+            **self.metrics(),
+            "pixels": self.errors.pixels,
             "pixels_seen": self.seen,
             "pixels_missing": self.missing,
         }
@@ -127,8 +142,8 @@ def depth_errors(prediction: Values, truth: Values) -> DepthErrors:
     return DepthErrors(
         abs_rel=float(np.mean(np.abs(off) / g)),
         sq_rel=float(np.mean(off**2 / g)),
-        rmse=float(np.sqrt(np.mean(off**2))),
-        log_rmse=float(np.sqrt(np.mean(np.log(positive / g) ** 2))),
+        depth_rmse=float(np.sqrt(np.mean(off**2))),
+        depth_log_rmse=float(np.sqrt(np.mean(np.log(positive / g) ** 2))),
         delta_1=float(np.mean(ratio < 1.25)),
         delta_2=float(np.mean(ratio < 1.25**2)),
         delta_3=float(np.mean(ratio < 1.25**3)),
@@ -137,12 +152,13 @@ def depth_errors(prediction: Values, truth: Values) -> DepthErrors:
 
 
 def align_depth(prediction: Values, truth: Values, kind: DepthAlignmentKind) -> DepthAlignment:
-    """Return what brings predictions [n] closest to truths [n].
+    """Return the alignment of predictions [n] with ground truths [n].
 
-    ``scale`` minimizes sum |s p - g| by ten steps of reweighted least squares from
-    s = mean(g) / mean(p), never below 1e-3, exactly as the reference. ``scale_shift`` minimizes
-    sum |s p + t - g| in the same way, to the end. (The reference lets Adam run for at most 1000
-    steps of 1e-4 instead, which moves scale and shift by 0.1 at most.)
+    ``median`` is median(g) / median(p), not the median of g / p. ``l1`` minimizes sum |s p - g| by
+    ten steps of reweighted least squares from s = mean(g) / mean(p), never below 1e-3, exactly as
+    the reference. ``l1_shift`` minimizes sum |s p + t - g| in the same way, to the end. (The
+    reference lets Adam run for at most 1000 steps of 1e-4 instead, which moves scale and shift by
+    0.1 at most.)
 
     Raises:
         ConfigurationError: an unknown kind.
@@ -156,9 +172,9 @@ def align_depth(prediction: Values, truth: Values, kind: DepthAlignmentKind) -> 
     p, g = prediction.astype(np.float64), truth.astype(np.float64)
     if kind == "median":
         return DepthAlignment(kind, _ratio(float(np.median(g)), float(np.median(p))))
-    if kind == "scale":
+    if kind == "l1":
         return DepthAlignment(kind, _least_absolute_scale(p, g))
-    if kind == "scale_shift":
+    if kind == "l1_shift":
         return DepthAlignment(kind, *_least_absolute_line(p, g))
     raise ConfigurationError(
         f"depth alignment '{kind}' is unknown; choose one of {', '.join(DEPTH_ALIGNMENTS)}"
@@ -205,16 +221,57 @@ def _weighted_line(
     return scale, float(g_mean - scale * p_mean)
 
 
-def at_size_of(prediction: NDArray[np.float32], truth: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Bring a predicted depth map [h, w] to the size of the true one [H, W], as the reference does.
+def score_depth(
+    prediction: Values,
+    truth: Values,
+    kind: DepthAlignmentKind = "median",
+    *,
+    farthest: float | None = None,
+    clip: float | None = None,
+) -> DepthScore:
+    """Return the errors of depth, all pixels aligned together.
 
-    Bicubic, without looking at edges.
+    Args:
+        prediction: of any shape, such as [h, w] or [frames, h, w]; NaN is missing.
+        truth: metres, of the same shape; NaN and what is not positive is unknown.
+        kind: of the alignment.
+        farthest: metres; ground truth of this and more counts as unknown.
+        clip: metres; aligned predictions beyond it are set to it.
+
+    Raises:
+        ConfigurationError: an unknown kind.
+        EvaluationError: the shapes differ, no pixel has both, or the predictions have no size.
+
     """
-    height, width = truth.shape
-    if prediction.shape == (height, width):
-        return prediction
-    resized = cv2.resize(prediction, (width, height), interpolation=cv2.INTER_CUBIC)
-    return np.asarray(resized, np.float32)
+    known, both = comparable_pixels(prediction, truth, farthest)
+    p, g = prediction[both], truth[both]
+    alignment = align_depth(p, g, kind)
+    errors = depth_errors(alignment.align(p, clip), g)
+    return DepthScore(alignment, errors, errors.pixels, int(known.sum()) - errors.pixels)
+
+
+def comparable_pixels(
+    prediction: Values, truth: Values, farthest: float | None = None
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which pixels have a ground truth, and which of these have a prediction, too.
+
+    Args:
+        prediction: of any shape; NaN is missing.
+        truth: metres, of the same shape; NaN and what is not positive is unknown.
+        farthest: metres; ground truth of this and more counts as unknown.
+
+    Raises:
+        EvaluationError: the shapes differ.
+
+    """
+    if prediction.shape != truth.shape:
+        raise EvaluationError(
+            f"depth of {prediction.shape} against a ground truth of {truth.shape}; resize one first"
+        )
+    known = np.isfinite(truth) & (truth > 0)
+    if farthest is not None:
+        known &= truth < farthest
+    return known, known & np.isfinite(prediction)
 
 
 class DepthPairs:
@@ -250,14 +307,7 @@ class DepthPairs:
 
     def add(self, index: int, prediction: NDArray[np.float32], truth: NDArray[np.float32]) -> None:
         """Take in the depth maps of frame ``index``, both [H, W]; NaN is unknown in either."""
-        if prediction.shape != truth.shape:
-            raise EvaluationError(
-                f"depth of {prediction.shape} against a truth of {truth.shape}; resize it first"
-            )
-        known = np.isfinite(truth) & (truth > 0)
-        if self._farthest is not None:
-            known &= truth < self._farthest
-        both = known & np.isfinite(prediction)
+        known, both = comparable_pixels(prediction, truth, self._farthest)
         self.missing += int(known.sum() - both.sum())
         self.seen += int(both.sum())
         self._keep(index, prediction[both], truth[both])
@@ -279,7 +329,7 @@ class DepthPairs:
         return p[kept], g[kept]
 
     def score(self, kind: DepthAlignmentKind) -> DepthScore:
-        """Align the whole sequence at once, and judge it.
+        """Align the whole sequence at once, and return its errors.
 
         Raises:
             EvaluationError: no frame had pixels with prediction and truth.
@@ -287,13 +337,13 @@ class DepthPairs:
         """
         p, g = self._together()
         alignment = align_depth(p, g, kind)
-        errors = depth_errors(alignment.apply(p, self._clip), g)
+        errors = depth_errors(alignment.align(p, self._clip), g)
         return DepthScore(alignment, errors, self.seen, self.missing)
 
     def frame_errors(self, alignment: DepthAlignment) -> dict[int, DepthErrors]:
         """Return the errors of each frame that has known pixels, under one alignment."""
         return {
-            index: depth_errors(alignment.apply(p, self._clip), g)
+            index: depth_errors(alignment.align(p, self._clip), g)
             for index, (p, g) in self._frames.items()
             if len(p)
         }
