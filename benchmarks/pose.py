@@ -63,6 +63,11 @@ COVERED = 12.59
 """95 % quantile of chi2 with 6 components."""
 
 
+def inverse(matrix: NDArray[np.floating]) -> Array:
+    """Return the inverse of a covariance, or of an information."""
+    return np.asarray(np.linalg.inv(matrix), np.float64)
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """What is known of one frame, and what is true."""
@@ -165,14 +170,14 @@ def learn_factors(errors: Errors, runs: int = 5, frames: int = 40) -> tuple[Vari
         for view in views(10_000 + seed, errors, frames, moving=False):
             head.note(log_se3(invert(view.truth) @ view.head), HEAD_COVARIANCE)
             error = log_se3(invert(view.truth) @ view.registered.pose)
-            registered.note(error, np.linalg.inv(view.registered.information))
+            registered.note(error, inverse(view.registered.information))
     return head, registered
 
 
 def with_factors(estimate: PoseEstimate, factors: VarianceFactors) -> PoseEstimate:
     """Return an estimate whose covariance is multiplied by factors."""
-    covariance = factors.applied(np.linalg.inv(estimate.information))
-    return PoseEstimate(estimate.pose, np.linalg.inv(covariance))
+    covariance = factors.applied(inverse(estimate.information))
+    return PoseEstimate(estimate.pose, inverse(covariance))
 
 
 @dataclass
@@ -200,7 +205,7 @@ def run_cell(errors: Errors, runs: int, frames: int = 15) -> Cell:
     for seed in range(runs):
         before: tuple[Matrix, PoseEstimate] | None = None
         for view in views(seed, errors, frames):
-            head = with_factors(PoseEstimate(view.head, np.linalg.inv(HEAD_COVARIANCE)), of_head)
+            head = with_factors(PoseEstimate(view.head, inverse(HEAD_COVARIANCE)), of_head)
             registered = with_factors(view.registered, of_registered)
             fused = fuse(head, *([registered] if view.accepted else []))
             cell.head.note(view.truth, head.pose, head.information)
@@ -209,9 +214,9 @@ def run_cell(errors: Errors, runs: int, frames: int = 15) -> Cell:
             if before is not None:
                 step = invert(before[1].pose) @ fused.pose
                 covariance = compose_covariance(
-                    np.linalg.inv(before[1].information), step, np.linalg.inv(fused.information)
+                    inverse(before[1].information), step, inverse(fused.information)
                 )
-                cell.steps.note(invert(before[0]) @ view.truth, step, np.linalg.inv(covariance))
+                cell.steps.note(invert(before[0]) @ view.truth, step, inverse(covariance))
             before = view.truth, fused
     return cell
 

@@ -59,7 +59,8 @@ def noise(random: np.random.Generator, length: float, patch: int = 1) -> Array:
     """Return errors of variance 1 over an image."""
     rows, columns = ROWS * patch, COLUMNS * patch
     if length == 0:
-        return np.kron(random.standard_normal((ROWS, COLUMNS)), np.ones((patch, patch)))
+        white = np.kron(random.standard_normal((ROWS, COLUMNS)), np.ones((patch, patch)))
+        return np.asarray(white, np.float64)
     sigma = length * patch
     margin = int(4 * sigma) + 1
     white = random.standard_normal((rows + 2 * margin, columns + 2 * margin))

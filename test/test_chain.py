@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +17,14 @@ from xsvggt_ros.errors import ConfigurationError, FrameError
 from xsvggt_ros.geometry.alignment import Similarity
 from xsvggt_ros.geometry.lie import exp_se3, log_se3
 from xsvggt_ros.geometry.rigid import Matrix, invert
+from xsvggt_ros.geometry.robot_frames import RobotPose
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.chain import ChainedReconstructor
 from xsvggt_ros.stream.chain_settings import ChainSettings
-from xsvggt_ros.stream.frame import FrameResult
+from xsvggt_ros.stream.frame import Frame, FrameResult
+from xsvggt_ros.stream.pipeline import FramePipeline, PipelineHooks
 from xsvggt_ros.stream.reconstructor import Arrival, Reconstructor, ReconstructorSettings
+from xsvggt_ros.stream.scale import MetricScale
 
 CAMERA = pv.camera(4)
 IMAGE = np.zeros((28, 28, 3), np.uint8)
@@ -66,7 +70,8 @@ class Walk:
         pose = invert(first) @ seen
         pose[:3, 3] *= unit
         depth = pv.room_depth(self.truth[frame], CAMERA)
-        depth = depth * (1 + self.errors.along * pv.noise(self.random, self.errors.length, 4))
+        noise = pv.noise(self.random, self.errors.length, 4)
+        depth = (depth * (1 + self.errors.along * noise)).astype(np.float32)
         if number in self.broken:
             depth = self.random.permutation(depth.ravel()).reshape(depth.shape) ** 2
         return replace(
@@ -206,7 +211,7 @@ def test_a_new_session_forgets_chain_and_odometry(
     "wrong",
     [{"overlap": 1}, {"length": 7}, {"length": -1}, {"min_confidence": 1.0}, {"retry": 0}],
 )
-def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(wrong))):
         ChainSettings(**wrong)
 
@@ -253,6 +258,25 @@ def test_true_steps_correct_the_variances(
         if index > 60:
             squares.append(error @ np.linalg.solve(result.motion.step_covariance, error) / 6)
     assert 0.5 <= np.mean(squares) <= 1.6
+
+
+def test_another_nodes_odometry_corrects_the_variances(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk = Walk(monkeypatch, 60, NOISY)
+    reconstructor = engine(network, length=0)
+    scale = MetricScale(1.0)
+    robots = iter(RobotPose(odom_from_carrier=pose) for pose in walk.truth)
+    hooks = PipelineHooks(
+        transforms=lambda frame: next(robots), scale=lambda result, robot: scale.applied(result)
+    )
+    pipeline = FramePipeline(reconstructor, hooks)
+    monkeypatch.setattr(pipeline, "_check", lambda update: update)  # black images
+    for index in range(60):
+        assert pipeline.process(Frame(SECOND * index, "camera", lambda: IMAGE)) is not None
+    way, turn = reconstructor.odometry.factors.factors
+    assert way < 0.8  # what depth says is far less precise than these poses
+    assert turn < 0.8
 
 
 def test_the_world_is_that_of_the_first_gauge() -> None:

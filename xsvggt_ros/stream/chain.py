@@ -24,7 +24,7 @@ from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.model.device import release_cached_memory
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.chain_settings import ChainSettings
-from xsvggt_ros.stream.frame import REFINEMENTS, FrameResult, GaugeChange
+from xsvggt_ros.stream.frame import REFINEMENTS, CameraMotion, FrameResult, GaugeChange
 from xsvggt_ros.stream.odometry import VisualOdometry
 from xsvggt_ros.stream.reconstructor import Arrival, Reconstructor, ReconstructorSettings
 
@@ -131,6 +131,10 @@ class ChainedReconstructor(Reconstructor):
             self.settings = replace(self.settings, point_head=point_head)
             self._take_cache(self._cache)
             self._next = None
+
+    def learn_from_step(self, motion: CameraMotion, step: Matrix) -> None:
+        """Learn by how much the variances of steps are off; see the class this one extends."""
+        self._odometry.note_true_step(motion, step)
 
     def ask_for_join(self, reason: str) -> None:
         """Begin another gauge with the next frame.

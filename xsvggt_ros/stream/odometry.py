@@ -45,6 +45,10 @@ BETTER_BY = 0.5
 """Share of the whole variance up to which a registration counts: else the network's is better."""
 ASSUMED_TURN, ASSUMED_WAY = np.radians(1.0), 0.02
 """Errors of a step until something is known: radians, and shares of the median depth."""
+DOUBT = 0.3
+"""Share of the other's variance by which the network's may be off, since it is a difference."""
+CONTRADICTION = 16.27
+"""Normalised squared difference, chi2 of 3 components, beyond chance: once in a thousand."""
 LEAST_TURN, LEAST_WAY = np.radians(0.01), 1e-4
 LONGEST_GAP = 2.0
 """Seconds between two frames beyond which there is no velocity."""
@@ -84,8 +88,14 @@ class NetworkError:
         """Return the variance of a component of translation (in depths) and of rotation."""
         if not self.known:
             return ASSUMED_WAY**2, ASSUMED_TURN**2
-        way, turn, other_way, other_turn = np.median(self._differences, axis=0)
-        return max(way - other_way, LEAST_WAY**2), max(turn - other_turn, LEAST_TURN**2)
+        *both, other_way, other_turn = np.median(self._differences, axis=0)
+        pairs = zip(both, (other_way, other_turn), (ASSUMED_WAY, ASSUMED_TURN), strict=True)
+        way, turn = (
+            # A difference that the other explains says little of the network: not that it is right.
+            max(total - other, min(DOUBT * other, assumed**2))
+            for total, other, assumed in pairs
+        )
+        return max(way, LEAST_WAY**2), max(turn, LEAST_TURN**2)
 
 
 _PARTS = (slice(0, 3), slice(3, 6))
@@ -221,7 +231,7 @@ class VisualOdometry:
         registration = register_depths(
             camera.seen, result.depth, result.intrinsics, step, rotate=True
         )
-        own_way = own_turn = 0.0
+        way, turn = camera.steps.variances()
         if registration is not None:
             # Half of the variance is the earlier map's.
             usual = float(np.median(np.abs(registration.residuals)))
@@ -230,15 +240,12 @@ class VisualOdometry:
             own = _in_depths(np.linalg.pinv(registered.information, hermitian=True), 1 / depth)
             difference = log_se3(invert(step) @ registered.pose)
             difference[:3] /= depth
-            # A step far from what both depth maps say is as wrong as that, whatever is usual.
-            own_way, own_turn = (
-                (float((difference[part] ** 2).sum()) - float(np.trace(own[part, part]))) / 3
-                for part in _PARTS
-            )
             if not registration.objection(step):
                 camera.steps.note(difference, own)
-        way, turn = camera.steps.variances()
-        way, turn = max(way, own_way), max(turn, own_turn)
+            way, turn = (
+                _contradicted(variance, difference[part], own[part, part])
+                for variance, part in zip((way, turn), _PARTS, strict=True)
+            )
         if result.pose_source == "held":
             # Nobody saw the step: it may be wrong by as much as it is long.
             error = log_se3(step)
@@ -307,6 +314,21 @@ def _without_lengths(covariance: Array) -> Array:
     known = unknown_covariance()
     known[3:, 3:] = covariance[3:, 3:]
     return known
+
+
+def _contradicted(variance: float, difference: Array, other: Array) -> float:
+    """Return the variance of a step's component, raised where this very step looks wrong.
+
+    Args:
+        variance: that is usual.
+        difference: of the step from another measurement of it, [3].
+        other: covariance of that, [3, 3].
+
+    """
+    square, own = float((difference**2).sum()), float(np.trace(other)) / 3
+    if square <= CONTRADICTION * (variance + own):
+        return variance
+    return max(variance, square / 3 - own)
 
 
 def _diagonal(way: float, turn: float) -> Array:

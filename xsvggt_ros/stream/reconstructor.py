@@ -36,7 +36,7 @@ from xsvggt_ros.geometry.rigid import Matrix, apparent_motion, invert
 from xsvggt_ros.model.device import ran_out_of_memory, release_cached_memory
 from xsvggt_ros.model.network import Head, Prediction, StreamVggt
 from xsvggt_ros.stream.calibrating import CalibrationUse, Calibrator
-from xsvggt_ros.stream.frame import FrameResult, ImageArray, IntrinsicsSource, Timings
+from xsvggt_ros.stream.frame import CameraMotion, FrameResult, ImageArray, IntrinsicsSource, Timings
 from xsvggt_ros.stream.giving_way import changed, shrunk
 from xsvggt_ros.stream.image_mapping import ImageMapping
 from xsvggt_ros.stream.pose_track import PoseTrack
@@ -159,6 +159,15 @@ class Reconstructor:
     def first_pass_frames(self) -> int:
         """Frames that the first pass of a session takes together; 1 = none ever waits."""
         return self._cache.layout.anchor_frames
+
+    def learn_from_step(self, motion: CameraMotion, step: Matrix) -> None:
+        """Take in a step [4, 4] as another measured it; an engine without odometry learns nothing.
+
+        Args:
+            motion: of the camera, in the same unit.
+            step: the camera in its frame of the image before.
+
+        """
 
     def cache_statistics(self) -> CacheStatistics:
         """Return the state of the cache."""
