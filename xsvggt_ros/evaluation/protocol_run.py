@@ -165,10 +165,10 @@ class WatchedEngine(Reconstructor):
         super().__init__(network, settings)
         self._watch = watch
 
-    def step(self, *arguments: Any, **options: Any) -> FrameResult:
-        """Reconstruct one frame, see :meth:`Reconstructor.step`."""
+    def take(self, *arguments: Any, **options: Any) -> list[FrameResult]:
+        """Take one frame in, see :meth:`Reconstructor.take`."""
         self._watch()
-        return super().step(*arguments, **options)
+        return super().take(*arguments, **options)
 
 
 @dataclass

@@ -14,10 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from xsvggt_ros.stream.chain import ChainedReconstructor
-    from xsvggt_ros.stream.frame_queue import FrameQueue
     from xsvggt_ros.stream.pipeline import PipelineHooks
     from xsvggt_ros.stream.reconstructor import Reconstructor
-    from xsvggt_ros.stream.worker import Worker
+    from xsvggt_ros.stream.worker import FrameQueue, Worker
 
 
 def import_engine() -> None:

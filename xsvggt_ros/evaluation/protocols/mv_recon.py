@@ -8,8 +8,9 @@ about a cache; the long protocol takes 100 to 1000 neighbouring ones.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -17,18 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from xsvggt_ros.errors import ConfigurationError, EvaluationError, FrameError, SourceError
+from xsvggt_ros.errors import ConfigurationError, EvaluationError, SourceError
 from xsvggt_ros.evaluation.cloud import PointSample, score_cloud
-from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, each_row
+from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, answered, each_row
 from xsvggt_ros.evaluation.protocols.video_depth import PATCH
 from xsvggt_ros.evaluation.source import SourceOptions, open_source
 from xsvggt_ros.evaluation.sources.base import EvaluationSource
 from xsvggt_ros.evaluation.sources.files import directories
 from xsvggt_ros.geometry.alignment import align
-from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.geometry.cameras import Intrinsics, unproject
 from xsvggt_ros.geometry.rigid import Matrix, invert
 from xsvggt_ros.geometry.text_tables import read_text
-from xsvggt_ros.geometry.unprojection import unproject
 from xsvggt_ros.stream.frame import FrameResult, ImageArray
 from xsvggt_ros.stream.reconstructor import Reconstructor
 
@@ -167,6 +167,28 @@ def _views(
     width = engine.settings.width
     height = round(width * 3 / 4 / PATCH) * PATCH
     first: Matrix | None = None
+    for true_view, result in answered(engine, _true_views(source, width, height)):
+        if first is None:
+            first = invert(true_view.camera_to_world)
+        pose = first @ true_view.camera_to_world
+        seen = unproject(true_view.depth, true_view.camera).astype(np.float64)
+        true = seen @ pose[:3, :3].T + pose[:3, 3]
+        yield _View(_middle(_predicted(result, prediction)), _middle(true))
+
+
+@dataclass(frozen=True)
+class _TrueView:
+    """What is true of an image as the network is given it."""
+
+    camera_to_world: Matrix
+    depth: NDArray[np.float32]
+    camera: Intrinsics
+
+
+def _true_views(
+    source: EvaluationSource, width: int, height: int
+) -> Iterator[tuple[_TrueView, Callable[[], ImageArray], int]]:
+    """Yield what is true of each image, what gives the image, and its stamp."""
     for given in source:
         truth = given.truth
         if truth is None or truth.depth is None or truth.intrinsics is None:
@@ -176,15 +198,8 @@ def _views(
         image, depth, camera = cropped(
             given.frame.decode(), truth.depth, truth.intrinsics, width, height
         )
-        try:
-            result = engine.step(image, stamp=given.stamp)
-        except FrameError as error:
-            raise EvaluationError(f"the frame of stamp {given.stamp} failed: {error}") from error
-        if first is None:
-            first = invert(truth.camera_to_world)
-        pose = first @ truth.camera_to_world
-        true = unproject(depth, camera).astype(np.float64) @ pose[:3, :3].T + pose[:3, 3]
-        yield _View(_middle(_predicted(result, prediction)), _middle(true))
+        true_view = _TrueView(truth.camera_to_world, depth, camera)
+        yield true_view, partial(np.asarray, image), given.stamp
 
 
 def _predicted(result: FrameResult, prediction: Prediction) -> Points:

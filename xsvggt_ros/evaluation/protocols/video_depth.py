@@ -3,18 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from PIL import Image
 
-from xsvggt_ros.errors import ConfigurationError, EvaluationError, FrameError
+from xsvggt_ros.errors import ConfigurationError, EvaluationError
 from xsvggt_ros.evaluation.evaluator import at_size_of
 from xsvggt_ros.evaluation.frame import EvaluationFrame
-from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, each_row
+from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, answered, each_row
 from xsvggt_ros.evaluation.source import SourceOptions, open_source
 from xsvggt_ros.evaluation.sources.base import EvaluationSource
 from xsvggt_ros.evaluation.sources.files import directories
@@ -26,7 +27,7 @@ from xsvggt_ros.metrics.depth import (
     comparable_pixels,
     score_depth,
 )
-from xsvggt_ros.stream.frame import ImageArray
+from xsvggt_ros.stream.frame import Frame, ImageArray
 from xsvggt_ros.stream.reconstructor import Reconstructor
 
 DepthDataset = Literal["sintel", "sintel14", "bonn", "kitti"]
@@ -103,11 +104,11 @@ def video_depth(
         pairs = DepthPairs(None, rules.farthest, rules.clip)
         count = 0
         engine.reset("next sequence")
-        for index, given in enumerate(open_sequence(dataset, root, name, frames)):
-            prediction = _predicted(engine, given)
+        sequence = open_sequence(dataset, root, name, frames)
+        for index, (given, depth) in enumerate(_predicted(engine, sequence)):
             count += 1
             if given.truth is not None and given.truth.depth is not None:
-                pairs.add(index, at_size_of(prediction, given.truth.depth), given.truth.depth)
+                pairs.add(index, at_size_of(depth, given.truth.depth), given.truth.depth)
         score = pairs.score(ALIGNMENT)
         return ProtocolRow(name, count, score.metrics(), score.errors.pixels)
 
@@ -118,6 +119,11 @@ def mono_depth(engine: Reconstructor, dataset: DepthDataset, root: Path) -> Iter
     """Yield the errors of each sequence, every image a stream of its own, scaled by its median.
 
     No cache takes part in it. Errors are means over images, weighted by their pixels.
+
+    Args:
+        engine: at the width of the protocol.
+        dataset: which one.
+        root: as for :func:`video_depth`.
 
     Raises:
         SourceError: there are no such sequences.
@@ -130,7 +136,7 @@ def mono_depth(engine: Reconstructor, dataset: DepthDataset, root: Path) -> Iter
         found = []
         for given in open_sequence(dataset, root, name, None):
             engine.reset("every image stands alone")
-            prediction = _predicted(engine, given)
+            ((_, prediction),) = _predicted(engine, [given])
             errors = _of_image(prediction, given, rules)
             if errors is not None:
                 found.append(errors)
@@ -172,7 +178,15 @@ def sequence_names(dataset: DepthDataset, root: Path) -> list[str]:
 def open_sequence(
     dataset: DepthDataset, root: Path, name: str, frames: int | None
 ) -> EvaluationSource:
-    """Open a sequence as the protocol takes it."""
+    """Open a sequence as the protocol takes it.
+
+    Args:
+        dataset: which one.
+        root: as for :func:`video_depth`.
+        name: of the sequence.
+        frames: the most; None = as the reference.
+
+    """
     if dataset == "kitti":
         options = SourceOptions(kind="kitti_depth", limit=frames or KITTI_FRAMES)
         return open_source(root / "image_gathered" / name, options)
@@ -192,16 +206,19 @@ def _rules(dataset: str) -> DepthRules:
     return RULES[dataset]
 
 
-def _predicted(engine: Reconstructor, given: EvaluationFrame) -> np.ndarray:
-    """Return the depth of the whole image at the network's size; a frame that fails is an error.
+def _predicted(
+    engine: Reconstructor, sequence: Iterable[EvaluationFrame]
+) -> Iterator[tuple[EvaluationFrame, np.ndarray]]:
+    """Yield each frame with the depth of its whole image at the network's size."""
+    width = engine.settings.width
+    images = ((given, partial(decoded, given.frame, width), given.stamp) for given in sequence)
+    for given, result in answered(engine, images):
+        yield given, result.depth
 
-    Leaving it out would make the sequence easier than it is.
-    """
-    try:
-        image = long_side(given.frame.decode(), engine.settings.width)
-        return engine.step(image, stamp=given.stamp).depth
-    except FrameError as error:
-        raise EvaluationError(f"the frame of stamp {given.stamp} failed: {error}") from error
+
+def decoded(frame: Frame, side: int) -> ImageArray:
+    """Return the image of a frame with its long side at ``side``, see :func:`long_side`."""
+    return long_side(frame.decode(), side)
 
 
 def _of_image(
@@ -222,6 +239,12 @@ def long_side(pixels: ImageArray, side: int = 518, patch: int = PATCH) -> ImageA
 
     The loader of video and monocular depth: first to the long side, keeping the aspect, then to the
     next smaller multiples. Both steps are Lanczos; where images grow the first one is bicubic.
+
+    Args:
+        pixels: uint8 [height, width, 3].
+        side: pixels.
+        patch: pixels.
+
     """
     image = Image.fromarray(pixels)
     width, height = image.size
