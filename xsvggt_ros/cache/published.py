@@ -4,7 +4,8 @@
 That is the baseline of every comparison. It differs from ours on purpose: it quantizes before it
 prunes, only in appearance (numbers are rounded but stay in floating point), and the whole cache
 again with each frame; it clamps the zero point; it overshoots a budget smaller than two frames,
-takes the first and the newest frame to be of one size, and its sliding window loses the first frame.
+takes the first and the newest frame to be of one size; and its sliding window loses the first
+frame.
 """
 
 from __future__ import annotations
