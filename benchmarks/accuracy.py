@@ -5,16 +5,17 @@
     python benchmarks/accuracy.py --sequences medium_walk --budgets 8 --policies xstreamvggt
     python benchmarks/accuracy.py --sequences very_long --without-full
     python benchmarks/accuracy.py --checkpoint FILE --sequences landmarks_100_lap50 --jobs 2
+    python benchmarks/accuracy.py --policies xstreamvggt --changes anchor_bits=8 group_size=16
 
 Every sequence is rendered once and goes through the engine with each cache: the full one (policy
 none, 16 bits), two frames (no history: its errors as a multiple of the full one's are the need of
 memory, see `memory_need.py`), the released code's (compatibility published), every policy at every
 budget at 4/4 bits, and every width at every budget under the first policy, which is the package's
-default unless --policies says otherwise. Budgets are in frames. The engine is ours throughout:
-poses that the network leaves open are held with every cache, the released code's too. Writes
-`table.md`, `cells.csv` and `figure.png` to --output. Of several sequences the means have 95 %
-intervals (`intervals.png`), and so have the differences from the full cache, which are taken
-sequence by sequence.
+default unless --policies says otherwise, and every one of --changes, too. Budgets are in frames.
+The engine is ours throughout: poses that the network leaves open are held with every cache, the
+released code's too. Writes `table.md`, `cells.csv` and `figure.png` to --output. Of several
+sequences the means have 95 % intervals (`intervals.png`), and so have the differences from the full
+cache, which are taken sequence by sequence.
 
 Cells that are in `cells.csv` are not run again where weights, size, images, true poses, cache
 settings, PyTorch, processor and threads are the same. That the network's or the cache's code has
@@ -36,12 +37,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from accuracy_cells import FULL, NO_HISTORY, Cell, Config, means, published, read_cells, write_cells
+from accuracy_cells import (
+    FULL,
+    NO_HISTORY,
+    Cell,
+    Config,
+    changes_of,
+    means,
+    published,
+    read_cells,
+    write_cells,
+)
 from accuracy_report import comparisons, draw, draw_intervals, paired, table
 from scipy.spatial import cKDTree
 from side_by_side import in_parallel
 
-from xsvggt_ros.cache.settings import POLICIES, CacheSettings
+from xsvggt_ros.cache.settings import DEFAULT_POLICY, POLICIES
 from xsvggt_ros.errors import ConfigurationError, XsvggtError
 from xsvggt_ros.evaluation.evaluator import SessionEvaluator
 from xsvggt_ros.evaluation.frame import FrameTruth
@@ -55,13 +66,15 @@ from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 from xsvggt_ros.synthetic.held_out import DEFAULT_ROOM, SUITE, held_out
 from xsvggt_ros.synthetic.rooms import room_named
-from xsvggt_ros.synthetic.scenes.frames import SEPARATOR, SceneSequence
-from xsvggt_ros.synthetic.scenes.suite import SEEDS, SUITES
+from xsvggt_ros.synthetic.scenes.suite import SEEDS, SEPARATOR, SUITES, SceneSequence
 from xsvggt_ros.synthetic.sequence import Sequence as Stream
 from xsvggt_ros.synthetic.sequence import SyntheticFrame
 
-DEFAULT_POLICY = CacheSettings().policy
-POLICY_ORDER = [DEFAULT_POLICY, *(p for p in POLICIES if p not in (DEFAULT_POLICY, FULL.policy))]
+POLICY_ORDER = [
+    DEFAULT_POLICY,
+    *(each for each in POLICIES if each not in (DEFAULT_POLICY, FULL.policy, "lingbot")),
+]
+"""All but ``lingbot``, which counts frames instead of the tokens of a budget."""
 BITS = 4
 OTHER_WIDTHS = (16, 8, 2)
 CLOUD_POINTS = 20_000
@@ -120,9 +133,14 @@ def engine_for(network: StreamVggt, config: Config, height: int, width: int) -> 
 
 
 def configurations(
-    policies: Sequence[str], budgets: Sequence[int], *, full: bool = True
+    policies: Sequence[str],
+    budgets: Sequence[int],
+    *,
+    full: bool = True,
+    changes: Sequence[str] = (),
 ) -> list[Config]:
     """Return the caches to compare, each once, the full one first where it is wanted."""
+    changed = [changes_of(text) for text in changes]
 
     def every() -> Iterator[Config]:
         if full:
@@ -135,6 +153,8 @@ def configurations(
                 yield Config(policy, budget, BITS)
             for width in OTHER_WIDTHS if bounded else ():
                 yield Config(bounded[0], budget, width)
+            for each in changed if bounded else ():
+                yield Config(bounded[0], budget, BITS, changes=each)
 
     return list(dict.fromkeys(every()))
 
@@ -263,7 +283,12 @@ def run(options: argparse.Namespace) -> None:
     room_named(options.room)
     network = _network(options.checkpoint)
     size = (options.height, options.width)
-    configs = configurations(options.policies, options.budgets, full=not options.without_full)
+    configs = configurations(
+        options.policies,
+        options.budgets,
+        full=not options.without_full,
+        changes=options.changes,
+    )
     for config in configs:
         engine_for(network, config, *size)
     options.output.mkdir(parents=True, exist_ok=True)
@@ -325,6 +350,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--budgets", nargs="+", type=int, default=[4, 8, 16], help="in frames")
     parser.add_argument("--policies", nargs="+", default=POLICY_ORDER,
                         help="the first one is measured at other widths too")  # fmt: skip
+    parser.add_argument("--changes", nargs="+", default=[], metavar="NAME=VALUE[,...]",
+                        help="other settings of the first policy, such as anchor_bits=8 "
+                        "group_size=16 adaptive=both")  # fmt: skip
     parser.add_argument("--without-full", action="store_true",
                         help="leave the full cache out, whose cost grows with the square of the "
                         "length")  # fmt: skip

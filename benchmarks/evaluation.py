@@ -66,8 +66,8 @@ def time_parts(clock: Clock) -> None:
             with clock.timing(RECORDING):
                 super().add(frame)
 
-    FramePipeline.process = timed
-    evaluator.Recording = TimedRecording
+    FramePipeline.process = timed  # type: ignore[assignment,method-assign]
+    evaluator.Recording = TimedRecording  # type: ignore[misc]
 
 
 def render(directory: Path, frames: int, width: int, height: int) -> None:

@@ -37,17 +37,9 @@ from xsvggt_ros.model.bundled import BUNDLED
 from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.model.device import device_named
 from xsvggt_ros.model.network import StreamVggt
-from xsvggt_ros.synthetic.batches import truth_of
 from xsvggt_ros.synthetic.held_out import FIRST_HELD_OUT_SEED, quality_for
 from xsvggt_ros.synthetic.motion import MotionSettings
 from xsvggt_ros.synthetic.rooms import room_named
-from xsvggt_ros.synthetic.scene_training.need import (
-    BUDGETS,
-    EVERYTHING,
-    StreamErrors,
-    compared,
-)
-from xsvggt_ros.synthetic.scene_training.window_stream import streamed
 from xsvggt_ros.synthetic.scenes.streams import Streams
 from xsvggt_ros.synthetic.scenes.suite import (
     SEEDS,
@@ -57,6 +49,14 @@ from xsvggt_ros.synthetic.scenes.suite import (
     suite_streams,
 )
 from xsvggt_ros.synthetic.sequence import Sequence, SequenceSettings
+from xsvggt_ros.synthetic.truth import truth_of
+from xsvggt_ros.training.memory_need import (
+    BUDGETS,
+    EVERYTHING,
+    StreamErrors,
+    compared,
+    streamed,
+)
 
 NO_HISTORY = 2
 NEEDED = 1.5

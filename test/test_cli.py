@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: what it writes, and how it says that something is wrong."""
 
+import importlib.util
 import re
 import shutil
 import signal
@@ -23,6 +24,7 @@ from xsvggt_ros.commands import speaking
 from xsvggt_ros.errors import CheckpointError
 from xsvggt_ros.geometry.trajectory_io import read_tum
 from xsvggt_ros.interruption import SIGNALS
+from xsvggt_ros.missing import installation_of
 from xsvggt_ros.model.checkpoint import load_network, read_checkpoint, save_network
 from xsvggt_ros.stream.overview import OVERVIEW_SIZE
 from xsvggt_ros.stream.reconstructor import Reconstructor
@@ -271,11 +273,25 @@ def test_the_doctor_finds_nothing_wrong_where_these_tests_run():
 
 def test_the_doctor_names_the_remedy_for_what_is_missing(monkeypatch):
     absent = doctor._import_error
-    monkeypatch.setattr(doctor, "_import_error", lambda n: "gone" if n == "rosbags" else absent(n))
+    monkeypatch.setattr(doctor, "_import_error", lambda n: "gone" if n == "yaml" else absent(n))
     result = run("doctor", "--no-ros")
     assert result.exit_code == 1
-    assert "rosbags: missing (gone)" in result.stdout
-    assert "pip install rosbags" in result.stdout
+    assert "PyYAML: missing (gone)" in result.stdout
+    assert "pip install PyYAML" in result.stdout
+
+
+def test_the_doctor_advises_on_the_extras_of_commands(monkeypatch):
+    there = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name == "scipy" else there(name, *rest),
+    )
+    result = run("doctor", "--no-ros")
+    assert result.exit_code == 0  # the node runs without
+    assert "extra eval (evaluate, compare): without scipy" in result.stdout
+    assert installation_of("eval") in " ".join(result.stdout.split())
+    assert "extra demo (demo, reconstruct, replay, doctor): complete" in result.stdout
 
 
 def test_the_doctor_names_a_domain_that_is_none(monkeypatch):

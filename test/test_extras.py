@@ -127,8 +127,12 @@ def test_a_command_without_its_extra_says_which(
 
 
 def test_the_remedy_suits_pip_and_a_workspace(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("ROS_DISTRO", raising=False)
     monkeypatch.setattr(metadata, "distribution", lambda name: name)
     assert installation_of("eval") == "pip install 'xsvggt_ros[eval]'"
+    with monkeypatch.context() as beside_ros:
+        beside_ros.setenv("ROS_DISTRO", "jazzy")
+        assert "numpy==" in installation_of("eval")  # the one that the messages were compiled for
 
     def unknown(name: str) -> None:
         raise metadata.PackageNotFoundError(name)

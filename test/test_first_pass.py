@@ -17,7 +17,7 @@ from xsvggt_ros.cache.keyframes import MOST, KeyframeSchedule
 from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.settings import POLICIES, CacheSettings
 from xsvggt_ros.errors import ConfigurationError, FrameError
-from xsvggt_ros.geometry.pose_encoding import inverted, world_to_camera
+from xsvggt_ros.geometry.cameras import inverted, world_to_camera
 from xsvggt_ros.model.checkpoint import random_network
 from xsvggt_ros.model.config import PRESETS
 from xsvggt_ros.model.network import Prediction, StreamVggt
@@ -233,7 +233,7 @@ def test_a_network_without_a_first_pass_takes_no_anchors() -> None:
     network = random_network(PRESETS["tiny"], 1).freeze()
     with pytest.raises(ConfigurationError, match="anchor_frames is 4.*single frame"):
         KvCache(CacheSettings(anchor_frames=4), cache_layout(network))
-    assert KvCache(CacheSettings(), cache_layout(network)).settings.policy == "balanced"
+    assert KvCache(CacheSettings(), cache_layout(network)).settings.policy == "xstreamvggt"
 
 
 @pytest.mark.parametrize(

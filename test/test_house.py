@@ -16,12 +16,13 @@ ROOMS = {
     "geometry": set(),
     "metrics": {"geometry"},
     "stream": {"model", "cache", "geometry", "metrics"},
-    "synthetic": {"model", "geometry", "metrics"},
+    "synthetic": {"model", "geometry"},
+    "training": {"model", "geometry", "metrics", "synthetic"},
     "evaluation": {"stream", "synthetic", "geometry", "metrics", "model", "cache"},
     "ros": {"stream", "geometry", "model", "cache"},
     "commands": {
-        "ros", "evaluation", "synthetic", "stream", "geometry", "model", "cache", "progress",
-        "doctor",
+        "ros", "evaluation", "synthetic", "training", "stream", "geometry", "model", "cache",
+        "progress", "doctor",
     },
 }  # fmt: skip
 ROS_PACKAGES = {
@@ -94,6 +95,7 @@ def test_every_metric_has_one_definition_and_its_alignment_in_its_name():
         text = path.read_text()
         room = path.relative_to(PACKAGE).parts[0]
         assert room == "geometry" or "arccos(" not in text, f"{path}: use rotation_angles"
+        assert "scipy.spatial.transform" not in text, f"{path}: use geometry.rigid.interpolate"
         if room == "metrics":
             continue
         for node in ast.walk(ast.parse(text)):  # of fields, keys and functions, not of prose

@@ -20,8 +20,8 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from std_msgs.msg import String
 
-from xsvggt_ros.ros.domains import free_domain
-from xsvggt_ros.ros.lifecycle_manager import ManagerBond, manager_appears
+from xsvggt_ros.ros.dds import free_domain
+from xsvggt_ros.ros.lifecycle import ManagerBond, manager_appears
 
 PATIENCE = 30.0
 
@@ -41,10 +41,10 @@ class _Bond:
 
     made: list[_Bond] = []  # noqa: RUF012 - of the class on purpose
 
-    def __init__(self, topic: str, bond_id: str, node: Node) -> None:
+    def __init__(self, node: Node, topic: str, bond_id: str) -> None:
         self.topic, self.id, self.node = topic, bond_id, node
         self.heartbeat_period = 1.0
-        self.is_shutdown = False
+        self.is_shutdown = self.is_breaking = False
         self.pub = node.create_publisher(String, topic, 1)
         self.on_formed: Any = None
         self.on_broken: Any = None
@@ -59,18 +59,29 @@ class _Bond:
     def set_broken_callback(self, callback: Any) -> None:
         self.on_broken = callback
 
+    def break_bond(self) -> None:
+        self.is_breaking = True
+
+    def is_broken(self) -> bool:
+        return False  # the manager has not answered yet
+
     def shutdown(self) -> None:
         self.is_shutdown = True
         self.sub.destroy()
         self.pub.destroy()
-        if self.on_broken:
-            self.on_broken()
 
 
-@pytest.fixture
-def double(monkeypatch: pytest.MonkeyPatch) -> list[_Bond]:
+class _OldBond(_Bond):
+    """The same with the arguments of Humble."""
+
+    def __init__(self, topic: str, id: str, node: Node) -> None:
+        super().__init__(node, topic, id)
+
+
+@pytest.fixture(params=[_Bond, _OldBond])
+def double(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[_Bond]:
     module = ModuleType("bondpy.bondpy")
-    module.Bond = _Bond  # type: ignore[attr-defined]
+    module.Bond = request.param  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "bondpy", ModuleType("bondpy"))
     monkeypatch.setitem(sys.modules, "bondpy.bondpy", module)
     monkeypatch.setattr(_Bond, "made", [])
@@ -81,7 +92,7 @@ def test_an_active_node_has_one_bond_of_its_name(node: Node, double: list[_Bond]
     bond = ManagerBond(node)
     bond.start()
     bond.start()
-    assert [(each.topic, each.id, each.is_shutdown) for each in double] == [
+    assert [(each.topic, each.id, each.is_breaking) for each in double] == [
         ("bond", "xsvggt", True),
         ("bond", "xsvggt", False),
     ]
@@ -89,15 +100,20 @@ def test_an_active_node_has_one_bond_of_its_name(node: Node, double: list[_Bond]
     assert double[1].pub.topic_name == "/robot/bond"
 
 
+@pytest.mark.parametrize("now", [True, False])
 def test_an_end_on_purpose_is_told_and_leaves_nothing(
-    node: Node, double: list[_Bond], caplog: pytest.LogCaptureFixture
+    node: Node, double: list[_Bond], caplog: pytest.LogCaptureFixture, now: bool
 ) -> None:
     before = len(list(node.subscriptions)), len(list(node.publishers))
     bond = ManagerBond(node)
     bond.start()
     double[0].on_formed()
-    bond.stop()
-    bond.stop()
+    bond.stop(now=now)
+    bond.stop(now=now)
+    if not now:
+        assert double[0].is_breaking
+        assert not double[0].is_shutdown
+        double[0].on_broken()  # the manager has answered
     assert double[0].is_shutdown
     assert (len(list(node.subscriptions)), len(list(node.publishers))) == before
     assert not [each for each in caplog.records if each.levelname == "WARNING"]
@@ -123,7 +139,8 @@ def test_without_bondpy_the_node_does_without(node: Node, monkeypatch: pytest.Mo
     bond.stop()
 
 
-def test_a_real_bond_forms_and_breaks(node: Node) -> None:
+def test_a_real_bond_forms_and_breaks(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="xsvggt_ros")
     bondpy = pytest.importorskip("bondpy.bondpy", reason="needs bondpy, of a ROS 2 distribution")
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=node.context.get_domain_id())
@@ -131,12 +148,12 @@ def test_a_real_bond_forms_and_breaks(node: Node) -> None:
     executors = [SingleThreadedExecutor(context=each.context) for each in (node, manager)]
     for executor, each in zip(executors, (node, manager), strict=True):
         executor.add_node(each)
-    bond, other = ManagerBond(node), bondpy.Bond("bond", "xsvggt", manager)
+    bond, other = ManagerBond(node), bondpy.Bond(manager, "bond", "xsvggt")
     formed: list[bool] = []
     other.set_formed_callback(lambda: formed.append(True))
     other.start()
     bond.start()
-    _spin(executors, lambda: bool(formed))
+    _spin(executors, lambda: bool(formed) and "watches this node by a bond" in caplog.text)
     bond.stop()
     _spin(executors, other.is_broken)
     other.shutdown()
@@ -155,6 +172,6 @@ def test_a_client_for_its_transitions_is_a_manager(node: Node) -> None:
     if not hasattr(node, "count_clients"):
         pytest.skip("this distribution cannot count clients")
     assert not manager_appears(node, within=0.0)
-    client = node.create_client(ChangeState, "/robot/xsvggt/change_state")
+    client: Any = node.create_client(ChangeState, "/robot/xsvggt/change_state")
     assert manager_appears(node, within=PATIENCE)
     node.destroy_client(client)

@@ -161,7 +161,7 @@ def test_what_is_missing_is_told_with_what_to_install(tmp_path: Path) -> None:
         template.replace("@module@", "wanting").replace("@name@", "xsvggt"), encoding="utf-8"
     )
     for module, words in (
-        ("typer", ["xsvggt needs the package typer", "demo.txt", "numpy=="]),
+        ("typer", ["xsvggt needs the package typer", "pip install", "demo", "numpy=="]),
         ("torch", ["torch is missing", "--system-site-packages", "pip install torch safetensors"]),
         ("cv2", ["opencv-python-headless is missing"]),
         ("tf_transformations", ["sudo apt-get install ros-jazzy-tf-transformations"]),

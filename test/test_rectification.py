@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.geometry.cameras import Calibration, is_rectified_topic, without_distortion
 from xsvggt_ros.geometry.rectification import rectification
-from xsvggt_ros.stream.calibrating import Calibrator
+from xsvggt_ros.stream.preprocessing import Calibrator
 
 WIDTH, HEIGHT = 320, 240
 K = (250.0, 0.0, 158.0, 0.0, 255.0, 122.0, 0.0, 0.0, 1.0)
@@ -174,6 +174,16 @@ def test_a_lens_model_has_several_names_and_its_coefficients_zeros_behind(name, 
         np.testing.assert_array_equal(mine, theirs)
 
 
+@pytest.mark.parametrize("p", [camera().p, (0.0,) * 12])
+def test_a_camera_without_distortion_is_turned(p):
+    angle = 0.05
+    r = (np.cos(angle), 0.0, np.sin(angle), 0.0, 1.0, 0.0, -np.sin(angle), 0.0, np.cos(angle))
+    found = rectification(camera(d=(), r=r, p=p), WIDTH, HEIGHT)
+    assert found.rotation is not None
+    np.testing.assert_allclose(found.rotation, np.reshape(r, (3, 3)))
+    assert found.seen is None or found.seen.mean() > 0.6
+
+
 def test_binning_and_region_are_taken_off():
     # 640x480 sensor, its right half, two by two pixels in one
     calibration = Calibration(
@@ -266,7 +276,7 @@ def test_who_asks_decides_how_a_calibration_is_used():
 
 
 def test_what_is_not_used_is_said_once(caplog):
-    caplog.set_level(logging.INFO, logger="xsvggt_ros.stream.calibrating")
+    caplog.set_level(logging.INFO, logger="xsvggt_ros.stream.preprocessing")
     calibrator = Calibrator()
     square = np.zeros((240, 240, 3), np.uint8)
     for _ in range(3):

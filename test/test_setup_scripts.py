@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 def environment(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Return the modules of scripts/environment; they are no part of the package."""
     monkeypatch.syspath_prepend(ROOT / "scripts" / "environment")
-    names = ("commands", "machine", "record", "report", "torch_build")
-    for name in (*names, "layout"):
+    names = ("commands", "machine", "record", "report", "torch_build", "ros", "packages")
+    for name in (*names, "layout", "messages"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     modules = ModuleType("environment")
     for name in names:
@@ -131,6 +131,42 @@ def test_another_build_of_torch_goes_to_pip_word_by_word(environment: ModuleType
     choice = "torch==2.13.0+cu126 --index-url https://example.org/whl"
     build = environment.torch_build.find(None, choice)
     assert build.arguments == ("torch==2.13.0+cu126", "--index-url", "https://example.org/whl")
+
+
+@pytest.mark.parametrize(
+    ("library", "variable"),
+    [("libfastrtps.so.2.14", "FASTRTPS_DEFAULT_PROFILES_FILE"),
+     ("libfastdds.so.3.2", "FASTDDS_DEFAULT_PROFILES_FILE")],
+)  # fmt: skip
+def test_the_profile_goes_by_the_name_that_this_fast_dds_reads(
+    environment: ModuleType, tmp_path: Path, library: str, variable: str
+) -> None:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / library).touch()
+    ros = environment.ros.Ros("some", Path(sys.executable), (3, 12), (tmp_path,))
+    assert environment.ros.profile_variable(ros) == variable
+    assert f"export {variable}=" in environment.ros._exports(ros)
+
+
+def test_stand_ins_are_linked_where_ros_comes_from_pypi_and_never_beside_a_distribution(
+    environment: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    packages, ros = environment.packages, environment.ros
+    entry = tmp_path / "xsvggt_ros_stand_ins.pth"
+    monkeypatch.setattr(packages, "site_packages", lambda: tmp_path)
+    monkeypatch.setattr(packages, "_missing_modules", lambda _: [])
+    packages.link_stand_ins(None, ros.Ros(ros.WHEELS, Path(sys.executable), (3, 12)))
+    linked = Path(entry.read_text(encoding="utf-8").strip())
+    assert {"tf2_ros", "tf2_py", "cv_bridge", "sensor_msgs_py", "tf_transformations"} == {
+        path.name for path in linked.iterdir() if path.is_dir() and path.name != "__pycache__"
+    }
+    distribution = ros.Ros("jazzy", Path(sys.executable), (3, 12), (tmp_path,))
+    packages.link_stand_ins(None, distribution)
+    assert not entry.exists()
+    monkeypatch.setattr(packages, "_missing_modules", lambda _: ["tf2_ros", "cv_bridge"])
+    with pytest.raises(environment.report.SetupError, match="jazzy lacks tf2_ros") as refusal:
+        packages.link_stand_ins(None, distribution)
+    assert refusal.value.remedy == ("sudo apt-get install ros-jazzy-tf2-ros-py ros-jazzy-cv-bridge")
 
 
 def test_unsuitable_python_is_refused(tmp_path: Path) -> None:

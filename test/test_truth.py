@@ -5,15 +5,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import command_line
 import datasets
 import numpy as np
 import pytest
 from bags import BAG_KINDS, SECOND
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from recordings import MemorySource, tiny_request
 from recordings import truth as true_of
-from truth_bags import CAMERA, STAMPS, Messages, records, write
+from truth_bags import CAMERA, STAMPS, Messages, compressed_depth, records, write
 
 from xsvggt_ros.errors import ConfigurationError, FrameError, SourceError
 from xsvggt_ros.evaluation import runner
@@ -21,9 +24,11 @@ from xsvggt_ros.evaluation.frame import EvaluationFrame
 from xsvggt_ros.evaluation.metric_registry import Threshold
 from xsvggt_ros.evaluation.results import write_evaluation
 from xsvggt_ros.evaluation.source import SourceOptions, open_source
+from xsvggt_ros.evaluation.sources.bag_camera import recorded_depth
 from xsvggt_ros.geometry.rigid import is_pose, is_position, pose_from
 from xsvggt_ros.geometry.trajectory_io import read_tum
 from xsvggt_ros.metrics.trajectory import is_straight
+from xsvggt_ros.stream.sources.topics import COMPRESSED_IMAGE
 
 TINY = ["--preset", "tiny", "--width", "28", "--device", "cpu"]
 LOST = {
@@ -52,9 +57,9 @@ class Poses(MemorySource):
         self._change = change
 
     def __iter__(self):
-        for index, given in enumerate(super().__iter__()):
+        for index, each in enumerate(super().__iter__()):
             pose = self._change(index, true_of(index).camera_to_world)
-            yield EvaluationFrame(given.frame, replace(true_of(index), camera_to_world=pose))
+            yield EvaluationFrame(each.frame, replace(true_of(index), camera_to_world=pose))
 
 
 def evaluated(monkeypatch, change, count: int = 8, **options):
@@ -379,9 +384,9 @@ class Fifth(MemorySource):
     """Depth that was read at a fifth of its scale."""
 
     def __iter__(self):
-        for index, given in enumerate(super().__iter__()):
+        for index, each in enumerate(super().__iter__()):
             known = true_of(index)
-            yield EvaluationFrame(given.frame, replace(known, depth=known.depth / self.factor))
+            yield EvaluationFrame(each.frame, replace(known, depth=known.depth / self.factor))
 
 
 @pytest.mark.parametrize("factor", [5.0, 0.2, 1.0])
@@ -421,9 +426,9 @@ def test_a_first_image_that_is_lost_costs_one_frame(tmp_path, name, damage):
     else:
         colors[0].write_bytes(b"" if damage == "empty" else b"\x89PNG\r\n\x1a\n" + bytes(40))
     lost = 0
-    for given in open_source(directory):
+    for each in open_source(directory):
         try:
-            given.frame.decode()
+            each.frame.decode()
         except FrameError:
             lost += 1
     assert lost == 1
@@ -519,3 +524,50 @@ def test_a_truth_without_stamps_has_those_of_the_recording(tmp_path, kind, way):
 
 def first(record):
     return record[0]
+
+
+# Whatever a recording holds, it is read or left out
+
+FLOATS = st.floats(width=64)
+SLOW = settings(max_examples=60, deadline=None,
+                suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+
+
+@given(st.sampled_from(["16UC1; compressedDepth", "32FC1; compressedDepth png", "", "x rvl"]),
+       st.binary(max_size=80), st.booleans())  # fmt: skip
+def test_any_compressed_depth_is_read_or_refused(text, data, real):
+    if real:  # a whole image behind any header
+        data = data[:12].ljust(12, b"\0") + compressed_depth(datasets.depths()[0], "16UC1")[12:]
+    message = SimpleNamespace(format=text, data=np.frombuffer(data, np.uint8))
+    try:
+        depth = recorded_depth(message, COMPRESSED_IMAGE)
+    except FrameError:
+        return
+    known = depth[np.isfinite(depth)]
+    assert depth.dtype == np.float32
+    assert (known > 0).all()
+
+
+@given(st.lists(st.tuples(*[FLOATS] * 7, st.integers(-5, 5)), min_size=1, max_size=6),
+       st.sampled_from(["", "/", CAMERA, f"/{CAMERA}", "base"]), st.booleans())  # fmt: skip
+@SLOW
+def test_any_pose_of_a_bag_is_a_pose_or_none(tmp_path_factory, rows, child, moving):
+    messages = Messages("mcap")
+    made = [each for each in records(messages) if "odometry" not in each[1]]
+    for (x, y, z, a, b, c, d, off), stamp in zip(rows, STAMPS, strict=False):
+        odometry = messages.odometry(max(0, stamp + off), np.eye(4), child)
+        pose = odometry.pose.pose
+        pose.position.x, pose.position.y, pose.position.z = x, y, z
+        turn = pose.orientation
+        turn.x, turn.y, turn.z, turn.w = a, b, c, d
+        made.append((stamp, "/gt/odometry", odometry))
+        if moving:
+            made.append((stamp, "/tf", messages.tf(stamp, [("map", child, np.eye(4))])))
+    path = write(tmp_path_factory.mktemp("bag") / "run", messages, "mcap", sorted(made, key=first))
+    for truth in (None, "map->base", "none"):
+        try:
+            found = [given.truth.camera_to_world for given in
+                     open_source(path, SourceOptions(truth=truth))]  # fmt: skip
+        except SourceError:
+            continue
+        assert all(pose is None or np.isfinite(pose[:3, 3]).all() for pose in found)

@@ -181,6 +181,11 @@ def say_figures(figures: Sequence[Figure]) -> None:
 def end_run(directory: Path, *, interrupted: bool, code: int = 0) -> None:
     """Link a run's directory as the latest and print where its report is.
 
+    Args:
+        directory: of the run.
+        interrupted: whether a signal ended the run early.
+        code: exit code otherwise.
+
     Raises:
         typer.Exit: a signal ended the run early, or ``code`` is not 0.
 

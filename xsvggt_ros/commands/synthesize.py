@@ -77,11 +77,10 @@ def synthesize(
 ) -> None:
     """Render a stream of a made-up room, with exact depth and poses."""
     from xsvggt_ros.geometry.files import require_writable
-    from xsvggt_ros.synthetic.effects import EffectSettings
     from xsvggt_ros.synthetic.motion import MotionSettings
     from xsvggt_ros.synthetic.renderer import Quality
     from xsvggt_ros.synthetic.rooms import room_named
-    from xsvggt_ros.synthetic.sequence import SequenceSettings
+    from xsvggt_ros.synthetic.sequence import EffectSettings, SequenceSettings
 
     require_writable(output)
     if held_out is not None:

@@ -87,7 +87,12 @@ class Association:
 def associate(
     stamps: NDArray[np.int64], others: NDArray[np.int64], tolerance: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Match each stamp with the nearest other one, both in rising order, nanoseconds.
+    """Match each stamp with the nearest other one.
+
+    Args:
+        stamps: int64 [n], nanoseconds, ascending.
+        others: int64 [m], likewise.
+        tolerance: nanoseconds between the stamps of a pair, at most.
 
     Returns:
         Indices into ``stamps`` and ``others`` of the pairs no further than ``tolerance`` apart.

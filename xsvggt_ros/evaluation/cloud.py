@@ -45,14 +45,14 @@ class Registration:
     """Where ICP ended.
 
     Attributes:
-        transform: rigid, float64 [4, 4], of the source onto the target.
+        target_from_source: rigid, float64 [4, 4].
         fitness: share of the source's points that have a target point within the distance.
         rmse: metres, over these.
         iterations: that were taken.
 
     """
 
-    transform: Matrix
+    target_from_source: Matrix
     fitness: float
     rmse: float
     iterations: int
@@ -99,7 +99,9 @@ class CloudScore:
         plain = asdict(self)
         alignment = "given" if self.registration is None else "icp"
         if self.registration is not None:
-            plain["registration"]["transform"] = self.registration.transform.tolist()
+            plain["registration"]["target_from_source"] = (
+                self.registration.target_from_source.tolist()
+            )
         return {
             f"{name}_{alignment}" if name in _ERRORS else name: value
             for name, value in plain.items()
@@ -140,7 +142,7 @@ def score_cloud(
     registration = None
     if icp_distance is not None:
         registration = register(predicted, truth, icp_distance)
-        moved = registration.transform
+        moved = registration.target_from_source
         predicted = predicted @ moved[:3, :3].T + moved[:3, 3]
     predicted_normals, true_normals = estimate_normals(predicted), estimate_normals(truth)
     to_truth, nearest_true = cKDTree(truth).query(predicted)
@@ -177,8 +179,15 @@ def register(
 ) -> Registration:
     """Bring points [n, 3] onto target points [m, 3], beginning where they are.
 
-    P. Besl, N. McKay, "A Method for Registration of 3-D Shapes", PAMI 14(2), 1992. Pairs further
-    apart than ``distance``, in metres, do not count. Where fewer than three count, nothing moves.
+    P. Besl, N. McKay, "A Method for Registration of 3-D Shapes", PAMI 14(2), 1992. Where fewer
+    than three pairs count, nothing moves.
+
+    Args:
+        source: float64 [n, 3], metres.
+        target: float64 [m, 3], metres.
+        distance: metres; pairs further apart do not count.
+        iterations: the most.
+
     """
     tree = cKDTree(target)
     transform = np.eye(4)

@@ -85,7 +85,12 @@ class Cluster:
     ) -> dict[str, Any]:
         """Evaluate on the cluster, write the results into ``directory``, and return metrics.json.
 
-        As :func:`~xsvggt_ros.evaluation.isolated.evaluate_isolated` does on this machine.
+        Args:
+            request: what is evaluated.
+            directory: of the results, on this machine.
+            stop: ends the run after the frame in hand.
+            progress: is told the frames done.
+            threads: of PyTorch in that run; 0 = its default.
 
         Raises:
             RunFailedError: the run ended without a result.

@@ -67,7 +67,11 @@ def machine(device: torch.device) -> dict[str, Any]:
 def weights(network: StreamVggt, checkpoint: str, preset: str | None = None) -> dict[str, Any]:
     """Return which weights ran, with a hash: of the file where there is one, else of all tensors.
 
-    ``random`` says that nobody trained them.
+    Args:
+        network: as it ran.
+        checkpoint: as on the command line; empty = the bundled ones, or random ones of a preset.
+        preset: sizes of the network, None = the weights' own.
+
     """
     name = named_weights(checkpoint, preset)
     path = bundled_weights(name) if name in NOTICES else Path(name).expanduser()

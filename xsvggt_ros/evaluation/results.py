@@ -39,6 +39,11 @@ def write_evaluation(
 
     Small files come first, since they still fit on a full disk.
 
+    Args:
+        evaluation: the finished run.
+        directory: of the run.
+        thresholds: limits to check.
+
     Raises:
         PartlyWrittenError: something cannot be written; the rest is.
 
@@ -72,7 +77,7 @@ def _paths(evaluation: Evaluation, directory: Path) -> dict[str, Callable[[], ob
         posed = [stamps[index] for index in session.posed]
         trajectories["truth.tum"] = Trajectory.from_poses(posed, session.true)
         if score := evaluation.scores.trajectory.get("sim3"):
-            moved = list(score.transform.poses(session.matched()[0]))
+            moved = list(score.truth_from_estimate.poses(session.matched()[0]))
             trajectories["trajectory_aligned.tum"] = Trajectory.from_poses(posed, moved)
     writers: dict[str, Callable[[], object]] = {
         name: partial(write_tum, directory / name, each) for name, each in trajectories.items()
@@ -125,6 +130,11 @@ LATEST = "latest"
 
 def new_directory(results: Path, source: str, now: datetime) -> Path:
     """Make a new directory for a run.
+
+    Args:
+        results: its parent.
+        source: name of what is evaluated, the stem of its name.
+        now: the time in its name.
 
     Raises:
         OutputError: none can be made there.

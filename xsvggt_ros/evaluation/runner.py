@@ -26,16 +26,15 @@ from xsvggt_ros.evaluation.source import EvaluationSource, open_source
 from xsvggt_ros.evaluation.sources.base import NO_TRUTH
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.frame import Frame, FrameResult
-from xsvggt_ros.stream.frame_queue import FrameQueue
-from xsvggt_ros.stream.jumps import settled_with
 from xsvggt_ros.stream.pipeline import FramePipeline, FrameUpdate, PipelineHooks
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 from xsvggt_ros.stream.sources.base import DEFAULT_RATE, SECOND
 from xsvggt_ros.stream.sources.pace import CUT_TO, gap_between
-from xsvggt_ros.stream.worker import Worker
+from xsvggt_ros.stream.stamps import settled_with
+from xsvggt_ros.stream.worker import FrameQueue, Worker
 
 if TYPE_CHECKING:
-    from xsvggt_ros.stream.frame_queue import QueuePolicy
+    from xsvggt_ros.stream.worker import QueuePolicy
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +60,14 @@ class Run:
     refused: int = 0
 
     def accept(self, result: FrameResult, given: EvaluationFrame, waited: float = 0.0) -> None:
-        """Take a result and compare it with its truth."""
+        """Take a result and compare it with its ground truth.
+
+        Args:
+            result: of the engine.
+            given: the frame that it belongs to.
+            waited: seconds in the queue of a live run.
+
+        """
         self.costs.note(result, self.engine.session, waited)
         self.evaluator.add(result, given.truth)
         self.progress(self.taken, self.total, "evaluating")
@@ -288,7 +294,7 @@ class _InFlight:
         self._lock = Lock()
         self._frames: dict[int, tuple[EvaluationFrame, float]] = {}
 
-    def put(self, given: EvaluationFrame, arrived: float) -> None:
+    def add(self, given: EvaluationFrame, arrived: float) -> None:
         with self._lock:
             self._frames[id(given.frame)] = given, arrived
 
@@ -308,6 +314,12 @@ def run_live(
     """Feed frames at the pace of their stamps to the node's queue and worker until all is done.
 
     The latency of a frame then counts from its arrival, waiting included.
+
+    Args:
+        run: takes results and refusals.
+        frames: in the order of their stamps.
+        options: speed and queue.
+        stop: ends the run after the frame in hand.
 
     Returns:
         How the run kept up, and what the source broke off with, if it did.
@@ -379,7 +391,7 @@ class _Feeder:
                 return
             self.late += wait < -LATE
             self._run.taken += 1
-            self._flying.put(given, monotonic())
+            self._flying.add(given, monotonic())
             self._queue.put(given.frame)
 
     def _seconds_after(self, previous: Frame, frame: Frame) -> float:

@@ -147,6 +147,11 @@ def points(axes: Sequence[Axis], base: CacheSettings, references: Sequence[str])
     ``full cache`` keeps every token as it comes. ``published`` is the released code, its simulated
     4-bit quantization included, once for each budget of the sweep.
 
+    Args:
+        axes: settings and their values.
+        base: settings that no axis names.
+        references: of REFERENCES, those wanted.
+
     Raises:
         ConfigurationError: an impossible combination, or an unknown reference.
 

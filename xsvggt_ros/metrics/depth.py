@@ -152,13 +152,18 @@ def depth_errors(prediction: Values, truth: Values) -> DepthErrors:
 
 
 def align_depth(prediction: Values, truth: Values, kind: DepthAlignmentKind) -> DepthAlignment:
-    """Return the alignment of predictions [n] with ground truths [n].
+    """Return the alignment of predictions with ground truths.
 
     ``median`` is median(g) / median(p), not the median of g / p. ``l1`` minimizes sum |s p - g| by
     ten steps of reweighted least squares from s = mean(g) / mean(p), never below 1e-3, exactly as
     the reference. ``l1_shift`` minimizes sum |s p + t - g| in the same way, to the end. (The
     reference lets Adam run for at most 1000 steps of 1e-4 instead, which moves scale and shift by
     0.1 at most.)
+
+    Args:
+        prediction: [n], finite.
+        truth: [n], metres, above 0.
+        kind: one of DEPTH_ALIGNMENTS.
 
     Raises:
         ConfigurationError: an unknown kind.
@@ -306,7 +311,14 @@ class DepthPairs:
         self.missing = 0
 
     def add(self, index: int, prediction: NDArray[np.float32], truth: NDArray[np.float32]) -> None:
-        """Take in the depth maps of frame ``index``, both [H, W]; NaN is unknown in either."""
+        """Take in the depth maps of a frame.
+
+        Args:
+            index: of the frame.
+            prediction: float32 [h, w]; NaN is missing.
+            truth: float32 [h, w], metres; NaN and what is not positive is unknown.
+
+        """
         known, both = comparable_pixels(prediction, truth, self._farthest)
         self.missing += int(known.sum() - both.sum())
         self.seen += int(both.sum())

@@ -24,18 +24,22 @@ from xsvggt_ros.errors import (
     NonFiniteOutputError,
     first_line,
 )
-from xsvggt_ros.geometry.cameras import Calibration, Intrinsics
-from xsvggt_ros.geometry.pose_encoding import intrinsics_from_encoding, inverted
+from xsvggt_ros.geometry.cameras import Calibration, Intrinsics, intrinsics_from_encoding, inverted
 from xsvggt_ros.geometry.rectification import Rectification
 from xsvggt_ros.geometry.rigid import Matrix, apparent_motion
 from xsvggt_ros.model.device import ran_out_of_memory, release_cached_memory
 from xsvggt_ros.model.network import Head, Prediction, StreamVggt
-from xsvggt_ros.stream.calibrating import CalibrationUse, Calibrator
 from xsvggt_ros.stream.frame import FrameResult, ImageArray, IntrinsicsSource, Timings
 from xsvggt_ros.stream.giving_way import changed, shrunk
 from xsvggt_ros.stream.image_mapping import ImageMapping
 from xsvggt_ros.stream.pose_track import PoseTrack
-from xsvggt_ros.stream.preprocessing import check_width, preprocess, to_network
+from xsvggt_ros.stream.preprocessing import (
+    CalibrationUse,
+    Calibrator,
+    check_width,
+    preprocess,
+    to_network,
+)
 from xsvggt_ros.stream.step_runner import StepRunner
 
 logger = logging.getLogger(__name__)

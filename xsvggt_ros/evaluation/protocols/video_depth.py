@@ -120,6 +120,11 @@ def mono_depth(engine: Reconstructor, dataset: DepthDataset, root: Path) -> Iter
 
     No cache takes part in it. Errors are means over images, weighted by their pixels.
 
+    Args:
+        engine: at the width of the protocol.
+        dataset: which one.
+        root: as for :func:`video_depth`.
+
     Raises:
         SourceError: there are no such sequences.
         ConfigurationError: an unknown data set.
@@ -173,7 +178,15 @@ def sequence_names(dataset: DepthDataset, root: Path) -> list[str]:
 def open_sequence(
     dataset: DepthDataset, root: Path, name: str, frames: int | None
 ) -> EvaluationSource:
-    """Open a sequence as the protocol takes it."""
+    """Open a sequence as the protocol takes it.
+
+    Args:
+        dataset: which one.
+        root: as for :func:`video_depth`.
+        name: of the sequence.
+        frames: the most; None = as the reference.
+
+    """
     if dataset == "kitti":
         options = SourceOptions(kind="kitti_depth", limit=frames or KITTI_FRAMES)
         return open_source(root / "image_gathered" / name, options)
@@ -226,6 +239,12 @@ def long_side(pixels: ImageArray, side: int = 518, patch: int = PATCH) -> ImageA
 
     The loader of video and monocular depth: first to the long side, keeping the aspect, then to the
     next smaller multiples. Both steps are Lanczos; where images grow the first one is bicubic.
+
+    Args:
+        pixels: uint8 [height, width, 3].
+        side: pixels.
+        patch: pixels.
+
     """
     image = Image.fromarray(pixels)
     width, height = image.size

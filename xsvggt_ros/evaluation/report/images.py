@@ -47,7 +47,15 @@ def _uri(image: ImageArray, suffix: str, options: list[int]) -> str:
 def colored(
     values: NDArray[np.floating], low: float, high: float, palette: str = "turbo_r"
 ) -> ImageArray:
-    """Return values [h, w] as colours of a matplotlib palette; NaN is grey."""
+    """Return values as colors, uint8 [h, w, 3]; NaN is gray.
+
+    Args:
+        values: [h, w].
+        low: value of the first color.
+        high: value of the last color.
+        palette: of matplotlib.
+
+    """
     known = np.isfinite(values)
     share = (np.where(known, values, low) - low) / max(high - low, 1e-12)
     image = _palette(palette)[(255 * share.clip(0, 1)).astype(np.uint8)]
