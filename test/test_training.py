@@ -718,8 +718,6 @@ class Bare:
                                    "huggingface_hub", "scipy", "PIL"}}:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Bare())
-from xsvggt_ros.synthetic.truth import Truth, truth_of
-from xsvggt_ros.training import clips as clips_module
 from xsvggt_ros.training.__main__ import main
 sys.exit(main({["--output", str(tmp_path), *OPTIONS, "--threads", "1", "--minutes", "0"]}))
 """
