@@ -10,6 +10,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
+COMMANDS = ("eval", "demo", "train")
+"""Extras of the command line; the node needs none."""
 # Version, maintainer and addresses are those of package.xml, for colcon and pip alike.
 MANIFEST = ElementTree.parse(ROOT / "package.xml").getroot()
 URLS = {element.get("type", ""): element.text or "" for element in MANIFEST.findall("url")}
@@ -65,8 +67,11 @@ setup(
     },
     data_files=shared("config", "launch", "rviz"),
     install_requires=requirements("runtime"),
-    extras_require={name: requirements(name) for name in ("test", "rerun", "int8", "cluster")},
-    entry_points={"console_scripts": ["xsvggt = xsvggt_ros.cli:app"]},
+    extras_require={
+        **{name: requirements(name) for name in (*COMMANDS, "test", "rerun", "int8", "cluster")},
+        "all": sorted({line for name in COMMANDS for line in requirements(name)}),
+    },
+    entry_points={"console_scripts": ["xsvggt = xsvggt_ros.__main__:main"]},
     classifiers=[
         "Development Status :: 4 - Beta",
         "Intended Audience :: Science/Research",

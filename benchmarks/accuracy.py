@@ -5,16 +5,17 @@
     python benchmarks/accuracy.py --sequences medium_walk --budgets 8 --policies xstreamvggt
     python benchmarks/accuracy.py --sequences very_long --without-full
     python benchmarks/accuracy.py --checkpoint FILE --sequences landmarks_100_lap50 --jobs 2
+    python benchmarks/accuracy.py --policies xstreamvggt --changes anchor_bits=8 group_size=16
 
 Every sequence is rendered once and goes through the engine with each cache: the full one (policy
 none, 16 bits), two frames (no history: its errors as a multiple of the full one's are the need of
 memory, see `memory_need.py`), the released code's (compatibility published), every policy at every
 budget at 4/4 bits, and every width at every budget under the first policy, which is the package's
-default unless --policies says otherwise. Budgets are in frames. The engine is ours throughout:
-poses that the network leaves open are held with every cache, the released code's too. Writes
-`table.md`, `cells.csv` and `figure.png` to --output. Of several sequences the means have 95 %
-intervals (`intervals.png`), and so have the differences from the full cache, which are taken
-sequence by sequence.
+default unless --policies says otherwise, and every one of --changes, too. Budgets are in frames.
+The engine is ours throughout: poses that the network leaves open are held with every cache, the
+released code's too. Writes `table.md`, `cells.csv` and `figure.png` to --output. Of several
+sequences the means have 95 % intervals (`intervals.png`), and so have the differences from the
+full cache, which are taken sequence by sequence.
 
 Cells that are in `cells.csv` are not run again where weights, size, images, true poses, cache
 settings, PyTorch, processor and threads are the same. That the network's or the cache's code has
@@ -36,33 +37,44 @@ from typing import Any
 
 import numpy as np
 import torch
-from accuracy_cells import FULL, NO_HISTORY, Cell, Config, means, published, read_cells, write_cells
+from accuracy_cells import (
+    FULL,
+    NO_HISTORY,
+    Cell,
+    Config,
+    changes_of,
+    means,
+    published,
+    read_cells,
+    write_cells,
+)
 from accuracy_report import comparisons, draw, draw_intervals, paired, table
 from scipy.spatial import cKDTree
 from side_by_side import in_parallel
 
-from xsvggt_ros.cache.settings import POLICIES, CacheSettings
+from xsvggt_ros.cache.settings import DEFAULT_POLICY, POLICIES
 from xsvggt_ros.errors import ConfigurationError, XsvggtError
+from xsvggt_ros.evaluation.evaluator import SessionEvaluator
 from xsvggt_ros.evaluation.frame import FrameTruth
-from xsvggt_ros.evaluation.identity import fingerprint, machine, software, weights
-from xsvggt_ros.evaluation.judge import SessionJudge
-from xsvggt_ros.evaluation.request import JudgingOptions
-from xsvggt_ros.evaluation.trajectory import score_trajectory
+from xsvggt_ros.evaluation.provenance import fingerprint, machine, software, weights
+from xsvggt_ros.evaluation.request import ScoringOptions
 from xsvggt_ros.geometry.alignment import Similarity, align
-from xsvggt_ros.geometry.rigid import invert
+from xsvggt_ros.metrics.trajectory import score_trajectory
 from xsvggt_ros.model.bundled import BUNDLED
 from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 from xsvggt_ros.synthetic.held_out import DEFAULT_ROOM, SUITE, held_out
 from xsvggt_ros.synthetic.rooms import room_named
-from xsvggt_ros.synthetic.scenes.frames import SEPARATOR, SceneSequence
-from xsvggt_ros.synthetic.scenes.suite import SEEDS, SUITES
+from xsvggt_ros.synthetic.scenes.suite import SEEDS, SEPARATOR, SUITES, SceneSequence
 from xsvggt_ros.synthetic.sequence import Sequence as Stream
 from xsvggt_ros.synthetic.sequence import SyntheticFrame
 
-DEFAULT_POLICY = CacheSettings().policy
-POLICY_ORDER = [DEFAULT_POLICY, *(p for p in POLICIES if p not in (DEFAULT_POLICY, FULL.policy))]
+POLICY_ORDER = [
+    DEFAULT_POLICY,
+    *(each for each in POLICIES if each not in (DEFAULT_POLICY, FULL.policy, "lingbot")),
+]
+"""All but ``lingbot``, which counts frames instead of the tokens of a budget."""
 BITS = 4
 OTHER_WIDTHS = (16, 8, 2)
 CLOUD_POINTS = 20_000
@@ -75,36 +87,34 @@ def measure(
 ) -> Cell:
     """Run one cache over one sequence."""
     engine = engine_for(network, config, *frames[0].color.shape[:2])
-    judge = SessionJudge(JudgingOptions(cloud_points=CLOUD_POINTS))
+    evaluator = SessionEvaluator(ScoringOptions(cloud_points=CLOUD_POINTS))
     seconds = []
     for frame in frames:
         result = engine.step(frame.color)
-        judge.add(result, FrameTruth(frame.camera_to_world, frame.depth, frame.intrinsics))
+        evaluator.add(result, FrameTruth(frame.camera_to_world, frame.depth, frame.intrinsics))
         seconds.append(result.timings.network)
-    scores = judge.scores()
-    estimated, true = judge.matched()
-    # A box's diagonal depends on its axes: those of the first camera, as in the model card.
-    places = (invert(true[0]) @ true)[:, :3, 3]
-    percent = 100 / float(np.linalg.norm(np.ptp(places, axis=0)))
+    scores = evaluator.scores()
+    estimated, true = evaluator.matched()
     depth = scores.depth["median"]
     similar = scores.trajectory["sim3"]
+    percent = 100 / similar.extent
     scaled = score_trajectory(Similarity(depth.alignment.scale).poses(estimated), true, "se3")
-    assert judge.cloud is not None
-    cloud = judge.cloud.points()
+    assert evaluator.cloud is not None
+    cloud = evaluator.cloud.points()
     ours = align(estimated[:, :3, 3], true[:, :3, 3], scale=True).points(cloud.estimated)
     return Cell(
         identity=identity,
         name=config.name,
         sequence=name,
-        abs_rel=depth.errors.abs_rel,
-        delta=depth.errors.delta_1,
+        abs_rel_median=depth.errors.abs_rel,
+        delta_1_median=depth.errors.delta_1,
         ate_sim3=percent * similar.ate.rmse,
-        ate_scaled=percent * scaled.ate.rmse,
-        rpe_rotation=similar.rpe_rotation.mean,
-        rpe_sim3=percent * similar.rpe_translation.rmse,
-        rpe_scaled=percent * scaled.rpe_translation.rmse,
-        cloud_accuracy=float(cKDTree(cloud.true).query(ours)[0].mean()),
-        cloud_completeness=float(cKDTree(ours).query(cloud.true)[0].mean()),
+        ate_se3_depth_scale=percent * scaled.ate.rmse,
+        rpe_rotation_mean=similar.rpe_rotation.mean,
+        rpe_translation_sim3=percent * similar.rpe_translation.rmse,
+        rpe_translation_se3_depth_scale=percent * scaled.rpe_translation.rmse,
+        accuracy_path_sim3=float(cKDTree(cloud.true).query(ours)[0].mean()),
+        completeness_path_sim3=float(cKDTree(ours).query(cloud.true)[0].mean()),
         network_ms=1e3 * median(seconds[len(seconds) // 2 :]),
         kib=(result.cache.nbytes + result.cache.scratch_nbytes) / 1024,
     )
@@ -123,9 +133,14 @@ def engine_for(network: StreamVggt, config: Config, height: int, width: int) -> 
 
 
 def configurations(
-    policies: Sequence[str], budgets: Sequence[int], *, full: bool = True
+    policies: Sequence[str],
+    budgets: Sequence[int],
+    *,
+    full: bool = True,
+    changes: Sequence[str] = (),
 ) -> list[Config]:
     """Return the caches to compare, each once, the full one first where it is wanted."""
+    changed = [changes_of(text) for text in changes]
 
     def every() -> Iterator[Config]:
         if full:
@@ -138,6 +153,8 @@ def configurations(
                 yield Config(policy, budget, BITS)
             for width in OTHER_WIDTHS if bounded else ():
                 yield Config(bounded[0], budget, width)
+            for each in changed if bounded else ():
+                yield Config(bounded[0], budget, BITS, changes=each)
 
     return list(dict.fromkeys(every()))
 
@@ -266,7 +283,12 @@ def run(options: argparse.Namespace) -> None:
     room_named(options.room)
     network = _network(options.checkpoint)
     size = (options.height, options.width)
-    configs = configurations(options.policies, options.budgets, full=not options.without_full)
+    configs = configurations(
+        options.policies,
+        options.budgets,
+        full=not options.without_full,
+        changes=options.changes,
+    )
     for config in configs:
         engine_for(network, config, *size)
     options.output.mkdir(parents=True, exist_ok=True)
@@ -328,6 +350,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--budgets", nargs="+", type=int, default=[4, 8, 16], help="in frames")
     parser.add_argument("--policies", nargs="+", default=POLICY_ORDER,
                         help="the first one is measured at other widths too")  # fmt: skip
+    parser.add_argument("--changes", nargs="+", default=[], metavar="NAME=VALUE[,...]",
+                        help="other settings of the first policy, such as anchor_bits=8 "
+                        "group_size=16 adaptive=both")  # fmt: skip
     parser.add_argument("--without-full", action="store_true",
                         help="leave the full cache out, whose cost grows with the square of the "
                         "length")  # fmt: skip

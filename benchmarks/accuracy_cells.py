@@ -5,21 +5,23 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import mean
 
 from xsvggt_ros.cache.settings import CacheSettings
+from xsvggt_ros.errors import ConfigurationError
 
 
 @dataclass(frozen=True)
 class Config:
-    """One cache; ``budget`` in frames, 0 = all."""
+    """One cache; ``budget`` in frames, 0 = all; ``changes`` are other settings by name."""
 
     policy: str
     budget: int
     bits: int
     published: bool = False
+    changes: tuple[tuple[str, int | str], ...] = ()
 
     @property
     def name(self) -> str:
@@ -30,11 +32,12 @@ class Config:
             return "2 frames: no history"
         if self.published:
             return f"published, {self.budget} frames"
-        return f"{self.policy}, {self.budget} frames, {self.bits} bits"
+        changes = "".join(f", {name} {value}" for name, value in self.changes)
+        return f"{self.policy}, {self.budget} frames, {self.bits} bits{changes}"
 
     def settings(self, frame_tokens: int) -> CacheSettings:
         """Return the settings for frames of so many tokens."""
-        return CacheSettings(
+        settings = CacheSettings(
             policy=self.policy,
             budget_tokens=max(1, self.budget * frame_tokens),
             key_bits=self.bits,
@@ -42,6 +45,31 @@ class Config:
             camera_frames=2 if self == NO_HISTORY else CacheSettings().camera_frames,
             compatibility="published" if self.published else "none",
         )
+        return replace(settings, **dict(self.changes))  # type: ignore[arg-type]
+
+
+def changes_of(text: str) -> tuple[tuple[str, int | str], ...]:
+    """Return what ``anchor_bits=8,adaptive=both`` says.
+
+    Raises:
+        ConfigurationError: a setting that a cache does not have, or that the benchmark varies.
+
+    """
+    kinds = {each.name: type(getattr(CacheSettings(), each.name)) for each in fields(CacheSettings)}
+    known = [name for name in kinds if name not in ("policy", "budget_tokens", "compatibility")]
+    changes = []
+    for part in text.split(","):
+        name, _, value = part.partition("=")
+        try:
+            if name not in known:
+                raise ValueError
+            changes.append((name, kinds[name](value)))
+        except ValueError as error:
+            raise ConfigurationError(
+                f"--changes '{part}' is no setting and value; write NAME=VALUE with one of "
+                f"{', '.join(known)}"
+            ) from error
+    return tuple(changes)
 
 
 FULL = Config("none", 0, 16)
@@ -70,15 +98,15 @@ class Cell:
     identity: str
     name: str
     sequence: str
-    abs_rel: float
-    delta: float
+    abs_rel_median: float
+    delta_1_median: float
     ate_sim3: float
-    ate_scaled: float
-    rpe_rotation: float
-    rpe_sim3: float
-    rpe_scaled: float
-    cloud_accuracy: float
-    cloud_completeness: float
+    ate_se3_depth_scale: float
+    rpe_rotation_mean: float
+    rpe_translation_sim3: float
+    rpe_translation_se3_depth_scale: float
+    accuracy_path_sim3: float
+    completeness_path_sim3: float
     network_ms: float
     kib: float
 

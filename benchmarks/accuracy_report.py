@@ -25,23 +25,26 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 COLUMNS = (
-    ("abs_rel", "AbsRel", 4),
-    ("delta", "δ<1.25", 3),
+    ("abs_rel_median", "AbsRel, median scale", 4),
+    ("delta_1_median", "δ<1.25, median scale", 3),
     ("ate_sim3", "ATE Sim(3) %", 2),
-    ("ate_scaled", "ATE SE(3) %", 2),
-    ("rpe_rotation", "RPE rot. °", 3),
-    ("rpe_sim3", "RPE Sim(3) %", 2),
-    ("rpe_scaled", "RPE SE(3) %", 2),
-    ("cloud_accuracy", "accuracy m", 3),
-    ("cloud_completeness", "completeness m", 3),
+    ("ate_se3_depth_scale", "ATE SE(3) %", 2),
+    ("rpe_rotation_mean", "RPE rot. °", 3),
+    ("rpe_translation_sim3", "RPE Sim(3) %", 2),
+    ("rpe_translation_se3_depth_scale", "RPE SE(3) %", 2),
+    ("accuracy_path_sim3", "accuracy m", 3),
+    ("completeness_path_sim3", "completeness m", 3),
     ("network_ms", "network ms", 1),
     ("kib", "KiB", 0),
 )
-COMPARED = ("abs_rel", "delta", "ate_sim3", "ate_scaled", "rpe_rotation", "rpe_sim3", "kib")
+COMPARED = (
+    "abs_rel_median", "delta_1_median", "ate_sim3", "ate_se3_depth_scale", "rpe_rotation_mean",
+    "rpe_translation_sim3", "kib",
+)  # fmt: skip
 DRAWN = (
-    ("abs_rel", "depth AbsRel"),
+    ("abs_rel_median", "depth AbsRel after a median scale"),
     ("ate_sim3", "ATE after Sim(3) [% of extent]"),
-    ("rpe_rotation", "rotation RPE [degrees per frame]"),
+    ("rpe_rotation_mean", "rotation RPE [degrees per frame]"),
 )
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Told apart by colour-blind people too: Okabe, Ito, "Color Universal Design", 2008."""
@@ -69,7 +72,7 @@ def comparisons(rows: Means) -> str:
     return "\n\n".join(_comparison(title, rows, pairs) for title, pairs in parts if pairs)
 
 
-PAIRED = ("abs_rel", "ate_sim3", "rpe_rotation")
+PAIRED = ("abs_rel_median", "ate_sim3", "rpe_rotation_mean")
 
 
 def paired(cells: dict[Config, list[Cell]]) -> str:
@@ -105,7 +108,7 @@ def need(cells: dict[Config, list[Cell]]) -> str:
 def draw_intervals(cells: dict[Config, list[Cell]], path: Path, title: str) -> None:
     """Draw the means of path and rotation errors with their intervals, best path first."""
     metrics = (("ate_sim3", "ATE after Sim(3) [% of extent]"),
-               ("rpe_rotation", "rotation, frame to frame [degrees]"))  # fmt: skip
+               ("rpe_rotation_mean", "rotation, frame to frame [degrees]"))  # fmt: skip
     order = sorted(cells, key=lambda each: -sum(c.ate_sim3 for c in cells[each]))
     figure, places = plt.subplots(
         1, 2, figsize=(9.5, 0.32 * len(order) + 1.1), sharey=True, layout="constrained"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an evaluation costs beside the reconstruction that it judges.
+"""What an evaluation costs beside the reconstruction that it scores.
 
     python benchmarks/evaluation.py                       # 300 frames, the bundled model
     python benchmarks/evaluation.py --checkpoint FILE --frames 100
@@ -21,9 +21,9 @@ from time import perf_counter, process_time
 from typing import Any
 
 from xsvggt_ros.cache.settings import CacheSettings
-from xsvggt_ros.evaluation import judge, runner
-from xsvggt_ros.evaluation.files import write_evaluation
+from xsvggt_ros.evaluation import evaluator, runner
 from xsvggt_ros.evaluation.request import EvaluationRequest, NetworkOptions
+from xsvggt_ros.evaluation.results import write_evaluation
 from xsvggt_ros.stream.frame import Frame
 from xsvggt_ros.stream.pipeline import FramePipeline, FrameUpdate
 from xsvggt_ros.stream.results import write_results
@@ -61,13 +61,13 @@ def time_parts(clock: Clock) -> None:
         with clock.timing(ENGINE):
             return process(pipeline, frame)
 
-    class TimedRecording(judge.Recording):
+    class TimedRecording(evaluator.Recording):
         def add(self, frame: Any) -> None:
             with clock.timing(RECORDING):
                 super().add(frame)
 
-    FramePipeline.process = timed
-    judge.Recording = TimedRecording
+    FramePipeline.process = timed  # type: ignore[assignment,method-assign]
+    evaluator.Recording = TimedRecording  # type: ignore[misc]
 
 
 def render(directory: Path, frames: int, width: int, height: int) -> None:

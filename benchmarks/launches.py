@@ -310,9 +310,8 @@ def main() -> None:
         )
         for settings in chosen
     }
-    print(
-        f"One frame of 518x392, {arguments.preset}, {budget} tokens a layer, bfloat16 weights, float32 heads\n"
-    )
+    sizes = f"{budget} tokens a layer, bfloat16 weights, float32 heads"
+    print(f"One frame of 518x392, {arguments.preset}, {sizes}\n")
     print(table(columns))
     for name, counts in columns.items():
         for (stage, operation), number in counts.names.most_common(arguments.top):

@@ -16,7 +16,7 @@ where both are taken from the same streams. **A suite is a yardstick for a netwo
 path without history is at least 1.5 times as bad, and the whole interval lies above 1.**
 
 Columns: ATE after Sim(3) in percent of the path's extent; rotation against the first frame and from
-frame to frame, degrees; AbsRel of depth after a median scale per stream. Writes `need.md` and
+frame to frame, degrees; AbsRel of depth after one median scale per stream. Writes `need.md` and
 `need.json` to --output.
 """
 
@@ -32,22 +32,14 @@ import torch
 from intervals import Array, Estimate, mean_of, ratio_of
 
 from xsvggt_ros.errors import ConfigurationError, XsvggtError
-from xsvggt_ros.evaluation.identity import machine, weights
+from xsvggt_ros.evaluation.provenance import machine, weights
 from xsvggt_ros.model.bundled import BUNDLED
 from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.model.device import device_named
 from xsvggt_ros.model.network import StreamVggt
-from xsvggt_ros.synthetic.batches import truth_of
 from xsvggt_ros.synthetic.held_out import FIRST_HELD_OUT_SEED, quality_for
 from xsvggt_ros.synthetic.motion import MotionSettings
 from xsvggt_ros.synthetic.rooms import room_named
-from xsvggt_ros.synthetic.scene_training.need import (
-    BUDGETS,
-    EVERYTHING,
-    StreamErrors,
-    compared,
-)
-from xsvggt_ros.synthetic.scene_training.window_stream import streamed
 from xsvggt_ros.synthetic.scenes.streams import Streams
 from xsvggt_ros.synthetic.scenes.suite import (
     SEEDS,
@@ -57,12 +49,21 @@ from xsvggt_ros.synthetic.scenes.suite import (
     suite_streams,
 )
 from xsvggt_ros.synthetic.sequence import Sequence, SequenceSettings
+from xsvggt_ros.synthetic.truth import truth_of
+from xsvggt_ros.training.memory_need import (
+    BUDGETS,
+    EVERYTHING,
+    StreamErrors,
+    compared,
+    streamed,
+)
 
 NO_HISTORY = 2
 NEEDED = 1.5
 """How much worse no history must be where a suite is to be a yardstick."""
-COLUMNS = (("path", "ATE %"), ("turns", "rotation °"), ("steps", "rotation, frame to frame °"),
-           ("depth", "AbsRel"), ("before", "° before the place comes back"),
+COLUMNS = (("ate_sim3_percent", "ATE, Sim(3) %"), ("rotations_deg", "rotation °"),
+           ("rpe_rotation_mean_deg", "rotation, frame to frame °"),
+           ("abs_rel_median", "AbsRel, median scale"), ("before", "° before the place comes back"),
            ("after", "° after"))  # fmt: skip
 
 
@@ -128,10 +129,11 @@ def _columns(errors: StreamErrors, suite: Suite) -> dict[str, Array]:
     # A path of exactly one lap never sees its first place again: its end is all there is.
     back = min(suite.lap, suite.frames - quarter)
     found = {each.name: getattr(errors, each.name) for each in fields(errors)}
-    found["before"] = errors.turns[:, back - quarter : back].mean(dim=1)
-    found["after"] = errors.turns[:, back : back + quarter].mean(dim=1)
-    found["turns"] = errors.turns.mean(dim=1)
-    return {name: found[name].double().cpu().numpy() for name, _ in COLUMNS}
+    turns = errors.rotations_deg
+    found["before"] = turns[:, back - quarter : back].mean(axis=1)
+    found["after"] = turns[:, back : back + quarter].mean(axis=1)
+    found["rotations_deg"] = turns.mean(axis=1)
+    return {name: found[name] for name, _ in COLUMNS}
 
 
 def verdict(need: Estimate) -> str:
@@ -143,12 +145,12 @@ def verdict(need: Estimate) -> str:
 
 def table(found: dict[int, dict[str, Array]], suite: Suite) -> str:
     """Return the errors of a suite and the need as Markdown."""
-    count = len(found[EVERYTHING]["path"])
+    count = len(found[EVERYTHING]["ate_sim3_percent"])
     needs = {
         name: ratio_of(found[NO_HISTORY][name], found[EVERYTHING][name]) for name, _ in COLUMNS
     }
     lines = [
-        f"### {suite.name}, {count} streams: {verdict(needs['path'])}",
+        f"### {suite.name}, {count} streams: {verdict(needs['ate_sim3_percent'])}",
         "",
         "| memory | " + " | ".join(title for _, title in COLUMNS) + " |",
         "|---|" + "---|" * len(COLUMNS),

@@ -37,18 +37,23 @@ from xsvggt_ros.msg import ReconstructionStatus
 from xsvggt_ros.cache.statistics import CacheStatistics
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.ros import qos
-from xsvggt_ros.ros.clouds import CloudPacker
-from xsvggt_ros.ros.conversions import frame_from_compressed, frame_from_image, header, packed
-from xsvggt_ros.ros.images import confidence_image, depth_image
+from xsvggt_ros.ros.conversions import (
+    CloudPacker,
+    confidence_image,
+    depth_image,
+    frame_from_compressed,
+    frame_from_image,
+    header,
+    packed,
+)
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.publishers import CameraPublisher
 from xsvggt_ros.ros.status import StatusPublisher
-from xsvggt_ros.ros.transform_owners import TransformOwners
-from xsvggt_ros.ros.transforms import TransformBroadcaster
+from xsvggt_ros.ros.transforms import TransformBroadcaster, TransformOwners
 from xsvggt_ros.stream.frame import Frame, FrameResult, ImageArray, Timings
+from xsvggt_ros.stream.health import QualityWatch
 from xsvggt_ros.stream.image_mapping import ImageMapping
 from xsvggt_ros.stream.pipeline import FrameUpdate, SessionInfo
-from xsvggt_ros.stream.quality import QualityWatch
 from xsvggt_ros.stream.worker import Counters
 
 WIDTH, HEIGHT = 640, 480

@@ -41,7 +41,7 @@ from xsvggt_ros.msg import ReconstructionStatus
 
 from xsvggt_ros.ros.child_node import ChildNode
 from xsvggt_ros.ros.conversions import header, packed
-from xsvggt_ros.ros.domains import free_domain
+from xsvggt_ros.ros.dds import free_domain
 from xsvggt_ros.stream.messages import nanoseconds
 
 mpl.use("Agg")

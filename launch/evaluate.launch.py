@@ -63,8 +63,9 @@ def _end(event: ProcessExited, context: LaunchContext) -> Shutdown:
 
 
 def _options(given: dict[str, str]) -> list[str]:
-    named = ("truth", "topic", "depth_topic", "checkpoint", "device", "output", "sweep")
-    options = [given["bag"]]
+    named = ("truth", "topic", "depth_topic", "checkpoint", "device", "output")
+    axes = given["sweep"].split()
+    options = ["sweep", given["bag"], *axes] if axes else ["run", given["bag"]]
     for name in named:
         if given[name]:
             options += [f"--{name.replace('_', '-')}", given[name]]

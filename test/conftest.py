@@ -19,8 +19,8 @@ os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 import pytest
 from hypothesis import settings
 
-from xsvggt_ros.ros import domains
-from xsvggt_ros.ros.shared_memory import remove_abandoned
+from xsvggt_ros.ros import dds
+from xsvggt_ros.ros.dds import remove_abandoned
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -45,8 +45,8 @@ def pytest_configure(config: pytest.Config) -> None:
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker is not None:
         workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-        domains.CANDIDATES = domains.CANDIDATES[int(worker.removeprefix("gw")) :: workers]
-        os.environ["ROS_DOMAIN_ID"] = str(domains.free_domain())
+        dds.CANDIDATES = dds.CANDIDATES[int(worker.removeprefix("gw")) :: workers]
+        os.environ["ROS_DOMAIN_ID"] = str(dds.free_domain())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -85,7 +85,7 @@ def node() -> Iterator[Node]:
     from rclpy.node import Node
 
     context = Context()
-    rclpy.init(context=context, domain_id=domains.free_domain())
+    rclpy.init(context=context, domain_id=dds.free_domain())
     node = Node("tested", context=context)
     yield node
     node.destroy_node()

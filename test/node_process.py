@@ -33,8 +33,7 @@ from tf2_msgs.msg import TFMessage
 from xsvggt_ros.msg import ReconstructionStatus
 
 from xsvggt_ros.ros.conversions import header, packed
-from xsvggt_ros.ros.domains import free_domain
-from xsvggt_ros.ros.shared_memory import DIRECTORY
+from xsvggt_ros.ros.dds import DIRECTORY, free_domain
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 90.0

@@ -8,7 +8,7 @@ import numpy as np
 
 from xsvggt_ros.errors import FrameError, SourceError
 from xsvggt_ros.evaluation.frame import EvaluationFrame, FrameTruth
-from xsvggt_ros.evaluation.request import EvaluationRequest, JudgingOptions, NetworkOptions
+from xsvggt_ros.evaluation.request import EvaluationRequest, NetworkOptions, ScoringOptions
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.stream.frame import Frame
 
@@ -65,7 +65,7 @@ class MemorySource:
 def tiny_request(**changes) -> EvaluationRequest:
     settings = {
         "network": NetworkOptions(preset="tiny", width=28, device="cpu"),
-        "judging": JudgingOptions(cloud_points=2000),
+        "scoring": ScoringOptions(cloud_points=2000),
         **changes,
     }
     return EvaluationRequest("memory", **settings)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,7 +99,7 @@ def main() -> None:
     to_host = reconstructor._to_host
     frame = -1  # the warm-up
 
-    def perfect(prediction):  # type: ignore[no-untyped-def]
+    def perfect(prediction: Any) -> Any:
         nonlocal frame
         output = to_host(prediction)
         pose = camera(max(frame, 0))

@@ -11,7 +11,8 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from xsvggt_ros.cache.settings import CacheSettings
+from xsvggt_ros.cache.settings import DEFAULT_POLICY
+from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.model.bundled import bundled_weights
 
 SMALL = ("--sequences", "short_walk", "--budgets", "4", "--width", "28", "--height", "28")
@@ -117,11 +118,23 @@ def test_relative_columns(start, measured):
 
 def test_the_default_policy_is_measured_at_every_width(accuracy):
     configs = accuracy.configurations(accuracy.POLICY_ORDER, [8])
-    default = CacheSettings().policy
+    default = DEFAULT_POLICY
     widths = [c.bits for c in configs if c.policy == default and not c.published]
     assert sorted(widths) == [2, 4, 8, 16]
     assert sum(config.name == "full cache" for config in configs) == 1
     assert len({config.name for config in configs}) == len(configs)
+
+
+def test_other_settings_of_the_first_policy_are_measured_beside_it(accuracy):
+    configs = accuracy.configurations(["random"], [8], changes=["anchor_bits=8", "adaptive=both"])
+    fine, adaptive = configs[-2:]
+    assert fine.name == "random, 8 frames, 4 bits, anchor_bits 8"
+    assert fine.settings(10).anchor_bits == 8
+    assert adaptive.settings(10).adaptive == "both"
+    assert adaptive.settings(10).anchor_bits == 0
+    for wrong in ("anchor=8", "anchor_bits=fine", "budget_tokens=7"):
+        with pytest.raises(ConfigurationError, match=f"'{wrong}' is no setting and value"):
+            accuracy.configurations(["random"], [8], changes=[wrong])
 
 
 def test_a_real_run(start, tmp_path):

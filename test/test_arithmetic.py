@@ -9,7 +9,7 @@ import reference
 import torch
 
 from xsvggt_ros.errors import CheckpointError, ConfigurationError
-from xsvggt_ros.evaluation.identity import weights, weights_bytes
+from xsvggt_ros.evaluation.provenance import weights, weights_bytes
 from xsvggt_ros.model import precision
 from xsvggt_ros.model.checkpoint import load_network, save_network
 

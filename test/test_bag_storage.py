@@ -601,3 +601,18 @@ def test_a_recording_without_times_keeps_its_stamps(tmp_path, caplog):
     source = open_source(write_bag(tmp_path / "run", repeated, "mcap"))
     assert [frame.stamp for frame in source] == STAMPS
     assert not caplog.messages
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe" * 50, b"#ROSBAG V1.2\n" + bytes(50)])
+def test_what_is_no_bag_of_ros_1_is_said_so(tmp_path, content):
+    (tmp_path / "x.bag").write_bytes(content)
+    with pytest.raises(SourceError, match="it is empty|it is no ROS 1 bag of version 2.0"):
+        open_source(tmp_path / "x.bag")
+
+
+@pytest.mark.parametrize("kind", ["ffmpeg_image_transport_msgs/msg/FFMPEGPacket",
+                                  "theora_image_transport/msg/Packet"])  # fmt: skip
+def test_a_recorded_video_stream_is_named_with_the_remedy(tmp_path, kind):
+    packets = Topic("/cam/ffmpeg", kind, [(5, b"abc")], "cdr", "ros2msg", b"uint8[] data\n")
+    with pytest.raises(SourceError, match="/cam/ffmpeg are a video stream: decode it first"):
+        open_source(write_mcap(tmp_path / "run.mcap", [packets]))

@@ -249,7 +249,7 @@ def test_an_impossible_budget_is_refused_with_the_smallest_one():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"policy": "fifo"}, "cache.policy 'fifo' is unknown; choose one of auto, balanced"),
+        ({"policy": "fifo"}, "cache.policy 'fifo' is unknown; choose one of auto, xstreamvggt"),
         ({"pool_size": 0}, "cache.pool_size is 0; it must be at least 1"),
         ({"camera_frames": 1}, "cache.camera_frames is 1; it must be at least 2"),
         ({"compatibility": "old"}, "cache.compatibility 'old' is unknown"),

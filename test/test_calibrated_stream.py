@@ -6,8 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xsvggt_ros.geometry.cameras import Calibration
-from xsvggt_ros.geometry.unprojection import unproject
+from xsvggt_ros.geometry.cameras import Calibration, unproject
 from xsvggt_ros.stream.frame import Frame
 from xsvggt_ros.stream.offline import reconstruct
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings

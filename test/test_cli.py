@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: what it writes, and how it says that something is wrong."""
 
+import importlib.util
 import re
 import shutil
 import signal
@@ -23,6 +24,7 @@ from xsvggt_ros.commands import speaking
 from xsvggt_ros.errors import CheckpointError
 from xsvggt_ros.geometry.trajectory_io import read_tum
 from xsvggt_ros.interruption import SIGNALS
+from xsvggt_ros.missing import installation_of
 from xsvggt_ros.model.checkpoint import load_network, read_checkpoint, save_network
 from xsvggt_ros.stream.overview import OVERVIEW_SIZE
 from xsvggt_ros.stream.reconstructor import Reconstructor
@@ -96,14 +98,14 @@ def test_of_a_bag_that_jumps_back_the_longest_session_is_written(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_after_the_frame_in_hand(tmp_path, monkeypatch, number):
-    step = Reconstructor.step
+    take = Reconstructor.take
 
-    def step_with_signal(engine, *arguments, **more):
+    def take_with_signal(engine, *arguments, **more):
         if engine.session_frames == 3:
             signal.raise_signal(number)
-        return step(engine, *arguments, **more)
+        return take(engine, *arguments, **more)
 
-    monkeypatch.setattr(Reconstructor, "step", step_with_signal)
+    monkeypatch.setattr(Reconstructor, "take", take_with_signal)
     result = reconstruct(SAMPLE, "-o", tmp_path, "--depth", "npy")
     assert result.exit_code == 130, result.output
     assert "Interrupted: the results hold what came out of 4 frames" in result.stdout
@@ -118,7 +120,7 @@ def test_a_second_signal_ends_the_run_at_once(tmp_path, monkeypatch):
         signal.raise_signal(signal.SIGINT)
         pytest.fail("the second one was ignored")
 
-    monkeypatch.setattr(Reconstructor, "step", signals)
+    monkeypatch.setattr(Reconstructor, "take", signals)
     result = reconstruct(SAMPLE, "-o", tmp_path / "out")
     assert (result.exit_code, result.stderr.strip()[-19:]) == (130, "xsvggt: interrupted")
     assert not (tmp_path / "out").exists()
@@ -271,11 +273,25 @@ def test_the_doctor_finds_nothing_wrong_where_these_tests_run():
 
 def test_the_doctor_names_the_remedy_for_what_is_missing(monkeypatch):
     absent = doctor._import_error
-    monkeypatch.setattr(doctor, "_import_error", lambda n: "gone" if n == "rosbags" else absent(n))
+    monkeypatch.setattr(doctor, "_import_error", lambda n: "gone" if n == "yaml" else absent(n))
     result = run("doctor", "--no-ros")
     assert result.exit_code == 1
-    assert "rosbags: missing (gone)" in result.stdout
-    assert "pip install rosbags" in result.stdout
+    assert "PyYAML: missing (gone)" in result.stdout
+    assert "pip install PyYAML" in result.stdout
+
+
+def test_the_doctor_advises_on_the_extras_of_commands(monkeypatch):
+    there = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name == "scipy" else there(name, *rest),
+    )
+    result = run("doctor", "--no-ros")
+    assert result.exit_code == 0  # the node runs without
+    assert "extra eval (evaluate, compare): without scipy" in result.stdout
+    assert installation_of("eval") in " ".join(result.stdout.split())
+    assert "extra demo (demo, reconstruct, replay, doctor): complete" in result.stdout
 
 
 def test_the_doctor_names_a_domain_that_is_none(monkeypatch):

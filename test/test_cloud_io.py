@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from xsvggt_ros.errors import OutputError
-from xsvggt_ros.geometry.cloud_io import write_cloud, write_pcd, write_ply
+from xsvggt_ros.geometry.cloud_io import cloud_writer, write_pcd, write_ply
 
 SIZES = {"float": ("f", 4), "uchar": ("B", 1)}
 
@@ -75,7 +75,7 @@ def test_the_ending_chooses_the_format_and_ply_has_confidence(tmp_path):
     points, colors = np.ones((2, 3), np.float32), np.full((2, 3), 9, np.uint8)
     confidence = np.array([1.5, 2.5], np.float32)
     for name, start in (("a.PLY", b"ply\n"), ("b.pcd", b"# .PCD v0.7")):
-        write_cloud(tmp_path / name, points, colors, confidence)
+        cloud_writer(name)(tmp_path / name, points, colors, confidence)
         assert (tmp_path / name).read_bytes().startswith(start)
     content = (tmp_path / "a.PLY").read_bytes()
     assert b"property uchar blue\nproperty float confidence\nend_header\n" in content
@@ -86,7 +86,7 @@ def test_the_ending_chooses_the_format_and_ply_has_confidence(tmp_path):
 def test_other_endings_are_refused(tmp_path, name):
     column = np.ones((1, 3), np.float32)
     with pytest.raises(OutputError, match=r"written to \.ply or \.pcd"):
-        write_cloud(tmp_path / name, column, column.astype(np.uint8), column[:, 0])
+        cloud_writer(name)(tmp_path / name, column, column.astype(np.uint8), column[:, 0])
 
 
 def test_missing_directories_are_made_and_nothing_else_is_left(tmp_path):

@@ -13,7 +13,7 @@ from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.evaluation.cluster import LOCAL, Cluster
 from xsvggt_ros.evaluation.isolated import RunFailedError
-from xsvggt_ros.evaluation.request import EvaluationRequest, JudgingOptions, NetworkOptions
+from xsvggt_ros.evaluation.request import EvaluationRequest, NetworkOptions, ScoringOptions
 from xsvggt_ros.evaluation.sources.base import SourceOptions
 from xsvggt_ros.evaluation.sweep import parse_axes, points, run_sweep
 
@@ -24,7 +24,7 @@ def request_of(source="synthetic:landmarks_100_lap50#0"):
         SourceOptions(limit=3),
         NetworkOptions(preset="tiny", width=56, device="cpu"),
         CacheSettings(budget_tokens=60),
-        JudgingOptions(cloud_points=0),
+        ScoringOptions(cloud_points=0),
     )
 
 

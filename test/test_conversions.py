@@ -25,8 +25,7 @@ from xsvggt_ros.errors import FrameError
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import matrix_from_quaternion
 from xsvggt_ros.ros import conversions
-from xsvggt_ros.ros.clouds import CloudPacker
-from xsvggt_ros.ros.images import camera_info, confidence_image, depth_image
+from xsvggt_ros.ros.conversions import CloudPacker, camera_info, confidence_image, depth_image
 from xsvggt_ros.ros.parameters import Frames, Points
 from xsvggt_ros.stream.frame import FrameResult
 from xsvggt_ros.stream.messages import calibration_of

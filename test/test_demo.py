@@ -39,7 +39,7 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from xsvggt_ros.msg import ReconstructionStatus
 
-from xsvggt_ros.ros import child_node, demo, domains
+from xsvggt_ros.ros import child_node, dds, demo
 from xsvggt_ros.ros.recorder import Recorder
 from xsvggt_ros.ros.replay_pace import MeteredSource
 
@@ -287,7 +287,7 @@ def test_a_replay_that_follows_loses_nothing_even_to_a_node_that_drops(tmp_path)
     for index in range(60):
         (many / f"{index}.jpg").symlink_to(SAMPLE / f"{index % 12:03d}.jpg")
     parameters = {"model.preset": "tiny", "input.width": 56, "input.queue_policy": "latest"}
-    domain = domains.free_domain()
+    domain = dds.free_domain()
     environment = {"ROS_DOMAIN_ID": str(domain)}
     words = [many, "--fixed-rate", 1e6, "--transport", "raw", "--image-topic", "/left/image"]
     command = [sys.executable, "-m", "xsvggt_ros.ros.replay", *map(str, words)]

@@ -26,10 +26,10 @@ from rich.console import Console
 
 from xsvggt_ros.commands import speaking
 from xsvggt_ros.errors import OutputError, PartlyWrittenError, SourceError
-from xsvggt_ros.evaluation import identity, runner, sweep
+from xsvggt_ros.evaluation import provenance, runner, sweep
 from xsvggt_ros.evaluation.compare import compare
-from xsvggt_ros.evaluation.files import write_evaluation
 from xsvggt_ros.evaluation.isolated import RunFailedError
+from xsvggt_ros.evaluation.results import write_evaluation
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.files import write_each
 from xsvggt_ros.geometry.trajectory_io import read_tum
@@ -91,7 +91,7 @@ def test_looking_up_the_commit_writes_nothing_into_the_repository(tmp_path):
     index = tmp_path / ".git" / "index"
     os.utime(tmp_path / "file", (1, 1))  # so that git would like to refresh its index
     before = index.read_bytes()
-    assert identity._git(tmp_path, "status", "--porcelain", "-uno")
+    assert provenance._git(tmp_path, "status", "--porcelain", "-uno")
     assert index.read_bytes() == before
 
 
@@ -118,7 +118,7 @@ def test_a_report_that_cannot_be_drawn_takes_no_number_with_it(monkeypatch, tmp_
     def page(evaluation):
         raise ValueError("no figure")
 
-    monkeypatch.setattr("xsvggt_ros.evaluation.files.page", page)
+    monkeypatch.setattr("xsvggt_ros.evaluation.results.page", page)
     with pytest.raises(PartlyWrittenError, match=r"report.html': unexpected ValueError"):
         write_evaluation(runner.evaluate(tiny_request()), tmp_path)
     assert (tmp_path / "metrics.json").is_file()
@@ -227,8 +227,8 @@ def test_a_sweep_with_a_failed_run_is_exit_code_1(monkeypatch, tmp_path):
         raise RunFailedError("the system killed the run")
 
     monkeypatch.setattr(sweep, "evaluate_isolated", fail)
-    result = command_line.run("evaluate", "synthetic:short_walk", "-o", tmp_path, "--sweep",
-                              "budget=60,80", "--references", "none", *TINY)  # fmt: skip
+    result = command_line.run("evaluate", "sweep", "synthetic:short_walk", "budget=60,80", "-o",
+                              tmp_path, "--references", "none", *TINY)  # fmt: skip
     assert result.exit_code == 1
     assert "2 runs failed" in result.output
 
@@ -258,9 +258,9 @@ UNLIKE = {
     "another source": (lambda m: m.update(name="other"), None, "the sources differ"),
     "cut short": (lambda m: m.update(state="truncated", reason="it broke off"), None,
                   "the second run is truncated"),
-    "another length": (lambda m: m["frames"].update(judged=3), None, "they judge 4 and 3 frames"),
+    "another length": (lambda m: m["frames"].update(scored=3), None, "they score 4 and 3 frames"),
     "live": (lambda m: m.update(live={"dropped_share": 0.5}), None, "one ran live"),
-    "other steps": (lambda m: None, ("rpe_delta: 1", "rpe_delta: 2"), "judging.rpe_delta is 1"),
+    "other steps": (lambda m: None, ("rpe_delta: 1", "rpe_delta: 2"), "scoring.rpe_delta is 1"),
     "other frames": (lambda m: None, ("stride: 1", "stride: 2"), "options.stride is 1 in one"),
 }  # fmt: skip
 
@@ -269,20 +269,20 @@ UNLIKE = {
 def test_runs_that_do_not_compare_fail_a_comparison_that_judges(result_directory, tmp_path, kind):
     change, config, reason = UNLIKE[kind]
     other = changed(result_directory, tmp_path / "other", change, config)
-    judged = command_line.run("compare", result_directory, other, "--max-worse", 1e6)
-    assert judged.exit_code == 1
-    assert f"the runs do not compare: {reason}" in " ".join(judged.output.split())
+    scored = command_line.run("compare", result_directory, other, "--max-worse", 1e6)
+    assert scored.exit_code == 1
+    assert f"the runs do not compare: {reason}" in " ".join(scored.output.split())
     assert command_line.run("compare", result_directory, other).exit_code == 0
 
 
 def test_runs_of_two_machines_compare_but_for_times(result_directory, tmp_path):
     other = changed(result_directory, tmp_path / "other",
-                    lambda m: m["identity"]["machine"].update(processor="another"))  # fmt: skip
+                    lambda m: m["provenance"]["machine"].update(processor="another"))  # fmt: skip
     assert command_line.run("compare", result_directory, other, "--max-worse", 5).exit_code == 0
-    judged = command_line.run("compare", result_directory, other, "--max-worse", 5, "--quantities",
+    scored = command_line.run("compare", result_directory, other, "--max-worse", 5, "--quantities",
                               "fps,ate")  # fmt: skip
-    assert judged.exit_code == 1
-    assert "on which fps depend" in judged.output
+    assert scored.exit_code == 1
+    assert "on which fps depend" in scored.output
 
 
 def test_the_same_run_compares(result_directory):

@@ -67,29 +67,28 @@ def test_a_failed_evaluation_fails_the_launch(command, code, stopped, fails):
 
 def test_arguments_become_options(command):
     assert command(bag="a.mcap") == [
-        "/ws/install/xsvggt_ros/lib/xsvggt_ros/xsvggt", "evaluate", "a.mcap",
+        "/ws/install/xsvggt_ros/lib/xsvggt_ros/xsvggt", "evaluate", "run", "a.mcap",
         "--device", "auto", "--output", "results",
     ]  # fmt: skip
     given = command(
-        bag="b", truth="/odom", depth_topic="/d", sweep="budget=1,2", realtime="True",
-        options="--budget 512 --max-ate 0.1",
+        bag="b", truth="/odom", depth_topic="/d", sweep="budget=1,2 bits=4", realtime="True",
+        options="--budget 512 --references none",
     )  # fmt: skip
     assert given[2:] == [
-        "b", "--truth", "/odom", "--depth-topic", "/d", "--device", "auto", "--output", "results",
-        "--sweep", "budget=1,2", "--realtime", "--budget", "512", "--max-ate", "0.1",
+        "sweep", "b", "budget=1,2", "bits=4", "--truth", "/odom", "--depth-topic", "/d",
+        "--device", "auto", "--output", "results", "--realtime", "--budget", "512",
+        "--references", "none",
     ]  # fmt: skip
 
 
 def test_every_option_exists(command):
-    known = {
-        name
-        for parameter in get_command(cli.app).commands["evaluate"].params
-        for name in parameter.opts
-    }
-    given = command(
-        bag="b", truth="t", topic="c", depth_topic="d", checkpoint="w", sweep="s", realtime="true"
-    )
-    assert {word for word in given[3:] if word.startswith("--")} <= known
+    for sweep, subcommand in (("", "run"), ("s", "sweep")):
+        evaluate = get_command(cli.app).commands["evaluate"]
+        known = {each for option in evaluate.commands[subcommand].params for each in option.opts}
+        given = command(bag="b", truth="t", topic="c", depth_topic="d", checkpoint="w", sweep=sweep,
+                        realtime="true")  # fmt: skip
+        assert given[2] == subcommand
+        assert {word for word in given[3:] if word.startswith("--")} <= known
 
 
 def test_other_words_than_true_and_false_are_refused(command):

@@ -13,9 +13,9 @@ from truth_bags import CAMERA, STAMPS, Messages, compressed_depth, records, writ
 
 from xsvggt_ros.errors import ConfigurationError, SourceError
 from xsvggt_ros.evaluation.source import SourceOptions, open_source
-from xsvggt_ros.evaluation.sources.bag_truth import PoseTrack
+from xsvggt_ros.evaluation.sources.bag_truth import TimedPoses
 from xsvggt_ros.evaluation.sources.truth_files import read_truth
-from xsvggt_ros.stream.calibrating import Calibrator
+from xsvggt_ros.stream.preprocessing import Calibrator
 from xsvggt_ros.synthetic.export import write_sequence
 from xsvggt_ros.synthetic.held_out import held_out
 from xsvggt_ros.synthetic.sequence import Sequence
@@ -205,7 +205,7 @@ def test_poses_are_interpolated_between_near_neighbours_only():
     second = np.eye(4)
     second[:3, :3] = Rotation.from_euler("z", 80, degrees=True).as_matrix()
     second[:3, 3] = [4, 0, 0]
-    track = PoseTrack([1000, 2000, 9000], [np.eye(4), second, np.eye(4)], tolerance=800)
+    track = TimedPoses([1000, 2000, 9000], [np.eye(4), second, np.eye(4)], tolerance=800)
     quarter = track.at(1250)
     assert quarter[:3, 3].tolist() == [1, 0, 0]
     turned = Rotation.from_matrix(quarter[:3, :3]).as_euler("zyx", degrees=True)

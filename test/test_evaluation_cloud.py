@@ -9,11 +9,7 @@ from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
 from xsvggt_ros.errors import EvaluationError
-from xsvggt_ros.evaluation.cloud import CloudPair, PointSample, frame_points, score_cloud
-from xsvggt_ros.evaluation.icp import register
-from xsvggt_ros.evaluation.normals import estimate_normals
-from xsvggt_ros.geometry.alignment import Similarity
-from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.evaluation.cloud import PointSample, estimate_normals, register, score_cloud
 
 
 def surface(seed: int, count: int = 600) -> np.ndarray:
@@ -95,14 +91,6 @@ def test_normals_equal_a_decomposition_of_each_neighbourhood():
         assert abs(smallest @ found[index]) == pytest.approx(1)
 
 
-def test_points_of_a_frame_lie_where_the_camera_looked():
-    pose = np.eye(4)
-    pose[:3, 3] = [1, 2, 3]
-    depth = np.array([[2.0, np.nan]], np.float32)
-    points = frame_points(depth, Intrinsics(1.0, 1.0, 0.0, 0.0, 2, 1), pose)
-    assert points.tolist() == [[1, 2, 5]]
-
-
 def test_a_sample_is_bounded_and_fair():
     sample = PointSample(capacity=1000)
     for frame in range(50):
@@ -114,12 +102,12 @@ def test_a_sample_is_bounded_and_fair():
     assert points.mean() == pytest.approx(24.5, abs=3)
 
 
-def test_a_pair_is_judged_in_the_true_world():
-    pair = CloudPair(capacity=None)
-    pair.truth.add(surface(0))
-    motion = Similarity(2.0, np.eye(3), np.array([1.0, 0, 0]))
-    pair.predicted.add((surface(0) - [1, 0, 0]) / 2)
-    assert pair.score(motion, icp_distance=None).accuracy.mean < 1e-6
+def test_names_end_in_the_alignment():
+    given = score_cloud(surface(0), surface(1), icp_distance=None).summary()
+    assert set(given) >= {"accuracy_given", "f_score_given"}
+    registered = score_cloud(surface(0), surface(1)).summary()
+    assert set(registered) >= {"accuracy_icp", "completeness_icp", "normal_consistency_icp"}
+    assert "accuracy" not in registered
 
 
 def test_clouds_of_too_few_points_are_refused():

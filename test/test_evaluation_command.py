@@ -4,20 +4,25 @@
 import json
 import os
 import signal
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from threading import Barrier, Event
 from time import sleep
 
 import command_line
 import pytest
+import yaml
 from recordings import MemorySource, tiny_request
+from typer.core import TyperGroup
+from typer.main import get_command
 
+from xsvggt_ros import cli
 from xsvggt_ros.cache.settings import CacheSettings
+from xsvggt_ros.commands.options import CACHE
 from xsvggt_ros.errors import ConfigurationError, SourceError, XsvggtError
 from xsvggt_ros.evaluation import isolated, runner, sweep
 from xsvggt_ros.evaluation.isolated import RunFailedError, evaluate_isolated
-from xsvggt_ros.evaluation.report.sweep_page import sweep_page, sweep_summary, write_sweep
+from xsvggt_ros.evaluation.report.table_pages import sweep_page, sweep_summary, write_sweep
 from xsvggt_ros.evaluation.request import EvaluationRequest
 from xsvggt_ros.evaluation.sources.base import SourceOptions
 from xsvggt_ros.evaluation.sweep import FULL, Axis, Row, parse_axes, points, read_sweep, run_sweep
@@ -49,9 +54,9 @@ def test_one_command_leaves_a_report(tmp_path):
 
 
 def test_a_broken_limit_is_exit_code_3(memory, tmp_path):
-    kept = run("x", "-o", tmp_path, "--max-ate", 1e9, "--max-bytes", 1e12, *TINY)
+    kept = run("x", "-o", tmp_path, "--max", "ate_sim3=1e9", "--max", "bytes=1e12", *TINY)
     assert kept.exit_code == 0, kept.output
-    broken = run("x", "-o", tmp_path, "--max-ate", 1e9, "--min-fps", 1e9, *TINY)
+    broken = run("run", "x", "-o", tmp_path, "--max", "ate_sim3=1e9", "--min", "fps=1e9", *TINY)
     assert broken.exit_code == 3
     assert "BROKEN: engine, frames/s" in broken.output
 
@@ -83,11 +88,13 @@ def test_a_source_that_breaks_off_is_told_on_the_terminal(monkeypatch, tmp_path)
     ("options", "words"),
     [
         (["--speed", "2"], "--realtime"),
-        (["--references", "none"], "--sweep"),
-        (["--resume", "somewhere"], "--sweep"),
-        (["--sweep", "budget=60", "--max-ate", "1"], "single run"),
-        (["--sweep", "tokens=60"], "no setting 'tokens'"),
-        (["--sweep", "budget=60", "--resume", "nowhere"], "nothing to go on with"),
+        (["--sweep", "budget=60"], "xsvggt evaluate sweep SOURCE"),
+        (["--protocol=relpose"], "xsvggt evaluate protocol"),
+        (["--max", "ate_sim3"], "--max ate_sim3 is not NAME=VALUE"),
+        (["--min", "fps=many"], "--min fps=many is not NAME=VALUE"),
+        (["--max", "ate=1"], "no quantity 'ate'; choose one of ate_sim3"),
+        (["--key-bits", "3"], "choose one of 2, 4, 8, 16 (--key-bits sets cache.key_bits)"),
+        (["--stride", "0"], "must be 1 or more"),
         (["--topic", "/camera"], "topic"),
         (["--realtime", "--speed", "0"], "above 0"),
         (["--farthest", "0"], "farthest"),
@@ -99,6 +106,71 @@ def test_what_means_nothing_is_refused(tmp_path, options, words):
     assert result.exit_code == 1
     assert words in " ".join(result.output.split())
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["tokens=60"], "no setting 'tokens'"),
+        (["budget=60", "--resume", "nowhere"], "nothing to go on with"),
+        (["budget=60", "--speed", "2"], "--realtime"),
+    ],
+)
+def test_what_a_sweep_cannot_take_is_refused(tmp_path, options, words):
+    result = run("sweep", SOURCE, *options, "-o", tmp_path, *TINY)
+    assert result.exit_code == 1
+    assert words in " ".join(result.output.split())
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["evaluate", "run"],
+        ["evaluate", "sweep"],
+        ["evaluate", "protocol"],
+        ["reconstruct"],
+        ["demo"],
+    ],
+)
+def test_every_setting_of_the_cache_is_an_option(command):
+    found = get_command(cli.app)
+    for name in command:
+        assert isinstance(found, TyperGroup)
+        found = found.commands[name]
+    known = {name for option in found.params for name in option.opts}
+    assert {CACHE.spelling(each.name) for each in fields(CacheSettings)} <= known
+
+
+def test_options_become_the_settings_of_their_groups(tmp_path):
+    options = (
+        "--policy",
+        "random",
+        "--cache-seed",
+        7,
+        "--budget-tokens",
+        70,
+        "--anchor-bits",
+        8,
+        "--intrinsics",
+        "1,2,3,4",
+        "--max-frames",
+        2,
+        "--rpe-delta",
+        1,
+        "--farthest",
+        9,
+    )
+    result = run(SOURCE, "-o", tmp_path, *options, *TINY)
+    assert result.exit_code == 1  # a synthetic source has a camera of its own
+    assert "intrinsics" in result.output
+    result = run(SOURCE, "-o", tmp_path, *options[:-8], *options[-6:], *TINY)
+    assert result.exit_code == 0, result.output
+    held = yaml.safe_load((tmp_path / "latest" / "config.yaml").read_text())
+    wanted = CacheSettings("random", budget_tokens=70, seed=7, anchor_bits=8)
+    assert held["cache"] == asdict(wanted)
+    assert (held["options"]["limit"], held["scoring"]["farthest"]) == (2, 9.0)
+    assert held["network"]["preset"] == "tiny"
 
 
 def test_a_result_directory_that_takes_no_files_is_found_out_before_the_run(tmp_path):
@@ -140,10 +212,10 @@ def test_points_are_all_combinations_beside_the_references():
 def metrics_of(request: EvaluationRequest) -> dict:
     budget = request.cache.budget_tokens
     return {
-        "state": "complete", "reason": "", "frames": {"refused": 0, "sessions": 1, "judged": 8},
-        "trajectory": {"sim3": {"ate": {"rmse": 1 / budget}}},
+        "state": "complete", "reason": "", "frames": {"refused": 0, "sessions": 1, "scored": 8},
+        "trajectory": {"sim3": {"ate_sim3": {"rmse": 1 / budget}}},
         "depth": {}, "cost": {"cache_peak_bytes": 1000 * budget, "latency": {"p50": budget}},
-        "identity": {"weights": {"sha256": "same"}},
+        "provenance": {"weights": {"sha256": "same"}},
     }  # fmt: skip
 
 
@@ -201,7 +273,7 @@ def test_a_sweep_goes_on_and_takes_more_values(tmp_path):
     assert any("--resume" in each for each in table.warnings)
     table, ran = sweep_of(tmp_path, ("budget=100,200,300",))
     assert ran == [200, 300]
-    assert [row.values["ate"] for row in table.rows] == [1 / 100, 1 / 200, 1 / 300]
+    assert [row.values["ate_sim3"] for row in table.rows] == [1 / 100, 1 / 200, 1 / 300]
 
 
 def test_jobs_run_side_by_side_and_the_table_keeps_its_order(tmp_path):
@@ -254,8 +326,8 @@ def test_the_page_draws_errors_against_bytes_and_latency(tmp_path):
     table, _ = sweep_of(tmp_path, references=(FULL,))
     page = sweep_page(table)
     assert page.count("<svg") == 2
-    assert "ATE after Sim(3), rmse against cache, MiB" in page
-    assert "ATE after Sim(3), rmse against latency p50, ms" in page
+    assert "ATE, Sim(3) against cache, MiB" in page
+    assert "ATE, Sim(3) against latency p50, ms" in page
     lines = (tmp_path / "sweep.csv").read_text().splitlines()
     assert len(lines) == 4
     assert lines[2].startswith("budget=100,complete,,0.01,")
@@ -296,15 +368,15 @@ def test_a_killed_process_is_told_from_a_failed_one(monkeypatch, tmp_path):
 
 
 def test_a_sweep_runs_from_the_command_line(tmp_path):
-    options = ["--sweep", "budget=60", "--references", "none", "--max-frames", 2]
-    result = run(SOURCE, "-o", tmp_path, *options, *TINY)
+    options = ["budget=60", "--references", "none", "--max-frames", 2]
+    result = run("sweep", SOURCE, *options, "-o", tmp_path, *TINY)
     assert result.exit_code == 0, result.output
     directory = (tmp_path / "latest").resolve()
     table = read_sweep(directory)
     assert [row.label for row in table.rows] == ["budget=60"]
     assert table.rows[0].cache == asdict(CacheSettings(budget_tokens=60))
     assert (directory / table.rows[0].directory / "report.html").is_file()
-    again = run(SOURCE, "-o", tmp_path, *options, "--resume", directory, *TINY)
+    again = run("sweep", SOURCE, *options, "-o", tmp_path, "--resume", directory, *TINY)
     assert again.exit_code == 0, again.output
     assert Path(tmp_path / "latest").resolve() == directory
     assert read_sweep(directory) == table

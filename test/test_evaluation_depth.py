@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog, minimize_scalar
 
 from xsvggt_ros.errors import ConfigurationError, EvaluationError
-from xsvggt_ros.evaluation.depth import (
+from xsvggt_ros.evaluation.evaluator import at_size_of
+from xsvggt_ros.metrics.depth import (
     DepthPairs,
     align_depth,
-    at_size_of,
     depth_errors,
 )
 
@@ -32,9 +32,11 @@ def test_errors_equal_loops_over_pixels(seed):
     pairs = list(zip(predicted.tolist(), truth.tolist(), strict=True))
     assert found.abs_rel == pytest.approx(sum(abs(p - g) / g for p, g in pairs) / n, abs=1e-9)
     assert found.sq_rel == pytest.approx(sum((p - g) ** 2 / g for p, g in pairs) / n, abs=1e-9)
-    assert found.rmse == pytest.approx((sum((p - g) ** 2 for p, g in pairs) / n) ** 0.5, abs=1e-9)
+    assert found.depth_rmse == pytest.approx(
+        (sum((p - g) ** 2 for p, g in pairs) / n) ** 0.5, abs=1e-9
+    )
     log = sum((np.log(p) - np.log(g)) ** 2 for p, g in pairs) / n
-    assert found.log_rmse == pytest.approx(log**0.5, abs=1e-9)
+    assert found.depth_log_rmse == pytest.approx(log**0.5, abs=1e-9)
     for k, delta in enumerate((found.delta_1, found.delta_2, found.delta_3), start=1):
         assert delta == sum(max(p / g, g / p) < 1.25**k for p, g in pairs) / n
     assert found.pixels == n
@@ -43,9 +45,9 @@ def test_errors_equal_loops_over_pixels(seed):
 @given(seeds, st.floats(0.01, 100))
 def test_a_scaled_truth_has_no_error_after_each_alignment(seed, scale):
     _, truth = maps(seed)
-    for kind in ("median", "scale", "scale_shift"):
+    for kind in ("median", "l1", "l1_shift"):
         found = align_depth(truth / scale, truth, kind)
-        assert depth_errors(found.apply(truth / scale), truth).abs_rel < 1e-6
+        assert depth_errors(found.align(truth / scale), truth).abs_rel < 1e-6
         assert found.scale == pytest.approx(scale, rel=1e-5)
 
 
@@ -60,7 +62,7 @@ def test_the_scale_is_that_of_the_reference_step_by_step():
     for _ in range(10):
         weights = 1 / (np.abs(scale * p - g) + 1e-8)
         scale = (weights * p * g).sum() / (weights * p**2).sum()
-    assert align_depth(p, g, "scale").scale == pytest.approx(scale, rel=1e-12)
+    assert align_depth(p, g, "l1").scale == pytest.approx(scale, rel=1e-12)
     best = minimize_scalar(lambda s: np.abs(s * p - g).mean(), bounds=(0.1, 10), method="bounded")
     assert np.abs(scale * p - g).mean() == pytest.approx(best.fun, rel=1e-3)
 
@@ -76,21 +78,21 @@ def test_scale_and_shift_are_the_optimum_of_a_linear_program(seed):
     cost = np.r_[0, 0, np.ones(n)]
     limits = [(None, None)] * 2 + [(0, None)] * n
     best = linprog(cost, above, np.r_[truth, -truth], bounds=limits)
-    found = align_depth(predicted, truth, "scale_shift")
-    loss = np.abs(found.apply(predicted) - truth).sum()
+    found = align_depth(predicted, truth, "l1_shift")
+    loss = np.abs(found.align(predicted) - truth).sum()
     assert loss == pytest.approx(best.fun, rel=1e-4)
     assert found.shift == pytest.approx(best.x[1], abs=0.05)
 
 
 def test_a_prediction_that_is_the_same_everywhere_gets_a_scale_only():
-    found = align_depth(np.full(5, 2.0), np.arange(1.0, 6), "scale_shift")
+    found = align_depth(np.full(5, 2.0), np.arange(1.0, 6), "l1_shift")
     assert (found.scale, found.shift) == (1.5, 0.0)
 
 
 def test_a_negative_prediction_is_no_hit():
     found = depth_errors(np.array([-1.0]), np.array([1.0]))
     assert (found.delta_1, found.delta_3) == (0, 0)
-    assert found.log_rmse == pytest.approx(np.log(1e5))
+    assert found.depth_log_rmse == pytest.approx(np.log(1e5))
     assert found.abs_rel == 2
 
 
@@ -108,7 +110,7 @@ def test_pixels_are_left_out_where_either_depth_is_unknown():
 def test_what_is_aligned_beyond_the_clip_is_set_to_it():
     pairs = DepthPairs(clip=10.0)
     pairs.add(0, np.array([[50.0]], np.float32), np.array([[10.0]], np.float32))
-    assert pairs.score("raw").errors.rmse == 0
+    assert pairs.score("raw").errors.depth_rmse == 0
 
 
 def test_a_sequence_is_aligned_at_once_and_not_frame_by_frame():
@@ -149,7 +151,7 @@ def test_nothing_to_judge_is_an_error():
         DepthPairs().score("median")
     with pytest.raises(EvaluationError, match="must be positive"):
         align_depth(np.array([-1.0]), np.array([1.0]), "median")
-    with pytest.raises(EvaluationError, match="resize it first"):
+    with pytest.raises(EvaluationError, match="resize one first"):
         DepthPairs().add(0, np.ones((2, 2), np.float32), np.ones((3, 2), np.float32))
     with pytest.raises(ConfigurationError, match="'log' is unknown"):
         align_depth(np.ones(2), np.ones(2), "log")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An evaluation from source to results: what is judged, what is written, and what cuts it short."""
+"""An evaluation from source to results: what is scored, what is written, and what cuts it short."""
 
 import json
 import re
@@ -16,11 +16,10 @@ from recordings import SECOND, MemorySource, image, tiny_request
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.evaluation import runner
-from xsvggt_ros.evaluation.directory import link_latest, new_directory
-from xsvggt_ros.evaluation.files import write_evaluation
+from xsvggt_ros.evaluation.metric_registry import Threshold
 from xsvggt_ros.evaluation.report.tables import tables
 from xsvggt_ros.evaluation.request import LiveOptions
-from xsvggt_ros.evaluation.thresholds import Threshold
+from xsvggt_ros.evaluation.results import link_latest, new_directory, write_evaluation
 from xsvggt_ros.geometry.trajectory_io import read_tum
 from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
@@ -51,7 +50,7 @@ def evaluated():
 @pytest.fixture(scope="module")
 def directory(evaluated, tmp_path_factory):
     place = tmp_path_factory.mktemp("results") / "run"
-    limits = (Threshold("ate", "max", 1e9), Threshold("fps", "min", 1e9))
+    limits = (Threshold("ate_sim3", "max", 1e9), Threshold("fps", "min", 1e9))
     write_evaluation(evaluated, place, limits)
     return place
 
@@ -63,12 +62,12 @@ def test_every_frame_goes_through_the_engine_in_order(evaluated):
     np.testing.assert_array_equal(evaluated.session.estimated, poses)
     assert evaluated.state == "complete"
     counts = evaluated.counts
-    assert (counts.taken, counts.processed, counts.dropped, counts.judged) == (8, 8, 0, 8)
+    assert (counts.taken, counts.processed, counts.dropped, counts.scored) == (8, 8, 0, 8)
 
 
 def test_it_judges_trajectory_and_depth(evaluated):
     assert set(evaluated.scores.trajectory) == {"origin", "se3", "sim3"}
-    assert set(evaluated.scores.depth) == {"raw", "median", "scale", "scale_shift"}
+    assert set(evaluated.scores.depth) == {"raw", "median", "l1", "l1_shift"}
     assert evaluated.scores.depth["raw"].seen == 8 * (32 * 42 - 1)
     assert sorted(evaluated.scores.frame_depth) == list(range(8))
     cloud = evaluated.scores.cloud
@@ -81,9 +80,9 @@ def test_it_judges_trajectory_and_depth(evaluated):
 def test_the_cache_is_metered(evaluated):
     cost = evaluated.cost
     assert cost.tokens <= 40
-    assert cost.evicted_tokens == evaluated.meter.series("evicted").sum() > 0
+    assert cost.evicted_tokens == evaluated.costs.series("evicted").sum() > 0
     assert cost.cache_peak_bytes >= cost.cache_steady_bytes > 0
-    assert cost.uncompressed_bytes == evaluated.meter.series("uncompressed_bytes").max()
+    assert cost.uncompressed_bytes == evaluated.costs.series("uncompressed_bytes").max()
     assert cost.device_peak_bytes is None
     assert cost.process_peak_bytes >= cost.process_steady_bytes > cost.weights_bytes > 0
 
@@ -110,12 +109,12 @@ def test_trajectories_are_written_exactly(evaluated, directory):
 
 def test_metrics_hold_numbers_limits_versions_and_hashes(evaluated, directory):
     metrics = json.loads((directory / "metrics.json").read_text())
-    assert metrics["trajectory"]["sim3"]["ate"]["rmse"] == pytest.approx(
+    assert metrics["trajectory"]["sim3"]["ate_sim3"]["rmse"] == pytest.approx(
         evaluated.scores.trajectory["sim3"].ate.rmse
     )
     assert [each["kept"] for each in metrics["limits"]] == [True, False]
-    assert re.fullmatch("[0-9a-f]{64}", metrics["identity"]["weights"]["sha256"])
-    assert metrics["identity"]["software"]["torch"]
+    assert re.fullmatch("[0-9a-f]{64}", metrics["provenance"]["weights"]["sha256"])
+    assert metrics["provenance"]["software"]["torch"]
     settings = yaml.safe_load((directory / "config.yaml").read_text())
     assert settings["cache"]["budget_tokens"] == 40
     assert settings["options"]["stride"] == 1
@@ -189,7 +188,7 @@ def test_a_source_that_breaks_off_is_judged_as_far_as_it_goes(source, tmp_path):
     source(9, breaks_at=5)
     evaluation = runner.evaluate(tiny_request())
     assert (evaluation.state, evaluation.reason) == ("truncated", "the file ends here")
-    assert evaluation.counts.judged == 5
+    assert evaluation.counts.scored == 5
     assert evaluation.scores.trajectory["sim3"].ate.count == 5
     write_evaluation(evaluation, tmp_path)
     assert "the file ends here" in (tmp_path / "report.html").read_text()
@@ -236,7 +235,7 @@ def test_the_longest_session_is_judged(source):
     ]
     source(7, stamps=stamps)
     evaluation = runner.evaluate(tiny_request())
-    assert (evaluation.counts.sessions, evaluation.counts.judged) == (2, 4)
+    assert (evaluation.counts.sessions, evaluation.counts.scored) == (2, 4)
     assert evaluation.scores.trajectory["sim3"].ate.count == 4
     assert any("2 sessions" in each for each in evaluation.warnings)
 
@@ -244,7 +243,7 @@ def test_the_longest_session_is_judged(source):
 def test_without_truth_the_report_says_what_is_missing(source, tmp_path):
     source(4, with_truth=False)
     evaluation = write_evaluation(
-        runner.evaluate(tiny_request()), tmp_path, (Threshold("ate", "max", 1.0),)
+        runner.evaluate(tiny_request()), tmp_path, (Threshold("ate_sim3", "max", 1.0),)
     )
     assert len(evaluation.scores.missing) == 3
     assert [verdict.kept for verdict in evaluation.verdicts] == [False]
@@ -259,7 +258,7 @@ def test_a_live_run_counts_what_it_drops(source):
     assert evaluation.live is not None
     assert evaluation.live.dropped_share == pytest.approx(counts.dropped / 30)
     assert counts.dropped > 0
-    assert len(evaluation.session.posed) == counts.judged == counts.processed > 0
+    assert len(evaluation.session.posed) == counts.scored == counts.processed > 0
     live = next(table for table in tables(evaluation) if table.title == "Live")
     assert live.rows[0][4] == f"{counts.dropped} of 30"
 

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parts of an evaluation that need no run: meter, limits, comparison, warnings, charts."""
+"""The parts of an evaluation that need no run: costs, limits, comparison, warnings, charts."""
 
 import json
 import logging
+import re
+from io import StringIO
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,23 +15,32 @@ from command_line import run
 from hypothesis import given
 from hypothesis import strategies as st
 from recordings import truth
+from rich.console import Console
 
+from xsvggt_ros.commands import speaking
 from xsvggt_ros.errors import ConfigurationError, SourceError
-from xsvggt_ros.evaluation.catalogue import BY_NAME, QUANTITIES
 from xsvggt_ros.evaluation.compare import Change, compare
-from xsvggt_ros.evaluation.comparison import (
+from xsvggt_ros.evaluation.cost import CostRecorder, Percentiles
+from xsvggt_ros.evaluation.evaluator import (
     CorrespondenceSample,
     depth_at_truth,
     truth_at_result,
 )
-from xsvggt_ros.evaluation.meter import Meter, Percentiles
+from xsvggt_ros.evaluation.metric_registry import (
+    BY_NAME,
+    QUANTITIES,
+    Threshold,
+    Verdict,
+    check_limits,
+)
+from xsvggt_ros.evaluation.provenance import MOST, WarningLog, collecting_warnings
 from xsvggt_ros.evaluation.report.charts import Dot, envelope, undominated
 from xsvggt_ros.evaluation.report.curves import level_axes
 from xsvggt_ros.evaluation.report.images import UNKNOWN, cloud_view, colored
-from xsvggt_ros.evaluation.thresholds import Threshold, Verdict, judge_limits
-from xsvggt_ros.evaluation.warnings_log import MOST, WarningLog, collecting_warnings
 from xsvggt_ros.stream.frame import Timings
 from xsvggt_ros.stream.image_mapping import ImageMapping
+
+REPORT = Path(__file__).parents[1] / "xsvggt_ros" / "evaluation" / "report"
 
 
 @given(st.lists(st.floats(0, 1e3), min_size=1, max_size=200))
@@ -49,10 +61,10 @@ def result(network: float, nbytes: int):
 
 
 def test_the_first_frame_stands_apart():
-    meter = Meter(torch.device("cpu"), weights_bytes=11)
+    costs = CostRecorder(torch.device("cpu"), weights_bytes=11)
     for network, nbytes in ((9.0, 10), (0.1, 20), (0.2, 30), (0.3, 30)):
-        meter.note(result(network, nbytes), session=1)
-    cost = meter.cost()
+        costs.note(result(network, nbytes), session=1)
+    cost = costs.cost()
     assert cost.first_frame == pytest.approx(9006)
     assert cost.latency is not None
     assert (cost.latency.p50, cost.latency.max) == (pytest.approx(206), pytest.approx(306))
@@ -63,39 +75,43 @@ def test_the_first_frame_stands_apart():
 
 
 def test_a_single_frame_has_no_later_latency():
-    meter = Meter(torch.device("cpu"), 0)
-    meter.note(result(1.0, 10), session=1)
-    cost = meter.cost()
+    costs = CostRecorder(torch.device("cpu"), 0)
+    costs.note(result(1.0, 10), session=1)
+    cost = costs.cost()
     assert cost.latency is None
     assert cost.frames_per_second == pytest.approx(1 / 1.006)
 
 
 def test_waiting_counts_as_latency_and_not_as_work():
-    meter = Meter(torch.device("cpu"), 0)
+    costs = CostRecorder(torch.device("cpu"), 0)
     for _ in range(3):
-        meter.note(result(0.1, 10), session=1, waited=1.0)
-    cost = meter.cost()
+        costs.note(result(0.1, 10), session=1, waited=1.0)
+    cost = costs.cost()
     assert cost.latency is not None
     assert cost.latency.p50 == pytest.approx(1106)
     assert cost.frames_per_second == pytest.approx(1 / 0.106)
 
 
 def test_limits_hold_up_to_themselves():
-    metrics = {"trajectory": {"sim3": {"ate": {"rmse": 0.5}}}, "cost": {"cache_peak_bytes": 2**20}}
+    metrics = {
+        "trajectory": {"sim3": {"ate_sim3": {"rmse": 0.5}}},
+        "cost": {"cache_peak_bytes": 2**20},
+    }
     limits = (
-        Threshold("ate", "max", 0.5), Threshold("ate", "max", 0.499), Threshold("ate", "min", 0.5),
-        Threshold("bytes", "max", 1000), Threshold("absrel", "max", 1.0),
+        Threshold("ate_sim3", "max", 0.5), Threshold("ate_sim3", "max", 0.499),
+        Threshold("ate_sim3", "min", 0.5),
+        Threshold("bytes", "max", 1000), Threshold("abs_rel_l1", "max", 1.0),
     )  # fmt: skip
-    verdicts = judge_limits(metrics, limits)
+    verdicts = check_limits(metrics, limits)
     assert [verdict.kept for verdict in verdicts] == [True, False, True, False, False]
     assert verdicts[3].words == "cache, peak is 1.00 MiB; at most 0.00 MiB is allowed"
     assert "was not measured" in verdicts[4].words
 
 
 def test_what_is_not_a_number_breaks_a_limit():
-    assert not Verdict(Threshold("ate", "max", 1.0), float("nan")).kept
+    assert not Verdict(Threshold("ate_sim3", "max", 1.0), float("nan")).kept
     with pytest.raises(ConfigurationError, match="finite"):
-        Threshold("ate", "max", float("nan"))
+        Threshold("ate_sim3", "max", float("nan"))
     with pytest.raises(ConfigurationError, match="choose one of"):
         Threshold("speed", "max", 1.0)
 
@@ -122,10 +138,10 @@ def test_every_quantity_of_the_catalogue_is_written(tmp_path):
 def results(directory, *, ate=0.1, name="bag", nbytes=100, budget=8, threads=2, **more):
     directory.mkdir()
     metrics = {
-        "name": name, "state": "complete", "reason": "", "live": None, "frames": {"judged": 5},
-        "trajectory": {"sim3": {"ate": {"rmse": ate}, "scale": 2.0}},
+        "name": name, "state": "complete", "reason": "", "live": None, "frames": {"scored": 5},
+        "trajectory": {"sim3": {"ate_sim3": {"rmse": ate}, "scale_sim3": 2.0}},
         "cost": {"cache_peak_bytes": nbytes, "frames_per_second": 3.0},
-        "identity": {"data": {"sha256_of_edges": name}, "machine": {"threads": threads}},
+        "provenance": {"data": {"sha256_of_edges": name}, "machine": {"threads": threads}},
         **more,
     }  # fmt: skip
     (directory / "metrics.json").write_text(json.dumps(metrics))
@@ -133,18 +149,24 @@ def results(directory, *, ate=0.1, name="bag", nbytes=100, budget=8, threads=2, 
     return directory
 
 
+def test_results_of_another_version_are_told_as_such(tmp_path):
+    older = results(tmp_path / "older", schema=1)
+    with pytest.raises(SourceError, match="has schema 1 and this version reads 2; evaluate again"):
+        compare(older, results(tmp_path / "now", schema=2))
+
+
 def test_two_runs_are_compared(tmp_path):
     one = results(tmp_path / "a")
     two = results(tmp_path / "b", ate=0.2, nbytes=50, budget=4, threads=8)
     comparison = compare(one, two)
     changes = {change.quantity.name: change for change in comparison.changes}
-    assert (changes["ate"].verdict, changes["bytes"].verdict) == ("worse", "better")
-    assert (changes["fps"].verdict, changes["scale"].verdict) == ("same", "")
-    assert changes["ate"].relative == pytest.approx(1.0)
+    assert (changes["ate_sim3"].verdict, changes["bytes"].verdict) == ("worse", "better")
+    assert (changes["fps"].verdict, changes["scale_sim3"].verdict) == ("same", "")
+    assert changes["ate_sim3"].relative == pytest.approx(1.0)
     assert comparison.settings == {"cache.budget_tokens": (8, 4)}
     assert len(comparison.caveats) == 1
     assert "machines differ" in comparison.caveats[0]
-    assert [change.quantity.name for change in comparison.broken(0.5)] == ["ate"]
+    assert [change.quantity.name for change in comparison.broken(0.5)] == ["ate_sim3"]
     assert comparison.broken(1.01) == []
     with pytest.raises(ConfigurationError, match="no quantity speed"):
         comparison.broken(0.1, ("speed",))
@@ -156,8 +178,8 @@ def test_runs_of_other_data_never_mix(tmp_path):
 
 
 def test_what_is_no_longer_measured_is_worse():
-    assert Change(BY_NAME["ate"], 0.1, None).worse == float("inf")
-    assert Change(BY_NAME["delta1"], 0.5, 0.4).worse == pytest.approx(0.2)
+    assert Change(BY_NAME["ate_sim3"], 0.1, None).worse == float("inf")
+    assert Change(BY_NAME["delta_1_l1"], 0.5, 0.4).worse == pytest.approx(0.2)
 
 
 def test_a_directory_without_results_is_refused(tmp_path):
@@ -172,7 +194,7 @@ def test_the_command_compares_and_sets_the_exit_code(tmp_path):
     assert "+100.0 % worse" in result.output
     result = run("compare", one, two, "--max-worse", 5)
     assert result.exit_code == 3
-    result = run("compare", one, two, "--quantities", "ate")
+    result = run("compare", one, two, "--quantities", "ate_sim3")
     assert result.exit_code == 1
     assert "--max-worse" in result.output
 
@@ -253,3 +275,31 @@ def test_depth_and_truth_meet_where_rows_were_cut_off():
     assert np.isfinite(at_truth[10:30]).all()
     rows = np.tile(np.arange(40, dtype=np.float32)[:, None], (1, 20))
     np.testing.assert_array_equal(truth_at_result(rows, seen)[:, 0], np.arange(11, 31, 2))
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_no_table_is_cut_in_a_terminal(monkeypatch, width):
+    output = StringIO()
+    console = Console(file=output, width=width, force_terminal=True, color_system=None)
+    monkeypatch.setattr(speaking, "console", console)
+    heads = ("sequence", *(f"{name}, m" for name in ("AbsRel", "RMSE", "log RMSE", "δ<1.25", "δ")))
+    numbers = [f"{number}.12345" for number in range(10, 15)]
+    names = ("rgbd_bonn_person_tracking2", "2011_09_26_drive_0002_sync_02")
+    rows = [(name, *numbers) for name in names]
+    speaking.say_table(heads, rows, words=1, title="video_depth")
+    lines = output.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    text = "\n".join(lines)
+    assert "…" not in text
+    assert all(cell in text for row in rows for cell in row)
+    assert all(word in text for head in heads[1:] for word in head.split())
+
+
+@pytest.mark.parametrize("template", ["report", "sweep", "protocol"])
+def test_tables_of_a_page_stack_on_a_phone(template):
+    """On a narrow screen a row is a block of lines, each with its head, so nothing scrolls."""
+    text = (REPORT / f"{template}.html.j2").read_text()
+    assert re.findall(r"<td(?! data-head=)", text) == []
+    narrow = (REPORT / "style.css").read_text().partition("@media (max-width: 720px)")[2]
+    assert "td { display: flex" in narrow
+    assert "attr(data-head)" in narrow

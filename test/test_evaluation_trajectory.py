@@ -8,12 +8,9 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from xsvggt_ros.errors import ConfigurationError, EvaluationError
-from xsvggt_ros.evaluation.trajectory import (
-    associate,
-    rotation_angles,
-    score_alignments,
-    score_trajectory,
-)
+from xsvggt_ros.evaluation.association import associate
+from xsvggt_ros.geometry.rigid import rotation_angles
+from xsvggt_ros.metrics.trajectory import path_extent, score_trajectory
 
 
 def path(seed: int, count: int = 40, scale: float = 1.0, noise: float = 0.0) -> np.ndarray:
@@ -89,13 +86,36 @@ def test_errors_done_by_hand():
     estimate = truth.copy()
     estimate[2, 0, 3] = 2.5
     estimate[2, :3, :3] = Rotation.from_euler("z", 90, degrees=True).as_matrix()
-    found = score_alignments(estimate, truth)
+    kinds = ("origin", "se3", "sim3")
+    found = {kind: score_trajectory(estimate, truth, kind) for kind in kinds}
     assert found["origin"].position_errors.tolist() == [0, 0, 0.5]
     assert found["origin"].ate.rmse == pytest.approx(np.sqrt(0.25 / 3))
     assert found["origin"].rpe_translation.mean == pytest.approx(0.25)
     assert found["origin"].step_rotation_errors == pytest.approx([0, 90])
     assert found["sim3"].scale == pytest.approx(np.dot([-1, 0, 1], [-7, -1, 8]) / 6 / (114 / 36))
-    assert set(found["se3"].summary()) >= {"ate", "rpe_rotation_deg", "scale"}
+    assert set(found["se3"].summary()) >= {"ate_se3", "rpe_rotation_deg", "scale_se3"}
+    assert found["sim3"].metrics()["ate_sim3"] == found["sim3"].ate.rmse
+    assert found["sim3"].metrics()["relative_ate_sim3"] == found["sim3"].ate.rmse / 2
+
+
+@given(st.integers(0, 1000))
+def test_no_metric_depends_on_the_world_of_the_poses(seed):
+    truth, estimate = path(seed), path(seed, scale=0.5, noise=0.1)
+    here = score_trajectory(estimate, truth, "sim3").metrics()
+    there = score_trajectory(moved(estimate, seed + 1), moved(truth, seed + 2), "sim3").metrics()
+    assert there == pytest.approx(here, rel=1e-6)
+
+
+def test_the_extent_lies_along_the_first_camera_or_the_world():
+    poses = np.tile(np.eye(4), (2, 1, 1))
+    poses[:, :3, :3] = Rotation.from_euler("z", 45, degrees=True).as_matrix()
+    poses[1, :2, 3] = [1, 1]
+    assert path_extent(poses) == pytest.approx(np.sqrt(2))
+    poses = np.concatenate([poses, poses[:1]])
+    poses[2, :2, 3] = [1, 0]  # aside by half a diagonal, which widens only the camera's box
+    assert path_extent(poses) == pytest.approx(np.sqrt(2 + 0.5))
+    poses[:, :3, :3] = np.nan
+    assert path_extent(poses) == pytest.approx(np.sqrt(2))
 
 
 @given(st.floats(0, np.pi), st.integers(0, 1000))

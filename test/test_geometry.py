@@ -9,9 +9,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from xsvggt_ros.geometry import rigid
-from xsvggt_ros.geometry.cameras import Intrinsics
-from xsvggt_ros.geometry.pose_encoding import encode, intrinsics_from_encoding, world_to_camera
-from xsvggt_ros.geometry.unprojection import unproject
+from xsvggt_ros.geometry.cameras import (
+    Intrinsics,
+    encode,
+    intrinsics_from_encoding,
+    unproject,
+    world_to_camera,
+)
 
 UNITS = {name: tensor.numpy() for name, tensor in reference.tensors("units").items()}
 HEIGHT, WIDTH = reference.CONFIG["height"], reference.CONFIG["width"]

@@ -15,8 +15,17 @@ UNITS = reference.tensors("units")
 BUDGET, DEGENERATE = CONFIG["budget"], CONFIG["budget_degenerate"]
 
 
-def published(*values, bits: int = 16) -> CacheSettings:
-    return CacheSettings(*values, compatibility="published", key_bits=bits, value_bits=bits)
+def published(
+    policy: str, budget: int = 8192, pool_size: int = 16, bits: int = 16
+) -> CacheSettings:
+    return CacheSettings(
+        policy,
+        budget,
+        pool_size=pool_size,
+        compatibility="published",
+        key_bits=bits,
+        value_bits=bits,
+    )
 
 
 MODES = {

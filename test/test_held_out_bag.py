@@ -10,8 +10,7 @@ from command_line import run
 
 from xsvggt_ros.errors import OutputError
 from xsvggt_ros.stream.sources import open_source
-from xsvggt_ros.synthetic.export_bag import IMAGE_TOPIC
-from xsvggt_ros.synthetic.held_out_bag import write_beginning
+from xsvggt_ros.synthetic.export import IMAGE_TOPIC, write_first_frames
 from xsvggt_ros.synthetic.renderer import Quality
 from xsvggt_ros.synthetic.rooms import room_named
 from xsvggt_ros.synthetic.sequence import Sequence, SequenceSettings
@@ -43,17 +42,17 @@ def contents(directory: Path) -> dict[str, bytes]:
 def test_a_bag_replaces_the_one_before(sequence: Sequence, tmp_path: Path) -> None:
     bag = tmp_path / "out" / "room"
     heard: list[int] = []
-    write_beginning(sequence, 3, bag, heard.append)
+    write_first_frames(sequence, 3, bag, heard.append)
     assert heard == [1, 2, 3]
     assert stamps(bag) == [sequence.stamp(index) for index in range(3)]
-    write_beginning(sequence, 1, bag)
+    write_first_frames(sequence, 1, bag)
     assert stamps(bag) == [sequence.stamp(0)]
     assert [each.name for each in bag.parent.iterdir()] == ["room"]
 
 
 def test_one_that_breaks_off_leaves_the_one_before(sequence: Sequence, tmp_path: Path) -> None:
     bag = tmp_path / "room"
-    write_beginning(sequence, 1, bag)
+    write_first_frames(sequence, 1, bag)
     before = contents(tmp_path)
 
     def interrupted(done: int) -> None:
@@ -61,18 +60,18 @@ def test_one_that_breaks_off_leaves_the_one_before(sequence: Sequence, tmp_path:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_beginning(sequence, 3, bag, interrupted)
+        write_first_frames(sequence, 3, bag, interrupted)
     assert contents(tmp_path) == before
 
 
 def test_what_is_no_bag_is_not_replaced(sequence: Sequence, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep me")
     with pytest.raises(OutputError, match="is not a bag; remove it or choose another place"):
-        write_beginning(sequence, 1, tmp_path)
+        write_first_frames(sequence, 1, tmp_path)
     with pytest.raises(OutputError, match="is not a bag"):
-        write_beginning(sequence, 1, tmp_path / "mine.txt")
+        write_first_frames(sequence, 1, tmp_path / "mine.txt")
     with pytest.raises(OutputError, match="cannot be written"):
-        write_beginning(sequence, 1, tmp_path / "mine.txt" / "room")
+        write_first_frames(sequence, 1, tmp_path / "mine.txt" / "room")
     assert contents(tmp_path) == {"mine.txt": b"keep me"}
 
 
@@ -80,7 +79,7 @@ def test_the_command_takes_no_bag_that_is_there_for_its_own(
     sequence: Sequence, tmp_path: Path
 ) -> None:
     bag = tmp_path / "room"
-    write_beginning(sequence, 1, bag)
+    write_first_frames(sequence, 1, bag)
     before = contents(bag)
     small = ["--frames", 2, "--width", 32, "--height", 24, "--room", "calm", "--samples", 1]
     result = run("synthesize", "-o", bag, "--format", "bag", *small)

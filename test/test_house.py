@@ -14,13 +14,15 @@ ROOMS = {
     "model": set(),
     "cache": set(),
     "geometry": set(),
-    "stream": {"model", "cache", "geometry"},
+    "metrics": {"geometry"},
+    "stream": {"model", "cache", "geometry", "metrics"},
     "synthetic": {"model", "geometry"},
-    "evaluation": {"stream", "synthetic", "geometry", "model", "cache"},
+    "training": {"model", "geometry", "metrics", "synthetic"},
+    "evaluation": {"stream", "synthetic", "geometry", "metrics", "model", "cache"},
     "ros": {"stream", "geometry", "model", "cache"},
     "commands": {
-        "ros", "evaluation", "synthetic", "stream", "geometry", "model", "cache", "progress",
-        "doctor",
+        "ros", "evaluation", "synthetic", "training", "stream", "geometry", "model", "cache",
+        "progress", "doctor",
     },
 }  # fmt: skip
 ROS_PACKAGES = {
@@ -50,6 +52,7 @@ def test_imports_run_downward(room):
     allowed = ROOMS[room] | {
         room,
         "errors",
+        "extras",
         "interruption",
         "logs",
         "side_stream",
@@ -78,6 +81,33 @@ def test_the_ros_room_holds_no_mathematics():
         roots = {name.split(".")[0] for name in imported(path)}
         assert not roots & {"torch", "scipy", "math", "cmath"}, path
         assert "linalg" not in path.read_text(), path
+
+
+def test_metrics_need_numpy_alone():
+    for path in modules("metrics"):
+        roots = {name.split(".")[0] for name in imported(path)}
+        assert roots <= {"__future__", "dataclasses", "numpy", "typing", "xsvggt_ros"}, path
+
+
+def test_every_metric_has_one_definition_and_its_alignment_in_its_name():
+    bare = re.compile(r"\babs_?rel\b(?! for )", re.IGNORECASE)
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text()
+        room = path.relative_to(PACKAGE).parts[0]
+        assert room == "geometry" or "arccos(" not in text, f"{path}: use rotation_angles"
+        assert "scipy.spatial.transform" not in text, f"{path}: use geometry.rigid.interpolate"
+        if room == "metrics":
+            continue
+        for node in ast.walk(ast.parse(text)):  # of fields, keys and functions, not of prose
+            names = (
+                [node.target.id] if isinstance(node, ast.AnnAssign)
+                and isinstance(node.target, ast.Name) else
+                [node.name] if isinstance(node, ast.FunctionDef) else
+                [node.arg or ""] if isinstance(node, ast.keyword) else
+                [node.value] if isinstance(node, ast.Constant) and isinstance(node.value, str)
+                and "\n" not in node.value and " " not in node.value else []
+            )  # fmt: skip
+            assert not any(bare.fullmatch(name) for name in names if name != "AbsRel"), path
 
 
 def test_nothing_is_imported_relatively():

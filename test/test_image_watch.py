@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xsvggt_ros.stream.frame import ImageArray
-from xsvggt_ros.stream.image_watch import MOST_ALIKE, ImageWatch, blindness
+from xsvggt_ros.stream.health import MOST_ALIKE, ImageWatch, blindness
 from xsvggt_ros.synthetic.held_out import held_out
 from xsvggt_ros.synthetic.sequence import Sequence
 

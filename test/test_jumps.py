@@ -15,10 +15,18 @@ from xsvggt_ros.errors import FrameError, SourceError
 from xsvggt_ros.stream.bits_in_use import BitsInUse
 from xsvggt_ros.stream.frame import Frame, ImageArray
 from xsvggt_ros.stream.imaging import decode_raw
-from xsvggt_ros.stream.jumps import LONGEST_PATIENCE, MOST_HELD, JumpFilter, settled, settled_with
 from xsvggt_ros.stream.offline import reconstruct
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
-from xsvggt_ros.stream.stamps import WRAP, Order, StampOrder
+from xsvggt_ros.stream.stamps import (
+    LONGEST_PATIENCE,
+    MOST_HELD,
+    WRAP,
+    JumpFilter,
+    Order,
+    StampOrder,
+    settled,
+    settled_with,
+)
 
 SECOND = 1_000_000_000
 PERIOD = SECOND // 30
@@ -266,6 +274,17 @@ def test_a_session_does_not_hang_on_images_that_show_nothing(
     assert (engine.session, indices) == (2, [0, 1, 2, 0, 1, 2])
     assert "the images before this one show nothing: a new session begins" in caplog.text
     assert "3 of 6 images show nothing; of the first, the image is dark" in caplog.text
+
+
+def _fine() -> ImageArray:
+    """Show texture that is gone at the network's size."""
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (900, 1200, 3), np.uint8).astype(np.uint8)
+
+
+def test_texture_that_only_the_camera_sees_begins_one_session_only(network: object) -> None:
+    engine, indices = _run(network, [Frame(stamp, "eye", _fine) for stamp in _even(5)])
+    assert (engine.session, indices) == (1, [0, 1, 2, 3, 4])
 
 
 def test_darkness_in_between_ends_no_session(network: object) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from xsvggt_ros.ros.domains import free_domain
+from xsvggt_ros.ros.dds import free_domain
 from xsvggt_ros.ros.parameters import specifications
 
 ROOT = Path(__file__).parents[1]

@@ -20,8 +20,8 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from std_msgs.msg import String
 
-from xsvggt_ros.ros.domains import free_domain
-from xsvggt_ros.ros.lifecycle_manager import ManagerBond, manager_appears
+from xsvggt_ros.ros.dds import free_domain
+from xsvggt_ros.ros.lifecycle import ManagerBond, manager_appears
 
 PATIENCE = 30.0
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xsvggt_ros.ros.image_input import LossCounter
-from xsvggt_ros.stream.frame_queue import FrameQueue
+from xsvggt_ros.stream.worker import FrameQueue
 
 
 def _count(messages: Iterable[tuple[object, int | None]], publishers: int = 1) -> int:

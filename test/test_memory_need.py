@@ -14,12 +14,11 @@ import torch
 from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.policies.importance import Importance
 from xsvggt_ros.cache.settings import CacheSettings
-from xsvggt_ros.geometry.rigid import invert
+from xsvggt_ros.metrics.trajectory import score_trajectory
 from xsvggt_ros.model.bundled import LANDMARKS
 from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
-from xsvggt_ros.synthetic.scenes.frames import SceneSequence
-from xsvggt_ros.synthetic.scores import aligned_error
+from xsvggt_ros.synthetic.scenes.suite import SceneSequence
 
 pytestmark = pytest.mark.slow
 
@@ -43,10 +42,9 @@ def frames():
 def path_error(network, frames, settings):
     """Return the RMS position error after Sim(3), percent of the path's extent."""
     engine = Reconstructor(network, ReconstructorSettings(112, settings))
-    found = np.stack([engine.step(frame.color).camera_to_world[:3, 3] for frame in frames])
+    found = np.stack([engine.step(frame.color).camera_to_world for frame in frames])
     true = np.stack([frame.camera_to_world for frame in frames])
-    true = (invert(true[0]) @ true)[:, :3, 3]
-    return 100 * aligned_error(found, true) / float(np.linalg.norm(np.ptp(true, axis=0)))
+    return 100 * score_trajectory(found, true, "sim3").relative_ate
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 
-from xsvggt_ros.stream.meter import LATENCIES, WINDOW, Meter
+from xsvggt_ros.stream.health import LATENCIES, WINDOW, Meter
 from xsvggt_ros.stream.worker import Counters
 
 

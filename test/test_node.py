@@ -151,7 +151,7 @@ def test_the_status_tells_of_the_frame_and_the_cache(five: tuple[Peer, list[int]
     assert (status.frames_received, status.frames_processed) == (5, 5)
     assert (status.frames_dropped, status.frames_refused, status.frames_pending) == (0, 0, 0)
     assert (status.session, status.session_frames) == (1, 5)
-    assert (status.policy, status.budget_tokens) == ("balanced", 200)
+    assert (status.policy, status.budget_tokens) == ("xstreamvggt", 200)
     assert 0 < status.cache_tokens <= 200
     assert status.cache_bytes > 0
     assert status.scale_source == "none"
@@ -346,7 +346,7 @@ def test_the_cache_changes_while_images_flow(
     small = peer.with_stamp("status", stamp + 1)
     assert small.cache_bytes + small.scratch_bytes <= 0.05 * 2**20
     assert small.budget_tokens < 150
-    back = {"cache__key_bits": 4, "cache__value_bits": 4, "cache__policy": "balanced"}
+    back = {"cache__key_bits": 4, "cache__value_bits": 4, "cache__policy": "xstreamvggt"}
     assert peer.set_parameters(cache__budget_mib=0.0, cache__budget_tokens=200, **back).successful
 
 

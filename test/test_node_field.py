@@ -269,7 +269,7 @@ def test_black_images_from_the_start_are_no_scene_and_no_map() -> None:
 
 FAILING = """
 import sys
-from xsvggt_ros.ros import clouds, node
+from xsvggt_ros.ros import conversions, node
 
 def fail(*_):
     raise MemoryError("no room")

@@ -20,8 +20,7 @@ from sensor_msgs.msg import Image
 from test_node_frames import MOVING
 
 from xsvggt_ros.errors import FrameError
-from xsvggt_ros.ros.conversions import header
-from xsvggt_ros.ros.images import depth_image
+from xsvggt_ros.ros.conversions import depth_image, header
 from xsvggt_ros.stream.messages import depth_of
 
 SECOND = 1_000_000_000

@@ -32,17 +32,16 @@ from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.geometry.cameras import Calibration
 from xsvggt_ros.ros import reconstruct_node as node_module
-from xsvggt_ros.ros.domains import free_domain
+from xsvggt_ros.ros.dds import free_domain
 from xsvggt_ros.ros.image_input import BackPressureGroup
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.publishers import CameraPublisher
 from xsvggt_ros.ros.qos import LEAST_WAITING
 from xsvggt_ros.ros.reconstruct_node import ReconstructNode
-from xsvggt_ros.ros.transform_owners import TransformOwners
-from xsvggt_ros.ros.transforms import TransformBroadcaster
+from xsvggt_ros.ros.transforms import TransformBroadcaster, TransformOwners
 from xsvggt_ros.ros.watchdog import Watchdog
 from xsvggt_ros.stream.frame import Frame, FrameResult, ImageArray
-from xsvggt_ros.stream.frame_queue import FrameQueue
+from xsvggt_ros.stream.worker import FrameQueue
 
 SECOND = 1_000_000_000
 STATUS = {"/xsvggt/status": ReconstructionStatus}
@@ -59,6 +58,7 @@ class Gate:
         self.reset_reason = ""
         self.device = torch.device("cpu")
         self.cache: CacheSettings | None = None
+        self.waiting_frames = 0
         self.fails = True
 
     def check_cache(self, settings: CacheSettings) -> None:
@@ -70,7 +70,7 @@ class Gate:
             raise ConfigurationError("no such budget")
         self.cache = settings
 
-    def step(
+    def take(
         self,
         image: ImageArray,
         *,
@@ -78,13 +78,13 @@ class Gate:
         frame_id: str,
         camera: str,
         calibration: Calibration | None,
-    ) -> FrameResult:
+    ) -> list[FrameResult]:
         """Wait, then return something."""
         self.entered.set()
         self.released.wait()
         self.session_frames += 1
         depth = slope(*image.shape[:2])
-        return result_with(depth, stamp=stamp, frame_id=frame_id, color=image)
+        return [result_with(depth, stamp=stamp, frame_id=frame_id, color=image)]
 
 
 Start = Callable[..., "tuple[ReconstructNode, Peer]"]

@@ -93,7 +93,7 @@ def test_an_evaluation_refuses_a_wrong_stamp_and_keeps_its_session(
     stamps[4] = odd
     monkeypatch.setattr(runner, "open_source", lambda *_: MemorySource(10, stamps=stamps))
     run = runner.evaluate(tiny_request())
-    assert (run.counts.judged, run.counts.refused, run.counts.sessions) == (9, 1, 1)
+    assert (run.counts.scored, run.counts.refused, run.counts.sessions) == (9, 1, 1)
 
 
 def test_an_evaluation_of_a_recording_that_breaks_off_judges_all_that_came(
@@ -104,4 +104,4 @@ def test_an_evaluation_of_a_recording_that_breaks_off_judges_all_that_came(
     source = MemorySource(9, stamps=[*stamps, 1, 2, 3], breaks_at=6)
     monkeypatch.setattr(runner, "open_source", lambda *_: source)
     run = runner.evaluate(tiny_request())
-    assert (run.state, run.counts.taken, run.counts.judged) == ("truncated", 6, 6)
+    assert (run.state, run.counts.taken, run.counts.scored) == ("truncated", 6, 6)

@@ -27,8 +27,7 @@ PACKAGE = ROOT / "xsvggt_ros"
 MANIFEST = ElementTree.parse(ROOT / "package.xml").getroot()
 ROSDEP_KEYS = {
     # Of ros/rosdistro, read 2026-08-22, for jammy (humble) and noble (jazzy, kilted): by apt.
-    "python3-numpy", "python3-opencv", "python3-scipy", "python3-pil", "python3-jinja2",
-    "python3-yaml", "python3-matplotlib", "python3-pytest", "python3-hypothesis",
+    "python3-numpy", "python3-opencv", "python3-yaml", "python3-pytest", "python3-hypothesis",
     # Packages released into humble, jazzy and kilted.
     "ament_cmake", "ament_cmake_python", "ament_cmake_pytest", "ament_index_python",
     "rosidl_default_generators", "rosidl_default_runtime", "rclpy", "launch", "launch_ros",
@@ -47,6 +46,7 @@ PYPI_NAMES = {
     "rerun": "rerun-sdk",
     "yaml": "PyYAML",
 }
+EXTRAS = ("eval", "demo", "train", "rerun", "int8", "cluster")
 BUILT_FROM = ("package.xml", "CMakeLists.txt", "setup.py", "pyproject.toml", "LICENSE", "README.md")
 
 
@@ -131,14 +131,14 @@ def test_every_import_is_declared() -> None:
     own = {"xsvggt_ros", "__future__", *sys.stdlib_module_names}
     imported = {(PYPI_NAMES | MODULES_OF).get(name, name) for name in _imports()} - own
     ros = {element.text for element in MANIFEST if element.tag in ("depend", "exec_depend")}
-    extras = _requirements("rerun") | _requirements("int8") | _requirements("cluster")
+    extras = set().union(*map(_requirements, EXTRAS))
     # What comes with PyTorch on a GPU, and is looked for before it is used.
     assert imported <= _requirements("runtime") | extras | ros | {"triton"}
 
 
 def test_no_declared_requirement_is_unused() -> None:
     imported = {PYPI_NAMES.get(name, name) for name in _imports()}
-    assert _requirements("runtime") <= imported
+    assert set().union(*map(_requirements, ("runtime", *EXTRAS))) <= imported
 
 
 def test_rosdep_resolves_everything_that_the_manifest_names() -> None:
@@ -148,23 +148,21 @@ def test_rosdep_resolves_everything_that_the_manifest_names() -> None:
 
 def test_the_line_for_pip_brings_what_rosdep_does_not() -> None:
     """And docs/installing.md has that very line."""
-    beside = {re.split("[>=]", name)[0] for name in BESIDE_ROS}
-    apt = {"numpy", "opencv-python-headless", "scipy", "pillow", "jinja2", "matplotlib", "PyYAML"}
-    brought = {"markupsafe", "backports.zstd"}  # by jinja2, and by rosbags
-    files = (ROOT / "scripts" / "requirements").glob("*.txt")
-    other = {"int8", "cluster", "rerun", "ros", "test", "torch"}
-    lines = [line for path in files if path.stem not in other for line in _lines(path.stem)]
-    wanted = {re.split("[>=;<]", line)[0] for line in lines}
-    assert beside == wanted - apt - brought
+    assert set(BESIDE_ROS) == _requirements("runtime") - {
+        "numpy", "opencv-python-headless", "PyYAML",
+    }  # fmt: skip
     assert beside_ros_command() in (ROOT / "docs" / "installing.md").read_text(encoding="utf-8")
 
 
 def test_what_is_missing_is_told_with_what_to_install(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     template = (ROOT / "scripts" / "program.py.in").read_text(encoding="utf-8")
-    program.write_text(template.replace("@module@", "wanting"), encoding="utf-8")
+    program.write_text(
+        template.replace("@module@", "wanting").replace("@name@", "xsvggt"), encoding="utf-8"
+    )
     for module, words in (
-        ("typer", ["typer is missing", "--system-site-packages", "pip install torch rosbags"]),
+        ("typer", ["xsvggt needs the package typer", "pip install", "demo", "numpy=="]),
+        ("torch", ["torch is missing", "--system-site-packages", "pip install torch safetensors"]),
         ("cv2", ["opencv-python-headless is missing"]),
         ("tf_transformations", ["sudo apt-get install ros-jazzy-tf-transformations"]),
     ):
@@ -198,7 +196,7 @@ def test_fast_dds_profile_holds_large_messages() -> None:
 def test_installed_programs_have_modules() -> None:
     text = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
     modules = re.findall(r"^install_program\(\w+ ([\w.]+)\)$", text, re.MULTILINE)
-    assert modules == ["xsvggt_ros.ros.node", "xsvggt_ros.ros.replay", "xsvggt_ros.cli"]
+    assert modules == ["xsvggt_ros.ros.node", "xsvggt_ros.ros.replay", "xsvggt_ros.__main__"]
     for module in modules:
         source = (ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
         assert "main" in {n.name for n in ast.parse(source).body if isinstance(n, ast.FunctionDef)}
@@ -234,7 +232,14 @@ def test_wheel_holds_modules_data_and_command(source_copy: Path, tmp_path: Path)
     assert pages <= names
     assert {f"{share}/package.xml", f"{share}/config/fastdds_shm.xml"} <= names
     entry_points = f"xsvggt_ros-{_manifest_version()}.dist-info/entry_points.txt"
-    assert "xsvggt = xsvggt_ros.cli:app" in wheel.read(entry_points).decode()
+    assert "xsvggt = xsvggt_ros.__main__:main" in wheel.read(entry_points).decode()
+    described = wheel.read(f"xsvggt_ros-{_manifest_version()}.dist-info/METADATA").decode()
+    for extra in ("eval", "demo", "train", "all"):
+        assert f"Provides-Extra: {extra}\n" in described
+    needed = re.findall(r"^Requires-Dist: ([A-Za-z0-9_.-]+)[^;\n]*$", described, re.MULTILINE)
+    assert {name.lower() for name in needed} == {
+        "torch", "numpy", "opencv-python-headless", "safetensors", "huggingface_hub", "pyyaml",
+    }  # fmt: skip
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from xsvggt_ros.ros.parameter_texts import (
     with_table,
 )
 from xsvggt_ros.ros.parameters import Settings, specifications
-from xsvggt_ros.stream.frame_queue import FrameQueue
+from xsvggt_ros.stream.worker import FrameQueue
 
 ROOT = Path(__file__).parents[1]
 

@@ -215,14 +215,14 @@ def test_while_degraded_the_last_correction_of_an_odometry_stays(
     jumps = 2
     faults: list[str] = []
 
-    def step(*_: Any, stamp: int, **__: Any) -> FrameResult:
+    def take(*_: Any, stamp: int, **__: Any) -> list[FrameResult]:
         index = stamp // SECOND - 1
         pose = np.eye(4)
         pose[0, 3] = places[index]
         faults[:] = ["the pose jumped"] if index == jumps else []
-        return replace(result_of(index, stamp), camera_to_world=pose)
+        return [replace(result_of(index, stamp), camera_to_world=pose)]
 
-    monkeypatch.setattr(engine, "step", step)
+    monkeypatch.setattr(engine, "take", take)
     monkeypatch.setattr(module.QualityWatch, "judge", lambda *_: tuple(faults))
     monkeypatch.setattr(module.ImageWatch, "judge", lambda *_: ())
     updates = [pipeline.process(around.frame((1 + i) * SECOND)) for i in range(len(places))]

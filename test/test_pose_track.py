@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from results import result_of
 
-from xsvggt_ros.geometry.cameras import Intrinsics
-from xsvggt_ros.geometry.pose_encoding import encode
+from xsvggt_ros.geometry.cameras import Intrinsics, encode
 from xsvggt_ros.geometry.rigid import Matrix, invert
+from xsvggt_ros.stream.health import QualityWatch
 from xsvggt_ros.stream.pose_track import LEAST_BASELINE, MOST_HELD, PoseTrack
-from xsvggt_ros.stream.quality import QualityWatch
 
 CAMERA = Intrinsics(50.0, 50.0, 32.0, 24.0, 64, 48)
 

@@ -20,8 +20,7 @@ from xsvggt_ros.geometry.robot_frames import Placement
 from xsvggt_ros.ros import transforms as module
 from xsvggt_ros.ros.parameters import Depth, Settings, Tf
 from xsvggt_ros.ros.publishers import CameraPublisher
-from xsvggt_ros.ros.transform_owners import TransformOwners
-from xsvggt_ros.ros.transforms import TransformBroadcaster
+from xsvggt_ros.ros.transforms import TransformBroadcaster, TransformOwners
 
 SECOND = 1_000_000_000
 
@@ -68,7 +67,7 @@ def test_depth_that_is_not_sure_enough_is_unknown(
     confidence[:, : WIDTH // 2] = 1.2
     settings = Settings(depth=Depth(encoding=encoding, min_confidence=1.5))
     heard.publishers.publish(update_of(replace(result, confidence=confidence)), settings)
-    kind = np.float32 if encoding == "32FC1" else np.uint16
+    kind: type[Any] = np.float32 if encoding == "32FC1" else np.uint16
     message = heard.messages["depth/image"]
     values = np.frombuffer(message.data, kind).reshape(HEIGHT, WIDTH)
     np.testing.assert_array_equal(values[:, : WIDTH // 2], unknown)
@@ -91,7 +90,12 @@ class _Clock:
 def _sent(broadcaster: TransformBroadcaster, monkeypatch: pytest.MonkeyPatch) -> list[list[Any]]:
     sent: list[list[Any]] = []
     send = broadcaster._send
-    monkeypatch.setattr(broadcaster, "_send", lambda links: (sent.append(links), send(links)))
+
+    def note(links: list[Any]) -> None:
+        sent.append(links)
+        send(links)
+
+    monkeypatch.setattr(broadcaster, "_send", note)
     return sent
 
 

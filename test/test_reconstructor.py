@@ -14,7 +14,7 @@ import torch
 from xsvggt_ros.cache.layer_segments import LayerSegments
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError, DeviceFullError, FrameError, NonFiniteOutputError
-from xsvggt_ros.geometry.pose_encoding import world_to_camera
+from xsvggt_ros.geometry.cameras import world_to_camera
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 
 UNCOMPRESSED = CacheSettings("none", compatibility="published", key_bits=16, value_bits=16)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xsvggt_ros.ros.log_throttle import LogThrottle
+from xsvggt_ros.ros.log_bridge import LogThrottle
 
 
 class _Clock:

@@ -53,7 +53,8 @@ def comparison(motion: Similarity) -> Comparison:
         depths={},
         map_transform=motion,
         depth_scale=1.0,
-        abs_rel=0.0,
+        abs_rel_median=0.0,
+        extent=1.0,
         place=TopView(np.zeros((2, 2, 3), np.uint8), (0, 0), (1, 1)),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from xsvggt_ros.stream.rig_clocks import RigClocks
+from xsvggt_ros.stream.stamps import RigClocks
 
 SECOND = 1_000_000_000
 PERIOD = SECOND // 10

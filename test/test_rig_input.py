@@ -14,7 +14,7 @@ from rclpy.node import Node
 from xsvggt_ros.ros.parameters import Input, Settings
 from xsvggt_ros.ros.rig_input import RigInput
 from xsvggt_ros.stream.frame import Frame
-from xsvggt_ros.stream.frame_queue import FrameQueue
+from xsvggt_ros.stream.worker import FrameQueue
 
 SECOND = 1_000_000_000
 

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xsvggt_ros.stream.frame import Frame, ImageArray
-from xsvggt_ros.stream.rig_order import RigOrder
-from xsvggt_ros.stream.stamps import SHORTEST_JUMP, Order, StampOrder
+from xsvggt_ros.stream.stamps import SHORTEST_JUMP, Order, RigOrder, StampOrder
 
 CAMERAS = ("left", "right", "rear")
 

@@ -18,8 +18,7 @@ from sensor_msgs.msg import Image
 
 from xsvggt_ros.geometry.robot_frames import RobotPose
 from xsvggt_ros.ros import scale_input
-from xsvggt_ros.ros.conversions import header
-from xsvggt_ros.ros.images import depth_image
+from xsvggt_ros.ros.conversions import depth_image, header
 from xsvggt_ros.ros.parameters import Scale, Settings
 from xsvggt_ros.ros.scale_input import DepthScale, OdometryScale, ScaleInput, ScaleState
 

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training on rendered worlds: a memory behind a mask is a stream, a piece goes on."""
+"""Training on rendered worlds: a memory behind a mask is a stream, a run is continued."""
 
 import json
 import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from command_line import run
 
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import CheckpointError, ConfigurationError
@@ -18,20 +20,6 @@ from xsvggt_ros.model.checkpoint import load_network, random_network
 from xsvggt_ros.model.config import preset
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 from xsvggt_ros.synthetic.held_out import FIRST_HELD_OUT_SEED
-from xsvggt_ros.synthetic.scene_training.__main__ import main
-from xsvggt_ros.synthetic.scene_training.masked_sequence import (
-    MaskedSequence,
-    causal,
-    forgetful,
-    over_tokens,
-    window,
-)
-from xsvggt_ros.synthetic.scene_training.need import compared, errors_of
-from xsvggt_ros.synthetic.scene_training.parts import MOST_BYTES, load_parts, save_parts
-from xsvggt_ros.synthetic.scene_training.piece import Piece, PieceSettings
-from xsvggt_ros.synthetic.scene_training.recipes import recipe_named
-from xsvggt_ros.synthetic.scene_training.trainer import SceneTrainer
-from xsvggt_ros.synthetic.scene_training.window_stream import streamed
 from xsvggt_ros.synthetic.scenes.suite import (
     SEEDS,
     SUITES,
@@ -40,6 +28,22 @@ from xsvggt_ros.synthetic.scenes.suite import (
     suite_settings,
     suite_streams,
 )
+from xsvggt_ros.training.__main__ import main
+from xsvggt_ros.training.forgetting import (
+    MaskedSequence,
+    causal,
+    forgetful,
+    over_tokens,
+    window,
+)
+from xsvggt_ros.training.memory_need import compared, errors_of, streamed
+from xsvggt_ros.training.options import RoomTraining, training_named
+from xsvggt_ros.training.recipes import recipe_named
+from xsvggt_ros.training.scene_run import SceneRun, SceneRunSettings
+from xsvggt_ros.training.scene_trainer import SceneTrainer
+from xsvggt_ros.training.settings import TrainingSettings
+from xsvggt_ros.training.state import MOST_BYTES, load_parts, save_parts
+from xsvggt_ros.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 SIZE = 28
@@ -130,22 +134,22 @@ def test_a_share_of_the_sequences_forgets():
 
 def test_true_answers_have_no_error(streams):
     errors = compared(streams.truth.encodings, 3 * streams.truth.depth, streams)
-    for name in ("path", "turns", "steps", "depth"):
-        assert getattr(errors, name).abs().max() < 0.05, name
+    for name in ("ate_sim3_percent", "rotations_deg", "rpe_rotation_mean_deg", "abs_rel_median"):
+        assert np.abs(getattr(errors, name)).max() < 0.05, name
     moved = streams.truth.encodings.clone()
     moved[..., :3] *= 2.5
-    assert compared(moved, streams.truth.depth, streams).path.max() < 0.05
-    assert errors.standing.min() > 10
+    assert compared(moved, streams.truth.depth, streams).ate_sim3_percent.max() < 0.05
+    assert errors.standing_ate_sim3_percent.min() > 10
 
 
 def test_standing_still_has_the_error_of_standing_still(streams):
     still = streams.truth.encodings[:, :1].expand_as(streams.truth.encodings)
     errors = compared(still, streams.truth.depth, streams)
-    assert errors.path == pytest.approx(errors.standing.numpy(), rel=1e-3)
+    assert errors.ate_sim3_percent == pytest.approx(errors.standing_ate_sim3_percent, rel=1e-3)
     relative = [invert(poses[0].double().numpy()) @ poses[1].double().numpy()
                 for poses in streams.poses]  # fmt: skip
     angles = [np.degrees(np.arccos((np.trace(each[:3, :3]) - 1) / 2)) for each in relative]
-    assert errors.turns[:, 1].numpy() == pytest.approx(angles, abs=0.1)
+    assert errors.rotations_deg[:, 1] == pytest.approx(angles, abs=0.1)
 
 
 def test_suites_are_the_same_every_time_and_seeds_are_held_out():
@@ -178,14 +182,14 @@ def test_places_come_back_after_a_lap():
 
 @pytest.mark.slow
 def test_a_training_learns():
-    trainer = SceneTrainer(recipe_named("test"), 0, CPU)
+    trainer = SceneTrainer(recipe_named("test_scenes"), 0, CPU)
     losses = [float(trainer.take_step(0.3)["total"]) for _ in range(40)]
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
     assert trainer.step == 40
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing():
-    trainer = SceneTrainer(recipe_named("test"), 0, CPU)
+    trainer = SceneTrainer(recipe_named("test_scenes"), 0, CPU)
     trainer.take_step(0.3)
     before = {name: each.detach().clone() for name, each in trainer.parameters().items()}
     draw = trainer.draw_streams
@@ -199,12 +203,12 @@ def test_a_gradient_that_is_not_finite_changes_nothing():
 TOGETHER = """
 import sys, torch
 from pathlib import Path
-from xsvggt_ros.synthetic.scene_training.ranks import Ranks
-from xsvggt_ros.synthetic.scene_training.recipes import recipe_named
-from xsvggt_ros.synthetic.scene_training.trainer import SceneTrainer
+from xsvggt_ros.training.ranks import Ranks
+from xsvggt_ros.training.recipes import recipe_named
+from xsvggt_ros.training.scene_trainer import SceneTrainer
 torch.set_num_threads(1)
 ranks = Ranks(torch.device("cpu"))
-trainer = SceneTrainer(recipe_named("test"), 0, torch.device("cpu"), ranks=ranks)
+trainer = SceneTrainer(recipe_named("test_scenes"), 0, torch.device("cpu"), ranks=ranks)
 streams = trainer.draw_streams(trainer.recipe.stages[0])
 for step in range(3):
     trainer.take_step(0.5)
@@ -231,7 +235,7 @@ def test_two_processes_learn_one_network_from_streams_of_their_own(tmp_path):
     assert one["weights"] == two["weights"]
     assert one["image"] != two["image"]
     assert one["agreed"] == two["agreed"] == [0.25, True]
-    alone = SceneTrainer(recipe_named("test"), 0, CPU)
+    alone = SceneTrainer(recipe_named("test_scenes"), 0, CPU)
     for _ in range(3):
         alone.take_step(0.5)
     sums = [float(each.detach().double().sum()) for each in alone.parameters().values()]
@@ -242,9 +246,11 @@ def test_two_processes_learn_one_network_from_streams_of_their_own(tmp_path):
 def piece(tmp_path_factory):
     directory = tmp_path_factory.mktemp("piece")
     lines = []
-    settings = PieceSettings(recipe="test", output=directory, minutes=0.05, total_minutes=1.0,
-                             streams=1, device="cpu")  # fmt: skip
-    Piece(settings, lines.append).run(lambda: False)
+    settings = SceneRunSettings(
+        recipe="test_scenes", output=directory, minutes=0.05, total_minutes=1.0, streams=1,
+        device="cpu",
+    )  # fmt: skip
+    SceneRun(settings, lines.append).run(lambda: False)
     return directory, settings, lines
 
 
@@ -265,7 +271,7 @@ def test_the_next_piece_goes_on(piece, tmp_path):
     directory, settings, _ = piece
     steps = json.loads((directory / "state.json").read_text())["step"]
     lines = []
-    following = Piece(replace(settings, state=directory, output=tmp_path), lines.append)
+    following = SceneRun(replace(settings, state=directory, output=tmp_path), lines.append)
     assert following.trainer.step == steps > 0
     assert following.progress > 0
     tensors, _ = load_parts(directory, CPU)
@@ -279,14 +285,14 @@ def test_the_next_piece_goes_on(piece, tmp_path):
         assert torch.equal(each, weights[name].float())
     following.run(lambda: False)
     assert json.loads((tmp_path / "state.json").read_text())["step"] > steps
-    assert lines[0].startswith(f"goes on at step {steps}")
+    assert lines[0].startswith(f"continues at step {steps}")
 
 
 @pytest.mark.slow
 def test_another_recipe_or_seed_does_not_go_on(piece):
     directory, settings, _ = piece
     with pytest.raises(ConfigurationError, match="has seed 0, not 1"):
-        Piece(replace(settings, output=directory, seed=1), print)
+        SceneRun(replace(settings, output=directory, seed=1), print)
 
 
 @pytest.mark.slow
@@ -313,11 +319,56 @@ def test_parts_are_small_and_whole(tmp_path):
     "option", ["--minutes=0", "--total-minutes=-1", "--streams=0", "--seed=-1"]
 )
 def test_numbers_that_cannot_work_are_refused(option, tmp_path, capsys):
-    assert main(["--recipe", "test", "--output", str(tmp_path), option]) == 1
+    assert main(["--recipe", "test_scenes", "--output", str(tmp_path), option]) == 1
     assert "must" in capsys.readouterr().err
 
 
 def test_memory_that_is_not_there_shows_in_the_errors(network, streams):
     everything, nothing = (errors_of(network, streams, budget) for budget in (0, 2))
-    assert torch.allclose(everything.turns[:, :3], nothing.turns[:, :3], atol=1e-3)
-    assert not torch.allclose(everything.turns[:, 4:], nothing.turns[:, 4:], atol=1e-6)
+    assert np.allclose(everything.rotations_deg[:, :3], nothing.rotations_deg[:, :3], atol=1e-3)
+    assert not np.allclose(everything.rotations_deg[:, 4:], nothing.rotations_deg[:, 4:], atol=1e-6)
+
+
+# One way to train
+
+
+def test_a_recipe_decides_what_is_trained_on():
+    rooms = training_named("demo", Path("training"), {"steps": 5, "minutes": 2.0})
+    assert isinstance(rooms, RoomTraining)
+    assert (rooms.settings.recipe, rooms.settings.steps, rooms.schedule.minutes) == ("demo", 5, 2.0)
+    scenes = training_named("demo12", Path("training"), {"total_minutes": 30.0})
+    assert scenes == SceneRunSettings("demo12", Path("training"), total_minutes=30.0)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options", "said"),
+    [
+        ("school", {}, "recipe 'school' is unknown; choose one of demo"),
+        ("demo12", {"steps": 5}, "trains on scenes and takes no --steps; it takes --device"),
+        ("demo", {"total_minutes": 3.0}, "trains on rooms and takes no --total-minutes"),
+    ],
+)
+def test_an_option_of_the_other_kind_is_refused(recipe, options, said):
+    with pytest.raises(ConfigurationError, match=said):
+        training_named(recipe, Path("training"), options)
+
+
+def test_rooms_and_scenes_do_not_share_a_directory(piece, tmp_path):
+    directory, _, _ = piece
+    rooms = TrainingSettings(preset="tiny", recipe="test", device="cpu")
+    with pytest.raises(CheckpointError, match="holds a training on scenes"):
+        Trainer(rooms, directory)
+    Trainer(rooms, tmp_path).save()
+    scenes = SceneRunSettings(recipe="test_scenes", output=tmp_path, device="cpu")
+    with pytest.raises(CheckpointError, match="holds a training on rooms"):
+        SceneRun(scenes, print)
+
+
+def test_the_command_trains_on_scenes(tmp_path):
+    options = ["train", "-o", str(tmp_path), "--recipe", "test_scenes", "--device", "cpu"]
+    done = run(*options, "--minutes", "0.02", "--streams", "1")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "need.json").is_file()
+    refused = run(*options, "--steps", "3")
+    assert refused.exit_code == 1
+    assert "takes no --steps" in " ".join(refused.output.split())

@@ -5,19 +5,19 @@ import numpy as np
 import pytest
 import torch
 
-from xsvggt_ros.geometry.pose_encoding import encode, intrinsics_from_encoding, world_to_camera
+from xsvggt_ros.geometry.cameras import encode, intrinsics_from_encoding, world_to_camera
 from xsvggt_ros.geometry.rigid import invert
-from xsvggt_ros.synthetic.scenes.draw import Draw
 from xsvggt_ros.synthetic.scenes.layouts import WORLDS
-from xsvggt_ros.synthetic.scenes.streams import StreamSettings, planned, rendered
+from xsvggt_ros.synthetic.scenes.scene import Draw
+from xsvggt_ros.synthetic.scenes.streams import StreamSettings, plan_streams, render_streams
 
 
 def streams_of(world, seed=3, worlds=3, frames=6, **settings):
     generator = torch.Generator().manual_seed(seed)
     shares = tuple(float(each == world) for each in WORLDS)
     settings = StreamSettings(worlds=shares, width=56, height=42, **settings)
-    plan = planned(Draw(worlds, generator), frames, settings)
-    return rendered(plan, settings, generator)
+    plan = plan_streams(Draw(worlds, generator), frames, settings)
+    return render_streams(plan, settings, generator)
 
 
 @pytest.mark.parametrize("world", WORLDS)

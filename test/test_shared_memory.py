@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from xsvggt_ros import doctor
-from xsvggt_ros.ros import shared_memory
-from xsvggt_ros.ros.shared_memory import abandoned, remove_abandoned, remove_own
+from xsvggt_ros.ros import dds
+from xsvggt_ros.ros.dds import abandoned, remove_abandoned, remove_own
 
 ABANDONED, IN_USE, YOUNG = (f"fastdds_{digit * 16}" for digit in "abc")
 OLD = f"fastrtps_{'d' * 16}"
@@ -22,9 +23,11 @@ OLD = f"fastrtps_{'d' * 16}"
 @pytest.fixture
 def directory(tmp_path, monkeypatch):
     """One segment whose owner is gone, one in use by another process, one without a lock yet."""
-    monkeypatch.setattr(shared_memory, "DIRECTORY", tmp_path)
+    monkeypatch.setattr(dds, "DIRECTORY", tmp_path)
     for name in (ABANDONED, f"{ABANDONED}_el", IN_USE, f"{IN_USE}_el", YOUNG):
         (tmp_path / name).write_bytes(bytes(0 if name.endswith("_el") else 1 << 20))
+    for lock in tmp_path.glob("*_el"):
+        os.utime(lock, (0, 0))
     for name in ("fastdds_port7410", "fastdds_port7410_el", "sem.other"):
         (tmp_path / name).touch()
     program = (
@@ -52,6 +55,17 @@ def test_only_what_nobody_owns_is_removed(directory):
     remove_abandoned()
     assert before - names(directory) == {ABANDONED, f"{ABANDONED}_el"}
     assert abandoned() == []
+
+
+def test_a_lock_that_is_being_made_is_left_alone(directory):
+    young = directory / f"fastdds_{'d' * 16}"
+    for file in (young, directory / f"{young.name}_el"):
+        file.touch()
+    remove_abandoned()
+    assert young.exists()
+    os.utime(directory / f"{young.name}_el", (0, 0))
+    remove_abandoned()
+    assert not young.exists()
 
 
 def test_a_process_gives_back_its_own_only(directory):
@@ -125,7 +139,7 @@ def test_without_a_library_in_sight_the_distribution_decides(middleware, monkeyp
 
 
 def test_without_shared_memory_there_is_nothing_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(shared_memory, "DIRECTORY", tmp_path / "missing")
+    monkeypatch.setattr(dds, "DIRECTORY", tmp_path / "missing")
     assert abandoned() == []
 
 

@@ -11,13 +11,18 @@ import torch
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.geometry.rigid import invert, transform_points
 from xsvggt_ros.synthetic.builder import Lamp, assemble_world, ball, block, post
-from xsvggt_ros.synthetic.cameras import intrinsics_for, looking, pixel_rays
+from xsvggt_ros.synthetic.cameras import (
+    intrinsics_for,
+    inverse_tone_map,
+    pixel_rays,
+    poses_looking_along,
+    tone_map,
+)
 from xsvggt_ros.synthetic.materials import Material, Pattern, paint
 from xsvggt_ros.synthetic.renderer import Quality, render
 from xsvggt_ros.synthetic.rooms import RoomSettings, build_world, room_named
 from xsvggt_ros.synthetic.sequence import Sequence, SequenceSettings
 from xsvggt_ros.synthetic.shapes import surface_at
-from xsvggt_ros.synthetic.tone import develop, light_for
 from xsvggt_ros.synthetic.tracing import first_hit
 from xsvggt_ros.synthetic.world import batched, no_tint
 
@@ -32,7 +37,7 @@ def room(*parts, size=(6.0, 5.0, 3.0)):
 
 
 def camera(x, y, z, heading=0.0, pitch=0.0, roll=0.0):
-    pose = looking(
+    pose = poses_looking_along(
         np.array([[x, y, z]], float), np.array([heading]), np.array([pitch]), np.array([roll])
     )
     return torch.from_numpy(pose[0]).float()
@@ -174,12 +179,12 @@ def test_patterns_have_their_size_and_fade_where_a_pixel_covers_them():
 
 def test_light_for_an_image_is_what_develops_into_it():
     image = torch.linspace(0, 0.99, 100)
-    torch.testing.assert_close(develop(light_for(image)), image, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(tone_map(inverse_tone_map(image)), image, atol=1e-5, rtol=1e-5)
 
 
 def test_developing_keeps_order_and_range():
     light = torch.tensor([0.0, 0.2, 1.0, 50.0])
-    values = develop(light)
+    values = tone_map(light)
     assert values[0] == 0
     assert values[1] == pytest.approx((1 - math.exp(-0.38)) ** (1 / 2.2), abs=1e-6)
     assert (values.diff() > 0).all()

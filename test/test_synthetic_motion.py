@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.synthetic.effects import EffectSettings, exposure_at
 from xsvggt_ros.synthetic.held_out import (
     FIRST_HELD_OUT_SEED,
     SUITE,
@@ -24,7 +23,7 @@ from xsvggt_ros.synthetic.motion import (
 )
 from xsvggt_ros.synthetic.renderer import Quality
 from xsvggt_ros.synthetic.rooms import build_world, room_named
-from xsvggt_ros.synthetic.sequence import Sequence, SequenceSettings
+from xsvggt_ros.synthetic.sequence import EffectSettings, Sequence, SequenceSettings, exposure_at
 
 SMALL = SequenceSettings(
     seed=3, frames=5, width=48, height=36, room=room_named("calm"), quality=Quality(1, False)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A training that a signal ends: at every moment it is saved, and the same command goes on."""
+"""A training that a signal ends: at every moment it is saved, and the same command continues."""
 
 import os
 import signal
@@ -12,28 +12,28 @@ from pathlib import Path
 import pytest
 
 from xsvggt_ros.interruption import SIGNALS, deaf_children, stop_request
-from xsvggt_ros.synthetic.training import Trainer
-from xsvggt_ros.synthetic.training_settings import Schedule, TrainingSettings
+from xsvggt_ros.training.settings import Schedule, TrainingSettings
+from xsvggt_ros.training.trainer import Trainer
 
-TINY = TrainingSettings(preset="tiny", curriculum="test", steps=6, warmup=2, device="cpu")
+TINY = TrainingSettings(preset="tiny", recipe="test", steps=6, warmup=2, device="cpu")
 QUICK = Schedule(score="short")
 
-# Says by a file, since it may be another process, that the first roll is being shot, and is done
-# with it only once another file is there.
+# Says by a file, since it may be another process, that the first clip is being rendered, and
+# finishes it only once another file is there.
 PROGRAM = """
 import sys
 import time
 from pathlib import Path
-from xsvggt_ros.synthetic import album
-from xsvggt_ros.synthetic.__main__ import main
+from xsvggt_ros.training import clips
+from xsvggt_ros.training.__main__ import main
 
-shoot = album.shoot
+render_clip = clips.render_clip
 def told(settings, index, device):
     Path(sys.argv[1], "shooting").touch()
     while not Path(sys.argv[1], "signalled").exists():
         time.sleep(0.01)
-    return shoot(settings, index, device)
-album.shoot = told
+    return render_clip(settings, index, device)
+clips.render_clip = told
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[2:]))
@@ -43,7 +43,7 @@ if __name__ == "__main__":
 def started(tmp_path: Path, workers: int) -> subprocess.Popen:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    options = ["--output", str(tmp_path / "training"), "--preset", "tiny", "--curriculum", "test"]
+    options = ["--output", str(tmp_path / "training"), "--preset", "tiny", "--recipe", "test"]
     options += ["--steps", "20000", "--device", "cpu", "--score", "short", "--threads", "1"]
     options += ["--workers", str(workers)]
     return subprocess.Popen(
@@ -75,21 +75,21 @@ def test_a_signal_to_all_processes_while_images_are_awaited(tmp_path, workers, n
     assert running.returncode == 130, complaints
     assert "Traceback" not in complaints
     assert said.splitlines()[-1].startswith("stopped after step ")
-    assert said.splitlines()[-1].endswith(" of 20000; the same command goes on")
-    assert (tmp_path / "training" / "training.pt").is_file()
+    assert said.splitlines()[-1].endswith(" of 20000; the same command continues")
+    assert (tmp_path / "training" / "state.json").is_file()
 
 
-def test_a_stop_is_asked_for_before_each_roll(tmp_path):
-    shot = []
+def test_a_stop_is_asked_for_before_each_clip(tmp_path):
+    rendered = []
     trainer = Trainer(TINY, tmp_path)
 
     def stop():
-        shot.append(trainer.step)
+        rendered.append(trainer.step)
         return True
 
     outcome = trainer.train(QUICK, stop=stop)
-    assert shot == [0]
-    assert outcome.line() == "stopped after step 0 of 6; the same command goes on"
+    assert rendered == [0]
+    assert outcome.line() == "stopped after step 0 of 6; the same command continues"
     again = Trainer(TINY, tmp_path)
     assert again.train(QUICK).step == 6
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training that goes on is compared with, what it begins with, and what it may replace."""
+"""What continued trainings are compared with, what trainings start from, and may replace."""
 
 import json
+import shutil
 import sys
 from dataclasses import asdict, replace
 
@@ -13,19 +14,17 @@ from xsvggt_ros.errors import CheckpointError, ConfigurationError, OutputError
 from xsvggt_ros.model import config as network_config
 from xsvggt_ros.model.checkpoint import read_checkpoint
 from xsvggt_ros.model.config import PRESETS
-from xsvggt_ros.synthetic import curriculum as curriculum_module
-from xsvggt_ros.synthetic.album import RollSettings
-from xsvggt_ros.synthetic.beginning import Beginning, begin, start_named
-from xsvggt_ros.synthetic.curriculum import CURRICULA
-from xsvggt_ros.synthetic.training import Trainer
-from xsvggt_ros.synthetic.training_data import MOST_BYTES, TrainingData, kept_rolls
-from xsvggt_ros.synthetic.training_identity import differences
-from xsvggt_ros.synthetic.training_settings import Schedule, TrainingSettings
-from xsvggt_ros.synthetic.training_state import load_state, save_state
+from xsvggt_ros.training import settings as settings_module
+from xsvggt_ros.training.batches import MOST_BYTES, TrainingData, kept_clips
+from xsvggt_ros.training.clips import ClipSettings
+from xsvggt_ros.training.settings import CURRICULA, Schedule, TrainingSettings
+from xsvggt_ros.training.start import StartSettings, load_start, resolved_start
+from xsvggt_ros.training.state import differences, load_state, save_state
+from xsvggt_ros.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 TINY = TrainingSettings(
-    preset="tiny", curriculum="test", steps=2, warmup=2, device="cpu", learning_rate=1e-3
+    preset="tiny", recipe="test", steps=2, warmup=2, device="cpu", learning_rate=1e-3
 )
 QUICK = Schedule(score="short")
 
@@ -50,9 +49,9 @@ def test_settings_that_were_saved_before_a_field_existed_count_as_its_default(tm
     settings = load_state(tmp_path, CPU).settings
     del settings["start"], settings["average"]
     settings["weights"] = {
-        name: value for name, value in settings["weights"].items() if name != "guides"
+        name: value for name, value in settings["weights"].items() if name != "auxiliary"
     }
-    resaved(tmp_path, settings=settings, data={}, beginning="")
+    resaved(tmp_path, settings=settings, data={}, start_digest="")
     Trainer(TINY, tmp_path)
     with pytest.raises(ConfigurationError, match=r"average was 0\.998, is 0\.9[^0-9]"):
         Trainer(replace(TINY, average=0.9), tmp_path)
@@ -64,22 +63,22 @@ def test_other_contents_of_a_curriculum_are_another_training(tmp_path, monkeypat
     Trainer(TINY, tmp_path).save()
     stages = CURRICULA["test"].stages
     changed = replace(
-        CURRICULA["test"], stages=(stages[0], replace(stages[1], gaps=0.25)), steps_per_roll=3
+        CURRICULA["test"], stages=(stages[0], replace(stages[1], gaps=0.25)), steps_per_clip=3
     )
-    monkeypatch.setitem(curriculum_module.CURRICULA, "test", changed)
+    monkeypatch.setitem(settings_module.CURRICULA, "test", changed)
     with pytest.raises(ConfigurationError) as told:
         Trainer(TINY, tmp_path)
     assert "curriculum.stages.1.gaps was 0.5, is 0.25" in str(told.value)
-    assert "curriculum.steps_per_roll was 2, is 3" in str(told.value)
+    assert "curriculum.steps_per_clip was 2, is 3" in str(told.value)
 
 
-def test_other_motions_of_the_rolls_are_another_training(tmp_path):
+def test_other_motions_of_the_clips_are_another_training(tmp_path):
     Trainer(TINY, tmp_path).save()
     data = load_state(tmp_path, CPU).data
-    assert data == asdict(TrainingData(TINY, CPU).settings)
-    data["rolls"]["motions"] = ("pan",)
+    assert data == json.loads(json.dumps(asdict(TrainingData(TINY, CPU).settings)))
+    data["clips"]["motions"] = ("pan",)
     resaved(tmp_path, data=data)
-    with pytest.raises(ConfigurationError, match=r"rolls\.motions was \('pan',\), is \('drift'"):
+    with pytest.raises(ConfigurationError, match=r"clips\.motions was \('pan',\), is \('drift'"):
         Trainer(TINY, tmp_path)
 
 
@@ -90,61 +89,60 @@ def test_differences_are_named_to_the_leaf():
     del saved["curriculum"]["stages"][1]["gaps"]  # saved before there were any
     assert differences(saved, data) == ["curriculum.stages.1.gaps was 0.0, is 0.5"]
     fewer = replace(data, curriculum=replace(data.curriculum, stages=data.curriculum.stages[:1]))
-    assert "curriculum.stages.1.name was clips, is nothing" in differences(asdict(data), fewer)
+    assert "curriculum.stages.1.name was short, is nothing" in differences(asdict(data), fewer)
 
 
-def test_one_beginning_has_many_names(first, tmp_path, monkeypatch):
+def test_one_start_has_many_names(first, tmp_path, monkeypatch):
     directory = tmp_path / "second"
     Trainer(replace(TINY, start=str(first)), directory).save()
     monkeypatch.chdir(first.parent)
-    for name in ("first", "./first/", "first/training.pt", str(first)):
+    for name in ("first", "./first/", "first/state.json", str(first)):
         Trainer(replace(TINY, start=name), directory)
     with pytest.raises(ConfigurationError, match="start was .*first, is .*third"):
         Trainer(replace(TINY, start="third"), directory)
-    (tmp_path / "moved").mkdir()
-    (tmp_path / "moved" / "training.pt").write_bytes((first / "training.pt").read_bytes())
+    shutil.copytree(first, tmp_path / "moved")
     Trainer(replace(TINY, start=str(tmp_path / "moved")), directory)
     with pytest.raises(ConfigurationError, match="start was .*first, is nothing"):
         Trainer(TINY, directory)
 
 
-def test_rolls_are_kept_as_far_as_memory_reaches():
-    assert kept_rolls(RollSettings(frames=48)) == 2000
-    long = RollSettings(frames=80)
-    assert kept_rolls(long) == 1201
-    assert kept_rolls(replace(long, width=1120, height=840)) == 12
-    rolls = TrainingData(TINY, CPU).rolls
-    size = sum(each.nbytes for each in vars(_shot(rolls)).values()) - 4 * 16 * 8
+def test_clips_are_kept_as_far_as_memory_reaches():
+    assert kept_clips(ClipSettings(frames=48)) == 2000
+    long = ClipSettings(frames=80)
+    assert kept_clips(long) == 1201
+    assert kept_clips(replace(long, width=1120, height=840)) == 12
+    clips = TrainingData(TINY, CPU).clips
+    size = sum(each.nbytes for each in vars(_shot(clips)).values()) - 4 * 16 * 8
     assert size == 5 * 28 * 28 * 4
-    assert kept_rolls(replace(rolls, frames=MOST_BYTES)) == 1
+    assert kept_clips(replace(clips, frames=MOST_BYTES)) == 1
 
 
-def _shot(rolls):
-    from xsvggt_ros.synthetic.album import shoot
+def _shot(clips):
+    from xsvggt_ros.training.clips import render_clip
 
-    return shoot(rolls, 0, CPU)
+    return render_clip(clips, 0, CPU)
 
 
-# What it begins with
+# What it starts from
 
 
 def test_the_bundled_weights_win_over_a_directory_of_their_name(tmp_path, monkeypatch):
     (tmp_path / "demo").mkdir()
     monkeypatch.chdir(tmp_path)
-    learner = begin(Beginning("demo", "chart", 0, "demo"))
+    learner = load_start(StartSettings("demo", "chart", 0, "demo"))
     bundled = read_checkpoint("demo").tensors
     for name, value in learner.network.state_dict().items():
         assert value.equal(bundled[name].float())
-    assert start_named("demo") == "demo"
+    assert resolved_start("demo") == "demo"
 
 
 def test_nothing_is_asked_of_the_network_unless_a_file_there_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # importing it fails
     for start in ("no/such", "nowhere", "no/such.safetensors", "/no:such"):
         with pytest.raises(CheckpointError, match=f"'{start}' does not exist; start from"):
-            begin(Beginning("tiny", "chart", 0, start))
+            load_start(StartSettings("tiny", "chart", 0, start))
     with pytest.raises(ImportError):
-        begin(Beginning("tiny", "chart", 0, "owner/name:file.safetensors"))
+        load_start(StartSettings("tiny", "chart", 0, "owner/name:file.safetensors"))
 
 
 def test_sizes_that_show_in_no_shape_are_compared(first, tmp_path, monkeypatch):
@@ -153,15 +151,15 @@ def test_sizes_that_show_in_no_shape_are_compared(first, tmp_path, monkeypatch):
     monkeypatch.setitem(network_config.PRESETS, "turned", turned)
     for start in (weights, first):
         with pytest.raises(CheckpointError, match="not those of preset 'turned'"):
-            begin(Beginning("turned", "chart", 0, str(start)))
+            load_start(StartSettings("turned", "chart", 0, str(start)))
     plain = tmp_path / "plain.safetensors"
     save_file(dict(read_checkpoint(str(weights)).tensors), plain)  # says nothing about its sizes
-    begin(Beginning("turned", "chart", 0, str(plain)))
+    load_start(StartSettings("turned", "chart", 0, str(plain)))
 
 
-def test_guides_that_do_not_fit_are_named(first):
-    with pytest.raises(CheckpointError, match=r"'chart'.*'rich': room_camera\.weight, "):
-        begin(Beginning("tiny", "rich", 0, str(first)))
+def test_auxiliary_heads_that_do_not_fit_are_named(first):
+    with pytest.raises(CheckpointError, match=r"'chart'.*'rich': room_camera\.bias, "):
+        load_start(StartSettings("tiny", "rich", 0, str(first)))
 
 
 # What it may replace
@@ -200,7 +198,7 @@ def test_logs_are_cut_where_a_training_goes_on_and_say_nothing_twice(tmp_path):
     with (tmp_path / "scores.jsonl").open("a") as stream:
         stream.write(json.dumps({**scored[0], "step": 9}) + "\n")
     trainer = Trainer(TINY, tmp_path)
-    trainer.log.begin(trainer.step)
+    trainer.log.truncate_after(trainer.step)
     assert [row["step"] for row in trainer.log.rows()] == ["2"]
     assert [json.loads(line) for line in (tmp_path / "scores.jsonl").open()] == scored
 

@@ -17,8 +17,7 @@ from geometry_msgs.msg import TransformStamped
 
 from xsvggt_ros.ros.conversions import header
 from xsvggt_ros.ros.parameters import Settings
-from xsvggt_ros.ros.transform_owners import FORGOTTEN, TransformOwners, own_links
-from xsvggt_ros.ros.transforms import broadcast
+from xsvggt_ros.ros.transforms import FORGOTTEN, TransformOwners, broadcast, own_links
 
 PLACE = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 CAMERA = "camera_color_optical_frame"

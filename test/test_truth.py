@@ -5,25 +5,30 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import command_line
 import datasets
 import numpy as np
 import pytest
 from bags import BAG_KINDS, SECOND
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from recordings import MemorySource, tiny_request
 from recordings import truth as true_of
-from truth_bags import CAMERA, STAMPS, Messages, records, write
+from truth_bags import CAMERA, STAMPS, Messages, compressed_depth, records, write
 
 from xsvggt_ros.errors import ConfigurationError, FrameError, SourceError
 from xsvggt_ros.evaluation import runner
-from xsvggt_ros.evaluation.files import write_evaluation
 from xsvggt_ros.evaluation.frame import EvaluationFrame
+from xsvggt_ros.evaluation.metric_registry import Threshold
+from xsvggt_ros.evaluation.results import write_evaluation
 from xsvggt_ros.evaluation.source import SourceOptions, open_source
-from xsvggt_ros.evaluation.thresholds import Threshold
-from xsvggt_ros.evaluation.trajectory import is_straight
+from xsvggt_ros.evaluation.sources.bag_camera import recorded_depth
 from xsvggt_ros.geometry.rigid import is_pose, is_position, pose_from
 from xsvggt_ros.geometry.trajectory_io import read_tum
+from xsvggt_ros.metrics.trajectory import is_straight
+from xsvggt_ros.stream.sources.topics import COMPRESSED_IMAGE
 
 TINY = ["--preset", "tiny", "--width", "28", "--device", "cpu"]
 LOST = {
@@ -52,9 +57,9 @@ class Poses(MemorySource):
         self._change = change
 
     def __iter__(self):
-        for index, given in enumerate(super().__iter__()):
+        for index, each in enumerate(super().__iter__()):
             pose = self._change(index, true_of(index).camera_to_world)
-            yield EvaluationFrame(given.frame, replace(true_of(index), camera_to_world=pose))
+            yield EvaluationFrame(each.frame, replace(true_of(index), camera_to_world=pose))
 
 
 def evaluated(monkeypatch, change, count: int = 8, **options):
@@ -171,9 +176,9 @@ def test_a_truth_of_positions_only_gives_ate_and_says_what_it_does_not(monkeypat
     assert np.isnan(sim3.rpe_translation.rmse)
     assert any(each.startswith("trajectory, alignment origin:") for each in run.scores.missing)
     assert run.scores.cloud is None
-    limits = (Threshold("ate", "max", 1e9), Threshold("rpe_rotation", "max", 1e9))
-    judged = write_evaluation(run, tmp_path, limits)
-    assert [verdict.kept for verdict in judged.verdicts] == [True, False]
+    limits = (Threshold("ate_sim3", "max", 1e9), Threshold("rpe_rotation_deg", "max", 1e9))
+    scored = write_evaluation(run, tmp_path, limits)
+    assert [verdict.kept for verdict in scored.verdicts] == [True, False]
     assert "nan" not in (tmp_path / "summary.md").read_text()
     assert json.loads((tmp_path / "metrics.json").read_text())["trajectory"]["sim3"][
         "rpe_rotation_deg"]["rmse"] is None  # fmt: skip
@@ -198,12 +203,12 @@ def test_one_score_that_fails_takes_no_other_with_it(monkeypatch, tmp_path):
     def fail(*_, **__):
         raise np.linalg.LinAlgError("SVD did not converge")
 
-    monkeypatch.setattr("xsvggt_ros.evaluation.judge.score_trajectory", fail)
-    monkeypatch.setattr("xsvggt_ros.evaluation.judge.score_cloud", fail)
+    monkeypatch.setattr("xsvggt_ros.evaluation.evaluator.score_trajectory", fail)
+    monkeypatch.setattr("xsvggt_ros.evaluation.evaluator.score_cloud", fail)
     run = evaluated(monkeypatch, lambda index, pose: pose)
     assert run.scores.trajectory == {}
     assert run.scores.cloud is None
-    assert set(run.scores.depth) == {"raw", "median", "scale", "scale_shift"}
+    assert set(run.scores.depth) == {"raw", "median", "l1", "l1_shift"}
     assert run.scores.missing == (
         "trajectory: unexpected LinAlgError: SVD did not converge",
         "cloud: unexpected LinAlgError: SVD did not converge",
@@ -245,14 +250,14 @@ def test_truth_of_another_hour_is_said_with_both_ranges(tmp_path):
     late = [" ".join([f"{float(row[0]) + 3600:.4f}", *row[1:]]) for row in rows]
     (directory / "groundtruth.txt").write_text("\n".join(late) + "\n")
     result = command_line.run(
-        "evaluate", directory, "-o", tmp_path / "out", "--max-ate", 1e9, *TINY
+        "evaluate", directory, "-o", tmp_path / "out", "--max", "ate_sim3=1e9", *TINY
     )
     assert result.exit_code == 3
     output = " ".join(result.output.split())
     assert "0 of 5 frames have a true pose" in output
     assert "images were taken from 100.000 to 100.400 s, true poses from 3700.000 to" in output
     assert "the truth begins 3600.000 s after the images" in output
-    assert "ATE after Sim(3), rmse was not measured" in output
+    assert "ATE, Sim(3) was not measured" in output
 
 
 def tum_file(path, offset: float):
@@ -294,9 +299,9 @@ def test_a_standing_truth_tells_no_scale(monkeypatch, tmp_path):
     run = evaluated(monkeypatch, stand)
     assert set(run.scores.trajectory) == {"origin", "se3"}
     assert any("stays within 1.2 mm, so that it tells no scale" in e for e in run.scores.missing)
-    judged = write_evaluation(run, tmp_path, (Threshold("ate", "max", 1e9),))
-    assert not judged.verdicts[0].kept
-    assert "was not measured" in judged.verdicts[0].words
+    scored = write_evaluation(run, tmp_path, (Threshold("ate_sim3", "max", 1e9),))
+    assert not scored.verdicts[0].kept
+    assert "was not measured" in scored.verdicts[0].words
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -379,22 +384,22 @@ class Fifth(MemorySource):
     """Depth that was read at a fifth of its scale."""
 
     def __iter__(self):
-        for index, given in enumerate(super().__iter__()):
+        for index, each in enumerate(super().__iter__()):
             known = true_of(index)
-            yield EvaluationFrame(given.frame, replace(known, depth=known.depth / self.factor))
+            yield EvaluationFrame(each.frame, replace(known, depth=known.depth / self.factor))
 
 
 @pytest.mark.parametrize("factor", [5.0, 0.2, 1.0])
 def test_depth_at_another_scale_than_the_path_is_noticed(monkeypatch, factor):
     """The estimate is made equal to the truth, so that its scale is 1 by the path."""
-    from xsvggt_ros.evaluation import judge
+    from xsvggt_ros.evaluation import evaluator
 
     source = Fifth(8)
     source.factor = factor
     monkeypatch.setattr(runner, "open_source", lambda path, chosen: source)
-    monkeypatch.setattr(judge, "depth_at_truth", lambda result, truth: truth * factor)
-    plain = judge.SessionJudge.matched
-    monkeypatch.setattr(judge.SessionJudge, "matched", lambda self: (plain(self)[1],) * 2)
+    monkeypatch.setattr(evaluator, "depth_at_truth", lambda result, truth: truth * factor)
+    plain = evaluator.SessionEvaluator.matched
+    monkeypatch.setattr(evaluator.SessionEvaluator, "matched", lambda self: (plain(self)[1],) * 2)
     run = runner.evaluate(tiny_request())
     said = [each for each in run.warnings if "than the true path says" in each]
     assert len(said) == (factor != 1.0)
@@ -421,9 +426,9 @@ def test_a_first_image_that_is_lost_costs_one_frame(tmp_path, name, damage):
     else:
         colors[0].write_bytes(b"" if damage == "empty" else b"\x89PNG\r\n\x1a\n" + bytes(40))
     lost = 0
-    for given in open_source(directory):
+    for each in open_source(directory):
         try:
-            given.frame.decode()
+            each.frame.decode()
         except FrameError:
             lost += 1
     assert lost == 1
@@ -519,3 +524,50 @@ def test_a_truth_without_stamps_has_those_of_the_recording(tmp_path, kind, way):
 
 def first(record):
     return record[0]
+
+
+# Whatever a recording holds, it is read or left out
+
+FLOATS = st.floats(width=64)
+SLOW = settings(max_examples=60, deadline=None,
+                suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+
+
+@given(st.sampled_from(["16UC1; compressedDepth", "32FC1; compressedDepth png", "", "x rvl"]),
+       st.binary(max_size=80), st.booleans())  # fmt: skip
+def test_any_compressed_depth_is_read_or_refused(text, data, real):
+    if real:  # a whole image behind any header
+        data = data[:12].ljust(12, b"\0") + compressed_depth(datasets.depths()[0], "16UC1")[12:]
+    message = SimpleNamespace(format=text, data=np.frombuffer(data, np.uint8))
+    try:
+        depth = recorded_depth(message, COMPRESSED_IMAGE)
+    except FrameError:
+        return
+    known = depth[np.isfinite(depth)]
+    assert depth.dtype == np.float32
+    assert (known > 0).all()
+
+
+@given(st.lists(st.tuples(*[FLOATS] * 7, st.integers(-5, 5)), min_size=1, max_size=6),
+       st.sampled_from(["", "/", CAMERA, f"/{CAMERA}", "base"]), st.booleans())  # fmt: skip
+@SLOW
+def test_any_pose_of_a_bag_is_a_pose_or_none(tmp_path_factory, rows, child, moving):
+    messages = Messages("mcap")
+    made = [each for each in records(messages) if "odometry" not in each[1]]
+    for (x, y, z, a, b, c, d, off), stamp in zip(rows, STAMPS, strict=False):
+        odometry = messages.odometry(max(0, stamp + off), np.eye(4), child)
+        pose = odometry.pose.pose
+        pose.position.x, pose.position.y, pose.position.z = x, y, z
+        turn = pose.orientation
+        turn.x, turn.y, turn.z, turn.w = a, b, c, d
+        made.append((stamp, "/gt/odometry", odometry))
+        if moving:
+            made.append((stamp, "/tf", messages.tf(stamp, [("map", child, np.eye(4))])))
+    path = write(tmp_path_factory.mktemp("bag") / "run", messages, "mcap", sorted(made, key=first))
+    for truth in (None, "map->base", "none"):
+        try:
+            found = [given.truth.camera_to_world for given in
+                     open_source(path, SourceOptions(truth=truth))]  # fmt: skip
+        except SourceError:
+            continue
+        assert all(pose is None or np.isfinite(pose[:3, 3]).all() for pose in found)

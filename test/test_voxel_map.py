@@ -10,13 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.geometry import voxel_keys, voxel_map
-from xsvggt_ros.geometry.voxel_eviction import lowest
+from xsvggt_ros.geometry import voxel_map, voxel_table
 from xsvggt_ros.geometry.voxel_map import VoxelMap, VoxelSettings
-from xsvggt_ros.geometry.voxel_table import MOST_SLOTS, VoxelTable
+from xsvggt_ros.geometry.voxel_table import MOST_SLOTS, VoxelTable, lowest
 
 RANDOM = np.random.default_rng(3)
-REACH = voxel_keys.REACH
+REACH = voxel_table.REACH
 indices = hnp.arrays(np.int64, (3, 20), elements=st.integers(-REACH, REACH - 1))
 
 
@@ -45,15 +44,15 @@ def contents(held: VoxelMap):
 
 @given(indices)
 def test_keys_are_indices(cells):
-    np.testing.assert_array_equal(voxel_keys.unpack(voxel_keys.pack(cells)), cells)
+    np.testing.assert_array_equal(voxel_table.unpack(voxel_table.pack(cells)), cells)
 
 
 @pytest.mark.parametrize("normal", range(3))
 def test_the_voxels_of_a_wall_spread_evenly_over_a_table(normal):
     wall = np.stack(np.broadcast_arrays(*np.ogrid[:256, :256, :1])).reshape(3, -1)
-    keys = voxel_keys.pack(np.roll(wall, normal, axis=0))
+    keys = voxel_table.pack(np.roll(wall, normal, axis=0))
     assert len(np.unique(keys)) == 256**2
-    homes = voxel_keys.spread(keys) >> np.uint64(64 - 17)
+    homes = voxel_table.spread(keys) >> np.uint64(64 - 17)
     # A random hash leaves exp(-0.5) of 2^17 places empty.
     assert len(np.unique(homes)) == pytest.approx((1 - np.exp(-0.5)) * 2**17, rel=0.02)
 
@@ -180,7 +179,7 @@ def test_the_bound_is_hard_and_what_stays_is_whole(eviction):
     # Every point lies in the voxel that it stands for, and each voxel is there once.
     keys = held._table.keys[: len(held)]
     assert len(np.unique(keys)) == len(held)
-    again = voxel_keys.pack(np.floor(points / 0.01 + 1e-4).astype(np.int64).T)
+    again = voxel_table.pack(np.floor(points / 0.01 + 1e-4).astype(np.int64).T)
     assert np.isin(again, keys).mean() > 0.95  # a mean may lie on the voxel's face
 
 

@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError, FrameError
 from xsvggt_ros.stream.frame import Frame
-from xsvggt_ros.stream.frame_queue import FrameQueue
 from xsvggt_ros.stream.pipeline import FramePipeline, PipelineHooks
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
-from xsvggt_ros.stream.worker import Worker
+from xsvggt_ros.stream.worker import FrameQueue, Worker
 
 PATIENCE = 30.0
 

@@ -9,25 +9,22 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from xsvggt_ros.commands.average import average
 from xsvggt_ros.commands.compare import compare
-from xsvggt_ros.commands.convert import convert
 from xsvggt_ros.commands.demo import demo
 from xsvggt_ros.commands.doctor import doctor
-from xsvggt_ros.commands.evaluate import evaluate
+from xsvggt_ros.commands.evaluate import app as evaluate
 from xsvggt_ros.commands.reconstruct import reconstruct
 from xsvggt_ros.commands.replay import replay
 from xsvggt_ros.commands.speaking import OptionFormatter, console, errors, in_options
 from xsvggt_ros.commands.synthesize import synthesize
 from xsvggt_ros.commands.train import train
+from xsvggt_ros.commands.weights import average, convert
 from xsvggt_ros.errors import XsvggtError, first_line
 from xsvggt_ros.interruption import INTERRUPTED, interruptible
+from xsvggt_ros.missing import missing_extra
 from xsvggt_ros.threads import wait_passively
 
-COMMANDS = (
-    reconstruct, demo, replay, evaluate, compare, synthesize, train, convert, average,
-    doctor,
-)  # fmt: skip
+COMMANDS = (reconstruct, demo, replay, compare, synthesize, train, convert, average, doctor)
 
 
 class ReadableErrors(TyperGroup):
@@ -43,6 +40,9 @@ class ReadableErrors(TyperGroup):
             raise typer.Exit(INTERRUPTED) from signalled
         except XsvggtError as error:
             self._say(ctx, str(error), error)
+        except ModuleNotFoundError as error:
+            text = missing_extra(error, ctx.invoked_subcommand or "")
+            self._say(ctx, text or _unforeseen(error), error)
         except Exception as error:
             # Typer ends commands by exceptions of its own click, or of the installed one.
             if type(error).__module__.startswith(("typer", "click")):
@@ -68,9 +68,10 @@ def _unforeseen(error: Exception) -> str:
 
 
 def _options_of(ctx: Any) -> set[str]:
-    """Return the options of the command that was called."""
+    """Return the options of the command that was called, or of all its subcommands."""
     command = ctx.command.commands.get(ctx.invoked_subcommand)
-    return {name for each in command.params for name in each.opts} if command else set()
+    own = getattr(command, "commands", {"": command} if command else {}).values()
+    return {name for each in own for option in each.params for name in option.opts}
 
 
 app = typer.Typer(
@@ -82,6 +83,7 @@ app = typer.Typer(
 )
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(evaluate, name="evaluate")
 
 
 def _print_version(asked: bool) -> None:
@@ -115,6 +117,5 @@ def options(
     logging.getLogger("xsvggt_ros").setLevel(level)
 
 
-def main() -> None:
-    """Run the command line; what a ROS workspace installs calls this."""
-    app()
+if __name__ == "__main__":
+    app(prog_name="xsvggt")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import sys
@@ -13,7 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xsvggt_ros.errors import ConfigurationError, EnvironmentMissingError
-from xsvggt_ros.missing import PYPI_NAMES, pip_remedy, ros_package_remedy
+from xsvggt_ros.missing import (
+    EXTRA_OF_COMMAND,
+    EXTRAS,
+    OF_EXTRA,
+    OF_THE_NODE,
+    installation_of,
+    pip_remedy,
+    ros_package_remedy,
+)
 from xsvggt_ros.model.host_memory import free_host_memory
 from xsvggt_ros.threads import (
     COUNT,
@@ -54,7 +63,8 @@ def examine(*, ros: bool) -> list[Finding]:
         _package, _python, _torch, _threads, _device, _kernels, _memory,
     ]  # fmt: skip
     findings = [check() for check in checks]
-    findings += [_module(name, package) for name, package in PYPI_NAMES.items() if name != "torch"]
+    findings += [_module(name, package) for name, package in OF_THE_NODE.items() if name != "torch"]
+    findings += [_extra(name) for name in EXTRAS]
     if ros:
         findings += [check() for check in (_rclpy, _distribution, _domain, _middleware)]
         findings += [_messages(), _ros_packages(), _transport(), _shared_memory()]
@@ -100,6 +110,23 @@ def _module(name: str, package: str) -> Finding:
         return Finding(package, importlib.metadata.version(package))
     except importlib.metadata.PackageNotFoundError:
         return Finding(package, "found")
+
+
+def _extra(name: str) -> Finding:
+    """Return whether the packages of an extra are there; the node needs none of them."""
+    packages = {
+        package: importlib.util.find_spec(module) is not None
+        for module, package in OF_EXTRA[name].items()
+        if module != "backports" or sys.version_info < (3, 14)
+    }
+    missing = [package for package, there in packages.items() if not there]
+    commands = ", ".join(each for each, extra in EXTRA_OF_COMMAND.items() if extra == name)
+    subject = f"extra {name} ({commands})"
+    if missing:
+        return Finding(
+            subject, f"without {', '.join(missing)}", installation_of(name), needed=False
+        )
+    return Finding(subject, "complete")
 
 
 def _torch() -> Finding:
@@ -178,7 +205,7 @@ def _distribution() -> Finding:
 
 
 def _domain() -> Finding:
-    from xsvggt_ros.ros.domains import given_domain
+    from xsvggt_ros.ros.dds import given_domain
 
     try:
         return Finding("ROS domain", str(given_domain() or 0))
@@ -248,7 +275,7 @@ def _transport() -> Finding:
 
 
 def _shared_memory() -> Finding:
-    from xsvggt_ros.ros.shared_memory import abandoned
+    from xsvggt_ros.ros.dds import abandoned
 
     sizes = [segment.stat().st_size for segment in abandoned() if segment.exists()]
     if not sizes:

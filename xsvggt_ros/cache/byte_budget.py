@@ -70,7 +70,8 @@ def first_pass_nbytes(
 ) -> int:
     """Return what the cache allocates while the ``anchor`` tokens of a first pass come.
 
-    Until they are stored there is room for nothing else. One layer of them waits at a time. 0 where the first pass is a frame like all others.
+    Until they are stored there is room for nothing else. One layer of them waits at a time. 0
+    where the first pass is a frame like all others.
     """
     if layout.anchor_frames == 1:
         return 0

@@ -38,7 +38,7 @@ class KeyframeSchedule:
         return min(MOST, 2 ** min(stage, MOST))
 
     def change(self, interval: int) -> None:
-        """Store one of ``interval`` frames from now on; 0 = by what the network was trained with."""
+        """Store one of ``interval`` frames from now on; 0 = as the network was trained."""
         self._interval = interval
 
     def is_due(self, camera: str) -> bool:

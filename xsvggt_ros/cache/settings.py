@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from xsvggt_ros.cache.layout import CacheLayout
 from xsvggt_ros.errors import ConfigurationError
 
+if TYPE_CHECKING:  # commands tell their options without loading torch
+    from xsvggt_ros.cache.layout import CacheLayout
+
 POLICIES = (
-    "balanced",
     "xstreamvggt",
+    "balanced",
     "ffn_residual",
     "value_aware",
     "key_diversity",
@@ -27,8 +29,9 @@ POLICIES = (
 AUTO = "auto"
 """The policy that suits the network: ``lingbot`` where it was trained with a window of frames."""
 POLICY_CHOICES = (AUTO, *POLICIES)
-DEFAULT_POLICY = "balanced"
-"""What ``auto`` means for other networks: what loses least at small budgets, see docs/cache.md."""
+DEFAULT_POLICY = "xstreamvggt"
+"""What ``auto`` means for other networks: the paper's policy, which loses least of the path where
+memory counts, see docs/cache.md."""
 
 WINDOW_FRAMES = 64
 """Of the policy ``lingbot``, for a network that was trained without a window."""
@@ -107,7 +110,7 @@ class CacheSettings:
     policy: str = _setting(
         AUTO,
         "What chooses the history that stays in the cache; none drops nothing, and memory grows. "
-        "auto = lingbot for LingBot-Map, balanced for StreamVGGT.",
+        "auto = lingbot for LingBot-Map, xstreamvggt for StreamVGGT.",
         choices=POLICY_CHOICES,
         live=True,
     )

@@ -18,7 +18,7 @@ COLORS = {"better": "green", "worse": "red", "same": "dim", "": ""}
 
 def compare(
     first: Annotated[Path, typer.Argument(help="Result directory of `xsvggt evaluate`.")],
-    second: Annotated[Path, typer.Argument(help="Another one, to be judged against it.")],
+    second: Annotated[Path, typer.Argument(help="Another one, to compare with it.")],
     *,
     max_worse: Annotated[
         float | None,
@@ -27,15 +27,15 @@ def compare(
     quantities: Annotated[
         str,
         typer.Option(
-            help="Numbers that --max-worse looks at, such as ate,absrel,bytes; default: all that "
-            "do not depend on the machine."
+            help="Numbers that --max-worse looks at, such as ate_sim3,abs_rel_l1,bytes; default: "
+            "all that do not depend on the machine."
         ),
     ] = "",
 ) -> None:
     """Compare two result directories: what got better, what got worse, which settings differ."""
     from xsvggt_ros.errors import ConfigurationError
     from xsvggt_ros.evaluation.compare import compare as compared
-    from xsvggt_ros.evaluation.thresholds import FAILED
+    from xsvggt_ros.evaluation.metric_registry import FAILED
 
     if quantities and max_worse is None:
         raise ConfigurationError(

@@ -4,37 +4,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xsvggt_ros.cache.settings import AUTO, DEFAULT_BUDGET_TOKENS
+from xsvggt_ros.cache.settings import DEFAULT_BUDGET_TOKENS, CacheSettings
 from xsvggt_ros.commands.options import (
-    BudgetMib,
-    Checkpoint,
-    Compiled,
-    Device,
-    Dtype,
-    HeadsDtype,
-    KeyBits,
-    Policy,
-    Preset,
+    CACHE,
+    NETWORK,
     RerunFile,
     RerunViewer,
     Threads,
     Topic,
-    ValueBits,
-    Weights,
-    Width,
-    cache_settings,
     rerun_log,
+    takes_groups,
 )
 from xsvggt_ros.commands.speaking import console, say_figures, say_written
+from xsvggt_ros.evaluation.request import NetworkOptions
 from xsvggt_ros.interruption import INTERRUPTED
 
 if TYPE_CHECKING:
-    from xsvggt_ros.ros.demo import Demo
+    from xsvggt_ros.commands.demo_room import DemoRoom
+    from xsvggt_ros.ros.demo import Demo, DemoOptions
     from xsvggt_ros.stream.depth_files import DepthFiles
     from xsvggt_ros.stream.ground_truth import Comparison
     from xsvggt_ros.stream.recording import RecordedFrame
@@ -44,6 +37,7 @@ ROOM_BUDGET = 424
 """Tokens: eight frames of the bundled model."""
 
 
+@takes_groups
 def demo(
     source: Annotated[
         Path | None,
@@ -55,28 +49,21 @@ def demo(
         Path, typer.Option("--output", "-o", help="Directory for the results.")
     ] = Path("demo_output"),
     *,
-    checkpoint: Checkpoint = "",
-    preset: Preset = None,
-    width: Width = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    heads_dtype: HeadsDtype = "auto",
-    weights: Weights = "full",
-    compiled: Compiled = False,
+    network: Annotated[NetworkOptions, NETWORK],
     threads: Threads = 0,
-    policy: Policy = AUTO,
+    cache: Annotated[CacheSettings, replace(CACHE, without=("budget_tokens",))],
     budget: Annotated[
         int | None,
         typer.Option(
+            "--budget",
+            "--budget-tokens",
             min=1,
             help="Most tokens that a layer holds after a frame; default: 424, eight frames, where "
             "the bundled model sees the made-up room, else "
             f"{DEFAULT_BUDGET_TOKENS}.",
+            rich_help_panel=CACHE.panel,
         ),
     ] = None,
-    budget_mib: BudgetMib = 0.0,
-    key_bits: KeyBits = 4,
-    value_bits: ValueBits = 4,
     max_frames: Annotated[int, typer.Option(min=1, help="Stop after this many images.")] = 200,
     topic: Topic = None,
     depth: Annotated[
@@ -95,40 +82,27 @@ def demo(
     from xsvggt_ros.doctor import require_ros
 
     require_ros()
-    from functools import partial
-
-    from xsvggt_ros.commands.demo_room import SEQUENCE, TOPIC, DemoRoom
-    from xsvggt_ros.errors import OutputError, PartlyWrittenError
+    from xsvggt_ros.commands.demo_room import TOPIC, DemoRoom
     from xsvggt_ros.progress import frame_progress
-    from xsvggt_ros.ros.demo import Demo, DemoOptions
+    from xsvggt_ros.ros.demo import DemoOptions
     from xsvggt_ros.stream.depth_files import DepthFiles
-    from xsvggt_ros.stream.ground_truth import compare
-    from xsvggt_ros.stream.results import title, write_results
 
     depths = None if depth == "none" else DepthFiles(output / "depth", depth)
     viewed = rerun_log(rerun, rerun_file)
     room = None if source else DemoRoom(max_frames)
-    made_for_it = room is not None and not preset and checkpoint in ("", "demo")
+    made_for_it = room is not None and not network.preset and network.checkpoint in ("", "demo")
     default = ROOM_BUDGET if made_for_it else DEFAULT_BUDGET_TOKENS
-    tokens = default if budget is None else budget
-    cache = cache_settings(policy, tokens, budget_mib, key_bits, value_bits)
+    cache = replace(cache, budget_tokens=default if budget is None else budget)
     if room:
         with frame_progress(console, room.frames) as progress:
             images = room.write(output, lambda done: progress(done, "rendering"))
     else:
         assert source
         images = source
-    chosen = DemoOptions(
+    options = DemoOptions(
         source=images,
         output=output,
-        checkpoint=checkpoint,
-        preset=preset or "",
-        width=width,
-        device=device,
-        dtype=dtype,
-        heads_dtype=heads_dtype,
-        weights=weights,
-        compiled=compiled,
+        **{**asdict(network), "preset": network.preset or ""},
         threads=threads,
         cache=cache,
         max_frames=max_frames,
@@ -136,15 +110,39 @@ def demo(
         patience=patience,
         made_for_it=made_for_it,
     )
-    running = Demo(chosen, console, partial(frame_progress, console), _listeners(depths, viewed))
+    _run(options, room, depths, viewed)
+
+
+def _run(
+    options: DemoOptions, room: DemoRoom | None, depths: DepthFiles | None, viewed: RerunLog | None
+) -> None:
+    """Run a demo, write what the node published, and print where it is.
+
+    Args:
+        options: what runs, and on what.
+        room: the made-up room that is shown; None where the images are not ours.
+        depths: takes the depth maps, if they are wanted.
+        viewed: hands frames to Rerun, if that is wanted.
+
+    """
+    from functools import partial
+
+    from xsvggt_ros.commands.demo_room import SEQUENCE
+    from xsvggt_ros.errors import OutputError, PartlyWrittenError
+    from xsvggt_ros.progress import frame_progress
+    from xsvggt_ros.ros.demo import Demo
+    from xsvggt_ros.stream.ground_truth import compare
+    from xsvggt_ros.stream.results import title, write_results
+
+    running = Demo(options, console, partial(frame_progress, console), _listeners(depths, viewed))
     running.run()
     recording = running.recorded.recording
     comparison = compare(recording, room.truth()) if room else None
-    shown = f"made-up room '{SEQUENCE}'" if room else str(source)
-    heading = title(shown, chosen.weights_named, cache, len(recording))
+    shown = f"made-up room '{SEQUENCE}'" if room else str(options.source)
+    heading = title(shown, options.weights_named, options.cache, len(recording))
     failure: OutputError | None = depths.failure if depths else None
     try:
-        written = write_results(recording, output, heading, comparison)
+        written = write_results(recording, options.output, heading, comparison)
     except PartlyWrittenError as error:
         written, failure = error.written, error
     _say_figures(running, comparison)
@@ -164,7 +162,7 @@ def demo(
 def _listeners(
     depths: DepthFiles | None, viewed: RerunLog | None
 ) -> list[Callable[[RecordedFrame], None]]:
-    """Return what hears every frame."""
+    """Return the listeners for every frame."""
     listeners: list[Callable[[RecordedFrame], None]] = []
     if depths is not None:
         listeners.append(lambda frame: depths.write(frame.stamp, frame.depth, frame.intrinsics))
@@ -174,7 +172,7 @@ def _listeners(
 
 
 def _say_figures(running: Demo, comparison: Comparison | None) -> None:
-    """Say the numbers that count."""
+    """Print the most important numbers."""
     from xsvggt_ros.stream.summary import Figure, summarize
 
     pace = Figure(f"{running.rate:.1f}", "frames per second, from topic to topic")

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.stream.ground_truth import GroundTruth, TopView
-from xsvggt_ros.synthetic.export_bag import IMAGE_TOPIC
+from xsvggt_ros.synthetic.export import IMAGE_TOPIC, write_first_frames
 from xsvggt_ros.synthetic.held_out import held_out
-from xsvggt_ros.synthetic.held_out_bag import write_beginning
 from xsvggt_ros.synthetic.sequence import Sequence
 from xsvggt_ros.synthetic.top_view import room_from_above
 
@@ -29,15 +28,15 @@ class DemoRoom:
     """The beginning of a held-out sequence."""
 
     def __init__(self, most: int) -> None:
-        """Take at most so many frames."""
+        """Take at most ``most`` frames."""
         self._sequence = Sequence(held_out(SEQUENCE))
         self.frames = min(most, len(self._sequence))
         self._index = {self._sequence.stamp(index): index for index in range(self.frames)}
 
     def write(self, directory: Path, each: Callable[[int], None]) -> Path:
-        """Render the images into a bag in ``directory`` and return its place."""
+        """Render the images into a bag in ``directory`` and return its path."""
         place = directory / BAG
-        write_beginning(self._sequence, self.frames, place, each)
+        write_first_frames(self._sequence, self.frames, place, each)
         return place
 
     def truth(self) -> GroundTruth:

@@ -11,9 +11,9 @@ from xsvggt_ros.commands.speaking import console
 
 
 def doctor(
-    ros: Annotated[bool, typer.Option(help="Also examine what the node needs.")] = True,
+    ros: Annotated[bool, typer.Option(help="Also check what the node needs.")] = True,
 ) -> None:
-    """Say what is installed, what is missing, and what to do about it."""
+    """Show what is installed, what is missing, and what to do about it."""
     from xsvggt_ros.doctor import examine
 
     findings = examine(ros=ros)

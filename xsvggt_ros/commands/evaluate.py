@@ -3,402 +3,211 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from xsvggt_ros.cache.settings import AUTO, DEFAULT_BUDGET_TOKENS
-from xsvggt_ros.commands.ending import end_run
+from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.commands.options import (
-    Budget,
-    BudgetMib,
-    Checkpoint,
-    Compiled,
-    Device,
-    Dtype,
-    HeadsDtype,
-    KeyBits,
+    CACHE,
+    NETWORK,
+    SCORING,
+    SELECTION,
     MaxFrames,
-    Policy,
-    Preset,
     Threads,
-    ValueBits,
-    Weights,
-    Width,
-    cache_settings,
+    takes_groups,
 )
-from xsvggt_ros.commands.speaking import console, say_lines, say_table
+from xsvggt_ros.commands.speaking import console, end_run, say_lines, say_table
+from xsvggt_ros.errors import ConfigurationError
+from xsvggt_ros.evaluation.request import (
+    EvaluationRequest,
+    LiveOptions,
+    NetworkOptions,
+    ScoringOptions,
+)
+from xsvggt_ros.evaluation.sources.base import SourceOptions
 from xsvggt_ros.interruption import stop_request
 
 if TYPE_CHECKING:
     from xsvggt_ros.evaluation.evaluation import Evaluation
-    from xsvggt_ros.evaluation.request import EvaluationRequest, LiveOptions
+    from xsvggt_ros.evaluation.metric_registry import Threshold
+    from xsvggt_ros.evaluation.protocol_catalogue import ProtocolOptions
+    from xsvggt_ros.evaluation.protocol_run import ProtocolTable
     from xsvggt_ros.evaluation.sweep import Run, Sweep
-    from xsvggt_ros.evaluation.thresholds import Threshold
 
-SOURCE, JUDGING, LIVE, LIMITS, SWEEPING, PROTOCOLS = (
-    "What is taken of the source",
-    "How results are judged",
-    "Live",
-    "Limits: exit code 3 where one is broken",
-    "Sweep",
-    "Protocols of the paper",
+MOVED = {
+    "--sweep": "xsvggt evaluate sweep SOURCE budget=512,1024 bits=2,4",
+    "--protocol": "xsvggt evaluate protocol video_depth bonn ROOT",
+}
+"""Options of earlier versions, and the subcommands that took their place."""
+
+
+class DefaultRun(TyperGroup):
+    """Takes `evaluate SOURCE` for `evaluate run SOURCE`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Insert the subcommand that is left out."""
+        if args and args[0] not in (*self.commands, "--help"):
+            for word in args:
+                if spelling := MOVED.get(word.partition("=")[0]):
+                    raise ConfigurationError(f"{word} is a subcommand now: {spelling}")
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=DefaultRun,
+    no_args_is_help=True,
+    help="Evaluate a recording with ground truth: numbers, curves, and a report to look at.",
 )
 
+SourceName = Annotated[
+    str,
+    typer.Argument(help="Bag, directory of a data set, or synthetic:NAME of a made-up sequence."),
+]
+Output = Annotated[
+    Path,
+    typer.Option("--output", "-o", help="Directory in which each run gets a directory of its own."),
+]
+LIVE, LIMITS = "Live", "Limits: exit code 3 where one is broken"
+Realtime = Annotated[
+    bool,
+    typer.Option(
+        "--realtime",
+        help="Replay at the recording's pace into the node's queue: drops and latency instead of "
+        "every frame.",
+        rich_help_panel=LIVE,
+    ),
+]
+Speed = Annotated[
+    float | None,
+    typer.Option(help="Factor on the pace of --realtime; default 1.", rich_help_panel=LIVE),
+]
+Limit = list[str] | None
 
-def evaluate(
-    source: Annotated[
-        str | None,
-        typer.Argument(
-            help="Bag, directory of a data set, or synthetic:NAME of a made-up sequence."
-        ),
-    ] = None,
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output", "-o", help="Directory in which each run gets a directory of its own."
-        ),
-    ] = Path("results"),
+
+@app.command()
+@takes_groups
+def run(
+    source: SourceName,
+    output: Output = Path("results"),
     *,
-    checkpoint: Checkpoint = "",
-    preset: Preset = None,
-    width: Width = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    heads_dtype: HeadsDtype = "auto",
-    weights: Weights = "full",
-    compiled: Compiled = False,
+    network: Annotated[NetworkOptions, NETWORK],
     threads: Threads = 0,
-    policy: Policy = AUTO,
-    budget: Budget = DEFAULT_BUDGET_TOKENS,
-    budget_mib: BudgetMib = 0.0,
-    key_bits: KeyBits = 4,
-    value_bits: ValueBits = 4,
-    compatibility: Annotated[
-        str, typer.Option(help="none, or published = the released code, for comparison.")
-    ] = "none",
-    max_frames: MaxFrames = None,
-    start: Annotated[
-        int, typer.Option(min=0, help="Frames left out at the beginning.", rich_help_panel=SOURCE)
-    ] = 0,
-    stride: Annotated[
-        int, typer.Option(min=1, help="Take each how manieth frame.", rich_help_panel=SOURCE)
-    ] = 1,
-    kind: Annotated[
-        str | None,
+    cache: Annotated[CacheSettings, CACHE],
+    selection: Annotated[SourceOptions, SELECTION],
+    scoring: Annotated[ScoringOptions, SCORING],
+    realtime: Realtime = False,
+    speed: Speed = None,
+    most: Annotated[
+        Limit,
         typer.Option(
-            help="Of a directory, where its files do not tell, such as tum.", rich_help_panel=SOURCE
+            "--max",
+            metavar="NAME=VALUE",
+            help="The most that a number may be, such as ate_sim3=0.05, abs_rel_l1=0.1 or "
+            "bytes=2e6; may be given again. `xsvggt compare` lists the names.",
+            rich_help_panel=LIMITS,
         ),
     ] = None,
-    sequence: Annotated[
-        str | None,
-        typer.Option(help="One sequence of a path that holds several.", rich_help_panel=SOURCE),
-    ] = None,
-    topic: Annotated[
-        str | None,
-        typer.Option(help="Image topic of a bag that holds several.", rich_help_panel=SOURCE),
-    ] = None,
-    depth_topic: Annotated[
-        str | None,
+    least: Annotated[
+        Limit,
         typer.Option(
-            help="Depth topic of a bag that holds several; none = no depth.", rich_help_panel=SOURCE
+            "--min",
+            metavar="NAME=VALUE",
+            help="The least that a number may be, such as delta_1_l1=0.9 or fps=10.",
+            rich_help_panel=LIMITS,
         ),
     ] = None,
-    truth: Annotated[
-        str | None,
-        typer.Option(
-            help="True poses of a bag: a topic, two TF frames as map->camera, a TUM, KITTI or "
-            "EuRoC file, or none.",
-            rich_help_panel=SOURCE,
+) -> None:
+    """Evaluate a recording with ground truth once; `evaluate SOURCE` for short."""
+    limits = read_limits(most, least)
+    live = _live(realtime, speed)
+    request = EvaluationRequest(source, selection, network, cache, scoring, live)
+    _run_once(request, output, limits)
+
+
+@app.command()
+@takes_groups
+def sweep(
+    source: SourceName,
+    axes: Annotated[
+        list[str],
+        typer.Argument(
+            help="Settings of the cache with the values to try, all combinations: "
+            "budget=512,1024 bits=2,4."
         ),
-    ] = None,
-    tolerance: Annotated[
-        float,
-        typer.Option(
-            help="Seconds by which stamps of image and truth may differ.", rich_help_panel=SOURCE
-        ),
-    ] = 0.02,
-    intrinsics: Annotated[
-        str | None,
-        typer.Option(
-            help="fx,fy,cx,cy in pixels, where the recording does not say.", rich_help_panel=SOURCE
-        ),
-    ] = None,
-    depth_scale: Annotated[
-        float | None,
-        typer.Option(
-            help="Steps per metre of 16-bit depth, where it is not as usual for the kind.",
-            rich_help_panel=SOURCE,
-        ),
-    ] = None,
-    room: Annotated[
-        str | None,
-        typer.Option(help="Of a synthetic: source.", rich_help_panel=SOURCE),
-    ] = None,
-    rpe_delta: Annotated[
-        int,
-        typer.Option(min=1, help="Frames of a relative pose error.", rich_help_panel=JUDGING),
-    ] = 1,
-    farthest: Annotated[
-        float | None,
-        typer.Option(
-            help="Metres beyond which true depth is left out; default: none.",
-            rich_help_panel=JUDGING,
-        ),
-    ] = None,
-    cloud_points: Annotated[
-        int,
-        typer.Option(
-            min=0, help="Points that clouds are compared with; 0 = not.", rich_help_panel=JUDGING
-        ),
-    ] = 20_000,
-    fscore_distance: Annotated[
-        float,
-        typer.Option(help="Metres within which a point counts as found.", rich_help_panel=JUDGING),
-    ] = 0.05,
-    realtime: Annotated[
-        bool,
-        typer.Option(
-            "--realtime",
-            help="Replay at the recording's pace into the node's queue: drops and latency instead "
-            "of every frame.",
-            rich_help_panel=LIVE,
-        ),
-    ] = False,
-    speed: Annotated[
-        float | None,
-        typer.Option(help="Factor on the pace of --realtime; default 1.", rich_help_panel=LIVE),
-    ] = None,
-    sweep: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Settings of the cache to try, all combinations: 'budget=512,1024 bits=2,4'.",
-            rich_help_panel=SWEEPING,
-        ),
-    ] = None,
+    ],
+    output: Output = Path("results"),
+    *,
     references: Annotated[
         str | None,
         typer.Option(
-            help="Beside them: 'full cache', 'published', both (default, with a comma) or none.",
-            rich_help_panel=SWEEPING,
+            help="Beside them: 'full cache', 'published', both (default, with a comma) or none."
         ),
     ] = None,
-    resume: Annotated[
-        Path | None,
-        typer.Option(help="Directory of a sweep to go on with.", rich_help_panel=SWEEPING),
-    ] = None,
-    jobs: Annotated[
-        int,
-        typer.Option(
-            min=1, help="Runs of the sweep that go side by side.", rich_help_panel=SWEEPING
-        ),
-    ] = 1,
+    resume: Annotated[Path | None, typer.Option(help="Directory of a sweep to go on with.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs that go side by side.")] = 1,
     cluster: Annotated[
         str | None,
-        typer.Option(
-            help="Ray cluster for the runs of the sweep: HOST:PORT, auto, or local.",
-            rich_help_panel=SWEEPING,
-        ),
+        typer.Option(help="Ray cluster for the runs: HOST:PORT, auto, or local."),
     ] = None,
-    protocol: Annotated[
-        str | None,
-        typer.Option(
-            help="A table of the paper instead of a SOURCE: video_depth, mono_depth, mv_recon or "
-            "relpose.",
-            rich_help_panel=PROTOCOLS,
-        ),
-    ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="Data set of the protocol.", rich_help_panel=PROTOCOLS)
-    ] = None,
-    root: Annotated[
-        Path | None, typer.Option(help="Directory of that data set.", rich_help_panel=PROTOCOLS)
+    network: Annotated[NetworkOptions, NETWORK],
+    threads: Threads = 0,
+    cache: Annotated[CacheSettings, CACHE],
+    selection: Annotated[SourceOptions, SELECTION],
+    scoring: Annotated[ScoringOptions, SCORING],
+    realtime: Realtime = False,
+    speed: Speed = None,
+) -> None:
+    """Evaluate a recording with many settings of the cache: what accuracy costs."""
+    live = _live(realtime, speed)
+    request = EvaluationRequest(source, selection, network, cache, scoring, live)
+    _run_sweep(request, axes, references, output, resume, jobs, cluster)
+
+
+@app.command()
+@takes_groups
+def protocol(
+    name: Annotated[
+        str, typer.Argument(help="Table: video_depth, mono_depth, mv_recon or relpose.")
+    ],
+    dataset: Annotated[str, typer.Argument(help="Data set of the protocol.")],
+    root: Annotated[Path, typer.Argument(help="Directory of the data set.")],
+    output: Output = Path("results"),
+    *,
+    max_frames: MaxFrames = None,
+    stride: Annotated[
+        int | None,
+        typer.Option(min=1, help="Take every nth frame, for the long tables."),
     ] = None,
     prediction: Annotated[
         str | None,
         typer.Option(
-            help="Of mv_recon: points = the point head (default), projection = depth and pose.",
-            rich_help_panel=PROTOCOLS,
+            help="Of mv_recon: points = the point head (default), projection = depth and pose."
         ),
     ] = None,
     annotations: Annotated[
         Path | None,
-        typer.Option(
-            help="Of relpose on co3d: the directory with CATEGORY_test.jgz.",
-            rich_help_panel=PROTOCOLS,
-        ),
+        typer.Option(help="Of relpose on co3d: the directory with CATEGORY_test.jgz."),
     ] = None,
-    max_ate: Annotated[
-        float | None, typer.Option(help="Metres, rmse after Sim(3).", rich_help_panel=LIMITS)
-    ] = None,
-    max_rpe: Annotated[
-        float | None, typer.Option(help="Metres, rmse after Sim(3).", rich_help_panel=LIMITS)
-    ] = None,
-    max_rpe_rotation: Annotated[
-        float | None, typer.Option(help="Degrees, rmse.", rich_help_panel=LIMITS)
-    ] = None,
-    max_absrel: Annotated[
-        float | None, typer.Option(help="AbsRel, scale aligned.", rich_help_panel=LIMITS)
-    ] = None,
-    min_delta1: Annotated[
-        float | None, typer.Option(help="Share with δ < 1.25, 0 to 1.", rich_help_panel=LIMITS)
-    ] = None,
-    max_accuracy: Annotated[
-        float | None, typer.Option(help="Metres, mean, of the cloud.", rich_help_panel=LIMITS)
-    ] = None,
-    max_completeness: Annotated[
-        float | None, typer.Option(help="Metres, mean, of the cloud.", rich_help_panel=LIMITS)
-    ] = None,
-    min_fscore: Annotated[
-        float | None, typer.Option(help="0 to 1.", rich_help_panel=LIMITS)
-    ] = None,
-    max_bytes: Annotated[
-        float | None, typer.Option(help="Bytes of the cache, peak.", rich_help_panel=LIMITS)
-    ] = None,
-    max_memory: Annotated[
-        float | None, typer.Option(help="Bytes of the process, peak.", rich_help_panel=LIMITS)
-    ] = None,
-    max_latency: Annotated[
-        float | None, typer.Option(help="Milliseconds, p95.", rich_help_panel=LIMITS)
-    ] = None,
-    min_fps: Annotated[
-        float | None, typer.Option(help="Frames per second.", rich_help_panel=LIMITS)
-    ] = None,
-    max_dropped: Annotated[
-        float | None, typer.Option(help="Share dropped live, 0 to 1.", rich_help_panel=LIMITS)
-    ] = None,
+    network: Annotated[NetworkOptions, NETWORK],
+    threads: Threads = 0,
+    cache: Annotated[CacheSettings, CACHE],
 ) -> None:
-    """Evaluate a recording with ground truth: numbers, curves, and a report to look at."""
-    from dataclasses import replace
+    """Measure a table of the paper, sequence by sequence."""
+    from xsvggt_ros.evaluation.protocol_catalogue import ProtocolOptions
 
-    from xsvggt_ros.commands.protocol import refuse_beside_protocol, run_protocol_command
-    from xsvggt_ros.errors import ConfigurationError
-    from xsvggt_ros.evaluation.request import EvaluationRequest, JudgingOptions, NetworkOptions
-    from xsvggt_ros.evaluation.sources.base import SourceOptions
-
-    cache = cache_settings(policy, budget, budget_mib, key_bits, value_bits)
-    cache = replace(cache, compatibility=compatibility)
-    network = NetworkOptions(
-        checkpoint, preset, width, device, dtype, heads_dtype, weights, compiled
+    options = ProtocolOptions(
+        dataset, root.expanduser(), max_frames, stride, prediction, annotations
     )
-    judging = JudgingOptions(rpe_delta, farthest, cloud_points, fscore_distance)
-    limits = _limits(
-        max_ate=max_ate,
-        max_rpe=max_rpe,
-        max_rpe_rotation=max_rpe_rotation,
-        max_absrel=max_absrel,
-        min_delta1=min_delta1,
-        max_accuracy=max_accuracy,
-        max_completeness=max_completeness,
-        min_fscore=min_fscore,
-        max_bytes=max_bytes,
-        max_process_memory=max_memory,
-        max_latency_p95=max_latency,
-        min_fps=min_fps,
-        max_dropped=max_dropped,
-    )
-    if protocol is not None:
-        refuse_beside_protocol(
-            {
-                f"SOURCE '{source}'": source,
-                "--start": start or None,
-                "--kind": kind,
-                "--sequence": sequence,
-                "--topic": topic,
-                "--depth-topic": depth_topic,
-                "--truth": truth,
-                "--tolerance": None if tolerance == SourceOptions.tolerance else tolerance,
-                "--intrinsics": intrinsics,
-                "--depth-scale": depth_scale,
-                "--room": room,
-                "a judging option": None if judging == JudgingOptions() else judging,
-                "--realtime": realtime,
-                "--speed": speed,
-                "--sweep": sweep,
-                "--references": references,
-                "--resume": resume,
-                "--jobs": None if jobs == 1 else jobs,
-                "--cluster": cluster,
-                "a limit": limits,
-            }
-        )
-        sampling = {
-            "frames": max_frames,
-            "stride": None if stride == 1 else stride,
-            "prediction": prediction,
-            "annotations": annotations,
-        }
-        run_protocol_command(protocol, dataset, root, sampling, network, cache, output)
-        return
-    if source is None:
-        raise ConfigurationError("there is no SOURCE to evaluate; give one, or --protocol")
-    _refuse_without(
-        "--protocol",
-        {
-            "--dataset": dataset,
-            "--root": root,
-            "--prediction": prediction,
-            "--annotations": annotations,
-        },
-    )
-    request = EvaluationRequest(
-        source,
-        SourceOptions(
-            kind=kind,
-            sequence=sequence,
-            start=start,
-            stride=stride,
-            limit=max_frames,
-            topic=topic,
-            depth_topic=depth_topic,
-            truth=truth,
-            tolerance=tolerance,
-            intrinsics=_four_numbers(intrinsics),
-            depth_scale=depth_scale,
-            room=room,
-        ),
-        network,
-        cache,
-        judging,
-        _live(realtime, speed),
-    )
-    if sweep:
-        _refuse_limits(limits)
-        _run_sweep(request, sweep, references, output, resume, jobs, cluster)
-    else:
-        _refuse_without(
-            "--sweep",
-            {
-                "--references": references,
-                "--resume": resume,
-                "--jobs": None if jobs == 1 else jobs,
-                "--cluster": cluster,
-            },
-        )
-        _run_once(request, output, limits)
-
-
-def _four_numbers(text: str | None) -> tuple[float, float, float, float] | None:
-    from xsvggt_ros.errors import ConfigurationError
-
-    if text is None:
-        return None
-    try:
-        fx, fy, cx, cy = map(float, text.split(","))
-    except ValueError:
-        raise ConfigurationError(
-            f"--intrinsics '{text}' is not FX,FY,CX,CY, such as 481.2,-480,319.5,239.5"
-        ) from None
-    return fx, fy, cx, cy
+    _run_protocol(name, options, network, cache, output)
 
 
 def _live(realtime: bool, speed: float | None) -> LiveOptions | None:
-    from xsvggt_ros.errors import ConfigurationError
-    from xsvggt_ros.evaluation.request import LiveOptions
-
     if realtime:
         return LiveOptions(1.0 if speed is None else speed)
     if speed is not None:
@@ -408,49 +217,44 @@ def _live(realtime: bool, speed: float | None) -> LiveOptions | None:
     return None
 
 
-def _limits(**given: float | None) -> tuple[Threshold, ...]:
-    """Return the limits that were given; each name is max_ or min_ and a quantity."""
-    from xsvggt_ros.evaluation.thresholds import Threshold
+def read_limits(most: Limit, least: Limit) -> tuple[Threshold, ...]:
+    """Return the limits of ``--max`` and ``--min``, each as NAME=VALUE.
 
-    return tuple(
-        Threshold(name[4:], "max" if name.startswith("max_") else "min", value)
-        for name, value in given.items()
-        if value is not None
-    )
+    Raises:
+        ConfigurationError: no number, or an unknown name.
 
+    """
+    from xsvggt_ros.evaluation.metric_registry import Threshold
 
-def _refuse_limits(limits: tuple[Threshold, ...]) -> None:
-    from xsvggt_ros.errors import ConfigurationError
-
-    if limits:
-        raise ConfigurationError(
-            f"a limit on {limits[0].quantity} is for a single run, and --sweep makes many; leave "
-            "one of the two out"
-        )
-
-
-def _refuse_without(needed: str, given: Mapping[str, Any]) -> None:
-    from xsvggt_ros.errors import ConfigurationError
-
-    for name, value in given.items():
-        if value is not None:
-            raise ConfigurationError(f"{name} {value} means nothing without {needed}; add it")
+    limits = []
+    for sense, texts in (("max", most or ()), ("min", least or ())):
+        for text in texts:
+            name, equals, value = text.partition("=")
+            try:
+                number = float(value)
+            except ValueError:
+                equals = ""
+            if not equals:
+                raise ConfigurationError(
+                    f"--{sense} {text} is not NAME=VALUE, such as --{sense} ate_sim3=0.05"
+                )
+            limits.append(Threshold(name, "max" if sense == "max" else "min", number))
+    return tuple(limits)
 
 
 def _run_once(request: EvaluationRequest, output: Path, limits: tuple[Threshold, ...]) -> None:
     from datetime import datetime
 
     from xsvggt_ros.errors import PartlyWrittenError
-    from xsvggt_ros.evaluation.directory import new_directory
-    from xsvggt_ros.evaluation.files import with_verdicts, write_evaluation
-    from xsvggt_ros.evaluation.runner import evaluate as run
-    from xsvggt_ros.evaluation.thresholds import FAILED
+    from xsvggt_ros.evaluation.metric_registry import FAILED
+    from xsvggt_ros.evaluation.results import new_directory, with_verdicts, write_evaluation
+    from xsvggt_ros.evaluation.runner import evaluate
     from xsvggt_ros.geometry.files import require_writable
     from xsvggt_ros.progress import run_progress
 
     require_writable(output)
     with stop_request() as stop, run_progress(console) as progress:
-        evaluation = run(request, stop=stop, progress=progress)
+        evaluation = evaluate(request, stop=stop, progress=progress)
         progress(evaluation.counts.taken, evaluation.counts.taken, "writing")
         directory = new_directory(output, evaluation.name, datetime.now())
         evaluation = with_verdicts(evaluation, limits)
@@ -469,11 +273,11 @@ def _run_once(request: EvaluationRequest, output: Path, limits: tuple[Threshold,
 
 
 def _say(evaluation: Evaluation) -> None:
-    """Say the few numbers that people look for."""
+    """Print the numbers that people look for."""
     from rich.table import Table
     from rich.text import Text
 
-    from xsvggt_ros.evaluation.report.words import headlines, where_frames_went
+    from xsvggt_ros.evaluation.report.summary import headlines, where_frames_went
 
     table = Table.grid(padding=(0, 2))
     for headline in headlines(evaluation, evaluation.metrics()):
@@ -487,7 +291,7 @@ def _say(evaluation: Evaluation) -> None:
     for verdict in evaluation.verdicts:
         words = f"{'kept' if verdict.kept else 'BROKEN'}: {verdict.words}"
         say_lines([words], "green" if verdict.kept else "bold red")
-    say_lines((f"not judged: {missing}" for missing in evaluation.scores.missing), "dim")
+    say_lines((f"not measured: {missing}" for missing in evaluation.scores.missing), "dim")
 
 
 def _run_sweep(
@@ -502,8 +306,8 @@ def _run_sweep(
     from datetime import datetime
 
     from xsvggt_ros.errors import SourceError
-    from xsvggt_ros.evaluation.directory import new_directory
-    from xsvggt_ros.evaluation.report.sweep_page import write_sweep
+    from xsvggt_ros.evaluation.report.table_pages import write_sweep
+    from xsvggt_ros.evaluation.results import new_directory
     from xsvggt_ros.evaluation.runner import Progress
     from xsvggt_ros.evaluation.source import open_source
     from xsvggt_ros.evaluation.sweep import (
@@ -552,7 +356,7 @@ def _run_sweep(
 
 @contextmanager
 def _place_to_run(address: str | None, device: str, jobs: int) -> Iterator[tuple[Run | None, int]]:
-    """Yield who runs a run of a sweep, None for this machine, and how many go at once."""
+    """Yield what executes the runs of a sweep, None for this machine, and how many at once."""
     from xsvggt_ros.evaluation.cluster import Cluster
 
     if address is None:
@@ -565,12 +369,12 @@ def _place_to_run(address: str | None, device: str, jobs: int) -> Iterator[tuple
         cluster.close()
 
 
-FEW_NUMBERS = ("ate", "absrel", "bytes", "latency_p50")
+FEW_NUMBERS = ("ate_sim3", "abs_rel_l1", "bytes", "latency_p50")
 """Of a sweep, on the terminal; the report has all."""
 
 
 def _say_sweep(sweep: Sweep) -> None:
-    from xsvggt_ros.evaluation.catalogue import BY_NAME
+    from xsvggt_ros.evaluation.metric_registry import BY_NAME
 
     chosen = [BY_NAME[name] for name in FEW_NUMBERS]
     rows = (
@@ -579,3 +383,49 @@ def _say_sweep(sweep: Sweep) -> None:
     )
     say_table(("run", "state", *(each.label for each in chosen)), rows, words=2)
     say_lines(sweep.warnings, "yellow")
+
+
+def _run_protocol(
+    name: str,
+    options: ProtocolOptions,
+    network: NetworkOptions,
+    cache: CacheSettings,
+    output: Path,
+) -> None:
+    """Run a protocol, write its table after each sequence, and print where it is."""
+    from datetime import datetime
+
+    from xsvggt_ros.evaluation.protocol_catalogue import specification_of
+    from xsvggt_ros.evaluation.protocol_run import run_protocol
+    from xsvggt_ros.evaluation.report.table_pages import write_protocol
+    from xsvggt_ros.evaluation.results import new_directory
+    from xsvggt_ros.geometry.files import require_writable
+    from xsvggt_ros.progress import run_progress
+
+    specification = specification_of(name, options)
+    specification.names(options)  # a root without sequences fails here
+    require_writable(output)
+    directory = new_directory(output, f"{name}_{options.dataset}", datetime.now())
+    with stop_request() as stop, run_progress(console) as progress:
+        table = run_protocol(
+            specification,
+            options,
+            network,
+            cache,
+            directory,
+            stop=stop,
+            progress=progress,
+            written=lambda table: write_protocol(table, directory),
+        )
+    _say_protocol(table)
+    end_run(directory, interrupted=table.interrupted, code=1 if table.failed else 0)
+
+
+def _say_protocol(table: ProtocolTable) -> None:
+    from xsvggt_ros.evaluation.report.table_pages import protocol_table
+
+    made = protocol_table(table)
+    title = f"{table.protocol}, {table.dataset}"
+    say_table(made.heads[:-1], (row[:-1] for row in made.rows), words=1, title=title)
+    say_lines((f"{failed.sequence}: {failed.error}" for failed in table.failed), "red")
+    say_lines(table.remarks, "yellow")

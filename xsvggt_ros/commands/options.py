@@ -1,74 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options that several commands share, spelt and explained alike."""
+"""Options that several commands share, named and explained in one place.
+
+A command takes a whole class of settings as one parameter, ``cache: Annotated[CacheSettings,
+CACHE]``; :func:`takes_groups` makes an option of each of its fields. Defaults come from the class,
+and so do texts and choices where its fields declare them.
+"""
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from xsvggt_ros.cache.settings import POLICY_CHOICES, CacheSettings
+from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.threads import ask_for_threads
 
 if TYPE_CHECKING:
     from xsvggt_ros.stream.rerun_log import RerunLog
 
 SourceArgument = Annotated[Path, typer.Argument(help="Directory of images, video, or ROS 1/2 bag.")]
-Checkpoint = Annotated[
-    str,
-    typer.Option(
-        help="Weights: a file, a Hugging Face id, or demo, the bundled ones. Default: demo, or "
-        "random ones of a --preset."
-    ),
-]
-Preset = Annotated[
-    str | None,
-    typer.Option(
-        help="Sizes of the network (streamvggt, small, demo, tiny); default: the weights' own."
-    ),
-]
 StoredPreset = Annotated[
     str | None,
-    typer.Option(help="Sizes that the weights have; default: their own, or the official ones."),
-]
-Width = Annotated[
-    int | None,
-    typer.Option(help="Width of the network's input, a multiple of 14; default: the network's."),
+    typer.Option(help="Sizes of the stored network; default: its own, or the official ones."),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, ... or auto = cuda where there is one.")]
 ARITHMETIC = "Arithmetic"
-Dtype = Annotated[
-    str,
-    typer.Option(
-        help="Of the aggregator: float32, bfloat16, float16, or auto = bfloat16 or float16 on "
-        "CUDA, by its age, and float32 elsewhere.",
-        rich_help_panel=ARITHMETIC,
-    ),
-]
-HeadsDtype = Annotated[
-    str,
-    typer.Option(
-        help="Of the heads: float32, bfloat16, float16, or auto = float32.",
-        rich_help_panel=ARITHMETIC,
-    ),
-]
-Weights = Annotated[
-    str,
-    typer.Option(
-        help="How linear layers are stored: full, int8_camera = with 8 bits in the camera head, "
-        "int8 = everywhere; needs torchao.",
-        rich_help_panel=ARITHMETIC,
-    ),
-]
-Compiled = Annotated[
-    bool,
-    typer.Option(
-        "--compile",
-        help="Have torch.compile make kernels, which takes a minute at the first frame.",
-        rich_help_panel=ARITHMETIC,
-    ),
-]
 
 
 def _ask_for_threads(count: int) -> int:
@@ -85,25 +46,9 @@ Threads = Annotated[
         rich_help_panel=ARITHMETIC,
     ),
 ]
-Policy = Annotated[
-    str,
-    typer.Option(
-        help=f"What chooses the history: {', '.join(POLICY_CHOICES[:-1])} or {POLICY_CHOICES[-1]}."
-    ),
-]
-Budget = Annotated[int, typer.Option(help="Most tokens that a layer holds after a frame.")]
-BudgetMib = Annotated[
-    float, typer.Option(help="Most MiB that the cache allocates, instead of --budget; 0 = off.")
-]
-KeyBits = Annotated[int, typer.Option(help="Width of cached keys: 2, 4, 8, or 16 = as they come.")]
-ValueBits = Annotated[int, typer.Option(help="Width of cached values, likewise.")]
-MaxFrames = Annotated[
-    int | None,
-    typer.Option(min=1, help="Stop after this many images."),
-]
+MaxFrames = Annotated[int | None, typer.Option(min=1, help="Stop after this many images.")]
 Topic = Annotated[
-    str | None,
-    typer.Option(help="Image topic of a bag, needed where it holds several."),
+    str | None, typer.Option(help="Image topic of a bag, needed where it holds several.")
 ]
 RerunViewer = Annotated[
     bool, typer.Option("--rerun", help="Show frames as they come in the Rerun viewer.")
@@ -114,21 +59,174 @@ RerunFile = Annotated[
 ]
 
 
-def cache_settings(
-    policy: str, budget: int, budget_mib: float, key_bits: int, value_bits: int
-) -> CacheSettings:
-    """Return the settings of the cache that the options ask for."""
-    return CacheSettings(
-        policy=policy,
-        budget_tokens=budget,
-        budget_mib=budget_mib,
-        key_bits=key_bits,
-        value_bits=value_bits,
-    )
+@dataclass(frozen=True)
+class Group:
+    """How the fields of a class of settings appear as options.
+
+    Attributes:
+        panel: heading in ``--help``.
+        names: options of fields that are not called like the field.
+        texts: help of fields that do not declare their own, by field.
+        panels: other headings, by field.
+        parsers: what turns the words of an option into the value of the field.
+        without: fields that are no options.
+
+    """
+
+    panel: str | None = None
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
+    panels: Mapping[str, str] = field(default_factory=dict)
+    parsers: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
+
+    def options(self, settings: type[Any]) -> list[inspect.Parameter]:
+        """Return a parameter of a command for each field of a class of settings."""
+        kinds = get_type_hints(settings)
+        return [
+            inspect.Parameter(
+                each.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=each.default,
+                annotation=Annotated[
+                    str | None if each.name in self.parsers else kinds[each.name],
+                    self._option(each),
+                ],
+            )
+            for each in fields(settings)
+            if each.name not in self.without
+        ]
+
+    def spelling(self, name: str) -> str:
+        """Return the option of a field, such as ``--key-bits``."""
+        return self.names.get(name, (f"--{name.replace('_', '-')}",))[0]
+
+    def _option(self, declared: Field[Any]) -> Any:
+        name = declared.name
+        text = self.texts.get(name) or declared.metadata["text"]
+        if choices := declared.metadata.get("choices"):
+            text = f"{text} One of {', '.join(map(str, choices))}."
+        return typer.Option(
+            *self.names.get(name, (self.spelling(name),)),
+            help=text,
+            rich_help_panel=self.panels.get(name, self.panel),
+        )
+
+    def settings(self, kind: type[Any], given: dict[str, Any]) -> Any:
+        """Return the settings that options ask for, and take these out of ``given``."""
+        own = {each.name: given.pop(each.name) for each in fields(kind) if each.name in given}
+        for name, parse in self.parsers.items():
+            if own.get(name) is not None:
+                own[name] = parse(own[name])
+        return kind(**own)
+
+
+def takes_groups(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command have an option for each field of the settings that it takes.
+
+    Its parameters of the type ``Annotated[settings, Group(...)]`` become options; the command is
+    called with the settings that these make.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, tuple[type[Any], Group]] = {}
+    parameters: list[inspect.Parameter] = []
+    for each in inspect.signature(command).parameters.values():
+        hint = hints[each.name]
+        group = next((g for g in getattr(hint, "__metadata__", ()) if isinstance(g, Group)), None)
+        if group is None:
+            parameters.append(each.replace(annotation=hint))
+        else:
+            groups[each.name] = (hint.__origin__, group)
+            parameters += group.options(hint.__origin__)
+
+    @functools.wraps(command)
+    def grouped(**given: Any) -> None:
+        made = {name: group.settings(kind, given) for name, (kind, group) in groups.items()}
+        command(**given, **made)
+
+    grouped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    grouped.__annotations__ = {each.name: each.annotation for each in parameters}
+    return grouped
+
+
+CACHE = Group(
+    panel="Cache",
+    names={
+        "budget_tokens": ("--budget", "--budget-tokens"),
+        "seed": ("--cache-seed",),
+    },
+)
+NETWORK = Group(
+    names={"compiled": ("--compile",)},
+    texts={
+        "checkpoint": "Weights: a file, a Hugging Face id, or demo, the bundled ones. Default: "
+        "demo, or random ones of a --preset.",
+        "preset": "Sizes of the network (streamvggt, small, demo, tiny); default: the weights' "
+        "own.",
+        "width": "Width of the network's input, a multiple of 14; default: the network's.",
+        "device": "cpu, cuda, ... or auto = cuda where there is one.",
+        "dtype": "Of the aggregator: float32, bfloat16, float16, or auto = bfloat16 or float16 on "
+        "CUDA, by its age, and float32 elsewhere.",
+        "heads_dtype": "Of the heads: float32, bfloat16, float16, or auto = float32.",
+        "weights": "How linear layers are stored: full, int8_camera = with 8 bits in the camera "
+        "head, int8 = everywhere; needs torchao.",
+        "compiled": "Let torch.compile make kernels, which takes a minute at the first frame.",
+    },
+    panels=dict.fromkeys(("dtype", "heads_dtype", "weights", "compiled"), ARITHMETIC),
+)
+
+
+def four_numbers(text: str) -> tuple[float, float, float, float]:
+    """Return the numbers of ``--intrinsics``.
+
+    Raises:
+        ConfigurationError: they are not four.
+
+    """
+    try:
+        fx, fy, cx, cy = map(float, text.split(","))
+    except ValueError:
+        raise ConfigurationError(
+            f"--intrinsics '{text}' is not FX,FY,CX,CY, such as 481.2,-480,319.5,239.5"
+        ) from None
+    return fx, fy, cx, cy
+
+
+SELECTION = Group(
+    panel="What is taken of the source",
+    names={"limit": ("--max-frames",)},
+    texts={
+        "kind": "Of a directory, where its files do not tell, such as tum.",
+        "sequence": "One sequence of a path that holds several.",
+        "start": "Frames left out at the beginning.",
+        "stride": "Take every nth frame.",
+        "limit": "Stop after this many frames.",
+        "topic": "Image topic of a bag that holds several.",
+        "depth_topic": "Depth topic of a bag that holds several; none = no depth.",
+        "truth": "True poses of a bag: a topic, two TF frames as map->camera, a TUM, KITTI or "
+        "EuRoC file, or none.",
+        "tolerance": "Seconds by which stamps of image and ground truth may differ.",
+        "intrinsics": "fx,fy,cx,cy in pixels, where the recording does not say.",
+        "depth_scale": "Steps per metre of 16-bit depth, where it is not as usual for the kind.",
+        "room": "Of a synthetic: source.",
+    },
+    parsers={"intrinsics": four_numbers},
+    without=("width", "height"),
+)
+SCORING = Group(
+    panel="How results are compared with the ground truth",
+    texts={
+        "rpe_delta": "Frames of a relative pose error.",
+        "farthest": "Metres beyond which true depth is left out; default: none.",
+        "cloud_points": "Points that clouds are compared with; 0 = none.",
+        "fscore_distance": "Metres within which a point counts as found.",
+    },
+    without=("depth_pixels",),
+)
 
 
 def rerun_log(viewer: bool, file: Path | None) -> RerunLog | None:
-    """Return what hands frames to Rerun, None where nobody asked for it."""
+    """Return what sends frames to Rerun, None where it is not asked for."""
     if not viewer and file is None:
         return None
     from xsvggt_ros.stream.rerun_log import RerunLog

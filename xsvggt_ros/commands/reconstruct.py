@@ -9,31 +9,21 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from xsvggt_ros.cache.settings import AUTO, DEFAULT_BUDGET_TOKENS
+from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.commands.options import (
-    Budget,
-    BudgetMib,
-    Checkpoint,
-    Compiled,
-    Device,
-    Dtype,
-    HeadsDtype,
-    KeyBits,
+    CACHE,
+    NETWORK,
     MaxFrames,
-    Policy,
-    Preset,
     RerunFile,
     RerunViewer,
     SourceArgument,
     Threads,
     Topic,
-    ValueBits,
-    Weights,
-    Width,
-    cache_settings,
     rerun_log,
+    takes_groups,
 )
 from xsvggt_ros.commands.speaking import console, say_figures, say_lines, say_written
+from xsvggt_ros.evaluation.request import NetworkOptions
 from xsvggt_ros.interruption import INTERRUPTED, stop_request
 
 if TYPE_CHECKING:
@@ -45,26 +35,16 @@ if TYPE_CHECKING:
     from xsvggt_ros.stream.sources import Source
 
 
+@takes_groups
 def reconstruct(
     source: SourceArgument,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Directory for the results.")
     ] = Path("reconstruction"),
     *,
-    checkpoint: Checkpoint = "",
-    preset: Preset = None,
-    width: Width = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    heads_dtype: HeadsDtype = "auto",
-    weights: Weights = "full",
-    compiled: Compiled = False,
+    network: Annotated[NetworkOptions, NETWORK],
     threads: Threads = 0,
-    policy: Policy = AUTO,
-    budget: Budget = DEFAULT_BUDGET_TOKENS,
-    budget_mib: BudgetMib = 0.0,
-    key_bits: KeyBits = 4,
-    value_bits: ValueBits = 4,
+    cache: Annotated[CacheSettings, CACHE],
     max_frames: MaxFrames = None,
     topic: Topic = None,
     depth: Annotated[
@@ -77,8 +57,6 @@ def reconstruct(
     """Reconstruct a recorded stream without ROS: cloud, trajectory and an overview image."""
     from xsvggt_ros.errors import OutputError, PartlyWrittenError
     from xsvggt_ros.geometry.files import require_writable
-    from xsvggt_ros.model.bundled import weights_in_words
-    from xsvggt_ros.model.checkpoint import load_network
     from xsvggt_ros.stream.depth_files import DepthFiles
     from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
     from xsvggt_ros.stream.recording import LongestSession
@@ -87,27 +65,16 @@ def reconstruct(
     from xsvggt_ros.stream.summary import summarize_path
 
     require_writable(output)
-    cache = cache_settings(policy, budget, budget_mib, key_bits, value_bits)
     depths = DepthFiles(output / "depth", depth) if depth else None
     shown = rerun_log(rerun, rerun_file)
     recorded = LongestSession(*([shown.hear] if shown else []))
     with open_source(source, topic=topic) as stream:
-        network = load_network(
-            checkpoint,
-            preset=preset,
-            device=device,
-            dtype=dtype,
-            heads_dtype=heads_dtype,
-            weights=weights,
-            compiled=compiled,
-        )
-        settings = ReconstructorSettings(width or network.config.image_size, cache)
-        engine = Reconstructor(network, settings)
+        loaded = network.load()
+        settings = ReconstructorSettings(network.width or loaded.config.image_size, cache)
+        engine = Reconstructor(loaded, settings)
         ending = _run(stream, engine, recorded, depths, max_frames)
     _say_left_out(recorded, ending)
-    heading = title(
-        str(source), weights_in_words(checkpoint, preset), cache, len(recorded.recording)
-    )
+    heading = title(str(source), network.words, cache, len(recorded.recording))
     failures: list[Exception] = [ending.broken] if ending.broken else []
     try:
         written = write_results(recorded.recording, output, heading)
@@ -125,7 +92,7 @@ def reconstruct(
 
 
 def _close_depth(depths: DepthFiles | None, output: Path) -> tuple[list[Path], list[Exception]]:
-    """Finish the depth maps; return where they lie, and what failed."""
+    """Finish the depth maps; return their paths, and what failed."""
     from xsvggt_ros.errors import OutputError
     from xsvggt_ros.stream.depth_files import TABLE
 
@@ -157,7 +124,7 @@ def _run(
 ) -> Ending:
     """Reconstruct a stream under a progress bar; return how it ended.
 
-    A source that breaks off after the first frame is no reason to lose what came.
+    Where the source breaks off after the first frame, the results so far are kept.
 
     Raises:
         SourceError: not a single frame was usable.
@@ -205,7 +172,7 @@ def _run(
 
 
 def _say_left_out(recorded: LongestSession, ending: Ending) -> None:
-    """Say what the results do not hold."""
+    """Print what the results do not hold."""
     if ending.refused:
         count, first = len(ending.refused), ending.refused[0]
         total = count + recorded.frames

@@ -10,7 +10,7 @@ import typer
 from xsvggt_ros.commands.options import SourceArgument, Topic
 
 if TYPE_CHECKING:
-    from xsvggt_ros.ros.replay_options import Transport
+    from xsvggt_ros.ros.replay_topics import Transport
 
 
 def replay(
@@ -56,7 +56,7 @@ def replay(
 
     require_ros()
     from xsvggt_ros.ros.replay import replay as publish
-    from xsvggt_ros.ros.replay_options import ReplayOptions
+    from xsvggt_ros.ros.replay_topics import ReplayOptions
     from xsvggt_ros.stream.sources import open_source
 
     chosen = ReplayOptions(

@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where commands write what people read, and how they say what they have written."""
+"""Terminal output of the commands."""
 
 from __future__ import annotations
 
 import logging
 import re
+import textwrap
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
 from rich.console import Console
+
+from xsvggt_ros.interruption import INTERRUPTED
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,27 +36,26 @@ HOW_TO_LOOK = {
 }
 
 
-OPTIONS = {
-    "cache.budget_tokens": "--budget",
-    "cache.budget_mib": "--budget-mib",
-    "cache.key_bits": "--key-bits",
-    "cache.value_bits": "--value-bits",
-    "cache.policy": "--policy",
-    "input.width": "--width",
-    "model.device": "--device",
-    "model.dtype": "--dtype",
-}
-"""What the parameters of the node are called on the command line."""
+def _options() -> dict[str, str]:
+    """Return what the parameters of the node are called on the command line."""
+    from xsvggt_ros.cache.settings import CacheSettings
+    from xsvggt_ros.commands.options import CACHE
+
+    cache = {f"cache.{each.name}": CACHE.spelling(each.name) for each in fields(CacheSettings)}
+    named = ("width", "device", "dtype", "heads_dtype", "weights")
+    rooms = {"width": "input"}
+    network = {f"{rooms.get(n, 'model')}.{n}": f"--{n.replace('_', '-')}" for n in named}
+    return {**cache, **network, "model.compile": "--compile"}
 
 
 def in_options(text: str, available: Collection[str]) -> str:
-    """Return a message with what its reader can set.
+    """Return a message with the options that set what it names.
 
-    Messages of the engine speak of the node's parameters, which a command has as options.
+    Messages of the engine name the node's parameters; a command has options instead.
     """
     named = [
         f"{option} sets {name}"
-        for name, option in OPTIONS.items()
+        for name, option in _options().items()
         if option in available and re.search(rf"\b{re.escape(name)}\b", text)
     ]
     return f"{text} ({', '.join(named)})" if named else text
@@ -70,14 +74,14 @@ class OptionFormatter(logging.Formatter):
 
 
 def say_weights(path: Path) -> None:
-    """Say where weights were written, and how large they are."""
+    """Print where weights were written, and their size."""
     from rich.markup import escape
 
     console.print(f"[green]Written:[/] {escape(str(path))} ({path.stat().st_size / 2**20:.1f} MiB)")
 
 
 def say_written(paths: Sequence[Path]) -> None:
-    """Say what lies where and how to look at it."""
+    """Print the files that were written and how to view them."""
     from rich.table import Table
     from rich.text import Text
 
@@ -92,7 +96,7 @@ def say_written(paths: Sequence[Path]) -> None:
 
 
 def say_lines(lines: Iterable[str], style: str) -> None:
-    """Say sentences, one a line, as long as they are."""
+    """Print sentences, one per line, without wrapping."""
     from rich.text import Text
 
     for line in lines:
@@ -102,22 +106,56 @@ def say_lines(lines: Iterable[str], style: str) -> None:
 def say_table(
     heads: Sequence[str], rows: Iterable[Sequence[str]], *, words: int, title: str | None = None
 ) -> None:
-    """Say rows of numbers; the first ``words`` columns hold words instead."""
+    """Print rows of numbers, as a list where the terminal is too narrow for a table.
+
+    Args:
+        heads: of the columns.
+        rows: of cells.
+        words: columns at the left that hold words.
+        title: above all.
+
+    """
     from rich.box import SIMPLE
     from rich.table import Table
     from rich.text import Text
 
+    cells = [list(row) for row in rows]
+    # A cell stays whole; a head may break between its words.
+    widths = [
+        max(map(len, [*head.split(), *(row[column] for row in cells)]), default=0)
+        for column, head in enumerate(heads)
+    ]
+    if console.is_terminal and sum(width + 2 for width in widths) > console.width:
+        _say_records(heads, cells, words=words, title=title)
+        return
     table = Table(title=None if title is None else Text(title), box=SIMPLE, padding=(0, 1, 0, 0))
-    for column, head in enumerate(heads):
-        # A name that is cut short tells nothing: it goes on in the next line.
-        table.add_column(head, justify="left" if column < words else "right", overflow="fold")
-    for row in rows:
+    for column, (head, width) in enumerate(zip(heads, widths, strict=True)):
+        table.add_column(head, justify="left" if column < words else "right", min_width=width)
+    for row in cells:
         table.add_row(*map(Text, row))
     say_whole(table)
 
 
+def _say_records(
+    heads: Sequence[str], rows: Iterable[Sequence[str]], *, words: int, title: str | None
+) -> None:
+    """Print each row as its words and, below them, its numbers with their names."""
+    from rich.text import Text
+
+    if title:
+        console.print(Text(f"\n{title}", "italic"))
+    for row in rows:
+        console.print(Text("  ".join(row[:words]), "bold"), soft_wrap=True)
+        numbers = [
+            f"{head} {cell}".replace(" ", "\N{NO-BREAK SPACE}")  # a number stays with its name
+            for head, cell in zip(heads[words:], row[words:], strict=True)
+        ]
+        for line in textwrap.wrap("   ".join(numbers), console.width - 2):
+            console.print(Text(f"  {line}".replace("\N{NO-BREAK SPACE}", " ")), soft_wrap=True)
+
+
 def say_whole(table: Table) -> None:
-    """Say a table without cutting anything: a file or a pipe is as wide as it needs."""
+    """Print a table without cutting anything: a file or a pipe is as wide as it needs."""
     from rich.measure import Measurement
 
     if console.is_terminal:
@@ -129,7 +167,7 @@ def say_whole(table: Table) -> None:
 
 
 def say_figures(figures: Sequence[Figure]) -> None:
-    """Say the numbers that count, one a line."""
+    """Print the most important numbers, one per line."""
     from rich.table import Table
     from rich.text import Text
 
@@ -138,3 +176,26 @@ def say_figures(figures: Sequence[Figure]) -> None:
         table.add_row(Text(each.value, "bold", justify="right"), Text(each.meaning))
     console.print()
     console.print(table)
+
+
+def end_run(directory: Path, *, interrupted: bool, code: int = 0) -> None:
+    """Link a run's directory as the latest and print where its report is.
+
+    Args:
+        directory: of the run.
+        interrupted: whether a signal ended the run early.
+        code: exit code otherwise.
+
+    Raises:
+        typer.Exit: a signal ended the run early, or ``code`` is not 0.
+
+    """
+    from rich.markup import escape
+
+    from xsvggt_ros.evaluation.results import link_latest
+
+    link_latest(directory)
+    report = escape(str(directory / "report.html"))
+    console.print(f"[green]Report:[/] {report}", highlight=False, soft_wrap=True)
+    if interrupted or code:
+        raise typer.Exit(INTERRUPTED if interrupted else code)

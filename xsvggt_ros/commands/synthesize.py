@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from xsvggt_ros.commands.options import Device
 from xsvggt_ros.commands.speaking import console, say_written
+
+if TYPE_CHECKING:
+    from xsvggt_ros.synthetic.sequence import SequenceSettings
 
 _FIXED_BY_HELD_OUT = (
     "seed", "frames", "field_of_view", "motion", "rate", "speed", "samples", "shadows", "movers",
@@ -71,31 +75,17 @@ def synthesize(
     ] = None,
     device: Device = "cpu",
 ) -> None:
-    """Make a stream of a room that does not exist, with exact depth and poses."""
-    from dataclasses import replace
-
+    """Render a stream of a made-up room, with exact depth and poses."""
     from xsvggt_ros.geometry.files import require_writable
-    from xsvggt_ros.model.device import device_named
-    from xsvggt_ros.progress import frame_progress
-    from xsvggt_ros.synthetic.effects import EffectSettings
-    from xsvggt_ros.synthetic.export import write_sequence
-    from xsvggt_ros.synthetic.held_out import DEFAULT_ROOM
-    from xsvggt_ros.synthetic.held_out import held_out as named_sequence
     from xsvggt_ros.synthetic.motion import MotionSettings
     from xsvggt_ros.synthetic.renderer import Quality
     from xsvggt_ros.synthetic.rooms import room_named
-    from xsvggt_ros.synthetic.sequence import Sequence as SyntheticSequence
-    from xsvggt_ros.synthetic.sequence import SequenceSettings
+    from xsvggt_ros.synthetic.sequence import EffectSettings, SequenceSettings
 
     require_writable(output)
     if held_out is not None:
         _refuse_beside_held_out(context)
-        suite = named_sequence(held_out, DEFAULT_ROOM if room is None else room)
-        settings = replace(
-            suite,
-            width=suite.width if width is None else width,
-            height=suite.height if height is None else height,
-        )
+        settings = _held_out_settings(held_out, room, width, height)
     else:
         settings = SequenceSettings(
             seed=seed,
@@ -108,7 +98,29 @@ def synthesize(
             quality=Quality(samples, shadows),
             effects=EffectSettings(motion_blur, exposure, noise, drops),
         )
-    sequence = SyntheticSequence(settings, device_named(device))
+    _render(settings, output, output_format, device)
+
+
+def _held_out_settings(
+    name: str, room: str | None, width: int | None, height: int | None
+) -> SequenceSettings:
+    from xsvggt_ros.synthetic.held_out import DEFAULT_ROOM, held_out
+
+    suite = held_out(name, DEFAULT_ROOM if room is None else room)
+    return replace(
+        suite,
+        width=suite.width if width is None else width,
+        height=suite.height if height is None else height,
+    )
+
+
+def _render(settings: SequenceSettings, output: Path, output_format: str, device: str) -> None:
+    from xsvggt_ros.model.device import device_named
+    from xsvggt_ros.progress import frame_progress
+    from xsvggt_ros.synthetic.export import write_sequence
+    from xsvggt_ros.synthetic.sequence import Sequence
+
+    sequence = Sequence(settings, device_named(device))
     with frame_progress(console, len(sequence)) as progress:
         write_sequence(sequence, output, output_format, lambda done: progress(done, "rendering"))
         progress(len(sequence), "rendered")

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much of a run has a truth, and whether that says anything."""
+"""How much of a run has ground truth, and whether its scales agree."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from xsvggt_ros.evaluation.depth import DepthScore
-from xsvggt_ros.evaluation.trajectory import TrajectoryScore
+import numpy as np
+from numpy.typing import NDArray
+
+from xsvggt_ros.metrics.depth import DepthScore
+from xsvggt_ros.metrics.trajectory import TrajectoryScore
 
 Stamps = tuple[int, int]
 """The first and the last, nanoseconds."""
@@ -81,6 +84,30 @@ class Association:
         }
 
 
+def associate(
+    stamps: NDArray[np.int64], others: NDArray[np.int64], tolerance: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Match each stamp with the nearest other one.
+
+    Args:
+        stamps: int64 [n], nanoseconds, ascending.
+        others: int64 [m], likewise.
+        tolerance: nanoseconds between the stamps of a pair, at most.
+
+    Returns:
+        Indices into ``stamps`` and ``others`` of the pairs no further than ``tolerance`` apart.
+
+    """
+    if not len(stamps) or not len(others):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    after = np.searchsorted(others, stamps).clip(0, len(others) - 1)
+    before = (after - 1).clip(0)
+    nearer_before = np.abs(stamps - others[before]) <= np.abs(others[after] - stamps)
+    nearest = np.where(nearer_before, before, after).astype(np.int64)
+    matched = np.flatnonzero(np.abs(others[nearest] - stamps) <= tolerance).astype(np.int64)
+    return matched, nearest[matched]
+
+
 def disagreement(
     path: TrajectoryScore | None, depth: DepthScore | None, steps_per_metre: float | None
 ) -> str:
@@ -88,7 +115,7 @@ def disagreement(
 
     Args:
         path: after Sim(3); its scale brings the estimate to the path's metres.
-        depth: after scaling; its scale brings the estimate to the depth's metres.
+        depth: after alignment; its scale brings the estimate to the depth's metres.
         steps_per_metre: that depth was read with, where it is known.
 
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far a cloud is from the true surface: accuracy, completeness, normals, F-score.
+"""Cloud errors against the true surface: accuracy, completeness, normals, F-score; and ICP.
 
 H. Aanaes et al., "Large-Scale Data for Multiple-View Stereopsis", IJCV 2016, for accuracy and
 completeness; A. Knapitsch et al., "Tanks and Temples", SIGGRAPH 2017, for the F-score. The details
@@ -16,12 +16,9 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from xsvggt_ros.errors import EvaluationError
-from xsvggt_ros.evaluation.icp import Registration, register
-from xsvggt_ros.evaluation.normals import estimate_normals
-from xsvggt_ros.geometry.alignment import Similarity
-from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.geometry.alignment import align
 from xsvggt_ros.geometry.rigid import Matrix
-from xsvggt_ros.geometry.unprojection import unproject
+from xsvggt_ros.metrics.statistics import MeanMedian
 
 Points = NDArray[np.float64]
 
@@ -33,18 +30,32 @@ F_DISTANCE = 0.05
 
 LEAST_POINTS = 3
 
+ICP_ITERATIONS = 30
+ICP_SETTLED = 1e-6
+"""ICP ends once fitness and RMSE both change by less than this."""
+
+NEIGHBORS = 30
+"""Of a point whose normal is estimated, itself included; Open3D's default, and the reference's."""
+
+_AT_ONCE = 20_000
+
 
 @dataclass(frozen=True)
-class MeanMedian:
-    """Mean and median of the same numbers."""
+class Registration:
+    """Where ICP ended.
 
-    mean: float
-    median: float
+    Attributes:
+        transform: rigid, float64 [4, 4], of the source onto the target.
+        fitness: share of the source's points that have a target point within the distance.
+        rmse: metres, over these.
+        iterations: that were taken.
 
-    @classmethod
-    def of(cls, values: NDArray[np.floating]) -> MeanMedian:
-        """Summarize values [n]."""
-        return cls(float(values.mean()), float(np.median(values)))
+    """
+
+    transform: Matrix
+    fitness: float
+    rmse: float
+    iterations: int
 
 
 @dataclass(frozen=True)
@@ -81,11 +92,24 @@ class CloudScore:
     true: int
 
     def summary(self) -> dict[str, Any]:
-        """Return the score in types that JSON holds."""
+        """Return the score in types that JSON holds; names of errors end in their alignment.
+
+        That is ``icp``, or ``given`` where the clouds were compared as they came.
+        """
         plain = asdict(self)
+        alignment = "given" if self.registration is None else "icp"
         if self.registration is not None:
             plain["registration"]["transform"] = self.registration.transform.tolist()
-        return plain
+        return {
+            f"{name}_{alignment}" if name in _ERRORS else name: value
+            for name, value in plain.items()
+        }
+
+
+_ERRORS = (
+    "accuracy", "completeness", "normal_accuracy", "normal_completeness", "normal_consistency",
+    "precision", "recall", "f_score",
+)  # fmt: skip
 
 
 def score_cloud(
@@ -95,7 +119,7 @@ def score_cloud(
     icp_distance: float | None = ICP_DISTANCE,
     distance: float = F_DISTANCE,
 ) -> CloudScore:
-    """Judge predicted points [n, 3] against true ones [m, 3], metres, in the same world.
+    """Score predicted points [n, 3] against true ones [m, 3], metres, in the same world.
 
     Args:
         predicted: points, already aligned as far as the protocol says.
@@ -148,14 +172,76 @@ def _consistency(normals: Points, others: Points) -> MeanMedian:
     return MeanMedian.of(np.abs((normals * others).sum(axis=1)))
 
 
-def frame_points(
-    depth: NDArray[np.float32], intrinsics: Intrinsics, camera_to_world: Matrix
-) -> NDArray[np.float32]:
-    """Return the finite points [n, 3] of a depth map [H, W] in the world."""
-    points = unproject(depth, intrinsics).reshape(-1, 3)
-    points = points[np.isfinite(points).all(axis=1)]
-    turned = points @ camera_to_world[:3, :3].T + camera_to_world[:3, 3]
-    return np.asarray(turned, np.float32)
+def register(
+    source: Points, target: Points, distance: float, iterations: int = ICP_ITERATIONS
+) -> Registration:
+    """Bring points [n, 3] onto target points [m, 3], beginning where they are.
+
+    P. Besl, N. McKay, "A Method for Registration of 3-D Shapes", PAMI 14(2), 1992. Where fewer
+    than three pairs count, nothing moves.
+
+    Args:
+        source: float64 [n, 3], metres.
+        target: float64 [m, 3], metres.
+        distance: metres; pairs further apart do not count.
+        iterations: the most.
+
+    """
+    tree = cKDTree(target)
+    transform = np.eye(4)
+    moved = source
+    pairs = _Pairs.of(tree, moved, distance)
+    for iteration in range(iterations):
+        if len(pairs.indices) < 3:
+            return Registration(transform, pairs.fitness, pairs.rmse, iteration)
+        step = align(moved[pairs.inliers], target[pairs.indices], scale=False).matrix()
+        transform = step @ transform
+        moved = source @ transform[:3, :3].T + transform[:3, 3]
+        before, pairs = pairs, _Pairs.of(tree, moved, distance)
+        if (
+            abs(before.fitness - pairs.fitness) < ICP_SETTLED
+            and abs(before.rmse - pairs.rmse) < ICP_SETTLED
+        ):
+            return Registration(transform, pairs.fitness, pairs.rmse, iteration + 1)
+    return Registration(transform, pairs.fitness, pairs.rmse, iterations)
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Which source points are near enough, and the target points nearest to them."""
+
+    inliers: NDArray[np.bool_]
+    indices: NDArray[np.intp]
+    fitness: float
+    rmse: float
+
+    @classmethod
+    def of(cls, tree: cKDTree, points: Points, distance: float) -> _Pairs:
+        lengths, indices = tree.query(points, distance_upper_bound=distance)
+        inliers = np.isfinite(lengths)
+        near = lengths[inliers]
+        rmse = float(np.sqrt(np.mean(near**2))) if len(near) else 0.0
+        return cls(inliers, indices[inliers], len(near) / max(len(points), 1), rmse)
+
+
+def estimate_normals(points: Points, neighbours: int = NEIGHBORS) -> Points:
+    """Return unit normals [n, 3] of points [n, 3], of either sign.
+
+    H. Hoppe et al., "Surface reconstruction from unorganized points", SIGGRAPH 1992: the
+    eigenvector of least eigenvalue of the covariance of the nearest neighbours. With fewer than
+    three points it is any direction.
+    """
+    tree = cKDTree(points)
+    count = min(neighbours, len(points))
+    normals = np.empty_like(points)
+    for first in range(0, len(points), _AT_ONCE):
+        some = slice(first, first + _AT_ONCE)
+        _, nearest = tree.query(points[some], k=count)
+        around = points[nearest.reshape(-1, count)]
+        centred = around - around.mean(axis=1, keepdims=True)
+        covariance = np.swapaxes(centred, 1, 2) @ centred
+        normals[some] = np.linalg.eigh(covariance)[1][:, :, 0]
+    return normals
 
 
 class PointSample:
@@ -194,26 +280,3 @@ class PointSample:
         """Return the sample, float64 [n, 3]."""
         whole = np.concatenate([np.zeros((0, 3), np.float32), *self._parts])
         return whole.astype(np.float64)
-
-
-class CloudPair:
-    """Predicted and true points of a sequence, in bounded memory.
-
-    Predicted points stay in the estimate's own world until its alignment is known, at the end.
-    """
-
-    def __init__(self, capacity: int | None = 500_000) -> None:
-        """Hold at most ``capacity`` points on each side, None for all."""
-        self.predicted = PointSample(capacity, seed=0)
-        self.truth = PointSample(capacity, seed=1)
-
-    def score(
-        self,
-        transform: Similarity,
-        *,
-        icp_distance: float | None = ICP_DISTANCE,
-        distance: float = F_DISTANCE,
-    ) -> CloudScore:
-        """Move the predicted points into the true world and judge them, see :func:`score_cloud`."""
-        moved = transform.points(self.predicted.points())
-        return score_cloud(moved, self.truth.points(), icp_distance=icp_distance, distance=distance)

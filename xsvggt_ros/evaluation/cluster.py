@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs of a sweep on a cluster, by Ray: where there is room for one, there it runs.
+"""Runs the evaluations of a sweep on a Ray cluster.
 
 Every machine needs this package, and the source and the weights under the paths that the request
 names (or a source that is rendered, ``synthetic:``). Results come back as files.
@@ -16,23 +16,23 @@ from typing import Any
 import torch
 
 from xsvggt_ros.errors import ConfigurationError, XsvggtError, first_line
-from xsvggt_ros.evaluation.files import write_evaluation
 from xsvggt_ros.evaluation.isolated import RunFailedError
 from xsvggt_ros.evaluation.request import EvaluationRequest
+from xsvggt_ros.evaluation.results import write_evaluation
 from xsvggt_ros.evaluation.runner import Progress, evaluate
 
 LOCAL = "local"
 """As an address: a cluster of this machine alone, that ends with the command."""
 
 ASK_EVERY = 0.5
-"""Seconds between two looks whether a run is done or somebody wants it to stop."""
+"""Seconds between two checks whether a run is done or is to stop."""
 
 Answer = tuple[dict[str, Any], dict[str, bytes]]
 """What metrics.json holds, and all files of a run by name."""
 
 
 class Cluster:
-    """Ray, as the place where runs go.
+    """A Ray cluster that runs evaluations.
 
     Attributes:
         slots: runs that it has room for at once.
@@ -83,9 +83,14 @@ class Cluster:
         progress: Progress,
         threads: int = 0,
     ) -> dict[str, Any]:
-        """Evaluate somewhere, write the results into ``directory``, return what metrics.json holds.
+        """Evaluate on the cluster, write the results into ``directory``, and return metrics.json.
 
-        As :func:`~xsvggt_ros.evaluation.isolated.evaluate_isolated` does on this machine.
+        Args:
+            request: what is evaluated.
+            directory: of the results, on this machine.
+            stop: ends the run after the frame in hand.
+            progress: is told the frames done.
+            threads: of PyTorch in that run; 0 = its default.
 
         Raises:
             RunFailedError: the run ended without a result.
@@ -112,7 +117,7 @@ class Cluster:
         return metrics
 
     def close(self) -> None:
-        """Leave the cluster; one of this machine alone ends."""
+        """Disconnect; a local cluster shuts down."""
         self._ray.shutdown()
 
 

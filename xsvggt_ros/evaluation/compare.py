@@ -12,8 +12,9 @@ from typing import Any, Literal
 import yaml
 
 from xsvggt_ros.errors import ConfigurationError, EvaluationError, SourceError
-from xsvggt_ros.evaluation.catalogue import BY_NAME, QUANTITIES, Quantity
-from xsvggt_ros.evaluation.files import CONFIG, METRICS
+from xsvggt_ros.evaluation.evaluation import SCHEMA
+from xsvggt_ros.evaluation.metric_registry import BY_NAME, QUANTITIES, Quantity
+from xsvggt_ros.evaluation.results import CONFIG, METRICS
 
 MACHINE_DEPENDENT = frozenset(
     ("latency_p50", "latency_p95", "fps", "process_memory", "device_memory", "dropped")
@@ -34,14 +35,14 @@ class Change:
 
     @property
     def relative(self) -> float | None:
-        """The change as a share of the first value; None where there is no telling."""
+        """The change as a share of the first value; None where it is undefined."""
         if self.before is None or self.after is None or self.before == 0:
             return None
         return (self.after - self.before) / abs(self.before)
 
     @property
     def worse(self) -> float:
-        """By how much it got worse, as a share; below 0 = better, infinite = no longer measured."""
+        """How much worse it got, as a share; below 0 = better, infinite = no longer measured."""
         if self.quantity.better == "neither" or self.before is None:
             return 0.0
         if self.after is None:
@@ -81,7 +82,7 @@ class Comparison:
     same_machine: bool = True
 
     def require_alike(self, names: tuple[str, ...] = ()) -> None:
-        """Refuse to judge one run by the other where they do not compare.
+        """Refuse runs that are not comparable.
 
         Raises:
             EvaluationError: they do not, or are of two machines and ``names`` has a quantity that
@@ -133,8 +134,8 @@ def compare(first: Path, second: Path) -> Comparison:
         Change(quantity, quantity.value(before), quantity.value(after)) for quantity in QUANTITIES
     ]
     settings = _differences(_settings(first), _settings(second))
-    unlike = [*_unlike(before, after), *_judged_otherwise(settings)]
-    same_machine = before["identity"]["machine"] == after["identity"]["machine"]
+    unlike = [*_unlike(before, after), *_scored_otherwise(settings)]
+    same_machine = before["provenance"]["machine"] == after["provenance"]["machine"]
     machine = [] if same_machine else ["the machines differ: times and memory are not comparable"]
     return Comparison(
         (before["name"], after["name"]),
@@ -162,6 +163,11 @@ def read_metrics(directory: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise SourceError(f"'{path}' cannot be read: {error}; evaluate again") from error
+    schema = metrics.get("schema", SCHEMA) if isinstance(metrics, Mapping) else SCHEMA
+    if schema != SCHEMA:
+        raise SourceError(
+            f"'{path}' has schema {schema} and this version reads {SCHEMA}; evaluate again"
+        )
     if not _is_result(metrics):
         raise SourceError(f"'{path}' is not the result of one evaluation; give another directory")
     return dict(metrics)
@@ -170,12 +176,12 @@ def read_metrics(directory: Path) -> dict[str, Any]:
 def _is_result(metrics: Any) -> bool:
     """Tell whether something has what a comparison looks at."""
     try:
-        _ = metrics["cost"], metrics["live"], metrics["reason"], metrics["identity"]["machine"]
+        _ = metrics["cost"], metrics["live"], metrics["reason"], metrics["provenance"]["machine"]
         _data(metrics)
         for quantity in QUANTITIES:
             quantity.value(metrics)
         return isinstance(metrics["name"], str) and bool(
-            metrics["state"] and int(metrics["frames"]["judged"]) >= 0
+            metrics["state"] and int(metrics["frames"]["scored"]) >= 0
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
         return False
@@ -206,31 +212,31 @@ def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[st
     return {name: pair for name, pair in both.items() if pair[0] != pair[1]}
 
 
-def _judged_otherwise(settings: Mapping[str, tuple[Any, Any]]) -> list[str]:
-    """Return settings that decide what is taken and how it is judged, where they differ."""
+def _scored_otherwise(settings: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    """Return settings that decide what is taken and how it is scored, where they differ."""
     return [
         f"{name} is {before} in one and {after} in the other"
         for name, (before, after) in settings.items()
-        if name.startswith(("options.", "judging."))
+        if name.startswith(("options.", "scoring."))
         and not (name == "options.truth" and Path(str(before)).name == Path(str(after)).name)
     ]
 
 
 def _unlike(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    """Return why no number of one run says anything about the other, the gravest first."""
+    """Return why two runs are not comparable, the most serious reason first."""
     caveats = []
     if first["name"] != second["name"] or _data(first) != _data(second):
-        caveats.append("the sources differ: no number of one says anything about the other")
+        caveats.append("the sources differ: their numbers are not comparable")
     for metrics, which in ((first, "first"), (second, "second")):
         if metrics["state"] != "complete":
             caveats.append(f"the {which} run is {metrics['state']}: {metrics['reason']}")
-    if first["frames"]["judged"] != second["frames"]["judged"]:
-        counts = f"{first['frames']['judged']} and {second['frames']['judged']}"
-        caveats.append(f"they judge {counts} frames; errors grow with length")
+    if first["frames"]["scored"] != second["frames"]["scored"]:
+        counts = f"{first['frames']['scored']} and {second['frames']['scored']}"
+        caveats.append(f"they score {counts} frames; errors grow with length")
     if bool(first["live"]) != bool(second["live"]):
         caveats.append("one ran live and dropped frames, the other took every frame")
     return caveats
 
 
 def _data(metrics: Mapping[str, Any]) -> Any:
-    return metrics["identity"]["data"].get("sha256_of_edges")
+    return metrics["provenance"]["data"].get("sha256_of_edges")

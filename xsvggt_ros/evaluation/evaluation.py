@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from xsvggt_ros.evaluation.association import Association
-from xsvggt_ros.evaluation.judge import Scores, SessionJudge
-from xsvggt_ros.evaluation.meter import Cost, Meter
+from xsvggt_ros.evaluation.cost import Cost, CostRecorder
+from xsvggt_ros.evaluation.evaluator import Scores, SessionEvaluator
+from xsvggt_ros.evaluation.metric_registry import Verdict
 from xsvggt_ros.evaluation.request import EvaluationRequest
-from xsvggt_ros.evaluation.thresholds import Verdict
 
-SCHEMA = 1
+SCHEMA = 2
 """Of metrics.json; a key that changes its meaning raises it."""
 
 State = Literal["complete", "interrupted", "truncated"]
@@ -29,7 +29,7 @@ class Counts:
         refused: frames that could not be used: damaged, or stamped out of order.
         dropped: frames that a live queue dropped.
         sessions: worlds into which the stream fell.
-        judged: frames of the longest session, which the scores are about.
+        scored: frames of the longest session, which the scores are about.
 
     """
 
@@ -39,7 +39,7 @@ class Counts:
     refused: int
     dropped: int
     sessions: int
-    judged: int
+    scored: int
 
 
 @dataclass(frozen=True)
@@ -71,18 +71,18 @@ class Evaluation:
     Attributes:
         request: what was asked for.
         source: what the source says of itself.
-        identity: versions, weights, data and machine.
+        provenance: versions, weights, data and machine.
         state: ``truncated`` where the source ended before its time, ``interrupted`` where somebody
             stopped the run; the rest is valid for the frames that came.
         reason: why, unless complete.
         counts: where the frames went.
-        meter: time and memory, frame by frame.
+        costs: time and memory, frame by frame.
         cost: the same, summarized.
         session: the longest session.
         scores: how good that is.
         association: how much of the run has a truth.
         warnings: what a reader must know.
-        seconds: wall time of reading, reconstructing and judging; loading and writing excluded.
+        seconds: wall time of reading, reconstructing and scoring; loading and writing excluded.
         live: None where every frame was processed in order.
 
     """
@@ -90,13 +90,13 @@ class Evaluation:
     request: EvaluationRequest
     name: str
     source: dict[str, Any]
-    identity: dict[str, Any]
+    provenance: dict[str, Any]
     state: State
     reason: str
     counts: Counts
-    meter: Meter
+    costs: CostRecorder
     cost: Cost
-    session: SessionJudge
+    session: SessionEvaluator
     scores: Scores
     association: Association
     warnings: tuple[str, ...]
@@ -108,7 +108,7 @@ class Evaluation:
     @property
     def layers(self) -> int:
         """Layers whose tokens the cache holds."""
-        return self.meter.layers
+        return self.costs.layers
 
     def metrics(self) -> dict[str, Any]:
         """Return all numbers in types that JSON holds, without the curves."""
@@ -124,7 +124,7 @@ class Evaluation:
             "trajectory": {kind: each.summary() for kind, each in scores.trajectory.items()},
             "depth": {kind: each.summary() for kind, each in scores.depth.items()},
             "cloud": scores.cloud.summary() if scores.cloud else None,
-            "not_judged": list(scores.missing),
+            "not_scored": list(scores.missing),
             "association": self.association.summary(),
             "cost": self.cost.summary(),
             "live": asdict(self.live) if self.live else None,
@@ -132,5 +132,5 @@ class Evaluation:
             "limits": [each.summary() for each in self.verdicts],
             "warnings": list(self.warnings),
             "source": self.source,
-            "identity": self.identity,
+            "provenance": self.provenance,
         }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An evaluation in a process of its own, so that running out of memory ends it and nothing else.
+"""Runs an evaluation in its own process, so that running out of memory ends it alone.
 
 Each run of a sweep gets one: its peaks of memory are its own then, and whatever kills it becomes a
 line of the table.
@@ -17,8 +17,8 @@ from time import monotonic
 from typing import Any
 
 from xsvggt_ros.errors import XsvggtError, first_line
-from xsvggt_ros.evaluation.files import write_evaluation
 from xsvggt_ros.evaluation.request import EvaluationRequest
+from xsvggt_ros.evaluation.results import write_evaluation
 from xsvggt_ros.evaluation.runner import Progress, evaluate
 from xsvggt_ros.interruption import SIGNALS
 from xsvggt_ros.threads import ask_for_threads
@@ -31,7 +31,7 @@ END_TIMEOUT = 30.0
 
 
 class RunFailedError(XsvggtError):
-    """A run in a process of its own gave no result; the message says why."""
+    """A run in its own process gave no result; the message says why."""
 
 
 def evaluate_isolated(
@@ -101,7 +101,7 @@ def _death(code: int | None) -> str:
 
 
 def _run(connection: Connection, request: EvaluationRequest, directory: Path, threads: int) -> None:
-    """Evaluate and tell the other side; a stop comes from there and from no signal."""
+    """Evaluate and report to the parent, which alone may stop it; signals are ignored."""
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)
     logging.getLogger().addHandler(logging.NullHandler())  # warnings are in the report
@@ -124,7 +124,7 @@ def _run(connection: Connection, request: EvaluationRequest, directory: Path, th
 
 
 class _Telling:
-    """Tells the other side of progress now and then, and listens whether to stop."""
+    """Reports progress to the parent at intervals, and listens for a stop."""
 
     def __init__(self, connection: Connection, stop: Event) -> None:
         self._connection = connection
@@ -140,4 +140,4 @@ class _Telling:
                 self._connection.send(("progress", (done, total, doing)))
                 self._last = monotonic()
         except (EOFError, BrokenPipeError):
-            self._stop.set()  # nobody waits for this run any more
+            self._stop.set()  # the parent is gone

@@ -45,7 +45,7 @@ class ProtocolOptions:
         dataset: name of the data set.
         root: its directory.
         frames: the most of each sequence, for the long tables.
-        stride: each how manieth frame, likewise.
+        stride: every nth frame is taken, likewise.
         prediction: of ``mv_recon``: ``points`` of the point head, or ``projection`` of depth and
             pose.
         annotations: of CO3D.
@@ -67,7 +67,7 @@ class ProtocolOptions:
         }
 
     def refuse(self, protocol: str, *names: str) -> None:
-        """Raise ConfigurationError where one of the named options is set but means nothing."""
+        """Raise ConfigurationError where one of the named options is set."""
         spelt = {"frames": "--max-frames"}
         for name in names:
             if getattr(self, name) is not None:
@@ -96,7 +96,7 @@ class Specification(ABC):
 
     @abstractmethod
     def check(self, options: ProtocolOptions) -> None:
-        """Raise ConfigurationError for options that mean nothing here."""
+        """Raise ConfigurationError for options that this protocol does not know."""
 
     @abstractmethod
     def rows(self, engine: Reconstructor, options: ProtocolOptions) -> Iterator[ProtocolRow]:
@@ -107,7 +107,7 @@ class Specification(ABC):
         """Return what a reader of the table must know."""
 
     def names(self, options: ProtocolOptions) -> list[str] | None:
-        """Return the sequences in the order of the rows, None where only running tells."""
+        """Return the sequences in the order of the rows, None where they are unknown in advance."""
         return None
 
     def needs_points(self, options: ProtocolOptions) -> bool:
@@ -115,15 +115,17 @@ class Specification(ABC):
         return False
 
 
-_DEPTH_COLUMNS = (
-    Column("abs_rel", "AbsRel"),
-    Column("sq_rel", "SqRel"),
-    Column("rmse", "RMSE, m"),
-    Column("log_rmse", "log RMSE"),
-    Column("delta_1", "δ<1.25", 1, "%"),
-    Column("delta_2", "δ<1.25²", 1, "%"),
-    Column("delta_3", "δ<1.25³", 1, "%"),
-)
+def _depth_columns(alignment: str) -> tuple[Column, ...]:
+    """Return the columns of depth errors under one alignment, which the notes name."""
+    return (
+        Column(f"abs_rel_{alignment}", "AbsRel"),
+        Column(f"sq_rel_{alignment}", "SqRel"),
+        Column(f"depth_rmse_{alignment}", "RMSE, m"),
+        Column(f"depth_log_rmse_{alignment}", "log RMSE"),
+        Column(f"delta_1_{alignment}", "δ<1.25", 1, "%"),
+        Column(f"delta_2_{alignment}", "δ<1.25²", 1, "%"),
+        Column(f"delta_3_{alignment}", "δ<1.25³", 1, "%"),
+    )
 
 
 class VideoDepth(Specification):
@@ -131,7 +133,7 @@ class VideoDepth(Specification):
 
     name = "video_depth"
     datasets = get_args(video_depth.DepthDataset)
-    columns = _DEPTH_COLUMNS
+    columns = _depth_columns(video_depth.ALIGNMENT)
 
     def check(self, options: ProtocolOptions) -> None:
         """Allow ``frames``."""
@@ -161,7 +163,7 @@ class MonoDepth(Specification):
 
     name = "mono_depth"
     datasets = get_args(video_depth.DepthDataset)
-    columns = _DEPTH_COLUMNS
+    columns = _depth_columns(video_depth.IMAGE_ALIGNMENT)
 
     def check(self, options: ProtocolOptions) -> None:
         """Allow nothing but data set and root."""
@@ -189,9 +191,9 @@ class MultiViewReconstruction(Specification):
     name = "mv_recon"
     datasets = get_args(mv_recon.SceneDataset)
     columns = (
-        Column("acc", "Acc, m"), Column("acc_med", "median"),
-        Column("comp", "Comp, m"), Column("comp_med", "median"),
-        Column("nc", "NC"), Column("nc_med", "median"),
+        Column("acc", "Acc, m"), Column("acc_med", "Acc median"),
+        Column("comp", "Comp, m"), Column("comp_med", "Comp median"),
+        Column("nc", "NC"), Column("nc_med", "NC median"),
         Column("f_score", "F-score", 1, "%"),
     )  # fmt: skip
 
@@ -213,7 +215,7 @@ class MultiViewReconstruction(Specification):
         return mv_recon.sequence_names(_scenes(options), options.root)
 
     def needs_points(self, options: ProtocolOptions) -> bool:
-        """Return whether the point head is judged."""
+        """Return whether the point head is scored."""
         return _prediction(options) == "points"
 
     def rows(self, engine: Reconstructor, options: ProtocolOptions) -> Iterator[ProtocolRow]:
@@ -227,13 +229,13 @@ class MultiViewReconstruction(Specification):
         )
 
     def notes(self, options: ProtocolOptions) -> tuple[str, ...]:
-        """Say how many images there are, and what is laid upon the truth."""
+        """Say how many images there are, and what is aligned with the ground truth."""
         sparse = "the reference's sparse sampling: 2 to 5 images, hardly any cache"
-        judged = {
+        scored = {
             "points": "points of the point head, shifted and scaled as in the reference, then ICP",
             "projection": "points of depth and pose, laid upon the truth by a similarity, then ICP",
         }
-        return (_length(options, sparse), judged[_prediction(options)])
+        return (_length(options, sparse), scored[_prediction(options)])
 
 
 class RelativePose(Specification):
@@ -242,8 +244,8 @@ class RelativePose(Specification):
     name = "relpose"
     datasets = (*get_args(relpose.PathDataset), CO3D)
     columns = (
-        Column("ate", "ATE, m"), Column("rpe_translation", "RPE, m"),
-        Column("rpe_rotation_deg", "RPE, °", 3), Column("scale", "scale", 3),
+        Column("ate_sim3", "ATE, m"), Column("rpe_translation_sim3", "RPE, m"),
+        Column("rpe_rotation_deg", "RPE, °", 3), Column("scale_sim3", "scale", 3),
         *(Column(f"auc_{limit}", f"AUC@{limit}", 1, "%") for limit in relpose.THRESHOLDS),
     )  # fmt: skip
 
@@ -284,7 +286,7 @@ class RelativePose(Specification):
             return ("14 whole sequences of Sintel; paths aligned by Sim(3)",)
         frames, stride = options.frames or relpose.FRAMES, options.stride or relpose.STRIDE
         return (
-            f"at most {frames} frames of a sequence, each {stride}.; paths aligned by Sim(3)",
+            f"at most {frames} frames of a sequence, one in {stride}; paths aligned by Sim(3)",
             "figures of another length or stride are figures of another protocol",
         )
 
@@ -296,7 +298,7 @@ SPECIFICATIONS: dict[str, Specification] = {
 
 
 def specification_of(name: str, options: ProtocolOptions) -> Specification:
-    """Return a protocol that the options suit.
+    """Return the protocol of a name, checked against the options.
 
     Raises:
         ConfigurationError: an unknown protocol or data set, or options that mean nothing to it.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs a published protocol; its table is whole after each sequence.
+"""Runs a published protocol and writes its table after each sequence.
 
 What is sampled, masked, aligned and averaged stands in :mod:`xsvggt_ros.evaluation.protocols`; here
 is what all protocols share: one network, rows that are written as they come, progress, and a stop
@@ -16,13 +16,13 @@ from threading import Event
 from typing import Any
 
 from xsvggt_ros.cache.settings import CacheSettings
-from xsvggt_ros.evaluation import identity
-from xsvggt_ros.evaluation.files import write_json, write_text, yaml_text
+from xsvggt_ros.evaluation import provenance
 from xsvggt_ros.evaluation.protocol_catalogue import Column, ProtocolOptions, Specification
 from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, mean_row
+from xsvggt_ros.evaluation.provenance import collecting_warnings
 from xsvggt_ros.evaluation.request import NetworkOptions
+from xsvggt_ros.evaluation.results import write_json, write_text, yaml_text
 from xsvggt_ros.evaluation.runner import Progress
-from xsvggt_ros.evaluation.warnings_log import collecting_warnings
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.frame import FrameResult
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
@@ -36,7 +36,7 @@ class ProtocolTable:
 
     Attributes:
         settings: everything that decides the numbers.
-        identity: versions, weights and machine.
+        provenance: versions, weights and machine.
         total: sequences of the data set; None where only running tells.
         mean: over the sequences that did not fail; None where there is none yet.
         warnings: what the package warned of meanwhile.
@@ -51,7 +51,7 @@ class ProtocolTable:
     columns: tuple[Column, ...]
     notes: tuple[str, ...]
     settings: dict[str, Any]
-    identity: dict[str, Any]
+    provenance: dict[str, Any]
     total: int | None
     rows: tuple[ProtocolRow, ...] = ()
     mean: ProtocolRow | None = None
@@ -135,7 +135,7 @@ def _write(table: ProtocolTable, directory: Path, written: Callable[[ProtocolTab
 
 
 def _growing(rows: Iterator[ProtocolRow], watch: _Watch) -> Iterator[tuple[ProtocolRow, ...]]:
-    """Yield the rows so far whenever there is one more, until they end or somebody stops them."""
+    """Yield the rows so far after each new one, until they end or the run is stopped."""
     done: tuple[ProtocolRow, ...] = ()
     while not watch.stop.is_set():
         try:
@@ -156,7 +156,7 @@ def _mean(rows: tuple[ProtocolRow, ...]) -> ProtocolRow | None:
 
 
 class WatchedEngine(Reconstructor):
-    """An engine that tells of each frame before it takes it."""
+    """An engine that reports each frame before it steps."""
 
     def __init__(
         self, network: StreamVggt, settings: ReconstructorSettings, watch: Callable[[], None]
@@ -165,15 +165,15 @@ class WatchedEngine(Reconstructor):
         super().__init__(network, settings)
         self._watch = watch
 
-    def step(self, *arguments: Any, **options: Any) -> FrameResult:
-        """Reconstruct one frame, see :meth:`Reconstructor.step`."""
+    def take(self, *arguments: Any, **options: Any) -> list[FrameResult]:
+        """Take one frame in, see :meth:`Reconstructor.take`."""
         self._watch()
-        return super().step(*arguments, **options)
+        return super().take(*arguments, **options)
 
 
 @dataclass
 class _Watch:
-    """Counts frames and sequences, and ends the run where somebody asks for it."""
+    """Counts frames and sequences, and ends the run on request."""
 
     stop: Event
     progress: Progress
@@ -206,9 +206,9 @@ def _empty(
     names: list[str] | None,
 ) -> ProtocolTable:
     described = {
-        "software": identity.software(),
-        "weights": identity.weights(network, chosen.checkpoint, chosen.preset),
-        "machine": identity.machine(network.device),
+        "software": provenance.software(),
+        "weights": provenance.weights(network, chosen.checkpoint, chosen.preset),
+        "machine": provenance.machine(network.device),
     }
     return ProtocolTable(
         protocol=specification.name,
@@ -219,6 +219,6 @@ def _empty(
         columns=specification.columns,
         notes=specification.notes(options),
         settings=settings,
-        identity=described,
+        provenance=described,
         total=None if names is None else len(names),
     )

@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is to be evaluated, and how: everything that decides the numbers, in one value."""
+"""What is evaluated, and how: everything that decides the numbers, in one value.
+
+The command line makes its options from these classes, so nothing heavy is imported here.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.evaluation.identity import fingerprint
 from xsvggt_ros.evaluation.sources.base import SourceOptions
-from xsvggt_ros.model.bundled import weights_in_words
-from xsvggt_ros.model.checkpoint import load_network
-from xsvggt_ros.model.network import StreamVggt
+
+if TYPE_CHECKING:
+    from xsvggt_ros.model.network import StreamVggt
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class NetworkOptions:
             ConfigurationError: they cannot run so, or not here.
 
         """
+        from xsvggt_ros.model.checkpoint import load_network
+
         return load_network(
             self.checkpoint,
             preset=self.preset,
@@ -62,11 +66,13 @@ class NetworkOptions:
     @property
     def words(self) -> str:
         """The weights, for people."""
+        from xsvggt_ros.model.bundled import weights_in_words
+
         return weights_in_words(self.checkpoint, self.preset)
 
 
 @dataclass(frozen=True)
-class JudgingOptions:
+class ScoringOptions:
     """How results are compared with the truth.
 
     Attributes:
@@ -75,7 +81,7 @@ class JudgingOptions:
         cloud_points: the most points that the estimated and the true cloud are compared with;
             0 = clouds are not compared.
         fscore_distance: metres within which a point counts as found.
-        depth_pixels: the most pixels that depth is judged on, chosen at random beyond.
+        depth_pixels: the most pixels that depth is scored on, chosen at random beyond.
 
     Raises:
         ConfigurationError: a number out of range.
@@ -135,7 +141,7 @@ class EvaluationRequest:
     options: SourceOptions = field(default_factory=SourceOptions)
     network: NetworkOptions = field(default_factory=NetworkOptions)
     cache: CacheSettings = field(default_factory=CacheSettings)
-    judging: JudgingOptions = field(default_factory=JudgingOptions)
+    scoring: ScoringOptions = field(default_factory=ScoringOptions)
     live: LiveOptions | None = None
 
     def resolved(self) -> dict[str, Any]:
@@ -144,5 +150,7 @@ class EvaluationRequest:
 
     def fingerprint(self, *left_out: str) -> str:
         """Return a hash of all settings but the named groups; equal settings have equal ones."""
+        from xsvggt_ros.evaluation.provenance import fingerprint
+
         settings = {key: value for key, value in self.resolved().items() if key not in left_out}
         return fingerprint(settings)

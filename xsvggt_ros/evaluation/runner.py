@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the engine over a source with ground truth and judges what comes out."""
+"""Runs the engine over a source with ground truth, frame by frame or at the pace of a camera."""
 
 from __future__ import annotations
 
@@ -9,32 +9,37 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime
-from threading import Event
-from time import perf_counter
-from typing import Any
+from threading import Event, Lock
+from time import monotonic, perf_counter
+from typing import TYPE_CHECKING, Any
 
 from xsvggt_ros.errors import SourceError
-from xsvggt_ros.evaluation import identity
+from xsvggt_ros.evaluation import provenance
 from xsvggt_ros.evaluation.association import Association, disagreement
+from xsvggt_ros.evaluation.cost import CostRecorder
 from xsvggt_ros.evaluation.evaluation import Counts, Evaluation, LiveFigures, State
+from xsvggt_ros.evaluation.evaluator import Evaluator, Scores
 from xsvggt_ros.evaluation.frame import EvaluationFrame
-from xsvggt_ros.evaluation.judge import Judge, Scores
-from xsvggt_ros.evaluation.live import run_live
-from xsvggt_ros.evaluation.meter import Meter
-from xsvggt_ros.evaluation.request import EvaluationRequest
+from xsvggt_ros.evaluation.provenance import WarningLog, collecting_warnings
+from xsvggt_ros.evaluation.request import EvaluationRequest, LiveOptions
 from xsvggt_ros.evaluation.source import EvaluationSource, open_source
 from xsvggt_ros.evaluation.sources.base import NO_TRUTH
-from xsvggt_ros.evaluation.warnings_log import WarningLog, collecting_warnings
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.frame import Frame, FrameResult
-from xsvggt_ros.stream.jumps import settled_with
 from xsvggt_ros.stream.pipeline import FramePipeline, FrameUpdate, PipelineHooks
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
+from xsvggt_ros.stream.sources.base import DEFAULT_RATE, SECOND
+from xsvggt_ros.stream.sources.pace import CUT_TO, gap_between
+from xsvggt_ros.stream.stamps import settled_with
+from xsvggt_ros.stream.worker import FrameQueue, Worker
+
+if TYPE_CHECKING:
+    from xsvggt_ros.stream.worker import QueuePolicy
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int | None, str], None]
-"""Takes the frames done, the frames to come in all (None = nobody knows), and what goes on."""
+"""Takes the frames done, the total (None = unknown), and the current activity."""
 
 
 def _silent(done: int, total: int | None, doing: str) -> None:
@@ -43,11 +48,11 @@ def _silent(done: int, total: int | None, doing: str) -> None:
 
 @dataclass
 class Run:
-    """A run in progress: what each result goes through, on whatever thread it comes."""
+    """A run in progress; results may come on any thread."""
 
     engine: Reconstructor
-    meter: Meter
-    judge: Judge
+    costs: CostRecorder
+    evaluator: Evaluator
     log: WarningLog
     progress: Progress
     total: int | None
@@ -55,13 +60,20 @@ class Run:
     refused: int = 0
 
     def accept(self, result: FrameResult, given: EvaluationFrame, waited: float = 0.0) -> None:
-        """Take a result and compare it with its truth."""
-        self.meter.note(result, self.engine.session, waited)
-        self.judge.add(result, given.truth)
+        """Take a result and compare it with its ground truth.
+
+        Args:
+            result: of the engine.
+            given: the frame that it belongs to.
+            waited: seconds in the queue of a live run.
+
+        """
+        self.costs.note(result, self.engine.session, waited)
+        self.evaluator.add(result, given.truth)
         self.progress(self.taken, self.total, "evaluating")
 
     def refuse(self, frame: Frame, error: Exception) -> None:
-        """Take note of a frame that could not be used."""
+        """Record a frame that could not be used."""
         self.refused += 1
         self.log.note(f"the image of stamp {frame.stamp} was refused: {error}")
 
@@ -73,7 +85,7 @@ def evaluate(
 
     Args:
         request: what, on what, and how.
-        stop: ends the run after the frame in hand once it is set; what came is judged.
+        stop: ends the run after the frame in hand once it is set; what came is scored.
         progress: is told of each frame.
 
     Raises:
@@ -88,18 +100,18 @@ def evaluate(
         source = open_source(request.source, request.options)
         network = request.network.load()
         engine = Reconstructor(network, _settings(request, network))
-        meter = Meter(network.device, identity.weights_bytes(network))
-        judge = Judge(request.judging)
-        run = Run(engine, meter, judge, log, progress, source.frame_count)
+        costs = CostRecorder(network.device, provenance.weights_bytes(network))
+        evaluator = Evaluator(request.scoring)
+        run = Run(engine, costs, evaluator, log, progress, source.frame_count)
         began = perf_counter()
         state, reason, live = _run(run, source, request, stop)
         seconds = perf_counter() - began
         _require_results(run, source, stop, reason)
-        progress(run.taken, run.taken, "judging")
-        session = judge.session
+        progress(run.taken, run.taken, "scoring")
+        session = evaluator.session
         scores = session.scores()
         # A source that knows no times of its truth need not say so.
-        association = judge.association(getattr(source, "truth_stamps", None))
+        association = evaluator.association(getattr(source, "truth_stamps", None))
         _require_truth(request, association)
         _warn_of_parts(run, state)
         _warn_of_truth(request, scores, association)
@@ -115,12 +127,12 @@ def evaluate(
         request=request,
         name=source.name,
         source=source.describe(),
-        identity=_identity(request, network),
+        provenance=_provenance(request, network),
         state=state,
         reason=reason,
         counts=_counts(run, source, live),
-        meter=meter,
-        cost=meter.cost(),
+        costs=costs,
+        cost=costs.cost(),
         session=session,
         scores=scores,
         association=association,
@@ -139,7 +151,7 @@ def _settings(request: EvaluationRequest, network: StreamVggt) -> ReconstructorS
 def _run(
     run: Run, source: EvaluationSource, request: EvaluationRequest, stop: Event
 ) -> tuple[State, str, LiveFigures | None]:
-    """Feed the source to the engine until it ends, breaks off, or somebody stops it."""
+    """Feed the source to the engine until it ends, breaks off, or the run is stopped."""
     live = None
     try:
         with closing(_frames(source)) as frames:
@@ -193,7 +205,7 @@ def _accept(run: Run, ready: list[FrameUpdate], unanswered: deque[EvaluationFram
 
 
 def _require_results(run: Run, source: EvaluationSource, stop: Event, reason: str) -> None:
-    if len(run.meter):
+    if len(run.costs):
         return
     if stop.is_set():
         raise KeyboardInterrupt
@@ -202,13 +214,14 @@ def _require_results(run: Run, source: EvaluationSource, stop: Event, reason: st
 
 
 def _warn_of_parts(run: Run, state: State) -> None:
-    """Note what the scores do not cover."""
-    judge = run.judge
-    if judge.sessions > 1:
+    """Warn of what the scores do not cover."""
+    evaluator = run.evaluator
+    if evaluator.sessions > 1:
         logger.warning(
             "%s",
-            f"the stream fell into {judge.sessions} sessions, each with a world of its own; the "
-            f"scores are those of the longest, {len(judge.session)} of {judge.frames} frames",
+            f"the stream fell into {evaluator.sessions} sessions, each with a world of its own; "
+            f"the scores are those of the longest, {len(evaluator.session)} of "
+            f"{evaluator.frames} frames",
         )
     if state == "truncated":
         logger.warning(
@@ -219,7 +232,7 @@ def _warn_of_parts(run: Run, state: State) -> None:
 
 
 def _require_truth(request: EvaluationRequest, association: Association) -> None:
-    """Refuse a run whose truth was named, and is that of no frame."""
+    """Refuse a run whose named ground truth belongs to no frame."""
     truth = request.options.truth
     if truth not in (None, NO_TRUTH) and not association.with_pose:
         raise SourceError(
@@ -229,36 +242,163 @@ def _require_truth(request: EvaluationRequest, association: Association) -> None
 
 
 def _warn_of_truth(request: EvaluationRequest, scores: Scores, association: Association) -> None:
-    """Note where the truth covers little, or contradicts itself."""
+    """Warn where the ground truth covers little, or contradicts itself."""
     if association.with_pose < association.frames and (
         association.with_pose or association.truth is not None
     ):
         logger.warning("%s", association.words)
     for remark in scores.remarks:
         logger.warning("%s", remark)
-    path, depth = scores.trajectory.get("sim3"), scores.depth.get("scale")
+    path, depth = scores.trajectory.get("sim3"), scores.depth.get("l1")
     if sentence := disagreement(path, depth, request.options.depth_scale):
         logger.warning("%s", sentence)
 
 
 def _counts(run: Run, source: EvaluationSource, live: LiveFigures | None) -> Counts:
-    processed = len(run.meter)
+    processed = len(run.costs)
     return Counts(
         promised=source.frame_count,
         taken=run.taken,
         processed=processed,
         refused=run.refused,
         dropped=run.taken - processed - run.refused if live else 0,
-        sessions=run.judge.sessions,
-        judged=len(run.judge.session),
+        sessions=run.evaluator.sessions,
+        scored=len(run.evaluator.session),
     )
 
 
-def _identity(request: EvaluationRequest, network: StreamVggt) -> dict[str, Any]:
+def _provenance(request: EvaluationRequest, network: StreamVggt) -> dict[str, Any]:
     return {
-        "software": identity.software(),
-        "weights": identity.weights(network, request.network.checkpoint, request.network.preset),
-        "data": identity.data(request.source),
-        "machine": identity.machine(network.device),
+        "software": provenance.software(),
+        "weights": provenance.weights(network, request.network.checkpoint, request.network.preset),
+        "data": provenance.data(request.source),
+        "machine": provenance.machine(network.device),
         "settings": request.fingerprint(),
     }
+
+
+LATE = 0.05
+"""Seconds after its time from which on a frame counts as delivered late by the source."""
+
+POLL = 0.05
+"""Seconds between two looks at whether everything is done."""
+
+STOP_TIMEOUT = 120.0
+"""Seconds that the frame in hand may take at the end."""
+
+
+class _InFlight:
+    """Frames between arrival and result, with the time of their arrival; for two threads."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._frames: dict[int, tuple[EvaluationFrame, float]] = {}
+
+    def put(self, given: EvaluationFrame, arrived: float) -> None:
+        with self._lock:
+            self._frames[id(given.frame)] = given, arrived
+
+    def take(self, stamp: int) -> tuple[EvaluationFrame, float] | None:
+        """Return the frame of a stamp; those that came before it were dropped and are forgotten."""
+        with self._lock:
+            for key, entry in list(self._frames.items()):
+                del self._frames[key]
+                if entry[0].stamp == stamp:
+                    return entry
+        return None
+
+
+def run_live(
+    run: Run, frames: Iterator[EvaluationFrame], options: LiveOptions, stop: Event
+) -> tuple[LiveFigures, SourceError | None]:
+    """Feed frames at the pace of their stamps to the node's queue and worker until all is done.
+
+    The latency of a frame then counts from its arrival, waiting included.
+
+    Args:
+        run: takes results and refusals.
+        frames: in the order of their stamps.
+        options: speed and queue.
+        stop: ends the run after the frame in hand.
+
+    Returns:
+        How the run kept up, and what the source broke off with, if it did.
+
+    """
+    policy: QueuePolicy = "all" if options.queue_policy == "all" else "latest"
+    queue = FrameQueue(policy, options.queue_size)
+    flying = _InFlight()
+
+    def accept(update: FrameUpdate) -> None:
+        result = update.result
+        entry = flying.take(result.stamp)
+        if entry is not None:
+            given, arrived = entry
+            waited = max(0.0, monotonic() - arrived - result.timings.total)
+            run.accept(result, given, waited)
+
+    hooks = PipelineHooks(report=accept, report_refusal=run.refuse)
+    worker = Worker(FramePipeline(run.engine, hooks), queue)
+    feeder = _Feeder(run, queue, flying, options.speed)
+    broken = None
+    began = monotonic()
+    worker.start()
+    try:
+        try:
+            feeder.feed(frames, stop)
+        except SourceError as error:
+            broken = error
+        while (left := worker.counters).pending > left.waiting and not stop.wait(POLL):
+            pass
+        worker.finish_first_pass()
+        while worker.counters.pending and not stop.wait(POLL):
+            pass
+    finally:
+        worker.stop(STOP_TIMEOUT)
+    seconds = max(monotonic() - began, 1e-9)
+    counters = worker.counters
+    figures = LiveFigures(
+        speed=options.speed,
+        queue=f"{policy}, {options.queue_size}",
+        input_rate=counters.received / seconds,
+        output_rate=counters.processed / seconds,
+        dropped_share=counters.dropped / max(counters.received, 1),
+        late_source=feeder.late,
+    )
+    return figures, broken
+
+
+class _Feeder:
+    """Puts each frame into the queue when it is due, and counts those that came late."""
+
+    def __init__(self, run: Run, queue: FrameQueue, flying: _InFlight, speed: float) -> None:
+        self._run = run
+        self._queue = queue
+        self._flying = flying
+        self._speed = speed
+        self.late = 0
+
+    def feed(self, frames: Iterator[EvaluationFrame], stop: Event) -> None:
+        """Put frames into the queue; one whose stamp is known to be wrong does not set the pace."""
+        previous: Frame | None = None
+        due = monotonic()
+        for given in frames:
+            if not given.frame.fault:
+                due += self._seconds_after(previous, given.frame) if previous else 0.0
+                previous = given.frame
+            wait = due - monotonic()
+            if stop.wait(max(0.0, wait)):
+                return
+            self.late += wait < -LATE
+            self._run.taken += 1
+            self._flying.put(given, monotonic())
+            self._queue.put(given.frame)
+
+    def _seconds_after(self, previous: Frame, frame: Frame) -> float:
+        gap = gap_between(previous, frame, DEFAULT_RATE)
+        if gap.pause:
+            logger.warning(
+                "the recording pauses for %.6g s after frame %d: cut to %g s",
+                gap.pause / SECOND, self._run.taken, CUT_TO,
+            )  # fmt: skip
+        return (gap.nanoseconds or SECOND / DEFAULT_RATE) / SECOND / self._speed

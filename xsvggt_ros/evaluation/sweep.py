@@ -19,10 +19,10 @@ import torch
 
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError, SourceError, XsvggtError
-from xsvggt_ros.evaluation.catalogue import BY_NAME, QUANTITIES
-from xsvggt_ros.evaluation.files import write_json, write_text, yaml_text
 from xsvggt_ros.evaluation.isolated import evaluate_isolated
+from xsvggt_ros.evaluation.metric_registry import BY_NAME, QUANTITIES
 from xsvggt_ros.evaluation.request import EvaluationRequest
+from xsvggt_ros.evaluation.results import write_json, write_text, yaml_text
 from xsvggt_ros.evaluation.runner import Progress
 
 SHORT_NAMES = {"budget": ("budget_tokens",), "bits": ("key_bits", "value_bits")}
@@ -77,7 +77,7 @@ class Row:
 
     @property
     def finished(self) -> bool:
-        """Whether there is nothing more to come of this run."""
+        """Whether this run is done."""
         return self.state in ("complete", "truncated")
 
 
@@ -146,6 +146,11 @@ def points(axes: Sequence[Axis], base: CacheSettings, references: Sequence[str])
 
     ``full cache`` keeps every token as it comes. ``published`` is the released code, its simulated
     4-bit quantization included, once for each budget of the sweep.
+
+    Args:
+        axes: settings and their values.
+        base: settings that no axis names.
+        references: of REFERENCES, those wanted.
 
     Raises:
         ConfigurationError: an impossible combination, or an unknown reference.
@@ -274,7 +279,7 @@ def _run(
         return None
     return Row(
         point.label, point.group, metrics["state"], _note(metrics), name, settings,
-        _values(metrics), metrics["identity"]["weights"]["sha256"],
+        _values(metrics), metrics["provenance"]["weights"]["sha256"],
     )  # fmt: skip
 
 
@@ -289,12 +294,12 @@ def _note(metrics: Mapping[str, Any]) -> str:
     if frames["refused"]:
         parts.append(f"{frames['refused']} frames refused")
     if frames["sessions"] > 1:
-        parts.append(f"{frames['sessions']} sessions, {frames['judged']} frames judged")
+        parts.append(f"{frames['sessions']} sessions, {frames['scored']} frames scored")
     return "; ".join(parts)
 
 
 def _known_rows(request: EvaluationRequest, directory: Path) -> dict[str, Row]:
-    """Return what a directory holds of this sweep already."""
+    """Return the rows of this sweep that a directory holds already."""
     if not (directory / SWEEP).is_file():
         return {}
     sweep = read_sweep(directory)

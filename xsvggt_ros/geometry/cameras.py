@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pinhole intrinsics and the calibration that travels with a camera."""
+"""Pinhole cameras: what they are, as the network encodes them, and the points that they see."""
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+from xsvggt_ros.geometry.rigid import Matrix, matrix_from_quaternion, quaternion_from_matrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,3 +105,85 @@ def is_rectified_topic(topic: str) -> bool:
     ``camera_info`` beside ``image_raw`` and ``image_rect`` is the same, so it cannot tell.
     """
     return not {"rect", "rectified"}.isdisjoint(re.split("[/_]", topic))
+
+
+def world_to_camera(encoding: NDArray[np.floating]) -> Matrix:
+    """Return the extrinsics [4, 4] of an encoding [9], whose quaternion may have any length."""
+    extrinsics = np.eye(4)
+    extrinsics[:3, :3] = matrix_from_quaternion(encoding[3:7])
+    extrinsics[:3, 3] = encoding[:3]
+    return extrinsics
+
+
+def inverted(encoding: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return the encoding [9] of the inverse motion; the quaternion keeps its length.
+
+    Turns camera-to-world, as LingBot-Map says poses, into world-to-camera and back. An encoding
+    without a rotation, or that is not finite, is returned as it is.
+    """
+    if not np.isfinite(encoding).all() or not encoding[3:7].any():
+        return encoding
+    x, y, z, w = encoding[3:7]
+    inverse = np.array([-x, -y, -z, w])
+    translation = -matrix_from_quaternion(inverse) @ encoding[:3]
+    return np.concatenate([translation, inverse, encoding[7:]]).astype(encoding.dtype)
+
+
+def intrinsics_from_encoding(encoding: NDArray[np.floating], width: int, height: int) -> Intrinsics:
+    """Return the pinhole camera of an encoding [9] whose fields of view lie within (0, pi)."""
+    fov_vertical, fov_horizontal = float(encoding[7]), float(encoding[8])
+    return Intrinsics(
+        fx=width / 2 / math.tan(fov_horizontal / 2),
+        fy=height / 2 / math.tan(fov_vertical / 2),
+        cx=width / 2,
+        cy=height / 2,
+        width=width,
+        height=height,
+    )
+
+
+def encode(extrinsics: Matrix, intrinsics: Intrinsics) -> NDArray[np.float64]:
+    """Return the encoding [9] of world-to-camera ``extrinsics`` [4, 4]; inverse of the above."""
+    return np.array(
+        [
+            *extrinsics[:3, 3],
+            *quaternion_from_matrix(extrinsics[:3, :3]),
+            2 * math.atan(intrinsics.height / 2 / intrinsics.fy),
+            2 * math.atan(intrinsics.width / 2 / intrinsics.fx),
+        ]
+    )
+
+
+Depth = NDArray[np.float32]
+
+
+def unproject(depth: Depth, intrinsics: Intrinsics) -> NDArray[np.float32]:
+    """Return the points of a depth map, float32 [h, w, 3], in the optical frame.
+
+    Pixel centres lie at integer coordinates (VGGT's convention). NaN depth gives NaN points.
+    """
+    height, width = depth.shape
+    points = np.empty((height, width, 3), np.float32)
+    rays_x, rays_y = _rays(depth, intrinsics)
+    np.multiply(depth, rays_x, out=points[..., 0])
+    np.multiply(depth, rays_y, out=points[..., 1])
+    points[..., 2] = depth
+    return points
+
+
+def coordinates(depth: Depth, intrinsics: Intrinsics) -> tuple[Depth, Depth, Depth]:
+    """Return the same points as three images, x, y and z, float32 [h, w] each."""
+    rays_x, rays_y = _rays(depth, intrinsics)
+    return depth * rays_x, depth * rays_y, depth
+
+
+def _rays(depth: Depth, intrinsics: Intrinsics) -> tuple[Depth, Depth]:
+    """Return x of each column [w] and y of each row [h, 1], at depth 1."""
+    height, width = depth.shape
+    rays_x = (np.arange(width, dtype=np.float32) - np.float32(intrinsics.cx)) / np.float32(
+        intrinsics.fx
+    )
+    rays_y = (np.arange(height, dtype=np.float32) - np.float32(intrinsics.cy)) / np.float32(
+        intrinsics.fy
+    )
+    return rays_x, rays_y[:, None]

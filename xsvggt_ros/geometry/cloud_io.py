@@ -26,17 +26,6 @@ VERTEX = np.dtype([*_POSITION, *_COLOR])
 PLY_TYPES = {"<f4": "float", "|u1": "uchar"}
 
 
-def write_cloud(path: str | Path, points: Points, colors: Colors, confidence: Confidences) -> None:
-    """Write a cloud with confidence [n] as the ending of its name asks for.
-
-    Raises:
-        OutputError: the ending is not .ply or .pcd, or it cannot be written there.
-
-    """
-    writer = cloud_writer(path)
-    writer(path, points, colors, confidence)
-
-
 def cloud_writer(path: str | Path) -> Callable[..., None]:
     """Return what writes a file of this name; raise OutputError for an unknown ending."""
     ending = Path(path).suffix.lower()

@@ -57,9 +57,20 @@ def invert(transform: Matrix) -> Matrix:
 
 
 def rotation_angle(transform: Matrix) -> float:
-    """Return by how much a rigid transform turns, in radians, 0 to pi."""
-    cosine = (float(np.trace(transform[:3, :3])) - 1.0) / 2.0
-    return float(np.arccos(np.clip(cosine, -1.0, 1.0)))
+    """Return by how much a rigid transform [4, 4] or a rotation [3, 3] turns, 0 to pi radians."""
+    return float(rotation_angles(transform[:3, :3]))
+
+
+def rotation_angles(rotations: Matrix) -> Matrix:
+    """Return the angles of rotations [..., 3, 3], 0 to pi radians, [...].
+
+    Sine and cosine of half the angle both take part, so that angles near 0 and near pi are as
+    exact as all others; the arc cosine of the trace loses half of the digits there.
+    """
+    off = rotations - np.eye(3)
+    sine = np.sqrt((off * off).sum(axis=(-2, -1)) / 8.0)
+    cosine = np.sqrt(np.maximum(1 + np.trace(rotations, axis1=-2, axis2=-1), 0)) / 2
+    return np.asarray(2 * np.arctan2(sine, cosine), np.float64)
 
 
 def apparent_motion(before: Matrix, after: Matrix, distance: float) -> float:
@@ -147,10 +158,10 @@ def interpolate(before: Matrix, after: Matrix, share: float) -> Matrix:
 
     """
     q0, q1 = quaternion_from_matrix(before[:3, :3]), quaternion_from_matrix(after[:3, :3])
-    cosine = float(q0 @ q1)
-    if cosine < 0.0:  # both stand for the same rotation; take the short way
-        q1, cosine = -q1, -cosine
-    angle = float(np.arccos(min(cosine, 1.0)))
+    if float(q0 @ q1) < 0.0:  # both stand for the same rotation; take the short way
+        q1 = -q1
+    # The arc cosine of the product would lose half of the digits of small angles.
+    angle = 2 * float(np.arctan2(np.linalg.norm(q1 - q0), np.linalg.norm(q1 + q0)))
     if angle < _TINY_ANGLE:
         quaternion = (1.0 - share) * q0 + share * q1
     else:

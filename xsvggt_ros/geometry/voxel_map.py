@@ -15,10 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.geometry import voxel_keys
-from xsvggt_ros.geometry.voxel_eviction import lowest
-from xsvggt_ros.geometry.voxel_keys import REACH, Keys
-from xsvggt_ros.geometry.voxel_table import MOST_SLOTS, Slots, VoxelTable
+from xsvggt_ros.geometry import voxel_table
+from xsvggt_ros.geometry.voxel_table import MOST_SLOTS, REACH, Keys, Slots, VoxelTable, lowest
 
 Points = NDArray[np.float32]
 Colors = NDArray[np.uint8]
@@ -163,7 +161,7 @@ class VoxelMap:
         np.multiply(sums[_CONFIDENCE], share, out=rows[:, 4])
 
     def _positions(self, part: slice, share: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        corners = voxel_keys.unpack(self._table.keys[part])
+        corners = voxel_table.unpack(self._table.keys[part])
         size = self.settings.voxel_size
         return [
             ((corners[axis] + self._sums[axis, part] * share) * size).astype(np.float32)
@@ -177,7 +175,7 @@ class VoxelMap:
             self.outside += len(inside) - int(np.count_nonzero(inside))
             scaled, colors, confidence = scaled[:, inside], colors[inside], confidence[inside]
         corners = np.floor(scaled)
-        slots = self._slots(voxel_keys.pack(corners.astype(np.int64)))
+        slots = self._slots(voxel_table.pack(corners.astype(np.int64)))
         columns = (*(scaled - corners), *colors.T, confidence)
         for column, values in zip(self._sums, columns, strict=False):
             np.add.at(column, slots, np.ascontiguousarray(values, np.float32))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A hash table from voxel keys to dense slot numbers, whole arrays at a time.
+"""Keys of voxels, a hash table from them to dense slot numbers, and which voxels go first.
 
 Open addressing with linear probing. Removing a key puts in again what stands behind it, so that no
 marks of removed keys pile up, and the table never has to be laid out again.
@@ -10,7 +10,79 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from xsvggt_ros.geometry.voxel_keys import Keys, spread
+AXIS_BITS = 21
+REACH = 1 << (AXIS_BITS - 1)
+"""Voxels that the grid reaches from its origin, along each axis and both ways."""
+
+_AXIS_MASK = (1 << AXIS_BITS) - 1
+_ORIGIN = (REACH << 2 * AXIS_BITS) + (REACH << AXIS_BITS) + REACH
+"""The key of voxel (0, 0, 0); added to make every index positive."""
+
+_FOLDS = np.uint64(32), np.uint64(29)
+_FACTORS = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
+
+Keys = NDArray[np.int64]
+
+
+def pack(indices: NDArray[np.int64]) -> Keys:
+    """Return the keys of voxel ``indices`` [3, n], each from -REACH to REACH - 1."""
+    keys: Keys = indices[0] << 2 * AXIS_BITS
+    keys += indices[1] << AXIS_BITS
+    keys += indices[2]
+    keys += _ORIGIN
+    return keys
+
+
+def unpack(keys: Keys) -> NDArray[np.int64]:
+    """Return the voxel indices [3, n] of ``keys``."""
+    axes = keys >> 2 * AXIS_BITS, (keys >> AXIS_BITS) & _AXIS_MASK, keys & _AXIS_MASK
+    return np.stack(axes) - REACH
+
+
+def spread(keys: Keys) -> NDArray[np.uint64]:
+    """Return hashes whose top bits look random.
+
+    Two rounds, because after one the voxels of a wall crowd in a quarter of the table.
+    """
+    hashes = keys.view(np.uint64)
+    for fold, factor in zip(_FOLDS, _FACTORS, strict=True):
+        hashes = hashes ^ (hashes >> fold)
+        hashes *= factor
+    return hashes
+
+
+_SAMPLE = 8192
+_SPARE = 1.25
+"""A threshold from a sample is set this much higher, so that it seldom falls short."""
+
+
+def lowest(scores: NDArray[np.generic], count: int) -> NDArray[np.int64]:
+    """Return places of at least ``count`` of the lowest ``scores`` [n], and of few more.
+
+    They are found by a threshold from a sample, because sorting millions takes too long. Of equal
+    scores the first go.
+    """
+    if count >= len(scores):
+        return np.arange(len(scores))
+    threshold = _threshold(scores, count)
+    below = np.flatnonzero(scores < threshold)
+    if len(below) >= count:
+        return below
+    among = np.flatnonzero(scores == threshold)
+    if len(below) + len(among) >= count:
+        return np.concatenate([below, among[: count - len(below)]])
+    return np.argpartition(scores, count - 1)[:count]
+
+
+def _threshold(scores: NDArray[np.generic], count: int) -> np.generic:
+    if len(scores) <= _SAMPLE:
+        return np.partition(scores, count)[count]
+    # An odd stride does not fall into step with rows of an image.
+    sample = scores[:: len(scores) // _SAMPLE | 1]
+    place = min(int(_SPARE * count / len(scores) * len(sample)) + 1, len(sample) - 1)
+    threshold: np.generic = np.partition(sample, place)[place]
+    return threshold
+
 
 Slots = NDArray[np.int64]
 

@@ -104,7 +104,7 @@ class Aggregator(nn.Module):
         offset, gain, *turns = self.constants.get(
             (*images.shape[3:], images.device), partial(self._of_size, *images.shape[3:])
         )
-        rotation = Rotation(*turns[:2])
+        rotation = Rotation(turns[0], turns[1])
         global_rotation = rotation
         if self.config.rope_time:
             global_rotation = rotation_over_time(memory.times(frames, images.device), *turns[2:])

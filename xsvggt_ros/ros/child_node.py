@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import xsvggt_ros
 from xsvggt_ros.errors import OutputError, XsvggtError
-from xsvggt_ros.ros.shared_memory import remove_abandoned
+from xsvggt_ros.ros.dds import remove_abandoned
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Between ROS messages and the types of the engine: time, images, calibrations, poses."""
+"""Between ROS messages and the types of the engine: time, images, calibrations, poses, clouds."""
 
 from __future__ import annotations
 
@@ -8,19 +8,30 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import cv2
+import numpy as np
 from builtin_interfaces.msg import Time
+from cv_bridge import CvBridge
 from geometry_msgs.msg import Point, Pose, Transform, Vector3
 from numpy.typing import NDArray
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
+from sensor_msgs.msg import (
+    CameraInfo,
+    CompressedImage,
+    Image,
+    PointCloud2,
+    PointField,
+    RegionOfInterest,
+)
+from sensor_msgs_py import point_cloud2
 from std_msgs.msg import Header
 from tf_transformations import quaternion_from_matrix, quaternion_matrix
 
-from xsvggt_ros.geometry.cameras import Calibration
+from xsvggt_ros.geometry.cameras import Calibration, Intrinsics, unproject
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
-from xsvggt_ros.ros.parameters import Frames
+from xsvggt_ros.ros.parameters import Frames, Points
 from xsvggt_ros.stream.bits_in_use import BitsInUse
-from xsvggt_ros.stream.frame import Frame, ImageArray
+from xsvggt_ros.stream.frame import Frame, FrameResult, ImageArray
 from xsvggt_ros.stream.messages import (
     compressed_image_of,
     frame_name,
@@ -168,3 +179,103 @@ def _matrix(translation: Any, rotation: Any) -> Matrix:
     matrix: Matrix = quaternion_matrix((rotation.x, rotation.y, rotation.z, rotation.w))
     matrix[:3, 3] = translation.x, translation.y, translation.z
     return matrix
+
+
+MILLIMETRES = 1000.0
+MAX_MILLIMETRES = 65535
+_BRIDGE = CvBridge()
+"""Names an encoding by the type of the array: 32FC1 and 16UC1 here."""
+
+
+def depth_image(header: Header, depth: NDArray[np.float32], encoding: str) -> Image:
+    """Return depth in metres: 32FC1 with NaN, or 16UC1 millimetres with 0, where unknown."""
+    values = depth if encoding == "32FC1" else _millimetres(depth)
+    return _BRIDGE.cv2_to_imgmsg(values, header=header)
+
+
+def confidence_image(header: Header, confidence: NDArray[np.float32]) -> Image:
+    """Return a confidence map as 32FC1."""
+    return _BRIDGE.cv2_to_imgmsg(confidence, header=header)
+
+
+def color_image(header: Header, color: NDArray[np.uint8]) -> Image:
+    """Return an RGB image, uint8 [height, width, 3], as rgb8."""
+    return _BRIDGE.cv2_to_imgmsg(color, "rgb8", header)
+
+
+def camera_info(header: Header, intrinsics: Intrinsics) -> CameraInfo:
+    """Return the camera of an image that has no distortion and is not rotated."""
+    k = intrinsics.matrix()
+    return CameraInfo(
+        header=header,
+        height=intrinsics.height,
+        width=intrinsics.width,
+        distortion_model="plumb_bob",
+        d=[0.0] * 5,
+        k=k.ravel().tolist(),
+        r=np.eye(3).ravel().tolist(),
+        p=np.hstack([k, np.zeros((3, 1))]).ravel().tolist(),
+    )
+
+
+def _millimetres(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Round to millimetres; unknown and negative depth is 0, too great depth saturates."""
+    scaled = np.nan_to_num(depth * MILLIMETRES, nan=0.0, posinf=MAX_MILLIMETRES, neginf=0.0)
+    rounded: NDArray[np.uint16] = np.rint(scaled.clip(0.0, MAX_MILLIMETRES)).astype(np.uint16)
+    return rounded
+
+
+_NAMES = ("x", "y", "z", "rgb", "confidence")
+_FLOAT = 4
+_RGB_TO_BGR0 = [0, 2, 1, 1, 2, 0]
+FIELDS = [
+    PointField(name=name, offset=_FLOAT * i, datatype=PointField.FLOAT32, count=1)
+    for i, name in enumerate(_NAMES)
+]
+POINT = point_cloud2.dtype_from_fields(FIELDS)
+POINT_STEP = POINT.itemsize
+
+
+class CloudPacker:
+    """Packs clouds into one message that is used again for every frame.
+
+    Fresh memory for each cloud, as ``create_cloud`` takes it, costs more than filling it.
+    """
+
+    def __init__(self) -> None:
+        self._allocate(1, 1)
+
+    def pack(self, header: Header, result: FrameResult, points: Points) -> PointCloud2:
+        """Return every ``stride``-th pixel's point in the optical frame, NaN where not trusted.
+
+        ``rgb`` holds 0x00RRGGBB in the bits of a float32, as RViz and PCL read it. The message
+        is valid until the next call.
+        """
+        every = slice(None, None, points.stride)
+        trusted = result.confidence >= points.min_confidence
+        xyz = unproject(np.where(trusted, result.depth, np.float32(np.nan)), result.intrinsics)
+        confidence = result.confidence[every, every]
+        if confidence.shape != self._rows.shape[:2]:
+            self._allocate(*confidence.shape)
+        for axis in range(3):
+            self._rows[..., axis] = xyz[every, every, axis]
+        self._rows.view(np.uint32)[..., 3] = _packed_color(result.color)[every, every]
+        self._rows[..., 4] = confidence
+        self._message.header = header
+        self._message.is_dense = not bool(np.isnan(self._rows[..., 2]).any())
+        return self._message
+
+    def _allocate(self, height: int, width: int) -> None:
+        self._message = point_cloud2.create_cloud(Header(), FIELDS, np.zeros(height * width, POINT))
+        # Of an organised array, create_cloud takes the first axis for the width.
+        self._message.height, self._message.width = height, width
+        self._message.row_step = width * POINT_STEP
+        # What the message holds, not what it was given: some distributions' setters copy.
+        rows = np.frombuffer(self._message.data, np.float32)
+        self._rows = rows.reshape(height, width, len(FIELDS))
+
+
+def _packed_color(color: ImageArray) -> NDArray[np.uint32]:
+    bgr0 = np.zeros((*color.shape[:2], 4), np.uint8)
+    cv2.mixChannels([color], [bgr0], _RGB_TO_BGR0)
+    return bgr0.view("<u4")[..., 0]

@@ -28,12 +28,12 @@ from xsvggt_ros.geometry.files import require_writable
 from xsvggt_ros.interruption import stop_request
 from xsvggt_ros.model.bundled import weights_in_words
 from xsvggt_ros.ros.child_node import ChildNode
-from xsvggt_ros.ros.domains import free_domain, given_domain
+from xsvggt_ros.ros.dds import free_domain, given_domain
 from xsvggt_ros.ros.qos import LARGE_DEPTH
 from xsvggt_ros.ros.recorder import Recorder
 from xsvggt_ros.ros.replay import ReplayNode
-from xsvggt_ros.ros.replay_options import FASTEST, ReplayOptions
 from xsvggt_ros.ros.replay_pace import MeteredSource
+from xsvggt_ros.ros.replay_topics import FASTEST, ReplayOptions
 from xsvggt_ros.stream.recording import LongestSession, RecordedFrame
 from xsvggt_ros.stream.sources import open_source
 

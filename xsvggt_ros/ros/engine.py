@@ -13,10 +13,9 @@ from xsvggt_ros.threads import ask_for_threads
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from xsvggt_ros.stream.frame_queue import FrameQueue
     from xsvggt_ros.stream.pipeline import PipelineHooks
     from xsvggt_ros.stream.reconstructor import Reconstructor
-    from xsvggt_ros.stream.worker import Worker
+    from xsvggt_ros.stream.worker import FrameQueue, Worker
 
 
 def import_engine() -> None:

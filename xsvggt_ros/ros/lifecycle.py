@@ -1,10 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A managed node whose transitions say why they fail.
-
-See https://design.ros2.org/articles/node_lifecycle.html. A step that raises an XsvggtError has left
-everything as it was: its transition fails, and may be tried again once the cause is mended.
-Whatever else it raises sends the node through error processing, which cleans up.
-"""
+"""A managed node, its steps, and its bond with a lifecycle manager."""
 
 from __future__ import annotations
 
@@ -12,13 +7,112 @@ import logging
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
+from inspect import signature
+from time import monotonic, sleep
+from typing import Any
 
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.node import Node
 
 from xsvggt_ros.errors import XsvggtError, first_line
-from xsvggt_ros.ros.lifecycle_manager import ManagerBond
 
 logger = logging.getLogger(__name__)
+
+
+BOND_TOPIC = "bond"
+"""As Nav2 names it, relative to the namespace."""
+HEARTBEAT_PERIOD = 0.5
+"""Seconds; a manager's bond_timeout is 4 by default."""
+DISCOVERY = 0.3
+"""Seconds in which nodes of one machine find each other."""
+_POLL = 0.02
+
+
+class ManagerBond:
+    """Tells a manager that an active node is alive, by a bond of its name.
+
+    Needs bondpy; without it, nothing is told, and the manager's ``bond_timeout`` is to be 0.0. A
+    node without a manager tells it for ten seconds and then falls silent.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._bond: Any = None
+
+    def start(self) -> None:
+        """Begin to send heartbeats; the node is active."""
+        self.stop()
+        try:
+            from bondpy.bondpy import Bond
+        except ImportError as error:
+            logger.debug("no bond with a lifecycle manager: %s", error)
+            return
+        # Its arguments changed their order and a name between Humble and Jazzy.
+        identifier = "bond_id" if "bond_id" in signature(Bond).parameters else "id"
+        named = {"node": self._node, "topic": BOND_TOPIC, identifier: self._node.get_name()}
+        bond = Bond(**named)
+        bond.heartbeat_period = HEARTBEAT_PERIOD
+        bond.set_formed_callback(self._formed)
+        bond.start()
+        self._bond = bond
+
+    def stop(self, *, now: bool = False) -> None:
+        """Tell the manager that the end is on purpose.
+
+        Args:
+            now: whether the node is about to be destroyed; else the manager is told until it
+                answers, for two seconds at most.
+
+        """
+        bond, self._bond = self._bond, None
+        if bond is None:
+            return
+        if now:
+            bond.set_broken_callback(None)
+            self._release(bond)
+            return
+        bond.set_broken_callback(partial(self._release, bond))
+        bond.break_bond()
+        if bond.is_broken():  # nobody was there to be told
+            self._release(bond)
+
+    def _release(self, bond: Any) -> None:
+        if bond.is_shutdown:
+            return
+        bond.shutdown()
+        # It destroys what the node's executor still knows of.
+        self._node.destroy_subscription(bond.sub)
+        self._node.destroy_publisher(bond.pub)
+
+    def _formed(self) -> None:
+        logger.info("a lifecycle manager watches this node by a bond")
+        if self._bond is not None:
+            self._bond.set_broken_callback(self._broken)
+
+    def _broken(self) -> None:
+        logger.warning("the lifecycle manager that watched this node has gone; the node goes on")
+
+
+def manager_appears(node: Node, within: float = DISCOVERY) -> bool:
+    """Return whether another node holds a client for this node's transitions.
+
+    Args:
+        node: which has just been made.
+        within: seconds that discovery may take.
+
+    Returns:
+        False, at once, also where the distribution (Humble) cannot tell.
+
+    """
+    count = getattr(node, "count_clients", None)
+    if count is None:
+        return False
+    service, deadline = node.resolve_service_name("~/change_state"), monotonic() + within
+    while not count(service):
+        if monotonic() >= deadline:
+            return False
+        sleep(_POLL)
+    return True
 
 
 class ManagedNode(LifecycleNode):

@@ -28,26 +28,22 @@ from xsvggt_ros.errors import (
     XsvggtError,
     first_line,
 )
-from xsvggt_ros.ros.diagnostics import Diagnostics
 from xsvggt_ros.ros.engine import build_reconstructor, build_worker, release_device
-from xsvggt_ros.ros.lifecycle import ManagedNode
-from xsvggt_ros.ros.lifecycle_manager import manager_appears
-from xsvggt_ros.ros.log_bridge import forwarded_logging
-from xsvggt_ros.ros.log_throttle import LogThrottle
-from xsvggt_ros.ros.map_publisher import MapPublisher
+from xsvggt_ros.ros.lifecycle import ManagedNode, manager_appears
+from xsvggt_ros.ros.log_bridge import LogThrottle, forwarded_logging
 from xsvggt_ros.ros.parameter_server import ParameterServer
 from xsvggt_ros.ros.parameters import Settings
-from xsvggt_ros.ros.publishers import RigPublisher
+from xsvggt_ros.ros.publishers import MapPublisher, RigPublisher
 from xsvggt_ros.ros.rig_input import RigInput
 from xsvggt_ros.ros.scale_input import ScaleInput
 from xsvggt_ros.ros.services import Services
-from xsvggt_ros.ros.status import StatusPublisher, degraded
+from xsvggt_ros.ros.status import Diagnostics, StatusPublisher, degraded
 from xsvggt_ros.ros.transform_lookup import TransformLookup
 from xsvggt_ros.ros.watchdog import Watchdog
 from xsvggt_ros.stream.frame import Frame, FrameResult
-from xsvggt_ros.stream.frame_queue import FrameQueue
 from xsvggt_ros.stream.mapping import MapBuilder
 from xsvggt_ros.stream.pipeline import FrameUpdate, PipelineHooks
+from xsvggt_ros.stream.worker import FrameQueue
 
 if TYPE_CHECKING:
     from xsvggt_ros.stream.reconstructor import Reconstructor

@@ -22,11 +22,10 @@ from std_srvs.srv import SetBool
 from xsvggt_ros.errors import ConfigurationError, XsvggtError
 from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
 from xsvggt_ros.interruption import interruptible
-from xsvggt_ros.ros.domains import given_domain
+from xsvggt_ros.ros.dds import given_domain
 from xsvggt_ros.ros.log_bridge import forwarded_logging
-from xsvggt_ros.ros.replay_options import TRANSPORTS, ReplayOptions
 from xsvggt_ros.ros.replay_pace import Follower, MeteredSource, ReplayClock
-from xsvggt_ros.ros.replay_topics import ReplayTopics, require_topic_name
+from xsvggt_ros.ros.replay_topics import TRANSPORTS, ReplayOptions, ReplayTopics, require_topic_name
 from xsvggt_ros.ros.signals import leave, leave_at_signals
 from xsvggt_ros.ros.topics import COMPRESSED
 from xsvggt_ros.stream.frame import Frame

@@ -13,10 +13,8 @@ from rclpy.node import Node
 from xsvggt_ros.ros.image_input import ImageInput
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.stream.frame import Frame
-from xsvggt_ros.stream.frame_queue import FrameQueue
-from xsvggt_ros.stream.jumps import JumpFilter
-from xsvggt_ros.stream.rig_clocks import RigClocks
-from xsvggt_ros.stream.rig_order import RigOrder
+from xsvggt_ros.stream.stamps import JumpFilter, RigClocks, RigOrder
+from xsvggt_ros.stream.worker import FrameQueue
 
 _LOOK_EVERY = 0.02
 """Seconds between two looks whether a frame has waited long enough for the other cameras."""

@@ -16,9 +16,9 @@ from rclpy.signals import SignalHandlerOptions
 
 from xsvggt_ros.errors import ConfigurationError, XsvggtError
 from xsvggt_ros.interruption import interruptible
+from xsvggt_ros.ros.dds import remove_own
 from xsvggt_ros.ros.engine import import_engine
 from xsvggt_ros.ros.reconstruct_node import NODE_NAME, ReconstructNode
-from xsvggt_ros.ros.shared_memory import remove_own
 from xsvggt_ros.ros.signals import event_at_signals
 
 _WAKE_PERIOD = 0.1

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""map -> odom -> base (or camera), on /tf."""
+"""map -> odom -> base (or camera), on /tf, and who else broadcasts the same."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from threading import Lock
 from time import monotonic
 
@@ -10,14 +13,168 @@ import tf2_ros
 from geometry_msgs.msg import TransformStamped
 from rclpy.node import Node
 
-from xsvggt_ros.geometry.rigid import Matrix, invert
+from xsvggt_ros.geometry.rigid import Matrix, Place, invert
 from xsvggt_ros.geometry.robot_frames import Placement
 from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
 from xsvggt_ros.ros.conversions import header, transform
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.transform_buffer import HISTORY, place_of
-from xsvggt_ros.ros.transform_owners import Broadcast, TransformOwners, own_links
 from xsvggt_ros.stream.messages import frame_name, nanoseconds
+
+FORGOTTEN = 10.0
+"""Seconds without a transform after which its broadcaster has gone."""
+_MOST_REMEMBERED = 1000
+_LONGEST_CHAIN = 100
+
+Broadcast = tuple[str, str, int, Place]
+"""Parent, child, stamp in nanoseconds, and place of a transform."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnLink:
+    """A transform that this node broadcasts, and the parameter that switches it off."""
+
+    parent: str
+    child: str
+    switch: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Foreign:
+    parent: str
+    static: bool
+    seen: float
+
+
+def own_links(carrier: str, settings: Settings) -> list[OwnLink]:
+    """Return what the settings have this node broadcast for a carrier."""
+    frames, tf = settings.frames, settings.tf
+    links = []
+    if tf.publish_map:
+        links.append((frames.map, frames.odom, "tf.publish_map"))
+    if tf.publish_odom and tf.odometry == "own":
+        links.append((frames.odom, carrier, "tf.publish_odom"))
+    if tf.invert_odom:
+        links = [(child, parent, switch) for parent, child, switch in links]
+    return [OwnLink(*link) for link in links]
+
+
+class TransformOwners:
+    """Tells the transforms of others from this node's, which come back on the same topic.
+
+    Noted on several threads.
+    """
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._lock = Lock()
+        self._own: OrderedDict[Broadcast, int] = OrderedDict()
+        """What has not come back yet."""
+        self._carriers: set[str] = set()
+        self._foreign: dict[str, dict[str, _Foreign]] = {}
+
+    def forget(self) -> None:
+        """Forget the transforms of others."""
+        with self._lock:
+            self._foreign.clear()
+            self._carriers.clear()
+
+    def note_carrier(self, carrier: str) -> None:
+        """Take note of a frame whose pose this node broadcasts."""
+        self._carriers.add(carrier)
+
+    def note_own(self, link: Broadcast) -> None:
+        """Take note of a transform that this node is about to broadcast."""
+        with self._lock:
+            # Two cameras of a rig may say the same at the same time.
+            self._own[link] = self._own.get(link, 0) + 1
+            if len(self._own) > _MOST_REMEMBERED:
+                self._own.popitem(last=False)
+
+    def comes_back(self, link: Broadcast) -> bool:
+        """Return whether a transform that was received is this node's; each of these comes once.
+
+        Another node may send the very same numbers: an identity with the stamp of an image.
+        """
+        with self._lock:
+            left = self._own.pop(link, 0)
+            if left > 1:
+                self._own[link] = left - 1
+            return left > 0
+
+    def note_foreign(self, parent: str, child: str, *, static: bool) -> None:
+        """Take note of a transform of another node."""
+        with self._lock:
+            parents = self._foreign.setdefault(child, {})
+            parents[parent] = _Foreign(parent, static, self._clock())
+
+    def conflicts(self, settings: Settings) -> list[str]:
+        """Return a warning about each transform that another node broadcasts, too."""
+        links: dict[OwnLink, str] = {}
+        for carrier in sorted(self._carriers):
+            links |= dict.fromkeys(own_links(carrier, settings), carrier)
+        return [
+            text for link, carrier in links.items() for text in self._of(link, carrier, settings)
+        ]
+
+    def _of(self, link: OwnLink, carrier: str, settings: Settings) -> Iterator[str]:
+        others = self._parents(link.child)
+        for other in others:
+            remedy = self._remedy(link, other, carrier, settings)
+            if other.parent == link.parent:
+                yield (
+                    f"another node broadcasts the transform from '{link.parent}' to "
+                    f"'{link.child}', too, so that TF jumps between both; {remedy}"
+                )
+                continue
+            yield (
+                f"frame '{link.child}' has two parents: this node broadcasts it below "
+                f"'{link.parent}', another one below '{other.parent}', so that TF jumps between "
+                f"both or loses what hangs there; {remedy}"
+            )
+        if not others and link.child in self._above(link.parent):
+            yield (
+                f"this node broadcasts '{link.child}' below '{link.parent}', which hangs below "
+                f"'{link.child}' already by another node's transforms: a loop; set {link.switch} "
+                "to false"
+            )
+
+    def _remedy(self, link: OwnLink, other: _Foreign, carrier: str, settings: Settings) -> str:
+        if link.child != carrier:
+            return f"set {link.switch} to false, or stop the other one"
+        frames = settings.frames
+        chain = [other.parent, *self._above(other.parent)]
+        if frames.odom in chain:
+            return "set tf.odometry to external, where the other one is an odometry"
+        if frames.map in chain:
+            return f"set {link.switch} to false, where the other one knows the place in the map"
+        top = chain[-1]
+        if self._rigid([carrier, *chain]):
+            return f"set frames.base to '{top}', to which the camera is fixed"
+        return (
+            f"set frames.base to '{top}' where that is the robot; or frames.odom to '{top}' and "
+            "tf.odometry to external where that is the frame of an odometry"
+        )
+
+    def _above(self, name: str) -> list[str]:
+        """Return the frames above one by the transforms of others, nearest first."""
+        above: list[str] = []
+        while len(above) < _LONGEST_CHAIN and (parents := self._parents(name)):
+            name = parents[0].parent
+            if name in above:
+                break
+            above.append(name)
+        return above
+
+    def _rigid(self, chain: list[str]) -> bool:
+        return all(self._parents(child)[0].static for child in chain[:-1])
+
+    def _parents(self, child: str) -> list[_Foreign]:
+        """Return who else broadcasts a frame, as far as it has not gone; static ones stay."""
+        with self._lock:
+            found = list(self._foreign.get(child, {}).values())
+        now = self._clock()
+        return [each for each in found if each.static or now - each.seen < FORGOTTEN]
 
 
 class TransformBroadcaster:

@@ -11,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.geometry.alignment import Similarity, align, mean_rotation
+from xsvggt_ros.metrics.depth import comparable_pixels, score_depth
+from xsvggt_ros.metrics.statistics import ErrorStatistics
+from xsvggt_ros.metrics.trajectory import path_extent
 from xsvggt_ros.stream.frame import ImageArray
 from xsvggt_ros.stream.recording import RecordedFrame, Recording
 
@@ -60,8 +63,9 @@ class Comparison:
         map_transform: lays the cloud on the true world: turned as the cameras are on average, with
             ``depth_scale``, the mean positions on each other. A straight path leaves the roll of
             ``transform`` open, and walls are measured by depth, not by the path.
-        depth_scale: median of true over estimated depth of all these.
-        abs_rel: mean of |depth - truth| / truth over all these, after that one scale.
+        depth_scale: median true depth over median estimated depth of all these.
+        abs_rel_median: see :mod:`xsvggt_ros.metrics.depth`; of all these, after that one scale.
+        extent: of the true path, metres, see :func:`~xsvggt_ros.metrics.trajectory.path_extent`.
         place: the place itself from above.
 
     """
@@ -72,23 +76,20 @@ class Comparison:
     depths: Mapping[int, NDArray[np.float32]]
     map_transform: Similarity
     depth_scale: float
-    abs_rel: float
+    abs_rel_median: float
+    extent: float
     place: TopView
 
     @property
-    def ate(self) -> float:
-        """Absolute trajectory error: RMS distance of the positions from the true ones, metres."""
-        return _root_mean_square(self.places - self.true_places)
+    def ate_sim3(self) -> float:
+        """Root mean square distance of the positions from the true ones, metres."""
+        offsets = np.linalg.norm(self.places - self.true_places, axis=1)
+        return ErrorStatistics.of(offsets).rmse
 
     @property
-    def extent(self) -> float:
-        """Diagonal of the box around the true path, metres."""
-        return float(np.linalg.norm(np.ptp(self.true_places, axis=0)))
-
-    @property
-    def relative_ate(self) -> float:
-        """ATE in shares of the extent; NaN of a camera that stands still."""
-        return self.ate / self.extent if self.extent else float("nan")
+    def relative_ate_sim3(self) -> float:
+        """ATE as a share of the path's extent; NaN of a camera that stands still."""
+        return self.ate_sim3 / self.extent if self.extent else float("nan")
 
 
 def compare(recording: Recording, truth: GroundTruth) -> Comparison | None:
@@ -109,7 +110,8 @@ def compare(recording: Recording, truth: GroundTruth) -> Comparison | None:
         depths=depths,
         map_transform=_lay_on(estimated, true, scale if np.isfinite(scale) else transform.scale),
         depth_scale=scale,
-        abs_rel=error,
+        abs_rel_median=error,
+        extent=path_extent(true),
         place=truth.place,
     )
 
@@ -131,18 +133,12 @@ def _at_size_of(frame: RecordedFrame, depth: NDArray[np.float32]) -> NDArray[np.
 def _depth_error(
     frames: list[RecordedFrame], depths: Mapping[int, NDArray[np.float32]]
 ) -> tuple[float, float]:
-    """Return median scale and mean relative error of depth, NaN where nothing can be compared."""
+    """Return scale and AbsRel of depth after one median scale, NaN where nothing compares."""
     if not frames:
         return float("nan"), float("nan")
     estimated = np.concatenate([each.depth.ravel() for each in frames])
     true = np.concatenate([depths[each.stamp].ravel() for each in frames])
-    both = np.isfinite(estimated) & (estimated > 0) & np.isfinite(true) & (true > 0)
-    if not both.any():
+    if not comparable_pixels(estimated, true)[1].any():
         return float("nan"), float("nan")
-    p, g = estimated[both].astype(np.float64), true[both].astype(np.float64)
-    scale = float(np.median(g / p))
-    return scale, float(np.mean(np.abs(scale * p - g) / g))
-
-
-def _root_mean_square(offsets: NDArray[np.float64]) -> float:
-    return float(np.sqrt((offsets**2).sum(axis=1).mean()))
+    score = score_depth(estimated, true, "median")
+    return score.alignment.scale, score.errors.abs_rel

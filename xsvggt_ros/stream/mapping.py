@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from xsvggt_ros.geometry.cameras import coordinates
 from xsvggt_ros.geometry.rigid import Matrix
-from xsvggt_ros.geometry.unprojection import coordinates
-from xsvggt_ros.geometry.voxel_keys import REACH
 from xsvggt_ros.geometry.voxel_map import VoxelMap, VoxelSettings
+from xsvggt_ros.geometry.voxel_table import REACH
 from xsvggt_ros.stream.frame import FrameResult
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from xsvggt_ros.cache.byte_budget import MIB, cache_nbytes, first_pass_nbytes, fitting_budget
-from xsvggt_ros.cache.layer_plan import pinned_tokens, window_budget
+from xsvggt_ros.cache.layer_plan import window_budget
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError, FrameError
 from xsvggt_ros.model.device import free_memory
@@ -109,6 +109,8 @@ def _check_first_pass(network: StreamVggt, cache: CacheSettings, tokens: int, fr
 def _remedy(network: StreamVggt, cache: CacheSettings, tokens: int, free: int) -> str:
     if cache.budget_mib:
         return f"set cache.budget_mib to at most {free / MIB:.0f}, or free memory there"
+    if cache.keeps_frames:
+        return _window_remedy(network, cache, tokens, free)
     allowed = replace(cache, budget_mib=free / MIB)
     layout = replace(cache_layout(network), anchor_frames=cache.anchor_frames)
     anchor = tokens * cache.anchor_frames
@@ -116,13 +118,20 @@ def _remedy(network: StreamVggt, cache: CacheSettings, tokens: int, free: int) -
         fitting = fitting_budget(allowed, layout, anchor=anchor, frames={tokens})
     except ConfigurationError:
         return "lower input.width, or free memory there"
-    if cache.keeps_frames:
-        pinned = pinned_tokens(cache, layout.special_tokens)
-        frames = (fitting - anchor - pinned) // (tokens - layout.special_tokens)
-        if frames < 1:
-            return "lower cache.anchor_frames or input.width, or free memory there"
-        return f"set cache.window_frames to at most {frames}, or free memory there"
     return f"set cache.budget_tokens to at most {fitting}, or free memory there"
+
+
+def _window_remedy(network: StreamVggt, cache: CacheSettings, tokens: int, free: int) -> str:
+    fits, too_much = 0, cache.window_frames
+    while too_much - fits > 1:
+        middle = (fits + too_much) // 2
+        if needed_bytes(network, replace(cache, window_frames=middle), tokens) <= free:
+            fits = middle
+        else:
+            too_much = middle
+    if not fits:
+        return "lower cache.anchor_frames, cache.trajectory_frames or input.width, or free memory"
+    return f"set cache.window_frames to at most {fits}, or free memory there"
 
 
 def warm_up(engine: Reconstructor, width: int) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 
 from xsvggt_ros.errors import XsvggtError
 from xsvggt_ros.stream.frame import Frame, FrameResult
-from xsvggt_ros.stream.jumps import settled
 from xsvggt_ros.stream.pipeline import FramePipeline, FrameUpdate, PipelineHooks
 from xsvggt_ros.stream.reconstructor import Reconstructor
+from xsvggt_ros.stream.stamps import settled
 
 logger = logging.getLogger(__name__)
 

@@ -77,7 +77,8 @@ def _draw_panels(figure: Figure, recording: Recording, comparison: Comparison | 
         )
         show_place(axes, boxes[0], comparison)
         title = (
-            f"the place itself; ATE {comparison.ate:.2f} m, scale {comparison.transform.scale:.2f}"
+            f"the place itself; ATE {comparison.ate_sim3:.2f} m, "
+            f"scale {comparison.transform.scale:.2f}"
         )
         draw_truth(figure, boxes[1], comparison, title)
     draw_cache(figure, boxes[2], recording)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
+import cv2
 import numpy as np
 
 from xsvggt_ros.errors import FrameError, XsvggtError, first_line
@@ -23,9 +24,7 @@ from xsvggt_ros.geometry.robot_frames import (
     place_by_odometry,
 )
 from xsvggt_ros.stream.frame import Frame, FrameResult, ImageArray
-from xsvggt_ros.stream.health import MEMORY
-from xsvggt_ros.stream.image_watch import ImageWatch, blindness
-from xsvggt_ros.stream.quality import QualityWatch
+from xsvggt_ros.stream.health import MEMORY, ImageWatch, QualityWatch, blindness
 from xsvggt_ros.stream.stamps import Order, StampOrder
 
 if TYPE_CHECKING:
@@ -179,6 +178,8 @@ class FramePipeline:
         self._become_known: set[str] = set()
         self._blind = False
         """Whether no image of this session shows anything."""
+        self._judged_size: tuple[int, int] | None = None
+        """Width and height of the image of the newest result."""
         self._sizes: set[tuple[int, int]] = set()
         self._waiting: list[_Waiting] = []
 
@@ -323,9 +324,19 @@ class FramePipeline:
             )  # fmt: skip
         if self._becomes_known(frame, image):
             self._begin_session("the camera has become known")
-        if self._blind and self.reconstructor.session_frames and not blindness(image):
+        if self._blind and self.reconstructor.session_frames and self._shows_something(image):
             self._begin_session("the images before this one show nothing")
         self._stamps.accept(frame.stamp, frame.camera)
+
+    def _shows_something(self, image: ImageArray) -> bool:
+        """Return whether an image will show something at the size at which results are judged.
+
+        Fine texture is gone there; judged as it is, it would begin a session with every image.
+        """
+        if self._judged_size is None:
+            return blindness(image) is None
+        small = cv2.resize(image, self._judged_size, interpolation=cv2.INTER_AREA)
+        return blindness(np.asarray(small, np.uint8)) is None
 
     def _begin_session(self, reason: str, told: str = "") -> None:
         logger.warning("%s: a new session begins", told or reason)
@@ -390,6 +401,7 @@ class FramePipeline:
         faults = watch.judge(result.color)
         blind = faults[0] if watch.blind else ""
         self._blind = self._blind and watch.blind
+        self._judged_size = result.color.shape[1], result.color.shape[0]
         faults += self._quality[result.camera].judge(result)
         self._results_since_fault = 0 if faults else self._results_since_fault + 1
         degraded = self._results_since_fault < MEMORY

@@ -16,7 +16,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from xsvggt_ros.geometry.pose_encoding import world_to_camera
+from xsvggt_ros.geometry.cameras import world_to_camera
 from xsvggt_ros.geometry.rigid import Matrix, interpolate, invert
 from xsvggt_ros.stream.frame import PoseSource
 

@@ -7,6 +7,7 @@ import logging
 import math
 from dataclasses import dataclass, field, replace
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,18 +24,22 @@ from xsvggt_ros.errors import (
     NonFiniteOutputError,
     first_line,
 )
-from xsvggt_ros.geometry.cameras import Calibration, Intrinsics
-from xsvggt_ros.geometry.pose_encoding import intrinsics_from_encoding, inverted
+from xsvggt_ros.geometry.cameras import Calibration, Intrinsics, intrinsics_from_encoding, inverted
 from xsvggt_ros.geometry.rectification import Rectification
 from xsvggt_ros.geometry.rigid import Matrix, apparent_motion
 from xsvggt_ros.model.device import ran_out_of_memory, release_cached_memory
 from xsvggt_ros.model.network import Head, Prediction, StreamVggt
-from xsvggt_ros.stream.calibrating import CalibrationUse, Calibrator
-from xsvggt_ros.stream.frame import FrameResult, ImageArray, IntrinsicsSource, PoseSource, Timings
+from xsvggt_ros.stream.frame import FrameResult, ImageArray, IntrinsicsSource, Timings
 from xsvggt_ros.stream.giving_way import changed, shrunk
 from xsvggt_ros.stream.image_mapping import ImageMapping
 from xsvggt_ros.stream.pose_track import PoseTrack
-from xsvggt_ros.stream.preprocessing import check_width, preprocess, to_network
+from xsvggt_ros.stream.preprocessing import (
+    CalibrationUse,
+    Calibrator,
+    check_width,
+    preprocess,
+    to_network,
+)
 from xsvggt_ros.stream.step_runner import StepRunner
 
 logger = logging.getLogger(__name__)
@@ -388,7 +393,7 @@ class Reconstructor:
         smaller = shrunk(before, self._cache.layout, self._frame_tokens, first_pass=not frame)
         self._take_cache(KvCache(smaller, cache_layout(self._network)))
         changes = changed(before, smaller)
-        given = {name.removeprefix("cache."): value for name, value in changes.items()}
+        given: dict[str, Any] = {n.removeprefix("cache."): each for n, each in changes.items()}
         self.settings = replace(self.settings, cache=replace(self.settings.cache, **given))
         self.reset("the device ran out of memory")
         release_cached_memory()

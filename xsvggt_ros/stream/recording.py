@@ -10,10 +10,9 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.geometry.cameras import Intrinsics, unproject
 from xsvggt_ros.geometry.rigid import transform_points, world_to_map
 from xsvggt_ros.geometry.trajectory_io import Trajectory
-from xsvggt_ros.geometry.unprojection import unproject
 from xsvggt_ros.stream.frame import FrameResult, ImageArray, PoseSource
 
 T = TypeVar("T")

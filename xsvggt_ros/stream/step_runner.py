@@ -75,7 +75,8 @@ class StepRunner:
     def run(self, images: Tensor) -> Prediction:
         """Return the prediction for one pass, RGB in [0, 1], [1, frames, 3, height, width].
 
-        There is one frame, but for the first pass of a stream. Its tensors may be overwritten by the next call.
+        There is one frame, but for the first pass of a stream. The result's tensors may be
+        overwritten by the next call.
         """
         state = self._cache.state
         stores = self._cache.stores_next

@@ -41,12 +41,12 @@ def summarize(recording: Recording, comparison: Comparison | None) -> list[Figur
     if comparison is not None:
         figures += [
             Figure(
-                f"{100 * comparison.relative_ate:.1f} %",
-                "of the path's extent: ATE, aligned by Sim(3)",
+                f"{100 * comparison.relative_ate_sim3:.1f} %",
+                "ATE after Sim(3), of the path's extent",
             ),
             Figure(
-                f"{comparison.abs_rel:.3f}",
-                f"depth AbsRel of {len(comparison.depths)} frames, one median scale",
+                f"{comparison.abs_rel_median:.3f}",
+                f"depth AbsRel after one median scale, {len(comparison.depths)} frames",
             ),
         ]
     if recording.cache:

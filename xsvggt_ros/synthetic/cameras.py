@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rays of a pinhole camera, and poses that look somewhere."""
+"""The synthetic camera: its rays, its tone curve, and poses that look somewhere."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xsvggt_ros.geometry.cameras import Intrinsics
+
+_STEEPNESS = 1.9
+_GAMMA = 2.2
 
 
 def intrinsics_for(width: int, height: int, horizontal_degrees: float) -> Intrinsics:
@@ -31,7 +34,7 @@ def pixel_rays(intrinsics: Intrinsics, offset: tuple[float, float] = (0.0, 0.0))
     return torch.stack([x, y, torch.ones_like(x)], dim=-1)
 
 
-def looking(
+def poses_looking_along(
     positions: NDArray[np.float64],
     heading: NDArray[np.float64],
     pitch: NDArray[np.float64],
@@ -57,3 +60,13 @@ def looking(
     poses[:, :3, 2] = forward
     poses[:, :3, 3] = positions
     return poses
+
+
+def tone_map(light: Tensor, exposure: Tensor | float = 1.0) -> Tensor:
+    """Turn linear light [..., 3] into RGB in [0, 1], as a camera does: shoulder, then gamma."""
+    return (1 - torch.exp(-_STEEPNESS * exposure * light)).clamp(0, 1) ** (1 / _GAMMA)
+
+
+def inverse_tone_map(image: Tensor) -> Tensor:
+    """Return the linear light [..., 3] that :func:`tone_map` turns into RGB in [0, 1)."""
+    return -torch.log1p(-(image**_GAMMA)) / _STEEPNESS

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from xsvggt_ros.synthetic.builder import Part, ball, block, post
-from xsvggt_ros.synthetic.palette import Palette, linear
+from xsvggt_ros.synthetic.materials import Palette, linear
 
 
 @dataclass(frozen=True)

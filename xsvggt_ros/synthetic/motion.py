@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.synthetic.cameras import looking
+from xsvggt_ros.synthetic.cameras import poses_looking_along
 from xsvggt_ros.synthetic.free_space import FreeSpace
 from xsvggt_ros.synthetic.world import World
 
@@ -340,7 +340,7 @@ class _Planner:
         shakes = [style.shake * wobble(time, rng, 0.6, 3.0) for _ in range(3)]
         roll = shakes[0] + 0.4 * style.shake * wobble(time, rng, 0.1, 0.4)
         positions = np.concatenate([ground, height[:, None]], axis=1)
-        return looking(positions, heading + shakes[1], pitch + shakes[2], roll)
+        return poses_looking_along(positions, heading + shakes[1], pitch + shakes[2], roll)
 
 
 def _resampled(way: Array, spacing: float) -> Array:

@@ -12,8 +12,7 @@ import torch
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.synthetic.builder import Lamp, Part, assemble_world, ball, block, post
 from xsvggt_ros.synthetic.furniture import AT_WALLS, FREE_STANDING, Maker, Piece
-from xsvggt_ros.synthetic.materials import Color
-from xsvggt_ros.synthetic.palette import Palette, linear
+from xsvggt_ros.synthetic.materials import Color, Palette, linear
 from xsvggt_ros.synthetic.world import Tint, World, no_tint
 
 _GAP = 0.12

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.synthetic.cameras import tone_map
 from xsvggt_ros.synthetic.renderer import Quality, render
 from xsvggt_ros.synthetic.shapes import Solids
-from xsvggt_ros.synthetic.tone import develop
 from xsvggt_ros.synthetic.world import World
 
 ALTITUDE = 200.0
@@ -46,7 +46,7 @@ def room_from_above(world: World, pixels: int = 480) -> NDArray[np.uint8]:
         light = render(
             _without_lamps(world), pose.to(world.device), camera, Quality(1, shadows=False)
         ).light
-        return (255 * develop(light)).round().to(torch.uint8).cpu().numpy()
+        return (255 * tone_map(light)).round().to(torch.uint8).cpu().numpy()
 
 
 def _without_lamps(world: World) -> World:

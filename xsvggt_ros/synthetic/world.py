@@ -10,8 +10,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from xsvggt_ros.synthetic.cameras import inverse_tone_map
 from xsvggt_ros.synthetic.shapes import FAR_AWAY, Solid, Solids
-from xsvggt_ros.synthetic.tone import light_for
 
 WALLS = 6
 """Surfaces of the room itself, after all solids: west, east, south, north, floor, ceiling."""
@@ -64,7 +64,9 @@ class Tint:
         angle = point @ self.wave.transpose(-1, -2) + self.phase.unsqueeze(-2)
         waves = 0.45 + 0.6 * angle.sin().unflatten(-1, (3, 3)).mean(dim=-1)
         chart = (self.start.unsqueeze(-2) + self.slope.unsqueeze(-2) * point).clamp(0.02, 0.98)
-        return torch.lerp(waves.clamp(0.04, 0.95), light_for(chart), self.charted.unsqueeze(-2))
+        return torch.lerp(
+            waves.clamp(0.04, 0.95), inverse_tone_map(chart), self.charted.unsqueeze(-2)
+        )
 
 
 def no_tint() -> Tint:

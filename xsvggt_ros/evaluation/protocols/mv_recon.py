@@ -8,26 +8,28 @@ about a cache; the long protocol takes 100 to 1000 neighbouring ones.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from xsvggt_ros.errors import ConfigurationError, EvaluationError, FrameError, SourceError
+from xsvggt_ros.errors import ConfigurationError, EvaluationError, SourceError
 from xsvggt_ros.evaluation.cloud import PointSample, score_cloud
-from xsvggt_ros.evaluation.protocols.images import PATCH, cropped
-from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, each_row
+from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, answered, each_row
+from xsvggt_ros.evaluation.protocols.video_depth import PATCH
 from xsvggt_ros.evaluation.source import SourceOptions, open_source
 from xsvggt_ros.evaluation.sources.base import EvaluationSource
 from xsvggt_ros.evaluation.sources.files import directories
 from xsvggt_ros.geometry.alignment import align
+from xsvggt_ros.geometry.cameras import Intrinsics, unproject
 from xsvggt_ros.geometry.rigid import Matrix, invert
 from xsvggt_ros.geometry.text_tables import read_text
-from xsvggt_ros.geometry.unprojection import unproject
-from xsvggt_ros.stream.frame import FrameResult
+from xsvggt_ros.stream.frame import FrameResult, ImageArray
 from xsvggt_ros.stream.reconstructor import Reconstructor
 
 SceneDataset = Literal["seven_scenes", "neural_rgbd"]
@@ -35,10 +37,10 @@ Prediction = Literal["points", "projection"]
 
 SEVEN_SCENES_STRIDE = 200
 NEURAL_RGBD_STRIDE = 500
-"""Each how manieth image is taken; of Neural RGB-D at least two of a scene."""
+"""Every nth image is taken; of Neural RGB-D at least two of a scene."""
 
 CROP = 224
-"""Side of the middle of each image that is judged."""
+"""Side of the middle of each image that is scored."""
 
 LARGEST_CLOUD = 2_000_000
 """Points on each side that the long protocol keeps; the reference's sampling stays below it."""
@@ -165,6 +167,28 @@ def _views(
     width = engine.settings.width
     height = round(width * 3 / 4 / PATCH) * PATCH
     first: Matrix | None = None
+    for true_view, result in answered(engine, _true_views(source, width, height)):
+        if first is None:
+            first = invert(true_view.camera_to_world)
+        pose = first @ true_view.camera_to_world
+        seen = unproject(true_view.depth, true_view.camera).astype(np.float64)
+        true = seen @ pose[:3, :3].T + pose[:3, 3]
+        yield _View(_middle(_predicted(result, prediction)), _middle(true))
+
+
+@dataclass(frozen=True)
+class _TrueView:
+    """What is true of an image as the network is given it."""
+
+    camera_to_world: Matrix
+    depth: NDArray[np.float32]
+    camera: Intrinsics
+
+
+def _true_views(
+    source: EvaluationSource, width: int, height: int
+) -> Iterator[tuple[_TrueView, Callable[[], ImageArray], int]]:
+    """Yield what is true of each image, what gives the image, and its stamp."""
     for given in source:
         truth = given.truth
         if truth is None or truth.depth is None or truth.intrinsics is None:
@@ -174,15 +198,8 @@ def _views(
         image, depth, camera = cropped(
             given.frame.decode(), truth.depth, truth.intrinsics, width, height
         )
-        try:
-            result = engine.step(image, stamp=given.stamp)
-        except FrameError as error:
-            raise EvaluationError(f"the frame of stamp {given.stamp} failed: {error}") from error
-        if first is None:
-            first = invert(truth.camera_to_world)
-        pose = first @ truth.camera_to_world
-        true = unproject(depth, camera).astype(np.float64) @ pose[:3, :3].T + pose[:3, 3]
-        yield _View(_middle(_predicted(result, prediction)), _middle(true))
+        true_view = _TrueView(truth.camera_to_world, depth, camera)
+        yield true_view, partial(np.asarray, image), given.stamp
 
 
 def _predicted(result: FrameResult, prediction: Prediction) -> Points:
@@ -237,3 +254,57 @@ def _sampled(points: Points) -> Points:
     sample = PointSample(LARGEST_CLOUD)
     sample.add(points)
     return sample.points()
+
+
+def cropped(
+    pixels: ImageArray, depth: NDArray[np.float32], camera: Intrinsics, width: int, height: int
+) -> tuple[ImageArray, NDArray[np.float32], Intrinsics]:
+    """Bring image and depth to one size, the principal point in the middle before that.
+
+    The loader of DUSt3R's data sets, which multi-view reconstruction is measured with: crop
+    symmetrically around the principal point, scale until the target is covered, crop the middle.
+    Images are resampled by Lanczos, depth by nearest neighbour.
+
+    Args:
+        pixels: uint8 [H, W, 3], of any size; brought to that of the depth first.
+        depth: float32 [H, W].
+        camera: of the depth.
+        width: of the result.
+        height: of the result.
+
+    Raises:
+        EvaluationError: the principal point lies at the edge of the image.
+
+    """
+    image = Image.fromarray(pixels)
+    if image.size != (camera.width, camera.height):
+        image = image.resize((camera.width, camera.height), Image.Resampling.LANCZOS)
+    cx, cy = round(camera.cx), round(camera.cy)
+    half_x, half_y = min(cx, camera.width - cx), min(cy, camera.height - cy)
+    if half_x <= camera.width / 5 or half_y <= camera.height / 5:
+        raise EvaluationError(
+            f"the principal point ({camera.cx}, {camera.cy}) is too near the edge of the "
+            f"{camera.width}x{camera.height} image to crop around it"
+        )
+    left, top = cx - half_x, cy - half_y
+    image = image.crop((left, top, cx + half_x, cy + half_y))
+    depth = depth[top : cy + half_y, left : cx + half_x]
+    scale = max(width / image.width, height / image.height) + 1e-8
+    size = (int(image.width * scale), int(image.height * scale))
+    method = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
+    image = image.resize(size, method)
+    rows = np.minimum(((np.arange(size[1])) / scale).astype(int), depth.shape[0] - 1)
+    columns = np.minimum(((np.arange(size[0])) / scale).astype(int), depth.shape[1] - 1)
+    depth = depth[rows][:, columns]
+    right, down = (size[0] - width) // 2, (size[1] - height) // 2
+    image = image.crop((right, down, right + width, down + height))
+    # Pixel corners scale, centres do not: the half pixel goes in and out again.
+    moved = Intrinsics(
+        fx=camera.fx * scale,
+        fy=camera.fy * scale,
+        cx=(camera.cx - left + 0.5) * scale - 0.5 - right,
+        cy=(camera.cy - top + 0.5) * scale - 0.5 - down,
+        width=width,
+        height=height,
+    )
+    return np.array(image, np.uint8), depth[down : down + height, right : right + width], moved

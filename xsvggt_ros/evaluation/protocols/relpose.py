@@ -6,24 +6,27 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xsvggt_ros.errors import ConfigurationError, EvaluationError, FrameError, SourceError
-from xsvggt_ros.evaluation.protocols.images import long_side
-from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, each_row
-from xsvggt_ros.evaluation.protocols.video_depth import SINTEL_14
+from xsvggt_ros.errors import ConfigurationError, EvaluationError, SourceError
+from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, answered, each_row
+from xsvggt_ros.evaluation.protocols.video_depth import SINTEL_14, decoded
 from xsvggt_ros.evaluation.source import SourceOptions, open_source
 from xsvggt_ros.evaluation.sources.files import directories
-from xsvggt_ros.evaluation.trajectory import rotation_angles, score_trajectory
-from xsvggt_ros.geometry.rigid import Matrix, invert
+from xsvggt_ros.geometry.rigid import Matrix, invert, rotation_angles
+from xsvggt_ros.metrics.trajectory import score_trajectory
+from xsvggt_ros.stream.frame import ImageArray
 from xsvggt_ros.stream.imaging import decode_encoded
 from xsvggt_ros.stream.reconstructor import Reconstructor
 
 PathDataset = Literal["tum", "scannet", "sintel14"]
+
+PATH_METRICS = ("ate_sim3", "rpe_translation_sim3", "rpe_rotation_deg", "scale_sim3")
 
 FRAMES, STRIDE = 90, 3
 """Of TUM-dynamics and ScanNet; 30 Hz become 10."""
@@ -61,7 +64,7 @@ def relpose(
         dataset: of Sintel, 14 whole sequences are taken.
         root: directory of the sequences; of Sintel the one with ``training``.
         frames: the most of a sequence.
-        stride: each how manieth.
+        stride: every nth frame is taken.
 
     Raises:
         ConfigurationError: an unknown data set.
@@ -79,21 +82,19 @@ def relpose(
     def measure(name: str) -> ProtocolRow:
         engine.reset("next sequence")
         estimated, true, count = [], [], 0
-        for given in open_source(places[name], options):
-            image = long_side(given.frame.decode(), engine.settings.width)
-            pose = _pose(engine, image, given.stamp)
+        width = engine.settings.width
+        images = (
+            (given, partial(decoded, given.frame, width), given.stamp)
+            for given in open_source(places[name], options)
+        )
+        for given, result in answered(engine, images):
             count += 1
             if given.truth is not None and given.truth.camera_to_world is not None:
-                estimated.append(pose)
+                estimated.append(result.camera_to_world)
                 true.append(given.truth.camera_to_world)
         score = score_trajectory(np.array(estimated), np.array(true), "sim3")
-        metrics = {
-            "ate": score.ate.rmse,
-            "rpe_translation": score.rpe_translation.rmse,
-            "rpe_rotation_deg": score.rpe_rotation.rmse,
-            "scale": score.scale,
-        }
-        return ProtocolRow(name, count, metrics)
+        measured = score.metrics()
+        return ProtocolRow(name, count, {each: measured[each] for each in PATH_METRICS})
 
     return each_row(places, measure)
 
@@ -185,13 +186,6 @@ def _places(dataset: str, root: Path) -> dict[str, Path]:
     return places
 
 
-def _pose(engine: Reconstructor, image: NDArray[np.uint8], stamp: int) -> Matrix:
-    try:
-        return engine.step(image, stamp=stamp).camera_to_world
-    except FrameError as error:
-        raise EvaluationError(f"the frame of stamp {stamp} failed: {error}") from error
-
-
 def _sequences(path: Path) -> Iterator[list[dict[str, Any]]]:
     """Yield the images of each sequence that is long enough and has whole annotations."""
     try:
@@ -209,12 +203,17 @@ def _pair_errors_of(
 ) -> NDArray[np.float64]:
     """Return the larger of both errors of each pair."""
     engine.reset("next sequence")
-    estimated = [
-        _pose(engine, decode_encoded((root / view["filepath"]).read_bytes()), index + 1)
+    images = (
+        (view, partial(_read_image, root / view["filepath"]), index + 1)
         for index, view in enumerate(views)
-    ]
+    )
+    estimated = [result.camera_to_world for _, result in answered(engine, images)]
     true = [camera_to_world_of(view) for view in views]
     return np.maximum(*pair_errors(np.array(estimated), np.array(true)))
+
+
+def _read_image(path: Path) -> ImageArray:
+    return decode_encoded(path.read_bytes())
 
 
 def camera_to_world_of(view: dict[str, Any]) -> Matrix:

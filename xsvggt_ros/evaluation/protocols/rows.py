@@ -3,12 +3,18 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
-from xsvggt_ros.errors import EvaluationError, XsvggtError
+from xsvggt_ros.errors import EvaluationError, FrameError, XsvggtError
+from xsvggt_ros.stream.frame import FrameResult, ImageArray
+from xsvggt_ros.stream.reconstructor import Reconstructor
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -71,3 +77,31 @@ def mean_row(rows: Iterable[ProtocolRow]) -> ProtocolRow:
         float(weights.sum()),
         f"{failed} of {len(every)} sequences failed and are not in the mean" if failed else None,
     )
+
+
+def answered(
+    engine: Reconstructor, images: Iterable[tuple[Item, Callable[[], ImageArray], int]]
+) -> Iterator[tuple[Item, FrameResult]]:
+    """Yield what stands beside each image, with the result of the image.
+
+    A frame that fails is an error: to leave it out would make the sequence easier than it is.
+
+    Args:
+        engine: at the beginning of a session.
+        images: anything, what gives an image, and its stamp in nanoseconds.
+
+    Raises:
+        EvaluationError: a frame failed.
+
+    """
+    waiting: deque[Item] = deque()
+    stamp = 0
+    try:
+        for item, image, stamp in images:
+            waiting.append(item)
+            for result in engine.take(image(), stamp=stamp):
+                yield waiting.popleft(), result
+        for result in engine.finish():
+            yield waiting.popleft(), result
+    except FrameError as error:
+        raise EvaluationError(f"the frame of stamp {stamp} failed: {error}") from error

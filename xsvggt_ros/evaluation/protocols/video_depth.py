@@ -3,29 +3,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from PIL import Image
 
-from xsvggt_ros.errors import ConfigurationError, EvaluationError, FrameError
-from xsvggt_ros.evaluation.depth import (
-    DepthAlignmentKind,
-    DepthErrors,
-    DepthPairs,
-    align_depth,
-    at_size_of,
-    depth_errors,
-)
+from xsvggt_ros.errors import ConfigurationError, EvaluationError
+from xsvggt_ros.evaluation.evaluator import at_size_of
 from xsvggt_ros.evaluation.frame import EvaluationFrame
-from xsvggt_ros.evaluation.protocols.images import long_side
-from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, each_row
+from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, answered, each_row
 from xsvggt_ros.evaluation.source import SourceOptions, open_source
 from xsvggt_ros.evaluation.sources.base import EvaluationSource
 from xsvggt_ros.evaluation.sources.files import directories
 from xsvggt_ros.evaluation.sources.tum import open_prepared
+from xsvggt_ros.metrics.depth import (
+    DepthAlignmentKind,
+    DepthErrors,
+    DepthPairs,
+    comparable_pixels,
+    score_depth,
+)
+from xsvggt_ros.stream.frame import Frame, ImageArray
 from xsvggt_ros.stream.reconstructor import Reconstructor
 
 DepthDataset = Literal["sintel", "sintel14", "bonn", "kitti"]
@@ -35,6 +37,15 @@ SINTEL_14 = (
     "market_6", "shaman_3", "sleeping_1", "sleeping_2", "temple_2", "temple_3",
 )  # fmt: skip
 """The sequences that MonST3R and its successors measure on."""
+
+ALIGNMENT: DepthAlignmentKind = "l1"
+"""Of whole sequences, in the reference."""
+
+IMAGE_ALIGNMENT = "median_per_image"
+"""Of single images: each by its own median."""
+
+PATCH = 14
+"""Pixels; both sides of an image become multiples of it."""
 
 BONN_5 = ("balloon2", "crowd2", "crowd3", "person_tracking2", "synchronous")
 KITTI_FRAMES = 110
@@ -68,7 +79,6 @@ def video_depth(
     dataset: DepthDataset,
     root: Path,
     *,
-    alignment: DepthAlignmentKind = "scale",
     frames: int | None = None,
 ) -> Iterator[ProtocolRow]:
     """Yield the errors of each sequence, all of its pixels aligned together.
@@ -80,7 +90,6 @@ def video_depth(
         dataset: which one.
         root: of Sintel the directory with ``training``; of Bonn that with the sequences; of KITTI
             ``val_selection_cropped``.
-        alignment: ``scale`` in the reference.
         frames: the most of each sequence; None = as the reference; 100 to 1000 for the long tables,
             which take Bonn and KITTI from the first frame on.
 
@@ -95,13 +104,13 @@ def video_depth(
         pairs = DepthPairs(None, rules.farthest, rules.clip)
         count = 0
         engine.reset("next sequence")
-        for index, given in enumerate(open_sequence(dataset, root, name, frames)):
-            prediction = _predicted(engine, given)
+        sequence = open_sequence(dataset, root, name, frames)
+        for index, (given, depth) in enumerate(_predicted(engine, sequence)):
             count += 1
             if given.truth is not None and given.truth.depth is not None:
-                pairs.add(index, at_size_of(prediction, given.truth.depth), given.truth.depth)
-        errors = pairs.score(alignment).errors
-        return ProtocolRow(name, count, _metrics(errors), errors.pixels)
+                pairs.add(index, at_size_of(depth, given.truth.depth), given.truth.depth)
+        score = pairs.score(ALIGNMENT)
+        return ProtocolRow(name, count, score.metrics(), score.errors.pixels)
 
     return each_row(sequence_names(dataset, root), measure)
 
@@ -110,6 +119,11 @@ def mono_depth(engine: Reconstructor, dataset: DepthDataset, root: Path) -> Iter
     """Yield the errors of each sequence, every image a stream of its own, scaled by its median.
 
     No cache takes part in it. Errors are means over images, weighted by their pixels.
+
+    Args:
+        engine: at the width of the protocol.
+        dataset: which one.
+        root: as for :func:`video_depth`.
 
     Raises:
         SourceError: there are no such sequences.
@@ -122,16 +136,17 @@ def mono_depth(engine: Reconstructor, dataset: DepthDataset, root: Path) -> Iter
         found = []
         for given in open_sequence(dataset, root, name, None):
             engine.reset("every image stands alone")
-            prediction = _predicted(engine, given)
+            ((_, prediction),) = _predicted(engine, [given])
             errors = _of_image(prediction, given, rules)
             if errors is not None:
                 found.append(errors)
         if not found:
             raise EvaluationError(f"{name} has no image with known depth")
         pixels = np.array([each.pixels for each in found], np.float64)
+        images = [each.metrics(IMAGE_ALIGNMENT) for each in found]
         metrics = {
-            key: float(np.average([_metrics(each)[key] for each in found], weights=pixels))
-            for key in _metrics(found[0])
+            key: float(np.average([each[key] for each in images], weights=pixels))
+            for key in images[0]
         }
         return ProtocolRow(name, len(found), metrics, float(pixels.sum()))
 
@@ -163,7 +178,15 @@ def sequence_names(dataset: DepthDataset, root: Path) -> list[str]:
 def open_sequence(
     dataset: DepthDataset, root: Path, name: str, frames: int | None
 ) -> EvaluationSource:
-    """Open a sequence as the protocol takes it."""
+    """Open a sequence as the protocol takes it.
+
+    Args:
+        dataset: which one.
+        root: as for :func:`video_depth`.
+        name: of the sequence.
+        frames: the most; None = as the reference.
+
+    """
     if dataset == "kitti":
         options = SourceOptions(kind="kitti_depth", limit=frames or KITTI_FRAMES)
         return open_source(root / "image_gathered" / name, options)
@@ -183,16 +206,19 @@ def _rules(dataset: str) -> DepthRules:
     return RULES[dataset]
 
 
-def _predicted(engine: Reconstructor, given: EvaluationFrame) -> np.ndarray:
-    """Return the depth of the whole image at the network's size; a frame that fails is an error.
+def _predicted(
+    engine: Reconstructor, sequence: Iterable[EvaluationFrame]
+) -> Iterator[tuple[EvaluationFrame, np.ndarray]]:
+    """Yield each frame with the depth of its whole image at the network's size."""
+    width = engine.settings.width
+    images = ((given, partial(decoded, given.frame, width), given.stamp) for given in sequence)
+    for given, result in answered(engine, images):
+        yield given, result.depth
 
-    Leaving it out would make the sequence easier than it is.
-    """
-    try:
-        image = long_side(given.frame.decode(), engine.settings.width)
-        return engine.step(image, stamp=given.stamp).depth
-    except FrameError as error:
-        raise EvaluationError(f"the frame of stamp {given.stamp} failed: {error}") from error
+
+def decoded(frame: Frame, side: int) -> ImageArray:
+    """Return the image of a frame with its long side at ``side``, see :func:`long_side`."""
+    return long_side(frame.decode(), side)
 
 
 def _of_image(
@@ -201,18 +227,35 @@ def _of_image(
     truth = given.truth.depth if given.truth is not None else None
     if truth is None:
         return None
-    known = np.isfinite(truth) & (truth > 0)
-    if rules.farthest is not None:
-        known &= truth < rules.farthest
     resized = at_size_of(prediction, truth)
-    known &= np.isfinite(resized)
-    if not known.any():
+    if not comparable_pixels(resized, truth, rules.farthest)[1].any():
         return None
-    p, g = resized[known], truth[known]
-    return depth_errors(align_depth(p, g, "median").apply(p, rules.clip), g)
+    found = score_depth(resized, truth, "median", farthest=rules.farthest, clip=rules.clip)
+    return found.errors
 
 
-def _metrics(errors: DepthErrors) -> dict[str, float]:
-    every = asdict(replace(errors))
-    every.pop("pixels")
-    return every
+def long_side(pixels: ImageArray, side: int = 518, patch: int = PATCH) -> ImageArray:
+    """Resize so that the long side is ``side`` and both are multiples of the patch, nothing cut.
+
+    The loader of video and monocular depth: first to the long side, keeping the aspect, then to the
+    next smaller multiples. Both steps are Lanczos; where images grow the first one is bicubic.
+
+    Args:
+        pixels: uint8 [height, width, 3].
+        side: pixels.
+        patch: pixels.
+
+    """
+    image = Image.fromarray(pixels)
+    width, height = image.size
+    longest = max(width, height)
+    shrinks = longest > side
+    first = (round(width * side / longest), round(height * side / longest))
+    image = image.resize(first, Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC)
+    whole = (_floor(first[0], patch), _floor(first[1], patch))
+    return np.array(image.resize(whole, Image.Resampling.LANCZOS), np.uint8)
+
+
+def _floor(length: int, patch: int) -> int:
+    """Return the largest multiple of the patch that fits, at least one patch."""
+    return max(length // patch * patch, patch)

@@ -86,7 +86,14 @@ class Chart:
 
 
 def stack(charts: Sequence[Chart], across: str, *, height: float = 2.1) -> str:
-    """Return panels one above the other, with one shared axis, as SVG."""
+    """Return panels one above the other as SVG.
+
+    Args:
+        charts: from top to bottom.
+        across: label of the shared axis.
+        height: of a panel, inches.
+
+    """
     with rc_context(STYLE):
         inches = height * len(charts) + 0.35
         figure = Figure((9.6, inches))
@@ -214,7 +221,15 @@ class Dot:
 
 
 def pareto(title: str, across: str, up: str, dots: Sequence[Dot]) -> str:
-    """Draw runs as dots and the line of those that no other run beats on both axes, as SVG."""
+    """Draw runs as dots and the line of those that no other run beats on both axes, as SVG.
+
+    Args:
+        title: of the chart.
+        across: label of the x axis.
+        up: label of the y axis.
+        dots: the runs.
+
+    """
     palette = (ESTIMATE, THIRD, "#7048e8", "#f08c00", "#d6336c", "#1098ad", "#5c940d")
     groups = list(dict.fromkeys(dot.group for dot in dots))
     with rc_context(STYLE):

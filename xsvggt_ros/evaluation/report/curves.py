@@ -6,8 +6,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from xsvggt_ros.evaluation.catalogue import MIB
 from xsvggt_ros.evaluation.evaluation import Evaluation
+from xsvggt_ros.evaluation.metric_registry import MIB
 from xsvggt_ros.evaluation.report.charts import (
     ESTIMATE,
     MUTED,
@@ -21,7 +21,7 @@ from xsvggt_ros.evaluation.report.charts import (
     paths,
     stack,
 )
-from xsvggt_ros.evaluation.trajectory import TrajectoryScore
+from xsvggt_ros.metrics.trajectory import TrajectoryScore
 
 _VIEWS = (("from above", 0, 1, "metres"), ("from the side", 0, 2, "metres up"))
 
@@ -97,9 +97,9 @@ def error_chart(evaluation: Evaluation) -> str | None:
     if depth:
         frames = np.array(sorted(depth), np.float64)
         values = np.array([depth[int(frame)].abs_rel for frame in frames])
-        whole = evaluation.scores.depth["scale"].errors.abs_rel
+        whole = evaluation.scores.depth["l1"].errors.abs_rel
         charts.append(
-            Chart("AbsRel, one scale for the whole session", "share",
+            Chart("AbsRel, one L1 scale for the whole session", "share",
                   [Curve("AbsRel", frames, values, WARM, filled=True)],
                   [Level(f"all pixels {whole:.3f}", whole, MUTED)])
         )  # fmt: skip
@@ -117,9 +117,9 @@ def _motion_chart(score: TrajectoryScore, frames: NDArray[np.float64]) -> Chart:
 
 def cost_charts(evaluation: Evaluation) -> tuple[str, str]:
     """Draw latency, and cache and memory, over the frames of the run."""
-    meter, cost = evaluation.meter, evaluation.cost
-    frames = np.arange(len(meter), dtype=np.float64)
-    milliseconds = {name: 1e3 * meter.series(name) for name in ("latency", "network")}
+    costs, cost = evaluation.costs, evaluation.cost
+    frames = np.arange(len(costs), dtype=np.float64)
+    milliseconds = {name: 1e3 * costs.series(name) for name in ("latency", "network")}
     levels = []
     if cost.latency:
         levels = [Level(f"p50 {cost.latency.p50:.0f} ms", cost.latency.p50, MUTED),
@@ -144,8 +144,8 @@ def cost_charts(evaluation: Evaluation) -> tuple[str, str]:
         "Bytes of the cache",
         "MiB",
         [
-            Curve("allocated", frames, meter.series("cache_bytes") / MIB, ESTIMATE, filled=True),
-            Curve("uncompressed", frames, meter.series("uncompressed_bytes") / MIB, TRUTH, "--"),
+            Curve("allocated", frames, costs.series("cache_bytes") / MIB, ESTIMATE, filled=True),
+            Curve("uncompressed", frames, costs.series("uncompressed_bytes") / MIB, TRUTH, "--"),
         ],
         logarithmic=cost.uncompressed_bytes > 5 * cost.cache_peak_bytes,
     )
@@ -153,16 +153,16 @@ def cost_charts(evaluation: Evaluation) -> tuple[str, str]:
         "Tokens in the fullest layer",
         "tokens",
         [
-            Curve("held", frames, meter.series("tokens"), THIRD, filled=True),
+            Curve("held", frames, costs.series("tokens"), THIRD, filled=True),
             Curve("evicted, mean of layers", frames,
-                  meter.series("evicted") / max(1, evaluation.layers), WARM),
+                  costs.series("evicted") / max(1, evaluation.layers), WARM),
         ],
-        [Level("budget", float(meter.series("budget_tokens")[-1]), MUTED)]
+        [Level("budget", float(costs.series("budget_tokens")[-1]), MUTED)]
         if evaluation.request.cache.bounded
         else [],
     )  # fmt: skip
-    memory = [Curve("process", frames, meter.series("process_bytes") / MIB, ESTIMATE, filled=True)]
+    memory = [Curve("process", frames, costs.series("process_bytes") / MIB, ESTIMATE, filled=True)]
     if cost.device_peak_bytes is not None:
-        memory.append(Curve("device", frames, meter.series("device_bytes") / MIB, WARM))
+        memory.append(Curve("device", frames, costs.series("device_bytes") / MIB, WARM))
     process = Chart("Memory in all", "MiB", memory)
     return latency, stack([cache, tokens, process], "frame of the run")

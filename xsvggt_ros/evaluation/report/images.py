@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images as data URIs: what the camera saw, depth in colours, clouds from two sides."""
+"""The images of a report: frames beside their depth, and the cloud."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
 
+from xsvggt_ros.evaluation.evaluation import Evaluation
+from xsvggt_ros.evaluation.evaluator import STRIPS
+from xsvggt_ros.metrics.depth import DepthAlignment
 from xsvggt_ros.stream.frame import ImageArray
 
 UNKNOWN = (205, 210, 218)
-"""Colour of what nobody knows."""
+"""Color of unknown values."""
 
 PAPER = (250, 251, 252)
 PATH = (232, 89, 12)
@@ -44,7 +47,15 @@ def _uri(image: ImageArray, suffix: str, options: list[int]) -> str:
 def colored(
     values: NDArray[np.floating], low: float, high: float, palette: str = "turbo_r"
 ) -> ImageArray:
-    """Return values [h, w] as colours of a matplotlib palette; NaN is grey."""
+    """Return values as colors, uint8 [h, w, 3]; NaN is gray.
+
+    Args:
+        values: [h, w].
+        low: value of the first color.
+        high: value of the last color.
+        palette: of matplotlib.
+
+    """
     known = np.isfinite(values)
     share = (np.where(known, values, low) - low) / max(high - low, 1e-12)
     image = _palette(palette)[(255 * share.clip(0, 1)).astype(np.uint8)]
@@ -93,7 +104,7 @@ def cloud_view(
         colors: RGB, uint8 [n, 3].
         path: positions of the camera.
         axes: which coordinate runs to the right and which one up.
-        towards: direction [3] that points at whoever looks; nearer points hide others.
+        towards: direction [3] towards the viewer; nearer points hide others.
         size: width and height in pixels.
 
     """
@@ -140,3 +151,54 @@ def _draw_path(
     start = (int(corners[0, 0]), int(corners[0, 1]))
     for color, radius in (((255, 255, 255), 7), (PATH, 5)):
         cv2.circle(image, start, 16 * radius, color, -1, cv2.LINE_AA, 4)
+
+
+WORST_SHOWN = 0.5
+"""Relative error from which on the error's colour stays the same."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """Images of one frame as data URIs; without a true depth, truth and error are None."""
+
+    index: int
+    image: str
+    truth: str | None
+    estimate: str
+    error: str | None
+    caption: str
+
+
+@dataclass(frozen=True)
+class Strips:
+    """Columns that share the colours of depth, from ``near`` to ``far``, and of error."""
+
+    columns: list[Column]
+    near: float
+    far: float
+    unit: str
+    worst: float = WORST_SHOWN
+
+
+def strips(evaluation: Evaluation) -> Strips:
+    """Return the frames that the run has kept, spread evenly over the session."""
+    chosen = evaluation.session.strips.pick()[:STRIPS]
+    score = evaluation.scores.depth.get("l1")
+    alignment = score.alignment if score else DepthAlignment("raw")
+    depths = [alignment.align(each.depth) for each in chosen]
+    truths = [each.truth for each in chosen if each.truth is not None]
+    values = np.concatenate([each.ravel() for each in (truths if score and truths else depths)])
+    values = values[np.isfinite(values)]
+    near, far = np.percentile(values, [1, 99]).tolist() if len(values) else (0.0, 1.0)
+    columns = []
+    for each, depth in zip(chosen, depths, strict=True):
+        truth = error = None
+        if each.truth is not None and score:
+            truth = drawing(colored(each.truth, near, far))
+            off = np.abs(depth - each.truth) / np.where(each.truth > 0, each.truth, np.nan)
+            error = drawing(colored(off, 0, WORST_SHOWN, "inferno"))
+        errors = evaluation.scores.frame_depth.get(each.index)
+        caption = f"AbsRel, L1 scale: {errors.abs_rel:.3f}" if errors else ""
+        estimate = drawing(colored(depth, near, far))
+        columns.append(Column(each.index, photograph(each.color), truth, estimate, error, caption))
+    return Strips(columns, near, far, "m" if score else "units")

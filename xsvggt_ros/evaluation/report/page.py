@@ -13,10 +13,9 @@ from markupsafe import Markup
 
 from xsvggt_ros.evaluation.evaluation import Evaluation
 from xsvggt_ros.evaluation.report.curves import cost_charts, error_chart, trajectory_chart
-from xsvggt_ros.evaluation.report.images import cloud_view, drawing, gradient
-from xsvggt_ros.evaluation.report.strips import strips
+from xsvggt_ros.evaluation.report.images import cloud_view, drawing, gradient, strips
+from xsvggt_ros.evaluation.report.summary import headlines, what_ran, where_frames_went
 from xsvggt_ros.evaluation.report.tables import tables
-from xsvggt_ros.evaluation.report.words import headlines, what_ran, where_frames_went
 
 MOST_POINTS = 200_000
 
@@ -60,7 +59,9 @@ def page(evaluation: Evaluation) -> str:
             clouds=_clouds(evaluation),
             latency=_markup(latency),
             memory=_markup(memory),
-            identity=yaml.safe_dump(json.loads(json.dumps(evaluation.identity)), sort_keys=False),
+            provenance=yaml.safe_dump(
+                json.loads(json.dumps(evaluation.provenance)), sort_keys=False
+            ),
             source=yaml.safe_dump(json.loads(json.dumps(evaluation.source)), sort_keys=False),
             settings=yaml.safe_dump(
                 json.loads(json.dumps(evaluation.request.resolved())), sort_keys=False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of a report, as words and numbers; page and summary only lay them out."""
+"""The tables of a report as text; page and summary only lay them out."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from xsvggt_ros.evaluation.catalogue import BY_NAME, MIB
+from xsvggt_ros.evaluation.cost import Percentiles
 from xsvggt_ros.evaluation.evaluation import Evaluation
-from xsvggt_ros.evaluation.meter import Percentiles
+from xsvggt_ros.evaluation.metric_registry import BY_NAME, MIB
 
 ALIGNED = {
     "none": "none",
@@ -17,9 +17,9 @@ ALIGNED = {
     "se3": "SE(3)",
     "sim3": "Sim(3)",
     "raw": "raw",
-    "median": "median scaled",
-    "scale": "scale",
-    "scale_shift": "scale and shift",
+    "median": "median scale",
+    "l1": "L1 scale",
+    "l1_shift": "L1 scale and shift",
 }
 
 
@@ -34,7 +34,7 @@ class Table:
 
 
 def tables(evaluation: Evaluation) -> list[Table]:
-    """Return every table that there is something to fill with."""
+    """Return every table that has data."""
     made = (_trajectory(evaluation), _depth(evaluation), _cloud(evaluation), _live(evaluation))
     return [table for table in made if table] + [_latency(evaluation), _memory(evaluation)]
 
@@ -61,12 +61,12 @@ def _trajectory(evaluation: Evaluation) -> Table | None:
          "RPE rmse, m", "RPE rmse, °"),
         rows,
         f"{first.ate.count} poses. ATE: distance of positions; RPE: error of the motion over "
-        f"{first.delta} frame(s). The scale is what the estimate's lengths were multiplied with.",
+        f"{first.delta} frame(s). The scale is the factor on the estimate's lengths.",
     )  # fmt: skip
 
 
 def _known(value: float, decimals: int) -> str:
-    """Return a number, a dash where the truth did not tell it."""
+    """Return a number, a dash where it is unknown."""
     return "-" if math.isnan(value) else f"{value:.{decimals}f}"
 
 
@@ -80,7 +80,7 @@ def _depth(evaluation: Evaluation) -> Table | None:
         rows.append(
             (
                 ALIGNED[kind],
-                *(f"{v:.4f}" for v in (e.abs_rel, e.sq_rel, e.rmse, e.log_rmse)),
+                *(f"{v:.4f}" for v in (e.abs_rel, e.sq_rel, e.depth_rmse, e.depth_log_rmse)),
                 *(f"{100 * v:.1f}" for v in (e.delta_1, e.delta_2, e.delta_3)),
                 f"{score.alignment.scale:.3f}",
             )
@@ -107,9 +107,9 @@ def _cloud(evaluation: Evaluation) -> Table | None:
     rows = [
         (label, *(f"{numbers[key][kind]:.4f}" for kind in ("mean", "median")))
         for key, label in (
-            ("accuracy", "accuracy, m (estimate to truth)"),
-            ("completeness", "completeness, m (truth to estimate)"),
-            ("normal_consistency", "normal consistency"),
+            ("accuracy_icp", "accuracy, m (estimate to truth)"),
+            ("completeness_icp", "completeness, m (truth to estimate)"),
+            ("normal_consistency_icp", "normal consistency"),
         )
     ]
     return Table("Cloud", ("", "mean", "median"), rows, cloud_note(evaluation))
@@ -117,8 +117,8 @@ def _cloud(evaluation: Evaluation) -> Table | None:
 
 def cloud_note(evaluation: Evaluation) -> str:
     """Say how the clouds were compared."""
-    show, metrics = BY_NAME["fscore"], evaluation.metrics()
-    distance = evaluation.request.judging.fscore_distance
+    show, metrics = BY_NAME["f_score_icp"], evaluation.metrics()
+    distance = evaluation.request.scoring.fscore_distance
     points = evaluation.session.cloud
     count = len(points.points()) if points else 0
     return (

@@ -63,7 +63,7 @@ def _compressed(message: Any, steps_per_metre: float) -> Depth:
     if "32FC1" not in message.format:
         return in_metres(raw, steps_per_metre)
     a, b = np.frombuffer(data[4:HEADER].tobytes(), "<f4")
-    with np.errstate(divide="ignore"):
+    with np.errstate(all="ignore"):
         depth = np.where(raw > 0, a / (raw.astype(np.float32) - b), np.nan)
     return in_metres(depth, steps_per_metre)
 

@@ -10,18 +10,17 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from xsvggt_ros.errors import FrameError, SourceError
 from xsvggt_ros.evaluation.sources.base import NO_TRUTH
 from xsvggt_ros.evaluation.sources.truth_files import read_truth, true_poses
-from xsvggt_ros.geometry.rigid import Matrix, invert, is_pose, is_rotation, pose_from
+from xsvggt_ros.geometry.rigid import Matrix, interpolate, invert, is_pose, is_rotation, pose_from
 from xsvggt_ros.stream.messages import frame_name, nanoseconds
 from xsvggt_ros.stream.sources.bag_reader import BagReader
 from xsvggt_ros.stream.sources.topics import Topic
 
 
-class PoseTrack:
+class TimedPoses:
     """Poses of one frame in another; a pose between two known ones is interpolated."""
 
     def __init__(self, stamps: Sequence[int], poses: Sequence[Matrix], tolerance: int) -> None:
@@ -72,11 +71,10 @@ def between(first: Matrix, second: Matrix, share: float) -> Matrix:
 
     The rotation is NaN where either is not known.
     """
+    if is_rotation(first[:3, :3]) and is_rotation(second[:3, :3]):
+        return interpolate(first, second, share)
     pose = np.eye(4)
     pose[:3, :3] = np.nan
-    if is_rotation(first[:3, :3]) and is_rotation(second[:3, :3]):
-        turn = Rotation.from_matrix(first[:3, :3].T @ second[:3, :3]).as_rotvec()
-        pose[:3, :3] = first[:3, :3] @ Rotation.from_rotvec(share * turn).as_matrix()
     pose[:3, 3] = (1 - share) * first[:3, 3] + share * second[:3, 3]
     return pose
 
@@ -234,11 +232,11 @@ def _from_file(path: Path, tolerance: int) -> BagTruth:
 
 def _track(
     stamps: Sequence[int], poses: Sequence[Matrix | None], tolerance: int
-) -> tuple[PoseTrack, tuple[int, int]]:
+) -> tuple[TimedPoses, tuple[int, int]]:
     """Return the poses that there are over time, and the times of the first and the last."""
     known = [(s, pose) for s, pose in zip(stamps, poses, strict=True) if pose is not None]
     times = [stamp for stamp, _ in known]
-    return PoseTrack(times, [pose for _, pose in known], tolerance), (min(times), max(times))
+    return TimedPoses(times, [pose for _, pose in known], tolerance), (min(times), max(times))
 
 
 def _from_topic(reader: BagReader, topic: Topic, camera_frame: str, tolerance: int) -> BagTruth:
@@ -323,7 +321,7 @@ class TransformTree:
                 else:
                     moving[each.child, parent].append(each)
         for (child, parent), stamped in moving.items():
-            track = PoseTrack([s.stamp for s in stamped], [s.pose for s in stamped], tolerance)
+            track = TimedPoses([s.stamp for s in stamped], [s.pose for s in stamped], tolerance)
             self._edges[child] = parent, track
             times = [int(track.stamps[0]), int(track.stamps[-1]), *(self.stamps or ())]
             self.stamps = min(times), max(times)

@@ -6,10 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from xsvggt_ros.errors import ConfigurationError, SourceError
-from xsvggt_ros.evaluation.frame import EvaluationFrame
+
+if TYPE_CHECKING:  # the command line makes options of SourceOptions, and is to start at once
+    from xsvggt_ros.evaluation.frame import EvaluationFrame
 
 NO_TRUTH = "none"
 """Names the absence of a truth, so that none is looked for."""

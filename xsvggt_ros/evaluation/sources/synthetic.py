@@ -11,7 +11,7 @@ from xsvggt_ros.evaluation.frame import EvaluationFrame, FrameTruth
 from xsvggt_ros.evaluation.sources.base import SourceOptions, selected
 from xsvggt_ros.stream.frame import Frame, ImageArray
 from xsvggt_ros.synthetic.held_out import DEFAULT_ROOM, held_out
-from xsvggt_ros.synthetic.scenes.frames import SEPARATOR, SceneSequence
+from xsvggt_ros.synthetic.scenes.suite import SEPARATOR, SceneSequence
 from xsvggt_ros.synthetic.sequence import Sequence, SyntheticFrame
 
 PREFIX = "synthetic:"

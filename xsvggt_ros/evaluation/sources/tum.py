@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import SourceError
+from xsvggt_ros.evaluation.association import associate
 from xsvggt_ros.evaluation.sources.base import SourceOptions
 from xsvggt_ros.evaluation.sources.files import (
     camera_of,
@@ -33,7 +34,6 @@ from xsvggt_ros.evaluation.sources.files import (
 )
 from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
 from xsvggt_ros.evaluation.sources.truth_files import read_truth, true_poses
-from xsvggt_ros.evaluation.trajectory import associate
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.geometry.text_tables import Row, Table, nanoseconds_of, read_rows

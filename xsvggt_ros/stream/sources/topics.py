@@ -11,6 +11,11 @@ from xsvggt_ros.errors import SourceError
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+VIDEO_PACKETS = (
+    "ffmpeg_image_transport_msgs/msg/FFMPEGPacket", "theora_image_transport/msg/Packet",
+    "foxglove_msgs/msg/CompressedVideo", "foxglove.CompressedVideo",
+)  # fmt: skip
+"""Types whose images depend on each other."""
 SEVERAL_KINDS = "several types"
 
 
@@ -48,10 +53,17 @@ def choose_image_topic(recording: str, topics: Iterable[Topic], wanted: str | No
     images = [each for each in every if each.holds(IMAGE, COMPRESSED_IMAGE)]
     if not images:
         convert = any(each.foreign for each in every)
+        video = next((each for each in every if each.kind in VIDEO_PACKETS and each.count), None)
         raise SourceError(
             f"{recording} holds no image: looked for messages of {IMAGE} and "
             f"{COMPRESSED_IMAGE} and found {_listed(every)}."
             + (" Convert what is not in ROS messages to ROS 2 first." if convert else "")
+            + (
+                f" The images on {video.name} are a video stream: decode it first, with "
+                "'ros2 run image_transport republish', and record the raw or compressed images."
+                if video
+                else ""
+            )
         )
     matching = [each for each in images if wanted is None or _same(each.name, wanted)]
     if not matching:

@@ -6,9 +6,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from xsvggt_ros.synthetic.scenes.draw import Draw, constant
 from xsvggt_ros.synthetic.scenes.paths import CURVE_POINTS, round_curves, smooth_tours
-from xsvggt_ros.synthetic.scenes.scene import BURIED, FAR, FIRST_BOX, Scenes, Textures
+from xsvggt_ros.synthetic.scenes.scene import (
+    BURIED,
+    FAR,
+    FIRST_BOX,
+    Draw,
+    Scenes,
+    Textures,
+    constant,
+)
 
 WORLDS = ("landmarks", "field", "room", "house")
 """landmarks: glowing posts of own colours on plain ground, no walls. field: lit posts and boxes on

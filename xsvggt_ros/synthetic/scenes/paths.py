@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from xsvggt_ros.synthetic.scenes.draw import Draw, constant
+from xsvggt_ros.synthetic.scenes.scene import Draw, constant
 
 CURVE_POINTS = 512
 """Points of a curve that is kept as a table."""

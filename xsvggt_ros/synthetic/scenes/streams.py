@@ -10,13 +10,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from xsvggt_ros.synthetic.losses import Truth
-from xsvggt_ros.synthetic.scenes.draw import Draw
 from xsvggt_ros.synthetic.scenes.layouts import build, curves
 from xsvggt_ros.synthetic.scenes.paths import Pace, cameras
-from xsvggt_ros.synthetic.scenes.scene import FAR, Scenes, joined
-from xsvggt_ros.synthetic.scenes.shading import shade
-from xsvggt_ros.synthetic.scenes.tracing import trace
+from xsvggt_ros.synthetic.scenes.rendering import shade, trace
+from xsvggt_ros.synthetic.scenes.scene import FAR, Draw, Scenes, concatenate_scenes
+from xsvggt_ros.synthetic.truth import Truth
 
 
 @dataclass(frozen=True)
@@ -73,16 +71,16 @@ class Plan:
         return Plan(self.scenes.to(device), *(each.to(device) for each in rest))
 
 
-def joined_plans(plans: list[Plan]) -> Plan:
+def concatenate_plans(plans: list[Plan]) -> Plan:
     """Return one plan of all worlds of several, whose streams are equally long."""
     names = ("poses", "field_of_view", "exposure", "gamma", "noise")
     return Plan(
-        joined([plan.scenes for plan in plans]),
+        concatenate_scenes([plan.scenes for plan in plans]),
         *(torch.cat([getattr(plan, name) for plan in plans]) for name in names),
     )
 
 
-def planned(draw: Draw, frames: int, settings: StreamSettings) -> Plan:
+def plan_streams(draw: Draw, frames: int, settings: StreamSettings) -> Plan:
     """Return worlds with cameras; equal draws give equal plans."""
     world = draw.choice(settings.worlds)
     motion = draw.choice(settings.pace.motions)
@@ -101,7 +99,7 @@ def planned(draw: Draw, frames: int, settings: StreamSettings) -> Plan:
 
 
 Tracer = Callable[[Scenes, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""What :func:`seen_along` does."""
+"""What :func:`cast_rays` does."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +135,7 @@ _OFFSETS = {
 """Where the rays of a pixel go, pixels from its centre; the first one tells its depth."""
 
 
-def rendered(
+def render_streams(
     plan: Plan,
     settings: StreamSettings,
     generator: torch.Generator,
@@ -149,13 +147,13 @@ def rendered(
         plan: worlds and cameras.
         settings: of the images.
         generator: makes the noise of their pixels.
-        tracer: `seen_along`, or the same compiled.
+        tracer: `cast_rays`, or the same compiled.
 
     """
     width, height = settings.width, settings.height
     focal = width / 2 / (plan.field_of_view / 2).tan()
     worlds, frames = plan.poses.shape[:2]
-    light, depth = _light_and_depth(plan, settings, focal, tracer or seen_along)
+    light, depth = _light_and_depth(plan, settings, focal, tracer or cast_rays)
     images = (light * plan.exposure[:, None, None]).clamp(0, 1) ** (1 / plan.gamma)[
         :, None, None, None
     ]
@@ -177,7 +175,7 @@ def _rays(
     return torch.cat([flat, torch.ones_like(flat[..., :1])], dim=-1)
 
 
-def seen_along(scenes: Scenes, origin: Tensor, rays: Tensor) -> tuple[Tensor, Tensor]:
+def cast_rays(scenes: Scenes, origin: Tensor, rays: Tensor) -> tuple[Tensor, Tensor]:
     """Return light [worlds, frames, rays, 3] and distance, in lengths of rays, along them."""
     hits = trace(scenes, origin, rays)
     return shade(scenes, origin, rays, hits), hits.distance
@@ -199,14 +197,14 @@ def _light_and_depth(
 
 def _with_truth(plan: Plan, images: Tensor, depth: Tensor, focal: Tensor) -> Streams:
     height, width = depth.shape[-2:]
-    relative = inverse(plan.poses[:, :1]) @ plan.poses
+    relative = invert_poses(plan.poses[:, :1]) @ plan.poses
     seen = depth < FAR
     own = depth.unsqueeze(-1) * _rays(width, height, focal).view(-1, 1, height, width, 3)
     points = own.flatten(2, 3) @ relative[..., :3, :3].transpose(-1, -2)
     points = (points + relative[..., None, :3, 3]).view(own.shape)
     first = points[:, 0].norm(dim=-1) * seen[:, 0]
     unit = (first.sum(dim=(1, 2)) / seen[:, 0].sum(dim=(1, 2)).clamp(min=1)).clamp(min=0.1)
-    encodings = encoded(inverse(relative), focal, width, height)
+    encodings = pose_encodings_of(invert_poses(relative), focal, width, height)
     encodings[..., :3] /= unit[:, None, None]
     truth = Truth(
         depth / unit[:, None, None, None], points / unit[:, None, None, None, None], encodings
@@ -214,7 +212,7 @@ def _with_truth(plan: Plan, images: Tensor, depth: Tensor, focal: Tensor) -> Str
     return Streams(images, truth, seen, plan.poses, unit)
 
 
-def inverse(poses: Tensor) -> Tensor:
+def invert_poses(poses: Tensor) -> Tensor:
     """Return the inverse of rigid motions [..., 4, 4]."""
     turn = poses[..., :3, :3].transpose(-1, -2)
     result = torch.zeros_like(poses)
@@ -224,7 +222,7 @@ def inverse(poses: Tensor) -> Tensor:
     return result
 
 
-def encoded(extrinsics: Tensor, focal: Tensor, width: int, height: int) -> Tensor:
+def pose_encodings_of(extrinsics: Tensor, focal: Tensor, width: int, height: int) -> Tensor:
     """Return the network's nine numbers of cameras, [worlds, frames, 9].
 
     Args:

@@ -1,29 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Held-out streams in which memory is asked for: their seeds are never trained on.
-
-A change of layouts, paths, rendering or draws changes them: figures before and after cannot be
-compared.
-"""
+"""A stream of a suite as frames, for whatever takes frames one by one."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from xsvggt_ros.errors import ConfigurationError
+from xsvggt_ros.synthetic.cameras import intrinsics_for
 from xsvggt_ros.synthetic.held_out import FIRST_HELD_OUT_SEED
-from xsvggt_ros.synthetic.scenes.draw import Draw
 from xsvggt_ros.synthetic.scenes.layouts import WORLDS
 from xsvggt_ros.synthetic.scenes.paths import Pace
+from xsvggt_ros.synthetic.scenes.scene import Draw
 from xsvggt_ros.synthetic.scenes.streams import (
     Plan,
     Streams,
     StreamSettings,
-    joined_plans,
-    planned,
-    rendered,
+    concatenate_plans,
+    plan_streams,
+    render_streams,
 )
+from xsvggt_ros.synthetic.sequence import LONGEST, SyntheticFrame
 
 SEEDS = 64
 """Streams of a suite; the first ones are taken where fewer are asked for."""
@@ -103,8 +105,8 @@ def suite_plan(suite: Suite, settings: StreamSettings, streams: slice | int) -> 
     plans = []
     for index in chosen:
         generator = torch.Generator().manual_seed(suite.first_seed + index)
-        plans.append(planned(Draw(1, generator), suite.frames, settings))
-    return joined_plans(plans)
+        plans.append(plan_streams(Draw(1, generator), suite.frames, settings))
+    return concatenate_plans(plans)
 
 
 def suite_streams(
@@ -113,4 +115,91 @@ def suite_streams(
     """Return rendered streams of a suite; arguments as :func:`suite_plan` takes them."""
     noise = torch.Generator().manual_seed(suite.first_seed)
     with torch.no_grad():
-        return rendered(suite_plan(suite, settings, streams).to(device), settings, noise)
+        return render_streams(suite_plan(suite, settings, streams).to(device), settings, noise)
+
+
+SEPARATOR = "#"
+"""Between a suite and the number of one of its streams."""
+
+_RATE = 10.0
+"""Frames per second that stamps tell of."""
+
+
+class SceneSequence:
+    """One stream of a suite, rendered as it is asked for; depth is NaN where there is sky."""
+
+    def __init__(self, name: str, width: int = 112, height: int = 84) -> None:
+        """Plan a stream.
+
+        Args:
+            name: suite and number, such as `landmarks_100_lap50#3`.
+            width: of an image, pixels.
+            height: of an image, pixels.
+
+        Raises:
+            ConfigurationError: there is no such suite or number.
+
+        """
+        suite, number = split_name(name)
+        self._suite = suite_named(suite)
+        self.name = name
+        self._seed = self._suite.first_seed + number
+        self._settings = suite_settings(self._suite, width, height)
+        self._plan = suite_plan(self._suite, self._settings, slice(number, number + 1))
+        degrees = math.degrees(float(self._plan.field_of_view[0]))
+        self.intrinsics = intrinsics_for(width, height, degrees)
+        self.poses: NDArray[np.float64] = self._plan.poses[0].double().numpy()
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+        return self._suite.frames
+
+    def __iter__(self) -> Iterator[SyntheticFrame]:
+        """Yield all frames."""
+        return map(self.frame, range(len(self)))
+
+    def frame(self, index: int) -> SyntheticFrame:
+        """Render one frame."""
+        noise = torch.Generator().manual_seed(self._seed * LONGEST + index)
+        with torch.inference_mode():
+            found = render_streams(
+                _part(self._plan, slice(index, index + 1)), self._settings, noise
+            )
+        depth = torch.where(found.seen, found.truth.depth * found.unit, torch.nan)
+        color = (255 * found.images[0, 0]).round().byte().movedim(0, -1)
+        return SyntheticFrame(
+            index,
+            round((index + 1) * 1e9 / _RATE),
+            np.ascontiguousarray(color.numpy()),
+            depth[0, 0].numpy(),
+            self.poses[index],
+            self.intrinsics,
+        )
+
+
+def _part(plan: Plan, frames: slice) -> Plan:
+    """Return the same worlds with some of the frames."""
+    return Plan(
+        plan.scenes,
+        plan.poses[:, frames],
+        plan.field_of_view,
+        plan.exposure,
+        plan.gamma,
+        plan.noise,
+    )
+
+
+def split_name(name: str) -> tuple[str, int]:
+    """Return suite and number of a stream.
+
+    Raises:
+        ConfigurationError: it is no such name.
+
+    """
+    suite, separator, number = name.partition(SEPARATOR)
+    if not separator or not number.isdecimal():
+        raise ConfigurationError(
+            f"'{name}' names no stream of a suite; write SUITE{SEPARATOR}NUMBER, such as "
+            f"{next(iter(SUITES))}{SEPARATOR}0"
+        )
+    return suite, int(number)

@@ -112,6 +112,9 @@ def open_storage(path: Path, scratch: Path) -> Storage:
     if kind == ZSTD:
         path = decompressed_file(path, scratch)
         kind = _format_of(path)
+    if not kind and _suffix(path) == ".bag":
+        empty = "it is empty" if not path.stat().st_size else "it is no ROS 1 bag of version 2.0"
+        raise ValueError(empty)
     kind = kind or _suffix(path)
     if kind == ".mcap":
         return McapStorage(path)

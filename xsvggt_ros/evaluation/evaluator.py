@@ -1,0 +1,379 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compares a stream of results with the ground truth, and keeps what the report needs.
+
+Memory: two poses and three errors per frame, and bounded samples of pixels, points and images.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from xsvggt_ros.errors import XsvggtError, first_line
+from xsvggt_ros.evaluation.association import Association
+from xsvggt_ros.evaluation.cloud import CloudScore, score_cloud
+from xsvggt_ros.evaluation.frame import FrameTruth
+from xsvggt_ros.evaluation.request import ScoringOptions
+from xsvggt_ros.geometry.alignment import align
+from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.geometry.rigid import Matrix, is_pose, is_position
+from xsvggt_ros.metrics.depth import (
+    DEPTH_ALIGNMENTS,
+    DepthAlignmentKind,
+    DepthErrors,
+    DepthPairs,
+    DepthScore,
+)
+from xsvggt_ros.metrics.trajectory import (
+    TrajectoryAlignment,
+    TrajectoryScore,
+    is_straight,
+    require_telling,
+    score_trajectory,
+)
+from xsvggt_ros.stream.frame import FrameResult, ImageArray
+from xsvggt_ros.stream.recording import EvenSample, RecordedFrame, Recording
+
+logger = logging.getLogger(__name__)
+
+SCORED_ALIGNMENTS: tuple[TrajectoryAlignment, ...] = ("origin", "se3", "sim3")
+"""``origin`` stands for "no alignment": an estimate's world is its first camera."""
+
+STRAIGHT_PATH = (
+    "the true path is a straight line, which leaves turns about itself open: ATE is meant, "
+    "orientation after alignment by positions is not"
+)
+
+STRIPS = 6
+"""Frames whose images the report shows."""
+
+
+@dataclass(frozen=True)
+class Strip:
+    """What the report shows of one frame, all at the size of the network's image [h, w]."""
+
+    index: int
+    color: ImageArray
+    truth: NDArray[np.float32] | None
+    depth: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of a session; what could not be measured is missing, with the reason.
+
+    Attributes:
+        trajectory: by alignment.
+        depth: by alignment.
+        frame_depth: errors per frame (number in the session), all aligned as ``depth["l1"]``.
+        cloud: None where there is no cloud to compare with.
+        missing: what was not scored, and why.
+        remarks: what a reader of the numbers must know.
+
+    """
+
+    trajectory: dict[TrajectoryAlignment, TrajectoryScore] = field(default_factory=dict)
+    depth: dict[DepthAlignmentKind, DepthScore] = field(default_factory=dict)
+    frame_depth: dict[int, DepthErrors] = field(default_factory=dict)
+    cloud: CloudScore | None = None
+    missing: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+class SessionEvaluator:
+    """Takes the frames of one session, whose results share a world."""
+
+    def __init__(self, options: ScoringOptions) -> None:
+        self._options = options
+        self.recording = Recording(images=1)
+        self.estimated: list[NDArray[np.float64]] = []
+        self.posed: list[int] = []
+        self.true: list[NDArray[np.float64]] = []
+        self.strips: EvenSample[Strip] = EvenSample(STRIPS)
+        self._depth = DepthPairs(options.depth_pixels, options.farthest)
+        self.cloud = CorrespondenceSample(options.cloud_points) if options.cloud_points else None
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+        return len(self.recording)
+
+    _depth_frames = 0
+    _lost = 0
+
+    def add(self, result: FrameResult, truth: FrameTruth | None) -> None:
+        """Take one frame."""
+        self.recording.add(RecordedFrame.from_result(result))
+        self.estimated.append(result.camera_to_world)
+        truth = self._with_a_pose(truth or FrameTruth())
+        if truth.camera_to_world is not None:
+            self.posed.append(result.index)
+            self.true.append(truth.camera_to_world)
+        shown = None
+        if truth.depth is not None:
+            predicted = depth_at_truth(result, truth.depth)
+            self._depth.add(result.index, predicted, truth.depth)
+            self._depth_frames += 1
+            shown = truth_at_result(truth.depth, result)
+            if self.cloud and truth.has_points:
+                self.cloud.add(result, predicted, truth)
+        self.strips.add(Strip(result.index, result.color, shown, result.depth, result.confidence))
+
+    def _with_a_pose(self, truth: FrameTruth) -> FrameTruth:
+        """Return the ground truth without its pose where that is invalid."""
+        pose = truth.camera_to_world
+        if pose is None or is_pose(pose) or is_position(pose):
+            return truth
+        self._lost += 1
+        return replace(truth, camera_to_world=None)
+
+    def matched(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return estimated and true poses of the frames that have both, float64 [n, 4, 4]."""
+        estimated = [self.estimated[index] for index in self.posed]
+        return (
+            np.array(estimated, np.float64).reshape(-1, 4, 4),
+            np.array(self.true, np.float64).reshape(-1, 4, 4),
+        )
+
+    def scores(self) -> Scores:
+        """Score what has come so far."""
+        missing: list[str] = []
+        trajectory = self._score_trajectory(missing)
+        depth = self._score_depth(missing)
+        scaled = depth.get("l1")
+        remarks = []
+        if "se3" in trajectory and is_straight(self.matched()[1]):
+            remarks.append(STRAIGHT_PATH)
+        if self._lost:
+            remarks.append(
+                f"{self._lost} true poses are none (not finite, or no rotation): they are left out"
+            )
+        return Scores(
+            trajectory=trajectory,
+            depth=depth,
+            frame_depth=self._depth.frame_errors(scaled.alignment) if scaled else {},
+            cloud=self._score_cloud(missing),
+            missing=tuple(missing),
+            remarks=tuple(remarks),
+        )
+
+    def _score_trajectory(self, missing: list[str]) -> dict[TrajectoryAlignment, TrajectoryScore]:
+        if not self.posed:
+            missing.append("trajectory: no frame has a true pose")
+            return {}
+        scores: dict[TrajectoryAlignment, TrajectoryScore] = {}
+        reasons: dict[str, list[str]] = {}
+        for kind in SCORED_ALIGNMENTS:
+            try:
+                estimated, true = self.matched()
+                require_telling(true, kind)
+                scores[kind] = score_trajectory(
+                    estimated, true, kind, delta=self._options.rpe_delta
+                )
+            except Exception as error:  # noqa: BLE001 - one score must not take the others with it
+                reasons.setdefault(_reason(error), []).append(kind)
+        for reason, kinds in reasons.items():
+            of = "" if len(kinds) == len(SCORED_ALIGNMENTS) else f", alignment {', '.join(kinds)}"
+            missing.append(f"trajectory{of}: {reason}")
+        return scores
+
+    def _score_depth(self, missing: list[str]) -> dict[DepthAlignmentKind, DepthScore]:
+        if not self._depth_frames:
+            missing.append("depth: no frame has a true depth map")
+            return {}
+        scores: dict[DepthAlignmentKind, DepthScore] = {}
+        for kind in DEPTH_ALIGNMENTS:
+            try:
+                scores[kind] = self._depth.score(kind)
+            except Exception as error:  # noqa: BLE001 - likewise
+                missing.append(f"depth, alignment {kind}: {_reason(error)}")
+        return scores
+
+    def _score_cloud(self, missing: list[str]) -> CloudScore | None:
+        """Align the estimated points with the true ones of the same pixels, then compare clouds."""
+        if self.cloud is None:
+            missing.append("cloud: not asked for")
+            return None
+        points = self.cloud.points()
+        if not len(points):
+            missing.append("cloud: no frame has true depth, pose and camera")
+            return None
+        try:
+            moved = align(points.estimated, points.true, scale=True).points(points.estimated)
+            true = points.true.astype(np.float64)
+            return score_cloud(moved, true, distance=self._options.fscore_distance)
+        except Exception as error:  # noqa: BLE001 - likewise
+            missing.append(f"cloud: {_reason(error)}")
+            return None
+
+
+def _reason(error: Exception) -> str:
+    """Return why a score is missing; unexpected errors go to the log as well."""
+    if isinstance(error, XsvggtError):
+        return str(error)
+    logger.debug("unexpected failure while scoring", exc_info=error)
+    return f"unexpected {type(error).__name__}: {first_line(error)}"
+
+
+class Evaluator:
+    """Takes a stream and scores its longest session, because each has a world of its own."""
+
+    def __init__(self, options: ScoringOptions) -> None:
+        self._options = options
+        self._longest = self._newest = SessionEvaluator(options)
+        self.frames = 0
+        self.sessions = 0
+        self._with_pose = self._with_depth = 0
+        self._stamps: tuple[int, int] | None = None
+
+    def add(self, result: FrameResult, truth: FrameTruth | None) -> None:
+        """Take the next frame of the stream."""
+        self._with_pose += truth is not None and truth.camera_to_world is not None
+        self._with_depth += truth is not None and truth.depth is not None
+        times = result.stamp, *(self._stamps or ())
+        self._stamps = min(times), max(times)
+        if result.index == 0:
+            self._longest, self._newest = self.session, SessionEvaluator(self._options)
+            self.sessions += 1
+        self._newest.add(result, truth)
+        self.frames += 1
+
+    def association(self, truth: tuple[int, int] | None) -> Association:
+        """Return how much of the stream has ground truth, whose poses span the given times."""
+        return Association(self.frames, self._with_pose, self._with_depth, self._stamps, truth)
+
+    @property
+    def session(self) -> SessionEvaluator:
+        """The longest session so far, or the first of several."""
+        return max(self._longest, self._newest, key=len)
+
+
+def at_size_of(prediction: NDArray[np.float32], truth: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a predicted depth map [h, w] at the size of the true one [H, W], as the reference.
+
+    Bicubic, without looking at edges.
+    """
+    height, width = truth.shape
+    if prediction.shape == (height, width):
+        return prediction
+    resized = cv2.resize(prediction, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(resized, np.float32)
+
+
+def depth_at_truth(result: FrameResult, truth: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the predicted depth at the size of the true one [H, W], NaN where it was cut off.
+
+    Bicubic, as the reference resizes.
+    """
+    mapping = result.mapping
+    rows = len(truth)
+    top = round(rows * mapping.crop_top / mapping.resized_height)
+    bottom = round(rows * (mapping.crop_top + mapping.height) / mapping.resized_height)
+    if (top, bottom) == (0, rows):
+        return at_size_of(result.depth, truth)
+    whole = np.full(truth.shape, np.nan, np.float32)
+    whole[top:bottom] = at_size_of(result.depth, truth[top:bottom])
+    return whole
+
+
+def truth_at_result(truth: NDArray[np.float32], result: FrameResult) -> NDArray[np.float32]:
+    """Return the true depth [H, W] at the size of the result [h, w], by nearest neighbor."""
+    mapping = result.mapping
+    rows = (np.arange(mapping.height) + mapping.crop_top + 0.5) / mapping.resized_height
+    columns = (np.arange(mapping.width) + 0.5) / mapping.width
+    height, width = truth.shape
+    return truth[(rows * height).astype(int)][:, (columns * width).astype(int)]
+
+
+def camera_at_truth(result: FrameResult, shape: tuple[int, ...]) -> Intrinsics:
+    """Return the predicted camera for images of the size of the truth (height, width)."""
+    height, width = shape
+    source = result.mapping.intrinsics_to_source(result.intrinsics)
+    return source.at_size(width, height)
+
+
+@dataclass(frozen=True)
+class Correspondences:
+    """Points of the same pixels: estimated and true, float32 [n, 3] each, each in its own world."""
+
+    estimated: NDArray[np.float32]
+    true: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.true)
+
+
+def correspondences(
+    result: FrameResult,
+    predicted: NDArray[np.float32],
+    truth: FrameTruth,
+    most: int,
+    random: np.random.Generator,
+) -> Correspondences:
+    """Return points of up to ``most`` pixels that have both depths, chosen at random.
+
+    Args:
+        result: gives the estimated pose and camera.
+        predicted: depth at the size of the truth, float32 [H, W].
+        truth: with depth, pose and camera.
+        most: pixels.
+        random: chooses.
+
+    """
+    assert truth.depth is not None
+    assert truth.camera_to_world is not None
+    assert truth.intrinsics is not None
+    known = np.isfinite(predicted) & np.isfinite(truth.depth) & (truth.depth > 0)
+    places = np.flatnonzero(known)
+    if len(places) > most:
+        places = places[np.unique(random.integers(0, len(places), most))]
+    camera = camera_at_truth(result, truth.depth.shape)
+    return Correspondences(
+        _points(predicted, places, camera, result.camera_to_world),
+        _points(truth.depth, places, truth.intrinsics, truth.camera_to_world),
+    )
+
+
+def _points(
+    depth: NDArray[np.float32], places: NDArray[np.int64], camera: Intrinsics, pose: Matrix
+) -> NDArray[np.float32]:
+    """Return the points of some pixels in the world of ``pose``, float32 [n, 3]."""
+    v, u = np.divmod(places, depth.shape[1])
+    z = depth.ravel()[places].astype(np.float64)
+    seen = np.stack([(u - camera.cx) / camera.fx * z, (v - camera.cy) / camera.fy * z, z], axis=1)
+    return np.asarray(seen @ pose[:3, :3].T + pose[:3, 3], np.float32)
+
+
+class CorrespondenceSample:
+    """Corresponding points of a stream: a uniform sample of at most ``limit``.
+
+    When it is full, it drops half of its points and halves its sampling rate.
+    """
+
+    PER_FRAME = 2_000
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._share = 1.0
+        self._random = np.random.default_rng(0)
+        self._estimated = np.empty((0, 3), np.float32)
+        self._true = np.empty((0, 3), np.float32)
+
+    def add(self, result: FrameResult, predicted: NDArray[np.float32], truth: FrameTruth) -> None:
+        """Take points of a frame; ``predicted`` is its depth at the size of the truth."""
+        most = max(1, round(self._share * self.PER_FRAME))
+        points = correspondences(result, predicted, truth, most, self._random)
+        self._estimated = np.concatenate([self._estimated, points.estimated])
+        self._true = np.concatenate([self._true, points.true])
+        while len(self._true) > self._limit:
+            kept = self._random.random(len(self._true)) < 0.5
+            self._estimated, self._true = self._estimated[kept], self._true[kept]
+            self._share /= 2
+
+    def points(self) -> Correspondences:
+        """Return what is held."""
+        return Correspondences(self._estimated, self._true)

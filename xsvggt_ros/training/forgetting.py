@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole sequence at once behind a mask: what a pruned memory would have held, frame by frame."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from xsvggt_ros.model.memory import CausalSequence
+
+SHORTEST, LONGEST = 2.0, 10.0
+"""Frames that a token is remembered for in the mean, beyond the frame after its own.
+
+The first frame, the present one and the one before are there on top of it, and lengths are whole:
+a memory holds about 4.5 frames with the shortest mean and about 12.4 with the longest."""
+
+
+class GappySequence(CausalSequence):
+    """A whole sequence at once, of which each global block forgets tokens at random, for good.
+
+    The first frame stays, as the anchor does in a cache; so does the newest one before the present.
+    Which tokens go differs from block to block. Choosing at random favours no policy.
+    """
+
+    def __init__(self, frames: int, generator: torch.Generator) -> None:
+        """Begin a sequence.
+
+        Args:
+            frames: of each stream.
+            generator: on the CPU; draws how long tokens are remembered.
+
+        """
+        super().__init__(frames)
+        self._generator = generator
+        share = float(torch.rand((), generator=generator))
+        self._mean = SHORTEST * (LONGEST / SHORTEST) ** share
+
+    # Every draw leaves another number of tokens, and each would be compiled again.
+    @torch.compiler.disable
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attend frame by frame over what is left of the frames up to it."""
+        count = query.shape[2]
+        step = count // self._frames
+        forgotten = self._forgotten(count, step)
+        attended = []
+        for frame, chunk in enumerate(query.split(step, dim=2)):
+            left = torch.nonzero(forgotten[: (frame + 1) * step] > frame).flatten().to(key.device)
+            attended.append(
+                functional.scaled_dot_product_attention(
+                    chunk, key.index_select(2, left), value.index_select(2, left)
+                )
+            )
+        return torch.cat(attended, dim=2)
+
+    def _forgotten(self, count: int, step: int) -> Tensor:
+        """Return the frame at which each token is no longer there, float32 [tokens]."""
+        seen = torch.arange(count) // step
+        remembered = torch.empty(count).exponential_(1 / self._mean, generator=self._generator)
+        forgotten = seen + 2 + remembered.floor()
+        forgotten[:step] = torch.inf
+        return forgotten
+
+
+class MaskedSequence(CausalSequence):
+    """A sequence of which each frame sees what a mask leaves of itself and of earlier frames.
+
+    One attention call for all frames. A token is seen as the frame made it when it was new, so a
+    sequence behind a mask equals a stream whose cache holds just these tokens.
+    """
+
+    def __init__(self, frames: int, mask: Tensor, camera_mask: Tensor) -> None:
+        """Begin a sequence.
+
+        Args:
+            frames: of each stream.
+            mask: which keys a query sees, bool [layers, tokens, tokens] over all frames' tokens,
+                or one for all layers, [1, tokens, tokens].
+            camera_mask: the same of camera tokens, bool [frames, frames].
+
+        """
+        super().__init__(frames)
+        self._mask = mask
+        self._camera_mask = camera_mask
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attend over what the mask leaves."""
+        mask = self._mask[layer if len(self._mask) > 1 else 0]
+        return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+
+    def attend_camera(
+        self, iteration: int, block: int, query: Tensor, key: Tensor, value: Tensor
+    ) -> Tensor:
+        """Attend over the camera tokens that the mask leaves."""
+        return functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=self._camera_mask
+        )
+
+
+def causal(frames: int, device: torch.device | str = "cpu") -> Tensor:
+    """Return which frames see which, bool [frames, frames]."""
+    return torch.ones(frames, frames, dtype=torch.bool, device=device).tril()
+
+
+def window(frames: int, budget: int | Tensor, device: torch.device | str = "cpu") -> Tensor:
+    """Return what frames see of frames if a cache holds ``budget`` frames after each step.
+
+    The first frame and the newest ``budget - 1`` before the present; the present comes on top.
+    """
+    time = torch.arange(frames, device=device)
+    age = time[:, None] - time[None, :]
+    return (age >= 0) & ((age < budget) | (time[None, :] == 0))
+
+
+def over_tokens(seen: Tensor, tokens: int) -> Tensor:
+    """Return a mask over frames [frames, frames] as one over their tokens, for all layers."""
+    return seen.repeat_interleave(tokens, 0).repeat_interleave(tokens, 1).unsqueeze(0)
+
+
+SHORTEST, LONGEST = 0.3, 12.0
+"""Frames that something is remembered for in the mean, beyond the frame after its own."""
+
+_WHOLE, _BOUNDED = 1 / 3, 1 / 2
+
+
+def forgetful(
+    frames: int, tokens: int, layers: int, gaps: float, generator: torch.Generator
+) -> MaskedSequence:
+    """Return a sequence of which each layer forgets at random, for good, or does not.
+
+    The anchor stays, and what is one frame old. Of three forgetful sequences one forgets whole
+    frames, alike in all layers, and two forget tokens, which favours no policy; in every second one
+    the camera head has a window. All is decided on the device, so that a captured step decides
+    again whenever it is repeated.
+
+    Args:
+        frames: of a stream.
+        tokens: of a frame.
+        layers: of the network.
+        gaps: share of the sequences that forget.
+        generator: of the chances.
+
+    """
+    device = generator.device
+    forgets, whole, bounded, length = torch.rand(4, generator=generator, device=device).unbind()
+    mean = SHORTEST * (LONGEST / SHORTEST) ** length
+    chances = torch.rand(layers, frames * tokens, generator=generator, device=device)
+    shared = torch.rand(frames, generator=generator, device=device).repeat_interleave(tokens)
+    chances = torch.where(whole < _WHOLE, shared, chances).clamp(min=1e-9)
+    lasting = torch.where(forgets < gaps, (-mean * chances.log()).floor(), torch.inf)
+    time = torch.arange(frames, device=device).repeat_interleave(tokens)
+    gone = time + 2 + lasting
+    gone[:, :tokens].fill_(torch.inf)
+    mask = (time[None, :] <= time[:, None]) & (gone[:, None, :] > time[None, :, None])
+    narrow = window(frames, 2 + (2 * mean).round(), device)
+    cameras = torch.where((forgets < gaps) & (bounded < _BOUNDED), narrow, causal(frames, device))
+    return MaskedSequence(frames, mask, cameras)

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a prediction costs: VGGT's recipe for depth, points and cameras (arXiv 2503.11651, 3.4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from xsvggt_ros.model.network import Prediction
+from xsvggt_ros.synthetic.truth import Truth
+
+GRADIENT_SCALES = (1, 2, 4)
+"""Pixels between the two ends of a difference."""
+
+ITERATION_DECAY = 0.6
+"""Weight of a refinement of the camera against the next one."""
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """What the parts of the loss weigh, and how dear confidence is (``alpha``).
+
+    ``huber`` is about as large as a step between two frames, some hundredths of the scene: a much
+    larger one would square such errors away, and standing still would cost next to nothing.
+    ``auxiliary`` weighs the auxiliary heads.
+    """
+
+    depth: float = 1.0
+    points: float = 1.0
+    camera: float = 1.0
+    alpha: float = 0.2
+    huber: float = 0.05
+    auxiliary: float = 2.0
+
+
+def dense_loss(error: Tensor, confidence: Tensor, alpha: float) -> Tensor:
+    """Return the mean of confidence * |error| - alpha * log(confidence), with gradients.
+
+    Args:
+        error: prediction minus truth, [..., H, W, C].
+        confidence: [..., H, W], from 1 upwards.
+        alpha: what a unit of log confidence earns.
+
+    """
+    size = error.norm(dim=-1) if error.shape[-1] > 1 else error[..., 0].abs()
+    value = (confidence * size - alpha * confidence.log()).mean()
+    return value + gradient_loss(error, confidence)
+
+
+def gradient_loss(error: Tensor, confidence: Tensor) -> Tensor:
+    """Return confidence * |difference of the error between pixels|, a mean over scales.
+
+    Zero where the error is the same everywhere: edges must lie in their places.
+    """
+    values = []
+    for step in GRADIENT_SCALES:
+        if min(error.shape[-3:-1]) <= step:
+            continue
+        across = (error[..., step:, :] - error[..., :-step, :]).abs().mean(dim=-1)
+        down = (error[..., step:, :, :] - error[..., :-step, :, :]).abs().mean(dim=-1)
+        values.append((across * confidence[..., step:]).mean())
+        values.append((down * confidence[..., step:, :]).mean())
+    return torch.stack(values).mean() if values else error.new_zeros(())
+
+
+def nearer_sign(truth: Tensor, encodings: Tensor) -> Tensor:
+    """Return true cameras [..., 9] whose quaternions have the sign that is nearer to the encodings.
+
+    A quaternion and its negative are one rotation. If one of both were wanted, the best answer to a
+    camera that looks back, where the sign flips, would lie between them and be no rotation at all.
+    """
+    turns = slice(3, 7)
+    opposite = (truth[..., turns] * encodings[..., turns]).sum(dim=-1, keepdim=True) < 0
+    quaternions = torch.where(opposite, -truth[..., turns], truth[..., turns])
+    return torch.cat([truth[..., :3], quaternions, truth[..., 7:]], dim=-1)
+
+
+def camera_loss(encodings: Tensor, truth: Tensor, delta: float) -> Tensor:
+    """Return the Huber loss of cameras, later refinements weighing more.
+
+    Args:
+        encodings: [B, F, iterations, 9].
+        truth: [B, F, 9].
+        delta: error from which on the loss grows linearly; it is divided by delta, so that its
+            slope is 1 there.
+
+    """
+    iterations = encodings.shape[2]
+    wanted = nearer_sign(truth.unsqueeze(2).expand_as(encodings), encodings)
+    each = functional.huber_loss(encodings, wanted, reduction="none", delta=delta) / delta
+    weight = ITERATION_DECAY ** torch.arange(iterations - 1, -1, -1, device=encodings.device)
+    per_iteration = each.sum(dim=-1).mean(dim=(0, 1))
+    return (per_iteration * weight).sum() / weight.sum()
+
+
+def losses(
+    prediction: Prediction, truth: Truth, weights: LossWeights, dense: slice = slice(None)
+) -> dict[str, Tensor]:
+    """Return the parts of the loss of a normalised truth, and their weighted sum as ``total``.
+
+    ``dense`` are the streams that depth and points were predicted of.
+    """
+    parts: dict[str, Tensor] = {}
+    total = truth.depth.new_zeros(())
+    if prediction.depth is not None and prediction.depth_confidence is not None:
+        error = (prediction.depth - truth.depth[dense]).unsqueeze(-1)
+        parts["depth"] = dense_loss(error, prediction.depth_confidence, weights.alpha)
+        total = total + weights.depth * parts["depth"]
+    if prediction.points is not None and prediction.points_confidence is not None:
+        error = prediction.points - truth.points[dense]
+        parts["points"] = dense_loss(error, prediction.points_confidence, weights.alpha)
+        total = total + weights.points * parts["points"]
+    if prediction.pose_encodings is not None:
+        parts["camera"] = camera_loss(prediction.pose_encodings, truth.encodings, weights.huber)
+        total = total + weights.camera * parts["camera"]
+    return {**parts, "total": total}

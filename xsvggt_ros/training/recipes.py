@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is learned when, on worlds that are rendered as they are needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xsvggt_ros.errors import ConfigurationError
+from xsvggt_ros.synthetic.scenes.paths import Pace
+from xsvggt_ros.synthetic.scenes.streams import StreamSettings
+from xsvggt_ros.training.losses import LossWeights
+from xsvggt_ros.training.optimization import cosine
+
+Mix = tuple[float, float, float, float]
+"""How often each of WORLDS is."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a training.
+
+    Attributes:
+        share: of the whole time, relative to the other stages.
+        frames: of a stream.
+        streams: per step.
+        worlds: how often each of WORLDS is.
+        gaps: share of the steps in which the memory forgets.
+        dense: streams of a step that the dense heads learn from.
+        dense_frames: frames of each of these.
+        laps: fewest and most rounds that a camera goes in a stream.
+
+    """
+
+    share: float
+    frames: int
+    streams: int
+    worlds: Mix
+    gaps: float = 0.0
+    dense: int = 8
+    dense_frames: int = 8
+    laps: tuple[float, float] = (0.3, 1.6)
+
+
+_WEIGHTS = LossWeights(depth=0.5, points=0.5, camera=2.0, auxiliary=1.0)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training.
+
+    Attributes:
+        preset: sizes of the network.
+        width: of an image, pixels.
+        height: of an image, pixels.
+        stages: one after the other.
+        samples: rays of a pixel.
+        learning_rate: the highest.
+        warmup: share of the whole time until then.
+        weight_decay: of matrices.
+        average: decay per step of the averaged weights.
+        weights: of the parts of the loss.
+
+    """
+
+    preset: str
+    width: int
+    height: int
+    stages: tuple[Stage, ...]
+    samples: int = 3
+    learning_rate: float = 1e-3
+    warmup: float = 0.02
+    weight_decay: float = 0.02
+    average: float = 0.999
+    weights: LossWeights = _WEIGHTS
+
+    def stage_at(self, progress: float) -> Stage:
+        """Return what is learned at a progress from 0 to 1."""
+        whole = sum(stage.share for stage in self.stages)
+        done = 0.0
+        for stage in self.stages:
+            done += stage.share / whole
+            if progress < done:
+                return stage
+        return self.stages[-1]
+
+    def rate_at(self, progress: float) -> float:
+        """Return the learning rate: a linear rise, then half a cosine down to a fiftieth."""
+        if progress < self.warmup:
+            return self.learning_rate * max(progress / self.warmup, 0.02)
+        return self.learning_rate * cosine((progress - self.warmup) / (1 - self.warmup), 0.02)
+
+    def streams_of(self, stage: Stage) -> StreamSettings:
+        """Return what the streams of a stage are made of."""
+        return StreamSettings(
+            worlds=stage.worlds,
+            width=self.width,
+            height=self.height,
+            samples=self.samples,
+            pace=Pace(stage.laps, least_period=20.0),
+        )
+
+
+_LANDMARKS: Mix = (1.0, 0.0, 0.0, 0.0)
+_MIXED: Mix = (0.55, 0.1, 0.15, 0.2)
+
+RECIPES: dict[str, Recipe] = {
+    "demo12": Recipe(
+        "demo12", 112, 84,
+        (
+            Stage(0.20, 8, 40, _LANDMARKS, dense=6, laps=(0.03, 0.35)),
+            Stage(0.40, 16, 22, _LANDMARKS, dense=6, laps=(0.1, 0.9)),
+            Stage(0.20, 24, 16, _LANDMARKS, gaps=0.4, dense=6, laps=(0.15, 1.3)),
+            Stage(0.20, 48, 8, _LANDMARKS, gaps=0.5, dense=6, laps=(0.3, 1.6)),
+        ),
+        samples=1,
+    ),
+    "medium12": Recipe(
+        "medium12", 168, 126,
+        (
+            Stage(0.25, 8, 48, _MIXED, dense=8),
+            Stage(0.30, 16, 24, _MIXED, gaps=0.2, dense=4),
+            Stage(0.25, 32, 12, _MIXED, gaps=0.4, dense=4),
+            Stage(0.20, 64, 6, _MIXED, gaps=0.5, dense=4),
+        ),
+        learning_rate=5e-4,
+    ),
+    "thin8": Recipe(
+        "thin8", 70, 42,
+        (
+            Stage(0.4, 8, 8, _LANDMARKS, dense=1, laps=(0.03, 0.3)),
+            Stage(0.6, 16, 4, _LANDMARKS, gaps=0.3, dense=1, laps=(0.1, 0.9)),
+        ),
+        samples=1,
+        learning_rate=1.5e-3,
+    ),
+    "test_scenes": Recipe(
+        "tiny", 28, 28,
+        (
+            Stage(0.5, 2, 2, _MIXED, dense=1, dense_frames=2),
+            Stage(0.5, 3, 2, _MIXED, gaps=0.5, dense=1, dense_frames=2),
+        ),
+        samples=1,
+    ),
+}  # fmt: skip
+"""Named trainings, called like the presets that they are for: ``thin8`` for a CPU,
+``test_scenes`` for tests."""
+
+
+def recipe_named(name: str) -> Recipe:
+    """Return a recipe; raise ConfigurationError where there is none of that name."""
+    if name not in RECIPES:
+        raise ConfigurationError(f"recipe '{name}' is unknown; choose one of {', '.join(RECIPES)}")
+    return RECIPES[name]

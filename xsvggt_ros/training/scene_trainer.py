@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training on rendered worlds: seeded, timed, resumable."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from xsvggt_ros.model.dense_head import activate_depth, activate_points
+from xsvggt_ros.model.encoder import Encoder
+from xsvggt_ros.model.network import Prediction
+from xsvggt_ros.synthetic.held_out import FIRST_HELD_OUT_SEED
+from xsvggt_ros.synthetic.scenes.scene import Draw
+from xsvggt_ros.synthetic.scenes.streams import Streams, plan_streams, render_streams
+from xsvggt_ros.synthetic.truth import Truth
+from xsvggt_ros.training.auxiliary_heads import SceneHeads
+from xsvggt_ros.training.forgetting import (
+    MaskedSequence,
+    causal,
+    forgetful,
+    over_tokens,
+)
+from xsvggt_ros.training.losses import losses
+from xsvggt_ros.training.optimization import (
+    fresh_network,
+    optimizer_for,
+    set_learning_rate,
+    update_average,
+)
+from xsvggt_ros.training.ranks import Ranks
+from xsvggt_ros.training.recipes import Recipe, Stage
+
+_WARM_STEPS = 3
+
+
+class GraphedStep:
+    """Repeats what a function has once done on a GPU.
+
+    The function must make its random numbers on the device with the default generator, and must
+    not ask the device for anything. What it returned is filled again at each repetition.
+    """
+
+    def __init__(self, step: Callable[[], dict[str, Tensor]], clear: Callable[[], None]) -> None:
+        """Run ``step`` a few times to warm up, then capture it.
+
+        Args:
+            step: learns from one batch, the optimiser's step included.
+            clear: frees the gradients, before each step and before the capture.
+
+        Raises:
+            RuntimeError: something in it cannot be captured.
+
+        """
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for number in range(_WARM_STEPS):
+                clear()
+                if number == _WARM_STEPS - 1:
+                    _without_waiting(step)
+                else:
+                    step()
+        torch.cuda.current_stream().wait_stream(aside)
+        clear()
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._parts = step()
+
+    def __call__(self) -> dict[str, Tensor]:
+        """Repeat it; the result is overwritten by the next repetition."""
+        self._graph.replay()
+        return self._parts
+
+
+def _without_waiting(step: Callable[[], dict[str, Tensor]]) -> None:
+    """Run a step; raise RuntimeError where it waits for the device, which no capture survives."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
+PLACE = 0.5
+"""Size of the position embedding at first, about that of what patches show."""
+
+
+class SceneTrainer:
+    """A network that learns; whoever calls decides how long."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        seed: int,
+        device: torch.device,
+        *,
+        graphed: bool = False,
+        ranks: Ranks | None = None,
+    ) -> None:
+        """Begin with seeded random weights.
+
+        Args:
+            recipe: what is learned when.
+            seed: of weights and worlds.
+            device: where all of it happens.
+            graphed: whether a step is captured as a CUDA graph; only on a GPU.
+            ranks: the processes that learn together; None = this one alone.
+
+        """
+        self.recipe, self.seed, self.device = recipe, seed, device
+        self._ranks = ranks or Ranks(device)
+        network = fresh_network(recipe.preset, seed)
+        _place_patches(network.aggregator.patch_embed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed + 1)
+            auxiliary = SceneHeads(network.config)
+        self.network = network.to(device).train()
+        self.auxiliary = auxiliary.to(device)
+        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self._learning = list(self.parameters().values())
+        # Only a rate that lies on the device can change between repetitions of a captured step.
+        rate = torch.tensor(recipe.learning_rate, device=device)
+        self.optimizer = optimizer_for(
+            self.parameters().items(),
+            rate if device.type == "cuda" else recipe.learning_rate,
+            recipe.weight_decay,
+            fused=True,
+        )
+        self.step = 0
+        self.graphed = graphed
+        self._captured: tuple[Stage, GraphedStep] | None = None
+        if device.type == "cuda":
+            # The only generator that a captured step draws new numbers from as it is.
+            self.generator = torch.cuda.default_generators[device.index or 0]
+        else:
+            self.generator = torch.Generator(device)
+        self._seed_generator()
+
+    def _seed_generator(self) -> None:
+        """Make chances follow from seed, step and rank; seeds from 900 000 000 on are held out."""
+        mixed = self.seed * 611_953 + self.step * 7_919 + self._ranks.rank * 104_729
+        self.generator.manual_seed(mixed % FIRST_HELD_OUT_SEED)
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Return all that learns, by name."""
+        return {
+            f"{part}.{name}": each
+            for part, module in (("network", self.network), ("auxiliary", self.auxiliary))
+            for name, each in module.named_parameters()
+            if each.requires_grad
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what a training is continued from beside the averaged weights, in half the width.
+
+        Second moments of matrices are told by the means of their rows and columns: they only have
+        to tell large gradients from small ones until the next few hundred steps have been.
+        """
+        found: dict[str, Tensor] = {}
+        for name, each in self.parameters().items():
+            found[f"now.{name}"] = each.detach().half()
+            moments = self.optimizer.state.get(each)
+            if moments:
+                found[f"first.{name}"] = moments["exp_avg"].bfloat16()
+                second = moments["exp_avg_sq"].flatten(1) if each.ndim > 1 else None
+                if second is None:
+                    found[f"second.{name}"] = moments["exp_avg_sq"].clone()
+                else:
+                    found[f"rows.{name}"] = second.mean(dim=1)
+                    found[f"columns.{name}"] = second.mean(dim=0)
+        return found
+
+    def load(self, tensors: dict[str, Tensor], average: dict[str, Tensor], step: int) -> None:
+        """Go on from what :meth:`tensors` returned after ``step`` steps, and averaged weights."""
+        with torch.no_grad():
+            for name, each in self.parameters().items():
+                each.copy_(tensors[f"now.{name}"])
+                if f"first.{name}" in tensors:
+                    self.optimizer.state[each] = {
+                        "step": torch.tensor(float(step), device=self._step_device),
+                        "exp_avg": tensors[f"first.{name}"].float(),
+                        "exp_avg_sq": _second_moment(tensors, name, each),
+                    }
+        self.average.load_state_dict(average)
+        self.step = step
+        self._seed_generator()
+
+    @property
+    def _step_device(self) -> torch.device:
+        """Where the fused optimiser counts."""
+        return self.device
+
+    def draw_streams(self, stage: Stage) -> Streams:
+        """Return streams of worlds that nobody has seen and nobody will see again."""
+        settings = self.recipe.streams_of(stage)
+        with torch.no_grad():
+            plan = plan_streams(Draw(stage.streams, self.generator), stage.frames, settings)
+            return render_streams(plan, settings, self.generator)
+
+    def take_step(self, progress: float) -> dict[str, Tensor]:
+        """Learn from one batch; return its losses, still on the device.
+
+        Raises:
+            RuntimeError: the step was to be captured, and cannot be.
+
+        """
+        stage = self.recipe.stage_at(progress)
+        set_learning_rate(self.optimizer, self.recipe.rate_at(progress))
+        parts = self._graphed(stage) if self.graphed else self._cleared(stage)
+        self.step += 1
+        update_average(self.average, self.network, self.step, self.recipe.average)
+        return parts
+
+    def _graphed(self, stage: Stage) -> dict[str, Tensor]:
+        if self._captured is None or self._captured[0] != stage:
+            # The memory of one graph is free before the next one is captured.
+            self._captured = None
+            graph = GraphedStep(lambda: self._learn(stage), self._clear)
+            self._captured = stage, graph
+        return self._captured[1]()
+
+    def _cleared(self, stage: Stage) -> dict[str, Tensor]:
+        self._clear()
+        return self._learn(stage)
+
+    def _clear(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _learn(self, stage: Stage) -> dict[str, Tensor]:
+        """Learn from one batch, whose gradients were cleared; return its losses."""
+        parts = self._losses(self.draw_streams(stage), stage)
+        parts["total"].backward()
+        self._ranks.average([each.grad for each in self._learning])
+        norm = nn.utils.clip_grad_norm_(self._learning, 1.0, foreach=True)
+        # The fused optimiser skips a step by itself; to ask the device would wait for all of it.
+        self.optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
+        self.optimizer.step()
+        return {**{name: each.detach() for name, each in parts.items()}, "norm": norm.detach()}
+
+    def _memory(self, stage: Stage) -> MaskedSequence:
+        config = self.network.config
+        tokens = config.tokens_per_frame(self.recipe.height, self.recipe.width)
+        if stage.gaps:
+            return forgetful(stage.frames, tokens, config.depth, stage.gaps, self.generator)
+        seen = causal(stage.frames, self.device)
+        return MaskedSequence(stage.frames, over_tokens(seen, tokens), seen)
+
+    def _losses(self, streams: Streams, stage: Stage) -> dict[str, Tensor]:
+        network, config = self.network, self.network.config
+        layers = self.auxiliary.layers | {config.depth - 1, *config.dense.layers}
+        memory = self._memory(stage)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            outputs = network.aggregator(streams.images, memory, layers)
+        outputs = {layer: each.float() for layer, each in outputs.items()}
+        encodings = network.camera_head(outputs[config.depth - 1][:, :, 0], memory)
+        read = self.auxiliary(outputs, streams)
+        chosen = self._dense_frames(stage)
+        prediction = self._dense(outputs, streams, chosen, encodings)
+        truth = streams.truth
+        picked = Truth(truth.depth[chosen], truth.points[chosen], truth.encodings)
+        parts = losses(prediction, picked, self.recipe.weights)
+        total = parts["total"] + self.recipe.weights.auxiliary * read
+        return {**parts, "auxiliary": read, "total": total}
+
+    def _dense_frames(self, stage: Stage) -> tuple[slice, slice]:
+        """Return the streams and frames that the dense heads learn from: all are as random."""
+        count = min(stage.dense_frames, stage.frames)
+        pace = max(stage.frames // count, 1)
+        return slice(0, stage.dense), slice(pace - 1, pace * count, pace)
+
+    def _dense(
+        self,
+        outputs: dict[int, Tensor],
+        streams: Streams,
+        chosen: tuple[slice, slice],
+        encodings: Tensor,
+    ) -> Prediction:
+        """Return what the heads say; where there is sky the truth, of which nothing is learned."""
+        height, width = streams.images.shape[-2:]
+        network = self.network
+        picked = {k: outputs[k][chosen] for k in network.config.dense.layers}
+        with torch.autocast(self.device.type, torch.bfloat16):
+            raw_depth = network.depth_head(picked, height, width)
+            raw_points = network.point_head(picked, height, width)
+        depth, depth_confidence = activate_depth(raw_depth.clamp(max=8))
+        points, points_confidence = activate_points(raw_points.clamp(-8, 8))
+        seen, truth = streams.seen[chosen], streams.truth
+        return Prediction(
+            encodings,
+            torch.where(seen, depth, truth.depth[chosen]),
+            torch.where(seen, depth_confidence, 1.0),
+            torch.where(seen.unsqueeze(-1), points, truth.points[chosen]),
+            torch.where(seen, points_confidence, 1.0),
+        )
+
+
+def _place_patches(encoder: Encoder) -> None:
+    """Begin with waves over the grid as position embedding.
+
+    Random numbers as small as usual say nothing about where a patch is beside what it shows, and a
+    bearing is all that tells a camera's turn.
+    """
+    side, channels = encoder.grid, encoder.pos_embed.shape[-1]
+    waves = torch.arange(channels // 4)
+    rates = math.pi / 2 ** (waves * (math.log2(2 * side) / len(waves)))
+    angles = (torch.arange(side) + 0.5)[:, None] * rates
+    along = torch.cat([angles.sin(), angles.cos()], dim=-1)
+    rows = along[:, None].expand(side, side, -1)
+    columns = along[None].expand(side, side, -1)
+    with torch.no_grad():
+        encoder.pos_embed[0, 1:] = PLACE * torch.cat([rows, columns], dim=-1).flatten(0, 1)
+
+
+def _second_moment(tensors: dict[str, Tensor], name: str, weight: Tensor) -> Tensor:
+    """Return the second moment of a weight from the means of its rows and columns."""
+    if f"second.{name}" in tensors:
+        return tensors[f"second.{name}"].clone()
+    rows, columns = tensors[f"rows.{name}"], tensors[f"columns.{name}"]
+    return (rows[:, None] * columns[None] / rows.mean().clamp(min=1e-30)).view_as(weight)
