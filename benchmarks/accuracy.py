@@ -14,8 +14,8 @@ budget at 4/4 bits, and every width at every budget under the first policy, whic
 default unless --policies says otherwise, and every one of --changes, too. Budgets are in frames.
 The engine is ours throughout: poses that the network leaves open are held with every cache, the
 released code's too. Writes `table.md`, `cells.csv` and `figure.png` to --output. Of several
-sequences the means have 95 % intervals (`intervals.png`), and so have the differences from the
-full cache, which are taken sequence by sequence.
+sequences the means have 95 % intervals (`intervals.png`), and so have the differences from the full
+cache, which are taken sequence by sequence.
 
 Cells that are in `cells.csv` are not run again where weights, size, images, true poses, cache
 settings, PyTorch, processor and threads are the same. That the network's or the cache's code has

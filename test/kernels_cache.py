@@ -74,10 +74,10 @@ def arguments(keys, values, order, slots, rows, group: int, stored) -> list:
     sets, tokens, count = len(order), keys.shape[1], value_storage.tensors[0].shape[1]
     numbers = torch.arange(tokens, dtype=torch.int32).expand(sets, -1)
     scores = random(sets, tokens + 30, seed=4)[:, 30:]
-    births = torch.full((1, 1), 0.25, dtype=torch.float16).expand(sets, tokens)
-    beside = [torch.zeros(sets, count, dtype=each.dtype) for each in (numbers, scores, births)]
+    insertions = torch.full((1, 1), 0.25, dtype=torch.float16).expand(sets, tokens)
+    beside = [torch.zeros(sets, count, dtype=each.dtype) for each in (numbers, scores, insertions)]
     return [
-        keys, values, numbers, scores, births, order, slots, rows, group,
+        keys, values, numbers, scores, insertions, order, slots, rows, group,
         key_storage.bits, *key_storage.tensors, value_storage.bits, *value_storage.tensors[:3],
         *beside,
     ]  # fmt: skip

@@ -21,15 +21,15 @@ from xsvggt_ros.cache.layer_segments import LayerSegments
 
 
 @given(
-    likeness=st.lists(st.floats(-1, 1), min_size=1, max_size=24),
+    similarity=st.lists(st.floats(-1, 1), min_size=1, max_size=24),
     mean=st.integers(20, 9000),
     least=st.integers(10, 20),
 )
-def test_shares_never_exceed_the_total_and_stay_in_bounds(likeness, mean, least):
-    budgets = layer_budgets(likeness, mean, least)
-    assert len(budgets) == len(likeness)
-    assert sum(budgets) <= mean * len(likeness)
-    assert sum(budgets) >= mean * len(likeness) - 2 * len(likeness)
+def test_shares_never_exceed_the_total_and_stay_in_bounds(similarity, mean, least):
+    budgets = layer_budgets(similarity, mean, least)
+    assert len(budgets) == len(similarity)
+    assert sum(budgets) <= mean * len(similarity)
+    assert sum(budgets) >= mean * len(similarity) - 2 * len(similarity)
     assert all(least <= budget <= max(least, MOST_SHARE * mean) for budget in budgets)
 
 
@@ -37,7 +37,7 @@ def test_the_more_alike_the_keys_the_smaller_the_share():
     budgets = layer_budgets([0.9, 0.5, 0.1], 1000, 10)
     assert budgets[0] < budgets[1] < budgets[2]
     assert layer_budgets([0.5] * 4, 1000, 10) == [1000] * 4
-    # InfiniteVGGT's softmax over 1 - likeness, at temperature 0.5.
+    # InfiniteVGGT's softmax over 1 - similarity, at temperature 0.5.
     weights = torch.softmax(torch.tensor([0.1, 0.5, 0.9]) / 0.5, 0)
     expected = [10 + 2970 * float(weight) for weight in weights]
     assert all(abs(got - want) <= 1 for got, want in zip(budgets, expected, strict=True))

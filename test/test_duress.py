@@ -40,7 +40,7 @@ TINY = ["--preset", "tiny", "--width", "28", "--device", "cpu"]
 
 def limited(kibibytes: int, *words: object) -> subprocess.CompletedProcess[str]:
     """Run `xsvggt` where no file may be larger than some KiB, as on a disk that is nearly full."""
-    program = "from xsvggt_ros.cli import main; main()"
+    program = "from xsvggt_ros.cli import app; app()"
     shell = f'ulimit -f {kibibytes}; exec "$@"'
     return subprocess.run(
         ["bash", "-c", shell, "bash", sys.executable, "-c", program, *map(str, words)],
@@ -72,7 +72,9 @@ def test_a_full_disk_ends_depth_and_nothing_else(tmp_path):
 
 
 def test_a_full_disk_leaves_the_numbers_of_an_evaluation(tmp_path):
-    done = limited(24, "evaluate", "synthetic:short_walk", "-o", tmp_path, "--max-frames", 3, *TINY)
+    done = limited(
+        24, "evaluate", "run", "synthetic:short_walk", "-o", tmp_path, "--max-frames", 3, *TINY
+    )
     assert done.returncode == 1
     (directory,) = [each for each in tmp_path.iterdir() if each.is_dir()]
     assert json.loads((directory / "metrics.json").read_text())["frames"]["processed"] == 3
@@ -190,8 +192,8 @@ def test_depth_of_an_earlier_run_goes(tmp_path, first, second):
     (tmp_path / "image.png").write_bytes(b"mine")
     depth_map(tmp_path, 2, second)
     names = sorted(each.name for each in tmp_path.iterdir())
-    assert names == [f"000000.{second}", f"000001.{second}", "cameras.csv", "notes.txt",
-                     "image.png"]  # fmt: skip
+    assert names == [f"000000.{second}", f"000001.{second}", "cameras.csv", "image.png",
+                     "notes.txt"]  # fmt: skip
     assert len((tmp_path / "cameras.csv").read_text().splitlines()) == 3
 
 

@@ -61,8 +61,8 @@ def test_icp_finds_a_small_motion_and_leaves_what_is_far_alone():
     turn = Rotation.from_rotvec([0.02, -0.03, 0.01]).as_matrix()
     outlier = np.array([[5.0, 5.0, 5.0]])
     found = register(np.r_[points, outlier], points @ turn.T + [0.01, 0.02, -0.01], 0.1)
-    np.testing.assert_allclose(found.transform[:3, :3], turn, atol=1e-5)
-    np.testing.assert_allclose(found.transform[:3, 3], [0.01, 0.02, -0.01], atol=1e-5)
+    np.testing.assert_allclose(found.target_from_source[:3, :3], turn, atol=1e-5)
+    np.testing.assert_allclose(found.target_from_source[:3, 3], [0.01, 0.02, -0.01], atol=1e-5)
     assert found.fitness == pytest.approx(600 / 601)
     assert found.rmse < 1e-5
     assert found.iterations < 30
@@ -70,7 +70,7 @@ def test_icp_finds_a_small_motion_and_leaves_what_is_far_alone():
 
 def test_icp_without_neighbours_moves_nothing():
     found = register(surface(0), surface(0) + 50, 0.1)
-    np.testing.assert_array_equal(found.transform, np.eye(4))
+    np.testing.assert_array_equal(found.target_from_source, np.eye(4))
     assert (found.fitness, found.iterations) == (0, 0)
 
 

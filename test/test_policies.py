@@ -47,10 +47,10 @@ def candidates(policy, sets: int = 1, previous: torch.Tensor | None = None) -> C
     measures = policy.measure(layer_view(sets))
     if measures is not None and len(measures) != sets:
         measures = measures.mean(dim=0, keepdim=True)  # as a group of layers does
-    newest = policy.births(None if updates is None else updates[None], sets, FRAME, older)
+    newest = policy.insertions(None if updates is None else updates[None], sets, FRAME, older)
     return Candidates(
         measures=measures,
-        births=torch.cat([older, newest], dim=1),
+        insertions=torch.cat([older, newest], dim=1),
         ages=torch.arange(tokens - 1, -1, -1, dtype=torch.int32).expand(sets, -1),
         newest=torch.tensor([500], dtype=torch.int32),
         previous=previous,
@@ -66,15 +66,15 @@ def scores_of(policy, **changes) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("sets", [1, HEADS])
-def test_every_policy_gives_finite_scores_and_births_for_each_set(name, sets):
+def test_every_policy_gives_finite_scores_and_insertions_for_each_set(name, sets):
     policy = policy_for(CacheSettings(policy=name))
     asked = candidates(policy, sets)
     scores = policy.scores(asked)
     assert scores.shape == (sets, OLDER + FRAME)
     assert scores.dtype == torch.float32
     assert torch.isfinite(scores).all()
-    assert asked.births.dtype == torch.float16
-    assert ((asked.births >= 0) & (asked.births <= 1)).all()
+    assert asked.insertions.dtype == torch.float16
+    assert ((asked.insertions >= 0) & (asked.insertions <= 1)).all()
 
 
 @pytest.mark.parametrize("name", [name for name in POLICIES if name != "random"])
@@ -146,11 +146,11 @@ def test_ffn_residual_is_half_residual_half_diversity():
     policy = FfnResidual()
     asked = candidates(policy)
     norms = torch.stack([row.norm() for row in UPDATE])
-    births = (norms - norms.min()) / (norms.max() - norms.min())
-    torch.testing.assert_close(asked.births[0, OLDER:].float(), births, atol=5e-4, rtol=0)
+    insertions = (norms - norms.min()) / (norms.max() - norms.min())
+    torch.testing.assert_close(asked.insertions[0, OLDER:].float(), insertions, atol=5e-4, rtol=0)
     unlike = scores_of(KeyDiversity())[0]
     unlike = (unlike - unlike.min()) / (unlike.max() - unlike.min())
-    torch.testing.assert_close(policy.scores(asked)[0], 0.5 * unlike + 0.5 * asked.births[0])
+    torch.testing.assert_close(policy.scores(asked)[0], 0.5 * unlike + 0.5 * asked.insertions[0])
 
 
 def test_balanced_adds_youth_to_ffn_residual():
@@ -179,7 +179,7 @@ def test_balanced_keeps_more_young_tokens_and_old_ones_that_say_much():
     assert young["balanced"] > 1.2 * young["ffn_residual"] > 0
 
 
-def test_what_the_mlp_said_at_birth_is_remembered():
+def test_what_the_mlp_said_at_insertion_is_remembered():
     cache = make_cache(policy="ffn_residual", budget_tokens=60)
     loud = torch.full((1, 20, 6), 0.1)
     loud[0, 12] = 5.0
@@ -187,8 +187,10 @@ def test_what_the_mlp_said_at_birth_is_remembered():
     step(cache, *frame_tensors(20, 1), loud)
     run(cache, [20], start=2)
     history = cache.layers[0].segments[2]
-    births = dict(zip(history.numbers[0].tolist(), history.births[0].tolist(), strict=True))
-    assert [births[number] for number in range(20, 40)] == [float(n == 32) for n in range(20, 40)]
+    insertions = dict(zip(history.numbers[0].tolist(), history.insertions[0].tolist(), strict=True))
+    assert [insertions[number] for number in range(20, 40)] == [
+        float(n == 32) for n in range(20, 40)
+    ]
 
 
 def test_output_change_is_what_attention_loses_without_the_token():

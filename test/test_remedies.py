@@ -20,6 +20,7 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 OF_OTHERS = {
     "--head": "ray", "--no-optional-locks": "git", "--porcelain": "git", "--plot": "evo_traj",
     "--ros-args": "ros2", "--remap": "ros2", "--bfloat16": "", "--bfloat": "",
+    "--system-site-packages": "venv", "--sweep": "earlier", "--protocol": "earlier",
 }  # fmt: skip
 """Options of other programs, which the package calls or names."""
 
@@ -37,10 +38,12 @@ def texts() -> Iterator[tuple[str, Path]]:
 
 
 def options() -> set[str]:
-    main = get_command(app)
-    commands = [main, *main.commands.values()]  # type: ignore[attr-defined]
-    return {word for each in commands for given in each.params
-            for word in (*given.opts, *given.secondary_opts)}  # fmt: skip
+    found, commands = {"--help"}, [get_command(app)]
+    while commands:
+        command = commands.pop()
+        commands += getattr(command, "commands", {}).values()
+        found.update(word for each in command.params for word in (*each.opts, *each.secondary_opts))
+    return found
 
 
 def test_options_that_are_named_exist() -> None:

@@ -41,7 +41,7 @@ def layer_budgets(similarities: Sequence[float], mean: int, least: int) -> list[
     """Share ``mean`` tokens a layer out by need: the more alike a layer's keys, the fewer.
 
     Args:
-        similarities: mean likeness of each layer's keys to their mean direction.
+        similarities: mean similarity of each layer's keys to their mean direction.
         mean: tokens that each layer would get if all were alike.
         least: smallest budget of a layer.
 
@@ -50,7 +50,7 @@ def layer_budgets(similarities: Sequence[float], mean: int, least: int) -> list[
         ``mean * layers`` (InfiniteVGGT's softmax over layers, clamped).
 
     """
-    weights = [exp((1.0 - likeness) / TEMPERATURE) for likeness in similarities]
+    weights = [exp((1.0 - similarity) / TEMPERATURE) for similarity in similarities]
     most = max(least, int(MOST_SHARE * mean))
     spare = float(mean * len(weights) - least * len(weights))
     budgets = [float(least)] * len(weights)
@@ -106,7 +106,7 @@ class Adaptation:
             self._novelty.observe(keys, special)
 
     def budgets(
-        self, current: Sequence[int], *, full: int, frames: int, motion: float, likeness: Tensor
+        self, current: Sequence[int], *, full: int, frames: int, motion: float, similarity: Tensor
     ) -> list[int]:
         """Return the budget of each layer from now on. Waits for the device.
 
@@ -116,7 +116,7 @@ class Adaptation:
                 layers.
             frames: seen so far.
             motion: of the camera since the frame before, see :meth:`KvCache.end_frame`.
-            likeness: of each layer's keys to their mean direction, float32 [layers].
+            similarity: of each layer's keys to their mean direction, float32 [layers].
 
         """
         settings, layers = self._settings, len(current)
@@ -125,7 +125,7 @@ class Adaptation:
         self._asked, self._full = asked, full
         if settings.adapts_layers and frames % PERIOD == 0:
             floor = min(asked, max(self._least, asked // 4))
-            return layer_budgets(likeness.tolist(), asked, floor)
+            return layer_budgets(similarity.tolist(), asked, floor)
         if asked == before:
             return list(current)
         if not settings.adapts_layers:
@@ -183,8 +183,8 @@ class SceneNovelty:
         if len(self._remembered) == 0 or self._remembered.device != description.device:
             self._remembered = description.new_zeros(_REMEMBERED, len(description))
         known = min(self._count, _REMEMBERED)
-        likeness = self._remembered[:known] @ description
-        self._novelty = 1 - likeness.max() if known else description.new_ones(())
+        similarity = self._remembered[:known] @ description
+        self._novelty = 1 - similarity.max() if known else description.new_ones(())
         self._remembered[self._count % _REMEMBERED] = description
         self._count += 1
 

@@ -13,7 +13,7 @@ grids of values        float16 [heads, slots, 1], twice             4 / head_dim
 row of a slot's keys   int16 [sets, slots]                          } 12 per token and set,
 number in the stream   int32 [sets, slots]                          } together 0.05 bits
 newest score           float32 [sets, slots]                        } an element at 16 heads
-memory of its birth    float16 [sets, slots]                        } of 64
+memory of insertion     float16 [sets, slots]                        } of 64
 =====================  ===========================================  ==============================
 
 A layer has up to four segments of slots: the anchor (first frame), special tokens of later frames
@@ -296,7 +296,7 @@ class KvCache:
                 full=self._full or 0,
                 frames=self._frames,
                 motion=motion,
-                likeness=torch.stack([group.similarity for group in groups]),
+                similarity=torch.stack([group.similarity for group in groups]),
             )
         )
 

@@ -252,11 +252,11 @@ class LayerGroup:
         numbers, order = self._steps_of(frame)
         rows = self._layers * self._sets
         numbers = (self._clock + numbers).expand(rows, -1)
-        births = self._policy.births(_together(self._updates), rows, frame, self._clock)
+        insertions = self._policy.insertions(_together(self._updates), rows, frame, self._clock)
         self._clock += frame
-        scores = self._score(numbers, births, frame)
+        scores = self._score(numbers, insertions, frame)
         order = order.expand(rows, -1)
-        newest = Tokens(keys, values, numbers, scores[:, -frame:], births, order)
+        newest = Tokens(keys, values, numbers, scores[:, -frame:], insertions, order)
         kept = self._shares(frame)
         if not self._seen:
             self._held.admit_first(newest, kept.window, self._together)
@@ -359,13 +359,13 @@ class LayerGroup:
         spans = Spans(anchor, self.tokens - anchor, frame)
         return spans if self._budget is None else shares(spans, self._budget)
 
-    def _score(self, numbers: Tensor, births: Tensor, frame: int) -> Tensor:
+    def _score(self, numbers: Tensor, insertions: Tensor, frame: int) -> Tensor:
         """Ask the policy; return the scores of all tokens, the newest frame's last."""
         held = self._held
         newest = self._clock - 1
         candidates = Candidates(
             measures=self._measured(),
-            births=held.together("births", births),
+            insertions=held.together("insertions", insertions),
             ages=newest - held.together("numbers", numbers),
             newest=newest,
             previous=held.together("scores") if self._scored and self._policy.compares else None,

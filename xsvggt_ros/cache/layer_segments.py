@@ -134,7 +134,7 @@ class LayerSegments:
         self._anchor_frame = 0
 
     def together(self, name: str, *newest: Tensor) -> Tensor:
-        """Return ``numbers``, ``scores`` or ``births`` of all tokens, then ``newest`` ones.
+        """Return ``numbers``, ``scores`` or ``insertions`` of all tokens, then ``newest`` ones.
 
         Returns:
             [sets of all layers, tokens].

@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from xsvggt_ros.cache.codec import decode_keys, decode_values, encode_keys, encode_values
 from xsvggt_ros.cache.quantization import UNQUANTIZED
-from xsvggt_ros.cache.token_storage import TokenStorage, put, take
+from xsvggt_ros.cache.token_storage import SKIPPED, TENSORS, TokenStorage, put, take
 from xsvggt_ros.triton_support import triton_runs
 
 _LIBRARY = torch.library.Library("xsvggt", "FRAGMENT")
@@ -34,12 +34,12 @@ _LIBRARY.define(
     "Tensor(c!) held_keys, Tensor(d!) held_values) -> ()"
 )
 _LIBRARY.define(
-    "write_tokens(Tensor keys, Tensor values, Tensor numbers, Tensor scores, Tensor births, "
+    "write_tokens(Tensor keys, Tensor values, Tensor numbers, Tensor scores, Tensor insertions, "
     "Tensor order, Tensor slots, Tensor rows, "
     "int group_size, int key_bits, Tensor(a!) key_codes, Tensor(b!) key_scale, "
     "Tensor(c!) key_minimum, Tensor(d!) row_of_slot, int value_bits, Tensor(e!) value_codes, "
     "Tensor(f!) value_scale, Tensor(g!) value_minimum, Tensor(h!) number_of_slot, "
-    "Tensor(i!) score_of_slot, Tensor(j!) birth_of_slot) -> ()"
+    "Tensor(i!) score_of_slot, Tensor(j!) insertion_of_slot) -> ()"
 )
 _LIBRARY.define("attend_few(Tensor query, Tensor keys, Tensor values, Tensor(a!) out) -> ()")
 _LIBRARY.define(
@@ -48,12 +48,6 @@ _LIBRARY.define(
 )
 _LIBRARY.define("key_similarity(Tensor keys, int anchor) -> Tensor")
 _LIBRARY.define("unit_range(Tensor values) -> Tensor")
-
-SKIPPED = 0
-"""Instead of a width: these tokens are left alone; they lie where they are needed already."""
-TENSORS = 4
-"""Tensors of a storage, see :attr:`TokenStorage.tensors`."""
-
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -107,7 +101,7 @@ class Tokens:
         values: the same of their values.
         numbers: place in the stream of each of the ``m``, modulo 2^32, int32 [sets, m].
         scores: the policy's, float32 [sets, m].
-        births: what the policy wants to remember of them, float16 [sets, m].
+        insertions: what the policy wants to remember of them, float16 [sets, m].
         order: which of the ``m`` are meant, in which order, int64 [sets, n].
 
     """
@@ -116,7 +110,7 @@ class Tokens:
     values: Tensor
     numbers: Tensor
     scores: Tensor
-    births: Tensor
+    insertions: Tensor
     order: Tensor
 
     def __len__(self) -> int:
@@ -153,7 +147,7 @@ def write_tokens(
         rows: for packed keys, the table row of each run, int64 [sets, runs].
         keys: written to; None = leave the keys alone.
         values: written to; None = leave the values alone.
-        beside: written to, numbers, scores and births of the slots, [sets, slots] each.
+        beside: written to, numbers, scores and insertions of the slots, [sets, slots] each.
         group_size: keys of a run.
 
     """
@@ -161,7 +155,7 @@ def write_tokens(
     key_tensors = nothing if keys is None else keys.tensors
     value_tensors = nothing if values is None else values.tensors
     torch.ops.xsvggt.write_tokens(
-        tokens.keys, tokens.values, tokens.numbers, tokens.scores, tokens.births, tokens.order,
+        tokens.keys, tokens.values, tokens.numbers, tokens.scores, tokens.insertions, tokens.order,
         slots, rows, group_size,
         SKIPPED if keys is None else keys.bits, *key_tensors,
         SKIPPED if values is None else values.bits, *value_tensors[:3], *beside,
@@ -277,7 +271,7 @@ def write_tokens_in_torch(
     values: Tensor,
     numbers: Tensor,
     scores: Tensor,
-    births: Tensor,
+    insertions: Tensor,
     order: Tensor,
     slots: Tensor,
     rows: Tensor,
@@ -293,13 +287,13 @@ def write_tokens_in_torch(
     value_minimum: Tensor,
     number_of_slot: Tensor,
     score_of_slot: Tensor,
-    birth_of_slot: Tensor,
+    insertion_of_slot: Tensor,
 ) -> None:
     """Implement ``write_tokens``."""
     for stored, came in (
         (number_of_slot, numbers),
         (score_of_slot, scores),
-        (birth_of_slot, births),
+        (insertion_of_slot, insertions),
     ):
         stored.scatter_(1, slots, came.gather(1, order))
     # Copies first: tokens that came may lie where others are to go.

@@ -84,7 +84,7 @@ def table_rows(
 
 
 class Segment:
-    """Slots of a group of layers: keys, values, and beside each token its number, score and birth.
+    """Slots of a group of layers: keys, values; number, score and insertion of each token.
 
     Slots are dense from the front and in no order: attention does not care, and so a token that
     leaves makes room for one that comes without any other being touched.
@@ -142,7 +142,7 @@ class Segment:
         )
         self._numbers = torch.zeros(sets, plan.slots, dtype=torch.int32, device=shape.device)
         self._scores = torch.zeros(sets, plan.slots, dtype=torch.float32, device=shape.device)
-        self._births = torch.zeros(sets, plan.slots, dtype=torch.float16, device=shape.device)
+        self._insertions = torch.zeros(sets, plan.slots, dtype=torch.float16, device=shape.device)
         self._length = 0
         # Kept, so that a step need not make it.
         self._places = torch.arange(plan.slots, device=shape.device)
@@ -159,7 +159,7 @@ class Segment:
         view.keys, view.values = self.keys.part(index, parts), self.values.part(index, parts)
         view._numbers = share(self._numbers, index, parts)
         view._scores = share(self._scores, index, parts)
-        view._births = share(self._births, index, parts)
+        view._insertions = share(self._insertions, index, parts)
         return view
 
     def __len__(self) -> int:
@@ -168,13 +168,13 @@ class Segment:
     @property
     def nbytes(self) -> int:
         """Allocated bytes."""
-        beside = (self._numbers, self._scores, self._births)
+        beside = (self._numbers, self._scores, self._insertions)
         return self.keys.nbytes + self.values.nbytes + sum(tensor.nbytes for tensor in beside)
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """All that is allocated for the tokens, and never replaced."""
-        beside = (self._numbers, self._scores, self._births)
+        beside = (self._numbers, self._scores, self._insertions)
         return (*self.keys.tensors, *self.values.tensors, *beside)
 
     @property
@@ -188,9 +188,9 @@ class Segment:
         return self._scores[:, : self._length]
 
     @property
-    def births(self) -> Tensor:
+    def insertions(self) -> Tensor:
         """What the policy remembered of each token when it came, float16 [sets, held]."""
-        return self._births[:, : self._length]
+        return self._insertions[:, : self._length]
 
     def clear(self) -> None:
         """Forget every token; the room stays."""
@@ -219,7 +219,7 @@ class Segment:
             rows,
             self.keys if keys else None,
             self.values if values else None,
-            (self._numbers, self._scores, self._births),
+            (self._numbers, self._scores, self._insertions),
             size,
         )
 
@@ -304,7 +304,7 @@ class Segment:
         if keys_exact and values_exact:
             self._numbers[:, :count] = other.numbers.gather(1, slots)
             self._scores[:, :count] = other.scores.gather(1, slots)
-            self._births[:, :count] = other.births.gather(1, slots)
+            self._insertions[:, :count] = other.insertions.gather(1, slots)
         else:
             decoded = other.contents().pick(slots)
             self._write(own, decoded, keys=not keys_exact, values=not values_exact)
@@ -321,7 +321,7 @@ class Segment:
             self.decoded_values(),
             self.numbers,
             self.scores,
-            self.births,
+            self.insertions,
             order=self._places[: self._length].expand(self._sets, -1),
         )
 

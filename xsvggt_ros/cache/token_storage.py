@@ -17,6 +17,11 @@ from torch import Tensor
 from xsvggt_ros.cache.codec import decode_keys, decode_values
 from xsvggt_ros.cache.quantization import UNQUANTIZED, pack, packed_width, unpack_into
 
+SKIPPED = 0
+"""Instead of a width: these tokens are left alone; they lie where they are needed already."""
+TENSORS = 4
+"""Tensors of a storage, see :attr:`TokenStorage.tensors`."""
+
 
 class TokenStorage(Protocol):
     """Keys or values of one segment of a group of layers."""

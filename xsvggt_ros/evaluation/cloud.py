@@ -45,14 +45,14 @@ class Registration:
     """Where ICP ended.
 
     Attributes:
-        transform: rigid, float64 [4, 4], of the source onto the target.
+        target_from_source: rigid, float64 [4, 4].
         fitness: share of the source's points that have a target point within the distance.
         rmse: metres, over these.
         iterations: that were taken.
 
     """
 
-    transform: Matrix
+    target_from_source: Matrix
     fitness: float
     rmse: float
     iterations: int
@@ -99,7 +99,9 @@ class CloudScore:
         plain = asdict(self)
         alignment = "given" if self.registration is None else "icp"
         if self.registration is not None:
-            plain["registration"]["transform"] = self.registration.transform.tolist()
+            plain["registration"]["target_from_source"] = (
+                self.registration.target_from_source.tolist()
+            )
         return {
             f"{name}_{alignment}" if name in _ERRORS else name: value
             for name, value in plain.items()
@@ -140,7 +142,7 @@ def score_cloud(
     registration = None
     if icp_distance is not None:
         registration = register(predicted, truth, icp_distance)
-        moved = registration.transform
+        moved = registration.target_from_source
         predicted = predicted @ moved[:3, :3].T + moved[:3, 3]
     predicted_normals, true_normals = estimate_normals(predicted), estimate_normals(truth)
     to_truth, nearest_true = cKDTree(truth).query(predicted)

@@ -77,7 +77,7 @@ def _paths(evaluation: Evaluation, directory: Path) -> dict[str, Callable[[], ob
         posed = [stamps[index] for index in session.posed]
         trajectories["truth.tum"] = Trajectory.from_poses(posed, session.true)
         if score := evaluation.scores.trajectory.get("sim3"):
-            moved = list(score.transform.poses(session.matched()[0]))
+            moved = list(score.truth_from_estimate.poses(session.matched()[0]))
             trajectories["trajectory_aligned.tum"] = Trajectory.from_poses(posed, moved)
     writers: dict[str, Callable[[], object]] = {
         name: partial(write_tum, directory / name, each) for name, each in trajectories.items()

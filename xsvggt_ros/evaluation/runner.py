@@ -294,7 +294,7 @@ class _InFlight:
         self._lock = Lock()
         self._frames: dict[int, tuple[EvaluationFrame, float]] = {}
 
-    def put(self, given: EvaluationFrame, arrived: float) -> None:
+    def add(self, given: EvaluationFrame, arrived: float) -> None:
         with self._lock:
             self._frames[id(given.frame)] = given, arrived
 
@@ -391,7 +391,7 @@ class _Feeder:
                 return
             self.late += wait < -LATE
             self._run.taken += 1
-            self._flying.put(given, monotonic())
+            self._flying.add(given, monotonic())
             self._queue.put(given.frame)
 
     def _seconds_after(self, previous: Frame, frame: Frame) -> float:

@@ -48,7 +48,7 @@ class TrajectoryScore:
 
     Attributes:
         alignment: how the estimate was aligned with the ground truth.
-        transform: of the estimate's world into the truth's; its scale is the recovered one.
+        truth_from_estimate: the alignment of the worlds; its scale is the recovered one.
         ate: metres; distance between true and estimated position.
         ate_rotation: degrees; angle between true and estimated orientation.
         rpe_translation: metres; error of the motion over ``delta`` frames.
@@ -62,7 +62,7 @@ class TrajectoryScore:
     """
 
     alignment: TrajectoryAlignment
-    transform: Similarity
+    truth_from_estimate: Similarity
     ate: ErrorStatistics
     ate_rotation: ErrorStatistics
     rpe_translation: ErrorStatistics
@@ -76,7 +76,7 @@ class TrajectoryScore:
     @property
     def scale(self) -> float:
         """Factor on the estimate's lengths."""
-        return self.transform.scale
+        return self.truth_from_estimate.scale
 
     @property
     def relative_ate(self) -> float:
@@ -106,7 +106,7 @@ class TrajectoryScore:
         """Return everything but the single errors, in types that JSON holds."""
         return {
             f"scale_{self.alignment}": self.scale,
-            "transform": self.transform.matrix().tolist(),
+            "truth_from_estimate": self.truth_from_estimate.matrix().tolist(),
             **{name: asdict(each) for name, each in self.statistics().items()},
             f"relative_ate_{self.alignment}": self.relative_ate,
             "delta_frames": self.delta,
@@ -135,8 +135,8 @@ def score_trajectory(
 
     """
     _check(estimate, truth, delta)
-    transform = _transform(estimate, truth, alignment)
-    moved = transform.poses(estimate)
+    truth_from_estimate = _align(estimate, truth, alignment)
+    moved = truth_from_estimate.poses(estimate)
     distances = np.linalg.norm(moved[:, :3, 3] - truth[:, :3, 3], axis=1)
     turned = np.swapaxes(truth[:, :3, :3], 1, 2) @ moved[:, :3, :3]
     steps = _inverses(_steps(truth, delta)) @ _steps(moved, delta)
@@ -144,7 +144,7 @@ def score_trajectory(
     step_angles = np.degrees(rotation_angles(steps[:, :3, :3]))
     return TrajectoryScore(
         alignment=alignment,
-        transform=transform,
+        truth_from_estimate=truth_from_estimate,
         ate=ErrorStatistics.of(distances),
         ate_rotation=ErrorStatistics.of(np.degrees(rotation_angles(turned))),
         rpe_translation=ErrorStatistics.of(step_distances),
@@ -216,7 +216,7 @@ def is_straight(truth: Poses) -> bool:
     return len(truth) >= LEAST_POSES and bool(spread[1] < STRAIGHT * spread[0])
 
 
-def _transform(estimate: Poses, truth: Poses, alignment: str) -> Similarity:
+def _align(estimate: Poses, truth: Poses, alignment: str) -> Similarity:
     if alignment == "none":
         return Similarity()
     if alignment == "origin" and _positions_only(truth):

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from xsvggt_ros.cache.kernels import measuring, packing
 from xsvggt_ros.cache.kernels.few_queries import attend_few
-from xsvggt_ros.cache.ops import SKIPPED, TENSORS
 from xsvggt_ros.cache.quantization import UNQUANTIZED
-from xsvggt_ros.cache.token_storage import put, take
+from xsvggt_ros.cache.token_storage import SKIPPED, TENSORS, put, take
 
 __all__ = [
     "attend_camera",
@@ -77,7 +76,7 @@ def write_tokens(
     values: Tensor,
     numbers: Tensor,
     scores: Tensor,
-    births: Tensor,
+    insertions: Tensor,
     order: Tensor,
     slots: Tensor,
     rows: Tensor,
@@ -93,14 +92,14 @@ def write_tokens(
     value_minimum: Tensor,
     number_of_slot: Tensor,
     score_of_slot: Tensor,
-    birth_of_slot: Tensor,
+    insertion_of_slot: Tensor,
 ) -> None:
     """Launch one kernel for keys, one for values, and one for what stands beside them."""
     lanes, _, channels = keys.shape
     sets, count = slots.shape
     packing.write_beside[triton.cdiv(count, _BESIDE), sets](
-        numbers, scores, births, order, slots, number_of_slot, score_of_slot, birth_of_slot,
-        count, numbers.stride(0), scores.stride(0), births.stride(0), births.stride(1),
+        numbers, scores, insertions, order, slots, number_of_slot, score_of_slot, insertion_of_slot,
+        count, numbers.stride(0), scores.stride(0), insertions.stride(0), insertions.stride(1),
         order.stride(0), slots.stride(0), number_of_slot.stride(0), _BESIDE,
     )  # fmt: skip
     if key_bits == UNQUANTIZED:

@@ -175,11 +175,12 @@ def write_values(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def write_beside(  # type: ignore[no-untyped-def]
-    numbers, scores, births, order, slots, number_of_slot, score_of_slot, birth_of_slot,
-    count, numbers_set, scores_set, births_set, births_token, order_set, slots_set, stored_set,
+    numbers, scores, insertions, order, slots, number_of_slot, score_of_slot, insertion_of_slot,
+    count, numbers_set, scores_set, insertions_set, insertions_token, order_set, slots_set,
+    stored_set,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Write number, score and birth of ``BLOCK`` tokens of one set into their slots."""
+    """Write number, score and insertion of ``BLOCK`` tokens of one set into their slots."""
     own_set = tl.program_id(1).to(tl.int64)
     places = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = places < count
@@ -190,8 +191,10 @@ def write_beside(  # type: ignore[no-untyped-def]
     tl.store(number_of_slot + target, number, mask=inside)
     score = tl.load(scores + own_set * scores_set + token, mask=inside, other=0.0)
     tl.store(score_of_slot + target, score, mask=inside)
-    birth = tl.load(births + own_set * births_set + token * births_token, mask=inside, other=0.0)
-    tl.store(birth_of_slot + target, birth, mask=inside)
+    insertion = tl.load(
+        insertions + own_set * insertions_set + token * insertions_token, mask=inside, other=0.0
+    )
+    tl.store(insertion_of_slot + target, insertion, mask=inside)
 
 
 @triton.jit

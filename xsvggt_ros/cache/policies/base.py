@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-NEUTRAL_BIRTH = 0.5
+NEUTRAL_INSERTION = 0.5
 """What is remembered of a token by a policy that does not care: the middle of the range."""
 
 
@@ -44,7 +44,7 @@ class Candidates:
     Attributes:
         measures: what :meth:`Policy.measure` said, the mean over heads that share an index set,
             float32 [rows, tokens]; None where it measures nothing.
-        births: what :meth:`Policy.births` said of each token, float16 [rows, tokens].
+        insertions: what :meth:`Policy.insertions` said of each token, float16 [rows, tokens].
         ages: how many tokens came after each, int32 [rows, tokens]; 0 = the newest.
         newest: number in the stream of the newest token, modulo 2^32, int32 [1].
         previous: what this policy said of the older tokens after the frame before, float32
@@ -56,7 +56,7 @@ class Candidates:
     """
 
     measures: Tensor | None
-    births: Tensor
+    insertions: Tensor
     ages: Tensor
     newest: Tensor
     previous: Tensor | None
@@ -94,7 +94,7 @@ class Policy(Protocol):
         """
         ...
 
-    def births(self, updates: Tensor | None, rows: int, frame: int, like: Tensor) -> Tensor:
+    def insertions(self, updates: Tensor | None, rows: int, frame: int, like: Tensor) -> Tensor:
         """Return what to remember of each token of the newest frame, float16 [rows, frame].
 
         Args:
@@ -115,7 +115,7 @@ class Policy(Protocol):
 
 
 class Forgetful:
-    """A policy that remembers nothing of a token's birth."""
+    """A policy that remembers nothing of the insertion of a token."""
 
     compares = False
 
@@ -127,7 +127,7 @@ class Forgetful:
         """Measure nothing."""
         return None
 
-    def births(self, updates: Tensor | None, rows: int, frame: int, like: Tensor) -> Tensor:
+    def insertions(self, updates: Tensor | None, rows: int, frame: int, like: Tensor) -> Tensor:
         """Return the middle of the range for all."""
-        half = torch.full((1, 1), NEUTRAL_BIRTH, dtype=torch.float16, device=like.device)
+        half = torch.full((1, 1), NEUTRAL_INSERTION, dtype=torch.float16, device=like.device)
         return half.expand(rows, frame)

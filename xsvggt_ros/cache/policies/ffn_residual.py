@@ -13,7 +13,7 @@ RESIDUAL_WEIGHT = 0.5
 
 
 class FfnResidual:
-    """Half how strongly the block's MLP changed the token at birth, half how unlike others it is.
+    """Half how strongly the block's MLP changed the token, half how unlike others it is.
 
     OVGGT scores the tokens of the newest frame by the norm of what the MLP of a global block adds
     to them, and older tokens by the diversity of their keys, each brought to 0..1 and weighted by
@@ -32,7 +32,7 @@ class FfnResidual:
         """Return the norms of the MLP's updates."""
         return torch.linalg.vector_norm(update, dim=-1, dtype=torch.float32)
 
-    def births(self, updates: Tensor | None, rows: int, frame: int, like: Tensor) -> Tensor:
+    def insertions(self, updates: Tensor | None, rows: int, frame: int, like: Tensor) -> Tensor:
         """Return the norms, brought to 0..1 within the frame."""
         assert updates is not None
         parts = unit_range(updates).half()
@@ -42,4 +42,4 @@ class FfnResidual:
         """Return residual part plus diversity part, each in 0..1."""
         assert candidates.measures is not None
         diversity = unit_range(-candidates.measures)
-        return torch.lerp(diversity, candidates.births.float(), RESIDUAL_WEIGHT)
+        return torch.lerp(diversity, candidates.insertions.float(), RESIDUAL_WEIGHT)

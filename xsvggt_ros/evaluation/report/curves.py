@@ -44,7 +44,7 @@ def trajectory_chart(evaluation: Evaluation) -> str | None:
         )
     estimated, true = evaluation.session.matched()
     axes = level_axes(true)
-    moved = score.transform.poses(estimated)[:, :3, 3] @ axes.T
+    moved = score.truth_from_estimate.poses(estimated)[:, :3, 3] @ axes.T
     truth = true[:, :3, 3] @ axes.T
     origin = truth[0]
     moved, truth = moved - origin, truth - origin
