@@ -49,6 +49,7 @@ _LIBRARY.define(
 _LIBRARY.define("key_similarity(Tensor keys, int anchor) -> Tensor")
 _LIBRARY.define("unit_range(Tensor values) -> Tensor")
 
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """Keys or values of the segments of one layer, as ``decode_layer`` takes them."""
