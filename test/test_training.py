@@ -198,7 +198,7 @@ def test_clips_depend_on_seed_and_number_alone():
     assert np.abs(one.depth - render_clip(replace(CLIPS, seed=1), 3, CPU).depth).mean() > 0.01
 
 
-def test_the_clip_cache_keeps_the_newest_and_renders_what_is_missing():
+def test_a_clip_cache_keeps_the_newest_and_renders_what_is_missing():
     cache = ClipCache(CLIPS, CPU, capacity=2)
     clips = [render_clip(CLIPS, index, CPU) for index in range(3)]
     for index, clip in enumerate(clips):
