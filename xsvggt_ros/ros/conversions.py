@@ -61,7 +61,16 @@ def frame_from_image(
     bits: BitsInUse | None = None,
     in_rig: bool = False,
 ) -> Frame:
-    """Wrap a raw image without looking at its pixels; ``frames.camera`` renames its frame."""
+    """Wrap a raw image without looking at its pixels; ``frames.camera`` renames its frame.
+
+    Args:
+        message: as it came; its pixels are decoded later.
+        frames: names; ``frames.camera`` replaces the frame_id.
+        calibration: of the camera, None where it is not known.
+        bits: follows 16-bit images of this camera.
+        in_rig: whether it is one of several cameras.
+
+    """
     decode = partial(image_of, message, bits)
     fault = _fault(message.header, frames, in_rig)
     return _frame(message.header, decode, frames, calibration, bits, fault)
@@ -75,7 +84,16 @@ def frame_from_compressed(
     bits: BitsInUse | None = None,
     in_rig: bool = False,
 ) -> Frame:
-    """Wrap a compressed image without decoding it; ``frames.camera`` renames its frame."""
+    """Wrap a compressed image without decoding it; ``frames.camera`` renames its frame.
+
+    Args:
+        message: as it came; its file is decoded later.
+        frames: names; ``frames.camera`` replaces the frame_id.
+        calibration: of the camera, None where it is not known.
+        bits: follows 16-bit images of this camera.
+        in_rig: whether it is one of several cameras.
+
+    """
     decode = partial(compressed_image_of, message, bits)
     fault = _fault(message.header, frames, in_rig)
     return _frame(message.header, decode, frames, calibration, bits, fault)
@@ -188,7 +206,14 @@ _BRIDGE = CvBridge()
 
 
 def depth_image(header: Header, depth: NDArray[np.float32], encoding: str) -> Image:
-    """Return depth in metres: 32FC1 with NaN, or 16UC1 millimetres with 0, where unknown."""
+    """Return depth in metres: 32FC1 with NaN, or 16UC1 millimetres with 0, where unknown.
+
+    Args:
+        header: stamp and optical frame.
+        depth: float32 [height, width] in metres, NaN where unknown.
+        encoding: 32FC1 or 16UC1.
+
+    """
     values = depth if encoding == "32FC1" else _millimetres(depth)
     return _BRIDGE.cv2_to_imgmsg(values, header=header)
 
@@ -256,6 +281,12 @@ class CloudPacker:
         ``rgb`` holds 0x00RRGGBB in the bits of a float32, as RViz and PCL read it. ``stddev`` is
         the standard deviation along the ray in metres, NaN where no scale or no error is known.
         The message is valid until the next call.
+
+        Args:
+            header: stamp and optical frame.
+            result: whose depth [h, w] and colour [h, w, 3] become points.
+            points: stride and least confidence.
+
         """
         every = slice(None, None, points.stride)
         trusted = result.confidence >= points.min_confidence

@@ -99,7 +99,15 @@ def build_worker(
     queue: FrameQueue,
     on_room: Callable[[], None],
 ) -> Worker:
-    """Return the thread that owns the engine, not started."""
+    """Return the thread that owns the engine, not started.
+
+    Args:
+        reconstructor: the engine.
+        hooks: what the node adds to the way of a frame.
+        queue: that the worker takes frames from.
+        on_room: called on the worker's thread whenever a frame has left the queue.
+
+    """
     from xsvggt_ros.stream.pipeline import FramePipeline
     from xsvggt_ros.stream.worker import Worker
 

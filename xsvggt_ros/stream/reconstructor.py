@@ -226,7 +226,7 @@ class Reconstructor:
         self._session += 1
         self._begin_session()
 
-    def rehearse(self, image: ImageArray) -> None:
+    def warm_up(self, image: ImageArray) -> None:
         """Run a first pass of copies of ``image``, then forget it; what it allocated stays.
 
         Raises:
