@@ -506,7 +506,7 @@ def test_a_copy_of_a_recording_beside_it_counts_once(tmp_path, caplog, kind, oth
                 file.with_name(f"{file.stem}_copy{again.suffix}"))  # fmt: skip
     assert_whole(tmp_path / "run")
     assert "A file is left out: " in caplog.text
-    assert "holds as well" in caplog.text
+    assert "is a copy of" in caplog.text
 
 
 @pytest.mark.parametrize("share", [0.4, 0.7, 0.95])
