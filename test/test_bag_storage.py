@@ -606,7 +606,7 @@ def test_a_recording_without_times_keeps_its_stamps(tmp_path, caplog):
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe" * 50, b"#ROSBAG V1.2\n" + bytes(50)])
 def test_what_is_no_bag_of_ros_1_is_said_so(tmp_path, content):
     (tmp_path / "x.bag").write_bytes(content)
-    with pytest.raises(SourceError, match="it is empty|it is no ROS 1 bag of version 2.0"):
+    with pytest.raises(SourceError, match="it is empty|does not begin as a ROS 1|not supported"):
         open_source(tmp_path / "x.bag")
 
 
