@@ -206,7 +206,7 @@ class BagReader:
         if damaged:
             yield (
                 f"{self._path} is not whole ({damaged[0]}): it is read as far as it goes. "
-                f"{_mending(self._path)}"
+                f"{_repair(self._path)}"
             )
 
     def _missing(self) -> Iterator[str]:
@@ -272,7 +272,7 @@ class BagReader:
         messages = merge(*streams, key=lambda each: each.received)
         while True:
             with _reported(
-                SourceError, f"Cannot read on in the bag {self._path}", _mending(self._path)
+                SourceError, f"Cannot read on in the bag {self._path}", _repair(self._path)
             ):
                 message = next(messages, None)
             if message is None:
@@ -373,10 +373,10 @@ def _detail(error: BaseException) -> str:
 
 
 def _remedy(path: Path) -> str:
-    return f"Check that it is a bag and that it was copied as a whole. {_mending(path)}"
+    return f"Check that it is a bag and that it was copied as a whole. {_repair(path)}"
 
 
-def _mending(path: Path) -> str:
+def _repair(path: Path) -> str:
     """Return how a bag of this format is mended for good."""
     if path.name.lower().endswith(ROS1):
         return "'rosbag reindex' of ROS 1 mends an unfinished one."
