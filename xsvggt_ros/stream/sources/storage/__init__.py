@@ -126,7 +126,7 @@ def open_storage(path: Path, scratch: Path) -> Storage:
 
 
 def _require_rosbag1(path: Path) -> None:
-    """Raise ValueError for a file that is no ROS 1 bag; of which version it is, its reader tells."""
+    """Raise ValueError for a file that is no ROS 1 bag; its reader tells which version it is."""
     with path.open("rb") as file:
         head = file.read(len(_ROS1_OF_ANY_VERSION))
     if head != _ROS1_OF_ANY_VERSION:
