@@ -182,7 +182,7 @@ def _quaternion(rotation: bytes) -> tuple[float, float, float, float]:
     """
     matrix = np.eye(4)
     matrix[:3, :3] = np.frombuffer(rotation).reshape(3, 3)
-    x, y, z, w = quaternion_from_matrix(matrix).tolist()
+    x, y, z, w = map(float, quaternion_from_matrix(matrix))
     return x, y, z, w
 
 
