@@ -352,13 +352,16 @@ def run_rows(network: StreamVggt, arguments: argparse.Namespace) -> list[dict[st
     caches = {
         "none": CacheSettings(policy="none", **whole),
         "ours": ours(arguments),
-        "published, pruned only": CacheSettings(
-            policy="xstreamvggt", compatibility="published", **budget, **whole
-        ),
-        "published, simulated quantization": CacheSettings(
-            policy="xstreamvggt", compatibility="published", **budget, **bits
-        ),
     }
+    if network.config.stream.anchor_frames == 1:
+        caches |= {
+            "published, pruned only": CacheSettings(
+                policy="xstreamvggt", compatibility="published", **budget, **whole
+            ),
+            "published, simulated quantization": CacheSettings(
+                policy="xstreamvggt", compatibility="published", **budget, **bits
+            ),
+        }
     rows: list[dict[str, Any]] = []
     for name, settings in caches.items():
         if perf_counter() - STARTED > 60 * arguments.minutes:

@@ -88,11 +88,15 @@ class Outputs:
     @classmethod
     def of(cls, predictions: list[Prediction]) -> "Outputs":
         """Put the predictions of a stream's calls one behind the other."""
-        return cls(
-            torch.cat([each.pose_encodings[0, :, -1] for each in predictions]),
-            torch.cat([each.depth[0] for each in predictions]),
-            torch.cat([each.depth_confidence[0] for each in predictions]),
-        )
+        found: list[list[torch.Tensor]] = [[], [], []]
+        for each in predictions:
+            assert each.pose_encodings is not None
+            assert each.depth is not None
+            assert each.depth_confidence is not None
+            found[0].append(each.pose_encodings[0, :, -1])
+            found[1].append(each.depth[0])
+            found[2].append(each.depth_confidence[0])
+        return cls(*map(torch.cat, found))
 
     def deviations(self, mode: str) -> dict[str, float]:
         """Return the relative RMS deviation from each golden tensor of a mode."""

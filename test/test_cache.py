@@ -19,9 +19,9 @@ from streams import (
     updates,
 )
 
-from xsvggt_ros.cache.budget import Spans, shares
-from xsvggt_ros.cache.growing_store import GrowingStore
+from xsvggt_ros.cache.layer_plan import Spans, shares
 from xsvggt_ros.cache.policies.importance import importance
+from xsvggt_ros.cache.published import GrowingStore
 from xsvggt_ros.cache.settings import POLICIES, WIDTHS, CacheSettings
 from xsvggt_ros.errors import ConfigurationError
 

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from xsvggt_ros.errors import CheckpointError, ConfigurationError
 from xsvggt_ros.model import bundled
+from xsvggt_ros.model.backbones import BACKBONES, backbone_in
 from xsvggt_ros.model.bundled import NOTICES, bundled_weights, weights_in_words
 from xsvggt_ros.model.checkpoint import (
     assemble,
@@ -22,6 +23,7 @@ from xsvggt_ros.model.checkpoint import (
     random_network,
     read_checkpoint,
     save_network,
+    sizes_of,
 )
 from xsvggt_ros.model.config import PRESETS, NetworkConfig, preset
 from xsvggt_ros.model.track_head import track_head_shapes
@@ -350,3 +352,93 @@ def test_half_precision_weights_load_as_float32(tmp_path, state):
     loaded = load_network(str(path), preset="tiny")
     assert loaded.dtype == torch.float32
     assert loaded.depth_head.norm.weight.dtype == torch.float32
+
+
+@pytest.fixture
+def lingbot_weights(tmp_path) -> Path:
+    path = tmp_path / "lingbot.pt"
+    tensors = dict(random_network(PRESETS["tiny_lingbot"], seed=4).state_dict())
+    torch.save({"model": tensors}, path)
+    return path
+
+
+def test_weights_of_another_network_are_told_by_its_name(weights, lingbot_weights):
+    with pytest.raises(CheckpointError, match="holds weights of LingBot-Map.*such as lingbot"):
+        load_network(str(lingbot_weights), preset="tiny")
+    with pytest.raises(CheckpointError, match="holds weights of StreamVGGT.*such as streamvggt"):
+        load_network(str(weights), preset="tiny_lingbot")
+    network = load_network(str(lingbot_weights), preset="tiny_lingbot")
+    assert network.config == PRESETS["tiny_lingbot"]
+
+
+def test_the_tensors_say_which_official_network_they_are_of(weights, lingbot_weights):
+    for path, own, other in ((weights, "streamvggt", "lingbot"), (lingbot_weights, "lingbot", "")):
+        config = sizes_of(read_checkpoint(str(path)), None, str(path))
+        assert config == PRESETS[own]
+        assert config != PRESETS.get(other)
+
+
+@pytest.mark.parametrize(
+    ("source", "file"),
+    [
+        ("lch01/StreamVGGT", "checkpoints.pth"),
+        ("robbyant/lingbot-map", "lingbot-map-long.pt"),
+        ("robbyant/lingbot-map:lingbot-map.pt", "lingbot-map.pt"),
+        ("somebody/else", "checkpoints.pth"),
+    ],
+)
+def test_a_repository_has_a_usual_file_and_a_licence(
+    source, file, lingbot_weights, monkeypatch, caplog
+):
+    asked = []
+
+    def fetch(repository, name):
+        asked.append((repository, name))
+        return str(lingbot_weights)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fetch)
+    read_checkpoint(source)
+    assert asked == [(source.partition(":")[0], file)]
+    official = backbone_in(source.partition(":")[0])
+    assert (official is None) == ("somebody" in source)
+    if official is not None:
+        assert official.licence in caplog.text
+
+
+def test_both_licences_are_said_as_they_are():
+    streamvggt, lingbot = BACKBONES
+    assert "non-commercial use only" in streamvggt.licence
+    assert "Apache-2.0" in lingbot.licence
+    assert "provenance" in lingbot.licence
+    assert "no licence field" in lingbot.licence
+
+
+def test_a_file_is_converted_to_half_its_size(tmp_path, lingbot_weights):
+    preset = "tiny_lingbot"
+    whole, half = (
+        convert_checkpoint(
+            str(lingbot_weights), tmp_path / f"{dtype}.safetensors", preset=preset, dtype=dtype
+        )
+        for dtype in ("float32", "bfloat16")
+    )
+    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    tensors = read_checkpoint(str(half)).tensors
+    assert tensors["aggregator.global_blocks.0.mlp.fc1.weight"].dtype == torch.bfloat16
+    assert tensors["aggregator.scale_token"].dtype == torch.float32
+    assert load_network(str(half)).config == PRESETS[preset]
+    with pytest.raises(ConfigurationError, match="float8"):
+        convert_checkpoint(
+            str(lingbot_weights), tmp_path / "x.safetensors", preset=preset, dtype="float8"
+        )
+
+
+def test_where_weights_do_not_fit_only_narrower_types_are_proposed(weights, monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("no memory is left")
+
+    monkeypatch.setattr("xsvggt_ros.model.checkpoint.quantize_weights", full)
+    with pytest.raises(ConfigurationError, match="or set model.dtype and model.heads_dtype to"):
+        load_network(str(weights), preset="tiny", dtype="float32")
+    with pytest.raises(ConfigurationError) as refusal:
+        load_network(str(weights), preset="tiny", dtype="bfloat16", heads_dtype="float16")
+    assert "model.dtype" not in str(refusal.value)

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +20,7 @@ from xsvggt_ros.errors import ConfigurationError, FrameError
 from xsvggt_ros.geometry.cameras import inverted, world_to_camera
 from xsvggt_ros.model.checkpoint import random_network
 from xsvggt_ros.model.config import PRESETS
-from xsvggt_ros.model.network import StreamVggt
+from xsvggt_ros.model.network import Prediction, StreamVggt
 from xsvggt_ros.stream import memory
 from xsvggt_ros.stream.frame import Frame, FrameResult, ImageArray
 from xsvggt_ros.stream.health import Health
@@ -49,7 +51,7 @@ def images(count: int, rows: int = 42, columns: int = 56) -> list[ImageArray]:
 
 def frames(count: int) -> Iterator[Frame]:
     for index, image in enumerate(images(count)):
-        yield Frame(10 + index, "eye", lambda image=image: image)
+        yield Frame(10 + index, "eye", partial(np.asarray, image))
 
 
 def stamps(results: list[FrameResult]) -> list[int]:
@@ -70,7 +72,9 @@ def test_each_frame_of_the_first_pass_has_its_own_result(lingbot: StreamVggt) ->
     assert not np.allclose(first[0].depth, first[1].depth)
 
 
-def test_poses_are_taken_in_the_convention_of_the_network(lingbot: StreamVggt) -> None:
+def test_poses_are_taken_in_the_convention_of_the_network(
+    lingbot: StreamVggt, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = np.random.default_rng(0)
     encoding = rng.normal(size=9).astype(np.float32)
     turned = inverted(encoding)
@@ -81,13 +85,18 @@ def test_poses_are_taken_in_the_convention_of_the_network(lingbot: StreamVggt) -
     for useless in (np.zeros(9), np.full(9, np.nan)):
         assert np.array_equal(inverted(useless), useless, equal_nan=True)
     own = engine(lingbot)
-    seen = []
+    seen: list[Prediction] = []
     whole = own._runner.run
-    own._runner.run = lambda batch: seen.append(whole(batch)) or seen[-1]
+
+    def run(batch: torch.Tensor) -> Prediction:
+        seen.append(whole(batch))
+        return seen[-1]
+
+    monkeypatch.setattr(own._runner, "run", run)
     results = [result for image in images(3) for result in own.take(image)]
-    first, second = (
-        world_to_camera(row.double().numpy()) for row in seen[0].pose_encodings[0, :2, -1]
-    )
+    encodings = seen[0].pose_encodings
+    assert encodings is not None
+    first, second = (world_to_camera(row.double().numpy()) for row in encodings[0, :2, -1])
     assert np.allclose(results[1].camera_to_world, np.linalg.inv(first) @ second, atol=1e-5)
 
 
@@ -303,3 +312,11 @@ def test_protocols_get_each_image_with_its_result(lingbot: StreamVggt) -> None:
 
 def named(count: int) -> list[tuple[str, ImageArray]]:
     return [(f"image {k}", image) for k, image in enumerate(images(count))]
+
+
+@pytest.mark.parametrize("name", ["lingbot", "tiny_lingbot"])
+def test_what_cannot_be_trained_is_refused_before_it_is_made(name: str) -> None:
+    from xsvggt_ros.training.optimization import fresh_network
+
+    with pytest.raises(ConfigurationError, match=f"preset '{name}' cannot be trained"):
+        fresh_network(name, 0)

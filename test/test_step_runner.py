@@ -273,3 +273,32 @@ def test_a_graph_gives_what_eager_steps_give(policy, bits, dtype):
     assert ran[20] == "eager"
     for layers in zip(*(runner._cache.layers for runner in runners), strict=True):
         assert torch.equal(*(layer.numbers for layer in layers))
+
+
+@pytest.mark.parametrize("interval", [1, 3])
+def test_a_full_window_steps_alike_whether_frames_are_stored_or_not(interval):
+    with torch.device("meta"):
+        network = StreamVggt(PRESETS["tiny_lingbot"]).eval().requires_grad_(False)
+    settings = CacheSettings(window_frames=2, trajectory_frames=1, keyframe_interval=interval)
+    cache = KvCache(settings, cache_layout(network))
+    recorded: dict[bool, list] = {True: [], False: []}
+    states, addresses = [], []
+    with torch.inference_mode():
+        for index in range(24):
+            frames = 1 if index else network.config.stream.anchor_frames
+            images = torch.empty(1, frames, 3, *WIDE, device="meta")
+            stores = cache.stores_next
+            with Recorder() as recorder:
+                network(images, cache, HEADS)
+            cache.end_frame()
+            recorded[stores].append(recorder.operations)
+            states.append(cache.state)
+            addresses.append([tensor.untyped_storage()._cdata for tensor in cache.tensors])
+    assert states[-1] is not None
+    assert len(set(states[-6:])) == 1
+    assert all(each == addresses[-1] for each in addresses[-6:])
+    assert recorded[True][-1] == recorded[True][-2]
+    assert not WAITING & {name for name, _ in recorded[True][-1]}
+    if interval > 1:
+        assert recorded[False][-1] == recorded[False][-2] != recorded[True][-1]
+        assert not WAITING & {name for name, _ in recorded[False][-1]}

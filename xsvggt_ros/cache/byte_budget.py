@@ -7,13 +7,14 @@ from collections.abc import Collection
 from math import ceil
 
 from xsvggt_ros.cache.adaptation import MOST_SHARE, adaptation_nbytes
-from xsvggt_ros.cache.budget import Spans, shares
 from xsvggt_ros.cache.layer_plan import (
     LayerPlan,
+    Spans,
     layer_nbytes,
     parts_of,
     plan_layer,
     scratch_nbytes,
+    shares,
 )
 from xsvggt_ros.cache.layout import CacheLayout
 from xsvggt_ros.cache.settings import CacheSettings

@@ -41,16 +41,14 @@ from torch import Tensor
 
 from xsvggt_ros.cache.adaptation import Adaptation
 from xsvggt_ros.cache.attention import backend
-from xsvggt_ros.cache.budget import check_budget
 from xsvggt_ros.cache.byte_budget import MIB, fitting_budget
 from xsvggt_ros.cache.camera_memory import CameraMemory
 from xsvggt_ros.cache.keyframes import KeyframeSchedule
-from xsvggt_ros.cache.layer_cache import LayerCache
 from xsvggt_ros.cache.layer_group import GroupedLayer, LayerGroup
-from xsvggt_ros.cache.layer_plan import parts_of, window_budget
+from xsvggt_ros.cache.layer_plan import check_budget, parts_of, window_budget
 from xsvggt_ros.cache.layout import CacheLayout
 from xsvggt_ros.cache.policies import policy_for
-from xsvggt_ros.cache.published import PublishedCache
+from xsvggt_ros.cache.published import LayerCache, PublishedCache
 from xsvggt_ros.cache.quantization import UNQUANTIZED
 from xsvggt_ros.cache.scratch import Scratch
 from xsvggt_ros.cache.settings import CacheSettings

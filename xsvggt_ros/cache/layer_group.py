@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from xsvggt_ros.cache.attention import Attend
-from xsvggt_ros.cache.budget import Spans, shares
+from xsvggt_ros.cache.layer_plan import Spans, shares
 from xsvggt_ros.cache.layer_segments import LayerSegments
 from xsvggt_ros.cache.layout import TokenShape
 from xsvggt_ros.cache.ops import Tokens, key_similarity

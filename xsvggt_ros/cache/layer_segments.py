@@ -11,7 +11,6 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from xsvggt_ros.cache.eviction import ranks
 from xsvggt_ros.cache.layer_plan import (
     LayerPlan,
     SegmentCounts,
@@ -24,7 +23,7 @@ from xsvggt_ros.cache.layout import TokenShape
 from xsvggt_ros.cache.ops import Parts, Tokens, decode_layer
 from xsvggt_ros.cache.quantization import UNQUANTIZED
 from xsvggt_ros.cache.scratch import Scratch
-from xsvggt_ros.cache.segment import Segment, SegmentPlan, table_rows
+from xsvggt_ros.cache.segment import Segment, SegmentPlan, ranks, table_rows
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.cache.token_storage import share
 

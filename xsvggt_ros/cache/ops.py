@@ -22,8 +22,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from xsvggt_ros.cache.codec import decode_keys, decode_values, encode_keys, encode_values
-from xsvggt_ros.cache.quantization import UNQUANTIZED
+from xsvggt_ros.cache.quantization import (
+    UNQUANTIZED,
+    decode_keys,
+    decode_values,
+    encode_keys,
+    encode_values,
+)
 from xsvggt_ros.cache.token_storage import SKIPPED, TENSORS, TokenStorage, put, take
 from xsvggt_ros.triton_support import triton_runs
 
@@ -48,6 +53,7 @@ _LIBRARY.define(
 )
 _LIBRARY.define("key_similarity(Tensor keys, int anchor) -> Tensor")
 _LIBRARY.define("unit_range(Tensor values) -> Tensor")
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:

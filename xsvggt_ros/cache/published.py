@@ -1,23 +1,153 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The released XStreamVGGT code, kept as the baseline of every comparison.
+"""What the cache of one layer is asked, and the released XStreamVGGT code as one of them.
 
-It differs from ours on purpose: it quantizes before it prunes, only in appearance (numbers are
-rounded but stay in floating point), and the whole cache again with each frame; it clamps the zero
-point; it overshoots a budget smaller than two frames, takes the first and the newest frame to be
-of one size, and its sliding window loses the first frame.
+That is the baseline of every comparison. It differs from ours on purpose: it quantizes before it
+prunes, only in appearance (numbers are rounded but stay in floating point), and the whole cache
+again with each frame; it clamps the zero point; it overshoots a budget smaller than two frames,
+takes the first and the newest frame to be of one size; and its sliding window loses the first
+frame.
 """
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from xsvggt_ros.cache.attention import Attend
-from xsvggt_ros.cache.growing_store import GrowingStore
 from xsvggt_ros.cache.policies.importance import importance
 from xsvggt_ros.cache.quantization import UNQUANTIZED, levels
 from xsvggt_ros.cache.settings import CacheSettings
+
+
+class LayerCache(Protocol):
+    """Remembers the tokens of one global layer."""
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attend over what is remembered and the new frame, all [1, heads, tokens, head_dim].
+
+        The newest frame takes part unrounded.
+        """
+        ...
+
+    def absorb(self, update: Tensor) -> None:
+        """Remember what stays of the frame just attended, and drop what does not.
+
+        Args:
+            update: what the block's MLP added to its tokens, [1, tokens, dim].
+
+        """
+        ...
+
+    def clear(self) -> None:
+        """Forget everything, keeping the allocation."""
+        ...
+
+    @property
+    def tokens(self) -> int:
+        """Tokens held now."""
+        ...
+
+    @property
+    def seen(self) -> int:
+        """Tokens ever handed in since the last :meth:`clear`."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Allocated bytes."""
+        ...
+
+    @property
+    def numbers(self) -> Tensor:
+        """Number in the stream of each token held, int64 [sets, tokens]."""
+        ...
+
+
+class GrowingStore:
+    """Unquantized keys and values, head-major, in one buffer each that is reused for ever.
+
+    Grows by doubling unless its owner has reserved what it needs.
+    Beside each token lies its number in the stream, so that a selection can be told to people.
+    """
+
+    def __init__(self) -> None:
+        self._keys = torch.empty(0)
+        self._values = torch.empty(0)
+        self._numbers = torch.empty(0, dtype=torch.int64)
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that fit without a new allocation."""
+        return self._numbers.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Allocated bytes, not merely used ones."""
+        return sum(t.nbytes for t in (self._keys, self._values, self._numbers))
+
+    @property
+    def keys(self) -> Tensor:
+        """The held keys, a view [1, heads, tokens, head_dim]."""
+        return self._keys[:, :, : self._length]
+
+    @property
+    def values(self) -> Tensor:
+        """The held values, a view [1, heads, tokens, head_dim]."""
+        return self._values[:, :, : self._length]
+
+    @property
+    def numbers(self) -> Tensor:
+        """Number of each held token in the stream, int64 [tokens]."""
+        return self._numbers[: self._length]
+
+    def clear(self) -> None:
+        """Forget every token; the room stays."""
+        self._length = 0
+
+    def reserve(self, tokens: int, like: Tensor) -> None:
+        """Make room for ``tokens`` in all, of heads, channels, dtype and device of ``like``."""
+        if tokens <= self.capacity:
+            return
+        capacity = tokens
+        shape = (1, like.shape[1], capacity, like.shape[3])
+        keys, values = like.new_empty(shape), like.new_empty(shape)
+        numbers = torch.empty(capacity, dtype=torch.int64, device=like.device)
+        if self._length:
+            keys[:, :, : self._length] = self.keys
+            values[:, :, : self._length] = self.values
+            numbers[: self._length] = self.numbers
+        self._keys, self._values, self._numbers = keys, values, numbers
+
+    def append(self, key: Tensor, value: Tensor, first_number: int) -> None:
+        """Add tokens [1, heads, n, head_dim], numbered from ``first_number`` on."""
+        end = self._length + key.shape[2]
+        if end > self.capacity:
+            self.reserve(max(end, 2 * self._length), key)
+        self._keys[:, :, self._length : end] = key
+        self._values[:, :, self._length : end] = value
+        torch.arange(
+            first_number,
+            first_number + key.shape[2],
+            dtype=torch.int64,
+            out=self._numbers[self._length : end],
+        )
+        self._length = end
+
+    def keep(self, indices: Tensor) -> None:
+        """Drop every token but those at sorted ``indices``, int64 [kept]."""
+        kept = indices.shape[0]
+        self._keys[:, :, :kept] = self.keys.index_select(2, indices)
+        self._values[:, :, :kept] = self.values.index_select(2, indices)
+        self._numbers[:kept] = self.numbers.index_select(0, indices)
+        self._length = kept
+
 
 _GROUP = 64
 """Group size and the one head size that is rounded, both fixed in the released code."""

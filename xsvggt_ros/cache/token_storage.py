@@ -14,8 +14,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from xsvggt_ros.cache.codec import decode_keys, decode_values
-from xsvggt_ros.cache.quantization import UNQUANTIZED, pack, packed_width, unpack_into
+from xsvggt_ros.cache.quantization import (
+    UNQUANTIZED,
+    decode_keys,
+    decode_values,
+    pack,
+    packed_width,
+    unpack_into,
+)
 
 SKIPPED = 0
 """Instead of a width: these tokens are left alone; they lie where they are needed already."""
@@ -239,7 +245,7 @@ class PackedKeys:
         """Give up the tokens in ``slots`` [sets, n]; return ``count`` rows of the emptiest groups.
 
         These are empty then: whoever chooses ``slots`` has seen to it
-        (:func:`eviction.choose_evicted`). Int64 [sets, count].
+        (:func:`segment.choose_evicted`). Int64 [sets, count].
         """
         self._rows.scatter_(1, slots, self.table_rows)
         return self.occupancy().topk(count, dim=1, largest=False).indices

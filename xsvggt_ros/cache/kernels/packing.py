@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triton: tokens into packed codes and back, bit for bit as `codec.py` does it.
+"""Triton: tokens into packed codes and back, bit for bit as `quantization.py` does it.
 
 What rounds here rounds as there: minima down and scales up to float16, codes to the nearest, halves
 to even, divisions exact. Products of codes and scales are exact in float32, so that the compiler

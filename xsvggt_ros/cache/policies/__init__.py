@@ -2,7 +2,7 @@
 """What a token is worth: one file for each policy.
 
 A policy gives scores and nothing else. What is kept under the budget, and where, is decided in one
-place for all of them (`segmented_cache.py`, `eviction.py`). None needs an attention map of the
+place for all of them (`layer_segments.py`, `segment.py`). None needs an attention map of the
 whole frame, so FlashAttention stays usable.
 """
 
