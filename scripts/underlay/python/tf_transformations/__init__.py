@@ -120,15 +120,15 @@ def quaternion_multiply(quaternion1: Numbers, quaternion0: Numbers) -> Quaternio
     )
 
 
-def quaternion_conjugate(quaternion: Numbers) -> Quaternion:
+def quaternion_conjugate(quaternion: Numbers) -> Array:
     """Return the quaternion of the turn back, of the same length."""
     x, y, z, w = quaternion
-    return -x, -y, -z, w
+    return np.array([-x, -y, -z, w])
 
 
 def quaternion_inverse(quaternion: Numbers) -> Array:
     """Return the quaternion that undoes another one of any length."""
-    return np.asarray(np.array(quaternion_conjugate(quaternion)) / np.dot(quaternion, quaternion))
+    return np.asarray(quaternion_conjugate(quaternion) / np.dot(quaternion, quaternion))
 
 
 def quaternion_slerp(
