@@ -91,7 +91,7 @@ def test_raw_images_are_decoded_only_when_asked() -> None:
     np.testing.assert_array_equal(frame.decode(), pixels[..., ::-1])
 
 
-def test_wrong_images_are_wrapped_without_complaint_and_refused_when_decoded() -> None:
+def test_wrong_images_are_wrapped_without_an_error_and_refused_when_decoded() -> None:
     frame = conversions.frame_from_image(Image(header=TOP, height=2, width=3, encoding="rgb99"))
     with pytest.raises(FrameError, match="rgb99"):
         frame.decode()

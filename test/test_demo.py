@@ -274,9 +274,9 @@ def runs(process: int) -> bool:
 
 
 def wait_until(fulfilled):
-    give_up = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + PATIENCE
     while not fulfilled():
-        assert time.monotonic() < give_up, "waited in vain"
+        assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
 
 

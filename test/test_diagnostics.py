@@ -34,7 +34,7 @@ to_host = reconstructor._to_host
 calls = 0
 
 def faulty(prediction):
-    # The first call is the rehearsal.
+    # The first call is the warm-up.
     global calls
     calls += 1
     if calls == 14:

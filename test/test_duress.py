@@ -40,7 +40,7 @@ TINY = ["--preset", "tiny", "--width", "28", "--device", "cpu"]
 
 def limited(kibibytes: int, *words: object) -> subprocess.CompletedProcess[str]:
     """Run `xsvggt` where no file may be larger than some KiB, as on a disk that is nearly full."""
-    program = "from xsvggt_ros.cli import app; app()"
+    program = "from xsvggt_ros.__main__ import main; main()"
     shell = f'ulimit -f {kibibytes}; exec "$@"'
     return subprocess.run(
         ["bash", "-c", shell, "bash", sys.executable, "-c", program, *map(str, words)],

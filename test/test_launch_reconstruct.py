@@ -122,7 +122,7 @@ class TestReconstruct(unittest.TestCase):
 
 
 @launch_testing.post_shutdown_test()
-class TestGoodbye(unittest.TestCase):
+class TestShutdown(unittest.TestCase):
     """How it ended."""
 
     def test_all_programs_left_cleanly(self, proc_info: Any) -> None:

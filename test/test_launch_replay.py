@@ -74,7 +74,7 @@ class TestReplay(unittest.TestCase):
 
 
 @launch_testing.post_shutdown_test()
-class TestGoodbye(unittest.TestCase):
+class TestShutdown(unittest.TestCase):
     """How it ended."""
 
     def test_the_program_left_cleanly(self, proc_info: Any) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What does not fit is refused with what would, and a rehearsal leaves no trace."""
+"""What does not fit is refused with what would, and a warm-up leaves no trace."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_what_cannot_be_judged_passes(
 
 
 @pytest.mark.parametrize("policy", ["xstreamvggt", "random", "ffn_residual", "balanced"])
-def test_a_rehearsal_leaves_no_trace(network: StreamVggt, policy: str) -> None:
+def test_a_warm_up_leaves_no_trace(network: StreamVggt, policy: str) -> None:
     settings = ReconstructorSettings(WIDTH, CacheSettings(budget_tokens=40, policy=policy))
     cold, warm = (Reconstructor(network, settings) for _ in range(2))
     warm_up(warm, WIDTH)
@@ -89,7 +89,7 @@ def test_a_rehearsal_leaves_no_trace(network: StreamVggt, policy: str) -> None:
         assert one.cache.evicted_total == other.cache.evicted_total
 
 
-def test_a_rehearsal_that_fails_is_an_error_of_configuration(
+def test_a_warm_up_that_fails_is_an_error_of_configuration(
     network: StreamVggt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = Reconstructor(network, ReconstructorSettings(WIDTH))

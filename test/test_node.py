@@ -101,7 +101,7 @@ def test_the_cloud_is_the_published_depth_unprojected_by_the_published_camera(
         cloud = peer.with_stamp("points", stamp)
         height, width = depth.shape
         assert (cloud.height, cloud.width) == (camera.height, camera.width) == (height, width)
-        rows = np.frombuffer(cloud.data, np.float32).reshape(height, width, 5)
+        rows = np.frombuffer(cloud.data, np.float32).reshape(height, width, 6)
         u, v = np.meshgrid(np.arange(width), np.arange(height))
         homogeneous = np.stack([u, v, np.ones_like(u)], axis=-1)
         rays = homogeneous @ np.linalg.inv(camera.k.reshape(3, 3)).T
@@ -223,7 +223,7 @@ def test_live_parameters_take_effect_at_the_next_image(
     publisher.publish(image_message(stamp))
     cloud = peer.with_stamp("points", stamp)
     assert (cloud.height, cloud.width) == (-(-full.height // 3), -(-full.width // 3))
-    rows = np.frombuffer(cloud.data, np.float32).reshape(-1, 5)
+    rows = np.frombuffer(cloud.data, np.float32).reshape(-1, 6)
     assert np.isnan(rows[:, :3]).all()
     assert not cloud.is_dense
     assert peer.with_stamp("depth/image", stamp).encoding == "16UC1"

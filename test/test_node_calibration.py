@@ -72,7 +72,7 @@ def test_the_cameras_calibration_is_used_and_one_of_another_camera_is_not() -> N
         np.testing.assert_allclose(camera.p.reshape(3, 4)[:, :3].ravel(), expected)
         assert not any(camera.d)
         cloud = peer.with_stamp("points", stamp)
-        rows = np.frombuffer(cloud.data, np.float32).reshape(42, 56, 5)
+        rows = np.frombuffer(cloud.data, np.float32).reshape(42, 56, 6)
         depth = rows[..., 2]
         columns = np.broadcast_to(np.arange(56), (42, 56))
         expected_x = (columns - camera.k[2]) / camera.k[0] * depth

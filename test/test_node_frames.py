@@ -37,7 +37,7 @@ from xsvggt_ros.ros import node
 from xsvggt_ros.stream import reconstructor
 
 to_host = reconstructor._to_host
-step = -1  # the rehearsal
+step = -1  # the warm-up
 
 def moving(prediction):
     global step

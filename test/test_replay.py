@@ -71,9 +71,9 @@ class Listener:
         return heard
 
     def until(self, fulfilled: Callable[[], object]) -> None:
-        give_up = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + PATIENCE
         while not fulfilled():
-            assert time.monotonic() < give_up, "waited in vain"
+            assert time.monotonic() < deadline, "waited in vain"
             self.executor.spin_once(timeout_sec=0.1)
 
     def call(self, service: str, value: bool) -> SetBool.Response:

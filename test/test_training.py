@@ -198,7 +198,7 @@ def test_clips_depend_on_seed_and_number_alone():
     assert np.abs(one.depth - render_clip(replace(CLIPS, seed=1), 3, CPU).depth).mean() > 0.01
 
 
-def test_an_album_keeps_the_newest_and_shoots_what_is_missing():
+def test_a_clip_cache_keeps_the_newest_and_renders_what_is_missing():
     cache = ClipCache(CLIPS, CPU, capacity=2)
     clips = [render_clip(CLIPS, index, CPU) for index in range(3)]
     for index, clip in enumerate(clips):
@@ -718,8 +718,6 @@ class Bare:
                                    "huggingface_hub", "scipy", "PIL"}}:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Bare())
-from xsvggt_ros.synthetic.truth import Truth, truth_of
-from xsvggt_ros.training import clips as clips_module
 from xsvggt_ros.training.__main__ import main
 sys.exit(main({["--output", str(tmp_path), *OPTIONS, "--threads", "1", "--minutes", "0"]}))
 """

@@ -67,13 +67,13 @@ def test_a_signal_to_all_processes_while_images_are_awaited(tmp_path, workers, n
             time.sleep(0.05)
         os.killpg(running.pid, number)
         (tmp_path / "signalled").touch()
-        said, complaints = running.communicate(timeout=120)
+        said, errors = running.communicate(timeout=120)
     finally:
         if running.poll() is None:
             os.killpg(running.pid, signal.SIGKILL)
             running.communicate()
-    assert running.returncode == 130, complaints
-    assert "Traceback" not in complaints
+    assert running.returncode == 130, errors
+    assert "Traceback" not in errors
     assert said.splitlines()[-1].startswith("stopped after step ")
     assert said.splitlines()[-1].endswith(" of 20000; the same command continues")
     assert (tmp_path / "training" / "state.json").is_file()

@@ -33,7 +33,7 @@ class _Clock:
     now = 0.0
 
 
-def _complaints(
+def _faults(
     foreign: list[tuple[str, str, bool]], carrier: str = CAMERA, **values: Any
 ) -> list[str]:
     owners = TransformOwners()
@@ -85,7 +85,7 @@ def _own_parent(child: str, carrier: str, values: dict[str, Any]) -> str:
 @pytest.mark.parametrize("case", CASES)
 def test_a_second_parent_is_told_with_its_name_and_the_remedy(case: str) -> None:
     foreign, carrier, values, child, parent, remedy = CASES[case]
-    warnings = _complaints(foreign, carrier, **values)
+    warnings = _faults(foreign, carrier, **values)
     if parent == _own_parent(child, carrier, values):
         (warning,) = warnings
         assert f"another node broadcasts the transform from '{parent}' to '{child}', too" in warning
@@ -109,7 +109,7 @@ def test_a_second_parent_is_told_with_its_name_and_the_remedy(case: str) -> None
 def test_a_loop_is_told(
     foreign: list[tuple[str, str, bool]], carrier: str, values: dict[str, Any], switch: str
 ) -> None:
-    warnings = _complaints(foreign, carrier, **values)
+    warnings = _faults(foreign, carrier, **values)
     assert any("a loop" in text and f"set {switch} to false" in text for text in warnings)
 
 
@@ -124,7 +124,7 @@ def test_the_remedy_helps(case: str) -> None:
         values = {**values, **EXTERNAL}
     else:
         values = {**values, remedy.split()[1]: False}
-    assert not any(f"'{child}' has two" in text for text in _complaints(foreign, carrier, **values))
+    assert not any(f"'{child}' has two" in text for text in _faults(foreign, carrier, **values))
 
 
 DRIVERS = {
@@ -149,20 +149,20 @@ def test_shipped_configurations_leave_the_drivers_their_transforms(name: str) ->
         f"{group}.{own}": value for group, some in tree.items() for own, value in some.items()
     }
     carrier = values.get("frames.base") or values.get("frames.camera") or CAMERA
-    assert _complaints(DRIVERS[name], carrier, **values) == []
+    assert _faults(DRIVERS[name], carrier, **values) == []
 
 
-def test_transforms_of_others_that_do_not_meet_ours_are_no_complaint() -> None:
+def test_transforms_of_others_that_do_not_meet_ours_are_no_fault() -> None:
     below = [
         ("base_link", "camera_link", True),
         ("camera_link", CAMERA, True),
         ("earth", "map", True),
     ]
-    assert _complaints(below, "base_link", **{"frames.base": "base_link"}) == []
+    assert _faults(below, "base_link", **{"frames.base": "base_link"}) == []
     wheels = [*below, ("odom", "base_link", False)]
-    assert _complaints(wheels, "base_link", **{"frames.base": "base_link", **EXTERNAL}) == []
+    assert _faults(wheels, "base_link", **{"frames.base": "base_link", **EXTERNAL}) == []
     silent = {"tf.publish_odom": False, "tf.publish_map": False}
-    assert _complaints([*DRIVER, ("map", "odom", False)], CAMERA, **silent) == []
+    assert _faults([*DRIVER, ("map", "odom", False)], CAMERA, **silent) == []
 
 
 def test_own_transforms_are_known_by_what_they_say() -> None:

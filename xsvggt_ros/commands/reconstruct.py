@@ -51,14 +51,22 @@ def reconstruct(
         str | None,
         typer.Option(help="Write each depth map too: png (16 bit, 1/1000 units) or npy (float32)."),
     ] = None,
+    chain_length: Annotated[
+        int, typer.Option(help="Frames after which the network gets a new first frame; 0 = never.")
+    ] = 300,
+    refinement: Annotated[
+        str, typer.Option(help="Fuse poses with the point head's points: off, auto or on.")
+    ] = "off",
     rerun: RerunViewer = False,
     rerun_file: RerunFile = None,
 ) -> None:
     """Reconstruct a recorded stream without ROS: cloud, trajectory and an overview image."""
     from xsvggt_ros.errors import OutputError, PartlyWrittenError
     from xsvggt_ros.geometry.files import require_writable
+    from xsvggt_ros.stream.chain import ChainedReconstructor
+    from xsvggt_ros.stream.chain_settings import ChainSettings
     from xsvggt_ros.stream.depth_files import DepthFiles
-    from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
+    from xsvggt_ros.stream.reconstructor import ReconstructorSettings
     from xsvggt_ros.stream.recording import LongestSession
     from xsvggt_ros.stream.results import title, write_results
     from xsvggt_ros.stream.sources import open_source
@@ -71,7 +79,8 @@ def reconstruct(
     with open_source(source, topic=topic) as stream:
         loaded = network.load()
         settings = ReconstructorSettings(network.width or loaded.config.image_size, cache)
-        engine = Reconstructor(loaded, settings)
+        chain = ChainSettings(length=chain_length)
+        engine = ChainedReconstructor(loaded, settings, chain=chain, refinement=refinement)
         ending = _run(stream, engine, recorded, depths, max_frames)
     _say_left_out(recorded, ending)
     heading = title(str(source), network.words, cache, len(recorded.recording))

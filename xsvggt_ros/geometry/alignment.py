@@ -31,6 +31,12 @@ class Similarity:
     rotation: Array = field(default_factory=lambda: np.eye(3))
     translation: Array = field(default_factory=lambda: np.zeros(3))
 
+    def __matmul__(self, other: Similarity) -> Similarity:
+        """Return the similarity that applies ``other`` first."""
+        return Similarity(
+            self.scale * other.scale, self.rotation @ other.rotation, self.points(other.translation)
+        )
+
     def points(self, points: NDArray[np.floating]) -> Array:
         """Move points [..., 3]."""
         return np.asarray(self.scale * points @ self.rotation.T + self.translation, np.float64)

@@ -35,13 +35,15 @@ class Placement:
     Attributes:
         map_from_camera: of the optical frame.
         map_from_carrier: of the robot's base, or of the camera.
-        map_from_odom: the identity, where odometry is this very estimate.
+        map_from_odom: the identity where odometry is this very estimate, until its world jumps.
+        odom_from_carrier: by the odometry, which never jumps.
 
     """
 
     map_from_camera: Matrix
     map_from_carrier: Matrix
     map_from_odom: Matrix
+    odom_from_carrier: Matrix
 
 
 def map_from_world(first: RobotPose) -> Matrix:
@@ -57,20 +59,37 @@ def map_from_world(first: RobotPose) -> Matrix:
     return OPTICAL_TO_BODY
 
 
-def place(map_from_world: Matrix, world_from_camera: Matrix, robot: RobotPose) -> Placement:
-    """Return where everything is, for the camera's pose in the session's world."""
+def place(
+    map_from_world: Matrix,
+    world_from_camera: Matrix,
+    robot: RobotPose,
+    odom_from_camera: Matrix | None = None,
+) -> Placement:
+    """Return where everything is.
+
+    Args:
+        map_from_world: [4, 4].
+        world_from_camera: the camera's pose in the session's world, [4, 4].
+        robot: what other nodes know.
+        odom_from_camera: the same by steps alone, [4, 4]: it began like the world, and does not
+            jump where the world does; None = the world does not jump.
+
+    """
     camera = map_from_world @ world_from_camera
     carrier = camera @ invert(_camera(robot))
-    if robot.odom_from_carrier is None:
-        return Placement(camera, carrier, np.eye(4))
-    return Placement(camera, carrier, carrier @ invert(robot.odom_from_carrier))
+    odom_from_carrier = robot.odom_from_carrier
+    if odom_from_carrier is None:
+        if odom_from_camera is None or np.array_equal(odom_from_camera, world_from_camera):
+            return Placement(camera, carrier, np.eye(4), carrier)
+        odom_from_carrier = map_from_world @ odom_from_camera @ invert(_camera(robot))
+    return Placement(camera, carrier, carrier @ invert(odom_from_carrier), odom_from_carrier)
 
 
 def place_by_odometry(map_from_odom: Matrix, robot: RobotPose) -> Placement:
     """Return where everything is by the odometry alone, which must be known."""
     assert robot.odom_from_carrier is not None
     carrier = map_from_odom @ robot.odom_from_carrier
-    return Placement(carrier @ _camera(robot), carrier, map_from_odom)
+    return Placement(carrier @ _camera(robot), carrier, map_from_odom, robot.odom_from_carrier)
 
 
 def camera_pose(carrier: Matrix, robot: RobotPose) -> Matrix:

@@ -13,6 +13,7 @@ from xsvggt_ros.threads import ask_for_threads
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from xsvggt_ros.stream.chain import ChainedReconstructor
     from xsvggt_ros.stream.pipeline import PipelineHooks
     from xsvggt_ros.stream.reconstructor import Reconstructor
     from xsvggt_ros.stream.worker import FrameQueue, Worker
@@ -27,7 +28,7 @@ def import_engine() -> None:
     """
     try:
         import xsvggt_ros.model.checkpoint
-        import xsvggt_ros.stream.reconstructor
+        import xsvggt_ros.stream.chain
         import xsvggt_ros.stream.worker  # noqa: F401 - for those who import it next
     except ImportError as error:
         raise EnvironmentMissingError(
@@ -36,7 +37,7 @@ def import_engine() -> None:
         ) from error
 
 
-def build_reconstructor(settings: Settings) -> Reconstructor:
+def build_reconstructor(settings: Settings) -> ChainedReconstructor:
     """Load the weights, build the engine, and warm it up.
 
     Raises:
@@ -49,8 +50,9 @@ def build_reconstructor(settings: Settings) -> Reconstructor:
     ask_for_threads(settings.model.threads)
     import_engine()
     from xsvggt_ros.model.checkpoint import load_network
+    from xsvggt_ros.stream.chain import ChainedReconstructor
     from xsvggt_ros.stream.memory import check_memory, warm_up
-    from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
+    from xsvggt_ros.stream.reconstructor import ReconstructorSettings
 
     model = settings.model
     network = load_network(
@@ -65,7 +67,7 @@ def build_reconstructor(settings: Settings) -> Reconstructor:
     )
     width = settings.input.width or network.config.image_size
     cache = settings.cache
-    engine = Reconstructor(
+    engine = ChainedReconstructor(
         network,
         ReconstructorSettings(
             width=width,
@@ -73,6 +75,8 @@ def build_reconstructor(settings: Settings) -> Reconstructor:
             calibration=settings.input.calibration,
             cuda_graphs=model.cuda_graphs,
         ),
+        chain=settings.chain_settings,
+        refinement=settings.pose.refinement,
     )
     check_memory(network, width, cache)
     warm_up(engine, width)
@@ -95,7 +99,15 @@ def build_worker(
     queue: FrameQueue,
     on_room: Callable[[], None],
 ) -> Worker:
-    """Return the thread that owns the engine, not started."""
+    """Return the thread that owns the engine, not started.
+
+    Args:
+        reconstructor: the engine.
+        hooks: what the node adds to the way of a frame.
+        queue: that the worker takes frames from.
+        on_room: called on the worker's thread whenever a frame has left the queue.
+
+    """
     from xsvggt_ros.stream.pipeline import FramePipeline
     from xsvggt_ros.stream.worker import Worker
 

@@ -35,8 +35,8 @@ from xsvggt_ros.ros.conversions import (
     confidence_image,
     depth_image,
     header,
-    pose,
 )
+from xsvggt_ros.ros.odometry import odometry_message
 from xsvggt_ros.ros.parameters import Map, Settings
 from xsvggt_ros.ros.transforms import TransformBroadcaster, TransformOwners
 from xsvggt_ros.stream.frame import FrameResult
@@ -91,11 +91,6 @@ class PathPublisher:
                 return None
             self._changed = False
             return Path(header=self._poses[-1].header, poses=list(self._poses))
-
-
-_UNKNOWN_VARIANCE = 1e6
-_UNKNOWN_COVARIANCE = [_UNKNOWN_VARIANCE if i % 7 == 0 else 0.0 for i in range(36)]
-"""The message has no word for "unknown", and a filter takes a zero for certainty."""
 
 
 class CameraPublisher:
@@ -196,12 +191,11 @@ class CameraPublisher:
         carrier = settings.frames.base or result.frame_id
         external = settings.tf.odometry == "external"
         world = settings.frames.map if external else settings.frames.odom
-        stamped = PoseStamped(
-            header=header(result.stamp, world), pose=pose(placement.map_from_carrier)
-        )
+        message = odometry_message(update, world, carrier, in_map=external)
         self._transforms.publish(result.stamp, carrier, placement, settings)
         if _wanted(self._odometry):
-            self._odometry.publish(_odometry(stamped, carrier))
+            self._odometry.publish(message)
+        stamped = PoseStamped(header=message.header, pose=message.pose.pose)
         self._path.append(stamped, max_poses=settings.path.max_poses)
 
 
@@ -233,15 +227,6 @@ def _sure_depth(result: FrameResult, settings: Settings) -> NDArray[np.float32]:
 
 def _wanted(publisher: Publisher) -> bool:
     return bool(publisher.get_subscription_count())
-
-
-def _odometry(stamped: PoseStamped, carrier: str) -> Odometry:
-    """Return the pose as odometry; neither its precision nor a velocity is estimated."""
-    message = Odometry(header=stamped.header, child_frame_id=carrier)
-    message.pose.pose = stamped.pose
-    message.pose.covariance = _UNKNOWN_COVARIANCE
-    message.twist.covariance = _UNKNOWN_COVARIANCE
-    return message
 
 
 class RigPublisher:

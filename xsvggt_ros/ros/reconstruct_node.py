@@ -46,6 +46,7 @@ from xsvggt_ros.stream.pipeline import FrameUpdate, PipelineHooks
 from xsvggt_ros.stream.worker import FrameQueue
 
 if TYPE_CHECKING:
+    from xsvggt_ros.stream.chain import ChainedReconstructor
     from xsvggt_ros.stream.reconstructor import Reconstructor
     from xsvggt_ros.stream.worker import Worker
 
@@ -67,7 +68,7 @@ SHUTDOWN_TIMEOUT = 4.0
 class Engine:
     """What there is from configure to cleanup."""
 
-    reconstructor: Reconstructor
+    reconstructor: ChainedReconstructor
     worker: Worker
     queue: FrameQueue
 
@@ -256,12 +257,26 @@ class ReconstructNode(ManagedNode):
 
     def _configure_cache(self, settings: Settings) -> None:
         """Have the worker apply the new cache settings before its next frame."""
+        self._configure_poses(settings)
         wanted = settings.cache
         if self._engine is None or wanted == self._wanted_cache:
             return
         self._wanted_cache = wanted
         change = self._engine.worker.submit(lambda engine: engine.configure_cache(wanted))
         change.add_done_callback(self._report_failed_change)
+
+    def _configure_poses(self, settings: Settings) -> None:
+        """Have the worker chain and refine as asked for from its next frame on."""
+        if self._engine is None:
+            return
+        engine = self._engine.reconstructor
+        refinement, chain = settings.pose.refinement, settings.chain_settings
+
+        def configure(_: Reconstructor) -> None:
+            engine.chain = chain
+            engine.set_refinement(refinement)
+
+        self._engine.worker.submit(configure)
 
     def _report_failed_change(self, change: Future[None]) -> None:
         if not change.cancelled() and (error := change.exception()):
@@ -410,6 +425,11 @@ class ReconstructNode(ManagedNode):
             self._map.clear(self._parameter_server.settings.frames.map)
 
         return self._configured.worker.submit(forget)
+
+    def reanchor(self, reason: str) -> Future[None]:
+        """Start from a new first frame with the next image, in the same world."""
+        engine = self._configured
+        return engine.worker.submit(lambda _: engine.reconstructor.ask_for_join(reason))
 
     def with_map(self, look: Callable[[MapBuilder], T]) -> Future[T]:
         """Call ``look`` with the map between two images."""

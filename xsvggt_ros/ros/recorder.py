@@ -113,7 +113,16 @@ def recorded_frame(
     odometry: Odometry,
     status: ReconstructionStatus,
 ) -> RecordedFrame:
-    """Read the messages of one frame."""
+    """Read the messages of one frame.
+
+    Args:
+        points: organised cloud in the optical frame.
+        depth: 32FC1, metres.
+        camera: of the depth.
+        odometry: pose in the map.
+        status: of this frame.
+
+    """
     packed = cloud_field(points, "rgb").view(np.uint32)
     color = np.stack([packed >> 16 & 0xFF, packed >> 8 & 0xFF, packed & 0xFF], axis=-1)
     return RecordedFrame(

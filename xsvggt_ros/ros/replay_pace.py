@@ -210,9 +210,9 @@ class Follower:
                 "it; start the node to follow, or give its full name, such as /xsvggt"
             )
         elif before and before.frames_received == self._newest.frames_received:
-            self._give_up_lost(self._newest)
+            self._forget_lost(self._newest)
 
-    def _give_up_lost(self, status: ReconstructionStatus) -> None:
+    def _forget_lost(self, status: ReconstructionStatus) -> None:
         """Take for lost what an idle node has not received in all this time."""
         lost = self._published() - (status.frames_received - self._not_ours)
         if lost > 0 and status.frames_pending == 0:

@@ -31,7 +31,14 @@ class RigInput:
     """
 
     def __init__(self, node: Node, settings: Settings, queue: FrameQueue) -> None:
-        """Subscribe."""
+        """Subscribe.
+
+        Args:
+            node: whose subscriptions they are.
+            settings: of the moment.
+            queue: gets the frames, in the order of their stamps.
+
+        """
         names = settings.input.camera_names
         self._node = node
         self._queue = queue

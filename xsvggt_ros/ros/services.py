@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""~/reset, ~/pause and ~/save_map: handed to the worker, answered when done.
+"""~/reset, ~/reanchor, ~/pause and ~/save_map: handed to the worker, answered when done.
 
 The handlers are coroutines, so that the executor's thread goes on meanwhile.
 """
@@ -33,6 +33,9 @@ class Served(Protocol):
     def reset(self, reason: str) -> Future[None]:
         """Forget stream, path and map before the next frame."""
 
+    def reanchor(self, reason: str) -> Future[None]:
+        """Start from a new first frame, in the same world."""
+
     def with_map(self, look: Callable[[MapBuilder], T]) -> Future[T]:
         """Call ``look`` with the map between two frames."""
 
@@ -57,6 +60,7 @@ class Services:
         self._files = ThreadPoolExecutor(1, "xsvggt-files")
         """Writing a large map takes longer than the worker may be kept from its frames."""
         node.create_service(Trigger, "~/reset", self._reset)
+        node.create_service(Trigger, "~/reanchor", self._reanchor)
         node.create_service(SetBool, "~/pause", self._pause)
         node.create_service(SaveMap, "~/save_map", self._save_map)
 
@@ -70,6 +74,17 @@ class Services:
         except XsvggtError as error:
             return self._refuse(response, f"no reset: {error}")
         return self._agree(response, "a new session begins with the next image")
+
+    async def _reanchor(self, request: Any, response: Any) -> Any:
+        try:
+            await self._done(self._served.reanchor("asked for by ~/reanchor"))
+        except XsvggtError as error:
+            return self._refuse(response, f"no new first frame: {error}")
+        return self._agree(
+            response,
+            "the next image is a new first frame; chain_joins and chain_state in ~/status say "
+            "whether it could be joined to the world so far",
+        )
 
     def _pause(self, request: Any, response: Any) -> Any:
         try:

@@ -94,14 +94,28 @@ class StatusPublisher:
             self._health.paused = paused
 
     def set_map(self, points: int, nbytes: int, seconds: float) -> None:
-        """Say what the map holds and what the newest frame cost it."""
+        """Say what the map holds and what the newest frame cost it.
+
+        Args:
+            points: voxels in the map.
+            nbytes: allocated for it.
+            seconds: that the newest frame took.
+
+        """
         with self._lock:
             self._message.map_points = points
             self._message.map_bytes = nbytes
             self._message.latency_map = seconds
 
     def show_refusal(self, frame: Frame, text: str, counters: Counters) -> None:
-        """Publish that a frame was refused."""
+        """Publish that a frame was refused.
+
+        Args:
+            frame: that was refused.
+            text: why, for people.
+            counters: of now.
+
+        """
         self.note(text)
         with self._lock:
             self._message.header = header(frame.stamp, frame.frame_id)
@@ -109,7 +123,14 @@ class StatusPublisher:
             self._publish(counters)
 
     def show_failure(self, result: FrameResult, text: str, counters: Counters) -> None:
-        """Publish that a result did not come out, or not all of it."""
+        """Publish that a result did not come out, or not all of it.
+
+        Args:
+            result: that did not come out whole.
+            text: what failed, for people.
+            counters: of now.
+
+        """
         self.note(text)
         with self._lock:
             self._message.header = header(result.stamp, result.frame_id)
@@ -185,9 +206,19 @@ def _fill_result(message: ReconstructionStatus, result: FrameResult) -> None:
     message.latency_collect = result.timings.collect
     message.intrinsics_source = result.intrinsics_source
     message.pose_source = result.pose_source
+    inliers = np.nan if result.motion is None else result.motion.inliers
+    message.focal_ratio = _known(result.focal_ratio)
+    message.pose_inliers = _known(inliers)
+    message.chain_state = result.chain_state
+    message.chain_joins = result.joins
     message.execution = result.execution.mode
     message.execution_reason = result.execution.reason
     message.mean_confidence = float(np.mean(result.confidence))
+
+
+def _known(value: float) -> float:
+    """Return a value, 0 where it is not known."""
+    return float(value) if np.isfinite(value) else 0.0
 
 
 _MIB = 2**20

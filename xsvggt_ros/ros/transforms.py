@@ -103,7 +103,14 @@ class TransformOwners:
             return left > 0
 
     def note_foreign(self, parent: str, child: str, *, static: bool) -> None:
-        """Take note of a transform of another node."""
+        """Take note of a transform of another node.
+
+        Args:
+            parent: frame above.
+            child: frame below.
+            static: whether it came on /tf_static.
+
+        """
         with self._lock:
             parents = self._foreign.setdefault(child, {})
             parents[parent] = _Foreign(parent, static, self._clock())
@@ -195,7 +202,15 @@ class TransformBroadcaster:
         self._node.destroy_publisher(self._broadcaster.pub_tf)
 
     def publish(self, stamp: int, carrier: str, placement: Placement, settings: Settings) -> None:
-        """Broadcast the transforms that the settings ask for."""
+        """Broadcast the transforms that the settings ask for.
+
+        Args:
+            stamp: of the image, nanoseconds.
+            carrier: frame whose pose is broadcast.
+            placement: where everything is, [4, 4] each.
+            settings: of the moment.
+
+        """
         shifted = stamp + round(settings.tf.time_offset * NANOSECONDS)
         self._owners.note_carrier(carrier)
         links = {
@@ -255,9 +270,8 @@ def broadcast(link: TransformStamped) -> Broadcast:
 
 def _pose(switch: str, placement: Placement, settings: Settings) -> Matrix:
     """Return the child's pose in the parent."""
-    # With an odometry of one's own, map and odom are the same.
     of_map = switch == "tf.publish_map"
-    pose = placement.map_from_odom if of_map else placement.map_from_carrier
+    pose = placement.map_from_odom if of_map else placement.odom_from_carrier
     return invert(pose) if settings.tf.invert_odom else pose
 
 

@@ -39,7 +39,15 @@ class Watchdog:
         activity: Callable[[], Activity],
         name: str = "image",
     ) -> None:
-        """Watch ``images``, which are called ``name`` before they are remapped."""
+        """Watch ``images``, which are called ``name`` before they are remapped.
+
+        Args:
+            node: whose graph is looked at.
+            images: the input of one camera.
+            activity: what the worker is doing.
+            name: of the images before remapping.
+
+        """
         self._node = node
         self._images = images
         self._activity = activity

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Literal
 
@@ -23,7 +23,9 @@ ImageArray = NDArray[np.uint8]
 """RGB image, uint8 [height, width, 3]."""
 
 IntrinsicsSource = Literal["calibrated", "predicted", "held", "assumed"]
-PoseSource = Literal["predicted", "held"]
+PoseSource = Literal["predicted", "fused", "held"]
+Refinement = Literal["off", "auto", "on"]
+REFINEMENTS: tuple[Refinement, ...] = ("off", "auto", "on")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,66 @@ class Execution:
 
 
 @dataclass(frozen=True, slots=True)
+class CameraMotion:
+    """How a camera moves. Covariances are of disturbances on the right, in the camera's own axes.
+
+    Attributes:
+        odom_from_camera: float64 [4, 4], the sum of all steps since the session began: it never
+            jumps, but drifts from ``camera_to_world`` with every gauge that took over.
+        covariance: float64 [6, 6] of it, translation first.
+        step: float64 [4, 4], this camera in its frame of the result before.
+        step_covariance: float64 [6, 6] of it; zero for the first frame.
+        seconds: from the frame before to this one; 0 for the first frame.
+        inliers: share of the points that fit a registered pose; NaN where none was tried.
+        depth_error: standard deviation of depth as a share of it, by how much two depth maps in a
+            row differ: errors that both share do not show. NaN where unknown.
+
+    """
+
+    odom_from_camera: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+    step: NDArray[np.float64]
+    step_covariance: NDArray[np.float64]
+    seconds: float = 0.0
+    inliers: float = np.nan
+    depth_error: float = np.nan
+
+    def scaled(self, scale: float, odom_from_camera: NDArray[np.float64]) -> CameraMotion:
+        """Return the motion in another unit, with its pose as that unit has it."""
+        unit = np.array([scale] * 3 + [1.0] * 3)
+        units = np.outer(unit, unit)
+        step = self.step.copy()
+        step[:3, 3] *= scale
+        return replace(
+            self,
+            odom_from_camera=odom_from_camera,
+            covariance=self.covariance * units,
+            step=step,
+            step_covariance=self.step_covariance * units,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class GaugeChange:
+    """That another gauge of the network was tried, and what came of it.
+
+    Attributes:
+        reason: why it was due.
+        objection: why it was refused; empty where it took over.
+        scale: units of the session per unit of the new gauge; NaN where it was not found.
+        distance: median distance between the points of both, as a share of depth; NaN likewise.
+        joins: gauges that took over in this session so far.
+
+    """
+
+    reason: str
+    objection: str
+    scale: float
+    distance: float
+    joins: int
+
+
+@dataclass(frozen=True, slots=True)
 class FrameResult:
     """What the engine knows after one frame; all arrays live on the host.
 
@@ -103,8 +165,8 @@ class FrameResult:
     Attributes:
         index: number of the frame in its session, from 0.
         camera_to_world: float64 [4, 4]; optical frame of this camera into the first one's.
-        pose_source: ``held`` where the network left the rotation open and the camera is taken to
-            go on as it went.
+        pose_source: ``fused`` where the network's pose was fused with a registered one, ``held``
+            where the network left the rotation open and the camera is taken to go on as it went.
         intrinsics: of the [h, w] images here; ``mapping`` leads back to the source image.
         depth: float32 [h, w] along the optical axis, NaN where unknown.
         confidence: float32 [h, w], from 1 upwards.
@@ -113,6 +175,14 @@ class FrameResult:
         execution: whether the step was launched as a CUDA graph, and why not.
         points: float32 [h, w, 3] of the point head, in the network's own world, which tends to be
             the first camera's; None where the head was not asked for.
+        world_from_network: float64 [4, 4], of ``points``.
+        head_change: float64 [6], by how much the camera head's last refinement moved the pose.
+        focal_ratio: the calibrated focal length over the predicted one; NaN where one is unknown.
+        motion: how the camera moves and how precise that is.
+        gauge_change: told with the first result after another gauge was tried.
+        joins: gauges that took over since the session began.
+        chain_state: ``off``, ``on``, or why the newest gauge was refused.
+        metric: whether lengths are metres.
 
     """
 
@@ -132,3 +202,11 @@ class FrameResult:
     points: NDArray[np.float32] | None = None
     pose_source: PoseSource = "predicted"
     execution: Execution = Execution()
+    world_from_network: NDArray[np.float64] = field(default_factory=lambda: np.eye(4))
+    head_change: NDArray[np.float64] | None = None
+    focal_ratio: float = np.nan
+    motion: CameraMotion | None = None
+    gauge_change: GaugeChange | None = None
+    joins: int = 0
+    chain_state: str = "off"
+    metric: bool = False

@@ -145,7 +145,7 @@ def warm_up(engine: Reconstructor, width: int) -> None:
     """
     columns, rows = EXPECTED_SIZE
     try:
-        engine.rehearse(np.full((rows, columns, 3), 128, np.uint8))
+        engine.warm_up(np.full((rows, columns, 3), 128, np.uint8))
     except FrameError as error:
         raise ConfigurationError(
             f"the network cannot run at input.width {width}: {error}; lower input.width"

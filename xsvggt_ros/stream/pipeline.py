@@ -15,10 +15,11 @@ import numpy as np
 
 from xsvggt_ros.errors import FrameError, XsvggtError, first_line
 from xsvggt_ros.geometry.rectification import is_usable
-from xsvggt_ros.geometry.rigid import OPTICAL_TO_BODY, Matrix
+from xsvggt_ros.geometry.rigid import OPTICAL_TO_BODY, Matrix, invert
 from xsvggt_ros.geometry.robot_frames import (
     Placement,
     RobotPose,
+    camera_pose,
     map_from_world,
     place,
     place_by_odometry,
@@ -62,7 +63,7 @@ class SessionInfo:
     reset_reason: str = ""
 
 
-_AT_ORIGIN = Placement(np.eye(4), np.eye(4), np.eye(4))
+_AT_ORIGIN = Placement(np.eye(4), np.eye(4), np.eye(4), np.eye(4))
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +171,8 @@ class FramePipeline:
         self._map_from_world: Matrix = OPTICAL_TO_BODY
         self._map_from_odom: Matrix | None = None
         """What corrects the odometry of another node; None before the first plausible result."""
+        self._odometry_poses: dict[str, Matrix] = {}
+        """By camera, where another node's odometry had it in the frame before."""
         self._results_since_fault = MEMORY
         self._quality: defaultdict[str, QualityWatch] = defaultdict(QualityWatch)
         self._images: defaultdict[str, ImageWatch] = defaultdict(ImageWatch)
@@ -411,7 +414,20 @@ class FramePipeline:
         """Bring a result into metres, where a scale is known."""
         self.enter("scaling")
         result, unit_changed = self._hooks.scale(update.result, update.frame.transforms)
-        return replace(update, result=result, unit_changed=unit_changed)
+        update = replace(update, result=result, unit_changed=unit_changed)
+        self._learn_precision(update)
+        return update
+
+    def _learn_precision(self, update: FrameUpdate) -> None:
+        """Compare the step of the camera with that of another node's odometry, in metres."""
+        result, transforms = update.result, update.frame.transforms
+        before = self._odometry_poses.pop(result.camera, None)
+        if transforms.odom_from_carrier is None or not result.metric:
+            return
+        pose = camera_pose(transforms.odom_from_carrier, transforms)
+        self._odometry_poses[result.camera] = pose
+        if before is not None and result.motion is not None and not update.faults:
+            self.reconstructor.learn_from_step(result.motion, invert(before) @ pose)
 
     def _place(self, update: FrameUpdate) -> FrameUpdate:
         """Find where everything is in the map; the first frame of a session defines the map.
@@ -427,7 +443,13 @@ class FramePipeline:
         if update.degraded and self._map_from_odom is not None:
             placement = place_by_odometry(self._map_from_odom, transforms)
         else:
-            placement = place(self._map_from_world, update.result.camera_to_world, transforms)
+            motion = update.result.motion
+            placement = place(
+                self._map_from_world,
+                update.result.camera_to_world,
+                transforms,
+                None if motion is None else motion.odom_from_camera,
+            )
             self._map_from_odom = placement.map_from_odom
         return replace(update, placement=placement)
 

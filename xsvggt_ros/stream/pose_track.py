@@ -62,6 +62,11 @@ class PoseTrack:
         self._world_from_first: Matrix | None = None
         self._cameras: dict[str, _Camera] = defaultdict(_Camera)
 
+    @property
+    def world_from_network(self) -> Matrix:
+        """Where the network's own world lies in the session's, [4, 4]."""
+        return np.eye(4) if self._world_from_first is None else self._world_from_first
+
     def place(
         self, encoding: NDArray[np.floating], stamp: int, camera: str = ""
     ) -> tuple[Matrix, PoseSource]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.layout import CacheLayout, TokenShape
 from xsvggt_ros.cache.settings import CacheSettings
+from xsvggt_ros.cache.statistics import CacheStatistics
 from xsvggt_ros.errors import (
     ConfigurationError,
     DeviceFullError,
@@ -24,12 +25,19 @@ from xsvggt_ros.errors import (
     NonFiniteOutputError,
     first_line,
 )
-from xsvggt_ros.geometry.cameras import Calibration, Intrinsics, intrinsics_from_encoding, inverted
+from xsvggt_ros.geometry.cameras import (
+    Calibration,
+    Intrinsics,
+    intrinsics_from_encoding,
+    inverted,
+    world_to_camera,
+)
+from xsvggt_ros.geometry.lie import log_se3
 from xsvggt_ros.geometry.rectification import Rectification
-from xsvggt_ros.geometry.rigid import Matrix, apparent_motion
+from xsvggt_ros.geometry.rigid import Matrix, apparent_motion, invert
 from xsvggt_ros.model.device import ran_out_of_memory, release_cached_memory
 from xsvggt_ros.model.network import Head, Prediction, StreamVggt
-from xsvggt_ros.stream.frame import FrameResult, ImageArray, IntrinsicsSource, Timings
+from xsvggt_ros.stream.frame import CameraMotion, FrameResult, ImageArray, IntrinsicsSource, Timings
 from xsvggt_ros.stream.giving_way import changed, shrunk
 from xsvggt_ros.stream.image_mapping import ImageMapping
 from xsvggt_ros.stream.pose_track import PoseTrack
@@ -77,7 +85,7 @@ class ReconstructorSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class _Arrival:
+class Arrival:
     """A frame on its way through the network, as the network is to see it."""
 
     color: ImageArray
@@ -95,6 +103,7 @@ class _HostOutput:
     depth: NDArray[np.float32]
     confidence: NDArray[np.float32]
     points: NDArray[np.float32] | None
+    head_change: NDArray[np.float64]
 
     @property
     def is_usable(self) -> bool:
@@ -146,7 +155,7 @@ class Reconstructor:
         self._view_warned = False
         self._held_said = False
         self._size: tuple[int, int] | None = None
-        self._waiting: list[_Arrival] = []
+        self._waiting: list[Arrival] = []
 
     @property
     def waiting_frames(self) -> int:
@@ -157,6 +166,32 @@ class Reconstructor:
     def first_pass_frames(self) -> int:
         """Frames that the first pass of a session takes together; 1 = none ever waits."""
         return self._cache.layout.anchor_frames
+
+    def learn_from_step(self, motion: CameraMotion, step: Matrix) -> None:
+        """Take in a step [4, 4] as another measured it; an engine without odometry learns nothing.
+
+        Args:
+            motion: of the camera, in the same unit.
+            step: the camera in its frame of the image before.
+
+        """
+
+    def cache_statistics(self) -> CacheStatistics:
+        """Return the state of the cache."""
+        return self._cache.statistics()
+
+    def _successor(self) -> Reconstructor:
+        """Return an engine that begins another gauge of the same stream, and repeats no warning."""
+        other = Reconstructor(self._network, self.settings)
+        other._calibrator, other._warned_of = self._calibrator, self._warned_of
+        other._view_warned, other._held_said = self._view_warned, self._held_said
+        return other
+
+    def _adopt(self, other: Reconstructor) -> None:
+        """Go on in the gauge of another engine of the same network; the session stays."""
+        self._cache, self._runner = other._cache, other._runner
+        self._poses, self._last_pose = other._poses, other._last_pose
+        self._focal, self._size = other._focal, other._size
 
     @property
     def _heads(self) -> tuple[Head, ...]:
@@ -191,7 +226,7 @@ class Reconstructor:
         self._session += 1
         self._begin_session()
 
-    def rehearse(self, image: ImageArray) -> None:
+    def warm_up(self, image: ImageArray) -> None:
         """Run a first pass of copies of ``image``, then forget it; what it allocated stays.
 
         Raises:
@@ -296,12 +331,16 @@ class Reconstructor:
         if rectification is not None:
             image = rectification.apply(image)
         color, mapping = preprocess(image, self.settings.width, self._network.config.patch_size)
-        frame = _Arrival(
+        frame = Arrival(
             color, mapping, stamp, frame_id, camera, rectification, perf_counter() - started
         )
+        return self._enter(frame)
+
+    def _enter(self, frame: Arrival) -> list[FrameResult]:
+        """Run a frame, or wait with it for those of the first pass."""
         if self._index:
             return self._run([frame])
-        before = self.finish() if self._waits_for_another_size(mapping) else []
+        before = self.finish() if self._waits_for_another_size(frame.mapping) else []
         if before:
             return before + self._run([frame])
         self._waiting.append(frame)
@@ -324,7 +363,7 @@ class Reconstructor:
         sizes = {(frame.mapping.width, frame.mapping.height) for frame in self._waiting}
         return bool(sizes) and (mapping.width, mapping.height) not in sizes
 
-    def _run(self, frames: list[_Arrival]) -> list[FrameResult]:
+    def _run(self, frames: list[Arrival]) -> list[FrameResult]:
         """Run one pass of the network over one frame, or over those of a first pass."""
         started = perf_counter()
         device = self._network.device
@@ -411,7 +450,7 @@ class Reconstructor:
             return 0.0
         return apparent_motion(last, pose, float(np.nanmedian(depth)))
 
-    def _result(self, frame: _Arrival, output: _HostOutput) -> FrameResult:
+    def _result(self, frame: Arrival, output: _HostOutput) -> FrameResult:
         """Return the result of the session's next frame."""
         pose, pose_source = self._poses.place(output.encoding, frame.stamp, frame.camera)
         if pose_source == "held":
@@ -434,6 +473,8 @@ class Reconstructor:
             cache=self._cache.statistics(),
             timings=Timings(),
             points=output.points,
+            world_from_network=self._poses.world_from_network,
+            head_change=output.head_change,
         )
         self._index += 1
         return result if frame.rectification is None else _with_camera(result, frame.rectification)
@@ -549,7 +590,14 @@ def _with_camera(result: FrameResult, camera: Rectification) -> FrameResult:
     if camera.seen is not None:
         depth = np.where(result.mapping.mask_from_source(camera.seen), depth, np.float32(np.nan))
     intrinsics = result.mapping.intrinsics_from_source(camera.intrinsics)
-    return replace(result, depth=depth, intrinsics=intrinsics, intrinsics_source="calibrated")
+    predicted = result.intrinsics_source == "predicted"
+    return replace(
+        result,
+        depth=depth,
+        intrinsics=intrinsics,
+        intrinsics_source="calibrated",
+        focal_ratio=intrinsics.fx / result.intrinsics.fx if predicted else np.nan,
+    )
 
 
 def _finish(device: torch.device) -> None:
@@ -567,9 +615,19 @@ def _to_host(prediction: Prediction) -> _HostOutput:
     confidence = prediction.depth_confidence[0, 0].float().cpu().numpy()
     depth[~np.isfinite(depth) | np.isnan(confidence)] = np.nan
     points = prediction.points
+    encodings = prediction.pose_encodings[0, 0].float().cpu().numpy()
     return _HostOutput(
-        prediction.pose_encodings[0, 0, -1].float().cpu().numpy(),
+        encodings[-1],
         depth,
         np.nan_to_num(confidence, nan=1.0).clip(1.0, HIGHEST_CONFIDENCE),
         None if points is None else points[0, 0].float().cpu().numpy(),
+        _head_change(encodings),
     )
+
+
+def _head_change(encodings: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return by how much the last refinement [..., 9] moved the pose, [6]; zero of a single one."""
+    if len(encodings) < 2 or not (np.isfinite(encodings).all() and encodings[:, 3:7].any(1).all()):
+        return np.zeros(6)
+    before, after = (world_to_camera(each.astype(np.float64)) for each in encodings[-2:])
+    return log_se3(before @ invert(after))

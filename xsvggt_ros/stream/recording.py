@@ -40,7 +40,8 @@ class RecordedFrame:
     ``index`` is its number in its session, from 0; ``camera_to_map`` is float64 [4, 4];
     ``intrinsics`` are those of the [h, w] images here; ``points`` are float32 [h, w, 3] in the
     optical frame, NaN where unknown; ``depth`` and ``confidence`` float32 [h, w]; ``color`` RGB
-    uint8 [h, w, 3]; ``pose_source`` is as in :class:`~xsvggt_ros.stream.frame.FrameResult`.
+    uint8 [h, w, 3]; ``pose_source`` and ``joins`` are as in
+    :class:`~xsvggt_ros.stream.frame.FrameResult`.
     """
 
     index: int
@@ -53,6 +54,7 @@ class RecordedFrame:
     color: ImageArray
     cache: CacheBytes
     pose_source: PoseSource = "predicted"
+    joins: int = 0
 
     @classmethod
     def from_result(cls, result: FrameResult) -> RecordedFrame:
@@ -70,6 +72,7 @@ class RecordedFrame:
                 result.cache.nbytes, result.cache.scratch_nbytes, result.cache.uncompressed_nbytes
             ),
             pose_source=result.pose_source,
+            joins=result.joins,
         )
 
     def known_points(self, confident_share: float) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
@@ -77,7 +80,7 @@ class RecordedFrame:
 
         Where the pose is held, it is not known where they are: none.
         """
-        known = np.isfinite(self.points).all(axis=-1) & (self.pose_source == "predicted")
+        known = np.isfinite(self.points).all(axis=-1) & (self.pose_source != "held")
         if known.any():
             least = np.quantile(self.confidence[known], 1 - confident_share)
             known &= self.confidence >= least
@@ -161,6 +164,7 @@ class Recording:
         self.stamps: list[int] = []
         self.poses: list[NDArray[np.float64]] = []
         self.cache: list[CacheBytes] = []
+        self.joins = 0
 
     def __len__(self) -> int:
         """Return the number of frames."""
@@ -173,6 +177,7 @@ class Recording:
         self.images.add(frame)
         self.cloud.add(*frame.known_points(self.confident_share))
         self.cache.append(frame.cache)
+        self.joins = frame.joins
 
     def trajectory(self) -> Trajectory:
         """Return the poses of the camera's optical frame in the map frame."""

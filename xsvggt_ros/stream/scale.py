@@ -39,8 +39,7 @@ class MetricScale:
 
     def _begin(self) -> None:
         self._estimates: deque[float] = deque(maxlen=self._smoothed)
-        self._last: NDArray[np.float64] | None = None
-        self._position = np.zeros(3)
+        self._world, self._odom = _ScaledPath(), _ScaledPath()
         self._known = self._fixed is not None
 
     @property
@@ -80,19 +79,47 @@ class MetricScale:
         Where the scale becomes known in the middle of a session, or a fixed one changes, the way so
         far is scaled as a whole, once.
         """
-        model = result.camera_to_world[:3, 3]
-        step = model - (self._last if self._last is not None else np.zeros(3))
-        self._last = model
         scale = self.value
+        found = scale is not None and not self._known
+        if found:
+            self._known = True
+            logger.info("the scale is known: one unit of the model is %.4g m", scale)
+        pose = self._world.scaled(result.camera_to_world, scale, whole=found)
+        motion = result.motion
+        if motion is not None:
+            odom = self._odom.scaled(motion.odom_from_camera, scale, whole=found)
+            motion = motion.scaled(1.0 if scale is None else scale, odom)
+        if scale is None:
+            return result, False
+        scaled = replace(
+            result,
+            camera_to_world=pose,
+            depth=result.depth * np.float32(scale),
+            motion=motion,
+            metric=True,
+        )
+        return scaled, found and result.index > 0
+
+
+class _ScaledPath:
+    """Scales the steps of a path."""
+
+    def __init__(self) -> None:
+        self._last = np.zeros(3)
+        self._position = np.zeros(3)
+
+    def scaled(
+        self, pose: NDArray[np.float64], scale: float | None, *, whole: bool
+    ) -> NDArray[np.float64]:
+        """Return the next pose [4, 4]; None = not scaled, ``whole`` = all steps so far by this."""
+        model = pose[:3, 3]
         if scale is None:
             self._position = model
-            return result, False
-        found = not self._known
-        self._known = True
-        self._position = scale * model if found else self._position + scale * step
-        if found:
-            logger.info("the scale is known: one unit of the model is %.4g m", scale)
-        pose = result.camera_to_world.copy()
-        pose[:3, 3] = self._position
-        scaled = replace(result, camera_to_world=pose, depth=result.depth * np.float32(scale))
-        return scaled, found and result.index > 0
+        else:
+            self._position = (
+                scale * model if whole else self._position + scale * (model - self._last)
+            )
+        self._last = model
+        scaled = pose.copy()
+        scaled[:3, 3] = self._position
+        return scaled

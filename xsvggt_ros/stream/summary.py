@@ -32,7 +32,10 @@ def summarize_path(recording: Recording) -> list[Figure]:
     places = np.array([pose[:3, 3] for pose in recording.poses]).reshape(-1, 3)
     length = float(np.linalg.norm(np.diff(places, axis=0), axis=1).sum())
     figures = [Figure(f"{len(recording)}", "frames in the results")]
-    return [*figures, Figure(f"{length:.3f}", "length of the path, in the network's unit")]
+    figures.append(Figure(f"{length:.3f}", "length of the path, in the network's unit"))
+    if recording.joins:
+        figures.append(Figure(f"{recording.joins}", "times a new first frame took over"))
+    return figures
 
 
 def summarize(recording: Recording, comparison: Comparison | None) -> list[Figure]:

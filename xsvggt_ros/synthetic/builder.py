@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -30,6 +30,13 @@ class Part:
     angle: float = 0.0
     sway: Vector = (0.0, 0.0, 0.0)
     pulse: tuple[float, float] = (0.0, 0.0)
+
+    def squeezed(self, scale: float) -> Part:
+        """Return the part made lower, so that what is too high fits under a ceiling."""
+        if scale >= 1:
+            return self
+        (x, y, z), (hx, hy, hz) = self.centre, self.half
+        return replace(self, centre=(x, y, z * scale), half=(hx, hy, hz * scale))
 
     def placed(self, x: float, y: float, angle: float) -> Part:
         """Return the part turned about the origin by ``angle`` and moved to x, y."""

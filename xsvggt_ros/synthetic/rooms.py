@@ -383,7 +383,7 @@ class _Room:
                 low = max(part.centre[2] + part.half[2] for part in piece.parts)
                 scale = min(1.0, (self.z - 0.02) / low)
                 for part in piece.parts:
-                    self.parts.append(_squeezed(part, scale).placed(x, y, angle))
+                    self.parts.append(part.squeezed(scale).placed(x, y, angle))
                 return True
         return False
 
@@ -436,7 +436,7 @@ class _Room:
 def _chart(settings: RoomSettings) -> Tint:
     """Return the tint by which a finished image's red tells x, its green y and its blue z.
 
-    Even over the greatest room, so that a value means the same place in all rooms.
+    Even over the largest room, so that a value means the same position in all rooms.
     """
     low, high = _CHART_RANGE
     return replace(
@@ -446,11 +446,3 @@ def _chart(settings: RoomSettings) -> Tint:
         charted=torch.ones(1),
         amount=torch.tensor([settings.tint]),
     )
-
-
-def _squeezed(part: Part, scale: float) -> Part:
-    """Return a part made lower, so that what is higher than the room fits under its ceiling."""
-    if scale >= 1:
-        return part
-    (x, y, z), (hx, hy, hz) = part.centre, part.half
-    return replace(part, centre=(x, y, z * scale), half=(hx, hy, hz * scale))

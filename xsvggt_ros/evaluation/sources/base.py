@@ -25,7 +25,7 @@ class SourceOptions:
         kind: of a directory, where it cannot be told from the files, such as ``tum``.
         sequence: name of one sequence, where the path holds several.
         start: frames left out at the beginning.
-        stride: each how manieth frame is taken.
+        stride: take every nth frame.
         limit: the most frames taken; None takes all.
         topic: image topic of a bag that has several.
         depth_topic: depth topic of a bag; ``none`` leaves depth out.

@@ -181,8 +181,8 @@ class BagReader:
                 kept.append(each)
                 continue
             self.remarks.append(
-                f"A file is left out: {self._files[id(each)]} holds what "
-                f"{self._files[id(whole)]} holds as well."
+                f"A file is left out: {self._files[id(each)]} is a copy of "
+                f"{self._files[id(whole)]}, or of a part of it."
             )
             each.close()
         self._storages = [each for each in self._storages if each in kept]
@@ -197,7 +197,7 @@ class BagReader:
                 yield (
                     f"{self._path} seems to hold several recordings: {self._files[id(after)].name} "
                     f"begins {pause / 1e9:.0f} s after {self._files[id(before)].name}. They are "
-                    "read as one; give a file to read one alone."
+                    "read as one; name a file to read it alone."
                 )
                 return
 
@@ -206,7 +206,7 @@ class BagReader:
         if damaged:
             yield (
                 f"{self._path} is not whole ({damaged[0]}): it is read as far as it goes. "
-                f"{_mending(self._path)}"
+                f"{_repair(self._path)}"
             )
 
     def _missing(self) -> Iterator[str]:
@@ -272,7 +272,7 @@ class BagReader:
         messages = merge(*streams, key=lambda each: each.received)
         while True:
             with _reported(
-                SourceError, f"Cannot read on in the bag {self._path}", _mending(self._path)
+                SourceError, f"Cannot read on in the bag {self._path}", _repair(self._path)
             ):
                 message = next(messages, None)
             if message is None:
@@ -373,10 +373,10 @@ def _detail(error: BaseException) -> str:
 
 
 def _remedy(path: Path) -> str:
-    return f"Check that it is a bag and that it was copied as a whole. {_mending(path)}"
+    return f"Check that it is a bag and that it was copied as a whole. {_repair(path)}"
 
 
-def _mending(path: Path) -> str:
+def _repair(path: Path) -> str:
     """Return how a bag of this format is mended for good."""
     if path.name.lower().endswith(ROS1):
         return "'rosbag reindex' of ROS 1 mends an unfinished one."

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A stream of thousands of frames in one world: joins, odometry, memory and time.
+
+    python benchmarks/chain.py [--frames N] [--length N]
+
+The engine runs as it is, with the smallest network, whose answers are replaced: exact depth of an
+empty room and its camera's poses, with errors that are alike over the image, in another unit for
+each gauge (0.2 to 5).
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import argparse
+import logging
+from dataclasses import replace
+from pathlib import Path
+from time import thread_time
+
+import numpy as np
+from pose_views import Errors, camera, head_pose, noise, room_depth, walk
+
+from xsvggt_ros.cache.kv_cache import KvCache
+from xsvggt_ros.geometry.lie import log_se3
+from xsvggt_ros.geometry.rigid import Matrix, invert
+from xsvggt_ros.model.checkpoint import random_network
+from xsvggt_ros.model.config import PRESETS
+from xsvggt_ros.stream.chain import ChainedReconstructor
+from xsvggt_ros.stream.chain_settings import ChainSettings
+from xsvggt_ros.stream.frame import FrameResult
+from xsvggt_ros.stream.reconstructor import Arrival, Reconstructor, ReconstructorSettings
+
+ERRORS = Errors(2.0, 0.0, along=0.01, turn=0.2, way=0.01)
+SECOND = 10**9
+SIDE = 28
+FIELDS = 100
+"""Made-up fields of errors, drawn again and again."""
+SIGMAS = 3.0
+PART = 0.1
+"""Share of the frames at either end that is compared."""
+
+
+class WalkedRoom:
+    """Answers in the network's place."""
+
+    def __init__(self, frames: int) -> None:
+        self._random = np.random.default_rng(0)
+        self.truth = walk(self._random, frames)
+        self._noise = [noise(self._random, ERRORS.length, 4) for _ in range(FIELDS)]
+        self._gauges: dict[KvCache, tuple[float, Matrix]] = {}
+        self._run = Reconstructor._run
+
+    def __enter__(self) -> WalkedRoom:
+        """Begin to answer."""
+
+        def answers(engine: Reconstructor, frames: list[Arrival]) -> list[FrameResult]:
+            return [self._answer(engine, result) for result in self._run(engine, frames)]
+
+        Reconstructor._run = answers  # type: ignore[assignment,method-assign]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let the network answer again."""
+        Reconstructor._run = self._run  # type: ignore[method-assign]
+
+    def _answer(self, engine: Reconstructor, result: FrameResult) -> FrameResult:
+        pose = self.truth[result.stamp // SECOND]
+        if engine._cache not in self._gauges:
+            if len(self._gauges) > 2:  # only two run at a time
+                self._gauges.pop(next(iter(self._gauges)))
+            unit = float(np.exp(self._random.uniform(np.log(0.2), np.log(5.0))))
+            self._gauges[engine._cache] = unit if self._gauges else 1.0, pose
+        unit, first = self._gauges[engine._cache]
+        seen = invert(first) @ head_pose(self._random, pose, ERRORS)
+        seen[:3, 3] *= unit
+        intrinsics = camera(4)
+        error = 1.0 + ERRORS.along * self._noise[self._random.integers(len(self._noise))]
+        depth = room_depth(pose, intrinsics) * error * unit
+        return replace(
+            result,
+            camera_to_world=seen,
+            intrinsics=intrinsics,
+            depth=depth.astype(np.float32),
+            confidence=np.full(depth.shape, 5.0, np.float32),
+            pose_source="predicted",
+            head_change=np.zeros(6),
+        )
+
+
+def resident_bytes() -> int:
+    """Return what the process holds of the machine's memory."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def main() -> None:
+    """Run the stream and print what came of it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--frames", type=int, default=10_000)
+    parser.add_argument("--length", type=int, default=ChainSettings().length)
+    options = parser.parse_args()
+    logging.disable(logging.WARNING)
+    network = random_network(PRESETS["tiny"], 1).eval().requires_grad_(False)
+    engine = ChainedReconstructor(
+        network, ReconstructorSettings(SIDE), chain=ChainSettings(length=options.length)
+    )
+    image = np.zeros((SIDE, SIDE, 3), np.uint8)
+    seconds, held, sigmas, squares, refused = [], [], [], [], 0
+    with WalkedRoom(options.frames) as room:
+        for index, pose in enumerate(room.truth):
+            started = thread_time()
+            result = engine.step(image, stamp=index * SECOND)
+            seconds.append(thread_time() - started)
+            held.append(resident_bytes())
+            refused += bool(result.gauge_change and result.gauge_change.objection)
+            if index:
+                assert result.motion is not None
+                step = invert(room.truth[index - 1]) @ pose
+                error = log_se3(invert(step) @ result.motion.step)
+                covariance = result.motion.step_covariance
+                squares.append(float(error @ np.linalg.solve(covariance, error)) / 6)
+                sigmas.append(float(np.max(np.abs(error) / np.sqrt(np.diag(covariance)))))
+            last = result
+    part = max(1, int(PART * options.frames))
+    print(f"sessions {engine.session}, joins {last.joins}, refused {refused}")
+    print(f"largest error of a step {max(sigmas):.2f} sigma of a component; "
+          f"beyond {SIGMAS:g}: {np.mean(np.array(sigmas) > SIGMAS):.2%} of the steps; "
+          f"NEES/6 {np.mean(squares):.2f}")  # fmt: skip
+    for name, values, scale in (("ms a frame", seconds, 1e3), ("MiB held", held, 2**-20)):
+        early, late = (
+            scale * float(np.median(each)) for each in (values[part : 2 * part], values[-part:])
+        )
+        print(f"{name}: {early:.2f} early, {late:.2f} late, ratio {late / early:.3f}")
+
+
+if __name__ == "__main__":
+    main()

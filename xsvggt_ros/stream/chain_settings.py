@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When another gauge of the network takes over; needs no PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xsvggt_ros.errors import ConfigurationError
+from xsvggt_ros.geometry.joining import LEAST_FRAMES
+
+
+@dataclass(frozen=True, slots=True)
+class ChainSettings:
+    """When another gauge takes over.
+
+    Attributes:
+        length: frames after which it is due; 0 = never, not for low confidence either.
+        overlap: frames that both gauges see, of each camera.
+        min_confidence: share of the usual confidence (above its floor of 1) below which a new gauge
+            is due, too; 0 = never.
+        retry: frames after a refused join before the next attempt.
+
+    Raises:
+        ConfigurationError: a value out of range.
+
+    """
+
+    length: int = 300
+    overlap: int = 4
+    min_confidence: float = 0.45
+    retry: int = 30
+
+    def __post_init__(self) -> None:
+        if not self.overlap >= LEAST_FRAMES:
+            raise ConfigurationError(
+                f"chain.overlap is {self.overlap}; two gauges are joined by {LEAST_FRAMES} frames "
+                "or more, 4 are usual"
+            )
+        if self.length and self.length < 2 * self.overlap:
+            raise ConfigurationError(
+                f"chain.length is {self.length}; it must be 0 (never) or at least twice "
+                f"chain.overlap, {2 * self.overlap}"
+            )
+        if not 0.0 <= self.min_confidence < 1.0:
+            raise ConfigurationError(
+                f"chain.min_confidence is {self.min_confidence}; it is a share from 0 to below 1"
+            )
+        if self.retry < 1:
+            raise ConfigurationError(f"chain.retry is {self.retry}; it must be 1 or more")

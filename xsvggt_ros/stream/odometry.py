@@ -1,0 +1,341 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Odometry of a stream: refined poses, steps that never jump, velocities, and their covariances.
+
+Nobody says how precise the network's poses are, so it is measured while the stream runs: two depth
+maps in a row, laid on each other, give the step a second time, and points of the point head, where
+it runs, the pose. What these differ from the network's pose by, less what they are off themselves,
+is the network's error.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xsvggt_ros.geometry.lie import log_se3
+from xsvggt_ros.geometry.pose_covariance import (
+    ErrorSpectrum,
+    PoseEstimate,
+    VarianceFactors,
+    compose_covariance,
+    fuse,
+    in_other_child,
+    in_parent_axes,
+    unknown_covariance,
+)
+from xsvggt_ros.geometry.registration import (
+    PatchPoints,
+    points_by_patch,
+    register_depths,
+    register_points,
+)
+from xsvggt_ros.geometry.rigid import Matrix, invert, transform_points
+from xsvggt_ros.stream.frame import CameraMotion, FrameResult, PoseSource
+
+Array = NDArray[np.float64]
+
+MEMORY = 50
+"""Frames from which the network's error is estimated."""
+LEAST_MEMORY = 10
+BETTER_BY = 0.5
+"""Share of the whole variance up to which a registration counts: else the network's is better."""
+ASSUMED_TURN, ASSUMED_WAY = np.radians(1.0), 0.02
+"""Errors of a step until something is known: radians, and shares of the median depth."""
+DOUBT = 0.3
+"""Share of the other's variance by which the network's may be off, since it is a difference."""
+CONTRADICTION = 16.27
+"""Normalised squared difference, chi2 of 3 components, beyond chance: once in a thousand."""
+LEAST_TURN, LEAST_WAY = np.radians(0.01), 1e-4
+LONGEST_GAP = 2.0
+"""Seconds between two frames beyond which there is no velocity."""
+
+_MEDIAN_TO_SIGMA = 1.4826
+_MEDIAN_OF_CHI2 = 2.366
+"""Of three components."""
+
+
+class NetworkError:
+    """Learns the variance of the network's translations and rotations from differences to another.
+
+    Lengths are shares of depth.
+    """
+
+    def __init__(self) -> None:
+        self._differences: deque[tuple[float, float, float, float]] = deque(maxlen=MEMORY)
+
+    def note(self, difference: Array, other: Array) -> None:
+        """Take in a difference [6] and the covariance [6, 6] of what it was compared with."""
+        way, turn = (float((difference[part] ** 2).sum()) / _MEDIAN_OF_CHI2 for part in _PARTS)
+        other_way, other_turn = (float(np.trace(other[part, part])) / 3 for part in _PARTS)
+        self._differences.append((way, turn, other_way, other_turn))
+
+    @property
+    def known(self) -> bool:
+        """Whether there is an estimate."""
+        return len(self._differences) >= LEAST_MEMORY
+
+    @property
+    def other_share(self) -> float:
+        """Which share of the differences is explained by what was compared with, 0 to 1."""
+        medians = np.median(self._differences, axis=0)
+        return float(min(1.0, (medians[2:] / np.maximum(medians[:2], _TINY)).max()))
+
+    def variances(self) -> tuple[float, float]:
+        """Return the variance of a component of translation (in depths) and of rotation."""
+        if not self.known:
+            return ASSUMED_WAY**2, ASSUMED_TURN**2
+        *both, other_way, other_turn = np.median(self._differences, axis=0)
+        pairs = zip(both, (other_way, other_turn), (ASSUMED_WAY, ASSUMED_TURN), strict=True)
+        way, turn = (
+            # A difference that the other explains says little of the network: not that it is right.
+            max(total - other, min(DOUBT * other, assumed**2))
+            for total, other, assumed in pairs
+        )
+        return max(way, LEAST_WAY**2), max(turn, LEAST_TURN**2)
+
+
+_PARTS = (slice(0, 3), slice(3, 6))
+_TINY = 1e-300
+
+
+@dataclass(slots=True)
+class _Camera:
+    """What is known of one camera of a stream."""
+
+    steps: NetworkError = field(default_factory=NetworkError)
+    poses: NetworkError = field(default_factory=NetworkError)
+    step_spectrum: ErrorSpectrum = field(default_factory=ErrorSpectrum)
+    pose_spectrum: ErrorSpectrum = field(default_factory=ErrorSpectrum)
+    stamp: int = 0
+    seen: PatchPoints | None = None
+    world_from_camera: Matrix = field(default_factory=lambda: np.eye(4))
+    depth_error: float = np.nan
+    covariance: Array = field(default_factory=lambda: np.zeros((6, 6)))
+
+
+class VisualOdometry:
+    """Adds to each result of a stream how the camera moves and how precise that is.
+
+    The pose in `odom` is the sum of steps, each within one gauge of the network: it never jumps,
+    while the pose in the world does where another gauge takes over. Not thread-safe.
+
+    Attributes:
+        refinement: ``on`` fuses the network's pose with one from the point head's points, ``auto``
+            only where the camera is calibrated; neither does where this would make poses worse.
+        factors: of all variances, learned where true steps are known.
+
+    """
+
+    def __init__(self, patch: int, refinement: str = "off") -> None:
+        """Begin a stream; ``patch`` is the edge of the network's patches in pixels."""
+        self._patch = patch
+        self.refinement = refinement
+        self.factors = VarianceFactors()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._cameras: dict[str, _Camera] = defaultdict(_Camera)
+        self._odom_from_world = np.eye(4)
+        """What keeps odometry smooth where the world jumped."""
+
+    def change_gauge(self, poses: Mapping[str, Matrix]) -> None:
+        """Take note that another gauge has taken over.
+
+        Args:
+            poses: by camera, camera-to-world pose [4, 4] of its newest frame in the new gauge.
+
+        """
+        newest = max(poses, key=lambda name: self._cameras[name].stamp)
+        before = self._odom_from_world @ self._cameras[newest].world_from_camera
+        self._odom_from_world = before @ invert(poses[newest])
+        for name, pose in poses.items():
+            self._cameras[name].world_from_camera = pose
+
+    def follow(self, result: FrameResult) -> FrameResult:
+        """Return the result with its motion, and its pose refined where that is asked for.
+
+        Result number 0 begins a session.
+        """
+        if result.index == 0:
+            self._begin()
+        camera = self._cameras[result.camera]
+        seen = points_by_patch(result.depth, result.confidence, result.intrinsics, self._patch)
+        pose, source, inliers = self._refined(camera, result, seen)
+        result = replace(result, camera_to_world=pose, pose_source=source)
+        first = camera.seen is None
+        step, of_step = np.eye(4), np.zeros((6, 6))
+        if not first:
+            step = invert(camera.world_from_camera) @ pose
+            of_step = self._step_covariance(camera, result, step)
+            camera.covariance = compose_covariance(camera.covariance, step, of_step)
+        motion = CameraMotion(
+            odom_from_camera=self._odom_from_world @ pose,
+            covariance=camera.covariance,
+            step=step,
+            step_covariance=of_step,
+            seconds=0.0 if first else (result.stamp - camera.stamp) / 1e9,
+            inliers=inliers,
+            depth_error=camera.depth_error,
+        )
+        camera.stamp, camera.seen, camera.world_from_camera = result.stamp, seen, pose
+        return replace(result, motion=motion)
+
+    def note_true_step(self, motion: CameraMotion, step: Matrix) -> None:
+        """Learn from the true step [4, 4] of a motion, in its unit, how variances are off."""
+        if not motion.step_covariance.any():
+            return
+        one, other = self.factors.factors
+        roots = 1.0 / np.sqrt([one] * 3 + [other] * 3)
+        covariance = motion.step_covariance * np.outer(roots, roots)
+        self.factors.note(log_se3(invert(step) @ motion.step), covariance)
+
+    def _refined(
+        self, camera: _Camera, result: FrameResult, seen: PatchPoints
+    ) -> tuple[Matrix, PoseSource, float]:
+        """Return the pose, where it is from, and the share of inliers; NaN where none was tried."""
+        pose, source = result.camera_to_world, result.pose_source
+        wanted = self.refinement == "on" or (
+            self.refinement == "auto" and result.intrinsics_source == "calibrated"
+        )
+        if not wanted or result.points is None or source == "held" or result.index == 0:
+            return pose, source, np.nan
+        points = transform_points(
+            result.world_from_network, result.points[seen.pixels[:, 0], seen.pixels[:, 1]]
+        )
+        registration = register_points(points, seen, pose)
+        if registration is None:
+            return pose, source, 0.0
+        inliers = registration.inliers
+        if registration.objection(pose):
+            return pose, source, inliers
+        registered = camera.pose_spectrum.estimate(registration)
+        depth = registration.depth
+        covariance = _in_depths(np.linalg.pinv(registered.information, hermitian=True), 1 / depth)
+        difference = log_se3(invert(pose) @ registered.pose)
+        difference[:3] /= depth
+        camera.poses.note(difference, covariance)
+        if not camera.poses.known or camera.poses.other_share > BETTER_BY:
+            return pose, source, inliers
+        head = _in_depths(_diagonal(*camera.poses.variances()), depth)
+        own = PoseEstimate(pose, np.asarray(np.linalg.inv(head), np.float64))
+        return fuse(own, registered).pose, "fused", inliers
+
+    def _step_covariance(self, camera: _Camera, result: FrameResult, step: Matrix) -> Array:
+        """Return the covariance of a step, with what two depth maps say of it."""
+        assert camera.seen is not None
+        depth = float(np.median(camera.seen.depth)) if len(camera.seen.depth) else 1.0
+        registration = register_depths(
+            camera.seen, result.depth, result.intrinsics, step, rotate=True
+        )
+        way, turn = camera.steps.variances()
+        if registration is not None:
+            # Half of the variance is the earlier map's.
+            usual = float(np.median(np.abs(registration.residuals)))
+            camera.depth_error = usual * _MEDIAN_TO_SIGMA / np.sqrt(2)
+            registered = camera.step_spectrum.estimate(registration)
+            own = _in_depths(np.linalg.pinv(registered.information, hermitian=True), 1 / depth)
+            difference = log_se3(invert(step) @ registered.pose)
+            difference[:3] /= depth
+            if not registration.objection(step):
+                camera.steps.note(difference, own)
+            way, turn = (
+                _contradicted(variance, difference[part], own[part, part])
+                for variance, part in zip((way, turn), _PARTS, strict=True)
+            )
+        if result.pose_source == "held":
+            # Nobody saw the step: it may be wrong by as much as it is long.
+            error = log_se3(step)
+            way = max(way, float((error[:3] ** 2).sum()) / depth**2)
+            turn = max(turn, float((error[3:] ** 2).sum()))
+        change = result.head_change
+        if change is not None:
+            way = max(way, (float(change[:3] @ change[:3]) / depth**2) / 3)
+            turn = max(turn, float(change[3:] @ change[3:]) / 3)
+        return self.factors.applied(_in_depths(_diagonal(way, turn), depth))
+
+
+@dataclass(frozen=True, slots=True)
+class CarrierMotion:
+    """How a robot's base moves, or the camera where there is none.
+
+    Attributes:
+        covariance: float64 [6, 6] of its pose in `odom`, about axes parallel to those of `odom`.
+        twist: float64 [6], metres and radians a second in its own axes; zero where unknown.
+        twist_covariance: float64 [6, 6].
+
+    """
+
+    covariance: Array
+    twist: Array
+    twist_covariance: Array
+
+
+def carrier_motion(
+    motion: CameraMotion | None,
+    odom_from_carrier: Matrix,
+    carrier_from_camera: Matrix,
+    *,
+    metric: bool,
+    lost: bool,
+) -> CarrierMotion:
+    """Return how the carrier of a camera moves, as ``nav_msgs/Odometry`` has it.
+
+    Args:
+        motion: of the camera; None where nothing is known.
+        odom_from_carrier: [4, 4].
+        carrier_from_camera: [4, 4].
+        metric: whether lengths are metres; else nothing is known of translations.
+        lost: whether the result is implausible; nothing is known then.
+
+    """
+    unknown = unknown_covariance()
+    if motion is None or lost:
+        return CarrierMotion(unknown, np.zeros(6), unknown)
+    camera_from_carrier = invert(carrier_from_camera)
+    covariance = in_other_child(motion.covariance, camera_from_carrier)
+    covariance = in_parent_axes(covariance, odom_from_carrier)
+    twist, of_twist = np.zeros(6), unknown
+    if 0.0 < motion.seconds <= LONGEST_GAP:
+        step = carrier_from_camera @ motion.step @ camera_from_carrier
+        twist = log_se3(step) / motion.seconds
+        of_twist = in_other_child(motion.step_covariance, camera_from_carrier) / motion.seconds**2
+    if not metric:
+        covariance, of_twist = _without_lengths(covariance), _without_lengths(of_twist)
+        twist[:3] = 0.0
+    return CarrierMotion(covariance, twist, of_twist)
+
+
+def _without_lengths(covariance: Array) -> Array:
+    """Return a covariance that says nothing of translations."""
+    known = unknown_covariance()
+    known[3:, 3:] = covariance[3:, 3:]
+    return known
+
+
+def _contradicted(variance: float, difference: Array, other: Array) -> float:
+    """Return the variance of a step's component, raised where this very step looks wrong.
+
+    Args:
+        variance: that is usual.
+        difference: of the step from another measurement of it, [3].
+        other: covariance of that, [3, 3].
+
+    """
+    square, own = float((difference**2).sum()), float(np.trace(other)) / 3
+    if square <= CONTRADICTION * (variance + own):
+        return variance
+    return max(variance, square / 3 - own)
+
+
+def _diagonal(way: float, turn: float) -> Array:
+    return np.diag([way] * 3 + [turn] * 3)
+
+
+def _in_depths(covariance: NDArray[np.floating], length: float) -> Array:
+    """Return a covariance whose lengths are multiplied by one."""
+    unit = np.array([length] * 3 + [1.0] * 3)
+    return np.asarray(covariance * np.outer(unit, unit), np.float64)
