@@ -102,7 +102,7 @@ def test_a_step_is_captured_once_the_budget_is_full_and_stays_the_same(pair):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"budget_tokens": 50}, {"budget_tokens": 80}, {"key_bits": 2}, {"policy": "xstreamvggt"},
+    [{"budget_tokens": 50}, {"budget_tokens": 80}, {"key_bits": 2}, {"policy": "balanced"},
      {"camera_frames": 4}, {"window_bits": 16}, {"attention_backend": "math"}],
     ids=str,
 )  # fmt: skip
