@@ -506,7 +506,7 @@ def test_a_copy_of_a_recording_beside_it_counts_once(tmp_path, caplog, kind, oth
                 file.with_name(f"{file.stem}_copy{again.suffix}"))  # fmt: skip
     assert_whole(tmp_path / "run")
     assert "A file is left out: " in caplog.text
-    assert "holds as well" in caplog.text
+    assert "is a copy of" in caplog.text
 
 
 @pytest.mark.parametrize("share", [0.4, 0.7, 0.95])
@@ -606,7 +606,7 @@ def test_a_recording_without_times_keeps_its_stamps(tmp_path, caplog):
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe" * 50, b"#ROSBAG V1.2\n" + bytes(50)])
 def test_what_is_no_bag_of_ros_1_is_said_so(tmp_path, content):
     (tmp_path / "x.bag").write_bytes(content)
-    with pytest.raises(SourceError, match="it is empty|it is no ROS 1 bag of version 2.0"):
+    with pytest.raises(SourceError, match="it is empty|does not begin as a ROS 1|not supported"):
         open_source(tmp_path / "x.bag")
 
 

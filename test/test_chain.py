@@ -19,6 +19,7 @@ from xsvggt_ros.geometry.lie import exp_se3, log_se3
 from xsvggt_ros.geometry.rigid import Matrix, invert
 from xsvggt_ros.geometry.robot_frames import RobotPose
 from xsvggt_ros.model.network import StreamVggt
+from xsvggt_ros.stream import chain
 from xsvggt_ros.stream.chain import ChainedReconstructor
 from xsvggt_ros.stream.chain_settings import ChainSettings
 from xsvggt_ros.stream.frame import Frame, FrameResult
@@ -89,11 +90,9 @@ EXACT = pv.Errors(0.0, 0.0, along=0.0, turn=0.0, way=0.0)
 NOISY = pv.Errors(2.0, 0.0, along=0.01, turn=0.2, way=0.01)
 
 
-def engine(network: StreamVggt, refinement="off", **chain) -> ChainedReconstructor:
-    settings = ReconstructorSettings(28)
-    return ChainedReconstructor(
-        network, settings, chain=ChainSettings(**chain), refinement=refinement
-    )
+def engine(network: StreamVggt, **changes: Any) -> ChainedReconstructor:
+    """Return an engine whose chain has these settings."""
+    return ChainedReconstructor(network, ReconstructorSettings(28), chain=ChainSettings(**changes))
 
 
 def run(reconstructor: ChainedReconstructor, start: int, frames: int) -> list[FrameResult]:
@@ -205,6 +204,35 @@ def test_a_new_session_forgets_chain_and_odometry(
     assert result.motion is not None
     np.testing.assert_array_equal(result.motion.odom_from_camera, result.camera_to_world)
     assert not result.motion.covariance.any()
+
+
+def test_without_room_for_a_second_cache_the_old_gauge_goes_on(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Walk(monkeypatch, 30, EXACT)
+    reconstructor = engine(network, length=12, overlap=3, retry=100)
+    monkeypatch.setattr(chain, "free_memory", lambda device: 1)
+    results = run(reconstructor, 0, 16)
+    (change,) = (result.gauge_change for result in results if result.gauge_change)
+    assert "does not fit" in change.objection
+    assert results[-1].chain_state == change.objection
+    assert (reconstructor.session, results[-1].index, results[-1].joins) == (1, 15, 0)
+
+
+def test_other_cache_settings_start_an_overlap_again(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Walk(monkeypatch, 30, EXACT)
+    reconstructor = engine(network, length=0, overlap=3)
+    run(reconstructor, 0, 3)
+    reconstructor.ask_for_join("asked for")
+    run(reconstructor, 3, 2)  # two frames of the overlap
+    changed = replace(reconstructor.settings.cache, budget_tokens=4096)
+    reconstructor.configure_cache(changed)
+    results = run(reconstructor, 5, 5)
+    assert [result.joins for result in results] == [0, 0, 0, 1, 1]
+    assert reconstructor.settings.cache == changed
+    assert results[-1].cache.budget_tokens == 4096
 
 
 @pytest.mark.parametrize(

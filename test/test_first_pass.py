@@ -312,3 +312,11 @@ def test_protocols_get_each_image_with_its_result(lingbot: StreamVggt) -> None:
 
 def named(count: int) -> list[tuple[str, ImageArray]]:
     return [(f"image {k}", image) for k, image in enumerate(images(count))]
+
+
+@pytest.mark.parametrize("name", ["lingbot", "tiny_lingbot"])
+def test_what_cannot_be_trained_is_refused_before_it_is_made(name: str) -> None:
+    from xsvggt_ros.training.optimization import fresh_network
+
+    with pytest.raises(ConfigurationError, match=f"preset '{name}' cannot be trained"):
+        fresh_network(name, 0)

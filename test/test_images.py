@@ -94,9 +94,14 @@ def test_an_image_beside_a_numbered_series_is_none_of_it(tmp_path, caplog, kind)
 
 @pytest.mark.parametrize("suffix", [".HEIC", ".ARW"])
 def test_a_copy_in_a_foreign_format_is_not_missed(tmp_path, caplog, suffix):
-    directory = made(tmp_path / "run", *grid("IMG_{:04d}.jpg"), *grid(f"IMG_{{:04d}}{suffix}"))
+    directory = made(tmp_path / "run", *grid("IMG_{:04d}.jpg"))
+    for name in grid(f"IMG_{{:04d}}{suffix}"):
+        (directory / name).write_bytes(b"x")
     assert open_source(directory).frame_count == 3
     assert not caplog.messages
+    (directory / f"IMG_0009{suffix}").write_bytes(b"x")
+    assert open_source(directory).frame_count == 3
+    assert f"1 {suffix.lower()}, which this OpenCV does not read" in caplog.text
 
 
 def test_two_cameras_with_times_of_their_own_are_said(tmp_path, caplog):

@@ -175,6 +175,34 @@ def test_refinement_waits_for_a_known_camera_unless_it_is_on() -> None:
         assert followed[-1].pose_source == source
 
 
+@given(st.integers(0, 2**31))
+def test_nothing_that_comes_out_of_a_network_breaks_it(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    odometry = VisualOdometry(14, "on")
+    for index in range(3):
+        size = 42, 56
+        depth = np.exp(random.normal(0, random.choice([0.0, 0.1, 10.0]), size)).astype(np.float32)
+        depth[random.random(size) < random.choice([0.0, 0.5, 0.99, 1.0])] = np.nan
+        points = np.exp(random.normal(0, 5, (*size, 3))).astype(np.float32)
+        points[random.random(size) < 0.3] = np.nan
+        result = result_with(
+            depth * np.float32(random.choice([-1.0, 0.0, 1.0, 1e-20, 1e20])), index=index,
+            confidence=1 + random.integers(0, 2, size).astype(np.float32),
+            stamp=int(random.integers(-5, 5)) * SECOND, points=points,
+            camera_to_world=exp_se3(random.normal(0, random.choice([0.0, 0.1, 3.0]), 6)),
+            pose_source=random.choice(["predicted", "held"]),
+        )  # fmt: skip
+        followed = odometry.follow(result)
+        assert followed.motion is not None
+        found = told(followed.motion)
+        for matrix in (
+            followed.camera_to_world, followed.motion.odom_from_camera, found.covariance,
+            found.twist, found.twist_covariance,
+        ):  # fmt: skip
+            assert np.isfinite(matrix).all()
+        assert np.all(np.linalg.eigvalsh(found.covariance) >= -1e-6 * np.trace(found.covariance))
+
+
 def test_the_error_of_depth_is_that_of_the_depth() -> None:
     _, results = frames(30, pv.Errors(0.0, 0.0, turn=0.01, way=0.0005), depth_error=0.02)
     odometry = VisualOdometry(4)

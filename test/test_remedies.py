@@ -18,7 +18,8 @@ from xsvggt_ros.ros.parameters import specifications
 ROOT = Path(next(iter(xsvggt_ros.__path__)))
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 OF_OTHERS = {
-    "--head": "ray", "--no-optional-locks": "git", "--porcelain": "git", "--plot": "evo_traj",
+    "--head": "ray", "--nproc-per-node": "torchrun", "--no-optional-locks": "git",
+    "--porcelain": "git", "--plot": "evo_traj",
     "--ros-args": "ros2", "--remap": "ros2", "--bfloat16": "", "--bfloat": "",
     "--system-site-packages": "venv", "--sweep": "earlier", "--protocol": "earlier",
 }  # fmt: skip

@@ -226,6 +226,24 @@ def _matrix(message: TransformStamped) -> Any:
     return matrix
 
 
+def test_quaternions_are_tuples_and_matrices_arrays() -> None:
+    one = tft.quaternion_from_euler(0.1, 0.2, 0.3)
+    for found in (
+        one,
+        tft.quaternion_from_matrix(np.eye(4)),
+        tft.quaternion_about_axis(0.1, (0, 0, 1)),
+        tft.quaternion_multiply(one, one),
+        tft.quaternion_conjugate(one),
+    ):
+        assert isinstance(found, tuple)
+    for found in (
+        tft.quaternion_matrix(one),
+        tft.quaternion_slerp(one, one, 0.5),
+        tft.quaternion_inverse(one),
+    ):
+        assert isinstance(found, np.ndarray)
+
+
 def test_images_go_there_and_back() -> None:
     bridge = CvBridge()
     pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
