@@ -80,6 +80,7 @@ def test_a_process_gives_back_its_own_only(directory):
 def test_segments_of_fast_dds_2_are_known_by_their_name(directory):
     for name in (OLD, f"{OLD}_el", "fastrtps_port7410", "fastrtps_port7410_el"):
         (directory / name).touch()
+    os.utime(directory / f"{OLD}_el", (0, 0))
     assert sorted(abandoned()) == [directory / ABANDONED, directory / OLD]
     remove_abandoned()
     assert {"fastrtps_port7410", "fastrtps_port7410_el"} <= names(directory)
