@@ -50,6 +50,9 @@ MaxFrames = Annotated[int | None, typer.Option(min=1, help="Stop after this many
 Topic = Annotated[
     str | None, typer.Option(help="Image topic of a bag, needed where it holds several.")
 ]
+Refinement = Annotated[
+    str, typer.Option(help="Fuse poses with the point head's points: off, auto or on.")
+]
 RerunViewer = Annotated[
     bool, typer.Option("--rerun", help="Show frames as they come in the Rerun viewer.")
 ]
@@ -154,6 +157,20 @@ CACHE = Group(
     names={
         "budget_tokens": ("--budget", "--budget-tokens"),
         "seed": ("--cache-seed",),
+    },
+)
+CHAIN = Group(
+    panel="Chain of first frames",
+    names={
+        name: (f"--chain-{name.replace('_', '-')}",)
+        for name in ("length", "overlap", "min_confidence", "retry")
+    },
+    texts={
+        "length": "Frames after which the network gets a new first frame; 0 = never.",
+        "overlap": "Frames that run from both first frames, for the join.",
+        "min_confidence": "Share of the usual confidence below which a new first frame is due, "
+        "too; 0 = never.",
+        "retry": "Frames after a refused join before the next attempt.",
     },
 )
 NETWORK = Group(
