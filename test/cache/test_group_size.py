@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from streams import DIM, HEADS, LAYERS, SPECIAL, frame_tensors, held, layout, make_cache, run, step
 
 from xsvggt_ros.cache.byte_budget import MIB, cache_nbytes
+from xsvggt_ros.cache.layer_group import GroupedLayer
 from xsvggt_ros.cache.layer_plan import history_group_size, plan_layer
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.cache.token_storage import PackedKeys
@@ -87,6 +88,7 @@ def test_no_group_is_larger_than_its_size_whatever_frames_come(sizes, budget, **
         largest = max(largest, tokens)
         for layer in cache.layers:
             assert layer.tokens == min(seen, budget)
+            assert isinstance(layer, GroupedLayer)
             history = layer.segments[2]
             assert history.plan.group_size == history_group_size(cache.settings, largest)
             assert isinstance(history.keys, PackedKeys)
