@@ -7,7 +7,8 @@ Where each byte of a global layer lies (`layer_segments.py`, `segment.py`, `toke
 what                   shape and type                               bytes an element at 4/4 bits
 =====================  ===========================================  ==============================
 codes of keys          uint8 [heads, slots, head_dim * bits / 8]    1/2
-grids of keys          float16 [heads, rows, head_dim], twice       4 / 64, times 1.2 for history
+grids of keys          float16 [heads, rows, head_dim], twice       4 / 64, times 1.2 for history,
+                                                                    more for frames below 512 tokens
 codes of values        uint8 [heads, slots, head_dim * bits / 8]    1/2
 grids of values        float16 [heads, slots, 1], twice             4 / head_dim
 row of a slot's keys   int16 [sets, slots]                          } 12 per token and set,
