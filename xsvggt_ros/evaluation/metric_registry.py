@@ -111,7 +111,7 @@ QUANTITIES = (
     ),
     Quantity(
         "step_error_max_sigmas_sim3", (*_STEPS, "sim3", "step_error_max_sigmas_sim3"),
-        "largest step error, Sim(3)", "σ", "lower", 1,
+        "largest step error, Sim(3)", "sigma", "lower", 1,
     ),
     Quantity("joins", ("odometry", "joined"), "joins", "", "neither", 0),
     Quantity("joins_refused", ("odometry", "joins_refused"), "refused joins", "", "lower", 0),

@@ -307,6 +307,8 @@ class OdometryEvaluator:
         ends = [index for index in range(len(self._frames)) if self._is_step(index)]
         if kind == ONLINE:
             ends = [index for index in ends if self._frames[index].scale > 0]
+        if not ends and self._unknown:
+            return f"the covariances of all {self._unknown} steps are unknown: implausible results"
         if not ends:
             return "no step has a covariance, true poses with rotations at both ends, and a scale"
         later = [self._frames[index] for index in ends]

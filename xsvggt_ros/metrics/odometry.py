@@ -66,6 +66,18 @@ class DriftScore:
     all_translation: ErrorStatistics
     all_rotation: ErrorStatistics
 
+    def of_length(self, length: float | None) -> tuple[ErrorStatistics, ErrorStatistics] | None:
+        """Return translation and rotation of segments of one length, None = of all of them.
+
+        None where no segment of that length fits the path.
+        """
+        if length is None:
+            return self.all_translation, self.all_rotation
+        if length not in self.lengths:
+            return None
+        place = self.lengths.index(length)
+        return self.translation[place], self.rotation[place]
+
     def metrics(self) -> dict[str, float]:
         """Return the means over all segments, as KITTI ranks by them."""
         return {

@@ -123,9 +123,9 @@ def step_chart(evaluation: Evaluation) -> str | None:
         ),
         Chart(
             "Largest component of a step error",
-            "σ",
+            "sigma",
             [Curve("component", frames, score.sigmas, WARM, filled=True)],
-            [Level("3 σ", 3.0, MUTED)],
+            [Level("3 sigma", 3.0, MUTED)],
         ),
     ]
     return stack(charts, "frame of the session")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from xsvggt_ros.evaluation.cost import Percentiles
 from xsvggt_ros.evaluation.evaluation import Evaluation
 from xsvggt_ros.evaluation.metric_registry import BY_NAME, MIB
+from xsvggt_ros.metrics.odometry import DriftScore
 
 ALIGNED = {
     "none": "none",
@@ -71,26 +72,30 @@ def _trajectory(evaluation: Evaluation) -> Table | None:
 
 def _drift(evaluation: Evaluation) -> Table | None:
     odometry = evaluation.scores.odometry
-    rows = []
-    for frame, scores in (("map", odometry.drift), ("odom", odometry.odom_drift)):
-        for kind, score in scores.items():
-            label = f"{frame}, {ALIGNED[kind]}"
-            parts = zip(score.lengths, score.translation, score.rotation, strict=True)
-            whole = ("all", score.all_translation, score.all_rotation)
-            for length, way, turn in (*((f"{n:g}", *each) for n, *each in parts), whole):
-                rows.append(
-                    (label, length, f"{way.count}", f"{100 * way.mean:.2f}",
-                     f"{100 * way.max:.2f}", f"{turn.mean:.3f}")
-                )  # fmt: skip
-    if not rows:
+    columns = [
+        (f"{frame}, {ALIGNED[kind]}", score)
+        for frame, scores in (("map", odometry.drift), ("odom", odometry.odom_drift))
+        for kind, score in scores.items()
+    ]
+    if not columns:
         return None
+    lengths = sorted({length for _, score in columns for length in score.lengths})
+    rows = [(f"{length:g} m", *_drift_cells(columns, length)) for length in lengths]
     return Table(
         "Drift",
-        ("path, scaled by", "segment, m", "segments", "translation, %", "max", "rotation, °/m"),
-        rows,
+        ("segments of", "segments", *(f"{label}, %" for label, _ in columns), "rotation, °/m"),
+        [*rows, ("all", *_drift_cells(columns, None))],
         "Errors over segments of the true path, as in KITTI. map: joins correct it; odom: the sum "
         f"of steps. {_scale_note(evaluation)}",
     )
+
+
+def _drift_cells(columns: list[tuple[str, DriftScore]], length: float | None) -> list[str]:
+    """Return the cells of one length of segments; None = of all of them."""
+    found = [score.of_length(length) for _, score in columns]
+    first = next(each for each in found if each is not None)
+    ways = ["-" if each is None else f"{100 * each[0].mean:.2f}" for each in found]
+    return [f"{first[0].count}", *ways, f"{first[1].mean:.3f}"]
 
 
 def _scale_note(evaluation: Evaluation) -> str:
@@ -129,7 +134,7 @@ def _steps(evaluation: Evaluation) -> Table | None:
     return Table(
         "Steps of odometry",
         ("scaled by", "NEES/6", "translation/3", "rotation/3", "within 95 %, %",
-         "largest error, m", "largest, °", "largest, σ", "at frame"),
+         "largest error, m", "largest, °", "largest, sigma", "at frame"),
         rows,
         f"{steps} steps from frame to frame in odom, against the true ones and their covariances: "
         "NEES/6 of 1 and 95 % within are right; more NEES is a covariance that is too small. "
