@@ -181,6 +181,13 @@ def test_what_is_missing_is_told_with_what_to_install(tmp_path: Path) -> None:
         assert not [word for word in words if word not in run.stderr], run.stderr
 
 
+def test_the_requirements_take_what_the_oldest_distribution_brings() -> None:
+    """Of Ubuntu 22.04, under Humble: scripts/setup keeps the distribution's numpy."""
+    bounds = dict(re.findall(r"^([\w-]+)>=([\d.]+)", "\n".join(_lines("runtime")), re.MULTILINE))
+    for name, brought in {"numpy": (1, 21, 5), "PyYAML": (5, 4, 1)}.items():
+        assert tuple(map(int, bounds[name].split("."))) <= brought, name
+
+
 def test_torch_is_pinned_exactly() -> None:
     text = (ROOT / "scripts" / "requirements" / "torch.txt").read_text(encoding="utf-8")
     assert re.findall(r"^torch(.*)$", text, re.MULTILINE) == ["==2.13.0"]

@@ -235,13 +235,13 @@ def test_quaternions_are_tuples_and_matrices_arrays() -> None:
         tft.quaternion_multiply(one, one),
     ):
         assert isinstance(found, tuple)
-    for found in (
+    for array in (
         tft.quaternion_matrix(one),
         tft.quaternion_slerp(one, one, 0.5),
         tft.quaternion_conjugate(one),
         tft.quaternion_inverse(one),
     ):
-        assert isinstance(found, np.ndarray)
+        assert isinstance(array, np.ndarray)
 
 
 def test_images_go_there_and_back() -> None:
