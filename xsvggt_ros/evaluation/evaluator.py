@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compares a stream of results with the ground truth, and keeps what the report needs.
 
-Memory: two poses and three errors per frame, and bounded samples of pixels, points and images.
+Memory: poses, a covariance and three errors per frame, and bounded samples of pixels, points and
+images.
 """
 
 from __future__ import annotations
