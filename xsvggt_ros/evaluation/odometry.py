@@ -194,7 +194,7 @@ class OdometryScores:
 
 
 class OdometryEvaluator:
-    """Takes the frames of one session; keeps about half a kilobyte of each."""
+    """Takes the frames of one session; keeps about a kilobyte of each."""
 
     def __init__(self, source: str) -> None:
         self._scale = OnlineScale(source)
