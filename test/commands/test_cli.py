@@ -246,8 +246,8 @@ def test_help_needs_neither_torch_nor_ros_nor_matplotlib():
 import sys
 from typer.testing import CliRunner
 from xsvggt_ros.cli import app
-for words in (["--help"], ["reconstruct", "--help"], ["demo", "--help"]):
-    assert CliRunner().invoke(app, words).exit_code == 0
+for words in ([], ["reconstruct"], ["evaluate", "run"], ["demo"]):
+    assert CliRunner().invoke(app, [*words, "--help"]).exit_code == 0
 print({"torch", "rclpy", "matplotlib", "cv2", "numpy"} & set(sys.modules))
 """
     done = subprocess.run(

@@ -26,6 +26,7 @@ from xsvggt_ros.evaluation.report.table_pages import sweep_page, sweep_summary, 
 from xsvggt_ros.evaluation.request import EvaluationRequest
 from xsvggt_ros.evaluation.sources.base import SourceOptions
 from xsvggt_ros.evaluation.sweep import FULL, Axis, Row, parse_axes, points, read_sweep, run_sweep
+from xsvggt_ros.stream.chain_settings import ChainSettings
 
 TINY = ["--preset", "tiny", "--width", "28", "--device", "cpu"]
 SOURCE = "synthetic:short_walk"
@@ -51,6 +52,32 @@ def test_one_command_leaves_a_report(tmp_path):
     assert metrics["source"]["frames"]["taken"] == 3
     assert "ATE, Sim(3)" in result.output
     assert (latest / "report.html").is_file()
+
+
+def test_the_chain_and_the_refinement_are_those_of_the_node(memory, tmp_path):
+    words = ["--chain-length", 0, "--chain-retry", 7, "--refinement", "auto"]
+    result = run("x", "-o", tmp_path, *words, "--scale-source", "odometry", *TINY)
+    assert result.exit_code == 0, result.output
+    settings = yaml.safe_load((tmp_path / "latest" / "config.yaml").read_text())
+    assert settings["chain"] == asdict(ChainSettings(length=0, retry=7))
+    assert settings["refinement"] == "auto"
+    metrics = json.loads((tmp_path / "latest" / "metrics.json").read_text())
+    assert metrics["odometry"]["scale_source"] == "odometry"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--chain-overlap", 1], "chain.overlap is 1"),
+        (["--refinement", "yes"], "pose.refinement is 'yes'; choose off, auto, on"),
+        (["--scale-source", "wheels"], "choose one of auto, depth, odometry, none"),
+    ],
+)
+def test_impossible_settings_of_odometry_are_refused(memory, tmp_path, words, told):
+    result = run("x", "-o", tmp_path, *words, *TINY)
+    assert result.exit_code == 1
+    assert told in " ".join(result.output.split())
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_broken_limit_is_exit_code_3(memory, tmp_path):

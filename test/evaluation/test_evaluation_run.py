@@ -22,6 +22,7 @@ from xsvggt_ros.evaluation.request import LiveOptions
 from xsvggt_ros.evaluation.results import link_latest, new_directory, write_evaluation
 from xsvggt_ros.geometry.trajectory_io import read_tum
 from xsvggt_ros.model.checkpoint import load_network
+from xsvggt_ros.stream.chain_settings import ChainSettings
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 
 
@@ -66,7 +67,9 @@ def test_every_frame_goes_through_the_engine_in_order(evaluated):
 
 
 def test_it_judges_trajectory_and_depth(evaluated):
-    assert set(evaluated.scores.trajectory) == {"origin", "se3", "sim3"}
+    assert set(evaluated.scores.trajectory) == {"origin", "se3", "se3_online", "sim3"}
+    assert set(evaluated.scores.odometry.drift) == {"se3_online", "sim3"}
+    assert evaluated.scores.odometry.unknown_steps == 7  # of a network that knows nothing
     assert set(evaluated.scores.depth) == {"raw", "median", "l1", "l1_shift"}
     assert evaluated.scores.depth["raw"].seen == 8 * (32 * 42 - 1)
     assert sorted(evaluated.scores.frame_depth) == list(range(8))
@@ -74,7 +77,32 @@ def test_it_judges_trajectory_and_depth(evaluated):
     assert cloud is not None
     assert 1000 < cloud.predicted == cloud.true <= 2000
     assert cloud.distance == 0.05
-    assert evaluated.scores.missing == ()
+    unknown = "the covariances of all 7 steps are unknown: implausible results"
+    assert evaluated.scores.missing == tuple(
+        f"steps, alignment {kind}: {unknown}" for kind in ("sim3", "se3_online")
+    )
+
+
+def test_joins_of_the_chained_engine_are_counted_and_told(source, tmp_path):
+    source(40)
+    chain = ChainSettings(length=10, overlap=2, min_confidence=0.0, retry=5)
+    evaluation = runner.evaluate(tiny_request(chain=chain))
+    odometry = evaluation.scores.odometry
+    assert odometry.joins
+    assert all("frames old" in each.reason for each in odometry.joins)
+    assert odometry.joined == evaluation.session.recording.joins
+    made = {table.title: table for table in tables(evaluation)}
+    assert len(made["Joins"].rows) == len(odometry.joins)
+    write_evaluation(evaluation, tmp_path / "run")
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())["odometry"]
+    assert metrics["joined"] + metrics["joins_refused"] == len(metrics["joins"])
+    settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert settings["chain"]["length"] == 10
+
+    source(40)
+    alone = runner.evaluate(tiny_request(chain=ChainSettings(length=0)))
+    assert alone.scores.odometry.joins == ()
+    assert "Joins" not in {table.title for table in tables(alone)}
 
 
 def test_the_cache_is_metered(evaluated):
@@ -154,8 +182,8 @@ def test_the_report_is_whole_and_loads_nothing(directory):
     page.feed(text)
     assert page.loads == []
     assert page.headings == [
-        "Trajectory", "Error over time", "Depth", "Cloud", "Latency", "Memory and cache",
-        "What exactly was run",
+        "Trajectory", "Odometry", "Error over time", "Depth", "Cloud", "Latency",
+        "Memory and cache", "Not measured", "What exactly was run",
     ]  # fmt: skip
     assert text.rstrip().endswith("</html>")
     assert text.count("<svg") == 4

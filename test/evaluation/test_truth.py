@@ -170,7 +170,8 @@ def test_lost_transforms_are_left_out_and_counted(tmp_path, kind):
 def test_a_truth_of_positions_only_gives_ate_and_says_what_it_does_not(monkeypatch, tmp_path):
     full = evaluated(monkeypatch, lambda index, pose: pose)
     run = evaluated(monkeypatch, lambda index, pose: pose_from(pose[:3, 3], np.zeros(4)))
-    assert set(run.scores.trajectory) == {"se3", "sim3"}
+    assert set(run.scores.trajectory) == {"se3", "se3_online", "sim3"}
+    assert run.scores.odometry.drift == run.scores.odometry.steps == {}
     sim3 = run.scores.trajectory["sim3"]
     assert sim3.ate == full.scores.trajectory["sim3"].ate
     assert np.isnan(sim3.rpe_translation.rmse)

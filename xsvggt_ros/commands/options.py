@@ -237,6 +237,8 @@ SCORING = Group(
         "farthest": "Metres beyond which true depth is left out; default: none.",
         "cloud_points": "Points that clouds are compared with; 0 = none.",
         "fscore_distance": "Metres within which a point counts as found.",
+        "scale_source": "What tells metres while the run goes on: depth or odometry, taken from "
+        "the ground truth, none, or auto = depth where there is some.",
     },
     without=("depth_pixels",),
 )

@@ -123,6 +123,7 @@ class Evaluation:
             "frames": asdict(self.counts),
             "trajectory": {kind: each.summary() for kind, each in scores.trajectory.items()},
             "depth": {kind: each.summary() for kind, each in scores.depth.items()},
+            "odometry": scores.odometry.summary(),
             "cloud": scores.cloud.summary() if scores.cloud else None,
             "not_scored": list(scores.missing),
             "association": self.association.summary(),

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compares a stream of results with the ground truth, and keeps what the report needs.
 
-Memory: two poses and three errors per frame, and bounded samples of pixels, points and images.
+Memory: poses, a covariance and three errors per frame, and bounded samples of pixels, points and
+images.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from xsvggt_ros.errors import XsvggtError, first_line
 from xsvggt_ros.evaluation.association import Association
 from xsvggt_ros.evaluation.cloud import CloudScore, score_cloud
 from xsvggt_ros.evaluation.frame import FrameTruth
+from xsvggt_ros.evaluation.odometry import ONLINE, OdometryEvaluator, OdometryScores
 from xsvggt_ros.evaluation.request import ScoringOptions
 from xsvggt_ros.geometry.alignment import align
 from xsvggt_ros.geometry.cameras import Intrinsics
@@ -40,7 +42,7 @@ from xsvggt_ros.stream.recording import EvenSample, RecordedFrame, Recording
 
 logger = logging.getLogger(__name__)
 
-SCORED_ALIGNMENTS: tuple[TrajectoryAlignment, ...] = ("origin", "se3", "sim3")
+SCORED_ALIGNMENTS: tuple[TrajectoryAlignment, ...] = ("origin", "se3", ONLINE, "sim3")
 """``origin`` stands for "no alignment": an estimate's world is its first camera."""
 
 STRAIGHT_PATH = (
@@ -72,6 +74,7 @@ class Scores:
         depth: by alignment.
         frame_depth: errors per frame (number in the session), all aligned as ``depth["l1"]``.
         cloud: None where there is no cloud to compare with.
+        odometry: drift, steps, joins.
         missing: what was not scored, and why.
         remarks: what a reader of the numbers must know.
 
@@ -81,6 +84,7 @@ class Scores:
     depth: dict[DepthAlignmentKind, DepthScore] = field(default_factory=dict)
     frame_depth: dict[int, DepthErrors] = field(default_factory=dict)
     cloud: CloudScore | None = None
+    odometry: OdometryScores = field(default_factory=OdometryScores)
     missing: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 
@@ -97,6 +101,7 @@ class SessionEvaluator:
         self.strips: EvenSample[Strip] = EvenSample(STRIPS)
         self._depth = DepthPairs(options.depth_pixels, options.farthest)
         self.cloud = CorrespondenceSample(options.cloud_points) if options.cloud_points else None
+        self.odometry = OdometryEvaluator(options.scale_source)
 
     def __len__(self) -> int:
         """Return the number of frames."""
@@ -105,14 +110,15 @@ class SessionEvaluator:
     _depth_frames = 0
     _lost = 0
 
-    def add(self, result: FrameResult, truth: FrameTruth | None) -> None:
-        """Take one frame."""
+    def add(self, result: FrameResult, truth: FrameTruth | None, *, lost: bool = False) -> None:
+        """Take one frame; ``lost`` = the node would have published its covariance as unknown."""
         self.recording.add(RecordedFrame.from_result(result))
         self.estimated.append(result.camera_to_world)
         truth = self._with_a_pose(truth or FrameTruth())
         if truth.camera_to_world is not None:
             self.posed.append(result.index)
             self.true.append(truth.camera_to_world)
+        self.odometry.add(result, truth, lost=lost)
         shown = None
         if truth.depth is not None:
             predicted = depth_at_truth(result, truth.depth)
@@ -157,6 +163,7 @@ class SessionEvaluator:
             depth=depth,
             frame_depth=self._depth.frame_errors(scaled.alignment) if scaled else {},
             cloud=self._score_cloud(missing),
+            odometry=self.odometry.scores(missing if self.posed else []),
             missing=tuple(missing),
             remarks=tuple(remarks),
         )
@@ -169,7 +176,7 @@ class SessionEvaluator:
         reasons: dict[str, list[str]] = {}
         for kind in SCORED_ALIGNMENTS:
             try:
-                estimated, true = self.matched()
+                estimated, true = self.odometry.online_path() if kind == ONLINE else self.matched()
                 require_telling(true, kind)
                 scores[kind] = score_trajectory(
                     estimated, true, kind, delta=self._options.rpe_delta
@@ -230,8 +237,8 @@ class Evaluator:
         self._with_pose = self._with_depth = 0
         self._stamps: tuple[int, int] | None = None
 
-    def add(self, result: FrameResult, truth: FrameTruth | None) -> None:
-        """Take the next frame of the stream."""
+    def add(self, result: FrameResult, truth: FrameTruth | None, *, lost: bool = False) -> None:
+        """Take the next frame of the stream; see :meth:`SessionEvaluator.add`."""
         self._with_pose += truth is not None and truth.camera_to_world is not None
         self._with_depth += truth is not None and truth.depth is not None
         times = result.stamp, *(self._stamps or ())
@@ -239,7 +246,7 @@ class Evaluator:
         if result.index == 0:
             self._longest, self._newest = self.session, SessionEvaluator(self._options)
             self.sessions += 1
-        self._newest.add(result, truth)
+        self._newest.add(result, truth, lost=lost)
         self.frames += 1
 
     def association(self, truth: tuple[int, int] | None) -> Association:

@@ -59,6 +59,7 @@ class Quantity:
 
 
 _SIM3, _SE3, _COST = ("trajectory", "sim3"), ("trajectory", "se3"), ("cost",)
+_DRIFT, _ODOM, _STEPS = (("odometry", each) for each in ("drift", "odom_drift", "steps"))
 _RAW, _MEDIAN, _L1 = ("depth", "raw"), ("depth", "median"), ("depth", "l1")
 
 QUANTITIES = (
@@ -72,6 +73,48 @@ QUANTITIES = (
     Quantity(
         "rpe_rotation_deg", (*_SIM3, "rpe_rotation_deg", "rmse"), "RPE rotation", "°", "lower"
     ),
+    Quantity(
+        "ate_se3_online", ("trajectory", "se3_online", "ate_se3_online", "rmse"),
+        "ATE, SE(3), scale known then", "m", "lower", 4,
+    ),
+    Quantity(
+        "drift_translation_sim3", (*_DRIFT, "sim3", "drift_translation_sim3"),
+        "drift, Sim(3)", "share", "lower", 2,
+    ),
+    Quantity(
+        "drift_translation_se3_online", (*_DRIFT, "se3_online", "drift_translation_se3_online"),
+        "drift, scale known then", "share", "lower", 2,
+    ),
+    Quantity(
+        "drift_rotation_deg_per_m", (*_DRIFT, "sim3", "drift_rotation_deg_per_m"),
+        "drift of rotation", "°/m", "lower",
+    ),
+    Quantity(
+        "odom_drift_translation_sim3", (*_ODOM, "sim3", "drift_translation_sim3"),
+        "drift in odom, Sim(3)", "share", "lower", 2,
+    ),
+    Quantity(
+        "step_nees_sim3", (*_STEPS, "sim3", "step_nees_sim3"), "step NEES/6, Sim(3)", "", "neither",
+        2,
+    ),
+    Quantity(
+        "step_coverage_sim3", (*_STEPS, "sim3", "step_coverage_sim3"),
+        "steps within 95 %, Sim(3)", "share", "neither", 1,
+    ),
+    Quantity(
+        "step_error_max_sim3", (*_STEPS, "sim3", "step_error_max_sim3"),
+        "largest step error, Sim(3)", "m", "lower", 4,
+    ),
+    Quantity(
+        "step_error_max_deg", (*_STEPS, "sim3", "step_error_max_deg"), "largest step error", "°",
+        "lower",
+    ),
+    Quantity(
+        "step_error_max_sigmas_sim3", (*_STEPS, "sim3", "step_error_max_sigmas_sim3"),
+        "largest step error, Sim(3)", "sigma", "lower", 1,
+    ),
+    Quantity("joins", ("odometry", "joined"), "joins", "", "neither", 0),
+    Quantity("joins_refused", ("odometry", "joins_refused"), "refused joins", "", "lower", 0),
     Quantity("abs_rel_l1", (*_L1, "abs_rel_l1"), "AbsRel, L1 scale", "", "lower", 4),
     Quantity(
         "abs_rel_median", (*_MEDIAN, "abs_rel_median"), "AbsRel, median scale", "", "lower", 4

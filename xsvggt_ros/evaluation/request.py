@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError
@@ -72,6 +72,11 @@ class NetworkOptions:
         return weights_in_words(self.checkpoint, self.preset)
 
 
+ScaleSource = Literal["auto", "depth", "odometry", "none"]
+"""What tells metres while a run goes on: true depth as a depth camera would, or true poses as an
+odometry would; ``auto`` = depth where there is some."""
+
+
 @dataclass(frozen=True)
 class ScoringOptions:
     """How results are compared with the truth.
@@ -83,6 +88,8 @@ class ScoringOptions:
             0 = clouds are not compared.
         fscore_distance: metres within which a point counts as found.
         depth_pixels: the most pixels that depth is scored on, chosen at random beyond.
+        scale_source: what tells metres to the scores that end in ``se3_online``; one of
+            :data:`ScaleSource`.
 
     Raises:
         ConfigurationError: a number out of range.
@@ -94,8 +101,14 @@ class ScoringOptions:
     cloud_points: int = 20_000
     fscore_distance: float = 0.05
     depth_pixels: int = 300_000
+    scale_source: str = "auto"
 
     def __post_init__(self) -> None:
+        if self.scale_source not in get_args(ScaleSource):
+            raise ConfigurationError(
+                f"scale_source is '{self.scale_source}'; choose one of "
+                f"{', '.join(get_args(ScaleSource))}"
+            )
         for name, least in (("rpe_delta", 1), ("cloud_points", 0), ("depth_pixels", 1)):
             if getattr(self, name) < least:
                 raise ConfigurationError(

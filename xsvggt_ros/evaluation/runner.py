@@ -26,9 +26,9 @@ from xsvggt_ros.evaluation.source import EvaluationSource, open_source
 from xsvggt_ros.evaluation.sources.base import NO_TRUTH
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.chain import ChainedReconstructor
-from xsvggt_ros.stream.frame import Frame, FrameResult
+from xsvggt_ros.stream.frame import Frame
 from xsvggt_ros.stream.pipeline import FramePipeline, FrameUpdate, PipelineHooks
-from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
+from xsvggt_ros.stream.reconstructor import ReconstructorSettings
 from xsvggt_ros.stream.sources.base import DEFAULT_RATE, SECOND
 from xsvggt_ros.stream.sources.pace import CUT_TO, gap_between
 from xsvggt_ros.stream.stamps import settled_with
@@ -51,7 +51,7 @@ def _silent(done: int, total: int | None, doing: str) -> None:
 class Run:
     """A run in progress; results may come on any thread."""
 
-    engine: Reconstructor
+    engine: ChainedReconstructor
     costs: CostRecorder
     evaluator: Evaluator
     log: WarningLog
@@ -60,17 +60,17 @@ class Run:
     taken: int = 0
     refused: int = 0
 
-    def accept(self, result: FrameResult, given: EvaluationFrame, waited: float = 0.0) -> None:
+    def accept(self, update: FrameUpdate, given: EvaluationFrame, waited: float = 0.0) -> None:
         """Take a result and compare it with its ground truth.
 
         Args:
-            result: of the engine.
+            update: of the pipeline.
             given: the frame that it belongs to.
             waited: seconds in the queue of a live run.
 
         """
-        self.costs.note(result, self.engine.session, waited)
-        self.evaluator.add(result, given.truth)
+        self.costs.note(update.result, self.engine.session, waited)
+        self.evaluator.add(update.result, given.truth, lost=update.degraded)
         self.progress(self.taken, self.total, "evaluating")
 
     def refuse(self, frame: Frame, error: Exception) -> None:
@@ -205,7 +205,7 @@ def _accept(run: Run, ready: list[FrameUpdate], unanswered: deque[EvaluationFram
         given = unanswered.popleft()
         while (given.stamp, given.frame.camera) != (update.frame.stamp, update.frame.camera):
             given = unanswered.popleft()
-        run.accept(update.result, given)
+        run.accept(update, given)
     ready.clear()
 
 
@@ -340,7 +340,7 @@ def run_live(
         if entry is not None:
             given, arrived = entry
             waited = max(0.0, monotonic() - arrived - result.timings.total)
-            run.accept(result, given, waited)
+            run.accept(update, given, waited)
 
     hooks = PipelineHooks(report=accept, report_refusal=run.refuse)
     worker = Worker(FramePipeline(run.engine, hooks), queue)

@@ -34,10 +34,17 @@ LEAST_EXTENT = 0.01
 STRAIGHT = 0.01
 """Of a path's spread along its longest axis; with less across it, the path is a line."""
 
-TrajectoryAlignment = Literal["none", "origin", "se3", "sim3"]
-TRAJECTORY_ALIGNMENTS: tuple[TrajectoryAlignment, ...] = ("none", "origin", "se3", "sim3")
+TrajectoryAlignment = Literal["none", "origin", "se3", "se3_online", "sim3"]
+TRAJECTORY_ALIGNMENTS: tuple[TrajectoryAlignment, ...] = (
+    "none",
+    "origin",
+    "se3",
+    "se3_online",
+    "sim3",
+)
 """none: poses as they are, for worlds that are the same. origin: the first poses are laid upon each
-other. se3: least squares over all positions, sizes kept. sim3: the same with one scale."""
+other. se3: least squares over all positions, sizes kept. se3_online: the same, of an estimate whose
+every step is in metres by the scale as it was known at the time. sim3: the same with one scale."""
 
 
 @dataclass(frozen=True)
@@ -134,12 +141,12 @@ def score_trajectory(
             alignment that needs rotations of a truth without them.
 
     """
-    _check(estimate, truth, delta)
-    truth_from_estimate = _align(estimate, truth, alignment)
+    check_poses(estimate, truth, delta)
+    truth_from_estimate = align_poses(estimate, truth, alignment)
     moved = truth_from_estimate.poses(estimate)
     distances = np.linalg.norm(moved[:, :3, 3] - truth[:, :3, 3], axis=1)
     turned = np.swapaxes(truth[:, :3, :3], 1, 2) @ moved[:, :3, :3]
-    steps = _inverses(_steps(truth, delta)) @ _steps(moved, delta)
+    steps = inverses(_steps(truth, delta)) @ _steps(moved, delta)
     step_distances = np.linalg.norm(steps[:, :3, 3], axis=1)
     step_angles = np.degrees(rotation_angles(steps[:, :3, :3]))
     return TrajectoryScore(
@@ -157,7 +164,13 @@ def score_trajectory(
     )
 
 
-def _check(estimate: Poses, truth: Poses, delta: int) -> None:
+def check_poses(estimate: Poses, truth: Poses, delta: int = 1) -> None:
+    """Refuse matched poses that cannot be compared over ``delta`` frames.
+
+    Raises:
+        EvaluationError: too few poses, shapes that differ, or poses that are not finite.
+
+    """
     if estimate.shape != truth.shape or estimate.shape[1:] != (4, 4):
         raise EvaluationError(
             f"poses of shapes {estimate.shape} and {truth.shape}; both must be (n, 4, 4)"
@@ -183,7 +196,7 @@ def require_telling(truth: Poses, alignment: TrajectoryAlignment) -> None:
         EvaluationError: they are too few, or stay in one place.
 
     """
-    if alignment in ("se3", "sim3") and len(truth) < LEAST_POSES:
+    if alignment in ("se3", "se3_online", "sim3") and len(truth) < LEAST_POSES:
         raise EvaluationError(
             f"{len(truth)} matched poses; {LEAST_POSES} are needed, since fewer always fit"
         )
@@ -216,7 +229,14 @@ def is_straight(truth: Poses) -> bool:
     return len(truth) >= LEAST_POSES and bool(spread[1] < STRAIGHT * spread[0])
 
 
-def _align(estimate: Poses, truth: Poses, alignment: str) -> Similarity:
+def align_poses(estimate: Poses, truth: Poses, alignment: str) -> Similarity:
+    """Return the motion of estimated poses [n, 4, 4] onto true ones by one kind of alignment.
+
+    Raises:
+        ConfigurationError: an unknown alignment.
+        EvaluationError: it needs rotations, and the truth has none.
+
+    """
     if alignment == "none":
         return Similarity()
     if alignment == "origin" and _positions_only(truth):
@@ -224,7 +244,7 @@ def _align(estimate: Poses, truth: Poses, alignment: str) -> Similarity:
     if alignment == "origin":
         first = truth[0] @ invert(estimate[0])
         return Similarity(1.0, first[:3, :3], first[:3, 3])
-    if alignment in ("se3", "sim3"):
+    if alignment in ("se3", "se3_online", "sim3"):
         return align(estimate[:, :3, 3], truth[:, :3, 3], scale=alignment == "sim3")
     raise ConfigurationError(
         f"alignment '{alignment}' is unknown; choose one of {', '.join(TRAJECTORY_ALIGNMENTS)}"
@@ -232,8 +252,13 @@ def _align(estimate: Poses, truth: Poses, alignment: str) -> Similarity:
 
 
 def _steps(poses: Poses, delta: int) -> Poses:
-    return np.asarray(_inverses(poses[:-delta]) @ poses[delta:], np.float64)
+    return np.asarray(inverses(poses[:-delta]) @ poses[delta:], np.float64)
 
 
-def _inverses(poses: Poses) -> Poses:
-    return np.stack([invert(each) for each in poses])
+def inverses(poses: Poses) -> Poses:
+    """Return the inverses of rigid motions [n, 4, 4]."""
+    rotations = np.swapaxes(poses[:, :3, :3], 1, 2)
+    inverted = np.tile(np.eye(4), (len(poses), 1, 1))
+    inverted[:, :3, :3] = rotations
+    inverted[:, :3, 3] = -(rotations @ poses[:, :3, 3, None])[:, :, 0]
+    return inverted

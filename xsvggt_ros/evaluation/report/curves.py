@@ -21,6 +21,7 @@ from xsvggt_ros.evaluation.report.charts import (
     paths,
     stack,
 )
+from xsvggt_ros.metrics.odometry import CHI2_6
 from xsvggt_ros.metrics.trajectory import TrajectoryScore
 
 _VIEWS = (("from above", 0, 1, "metres"), ("from the side", 0, 2, "metres up"))
@@ -104,6 +105,30 @@ def error_chart(evaluation: Evaluation) -> str | None:
                   [Level(f"all pixels {whole:.3f}", whole, MUTED)])
         )  # fmt: skip
     return stack(charts, "frame of the session") if charts else None
+
+
+def step_chart(evaluation: Evaluation) -> str | None:
+    """Draw how the errors of steps in `odom` compare with their covariances."""
+    odometry = evaluation.scores.odometry
+    score = odometry.steps.get("sim3")
+    if score is None:
+        return None
+    frames = odometry.step_frames["sim3"].astype(np.float64)
+    charts = [
+        Chart(
+            "Squared step error over its covariance (NEES/6), after Sim(3)",
+            "1 = right",
+            [Curve("NEES/6", frames, score.nees, ESTIMATE, filled=True)],
+            [Level("95 % of steps should be below", CHI2_6 / 6, MUTED)],
+        ),
+        Chart(
+            "Largest component of a step error",
+            "sigma",
+            [Curve("component", frames, score.sigmas, WARM, filled=True)],
+            [Level("3 sigma", 3.0, MUTED)],
+        ),
+    ]
+    return stack(charts, "frame of the session")
 
 
 def _motion_chart(score: TrajectoryScore, frames: NDArray[np.float64]) -> Chart:

@@ -12,7 +12,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from xsvggt_ros.evaluation.evaluation import Evaluation
-from xsvggt_ros.evaluation.report.curves import cost_charts, error_chart, trajectory_chart
+from xsvggt_ros.evaluation.report.curves import (
+    cost_charts,
+    error_chart,
+    step_chart,
+    trajectory_chart,
+)
 from xsvggt_ros.evaluation.report.images import cloud_view, drawing, gradient, strips
 from xsvggt_ros.evaluation.report.summary import headlines, what_ran, where_frames_went
 from xsvggt_ros.evaluation.report.tables import tables
@@ -53,6 +58,7 @@ def page(evaluation: Evaluation) -> str:
             tables={table.title: table for table in tables(evaluation)},
             trajectory=_markup(trajectory_chart(evaluation)),
             errors=_markup(error_chart(evaluation)),
+            steps=_markup(step_chart(evaluation)),
             strips=strips(evaluation),
             depth_colors=gradient("turbo_r"),
             error_colors=gradient("inferno"),

@@ -71,6 +71,24 @@ def headlines(evaluation: Evaluation, metrics: Mapping[str, Any]) -> list[Headli
                 f"{shown('rpe_rotation_deg')} per frame",
             )
         )
+    if evaluation.scores.odometry.drift:
+        cards.append(
+            Headline(
+                "Drift, Sim(3)",
+                shown("drift_translation_sim3"),
+                f"{shown('drift_rotation_deg_per_m')}, scale known then "
+                f"{shown('drift_translation_se3_online')}",
+            )
+        )
+    if evaluation.scores.odometry.steps:
+        cards.append(
+            Headline(
+                "Step NEES/6, Sim(3)",
+                shown("step_nees_sim3"),
+                f"{shown('step_coverage_sim3')} within 95 %, largest error "
+                f"{shown('step_error_max_sigmas_sim3')}, {shown('joins')} joins",
+            )
+        )
     if evaluation.scores.depth:
         cards.append(
             Headline(

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from xsvggt_ros.evaluation.cost import Percentiles
 from xsvggt_ros.evaluation.evaluation import Evaluation
 from xsvggt_ros.evaluation.metric_registry import BY_NAME, MIB
+from xsvggt_ros.metrics.odometry import DriftScore
 
 ALIGNED = {
     "none": "none",
     "origin": "first pose only",
     "se3": "SE(3)",
+    "se3_online": "SE(3), scale known then",
     "sim3": "Sim(3)",
     "raw": "raw",
     "median": "median scale",
@@ -35,7 +37,10 @@ class Table:
 
 def tables(evaluation: Evaluation) -> list[Table]:
     """Return every table that has data."""
-    made = (_trajectory(evaluation), _depth(evaluation), _cloud(evaluation), _live(evaluation))
+    made = (
+        _trajectory(evaluation), _drift(evaluation), _steps(evaluation), _joins(evaluation),
+        _depth(evaluation), _cloud(evaluation), _live(evaluation),
+    )  # fmt: skip
     return [table for table in made if table] + [_latency(evaluation), _memory(evaluation)]
 
 
@@ -63,6 +68,107 @@ def _trajectory(evaluation: Evaluation) -> Table | None:
         f"{first.ate.count} poses. ATE: distance of positions; RPE: error of the motion over "
         f"{first.delta} frame(s). The scale is the factor on the estimate's lengths.",
     )  # fmt: skip
+
+
+def _drift(evaluation: Evaluation) -> Table | None:
+    odometry = evaluation.scores.odometry
+    columns = [
+        (f"{frame}, {ALIGNED[kind]}", score)
+        for frame, scores in (("map", odometry.drift), ("odom", odometry.odom_drift))
+        for kind, score in scores.items()
+    ]
+    if not columns:
+        return None
+    lengths = sorted({length for _, score in columns for length in score.lengths})
+    rows = [(f"{length:g} m", *_drift_cells(columns, length)) for length in lengths]
+    return Table(
+        "Drift",
+        ("segments of", "segments", *(f"{label}, %" for label, _ in columns), "rotation, °/m"),
+        [*rows, ("all", *_drift_cells(columns, None))],
+        "Errors over segments of the true path, as in KITTI. map: joins correct it; odom: the sum "
+        f"of steps. {_scale_note(evaluation)}",
+    )
+
+
+def _drift_cells(columns: list[tuple[str, DriftScore]], length: float | None) -> list[str]:
+    """Return the cells of one length of segments; None = of all of them."""
+    found = [score.of_length(length) for _, score in columns]
+    first = next(each for each in found if each is not None)
+    ways = ["-" if each is None else f"{100 * each[0].mean:.2f}" for each in found]
+    return [f"{first[0].count}", *ways, f"{first[1].mean:.3f}"]
+
+
+def _scale_note(evaluation: Evaluation) -> str:
+    odometry = evaluation.scores.odometry
+    if odometry.scales is None:
+        return f"No scale was known during the run (scale_source {odometry.scale_source})."
+    least, most, last = odometry.scales
+    late = odometry.frames_without_scale
+    return (
+        f"Scale known then: metres per unit from true {odometry.scale_source}, {least:.4f} to "
+        f"{most:.4f}, {last:.4f} at the end"
+        + (f", unknown for the first {late} frames." if late else ".")
+    )
+
+
+def _steps(evaluation: Evaluation) -> Table | None:
+    odometry = evaluation.scores.odometry
+    if not odometry.steps:
+        return None
+    rows = [
+        (
+            ALIGNED[kind],
+            *(
+                f"{value:.2f}"
+                for value in (score.nees.mean(), score.nees_translation, score.nees_rotation)
+            ),
+            f"{100 * score.coverage:.1f}",
+            f"{score.translation.max:.4f}",
+            f"{score.rotation.max:.3f}",
+            f"{score.sigmas.max():.1f}",
+            f"{odometry.step_frames[kind][score.sigmas.argmax()]}",
+        )
+        for kind, score in odometry.steps.items()
+    ]
+    steps = len(next(iter(odometry.steps.values())).nees)
+    return Table(
+        "Steps of odometry",
+        ("scaled by", "NEES/6", "translation/3", "rotation/3", "within 95 %, %",
+         "largest error, m", "largest, °", "largest, sigma", "at frame"),
+        rows,
+        f"{steps} steps from frame to frame in odom, against the true ones and their covariances: "
+        "NEES/6 of 1 and 95 % within are right; more NEES is a covariance that is too small. "
+        f"{odometry.unknown_steps} steps whose covariance is published as unknown are left out.",
+    )  # fmt: skip
+
+
+MOST_JOINS = 30
+"""Rows; metrics.json has them all."""
+
+
+def _joins(evaluation: Evaluation) -> Table | None:
+    odometry = evaluation.scores.odometry
+    if not odometry.joins:
+        return None
+    rows = [
+        (
+            f"{join.frame}",
+            join.reason,
+            join.objection or "joined",
+            *(_known(value, 4) for value in (join.scale, 100 * join.distance, join.jump)),
+            _known(join.jump_deg, 3),
+        )
+        for join in odometry.joins[:MOST_JOINS]
+    ]
+    more = len(odometry.joins) - len(rows)
+    return Table(
+        "Joins",
+        ("frame", "because", "result", "scale", "points apart, %", "map to odom, units", "°"),
+        rows,
+        f"{odometry.joined} joins, {len(odometry.joins) - odometry.joined} refused"
+        + (f"; {more} more are in metrics.json. " if more else ". ")
+        + "Scale: session's units per unit of the new gauge. map to odom: by how much it moved.",
+    )
 
 
 def _known(value: float, decimals: int) -> str:
