@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 from xsvggt_ros.cache.statistics import CacheStatistics
 from xsvggt_ros.geometry import voxel_table
 from xsvggt_ros.geometry.cameras import Intrinsics, unproject
-from xsvggt_ros.geometry.rigid import Matrix, transform_points
+from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.geometry.voxel_map import VoxelSettings
 from xsvggt_ros.stream.frame import FrameResult, Timings
 from xsvggt_ros.stream.image_mapping import ImageMapping
-from xsvggt_ros.stream.mapping import MapBuilder, MapSettings, chosen_pixels
+from xsvggt_ros.stream.mapping import MapBuilder, MapSettings, chosen_pixels, points_of
 
 WIDTH, HEIGHT = 160, 120
 CAMERA = Intrinsics(110.0, 110.0, 80.0, 60.0, WIDTH, HEIGHT)
@@ -113,24 +113,19 @@ def measure(
         pose = result.camera_to_world
         builder.add(result, pose, settings)
         pixels = chosen_pixels(result, settings)
-        points = transform_points(pose, unproject(result.depth, CAMERA)).reshape(-1, 3)[pixels]
-        cells = np.floor(points / settings.voxels.voxel_size).astype(np.int64)
+        scaled = points_of(result, pixels, pose) * np.float32(1 / settings.voxels.voxel_size)
+        cells = np.floor(scaled).astype(np.int64)
         is_person = moving.ravel()[pixels]
         for kind in keys:
-            keys[kind].append(voxel_table.pack(cells[is_person == kind].T))
+            keys[kind].append(voxel_table.pack(cells[:, is_person == kind]))
     people, room = np.concatenate(keys[True]), np.concatenate(keys[False])
-    held = voxel_keys(builder)
+    assert builder.map is not None
+    held = builder.map.keys()
     inside = np.isin(people, held) & ~np.isin(people, room)
     lost = ~np.isin(room, held)
     return Outcome(
         float(inside.mean()) if len(people) else 0.0, float(lost.mean()), len(people)
     ), builder
-
-
-def voxel_keys(builder: MapBuilder) -> NDArray[np.int64]:
-    """Return the keys of the voxels that a map holds."""
-    assert builder.map is not None
-    return builder.map.keys()
 
 
 def frames(

@@ -140,11 +140,18 @@ class VoxelMap:
             self._add_block(points[block], colors[block], confidence[block])
             self._make_room()
 
-    def visit(self, most: int) -> slice:
-        """Return the slots of at most ``most`` voxels, those whose turn it is."""
-        start = self._next_visited if self._next_visited < len(self) else 0
-        self._next_visited = min(start + most, len(self))
-        return slice(start, self._next_visited)
+    def visit(self, most: int) -> Iterator[slice]:
+        """Yield the slots of at most ``most`` voxels, of those whose turn it is.
+
+        They may be removed in between: the last slots come last, so that none comes twice.
+        """
+        count = len(self)
+        start = self._next_visited if self._next_visited < count else 0
+        end = start + min(most, count)
+        self._next_visited = end if end < count else end - count
+        if end > count:
+            yield slice(0, end - count)
+        yield slice(start, min(end, len(self)))
 
     def keys(self) -> Keys:
         """Return the keys of all voxels, int64 [n], as :mod:`voxel_table` packs them."""
@@ -162,7 +169,7 @@ class VoxelMap:
         Slots change hands where voxels are removed.
 
         Args:
-            part: what :meth:`visit` returned.
+            part: what :meth:`visit` yielded.
             free: int64 [k], which voxels of it the frame saw through, as places in it.
             met: int64 [m], where it saw a surface; earlier frames count no longer.
             enough: frames in a row after which a voxel goes.
@@ -178,7 +185,6 @@ class VoxelMap:
         if len(going):
             self._remove(going)
             self.removed += len(going)
-            self._next_visited = min(self._next_visited, len(self))
         return len(going)
 
     def means(self) -> Iterator[tuple[Points, Colors, Confidences]]:

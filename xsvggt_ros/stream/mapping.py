@@ -67,7 +67,7 @@ def chosen_pixels(result: FrameResult, settings: MapSettings) -> NDArray[np.int6
     return np.flatnonzero(chosen)
 
 
-def _points(
+def points_of(
     result: FrameResult, pixels: NDArray[np.int64], map_from_camera: Matrix
 ) -> NDArray[np.float32]:
     """Return the points of ``pixels`` in the map, float32 [3, n]."""
@@ -118,7 +118,7 @@ class MapBuilder:
         if settings.clear_after or settings.movers_delay:
             pixels = self._still(held, result, pixels, map_from_camera, settings)
         held.add(
-            _points(result, pixels, map_from_camera).T,
+            points_of(result, pixels, map_from_camera).T,
             result.color.reshape(-1, 3).take(pixels, axis=0),
             result.confidence.ravel().take(pixels),
         )
@@ -151,10 +151,10 @@ class MapBuilder:
         return pixels[~moving]
 
     def _clear_rays(self, held: VoxelMap, view: DepthView, settings: MapSettings) -> None:
-        part = held.visit(MOST_VISITED)
-        seen = view.compare(held.positions(part), settings.voxels.voxel_size)
-        free, met = seen.which[seen.free], seen.which[seen.met]
-        self.cleared += held.vote(part, free, met, settings.clear_after)
+        for part in held.visit(MOST_VISITED):
+            seen = view.compare(held.positions(part), settings.voxels.voxel_size)
+            free, met = seen.which[seen.free], seen.which[seen.met]
+            self.cleared += held.vote(part, free, met, settings.clear_after)
 
     def clear(self) -> None:
         """Forget every point."""
