@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """How many points of people get into the map, and how many of the room are lost for it.
 
-    python benchmarks/moving_people.py [--scenes NAME ...] [--seeds N]
+    python benchmarks/moving_people.py [--scenes NAME ...] [--seeds N] [--held-out NAME ...]
 
 People are a box for the legs, a cylinder for the body and one for the head. They walk through a
 furnished room of 8 x 6 x 2.8 m whose depth is exact, or has errors of 2 %: of each pixel alone, or
 smooth over the image and of the frame as a whole. A point of a person is in the map if its voxel is
 held at the end and no point of the room fell into it; one of the room is lost if its voxel is not.
+Held-out sequences show nobody: with true poses and depth, and as the demo network reconstructs them.
 """
 
 from __future__ import annotations
@@ -16,21 +17,28 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import argparse
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.cache.statistics import CacheStatistics
+from xsvggt_ros.errors import XsvggtError
 from xsvggt_ros.geometry import voxel_table
 from xsvggt_ros.geometry.cameras import Intrinsics, unproject
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.geometry.voxel_map import VoxelSettings
-from xsvggt_ros.stream.frame import FrameResult, Timings
+from xsvggt_ros.model.bundled import BUNDLED
+from xsvggt_ros.model.checkpoint import load_network
+from xsvggt_ros.stream.frame import Frame, FrameResult, Timings
 from xsvggt_ros.stream.image_mapping import ImageMapping
 from xsvggt_ros.stream.mapping import MapBuilder, MapSettings, chosen_pixels, points_of
+from xsvggt_ros.stream.offline import reconstruct
+from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
+from xsvggt_ros.synthetic.held_out import SUITE, held_out
+from xsvggt_ros.synthetic.sequence import Sequence
 
 WIDTH, HEIGHT = 160, 120
 CAMERA = Intrinsics(110.0, 110.0, 80.0, 60.0, WIDTH, HEIGHT)
@@ -107,9 +115,16 @@ def measure(
     scene: Scene, noise: str, settings: MapSettings, seed: int = 0, unit: float = 1.0
 ) -> tuple[Outcome, MapBuilder]:
     """Map a scene in an ``unit`` (units per metre) and count."""
+    return count(frames(scene, noise, seed, unit), settings)
+
+
+def count(
+    stream: Iterable[tuple[FrameResult, NDArray[np.bool_]]], settings: MapSettings
+) -> tuple[Outcome, MapBuilder]:
+    """Map results whose pixels are of people where told, and count."""
     builder = MapBuilder()
     keys: dict[bool, list[NDArray[np.int64]]] = {True: [], False: []}
-    for result, moving in frames(scene, noise, seed, unit):
+    for result, moving in stream:
         pose = result.camera_to_world
         builder.add(result, pose, settings)
         pixels = chosen_pixels(result, settings)
@@ -147,7 +162,7 @@ def frames(
         true = np.minimum(depth, person)
         seen = (true * errors(noise, random)).astype(np.float32)
         pose[:3, 3] *= unit
-        yield result_of(index, pose, seen * np.float32(unit)), moving
+        yield result_of(index, pose, seen * np.float32(unit), CAMERA), moving
 
 
 def errors(noise: str, random: np.random.Generator) -> Floats:
@@ -214,35 +229,85 @@ def post_depth(
     return np.where(hit, depth, np.inf)
 
 
-def result_of(index: int, pose: Matrix, depth: NDArray[np.float32]) -> FrameResult:
+def result_of(
+    index: int, pose: Matrix, depth: NDArray[np.float32], camera: Intrinsics
+) -> FrameResult:
     """Return what the engine would make of an image."""
+    height, width = depth.shape
     return FrameResult(
         index=index,
         stamp=10**9 + index * 10**9 // RATE,
         frame_id="camera",
         camera_to_world=pose,
-        intrinsics=CAMERA,
+        intrinsics=camera,
         intrinsics_source="predicted",
         depth=depth,
         confidence=np.full(depth.shape, 2.0, np.float32),
         color=np.zeros((*depth.shape, 3), np.uint8),
-        mapping=ImageMapping(WIDTH, HEIGHT, WIDTH, HEIGHT, HEIGHT, 0),
+        mapping=ImageMapping(width, height, width, height, height, 0),
         cache=CacheStatistics("none", 0, 1, 16, 16, 1, 1, 1, 1, 0, 0, (1,)),
         timings=Timings(),
     )
 
 
+def held_out_true(
+    sequence: Sequence, noise: str
+) -> Iterator[tuple[FrameResult, NDArray[np.bool_]]]:
+    """Yield the truth of a held-out sequence, with errors of depth."""
+    random = np.random.default_rng(0)
+    for index, frame in enumerate(sequence):
+        depth = frame.depth * cv2.resize(errors(noise, random), frame.depth.shape[::-1])
+        result = result_of(index, frame.camera_to_world, depth.astype(np.float32), frame.intrinsics)
+        yield result, np.zeros(depth.shape, bool)
+
+
+def held_out_network(sequence: Sequence) -> Iterator[tuple[FrameResult, NDArray[np.bool_]]]:
+    """Yield what the demo network makes of a held-out sequence."""
+    network = load_network(BUNDLED)
+    engine = Reconstructor(network, ReconstructorSettings(network.config.image_size))
+    images = (
+        Frame(frame.stamp, "camera", lambda color=frame.color: color)
+        for frame in sequence  # type: ignore[misc]
+    )
+    for result in reconstruct(images, engine, refuse):
+        yield result, np.zeros(result.depth.shape, bool)
+
+
+def refuse(frame: Frame, error: XsvggtError) -> None:
+    """End where an image is refused."""
+    raise error
+
+
+def measure_held_out(name: str) -> None:
+    """Print what is lost of a sequence that shows nobody."""
+    sequence = Sequence(held_out(name))
+    streams = {noise: list(held_out_true(sequence, noise)) for noise in NOISES}
+    streams["network"] = list(held_out_network(sequence))
+    for noise, stream in streams.items():
+        depths = np.concatenate([result.depth.ravel() for result, _ in stream])
+        voxels = VoxelSettings(VOXEL / 3 * float(np.median(depths)), 1_000_000)
+        outcome, builder = count(stream, replace(settings_for(), voxels=voxels))
+        points = sum(len(chosen_pixels(result, MapSettings(voxels))) for result, _ in stream)
+        print(
+            f"{name:16} {noise:7} on     {outcome.lost:17.2%}   held back "
+            f"{builder.held_back / points:.2%}, voxels cleared {builder.cleared}"
+        )
+
+
 def settings_for(unit: float = 1.0, *, filtering: bool = True) -> MapSettings:
     """Return the settings of the map, with the node's defaults or without looking for movers."""
     voxels = VoxelSettings(VOXEL * unit, 1_000_000)
-    return MapSettings(voxels, clear_after=3, movers_delay=8.0) if filtering else MapSettings(voxels)
+    return (
+        MapSettings(voxels, clear_after=3, movers_delay=8.0) if filtering else MapSettings(voxels)
+    )
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--scenes", nargs="+", choices=SCENES, default=list(SCENES))
+    parser.add_argument("--scenes", nargs="*", choices=SCENES, default=list(SCENES))
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--held-out", nargs="+", default=[], choices=[each.name for each in SUITE])
     arguments = parser.parse_args()
     print(f"{FRAMES} images, voxels of {VOXEL} m; shares of points")
     print(f"{'scene':16} {'depth':7} {'filter':6} {'people':>8} {'lost':>8} {'of people':>9}")
@@ -254,6 +319,8 @@ def main() -> None:
                         SCENES[name], noise, settings_for(filtering=filtering), seed
                     )
                     print(f"{name:16} {noise:7} {'on' if filtering else 'off':6} {outcome}")
+    for name in arguments.held_out:
+        measure_held_out(name)
 
 
 if __name__ == "__main__":

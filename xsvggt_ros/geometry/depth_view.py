@@ -19,7 +19,7 @@ from xsvggt_ros.geometry.rigid import Matrix, invert
 _CELLS_ACROSS = 130
 """Cells along a row at least, where the image has as many pixels."""
 
-LEAST_MARGIN = 0.05
+LEAST_MARGIN = 0.04
 """Share of depth that a point must lie nearer than all that is measured around it."""
 
 _MOST_MARGIN = 0.3

@@ -152,7 +152,7 @@ class MapBuilder:
 
     def _clear_rays(self, held: VoxelMap, view: DepthView, settings: MapSettings) -> None:
         for part in held.visit(MOST_VISITED):
-            seen = view.compare(held.positions(part), settings.voxels.voxel_size)
+            seen = view.compare(held.positions(part), settings.voxels.voxel_size / 2)
             free, met = seen.which[seen.free], seen.which[seen.met]
             self.cleared += held.vote(part, free, met, settings.clear_after)
 

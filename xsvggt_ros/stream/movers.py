@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from xsvggt_ros.geometry.depth_view import LEAST_MARGIN, DepthView
+from xsvggt_ros.geometry.depth_view import DepthView
 from xsvggt_ros.geometry.rigid import Matrix
 
 VIEWS = 8
@@ -26,7 +26,7 @@ _MOST_FRAMES_APART = 30
 _LEAST_NEIGHBOURS = 3
 """Cells of nine that must stand in empty space: fewer are noise."""
 
-_SAME_OBJECT = 2 * LEAST_MARGIN
+_SAME_OBJECT = 0.1
 """Share of depth by which the surface of an object goes on from one cell to the next."""
 
 _NINE = np.ones((3, 3), np.uint8)
