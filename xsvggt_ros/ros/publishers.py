@@ -295,8 +295,16 @@ class MapPublisher:
     @property
     def nbytes(self) -> int:
         """Bytes allocated for the map and for packing it."""
-        held = self.builder.map
-        return (0 if held is None else held.nbytes) + len(self._message.data)
+        return self.builder.nbytes + len(self._message.data)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What /diagnostics says of the map."""
+        return {
+            "points": str(self.points),
+            "held back": str(self.builder.held_back),
+            "cleared": str(self.builder.cleared),
+        }
 
     def add(self, update: FrameUpdate, settings: Settings) -> None:
         """Take in what one frame brought, but nothing of an image that shows nothing."""

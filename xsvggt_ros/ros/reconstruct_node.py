@@ -362,7 +362,9 @@ class ReconstructNode(ManagedNode):
         self._status.timeout = timeout
         self._status.set_scale(self._scale.state, self._scale.idleness() or "")
         self._status.show_idle(engine.worker.counters, stuck=bool(stuck))
-        self._diagnostics.publish(engine.worker.counters, images, engine.reconstructor)
+        self._diagnostics.publish(
+            engine.worker.counters, images, engine.reconstructor, self._map.facts
+        )
 
     def _warn_of_faults(self, current: Input, timeout: float) -> None:
         """Warn of faults of the input, and of other broadcasters of our transforms."""

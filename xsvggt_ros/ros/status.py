@@ -249,8 +249,9 @@ class Diagnostics:
         counters: Counters | None = None,
         images: RigInput | None = None,
         reconstructor: Reconstructor | None = None,
+        map_facts: dict[str, str] | None = None,
     ) -> None:
-        """Publish; without an engine or an input, what there is."""
+        """Publish; without an engine, an input or a map, what there is."""
         parts = {"reconstruction": self._reconstruction(counters)}
         if images is not None:
             for camera in images.cameras:
@@ -259,6 +260,9 @@ class Diagnostics:
             parts["cache"] = self._status.read(_cache)
             parts["session"] = self._status.read(_session)
             parts["device"] = _device(reconstructor)
+        if map_facts is not None:
+            message = f"points: {map_facts['points']}"
+            parts["map"] = _status(DiagnosticStatus.OK, message, map_facts)
         array = DiagnosticArray(status=[self._named(*part) for part in parts.items()])
         array.header.stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(array)
