@@ -54,7 +54,7 @@ def _faults(
     return owners.conflicts(Settings.from_values(named))
 
 
-CASES = {
+CASES: dict[str, tuple[list[tuple[str, str, bool]], str, dict[str, Any], str, str, str]] = {
     "driver alone": (DRIVER, CAMERA, {}, CAMERA, "camera_color_frame",
                      "set frames.base to 'camera_link'"),
     "driver on a robot": ([*DRIVER, ("base_link", "camera_link", True)], CAMERA, {}, CAMERA,
