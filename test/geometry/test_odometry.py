@@ -117,6 +117,29 @@ def test_a_scale_scales_the_motion_as_well() -> None:
     assert not MetricScale().applied(result)[0].metric
 
 
+@given(st.lists(st.one_of(st.none(), st.floats(0.1, 10.0)), min_size=2, max_size=20))
+def test_odom_goes_on_smoothly_when_a_scale_becomes_known(estimates: list[float | None]) -> None:
+    """The world is scaled as a whole; each step of odom has the unit that was known then."""
+    scale, before, world_before = MetricScale(smoothed=1), 0.0, 0.0
+    for index, estimate in enumerate(estimates):
+        pose = np.eye(4)
+        pose[0, 3] = index
+        result = result_with(
+            np.ones((32, 32), np.float32), index=index, camera_to_world=pose,
+            motion=moved(exp_se3(np.array([1.0, 0, 0, 0, 0, 0])), odom_from_camera=pose),
+        )  # fmt: skip
+        scale.note(estimate, first=index == 0)
+        scaled, restarted = scale.applied(result)
+        assert scaled.motion is not None
+        x = float(scaled.motion.odom_from_camera[0, 3])
+        unit = scale.value or 1.0
+        if index:
+            assert x - before == pytest.approx(unit)
+            step = float(scaled.camera_to_world[0, 3]) - world_before
+            assert step == pytest.approx(unit * index - world_before if restarted else unit)
+        before, world_before = x, float(scaled.camera_to_world[0, 3])
+
+
 def frames(
     count: int, errors: pv.Errors, depth_error: float = 0.005
 ) -> tuple[list[Matrix], list[FrameResult]]:

@@ -196,6 +196,8 @@ class TransformBroadcaster:
         self._map: TransformStamped | None = None
         """The newest transform of map and odom that may be repeated."""
         self._sent_at = 0.0
+        self._repeated = 0
+        """Stamp of the newest repetition, in nanoseconds."""
 
     def close(self) -> None:
         """Destroy the topic."""
@@ -239,6 +241,9 @@ class TransformBroadcaster:
                 return
             self._sent_at = monotonic()
             now = self._node.get_clock().now().nanoseconds + round(tf.map_tolerance * NANOSECONDS)
+            if now == self._repeated:  # the clock stands, and tf2 warns of the same stamp twice
+                return
+            self._repeated = now
             repeated = TransformStamped(
                 header=header(now, self._map.header.frame_id),
                 child_frame_id=self._map.child_frame_id,

@@ -77,7 +77,7 @@ class MetricScale:
         """Return the result in metres, and whether lengths before it were not.
 
         Where the scale becomes known in the middle of a session, or a fixed one changes, the way so
-        far is scaled as a whole, once.
+        far is scaled as a whole, once; that in odom stays where it is, for odom never jumps.
         """
         scale = self.value
         found = scale is not None and not self._known
@@ -87,7 +87,7 @@ class MetricScale:
         pose = self._world.scaled(result.camera_to_world, scale, whole=found)
         motion = result.motion
         if motion is not None:
-            odom = self._odom.scaled(motion.odom_from_camera, scale, whole=found)
+            odom = self._odom.scaled(motion.odom_from_camera, scale, whole=False)
             motion = motion.scaled(1.0 if scale is None else scale, odom)
         if scale is None:
             return result, False
