@@ -16,6 +16,7 @@ from xsvggt_ros.model.config import LINGBOT, PRESETS
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.model.track_head import track_head_shapes
 from xsvggt_ros.stream.reconstructor import cache_layout
+from xsvggt_ros.training.forgetting import windowed
 
 ROUNDED = {16: 1e-6, 8: 5e-4, 4: 2e-2}
 """Largest deviation of poses by the width of keys and values."""
@@ -89,6 +90,23 @@ def test_a_whole_sequence_at_once_equals_the_stream():
             [network.forward_sequence(reference.frames()[None], ("camera", "depth"))]
         )
     assert max(whole.deviations("w64_k1").values()) <= ROUNDED[16]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_trained_equals_the_reference(mode):
+    network = reference.network()
+    window, interval = MODES[mode]["window"], MODES[mode]["keyframe_interval"]
+    images = reference.frames()[None]
+    memory = windowed(
+        network.config,
+        FRAMES,
+        network.config.tokens_per_frame(*images.shape[-2:]),
+        window=window,
+        interval=interval,
+    )
+    with torch.inference_mode():
+        whole = Outputs.of([network(images, memory, ("camera", "depth"))])
+    assert max(whole.deviations(mode).values()) <= ROUNDED[16]
 
 
 def _time_stands_still(network, patch):
