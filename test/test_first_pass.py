@@ -22,6 +22,7 @@ from xsvggt_ros.model.checkpoint import random_network
 from xsvggt_ros.model.config import PRESETS
 from xsvggt_ros.model.network import Prediction, StreamVggt
 from xsvggt_ros.stream import memory
+from xsvggt_ros.stream.chain import ChainedReconstructor
 from xsvggt_ros.stream.frame import Frame, FrameResult, ImageArray
 from xsvggt_ros.stream.health import Health
 from xsvggt_ros.stream.memory import check_memory, first_pass_bytes
@@ -312,3 +313,17 @@ def test_protocols_get_each_image_with_its_result(lingbot: StreamVggt) -> None:
 
 def named(count: int) -> list[tuple[str, ImageArray]]:
     return [(f"image {k}", image) for k, image in enumerate(images(count))]
+
+
+def test_a_point_head_that_is_not_there_is_told_before_anything_runs(lingbot: StreamVggt) -> None:
+    with pytest.raises(ConfigurationError, match="no point head; take points from depth and pose"):
+        Reconstructor(lingbot, ReconstructorSettings(WIDTH, point_head=True))
+    settings = ReconstructorSettings(WIDTH)
+    with pytest.raises(ConfigurationError, match="refinement is on.*set it to off or auto"):
+        ChainedReconstructor(lingbot, settings, refinement="on")
+    chained = ChainedReconstructor(lingbot, settings, refinement="auto")
+    with pytest.raises(ConfigurationError, match="set it to off or auto"):
+        chained.set_refinement("on")
+    results = [each for k, image in enumerate(images(5)) for each in chained.take(image, stamp=k)]
+    assert stamps(results) == list(range(5))
+    assert all(each.points is None for each in results)
