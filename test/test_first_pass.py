@@ -327,3 +327,23 @@ def test_a_point_head_that_is_not_there_is_told_before_anything_runs(lingbot: St
     results = [each for k, image in enumerate(images(5)) for each in chained.take(image, stamp=k)]
     assert stamps(results) == list(range(5))
     assert all(each.points is None for each in results)
+
+
+@torch.inference_mode()
+def test_the_official_window_at_four_bits_takes_what_the_documentation_says() -> None:
+    with torch.device("meta"):
+        network = StreamVggt(PRESETS["lingbot"]).set_precision(torch.bfloat16)
+    config, layout = network.config, cache_layout(network)
+    cache = KvCache(CacheSettings(key_bits=4, value_bits=4), layout)
+    tokens = config.tokens_per_frame(392, 518)
+    for frames in (config.stream.anchor_frames, 1):
+        cache.begin_pass(frames)
+        shape = (1, layout.token.heads, frames * tokens, layout.token.channels)
+        new = torch.empty(shape, dtype=torch.bfloat16, device="meta")
+        for layer in range(layout.layers):
+            cache.attend(layer, new, new, new)
+            cache.absorb(layer, torch.empty(1, frames * tokens, 1, device="meta"))
+        cache.end_frame()
+    assert (cache.settings.window_frames, cache.settings.trajectory_frames) == (64, 256)
+    # All of it is allocated once the first pass is over.
+    assert cache.nbytes / 2**30 == pytest.approx(2.02, abs=0.005)
