@@ -49,10 +49,10 @@ from xsvggt_ros.stream.step_runner import StepRunner
 SECTIONS = ("tests", "steps", "stages", "attention", "runs")
 HEADS = ("camera", "depth")
 TESTS = (
-    "test/test_kernels.py",
-    "test/test_cache_static.py",
-    "test/test_precision.py",
-    "test/test_step_runner.py",
+    "test/cache/test_kernels.py",
+    "test/cache/test_cache_static.py",
+    "test/model/test_precision.py",
+    "test/stream/test_step_runner.py",
 )
 MIB = 2**20
 STARTED = perf_counter()

@@ -29,15 +29,19 @@ ARGUMENTS = (
     ("image_transport", "", "raw or compressed; empty = as in params_file."),
     ("checkpoint", "", "Weights: a file or a Hugging Face id; empty = as in params_file."),
     ("device", "", "cpu, cuda or cuda:N; empty = as in params_file."),
-    ("params_file", str(CONFIG / "default.yaml"), "Parameters; those given here go before them."),
+    (
+        "params_file",
+        str(CONFIG / "default.yaml"),
+        "Parameters; the arguments given here override them.",
+    ),
     ("bag", "", "Bag, video or directory of images to replay; empty = a live camera."),
-    ("topic", "", "Image topic to replay, where the bag holds several."),
+    ("topic", "", "Image topic to replay, if the bag holds several."),
     ("base_frame", "", "Frame of the robot, such as base_link; empty = as in params_file."),
-    ("odometry", "", "own or external: whose odom -> base; empty = as in params_file."),
+    ("odometry", "", "own or external: who publishes odom to base; empty = as in params_file."),
     ("use_sim_time", "", "true or false; empty = true with bag, else as in params_file."),
     ("autostart", "", "false = wait for a lifecycle manager; empty = as in params_file."),
-    ("respawn", "false", "true starts the node again when it dies, instead of ending the launch."),
-    ("respawn_delay", "2.0", "Seconds before it is started again."),
+    ("respawn", "false", "true restarts the node when it dies, instead of ending the launch."),
+    ("respawn_delay", "2.0", "Seconds before the restart."),
     ("namespace", "", "Namespace of all nodes."),
     ("log_level", "info", "debug, info, warn, error or fatal."),
     ("rviz", "false", "true starts RViz with a view of the outputs."),
@@ -54,7 +58,7 @@ def generate_launch_description() -> LaunchDescription:
 
 def _nodes(context: LaunchContext) -> list[Node]:
     given = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
-    # Whatever can be wrong is found out before the first process runs.
+    # Errors in the arguments must come before the first process starts.
     rviz = [_rviz(given)] if _switch(given, "rviz") else []
     replay = [_replay(given)] if given["bag"] else []
     return [_reconstruct(given), *replay, *rviz]
@@ -93,7 +97,7 @@ def _end_with_node(event: ProcessExited, context: LaunchContext) -> Shutdown:
 
 
 def _end_with_failed_replay(event: ProcessExited, context: LaunchContext) -> Shutdown | None:
-    """Let the node wait for nothing where the recording cannot be replayed."""
+    """End the launch if the recording cannot be replayed: the node would wait for ever."""
     return _end(event, context, "replay_node") if event.returncode else None
 
 

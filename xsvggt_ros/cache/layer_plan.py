@@ -60,6 +60,27 @@ TABLE_SLACK = 1.2
 """Groups that history may be spread over, as a multiple of dense ones. More lets a policy choose
 token by token, less saves bytes: this much keeps a cache of 4/4 bits under 4.6 bits an element."""
 
+GROUPS_PER_FRAME = 8
+"""Least groups that the history of a frame is divided into, for packed keys leave by groups: a
+frame that is a single group is forgotten as a whole, however good its best tokens are."""
+LEAST_GROUP = 8
+"""Keys of a group all the same: with fewer, grids take more room than the codes of 4 bits."""
+
+
+def history_group_size(settings: CacheSettings, frame: int) -> int:
+    """Return how many keys of the history share a grid: ``group_size``, or fewer.
+
+    As ``group_size`` says where nothing is evicted, and where whole frames are.
+
+    Args:
+        settings: group size, policy and budget.
+        frame: tokens of the largest frame.
+
+    """
+    if settings.keeps_frames or not settings.bounded:
+        return settings.group_size
+    return min(settings.group_size, max(LEAST_GROUP, frame // GROUPS_PER_FRAME))
+
 
 @dataclass(frozen=True, slots=True)
 class LayerPlan:
@@ -134,13 +155,15 @@ def plan_layer(
     elif (fine_keys, fine_values) != widths:
         beside = 0 if whole else frame - special
         specials = _special_slots(slots, slots - anchor - window, frame, special, beside)
+    # Anchor and window never leave by groups, and of a frame's special tokens there are few.
     size = settings.group_size
+    fine_size = history_group_size(settings, frame)
     # Whole frames leave whole groups behind.
     slack = 1.0 if settings.keeps_frames else TABLE_SLACK
     return LayerPlan(
         SegmentPlan(anchor, fine_keys, fine_values, size),
         SegmentPlan(specials, fine_keys, fine_values, size),
-        SegmentPlan(slots - anchor - specials - window, *widths, size, slack),
+        SegmentPlan(slots - anchor - specials - window, *widths, fine_size, slack),
         SegmentPlan(window, UNQUANTIZED, UNQUANTIZED, size),
         frame,
     )

@@ -14,10 +14,12 @@ from typer.core import TyperGroup
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.commands.options import (
     CACHE,
+    CHAIN,
     NETWORK,
     SCORING,
     SELECTION,
     MaxFrames,
+    Refinement,
     Threads,
     takes_groups,
 )
@@ -31,6 +33,7 @@ from xsvggt_ros.evaluation.request import (
 )
 from xsvggt_ros.evaluation.sources.base import SourceOptions
 from xsvggt_ros.interruption import stop_request
+from xsvggt_ros.stream.chain_settings import ChainSettings
 
 if TYPE_CHECKING:
     from xsvggt_ros.evaluation.evaluation import Evaluation
@@ -99,6 +102,8 @@ def run(
     network: Annotated[NetworkOptions, NETWORK],
     threads: Threads = 0,
     cache: Annotated[CacheSettings, CACHE],
+    chain: Annotated[ChainSettings, CHAIN],
+    refinement: Refinement = "off",
     selection: Annotated[SourceOptions, SELECTION],
     scoring: Annotated[ScoringOptions, SCORING],
     realtime: Realtime = False,
@@ -126,7 +131,7 @@ def run(
     """Evaluate a recording with ground truth once; `evaluate SOURCE` for short."""
     limits = read_limits(most, least)
     live = _live(realtime, speed)
-    request = EvaluationRequest(source, selection, network, cache, scoring, live)
+    request = EvaluationRequest(source, selection, network, cache, scoring, live, chain, refinement)
     _run_once(request, output, limits)
 
 
@@ -158,6 +163,8 @@ def sweep(
     network: Annotated[NetworkOptions, NETWORK],
     threads: Threads = 0,
     cache: Annotated[CacheSettings, CACHE],
+    chain: Annotated[ChainSettings, CHAIN],
+    refinement: Refinement = "off",
     selection: Annotated[SourceOptions, SELECTION],
     scoring: Annotated[ScoringOptions, SCORING],
     realtime: Realtime = False,
@@ -165,7 +172,7 @@ def sweep(
 ) -> None:
     """Evaluate a recording with many settings of the cache: what accuracy costs."""
     live = _live(realtime, speed)
-    request = EvaluationRequest(source, selection, network, cache, scoring, live)
+    request = EvaluationRequest(source, selection, network, cache, scoring, live, chain, refinement)
     _run_sweep(request, axes, references, output, resume, jobs, cluster)
 
 

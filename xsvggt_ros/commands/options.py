@@ -50,6 +50,9 @@ MaxFrames = Annotated[int | None, typer.Option(min=1, help="Stop after this many
 Topic = Annotated[
     str | None, typer.Option(help="Image topic of a bag, needed where it holds several.")
 ]
+Refinement = Annotated[
+    str, typer.Option(help="Fuse poses with the point head's points: off, auto or on.")
+]
 RerunViewer = Annotated[
     bool, typer.Option("--rerun", help="Show frames as they come in the Rerun viewer.")
 ]
@@ -156,13 +159,27 @@ CACHE = Group(
         "seed": ("--cache-seed",),
     },
 )
+CHAIN = Group(
+    panel="Chain of first frames",
+    names={
+        name: (f"--chain-{name.replace('_', '-')}",)
+        for name in ("length", "overlap", "min_confidence", "retry")
+    },
+    texts={
+        "length": "Frames after which the network gets a new first frame; 0 = never.",
+        "overlap": "Frames that run from both first frames, for the join.",
+        "min_confidence": "Share of the usual confidence below which a new first frame is due, "
+        "too; 0 = never.",
+        "retry": "Frames after a refused join before the next attempt.",
+    },
+)
 NETWORK = Group(
     names={"compiled": ("--compile",)},
     texts={
         "checkpoint": "Weights: a file, a Hugging Face id, or demo, the bundled ones. Default: "
         "demo, or random ones of a --preset.",
-        "preset": "Sizes of the network (streamvggt, lingbot, small, demo, ...); default: the weights' "
-        "own.",
+        "preset": "Sizes of the network (streamvggt, lingbot, small, demo, ...); default: the "
+        "weights' own.",
         "width": "Width of the network's input, a multiple of 14; default: the network's.",
         "device": "cpu, cuda, ... or auto = cuda where there is one.",
         "dtype": "Of the aggregator: float32, bfloat16, float16, or auto = bfloat16 or float16 on "

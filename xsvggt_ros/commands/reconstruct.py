@@ -12,8 +12,10 @@ import typer
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.commands.options import (
     CACHE,
+    CHAIN,
     NETWORK,
     MaxFrames,
+    Refinement,
     RerunFile,
     RerunViewer,
     SourceArgument,
@@ -25,6 +27,7 @@ from xsvggt_ros.commands.options import (
 from xsvggt_ros.commands.speaking import console, say_figures, say_lines, say_written
 from xsvggt_ros.evaluation.request import NetworkOptions
 from xsvggt_ros.interruption import INTERRUPTED, stop_request
+from xsvggt_ros.stream.chain_settings import ChainSettings
 
 if TYPE_CHECKING:
     from xsvggt_ros.errors import SourceError
@@ -51,12 +54,8 @@ def reconstruct(
         str | None,
         typer.Option(help="Write each depth map too: png (16 bit, 1/1000 units) or npy (float32)."),
     ] = None,
-    chain_length: Annotated[
-        int, typer.Option(help="Frames after which the network gets a new first frame; 0 = never.")
-    ] = 300,
-    refinement: Annotated[
-        str, typer.Option(help="Fuse poses with the point head's points: off, auto or on.")
-    ] = "off",
+    chain: Annotated[ChainSettings, CHAIN],
+    refinement: Refinement = "off",
     rerun: RerunViewer = False,
     rerun_file: RerunFile = None,
 ) -> None:
@@ -64,7 +63,6 @@ def reconstruct(
     from xsvggt_ros.errors import OutputError, PartlyWrittenError
     from xsvggt_ros.geometry.files import require_writable
     from xsvggt_ros.stream.chain import ChainedReconstructor
-    from xsvggt_ros.stream.chain_settings import ChainSettings
     from xsvggt_ros.stream.depth_files import DepthFiles
     from xsvggt_ros.stream.reconstructor import ReconstructorSettings
     from xsvggt_ros.stream.recording import LongestSession
@@ -79,7 +77,6 @@ def reconstruct(
     with open_source(source, topic=topic) as stream:
         loaded = network.load()
         settings = ReconstructorSettings(network.width or loaded.config.image_size, cache)
-        chain = ChainSettings(length=chain_length)
         engine = ChainedReconstructor(loaded, settings, chain=chain, refinement=refinement)
         ending = _run(stream, engine, recorded, depths, max_frames)
     _say_left_out(recorded, ending)

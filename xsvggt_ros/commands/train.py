@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xsvggt_ros.commands.options import Device, Threads
+from xsvggt_ros.commands.options import Device, Group, Threads, takes_groups
 from xsvggt_ros.commands.speaking import console, say_written
 from xsvggt_ros.interruption import INTERRUPTED, stop_request
 
@@ -16,9 +17,54 @@ if TYPE_CHECKING:
     from xsvggt_ros.training.options import RoomTraining
     from xsvggt_ros.training.scene_run import SceneRunSettings
 
-ROOMS, SCENES = "Recipes for rooms", "Recipes for scenes"
+
+def _option(text: str) -> Any:
+    return field(default=None, metadata={"text": text})
 
 
+@dataclass(frozen=True)
+class RoomOptions:
+    """Options of recipes for rooms; None = the recipe's own."""
+
+    preset: str | None = _option("Sizes of the network; demo by default.")
+    start: str | None = _option(
+        "What to start from: directory of another training, a file of weights, a Hugging Face file "
+        "as owner/name:file, or demo, the bundled ones. Default: random ones."
+    )
+    room: str | None = _option("Kind of room: chart, calm or rich; chart by default.")
+    steps: int | None = _option("Steps of the optimizer, in all; 7000 by default.")
+    batch: int | None = _option("Factor on the streams per step; 1, the default, suits a CPU.")
+    learning_rate: float | None = _option("Highest, after the warm-up; 0.0008 by default.")
+    score: str | None = _option(
+        "Held-out sequences to score at the end: short, medium (default) or long."
+    )
+    bfloat16: bool | None = _option("Compute the aggregator in bfloat16, for a GPU.")
+    compile: bool | None = _option("Apply torch.compile to the aggregator.")
+    workers: int | None = _option("Processes that render clips ahead on a CPU; none by default.")
+
+
+@dataclass(frozen=True)
+class SceneOptions:
+    """Options of recipes for scenes; None = the recipe's own."""
+
+    state: Path | None = _option(  # noqa: RUF009 - a field
+        "Directory of the state to continue, where it is not the output."
+    )
+    total_minutes: float | None = _option(
+        "Of learning in all calls, by which rate and stages go; by default they end with this call."
+    )
+    graph: bool | None = _option("Capture a step as a CUDA graph on a GPU; on by default.")
+    streams: int | None = _option("Held-out streams that memory is measured on; 16 by default.")
+    validate_seconds: float | None = _option("From one validation to the next; 90 by default.")
+
+
+ROOMS = Group(
+    panel="Recipes for rooms", names={"bfloat16": ("--bfloat16",), "compile": ("--compile",)}
+)
+SCENES = Group(panel="Recipes for scenes", names={"graph": ("--graph/--no-graph",)})
+
+
+@takes_groups
 def train(
     output: Annotated[
         Path,
@@ -44,122 +90,16 @@ def train(
     seed: Annotated[int, typer.Option(min=0, help="Of weights and data.")] = 0,
     device: Device = "auto",
     threads: Threads = 0,
-    preset: Annotated[
-        str | None,
-        typer.Option(help="Sizes of the network; demo by default.", rich_help_panel=ROOMS),
-    ] = None,
-    start: Annotated[
-        str | None,
-        typer.Option(
-            help="What to start from: directory of another training, a file of weights, a Hugging "
-            "Face file as owner/name:file, or demo, the bundled ones. Default: random ones.",
-            rich_help_panel=ROOMS,
-        ),
-    ] = None,
-    room: Annotated[
-        str | None,
-        typer.Option(
-            help="Kind of room: chart, calm or rich; chart by default.", rich_help_panel=ROOMS
-        ),
-    ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Steps of the optimiser, in all; 7000 by default.", rich_help_panel=ROOMS
-        ),
-    ] = None,
-    batch: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Factor on the streams per step; 1, the default, suits a CPU.",
-            rich_help_panel=ROOMS,
-        ),
-    ] = None,
-    learning_rate: Annotated[
-        float | None,
-        typer.Option(help="Highest, after the warm-up; 0.0008 by default.", rich_help_panel=ROOMS),
-    ] = None,
-    score: Annotated[
-        str | None,
-        typer.Option(
-            help="Held-out sequences to score at the end: short, medium (default) or long.",
-            rich_help_panel=ROOMS,
-        ),
-    ] = None,
-    bfloat16: Annotated[
-        bool,
-        typer.Option(
-            "--bfloat16",
-            help="Compute the aggregator in bfloat16, for a GPU.",
-            rich_help_panel=ROOMS,
-        ),
-    ] = False,
-    compiled: Annotated[
-        bool,
-        typer.Option(
-            "--compile", help="Apply torch.compile to the aggregator.", rich_help_panel=ROOMS
-        ),
-    ] = False,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Processes that render clips ahead on a CPU; none by default.",
-            rich_help_panel=ROOMS,
-        ),
-    ] = None,
-    state: Annotated[
-        Path | None,
-        typer.Option(
-            help="Directory of the state to continue, where it is not the output.",
-            rich_help_panel=SCENES,
-        ),
-    ] = None,
-    total_minutes: Annotated[
-        float | None,
-        typer.Option(
-            help="Of learning in all calls, by which rate and stages go; by default they end with "
-            "this call.",
-            rich_help_panel=SCENES,
-        ),
-    ] = None,
-    graph: Annotated[
-        bool,
-        typer.Option(
-            "--graph/--no-graph",
-            help="Capture a step as a CUDA graph on a GPU.",
-            rich_help_panel=SCENES,
-        ),
-    ] = True,
-    streams: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Held-out streams that memory is measured on; 16 by default.",
-            rich_help_panel=SCENES,
-        ),
-    ] = None,
-    validate_seconds: Annotated[
-        float | None,
-        typer.Option(
-            help="From one validation to the next; 90 by default.", rich_help_panel=SCENES
-        ),
-    ] = None,
+    rooms: Annotated[RoomOptions, ROOMS],
+    scenes: Annotated[SceneOptions, SCENES],
 ) -> None:
     """Train a network on synthetic streams; a call with equal options continues an earlier one."""
     # First of all: the minutes of a call count from here.
     from xsvggt_ros.training import BEGAN
     from xsvggt_ros.training.options import RoomTraining, training_named
 
-    given = {
-        "minutes": minutes, "preset": preset, "start": start, "room": room, "steps": steps,
-        "batch": batch, "learning_rate": learning_rate, "score": score,
-        "bfloat16": bfloat16 or None, "compile": compiled or None, "workers": workers,
-        "state": state, "total_minutes": total_minutes, "graph": None if graph else False,
-        "streams": streams, "validate_seconds": validate_seconds,
-    }  # fmt: skip
-    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    given = {"minutes": minutes, **asdict(rooms), **asdict(scenes)}
+    options = {name: value for name, value in given.items() if value is not None}
     asked = training_named(recipe, output, {"seed": seed, "device": device, **options})
     if isinstance(asked, RoomTraining):
         _train_on_rooms(asked, output)

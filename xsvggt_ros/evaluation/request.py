@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.evaluation.sources.base import SourceOptions
+from xsvggt_ros.stream.chain_settings import ChainSettings
 
 if TYPE_CHECKING:
     from xsvggt_ros.model.network import StreamVggt
@@ -132,9 +133,18 @@ class LiveOptions:
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """One evaluation. ``source`` is a path, or a name such as ``synthetic:medium_walk``.
+    """One evaluation.
 
-    ``live`` None = every frame, in order, none dropped.
+    Attributes:
+        source: a path, or a name such as ``synthetic:medium_walk``.
+        options: what is taken of it.
+        network: which network runs.
+        cache: settings of its cache.
+        scoring: how results are compared with the ground truth.
+        live: None = every frame, in order, none dropped.
+        chain: when another gauge of the network takes over.
+        refinement: whether poses are fused with the point head's points: off, auto or on.
+
     """
 
     source: str
@@ -143,6 +153,8 @@ class EvaluationRequest:
     cache: CacheSettings = field(default_factory=CacheSettings)
     scoring: ScoringOptions = field(default_factory=ScoringOptions)
     live: LiveOptions | None = None
+    chain: ChainSettings = field(default_factory=ChainSettings)
+    refinement: str = "off"
 
     def resolved(self) -> dict[str, Any]:
         """Return all settings, the defaults included, in types that JSON and YAML hold."""

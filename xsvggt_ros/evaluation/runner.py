@@ -25,6 +25,7 @@ from xsvggt_ros.evaluation.request import EvaluationRequest, LiveOptions
 from xsvggt_ros.evaluation.source import EvaluationSource, open_source
 from xsvggt_ros.evaluation.sources.base import NO_TRUTH
 from xsvggt_ros.model.network import StreamVggt
+from xsvggt_ros.stream.chain import ChainedReconstructor
 from xsvggt_ros.stream.frame import Frame, FrameResult
 from xsvggt_ros.stream.pipeline import FramePipeline, FrameUpdate, PipelineHooks
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
@@ -99,7 +100,7 @@ def evaluate(
     with collecting_warnings() as log:
         source = open_source(request.source, request.options)
         network = request.network.load()
-        engine = Reconstructor(network, _settings(request, network))
+        engine = _engine(request, network)
         costs = CostRecorder(network.device, provenance.weights_bytes(network))
         evaluator = Evaluator(request.scoring)
         run = Run(engine, costs, evaluator, log, progress, source.frame_count)
@@ -143,9 +144,13 @@ def evaluate(
     )
 
 
-def _settings(request: EvaluationRequest, network: StreamVggt) -> ReconstructorSettings:
+def _engine(request: EvaluationRequest, network: StreamVggt) -> ChainedReconstructor:
+    """Return the engine of the node."""
     width = request.network.width or network.config.image_size
-    return ReconstructorSettings(width, request.cache)
+    settings = ReconstructorSettings(width, request.cache)
+    return ChainedReconstructor(
+        network, settings, chain=request.chain, refinement=request.refinement
+    )
 
 
 def _run(

@@ -146,7 +146,8 @@ def points_by_patch(
     """
     rows, columns = depth.shape[0] // patch, depth.shape[1] // patch
     whole = np.s_[: rows * patch, : columns * patch]
-    usable = np.where(depth[whole] > 0, confidence[whole], -np.inf)
+    known = (depth[whole] > 0) & np.isfinite(depth[whole])
+    usable = np.where(known, confidence[whole], -np.inf)
     tiles = usable.reshape(rows, patch, columns, patch).swapaxes(1, 2).reshape(rows * columns, -1)
     best = tiles.argmax(axis=1)
     cells = np.flatnonzero(np.isfinite(tiles[np.arange(len(tiles)), best]))
@@ -439,7 +440,8 @@ def _step(found: _Linearised, sigma: float, unit: Array, free: tuple[int, ...]) 
     matrix = _normal_matrix(found, weights, unit, free)
     slope = np.einsum("nci,nc,n->i", found.jacobian, found.residuals, weights)[list(free)] * unit
     values, vectors = np.linalg.eigh(matrix)
-    known = vectors[:, values > LEAST_CONDITION * values[-1]]
+    determined = values > LEAST_CONDITION * values[-1]
+    known = vectors[:, determined]
     step = np.zeros(6)
-    step[list(free)] = -unit * (known @ ((known.T @ slope) / values[-known.shape[1] :]))
+    step[list(free)] = -unit * (known @ ((known.T @ slope) / values[determined]))
     return step

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Transforms over time: tf2's buffer, with what it does not tell and does not forgive.
+"""Transforms over time: a thin layer over the buffer of tf2_ros.
 
-It refuses what is no place, says which frames are known, starts again where a link's time jumps
-back, and waits on any thread without an executor. Poses are ``target_from_source``, [4, 4].
+It refuses invalid transforms, names the known frames in its errors, starts again when the time of
+a link jumps back, and lets any thread wait without an executor. Poses are ``target_from_source``,
+float64 [4, 4].
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ from xsvggt_ros.ros.conversions import transform_matrix
 from xsvggt_ros.stream.messages import frame_name, nanoseconds
 
 HISTORY = 10_000_000_000
-"""Nanoseconds that the buffer remembers, as tf2's does by default."""
+"""Nanoseconds that the buffer keeps, the default of tf2."""
 SHORTEST_JUMP = 1_000_000_000
-"""Nanoseconds back from which on the time of a link has jumped, and what came before is void."""
+"""Nanoseconds by which the time of a link must go back to count as a jump."""
 _AUTHORITY = "xsvggt_ros"
 
 
 class TransformBuffer:
-    """Takes transforms in any order and answers where frames are in each other, on any thread."""
+    """Stores transforms in any order and looks up the pose of one frame in another; thread-safe."""
 
     def __init__(self) -> None:
-        # Without a node: its service would outlive the buffer, and rclpy's clock of the node
-        # says nothing of the stamps of a recording that is played without /clock.
+        # Without a node: the buffer's service would outlive it, and the node's clock knows nothing
+        # about the stamps of a recording that is played without /clock.
         self._buffer = Buffer()
         self._changed = Condition()
         self._closed = False
@@ -43,20 +44,20 @@ class TransformBuffer:
         self._cleared: dict[str, float] = {}
 
     def close(self) -> None:
-        """Let go who waits."""
+        """Release all waiting threads."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def insert(self, transform: TransformStamped, *, static: bool = False) -> str | None:
-        """Take in where a child is in its parent; another parent replaces the one before.
+        """Store a transform; a new parent of a frame replaces the one before.
 
         Args:
-            transform: names of its frames may begin with a slash, as in ROS 1.
-            static: whether it holds for ever, or at its stamp.
+            transform: frame names may begin with a slash, as in ROS 1.
+            static: whether it is valid for ever, or at its stamp.
 
         Returns:
-            Why it was refused, with the remedy; None where it was taken.
+            Why it was refused, with the remedy; None if it was stored.
 
         """
         child = transform.child_frame_id = frame_name(transform.child_frame_id)

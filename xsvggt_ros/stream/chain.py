@@ -16,12 +16,14 @@ from statistics import median
 
 import numpy as np
 
+from xsvggt_ros.cache.byte_budget import MIB
+from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.cache.statistics import CacheStatistics
 from xsvggt_ros.errors import ConfigurationError, FrameError
 from xsvggt_ros.geometry.alignment import Similarity
 from xsvggt_ros.geometry.joining import Join, OverlapFrame, join, overlap_frame
 from xsvggt_ros.geometry.rigid import Matrix
-from xsvggt_ros.model.device import release_cached_memory
+from xsvggt_ros.model.device import free_memory, release_cached_memory
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.chain_settings import ChainSettings
 from xsvggt_ros.stream.frame import REFINEMENTS, CameraMotion, FrameResult, GaugeChange
@@ -127,7 +129,7 @@ class ChainedReconstructor(Reconstructor):
         if point_head != self.settings.point_head:
             self.settings = replace(self.settings, point_head=point_head)
             self._take_cache(self._cache)
-            self._next = None
+            self._start_overlap_again()
 
     def check_refinement(self, refinement: str) -> None:
         """Raise ConfigurationError where :meth:`set_refinement` would; for any thread.
@@ -147,6 +149,18 @@ class ChainedReconstructor(Reconstructor):
                 "pose.refinement is on, but these weights have no point head, whose points it "
                 "needs; set it to off or auto"
             )
+
+    def configure_cache(self, settings: CacheSettings) -> None:
+        """Change the cache of the gauge that runs; see the class that this one extends."""
+        if settings != self.settings.cache:
+            self._start_overlap_again()
+        super().configure_cache(settings)
+
+    def _start_overlap_again(self) -> None:
+        """Drop a gauge that has not taken over yet: it was made with other settings."""
+        if self._next is not None:
+            self._next = None
+            self._asked = self._reason
 
     def learn_from_step(self, motion: CameraMotion, step: Matrix) -> None:
         """Learn by how much the variances of steps are off; see the class this one extends."""
@@ -191,8 +205,11 @@ class ChainedReconstructor(Reconstructor):
         if self._next is not None or not reason or result.pose_source == "held":
             return
         self._asked = ""
-        logger.info("frame %d of the session: another gauge begins, %s", result.index, reason)
         self._reason = reason
+        if objection := self._no_room():
+            self._refuse(result, objection)
+            return
+        logger.info("frame %d of the session: another gauge begins, %s", result.index, reason)
         self._overlap.clear()
         self._unanswered.clear()
         self._seen_by_next.clear()
@@ -215,6 +232,20 @@ class ChainedReconstructor(Reconstructor):
         if self._fallen >= FALLEN_FRAMES:
             return f"confidence fell to {1 + excess:.2f} from {1 + usual:.2f}"
         return ""
+
+    def _no_room(self) -> str:
+        """Return why a second cache does not fit beside this one; empty where it does.
+
+        Without this, the session might end for want of memory in the middle of an overlap.
+        """
+        held, free = self._cache.statistics(), free_memory(self.device)
+        needed = held.nbytes + held.scratch_nbytes + held.camera_nbytes
+        if free is None or needed <= free:
+            return ""
+        return (
+            f"a second cache of {needed / MIB:.0f} MiB does not fit the {free / MIB:.0f} MiB that "
+            f"are free on device '{self.device}': lower cache.budget_mib, or set chain.length to 0"
+        )
 
     @property
     def _overlap_frames(self) -> int:

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When another gauge of the network takes over; needs no PyTorch."""
+"""When another gauge of the network takes over; needs neither PyTorch nor numpy."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.geometry.joining import LEAST_FRAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +30,8 @@ class ChainSettings:
     retry: int = 30
 
     def __post_init__(self) -> None:
+        from xsvggt_ros.geometry.joining import LEAST_FRAMES  # --help needs no numpy
+
         if not self.overlap >= LEAST_FRAMES:
             raise ConfigurationError(
                 f"chain.overlap is {self.overlap}; two gauges are joined by {LEAST_FRAMES} frames "

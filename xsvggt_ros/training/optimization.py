@@ -22,7 +22,12 @@ _TOKENS = ("_token", "_tokens", "pos_embed")
 
 
 def fresh_network(name: str, seed: int) -> StreamVggt:
-    """Return a network of a preset with seeded random weights that learns from the first step."""
+    """Return a network of a preset with seeded random weights that learns from the first step.
+
+    Raises:
+        ConfigurationError: an unknown preset.
+
+    """
     network = random_network(preset(name), seed)
     for module in network.modules():
         if isinstance(module, LayerScale):

@@ -181,8 +181,8 @@ class BagReader:
                 kept.append(each)
                 continue
             self.remarks.append(
-                f"A file is left out: {self._files[id(each)]} holds what "
-                f"{self._files[id(whole)]} holds as well."
+                f"A file is left out: {self._files[id(each)]} is a copy of "
+                f"{self._files[id(whole)]}, or of a part of it."
             )
             each.close()
         self._storages = [each for each in self._storages if each in kept]
@@ -197,7 +197,7 @@ class BagReader:
                 yield (
                     f"{self._path} seems to hold several recordings: {self._files[id(after)].name} "
                     f"begins {pause / 1e9:.0f} s after {self._files[id(before)].name}. They are "
-                    "read as one; give a file to read one alone."
+                    "read as one; name a file to read it alone."
                 )
                 return
 

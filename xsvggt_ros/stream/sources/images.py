@@ -327,7 +327,7 @@ def _series(directory: Path, images: Sequence[Path]) -> Iterable[str]:
             named = ", ".join(sorted(several)[:_NAMED])
             yield (
                 f"{directory} seems to hold {len(several)} series of images ({named}): they are "
-                "taken as one, in the order of their names; give each a directory of its own."
+                "read as one, in the order of their names; put each into a directory of its own."
             )
 
 

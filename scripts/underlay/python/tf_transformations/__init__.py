@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Quaternion: TypeAlias = tuple[float, float, float, float]
 Numbers: TypeAlias = Sequence[float] | Array
 _EPSILON = 4.0 * np.finfo(float).eps
 
@@ -53,7 +54,7 @@ def quaternion_matrix(quaternion: Numbers) -> Array:
     return matrix
 
 
-def quaternion_from_matrix(matrix: Any) -> Array:
+def quaternion_from_matrix(matrix: Any) -> Quaternion:
     """Return the unit quaternion of a rigid matrix, w not below zero."""
     r = np.asarray(matrix, float)[:3, :3]
     # The eigenvector of the largest eigenvalue is the quaternion that fits best.
@@ -67,10 +68,10 @@ def quaternion_from_matrix(matrix: Any) -> Array:
     )
     values, vectors = np.linalg.eigh(upper / 3.0)
     found: Array = vectors[:, int(values.argmax())]
-    return -found if found[3] < 0 else found
+    return _quaternion(-found if found[3] < 0 else found)
 
 
-def quaternion_from_euler(ai: float, aj: float, ak: float, axes: str = "sxyz") -> Array:
+def quaternion_from_euler(ai: float, aj: float, ak: float, axes: str = "sxyz") -> Quaternion:
     """Return the quaternion of roll, pitch and yaw."""
     _require_sxyz(axes)
     about = [
@@ -100,24 +101,22 @@ def euler_matrix(ai: float, aj: float, ak: float, axes: str = "sxyz") -> Array:
     return quaternion_matrix(quaternion_from_euler(ai, aj, ak, axes))
 
 
-def quaternion_about_axis(angle: float, axis: Numbers) -> Array:
+def quaternion_about_axis(angle: float, axis: Numbers) -> Quaternion:
     """Return the quaternion of a turn about an axis of any length."""
     direction = np.asarray(axis, float)
     direction = direction / np.linalg.norm(direction)
-    return np.append(direction * np.sin(angle / 2.0), np.cos(angle / 2.0))
+    return _quaternion([*(direction * np.sin(angle / 2.0)), np.cos(angle / 2.0)])
 
 
-def quaternion_multiply(quaternion1: Numbers, quaternion0: Numbers) -> Array:
+def quaternion_multiply(quaternion1: Numbers, quaternion0: Numbers) -> Quaternion:
     """Return the turn by ``quaternion0``, then by ``quaternion1``."""
     ax, ay, az, aw = quaternion1
     bx, by, bz, bw = quaternion0
-    return np.array(
-        [
-            aw * bx + ax * bw + ay * bz - az * by,
-            aw * by - ax * bz + ay * bw + az * bx,
-            aw * bz + ax * by - ay * bx + az * bw,
-            aw * bw - ax * bx - ay * by - az * bz,
-        ]
+    return (
+        aw * bx + ax * bw + ay * bz - az * by,
+        aw * by - ax * bz + ay * bw + az * bx,
+        aw * bz + ax * by - ay * bx + az * bw,
+        aw * bw - ax * bx - ay * by - az * bz,
     )
 
 
@@ -129,7 +128,7 @@ def quaternion_conjugate(quaternion: Numbers) -> Array:
 
 def quaternion_inverse(quaternion: Numbers) -> Array:
     """Return the quaternion that undoes another one of any length."""
-    return quaternion_conjugate(quaternion) / np.dot(quaternion, quaternion)
+    return np.asarray(quaternion_conjugate(quaternion) / np.dot(quaternion, quaternion))
 
 
 def quaternion_slerp(
@@ -167,6 +166,12 @@ def concatenate_matrices(*matrices: Any) -> Array:
     for matrix in matrices:
         product = product @ matrix
     return product
+
+
+def _quaternion(numbers: Numbers) -> Quaternion:
+    """Return four numbers as the tuple that the real functions return."""
+    x, y, z, w = (float(number) for number in numbers)
+    return x, y, z, w
 
 
 def _require_sxyz(axes: str) -> None:

@@ -46,6 +46,7 @@ ROS1 = (".bag", ".bag.active")
 """Ends of the names of ROS 1 bags; a recorder that was killed leaves the latter."""
 
 
+_ROS1_OF_ANY_VERSION = b"#ROSBAG V"
 _MAGIC = {MCAP_MAGIC: ".mcap", SQLITE_MAGIC: ".db3", ROS1_MAGIC: ".bag", ZSTD_MAGIC: ZSTD}
 """What files of each format begin with, and the end of their names."""
 
@@ -112,10 +113,9 @@ def open_storage(path: Path, scratch: Path) -> Storage:
     if kind == ZSTD:
         path = decompressed_file(path, scratch)
         kind = _format_of(path)
-    if not kind and _suffix(path) == ".bag":
-        empty = "it is empty" if not path.stat().st_size else "it is no ROS 1 bag of version 2.0"
-        raise ValueError(empty)
     kind = kind or _suffix(path)
+    if kind == ".bag":
+        _require_rosbag1(path)
     if kind == ".mcap":
         return McapStorage(path)
     if kind == ".db3":
@@ -123,6 +123,14 @@ def open_storage(path: Path, scratch: Path) -> Storage:
     if kind == ".bag":
         return Rosbag1Storage(path)
     raise ValueError(f"{path.suffix or 'this'} is no suffix of a bag")
+
+
+def _require_rosbag1(path: Path) -> None:
+    """Raise ValueError for a file that is no ROS 1 bag; its reader tells which version it is."""
+    with path.open("rb") as file:
+        head = file.read(len(_ROS1_OF_ANY_VERSION))
+    if head != _ROS1_OF_ANY_VERSION:
+        raise ValueError("it does not begin as a ROS 1 bag does" if head else "it is empty")
 
 
 def _suffix(path: Path) -> str:

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""benchmarks/accuracy.py: its table holds what its head says, and nothing of other runs."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from xsvggt_ros.cache.settings import DEFAULT_POLICY
+from xsvggt_ros.errors import ConfigurationError
+from xsvggt_ros.model.bundled import bundled_weights
+
+SMALL = ("--sequences", "short_walk", "--budgets", "4", "--width", "28", "--height", "28")
+
+
+@pytest.fixture
+def accuracy(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    return importlib.import_module("accuracy")
+
+
+@pytest.fixture
+def start(accuracy, monkeypatch, tmp_path):
+    """Run it into one directory; return the page."""
+
+    def start(*options: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["accuracy.py", f"--output={tmp_path / 'out'}", *options])
+        accuracy.main()
+        return (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+
+    return start
+
+
+@pytest.fixture
+def measured(accuracy, monkeypatch) -> list[str]:
+    """Replace measuring by numbers that count up; return what was measured."""
+    names: list[str] = []
+
+    def count(network, frames, config, name, identity):
+        names.append(f"{name}: {config.name}")
+        numbers = dict.fromkeys(accuracy.means.__globals__["METRICS"], float(len(names)))
+        return accuracy.Cell(identity, config.name, name, **numbers)
+
+    monkeypatch.setattr(accuracy, "measure", count)
+    return names
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--sequences", "bogus", "short", "nope"], r"--sequences bogus, nope: .* very_long_walk"),
+        (["--policies", "foo", "none"], r"--policies foo: unknown; .*xstreamvggt"),
+        (["--budgets", "4", "0"], r"--budgets 0: must be at least 1"),
+        (["--width", "100"], r"100x84 .* multiples of 14"),
+        (["--room", "cellar"], r"'cellar' are unknown"),
+    ],
+)
+def test_an_impossible_option_is_refused_before_anything_runs(
+    start, measured, tmp_path, options, message
+):
+    with pytest.raises(SystemExit, match=message):
+        start(*options)
+    assert not measured
+    assert not (tmp_path / "out").exists()
+
+
+def test_cells_are_run_once_for_the_same_weights_images_and_cache(start, measured, tmp_path):
+    options = (*SMALL, "--policies", "none")
+    start(*options)
+    assert measured == [
+        "short_walk: full cache",
+        "short_walk: 2 frames: no history",
+        "short_walk: published, 4 frames",
+    ]
+    start(*options)
+    assert len(measured) == 3
+    start(*options, "--height", "14")
+    start(*options, "--room", "calm")
+    assert len(measured) == 9
+    start(*options, "--checkpoint", str(other_weights(tmp_path)))
+    assert len(measured) == 12
+
+
+def other_weights(directory: Path) -> Path:
+    path = directory / "other.safetensors"
+    with safe_open(bundled_weights(), framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors["aggregator.camera_token"] += 1
+        save_file(tensors, path, file.metadata())
+    return path
+
+
+def test_means_are_over_what_was_asked_for(start, measured):
+    caches = ("--policies", "none", "--budgets", "4", "--width", "28", "--height", "28")
+    start("--sequences", "short", *caches)
+    assert len(measured) == 12
+    page = start("--sequences", "short_walk", *caches)
+    assert len(measured) == 12
+    assert "| full cache | 4.0000 |" in page
+    assert "means over short_walk\n" in page
+    page = start("--sequences", "short_walk", "--without-full", *caches)
+    assert "full cache" not in page.lower()
+
+
+def test_relative_columns(start, measured):
+    page = start(*SMALL, "--policies", "random", "none", "random")
+    assert len(measured) == 7
+    full, published = page.split("= 1 |")[1:]
+    assert "| random, 4 frames, 4 bits | 4.000 |" in full
+    assert "| published, 4 frames | 3.000 |" in full
+    assert "| random, 4 frames, 4 bits | 1.333 |" in published
+
+
+def test_the_default_policy_is_measured_at_every_width(accuracy):
+    configs = accuracy.configurations(accuracy.POLICY_ORDER, [8])
+    default = DEFAULT_POLICY
+    widths = [c.bits for c in configs if c.policy == default and not c.published]
+    assert sorted(widths) == [2, 4, 8, 16]
+    assert sum(config.name == "full cache" for config in configs) == 1
+    assert len({config.name for config in configs}) == len(configs)
+
+
+def test_other_settings_of_the_first_policy_are_measured_beside_it(accuracy):
+    configs = accuracy.configurations(["random"], [8], changes=["anchor_bits=8", "adaptive=both"])
+    fine, adaptive = configs[-2:]
+    assert fine.name == "random, 8 frames, 4 bits, anchor_bits 8"
+    assert fine.settings(10).anchor_bits == 8
+    assert adaptive.settings(10).adaptive == "both"
+    assert adaptive.settings(10).anchor_bits == 0
+    for wrong in ("anchor=8", "anchor_bits=fine", "budget_tokens=7"):
+        with pytest.raises(ConfigurationError, match=f"'{wrong}' is no setting and value"):
+            accuracy.configurations(["random"], [8], changes=[wrong])
+
+
+def test_a_real_run(start, tmp_path):
+    page = start(*SMALL, "--policies", "none")
+    row = next(line for line in page.splitlines() if line.startswith("| full cache"))
+    values = [float(cell) for cell in row.split("|")[2:-1]]
+    assert len(values) == 11
+    assert all(value > 0 for value in values)
+    assert (tmp_path / "out" / "figure.png").stat().st_size > 10_000
+
+
+def test_streams_of_a_suite_have_intervals_and_the_need_of_memory(start, measured):
+    page = start("--sequences", "landmarks_100_lap50", "--streams", "3", "--policies", "none",
+                 "--budgets", "4", "--width", "28", "--height", "28")  # fmt: skip
+    assert measured[:2] == [
+        "landmarks_100_lap50#0: full cache",
+        "landmarks_100_lap50#0: 2 frames: no history",
+    ]
+    assert len(measured) == 9
+    assert "means over landmarks_100_lap50, 3 streams\n" in page
+    # Full caches are 1, 4 and 7, no histories one more each: a ratio of 15 to 12.
+    assert "| full cache | 4.000 [1.000, 7.000] |" in page
+    assert "| 1.000 [1.000, 1.000] | 1.000 [1.000, 1.000] | 1.000 [1.000, 1.000] |" in page
+    assert "path without history over path with everything: 1.25 [1.14, 2.00]: no yardstick" in page
+
+
+@pytest.mark.slow
+def test_jobs_measure_what_one_job_measures(start, tmp_path):
+    options = ("--sequences", "landmarks_100_lap50", "--streams", "2", "--policies", "none",
+               "--budgets", "4", "--width", "14", "--height", "14", "--without-full")  # fmt: skip
+    alone = start(*options)
+    (tmp_path / "out" / "cells.csv").unlink()
+    together = start(*options, "--jobs", "2")
+    accuracies = [
+        [
+            line.split("|")[2:9]
+            for line in page.splitlines()
+            if line.startswith(("| 2 fr", "| publ"))
+        ]
+        for page in (alone, together)
+    ]
+    assert accuracies[0] == accuracies[1]

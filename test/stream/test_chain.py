@@ -1,0 +1,314 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A chain of gauges: one world and one unit, whatever each gauge measures in."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from pose_benchmark import pose_views as pv
+
+from xsvggt_ros.cache.kv_cache import KvCache
+from xsvggt_ros.errors import ConfigurationError, FrameError
+from xsvggt_ros.geometry.alignment import Similarity
+from xsvggt_ros.geometry.lie import exp_se3, log_se3
+from xsvggt_ros.geometry.rigid import Matrix, invert
+from xsvggt_ros.geometry.robot_frames import RobotPose
+from xsvggt_ros.model.network import StreamVggt
+from xsvggt_ros.stream import chain
+from xsvggt_ros.stream.chain import ChainedReconstructor
+from xsvggt_ros.stream.chain_settings import ChainSettings
+from xsvggt_ros.stream.frame import Frame, FrameResult
+from xsvggt_ros.stream.pipeline import FramePipeline, PipelineHooks
+from xsvggt_ros.stream.reconstructor import Arrival, Reconstructor, ReconstructorSettings
+from xsvggt_ros.stream.scale import MetricScale
+
+CAMERA = pv.camera(4)
+IMAGE = np.zeros((28, 28, 3), np.uint8)
+SECOND = 10**9
+
+
+class Walk:
+    """Answers in a network's place: exact depth of a room, in a gauge of each engine's own.
+
+    Attributes:
+        errors: of pose and depth.
+        broken: engines whose depth means nothing, numbered in the order of their making.
+
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, frames: int, errors: pv.Errors) -> None:
+        self.random = np.random.default_rng(0)
+        self.truth = pv.walk(self.random, frames)
+        self.errors = errors
+        self.broken: set[int] = set()
+        self.failing: set[int] = set()
+        self.confidence = dict.fromkeys(range(frames), 5.0)
+        self._gauges: dict[KvCache, tuple[int, float, Matrix]] = {}
+        self._made = 0
+        run = Reconstructor._run
+
+        def answers(engine: Reconstructor, frames: list[Arrival]) -> list[FrameResult]:
+            return [self._answer(engine, result) for result in run(engine, frames)]
+
+        monkeypatch.setattr(Reconstructor, "_run", answers)
+
+    def _answer(self, engine: Reconstructor, result: FrameResult) -> FrameResult:
+        frame = result.stamp // SECOND
+        key = engine._cache
+        if key not in self._gauges:
+            unit = 1.0 if self._made == 0 else float(np.exp(self.random.uniform(-1.5, 1.5)))
+            self._gauges[key] = self._made, unit, self.truth[frame]
+            self._made += 1
+        number, unit, first = self._gauges[key]
+        if number in self.failing:
+            raise FrameError("no memory for it")
+        seen = pv.head_pose(self.random, self.truth[frame], self.errors)
+        pose = invert(first) @ seen
+        pose[:3, 3] *= unit
+        depth = pv.room_depth(self.truth[frame], CAMERA)
+        noise = pv.noise(self.random, self.errors.length, 4)
+        depth = (depth * (1 + self.errors.along * noise)).astype(np.float32)
+        if number in self.broken:
+            depth = self.random.permutation(depth.ravel()).reshape(depth.shape) ** 2
+        return replace(
+            result,
+            camera_to_world=pose,
+            intrinsics=CAMERA,
+            depth=(unit * depth).astype(np.float32),
+            confidence=np.full(depth.shape, self.confidence[frame], np.float32),
+            pose_source="predicted",
+            head_change=np.zeros(6),
+        )
+
+
+EXACT = pv.Errors(0.0, 0.0, along=0.0, turn=0.0, way=0.0)
+NOISY = pv.Errors(2.0, 0.0, along=0.01, turn=0.2, way=0.01)
+
+
+def engine(network: StreamVggt, **changes: Any) -> ChainedReconstructor:
+    """Return an engine whose chain has these settings."""
+    return ChainedReconstructor(network, ReconstructorSettings(28), chain=ChainSettings(**changes))
+
+
+def run(reconstructor: ChainedReconstructor, start: int, frames: int) -> list[FrameResult]:
+    return [
+        reconstructor.step(IMAGE, stamp=SECOND * index) for index in range(start, start + frames)
+    ]
+
+
+def test_exact_gauges_of_any_unit_give_one_exact_world(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk = Walk(monkeypatch, 60, EXACT)
+    reconstructor = engine(network, length=12, overlap=3)
+    results = run(reconstructor, 0, 58)
+    assert [result.index for result in results] == list(range(58))
+    assert reconstructor.session == 1
+    assert results[-1].joins == len(reconstructor.joins) == 4
+    assert [result.index for result in results if result.gauge_change] == [12, 24, 36, 48]
+    assert [each.frame for each in reconstructor.joins] == [12, 24, 36, 48]
+    for result, truth in zip(results, walk.truth, strict=False):
+        expected = invert(walk.truth[0]) @ truth
+        np.testing.assert_allclose(result.camera_to_world, expected, atol=1e-4)
+        assert result.motion is not None
+        np.testing.assert_allclose(result.motion.odom_from_camera, expected, atol=1e-4)
+        np.testing.assert_allclose(result.depth, pv.room_depth(truth, CAMERA), rtol=1e-4)
+
+
+def test_odometry_never_jumps_though_the_world_does(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk = Walk(monkeypatch, 60, NOISY)
+    results = run(engine(network, length=20), 0, 60)
+    assert results[-1].joins == 2
+    for before, after in pairwise(results):
+        assert before.motion is not None
+        assert after.motion is not None
+        step = invert(before.motion.odom_from_camera) @ after.motion.odom_from_camera
+        np.testing.assert_allclose(step, after.motion.step, atol=1e-9)
+        true_step = invert(walk.truth[before.index]) @ walk.truth[after.index]
+        # Two poses of 0.2 degrees and 1 cm each.
+        error = log_se3(invert(true_step) @ step)
+        assert np.degrees(np.linalg.norm(error[3:])) < 1.0
+        assert np.linalg.norm(error[:3]) < 0.06
+    first = results[20]
+    world_step = invert(results[19].camera_to_world) @ first.camera_to_world
+    assert first.motion is not None
+    assert np.abs(world_step - first.motion.step).max() > 1e-4  # map -> odom takes the difference
+
+
+def test_a_refused_gauge_leaves_the_old_one_and_is_said(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    walk = Walk(monkeypatch, 50, EXACT)
+    walk.broken, walk.failing = {1}, {2}
+    reconstructor = engine(network, length=12, overlap=3, retry=5)
+    with caplog.at_level(logging.WARNING):
+        results = run(reconstructor, 0, 40)
+    changes = {result.index: result.gauge_change for result in results if result.gauge_change}
+    assert list(changes)[:2] == [12, 17]
+    assert "of their depth apart" in changes[12].objection
+    assert "no memory for it" in changes[17].objection
+    assert "old one goes on" in caplog.text
+    joined = next(index for index, change in changes.items() if not change.objection)
+    assert changes[joined].joins == 1
+    for result, truth in zip(results, walk.truth, strict=False):
+        expected = invert(walk.truth[0]) @ truth
+        np.testing.assert_allclose(result.camera_to_world, expected, atol=1e-4)
+
+
+def test_a_gauge_that_is_asked_for_comes_at_once(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Walk(monkeypatch, 20, EXACT)
+    reconstructor = engine(network, length=0, overlap=2)
+    with pytest.raises(ConfigurationError, match="no frame yet"):
+        reconstructor.ask_for_join("asked for")
+    run(reconstructor, 0, 5)
+    reconstructor.ask_for_join("asked for")
+    results = run(reconstructor, 5, 6)
+    changes = [result.gauge_change for result in results]
+    assert [change is not None for change in changes] == [False, False, True, False, False, False]
+    assert changes[2] is not None
+    assert (changes[2].reason, changes[2].objection, changes[2].joins) == ("asked for", "", 1)
+
+
+def test_fallen_confidence_asks_for_a_gauge(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk = Walk(monkeypatch, 60, EXACT)
+    walk.confidence.update(dict.fromkeys(range(40, 60), 1.5))
+    results = run(engine(network, length=1000, overlap=2), 0, 50)
+    changes = {result.index: result.gauge_change for result in results if result.gauge_change}
+    assert list(changes) == [44]
+    assert "confidence fell to 1.50 from 5.00" in changes[44].reason
+
+
+def test_a_new_session_forgets_chain_and_odometry(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk = Walk(monkeypatch, 60, EXACT)
+    reconstructor = engine(network, length=12, overlap=3)
+    run(reconstructor, 0, 30)
+    assert reconstructor.joins
+    reconstructor.reset("asked for")
+    assert not reconstructor.joins
+    walk._gauges.clear()
+    result = run(reconstructor, 30, 1)[0]
+    assert (result.index, result.joins) == (0, 0)
+    assert result.motion is not None
+    np.testing.assert_array_equal(result.motion.odom_from_camera, result.camera_to_world)
+    assert not result.motion.covariance.any()
+
+
+def test_without_room_for_a_second_cache_the_old_gauge_goes_on(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Walk(monkeypatch, 30, EXACT)
+    reconstructor = engine(network, length=12, overlap=3, retry=100)
+    monkeypatch.setattr(chain, "free_memory", lambda device: 1)
+    results = run(reconstructor, 0, 16)
+    (change,) = (result.gauge_change for result in results if result.gauge_change)
+    assert "does not fit" in change.objection
+    assert results[-1].chain_state == change.objection
+    assert (reconstructor.session, results[-1].index, results[-1].joins) == (1, 15, 0)
+
+
+def test_other_cache_settings_start_an_overlap_again(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Walk(monkeypatch, 30, EXACT)
+    reconstructor = engine(network, length=0, overlap=3)
+    run(reconstructor, 0, 3)
+    reconstructor.ask_for_join("asked for")
+    run(reconstructor, 3, 2)  # two frames of the overlap
+    changed = replace(reconstructor.settings.cache, budget_tokens=4096)
+    reconstructor.configure_cache(changed)
+    results = run(reconstructor, 5, 5)
+    assert [result.joins for result in results] == [0, 0, 0, 1, 1]
+    assert reconstructor.settings.cache == changed
+    assert results[-1].cache.budget_tokens == 4096
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"overlap": 1}, {"length": 7}, {"length": -1}, {"min_confidence": 1.0}, {"retry": 0}],
+)
+def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(wrong))):
+        ChainSettings(**wrong)
+
+
+def test_covariances_grow_and_a_held_pose_is_uncertain(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk = Walk(monkeypatch, 40, NOISY)
+    reconstructor = engine(network, length=0)
+    results = run(reconstructor, 0, 40)
+    traces = [float(np.trace(result.motion.covariance)) for result in results if result.motion]
+    assert traces[0] == 0.0
+    assert all(before < after for before, after in pairwise(traces))
+    last = results[-1]
+    assert last.motion is not None
+    held = replace(
+        last, index=last.index + 1, pose_source="held", motion=None,
+        camera_to_world=last.camera_to_world @ exp_se3(np.array([0.5, 0, 0, 0, 0.3, 0])),
+        stamp=last.stamp + SECOND,
+    )  # fmt: skip
+    followed = reconstructor.odometry.follow(held)
+    assert followed.motion is not None
+    assert followed.motion.seconds == 1.0
+    deviation = np.sqrt(np.diag(followed.motion.step_covariance))
+    assert deviation[0] >= 0.5 / np.sqrt(3)
+    assert deviation[4] >= 0.3 / np.sqrt(3)
+    assert walk.errors is NOISY
+
+
+def test_true_steps_correct_the_variances(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk = Walk(monkeypatch, 120, NOISY)
+    reconstructor = engine(network, length=0)
+    squares = []
+    for index in range(120):
+        (result,) = run(reconstructor, index, 1)
+        if index == 0:
+            continue
+        assert result.motion is not None
+        step = invert(walk.truth[index - 1]) @ walk.truth[index]
+        reconstructor.odometry.note_true_step(result.motion, step)
+        error = log_se3(invert(step) @ result.motion.step)
+        if index > 60:
+            squares.append(error @ np.linalg.solve(result.motion.step_covariance, error) / 6)
+    assert 0.5 <= np.mean(squares) <= 1.6
+
+
+def test_another_nodes_odometry_corrects_the_variances(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk = Walk(monkeypatch, 60, NOISY)
+    reconstructor = engine(network, length=0)
+    scale = MetricScale(1.0)
+    robots = iter(RobotPose(odom_from_carrier=pose) for pose in walk.truth)
+    hooks = PipelineHooks(
+        transforms=lambda frame: next(robots), scale=lambda result, robot: scale.applied(result)
+    )
+    pipeline = FramePipeline(reconstructor, hooks)
+    monkeypatch.setattr(pipeline, "_check", lambda update: update)  # black images
+    for index in range(60):
+        assert pipeline.process(Frame(SECOND * index, "camera", lambda: IMAGE)) is not None
+    way, turn = reconstructor.odometry.factors.factors
+    assert way < 0.8  # what depth says is far less precise than these poses
+    assert turn < 0.8
+
+
+def test_the_world_is_that_of_the_first_gauge() -> None:
+    whole = Similarity(2.0, exp_se3(np.array([0, 0, 0, 0.1, 0.2, 0.3]))[:3, :3], np.ones(3))
+    inner = Similarity(0.5, np.eye(3), np.array([1.0, 2.0, 3.0]))
+    points = np.arange(12.0).reshape(4, 3)
+    np.testing.assert_allclose((whole @ inner).points(points), whole.points(inner.points(points)))
