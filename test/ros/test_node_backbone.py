@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import pytest
 
 REASON = "needs ROS 2 and this package's messages: run scripts/test, or source a built workspace"
@@ -26,6 +29,10 @@ LINGBOT = {
     "input.queue_policy": "all",
     "cache.keyframe_interval": "auto",
 }
+
+
+def _has_received(count: int, status: ReconstructionStatus) -> bool:
+    return bool(status.frames_received == count)
 
 
 def test_the_first_images_wait_together_and_each_gets_its_own_result() -> None:
@@ -57,7 +64,7 @@ def test_the_first_images_wait_together_and_each_gets_its_own_result() -> None:
         assert peer.set_parameters(cache__keyframe_interval=2, cache__key_bits=8).successful
 
         # A session that ends before its first pass is complete says so of each image that waited.
-        reset = peer.node.create_client(Trigger, "/xsvggt/reset")
+        reset: Any = peer.node.create_client(Trigger, "/xsvggt/reset")
         peer.wait_until(reset.service_is_ready, "the reset service")
         for first in (2 * SECOND, 3 * SECOND):
             answer = reset.call_async(Trigger.Request())
@@ -66,8 +73,7 @@ def test_the_first_images_wait_together_and_each_gets_its_own_result() -> None:
             stamps = [first + k * SECOND // 10 for k in range(count)]
             for stamp in stamps:
                 publisher.publish(image_message(stamp))
-            received = 6 if count == 1 else 9
-            peer.wait_for_status(lambda s, n=received: s.frames_received == n, "more images")
+            peer.wait_for_status(partial(_has_received, 6 if count == 1 else 9), "images")
         last = peer.with_stamp("status", stamps[-1])
         assert (last.session, last.session_frames) == (3, ANCHORS)
         assert (last.frames_processed, last.frames_refused) == (5 + ANCHORS, 1)
