@@ -116,7 +116,8 @@ def measured(
         else:
             seen = suite_streams(suite, settings, chosen, network.device)
         for budget in BUDGETS:
-            errors = compared(*streamed(network, seen.images, budget), seen)
+            cameras, depth = streamed(network, seen.images, budget)
+            errors = compared(cameras, depth, seen, network.config.pose_convention)
             parts[budget].append(_columns(errors, suite))
     return {
         budget: {name: np.concatenate([each[name] for each in found]) for name, _ in COLUMNS}

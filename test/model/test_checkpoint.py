@@ -371,6 +371,15 @@ def test_weights_of_another_network_are_told_by_its_name(weights, lingbot_weight
     assert network.config == PRESETS["tiny_lingbot"]
 
 
+def test_converted_weights_of_another_network_are_told_by_its_name(tmp_path, lingbot_weights):
+    own = convert_checkpoint(
+        str(lingbot_weights), tmp_path / "own.safetensors", preset="tiny_lingbot"
+    )
+    with pytest.raises(CheckpointError, match="holds weights of LingBot-Map.*such as lingbot"):
+        load_network(str(own), preset="tiny")
+    assert load_network(str(own)).config == PRESETS["tiny_lingbot"]
+
+
 def test_the_tensors_say_which_official_network_they_are_of(weights, lingbot_weights):
     for path, own, other in ((weights, "streamvggt", "lingbot"), (lingbot_weights, "lingbot", "")):
         config = sizes_of(read_checkpoint(str(path)), None, str(path))

@@ -23,6 +23,19 @@ def activate(encoding: Tensor) -> Tensor:
     return torch.cat([encoding[..., :7], functional.relu(encoding[..., 7:])], dim=-1)
 
 
+def inverse_encoding(encodings: Tensor) -> Tensor:
+    """Return the encodings [..., 9] of the inverse motions; quaternions keep their lengths.
+
+    Turns world-to-camera into camera-to-world and back; quaternions must not be zero.
+    """
+    translation, turn, views = encodings.split([3, 4, 2], dim=-1)
+    axis, real = -turn[..., :3], turn[..., 3:]
+    twice = 2 / (turn * turn).sum(dim=-1, keepdim=True)
+    across = torch.linalg.cross(axis, translation)
+    turned = translation + twice * (real * across + torch.linalg.cross(axis, across))
+    return torch.cat([-turned, axis, real, views], dim=-1)
+
+
 class CameraHead(nn.Module):
     """Refines a pose encoding by adaptive normalisation and attention over the stream's cameras.
 

@@ -158,6 +158,8 @@ def sizes_of(loaded: Checkpoint, preset: str | None, source: str) -> NetworkConf
 
     """
     asked = named_preset(preset) if preset else None
+    if asked:
+        check_backbone(asked, loaded.tensors.keys(), preset or "", source)
     if loaded.config and asked and loaded.config != asked:
         raise ConfigurationError(
             f"'{source}' carries its own sizes, and they are not those of preset '{preset}'; leave "
@@ -166,7 +168,6 @@ def sizes_of(loaded: Checkpoint, preset: str | None, source: str) -> NetworkConf
     if loaded.config:
         return loaded.config
     if asked:
-        check_backbone(asked, loaded.tensors.keys(), preset or "", source)
         return asked
     return (backbone_of(loaded.tensors.keys()) or BACKBONES[0]).config
 

@@ -77,6 +77,9 @@ class CausalSequence:
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attend over the first pass at once, then frame by frame over the frames up to it."""
+        return self._attend_in_order(query, key, value)
+
+    def _attend_in_order(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         step = query.shape[2] // self._frames
         ends = range(self._anchors * step, query.shape[2] + 1, step)
         starts = (0, *ends[:-1])
@@ -98,5 +101,5 @@ class CausalSequence:
     ) -> Tensor:
         """Attend as in the global blocks; there is one camera token per frame."""
         if self._anchors > 1:
-            return self.attend(block, query, key, value)
+            return self._attend_in_order(query, key, value)
         return functional.scaled_dot_product_attention(query, key, value, is_causal=True)

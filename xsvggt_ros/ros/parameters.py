@@ -290,8 +290,9 @@ class Pose:
     refinement: str = declared(
         "off",
         "Fuse the network's pose with one registered from the points of its point head, which then "
-        "runs as well: on, auto = where camera_info is used, or off. Where the registration is the "
-        "less precise of both, the pose stays as it was.",
+        "runs as well: on, auto = where camera_info is used and the weights have a point head "
+        "(LingBot-Map has none), or off. Where the registration is the less precise of both, the "
+        "pose stays as it was.",
         choices=REFINEMENTS,
         live=True,
         renamed={False: "off", True: "on"},

@@ -252,7 +252,10 @@ class ReconstructNode(ManagedNode):
         self._scale.close()
 
     def _check_cache(self, settings: Settings) -> None:
-        if self._engine is not None and settings.cache != self._wanted_cache:
+        if self._engine is None:
+            return
+        self._engine.reconstructor.check_refinement(settings.pose.refinement)
+        if settings.cache != self._wanted_cache:
             self._engine.reconstructor.check_cache(settings.cache)
 
     def _configure_cache(self, settings: Settings) -> None:

@@ -124,13 +124,19 @@ class Reconstructor:
         """Make an engine with an empty session.
 
         Raises:
-            ConfigurationError: a width that does not divide into patches, an impossible budget.
+            ConfigurationError: a width that does not divide into patches, an impossible budget, a
+                point head that the network does not have.
 
         """
         self.settings = settings or ReconstructorSettings()
         self._network = network
         config = network.config
         check_width(self.settings.width, config.patch_size)
+        if self.settings.point_head and not self.has_point_head:
+            raise ConfigurationError(
+                "these weights have no point head; take points from depth and pose (mv_recon: "
+                "--prediction projection), or weights of StreamVGGT"
+            )
         self._take_cache(KvCache(self.settings.cache, cache_layout(network)))
         self._calibrator = Calibrator(self.settings.calibration)
         self._session = 1
@@ -166,6 +172,11 @@ class Reconstructor:
     def first_pass_frames(self) -> int:
         """Frames that the first pass of a session takes together; 1 = none ever waits."""
         return self._cache.layout.anchor_frames
+
+    @property
+    def has_point_head(self) -> bool:
+        """Whether the network can predict points directly."""
+        return "points" in self._network.config.heads
 
     def learn_from_step(self, motion: CameraMotion, step: Matrix) -> None:
         """Take in a step [4, 4] as another measured it; an engine without odometry learns nothing.

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from xsvggt_ros.model.camera_head import inverse_encoding
+from xsvggt_ros.model.config import NetworkConfig
 from xsvggt_ros.model.network import Prediction
 from xsvggt_ros.synthetic.truth import Truth
 
@@ -34,6 +36,13 @@ class LossWeights:
     alpha: float = 0.2
     huber: float = 0.05
     auxiliary: float = 2.0
+
+
+def spelled_for(config: NetworkConfig, truth: Truth) -> Truth:
+    """Return a truth whose cameras are in the pose convention of a network."""
+    if config.pose_convention == "world_to_camera":
+        return truth
+    return replace(truth, encodings=inverse_encoding(truth.encodings))
 
 
 def dense_loss(error: Tensor, confidence: Tensor, alpha: float) -> Tensor:

@@ -14,6 +14,7 @@ from torch.nn import functional
 from xsvggt_ros.geometry.rigid import rotation_angles
 from xsvggt_ros.metrics.depth import score_depth
 from xsvggt_ros.metrics.trajectory import score_trajectory
+from xsvggt_ros.model.config import PoseConvention
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.synthetic.scenes.streams import Streams
 from xsvggt_ros.training.forgetting import (
@@ -149,12 +150,18 @@ def errors_of(
     memory = MaskedSequence(frames, over_tokens(seen, tokens), seen)
     found = network(streams.images, memory, ("camera", "depth") if depth else ("camera",))
     assert found.pose_encodings is not None
-    return compared(found.pose_encodings[:, :, -1], found.depth, streams)
+    cameras = found.pose_encodings[:, :, -1]
+    return compared(cameras, found.depth, streams, network.config.pose_convention)
 
 
-def compared(encodings: Tensor, depth: Tensor | None, streams: Streams) -> StreamErrors:
+def compared(
+    encodings: Tensor,
+    depth: Tensor | None,
+    streams: Streams,
+    convention: PoseConvention = "world_to_camera",
+) -> StreamErrors:
     """Return the errors of cameras [worlds, frames, 9] and depth [worlds, frames, h, w]."""
-    found, true = _poses(encodings), _poses(streams.truth.encodings)
+    found, true = _poses(encodings, convention), _poses(streams.truth.encodings)
     paths = [score_trajectory(*pair, "sim3") for pair in zip(found, true, strict=True)]
     standing = [score_trajectory(np.tile(np.eye(4), (len(t), 1, 1)), t, "sim3") for t in true]
     turned = np.swapaxes(true[..., :3, :3], -1, -2) @ found[..., :3, :3]
@@ -168,8 +175,8 @@ def compared(encodings: Tensor, depth: Tensor | None, streams: Streams) -> Strea
     )
 
 
-def _poses(encodings: Tensor) -> Array:
-    return camera_poses(encodings.double().cpu().numpy())
+def _poses(encodings: Tensor, convention: PoseConvention = "world_to_camera") -> Array:
+    return camera_poses(encodings.double().cpu().numpy(), convention)
 
 
 def _depth_errors(depth: Tensor | None, streams: Streams) -> Array:
