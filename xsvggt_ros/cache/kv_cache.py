@@ -46,11 +46,10 @@ from xsvggt_ros.cache.camera_memory import CameraMemory
 from xsvggt_ros.cache.keyframes import KeyframeSchedule
 from xsvggt_ros.cache.layer_group import GroupedLayer, LayerGroup
 from xsvggt_ros.cache.layer_plan import check_budget, parts_of, window_budget
-from xsvggt_ros.cache.layout import CacheLayout
+from xsvggt_ros.cache.layout import CacheLayout, Scratch
 from xsvggt_ros.cache.policies import policy_for
 from xsvggt_ros.cache.published import LayerCache, PublishedCache
 from xsvggt_ros.cache.quantization import UNQUANTIZED
-from xsvggt_ros.cache.scratch import Scratch
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.cache.statistics import CacheStatistics
 from xsvggt_ros.errors import ConfigurationError

@@ -19,10 +19,9 @@ from xsvggt_ros.cache.layer_plan import (
     rows_of,
     scratch_nbytes,
 )
-from xsvggt_ros.cache.layout import TokenShape
+from xsvggt_ros.cache.layout import Scratch, TokenShape
 from xsvggt_ros.cache.ops import Parts, Tokens, decode_layer
 from xsvggt_ros.cache.quantization import UNQUANTIZED
-from xsvggt_ros.cache.scratch import Scratch
 from xsvggt_ros.cache.segment import Segment, SegmentPlan, ranks, table_rows
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.cache.token_storage import share

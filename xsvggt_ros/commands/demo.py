@@ -28,10 +28,10 @@ from xsvggt_ros.interruption import INTERRUPTED
 if TYPE_CHECKING:
     from xsvggt_ros.commands.demo_room import DemoRoom
     from xsvggt_ros.ros.demo import Demo, DemoOptions
-    from xsvggt_ros.stream.depth_files import DepthFiles
     from xsvggt_ros.stream.ground_truth import Comparison
     from xsvggt_ros.stream.recording import RecordedFrame
     from xsvggt_ros.stream.rerun_log import RerunLog
+    from xsvggt_ros.stream.results import DepthFiles
 
 ROOM_BUDGET = 424
 """Tokens: eight frames of the bundled model."""
@@ -85,7 +85,7 @@ def demo(
     from xsvggt_ros.commands.demo_room import TOPIC, DemoRoom
     from xsvggt_ros.progress import frame_progress
     from xsvggt_ros.ros.demo import DemoOptions
-    from xsvggt_ros.stream.depth_files import DepthFiles
+    from xsvggt_ros.stream.results import DepthFiles
 
     depths = None if depth == "none" else DepthFiles(output / "depth", depth)
     viewed = rerun_log(rerun, rerun_file)
@@ -173,7 +173,7 @@ def _listeners(
 
 def _say_figures(running: Demo, comparison: Comparison | None) -> None:
     """Print the most important numbers."""
-    from xsvggt_ros.stream.summary import Figure, summarize
+    from xsvggt_ros.stream.recording import Figure, summarize
 
     pace = Figure(f"{running.rate:.1f}", "frames per second, from topic to topic")
     say_figures([*summarize(running.recorded.recording, comparison), pace])

@@ -28,8 +28,7 @@ from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.frame import Frame, FrameResult
 from xsvggt_ros.stream.pipeline import FramePipeline, FrameUpdate, PipelineHooks
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
-from xsvggt_ros.stream.sources.base import DEFAULT_RATE, SECOND
-from xsvggt_ros.stream.sources.pace import CUT_TO, gap_between
+from xsvggt_ros.stream.sources.base import CUT_TO, DEFAULT_RATE, SECOND, gap_between
 from xsvggt_ros.stream.stamps import settled_with
 from xsvggt_ros.stream.worker import FrameQueue, Worker
 

@@ -219,9 +219,9 @@ def _layer_norm_cuda(
 ) -> Tensor:
     if not triton_runs(tokens.device):
         return _layer_norm(tokens, weight, bias, eps, dtype)
-    from xsvggt_ros.model.kernels import norm
+    from xsvggt_ros.model import kernels
 
-    return norm.layer_norm(tokens, weight, bias, eps, dtype)
+    return kernels.layer_norm(tokens, weight, bias, eps, dtype)
 
 
 @torch.library.impl("xsvggt::add_layer_norm", "cuda")
@@ -230,18 +230,18 @@ def _add_layer_norm_cuda(
 ) -> tuple[Tensor, Tensor]:
     if not triton_runs(tokens.device):
         return _add_layer_norm(tokens, update, weight, bias, eps, dtype)
-    from xsvggt_ros.model.kernels import norm
+    from xsvggt_ros.model import kernels
 
-    return norm.add_layer_norm(tokens, update, weight, bias, eps, dtype)
+    return kernels.add_layer_norm(tokens, update, weight, bias, eps, dtype)
 
 
 @torch.library.impl("xsvggt::normalize_and_rotate", "cuda")
 def _normalize_and_rotate_cuda(packed: Tensor, *arguments: object) -> tuple[Tensor, Tensor, Tensor]:
     if not triton_runs(packed.device):
         return _fresh_normalize_and_rotate(packed, *arguments)
-    from xsvggt_ros.model.kernels import rotation
+    from xsvggt_ros.model import kernels
 
-    return rotation.normalize_and_rotate(packed, *arguments)  # type: ignore[arg-type]
+    return kernels.normalize_and_rotate(packed, *arguments)  # type: ignore[arg-type]
 
 
 @torch.library.impl("xsvggt::resize", "cuda")
@@ -250,9 +250,9 @@ def _resize_cuda(
 ) -> Tensor:
     if not triton_runs(features.device):
         return _resize(features, rows, columns, along_x, along_y)
-    from xsvggt_ros.model.kernels import resizing
+    from xsvggt_ros.model import kernels
 
-    return resizing.resize(features, rows, columns, along_x, along_y)
+    return kernels.resize(features, rows, columns, along_x, along_y)
 
 
 @torch.library.register_fake("xsvggt::layer_norm")

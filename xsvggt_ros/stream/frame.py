@@ -16,8 +16,8 @@ from xsvggt_ros.geometry.robot_frames import RobotPose
 if TYPE_CHECKING:
     from xsvggt_ros.cache.statistics import CacheStatistics
     from xsvggt_ros.geometry.cameras import Calibration, Intrinsics
-    from xsvggt_ros.stream.bits_in_use import BitsInUse
-    from xsvggt_ros.stream.image_mapping import ImageMapping
+    from xsvggt_ros.stream.image_formats import BitsInUse
+    from xsvggt_ros.stream.preprocessing import ImageMapping
 
 ImageArray = NDArray[np.uint8]
 """RGB image, uint8 [height, width, 3]."""

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from xsvggt_ros.errors import FrameError
 from xsvggt_ros.geometry.cameras import Calibration
 from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
-from xsvggt_ros.stream.bits_in_use import BitsInUse
 from xsvggt_ros.stream.frame import ImageArray
+from xsvggt_ros.stream.image_formats import BitsInUse
 from xsvggt_ros.stream.imaging import decode_encoded, decode_raw
 
 MILLIMETRES = 1000.0

@@ -123,7 +123,7 @@ class TrainingSettings:
 
     Attributes:
         preset: sizes of the network.
-        start: what it begins with, as :class:`~xsvggt_ros.training.start.StartSettings` takes it.
+        start: what it begins with, as :class:`~xsvggt_ros.training.state.StartSettings` takes it.
         recipe: what is learned when, one of CURRICULA.
         room: kind of room.
         steps: of the optimiser, in all.

@@ -8,7 +8,7 @@ import triton
 from torch import Tensor
 
 from xsvggt_ros.cache.kernels import measuring, packing
-from xsvggt_ros.cache.kernels.few_queries import attend_few
+from xsvggt_ros.cache.kernels.measuring import attend_few
 from xsvggt_ros.cache.quantization import UNQUANTIZED
 from xsvggt_ros.cache.token_storage import SKIPPED, TENSORS, put, take
 
