@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -47,6 +50,8 @@ class ReadableErrors(TyperGroup):
             # Typer ends commands by exceptions of its own click, or of the installed one.
             if type(error).__module__.startswith(("typer", "click")):
                 raise
+            if isinstance(error, OSError):
+                _end_if_output_is_closed(error)
             self._say(ctx, _unforeseen(error), error)
 
     def _say(self, ctx: Any, text: str, error: Exception) -> NoReturn:
@@ -58,6 +63,20 @@ class ReadableErrors(TyperGroup):
             f"xsvggt: {told}", style="bold red", markup=False, highlight=False, soft_wrap=True
         )
         raise typer.Exit(1) from error
+
+
+def _end_if_output_is_closed(error: OSError) -> None:
+    """End quietly where whoever reads the output has left, as `head` does.
+
+    Without this, flushing at exit would fail again and print a traceback.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            with Path(os.devnull).open("wb") as nowhere:
+                os.dup2(nowhere.fileno(), stream.fileno())
+            raise typer.Exit(1) from error
 
 
 def _unforeseen(error: Exception) -> str:

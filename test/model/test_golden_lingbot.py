@@ -130,9 +130,9 @@ def test_time_counts_stored_frames_and_begins_again_with_a_session():
                 times.append(int(cache.times(1, network.device)))
             later = FRAMES - ANCHORS
             assert times == [ANCHORS, *(ANCHORS + (k + 2) // 2 for k in range(later))]
-            assert cache.stored_frames == times[-1]
+            assert cache._keyframes.stored == times[-1]
             cache.clear()
-            assert int(cache.times(1, network.device)) == cache.stored_frames == 0
+            assert int(cache.times(1, network.device)) == cache._keyframes.stored == 0
 
 
 @pytest.mark.parametrize(
@@ -159,5 +159,5 @@ def test_time_goes_on_through_live_changes(changes):
             network(part[None], cache, ("camera",))
             cache.end_frame()
     interval = changes.get("keyframe_interval", 1)
-    assert cache.stored_frames == ANCHORS + 3 + -(-(FRAMES - ANCHORS - 3) // interval)
-    assert int(cache.times(1, network.device)) == cache.stored_frames
+    assert cache._keyframes.stored == ANCHORS + 3 + -(-(FRAMES - ANCHORS - 3) // interval)
+    assert int(cache.times(1, network.device)) == cache._keyframes.stored

@@ -137,6 +137,16 @@ def test_the_title_shows_the_end_of_long_paths():
     )
 
 
+def test_the_title_names_the_policy_in_force():
+    recording = Recording()
+    assert "policy auto" in title("a", "b", recording.in_force(CacheSettings()), 0)
+    recording.add(replace(frame(), policy="xstreamvggt"))
+    words = CacheSettings("xstreamvggt").words
+    assert title("a", "b", recording.in_force(CacheSettings()), 1).split("  ·  ")[2] == words
+    recording.add(replace(frame(), policy="sliding_window"))  # policies change live
+    assert recording.in_force(CacheSettings()).policy == "sliding_window"
+
+
 def test_the_three_files_are_written_even_of_nothing(tmp_path):
     for count in (0, 1, 9):
         recording = Recording()

@@ -166,11 +166,6 @@ class KvCache:
         """One of so many frames of a camera is remembered now."""
         return self._keyframes.interval
 
-    @property
-    def stored_frames(self) -> int:
-        """Frames remembered since the stream began, those that have left included."""
-        return self._keyframes.stored
-
     def expect_camera(self, camera: str) -> None:
         """Say whose frame comes next: key frames are counted for each camera of a rig."""
         self._camera = camera

@@ -18,7 +18,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-PACKED_BITS = (2, 4, 8)
 UNQUANTIZED = 16
 """The width that stands for: kept as it came, whatever its dtype."""
 

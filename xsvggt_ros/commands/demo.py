@@ -28,7 +28,7 @@ from xsvggt_ros.interruption import INTERRUPTED
 if TYPE_CHECKING:
     from xsvggt_ros.commands.demo_room import DemoRoom
     from xsvggt_ros.ros.demo import Demo, DemoOptions
-    from xsvggt_ros.stream.ground_truth import Comparison
+    from xsvggt_ros.stream.ground_truth import TruthComparison
     from xsvggt_ros.stream.recording import RecordedFrame
     from xsvggt_ros.stream.rerun_log import RerunLog
     from xsvggt_ros.stream.results import DepthFiles
@@ -139,7 +139,7 @@ def _run(
     recording = running.recorded.recording
     comparison = compare(recording, room.truth()) if room else None
     shown = f"made-up room '{SEQUENCE}'" if room else str(options.source)
-    heading = title(shown, options.weights_named, options.cache, len(recording))
+    heading = title(shown, options.weights_named, recording.in_force(options.cache), len(recording))
     failure: OutputError | None = depths.failure if depths else None
     try:
         written = write_results(recording, options.output, heading, comparison)
@@ -171,7 +171,7 @@ def _listeners(
     return listeners
 
 
-def _say_figures(running: Demo, comparison: Comparison | None) -> None:
+def _say_figures(running: Demo, comparison: TruthComparison | None) -> None:
     """Print the most important numbers."""
     from xsvggt_ros.stream.recording import Figure, summarize
 

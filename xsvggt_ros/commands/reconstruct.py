@@ -81,7 +81,8 @@ def reconstruct(
         engine = ChainedReconstructor(loaded, settings, chain=chain, refinement=refinement)
         ending = _run(stream, engine, recorded, depths, max_frames)
     _say_left_out(recorded, ending)
-    heading = title(str(source), network.words, cache, len(recorded.recording))
+    recording = recorded.recording
+    heading = title(str(source), network.words, recording.in_force(cache), len(recording))
     failures: list[Exception] = [ending.broken] if ending.broken else []
     try:
         written = write_results(recorded.recording, output, heading)

@@ -22,8 +22,7 @@ Confidences = NDArray[np.float32]
 _POSITION = [("x", "<f4"), ("y", "<f4"), ("z", "<f4")]
 _COLOR = [("red", "|u1"), ("green", "|u1"), ("blue", "|u1")]
 _CONFIDENCE = ("confidence", "<f4")
-VERTEX = np.dtype([*_POSITION, *_COLOR])
-PLY_TYPES = {"<f4": "float", "|u1": "uchar"}
+_PLY_TYPES = {"<f4": "float", "|u1": "uchar"}
 
 
 def cloud_writer(path: str | Path) -> Callable[..., None]:
@@ -49,7 +48,7 @@ def write_ply(
     rows = _rows(fields, points, confidence)
     for channel, (name, _) in enumerate(_COLOR):
         rows[name] = colors[:, channel]
-    properties = [f"property {PLY_TYPES[kind]} {name}" for name, kind in fields]
+    properties = [f"property {_PLY_TYPES[kind]} {name}" for name, kind in fields]
     lines = ["ply", "format binary_little_endian 1.0", f"element vertex {len(rows)}"]
     _write(path, [*lines, *properties, "end_header"], rows)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triton kernels of the network. Importing this file needs Triton; `model/operators.py` does it late."""
+"""Triton kernels of the network; importing this needs Triton, so `operators.py` does it late."""
 
 from __future__ import annotations
 

@@ -164,6 +164,7 @@ def recorded_frame(
         color=color.astype(np.uint8),
         cache=CacheBytes(status.cache_bytes, status.scratch_bytes, status.uncompressed_bytes),
         pose_source="held" if status.pose_source == "held" else "predicted",
+        policy=status.policy,
     )
 
 

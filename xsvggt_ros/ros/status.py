@@ -17,7 +17,7 @@ from xsvggt_ros.ros import qos
 from xsvggt_ros.ros.conversions import header
 from xsvggt_ros.ros.scale_input import UNKNOWN, ScaleState
 from xsvggt_ros.stream.frame import Frame, FrameResult
-from xsvggt_ros.stream.health import Health, Meter, Rates, State
+from xsvggt_ros.stream.health import Health, RateMeter, Rates, State
 from xsvggt_ros.stream.pipeline import FrameUpdate, SessionInfo
 
 if TYPE_CHECKING:
@@ -235,14 +235,14 @@ class Diagnostics:
     """Publishes what the node knows of itself; called at a steady rate from the executor."""
 
     def __init__(self, node: Node, status: StatusPublisher) -> None:
-        self.meter = Meter()
+        self.meter = RateMeter()
         self._node = node
         self._status = status
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
 
     def begin(self) -> None:
         """Forget rates and latencies: another engine is being made."""
-        self.meter = Meter()
+        self.meter = RateMeter()
 
     def publish(
         self,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from xsvggt_ros.stream.ground_truth import Comparison
+    from xsvggt_ros.stream.ground_truth import TruthComparison
     from xsvggt_ros.stream.recording import Recording
 
 
@@ -93,7 +93,7 @@ class Scene:
     poses: Array
 
     @classmethod
-    def of(cls, recording: Recording, comparison: Comparison | None) -> Scene:
+    def of(cls, recording: Recording, comparison: TruthComparison | None) -> Scene:
         """Take a recording in its map frame or, where there is a truth, in the true world."""
         points, colors = recording.cloud.arrays()
         chosen = np.random.default_rng(0).permutation(len(points))[:MOST_DRAWN]
@@ -134,7 +134,7 @@ def draw_from_side(figure: Figure, box: Box, scene: Scene, title: str) -> None:
     axes.set(xlabel="x forward", ylabel="z up")
 
 
-def draw_truth(figure: Figure, box: Box, comparison: Comparison, title: str) -> None:
+def draw_truth(figure: Figure, box: Box, comparison: TruthComparison, title: str) -> None:
     """Draw the place itself from above with the true way and the estimated one on it."""
     axes = axes_at(figure, box)
     dress(axes, title)
@@ -150,7 +150,7 @@ def draw_truth(figure: Figure, box: Box, comparison: Comparison, title: str) -> 
     legend.get_frame().set(facecolor=PAPER, edgecolor="none")
 
 
-def show_place(axes: Axes, box: Box, comparison: Comparison) -> None:
+def show_place(axes: Axes, box: Box, comparison: TruthComparison) -> None:
     """Show the same part of the world as the drawing of the place itself, and its outline."""
     (low_x, low_y), (high_x, high_y) = comparison.place.low, comparison.place.high
     outline = np.array(
@@ -161,7 +161,7 @@ def show_place(axes: Axes, box: Box, comparison: Comparison) -> None:
     axes.set(xlabel="x, metres", ylabel="y, metres")
 
 
-def _limits(comparison: Comparison) -> tuple[Array, Array]:
+def _limits(comparison: TruthComparison) -> tuple[Array, Array]:
     """Return the corners of the place and a margin for what was estimated beyond it."""
     low, high = np.array(comparison.place.low), np.array(comparison.place.high)
     margin = 0.1 * (high - low)

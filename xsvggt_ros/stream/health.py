@@ -201,7 +201,7 @@ class Rates:
     refused: float = 0.0
 
 
-class Meter:
+class RateMeter:
     """Counts are sampled on one thread, latencies noted on another."""
 
     def __init__(self) -> None:

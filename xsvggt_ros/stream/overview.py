@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from xsvggt_ros.stream.ground_truth import Comparison
+    from xsvggt_ros.stream.ground_truth import TruthComparison
     from xsvggt_ros.stream.recording import RecordedFrame, Recording
 
 
@@ -105,7 +105,7 @@ class _Row:
 
 
 def draw_strips(
-    figure: Figure, box: Box, recording: Recording, comparison: Comparison | None
+    figure: Figure, box: Box, recording: Recording, comparison: TruthComparison | None
 ) -> None:
     """Draw images, depth, confidence and, where it is known, true depth, so as to fill a box."""
     frames = recording.images.pick()
@@ -152,7 +152,7 @@ def _height_per_width(frame: RecordedFrame) -> float:
     return height / width
 
 
-def _rows(frames: Sequence[RecordedFrame], comparison: Comparison | None) -> list[_Row]:
+def _rows(frames: Sequence[RecordedFrame], comparison: TruthComparison | None) -> list[_Row]:
     scale = 1.0 if comparison is None else comparison.depth_scale
     depths = [scale * frame.depth for frame in frames]
     depth_colors = colormaps["turbo_r"].with_extremes(bad=FAINT)
@@ -183,7 +183,7 @@ _PANEL = 452
 
 
 def write_overview(
-    path: Path, recording: Recording, heading: str, comparison: Comparison | None = None
+    path: Path, recording: Recording, heading: str, comparison: TruthComparison | None = None
 ) -> None:
     """Draw a recording into a PNG of OVERVIEW_SIZE; the file appears whole or not at all.
 
@@ -201,7 +201,9 @@ def write_overview(
         canvas.print_png(stream)
 
 
-def _write_figures(figure: Figure, recording: Recording, comparison: Comparison | None) -> None:
+def _write_figures(
+    figure: Figure, recording: Recording, comparison: TruthComparison | None
+) -> None:
     """Write the numbers that count, one beside the other."""
     figures = summarize(recording, comparison)
     step = (OVERVIEW_SIZE[0] - 2 * _MARGIN) / max(len(figures), 1)
@@ -211,7 +213,7 @@ def _write_figures(figure: Figure, recording: Recording, comparison: Comparison 
         write(figure, left, base - 20, each.meaning, 9, MUTED)
 
 
-def _draw_panels(figure: Figure, recording: Recording, comparison: Comparison | None) -> None:
+def _draw_panels(figure: Figure, recording: Recording, comparison: TruthComparison | None) -> None:
     """Draw cloud, truth or another view of the cloud, and the cache."""
     step = _PANEL + 64
     boxes = [(_MARGIN + 44 + number * step, 58, _PANEL, 420) for number in range(3)]

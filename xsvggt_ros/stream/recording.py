@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -16,7 +16,8 @@ from xsvggt_ros.geometry.trajectory_io import Trajectory
 from xsvggt_ros.stream.frame import FrameResult, ImageArray, PoseSource
 
 if TYPE_CHECKING:
-    from xsvggt_ros.stream.ground_truth import Comparison
+    from xsvggt_ros.cache.settings import CacheSettings
+    from xsvggt_ros.stream.ground_truth import TruthComparison
 
 
 T = TypeVar("T")
@@ -45,7 +46,7 @@ class RecordedFrame:
     ``intrinsics`` are those of the [h, w] images here; ``points`` are float32 [h, w, 3] in the
     optical frame, NaN where unknown; ``depth`` and ``confidence`` float32 [h, w]; ``color`` RGB
     uint8 [h, w, 3]; ``pose_source`` and ``joins`` are as in
-    :class:`~xsvggt_ros.stream.frame.FrameResult`.
+    :class:`~xsvggt_ros.stream.frame.FrameResult`; ``policy`` is the cache's, in force.
     """
 
     index: int
@@ -59,6 +60,7 @@ class RecordedFrame:
     cache: CacheBytes
     pose_source: PoseSource = "predicted"
     joins: int = 0
+    policy: str = ""
 
     @classmethod
     def from_result(cls, result: FrameResult) -> RecordedFrame:
@@ -77,6 +79,7 @@ class RecordedFrame:
             ),
             pose_source=result.pose_source,
             joins=result.joins,
+            policy=result.cache.policy,
         )
 
     def known_points(self, confident_share: float) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
@@ -169,6 +172,7 @@ class Recording:
         self.poses: list[NDArray[np.float64]] = []
         self.cache: list[CacheBytes] = []
         self.joins = 0
+        self._policy = ""
 
     def __len__(self) -> int:
         """Return the number of frames."""
@@ -182,6 +186,11 @@ class Recording:
         self.cloud.add(*frame.known_points(self.confident_share))
         self.cache.append(frame.cache)
         self.joins = frame.joins
+        self._policy = frame.policy
+
+    def in_force(self, asked: CacheSettings) -> CacheSettings:
+        """Return the settings asked for, with the policy that was in force, not ``auto``."""
+        return replace(asked, policy=self._policy or asked.policy)
 
     def trajectory(self) -> Trajectory:
         """Return the poses of the camera's optical frame in the map frame."""
@@ -258,7 +267,7 @@ def summarize_path(recording: Recording) -> list[Figure]:
     return figures
 
 
-def summarize(recording: Recording, comparison: Comparison | None) -> list[Figure]:
+def summarize(recording: Recording, comparison: TruthComparison | None) -> list[Figure]:
     """Return errors, where the truth is known, and the bytes of the cache after the last frame."""
     figures: list[Figure] = []
     if comparison is not None:

@@ -7,7 +7,7 @@ import logging
 import re
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -23,10 +23,8 @@ from xsvggt_ros.stream.overview import write_overview
 from xsvggt_ros.stream.recording import Recording
 
 if TYPE_CHECKING:
-    from xsvggt_ros.stream.ground_truth import Comparison
+    from xsvggt_ros.stream.ground_truth import TruthComparison
 
-
-DepthFormat = Literal["png", "npy"]
 
 STEPS_PER_UNIT = 1000
 """Of a 16-bit PNG: thousandths of the model's unit, so millimetres where that is metres."""
@@ -113,7 +111,7 @@ def depth_steps(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
 
 
 def write_results(
-    recording: Recording, directory: Path, heading: str, comparison: Comparison | None = None
+    recording: Recording, directory: Path, heading: str, comparison: TruthComparison | None = None
 ) -> list[Path]:
     """Write cloud.ply, trajectory.tum and overview.png; return their paths.
 

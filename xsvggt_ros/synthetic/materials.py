@@ -186,10 +186,6 @@ class Pattern(IntEnum):
     VIEW = 11
 
 
-GLOWING = (Pattern.GLOW, Pattern.VIEW)
-"""Patterns that shine by themselves."""
-
-
 @dataclass(frozen=True)
 class Material:
     """A pattern, its first and second colour, and its size in metres."""

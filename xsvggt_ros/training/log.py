@@ -68,7 +68,7 @@ class Outcome:
         return f"held-out{state}: {self.scores.line()}"
 
 
-class Meter:
+class LossMeter:
     """Means of losses and frames per second between two reports."""
 
     def __init__(self, seconds: float = 5.0) -> None:

@@ -30,7 +30,7 @@ from xsvggt_ros.training.forgetting import GappySequence
 from xsvggt_ros.training.log import (
     PARTS,
     LossLog,
-    Meter,
+    LossMeter,
     Outcome,
     Progress,
     require_no_other,
@@ -178,7 +178,7 @@ class Trainer:
             self.save()
         self.log.truncate_after(self.step)
         started = saved = evaluated = time.monotonic()
-        meter = Meter()
+        meter = LossMeter()
         asked = _Lasting(stop)
         try:
             for batch, stage in self.data.batches(self.step, asked):
