@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import IO, Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -50,7 +51,7 @@ class ReadableErrors(TyperGroup):
             # Typer ends commands by exceptions of its own click, or of the installed one.
             if type(error).__module__.startswith(("typer", "click")):
                 raise
-            if isinstance(error, OSError):
+            if isinstance(error, BrokenPipeError):
                 _end_if_output_is_closed(error)
             self._say(ctx, _unforeseen(error), error)
 
@@ -65,18 +66,26 @@ class ReadableErrors(TyperGroup):
         raise typer.Exit(1) from error
 
 
-def _end_if_output_is_closed(error: OSError) -> None:
+def _end_if_output_is_closed(error: BrokenPipeError) -> None:
     """End quietly where whoever reads the output has left, as `head` does.
 
-    Without this, flushing at exit would fail again and print a traceback.
+    The output goes nowhere then, since flushing at exit would fail again and print a traceback.
     """
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except BrokenPipeError:
-            with Path(os.devnull).open("wb") as nowhere:
-                os.dup2(nowhere.fileno(), stream.fileno())
-            raise typer.Exit(1) from error
+    closed = [stream for stream in (sys.stdout, sys.stderr) if _reader_has_left(stream)]
+    for stream in closed:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
+    if closed:
+        raise typer.Exit(1) from error
+
+
+def _reader_has_left(stream: IO[str]) -> bool:
+    poll = select.poll()
+    try:
+        poll.register(stream, select.POLLOUT)
+    except (OSError, ValueError):  # no file of the system's
+        return False
+    return any(events & select.POLLERR for _, events in poll.poll(0))
 
 
 def _unforeseen(error: Exception) -> str:

@@ -217,6 +217,12 @@ class KvCache:
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attend in global block ``layer`` over what is remembered and the new frame.
 
+        Args:
+            layer: number of the global block.
+            query: [1, heads, tokens, head_dim].
+            key: of the new tokens, of the same shape.
+            value: likewise.
+
         Raises:
             ConfigurationError: more than one stream at a time, tokens of another shape than the
                 layout's, or what :meth:`prepare` raises.
@@ -245,6 +251,13 @@ class KvCache:
         self, iteration: int, block: int, query: Tensor, key: Tensor, value: Tensor
     ) -> Tensor:
         """Attend over the camera tokens remembered for this iteration and block.
+
+        Args:
+            iteration: number of the refinement.
+            block: of the camera head.
+            query: [1, heads, frames, head_dim].
+            key: of the same shape.
+            value: likewise.
 
         Raises:
             ConfigurationError: more than one frame at a time.

@@ -128,6 +128,12 @@ class Scratch:
         """Return room for newest frames, keys and values [layers * heads, frame, channels] each.
 
         Where none was asked for, what is returned is empty.
+
+        Args:
+            layers: whose newest frames wait at a time.
+            frame: tokens of a frame.
+            shape: of a token.
+
         """
         keys, values = (_view(buffer, layers * shape.heads, frame, shape) for buffer in self._held)
         return keys, values

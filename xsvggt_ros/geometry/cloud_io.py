@@ -40,8 +40,16 @@ def write_ply(
 ) -> None:
     """Write a cloud, binary little endian; the file appears whole or not at all.
 
-    ``points`` are [n, 3] and finite, ``colors`` are [n, 3] RGB, ``confidence`` is [n]. Raises
-    ValueError for other shapes, OutputError where it cannot be written.
+    Args:
+        path: of the file.
+        points: finite, [n, 3].
+        colors: RGB, [n, 3].
+        confidence: [n], or None.
+
+    Raises:
+        ValueError: other shapes.
+        OutputError: it cannot be written.
+
     """
     _check(points, colors, confidence)
     fields = [*_POSITION, *_COLOR, *([] if confidence is None else [_CONFIDENCE])]
@@ -58,7 +66,16 @@ def write_pcd(
 ) -> None:
     """Write a cloud as binary PCD 0.7; ``rgb`` is 0x00RRGGBB in the bits of a float32, as in PCL.
 
-    Shapes and errors are those of :func:`write_ply`.
+    Args:
+        path: of the file.
+        points: finite, [n, 3].
+        colors: RGB, [n, 3].
+        confidence: [n], or None.
+
+    Raises:
+        ValueError: other shapes.
+        OutputError: it cannot be written.
+
     """
     _check(points, colors, confidence)
     fields = [*_POSITION, ("rgb", "<u4"), *([] if confidence is None else [_CONFIDENCE])]

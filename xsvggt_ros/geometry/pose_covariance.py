@@ -251,7 +251,7 @@ def compose_covariance(before: Array, step: Matrix, of_step: Array) -> Array:
 
 
 def in_parent_axes(covariance: Array, pose: Matrix) -> Array:
-    """Return a covariance about axes parallel to the parent's, as ``nav_msgs/Odometry`` has it."""
+    """Return a covariance [6, 6] about axes parallel to the parent's, as ``nav_msgs/Odometry``."""
     turn = np.kron(np.eye(2), pose[:3, :3])
     return np.asarray(turn @ covariance @ turn.T, np.float64)
 

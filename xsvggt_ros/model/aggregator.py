@@ -117,7 +117,14 @@ def image_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def normalize(images: Tensor, offset: Tensor, gain: Tensor) -> Tensor:
-    """Normalise [..., 3, height, width]."""
+    """Normalise [..., 3, height, width].
+
+    Args:
+        images: [..., 3, height, width] in [0, 1].
+        offset: minus mean over deviation of each channel, [3, 1, 1].
+        gain: one over the deviation, [3, 1, 1].
+
+    """
     return torch.addcmul(offset, images, gain)
 
 

@@ -123,7 +123,13 @@ def backbone_of(names: Collection[str]) -> Backbone | None:
 
 
 def check_backbone(config: NetworkConfig, names: Collection[str], preset: str, source: str) -> None:
-    """Tell weights of another network by its name.
+    """Refuse weights of another published network.
+
+    Args:
+        config: sizes of the network that is to take the weights.
+        names: of the tensors in the file.
+        preset: where the sizes come from.
+        source: the file, as messages call it.
 
     Raises:
         CheckpointError: the tensors are of a published network that ``config`` is not like.

@@ -157,6 +157,11 @@ def sizes_of(loaded: Checkpoint, preset: str | None, source: str) -> NetworkConf
 
     Which network's official sizes, the names of its tensors say.
 
+    Args:
+        loaded: what the file holds.
+        preset: name of the sizes asked for; None or empty leaves them to the file.
+        source: the file, as messages call it.
+
     Raises:
         CheckpointError: the weights are of another network than the preset.
         ConfigurationError: they carry other sizes than the preset's, or there is no such preset.
@@ -253,6 +258,11 @@ def _is_usable(tensor: Tensor) -> bool:
 
 def check_names(config: NetworkConfig, network: StreamVggt, tensors: Mapping[str, Tensor]) -> None:
     """Compare names and shapes strictly; the track head may be absent, but not partly or wrong.
+
+    Args:
+        config: sizes of the network.
+        network: that is to take the tensors.
+        tensors: of the file, by name.
 
     Raises:
         CheckpointError: with all missing, unexpected and mis-shaped names.

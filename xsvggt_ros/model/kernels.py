@@ -34,7 +34,16 @@ def _layer_norm(  # type: ignore[no-untyped-def]
 def layer_norm(
     tokens: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, dtype: torch.dtype
 ) -> Tensor:
-    """Normalise the last side of ``tokens`` in float32 and answer in ``dtype``."""
+    """Normalise the last side of ``tokens`` in float32 and answer in ``dtype``.
+
+    Args:
+        tokens: [..., dim], of any floating dtype.
+        weight: [dim], None for a LayerNorm without gains.
+        bias: likewise.
+        eps: is added to the variance.
+        dtype: of the result.
+
+    """
     rows = _as_rows(tokens)
     target = torch.empty(tokens.shape, dtype=dtype, device=tokens.device)
     _launch(rows, None, None, target, weight, bias, eps)
@@ -44,7 +53,17 @@ def layer_norm(
 def add_layer_norm(
     tokens: Tensor, update: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Return ``tokens + update`` in float32, and the same normalised in ``dtype``."""
+    """Return ``tokens + update`` in float32, and the same normalised in ``dtype``.
+
+    Args:
+        tokens: [..., dim].
+        update: of the same shape.
+        weight: [dim].
+        bias: [dim].
+        eps: is added to the variance.
+        dtype: of the normalised sum.
+
+    """
     rows = _as_rows(tokens)
     total = torch.empty(tokens.shape, dtype=torch.float32, device=tokens.device)
     target = torch.empty(tokens.shape, dtype=dtype, device=tokens.device)
@@ -122,7 +141,16 @@ def _resize(  # type: ignore[no-untyped-def]
 def resize(
     features: Tensor, rows: int, columns: int, along_x: Tensor | None, along_y: Tensor | None
 ) -> Tensor:
-    """Return ``features`` resized, channels last; see `model/operators.py`."""
+    """Return ``features`` resized, channels last; see `model/operators.py`.
+
+    Args:
+        features: [frames, channels, height, width].
+        rows: of the result.
+        columns: of the result.
+        along_x: is added to the first half of the channels, [channels / 2, columns]; or None.
+        along_y: is added to the second half, [channels / 2, rows]; or None.
+
+    """
     frames, channels, height, width = features.shape
     source = features.contiguous(memory_format=torch.channels_last)
     target = torch.empty(
@@ -214,7 +242,21 @@ def normalize_and_rotate(
     sin: Tensor,
     neighbours: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return queries, keys and values of ``packed``; see `model/operators.py`."""
+    """Return queries, keys and values [batch, heads, tokens, head_dim] of a projection.
+
+    Args:
+        packed: queries, keys and values, [batch, tokens, 3 * heads * head_dim].
+        heads: number of heads.
+        query_weight: of the LayerNorm of queries, [head_dim].
+        query_bias: likewise.
+        key_weight: of the LayerNorm of keys, [head_dim].
+        key_bias: likewise.
+        eps: is added to the variance.
+        cos: of the rotations, see :class:`~xsvggt_ros.model.rotary.Rotation`.
+        sin: likewise.
+        neighbours: whether neighbouring channels are a pair, instead of the two halves.
+
+    """
     batch, tokens, width = packed.shape
     channels = width // 3 // heads
     query = packed.new_empty(batch, tokens, heads, channels).transpose(1, 2)

@@ -26,7 +26,16 @@ def _fused(tokens: Tensor) -> bool:
 def layer_norm(
     tokens: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, dtype: torch.dtype
 ) -> Tensor:
-    """Normalise the last side of ``tokens``, of any floating dtype; the result is of ``dtype``."""
+    """Normalise the last axis of ``tokens`` in float32.
+
+    Args:
+        tokens: [..., dim], of any floating dtype.
+        weight: [dim], None for a LayerNorm without gains.
+        bias: likewise.
+        eps: is added to the variance.
+        dtype: of the result.
+
+    """
     if _fused(tokens):
         result: Tensor = torch.ops.xsvggt.layer_norm(tokens, weight, bias, eps, dtype)
         return result
@@ -82,7 +91,14 @@ def normalize_and_rotate(
 
 
 def add_along(features: Tensor, along_x: Tensor, along_y: Tensor) -> Tensor:
-    """Add a position embedding's two parts to [frames, channels, rows, columns], in place."""
+    """Add a position embedding's two parts to [frames, channels, rows, columns], in place.
+
+    Args:
+        features: changed, and returned.
+        along_x: for the first half of the channels, [channels / 2, columns].
+        along_y: for the second half, [channels / 2, rows].
+
+    """
     half = features.shape[1] // 2
     features[:, :half].add_(along_x[:, None, :])
     features[:, half:].add_(along_y[:, :, None])
@@ -114,7 +130,7 @@ def resize(
 
 
 def linear_gelu(tokens: Tensor, linear: nn.Linear) -> Tensor:
-    """Return ``gelu(linear(tokens))``, of the dtype of its weights.
+    """Return ``gelu(linear(tokens))`` [..., out] of tokens [..., in], in the dtype of the weights.
 
     In half types on CUDA the matrix product's own kernel ends with GELU, by the formula with tanh;
     it is off by at most 5e-4, less than a half type rounds where that is.

@@ -231,7 +231,7 @@ def depth_image(header: Header, depth: NDArray[np.float32], encoding: str) -> Im
 
 
 def confidence_image(header: Header, confidence: NDArray[np.float32]) -> Image:
-    """Return a confidence map as 32FC1."""
+    """Return a confidence map [h, w] as 32FC1."""
     return _BRIDGE.cv2_to_imgmsg(confidence, header=header)
 
 

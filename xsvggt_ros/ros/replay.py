@@ -204,6 +204,11 @@ def replay(
 ) -> int:
     """Replay a source until it ends or somebody interrupts; return the number of images.
 
+    Args:
+        source: of the images.
+        options: how they are replayed; None for the defaults.
+        ros_args: arguments of ROS, such as remappings.
+
     Raises:
         SourceError: reading failed on the way.
 

@@ -250,7 +250,14 @@ class Diagnostics:
         images: RigInput | None = None,
         reconstructor: Reconstructor | None = None,
     ) -> None:
-        """Publish; without an engine or an input, what there is."""
+        """Publish what there is.
+
+        Args:
+            counters: of the engine; None without one.
+            images: the inputs; None without any.
+            reconstructor: whose device is told; None without one.
+
+        """
         parts = {"reconstruction": self._reconstruction(counters)}
         if images is not None:
             for camera in images.cameras:

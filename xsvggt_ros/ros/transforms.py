@@ -333,6 +333,12 @@ class TransformListener:
         Waits ``timeout`` seconds for it at most, because a transform often comes after the image
         that it belongs to.
 
+        Args:
+            target: frame in which the pose is wanted.
+            source: frame whose pose is wanted.
+            stamp: nanoseconds.
+            timeout: seconds.
+
         Raises:
             TransformMissingError: it has not come; the message says what is known.
 

@@ -59,7 +59,7 @@ def dress(axes: Axes, title: str) -> None:
 
 
 def span(values: NDArray[Any], percent: float) -> tuple[float, float]:
-    """Return the range of finite values without that percentage at either end."""
+    """Return the range of finite values, of any shape, without that percentage at either end."""
     finite = values[np.isfinite(values)]
     if not len(finite):
         return 0.0, 1.0
@@ -118,7 +118,15 @@ class Scene:
 
 
 def draw_from_above(figure: Figure, box: Box, scene: Scene, title: str) -> Axes:
-    """Draw the cloud and the way from above, x forward to the right; return the axes."""
+    """Draw the cloud and the way from above, x forward to the right; return the axes.
+
+    Args:
+        figure: that is drawn into.
+        box: left, bottom, width and height in pixels.
+        scene: the cloud and the path.
+        title: of the view.
+
+    """
     axes = axes_at(figure, box)
     dress(axes, title)
     _draw(axes, scene.below_ceiling(), box, across=(0, 1), towards=2)
@@ -127,7 +135,15 @@ def draw_from_above(figure: Figure, box: Box, scene: Scene, title: str) -> Axes:
 
 
 def draw_from_side(figure: Figure, box: Box, scene: Scene, title: str) -> None:
-    """Draw the cloud and the way from the right-hand side."""
+    """Draw the cloud and the way from the right-hand side.
+
+    Args:
+        figure: that is drawn into.
+        box: left, bottom, width and height in pixels.
+        scene: the cloud and the path.
+        title: of the view.
+
+    """
     axes = axes_at(figure, box)
     dress(axes, title)
     _draw(axes, scene, box, across=(0, 2), towards=1)
@@ -135,7 +151,15 @@ def draw_from_side(figure: Figure, box: Box, scene: Scene, title: str) -> None:
 
 
 def draw_truth(figure: Figure, box: Box, comparison: TruthComparison, title: str) -> None:
-    """Draw the place itself from above with the true way and the estimated one on it."""
+    """Draw the place itself from above, with the true path and the estimated one.
+
+    Args:
+        figure: that is drawn into.
+        box: left, bottom, width and height in pixels.
+        comparison: with the truth.
+        title: of the view.
+
+    """
     axes = axes_at(figure, box)
     dress(axes, title)
     place = comparison.place
@@ -151,7 +175,14 @@ def draw_truth(figure: Figure, box: Box, comparison: TruthComparison, title: str
 
 
 def show_place(axes: Axes, box: Box, comparison: TruthComparison) -> None:
-    """Show the same part of the world as the drawing of the place itself, and its outline."""
+    """Show the same part of the world as the drawing of the place itself, and its outline.
+
+    Args:
+        axes: of a view from above.
+        box: left, bottom, width and height in pixels.
+        comparison: with the truth.
+
+    """
     (low_x, low_y), (high_x, high_y) = comparison.place.low, comparison.place.high
     outline = np.array(
         [[low_x, low_y], [high_x, low_y], [high_x, high_y], [low_x, high_y], [low_x, low_y]]

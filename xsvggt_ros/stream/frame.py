@@ -121,7 +121,7 @@ class CameraMotion:
     depth_error: float = np.nan
 
     def scaled(self, scale: float, odom_from_camera: NDArray[np.float64]) -> CameraMotion:
-        """Return the motion in another unit, with its pose as that unit has it."""
+        """Return the motion in another unit, with the pose [4, 4] that it has there."""
         unit = np.array([scale] * 3 + [1.0] * 3)
         units = np.outer(unit, unit)
         step = self.step.copy()

@@ -157,7 +157,7 @@ class BitsInUse:
         self._most = self._newest
 
     def full_scale(self, pixels: NDArray[Any]) -> int:
-        """Return the value of white, by these uint16 pixels and all before them."""
+        """Return the value of white, by these uint16 pixels [h, w, ...] and all before them."""
         self._newest = _brightest(pixels)
         self._most = max(self._most, self._newest)
         bits = next(depth for depth in _DEPTHS if self._most < 1 << depth)

@@ -90,7 +90,7 @@ def _undecodable(raw: bytes, said: CompressedFormat) -> FrameError:
 
 
 def encode_png(image: ImageArray) -> EncodedImage:
-    """Compress an image without loss."""
+    """Compress an image [h, w, 3] without loss."""
     _, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     return EncodedImage(data.tobytes(), "png")
 

@@ -110,7 +110,7 @@ def depth_of(message: Any, steps_per_metre: float = MILLIMETRES) -> NDArray[np.f
 
 
 def in_metres(values: NDArray[Any], steps_per_metre: float = MILLIMETRES) -> NDArray[np.float32]:
-    """Return depth in metres: integers are steps, floats metres; NaN unless above zero."""
+    """Return depth [h, w] in metres: integers are steps, floats metres; NaN unless above zero."""
     depth = values.astype(np.float32)
     if values.dtype.kind == "u":
         depth /= np.float32(steps_per_metre)

@@ -50,7 +50,14 @@ MOST_DRAWN = 2_000
 
 
 def draw_cache(figure: Figure, box: Box, recording: Recording) -> None:
-    """Draw allocated and uncompressed bytes; each curve says what it ends at."""
+    """Draw allocated and uncompressed bytes; each curve says what it ends at.
+
+    Args:
+        figure: that is drawn into.
+        box: left, bottom, width and height in pixels.
+        recording: whose cache is drawn.
+
+    """
     axes = axes_at(figure, box)
     dress(axes, "memory of the past, MiB")
     axes.set_xlabel("frames")
@@ -107,7 +114,15 @@ class _Row:
 def draw_strips(
     figure: Figure, box: Box, recording: Recording, comparison: TruthComparison | None
 ) -> None:
-    """Draw images, depth, confidence and, where it is known, true depth, so as to fill a box."""
+    """Draw images, depth, confidence and, where it is known, true depth, so that they fill a box.
+
+    Args:
+        figure: that is drawn into.
+        box: left, bottom, width and height in pixels.
+        recording: whose images are drawn.
+        comparison: gives the true depth; None where it is not known.
+
+    """
     frames = recording.images.pick()
     if not frames:
         return
@@ -189,6 +204,13 @@ def write_overview(
 
     With a comparison it shows true depth, the place itself and the true path, in metres of the true
     world; without one the cloud from above and from the side, in the map frame.
+
+    Args:
+        path: of the PNG.
+        recording: that is drawn.
+        heading: first line.
+        comparison: with the truth, or None.
+
     """
     width, height = OVERVIEW_SIZE
     figure = Figure((width / DOTS_PER_INCH, height / DOTS_PER_INCH), facecolor=PAPER)

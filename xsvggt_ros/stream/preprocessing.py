@@ -144,7 +144,7 @@ class Calibrator:
         self._said: set[str] = set()
 
     def find(self, calibration: Calibration | None, image: ImageArray) -> Rectification | None:
-        """Return how to rectify ``image``, None where its camera is not known."""
+        """Return how to rectify ``image`` [h, w, 3], None where its camera is not known."""
         if calibration is None or self._use == "ignore":
             return None
         height, width = image.shape[:2]
@@ -247,6 +247,11 @@ def preprocess(image: ImageArray, width: int, patch: int) -> tuple[ImageArray, I
     """Return the network's image, uint8 RGB [h, w, 3], and its place in the source.
 
     Antialiased bicubic resampling on 8-bit values, which agrees with Pillow's to within two levels.
+
+    Args:
+        image: RGB, uint8 [h, w, 3].
+        width: of the network's image, pixels.
+        patch: side of a patch, pixels.
 
     Raises:
         FrameError: not a uint8 RGB image, or of an impossible size.

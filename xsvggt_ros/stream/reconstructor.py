@@ -226,7 +226,7 @@ class Reconstructor:
         self._begin_session()
 
     def warm_up(self, image: ImageArray) -> None:
-        """Run a first pass of copies of ``image``, then forget it; what it allocated stays.
+        """Run a first pass of copies of ``image`` [h, w, 3], then forget it; room stays.
 
         Raises:
             FrameError: what :meth:`take` raises.

@@ -61,7 +61,14 @@ class DepthFiles:
         self._rows = ["file,timestamp,fx,fy,cx,cy,width,height"]
 
     def write(self, stamp: int, depth: NDArray[np.float32], camera: Intrinsics) -> None:
-        """Write the depth [h, w] of one frame and note the camera of its size."""
+        """Write the depth of one frame and note its camera.
+
+        Args:
+            stamp: nanoseconds.
+            depth: [h, w].
+            camera: of that size.
+
+        """
         if self.failure is not None:
             return
         name = f"{len(self._rows) - 1:06d}.{self._kind}"
@@ -104,7 +111,7 @@ class DepthFiles:
 
 
 def depth_steps(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Return depth in STEPS_PER_UNIT; 0 where it is unknown, not positive or too far."""
+    """Return depth [h, w] in STEPS_PER_UNIT; 0 where it is unknown, not positive or too far."""
     steps = np.rint(depth.astype(np.float64) * STEPS_PER_UNIT)
     steps[~((steps > 0) & (steps <= MOST_STEPS))] = 0
     return steps.astype(np.uint16)
@@ -115,8 +122,13 @@ def write_results(
 ) -> list[Path]:
     """Write cloud.ply, trajectory.tum and overview.png; return their paths.
 
-    The camera's path comes first, since a kilobyte fits on most full disks. ``comparison`` with the
-    truth adds to the overview.
+    The camera's path comes first, since a kilobyte fits on most full disks.
+
+    Args:
+        recording: what is written.
+        directory: of the files.
+        heading: of the overview.
+        comparison: with the truth; adds to the overview.
 
     Raises:
         PartlyWrittenError: some cannot be written; the others are.
@@ -135,6 +147,14 @@ def write_results(
 
 
 def title(source: str, weights: str, cache: CacheSettings, frames: int) -> str:
-    """Return the heading of an overview; of a long path it shows the end."""
+    """Return the heading of an overview; of a long path, it shows the end.
+
+    Args:
+        source: of the images.
+        weights: a file, or a name.
+        cache: settings in force.
+        frames: number of frames.
+
+    """
     source, weights = (str(Path(*Path(each).parts[-2:])) for each in (source, weights))
     return f"{source}  ·  {weights}  ·  {cache.words}  ·  {frames} frames"

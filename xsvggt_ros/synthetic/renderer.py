@@ -22,7 +22,14 @@ _CLEARED = 0.999
 
 
 def room_exit(world: World, origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-    """Return where rays from inside meet the room: lengths [..., R] and which wall, 0 to 5."""
+    """Return where rays from inside meet the room: lengths [..., R] and which wall, 0 to 5.
+
+    Args:
+        world: with its room.
+        origin: inside the room, [..., R, 3].
+        direction: of any length, [..., R, 3].
+
+    """
     steep = torch.where(direction.abs() < 1e-9, 1e-9, direction)
     goal = torch.where(steep > 0, world.high.unsqueeze(-2), world.low.unsqueeze(-2))
     lengths, axis = ((goal - origin) / steep).min(dim=-1)
@@ -171,7 +178,14 @@ _CORNER = 0.35
 
 
 def corner_shade(world: World, point: Tensor, normal: Tensor) -> Tensor:
-    """Return what of the ambient light corners leave, [..., R] in (0, 1]."""
+    """Return what of the ambient light corners leave, [..., R] in (0, 1].
+
+    Args:
+        world: with its room.
+        point: on a surface, [..., R, 3].
+        normal: of the surface there, [..., R, 3].
+
+    """
     low, high = world.low.unsqueeze(-2), world.high.unsqueeze(-2)
     edge = torch.minimum(point - low, high - point).clamp(min=0)
     darkened = 0.4 * torch.exp(-edge / _CORNER) * (normal.abs() < 0.5)
@@ -369,7 +383,16 @@ def render_sequence(
     intrinsics: Intrinsics,
     quality: Quality,
 ) -> Rendering:
-    """Render poses [F, 4, 4] at times [F] of one world, one after the other."""
+    """Render the frames of one world, one after the other.
+
+    Args:
+        world: in which it happens.
+        poses: camera to world, [F, 4, 4].
+        seconds: of the frames, [F].
+        intrinsics: of the camera.
+        quality: samples of each pixel, and shadows.
+
+    """
     frames = []
     for pose, second in zip(poses, seconds, strict=True):
         frames.append(render(world.at(second), pose, intrinsics, quality))

@@ -114,7 +114,7 @@ class World:
         return _mapped(self, lambda tensor: tensor.to(device))
 
     def at(self, seconds: Tensor) -> World:
-        """Return the world at a time; ``seconds`` broadcasts against the leading sides."""
+        """Return the world at a time in seconds [...], which broadcasts against leading sides."""
         boxes, ellipsoids, cylinders = (each.at(seconds) for each in self.solids)
         return replace(self, solids=(boxes, ellipsoids, cylinders))
 
@@ -247,7 +247,14 @@ class Part:
         return replace(self, centre=(x, y, z * scale), half=(hx, hy, hz * scale))
 
     def placed(self, x: float, y: float, angle: float) -> Part:
-        """Return the part turned about the origin by ``angle`` and moved to x, y."""
+        """Return the part turned about the origin, then moved.
+
+        Args:
+            x: metres.
+            y: metres.
+            angle: radians, about the vertical.
+
+        """
         cosine, sine = math.cos(angle), math.sin(angle)
         px, py, pz = self.centre
         centre = (x + cosine * px - sine * py, y + sine * px + cosine * py, pz)
@@ -257,18 +264,41 @@ class Part:
 
 
 def block(low: Vector, size: Vector, material: Material, angle: float = 0.0) -> Part:
-    """Return a box from its least corner and its size, metres."""
+    """Return a box.
+
+    Args:
+        low: least corner, metres.
+        size: metres.
+        material: of its surface.
+        angle: about the vertical, radians.
+
+    """
     centre = (low[0] + size[0] / 2, low[1] + size[1] / 2, low[2] + size[2] / 2)
     return Part(Solid.BOX, centre, (size[0] / 2, size[1] / 2, size[2] / 2), material, angle)
 
 
 def ball(centre: Vector, radii: Vector, material: Material) -> Part:
-    """Return an ellipsoid."""
+    """Return an ellipsoid.
+
+    Args:
+        centre: metres.
+        radii: metres.
+        material: of its surface.
+
+    """
     return Part(Solid.ELLIPSOID, centre, radii, material)
 
 
 def post(foot: Vector, radius: float, height: float, material: Material) -> Part:
-    """Return an upright cylinder from the centre of its foot."""
+    """Return an upright cylinder.
+
+    Args:
+        foot: centre of the foot, metres.
+        radius: metres.
+        height: metres.
+        material: of its surface.
+
+    """
     centre = (foot[0], foot[1], foot[2] + height / 2)
     return Part(Solid.CYLINDER, centre, (radius, radius, height / 2), material)
 

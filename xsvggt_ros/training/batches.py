@@ -110,7 +110,14 @@ class Clip:
 
 
 def render_clip(settings: ClipSettings, index: int, device: torch.device) -> Clip:
-    """Render clip number ``index``; equal settings and numbers give equal clips."""
+    """Render a clip; equal settings and numbers give equal clips.
+
+    Args:
+        settings: of all clips.
+        index: number of the clip.
+        device: on which it is rendered.
+
+    """
     world, poses = _plan(settings, index)
     with torch.inference_mode():
         found = _rendered(world.to(device), poses, settings)
@@ -165,7 +172,14 @@ class ClipDataset(Dataset[Clip]):
 
 
 def clips_at(step: int, first: int, every: int) -> int:
-    """Return how many clips there are at a step: ``first``, and one more every so many steps."""
+    """Return how many clips there are at a step.
+
+    Args:
+        step: of the training.
+        first: clips at the beginning.
+        every: steps after which there is one more.
+
+    """
     return first + step // every
 
 
@@ -201,6 +215,11 @@ def stream_indices(length: int, frames: int, rng: np.random.Generator) -> Index:
     """Return which frames of a clip make a stream: evenly spaced, forwards or backwards.
 
     A stream longer than the clip goes back and forth.
+
+    Args:
+        length: frames of the clip.
+        frames: of the stream.
+        rng: draws stride, start and direction.
 
     Raises:
         ConfigurationError: a clip of fewer than two frames.
@@ -255,7 +274,18 @@ def draw_batch(
     seed: tuple[int, int],
     device: torch.device,
 ) -> Batch:
-    """Cut streams from the first ``clips`` clips of a cache; equal seeds give equal batches."""
+    """Cut streams from the first clips of a cache; equal seeds give equal batches.
+
+    Args:
+        cache: of the clips.
+        clips: how many of them take part.
+        streams: of the batch.
+        frames: of a stream.
+        intrinsics: of all clips.
+        seed: of the draw.
+        device: of the batch.
+
+    """
     rng = np.random.default_rng([*seed, 0x57E9])
     images, depth, poses = [], [], []
     for _ in range(streams):

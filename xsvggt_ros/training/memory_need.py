@@ -54,16 +54,33 @@ class WindowStream:
         self._frames += 1
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend over what is held and the present frame, which is held from now on."""
+        """Attend over what is held and the present frame, which is held from now on.
+
+        Args:
+            layer: number of the global block.
+            query: [batch, heads, tokens, head_dim].
+            key: of the same shape.
+            value: likewise.
+
+        """
         return self._attend(("global", layer, 0), query, key, value)
 
     def absorb(self, layer: int, update: Tensor) -> None:
-        """Forget: a window asks nobody what is worth keeping."""
+        """Forget an update [batch, tokens, dim]: a window asks nobody what is worth keeping."""
 
     def attend_camera(
         self, iteration: int, block: int, query: Tensor, key: Tensor, value: Tensor
     ) -> Tensor:
-        """Attend over the camera tokens of the same frames."""
+        """Attend over the camera tokens of the same frames.
+
+        Args:
+            iteration: number of the refinement.
+            block: of the camera head.
+            query: [batch, heads, frames, head_dim].
+            key: of the same shape.
+            value: likewise.
+
+        """
         return self._attend(("camera", iteration, block), query, key, value)
 
     def _attend(
@@ -153,7 +170,14 @@ def errors_of(
 
 
 def compared(encodings: Tensor, depth: Tensor | None, streams: Streams) -> StreamErrors:
-    """Return the errors of cameras [worlds, frames, 9] and depth [worlds, frames, h, w]."""
+    """Return the errors of a prediction.
+
+    Args:
+        encodings: of the cameras, [worlds, frames, 9].
+        depth: [worlds, frames, h, w], or None.
+        streams: with their truth.
+
+    """
     found, true = _poses(encodings), _poses(streams.truth.encodings)
     paths = [score_trajectory(*pair, "sim3") for pair in zip(found, true, strict=True)]
     standing = [score_trajectory(np.tile(np.eye(4), (len(t), 1, 1)), t, "sim3") for t in true]

@@ -104,7 +104,14 @@ def curriculum_named(name: str) -> Curriculum:
 
 
 def stage_at(stages: tuple[Stage, ...], step: int, steps: int) -> Stage:
-    """Return what is learned at ``step`` of ``steps``, from 0."""
+    """Return what is learned at a step.
+
+    Args:
+        stages: in their order.
+        step: from 0.
+        steps: of the training.
+
+    """
     whole = sum(stage.share for stage in stages)
     done = 0.0
     for stage in stages:
