@@ -88,11 +88,6 @@ class ChordScale:
         """Units and metres of each."""
         self._last: Matrix | None = None
 
-    @property
-    def chords(self) -> int:
-        """Chords that count now."""
-        return len(self._chords)
-
     def begin(self) -> None:
         """Forget everything: another session has another unit."""
         self._poses.clear()
