@@ -33,7 +33,7 @@ from intervals import Array, Estimate, mean_of, ratio_of
 
 from xsvggt_ros.errors import ConfigurationError, XsvggtError
 from xsvggt_ros.evaluation.provenance import machine, weights
-from xsvggt_ros.model.bundled import BUNDLED
+from xsvggt_ros.model.backbones import BUNDLED
 from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.model.device import device_named
 from xsvggt_ros.model.network import StreamVggt

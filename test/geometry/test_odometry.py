@@ -13,9 +13,8 @@ from motions import motion, rigid
 from pose_benchmark import pose_views as pv
 from results import result_with
 
-from xsvggt_ros.geometry.lie import exp_se3, log_se3
 from xsvggt_ros.geometry.pose_covariance import UNKNOWN_VARIANCE
-from xsvggt_ros.geometry.rigid import Matrix, invert
+from xsvggt_ros.geometry.rigid import Matrix, exp_se3, invert, log_se3
 from xsvggt_ros.geometry.robot_frames import RobotPose, place
 from xsvggt_ros.stream.frame import CameraMotion, FrameResult
 from xsvggt_ros.stream.odometry import LONGEST_GAP, NetworkError, VisualOdometry, carrier_motion

@@ -13,9 +13,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from xsvggt_ros.errors import CheckpointError, ConfigurationError
-from xsvggt_ros.model import bundled
-from xsvggt_ros.model.backbones import BACKBONES, backbone_in
-from xsvggt_ros.model.bundled import NOTICES, bundled_weights, weights_in_words
+from xsvggt_ros.model import backbones
+from xsvggt_ros.model.backbones import (
+    BACKBONES,
+    NOTICES,
+    backbone_in,
+    bundled_weights,
+    weights_in_words,
+)
 from xsvggt_ros.model.checkpoint import (
     assemble,
     convert_checkpoint,
@@ -265,7 +270,7 @@ def test_bundled_weights_are_small_and_in_half_precision(name):
 
 
 def test_a_copy_without_the_bundled_weights_says_so(monkeypatch, tmp_path):
-    monkeypatch.setattr(bundled, "__file__", str(tmp_path / "model" / "bundled.py"))
+    monkeypatch.setattr(backbones, "__file__", str(tmp_path / "model" / "backbones.py"))
     for name in NOTICES:
         with pytest.raises(CheckpointError, match="install it again"):
             load_network(name)

@@ -156,9 +156,9 @@ def test_time_counts_stored_frames_and_begins_again_with_a_session():
                 cache.end_frame()
                 times.append(int(cache.times(1, network.device)))
             assert times == [ANCHORS, *(ANCHORS + (k + 2) // 2 for k in range(LATER))]
-            assert cache.stored_frames == times[-1]
+            assert cache._keyframes.stored == times[-1]
             cache.clear()
-            assert int(cache.times(1, network.device)) == cache.stored_frames == 0
+            assert int(cache.times(1, network.device)) == cache._keyframes.stored == 0
 
 
 @pytest.mark.parametrize(
@@ -185,5 +185,5 @@ def test_time_goes_on_through_live_changes(changes):
             network(part[None], cache, ("camera",))
             cache.end_frame()
     interval = changes.get("keyframe_interval", 1)
-    assert cache.stored_frames == ANCHORS + LATER // 2 + -(-(LATER - LATER // 2) // interval)
-    assert int(cache.times(1, network.device)) == cache.stored_frames
+    assert cache._keyframes.stored == ANCHORS + LATER // 2 + -(-(LATER - LATER // 2) // interval)
+    assert int(cache.times(1, network.device)) == cache._keyframes.stored

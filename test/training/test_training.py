@@ -32,14 +32,14 @@ from xsvggt_ros.synthetic.cameras import intrinsics_for
 from xsvggt_ros.synthetic.motion import MotionSettings
 from xsvggt_ros.synthetic.sequence import Sequence, SequenceSettings
 from xsvggt_ros.synthetic.truth import Truth, truth_of
-from xsvggt_ros.training import clips as clips_module
+from xsvggt_ros.training import batches
 from xsvggt_ros.training.__main__ import main
 from xsvggt_ros.training.auxiliary_heads import RoomHeads
-from xsvggt_ros.training.batches import draw_batch
-from xsvggt_ros.training.clips import (
+from xsvggt_ros.training.batches import (
     ClipCache,
     clip_settings,
     clips_at,
+    draw_batch,
     render_clip,
     stream_indices,
 )
@@ -70,7 +70,7 @@ from xsvggt_ros.training.settings import (
     curriculum_named,
     stage_at,
 )
-from xsvggt_ros.training.start import StartSettings, fresh_auxiliary, load_start
+from xsvggt_ros.training.state import StartSettings, fresh_auxiliary, load_start
 from xsvggt_ros.training.trainer import MOST_SKIPPED, Trainer
 
 CPU = torch.device("cpu")
@@ -250,10 +250,10 @@ def test_a_clip_of_one_image_is_refused():
 
 def test_clips_are_rendered_at_once_as_on_a_gpu(monkeypatch):
     """The path of a GPU, on a CPU: all frames of a clip in one batch."""
-    world, poses = clips_module._plan(CLIPS, 2)
-    one = clips_module._rendered(world, poses, CLIPS)
-    monkeypatch.setattr(clips_module, "_by_frame", lambda device: False)
-    other = clips_module._rendered(world, poses, CLIPS)
+    world, poses = batches._plan(CLIPS, 2)
+    one = batches._rendered(world, poses, CLIPS)
+    monkeypatch.setattr(batches, "_by_frame", lambda device: False)
+    other = batches._rendered(world, poses, CLIPS)
     torch.testing.assert_close(one.depth, other.depth, atol=1e-4, rtol=1e-4)
     assert ((one.light - other.light).abs() > 0.01).float().mean() < 0.01
 

@@ -19,7 +19,7 @@ POSE_SIZE = 9
 
 
 def activate(encoding: Tensor) -> Tensor:
-    """Make the fields of view non-negative; translation and quaternion stay as they are."""
+    """Make the fields of view of encodings [..., 9] non-negative; the rest stays as it is."""
     return torch.cat([encoding[..., :7], functional.relu(encoding[..., 7:])], dim=-1)
 
 

@@ -38,7 +38,7 @@ from xsvggt_ros.ros.rig_input import RigInput
 from xsvggt_ros.ros.scale_input import ScaleInput
 from xsvggt_ros.ros.services import Services
 from xsvggt_ros.ros.status import Diagnostics, StatusPublisher, degraded
-from xsvggt_ros.ros.transform_lookup import TransformLookup
+from xsvggt_ros.ros.transforms import TransformLookup
 from xsvggt_ros.ros.watchdog import Watchdog
 from xsvggt_ros.stream.frame import Frame, FrameResult
 from xsvggt_ros.stream.mapping import MapBuilder

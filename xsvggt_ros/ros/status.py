@@ -17,7 +17,7 @@ from xsvggt_ros.ros import qos
 from xsvggt_ros.ros.conversions import header
 from xsvggt_ros.ros.scale_input import UNKNOWN, ScaleState
 from xsvggt_ros.stream.frame import Frame, FrameResult
-from xsvggt_ros.stream.health import Health, Meter, Rates, State
+from xsvggt_ros.stream.health import Health, RateMeter, Rates, State
 from xsvggt_ros.stream.pipeline import FrameUpdate, SessionInfo
 
 if TYPE_CHECKING:
@@ -235,14 +235,14 @@ class Diagnostics:
     """Publishes what the node knows of itself; called at a steady rate from the executor."""
 
     def __init__(self, node: Node, status: StatusPublisher) -> None:
-        self.meter = Meter()
+        self.meter = RateMeter()
         self._node = node
         self._status = status
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
 
     def begin(self) -> None:
         """Forget rates and latencies: another engine is being made."""
-        self.meter = Meter()
+        self.meter = RateMeter()
 
     def publish(
         self,
@@ -251,7 +251,15 @@ class Diagnostics:
         reconstructor: Reconstructor | None = None,
         map_facts: dict[str, str] | None = None,
     ) -> None:
-        """Publish; without an engine, an input or a map, what there is."""
+        """Publish what there is.
+
+        Args:
+            counters: of the engine; None without one.
+            images: the inputs; None without any.
+            reconstructor: whose device is told; None without one.
+            map_facts: what the map counts, by name; None without a map.
+
+        """
         parts = {"reconstruction": self._reconstruction(counters)}
         if images is not None:
             for camera in images.cameras:

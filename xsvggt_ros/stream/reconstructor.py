@@ -32,18 +32,17 @@ from xsvggt_ros.geometry.cameras import (
     inverted,
     world_to_camera,
 )
-from xsvggt_ros.geometry.lie import log_se3
 from xsvggt_ros.geometry.rectification import Rectification
-from xsvggt_ros.geometry.rigid import Matrix, apparent_motion, invert
+from xsvggt_ros.geometry.rigid import Matrix, apparent_motion, invert, log_se3
 from xsvggt_ros.model.device import ran_out_of_memory, release_cached_memory
 from xsvggt_ros.model.network import Head, Prediction, StreamVggt
 from xsvggt_ros.stream.frame import CameraMotion, FrameResult, ImageArray, IntrinsicsSource, Timings
 from xsvggt_ros.stream.giving_way import changed, shrunk
-from xsvggt_ros.stream.image_mapping import ImageMapping
 from xsvggt_ros.stream.pose_track import PoseTrack
 from xsvggt_ros.stream.preprocessing import (
     CalibrationUse,
     Calibrator,
+    ImageMapping,
     check_width,
     preprocess,
     to_network,
@@ -238,7 +237,7 @@ class Reconstructor:
         self._begin_session()
 
     def warm_up(self, image: ImageArray) -> None:
-        """Run a first pass of copies of ``image``, then forget it; what it allocated stays.
+        """Run a first pass of copies of ``image`` [h, w, 3], then forget it; room stays.
 
         Raises:
             FrameError: what :meth:`take` raises.

@@ -42,7 +42,15 @@ class GappySequence(CausalSequence):
     # Every draw leaves another number of tokens, and each would be compiled again.
     @torch.compiler.disable
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend frame by frame over what is left of the frames up to it."""
+        """Attend frame by frame over what is left of the frames up to it.
+
+        Args:
+            layer: number of the global block.
+            query: [batch, heads, tokens, head_dim].
+            key: of the same shape.
+            value: likewise.
+
+        """
         count = query.shape[2]
         step = count // self._frames
         forgotten = self._forgotten(count, step)
@@ -102,14 +110,31 @@ class MaskedSequence(CausalSequence):
         return super().times(frames, device) if self._times is None else self._times
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend over what the mask leaves."""
+        """Attend over what the mask leaves.
+
+        Args:
+            layer: number of the global block.
+            query: [batch, heads, tokens, head_dim].
+            key: of the same shape.
+            value: likewise.
+
+        """
         mask = self._mask[layer if len(self._mask) > 1 else 0]
         return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
     def attend_camera(
         self, iteration: int, block: int, query: Tensor, key: Tensor, value: Tensor
     ) -> Tensor:
-        """Attend over the camera tokens that the mask leaves."""
+        """Attend over the camera tokens that the mask leaves.
+
+        Args:
+            iteration: number of the refinement.
+            block: of the camera head.
+            query: [batch, heads, frames, head_dim].
+            key: of the same shape.
+            value: likewise.
+
+        """
         return functional.scaled_dot_product_attention(
             query, key, value, attn_mask=self._camera_mask
         )
@@ -121,9 +146,15 @@ def causal(frames: int, device: torch.device | str = "cpu") -> Tensor:
 
 
 def window(frames: int, budget: int | Tensor, device: torch.device | str = "cpu") -> Tensor:
-    """Return what frames see of frames if a cache holds ``budget`` frames after each step.
+    """Return what frames see of frames, bool [frames, frames], if a cache holds ``budget`` of them.
 
     The first frame and the newest ``budget - 1`` before the present; the present comes on top.
+
+    Args:
+        frames: of a stream.
+        budget: frames held, a number or a tensor that broadcasts to [frames, frames].
+        device: of the result.
+
     """
     time = torch.arange(frames, device=device)
     age = time[:, None] - time[None, :]

@@ -60,7 +60,7 @@ def dense_loss(error: Tensor, confidence: Tensor, alpha: float) -> Tensor:
 
 
 def gradient_loss(error: Tensor, confidence: Tensor) -> Tensor:
-    """Return confidence * |difference of the error between pixels|, a mean over scales.
+    """Return confidence * |difference of the error [..., H, W, C] between pixels|, over scales.
 
     Zero where the error is the same everywhere: edges must lie in their places.
     """
@@ -108,9 +108,14 @@ def camera_loss(encodings: Tensor, truth: Tensor, delta: float) -> Tensor:
 def losses(
     prediction: Prediction, truth: Truth, weights: LossWeights, dense: slice = slice(None)
 ) -> dict[str, Tensor]:
-    """Return the parts of the loss of a normalised truth, and their weighted sum as ``total``.
+    """Return the parts of the loss, and their weighted sum as ``total``.
 
-    ``dense`` are the streams that depth and points were predicted of.
+    Args:
+        prediction: of the network.
+        truth: normalised.
+        weights: of the parts.
+        dense: streams of which depth and points were predicted.
+
     """
     parts: dict[str, Tensor] = {}
     total = truth.depth.new_zeros(())

@@ -55,16 +55,33 @@ class WindowStream:
         self._frames += 1
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend over what is held and the present frame, which is held from now on."""
+        """Attend over what is held and the present frame, which is held from now on.
+
+        Args:
+            layer: number of the global block.
+            query: [batch, heads, tokens, head_dim].
+            key: of the same shape.
+            value: likewise.
+
+        """
         return self._attend(("global", layer, 0), query, key, value)
 
     def absorb(self, layer: int, update: Tensor) -> None:
-        """Forget: a window asks nobody what is worth keeping."""
+        """Forget an update [batch, tokens, dim]: a window asks nobody what is worth keeping."""
 
     def attend_camera(
         self, iteration: int, block: int, query: Tensor, key: Tensor, value: Tensor
     ) -> Tensor:
-        """Attend over the camera tokens of the same frames."""
+        """Attend over the camera tokens of the same frames.
+
+        Args:
+            iteration: number of the refinement.
+            block: of the camera head.
+            query: [batch, heads, frames, head_dim].
+            key: of the same shape.
+            value: likewise.
+
+        """
         return self._attend(("camera", iteration, block), query, key, value)
 
     def _attend(
@@ -160,7 +177,15 @@ def compared(
     streams: Streams,
     convention: PoseConvention = "world_to_camera",
 ) -> StreamErrors:
-    """Return the errors of cameras [worlds, frames, 9] and depth [worlds, frames, h, w]."""
+    """Return the errors of a prediction.
+
+    Args:
+        encodings: of the cameras, [worlds, frames, 9].
+        depth: [worlds, frames, h, w], or None.
+        streams: with their truth.
+        convention: how the network means its poses.
+
+    """
     found, true = _poses(encodings, convention), _poses(streams.truth.encodings)
     paths = [score_trajectory(*pair, "sim3") for pair in zip(found, true, strict=True)]
     standing = [score_trajectory(np.tile(np.eye(4), (len(t), 1, 1)), t, "sim3") for t in true]

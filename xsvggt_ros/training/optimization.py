@@ -83,7 +83,15 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def update_average(average: nn.Module, network: nn.Module, step: int, decay: float) -> None:
-    """Move averaged weights towards the present ones after a step; faster in the first steps."""
+    """Move averaged weights towards the present ones after a step; faster in the first steps.
+
+    Args:
+        average: changed.
+        network: of the same parameters.
+        step: number of steps done.
+        decay: share of the old average, later on.
+
+    """
     share = 1 - min(decay, (1 + step) / (10 + step))
     with torch.no_grad():
         mean: list[Tensor] = list(average.parameters())

@@ -30,7 +30,7 @@ from xsvggt_ros.training.forgetting import GappySequence, drawn_window, windowed
 from xsvggt_ros.training.log import (
     PARTS,
     LossLog,
-    Meter,
+    LossMeter,
     Outcome,
     Progress,
     require_no_other,
@@ -40,8 +40,16 @@ from xsvggt_ros.training.losses import losses, spelled_for
 from xsvggt_ros.training.optimization import optimizer_for, set_learning_rate, update_average
 from xsvggt_ros.training.scores import Scores, score_network
 from xsvggt_ros.training.settings import Schedule, Stage, TrainingSettings
-from xsvggt_ros.training.start import StartSettings, load_start, resolved_start
-from xsvggt_ros.training.state import WEIGHTS, State, differences, load_state, save_state
+from xsvggt_ros.training.state import (
+    WEIGHTS,
+    StartSettings,
+    State,
+    differences,
+    load_start,
+    load_state,
+    resolved_start,
+    save_state,
+)
 
 MOST_SKIPPED = 50
 """Steps in a row without a finite gradient that end a training."""
@@ -170,7 +178,7 @@ class Trainer:
             self.save()
         self.log.truncate_after(self.step)
         started = saved = evaluated = time.monotonic()
-        meter = Meter()
+        meter = LossMeter()
         asked = _Lasting(stop)
         try:
             for batch, stage in self.data.batches(self.step, asked):
