@@ -317,7 +317,7 @@ class LayerSegments:
         places: Callable[[], tuple[Tensor, ...]],
         anchors: int = 1,
     ) -> None:
-        """Lay out again where there is no room for a frame of a size not met before.
+        """Lay out again where there is no room for a frame of a new size.
 
         Args:
             frame: tokens of the frame to come.

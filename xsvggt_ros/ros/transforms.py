@@ -327,7 +327,7 @@ class TransformListener:
             subscription.match_publishers()
 
     def close(self) -> None:
-        """Unsubscribe, and let go who waits."""
+        """Unsubscribe, and release whoever waits."""
         for subscription in self._subscriptions:
             subscription.close()
         self._buffer.close()

@@ -149,7 +149,7 @@ class FrameQueue:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Take no more frames and let everybody who waits go; what is held is dropped, counted."""
+        """Take no more frames and release whoever waits; frames held are dropped and counted."""
         with self._changed:
             self._closed = True
             self.discard()
