@@ -7,7 +7,8 @@ People are a box for the legs, a cylinder for the body and one for the head. The
 furnished room of 8 x 6 x 2.8 m whose depth is exact, or has errors of 2 %: of each pixel alone, or
 smooth over the image and of the frame as a whole. A point of a person is in the map if its voxel is
 held at the end and no point of the room fell into it; one of the room is lost if its voxel is not.
-Held-out sequences show nobody: with true poses and depth, and as the demo network reconstructs them.
+Held-out sequences show nobody: with true poses and depth, and as the demo network reconstructs
+them.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import argparse
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from xsvggt_ros.model.bundled import BUNDLED
 
 from xsvggt_ros.cache.statistics import CacheStatistics
 from xsvggt_ros.errors import XsvggtError
@@ -30,12 +33,11 @@ from xsvggt_ros.geometry import voxel_table
 from xsvggt_ros.geometry.cameras import Intrinsics, unproject
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.geometry.voxel_map import VoxelSettings
-from xsvggt_ros.model.bundled import BUNDLED
 from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.stream.frame import Frame, FrameResult, Timings
-from xsvggt_ros.stream.image_mapping import ImageMapping
 from xsvggt_ros.stream.mapping import MapBuilder, MapSettings, chosen_pixels, points_of
 from xsvggt_ros.stream.offline import reconstruct
+from xsvggt_ros.stream.preprocessing import ImageMapping
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 from xsvggt_ros.synthetic.held_out import SUITE, held_out
 from xsvggt_ros.synthetic.sequence import Sequence
@@ -265,10 +267,7 @@ def held_out_network(sequence: Sequence) -> Iterator[tuple[FrameResult, NDArray[
     """Yield what the demo network makes of a held-out sequence."""
     network = load_network(BUNDLED)
     engine = Reconstructor(network, ReconstructorSettings(network.config.image_size))
-    images = (
-        Frame(frame.stamp, "camera", lambda color=frame.color: color)
-        for frame in sequence  # type: ignore[misc]
-    )
+    images = (Frame(each.stamp, "camera", partial(np.asarray, each.color)) for each in sequence)
     for result in reconstruct(images, engine, refuse):
         yield result, np.zeros(result.depth.shape, bool)
 
