@@ -7,18 +7,21 @@ images.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from xsvggt_ros.errors import XsvggtError, first_line
 from xsvggt_ros.evaluation.association import Association
 from xsvggt_ros.evaluation.cloud import CloudScore, score_cloud
 from xsvggt_ros.evaluation.frame import FrameTruth
-from xsvggt_ros.evaluation.odometry import ONLINE, OdometryEvaluator, OdometryScores
+from xsvggt_ros.evaluation.odometry import (
+    ONLINE,
+    OdometryEvaluator,
+    OdometryScores,
+    reason_not_scored,
+)
 from xsvggt_ros.evaluation.request import ScoringOptions
 from xsvggt_ros.geometry.alignment import align
 from xsvggt_ros.geometry.cameras import Intrinsics
@@ -39,8 +42,6 @@ from xsvggt_ros.metrics.trajectory import (
 )
 from xsvggt_ros.stream.frame import FrameResult, ImageArray
 from xsvggt_ros.stream.recording import EvenSample, RecordedFrame, Recording
-
-logger = logging.getLogger(__name__)
 
 SCORED_ALIGNMENTS: tuple[TrajectoryAlignment, ...] = ("origin", "se3", ONLINE, "sim3")
 """``origin`` stands for "no alignment": an estimate's world is its first camera."""
@@ -182,7 +183,7 @@ class SessionEvaluator:
                     estimated, true, kind, delta=self._options.rpe_delta
                 )
             except Exception as error:  # noqa: BLE001 - one score must not take the others with it
-                reasons.setdefault(_reason(error), []).append(kind)
+                reasons.setdefault(reason_not_scored(error), []).append(kind)
         for reason, kinds in reasons.items():
             of = "" if len(kinds) == len(SCORED_ALIGNMENTS) else f", alignment {', '.join(kinds)}"
             missing.append(f"trajectory{of}: {reason}")
@@ -197,7 +198,7 @@ class SessionEvaluator:
             try:
                 scores[kind] = self._depth.score(kind)
             except Exception as error:  # noqa: BLE001 - likewise
-                missing.append(f"depth, alignment {kind}: {_reason(error)}")
+                missing.append(f"depth, alignment {kind}: {reason_not_scored(error)}")
         return scores
 
     def _score_cloud(self, missing: list[str]) -> CloudScore | None:
@@ -214,16 +215,8 @@ class SessionEvaluator:
             true = points.true.astype(np.float64)
             return score_cloud(moved, true, distance=self._options.fscore_distance)
         except Exception as error:  # noqa: BLE001 - likewise
-            missing.append(f"cloud: {_reason(error)}")
+            missing.append(f"cloud: {reason_not_scored(error)}")
             return None
-
-
-def _reason(error: Exception) -> str:
-    """Return why a score is missing; unexpected errors go to the log as well."""
-    if isinstance(error, XsvggtError):
-        return str(error)
-    logger.debug("unexpected failure while scoring", exc_info=error)
-    return f"unexpected {type(error).__name__}: {first_line(error)}"
 
 
 class Evaluator:

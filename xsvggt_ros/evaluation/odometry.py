@@ -8,13 +8,14 @@ and each step is scaled by what was known at its time.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xsvggt_ros.errors import EvaluationError
+from xsvggt_ros.errors import EvaluationError, XsvggtError, first_line
 from xsvggt_ros.evaluation.frame import FrameTruth
 from xsvggt_ros.geometry.rigid import Matrix, invert, rotation_angle
 from xsvggt_ros.metrics.odometry import DriftScore, StepScore, score_drift, score_steps
@@ -28,6 +29,8 @@ from xsvggt_ros.metrics.trajectory import (
 from xsvggt_ros.stream.frame import FrameResult
 from xsvggt_ros.stream.scale import SMOOTHED, MetricScale
 from xsvggt_ros.stream.scale_estimates import ChordScale, scale_from_depth
+
+logger = logging.getLogger(__name__)
 
 Array = NDArray[np.float64]
 
@@ -293,8 +296,8 @@ class OdometryEvaluator:
             if all(each.odom_from_camera is not None for each in frames):
                 odom = [each.online_odom() if online else each.odom_from_camera for each in frames]
                 odom_drift[kind] = score_drift(_path(odom), truth, kind)
-        except EvaluationError as error:
-            return str(error)
+        except Exception as error:  # noqa: BLE001 - one score must not take the others with it
+            return reason_not_scored(error)
         return ""
 
     def _score_steps(
@@ -328,8 +331,8 @@ class OdometryEvaluator:
                 kind,
                 scale=scale,
             )
-        except EvaluationError as error:
-            return str(error)
+        except Exception as error:  # noqa: BLE001 - one score must not take the others with it
+            return reason_not_scored(error)
         step_frames[kind] = np.array(ends, np.intp)
         return ""
 
@@ -368,6 +371,14 @@ class OdometryEvaluator:
             jump=jump,
             jump_deg=turn,
         )
+
+
+def reason_not_scored(error: Exception) -> str:
+    """Return why a score is missing; unexpected errors go to the log as well."""
+    if isinstance(error, XsvggtError):
+        return str(error)
+    logger.debug("unexpected failure while scoring", exc_info=error)
+    return f"unexpected {type(error).__name__}: {first_line(error)}"
 
 
 def _whole(frame: _Followed) -> bool:
