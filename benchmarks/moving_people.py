@@ -7,7 +7,7 @@ People are a box for the legs, a cylinder for the body and one for the head. The
 furnished room of 8 x 6 x 2.8 m whose depth is exact, or has errors of 2 %: of each pixel alone, or
 smooth over the image and of the frame as a whole. A point of a person is in the map if its voxel is
 held at the end and no point of the room fell into it; one of the room is lost if its voxel is not.
-Held-out sequences show nobody: with true poses and depth, and as the demo network reconstructs them.
+Held-out sequences show nobody: with true poses and depth, and as the demo network sees them.
 """
 
 from __future__ import annotations
