@@ -38,7 +38,7 @@ from xsvggt_ros.stream.mapping import MapBuilder, MapSettings, chosen_pixels, po
 from xsvggt_ros.stream.offline import reconstruct
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 from xsvggt_ros.synthetic.held_out import SUITE, held_out
-from xsvggt_ros.synthetic.sequence import Sequence
+from xsvggt_ros.synthetic.sequence import Sequence, SyntheticFrame
 
 WIDTH, HEIGHT = 160, 120
 CAMERA = Intrinsics(110.0, 110.0, 80.0, 60.0, WIDTH, HEIGHT)
@@ -265,12 +265,14 @@ def held_out_network(sequence: Sequence) -> Iterator[tuple[FrameResult, NDArray[
     """Yield what the demo network makes of a held-out sequence."""
     network = load_network(BUNDLED)
     engine = Reconstructor(network, ReconstructorSettings(network.config.image_size))
-    images = (
-        Frame(frame.stamp, "camera", lambda color=frame.color: color)
-        for frame in sequence  # type: ignore[misc]
-    )
+    images = map(image_of, sequence)
     for result in reconstruct(images, engine, refuse):
         yield result, np.zeros(result.depth.shape, bool)
+
+
+def image_of(frame: SyntheticFrame) -> Frame:
+    """Return a frame as the engine takes it."""
+    return Frame(frame.stamp, "camera", lambda: frame.color)
 
 
 def refuse(frame: Frame, error: XsvggtError) -> None:
