@@ -75,9 +75,16 @@ def main() -> None:
 
 
 def measure_room(voxel_size: float, frames: int) -> None:
-    """Look around in a room."""
+    """Look around in a room, without and with an eye for what moves."""
+    voxels = VoxelSettings(voxel_size, 1_000_000)
+    plain, filtering = MapSettings(voxels), MapSettings(voxels, clear_after=3, movers_delay=8.0)
+    for name, settings in (("", plain), (", movers held back and rays cleared", filtering)):
+        measure_looks(name, settings, frames)
+
+
+def measure_looks(name: str, settings: MapSettings, frames: int) -> None:
+    """Look around with some settings."""
     builder = MapBuilder()
-    settings = MapSettings(VoxelSettings(voxel_size, 1_000_000))
     update, taken = Times(), list[int]()
     for index in range(frames):
         result = look(index)
@@ -86,7 +93,8 @@ def measure_room(voxel_size: float, frames: int) -> None:
         taken.append(len(chosen_pixels(result, settings)))
     assert builder.map is not None
     share = np.mean(taken) / result.depth.size
-    report(f"room, voxels of {voxel_size:g} m, {share:.0%} of the points", update, builder.map)
+    size = settings.voxels.voxel_size
+    report(f"room, voxels of {size:g} m, {share:.0%} of the points{name}", update, builder.map)
 
 
 def measure_scattered(frames: int) -> None:

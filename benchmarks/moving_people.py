@@ -7,8 +7,7 @@ People are a box for the legs, a cylinder for the body and one for the head. The
 furnished room of 8 x 6 x 2.8 m whose depth is exact, or has errors of 2 %: of each pixel alone, or
 smooth over the image and of the frame as a whole. A point of a person is in the map if its voxel is
 held at the end and no point of the room fell into it; one of the room is lost if its voxel is not.
-Held-out sequences show nobody: with true poses and depth, and as the demo network reconstructs
-them.
+Held-out sequences show nobody: with true poses and depth, and as the demo network sees them.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import argparse
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 
 import cv2
 import numpy as np
@@ -40,7 +38,7 @@ from xsvggt_ros.stream.offline import reconstruct
 from xsvggt_ros.stream.preprocessing import ImageMapping
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 from xsvggt_ros.synthetic.held_out import SUITE, held_out
-from xsvggt_ros.synthetic.sequence import Sequence
+from xsvggt_ros.synthetic.sequence import Sequence, SyntheticFrame
 
 WIDTH, HEIGHT = 160, 120
 CAMERA = Intrinsics(110.0, 110.0, 80.0, 60.0, WIDTH, HEIGHT)
@@ -267,9 +265,14 @@ def held_out_network(sequence: Sequence) -> Iterator[tuple[FrameResult, NDArray[
     """Yield what the demo network makes of a held-out sequence."""
     network = load_network(BUNDLED)
     engine = Reconstructor(network, ReconstructorSettings(network.config.image_size))
-    images = (Frame(each.stamp, "camera", partial(np.asarray, each.color)) for each in sequence)
+    images = map(image_of, sequence)
     for result in reconstruct(images, engine, refuse):
         yield result, np.zeros(result.depth.shape, bool)
+
+
+def image_of(frame: SyntheticFrame) -> Frame:
+    """Return a frame as the engine takes it."""
+    return Frame(frame.stamp, "camera", lambda: frame.color)
 
 
 def refuse(frame: Frame, error: XsvggtError) -> None:

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from people import moving_people
 from results import wall
+from selection import first_is_quick
 
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.depth_view import DepthView
@@ -41,8 +43,22 @@ def _in_front(builder: MapBuilder) -> int:
     return int(np.count_nonzero(builder.snapshot()[0][:, 0] < 1.6))
 
 
-@pytest.mark.parametrize("noise", moving_people.NOISES)
-@pytest.mark.parametrize("name", ["still", "driving", "stands", "stands, driving"])
+@pytest.mark.parametrize(
+    ("name", "noise"),
+    [
+        ("driving", "exact"),
+        ("still", "pixels"),
+        ("stands", "smooth"),
+        *(
+            pytest.param(name, noise, marks=pytest.mark.slow)
+            for name, noise in itertools.product(
+                ("still", "driving", "stands", "stands, driving"), moving_people.NOISES
+            )
+            if (name, noise)
+            not in {("driving", "exact"), ("still", "pixels"), ("stands", "smooth")}
+        ),
+    ],
+)
 def test_people_stay_out_of_the_map_and_the_room_stays_in(name: str, noise: str) -> None:
     outcome, builder = moving_people.measure(
         moving_people.SCENES[name], noise, moving_people.settings_for()
@@ -61,7 +77,7 @@ def test_the_same_people_are_in_the_map_without_the_filter() -> None:
     assert outcome.people > 0.9
 
 
-@pytest.mark.parametrize("noise", moving_people.NOISES)
+@pytest.mark.parametrize("noise", first_is_quick(moving_people.NOISES))
 def test_a_room_without_people_loses_nothing(noise: str) -> None:
     outcome, builder = moving_people.measure(
         moving_people.SCENES["nobody"], noise, moving_people.settings_for()
@@ -70,7 +86,7 @@ def test_a_room_without_people_loses_nothing(noise: str) -> None:
     assert builder.held_back <= 0.001 * moving_people.FRAMES * moving_people.WIDTH * 120
 
 
-@pytest.mark.parametrize("unit", [0.125, 8.0])
+@pytest.mark.parametrize("unit", first_is_quick([0.125, 8.0]))
 def test_units_do_not_matter(unit: float) -> None:
     """Powers of two, so that rounding is the same, too."""
     scene = moving_people.SCENES["driving"]

@@ -22,10 +22,15 @@ _CELLS_ACROSS = 130
 LEAST_MARGIN = 0.04
 """Share of depth that a point must lie nearer than all that is measured around it."""
 
-_MOST_MARGIN = 0.3
+_MOST_MARGIN = 0.2
 """Beyond, depth and pose agree too little to say that anything is empty."""
 
 _SPREADS = 3.0
+"""Standard deviations in a margin."""
+
+_TAIL, _TAILS = 0.9, 2.0
+"""This quantile so many times is in a margin, too: errors of a network have heavy tails."""
+
 _COMPARABLE = 0.25
 """Logarithmic ratio of depths beyond which two points are not of the same surface."""
 
@@ -158,5 +163,5 @@ def _margin(ratios: Floats) -> np.float32:
     """Return the share of depth by which views of one surface may differ; infinity if unknown."""
     if len(ratios) < _LEAST_COMPARED:
         return np.float32(np.inf)
-    spread = np.float32(_TO_DEVIATION) * np.median(ratios)
-    return np.maximum(np.float32(LEAST_MARGIN), np.float32(_SPREADS) * spread)
+    middle, tail = np.quantile(ratios, [0.5, _TAIL])
+    return np.float32(max(LEAST_MARGIN, _SPREADS * _TO_DEVIATION * middle, _TAILS * tail))

@@ -159,7 +159,7 @@ class VoxelMap:
 
     def positions(self, part: slice) -> Points:
         """Return the points of some slots, float32 [3, k]."""
-        return np.stack(self._positions(part, np.float32(1) / self._sums[_COUNT, part]))
+        return np.stack(self._positions(part, np.reciprocal(self._sums[_COUNT, part])))
 
     def vote(
         self, part: slice, free: NDArray[np.int64], met: NDArray[np.int64], enough: int
