@@ -60,7 +60,7 @@ from xsvggt_ros.evaluation.provenance import fingerprint, machine, software, wei
 from xsvggt_ros.evaluation.request import ScoringOptions
 from xsvggt_ros.geometry.alignment import Similarity, align
 from xsvggt_ros.metrics.trajectory import score_trajectory
-from xsvggt_ros.model.bundled import BUNDLED
+from xsvggt_ros.model.backbones import BUNDLED
 from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings

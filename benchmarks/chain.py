@@ -24,8 +24,7 @@ import numpy as np
 from pose_views import Errors, camera, head_pose, noise, room_depth, walk
 
 from xsvggt_ros.cache.kv_cache import KvCache
-from xsvggt_ros.geometry.lie import log_se3
-from xsvggt_ros.geometry.rigid import Matrix, invert
+from xsvggt_ros.geometry.rigid import Matrix, invert, log_se3
 from xsvggt_ros.model.checkpoint import random_network
 from xsvggt_ros.model.config import PRESETS
 from xsvggt_ros.stream.chain import ChainedReconstructor

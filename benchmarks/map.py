@@ -29,8 +29,8 @@ from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import Matrix, world_to_map
 from xsvggt_ros.geometry.voxel_map import VoxelMap, VoxelSettings
 from xsvggt_ros.stream.frame import FrameResult, Timings
-from xsvggt_ros.stream.image_mapping import ImageMapping
 from xsvggt_ros.stream.mapping import MapBuilder, MapSettings, chosen_pixels
+from xsvggt_ros.stream.preprocessing import ImageMapping
 
 WIDTH, HEIGHT = 640, 480
 CAMERA = Intrinsics(500.0, 500.0, 320.0, 240.0, WIDTH, HEIGHT)
@@ -75,9 +75,16 @@ def main() -> None:
 
 
 def measure_room(voxel_size: float, frames: int) -> None:
-    """Look around in a room."""
+    """Look around in a room, without and with an eye for what moves."""
+    voxels = VoxelSettings(voxel_size, 1_000_000)
+    plain, filtering = MapSettings(voxels), MapSettings(voxels, clear_after=3, movers_delay=8.0)
+    for name, settings in (("", plain), (", movers held back and rays cleared", filtering)):
+        measure_looks(name, settings, frames)
+
+
+def measure_looks(name: str, settings: MapSettings, frames: int) -> None:
+    """Look around with some settings."""
     builder = MapBuilder()
-    settings = MapSettings(VoxelSettings(voxel_size, 1_000_000))
     update, taken = Times(), list[int]()
     for index in range(frames):
         result = look(index)
@@ -86,7 +93,8 @@ def measure_room(voxel_size: float, frames: int) -> None:
         taken.append(len(chosen_pixels(result, settings)))
     assert builder.map is not None
     share = np.mean(taken) / result.depth.size
-    report(f"room, voxels of {voxel_size:g} m, {share:.0%} of the points", update, builder.map)
+    size = settings.voxels.voxel_size
+    report(f"room, voxels of {size:g} m, {share:.0%} of the points{name}", update, builder.map)
 
 
 def measure_scattered(frames: int) -> None:

@@ -33,7 +33,7 @@ from intervals import Array, Estimate, mean_of, ratio_of
 
 from xsvggt_ros.errors import ConfigurationError, XsvggtError
 from xsvggt_ros.evaluation.provenance import machine, weights
-from xsvggt_ros.model.bundled import BUNDLED
+from xsvggt_ros.model.backbones import BUNDLED
 from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.model.device import device_named
 from xsvggt_ros.model.network import StreamVggt
@@ -116,7 +116,8 @@ def measured(
         else:
             seen = suite_streams(suite, settings, chosen, network.device)
         for budget in BUDGETS:
-            errors = compared(*streamed(network, seen.images, budget), seen)
+            cameras, depth = streamed(network, seen.images, budget)
+            errors = compared(cameras, depth, seen, network.config.pose_convention)
             parts[budget].append(_columns(errors, suite))
     return {
         budget: {name: np.concatenate([each[name] for each in found]) for name, _ in COLUMNS}

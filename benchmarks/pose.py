@@ -30,7 +30,6 @@ from pose_views import (
     walk,
 )
 
-from xsvggt_ros.geometry.lie import exp_se3, log_se3
 from xsvggt_ros.geometry.pose_covariance import (
     ErrorSpectrum,
     PoseEstimate,
@@ -43,7 +42,7 @@ from xsvggt_ros.geometry.registration import (
     register_depths,
     register_points,
 )
-from xsvggt_ros.geometry.rigid import Matrix, invert
+from xsvggt_ros.geometry.rigid import Matrix, exp_se3, invert, log_se3
 
 Array = NDArray[np.float64]
 

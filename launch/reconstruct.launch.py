@@ -59,6 +59,9 @@ def generate_launch_description() -> LaunchDescription:
 def _nodes(context: LaunchContext) -> list[Node]:
     given = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
     # Errors in the arguments must come before the first process starts.
+    if not Path(given["params_file"]).is_file():
+        # launch itself would only warn, and the node would run with its defaults.
+        raise ValueError(f"params_file:={given['params_file']} is no file; give its whole path")
     rviz = [_rviz(given)] if _switch(given, "rviz") else []
     replay = [_replay(given)] if given["bag"] else []
     return [_reconstruct(given), *replay, *rviz]
@@ -87,7 +90,7 @@ def _reconstruct(given: dict[str, str]) -> Node:
         ros_arguments=["--log-level", given["log_level"]],
         output="screen",
         respawn=respawn,
-        respawn_delay=float(given["respawn_delay"]),
+        respawn_delay=_seconds(given, "respawn_delay"),
         on_exit=None if respawn else _end_with_node,
     )
 
@@ -135,6 +138,17 @@ def _switch(given: dict[str, str], name: str) -> bool | None:
     if word not in ("true", "false", ""):
         raise ValueError(f"{name}:={given[name]} is neither true nor false")
     return word == "true" if word else None
+
+
+def _seconds(given: dict[str, str], name: str) -> float:
+    """Return the value of an argument that is a time."""
+    try:
+        seconds = float(given[name])
+    except ValueError:
+        seconds = -1.0
+    if not 0.0 <= seconds < float("inf"):
+        raise ValueError(f"{name}:={given[name]} is no number of seconds, such as 2.0")
+    return seconds
 
 
 def _replay(given: dict[str, str]) -> Node:

@@ -5,8 +5,7 @@ import pytest
 import torch
 from triton_interpreter import DEVICE
 
-from xsvggt_ros.model import operators
-from xsvggt_ros.model.kernels import norm, resizing, rotation
+from xsvggt_ros.model import kernels, operators
 from xsvggt_ros.model.rotary import grid_positions, rotation_for
 from xsvggt_ros.triton_probe import doubled
 
@@ -38,21 +37,21 @@ def test_layer_norm(dtype, dim, affine):
     tokens = random(2, 7, dim)[:1, 2:]  # rows that begin inside a buffer
     gains = (random(dim, seed=1), random(dim, seed=2)) if affine else (None, None)
     expected = operators._layer_norm(tokens, *gains, 1e-6, dtype)
-    assert_near(norm.layer_norm(tokens, *gains, 1e-6, dtype), expected)
+    assert_near(kernels.layer_norm(tokens, *gains, 1e-6, dtype), expected)
 
 
 @pytest.mark.parametrize("source", DTYPES)
 def test_layer_norm_of_other_types_and_strides(source):
     tokens = random(2, 5, 48, dtype=source).transpose(0, 1)[:, :, ::2]
     expected = operators._layer_norm(tokens, None, None, 1e-5, torch.float32)
-    assert_near(norm.layer_norm(tokens, None, None, 1e-5, torch.float32), expected)
+    assert_near(kernels.layer_norm(tokens, None, None, 1e-5, torch.float32), expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_add_layer_norm(dtype):
     tokens, update = random(2, 5, 72), random(2, 5, 72, dtype=dtype, seed=3)
     arguments = (tokens, update, random(72, seed=1), random(72, seed=2), 1e-5, dtype)
-    total, normed = norm.add_layer_norm(*arguments)
+    total, normed = kernels.add_layer_norm(*arguments)
     expected = operators._add_layer_norm(*arguments)
     assert torch.equal(total, expected[0])
     assert_near(normed, expected[1])
@@ -66,7 +65,7 @@ def test_normalize_and_rotate(dtype, heads, channels, frames):
     packed = random(2, 8 * frames, 3 * heads * channels, dtype=dtype)
     gains = [random(channels, seed=seed) for seed in range(1, 5)]
     arguments = (packed, heads, *gains, 1e-5, *turned)
-    actual = rotation.normalize_and_rotate(*arguments)
+    actual = kernels.normalize_and_rotate(*arguments)
     expected = operators._normalize_and_rotate(*arguments)
     for one, other in zip(actual, expected, strict=True):
         assert_near(one, other)
@@ -95,6 +94,6 @@ def test_resize(dtype, channels, size, target, added):
     exact = [None if part is None else part.float() for part in along]
     expected = operators._resize(features.float(), *target, *exact).to(dtype)
     for laid_out in (features, features.contiguous(memory_format=torch.channels_last)):
-        actual = resizing.resize(laid_out, *target, *along)
+        actual = kernels.resize(laid_out, *target, *along)
         assert actual.is_contiguous(memory_format=torch.channels_last)
         assert_near(actual, expected)

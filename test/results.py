@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from xsvggt_ros.cache.statistics import CacheStatistics
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.stream.frame import Frame, FrameResult, Timings
-from xsvggt_ros.stream.image_mapping import ImageMapping
 from xsvggt_ros.stream.pipeline import FrameUpdate
+from xsvggt_ros.stream.preprocessing import ImageMapping
 
 SIDE = 32
 WIDTH, HEIGHT = 40, 30

@@ -4,7 +4,11 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated, Any, NoReturn
+import os
+import select
+import sys
+from pathlib import Path
+from typing import IO, Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -47,6 +51,8 @@ class ReadableErrors(TyperGroup):
             # Typer ends commands by exceptions of its own click, or of the installed one.
             if type(error).__module__.startswith(("typer", "click")):
                 raise
+            if isinstance(error, BrokenPipeError):
+                _end_if_output_is_closed(error)
             self._say(ctx, _unforeseen(error), error)
 
     def _say(self, ctx: Any, text: str, error: Exception) -> NoReturn:
@@ -58,6 +64,28 @@ class ReadableErrors(TyperGroup):
             f"xsvggt: {told}", style="bold red", markup=False, highlight=False, soft_wrap=True
         )
         raise typer.Exit(1) from error
+
+
+def _end_if_output_is_closed(error: BrokenPipeError) -> None:
+    """End quietly where whoever reads the output has left, as `head` does.
+
+    The output goes nowhere then, since flushing at exit would fail again and print a traceback.
+    """
+    closed = [stream for stream in (sys.stdout, sys.stderr) if _reader_has_left(stream)]
+    for stream in closed:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
+    if closed:
+        raise typer.Exit(1) from error
+
+
+def _reader_has_left(stream: IO[str]) -> bool:
+    poll = select.poll()
+    try:
+        poll.register(stream, select.POLLOUT)
+    except (OSError, ValueError):  # no file of the system's
+        return False
+    return any(events & select.POLLERR for _, events in poll.poll(0))
 
 
 def _unforeseen(error: Exception) -> str:

@@ -23,7 +23,7 @@ from xsvggt_ros.missing import (
     pip_remedy,
     ros_package_remedy,
 )
-from xsvggt_ros.model.host_memory import free_host_memory
+from xsvggt_ros.model.device import free_host_memory
 from xsvggt_ros.threads import (
     COUNT,
     asked_threads,

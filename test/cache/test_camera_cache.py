@@ -18,8 +18,8 @@ def camera_memory(capacity: int) -> CameraMemory:
     return CameraMemory(capacity, 1, 1)
 
 
-def remembered(memory, iteration: int = 0, channel: int = 0) -> list[float]:
-    keys, _, _ = memory.tokens_of(iteration, 0)
+def remembered(memory: CameraMemory, iteration: int = 0, channel: int = 0) -> list[float]:
+    keys = memory._keys[iteration * memory._blocks, :, : len(memory)]
     return sorted(keys[0, :, channel].tolist())
 
 

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The caches equal the reference's in the compatibility mode."""
 
+import re
+
 import pytest
 import reference
 import torch
-from reference import CONFIG, TOLERANCE, deviation
+from reference import CONFIG, META, TOLERANCE, deviation
 
 from xsvggt_ros.cache.policies.importance import importance
 from xsvggt_ros.cache.published import kept_tokens, rounded, rounded_per_channel
@@ -12,34 +14,40 @@ from xsvggt_ros.cache.settings import CacheSettings
 
 OUTPUTS = reference.tensors("outputs")
 UNITS = reference.tensors("units")
-BUDGET, DEGENERATE = CONFIG["budget"], CONFIG["budget_degenerate"]
+POLICIES = {"XStreamVGGT": "xstreamvggt", "SlidingWindow": "sliding_window", None: "none"}
+"""Our names of the reference's ways to prune."""
+SPECIAL = reference.config().special_tokens
 
 
-def published(
-    policy: str, budget: int = 8192, pool_size: int = 16, bits: int = 16
-) -> CacheSettings:
+def published(policy: str, *, budget: int = 8192, pool: int = 16, bits: int = 16) -> CacheSettings:
     return CacheSettings(
         policy,
         budget,
-        pool_size=pool_size,
+        pool_size=pool,
         compatibility="published",
         key_bits=bits,
         value_bits=bits,
     )
 
 
-MODES = {
-    "a_full": published("none"),
-    "b_prune_p16": published("xstreamvggt", BUDGET, 16),
-    "b_prune_p4": published("xstreamvggt", BUDGET, 4),
-    "c_slide": published("sliding_window", BUDGET),
-    "g_degenerate": published("xstreamvggt", DEGENERATE),
-}
-QUANTIZED_MODES = {
-    "d_quant": published("none", bits=4),
-    "e_prune_quant": published("xstreamvggt", BUDGET, 16, bits=4),
-}
-EARLY = 3
+def settings_of(mode: str) -> CacheSettings:
+    told = META["modes"][mode]["settings"]
+    sizes = {name: told[name] for name in ("budget", "pool") if name in told}
+    return published(POLICIES[told.get("prune")], bits=4 if "quant" in told else 16, **sizes)
+
+
+EVERY_MODE = {name: settings_of(name) for name, told in META["modes"].items() if "settings" in told}
+QUANTIZED_MODES = [name for name, each in EVERY_MODE.items() if each.key_bits < 16]
+MODES = [name for name in EVERY_MODE if name not in QUANTIZED_MODES]
+PRUNED_AND_QUANTIZED = next(name for name in QUANTIZED_MODES if EVERY_MODE[name].bounded)
+UNIT_BUDGET, UNIT_POOL = (
+    int(re.search(rf"p_\*:.*?{word} (\d+)", META["description"]["units"])[1])
+    for word in ("budget", "pool")
+)
+EARLY = min(
+    sum(each < TOLERANCE for each in META["modes"][name]["depth_sensitivity_relrms_per_frame"])
+    for name in QUANTIZED_MODES
+)
 """Frames before the first rounding that flips: a flip of one code changes all that follows."""
 LATER = 2e-2
 """How far apart two runs are that differ by one flip; meta.json measures 1e-3 to 1e-2."""
@@ -50,7 +58,7 @@ class Run:
 
     def __init__(self, mode: str) -> None:
         self.mode = mode
-        self.cache = reference.kv_cache((MODES | QUANTIZED_MODES)[mode])
+        self.cache = reference.kv_cache(EVERY_MODE[mode])
         self.last_layer: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.kept: list[list[list[int]]] = []
         self.tokens: list[int] = []
@@ -132,7 +140,7 @@ def test_shared_camera_cache():
 def test_importance_unit():
     frame = UNITS["p_q"].shape[2]
     history = UNITS["p_k"][:, :, frame:-frame]
-    scores = importance(UNITS["p_q"][0], history[0], special=5, pool_size=4)
+    scores = importance(UNITS["p_q"][0], history[0], special=SPECIAL, pool_size=UNIT_POOL)
     assert deviation(scores, UNITS["p_scores"]) <= TOLERANCE
     chosen = scores.topk(len(UNITS["p_topk_rel"])).indices.sort().values
     assert chosen.tolist() == UNITS["p_topk_rel"].sort().values.tolist()
@@ -140,7 +148,8 @@ def test_importance_unit():
 
 def test_published_selection_unit():
     keys, values, query = UNITS["p_k"], UNITS["p_v"], UNITS["p_q"]
-    kept = kept_tokens(query[0], keys[0], 5, published("xstreamvggt", 70, 4))
+    settings = published("xstreamvggt", budget=UNIT_BUDGET, pool=UNIT_POOL)
+    kept = kept_tokens(query[0], keys[0], SPECIAL, settings)
     assert kept is not None
     assert torch.equal(keys[:, :, kept], UNITS["p_k_out"])
     assert torch.equal(values[:, :, kept], UNITS["p_v_out"])
@@ -196,6 +205,7 @@ def test_simulated_quantization_keeps_what_the_reference_keeps(quantized):
 
 
 def test_simulated_quantization_saves_no_byte():
-    statistics = Run("e_prune_quant").cache.statistics()
+    statistics = Run(PRUNED_AND_QUANTIZED).cache.statistics()
     assert (statistics.key_bits, statistics.value_bits) == (16, 16)
-    assert statistics.nbytes >= CONFIG["depth"] * 2 * 2 * BUDGET * 64 * 4
+    budget = EVERY_MODE[PRUNED_AND_QUANTIZED].budget_tokens
+    assert statistics.nbytes >= CONFIG["depth"] * 2 * budget * CONFIG["embed_dim"] * 4

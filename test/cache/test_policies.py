@@ -11,9 +11,8 @@ from streams import SPECIAL, frame_tensors, held, layout, make_cache, run, step
 
 from xsvggt_ros.cache.ops import key_similarity
 from xsvggt_ros.cache.policies import policy_for
-from xsvggt_ros.cache.policies.balanced import Balanced
 from xsvggt_ros.cache.policies.base import Candidates, LayerView
-from xsvggt_ros.cache.policies.ffn_residual import FfnResidual
+from xsvggt_ros.cache.policies.ffn_residual import Balanced, FfnResidual
 from xsvggt_ros.cache.policies.importance import Importance, importance, pooled_query
 from xsvggt_ros.cache.policies.key_diversity import KeyDiversity
 from xsvggt_ros.cache.policies.simple import Random, Recency

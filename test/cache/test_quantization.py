@@ -9,7 +9,6 @@ from streams import relative_rms
 
 from xsvggt_ros.cache.published import rounded
 from xsvggt_ros.cache.quantization import (
-    PACKED_BITS,
     Grid,
     encode,
     fit_grid,
@@ -18,6 +17,8 @@ from xsvggt_ros.cache.quantization import (
     packed_width,
     unpack_into,
 )
+
+PACKED_BITS = (2, 4, 8)
 
 
 def rounded_by_grid(values: torch.Tensor, bits: int) -> torch.Tensor:

@@ -2,6 +2,7 @@
 """The command line: what it writes, and how it says that something is wrong."""
 
 import importlib.util
+import os
 import re
 import shutil
 import signal
@@ -333,6 +334,35 @@ def test_commands_that_need_ros_say_so(monkeypatch, command):
     absent = doctor._import_error
     monkeypatch.setattr(doctor, "_import_error", lambda n: "gone" if n == "rclpy" else absent(n))
     assert_says(run(command, SAMPLE), "rclpy", "missing (gone)", "xsvggt reconstruct")
+
+
+@pytest.mark.parametrize("also_errors", [False, True])
+@pytest.mark.parametrize("rich_raises", [False, True])  # as before its version 13.8
+def test_a_reader_that_leaves_ends_the_program_quietly(rich_raises, also_errors):
+    program = f"""
+import sys
+from rich.console import Console
+def gone(console):
+    raise
+if {rich_raises}:
+    Console.on_broken_pipe = gone
+from xsvggt_ros.__main__ import main
+sys.argv[1:] = ["doctor"]
+main()
+"""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            stdout=writer,
+            stderr=writer if also_errors else subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        os.close(writer)
+    assert done.returncode == 1
+    assert not done.stderr
 
 
 def test_parameters_in_a_message_are_told_as_options(tmp_path):

@@ -40,7 +40,7 @@ from rclpy.executors import SingleThreadedExecutor
 from xsvggt_ros.msg import ReconstructionStatus
 
 from xsvggt_ros.ros import child_node, dds, demo
-from xsvggt_ros.ros.recorder import Recorder
+from xsvggt_ros.ros.demo import Recorder
 from xsvggt_ros.ros.replay_pace import MeteredSource
 
 PATIENCE = 90.0

@@ -14,7 +14,7 @@ from recordings import MemorySource, tiny_request
 from xsvggt_ros.evaluation import runner
 from xsvggt_ros.evaluation.request import LiveOptions
 from xsvggt_ros.stream.frame import Frame, ImageArray
-from xsvggt_ros.stream.sources.pace import CUT_TO, LONGEST_GAP, Gap, gap_between
+from xsvggt_ros.stream.sources.base import CUT_TO, LONGEST_GAP, Gap, gap_between
 
 SECOND = 1_000_000_000
 TENTH = SECOND // 10

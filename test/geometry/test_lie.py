@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from motions import rigid
 
-from xsvggt_ros.geometry.lie import adjoint, exp_se3, exp_so3, log_se3, log_so3
-from xsvggt_ros.geometry.rigid import Matrix
+from xsvggt_ros.geometry.rigid import Matrix, adjoint, exp_se3, exp_so3, log_se3, log_so3
 
 components = st.lists(st.floats(-1.5, 1.5), min_size=6, max_size=6)
 

@@ -13,9 +13,8 @@ from motions import motion, rigid
 from pose_benchmark import pose_views as pv
 from results import result_with
 
-from xsvggt_ros.geometry.lie import exp_se3, log_se3
 from xsvggt_ros.geometry.pose_covariance import UNKNOWN_VARIANCE
-from xsvggt_ros.geometry.rigid import Matrix, invert
+from xsvggt_ros.geometry.rigid import Matrix, exp_se3, invert, log_se3
 from xsvggt_ros.geometry.robot_frames import RobotPose, place
 from xsvggt_ros.stream.frame import CameraMotion, FrameResult
 from xsvggt_ros.stream.odometry import LONGEST_GAP, NetworkError, VisualOdometry, carrier_motion
@@ -115,6 +114,29 @@ def test_a_scale_scales_the_motion_as_well() -> None:
             np.diag(scaled.motion.step_covariance), [0.08, 0.16, 0.24, 0.002, 0.004, 0.006]
         )
     assert not MetricScale().applied(result)[0].metric
+
+
+@given(st.lists(st.one_of(st.none(), st.floats(0.1, 10.0)), min_size=2, max_size=20))
+def test_odom_goes_on_smoothly_when_a_scale_becomes_known(estimates: list[float | None]) -> None:
+    """The world is scaled as a whole; each step of odom has the unit that was known then."""
+    scale, before, world_before = MetricScale(smoothed=1), 0.0, 0.0
+    for index, estimate in enumerate(estimates):
+        pose = np.eye(4)
+        pose[0, 3] = index
+        result = result_with(
+            np.ones((32, 32), np.float32), index=index, camera_to_world=pose,
+            motion=moved(exp_se3(np.array([1.0, 0, 0, 0, 0, 0])), odom_from_camera=pose),
+        )  # fmt: skip
+        scale.note(estimate, first=index == 0)
+        scaled, restarted = scale.applied(result)
+        assert scaled.motion is not None
+        x = float(scaled.motion.odom_from_camera[0, 3])
+        unit = scale.value or 1.0
+        if index:
+            assert x - before == pytest.approx(unit)
+            step = float(scaled.camera_to_world[0, 3]) - world_before
+            assert step == pytest.approx(unit * index - world_before if restarted else unit)
+        before, world_before = x, float(scaled.camera_to_world[0, 3])
 
 
 def frames(

@@ -11,7 +11,6 @@ from motions import rigid
 from pose_benchmark import pose_benchmark as bench
 from pose_benchmark import pose_views as pv
 
-from xsvggt_ros.geometry.lie import exp_se3, log_se3
 from xsvggt_ros.geometry.pose_covariance import (
     GATE,
     LEAST_FACTOR_SAMPLES,
@@ -25,7 +24,7 @@ from xsvggt_ros.geometry.pose_covariance import (
     innovation,
 )
 from xsvggt_ros.geometry.registration import points_by_patch, register_depths
-from xsvggt_ros.geometry.rigid import Matrix, invert
+from xsvggt_ros.geometry.rigid import Matrix, exp_se3, invert, log_se3
 
 RUNS = 30
 NEES = (0.7, 1.5)

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from pose_benchmark import pose_benchmark as bench
 from pose_benchmark import pose_views as pv
 
-from xsvggt_ros.geometry.lie import exp_se3, log_se3
 from xsvggt_ros.geometry.registration import (
     LEAST_POINTS,
     PatchPoints,
@@ -17,7 +16,7 @@ from xsvggt_ros.geometry.registration import (
     register_depths,
     register_points,
 )
-from xsvggt_ros.geometry.rigid import Matrix, invert
+from xsvggt_ros.geometry.rigid import Matrix, exp_se3, invert, log_se3
 
 EXACT = pv.Errors(0.0, 0.0, along=0.0)
 CAMERA = pv.camera(4)

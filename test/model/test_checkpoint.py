@@ -13,9 +13,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from xsvggt_ros.errors import CheckpointError, ConfigurationError
-from xsvggt_ros.model import bundled
-from xsvggt_ros.model.backbones import BACKBONES, backbone_in
-from xsvggt_ros.model.bundled import NOTICES, bundled_weights, weights_in_words
+from xsvggt_ros.model import backbones
+from xsvggt_ros.model.backbones import (
+    BACKBONES,
+    NOTICES,
+    backbone_in,
+    bundled_weights,
+    weights_in_words,
+)
 from xsvggt_ros.model.checkpoint import (
     assemble,
     convert_checkpoint,
@@ -265,7 +270,7 @@ def test_bundled_weights_are_small_and_in_half_precision(name):
 
 
 def test_a_copy_without_the_bundled_weights_says_so(monkeypatch, tmp_path):
-    monkeypatch.setattr(bundled, "__file__", str(tmp_path / "model" / "bundled.py"))
+    monkeypatch.setattr(backbones, "__file__", str(tmp_path / "model" / "backbones.py"))
     for name in NOTICES:
         with pytest.raises(CheckpointError, match="install it again"):
             load_network(name)
@@ -369,6 +374,15 @@ def test_weights_of_another_network_are_told_by_its_name(weights, lingbot_weight
         load_network(str(weights), preset="tiny_lingbot")
     network = load_network(str(lingbot_weights), preset="tiny_lingbot")
     assert network.config == PRESETS["tiny_lingbot"]
+
+
+def test_converted_weights_of_another_network_are_told_by_its_name(tmp_path, lingbot_weights):
+    own = convert_checkpoint(
+        str(lingbot_weights), tmp_path / "own.safetensors", preset="tiny_lingbot"
+    )
+    with pytest.raises(CheckpointError, match="holds weights of LingBot-Map.*such as lingbot"):
+        load_network(str(own), preset="tiny")
+    assert load_network(str(own)).config == PRESETS["tiny_lingbot"]
 
 
 def test_the_tensors_say_which_official_network_they_are_of(weights, lingbot_weights):

@@ -16,9 +16,19 @@ from xsvggt_ros.model.config import LINGBOT, PRESETS
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.model.track_head import track_head_shapes
 from xsvggt_ros.stream.reconstructor import cache_layout
+from xsvggt_ros.training.forgetting import windowed
 
 ROUNDED = {16: 1e-6, 8: 5e-4, 4: 2e-2}
 """Largest deviation of poses by the width of keys and values."""
+LATER = FRAMES - ANCHORS
+WHOLE = next(
+    name
+    for name, mode in MODES.items()
+    if mode["keyframe_interval"] == 1 and mode["window"] >= LATER
+)
+"""A mode in which every frame is stored and none leaves."""
+SHORT = {"window_frames": 2, "keyframe_interval": 1}
+"""A window that some frames leave."""
 
 
 def settings(mode: str, **changes) -> CacheSettings:
@@ -78,8 +88,8 @@ def test_the_newest_frame_may_wait_as_it_came(mode):
 
 def test_everything_kept_equals_a_window_that_nothing_leaves():
     network = reference.network()
-    cache = KvCache(settings("w64_k1", policy="none"), cache_layout(network))
-    assert max(run(network, cache).deviations("w64_k1").values()) <= ROUNDED[16]
+    cache = KvCache(settings(WHOLE, policy="none"), cache_layout(network))
+    assert max(run(network, cache).deviations(WHOLE).values()) <= ROUNDED[16]
 
 
 def test_a_whole_sequence_at_once_equals_the_stream():
@@ -88,7 +98,24 @@ def test_a_whole_sequence_at_once_equals_the_stream():
         whole = Outputs.of(
             [network.forward_sequence(reference.frames()[None], ("camera", "depth"))]
         )
-    assert max(whole.deviations("w64_k1").values()) <= ROUNDED[16]
+    assert max(whole.deviations(WHOLE).values()) <= ROUNDED[16]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_trained_equals_the_reference(mode):
+    network = reference.network()
+    window, interval = MODES[mode]["window"], MODES[mode]["keyframe_interval"]
+    images = reference.frames()[None]
+    memory = windowed(
+        network.config,
+        FRAMES,
+        network.config.tokens_per_frame(*images.shape[-2:]),
+        window=window,
+        interval=interval,
+    )
+    with torch.inference_mode():
+        whole = Outputs.of([network(images, memory, ("camera", "depth"))])
+    assert max(whole.deviations(mode).values()) <= ROUNDED[16]
 
 
 def _time_stands_still(network, patch):
@@ -112,14 +139,14 @@ def _a_special_token_less(network, patch):
 def test_the_tolerance_notices(damage, monkeypatch):
     network = reference.network()
     damage(network, monkeypatch)
-    deviations = reference.run_plainly(network, "w64_k1").deviations("w64_k1")
+    deviations = reference.run_plainly(network, WHOLE).deviations(WHOLE)
     assert deviations["pose_enc"] > 100 * TOLERANCE
     assert deviations["depth.sub"] > 10 * TOLERANCE
 
 
 def test_time_counts_stored_frames_and_begins_again_with_a_session():
     network = reference.network()
-    cache = KvCache(settings("w2_k2"), cache_layout(network))
+    cache = KvCache(settings(WHOLE, **SHORT | {"keyframe_interval": 2}), cache_layout(network))
     images = reference.frames()
     with torch.inference_mode():
         for _ in range(2):
@@ -128,11 +155,10 @@ def test_time_counts_stored_frames_and_begins_again_with_a_session():
                 network(part[None], cache, ("camera", "depth"))
                 cache.end_frame()
                 times.append(int(cache.times(1, network.device)))
-            later = FRAMES - ANCHORS
-            assert times == [ANCHORS, *(ANCHORS + (k + 2) // 2 for k in range(later))]
-            assert cache.stored_frames == times[-1]
+            assert times == [ANCHORS, *(ANCHORS + (k + 2) // 2 for k in range(LATER))]
+            assert cache._keyframes.stored == times[-1]
             cache.clear()
-            assert int(cache.times(1, network.device)) == cache.stored_frames == 0
+            assert int(cache.times(1, network.device)) == cache._keyframes.stored == 0
 
 
 @pytest.mark.parametrize(
@@ -146,18 +172,18 @@ def test_time_counts_stored_frames_and_begins_again_with_a_session():
 )
 def test_time_goes_on_through_live_changes(changes):
     network = reference.network()
-    cache = KvCache(settings("w2_k1"), cache_layout(network))
+    cache = KvCache(settings(WHOLE, **SHORT), cache_layout(network))
     images = reference.frames()
     with torch.inference_mode():
         network(images[None, :ANCHORS], cache, ("camera",))
         cache.end_frame()
         for index, part in enumerate(images[ANCHORS:].split(1)):
-            if index == 3:
+            if index == LATER // 2:
                 before = int(cache.times(1, network.device))
                 cache.configure(replace(cache.settings, **changes))
-                assert int(cache.times(1, network.device)) == before == ANCHORS + 3
+                assert int(cache.times(1, network.device)) == before == ANCHORS + LATER // 2
             network(part[None], cache, ("camera",))
             cache.end_frame()
     interval = changes.get("keyframe_interval", 1)
-    assert cache.stored_frames == ANCHORS + 3 + -(-(FRAMES - ANCHORS - 3) // interval)
-    assert int(cache.times(1, network.device)) == cache.stored_frames
+    assert cache._keyframes.stored == ANCHORS + LATER // 2 + -(-(LATER - LATER // 2) // interval)
+    assert int(cache.times(1, network.device)) == cache._keyframes.stored

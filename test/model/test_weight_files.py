@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from xsvggt_ros.errors import CheckpointError
 from xsvggt_ros.model.checkpoint import load_network, random_network, read_checkpoint
 from xsvggt_ros.model.config import PRESETS
-from xsvggt_ros.model.hub import is_hub_id
+from xsvggt_ros.model.weight_files import is_hub_id
 
 STATE = dict(random_network(PRESETS["tiny"], seed=3).state_dict())
 ADVICE = ("weights_only", "arbitrary code", "trust", "allowlist", "safe_globals", "add_safe")

@@ -28,6 +28,7 @@ MANIFEST = ElementTree.parse(ROOT / "package.xml").getroot()
 ROSDEP_KEYS = {
     # Of ros/rosdistro, read 2026-08-22, for jammy (humble) and noble (jazzy, kilted): by apt.
     "python3-numpy", "python3-opencv", "python3-yaml", "python3-pytest", "python3-hypothesis",
+    "python3-pytest-timeout", "python3-pytest-xdist",
     # Packages released into humble, jazzy and kilted.
     "ament_cmake", "ament_cmake_python", "ament_cmake_pytest", "ament_index_python",
     "rosidl_default_generators", "rosidl_default_runtime", "rclpy", "launch", "launch_ros",

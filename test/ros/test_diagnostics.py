@@ -95,7 +95,8 @@ def test_it_tells_of_everything_without_a_clock(running: tuple[NodeProcess, Peer
     peer.wait_until(lambda: any(map(complete, peer.messages("/diagnostics"))), "12 frames")
     parts = _parts(next(filter(complete, peer.messages("/diagnostics"))))
     assert set(parts) == {
-        f"left/xsvggt: {part}" for part in ("reconstruction", "input", "cache", "session", "device")
+        f"left/xsvggt: {part}"
+        for part in ("reconstruction", "input", "cache", "session", "device", "map")
     }
     values = {key: value for status in parts.values() for key, value in _values(status).items()}
     assert 0 < float(values["latency p50 (s)"]) <= float(values["latency p95 (s)"])
@@ -105,6 +106,9 @@ def test_it_tells_of_everything_without_a_clock(running: tuple[NodeProcess, Peer
     assert float(values["used by this process (MiB)"]) > 1
     assert float(values["free (MiB)"]) > 1
     assert values["last reset"] == "none"
+    assert int(values["points"]) > 0
+    assert int(values["held back"]) >= 0
+    assert int(values["cleared"]) >= 0
     assert {status.level for status in parts.values()} == {DiagnosticStatus.OK}
 
 

@@ -13,12 +13,12 @@ from xsvggt_ros.ros import engine
 from xsvggt_ros.ros.engine import build_reconstructor
 from xsvggt_ros.ros.parameter_spec import Spec, Value
 from xsvggt_ros.ros.parameters import Settings, specifications
-from xsvggt_ros.stream import memory, reconstructor
+from xsvggt_ros.stream import chain, memory
 
 OF_THE_ENGINE = [
     spec
     for spec in specifications()
-    if spec.name.startswith(("model.", "cache.")) or spec.name == "input.width"
+    if spec.name.startswith(("model.", "cache.", "chain.", "pose.")) or spec.name == "input.width"
 ]
 
 
@@ -27,7 +27,10 @@ def _another(spec: Spec) -> Value:
         return next(choice for choice in spec.choices if choice != spec.default)
     if isinstance(spec.default, bool):
         return not spec.default
-    return "other" if isinstance(spec.default, str) else spec.default + spec.step
+    if isinstance(spec.default, str):
+        return "other"
+    larger = spec.default + spec.step
+    return larger if spec.maximum is None or larger <= spec.maximum else spec.default / 2
 
 
 @pytest.mark.parametrize("spec", OF_THE_ENGINE, ids=lambda spec: spec.name)
@@ -42,7 +45,7 @@ def test_every_parameter_of_the_engine_changes_the_engine(
         return SimpleNamespace(arguments=arguments, named=named, config=config)
 
     monkeypatch.setattr(checkpoint, "load_network", load)
-    monkeypatch.setattr(reconstructor, "Reconstructor", collect)
+    monkeypatch.setattr(chain, "ChainedReconstructor", collect)
     monkeypatch.setattr(memory, "check_memory", lambda *arguments: None)
     monkeypatch.setattr(memory, "warm_up", lambda *arguments: None)
     # A policy that goes with every value of every other parameter.

@@ -106,7 +106,7 @@ class _Action:
 
 class _Module(ModuleType):
     def __getattr__(self, name: str) -> Any:
-        return (lambda package: "/share") if name.startswith("get_") else _Action
+        return (lambda package: str(ROOT)) if name.startswith("get_") else _Action
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def test_only_what_is_given_goes_before_the_parameter_file(
     expected: dict[str, object],
 ) -> None:
     made = nodes(**given, rviz="True")
-    assert made["reconstruct_node"]["parameters"] == ["/share/config/default.yaml", expected]
+    assert made["reconstruct_node"]["parameters"] == [str(ROOT / "config/default.yaml"), expected]
     simulated = {name: value for name, value in expected.items() if name == "use_sim_time"}
     assert made["rviz2"]["parameters"] == [simulated]
     if "bag" in given:
@@ -181,6 +181,22 @@ def test_other_words_than_true_and_false_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=f"{name}:=yes is neither true nor false"):
         nodes(**{name: "yes"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("params_file", "robot.yaml", "params_file:=robot.yaml is no file"),
+        ("respawn_delay", "soon", "respawn_delay:=soon is no number of seconds"),
+        ("respawn_delay", "nan", "respawn_delay:=nan is no number of seconds"),
+        ("respawn_delay", "-1", "respawn_delay:=-1 is no number of seconds"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_anything_runs(
+    nodes: Callable[..., dict[str, dict[str, Any]]], name: str, value: str, told: str
+) -> None:
+    with pytest.raises(ValueError, match=told):
+        nodes(**{name: value})
 
 
 def test_what_is_started_is_what_was_asked_for(

@@ -100,6 +100,17 @@ def test_an_active_node_has_one_bond_of_its_name(node: Node, double: list[_Bond]
     assert double[1].pub.topic_name == "/robot/bond"
 
 
+def test_a_node_that_is_destroyed_waits_for_no_manager(node: Node, double: list[_Bond]) -> None:
+    before = len(list(node.subscriptions)), len(list(node.publishers))
+    bond = ManagerBond(node)
+    bond.start()
+    bond.stop()
+    assert not double[0].is_shutdown  # the manager is still to answer
+    bond.stop(now=True)
+    assert double[0].is_shutdown
+    assert (len(list(node.subscriptions)), len(list(node.publishers))) == before
+
+
 @pytest.mark.parametrize("now", [True, False])
 def test_an_end_on_purpose_is_told_and_leaves_nothing(
     node: Node, double: list[_Bond], caplog: pytest.LogCaptureFixture, now: bool
@@ -156,6 +167,7 @@ def test_a_real_bond_forms_and_breaks(node: Node, caplog: pytest.LogCaptureFixtu
     _spin(executors, lambda: bool(formed) and "watches this node by a bond" in caplog.text)
     bond.stop()
     _spin(executors, other.is_broken)
+    bond.stop(now=True)
     other.shutdown()
     rclpy.shutdown(context=context)
 

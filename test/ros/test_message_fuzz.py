@@ -18,9 +18,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 from xsvggt_ros.errors import FrameError
 from xsvggt_ros.ros import conversions
 from xsvggt_ros.ros.conversions import header, packed
-from xsvggt_ros.stream.bits_in_use import BitsInUse
-from xsvggt_ros.stream.compressed_format import IMAGE_ENCODINGS
 from xsvggt_ros.stream.frame import Frame
+from xsvggt_ros.stream.image_formats import IMAGE_ENCODINGS, BitsInUse
 from xsvggt_ros.stream.messages import calibration_of, depth_of
 from xsvggt_ros.stream.preprocessing import CALIBRATION_USES, Calibrator
 

@@ -511,7 +511,8 @@ from xsvggt_ros.ros import node, reconstruct_node
 
 class Stuck:
     session, session_frames, reset_reason, device = 1, 0, "", torch.device("cpu")
-    def step(self, image, **_):
+    waiting_frames = 0
+    def take(self, image, **_):
         print("in the network", flush=True)
         Event().wait()
 

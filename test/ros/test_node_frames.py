@@ -16,11 +16,10 @@ pytest.importorskip("xsvggt_ros.msg", reason=REASON)
 from geometry_msgs.msg import TransformStamped
 from motions import motion
 from node_process import TINY, NodeProcess, Peer, image_message, stamp_of
-from rclpy.qos import QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from tf2_msgs.msg import TFMessage
 
 from xsvggt_ros.geometry.rigid import Matrix, invert, matrix_from_quaternion
-from xsvggt_ros.ros import qos
 from xsvggt_ros.ros.conversions import header, transform
 
 SECOND = 1_000_000_000
@@ -77,7 +76,8 @@ class _Tf:
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
         self._moving = peer.node.create_publisher(TFMessage, "/tf", QoSProfile(depth=200))
-        self._static = peer.node.create_publisher(TFMessage, "/tf_static", qos.STATIC_TRANSFORMS)
+        latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._static = peer.node.create_publisher(TFMessage, "/tf_static", latched)
 
     def static(self, parent: str, child: str, pose: Matrix) -> None:
         self._send(self._static, parent, child, pose, 0)

@@ -17,7 +17,7 @@ from nav_msgs.msg import Odometry
 from node_process import TINY, NodeProcess, Peer, image_message, stamp_of
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
-from test_node_frames import MOVING
+from test_node_frames import MOVING, _links
 
 from xsvggt_ros.errors import FrameError
 from xsvggt_ros.ros.conversions import depth_image, header
@@ -33,7 +33,13 @@ def _depth(peer: Peer, stamp: int) -> Any:
 
 
 def _x(peer: Peer, stamp: int) -> float:
+    """Return where the camera is in odom."""
     return float(peer.with_stamp("odometry", stamp).pose.pose.position.x)
+
+
+def _x_in_map(peer: Peer, stamp: int) -> float:
+    moved = _links(peer, stamp)
+    return float((moved["map", "odom"] @ moved["odom", "camera_optical"])[0, 3])
 
 
 def test_a_fixed_scale_may_change_while_it_runs() -> None:
@@ -47,7 +53,9 @@ def test_a_fixed_scale_may_change_while_it_runs() -> None:
         one = _depth(peer, 3 * SECOND)
         assert peer.set_parameters(scale__value=10.0).successful
         publisher.publish(image_message(3 * SECOND + 1000))  # the very same image
-        assert _x(peer, 3 * SECOND + 1000) == pytest.approx(10.0 * 0.6, abs=1e-5)  # not 0.8 + 2.0
+        # In the map the way so far is scaled as well; in odom it stays, and nothing jumps.
+        assert _x_in_map(peer, 3 * SECOND + 1000) == pytest.approx(10.0 * 0.6, abs=1e-5)
+        assert _x(peer, 3 * SECOND + 1000) == pytest.approx(0.8 + 10.0 * 0.2, abs=1e-5)
         assert _depth(peer, 3 * SECOND + 1000).shape == one.shape
 
 
@@ -79,7 +87,7 @@ def test_measured_depth_gives_metres_from_its_first_image_on() -> None:
         newest = peer.messages("odometry")[-1]
         first = next(m for m in peer.messages("status") if m.scale_source == "depth")
         steps = first.session_frames - 1
-        x = _x(peer, stamp_of(first))
+        x = _x_in_map(peer, stamp_of(first))
         # Images differ in their noise, so predicted depth is only about the same.
         assert x == pytest.approx(0.2 * steps * 3.0, rel=0.2)
         assert stamp_of(newest) >= stamp_of(first)
@@ -109,7 +117,8 @@ def test_an_odometry_gives_metres_after_a_straight_way() -> None:
         peer.wait_until(known, "a scale")
         first = next(m for m in peer.messages("status") if m.scale_source == "odometry")
         step = first.session_frames - 1
-        assert _x(peer, stamp_of(first)) == pytest.approx(0.2 * step * 5.0, rel=1e-3)
+        assert _x_in_map(peer, stamp_of(first)) == pytest.approx(0.2 * step * 5.0, rel=1e-3)
+        assert _x(peer, stamp_of(first)) == pytest.approx(0.2 * (step - 1) + 0.2 * 5.0, rel=1e-3)
 
 
 def test_depth_is_read_in_every_layout() -> None:

@@ -102,7 +102,7 @@ def _sent(broadcaster: TransformBroadcaster, monkeypatch: pytest.MonkeyPatch) ->
 def _correction(x: float) -> Placement:
     correction = np.eye(4)
     correction[0, 3] = x
-    return Placement(np.eye(4), np.eye(4), correction)
+    return Placement(np.eye(4), np.eye(4), correction, np.eye(4))
 
 
 def test_map_to_odom_is_repeated_a_little_ahead_of_the_clock(

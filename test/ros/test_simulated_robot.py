@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -82,12 +83,17 @@ def test_its_map_is_metric_and_z_up_and_its_way_is_smooth(external: bool) -> Non
         assert 0.0 <= status.scale_age < 10.0
         assert (status.frames_processed, status.frames_refused) == (robot.FRAMES, 0)
 
-        # The first way is in the network's unit, until wheels have measured it.
+        # The first way is in the network's unit, until wheels have measured it: no step is longer
+        # than the robot's, then either.
         known = next(i for i, stamp in enumerate(stamps) if peer.with_stamp("status", stamp).scale)
         assert known < 20
         start = invert(robot.base(0))
         estimates = _estimates(peer, stamps)
         true = [start @ robot.base(i) for i in range(robot.FRAMES)]
+        if not external:
+            steps = [np.linalg.norm((invert(a) @ b)[:3, 3]) for a, b in pairwise(estimates)]
+            longest = max(np.linalg.norm((invert(a) @ b)[:3, 3]) for a, b in pairwise(true))
+            assert max(steps) < longest + 0.02
         for i in range(known + 1, robot.FRAMES):
             error = invert(invert(true[i - 1]) @ true[i]) @ invert(estimates[i - 1]) @ estimates[i]
             assert np.linalg.norm(error[:3, 3]) < 0.02

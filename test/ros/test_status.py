@@ -23,8 +23,8 @@ from xsvggt_ros.ros.scale_input import ScaleState
 from xsvggt_ros.ros.status import StatusPublisher
 from xsvggt_ros.stream.frame import Execution, Frame, FrameResult, Timings
 from xsvggt_ros.stream.health import MEMORY, Health
-from xsvggt_ros.stream.image_mapping import ImageMapping
 from xsvggt_ros.stream.pipeline import FrameUpdate, SessionInfo
+from xsvggt_ros.stream.preprocessing import ImageMapping
 from xsvggt_ros.stream.worker import Counters
 
 TIMEOUT = 5.0

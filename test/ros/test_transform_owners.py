@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -14,10 +15,19 @@ pytest.importorskip("rclpy", reason=REASON)
 pytest.importorskip("tf2_msgs", reason=REASON)
 
 from geometry_msgs.msg import TransformStamped
+from rclpy.time import Time
 
+from xsvggt_ros.geometry.robot_frames import Placement
+from xsvggt_ros.ros import transforms
 from xsvggt_ros.ros.conversions import header
 from xsvggt_ros.ros.parameters import Settings
-from xsvggt_ros.ros.transforms import FORGOTTEN, TransformOwners, broadcast, own_links
+from xsvggt_ros.ros.transforms import (
+    FORGOTTEN,
+    TransformBroadcaster,
+    TransformOwners,
+    broadcast,
+    own_links,
+)
 
 PLACE = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 CAMERA = "camera_color_optical_frame"
@@ -44,7 +54,7 @@ def _faults(
     return owners.conflicts(Settings.from_values(named))
 
 
-CASES = {
+CASES: dict[str, tuple[list[tuple[str, str, bool]], str, dict[str, Any], str, str, str]] = {
     "driver alone": (DRIVER, CAMERA, {}, CAMERA, "camera_color_frame",
                      "set frames.base to 'camera_link'"),
     "driver on a robot": ([*DRIVER, ("base_link", "camera_link", True)], CAMERA, {}, CAMERA,
@@ -202,6 +212,37 @@ def test_a_loop_among_others_ends_the_search() -> None:
     for parent, child in (("b", "a"), ("a", "b")):
         owners.note_foreign(parent, child, static=True)
     assert owners.conflicts(Settings())
+
+
+class _Paused:
+    """A clock of a simulation that stands still until it is told otherwise."""
+
+    seconds = 5
+
+    def now(self) -> Time:
+        return Time(seconds=self.seconds)
+
+
+def test_a_clock_that_stands_repeats_nothing(node: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, sent = _Paused(), list[int]()
+    monkeypatch.setattr(node, "get_clock", lambda: clock)
+    broadcaster = TransformBroadcaster(node, TransformOwners())
+    monkeypatch.setattr(
+        broadcaster._broadcaster,
+        "sendTransform",
+        lambda links: sent.append(links[0].header.stamp.sec),
+    )
+    settings = Settings.from_values({"tf.map_tolerance": 1.0})
+    monkeypatch.setattr(transforms, "monotonic", iter(range(100)).__next__)
+    still = Placement(np.eye(4), np.eye(4), np.eye(4), np.eye(4))
+    broadcaster.publish(5_000_000_000, CAMERA, still, settings)
+    for _ in range(5):
+        broadcaster.repeat_map(settings)
+    assert sent == [5, 6]
+    clock.seconds = 7
+    for _ in range(5):
+        broadcaster.repeat_map(settings)
+    assert sent == [5, 6, 8]
 
 
 def test_own_links_are_what_is_broadcast() -> None:

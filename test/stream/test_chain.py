@@ -15,8 +15,7 @@ from pose_benchmark import pose_views as pv
 from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.errors import ConfigurationError, FrameError
 from xsvggt_ros.geometry.alignment import Similarity
-from xsvggt_ros.geometry.lie import exp_se3, log_se3
-from xsvggt_ros.geometry.rigid import Matrix, invert
+from xsvggt_ros.geometry.rigid import Matrix, exp_se3, invert, log_se3
 from xsvggt_ros.geometry.robot_frames import RobotPose
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream import chain

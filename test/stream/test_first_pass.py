@@ -22,6 +22,7 @@ from xsvggt_ros.model.checkpoint import random_network
 from xsvggt_ros.model.config import PRESETS
 from xsvggt_ros.model.network import Prediction, StreamVggt
 from xsvggt_ros.stream import memory
+from xsvggt_ros.stream.chain import ChainedReconstructor
 from xsvggt_ros.stream.frame import Frame, FrameResult, ImageArray
 from xsvggt_ros.stream.health import Health
 from xsvggt_ros.stream.memory import check_memory, first_pass_bytes
@@ -314,9 +315,35 @@ def named(count: int) -> list[tuple[str, ImageArray]]:
     return [(f"image {k}", image) for k, image in enumerate(images(count))]
 
 
-@pytest.mark.parametrize("name", ["lingbot", "tiny_lingbot"])
-def test_what_cannot_be_trained_is_refused_before_it_is_made(name: str) -> None:
-    from xsvggt_ros.training.optimization import fresh_network
+def test_a_point_head_that_is_not_there_is_told_before_anything_runs(lingbot: StreamVggt) -> None:
+    with pytest.raises(ConfigurationError, match="no point head; take points from depth and pose"):
+        Reconstructor(lingbot, ReconstructorSettings(WIDTH, point_head=True))
+    settings = ReconstructorSettings(WIDTH)
+    with pytest.raises(ConfigurationError, match="refinement is on.*set it to off or auto"):
+        ChainedReconstructor(lingbot, settings, refinement="on")
+    chained = ChainedReconstructor(lingbot, settings, refinement="auto")
+    with pytest.raises(ConfigurationError, match="set it to off or auto"):
+        chained.set_refinement("on")
+    results = [each for k, image in enumerate(images(5)) for each in chained.take(image, stamp=k)]
+    assert stamps(results) == list(range(5))
+    assert all(each.points is None for each in results)
 
-    with pytest.raises(ConfigurationError, match=f"preset '{name}' cannot be trained"):
-        fresh_network(name, 0)
+
+@torch.inference_mode()
+def test_the_official_window_at_four_bits_takes_what_the_documentation_says() -> None:
+    with torch.device("meta"):
+        network = StreamVggt(PRESETS["lingbot"]).set_precision(torch.bfloat16)
+    config, layout = network.config, cache_layout(network)
+    cache = KvCache(CacheSettings(key_bits=4, value_bits=4), layout)
+    tokens = config.tokens_per_frame(392, 518)
+    for frames in (config.stream.anchor_frames, 1):
+        cache.begin_pass(frames)
+        shape = (1, layout.token.heads, frames * tokens, layout.token.channels)
+        new = torch.empty(shape, dtype=torch.bfloat16, device="meta")
+        for layer in range(layout.layers):
+            cache.attend(layer, new, new, new)
+            cache.absorb(layer, torch.empty(1, frames * tokens, 1, device="meta"))
+        cache.end_frame()
+    assert (cache.settings.window_frames, cache.settings.trajectory_frames) == (64, 256)
+    # All of it is allocated once the first pass is over.
+    assert cache.nbytes / 2**30 == pytest.approx(2.02, abs=0.005)

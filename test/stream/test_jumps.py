@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xsvggt_ros.errors import FrameError, SourceError
-from xsvggt_ros.stream.bits_in_use import BitsInUse
 from xsvggt_ros.stream.frame import Frame, ImageArray
+from xsvggt_ros.stream.image_formats import BitsInUse
 from xsvggt_ros.stream.imaging import decode_raw
 from xsvggt_ros.stream.offline import reconstruct
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import math
 
-from xsvggt_ros.stream.health import LATENCIES, WINDOW, Meter
+from xsvggt_ros.stream.health import LATENCIES, WINDOW, RateMeter
 from xsvggt_ros.stream.worker import Counters
 
 
 def test_rates_are_those_of_the_window() -> None:
-    meter = Meter()
+    meter = RateMeter()
     assert meter.sample(0.0, Counters(5, 5, 0, 0, 0)).received == 0.0
     rates = meter.sample(2.0, Counters(25, 15, 8, 2, 0))
     assert (rates.received, rates.processed, rates.dropped, rates.refused) == (10, 5, 4, 1)
@@ -20,7 +20,7 @@ def test_rates_are_those_of_the_window() -> None:
 
 
 def test_percentiles_are_those_of_the_newest_latencies() -> None:
-    meter = Meter()
+    meter = RateMeter()
     assert all(map(math.isnan, meter.percentiles(50, 95)))
     for _ in range(1000):
         meter.note_latency(9.0)

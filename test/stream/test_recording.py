@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import world_to_map
-from xsvggt_ros.stream.depth_files import MOST_STEPS, depth_steps
-from xsvggt_ros.stream.drawing.views import Scene
+from xsvggt_ros.stream.drawing import Scene
 from xsvggt_ros.stream.ground_truth import GroundTruth, TopView, compare
 from xsvggt_ros.stream.overview import OVERVIEW_SIZE
 from xsvggt_ros.stream.recording import (
@@ -23,9 +22,10 @@ from xsvggt_ros.stream.recording import (
     LongestSession,
     RecordedFrame,
     Recording,
+    mebibytes,
+    summarize,
 )
-from xsvggt_ros.stream.results import title, write_results
-from xsvggt_ros.stream.summary import mebibytes, summarize
+from xsvggt_ros.stream.results import MOST_STEPS, depth_steps, title, write_results
 
 
 def frame(stamp: int = 0, size: tuple[int, int] = (6, 8), index: int = 0) -> RecordedFrame:
@@ -135,6 +135,16 @@ def test_the_title_shows_the_end_of_long_paths():
     assert "xstreamvggt, 2.5 MiB, 2/4 bits" in title(
         "a", "b", CacheSettings("xstreamvggt", budget_mib=2.5, key_bits=2), 1
     )
+
+
+def test_the_title_names_the_policy_in_force():
+    recording = Recording()
+    assert "policy auto" in title("a", "b", recording.in_force(CacheSettings()), 0)
+    recording.add(replace(frame(), policy="xstreamvggt"))
+    words = CacheSettings("xstreamvggt").words
+    assert title("a", "b", recording.in_force(CacheSettings()), 1).split("  ·  ")[2] == words
+    recording.add(replace(frame(), policy="sliding_window"))  # policies change live
+    assert recording.in_force(CacheSettings()).policy == "sliding_window"
 
 
 def test_the_three_files_are_written_even_of_nothing(tmp_path):

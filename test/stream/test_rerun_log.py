@@ -16,7 +16,7 @@ from xsvggt_ros.errors import EnvironmentMissingError, OutputError
 from xsvggt_ros.geometry.alignment import Similarity
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.stream import rerun_log
-from xsvggt_ros.stream.ground_truth import Comparison, TopView
+from xsvggt_ros.stream.ground_truth import TopView, TruthComparison
 from xsvggt_ros.stream.recording import CacheBytes, RecordedFrame
 from xsvggt_ros.stream.rerun_log import MOST_POINTS, REQUIREMENT, RerunLog, true_path_in_map
 
@@ -45,8 +45,8 @@ def frame(index: int, stamp: int) -> RecordedFrame:
     )
 
 
-def comparison(motion: Similarity) -> Comparison:
-    return Comparison(
+def comparison(motion: Similarity) -> TruthComparison:
+    return TruthComparison(
         transform=motion,
         places=TRUTH,
         true_places=TRUTH,

@@ -14,9 +14,14 @@ from results import result_of
 
 from xsvggt_ros.geometry.rigid import Matrix, invert
 from xsvggt_ros.stream.frame import FrameResult
-from xsvggt_ros.stream.image_mapping import ImageMapping
-from xsvggt_ros.stream.scale import SMOOTHED, MetricScale
-from xsvggt_ros.stream.scale_estimates import SHORTEST_CHORD, ChordScale, scale_from_depth
+from xsvggt_ros.stream.preprocessing import ImageMapping
+from xsvggt_ros.stream.scale import (
+    SHORTEST_CHORD,
+    SMOOTHED,
+    ChordScale,
+    MetricScale,
+    scale_from_depth,
+)
 from xsvggt_ros.synthetic.motion import MotionSettings
 from xsvggt_ros.synthetic.sequence import Sequence, SequenceSettings
 

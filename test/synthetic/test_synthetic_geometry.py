@@ -10,7 +10,6 @@ import torch
 
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.geometry.rigid import invert, transform_points
-from xsvggt_ros.synthetic.builder import Lamp, assemble_world, ball, block, post
 from xsvggt_ros.synthetic.cameras import (
     intrinsics_for,
     inverse_tone_map,
@@ -19,12 +18,11 @@ from xsvggt_ros.synthetic.cameras import (
     tone_map,
 )
 from xsvggt_ros.synthetic.materials import Material, Pattern, paint
-from xsvggt_ros.synthetic.renderer import Quality, render
+from xsvggt_ros.synthetic.renderer import Quality, first_hit, render
 from xsvggt_ros.synthetic.rooms import RoomSettings, build_world, room_named
 from xsvggt_ros.synthetic.sequence import Sequence, SequenceSettings
 from xsvggt_ros.synthetic.shapes import surface_at
-from xsvggt_ros.synthetic.tracing import first_hit
-from xsvggt_ros.synthetic.world import batched, no_tint
+from xsvggt_ros.synthetic.world import Lamp, assemble_world, ball, batched, block, no_tint, post
 
 GREY = Material(Pattern.PLAIN, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 NO_TINT = no_tint()

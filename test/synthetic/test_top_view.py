@@ -6,10 +6,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xsvggt_ros.synthetic.builder import Lamp, Part, assemble_world, block
 from xsvggt_ros.synthetic.materials import Material, Pattern
 from xsvggt_ros.synthetic.top_view import room_from_above
-from xsvggt_ros.synthetic.world import World, no_tint
+from xsvggt_ros.synthetic.world import Lamp, Part, World, assemble_world, block, no_tint
 
 WHITE, RED, BLUE = (
     Material(Pattern.PLAIN, color, color)

@@ -38,7 +38,7 @@ from xsvggt_ros.training.forgetting import (
 )
 from xsvggt_ros.training.memory_need import compared, errors_of, streamed
 from xsvggt_ros.training.options import RoomTraining, training_named
-from xsvggt_ros.training.recipes import recipe_named
+from xsvggt_ros.training.recipes import Stage, recipe_named
 from xsvggt_ros.training.scene_run import SceneRun, SceneRunSettings
 from xsvggt_ros.training.scene_trainer import SceneTrainer
 from xsvggt_ros.training.settings import TrainingSettings
@@ -186,6 +186,23 @@ def test_a_training_learns():
     losses = [float(trainer.take_step(0.3)["total"]) for _ in range(40)]
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
     assert trainer.step == 40
+
+
+def test_a_network_with_a_window_learns_from_first_passes_windows_and_key_frames():
+    stages = (Stage(1.0, 6, 2, (1.0, 0.0, 0.0, 0.0), gaps=0.5, dense=1, dense_frames=2),)
+    recipe = replace(recipe_named("test_scenes"), preset="tiny_lingbot", stages=stages)
+    trainer = SceneTrainer(recipe, 0, CPU)
+    config = trainer.network.config
+    kinds = set()
+    for _ in range(40):
+        memory = trainer._memory(stages[0])
+        assert memory.begin_pass(6) == config.stream.anchor_frames == 3
+        kinds.add(tuple(memory.times(6, CPU).int().tolist()))
+    # Every frame is stored, or of those after the first pass every second or third one.
+    assert kinds == {(0, 1, 2, 3, 4, 5), (0, 1, 2, 3, 4, 4)}
+    parts = trainer.take_step(0.3)
+    assert "points" not in parts
+    assert all(torch.isfinite(each) for each in parts.values())
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing():

@@ -21,8 +21,9 @@ from typer.testing import CliRunner
 
 from xsvggt_ros import cli
 from xsvggt_ros.errors import CheckpointError, ConfigurationError
-from xsvggt_ros.geometry.cameras import unproject, world_to_camera
+from xsvggt_ros.geometry.cameras import inverted, unproject, world_to_camera
 from xsvggt_ros.geometry.rigid import invert
+from xsvggt_ros.model.camera_head import inverse_encoding
 from xsvggt_ros.model.checkpoint import load_network, read_checkpoint
 from xsvggt_ros.model.config import preset
 from xsvggt_ros.model.memory import CausalSequence
@@ -31,18 +32,26 @@ from xsvggt_ros.synthetic.cameras import intrinsics_for
 from xsvggt_ros.synthetic.motion import MotionSettings
 from xsvggt_ros.synthetic.sequence import Sequence, SequenceSettings
 from xsvggt_ros.synthetic.truth import Truth, truth_of
-from xsvggt_ros.training import clips as clips_module
+from xsvggt_ros.training import batches
 from xsvggt_ros.training.__main__ import main
 from xsvggt_ros.training.auxiliary_heads import RoomHeads
-from xsvggt_ros.training.batches import draw_batch
-from xsvggt_ros.training.clips import (
+from xsvggt_ros.training.batches import (
     ClipCache,
     clip_settings,
     clips_at,
+    draw_batch,
     render_clip,
     stream_indices,
 )
-from xsvggt_ros.training.forgetting import LONGEST, SHORTEST, GappySequence
+from xsvggt_ros.training.forgetting import (
+    LONGEST,
+    MOST_APART,
+    SHORTEST,
+    GappySequence,
+    MaskedSequence,
+    drawn_window,
+    windowed,
+)
 from xsvggt_ros.training.losses import (
     LossWeights,
     camera_loss,
@@ -50,9 +59,10 @@ from xsvggt_ros.training.losses import (
     gradient_loss,
     losses,
     nearer_sign,
+    spelled_for,
 )
 from xsvggt_ros.training.optimization import fresh_network
-from xsvggt_ros.training.scores import compare
+from xsvggt_ros.training.scores import camera_poses, compare
 from xsvggt_ros.training.settings import (
     CURRICULA,
     Schedule,
@@ -60,7 +70,7 @@ from xsvggt_ros.training.settings import (
     curriculum_named,
     stage_at,
 )
-from xsvggt_ros.training.start import StartSettings, fresh_auxiliary, load_start
+from xsvggt_ros.training.state import StartSettings, fresh_auxiliary, load_start
 from xsvggt_ros.training.trainer import MOST_SKIPPED, Trainer
 
 CPU = torch.device("cpu")
@@ -240,10 +250,10 @@ def test_a_clip_of_one_image_is_refused():
 
 def test_clips_are_rendered_at_once_as_on_a_gpu(monkeypatch):
     """The path of a GPU, on a CPU: all frames of a clip in one batch."""
-    world, poses = clips_module._plan(CLIPS, 2)
-    one = clips_module._rendered(world, poses, CLIPS)
-    monkeypatch.setattr(clips_module, "_by_frame", lambda device: False)
-    other = clips_module._rendered(world, poses, CLIPS)
+    world, poses = batches._plan(CLIPS, 2)
+    one = batches._rendered(world, poses, CLIPS)
+    monkeypatch.setattr(batches, "_by_frame", lambda device: False)
+    other = batches._rendered(world, poses, CLIPS)
     torch.testing.assert_close(one.depth, other.depth, atol=1e-4, rtol=1e-4)
     assert ((one.light - other.light).abs() > 0.01).float().mean() < 0.01
 
@@ -335,6 +345,7 @@ def test_blocks_forget_differently_and_some_memories_forget_sooner():
     first = memory._forgotten(frames * tokens, tokens)
     assert not torch.equal(first, memory._forgotten(frames * tokens, tokens))
     means = {gappy(seed)[0]._mean for seed in range(20)}
+    assert (SHORTEST, LONGEST) == (2.0, 10.0)
     assert SHORTEST <= min(means) < 4 < max(means) <= LONGEST
 
 
@@ -343,10 +354,11 @@ def test_a_share_of_the_steps_has_gaps(tmp_path):
     whole, half = CURRICULA["test"].stages
     assert (whole.gaps, half.gaps) == (0, 0.5)
     kinds = []
+    images = torch.zeros(1, 3, 3, 28, 28)
     for trainer.step in range(200):
-        assert type(trainer._memory(3, whole)) is CausalSequence
-        kinds.append(type(trainer._memory(3, half)))
-        assert type(trainer._memory(3, half)) is kinds[-1]
+        assert type(trainer._memory(images, whole)) is CausalSequence
+        kinds.append(type(trainer._memory(images, half)))
+        assert type(trainer._memory(images, half)) is kinds[-1]
     assert 70 < kinds.count(GappySequence) < 130
 
 
@@ -438,7 +450,7 @@ def test_the_training_forward_is_the_masked_forward(tmp_path):
     batch, _ = pair()
     with torch.no_grad():
         outputs = trainer._aggregate(batch.images, CausalSequence(2))
-        mine = trainer._predict(outputs, batch.images, slice(None))
+        mine = trainer._predict(outputs, batch.images, slice(None), CausalSequence(2))
         its = trainer.network(batch.images, CausalSequence(2))
     for name in ("pose_encodings", "depth", "depth_confidence", "points", "points_confidence"):
         torch.testing.assert_close(getattr(mine, name), getattr(its, name), rtol=0, atol=0)
@@ -565,7 +577,10 @@ def test_bfloat16_trains_and_heads_stay_in_float32(tmp_path):
     with torch.no_grad():
         one, other = (
             each._predict(
-                each._aggregate(batch.images, CausalSequence(2)), batch.images, slice(None)
+                each._aggregate(batch.images, CausalSequence(2)),
+                batch.images,
+                slice(None),
+                CausalSequence(2),
             )
             for each in (trainer, exact)
         )
@@ -573,6 +588,63 @@ def test_bfloat16_trains_and_heads_stay_in_float32(tmp_path):
     error = float((one.depth - other.depth).norm() / other.depth.norm())
     assert 1e-6 < error < 0.05
     assert math.isfinite(trainer.take_step(batch, stage)["total"])
+
+
+def test_a_network_with_a_first_pass_learns_in_its_own_convention(tmp_path):
+    trainer = Trainer(replace(TINY, preset="tiny_lingbot"), tmp_path)
+    batch, _ = pair()
+    images = batch.images.repeat(1, 4, 1, 1, 1)
+    whole, gaps = (replace(each, gaps=each.gaps * 2) for each in CURRICULA["test"].stages)
+    plain, streamed = trainer._memory(images, whole), trainer._memory(images, gaps)
+    assert type(plain) is CausalSequence
+    assert type(streamed) is MaskedSequence
+    anchors = trainer.network.config.stream.anchor_frames
+    assert plain.begin_pass(8) == streamed.begin_pass(8) == anchors == 3
+    before = copy.deepcopy(trainer.network.state_dict())
+    for stage in (whole, whole, gaps):
+        parts = trainer.take_step(batch, stage)
+        assert "points" not in parts
+        assert math.isfinite(parts["total"])
+    assert trainer.skipped == 0
+    after = trainer.network.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert "aggregator.scale_token" in moved
+    assert "camera_head.pose_branch.fc2.weight" in moved
+
+
+def test_a_truth_is_spelled_in_the_convention_of_the_network():
+    batch, _ = pair()
+    lingbot = preset("tiny_lingbot")
+    truth = batch.truth.normalized()
+    assert spelled_for(preset("tiny"), truth) is truth
+    spelled = spelled_for(lingbot, truth).encodings
+    by_hand = [inverted(each.double().numpy()) for each in truth.encodings.flatten(0, 1)]
+    assert np.allclose(spelled.flatten(0, 1), by_hand, atol=1e-6)
+    twice = inverse_encoding(2 * spelled)
+    assert torch.allclose(twice[..., 3:7], 2 * truth.encodings[..., 3:7], atol=1e-6)
+    poses = camera_poses(spelled.double().numpy(), lingbot.pose_convention)
+    assert np.allclose(poses, camera_poses(truth.encodings.double().numpy()), atol=1e-6)
+
+
+@pytest.mark.parametrize("frames", [2, 9])
+def test_a_window_that_nothing_leaves_is_the_causal_function(frames):
+    network = fresh_network("tiny_lingbot", 0).eval()
+    images = torch.rand(1, frames, 3, 28, 42, generator=torch.Generator().manual_seed(0))
+    tokens = network.config.tokens_per_frame(28, 42)
+    with torch.no_grad():
+        memory = windowed(network.config, frames, tokens, window=frames)
+        mine = network(images, memory, ("camera", "depth"))
+        its = network.forward_sequence(images, ("camera", "depth"))
+    for name in ("pose_encodings", "depth", "depth_confidence"):
+        torch.testing.assert_close(getattr(mine, name), getattr(its, name), rtol=1e-4, atol=1e-5)
+
+
+@given(st.integers(0, 2**31), st.integers(1, 12))
+def test_windows_and_intervals_are_drawn_within_their_limits(seed, frames):
+    config = preset("tiny_lingbot")
+    window, interval = drawn_window(config, frames, torch.Generator().manual_seed(seed))
+    assert 1 <= int(window) <= min(frames, config.stream.window_frames)
+    assert 1 <= int(interval) <= MOST_APART
 
 
 def test_dense_heads_learn_in_turn(tmp_path):

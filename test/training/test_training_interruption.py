@@ -24,16 +24,16 @@ PROGRAM = """
 import sys
 import time
 from pathlib import Path
-from xsvggt_ros.training import clips
+from xsvggt_ros.training import batches
 from xsvggt_ros.training.__main__ import main
 
-render_clip = clips.render_clip
+render_clip = batches.render_clip
 def told(settings, index, device):
     Path(sys.argv[1], "shooting").touch()
     while not Path(sys.argv[1], "signalled").exists():
         time.sleep(0.01)
     return render_clip(settings, index, device)
-clips.render_clip = told
+batches.render_clip = told
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[2:]))

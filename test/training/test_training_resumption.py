@@ -15,11 +15,16 @@ from xsvggt_ros.model import config as network_config
 from xsvggt_ros.model.checkpoint import read_checkpoint
 from xsvggt_ros.model.config import PRESETS
 from xsvggt_ros.training import settings as settings_module
-from xsvggt_ros.training.batches import MOST_BYTES, TrainingData, kept_clips
-from xsvggt_ros.training.clips import ClipSettings
+from xsvggt_ros.training.batches import MOST_BYTES, ClipSettings, TrainingData, kept_clips
 from xsvggt_ros.training.settings import CURRICULA, Schedule, TrainingSettings
-from xsvggt_ros.training.start import StartSettings, load_start, resolved_start
-from xsvggt_ros.training.state import differences, load_state, save_state
+from xsvggt_ros.training.state import (
+    StartSettings,
+    differences,
+    load_start,
+    load_state,
+    resolved_start,
+    save_state,
+)
 from xsvggt_ros.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -118,7 +123,7 @@ def test_clips_are_kept_as_far_as_memory_reaches():
 
 
 def _shot(clips):
-    from xsvggt_ros.training.clips import render_clip
+    from xsvggt_ros.training.batches import render_clip
 
     return render_clip(clips, 0, CPU)
 

@@ -215,7 +215,14 @@ class SceneLevel:
 
 
 def scene_budget(level: float, rest: int, full: int) -> int:
-    """Return the budget for ``level``, one of ``STEPS`` + 1 from ``rest`` to ``full``."""
+    """Return the budget for ``level``, one of ``STEPS`` + 1 from ``rest`` to ``full``.
+
+    Args:
+        level: from 0 to 1.
+        rest: tokens at level 0.
+        full: tokens at level 1.
+
+    """
     return rest + round(level * STEPS) * (full - rest) // STEPS
 
 

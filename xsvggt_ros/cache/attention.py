@@ -80,7 +80,7 @@ class Sdpa:
 
 
 def queries_of_a_small_wave(query: Tensor, keys: Tensor) -> int:
-    """Return how many of the last queries would make a GPU's last wave a small one.
+    """Return how many of the last queries [1, heads, n, head_dim] would make a small last wave.
 
     A kernel gives each multiprocessor 128 queries of a head and goes over all keys. Where a few
     tiles more than there are multiprocessors are left, these take as long as all others together:
@@ -95,7 +95,14 @@ def queries_of_a_small_wave(query: Tensor, keys: Tensor) -> int:
 
 
 def rest_of_whole_waves(queries: int, heads: int, multiprocessors: int) -> int:
-    """Return the queries that are left when the others fill whole waves; 0 where it is many."""
+    """Return the queries that are left when the others fill whole waves; 0 where it is many.
+
+    Args:
+        queries: of one head.
+        heads: number of heads.
+        multiprocessors: of the GPU.
+
+    """
     tiles = -(-queries // _TILE)
     waves, left = divmod(tiles * heads, multiprocessors)
     whole = waves * multiprocessors // heads
@@ -109,13 +116,25 @@ def _multiprocessors(device: torch.device) -> int:
 
 
 def attend_math(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Attend by the definition; takes memory for all pairs."""
+    """Attend by the definition; takes memory for all pairs.
+
+    Args:
+        query: [1, heads, n, head_dim].
+        keys: [1, heads, tokens, head_dim].
+        values: of the shape of ``keys``.
+
+    """
     weights = (query @ keys.transpose(-2, -1)) * query.shape[-1] ** -0.5
     return weights.softmax(dim=-1) @ values
 
 
 def attend_flash(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Attend by the package flash_attn, which wants tokens before heads.
+
+    Args:
+        query: [1, heads, n, head_dim].
+        keys: [1, heads, tokens, head_dim].
+        values: of the shape of ``keys``.
 
     Raises:
         ConfigurationError: float32, a device that is not CUDA, or heads that are too wide.
@@ -133,7 +152,7 @@ def attend_flash(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 
 def flash_applies(query: Tensor) -> bool:
-    """Whether the package flash_attn can take these queries."""
+    """Return whether flash_attn can take queries [1, heads, n, head_dim] of their dtype."""
     half = query.dtype in (torch.float16, torch.bfloat16)
     return half and query.device.type == "cuda" and query.shape[-1] <= _FLASH_HEAD_DIM
 

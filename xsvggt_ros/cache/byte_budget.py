@@ -73,6 +73,13 @@ def first_pass_nbytes(
 
     Until they are stored there is room for nothing else. One layer of them waits at a time. 0
     where the first pass is a frame like all others.
+
+    Args:
+        settings: of the cache.
+        layout: of the network's tokens.
+        budget: tokens that a layer may hold.
+        anchor: tokens of the first pass.
+
     """
     if layout.anchor_frames == 1:
         return 0
@@ -89,6 +96,12 @@ def fitting_budget(
     settings: CacheSettings, layout: CacheLayout, *, anchor: int, frames: Collection[int]
 ) -> int:
     """Return the most tokens a layer may hold so that all fits into ``settings.budget_mib``.
+
+    Args:
+        settings: with the bytes that are allowed.
+        layout: of the network's tokens.
+        anchor: tokens of the first pass.
+        frames: the sizes of frames to come, in tokens.
 
     Raises:
         ConfigurationError: not even the smallest budget fits; the message names what would.

@@ -85,17 +85,6 @@ class CameraMemory:
         """Return how many tokens each block of each refinement remembers."""
         return min(self._seen, self._room)
 
-    def tokens_of(self, iteration: int, block: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what one block of one refinement remembers.
-
-        Returns:
-            Keys and values [heads, held, head_dim], and numbers in the order in which they came,
-            int64 [held].
-
-        """
-        own, held = iteration * self._blocks + block, slice(len(self))
-        return self._keys[own, :, held], self._values[own, :, held], self._numbers[own, held]
-
     def clear(self) -> None:
         """Forget everything, keeping the allocation."""
         self._seen = 0

@@ -46,7 +46,14 @@ class KeyframeSchedule:
         return min(self._until.get(camera, 0), self.interval - 1) == 0
 
     def note(self, camera: str, frames: int = 1, *, anchors: bool = False) -> None:
-        """Take note of a pass of ``frames`` of ``camera``, or of anchors of any."""
+        """Take note of a pass of frames.
+
+        Args:
+            camera: whose frames they are.
+            frames: of the pass.
+            anchors: whether they are stored whatever the interval is.
+
+        """
         if anchors:
             self.stored += frames
         elif self.is_due(camera):

@@ -7,7 +7,8 @@ Where each byte of a global layer lies (`layer_segments.py`, `segment.py`, `toke
 what                   shape and type                               bytes an element at 4/4 bits
 =====================  ===========================================  ==============================
 codes of keys          uint8 [heads, slots, head_dim * bits / 8]    1/2
-grids of keys          float16 [heads, rows, head_dim], twice       4 / 64, times 1.2 for history
+grids of keys          float16 [heads, rows, head_dim], twice       4 / 64, times 1.2 for history,
+                                                                    more for frames below 512 tokens
 codes of values        uint8 [heads, slots, head_dim * bits / 8]    1/2
 grids of values        float16 [heads, slots, 1], twice             4 / head_dim
 row of a slot's keys   int16 [sets, slots]                          } 12 per token and set,
@@ -46,11 +47,10 @@ from xsvggt_ros.cache.camera_memory import CameraMemory
 from xsvggt_ros.cache.keyframes import KeyframeSchedule
 from xsvggt_ros.cache.layer_group import GroupedLayer, LayerGroup
 from xsvggt_ros.cache.layer_plan import check_budget, parts_of, window_budget
-from xsvggt_ros.cache.layout import CacheLayout
+from xsvggt_ros.cache.layout import CacheLayout, Scratch
 from xsvggt_ros.cache.policies import policy_for
 from xsvggt_ros.cache.published import LayerCache, PublishedCache
 from xsvggt_ros.cache.quantization import UNQUANTIZED
-from xsvggt_ros.cache.scratch import Scratch
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.cache.statistics import CacheStatistics
 from xsvggt_ros.errors import ConfigurationError
@@ -167,11 +167,6 @@ class KvCache:
         """One of so many frames of a camera is remembered now."""
         return self._keyframes.interval
 
-    @property
-    def stored_frames(self) -> int:
-        """Frames remembered since the stream began, those that have left included."""
-        return self._keyframes.stored
-
     def expect_camera(self, camera: str) -> None:
         """Say whose frame comes next: key frames are counted for each camera of a rig."""
         self._camera = camera
@@ -223,6 +218,12 @@ class KvCache:
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attend in global block ``layer`` over what is remembered and the new frame.
 
+        Args:
+            layer: number of the global block.
+            query: [1, heads, tokens, head_dim].
+            key: of the new tokens, of the same shape.
+            value: likewise.
+
         Raises:
             ConfigurationError: more than one stream at a time, tokens of another shape than the
                 layout's, or what :meth:`prepare` raises.
@@ -251,6 +252,13 @@ class KvCache:
         self, iteration: int, block: int, query: Tensor, key: Tensor, value: Tensor
     ) -> Tensor:
         """Attend over the camera tokens remembered for this iteration and block.
+
+        Args:
+            iteration: number of the refinement.
+            block: of the camera head.
+            query: [1, heads, frames, head_dim].
+            key: of the same shape.
+            value: likewise.
 
         Raises:
             ConfigurationError: more than one frame at a time.

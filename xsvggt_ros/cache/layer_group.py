@@ -11,10 +11,9 @@ from torch import Tensor
 from xsvggt_ros.cache.attention import Attend
 from xsvggt_ros.cache.layer_plan import Spans, shares
 from xsvggt_ros.cache.layer_segments import LayerSegments
-from xsvggt_ros.cache.layout import TokenShape
+from xsvggt_ros.cache.layout import Scratch, TokenShape
 from xsvggt_ros.cache.ops import Tokens, key_similarity
 from xsvggt_ros.cache.policies.base import Candidates, LayerView, Policy
-from xsvggt_ros.cache.scratch import Scratch
 from xsvggt_ros.cache.segment import Segment
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.side_stream import SideStream
@@ -430,7 +429,14 @@ class GroupedLayer:
         return self.group.numbers_of(self._index)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend over the past and the new frame, all [1, heads, tokens, head_dim]."""
+        """Attend over the past and the new frame, all [1, heads, tokens, head_dim].
+
+        Args:
+            query: [1, heads, tokens, head_dim].
+            key: of the new tokens, of the same shape.
+            value: likewise.
+
+        """
         return self.group.attend(self._index, query, key, value)
 
     def absorb(self, update: Tensor) -> None:

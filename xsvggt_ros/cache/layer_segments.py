@@ -19,10 +19,9 @@ from xsvggt_ros.cache.layer_plan import (
     rows_of,
     scratch_nbytes,
 )
-from xsvggt_ros.cache.layout import TokenShape
+from xsvggt_ros.cache.layout import Scratch, TokenShape
 from xsvggt_ros.cache.ops import Parts, Tokens, decode_layer
 from xsvggt_ros.cache.quantization import UNQUANTIZED
-from xsvggt_ros.cache.scratch import Scratch
 from xsvggt_ros.cache.segment import Segment, SegmentPlan, ranks, table_rows
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.cache.token_storage import share
@@ -224,6 +223,12 @@ class LayerSegments:
         """Make the ``count`` best tokens of the first pass of ``frames`` the anchor.
 
         The special tokens of all its frames stand in front.
+
+        Args:
+            tokens: of all frames of the pass.
+            count: how many of them stay.
+            frames: of the pass.
+
         """
         self._anchor_special = frames * self._special_tokens
         if frames > 1:
@@ -312,7 +317,7 @@ class LayerSegments:
         places: Callable[[], tuple[Tensor, ...]],
         anchors: int = 1,
     ) -> None:
-        """Lay out again where there is no room for a frame of a size not met before.
+        """Lay out again where there is no room for a frame of a new size.
 
         Args:
             frame: tokens of the frame to come.
@@ -468,7 +473,14 @@ class LayerSegments:
 
 
 def best_of_frame(tokens: Tokens, count: int, special: int) -> Tokens:
-    """Return the ``count`` best of a frame's tokens in their order, the special ones before all."""
+    """Return the ``count`` best of a frame's tokens in their order, the special ones before all.
+
+    Args:
+        tokens: of a frame.
+        count: how many are wanted.
+        special: tokens that stand in front and stay.
+
+    """
     if count == len(tokens):
         return tokens
     scores = tokens.scores.gather(1, tokens.order)

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tokens of a network are, as far as a cache must know."""
+"""What the tokens of a network are, and the scratch in which a layer's tokens lie side by side."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +59,105 @@ class CacheLayout:
     def smallest_budget(self) -> int:
         """The least budget of a layer: the special tokens of the anchors and of the window."""
         return (self.anchor_frames + 1) * self.special_tokens
+
+
+class Scratch:
+    """Buffers for keys and values that all layers share.
+
+    A layer decodes into ``context``, attends, is measured, and is done with it before the next one
+    begins. The newest frame of each layer of a group waits in ``held`` until the last one has
+    attended; then all of them are rounded at once.
+
+    Attributes:
+        generation: grows whenever a buffer is replaced; addresses are the same while it is.
+
+    """
+
+    def __init__(self) -> None:
+        self._context = (torch.empty(0), torch.empty(0))
+        self._held = (torch.empty(0), torch.empty(0))
+        self.generation = 0
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All buffers; replaced only where ``generation`` grows."""
+        return (*self._context, *self._held)
+
+    @property
+    def nbytes(self) -> int:
+        """Allocated bytes."""
+        return sum(buffer.nbytes for buffer in self.tensors)
+
+    def reserve(
+        self, tokens: int, frame: int, layers: int, shape: TokenShape, *, keys: bool, values: bool
+    ) -> None:
+        """Make room in the buffers that are asked for.
+
+        Args:
+            tokens: of a layer, the newest frame included.
+            frame: tokens of the newest frame.
+            layers: whose newest frames wait.
+            shape: of a token of one layer.
+            keys: whether keys need room.
+            values: whether values do.
+
+        """
+        size = shape.heads * shape.channels
+        wanted = keys, values
+        before = (*self._context, *self._held)
+        self._context = _rooms(self._context, wanted, size * tokens, shape)
+        self._held = _rooms(self._held, wanted, size * frame * layers, shape)
+        after = (*self._context, *self._held)
+        if any(old is not new for old, new in zip(before, after, strict=True)):
+            self.generation += 1
+
+    def release(self) -> None:
+        """Give the room back; whoever needs some reserves it again."""
+        self._context = self._held = (torch.empty(0), torch.empty(0))
+        self.generation += 1
+
+    def context(self, tokens: int, shape: TokenShape) -> tuple[Tensor, Tensor]:
+        """Return room for keys and for values of one layer, [heads, tokens, channels] each.
+
+        Where none was asked for, what is returned is empty.
+        """
+        keys, values = (_view(buffer, shape.heads, tokens, shape) for buffer in self._context)
+        return keys, values
+
+    def held(self, layers: int, frame: int, shape: TokenShape) -> tuple[Tensor, Tensor]:
+        """Return room for newest frames, keys and values [layers * heads, frame, channels] each.
+
+        Where none was asked for, what is returned is empty.
+
+        Args:
+            layers: whose newest frames wait at a time.
+            frame: tokens of a frame.
+            shape: of a token.
+
+        """
+        keys, values = (_view(buffer, layers * shape.heads, frame, shape) for buffer in self._held)
+        return keys, values
+
+
+def _rooms(
+    buffers: tuple[Tensor, Tensor], wanted: tuple[bool, bool], size: int, shape: TokenShape
+) -> tuple[Tensor, Tensor]:
+    keys, values = (
+        _room(buffer, size, shape) if asked else buffer
+        for buffer, asked in zip(buffers, wanted, strict=True)
+    )
+    return keys, values
+
+
+def _room(buffer: Tensor, size: int, shape: TokenShape) -> Tensor:
+    fits = buffer.dtype == shape.dtype and buffer.device == shape.device
+    if fits and buffer.numel() >= size:
+        return buffer
+    return torch.empty(size, dtype=shape.dtype, device=shape.device)
+
+
+def _view(buffer: Tensor, lanes: int, tokens: int, shape: TokenShape) -> Tensor:
+    size = lanes * tokens * shape.channels
+    if buffer.numel() < size:
+        return torch.empty(0, dtype=shape.dtype, device=shape.device)
+    return buffer[:size].view(lanes, tokens, shape.channels)

@@ -322,7 +322,15 @@ def write_tokens_in_torch(
 
 
 def attend_few_in_torch(query: Tensor, keys: Tensor, values: Tensor, out: Tensor) -> None:
-    """Implement ``attend_few``."""
+    """Implement ``attend_few``.
+
+    Args:
+        query: [heads, n, head_dim].
+        keys: [heads, tokens, head_dim].
+        values: of the shape of ``keys``.
+        out: takes the result, of the shape of ``query``.
+
+    """
     out.copy_(functional.scaled_dot_product_attention(query[None], keys[None], values[None])[0])
 
 
@@ -336,7 +344,19 @@ def attend_camera_in_torch(
     values: Tensor,
     attention: Tensor,
 ) -> Tensor:
-    """Implement ``attend_camera``."""
+    """Implement ``attend_camera``.
+
+    Args:
+        query: [1, heads, 1, head_dim].
+        key: of the newest token, of the same shape.
+        value: likewise.
+        place: where the newest token is stored, int64 [1].
+        held: tokens held, the newest included, int64 [].
+        keys: [heads, room, head_dim], changed.
+        values: likewise.
+        attention: takes the mean attention over heads, float32 [room].
+
+    """
     keys.index_copy_(1, place, key[0])
     values.index_copy_(1, place, value[0])
     logits = query[0].float() @ keys.float().transpose(-2, -1) * query.shape[-1] ** -0.5
@@ -347,7 +367,7 @@ def attend_camera_in_torch(
 
 
 def key_similarity_in_torch(keys: Tensor, anchor: int) -> Tensor:
-    """Implement ``key_similarity``."""
+    """Implement ``key_similarity``: keys [lanes, tokens, channels] give float32 [lanes, tokens]."""
     directions = functional.normalize(keys.float(), dim=-1)
     rest = directions[:, anchor:] if directions.shape[1] > anchor else directions
     # One key that is no number must not make all of them alike.
@@ -356,7 +376,7 @@ def key_similarity_in_torch(keys: Tensor, anchor: int) -> Tensor:
 
 
 def unit_range_in_torch(values: Tensor) -> Tensor:
-    """Implement ``unit_range``."""
+    """Implement ``unit_range``: values [rows, count] give the same shape."""
     finite = values.isfinite()
     lowest = values.masked_fill(~finite, torch.inf).amin(dim=1, keepdim=True)
     extent = values.masked_fill(~finite, -torch.inf).amax(dim=1, keepdim=True) - lowest

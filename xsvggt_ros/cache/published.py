@@ -29,6 +29,12 @@ class LayerCache(Protocol):
         """Attend over what is remembered and the new frame, all [1, heads, tokens, head_dim].
 
         The newest frame takes part unrounded.
+
+        Args:
+            query: [1, heads, tokens, head_dim].
+            key: of the new tokens, of the same shape.
+            value: likewise.
+
         """
         ...
 
@@ -112,7 +118,7 @@ class GrowingStore:
         self._length = 0
 
     def reserve(self, tokens: int, like: Tensor) -> None:
-        """Make room for ``tokens`` in all, of heads, channels, dtype and device of ``like``."""
+        """Make room for ``tokens`` in all, of the kind of ``like`` [1, heads, n, head_dim]."""
         if tokens <= self.capacity:
             return
         capacity = tokens
@@ -126,7 +132,14 @@ class GrowingStore:
         self._keys, self._values, self._numbers = keys, values, numbers
 
     def append(self, key: Tensor, value: Tensor, first_number: int) -> None:
-        """Add tokens [1, heads, n, head_dim], numbered from ``first_number`` on."""
+        """Add tokens [1, heads, n, head_dim], numbered from ``first_number`` on.
+
+        Args:
+            key: [1, heads, n, head_dim].
+            value: likewise.
+            first_number: of the tokens; the others follow.
+
+        """
         end = self._length + key.shape[2]
         if end > self.capacity:
             self.reserve(max(end, 2 * self._length), key)
@@ -195,7 +208,14 @@ class PublishedCache:
         self._seen = 0
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend over the past and the new frame, then round and prune."""
+        """Attend over the past and the new frame, then round and prune.
+
+        Args:
+            query: [1, heads, tokens, head_dim].
+            key: of the new tokens, of the same shape.
+            value: likewise.
+
+        """
         self.store.append(key, value, self._seen)
         self._seen += key.shape[2]
         mixed = self._attend(query, self.store.keys, self.store.values)
@@ -207,7 +227,7 @@ class PublishedCache:
         return mixed
 
     def absorb(self, update: Tensor) -> None:
-        """Do nothing: the released code has pruned by now."""
+        """Ignore an update [frame, dim]: the released code has pruned by now."""
 
     def _round(self) -> None:
         settings, store = self._settings, self.store

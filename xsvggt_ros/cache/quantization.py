@@ -18,7 +18,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-PACKED_BITS = (2, 4, 8)
 UNQUANTIZED = 16
 """The width that stands for: kept as it came, whatever its dtype."""
 
@@ -46,6 +45,12 @@ def fit_grid(lowest: Tensor, highest: Tensor, bits: int) -> Grid:
     minimum loses, the highest code wins back, so a constant group is exact, to 1e-5 of itself, from
     0.1 upwards; below, float16 ends at 6e-8, so 1e-5 is off by 1e-8. Beyond 65504, where float16
     ends, values are cut off.
+
+    Args:
+        lowest: of the values of each group, of any shape.
+        highest: of the same shape.
+        bits: of a code.
+
     """
     low = lowest.float().clamp(-_MOST_HALF, _MOST_HALF)
     high = highest.float().clamp(-_MOST_HALF, _MOST_HALF)
@@ -54,7 +59,14 @@ def fit_grid(lowest: Tensor, highest: Tensor, bits: int) -> Grid:
 
 
 def encode(values: Tensor, grid: Grid, bits: int) -> Tensor:
-    """Return the nearest codes, uint8 of the shape of ``values``; ``grid`` must broadcast to it."""
+    """Return the nearest codes, uint8 of the shape of ``values``; ``grid`` must broadcast to it.
+
+    Args:
+        values: of any shape.
+        grid: broadcasts to it.
+        bits: of a code.
+
+    """
     scale = grid.scale.float()
     inverse = torch.where(scale > 0, scale.reciprocal(), torch.zeros_like(scale))
     codes = (values.float() - grid.minimum.float()) * inverse
@@ -81,7 +93,14 @@ def pack(codes: Tensor, bits: int) -> Tensor:
 
 
 def unpack_into(packed: Tensor, bits: int, codes: Tensor) -> None:
-    """Write the codes of :func:`pack` into ``codes`` [..., channels], of any dtype."""
+    """Write the codes of :func:`pack` into ``codes`` [..., channels], of any dtype.
+
+    Args:
+        packed: uint8 [..., width].
+        bits: of a code.
+        codes: takes them, [..., channels].
+
+    """
     width, channels = packed.shape[-1], codes.shape[-1]
     if bits == 8:
         codes.copy_(packed)

@@ -309,7 +309,7 @@ class Segment:
         return self.keys.table_rows >= needed
 
     def groups_for(self, plan: SegmentPlan, slots: Tensor) -> int:
-        """Return how many groups the tokens in ``slots`` take in a segment of ``plan``.
+        """Return how many groups tokens in ``slots`` int64 [sets, n] take in a segment of ``plan``.
 
         Waits for the device.
         """

@@ -89,7 +89,7 @@ class CacheSettings:
         camera_frames: frames that the camera head remembers: the first, the most recent and the
             most attended ones; without effect for ``none`` and for ``published``, which puts the
             camera head under the token budget.
-        group_size: keys that share a grid per channel.
+        group_size: most keys that share a grid per channel; see `history_group_size`.
         index_sets: whether all heads of a layer keep the same tokens.
         seed: of the policy ``random``.
         compatibility: ``published`` reproduces the released XStreamVGGT code: its overshoot of
@@ -196,7 +196,8 @@ class CacheSettings:
     )
     group_size: int = _setting(
         64,
-        "Keys that share a grid per channel.",
+        "Most keys that share a grid per channel and are evicted together; of a bounded history "
+        "at most an eighth of an image's tokens, but at least 8.",
         unit="tokens",
         minimum=1,
         maximum=4096,

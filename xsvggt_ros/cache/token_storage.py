@@ -60,7 +60,14 @@ class TokenStorage(Protocol):
 
 
 def put(storage: Tensor, slots: Tensor, rows: Tensor) -> None:
-    """Write ``rows`` [lanes, n, ...] into ``slots`` int64 [sets, n] of ``storage``."""
+    """Write ``rows`` [lanes, n, ...] into ``slots`` int64 [sets, n] of ``storage``.
+
+    Args:
+        storage: [lanes, slots, ...], changed.
+        slots: int64 [sets, n].
+        rows: [lanes, n, ...].
+
+    """
     lanes = storage.shape[0] // slots.shape[0]
     for index, own in enumerate(slots):
         part = slice(index * lanes, (index + 1) * lanes)
@@ -78,7 +85,14 @@ def take(storage: Tensor, slots: Tensor) -> Tensor:
 
 
 def share(tensor: Tensor, index: int, parts: int) -> Tensor:
-    """Return the ``index``-th of ``parts`` equal shares of the first axis, a view."""
+    """Return the ``index``-th of ``parts`` equal shares of the first axis, a view.
+
+    Args:
+        tensor: [n, ...].
+        index: of the share, from 0.
+        parts: number of shares.
+
+    """
     size = tensor.shape[0] // parts
     return tensor[index * size : (index + 1) * size]
 
@@ -114,7 +128,7 @@ class NativeStorage:
         return NativeStorage(share(self._tokens, index, parts), borrowed=self.borrowed)
 
     def read_into(self, out: Tensor) -> None:
-        """Copy the tokens."""
+        """Copy the first tokens into ``out`` [lanes, n, channels]."""
         out.copy_(self._tokens[:, : out.shape[1]])
 
 
@@ -134,7 +148,16 @@ class PackedValues:
     def allocate(
         cls, lanes: int, slots: int, channels: int, bits: int, device: torch.device
     ) -> PackedValues:
-        """Make room for ``slots`` values in each lane."""
+        """Make room for ``slots`` values in each lane.
+
+        Args:
+            lanes: sets times heads of a set.
+            slots: of each lane.
+            channels: of a value.
+            bits: of a code.
+            device: of the tensors.
+
+        """
         scale, minimum = _empty_grid((lanes, slots, 1), device)
         return cls(_empty_codes(lanes, slots, channels, bits, device), scale, minimum, bits)
 
@@ -155,11 +178,11 @@ class PackedValues:
         return PackedValues(*own, self.bits)
 
     def read_into(self, out: Tensor) -> None:
-        """Unpack and scale."""
+        """Unpack and scale the first values into ``out`` [lanes, n, channels]."""
         decode_values(self._codes, self._scale, self._minimum, self.bits, out)
 
     def adopt(self, other: PackedValues, slots: Tensor) -> None:
-        """Take the tokens in ``slots`` of ``other`` to our front: the same numbers, bit for bit."""
+        """Take the tokens in ``slots`` int64 [sets, n] of ``other`` to our front, bit for bit."""
         count = slots.shape[1]
         codes = take(other._codes, slots)
         self._codes[:, :count] = _repacked(codes, other.bits, self.bits, self._codes.shape[2])
@@ -195,7 +218,18 @@ class PackedKeys:
         sets: int,
         rows: int,
     ) -> PackedKeys:
-        """Make room for ``slots`` keys in each lane, and a table of ``rows`` groups."""
+        """Make room for ``slots`` keys in each lane, and a table of ``rows`` groups.
+
+        Args:
+            lanes: sets times heads of a set.
+            slots: of each lane.
+            channels: of a key.
+            bits: of a code.
+            device: of the tensors.
+            sets: of tokens that are kept apart.
+            rows: of the table of grids.
+
+        """
         scale, minimum = _empty_grid((lanes, rows, channels), device)
         row_type = torch.int16 if rows < torch.iinfo(torch.int16).max else torch.int32
         row_of_slot = torch.full((sets, slots), rows, dtype=row_type, device=device)
@@ -255,11 +289,11 @@ class PackedKeys:
         self._rows.fill_(self.table_rows)
 
     def read_into(self, out: Tensor) -> None:
-        """Unpack and scale."""
+        """Unpack and scale the first keys into ``out`` [lanes, n, channels]."""
         decode_keys(*self.tensors, self.bits, out)
 
     def adopt(self, other: PackedKeys, slots: Tensor) -> None:
-        """Take the tokens in ``slots`` of ``other`` to our front: the same numbers, bit for bit.
+        """Take the tokens in ``slots`` int64 [sets, n] of ``other`` to our front, bit for bit.
 
         Our table must have room for the groups that these tokens belong to.
         """

@@ -28,10 +28,10 @@ from xsvggt_ros.interruption import INTERRUPTED
 if TYPE_CHECKING:
     from xsvggt_ros.commands.demo_room import DemoRoom
     from xsvggt_ros.ros.demo import Demo, DemoOptions
-    from xsvggt_ros.stream.depth_files import DepthFiles
-    from xsvggt_ros.stream.ground_truth import Comparison
+    from xsvggt_ros.stream.ground_truth import TruthComparison
     from xsvggt_ros.stream.recording import RecordedFrame
     from xsvggt_ros.stream.rerun_log import RerunLog
+    from xsvggt_ros.stream.results import DepthFiles
 
 ROOM_BUDGET = 424
 """Tokens: eight frames of the bundled model."""
@@ -85,7 +85,7 @@ def demo(
     from xsvggt_ros.commands.demo_room import TOPIC, DemoRoom
     from xsvggt_ros.progress import frame_progress
     from xsvggt_ros.ros.demo import DemoOptions
-    from xsvggt_ros.stream.depth_files import DepthFiles
+    from xsvggt_ros.stream.results import DepthFiles
 
     depths = None if depth == "none" else DepthFiles(output / "depth", depth)
     viewed = rerun_log(rerun, rerun_file)
@@ -139,7 +139,7 @@ def _run(
     recording = running.recorded.recording
     comparison = compare(recording, room.truth()) if room else None
     shown = f"made-up room '{SEQUENCE}'" if room else str(options.source)
-    heading = title(shown, options.weights_named, options.cache, len(recording))
+    heading = title(shown, options.weights_named, recording.in_force(options.cache), len(recording))
     failure: OutputError | None = depths.failure if depths else None
     try:
         written = write_results(recording, options.output, heading, comparison)
@@ -171,9 +171,9 @@ def _listeners(
     return listeners
 
 
-def _say_figures(running: Demo, comparison: Comparison | None) -> None:
+def _say_figures(running: Demo, comparison: TruthComparison | None) -> None:
     """Print the most important numbers."""
-    from xsvggt_ros.stream.summary import Figure, summarize
+    from xsvggt_ros.stream.recording import Figure, summarize
 
     pace = Figure(f"{running.rate:.1f}", "frames per second, from topic to topic")
     say_figures([*summarize(running.recorded.recording, comparison), pace])

@@ -178,8 +178,8 @@ NETWORK = Group(
     texts={
         "checkpoint": "Weights: a file, a Hugging Face id, or demo, the bundled ones. Default: "
         "demo, or random ones of a --preset.",
-        "preset": "Sizes of the network (streamvggt, small, demo, tiny); default: the weights' "
-        "own.",
+        "preset": "Sizes of the network (streamvggt, lingbot, small, demo, ...); default: the "
+        "weights' own.",
         "width": "Width of the network's input, a multiple of 14; default: the network's.",
         "device": "cpu, cuda, ... or auto = cuda where there is one.",
         "dtype": "Of the aggregator: float32, bfloat16, float16, or auto = bfloat16 or float16 on "

@@ -31,10 +31,10 @@ from xsvggt_ros.stream.chain_settings import ChainSettings
 
 if TYPE_CHECKING:
     from xsvggt_ros.errors import SourceError
-    from xsvggt_ros.stream.depth_files import DepthFiles
     from xsvggt_ros.stream.frame import Frame
     from xsvggt_ros.stream.reconstructor import Reconstructor
     from xsvggt_ros.stream.recording import LongestSession
+    from xsvggt_ros.stream.results import DepthFiles
     from xsvggt_ros.stream.sources import Source
 
 
@@ -63,12 +63,10 @@ def reconstruct(
     from xsvggt_ros.errors import OutputError, PartlyWrittenError
     from xsvggt_ros.geometry.files import require_writable
     from xsvggt_ros.stream.chain import ChainedReconstructor
-    from xsvggt_ros.stream.depth_files import DepthFiles
     from xsvggt_ros.stream.reconstructor import ReconstructorSettings
-    from xsvggt_ros.stream.recording import LongestSession
-    from xsvggt_ros.stream.results import title, write_results
+    from xsvggt_ros.stream.recording import LongestSession, summarize_path
+    from xsvggt_ros.stream.results import DepthFiles, title, write_results
     from xsvggt_ros.stream.sources import open_source
-    from xsvggt_ros.stream.summary import summarize_path
 
     require_writable(output)
     depths = DepthFiles(output / "depth", depth) if depth else None
@@ -80,7 +78,8 @@ def reconstruct(
         engine = ChainedReconstructor(loaded, settings, chain=chain, refinement=refinement)
         ending = _run(stream, engine, recorded, depths, max_frames)
     _say_left_out(recorded, ending)
-    heading = title(str(source), network.words, cache, len(recorded.recording))
+    recording = recorded.recording
+    heading = title(str(source), network.words, recording.in_force(cache), len(recording))
     failures: list[Exception] = [ending.broken] if ending.broken else []
     try:
         written = write_results(recorded.recording, output, heading)
@@ -100,7 +99,7 @@ def reconstruct(
 def _close_depth(depths: DepthFiles | None, output: Path) -> tuple[list[Path], list[Exception]]:
     """Finish the depth maps; return their paths, and what failed."""
     from xsvggt_ros.errors import OutputError
-    from xsvggt_ros.stream.depth_files import TABLE
+    from xsvggt_ros.stream.results import TABLE
 
     if depths is None:
         if (output / "depth" / TABLE).is_file():

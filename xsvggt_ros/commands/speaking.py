@@ -19,7 +19,7 @@ from xsvggt_ros.interruption import INTERRUPTED
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from xsvggt_ros.stream.summary import Figure
+    from xsvggt_ros.stream.recording import Figure
 
 console = Console()
 errors = Console(stderr=True)

@@ -38,7 +38,7 @@ def average(
     preset: StoredPreset = None,
 ) -> None:
     """Average weights with those that were trained on from them: often better than either."""
-    from xsvggt_ros.model.averaging import average_checkpoints
+    from xsvggt_ros.model.checkpoint import average_checkpoints
 
     path = average_checkpoints(first, second, share, destination, preset=preset)
     say_weights(path)

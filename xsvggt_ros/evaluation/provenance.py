@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from xsvggt_ros.model.bundled import (
+from xsvggt_ros.model.backbones import (
     NOTICES,
     bundled_weights,
     named_weights,

@@ -29,8 +29,7 @@ from xsvggt_ros.stream.chain import ChainedReconstructor
 from xsvggt_ros.stream.frame import Frame
 from xsvggt_ros.stream.pipeline import FramePipeline, FrameUpdate, PipelineHooks
 from xsvggt_ros.stream.reconstructor import ReconstructorSettings
-from xsvggt_ros.stream.sources.base import DEFAULT_RATE, SECOND
-from xsvggt_ros.stream.sources.pace import CUT_TO, gap_between
+from xsvggt_ros.stream.sources.base import CUT_TO, DEFAULT_RATE, SECOND, gap_between
 from xsvggt_ros.stream.stamps import settled_with
 from xsvggt_ros.stream.worker import FrameQueue, Worker
 

@@ -130,7 +130,15 @@ def inverted(encoding: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def intrinsics_from_encoding(encoding: NDArray[np.floating], width: int, height: int) -> Intrinsics:
-    """Return the pinhole camera of an encoding [9] whose fields of view lie within (0, pi)."""
+    """Return the pinhole camera of an encoding [9] whose fields of view lie within (0, pi).
+
+    Args:
+        encoding: translation, quaternion, vertical and horizontal field of view in radians,
+            [9].
+        width: of the image, pixels.
+        height: likewise.
+
+    """
     fov_vertical, fov_horizontal = float(encoding[7]), float(encoding[8])
     return Intrinsics(
         fx=width / 2 / math.tan(fov_horizontal / 2),

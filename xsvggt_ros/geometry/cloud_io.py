@@ -22,8 +22,7 @@ Confidences = NDArray[np.float32]
 _POSITION = [("x", "<f4"), ("y", "<f4"), ("z", "<f4")]
 _COLOR = [("red", "|u1"), ("green", "|u1"), ("blue", "|u1")]
 _CONFIDENCE = ("confidence", "<f4")
-VERTEX = np.dtype([*_POSITION, *_COLOR])
-PLY_TYPES = {"<f4": "float", "|u1": "uchar"}
+_PLY_TYPES = {"<f4": "float", "|u1": "uchar"}
 
 
 def cloud_writer(path: str | Path) -> Callable[..., None]:
@@ -41,15 +40,23 @@ def write_ply(
 ) -> None:
     """Write a cloud, binary little endian; the file appears whole or not at all.
 
-    ``points`` are [n, 3] and finite, ``colors`` are [n, 3] RGB, ``confidence`` is [n]. Raises
-    ValueError for other shapes, OutputError where it cannot be written.
+    Args:
+        path: of the file.
+        points: finite, [n, 3].
+        colors: RGB, [n, 3].
+        confidence: [n], or None.
+
+    Raises:
+        ValueError: other shapes.
+        OutputError: it cannot be written.
+
     """
     _check(points, colors, confidence)
     fields = [*_POSITION, *_COLOR, *([] if confidence is None else [_CONFIDENCE])]
     rows = _rows(fields, points, confidence)
     for channel, (name, _) in enumerate(_COLOR):
         rows[name] = colors[:, channel]
-    properties = [f"property {PLY_TYPES[kind]} {name}" for name, kind in fields]
+    properties = [f"property {_PLY_TYPES[kind]} {name}" for name, kind in fields]
     lines = ["ply", "format binary_little_endian 1.0", f"element vertex {len(rows)}"]
     _write(path, [*lines, *properties, "end_header"], rows)
 
@@ -59,7 +66,16 @@ def write_pcd(
 ) -> None:
     """Write a cloud as binary PCD 0.7; ``rgb`` is 0x00RRGGBB in the bits of a float32, as in PCL.
 
-    Shapes and errors are those of :func:`write_ply`.
+    Args:
+        path: of the file.
+        points: finite, [n, 3].
+        colors: RGB, [n, 3].
+        confidence: [n], or None.
+
+    Raises:
+        ValueError: other shapes.
+        OutputError: it cannot be written.
+
     """
     _check(points, colors, confidence)
     fields = [*_POSITION, ("rgb", "<u4"), *([] if confidence is None else [_CONFIDENCE])]

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from xsvggt_ros.geometry.alignment import Similarity, mean_rotation
 from xsvggt_ros.geometry.cameras import Intrinsics
-from xsvggt_ros.geometry.lie import log_so3
-from xsvggt_ros.geometry.rigid import Matrix, is_pose
+from xsvggt_ros.geometry.rigid import Matrix, is_pose, log_so3
 
 Array = NDArray[np.float64]
 

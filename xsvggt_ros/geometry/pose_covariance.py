@@ -2,7 +2,7 @@
 """How far a pose may be off, and how several estimates of one pose become one.
 
 Covariances are float64 [6, 6] of ``(rho, theta)``, a disturbance of the pose on the right
-(``lie.py``): translation in the unit of the pose, rotation in radians, both in the child frame.
+(``rigid.py``): translation in the unit of the pose, rotation in radians, both in the child frame.
 
 Residuals of a registration are not independent: what a network gets wrong at one patch it gets
 wrong at the next one, too. Taken for independent, a thousand of them promise ten times the
@@ -19,9 +19,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from xsvggt_ros.geometry.lie import adjoint, exp_se3, log_se3
 from xsvggt_ros.geometry.registration import LEAST_CONDITION, Registration
-from xsvggt_ros.geometry.rigid import Matrix, invert
+from xsvggt_ros.geometry.rigid import Matrix, adjoint, exp_se3, invert, log_se3
 
 Array = NDArray[np.float64]
 
@@ -252,7 +251,7 @@ def compose_covariance(before: Array, step: Matrix, of_step: Array) -> Array:
 
 
 def in_parent_axes(covariance: Array, pose: Matrix) -> Array:
-    """Return a covariance about axes parallel to the parent's, as ``nav_msgs/Odometry`` has it."""
+    """Return a covariance [6, 6] about axes parallel to the parent's, as ``nav_msgs/Odometry``."""
     turn = np.kron(np.eye(2), pose[:3, :3])
     return np.asarray(turn @ covariance @ turn.T, np.float64)
 

@@ -108,6 +108,11 @@ def rectification(calibration: Calibration, width: int, height: int) -> Rectific
 
     Images that are rectified already only get their intrinsics.
 
+    Args:
+        calibration: of the camera.
+        width: of its images, pixels.
+        height: likewise.
+
     Raises:
         ConfigurationError: an unknown distortion model, numbers that are not those of a camera, or
             a calibration for images of another shape.
@@ -153,7 +158,14 @@ def rectification(calibration: Calibration, width: int, height: int) -> Rectific
 
 
 def is_usable(calibration: Calibration, width: int, height: int) -> bool:
-    """Return whether a calibration can rectify images of ``width`` x ``height`` pixels."""
+    """Return whether a calibration can rectify images of ``width`` x ``height`` pixels.
+
+    Args:
+        calibration: of the camera.
+        width: of its images, pixels.
+        height: likewise.
+
+    """
     if not calibration.known:
         return False
     try:

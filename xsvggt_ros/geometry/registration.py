@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.geometry.cameras import Intrinsics
-from xsvggt_ros.geometry.lie import Tangent, exp_se3
-from xsvggt_ros.geometry.rigid import Matrix, invert, rotation_angle
+from xsvggt_ros.geometry.rigid import Matrix, Tangent, exp_se3, invert, rotation_angle
 
 Array = NDArray[np.float64]
 

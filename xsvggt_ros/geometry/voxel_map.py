@@ -42,6 +42,8 @@ _RED, _BLUE, _CONFIDENCE, _COUNT = 3, 5, 6, 7
 _CHUNK = 1 << 15
 """Voxels whose temporary arrays fit a processor's cache."""
 
+_MOST_VOTES = 127
+
 
 @dataclass(frozen=True, slots=True)
 class VoxelSettings:
@@ -84,6 +86,7 @@ class VoxelMap:
 
     Attributes:
         evicted: voxels dropped for want of room since the map was made or cleared.
+        removed: voxels taken out since then because frames saw through them.
         outside: points refused since then because the grid does not reach them.
 
     """
@@ -95,9 +98,13 @@ class VoxelMap:
         # Sums over points: offsets within the voxel in its own size, colour, confidence, and 1.
         self._sums = np.zeros((_COLUMNS, capacity), np.float32)
         self._seen = np.zeros(capacity, np.int32)
+        # Frames in a row that saw through each voxel.
+        self._votes = np.zeros(capacity, np.uint8)
+        self._next_visited = 0
         self._batch = max(1, self.settings.max_points // _BATCH_SHARE)
         self._frame = 0
         self.evicted = 0
+        self.removed = 0
         self.outside = 0
 
     def __len__(self) -> int:
@@ -107,13 +114,16 @@ class VoxelMap:
     @property
     def nbytes(self) -> int:
         """Bytes allocated; what was never touched takes none of the machine's memory."""
-        return self._table.nbytes + self._sums.nbytes + self._seen.nbytes
+        own = self._sums.nbytes + self._seen.nbytes + self._votes.nbytes
+        return self._table.nbytes + own
 
     def clear(self) -> None:
         """Forget every point."""
         self._sums[:, : len(self)] = 0
+        self._votes[: len(self)] = 0
         self._table.clear()
-        self._frame = self.evicted = self.outside = 0
+        self._frame = self._next_visited = 0
+        self.evicted = self.removed = self.outside = 0
 
     def add(self, points: Points, colors: Colors, confidence: Confidences) -> None:
         """Take in the points of one frame.
@@ -129,6 +139,53 @@ class VoxelMap:
             block = slice(start, start + BLOCK)
             self._add_block(points[block], colors[block], confidence[block])
             self._make_room()
+
+    def visit(self, most: int) -> Iterator[slice]:
+        """Yield the slots of at most ``most`` voxels, of those whose turn it is.
+
+        They may be removed in between: the last slots come last, so that none comes twice.
+        """
+        count = len(self)
+        start = self._next_visited if self._next_visited < count else 0
+        end = start + min(most, count)
+        self._next_visited = end if end < count else end - count
+        if end > count:
+            yield slice(0, end - count)
+        yield slice(start, min(end, len(self)))
+
+    def keys(self) -> Keys:
+        """Return the keys of all voxels, int64 [n], as :mod:`voxel_table` packs them."""
+        return self._table.keys[: len(self)].copy()
+
+    def positions(self, part: slice) -> Points:
+        """Return the points of some slots, float32 [3, k]."""
+        return np.stack(self._positions(part, np.reciprocal(self._sums[_COUNT, part])))
+
+    def vote(
+        self, part: slice, free: NDArray[np.int64], met: NDArray[np.int64], enough: int
+    ) -> int:
+        """Take in what one frame says of voxels, and remove those that enough frames saw through.
+
+        Slots change hands where voxels are removed.
+
+        Args:
+            part: what :meth:`visit` yielded.
+            free: int64 [k], which voxels of it the frame saw through, as places in it.
+            met: int64 [m], where it saw a surface; earlier frames count no longer.
+            enough: frames in a row after which a voxel goes.
+
+        Returns:
+            How many went.
+
+        """
+        votes = self._votes[part]
+        votes[met] = 0
+        votes[free] += votes[free] < _MOST_VOTES
+        going = free[votes[free] >= enough] + part.start
+        if len(going):
+            self._remove(going)
+            self.removed += len(going)
+        return len(going)
 
     def means(self) -> Iterator[tuple[Points, Colors, Confidences]]:
         """Yield all points of the map in chunks: float32 [k, 3], uint8 RGB [k, 3], float32 [k]."""
@@ -181,6 +238,7 @@ class VoxelMap:
             np.add.at(column, slots, np.ascontiguousarray(values, np.float32))
         np.add.at(self._sums[_COUNT], slots, np.float32(1))
         self._seen[slots] = self._frame
+        self._votes[slots] = 0
         self._fade(slots)
 
     def _slots(self, keys: Keys) -> Slots:
@@ -202,11 +260,17 @@ class VoxelMap:
         if excess <= 0:
             return
         going = lowest(self._scores(), min(len(self), excess + self._batch))
+        self._remove(going)
+        self.evicted += len(going)
+
+    def _remove(self, going: Slots) -> None:
         holes, movers = self._table.remove(going)
         self._sums[:, holes] = self._sums[:, movers]
         self._seen[holes] = self._seen[movers]
-        self._sums[:, len(self) : len(self) + len(going)] = 0
-        self.evicted += len(going)
+        self._votes[holes] = self._votes[movers]
+        after = slice(len(self), len(self) + len(going))
+        self._sums[:, after] = 0
+        self._votes[after] = 0
 
     def _scores(self) -> NDArray[np.generic]:
         seen = self._seen[: len(self)]

@@ -19,8 +19,21 @@ POSE_SIZE = 9
 
 
 def activate(encoding: Tensor) -> Tensor:
-    """Make the fields of view non-negative; translation and quaternion stay as they are."""
+    """Make the fields of view of encodings [..., 9] non-negative; the rest stays as it is."""
     return torch.cat([encoding[..., :7], functional.relu(encoding[..., 7:])], dim=-1)
+
+
+def inverse_encoding(encodings: Tensor) -> Tensor:
+    """Return the encodings [..., 9] of the inverse motions; quaternions keep their lengths.
+
+    Turns world-to-camera into camera-to-world and back; quaternions must not be zero.
+    """
+    translation, turn, views = encodings.split([3, 4, 2], dim=-1)
+    axis, real = -turn[..., :3], turn[..., 3:]
+    twice = 2 / (turn * turn).sum(dim=-1, keepdim=True)
+    across = torch.linalg.cross(axis, translation)
+    turned = translation + twice * (real * across + torch.linalg.cross(axis, across))
+    return torch.cat([-turned, axis, real, views], dim=-1)
 
 
 class CameraHead(nn.Module):

@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import reduce
 from pathlib import Path
 
 import torch
@@ -19,16 +20,18 @@ from torch import Tensor, nn
 from xsvggt_ros.errors import CheckpointError, ConfigurationError, first_line
 from xsvggt_ros.model.backbones import (
     BACKBONES,
+    BUNDLED,
+    NOTICES,
     backbone_in,
     backbone_of,
     backbone_with,
+    bundled_weights,
     check_backbone,
+    named_weights,
 )
-from xsvggt_ros.model.bundled import BUNDLED, NOTICES, bundled_weights, named_weights
 from xsvggt_ros.model.config import NetworkConfig
 from xsvggt_ros.model.config import preset as named_preset
 from xsvggt_ros.model.device import device_named
-from xsvggt_ros.model.hub import download, is_hub_id
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.model.precision import (
     AUTO,
@@ -44,7 +47,9 @@ from xsvggt_ros.model.weight_files import (
     BACKBONE_KEY,
     CONFIG_KEY,
     Checkpoint,
+    download,
     files_in,
+    is_hub_id,
     read_weight_file,
 )
 from xsvggt_ros.threads import suit_threads
@@ -152,12 +157,19 @@ def sizes_of(loaded: Checkpoint, preset: str | None, source: str) -> NetworkConf
 
     Which network's official sizes, the names of its tensors say.
 
+    Args:
+        loaded: what the file holds.
+        preset: name of the sizes asked for; None or empty leaves them to the file.
+        source: the file, as messages call it.
+
     Raises:
         CheckpointError: the weights are of another network than the preset.
         ConfigurationError: they carry other sizes than the preset's, or there is no such preset.
 
     """
     asked = named_preset(preset) if preset else None
+    if asked:
+        check_backbone(asked, loaded.tensors.keys(), preset or "", source)
     if loaded.config and asked and loaded.config != asked:
         raise ConfigurationError(
             f"'{source}' carries its own sizes, and they are not those of preset '{preset}'; leave "
@@ -166,7 +178,6 @@ def sizes_of(loaded: Checkpoint, preset: str | None, source: str) -> NetworkConf
     if loaded.config:
         return loaded.config
     if asked:
-        check_backbone(asked, loaded.tensors.keys(), preset or "", source)
         return asked
     return (backbone_of(loaded.tensors.keys()) or BACKBONES[0]).config
 
@@ -248,6 +259,11 @@ def _is_usable(tensor: Tensor) -> bool:
 
 def check_names(config: NetworkConfig, network: StreamVggt, tensors: Mapping[str, Tensor]) -> None:
     """Compare names and shapes strictly; the track head may be absent, but not partly or wrong.
+
+    Args:
+        config: sizes of the network.
+        network: that is to take the tensors.
+        tensors: of the file, by name.
 
     Raises:
         CheckpointError: with all missing, unexpected and mis-shaped names.
@@ -363,3 +379,44 @@ def _some(names: list[str]) -> str:
     shown = ", ".join(names[:_NAMES_SHOWN])
     rest = len(names) - _NAMES_SHOWN
     return f"{shown} and {rest} more" if rest > 0 else shown
+
+
+def average_checkpoints(
+    first: str, second: str, share: float, destination: str | Path, *, preset: str | None = None
+) -> Path:
+    """Write ``(1 - share) * first + share * second`` as safetensors, as precise as the first.
+
+    Args:
+        first: a file, a Hugging Face id, or ``demo``.
+        second: the same, of the same sizes.
+        share: of the second, 0 to 1.
+        destination: the .safetensors file; it appears whole or not at all.
+        preset: sizes, where neither carries them.
+
+    Raises:
+        CheckpointError: weights that are not of the same sizes or cannot be read, or a destination
+            that cannot be written; an average beyond the first one's precision.
+        ConfigurationError: a share outside 0 to 1.
+
+    """
+    if not 0 <= share <= 1:
+        raise ConfigurationError(f"share is {share}; it must be from 0 to 1")
+    one, other = read_checkpoint(first), read_checkpoint(second)
+    if one.config and other.config and one.config != other.config:
+        raise CheckpointError(
+            f"'{first}' and '{second}' have different sizes; only weights of one network that was "
+            "trained on can be averaged"
+        )
+    sized, name = (one, first) if one.config else (other, second)
+    config = sizes_of(sized, preset, name)
+    network, towards = assemble(config, one.tensors), assemble(config, other.tensors)
+    with torch.no_grad():
+        for own, its in zip(network.parameters(), towards.parameters(), strict=True):
+            own.lerp_(its, share)
+    dtype = reduce(torch.promote_types, (one.tensors[name].dtype for name in network.state_dict()))
+    if not all(bool(each.isfinite().all()) for each in network.to(dtype).parameters()):
+        raise CheckpointError(
+            f"the average of '{first}' and '{second}' has numbers beyond {dtype}; name weights of "
+            "a wider precision first"
+        )
+    return save_network(network, destination)

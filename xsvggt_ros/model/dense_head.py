@@ -31,9 +31,17 @@ def uv_embedding(
 ) -> tuple[Tensor, Tensor]:
     """Return the position embedding of a map as a part along x and a part along y.
 
-    ``aspect`` is width / height of the *image*. The first half of the channels depends on the
-    column alone, the second on the row alone, hence two small tables: [channels / 2, columns] and
-    [channels / 2, rows]. Positions are normalised by the diagonal.
+    The first half of the channels depends on the column alone, the second on the row alone, hence
+    two small tables: [channels / 2, columns] and [channels / 2, rows]. Positions are normalised by
+    the diagonal of the image.
+
+    Args:
+        channels: of the map.
+        rows: of the map.
+        columns: of the map.
+        aspect: width / height of the image.
+        device: of the tables.
+
     """
     diagonal = math.hypot(aspect, 1.0)
     span_x = aspect / diagonal * (columns - 1) / columns
@@ -74,10 +82,17 @@ class FusionBlock(nn.Module):
         self.resConfUnit2 = ResidualConvUnit(features)
 
     def forward(self, coarse: Tensor, fine: Tensor | None, rows: int, columns: int) -> Tensor:
-        """Return the joined map at ``rows`` x ``columns``.
+        """Return the joined map, [frames, channels, rows, columns].
 
         A convolution of single pixels and a bilinear resize may change places, since the weights
         of the resize sum to one; before it there are a quarter of the pixels.
+
+        Args:
+            coarse: map of the level above, [frames, channels, h, w].
+            fine: map of this level, of the same shape; None at the first one.
+            rows: of the result.
+            columns: of the result.
+
         """
         joined = coarse if fine is None else coarse + self.resConfUnit1(fine)
         return operators.resize(self.out_conv(self.resConfUnit2(joined)), rows, columns)
@@ -127,7 +142,14 @@ class DenseHead(nn.Module):
         self.constants = Constants()
 
     def forward(self, outputs: Mapping[int, Tensor], height: int, width: int) -> Tensor:
-        """Map layer outputs [batch, frames, tokens, dim] to [batch, frames, channels, H, W]."""
+        """Map layer outputs [batch, frames, tokens, dim] to [batch, frames, channels, H, W].
+
+        Args:
+            outputs: of the layers that the head reads, by number.
+            height: of the images, pixels.
+            width: likewise.
+
+        """
         batch, frames = outputs[self.layers[0]].shape[:2]
         along = self.constants.get(
             (height, width, self.norm.weight.device, self.dtype),

@@ -3,10 +3,32 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import torch
 
 from xsvggt_ros.errors import ConfigurationError, first_line
-from xsvggt_ros.model.host_memory import free_host_memory, resident_memory
+
+
+def free_host_memory() -> int:
+    """Return the bytes that a program may take without swapping."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        rows = dict(line.split(":", 1) for line in lines)
+        return int(rows["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def resident_memory() -> int:
+    """Return the bytes of this process that are in memory, 0 where nobody tells."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
 
 AUTO = "auto"
 

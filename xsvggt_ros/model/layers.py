@@ -24,7 +24,14 @@ Absorb = Callable[[Tensor], None]
 
 
 def attend_within(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attend over the given tokens alone: no memory, no mask."""
+    """Attend over the given tokens alone: no memory, no mask.
+
+    Args:
+        query: [batch, heads, tokens, head_dim].
+        key: of the same shape.
+        value: likewise.
+
+    """
     return functional.scaled_dot_product_attention(query, key, value)
 
 
@@ -45,6 +52,12 @@ class AddLayerNorm(nn.LayerNorm):
         """Return the sum of [..., dim], float32, and the same normalised, of ``dtype``.
 
         Where there is no ``update``, the sum is ``input``.
+
+        Args:
+            input: [..., dim].
+            update: of the same shape, or None.
+            dtype: of the normalised sum.
+
         """
         weight, bias, eps = self.weight, self.bias, self.eps
         if update is None:
@@ -103,7 +116,15 @@ class Attention(nn.Module):
         self.proj = Linear(dim, dim)
 
     def forward(self, tokens: Tensor, attend: Attend, rotation: Rotation | None) -> Tensor:
-        """Mix [batch, tokens, dim]; keys reach ``attend`` normalised and rotated."""
+        """Mix [batch, tokens, dim]; keys reach ``attend`` normalised and rotated.
+
+        Args:
+            tokens: [batch, tokens, dim].
+            attend: takes queries, keys and values [batch, heads, tokens, head_dim]; gives the
+                mixed values.
+            rotation: of queries and keys; None where positions do not count.
+
+        """
         packed = self.qkv(tokens)
         if self.q_norm is None or self.k_norm is None or rotation is None:
             query, key, value = operators.split_heads(packed, self.num_heads)

@@ -33,7 +33,15 @@ class Memory(Protocol):
         ...
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend in global block ``layer`` over the past and the given tokens."""
+        """Attend in global block ``layer`` over the past and the given tokens.
+
+        Args:
+            layer: number of the global block.
+            query: [batch, heads, tokens, head_dim].
+            key: of the same shape.
+            value: likewise.
+
+        """
         ...
 
     def absorb(self, layer: int, update: Tensor) -> None:
@@ -50,7 +58,16 @@ class Memory(Protocol):
     def attend_camera(
         self, iteration: int, block: int, query: Tensor, key: Tensor, value: Tensor
     ) -> Tensor:
-        """Attend in the camera head over the camera tokens of past frames and the given ones."""
+        """Attend in the camera head over the camera tokens of past frames and the given ones.
+
+        Args:
+            iteration: number of the refinement.
+            block: of the camera head.
+            query: [batch, heads, frames, head_dim].
+            key: of the same shape.
+            value: likewise.
+
+        """
         ...
 
 
@@ -76,7 +93,18 @@ class CausalSequence:
         return torch.arange(frames, device=device, dtype=torch.float32)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend over the first pass at once, then frame by frame over the frames up to it."""
+        """Attend over the first pass at once, then frame by frame over the frames up to it.
+
+        Args:
+            layer: number of the global block.
+            query: [batch, heads, tokens, head_dim].
+            key: of the same shape.
+            value: likewise.
+
+        """
+        return self._attend_in_order(query, key, value)
+
+    def _attend_in_order(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         step = query.shape[2] // self._frames
         ends = range(self._anchors * step, query.shape[2] + 1, step)
         starts = (0, *ends[:-1])
@@ -91,12 +119,21 @@ class CausalSequence:
         )
 
     def absorb(self, layer: int, update: Tensor) -> None:
-        """Forget: there is no later frame."""
+        """Forget an update [batch, tokens, dim]: there is no later frame."""
 
     def attend_camera(
         self, iteration: int, block: int, query: Tensor, key: Tensor, value: Tensor
     ) -> Tensor:
-        """Attend as in the global blocks; there is one camera token per frame."""
+        """Attend as in the global blocks; there is one camera token per frame.
+
+        Args:
+            iteration: number of the refinement.
+            block: of the camera head.
+            query: [batch, heads, frames, head_dim].
+            key: of the same shape.
+            value: likewise.
+
+        """
         if self._anchors > 1:
-            return self.attend(block, query, key, value)
+            return self._attend_in_order(query, key, value)
         return functional.scaled_dot_product_attention(query, key, value, is_causal=True)

@@ -26,7 +26,16 @@ def _fused(tokens: Tensor) -> bool:
 def layer_norm(
     tokens: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, dtype: torch.dtype
 ) -> Tensor:
-    """Normalise the last side of ``tokens``, of any floating dtype; the result is of ``dtype``."""
+    """Normalise the last axis of ``tokens`` in float32.
+
+    Args:
+        tokens: [..., dim], of any floating dtype.
+        weight: [dim], None for a LayerNorm without gains.
+        bias: likewise.
+        eps: is added to the variance.
+        dtype: of the result.
+
+    """
     if _fused(tokens):
         result: Tensor = torch.ops.xsvggt.layer_norm(tokens, weight, bias, eps, dtype)
         return result
@@ -82,7 +91,14 @@ def normalize_and_rotate(
 
 
 def add_along(features: Tensor, along_x: Tensor, along_y: Tensor) -> Tensor:
-    """Add a position embedding's two parts to [frames, channels, rows, columns], in place."""
+    """Add a position embedding's two parts to [frames, channels, rows, columns], in place.
+
+    Args:
+        features: changed, and returned.
+        along_x: for the first half of the channels, [channels / 2, columns].
+        along_y: for the second half, [channels / 2, rows].
+
+    """
     half = features.shape[1] // 2
     features[:, :half].add_(along_x[:, None, :])
     features[:, half:].add_(along_y[:, :, None])
@@ -114,7 +130,7 @@ def resize(
 
 
 def linear_gelu(tokens: Tensor, linear: nn.Linear) -> Tensor:
-    """Return ``gelu(linear(tokens))``, of the dtype of its weights.
+    """Return ``gelu(linear(tokens))`` [..., out] of tokens [..., in], in the dtype of the weights.
 
     In half types on CUDA the matrix product's own kernel ends with GELU, by the formula with tanh;
     it is off by at most 5e-4, less than a half type rounds where that is.
@@ -219,9 +235,9 @@ def _layer_norm_cuda(
 ) -> Tensor:
     if not triton_runs(tokens.device):
         return _layer_norm(tokens, weight, bias, eps, dtype)
-    from xsvggt_ros.model.kernels import norm
+    from xsvggt_ros.model import kernels
 
-    return norm.layer_norm(tokens, weight, bias, eps, dtype)
+    return kernels.layer_norm(tokens, weight, bias, eps, dtype)
 
 
 @torch.library.impl("xsvggt::add_layer_norm", "cuda")
@@ -230,18 +246,18 @@ def _add_layer_norm_cuda(
 ) -> tuple[Tensor, Tensor]:
     if not triton_runs(tokens.device):
         return _add_layer_norm(tokens, update, weight, bias, eps, dtype)
-    from xsvggt_ros.model.kernels import norm
+    from xsvggt_ros.model import kernels
 
-    return norm.add_layer_norm(tokens, update, weight, bias, eps, dtype)
+    return kernels.add_layer_norm(tokens, update, weight, bias, eps, dtype)
 
 
 @torch.library.impl("xsvggt::normalize_and_rotate", "cuda")
 def _normalize_and_rotate_cuda(packed: Tensor, *arguments: object) -> tuple[Tensor, Tensor, Tensor]:
     if not triton_runs(packed.device):
         return _fresh_normalize_and_rotate(packed, *arguments)
-    from xsvggt_ros.model.kernels import rotation
+    from xsvggt_ros.model import kernels
 
-    return rotation.normalize_and_rotate(packed, *arguments)  # type: ignore[arg-type]
+    return kernels.normalize_and_rotate(packed, *arguments)  # type: ignore[arg-type]
 
 
 @torch.library.impl("xsvggt::resize", "cuda")
@@ -250,9 +266,9 @@ def _resize_cuda(
 ) -> Tensor:
     if not triton_runs(features.device):
         return _resize(features, rows, columns, along_x, along_y)
-    from xsvggt_ros.model.kernels import resizing
+    from xsvggt_ros.model import kernels
 
-    return resizing.resize(features, rows, columns, along_x, along_y)
+    return kernels.resize(features, rows, columns, along_x, along_y)
 
 
 @torch.library.register_fake("xsvggt::layer_norm")

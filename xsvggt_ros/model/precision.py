@@ -112,12 +112,12 @@ def quantize_weights(network: nn.Module, camera_head: nn.Module, weights: str) -
 
 
 def stored_bytes(tensor: Tensor) -> int:
-    """Return the bytes that a tensor takes, of a quantized one those of its parts."""
+    """Return the bytes that a tensor of any shape takes, of a quantized one those of its parts."""
     return sum(part.numel() * part.element_size() for part in stored_parts(tensor))
 
 
 def stored_parts(tensor: Tensor) -> list[Tensor]:
-    """Return the plain tensors that ``tensor`` is made of: itself, unless it is quantized."""
+    """Return the plain tensors that one of any shape is made of: itself, or its quantized parts."""
     if not is_quantized(tensor):
         return [tensor]
     names, _ = tensor.__tensor_flatten__()  # type: ignore[attr-defined]
@@ -125,5 +125,5 @@ def stored_parts(tensor: Tensor) -> list[Tensor]:
 
 
 def is_quantized(tensor: Tensor) -> bool:
-    """Return whether ``tensor`` is one of torchao's."""
+    """Return whether a tensor of any shape is one of torchao's."""
     return hasattr(tensor, "__tensor_flatten__")

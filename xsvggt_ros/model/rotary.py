@@ -37,6 +37,13 @@ def grid_positions(rows: int, columns: int, special: int, device: torch.device) 
     """Return (y, x) of each token of a frame, int64 [special + rows * columns, 2].
 
     Special tokens sit at (0, 0) and patches from (1, 1) on, so that the two never meet.
+
+    Args:
+        rows: of patches.
+        columns: of patches.
+        special: special tokens, which come first.
+        device: of the result.
+
     """
     patches = torch.cartesian_prod(
         torch.arange(1, rows + 1, device=device), torch.arange(1, columns + 1, device=device)
@@ -48,6 +55,13 @@ def diagonal_positions(rows: int, columns: int, special: int, device: torch.devi
     """Return (y, x) of each token of a frame, int64 [special + rows * columns, 2].
 
     Special token ``i`` sits at (i, i) and patches from (special, special) on (LingBot-Map).
+
+    Args:
+        rows: of patches.
+        columns: of patches.
+        special: special tokens, which come first.
+        device: of the result.
+
     """
     patches = torch.cartesian_prod(
         torch.arange(special, special + rows, device=device),
@@ -62,13 +76,26 @@ def rotation_for(positions: Tensor, head_dim: int, base: float) -> Rotation:
 
     Each half of the head (``head_dim / 2`` channels) turns with one axis, at frequencies
     ``base ** (-2 j / (head_dim / 2))``.
+
+    Args:
+        positions: (y, x) of each token, [tokens, 2].
+        head_dim: channels of a head.
+        base: of the frequencies.
+
     """
     angles = positions.float()[:, :, None] * frequencies(head_dim // 2, base, positions.device)
     return Rotation(angles.cos(), angles.sin())
 
 
 def frequencies(channels: int, base: float, device: torch.device) -> Tensor:
-    """Return ``base ** (-2 j / channels)`` for each pair of channels, float32 [channels / 2]."""
+    """Return ``base ** (-2 j / channels)`` for each pair of channels, float32 [channels / 2].
+
+    Args:
+        channels: that turn, two by two.
+        base: ratio of the first frequency to one past the last.
+        device: of the result.
+
+    """
     exponents = torch.arange(0, channels, 2, device=device, dtype=torch.float32) / channels
     return 1.0 / base**exponents
 

@@ -30,8 +30,8 @@ from xsvggt_ros.geometry.cameras import Calibration, Intrinsics, unproject
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
 from xsvggt_ros.ros.parameters import Frames, Points
-from xsvggt_ros.stream.bits_in_use import BitsInUse
 from xsvggt_ros.stream.frame import Frame, FrameResult, ImageArray
+from xsvggt_ros.stream.image_formats import BitsInUse
 from xsvggt_ros.stream.messages import (
     compressed_image_of,
     frame_name,
@@ -231,7 +231,7 @@ def depth_image(header: Header, depth: NDArray[np.float32], encoding: str) -> Im
 
 
 def confidence_image(header: Header, confidence: NDArray[np.float32]) -> Image:
-    """Return a confidence map as 32FC1."""
+    """Return a confidence map [h, w] as 32FC1."""
     return _BRIDGE.cv2_to_imgmsg(confidence, header=header)
 
 

@@ -21,8 +21,8 @@ from xsvggt_ros.ros.conversions import frame_from_compressed, frame_from_image
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.subscriptions import MatchedSubscription, SmallSubscription
 from xsvggt_ros.ros.topics import calibration_topic, image_topic, topics_of_type, type_name
-from xsvggt_ros.stream.bits_in_use import BitsInUse
 from xsvggt_ros.stream.frame import Frame
+from xsvggt_ros.stream.image_formats import BitsInUse
 from xsvggt_ros.stream.messages import calibration_of, frame_name, nanoseconds
 from xsvggt_ros.stream.worker import FrameQueue
 

@@ -38,6 +38,8 @@ class ManagerBond:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._bond: Any = None
+        self._ending: list[Any] = []
+        """Broken bonds whose manager has not answered yet."""
 
     def start(self) -> None:
         """Begin to send heartbeats; the node is active."""
@@ -65,20 +67,23 @@ class ManagerBond:
 
         """
         bond, self._bond = self._bond, None
-        if bond is None:
-            return
+        if bond is not None:
+            self._ending.append(bond)
         if now:
-            bond.set_broken_callback(None)
-            self._release(bond)
-            return
-        bond.set_broken_callback(partial(self._release, bond))
-        bond.break_bond()
-        if bond.is_broken():  # nobody was there to be told
-            self._release(bond)
+            # Their threads would publish on a node that is gone.
+            for each in list(self._ending):
+                each.set_broken_callback(None)
+                self._release(each)
+        elif bond is not None:
+            bond.set_broken_callback(partial(self._release, bond))
+            bond.break_bond()
+            if bond.is_broken():  # nobody was there to be told
+                self._release(bond)
 
     def _release(self, bond: Any) -> None:
-        if bond.is_shutdown:
+        if bond not in self._ending:
             return
+        self._ending.remove(bond)
         bond.shutdown()
         # It destroys what the node's executor still knows of.
         self._node.destroy_subscription(bond.sub)
@@ -176,7 +181,8 @@ class ManagedNode(LifecycleNode):
         """Begin to work."""
         answer = self._attempt("activate", self.activate)
         if answer == TransitionCallbackReturn.SUCCESS:
-            self._bond = ManagerBond(self)
+            if self._bond is None:
+                self._bond = ManagerBond(self)
             self._bond.start()
         return answer
 
@@ -203,7 +209,6 @@ class ManagedNode(LifecycleNode):
     def _end_bond(self) -> None:
         if self._bond is not None:
             self._bond.stop()
-            self._bond = None
 
     def _attempt(self, what: str, step: Callable[[], None]) -> TransitionCallbackReturn:
         try:

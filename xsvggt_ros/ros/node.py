@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from xsvggt_ros.ros.signals import leave, leave_at_signals
+from xsvggt_ros.interruption import leave, leave_at_signals
 from xsvggt_ros.threads import wait_passively
 
 

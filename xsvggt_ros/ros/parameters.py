@@ -290,8 +290,9 @@ class Pose:
     refinement: str = declared(
         "off",
         "Fuse the network's pose with one registered from the points of its point head, which then "
-        "runs as well: on, auto = where camera_info is used, or off. Where the registration is the "
-        "less precise of both, the pose stays as it was.",
+        "runs as well: on, auto = where camera_info is used and the weights have a point head "
+        "(LingBot-Map has none), or off. Where the registration is the less precise of both, the "
+        "pose stays as it was.",
         choices=REFINEMENTS,
         live=True,
         renamed={False: "off", True: "on"},
@@ -396,6 +397,23 @@ class Map:
         maximum=64,
         live=True,
     )
+    clear_after: int = declared(
+        3,
+        "Remove a voxel once this many images in a row have seen through it; 0 = never.",
+        unit="frames",
+        minimum=0,
+        maximum=100,
+        live=True,
+    )
+    movers_delay: float = declared(
+        8.0,
+        "Points that appear where images of this time back saw empty space stay out of the map, as "
+        "people do who walk by; 0 = everything goes in at once.",
+        unit="seconds",
+        minimum=0.0,
+        maximum=3600.0,
+        live=True,
+    )
     rate: float = declared(
         1.0,
         "How often the map is published at most, when it has changed and somebody listens.",
@@ -464,6 +482,8 @@ class Settings:
             VoxelSettings(own.voxel_size, own.max_points, own.eviction),
             min_confidence=own.min_confidence,
             stride=own.stride,
+            clear_after=own.clear_after,
+            movers_delay=own.movers_delay,
         )
 
     @property

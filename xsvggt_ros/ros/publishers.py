@@ -13,7 +13,7 @@ from time import monotonic, perf_counter
 from typing import Any
 
 import numpy as np
-from geometry_msgs.msg import PoseStamped
+from geometry_msgs.msg import PoseStamped, Twist, Vector3
 from nav_msgs.msg import Odometry, Path
 from numpy.typing import NDArray
 from rclpy.node import Node
@@ -35,13 +35,46 @@ from xsvggt_ros.ros.conversions import (
     confidence_image,
     depth_image,
     header,
+    pose,
 )
-from xsvggt_ros.ros.odometry import odometry_message
 from xsvggt_ros.ros.parameters import Map, Settings
 from xsvggt_ros.ros.transforms import TransformBroadcaster, TransformOwners
 from xsvggt_ros.stream.frame import FrameResult
 from xsvggt_ros.stream.mapping import MapBuilder
+from xsvggt_ros.stream.odometry import carrier_motion
 from xsvggt_ros.stream.pipeline import FrameUpdate
+
+
+def odometry_message(update: FrameUpdate, world: str, carrier: str, *, in_map: bool) -> Odometry:
+    """Return what a frame says of the carrier's motion.
+
+    Args:
+        update: of the frame.
+        world: frame that the pose is in.
+        carrier: frame whose pose it is; the twist is about its axes.
+        in_map: whether ``world`` is the map, because another node has the odometry.
+
+    """
+    result, placement = update.result, update.placement
+    carrier_pose = placement.map_from_carrier if in_map else placement.odom_from_carrier
+    camera = update.frame.transforms.carrier_from_camera
+    motion = carrier_motion(
+        result.motion,
+        carrier_pose,
+        np.eye(4) if camera is None else camera,
+        metric=result.metric,
+        lost=bool(update.faults),
+    )
+    message = Odometry(header=header(result.stamp, world), child_frame_id=carrier)
+    message.pose.pose = pose(carrier_pose)
+    message.pose.covariance = motion.covariance.ravel()
+    linear, angular = (
+        Vector3(x=x, y=y, z=z) for x, y, z in np.split(motion.twist, 2)
+    )  # fmt: skip
+    message.twist.twist = Twist(linear=linear, angular=angular)
+    message.twist.covariance = motion.twist_covariance.ravel()
+    return message
+
 
 logger = logging.getLogger(__name__)
 
@@ -295,8 +328,16 @@ class MapPublisher:
     @property
     def nbytes(self) -> int:
         """Bytes allocated for the map and for packing it."""
-        held = self.builder.map
-        return (0 if held is None else held.nbytes) + len(self._message.data)
+        return self.builder.nbytes + len(self._message.data)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What /diagnostics says of the map."""
+        return {
+            "points": str(self.points),
+            "held back": str(self.builder.held_back),
+            "cleared": str(self.builder.cleared),
+        }
 
     def add(self, update: FrameUpdate, settings: Settings) -> None:
         """Take in what one frame brought, but nothing of an image that shows nothing."""

@@ -36,13 +36,6 @@ TRANSFORMS_DEPTH = 100
 TRANSFORMS = QoSProfile(depth=TRANSFORMS_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
 """As tf2_ros publishes /tf."""
 
-STATIC_TRANSFORMS = QoSProfile(
-    depth=TRANSFORMS_DEPTH,
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.TRANSIENT_LOCAL,
-)
-"""As tf2_ros publishes /tf_static."""
-
 DIAGNOSTICS = QoSProfile(depth=LARGE_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
 """As diagnostic_updater publishes them."""
 

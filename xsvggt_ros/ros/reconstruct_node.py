@@ -38,7 +38,7 @@ from xsvggt_ros.ros.rig_input import RigInput
 from xsvggt_ros.ros.scale_input import ScaleInput
 from xsvggt_ros.ros.services import Services
 from xsvggt_ros.ros.status import Diagnostics, StatusPublisher, degraded
-from xsvggt_ros.ros.transform_lookup import TransformLookup
+from xsvggt_ros.ros.transforms import TransformLookup
 from xsvggt_ros.ros.watchdog import Watchdog
 from xsvggt_ros.stream.frame import Frame, FrameResult
 from xsvggt_ros.stream.mapping import MapBuilder
@@ -252,7 +252,10 @@ class ReconstructNode(ManagedNode):
         self._scale.close()
 
     def _check_cache(self, settings: Settings) -> None:
-        if self._engine is not None and settings.cache != self._wanted_cache:
+        if self._engine is None:
+            return
+        self._engine.reconstructor.check_refinement(settings.pose.refinement)
+        if settings.cache != self._wanted_cache:
             self._engine.reconstructor.check_cache(settings.cache)
 
     def _configure_cache(self, settings: Settings) -> None:
@@ -362,7 +365,9 @@ class ReconstructNode(ManagedNode):
         self._status.timeout = timeout
         self._status.set_scale(self._scale.state, self._scale.idleness() or "")
         self._status.show_idle(engine.worker.counters, stuck=bool(stuck))
-        self._diagnostics.publish(engine.worker.counters, images, engine.reconstructor)
+        self._diagnostics.publish(
+            engine.worker.counters, images, engine.reconstructor, self._map.facts
+        )
 
     def _warn_of_faults(self, current: Input, timeout: float) -> None:
         """Warn of faults of the input, and of other broadcasters of our transforms."""

@@ -21,16 +21,15 @@ from std_srvs.srv import SetBool
 
 from xsvggt_ros.errors import ConfigurationError, XsvggtError
 from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
-from xsvggt_ros.interruption import interruptible
+from xsvggt_ros.interruption import interruptible, leave, leave_at_signals
 from xsvggt_ros.ros.dds import given_domain
 from xsvggt_ros.ros.log_bridge import forwarded_logging
 from xsvggt_ros.ros.replay_pace import Follower, MeteredSource, ReplayClock
 from xsvggt_ros.ros.replay_topics import TRANSPORTS, ReplayOptions, ReplayTopics, require_topic_name
-from xsvggt_ros.ros.signals import leave, leave_at_signals
 from xsvggt_ros.ros.topics import COMPRESSED
 from xsvggt_ros.stream.frame import Frame
 from xsvggt_ros.stream.sources import Source, open_source
-from xsvggt_ros.stream.sources.pace import CUT_TO, gap_between
+from xsvggt_ros.stream.sources.base import CUT_TO, gap_between
 
 _POLL = 0.05
 _FLUSH = 5.0
@@ -204,6 +203,11 @@ def replay(
     source: Source, options: ReplayOptions | None = None, *, ros_args: Sequence[str] = ()
 ) -> int:
     """Replay a source until it ends or somebody interrupts; return the number of images.
+
+    Args:
+        source: of the images.
+        options: how they are replayed; None for the defaults.
+        ros_args: arguments of ROS, such as remappings.
 
     Raises:
         SourceError: reading failed on the way.

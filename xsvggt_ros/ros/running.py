@@ -15,11 +15,10 @@ from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
 
 from xsvggt_ros.errors import ConfigurationError, XsvggtError
-from xsvggt_ros.interruption import interruptible
+from xsvggt_ros.interruption import event_at_signals, interruptible
 from xsvggt_ros.ros.dds import remove_own
 from xsvggt_ros.ros.engine import import_engine
 from xsvggt_ros.ros.reconstruct_node import NODE_NAME, ReconstructNode
-from xsvggt_ros.ros.signals import event_at_signals
 
 _WAKE_PERIOD = 0.1
 

@@ -24,8 +24,13 @@ from xsvggt_ros.ros.transform_buffer import HISTORY, TransformBuffer, transform_
 from xsvggt_ros.stream.frame import FrameResult
 from xsvggt_ros.stream.messages import depth_of, frame_name, nanoseconds
 from xsvggt_ros.stream.recent import Recent
-from xsvggt_ros.stream.scale import SMOOTHED, MetricScale
-from xsvggt_ros.stream.scale_estimates import SHORTEST_CHORD, ChordScale, scale_from_depth
+from xsvggt_ros.stream.scale import (
+    SHORTEST_CHORD,
+    SMOOTHED,
+    ChordScale,
+    MetricScale,
+    scale_from_depth,
+)
 
 logger = logging.getLogger(__name__)
 

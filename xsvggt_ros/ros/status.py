@@ -17,7 +17,7 @@ from xsvggt_ros.ros import qos
 from xsvggt_ros.ros.conversions import header
 from xsvggt_ros.ros.scale_input import UNKNOWN, ScaleState
 from xsvggt_ros.stream.frame import Frame, FrameResult
-from xsvggt_ros.stream.health import Health, Meter, Rates, State
+from xsvggt_ros.stream.health import Health, RateMeter, Rates, State
 from xsvggt_ros.stream.pipeline import FrameUpdate, SessionInfo
 
 if TYPE_CHECKING:
@@ -235,22 +235,31 @@ class Diagnostics:
     """Publishes what the node knows of itself; called at a steady rate from the executor."""
 
     def __init__(self, node: Node, status: StatusPublisher) -> None:
-        self.meter = Meter()
+        self.meter = RateMeter()
         self._node = node
         self._status = status
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
 
     def begin(self) -> None:
         """Forget rates and latencies: another engine is being made."""
-        self.meter = Meter()
+        self.meter = RateMeter()
 
     def publish(
         self,
         counters: Counters | None = None,
         images: RigInput | None = None,
         reconstructor: Reconstructor | None = None,
+        map_facts: dict[str, str] | None = None,
     ) -> None:
-        """Publish; without an engine or an input, what there is."""
+        """Publish what there is.
+
+        Args:
+            counters: of the engine; None without one.
+            images: the inputs; None without any.
+            reconstructor: whose device is told; None without one.
+            map_facts: what the map counts, by name; None without a map.
+
+        """
         parts = {"reconstruction": self._reconstruction(counters)}
         if images is not None:
             for camera in images.cameras:
@@ -259,6 +268,9 @@ class Diagnostics:
             parts["cache"] = self._status.read(_cache)
             parts["session"] = self._status.read(_session)
             parts["device"] = _device(reconstructor)
+        if map_facts is not None:
+            message = f"points: {map_facts['points']}"
+            parts["map"] = _status(DiagnosticStatus.OK, message, map_facts)
         array = DiagnosticArray(status=[self._named(*part) for part in parts.items()])
         array.header.stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(array)

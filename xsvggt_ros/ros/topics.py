@@ -18,10 +18,16 @@ COMPRESSED = "/compressed"
 
 
 def image_topic(node: Node, transport: str, camera: str = "") -> str:
-    """Return the resolved topic of the images; ``camera`` names one of several.
+    """Return the resolved topic of the images.
 
     As with image_transport, remapping ``image`` moves ``image/compressed`` along; remapping
     ``image/compressed`` itself goes first. Who names the compressed topic as ``image`` means it.
+
+    Args:
+        node: whose remappings count.
+        transport: ``raw`` or ``compressed``.
+        camera: one of several; empty for a single one.
+
     """
     name = f"{camera}/image" if camera else "image"
     if transport == "raw":
@@ -31,7 +37,14 @@ def image_topic(node: Node, transport: str, camera: str = "") -> str:
 
 
 def calibration_topic(node: Node, images: str, camera: str = "") -> str:
-    """Return the resolved topic of the camera_info: the images' sibling, unless remapped."""
+    """Return the resolved topic of the camera_info: the images' sibling, unless remapped.
+
+    Args:
+        node: whose remappings count.
+        images: the resolved topic of the images.
+        camera: one of several; empty for a single one.
+
+    """
     own = _remapped(node, f"{camera}/camera_info" if camera else "camera_info")
     return own or images.removesuffix(COMPRESSED).rpartition("/")[0] + "/camera_info"
 
@@ -100,7 +113,14 @@ class Remedy:
 
 
 def remedy_for(topic: str, kind: str, name: str) -> Remedy:
-    """Return how to subscribe to a topic of type ``kind``; ``name`` is that of the raw images."""
+    """Return how to subscribe to a topic.
+
+    Args:
+        topic: that carries images.
+        kind: type of its messages.
+        name: under which a node subscribes to raw images.
+
+    """
     if kind == RAW_TYPE:
         return Remedy("raw", name, topic)
     raw = topic.removesuffix(COMPRESSED)

@@ -77,7 +77,12 @@ class TransformBuffer:
         return None
 
     def lookup(self, target: str, source: str, stamp: int) -> Matrix:
-        """Return the pose of ``source`` in ``target`` at a time in nanoseconds, [4, 4].
+        """Return ``target_from_source`` at a time, float64 [4, 4].
+
+        Args:
+            target: frame in which the pose is wanted.
+            source: frame whose pose is wanted.
+            stamp: nanoseconds.
 
         Raises:
             TransformTimeError: a link is not known at that time.
@@ -99,7 +104,13 @@ class TransformBuffer:
         return transform_matrix(found.transform)
 
     def wait_for(self, target: str, source: str, stamp: int, timeout: float) -> Matrix:
-        """Return the same, waiting ``timeout`` seconds at most for it to be known.
+        """Return what :meth:`lookup` does, waiting for it to be known.
+
+        Args:
+            target: frame in which the pose is wanted.
+            source: frame whose pose is wanted.
+            stamp: nanoseconds.
+            timeout: seconds.
 
         Raises:
             TransformMissingError: it has not come; the message says what is known.
@@ -154,7 +165,14 @@ def place_of(transform: TransformStamped) -> Place:
 
 
 def transform_of(message: Odometry, parent: str, child: str) -> TransformStamped:
-    """Return the pose of an odometry as the transform between two frames."""
+    """Return the pose of an odometry as the transform between two frames.
+
+    Args:
+        message: says the pose.
+        parent: frame of the transform.
+        child: likewise.
+
+    """
     position = message.pose.pose.position
     return TransformStamped(
         header=Header(stamp=message.header.stamp, frame_id=parent),

@@ -120,19 +120,35 @@ class ChainedReconstructor(Reconstructor):
         """Refine poses from the next frame on, or no more.
 
         Raises:
-            ConfigurationError: it is not known.
+            ConfigurationError: what :meth:`check_refinement` raises.
+
+        """
+        self.check_refinement(refinement)
+        self._odometry.refinement = refinement
+        point_head = self._point_head_asked or (refinement != "off" and self.has_point_head)
+        if point_head != self.settings.point_head:
+            self.settings = replace(self.settings, point_head=point_head)
+            self._take_cache(self._cache)
+            self._start_overlap_again()
+
+    def check_refinement(self, refinement: str) -> None:
+        """Raise ConfigurationError where :meth:`set_refinement` would; for any thread.
+
+        With ``auto``, a network without a point head refines nothing; with ``on`` it cannot run.
+
+        Raises:
+            ConfigurationError: it is not known, or needs a point head that is not there.
 
         """
         if refinement not in REFINEMENTS:
             raise ConfigurationError(
                 f"pose.refinement is '{refinement}'; choose {', '.join(REFINEMENTS)}"
             )
-        self._odometry.refinement = refinement
-        point_head = self._point_head_asked or refinement != "off"
-        if point_head != self.settings.point_head:
-            self.settings = replace(self.settings, point_head=point_head)
-            self._take_cache(self._cache)
-            self._start_overlap_again()
+        if refinement == "on" and not self.has_point_head:
+            raise ConfigurationError(
+                "pose.refinement is on, but these weights have no point head, whose points it "
+                "needs; set it to off or auto"
+            )
 
     def configure_cache(self, settings: CacheSettings) -> None:
         """Change the cache of the gauge that runs; see the class that this one extends."""

@@ -16,8 +16,8 @@ from xsvggt_ros.geometry.robot_frames import RobotPose
 if TYPE_CHECKING:
     from xsvggt_ros.cache.statistics import CacheStatistics
     from xsvggt_ros.geometry.cameras import Calibration, Intrinsics
-    from xsvggt_ros.stream.bits_in_use import BitsInUse
-    from xsvggt_ros.stream.image_mapping import ImageMapping
+    from xsvggt_ros.stream.image_formats import BitsInUse
+    from xsvggt_ros.stream.preprocessing import ImageMapping
 
 ImageArray = NDArray[np.uint8]
 """RGB image, uint8 [height, width, 3]."""
@@ -121,7 +121,7 @@ class CameraMotion:
     depth_error: float = np.nan
 
     def scaled(self, scale: float, odom_from_camera: NDArray[np.float64]) -> CameraMotion:
-        """Return the motion in another unit, with its pose as that unit has it."""
+        """Return the motion in another unit, with the pose [4, 4] that it has there."""
         unit = np.array([scale] * 3 + [1.0] * 3)
         units = np.outer(unit, unit)
         step = self.step.copy()

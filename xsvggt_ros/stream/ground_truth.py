@@ -51,7 +51,7 @@ class GroundTruth:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class TruthComparison:
     """A recording beside the truth.
 
     Attributes:
@@ -92,7 +92,7 @@ class Comparison:
         return self.ate_sim3 / self.extent if self.extent else float("nan")
 
 
-def compare(recording: Recording, truth: GroundTruth) -> Comparison | None:
+def compare(recording: Recording, truth: GroundTruth) -> TruthComparison | None:
     """Return how far a recording is from the truth, None where no frame of it has one."""
     known = [index for index, stamp in enumerate(recording.stamps) if stamp in truth.poses]
     if not known:
@@ -103,7 +103,7 @@ def compare(recording: Recording, truth: GroundTruth) -> Comparison | None:
     frames = [each for each in recording.images.pick() if each.stamp in truth.poses]
     depths = {each.stamp: _at_size_of(each, truth.depth(each.stamp)) for each in frames}
     scale, error = _depth_error(frames, depths)
-    return Comparison(
+    return TruthComparison(
         transform=transform,
         places=transform.points(estimated[:, :3, 3]),
         true_places=true[:, :3, 3],

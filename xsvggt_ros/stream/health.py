@@ -90,7 +90,7 @@ class ImageWatch:
         self._alike = 0
 
     def judge(self, color: ImageArray) -> tuple[str, ...]:
-        """Return what is wrong with the newest image, in words; nothing where it shows a scene."""
+        """Return what is wrong with the newest image [h, w, 3], in words; nothing of a scene."""
         reason = blindness(color)
         self.blind = reason is not None
         same = self._last is not None and np.array_equal(self._last, color)
@@ -201,7 +201,7 @@ class Rates:
     refused: float = 0.0
 
 
-class Meter:
+class RateMeter:
     """Counts are sampled on one thread, latencies noted on another."""
 
     def __init__(self) -> None:

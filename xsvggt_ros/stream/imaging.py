@@ -14,14 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import FrameError
-from xsvggt_ros.stream.bits_in_use import FULL_SCALE, BitsInUse
-from xsvggt_ros.stream.compressed_format import (
+from xsvggt_ros.stream.frame import EncodedImage, ImageArray
+from xsvggt_ros.stream.image_formats import (
     DEPTH_ENCODINGS,
+    FULL_SCALE,
+    BitsInUse,
     CompressedFormat,
     parse_format,
     require_image,
 )
-from xsvggt_ros.stream.frame import EncodedImage, ImageArray
 
 Octets: TypeAlias = Union[bytes, bytearray, memoryview, "array[int]", NDArray[np.uint8]]
 """What messages and files hold their bytes in."""
@@ -89,7 +90,7 @@ def _undecodable(raw: bytes, said: CompressedFormat) -> FrameError:
 
 
 def encode_png(image: ImageArray) -> EncodedImage:
-    """Compress an image without loss."""
+    """Compress an image [h, w, 3] without loss."""
     _, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     return EncodedImage(data.tobytes(), "png")
 

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.geometry.cameras import coordinates
+from xsvggt_ros.geometry.depth_view import DepthView
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.geometry.voxel_map import VoxelMap, VoxelSettings
 from xsvggt_ros.geometry.voxel_table import REACH
 from xsvggt_ros.stream.frame import FrameResult
+from xsvggt_ros.stream.movers import MoverFilter, pixels_of
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +23,9 @@ _POINTS_AN_EDGE = 1.5
 """So a surface at 48 degrees still has a point for each voxel from one image alone."""
 
 _STEPS = (1, 2, 4, 8)
+
+MOST_VISITED = 1 << 17
+"""Voxels that a frame looks at to see whether they are still there; larger maps take turns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +36,16 @@ class MapSettings:
         voxels: how it is bounded.
         min_confidence: points below this one are left out.
         stride: every how many pixels a point is taken, along both axes.
+        clear_after: frames in a row that must see through a voxel for it to be removed; 0 = never.
+        movers_delay: seconds for which what appears in empty space stays out; 0 = none.
 
     """
 
     voxels: VoxelSettings
     min_confidence: float = 1.0
     stride: int = 1
+    clear_after: int = 0
+    movers_delay: float = 0.0
 
 
 def chosen_pixels(result: FrameResult, settings: MapSettings) -> NDArray[np.int64]:
@@ -58,7 +67,7 @@ def chosen_pixels(result: FrameResult, settings: MapSettings) -> NDArray[np.int6
     return np.flatnonzero(chosen)
 
 
-def _points(
+def points_of(
     result: FrameResult, pixels: NDArray[np.int64], map_from_camera: Matrix
 ) -> NDArray[np.float32]:
     """Return the points of ``pixels`` in the map, float32 [3, n]."""
@@ -76,13 +85,23 @@ class MapBuilder:
     Attributes:
         map: what has been seen in this session; None before the first frame.
         changes: counts whatever changed the map.
+        held_back: points of the session that stayed out because they appeared in empty space.
+        cleared: voxels of the session that were removed because frames saw through them.
 
     """
 
     def __init__(self) -> None:
         self.map: VoxelMap | None = None
         self.changes = 0
+        self.held_back = 0
+        self.cleared = 0
+        self._movers = MoverFilter()
         self._warned_of: VoxelMap | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated for the map and for finding what moves."""
+        return (0 if self.map is None else self.map.nbytes) + self._movers.nbytes
 
     def add(self, result: FrameResult, map_from_camera: Matrix, settings: MapSettings) -> None:
         """Take in one result, but none with a held pose.
@@ -96,16 +115,51 @@ class MapBuilder:
             # Its neighbours see nearly the same, and what is put in wrongly stays.
             return
         pixels = chosen_pixels(result, settings)
+        if settings.clear_after or settings.movers_delay:
+            pixels = self._still(held, result, pixels, map_from_camera, settings)
         held.add(
-            _points(result, pixels, map_from_camera).T,
+            points_of(result, pixels, map_from_camera).T,
             result.color.reshape(-1, 3).take(pixels, axis=0),
             result.confidence.ravel().take(pixels),
         )
         self.changes += 1
         self._warn_of_outside(held)
 
+    def _still(
+        self,
+        held: VoxelMap,
+        result: FrameResult,
+        pixels: NDArray[np.int64],
+        map_from_camera: Matrix,
+        settings: MapSettings,
+    ) -> NDArray[np.int64]:
+        """Remove what the frame sees through, and return those of ``pixels`` that do not move."""
+        known = result.confidence >= settings.min_confidence
+        known &= np.isfinite(result.depth)
+        view = DepthView(result.depth, known, result.intrinsics, map_from_camera)
+        if settings.clear_after:
+            self._clear_rays(held, view, settings)
+        if not settings.movers_delay:
+            self._movers.clear()
+            return pixels
+        cells = self._movers.appeared(view, map_from_camera, result.camera)
+        self._movers.remember(view, result.stamp, settings.movers_delay, result.camera)
+        if cells is None:
+            return pixels
+        moving = pixels_of(cells, view, result.depth).ravel().take(pixels)
+        self.held_back += int(np.count_nonzero(moving))
+        return pixels[~moving]
+
+    def _clear_rays(self, held: VoxelMap, view: DepthView, settings: MapSettings) -> None:
+        for part in held.visit(MOST_VISITED):
+            seen = view.compare(held.positions(part), settings.voxels.voxel_size / 2)
+            free, met = seen.which[seen.free], seen.which[seen.met]
+            self.cleared += held.vote(part, free, met, settings.clear_after)
+
     def clear(self) -> None:
         """Forget every point."""
+        self._movers.clear()
+        self.held_back = self.cleared = 0
         if self.map is not None and len(self.map):
             self.map.clear()
             self.changes += 1

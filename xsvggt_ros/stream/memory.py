@@ -51,7 +51,14 @@ def check_memory(network: StreamVggt, width: int, cache: CacheSettings) -> None:
 
 
 def needed_bytes(network: StreamVggt, cache: CacheSettings, tokens: int) -> int:
-    """Return what a full cache allocates for frames of ``tokens`` tokens."""
+    """Return the bytes that a full cache allocates.
+
+    Args:
+        network: whose tokens are remembered.
+        cache: settings.
+        tokens: of a frame.
+
+    """
     cache = cache.settled(cache_layout(network))
     layout = replace(cache_layout(network), anchor_frames=cache.anchor_frames)
     anchor, frames = tokens * cache.anchor_frames, {tokens}

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from xsvggt_ros.errors import FrameError
 from xsvggt_ros.geometry.cameras import Calibration
 from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
-from xsvggt_ros.stream.bits_in_use import BitsInUse
 from xsvggt_ros.stream.frame import ImageArray
+from xsvggt_ros.stream.image_formats import BitsInUse
 from xsvggt_ros.stream.imaging import decode_encoded, decode_raw
 
 MILLIMETRES = 1000.0
@@ -110,7 +110,7 @@ def depth_of(message: Any, steps_per_metre: float = MILLIMETRES) -> NDArray[np.f
 
 
 def in_metres(values: NDArray[Any], steps_per_metre: float = MILLIMETRES) -> NDArray[np.float32]:
-    """Return depth in metres: integers are steps, floats metres; NaN unless above zero."""
+    """Return depth [h, w] in metres: integers are steps, floats metres; NaN unless above zero."""
     depth = values.astype(np.float32)
     if values.dtype.kind == "u":
         depth /= np.float32(steps_per_metre)

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from xsvggt_ros.geometry.lie import log_se3
 from xsvggt_ros.geometry.pose_covariance import (
     ErrorSpectrum,
     PoseEstimate,
@@ -33,7 +32,7 @@ from xsvggt_ros.geometry.registration import (
     register_depths,
     register_points,
 )
-from xsvggt_ros.geometry.rigid import Matrix, invert, transform_points
+from xsvggt_ros.geometry.rigid import Matrix, invert, log_se3, transform_points
 from xsvggt_ros.stream.frame import CameraMotion, FrameResult, PoseSource
 
 Array = NDArray[np.float64]

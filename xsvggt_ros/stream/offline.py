@@ -20,7 +20,14 @@ Refused = Callable[[Frame, XsvggtError], None]
 def reconstruct(
     frames: Iterable[Frame], reconstructor: Reconstructor, on_refused: Refused
 ) -> Iterator[FrameResult]:
-    """Yield the result of each usable frame, by the rules that the node's worker follows."""
+    """Yield the result of each usable frame, by the rules that the node's worker follows.
+
+    Args:
+        frames: in the order of their stamps.
+        reconstructor: at the beginning of a session.
+        on_refused: is told of each frame that cannot be used.
+
+    """
     ready: list[FrameUpdate] = []
     hooks = PipelineHooks(report=ready.append, report_refusal=on_refused)
     pipeline = FramePipeline(reconstructor, hooks)

@@ -35,7 +35,14 @@ class Recent(Generic[T]):
         return self._nbytes
 
     def put(self, stamp: int, nbytes: int, item: T) -> None:
-        """Take in an item; where the clock has jumped back, what came before goes."""
+        """Take in an item; where the clock has jumped back, what came before goes.
+
+        Args:
+            stamp: nanoseconds.
+            nbytes: of the item.
+            item: that waits.
+
+        """
         with self._lock:
             if self._items and self._items[-1][0] - stamp >= SHORTEST_JUMP:
                 self._items.clear()

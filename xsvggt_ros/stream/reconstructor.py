@@ -32,18 +32,17 @@ from xsvggt_ros.geometry.cameras import (
     inverted,
     world_to_camera,
 )
-from xsvggt_ros.geometry.lie import log_se3
 from xsvggt_ros.geometry.rectification import Rectification
-from xsvggt_ros.geometry.rigid import Matrix, apparent_motion, invert
+from xsvggt_ros.geometry.rigid import Matrix, apparent_motion, invert, log_se3
 from xsvggt_ros.model.device import ran_out_of_memory, release_cached_memory
 from xsvggt_ros.model.network import Head, Prediction, StreamVggt
 from xsvggt_ros.stream.frame import CameraMotion, FrameResult, ImageArray, IntrinsicsSource, Timings
 from xsvggt_ros.stream.giving_way import changed, shrunk
-from xsvggt_ros.stream.image_mapping import ImageMapping
 from xsvggt_ros.stream.pose_track import PoseTrack
 from xsvggt_ros.stream.preprocessing import (
     CalibrationUse,
     Calibrator,
+    ImageMapping,
     check_width,
     preprocess,
     to_network,
@@ -124,13 +123,19 @@ class Reconstructor:
         """Make an engine with an empty session.
 
         Raises:
-            ConfigurationError: a width that does not divide into patches, an impossible budget.
+            ConfigurationError: a width that does not divide into patches, an impossible budget, a
+                point head that the network does not have.
 
         """
         self.settings = settings or ReconstructorSettings()
         self._network = network
         config = network.config
         check_width(self.settings.width, config.patch_size)
+        if self.settings.point_head and not self.has_point_head:
+            raise ConfigurationError(
+                "these weights have no point head; take points from depth and pose (mv_recon: "
+                "--prediction projection), or weights of StreamVGGT"
+            )
         self._take_cache(KvCache(self.settings.cache, cache_layout(network)))
         self._calibrator = Calibrator(self.settings.calibration)
         self._session = 1
@@ -166,6 +171,11 @@ class Reconstructor:
     def first_pass_frames(self) -> int:
         """Frames that the first pass of a session takes together; 1 = none ever waits."""
         return self._cache.layout.anchor_frames
+
+    @property
+    def has_point_head(self) -> bool:
+        """Whether the network can predict points directly."""
+        return "points" in self._network.config.heads
 
     def learn_from_step(self, motion: CameraMotion, step: Matrix) -> None:
         """Take in a step [4, 4] as another measured it; an engine without odometry learns nothing.
@@ -227,7 +237,7 @@ class Reconstructor:
         self._begin_session()
 
     def warm_up(self, image: ImageArray) -> None:
-        """Run a first pass of copies of ``image``, then forget it; what it allocated stays.
+        """Run a first pass of copies of ``image`` [h, w, 3], then forget it; room stays.
 
         Raises:
             FrameError: what :meth:`take` raises.

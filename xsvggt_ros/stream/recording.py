@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stays of a reconstruction: a bounded cloud, a trajectory, and a few images to look at."""
+"""What stays of a reconstruction: cloud, trajectory, a few images, and numbers that sum it up."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,11 @@ from xsvggt_ros.geometry.cameras import Intrinsics, unproject
 from xsvggt_ros.geometry.rigid import transform_points, world_to_map
 from xsvggt_ros.geometry.trajectory_io import Trajectory
 from xsvggt_ros.stream.frame import FrameResult, ImageArray, PoseSource
+
+if TYPE_CHECKING:
+    from xsvggt_ros.cache.settings import CacheSettings
+    from xsvggt_ros.stream.ground_truth import TruthComparison
+
 
 T = TypeVar("T")
 
@@ -41,7 +46,7 @@ class RecordedFrame:
     ``intrinsics`` are those of the [h, w] images here; ``points`` are float32 [h, w, 3] in the
     optical frame, NaN where unknown; ``depth`` and ``confidence`` float32 [h, w]; ``color`` RGB
     uint8 [h, w, 3]; ``pose_source`` and ``joins`` are as in
-    :class:`~xsvggt_ros.stream.frame.FrameResult`.
+    :class:`~xsvggt_ros.stream.frame.FrameResult`; ``policy`` is the cache's, in force.
     """
 
     index: int
@@ -55,6 +60,7 @@ class RecordedFrame:
     cache: CacheBytes
     pose_source: PoseSource = "predicted"
     joins: int = 0
+    policy: str = ""
 
     @classmethod
     def from_result(cls, result: FrameResult) -> RecordedFrame:
@@ -73,6 +79,7 @@ class RecordedFrame:
             ),
             pose_source=result.pose_source,
             joins=result.joins,
+            policy=result.cache.policy,
         )
 
     def known_points(self, confident_share: float) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
@@ -165,6 +172,7 @@ class Recording:
         self.poses: list[NDArray[np.float64]] = []
         self.cache: list[CacheBytes] = []
         self.joins = 0
+        self._policy = ""
 
     def __len__(self) -> int:
         """Return the number of frames."""
@@ -178,6 +186,11 @@ class Recording:
         self.cloud.add(*frame.known_points(self.confident_share))
         self.cache.append(frame.cache)
         self.joins = frame.joins
+        self._policy = frame.policy
+
+    def in_force(self, asked: CacheSettings) -> CacheSettings:
+        """Return the settings asked for, with the policy that was in force, not ``auto``."""
+        return replace(asked, policy=self._policy or asked.policy)
 
     def trajectory(self) -> Trajectory:
         """Return the poses of the camera's optical frame in the map frame."""
@@ -225,3 +238,57 @@ class LongestSession:
             f"The stream fell into {self.sessions} sessions, and each has a world of its own: the "
             f"results are those of the longest, {len(self.recording)} of {self.frames} frames."
         )
+
+
+MIB = 1 << 20
+
+
+class Figure(NamedTuple):
+    """A number that counts: its value with the unit, and what it is."""
+
+    value: str
+    meaning: str
+
+
+def mebibytes(count: int) -> str:
+    """Return bytes in MiB, to three digits."""
+    mib = count / MIB
+    return f"{mib:.{max(0, min(2, 2 - len(str(int(mib))) + 1))}f} MiB"
+
+
+def summarize_path(recording: Recording) -> list[Figure]:
+    """Return how many frames there are and how long the path is, whatever becomes of the files."""
+    places = np.array([pose[:3, 3] for pose in recording.poses]).reshape(-1, 3)
+    length = float(np.linalg.norm(np.diff(places, axis=0), axis=1).sum())
+    figures = [Figure(f"{len(recording)}", "frames in the results")]
+    figures.append(Figure(f"{length:.3f}", "length of the path, in the network's unit"))
+    if recording.joins:
+        figures.append(Figure(f"{recording.joins}", "times a new first frame took over"))
+    return figures
+
+
+def summarize(recording: Recording, comparison: TruthComparison | None) -> list[Figure]:
+    """Return errors, where the truth is known, and the bytes of the cache after the last frame."""
+    figures: list[Figure] = []
+    if comparison is not None:
+        figures += [
+            Figure(
+                f"{100 * comparison.relative_ate_sim3:.1f} %",
+                "ATE after Sim(3), of the path's extent",
+            ),
+            Figure(
+                f"{comparison.abs_rel_median:.3f}",
+                f"depth AbsRel after one median scale, {len(comparison.depths)} frames",
+            ),
+        ]
+    if recording.cache:
+        last = recording.cache[-1]
+        held = last.allocated + last.scratch
+        figures += [
+            Figure(mebibytes(held), "allocated for the cache, scratch included"),
+            Figure(
+                mebibytes(last.uncompressed),
+                f"uncompressed: {last.uncompressed / max(held, 1):.1f} times as much",
+            ),
+        ]
+    return figures

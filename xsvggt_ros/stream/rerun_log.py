@@ -32,7 +32,7 @@ from xsvggt_ros.errors import EnvironmentMissingError, OutputError
 from xsvggt_ros.geometry.files import require_writable
 
 if TYPE_CHECKING:
-    from xsvggt_ros.stream.ground_truth import Comparison
+    from xsvggt_ros.stream.ground_truth import TruthComparison
     from xsvggt_ros.stream.recording import RecordedFrame
 
 REQUIREMENT = "rerun-sdk>=0.41,<0.42"
@@ -99,7 +99,7 @@ class RerunLog:
         self._log("cache/allocated", self._rerun.Scalars(float(held)))
         self._log("cache/uncompressed", self._rerun.Scalars(float(frame.cache.uncompressed)))
 
-    def close(self, comparison: Comparison | None = None) -> list[Path]:
+    def close(self, comparison: TruthComparison | None = None) -> list[Path]:
         """Log the true path, if any, and hand over what is still under way; return files written.
 
         What ``comparison`` tells belongs to the longest session. A viewer that was closed in the
@@ -224,7 +224,7 @@ class RerunLog:
         return stream
 
 
-def true_path_in_map(comparison: Comparison) -> NDArray[np.float64]:
+def true_path_in_map(comparison: TruthComparison) -> NDArray[np.float64]:
     """Return where the camera was, float64 [n, 3], in the map frame and the model's unit.
 
     The inverse of the motion that lays the estimated path on the true one; its scale must not be 0.

@@ -2,7 +2,7 @@
 """From the model's own unit of length to metres.
 
 An image alone says nothing of metres. An estimate of metres per unit comes from elsewhere (see
-`scale_estimates.py`); the median of the newest ones counts. It may wander, as the model's unit does
+below); the median of the newest ones counts. It may wander, as the model's unit does
 over a long stream, so each frame's *step* is scaled by what was known then: the way so far stays
 where it is.
 """
@@ -17,7 +17,146 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
+from xsvggt_ros.geometry.rigid import Matrix, invert, rotation_angle
 from xsvggt_ros.stream.frame import FrameResult
+
+LEAST_SHARE = 0.01
+"""Of the pixels that must have both depths."""
+NEAREST, FARTHEST = 0.1, 20.0
+"""Metres between which depth cameras are trusted."""
+_STRIDE = 4
+
+SHORTEST_CHORD = 0.5
+"""Metres between the two poses of a chord, much longer than the noise of either."""
+LONGEST_CHORD = 1.0
+"""Metres; over a longer one, what drifts is measured."""
+SPACING = 0.05
+"""Metres between the ends of two chords, which overlap."""
+WINDOW = 200
+"""Newest chords that count: at least ten metres of way."""
+LARGEST_TURN = 0.1
+"""Radians within a chord where it is not known where on the robot the camera is."""
+OUTLYING = 3.0
+"""Standard deviations from which on a chord does not count, by the median of their deviations."""
+LEAST_DEVIATION = 0.02
+"""Share of the scale by which a chord may always deviate."""
+_MOST_POSES = 1000
+"""Poses at which the next chord may begin: fifty metres of way around one place."""
+
+
+def scale_from_depth(result: FrameResult, measured: NDArray[np.float32]) -> float | None:
+    """Return the median of measured over predicted depth, None where too little is known.
+
+    Args:
+        result: in the model's unit.
+        measured: [H, W] in metres, NaN or 0 where unknown; of the same camera and field of view as
+            the source image, in any size.
+
+    """
+    rows, columns = _places(result, measured.shape)
+    metres = measured[np.ix_(rows, columns)]
+    predicted = result.depth[::_STRIDE, ::_STRIDE]
+    confidence = result.confidence[::_STRIDE, ::_STRIDE]
+    usable = (metres >= NEAREST) & (metres <= FARTHEST) & (predicted > 0)
+    if np.count_nonzero(usable) < max(1.0, LEAST_SHARE * usable.size):
+        return None
+    usable &= confidence >= np.median(confidence[usable])
+    return float(np.median(metres[usable] / predicted[usable]))
+
+
+def _places(
+    result: FrameResult, measured: tuple[int, ...]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the rows and columns of the measured image that the network's pixels lie in."""
+    mapping = result.mapping
+    height, width = result.depth.shape
+    rows = (np.arange(0, height, _STRIDE) + 0.5 + mapping.crop_top) / mapping.resized_height
+    columns = (np.arange(0, width, _STRIDE) + 0.5) / mapping.width
+    return (rows * measured[0]).astype(np.intp), (columns * measured[1]).astype(np.intp)
+
+
+class ChordScale:
+    """Compares chords of the camera's path in the model's unit with those of a metric odometry.
+
+    The chords overlap. Least squares over the newest of them give metres per unit; as an odometry
+    is the more exact of the two, its lengths explain the model's, not the other way round.
+    """
+
+    def __init__(self) -> None:
+        self._poses: deque[tuple[Matrix, Matrix]] = deque(maxlen=_MOST_POSES)
+        self._chords: deque[tuple[float, float]] = deque(maxlen=WINDOW)
+        """Units and metres of each."""
+        self._last: Matrix | None = None
+
+    def begin(self) -> None:
+        """Forget everything: another session has another unit."""
+        self._poses.clear()
+        self._chords.clear()
+        self._last = None
+
+    def add(
+        self, world_from_camera: Matrix, odom_from_camera: Matrix, *, lever_arm_known: bool
+    ) -> bool:
+        """Take in where the camera is; return whether that ended a chord.
+
+        Args:
+            world_from_camera: in the model's unit, [4, 4].
+            odom_from_camera: in metres, at the same time, [4, 4].
+            lever_arm_known: whether ``odom_from_camera`` is the camera's very pose, not that of
+                the robot's base: then chords may turn.
+
+        """
+        if self._last is not None and _metres(self._last, odom_from_camera) < SPACING:
+            return False
+        self._last = odom_from_camera
+        while len(self._poses) > 1 and _metres(self._poses[1][1], odom_from_camera) > LONGEST_CHORD:
+            self._poses.popleft()
+        while (
+            self._poses and not lever_arm_known and self._turns(world_from_camera, odom_from_camera)
+        ):
+            self._poses.popleft()
+        ended = bool(self._poses) and self._measure(world_from_camera, odom_from_camera)
+        self._poses.append((world_from_camera, odom_from_camera))
+        return ended
+
+    def estimate(self) -> tuple[float, float] | None:
+        """Return metres per unit, and how far single chords scatter around it as a share.
+
+        None before the first chord.
+        """
+        if not self._chords:
+            return None
+        units, metres = np.array(self._chords).T
+        ratios = metres / units
+        middle = float(np.median(ratios))
+        deviation = 1.4826 * float(np.median(np.abs(ratios - middle)))
+        kept = np.abs(ratios - middle) <= max(OUTLYING * deviation, LEAST_DEVIATION * middle)
+        scale = float(metres[kept] @ metres[kept] / (metres[kept] @ units[kept]))
+        spread = float(np.sqrt(np.mean((ratios[kept] / scale - 1.0) ** 2)))
+        return scale, spread
+
+    def _turns(self, world_from_camera: Matrix, odom_from_camera: Matrix) -> bool:
+        model, metric = self._poses[0]
+        turns = (
+            rotation_angle(invert(model) @ world_from_camera),
+            rotation_angle(invert(metric) @ odom_from_camera),
+        )
+        return max(turns) > LARGEST_TURN
+
+    def _measure(self, world_from_camera: Matrix, odom_from_camera: Matrix) -> bool:
+        """Measure the chord from the oldest pose that is kept; return whether it is one."""
+        model, metric = self._poses[0]
+        metres = _metres(metric, odom_from_camera)
+        units = _metres(model, world_from_camera)
+        if metres < SHORTEST_CHORD or units == 0.0:
+            return False
+        self._chords.append((units, metres))
+        return True
+
+
+def _metres(one: Matrix, other: Matrix) -> float:
+    return float(np.linalg.norm(one[:3, 3] - other[:3, 3]))
+
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +216,7 @@ class MetricScale:
         """Return the result in metres, and whether lengths before it were not.
 
         Where the scale becomes known in the middle of a session, or a fixed one changes, the way so
-        far is scaled as a whole, once.
+        far is scaled as a whole, once; that in odom stays where it is, for odom never jumps.
         """
         scale = self.value
         found = scale is not None and not self._known
@@ -87,7 +226,7 @@ class MetricScale:
         pose = self._world.scaled(result.camera_to_world, scale, whole=found)
         motion = result.motion
         if motion is not None:
-            odom = self._odom.scaled(motion.odom_from_camera, scale, whole=found)
+            odom = self._odom.scaled(motion.odom_from_camera, scale, whole=False)
             motion = motion.scaled(1.0 if scale is None else scale, odom)
         if scale is None:
             return result, False

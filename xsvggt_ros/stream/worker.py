@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from threading import Condition, Lock, Thread, current_thread
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.stream.frame import Frame
 from xsvggt_ros.stream.pipeline import Activity, FramePipeline
-from xsvggt_ros.stream.reconstructor import Reconstructor
+
+if TYPE_CHECKING:  # it needs PyTorch, whose absence the node reports by itself
+    from xsvggt_ros.stream.reconstructor import Reconstructor
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +149,7 @@ class FrameQueue:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Take no more frames and let everybody who waits go; what is held is dropped, counted."""
+        """Take no more frames and release whoever waits; frames held are dropped and counted."""
         with self._changed:
             self._closed = True
             self.discard()

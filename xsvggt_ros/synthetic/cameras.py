@@ -17,7 +17,14 @@ _GAMMA = 2.2
 
 
 def intrinsics_for(width: int, height: int, horizontal_degrees: float) -> Intrinsics:
-    """Return a camera with square pixels and this horizontal field of view, in degrees."""
+    """Return a camera with square pixels.
+
+    Args:
+        width: pixels.
+        height: pixels.
+        horizontal_degrees: field of view.
+
+    """
     focal = width / 2 / math.tan(math.radians(horizontal_degrees) / 2)
     return Intrinsics(focal, focal, width / 2, height / 2, width, height)
 

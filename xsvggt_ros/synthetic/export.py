@@ -36,7 +36,7 @@ def jpeg(image: NDArray[np.uint8]) -> bytes:
 
 
 def depth_steps(depth: NDArray[np.float32], steps: float) -> NDArray[np.uint16]:
-    """Return depth in 1/``steps`` metres, 0 where it is out of range."""
+    """Return depth [h, w] in 1/``steps`` metres, 0 where it is out of range."""
     scaled = np.rint(depth.astype(np.float64) * steps)
     scaled[~((scaled > 0) & (scaled <= 65535))] = 0
     return scaled.astype(np.uint16)
@@ -355,7 +355,13 @@ def write_sequence(
     kind: str,
     each: Callable[[int], None] = lambda done: None,
 ) -> Path:
-    """Write a sequence, whole or not at all; ``each`` is called with the frames done.
+    """Write a sequence, whole or not at all.
+
+    Args:
+        sequence: that is rendered.
+        destination: file or directory.
+        kind: name of the format.
+        each: is called with the number of frames done.
 
     Raises:
         ConfigurationError: an unknown format.

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from xsvggt_ros.synthetic.builder import Part, ball, block, post
 from xsvggt_ros.synthetic.materials import Palette, linear
+from xsvggt_ros.synthetic.world import Part, ball, block, post
 
 
 @dataclass(frozen=True)

@@ -29,12 +29,26 @@ def _looked_up(column: Tensor, row: Tensor, seed: Tensor) -> Tensor:
 
 
 def cell_noise(column: Tensor, row: Tensor, seed: Tensor) -> Tensor:
-    """Return a number in [0, 1) for each cell; all arguments are whole numbers as float32."""
+    """Return a number in [0, 1) for each cell.
+
+    Args:
+        column: whole numbers as float32, of any shape.
+        row: likewise.
+        seed: likewise.
+
+    """
     return _looked_up(column.long() * _COLUMN, row.long() * _ROW, seed.long() * _SEED)
 
 
 def smooth_noise(u: Tensor, v: Tensor, seed: Tensor) -> Tensor:
-    """Return noise in [0, 1) that changes over a distance of about 1 in ``u`` and ``v``."""
+    """Return noise in [0, 1) that changes over a distance of about 1 in ``u`` and ``v``.
+
+    Args:
+        u: place, of any shape.
+        v: likewise.
+        seed: whole numbers as float32, which broadcast.
+
+    """
     left, below = u.floor(), v.floor()
     a, b = u - left, v - below
     a, b = a * a * (3 - 2 * a), b * b * (3 - 2 * b)
@@ -49,7 +63,14 @@ def smooth_noise(u: Tensor, v: Tensor, seed: Tensor) -> Tensor:
 
 
 def cloudy_noise(u: Tensor, v: Tensor, seed: Tensor) -> Tensor:
-    """Return smooth noise with a finer octave, in [0, 1)."""
+    """Return smooth noise with a finer octave, in [0, 1).
+
+    Args:
+        u: place, of any shape.
+        v: likewise.
+        seed: whole numbers as float32, which broadcast.
+
+    """
     whole = smooth_noise(u, v, seed)
     return (2 * whole + smooth_noise(2.53 * u, 2.53 * v, seed + 1)) / 3
 
@@ -184,10 +205,6 @@ class Pattern(IntEnum):
     PAINTING = 9
     GLOW = 10
     VIEW = 11
-
-
-GLOWING = (Pattern.GLOW, Pattern.VIEW)
-"""Patterns that shine by themselves."""
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,12 @@ def plan_motion(world: World, settings: MotionSettings, frames: int, seed: int) 
 
     Every pose is LEAST_CLEARANCE from every surface at its time, moving ones included.
 
+    Args:
+        world: in which the camera moves.
+        settings: how it moves.
+        frames: number of poses.
+        seed: equal ones give equal poses.
+
     Raises:
         ConfigurationError: fewer than 1 frame, or a room in which there is no way.
 
@@ -151,7 +157,16 @@ def _keeps_clear(world: World, poses: Array, rate: float) -> bool:
 def wobble(
     time: Array, rng: np.random.Generator, slowest: float, fastest: float, waves: int = 4
 ) -> Array:
-    """Return smooth noise of about unit size over ``time``, between two frequencies in Hz."""
+    """Return smooth noise of about unit size over ``time``, [n].
+
+    Args:
+        time: seconds, [n].
+        rng: draws frequencies and phases.
+        slowest: Hz.
+        fastest: Hz.
+        waves: that are added up.
+
+    """
     frequency = rng.uniform(slowest, fastest, waves)
     phase = rng.uniform(0, 2 * math.pi, waves)
     waves_over_time = np.sin(2 * math.pi * frequency * time[:, None] + phase)
@@ -159,9 +174,13 @@ def wobble(
 
 
 def smoothed(values: Array, width: float, *, closed: bool = False) -> Array:
-    """Return rows [n, ...] averaged by a Gaussian of ``width`` rows; the ends stay in place.
+    """Return rows averaged by a Gaussian; the ends stay in place.
 
-    ``closed`` = the last row is followed by the first.
+    Args:
+        values: rows, [n, ...].
+        width: of the Gaussian, in rows.
+        closed: whether the first row follows the last.
+
     """
     if width < 0.1 or len(values) < 3:
         return values

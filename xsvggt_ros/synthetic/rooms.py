@@ -10,10 +10,19 @@ import numpy as np
 import torch
 
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.synthetic.builder import Lamp, Part, assemble_world, ball, block, post
 from xsvggt_ros.synthetic.furniture import AT_WALLS, FREE_STANDING, Maker, Piece
 from xsvggt_ros.synthetic.materials import Color, Palette, linear
-from xsvggt_ros.synthetic.world import Tint, World, no_tint
+from xsvggt_ros.synthetic.world import (
+    Lamp,
+    Part,
+    Tint,
+    World,
+    assemble_world,
+    ball,
+    block,
+    no_tint,
+    post,
+)
 
 _GAP = 0.12
 """Metres between two pieces of furniture."""

@@ -54,7 +54,14 @@ class EffectSettings:
 
 
 def exposure_at(settings: EffectSettings, seconds: float, seed: int) -> float:
-    """Return the factor on the light at a time; 1 where the exposure does not change."""
+    """Return the factor on the light at a time; 1 where the exposure does not change.
+
+    Args:
+        settings: how far the exposure changes.
+        seconds: from the beginning.
+        seed: of the sequence.
+
+    """
     if settings.exposure == 0:
         return 1.0
     rng = np.random.default_rng([seed, 0xE4])
@@ -63,7 +70,15 @@ def exposure_at(settings: EffectSettings, seconds: float, seed: int) -> float:
 
 
 def expose(light: Tensor, settings: EffectSettings, exposure: float, seed: int) -> Tensor:
-    """Turn linear light [H, W, 3] into a uint8 RGB image, on the CPU."""
+    """Turn light into an RGB image, uint8 [H, W, 3], on the CPU.
+
+    Args:
+        light: linear, [H, W, 3].
+        settings: noise.
+        exposure: factor on the light.
+        seed: of the frame.
+
+    """
     image = 255 * tone_map(light, exposure)
     if settings.noise > 0:
         noise = np.random.default_rng([seed, 0x01]).standard_normal(image.shape, np.float32)
@@ -74,7 +89,14 @@ def expose(light: Tensor, settings: EffectSettings, exposure: float, seed: int) 
 
 
 def is_dropped(settings: EffectSettings, index: int, seed: int) -> bool:
-    """Return whether a frame gets lost; the first one never does."""
+    """Return whether a frame gets lost; the first one never does.
+
+    Args:
+        settings: how many are lost.
+        index: of the frame.
+        seed: of the sequence.
+
+    """
     if index == 0 or settings.drops == 0:
         return False
     return bool(np.random.default_rng([seed, index, 0xD0]).random() < settings.drops)

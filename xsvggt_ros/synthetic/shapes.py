@@ -61,11 +61,11 @@ class Solids:
         return self.centre.shape[-2]
 
     def subset(self, chosen: Tensor) -> Solids:
-        """Return the solids at ``chosen``, an index or mask over an unbatched K."""
+        """Return the solids at ``chosen``, an index [n] or a mask [K] over unbatched solids."""
         return Solids(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
     def at(self, seconds: Tensor) -> Solids:
-        """Return the solids at a time; ``seconds`` broadcasts against the leading sides."""
+        """Return the solids at a time in seconds [...], which broadcasts against leading sides."""
         angle = self.pulse[..., 0] * seconds.unsqueeze(-1) + self.pulse[..., 1]
         centre = self.centre + self.sway * angle.sin().unsqueeze(-1)
         return Solids(centre, self.half, self.turn, self.sway, self.pulse)

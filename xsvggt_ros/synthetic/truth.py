@@ -49,7 +49,11 @@ class Truth:
 def truth_of(depth: Tensor, poses: NDArray[np.float64], intrinsics: Intrinsics) -> Truth:
     """Return the truth about streams in the frames of their first cameras.
 
-    ``depth`` is [B, F, H, W], ``poses`` are [B, F, 4, 4] into any common frame.
+    Args:
+        depth: [B, F, H, W].
+        poses: of the cameras in any common frame, [B, F, 4, 4].
+        intrinsics: of all of them.
+
     """
     relative = np.stack([[invert(stream[0]) @ pose for pose in stream] for stream in poses])
     encodings = np.array(

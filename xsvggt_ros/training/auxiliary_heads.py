@@ -132,7 +132,14 @@ def patch_means(values: Tensor, side: int) -> Tensor:
 
 
 def distance(found: Tensor, wanted: Tensor, beta: float) -> Tensor:
-    """Return the smooth L1 distance of [..., C], summed over C, [...]."""
+    """Return the smooth L1 distance of [..., C], summed over C, [...].
+
+    Args:
+        found: [..., C].
+        wanted: of the same shape.
+        beta: below it the distance is a square.
+
+    """
     return functional.smooth_l1_loss(found, wanted, reduction="none", beta=beta).sum(dim=-1)
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from xsvggt_ros.model.config import NetworkConfig
 from xsvggt_ros.model.memory import CausalSequence
 
 SHORTEST, LONGEST = 2.0, 10.0
@@ -21,6 +22,8 @@ class GappySequence(CausalSequence):
 
     The first frame stays, as the anchor does in a cache; so does the newest one before the present.
     Which tokens go differs from block to block. Choosing at random favours no policy.
+
+    For networks whose first pass is a single frame; the others have :func:`windowed`.
     """
 
     def __init__(self, frames: int, generator: torch.Generator) -> None:
@@ -39,7 +42,15 @@ class GappySequence(CausalSequence):
     # Every draw leaves another number of tokens, and each would be compiled again.
     @torch.compiler.disable
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend frame by frame over what is left of the frames up to it."""
+        """Attend frame by frame over what is left of the frames up to it.
+
+        Args:
+            layer: number of the global block.
+            query: [batch, heads, tokens, head_dim].
+            key: of the same shape.
+            value: likewise.
+
+        """
         count = query.shape[2]
         step = count // self._frames
         forgotten = self._forgotten(count, step)
@@ -69,7 +80,15 @@ class MaskedSequence(CausalSequence):
     sequence behind a mask equals a stream whose cache holds just these tokens.
     """
 
-    def __init__(self, frames: int, mask: Tensor, camera_mask: Tensor) -> None:
+    def __init__(
+        self,
+        frames: int,
+        mask: Tensor,
+        camera_mask: Tensor,
+        *,
+        anchors: int = 1,
+        times: Tensor | None = None,
+    ) -> None:
         """Begin a sequence.
 
         Args:
@@ -77,21 +96,45 @@ class MaskedSequence(CausalSequence):
             mask: which keys a query sees, bool [layers, tokens, tokens] over all frames' tokens,
                 or one for all layers, [1, tokens, tokens].
             camera_mask: the same of camera tokens, bool [frames, frames].
+            anchors: frames of the first pass.
+            times: stored frames before each, float32 [frames]; None = every frame is stored.
 
         """
-        super().__init__(frames)
+        super().__init__(frames, anchors)
         self._mask = mask
         self._camera_mask = camera_mask
+        self._times = times
+
+    def times(self, frames: int, device: torch.device) -> Tensor:
+        """Return how many frames were stored before each."""
+        return super().times(frames, device) if self._times is None else self._times
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend over what the mask leaves."""
+        """Attend over what the mask leaves.
+
+        Args:
+            layer: number of the global block.
+            query: [batch, heads, tokens, head_dim].
+            key: of the same shape.
+            value: likewise.
+
+        """
         mask = self._mask[layer if len(self._mask) > 1 else 0]
         return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
     def attend_camera(
         self, iteration: int, block: int, query: Tensor, key: Tensor, value: Tensor
     ) -> Tensor:
-        """Attend over the camera tokens that the mask leaves."""
+        """Attend over the camera tokens that the mask leaves.
+
+        Args:
+            iteration: number of the refinement.
+            block: of the camera head.
+            query: [batch, heads, frames, head_dim].
+            key: of the same shape.
+            value: likewise.
+
+        """
         return functional.scaled_dot_product_attention(
             query, key, value, attn_mask=self._camera_mask
         )
@@ -103,9 +146,15 @@ def causal(frames: int, device: torch.device | str = "cpu") -> Tensor:
 
 
 def window(frames: int, budget: int | Tensor, device: torch.device | str = "cpu") -> Tensor:
-    """Return what frames see of frames if a cache holds ``budget`` frames after each step.
+    """Return what frames see of frames, bool [frames, frames], if a cache holds ``budget`` of them.
 
     The first frame and the newest ``budget - 1`` before the present; the present comes on top.
+
+    Args:
+        frames: of a stream.
+        budget: frames held, a number or a tensor that broadcasts to [frames, frames].
+        device: of the result.
+
     """
     time = torch.arange(frames, device=device)
     age = time[:, None] - time[None, :]
@@ -117,7 +166,61 @@ def over_tokens(seen: Tensor, tokens: int) -> Tensor:
     return seen.repeat_interleave(tokens, 0).repeat_interleave(tokens, 1).unsqueeze(0)
 
 
-SHORTEST, LONGEST = 0.3, 12.0
+def windowed(
+    config: NetworkConfig,
+    frames: int,
+    tokens: int,
+    *,
+    window: int | Tensor,
+    interval: int | Tensor = 1,
+    device: torch.device | str = "cpu",
+) -> MaskedSequence:
+    """Return a sequence as policy ``lingbot`` streams it: first pass, window, key frames.
+
+    Of stored frames that have left the window the special tokens stay; the camera head sees every
+    stored frame. With a window of ``frames`` and the interval 1 it is :class:`CausalSequence`.
+
+    Args:
+        config: of the network; says the frames of the first pass.
+        frames: of a stream.
+        tokens: of a frame.
+        window: frames after the first pass that are seen whole, the present one included.
+        interval: one of so many frames after the first pass is stored, the first of them is.
+        device: of the mask.
+
+    """
+    anchors = min(config.stream.anchor_frames, frames)
+    number = torch.arange(frames, device=device)
+    stored = (number < anchors) | ((number - anchors) % interval == 0)
+    before = stored.cumsum(0) - stored.long()
+    first = (number[:, None] < anchors) & (number[None, :] < anchors)
+    earlier = (number[None, :] < number[:, None]) & stored[None, :]
+    seen = first | earlier | (number[:, None] == number[None, :])
+    # A frame makes the oldest one leave only where it is stored itself.
+    oldest = before - (window - stored.long())
+    whole = seen & ((number[None, :] < anchors) | (before[None, :] >= oldest[:, None]))
+    special = torch.arange(frames * tokens, device=device) % tokens < config.special_tokens
+    mask = over_tokens(whole, tokens) | (over_tokens(seen, tokens) & special)
+    return MaskedSequence(frames, mask, seen, anchors=anchors, times=before.float())
+
+
+def drawn_window(
+    config: NetworkConfig, frames: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return a window and a key-frame interval for :func:`windowed`, int64 scalars.
+
+    Decided on the generator's device. Windows are as likely from one frame to the network's own,
+    intervals from 1 to :data:`MOST_APART`.
+    """
+    longest = min(config.stream.window_frames, frames)
+    chances = torch.rand(2, generator=generator, device=generator.device)
+    return (chances[0] * longest).long() + 1, (chances[1] * MOST_APART).long() + 1
+
+
+MOST_APART = 3
+"""Largest key-frame interval of a training."""
+
+_LEAST_MEAN, _MOST_MEAN = 0.3, 12.0
 """Frames that something is remembered for in the mean, beyond the frame after its own."""
 
 _WHOLE, _BOUNDED = 1 / 3, 1 / 2
@@ -143,7 +246,7 @@ def forgetful(
     """
     device = generator.device
     forgets, whole, bounded, length = torch.rand(4, generator=generator, device=device).unbind()
-    mean = SHORTEST * (LONGEST / SHORTEST) ** length
+    mean = _LEAST_MEAN * (_MOST_MEAN / _LEAST_MEAN) ** length
     chances = torch.rand(layers, frames * tokens, generator=generator, device=device)
     shared = torch.rand(frames, generator=generator, device=device).repeat_interleave(tokens)
     chances = torch.where(whole < _WHOLE, shared, chances).clamp(min=1e-9)

@@ -68,7 +68,7 @@ class Outcome:
         return f"held-out{state}: {self.scores.line()}"
 
 
-class Meter:
+class LossMeter:
     """Means of losses and frames per second between two reports."""
 
     def __init__(self, seconds: float = 5.0) -> None:
@@ -184,7 +184,14 @@ class LossLog:
             stream.write(_csv([row]))
 
     def add_scores(self, step: int, longest: str, scores: Scores) -> None:
-        """Append the scores of an evaluation, in place of an earlier one of the same."""
+        """Append the scores of an evaluation, in place of an earlier one of the same.
+
+        Args:
+            step: of the training.
+            longest: where it is one of several evaluations, which.
+            scores: of the evaluation.
+
+        """
         new = {"step": step, "longest": longest, **asdict(scores)}
         others = [
             line for line in self._lines() if (line["step"], line.get("longest")) != (step, longest)

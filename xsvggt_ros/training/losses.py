@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from xsvggt_ros.model.camera_head import inverse_encoding
+from xsvggt_ros.model.config import NetworkConfig
 from xsvggt_ros.model.network import Prediction
 from xsvggt_ros.synthetic.truth import Truth
 
@@ -36,6 +38,13 @@ class LossWeights:
     auxiliary: float = 2.0
 
 
+def spelled_for(config: NetworkConfig, truth: Truth) -> Truth:
+    """Return a truth whose cameras are in the pose convention of a network."""
+    if config.pose_convention == "world_to_camera":
+        return truth
+    return replace(truth, encodings=inverse_encoding(truth.encodings))
+
+
 def dense_loss(error: Tensor, confidence: Tensor, alpha: float) -> Tensor:
     """Return the mean of confidence * |error| - alpha * log(confidence), with gradients.
 
@@ -51,7 +60,7 @@ def dense_loss(error: Tensor, confidence: Tensor, alpha: float) -> Tensor:
 
 
 def gradient_loss(error: Tensor, confidence: Tensor) -> Tensor:
-    """Return confidence * |difference of the error between pixels|, a mean over scales.
+    """Return confidence * |difference of the error [..., H, W, C] between pixels|, over scales.
 
     Zero where the error is the same everywhere: edges must lie in their places.
     """
@@ -99,9 +108,14 @@ def camera_loss(encodings: Tensor, truth: Tensor, delta: float) -> Tensor:
 def losses(
     prediction: Prediction, truth: Truth, weights: LossWeights, dense: slice = slice(None)
 ) -> dict[str, Tensor]:
-    """Return the parts of the loss of a normalised truth, and their weighted sum as ``total``.
+    """Return the parts of the loss, and their weighted sum as ``total``.
 
-    ``dense`` are the streams that depth and points were predicted of.
+    Args:
+        prediction: of the network.
+        truth: normalised.
+        weights: of the parts.
+        dense: streams of which depth and points were predicted.
+
     """
     parts: dict[str, Tensor] = {}
     total = truth.depth.new_zeros(())

@@ -14,6 +14,7 @@ from torch.nn import functional
 from xsvggt_ros.geometry.rigid import rotation_angles
 from xsvggt_ros.metrics.depth import score_depth
 from xsvggt_ros.metrics.trajectory import score_trajectory
+from xsvggt_ros.model.config import PoseConvention
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.synthetic.scenes.streams import Streams
 from xsvggt_ros.training.forgetting import (
@@ -54,16 +55,33 @@ class WindowStream:
         self._frames += 1
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend over what is held and the present frame, which is held from now on."""
+        """Attend over what is held and the present frame, which is held from now on.
+
+        Args:
+            layer: number of the global block.
+            query: [batch, heads, tokens, head_dim].
+            key: of the same shape.
+            value: likewise.
+
+        """
         return self._attend(("global", layer, 0), query, key, value)
 
     def absorb(self, layer: int, update: Tensor) -> None:
-        """Forget: a window asks nobody what is worth keeping."""
+        """Forget an update [batch, tokens, dim]: a window asks nobody what is worth keeping."""
 
     def attend_camera(
         self, iteration: int, block: int, query: Tensor, key: Tensor, value: Tensor
     ) -> Tensor:
-        """Attend over the camera tokens of the same frames."""
+        """Attend over the camera tokens of the same frames.
+
+        Args:
+            iteration: number of the refinement.
+            block: of the camera head.
+            query: [batch, heads, frames, head_dim].
+            key: of the same shape.
+            value: likewise.
+
+        """
         return self._attend(("camera", iteration, block), query, key, value)
 
     def _attend(
@@ -149,12 +167,26 @@ def errors_of(
     memory = MaskedSequence(frames, over_tokens(seen, tokens), seen)
     found = network(streams.images, memory, ("camera", "depth") if depth else ("camera",))
     assert found.pose_encodings is not None
-    return compared(found.pose_encodings[:, :, -1], found.depth, streams)
+    cameras = found.pose_encodings[:, :, -1]
+    return compared(cameras, found.depth, streams, network.config.pose_convention)
 
 
-def compared(encodings: Tensor, depth: Tensor | None, streams: Streams) -> StreamErrors:
-    """Return the errors of cameras [worlds, frames, 9] and depth [worlds, frames, h, w]."""
-    found, true = _poses(encodings), _poses(streams.truth.encodings)
+def compared(
+    encodings: Tensor,
+    depth: Tensor | None,
+    streams: Streams,
+    convention: PoseConvention = "world_to_camera",
+) -> StreamErrors:
+    """Return the errors of a prediction.
+
+    Args:
+        encodings: of the cameras, [worlds, frames, 9].
+        depth: [worlds, frames, h, w], or None.
+        streams: with their truth.
+        convention: how the network means its poses.
+
+    """
+    found, true = _poses(encodings, convention), _poses(streams.truth.encodings)
     paths = [score_trajectory(*pair, "sim3") for pair in zip(found, true, strict=True)]
     standing = [score_trajectory(np.tile(np.eye(4), (len(t), 1, 1)), t, "sim3") for t in true]
     turned = np.swapaxes(true[..., :3, :3], -1, -2) @ found[..., :3, :3]
@@ -168,8 +200,8 @@ def compared(encodings: Tensor, depth: Tensor | None, streams: Streams) -> Strea
     )
 
 
-def _poses(encodings: Tensor) -> Array:
-    return camera_poses(encodings.double().cpu().numpy())
+def _poses(encodings: Tensor, convention: PoseConvention = "world_to_camera") -> Array:
+    return camera_poses(encodings.double().cpu().numpy(), convention)
 
 
 def _depth_errors(depth: Tensor | None, streams: Streams) -> Array:

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.model.checkpoint import random_network
 from xsvggt_ros.model.config import preset
 from xsvggt_ros.model.layers import LayerScale
@@ -26,16 +25,10 @@ def fresh_network(name: str, seed: int) -> StreamVggt:
     """Return a network of a preset with seeded random weights that learns from the first step.
 
     Raises:
-        ConfigurationError: an unknown preset, or one of a network that trainings do not know.
+        ConfigurationError: an unknown preset.
 
     """
-    config = preset(name)
-    if "points" not in config.heads or config.stream.anchor_frames > 1:
-        raise ConfigurationError(
-            f"preset '{name}' cannot be trained: trainings know causal networks with a point head, "
-            "and this one has none, or begins with several frames; choose a preset of StreamVGGT"
-        )
-    network = random_network(config, seed)
+    network = random_network(preset(name), seed)
     for module in network.modules():
         if isinstance(module, LayerScale):
             nn.init.constant_(module.gamma, LAYER_SCALE)
@@ -90,7 +83,15 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def update_average(average: nn.Module, network: nn.Module, step: int, decay: float) -> None:
-    """Move averaged weights towards the present ones after a step; faster in the first steps."""
+    """Move averaged weights towards the present ones after a step; faster in the first steps.
+
+    Args:
+        average: changed.
+        network: of the same parameters.
+        step: number of steps done.
+        decay: share of the old average, later on.
+
+    """
     share = 1 - min(decay, (1 + step) / (10 + step))
     with torch.no_grad():
         mean: list[Tensor] = list(average.parameters())

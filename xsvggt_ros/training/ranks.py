@@ -50,7 +50,7 @@ class Ranks:
         return self.rank == 0
 
     def average(self, gradients: Sequence[Tensor | None]) -> None:
-        """Make gradients the means over all processes, in one exchange."""
+        """Make gradients, of any shapes, the means over all processes, in one exchange."""
         if self.count == 1:
             return
         there = [each for each in gradients if each is not None]

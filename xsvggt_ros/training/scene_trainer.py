@@ -6,12 +6,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from xsvggt_ros.model.aggregator import Encoder
 from xsvggt_ros.model.dense_head import activate_depth, activate_points
-from xsvggt_ros.model.encoder import Encoder
 from xsvggt_ros.model.network import Prediction
 from xsvggt_ros.synthetic.held_out import FIRST_HELD_OUT_SEED
 from xsvggt_ros.synthetic.scenes.scene import Draw
@@ -21,10 +22,12 @@ from xsvggt_ros.training.auxiliary_heads import SceneHeads
 from xsvggt_ros.training.forgetting import (
     MaskedSequence,
     causal,
+    drawn_window,
     forgetful,
     over_tokens,
+    windowed,
 )
-from xsvggt_ros.training.losses import losses
+from xsvggt_ros.training.losses import losses, spelled_for
 from xsvggt_ros.training.optimization import (
     fresh_network,
     optimizer_for,
@@ -243,8 +246,20 @@ class SceneTrainer:
         return {**{name: each.detach() for name, each in parts.items()}, "norm": norm.detach()}
 
     def _memory(self, stage: Stage) -> MaskedSequence:
+        """Return a memory for the streams of a step, forgetful or not."""
         config = self.network.config
         tokens = config.tokens_per_frame(self.recipe.height, self.recipe.width)
+        if config.stream.window_frames:
+            forgets = torch.rand((), generator=self.generator, device=self.device) < stage.gaps
+            window, interval = drawn_window(config, stage.frames, self.generator)
+            return windowed(
+                config,
+                stage.frames,
+                tokens,
+                window=torch.where(forgets, window, stage.frames),
+                interval=torch.where(forgets, interval, 1),
+                device=self.device,
+            )
         if stage.gaps:
             return forgetful(stage.frames, tokens, config.depth, stage.gaps, self.generator)
         seen = causal(stage.frames, self.device)
@@ -263,7 +278,7 @@ class SceneTrainer:
         prediction = self._dense(outputs, streams, chosen, encodings)
         truth = streams.truth
         picked = Truth(truth.depth[chosen], truth.points[chosen], truth.encodings)
-        parts = losses(prediction, picked, self.recipe.weights)
+        parts = losses(prediction, spelled_for(config, picked), self.recipe.weights)
         total = parts["total"] + self.recipe.weights.auxiliary * read
         return {**parts, "auxiliary": read, "total": total}
 
@@ -286,16 +301,22 @@ class SceneTrainer:
         picked = {k: outputs[k][chosen] for k in network.config.dense.layers}
         with torch.autocast(self.device.type, torch.bfloat16):
             raw_depth = network.depth_head(picked, height, width)
-            raw_points = network.point_head(picked, height, width)
         depth, depth_confidence = activate_depth(raw_depth.clamp(max=8))
-        points, points_confidence = activate_points(raw_points.clamp(-8, 8))
         seen, truth = streams.seen[chosen], streams.truth
-        return Prediction(
+        found = Prediction(
             encodings,
             torch.where(seen, depth, truth.depth[chosen]),
             torch.where(seen, depth_confidence, 1.0),
-            torch.where(seen.unsqueeze(-1), points, truth.points[chosen]),
-            torch.where(seen, points_confidence, 1.0),
+        )
+        if "points" not in network.config.heads:
+            return found
+        with torch.autocast(self.device.type, torch.bfloat16):
+            raw_points = network.point_head(picked, height, width)
+        points, points_confidence = activate_points(raw_points.clamp(-8, 8))
+        return replace(
+            found,
+            points=torch.where(seen.unsqueeze(-1), points, truth.points[chosen]),
+            points_confidence=torch.where(seen, points_confidence, 1.0),
         )
 
 

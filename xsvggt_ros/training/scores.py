@@ -14,6 +14,7 @@ from xsvggt_ros.geometry.cameras import world_to_camera
 from xsvggt_ros.geometry.rigid import invert
 from xsvggt_ros.metrics.depth import score_depth
 from xsvggt_ros.metrics.trajectory import score_trajectory
+from xsvggt_ros.model.config import PoseConvention
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.synthetic.sequence import Sequence, SyntheticFrame
 
@@ -64,20 +65,22 @@ def score_sequence(network: StreamVggt, frames: Sequences[SyntheticFrame]) -> Sc
     assert found.pose_encodings is not None
     depth = found.depth[0].double().cpu().numpy()
     encodings = found.pose_encodings[0, :, -1].double().cpu().numpy()
-    poses = camera_poses(encodings)
+    poses = camera_poses(encodings, network.config.pose_convention)
     first = invert(frames[0].camera_to_world)
     truth = np.stack([first @ frame.camera_to_world for frame in frames])
     return compare(depth, np.stack([frame.depth for frame in frames]), poses, truth)
 
 
-def camera_poses(encodings: Array) -> Array:
-    """Return camera_to_world poses, float64 [..., 4, 4], of encodings [..., 9].
+def camera_poses(encodings: Array, convention: PoseConvention = "world_to_camera") -> Array:
+    """Return camera_to_world poses, float64 [..., 4, 4], of encodings [..., 9] in a convention.
 
     A quaternion without a length, which an untrained network may say, stands for no turn.
     """
     numbers = np.array(encodings, np.float64).reshape(-1, encodings.shape[-1])
     numbers[np.linalg.norm(numbers[:, 3:7], axis=1) <= 1e-6, 3:7] = 0.0, 0.0, 0.0, 1.0
-    poses = np.stack([invert(world_to_camera(each)) for each in numbers])
+    poses = np.stack([world_to_camera(each) for each in numbers])
+    if convention == "world_to_camera":
+        poses = np.stack([invert(each) for each in poses])
     return poses.reshape(*encodings.shape[:-1], 4, 4)
 
 

@@ -104,7 +104,14 @@ def curriculum_named(name: str) -> Curriculum:
 
 
 def stage_at(stages: tuple[Stage, ...], step: int, steps: int) -> Stage:
-    """Return what is learned at ``step`` of ``steps``, from 0."""
+    """Return what is learned at a step.
+
+    Args:
+        stages: in their order.
+        step: from 0.
+        steps: of the training.
+
+    """
     whole = sum(stage.share for stage in stages)
     done = 0.0
     for stage in stages:
@@ -123,7 +130,7 @@ class TrainingSettings:
 
     Attributes:
         preset: sizes of the network.
-        start: what it begins with, as :class:`~xsvggt_ros.training.start.StartSettings` takes it.
+        start: what it begins with, as :class:`~xsvggt_ros.training.state.StartSettings` takes it.
         recipe: what is learned when, one of CURRICULA.
         room: kind of room.
         steps: of the optimiser, in all.

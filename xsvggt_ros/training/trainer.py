@@ -26,22 +26,30 @@ from xsvggt_ros.model.network import Prediction
 from xsvggt_ros.synthetic.held_out import LENGTHS, SUITE, held_out
 from xsvggt_ros.synthetic.sequence import Sequence
 from xsvggt_ros.training.batches import Batch, TrainingData
-from xsvggt_ros.training.forgetting import GappySequence
+from xsvggt_ros.training.forgetting import GappySequence, drawn_window, windowed
 from xsvggt_ros.training.log import (
     PARTS,
     LossLog,
-    Meter,
+    LossMeter,
     Outcome,
     Progress,
     require_no_other,
     write_evaluation_image,
 )
-from xsvggt_ros.training.losses import losses
+from xsvggt_ros.training.losses import losses, spelled_for
 from xsvggt_ros.training.optimization import optimizer_for, set_learning_rate, update_average
 from xsvggt_ros.training.scores import Scores, score_network
 from xsvggt_ros.training.settings import Schedule, Stage, TrainingSettings
-from xsvggt_ros.training.start import StartSettings, load_start, resolved_start
-from xsvggt_ros.training.state import WEIGHTS, State, differences, load_state, save_state
+from xsvggt_ros.training.state import (
+    WEIGHTS,
+    StartSettings,
+    State,
+    differences,
+    load_start,
+    load_state,
+    resolved_start,
+    save_state,
+)
 
 MOST_SKIPPED = 50
 """Steps in a row without a finite gradient that end a training."""
@@ -170,7 +178,7 @@ class Trainer:
             self.save()
         self.log.truncate_after(self.step)
         started = saved = evaluated = time.monotonic()
-        meter = Meter()
+        meter = LossMeter()
         asked = _Lasting(stop)
         try:
             for batch, stage in self.data.batches(self.step, asked):
@@ -230,20 +238,33 @@ class Trainer:
     def _losses(self, batch: Batch, stage: Stage) -> dict[str, Tensor]:
         """Return the losses of one batch; the dense heads see one of its streams, in turn."""
         weights, normal = self.settings.weights, batch.truth.normalized()
-        outputs = self._aggregate(batch.images, self._memory(batch.images.shape[1], stage))
+        memory = self._memory(batch.images, stage)
+        outputs = self._aggregate(batch.images, memory)
         stream = (self.step // stage.dense_every) % batch.images.shape[0]
         dense = slice(stream, stream + 1) if self.step % stage.dense_every == 0 else None
-        parts = losses(self._predict(outputs, batch.images, dense), normal, weights,
-                       dense or slice(None))  # fmt: skip
+        prediction = self._predict(outputs, batch.images, dense, memory)
+        truth = spelled_for(self.network.config, normal)
+        parts = losses(prediction, truth, weights, dense or slice(None))
         read = self.auxiliary(outputs, batch, normal)
         return {**parts, "auxiliary": read, "total": parts["total"] + weights.auxiliary * read}
 
-    def _memory(self, frames: int, stage: Stage) -> CausalSequence:
-        """Return a memory for streams of so many frames, with gaps or without."""
+    def _memory(self, images: Tensor, stage: Stage) -> CausalSequence:
+        """Return a memory for streams [streams, frames, 3, height, width], with gaps or without.
+
+        Where the network is to have a window, the gaps are those of a window and of key frames.
+        """
+        config, frames = self.network.config, images.shape[1]
         rng = np.random.default_rng([self.settings.seed, self.step, 0x6A95])
         if rng.random() >= stage.gaps:
-            return CausalSequence(frames)
-        return GappySequence(frames, torch.Generator().manual_seed(int(rng.integers(2**31))))
+            return CausalSequence(frames, config.stream.anchor_frames)
+        generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+        if not config.stream.window_frames:
+            return GappySequence(frames, generator)
+        window, interval = (int(each) for each in drawn_window(config, frames, generator))
+        tokens = config.tokens_per_frame(*images.shape[-2:])
+        return windowed(
+            config, frames, tokens, window=window, interval=interval, device=images.device
+        )
 
     def _aggregate(self, images: Tensor, memory: CausalSequence) -> dict[int, Tensor]:
         """Run the aggregator over whole streams, in bfloat16 if asked; return float32."""
@@ -256,17 +277,23 @@ class Trainer:
         return {layer: each.float() for layer, each in outputs.items()}
 
     def _predict(
-        self, outputs: dict[int, Tensor], images: Tensor, dense: slice | None
+        self,
+        outputs: dict[int, Tensor],
+        images: Tensor,
+        dense: slice | None,
+        memory: CausalSequence,
     ) -> Prediction:
         """Run the camera head over all streams, and the dense heads over those asked for."""
         network = self.network
-        frames, (height, width) = images.shape[1], images.shape[-2:]
+        height, width = images.shape[-2:]
         tokens = outputs[network.config.depth - 1][:, :, 0]
-        encodings = network.camera_head(tokens, CausalSequence(frames))
+        encodings = network.camera_head(tokens, memory)
         if dense is None:
             return Prediction(encodings)
         chosen = {layer: each[dense] for layer, each in outputs.items()}
         depth = activate_depth(network.depth_head(chosen, height, width))
+        if "points" not in network.config.heads:
+            return Prediction(encodings, *depth)
         points = activate_points(network.point_head(chosen, height, width))
         return Prediction(encodings, *depth, *points)
 

@@ -8,7 +8,7 @@ import triton
 from torch import Tensor
 
 from xsvggt_ros.cache.kernels import measuring, packing
-from xsvggt_ros.cache.kernels.few_queries import attend_few
+from xsvggt_ros.cache.kernels.measuring import attend_few
 from xsvggt_ros.cache.quantization import UNQUANTIZED
 from xsvggt_ros.cache.token_storage import SKIPPED, TENSORS, put, take
 
@@ -125,7 +125,7 @@ def write_tokens(
 
 
 def key_similarity(keys: Tensor, anchor: int) -> Tensor:
-    """Launch one kernel for the mean direction, and one for the products with it."""
+    """Launch kernels for the mean direction of keys [lanes, tokens, channels] and for products."""
     heads, tokens, channels = keys.shape
     left_out = anchor if anchor < tokens else 0
     sums = torch.empty(heads, _PARTS, channels, dtype=torch.float32, device=keys.device)
@@ -141,7 +141,7 @@ def key_similarity(keys: Tensor, anchor: int) -> Tensor:
 
 
 def unit_range(values: Tensor) -> Tensor:
-    """Launch one program for each row."""
+    """Launch one program for each row of values [rows, count]."""
     rows, count = values.shape
     values = values.contiguous()
     out = torch.empty_like(values)
@@ -159,7 +159,19 @@ def attend_camera(
     values: Tensor,
     attention: Tensor,
 ) -> Tensor:
-    """Launch one program for each head, then average over the heads."""
+    """Launch one program for each head, then average over the heads.
+
+    Args:
+        query: [1, heads, 1, head_dim].
+        key: of the newest token, of the same shape.
+        value: likewise.
+        place: where the newest token is stored, int64 [1].
+        held: tokens held, the newest included, int64 [].
+        keys: [heads, room, head_dim], changed.
+        values: likewise.
+        attention: takes the mean attention over heads, float32 [room].
+
+    """
     heads, room, channels = keys.shape
     weights = torch.empty(heads, room, dtype=torch.float32, device=keys.device)
     out = torch.empty(query.shape, dtype=value.dtype, device=keys.device)

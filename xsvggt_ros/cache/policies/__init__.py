@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a token is worth: one file for each policy.
+"""What a token is worth: one file for each kind of policy.
 
 A policy gives scores and nothing else. What is kept under the budget, and where, is decided in one
 place for all of them (`layer_segments.py`, `segment.py`). None needs an attention map of the
@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from xsvggt_ros.cache.policies.balanced import Balanced
 from xsvggt_ros.cache.policies.base import Policy
-from xsvggt_ros.cache.policies.ffn_residual import FfnResidual
+from xsvggt_ros.cache.policies.ffn_residual import Balanced, FfnResidual
 from xsvggt_ros.cache.policies.importance import Importance
 from xsvggt_ros.cache.policies.key_diversity import KeyDiversity
 from xsvggt_ros.cache.policies.simple import KeepAll, Random, Recency

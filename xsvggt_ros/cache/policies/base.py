@@ -124,10 +124,18 @@ class Forgetful:
         return None
 
     def measure_update(self, update: Tensor) -> Tensor | None:
-        """Measure nothing."""
+        """Measure nothing of an update [frame, dim]."""
         return None
 
     def insertions(self, updates: Tensor | None, rows: int, frame: int, like: Tensor) -> Tensor:
-        """Return the middle of the range for all."""
+        """Return the middle of the range for all, float16 [rows, frame].
+
+        Args:
+            updates: see :meth:`measure_update`, float32 [layers, frame].
+            rows: index sets of all layers.
+            frame: tokens of the newest frame.
+            like: any tensor on the device.
+
+        """
         half = torch.full((1, 1), NEUTRAL_INSERTION, dtype=torch.float16, device=like.device)
         return half.expand(rows, frame)

@@ -15,6 +15,12 @@ def pooled_query(query: Tensor, special: int, pool_size: int) -> Tensor:
     Special tokens count as they are, patches after averaging runs of ``pool_size`` in raster
     order, a shorter last run included. The score is linear in the query, so the mean over the
     pooled queries may be taken here, once, instead of per key.
+
+    Args:
+        query: [..., tokens, channels].
+        special: tokens that stand in front.
+        pool_size: patches that are averaged.
+
     """
     query = query.float()
     patches = query[..., special:, :]
@@ -30,7 +36,15 @@ def pooled_query(query: Tensor, special: int, pool_size: int) -> Tensor:
 
 
 def pooling_weights(frame: int, special: int, pool_size: int, device: torch.device) -> Tensor:
-    """Return the weight of each query in :func:`pooled_query`, float32 [frame]."""
+    """Return the weight of each query in :func:`pooled_query`, float32 [frame].
+
+    Args:
+        frame: tokens of a frame.
+        special: tokens that stand in front.
+        pool_size: patches that are averaged.
+        device: of the result.
+
+    """
     return pooled_query(torch.eye(frame, device=device)[..., None], special, pool_size)[..., 0]
 
 

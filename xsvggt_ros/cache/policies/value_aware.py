@@ -27,6 +27,12 @@ def output_change(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     For a query with weights ``a``, logits ``s`` and output ``o``, removing token ``j`` changes the
     output to first order by ``a_j (v_j + s_j (v_j - o))``; its square is summed over the queries.
     With few queries no map of the whole frame is needed.
+
+    Args:
+        query: [heads, n, head_dim].
+        keys: [heads, tokens, head_dim].
+        values: of the shape of ``keys``.
+
     """
     query, keys, values = query.float(), keys.float(), values.float()
     logits = query @ keys.transpose(-2, -1) * query.shape[-1] ** -0.5

@@ -17,8 +17,8 @@ from xsvggt_ros.evaluation.sources.files import Depth, ReadDepth
 from xsvggt_ros.evaluation.sources.truth_files import true_poses
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import Matrix
-from xsvggt_ros.stream.bits_in_use import BitsInUse
 from xsvggt_ros.stream.frame import Frame, ImageArray
+from xsvggt_ros.stream.image_formats import BitsInUse
 from xsvggt_ros.stream.imaging import decode_encoded
 
 FRAME_ID = "camera_optical_frame"

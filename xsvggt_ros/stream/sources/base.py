@@ -6,13 +6,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from xsvggt_ros.errors import FrameError, SourceError
 from xsvggt_ros.stream.frame import Frame, ImageArray
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
 
 DEFAULT_RATE = 10.0
 """Images per second where nothing says otherwise."""
@@ -89,3 +90,50 @@ def stamp_at(index: int, rate: float) -> int:
 def refuse(failure: str) -> ImageArray:
     """Stand in for the ``decode`` of an image that could not even be read."""
     raise FrameError(failure)
+
+
+LONGEST_GAP = 10.0
+"""Seconds between two images, or ten of their usual distance, beyond which a pause is cut."""
+CUT_TO = 1.0
+"""Seconds that stand for a longer pause."""
+
+_USUAL_GAPS = 3
+"""Times the usual distance of two images, but a second at least, that no stamp is believed alone
+when the times of recording deny it."""
+
+
+class Gap(NamedTuple):
+    """The distance of two images.
+
+    Attributes:
+        nanoseconds: 0 where it is not known, so that it takes one period of the recording.
+        pause: what was cut to CUT_TO, in nanoseconds; 0 where nothing was.
+
+    """
+
+    nanoseconds: int
+    pause: int = 0
+
+
+def gap_between(previous: Frame, frame: Frame, rate: float) -> Gap:
+    """Return how long after ``previous`` a frame is due.
+
+    Stamps come first. Where they jump, as between images before and after the first /clock, or at
+    one wrong stamp, the times of recording count; where these jump as well, the pause is cut.
+
+    Args:
+        previous: the frame before it.
+        frame: the frame.
+        rate: usual images per second.
+
+    """
+    longest = round(SECOND * max(LONGEST_GAP, 10 / rate))
+    gap, recorded = frame.stamp - previous.stamp, 0
+    if frame.recorded is not None and previous.recorded is not None:
+        recorded = frame.recorded - previous.recorded
+    denied = gap > _USUAL_GAPS * max(SECOND, SECOND / rate) and 0 < recorded < gap // _USUAL_GAPS
+    if 0 < gap <= longest and not denied:
+        return Gap(gap)
+    if 0 < recorded <= longest:
+        return Gap(recorded)
+    return Gap(0) if gap <= longest else Gap(round(CUT_TO * SECOND), gap)

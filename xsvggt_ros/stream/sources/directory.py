@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from xsvggt_ros.errors import FrameError, SourceError
-from xsvggt_ros.stream.bits_in_use import BitsInUse
 from xsvggt_ros.stream.frame import EncodedImage, Frame, ImageArray
+from xsvggt_ros.stream.image_formats import BitsInUse
 from xsvggt_ros.stream.imaging import decode_encoded, encoded_format
 from xsvggt_ros.stream.sources.base import (
     DEFAULT_FRAME_ID,

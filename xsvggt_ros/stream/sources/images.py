@@ -95,7 +95,7 @@ def orientation(data: bytes) -> int:
 
 
 def turned(image: ImageArray, value: int) -> ImageArray:
-    """Return an image upright that was stored with an orientation."""
+    """Return an image [h, w, 3] upright that was stored with an orientation."""
     return np.ascontiguousarray(_TURNS[value](image)) if value in _TURNS else image
 
 

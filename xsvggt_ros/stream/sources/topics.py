@@ -45,6 +45,11 @@ class Topic:
 def choose_image_topic(recording: str, topics: Iterable[Topic], wanted: str | None) -> Topic:
     """Return the wanted image topic, or the only one that has messages.
 
+    Args:
+        recording: as messages call it.
+        topics: of the recording.
+        wanted: name of the topic; None for the only one.
+
     Raises:
         SourceError: it is not there, or there are several; the message lists them.
 

@@ -46,11 +46,25 @@ class Draw:
         )
 
     def uniform(self, low: float | Tensor, high: float | Tensor, *shape: int) -> Tensor:
-        """Return numbers in [low, high)."""
+        """Return numbers in [low, high), [worlds, *shape].
+
+        Args:
+            low: a number, or a tensor that broadcasts to the result.
+            high: likewise.
+            shape: of the result, after the worlds.
+
+        """
         return low + (high - low) * self.share(*shape)
 
     def spread(self, low: float, high: float, *shape: int) -> Tensor:
-        """Return positive numbers in [low, high) whose logarithm is uniform."""
+        """Return positive numbers in [low, high) whose logarithm is uniform.
+
+        Args:
+            low: above zero.
+            high: above ``low``.
+            shape: of the result, after the worlds.
+
+        """
         return self.uniform(math.log(low), math.log(high), *shape).exp()
 
     def chance(self, probability: float, *shape: int) -> Tensor:

@@ -81,7 +81,14 @@ def concatenate_plans(plans: list[Plan]) -> Plan:
 
 
 def plan_streams(draw: Draw, frames: int, settings: StreamSettings) -> Plan:
-    """Return worlds with cameras; equal draws give equal plans."""
+    """Return worlds with cameras; equal draws give equal plans.
+
+    Args:
+        draw: of the numbers that decide.
+        frames: of each stream.
+        settings: what worlds and motions there are.
+
+    """
     world = draw.choice(settings.worlds)
     motion = draw.choice(settings.pace.motions)
     curve, walls = curves(draw, world, motion)

@@ -75,7 +75,14 @@ def suite_named(name: str) -> Suite:
 
 
 def suite_settings(suite: Suite, width: int = 112, height: int = 84) -> StreamSettings:
-    """Return what the streams of a suite are made of."""
+    """Return what the streams of a suite are made of.
+
+    Args:
+        suite: which one.
+        width: of the images, pixels.
+        height: likewise.
+
+    """
     laps = suite.frames / suite.lap
     return StreamSettings(
         worlds=tuple(float(each == suite.world) for each in WORLDS),  # type: ignore[arg-type]
@@ -112,7 +119,15 @@ def suite_plan(suite: Suite, settings: StreamSettings, streams: slice | int) -> 
 def suite_streams(
     suite: Suite, settings: StreamSettings, streams: slice | int, device: torch.device | str = "cpu"
 ) -> Streams:
-    """Return rendered streams of a suite; arguments as :func:`suite_plan` takes them."""
+    """Return rendered streams of a suite.
+
+    Args:
+        suite: which one.
+        settings: see :func:`suite_settings`.
+        streams: numbers of the streams.
+        device: on which they are rendered.
+
+    """
     noise = torch.Generator().manual_seed(suite.first_seed)
     with torch.no_grad():
         return render_streams(suite_plan(suite, settings, streams).to(device), settings, noise)

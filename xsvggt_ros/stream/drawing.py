@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cloud and the camera's way as parallel projections."""
+"""Colours, lettering, and the cloud and the camera's path as parallel projections."""
 
 from __future__ import annotations
 
@@ -10,24 +10,62 @@ import numpy as np
 from matplotlib.collections import LineCollection
 from numpy.typing import NDArray
 
-from xsvggt_ros.stream.drawing.style import (
-    DOTS_PER_INCH,
-    ESTIMATE,
-    INK,
-    PAPER,
-    TRUTH,
-    Box,
-    axes_at,
-    dress,
-    span,
-)
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from xsvggt_ros.stream.ground_truth import Comparison
+    from xsvggt_ros.stream.ground_truth import TruthComparison
     from xsvggt_ros.stream.recording import Recording
+
+
+DOTS_PER_INCH = 100
+PAPER, PANEL, INK, MUTED, FAINT = "#0f1218", "#161b23", "#eef1f5", "#9aa4b2", "#3a4350"
+ESTIMATE, TRUTH, WARM = "#4dd8ff", "#ffffff", "#ffb454"
+
+Box = tuple[float, float, float, float]
+"""Left, bottom, width and height of a part of the page, in pixels from its lower left corner."""
+
+
+def axes_at(figure: Figure, box: Box) -> Axes:
+    """Return axes that fill a box."""
+    return figure.add_axes(shares(figure, box))
+
+
+def shares(figure: Figure, box: Box) -> Box:
+    """Return a box in shares of the figure's size."""
+    width, height = figure.get_size_inches() * DOTS_PER_INCH
+    return box[0] / width, box[1] / height, box[2] / width, box[3] / height
+
+
+def write(
+    figure: Figure, x: float, y: float, text: str, size: float, color: str = INK, **more: Any
+) -> None:
+    """Write a line at a place in pixels; nothing in it is read as a formula."""
+    place = shares(figure, (x, y, 0, 0))
+    figure.text(*place[:2], text, color=color, size=size, parse_math=False, **more)
+
+
+def dress(axes: Axes, title: str) -> None:
+    """Give a panel its title, ground, grid and ticks."""
+    axes.set_facecolor(PANEL)
+    axes.set_title(title, color=INK, size=11, loc="left", pad=7, parse_math=False)
+    axes.tick_params(colors=MUTED, labelsize=8.5, length=0)
+    axes.grid(color=FAINT, linewidth=0.5, alpha=0.6)
+    axes.set_axisbelow(True)
+    axes.xaxis.label.set(color=MUTED, size=9)
+    axes.yaxis.label.set(color=MUTED, size=9)
+    for spine in axes.spines.values():
+        spine.set_color(FAINT)
+
+
+def span(values: NDArray[Any], percent: float) -> tuple[float, float]:
+    """Return the range of finite values, of any shape, without that percentage at either end."""
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return 0.0, 1.0
+    low, high = np.percentile(finite, [percent, 100 - percent])
+    return float(low), float(high) if high > low else float(low) + 1e-6
+
 
 MOST_DRAWN = 200_000
 HEADROOM = 0.25
@@ -55,7 +93,7 @@ class Scene:
     poses: Array
 
     @classmethod
-    def of(cls, recording: Recording, comparison: Comparison | None) -> Scene:
+    def of(cls, recording: Recording, comparison: TruthComparison | None) -> Scene:
         """Take a recording in its map frame or, where there is a truth, in the true world."""
         points, colors = recording.cloud.arrays()
         chosen = np.random.default_rng(0).permutation(len(points))[:MOST_DRAWN]
@@ -80,7 +118,15 @@ class Scene:
 
 
 def draw_from_above(figure: Figure, box: Box, scene: Scene, title: str) -> Axes:
-    """Draw the cloud and the way from above, x forward to the right; return the axes."""
+    """Draw the cloud and the way from above, x forward to the right; return the axes.
+
+    Args:
+        figure: that is drawn into.
+        box: left, bottom, width and height in pixels.
+        scene: the cloud and the path.
+        title: of the view.
+
+    """
     axes = axes_at(figure, box)
     dress(axes, title)
     _draw(axes, scene.below_ceiling(), box, across=(0, 1), towards=2)
@@ -89,15 +135,31 @@ def draw_from_above(figure: Figure, box: Box, scene: Scene, title: str) -> Axes:
 
 
 def draw_from_side(figure: Figure, box: Box, scene: Scene, title: str) -> None:
-    """Draw the cloud and the way from the right-hand side."""
+    """Draw the cloud and the way from the right-hand side.
+
+    Args:
+        figure: that is drawn into.
+        box: left, bottom, width and height in pixels.
+        scene: the cloud and the path.
+        title: of the view.
+
+    """
     axes = axes_at(figure, box)
     dress(axes, title)
     _draw(axes, scene, box, across=(0, 2), towards=1)
     axes.set(xlabel="x forward", ylabel="z up")
 
 
-def draw_truth(figure: Figure, box: Box, comparison: Comparison, title: str) -> None:
-    """Draw the place itself from above with the true way and the estimated one on it."""
+def draw_truth(figure: Figure, box: Box, comparison: TruthComparison, title: str) -> None:
+    """Draw the place itself from above, with the true path and the estimated one.
+
+    Args:
+        figure: that is drawn into.
+        box: left, bottom, width and height in pixels.
+        comparison: with the truth.
+        title: of the view.
+
+    """
     axes = axes_at(figure, box)
     dress(axes, title)
     place = comparison.place
@@ -112,8 +174,15 @@ def draw_truth(figure: Figure, box: Box, comparison: Comparison, title: str) -> 
     legend.get_frame().set(facecolor=PAPER, edgecolor="none")
 
 
-def show_place(axes: Axes, box: Box, comparison: Comparison) -> None:
-    """Show the same part of the world as the drawing of the place itself, and its outline."""
+def show_place(axes: Axes, box: Box, comparison: TruthComparison) -> None:
+    """Show the same part of the world as the drawing of the place itself, and its outline.
+
+    Args:
+        axes: of a view from above.
+        box: left, bottom, width and height in pixels.
+        comparison: with the truth.
+
+    """
     (low_x, low_y), (high_x, high_y) = comparison.place.low, comparison.place.high
     outline = np.array(
         [[low_x, low_y], [high_x, low_y], [high_x, high_y], [low_x, high_y], [low_x, low_y]]
@@ -123,7 +192,7 @@ def show_place(axes: Axes, box: Box, comparison: Comparison) -> None:
     axes.set(xlabel="x, metres", ylabel="y, metres")
 
 
-def _limits(comparison: Comparison) -> tuple[Array, Array]:
+def _limits(comparison: TruthComparison) -> tuple[Array, Array]:
     """Return the corners of the place and a margin for what was estimated beyond it."""
     low, high = np.array(comparison.place.low), np.array(comparison.place.high)
     margin = 0.1 * (high - low)

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import FrameError
-from xsvggt_ros.stream.bits_in_use import BitsInUse
-from xsvggt_ros.stream.compressed_format import (
+from xsvggt_ros.stream.image_formats import (
     DEPTH_ENCODINGS,
     IMAGE_ENCODINGS,
+    BitsInUse,
     CompressedFormat,
     parse_format,
 )

@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Triton kernels of the network; importing this needs Triton, so `operators.py` does it late."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+
+@triton.jit
+def _layer_norm(  # type: ignore[no-untyped-def]
+    source, update, total, target, weight, bias, stride, dim, eps,
+    ADD: tl.constexpr, AFFINE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.arange(0, BLOCK)
+    inside = columns < dim
+    values = tl.load(source + row * stride + columns, mask=inside, other=0.0).to(tl.float32)
+    if ADD:
+        values += tl.load(update + row * dim + columns, mask=inside, other=0.0).to(tl.float32)
+        tl.store(total + row * dim + columns, values, mask=inside)
+    mean = tl.sum(values, axis=0) / dim
+    centered = tl.where(inside, values - mean, 0.0)
+    variance = tl.sum(centered * centered, axis=0) / dim
+    normed = centered / tl.sqrt(variance + eps)
+    if AFFINE:
+        gain = tl.load(weight + columns, mask=inside, other=0.0).to(tl.float32)
+        normed = normed * gain + tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)
+    tl.store(target + row * dim + columns, normed.to(target.dtype.element_ty), mask=inside)
+
+
+def layer_norm(
+    tokens: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, dtype: torch.dtype
+) -> Tensor:
+    """Normalise the last side of ``tokens`` in float32 and answer in ``dtype``.
+
+    Args:
+        tokens: [..., dim], of any floating dtype.
+        weight: [dim], None for a LayerNorm without gains.
+        bias: likewise.
+        eps: is added to the variance.
+        dtype: of the result.
+
+    """
+    rows = _as_rows(tokens)
+    target = torch.empty(tokens.shape, dtype=dtype, device=tokens.device)
+    _launch(rows, None, None, target, weight, bias, eps)
+    return target
+
+
+def add_layer_norm(
+    tokens: Tensor, update: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Return ``tokens + update`` in float32, and the same normalised in ``dtype``.
+
+    Args:
+        tokens: [..., dim].
+        update: of the same shape.
+        weight: [dim].
+        bias: [dim].
+        eps: is added to the variance.
+        dtype: of the normalised sum.
+
+    """
+    rows = _as_rows(tokens)
+    total = torch.empty(tokens.shape, dtype=torch.float32, device=tokens.device)
+    target = torch.empty(tokens.shape, dtype=dtype, device=tokens.device)
+    _launch(rows, update.contiguous(), total, target, weight, bias, eps)
+    return total, target
+
+
+def _as_rows(tokens: Tensor) -> Tensor:
+    """Return [rows, dim] whose rows are dense; a slice of a frame's tokens is not copied."""
+    rows = tokens.flatten(0, -2)
+    return rows if rows.stride(-1) == 1 else rows.contiguous()
+
+
+def _launch(
+    rows: Tensor,
+    update: Tensor | None,
+    total: Tensor | None,
+    target: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+) -> None:
+    dim = rows.shape[-1]
+    block = triton.next_power_of_2(dim)
+    _layer_norm[(len(rows),)](
+        rows, update, total, target, weight, bias, rows.stride(0), dim, eps,
+        ADD=update is not None, AFFINE=weight is not None, BLOCK=block,
+        num_warps=min(max(block // 256, 1), 8),
+    )  # fmt: skip
+
+
+_NUMBERS = 2048
+"""Numbers of the result that one program writes."""
+
+
+@triton.jit
+def _resize(  # type: ignore[no-untyped-def]
+    source, target, along_x, along_y, height, width, rows, columns, step_y, step_x,
+    CHANNELS: tl.constexpr, WIDE: tl.constexpr, COLUMNS: tl.constexpr, ADD: tl.constexpr,
+):  # fmt: skip
+    """Write ``COLUMNS`` places of one row of one frame, all channels."""
+    y = tl.program_id(1)
+    x = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    frame = tl.program_id(2).to(tl.int64)
+    channel = tl.arange(0, WIDE)
+    inside = (x < columns)[:, None] & (channel < CHANNELS)[None, :]
+    at_y = y.to(tl.float32) * step_y
+    at_x = x.to(tl.float32) * step_x
+    above = at_y.to(tl.int32)
+    left = at_x.to(tl.int32)
+    below = tl.minimum(above + 1, height - 1)
+    right = tl.minimum(left + 1, width - 1)
+    down = at_y - above.to(tl.float32)
+    over = (at_x - left.to(tl.float32))[:, None]
+    image = source + frame * height * width * CHANNELS + channel[None, :]
+    one = tl.load(image + (above * width + left)[:, None] * CHANNELS, mask=inside, other=0.0)
+    two = tl.load(image + (above * width + right)[:, None] * CHANNELS, mask=inside, other=0.0)
+    upper = one.to(tl.float32) * (1.0 - over) + two.to(tl.float32) * over
+    three = tl.load(image + (below * width + left)[:, None] * CHANNELS, mask=inside, other=0.0)
+    four = tl.load(image + (below * width + right)[:, None] * CHANNELS, mask=inside, other=0.0)
+    lower = three.to(tl.float32) * (1.0 - over) + four.to(tl.float32) * over
+    mixed = upper * (1.0 - down) + lower * down
+    if ADD:
+        HALF: tl.constexpr = CHANNELS // 2
+        first = (channel < HALF)[None, :]
+        here = along_x + channel[None, :] * columns + x[:, None]
+        mixed += tl.load(here, mask=inside & first, other=0.0).to(tl.float32)
+        there = along_y + (channel - HALF) * rows + y
+        second = (channel >= HALF) & (channel < CHANNELS)
+        mixed += tl.load(there, mask=second, other=0.0).to(tl.float32)[None, :]
+    place = ((frame * rows + y) * columns + x)[:, None] * CHANNELS + channel[None, :]
+    tl.store(target + place, mixed.to(target.dtype.element_ty), mask=inside)
+
+
+def resize(
+    features: Tensor, rows: int, columns: int, along_x: Tensor | None, along_y: Tensor | None
+) -> Tensor:
+    """Return ``features`` resized, channels last; see `model/operators.py`.
+
+    Args:
+        features: [frames, channels, height, width].
+        rows: of the result.
+        columns: of the result.
+        along_x: is added to the first half of the channels, [channels / 2, columns]; or None.
+        along_y: is added to the second half, [channels / 2, rows]; or None.
+
+    """
+    frames, channels, height, width = features.shape
+    source = features.contiguous(memory_format=torch.channels_last)
+    target = torch.empty(
+        (frames, channels, rows, columns), dtype=features.dtype, device=features.device,
+        memory_format=torch.channels_last,
+    )  # fmt: skip
+    wide = triton.next_power_of_2(channels)
+    places = max(1, _NUMBERS // wide)
+    _resize[triton.cdiv(columns, places), rows, frames](
+        source, target,
+        None if along_x is None else along_x.contiguous(),
+        None if along_y is None else along_y.contiguous(),
+        height, width, rows, columns,
+        (height - 1) / (rows - 1) if rows > 1 else 0.0,
+        (width - 1) / (columns - 1) if columns > 1 else 0.0,
+        channels, wide, places, along_x is not None and along_y is not None,
+    )  # fmt: skip
+    return target
+
+
+@triton.jit
+def _normalize_and_rotate(  # type: ignore[no-untyped-def]
+    packed, query, key, value, query_weight, query_bias, key_weight, key_bias, cos, sin,
+    tokens, turned_tokens, heads, eps,
+    QUARTER: tl.constexpr, HEADS: tl.constexpr, HALF: tl.constexpr, NEIGHBOURS: tl.constexpr,
+):  # fmt: skip
+    """Take one token: all heads of its query, its key or its value.
+
+    Channels of a head are [axis, part, j], or [j, part] where neighbours turn together; a turn
+    mixes the two parts, so these are loaded apart, as [heads, axis and j].
+    """
+    row = tl.program_id(0).to(tl.int64)
+    which = tl.program_id(1)
+    token = row % tokens
+    channels = 4 * QUARTER
+    head = tl.arange(0, HEADS)[:, None]
+    turn = tl.arange(0, HALF)[None, :]
+    inside = (head < heads) & (turn < 2 * QUARTER)
+    if NEIGHBOURS:
+        first = 2 * turn
+        second = first + 1
+    else:
+        first = (turn // QUARTER) * (2 * QUARTER) + turn % QUARTER
+        second = first + QUARTER
+    source = packed + (row * 3 + which) * heads * channels + head * channels
+    # Queries stay token by token, which is how what is mixed for them is read; keys and values go
+    # head by head, which is how they are stored.
+    asked = (row * heads + head) * channels
+    target = ((row // tokens * heads + head) * tokens + token) * channels
+
+    came_one = tl.load(source + first, mask=inside, other=0.0)
+    came_two = tl.load(source + second, mask=inside, other=0.0)
+    if which == 2:
+        tl.store(value + target + first, came_one, mask=inside)
+        tl.store(value + target + second, came_two, mask=inside)
+    else:
+        one = came_one.to(tl.float32)
+        two = came_two.to(tl.float32)
+        mean = (tl.sum(one, axis=1) + tl.sum(two, axis=1))[:, None] / channels
+        one = tl.where(inside, one - mean, 0.0)
+        two = tl.where(inside, two - mean, 0.0)
+        squares = (tl.sum(one * one, axis=1) + tl.sum(two * two, axis=1))[:, None]
+        deviation = tl.sqrt(squares / channels + eps)
+        known = turn < 2 * QUARTER
+        weight, bias, result = query_weight, query_bias, query + asked
+        if which == 1:
+            weight, bias, result = key_weight, key_bias, key + target
+        one = one / deviation * tl.load(weight + first, mask=known, other=0.0).to(tl.float32)
+        two = two / deviation * tl.load(weight + second, mask=known, other=0.0).to(tl.float32)
+        one += tl.load(bias + first, mask=known, other=0.0).to(tl.float32)
+        two += tl.load(bias + second, mask=known, other=0.0).to(tl.float32)
+        place = token % turned_tokens * (2 * QUARTER) + turn
+        cosine = tl.load(cos + place, mask=known, other=0.0)
+        sine = tl.load(sin + place, mask=known, other=0.0)
+        kind = query.dtype.element_ty
+        tl.store(result + first, (one * cosine - two * sine).to(kind), mask=inside)
+        tl.store(result + second, (two * cosine + one * sine).to(kind), mask=inside)
+
+
+def normalize_and_rotate(
+    packed: Tensor,
+    heads: int,
+    query_weight: Tensor,
+    query_bias: Tensor,
+    key_weight: Tensor,
+    key_bias: Tensor,
+    eps: float,
+    cos: Tensor,
+    sin: Tensor,
+    neighbours: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return queries, keys and values [batch, heads, tokens, head_dim] of a projection.
+
+    Args:
+        packed: queries, keys and values, [batch, tokens, 3 * heads * head_dim].
+        heads: number of heads.
+        query_weight: of the LayerNorm of queries, [head_dim].
+        query_bias: likewise.
+        key_weight: of the LayerNorm of keys, [head_dim].
+        key_bias: likewise.
+        eps: is added to the variance.
+        cos: of the rotations, see :class:`~xsvggt_ros.model.rotary.Rotation`.
+        sin: likewise.
+        neighbours: whether neighbouring channels are a pair, instead of the two halves.
+
+    """
+    batch, tokens, width = packed.shape
+    channels = width // 3 // heads
+    query = packed.new_empty(batch, tokens, heads, channels).transpose(1, 2)
+    key, value = packed.new_empty(2, batch, heads, tokens, channels).unbind()
+    _normalize_and_rotate[(batch * tokens, 3)](
+        packed.contiguous(), query, key, value,
+        query_weight, query_bias, key_weight, key_bias, cos, sin,
+        tokens, cos.shape[0], heads, eps,
+        QUARTER=channels // 4,
+        HEADS=triton.next_power_of_2(heads),
+        HALF=triton.next_power_of_2(channels // 2),
+        NEIGHBOURS=neighbours,
+        num_warps=4,
+    )  # fmt: skip
+    return query, key, value
