@@ -16,8 +16,7 @@ from xsvggt_ros.errors import ConfigurationError, EvaluationError
 from xsvggt_ros.evaluation.evaluator import Scores, SessionEvaluator
 from xsvggt_ros.evaluation.frame import FrameTruth
 from xsvggt_ros.evaluation.request import ScoringOptions
-from xsvggt_ros.geometry.lie import exp_se3
-from xsvggt_ros.geometry.rigid import Matrix, invert
+from xsvggt_ros.geometry.rigid import Matrix, exp_se3, invert
 from xsvggt_ros.metrics.odometry import score_drift, score_steps, segment_lengths
 from xsvggt_ros.metrics.trajectory import inverses
 from xsvggt_ros.stream.frame import CameraMotion, GaugeChange

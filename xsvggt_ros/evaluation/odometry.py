@@ -27,8 +27,7 @@ from xsvggt_ros.metrics.trajectory import (
     require_telling,
 )
 from xsvggt_ros.stream.frame import FrameResult
-from xsvggt_ros.stream.scale import SMOOTHED, MetricScale
-from xsvggt_ros.stream.scale_estimates import ChordScale, scale_from_depth
+from xsvggt_ros.stream.scale import SMOOTHED, ChordScale, MetricScale, scale_from_depth
 
 logger = logging.getLogger(__name__)
 

@@ -22,8 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import EvaluationError
-from xsvggt_ros.geometry.lie import log_se3
-from xsvggt_ros.geometry.rigid import rotation_angles
+from xsvggt_ros.geometry.rigid import log_se3, rotation_angles
 from xsvggt_ros.metrics.statistics import ErrorStatistics
 from xsvggt_ros.metrics.trajectory import (
     Poses,
