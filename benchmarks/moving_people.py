@@ -23,7 +23,6 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from xsvggt_ros.model.bundled import BUNDLED
 
 from xsvggt_ros.cache.statistics import CacheStatistics
 from xsvggt_ros.errors import XsvggtError
@@ -31,6 +30,7 @@ from xsvggt_ros.geometry import voxel_table
 from xsvggt_ros.geometry.cameras import Intrinsics, unproject
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.geometry.voxel_map import VoxelSettings
+from xsvggt_ros.model.backbones import BUNDLED
 from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.stream.frame import Frame, FrameResult, Timings
 from xsvggt_ros.stream.mapping import MapBuilder, MapSettings, chosen_pixels, points_of
