@@ -294,3 +294,33 @@ def test_what_is_no_number_counts_as_outside():
     assert np.isfinite(columns(held)[0]).all()
     held.add(np.full_like(points, np.nan), colors, confidence)
     assert held.outside == 6
+
+
+@pytest.mark.parametrize("most", [7, 60, 1000])
+def test_every_voxel_has_its_turn_and_none_twice_a_frame(most):
+    held = VoxelMap(VoxelSettings(1.0, 1000))
+    line = np.zeros((60, 3), np.float32)
+    line[:, 0] = np.arange(60) + 0.5
+    held.add(line, np.full((60, 3), 7, np.uint8), np.ones(60, np.float32))
+    gone = {3, 17, 18, 59}
+    votes: dict[int, int] = {}
+    nothing = np.empty(0, np.int64)
+    while len(held) > 60 - len(gone):
+        before = set(columns(held)[0][:, 0].astype(int).tolist())
+        visited: list[int] = []
+        for part in held.visit(most):
+            x = held.positions(part)[0].astype(int)
+            visited += x.tolist()
+            free = np.flatnonzero(np.isin(x, list(gone)))
+            held.vote(part, free, nothing, 3)
+        assert len(visited) == len(set(visited)) <= most
+        for each in gone.intersection(visited):
+            votes[each] = votes.get(each, 0) + 1
+        after = set(columns(held)[0][:, 0].astype(int).tolist())
+        assert before - after == {each for each in before if votes.get(each, 0) >= 3}
+    assert held.removed == len(gone)
+    assert set(columns(held)[0][:, 0].astype(int).tolist()) == set(range(60)) - gone
+    held.add(line, np.full((60, 3), 9, np.uint8), np.ones(60, np.float32))
+    found, colors, _ = contents(held)
+    np.testing.assert_allclose(found, line)
+    np.testing.assert_array_equal(colors[sorted(gone)], 9)  # nothing of what was there is left
