@@ -134,7 +134,7 @@ def check_cache(cache: list[CacheBytes]):
     ]
     full = {each.allocated for each in cache[8:]}
     assert len(full) == 1
-    assert 0 < full.pop() < 8 * each_frame / 6, "4 bits and their scales are less than a sixth"
+    assert 0 < full.pop() < 8 * each_frame / 4, "4 bits and the grids of small groups"
 
 
 def assert_same_cloud(first: Path, second: Path):

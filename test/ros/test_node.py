@@ -512,6 +512,8 @@ from xsvggt_ros.ros import node, reconstruct_node
 class Stuck:
     session, session_frames, reset_reason, device = 1, 0, "", torch.device("cpu")
     waiting_frames = 0
+    def check_refinement(self, refinement):
+        pass
     def take(self, image, **_):
         print("in the network", flush=True)
         Event().wait()

@@ -64,6 +64,9 @@ class Gate:
     def check_cache(self, settings: CacheSettings) -> None:
         """Find nothing wrong."""
 
+    def check_refinement(self, refinement: str) -> None:
+        """Find nothing wrong."""
+
     def configure_cache(self, settings: CacheSettings) -> None:
         """Note what is asked for, or fail."""
         if settings.budget_tokens == 666 and self.fails:

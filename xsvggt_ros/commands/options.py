@@ -162,7 +162,7 @@ CACHE = Group(
 CHAIN = Group(
     panel="Chain of first frames",
     names={
-        name: (f"--chain-{name.replace('_', '-')}",)
+        name: ("--" + f"chain_{name}".replace("_", "-"),)
         for name in ("length", "overlap", "min_confidence", "retry")
     },
     texts={
