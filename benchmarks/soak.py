@@ -460,7 +460,7 @@ def answers(counts: Counts, faults: Counter[str], exit_code: int, log: Path) -> 
         "outlier": "those around it",
         "deep": "they are read as 10-bit ones",
         "dark": "the image is dark",
-        "owner": "frame 'odom' has two parents",
+        "owner": "another node broadcasts the transform from 'map' to 'odom', too",
     }
     yield from (f"no line on '{f}'" for f, line in lines.items() if faults[f] and line not in said)
 
