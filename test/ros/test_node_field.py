@@ -275,7 +275,7 @@ from xsvggt_ros.ros import conversions, node
 def fail(*_):
     raise MemoryError("no room")
 
-clouds.CloudPacker.pack = fail
+conversions.CloudPacker.pack = fail
 sys.exit(node.main())
 """
 """The node, which cannot pack clouds."""
@@ -344,12 +344,12 @@ def test_the_topic_of_measured_depth_is_named() -> None:
 DYING = """
 import sys
 from xsvggt_ros.ros import node
-from xsvggt_ros.stream import worker
+from xsvggt_ros.stream import pipeline
 
 def die(*_):
     raise SystemExit
 
-worker.Worker._process = die
+pipeline.FramePipeline.process = die
 sys.exit(node.main())
 """
 """The node, whose worker ends with the first image."""
