@@ -7,9 +7,10 @@ The node's parameters and the options of the command line are made from the decl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from xsvggt_ros.declaration import declared
 from xsvggt_ros.errors import ConfigurationError
 
 if TYPE_CHECKING:  # commands tell their options without loading torch
@@ -50,20 +51,6 @@ MOST_MIB = 2**20
 BACKENDS = ("auto", "sdpa", "flash_attn", "math")
 MOST_TOKENS = 2**24
 MOST_FRAMES = 4096
-
-
-def _setting(default: Any, text: str, **limits: Any) -> Any:
-    """Return a field with its declaration as metadata.
-
-    Args:
-        default: its value where nobody sets it.
-        text: for people, one or two sentences.
-        **limits: ``choices``, all legal values, or ``minimum`` and ``maximum``, both legal;
-            ``unit``; ``live``, whether a running node may change it; ``renamed``, values of before
-            and what they are called now.
-
-    """
-    return field(default=default, metadata={"default": default, "text": text, **limits})
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +94,14 @@ class CacheSettings:
 
     """
 
-    policy: str = _setting(
+    policy: str = declared(
         AUTO,
         "What chooses the history that stays in the cache; none drops nothing, and memory grows. "
         "auto = lingbot for LingBot-Map, xstreamvggt for StreamVGGT.",
         choices=POLICY_CHOICES,
         live=True,
     )
-    budget_tokens: int = _setting(
+    budget_tokens: int = declared(
         DEFAULT_BUDGET_TOKENS,
         "Most tokens that a layer holds after a frame, the mean over layers where adaptive shares "
         "them out; the policies none and lingbot ignore it.",
@@ -123,7 +110,7 @@ class CacheSettings:
         maximum=MOST_TOKENS,
         live=True,
     )
-    budget_mib: float = _setting(
+    budget_mib: float = declared(
         0.0,
         "Most memory that the cache allocates, the camera head's aside; replaces budget_tokens by "
         "what fits at these widths and this resolution; policy none ignores it. 0 = no such bound.",
@@ -132,21 +119,21 @@ class CacheSettings:
         maximum=MOST_MIB,
         live=True,
     )
-    key_bits: int = _setting(
+    key_bits: int = declared(
         4,
         "Width of a cached key; 16 = as the network gives it.",
         unit="bits",
         choices=WIDTHS,
         live=True,
     )
-    value_bits: int = _setting(
+    value_bits: int = declared(
         4,
         "Width of a cached value; 16 = as the network gives it.",
         unit="bits",
         choices=WIDTHS,
         live=True,
     )
-    anchor_bits: int = _setting(
+    anchor_bits: int = declared(
         0,
         "Width of the first frame's tokens and of all special tokens, where finer than the rest; "
         "0 = like the rest.",
@@ -154,7 +141,7 @@ class CacheSettings:
         choices=ANCHOR_WIDTHS,
         live=True,
     )
-    window_bits: int = _setting(
+    window_bits: int = declared(
         0,
         "16 = the newest frame is stored as it came until the next one comes; 0 = it is rounded at "
         "the end of its own step, which saves a frame's unquantized bytes in each layer.",
@@ -162,7 +149,7 @@ class CacheSettings:
         choices=WINDOW_WIDTHS,
         live=True,
     )
-    adaptive: str = _setting(
+    adaptive: str = declared(
         "none",
         "layers shares the budget out by each layer's need, scene lets it follow motion and "
         "novelty, both does both, none neither.",
@@ -170,7 +157,7 @@ class CacheSettings:
         renamed={"off": "none", False: "none"},
         live=True,
     )
-    budget_min_tokens: int = _setting(
+    budget_min_tokens: int = declared(
         0,
         "Budget of a scene at rest, where adaptive follows the scene; 0 = half of the full one.",
         unit="tokens",
@@ -178,7 +165,7 @@ class CacheSettings:
         maximum=MOST_TOKENS,
         live=True,
     )
-    pool_size: int = _setting(
+    pool_size: int = declared(
         16,
         "Queries that are averaged into one before xstreamvggt scores tokens.",
         unit="tokens",
@@ -186,7 +173,7 @@ class CacheSettings:
         maximum=4096,
         live=True,
     )
-    camera_frames: int = _setting(
+    camera_frames: int = declared(
         256,
         "Most frames that the camera head remembers; policy none ignores it.",
         unit="frames",
@@ -194,7 +181,7 @@ class CacheSettings:
         maximum=2**20,
         live=True,
     )
-    group_size: int = _setting(
+    group_size: int = declared(
         64,
         "Most keys that share a grid per channel and are evicted together; of a bounded history "
         "at most an eighth of an image's tokens, but at least 8.",
@@ -202,25 +189,25 @@ class CacheSettings:
         minimum=1,
         maximum=4096,
     )
-    index_sets: str = _setting(
+    index_sets: str = declared(
         "layer",
         "layer = all heads of a layer keep the same tokens; head = each keeps its own.",
         choices=INDEX_SETS,
     )
-    seed: int = _setting(0, "Seed of the policy random.", minimum=0, maximum=2**31 - 1, live=True)
-    compatibility: str = _setting(
+    seed: int = declared(0, "Seed of the policy random.", minimum=0, maximum=2**31 - 1, live=True)
+    compatibility: str = declared(
         "none",
         "published reproduces the released XStreamVGGT code, its overshoot of small budgets and "
         "its merely simulated quantization included; for comparisons.",
         choices=COMPATIBILITIES,
     )
-    attention_backend: str = _setting(
+    attention_backend: str = declared(
         "auto",
         "What computes attention over the cache; auto = the package flash-attn where it is "
         "installed and applies, else sdpa (PyTorch).",
         choices=BACKENDS,
     )
-    anchor_frames: int = _setting(
+    anchor_frames: int = declared(
         0,
         "Frames of the first pass of a session, which are answered together and stay; fewer take "
         "less memory to begin. 0 = as the network was trained: 8 for LingBot-Map, 1 for "
@@ -229,7 +216,7 @@ class CacheSettings:
         minimum=0,
         maximum=64,
     )
-    window_frames: int = _setting(
+    window_frames: int = declared(
         0,
         "Newest stored frames that policy lingbot keeps whole; 0 = as the network was trained: 64 "
         "for LingBot-Map.",
@@ -238,7 +225,7 @@ class CacheSettings:
         maximum=MOST_FRAMES,
         live=True,
     )
-    trajectory_frames: int = _setting(
+    trajectory_frames: int = declared(
         256,
         "Frames before the window whose special tokens policy lingbot keeps; the oldest are "
         "dropped first.",
@@ -247,7 +234,7 @@ class CacheSettings:
         maximum=MOST_FRAMES,
         live=True,
     )
-    keyframe_interval: int = _setting(
+    keyframe_interval: int = declared(
         0,
         "One of so many frames of each camera is stored; the others attend and leave nothing. "
         "0 = auto: every frame for StreamVGGT; for LingBot-Map every frame at first, then every "
@@ -260,12 +247,12 @@ class CacheSettings:
     )
 
     def __post_init__(self) -> None:
-        for declared in fields(self):
-            value, limits = getattr(self, declared.name), declared.metadata
+        for each in fields(self):
+            value, limits = getattr(self, each.name), each.metadata
             if value in limits.get("renamed", ()):
                 value = limits["renamed"][value]
-                object.__setattr__(self, declared.name, value)
-            _check_limits(declared.name, value, limits)
+                object.__setattr__(self, each.name, value)
+            _check_limits(each.name, value, limits)
         self._check_together()
 
     def _check_together(self) -> None:

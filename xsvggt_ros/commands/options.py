@@ -165,13 +165,6 @@ CHAIN = Group(
         name: ("--" + f"chain_{name}".replace("_", "-"),)
         for name in ("length", "overlap", "min_confidence", "retry")
     },
-    texts={
-        "length": "Frames after which the network gets a new first frame; 0 = never.",
-        "overlap": "Frames that run from both first frames, for the join.",
-        "min_confidence": "Share of the usual confidence below which a new first frame is due, "
-        "too; 0 = never.",
-        "retry": "Frames after a refused join before the next attempt.",
-    },
 )
 NETWORK = Group(
     names={"compiled": ("--compile",)},

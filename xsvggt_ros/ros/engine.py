@@ -75,7 +75,7 @@ def build_reconstructor(settings: Settings) -> ChainedReconstructor:
             calibration=settings.input.calibration,
             cuda_graphs=model.cuda_graphs,
         ),
-        chain=settings.chain_settings,
+        chain=settings.chain,
         refinement=settings.pose.refinement,
     )
     check_memory(network, width, cache)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from xsvggt_ros.errors import ConfigurationError
 
@@ -44,11 +43,6 @@ class Spec:
             return ""
         step = f" in steps of {self.step}" if self.step > 1 else ""
         return f"{self.minimum:.10g} to {self.maximum:.10g}{step}"
-
-
-def declared(default: Value, text: str, **rest: Any) -> Any:
-    """Return a dataclass field that declares a parameter; ``rest`` is that of :class:`Spec`."""
-    return field(default=default, metadata={"default": default, "text": text, **rest})
 
 
 def checked_value(spec: Spec, value: object) -> Value:

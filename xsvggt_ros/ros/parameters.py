@@ -15,10 +15,11 @@ from functools import cache
 from typing import Any, Literal, get_type_hints
 
 from xsvggt_ros.cache.settings import CacheSettings
+from xsvggt_ros.declaration import declared
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.geometry.voxel_map import EVICTIONS, MOST_POINTS, VoxelSettings
 from xsvggt_ros.model.config import PRESETS
-from xsvggt_ros.ros.parameter_spec import Spec, Value, checked_value, declared
+from xsvggt_ros.ros.parameter_spec import Spec, Value, checked_value
 from xsvggt_ros.stream.chain_settings import ChainSettings
 from xsvggt_ros.stream.frame import REFINEMENTS
 from xsvggt_ros.stream.mapping import MapSettings
@@ -300,45 +301,6 @@ class Pose:
 
 
 @dataclass(frozen=True, slots=True)
-class Chain:
-    """When the network starts from a new first frame, in the same world."""
-
-    length: int = declared(
-        300,
-        "Frames after which the network starts from a new first frame, by which it measures all "
-        "others; world, map and unit go on. Both caches exist during the overlap. 0 = never.",
-        unit="frames",
-        minimum=0,
-        maximum=1_000_000,
-        live=True,
-    )
-    overlap: int = declared(
-        4,
-        "Frames of each camera that are reconstructed from both first frames, to join the two.",
-        unit="frames",
-        minimum=2,
-        maximum=64,
-        live=True,
-    )
-    min_confidence: float = declared(
-        0.45,
-        "Share of the usual confidence below which, three frames in a row, a new first frame is "
-        "due as well; 0 = never.",
-        minimum=0.0,
-        maximum=0.99,
-        live=True,
-    )
-    retry: int = declared(
-        30,
-        "Frames before the next attempt where a join was refused because the two do not agree.",
-        unit="frames",
-        minimum=1,
-        maximum=100_000,
-        live=True,
-    )
-
-
-@dataclass(frozen=True, slots=True)
 class Path:
     """What goes into ~/path."""
 
@@ -452,7 +414,7 @@ class Settings:
     tf: Tf = Tf()
     scale: Scale = Scale()
     pose: Pose = Pose()
-    chain: Chain = Chain()
+    chain: ChainSettings = field(default_factory=ChainSettings)
     path: Path = Path()
     map: Map = Map()
     watchdog: Watchdog = Watchdog()
@@ -486,12 +448,6 @@ class Settings:
             movers_delay=own.movers_delay,
         )
 
-    @property
-    def chain_settings(self) -> ChainSettings:
-        """What the engine is told of chaining."""
-        own = self.chain
-        return ChainSettings(own.length, own.overlap, own.min_confidence, own.retry)
-
     def values(self) -> dict[str, Value]:
         """Return all values by dotted name."""
         return {spec.name: self._value(spec.name) for spec in specifications()}
@@ -520,7 +476,6 @@ def _check(settings: Settings) -> None:
     _check_frames(settings.frames)
     _check_transforms(settings.tf)
     _check_cameras(settings)
-    _ = settings.chain_settings  # which checks itself
 
 
 def fault_of(name: str) -> str | None:

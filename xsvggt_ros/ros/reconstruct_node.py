@@ -273,7 +273,7 @@ class ReconstructNode(ManagedNode):
         if self._engine is None:
             return
         engine = self._engine.reconstructor
-        refinement, chain = settings.pose.refinement, settings.chain_settings
+        refinement, chain = settings.pose.refinement, settings.chain
 
         def configure(_: Reconstructor) -> None:
             engine.chain = chain

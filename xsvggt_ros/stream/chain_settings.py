@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from xsvggt_ros.declaration import declared
 from xsvggt_ros.errors import ConfigurationError
 
 
@@ -24,10 +25,39 @@ class ChainSettings:
 
     """
 
-    length: int = 300
-    overlap: int = 4
-    min_confidence: float = 0.45
-    retry: int = 30
+    length: int = declared(
+        300,
+        "Frames after which the network starts from a new first frame, by which it measures all "
+        "others; world, map and unit go on. Both caches exist during the overlap. 0 = never.",
+        unit="frames",
+        minimum=0,
+        maximum=1_000_000,
+        live=True,
+    )
+    overlap: int = declared(
+        4,
+        "Frames of each camera that are reconstructed from both first frames, to join the two.",
+        unit="frames",
+        minimum=2,
+        maximum=64,
+        live=True,
+    )
+    min_confidence: float = declared(
+        0.45,
+        "Share of the usual confidence below which, three frames in a row, a new first frame is "
+        "due as well; 0 = never.",
+        minimum=0.0,
+        maximum=0.99,
+        live=True,
+    )
+    retry: int = declared(
+        30,
+        "Frames before the next attempt where a join was refused because the two do not agree.",
+        unit="frames",
+        minimum=1,
+        maximum=100_000,
+        live=True,
+    )
 
     def __post_init__(self) -> None:
         from xsvggt_ros.geometry.joining import LEAST_FRAMES  # --help needs no numpy
