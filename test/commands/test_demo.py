@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The demo: the node in a process of its own, over real DDS, compared with the engine alone."""
 
+from __future__ import annotations
+
 import os
 import re
 import shutil
@@ -10,7 +12,9 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from signal import Signals
 from threading import Thread
+from typing import Any
 
 import cv2
 import numpy as np
@@ -53,12 +57,12 @@ TINY = ["--preset", "tiny", "--device", "cpu", "--budget", "200"]
 
 
 @pytest.fixture(autouse=True)
-def private_domain(monkeypatch):
+def private_domain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ROS_DOMAIN_ID", raising=False)
 
 
 @pytest.fixture
-def exit_codes(monkeypatch):
+def exit_codes(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     codes = []
     stop = child_node.ChildNode.stop
 
@@ -70,7 +74,7 @@ def exit_codes(monkeypatch):
     return codes
 
 
-def test_the_demo_gives_what_the_engine_alone_gives(tmp_path, exit_codes):
+def test_the_demo_gives_what_the_engine_alone_gives(tmp_path: Path, exit_codes: list[Any]) -> None:
     result = run("demo", SAMPLE, "-o", tmp_path / "dds", *TINY)
     assert result.exit_code == 0, result.output
     assert "no checkpoint given" in result.stdout
@@ -88,8 +92,8 @@ def test_the_demo_gives_what_the_engine_alone_gives(tmp_path, exit_codes):
 
 
 def test_without_a_source_the_bundled_model_sees_a_room_whose_truth_is_known(
-    tmp_path, exit_codes, monkeypatch
-):
+    tmp_path: Path, exit_codes: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     recordings = []
     write = results.write_results
     monkeypatch.setattr(
@@ -123,7 +127,7 @@ def error_of(path: Path) -> float:
     return float(ate / np.linalg.norm(np.ptp(truth, axis=0)))
 
 
-def check_cache(cache: list[CacheBytes]):
+def check_cache(cache: list[CacheBytes]) -> None:
     """Allocated bytes stay where they are, uncompressed ones grow by the same with each frame."""
     config = PRESETS["demo"]
     tokens = config.tokens_per_frame(84, 112)
@@ -137,7 +141,7 @@ def check_cache(cache: list[CacheBytes]):
     assert 0 < full.pop() < 8 * each_frame / 4, "4 bits and the grids of small groups"
 
 
-def assert_same_cloud(first: Path, second: Path):
+def assert_same_cloud(first: Path, second: Path) -> None:
     """Poses went over DDS as quaternions, so points differ by rounding; colours do not."""
     row = np.dtype([("xyz", "<f4", 3), ("rgb", "u1", 3)])
     rows = [
@@ -149,7 +153,7 @@ def assert_same_cloud(first: Path, second: Path):
     np.testing.assert_array_equal(rows[0]["rgb"], rows[1]["rgb"])
 
 
-def test_unusable_images_and_the_end_of_a_long_recording_are_told(tmp_path):
+def test_unusable_images_and_the_end_of_a_long_recording_are_told(tmp_path: Path) -> None:
     directory = tmp_path / "images"
     shutil.copytree(SAMPLE, directory)
     (directory / "001.jpg").write_bytes(b"no image")
@@ -161,7 +165,7 @@ def test_unusable_images_and_the_end_of_a_long_recording_are_told(tmp_path):
     assert stamps == [100_000_000, 300_000_000, 400_000_000]
 
 
-def test_weights_that_are_not_there_end_the_demo_with_the_reason(tmp_path):
+def test_weights_that_are_not_there_end_the_demo_with_the_reason(tmp_path: Path) -> None:
     result = run("demo", SAMPLE, "-o", tmp_path, "--checkpoint", "nowhere.pth", *TINY)
     assert result.exit_code == 1
     assert "the node ended with exit code 1" in result.stderr
@@ -188,7 +192,13 @@ def test_weights_that_are_not_there_end_the_demo_with_the_reason(tmp_path):
     ],
     ids=["dies", "is silent", "complains"],
 )
-def test_a_node_that_fails_is_given_up_with_its_log(monkeypatch, tmp_path, program, options, words):
+def test_a_node_that_fails_is_given_up_with_its_log(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    program: str,
+    options: list[str],
+    words: list[str],
+) -> None:
     monkeypatch.setattr(child_node, "_command", lambda *_: [sys.executable, "-c", program])
     result = run("demo", SAMPLE, "-o", tmp_path, *options, *TINY)
     assert result.exit_code == 1
@@ -197,14 +207,16 @@ def test_a_node_that_fails_is_given_up_with_its_log(monkeypatch, tmp_path, progr
 
 
 @pytest.mark.parametrize("domain", ["500", "abc"])
-def test_a_domain_that_is_none_is_refused(monkeypatch, tmp_path, domain):
+def test_a_domain_that_is_none_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, domain: str
+) -> None:
     monkeypatch.setenv("ROS_DOMAIN_ID", domain)
     result = run("demo", SAMPLE, "-o", tmp_path, *TINY)
     assert result.exit_code == 1
     assert f"ROS_DOMAIN_ID is '{domain}'; set it to a number from 0 to 232" in result.stderr
 
 
-def test_of_a_bag_that_jumps_back_the_longest_session_is_written(tmp_path):
+def test_of_a_bag_that_jumps_back_the_longest_session_is_written(tmp_path: Path) -> None:
     result = run("demo", write_jumping_bag(tmp_path / "bag"), "-o", tmp_path / "out", *TINY)
     assert result.exit_code == 0, result.output
     assert "longest, 3 of 5 frames" in re.sub(r"\s+", " ", result.stdout)
@@ -212,10 +224,12 @@ def test_of_a_bag_that_jumps_back_the_longest_session_is_written(tmp_path):
     assert recorded == [SECOND, 2 * SECOND, 3 * SECOND]
 
 
-def test_a_signal_leaves_what_has_been_recorded(tmp_path, monkeypatch, exit_codes):
+def test_a_signal_leaves_what_has_been_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exit_codes: list[Any]
+) -> None:
     add = LongestSession.add
 
-    def add_with_signal(recorded, frame):
+    def add_with_signal(recorded, frame) -> None:
         add(recorded, frame)
         if recorded.frames == 3:
             signal.raise_signal(signal.SIGTERM)
@@ -228,7 +242,9 @@ def test_a_signal_leaves_what_has_been_recorded(tmp_path, monkeypatch, exit_code
     assert exit_codes == [0]
 
 
-def test_a_place_where_no_log_can_be_is_refused(monkeypatch, tmp_path):
+def test_a_place_where_no_log_can_be_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(demo, "require_writable", lambda _: None)
     (tmp_path / "file").touch()
     result = run("demo", SAMPLE, "-o", tmp_path / "file" / "out", *TINY)
@@ -239,7 +255,7 @@ def test_a_place_where_no_log_can_be_is_refused(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     "number", first_is_quick([signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 )
-def test_the_node_ends_with_the_demo(tmp_path, number):
+def test_the_node_ends_with_the_demo(tmp_path: Path, number: Signals) -> None:
     many = tmp_path / "many"
     many.mkdir()
     for index in range(1000):
@@ -273,14 +289,14 @@ def runs(process: int) -> bool:
         return False
 
 
-def wait_until(fulfilled):
+def wait_until(fulfilled) -> None:
     deadline = time.monotonic() + PATIENCE
     while not fulfilled():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
 
 
-def test_a_replay_that_follows_loses_nothing_even_to_a_node_that_drops(tmp_path):
+def test_a_replay_that_follows_loses_nothing_even_to_a_node_that_drops(tmp_path: Path) -> None:
     """Published at full speed, most of these images would be dropped."""
     many = tmp_path / "many"
     many.mkdir()
@@ -330,7 +346,7 @@ def status_of(node: str, domain: int):
     context.try_shutdown()
 
 
-def test_no_more_images_are_under_way_than_the_window():
+def test_no_more_images_are_under_way_than_the_window() -> None:
     with open_source(SAMPLE) as source:
         metered = MeteredSource(source, window=4, limit=100)
         answered = 0
@@ -344,7 +360,7 @@ def test_no_more_images_are_under_way_than_the_window():
         assert (metered.sent, metered.cut, metered.frame_count) == (12, False, 12)
 
 
-def test_nothing_is_sent_before_it_is_allowed_and_closing_ends_the_wait():
+def test_nothing_is_sent_before_it_is_allowed_and_closing_ends_the_wait() -> None:
     with open_source(SAMPLE) as source:
         metered = MeteredSource(source, window=4, limit=100)
         sent = []

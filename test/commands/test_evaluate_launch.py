@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """evaluate.launch.py: its arguments become options of `xsvggt evaluate`."""
 
+from __future__ import annotations
+
 import ast
 import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -18,7 +22,7 @@ LAUNCH_FILE = Path(__file__).parents[2] / "launch/evaluate.launch.py"
 class Listening:
     """Stands for everything that launch offers; keeps what it was made from."""
 
-    def __init__(self, *_, **made_from) -> None:
+    def __init__(self, *_: object, **made_from) -> None:
         self.made_from = made_from
 
 
@@ -28,7 +32,7 @@ class Stub(ModuleType):
 
 
 @pytest.fixture
-def command(monkeypatch):
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """What the launch file runs, on a launch that only listens."""
     modules = ("launch", "launch.actions", "launch.substitutions", "ament_index_python.packages")
     for name in (*modules, "launch.events.process"):
@@ -55,7 +59,9 @@ def command(monkeypatch):
 
 @pytest.mark.parametrize(("code", "stopped", "fails"), [(0, False, False), (1, False, True),
                                                         (130, True, False)])  # fmt: skip
-def test_a_failed_evaluation_fails_the_launch(command, code, stopped, fails):
+def test_a_failed_evaluation_fails_the_launch(
+    command: Callable[..., Any], code: int, stopped: bool, fails: bool
+) -> None:
     command(bag="a.mcap")
     event, context = SimpleNamespace(returncode=code), SimpleNamespace(is_shutdown=stopped)
     if fails:
@@ -65,7 +71,7 @@ def test_a_failed_evaluation_fails_the_launch(command, code, stopped, fails):
         assert isinstance(command.on_exit(event, context), Listening)
 
 
-def test_arguments_become_options(command):
+def test_arguments_become_options(command: Callable[..., Any]) -> None:
     assert command(bag="a.mcap") == [
         "/ws/install/xsvggt_ros/lib/xsvggt_ros/xsvggt", "evaluate", "run", "a.mcap",
         "--device", "auto", "--output", "results",
@@ -81,7 +87,7 @@ def test_arguments_become_options(command):
     ]  # fmt: skip
 
 
-def test_every_option_exists(command):
+def test_every_option_exists(command: Callable[..., Any]) -> None:
     for sweep, subcommand in (("", "run"), ("s", "sweep")):
         evaluate = get_command(cli.app).commands["evaluate"]
         known = {each for option in evaluate.commands[subcommand].params for each in option.opts}
@@ -91,10 +97,10 @@ def test_every_option_exists(command):
         assert {word for word in given[3:] if word.startswith("--")} <= known
 
 
-def test_other_words_than_true_and_false_are_refused(command):
+def test_other_words_than_true_and_false_are_refused(command: Callable[..., Any]) -> None:
     with pytest.raises(ValueError, match="neither true nor false"):
         command(bag="b", realtime="yes")
 
 
-def test_it_compiles():
+def test_it_compiles() -> None:
     ast.parse(LAUNCH_FILE.read_text(encoding="utf-8"), feature_version=(3, 10))

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`xsvggt evaluate`: options that arrive or are refused, exit codes, and sweeps."""
 
+from __future__ import annotations
+
 import json
 import os
 import signal
@@ -37,12 +39,12 @@ def run(*arguments: object):
 
 
 @pytest.fixture
-def memory(monkeypatch):
+def memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every path open eight frames in memory."""
     monkeypatch.setattr(runner, "open_source", lambda path, options: MemorySource(8))
 
 
-def test_one_command_leaves_a_report(tmp_path):
+def test_one_command_leaves_a_report(tmp_path: Path) -> None:
     result = run(SOURCE, "-o", tmp_path, "--max-frames", 3, "--budget", 60, *TINY)
     assert result.exit_code == 0, result.output
     latest = (tmp_path / "latest").resolve()
@@ -54,7 +56,7 @@ def test_one_command_leaves_a_report(tmp_path):
     assert (latest / "report.html").is_file()
 
 
-def test_the_chain_and_the_refinement_are_those_of_the_node(memory, tmp_path):
+def test_the_chain_and_the_refinement_are_those_of_the_node(memory, tmp_path: Path) -> None:
     words = ["--chain-length", 0, "--chain-retry", 7, "--refinement", "auto"]
     result = run("x", "-o", tmp_path, *words, "--scale-source", "odometry", *TINY)
     assert result.exit_code == 0, result.output
@@ -73,14 +75,16 @@ def test_the_chain_and_the_refinement_are_those_of_the_node(memory, tmp_path):
         (["--scale-source", "wheels"], "choose one of auto, depth, odometry, none"),
     ],
 )
-def test_impossible_settings_of_odometry_are_refused(memory, tmp_path, words, told):
+def test_impossible_settings_of_odometry_are_refused(
+    memory, tmp_path: Path, words: list[str | int] | list[str], told: str
+) -> None:
     result = run("x", "-o", tmp_path, *words, *TINY)
     assert result.exit_code == 1
     assert told in " ".join(result.output.split())
     assert not list(tmp_path.iterdir())
 
 
-def test_a_broken_limit_is_exit_code_3(memory, tmp_path):
+def test_a_broken_limit_is_exit_code_3(memory, tmp_path: Path) -> None:
     kept = run("x", "-o", tmp_path, "--max", "ate_sim3=1e9", "--max", "bytes=1e12", *TINY)
     assert kept.exit_code == 0, kept.output
     broken = run("run", "x", "-o", tmp_path, "--max", "ate_sim3=1e9", "--min", "fps=1e9", *TINY)
@@ -88,7 +92,7 @@ def test_a_broken_limit_is_exit_code_3(memory, tmp_path):
     assert "BROKEN: engine, frames/s" in broken.output
 
 
-def test_a_signal_leaves_a_partial_report(monkeypatch, tmp_path):
+def test_a_signal_leaves_a_partial_report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     class Signalled(MemorySource):
         def __iter__(self):
             for index, given in enumerate(super().__iter__()):
@@ -104,7 +108,9 @@ def test_a_signal_leaves_a_partial_report(monkeypatch, tmp_path):
     assert (tmp_path / "latest" / "report.html").read_text().rstrip().endswith("</html>")
 
 
-def test_a_source_that_breaks_off_is_told_on_the_terminal(monkeypatch, tmp_path):
+def test_a_source_that_breaks_off_is_told_on_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(runner, "open_source", lambda path, options: MemorySource(8, breaks_at=4))
     result = run("x", "-o", tmp_path, *TINY)
     assert result.exit_code == 0
@@ -128,7 +134,7 @@ def test_a_source_that_breaks_off_is_told_on_the_terminal(monkeypatch, tmp_path)
         (["--intrinsics", "1,2,3"], "is not FX,FY,CX,CY"),
     ],
 )
-def test_what_means_nothing_is_refused(tmp_path, options, words):
+def test_what_means_nothing_is_refused(tmp_path: Path, options: list[str], words: str) -> None:
     result = run(SOURCE, "-o", tmp_path, *options, *TINY)
     assert result.exit_code == 1
     assert words in " ".join(result.output.split())
@@ -143,7 +149,9 @@ def test_what_means_nothing_is_refused(tmp_path, options, words):
         (["budget=60", "--speed", "2"], "--realtime"),
     ],
 )
-def test_what_a_sweep_cannot_take_is_refused(tmp_path, options, words):
+def test_what_a_sweep_cannot_take_is_refused(
+    tmp_path: Path, options: list[str], words: str
+) -> None:
     result = run("sweep", SOURCE, *options, "-o", tmp_path, *TINY)
     assert result.exit_code == 1
     assert words in " ".join(result.output.split())
@@ -160,7 +168,7 @@ def test_what_a_sweep_cannot_take_is_refused(tmp_path, options, words):
         ["demo"],
     ],
 )
-def test_every_setting_of_the_cache_is_an_option(command):
+def test_every_setting_of_the_cache_is_an_option(command: list[str]) -> None:
     found = get_command(cli.app)
     for name in command:
         assert isinstance(found, TyperGroup)
@@ -169,7 +177,7 @@ def test_every_setting_of_the_cache_is_an_option(command):
     assert {CACHE.spelling(each.name) for each in fields(CacheSettings)} <= known
 
 
-def test_options_become_the_settings_of_their_groups(tmp_path):
+def test_options_become_the_settings_of_their_groups(tmp_path: Path) -> None:
     options = (
         "--policy",
         "random",
@@ -200,7 +208,7 @@ def test_options_become_the_settings_of_their_groups(tmp_path):
     assert held["network"]["preset"] == "tiny"
 
 
-def test_a_result_directory_that_takes_no_files_is_found_out_before_the_run(tmp_path):
+def test_a_result_directory_that_takes_no_files_is_found_out_before_the_run(tmp_path: Path) -> None:
     place = tmp_path / "file"
     place.write_text("")
     result = run(SOURCE, "-o", place, *TINY)
@@ -208,7 +216,7 @@ def test_a_result_directory_that_takes_no_files_is_found_out_before_the_run(tmp_
     assert "is no directory" in " ".join(result.output.split())
 
 
-def test_axes_are_read():
+def test_axes_are_read() -> None:
     assert parse_axes(["budget=512,1024 bits=2,4", "policy=random"]) == [
         Axis("budget", (512, 1024)), Axis("bits", (2, 4)), Axis("policy", ("random",)),
     ]  # fmt: skip
@@ -220,7 +228,7 @@ def test_axes_are_read():
             parse_axes([text])
 
 
-def test_points_are_all_combinations_beside_the_references():
+def test_points_are_all_combinations_beside_the_references() -> None:
     axes = parse_axes(["budget=512,1024 bits=2,4"])
     chosen = points(axes, CacheSettings(), ("full cache", "published"))
     assert [point.label for point in chosen] == [
@@ -251,7 +259,7 @@ def sweep_of(
 ):
     ran: list[int] = []
 
-    def pretend(request, place, stop_event, progress, threads):
+    def pretend(request: pytest.FixtureRequest, place, stop_event, progress, threads):
         ran.append(request.cache.budget_tokens)
         return (evaluate or metrics_of)(request)
 
@@ -270,8 +278,8 @@ def sweep_of(
     return table, ran
 
 
-def test_a_failed_run_is_a_row_and_is_tried_again(tmp_path):
-    def evaluate(request):
+def test_a_failed_run_is_a_row_and_is_tried_again(tmp_path: Path) -> None:
+    def evaluate(request: pytest.FixtureRequest):
         if request.cache.budget_tokens == 100:
             raise XsvggtError("memory ran out")
         return metrics_of(request)
@@ -288,10 +296,10 @@ def test_a_failed_run_is_a_row_and_is_tried_again(tmp_path):
     assert read_sweep(tmp_path) == again
 
 
-def test_a_sweep_goes_on_and_takes_more_values(tmp_path):
+def test_a_sweep_goes_on_and_takes_more_values(tmp_path: Path) -> None:
     stop = Event()
 
-    def evaluate(request):
+    def evaluate(request: pytest.FixtureRequest):
         stop.set()
         return metrics_of(request)
 
@@ -303,10 +311,10 @@ def test_a_sweep_goes_on_and_takes_more_values(tmp_path):
     assert [row.values["ate_sim3"] for row in table.rows] == [1 / 100, 1 / 200, 1 / 300]
 
 
-def test_jobs_run_side_by_side_and_the_table_keeps_its_order(tmp_path):
+def test_jobs_run_side_by_side_and_the_table_keeps_its_order(tmp_path: Path) -> None:
     both = Barrier(2, timeout=30)
 
-    def evaluate(request):
+    def evaluate(request: pytest.FixtureRequest):
         both.wait()  # never passed by one run alone
         sleep(0.2 if request.cache.budget_tokens == 100 else 0.0)
         return metrics_of(request)
@@ -320,8 +328,8 @@ def test_jobs_run_side_by_side_and_the_table_keeps_its_order(tmp_path):
     assert again.rows == table.rows
 
 
-def test_a_failure_beside_others_is_a_row(tmp_path):
-    def evaluate(request):
+def test_a_failure_beside_others_is_a_row(tmp_path: Path) -> None:
+    def evaluate(request: pytest.FixtureRequest):
         if request.cache.budget_tokens == 100:
             raise XsvggtError("memory ran out")
         return metrics_of(request)
@@ -330,12 +338,12 @@ def test_a_failure_beside_others_is_a_row(tmp_path):
     assert [row.state for row in table.rows] == ["failed", "complete", "complete"]
 
 
-def test_no_jobs_are_refused(tmp_path):
+def test_no_jobs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="--jobs 0"):
         sweep_of(tmp_path, jobs=0)
 
 
-def test_a_sweep_of_something_else_is_refused(tmp_path):
+def test_a_sweep_of_something_else_is_refused(tmp_path: Path) -> None:
     sweep_of(tmp_path)
     with pytest.raises(ConfigurationError, match="other options"):
         run_sweep(
@@ -349,7 +357,7 @@ def test_a_sweep_of_something_else_is_refused(tmp_path):
         read_sweep(tmp_path / "nowhere")
 
 
-def test_the_page_draws_errors_against_bytes_and_latency(tmp_path):
+def test_the_page_draws_errors_against_bytes_and_latency(tmp_path: Path) -> None:
     table, _ = sweep_of(tmp_path, references=(FULL,))
     page = sweep_page(table)
     assert page.count("<svg") == 2
@@ -360,13 +368,13 @@ def test_the_page_draws_errors_against_bytes_and_latency(tmp_path):
     assert lines[2].startswith("budget=100,complete,,0.01,")
 
 
-def test_weights_that_changed_within_a_sweep_are_told():
+def test_weights_that_changed_within_a_sweep_are_told() -> None:
     row = Row("a", "g", "complete", "", "runs/a", {}, {}, "one")
     table = sweep.Sweep("x", "f", (row, replace(row, label="b", weights="two")))
     assert "weights changed" in table.warnings[0]
 
 
-def test_a_process_of_its_own_evaluates_and_tells(tmp_path):
+def test_a_process_of_its_own_evaluates_and_tells(tmp_path: Path) -> None:
     request = replace(
         tiny_request(cache=CacheSettings(budget_tokens=60)),
         source=SOURCE, options=SourceOptions(limit=2),
@@ -378,23 +386,25 @@ def test_a_process_of_its_own_evaluates_and_tells(tmp_path):
     assert told[0] == "opening"
 
 
-def test_what_goes_wrong_in_a_process_is_its_message(tmp_path):
+def test_what_goes_wrong_in_a_process_is_its_message(tmp_path: Path) -> None:
     request = replace(tiny_request(), source="synthetic:nowhere")
     with pytest.raises(RunFailedError, match="nowhere"):
         evaluate_isolated(request, tmp_path, Event(), lambda *_: None)
 
 
-def killed(connection, request, directory, threads):
+def killed(connection, request: pytest.FixtureRequest, directory, threads) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_killed_process_is_told_from_a_failed_one(monkeypatch, tmp_path):
+def test_a_killed_process_is_told_from_a_failed_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(isolated, "_run", killed)
     with pytest.raises(RunFailedError, match="memory ran out"):
         evaluate_isolated(tiny_request(), tmp_path, Event(), lambda *_: None)
 
 
-def test_a_sweep_runs_from_the_command_line(tmp_path):
+def test_a_sweep_runs_from_the_command_line(tmp_path: Path) -> None:
     options = ["budget=60", "--references", "none", "--max-frames", 2]
     result = run("sweep", SOURCE, *options, "-o", tmp_path, *TINY)
     assert result.exit_code == 0, result.output

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Half precision: which parts are rounded, and that results stay near float32."""
 
+from __future__ import annotations
+
 import pytest
 import reference
 import torch
@@ -30,7 +32,9 @@ def run(network, device, frames=4):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.02), (torch.float16, 0.002)])
-def test_half_precision_stays_near_float32(device, dtype, tolerance):
+def test_half_precision_stays_near_float32(
+    device: str, dtype: torch.dtype, tolerance: float
+) -> None:
     exact, _ = run(reference.network(), "cpu")
     rounded, memory = run(reference.inference_network(dtype), device)
     assert memory.layers[0].segments[0].decoded_keys().dtype == dtype
@@ -41,7 +45,7 @@ def test_half_precision_stays_near_float32(device, dtype, tolerance):
         assert 0 < reference.deviation(second, first) < tolerance, field
 
 
-def test_norms_gains_tables_and_heads_stay_float32():
+def test_norms_gains_tables_and_heads_stay_float32() -> None:
     network = reference.network().set_precision(torch.bfloat16)
     for name, parameter in network.named_parameters():
         module = network.get_submodule(name.rpartition(".")[0])
@@ -54,7 +58,7 @@ def rounds(tensor: torch.Tensor) -> bool:
 
 
 @pytest.mark.parametrize("prepared", [False, True])
-def test_the_residual_stream_and_gains_are_not_rounded(prepared):
+def test_the_residual_stream_and_gains_are_not_rounded(prepared: bool) -> None:
     network = reference.network().set_precision(torch.bfloat16)
     if prepared:
         network = reference.inference_network(torch.bfloat16)
@@ -74,7 +78,7 @@ def test_the_residual_stream_and_gains_are_not_rounded(prepared):
         assert not rounds(stream), name
 
 
-def test_norms_compute_in_float32_and_answer_in_the_dtype_of_their_reader():
+def test_norms_compute_in_float32_and_answer_in_the_dtype_of_their_reader() -> None:
     network = reference.network().set_precision(torch.bfloat16)
     seen: dict[str, tuple] = {}
     for name, module in network.named_modules():
@@ -96,7 +100,7 @@ def test_norms_compute_in_float32_and_answer_in_the_dtype_of_their_reader():
         assert torch.equal(output, exact.to(output.dtype)), name
 
 
-def test_positions_rotate_in_float32(monkeypatch):
+def test_positions_rotate_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     rotated = []
 
     def watch(tokens, rotation):
@@ -113,7 +117,7 @@ def test_positions_rotate_in_float32(monkeypatch):
         assert not rounds(cosines)
 
 
-def test_special_tokens_enter_unrounded():
+def test_special_tokens_enter_unrounded() -> None:
     network = reference.network().set_precision(torch.bfloat16)
     with torch.no_grad():
         network.aggregator.camera_token += 1e-4
@@ -126,14 +130,14 @@ def test_special_tokens_enter_unrounded():
     assert not rounds(entering[0][0, 0])
 
 
-def test_every_norm_has_the_eps_of_the_reference():
+def test_every_norm_has_the_eps_of_the_reference() -> None:
     for name, module in reference.network().named_modules():
         if isinstance(module, nn.LayerNorm):
             small = name.startswith("aggregator.patch_embed.") or name.endswith("adaln_norm")
             assert module.eps == (1e-6 if small else 1e-5), name
 
 
-def test_heads_are_rounded_on_request():
+def test_heads_are_rounded_on_request() -> None:
     network = reference.network().set_precision(torch.bfloat16, torch.bfloat16)
     assert network.depth_head.scratch.output_conv1.weight.dtype == torch.bfloat16
     assert network.depth_head.norm.weight.dtype == torch.float32
@@ -142,6 +146,6 @@ def test_heads_are_rounded_on_request():
     assert reference.deviation(rounded[1].depth, exact[1].depth) < 0.1
 
 
-def test_an_integer_dtype_is_refused():
+def test_an_integer_dtype_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="dtype torch.int8 is not supported"):
         reference.network().set_precision(torch.int8)

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engine: every frame answered, sessions bounded, nothing non-finite let out."""
 
+from __future__ import annotations
+
 import dataclasses
 import gc
 import logging
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from xsvggt_ros.cache.layer_segments import LayerSegments
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError, DeviceFullError, FrameError, NonFiniteOutputError
 from xsvggt_ros.geometry.cameras import world_to_camera
+from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 
 UNCOMPRESSED = CacheSettings("none", compatibility="published", key_bits=16, value_bits=16)
@@ -30,7 +34,7 @@ def engine(network, **cache) -> Reconstructor:
     return Reconstructor(network, ReconstructorSettings(56, CacheSettings(**cache)))
 
 
-def test_results_carry_stamp_frame_size_and_index(network):
+def test_results_carry_stamp_frame_size_and_index(network: StreamVggt) -> None:
     reconstructor = engine(network)
     for index, image in enumerate(images(3)):
         result = reconstructor.step(image, stamp=100 + index, frame_id="eye")
@@ -43,7 +47,7 @@ def test_results_carry_stamp_frame_size_and_index(network):
         assert result.timings.total > 0
 
 
-def test_the_engine_equals_the_network_on_the_golden_frames():
+def test_the_engine_equals_the_network_on_the_golden_frames() -> None:
     network = reference.network()
     settings = ReconstructorSettings(reference.CONFIG["width"], UNCOMPRESSED)
     reconstructor = Reconstructor(network, settings)
@@ -61,7 +65,7 @@ def test_the_engine_equals_the_network_on_the_golden_frames():
         np.testing.assert_allclose(result.camera_to_world, relative, atol=2e-4)
 
 
-def test_the_first_camera_is_the_world(network):
+def test_the_first_camera_is_the_world(network: StreamVggt) -> None:
     reconstructor = engine(network)
     for _ in range(2):
         result = reconstructor.step(images(1)[0])
@@ -70,7 +74,7 @@ def test_the_first_camera_is_the_world(network):
         reconstructor.reset()
 
 
-def test_poses_are_rigid(network):
+def test_poses_are_rigid(network: StreamVggt) -> None:
     reconstructor = engine(network)
     for image in images(5):
         pose = reconstructor.step(image).camera_to_world
@@ -78,7 +82,7 @@ def test_poses_are_rigid(network):
         assert pose[3].tolist() == [0, 0, 0, 1]
 
 
-def test_a_reset_repeats_the_session_exactly(network):
+def test_a_reset_repeats_the_session_exactly(network: StreamVggt) -> None:
     reconstructor = engine(network)
     first = [reconstructor.step(image) for image in images(6)]
     reconstructor.reset()
@@ -90,7 +94,7 @@ def test_a_reset_repeats_the_session_exactly(network):
         assert one.cache == other.cache
 
 
-def test_memory_of_a_session_is_bounded(network):
+def test_memory_of_a_session_is_bounded(network: StreamVggt) -> None:
     reconstructor = engine(network, budget_tokens=40, camera_frames=3)
     for image in images(4):
         result = reconstructor.step(image)
@@ -106,7 +110,9 @@ def test_memory_of_a_session_is_bounded(network):
     assert after == before
 
 
-def test_a_change_of_size_is_said_and_the_session_goes_on(network, caplog):
+def test_a_change_of_size_is_said_and_the_session_goes_on(
+    network: StreamVggt, caplog: pytest.LogCaptureFixture
+) -> None:
     reconstructor = engine(network)
     reconstructor.step(images(1)[0])
     result = reconstructor.step(images(1, height=32)[0])
@@ -115,7 +121,9 @@ def test_a_change_of_size_is_said_and_the_session_goes_on(network, caplog):
     assert "changes from 56x42 to 56x28 pixels; the session goes on" in caplog.text
 
 
-def test_a_budget_without_history_is_said_once_with_the_numbers(network, caplog):
+def test_a_budget_without_history_is_said_once_with_the_numbers(
+    network: StreamVggt, caplog: pytest.LogCaptureFixture
+) -> None:
     reconstructor = engine(network, budget_tokens=34)
     for image in images(3):
         reconstructor.step(image)
@@ -124,7 +132,9 @@ def test_a_budget_without_history_is_said_once_with_the_numbers(network, caplog)
     assert "set cache.budget_tokens to 35 or more" in caplog.text
 
 
-def test_the_cache_changes_between_two_frames(network, caplog):
+def test_the_cache_changes_between_two_frames(
+    network: StreamVggt, caplog: pytest.LogCaptureFixture
+) -> None:
     reconstructor = engine(network, key_bits=16, value_bits=16)
     for image in images(4):
         before = reconstructor.step(image).cache
@@ -143,7 +153,9 @@ def test_the_cache_changes_between_two_frames(network, caplog):
     assert reconstructor.step(images(1)[0]).cache.tokens == 30
 
 
-def test_without_history_is_not_said_again_for_every_change(network, caplog):
+def test_without_history_is_not_said_again_for_every_change(
+    network: StreamVggt, caplog: pytest.LogCaptureFixture
+) -> None:
     reconstructor = engine(network, budget_tokens=34)
     for bits in (4, 8, 2):
         reconstructor.step(images(1)[0])
@@ -157,7 +169,9 @@ def out_of_memory(*_: object) -> None:
     raise torch.OutOfMemoryError("CUDA out of memory")
 
 
-def test_a_change_that_runs_out_of_memory_begins_a_new_session_as_before(network, monkeypatch):
+def test_a_change_that_runs_out_of_memory_begins_a_new_session_as_before(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reconstructor = engine(network)
     for image in images(4):
         reconstructor.step(image)
@@ -173,7 +187,9 @@ def test_a_change_that_runs_out_of_memory_begins_a_new_session_as_before(network
     assert reconstructor.step(images(1)[0]).cache.tokens == 60
 
 
-def test_running_out_of_memory_while_adapting_begins_a_new_session(network, monkeypatch):
+def test_running_out_of_memory_while_adapting_begins_a_new_session(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reconstructor = engine(network, budget_tokens=120, adaptive="scene")
     for image in images(10):
         reconstructor.step(image)
@@ -186,7 +202,7 @@ def test_running_out_of_memory_while_adapting_begins_a_new_session(network, monk
     assert reconstructor.step(still).index == 0
 
 
-def test_too_few_bytes_are_refused_before_an_image_is_remembered(network):
+def test_too_few_bytes_are_refused_before_an_image_is_remembered(network: StreamVggt) -> None:
     reconstructor = engine(network, budget_mib=0.001)
     with pytest.raises(ConfigurationError, match="frames of 17 tokens need at least"):
         reconstructor.step(images(1)[0])
@@ -194,7 +210,7 @@ def test_too_few_bytes_are_refused_before_an_image_is_remembered(network):
     assert reconstructor.step(images(1)[0]).index == 0
 
 
-def test_a_still_camera_lets_an_adaptive_budget_shrink(network):
+def test_a_still_camera_lets_an_adaptive_budget_shrink(network: StreamVggt) -> None:
     reconstructor = engine(network, budget_tokens=120, adaptive="scene")
     for image in images(10):
         moving = reconstructor.step(image).cache
@@ -206,7 +222,7 @@ def test_a_still_camera_lets_an_adaptive_budget_shrink(network):
     assert resting.nbytes < moving.nbytes
 
 
-def test_an_unusable_image_leaves_the_session_as_it_was(network):
+def test_an_unusable_image_leaves_the_session_as_it_was(network: StreamVggt) -> None:
     reconstructor, undisturbed = engine(network), engine(network)
     first, second = images(2)
     reconstructor.step(first)
@@ -233,7 +249,7 @@ def corrupted(network, change):
     return reconstructor
 
 
-def test_a_non_finite_pose_begins_a_new_session(network):
+def test_a_non_finite_pose_begins_a_new_session(network: StreamVggt) -> None:
     def poison(prediction):
         poses = prediction.pose_encodings.clone()
         poses[..., 0] = torch.nan
@@ -249,7 +265,7 @@ def test_a_non_finite_pose_begins_a_new_session(network):
     assert reconstructor.step(images(1)[0]).index == 0
 
 
-def test_single_infinite_depths_become_unknown(network):
+def test_single_infinite_depths_become_unknown(network: StreamVggt) -> None:
     def poison(prediction):
         depth = prediction.depth.clone()
         depth[..., 3, 5] = torch.inf
@@ -262,7 +278,7 @@ def test_single_infinite_depths_become_unknown(network):
     assert np.isfinite(depth).sum() == depth.size - 1
 
 
-def test_confidence_is_always_a_number(network):
+def test_confidence_is_always_a_number(network: StreamVggt) -> None:
     def poison(prediction):
         confidence = prediction.depth_confidence.clone()
         confidence[..., 0, 0] = torch.nan
@@ -285,7 +301,9 @@ def undecided(prediction):
     return dataclasses.replace(prediction, pose_encodings=poses)
 
 
-def test_a_pose_that_the_network_leaves_open_is_held_and_said_once(network, caplog):
+def test_a_pose_that_the_network_leaves_open_is_held_and_said_once(
+    network: StreamVggt, caplog: pytest.LogCaptureFixture
+) -> None:
     reconstructor = corrupted(network, undecided)
     still = images(1)[0]
     with caplog.at_level(logging.INFO, "xsvggt_ros.stream.reconstructor"):
@@ -310,7 +328,7 @@ def blind(prediction):
     return dataclasses.replace(prediction, pose_encodings=poses)
 
 
-def test_a_held_camera_keeps_its_focal_length_in_another_aspect(network):
+def test_a_held_camera_keeps_its_focal_length_in_another_aspect(network: StreamVggt) -> None:
     reconstructor = corrupted(network, blind)
     good = reconstructor.step(images(1)[0])
     reconstructor._network.active = True
@@ -323,11 +341,13 @@ def test_a_held_camera_keeps_its_focal_length_in_another_aspect(network):
     assert reconstructor.step(images(1)[0]).intrinsics_source == "assumed"
 
 
-def test_a_failure_while_results_are_fetched_begins_a_new_session(network, monkeypatch):
+def test_a_failure_while_results_are_fetched_begins_a_new_session(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reconstructor = engine(network)
     reconstructor.step(images(1)[0])
 
-    def fail(prediction):
+    def fail(prediction) -> None:
         raise RuntimeError("device lost")
 
     with monkeypatch.context() as patch:
@@ -338,7 +358,9 @@ def test_a_failure_while_results_are_fetched_begins_a_new_session(network, monke
     assert reconstructor.step(images(1)[0]).cache.tokens == 17
 
 
-def test_a_zero_field_of_view_never_becomes_an_infinite_focal_length(network, caplog):
+def test_a_zero_field_of_view_never_becomes_an_infinite_focal_length(
+    network: StreamVggt, caplog: pytest.LogCaptureFixture
+) -> None:
     reconstructor = corrupted(network, blind)
     reconstructor._network.active = True
     assumed = reconstructor.step(images(1)[0])
@@ -356,8 +378,8 @@ def test_a_zero_field_of_view_never_becomes_an_infinite_focal_length(network, ca
     assert [record.levelno for record in warnings] == [logging.WARNING]
 
 
-def test_a_failing_network_begins_a_new_session(network):
-    def fail(prediction):
+def test_a_failing_network_begins_a_new_session(network: StreamVggt) -> None:
+    def fail(prediction) -> None:
         raise RuntimeError("device lost\ndetails")
 
     reconstructor = corrupted(network, fail)
@@ -369,7 +391,7 @@ def test_a_failing_network_begins_a_new_session(network):
     assert reconstructor.session_frames == 0
 
 
-def test_impossible_settings_are_refused_before_anything_runs(network):
+def test_impossible_settings_are_refused_before_anything_runs(network: StreamVggt) -> None:
     with pytest.raises(ConfigurationError, match="input.width is 57"):
         Reconstructor(network, ReconstructorSettings(57))
     with pytest.raises(ConfigurationError, match="budget_tokens is 3"):
@@ -396,12 +418,16 @@ def test_impossible_settings_are_refused_before_anything_runs(network):
     ],
 )
 def test_a_device_without_memory_shrinks_the_budget_and_goes_on(
-    network, monkeypatch, error, cache, changes
-):
+    network: StreamVggt,
+    monkeypatch: pytest.MonkeyPatch,
+    error: torch.OutOfMemoryError | MemoryError | RuntimeError,
+    cache: dict[str, Any],
+    changes: dict[str, float],
+) -> None:
     reconstructor = engine(network, **cache)
     reconstructor.step(images(1)[0])
 
-    def fail(*_):
+    def fail(*_: object) -> None:
         raise error
 
     with monkeypatch.context() as patch:
@@ -421,7 +447,9 @@ def test_a_device_without_memory_shrinks_the_budget_and_goes_on(
     assert [reconstructor.step(image).index for image in images(3)] == [0, 1, 2]
 
 
-def test_a_budget_in_mib_never_shrinks_below_what_a_frame_needs(network, monkeypatch):
+def test_a_budget_in_mib_never_shrinks_below_what_a_frame_needs(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reconstructor = engine(network, budget_mib=1.0)
     monkeypatch.setattr("xsvggt_ros.stream.reconstructor._to_host", out_of_memory)
     image = images(1)[0]

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is kept of a run stays bounded, and nothing is invented."""
 
+from __future__ import annotations
+
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -46,7 +49,9 @@ def frame(stamp: int = 0, size: tuple[int, int] = (6, 8), index: int = 0) -> Rec
 
 
 @given(st.integers(1, 200), st.lists(st.integers(0, 100), max_size=30))
-def test_a_cloud_sample_never_exceeds_its_limit_and_keeps_points_with_their_colours(limit, sizes):
+def test_a_cloud_sample_never_exceeds_its_limit_and_keeps_points_with_their_colours(
+    limit, sizes
+) -> None:
     sample = CloudSample(limit)
     for start, size in zip(np.cumsum([0, *sizes]), sizes, strict=False):
         numbers = np.arange(start, start + size)
@@ -60,7 +65,7 @@ def test_a_cloud_sample_never_exceeds_its_limit_and_keeps_points_with_their_colo
         assert len(points) == sum(sizes)
 
 
-def test_a_held_pose_is_in_the_trajectory_and_not_in_the_cloud():
+def test_a_held_pose_is_in_the_trajectory_and_not_in_the_cloud() -> None:
     recording = Recording(confident_share=1.0)
     recording.add(frame(0))
     points = len(recording.cloud)
@@ -69,7 +74,7 @@ def test_a_held_pose_is_in_the_trajectory_and_not_in_the_cloud():
     assert len(recording.cloud) == points
 
 
-def test_a_full_cloud_sample_favours_no_frame():
+def test_a_full_cloud_sample_favours_no_frame() -> None:
     sample = CloudSample(2000)
     for number in range(100):
         sample.add(np.full((1000, 3), number, np.float32), np.zeros((1000, 3), np.uint8))
@@ -80,7 +85,7 @@ def test_a_full_cloud_sample_favours_no_frame():
 
 
 @given(st.integers(2, 8), st.integers(0, 500))
-def test_an_even_sample_is_bounded_even_and_starts_at_the_start(limit, count):
+def test_an_even_sample_is_bounded_even_and_starts_at_the_start(limit, count) -> None:
     sample: EvenSample[int] = EvenSample(limit)
     for number in range(count):
         sample.add(number)
@@ -93,7 +98,7 @@ def test_an_even_sample_is_bounded_even_and_starts_at_the_start(limit, count):
         assert picked[-1] >= count // 2
 
 
-def test_only_the_confident_known_points_are_kept_in_the_map_frame():
+def test_only_the_confident_known_points_are_kept_in_the_map_frame() -> None:
     given_frame = frame(stamp=7)
     given_frame.points[5, 7] = np.nan
     recording = Recording(confident_share=0.5)
@@ -107,7 +112,7 @@ def test_only_the_confident_known_points_are_kept_in_the_map_frame():
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=6))
-def test_of_several_sessions_the_longest_is_kept_whole_and_alone(lengths):
+def test_of_several_sessions_the_longest_is_kept_whole_and_alone(lengths) -> None:
     recorded = LongestSession()
     stamp = 0
     for length in lengths:
@@ -124,7 +129,7 @@ def test_of_several_sessions_the_longest_is_kept_whole_and_alone(lengths):
         assert f"{lengths[longest]} of {sum(lengths)} frames" in recorded.left_out
 
 
-def test_the_title_shows_the_end_of_long_paths():
+def test_the_title_shows_the_end_of_long_paths() -> None:
     whole = CacheSettings("none", key_bits=16, value_bits=16)
     heading = title("/a/long/way/to/drive.mcap", "/my/weights/x.pth", whole, 9)
     kept = "everything kept, 16/16 bits"
@@ -137,7 +142,7 @@ def test_the_title_shows_the_end_of_long_paths():
     )
 
 
-def test_the_title_names_the_policy_in_force():
+def test_the_title_names_the_policy_in_force() -> None:
     recording = Recording()
     assert "policy auto" in title("a", "b", recording.in_force(CacheSettings()), 0)
     recording.add(replace(frame(), policy="xstreamvggt"))
@@ -147,7 +152,7 @@ def test_the_title_names_the_policy_in_force():
     assert recording.in_force(CacheSettings()).policy == "sliding_window"
 
 
-def test_the_three_files_are_written_even_of_nothing(tmp_path):
+def test_the_three_files_are_written_even_of_nothing(tmp_path: Path) -> None:
     for count in (0, 1, 9):
         recording = Recording()
         for stamp in range(count):
@@ -159,7 +164,7 @@ def test_the_three_files_are_written_even_of_nothing(tmp_path):
         assert len(recording.trajectory()) == count
 
 
-def test_the_overview_of_unknown_depth_is_drawn(tmp_path):
+def test_the_overview_of_unknown_depth_is_drawn(tmp_path: Path) -> None:
     unknown = frame()
     unknown.depth[:] = np.nan
     unknown.points[:] = np.nan
@@ -204,7 +209,7 @@ def truth_of(frames: list[RecordedFrame]) -> GroundTruth:
     return GroundTruth(poses, depths.__getitem__, TopView(WHITE, (0.0, -4.0), (9.0, 2.0)))
 
 
-def test_an_estimate_that_is_the_truth_in_another_world_has_no_error():
+def test_an_estimate_that_is_the_truth_in_another_world_has_no_error() -> None:
     frames = walk(20)
     compared = compare(recording_of(frames), truth_of(frames))
     assert compared.ate_sim3 < 1e-9
@@ -217,7 +222,7 @@ def test_an_estimate_that_is_the_truth_in_another_world_has_no_error():
     np.testing.assert_allclose(compared.places, compared.true_places, atol=1e-9)
 
 
-def test_a_place_that_is_off_and_a_depth_that_is_off_are_told():
+def test_a_place_that_is_off_and_a_depth_that_is_off_are_told() -> None:
     frames = walk(20)
     truth = truth_of(frames)
     for each in frames:
@@ -231,7 +236,7 @@ def test_a_place_that_is_off_and_a_depth_that_is_off_are_told():
     assert compared.abs_rel_median == pytest.approx(0.09, abs=0.02)
 
 
-def test_a_straight_path_leaves_no_roll_of_the_map_open():
+def test_a_straight_path_leaves_no_roll_of_the_map_open() -> None:
     frames = walk(20)
     for each in frames:
         each.camera_to_map[:3, 3] *= (1, 0, 0)
@@ -242,7 +247,7 @@ def test_a_straight_path_leaves_no_roll_of_the_map_open():
     np.testing.assert_allclose(compared.map_transform.rotation, turn, atol=1e-9)
 
 
-def test_only_frames_with_a_truth_are_compared():
+def test_only_frames_with_a_truth_are_compared() -> None:
     frames = walk(12)
     compared = compare(recording_of(frames), truth_of(frames[4:]))
     assert len(compared.places) == 8
@@ -251,7 +256,7 @@ def test_only_frames_with_a_truth_are_compared():
 
 
 @pytest.mark.parametrize("count", [1, 2, 30])
-def test_the_overview_with_a_truth_is_drawn(tmp_path, count):
+def test_the_overview_with_a_truth_is_drawn(tmp_path: Path, count: int) -> None:
     frames = walk(count)
     recording = recording_of(frames)
     compared = compare(recording, truth_of(frames))
@@ -262,13 +267,13 @@ def test_the_overview_with_a_truth_is_drawn(tmp_path, count):
 
 
 @pytest.mark.parametrize("size", [(6, 8), (4, 16), (16, 6)])
-def test_images_of_any_shape_find_room(tmp_path, size):
+def test_images_of_any_shape_find_room(tmp_path: Path, size: tuple[int, int]) -> None:
     recording = recording_of([frame(stamp, size, stamp) for stamp in range(9)])
     write_results(recording, tmp_path, "shapes")
     assert cv2.imread(str(tmp_path / "overview.png")).shape[1::-1] == OVERVIEW_SIZE
 
 
-def test_the_ceiling_is_left_out_of_the_view_from_above_and_a_low_camera_hides_nothing():
+def test_the_ceiling_is_left_out_of_the_view_from_above_and_a_low_camera_hides_nothing() -> None:
     heights = np.float32([0.0] * 50 + [1.0] * 50 + [2.4] * 100)
     points = np.stack([np.zeros_like(heights), np.zeros_like(heights), heights], axis=-1)
     colors = np.zeros((200, 3), np.uint8)
@@ -279,7 +284,7 @@ def test_the_ceiling_is_left_out_of_the_view_from_above_and_a_low_camera_hides_n
     assert len(Scene(points, colors, poses).below_ceiling().points) == 200
 
 
-def test_the_summary_names_errors_and_bytes():
+def test_the_summary_names_errors_and_bytes() -> None:
     frames = walk(20)
     recording = recording_of(frames)
     whole = summarize(recording, compare(recording, truth_of(frames)))
@@ -290,12 +295,12 @@ def test_the_summary_names_errors_and_bytes():
 
 
 @given(st.integers(0, 1 << 40))
-def test_mebibytes_keep_three_digits(count):
+def test_mebibytes_keep_three_digits(count) -> None:
     number = float(mebibytes(count).split()[0])
     assert number == pytest.approx(count / (1 << 20), rel=0.006, abs=0.006)
 
 
-def test_listeners_hear_every_frame_of_every_session():
+def test_listeners_hear_every_frame_of_every_session() -> None:
     heard: list[int] = []
     recorded = LongestSession(lambda each: heard.append(each.stamp))
     for stamp, index in ((1, 0), (2, 1), (3, 0)):
@@ -303,6 +308,6 @@ def test_listeners_hear_every_frame_of_every_session():
     assert heard == [1, 2, 3]
 
 
-def test_depth_in_steps_is_zero_where_it_cannot_be_told():
+def test_depth_in_steps_is_zero_where_it_cannot_be_told() -> None:
     depth = np.float32([[1.2344, 0.0, np.nan, np.inf, -np.inf, -2.0, 65.535, 65.6]])
     assert depth_steps(depth).tolist() == [[1234, 0, 0, 0, 0, 0, MOST_STEPS, 0]]

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rendered worlds: what is said about images is true of them."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch
@@ -21,7 +23,7 @@ def streams_of(world, seed=3, worlds=3, frames=6, **settings):
 
 
 @pytest.mark.parametrize("world", WORLDS)
-def test_points_seen_from_two_places_are_the_same(world):
+def test_points_seen_from_two_places_are_the_same(world: str) -> None:
     streams = streams_of(world)
     truth = streams.truth
     agreeing = []
@@ -43,7 +45,7 @@ def test_points_seen_from_two_places_are_the_same(world):
     assert np.mean(agreeing) > (0.6 if world == "house" else 0.75)
 
 
-def test_encodings_are_those_of_the_poses():
+def test_encodings_are_those_of_the_poses() -> None:
     streams = streams_of("house")
     poses = streams.poses.double().numpy()
     for stream in range(3):
@@ -60,7 +62,7 @@ def test_encodings_are_those_of_the_poses():
 
 
 @pytest.mark.parametrize("world", WORLDS)
-def test_cameras_keep_clear_and_the_unit_is_the_mean_distance(world):
+def test_cameras_keep_clear_and_the_unit_is_the_mean_distance(world: str) -> None:
     streams = streams_of(world)
     metres = streams.truth.depth * streams.unit[:, None, None, None]
     assert float(metres.min()) > 0.1
@@ -69,7 +71,7 @@ def test_cameras_keep_clear_and_the_unit_is_the_mean_distance(world):
         assert float(distances[seen].mean()) == pytest.approx(1.0, abs=1e-4)
 
 
-def test_equal_seeds_give_equal_streams_and_others_do_not():
+def test_equal_seeds_give_equal_streams_and_others_do_not() -> None:
     one, same, other = (streams_of("room", seed=seed) for seed in (1, 1, 2))
     assert torch.equal(one.images, same.images)
     assert torch.equal(one.truth.points, same.truth.points)

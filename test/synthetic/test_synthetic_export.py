@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Written sequences are read back, by this package's own sources and loaders, with equal values."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import cv2
@@ -21,7 +23,7 @@ from xsvggt_ros.synthetic.held_out import held_out
 from xsvggt_ros.synthetic.motion import MotionSettings
 from xsvggt_ros.synthetic.renderer import Quality
 from xsvggt_ros.synthetic.rooms import room_named
-from xsvggt_ros.synthetic.sequence import EffectSettings, Sequence, SequenceSettings
+from xsvggt_ros.synthetic.sequence import EffectSettings, Sequence, SequenceSettings, SyntheticFrame
 
 SETTINGS = SequenceSettings(
     seed=3, frames=4, width=48, height=36, room=room_named("calm"), quality=Quality(1, False)
@@ -29,16 +31,16 @@ SETTINGS = SequenceSettings(
 
 
 @pytest.fixture(scope="module")
-def sequence():
+def sequence() -> Sequence:
     return Sequence(SETTINGS)
 
 
 @pytest.fixture(scope="module")
-def frames(sequence):
+def frames(sequence: Sequence) -> list[SyntheticFrame]:
     return list(sequence)
 
 
-def same_trajectory(path: Path, frames):
+def same_trajectory(path: Path, frames) -> None:
     trajectory = read_tum(path)
     assert trajectory.stamps.tolist() == [frame.stamp for frame in frames]
     for frame, place, turn in zip(
@@ -49,7 +51,7 @@ def same_trajectory(path: Path, frames):
         np.testing.assert_allclose(rotation, frame.camera_to_world[:3, :3], atol=1e-8)
 
 
-def test_a_directory(sequence, frames, tmp_path):
+def test_a_directory(sequence: Sequence, frames: list[SyntheticFrame], tmp_path: Path) -> None:
     path = write_sequence(sequence, tmp_path / "seq", "directory")
     with open_source(path) as source:
         read = list(source)
@@ -67,7 +69,7 @@ def test_a_directory(sequence, frames, tmp_path):
     )
 
 
-def test_a_tum_directory(sequence, frames, tmp_path):
+def test_a_tum_directory(sequence: Sequence, frames: list[SyntheticFrame], tmp_path: Path) -> None:
     path = write_sequence(sequence, tmp_path / "seq", "tum")
     lines = [line.split() for line in (path / "rgb.txt").read_text().splitlines()[1:]]
     depths = [line.split() for line in (path / "depth.txt").read_text().splitlines()[1:]]
@@ -83,7 +85,7 @@ def test_a_tum_directory(sequence, frames, tmp_path):
         np.testing.assert_array_equal(next(iter(source)).decode(), frames[0].color)
 
 
-def test_a_bag(sequence, frames, tmp_path):
+def test_a_bag(sequence: Sequence, frames: list[SyntheticFrame], tmp_path: Path) -> None:
     path = write_sequence(sequence, tmp_path / "seq", "bag")
     assert (path / "metadata.yaml").is_file()
     assert list(path.glob("*.mcap"))
@@ -126,7 +128,7 @@ def test_a_bag(sequence, frames, tmp_path):
     np.testing.assert_allclose([speed.linear.x, speed.linear.y, speed.linear.z], own, atol=1e-9)
 
 
-def test_lost_frames_leave_gaps_in_the_stamps(tmp_path):
+def test_lost_frames_leave_gaps_in_the_stamps(tmp_path: Path) -> None:
     from dataclasses import replace
 
     lossy = Sequence(replace(SETTINGS, frames=8, effects=EffectSettings(drops=0.5)))
@@ -136,7 +138,9 @@ def test_lost_frames_leave_gaps_in_the_stamps(tmp_path):
     assert set(np.diff(stamps)) != {100_000_000}
 
 
-def test_a_taken_place_and_an_unknown_format_are_refused(sequence, tmp_path):
+def test_a_taken_place_and_an_unknown_format_are_refused(
+    sequence: Sequence, tmp_path: Path
+) -> None:
     (tmp_path / "mine.txt").write_text("keep me")
     with pytest.raises(OutputError, match="not empty"):
         write_sequence(sequence, tmp_path, "directory")
@@ -146,10 +150,12 @@ def test_a_taken_place_and_an_unknown_format_are_refused(sequence, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["directory", "bag", "tum"])
-def test_an_interrupted_stream_leaves_nothing_and_can_be_made_again(sequence, tmp_path, kind):
+def test_an_interrupted_stream_leaves_nothing_and_can_be_made_again(
+    sequence: Sequence, tmp_path: Path, kind: str
+) -> None:
     (tmp_path / "there").mkdir()
 
-    def interrupt(done):
+    def interrupt(done) -> None:
         if done == 2:
             raise KeyboardInterrupt
 
@@ -172,10 +178,12 @@ def _names(directory):
     return [str(each.relative_to(directory)) for each in directory.rglob("*")]
 
 
-def test_held_out_sequences_are_those_of_the_suite(tmp_path, monkeypatch):
+def test_held_out_sequences_are_those_of_the_suite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     written = []
 
-    def remember(sequence, output, kind, each):
+    def remember(sequence, output, kind, each) -> None:
         written.append(sequence.settings)
 
     monkeypatch.setattr(export, "write_sequence", remember)
@@ -195,7 +203,7 @@ def test_held_out_sequences_are_those_of_the_suite(tmp_path, monkeypatch):
     assert (written[2].width, written[2].height, written[2].room) == (320, 240, room_named("rich"))
 
 
-def test_the_command(tmp_path):
+def test_the_command(tmp_path: Path) -> None:
     out = tmp_path / "seq"
     size = ["--frames", "3", "--width", "40", "--height", "30"]
     look = ["--room", "calm", "--samples", "1", "--motion", "drive", "--seed", "5"]
