@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from hypothesis.strategies._internal.flatmapped import FlatMapStrategy
 from numpy.typing import NDArray
+from present import present
 
 from xsvggt_ros.errors import OutputError
 from xsvggt_ros.geometry.cloud_io import cloud_writer, write_pcd, write_ply
@@ -26,7 +26,7 @@ def read_ply(path: Path) -> tuple[np.ndarray, np.ndarray]:
     head, body = path.read_bytes().split(b"end_header\n", 1)
     lines = head.decode("ascii").splitlines()
     assert lines[:2] == ["ply", "format binary_little_endian 1.0"]
-    count = int(re.fullmatch(r"element vertex (\d+)", lines[2])[1])
+    count = int(present(re.fullmatch(r"element vertex (\d+)", lines[2]))[1])
     properties = [line.split()[1:] for line in lines[3:]]
     assert [name for _, name in properties] == ["x", "y", "z", "red", "green", "blue"]
     row = struct.Struct("<" + "".join(SIZES[kind][0] for kind, _ in properties))
@@ -35,7 +35,7 @@ def read_ply(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return rows[:, :3].astype(np.float32), rows[:, 3:].astype(np.uint8)
 
 
-def clouds() -> FlatMapStrategy:
+def clouds() -> st.SearchStrategy[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
     finite = st.floats(-1e6, 1e6, width=32)
     return st.integers(0, 50).flatmap(
         lambda n: st.tuples(

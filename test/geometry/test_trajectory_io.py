@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from hypothesis.strategies._internal.lazy import LazyStrategy
 from motions import motion
 from numpy.typing import NDArray
 
@@ -21,7 +20,7 @@ from xsvggt_ros.geometry.trajectory_io import Trajectory, read_tum, seconds_text
 HALF_A_DECIMAL = 0.51e-9
 
 
-def trajectories() -> LazyStrategy:
+def trajectories() -> st.SearchStrategy[list[tuple[int, NDArray[np.float64], NDArray[np.float64]]]]:
     number = st.floats(-1, 1, allow_subnormal=False)
     turns = hnp.arrays(np.float64, 4, elements=number).filter(lambda q: np.linalg.norm(q) > 0.1)
     places = hnp.arrays(np.float64, 3, elements=st.floats(-1e5, 1e5))

@@ -10,12 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from hypothesis.strategies._internal.core import DataObject
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.geometry import voxel_map, voxel_table
-from xsvggt_ros.geometry.voxel_map import VoxelMap, VoxelSettings
+from xsvggt_ros.geometry.voxel_map import Eviction, VoxelMap, VoxelSettings
 from xsvggt_ros.geometry.voxel_table import MOST_SLOTS, VoxelTable, lowest
 
 RANDOM = np.random.default_rng(3)
@@ -113,7 +112,7 @@ def test_impossible_tables_are_refused(capacity: int) -> None:
 
 
 @given(hnp.arrays(np.int32, st.integers(1, 300), elements=st.integers(0, 9)), st.data())
-def test_the_lowest_go(scores: NDArray[np.int32], data: DataObject) -> None:
+def test_the_lowest_go(scores: NDArray[np.int32], data: st.DataObject) -> None:
     count = data.draw(st.integers(1, len(scores)))
     chosen = lowest(scores, count)
     assert len(set(chosen.tolist())) == len(chosen) >= count
@@ -175,7 +174,7 @@ def test_packed_rows_are_the_means() -> None:
 
 
 @pytest.mark.parametrize("eviction", ["age", "count"])
-def test_the_bound_is_hard_and_what_stays_is_whole(eviction: str) -> None:
+def test_the_bound_is_hard_and_what_stays_is_whole(eviction: Eviction) -> None:
     held = VoxelMap(VoxelSettings(0.01, 2000, eviction))
     for seed in range(20):
         held.add(*cloud(1500, seed=seed))
@@ -260,7 +259,8 @@ def test_clearing_forgets_everything() -> None:
 
 def test_an_empty_frame_is_a_frame() -> None:
     held = VoxelMap()
-    held.add(*(column[:0] for column in cloud(1)))
+    points, colors, confidence = cloud(1)
+    held.add(points[:0], colors[:0], confidence[:0])
     assert len(held) == 0
 
 

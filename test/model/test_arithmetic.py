@@ -10,11 +10,15 @@ from types import SimpleNamespace
 import pytest
 import reference
 import torch
+from present import present
 
 from xsvggt_ros.errors import CheckpointError, ConfigurationError
 from xsvggt_ros.evaluation.provenance import weights, weights_bytes
 from xsvggt_ros.model import precision
 from xsvggt_ros.model.checkpoint import load_network, save_network
+from xsvggt_ros.model.dense_head import FusionBlock
+from xsvggt_ros.model.layers import Block
+from xsvggt_ros.model.network import StreamVggt
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 needs_torchao = pytest.mark.skipif(
@@ -23,10 +27,10 @@ needs_torchao = pytest.mark.skipif(
 )
 
 
-def answers(network) -> torch.Tensor:
+def answers(network: StreamVggt) -> torch.Tensor:
     images = torch.rand(1, 2, 3, 28, 42, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        return network.forward_sequence(images).pose_encodings
+        return present(network.forward_sequence(images).pose_encodings)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +65,7 @@ def test_auto_is_float32_on_a_cpu_and_in_the_heads() -> None:
 def test_float32_means_float32_and_heads_beside_a_half_type_may_use_tf32(
     monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, fast: bool
 ) -> None:
-    asked = []
+    asked: list[str] = []
     monkeypatch.setattr(torch, "set_float32_matmul_precision", asked.append)
     cudnn = SimpleNamespace(allow_tf32=None, benchmark=None)
     monkeypatch.setattr(torch.backends, "cudnn", cudnn)
@@ -100,8 +104,8 @@ def test_weights_of_8_bits_take_less_and_answer_nearly_the_same(tmp_path: Path, 
         load_network("", preset="tiny", device="cpu", weights=stored) for stored in ("full", kind)
     )
     assert weights_bytes(packed) < (0.6 if kind == "int8" else 0.9) * weights_bytes(full)
-    assert precision.is_quantized(packed.camera_head.trunk[0].mlp.fc1.weight)
-    encoder = packed.aggregator.patch_embed.blocks[0].mlp.fc1.weight
+    assert precision.is_quantized(packed.get_parameter("camera_head.trunk.0.mlp.fc1.weight"))
+    encoder = packed.get_parameter("aggregator.patch_embed.blocks.0.mlp.fc1.weight")
     assert precision.is_quantized(encoder) == (kind == "int8")
     assert packed.dtype == torch.float32
     assert 0 < reference.deviation(answers(packed), answers(full)) < 0.03
@@ -115,7 +119,7 @@ def test_weights_of_8_bits_take_less_and_answer_nearly_the_same(tmp_path: Path, 
 def test_compiled_parts_answer_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     compile_module, compiled = torch.nn.Module.compile, []
 
-    def quickly(module, **options) -> None:
+    def quickly(module: Block | FusionBlock, **options: bool) -> None:
         compiled.append(module)
         compile_module(module, backend="eager", **options)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ def weights(tmp_path: Path, state: dict[str, torch.Tensor]) -> Path:
     return path
 
 
-def same(first: dict, second: dict) -> bool:
+def same(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
@@ -187,7 +187,7 @@ def test_a_pickle_is_not_executed(tmp_path: Path) -> None:
     marker = tmp_path / "executed"
 
     class Payload:
-        def __reduce__(self):
+        def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
             return os.system, (f"touch {marker}",)
 
     path = tmp_path / "evil.pth"
@@ -234,7 +234,7 @@ def test_the_hub_is_asked_for_an_id(
 ) -> None:
     asked = []
 
-    def download(repository, file):
+    def download(repository: str, file: str) -> str:
         asked.append((repository, file))
         return str(weights)
 
@@ -246,7 +246,7 @@ def test_the_hub_is_asked_for_an_id(
 
 
 def test_a_hub_that_fails_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    def download(repository, file) -> None:
+    def download(repository: str, file: str) -> None:
         raise OSError("no route to host")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
@@ -329,7 +329,7 @@ def test_random_weights_leave_the_callers_generator_alone() -> None:
         ({"preset": "tiny", "device": "warp:9"}, "device 'warp:9' cannot be used"),
     ],
 )
-def test_impossible_wishes_are_refused(arguments: dict[str, str], sentence: str) -> None:
+def test_impossible_wishes_are_refused(arguments: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigurationError, match=sentence):
         load_network("", **arguments)
 
@@ -345,7 +345,8 @@ def test_sizes_survive_json_and_others_are_refused() -> None:
 def test_sizes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="num_heads=3 does not fit embed_dim=64"):
         NetworkConfig(embed_dim=64, num_heads=3)
-    for field, value in (("num_heads", 0), ("depth", 1.5), ("mlp_ratio", -1), ("rope_base", 0)):
+    wrong: dict[str, Any] = {"num_heads": 0, "depth": 1.5, "mlp_ratio": -1, "rope_base": 0}
+    for field, value in wrong.items():
         with pytest.raises(ConfigurationError, match=f"{field} is {value}; it must be"):
             NetworkConfig(**{field: value})
 
@@ -355,7 +356,7 @@ def test_saving_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Monke
     target = tmp_path / "w.safetensors"
     target.write_bytes(b"precious")
 
-    def fail(tensors, path, metadata) -> None:
+    def fail(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
         Path(path).write_bytes(b"half")
         raise OSError("disk full")
 
@@ -442,7 +443,7 @@ def test_a_repository_has_a_usual_file_and_a_licence(
 ) -> None:
     asked = []
 
-    def fetch(repository, name):
+    def fetch(repository: str, name: str) -> str:
         asked.append((repository, name))
         return str(lingbot_weights)
 

@@ -35,7 +35,7 @@ SHORT = {"window_frames": 2, "keyframe_interval": 1}
 """A window that some frames leave."""
 
 
-def settings(mode: str, **changes) -> CacheSettings:
+def settings(mode: str, **changes: Any) -> CacheSettings:
     window, interval = MODES[mode]["window"], MODES[mode]["keyframe_interval"]
     kept = {"window_frames": window, "keyframe_interval": interval}
     return CacheSettings(**{"key_bits": 16, "value_bits": 16} | kept | changes)
@@ -124,16 +124,16 @@ def test_what_is_trained_equals_the_reference(mode: str) -> None:
     assert max(whole.deviations(mode).values()) <= ROUNDED[16]
 
 
-def _time_stands_still(network, patch: pytest.MonkeyPatch) -> None:
+def _time_stands_still(network: StreamVggt, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(reference.PlainMemory, "times", lambda self, frames, device: torch.zeros(frames))
 
 
-def _scale_token_of_later_frames(network, patch: pytest.MonkeyPatch) -> None:
+def _scale_token_of_later_frames(network: StreamVggt, patch: pytest.MonkeyPatch) -> None:
     token = network.aggregator.scale_token
     token[:, 0] = token[:, 1].clone()
 
 
-def _a_special_token_less(network, patch: pytest.MonkeyPatch) -> None:
+def _a_special_token_less(network: StreamVggt, patch: pytest.MonkeyPatch) -> None:
     fewer = replace(network.config, scale_token=False)
     network.aggregator.config = network.config = fewer
     network.depth_head.special_tokens = fewer.special_tokens

@@ -9,6 +9,7 @@ import re
 import pytest
 import reference
 import torch
+from present import present
 from reference import CONFIG, TOLERANCE, deviation
 
 from xsvggt_ros.cache.settings import CacheSettings
@@ -56,7 +57,7 @@ def test_official_names_and_shapes_without_allocating_them() -> None:
 
 def test_masked_forward_poses_of_every_iteration(masked: Prediction) -> None:
     golden = OUTPUTS["f_masked.pose_enc_iters"]
-    assert deviation(masked.pose_encodings[0], golden) <= TOLERANCE
+    assert deviation(present(masked.pose_encodings)[0], golden) <= TOLERANCE
 
 
 @pytest.mark.parametrize(
@@ -122,9 +123,10 @@ def test_streaming_equals_masked_forward_with_a_camera_cache_per_iteration(
     poses = []
     with torch.inference_mode():
         for frame in reference.frames():
-            poses.append(network(frame[None, None], memory, ("camera",)).pose_encodings[0])
+            prediction = network(frame[None, None], memory, ("camera",))
+            poses.append(present(prediction.pose_encodings)[0])
             memory.end_frame()
-    assert deviation(torch.cat(poses), masked.pose_encodings[0]) <= TOLERANCE
+    assert deviation(torch.cat(poses), present(masked.pose_encodings)[0]) <= TOLERANCE
 
 
 def test_batches_do_not_mix(network: StreamVggt) -> None:
@@ -132,8 +134,9 @@ def test_batches_do_not_mix(network: StreamVggt) -> None:
     with torch.inference_mode():
         both = network.forward_sequence(images)
         alone = network.forward_sequence(images[1:])
-    assert deviation(both.depth[1], alone.depth[0]) <= TOLERANCE
-    assert deviation(both.pose_encodings[1], alone.pose_encodings[0]) <= TOLERANCE
+    assert deviation(present(both.depth)[1], present(alone.depth)[0]) <= TOLERANCE
+    poses = present(both.pose_encodings)[1]
+    assert deviation(poses, present(alone.pose_encodings)[0]) <= TOLERANCE
 
 
 def test_unasked_heads_do_not_run(network: StreamVggt) -> None:
@@ -174,7 +177,7 @@ def test_dense_position_embedding() -> None:
 
 
 def test_residual_unit_adds_the_rectified_input(network: StreamVggt) -> None:
-    unit = network.depth_head.scratch.refinenet1.resConfUnit1
+    unit = network.get_submodule("depth_head.scratch.refinenet1.resConfUnit1")
     with torch.inference_mode():
         assert deviation(unit(UNITS["rcu_in"]), UNITS["rcu_out"]) <= TOLERANCE
 

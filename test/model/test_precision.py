@@ -3,14 +3,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import reference
 import torch
+from present import present
+from streams import segments
 from torch import nn
 
+from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.model import layers, operators, rotary
+from xsvggt_ros.model.network import Prediction, StreamVggt
+from xsvggt_ros.model.rotary import Rotation
 
 DEVICES = [
     "cpu",
@@ -18,7 +25,7 @@ DEVICES = [
 ]
 
 
-def run(network, device, frames=4):
+def run(network: StreamVggt, device: str, frames: int = 4) -> tuple[list[Prediction], KvCache]:
     network = network.to(device)
     settings = CacheSettings(budget_tokens=reference.CONFIG["budget"], key_bits=16, value_bits=16)
     memory = reference.kv_cache(settings, network)
@@ -37,7 +44,7 @@ def test_half_precision_stays_near_float32(
 ) -> None:
     exact, _ = run(reference.network(), "cpu")
     rounded, memory = run(reference.inference_network(dtype), device)
-    assert memory.layers[0].segments[0].decoded_keys().dtype == dtype
+    assert segments(memory)[0].decoded_keys().dtype == dtype
     for field in ("depth", "points", "pose_encodings"):
         first = torch.cat([getattr(p, field) for p in exact])
         second = torch.cat([getattr(p, field) for p in rounded]).cpu()
@@ -80,7 +87,7 @@ def test_the_residual_stream_and_gains_are_not_rounded(prepared: bool) -> None:
 
 def test_norms_compute_in_float32_and_answer_in_the_dtype_of_their_reader() -> None:
     network = reference.network().set_precision(torch.bfloat16)
-    seen: dict[str, tuple] = {}
+    seen: dict[str, tuple[Any, ...]] = {}
     for name, module in network.named_modules():
         if isinstance(module, (layers.LayerNorm, layers.AddLayerNorm)):
             module.register_forward_hook(lambda *called, name=name: seen.__setitem__(name, called))
@@ -103,7 +110,7 @@ def test_norms_compute_in_float32_and_answer_in_the_dtype_of_their_reader() -> N
 def test_positions_rotate_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     rotated = []
 
-    def watch(tokens, rotation):
+    def watch(tokens: torch.Tensor, rotation: Rotation) -> torch.Tensor:
         result = rotary.rotate(tokens, rotation)
         rotated.append((tokens, rotation.cos, result))
         return result
@@ -120,7 +127,7 @@ def test_positions_rotate_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_special_tokens_enter_unrounded() -> None:
     network = reference.network().set_precision(torch.bfloat16)
     with torch.no_grad():
-        network.aggregator.camera_token += 1e-4
+        network.aggregator.camera_token.add_(1e-4)
     entering = []
     network.aggregator.frame_blocks[0].register_forward_pre_hook(
         lambda _, inputs: entering.append(inputs[0])
@@ -139,11 +146,11 @@ def test_every_norm_has_the_eps_of_the_reference() -> None:
 
 def test_heads_are_rounded_on_request() -> None:
     network = reference.network().set_precision(torch.bfloat16, torch.bfloat16)
-    assert network.depth_head.scratch.output_conv1.weight.dtype == torch.bfloat16
+    assert network.get_parameter("depth_head.scratch.output_conv1.weight").dtype == torch.bfloat16
     assert network.depth_head.norm.weight.dtype == torch.float32
     exact, _ = run(reference.network(), "cpu", frames=2)
     rounded, _ = run(network, "cpu", frames=2)
-    assert reference.deviation(rounded[1].depth, exact[1].depth) < 0.1
+    assert reference.deviation(present(rounded[1].depth), present(exact[1].depth)) < 0.1
 
 
 def test_an_integer_dtype_is_refused() -> None:

@@ -13,6 +13,7 @@ import zipfile
 from argparse import Namespace
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import command_line
 import numpy as np
@@ -33,7 +34,7 @@ STATE = dict(random_network(PRESETS["tiny"], seed=3).state_dict())
 ADVICE = ("weights_only", "arbitrary code", "trust", "allowlist", "safe_globals", "add_safe")
 
 
-def saved(held, path: Path) -> Path:
+def saved(held: dict[str, Any], path: Path) -> Path:
     torch.save(held, path)
     return path
 
@@ -212,7 +213,7 @@ def test_a_hub_that_is_not_reached_is_asked_once_and_fails_in_one_line(
     asked = []
     talkative = logging.getLogger("huggingface_hub.utils._http")
 
-    def download(repository, file) -> None:
+    def download(repository: str, file: str) -> None:
         for _ in range(5):
             asked.append(file)
             talkative.warning("'[Errno -2] no such name' thrown while requesting HEAD https://x")
@@ -232,7 +233,7 @@ def test_a_download_that_breaks_off_is_taken_up_again(
 ) -> None:
     path = saved(STATE, tmp_path / "w.pth")
 
-    def download(repository, file):
+    def download(repository: str, file: str) -> str:
         logging.getLogger("huggingface_hub.utils._http").warning(
             "'reset' thrown while requesting GET https://x"
         )
@@ -266,7 +267,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
        cut=st.integers(0, 3000), suffix=st.sampled_from([".pth", ".safetensors"]))  # fmt: skip
 @FUZZ
 def test_no_damaged_file_brings_up_a_foreign_error(
-    tmp_path: Path, files, kind, edits, cut, suffix
+    tmp_path: Path,
+    files: dict[str, bytes],
+    kind: str,
+    edits: list[tuple[int, int]],
+    cut: int,
+    suffix: str,
 ) -> None:
     data = bytearray(files[kind])
     for place, value in edits:
@@ -279,7 +285,7 @@ def test_no_damaged_file_brings_up_a_foreign_error(
 
 @given(data=st.binary(max_size=200), suffix=st.sampled_from([".pth", ".safetensors", ".bin"]))
 @FUZZ
-def test_no_bytes_bring_up_a_foreign_error(tmp_path: Path, data, suffix) -> None:
+def test_no_bytes_bring_up_a_foreign_error(tmp_path: Path, data: bytes, suffix: str) -> None:
     path = tmp_path / f"w{suffix}"
     path.write_bytes(data)
     with pytest.raises(CheckpointError) as caught:
