@@ -11,6 +11,7 @@ import logging
 import tarfile
 import zipfile
 from argparse import Namespace
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -115,14 +116,15 @@ def test_objects_beside_tensors_are_named_without_advice_to_read_them(
     assert not any(each in str(e.value) for each in ADVICE)
 
 
-WRAPPED = {
+State = dict[str, torch.Tensor]
+WRAPPED: dict[str, Callable[[State], dict[str, Any]]] = {
     "model": lambda state: {"model": state, "optimizer": {"lr": 1e-4}, "epoch": 3},
     "state_dict": lambda state: {"state_dict": state, "epoch": 3},
     "model_state_dict": lambda state: {"epoch": 3, "model_state_dict": state, "losses": [0.1]},
     "module / state_dict": lambda state: {"module": {"state_dict": state}},
     "model and ema": lambda state: {"ema": {k: 2 * v for k, v in state.items()}, "model": state},
 }
-PREFIXED = {
+PREFIXED: dict[str, Callable[[State], State]] = {
     "module.": lambda state: {f"module.{k}": v for k, v in state.items()},
     "model.": lambda state: {f"model.{k}": v for k, v in state.items()},
     "module.model.": lambda state: {f"module.model.{k}": v for k, v in state.items()},
