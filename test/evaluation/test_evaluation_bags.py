@@ -10,8 +10,8 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
-from bags import BAG_KINDS, SECOND
-from present import true_depth, true_intrinsics, true_pose
+from bags import BAG_KINDS, SECOND, BagKind
+from present import present, true_depth, true_intrinsics, true_pose, truth_of
 from scipy.spatial.transform import Rotation
 from truth_bags import CAMERA, STAMPS, Messages, compressed_depth, records, write
 
@@ -32,7 +32,7 @@ def made(tmp_path: Path, *extra, kind="mcap", leave_out=(), messages=None):
 
 
 @pytest.mark.parametrize("kind", BAG_KINDS)
-def test_images_depth_and_poses_are_those_that_were_recorded(tmp_path: Path, kind: str) -> None:
+def test_images_depth_and_poses_are_those_that_were_recorded(tmp_path: Path, kind: BagKind) -> None:
     source = open_source(made(tmp_path, kind=kind))
     frames = list(source)
     assert (source.kind, source.frame_count, len(frames)) == ("bag", 5, 5)
@@ -100,9 +100,9 @@ def test_float_depth_and_several_depth_topics(tmp_path: Path) -> None:
         open_source(bag)
     chosen = list(open_source(bag, SourceOptions(depth_topic="/other/depth")))
     np.testing.assert_allclose(true_depth(chosen[0]), metres)
-    assert chosen[1].truth.depth is None
+    assert truth_of(chosen[1]).depth is None
     none = open_source(bag, SourceOptions(depth_topic="none"))
-    assert next(iter(none)).truth.depth is None
+    assert truth_of(next(iter(none))).depth is None
     with pytest.raises(SourceError, match="no depth on '/nowhere'"):
         open_source(bag, SourceOptions(depth_topic="/nowhere"))
 
@@ -115,10 +115,10 @@ def test_a_pose_that_nobody_calls_truth_is_offered_and_not_taken(tmp_path: Path)
     ]
     bag = made(tmp_path, *wheels, messages=messages, leave_out={"/ground_truth/odometry"})
     source = open_source(bag)
-    assert next(iter(source)).truth.camera_to_world is None
+    assert truth_of(next(iter(source))).camera_to_world is None
     assert any("/odom" in each and "--truth" in each for each in source.warnings)
     asked = open_source(bag, SourceOptions(truth="/odom"))
-    np.testing.assert_allclose(next(iter(asked)).truth.camera_to_world, datasets.poses()[0])
+    np.testing.assert_allclose(true_pose(next(iter(asked))), datasets.poses()[0])
     assert any("poses of 'base_link'" in each for each in asked.warnings)
     with pytest.raises(SourceError, match=r"neither a file nor a topic.*/odom"):
         open_source(bag, SourceOptions(truth="/nowhere"))
@@ -131,11 +131,11 @@ def test_two_topics_called_truth_are_not_guessed_between(tmp_path: Path) -> None
     with pytest.raises(SourceError, match=r"2 topics look like.*/vicon/pose"):
         open_source(bag)
     none = open_source(bag, SourceOptions(truth="none"))
-    assert next(iter(none)).truth.camera_to_world is None
+    assert truth_of(next(iter(none))).camera_to_world is None
 
 
 @pytest.mark.parametrize("kind", BAG_KINDS)
-def test_tf_gives_the_pose_of_one_frame_in_another(tmp_path: Path, kind: str) -> None:
+def test_tf_gives_the_pose_of_one_frame_in_another(tmp_path: Path, kind: BagKind) -> None:
     messages = Messages(kind)
     mount = np.eye(4)
     mount[:3, :3] = Rotation.from_euler("xyz", [0.3, -0.2, 0.9]).as_matrix()
@@ -180,7 +180,7 @@ def test_a_file_gives_the_poses(tmp_path: Path, kind: str) -> None:
         x, y, z, w = Rotation.from_matrix(pose[:3, :3]).as_quat()
         place = pose[:3, 3].tolist()
         if kind == "tum":
-            lines.append(f"{stamp / SECOND:.9f} {datasets.row([*place, x, y, z, w])}")
+            lines.append(f"{stamp / SECOND:.9f} {datasets.row(np.array([*place, x, y, z, w]))}")
         elif kind == "kitti":
             lines.append(datasets.row(pose[:3]))
         else:
@@ -210,7 +210,7 @@ def test_poses_are_interpolated_between_near_neighbours_only() -> None:
     second[:3, :3] = Rotation.from_euler("z", 80, degrees=True).as_matrix()
     second[:3, 3] = [4, 0, 0]
     track = TimedPoses([1000, 2000, 9000], [np.eye(4), second, np.eye(4)], tolerance=800)
-    quarter = track.at(1250)
+    quarter = present(track.at(1250))
     assert quarter[:3, 3].tolist() == [1, 0, 0]
     turned = Rotation.from_matrix(quarter[:3, :3]).as_euler("zyx", degrees=True)
     np.testing.assert_allclose(turned, [20, 0, 0], atol=1e-9)
@@ -244,7 +244,7 @@ def test_the_truth_is_in_the_camera_whose_image_the_engine_makes(tmp_path: Path)
     bag = with_camera(tmp_path, d=DISTORTED, k=k, p=P, r=turn.ravel())
     source = open_source(bag)
     frame = next(iter(source))
-    engine = Calibrator("auto").find(frame.frame.calibration, frame.frame.decode())
+    engine = present(Calibrator("auto").find(frame.frame.calibration, frame.frame.decode()))
     assert engine.maps is not None
     lens = true_intrinsics(frame)
     assert (lens.fx, lens.fy, lens.cx, lens.cy) == (5.0, 6.0, 3.5, 2.5)
@@ -279,12 +279,12 @@ def test_given_intrinsics_stand_in_for_a_missing_camera_info(tmp_path: Path) -> 
     given = SourceOptions(intrinsics=(10.0, 11.0, 4.0, 3.0))
     missing = {"/camera/camera_info"}
     source = open_source(made(tmp_path / "a", leave_out=missing), given)
-    lens = next(iter(source)).truth.intrinsics
+    lens = true_intrinsics(next(iter(source)))
     assert (lens.fx, lens.fy, lens.cx, lens.cy) == (10.0, 11.0, 4.0, 3.0)
     assert (lens.width, lens.height) == (datasets.WIDTH, datasets.HEIGHT)
     assert source.warnings == []
     known = open_source(made(tmp_path / "b"), given)
-    assert next(iter(known)).truth.intrinsics.fy == 101
+    assert true_intrinsics(next(iter(known))).fy == 101
     assert any("--intrinsics is not used" in each for each in known.warnings)
     flat = open_source(made(tmp_path / "c", leave_out={*missing, "/camera/depth/image_raw"}), given)
     assert any("--intrinsics is of no use" in each for each in flat.warnings)

@@ -11,7 +11,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
-from present import true_depth, true_intrinsics, true_pose
+from present import true_depth, true_intrinsics, true_pose, truth_of
 
 from xsvggt_ros.errors import ConfigurationError, FrameError, SourceError
 from xsvggt_ros.evaluation.source import SourceOptions, open_source
@@ -19,7 +19,7 @@ from xsvggt_ros.synthetic.export import write_sequence
 from xsvggt_ros.synthetic.held_out import held_out
 from xsvggt_ros.synthetic.sequence import Sequence
 
-KINDS = {
+KINDS: dict[str, tuple[Callable[[Path], Path], str, float | None]] = {
     "tum": (datasets.tum, "tum", 5000),
     "seven_scenes": (datasets.seven_scenes, "seven_scenes", 1000),
     "neural_rgbd": (datasets.neural_rgbd, "neural_rgbd", 1000),
@@ -51,12 +51,12 @@ def test_images_depths_and_poses_are_those_that_were_written(tmp_path: Path, nam
         else:
             np.testing.assert_array_equal(image, color)
         if per_metre is None:
-            assert frame.truth.depth is None
+            assert truth_of(frame).depth is None
         else:
             assert true_depth(frame).dtype == np.float32
             np.testing.assert_allclose(true_depth(frame), depth, rtol=1e-6, atol=0.51 / per_metre)
         if name in NO_POSES or index in LOST.get(name, ()):
-            assert frame.truth.camera_to_world is None
+            assert truth_of(frame).camera_to_world is None
         else:
             np.testing.assert_allclose(true_pose(frame), pose, atol=1e-7)
     assert json.loads(json.dumps(source.describe()))["kind"] == kind
@@ -79,7 +79,8 @@ def test_images_depths_and_poses_are_those_that_were_written(tmp_path: Path, nam
 def test_intrinsics_are_those_of_the_depth(
     tmp_path: Path, name: str, camera: tuple[float, float, float, float]
 ) -> None:
-    k = next(iter(open_source(KINDS[name][0](tmp_path / "data")))).truth.intrinsics
+    write, _, _ = KINDS[name]
+    k = true_intrinsics(next(iter(open_source(write(tmp_path / "data")))))
     assert (k.fx, k.fy, k.cx, k.cy) == pytest.approx(camera)
     assert (k.width, k.height) == (datasets.WIDTH, datasets.HEIGHT)
 
@@ -96,7 +97,7 @@ def test_the_camera_of_a_tum_directory_is_known_by_its_name(
     tmp_path: Path, name: str, camera: float
 ) -> None:
     source = open_source(datasets.tum(tmp_path / name))
-    assert next(iter(source)).truth.intrinsics.fx == pytest.approx(camera / 80)
+    assert true_intrinsics(next(iter(source))).fx == pytest.approx(camera / 80)
     assert source.kind == ("bonn" if "bonn" in name else "tum")
     assert any("distorts" in each for each in source.warnings) == ("freiburg1" in name)
 
@@ -104,14 +105,14 @@ def test_the_camera_of_a_tum_directory_is_known_by_its_name(
 def test_truth_further_away_than_the_tolerance_is_no_truth(tmp_path: Path) -> None:
     directory = datasets.tum(tmp_path / "data")
     source = open_source(directory, SourceOptions(tolerance=0.001))
-    assert all(each.truth.depth is None for each in source)
+    assert all(truth_of(each).depth is None for each in source)
     assert "5 of 5 frames have no true depth" in source.warnings
 
 
 def test_depth_of_7_scenes_that_is_not_registered_is_warned_of(tmp_path: Path) -> None:
     source = open_source(datasets.seven_scenes(tmp_path / "chess", registered=False))
     assert any("not registered" in each for each in source.warnings)
-    first = next(iter(source)).truth.depth
+    first = true_depth(next(iter(source)))
     assert np.isnan(first[0, 0])
     np.testing.assert_allclose(first[1], datasets.depths()[0, 1] + 1, atol=1e-6)
 
@@ -140,7 +141,7 @@ def test_intrinsics_that_nobody_knows_are_asked_for_and_may_be_given(tmp_path: P
     directory = datasets.rgbd(tmp_path / "data")
     assert any("intrinsics are unknown" in each for each in open_source(directory).warnings)
     given = open_source(directory, SourceOptions(intrinsics=(10.0, 11.0, 4.0, 3.0)))
-    assert next(iter(given)).truth.intrinsics.fy == 11
+    assert true_intrinsics(next(iter(given))).fy == 11
     assert given.warnings == []
 
 
@@ -159,7 +160,7 @@ def test_damaged_files_are_reported_and_the_stream_goes_on(tmp_path: Path) -> No
     (directory / "color" / "3.png").write_bytes(b"no image")
     source = open_source(directory)
     frames = list(source)
-    assert frames[1].truth.depth is None
+    assert truth_of(frames[1]).depth is None
     assert any("2.png: it is damaged" in each for each in source.warnings)
     with pytest.raises(FrameError, match=r"3\.png"):
         frames[2].frame.decode()

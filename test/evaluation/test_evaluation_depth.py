@@ -156,4 +156,4 @@ def test_nothing_to_judge_is_an_error() -> None:
     with pytest.raises(EvaluationError, match="resize one first"):
         DepthPairs().add(0, np.ones((2, 2), np.float32), np.ones((3, 2), np.float32))
     with pytest.raises(ConfigurationError, match="'log' is unknown"):
-        align_depth(np.ones(2), np.ones(2), "log")
+        align_depth(np.ones(2), np.ones(2), "log")  # type: ignore[arg-type]

@@ -223,7 +223,7 @@ def evaluated(
 
 
 def in_units(pose: Matrix) -> Matrix:
-    scaled = pose.copy()
+    scaled: Matrix = pose.copy()
     scaled[:3, 3] /= UNIT
     return scaled
 

@@ -15,7 +15,7 @@ from xsvggt_ros.evaluation.source import SourceOptions, open_source
 from xsvggt_ros.synthetic.held_out import DEFAULT_ROOM, held_out
 from xsvggt_ros.synthetic.sequence import Sequence
 
-SMALL = {"width": 56, "height": 42}
+SMALL: dict[str, Any] = {"width": 56, "height": 42}
 
 
 def test_a_synthetic_sequence_comes_with_its_truth() -> None:
@@ -78,7 +78,7 @@ def test_what_cannot_be_opened_is_refused(
 
 
 @pytest.mark.parametrize("wrong", [{"stride": 0}, {"limit": 0}, {"start": -1}, {"tolerance": 0}])
-def test_impossible_options_are_refused(wrong: dict[str, int]) -> None:
+def test_impossible_options_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="must be|impossible"):
         SourceOptions(**wrong)
 

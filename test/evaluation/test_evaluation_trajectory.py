@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from xsvggt_ros.errors import ConfigurationError, EvaluationError
 from xsvggt_ros.evaluation.association import associate
 from xsvggt_ros.geometry.rigid import rotation_angles
-from xsvggt_ros.metrics.trajectory import path_extent, score_trajectory
+from xsvggt_ros.metrics.trajectory import TrajectoryAlignment, path_extent, score_trajectory
 
 
 def path(seed: int, count: int = 40, scale: float = 1.0, noise: float = 0.0) -> np.ndarray:
@@ -34,13 +34,16 @@ def moved(poses: np.ndarray, seed: int) -> np.ndarray:
     world = np.eye(4)
     world[:3, :3] = Rotation.random(random_state=seed).as_matrix()
     world[:3, 3] = rng.normal(size=3) * 5
-    return world @ poses
+    result: np.ndarray = world @ poses
+    return result
 
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("alignment", ["none", "origin", "se3", "sim3"])
 @pytest.mark.parametrize("delta", [1, 4])
-def test_ate_and_rpe_equal_those_of_evo(seed: int, alignment: str, delta: int) -> None:
+def test_ate_and_rpe_equal_those_of_evo(
+    seed: int, alignment: TrajectoryAlignment, delta: int
+) -> None:
     metrics = pytest.importorskip("evo.core.metrics")
     from evo.core.trajectory import PoseTrajectory3D
     from evo.core.units import Unit
@@ -89,7 +92,7 @@ def test_errors_done_by_hand() -> None:
     estimate = truth.copy()
     estimate[2, 0, 3] = 2.5
     estimate[2, :3, :3] = Rotation.from_euler("z", 90, degrees=True).as_matrix()
-    kinds = ("origin", "se3", "sim3")
+    kinds: tuple[TrajectoryAlignment, ...] = ("origin", "se3", "sim3")
     found = {kind: score_trajectory(estimate, truth, kind) for kind in kinds}
     assert found["origin"].position_errors.tolist() == [0, 0, 0.5]
     assert found["origin"].ate.rmse == pytest.approx(np.sqrt(0.25 / 3))
@@ -162,4 +165,4 @@ def test_too_little_to_judge_is_refused(
 def test_an_unknown_alignment_is_refused() -> None:
     poses = path(0, 4)
     with pytest.raises(ConfigurationError, match="'affine' is unknown; choose one of none, origin"):
-        score_trajectory(poses, poses, "affine")
+        score_trajectory(poses, poses, "affine")  # type: ignore[arg-type]

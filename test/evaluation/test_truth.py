@@ -4,18 +4,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import command_line
+import cv2
 import datasets
 import numpy as np
 import pytest
-from bags import BAG_KINDS, SECOND
+from bags import BAG_KINDS, SECOND, BagKind
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from present import true_depth, true_pose
+from present import present, true_intrinsics, true_pose, truth_of
 from recordings import MemorySource, tiny_request
 from recordings import truth as true_of
 from truth_bags import CAMERA, STAMPS, Messages, compressed_depth, records, write
@@ -74,7 +77,7 @@ def evaluated(monkeypatch: pytest.MonkeyPatch, change, count: int = 8, **options
 
 @pytest.mark.parametrize("kind", LOST)
 def test_one_lost_pose_costs_one_pose(
-    monkeypatch: pytest.MonkeyPatch, kind: str, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, kind: BagKind, tmp_path: Path
 ) -> None:
     whole = evaluated(monkeypatch, lambda index, pose: None if index == 3 else pose)
     run = evaluated(monkeypatch, lambda index, pose: LOST[kind] if index == 3 else pose)
@@ -103,7 +106,7 @@ def test_a_lost_pose_in_a_data_set_is_none_and_counted(
 ) -> None:
     write_set, file = LOADERS[name]
     directory = write_set(tmp_path / "data")
-    plain = [true_pose(frame) for frame in open_source(directory)]
+    plain = [truth_of(frame).camera_to_world for frame in open_source(directory)]
     path = directory / file
     rows = [line for line in path.read_text().splitlines() if line[0] != "#"]
     whole = name in ("7-scenes", "scannet")
@@ -117,7 +120,7 @@ def test_a_lost_pose_in_a_data_set_is_none_and_counted(
             rows[number] = " ".join([*kept, *[value] * (len(words) - len(kept))])
     path.write_text("\n".join(rows) + "\n")
     source = open_source(directory)
-    found = [true_pose(frame) for frame in source]
+    found = [truth_of(frame).camera_to_world for frame in source]
     index = 2 if name == "icl" else 1
     assert found[index] is None
     for n, (pose, before) in enumerate(zip(found, plain, strict=True)):
@@ -143,7 +146,7 @@ def zero(quaternion) -> None:
 
 
 @pytest.mark.parametrize("kind", BAG_KINDS)
-def test_a_lost_pose_in_a_bag_is_left_out_and_counted(tmp_path: Path, kind: str) -> None:
+def test_a_lost_pose_in_a_bag_is_left_out_and_counted(tmp_path: Path, kind: BagKind) -> None:
     def lose(index, pose) -> None:
         if index == 1:
             object.__setattr__(pose.position, "x", float("nan"))
@@ -151,14 +154,14 @@ def test_a_lost_pose_in_a_bag_is_left_out_and_counted(tmp_path: Path, kind: str)
             zero(pose.orientation)
 
     source = open_source(bag(tmp_path, kind, lose))
-    found = [true_pose(frame) for frame in source]
+    found = [truth_of(frame).camera_to_world for frame in source]
     assert [pose is None for pose in found] == [False, True, False, True, False]
     np.testing.assert_allclose(found[4], datasets.poses()[4], atol=1e-9)
     assert any("2 of 5 poses of /ground_truth/odometry are none" in e for e in source.warnings)
 
 
 @pytest.mark.parametrize("kind", BAG_KINDS)
-def test_lost_transforms_are_left_out_and_counted(tmp_path: Path, kind: str) -> None:
+def test_lost_transforms_are_left_out_and_counted(tmp_path: Path, kind: BagKind) -> None:
     messages = Messages(kind)
     poses = [pose.copy() for pose in datasets.poses()]
     transforms = [messages.tf(stamp, [("map", CAMERA, pose)]) for stamp, pose in
@@ -168,7 +171,7 @@ def test_lost_transforms_are_left_out_and_counted(tmp_path: Path, kind: str) -> 
                                   zip(STAMPS, transforms, strict=True))]  # fmt: skip
     path = write(tmp_path / "bag", messages, kind, made)
     source = open_source(path, SourceOptions(truth=f"map->{CAMERA}"))
-    found = [true_pose(frame) for frame in source]
+    found = [truth_of(frame).camera_to_world for frame in source]
     assert [pose is None for pose in found] == [False, False, True, False, False]
     assert any("1 transforms are none" in each for each in source.warnings)
 
@@ -346,8 +349,8 @@ def test_a_straight_path_leaves_turns_about_itself_open(monkeypatch: pytest.Monk
 # Depth and images of another size than the camera
 
 
-def depth_of(frames) -> tuple[np.ndarray, ...]:
-    camera = frames[0].truth.intrinsics
+def camera_of(frames: list[EvaluationFrame]) -> np.ndarray:
+    camera = true_intrinsics(frames[0])
     return np.array([camera.fx, camera.fy, camera.cx, camera.cy, camera.width, camera.height])
 
 
@@ -356,13 +359,13 @@ def test_half_size_depth_has_half_the_camera(tmp_path: Path, name: str) -> None:
     write_set, _ = LOADERS[name]
     directory = write_set(tmp_path / "data")
     (tmp_path / "data" / "calibration.txt").write_text("10 11 4 3\n")
-    plain = depth_of(list(open_source(directory)))
+    plain = camera_of(list(open_source(directory)))
     for path in directory.rglob("*.png"):
         if "depth" in path.as_posix().removeprefix(tmp_path.as_posix()):
-            depth = datasets.cv2.imread(str(path), -1)
-            assert datasets.cv2.imwrite(str(path), np.ascontiguousarray(depth[::2, ::2]))
+            depth = present(cv2.imread(str(path), -1))
+            assert cv2.imwrite(str(path), np.ascontiguousarray(depth[::2, ::2]))
     source = open_source(directory)
-    np.testing.assert_allclose(depth_of(list(source)), plain / 2)
+    np.testing.assert_allclose(camera_of(list(source)), plain / 2)
     assert any("depth is 4x3 and its camera 8x6" in each for each in source.warnings)
 
 
@@ -380,7 +383,7 @@ def test_a_published_camera_is_scaled_to_the_images_and_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = open_source(datasets.seven_scenes(tmp_path / "chess"))
-    np.testing.assert_allclose(depth_of(list(source)), [525 / 80, 525 / 80, 4, 3, 8, 6])
+    np.testing.assert_allclose(camera_of(list(source)), [525 / 80, 525 / 80, 4, 3, 8, 6])
     assert "images are 8x6, and the camera's numbers are for 640x480: they are scaled" in (
         caplog.text
     )
@@ -408,10 +411,14 @@ def test_a_given_camera_far_from_the_middle_is_warned_of(
 class Fifth(MemorySource):
     """Depth that was read at a fifth of its scale."""
 
-    def __iter__(self):
+    factor: float
+
+    def __iter__(self) -> Iterator[EvaluationFrame]:
         for index, each in enumerate(super().__iter__()):
             known = true_of(index)
-            yield EvaluationFrame(each.frame, replace(known, depth=known.depth / self.factor))
+            yield EvaluationFrame(
+                each.frame, replace(known, depth=present(known.depth) / self.factor)
+            )
 
 
 @pytest.mark.parametrize("factor", [5.0, 0.2, 1.0])
@@ -468,9 +475,9 @@ def test_a_damaged_file_with_a_pose_costs_one_pose(
 ) -> None:
     write_set, file = LOADERS[name]
     directory = write_set(tmp_path / "data")
-    whole = sum(given.truth.camera_to_world is not None for given in open_source(directory))
+    whole = sum(truth_of(given).camera_to_world is not None for given in open_source(directory))
     (directory / file.replace("000001", "000000").replace("pose/1", "pose/0")).write_text(content)
-    found = [true_pose(given) for given in open_source(directory)]
+    found = [truth_of(given).camera_to_world for given in open_source(directory)]
     assert sum(pose is not None for pose in found) == whole - 1
     assert "1 of 5 files with poses are damaged and left out" in caplog.text
 
@@ -481,7 +488,7 @@ def test_images_of_7_scenes_may_be_jpeg_as_those_of_bundlefusion_are(tmp_path: P
         path.rename(path.with_suffix(".jpg"))  # OpenCV looks at the content
     frames = list(open_source(directory))
     assert len(frames) == 5
-    assert all(given.truth.depth is not None for given in frames)
+    assert all(truth_of(given).depth is not None for given in frames)
     np.testing.assert_allclose([true_pose(given) for given in frames],
                                datasets.poses(), atol=1e-8)  # fmt: skip
 
@@ -493,7 +500,7 @@ def test_depth_is_found_by_its_number_where_it_has_a_name_of_its_own(
     directory = datasets.rgbd(tmp_path / "data")
     for path in sorted((directory / "depth").iterdir()):
         path.rename(path.with_name(name.format(int(path.stem)) + path.suffix))
-    found = [true_depth(given) for given in open_source(directory)]
+    found = [truth_of(given).depth for given in open_source(directory)]
     np.testing.assert_allclose(found, datasets.depths(), atol=1e-3)
 
 
@@ -513,8 +520,9 @@ def test_numbers_of_no_camera_are_refused(tmp_path: Path, numbers: str) -> None:
     with pytest.raises(SourceError, match="cannot be fx"):
         open_source(directory)
     (directory / "intrinsics.txt").unlink()
+    fx, fy, cx, cy = map(float, numbers.split())
     with pytest.raises(ConfigurationError, match="are those of no camera"):
-        open_source(directory, SourceOptions(intrinsics=tuple(map(float, numbers.split()))))
+        open_source(directory, SourceOptions(intrinsics=(fx, fy, cx, cy)))
 
 
 @pytest.mark.parametrize("numbers", ["0 " * 12, "nan " * 12, "7 0 4 0 0 7 3 0 0 0 0 0"])
@@ -526,7 +534,7 @@ def test_a_projection_of_no_camera_is_refused(tmp_path: Path, numbers: str) -> N
 
 
 @pytest.mark.parametrize("kind", BAG_KINDS)
-def test_a_camera_of_16_bits_is_no_depth(tmp_path: Path, kind: str) -> None:
+def test_a_camera_of_16_bits_is_no_depth(tmp_path: Path, kind: BagKind) -> None:
     messages = Messages(kind)
     made = records(messages)
     thermal = [
@@ -541,7 +549,7 @@ def test_a_camera_of_16_bits_is_no_depth(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", BAG_KINDS)
 @pytest.mark.parametrize("way", ["topic", "tf"])
 def test_a_truth_without_stamps_has_those_of_the_recording(
-    tmp_path: Path, kind: str, way: str
+    tmp_path: Path, kind: BagKind, way: str
 ) -> None:
     messages, poses = Messages(kind), datasets.poses()
     made = [each for each in records(messages) if "odometry" not in each[1]]
@@ -555,7 +563,7 @@ def test_a_truth_without_stamps_has_those_of_the_recording(
     np.testing.assert_allclose([true_pose(given) for given in source], poses, atol=1e-9)
 
 
-def first(record):
+def first(record: tuple[int, str, Any]) -> int:
     return record[0]
 
 
@@ -601,7 +609,7 @@ def test_any_pose_of_a_bag_is_a_pose_or_none(
     path = write(tmp_path_factory.mktemp("bag") / "run", messages, "mcap", sorted(made, key=first))
     for truth in (None, "map->base", "none"):
         try:
-            found = [true_pose(given) for given in
+            found = [truth_of(given).camera_to_world for given in
                      open_source(path, SourceOptions(truth=truth))]  # fmt: skip
         except SourceError:
             continue

@@ -31,12 +31,12 @@ def noise(index: int) -> np.ndarray:
     return np.random.default_rng(index).integers(0, 256, (300, 300, 3), dtype=np.uint8)
 
 
-def written(path, kind):
+def written(path: Path, kind: str) -> Path:
     shots = [Shot((index + 1) * SECOND, noise(index)) for index in range(COUNT)]
     return write_bag(path, shots, kind)
 
 
-def cut(bag, share: float):
+def cut(bag: Path, share: float) -> Path:
     """Cut the bag's file and take its metadata away, as a killed recorder leaves it."""
     (file,) = bag_files(bag)
     file.write_bytes(file.read_bytes()[: int(file.stat().st_size * share)])

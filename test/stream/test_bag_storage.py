@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mcap_files import Topic, record, text, write_mcap
 from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys.store import Typestore
 
 from xsvggt_ros.errors import FrameError, SourceError
 from xsvggt_ros.geometry.cameras import Calibration
@@ -35,7 +38,7 @@ def shots(count: int = COUNT) -> list[Shot]:
     return [Shot(stamp, each) for stamp, each in zip(STAMPS[:count], IMAGES, strict=False)]
 
 
-def image(store, index: int, *, ros1: bool) -> bytes:
+def image(store: Typestore, index: int, *, ros1: bool) -> bytes:
     types = store.types
     header = types["std_msgs/msg/Header"](
         **({"seq": 0} if ros1 else {}),
@@ -70,7 +73,7 @@ NEIGHBOURS = {
 }  # fmt: skip
 
 
-def assert_whole(path: Path, count: int = COUNT, **options) -> None:
+def assert_whole(path: Path, count: int = COUNT, **options: Any) -> None:
     source = open_source(path, **options)
     assert source.frame_count == count
     frames = list(source)
@@ -292,7 +295,7 @@ def test_compressed_messages_are_read(tmp_path: Path, kind: str) -> None:
     assert_whole(path.parent)
 
 
-def edit_metadata(bag: Path, change) -> None:
+def edit_metadata(bag: Path, change: Callable[..., Any]) -> None:
     path = bag / "metadata.yaml"
     told = yaml.safe_load(path.read_text())
     change(told["rosbag2_bagfile_information"])
@@ -482,7 +485,9 @@ def recording(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 @given(edits=EDITS, cut=st.integers(0, 1 << 16))
 @FUZZ
-def test_damaged_bags_bring_up_no_foreign_error(tmp_path: Path, recording, edits, cut) -> None:
+def test_damaged_bags_bring_up_no_foreign_error(
+    tmp_path: Path, recording: Path, edits: list[tuple[int, int]], cut: int
+) -> None:
     data = bytearray(recording.read_bytes())
     for place, value in edits:
         data[place % len(data)] = value
@@ -495,7 +500,9 @@ def test_damaged_bags_bring_up_no_foreign_error(tmp_path: Path, recording, edits
     data=st.binary(max_size=300), suffix=st.sampled_from([".mcap", ".db3", ".bag", ".mcap.zstd"])
 )
 @FUZZ
-def test_bytes_that_are_no_bag_bring_up_no_foreign_error(tmp_path: Path, data, suffix) -> None:
+def test_bytes_that_are_no_bag_bring_up_no_foreign_error(
+    tmp_path: Path, data: bytes, suffix: str
+) -> None:
     heads = {".mcap": b"\x89MCAP0\r\n" + record(1, text("ros2") + text("")), ".bag":
              b"#ROSBAG V2.0\n", ".db3": b"SQLite format 3\0"}  # fmt: skip
     path = tmp_path / f"odd{suffix}"
@@ -508,7 +515,7 @@ def test_bytes_that_are_no_bag_bring_up_no_foreign_error(tmp_path: Path, data, s
        language=st.sampled_from(["ros2msg", "ros2idl", "ros1msg", ""]))  # fmt: skip
 @FUZZ
 def test_odd_definitions_and_messages_bring_up_no_foreign_error(
-    tmp_path: Path, definition, data, encoding, language
+    tmp_path: Path, definition: bytes, data: bytes, encoding: str, language: str
 ) -> None:
     topics = [Topic("/a", IMAGE, [(1, data)], encoding, language, definition),
               Topic("/b", IMAGE, [(2, data)], encoding, language)]  # fmt: skip

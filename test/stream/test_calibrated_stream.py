@@ -8,7 +8,7 @@ import pytest
 
 from xsvggt_ros.geometry.cameras import Calibration, unproject
 from xsvggt_ros.model.network import StreamVggt
-from xsvggt_ros.stream.frame import Frame
+from xsvggt_ros.stream.frame import Frame, FrameResult
 from xsvggt_ros.stream.offline import reconstruct
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 
@@ -17,7 +17,7 @@ K = (90.0, 0.0, 55.0, 0.0, 92.0, 43.0, 0.0, 0.0, 1.0)
 IMAGE = np.random.default_rng(5).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
 
 
-def step(network, calibration, use="auto"):
+def step(network: StreamVggt, calibration: Calibration | None, use: str = "auto") -> FrameResult:
     engine = Reconstructor(network, ReconstructorSettings(56, calibration=use))
     frame = Frame(1, "lens", lambda: IMAGE, calibration)
     (result,) = reconstruct([frame], engine, lambda _, error: pytest.fail(str(error)))

@@ -42,7 +42,7 @@ def lingbot() -> StreamVggt:
     return random_network(CONFIG, 1).freeze()
 
 
-def engine(network: StreamVggt, **cache) -> Reconstructor:
+def engine(network: StreamVggt, **cache: Any) -> Reconstructor:
     return Reconstructor(network, ReconstructorSettings(WIDTH, CacheSettings(**cache)))
 
 
@@ -159,7 +159,7 @@ def test_a_first_pass_that_fails_refuses_all_of_its_frames(
     hooks = PipelineHooks(report_refusal=lambda frame, error: refused.append(frame.stamp))
     pipeline = FramePipeline(engine(lingbot), hooks)
 
-    def fail(batch) -> None:
+    def fail(batch: torch.Tensor) -> None:
         raise RuntimeError("device lost")
 
     monkeypatch.setattr(pipeline.reconstructor._runner, "run", fail)

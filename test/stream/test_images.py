@@ -45,7 +45,7 @@ def made(directory: Path, *files: str) -> Path:
     return directory
 
 
-def grid(template: str, numbers=range(3)) -> list[str]:
+def grid(template: str, numbers: range = range(3)) -> list[str]:
     return [template.format(number) for number in numbers]
 
 
@@ -397,7 +397,7 @@ def test_the_pixels_of_a_data_set_stay_where_its_calibration_says(tmp_path: Path
 
 @given(st.binary(max_size=300))
 @settings(max_examples=60, deadline=None)
-def test_no_bytes_have_an_orientation_by_accident(data) -> None:
+def test_no_bytes_have_an_orientation_by_accident(data: bytes) -> None:
     assert 1 <= orientation(data) <= 8
     image = np.zeros((2, 3, 3), np.uint8)
     assert turned(image, orientation(data)).size == image.size
@@ -506,7 +506,7 @@ def test_exr_is_read_or_the_remedy_named(tmp_path: Path) -> None:
                                                              ".pfm"]))  # fmt: skip
 @settings(max_examples=120, deadline=None,
           suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
-def test_no_bytes_bring_up_a_foreign_error(tmp_path: Path, data, suffix) -> None:
+def test_no_bytes_bring_up_a_foreign_error(tmp_path: Path, data: bytes, suffix: str) -> None:
     heads = {".png": b"\x89PNG\r\n\x1a\n", ".npy": b"\x93NUMPY\x01\x00", ".pgm": b"P5\n",
              ".tif": b"II*\0", ".exr": b"v/1\x01", ".pfm": b"Pf\n"}  # fmt: skip
     for content in (data, heads[suffix] + data):
@@ -523,7 +523,7 @@ def test_no_bytes_bring_up_a_foreign_error(tmp_path: Path, data, suffix) -> None
                         min_size=1, max_size=12), max_size=6))  # fmt: skip
 @settings(max_examples=80, deadline=None)
 def test_no_name_of_a_file_brings_up_a_foreign_error(
-    tmp_path_factory: pytest.TempPathFactory, stems
+    tmp_path_factory: pytest.TempPathFactory, stems: list[str]
 ) -> None:
     directory = tmp_path_factory.mktemp("names")
     for stem in stems:

@@ -51,7 +51,7 @@ sizes = st.tuples(sides, sides).filter(lambda size: size[1] <= 16 * size[0])
 
 
 @given(sizes, widths)
-def test_any_image_gets_a_size_in_whole_patches(size, target) -> None:
+def test_any_image_gets_a_size_in_whole_patches(size: tuple[int, int], target: int) -> None:
     mapping = plan(*size, target, 14)
     assert mapping.width == target
     assert mapping.height % 14 == 0
@@ -60,7 +60,7 @@ def test_any_image_gets_a_size_in_whole_patches(size, target) -> None:
 
 
 @given(sizes, widths)
-def test_intrinsics_survive_the_round_trip(size, target) -> None:
+def test_intrinsics_survive_the_round_trip(size: tuple[int, int], target: int) -> None:
     width, height = size
     mapping = plan(width, height, target, 14)
     camera = Intrinsics(1.1 * width, 0.9 * width, 0.4 * width, 0.6 * height, width, height)
@@ -72,7 +72,7 @@ def test_intrinsics_survive_the_round_trip(size, target) -> None:
 
 
 @given(st.integers(19, 300), st.integers(1, 300), st.integers(1, 6).map(lambda n: 14 * n))
-def test_depth_goes_back_to_the_source_size(width, height, target) -> None:
+def test_depth_goes_back_to_the_source_size(width: int, height: int, target: int) -> None:
     mapping = plan(width, height, target, 14)
     depth = np.arange(mapping.height * mapping.width, dtype=np.float32)
     depth = depth.reshape(mapping.height, mapping.width)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,11 +15,12 @@ import pytest
 import reference
 import torch
 
+from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.layer_segments import LayerSegments
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError, DeviceFullError, FrameError, NonFiniteOutputError
 from xsvggt_ros.geometry.cameras import world_to_camera
-from xsvggt_ros.model.network import StreamVggt
+from xsvggt_ros.model.network import Prediction, StreamVggt
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 
 UNCOMPRESSED = CacheSettings("none", compatibility="published", key_bits=16, value_bits=16)
@@ -29,7 +31,7 @@ def images(count: int, height: int = 48, width: int = 64) -> list[np.ndarray]:
     return list(generator.integers(0, 256, (count, height, width, 3), np.uint8))
 
 
-def engine(network, **cache) -> Reconstructor:
+def engine(network: StreamVggt, **cache: Any) -> Reconstructor:
     cache.setdefault("budget_tokens", 64)
     return Reconstructor(network, ReconstructorSettings(56, CacheSettings(**cache)))
 
@@ -232,7 +234,7 @@ def test_an_unusable_image_leaves_the_session_as_it_was(network: StreamVggt) -> 
     assert np.array_equal(reconstructor.step(second).depth, undisturbed.step(second).depth)
 
 
-def corrupted(network, change):
+def corrupted(network: StreamVggt, change: Callable[..., Any]) -> Reconstructor:
     """Return an engine whose network's camera head answers what ``change`` makes of its answer."""
     reconstructor = engine(network)
     whole = reconstructor._network
@@ -241,7 +243,9 @@ def corrupted(network, change):
         config, device, dtype = whole.config, whole.device, whole.dtype
         active = False
 
-        def __call__(self, *arguments):
+        def __call__(
+            self, *arguments: torch.Tensor | KvCache | tuple[str, str]
+        ) -> Prediction | None:
             prediction = whole(*arguments)
             return change(prediction) if self.active else prediction
 
@@ -250,7 +254,7 @@ def corrupted(network, change):
 
 
 def test_a_non_finite_pose_begins_a_new_session(network: StreamVggt) -> None:
-    def poison(prediction):
+    def poison(prediction: Prediction) -> Prediction:
         poses = prediction.pose_encodings.clone()
         poses[..., 0] = torch.nan
         return dataclasses.replace(prediction, pose_encodings=poses)
@@ -266,7 +270,7 @@ def test_a_non_finite_pose_begins_a_new_session(network: StreamVggt) -> None:
 
 
 def test_single_infinite_depths_become_unknown(network: StreamVggt) -> None:
-    def poison(prediction):
+    def poison(prediction: Prediction) -> Prediction:
         depth = prediction.depth.clone()
         depth[..., 3, 5] = torch.inf
         return dataclasses.replace(prediction, depth=depth)
@@ -279,7 +283,7 @@ def test_single_infinite_depths_become_unknown(network: StreamVggt) -> None:
 
 
 def test_confidence_is_always_a_number(network: StreamVggt) -> None:
-    def poison(prediction):
+    def poison(prediction: Prediction) -> Prediction:
         confidence = prediction.depth_confidence.clone()
         confidence[..., 0, 0] = torch.nan
         confidence[..., 0, 1] = torch.inf
@@ -294,7 +298,7 @@ def test_confidence_is_always_a_number(network: StreamVggt) -> None:
     assert np.isfinite(result.depth[0, 1])
 
 
-def undecided(prediction):
+def undecided(prediction: Prediction) -> Prediction:
     """Shorten the quaternion of a prediction, and turn it anywhere."""
     poses = prediction.pose_encodings.clone()
     poses[..., 3:7] = 0.1 * poses[..., 3:7].norm() * torch.tensor([0.5, -0.5, 0.5, 0.5])
@@ -321,7 +325,7 @@ def test_a_pose_that_the_network_leaves_open_is_held_and_said_once(
     assert reconstructor.step(still, stamp=20).pose_source == "predicted"
 
 
-def blind(prediction):
+def blind(prediction: Prediction) -> Prediction:
     """Take the field of view from a prediction."""
     poses = prediction.pose_encodings.clone()
     poses[..., 7:] = 0
@@ -347,7 +351,7 @@ def test_a_failure_while_results_are_fetched_begins_a_new_session(
     reconstructor = engine(network)
     reconstructor.step(images(1)[0])
 
-    def fail(prediction) -> None:
+    def fail(prediction: Prediction) -> None:
         raise RuntimeError("device lost")
 
     with monkeypatch.context() as patch:
@@ -379,7 +383,7 @@ def test_a_zero_field_of_view_never_becomes_an_infinite_focal_length(
 
 
 def test_a_failing_network_begins_a_new_session(network: StreamVggt) -> None:
-    def fail(prediction) -> None:
+    def fail(prediction: Prediction) -> None:
         raise RuntimeError("device lost\ndetails")
 
     reconstructor = corrupted(network, fail)

@@ -50,7 +50,7 @@ def frame(stamp: int = 0, size: tuple[int, int] = (6, 8), index: int = 0) -> Rec
 
 @given(st.integers(1, 200), st.lists(st.integers(0, 100), max_size=30))
 def test_a_cloud_sample_never_exceeds_its_limit_and_keeps_points_with_their_colours(
-    limit, sizes
+    limit: int, sizes: list[int]
 ) -> None:
     sample = CloudSample(limit)
     for start, size in zip(np.cumsum([0, *sizes]), sizes, strict=False):
@@ -85,7 +85,7 @@ def test_a_full_cloud_sample_favours_no_frame() -> None:
 
 
 @given(st.integers(2, 8), st.integers(0, 500))
-def test_an_even_sample_is_bounded_even_and_starts_at_the_start(limit, count) -> None:
+def test_an_even_sample_is_bounded_even_and_starts_at_the_start(limit: int, count: int) -> None:
     sample: EvenSample[int] = EvenSample(limit)
     for number in range(count):
         sample.add(number)
@@ -112,7 +112,7 @@ def test_only_the_confident_known_points_are_kept_in_the_map_frame() -> None:
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=6))
-def test_of_several_sessions_the_longest_is_kept_whole_and_alone(lengths) -> None:
+def test_of_several_sessions_the_longest_is_kept_whole_and_alone(lengths: list[int]) -> None:
     recorded = LongestSession()
     stamp = 0
     for length in lengths:
@@ -295,7 +295,7 @@ def test_the_summary_names_errors_and_bytes() -> None:
 
 
 @given(st.integers(0, 1 << 40))
-def test_mebibytes_keep_three_digits(count) -> None:
+def test_mebibytes_keep_three_digits(count: int) -> None:
     number = float(mebibytes(count).split()[0])
     assert number == pytest.approx(count / (1 << 20), rel=0.006, abs=0.006)
 

@@ -82,7 +82,7 @@ def empty_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def recorded(tmp_path: Path):
+def recorded(tmp_path: Path) -> None:
     """Return the rows of a session of three frames and of one of two, which came second."""
     pytest.importorskip("rerun", reason=f"needs pip install '{REQUIREMENT}'")
     log = RerunLog(file=tmp_path / "new" / "run.rrd")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from xsvggt_ros.model.config import PRESETS, NetworkConfig
 from xsvggt_ros.model.network import Prediction, StreamVggt
 from xsvggt_ros.stream import step_runner
 from xsvggt_ros.stream.reconstructor import cache_layout
-from xsvggt_ros.stream.step_runner import StepRunner
+from xsvggt_ros.stream.step_runner import StepRunner, _Capture
 
 HEADS = ("camera", "depth")
 SETTINGS = CacheSettings(budget_tokens=60, camera_frames=6, window_frames=2, trajectory_frames=1)
@@ -33,7 +34,7 @@ def image(seed: int, size: tuple[int, int] = WIDE, device: str = "cpu") -> torch
 class Played:
     """Stands in for a CUDA graph: does on replay what the step does, but for the host's counts."""
 
-    def __init__(self, network, cache, images) -> None:
+    def __init__(self, network: StreamVggt, cache: KvCache, images: torch.Tensor) -> None:
         self.network, self.cache, self.images = network, cache, images
         self.outputs: Prediction | None = None
         self.replays = 0
@@ -52,7 +53,7 @@ class OnCpu(StepRunner):
 
     taken = 0
 
-    def _take(self, images):
+    def _take(self, images: torch.Tensor) -> _Capture:
         self.taken += 1
         graph = Played(self._network, self._cache, images.clone())
         size = images.shape[-2:]
@@ -77,7 +78,9 @@ def pair(network: StreamVggt, monkeypatch: pytest.MonkeyPatch) -> tuple[OnCpu, S
     )
 
 
-def modes(pair, frames, start: int = 0, size=WIDE) -> list[str]:
+def modes(
+    pair: tuple[OnCpu, StepRunner], frames: int, start: int = 0, size: tuple[int, int] = WIDE
+) -> list[str]:
     """Run frames through both runners; compare their results; return how the first one ran."""
     found = []
     with torch.inference_mode():
@@ -187,7 +190,7 @@ class RefusingGraph:
 
     capturing = False
 
-    def __init__(self, *values, **named) -> None:
+    def __init__(self, *values: RefusingGraph, **named: Any) -> None:
         pass
 
     def __enter__(self) -> None:
@@ -201,10 +204,12 @@ class RefusingGraph:
 class Capturable:
     """A network of which a capture leaves no trace but the host's counts."""
 
-    def __init__(self, network, tokens) -> None:
+    def __init__(self, network: StreamVggt, tokens: Callable[..., Any]) -> None:
         self.network, self.tokens, self.config = network, tokens, network.config
 
-    def __call__(self, images, cache, heads):
+    def __call__(
+        self, images: torch.Tensor, cache: KvCache, heads: tuple[str, str]
+    ) -> Prediction | None:
         if RefusingGraph.capturing:
             cache.replayed(self.tokens(images))
             return None

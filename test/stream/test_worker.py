@@ -4,17 +4,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError, FrameError
 from xsvggt_ros.model.network import StreamVggt
-from xsvggt_ros.stream.frame import Frame
+from xsvggt_ros.stream.frame import Frame, FrameResult
 from xsvggt_ros.stream.pipeline import FramePipeline, PipelineHooks
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 from xsvggt_ros.stream.worker import FrameQueue, Worker
@@ -22,7 +24,7 @@ from xsvggt_ros.stream.worker import FrameQueue, Worker
 PATIENCE = 30.0
 
 
-def make_frame(stamp: int, decode=None) -> Frame:
+def make_frame(stamp: int, decode: Callable[..., Any] | None = None) -> Frame:
     image = np.full((28, 28, 3), stamp % 256, np.uint8)
     return Frame(stamp, "eye", decode or (lambda: image))
 
@@ -30,7 +32,7 @@ def make_frame(stamp: int, decode=None) -> Frame:
 class Rig:
     """A worker whose results are collected."""
 
-    def __init__(self, network, policy="all", size=4) -> None:
+    def __init__(self, network: StreamVggt, policy: str = "all", size: int = 4) -> None:
         self.queue = FrameQueue(policy, size)
         self.results, self.refused = [], []
         self.changed = threading.Condition()
@@ -42,15 +44,17 @@ class Rig:
         )
         self.worker = Worker(FramePipeline(self.reconstructor, hooks), self.queue)
 
-    def on_result(self, result) -> None:
+    def on_result(self, result: FrameResult) -> None:
         self.note(self.results, result)
 
-    def note(self, target, item) -> None:
+    def note(
+        self, target: list[FrameResult] | list[tuple[int, str]], item: FrameResult | tuple[int, str]
+    ) -> None:
         with self.changed:
             target.append(item)
             self.changed.notify_all()
 
-    def wait(self, results=0, refused=0) -> None:
+    def wait(self, results: int = 0, refused: int = 0) -> None:
         with self.changed:
             assert self.changed.wait_for(
                 lambda: len(self.results) >= results and len(self.refused) >= refused, PATIENCE
@@ -161,7 +165,7 @@ def test_the_counters_add_up_at_every_moment(network: StreamVggt) -> None:
     rig = Rig(network, "latest", 2)
     samples = []
 
-    def sample(_) -> None:
+    def sample(_: FrameResult) -> None:
         counters = rig.worker.counters
         samples.append(counters)
 
@@ -188,7 +192,7 @@ def test_a_failing_callback_does_not_end_the_worker(network: StreamVggt) -> None
     rig = Rig(network)
     seen = []
 
-    def fail(result) -> None:
+    def fail(result: FrameResult) -> None:
         seen.append(result.stamp)
         if len(seen) == 3:
             done.set()
@@ -217,7 +221,7 @@ def test_commands_run_between_frames_and_answer(rig: Rig) -> None:
 
 
 def test_a_failing_command_answers_with_its_error(rig: Rig) -> None:
-    def fail(reconstructor) -> None:
+    def fail(reconstructor: Reconstructor) -> None:
         raise FrameError("no")
 
     with pytest.raises(FrameError, match="no"):
@@ -230,7 +234,7 @@ def test_latest_drops_the_oldest_and_counts(network: StreamVggt) -> None:
     rig = Rig(network, "latest", 1)
     gate, entered = threading.Event(), threading.Event()
 
-    def slow():
+    def slow() -> NDArray[np.uint8]:
         entered.set()
         assert gate.wait(PATIENCE)
         return np.zeros((28, 28, 3), np.uint8)
@@ -312,7 +316,7 @@ def test_closing_lets_a_held_source_go() -> None:
 
 
 @given(size=st.integers(1, 5), actions=st.lists(st.booleans(), max_size=60))
-def test_the_queue_is_bounded_and_loses_nothing_uncounted(size, actions) -> None:
+def test_the_queue_is_bounded_and_loses_nothing_uncounted(size: int, actions: list[bool]) -> None:
     queue = FrameQueue("latest", size)
     taken, stamp = [], 0
     for put in actions:

@@ -11,10 +11,15 @@ from xsvggt_ros.geometry.cameras import encode, intrinsics_from_encoding, world_
 from xsvggt_ros.geometry.rigid import invert
 from xsvggt_ros.synthetic.scenes.layouts import WORLDS
 from xsvggt_ros.synthetic.scenes.scene import Draw
-from xsvggt_ros.synthetic.scenes.streams import StreamSettings, plan_streams, render_streams
+from xsvggt_ros.synthetic.scenes.streams import (
+    Streams,
+    StreamSettings,
+    plan_streams,
+    render_streams,
+)
 
 
-def streams_of(world, seed=3, worlds=3, frames=6, **settings):
+def streams_of(world: str, seed: int = 3, worlds: int = 3, frames: int = 6, **settings) -> Streams:
     generator = torch.Generator().manual_seed(seed)
     shares = tuple(float(each == world) for each in WORLDS)
     settings = StreamSettings(worlds=shares, width=56, height=42, **settings)

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from command_line import run
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
+from typer.testing import Result
 
 from xsvggt_ros.errors import ConfigurationError, OutputError
 from xsvggt_ros.geometry.files import UNFINISHED
@@ -40,7 +43,7 @@ def frames(sequence: Sequence) -> list[SyntheticFrame]:
     return list(sequence)
 
 
-def same_trajectory(path: Path, frames) -> None:
+def same_trajectory(path: Path, frames: list[SyntheticFrame]) -> None:
     trajectory = read_tum(path)
     assert trajectory.stamps.tolist() == [frame.stamp for frame in frames]
     for frame, place, turn in zip(
@@ -155,7 +158,7 @@ def test_an_interrupted_stream_leaves_nothing_and_can_be_made_again(
 ) -> None:
     (tmp_path / "there").mkdir()
 
-    def interrupt(done) -> None:
+    def interrupt(done: int) -> None:
         if done == 2:
             raise KeyboardInterrupt
 
@@ -174,7 +177,7 @@ def test_an_interrupted_stream_leaves_nothing_and_can_be_made_again(
                 assert len(list(source)) == len(sequence)
 
 
-def _names(directory):
+def _names(directory: Path) -> list[str]:
     return [str(each.relative_to(directory)) for each in directory.rglob("*")]
 
 
@@ -183,12 +186,12 @@ def test_held_out_sequences_are_those_of_the_suite(
 ) -> None:
     written = []
 
-    def remember(sequence, output, kind, each) -> None:
+    def remember(sequence: Sequence, output: Path, kind: str, each: Callable[..., Any]) -> None:
         written.append(sequence.settings)
 
     monkeypatch.setattr(export, "write_sequence", remember)
 
-    def asked(*words):
+    def asked(*words: str) -> Result:
         return run("synthesize", "-o", tmp_path / "x", "--held-out", "short_walk", *words)
 
     assert asked().exit_code == 0

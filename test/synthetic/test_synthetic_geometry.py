@@ -24,19 +24,31 @@ from xsvggt_ros.synthetic.renderer import Quality, first_hit, render
 from xsvggt_ros.synthetic.rooms import RoomSettings, build_world, room_named
 from xsvggt_ros.synthetic.sequence import Sequence, SequenceSettings
 from xsvggt_ros.synthetic.shapes import surface_at
-from xsvggt_ros.synthetic.world import Lamp, assemble_world, ball, batched, block, no_tint, post
+from xsvggt_ros.synthetic.world import (
+    Lamp,
+    Part,
+    World,
+    assemble_world,
+    ball,
+    batched,
+    block,
+    no_tint,
+    post,
+)
 
 GREY = Material(Pattern.PLAIN, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 NO_TINT = no_tint()
 FAST = Quality(samples=1, shadows=False)
 
 
-def room(*parts, size=(6.0, 5.0, 3.0)):
+def room(*parts: Part, size: tuple[float, float, float] = (6.0, 5.0, 3.0)) -> World:
     lamp = Lamp((3.0, 2.5, 2.8), (5.0, 5.0, 5.0), 0.0)
     return assemble_world(size, parts, [GREY] * 6, [lamp], (0.2, 0.2, 0.2), NO_TINT)
 
 
-def camera(x, y, z, heading=0.0, pitch=0.0, roll=0.0):
+def camera(
+    x: float, y: float, z: float, heading: float = 0.0, pitch: float = 0.0, roll: float = 0.0
+) -> torch.Tensor:
     pose = poses_looking_along(
         np.array([[x, y, z]], float), np.array([heading]), np.array([pitch]), np.array([roll])
     )

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.synthetic.held_out import (
@@ -32,7 +33,7 @@ SMALL = SequenceSettings(
 )
 
 
-def turned(poses):
+def turned(poses: NDArray[np.float64]) -> NDArray[np.float64]:
     relative = np.einsum("nij,nik->njk", poses[1:, :3, :3], poses[:-1, :3, :3])
     cosine = (np.trace(relative, axis1=1, axis2=2) - 1) / 2
     return np.degrees(np.arccos(np.clip(cosine, -1, 1)))
