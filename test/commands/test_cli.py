@@ -14,6 +14,7 @@ from dataclasses import fields
 from io import StringIO
 from pathlib import Path
 from signal import Signals
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,6 +23,7 @@ import torch
 from bags import SECOND, write_jumping_bag
 from command_line import run
 from rich.console import Console
+from typer.testing import Result
 
 from xsvggt_ros import doctor
 from xsvggt_ros.commands import speaking
@@ -38,7 +40,7 @@ SAMPLE = Path(__file__).parents[2] / "sample" / "room"
 TINY = ["--preset", "tiny", "--device", "cpu"]
 
 
-def reconstruct(*arguments: object):
+def reconstruct(*arguments: object) -> Result:
     return run("reconstruct", *arguments, *TINY)
 
 
@@ -106,7 +108,7 @@ def test_a_signal_ends_the_run_after_the_frame_in_hand(
 ) -> None:
     take = Reconstructor.take
 
-    def take_with_signal(engine, *arguments, **more):
+    def take_with_signal(engine: Reconstructor, *arguments: Any, **more: Any) -> Any:
         if engine.session_frames == 3:
             signal.raise_signal(number)
         return take(engine, *arguments, **more)
@@ -140,7 +142,7 @@ def test_signals_are_handled_as_before_after_a_run(tmp_path: Path) -> None:
     assert [signal.getsignal(each) for each in SIGNALS] == before
 
 
-def assert_says(result, *words: str) -> None:
+def assert_says(result: Result, *words: str) -> None:
     assert result.exit_code == 1, result.output
     said = re.sub(r"\s+", " ", result.stderr)
     assert "Traceback" not in said

@@ -10,9 +10,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from signal import Signals
+from subprocess import Popen
 from threading import Thread
 from typing import Any
 
@@ -29,7 +31,7 @@ from xsvggt_ros.geometry.trajectory_io import read_tum
 from xsvggt_ros.model.config import PRESETS
 from xsvggt_ros.stream import results
 from xsvggt_ros.stream.overview import OVERVIEW_SIZE
-from xsvggt_ros.stream.recording import CacheBytes, LongestSession
+from xsvggt_ros.stream.recording import CacheBytes, LongestSession, RecordedFrame, Recording
 from xsvggt_ros.stream.sources import open_source
 from xsvggt_ros.synthetic.held_out import held_out
 from xsvggt_ros.synthetic.sequence import Sequence as SyntheticSequence
@@ -66,7 +68,7 @@ def exit_codes(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     codes = []
     stop = child_node.ChildNode.stop
 
-    def noted(process):
+    def noted(process: Popen[str]) -> int | None:
         codes.append(stop(process))
         return codes[-1]
 
@@ -229,7 +231,7 @@ def test_a_signal_leaves_what_has_been_recorded(
 ) -> None:
     add = LongestSession.add
 
-    def add_with_signal(recorded, frame) -> None:
+    def add_with_signal(recorded: Recording, frame: RecordedFrame) -> None:
         add(recorded, frame)
         if recorded.frames == 3:
             signal.raise_signal(signal.SIGTERM)
@@ -289,7 +291,7 @@ def runs(process: int) -> bool:
         return False
 
 
-def wait_until(fulfilled) -> None:
+def wait_until(fulfilled: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE
     while not fulfilled():
         assert time.monotonic() < deadline, "waited in vain"
@@ -328,7 +330,7 @@ def test_a_replay_that_follows_loses_nothing_even_to_a_node_that_drops(tmp_path:
 
 
 @contextmanager
-def status_of(node: str, domain: int):
+def status_of(node: str, domain: int) -> Iterator[Callable[[], ReconstructionStatus]]:
     """Yield what spins once and returns the newest status of a node."""
     context = Context()
     rclpy.init(context=context, domain_id=domain)
@@ -336,7 +338,7 @@ def status_of(node: str, domain: int):
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(recorder)
 
-    def newest():
+    def newest() -> ReconstructionStatus:
         executor.spin_once(timeout_sec=0.1)
         return recorder.status or ReconstructionStatus()
 

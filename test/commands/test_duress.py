@@ -10,8 +10,10 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import command_line
 import cv2
@@ -23,6 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from recordings import MemorySource, tiny_request
 from rich.console import Console
+from st import DataObject
 
 from xsvggt_ros.commands import speaking
 from xsvggt_ros.errors import OutputError, PartlyWrittenError, SourceError
@@ -119,7 +122,7 @@ def test_a_report_that_cannot_be_drawn_takes_no_number_with_it(
 ) -> None:
     monkeypatch.setattr(runner, "open_source", lambda path, chosen: MemorySource(4))
 
-    def page(evaluation) -> None:
+    def page(evaluation: object) -> None:
         raise ValueError("no figure")
 
     monkeypatch.setattr("xsvggt_ros.evaluation.results.page", page)
@@ -138,7 +141,7 @@ def test_a_bag_that_breaks_off_leaves_what_came(
 
     plain = BagSource.__iter__
 
-    def broken(self):
+    def broken(self: Any) -> Iterator[Any]:
         for index, frame in enumerate(plain(self)):
             if index == 3:
                 raise SourceError("Cannot read on in the bag")
@@ -252,7 +255,12 @@ def result_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return (directory / "latest").resolve()
 
 
-def changed(directory: Path, goal: Path, change, config=None) -> Path:
+def changed(
+    directory: Path,
+    goal: Path,
+    change: Callable[[dict[str, Any]], object],
+    config: Callable[[dict[str, Any]], object] | None = None,
+) -> Path:
     shutil.copytree(directory, goal)
     metrics = json.loads((goal / "metrics.json").read_text())
     change(metrics)
@@ -306,7 +314,7 @@ def test_the_same_run_compares(result_directory: Path) -> None:
 @settings(max_examples=60, deadline=None,
           suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
 def test_damaged_results_bring_up_no_foreign_error(
-    result_directory, tmp_path_factory: pytest.TempPathFactory, data
+    result_directory: Path, tmp_path_factory: pytest.TempPathFactory, data: DataObject
 ) -> None:
     goal = tmp_path_factory.mktemp("damaged")
     metrics = json.loads((result_directory / "metrics.json").read_text())

@@ -22,12 +22,12 @@ LAUNCH_FILE = Path(__file__).parents[2] / "launch/evaluate.launch.py"
 class Listening:
     """Stands for everything that launch offers; keeps what it was made from."""
 
-    def __init__(self, *_: object, **made_from) -> None:
+    def __init__(self, *_: object, **made_from: Any) -> None:
         self.made_from = made_from
 
 
 class Stub(ModuleType):
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return (lambda package: "/ws/install/xsvggt_ros") if name.startswith("get_") else Listening
 
 
@@ -40,10 +40,10 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     space = runpy.run_path(str(LAUNCH_FILE))
 
     class Configuration:
-        def __init__(self, name) -> None:
+        def __init__(self, name: str) -> None:
             self.name = name
 
-        def perform(self, context):
+        def perform(self, context: dict[str, str]) -> str:
             return context[self.name]
 
     space["_evaluation"].__globals__["LaunchConfiguration"] = Configuration

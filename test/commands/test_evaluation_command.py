@@ -6,10 +6,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from threading import Barrier, Event
 from time import sleep
+from typing import Any
 
 import command_line
 import pytest
@@ -17,12 +19,14 @@ import yaml
 from recordings import MemorySource, tiny_request
 from typer.core import TyperGroup
 from typer.main import get_command
+from typer.testing import Result
 
 from xsvggt_ros import cli
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.commands.options import CACHE
 from xsvggt_ros.errors import ConfigurationError, SourceError, XsvggtError
 from xsvggt_ros.evaluation import isolated, runner, sweep
+from xsvggt_ros.evaluation.frame import EvaluationFrame
 from xsvggt_ros.evaluation.isolated import RunFailedError, evaluate_isolated
 from xsvggt_ros.evaluation.report.table_pages import sweep_page, sweep_summary, write_sweep
 from xsvggt_ros.evaluation.request import EvaluationRequest
@@ -34,7 +38,7 @@ TINY = ["--preset", "tiny", "--width", "28", "--device", "cpu"]
 SOURCE = "synthetic:short_walk"
 
 
-def run(*arguments: object):
+def run(*arguments: object) -> Result:
     return command_line.run("evaluate", *arguments)
 
 
@@ -56,7 +60,9 @@ def test_one_command_leaves_a_report(tmp_path: Path) -> None:
     assert (latest / "report.html").is_file()
 
 
-def test_the_chain_and_the_refinement_are_those_of_the_node(memory, tmp_path: Path) -> None:
+def test_the_chain_and_the_refinement_are_those_of_the_node(
+    memory: object | None, tmp_path: Path
+) -> None:
     words = ["--chain-length", 0, "--chain-retry", 7, "--refinement", "auto"]
     result = run("x", "-o", tmp_path, *words, "--scale-source", "odometry", *TINY)
     assert result.exit_code == 0, result.output
@@ -76,7 +82,7 @@ def test_the_chain_and_the_refinement_are_those_of_the_node(memory, tmp_path: Pa
     ],
 )
 def test_impossible_settings_of_odometry_are_refused(
-    memory, tmp_path: Path, words: list[str | int] | list[str], told: str
+    memory: object | None, tmp_path: Path, words: list[str | int] | list[str], told: str
 ) -> None:
     result = run("x", "-o", tmp_path, *words, *TINY)
     assert result.exit_code == 1
@@ -84,7 +90,7 @@ def test_impossible_settings_of_odometry_are_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_broken_limit_is_exit_code_3(memory, tmp_path: Path) -> None:
+def test_a_broken_limit_is_exit_code_3(memory: object | None, tmp_path: Path) -> None:
     kept = run("x", "-o", tmp_path, "--max", "ate_sim3=1e9", "--max", "bytes=1e12", *TINY)
     assert kept.exit_code == 0, kept.output
     broken = run("run", "x", "-o", tmp_path, "--max", "ate_sim3=1e9", "--min", "fps=1e9", *TINY)
@@ -94,7 +100,7 @@ def test_a_broken_limit_is_exit_code_3(memory, tmp_path: Path) -> None:
 
 def test_a_signal_leaves_a_partial_report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     class Signalled(MemorySource):
-        def __iter__(self):
+        def __iter__(self) -> Iterator[EvaluationFrame]:
             for index, given in enumerate(super().__iter__()):
                 if index == 3:
                     signal.raise_signal(signal.SIGINT)
@@ -255,11 +261,23 @@ def metrics_of(request: EvaluationRequest) -> dict:
 
 
 def sweep_of(
-    directory, texts=("budget=100,200",), *, references=(), stop=None, evaluate=None, jobs=1
-):
+    directory: Path,
+    texts: Sequence[str] = ("budget=100,200",),
+    *,
+    references: Sequence[str] = (),
+    stop: Event | None = None,
+    evaluate: Callable[[EvaluationRequest], dict[str, Any]] | None = None,
+    jobs: int = 1,
+) -> Any:
     ran: list[int] = []
 
-    def pretend(request: pytest.FixtureRequest, place, stop_event, progress, threads):
+    def pretend(
+        request: EvaluationRequest,
+        place: object,
+        stop_event: object,
+        progress: object,
+        threads: object,
+    ) -> dict[str, Any]:
         ran.append(request.cache.budget_tokens)
         return (evaluate or metrics_of)(request)
 
@@ -279,7 +297,7 @@ def sweep_of(
 
 
 def test_a_failed_run_is_a_row_and_is_tried_again(tmp_path: Path) -> None:
-    def evaluate(request: pytest.FixtureRequest):
+    def evaluate(request: EvaluationRequest) -> dict[str, Any]:
         if request.cache.budget_tokens == 100:
             raise XsvggtError("memory ran out")
         return metrics_of(request)
@@ -299,7 +317,7 @@ def test_a_failed_run_is_a_row_and_is_tried_again(tmp_path: Path) -> None:
 def test_a_sweep_goes_on_and_takes_more_values(tmp_path: Path) -> None:
     stop = Event()
 
-    def evaluate(request: pytest.FixtureRequest):
+    def evaluate(request: EvaluationRequest) -> dict[str, Any]:
         stop.set()
         return metrics_of(request)
 
@@ -314,7 +332,7 @@ def test_a_sweep_goes_on_and_takes_more_values(tmp_path: Path) -> None:
 def test_jobs_run_side_by_side_and_the_table_keeps_its_order(tmp_path: Path) -> None:
     both = Barrier(2, timeout=30)
 
-    def evaluate(request: pytest.FixtureRequest):
+    def evaluate(request: EvaluationRequest) -> dict[str, Any]:
         both.wait()  # never passed by one run alone
         sleep(0.2 if request.cache.budget_tokens == 100 else 0.0)
         return metrics_of(request)
@@ -329,7 +347,7 @@ def test_jobs_run_side_by_side_and_the_table_keeps_its_order(tmp_path: Path) -> 
 
 
 def test_a_failure_beside_others_is_a_row(tmp_path: Path) -> None:
-    def evaluate(request: pytest.FixtureRequest):
+    def evaluate(request: EvaluationRequest) -> dict[str, Any]:
         if request.cache.budget_tokens == 100:
             raise XsvggtError("memory ran out")
         return metrics_of(request)
@@ -392,7 +410,9 @@ def test_what_goes_wrong_in_a_process_is_its_message(tmp_path: Path) -> None:
         evaluate_isolated(request, tmp_path, Event(), lambda *_: None)
 
 
-def killed(connection, request: pytest.FixtureRequest, directory, threads) -> None:
+def killed(
+    connection: object, request: EvaluationRequest, directory: object, threads: object
+) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 

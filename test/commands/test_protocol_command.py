@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import command_line
 import datasets
 import numpy as np
 import pytest
+from typer.testing import Result
 
 from xsvggt_ros.errors import EvaluationError
 from xsvggt_ros.evaluation import protocol_catalogue
@@ -23,6 +25,7 @@ from xsvggt_ros.evaluation.protocol_catalogue import (
     specification_of,
 )
 from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, each_row
+from xsvggt_ros.stream.reconstructor import Reconstructor
 
 TINY = ["--preset", "tiny", "--width", "28", "--device", "cpu"]
 
@@ -38,17 +41,17 @@ class MadeUp(Specification):
         Column("x", "x"),
     )
 
-    def check(self, options) -> None:
+    def check(self, options: ProtocolOptions) -> None:
         options.refuse(self.name, "stride", "prediction", "annotations")
 
-    def names(self, options):
+    def names(self, options: ProtocolOptions) -> list[str]:
         names = [each for each in options.root.name.split("_") if each]
         if not names:
             raise EvaluationError("there are no sequences")
         return names
 
-    def rows(self, engine, options):
-        def measure(name):
+    def rows(self, engine: Reconstructor, options: ProtocolOptions) -> Iterator[ProtocolRow]:
+        def measure(name: str) -> ProtocolRow:
             engine.reset()
             for index in range(options.frames or 2):
                 engine.step(np.zeros((28, 28, 3), np.uint8), stamp=index)
@@ -61,7 +64,7 @@ class MadeUp(Specification):
 
         return each_row(self.names(options), measure)
 
-    def notes(self, options):
+    def notes(self, options: ProtocolOptions) -> tuple[str, ...]:
         return ("one scale for a <sequence>",)
 
 
@@ -70,11 +73,11 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SPECIFICATIONS, "made_up", MadeUp())
 
 
-def run(*arguments):
+def run(*arguments: object) -> Result:
     return command_line.run("evaluate", "protocol", *arguments, *TINY)
 
 
-def asked(tmp_path: Path, names, dataset="numbers"):
+def asked(tmp_path: Path, names: str, dataset: str = "numbers") -> list[str | Path]:
     return ["made_up", dataset, tmp_path / names]
 
 

@@ -21,7 +21,7 @@ def drawn(seed: int, scale: float) -> tuple[np.ndarray, Similarity]:
 
 
 @given(seeds, st.floats(0.01, 100))
-def test_a_similarity_is_found_again(seed, scale) -> None:
+def test_a_similarity_is_found_again(seed: int, scale: float) -> None:
     points, motion = drawn(seed, scale)
     found = align(points, motion.points(points), scale=True)
     assert found.scale == pytest.approx(scale, rel=1e-9)
@@ -30,7 +30,7 @@ def test_a_similarity_is_found_again(seed, scale) -> None:
 
 
 @given(seeds)
-def test_a_rigid_motion_keeps_sizes(seed) -> None:
+def test_a_rigid_motion_keeps_sizes(seed: int) -> None:
     points, motion = drawn(seed, 3.0)
     found = align(points, motion.points(points), scale=False)
     assert found.scale == 1.0
@@ -38,7 +38,7 @@ def test_a_rigid_motion_keeps_sizes(seed) -> None:
 
 
 @given(seeds)
-def test_a_mirrored_cloud_is_turned_and_not_mirrored(seed) -> None:
+def test_a_mirrored_cloud_is_turned_and_not_mirrored(seed: int) -> None:
     points, _ = drawn(seed, 1.0)
     found = align(points, points * [1, 1, -1], scale=True)
     assert np.linalg.det(found.rotation) == pytest.approx(1.0)
@@ -72,7 +72,7 @@ def test_numbers_that_are_not_finite_are_refused() -> None:
 
 
 @given(seeds)
-def test_the_mean_of_a_rotation_is_itself_and_between_two_it_is_half_way(seed) -> None:
+def test_the_mean_of_a_rotation_is_itself_and_between_two_it_is_half_way(seed: int) -> None:
     rng = np.random.default_rng(seed)
     axis = rng.normal(size=3)
     axis /= np.linalg.norm(axis)

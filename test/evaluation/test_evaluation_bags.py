@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -25,7 +27,13 @@ from xsvggt_ros.synthetic.held_out import held_out
 from xsvggt_ros.synthetic.sequence import Sequence
 
 
-def made(tmp_path: Path, *extra, kind="mcap", leave_out=(), messages=None):
+def made(
+    tmp_path: Path,
+    *extra: tuple[int, str, Any],
+    kind: BagKind = "mcap",
+    leave_out: Collection[str] = (),
+    messages: Messages | None = None,
+) -> Path:
     messages = messages or Messages(kind)
     kept = [each for each in records(messages) if each[1] not in leave_out]
     return write(tmp_path / "bag", messages, kind, [*kept, *extra])
@@ -225,7 +233,7 @@ DISTORTED = (-0.3, 0.1, 0.0, 0.0, 0.0)
 P = (5.0, 0.0, 3.5, 0.0, 0.0, 6.0, 2.5, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
-def with_camera(tmp_path: Path, topic="image_raw", **changes):
+def with_camera(tmp_path: Path, topic: str = "image_raw", **changes: Any) -> Path:
     """Write a bag whose camera_info has other numbers, and whose images another topic."""
     messages = Messages("mcap")
     written = []

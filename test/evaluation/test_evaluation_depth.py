@@ -27,7 +27,7 @@ def maps(seed: int, count: int = 200) -> tuple[np.ndarray, np.ndarray]:
 
 
 @given(seeds)
-def test_errors_equal_loops_over_pixels(seed) -> None:
+def test_errors_equal_loops_over_pixels(seed: int) -> None:
     predicted, truth = maps(seed, 50)
     n = len(truth)
     found = depth_errors(predicted, truth)
@@ -45,7 +45,7 @@ def test_errors_equal_loops_over_pixels(seed) -> None:
 
 
 @given(seeds, st.floats(0.01, 100))
-def test_a_scaled_truth_has_no_error_after_each_alignment(seed, scale) -> None:
+def test_a_scaled_truth_has_no_error_after_each_alignment(seed: int, scale: float) -> None:
     _, truth = maps(seed)
     for kind in ("median", "l1", "l1_shift"):
         found = align_depth(truth / scale, truth, kind)

@@ -94,7 +94,7 @@ def test_segments_are_those_of_kitti_or_as_many_times_shorter_as_the_path_asks_f
 
 
 @given(st.integers(0, 50), st.floats(0.05, 20))
-def test_drift_after_sim3_does_not_depend_on_unit_and_world(seed, scale) -> None:
+def test_drift_after_sim3_does_not_depend_on_unit_and_world(seed: int, scale: float) -> None:
     truth, world = walk(40, seed), walk(2, seed + 1)[1]
     estimate = of_steps(inverses(truth[:-1]) @ truth[1:] @ exp_se3(np.full(6, 0.003)))
     moved = world @ estimate
@@ -155,7 +155,7 @@ def test_nees_of_one_error_by_hand() -> None:
 
 
 @given(st.floats(0.01, 100.0))
-def test_steps_and_covariances_of_another_unit_are_the_same(scale) -> None:
+def test_steps_and_covariances_of_another_unit_are_the_same(scale: float) -> None:
     steps, true = noisy_steps(COVARIANCE, 20)
     told = np.tile(COVARIANCE, (20, 1, 1))
     other = steps.copy()

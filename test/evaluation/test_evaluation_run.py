@@ -36,7 +36,7 @@ from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 def source(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Return a function that makes a source the one that every path opens."""
 
-    def install(*arguments, **options):
+    def install(*arguments: Any, **options: Any) -> MemorySource:
         made = MemorySource(*arguments, **options)
         monkeypatch.setattr(runner, "open_source", lambda path, chosen: made)
         return made
@@ -173,7 +173,7 @@ class Outside(HTMLParser):
         self.headings: list[str] = []
         self._tag = ""
 
-    def handle_starttag(self, tag, attrs) -> None:
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self._tag = tag
         given = dict(attrs)
         found = [given.get(name) or "" for name in ("src", "href", "xlink:href")]
@@ -181,7 +181,7 @@ class Outside(HTMLParser):
         if tag in ("script", "link", "iframe"):
             self.loads.append(tag)
 
-    def handle_data(self, data) -> None:
+    def handle_data(self, data: str) -> None:
         if self._tag == "h2" and data.strip():
             self.headings.append(data.strip())
 

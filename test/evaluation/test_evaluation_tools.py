@@ -9,6 +9,7 @@ import re
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ REPORT = Path(__file__).parents[2] / "xsvggt_ros" / "evaluation" / "report"
 
 
 @given(st.lists(st.floats(0, 1e3), min_size=1, max_size=200))
-def test_percentiles_are_ordered_and_within_the_values(seconds) -> None:
+def test_percentiles_are_ordered_and_within_the_values(seconds: list[float]) -> None:
     found = Percentiles.of(np.array(seconds))
     assert found is not None
     assert min(seconds) * 1e3 - 1e-6 <= found.p50 <= found.p95 <= found.p99 <= found.max
@@ -56,7 +57,7 @@ def test_percentiles_are_ordered_and_within_the_values(seconds) -> None:
     assert found.p50 == pytest.approx(1e3 * np.median(seconds))
 
 
-def result(network: float, nbytes: int):
+def result(network: float, nbytes: int) -> Any:
     cache = SimpleNamespace(
         nbytes=nbytes, scratch_nbytes=7, camera_nbytes=5, uncompressed_nbytes=10 * nbytes,
         tokens=3, budget_tokens=4, evicted=2, layer_tokens=(3, 3),
@@ -142,7 +143,16 @@ def test_every_quantity_of_the_catalogue_is_written(tmp_path: Path) -> None:
     assert all(quantity.value({}) is None for quantity in QUANTITIES)
 
 
-def results(directory, *, ate=0.1, name="bag", nbytes=100, budget=8, threads=2, **more):
+def results(
+    directory: Path,
+    *,
+    ate: float = 0.1,
+    name: str = "bag",
+    nbytes: int = 100,
+    budget: int = 8,
+    threads: int = 2,
+    **more: Any,
+) -> Path:
     directory.mkdir()
     metrics = {
         "name": name, "state": "complete", "reason": "", "live": None, "frames": {"scored": 5},
@@ -225,7 +235,7 @@ def test_warnings_are_bounded() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 9), st.floats(0, 9)), max_size=30))
-def test_nothing_beats_what_is_undominated(places) -> None:
+def test_nothing_beats_what_is_undominated(places: list[tuple[float, float]]) -> None:
     dots = [Dot("", x, y, "") for x, y in places]
     best = undominated(dots)
     for dot in dots:

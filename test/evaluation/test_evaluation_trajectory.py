@@ -78,7 +78,7 @@ def test_ate_and_rpe_equal_those_of_evo(
 
 
 @given(st.integers(0, 1000), st.floats(0.05, 20))
-def test_sim3_recovers_the_scale_of_a_path_that_is_right_otherwise(seed, scale) -> None:
+def test_sim3_recovers_the_scale_of_a_path_that_is_right_otherwise(seed: int, scale: float) -> None:
     found = score_trajectory(moved(path(seed, scale=scale), seed), path(seed), "sim3")
     assert found.scale == pytest.approx(1 / scale, rel=1e-9)
     assert found.ate.max < 1e-8
@@ -105,7 +105,7 @@ def test_errors_done_by_hand() -> None:
 
 
 @given(st.integers(0, 1000))
-def test_no_metric_depends_on_the_world_of_the_poses(seed) -> None:
+def test_no_metric_depends_on_the_world_of_the_poses(seed: int) -> None:
     truth, estimate = path(seed), path(seed, scale=0.5, noise=0.1)
     here = score_trajectory(estimate, truth, "sim3").metrics()
     there = score_trajectory(moved(estimate, seed + 1), moved(truth, seed + 2), "sim3").metrics()
@@ -125,7 +125,7 @@ def test_the_extent_lies_along_the_first_camera_or_the_world() -> None:
 
 
 @given(st.floats(0, np.pi), st.integers(0, 1000))
-def test_angles_are_exact_near_zero_and_near_half_a_turn(angle, seed) -> None:
+def test_angles_are_exact_near_zero_and_near_half_a_turn(angle: float, seed: int) -> None:
     axis = np.random.default_rng(seed).normal(size=3)
     axis /= np.linalg.norm(axis)
     turn = Rotation.from_rotvec(angle * axis).as_matrix()

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +25,7 @@ from truth_bags import CAMERA, STAMPS, Messages, compressed_depth, records, writ
 
 from xsvggt_ros.errors import ConfigurationError, FrameError, SourceError
 from xsvggt_ros.evaluation import runner
+from xsvggt_ros.evaluation.evaluation import Evaluation
 from xsvggt_ros.evaluation.frame import EvaluationFrame
 from xsvggt_ros.evaluation.metric_registry import Threshold
 from xsvggt_ros.evaluation.results import write_evaluation
@@ -57,17 +58,24 @@ def test_what_is_a_pose() -> None:
 class Poses(MemorySource):
     """A source whose true poses are changed."""
 
-    def __init__(self, count: int, change, **options) -> None:
+    def __init__(
+        self, count: int, change: Callable[[int, np.ndarray], np.ndarray], **options: Any
+    ) -> None:
         super().__init__(count, **options)
         self._change = change
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[EvaluationFrame]:
         for index, each in enumerate(super().__iter__()):
             pose = self._change(index, true_of(index).camera_to_world)
             yield EvaluationFrame(each.frame, replace(true_of(index), camera_to_world=pose))
 
 
-def evaluated(monkeypatch: pytest.MonkeyPatch, change, count: int = 8, **options):
+def evaluated(
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[int, np.ndarray], np.ndarray],
+    count: int = 8,
+    **options: Any,
+) -> Evaluation:
     source = Poses(count, change)
     for name, value in options.items():
         setattr(source, name, value)
@@ -129,7 +137,14 @@ def test_a_lost_pose_in_a_data_set_is_none_and_counted(
     assert any("are none (not finite, or no rotation)" in each for each in source.warnings)
 
 
-def bag(tmp_path: Path, kind, change, *, leave_out=(), extra=()):
+def bag(
+    tmp_path: Path,
+    kind: BagKind,
+    change: Callable[[int, Any], None],
+    *,
+    leave_out: Collection[str] = (),
+    extra: Sequence[tuple[int, str, Any]] = (),
+) -> Path:
     messages = Messages(kind)
     made = []
     for number, (stamp, topic, message) in enumerate(records(messages)):
@@ -140,14 +155,14 @@ def bag(tmp_path: Path, kind, change, *, leave_out=(), extra=()):
     return write(tmp_path / "bag", messages, kind, [*made, *extra])
 
 
-def zero(quaternion) -> None:
+def zero(quaternion: object) -> None:
     for axis in "xyzw":
         object.__setattr__(quaternion, axis, 0.0)
 
 
 @pytest.mark.parametrize("kind", BAG_KINDS)
 def test_a_lost_pose_in_a_bag_is_left_out_and_counted(tmp_path: Path, kind: BagKind) -> None:
-    def lose(index, pose) -> None:
+    def lose(index: int, pose: Any) -> None:
         if index == 1:
             object.__setattr__(pose.position, "x", float("nan"))
         if index == 3:
@@ -280,7 +295,7 @@ def test_truth_of_another_hour_is_said_with_both_ranges(tmp_path: Path) -> None:
     assert "ATE, Sim(3) was not measured" in output
 
 
-def tum_file(path, offset: float):
+def tum_file(path: Path, offset: float) -> Path:
     rows = [f"{stamp / SECOND + offset:.3f} {datasets.tum_row(pose)}" for stamp, pose in
             zip(STAMPS, datasets.poses(), strict=True)]  # fmt: skip
     path.write_text("\n".join(rows) + "\n")
@@ -314,7 +329,7 @@ def test_an_explicit_truth_that_fits_no_image_is_an_error(tmp_path: Path) -> Non
 
 
 def test_a_standing_truth_tells_no_scale(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def stand(index, pose):
+    def stand(index: int, pose: np.ndarray) -> np.ndarray:
         pose[:3, 3] = 1e-4 * index
         return pose
 
@@ -334,7 +349,7 @@ def test_two_poses_always_fit_and_tell_nothing(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_a_straight_path_leaves_turns_about_itself_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    def straight(index, pose):
+    def straight(index: int, pose: np.ndarray) -> np.ndarray:
         pose[:3, 3] = 0.3 * index, 0.1 * index, 0.0
         return pose
 
@@ -576,7 +591,7 @@ SLOW = settings(max_examples=60, deadline=None,
 
 @given(st.sampled_from(["16UC1; compressedDepth", "32FC1; compressedDepth png", "", "x rvl"]),
        st.binary(max_size=80), st.booleans())  # fmt: skip
-def test_any_compressed_depth_is_read_or_refused(text, data, real) -> None:
+def test_any_compressed_depth_is_read_or_refused(text: str, data: bytes, real: bool) -> None:
     if real:  # a whole image behind any header
         data = data[:12].ljust(12, b"\0") + compressed_depth(datasets.depths()[0], "16UC1")[12:]
     message = SimpleNamespace(format=text, data=np.frombuffer(data, np.uint8))
@@ -593,7 +608,7 @@ def test_any_compressed_depth_is_read_or_refused(text, data, real) -> None:
        st.sampled_from(["", "/", CAMERA, f"/{CAMERA}", "base"]), st.booleans())  # fmt: skip
 @SLOW
 def test_any_pose_of_a_bag_is_a_pose_or_none(
-    tmp_path_factory: pytest.TempPathFactory, rows, child, moving
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[Any, ...]], child: str, moving: bool
 ) -> None:
     messages = Messages("mcap")
     made = [each for each in records(messages) if "odometry" not in each[1]]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bags import Shot, encode, images, write_bag, write_directory
+from bags import BagKind, Shot, encode, images, write_bag, write_directory
 from rich.console import Console
 
 from xsvggt_ros.cache.settings import CacheSettings
@@ -43,7 +43,9 @@ def stamps(directory: Path) -> list[int]:
 
 @pytest.mark.parametrize("kind", ["ros1", "sqlite3", "mcap"])
 @pytest.mark.parametrize("compressed", [False, True])
-def test_a_bag_gives_what_the_directory_gives(tmp_path: Path, directory, kind, compressed) -> None:
+def test_a_bag_gives_what_the_directory_gives(
+    tmp_path: Path, directory: Path, kind: BagKind, compressed: bool
+) -> None:
     shots = [encode(image) if compressed else image for image in IMAGES]
     recorded = [Shot(stamp, shot) for stamp, shot in zip(stamps(directory), shots, strict=True)]
     expected, actual = run(directory), run(write_bag(tmp_path / "bag", recorded, kind))
@@ -57,7 +59,7 @@ def test_a_bag_gives_what_the_directory_gives(tmp_path: Path, directory, kind, c
 
 
 def test_a_topic_gives_what_the_directory_gives(
-    tmp_path: Path, directory, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     how = "needs ROS 2 and this package's messages: run scripts/test, or source a ROS 2 workspace"
     pytest.importorskip("rclpy", reason=how)

@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,7 +99,9 @@ def recorded(tmp_path: Path) -> None:
     return logged(tmp_path / "new" / "run.rrd")
 
 
-def test_each_session_is_logged_by_itself_on_the_timeline_of_its_stamps(recorded) -> None:
+def test_each_session_is_logged_by_itself_on_the_timeline_of_its_stamps(
+    recorded: dict[str, Any],
+) -> None:
     for session, stamps in ((0, [1_000_000, 2_000_000, 3_000_000]), (1, [1_500_000, 2_500_000])):
         for name in ("map/camera", "map/camera/image", "map/points", "cache/allocated"):
             rows = recorded[f"/session_{session}/{name}"]
@@ -107,7 +110,7 @@ def test_each_session_is_logged_by_itself_on_the_timeline_of_its_stamps(recorded
             assert not {"log_time", "log_tick"} & set(rows[0])
 
 
-def test_camera_image_and_depth_are_those_of_the_frame(recorded) -> None:
+def test_camera_image_and_depth_are_those_of_the_frame(recorded: dict[str, Any]) -> None:
     given = frame(1, 2_000_000)
     pose = recorded["/session_0/map/camera"][1]
     np.testing.assert_allclose(pose["Transform3D:translation"][0], (1, 0.5, 0.25))
@@ -125,7 +128,9 @@ def test_camera_image_and_depth_are_those_of_the_frame(recorded) -> None:
     assert bytes(image["EncodedImage:blob"][0])[:2] == b"\xff\xd8", "a JPEG"
 
 
-def test_points_are_confident_ones_in_the_map_and_no_more_than_the_limit(recorded) -> None:
+def test_points_are_confident_ones_in_the_map_and_no_more_than_the_limit(
+    recorded: dict[str, Any],
+) -> None:
     given = frame(2, 3_000_000)
     points = np.float32(recorded["/session_0/map/points"][2]["Points3D:positions"])
     assert points.shape == (MOST_POINTS, 3)
@@ -134,7 +139,7 @@ def test_points_are_confident_ones_in_the_map_and_no_more_than_the_limit(recorde
     assert set(map(tuple, points)) <= set(map(tuple, confident))
 
 
-def test_bytes_and_paths_are_logged(recorded) -> None:
+def test_bytes_and_paths_are_logged(recorded: dict[str, Any]) -> None:
     for name, first in (("allocated", 1010), ("uncompressed", 5000)):
         values = column(recorded[f"/session_0/cache/{name}"], "Scalars:scalars").ravel()
         assert values.tolist() == [first, first + 1, first + 2]

@@ -196,7 +196,7 @@ class RefusingGraph:
     def __enter__(self) -> None:
         RefusingGraph.capturing = True
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object | None) -> None:
         RefusingGraph.capturing = False
         raise RuntimeError("operation not permitted when stream is capturing\ndetails")
 
@@ -268,7 +268,7 @@ def test_a_full_step_is_the_same_for_ever_and_reads_nothing_back(policy: str, bi
 @pytest.mark.parametrize("policy", ["balanced", "xstreamvggt", "value_aware", "random"])
 @pytest.mark.parametrize("bits", [4, 16])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_graph_gives_what_eager_steps_give(policy, bits, dtype) -> None:
+def test_a_graph_gives_what_eager_steps_give(policy: str, bits: int, dtype: torch.dtype) -> None:
     network = random_network(PRESETS["tiny"], 1).eval().requires_grad_(False)
     network = network.to("cuda").set_precision(dtype)
     settings = replace(SETTINGS, policy=policy, key_bits=bits, value_bits=bits)

@@ -19,7 +19,7 @@ from selection import first_is_quick
 from xsvggt_ros.cache import ops
 from xsvggt_ros.cache.layer_segments import LayerSegments
 from xsvggt_ros.cache.settings import CacheSettings
-from xsvggt_ros.geometry.alignment import align
+from xsvggt_ros.geometry.alignment import Similarity, align
 from xsvggt_ros.geometry.cameras import world_to_camera
 from xsvggt_ros.geometry.rigid import invert
 from xsvggt_ros.model.aggregator import Aggregator
@@ -237,14 +237,14 @@ def damaged(damage: Damage) -> Iterator[StreamVggt]:
         yield network
 
 
-def _without_rotary(_network, patch: pytest.MonkeyPatch) -> None:
+def _without_rotary(_network: object, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         "xsvggt_ros.model.aggregator.rotation_for",
         lambda positions, dim, base: rotation_for(torch.zeros_like(positions), dim, base),
     )
 
 
-def _with_first_frame_tokens_everywhere(network, patch: pytest.MonkeyPatch) -> None:
+def _with_first_frame_tokens_everywhere(network: StreamVggt, patch: pytest.MonkeyPatch) -> None:
     whole = Aggregator.special_tokens
     patch.setattr(
         type(network.aggregator),
@@ -253,7 +253,7 @@ def _with_first_frame_tokens_everywhere(network, patch: pytest.MonkeyPatch) -> N
     )
 
 
-def _without_refinement(network, patch: pytest.MonkeyPatch) -> None:
+def _without_refinement(network: StreamVggt, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(network.camera_head, "iterations", 1)
 
 
@@ -262,7 +262,7 @@ def _flip_last_layer(head: torch.nn.Module) -> None:
     weight.copy_(weight.flip(0).clone())
 
 
-def _with_a_disturbed_depth_head(network, _patch) -> None:
+def _with_a_disturbed_depth_head(network: StreamVggt, _patch: object) -> None:
     _flip_last_layer(network.depth_head)
 
 
@@ -282,12 +282,12 @@ def test_the_limits_notice_a_broken_network(damage: Callable[..., Any]) -> None:
     assert WALK.broken_by(scores), scores.line()
 
 
-def _with_a_disturbed_point_head(network, _patch) -> None:
+def _with_a_disturbed_point_head(network: StreamVggt, _patch: object) -> None:
     _flip_last_layer(network.point_head)
 
 
-def _with_exchanged_axes(_network, patch: pytest.MonkeyPatch) -> None:
-    def exchanged(raw):
+def _with_exchanged_axes(_network: object, patch: pytest.MonkeyPatch) -> None:
+    def exchanged(raw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         points, confidence = activate_points(raw)
         return points[..., [1, 0, 2]], confidence
 
@@ -302,10 +302,10 @@ def test_the_limits_notice_a_broken_point_head(damage: Callable[..., Any]) -> No
     assert points_error(found, "medium_walk") > POINT_ERROR
 
 
-def _with_keys_for_values(_network, patch: pytest.MonkeyPatch) -> None:
+def _with_keys_for_values(_network: object, patch: pytest.MonkeyPatch) -> None:
     read = LayerSegments.read_beside
 
-    def read_beside(self, *arguments):
+    def read_beside(self: LayerSegments, *arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
         keys, values = read(self, *arguments)
         held = self.tokens
         keys[:, :held], values[:, :held] = values[:, :held].clone(), keys[:, :held].clone()
@@ -314,27 +314,29 @@ def _with_keys_for_values(_network, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(LayerSegments, "read_beside", read_beside)
 
 
-def _decoding_without_minimum(name, patch: pytest.MonkeyPatch) -> None:
+def _decoding_without_minimum(name: str, patch: pytest.MonkeyPatch) -> None:
     decode = getattr(ops, name)
 
-    def without_minimum(codes, scale, minimum, *others) -> None:
+    def without_minimum(
+        codes: torch.Tensor, scale: torch.Tensor, minimum: torch.Tensor, *others: Any
+    ) -> None:
         decode(codes, scale, torch.zeros_like(minimum), *others)
 
     patch.setattr(ops, name, without_minimum)
 
 
-def _with_keys_that_lost_their_minimum(_network, patch: pytest.MonkeyPatch) -> None:
+def _with_keys_that_lost_their_minimum(_network: object, patch: pytest.MonkeyPatch) -> None:
     _decoding_without_minimum("decode_keys", patch)
 
 
-def _with_values_that_lost_their_minimum(_network, patch: pytest.MonkeyPatch) -> None:
+def _with_values_that_lost_their_minimum(_network: object, patch: pytest.MonkeyPatch) -> None:
     _decoding_without_minimum("decode_values", patch)
 
 
-def _with_keys_beside_the_values_of_others(_network, patch: pytest.MonkeyPatch) -> None:
+def _with_keys_beside_the_values_of_others(_network: object, patch: pytest.MonkeyPatch) -> None:
     decode = ops.decode_keys
 
-    def beside(*arguments) -> None:
+    def beside(*arguments: Any) -> None:
         decode(*arguments)
         out = arguments[-1]
         out.copy_(out.roll(1, dims=1))
@@ -364,17 +366,17 @@ def test_the_limits_notice_a_broken_cache(damage: Callable[..., Any]) -> None:
     assert PACKED.broken_by(scores), scores.line()
 
 
-def _without_scale(points, target, *, scale):
+def _without_scale(points: np.ndarray, target: np.ndarray, *, scale: bool) -> Similarity:
     return align(points, target, scale=False)
 
 
-def _turned_the_wrong_way(points, target, *, scale):
+def _turned_the_wrong_way(points: np.ndarray, target: np.ndarray, *, scale: bool) -> Similarity:
     found = align(points, target, scale=scale)
     moved = found.scale * points.mean(axis=0) @ found.rotation
     return replace(found, rotation=found.rotation.T, translation=target.mean(axis=0) - moved)
 
 
-def _without_translation(points, target, *, scale):
+def _without_translation(points: np.ndarray, target: np.ndarray, *, scale: bool) -> Similarity:
     return replace(align(points, target, scale=scale), translation=np.zeros(3))
 
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -19,7 +21,9 @@ from xsvggt_ros.synthetic.scenes.streams import (
 )
 
 
-def streams_of(world: str, seed: int = 3, worlds: int = 3, frames: int = 6, **settings) -> Streams:
+def streams_of(
+    world: str, seed: int = 3, worlds: int = 3, frames: int = 6, **settings: Any
+) -> Streams:
     generator = torch.Generator().manual_seed(seed)
     shares = tuple(float(each == world) for each in WORLDS)
     settings = StreamSettings(worlds=shares, width=56, height=42, **settings)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,8 +21,10 @@ from xsvggt_ros.errors import CheckpointError, ConfigurationError
 from xsvggt_ros.geometry.rigid import invert
 from xsvggt_ros.model.checkpoint import load_network, random_network
 from xsvggt_ros.model.config import preset
+from xsvggt_ros.model.network import Prediction, StreamVggt
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 from xsvggt_ros.synthetic.held_out import FIRST_HELD_OUT_SEED
+from xsvggt_ros.synthetic.scenes.streams import Streams
 from xsvggt_ros.synthetic.scenes.suite import (
     SEEDS,
     SUITES,
@@ -53,23 +56,27 @@ TOKENS = 4 + 5
 
 
 @pytest.fixture(scope="module")
-def network():
+def network() -> StreamVggt:
     return random_network(preset("tiny"), 0).eval()
 
 
 @pytest.fixture(scope="module")
-def streams():
+def streams() -> Streams:
     suite = replace(suite_named("landmarks_100_lap50"), frames=7, lap=4)
     return suite_streams(suite, suite_settings(suite, SIZE, SIZE), 2)
 
 
-def behind(network, images, mask, cameras):
+def behind(
+    network: StreamVggt, images: torch.Tensor, mask: torch.Tensor, cameras: torch.Tensor
+) -> Prediction:
     memory = MaskedSequence(images.shape[1], mask, cameras)
     with torch.inference_mode():
         return network(images, memory, ("camera", "depth"))
 
 
-def test_a_causal_mask_is_the_function_that_was_trained(network, streams) -> None:
+def test_a_causal_mask_is_the_function_that_was_trained(
+    network: StreamVggt, streams: Streams
+) -> None:
     seen = causal(7)
     found = behind(network, streams.images, over_tokens(seen, TOKENS), seen)
     with torch.inference_mode():
@@ -79,7 +86,9 @@ def test_a_causal_mask_is_the_function_that_was_trained(network, streams) -> Non
 
 
 @pytest.mark.parametrize("budget", [2, 3, 0])
-def test_a_window_behind_a_mask_is_a_stream(network, streams, budget) -> None:
+def test_a_window_behind_a_mask_is_a_stream(
+    network: StreamVggt, streams: Streams, budget: int
+) -> None:
     seen = window(7, budget) if budget else causal(7)
     found = behind(network, streams.images, over_tokens(seen, TOKENS), seen)
     cameras, depth = streamed(network, streams.images, budget)
@@ -88,7 +97,9 @@ def test_a_window_behind_a_mask_is_a_stream(network, streams, budget) -> None:
 
 
 @pytest.mark.parametrize("budget", [2, 3])
-def test_a_window_is_what_the_engines_cache_does_at_16_bits(network, streams, budget) -> None:
+def test_a_window_is_what_the_engines_cache_does_at_16_bits(
+    network: StreamVggt, streams: Streams, budget: int
+) -> None:
     images = (streams.images[:1] * 255).round() / 255
     cameras, _ = streamed(network, images, budget)
     settings = CacheSettings(
@@ -134,7 +145,7 @@ def test_a_share_of_the_sequences_forgets() -> None:
     assert 0.65 < np.mean(kept) < 0.85
 
 
-def test_true_answers_have_no_error(streams) -> None:
+def test_true_answers_have_no_error(streams: Streams) -> None:
     errors = compared(streams.truth.encodings, 3 * streams.truth.depth, streams)
     for name in ("ate_sim3_percent", "rotations_deg", "rpe_rotation_mean_deg", "abs_rel_median"):
         assert np.abs(getattr(errors, name)).max() < 0.05, name
@@ -144,7 +155,7 @@ def test_true_answers_have_no_error(streams) -> None:
     assert errors.standing_ate_sim3_percent.min() > 10
 
 
-def test_standing_still_has_the_error_of_standing_still(streams) -> None:
+def test_standing_still_has_the_error_of_standing_still(streams: Streams) -> None:
     still = streams.truth.encodings[:, :1].expand_as(streams.truth.encodings)
     errors = compared(still, streams.truth.depth, streams)
     assert errors.ate_sim3_percent == pytest.approx(errors.standing_ate_sim3_percent, rel=1e-3)
@@ -166,7 +177,7 @@ def test_suites_are_the_same_every_time_and_seeds_are_held_out() -> None:
 
 
 @pytest.mark.parametrize(("streams", "said"), [(0, "0 streams"), (SEEDS + 1, "1 to 64")])
-def test_a_suite_has_so_many_streams(streams, said) -> None:
+def test_a_suite_has_so_many_streams(streams: int, said: str) -> None:
     suite = suite_named("room_100_lap50")
     with pytest.raises(ConfigurationError, match=said):
         suite_plan(suite, suite_settings(suite), streams)
@@ -262,7 +273,7 @@ def test_two_processes_learn_one_network_from_streams_of_their_own(tmp_path: Pat
 
 
 @pytest.fixture(scope="module")
-def piece(tmp_path_factory: pytest.TempPathFactory):
+def piece(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SceneRunSettings, list[str]]:
     directory = tmp_path_factory.mktemp("piece")
     lines = []
     settings = SceneRunSettings(
@@ -274,7 +285,9 @@ def piece(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.mark.slow
-def test_a_piece_leaves_weights_state_and_what_memory_is_worth(piece) -> None:
+def test_a_piece_leaves_weights_state_and_what_memory_is_worth(
+    piece: tuple[Path, SceneRunSettings, list[str]],
+) -> None:
     directory, _, lines = piece
     assert {path.name for path in directory.iterdir()} >= {"weights.safetensors", "need.json"}
     assert all(path.stat().st_size < 16 * 2**20 for path in directory.iterdir())
@@ -286,7 +299,9 @@ def test_a_piece_leaves_weights_state_and_what_memory_is_worth(piece) -> None:
 
 
 @pytest.mark.slow
-def test_the_next_piece_goes_on(piece, tmp_path: Path) -> None:
+def test_the_next_piece_goes_on(
+    piece: tuple[Path, SceneRunSettings, list[str]], tmp_path: Path
+) -> None:
     directory, settings, _ = piece
     steps = json.loads((directory / "state.json").read_text())["step"]
     lines = []
@@ -308,14 +323,18 @@ def test_the_next_piece_goes_on(piece, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_another_recipe_or_seed_does_not_go_on(piece) -> None:
+def test_another_recipe_or_seed_does_not_go_on(
+    piece: tuple[Path, SceneRunSettings, list[str]],
+) -> None:
     directory, settings, _ = piece
     with pytest.raises(ConfigurationError, match="has seed 0, not 1"):
         SceneRun(replace(settings, output=directory, seed=1), print)
 
 
 @pytest.mark.slow
-def test_a_state_of_which_a_part_is_missing_is_named(piece, tmp_path: Path) -> None:
+def test_a_state_of_which_a_part_is_missing_is_named(
+    piece: tuple[Path, SceneRunSettings, list[str]], tmp_path: Path
+) -> None:
     directory, _, _ = piece
     (tmp_path / "state.json").write_bytes((directory / "state.json").read_bytes())
     with pytest.raises(CheckpointError, match="bring all of its files"):
@@ -338,13 +357,15 @@ def test_parts_are_small_and_whole(tmp_path: Path) -> None:
     "option", ["--minutes=0", "--total-minutes=-1", "--streams=0", "--seed=-1"]
 )
 def test_numbers_that_cannot_work_are_refused(
-    option, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["--recipe", "test_scenes", "--output", str(tmp_path), option]) == 1
     assert "must" in capsys.readouterr().err
 
 
-def test_memory_that_is_not_there_shows_in_the_errors(network, streams) -> None:
+def test_memory_that_is_not_there_shows_in_the_errors(
+    network: StreamVggt, streams: Streams
+) -> None:
     everything, nothing = (errors_of(network, streams, budget) for budget in (0, 2))
     assert np.allclose(everything.rotations_deg[:, :3], nothing.rotations_deg[:, :3], atol=1e-3)
     assert not np.allclose(everything.rotations_deg[:, 4:], nothing.rotations_deg[:, 4:], atol=1e-6)
@@ -369,12 +390,16 @@ def test_a_recipe_decides_what_is_trained_on() -> None:
         ("demo", {"total_minutes": 3.0}, "trains on rooms and takes no --total-minutes"),
     ],
 )
-def test_an_option_of_the_other_kind_is_refused(recipe, options, said) -> None:
+def test_an_option_of_the_other_kind_is_refused(
+    recipe: str, options: dict[str, Any], said: str
+) -> None:
     with pytest.raises(ConfigurationError, match=said):
         training_named(recipe, Path("training"), options)
 
 
-def test_rooms_and_scenes_do_not_share_a_directory(piece, tmp_path: Path) -> None:
+def test_rooms_and_scenes_do_not_share_a_directory(
+    piece: tuple[Path, SceneRunSettings, list[str]], tmp_path: Path
+) -> None:
     directory, _, _ = piece
     rooms = TrainingSettings(preset="tiny", recipe="test", device="cpu")
     with pytest.raises(CheckpointError, match="holds a training on scenes"):

@@ -38,6 +38,7 @@ from xsvggt_ros.training import batches
 from xsvggt_ros.training.__main__ import main
 from xsvggt_ros.training.auxiliary_heads import RoomHeads
 from xsvggt_ros.training.batches import (
+    Batch,
     ClipCache,
     clip_settings,
     clips_at,
@@ -68,6 +69,7 @@ from xsvggt_ros.training.scores import camera_poses, compare
 from xsvggt_ros.training.settings import (
     CURRICULA,
     Schedule,
+    Stage,
     TrainingSettings,
     curriculum_named,
     stage_at,
@@ -85,7 +87,7 @@ QUICK = Schedule(score="short")
 CLIPS = clip_settings("chart", 0, 28, 28, 4)
 
 
-def pair(seed=0):
+def pair(seed: int = 0) -> tuple[Batch, Stage]:
     clips = replace(CLIPS, seed=seed)
     cache = ClipCache(clips, CPU, 10)
     batch = draw_batch(cache, 3, 2, 2, clips.intrinsics, (seed, 0), CPU)
@@ -230,7 +232,7 @@ def test_clips_become_more_with_the_steps() -> None:
 
 
 @given(st.integers(2, 60), st.integers(1, 130), st.integers(0, 2**32 - 1))
-def test_cuts_are_evenly_spaced_and_stay_on_the_clip(length, frames, seed) -> None:
+def test_cuts_are_evenly_spaced_and_stay_on_the_clip(length: int, frames: int, seed: int) -> None:
     chosen = stream_indices(length, frames, np.random.default_rng(seed))
     assert chosen.shape == (frames,)
     assert 0 <= chosen.min() <= chosen.max() < length
@@ -312,13 +314,13 @@ def test_between_two_signs_the_nearer_one_is_wanted() -> None:
 # Memory with gaps
 
 
-def gappy(seed=0, frames=6, tokens=5):
+def gappy(seed: int = 0, frames: int = 6, tokens: int = 5) -> tuple[GappySequence, int, int]:
     return GappySequence(frames, torch.Generator().manual_seed(seed)), frames, tokens
 
 
 @given(st.integers(0, 2**31), st.integers(2, 12), st.integers(1, 6))
 def test_first_and_newest_frames_are_never_forgotten_and_nothing_comes_back(
-    seed, frames, tokens
+    seed: int, frames: int, tokens: int
 ) -> None:
     memory, *_ = gappy(seed, frames, tokens)
     forgotten = memory._forgotten(frames * tokens, tokens)
@@ -470,7 +472,7 @@ def test_losses_fall_on_one_batch(tmp_path: Path) -> None:
     assert values[-1] < 0.4 * values[0]
 
 
-def steps_until(trainer, last) -> None:
+def steps_until(trainer: Trainer, last: int) -> None:
     for batch, stage in trainer.data.batches(trainer.step):
         trainer.take_step(batch, stage)
         if trainer.step == last:
@@ -633,7 +635,7 @@ def test_a_truth_is_spelled_in_the_convention_of_the_network() -> None:
 
 
 @pytest.mark.parametrize("frames", [2, 9])
-def test_a_window_that_nothing_leaves_is_the_causal_function(frames) -> None:
+def test_a_window_that_nothing_leaves_is_the_causal_function(frames: int) -> None:
     network = fresh_network("tiny_lingbot", 0).eval()
     images = torch.rand(1, frames, 3, 28, 42, generator=torch.Generator().manual_seed(0))
     tokens = network.config.tokens_per_frame(28, 42)
@@ -646,7 +648,7 @@ def test_a_window_that_nothing_leaves_is_the_causal_function(frames) -> None:
 
 
 @given(st.integers(0, 2**31), st.integers(1, 12))
-def test_windows_and_intervals_are_drawn_within_their_limits(seed, frames) -> None:
+def test_windows_and_intervals_are_drawn_within_their_limits(seed: int, frames: int) -> None:
     config = preset("tiny_lingbot")
     window, interval = drawn_window(config, frames, torch.Generator().manual_seed(seed))
     assert 1 <= int(window) <= min(frames, config.stream.window_frames)
@@ -672,18 +674,18 @@ def test_auxiliary_heads_that_read_the_truth_cost_nothing() -> None:
     wanted = {}
 
     class Reading(torch.nn.Module):
-        def __init__(self, name) -> None:
+        def __init__(self, name: str) -> None:
             super().__init__()
             self.name = name
 
-        def forward(self, tokens):
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
             return wanted[self.name].expand(*tokens.shape[:-1], -1)
 
     pose = batch.poses
     wanted["room_camera"] = torch.cat([pose[..., :3, 3] / 2 - 1, pose[..., :2, :3].flatten(-2)], -1)
     wanted["camera"] = normal.encodings
 
-    def tiles(each):
+    def tiles(each: torch.Tensor) -> torch.Tensor:
         return each.reshape(2, 2, 2, 14, 2, 14, -1).mean((3, 5)).flatten(2, 3)
 
     room = torch.einsum("bij,bfhwj->bfhwi", pose[:, 0, :3, :3], batch.truth.points)
@@ -770,7 +772,7 @@ def test_the_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("threads", ["0", "-1", "many"])
-def test_threads_are_at_least_one(threads, capsys: pytest.CaptureFixture[str]) -> None:
+def test_threads_are_at_least_one(threads: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--threads", threads])
     assert ended.value.code == 2

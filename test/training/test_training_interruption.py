@@ -61,7 +61,7 @@ def started(tmp_path: Path, workers: int) -> subprocess.Popen:
 @pytest.mark.slow
 @pytest.mark.parametrize(("workers", "number"), [(0, signal.SIGTERM), (1, signal.SIGINT)])
 def test_a_signal_to_all_processes_while_images_are_awaited(
-    tmp_path: Path, workers, number
+    tmp_path: Path, workers: int, number: int
 ) -> None:
     """As Ctrl-C does: the whole group hears it."""
     running = started(tmp_path, workers)
@@ -87,7 +87,7 @@ def test_a_stop_is_asked_for_before_each_clip(tmp_path: Path) -> None:
     rendered = []
     trainer = Trainer(TINY, tmp_path)
 
-    def stop():
+    def stop() -> bool:
         rendered.append(trainer.step)
         return True
 

@@ -6,8 +6,10 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -38,14 +40,14 @@ QUICK = Schedule(score="short")
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory):
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a training that has learned something."""
     directory = tmp_path_factory.mktemp("trainings") / "first"
     Trainer(TINY, directory).save()
     return directory
 
 
-def resaved(directory, **changes) -> None:
+def resaved(directory: Path, **changes: Any) -> None:
     save_state(directory, replace(load_state(directory, CPU), **changes))
 
 
@@ -104,7 +106,9 @@ def test_differences_are_named_to_the_leaf() -> None:
     assert "curriculum.stages.1.name was short, is nothing" in differences(asdict(data), fewer)
 
 
-def test_one_start_has_many_names(first, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_start_has_many_names(
+    first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     directory = tmp_path / "second"
     Trainer(replace(TINY, start=str(first)), directory).save()
     monkeypatch.chdir(first.parent)
@@ -129,7 +133,7 @@ def test_clips_are_kept_as_far_as_memory_reaches() -> None:
     assert kept_clips(replace(clips, frames=MOST_BYTES)) == 1
 
 
-def _shot(clips):
+def _shot(clips: Any) -> Any:
     from xsvggt_ros.training.batches import render_clip
 
     return render_clip(clips, 0, CPU)
@@ -162,7 +166,7 @@ def test_nothing_is_asked_of_the_network_unless_a_file_there_is_named(
 
 
 def test_sizes_that_show_in_no_shape_are_compared(
-    first, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = first / "weights.safetensors"
     turned = replace(PRESETS["tiny"], rope_base=50.0)
@@ -175,7 +179,7 @@ def test_sizes_that_show_in_no_shape_are_compared(
     load_start(StartSettings("turned", "chart", 0, str(plain)))
 
 
-def test_auxiliary_heads_that_do_not_fit_are_named(first) -> None:
+def test_auxiliary_heads_that_do_not_fit_are_named(first: Path) -> None:
     with pytest.raises(CheckpointError, match=r"'chart'.*'rich': room_camera\.bias, "):
         load_start(StartSettings("tiny", "rich", 0, str(first)))
 
@@ -184,7 +188,7 @@ def test_auxiliary_heads_that_do_not_fit_are_named(first) -> None:
 
 
 @pytest.mark.parametrize("name", ["losses.csv", "scores.jsonl", "weights.safetensors"])
-def test_files_of_others_are_not_replaced(tmp_path: Path, name) -> None:
+def test_files_of_others_are_not_replaced(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("step,mine\n1,2\n")
     with pytest.raises(OutputError, match=f"holds {name}, but no training"):
         Trainer(TINY, tmp_path)
@@ -196,7 +200,7 @@ def test_files_of_others_are_not_replaced(tmp_path: Path, name) -> None:
     ("name", "text"),
     [("losses.csv", "a,b\n1,2\n"), ("scores.jsonl", "[1]\n"), ("scores.jsonl", "no json\n")],
 )
-def test_a_log_that_is_none_is_refused(tmp_path: Path, name, text) -> None:
+def test_a_log_that_is_none_is_refused(tmp_path: Path, name: str, text: str) -> None:
     Trainer(TINY, tmp_path).save()
     (tmp_path / name).write_text(text)
     with pytest.raises(OutputError, match="no log of a training"):
@@ -229,11 +233,11 @@ def test_checkpoints_and_evaluations_come_as_often_as_they_are_asked_for(
         trainer = Trainer(TINY, tmp_path / str(seconds))
         save = Trainer.save
 
-        def saved(self, save=save):
+        def saved(self: Trainer, save: Callable[[Trainer], Path] = save) -> Path:
             saves.append(self.step)
             return save(self)
 
-        def evaluated(self, longest) -> None:
+        def evaluated(self: Trainer, longest: bool) -> None:
             evaluations.append((self.step, longest))
 
         with monkeypatch.context() as patch:
