@@ -77,7 +77,7 @@ class Launches(TorchDispatchMode):
     """Counts operations for the stage that is on top of the stack."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.counts = Counts()
         self.stack = ["between"]
 

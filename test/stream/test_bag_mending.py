@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bags import BAG_KINDS, SECOND, Shot, write_bag
+from bags import BAG_KINDS, SECOND, BagKind, Shot, write_bag
 from recordings import tiny_request
 from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.typesys import Stores, get_typestore
@@ -31,7 +31,7 @@ def noise(index: int) -> np.ndarray:
     return np.random.default_rng(index).integers(0, 256, (300, 300, 3), dtype=np.uint8)
 
 
-def written(path: Path, kind: str) -> Path:
+def written(path: Path, kind: BagKind) -> Path:
     shots = [Shot((index + 1) * SECOND, noise(index)) for index in range(COUNT)]
     return write_bag(path, shots, kind)
 
@@ -53,7 +53,7 @@ def cut(bag: Path, share: float) -> Path:
      if (kind, share) != ("sqlite3", 0.35)],
 )  # fmt: skip
 def test_what_is_whole_is_read_and_the_rest_is_reported(
-    tmp_path: Path, kind: str, share: float
+    tmp_path: Path, kind: BagKind, share: float
 ) -> None:
     bag = cut(written(tmp_path / "bag", kind), share)
     assert is_bag(bag)
@@ -69,7 +69,7 @@ def test_what_is_whole_is_read_and_the_rest_is_reported(
 
 
 @pytest.mark.parametrize("kind", BAG_KINDS)
-def test_a_bag_that_is_whole_is_not_called_damaged(tmp_path: Path, kind: str) -> None:
+def test_a_bag_that_is_whole_is_not_called_damaged(tmp_path: Path, kind: BagKind) -> None:
     with closing(BagReader(written(tmp_path / "bag", kind))) as reader:
         assert not reader.remarks
 
@@ -102,7 +102,7 @@ def test_chunks_of_a_cut_ros_1_bag_may_be_compressed(
 
 
 @pytest.mark.parametrize("kind", BAG_KINDS)
-def test_a_bag_with_nothing_whole_in_it_is_refused(tmp_path: Path, kind: str) -> None:
+def test_a_bag_with_nothing_whole_in_it_is_refused(tmp_path: Path, kind: BagKind) -> None:
     bag = cut(written(tmp_path / "bag", kind), 0.001)
     with pytest.raises(SourceError, match="Cannot open the bag"):
         open_source(bag)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from bags import BAG_KINDS, SECOND, Info, Shot, images, write_bag
+from bags import BAG_KINDS, SECOND, BagKind, Info, Shot, images, write_bag
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mcap_files import Topic, record, text, write_mcap
@@ -152,7 +152,9 @@ def test_a_topic_in_two_encodings_is_read_as_far_as_it_is_ros(
 
 
 @PLANT
-def test_a_metadata_with_another_serialization_changes_nothing(tmp_path: Path, kind: str) -> None:
+def test_a_metadata_with_another_serialization_changes_nothing(
+    tmp_path: Path, kind: BagKind
+) -> None:
     bag = write_bag(tmp_path / "bag", shots(), kind)
     edit_metadata(bag, lambda told: told["topics_with_message_count"].append(
         {"topic_metadata": {"name": "/x", "type": "X", "serialization_format": "json",
@@ -227,7 +229,7 @@ def test_a_recorder_that_was_killed_before_its_first_checkpoint(tmp_path: Path) 
 
 @PLANT
 @pytest.mark.parametrize("name", ["run #3", "50%25", "what?", "a&b=c", "großer Lauf", "it's"])
-def test_any_name_of_a_directory_will_do(tmp_path: Path, kind: str, name: str) -> None:
+def test_any_name_of_a_directory_will_do(tmp_path: Path, kind: BagKind, name: str) -> None:
     bag = write_bag(tmp_path / "bag", shots(3), kind)
     goal = tmp_path / name
     bag.rename(goal)
@@ -239,7 +241,7 @@ def test_any_name_of_a_directory_will_do(tmp_path: Path, kind: str, name: str) -
 
 @PLANT
 @pytest.mark.parametrize("metadata", [True, False])
-def test_compressed_files_are_read(tmp_path: Path, kind: str, metadata: bool) -> None:
+def test_compressed_files_are_read(tmp_path: Path, kind: BagKind, metadata: bool) -> None:
     bag = write_bag(tmp_path / "bag", shots(), kind)
     (file,) = bag_files(bag)
     (bag / f"{file.name}.zstd").write_bytes(zstd.compress(file.read_bytes()))
@@ -255,7 +257,7 @@ def test_compressed_files_are_read(tmp_path: Path, kind: str, metadata: bool) ->
 
 
 @PLANT
-def test_a_file_beside_its_compressed_copy_counts_once(tmp_path: Path, kind: str) -> None:
+def test_a_file_beside_its_compressed_copy_counts_once(tmp_path: Path, kind: BagKind) -> None:
     bag = write_bag(tmp_path / "bag", shots(), kind)
     (file,) = bag_files(bag)
     (bag / f"{file.name}.zstd").write_bytes(zstd.compress(file.read_bytes())[:100])
@@ -280,7 +282,7 @@ def test_a_compressed_file_that_is_cut_off_is_read_as_far_as_it_goes(
 
 
 @PLANT
-def test_compressed_messages_are_read(tmp_path: Path, kind: str) -> None:
+def test_compressed_messages_are_read(tmp_path: Path, kind: BagKind) -> None:
     messages = [(time, zstd.compress(data)) for time, data in CAMERA.messages]
     if kind == "mcap":
         path = write_mcap(tmp_path / "bag" / "bag.mcap", [Topic("/cam", IMAGE, messages)])
@@ -302,7 +304,7 @@ def edit_metadata(bag: Path, change: Callable[..., Any]) -> None:
     path.write_text(yaml.safe_dump(told))
 
 
-def count_of(told: dict, count: int) -> None:
+def set_count(told: dict[str, Any], count: int) -> None:
     told["message_count"] = count
     for each in told["topics_with_message_count"]:
         each["message_count"] = count
@@ -310,10 +312,10 @@ def count_of(told: dict, count: int) -> None:
 
 @PLANT
 def test_a_metadata_that_counts_nothing_is_not_believed(
-    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, kind: BagKind, caplog: pytest.LogCaptureFixture
 ) -> None:
     bag = write_bag(tmp_path / "bag", shots(), kind)
-    edit_metadata(bag, lambda told: count_of(told, 0))
+    edit_metadata(bag, lambda told: set_count(told, 0))
     assert_whole(bag)
     assert not caplog.messages
 
@@ -322,7 +324,7 @@ def test_a_metadata_that_counts_nothing_is_not_believed(
 @pytest.mark.parametrize("text_of", [b"", b"rosbag2_bagfile_information", b"\xff\xfe: [",
                                      b"rosbag2_bagfile_information: {version: 99}"])  # fmt: skip
 def test_a_metadata_that_says_nonsense_is_not_believed(
-    tmp_path: Path, kind: str, text_of: bytes
+    tmp_path: Path, kind: BagKind, text_of: bytes
 ) -> None:
     bag = write_bag(tmp_path / "bag", shots(), kind)
     (bag / "metadata.yaml").write_bytes(text_of)
@@ -331,7 +333,7 @@ def test_a_metadata_that_says_nonsense_is_not_believed(
 
 @PLANT
 def test_a_renamed_file_is_whole(
-    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, kind: BagKind, caplog: pytest.LogCaptureFixture
 ) -> None:
     bag = write_bag(tmp_path / "bag", shots(), kind)
     (file,) = bag_files(bag)
@@ -342,27 +344,31 @@ def test_a_renamed_file_is_whole(
 
 @PLANT
 def test_fewer_messages_than_announced_are_said(
-    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, kind: BagKind, caplog: pytest.LogCaptureFixture
 ) -> None:
     bag = write_bag(tmp_path / "bag", shots(), kind)
-    edit_metadata(bag, lambda told: count_of(told, 25))
+    edit_metadata(bag, lambda told: set_count(told, 25))
     assert_whole(bag)
     assert "20 of 25 on /camera/image_raw" in caplog.text
 
 
 @PLANT
 def test_a_missing_part_is_said_and_the_others_are_read(
-    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, kind: BagKind, caplog: pytest.LogCaptureFixture
 ) -> None:
     bag = write_bag(tmp_path / "bag", shots(), kind)
-    edit_metadata(bag, lambda told: (count_of(told, 2 * COUNT),
-                                     told["relative_file_paths"].append("bag_1.mcap")))  # fmt: skip
+
+    def announce(told: dict[str, Any]) -> None:
+        set_count(told, 2 * COUNT)
+        told["relative_file_paths"].append("bag_1.mcap")
+
+    edit_metadata(bag, announce)
     assert_whole(bag)
     assert "fewer messages than its metadata.yaml announces: 20 of 40" in caplog.text
 
 
 @PLANT
-def test_parts_are_read_in_the_order_of_time(tmp_path: Path, kind: str) -> None:
+def test_parts_are_read_in_the_order_of_time(tmp_path: Path, kind: BagKind) -> None:
     for part, chosen in enumerate((shots()[:10], shots()[10:])):
         bag = write_bag(tmp_path / f"part{part}", chosen, kind)
         (file,) = bag_files(bag)
@@ -374,7 +380,7 @@ def test_parts_are_read_in_the_order_of_time(tmp_path: Path, kind: str) -> None:
 
 @PLANT
 def test_an_unreadable_part_is_said_and_the_others_are_read(
-    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, kind: BagKind, caplog: pytest.LogCaptureFixture
 ) -> None:
     bag = write_bag(tmp_path / "bag", shots(), kind)
     (file,) = bag_files(bag)
@@ -384,7 +390,7 @@ def test_an_unreadable_part_is_said_and_the_others_are_read(
 
 
 @PLANT
-def test_the_metadata_of_a_bag_stands_for_it(tmp_path: Path, kind: str) -> None:
+def test_the_metadata_of_a_bag_stands_for_it(tmp_path: Path, kind: BagKind) -> None:
     assert_whole(write_bag(tmp_path / "bag", shots(), kind) / "metadata.yaml")
 
 
@@ -425,7 +431,7 @@ def test_fewer_messages_than_the_index_announces_are_said(
 
 
 @PLANT
-def test_a_directory_above_names_those_that_hold_something(tmp_path: Path, kind: str) -> None:
+def test_a_directory_above_names_those_that_hold_something(tmp_path: Path, kind: BagKind) -> None:
     write_bag(tmp_path / "runs" / "monday", shots(3), kind)
     write_bag(tmp_path / "runs" / "2024" / "tuesday", shots(3), kind)
     with pytest.raises(SourceError, match="holds no image") as e:
@@ -439,7 +445,7 @@ def test_a_directory_above_names_those_that_hold_something(tmp_path: Path, kind:
      ("mcap", "'mcap recover'", "reindex")],
 )  # fmt: skip
 def test_the_remedy_is_that_of_the_format(
-    tmp_path: Path, kind: str, remedy: str, not_this: str
+    tmp_path: Path, kind: BagKind, remedy: str, not_this: str
 ) -> None:
     bag = write_bag(tmp_path / "bag", [Shot(1, np.random.default_rng(0).integers(
         0, 256, (300, 300, 3), np.uint8)) for _ in range(24)], kind)  # fmt: skip
@@ -525,7 +531,7 @@ def test_odd_definitions_and_messages_bring_up_no_foreign_error(
 # What lies side by side
 
 
-def recorded(path: Path, kind: str, images: list[Shot] | None = None) -> Path:
+def recorded(path: Path, kind: BagKind, images: list[Shot] | None = None) -> Path:
     """Write a bag, and return its one file."""
     (file,) = bag_files(write_bag(path, shots() if images is None else images, kind))
     return file
@@ -534,7 +540,7 @@ def recorded(path: Path, kind: str, images: list[Shot] | None = None) -> Path:
 @pytest.mark.parametrize("kind", ["sqlite3", "mcap"])
 @pytest.mark.parametrize("other", ["sqlite3", "mcap"])
 def test_a_copy_of_a_recording_beside_it_counts_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str, other: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: BagKind, other: BagKind
 ) -> None:
     file = recorded(tmp_path / "run", kind)
     shutil.copy(again := recorded(tmp_path / "again" / "run", other),
@@ -602,7 +608,7 @@ def test_a_link_to_nothing_is_said_and_the_others_are_read(
 @pytest.mark.parametrize("kind", BAG_KINDS)
 @pytest.mark.parametrize("name", ["x.mcap", "x.db3", "x.bag", "x", "x.mcap.part", "x.bak", "x.png"])
 def test_the_content_of_a_file_decides_and_not_its_name(
-    tmp_path: Path, kind: str, name: str
+    tmp_path: Path, kind: BagKind, name: str
 ) -> None:
     path = tmp_path / name
     shutil.copy(recorded(tmp_path / "run", kind), path)
@@ -611,7 +617,7 @@ def test_the_content_of_a_file_decides_and_not_its_name(
 
 @pytest.mark.parametrize("name", ["x.mcap.zst", "x.mcap.zstd", "x.db3.zst"])
 def test_a_compressed_file_may_be_called_as_zstd_calls_it(tmp_path: Path, name: str) -> None:
-    kind = "mcap" if "mcap" in name else "sqlite3"
+    kind: BagKind = "mcap" if "mcap" in name else "sqlite3"
     path = tmp_path / name
     path.write_bytes(zstd.compress(recorded(tmp_path / "run", kind).read_bytes()))
     assert_whole(path)
@@ -630,7 +636,7 @@ def test_another_database_is_no_bag_and_nothing_to_be_mended(tmp_path: Path, nam
 @pytest.mark.parametrize("kind", BAG_KINDS)
 @pytest.mark.parametrize("each", [20, 5, 3])
 def test_stamps_that_repeat_are_those_of_the_recording(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str, each: int
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: BagKind, each: int
 ) -> None:
     times = [SECOND * (10 + index) for index in range(COUNT)]
     repeated = [Shot(SECOND * (5 + index // each), pixels, received=times[index]) for
@@ -659,7 +665,7 @@ def test_what_is_no_bag_of_ros_1_is_said_so(tmp_path: Path, content: bytes) -> N
 
 @pytest.mark.parametrize("kind", ["ffmpeg_image_transport_msgs/msg/FFMPEGPacket",
                                   "theora_image_transport/msg/Packet"])  # fmt: skip
-def test_a_recorded_video_stream_is_named_with_the_remedy(tmp_path: Path, kind: str) -> None:
+def test_a_recorded_video_stream_is_named_with_the_remedy(tmp_path: Path, kind: BagKind) -> None:
     packets = Topic("/cam/ffmpeg", kind, [(5, b"abc")], "cdr", "ros2msg", b"uint8[] data\n")
     with pytest.raises(SourceError, match="/cam/ffmpeg are a video stream: decode it first"):
         open_source(write_mcap(tmp_path / "run.mcap", [packets]))

@@ -10,6 +10,7 @@ from xsvggt_ros.geometry.cameras import Calibration, unproject
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.frame import Frame, FrameResult
 from xsvggt_ros.stream.offline import reconstruct
+from xsvggt_ros.stream.preprocessing import CalibrationUse
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 
 WIDTH, HEIGHT = 112, 84
@@ -17,7 +18,9 @@ K = (90.0, 0.0, 55.0, 0.0, 92.0, 43.0, 0.0, 0.0, 1.0)
 IMAGE = np.random.default_rng(5).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
 
 
-def step(network: StreamVggt, calibration: Calibration | None, use: str = "auto") -> FrameResult:
+def step(
+    network: StreamVggt, calibration: Calibration | None, use: CalibrationUse = "auto"
+) -> FrameResult:
     engine = Reconstructor(network, ReconstructorSettings(56, calibration=use))
     frame = Frame(1, "lens", lambda: IMAGE, calibration)
     (result,) = reconstruct([frame], engine, lambda _, error: pytest.fail(str(error)))
@@ -61,7 +64,7 @@ def test_depth_is_unknown_where_the_rectified_image_has_nothing(network: StreamV
     ids=["none", "uncalibrated", "another shape", "ignored"],
 )
 def test_without_a_usable_calibration_the_network_decides(
-    network: StreamVggt, calibration: Calibration | None, use: str
+    network: StreamVggt, calibration: Calibration | None, use: CalibrationUse
 ) -> None:
     result = step(network, calibration, use)
     assert result.intrinsics_source in ("predicted", "assumed")

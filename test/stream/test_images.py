@@ -7,6 +7,7 @@ import bz2
 import gzip
 import io
 import lzma
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -175,7 +176,7 @@ def test_files_of_macos_are_no_images(tmp_path: Path, caplog: pytest.LogCaptureF
     assert not caplog.messages
 
 
-LOADERS = {
+LOADERS: dict[str, Callable[[Path], Path]] = {
     "tum": datasets.tum, "7-scenes": datasets.seven_scenes, "neural": datasets.neural_rgbd,
     "kitti": datasets.kitti_odometry, "gathered": datasets.kitti_gathered,
     "selection": datasets.kitti_selection, "sintel": datasets.sintel,
@@ -425,7 +426,7 @@ def test_what_is_lost_of_an_image_is_said(width: int, height: int, sentence: str
 
 
 def test_it_is_said_once_in_a_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    tall = [cv2.resize(each, (40, 71)) for each in IMAGES]
+    tall = [cv2.resize(each, (40, 71)).astype(np.uint8) for each in IMAGES]
     source = write_directory(tmp_path / "images", tall)
     result = command_line.run("reconstruct", source, "-o", tmp_path / "out", *TINY)
     assert result.exit_code == 0

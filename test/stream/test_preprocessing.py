@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -74,8 +76,8 @@ def test_intrinsics_survive_the_round_trip(size: tuple[int, int], target: int) -
 @given(st.integers(19, 300), st.integers(1, 300), st.integers(1, 6).map(lambda n: 14 * n))
 def test_depth_goes_back_to_the_source_size(width: int, height: int, target: int) -> None:
     mapping = plan(width, height, target, 14)
-    depth = np.arange(mapping.height * mapping.width, dtype=np.float32)
-    depth = depth.reshape(mapping.height, mapping.width)
+    pixels = np.arange(mapping.height * mapping.width, dtype=np.float32)
+    depth = pixels.reshape(mapping.height, mapping.width)
     back = mapping.depth_to_source(depth)
     assert back.shape == (height, width)
     known = back[np.isfinite(back)]
@@ -150,6 +152,6 @@ def test_a_width_that_is_no_multiple_is_refused_with_the_nearest(width: int) -> 
         np.zeros((400, 1, 3), np.uint8),
     ],
 )
-def test_unusable_images_are_refused(array: NDArray[np.uint8] | NDArray[np.float32]) -> None:
+def test_unusable_images_are_refused(array: NDArray[Any]) -> None:
     with pytest.raises(FrameError, match="image of"):
         preprocess(array, 28, 14)

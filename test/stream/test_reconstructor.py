@@ -8,14 +8,14 @@ import gc
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import reference
 import torch
+from present import present
 
-from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.layer_segments import LayerSegments
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError, DeviceFullError, FrameError, NonFiniteOutputError
@@ -234,49 +234,53 @@ def test_an_unusable_image_leaves_the_session_as_it_was(network: StreamVggt) -> 
     assert np.array_equal(reconstructor.step(second).depth, undisturbed.step(second).depth)
 
 
-def corrupted(network: StreamVggt, change: Callable[..., Any]) -> Reconstructor:
+class Corrupted:
+    """A network whose answers are changed while ``active``."""
+
+    def __init__(self, whole: StreamVggt, change: Callable[[Prediction], Prediction]) -> None:
+        self.config, self.device, self.dtype = whole.config, whole.device, whole.dtype
+        self._whole, self._change = whole, change
+        self.active = False
+
+    def __call__(self, *arguments: Any) -> Prediction:
+        prediction: Prediction = self._whole(*arguments)
+        return self._change(prediction) if self.active else prediction
+
+
+def corrupted(
+    network: StreamVggt, change: Callable[[Prediction], Prediction]
+) -> tuple[Reconstructor, Corrupted]:
     """Return an engine whose network's camera head answers what ``change`` makes of its answer."""
     reconstructor = engine(network)
-    whole = reconstructor._network
-
-    class Corrupted:
-        config, device, dtype = whole.config, whole.device, whole.dtype
-        active = False
-
-        def __call__(
-            self, *arguments: torch.Tensor | KvCache | tuple[str, str]
-        ) -> Prediction | None:
-            prediction = whole(*arguments)
-            return change(prediction) if self.active else prediction
-
-    reconstructor._network = reconstructor._runner._network = Corrupted()
-    return reconstructor
+    network_in_use = Corrupted(reconstructor._network, change)
+    reconstructor._network = reconstructor._runner._network = cast(StreamVggt, network_in_use)
+    return reconstructor, network_in_use
 
 
 def test_a_non_finite_pose_begins_a_new_session(network: StreamVggt) -> None:
     def poison(prediction: Prediction) -> Prediction:
-        poses = prediction.pose_encodings.clone()
+        poses = present(prediction.pose_encodings).clone()
         poses[..., 0] = torch.nan
         return dataclasses.replace(prediction, pose_encodings=poses)
 
-    reconstructor = corrupted(network, poison)
+    reconstructor, network_in_use = corrupted(network, poison)
     reconstructor.step(images(1)[0])
-    reconstructor._network.active = True
+    network_in_use.active = True
     with pytest.raises(NonFiniteOutputError, match="frame 1 .* a new session has begun"):
         reconstructor.step(images(2)[1])
     assert reconstructor.session == 2
-    reconstructor._network.active = False
+    network_in_use.active = False
     assert reconstructor.step(images(1)[0]).index == 0
 
 
 def test_single_infinite_depths_become_unknown(network: StreamVggt) -> None:
     def poison(prediction: Prediction) -> Prediction:
-        depth = prediction.depth.clone()
+        depth = present(prediction.depth).clone()
         depth[..., 3, 5] = torch.inf
         return dataclasses.replace(prediction, depth=depth)
 
-    reconstructor = corrupted(network, poison)
-    reconstructor._network.active = True
+    reconstructor, network_in_use = corrupted(network, poison)
+    network_in_use.active = True
     depth = reconstructor.step(images(1)[0]).depth
     assert np.isnan(depth[3, 5])
     assert np.isfinite(depth).sum() == depth.size - 1
@@ -284,13 +288,13 @@ def test_single_infinite_depths_become_unknown(network: StreamVggt) -> None:
 
 def test_confidence_is_always_a_number(network: StreamVggt) -> None:
     def poison(prediction: Prediction) -> Prediction:
-        confidence = prediction.depth_confidence.clone()
+        confidence = present(prediction.depth_confidence).clone()
         confidence[..., 0, 0] = torch.nan
         confidence[..., 0, 1] = torch.inf
         return dataclasses.replace(prediction, depth_confidence=confidence)
 
-    reconstructor = corrupted(network, poison)
-    reconstructor._network.active = True
+    reconstructor, network_in_use = corrupted(network, poison)
+    network_in_use.active = True
     result = reconstructor.step(images(1)[0])
     assert result.confidence[0, 0] == 1
     assert result.confidence[0, 1] == 1e6
@@ -300,7 +304,7 @@ def test_confidence_is_always_a_number(network: StreamVggt) -> None:
 
 def undecided(prediction: Prediction) -> Prediction:
     """Shorten the quaternion of a prediction, and turn it anywhere."""
-    poses = prediction.pose_encodings.clone()
+    poses = present(prediction.pose_encodings).clone()
     poses[..., 3:7] = 0.1 * poses[..., 3:7].norm() * torch.tensor([0.5, -0.5, 0.5, 0.5])
     return dataclasses.replace(prediction, pose_encodings=poses)
 
@@ -308,13 +312,13 @@ def undecided(prediction: Prediction) -> Prediction:
 def test_a_pose_that_the_network_leaves_open_is_held_and_said_once(
     network: StreamVggt, caplog: pytest.LogCaptureFixture
 ) -> None:
-    reconstructor = corrupted(network, undecided)
+    reconstructor, network_in_use = corrupted(network, undecided)
     still = images(1)[0]
     with caplog.at_level(logging.INFO, "xsvggt_ros.stream.reconstructor"):
         for stamp in range(12):
             last = reconstructor.step(still, stamp=stamp, camera="left")
             assert (last.pose_source, last.camera) == ("predicted", "left")
-        reconstructor._network.active = True
+        network_in_use.active = True
         held = [reconstructor.step(still, stamp=stamp, camera="left") for stamp in (12, 13)]
     assert [each.pose_source for each in held] == ["held", "held"]
     np.testing.assert_allclose(held[0].camera_to_world, last.camera_to_world, atol=0.05)
@@ -327,15 +331,15 @@ def test_a_pose_that_the_network_leaves_open_is_held_and_said_once(
 
 def blind(prediction: Prediction) -> Prediction:
     """Take the field of view from a prediction."""
-    poses = prediction.pose_encodings.clone()
+    poses = present(prediction.pose_encodings).clone()
     poses[..., 7:] = 0
     return dataclasses.replace(prediction, pose_encodings=poses)
 
 
 def test_a_held_camera_keeps_its_focal_length_in_another_aspect(network: StreamVggt) -> None:
-    reconstructor = corrupted(network, blind)
+    reconstructor, network_in_use = corrupted(network, blind)
     good = reconstructor.step(images(1)[0])
-    reconstructor._network.active = True
+    network_in_use.active = True
     held = reconstructor.step(images(1, height=32)[0])
     assert held.intrinsics_source == "held"
     assert held.intrinsics.fx == pytest.approx(good.intrinsics.fx)
@@ -351,7 +355,7 @@ def test_a_failure_while_results_are_fetched_begins_a_new_session(
     reconstructor = engine(network)
     reconstructor.step(images(1)[0])
 
-    def fail(prediction: Prediction) -> None:
+    def fail(prediction: Prediction) -> Prediction:
         raise RuntimeError("device lost")
 
     with monkeypatch.context() as patch:
@@ -365,16 +369,16 @@ def test_a_failure_while_results_are_fetched_begins_a_new_session(
 def test_a_zero_field_of_view_never_becomes_an_infinite_focal_length(
     network: StreamVggt, caplog: pytest.LogCaptureFixture
 ) -> None:
-    reconstructor = corrupted(network, blind)
-    reconstructor._network.active = True
+    reconstructor, network_in_use = corrupted(network, blind)
+    network_in_use.active = True
     assumed = reconstructor.step(images(1)[0])
     assert assumed.intrinsics_source == "assumed"
     assert assumed.intrinsics.fx == pytest.approx(28 / np.tan(np.pi / 6))
     assert assumed.intrinsics.fy == pytest.approx(assumed.intrinsics.fx)
-    reconstructor._network.active = False
+    network_in_use.active = False
     good = reconstructor.step(images(2)[1])
     assert good.intrinsics_source == "predicted"
-    reconstructor._network.active = True
+    network_in_use.active = True
     held = reconstructor.step(images(3)[2])
     assert held.intrinsics_source == "held"
     assert held.intrinsics == good.intrinsics
@@ -383,12 +387,12 @@ def test_a_zero_field_of_view_never_becomes_an_infinite_focal_length(
 
 
 def test_a_failing_network_begins_a_new_session(network: StreamVggt) -> None:
-    def fail(prediction: Prediction) -> None:
+    def fail(prediction: Prediction) -> Prediction:
         raise RuntimeError("device lost\ndetails")
 
-    reconstructor = corrupted(network, fail)
+    reconstructor, network_in_use = corrupted(network, fail)
     reconstructor.step(images(1)[0])
-    reconstructor._network.active = True
+    network_in_use.active = True
     with pytest.raises(FrameError, match="failed on frame 1 .*: device lost$"):
         reconstructor.step(images(2)[1])
     assert reconstructor.session == 2

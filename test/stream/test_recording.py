@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from present import present
 
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.geometry.cameras import Intrinsics
@@ -106,7 +107,7 @@ def test_only_the_confident_known_points_are_kept_in_the_map_frame() -> None:
     points, colors = recording.cloud.arrays()
     chosen = given_frame.confidence.ravel() >= np.median(given_frame.confidence.ravel()[:-1])
     chosen[-1] = False
-    expected = given_frame.points.reshape(-1, 3)[chosen] + np.float32([7, 0, 0])
+    expected = given_frame.points.reshape(-1, 3)[chosen] + np.array([7, 0, 0], np.float32)
     np.testing.assert_allclose(points, expected, rtol=1e-6)
     np.testing.assert_array_equal(colors, given_frame.color.reshape(-1, 3)[chosen])
 
@@ -159,7 +160,7 @@ def test_the_three_files_are_written_even_of_nothing(tmp_path: Path) -> None:
             recording.add(frame(stamp))
         paths = write_results(recording, tmp_path / str(count), "a heading with $ and _")
         assert [path.name for path in paths] == ["cloud.ply", "trajectory.tum", "overview.png"]
-        image = cv2.imread(str(paths[2]))
+        image = present(cv2.imread(str(paths[2])))
         assert image.shape[1::-1] == OVERVIEW_SIZE
         assert len(recording.trajectory()) == count
 
@@ -172,7 +173,7 @@ def test_the_overview_of_unknown_depth_is_drawn(tmp_path: Path) -> None:
     recording.add(unknown)
     assert len(recording.cloud) == 0
     write_results(recording, tmp_path, "nothing known")
-    assert cv2.imread(str(tmp_path / "overview.png")) is not None
+    assert present(cv2.imread(str(tmp_path / "overview.png"))) is not None
 
 
 WHITE = np.full((4, 6, 3), 255, np.uint8)
@@ -211,7 +212,7 @@ def truth_of(frames: list[RecordedFrame]) -> GroundTruth:
 
 def test_an_estimate_that_is_the_truth_in_another_world_has_no_error() -> None:
     frames = walk(20)
-    compared = compare(recording_of(frames), truth_of(frames))
+    compared = present(compare(recording_of(frames), truth_of(frames)))
     assert compared.ate_sim3 < 1e-9
     assert compared.transform.scale == pytest.approx(METRES_PER_UNIT)
     moved = compared.map_transform.rotation @ compared.transform.rotation.T
@@ -229,7 +230,7 @@ def test_a_place_that_is_off_and_a_depth_that_is_off_are_told() -> None:
         each.depth[:3] *= 1.2
     for stamp in list(truth.poses)[10:]:
         truth.poses[stamp][:3, 3] += (0.0, 0.0, 1.0)
-    compared = compare(recording_of(frames), truth)
+    compared = present(compare(recording_of(frames), truth))
     assert 0.1 < compared.ate_sim3 < 0.5
     extent = np.linalg.norm(np.ptp(compared.true_places, axis=0))
     assert compared.relative_ate_sim3 == pytest.approx(compared.ate_sim3 / extent)
@@ -241,7 +242,7 @@ def test_a_straight_path_leaves_no_roll_of_the_map_open() -> None:
     for each in frames:
         each.camera_to_map[:3, 3] *= (1, 0, 0)
     truth = truth_of(frames)
-    compared = compare(recording_of(frames), truth)
+    compared = present(compare(recording_of(frames), truth))
     first = frames[0]
     turn = truth.poses[first.stamp][:3, :3] @ first.camera_to_map[:3, :3].T
     np.testing.assert_allclose(compared.map_transform.rotation, turn, atol=1e-9)
@@ -249,7 +250,7 @@ def test_a_straight_path_leaves_no_roll_of_the_map_open() -> None:
 
 def test_only_frames_with_a_truth_are_compared() -> None:
     frames = walk(12)
-    compared = compare(recording_of(frames), truth_of(frames[4:]))
+    compared = present(compare(recording_of(frames), truth_of(frames[4:])))
     assert len(compared.places) == 8
     assert set(compared.depths) <= {each.stamp for each in frames[4:]}
     assert compare(recording_of(frames), truth_of([])) is None
@@ -259,22 +260,22 @@ def test_only_frames_with_a_truth_are_compared() -> None:
 def test_the_overview_with_a_truth_is_drawn(tmp_path: Path, count: int) -> None:
     frames = walk(count)
     recording = recording_of(frames)
-    compared = compare(recording, truth_of(frames))
+    compared = present(compare(recording, truth_of(frames)))
     write_results(recording, tmp_path, "with a truth", compared)
-    image = cv2.imread(str(tmp_path / "overview.png"))
+    image = present(cv2.imread(str(tmp_path / "overview.png")))
     assert image.shape[1::-1] == OVERVIEW_SIZE
-    assert (image == 255).all(axis=-1).sum() > 10_000, "the white place is not shown"
+    assert np.all(image == 255, axis=-1).sum() > 10_000, "the white place is not shown"
 
 
 @pytest.mark.parametrize("size", [(6, 8), (4, 16), (16, 6)])
 def test_images_of_any_shape_find_room(tmp_path: Path, size: tuple[int, int]) -> None:
     recording = recording_of([frame(stamp, size, stamp) for stamp in range(9)])
     write_results(recording, tmp_path, "shapes")
-    assert cv2.imread(str(tmp_path / "overview.png")).shape[1::-1] == OVERVIEW_SIZE
+    assert present(cv2.imread(str(tmp_path / "overview.png"))).shape[1::-1] == OVERVIEW_SIZE
 
 
 def test_the_ceiling_is_left_out_of_the_view_from_above_and_a_low_camera_hides_nothing() -> None:
-    heights = np.float32([0.0] * 50 + [1.0] * 50 + [2.4] * 100)
+    heights = np.array([0.0] * 50 + [1.0] * 50 + [2.4] * 100)
     points = np.stack([np.zeros_like(heights), np.zeros_like(heights), heights], axis=-1)
     colors = np.zeros((200, 3), np.uint8)
     poses = np.tile(np.eye(4), (5, 1, 1))
@@ -309,5 +310,5 @@ def test_listeners_hear_every_frame_of_every_session() -> None:
 
 
 def test_depth_in_steps_is_zero_where_it_cannot_be_told() -> None:
-    depth = np.float32([[1.2344, 0.0, np.nan, np.inf, -np.inf, -2.0, 65.535, 65.6]])
+    depth = np.array([[1.2344, 0.0, np.nan, np.inf, -np.inf, -2.0, 65.535, 65.6]], np.float32)
     assert depth_steps(depth).tolist() == [[1234, 0, 0, 0, 0, 0, MOST_STEPS, 0]]

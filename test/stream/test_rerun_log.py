@@ -24,7 +24,7 @@ from xsvggt_ros.stream.rerun_log import MOST_POINTS, REQUIREMENT, RerunLog, true
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "sample" / "room"
 HEIGHT, WIDTH = 48, 64
-TRUTH = np.float64([[1, 0, 0], [1, 3, 0], [1, 3, 6]])
+TRUTH = np.array([[1, 0, 0], [1, 3, 0], [1, 3, 6]], np.float64)
 
 
 def frame(index: int, stamp: int) -> RecordedFrame:
@@ -60,18 +60,18 @@ def comparison(motion: Similarity) -> TruthComparison:
     )
 
 
-TURN = Similarity(3.0, np.float64([[0, -1, 0], [1, 0, 0], [0, 0, 1]]), np.float64([1, 2, 3]))
+TURN = Similarity(3.0, np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]), np.array([1.0, 2, 3]))
 
 
-def logged(file: Path) -> dict[str, list[dict[str, object]]]:
+def logged(file: Path) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of each entity of a recording, in order."""
-    rows: dict[str, list[dict[str, object]]] = {}
+    rows: dict[str, list[dict[str, Any]]] = {}
     for chunk in pytest.importorskip("rerun.chunk").RrdReader(file).stream():
         rows.setdefault(chunk.entity_path, []).extend(chunk.to_record_batch().to_pylist())
     return rows
 
 
-def column(rows: list[dict[str, object]], name: str) -> np.ndarray:
+def column(rows: list[dict[str, Any]], name: str) -> np.ndarray:
     return np.array([row[name] for row in rows])
 
 
@@ -83,7 +83,7 @@ def empty_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def recorded(tmp_path: Path) -> None:
+def recorded(tmp_path: Path) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of a session of three frames and of one of two, which came second."""
     pytest.importorskip("rerun", reason=f"needs pip install '{REQUIREMENT}'")
     log = RerunLog(file=tmp_path / "new" / "run.rrd")
@@ -100,7 +100,7 @@ def recorded(tmp_path: Path) -> None:
 
 
 def test_each_session_is_logged_by_itself_on_the_timeline_of_its_stamps(
-    recorded: dict[str, Any],
+    recorded: dict[str, list[dict[str, Any]]],
 ) -> None:
     for session, stamps in ((0, [1_000_000, 2_000_000, 3_000_000]), (1, [1_500_000, 2_500_000])):
         for name in ("map/camera", "map/camera/image", "map/points", "cache/allocated"):
@@ -110,7 +110,9 @@ def test_each_session_is_logged_by_itself_on_the_timeline_of_its_stamps(
             assert not {"log_time", "log_tick"} & set(rows[0])
 
 
-def test_camera_image_and_depth_are_those_of_the_frame(recorded: dict[str, Any]) -> None:
+def test_camera_image_and_depth_are_those_of_the_frame(
+    recorded: dict[str, list[dict[str, Any]]],
+) -> None:
     given = frame(1, 2_000_000)
     pose = recorded["/session_0/map/camera"][1]
     np.testing.assert_allclose(pose["Transform3D:translation"][0], (1, 0.5, 0.25))
@@ -129,7 +131,7 @@ def test_camera_image_and_depth_are_those_of_the_frame(recorded: dict[str, Any])
 
 
 def test_points_are_confident_ones_in_the_map_and_no_more_than_the_limit(
-    recorded: dict[str, Any],
+    recorded: dict[str, list[dict[str, Any]]],
 ) -> None:
     given = frame(2, 3_000_000)
     points = np.float32(recorded["/session_0/map/points"][2]["Points3D:positions"])
@@ -139,7 +141,7 @@ def test_points_are_confident_ones_in_the_map_and_no_more_than_the_limit(
     assert set(map(tuple, points)) <= set(map(tuple, confident))
 
 
-def test_bytes_and_paths_are_logged(recorded: dict[str, Any]) -> None:
+def test_bytes_and_paths_are_logged(recorded: dict[str, list[dict[str, Any]]]) -> None:
     for name, first in (("allocated", 1010), ("uncompressed", 5000)):
         values = column(recorded[f"/session_0/cache/{name}"], "Scalars:scalars").ravel()
         assert values.tolist() == [first, first + 1, first + 2]

@@ -16,12 +16,12 @@ from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.settings import POLICIES, WIDTHS, CacheSettings
 from xsvggt_ros.model.checkpoint import random_network
 from xsvggt_ros.model.config import PRESETS, NetworkConfig
-from xsvggt_ros.model.network import Prediction, StreamVggt
+from xsvggt_ros.model.network import Head, Prediction, StreamVggt
 from xsvggt_ros.stream import step_runner
 from xsvggt_ros.stream.reconstructor import cache_layout
 from xsvggt_ros.stream.step_runner import StepRunner, _Capture
 
-HEADS = ("camera", "depth")
+HEADS: tuple[Head, ...] = ("camera", "depth")
 SETTINGS = CacheSettings(budget_tokens=60, camera_frames=6, window_frames=2, trajectory_frames=1)
 WIDE, HIGH = (42, 56), (56, 42)
 
@@ -82,7 +82,7 @@ def modes(
     pair: tuple[OnCpu, StepRunner], frames: int, start: int = 0, size: tuple[int, int] = WIDE
 ) -> list[str]:
     """Run frames through both runners; compare their results; return how the first one ran."""
-    found = []
+    found: list[str] = []
     with torch.inference_mode():
         for seed in range(start, start + frames):
             both = [runner.run(image(seed, size)) for runner in pair]
@@ -208,12 +208,13 @@ class Capturable:
         self.network, self.tokens, self.config = network, tokens, network.config
 
     def __call__(
-        self, images: torch.Tensor, cache: KvCache, heads: tuple[str, str]
+        self, images: torch.Tensor, cache: KvCache, heads: tuple[Head, ...]
     ) -> Prediction | None:
         if RefusingGraph.capturing:
             cache.replayed(self.tokens(images))
             return None
-        return self.network(images, cache, heads)
+        prediction: Prediction = self.network(images, cache, heads)
+        return prediction
 
 
 def test_a_capture_that_fails_leaves_the_stream_as_it_was(
@@ -301,7 +302,7 @@ def test_a_full_window_steps_alike_whether_frames_are_stored_or_not(interval: in
         network = StreamVggt(PRESETS["tiny_lingbot"]).eval().requires_grad_(False)
     settings = CacheSettings(window_frames=2, trajectory_frames=1, keyframe_interval=interval)
     cache = KvCache(settings, cache_layout(network))
-    recorded: dict[bool, list] = {True: [], False: []}
+    recorded: dict[bool, list[Any]] = {True: [], False: []}
     states, addresses = [], []
     with torch.inference_mode():
         for index in range(24):

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from present import present
 
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError, FrameError
@@ -19,7 +20,7 @@ from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.frame import Frame, FrameResult
 from xsvggt_ros.stream.pipeline import FramePipeline, PipelineHooks
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
-from xsvggt_ros.stream.worker import FrameQueue, Worker
+from xsvggt_ros.stream.worker import FrameQueue, QueuePolicy, Worker
 
 PATIENCE = 30.0
 
@@ -29,12 +30,17 @@ def make_frame(stamp: int, decode: Callable[..., Any] | None = None) -> Frame:
     return Frame(stamp, "eye", decode or (lambda: image))
 
 
+Item = TypeVar("Item")
+
+
 class Rig:
     """A worker whose results are collected."""
 
-    def __init__(self, network: StreamVggt, policy: str = "all", size: int = 4) -> None:
+    def __init__(self, network: StreamVggt, policy: QueuePolicy = "all", size: int = 4) -> None:
         self.queue = FrameQueue(policy, size)
-        self.results, self.refused = [], []
+        self.results: list[FrameResult] = []
+        self.refused: list[tuple[int, str]] = []
+        self.on_result: Callable[[FrameResult], None] = self.keep
         self.changed = threading.Condition()
         settings = ReconstructorSettings(28, CacheSettings(budget_tokens=64))
         self.reconstructor = Reconstructor(network, settings)
@@ -44,12 +50,10 @@ class Rig:
         )
         self.worker = Worker(FramePipeline(self.reconstructor, hooks), self.queue)
 
-    def on_result(self, result: FrameResult) -> None:
+    def keep(self, result: FrameResult) -> None:
         self.note(self.results, result)
 
-    def note(
-        self, target: list[FrameResult] | list[tuple[int, str]], item: FrameResult | tuple[int, str]
-    ) -> None:
+    def note(self, target: list[Item], item: Item) -> None:
         with self.changed:
             target.append(item)
             self.changed.notify_all()
@@ -262,18 +266,23 @@ def test_all_holds_the_source_back() -> None:
         queue.put(make_frame(stamp))
     assert queue.full
     finished = threading.Event()
-    source = threading.Thread(target=lambda: (queue.put(make_frame(3)), finished.set()))
+
+    def third() -> None:
+        queue.put(make_frame(3))
+        finished.set()
+
+    source = threading.Thread(target=third)
     source.start()
     assert not finished.is_set()
-    assert queue.take().stamp == 1
+    assert present(queue.take()).stamp == 1
     assert finished.wait(PATIENCE)
     source.join(PATIENCE)
-    assert [queue.take().stamp, queue.take().stamp] == [2, 3]
+    assert [present(queue.take()).stamp, present(queue.take()).stamp] == [2, 3]
     assert (queue.received, queue.dropped) == (3, 0)
 
 
 @pytest.mark.parametrize("policy", ["latest", "all"])
-def test_a_pause_drops_and_counts_what_comes_and_keeps_what_waits(policy: str) -> None:
+def test_a_pause_drops_and_counts_what_comes_and_keeps_what_waits(policy: QueuePolicy) -> None:
     queue = FrameQueue(policy, 2)
     for stamp in (1, 2):
         queue.put(make_frame(stamp))
@@ -283,9 +292,9 @@ def test_a_pause_drops_and_counts_what_comes_and_keeps_what_waits(policy: str) -
     assert all(queue.put(make_frame(stamp)) for stamp in (3, 4, 5))
     assert (queue.received, queue.dropped, len(queue)) == (5, 3, 2)
     assert queue.resume() == 3
-    assert [queue.take().stamp, queue.take().stamp] == [1, 2]
+    assert [present(queue.take()).stamp, present(queue.take()).stamp] == [1, 2]
     queue.put(make_frame(6))
-    assert queue.take().stamp == 6
+    assert present(queue.take()).stamp == 6
     queue.pause()
     assert queue.resume() == 0
     assert queue.counts() == (6, 3)
@@ -324,7 +333,7 @@ def test_the_queue_is_bounded_and_loses_nothing_uncounted(size: int, actions: li
             queue.put(make_frame(stamp))
             stamp += 1
         elif len(queue):
-            taken.append(queue.take().stamp)
+            taken.append(present(queue.take()).stamp)
         assert len(queue) <= size
         assert queue.received == len(taken) + queue.dropped + len(queue)
     assert taken == sorted(taken)
@@ -332,6 +341,6 @@ def test_the_queue_is_bounded_and_loses_nothing_uncounted(size: int, actions: li
 
 def test_impossible_queues_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="input.queue_policy 'newest' is unknown"):
-        FrameQueue("newest", 1)
+        FrameQueue("newest", 1)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="input.queue_size is 0"):
         FrameQueue("latest", 0)
