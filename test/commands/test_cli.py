@@ -22,6 +22,7 @@ import pytest
 import torch
 from bags import SECOND, write_jumping_bag
 from command_line import run
+from present import present
 from rich.console import Console
 from typer.testing import Result
 
@@ -60,7 +61,7 @@ def test_the_sample_is_reconstructed_whole(tmp_path: Path) -> None:
     points = cloud_points(tmp_path / "cloud.ply")
     assert len(points) > 0
     assert np.isfinite(points).all()
-    assert cv2.imread(str(tmp_path / "overview.png")).shape[1::-1] == OVERVIEW_SIZE
+    assert present(cv2.imread(str(tmp_path / "overview.png"))).shape[1::-1] == OVERVIEW_SIZE
 
 
 def test_depth_is_written_at_the_size_of_the_images(tmp_path: Path) -> None:
@@ -69,9 +70,11 @@ def test_depth_is_written_at_the_size_of_the_images(tmp_path: Path) -> None:
         result = reconstruct(SAMPLE, "-o", directory, "--depth", kind, "--max-frames", 2)
         assert result.exit_code == 0, result.output
     exact = np.load(tmp_path / "npy" / "depth" / "000001.npy")
-    steps = cv2.imread(str(tmp_path / "png" / "depth" / "000001.png"), cv2.IMREAD_UNCHANGED)
+    file = tmp_path / "png" / "depth" / "000001.png"
+    steps = present(cv2.imread(str(file), cv2.IMREAD_UNCHANGED))
     assert (exact.shape, exact.dtype) == ((384, 512), np.float32)
-    assert (steps.shape, steps.dtype) == ((384, 512), np.uint16)
+    assert steps.shape == (384, 512)
+    assert steps.dtype == np.uint16
     np.testing.assert_allclose(steps / 1000, exact, atol=0.000501)
     table = (tmp_path / "npy" / "depth" / "cameras.csv").read_text().splitlines()
     assert len(table) == 3
@@ -318,6 +321,7 @@ def test_the_doctor_names_a_domain_that_is_none(monkeypatch: pytest.MonkeyPatch)
 def test_every_option_of_a_replay_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("xsvggt_ros.msg", reason="needs ROS 2: run scripts/test, which sets it up")
     from xsvggt_ros.ros import replay
+    from xsvggt_ros.ros.replay_topics import ReplayOptions
 
     arrived = []
     monkeypatch.setattr(replay, "replay", lambda source, options, **_: arrived.append(options))
@@ -329,10 +333,10 @@ def test_every_option_of_a_replay_arrives(monkeypatch: pytest.MonkeyPatch) -> No
         assert len(arrived) == 2
         arrived.clear()
     named = {name for _, expected in REPLAY_OPTIONS for name in expected}
-    assert named == {field.name for field in fields(replay.ReplayOptions)}
+    assert named == {field.name for field in fields(ReplayOptions)}
 
 
-REPLAY_OPTIONS = [
+REPLAY_OPTIONS: list[tuple[list[object], dict[str, object]]] = [
     (["--speed", 2, "--loop", "--paused", "--wait-for", 3, "--restamp"],
      {"speed": 2.0, "loop": True, "paused": True, "wait_for": 3, "restamp": True}),
     (["--fixed-rate", 4, "--clock", "--transport", "raw", "--image-topic", "left/image"],

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from signal import Signals
-from subprocess import Popen
 from threading import Thread
 from typing import Any
 
@@ -23,6 +22,7 @@ import numpy as np
 import pytest
 from bags import SECOND, write_jumping_bag
 from command_line import run
+from present import present
 from selection import first_is_quick
 
 from xsvggt_ros.commands.demo import ROOM_BUDGET
@@ -30,6 +30,7 @@ from xsvggt_ros.geometry.alignment import align
 from xsvggt_ros.geometry.trajectory_io import read_tum
 from xsvggt_ros.model.config import PRESETS
 from xsvggt_ros.stream import results
+from xsvggt_ros.stream.frame import Frame
 from xsvggt_ros.stream.overview import OVERVIEW_SIZE
 from xsvggt_ros.stream.recording import CacheBytes, LongestSession, RecordedFrame, Recording
 from xsvggt_ros.stream.sources import open_source
@@ -64,11 +65,11 @@ def private_domain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def exit_codes(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    codes = []
+def exit_codes(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
+    codes: list[int | None] = []
     stop = child_node.ChildNode.stop
 
-    def noted(process: Popen[str]) -> int | None:
+    def noted(process: child_node.ChildNode) -> int | None:
         codes.append(stop(process))
         return codes[-1]
 
@@ -76,7 +77,9 @@ def exit_codes(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return codes
 
 
-def test_the_demo_gives_what_the_engine_alone_gives(tmp_path: Path, exit_codes: list[Any]) -> None:
+def test_the_demo_gives_what_the_engine_alone_gives(
+    tmp_path: Path, exit_codes: list[int | None]
+) -> None:
     result = run("demo", SAMPLE, "-o", tmp_path / "dds", *TINY)
     assert result.exit_code == 0, result.output
     assert "no checkpoint given" in result.stdout
@@ -89,30 +92,33 @@ def test_the_demo_gives_what_the_engine_alone_gives(tmp_path: Path, exit_codes: 
     np.testing.assert_array_equal(over_dds.positions, directly.positions)
     np.testing.assert_array_equal(over_dds.quaternions, directly.quaternions)
     assert_same_cloud(*(tmp_path / f / "cloud.ply" for f in ("dds", "alone")))
-    image = cv2.imread(str(tmp_path / "dds" / "overview.png"))
+    image = present(cv2.imread(str(tmp_path / "dds" / "overview.png")))
     assert image.shape[1::-1] == OVERVIEW_SIZE
 
 
 def test_without_a_source_the_bundled_model_sees_a_room_whose_truth_is_known(
-    tmp_path: Path, exit_codes: list[Any], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, exit_codes: list[int | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recordings = []
+    recordings: list[Recording] = []
     write = results.write_results
-    monkeypatch.setattr(
-        results, "write_results", lambda *given: recordings.append(given[0]) or write(*given)
-    )
+
+    def noted(recording: Recording, *given: Any) -> list[Path]:
+        recordings.append(recording)
+        return write(recording, *given)
+
+    monkeypatch.setattr(results, "write_results", noted)
     result = run("demo", "-o", tmp_path, "--device", "cpu", "--max-frames", ROOM_FRAMES)
     assert result.exit_code == 0, result.output
     assert set(exit_codes) == {0}
     assert "no checkpoint given" not in result.stdout, "the model was made for this room"
     for words in ("ATE", "depth AbsRel", "uncompressed", "frames per second"):
         assert words in result.stdout
-    assert cv2.imread(str(tmp_path / "overview.png")).shape[1::-1] == OVERVIEW_SIZE
+    assert present(cv2.imread(str(tmp_path / "overview.png"))).shape[1::-1] == OVERVIEW_SIZE
     assert len(read_tum(tmp_path / "trajectory.tum")) == ROOM_FRAMES
     depths = sorted((tmp_path / "depth").glob("*.png"))
     assert len(depths) == ROOM_FRAMES
-    assert cv2.imread(str(depths[-1]), cv2.IMREAD_UNCHANGED).shape == (84, 112)
-    shown = float(re.search(r"([0-9.]+) %", result.stdout)[1])
+    assert present(cv2.imread(str(depths[-1]), cv2.IMREAD_UNCHANGED)).shape == (84, 112)
+    shown = float(present(re.search(r"([0-9.]+) %", result.stdout))[1])
     assert shown == pytest.approx(100 * error_of(tmp_path / "trajectory.tum"), abs=0.06)
     check_cache(recordings[0].cache)
 
@@ -227,11 +233,11 @@ def test_of_a_bag_that_jumps_back_the_longest_session_is_written(tmp_path: Path)
 
 
 def test_a_signal_leaves_what_has_been_recorded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exit_codes: list[Any]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exit_codes: list[int | None]
 ) -> None:
     add = LongestSession.add
 
-    def add_with_signal(recorded: Recording, frame: RecordedFrame) -> None:
+    def add_with_signal(recorded: LongestSession, frame: RecordedFrame) -> None:
         add(recorded, frame)
         if recorded.frames == 3:
             signal.raise_signal(signal.SIGTERM)
@@ -265,7 +271,7 @@ def test_the_node_ends_with_the_demo(tmp_path: Path, number: Signals) -> None:
     program = "from xsvggt_ros.cli import app; app()"
     words = ["demo", many, "-o", tmp_path / "out", "--max-frames", 1000, *TINY]
     with subprocess.Popen([sys.executable, "-c", program, *map(str, words)]) as process:
-        wait_until(lambda: node_of(process.pid) and said(tmp_path, "waiting for images"))
+        wait_until(lambda: bool(node_of(process.pid)) and said(tmp_path, "waiting for images"))
         node = node_of(process.pid)
         process.send_signal(number)
         process.wait(PATIENCE)
@@ -365,7 +371,7 @@ def test_no_more_images_are_under_way_than_the_window() -> None:
 def test_nothing_is_sent_before_it_is_allowed_and_closing_ends_the_wait() -> None:
     with open_source(SAMPLE) as source:
         metered = MeteredSource(source, window=4, limit=100)
-        sent = []
+        sent: list[Frame] = []
         thread = Thread(target=lambda: sent.extend(metered))
         thread.start()
         metered.close()

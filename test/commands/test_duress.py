@@ -25,7 +25,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from recordings import MemorySource, tiny_request
 from rich.console import Console
-from st import DataObject
 
 from xsvggt_ros.commands import speaking
 from xsvggt_ros.errors import OutputError, PartlyWrittenError, SourceError
@@ -259,7 +258,7 @@ def changed(
     directory: Path,
     goal: Path,
     change: Callable[[dict[str, Any]], object],
-    config: Callable[[dict[str, Any]], object] | None = None,
+    config: tuple[str, str] | None = None,
 ) -> Path:
     shutil.copytree(directory, goal)
     metrics = json.loads((goal / "metrics.json").read_text())
@@ -272,7 +271,7 @@ def changed(
     return goal
 
 
-UNLIKE = {
+UNLIKE: dict[str, tuple[Callable[[dict[str, Any]], object], tuple[str, str] | None, str]] = {
     "another source": (lambda m: m.update(name="other"), None, "the sources differ"),
     "cut short": (lambda m: m.update(state="truncated", reason="it broke off"), None,
                   "the second run is truncated"),
@@ -314,7 +313,7 @@ def test_the_same_run_compares(result_directory: Path) -> None:
 @settings(max_examples=60, deadline=None,
           suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
 def test_damaged_results_bring_up_no_foreign_error(
-    result_directory: Path, tmp_path_factory: pytest.TempPathFactory, data: DataObject
+    result_directory: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     goal = tmp_path_factory.mktemp("damaged")
     metrics = json.loads((result_directory / "metrics.json").read_text())

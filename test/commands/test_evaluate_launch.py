@@ -48,11 +48,11 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
     space["_evaluation"].__globals__["LaunchConfiguration"] = Configuration
 
-    def make(**given):
+    def make(**given: str) -> dict[str, Any]:
         context = {name: default for name, default, _ in space["ARGUMENTS"]} | given
         (process,) = space["_evaluation"](context)
-        make.on_exit = process.made_from["on_exit"]
-        return process.made_from["cmd"]
+        made_from: dict[str, Any] = process.made_from
+        return made_from
 
     return make
 
@@ -60,26 +60,26 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 @pytest.mark.parametrize(("code", "stopped", "fails"), [(0, False, False), (1, False, True),
                                                         (130, True, False)])  # fmt: skip
 def test_a_failed_evaluation_fails_the_launch(
-    command: Callable[..., Any], code: int, stopped: bool, fails: bool
+    command: Callable[..., dict[str, Any]], code: int, stopped: bool, fails: bool
 ) -> None:
-    command(bag="a.mcap")
+    on_exit = command(bag="a.mcap")["on_exit"]
     event, context = SimpleNamespace(returncode=code), SimpleNamespace(is_shutdown=stopped)
     if fails:
         with pytest.raises(RuntimeError, match="failed with exit code 1"):
-            command.on_exit(event, context)
+            on_exit(event, context)
     else:
-        assert isinstance(command.on_exit(event, context), Listening)
+        assert isinstance(on_exit(event, context), Listening)
 
 
-def test_arguments_become_options(command: Callable[..., Any]) -> None:
-    assert command(bag="a.mcap") == [
+def test_arguments_become_options(command: Callable[..., dict[str, Any]]) -> None:
+    assert command(bag="a.mcap")["cmd"] == [
         "/ws/install/xsvggt_ros/lib/xsvggt_ros/xsvggt", "evaluate", "run", "a.mcap",
         "--device", "auto", "--output", "results",
     ]  # fmt: skip
     given = command(
         bag="b", truth="/odom", depth_topic="/d", sweep="budget=1,2 bits=4", realtime="True",
         options="--budget 512 --references none",
-    )  # fmt: skip
+    )["cmd"]  # fmt: skip
     assert given[2:] == [
         "sweep", "b", "budget=1,2", "bits=4", "--truth", "/odom", "--depth-topic", "/d",
         "--device", "auto", "--output", "results", "--realtime", "--budget", "512",
@@ -87,17 +87,20 @@ def test_arguments_become_options(command: Callable[..., Any]) -> None:
     ]  # fmt: skip
 
 
-def test_every_option_exists(command: Callable[..., Any]) -> None:
+def test_every_option_exists(command: Callable[..., dict[str, Any]]) -> None:
     for sweep, subcommand in (("", "run"), ("s", "sweep")):
-        evaluate = get_command(cli.app).commands["evaluate"]
-        known = {each for option in evaluate.commands[subcommand].params for each in option.opts}
+        found: Any = get_command(cli.app)
+        parameters = found.commands["evaluate"].commands[subcommand].params
+        known = {each for option in parameters for each in option.opts}
         given = command(bag="b", truth="t", topic="c", depth_topic="d", checkpoint="w", sweep=sweep,
-                        realtime="true")  # fmt: skip
+                        realtime="true")["cmd"]  # fmt: skip
         assert given[2] == subcommand
         assert {word for word in given[3:] if word.startswith("--")} <= known
 
 
-def test_other_words_than_true_and_false_are_refused(command: Callable[..., Any]) -> None:
+def test_other_words_than_true_and_false_are_refused(
+    command: Callable[..., dict[str, Any]],
+) -> None:
     with pytest.raises(ValueError, match="neither true nor false"):
         command(bag="b", realtime="yes")
 

@@ -250,7 +250,7 @@ def test_points_are_all_combinations_beside_the_references() -> None:
         points(parse_axes(["bits=3"]), CacheSettings(), ())
 
 
-def metrics_of(request: EvaluationRequest) -> dict:
+def metrics_of(request: EvaluationRequest) -> dict[str, Any]:
     budget = request.cache.budget_tokens
     return {
         "state": "complete", "reason": "", "frames": {"refused": 0, "sessions": 1, "scored": 8},

@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 from typer.testing import Result
 
-from xsvggt_ros.errors import EvaluationError
-from xsvggt_ros.evaluation import protocol_catalogue
+from xsvggt_ros.errors import ConfigurationError, EvaluationError
 from xsvggt_ros.evaluation.protocol_catalogue import (
     SPECIFICATIONS,
     Column,
@@ -186,7 +185,7 @@ def test_what_a_protocol_needs_is_asked_for(tmp_path: Path) -> None:
 def test_sampling_that_a_protocol_does_not_know_is_refused(
     tmp_path: Path, protocol: str, dataset: str, options: dict[str, Any], words: str
 ) -> None:
-    with pytest.raises(protocol_catalogue.ConfigurationError, match=words):
+    with pytest.raises(ConfigurationError, match=words):
         specification_of(protocol, ProtocolOptions(dataset, tmp_path, **options))
 
 

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from present import present
 from scipy.spatial.transform import Rotation
 from selection import first_is_quick
 
 from xsvggt_ros.cache import ops
 from xsvggt_ros.cache.layer_segments import LayerSegments
+from xsvggt_ros.cache.quantization import decode_keys
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.geometry.alignment import Similarity, align
 from xsvggt_ros.geometry.cameras import world_to_camera
@@ -96,7 +98,7 @@ def frames_of(name: str) -> tuple[SyntheticFrame, ...]:
     return tuple(Sequence(held_out(name, width=WIDTH, height=HEIGHT)))
 
 
-def kept(frames: int, **changes: object) -> CacheSettings:
+def kept(frames: int, **changes: Any) -> CacheSettings:
     """The default cache, with a budget in frames."""
     return replace(DEFAULT, budget_tokens=frames * FRAME_TOKENS, **changes)
 
@@ -121,7 +123,7 @@ def stream(
     return Streamed(
         np.stack([each.depth for each in results]),
         np.stack([each.camera_to_world for each in results]),
-        np.stack([each.points for each in results]) if points else None,
+        np.stack([present(each.points) for each in results]) if points else None,
         int(engine._cache.layers[0].numbers.min()),
     )
 
@@ -146,8 +148,8 @@ def points_error(found: Streamed, name: str) -> float:
     frames = frames_of(name)[: len(found.depth)]
     truth = np.stack([frame.points(frames[0].camera_to_world) for frame in frames])
     distance = np.linalg.norm(truth, axis=-1)
-    scale = np.median(distance) / np.median(np.linalg.norm(found.points, axis=-1))
-    return float((np.linalg.norm(scale * found.points - truth, axis=-1) / distance).mean())
+    scale = np.median(distance) / np.median(np.linalg.norm(present(found.points), axis=-1))
+    return float((np.linalg.norm(scale * present(found.points) - truth, axis=-1) / distance).mean())
 
 
 def scores_of(network: StreamVggt, settings: CacheSettings, name: str) -> Scores:
@@ -197,12 +199,14 @@ def test_streaming_is_the_masked_forward_on_trained_weights(network: StreamVggt)
         whole = network.forward_sequence(images.movedim(-1, 1).float()[None] / 255)
     engine = Reconstructor(network, ReconstructorSettings(WIDTH, FULL, point_head=True))
     results = [engine.step(frame.color) for frame in frames]
-    extrinsics = [world_to_camera(e) for e in whole.pose_encodings[0, :, -1].double().numpy()]
+    extrinsics = [
+        world_to_camera(e) for e in present(whole.pose_encodings)[0, :, -1].double().numpy()
+    ]
     pairs = {
         "camera_to_world": np.stack([extrinsics[0] @ invert(each) for each in extrinsics]),
-        "depth": whole.depth[0].numpy(),
-        "confidence": whole.depth_confidence[0].numpy(),
-        "points": whole.points[0].numpy(),
+        "depth": present(whole.depth)[0].numpy(),
+        "confidence": present(whole.depth_confidence)[0].numpy(),
+        "points": present(whole.points)[0].numpy(),
     }
     for name, expected in pairs.items():
         streamed = np.stack([getattr(each, name) for each in results])
@@ -334,7 +338,7 @@ def _with_values_that_lost_their_minimum(_network: object, patch: pytest.MonkeyP
 
 
 def _with_keys_beside_the_values_of_others(_network: object, patch: pytest.MonkeyPatch) -> None:
-    decode = ops.decode_keys
+    decode = decode_keys
 
     def beside(*arguments: Any) -> None:
         decode(*arguments)

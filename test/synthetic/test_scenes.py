@@ -25,10 +25,11 @@ def streams_of(
     world: str, seed: int = 3, worlds: int = 3, frames: int = 6, **settings: Any
 ) -> Streams:
     generator = torch.Generator().manual_seed(seed)
-    shares = tuple(float(each == world) for each in WORLDS)
-    settings = StreamSettings(worlds=shares, width=56, height=42, **settings)
-    plan = plan_streams(Draw(worlds, generator), frames, settings)
-    return render_streams(plan, settings, generator)
+    landmarks, field, room, house = (float(each == world) for each in WORLDS)
+    shares = landmarks, field, room, house
+    chosen = StreamSettings(worlds=shares, width=56, height=42, **settings)
+    plan = plan_streams(Draw(worlds, generator), frames, chosen)
+    return render_streams(plan, chosen, generator)
 
 
 @pytest.mark.parametrize("world", WORLDS)

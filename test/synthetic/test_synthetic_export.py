@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from command_line import run
+from present import present
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 from typer.testing import Result
@@ -79,9 +80,9 @@ def test_a_tum_directory(sequence: Sequence, frames: list[SyntheticFrame], tmp_p
     assert len(lines) == len(depths) == len(frames)
     for (stamp, color), (_, depth), frame in zip(lines, depths, frames, strict=True):
         assert round(float(stamp) * 1e9) == frame.stamp
-        image = cv2.cvtColor(cv2.imread(str(path / color)), cv2.COLOR_BGR2RGB)
+        image = cv2.cvtColor(present(cv2.imread(str(path / color))), cv2.COLOR_BGR2RGB)
         np.testing.assert_array_equal(image, frame.color)
-        metres = cv2.imread(str(path / depth), cv2.IMREAD_UNCHANGED) / 5000
+        metres = present(cv2.imread(str(path / depth), cv2.IMREAD_UNCHANGED)) / 5000
         np.testing.assert_allclose(metres, frame.depth, atol=0.000101)
     same_trajectory(path / "groundtruth.txt", frames)
     with open_source(path / "rgb") as source:
@@ -101,8 +102,8 @@ def test_a_bag(sequence: Sequence, frames: list[SyntheticFrame], tmp_path: Path)
         assert each.frame_id == "camera_optical_frame"
         np.testing.assert_array_equal(each.decode(), frame.color)
         assert np.abs(packed.decode().astype(int) - frame.color).mean() < 3
-        assert each.calibration.k == tuple(frame.intrinsics.matrix().ravel())
-    found: dict[str, list] = {}
+        assert present(each.calibration).k == tuple(frame.intrinsics.matrix().ravel())
+    found: dict[str, list[tuple[int, Any]]] = {}
     with AnyReader([path], default_typestore=get_typestore(Stores.LATEST)) as reader:
         for connection, received, data in reader.messages():
             message = reader.deserialize(data, connection.msgtype)

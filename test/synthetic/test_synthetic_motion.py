@@ -36,7 +36,8 @@ SMALL = SequenceSettings(
 def turned(poses: NDArray[np.float64]) -> NDArray[np.float64]:
     relative = np.einsum("nij,nik->njk", poses[1:, :3, :3], poses[:-1, :3, :3])
     cosine = (np.trace(relative, axis1=1, axis2=2) - 1) / 2
-    return np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+    angles: NDArray[np.float64] = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+    return angles
 
 
 @pytest.mark.parametrize("kind", MOTIONS)

@@ -28,7 +28,8 @@ def room(*parts: Part) -> World:
 def mask(image: np.ndarray, channel: int) -> np.ndarray:
     """Return where a channel outweighs both others by far."""
     others = np.delete(image.astype(int), channel, axis=-1).max(axis=-1)
-    return image[..., channel] > others + 60
+    found: np.ndarray = image[..., channel] > others + 60
+    return found
 
 
 def test_a_box_lies_where_it_stands_with_y_upwards() -> None:

@@ -42,7 +42,7 @@ if __name__ == "__main__":
 """
 
 
-def started(tmp_path: Path, workers: int) -> subprocess.Popen:
+def started(tmp_path: Path, workers: int) -> subprocess.Popen[str]:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     options = ["--output", str(tmp_path / "training"), "--preset", "tiny", "--recipe", "test"]

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from present import present
 from safetensors.torch import save_file
 
 from xsvggt_ros.errors import CheckpointError, ConfigurationError, OutputError
@@ -48,7 +49,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def resaved(directory: Path, **changes: Any) -> None:
-    save_state(directory, replace(load_state(directory, CPU), **changes))
+    save_state(directory, replace(present(load_state(directory, CPU)), **changes))
 
 
 # What is compared
@@ -58,7 +59,7 @@ def test_settings_that_were_saved_before_a_field_existed_count_as_its_default(
     tmp_path: Path,
 ) -> None:
     Trainer(TINY, tmp_path).save()
-    settings = load_state(tmp_path, CPU).settings
+    settings = present(load_state(tmp_path, CPU)).settings
     del settings["start"], settings["average"]
     settings["weights"] = {
         name: value for name, value in settings["weights"].items() if name != "auxiliary"
@@ -88,7 +89,7 @@ def test_other_contents_of_a_curriculum_are_another_training(
 
 def test_other_motions_of_the_clips_are_another_training(tmp_path: Path) -> None:
     Trainer(TINY, tmp_path).save()
-    data = load_state(tmp_path, CPU).data
+    data = present(load_state(tmp_path, CPU)).data
     assert data == json.loads(json.dumps(asdict(TrainingData(TINY, CPU).settings)))
     data["clips"]["motions"] = ("pan",)
     resaved(tmp_path, data=data)
@@ -237,7 +238,7 @@ def test_checkpoints_and_evaluations_come_as_often_as_they_are_asked_for(
             saves.append(self.step)
             return save(self)
 
-        def evaluated(self: Trainer, longest: bool) -> None:
+        def evaluated(self: Trainer, longest: str) -> None:
             evaluations.append((self.step, longest))
 
         with monkeypatch.context() as patch:
@@ -253,7 +254,8 @@ def test_checkpoints_and_evaluations_come_as_often_as_they_are_asked_for(
 def test_times_that_are_none_are_refused() -> None:
     for name in ("minutes", "checkpoint_seconds", "evaluation_seconds"):
         for value in (-5.0, float("nan")):
+            chosen: dict[str, Any] = {name: value}
             with pytest.raises(ConfigurationError, match=f"{name} is {value}; it must be"):
-                Schedule(**{name: value})
+                Schedule(**chosen)
     with pytest.raises(ConfigurationError, match="weight_decay is nan"):
         TrainingSettings(weight_decay=float("nan"))
