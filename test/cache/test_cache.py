@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from selection import examples
 from streams import (
     DIM,
     HEADS,
@@ -39,7 +40,7 @@ SIZES = st.lists(st.integers(SPECIAL + 1, 60), min_size=2, max_size=12)
 WIDTH = st.sampled_from(WIDTHS)
 
 
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=examples(120))
 @given(
     budget=BUDGETS,
     sizes=SIZES,
@@ -71,7 +72,7 @@ def test_no_layer_ever_holds_more_than_the_budget(
         assert statistics.evicted_total == sum(seen - layer.tokens for layer in cache.layers)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=examples(80))
 @given(
     budget=BUDGETS,
     sizes=SIZES,
@@ -109,7 +110,7 @@ def by_number(cache: KvCache, head: int) -> dict[int, torch.Tensor]:
     return dict(zip(numbers, both, strict=True))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(budget=BUDGETS, sizes=SIZES, policy=st.sampled_from(BOUNDED))
 def test_special_tokens_of_anchor_and_window_give_way_last(
     budget: int, sizes: list[int], policy: str

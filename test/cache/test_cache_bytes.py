@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from selection import examples
 from streams import SPECIAL, layout, make_cache, run
 
 from xsvggt_ros.cache.byte_budget import MIB, cache_nbytes, fitting_budget
@@ -25,7 +26,7 @@ KIND = {
 }
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(
     budget=st.integers(2 * SPECIAL, 200),
     frame=st.integers(SPECIAL + 1, 70),
@@ -46,7 +47,7 @@ def test_what_is_foretold_is_what_a_full_cache_allocates(
         assert allocated == told
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(
     kib=st.integers(80, 400),
     sizes=st.lists(st.integers(SPECIAL + 1, 70), min_size=2, max_size=10),
@@ -66,7 +67,7 @@ def test_allocated_bytes_never_exceed_the_cap(
             assert cache.nbytes + cache.scratch_nbytes <= cache.settings.budget_mib * MIB
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(
     surplus=st.integers(0, 300),
     sizes=st.lists(st.sampled_from([20, 33, 60]), min_size=3, max_size=6),

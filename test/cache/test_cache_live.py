@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from selection import examples
 from streams import (
     SPECIAL,
     frame_tensors,
@@ -51,7 +52,7 @@ CHANGE = st.fixed_dictionaries(
 STEP = st.one_of(CHANGE, st.just(20), st.integers(SPECIAL + 1, 90), st.just("clear"))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(
     steps=st.lists(STEP, min_size=4, max_size=20),
     index_sets=st.sampled_from(["layer", "head"]),

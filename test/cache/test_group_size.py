@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from selection import examples
 from streams import DIM, HEADS, LAYERS, SPECIAL, frame_tensors, held, layout, make_cache, run, step
 
 from xsvggt_ros.cache.byte_budget import MIB, cache_nbytes
@@ -78,7 +79,7 @@ def test_the_best_tokens_of_every_small_frame_outlive_the_rest_of_it(
         assert len(kept) == frames * group
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(
     sizes=FRAMES,
     budget=st.integers(2 * SPECIAL, 1500),
@@ -105,7 +106,7 @@ def test_no_group_is_larger_than_its_size_whatever_frames_come(
             assert bool((occupancy <= history.plan.group_size).all())
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(
     frame=st.integers(SPECIAL + 1, 420),
     frames=st.integers(2, 5),
@@ -125,7 +126,7 @@ def test_what_is_foretold_for_any_size_of_frame_is_allocated(
     assert cache.nbytes + cache.scratch_nbytes == told
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(
     kib=st.integers(400, 2500),
     changed=st.integers(400, 2500),

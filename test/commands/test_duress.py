@@ -25,6 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from recordings import MemorySource, tiny_request
 from rich.console import Console
+from selection import examples
 
 from xsvggt_ros.commands import speaking
 from xsvggt_ros.errors import OutputError, PartlyWrittenError, SourceError
@@ -310,7 +311,7 @@ def test_the_same_run_compares(result_directory: Path) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=60, deadline=None,
+@settings(max_examples=examples(60), deadline=None,
           suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
 def test_damaged_results_bring_up_no_foreign_error(
     result_directory: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

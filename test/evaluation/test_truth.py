@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from present import present, true_depth, true_intrinsics, true_pose, truth_of
 from recordings import MemorySource, tiny_request
 from recordings import truth as true_of
+from selection import examples
 from truth_bags import CAMERA, STAMPS, Messages, compressed_depth, records, write
 
 from xsvggt_ros.errors import ConfigurationError, FrameError, SourceError
@@ -585,7 +586,7 @@ def first(record: tuple[int, str, Any]) -> int:
 # Whatever a recording holds, it is read or left out
 
 FLOATS = st.floats(width=64)
-SLOW = settings(max_examples=60, deadline=None,
+SLOW = settings(max_examples=examples(60), deadline=None,
                 suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from present import present
+from selection import examples
 
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.geometry.cameras import Calibration, is_rectified_topic, without_distortion
@@ -361,7 +362,7 @@ def _numbers(count: int) -> st.SearchStrategy[tuple[float, ...]]:
     st.one_of(st.just((0, 0, 0, 0)), st.tuples(SMALL, SMALL, SMALL, SMALL)),
     st.booleans(),
 )
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_any_camera_info_is_used_or_refused_in_a_sentence(
     model: str,
     d: tuple[Any, ...],

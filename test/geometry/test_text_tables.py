@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from present import present, truth_of
 from scipy.spatial.transform import Rotation
+from selection import examples
 
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.evaluation.source import open_source
@@ -356,7 +357,9 @@ def test_a_name_without_a_number_is_named(tmp_path: Path) -> None:
 
 
 FUZZ = settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(200),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 CELL = st.one_of(
     st.floats().map(str), st.integers().map(str), st.text(max_size=4),
@@ -385,7 +388,7 @@ def test_no_text_brings_up_a_foreign_error(tmp_path: Path, data: bytes, suffix: 
      (datasets.seven_scenes, "frame-000001.pose.txt")],
 )  # fmt: skip
 @given(data=st.data())
-@settings(max_examples=25, deadline=None,
+@settings(max_examples=examples(25), deadline=None,
           suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
 def test_no_damaged_data_set_brings_up_a_foreign_error(
     tmp_path_factory: pytest.TempPathFactory,

@@ -24,6 +24,7 @@ from folded_gains import folded
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from selection import examples
 from torch.nn import Linear
 
 from xsvggt_ros.errors import CheckpointError
@@ -246,7 +247,9 @@ def test_a_download_that_breaks_off_is_taken_up_again(
 
 
 FUZZ = settings(
-    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(120),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 SMALL = {"aggregator.camera_token": torch.zeros(2, 3), "camera_head.x": torch.ones(4)}
 

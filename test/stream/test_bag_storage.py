@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from mcap_files import Topic, record, text, write_mcap
 from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
+from selection import examples
 
 from xsvggt_ros.errors import FrameError, SourceError
 from xsvggt_ros.geometry.cameras import Calibration
@@ -473,7 +474,9 @@ def read_all(path: Path) -> None:
 
 
 FUZZ = settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(80),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 EDITS = st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), max_size=12)
 

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 from present import true_depth, true_pose
+from selection import examples
 
 from xsvggt_ros.errors import FrameError, SourceError
 from xsvggt_ros.evaluation.source import open_source as open_evaluation
@@ -397,7 +398,7 @@ def test_the_pixels_of_a_data_set_stay_where_its_calibration_says(tmp_path: Path
 
 
 @given(st.binary(max_size=300))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_no_bytes_have_an_orientation_by_accident(data: bytes) -> None:
     assert 1 <= orientation(data) <= 8
     image = np.zeros((2, 3, 3), np.uint8)
@@ -505,7 +506,7 @@ def test_exr_is_read_or_the_remedy_named(tmp_path: Path) -> None:
 
 @given(data=st.binary(max_size=200), suffix=st.sampled_from([".png", ".npy", ".pgm", ".tif", ".exr",
                                                              ".pfm"]))  # fmt: skip
-@settings(max_examples=120, deadline=None,
+@settings(max_examples=examples(120), deadline=None,
           suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
 def test_no_bytes_bring_up_a_foreign_error(tmp_path: Path, data: bytes, suffix: str) -> None:
     heads = {".png": b"\x89PNG\r\n\x1a\n", ".npy": b"\x93NUMPY\x01\x00", ".pgm": b"P5\n",
@@ -522,7 +523,7 @@ def test_no_bytes_bring_up_a_foreign_error(tmp_path: Path, data: bytes, suffix: 
 
 @given(st.lists(st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]),
                         min_size=1, max_size=12), max_size=6))  # fmt: skip
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 def test_no_name_of_a_file_brings_up_a_foreign_error(
     tmp_path_factory: pytest.TempPathFactory, stems: list[str]
 ) -> None:
