@@ -199,10 +199,10 @@ def test_files_of_macos_break_no_data_set(tmp_path: Path, name: str) -> None:
     assert one.frame_count == other.frame_count == 5
     for a, b in zip(one, other, strict=True):
         np.testing.assert_array_equal(a.frame.decode(), b.frame.decode())
-        one, other = truth_of(a), truth_of(b)
-        assert (one.depth is None) == (other.depth is None)
-        np.testing.assert_equal(one.camera_to_world, other.camera_to_world)
-        np.testing.assert_equal(one.depth, other.depth)
+        before, after = truth_of(a), truth_of(b)
+        assert (before.depth is None) == (after.depth is None)
+        np.testing.assert_equal(before.camera_to_world, after.camera_to_world)
+        np.testing.assert_equal(before.depth, after.depth)
 
 
 @pytest.mark.parametrize("suffix", [".heic", ".HEIF", ".jxl", ".cr2", ".dng"])
