@@ -153,7 +153,7 @@ class NodeProcess:
     """The node as users start it; its output is kept line by line.
 
     Used as a context, it is ended with the block if it still runs. Where an environment is given,
-    with ``anew``, and where tests are thorough, the interpreter is started for it; else it is a
+    with ``fresh``, and where tests are thorough, the interpreter is started for it; else it is a
     `ForkedProcess`.
     """
 
@@ -163,7 +163,7 @@ class NodeProcess:
         *arguments: str,
         env: dict[str, str] | None = None,
         program: tuple[str, str] = ("-m", "xsvggt_ros.ros.node"),
-        anew: bool = False,
+        fresh: bool = False,
     ) -> None:
         self.domain = free_domain()
         self.lines: list[str] = []
@@ -177,7 +177,7 @@ class NodeProcess:
         }
         words = _ros_arguments(parameters, arguments)
         self._process: ForkedProcess | subprocess.Popen[str]
-        if anew or env or thorough():
+        if fresh or env or thorough():
             self._process = subprocess.Popen(
                 [sys.executable, *program, *words],
                 cwd=ROOT,
