@@ -126,7 +126,9 @@ def test_a_command_without_its_extra_says_which(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_remedy_suits_pip_and_a_workspace(monkeypatch, tmp_path: Path) -> None:
+def test_the_remedy_suits_pip_and_a_workspace(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv("ROS_DISTRO", raising=False)
     monkeypatch.setattr(metadata, "distribution", lambda name: name)
     assert installation_of("eval") == "pip install 'xsvggt_ros[eval]'"

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
+from xsvggt_ros.stream.messages import nanoseconds
+
 pytest.importorskip("rclpy", reason="needs ROS 2: run scripts/test, or source a ROS 2 distribution")
 
 from results import result_with
@@ -63,7 +65,7 @@ def _read(cloud: PointCloud2) -> NDArray[np.void]:
 
 @given(st.integers(0, 2**31 * 10**9 - 1))
 def test_stamps_survive(stamp: int) -> None:
-    assert conversions.nanoseconds(conversions.header(stamp, "f").stamp) == stamp
+    assert nanoseconds(conversions.header(stamp, "f").stamp) == stamp
 
 
 @given(

@@ -22,7 +22,6 @@ pytest.importorskip("rclpy", reason=REASON)
 pytest.importorskip("tf2_msgs", reason=REASON)
 pytest.importorskip("xsvggt_ros.msg", reason=REASON)
 
-import rclpy
 from node_process import (
     ROOT,
     TINY,
@@ -33,6 +32,7 @@ from node_process import (
     stamp_of,
 )
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CompressedImage, Image
 from xsvggt_ros.msg import ReconstructionStatus
 
@@ -529,7 +529,7 @@ def test_a_signal_while_the_network_takes_too_long_ends_it_cleanly(number: int) 
     with NodeProcess({}, program=("-c", STUCK)) as node, Peer(node.domain, {}) as peer:
         peer.publisher().publish(image_message(SECOND))
         node.wait_for_line("in the network")
-        fast_dds = "fastrtps" in rclpy.get_rmw_implementation_identifier()
+        fast_dds = "fastrtps" in get_rmw_implementation_identifier()
         assert bool(node.shared_memory) == fast_dds
         _assert_ends_cleanly(node, number)
         assert node.said("takes longer than 0.1 s; leaving without it")

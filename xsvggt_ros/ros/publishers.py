@@ -241,7 +241,7 @@ def _attempted(step: Callable[[], None]) -> Exception | None:
     return None
 
 
-def _large(node: Node, message_type: type[Any], topic: str) -> Publisher:
+def _large(node: Node, message_type: type[Any], topic: str) -> Publisher[Any]:
     return node.create_publisher(
         message_type,
         topic,
@@ -258,7 +258,7 @@ def _sure_depth(result: FrameResult, settings: Settings) -> NDArray[np.float32]:
     return np.where(result.confidence >= least, result.depth, np.float32(np.nan))
 
 
-def _wanted(publisher: Publisher) -> bool:
+def _wanted(publisher: Publisher[Any]) -> bool:
     return bool(publisher.get_subscription_count())
 
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from rclpy.duration import Duration
@@ -137,7 +137,7 @@ class ReplayTopics:
             self._clock = node.create_publisher(Clock, "/clock", QoSProfile(depth=10))
 
     @property
-    def images(self) -> list[Publisher]:
+    def images(self) -> list[Publisher[Any]]:
         """The publishers of images."""
         return [each for each in (self._raw, self._compressed) if each]
 
@@ -197,7 +197,7 @@ def _profile(options: ReplayOptions) -> QoSProfile:
     )
 
 
-def _heard(publisher: Publisher | None) -> Publisher | None:
+def _heard(publisher: Publisher[Any] | None) -> Publisher[Any] | None:
     return publisher if publisher and publisher.get_subscription_count() else None
 
 
