@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.geometry.cameras import Intrinsics
-from xsvggt_ros.geometry.pose_covariance import PoseEstimate
 from xsvggt_ros.geometry.registration import (
     LARGEST_TURN,
     LARGEST_WAY,
@@ -30,7 +29,7 @@ from xsvggt_ros.geometry.registration import (
     reprojection_jacobian,
     refined,
 )
-from xsvggt_ros.geometry.rigid import Matrix, invert, log_se3, rotation_angle
+from xsvggt_ros.geometry.rigid import Matrix, invert, rotation_angle
 
 Array = NDArray[np.float64]
 Image = NDArray[np.float32]
@@ -51,21 +50,10 @@ INLIER = 0.08
 """Residual of an inlier, as a share of full brightness."""
 ITERATIONS = 6
 """Of each level at most."""
-BETTER = 0.5
+BETTER = 0.8
 """Share of the difference at the start that may be left where a step is changed a lot."""
-
-SCALE_ERROR = 0.065
-"""Of all depths of a frame together, as a share: steps are as much too long or short."""
-DEPTH_ERROR = 0.11
-"""Of the depth of a block, beside that."""
-FOCAL_ERROR = 0.005
-"""Of a focal length, as a share."""
-BRIGHTNESS_ERROR = 0.1 / 255
-"""Of a block: what shines, vignettes or was rounded has another brightness in the next image."""
-LEAST_ERROR = 1.5e-4
-"""Of a step, in median depths."""
-BLOCKS = (8, 10)
-"""Rows and columns of blocks within which errors are taken to be alike."""
+EXPOSED = 0.7
+"""Share of the difference that another exposure must leave to be believed."""
 _BORDER = 2
 _BRIGHTNESS = 1.0 / 255.0
 _LEAST_GRADIENT = 1e-6
@@ -203,7 +191,8 @@ def register_images(
 ) -> Registration | None:
     """Find the step between two frames that lays the image of one on that of the other.
 
-    A change of exposure (gain and offset of all channels) is estimated along with it.
+    Where a change of exposure explains much of what is left, it is estimated along with the step.
+    It is not otherwise: on plain walls it would explain what is motion.
 
     Args:
         before: the earlier frame.
@@ -216,10 +205,31 @@ def register_images(
         it fits no better than ``step``, or hardly better though it is far from it.
 
     """
-    pose, found = step, None
-    starts: tuple[Matrix, ...] = (step, *others)
+    exposed = False
+    found = _coarse_to_fine(before, after, (step, *others), exposed=exposed)
+    if found is not None:
+        other = _differences(before.levels[0], after.levels[0], True, found.pose)
+        exposed = other is not None and (
+            _misfit(other.residuals) < EXPOSED * _misfit(found.residuals)
+        )
+    if exposed:
+        found = _coarse_to_fine(before, after, (step, *others), exposed=True)
+    at_start = _differences(before.levels[0], after.levels[0], exposed, step)
+    if found is None or at_start is None or found.condition <= LEAST_CONDITION:
+        return None
+    change = invert(step) @ found.pose
+    far = rotation_angle(change) > LARGEST_TURN
+    far |= float(np.linalg.norm(change[:3, 3])) > LARGEST_WAY * found.depth
+    most = (BETTER if far else 1.0) * _misfit(at_start.residuals)
+    return found if _misfit(found.residuals) <= most else None
+
+
+def _coarse_to_fine(
+    before: AlignedImage, after: AlignedImage, starts: tuple[Matrix, ...], *, exposed: bool
+) -> Registration | None:
+    found = None
     for early, late in zip(reversed(before.levels), reversed(after.levels), strict=True):
-        linearise = partial(_differences, early, late)
+        linearise = partial(_differences, early, late, exposed)
         begun = [each for start in starts if (each := _begun(linearise, start)) is not None]
         if not begun:
             return None
@@ -228,16 +238,8 @@ def register_images(
         found = refined(
             linearise, start, residuals, depth, (early.grid, early.cells), INLIER, ITERATIONS
         )
-        pose = found.pose
-        starts = (pose,)
-    at_start = _differences(before.levels[0], after.levels[0], step)
-    if found is None or at_start is None or found.condition <= LEAST_CONDITION:
-        return None
-    change = invert(step) @ pose
-    far = rotation_angle(change) > LARGEST_TURN
-    far |= float(np.linalg.norm(change[:3, 3])) > LARGEST_WAY * found.depth
-    most = (BETTER if far else 1.0) * _misfit(at_start.residuals)
-    return found if _misfit(found.residuals) <= most else None
+        starts = (found.pose,)
+    return found
 
 
 def _begun(
@@ -252,53 +254,18 @@ def _misfit(residuals: Array) -> float:
     return float(np.minimum(np.linalg.norm(residuals, axis=1), INLIER).mean())
 
 
-def step_estimate(registration: Registration) -> PoseEstimate:
-    """Return the step of a registration of images with the information that it holds.
+def _differences(
+    before: _Level, after: _Level, exposed: bool, before_from_after: Matrix
+) -> Linearised | None:
+    """Return differences of brightness where the points of ``before`` are seen in ``after``.
 
-    Its errors are those of brightness, of depth and of the focal length. They are alike over
-    blocks of the image, each of which counts as one observation (a cluster-robust covariance: A. C.
-    Cameron, D. L. Miller, "A practitioner's guide to cluster-robust inference", Journal of Human
-    Resources 50, 2015). An error of depth moves a step in proportion to its length.
+    Args:
+        before: the earlier image.
+        after: the later one, of the same size.
+        exposed: whether a change of exposure is taken out.
+        before_from_after: the step, [4, 4].
+
     """
-    unit = np.array([registration.depth] * 3 + [1.0] * 3)
-    jacobian = registration.jacobian * unit
-    weighted = jacobian * registration.weights[:, None, None]
-    normal = np.tensordot(weighted, jacobian, ((0, 1), (0, 1)))
-    way = invert(registration.pose)[:3, 3]
-    by_depth = registration.jacobian[:, :, :3] @ way
-    blocks = _blocks(registration)
-    sums = [
-        _sums(np.einsum("nmi,nm->ni", weighted, registration.residuals), blocks),
-        DEPTH_ERROR * _sums(np.einsum("nmi,nm->ni", weighted, by_depth), blocks),
-        BRIGHTNESS_ERROR * _sums(weighted.reshape(len(blocks), -1), blocks).reshape(-1, 6),
-    ]
-    inverse = np.linalg.pinv(normal, rcond=LEAST_CONDITION, hermitian=True)
-    errors = np.concatenate(sums) @ inverse
-    step = log_se3(registration.pose) / unit
-    scale = np.concatenate([SCALE_ERROR * step[:3], np.zeros(3)])
-    focal = np.concatenate([np.zeros(3), FOCAL_ERROR * step[3:]])
-    covariance = errors.T @ errors + np.outer(scale, scale) + np.outer(focal, focal)
-    covariance += LEAST_ERROR**2 * np.eye(6)
-    information = np.linalg.inv(covariance) / np.outer(unit, unit)
-    return PoseEstimate(registration.pose, np.asarray(information, np.float64))
-
-
-def _blocks(registration: Registration) -> NDArray[np.int64]:
-    """Return the block [n] that each residual lies in."""
-    rows, columns = registration.grid
-    row, column = registration.cells // columns, registration.cells % columns
-    return row * BLOCKS[0] // rows * BLOCKS[1] + column * BLOCKS[1] // columns
-
-
-def _sums(fields: Array, blocks: NDArray[np.int64]) -> Array:
-    """Return the sums of fields [n, k] over each block [b, k]."""
-    sums = np.zeros((BLOCKS[0] * BLOCKS[1], fields.shape[1]))
-    np.add.at(sums, blocks, fields)
-    return sums
-
-
-def _differences(before: _Level, after: _Level, before_from_after: Matrix) -> Linearised | None:
-    """Return differences of brightness where the points of ``before`` are seen in ``after``."""
     moved = invert(before_from_after)
     x, y, z = moved[:3, :3] @ before.points.T + moved[:3, 3:]
     camera = after.intrinsics
@@ -319,7 +286,9 @@ def _differences(before: _Level, after: _Level, before_from_after: Matrix) -> Li
     rays = reprojection_jacobian(a[used], b[used], 1.0 / z[used])
     jacobian = (camera.fx * across)[:, :, None] * rays[:, None, 0]
     jacobian += (camera.fy * down)[:, :, None] * rays[:, None, 1]
-    return _without_exposure(seen, before.values[used], jacobian, used)
+    if exposed:
+        return _without_exposure(seen, before.values[used], jacobian, used)
+    return Linearised(seen - before.values[used], jacobian, used)
 
 
 def _without_exposure(

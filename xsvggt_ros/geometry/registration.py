@@ -250,6 +250,20 @@ def register_depths(
     )  # fmt: skip
 
 
+def depth_differences(
+    seen: PatchPoints,
+    depth: NDArray[np.float32],
+    intrinsics: Intrinsics,
+    before_from_after: Matrix,
+) -> Array:
+    """Return how far two depth maps lie apart along the normals, as shares of depth, [n].
+
+    Args as of :func:`register_depths`; none where too little of both overlaps.
+    """
+    found = _plane_distances(seen.points(), depth, intrinsics, before_from_after)
+    return np.empty(0) if found is None else found.residuals[:, 0]
+
+
 def refined(
     linearise: _Linearise,
     start: Matrix,
