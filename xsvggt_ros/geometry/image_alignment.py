@@ -48,13 +48,15 @@ EDGE = 0.1
 certain there, and what is behind it comes into view."""
 INLIER = 0.08
 """Residual of an inlier, as a share of full brightness."""
-ITERATIONS = 6
+ITERATIONS = 4
 """Of each level at most."""
 BETTER = 0.8
 """Share of the difference at the start that may be left where a step is changed a lot."""
 EXPOSED = 0.7
 """Share of the difference that another exposure must leave to be believed."""
 _BORDER = 2
+_FAR = 3.0
+"""Times the usual difference up to which one counts for the exposure."""
 _BRIGHTNESS = 1.0 / 255.0
 _LEAST_GRADIENT = 1e-6
 
@@ -64,9 +66,8 @@ class _Level:
     """One size of an image.
 
     Attributes:
-        image: float32 [h, w, 3], blurred, brightness 0 to 1.
-        across: float32 [h, w, 3], its derivative to the right, per pixel.
-        down: float32 [h, w, 3], its derivative downwards.
+        image: float32 [h, w, 9]: three channels, blurred, brightness 0 to 1; their derivatives to
+            the right, per pixel; those downwards.
         intrinsics: of the image of that size.
         grid: rows and columns of cells.
         cells: int64 [n], the cell of each point.
@@ -76,8 +77,6 @@ class _Level:
     """
 
     image: Image
-    across: Image
-    down: Image
     intrinsics: Intrinsics
     grid: tuple[int, int]
     cells: NDArray[np.int64]
@@ -104,27 +103,28 @@ def aligned_image(
 
     """
     height, width = depth.shape
-    levels = []
+    levels: list[_Level] = []
+    shrunk = color
     for level in range(LEVELS):
         columns = min(width, WIDEST) >> level
         rows = max(1, round(height * columns / width))
         if level and min(rows, columns) < NARROWEST:
             break
-        levels.append(_level(color, depth, intrinsics, rows, columns))
+        shrunk = np.asarray(
+            cv2.resize(shrunk, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8
+        )
+        levels.append(_level(shrunk, depth, intrinsics))
     return AlignedImage(tuple(levels))
 
 
 def _level(
-    color: NDArray[np.uint8],
-    depth: NDArray[np.float32],
-    intrinsics: Intrinsics,
-    rows: int,
-    columns: int,
+    color: NDArray[np.uint8], depth: NDArray[np.float32], intrinsics: Intrinsics
 ) -> _Level:
-    small = cv2.resize(color, (columns, rows), interpolation=cv2.INTER_AREA)
-    image = cv2.GaussianBlur(small.astype(np.float32) * np.float32(_BRIGHTNESS), (0, 0), SMOOTHING)
-    across = np.asarray(cv2.Sobel(image, cv2.CV_32F, 1, 0, ksize=3, scale=0.125), np.float32)
-    down = np.asarray(cv2.Sobel(image, cv2.CV_32F, 0, 1, ksize=3, scale=0.125), np.float32)
+    rows, columns = color.shape[:2]
+    image = cv2.GaussianBlur(color.astype(np.float32) * np.float32(_BRIGHTNESS), (0, 0), SMOOTHING)
+    across = cv2.Sobel(image, cv2.CV_32F, 1, 0, ksize=3, scale=0.125)
+    down = cv2.Sobel(image, cv2.CV_32F, 0, 1, ksize=3, scale=0.125)
+    whole = np.concatenate([image, across, down], axis=2)
     shrunk = rows / depth.shape[0], columns / depth.shape[1]
     camera = Intrinsics(
         intrinsics.fx * shrunk[1],
@@ -139,7 +139,7 @@ def _level(
         for count, share, most in zip((rows, columns), shrunk, depth.shape, strict=True)
     )
     z = depth[np.ix_(*places)]
-    power = (across**2 + down**2).sum(axis=2)
+    power = np.square(whole[..., 3:]).sum(axis=2)
     power[~_certain(z)] = 0.0
     grid, cells, chosen = _strongest(power)
     row, column = chosen // columns, chosen % columns
@@ -151,16 +151,14 @@ def _level(
             found,
         ]
     )
-    return _Level(
-        image, across, down, camera, grid, cells, points, image[row, column].astype(np.float64)
-    )
+    return _Level(whole, camera, grid, cells, points, image[row, column].astype(np.float64))
 
 
 def _certain(depth: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Return where depth is known and goes on smoothly, and the border is not near."""
     certain = np.zeros(depth.shape, bool)
     inside = np.s_[_BORDER:-_BORDER, _BORDER:-_BORDER]
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         largest = cv2.dilate(depth, np.ones((3, 3), np.uint8))
         smallest = cv2.erode(depth, np.ones((3, 3), np.uint8))
         smooth = (smallest > 0) & (largest - smallest < 2 * EDGE * smallest) & (depth > 0)
@@ -205,15 +203,15 @@ def register_images(
         it fits no better than ``step``, or hardly better though it is far from it.
 
     """
-    exposed = False
-    found = _coarse_to_fine(before, after, (step, *others), exposed=exposed)
-    if found is not None:
-        other = _differences(before.levels[0], after.levels[0], True, found.pose)
+    starts, exposed = (step, *others), False
+    found = _coarse_to_fine(before, after, starts, exposed=False)
+    poses = (step,) if found is None else (step, found.pose)
+    if any(_exposure_shows(before, after, pose) for pose in poses):
+        other = _coarse_to_fine(before, after, starts, exposed=True)
         exposed = other is not None and (
-            _misfit(other.residuals) < EXPOSED * _misfit(found.residuals)
+            found is None or _misfit(other.residuals) < EXPOSED * _misfit(found.residuals)
         )
-    if exposed:
-        found = _coarse_to_fine(before, after, (step, *others), exposed=True)
+        found = other if exposed else found
     at_start = _differences(before.levels[0], after.levels[0], exposed, step)
     if found is None or at_start is None or found.condition <= LEAST_CONDITION:
         return None
@@ -222,6 +220,16 @@ def register_images(
     far |= float(np.linalg.norm(change[:3, 3])) > LARGEST_WAY * found.depth
     most = (BETTER if far else 1.0) * _misfit(at_start.residuals)
     return found if _misfit(found.residuals) <= most else None
+
+
+def _exposure_shows(before: AlignedImage, after: AlignedImage, step: Matrix) -> bool:
+    """Return whether another exposure would explain much of what does not fit."""
+    without, with_it = (
+        _differences(before.levels[-1], after.levels[-1], exposed, step) for exposed in (False, True)
+    )
+    if without is None or with_it is None:
+        return False
+    return _misfit(with_it.residuals) < EXPOSED * _misfit(without.residuals)
 
 
 def _coarse_to_fine(
@@ -279,10 +287,8 @@ def _differences(
         return None
     where = (each[used, None].astype(np.float32) for each in (column, row))
     columns, rows = where
-    seen, across, down = (
-        cv2.remap(each, columns, rows, cv2.INTER_LINEAR)[:, 0].astype(np.float64)
-        for each in (after.image, after.across, after.down)
-    )
+    found = cv2.remap(after.image, columns, rows, cv2.INTER_LINEAR)[:, 0].astype(np.float64)
+    seen, across, down = found[:, :3], found[:, 3:6], found[:, 6:]
     rays = reprojection_jacobian(a[used], b[used], 1.0 / z[used])
     jacobian = (camera.fx * across)[:, :, None] * rays[:, None, 0]
     jacobian += (camera.fy * down)[:, :, None] * rays[:, None, 1]
@@ -297,12 +303,12 @@ def _without_exposure(
     """Return differences with gain and offset taken out, of themselves and of derivatives."""
     count = len(used)
     base = np.column_stack([expected.ravel(), np.ones(expected.size)])
-    differences = (seen - expected).ravel()
-    usual = np.abs(differences - np.median(differences))
-    near = usual <= max(3.0 * float(np.median(usual)), 1e-6)
-    inverse = np.linalg.pinv(base[near].T @ base[near], hermitian=True)
-    fields = np.column_stack([differences, jacobian.reshape(-1, 6)])
-    fields -= base @ (inverse @ (base[near].T @ fields[near]))
+    fields = np.column_stack([(seen - expected).ravel(), jacobian.reshape(-1, 6)])
+    for _ in range(2):  # what the first fit leaves tells what does not belong to it
+        usual = np.abs(fields[:, 0] - np.median(fields[:, 0]))
+        near = usual <= max(_FAR * float(np.median(usual)), _LEAST_GRADIENT)
+        inverse = np.linalg.pinv(base[near].T @ base[near], hermitian=True)
+        fields -= base @ (inverse @ (base[near].T @ fields[near]))
     return Linearised(
         fields[:, 0].reshape(count, 3), fields[:, 1:].reshape(count, 3, 6), used
     )

@@ -22,6 +22,7 @@ Array = NDArray[np.float64]
 
 USUAL = 0.046
 """Depth error that shows in the images, as a share, until it has been seen."""
+LEAST = 0.005
 MEMORY = 50
 """Frames from which it is estimated."""
 LEAST_SAMPLES = 100
@@ -55,12 +56,13 @@ class ImageErrors:
     @property
     def depth_error(self) -> float:
         """Standard deviation of the depth error that shows, as a share."""
-        samples = np.concatenate([np.empty(0), *self._samples])
-        known = min(1.0, len(samples) / LEAST_SAMPLES)
+        errors, noise = np.concatenate([np.empty((2, 0)), *self._samples], axis=1)
+        known = min(1.0, len(errors) / LEAST_SAMPLES)
         if not known:
             return USUAL
-        shown = float(np.median(np.abs(samples))) / _MEDIAN_OF_NORMAL
-        return known * shown + (1.0 - known) * USUAL
+        shown = (float(np.median(np.abs(errors))) / _MEDIAN_OF_NORMAL) ** 2
+        shown = max(shown - float(np.median(noise)), LEAST**2)
+        return known * float(np.sqrt(shown)) + (1.0 - known) * USUAL
 
     def estimate(self, registration: Registration) -> PoseEstimate:
         """Take in a registration of images; return its step with the information that it holds.
@@ -99,14 +101,17 @@ class ImageErrors:
 def _depth_errors(
     registration: Registration, by_depth: Array, blocks: NDArray[np.int64]
 ) -> Array:
-    """Return by which share depth is off in the blocks where noise leaves that visible."""
+    """Return by which share depth is off, and the variance of that by noise, [2, b].
+
+    Of the blocks where noise leaves that visible.
+    """
     weights = registration.weights
     power = _sums((weights * (by_depth**2).sum(axis=1))[:, None], blocks)[:, 0]
     pull = _sums((weights * (by_depth * registration.residuals).sum(axis=1))[:, None], blocks)[:, 0]
     squares = weights * (registration.residuals**2).mean(axis=1)
-    noise = BRIGHTNESS_FACTOR * float(squares.sum() / max(weights.sum(), _TINY))
+    noise = float(squares.sum() / max(weights.sum(), _TINY))
     sure = power * SURE**2 > max(noise, _TINY)
-    return np.asarray(-pull[sure] / power[sure], np.float64)
+    return np.array([-pull[sure] / power[sure], noise / power[sure]])
 
 
 def _blocks(registration: Registration) -> NDArray[np.int64]:
