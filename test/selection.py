@@ -21,4 +21,6 @@ def first_is_quick(cases: Iterable[object]) -> list[Any]:
 
 def examples(count: int) -> int:
     """Return how many of ``count`` examples a property is tried with: a quick run takes a fifth."""
-    return max(1, count * settings.default.max_examples // THOROUGH)
+    profile = settings.default
+    assert profile is not None
+    return max(1, count * profile.max_examples // THOROUGH)

@@ -26,8 +26,8 @@ from xsvggt_ros.geometry.registration import (
     LEAST_POINTS,
     Linearised,
     Registration,
-    reprojection_jacobian,
     refined,
+    reprojection_jacobian,
 )
 from xsvggt_ros.geometry.rigid import Matrix, invert, rotation_angle
 
@@ -117,9 +117,7 @@ def aligned_image(
     return AlignedImage(tuple(levels))
 
 
-def _level(
-    color: NDArray[np.uint8], depth: NDArray[np.float32], intrinsics: Intrinsics
-) -> _Level:
+def _level(color: NDArray[np.uint8], depth: NDArray[np.float32], intrinsics: Intrinsics) -> _Level:
     rows, columns = color.shape[:2]
     image = cv2.GaussianBlur(color.astype(np.float32) * np.float32(_BRIGHTNESS), (0, 0), SMOOTHING)
     across = cv2.Sobel(image, cv2.CV_32F, 1, 0, ksize=3, scale=0.125)
@@ -225,7 +223,8 @@ def register_images(
 def _exposure_shows(before: AlignedImage, after: AlignedImage, step: Matrix) -> bool:
     """Return whether another exposure would explain much of what does not fit."""
     without, with_it = (
-        _differences(before.levels[-1], after.levels[-1], exposed, step) for exposed in (False, True)
+        _differences(before.levels[-1], after.levels[-1], exposed, step)
+        for exposed in (False, True)
     )
     if without is None or with_it is None:
         return False
@@ -309,6 +308,4 @@ def _without_exposure(
         near = usual <= max(_FAR * float(np.median(usual)), _LEAST_GRADIENT)
         inverse = np.linalg.pinv(base[near].T @ base[near], hermitian=True)
         fields -= base @ (inverse @ (base[near].T @ fields[near]))
-    return Linearised(
-        fields[:, 0].reshape(count, 3), fields[:, 1:].reshape(count, 3, 6), used
-    )
+    return Linearised(fields[:, 0].reshape(count, 3), fields[:, 1:].reshape(count, 3, 6), used)

@@ -98,9 +98,7 @@ class ImageErrors:
         return PoseEstimate(registration.pose, np.asarray(information, np.float64))
 
 
-def _depth_errors(
-    registration: Registration, by_depth: Array, blocks: NDArray[np.int64]
-) -> Array:
+def _depth_errors(registration: Registration, by_depth: Array, blocks: NDArray[np.int64]) -> Array:
     """Return by which share depth is off, and the variance of that by noise, [2, b].
 
     Of the blocks where noise leaves that visible.
