@@ -19,8 +19,11 @@ def first_is_quick(cases: Iterable[object]) -> list[Any]:
     return [first, *(pytest.param(case, marks=pytest.mark.slow) for case in others)]
 
 
+def thorough() -> bool:
+    """Return whether this run takes its time, as the nightly one does."""
+    return settings().max_examples >= THOROUGH
+
+
 def examples(count: int) -> int:
     """Return how many of ``count`` examples a property is tried with: a quick run takes a fifth."""
-    profile = settings.default
-    assert profile is not None
-    return max(1, count * profile.max_examples // THOROUGH)
+    return max(1, count * settings().max_examples // THOROUGH)

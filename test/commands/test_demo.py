@@ -304,6 +304,7 @@ def wait_until(fulfilled: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_replay_that_follows_loses_nothing_even_to_a_node_that_drops(tmp_path: Path) -> None:
     """Published at full speed, most of these images would be dropped."""
     many = tmp_path / "many"

@@ -74,6 +74,7 @@ def test_a_full_disk_ends_depth_and_nothing_else(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_numbers_of_an_evaluation(tmp_path: Path) -> None:
     done = limited(
         24, "evaluate", "run", "synthetic:short_walk", "-o", tmp_path, "--max-frames", 3, *TINY

@@ -424,6 +424,7 @@ def test_a_killed_process_is_told_from_a_failed_one(
         evaluate_isolated(tiny_request(), tmp_path, Event(), lambda *_: None)
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_from_the_command_line(tmp_path: Path) -> None:
     options = ["budget=60", "--references", "none", "--max-frames", 2]
     result = run("sweep", SOURCE, *options, "-o", tmp_path, *TINY)

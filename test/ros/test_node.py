@@ -487,7 +487,7 @@ def _assert_ends_cleanly(node: NodeProcess, number: int) -> None:
 @pytest.mark.parametrize("number", first_is_quick([signal.SIGINT, signal.SIGTERM, signal.SIGHUP]))
 def test_a_signal_under_load_ends_it_cleanly(number: int) -> None:
     with (
-        NodeProcess(SLOW) as node,
+        NodeProcess(SLOW, anew=True) as node,
         Peer(node.domain, {"/xsvggt/status": ReconstructionStatus}) as peer,
     ):
         publisher = peer.publisher()
@@ -526,7 +526,8 @@ sys.exit(node.main())
 
 @pytest.mark.parametrize("number", first_is_quick([signal.SIGINT, signal.SIGTERM]))
 def test_a_signal_while_the_network_takes_too_long_ends_it_cleanly(number: int) -> None:
-    with NodeProcess({}, program=("-c", STUCK)) as node, Peer(node.domain, {}) as peer:
+    stuck = NodeProcess({}, program=("-c", STUCK), anew=True)
+    with stuck as node, Peer(node.domain, {}) as peer:
         peer.publisher().publish(image_message(SECOND))
         node.wait_for_line("in the network")
         fast_dds = "fastrtps" in get_rmw_implementation_identifier()
