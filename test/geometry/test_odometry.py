@@ -35,7 +35,8 @@ MOUNT = motion((0.3, 0.0, 1.2), (-0.5, 0.5, -0.5, 0.5))
 
 def moved(step: Matrix, seconds: float = 0.5, **changes: Any) -> CameraMotion:
     covariance = np.diag([0.01, 0.02, 0.03, 0.001, 0.002, 0.003])
-    return replace(CameraMotion(step, covariance, step, 2 * covariance, seconds), **changes)
+    motion = CameraMotion(step, covariance, 3 * covariance, step, 2 * covariance, seconds)
+    return replace(motion, **changes)
 
 
 def told(motion: CameraMotion | None, *, metric: bool = True, lost: bool = False) -> CarrierMotion:
@@ -61,8 +62,8 @@ def test_covariances_are_those_of_the_base_in_odom(
     xi = 1e-6 * np.random.default_rng(seed).standard_normal(6)
     camera = pose @ mount
     found = carrier_motion(
-        CameraMotion(camera, np.outer(xi, xi), step, np.outer(xi, xi), 1.0),
-        pose, mount, metric=True, lost=False,
+        CameraMotion(camera, np.eye(6), np.outer(xi, xi), step, np.outer(xi, xi), 1.0),
+        pose, mount, metric=True, lost=False, in_map=True,
     )  # fmt: skip
     wrong = camera @ exp_se3(xi) @ invert(mount)
     way, turn = wrong[:3, 3] - pose[:3, 3], log_se3(wrong @ invert(pose))[3:]
@@ -184,7 +185,7 @@ def test_refinement_helps_where_it_can_and_does_no_harm_elsewhere(
     errors: pv.Errors, better: bool
 ) -> None:
     truth, results = frames(60, errors)
-    odometry = VisualOdometry(4, "auto")
+    odometry = VisualOdometry(4, "on")
     followed = [odometry.follow(result) for result in results]
     before, after = (rms(truth[20:], each[20:]) for each in (results, followed))
     for one, other in zip(before, after, strict=True):
@@ -195,12 +196,11 @@ def test_refinement_helps_where_it_can_and_does_no_harm_elsewhere(
     assert followed[-1].motion.inliers > 0.5
 
 
-def test_refinement_waits_for_a_known_camera_unless_it_is_on() -> None:
+def test_only_on_moves_poses_in_the_world() -> None:
     _, results = frames(15, pv.Errors(1.0, 0.002))
-    guessed = [replace(each, intrinsics_source="predicted") for each in results]
     for refinement, source in (("off", "predicted"), ("auto", "predicted"), ("on", "fused")):
         odometry = VisualOdometry(4, refinement)
-        followed = [odometry.follow(each) for each in guessed]
+        followed = [odometry.follow(each) for each in results]
         assert followed[-1].pose_source == source
 
 

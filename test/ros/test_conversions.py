@@ -84,6 +84,24 @@ def test_poses_and_transforms_say_what_the_matrix_says(quaternion: list[float]) 
     assert (transform.rotation, transform.translation.y) == (q, -2.0)
 
 
+def test_no_image_asks_the_compiled_part_of_cv_bridge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It crashes where it was compiled for another major version of numpy."""
+
+    def asked(*_: object) -> None:
+        raise AssertionError("the compiled part was asked")
+
+    for name in ("encoding_to_cvtype2", "encoding_to_dtype_with_channels"):
+        monkeypatch.setattr(conversions._BRIDGE, name, asked, raising=False)
+    color = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    message = conversions.color_image(TOP, color)
+    assert (message.header, message.encoding) == (TOP, "rgb8")
+    assert (message.height, message.width, message.step) == (2, 3, 9)
+    assert message.data.tobytes() == color.tobytes()
+    depth = np.ones((2, 3), np.float32)
+    encodings = [depth_image(TOP, depth, name).encoding for name in ("32FC1", "16UC1")]
+    assert [*encodings, confidence_image(TOP, depth).encoding] == ["32FC1", "16UC1", "32FC1"]
+
+
 def test_raw_images_are_decoded_only_when_asked() -> None:
     pixels = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
     message = Image(header=TOP, height=2, width=3, encoding="bgr8", step=9)

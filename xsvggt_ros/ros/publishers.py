@@ -64,6 +64,7 @@ def odometry_message(update: FrameUpdate, world: str, carrier: str, *, in_map: b
         np.eye(4) if camera is None else camera,
         metric=result.metric,
         lost=bool(update.faults),
+        in_map=in_map,
     )
     message = Odometry(header=header(result.stamp, world), child_frame_id=carrier)
     message.pose.pose = pose(carrier_pose)
