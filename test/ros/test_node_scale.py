@@ -17,8 +17,8 @@ from nav_msgs.msg import Odometry
 from node_process import TINY, NodeProcess, Peer, image_message, stamp_of
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
-from xsvggt_ros.msg import ReconstructionStatus
 from test_node_frames import MOVING, _links
+from xsvggt_ros.msg import ReconstructionStatus
 
 from xsvggt_ros.errors import FrameError
 from xsvggt_ros.ros.conversions import depth_image, header
