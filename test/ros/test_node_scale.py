@@ -13,11 +13,11 @@ pytest.importorskip("rclpy", reason=REASON)
 pytest.importorskip("tf2_msgs", reason=REASON)
 pytest.importorskip("xsvggt_ros.msg", reason=REASON)
 
+from moving_node import MOVING, links_of
 from nav_msgs.msg import Odometry
 from node_process import TINY, NodeProcess, Peer, image_message, stamp_of
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
-from test_node_frames import MOVING, _links
 from xsvggt_ros.msg import ReconstructionStatus
 
 from xsvggt_ros.errors import FrameError
@@ -39,7 +39,7 @@ def _x(peer: Peer, stamp: int) -> float:
 
 
 def _x_in_map(peer: Peer, stamp: int) -> float:
-    moved = _links(peer, stamp)
+    moved = links_of(peer, stamp)
     return float((moved["map", "odom"] @ moved["odom", "camera_optical"])[0, 3])
 
 
