@@ -35,7 +35,7 @@ class KeyframeSchedule:
         if not self._trained:
             return 1
         stage = self.stored // max(1, self._trained // STAGES)
-        return min(MOST, 2 ** min(stage, MOST))
+        return int(min(MOST, 2 ** min(stage, MOST)))
 
     def change(self, interval: int) -> None:
         """Store one of ``interval`` frames from now on; 0 = as the network was trained."""

@@ -363,7 +363,8 @@ def attend_camera_in_torch(
     free = torch.arange(keys.shape[1], device=keys.device) >= held
     weights = logits.masked_fill(free, -torch.inf).softmax(dim=-1)
     torch.mean(weights, dim=(0, 1), out=attention)
-    return (weights.to(values.dtype) @ values)[None]
+    mixed: Tensor = (weights.to(values.dtype) @ values)[None]
+    return mixed
 
 
 def key_similarity_in_torch(keys: Tensor, anchor: int) -> Tensor:

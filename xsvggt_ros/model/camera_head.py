@@ -88,7 +88,8 @@ class CameraHead(nn.Module):
             attend = partial(memory.attend_camera, step, index)
             _, hidden, pending = block(hidden, pending, attend)
         _, normed = self.trunk_norm(hidden, pending, self.pose_branch.fc1.weight.dtype)
-        return self.pose_branch(normed).float()
+        update: Tensor = self.pose_branch(normed)
+        return update.float()
 
     def _modulation(self, encoding: Tensor | None) -> tuple[Tensor, ...]:
         """Return shift, gain and gate for what is known so far, float32 [batch, frames, dim]."""

@@ -33,7 +33,8 @@ class FfnResidual:
 
     def measure_update(self, update: Tensor) -> Tensor:
         """Return the norms of the MLP's updates [frame, dim], float32 [frame]."""
-        return torch.linalg.vector_norm(update, dim=-1, dtype=torch.float32)
+        length: Tensor = torch.linalg.vector_norm(update, dim=-1, dtype=torch.float32)
+        return length
 
     def insertions(self, updates: Tensor | None, rows: int, frame: int, like: Tensor) -> Tensor:
         """Return the norms, brought to 0..1 within the frame, float16 [rows, frame].

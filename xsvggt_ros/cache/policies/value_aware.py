@@ -43,7 +43,8 @@ def output_change(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     along = output @ values.transpose(-2, -1)
     apart = own - 2 * along + output.square().sum(-1, keepdim=True)
     change = own + 2 * logits * (own - along) + logits.square() * apart
-    return (weights.square() * change).sum(dim=1)
+    scores: Tensor = (weights.square() * change).sum(dim=1)
+    return scores
 
 
 class ValueAware(Forgetful):
