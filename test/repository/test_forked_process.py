@@ -9,13 +9,10 @@ import subprocess
 import sys
 
 import pytest
+from forked_process import ROOT, ForkedProcess
 
-REASON = "needs ROS 2 and this package's messages: run scripts/test, or source a built workspace"
-pytest.importorskip("rclpy", reason=REASON)
-pytest.importorskip("tf2_msgs", reason=REASON)
-pytest.importorskip("xsvggt_ros.msg", reason=REASON)
-
-from node_process import PATIENCE, ROOT, ForkedProcess
+PATIENCE = 90.0
+"""Seconds after which a process is taken never to end."""
 
 TELL = """
 import os, sys
