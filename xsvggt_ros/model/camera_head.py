@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from xsvggt_ros.model.config import NetworkConfig
-from xsvggt_ros.model.constants import Constants
-from xsvggt_ros.model.layers import AddLayerNorm, Block, LayerNorm, Linear, Mlp
+from xsvggt_ros.model.layers import AddLayerNorm, Block, Constants, LayerNorm, Linear, Mlp
 from xsvggt_ros.model.memory import Memory
 
 POSE_SIZE = 9

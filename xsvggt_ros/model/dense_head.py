@@ -12,8 +12,7 @@ from torch.nn import functional
 
 from xsvggt_ros.model import operators
 from xsvggt_ros.model.config import NetworkConfig
-from xsvggt_ros.model.constants import Constants
-from xsvggt_ros.model.layers import LayerNorm
+from xsvggt_ros.model.layers import Constants, LayerNorm
 
 _HIDDEN = 32
 
