@@ -8,7 +8,7 @@ import reference
 import torch
 from reference import CONFIG, META, TOLERANCE, deviation
 
-from xsvggt_ros.cache.policies.importance import importance
+from xsvggt_ros.cache.policies import importance
 from xsvggt_ros.cache.published import kept_tokens, rounded, rounded_per_channel
 from xsvggt_ros.cache.settings import CacheSettings
 

@@ -10,13 +10,22 @@ from hypothesis import strategies as st
 from streams import SPECIAL, frame_tensors, held, layout, make_cache, run, step
 
 from xsvggt_ros.cache.ops import key_similarity
-from xsvggt_ros.cache.policies import policy_for
-from xsvggt_ros.cache.policies.base import Candidates, LayerView
-from xsvggt_ros.cache.policies.ffn_residual import Balanced, FfnResidual
-from xsvggt_ros.cache.policies.importance import Importance, importance, pooled_query
-from xsvggt_ros.cache.policies.key_diversity import KeyDiversity
-from xsvggt_ros.cache.policies.simple import Random, Recency
-from xsvggt_ros.cache.policies.value_aware import PROBES, ValueAware, output_change, probes
+from xsvggt_ros.cache.policies import (
+    PROBES,
+    Balanced,
+    FfnResidual,
+    Importance,
+    KeyDiversity,
+    Random,
+    Recency,
+    ValueAware,
+    importance,
+    output_change,
+    policy_for,
+    pooled_query,
+    probes,
+)
+from xsvggt_ros.cache.policy import Candidates, LayerView
 from xsvggt_ros.cache.settings import POLICIES, CacheSettings
 
 HEADS, DIM, FRAME, OLDER = 3, 8, 30, 50

@@ -12,7 +12,7 @@ from reference import CONFIG, TOLERANCE, deviation
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.model.aggregator import image_statistics, normalize
 from xsvggt_ros.model.config import NetworkConfig
-from xsvggt_ros.model.dense_head import uv_embedding
+from xsvggt_ros.model.heads import uv_embedding
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.model.rotary import rotate, rotation_for
 from xsvggt_ros.model.weight_files import track_head_shapes

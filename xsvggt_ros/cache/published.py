@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from xsvggt_ros.cache.attention import Attend
-from xsvggt_ros.cache.policies.importance import importance
+from xsvggt_ros.cache.policies import importance
 from xsvggt_ros.cache.quantization import UNQUANTIZED, levels
 from xsvggt_ros.cache.settings import CacheSettings
 

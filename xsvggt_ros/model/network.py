@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.model.aggregator import Aggregator
-from xsvggt_ros.model.camera_head import CameraHead
 from xsvggt_ros.model.config import NetworkConfig
-from xsvggt_ros.model.dense_head import DenseHead, activate_depth, activate_points
+from xsvggt_ros.model.heads import CameraHead, DenseHead, activate_depth, activate_points
 from xsvggt_ros.model.layers import Block, Constants
 from xsvggt_ros.model.memory import CausalSequence, Memory
 from xsvggt_ros.side_stream import SideStream
