@@ -54,7 +54,7 @@ from xsvggt_ros.cache.quantization import UNQUANTIZED
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.cache.statistics import CacheStatistics
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.side_stream import SideStream
+from xsvggt_ros.side_stream import SideStreams
 
 _FIXED = ("compatibility", "index_sets", "group_size", "anchor_frames")
 """Settings that decide what a stored token is; another value needs another cache."""
@@ -70,8 +70,15 @@ class KvCache:
     change budget, widths and policy. :meth:`clear` begins a new stream in the same allocation.
     """
 
-    def __init__(self, settings: CacheSettings, layout: CacheLayout) -> None:
+    def __init__(
+        self, settings: CacheSettings, layout: CacheLayout, side: SideStreams | None = None
+    ) -> None:
         """Make an empty cache.
+
+        Args:
+            settings: how it behaves.
+            layout: of the network's tokens.
+            side: the network's, for what may run beside it; its own by default.
 
         Raises:
             ConfigurationError: a budget below the smallest possible one, which is named; an
@@ -79,13 +86,13 @@ class KvCache:
 
         """
         settings = settings.settled(layout)
+        self._side = side or SideStreams()
         self._own_layout = layout
         self.layout = replace(layout, anchor_frames=settings.anchor_frames)
         self._check(settings)
         self.settings = settings
         self._adaptation = Adaptation(settings, layout.smallest_budget)
         self._scratch = Scratch()
-        self._side = SideStream()
         self._keyframes = KeyframeSchedule(settings.keyframe_interval, layout.trained_frames)
         self._camera = ""
         self._together = 1
@@ -107,7 +114,7 @@ class KvCache:
         """Make the caches of all layers, empty."""
         settings, layout = self.settings, self.layout
         if settings.published:
-            attend = backend(settings.attention_backend)
+            attend = backend(settings.attention_backend, self._side)
             self.layers = [
                 PublishedCache(settings, layout.special_tokens, attend)
                 for _ in range(layout.layers)
@@ -131,7 +138,7 @@ class KvCache:
             first_layer=part.start,
             layers=len(part),
             special=layout.special_tokens,
-            attend=backend(settings.attention_backend),
+            attend=backend(settings.attention_backend, self._side),
             scratch=self._scratch,
             side=self._side,
         )
@@ -142,7 +149,7 @@ class KvCache:
             # There the trunk uses the very attention of the global blocks, budget included, and
             # all iterations share one cache.
             return [
-                PublishedCache(settings, layout.special_tokens, backend("sdpa"))
+                PublishedCache(settings, layout.special_tokens, backend("sdpa", self._side))
                 for _ in range(layout.camera_blocks)
             ]
         return CameraMemory(
@@ -275,7 +282,7 @@ class KvCache:
 
     def join(self) -> None:
         """Wait for what runs beside the network: within a capture, before it ends."""
-        self._side.join()
+        self._side.join("cache")
 
     def end_frame(self, motion: float = 0.0) -> None:
         """Say that a pass is complete: a frame, or all frames of the first pass.
@@ -414,7 +421,9 @@ class KvCache:
             self._group([layer for group in self._groups for layer in group.split()])
         for group in self._groups:
             policy = policy_for(settings) if judges_again else None
-            group.reconfigure(settings, budget, policy, backend(settings.attention_backend))
+            group.reconfigure(
+                settings, budget, policy, backend(settings.attention_backend, self._side)
+            )
         if isinstance(self.camera, CameraMemory):
             self.camera.resize(_camera_places(settings))
         self._keyframes.change(settings.keyframe_interval)
@@ -424,7 +433,7 @@ class KvCache:
         self._keep_within_mib()
 
     def _check(self, settings: CacheSettings) -> None:
-        backend(settings.attention_backend)
+        backend(settings.attention_backend, self._side)
         counted = settings.bounded and not settings.published and not settings.keeps_frames
         if counted and not settings.budget_mib:
             check_budget(settings.budget_tokens, self.layout.smallest_budget)

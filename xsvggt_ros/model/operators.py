@@ -218,8 +218,9 @@ def _normalized_and_rotated(given: Projection) -> tuple[Tensor, Tensor, Tensor]:
     rotation = Rotation(given.cos, given.sin, given.neighbours)
     rotation = rotation.repeated(packed.shape[1] // given.cos.shape[0])
     query = layer_norm_in_torch(query, given.query_weight, given.query_bias, given.eps, kind)
+    query = rotate(query, rotation)
     key = layer_norm_in_torch(key, given.key_weight, given.key_bias, given.eps, kind)
-    query, key = rotate(query, rotation), rotate(key, rotation)
+    key = rotate(key, rotation)
     return query.to(packed.dtype), key.to(packed.dtype), value
 
 
