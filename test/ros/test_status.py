@@ -16,7 +16,7 @@ pytest.importorskip("xsvggt_ros.msg", reason=REASON)
 
 from xsvggt_ros.msg import ReconstructionStatus
 
-from xsvggt_ros.cache.statistics import CacheStatistics
+from xsvggt_ros.cache.layout import CacheStatistics
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.ros import status as status_module
 from xsvggt_ros.ros.scale_input import ScaleState

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xsvggt_ros.cache.keyframes import MOST, KeyframeSchedule
+from xsvggt_ros.cache.adaptation import LONGEST_INTERVAL, KeyframeSchedule
 from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.settings import POLICIES, CacheSettings
 from xsvggt_ros.errors import ConfigurationError, FrameError
@@ -277,7 +277,7 @@ def test_fewer_and_fewer_frames_are_stored_by_themselves() -> None:
     assert stored_after[64] == 64
     assert stored_after[1983] < 320 <= stored_after[1985]
     assert stored_after[36000] < 900
-    assert schedule.interval == MOST
+    assert schedule.interval == LONGEST_INTERVAL
     every = KeyframeSchedule(0, 0)
     for _ in range(1000):
         every.note("")

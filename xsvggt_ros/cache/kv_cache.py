@@ -1,35 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The memory of one stream: a cache per global layer, and the camera head's.
 
-Where each byte of a global layer lies (`layer_segments.py`, `segment.py`, `token_storage.py`):
-
-=====================  ===========================================  ==============================
-what                   shape and type                               bytes an element at 4/4 bits
-=====================  ===========================================  ==============================
-codes of keys          uint8 [heads, slots, head_dim * bits / 8]    1/2
-grids of keys          float16 [heads, rows, head_dim], twice       4 / 64, times 1.2 for history,
-                                                                    more for frames below 512 tokens
-codes of values        uint8 [heads, slots, head_dim * bits / 8]    1/2
-grids of values        float16 [heads, slots, 1], twice             4 / head_dim
-row of a slot's keys   int16 [sets, slots]                          } 12 per token and set,
-number in the stream   int32 [sets, slots]                          } together 0.05 bits
-newest score           float32 [sets, slots]                        } an element at 16 heads
-memory of insertion     float16 [sets, slots]                        } of 64
-=====================  ===========================================  ==============================
-
-A layer has up to four segments of slots: the anchor (first frame), special tokens of later frames
-where these are stored finer, history, and the newest frame where it is to stay as it came; else
-history holds it too. Slots are dense and in no
-order. A token that goes gives its slot to one that comes; no other byte moves. Keys at 16 bits lie
-as they came in [heads, slots + frame, head_dim], and are attended to there; so do values.
-
-The layers of a group (`layer_group.py`) lie in one set of tensors, layer after layer: their first
-axis is layers times heads, or layers times sets.
-
-Once for all layers: a scratch of [heads, slots + frame, head_dim] each for keys and values, in the
-network's type, into which a packed layer is decoded to be attended to; and one of
-[layers * heads, frame, head_dim] each, in which the newest frame of a group's layers waits until
-the last of them has attended.
+`layout.py` begins with a table of where each byte of it is.
 """
 
 from __future__ import annotations
@@ -40,19 +12,16 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from xsvggt_ros.cache.adaptation import Adaptation
+from xsvggt_ros.cache.adaptation import Adaptation, KeyframeSchedule
 from xsvggt_ros.cache.attention import backend
-from xsvggt_ros.cache.byte_budget import MIB, fitting_budget
 from xsvggt_ros.cache.camera_memory import CameraMemory
-from xsvggt_ros.cache.keyframes import KeyframeSchedule
 from xsvggt_ros.cache.layer_group import GroupedLayer, LayerGroup
-from xsvggt_ros.cache.layer_plan import check_budget, parts_of, window_budget
-from xsvggt_ros.cache.layout import CacheLayout, Scratch
+from xsvggt_ros.cache.layer_plan import MIB, check_budget, fitting_budget, parts_of, window_budget
+from xsvggt_ros.cache.layout import CacheLayout, CacheStatistics, Scratch
 from xsvggt_ros.cache.policies import policy_for
 from xsvggt_ros.cache.published import LayerCache, PublishedCache
 from xsvggt_ros.cache.quantization import UNQUANTIZED
 from xsvggt_ros.cache.settings import CacheSettings
-from xsvggt_ros.cache.statistics import CacheStatistics
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.side_stream import SideStreams
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from xsvggt_ros.geometry.robot_frames import RobotPose
 
 if TYPE_CHECKING:
-    from xsvggt_ros.cache.statistics import CacheStatistics
+    from xsvggt_ros.cache.layout import CacheStatistics
     from xsvggt_ros.geometry.cameras import Calibration, Intrinsics
     from xsvggt_ros.stream.image_formats import BitsInUse
     from xsvggt_ros.stream.preprocessing import ImageMapping

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from xsvggt_ros.cache.byte_budget import fitting_budget
+from xsvggt_ros.cache.layer_plan import fitting_budget
 from xsvggt_ros.cache.layout import CacheLayout
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xsvggt_ros.cache.kv_cache import KvCache
-from xsvggt_ros.cache.layout import CacheLayout, TokenShape
+from xsvggt_ros.cache.layout import CacheLayout, CacheStatistics, TokenShape
 from xsvggt_ros.cache.settings import CacheSettings
-from xsvggt_ros.cache.statistics import CacheStatistics
 from xsvggt_ros.errors import (
     ConfigurationError,
     DeviceFullError,
