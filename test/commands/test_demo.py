@@ -24,8 +24,8 @@ from xsvggt_ros.geometry.alignment import align
 from xsvggt_ros.geometry.trajectory_io import read_tum
 from xsvggt_ros.model.config import PRESETS
 from xsvggt_ros.stream import results
-from xsvggt_ros.stream.overview import OVERVIEW_SIZE
 from xsvggt_ros.stream.recording import CacheBytes, LongestSession
+from xsvggt_ros.stream.results import OVERVIEW_SIZE
 from xsvggt_ros.stream.sources import open_source
 from xsvggt_ros.synthetic.held_out import held_out
 from xsvggt_ros.synthetic.sequence import Sequence as SyntheticSequence

@@ -36,7 +36,6 @@ from xsvggt_ros.geometry.rigid import Matrix, apparent_motion, invert, log_se3
 from xsvggt_ros.model.device import ran_out_of_memory, release_cached_memory
 from xsvggt_ros.model.network import Head, Prediction, StreamVggt
 from xsvggt_ros.stream.frame import CameraMotion, FrameResult, ImageArray, IntrinsicsSource, Timings
-from xsvggt_ros.stream.giving_way import changed, shrunk
 from xsvggt_ros.stream.pose_track import PoseTrack
 from xsvggt_ros.stream.preprocessing import (
     CalibrationUse,
@@ -46,7 +45,7 @@ from xsvggt_ros.stream.preprocessing import (
     preprocess,
     to_network,
 )
-from xsvggt_ros.stream.step_runner import StepRunner
+from xsvggt_ros.stream.step_runner import StepRunner, changed, shrunk
 
 logger = logging.getLogger(__name__)
 
