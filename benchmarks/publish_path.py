@@ -50,9 +50,15 @@ from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.publishers import CameraPublisher
 from xsvggt_ros.ros.status import StatusPublisher
 from xsvggt_ros.ros.transforms import TransformBroadcaster, TransformOwners
-from xsvggt_ros.stream.frame import Frame, FrameResult, ImageArray, Timings
+from xsvggt_ros.stream.frame import (
+    Frame,
+    FrameResult,
+    FrameUpdate,
+    ImageArray,
+    SessionInfo,
+    Timings,
+)
 from xsvggt_ros.stream.health import QualityWatch
-from xsvggt_ros.stream.pipeline import FrameUpdate, SessionInfo
 from xsvggt_ros.stream.preprocessing import ImageMapping
 from xsvggt_ros.stream.worker import Counters
 

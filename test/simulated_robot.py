@@ -96,7 +96,7 @@ def main() -> None:
     from xsvggt_ros.ros import node
     from xsvggt_ros.stream import reconstructor
 
-    to_host = reconstructor._to_host
+    to_host = reconstructor.to_host
     frame = -1  # the warm-up
 
     def perfect(prediction: Any) -> Any:
@@ -111,7 +111,7 @@ def main() -> None:
             confidence=np.full_like(output.confidence, 5.0),
         )
 
-    reconstructor._to_host = perfect
+    reconstructor.to_host = perfect
     sys.exit(node.main())
 
 

@@ -35,7 +35,7 @@ import numpy as np
 from xsvggt_ros.ros import node
 from xsvggt_ros.stream import reconstructor
 
-to_host = reconstructor._to_host
+to_host = reconstructor.to_host
 step = -1  # the warm-up
 
 def moving(prediction):
@@ -46,7 +46,7 @@ def moving(prediction):
     step += 1
     return output
 
-reconstructor._to_host = moving
+reconstructor.to_host = moving
 sys.exit(node.main())
 """
 """The node with a network that sees its camera go 0.1 right and 0.2 ahead with each image."""

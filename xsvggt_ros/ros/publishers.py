@@ -39,10 +39,9 @@ from xsvggt_ros.ros.conversions import (
 )
 from xsvggt_ros.ros.parameters import Map, Settings
 from xsvggt_ros.ros.transforms import TransformBroadcaster, TransformOwners
-from xsvggt_ros.stream.frame import FrameResult
+from xsvggt_ros.stream.frame import FrameResult, FrameUpdate
 from xsvggt_ros.stream.mapping import MapBuilder
 from xsvggt_ros.stream.odometry import carrier_motion
-from xsvggt_ros.stream.pipeline import FrameUpdate
 
 
 def odometry_message(update: FrameUpdate, world: str, carrier: str, *, in_map: bool) -> Odometry:

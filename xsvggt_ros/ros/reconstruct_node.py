@@ -39,9 +39,9 @@ from xsvggt_ros.ros.scale_input import ScaleInput
 from xsvggt_ros.ros.services import Services
 from xsvggt_ros.ros.status import Diagnostics, StatusPublisher, degraded
 from xsvggt_ros.ros.transforms import TransformLookup
-from xsvggt_ros.stream.frame import Frame, FrameResult
+from xsvggt_ros.stream.frame import Frame, FrameResult, FrameUpdate
 from xsvggt_ros.stream.mapping import MapBuilder
-from xsvggt_ros.stream.pipeline import FrameUpdate, PipelineHooks
+from xsvggt_ros.stream.pipeline import PipelineHooks
 from xsvggt_ros.stream.worker import FrameQueue
 
 if TYPE_CHECKING:

@@ -16,9 +16,8 @@ from xsvggt_ros.msg import ReconstructionStatus
 from xsvggt_ros.ros import qos
 from xsvggt_ros.ros.conversions import header
 from xsvggt_ros.ros.scale_input import UNKNOWN, ScaleState
-from xsvggt_ros.stream.frame import Frame, FrameResult
+from xsvggt_ros.stream.frame import Frame, FrameResult, FrameUpdate, SessionInfo
 from xsvggt_ros.stream.health import Health, RateMeter, Rates, State
-from xsvggt_ros.stream.pipeline import FrameUpdate, SessionInfo
 
 if TYPE_CHECKING:
     from xsvggt_ros.ros.image_input import ImageInput

@@ -17,7 +17,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from xsvggt_ros.cache.kv_cache import KvCache
@@ -25,11 +27,16 @@ from xsvggt_ros.cache.layer_plan import fitting_budget
 from xsvggt_ros.cache.layout import CacheLayout
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError, first_line
+from xsvggt_ros.geometry.cameras import world_to_camera
+from xsvggt_ros.geometry.rigid import invert, log_se3
 from xsvggt_ros.model.device import ran_out_of_memory, release_cached_memory
 from xsvggt_ros.model.network import Head, Prediction, StreamVggt
 from xsvggt_ros.stream.frame import Execution
 
 logger = logging.getLogger(__name__)
+
+HIGHEST_CONFIDENCE = 1e6
+"""The exponential behind confidences overflows; beyond this, more confidence means nothing."""
 
 MOST_CAPTURES = 8
 """Captures at the same time: a rig's cameras may differ in size, and for each size there is one for
@@ -158,6 +165,66 @@ class StepRunner:
         if self._cache.settings.published:
             return "the released code's cache is not made for it"
         return "the budget is not full yet, or has just changed"
+
+
+@dataclass(frozen=True, slots=True)
+class HostOutput:
+    """What the network says of one frame, on the host.
+
+    Attributes:
+        encoding: of the pose, the last one, [9].
+        depth: [h, w], NaN where unknown.
+        confidence: [h, w], from 1 upwards.
+        points: [h, w, 3]; None where there is no point head.
+        head_change: by how much the last refinement moved the pose, [6].
+
+    """
+
+    encoding: NDArray[np.float32]
+    depth: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    points: NDArray[np.float32] | None
+    head_change: NDArray[np.float64]
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether there is a finite pose and some finite depth."""
+        pose = self.encoding
+        usable = np.isfinite(pose).all() and pose[3:7].any() and np.isfinite(self.depth).any()
+        return bool(usable)
+
+
+def finish(device: torch.device) -> None:
+    """Wait for the device, so that each stage is charged with its own time."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def to_host(prediction: Prediction) -> HostOutput:
+    """Return what the network says of one frame."""
+    assert prediction.pose_encodings is not None
+    assert prediction.depth is not None
+    assert prediction.depth_confidence is not None
+    depth = prediction.depth[0, 0].float().cpu().numpy()
+    confidence = prediction.depth_confidence[0, 0].float().cpu().numpy()
+    depth[~np.isfinite(depth) | np.isnan(confidence)] = np.nan
+    points = prediction.points
+    encodings = prediction.pose_encodings[0, 0].float().cpu().numpy()
+    return HostOutput(
+        encodings[-1],
+        depth,
+        np.nan_to_num(confidence, nan=1.0).clip(1.0, HIGHEST_CONFIDENCE),
+        None if points is None else points[0, 0].float().cpu().numpy(),
+        _head_change(encodings),
+    )
+
+
+def _head_change(encodings: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return by how much the last refinement [..., 9] moved the pose, [6]; zero of a single one."""
+    if len(encodings) < 2 or not (np.isfinite(encodings).all() and encodings[:, 3:7].any(1).all()):
+        return np.zeros(6)
+    before, after = (world_to_camera(each.astype(np.float64)) for each in encodings[-2:])
+    return log_se3(before @ invert(after))
 
 
 def _hindrance(device: torch.device, graphs: bool) -> str:

@@ -15,8 +15,8 @@ from threading import Condition, Lock, Thread, current_thread
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from xsvggt_ros.errors import ConfigurationError, XsvggtError
-from xsvggt_ros.stream.frame import Frame, FrameResult
-from xsvggt_ros.stream.pipeline import Activity, FramePipeline, FrameUpdate, PipelineHooks
+from xsvggt_ros.stream.frame import Frame, FrameResult, FrameUpdate
+from xsvggt_ros.stream.pipeline import Activity, FramePipeline, PipelineHooks
 from xsvggt_ros.stream.stamps import settled
 
 if TYPE_CHECKING:  # it needs PyTorch, whose absence the node reports by itself
