@@ -41,7 +41,7 @@ from xsvggt_ros.msg import ReconstructionStatus
 
 from xsvggt_ros.ros import child_node, dds, demo
 from xsvggt_ros.ros.demo import Recorder
-from xsvggt_ros.ros.replay_pace import MeteredSource
+from xsvggt_ros.ros.replay_topics import MeteredSource
 
 PATIENCE = 90.0
 """Seconds after which a condition is taken never to come true, on a machine that is busy."""

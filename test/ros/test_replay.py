@@ -36,8 +36,7 @@ from xsvggt_ros.errors import ConfigurationError, SourceError
 from xsvggt_ros.geometry.cameras import Calibration
 from xsvggt_ros.ros.dds import free_domain
 from xsvggt_ros.ros.replay import ReplayNode, replay
-from xsvggt_ros.ros.replay_pace import Follower
-from xsvggt_ros.ros.replay_topics import ReplayOptions, ReplayTopics
+from xsvggt_ros.ros.replay_topics import Follower, ReplayOptions, ReplayTopics
 from xsvggt_ros.stream.imaging import decode_encoded
 from xsvggt_ros.stream.messages import nanoseconds
 from xsvggt_ros.stream.sources import Source, open_source

@@ -11,8 +11,8 @@ pytest.importorskip("rclpy", reason=REASON)
 
 from rclpy.node import Node
 
+from xsvggt_ros.ros.image_input import RigInput
 from xsvggt_ros.ros.parameters import Input, Settings
-from xsvggt_ros.ros.rig_input import RigInput
 from xsvggt_ros.stream.frame import Frame
 from xsvggt_ros.stream.pipeline import Activity
 from xsvggt_ros.stream.worker import FrameQueue

@@ -29,12 +29,12 @@ from xsvggt_ros.errors import (
     first_line,
 )
 from xsvggt_ros.ros.engine import build_reconstructor, build_worker, release_device
+from xsvggt_ros.ros.image_input import RigInput
 from xsvggt_ros.ros.lifecycle import ManagedNode, manager_appears
 from xsvggt_ros.ros.log_bridge import LogThrottle, forwarded_logging
 from xsvggt_ros.ros.parameter_server import ParameterServer
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.publishers import MapPublisher, RigPublisher
-from xsvggt_ros.ros.rig_input import RigInput
 from xsvggt_ros.ros.scale_input import ScaleInput
 from xsvggt_ros.ros.services import Services
 from xsvggt_ros.ros.status import Diagnostics, StatusPublisher, degraded

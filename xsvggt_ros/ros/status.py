@@ -20,8 +20,7 @@ from xsvggt_ros.stream.frame import Frame, FrameResult, FrameUpdate, SessionInfo
 from xsvggt_ros.stream.health import Health, RateMeter, Rates, State
 
 if TYPE_CHECKING:
-    from xsvggt_ros.ros.image_input import ImageInput
-    from xsvggt_ros.ros.rig_input import RigInput
+    from xsvggt_ros.ros.image_input import ImageInput, RigInput
     from xsvggt_ros.stream.reconstructor import Reconstructor
     from xsvggt_ros.stream.worker import Counters
 
