@@ -41,8 +41,7 @@ from xsvggt_ros.ros.conversions import (
     CloudPacker,
     confidence_image,
     depth_image,
-    frame_from_compressed,
-    frame_from_image,
+    frame_from,
     header,
     packed,
 )
@@ -115,7 +114,7 @@ def inputs() -> dict[str, Frame]:
     _, jpeg = cv2.imencode(".jpg", image)
     compressed = CompressedImage(header=top, format="jpeg")
     compressed.data = packed(jpeg)
-    return {"raw rgb8": frame_from_image(raw), "JPEG": frame_from_compressed(compressed)}
+    return {"raw rgb8": frame_from(raw), "JPEG": frame_from(compressed)}
 
 
 def measure(

@@ -56,7 +56,7 @@ def test_any_image_is_read_or_refused(
     message = Image(height=height, width=width, encoding=encoding, is_bigendian=big, step=step)
     message.data = packed(np.frombuffer(data, np.uint8))
     _stamped(message, stamp, name)
-    _assert_read_or_refused(conversions.frame_from_image(message, bits=BitsInUse()))
+    _assert_read_or_refused(conversions.frame_from(message, bits=BitsInUse()))
     try:
         depth = depth_of(message)
     except FrameError:
@@ -72,7 +72,7 @@ def test_any_compressed_image_is_read_or_refused(
     message = CompressedImage(format=text)
     message.data = packed(np.frombuffer(data, np.uint8))
     _stamped(message, stamp, name)
-    _assert_read_or_refused(conversions.frame_from_compressed(message, bits=BitsInUse()))
+    _assert_read_or_refused(conversions.frame_from(message, bits=BitsInUse()))
 
 
 @given(

@@ -194,11 +194,7 @@ class KvCache:
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attend in global block ``layer`` over what is remembered and the new frame.
 
-        Args:
-            layer: number of the global block.
-            query: [1, heads, tokens, head_dim].
-            key: of the new tokens, of the same shape.
-            value: likewise.
+        Queries, keys and values are [1, heads, tokens, head_dim] of the new frame.
 
         Raises:
             ConfigurationError: more than one stream at a time, tokens of another shape than the
@@ -213,13 +209,7 @@ class KvCache:
         return self.layers[layer].attend(query, key, value)
 
     def absorb(self, layer: int, update: Tensor) -> None:
-        """Prune global block ``layer``, and remember what stays of the frame just attended.
-
-        Args:
-            layer: index of the block.
-            update: what the block's MLP added to its tokens, [1, tokens, dim].
-
-        """
+        """Prune global block ``layer``, and remember what stays of the frame just attended."""
         self.layers[layer].absorb(update)
         if layer == self.layout.layers - 1 and self._stores and self.layout.trained_frames:
             self._time += self._together
@@ -229,12 +219,7 @@ class KvCache:
     ) -> Tensor:
         """Attend over the camera tokens remembered for this iteration and block.
 
-        Args:
-            iteration: number of the refinement.
-            block: of the camera head.
-            query: [1, heads, frames, head_dim].
-            key: of the same shape.
-            value: likewise.
+        Queries, keys and values are [1, heads, frames, head_dim].
 
         Raises:
             ConfigurationError: more than one frame at a time.

@@ -429,14 +429,7 @@ class GroupedLayer:
         return self.group.numbers_of(self._index)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend over the past and the new frame, all [1, heads, tokens, head_dim].
-
-        Args:
-            query: [1, heads, tokens, head_dim].
-            key: of the new tokens, of the same shape.
-            value: likewise.
-
-        """
+        """Attend over the past and the new frame, all [1, heads, tokens, head_dim]."""
         return self.group.attend(self._index, query, key, value)
 
     def absorb(self, update: Tensor) -> None:

@@ -268,15 +268,7 @@ class FfnResidual:
         return torch.linalg.vector_norm(update, dim=-1, dtype=torch.float32)
 
     def insertions(self, updates: Tensor | None, rows: int, frame: int, like: Tensor) -> Tensor:
-        """Return the norms, brought to 0..1 within the frame, float16 [rows, frame].
-
-        Args:
-            updates: see :meth:`measure_update`, float32 [layers, frame].
-            rows: index sets of all layers.
-            frame: tokens of the newest frame.
-            like: any tensor on the device.
-
-        """
+        """Return the norms, brought to 0..1 within the frame, float16 [rows, frame]."""
         assert updates is not None
         parts = unit_range(updates).half()
         return parts if len(parts) == rows else parts.repeat_interleave(rows // len(parts), dim=0)

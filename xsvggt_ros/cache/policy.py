@@ -128,14 +128,6 @@ class Forgetful:
         return None
 
     def insertions(self, updates: Tensor | None, rows: int, frame: int, like: Tensor) -> Tensor:
-        """Return the middle of the range for all, float16 [rows, frame].
-
-        Args:
-            updates: see :meth:`measure_update`, float32 [layers, frame].
-            rows: index sets of all layers.
-            frame: tokens of the newest frame.
-            like: any tensor on the device.
-
-        """
+        """Return the middle of the range for all, float16 [rows, frame]."""
         half = torch.full((1, 1), NEUTRAL_INSERTION, dtype=torch.float16, device=like.device)
         return half.expand(rows, frame)

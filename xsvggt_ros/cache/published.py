@@ -208,14 +208,7 @@ class PublishedCache:
         self._seen = 0
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend over the past and the new frame, then round and prune.
-
-        Args:
-            query: [1, heads, tokens, head_dim].
-            key: of the new tokens, of the same shape.
-            value: likewise.
-
-        """
+        """Attend over the past and the new frame, then round and prune."""
         self.store.append(key, value, self._seen)
         self._seen += key.shape[2]
         mixed = self._attend(query, self.store.keys, self.store.values)

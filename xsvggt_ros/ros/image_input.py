@@ -18,7 +18,7 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import CompressedImage, Image
 
 from xsvggt_ros.ros import qos
-from xsvggt_ros.ros.conversions import frame_from_compressed, frame_from_image
+from xsvggt_ros.ros.conversions import frame_from
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.subscriptions import CalibrationInput, MatchedSubscription
 from xsvggt_ros.ros.topics import (
@@ -87,10 +87,7 @@ class BackPressureGroup(MutuallyExclusiveCallbackGroup):
         return not self.holding and super().can_execute(entity)
 
 
-_TRANSPORTS: dict[str, tuple[type[Any], Any]] = {
-    "raw": (Image, frame_from_image),
-    "compressed": (CompressedImage, frame_from_compressed),
-}
+_TRANSPORTS: dict[str, type[Any]] = {"raw": Image, "compressed": CompressedImage}
 
 
 _MIXING = 3.0
@@ -136,7 +133,7 @@ class ImageInput:
         self._arrived = arrived
         self._frames = settings.frames
         self._bits = BitsInUse()
-        message_type, self._wrap = _TRANSPORTS[settings.input.image_transport]
+        message_type = _TRANSPORTS[settings.input.image_transport]
         topic = image_topic(node, settings.input.image_transport, camera)
         self._calibration = CalibrationInput(
             node, topic, camera, used=settings.input.calibration != "ignore"
@@ -239,7 +236,7 @@ class ImageInput:
         waiting, self._waiting = self._waiting, []
         for message, received_at in waiting:
             calibration = self._calibration.of(frame_name(message.header.frame_id))
-            frame = self._wrap(
+            frame = frame_from(
                 message,
                 frames=self._frames,
                 calibration=calibration,

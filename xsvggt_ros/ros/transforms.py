@@ -333,20 +333,9 @@ class TransformListener:
         self._buffer.close()
 
     def wait_for(self, target: str, source: str, stamp: int, timeout: float) -> Matrix:
-        """Return the pose of ``source`` in ``target`` at a time in nanoseconds, [4, 4].
+        """Return the pose of ``source`` in ``target``; see :meth:`TransformBuffer.wait_for`.
 
-        Waits ``timeout`` seconds for it at most, because a transform often comes after the image
-        that it belongs to.
-
-        Args:
-            target: frame in which the pose is wanted.
-            source: frame whose pose is wanted.
-            stamp: nanoseconds.
-            timeout: seconds.
-
-        Raises:
-            TransformMissingError: it has not come; the message says what is known.
-
+        A transform often comes after the image that it belongs to.
         """
         return self._buffer.wait_for(target, source, stamp, timeout)
 
