@@ -131,7 +131,7 @@ def test_cached_keys_and_values(run):
 
 def test_shared_camera_cache():
     run = Run("a_full")
-    camera = run.cache.camera[0]
+    camera = run.cache.camera.blocks[0]
     assert len(camera.store) == reference.META["modes"]["a_full"]["camera_cache_tokens"]
     assert deviation(camera.store.keys[0], OUTPUTS["a_full.camera_k0"]) <= TOLERANCE
     assert deviation(camera.store.values[0], OUTPUTS["a_full.camera_v0"]) <= TOLERANCE

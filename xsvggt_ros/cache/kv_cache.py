@@ -19,7 +19,7 @@ from xsvggt_ros.cache.layer_group import GroupedLayer, LayerGroup
 from xsvggt_ros.cache.layer_plan import MIB, check_budget, fitting_budget, parts_of, window_budget
 from xsvggt_ros.cache.layout import CacheLayout, CacheStatistics, Scratch
 from xsvggt_ros.cache.policies import policy_for
-from xsvggt_ros.cache.published import LayerCache, PublishedCache
+from xsvggt_ros.cache.published import LayerCache, PublishedCache, PublishedCameraMemory
 from xsvggt_ros.cache.quantization import UNQUANTIZED
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError
@@ -112,15 +112,12 @@ class KvCache:
             side=self._side,
         )
 
-    def _camera_memory(self) -> CameraMemory | list[PublishedCache]:
+    def _camera_memory(self) -> CameraMemory | PublishedCameraMemory:
         settings, layout = self.settings, self.layout
         if settings.published:
-            # There the trunk uses the very attention of the global blocks, budget included, and
-            # all iterations share one cache.
-            return [
-                PublishedCache(settings, layout.special_tokens, backend("sdpa", self._side))
-                for _ in range(layout.camera_blocks)
-            ]
+            attend = backend("sdpa", self._side)
+            blocks = layout.camera_blocks
+            return PublishedCameraMemory(settings, blocks, layout.special_tokens, attend)
         return CameraMemory(
             _camera_places(settings),
             layout.camera_iterations,
@@ -230,9 +227,7 @@ class KvCache:
                 f"a cache takes {self._together} frames here, not {query.shape[2]}; step through "
                 "the stream"
             )
-        if isinstance(self.camera, CameraMemory):
-            return self.camera.attend(iteration, block, query, key, value, stores=self._stores)
-        return self.camera[block].attend(query, key, value)
+        return self.camera.attend(iteration, block, query, key, value, stores=self._stores)
 
     def join(self) -> None:
         """Wait for what runs beside the network: within a capture, before it ends."""
@@ -323,8 +318,7 @@ class KvCache:
             self._make_layers()
         for layer in self.layers:
             layer.clear()
-        for memory in [self.camera] if isinstance(self.camera, CameraMemory) else self.camera:
-            memory.clear()
+        self.camera.clear()
         self._adaptation.clear()
         self._scratch.release()
         self._keyframes.restart()
@@ -495,9 +489,7 @@ class KvCache:
     @property
     def camera_nbytes(self) -> int:
         """Allocated bytes of the camera head's memory."""
-        if isinstance(self.camera, CameraMemory):
-            return self.camera.nbytes
-        return sum(cache.nbytes for cache in self.camera)
+        return self.camera.nbytes
 
     def statistics(self) -> CacheStatistics:
         """Return what the cache says of itself after the last complete frame."""

@@ -230,6 +230,45 @@ class PublishedCache:
             store.values.copy_(rounded(store.values, settings.value_bits))
 
 
+class PublishedCameraMemory:
+    """The released camera head's memory: its trunk attends as the global blocks do.
+
+    The token budget holds for it, too, and all refinements share one cache.
+
+    Attributes:
+        blocks: a cache for each block of the trunk.
+
+    """
+
+    def __init__(self, settings: CacheSettings, blocks: int, special: int, attend: Attend) -> None:
+        """Make an empty memory.
+
+        Args:
+            settings: of the global layers.
+            blocks: of the trunk.
+            special: special tokens in front of each frame.
+            attend: how to attend.
+
+        """
+        self.blocks = [PublishedCache(settings, special, attend) for _ in range(blocks)]
+
+    @property
+    def nbytes(self) -> int:
+        """Allocated bytes."""
+        return sum(cache.nbytes for cache in self.blocks)
+
+    def clear(self) -> None:
+        """Forget everything, keeping the allocation."""
+        for cache in self.blocks:
+            cache.clear()
+
+    def attend(
+        self, iteration: int, block: int, query: Tensor, key: Tensor, value: Tensor, *, stores: bool
+    ) -> Tensor:
+        """Attend in a block of any iteration; here every frame is stored."""
+        return self.blocks[block].attend(query, key, value)
+
+
 def kept_tokens(
     query: Tensor, keys: Tensor, special: int, settings: CacheSettings
 ) -> Tensor | None:
