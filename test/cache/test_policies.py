@@ -13,9 +13,11 @@ from xsvggt_ros.cache.ops import key_similarity
 from xsvggt_ros.cache.policies import (
     PROBES,
     Balanced,
+    Candidates,
     FfnResidual,
     Importance,
     KeyDiversity,
+    LayerView,
     Random,
     Recency,
     ValueAware,
@@ -25,7 +27,6 @@ from xsvggt_ros.cache.policies import (
     pooled_query,
     probes,
 )
-from xsvggt_ros.cache.policy import Candidates, LayerView
 from xsvggt_ros.cache.settings import POLICIES, CacheSettings
 
 HEADS, DIM, FRAME, OLDER = 3, 8, 30, 50

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from xsvggt_ros.ros.conversions import header, packed
 from xsvggt_ros.stream.frame import Frame
 from xsvggt_ros.stream.image_formats import IMAGE_ENCODINGS, BitsInUse
 from xsvggt_ros.stream.messages import calibration_of, depth_of
-from xsvggt_ros.stream.preprocessing import CALIBRATION_USES, Calibrator
+from xsvggt_ros.stream.preprocessing import CalibrationUse, Calibrator
 
 UINT32 = st.integers(0, 2**32 - 1)
 SIDES = st.integers(0, 40) | UINT32
@@ -85,7 +85,7 @@ def test_any_compressed_image_is_read_or_refused(
     MATRICES,
     st.lists(st.floats(), min_size=12, max_size=12),
     st.tuples(SIDES, SIDES, SIDES, SIDES, SIDES, SIDES),
-    st.sampled_from(CALIBRATION_USES),
+    st.sampled_from(get_args(CalibrationUse)),
 )
 @settings(max_examples=300)
 def test_any_camera_info_is_used_or_left_out(

@@ -13,7 +13,7 @@ from xsvggt_ros.cache.layer_plan import Spans, shares
 from xsvggt_ros.cache.layer_segments import LayerSegments
 from xsvggt_ros.cache.layout import Scratch, TokenShape
 from xsvggt_ros.cache.ops import Tokens, key_similarity
-from xsvggt_ros.cache.policy import Candidates, LayerView, Policy
+from xsvggt_ros.cache.policies import Candidates, LayerView, Policy
 from xsvggt_ros.cache.segment import Segment
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.side_stream import SideStreams

@@ -133,8 +133,6 @@ _MOST_SAID = 20
 MOSTLY_SEEN = 0.5
 """Share of a rectified image that its source should fill."""
 
-CALIBRATION_USES: tuple[CalibrationUse, ...] = ("auto", "raw", "rectified", "ignore")
-
 
 class Calibrator:
     """Finds for each image how to rectify it; maps are built once for a calibration.
