@@ -108,16 +108,15 @@ class Reconstructor:
                 "these weights have no point head; take points from depth and pose (mv_recon: "
                 "--prediction projection), or weights of StreamVGGT"
             )
-        self._take_cache(self._new_cache())
+        self._take_cache(self._new_cache(self.settings.cache))
         self._calibrator = Calibrator(self.settings.calibration)
         self._session = 1
         self._reset_reason = ""
         self._warned_of: set[tuple[int, int]] = set()
         self._begin_session()
 
-    def _new_cache(self) -> KvCache:
-        network = self._network
-        return KvCache(self.settings.cache, cache_layout(network), network.side)
+    def _new_cache(self, settings: CacheSettings) -> KvCache:
+        return KvCache(settings, cache_layout(self._network), self._network.side)
 
     def _take_cache(self, cache: KvCache) -> None:
         """Run over ``cache`` from now on."""
@@ -246,7 +245,7 @@ class Reconstructor:
                 self._cache.configure(settings)
         except Exception as error:
             # Whatever comes after the check comes half-way.
-            self._take_cache(self._new_cache())
+            self._take_cache(self._new_cache(self.settings.cache))
             self.reset("its cache could not be changed")
             raise ConfigurationError(
                 f"the cache could not be changed, and a new session has begun with the settings "
@@ -415,7 +414,7 @@ class Reconstructor:
         frame, before = self._index, self._cache.settings
         # Anchors are given up where the first pass itself did not fit.
         smaller = shrunk(before, self._cache.layout, self._frame_tokens, first_pass=not frame)
-        self._take_cache(KvCache(smaller, cache_layout(self._network), self._network.side))
+        self._take_cache(self._new_cache(smaller))
         changes = changed(before, smaller)
         given: dict[str, Any] = {n.removeprefix("cache."): each for n, each in changes.items()}
         self.settings = replace(self.settings, cache=replace(self.settings.cache, **given))
