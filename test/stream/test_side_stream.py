@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What runs beside what within a captured step, and that nothing waits for more than it needs."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -31,7 +33,7 @@ class Schedule(TorchDispatchMode):
     """Stands in for a capture; records each operation, its stream, and what it waits for."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.streams = [Stream()]
         self.made = [self.streams[0]]
         self.operations: list[tuple[str, Stream, set[int]]] = []
@@ -46,12 +48,14 @@ class Schedule(TorchDispatchMode):
             stream.before.clear()
 
     @contextmanager
-    def on(self, stream: Stream):
+    def on(self, stream: Stream) -> Iterator[None]:
         self.streams.append(stream)
         yield
         self.streams.pop()
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         stream = self.streams[-1]
         self.operations.append((function._schema.name, stream, set(stream.before)))
         stream.before.add(len(self.operations) - 1)
@@ -65,7 +69,7 @@ class Schedule(TorchDispatchMode):
 
 
 @pytest.fixture
-def schedule(monkeypatch):
+def schedule(monkeypatch: pytest.MonkeyPatch) -> Schedule:
     """Record the newest of some frames, with few queries attending apart."""
     schedule = Schedule()
     monkeypatch.setattr(side_stream, "capturing", lambda: True)
@@ -87,7 +91,7 @@ def schedule(monkeypatch):
     return schedule
 
 
-def test_attention_does_not_wait_for_measures_and_the_next_layer_does(schedule):
+def test_attention_does_not_wait_for_measures_and_the_next_layer_does(schedule: Schedule) -> None:
     measures = schedule.of("xsvggt::key_similarity")
     few = schedule.of("xsvggt::attend_few")
     decoded = schedule.of("xsvggt::decode_layer")
@@ -108,7 +112,7 @@ def test_attention_does_not_wait_for_measures_and_the_next_layer_does(schedule):
             assert schedule.waits(decoded[layer + 1], apart)
 
 
-def test_dense_heads_camera_head_and_rounding_run_beside_each_other(schedule):
+def test_dense_heads_camera_head_and_rounding_run_beside_each_other(schedule: Schedule) -> None:
     (written,) = {schedule.operations[index][1] for index in schedule.of("xsvggt::write_tokens")}
     cameras = schedule.of("xsvggt::attend_camera")
     (camera,) = {schedule.operations[index][1] for index in cameras}
@@ -124,8 +128,8 @@ def test_dense_heads_camera_head_and_rounding_run_beside_each_other(schedule):
     assert main.before == set(range(len(schedule.operations)))  # a step ends with all of it
 
 
-def test_after_a_capture_that_failed_nothing_is_waited_for(monkeypatch):
-    waited = []
+def test_after_a_capture_that_failed_nothing_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[Stream] = []
 
     class Watched(Stream):
         def wait_stream(self, other: Stream) -> None:
@@ -148,7 +152,7 @@ def test_after_a_capture_that_failed_nothing_is_waited_for(monkeypatch):
     assert waited == []
 
 
-def test_a_side_stream_that_is_not_captured_changes_nothing():
+def test_a_side_stream_that_is_not_captured_changes_nothing() -> None:
     side = SideStreams()
     with side.fork("cache"):
         assert not side_stream.capturing()

@@ -42,7 +42,7 @@ from xsvggt_ros.stream.preprocessing import (
     preprocess,
     to_network,
 )
-from xsvggt_ros.stream.step_runner import HostOutput, StepRunner, changed, finish, shrunk, to_host
+from xsvggt_ros.stream.step_runner import HostOutput, StepRunner, changed, shrunk
 
 logger = logging.getLogger(__name__)
 
@@ -380,10 +380,7 @@ class Reconstructor:
     def _compute(self, images: Tensor) -> tuple[list[HostOutput], float]:
         """Run the network; return its output on the host, and when the device had finished."""
         try:
-            prediction = self._runner.run(images)
-            finish(images.device)
-            computed = perf_counter()
-            output = [to_host(prediction.of_frame(k)) for k in range(images.shape[1])]
+            output, computed = self._runner.run_to_host(images)
         except Exception as error:
             # Some layers hold the frame by now and others do not: the stream cannot go on.
             raise self._failure("the network", error) from error

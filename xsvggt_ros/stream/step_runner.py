@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,16 @@ class StepRunner:
         self._state = after
         return prediction
 
+    def run_to_host(self, images: Tensor) -> tuple[list[HostOutput], float]:
+        """Return what :meth:`run` does on the host, frame by frame, and when it was computed.
+
+        The time is in seconds of :func:`time.perf_counter`: the device had finished then.
+        """
+        prediction = self.run(images)
+        _finish(images.device)
+        computed = perf_counter()
+        return [to_host(prediction.of_frame(k)) for k in range(images.shape[1])], computed
+
     def _capture_for(self, images: Tensor) -> _Capture | None:
         """Play the capture for this size, taking it first; None where a step must be eager."""
         if not self._steady:
@@ -194,7 +205,7 @@ class HostOutput:
         return bool(usable)
 
 
-def finish(device: torch.device) -> None:
+def _finish(device: torch.device) -> None:
     """Wait for the device, so that each stage is charged with its own time."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
