@@ -36,7 +36,7 @@ from xsvggt_ros.msg import ReconstructionStatus
 
 from xsvggt_ros.cache.layout import CacheStatistics
 from xsvggt_ros.geometry.cameras import Intrinsics
-from xsvggt_ros.ros import qos
+from xsvggt_ros.ros import topics
 from xsvggt_ros.ros.conversions import (
     CloudPacker,
     confidence_image,
@@ -224,7 +224,7 @@ def subscribe(core: int, stop: Event) -> None:
     rclpy.init()
     node = Node("listener")
     for topic, message_type in TOPICS.items():
-        node.create_subscription(message_type, topic, lambda _: None, qos.RESULTS)
+        node.create_subscription(message_type, topic, lambda _: None, topics.RESULTS)
     while not stop.is_set():
         rclpy.spin_once(node, timeout_sec=0.1)
     rclpy.shutdown()

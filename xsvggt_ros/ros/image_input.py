@@ -17,16 +17,10 @@ from rclpy.node import Node
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import CompressedImage, Image
 
-from xsvggt_ros.ros import qos
+from xsvggt_ros.ros import topics
 from xsvggt_ros.ros.conversions import frame_from
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.subscriptions import CalibrationInput, MatchedSubscription
-from xsvggt_ros.ros.topics import (
-    TRANSPORTS,
-    advice,
-    image_topic,
-    published_topics,
-)
 from xsvggt_ros.stream.frame import Frame
 from xsvggt_ros.stream.image_formats import BitsInUse
 from xsvggt_ros.stream.messages import frame_name, nanoseconds
@@ -134,7 +128,7 @@ class ImageInput:
         self._frames = settings.frames
         self._bits = BitsInUse()
         message_type = _TRANSPORTS[settings.input.image_transport]
-        topic = image_topic(node, settings.input.image_transport, camera)
+        topic = topics.image_topic(node, settings.input.image_transport, camera)
         self._calibration = CalibrationInput(
             node, topic, camera, used=settings.input.calibration != "ignore"
         )
@@ -142,8 +136,8 @@ class ImageInput:
         """First messages and when they came; they wait for their camera_info."""
         self._group = BackPressureGroup(queue, holding)
         self._keeps_all = settings.input.queue_policy == "all"
-        waiting = qos.waiting_depth(settings.input.queue_size)
-        self._depth = waiting if self._keeps_all else qos.LARGE_DEPTH
+        waiting = topics.waiting_depth(settings.input.queue_size)
+        self._depth = waiting if self._keeps_all else topics.LARGE_DEPTH
         self._losses = LossCounter(lambda: node.count_publishers(topic))
         self._committed = False
         self._heard: dict[str, float] = {}
@@ -203,7 +197,7 @@ class ImageInput:
         recent = [gid for gid, at in self._heard.items() if newest - at < _MIXING]
         if len(publishers) < 2 or (self._heard and len(recent) < 2):
             return []
-        return sorted(qos.node_of(each) for each in publishers)
+        return sorted(topics.node_of(each) for each in publishers)
 
     def match_publishers(self) -> None:
         """Subscribe again if the publishers now offer another reliability."""
@@ -450,15 +444,15 @@ class Watchdog:
         if wanted not in types:
             return f"it carries {', '.join(types)}, not {wanted}; {self._advice()}"
         return (
-            f"publishers {qos.describe(publishers)}, subscription {self._images.reliability}; "
+            f"publishers {topics.offered(publishers)}, subscription {self._images.reliability}; "
             "either they are silent, or their images are lost on the way (see 'Large images' "
             "in docs/node.md)"
         )
 
     def _advice(self) -> str:
-        return advice(
+        return topics.advice(
             self._images.topic,
-            TRANSPORTS.get(self._images.type_name, "raw"),
+            topics.TRANSPORTS.get(self._images.type_name, "raw"),
             self._name,
-            published_topics(self._node),
+            topics.published_topics(self._node),
         )

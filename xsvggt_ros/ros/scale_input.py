@@ -18,10 +18,9 @@ from sensor_msgs.msg import Image
 from xsvggt_ros.errors import FrameError, TransformMissingError
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.geometry.robot_frames import RobotPose, camera_pose
-from xsvggt_ros.ros import qos
+from xsvggt_ros.ros import topics
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.subscriptions import MatchedSubscription, SmallSubscription
-from xsvggt_ros.ros.topics import MOST_NAMED, RAW_TYPE, published_topics
 from xsvggt_ros.ros.transform_buffer import HISTORY, TransformBuffer, transform_of
 from xsvggt_ros.stream.frame import FrameResult
 from xsvggt_ros.stream.messages import depth_of, frame_name, nanoseconds
@@ -132,7 +131,7 @@ class DepthScale:
     """Keeps the newest depth images, undecoded, and compares one with each result."""
 
     name = "depth"
-    type_name = RAW_TYPE
+    type_name = topics.RAW_TYPE
     smoothed = SMOOTHED
     idle_remedy = "have the depth camera see what lies between 0.1 and 20 m, in the colour's view"
     unmatched_remedy = (
@@ -151,7 +150,7 @@ class DepthScale:
             node.resolve_topic_name("depth"),
             self._receive,
             reliability="auto",
-            depth=qos.LARGE_DEPTH,
+            depth=topics.LARGE_DEPTH,
         )
         self.topic = self._subscription.topic
 
@@ -213,7 +212,7 @@ class OdometryScale:
         """How far single chords scatter around the scale; None before the first one."""
         self.topic = node.resolve_topic_name("odom")
         self._subscription = SmallSubscription(
-            node, Odometry, self.topic, self._receive, depth=qos.TRANSFORMS_DEPTH
+            node, Odometry, self.topic, self._receive, depth=topics.TRANSFORMS_DEPTH
         )
 
     def close(self) -> None:
@@ -401,7 +400,7 @@ class ScaleInput:
 
     def _remedy(self, measured: DepthScale | OdometryScale) -> str:
         """Return what to do where nothing comes, by what is published."""
-        published = published_topics(self._node)
+        published = topics.published_topics(self._node)
         here = published.get(measured.topic, set())
         if measured.type_name in here:
             return "they are silent: see what they wait for"
@@ -414,7 +413,9 @@ class ScaleInput:
             f"they carry {', '.join(sorted(here))}, not {measured.type_name}; " if here else ""
         )
         if others:
-            return f"{carried}remap {measured.name} to one of {', '.join(others[:MOST_NAMED])}"
+            return (
+                f"{carried}remap {measured.name} to one of {', '.join(others[: topics.MOST_NAMED])}"
+            )
         return f"{carried}start what publishes {measured.type_name} there, or remap {measured.name}"
 
     def _mismatch(self, timeout: float) -> str | None:

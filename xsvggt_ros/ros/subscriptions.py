@@ -18,8 +18,7 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import CameraInfo
 
 from xsvggt_ros.geometry.cameras import Calibration, is_rectified_topic
-from xsvggt_ros.ros import qos
-from xsvggt_ros.ros.topics import calibration_topic, topics_of_type, type_name
+from xsvggt_ros.ros import topics
 from xsvggt_ros.stream.messages import calibration_of
 
 logger = logging.getLogger(__name__)
@@ -63,7 +62,7 @@ class MatchedSubscription:
 
         """
         self.topic = topic
-        self.type_name = type_name(message_type)
+        self.type_name = topics.type_name(message_type)
         self._node = node
         self._message_type = message_type
         self._receive = receive
@@ -73,8 +72,8 @@ class MatchedSubscription:
         self._overridable = overridable
         self._warned_of_change = False
         self._changed = node.create_guard_condition(self.match_publishers)
-        self._auto = reliability == "auto" and not qos.overrides_reliability(node, topic)
-        self._subscribe(qos.RELIABILITIES.get(reliability) or self._matching())
+        self._auto = reliability == "auto" and not topics.overrides_reliability(node, topic)
+        self._subscribe(topics.RELIABILITIES.get(reliability) or self._matching())
 
     def close(self) -> None:
         """Unsubscribe."""
@@ -105,17 +104,17 @@ class MatchedSubscription:
         self._subscribe(wanted)
 
     def _matching(self) -> ReliabilityPolicy:
-        return qos.matching_reliability(self.publishers())
+        return topics.matching_reliability(self.publishers())
 
     def _subscribe(self, reliability: ReliabilityPolicy) -> None:
-        self._profile = qos.images(reliability, self._depth)
+        self._profile = topics.image_profile(reliability, self._depth)
         self._subscription: Subscription[Any] = self._node.create_subscription(
             self._message_type,
             self.topic,
             self._receive,
             self._profile,
             callback_group=self._group,
-            event_callbacks=qos.SubscriptionEventCallbacks(incompatible_qos=self._incompatible),
+            event_callbacks=topics.SubscriptionEventCallbacks(incompatible_qos=self._incompatible),
             qos_overriding_options=self._overriding_options(),
         )
 
@@ -140,10 +139,10 @@ class MatchedSubscription:
         if self._auto:
             self._changed.trigger()
             return
-        override = qos.reliability_override(self.topic)
+        override = topics.reliability_override(self.topic)
         remedy = (
             f"remove the parameter {override}, or set it to best_effort"
-            if qos.overrides_reliability(self._node, self.topic)
+            if topics.overrides_reliability(self._node, self.topic)
             else "set input.reliability to auto or best_effort"
         )
         self._node.get_logger().error(
@@ -209,7 +208,7 @@ class SmallSubscription:
     def match_publishers(self) -> None:
         """Subscribe as the publishers that are there now offer it."""
         self._live.match_publishers()
-        if self._kept is None and any(map(qos.is_latched, self._live.publishers())):
+        if self._kept is None and any(map(topics.is_latched, self._live.publishers())):
             self._kept = self._subscribe_latched()
 
     @property
@@ -222,9 +221,9 @@ class SmallSubscription:
             self._message_type,
             self.topic,
             self._receive,
-            qos.latched(self._depth),
+            topics.latched_profile(self._depth),
             # Volatile publishers do not match, and rclpy would say that their messages are lost.
-            event_callbacks=qos.SubscriptionEventCallbacks(
+            event_callbacks=topics.SubscriptionEventCallbacks(
                 incompatible_qos=lambda _: None, use_default_callbacks=False
             ),
         )
@@ -263,7 +262,7 @@ class CalibrationInput:
 
         """
         self._newest: Calibration | None = None
-        self.topic = calibration_topic(node, images, camera)
+        self.topic = topics.calibration_topic(node, images, camera)
         self._name = f"{camera}/camera_info" if camera else "camera_info"
         self._rectified = is_rectified_topic(images)
         self._warned_of: str | None = None
@@ -273,7 +272,7 @@ class CalibrationInput:
         self._first_image: float | None = None
         self._missed = False
         self._subscription = SmallSubscription(
-            node, CameraInfo, self.topic, self._receive, depth=qos.LARGE_DEPTH
+            node, CameraInfo, self.topic, self._receive, depth=topics.LARGE_DEPTH
         )
 
     def close(self) -> None:
@@ -309,7 +308,7 @@ class CalibrationInput:
             return None
         self._missed = True
         others = [
-            topic for topic in topics_of_type(self._node, type_name(CameraInfo))
+            topic for topic in topics.topics_of_type(self._node, topics.type_name(CameraInfo))
             if topic != self.topic
         ]  # fmt: skip
         if self._subscription.publisher_count:

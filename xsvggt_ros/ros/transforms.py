@@ -20,7 +20,7 @@ from xsvggt_ros.errors import TransformMissingError, TransformTimeError
 from xsvggt_ros.geometry.rigid import Matrix, Place, invert
 from xsvggt_ros.geometry.robot_frames import Placement, RobotPose
 from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
-from xsvggt_ros.ros import qos
+from xsvggt_ros.ros import topics
 from xsvggt_ros.ros.conversions import header, transform
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.subscriptions import SmallSubscription
@@ -315,7 +315,7 @@ class TransformListener:
                 TFMessage,
                 topic,
                 partial(self._receive, static),
-                depth=qos.TRANSFORMS_DEPTH,
+                depth=topics.TRANSFORMS_DEPTH,
                 latched=static,
             )
             for topic, static in (("/tf", False), ("/tf_static", True))
