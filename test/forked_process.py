@@ -18,7 +18,7 @@ from typing import IO
 
 ROOT = Path(__file__).parents[1]
 PRELOADED = [
-    "forked_process", "xsvggt_ros.ros.running", "xsvggt_ros.model.checkpoint",
+    "forked_process", "xsvggt_ros.ros.reconstruct_node", "xsvggt_ros.model.checkpoint",
     "xsvggt_ros.stream.chain", "xsvggt_ros.stream.memory", "xsvggt_ros.stream.worker",
 ]  # fmt: skip
 
