@@ -194,7 +194,7 @@ class FusionBlock(nn.Module):
 
         """
         joined = coarse if fine is None else coarse + self.resConfUnit1(fine)
-        return operators.resize(self.out_conv(self.resConfUnit2(joined)), rows, columns)
+        return operators.resize(self.out_conv(self.resConfUnit2(joined)), rows, columns, None, None)
 
 
 class DenseHead(nn.Module):

@@ -131,14 +131,12 @@ class Attention(nn.Module):
         if self.q_norm is None or self.k_norm is None or rotation is None:
             query, key, value = operators.split_heads(packed, self.num_heads)
         else:
-            query, key, value = operators.normalize_and_rotate(
-                packed,
-                self.num_heads,
-                (self.q_norm.weight, self.q_norm.bias),
-                (self.k_norm.weight, self.k_norm.bias),
-                self.q_norm.eps,
-                rotation,
-            )
+            given = operators.Projection(
+                packed, self.num_heads, self.q_norm.weight, self.q_norm.bias,
+                self.k_norm.weight, self.k_norm.bias, self.q_norm.eps,
+                rotation.cos, rotation.sin, rotation.neighbours,
+            )  # fmt: skip
+            query, key, value = operators.normalize_and_rotate(given)
         mixed = attend(query, key, value)
         update: Tensor = self.proj(mixed.transpose(1, 2).reshape(tokens.shape))
         return update
