@@ -239,9 +239,9 @@ def test_demo_passes_its_arguments_on(stage: Path) -> None:
     ("words", "handed_on"),
     [
         ([], "-n auto -m not slow"),
-        (["--all"], "-n auto"),
-        (["--all", "-x"], "-n auto -x"),
-        (["test/ros", "-k", "a or b"], "-n auto test/ros -k a or b"),
+        (["--all"], "-n auto --hypothesis-profile=thorough"),
+        (["--all", "-x"], "-n auto --hypothesis-profile=thorough -x"),
+        (["test/ros", "-k", "a or b"], "-n auto --hypothesis-profile=thorough test/ros -k a or b"),
     ],
 )
 def test_only_a_bare_call_leaves_slow_tests_out(

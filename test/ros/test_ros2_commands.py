@@ -54,8 +54,8 @@ def test_parameters_are_set_dumped_and_refused(tmp_path: Path) -> None:
     with NodeProcess({}, "--params-file", str(file)) as node, Peer(node.domain, STATUS) as peer:
         peer.wait_for_status(lambda s: s.state == "waiting", "start with the dump")
         for name, value in (("budget_mib", "64.0"), ("key_bits", "2"), ("adaptive", "none")):
-            words = ("/xsvggt", f"cache.{name}", *ASK_EVERYBODY)
-            assert value in _ros2(node.domain, "param", "get", *words)
+            asked = ("/xsvggt", f"cache.{name}", *ASK_EVERYBODY)
+            assert value in _ros2(node.domain, "param", "get", *asked)
 
 
 def test_transitions_services_and_topics() -> None:

@@ -55,7 +55,7 @@ def reconstruct(
         typer.Option(help="Write each depth map too: png (16 bit, 1/1000 units) or npy (float32)."),
     ] = None,
     chain: Annotated[ChainSettings, CHAIN],
-    refinement: Refinement = "off",
+    refinement: Refinement = "auto",
     rerun: RerunViewer = False,
     rerun_file: RerunFile = None,
 ) -> None:
@@ -140,8 +140,8 @@ def _run(
 
     from xsvggt_ros.errors import SourceError
     from xsvggt_ros.progress import frame_progress, known_total
-    from xsvggt_ros.stream.offline import reconstruct as results
     from xsvggt_ros.stream.recording import RecordedFrame
+    from xsvggt_ros.stream.worker import reconstruct as results
 
     log = logging.getLogger(__name__)
     refused: list[str] = []

@@ -15,11 +15,10 @@ from functools import cache
 from typing import Any, Literal, get_type_hints
 
 from xsvggt_ros.cache.settings import CacheSettings
-from xsvggt_ros.declaration import declared
+from xsvggt_ros.declaration import Spec, Value, checked_value, declared
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.geometry.voxel_map import EVICTIONS, MOST_POINTS, VoxelSettings
 from xsvggt_ros.model.config import PRESETS
-from xsvggt_ros.ros.parameter_spec import Spec, Value, checked_value
 from xsvggt_ros.stream.chain_settings import ChainSettings
 from xsvggt_ros.stream.frame import REFINEMENTS
 from xsvggt_ros.stream.mapping import MapSettings
@@ -289,11 +288,11 @@ class Pose:
     """How poses are refined."""
 
     refinement: str = declared(
-        "off",
-        "Fuse the network's pose with one registered from the points of its point head, which then "
-        "runs as well: on, auto = where camera_info is used and the weights have a point head "
-        "(LingBot-Map has none), or off. Where the registration is the less precise of both, the "
-        "pose stays as it was.",
+        "auto",
+        "off = poses as the network has them; auto = steps in odom fused with ones measured on the "
+        "images; on = poses in map fused with ones from the points of the point head, too, which "
+        "then runs as well (LingBot-Map has none). Where the measurement is the less precise of "
+        "both, the pose stays as it was.",
         choices=REFINEMENTS,
         live=True,
         renamed={False: "off", True: "on"},
