@@ -211,7 +211,9 @@ def evaluated(
             result_with(np.full((30, 40), 2.0 / shown[index], np.float32), index=index),
             stamp=index * 10**8,
             camera_to_world=in_units(pose),
-            motion=CameraMotion(in_units(smooth), TOLD, TOLD, in_units(step), TOLD * bool(index), 0.1),
+            motion=CameraMotion(
+                in_units(smooth), TOLD, TOLD, in_units(step), TOLD * bool(index), 0.1
+            ),
             gauge_change=(changes or {}).get(index),
         )
         known = np.full((30, 40), 2.0, np.float32) if depth else None

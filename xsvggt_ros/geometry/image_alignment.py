@@ -26,8 +26,8 @@ from xsvggt_ros.geometry.registration import (
     LEAST_POINTS,
     Linearised,
     Registration,
-    reprojection_jacobian,
     refined,
+    reprojection_jacobian,
 )
 from xsvggt_ros.geometry.rigid import Matrix, invert, rotation_angle
 
@@ -52,6 +52,8 @@ ITERATIONS = 4
 """Of each level at most."""
 BETTER = 0.8
 """Share of the difference at the start that may be left where a step is changed a lot."""
+NO_WORSE = 1.05
+"""The same elsewhere: what is minimised is another measure of the difference."""
 EXPOSED = 0.7
 """Share of the difference that another exposure must leave to be believed."""
 _BORDER = 2
@@ -117,9 +119,7 @@ def aligned_image(
     return AlignedImage(tuple(levels))
 
 
-def _level(
-    color: NDArray[np.uint8], depth: NDArray[np.float32], intrinsics: Intrinsics
-) -> _Level:
+def _level(color: NDArray[np.uint8], depth: NDArray[np.float32], intrinsics: Intrinsics) -> _Level:
     rows, columns = color.shape[:2]
     image = cv2.GaussianBlur(color.astype(np.float32) * np.float32(_BRIGHTNESS), (0, 0), SMOOTHING)
     across = cv2.Sobel(image, cv2.CV_32F, 1, 0, ksize=3, scale=0.125)
@@ -218,14 +218,15 @@ def register_images(
     change = invert(step) @ found.pose
     far = rotation_angle(change) > LARGEST_TURN
     far |= float(np.linalg.norm(change[:3, 3])) > LARGEST_WAY * found.depth
-    most = (BETTER if far else 1.0) * _misfit(at_start.residuals)
+    most = (BETTER if far else NO_WORSE) * _misfit(at_start.residuals)
     return found if _misfit(found.residuals) <= most else None
 
 
 def _exposure_shows(before: AlignedImage, after: AlignedImage, step: Matrix) -> bool:
     """Return whether another exposure would explain much of what does not fit."""
     without, with_it = (
-        _differences(before.levels[-1], after.levels[-1], exposed, step) for exposed in (False, True)
+        _differences(before.levels[-1], after.levels[-1], exposed, step)
+        for exposed in (False, True)
     )
     if without is None or with_it is None:
         return False
@@ -309,6 +310,4 @@ def _without_exposure(
         near = usual <= max(_FAR * float(np.median(usual)), _LEAST_GRADIENT)
         inverse = np.linalg.pinv(base[near].T @ base[near], hermitian=True)
         fields -= base @ (inverse @ (base[near].T @ fields[near]))
-    return Linearised(
-        fields[:, 0].reshape(count, 3), fields[:, 1:].reshape(count, 3, 6), used
-    )
+    return Linearised(fields[:, 0].reshape(count, 3), fields[:, 1:].reshape(count, 3, 6), used)

@@ -30,13 +30,13 @@ LEAST_SAMPLES = 100
 SURE = 0.1
 """Standard deviation of the depth error of a block, by the noise of the image, up to which it
 counts."""
-SCALE_FACTOR = 1.93
+SCALE_FACTOR = 1.85
 """Error of all depths of a frame together, over what shows: steps are as much too long or short."""
-DEPTH_FACTOR = 2.76
+DEPTH_FACTOR = 2.64
 """Error of the depth of a block beside that, over what shows: a step hides part of it."""
-FOCAL_ERROR = 0.0042
+FOCAL_ERROR = 0.004
 """Of a focal length, as a share."""
-BRIGHTNESS_FACTOR = 3.8
+BRIGHTNESS_FACTOR = 3.5
 """On the variance by differences of brightness: blocks next to each other are alike as well."""
 LEAST_ERROR = 6e-5
 """Of a step, in median depths and in radians."""
@@ -98,9 +98,7 @@ class ImageErrors:
         return PoseEstimate(registration.pose, np.asarray(information, np.float64))
 
 
-def _depth_errors(
-    registration: Registration, by_depth: Array, blocks: NDArray[np.int64]
-) -> Array:
+def _depth_errors(registration: Registration, by_depth: Array, blocks: NDArray[np.int64]) -> Array:
     """Return by which share depth is off, and the variance of that by noise, [2, b].
 
     Of the blocks where noise leaves that visible.

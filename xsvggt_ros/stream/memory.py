@@ -21,9 +21,7 @@ EXPECTED_SIZE = (640, 480)
 """Pixels of the image that is reckoned with until the first one comes."""
 
 
-def check_memory(
-    network: StreamVggt, width: int, cache: CacheSettings, *, caches: int = 1
-) -> None:
+def check_memory(network: StreamVggt, width: int, cache: CacheSettings, *, caches: int = 1) -> None:
     """Compare what the cache will allocate with what is free.
 
     Args:
@@ -122,9 +120,7 @@ def _check_first_pass(network: StreamVggt, cache: CacheSettings, tokens: int, fr
     )
 
 
-def _remedy(
-    network: StreamVggt, cache: CacheSettings, tokens: int, free: int, caches: int
-) -> str:
+def _remedy(network: StreamVggt, cache: CacheSettings, tokens: int, free: int, caches: int) -> str:
     if cache.budget_mib:
         return f"set cache.budget_mib to at most {free / MIB:.0f}, or free memory there"
     free //= caches

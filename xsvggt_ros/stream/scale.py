@@ -250,9 +250,7 @@ class MetricScale:
             self._told_spread = spread
 
     def _note_join(self, spread: float) -> None:
-        left = self.deviation**2 - self.spread**2 / max(
-            1.0, min(self._noted, self._memory) / ALIKE
-        )
+        left = self.deviation**2 - self.spread**2 / max(1.0, min(self._noted, self._memory) / ALIKE)
         self._joined = max(0.0, left) + spread**2
         self._noted_at_join = self._noted
 
@@ -299,8 +297,7 @@ class MetricScale:
             + _along(motion.odom_from_camera, doubt * self._odom.way(scale))
             + _along(motion.odom_from_camera, self._odom.missing),
             world_covariance=motion.world_covariance + _along(pose, doubt * self._world.way(scale)),
-            step_covariance=motion.step_covariance
-            + _along(np.eye(4), doubt * motion.step[:3, 3]),
+            step_covariance=motion.step_covariance + _along(np.eye(4), doubt * motion.step[:3, 3]),
         )
 
 
