@@ -161,13 +161,10 @@ def main() -> None:
     print(f"largest error of a step {max(sigmas):.2f} sigma of a component; "
           f"beyond {SIGMAS:g}: {np.mean(np.array(sigmas) > SIGMAS):.2%} of the steps; "
           f"NEES/6 {np.mean(squares):.2f}")  # fmt: skip
-    ways, turns = (
-        np.linalg.norm(np.array(errors)[:, part], axis=1) for part in (np.s_[:3], np.s_[3:])
-    )
-    print(
-        f"error of a step: {1e3 * np.sqrt(np.mean(ways**2)):.1f} mm, at most {1e3 * ways.max():.1f}; "
-        f"{np.degrees(np.sqrt(np.mean(turns**2))):.3f} degrees, at most {np.degrees(turns.max()):.3f}"
-    )
+    for name, part, unit in (("mm", np.s_[:3], 1e3), ("degrees", np.s_[3:], 180 / np.pi)):
+        sizes = unit * np.linalg.norm(np.array(errors)[:, part], axis=1)
+        usual = np.sqrt(np.mean(sizes**2))
+        print(f"error of a step, {name}: {usual:.3f}, at most {sizes.max():.3f}")
     print(f"95 % region: {np.mean(np.array(squares) <= COVERED):.1%} of the steps")
     relative = list(np.array(seconds) / np.array(reference))
     for name, values, scale in (

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -105,13 +107,14 @@ def test_what_shows_nothing_tells_nothing() -> None:
 def test_nothing_that_comes_out_of_a_camera_breaks_it(seed: int) -> None:
     random = np.random.default_rng(seed)
     size = int(random.integers(4, 60)), int(random.integers(4, 200))
-    images = []
+    images: list[AlignedImage] = []
     for _ in range(2):
         depth = np.exp(random.normal(0, random.choice([0.0, 0.1, 10.0]), size)).astype(np.float32)
         depth[random.random(size) < random.choice([0.0, 0.5, 1.0])] = np.nan
         color = random.integers(0, 256, (*size, 3), np.uint8)
         images.append(aligned_image(color, depth, CAMERA))
-    found = register_images(*images, exp_se3(random.normal(0, random.choice([0.0, 0.1, 3.0]), 6)))
+    step = exp_se3(random.normal(0, random.choice([0.0, 0.1, 3.0]), 6))
+    found = register_images(images[0], images[1], step)
     if found is not None:
         information = ImageErrors().estimate(found).information
         assert np.isfinite(found.pose).all()
@@ -124,19 +127,17 @@ def walked(seed: int, scale: float, share: float, bias: NDArray[np.float64]) -> 
 
     Args:
         seed: of the walk.
-        scale: error of all depths of a frame, as a share; it changes slowly.
-        share: error of depth beside that, alike over four patches; it changes slowly, too.
+        scale: error of all depths of a frame, as a share.
+        share: error of depth beside that, alike over four patches.
         bias: of every step, [6].
 
     """
     random = np.random.default_rng(seed)
     errors, squares = ImageErrors(), []
-    whole, field = random.standard_normal(), pv.noise(random, 4.0, 4)
     before: tuple[Matrix, AlignedImage] | None = None
-    for pose in pv.walk(random, 30):
-        whole = 0.95 * whole + 0.3 * random.standard_normal()
-        field = 0.95 * field + 0.3 * pv.noise(random, 4.0, 4)
-        depth = pv.room_depth(pose, CAMERA) * (1 + scale * whole + share * field)
+    for pose in pv.walk(random, 25):
+        wrong = scale * random.standard_normal() + share * pv.noise(random, 4.0, 4)
+        depth = pv.room_depth(pose, CAMERA) * (1 + wrong)
         color = pv.room_image(pose, CAMERA) + random.standard_normal((*depth.shape, 3))
         image = aligned_image(color.clip(0, 255).astype(np.uint8), depth.astype(np.float32), CAMERA)
         if before is not None:
@@ -152,14 +153,14 @@ def walked(seed: int, scale: float, share: float, bias: NDArray[np.float64]) -> 
 
 
 def test_steps_are_as_wrong_as_is_said() -> None:
-    squares = np.concatenate([walked(seed, 0.07, 0.05, np.zeros(6)) for seed in range(8)])
+    squares = np.concatenate([walked(seed, 0.06, 0.05, np.zeros(6)) for seed in range(6)])
     assert 0.7 <= squares.mean() / 6 <= 1.5
     assert 0.9 <= np.mean(squares <= COVERED) <= 0.98
 
 
 def test_a_bias_is_found_out() -> None:
     bias = np.array([0.01, 0.0, 0.01, 0.0, 0.003, 0.0])
-    squares = np.concatenate([walked(seed, 0.07, 0.05, bias) for seed in range(3)])
+    squares = np.concatenate([walked(seed, 0.06, 0.05, bias) for seed in range(3)])
     assert squares.mean() / 6 > 2.0
 
 
@@ -174,7 +175,7 @@ def test_how_wrong_depth_is_shows_in_the_images() -> None:
             images.append(
                 (pose, aligned_image(pv.room_image(pose, CAMERA), depth.astype(np.float32), CAMERA))
             )
-        for (first, before), (second, after) in zip(images, images[1:], strict=False):
+        for (first, before), (second, after) in pairwise(images):
             found = register_images(before, after, invert(first) @ second)
             assert found is not None
             errors.estimate(found)
