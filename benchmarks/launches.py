@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from xsvggt_ros.cache.kv_cache import KvCache
+from xsvggt_ros.cache.ops import Decoding
 from xsvggt_ros.cache.settings import DEFAULT_POLICY, POLICIES, CacheSettings
+from xsvggt_ros.cache.token_storage import TENSORS
 from xsvggt_ros.model.config import NetworkConfig, preset
 from xsvggt_ros.model.network import Head, StreamVggt
 from xsvggt_ros.stream.reconstructor import cache_layout
@@ -42,8 +45,11 @@ STAGES = (
 """Where an operation may belong; ``between`` is what the aggregator does around its blocks."""
 
 BITS = ((16, 16), (4, 4), (2, 2))
-WINDOW = {"window_frames": 4, "trajectory_frames": 2}
+WINDOW: dict[str, Any] = {"window_frames": 4, "trajectory_frames": 2}
 """Of the policy lingbot."""
+
+Arguments = ParamSpec("Arguments")
+Answer = TypeVar("Answer")
 
 
 @dataclass
@@ -73,11 +79,13 @@ class Launches(TorchDispatchMode):
     """Counts operations for the stage that is on top of the stack."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.counts = Counts()
         self.stack = ["between"]
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         """Run ``function`` and count it unless it is free."""
         result = function(*args, **(kwargs or {}))
         given = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
@@ -85,9 +93,9 @@ class Launches(TorchDispatchMode):
         name = function._schema.name
         if not is_free(function, given, made):
             stage = self.stack[-1]
-            if name.startswith("xsvggt::") and "decode" in name:
+            if name == "xsvggt::decode_layer":
                 stage = "decode"
-                decoded, newest = decoding_bytes(*args)
+                decoded, newest = decoding_bytes(Decoding(*args))
                 self.counts.decoded_bytes += decoded
                 self.counts.newest_bytes += newest
             self.counts.stages[stage] += 1
@@ -121,29 +129,17 @@ def is_free(function: torch._ops.OpOverload, given: list[Tensor], made: list[Ten
     return viewed or "empty" in schema.name
 
 
-def decoding_bytes(
-    key_tensors: list[Tensor],
-    key_bits: list[int],
-    value_tensors: list[Tensor],
-    value_bits: list[int],
-    lengths: list[int],
-    key: Tensor,
-    value: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    held_keys: Tensor,
-    held_values: Tensor,
-) -> tuple[int, int]:
+def decoding_bytes(given: Decoding) -> tuple[int, int]:
     """Return the bytes that one ``decode_layer`` moves: of the held tokens, and of the newest."""
     moved = 0
     for tensors, widths, out in (
-        (key_tensors, key_bits, keys),
-        (value_tensors, value_bits, values),
+        (given.key_tensors, given.key_bits, given.keys),
+        (given.value_tensors, given.value_bits, given.values),
     ):
-        for index, (bits, length) in enumerate(zip(widths, lengths, strict=True)):
+        for index, (bits, length) in enumerate(zip(widths, given.lengths, strict=True)):
             if not bits or not length:
                 continue
-            codes, *grids = tensors[4 * index : 4 * index + 4]
+            codes, *grids = tensors[TENSORS * index : TENSORS * (index + 1)]
             moved += codes[:, :length].nbytes + out[:, :length].nbytes
             # A table of grids is read as a whole, what stands beside a slot as far as it is taken.
             moved += sum(
@@ -151,8 +147,8 @@ def decoding_bytes(
                 else grid.nbytes
                 for grid in grids
             )  # fmt: skip
-    newest = 2 * (key.nbytes + value.nbytes) + held_keys.nbytes + held_values.nbytes
-    return moved, newest
+    copied = 2 * (given.key.nbytes + given.value.nbytes)
+    return moved, copied + given.held_keys.nbytes + given.held_values.nbytes
 
 
 class StagedMemory:
@@ -189,9 +185,15 @@ class StagedMemory:
         """End the frame, and count it."""
         self._as("end of frame", self._cache.end_frame)
 
-    def _as(self, stage: str, function: Callable, *arguments: object):  # type: ignore[no-untyped-def]
+    def _as(
+        self,
+        stage: str,
+        function: Callable[Arguments, Answer],
+        *arguments: Arguments.args,
+        **named: Arguments.kwargs,
+    ) -> Answer:
         with self._launches.stage(stage):
-            return function(*arguments)
+            return function(*arguments, **named)
 
 
 def network_of(config: NetworkConfig, dtype: torch.dtype, heads_dtype: torch.dtype) -> StreamVggt:

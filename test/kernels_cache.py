@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The cache's Triton kernels against their definitions, by Triton's interpreter or on a GPU."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import pytest
 import torch
 from triton_interpreter import DEVICE, INTERPRETING
 
-from xsvggt_ros.cache import ops
-from xsvggt_ros.cache.kernels import launch as kernels
+from xsvggt_ros.cache import measuring_kernels, ops, packing_kernels
 from xsvggt_ros.cache.token_storage import NativeStorage, PackedKeys, PackedValues
 
 CPU = torch.device("cpu")
+Stored = tuple[NativeStorage | PackedKeys, NativeStorage | PackedValues]
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -29,22 +34,29 @@ def permuted(sets: int, size: int, count: int, seed: int) -> torch.Tensor:
     return torch.stack([torch.randperm(size, generator=generator)[:count] for _ in range(sets)])
 
 
-def copies(values, device: str):
+def copies(values: Any, device: str) -> Any:
     """Return a copy of all tensors in ``values``."""
     if isinstance(values, torch.Tensor):
         return values.to(device, copy=True)
     return [copies(each, device) for each in values] if isinstance(values, list) else values
 
 
-def results(define, kernel, values: list, written: list[int]):
+def results(
+    define: Callable[..., torch.Tensor | None],
+    kernel: Callable[..., torch.Tensor | None],
+    values: list[Any],
+    written: list[int],
+    given: Callable[..., Any] | None = None,
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield what definition and kernel wrote into ``values`` at these places, and returned.
 
-    The definition runs on the CPU, where divisions are exact; PyTorch's on a GPU are not always.
+    ``given`` is the named tuple that they take instead of single arguments. The definition runs on
+    the CPU, where divisions are exact; PyTorch's on a GPU are not always.
     """
     found = []
     for function, device in ((define, "cpu"), (kernel, DEVICE)):
         own = copies(values, device)
-        returned = function(*own)
+        returned = function(*own) if given is None else function(given(*own))
         tensors = [own[place] for place in written]
         found.append([each.cpu() for each in [*tensors, returned] if each is not None])
     yield from zip(*found, strict=True)
@@ -52,7 +64,7 @@ def results(define, kernel, values: list, written: list[int]):
 
 def storages(
     lanes: int, slots: int, channels: int, key_bits: int, value_bits: int, sets: int, rows: int
-):
+) -> Stored:
     """Return empty storages for keys and values."""
     keys: NativeStorage | PackedKeys
     values: NativeStorage | PackedValues
@@ -68,7 +80,15 @@ def storages(
     return keys, values
 
 
-def arguments(keys, values, order, slots, rows, group: int, stored) -> list:
+def arguments(
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    order: torch.Tensor,
+    slots: torch.Tensor,
+    rows: torch.Tensor,
+    group: int,
+    stored: Stored,
+) -> list[Any]:
     """Return the arguments of ``write_tokens``."""
     key_storage, value_storage = stored
     sets, tokens, count = len(order), keys.shape[1], value_storage.tensors[0].shape[1]
@@ -83,9 +103,15 @@ def arguments(keys, values, order, slots, rows, group: int, stored) -> list:
     ]  # fmt: skip
 
 
-def assert_written_alike(*values) -> None:
+def assert_written_alike(*values: Any) -> None:
     written = [10, 11, 12, 13, 15, 16, 17, 18, 19, 20]
-    both = results(ops.write_tokens_in_torch, kernels.write_tokens, arguments(*values), written)
+    both = results(
+        ops.write_tokens_in_torch,
+        packing_kernels.write_tokens,
+        arguments(*values),
+        written,
+        ops.Writing,
+    )
     for expected, actual in both:
         assert torch.equal(actual, expected)
 
@@ -95,7 +121,9 @@ WIDTHS = [(4, 4), (2, 8), (8, 2), (16, 4), (4, 16)]
 
 @pytest.mark.parametrize(("key_bits", "value_bits"), WIDTHS)
 @pytest.mark.parametrize(("channels", "group", "sets"), [(64, 64, 2), (6, 10, 6), (7, 24, 2)])
-def test_codes_and_grids_are_the_same_to_the_bit(key_bits, value_bits, channels, group, sets):
+def test_codes_and_grids_are_the_same_to_the_bit(
+    key_bits: int, value_bits: int, channels: int, group: int, sets: int
+) -> None:
     lanes, frame, slots, count = 6, 70, 100, 67
     runs = -(-count // group)
     assert_written_alike(
@@ -112,7 +140,7 @@ def test_codes_and_grids_are_the_same_to_the_bit(key_bits, value_bits, channels,
 @pytest.mark.parametrize("size", [0.0, 1e-8, -1e-5, 0.1, 65504.0, 1e6, -1e6, 3.14159e4], ids=str)
 @pytest.mark.parametrize("bits", [2, 4])
 @pytest.mark.filterwarnings("ignore:overflow encountered")
-def test_grids_at_the_ends_of_float16(size, bits):
+def test_grids_at_the_ends_of_float16(size: float, bits: int) -> None:
     tokens = random(1, 40, 8) * size
     tokens[:, :, 3] = size
     everything, rows = torch.arange(40)[None], torch.zeros(1, 1, dtype=torch.int64)
@@ -121,13 +149,21 @@ def test_grids_at_the_ends_of_float16(size, bits):
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered")
-def test_what_is_no_number_spoils_its_own_group_alone():
+def test_what_is_no_number_spoils_its_own_group_alone() -> None:
     tokens = random(1, 128, 16)
     tokens[0, 3, 5] = torch.nan
     everything, rows = torch.arange(128)[None], torch.arange(2)[None]
     stored = storages(1, 128, 16, 4, 4, 1, 2)
     values = arguments(tokens, tokens, everything, everything, rows, 64, stored)
-    both = list(results(ops.write_tokens_in_torch, kernels.write_tokens, values, [11, 12, 16]))
+    both = list(
+        results(
+            ops.write_tokens_in_torch,
+            packing_kernels.write_tokens,
+            values,
+            [11, 12, 16],
+            ops.Writing,
+        )
+    )
     for scale, minimum, value_scale in zip(*both, strict=True):
         assert scale[0, 0].isnan().nonzero().flatten().tolist() == [5]
         assert minimum[0, 0].isnan().nonzero().flatten().tolist() == [5]
@@ -146,8 +182,8 @@ def test_what_is_no_number_spoils_its_own_group_alone():
     ],
 )
 def test_decoded_layers_are_the_same_to_the_bit(
-    key_bits, value_bits, channels, sets, dtype, in_place
-):
+    key_bits: int, value_bits: int, channels: int, sets: int, dtype: torch.dtype, in_place: bool
+) -> None:
     heads, frame, slots, lengths = 3, 20, 70, [30, 0, 70]
     parts = [
         filled_storages(heads, slots, channels, key_bits, value_bits, sets, dtype, seed)
@@ -164,7 +200,9 @@ def test_decoded_layers_are_the_same_to_the_bit(
         packed[1].transpose(0, 1), packed[2].transpose(0, 1), out[:, :120], out[:, :120],
         held[:0] if native_keys else held, held[:0] if native_values else held,
     ]  # fmt: skip
-    both = results(ops.decode_layer_in_torch, kernels.decode_layer, values, [7, 8, 9, 10])
+    both = results(
+        ops.decode_layer_in_torch, packing_kernels.decode_layer, values, [7, 8, 9, 10], ops.Decoding
+    )
     for expected, actual in both:
         if dtype == torch.bfloat16 and INTERPRETING:  # which cuts bfloat16 off
             torch.testing.assert_close(actual, expected, rtol=2**-7, atol=0)
@@ -173,47 +211,60 @@ def test_decoded_layers_are_the_same_to_the_bit(
 
 
 def filled_storages(
-    heads: int, slots: int, channels: int, key_bits: int, value_bits: int, sets: int, dtype, seed
-):
+    heads: int,
+    slots: int,
+    channels: int,
+    key_bits: int,
+    value_bits: int,
+    sets: int,
+    dtype: torch.dtype,
+    seed: int,
+) -> Stored:
     stored = storages(heads, slots, channels, key_bits, value_bits, sets, 3)
     everything = torch.arange(slots).expand(sets, -1)
     came = biased(heads, slots, channels, seed=seed), biased(heads, slots, channels, seed=seed + 9)
     rows = torch.arange(2).expand(sets, -1)
-    ops.write_tokens_in_torch(*arguments(*came, everything, everything, rows, 64, stored))
-    return [
-        NativeStorage(each.tensors[0].to(dtype), borrowed=False) if each.bits == 16 else each
-        for each in stored
-    ]
+    given = arguments(*came, everything, everything, rows, 64, stored)
+    ops.write_tokens_in_torch(ops.Writing(*given))
+    keys, values = stored
+    return (
+        NativeStorage(keys.tensors[0].to(dtype), borrowed=False) if keys.bits == 16 else keys,
+        NativeStorage(values.tensors[0].to(dtype), borrowed=False) if values.bits == 16 else values,
+    )
 
 
 @pytest.mark.parametrize(
     ("tokens", "anchor", "channels"), [(300, 40, 64), (40, 40, 6), (5, 0, 64), (2100, 700, 6)]
 )
 @pytest.mark.filterwarnings("ignore:invalid value encountered")
-def test_similarities(tokens, anchor, channels):
+def test_similarities(tokens: int, anchor: int, channels: int) -> None:
     keys = biased(2, tokens, channels)
     keys[0, 3] = torch.nan
     keys[1, 4] = 0
-    both = results(ops.key_similarity_in_torch, kernels.key_similarity, [keys, anchor], [])
+    both = results(
+        ops.key_similarity_in_torch, measuring_kernels.key_similarity, [keys, anchor], []
+    )
     for expected, actual in both:
         torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6, equal_nan=True)
 
 
 @pytest.mark.parametrize("count", [1, 7, 1024, 2500])
 @pytest.mark.filterwarnings("ignore:invalid value encountered")
-def test_unit_ranges(count):
+def test_unit_ranges(count: int) -> None:
     values = random(3, count)
     values[0, 0] = torch.nan
     values[1, -1] = torch.inf
     values[2] = 4.0
-    for expected, actual in results(ops.unit_range_in_torch, kernels.unit_range, [values], []):
+    for expected, actual in results(
+        ops.unit_range_in_torch, measuring_kernels.unit_range, [values], []
+    ):
         torch.testing.assert_close(actual, expected, equal_nan=True)
 
 
 @pytest.mark.parametrize(
     ("rows", "tokens", "channels"), [(17, 5000, 64), (1, 64, 16), (128, 700, 24)]
 )
-def test_few_queries_over_many_keys(rows, tokens, channels):
+def test_few_queries_over_many_keys(rows: int, tokens: int, channels: int) -> None:
     heads = 3
     packed = random(tokens, heads, channels, seed=1).to(torch.float16)
     values = [
@@ -222,13 +273,13 @@ def test_few_queries_over_many_keys(rows, tokens, channels):
         random(heads, tokens, channels, seed=2).to(torch.float16),
         torch.zeros(rows, heads, channels, dtype=torch.float16).transpose(0, 1),
     ]
-    both = results(ops.attend_few_in_torch, kernels.attend_few, values, [3])
+    both = results(ops.attend_few_in_torch, measuring_kernels.attend_few, values, [3])
     for expected, actual in both:
         torch.testing.assert_close(actual, expected, rtol=2e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(("room", "channels"), [(2, 6), (64, 64), (300, 6)])
-def test_the_camera_heads_attention(room, channels):
+def test_the_camera_heads_attention(room: int, channels: int) -> None:
     heads = 3
     for held in {1, room // 2 + 1, room}:
         values = [
@@ -238,6 +289,8 @@ def test_the_camera_heads_attention(room, channels):
             *random(2, heads, room, channels, seed=9),
             torch.zeros(room),
         ]
-        both = results(ops.attend_camera_in_torch, kernels.attend_camera, values, [5, 6, 7])
+        both = results(
+            ops.attend_camera_in_torch, measuring_kernels.attend_camera, values, [5, 6, 7]
+        )
         for expected, actual in both:
             torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)

@@ -79,7 +79,8 @@ def depth(pose: Matrix, height: int, width: int) -> NDArray[np.float32]:
     rays = np.stack([x, y, np.ones_like(x)], axis=-1) @ pose[:3, :3].T
     walls = np.where(rays > 0, ROOM_HIGH, ROOM_LOW) - pose[:3, 3]
     with np.errstate(divide="ignore"):
-        return (walls / rays).min(axis=-1).astype(np.float32)
+        distances: NDArray[np.float64] = (walls / rays).min(axis=-1)
+    return distances.astype(np.float32)
 
 
 def encoding(pose: Matrix) -> NDArray[np.float32]:
@@ -94,9 +95,9 @@ def main() -> None:
     from dataclasses import replace
 
     from xsvggt_ros.ros import node
-    from xsvggt_ros.stream import reconstructor
+    from xsvggt_ros.stream import step_runner
 
-    to_host = reconstructor._to_host
+    to_host = step_runner.to_host
     frame = -1  # the warm-up
 
     def perfect(prediction: Any) -> Any:
@@ -111,7 +112,7 @@ def main() -> None:
             confidence=np.full_like(output.confidence, 5.0),
         )
 
-    reconstructor._to_host = perfect
+    step_runner.to_host = perfect
     sys.exit(node.main())
 
 

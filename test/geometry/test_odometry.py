@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,13 @@ from xsvggt_ros.geometry.pose_covariance import UNKNOWN_VARIANCE
 from xsvggt_ros.geometry.rigid import Matrix, exp_se3, invert, log_se3
 from xsvggt_ros.geometry.robot_frames import RobotPose, place
 from xsvggt_ros.stream.frame import CameraMotion, FrameResult
-from xsvggt_ros.stream.odometry import LONGEST_GAP, NetworkError, VisualOdometry, carrier_motion
+from xsvggt_ros.stream.odometry import (
+    LONGEST_GAP,
+    CarrierMotion,
+    NetworkError,
+    VisualOdometry,
+    carrier_motion,
+)
 from xsvggt_ros.stream.scale import MetricScale
 
 CAMERA = pv.camera(4)
@@ -26,13 +33,13 @@ MOUNT = motion((0.3, 0.0, 1.2), (-0.5, 0.5, -0.5, 0.5))
 """A camera that looks ahead, 0.3 before and 1.2 above the base."""
 
 
-def moved(step: Matrix, seconds: float = 0.5, **changes) -> CameraMotion:
+def moved(step: Matrix, seconds: float = 0.5, **changes: Any) -> CameraMotion:
     covariance = np.diag([0.01, 0.02, 0.03, 0.001, 0.002, 0.003])
     motion = CameraMotion(step, covariance, 3 * covariance, step, 2 * covariance, seconds)
     return replace(motion, **changes)
 
 
-def told(motion: CameraMotion | None, *, metric: bool = True, lost: bool = False):
+def told(motion: CameraMotion | None, *, metric: bool = True, lost: bool = False) -> CarrierMotion:
     return carrier_motion(motion, np.eye(4), MOUNT, metric=metric, lost=lost)
 
 

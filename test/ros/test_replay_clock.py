@@ -4,12 +4,12 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
+from typing import Any
 
 import pytest
 
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.ros.replay_pace import ReplayClock
-from xsvggt_ros.ros.replay_topics import ReplayOptions
+from xsvggt_ros.ros.replay_topics import ReplayClock, ReplayOptions
 
 FOREVER = 1e6
 NO_PACE = (float("inf"), float("nan"), 1e-300, 1e9)
@@ -99,6 +99,6 @@ def test_time_spent_paused_does_not_count() -> None:
         *(({"fixed_rate": pace}, f"fixed rate is {pace} Hz: give one from") for pace in NO_PACE),
     ],
 )
-def test_options_that_cannot_work(options: dict[str, object], message: str) -> None:
+def test_options_that_cannot_work(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         ReplayOptions(**options)

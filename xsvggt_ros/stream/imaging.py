@@ -120,9 +120,8 @@ def _refuse_truncated(raw: bytes) -> None:
 
 def _refuse_huge(raw: bytes) -> None:
     """Refuse what its header announces as too large, before memory is taken for it."""
-    width, height = {"jpeg": _jpeg_size, "png": _png_size, None: lambda _: (0, 0)}[
-        encoded_format(raw)
-    ](raw)
+    kind = encoded_format(raw)
+    width, height = (0, 0) if kind is None else {"jpeg": _jpeg_size, "png": _png_size}[kind](raw)
     if width * height > MAX_PIXELS:
         raise FrameError(
             f"The compressed image is {width} x {height}, at most {MAX_PIXELS} pixels are read: "
@@ -201,6 +200,8 @@ def _mosaic(pixels: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
 
 
 def _convert(pixels: NDArray[np.uint8], code: int) -> ImageArray:
+    if pixels.shape[:2] == (1, 1):  # which OpenCV 4.5, of Ubuntu 22.04, refuses
+        return _convert(np.repeat(pixels, 2, axis=0), code)[:1]
     return np.asarray(cv2.cvtColor(pixels, code), np.uint8)
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from xsvggt_ros.model.camera_head import inverse_encoding
 from xsvggt_ros.model.config import NetworkConfig
+from xsvggt_ros.model.heads import inverse_encoding
 from xsvggt_ros.model.network import Prediction
 from xsvggt_ros.synthetic.truth import Truth
 

@@ -20,10 +20,17 @@ from xsvggt_ros.evaluation.sources.base import NO_TRUTH, SourceOptions
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
 from xsvggt_ros.stream.frame import Frame
-from xsvggt_ros.stream.messages import DEPTH_ENCODINGS, MILLIMETRES, nanoseconds
+from xsvggt_ros.stream.messages import (
+    COMPRESSED_IMAGE,
+    DEPTH_ENCODINGS,
+    IMAGE,
+    MILLIMETRES,
+    Topic,
+    choose_image_topic,
+    nanoseconds,
+)
 from xsvggt_ros.stream.sources.bag import BagSource
 from xsvggt_ros.stream.sources.bag_reader import BagReader
-from xsvggt_ros.stream.sources.topics import COMPRESSED_IMAGE, IMAGE, Topic, choose_image_topic
 
 MOST_WARNINGS = 20
 

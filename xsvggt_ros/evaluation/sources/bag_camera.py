@@ -22,9 +22,8 @@ from xsvggt_ros.geometry.cameras import Calibration, Intrinsics
 from xsvggt_ros.geometry.rectification import Rectification, rectification
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.stream.frame import Frame
-from xsvggt_ros.stream.messages import MILLIMETRES, depth_of, in_metres, nanoseconds
+from xsvggt_ros.stream.messages import IMAGE, MILLIMETRES, Topic, depth_of, in_metres, nanoseconds
 from xsvggt_ros.stream.sources.bag_reader import BagReader, Recorded
-from xsvggt_ros.stream.sources.topics import IMAGE, Topic
 
 Depth = NDArray[np.float32]
 HEADER = 12
