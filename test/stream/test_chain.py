@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from pose_benchmark import pose_views as pv
 
-from xsvggt_ros.cache.byte_budget import MIB
 from xsvggt_ros.cache.kv_cache import KvCache
+from xsvggt_ros.cache.layer_plan import MIB
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError, FrameError
 from xsvggt_ros.geometry.alignment import Similarity
