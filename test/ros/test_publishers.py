@@ -83,7 +83,7 @@ def test_the_path_lies_in_the_map_though_odom_has_parted_from_it(
     heard = _Heard(node, monkeypatch)
     in_map, in_odom = np.eye(4), np.eye(4)
     in_map[0, 3], in_odom[0, 3] = 2.0, 1.5
-    placement = Placement(in_map, in_odom, in_map @ np.linalg.inv(in_odom), in_map)
+    placement = Placement(in_map, in_map, in_map @ np.linalg.inv(in_odom), in_odom)
     settings = Settings(tf=Tf(odometry=odometry))
     heard.publishers.publish(replace(update_of(wall(1)), placement=placement), settings)
     heard.publishers.publish_path()
