@@ -55,9 +55,9 @@ from side_by_side import in_parallel
 from xsvggt_ros.cache.settings import DEFAULT_POLICY, POLICIES
 from xsvggt_ros.errors import ConfigurationError, XsvggtError
 from xsvggt_ros.evaluation.evaluator import SessionEvaluator
-from xsvggt_ros.evaluation.frame import FrameTruth
 from xsvggt_ros.evaluation.provenance import fingerprint, machine, software, weights
 from xsvggt_ros.evaluation.request import ScoringOptions
+from xsvggt_ros.evaluation.sources.base import FrameTruth
 from xsvggt_ros.geometry.alignment import Similarity, align
 from xsvggt_ros.metrics.trajectory import score_trajectory
 from xsvggt_ros.model.backbones import BUNDLED

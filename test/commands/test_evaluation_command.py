@@ -23,8 +23,7 @@ from xsvggt_ros.errors import ConfigurationError, SourceError, XsvggtError
 from xsvggt_ros.evaluation import isolated, runner, sweep
 from xsvggt_ros.evaluation.isolated import RunFailedError, evaluate_isolated
 from xsvggt_ros.evaluation.report.table_pages import sweep_page, sweep_summary, write_sweep
-from xsvggt_ros.evaluation.request import EvaluationRequest
-from xsvggt_ros.evaluation.sources.base import SourceOptions
+from xsvggt_ros.evaluation.request import EvaluationRequest, SourceOptions
 from xsvggt_ros.evaluation.sweep import FULL, Axis, Row, parse_axes, points, read_sweep, run_sweep
 from xsvggt_ros.stream.chain_settings import ChainSettings
 

@@ -12,7 +12,8 @@ from scipy.spatial.transform import Rotation
 from truth_bags import CAMERA, STAMPS, Messages, compressed_depth, records, write
 
 from xsvggt_ros.errors import ConfigurationError, SourceError
-from xsvggt_ros.evaluation.source import SourceOptions, open_source
+from xsvggt_ros.evaluation.request import SourceOptions
+from xsvggt_ros.evaluation.sources import open_source
 from xsvggt_ros.evaluation.sources.bag_truth import TimedPoses
 from xsvggt_ros.evaluation.sources.truth_files import read_truth
 from xsvggt_ros.stream.preprocessing import Calibrator

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from xsvggt_ros.errors import ConfigurationError, FrameError, SourceError
-from xsvggt_ros.evaluation.source import SourceOptions, open_source
+from xsvggt_ros.evaluation.request import SourceOptions
+from xsvggt_ros.evaluation.sources import open_source
 from xsvggt_ros.synthetic.export import write_sequence
 from xsvggt_ros.synthetic.held_out import held_out
 from xsvggt_ros.synthetic.sequence import Sequence

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from xsvggt_ros.errors import ConfigurationError, SourceError
-from xsvggt_ros.evaluation.source import SourceOptions, open_source
+from xsvggt_ros.evaluation.request import SourceOptions
+from xsvggt_ros.evaluation.sources import open_source
 from xsvggt_ros.synthetic.held_out import DEFAULT_ROOM, held_out
 from xsvggt_ros.synthetic.sequence import Sequence
 

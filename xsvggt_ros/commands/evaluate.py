@@ -30,8 +30,8 @@ from xsvggt_ros.evaluation.request import (
     LiveOptions,
     NetworkOptions,
     ScoringOptions,
+    SourceOptions,
 )
-from xsvggt_ros.evaluation.sources.base import SourceOptions
 from xsvggt_ros.interruption import stop_request
 from xsvggt_ros.stream.chain_settings import ChainSettings
 
@@ -316,7 +316,7 @@ def _run_sweep(
     from xsvggt_ros.evaluation.report.table_pages import write_sweep
     from xsvggt_ros.evaluation.results import new_directory
     from xsvggt_ros.evaluation.runner import Progress
-    from xsvggt_ros.evaluation.source import open_source
+    from xsvggt_ros.evaluation.sources import open_source
     from xsvggt_ros.evaluation.sweep import (
         REFERENCES,
         SWEEP,

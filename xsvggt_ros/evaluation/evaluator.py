@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from xsvggt_ros.evaluation.association import Association
 from xsvggt_ros.evaluation.cloud import CloudScore, score_cloud
-from xsvggt_ros.evaluation.frame import FrameTruth
 from xsvggt_ros.evaluation.odometry import (
     ONLINE,
     OdometryEvaluator,
@@ -23,6 +22,7 @@ from xsvggt_ros.evaluation.odometry import (
     reason_not_scored,
 )
 from xsvggt_ros.evaluation.request import ScoringOptions
+from xsvggt_ros.evaluation.sources.base import FrameTruth
 from xsvggt_ros.geometry.alignment import align
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import Matrix, is_pose, is_position

@@ -22,7 +22,8 @@ from xsvggt_ros.errors import ConfigurationError, EvaluationError, SourceError
 from xsvggt_ros.evaluation.cloud import PointSample, score_cloud
 from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, answered, each_row
 from xsvggt_ros.evaluation.protocols.video_depth import PATCH
-from xsvggt_ros.evaluation.source import SourceOptions, open_source
+from xsvggt_ros.evaluation.request import SourceOptions
+from xsvggt_ros.evaluation.sources import open_source
 from xsvggt_ros.evaluation.sources.base import EvaluationSource
 from xsvggt_ros.evaluation.sources.files import directories
 from xsvggt_ros.geometry.alignment import align

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from xsvggt_ros.errors import ConfigurationError, EvaluationError, SourceError
 from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, answered, each_row
 from xsvggt_ros.evaluation.protocols.video_depth import SINTEL_14, decoded
-from xsvggt_ros.evaluation.source import SourceOptions, open_source
+from xsvggt_ros.evaluation.request import SourceOptions
+from xsvggt_ros.evaluation.sources import open_source
 from xsvggt_ros.evaluation.sources.files import directories
 from xsvggt_ros.geometry.rigid import Matrix, invert, rotation_angles
 from xsvggt_ros.metrics.trajectory import score_trajectory

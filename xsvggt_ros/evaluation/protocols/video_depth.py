@@ -14,10 +14,10 @@ from PIL import Image
 
 from xsvggt_ros.errors import ConfigurationError, EvaluationError
 from xsvggt_ros.evaluation.evaluator import at_size_of
-from xsvggt_ros.evaluation.frame import EvaluationFrame
 from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, answered, each_row
-from xsvggt_ros.evaluation.source import SourceOptions, open_source
-from xsvggt_ros.evaluation.sources.base import EvaluationSource
+from xsvggt_ros.evaluation.request import SourceOptions
+from xsvggt_ros.evaluation.sources import open_source
+from xsvggt_ros.evaluation.sources.base import EvaluationFrame, EvaluationSource
 from xsvggt_ros.evaluation.sources.files import directories
 from xsvggt_ros.evaluation.sources.tum import open_prepared
 from xsvggt_ros.metrics.depth import (

@@ -13,10 +13,10 @@ import numpy as np
 
 from xsvggt_ros.errors import FrameError, SourceError
 from xsvggt_ros.evaluation.association import Association
-from xsvggt_ros.evaluation.frame import EvaluationFrame, FrameTruth
+from xsvggt_ros.evaluation.request import NO_TRUTH, SourceOptions
 from xsvggt_ros.evaluation.sources.bag_camera import BagCamera, Depth, DepthStream
 from xsvggt_ros.evaluation.sources.bag_truth import BagTruth, find_truth
-from xsvggt_ros.evaluation.sources.base import NO_TRUTH, SourceOptions
+from xsvggt_ros.evaluation.sources.base import EvaluationFrame, FrameTruth
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
 from xsvggt_ros.stream.frame import Frame

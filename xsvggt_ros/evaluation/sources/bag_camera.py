@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import ConfigurationError, FrameError, XsvggtError
-from xsvggt_ros.evaluation.frame import FrameTruth
+from xsvggt_ros.evaluation.sources.base import FrameTruth
 from xsvggt_ros.geometry.cameras import Calibration, Intrinsics
 from xsvggt_ros.geometry.rectification import Rectification, rectification
 from xsvggt_ros.geometry.rigid import Matrix

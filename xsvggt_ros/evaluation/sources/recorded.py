@@ -4,22 +4,24 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from xsvggt_ros.errors import FrameError
-from xsvggt_ros.evaluation.frame import EvaluationFrame, FrameTruth
-from xsvggt_ros.evaluation.sources.base import SourceOptions, selected
-from xsvggt_ros.evaluation.sources.files import Depth, ReadDepth
+from xsvggt_ros.evaluation.request import SourceOptions
+from xsvggt_ros.evaluation.sources.base import EvaluationFrame, FrameTruth, selected
+from xsvggt_ros.evaluation.sources.files import Depth, ReadDepth, choose, directories
 from xsvggt_ros.evaluation.sources.truth_files import true_poses
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.stream.frame import Frame, ImageArray
 from xsvggt_ros.stream.image_formats import BitsInUse
 from xsvggt_ros.stream.imaging import decode_encoded
+from xsvggt_ros.stream.sources.base import stamp_at
 
 FRAME_ID = "camera_optical_frame"
 MOST_WARNINGS = 20
@@ -37,6 +39,29 @@ class Record:
     depth: Path | None = None
     pose: Matrix | None = None
     intrinsics: Intrinsics | None = None
+
+
+def records_at(
+    rate: float,
+    colors: Sequence[Path],
+    depths: Sequence[Path | None],
+    poses: Sequence[Matrix | None],
+    camera: Intrinsics | None,
+) -> list[Record]:
+    """Return records of images whose files have no stamps, one for each image.
+
+    Args:
+        rate: images per second.
+        colors: the images.
+        depths: of each image.
+        poses: of each image, camera-to-world [4, 4].
+        camera: of all.
+
+    """
+    return [
+        Record(stamp_at(index, rate), color, depth, pose, camera)
+        for index, (color, depth, pose) in enumerate(zip(colors, depths, poses, strict=True))
+    ]
 
 
 @dataclass(frozen=True)
@@ -64,6 +89,56 @@ class Layout:
     provenance: dict[str, Any]
     warnings: tuple[str, ...] = ()
     truth_stamps: tuple[int, int] | None = None
+
+
+class DatasetLoader(ABC):
+    """Knows the directories of one data set and describes the frames in them.
+
+    Attributes:
+        kind: of data set, as ``--kind`` and reports name it.
+        several: whether a directory may hold several sequences.
+
+    """
+
+    kind: ClassVar[str]
+    several: ClassVar[bool] = True
+
+    @abstractmethod
+    def is_sequence(self, directory: Path) -> bool:
+        """Tell, from names of files alone, whether a directory is one sequence."""
+
+    @abstractmethod
+    def layout(self, place: Path, options: SourceOptions) -> Layout:
+        """Describe the frames of a sequence.
+
+        Raises:
+            ConfigurationError: an option that means nothing here.
+            SourceError: files are missing or damaged.
+
+        """
+
+    def sequences(self, directory: Path) -> dict[str, Path]:
+        """Return the sequences that a directory holds, by name."""
+        return {name: p for name, p in directories(directory).items() if self.is_sequence(p)}
+
+    def matches(self, directory: Path) -> bool:
+        """Tell whether a directory is a sequence, or holds some."""
+        return self.is_sequence(directory) or (self.several and bool(self.sequences(directory)))
+
+    def open_directory(self, directory: Path, options: SourceOptions) -> RecordedSource:
+        """Open a sequence, or the one of several that ``options`` name.
+
+        Raises:
+            ConfigurationError: an option that means nothing here.
+            SourceError: files are missing or damaged, or there are several sequences.
+
+        """
+        place = directory
+        if not self.several:
+            options.refuse(str(directory), "sequence")
+        elif not self.is_sequence(directory):
+            place = choose(directory, self.sequences(directory), options.sequence)
+        return RecordedSource(self.layout(place, options), options)
 
 
 class RecordedSource:

@@ -12,85 +12,87 @@ from pathlib import Path
 
 import numpy as np
 
-from xsvggt_ros.errors import SourceError
-from xsvggt_ros.evaluation.sources.base import SourceOptions
+from xsvggt_ros.errors import FrameError, SourceError
+from xsvggt_ros.evaluation.request import SourceOptions
 from xsvggt_ros.evaluation.sources.files import (
-    SINTEL_TAG,
-    choose,
+    Depth,
     directories,
     has,
     image_size,
     images,
-    sintel_dpt,
+    read_bytes,
 )
-from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
+from xsvggt_ros.evaluation.sources.recorded import DatasetLoader, Layout, Record
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import Matrix, invert
 from xsvggt_ros.stream.sources.base import stamp_at
 
-RATE = 24.0
-SIZE = 1024, 436
-"""Of the images that a .cam file is for."""
-
-PASSES = ("final", "clean")
+SINTEL_TAG = 202021.25
+"""Begins each .dpt and .cam file of Sintel; another number means another byte order."""
 
 
-def matches(directory: Path) -> bool:
-    """Tell whether a directory is a scene, a pass, ``training`` or the root."""
-    return _is_scene(directory) or _pass_of(directory) is not None
+class Sintel(DatasetLoader):
+    """Scenes of MPI Sintel; of the root or of ``training``, those of the final pass."""
 
+    kind = "sintel"
 
-def open_directory(directory: Path, options: SourceOptions) -> RecordedSource:
-    """Open a scene; of the root or of ``training``, of the final pass.
+    RATE = 24.0
+    SIZE = 1024, 436
+    """Of the images that a .cam file is for."""
 
-    Raises:
-        SourceError: files are missing or damaged, or there are several scenes.
+    PASSES = ("final", "clean")
 
-    """
-    place = directory if _is_scene(directory) else _choose(directory, options)
-    training = place.parent.parent
-    colors = images(place)
-    size = image_size(colors)
-    records = [_record(training, index, color, size) for index, color in enumerate(colors)]
-    return RecordedSource(
-        Layout(
-            kind="sintel",
+    def is_sequence(self, directory: Path) -> bool:
+        """Tell whether a directory is a scene of one pass."""
+        return directory.parent.name in self.PASSES and any(directory.glob("frame_*.png"))
+
+    def sequences(self, directory: Path) -> dict[str, Path]:
+        """Return the scenes of a pass, of ``training``, or of the root."""
+        for training in (directory, directory / "training", directory.parent):
+            if has(training, "depth") and has(training, self.PASSES[0]):
+                named = directory.name in self.PASSES
+                return directories(directory if named else training / self.PASSES[0])
+        return {}
+
+    def layout(self, place: Path, options: SourceOptions) -> Layout:
+        """Describe a scene."""
+        training = place.parent.parent
+        colors = images(place)
+        size = image_size(colors)
+        return Layout(
+            kind=self.kind,
             path=place,
             name=place.name,
-            records=records,
+            records=[self._record(training, *each, size) for each in enumerate(colors)],
             read_depth=sintel_dpt,
             provenance={"pass": place.parent.name, "poses": "camdata_left/", "depth": "depth/"},
-        ),
-        options,
-    )
+        )
+
+    def _record(self, training: Path, index: int, color: Path, size: tuple[int, int]) -> Record:
+        scene = color.parent.name
+        depth = training / "depth" / scene / f"{color.stem}.dpt"
+        camera = training / "camdata_left" / scene / f"{color.stem}.cam"
+        intrinsics, pose = read_cam(camera, size) if camera.exists() else (None, None)
+        found = depth if depth.exists() else None
+        return Record(stamp_at(index, self.RATE), color, found, pose, intrinsics)
 
 
-def _is_scene(directory: Path) -> bool:
-    return directory.parent.name in PASSES and any(directory.glob("frame_*.png"))
+def sintel_dpt(path: Path) -> Depth:
+    """Read a .dpt of Sintel: tag, width, height, then float32 rows, little endian.
 
+    Raises:
+        FrameError: it is missing or damaged.
 
-def _pass_of(directory: Path) -> Path | None:
-    """Return the directory of the scenes of one pass."""
-    for training in (directory, directory / "training", directory.parent):
-        if has(training, "depth") and has(training, PASSES[0]):
-            passes = [directory] if directory.name in PASSES else [training / PASSES[0]]
-            return passes[0]
-    return None
-
-
-def _choose(directory: Path, options: SourceOptions) -> Path:
-    scenes = _pass_of(directory)
-    assert scenes is not None
-    return choose(directory, directories(scenes), options.sequence)
-
-
-def _record(training: Path, index: int, color: Path, size: tuple[int, int]) -> Record:
-    scene = color.parent.name
-    depth = training / "depth" / scene / f"{color.stem}.dpt"
-    camera = training / "camdata_left" / scene / f"{color.stem}.cam"
-    intrinsics, pose = read_cam(camera, size) if camera.exists() else (None, None)
-    found = depth if depth.exists() else None
-    return Record(stamp_at(index, RATE), color, found, pose, intrinsics)
+    """
+    data = read_bytes(path)
+    if len(data) < 12 or np.frombuffer(data, "<f4", 1)[0] != np.float32(SINTEL_TAG):
+        raise FrameError(f"{path} does not begin with {SINTEL_TAG}: it is no depth of Sintel")
+    width, height = (int(each) for each in np.frombuffer(data, "<i4", 2, 4))
+    if min(width, height) < 1 or len(data) != 12 + 4 * width * height:
+        raise FrameError(
+            f"{path} announces {width}x{height} pixels and has {len(data)} bytes: it is damaged"
+        )
+    return np.frombuffer(data, "<f4", width * height, 12).reshape(height, width).copy()
 
 
 def read_cam(path: Path, size: tuple[int, int]) -> tuple[Intrinsics, Matrix]:
@@ -112,4 +114,4 @@ def read_cam(path: Path, size: tuple[int, int]) -> tuple[Intrinsics, Matrix]:
     extrinsics = np.eye(4)
     extrinsics[:3] = np.frombuffer(data, "<f8", 12, 4 + 72).reshape(3, 4)
     fx, fy, cx, cy = float(k[0, 0]), float(k[1, 1]), float(k[0, 2]), float(k[1, 2])
-    return Intrinsics(fx, fy, cx, cy, *SIZE).at_size(*size), invert(extrinsics)
+    return Intrinsics(fx, fy, cx, cy, *Sintel.SIZE).at_size(*size), invert(extrinsics)
