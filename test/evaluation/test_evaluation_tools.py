@@ -19,13 +19,10 @@ from rich.console import Console
 
 from xsvggt_ros.commands import speaking
 from xsvggt_ros.errors import ConfigurationError, SourceError
+from xsvggt_ros.evaluation.cloud import CorrespondenceSample
 from xsvggt_ros.evaluation.compare import Change, compare
 from xsvggt_ros.evaluation.cost import CostRecorder, Percentiles
-from xsvggt_ros.evaluation.evaluator import (
-    CorrespondenceSample,
-    depth_at_truth,
-    truth_at_result,
-)
+from xsvggt_ros.evaluation.evaluator import depth_at_truth, truth_at_result
 from xsvggt_ros.evaluation.metric_registry import (
     BY_NAME,
     QUANTITIES,

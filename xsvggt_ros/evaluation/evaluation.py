@@ -6,9 +6,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from xsvggt_ros.evaluation.association import Association
 from xsvggt_ros.evaluation.cost import Cost, CostRecorder
-from xsvggt_ros.evaluation.evaluator import Scores, SessionEvaluator
+from xsvggt_ros.evaluation.evaluator import Association, Scores, SessionEvaluator
 from xsvggt_ros.evaluation.metric_registry import Verdict
 from xsvggt_ros.evaluation.request import EvaluationRequest
 

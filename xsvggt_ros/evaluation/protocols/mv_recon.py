@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from xsvggt_ros.errors import ConfigurationError, EvaluationError, SourceError
-from xsvggt_ros.evaluation.cloud import PointSample, score_cloud
+from xsvggt_ros.evaluation.cloud import score_cloud
 from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, answered, each_row
 from xsvggt_ros.evaluation.protocols.video_depth import PATCH
 from xsvggt_ros.evaluation.request import SourceOptions
@@ -106,7 +106,7 @@ def mv_recon(
         source = _open(dataset, root, name, chosen)
         views = list(_views(engine, source, prediction))
         predicted, true = _normalized(views, prediction)
-        score = score_cloud(_sampled(predicted), _sampled(true))
+        score = score_cloud(thinned(predicted), thinned(true))
         metrics = {
             "acc": score.accuracy.mean, "acc_med": score.accuracy.median,
             "comp": score.completeness.mean, "comp_med": score.completeness.median,
@@ -249,12 +249,18 @@ def _size(points: Points) -> float:
     return float(np.median(np.linalg.norm(points - np.median(points, axis=0), axis=1)))
 
 
-def _sampled(points: Points) -> Points:
-    if len(points) <= LARGEST_CLOUD:
+def thinned(points: Points, most: int = LARGEST_CLOUD) -> Points:
+    """Return at most so many of some points [n, 3], rounded to float32 where points are dropped.
+
+    Every second one is dropped at random (seeded) until they are few enough.
+    """
+    if len(points) <= most:
         return points
-    sample = PointSample(LARGEST_CLOUD)
-    sample.add(points)
-    return sample.points()
+    random = np.random.default_rng(0)
+    points = points.astype(np.float32).astype(np.float64)
+    while len(points) > most:
+        points = points[random.random(len(points)) < 0.5]
+    return points
 
 
 def cropped(

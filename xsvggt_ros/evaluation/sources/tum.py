@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import SourceError
-from xsvggt_ros.evaluation.association import associate
 from xsvggt_ros.evaluation.request import SourceOptions
 from xsvggt_ros.evaluation.sources.files import (
     camera_of,
@@ -206,3 +205,27 @@ def open_prepared(directory: Path) -> RecordedSource:
     provenance = {"poses": "none", "depth": "paired by order"}
     layout = Layout("bonn", directory, directory.name, records, steps(STEPS_PER_METRE), provenance)
     return RecordedSource(layout, SourceOptions())
+
+
+def associate(
+    stamps: NDArray[np.int64], others: NDArray[np.int64], tolerance: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Match each stamp with the nearest other one.
+
+    Args:
+        stamps: int64 [n], nanoseconds, ascending.
+        others: int64 [m], likewise.
+        tolerance: nanoseconds between the stamps of a pair, at most.
+
+    Returns:
+        Indices into ``stamps`` and ``others`` of the pairs no further than ``tolerance`` apart.
+
+    """
+    if not len(stamps) or not len(others):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    after = np.searchsorted(others, stamps).clip(0, len(others) - 1)
+    before = (after - 1).clip(0)
+    nearer_before = np.abs(stamps - others[before]) <= np.abs(others[after] - stamps)
+    nearest = np.where(nearer_before, before, after).astype(np.int64)
+    matched = np.flatnonzero(np.abs(others[nearest] - stamps) <= tolerance).astype(np.int64)
+    return matched, nearest[matched]
