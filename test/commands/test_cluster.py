@@ -11,8 +11,7 @@ import pytest
 
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.evaluation.cluster import LOCAL, Cluster
-from xsvggt_ros.evaluation.isolated import RunFailedError
+from xsvggt_ros.evaluation.isolated import LOCAL, Cluster, RunFailedError
 from xsvggt_ros.evaluation.request import (
     EvaluationRequest,
     NetworkOptions,

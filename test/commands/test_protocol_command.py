@@ -9,16 +9,15 @@ import datasets
 import numpy as np
 import pytest
 
-from xsvggt_ros.errors import EvaluationError
-from xsvggt_ros.evaluation import protocol_catalogue
-from xsvggt_ros.evaluation.protocol_catalogue import (
-    SPECIFICATIONS,
+from xsvggt_ros.errors import ConfigurationError, EvaluationError
+from xsvggt_ros.evaluation.protocols.base import (
     Column,
     ProtocolOptions,
+    ProtocolRow,
     Specification,
-    specification_of,
+    each_row,
 )
-from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, each_row
+from xsvggt_ros.evaluation.protocols.run import SPECIFICATIONS, specification_of
 
 TINY = ["--preset", "tiny", "--width", "28", "--device", "cpu"]
 
@@ -179,7 +178,7 @@ def test_what_a_protocol_needs_is_asked_for(tmp_path):
 def test_sampling_that_a_protocol_does_not_know_is_refused(
     tmp_path, protocol, dataset, options, words
 ):
-    with pytest.raises(protocol_catalogue.ConfigurationError, match=words):
+    with pytest.raises(ConfigurationError, match=words):
         specification_of(protocol, ProtocolOptions(dataset, tmp_path, **options))
 
 

@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from xsvggt_ros.errors import ConfigurationError, EvaluationError
 from xsvggt_ros.evaluation.protocols import mv_recon as recon
+from xsvggt_ros.evaluation.protocols.base import ProtocolRow, mean_row
 from xsvggt_ros.evaluation.protocols.mv_recon import cropped
 from xsvggt_ros.evaluation.protocols.relpose import (
     auc,
@@ -21,7 +22,6 @@ from xsvggt_ros.evaluation.protocols.relpose import (
     pair_errors,
     relpose,
 )
-from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, mean_row
 from xsvggt_ros.evaluation.protocols.video_depth import (
     long_side,
     mono_depth,

@@ -11,7 +11,7 @@ import typer
 from xsvggt_ros.commands.speaking import console, say_lines, say_whole
 
 if TYPE_CHECKING:
-    from xsvggt_ros.evaluation.compare import Comparison
+    from xsvggt_ros.evaluation.results import Comparison
 
 COLORS = {"better": "green", "worse": "red", "same": "dim", "": ""}
 
@@ -34,8 +34,8 @@ def compare(
 ) -> None:
     """Compare two result directories: what got better, what got worse, which settings differ."""
     from xsvggt_ros.errors import ConfigurationError
-    from xsvggt_ros.evaluation.compare import compare as compared
     from xsvggt_ros.evaluation.metric_registry import FAILED
+    from xsvggt_ros.evaluation.results import compare as compared
 
     if quantities and max_worse is None:
         raise ConfigurationError(

@@ -38,8 +38,8 @@ from xsvggt_ros.stream.chain_settings import ChainSettings
 if TYPE_CHECKING:
     from xsvggt_ros.evaluation.evaluation import Evaluation
     from xsvggt_ros.evaluation.metric_registry import Threshold
-    from xsvggt_ros.evaluation.protocol_catalogue import ProtocolOptions
-    from xsvggt_ros.evaluation.protocol_run import ProtocolTable
+    from xsvggt_ros.evaluation.protocols.base import ProtocolOptions
+    from xsvggt_ros.evaluation.protocols.run import ProtocolTable
     from xsvggt_ros.evaluation.sweep import Run, Sweep
 
 MOVED = {
@@ -206,7 +206,7 @@ def protocol(
     cache: Annotated[CacheSettings, CACHE],
 ) -> None:
     """Measure a table of the paper, sequence by sequence."""
-    from xsvggt_ros.evaluation.protocol_catalogue import ProtocolOptions
+    from xsvggt_ros.evaluation.protocols.base import ProtocolOptions
 
     options = ProtocolOptions(
         dataset, root.expanduser(), max_frames, stride, prediction, annotations
@@ -284,7 +284,7 @@ def _say(evaluation: Evaluation) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from xsvggt_ros.evaluation.report.summary import headlines, where_frames_went
+    from xsvggt_ros.evaluation.report.page import headlines, where_frames_went
 
     table = Table.grid(padding=(0, 2))
     for headline in headlines(evaluation, evaluation.metrics()):
@@ -313,7 +313,6 @@ def _run_sweep(
     from datetime import datetime
 
     from xsvggt_ros.errors import SourceError
-    from xsvggt_ros.evaluation.report.table_pages import write_sweep
     from xsvggt_ros.evaluation.results import new_directory
     from xsvggt_ros.evaluation.runner import Progress
     from xsvggt_ros.evaluation.sources import open_source
@@ -352,7 +351,6 @@ def _run_sweep(
             directory,
             stop=stop,
             progress=progress,
-            written=lambda sweep: write_sweep(sweep, directory),
             jobs=jobs,
             run=run,
         )
@@ -364,7 +362,7 @@ def _run_sweep(
 @contextmanager
 def _place_to_run(address: str | None, device: str, jobs: int) -> Iterator[tuple[Run | None, int]]:
     """Yield what executes the runs of a sweep, None for this machine, and how many at once."""
-    from xsvggt_ros.evaluation.cluster import Cluster
+    from xsvggt_ros.evaluation.isolated import Cluster
 
     if address is None:
         yield None, jobs
@@ -402,9 +400,7 @@ def _run_protocol(
     """Run a protocol, write its table after each sequence, and print where it is."""
     from datetime import datetime
 
-    from xsvggt_ros.evaluation.protocol_catalogue import specification_of
-    from xsvggt_ros.evaluation.protocol_run import run_protocol
-    from xsvggt_ros.evaluation.report.table_pages import write_protocol
+    from xsvggt_ros.evaluation.protocols.run import run_protocol, specification_of
     from xsvggt_ros.evaluation.results import new_directory
     from xsvggt_ros.geometry.files import require_writable
     from xsvggt_ros.progress import run_progress
@@ -422,14 +418,13 @@ def _run_protocol(
             directory,
             stop=stop,
             progress=progress,
-            written=lambda table: write_protocol(table, directory),
         )
     _say_protocol(table)
     end_run(directory, interrupted=table.interrupted, code=1 if table.failed else 0)
 
 
 def _say_protocol(table: ProtocolTable) -> None:
-    from xsvggt_ros.evaluation.report.table_pages import protocol_table
+    from xsvggt_ros.evaluation.protocols.run import protocol_table
 
     made = protocol_table(table)
     title = f"{table.protocol}, {table.dataset}"

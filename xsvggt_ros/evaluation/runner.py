@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.evaluation import provenance
-from xsvggt_ros.evaluation.cost import CostRecorder
-from xsvggt_ros.evaluation.evaluation import Counts, Evaluation, LiveFigures, State
+from xsvggt_ros.evaluation.evaluation import CostRecorder, Counts, Evaluation, LiveFigures, State
 from xsvggt_ros.evaluation.evaluator import Association, Evaluator, Scores, disagreement
 from xsvggt_ros.evaluation.provenance import WarningLog, collecting_warnings
 from xsvggt_ros.evaluation.request import NO_TRUTH, EvaluationRequest, LiveOptions

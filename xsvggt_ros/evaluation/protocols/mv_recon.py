@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,15 @@ from PIL import Image
 
 from xsvggt_ros.errors import ConfigurationError, EvaluationError, SourceError
 from xsvggt_ros.evaluation.cloud import score_cloud
-from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, answered, each_row
+from xsvggt_ros.evaluation.protocols.base import (
+    Column,
+    ProtocolOptions,
+    ProtocolRow,
+    Specification,
+    _length,
+    answered,
+    each_row,
+)
 from xsvggt_ros.evaluation.protocols.video_depth import PATCH
 from xsvggt_ros.evaluation.request import SourceOptions
 from xsvggt_ros.evaluation.sources import open_source
@@ -315,3 +323,64 @@ def cropped(
         height=height,
     )
     return np.array(image, np.uint8), depth[down : down + height, right : right + width], moved
+
+
+class MultiViewReconstruction(Specification):
+    """Tables 2 and 3."""
+
+    name = "mv_recon"
+    datasets = get_args(SceneDataset)
+    columns = (
+        Column("acc", "Acc, m"), Column("acc_med", "Acc median"),
+        Column("comp", "Comp, m"), Column("comp_med", "Comp median"),
+        Column("nc", "NC"), Column("nc_med", "NC median"),
+        Column("f_score", "F-score", 1, "%"),
+    )  # fmt: skip
+
+    def check(self, options: ProtocolOptions) -> None:
+        """Allow ``frames`` with ``stride``, and ``prediction``."""
+        options.refuse(self.name, "annotations")
+        if options.stride is not None and options.frames is None:
+            raise ConfigurationError(
+                f"--stride {options.stride} is for the long table of {self.name}; add --max-frames"
+            )
+        choices = get_args(Prediction)
+        if options.prediction is not None and options.prediction not in choices:
+            raise ConfigurationError(
+                f"--prediction '{options.prediction}' is unknown; choose {' or '.join(choices)}"
+            )
+
+    def names(self, options: ProtocolOptions) -> list[str]:
+        """Return the sequences of the data set."""
+        return sequence_names(_scenes(options), options.root)
+
+    def needs_points(self, options: ProtocolOptions) -> bool:
+        """Return whether the point head is scored."""
+        return _prediction(options) == "points"
+
+    def rows(self, engine: Reconstructor, options: ProtocolOptions) -> Iterator[ProtocolRow]:
+        """Run the scenes."""
+        return mv_recon(
+            engine,
+            _scenes(options),
+            options.root,
+            prediction=_prediction(options),
+            sampling=Sampling(options.frames, options.stride or 1),
+        )
+
+    def notes(self, options: ProtocolOptions) -> tuple[str, ...]:
+        """Say how many images there are, and what is aligned with the ground truth."""
+        sparse = "the reference's sparse sampling: 2 to 5 images, hardly any cache"
+        scored = {
+            "points": "points of the point head, shifted and scaled as in the reference, then ICP",
+            "projection": "points of depth and pose, laid upon the truth by a similarity, then ICP",
+        }
+        return (_length(options, sparse), scored[_prediction(options)])
+
+
+def _scenes(options: ProtocolOptions) -> SceneDataset:
+    return cast("SceneDataset", options.dataset)
+
+
+def _prediction(options: ProtocolOptions) -> Prediction:
+    return cast("Prediction", options.prediction or "points")

@@ -7,14 +7,22 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import numpy as np
 from PIL import Image
 
 from xsvggt_ros.errors import ConfigurationError, EvaluationError
 from xsvggt_ros.evaluation.evaluator import at_size_of
-from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, answered, each_row
+from xsvggt_ros.evaluation.protocols.base import (
+    Column,
+    ProtocolOptions,
+    ProtocolRow,
+    Specification,
+    _length,
+    answered,
+    each_row,
+)
 from xsvggt_ros.evaluation.request import SourceOptions
 from xsvggt_ros.evaluation.sources import open_source
 from xsvggt_ros.evaluation.sources.base import EvaluationFrame, EvaluationSource
@@ -259,3 +267,75 @@ def long_side(pixels: ImageArray, side: int = 518, patch: int = PATCH) -> ImageA
 def _floor(length: int, patch: int) -> int:
     """Return the largest multiple of the patch that fits, at least one patch."""
     return max(length // patch * patch, patch)
+
+
+def _depth_columns(alignment: str) -> tuple[Column, ...]:
+    """Return the columns of depth errors under one alignment, which the notes name."""
+    return (
+        Column(f"abs_rel_{alignment}", "AbsRel"),
+        Column(f"sq_rel_{alignment}", "SqRel"),
+        Column(f"depth_rmse_{alignment}", "RMSE, m"),
+        Column(f"depth_log_rmse_{alignment}", "log RMSE"),
+        Column(f"delta_1_{alignment}", "δ<1.25", 1, "%"),
+        Column(f"delta_2_{alignment}", "δ<1.25²", 1, "%"),
+        Column(f"delta_3_{alignment}", "δ<1.25³", 1, "%"),
+    )
+
+
+class VideoDepth(Specification):
+    """Tables 6 and 7."""
+
+    name = "video_depth"
+    datasets = get_args(DepthDataset)
+    columns = _depth_columns(ALIGNMENT)
+
+    def check(self, options: ProtocolOptions) -> None:
+        """Allow ``frames``."""
+        options.refuse(self.name, "stride", "prediction", "annotations")
+
+    def names(self, options: ProtocolOptions) -> list[str]:
+        """Return the sequences of the data set."""
+        return sequence_names(_depth_dataset(options), options.root)
+
+    def rows(self, engine: Reconstructor, options: ProtocolOptions) -> Iterator[ProtocolRow]:
+        """Run whole sequences."""
+        return video_depth(engine, _depth_dataset(options), options.root, frames=options.frames)
+
+    def notes(self, options: ProtocolOptions) -> tuple[str, ...]:
+        """Say how depth is aligned and averaged."""
+        return (
+            _length(options, "each sequence as the reference takes it"),
+            "all pixels of a sequence aligned together by the scale of least absolute error; the "
+            "mean is weighted by pixels",
+        )
+
+
+class MonoDepth(Specification):
+    """Table 5."""
+
+    name = "mono_depth"
+    datasets = get_args(DepthDataset)
+    columns = _depth_columns(IMAGE_ALIGNMENT)
+
+    def check(self, options: ProtocolOptions) -> None:
+        """Allow nothing but data set and root."""
+        options.refuse(self.name, "frames", "stride", "prediction", "annotations")
+
+    def names(self, options: ProtocolOptions) -> list[str]:
+        """Return the sequences of the data set."""
+        return sequence_names(_depth_dataset(options), options.root)
+
+    def rows(self, engine: Reconstructor, options: ProtocolOptions) -> Iterator[ProtocolRow]:
+        """Run single images."""
+        return mono_depth(engine, _depth_dataset(options), options.root)
+
+    def notes(self, options: ProtocolOptions) -> tuple[str, ...]:
+        """Say that no cache takes part."""
+        return (
+            "every image is a stream of its own, scaled by its median: no cache takes part",
+            "the mean is weighted by pixels",
+        )
+
+
+def _depth_dataset(options: ProtocolOptions) -> DepthDataset:
+    return cast("DepthDataset", options.dataset)

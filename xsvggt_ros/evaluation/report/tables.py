@@ -7,8 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from xsvggt_ros.evaluation.cost import Percentiles
-from xsvggt_ros.evaluation.evaluation import Evaluation
+from xsvggt_ros.evaluation.evaluation import Evaluation, Percentiles
 from xsvggt_ros.evaluation.metric_registry import BY_NAME, MIB
 from xsvggt_ros.metrics.odometry import DriftScore
 

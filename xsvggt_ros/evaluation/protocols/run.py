@@ -8,6 +8,9 @@ that leaves the rows that are done.
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -15,13 +18,26 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import yaml
+
 from xsvggt_ros.cache.settings import CacheSettings
+from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.evaluation import provenance
-from xsvggt_ros.evaluation.protocol_catalogue import Column, ProtocolOptions, Specification
-from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, mean_row
+from xsvggt_ros.evaluation.protocols.base import (
+    Column,
+    ProtocolOptions,
+    ProtocolRow,
+    Specification,
+    mean_row,
+)
+from xsvggt_ros.evaluation.protocols.mv_recon import MultiViewReconstruction
+from xsvggt_ros.evaluation.protocols.relpose import RelativePose
+from xsvggt_ros.evaluation.protocols.video_depth import MonoDepth, VideoDepth
 from xsvggt_ros.evaluation.provenance import collecting_warnings
+from xsvggt_ros.evaluation.report.page import environment, markdown
+from xsvggt_ros.evaluation.report.tables import Table
 from xsvggt_ros.evaluation.request import NetworkOptions
-from xsvggt_ros.evaluation.results import write_json, write_text, yaml_text
+from xsvggt_ros.evaluation.results import REPORT, SUMMARY, write_json, write_text, yaml_text
 from xsvggt_ros.evaluation.runner import Progress
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.frame import FrameResult
@@ -85,7 +101,6 @@ def run_protocol(
     *,
     stop: Event,
     progress: Progress,
-    written: Callable[[ProtocolTable], None] = lambda table: None,
 ) -> ProtocolTable:
     """Run all sequences of a data set.
 
@@ -97,7 +112,6 @@ def run_protocol(
         directory: of the results.
         stop: ends the run before the next frame; the sequence in hand is not counted then.
         progress: is told the frames done, and which sequence they belong to.
-        written: is handed the table after each sequence.
 
     Raises:
         XsvggtError: settings, weights or data that are impossible.
@@ -122,16 +136,11 @@ def run_protocol(
         table = _empty(specification, options, chosen, cache, settings, network, names)
         for rows in _growing(specification.rows(engine, options), watch):
             table = replace(table, rows=rows, mean=_mean(rows), warnings=tuple(log.lines()))
-            _write(table, directory, written)
+            write_protocol(table, directory)
         if stop.is_set():
             table = replace(table, interrupted=True)
-            _write(table, directory, written)
+            write_protocol(table, directory)
     return table
-
-
-def _write(table: ProtocolTable, directory: Path, written: Callable[[ProtocolTable], None]) -> None:
-    write_json(directory / PROTOCOL, asdict(table))
-    written(table)
 
 
 def _growing(rows: Iterator[ProtocolRow], watch: _Watch) -> Iterator[tuple[ProtocolRow, ...]]:
@@ -222,3 +231,94 @@ def _empty(
         provenance=described,
         total=None if names is None else len(names),
     )
+
+
+def protocol_table(table: ProtocolTable) -> Table:
+    """Return one row per sequence, the mean last; columns that no sequence fills are left out."""
+    columns = shown_columns(table)
+    rows = [
+        (
+            row.sequence,
+            *(column.show(row.metrics.get(column.name)) for column in columns),
+            str(row.frames),
+            row.error or "",
+        )
+        for row in (*table.rows, *([table.mean] if table.mean else []))
+    ]
+    heads = [f"{each.label}, {each.unit}" if each.unit else each.label for each in columns]
+    return Table("Sequences", ("sequence", *heads, "frames", "note"), rows)
+
+
+def shown_columns(table: ProtocolTable) -> list[Column]:
+    """Return the columns that some sequence fills."""
+    filled = {name for row in table.rows for name in row.metrics}
+    return [column for column in table.columns if column.name in filled]
+
+
+def protocol_page(table: ProtocolTable) -> str:
+    """Return the report of a protocol as HTML."""
+    return (
+        environment()
+        .get_template("protocol.html.j2")
+        .render(
+            run=table,
+            columns=shown_columns(table),
+            table=protocol_table(table),
+            provenance=yaml.safe_dump(json.loads(json.dumps(table.provenance)), sort_keys=False),
+        )
+    )
+
+
+def protocol_summary(table: ProtocolTable) -> str:
+    """Return a protocol in Markdown."""
+    lines = [f"# {table.protocol}, {table.dataset}", "", f"{table.weights}  ·  {table.cache}"]
+    lines += ["", *(f"- {each}" for each in table.remarks)] if table.remarks else []
+    lines += ["", *markdown(protocol_table(table)), "", "## Protocol", ""]
+    return "\n".join([*lines, *(f"- {each}" for each in table.notes)]) + "\n"
+
+
+def protocol_csv(table: ProtocolTable) -> str:
+    """Return one line per sequence, with the numbers in full."""
+    stream = io.StringIO()
+    writer = csv.writer(stream)
+    names = [column.name for column in shown_columns(table)]
+    writer.writerow(["sequence", "error", "frames", "weight", *names])
+    for row in table.rows:
+        values = [row.metrics.get(name, "") for name in names]
+        writer.writerow([row.sequence, row.error or "", row.frames, row.weight, *values])
+    return stream.getvalue()
+
+
+def write_protocol(table: ProtocolTable, directory: Path) -> None:
+    """Write protocol.json, and report.html, summary.md and sequences.csv beside it."""
+    write_json(directory / PROTOCOL, asdict(table))
+    write_text(directory / REPORT, protocol_page(table))
+    write_text(directory / SUMMARY, protocol_summary(table))
+    write_text(directory / "sequences.csv", protocol_csv(table))
+
+
+SPECIFICATIONS: dict[str, Specification] = {
+    each.name: each
+    for each in (VideoDepth(), MonoDepth(), MultiViewReconstruction(), RelativePose())
+}
+
+
+def specification_of(name: str, options: ProtocolOptions) -> Specification:
+    """Return the protocol of a name, checked against the options.
+
+    Raises:
+        ConfigurationError: an unknown protocol or data set, or options that mean nothing to it.
+
+    """
+    if name not in SPECIFICATIONS:
+        raise ConfigurationError(
+            f"protocol '{name}' is unknown; choose one of {', '.join(SPECIFICATIONS)}"
+        )
+    found = SPECIFICATIONS[name]
+    if options.dataset not in found.datasets:
+        raise ConfigurationError(
+            f"protocol {name} has no data set '{options.dataset}'; choose one of "
+            f"{', '.join(found.datasets)}"
+        )
+    found.check(options)
+    return found
