@@ -37,7 +37,7 @@ from xsvggt_ros.model.backbones import BUNDLED
 from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.model.device import device_named
 from xsvggt_ros.model.network import StreamVggt
-from xsvggt_ros.synthetic.held_out import FIRST_HELD_OUT_SEED, quality_for
+from xsvggt_ros.synthetic.cameras import truth_of
 from xsvggt_ros.synthetic.motion import MotionSettings
 from xsvggt_ros.synthetic.rooms import room_named
 from xsvggt_ros.synthetic.scenes.streams import Streams
@@ -48,8 +48,12 @@ from xsvggt_ros.synthetic.scenes.suite import (
     suite_settings,
     suite_streams,
 )
-from xsvggt_ros.synthetic.sequence import Sequence, SequenceSettings
-from xsvggt_ros.synthetic.truth import truth_of
+from xsvggt_ros.synthetic.sequence import (
+    FIRST_HELD_OUT_SEED,
+    Sequence,
+    SequenceSettings,
+    quality_for,
+)
 from xsvggt_ros.training.memory_need import (
     BUDGETS,
     EVERYTHING,

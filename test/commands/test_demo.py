@@ -27,8 +27,8 @@ from xsvggt_ros.stream import results
 from xsvggt_ros.stream.overview import OVERVIEW_SIZE
 from xsvggt_ros.stream.recording import CacheBytes, LongestSession
 from xsvggt_ros.stream.sources import open_source
-from xsvggt_ros.synthetic.held_out import held_out
 from xsvggt_ros.synthetic.sequence import Sequence as SyntheticSequence
+from xsvggt_ros.synthetic.sequence import held_out
 
 HOW = "needs ROS 2 and this package's messages: run scripts/test, or source a ROS 2 workspace"
 pytest.importorskip("rclpy", reason=HOW)

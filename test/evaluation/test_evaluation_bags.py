@@ -18,8 +18,7 @@ from xsvggt_ros.evaluation.sources.bag_truth import TimedPoses
 from xsvggt_ros.evaluation.sources.truth_files import read_truth
 from xsvggt_ros.stream.preprocessing import Calibrator
 from xsvggt_ros.synthetic.export import write_sequence
-from xsvggt_ros.synthetic.held_out import held_out
-from xsvggt_ros.synthetic.sequence import Sequence
+from xsvggt_ros.synthetic.sequence import Sequence, held_out
 
 
 def made(tmp_path, *extra, kind="mcap", leave_out=(), messages=None):

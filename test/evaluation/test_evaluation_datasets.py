@@ -11,8 +11,7 @@ from xsvggt_ros.errors import ConfigurationError, FrameError, SourceError
 from xsvggt_ros.evaluation.request import SourceOptions
 from xsvggt_ros.evaluation.sources import open_source
 from xsvggt_ros.synthetic.export import write_sequence
-from xsvggt_ros.synthetic.held_out import held_out
-from xsvggt_ros.synthetic.sequence import Sequence
+from xsvggt_ros.synthetic.sequence import Sequence, held_out
 
 KINDS = {
     "tum": (datasets.tum, "tum", 5000),

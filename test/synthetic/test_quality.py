@@ -28,8 +28,7 @@ from xsvggt_ros.model.dense_head import activate_points
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.model.rotary import rotation_for
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
-from xsvggt_ros.synthetic.held_out import held_out
-from xsvggt_ros.synthetic.sequence import Sequence, SyntheticFrame
+from xsvggt_ros.synthetic.sequence import Sequence, SyntheticFrame, held_out
 from xsvggt_ros.training.scores import Scores, compare, mean_scores
 
 WIDTH, HEIGHT = 112, 84

@@ -19,7 +19,6 @@ from xsvggt_ros.geometry.rigid import invert
 from xsvggt_ros.model.checkpoint import load_network, random_network
 from xsvggt_ros.model.config import preset
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
-from xsvggt_ros.synthetic.held_out import FIRST_HELD_OUT_SEED
 from xsvggt_ros.synthetic.scenes.suite import (
     SEEDS,
     SUITES,
@@ -28,6 +27,7 @@ from xsvggt_ros.synthetic.scenes.suite import (
     suite_settings,
     suite_streams,
 )
+from xsvggt_ros.synthetic.sequence import FIRST_HELD_OUT_SEED
 from xsvggt_ros.training.__main__ import main
 from xsvggt_ros.training.forgetting import (
     MaskedSequence,

@@ -28,10 +28,9 @@ from xsvggt_ros.model.checkpoint import load_network, read_checkpoint
 from xsvggt_ros.model.config import preset
 from xsvggt_ros.model.memory import CausalSequence
 from xsvggt_ros.model.network import Prediction
-from xsvggt_ros.synthetic.cameras import intrinsics_for
+from xsvggt_ros.synthetic.cameras import Truth, intrinsics_for, truth_of
 from xsvggt_ros.synthetic.motion import MotionSettings
 from xsvggt_ros.synthetic.sequence import Sequence, SequenceSettings
-from xsvggt_ros.synthetic.truth import Truth, truth_of
 from xsvggt_ros.training import batches
 from xsvggt_ros.training.__main__ import main
 from xsvggt_ros.training.auxiliary_heads import RoomHeads

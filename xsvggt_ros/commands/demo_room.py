@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 
 from xsvggt_ros.stream.ground_truth import GroundTruth, TopView
 from xsvggt_ros.synthetic.export import IMAGE_TOPIC, write_first_frames
-from xsvggt_ros.synthetic.held_out import held_out
-from xsvggt_ros.synthetic.sequence import Sequence
-from xsvggt_ros.synthetic.top_view import room_from_above
+from xsvggt_ros.synthetic.sequence import Sequence, held_out, room_from_above
 
 SEQUENCE = "long_loop"
 """Of the held-out suite: laps through one room, so that places are seen again."""

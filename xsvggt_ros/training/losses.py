@@ -12,7 +12,7 @@ from torch.nn import functional
 from xsvggt_ros.model.camera_head import inverse_encoding
 from xsvggt_ros.model.config import NetworkConfig
 from xsvggt_ros.model.network import Prediction
-from xsvggt_ros.synthetic.truth import Truth
+from xsvggt_ros.synthetic.cameras import Truth
 
 GRADIENT_SCALES = (1, 2, 4)
 """Pixels between the two ends of a difference."""

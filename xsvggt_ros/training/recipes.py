@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.synthetic.scenes.paths import Pace
+from xsvggt_ros.synthetic.scenes.layouts import Pace
 from xsvggt_ros.synthetic.scenes.streams import StreamSettings
 from xsvggt_ros.training.losses import LossWeights
 from xsvggt_ros.training.optimization import cosine

@@ -23,8 +23,7 @@ from xsvggt_ros.model.dense_head import activate_depth, activate_points
 from xsvggt_ros.model.device import device_named
 from xsvggt_ros.model.memory import CausalSequence
 from xsvggt_ros.model.network import Prediction
-from xsvggt_ros.synthetic.held_out import LENGTHS, SUITE, held_out
-from xsvggt_ros.synthetic.sequence import Sequence
+from xsvggt_ros.synthetic.sequence import LENGTHS, SUITE, Sequence, held_out
 from xsvggt_ros.training.batches import Batch, TrainingData
 from xsvggt_ros.training.forgetting import GappySequence, drawn_window, windowed
 from xsvggt_ros.training.log import (

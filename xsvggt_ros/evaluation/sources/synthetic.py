@@ -10,9 +10,8 @@ from typing import Any
 from xsvggt_ros.evaluation.request import SourceOptions
 from xsvggt_ros.evaluation.sources.base import EvaluationFrame, FrameTruth, selected
 from xsvggt_ros.stream.frame import Frame, ImageArray
-from xsvggt_ros.synthetic.held_out import DEFAULT_ROOM, held_out
 from xsvggt_ros.synthetic.scenes.suite import SEPARATOR, SceneSequence
-from xsvggt_ros.synthetic.sequence import Sequence
+from xsvggt_ros.synthetic.sequence import DEFAULT_ROOM, Sequence, held_out
 
 PREFIX = "synthetic:"
 """Begins the path of a sequence that is on no disk, such as ``synthetic:medium_walk``."""

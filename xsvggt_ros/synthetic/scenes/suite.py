@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.synthetic.cameras import intrinsics_for
-from xsvggt_ros.synthetic.held_out import FIRST_HELD_OUT_SEED
-from xsvggt_ros.synthetic.scenes.layouts import WORLDS
-from xsvggt_ros.synthetic.scenes.paths import Pace
+from xsvggt_ros.synthetic.scenes.layouts import WORLDS, Pace
 from xsvggt_ros.synthetic.scenes.scene import Draw
 from xsvggt_ros.synthetic.scenes.streams import (
     Plan,
@@ -25,7 +23,7 @@ from xsvggt_ros.synthetic.scenes.streams import (
     plan_streams,
     render_streams,
 )
-from xsvggt_ros.synthetic.sequence import LONGEST, SyntheticFrame
+from xsvggt_ros.synthetic.sequence import FIRST_HELD_OUT_SEED, LONGEST, SyntheticFrame
 
 SEEDS = 64
 """Streams of a suite; the first ones are taken where fewer are asked for."""
