@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import run
+from need_benchmark import streamed
 
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import CheckpointError, ConfigurationError
@@ -36,11 +37,11 @@ from xsvggt_ros.training.forgetting import (
     over_tokens,
     window,
 )
-from xsvggt_ros.training.memory_need import compared, errors_of, streamed
 from xsvggt_ros.training.options import RoomTraining, training_named
-from xsvggt_ros.training.recipes import Stage, recipe_named
-from xsvggt_ros.training.scene_run import SceneRun, SceneRunSettings
+from xsvggt_ros.training.recipes import SceneRunSettings, Stage, recipe_named
+from xsvggt_ros.training.scene_run import SceneRun
 from xsvggt_ros.training.scene_trainer import SceneTrainer
+from xsvggt_ros.training.scores import errors_of, stream_errors
 from xsvggt_ros.training.settings import TrainingSettings
 from xsvggt_ros.training.state import MOST_BYTES, load_parts, save_parts
 from xsvggt_ros.training.trainer import Trainer
@@ -133,18 +134,18 @@ def test_a_share_of_the_sequences_forgets():
 
 
 def test_true_answers_have_no_error(streams):
-    errors = compared(streams.truth.encodings, 3 * streams.truth.depth, streams)
+    errors = stream_errors(streams.truth.encodings, 3 * streams.truth.depth, streams)
     for name in ("ate_sim3_percent", "rotations_deg", "rpe_rotation_mean_deg", "abs_rel_median"):
         assert np.abs(getattr(errors, name)).max() < 0.05, name
     moved = streams.truth.encodings.clone()
     moved[..., :3] *= 2.5
-    assert compared(moved, streams.truth.depth, streams).ate_sim3_percent.max() < 0.05
+    assert stream_errors(moved, streams.truth.depth, streams).ate_sim3_percent.max() < 0.05
     assert errors.standing_ate_sim3_percent.min() > 10
 
 
 def test_standing_still_has_the_error_of_standing_still(streams):
     still = streams.truth.encodings[:, :1].expand_as(streams.truth.encodings)
-    errors = compared(still, streams.truth.depth, streams)
+    errors = stream_errors(still, streams.truth.depth, streams)
     assert errors.ate_sim3_percent == pytest.approx(errors.standing_ate_sim3_percent, rel=1e-3)
     relative = [invert(poses[0].double().numpy()) @ poses[1].double().numpy()
                 for poses in streams.poses]  # fmt: skip

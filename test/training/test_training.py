@@ -51,17 +51,17 @@ from xsvggt_ros.training.forgetting import (
     drawn_window,
     windowed,
 )
-from xsvggt_ros.training.losses import (
+from xsvggt_ros.training.learning import (
     LossWeights,
     camera_loss,
     dense_loss,
+    fresh_network,
     gradient_loss,
     losses,
     nearer_sign,
     spelled_for,
 )
-from xsvggt_ros.training.optimization import fresh_network
-from xsvggt_ros.training.scores import camera_poses, compare
+from xsvggt_ros.training.scores import camera_poses, sequence_scores
 from xsvggt_ros.training.settings import (
     CURRICULA,
     Schedule,
@@ -707,7 +707,7 @@ def test_scores_of_the_truth_are_perfect_and_scale_does_not_matter():
     poses = np.stack([invert(sequence.poses[0]) @ pose for pose in sequence.poses])
     scaled = poses.copy()
     scaled[:, :3, 3] *= 0.2
-    scores = compare(0.2 * depth.astype(float), depth, scaled, poses)
+    scores = sequence_scores(0.2 * depth.astype(float), depth, scaled, poses)
     assert scores.abs_rel_median == pytest.approx(0, abs=1e-6)
     assert scores.delta_1_median == 1
     assert scores.relative_ate_sim3 == pytest.approx(0, abs=1e-9)
@@ -720,7 +720,9 @@ def test_scores_by_hand():
     poses = np.tile(np.eye(4), (2, 1, 1))
     poses[1, 0, 3] = 2
     depth = np.array([[[1.0, 1.0, 2.0]]] * 2)
-    scores = compare(depth, np.ones((2, 1, 3), np.float32), np.tile(np.eye(4), (2, 1, 1)), poses)
+    scores = sequence_scores(
+        depth, np.ones((2, 1, 3), np.float32), np.tile(np.eye(4), (2, 1, 1)), poses
+    )
     assert scores.abs_rel_median == pytest.approx(1 / 3)
     assert scores.delta_1_median == pytest.approx(2 / 3)
     assert scores.relative_ate_sim3 == scores.standing_relative_ate_sim3 == pytest.approx(0.5)

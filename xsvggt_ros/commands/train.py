@@ -15,7 +15,7 @@ from xsvggt_ros.interruption import INTERRUPTED, stop_request
 
 if TYPE_CHECKING:
     from xsvggt_ros.training.options import RoomTraining
-    from xsvggt_ros.training.scene_run import SceneRunSettings
+    from xsvggt_ros.training.recipes import SceneRunSettings
 
 
 def _option(text: str) -> Any:

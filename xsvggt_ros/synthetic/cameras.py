@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The synthetic camera: rays, tone curve, poses that look somewhere, what is true of its streams."""
+"""The synthetic camera: rays, tone curve, poses that look somewhere, and its streams' truth."""
 
 from __future__ import annotations
 

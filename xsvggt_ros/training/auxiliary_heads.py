@@ -17,7 +17,7 @@ from xsvggt_ros.model.config import NetworkConfig
 from xsvggt_ros.synthetic.cameras import Truth
 from xsvggt_ros.synthetic.scenes.streams import Streams
 from xsvggt_ros.training.batches import Batch
-from xsvggt_ros.training.losses import nearer_sign
+from xsvggt_ros.training.learning import nearer_sign
 
 ROOM_BETA, SCENE_BETA = 0.1, 0.05
 """Error from which on a reading's loss grows linearly."""

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.training.recipes import RECIPES
-from xsvggt_ros.training.scene_run import SceneRunSettings
+from xsvggt_ros.training.recipes import RECIPES, SceneRunSettings
 from xsvggt_ros.training.settings import CURRICULA, Schedule, TrainingSettings
 
 ROOM_OPTIONS = frozenset(

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from pathlib import Path
 
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.synthetic.scenes.layouts import Pace
 from xsvggt_ros.synthetic.scenes.streams import StreamSettings
-from xsvggt_ros.training.losses import LossWeights
-from xsvggt_ros.training.optimization import cosine
+from xsvggt_ros.training.learning import LossWeights, cosine
 
 Mix = tuple[float, float, float, float]
 """How often each of WORLDS is."""
@@ -151,3 +152,46 @@ def recipe_named(name: str) -> Recipe:
     if name not in RECIPES:
         raise ConfigurationError(f"recipe '{name}' is unknown; choose one of {', '.join(RECIPES)}")
     return RECIPES[name]
+
+
+@dataclass(frozen=True)
+class SceneRunSettings:
+    """What one call does.
+
+    Attributes:
+        recipe: what is learned when.
+        output: where the state goes.
+        state: where the state of the piece before lies; None = in ``output``.
+        minutes: of the call, which takes one step at least.
+        total_minutes: of learning, over all calls; None = it ends with this one.
+        seed: of a training that begins.
+        device: as PyTorch spells it, or ``auto``.
+        graph: whether a step is captured as a CUDA graph; means nothing without a GPU.
+        streams: held-out streams that memory is measured on.
+        validate_seconds: from one validation to the next.
+
+    Raises:
+        ConfigurationError: numbers that cannot work.
+
+    """
+
+    recipe: str = "demo12"
+    output: Path = Path("training_state")
+    state: Path | None = None
+    minutes: float = 7.0
+    total_minutes: float | None = None
+    seed: int = 0
+    device: str = "auto"
+    graph: bool = True
+    streams: int = 16
+    validate_seconds: float = 90.0
+
+    def __post_init__(self) -> None:
+        for name in ("minutes", "total_minutes", "streams", "validate_seconds"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ConfigurationError(
+                    f"training {name} is {getattr(self, name)}; it must be positive"
+                )
+        if self.seed < 0:
+            raise ConfigurationError(f"training seed is {self.seed}; it must not be negative")

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,10 @@ from xsvggt_ros.geometry.files import replacing, require_writable
 from xsvggt_ros.model.checkpoint import load_network, save_network
 from xsvggt_ros.model.device import device_named
 from xsvggt_ros.synthetic.scenes.suite import Suite, suite_named, suite_settings, suite_streams
-from xsvggt_ros.training.memory_need import BUDGETS, EVERYTHING, errors_of
 from xsvggt_ros.training.ranks import Ranks, device_of_rank
-from xsvggt_ros.training.recipes import recipe_named
+from xsvggt_ros.training.recipes import SceneRunSettings, recipe_named
 from xsvggt_ros.training.scene_trainer import SceneTrainer
+from xsvggt_ros.training.scores import BUDGETS, EVERYTHING, errors_of
 from xsvggt_ros.training.state import STATE, WEIGHTS, load_parts, save_parts
 
 NEED = "need.json"
@@ -35,49 +34,6 @@ _RESERVE, _MOST_RESERVED = 0.12, 30.0
 """Share of a piece's minutes, and seconds at most, that are left for measuring and writing."""
 _AHEAD = 10
 """Steps that the device may be behind, so that time means something."""
-
-
-@dataclass(frozen=True)
-class SceneRunSettings:
-    """What one call does.
-
-    Attributes:
-        recipe: what is learned when.
-        output: where the state goes.
-        state: where the state of the piece before lies; None = in ``output``.
-        minutes: of the call, which takes one step at least.
-        total_minutes: of learning, over all calls; None = it ends with this one.
-        seed: of a training that begins.
-        device: as PyTorch spells it, or ``auto``.
-        graph: whether a step is captured as a CUDA graph; means nothing without a GPU.
-        streams: held-out streams that memory is measured on.
-        validate_seconds: from one validation to the next.
-
-    Raises:
-        ConfigurationError: numbers that cannot work.
-
-    """
-
-    recipe: str = "demo12"
-    output: Path = Path("training_state")
-    state: Path | None = None
-    minutes: float = 7.0
-    total_minutes: float | None = None
-    seed: int = 0
-    device: str = "auto"
-    graph: bool = True
-    streams: int = 16
-    validate_seconds: float = 90.0
-
-    def __post_init__(self) -> None:
-        for name in ("minutes", "total_minutes", "streams", "validate_seconds"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise ConfigurationError(
-                    f"training {name} is {getattr(self, name)}; it must be positive"
-                )
-        if self.seed < 0:
-            raise ConfigurationError(f"training seed is {self.seed}; it must not be negative")
 
 
 class SceneRun:
@@ -290,4 +246,4 @@ class _Report:
         return {**values, "frames_per_second": round(self.frames / seconds, 1)}
 
 
-__all__ = ["NEED", "STATE", "WEIGHTS", "SceneRun", "SceneRunSettings"]
+__all__ = ["NEED", "STATE", "WEIGHTS", "SceneRun"]

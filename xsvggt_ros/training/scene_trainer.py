@@ -27,11 +27,12 @@ from xsvggt_ros.training.forgetting import (
     over_tokens,
     windowed,
 )
-from xsvggt_ros.training.losses import losses, spelled_for
-from xsvggt_ros.training.optimization import (
+from xsvggt_ros.training.learning import (
     fresh_network,
+    losses,
     optimizer_for,
     set_learning_rate,
+    spelled_for,
     update_average,
 )
 from xsvggt_ros.training.ranks import Ranks

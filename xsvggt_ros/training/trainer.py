@@ -26,6 +26,13 @@ from xsvggt_ros.model.network import Prediction
 from xsvggt_ros.synthetic.sequence import LENGTHS, SUITE, Sequence, held_out
 from xsvggt_ros.training.batches import Batch, TrainingData
 from xsvggt_ros.training.forgetting import GappySequence, drawn_window, windowed
+from xsvggt_ros.training.learning import (
+    losses,
+    optimizer_for,
+    set_learning_rate,
+    spelled_for,
+    update_average,
+)
 from xsvggt_ros.training.log import (
     PARTS,
     LossLog,
@@ -35,8 +42,6 @@ from xsvggt_ros.training.log import (
     require_no_other,
     write_evaluation_image,
 )
-from xsvggt_ros.training.losses import losses, spelled_for
-from xsvggt_ros.training.optimization import optimizer_for, set_learning_rate, update_average
 from xsvggt_ros.training.scores import Scores, score_network
 from xsvggt_ros.training.settings import Schedule, Stage, TrainingSettings
 from xsvggt_ros.training.state import (
