@@ -37,8 +37,13 @@ from xsvggt_ros.training.forgetting import (
     over_tokens,
     window,
 )
-from xsvggt_ros.training.options import RoomTraining, training_named
-from xsvggt_ros.training.recipes import SceneRunSettings, Stage, recipe_named
+from xsvggt_ros.training.recipes import (
+    RoomTraining,
+    SceneRunSettings,
+    SceneStage,
+    recipe_named,
+    training_named,
+)
 from xsvggt_ros.training.scene_run import SceneRun
 from xsvggt_ros.training.scene_trainer import SceneTrainer
 from xsvggt_ros.training.scores import errors_of, stream_errors
@@ -190,7 +195,7 @@ def test_a_training_learns():
 
 
 def test_a_network_with_a_window_learns_from_first_passes_windows_and_key_frames():
-    stages = (Stage(1.0, 6, 2, (1.0, 0.0, 0.0, 0.0), gaps=0.5, dense=1, dense_frames=2),)
+    stages = (SceneStage(1.0, 6, 2, (1.0, 0.0, 0.0, 0.0), gaps=0.5, dense=1, dense_frames=2),)
     recipe = replace(recipe_named("test_scenes"), preset="tiny_lingbot", stages=stages)
     trainer = SceneTrainer(recipe, 0, CPU)
     config = trainer.network.config
@@ -221,7 +226,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing():
 TOGETHER = """
 import sys, torch
 from pathlib import Path
-from xsvggt_ros.training.ranks import Ranks
+from xsvggt_ros.training.learning import Ranks
 from xsvggt_ros.training.recipes import recipe_named
 from xsvggt_ros.training.scene_trainer import SceneTrainer
 torch.set_num_threads(1)

@@ -14,8 +14,7 @@ from xsvggt_ros.commands.speaking import console, say_written
 from xsvggt_ros.interruption import INTERRUPTED, stop_request
 
 if TYPE_CHECKING:
-    from xsvggt_ros.training.options import RoomTraining
-    from xsvggt_ros.training.recipes import SceneRunSettings
+    from xsvggt_ros.training.recipes import RoomTraining, SceneRunSettings
 
 
 def _option(text: str) -> Any:
@@ -96,7 +95,7 @@ def train(
     """Train a network on synthetic streams; a call with equal options continues an earlier one."""
     # First of all: the minutes of a call count from here.
     from xsvggt_ros.training import BEGAN
-    from xsvggt_ros.training.options import RoomTraining, training_named
+    from xsvggt_ros.training.recipes import RoomTraining, training_named
 
     given = {"minutes": minutes, **asdict(rooms), **asdict(scenes)}
     options = {name: value for name, value in given.items() if value is not None}
@@ -126,17 +125,14 @@ def _train_on_rooms(asked: RoomTraining, output: Path) -> None:
 
 
 def _train_on_scenes(asked: SceneRunSettings, began: float) -> None:
-    from xsvggt_ros.training.scene_run import NEED, WEIGHTS, SceneRun
+    from xsvggt_ros.training.learning import WEIGHTS
+    from xsvggt_ros.training.scene_run import NEED, SceneRun
 
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     with stop_request() as stop:
-        run = SceneRun(asked, say, began)
-        try:
-            run.run(stop.is_set)
-        finally:
-            run.ranks.end()
+        SceneRun(asked, say, began).run(stop.is_set)
         if stop.is_set():
             raise typer.Exit(INTERRUPTED)
     say_written([asked.output / WEIGHTS, asked.output / NEED])

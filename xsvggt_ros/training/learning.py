@@ -6,20 +6,29 @@ Losses follow VGGT's recipe for depth, points and cameras (arXiv 2503.11651, 3.4
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional
 
+from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.model.camera_head import inverse_encoding
-from xsvggt_ros.model.checkpoint import random_network
+from xsvggt_ros.model.checkpoint import random_network, save_network
 from xsvggt_ros.model.config import NetworkConfig, preset
 from xsvggt_ros.model.layers import LayerScale
+from xsvggt_ros.model.memory import CausalSequence
 from xsvggt_ros.model.network import Prediction, StreamVggt
 from xsvggt_ros.synthetic.cameras import Truth
+
+WEIGHTS = "weights.safetensors"
+"""File of a training's averaged weights."""
 
 LAYER_SCALE = 0.5
 """Gain of each residual branch at first. The architecture's own 0.01 suits a pretrained encoder;
@@ -223,3 +232,155 @@ def losses(
         parts["camera"] = camera_loss(prediction.pose_encodings, truth.encodings, weights.huber)
         total = total + weights.camera * parts["camera"]
     return {**parts, "total": total}
+
+
+class AuxiliaryHeads(nn.Module):
+    """Readings of the aggregator's layers that learn beside the network."""
+
+    @property
+    def layers(self) -> set[int]:
+        """Layers that are read."""
+        raise NotImplementedError
+
+
+Heads = TypeVar("Heads", bound=AuxiliaryHeads)
+
+
+class Learning(Generic[Heads]):
+    """A network that learns beside auxiliary heads, and the average of its weights.
+
+    Attributes:
+        network: learns.
+        auxiliary: learns with it.
+        average: what is saved and measured.
+        step: steps done.
+
+    """
+
+    def __init__(self, network: StreamVggt, auxiliary: Heads, device: torch.device) -> None:
+        """Begin at step 0, with the weights as they are.
+
+        Args:
+            network: moves to ``device``.
+            auxiliary: likewise.
+            device: where all of it happens.
+
+        """
+        self.device = device
+        self.network = network.to(device).train()
+        self.auxiliary = auxiliary.to(device)
+        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.step = 0
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Return all that learns, by name."""
+        return {
+            f"{part}.{name}": each
+            for part, module in (("network", self.network), ("auxiliary", self.auxiliary))
+            for name, each in module.named_parameters()
+            if each.requires_grad
+        }
+
+    def aggregated(
+        self,
+        aggregator: Callable[..., dict[int, Tensor]],
+        images: Tensor,
+        memory: CausalSequence,
+        *,
+        bfloat16: bool,
+    ) -> dict[int, Tensor]:
+        """Return what the layers that anything reads make of whole streams, float32.
+
+        Args:
+            aggregator: of the network, compiled or not.
+            images: [streams, frames, 3, height, width].
+            memory: of the streams.
+            bfloat16: whether the aggregator computes in it.
+
+        """
+        config = self.network.config
+        layers = self.auxiliary.layers | {config.depth - 1, *config.dense.layers}
+        if not bfloat16:
+            return aggregator(images, memory, layers)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            outputs = aggregator(images, memory, layers)
+        return {layer: each.float() for layer, each in outputs.items()}
+
+    def encodings(self, outputs: dict[int, Tensor], memory: CausalSequence) -> Tensor:
+        """Return the cameras that the camera head reads, [streams, frames, iterations, 9]."""
+        tokens = outputs[self.network.config.depth - 1][:, :, 0]
+        return self.network.camera_head(tokens, memory)
+
+    def save_average(self, directory: Path) -> Path:
+        """Write the averaged weights in half precision into a directory; return the file."""
+        half = copy.deepcopy(self.average).half().cpu()
+        return save_network(half, directory / WEIGHTS)
+
+
+class Ranks:
+    """What this process is among those that learn together; alone where nobody started others.
+
+    Attributes:
+        rank: number of this process, from 0.
+        count: of processes.
+
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        """Meet the others, if ``torchrun`` says that there are any.
+
+        Args:
+            device: where this process learns; NCCL joins GPUs, Gloo joins CPUs.
+
+        Raises:
+            ConfigurationError: there are others, and this PyTorch cannot join processes.
+
+        """
+        self.count = int(os.environ.get("WORLD_SIZE", "1"))
+        self.rank = int(os.environ.get("RANK", "0")) if self.count > 1 else 0
+        self._device = device
+        if self.count == 1:
+            return
+        if not distributed.is_available():
+            raise ConfigurationError(
+                "this PyTorch was built without torch.distributed; start a single process"
+            )
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+    @property
+    def first(self) -> bool:
+        """Whether this process says, measures and writes for all."""
+        return self.rank == 0
+
+    def average(self, gradients: Sequence[Tensor | None]) -> None:
+        """Make gradients, of any shapes, the means over all processes, in one exchange."""
+        if self.count == 1:
+            return
+        there = [each for each in gradients if each is not None]
+        flat = torch.cat([each.flatten() for each in there])
+        distributed.all_reduce(flat)
+        flat /= self.count
+        for each, part in zip(there, flat.split([g.numel() for g in there]), strict=True):
+            each.copy_(part.view_as(each))
+
+    def agreed(self, progress: float, goes_on: bool) -> tuple[float, bool]:
+        """Return the first process's progress, and whether all continue."""
+        if self.count == 1:
+            return progress, goes_on
+        facts = torch.tensor([progress, float(goes_on)], dtype=torch.float64, device=self._device)
+        distributed.broadcast(facts, 0)
+        return float(facts[0]), bool(facts[1])
+
+    def end(self) -> None:
+        """Leave the others."""
+        if self.count > 1 and distributed.is_initialized():
+            distributed.destroy_process_group()
+
+
+def device_of_rank(device: torch.device) -> torch.device:
+    """Return the GPU of this process, where ``torchrun`` started several on one machine."""
+    if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    return device

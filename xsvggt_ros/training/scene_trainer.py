@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,6 +27,8 @@ from xsvggt_ros.training.forgetting import (
     windowed,
 )
 from xsvggt_ros.training.learning import (
+    Learning,
+    Ranks,
     fresh_network,
     losses,
     optimizer_for,
@@ -35,8 +36,7 @@ from xsvggt_ros.training.learning import (
     spelled_for,
     update_average,
 )
-from xsvggt_ros.training.ranks import Ranks
-from xsvggt_ros.training.recipes import Recipe, Stage
+from xsvggt_ros.training.recipes import Recipe, SceneStage
 
 _WARM_STEPS = 3
 
@@ -94,7 +94,7 @@ PLACE = 0.5
 """Size of the position embedding at first, about that of what patches show."""
 
 
-class SceneTrainer:
+class SceneTrainer(Learning[SceneHeads]):
     """A network that learns; whoever calls decides how long."""
 
     def __init__(
@@ -116,16 +116,14 @@ class SceneTrainer:
             ranks: the processes that learn together; None = this one alone.
 
         """
-        self.recipe, self.seed, self.device = recipe, seed, device
+        self.recipe, self.seed = recipe, seed
         self._ranks = ranks or Ranks(device)
         network = fresh_network(recipe.preset, seed)
         _place_patches(network.aggregator.patch_embed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
             auxiliary = SceneHeads(network.config)
-        self.network = network.to(device).train()
-        self.auxiliary = auxiliary.to(device)
-        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        super().__init__(network, auxiliary, device)
         self._learning = list(self.parameters().values())
         # Only a rate that lies on the device can change between repetitions of a captured step.
         rate = torch.tensor(recipe.learning_rate, device=device)
@@ -135,9 +133,8 @@ class SceneTrainer:
             recipe.weight_decay,
             fused=True,
         )
-        self.step = 0
         self.graphed = graphed
-        self._captured: tuple[Stage, GraphedStep] | None = None
+        self._captured: tuple[SceneStage, GraphedStep] | None = None
         if device.type == "cuda":
             # The only generator that a captured step draws new numbers from as it is.
             self.generator = torch.cuda.default_generators[device.index or 0]
@@ -149,15 +146,6 @@ class SceneTrainer:
         """Make chances follow from seed, step and rank; seeds from 900 000 000 on are held out."""
         mixed = self.seed * 611_953 + self.step * 7_919 + self._ranks.rank * 104_729
         self.generator.manual_seed(mixed % FIRST_HELD_OUT_SEED)
-
-    def parameters(self) -> dict[str, nn.Parameter]:
-        """Return all that learns, by name."""
-        return {
-            f"{part}.{name}": each
-            for part, module in (("network", self.network), ("auxiliary", self.auxiliary))
-            for name, each in module.named_parameters()
-            if each.requires_grad
-        }
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what a training is continued from beside the averaged weights, in half the width.
@@ -186,7 +174,7 @@ class SceneTrainer:
                 each.copy_(tensors[f"now.{name}"])
                 if f"first.{name}" in tensors:
                     self.optimizer.state[each] = {
-                        "step": torch.tensor(float(step), device=self._step_device),
+                        "step": torch.tensor(float(step), device=self.device),
                         "exp_avg": tensors[f"first.{name}"].float(),
                         "exp_avg_sq": _second_moment(tensors, name, each),
                     }
@@ -194,12 +182,7 @@ class SceneTrainer:
         self.step = step
         self._seed_generator()
 
-    @property
-    def _step_device(self) -> torch.device:
-        """Where the fused optimiser counts."""
-        return self.device
-
-    def draw_streams(self, stage: Stage) -> Streams:
+    def draw_streams(self, stage: SceneStage) -> Streams:
         """Return streams of worlds that nobody has seen and nobody will see again."""
         settings = self.recipe.streams_of(stage)
         with torch.no_grad():
@@ -220,7 +203,7 @@ class SceneTrainer:
         update_average(self.average, self.network, self.step, self.recipe.average)
         return parts
 
-    def _graphed(self, stage: Stage) -> dict[str, Tensor]:
+    def _graphed(self, stage: SceneStage) -> dict[str, Tensor]:
         if self._captured is None or self._captured[0] != stage:
             # The memory of one graph is free before the next one is captured.
             self._captured = None
@@ -228,14 +211,14 @@ class SceneTrainer:
             self._captured = stage, graph
         return self._captured[1]()
 
-    def _cleared(self, stage: Stage) -> dict[str, Tensor]:
+    def _cleared(self, stage: SceneStage) -> dict[str, Tensor]:
         self._clear()
         return self._learn(stage)
 
     def _clear(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _learn(self, stage: Stage) -> dict[str, Tensor]:
+    def _learn(self, stage: SceneStage) -> dict[str, Tensor]:
         """Learn from one batch, whose gradients were cleared; return its losses."""
         parts = self._losses(self.draw_streams(stage), stage)
         parts["total"].backward()
@@ -246,7 +229,7 @@ class SceneTrainer:
         self.optimizer.step()
         return {**{name: each.detach() for name, each in parts.items()}, "norm": norm.detach()}
 
-    def _memory(self, stage: Stage) -> MaskedSequence:
+    def _memory(self, stage: SceneStage) -> MaskedSequence:
         """Return a memory for the streams of a step, forgetful or not."""
         config = self.network.config
         tokens = config.tokens_per_frame(self.recipe.height, self.recipe.width)
@@ -266,14 +249,11 @@ class SceneTrainer:
         seen = causal(stage.frames, self.device)
         return MaskedSequence(stage.frames, over_tokens(seen, tokens), seen)
 
-    def _losses(self, streams: Streams, stage: Stage) -> dict[str, Tensor]:
+    def _losses(self, streams: Streams, stage: SceneStage) -> dict[str, Tensor]:
         network, config = self.network, self.network.config
-        layers = self.auxiliary.layers | {config.depth - 1, *config.dense.layers}
         memory = self._memory(stage)
-        with torch.autocast(self.device.type, torch.bfloat16):
-            outputs = network.aggregator(streams.images, memory, layers)
-        outputs = {layer: each.float() for layer, each in outputs.items()}
-        encodings = network.camera_head(outputs[config.depth - 1][:, :, 0], memory)
+        outputs = self.aggregated(network.aggregator, streams.images, memory, bfloat16=True)
+        encodings = self.encodings(outputs, memory)
         read = self.auxiliary(outputs, streams)
         chosen = self._dense_frames(stage)
         prediction = self._dense(outputs, streams, chosen, encodings)
@@ -283,7 +263,7 @@ class SceneTrainer:
         total = parts["total"] + self.recipe.weights.auxiliary * read
         return {**parts, "auxiliary": read, "total": total}
 
-    def _dense_frames(self, stage: Stage) -> tuple[slice, slice]:
+    def _dense_frames(self, stage: SceneStage) -> tuple[slice, slice]:
         """Return the streams and frames that the dense heads learn from: all are as random."""
         count = min(stage.dense_frames, stage.frames)
         pace = max(stage.frames // count, 1)

@@ -26,7 +26,7 @@ from xsvggt_ros.training.auxiliary_heads import RoomHeads
 from xsvggt_ros.training.learning import fresh_network
 from xsvggt_ros.training.settings import TrainingSettings
 
-STATE, WEIGHTS = "state.json", "weights.safetensors"
+STATE = "state.json"
 MOST_BYTES = 15 * 2**20
 """Of one file; carriers take 16 MiB, header included."""
 

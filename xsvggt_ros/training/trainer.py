@@ -6,7 +6,6 @@ Needs torch, numpy and safetensors; loss curves are drawn where matplotlib is in
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -18,15 +17,16 @@ from torch import Tensor, nn
 
 from xsvggt_ros.errors import CheckpointError, ConfigurationError
 from xsvggt_ros.geometry.files import require_writable
-from xsvggt_ros.model.checkpoint import save_network
 from xsvggt_ros.model.dense_head import activate_depth, activate_points
 from xsvggt_ros.model.device import device_named
 from xsvggt_ros.model.memory import CausalSequence
 from xsvggt_ros.model.network import Prediction
 from xsvggt_ros.synthetic.sequence import LENGTHS, SUITE, Sequence, held_out
+from xsvggt_ros.training.auxiliary_heads import RoomHeads
 from xsvggt_ros.training.batches import Batch, TrainingData
 from xsvggt_ros.training.forgetting import GappySequence, drawn_window, windowed
 from xsvggt_ros.training.learning import (
+    Learning,
     losses,
     optimizer_for,
     set_learning_rate,
@@ -45,7 +45,6 @@ from xsvggt_ros.training.log import (
 from xsvggt_ros.training.scores import Scores, score_network
 from xsvggt_ros.training.settings import Schedule, Stage, TrainingSettings
 from xsvggt_ros.training.state import (
-    WEIGHTS,
     StartSettings,
     State,
     differences,
@@ -59,7 +58,7 @@ MOST_SKIPPED = 50
 """Steps in a row without a finite gradient that end a training."""
 
 
-class Trainer:
+class Trainer(Learning[RoomHeads]):
     """One training in one directory; a second call with equal settings continues it."""
 
     def __init__(self, settings: TrainingSettings, directory: Path) -> None:
@@ -73,9 +72,9 @@ class Trainer:
         """
         require_writable(directory)
         self.settings, self.directory = settings, directory
-        self.device = device_named(settings.device)
-        self.data = TrainingData(settings, self.device)
-        state = load_state(directory, self.device)
+        device = device_named(settings.device)
+        self.data = TrainingData(settings, device)
+        state = load_state(directory, device)
         if state:
             self._require_same(state)
         else:
@@ -86,15 +85,11 @@ class Trainer:
         self._start_digest = (
             state.start_digest if state else learned.digest() if settings.start else ""
         )
-        self.network = learned.network.to(self.device).train()
-        self.auxiliary = learned.auxiliary.to(self.device)
-        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        super().__init__(learned.network, learned.auxiliary, device)
         self.optimizer = optimizer_for(
-            [*self.network.named_parameters(), *self.auxiliary.named_parameters()],
-            settings.learning_rate,
-            settings.weight_decay,
+            self.parameters().items(), settings.learning_rate, settings.weight_decay
         )
-        self.step, self.skipped, self._in_a_row = 0, 0, 0
+        self.skipped, self._in_a_row = 0, 0
         self._saved = state is not None
         if state:
             self._resume(state)
@@ -155,8 +150,7 @@ class Trainer:
         )
         save_state(self.directory, state)
         self._saved = True
-        half = copy.deepcopy(self.average).half().cpu()
-        return save_network(half, self.directory / WEIGHTS)
+        return self.save_average(self.directory)
 
     def train(
         self,
@@ -189,9 +183,11 @@ class Trainer:
                 meter.add(self.take_step(batch, stage), batch.frames)
                 now = time.monotonic()
                 if meter.due(now) or self.step == self.settings.steps:
-                    progress = meter.report(
-                        now, self.step, self.settings.steps, stage.name, self.skipped
-                    )
+                    progress = Progress(
+                        self.step, self.settings.steps, stage.name, meter.means(),
+                        meter.frames_per_second(now), self.skipped,
+                    )  # fmt: skip
+                    meter.restart(now)
                     self.log.add(progress, self.settings.rate_at(self.step - 1))
                     listen(progress)
                 if now - saved > schedule.checkpoint_seconds:
@@ -217,9 +213,7 @@ class Trainer:
         parts = self._losses(batch, stage)
         self.optimizer.zero_grad(set_to_none=True)
         parts["total"].backward()
-        norm = nn.utils.clip_grad_norm_(
-            [*self.network.parameters(), *self.auxiliary.parameters()], 1.0
-        )
+        norm = nn.utils.clip_grad_norm_(self.parameters().values(), 1.0)
         if not bool(torch.isfinite(norm) & torch.isfinite(parts["total"].detach())):
             self._skip()
             return {}
@@ -243,7 +237,9 @@ class Trainer:
         """Return the losses of one batch; the dense heads see one of its streams, in turn."""
         weights, normal = self.settings.weights, batch.truth.normalized()
         memory = self._memory(batch.images, stage)
-        outputs = self._aggregate(batch.images, memory)
+        outputs = self.aggregated(
+            self._aggregator, batch.images, memory, bfloat16=self.settings.bfloat16
+        )
         stream = (self.step // stage.dense_every) % batch.images.shape[0]
         dense = slice(stream, stream + 1) if self.step % stage.dense_every == 0 else None
         prediction = self._predict(outputs, batch.images, dense, memory)
@@ -270,16 +266,6 @@ class Trainer:
             config, frames, tokens, window=window, interval=interval, device=images.device
         )
 
-    def _aggregate(self, images: Tensor, memory: CausalSequence) -> dict[int, Tensor]:
-        """Run the aggregator over whole streams, in bfloat16 if asked; return float32."""
-        config = self.network.config
-        layers = self.auxiliary.layers | {config.depth - 1, *config.dense.layers}
-        if not self.settings.bfloat16:
-            return self._aggregator(images, memory, layers)
-        with torch.autocast(self.device.type, torch.bfloat16):
-            outputs = self._aggregator(images, memory, layers)
-        return {layer: each.float() for layer, each in outputs.items()}
-
     def _predict(
         self,
         outputs: dict[int, Tensor],
@@ -290,8 +276,7 @@ class Trainer:
         """Run the camera head over all streams, and the dense heads over those asked for."""
         network = self.network
         height, width = images.shape[-2:]
-        tokens = outputs[network.config.depth - 1][:, :, 0]
-        encodings = network.camera_head(tokens, memory)
+        encodings = self.encodings(outputs, memory)
         if dense is None:
             return Prediction(encodings)
         chosen = {layer: each[dense] for layer, each in outputs.items()}
