@@ -18,6 +18,7 @@ from xsvggt_ros.commands.options import (
     NETWORK,
     SCORING,
     SELECTION,
+    MadeBy,
     MaxFrames,
     Refinement,
     Threads,
@@ -77,19 +78,49 @@ Output = Annotated[
     typer.Option("--output", "-o", help="Directory in which each run gets a directory of its own."),
 ]
 LIVE, LIMITS = "Live", "Limits: exit code 3 where one is broken"
-Realtime = Annotated[
-    bool,
-    typer.Option(
-        "--realtime",
-        help="Replay at the recording's pace into the node's queue: drops and latency instead of "
-        "every frame.",
-        rich_help_panel=LIVE,
-    ),
-]
-Speed = Annotated[
-    float | None,
-    typer.Option(help="Factor on the pace of --realtime; default 1.", rich_help_panel=LIVE),
-]
+
+
+def requested(
+    source: SourceName,
+    *,
+    network: Annotated[NetworkOptions, NETWORK],
+    threads: Threads = 0,
+    cache: Annotated[CacheSettings, CACHE],
+    chain: Annotated[ChainSettings, CHAIN],
+    refinement: Refinement = "off",
+    selection: Annotated[SourceOptions, SELECTION],
+    scoring: Annotated[ScoringOptions, SCORING],
+    realtime: Annotated[
+        bool,
+        typer.Option(
+            "--realtime",
+            help="Replay at the recording's pace into the node's queue: drops and latency instead "
+            "of every frame.",
+            rich_help_panel=LIVE,
+        ),
+    ] = False,
+    speed: Annotated[
+        float | None,
+        typer.Option(help="Factor on the pace of --realtime; default 1.", rich_help_panel=LIVE),
+    ] = None,
+) -> EvaluationRequest:
+    """Return the evaluation that options ask for.
+
+    Raises:
+        ConfigurationError: a speed without ``--realtime``, or a value out of range.
+
+    """
+    live = None
+    if realtime:
+        live = LiveOptions(1.0 if speed is None else speed)
+    elif speed is not None:
+        raise ConfigurationError(
+            f"--speed {speed} means nothing where every frame is taken; add --realtime"
+        )
+    return EvaluationRequest(source, selection, network, cache, scoring, live, chain, refinement)
+
+
+Request = Annotated[EvaluationRequest, MadeBy(requested)]
 Limit = list[str] | None
 
 
@@ -99,15 +130,7 @@ def run(
     source: SourceName,
     output: Output = Path("results"),
     *,
-    network: Annotated[NetworkOptions, NETWORK],
-    threads: Threads = 0,
-    cache: Annotated[CacheSettings, CACHE],
-    chain: Annotated[ChainSettings, CHAIN],
-    refinement: Refinement = "off",
-    selection: Annotated[SourceOptions, SELECTION],
-    scoring: Annotated[ScoringOptions, SCORING],
-    realtime: Realtime = False,
-    speed: Speed = None,
+    request: Request,
     most: Annotated[
         Limit,
         typer.Option(
@@ -130,8 +153,6 @@ def run(
 ) -> None:
     """Evaluate a recording with ground truth once; `evaluate SOURCE` for short."""
     limits = read_limits(most, least)
-    live = _live(realtime, speed)
-    request = EvaluationRequest(source, selection, network, cache, scoring, live, chain, refinement)
     _run_once(request, output, limits)
 
 
@@ -160,19 +181,9 @@ def sweep(
         str | None,
         typer.Option(help="Ray cluster for the runs: HOST:PORT, auto, or local."),
     ] = None,
-    network: Annotated[NetworkOptions, NETWORK],
-    threads: Threads = 0,
-    cache: Annotated[CacheSettings, CACHE],
-    chain: Annotated[ChainSettings, CHAIN],
-    refinement: Refinement = "off",
-    selection: Annotated[SourceOptions, SELECTION],
-    scoring: Annotated[ScoringOptions, SCORING],
-    realtime: Realtime = False,
-    speed: Speed = None,
+    request: Request,
 ) -> None:
     """Evaluate a recording with many settings of the cache: what accuracy costs."""
-    live = _live(realtime, speed)
-    request = EvaluationRequest(source, selection, network, cache, scoring, live, chain, refinement)
     _run_sweep(request, axes, references, output, resume, jobs, cluster)
 
 
@@ -212,16 +223,6 @@ def protocol(
         dataset, root.expanduser(), max_frames, stride, prediction, annotations
     )
     _run_protocol(name, options, network, cache, output)
-
-
-def _live(realtime: bool, speed: float | None) -> LiveOptions | None:
-    if realtime:
-        return LiveOptions(1.0 if speed is None else speed)
-    if speed is not None:
-        raise ConfigurationError(
-            f"--speed {speed} means nothing where every frame is taken; add --realtime"
-        )
-    return None
 
 
 def read_limits(most: Limit, least: Limit) -> tuple[Threshold, ...]:

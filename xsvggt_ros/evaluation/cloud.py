@@ -20,7 +20,7 @@ from xsvggt_ros.evaluation.sources.base import FrameTruth
 from xsvggt_ros.geometry.alignment import align
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import Matrix
-from xsvggt_ros.metrics.statistics import MeanMedian
+from xsvggt_ros.metrics.trajectory import MeanMedian
 from xsvggt_ros.stream.frame import FrameResult
 
 Points = NDArray[np.float64]

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from xsvggt_ros.geometry.alignment import Similarity, align, mean_rotation
 from xsvggt_ros.metrics.depth import comparable_pixels, score_depth
-from xsvggt_ros.metrics.statistics import ErrorStatistics
-from xsvggt_ros.metrics.trajectory import path_extent
+from xsvggt_ros.metrics.trajectory import ErrorStatistics, path_extent
 from xsvggt_ros.stream.frame import ImageArray
 from xsvggt_ros.stream.recording import RecordedFrame, Recording
 
