@@ -65,7 +65,7 @@ from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 from xsvggt_ros.synthetic.rooms import room_named
-from xsvggt_ros.synthetic.scenes.suite import SEEDS, SEPARATOR, SUITES, SceneSequence
+from xsvggt_ros.synthetic.scenes import SEEDS, SEPARATOR, SUITES, SceneSequence
 from xsvggt_ros.synthetic.sequence import DEFAULT_ROOM, SUITE, SyntheticFrame, held_out
 from xsvggt_ros.synthetic.sequence import Sequence as Stream
 

@@ -18,7 +18,7 @@ from xsvggt_ros.metrics.trajectory import score_trajectory
 from xsvggt_ros.model.backbones import LANDMARKS
 from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
-from xsvggt_ros.synthetic.scenes.suite import SceneSequence
+from xsvggt_ros.synthetic.scenes import SceneSequence
 
 pytestmark = pytest.mark.slow
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from xsvggt_ros.errors import ConfigurationError, EvaluationError
+from xsvggt_ros.evaluation.protocols import SPECIFICATIONS, specification_of
 from xsvggt_ros.evaluation.protocols.base import (
     Column,
     ProtocolOptions,
@@ -17,7 +18,6 @@ from xsvggt_ros.evaluation.protocols.base import (
     Specification,
     each_row,
 )
-from xsvggt_ros.evaluation.protocols.run import SPECIFICATIONS, specification_of
 
 TINY = ["--preset", "tiny", "--width", "28", "--device", "cpu"]
 

@@ -20,7 +20,7 @@ from xsvggt_ros.geometry.rigid import invert
 from xsvggt_ros.model.checkpoint import load_network, random_network
 from xsvggt_ros.model.config import preset
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
-from xsvggt_ros.synthetic.scenes.suite import (
+from xsvggt_ros.synthetic.scenes import (
     SEEDS,
     SUITES,
     suite_named,

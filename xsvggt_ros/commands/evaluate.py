@@ -39,8 +39,8 @@ from xsvggt_ros.stream.chain_settings import ChainSettings
 if TYPE_CHECKING:
     from xsvggt_ros.evaluation.evaluation import Evaluation
     from xsvggt_ros.evaluation.metric_registry import Threshold
+    from xsvggt_ros.evaluation.protocols import ProtocolTable
     from xsvggt_ros.evaluation.protocols.base import ProtocolOptions
-    from xsvggt_ros.evaluation.protocols.run import ProtocolTable
     from xsvggt_ros.evaluation.sweep import Run, Sweep
 
 MOVED = {
@@ -285,7 +285,7 @@ def _say(evaluation: Evaluation) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from xsvggt_ros.evaluation.report.page import headlines, where_frames_went
+    from xsvggt_ros.evaluation.report import headlines, where_frames_went
 
     table = Table.grid(padding=(0, 2))
     for headline in headlines(evaluation, evaluation.metrics()):
@@ -401,7 +401,7 @@ def _run_protocol(
     """Run a protocol, write its table after each sequence, and print where it is."""
     from datetime import datetime
 
-    from xsvggt_ros.evaluation.protocols.run import run_protocol, specification_of
+    from xsvggt_ros.evaluation.protocols import run_protocol, specification_of
     from xsvggt_ros.evaluation.results import new_directory
     from xsvggt_ros.geometry.files import require_writable
     from xsvggt_ros.progress import run_progress
@@ -425,7 +425,7 @@ def _run_protocol(
 
 
 def _say_protocol(table: ProtocolTable) -> None:
-    from xsvggt_ros.evaluation.protocols.run import protocol_table
+    from xsvggt_ros.evaluation.protocols import protocol_table
 
     made = protocol_table(table)
     title = f"{table.protocol}, {table.dataset}"

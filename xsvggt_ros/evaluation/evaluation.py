@@ -10,7 +10,6 @@ from __future__ import annotations
 import resource
 from array import array
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from xsvggt_ros.evaluation.evaluator import Association, Scores, SessionEvaluator
 from xsvggt_ros.evaluation.metric_registry import Verdict
 from xsvggt_ros.evaluation.request import EvaluationRequest
+from xsvggt_ros.model.device import resident_memory
 
 if TYPE_CHECKING:
     from xsvggt_ros.stream.frame import FrameResult
@@ -32,9 +32,6 @@ SERIES = (
 """What is noted of each frame: seconds, bytes or counts."""
 
 STAGES = ("decode", "preprocess", "network", "collect")
-
-_PAGE = resource.getpagesize()
-_STATM = Path("/proc/self/statm")
 
 
 @dataclass(frozen=True)
@@ -158,7 +155,7 @@ class CostRecorder:
             "tokens": cache.tokens,
             "budget_tokens": cache.budget_tokens,
             "evicted": cache.evicted,
-            "process_bytes": resident_bytes(),
+            "process_bytes": resident_memory(),
             "device_bytes": self._device_bytes(),
             "session": session,
         }
@@ -205,14 +202,6 @@ class CostRecorder:
 
     def _most(self, name: str) -> int:
         return int(self.series(name).max())
-
-
-def resident_bytes() -> int:
-    """Return the resident memory of this process; its peak where the system is not Linux."""
-    try:
-        return int(_STATM.read_text(encoding="ascii").split()[1]) * _PAGE
-    except OSError:
-        return peak_resident_bytes()
 
 
 def peak_resident_bytes() -> int:

@@ -28,7 +28,7 @@ from xsvggt_ros.evaluation.metric_registry import (
     Threshold,
     check_limits,
 )
-from xsvggt_ros.evaluation.report.page import page, summary
+from xsvggt_ros.evaluation.report import page, summary
 from xsvggt_ros.geometry.cloud_io import write_ply
 from xsvggt_ros.geometry.files import replacing, require_writable, write_each
 from xsvggt_ros.geometry.trajectory_io import Trajectory, write_kitti, write_tum

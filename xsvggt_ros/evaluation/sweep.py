@@ -22,8 +22,8 @@ from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError, SourceError, XsvggtError
 from xsvggt_ros.evaluation.isolated import evaluate_isolated
 from xsvggt_ros.evaluation.metric_registry import BY_NAME, MIB, QUANTITIES
+from xsvggt_ros.evaluation.report import environment, markdown
 from xsvggt_ros.evaluation.report.charts import Dot, pareto
-from xsvggt_ros.evaluation.report.page import environment, markdown
 from xsvggt_ros.evaluation.report.tables import Table
 from xsvggt_ros.evaluation.request import EvaluationRequest
 from xsvggt_ros.evaluation.results import REPORT, SUMMARY, write_json, write_text, yaml_text

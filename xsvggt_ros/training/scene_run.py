@@ -18,7 +18,7 @@ from xsvggt_ros.errors import CheckpointError, ConfigurationError, first_line
 from xsvggt_ros.geometry.files import replacing, require_writable
 from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.model.device import device_named
-from xsvggt_ros.synthetic.scenes.suite import Suite, suite_named, suite_settings, suite_streams
+from xsvggt_ros.synthetic.scenes import Suite, suite_named, suite_settings, suite_streams
 from xsvggt_ros.training.learning import WEIGHTS, Ranks, device_of_rank
 from xsvggt_ros.training.log import LossMeter
 from xsvggt_ros.training.recipes import SceneRunSettings, recipe_named

@@ -8,12 +8,9 @@ from pathlib import Path
 from xsvggt_ros.errors import ConfigurationError, SourceError
 from xsvggt_ros.evaluation.request import SourceOptions
 from xsvggt_ros.evaluation.sources.bag import BagEvaluationSource
-from xsvggt_ros.evaluation.sources.base import EvaluationSource
-from xsvggt_ros.evaluation.sources.indoor import NeuralRgbd, ScanNet, SevenScenes
-from xsvggt_ros.evaluation.sources.kitti import KittiDepth, KittiOdometry
-from xsvggt_ros.evaluation.sources.recorded import DatasetLoader
-from xsvggt_ros.evaluation.sources.rgbd import Exported, Rgbd
-from xsvggt_ros.evaluation.sources.sintel import Sintel
+from xsvggt_ros.evaluation.sources.base import DatasetLoader, EvaluationSource
+from xsvggt_ros.evaluation.sources.indoor import Exported, NeuralRgbd, Rgbd, ScanNet, SevenScenes
+from xsvggt_ros.evaluation.sources.outdoor import KittiDepth, KittiOdometry, Sintel
 from xsvggt_ros.evaluation.sources.synthetic import PREFIX, RenderedSource
 from xsvggt_ros.evaluation.sources.tum import Tum
 from xsvggt_ros.stream.sources import METADATA, is_bag

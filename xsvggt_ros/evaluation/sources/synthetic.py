@@ -10,7 +10,7 @@ from typing import Any
 from xsvggt_ros.evaluation.request import SourceOptions
 from xsvggt_ros.evaluation.sources.base import EvaluationFrame, FrameTruth, selected
 from xsvggt_ros.stream.frame import Frame, ImageArray
-from xsvggt_ros.synthetic.scenes.suite import SEPARATOR, SceneSequence
+from xsvggt_ros.synthetic.scenes import SEPARATOR, SceneSequence
 from xsvggt_ros.synthetic.sequence import DEFAULT_ROOM, Sequence, held_out
 
 PREFIX = "synthetic:"

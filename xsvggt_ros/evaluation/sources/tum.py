@@ -21,6 +21,13 @@ from numpy.typing import NDArray
 
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.evaluation.request import SourceOptions
+from xsvggt_ros.evaluation.sources.base import (
+    DatasetLoader,
+    Layout,
+    Record,
+    RecordedSource,
+    records_at,
+)
 from xsvggt_ros.evaluation.sources.files import (
     camera_of,
     focal_numbers,
@@ -28,13 +35,6 @@ from xsvggt_ros.evaluation.sources.files import (
     image_size,
     images,
     steps,
-)
-from xsvggt_ros.evaluation.sources.recorded import (
-    DatasetLoader,
-    Layout,
-    Record,
-    RecordedSource,
-    records_at,
 )
 from xsvggt_ros.evaluation.sources.truth_files import read_truth, true_poses
 from xsvggt_ros.geometry.cameras import Intrinsics

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""KITTI: drives with poses, and images with the depth of a laser."""
+"""Drives and films: KITTI with poses, KITTI with the depth of a laser, MPI Sintel."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from xsvggt_ros.errors import SourceError
+from xsvggt_ros.errors import FrameError, SourceError
 from xsvggt_ros.evaluation.request import SourceOptions
+from xsvggt_ros.evaluation.sources.base import DatasetLoader, Layout, Record
 from xsvggt_ros.evaluation.sources.files import (
+    Depth,
     camera_of,
     depth_file,
     directories,
@@ -20,11 +22,11 @@ from xsvggt_ros.evaluation.sources.files import (
     image_size,
     images,
     numbers,
+    read_bytes,
     steps,
 )
-from xsvggt_ros.evaluation.sources.recorded import DatasetLoader, Layout, Record
 from xsvggt_ros.geometry.cameras import Intrinsics
-from xsvggt_ros.geometry.rigid import Matrix
+from xsvggt_ros.geometry.rigid import Matrix, invert
 from xsvggt_ros.geometry.text_tables import nanoseconds_of, read_rows, read_table
 from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
 from xsvggt_ros.stream.sources.base import stamp_at
@@ -135,7 +137,7 @@ class KittiOdometry(DatasetLoader):
             stamp + NANOSECONDS for stamp in nanoseconds_of(read_table(place / "times.txt", (1,)))
         ]
         projection = _projection(place / "calib.txt", f"P{camera[-1]}")
-        poses = _poses(place, projection)
+        poses = _kitti_poses(place, projection)
         if len(stamps) != len(colors) or (poses and len(poses) != len(colors)):
             raise SourceError(
                 f"{place} has {len(colors)} images, {len(stamps)} times and {len(poses)} poses; is "
@@ -180,7 +182,7 @@ def _pinhole(projection: NDArray[np.float64]) -> tuple[float, float, float, floa
     return fx, fy, float(projection[0, 2]), float(projection[1, 2])
 
 
-def _poses(place: Path, projection: NDArray[np.float64]) -> list[Matrix]:
+def _kitti_poses(place: Path, projection: NDArray[np.float64]) -> list[Matrix]:
     """Return the poses of the camera whose images are taken; none for the test sequences."""
     for path in (place.parent.parent / "poses" / f"{place.name}.txt", place / "poses.txt"):
         if path.exists():
@@ -191,3 +193,93 @@ def _poses(place: Path, projection: NDArray[np.float64]) -> list[Matrix]:
             with np.errstate(invalid="ignore"):  # a lost pose stays one
                 return list(np.concatenate([table, bottom], axis=1) @ offset)
     return []
+
+
+SINTEL_TAG = 202021.25
+"""Begins each .dpt and .cam file of Sintel; another number means another byte order."""
+
+
+class Sintel(DatasetLoader):
+    """Scenes of MPI Sintel; of the root or of ``training``, those of the final pass."""
+
+    kind = "sintel"
+
+    RATE = 24.0
+    SIZE = 1024, 436
+    """Of the images that a .cam file is for."""
+
+    PASSES = ("final", "clean")
+
+    def is_sequence(self, directory: Path) -> bool:
+        """Tell whether a directory is a scene of one pass."""
+        return directory.parent.name in self.PASSES and any(directory.glob("frame_*.png"))
+
+    def sequences(self, directory: Path) -> dict[str, Path]:
+        """Return the scenes of a pass, of ``training``, or of the root."""
+        for training in (directory, directory / "training", directory.parent):
+            if has(training, "depth") and has(training, self.PASSES[0]):
+                named = directory.name in self.PASSES
+                return directories(directory if named else training / self.PASSES[0])
+        return {}
+
+    def layout(self, place: Path, options: SourceOptions) -> Layout:
+        """Describe a scene."""
+        training = place.parent.parent
+        colors = images(place)
+        size = image_size(colors)
+        return Layout(
+            kind=self.kind,
+            path=place,
+            name=place.name,
+            records=[self._record(training, *each, size) for each in enumerate(colors)],
+            read_depth=sintel_dpt,
+            provenance={"pass": place.parent.name, "poses": "camdata_left/", "depth": "depth/"},
+        )
+
+    def _record(self, training: Path, index: int, color: Path, size: tuple[int, int]) -> Record:
+        scene = color.parent.name
+        depth = training / "depth" / scene / f"{color.stem}.dpt"
+        camera = training / "camdata_left" / scene / f"{color.stem}.cam"
+        intrinsics, pose = read_cam(camera, size) if camera.exists() else (None, None)
+        found = depth if depth.exists() else None
+        return Record(stamp_at(index, self.RATE), color, found, pose, intrinsics)
+
+
+def sintel_dpt(path: Path) -> Depth:
+    """Read a .dpt of Sintel: tag, width, height, then float32 rows, little endian.
+
+    Raises:
+        FrameError: it is missing or damaged.
+
+    """
+    data = read_bytes(path)
+    if len(data) < 12 or np.frombuffer(data, "<f4", 1)[0] != np.float32(SINTEL_TAG):
+        raise FrameError(f"{path} does not begin with {SINTEL_TAG}: it is no depth of Sintel")
+    width, height = (int(each) for each in np.frombuffer(data, "<i4", 2, 4))
+    if min(width, height) < 1 or len(data) != 12 + 4 * width * height:
+        raise FrameError(
+            f"{path} announces {width}x{height} pixels and has {len(data)} bytes: it is damaged"
+        )
+    return np.frombuffer(data, "<f4", width * height, 12).reshape(height, width).copy()
+
+
+def read_cam(path: Path, size: tuple[int, int]) -> tuple[Intrinsics, Matrix]:
+    """Return intrinsics and camera-to-world pose of a .cam file for an image of a size.
+
+    The file holds a tag, K [3, 3] and world-to-camera [3, 4], float64, little endian.
+
+    Raises:
+        SourceError: it is missing or damaged.
+
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SourceError(f"cannot read {path}: {error.strerror}") from error
+    if len(data) != 4 + 8 * 21 or np.frombuffer(data, "<f4", 1)[0] != np.float32(SINTEL_TAG):
+        raise SourceError(f"{path} with its {len(data)} bytes is no camera of Sintel")
+    k = np.frombuffer(data, "<f8", 9, 4).reshape(3, 3)
+    extrinsics = np.eye(4)
+    extrinsics[:3] = np.frombuffer(data, "<f8", 12, 4 + 72).reshape(3, 4)
+    fx, fy, cx, cy = float(k[0, 0]), float(k[1, 1]), float(k[0, 2]), float(k[1, 2])
+    return Intrinsics(fx, fy, cx, cy, *Sintel.SIZE).at_size(*size), invert(extrinsics)
