@@ -89,7 +89,7 @@ class WalkedRoom:
         )
 
 
-def resident_memory() -> int:
+def resident_bytes() -> int:
     """Return what the process holds of the machine's memory."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
@@ -115,7 +115,7 @@ def main() -> None:
             started = thread_time()
             result = engine.step(image, stamp=index * SECOND)
             seconds.append(thread_time() - started)
-            held.append(resident_memory())
+            held.append(resident_bytes())
             refused += bool(result.gauge_change and result.gauge_change.objection)
             if index:
                 assert result.motion is not None
