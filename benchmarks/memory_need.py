@@ -134,15 +134,7 @@ class WindowStream:
         self._frames += 1
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend over what is held and the present frame, which is held from now on.
-
-        Args:
-            layer: number of the global block.
-            query: [batch, heads, tokens, head_dim].
-            key: of the same shape.
-            value: likewise.
-
-        """
+        """Attend over what is held and the present frame, which is held from now on."""
         return self._attend(("global", layer, 0), query, key, value)
 
     def absorb(self, layer: int, update: Tensor) -> None:
@@ -151,16 +143,7 @@ class WindowStream:
     def attend_camera(
         self, iteration: int, block: int, query: Tensor, key: Tensor, value: Tensor
     ) -> Tensor:
-        """Attend over the camera tokens of the same frames.
-
-        Args:
-            iteration: number of the refinement.
-            block: of the camera head.
-            query: [batch, heads, frames, head_dim].
-            key: of the same shape.
-            value: likewise.
-
-        """
+        """Attend over the camera tokens of the same frames."""
         return self._attend(("camera", iteration, block), query, key, value)
 
     def _attend(

@@ -208,7 +208,8 @@ class Specification(ABC):
         return False
 
 
-def _length(options: ProtocolOptions, usual: str) -> str:
+def length_note(options: ProtocolOptions, usual: str) -> str:
+    """Return how long sequences are taken: as usual, or as a long table takes them."""
     if options.frames is None:
         return usual
     return f"at most {options.frames} frames of each sequence: a long table, not the paper's"

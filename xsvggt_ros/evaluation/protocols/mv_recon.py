@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +24,9 @@ from xsvggt_ros.evaluation.protocols.base import (
     ProtocolOptions,
     ProtocolRow,
     Specification,
-    _length,
     answered,
     each_row,
+    length_note,
 )
 from xsvggt_ros.evaluation.protocols.video_depth import PATCH
 from xsvggt_ros.evaluation.request import SourceOptions
@@ -41,8 +40,9 @@ from xsvggt_ros.geometry.text_tables import read_text
 from xsvggt_ros.stream.frame import FrameResult, ImageArray
 from xsvggt_ros.stream.reconstructor import Reconstructor
 
-SceneDataset = Literal["seven_scenes", "neural_rgbd"]
-Prediction = Literal["points", "projection"]
+PREDICTIONS = ("points", "projection")
+"""Of the point head, as in the published tables; of depth and pose, laid upon the truth by a
+similarity (the reference's ``--use_proj``)."""
 
 SEVEN_SCENES_STRIDE = 200
 NEURAL_RGBD_STRIDE = 500
@@ -81,10 +81,10 @@ class _View:
 
 def mv_recon(
     engine: Reconstructor,
-    dataset: SceneDataset,
+    dataset: str,
     root: Path,
     *,
-    prediction: Prediction = "points",
+    prediction: str = PREDICTIONS[0],
     sampling: Sampling | None = None,
 ) -> Iterator[ProtocolRow]:
     """Yield accuracy, completeness and normal consistency of each sequence.
@@ -93,8 +93,7 @@ def mv_recon(
         engine: with ``point_head`` for the prediction ``points``.
         dataset: which one.
         root: directory of the scenes.
-        prediction: ``points`` of the point head, as in the published tables; or ``projection``,
-            depth and pose, laid upon the truth by a similarity (the reference's ``--use_proj``).
+        prediction: one of PREDICTIONS.
         sampling: sparse as in the reference, or long.
 
     Raises:
@@ -128,7 +127,7 @@ def mv_recon(
     return each_row(names, measure)
 
 
-def sequence_names(dataset: SceneDataset, root: Path) -> list[str]:
+def sequence_names(dataset: str, root: Path) -> list[str]:
     """Return ``scene/seq-NN`` of the test split of 7-Scenes, or the scenes of Neural RGB-D.
 
     Raises:
@@ -154,7 +153,7 @@ def sequence_names(dataset: SceneDataset, root: Path) -> list[str]:
     return names
 
 
-def _open(dataset: SceneDataset, root: Path, name: str, sampling: Sampling) -> EvaluationSource:
+def _open(dataset: str, root: Path, name: str, sampling: Sampling) -> EvaluationSource:
     place = root / name
     if sampling.frames is not None:
         options = SourceOptions(kind=dataset, stride=sampling.stride, limit=sampling.frames)
@@ -168,9 +167,7 @@ def _open(dataset: SceneDataset, root: Path, name: str, sampling: Sampling) -> E
     return open_source(place, SourceOptions(kind=dataset, stride=stride))
 
 
-def _views(
-    engine: Reconstructor, source: EvaluationSource, prediction: Prediction
-) -> Iterator[_View]:
+def _views(engine: Reconstructor, source: EvaluationSource, prediction: str) -> Iterator[_View]:
     """Step through the sequence; yield the middle of each image, in the first true camera."""
     engine.reset("next sequence")
     width = engine.settings.width
@@ -211,7 +208,7 @@ def _true_views(
         yield true_view, partial(np.asarray, image), given.stamp
 
 
-def _predicted(result: FrameResult, prediction: Prediction) -> Points:
+def _predicted(result: FrameResult, prediction: str) -> Points:
     if prediction == "points":
         assert result.points is not None
         return result.points.astype(np.float64)
@@ -227,7 +224,7 @@ def _middle(points: Points) -> Points:
     return points[top : top + tall, left : left + wide]
 
 
-def _normalized(views: list[_View], prediction: Prediction) -> tuple[Points, Points]:
+def _normalized(views: list[_View], prediction: str) -> tuple[Points, Points]:
     """Return both clouds of the pixels with known depth, in one scale.
 
     For ``points``: the median depth of each side becomes 0, and sizes are made equal, a size being
@@ -329,7 +326,7 @@ class MultiViewReconstruction(Specification):
     """Tables 2 and 3."""
 
     name = "mv_recon"
-    datasets = get_args(SceneDataset)
+    datasets = ("seven_scenes", "neural_rgbd")
     columns = (
         Column("acc", "Acc, m"), Column("acc_med", "Acc median"),
         Column("comp", "Comp, m"), Column("comp_med", "Comp median"),
@@ -344,27 +341,26 @@ class MultiViewReconstruction(Specification):
             raise ConfigurationError(
                 f"--stride {options.stride} is for the long table of {self.name}; add --max-frames"
             )
-        choices = get_args(Prediction)
-        if options.prediction is not None and options.prediction not in choices:
+        if options.prediction not in (None, *PREDICTIONS):
             raise ConfigurationError(
-                f"--prediction '{options.prediction}' is unknown; choose {' or '.join(choices)}"
+                f"--prediction '{options.prediction}' is unknown; choose {' or '.join(PREDICTIONS)}"
             )
 
     def names(self, options: ProtocolOptions) -> list[str]:
         """Return the sequences of the data set."""
-        return sequence_names(_scenes(options), options.root)
+        return sequence_names(options.dataset, options.root)
 
     def needs_points(self, options: ProtocolOptions) -> bool:
         """Return whether the point head is scored."""
-        return _prediction(options) == "points"
+        return (options.prediction or PREDICTIONS[0]) == "points"
 
     def rows(self, engine: Reconstructor, options: ProtocolOptions) -> Iterator[ProtocolRow]:
         """Run the scenes."""
         return mv_recon(
             engine,
-            _scenes(options),
+            options.dataset,
             options.root,
-            prediction=_prediction(options),
+            prediction=(options.prediction or PREDICTIONS[0]),
             sampling=Sampling(options.frames, options.stride or 1),
         )
 
@@ -375,12 +371,4 @@ class MultiViewReconstruction(Specification):
             "points": "points of the point head, shifted and scaled as in the reference, then ICP",
             "projection": "points of depth and pose, laid upon the truth by a similarity, then ICP",
         }
-        return (_length(options, sparse), scored[_prediction(options)])
-
-
-def _scenes(options: ProtocolOptions) -> SceneDataset:
-    return cast("SceneDataset", options.dataset)
-
-
-def _prediction(options: ProtocolOptions) -> Prediction:
-    return cast("Prediction", options.prediction or "points")
+        return (length_note(options, sparse), scored[(options.prediction or PREDICTIONS[0])])

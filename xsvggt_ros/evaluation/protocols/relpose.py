@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ from xsvggt_ros.stream.frame import ImageArray
 from xsvggt_ros.stream.imaging import decode_encoded
 from xsvggt_ros.stream.reconstructor import Reconstructor
 
-PathDataset = Literal["tum", "scannet", "sintel14"]
+PATH_DATASETS = ("tum", "scannet", "sintel14")
 
 PATH_METRICS = ("ate_sim3", "rpe_translation_sim3", "rpe_rotation_deg", "scale_sim3")
 
@@ -56,7 +56,7 @@ Poses = NDArray[np.float64]
 
 def relpose(
     engine: Reconstructor,
-    dataset: PathDataset,
+    dataset: str,
     root: Path,
     *,
     frames: int = FRAMES,
@@ -240,7 +240,7 @@ class RelativePose(Specification):
     """Table 4, and the pairs of CO3D."""
 
     name = "relpose"
-    datasets = (*get_args(PathDataset), CO3D)
+    datasets = (*PATH_DATASETS, CO3D)
     columns = (
         Column("ate_sim3", "ATE, m"), Column("rpe_translation_sim3", "RPE, m"),
         Column("rpe_rotation_deg", "RPE, °", 3), Column("scale_sim3", "scale", 3),
@@ -267,7 +267,7 @@ class RelativePose(Specification):
             return co3d(engine, options.annotations, options.root)
         return relpose(
             engine,
-            cast("PathDataset", options.dataset),
+            options.dataset,
             options.root,
             frames=options.frames or FRAMES,
             stride=options.stride or STRIDE,

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, cast, get_args
 
 import numpy as np
 from PIL import Image
@@ -19,9 +18,9 @@ from xsvggt_ros.evaluation.protocols.base import (
     ProtocolOptions,
     ProtocolRow,
     Specification,
-    _length,
     answered,
     each_row,
+    length_note,
 )
 from xsvggt_ros.evaluation.request import SourceOptions
 from xsvggt_ros.evaluation.sources import open_source
@@ -37,8 +36,6 @@ from xsvggt_ros.metrics.depth import (
 )
 from xsvggt_ros.stream.frame import Frame, ImageArray
 from xsvggt_ros.stream.reconstructor import Reconstructor
-
-DepthDataset = Literal["sintel", "sintel14", "bonn", "kitti"]
 
 SINTEL_14 = (
     "alley_2", "ambush_4", "ambush_5", "ambush_6", "cave_2", "cave_4", "market_2", "market_5",
@@ -84,7 +81,7 @@ RULES: dict[str, DepthRules] = {
 
 def video_depth(
     engine: Reconstructor,
-    dataset: DepthDataset,
+    dataset: str,
     root: Path,
     *,
     frames: int | None = None,
@@ -123,7 +120,7 @@ def video_depth(
     return each_row(sequence_names(dataset, root), measure)
 
 
-def mono_depth(engine: Reconstructor, dataset: DepthDataset, root: Path) -> Iterator[ProtocolRow]:
+def mono_depth(engine: Reconstructor, dataset: str, root: Path) -> Iterator[ProtocolRow]:
     """Yield the errors of each sequence, every image a stream of its own, scaled by its median.
 
     No cache takes part in it. Errors are means over images, weighted by their pixels.
@@ -161,7 +158,7 @@ def mono_depth(engine: Reconstructor, dataset: DepthDataset, root: Path) -> Iter
     return each_row(sequence_names(dataset, root), measure)
 
 
-def sequence_names(dataset: DepthDataset, root: Path) -> list[str]:
+def sequence_names(dataset: str, root: Path) -> list[str]:
     """Return the names of a data set's sequences, in order.
 
     Raises:
@@ -183,9 +180,7 @@ def sequence_names(dataset: DepthDataset, root: Path) -> list[str]:
     return names
 
 
-def open_sequence(
-    dataset: DepthDataset, root: Path, name: str, frames: int | None
-) -> EvaluationSource:
+def open_sequence(dataset: str, root: Path, name: str, frames: int | None) -> EvaluationSource:
     """Open a sequence as the protocol takes it.
 
     Args:
@@ -282,52 +277,52 @@ def _depth_columns(alignment: str) -> tuple[Column, ...]:
     )
 
 
-class VideoDepth(Specification):
+class _DepthProtocol(Specification):
+    """A protocol on the data sets with depth."""
+
+    datasets = tuple(RULES)
+
+    def names(self, options: ProtocolOptions) -> list[str]:
+        """Return the sequences of the data set."""
+        return sequence_names(options.dataset, options.root)
+
+
+class VideoDepth(_DepthProtocol):
     """Tables 6 and 7."""
 
     name = "video_depth"
-    datasets = get_args(DepthDataset)
     columns = _depth_columns(ALIGNMENT)
 
     def check(self, options: ProtocolOptions) -> None:
         """Allow ``frames``."""
         options.refuse(self.name, "stride", "prediction", "annotations")
 
-    def names(self, options: ProtocolOptions) -> list[str]:
-        """Return the sequences of the data set."""
-        return sequence_names(_depth_dataset(options), options.root)
-
     def rows(self, engine: Reconstructor, options: ProtocolOptions) -> Iterator[ProtocolRow]:
         """Run whole sequences."""
-        return video_depth(engine, _depth_dataset(options), options.root, frames=options.frames)
+        return video_depth(engine, options.dataset, options.root, frames=options.frames)
 
     def notes(self, options: ProtocolOptions) -> tuple[str, ...]:
         """Say how depth is aligned and averaged."""
         return (
-            _length(options, "each sequence as the reference takes it"),
+            length_note(options, "each sequence as the reference takes it"),
             "all pixels of a sequence aligned together by the scale of least absolute error; the "
             "mean is weighted by pixels",
         )
 
 
-class MonoDepth(Specification):
+class MonoDepth(_DepthProtocol):
     """Table 5."""
 
     name = "mono_depth"
-    datasets = get_args(DepthDataset)
     columns = _depth_columns(IMAGE_ALIGNMENT)
 
     def check(self, options: ProtocolOptions) -> None:
         """Allow nothing but data set and root."""
         options.refuse(self.name, "frames", "stride", "prediction", "annotations")
 
-    def names(self, options: ProtocolOptions) -> list[str]:
-        """Return the sequences of the data set."""
-        return sequence_names(_depth_dataset(options), options.root)
-
     def rows(self, engine: Reconstructor, options: ProtocolOptions) -> Iterator[ProtocolRow]:
         """Run single images."""
-        return mono_depth(engine, _depth_dataset(options), options.root)
+        return mono_depth(engine, options.dataset, options.root)
 
     def notes(self, options: ProtocolOptions) -> tuple[str, ...]:
         """Say that no cache takes part."""
@@ -335,7 +330,3 @@ class MonoDepth(Specification):
             "every image is a stream of its own, scaled by its median: no cache takes part",
             "the mean is weighted by pixels",
         )
-
-
-def _depth_dataset(options: ProtocolOptions) -> DepthDataset:
-    return cast("DepthDataset", options.dataset)

@@ -70,73 +70,31 @@ def headlines(evaluation: Evaluation, metrics: Mapping[str, Any]) -> list[Headli
         quantity = BY_NAME[name]
         return quantity.show(quantity.value(metrics))
 
-    cost = evaluation.cost
-    cards = []
-    if evaluation.scores.trajectory:
-        cards.append(
-            Headline(
-                "ATE, Sim(3)",
-                shown("ate_sim3"),
-                f"scale {shown('scale_sim3')}, SE(3) {shown('ate_se3')}",
-            )
-        )
-        cards.append(
-            Headline(
-                "RPE, Sim(3)",
-                shown("rpe_translation_sim3"),
-                f"{shown('rpe_rotation_deg')} per frame",
-            )
-        )
-    if evaluation.scores.odometry.drift:
-        cards.append(
-            Headline(
-                "Drift, Sim(3)",
-                shown("drift_translation_sim3"),
-                f"{shown('drift_rotation_deg_per_m')}, scale known then "
-                f"{shown('drift_translation_se3_online')}",
-            )
-        )
-    if evaluation.scores.odometry.steps:
-        cards.append(
-            Headline(
-                "Step NEES/6, Sim(3)",
-                shown("step_nees_sim3"),
-                f"{shown('step_coverage_sim3')} within 95 %, largest error "
-                f"{shown('step_error_max_sigmas_sim3')}, {shown('joins')} joins",
-            )
-        )
-    if evaluation.scores.depth:
-        cards.append(
-            Headline(
-                "AbsRel, L1 scale",
-                shown("abs_rel_l1"),
-                f"δ < 1.25: {shown('delta_1_l1')}, AbsRel, median scale: {shown('abs_rel_median')}",
-            )
-        )
-    if evaluation.scores.cloud:
-        cards.append(
-            Headline(
-                "F-score",
-                shown("f_score_icp"),
-                f"accuracy {shown('accuracy_icp')}, completeness {shown('completeness_icp')}",
-            )
-        )
-    cards.append(
-        Headline("Latency p50", shown("latency_p50"), f"p95 {shown('latency_p95')}, "
-                 f"{cost.frames_per_second:.1f} frames/s")
-    )  # fmt: skip
+    scores, cost, live = evaluation.scores, evaluation.cost, evaluation.live
     ratio = cost.uncompressed_bytes / max(cost.cache_peak_bytes, 1)
-    cards.append(
-        Headline("Cache", shown("bytes"), f"uncompressed {cost.uncompressed_bytes / MIB:,.1f} MiB, "
-                 f"{ratio:.1f} times as much")
+    cards = (
+        (scores.trajectory, "ATE, Sim(3)", "ate_sim3",
+         f"scale {shown('scale_sim3')}, SE(3) {shown('ate_se3')}"),
+        (scores.trajectory, "RPE, Sim(3)", "rpe_translation_sim3",
+         f"{shown('rpe_rotation_deg')} per frame"),
+        (scores.odometry.drift, "Drift, Sim(3)", "drift_translation_sim3",
+         f"{shown('drift_rotation_deg_per_m')}, scale known then "
+         f"{shown('drift_translation_se3_online')}"),
+        (scores.odometry.steps, "Step NEES/6, Sim(3)", "step_nees_sim3",
+         f"{shown('step_coverage_sim3')} within 95 %, largest error "
+         f"{shown('step_error_max_sigmas_sim3')}, {shown('joins')} joins"),
+        (scores.depth, "AbsRel, L1 scale", "abs_rel_l1",
+         f"δ < 1.25: {shown('delta_1_l1')}, AbsRel, median scale: {shown('abs_rel_median')}"),
+        (scores.cloud, "F-score", "f_score_icp",
+         f"accuracy {shown('accuracy_icp')}, completeness {shown('completeness_icp')}"),
+        (True, "Latency p50", "latency_p50",
+         f"p95 {shown('latency_p95')}, {cost.frames_per_second:.1f} frames/s"),
+        (True, "Cache", "bytes",
+         f"uncompressed {cost.uncompressed_bytes / MIB:,.1f} MiB, {ratio:.1f} times as much"),
+        (live, "Dropped", "dropped",
+         f"{live.output_rate:.1f} of {live.input_rate:.1f} frames/s" if live else ""),
     )  # fmt: skip
-    if evaluation.live:
-        live = evaluation.live
-        cards.append(
-            Headline("Dropped", shown("dropped"),
-                     f"{live.output_rate:.1f} of {live.input_rate:.1f} frames/s")
-        )  # fmt: skip
-    return cards
+    return [Headline(label, shown(name), note) for there, label, name, note in cards if there]
 
 
 def what_ran(evaluation: Evaluation) -> str:
