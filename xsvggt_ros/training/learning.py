@@ -253,23 +253,39 @@ class Learning(Generic[Heads]):
         network: learns.
         auxiliary: learns with it.
         average: what is saved and measured.
+        optimizer: of both, see :func:`optimizer_for`.
         step: steps done.
 
     """
 
-    def __init__(self, network: StreamVggt, auxiliary: Heads, device: torch.device) -> None:
+    def __init__(
+        self,
+        network: StreamVggt,
+        auxiliary: Heads,
+        device: torch.device,
+        learning_rate: float | Tensor,
+        weight_decay: float,
+        *,
+        fused: bool = False,
+    ) -> None:
         """Begin at step 0, with the weights as they are.
 
         Args:
             network: moves to ``device``.
             auxiliary: likewise.
             device: where all of it happens.
+            learning_rate: as :func:`optimizer_for` takes it.
+            weight_decay: likewise.
+            fused: likewise.
 
         """
         self.device = device
         self.network = network.to(device).train()
         self.auxiliary = auxiliary.to(device)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.optimizer = optimizer_for(
+            self.parameters().items(), learning_rate, weight_decay, fused=fused
+        )
         self.step = 0
 
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -310,6 +326,27 @@ class Learning(Generic[Heads]):
         """Return the cameras that the camera head reads, [streams, frames, iterations, 9]."""
         tokens = outputs[self.network.config.depth - 1][:, :, 0]
         return self.network.camera_head(tokens, memory)
+
+    def with_auxiliary(
+        self, parts: dict[str, Tensor], read: Tensor, weights: LossWeights
+    ) -> dict[str, Tensor]:
+        """Return the parts of a loss with that of the auxiliary heads, which ``total`` counts too.
+
+        Args:
+            parts: of :func:`losses`.
+            read: loss of the auxiliary heads.
+            weights: of the parts.
+
+        """
+        return {**parts, "auxiliary": read, "total": parts["total"] + weights.auxiliary * read}
+
+    def clear_gradients(self) -> None:
+        """Free the gradients."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def follow(self, decay: float) -> None:
+        """Let the average follow the weights after a step."""
+        update_average(self.average, self.network, self.step, decay)
 
     def save_average(self, directory: Path) -> Path:
         """Write the averaged weights in half precision into a directory; return the file."""

@@ -31,10 +31,8 @@ from xsvggt_ros.training.learning import (
     Ranks,
     fresh_network,
     losses,
-    optimizer_for,
     set_learning_rate,
     spelled_for,
-    update_average,
 )
 from xsvggt_ros.training.recipes import Recipe, SceneStage
 
@@ -123,16 +121,17 @@ class SceneTrainer(Learning[SceneHeads]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
             auxiliary = SceneHeads(network.config)
-        super().__init__(network, auxiliary, device)
-        self._learning = list(self.parameters().values())
         # Only a rate that lies on the device can change between repetitions of a captured step.
         rate = torch.tensor(recipe.learning_rate, device=device)
-        self.optimizer = optimizer_for(
-            self.parameters().items(),
+        super().__init__(
+            network,
+            auxiliary,
+            device,
             rate if device.type == "cuda" else recipe.learning_rate,
             recipe.weight_decay,
             fused=True,
         )
+        self._learning = list(self.parameters().values())
         self.graphed = graphed
         self._captured: tuple[SceneStage, GraphedStep] | None = None
         if device.type == "cuda":
@@ -200,23 +199,20 @@ class SceneTrainer(Learning[SceneHeads]):
         set_learning_rate(self.optimizer, self.recipe.rate_at(progress))
         parts = self._graphed(stage) if self.graphed else self._cleared(stage)
         self.step += 1
-        update_average(self.average, self.network, self.step, self.recipe.average)
+        self.follow(self.recipe.average)
         return parts
 
     def _graphed(self, stage: SceneStage) -> dict[str, Tensor]:
         if self._captured is None or self._captured[0] != stage:
             # The memory of one graph is free before the next one is captured.
             self._captured = None
-            graph = GraphedStep(lambda: self._learn(stage), self._clear)
+            graph = GraphedStep(lambda: self._learn(stage), self.clear_gradients)
             self._captured = stage, graph
         return self._captured[1]()
 
     def _cleared(self, stage: SceneStage) -> dict[str, Tensor]:
-        self._clear()
+        self.clear_gradients()
         return self._learn(stage)
-
-    def _clear(self) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
 
     def _learn(self, stage: SceneStage) -> dict[str, Tensor]:
         """Learn from one batch, whose gradients were cleared; return its losses."""
@@ -260,8 +256,7 @@ class SceneTrainer(Learning[SceneHeads]):
         truth = streams.truth
         picked = Truth(truth.depth[chosen], truth.points[chosen], truth.encodings)
         parts = losses(prediction, spelled_for(config, picked), self.recipe.weights)
-        total = parts["total"] + self.recipe.weights.auxiliary * read
-        return {**parts, "auxiliary": read, "total": total}
+        return self.with_auxiliary(parts, read, self.recipe.weights)
 
     def _dense_frames(self, stage: SceneStage) -> tuple[slice, slice]:
         """Return the streams and frames that the dense heads learn from: all are as random."""

@@ -28,10 +28,8 @@ from xsvggt_ros.training.forgetting import GappySequence, drawn_window, windowed
 from xsvggt_ros.training.learning import (
     Learning,
     losses,
-    optimizer_for,
     set_learning_rate,
     spelled_for,
-    update_average,
 )
 from xsvggt_ros.training.log import (
     PARTS,
@@ -85,9 +83,12 @@ class Trainer(Learning[RoomHeads]):
         self._start_digest = (
             state.start_digest if state else learned.digest() if settings.start else ""
         )
-        super().__init__(learned.network, learned.auxiliary, device)
-        self.optimizer = optimizer_for(
-            self.parameters().items(), settings.learning_rate, settings.weight_decay
+        super().__init__(
+            learned.network,
+            learned.auxiliary,
+            device,
+            settings.learning_rate,
+            settings.weight_decay,
         )
         self.skipped, self._in_a_row = 0, 0
         self._saved = state is not None
@@ -211,7 +212,7 @@ class Trainer(Learning[RoomHeads]):
         set_learning_rate(self.optimizer, settings.rate_at(self.step))
         self.step += 1
         parts = self._losses(batch, stage)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.clear_gradients()
         parts["total"].backward()
         norm = nn.utils.clip_grad_norm_(self.parameters().values(), 1.0)
         if not bool(torch.isfinite(norm) & torch.isfinite(parts["total"].detach())):
@@ -219,12 +220,12 @@ class Trainer(Learning[RoomHeads]):
             return {}
         self._in_a_row = 0
         self.optimizer.step()
-        update_average(self.average, self.network, self.step, settings.average)
+        self.follow(settings.average)
         return {name: float(parts[name].detach()) for name in PARTS if name in parts}
 
     def _skip(self) -> None:
         """Leave the weights as they are: one broken batch must not end hours of work."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self.clear_gradients()
         self.skipped += 1
         self._in_a_row += 1
         if self._in_a_row >= MOST_SKIPPED:
@@ -246,7 +247,7 @@ class Trainer(Learning[RoomHeads]):
         truth = spelled_for(self.network.config, normal)
         parts = losses(prediction, truth, weights, dense or slice(None))
         read = self.auxiliary(outputs, batch, normal)
-        return {**parts, "auxiliary": read, "total": parts["total"] + weights.auxiliary * read}
+        return self.with_auxiliary(parts, read, weights)
 
     def _memory(self, images: Tensor, stage: Stage) -> CausalSequence:
         """Return a memory for streams [streams, frames, 3, height, width], with gaps or without.
