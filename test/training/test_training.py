@@ -448,7 +448,7 @@ def test_the_training_forward_is_the_masked_forward(tmp_path):
     trainer = Trainer(TINY, tmp_path)
     batch, _ = pair()
     with torch.no_grad():
-        outputs = trainer._aggregate(batch.images, CausalSequence(2))
+        outputs = trainer.aggregated(batch.images, CausalSequence(2))
         mine = trainer._predict(outputs, batch.images, slice(None), CausalSequence(2))
         its = trainer.network(batch.images, CausalSequence(2))
     for name in ("pose_encodings", "depth", "depth_confidence", "points", "points_confidence"):
@@ -576,7 +576,7 @@ def test_bfloat16_trains_and_heads_stay_in_float32(tmp_path):
     with torch.no_grad():
         one, other = (
             each._predict(
-                each._aggregate(batch.images, CausalSequence(2)),
+                each.aggregated(batch.images, CausalSequence(2)),
                 batch.images,
                 slice(None),
                 CausalSequence(2),

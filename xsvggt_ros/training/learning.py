@@ -253,6 +253,7 @@ class Learning(Generic[Heads]):
         network: learns.
         auxiliary: learns with it.
         average: what is saved and measured.
+        aggregator: of the network, compiled or not.
         optimizer: of both, see :func:`optimizer_for`.
         step: steps done.
 
@@ -266,6 +267,7 @@ class Learning(Generic[Heads]):
         learning_rate: float | Tensor,
         weight_decay: float,
         *,
+        bfloat16: bool,
         fused: bool = False,
     ) -> None:
         """Begin at step 0, with the weights as they are.
@@ -276,7 +278,8 @@ class Learning(Generic[Heads]):
             device: where all of it happens.
             learning_rate: as :func:`optimizer_for` takes it.
             weight_decay: likewise.
-            fused: likewise.
+            bfloat16: whether the aggregator computes in it.
+            fused: as :func:`optimizer_for` takes it.
 
         """
         self.device = device
@@ -286,7 +289,9 @@ class Learning(Generic[Heads]):
         self.optimizer = optimizer_for(
             self.parameters().items(), learning_rate, weight_decay, fused=fused
         )
+        self.aggregator: Callable[..., dict[int, Tensor]] = self.network.aggregator
         self.step = 0
+        self._bfloat16 = bfloat16
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return all that learns, by name."""
@@ -297,29 +302,20 @@ class Learning(Generic[Heads]):
             if each.requires_grad
         }
 
-    def aggregated(
-        self,
-        aggregator: Callable[..., dict[int, Tensor]],
-        images: Tensor,
-        memory: CausalSequence,
-        *,
-        bfloat16: bool,
-    ) -> dict[int, Tensor]:
+    def aggregated(self, images: Tensor, memory: CausalSequence) -> dict[int, Tensor]:
         """Return what the layers that anything reads make of whole streams, float32.
 
         Args:
-            aggregator: of the network, compiled or not.
             images: [streams, frames, 3, height, width].
             memory: of the streams.
-            bfloat16: whether the aggregator computes in it.
 
         """
         config = self.network.config
         layers = self.auxiliary.layers | {config.depth - 1, *config.dense.layers}
-        if not bfloat16:
-            return aggregator(images, memory, layers)
+        if not self._bfloat16:
+            return self.aggregator(images, memory, layers)
         with torch.autocast(self.device.type, torch.bfloat16):
-            outputs = aggregator(images, memory, layers)
+            outputs = self.aggregator(images, memory, layers)
         return {layer: each.float() for layer, each in outputs.items()}
 
     def encodings(self, outputs: dict[int, Tensor], memory: CausalSequence) -> Tensor:

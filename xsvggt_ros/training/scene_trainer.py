@@ -129,6 +129,7 @@ class SceneTrainer(Learning[SceneHeads]):
             device,
             rate if device.type == "cuda" else recipe.learning_rate,
             recipe.weight_decay,
+            bfloat16=True,
             fused=True,
         )
         self._learning = list(self.parameters().values())
@@ -246,16 +247,15 @@ class SceneTrainer(Learning[SceneHeads]):
         return MaskedSequence(stage.frames, over_tokens(seen, tokens), seen)
 
     def _losses(self, streams: Streams, stage: SceneStage) -> dict[str, Tensor]:
-        network, config = self.network, self.network.config
         memory = self._memory(stage)
-        outputs = self.aggregated(network.aggregator, streams.images, memory, bfloat16=True)
+        outputs = self.aggregated(streams.images, memory)
         encodings = self.encodings(outputs, memory)
         read = self.auxiliary(outputs, streams)
         chosen = self._dense_frames(stage)
         prediction = self._dense(outputs, streams, chosen, encodings)
         truth = streams.truth
         picked = Truth(truth.depth[chosen], truth.points[chosen], truth.encodings)
-        parts = losses(prediction, spelled_for(config, picked), self.recipe.weights)
+        parts = losses(prediction, spelled_for(self.network.config, picked), self.recipe.weights)
         return self.with_auxiliary(parts, read, self.recipe.weights)
 
     def _dense_frames(self, stage: SceneStage) -> tuple[slice, slice]:

@@ -89,14 +89,14 @@ class Trainer(Learning[RoomHeads]):
             device,
             settings.learning_rate,
             settings.weight_decay,
+            bfloat16=settings.bfloat16,
         )
         self.skipped, self._in_a_row = 0, 0
         self._saved = state is not None
         if state:
             self._resume(state)
-        self._aggregator: Callable[..., dict[int, Tensor]] = self.network.aggregator
         if settings.compile:
-            self._aggregator = torch.compile(self.network.aggregator)
+            self.aggregator = torch.compile(self.network.aggregator)
 
     def _start_settings(self, start: str) -> StartSettings:
         return StartSettings(self.settings.preset, self.settings.room, self.settings.seed, start)
@@ -238,9 +238,7 @@ class Trainer(Learning[RoomHeads]):
         """Return the losses of one batch; the dense heads see one of its streams, in turn."""
         weights, normal = self.settings.weights, batch.truth.normalized()
         memory = self._memory(batch.images, stage)
-        outputs = self.aggregated(
-            self._aggregator, batch.images, memory, bfloat16=self.settings.bfloat16
-        )
+        outputs = self.aggregated(batch.images, memory)
         stream = (self.step // stage.dense_every) % batch.images.shape[0]
         dense = slice(stream, stream + 1) if self.step % stage.dense_every == 0 else None
         prediction = self._predict(outputs, batch.images, dense, memory)
