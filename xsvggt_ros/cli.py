@@ -13,9 +13,9 @@ from typing import IO, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from xsvggt_ros.commands.compare import compare
 from xsvggt_ros.commands.demo import demo
 from xsvggt_ros.commands.evaluate import app as evaluate
+from xsvggt_ros.commands.evaluate import compare
 from xsvggt_ros.commands.reconstruct import reconstruct
 from xsvggt_ros.commands.replay import replay
 from xsvggt_ros.commands.speaking import OptionFormatter, console, errors, in_options

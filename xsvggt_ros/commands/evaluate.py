@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`xsvggt evaluate`: a recording with ground truth in, numbers and a report out."""
+"""`xsvggt evaluate` and `xsvggt compare`: numbers and a report of a recording, and two of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,8 +23,9 @@ from xsvggt_ros.commands.options import (
     Threads,
     takes_groups,
 )
-from xsvggt_ros.commands.speaking import console, end_run, say_lines, say_table
-from xsvggt_ros.errors import ConfigurationError
+from xsvggt_ros.commands.speaking import console, end_run, say_lines, say_table, say_whole
+from xsvggt_ros.errors import ConfigurationError, PartlyWrittenError, SourceError
+from xsvggt_ros.evaluation.metric_registry import BY_NAME, FAILED, limits_named
 from xsvggt_ros.evaluation.request import (
     EvaluationRequest,
     LiveOptions,
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from xsvggt_ros.evaluation.metric_registry import Threshold
     from xsvggt_ros.evaluation.protocols import ProtocolTable
     from xsvggt_ros.evaluation.protocols.base import ProtocolOptions
-    from xsvggt_ros.evaluation.sweep import Run, Sweep
+    from xsvggt_ros.evaluation.results import Comparison
+    from xsvggt_ros.evaluation.sweep import Sweep
 
 MOVED = {
     "--sweep": "xsvggt evaluate sweep SOURCE budget=512,1024 bits=2,4",
@@ -152,7 +153,7 @@ def run(
     ] = None,
 ) -> None:
     """Evaluate a recording with ground truth once; `evaluate SOURCE` for short."""
-    limits = read_limits(most, least)
+    limits = limits_named(most or (), least or ())
     _run_once(request, output, limits)
 
 
@@ -225,36 +226,7 @@ def protocol(
     _run_protocol(name, options, network, cache, output)
 
 
-def read_limits(most: Limit, least: Limit) -> tuple[Threshold, ...]:
-    """Return the limits of ``--max`` and ``--min``, each as NAME=VALUE.
-
-    Raises:
-        ConfigurationError: no number, or an unknown name.
-
-    """
-    from xsvggt_ros.evaluation.metric_registry import Threshold
-
-    limits = []
-    for sense, texts in (("max", most or ()), ("min", least or ())):
-        for text in texts:
-            name, equals, value = text.partition("=")
-            try:
-                number = float(value)
-            except ValueError:
-                equals = ""
-            if not equals:
-                raise ConfigurationError(
-                    f"--{sense} {text} is not NAME=VALUE, such as --{sense} ate_sim3=0.05"
-                )
-            limits.append(Threshold(name, "max" if sense == "max" else "min", number))
-    return tuple(limits)
-
-
 def _run_once(request: EvaluationRequest, output: Path, limits: tuple[Threshold, ...]) -> None:
-    from datetime import datetime
-
-    from xsvggt_ros.errors import PartlyWrittenError
-    from xsvggt_ros.evaluation.metric_registry import FAILED
     from xsvggt_ros.evaluation.results import new_directory, with_verdicts, write_evaluation
     from xsvggt_ros.evaluation.runner import evaluate
     from xsvggt_ros.geometry.files import require_writable
@@ -311,9 +283,7 @@ def _run_sweep(
     jobs: int,
     cluster: str | None,
 ) -> None:
-    from datetime import datetime
-
-    from xsvggt_ros.errors import SourceError
+    from xsvggt_ros.evaluation.isolated import place_to_run
     from xsvggt_ros.evaluation.results import new_directory
     from xsvggt_ros.evaluation.runner import Progress
     from xsvggt_ros.evaluation.sources import open_source
@@ -339,7 +309,7 @@ def _run_sweep(
     )
     with (
         stop_request() as stop,
-        _place_to_run(cluster, request.network.device, jobs) as (run, jobs),
+        place_to_run(cluster, request.network.device, jobs) as (run, jobs),
         sweep_progress(console, len(chosen)) as show,
     ):
 
@@ -360,28 +330,11 @@ def _run_sweep(
     end_run(directory, interrupted=table.interrupted, code=1 if failed else 0)
 
 
-@contextmanager
-def _place_to_run(address: str | None, device: str, jobs: int) -> Iterator[tuple[Run | None, int]]:
-    """Yield what executes the runs of a sweep, None for this machine, and how many at once."""
-    from xsvggt_ros.evaluation.isolated import Cluster
-
-    if address is None:
-        yield None, jobs
-        return
-    cluster = Cluster(address, device)
-    try:
-        yield cluster.evaluate, cluster.slots if jobs == 1 else min(jobs, cluster.slots)
-    finally:
-        cluster.close()
-
-
 FEW_NUMBERS = ("ate_sim3", "abs_rel_l1", "bytes", "latency_p50")
 """Of a sweep, on the terminal; the report has all."""
 
 
 def _say_sweep(sweep: Sweep) -> None:
-    from xsvggt_ros.evaluation.metric_registry import BY_NAME
-
     chosen = [BY_NAME[name] for name in FEW_NUMBERS]
     rows = (
         (row.label, row.state, *(each.show(row.values.get(each.name)) for each in chosen))
@@ -399,8 +352,6 @@ def _run_protocol(
     output: Path,
 ) -> None:
     """Run a protocol, write its table after each sequence, and print where it is."""
-    from datetime import datetime
-
     from xsvggt_ros.evaluation.protocols import run_protocol, specification_of
     from xsvggt_ros.evaluation.results import new_directory
     from xsvggt_ros.geometry.files import require_writable
@@ -432,3 +383,67 @@ def _say_protocol(table: ProtocolTable) -> None:
     say_table(made.heads[:-1], (row[:-1] for row in made.rows), words=1, title=title)
     say_lines((f"{failed.sequence}: {failed.error}" for failed in table.failed), "red")
     say_lines(table.remarks, "yellow")
+
+
+COLORS = {"better": "green", "worse": "red", "same": "dim", "": ""}
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(help="Result directory of `xsvggt evaluate`.")],
+    second: Annotated[Path, typer.Argument(help="Another one, to compare with it.")],
+    *,
+    max_worse: Annotated[
+        float | None,
+        typer.Option(min=0, help="Percent by which a number may get worse; else exit code 3."),
+    ] = None,
+    quantities: Annotated[
+        str,
+        typer.Option(
+            help="Numbers that --max-worse looks at, such as ate_sim3,abs_rel_l1,bytes; default: "
+            "all that do not depend on the machine."
+        ),
+    ] = "",
+) -> None:
+    """Compare two result directories: what got better, what got worse, which settings differ."""
+    from xsvggt_ros.evaluation.results import compare as compared
+
+    if quantities and max_worse is None:
+        raise ConfigurationError(
+            f"--quantities {quantities} means nothing without --max-worse; give that, too"
+        )
+    comparison = compared(first, second)
+    _show(comparison)
+    if max_worse is None:
+        return
+    names = tuple(name for name in quantities.split(",") if name)
+    comparison.require_alike(names)
+    broken = comparison.broken(max_worse / 100, names)
+    for change in broken:
+        console.print(
+            f"[red]worse by more than {max_worse:g} %:[/] {change.quantity.label}", highlight=False
+        )
+    if broken:
+        raise typer.Exit(FAILED)
+
+
+def _show(comparison: Comparison) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(" → ".join(dict.fromkeys(comparison.names))))
+    for head in ("", "first", "second", "change"):
+        table.add_column(head, justify="left" if not head else "right", overflow="fold")
+    for change in comparison.changes:
+        relative = "" if change.relative is None else f"{100 * change.relative:+.1f} %"
+        color = COLORS[change.verdict]
+        show = change.quantity.show
+        table.add_row(
+            change.quantity.label,
+            show(change.before),
+            show(change.after),
+            Text(f"{relative} {change.verdict}".strip(), color),
+        )
+    say_whole(table)
+    for name, (before, after) in comparison.settings.items():
+        console.print(f"{name}: {before} → {after}", markup=False, highlight=False)
+    say_lines(comparison.caveats, "yellow")

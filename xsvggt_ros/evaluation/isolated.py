@@ -13,6 +13,8 @@ import logging
 import multiprocessing
 import signal
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Event
@@ -33,6 +35,10 @@ TELL_EVERY = 0.2
 
 END_TIMEOUT = 30.0
 """Seconds that a process may take to end after its last message."""
+
+
+Run = Callable[..., dict[str, Any]]
+"""What :func:`evaluate_isolated` does, here or elsewhere."""
 
 
 class RunFailedError(XsvggtError):
@@ -122,6 +128,26 @@ def _run(connection: Connection, request: EvaluationRequest, directory: Path, th
         connection.send(("failed", _failure(error)))
     else:
         connection.send(("done", written.metrics()))
+
+
+@contextmanager
+def place_to_run(address: str | None, device: str, jobs: int) -> Iterator[tuple[Run | None, int]]:
+    """Yield what runs the evaluations of a sweep, None = this machine, and how many at once.
+
+    Args:
+        address: of a cluster, as :class:`Cluster` takes it; None = this machine.
+        device: of the runs.
+        jobs: that were asked for; 1 on a cluster = as many as it has room for.
+
+    """
+    if address is None:
+        yield None, jobs
+        return
+    cluster = Cluster(address, device)
+    try:
+        yield cluster.evaluate, cluster.slots if jobs == 1 else min(jobs, cluster.slots)
+    finally:
+        cluster.close()
 
 
 def _failure(error: Exception) -> str:

@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError, SourceError, XsvggtError
-from xsvggt_ros.evaluation.isolated import evaluate_isolated
+from xsvggt_ros.evaluation.isolated import Run, evaluate_isolated
 from xsvggt_ros.evaluation.metric_registry import BY_NAME, MIB, QUANTITIES
 from xsvggt_ros.evaluation.report import environment, markdown
 from xsvggt_ros.evaluation.report.charts import Dot, pareto
@@ -83,10 +83,6 @@ class Row:
     def finished(self) -> bool:
         """Whether this run is done."""
         return self.state in ("complete", "truncated")
-
-
-Run = Callable[..., dict[str, Any]]
-"""What :func:`~xsvggt_ros.evaluation.isolated.evaluate_isolated` does, here or elsewhere."""
 
 
 @dataclass(frozen=True)
