@@ -194,9 +194,9 @@ def check_caches(policies: Sequence[str], budgets: Sequence[int]) -> None:
 def digest(stream: Stream | SceneSequence) -> str:
     """Return a hash of a sequence: of its true poses, and of its first image and depth."""
     first = next(iter(stream))
-    found = hashlib.sha256(np.ascontiguousarray(stream.poses))
-    found.update(np.ascontiguousarray(first.color))
-    found.update(np.ascontiguousarray(first.depth))
+    found = hashlib.sha256(np.ascontiguousarray(stream.poses).data)
+    found.update(np.ascontiguousarray(first.color).data)
+    found.update(np.ascontiguousarray(first.depth).data)
     return found.hexdigest()
 
 

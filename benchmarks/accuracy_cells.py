@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError
@@ -115,6 +116,14 @@ METRICS = tuple(field.name for field in fields(Cell) if field.type == "float")
 Means = dict[Config, dict[str, float]]
 
 
+def cell_of(row: Mapping[str, str]) -> Cell:
+    """Return the cell that a row of a table's texts says."""
+    values: dict[str, Any] = {
+        name: float(text) if name in METRICS else text for name, text in row.items()
+    }
+    return Cell(**values)
+
+
 def read_cells(path: Path) -> dict[str, Cell]:
     """Return the cells of earlier runs by their identity; a file of other columns has none."""
     if not path.exists():
@@ -123,10 +132,7 @@ def read_cells(path: Path) -> dict[str, Cell]:
         reader = csv.DictReader(stream)
         if reader.fieldnames != [field.name for field in fields(Cell)]:
             return {}
-        cells = [
-            Cell(**{name: float(text) if name in METRICS else text for name, text in row.items()})
-            for row in reader
-        ]
+        cells = [cell_of(row) for row in reader]
     return {cell.identity: cell for cell in cells}
 
 
@@ -140,7 +146,7 @@ def write_cells(cells: Iterable[Cell], path: Path) -> None:
     beside.replace(path)
 
 
-def means(cells: dict[Config, Sequence[Cell]]) -> Means:
+def means(cells: Mapping[Config, Sequence[Cell]]) -> Means:
     """Return the mean of each metric over the sequences."""
     return {
         config: {metric: mean(getattr(cell, metric) for cell in each) for metric in METRICS}

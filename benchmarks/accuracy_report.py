@@ -87,7 +87,7 @@ def paired(cells: dict[Config, list[Cell]]) -> str:
         values = {metric: np.array([getattr(c, metric) for c in each]) for metric in PAIRED}
         texts = [mean_of(values[metric]).show(3) for metric in PAIRED]
         for metric in PAIRED if full else ():
-            others = np.array([getattr(c, metric) for c in full])
+            others = np.array([getattr(c, metric) for c in full or ()])
             texts.append("-" if config == FULL else difference_of(values[metric], others).show(3))
         lines.append(_line(config.name, texts))
     if full and NO_HISTORY in cells:

@@ -28,7 +28,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from xsvggt_ros.cache.kv_cache import KvCache
+from xsvggt_ros.cache.layer_group import GroupedLayer
 from xsvggt_ros.cache.layout import CacheLayout, TokenShape
+from xsvggt_ros.cache.published import PublishedCache
 from xsvggt_ros.cache.quantization import encode, fit_grid
 from xsvggt_ros.cache.settings import POLICIES, CacheSettings
 
@@ -160,9 +162,10 @@ def rounding_errors(
     """Return the relative RMS, about each channel's mean, of what is held against what came."""
     layer = cache.layers[0]
     numbers = layer.numbers.cpu().expand(cache.layout.token.heads, -1)
-    if cache.settings.published:
+    if isinstance(layer, PublishedCache):
         stored = [layer.store.keys[0], layer.store.values[0]]
     else:
+        assert isinstance(layer, GroupedLayer)
         parts = [segment.contents() for segment in layer.segments]
         stored = [torch.cat([getattr(p, n) for p in parts], 1) for n in ("keys", "values")]
     errors = []
@@ -202,11 +205,11 @@ def rotation_errors(stream: Stream) -> list[tuple[str, int, float, float]]:
         for bits in (4, 2):
             plain = query @ rounded_in_groups(keys, bits).transpose(1, 2)
             turned = query @ rotation @ rounded_in_groups(keys @ rotation, bits).transpose(1, 2)
-            errors = (
+            error, turned_error = (
                 relative(products - products.mean(-1, keepdim=True), exact)
                 for products in (plain, turned)
             )
-            rows.append((kind, bits, *errors))
+            rows.append((kind, bits, error, turned_error))
     return rows
 
 
@@ -249,7 +252,9 @@ def configurations(arguments: argparse.Namespace) -> Iterator[tuple[str, CacheSe
     yield "uncompressed", everything, longest
 
 
-def write_table(path: Path, cells: list[Cell], rotated: list, head: str) -> str:
+def write_table(
+    path: Path, cells: list[Cell], rotated: list[tuple[str, int, float, float]], head: str
+) -> str:
     """Write and return the figures as Markdown."""
     lines = [
         head,

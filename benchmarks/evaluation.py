@@ -26,6 +26,7 @@ from xsvggt_ros.evaluation.request import EvaluationRequest, NetworkOptions
 from xsvggt_ros.evaluation.results import write_evaluation
 from xsvggt_ros.stream.frame import Frame
 from xsvggt_ros.stream.pipeline import FramePipeline, FrameUpdate
+from xsvggt_ros.stream.recording import Recording
 from xsvggt_ros.stream.results import write_results
 from xsvggt_ros.synthetic.export import write_sequence
 from xsvggt_ros.synthetic.motion import MotionSettings
@@ -61,13 +62,13 @@ def time_parts(clock: Clock) -> None:
         with clock.timing(ENGINE):
             return process(pipeline, frame)
 
-    class TimedRecording(evaluator.Recording):
+    class TimedRecording(Recording):
         def add(self, frame: Any) -> None:
             with clock.timing(RECORDING):
                 super().add(frame)
 
     FramePipeline.process = timed  # type: ignore[assignment,method-assign]
-    evaluator.Recording = TimedRecording  # type: ignore[misc]
+    evaluator.Recording = TimedRecording  # type: ignore[attr-defined]
 
 
 def render(directory: Path, frames: int, width: int, height: int) -> None:

@@ -42,12 +42,12 @@ from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import XsvggtError
 from xsvggt_ros.model.checkpoint import load_network
-from xsvggt_ros.model.network import StreamVggt
+from xsvggt_ros.model.network import Head, StreamVggt
 from xsvggt_ros.stream.reconstructor import cache_layout
 from xsvggt_ros.stream.step_runner import StepRunner
 
 SECTIONS = ("tests", "steps", "stages", "attention", "runs")
-HEADS = ("camera", "depth")
+HEADS: tuple[Head, ...] = ("camera", "depth")
 TESTS = (
     "test/cache/test_kernels.py",
     "test/cache/test_cache_static.py",
@@ -204,13 +204,14 @@ def kernels(stream: Stream) -> int:
 
 def profiled(stream: Stream) -> dict[str, tuple[int, float]]:
     """Return count and milliseconds of each kernel of one step."""
+    from torch._C._autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         stream.step()
     found: dict[str, tuple[int, float]] = {}
     for event in profiler.events():
-        if event.device_type == torch.autograd.DeviceType.CUDA:
+        if event.device_type == DeviceType.CUDA:
             count, time = found.get(event.name, (0, 0.0))
             found[event.name] = count + 1, time + event.device_time / 1e3
     return found
@@ -240,7 +241,7 @@ class Stopwatch:
 
     def watch(self, module: nn.Module, name: str) -> None:
         """Time a module's forward."""
-        module.forward = self.timed(module.forward, name)  # type: ignore[method-assign]
+        module.forward = self.timed(module.forward, name)
 
     def timed(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
         """Return a function that is timed."""
@@ -259,7 +260,7 @@ def stage_rows(network: StreamVggt, arguments: argparse.Namespace) -> list[dict[
     stream = Stream(network, ours(arguments), arguments.sizes[0], graphs=False)
     stream.fill()
     watch = Stopwatch(network.device)
-    modules = {
+    modules: dict[str, list[nn.Module]] = {
         "encoder": [network.aggregator.patch_embed],
         "frame blocks": list(network.aggregator.frame_blocks),
         "global blocks, cache included": list(network.aggregator.global_blocks),
@@ -346,9 +347,9 @@ def ours(arguments: argparse.Namespace) -> CacheSettings:
 
 def run_rows(network: StreamVggt, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Run a stream through three caches; ratios are against the first one, without compression."""
-    budget = {"budget_tokens": arguments.budget}
-    bits = {"key_bits": arguments.bits, "value_bits": arguments.bits}
-    whole = {"key_bits": 16, "value_bits": 16}
+    budget: dict[str, Any] = {"budget_tokens": arguments.budget}
+    bits: dict[str, Any] = {"key_bits": arguments.bits, "value_bits": arguments.bits}
+    whole: dict[str, Any] = {"key_bits": 16, "value_bits": 16}
     caches = {
         "none": CacheSettings(policy="none", **whole),
         "ours": ours(arguments),

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import platform
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -21,6 +22,7 @@ from statistics import median
 import matplotlib as mpl
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.model.checkpoint import random_network
@@ -31,6 +33,7 @@ from xsvggt_ros.model.config import (
     NetworkConfig,
     preset,
 )
+from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 
 mpl.use("Agg")
@@ -59,7 +62,7 @@ class Run:
     beside: list[int]
 
 
-def images(width: int, height: int, count: int):
+def images(width: int, height: int, count: int) -> Iterator[NDArray[np.uint8]]:
     """Yield noise that drifts, so that frames resemble their neighbours."""
     generator = np.random.default_rng(0)
     canvas = generator.integers(0, 256, (height, 4 * width, 3), np.uint8)
@@ -67,7 +70,12 @@ def images(width: int, height: int, count: int):
         yield np.ascontiguousarray(np.roll(canvas, -3 * index, axis=1)[:, :width])
 
 
-def run(network, settings: dict[str, ReconstructorSettings], shape, frames: int) -> list[Run]:
+def run(
+    network: StreamVggt,
+    settings: dict[str, ReconstructorSettings],
+    shape: tuple[int, int],
+    frames: int,
+) -> list[Run]:
     """Reconstruct ``frames`` images with every cache.
 
     Turn by turn, so that whatever else the machine does meets all of them alike.

@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -42,8 +43,11 @@ STAGES = (
 """Where an operation may belong; ``between`` is what the aggregator does around its blocks."""
 
 BITS = ((16, 16), (4, 4), (2, 2))
-WINDOW = {"window_frames": 4, "trajectory_frames": 2}
+WINDOW: dict[str, Any] = {"window_frames": 4, "trajectory_frames": 2}
 """Of the policy lingbot."""
+
+Arguments = ParamSpec("Arguments")
+Answer = TypeVar("Answer")
 
 
 @dataclass
@@ -73,11 +77,13 @@ class Launches(TorchDispatchMode):
     """Counts operations for the stage that is on top of the stack."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.counts = Counts()
         self.stack = ["between"]
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         """Run ``function`` and count it unless it is free."""
         result = function(*args, **(kwargs or {}))
         given = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
@@ -189,9 +195,15 @@ class StagedMemory:
         """End the frame, and count it."""
         self._as("end of frame", self._cache.end_frame)
 
-    def _as(self, stage: str, function: Callable, *arguments: object):  # type: ignore[no-untyped-def]
+    def _as(
+        self,
+        stage: str,
+        function: Callable[Arguments, Answer],
+        *arguments: Arguments.args,
+        **named: Arguments.kwargs,
+    ) -> Answer:
         with self._launches.stage(stage):
-            return function(*arguments)
+            return function(*arguments, **named)
 
 
 def network_of(config: NetworkConfig, dtype: torch.dtype, heads_dtype: torch.dtype) -> StreamVggt:

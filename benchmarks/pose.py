@@ -157,7 +157,7 @@ def registered_anywhere(errors: Errors, runs: int, frames: int = 20) -> Spread:
 
 def in_unit(pose: Matrix, unit: float) -> Matrix:
     """Return a pose whose lengths are counted in another unit."""
-    scaled = pose.copy()
+    scaled: Matrix = pose.copy()
     scaled[:3, 3] *= unit
     return scaled
 

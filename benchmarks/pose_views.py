@@ -25,6 +25,8 @@ ROWS, COLUMNS = 28, 37
 HALF_ROOM = np.array([3.5, 1.8, 4.2])
 """Metres from the middle to the walls; y points down."""
 VIEW = np.radians(60.0)
+WAVES = (0.4, 0.8, 1.6, 3.2)
+"""Metres; lengths of the waves that the walls are painted in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,27 @@ def room_depth(world_from_camera: Matrix, intrinsics: Intrinsics) -> NDArray[np.
     with np.errstate(divide="ignore"):
         walls = (np.where(rays > 0, HALF_ROOM, -HALF_ROOM) - place) / rays
     return np.asarray(walls.min(axis=-1), np.float32)
+
+
+def room_image(
+    world_from_camera: Matrix, intrinsics: Intrinsics, *, gain: float = 1.0, offset: float = 0.0
+) -> NDArray[np.uint8]:
+    """Return an image of the room's walls, painted in waves of many lengths, uint8 [h, w, 3]."""
+    depth = room_depth(world_from_camera, intrinsics).astype(np.float64)
+    x = (np.arange(intrinsics.width) - intrinsics.cx) / intrinsics.fx
+    y = (np.arange(intrinsics.height) - intrinsics.cy) / intrinsics.fy
+    rays = np.stack([*np.meshgrid(x, y), np.ones(depth.shape)], axis=-1)
+    points = (rays * depth[..., None]) @ world_from_camera[:3, :3].T + world_from_camera[:3, 3]
+    paint = np.random.default_rng(0)  # the room is always the same one
+    light = np.zeros((*depth.shape, 3))
+    for length in WAVES:
+        for _ in range(3):
+            wave = paint.standard_normal(3)
+            wave *= 2 * np.pi / (length * np.linalg.norm(wave))
+            phases = paint.uniform(0, 2 * np.pi, 3)
+            light += length**0.5 * np.sin((points @ wave)[..., None] + phases)
+    bright = 0.5 + 0.12 * light
+    return np.asarray((255 * gain * bright + offset).round().clip(0, 255), np.uint8)
 
 
 def random_pose(random: np.random.Generator) -> Matrix:

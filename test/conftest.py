@@ -18,6 +18,7 @@ os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
 import pytest
 from hypothesis import settings
+from selection import QUICK, THOROUGH
 
 from xsvggt_ros.ros import dds
 from xsvggt_ros.ros.dds import remove_abandoned
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
     from xsvggt_ros.model.network import StreamVggt
 
 # A deadline is a timing assertion: it fails on a busy machine.
-settings.register_profile("steady", deadline=None, print_blob=True)
-settings.load_profile("steady")
+for name, count in (("quick", QUICK), ("thorough", THOROUGH)):
+    settings.register_profile(name, deadline=None, print_blob=True, max_examples=count)
+settings.load_profile("quick")
 
 
 TESTS = Path(__file__).parent

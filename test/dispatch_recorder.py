@@ -24,7 +24,7 @@ class Recorder(TorchDispatchMode):
     """Records each operation, the shapes of its results, and the bytes of new ones."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.operations: list[tuple[str, list[tuple[int, ...]]]] = []
         self.allocated = 0
 

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What loading a network for inference makes of its gains."""
 
+from __future__ import annotations
+
 import torch
 
 
-def folded(state: dict) -> dict:
+def folded(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """What inference makes of the gains: the linear layer before each is multiplied by it."""
     result = dict(state)
     for name in state:

@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The cache's Triton kernels against their definitions, by Triton's interpreter or on a GPU."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import pytest
 import torch
 from triton_interpreter import DEVICE, INTERPRETING
@@ -10,6 +15,7 @@ from xsvggt_ros.cache.kernels import launch as kernels
 from xsvggt_ros.cache.token_storage import NativeStorage, PackedKeys, PackedValues
 
 CPU = torch.device("cpu")
+Stored = tuple[NativeStorage | PackedKeys, NativeStorage | PackedValues]
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -29,14 +35,19 @@ def permuted(sets: int, size: int, count: int, seed: int) -> torch.Tensor:
     return torch.stack([torch.randperm(size, generator=generator)[:count] for _ in range(sets)])
 
 
-def copies(values, device: str):
+def copies(values: Any, device: str) -> Any:
     """Return a copy of all tensors in ``values``."""
     if isinstance(values, torch.Tensor):
         return values.to(device, copy=True)
     return [copies(each, device) for each in values] if isinstance(values, list) else values
 
 
-def results(define, kernel, values: list, written: list[int]):
+def results(
+    define: Callable[..., torch.Tensor | None],
+    kernel: Callable[..., torch.Tensor | None],
+    values: list[Any],
+    written: list[int],
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield what definition and kernel wrote into ``values`` at these places, and returned.
 
     The definition runs on the CPU, where divisions are exact; PyTorch's on a GPU are not always.
@@ -52,7 +63,7 @@ def results(define, kernel, values: list, written: list[int]):
 
 def storages(
     lanes: int, slots: int, channels: int, key_bits: int, value_bits: int, sets: int, rows: int
-):
+) -> Stored:
     """Return empty storages for keys and values."""
     keys: NativeStorage | PackedKeys
     values: NativeStorage | PackedValues
@@ -68,7 +79,15 @@ def storages(
     return keys, values
 
 
-def arguments(keys, values, order, slots, rows, group: int, stored) -> list:
+def arguments(
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    order: torch.Tensor,
+    slots: torch.Tensor,
+    rows: torch.Tensor,
+    group: int,
+    stored: Stored,
+) -> list[Any]:
     """Return the arguments of ``write_tokens``."""
     key_storage, value_storage = stored
     sets, tokens, count = len(order), keys.shape[1], value_storage.tensors[0].shape[1]
@@ -83,7 +102,7 @@ def arguments(keys, values, order, slots, rows, group: int, stored) -> list:
     ]  # fmt: skip
 
 
-def assert_written_alike(*values) -> None:
+def assert_written_alike(*values: Any) -> None:
     written = [10, 11, 12, 13, 15, 16, 17, 18, 19, 20]
     both = results(ops.write_tokens_in_torch, kernels.write_tokens, arguments(*values), written)
     for expected, actual in both:
@@ -95,7 +114,9 @@ WIDTHS = [(4, 4), (2, 8), (8, 2), (16, 4), (4, 16)]
 
 @pytest.mark.parametrize(("key_bits", "value_bits"), WIDTHS)
 @pytest.mark.parametrize(("channels", "group", "sets"), [(64, 64, 2), (6, 10, 6), (7, 24, 2)])
-def test_codes_and_grids_are_the_same_to_the_bit(key_bits, value_bits, channels, group, sets):
+def test_codes_and_grids_are_the_same_to_the_bit(
+    key_bits: int, value_bits: int, channels: int, group: int, sets: int
+) -> None:
     lanes, frame, slots, count = 6, 70, 100, 67
     runs = -(-count // group)
     assert_written_alike(
@@ -112,7 +133,7 @@ def test_codes_and_grids_are_the_same_to_the_bit(key_bits, value_bits, channels,
 @pytest.mark.parametrize("size", [0.0, 1e-8, -1e-5, 0.1, 65504.0, 1e6, -1e6, 3.14159e4], ids=str)
 @pytest.mark.parametrize("bits", [2, 4])
 @pytest.mark.filterwarnings("ignore:overflow encountered")
-def test_grids_at_the_ends_of_float16(size, bits):
+def test_grids_at_the_ends_of_float16(size: float, bits: int) -> None:
     tokens = random(1, 40, 8) * size
     tokens[:, :, 3] = size
     everything, rows = torch.arange(40)[None], torch.zeros(1, 1, dtype=torch.int64)
@@ -121,7 +142,7 @@ def test_grids_at_the_ends_of_float16(size, bits):
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered")
-def test_what_is_no_number_spoils_its_own_group_alone():
+def test_what_is_no_number_spoils_its_own_group_alone() -> None:
     tokens = random(1, 128, 16)
     tokens[0, 3, 5] = torch.nan
     everything, rows = torch.arange(128)[None], torch.arange(2)[None]
@@ -146,8 +167,8 @@ def test_what_is_no_number_spoils_its_own_group_alone():
     ],
 )
 def test_decoded_layers_are_the_same_to_the_bit(
-    key_bits, value_bits, channels, sets, dtype, in_place
-):
+    key_bits: int, value_bits: int, channels: int, sets: int, dtype: torch.dtype, in_place: bool
+) -> None:
     heads, frame, slots, lengths = 3, 20, 70, [30, 0, 70]
     parts = [
         filled_storages(heads, slots, channels, key_bits, value_bits, sets, dtype, seed)
@@ -173,24 +194,32 @@ def test_decoded_layers_are_the_same_to_the_bit(
 
 
 def filled_storages(
-    heads: int, slots: int, channels: int, key_bits: int, value_bits: int, sets: int, dtype, seed
-):
+    heads: int,
+    slots: int,
+    channels: int,
+    key_bits: int,
+    value_bits: int,
+    sets: int,
+    dtype: torch.dtype,
+    seed: int,
+) -> Stored:
     stored = storages(heads, slots, channels, key_bits, value_bits, sets, 3)
     everything = torch.arange(slots).expand(sets, -1)
     came = biased(heads, slots, channels, seed=seed), biased(heads, slots, channels, seed=seed + 9)
     rows = torch.arange(2).expand(sets, -1)
     ops.write_tokens_in_torch(*arguments(*came, everything, everything, rows, 64, stored))
-    return [
-        NativeStorage(each.tensors[0].to(dtype), borrowed=False) if each.bits == 16 else each
-        for each in stored
-    ]
+    keys, values = stored
+    return (
+        NativeStorage(keys.tensors[0].to(dtype), borrowed=False) if keys.bits == 16 else keys,
+        NativeStorage(values.tensors[0].to(dtype), borrowed=False) if values.bits == 16 else values,
+    )
 
 
 @pytest.mark.parametrize(
     ("tokens", "anchor", "channels"), [(300, 40, 64), (40, 40, 6), (5, 0, 64), (2100, 700, 6)]
 )
 @pytest.mark.filterwarnings("ignore:invalid value encountered")
-def test_similarities(tokens, anchor, channels):
+def test_similarities(tokens: int, anchor: int, channels: int) -> None:
     keys = biased(2, tokens, channels)
     keys[0, 3] = torch.nan
     keys[1, 4] = 0
@@ -201,7 +230,7 @@ def test_similarities(tokens, anchor, channels):
 
 @pytest.mark.parametrize("count", [1, 7, 1024, 2500])
 @pytest.mark.filterwarnings("ignore:invalid value encountered")
-def test_unit_ranges(count):
+def test_unit_ranges(count: int) -> None:
     values = random(3, count)
     values[0, 0] = torch.nan
     values[1, -1] = torch.inf
@@ -213,7 +242,7 @@ def test_unit_ranges(count):
 @pytest.mark.parametrize(
     ("rows", "tokens", "channels"), [(17, 5000, 64), (1, 64, 16), (128, 700, 24)]
 )
-def test_few_queries_over_many_keys(rows, tokens, channels):
+def test_few_queries_over_many_keys(rows: int, tokens: int, channels: int) -> None:
     heads = 3
     packed = random(tokens, heads, channels, seed=1).to(torch.float16)
     values = [
@@ -228,7 +257,7 @@ def test_few_queries_over_many_keys(rows, tokens, channels):
 
 
 @pytest.mark.parametrize(("room", "channels"), [(2, 6), (64, 64), (300, 6)])
-def test_the_camera_heads_attention(room, channels):
+def test_the_camera_heads_attention(room: int, channels: int) -> None:
     heads = 3
     for held in {1, room // 2 + 1, room}:
         values = [

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The network's Triton kernels against their definitions; run by test_kernels.py."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from triton_interpreter import DEVICE
@@ -12,7 +14,7 @@ from xsvggt_ros.triton_probe import doubled
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
-def random(*shape: int, dtype=torch.float32, seed=0) -> torch.Tensor:
+def random(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return (2 * torch.randn(shape, generator=generator) + 0.5).to(DEVICE, dtype)
 
@@ -26,29 +28,29 @@ def assert_near(actual: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(actual.float(), expected.float(), rtol=relative, atol=absolute)
 
 
-def test_the_probe():
+def test_the_probe() -> None:
     assert doubled(torch.ones(4, device=DEVICE)).tolist() == [2, 2, 2, 2]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("dim", [64, 72, 192])
 @pytest.mark.parametrize("affine", [True, False])
-def test_layer_norm(dtype, dim, affine):
+def test_layer_norm(dtype: torch.dtype, dim: int, affine: bool) -> None:
     tokens = random(2, 7, dim)[:1, 2:]  # rows that begin inside a buffer
-    gains = (random(dim, seed=1), random(dim, seed=2)) if affine else (None, None)
-    expected = operators._layer_norm(tokens, *gains, 1e-6, dtype)
-    assert_near(kernels.layer_norm(tokens, *gains, 1e-6, dtype), expected)
+    gain, bias = (random(dim, seed=1), random(dim, seed=2)) if affine else (None, None)
+    expected = operators._layer_norm(tokens, gain, bias, 1e-6, dtype)
+    assert_near(kernels.layer_norm(tokens, gain, bias, 1e-6, dtype), expected)
 
 
 @pytest.mark.parametrize("source", DTYPES)
-def test_layer_norm_of_other_types_and_strides(source):
+def test_layer_norm_of_other_types_and_strides(source: torch.dtype) -> None:
     tokens = random(2, 5, 48, dtype=source).transpose(0, 1)[:, :, ::2]
     expected = operators._layer_norm(tokens, None, None, 1e-5, torch.float32)
     assert_near(kernels.layer_norm(tokens, None, None, 1e-5, torch.float32), expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_add_layer_norm(dtype):
+def test_add_layer_norm(dtype: torch.dtype) -> None:
     tokens, update = random(2, 5, 72), random(2, 5, 72, dtype=dtype, seed=3)
     arguments = (tokens, update, random(72, seed=1), random(72, seed=2), 1e-5, dtype)
     total, normed = kernels.add_layer_norm(*arguments)
@@ -60,11 +62,12 @@ def test_add_layer_norm(dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("heads", "channels"), [(1, 64), (3, 64), (2, 12)])
 @pytest.mark.parametrize("frames", [1, 2])
-def test_normalize_and_rotate(dtype, heads, channels, frames):
+def test_normalize_and_rotate(dtype: torch.dtype, heads: int, channels: int, frames: int) -> None:
     turned = rotation_for(grid_positions(2, 3, 2, torch.device(DEVICE)), channels, 100.0)
     packed = random(2, 8 * frames, 3 * heads * channels, dtype=dtype)
     gains = [random(channels, seed=seed) for seed in range(1, 5)]
-    arguments = (packed, heads, *gains, 1e-5, *turned)
+    query_gain, query_bias, key_gain, key_bias = gains
+    arguments = (packed, heads, query_gain, query_bias, key_gain, key_bias, 1e-5, *turned)
     actual = kernels.normalize_and_rotate(*arguments)
     expected = operators._normalize_and_rotate(*arguments)
     for one, other in zip(actual, expected, strict=True):
@@ -82,17 +85,19 @@ def test_normalize_and_rotate(dtype, heads, channels, frames):
     [(128, (7, 5), (13, 31)), (6, (1, 4), (1, 9)), (48, (6, 6), (3, 5)), (32, (5, 1), (8, 1))],
 )
 @pytest.mark.parametrize("added", [True, False])
-def test_resize(dtype, channels, size, target, added):
+def test_resize(
+    dtype: torch.dtype, channels: int, size: tuple[int, int], target: tuple[int, int], added: bool
+) -> None:
     features = random(2, channels, *size, dtype=dtype)
-    along = (None, None)
+    along: tuple[torch.Tensor, torch.Tensor] | tuple[None, None] = (None, None)
     if added:
         half = channels // 2
         along = (
             random(target[1], half, dtype=dtype, seed=1).T,
             random(target[0], half, dtype=dtype, seed=2).T,
         )
-    exact = [None if part is None else part.float() for part in along]
-    expected = operators._resize(features.float(), *target, *exact).to(dtype)
+    columns, rows = (None if part is None else part.float() for part in along)
+    expected = operators._resize(features.float(), *target, columns, rows).to(dtype)
     for laid_out in (features, features.contiguous(memory_format=torch.channels_last)):
         actual = kernels.resize(laid_out, *target, *along)
         assert actual.is_contiguous(memory_format=torch.channels_last)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The golden tensors of LingBot-Map, and its memory written down frame by frame."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import dataclass, replace
 from functools import cache
@@ -86,7 +88,7 @@ class Outputs:
     confidence: torch.Tensor
 
     @classmethod
-    def of(cls, predictions: list[Prediction]) -> "Outputs":
+    def of(cls, predictions: list[Prediction]) -> Outputs:
         """Put the predictions of a stream's calls one behind the other."""
         found: list[list[torch.Tensor]] = [[], [], []]
         for each in predictions:
@@ -135,10 +137,12 @@ class PlainMemory:
     def begin_pass(self, frames: int) -> int:
         return frames if not self._seen else 0
 
-    def times(self, frames: int, device) -> torch.Tensor:
+    def times(self, frames: int, device: torch.device) -> torch.Tensor:
         return torch.arange(self._stored, self._stored + frames, dtype=torch.float32)
 
-    def attend(self, layer, query, key, value):
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> torch.Tensor:
         held = self._tokens.setdefault(layer, [])
         anchors, later = held[:1], held[1:]
         # Only a frame that will be stored makes the oldest one leave.
@@ -151,10 +155,17 @@ class PlainMemory:
             held.append((key, value))
         return _attended(query, parts)
 
-    def absorb(self, layer, update):
+    def absorb(self, layer: int, update: torch.Tensor) -> None:
         pass
 
-    def attend_camera(self, iteration, block, query, key, value):
+    def attend_camera(
+        self,
+        iteration: int,
+        block: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+    ) -> torch.Tensor:
         held = self._cameras.setdefault((iteration, block), [])
         if self._storing:
             held.append((key, value))
@@ -167,7 +178,7 @@ class PlainMemory:
         self._seen += frames
 
 
-def _attended(query, pairs):
+def _attended(query: torch.Tensor, pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
     keys = torch.cat([key for key, _ in pairs], dim=2)
     values = torch.cat([value for _, value in pairs], dim=2)
     return scaled_dot_product_attention(query, keys, values)

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from xsvggt_ros.geometry.rigid import Matrix, matrix_from_quaternion
 
 
-def motion(place: Sequence[float] | NDArray[np.float64], turn: Sequence[float]) -> Matrix:
+def motion(
+    place: Sequence[float] | NDArray[np.float64], turn: Sequence[float] | NDArray[np.float64]
+) -> Matrix:
     """Return the motion to a place by a quaternion x, y, z, w."""
     pose = np.eye(4)
     pose[:3, :3] = matrix_from_quaternion(np.asarray(turn, np.float64))

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A source of frames with ground truth that lives in memory, and may break off."""
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +40,15 @@ class MemorySource:
 
     kind = "memory"
 
-    def __init__(self, count, *, breaks_at=None, bad=(), with_truth=True, stamps=None) -> None:
+    def __init__(
+        self,
+        count: int,
+        *,
+        breaks_at: int | None = None,
+        bad: Collection[int] = (),
+        with_truth: bool = True,
+        stamps: Sequence[int] | None = None,
+    ) -> None:
         self.name = "memory:test"
         self.warnings = ["this source is made up"]
         self._count = count
@@ -58,11 +69,11 @@ class MemorySource:
             known = truth(index) if self._with_truth else None
             yield EvaluationFrame(Frame(self._stamps[index], "camera", decode), known)
 
-    def describe(self) -> dict:
+    def describe(self) -> dict[str, str]:
         return {"kind": self.kind, "name": self.name}
 
 
-def tiny_request(**changes) -> EvaluationRequest:
+def tiny_request(**changes: Any) -> EvaluationRequest:
     settings = {
         "network": NetworkOptions(preset="tiny", width=28, device="cpu"),
         "scoring": ScoringOptions(cloud_points=2000),

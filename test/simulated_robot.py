@@ -79,7 +79,8 @@ def depth(pose: Matrix, height: int, width: int) -> NDArray[np.float32]:
     rays = np.stack([x, y, np.ones_like(x)], axis=-1) @ pose[:3, :3].T
     walls = np.where(rays > 0, ROOM_HIGH, ROOM_LOW) - pose[:3, 3]
     with np.errstate(divide="ignore"):
-        return (walls / rays).min(axis=-1).astype(np.float32)
+        distances: NDArray[np.float64] = (walls / rays).min(axis=-1)
+    return distances.astype(np.float32)
 
 
 def encoding(pose: Matrix) -> NDArray[np.float32]:

@@ -1,10 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random streams of queries, keys and values, and caches to run them through."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import torch
 
 from xsvggt_ros.cache.kv_cache import KvCache
+from xsvggt_ros.cache.layer_group import GroupedLayer
 from xsvggt_ros.cache.layout import CacheLayout, TokenShape
+from xsvggt_ros.cache.segment import Segment
 from xsvggt_ros.cache.settings import CacheSettings
 
 SPECIAL, HEADS, DIM, LAYERS = 5, 2, 8, 2
@@ -22,9 +28,14 @@ def layout(
     return CacheLayout(layers, token, special, camera_blocks=1, camera_iterations=2)
 
 
-def make_cache(sizes: CacheLayout | None = None, **changes) -> KvCache:
+def make_cache(sizes: CacheLayout | None = None, **changes: Any) -> KvCache:
     """Make a cache, unquantized unless told otherwise, whose windows of frames are short."""
-    usual = {"key_bits": 16, "value_bits": 16, "window_frames": 2, "trajectory_frames": 1}
+    usual: dict[str, Any] = {
+        "key_bits": 16,
+        "value_bits": 16,
+        "window_frames": 2,
+        "trajectory_frames": 1,
+    }
     return KvCache(CacheSettings(**usual | changes), sizes or layout())
 
 
@@ -47,7 +58,14 @@ def updates(tokens: int, seed: int) -> torch.Tensor:
     return torch.randn(1, tokens, 6, generator=torch.Generator().manual_seed(seed))
 
 
-def step(cache: KvCache, query, key, value, update=None, motion: float = 0.0) -> torch.Tensor:
+def step(
+    cache: KvCache,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    update: torch.Tensor | None = None,
+    motion: float = 0.0,
+) -> torch.Tensor:
     """Run one frame through all layers; return what the last one attended to."""
     update = updates(key.shape[2], 0) if update is None else update
     mixed = query
@@ -69,10 +87,22 @@ def held(cache: KvCache, layer: int = 0, index_set: int = 0) -> list[int]:
     return sorted(cache.layers[layer].numbers[index_set].tolist())
 
 
+def segments(cache: KvCache, layer: int = 0) -> tuple[Segment, ...]:
+    """Return anchor, special, history and window of a layer."""
+    return grouped_layers(cache)[layer].segments
+
+
+def grouped_layers(cache: KvCache) -> list[GroupedLayer]:
+    """Return the layers of any cache but the published one."""
+    found = [layer for layer in cache.layers if isinstance(layer, GroupedLayer)]
+    assert len(found) == len(cache.layers)
+    return found
+
+
 def stored(cache: KvCache, layer: int = 0) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
     """Return key and value [heads, channels] of each token held, as decoded, by its number."""
     tokens = {}
-    parts = [segment for segment in cache.layers[layer].segments if len(segment)]
+    parts = [segment for segment in segments(cache, layer) if len(segment)]
     keys = torch.cat([segment.decoded_keys() for segment in parts], 1)
     values = torch.cat([segment.decoded_values() for segment in parts], 1)
     numbers = cache.layers[layer].numbers

@@ -12,6 +12,7 @@ Usage: scripts/setup. Variables:
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import sys
 import time
@@ -19,20 +20,69 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import layout
 import machine
-import messages
 import packages
 import ros as ros_source
-import torch_build
-import virtual_environment
-from commands import Runner
-from record import Record
-from report import SetupError, Steps, note, say
 from ros import Ros
+from runner import (
+    CHECKOUT,
+    RECORD,
+    REQUIREMENTS,
+    SCRIPTS,
+    SHELL_SETUP,
+    Runner,
+    SetupError,
+    Steps,
+    digest,
+    note,
+    say,
+    site_packages,
+)
 
 _FRESH_GB = 2.5
 _MESSAGES_GB = 0.2
+
+
+class Record:
+    """Finished stages and the hashes of what they were made from; kept inside the environment."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, str] = _read_record()
+
+    def get(self, name: str) -> str:
+        """Return what was recorded under a name, or an empty text."""
+        return self._entries.get(name, "")
+
+    def matches(self, stages: dict[str, str]) -> bool:
+        """Say whether every stage was finished from exactly these inputs."""
+        return all(self._entries.get(name) == value for name, value in stages.items())
+
+    def put(self, name: str, value: str) -> None:
+        """Record a finished stage at once."""
+        self._entries[name] = value
+        self._write()
+
+    def forget(self, name: str) -> None:
+        """Mark a stage as unfinished before it is done again."""
+        if self._entries.pop(name, None) is not None:
+            self._write()
+
+    def clear(self) -> None:
+        """Forget everything: the environment is made again."""
+        self._entries.clear()
+
+    def _write(self) -> None:
+        partial = RECORD.with_suffix(".partial")
+        partial.write_text(json.dumps(self._entries, indent=1) + "\n", encoding="utf-8")
+        partial.replace(RECORD)
+
+
+def _read_record() -> dict[str, str]:
+    try:
+        entries = json.loads(RECORD.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {str(name): str(value) for name, value in entries.items()}
 
 
 class Setup:
@@ -41,33 +91,33 @@ class Setup:
     def __init__(self, ros: Ros, record: Record) -> None:
         self.ros = ros
         self.record = record
-        self.torch = torch_build.chosen() or record.get("torch choice") or torch_build.CPU
+        self.torch = packages.chosen_torch() or record.get("torch choice") or packages.CPU
         self.runner = Runner(isolated=ros.from_wheels)
 
     def stages(self) -> dict[str, str]:
         """Return every stage with the hash of its inputs."""
-        code = layout.SCRIPTS / "environment"
-        project = [layout.CHECKOUT / name for name in ("package.xml", "setup.py", "pyproject.toml")]
-        base = layout.digest(str(layout.CHECKOUT), self.ros.name, *map(str, self.ros.prefixes))
-        ros = layout.digest(base, layout.REQUIREMENTS / "ros.txt")
-        torch = layout.digest(base, self.torch, layout.REQUIREMENTS / "torch.txt")
+        code = SCRIPTS / "environment"
+        project = [CHECKOUT / name for name in ("package.xml", "setup.py", "pyproject.toml")]
+        base = digest(str(CHECKOUT), self.ros.name, *map(str, self.ros.prefixes))
+        ros = digest(base, REQUIREMENTS / "ros.txt")
+        torch = digest(base, self.torch, REQUIREMENTS / "torch.txt")
         return {
             "base": base,
             "torch": torch,
-            "packages": layout.digest(torch, layout.REQUIREMENTS, code / "packages.py"),
-            "link": layout.digest(base, *project),
-            "stand-ins": layout.digest(base, "path entry"),
-            "messages": layout.digest(ros, *messages.inputs(), code / "messages.py"),
-            "shell": layout.digest(ros, code / "ros.py"),
+            "packages": digest(torch, REQUIREMENTS, code / "packages.py"),
+            "link": digest(base, *project),
+            "stand-ins": digest(base, "path entry"),
+            "messages": digest(ros, *ros_source.message_inputs(), code / "ros.py"),
+            "shell": digest(ros, code / "ros.py"),
         }
 
     def complete(self) -> bool:
         """Say whether nothing is left to do."""
         return (
-            virtual_environment.fits(self.ros)
+            packages.environment_fits(self.ros)
             and self.record.matches(self.stages())
-            and layout.SHELL_SETUP.exists()
-            and (layout.site_packages() / "xsvggt_ros" / "msg").is_dir()
+            and SHELL_SETUP.exists()
+            and (site_packages() / "xsvggt_ros" / "msg").is_dir()
         )
 
     def run(self) -> None:
@@ -84,7 +134,7 @@ class Setup:
             self._stage("link", lambda: packages.link_checkout(self.runner))
             self._stage("stand-ins", lambda: packages.link_stand_ins(self.runner, self.ros))
         with steps.step("Messages of xsvggt_ros"):
-            self._stage("messages", lambda: messages.install(self.runner))
+            self._stage("messages", lambda: ros_source.install_messages(self.runner))
         with steps.step("Environment file .venv/ros_env.sh"):
             self._stage("shell", lambda: ros_source.write_shell_setup(self.ros))
 
@@ -103,29 +153,29 @@ class Setup:
             machine.check_platform()
         machine.check_disk(_MESSAGES_GB if self.record.get("packages") else _FRESH_GB)
         lacking = machine.missing_build_tools(self.ros.python)
-        if not virtual_environment.fits(self.ros):
+        if not packages.environment_fits(self.ros):
             lacking += machine.missing_venv(self.ros.python)
         if lacking:
             machine.install_debian(lacking)
 
     def _prepare_base(self) -> None:
-        fresh = not virtual_environment.fits(self.ros)
+        fresh = not packages.environment_fits(self.ros)
         replaced = self.record.get("base") not in ("", self.stages()["base"])
         if fresh or replaced:
             self.record.clear()
-            virtual_environment.make(self.ros)
+            packages.make_environment(self.ros)
         self.record.put("ros", self.ros.name)
         self._stage("base", lambda: packages.install_tools(self.runner))
 
     def _install_torch(self) -> None:
-        build = torch_build.find(self.runner, self.torch)
+        build = packages.find_torch(self.runner, self.torch)
         packages.announce(build.announcement, self.ros)
         machine.check_disk(build.disk_gb)
         if self.record.get("torch choice") not in ("", self.torch):
             self.runner.pip("uninstall", "--yes", "torch")
         if build.arguments:
             self.runner.pip("install", *build.arguments)
-            torch_build.check(self.runner)
+            packages.check_torch(self.runner)
         self.record.put("torch choice", self.torch)
 
 
@@ -145,11 +195,11 @@ def _set_up() -> None:
     begin = time.monotonic()
     with _alone():
         record = Record()
-        virtual_environment.check_same_ros(record)
+        packages.check_same_ros(record.get("ros"))
         setup = Setup(ros_source.detect(), record)
         if not setup.complete():
             setup.run()
-            say(f"Environment ready in {time.monotonic() - begin:.0f} s: . {layout.SHELL_SETUP}")
+            say(f"Environment ready in {time.monotonic() - begin:.0f} s: . {SHELL_SETUP}")
 
 
 def main() -> int:

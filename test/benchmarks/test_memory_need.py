@@ -7,6 +7,8 @@ without history, and so is a cache of 8 frames at 4 bits that works. A broken on
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -17,8 +19,10 @@ from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.metrics.trajectory import score_trajectory
 from xsvggt_ros.model.backbones import LANDMARKS
 from xsvggt_ros.model.checkpoint import load_network
+from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 from xsvggt_ros.synthetic.scenes import SceneSequence
+from xsvggt_ros.synthetic.sequence import SyntheticFrame
 
 pytestmark = pytest.mark.slow
 
@@ -30,16 +34,16 @@ BOUGHT = 0.7
 
 
 @pytest.fixture(scope="module")
-def network():
+def network() -> StreamVggt:
     return load_network(LANDMARKS, device="cpu")
 
 
 @pytest.fixture(scope="module")
-def frames():
+def frames() -> list[SyntheticFrame]:
     return list(SceneSequence(STREAM))
 
 
-def path_error(network, frames, settings):
+def path_error(network: StreamVggt, frames: list[SyntheticFrame], settings: CacheSettings) -> float:
     """Return the RMS position error after Sim(3), percent of the path's extent."""
     engine = Reconstructor(network, ReconstructorSettings(112, settings))
     found = np.stack([engine.step(frame.color).camera_to_world for frame in frames])
@@ -48,28 +52,32 @@ def path_error(network, frames, settings):
 
 
 @pytest.fixture(scope="module")
-def without_history(network, frames):
+def without_history(network: StreamVggt, frames: list[SyntheticFrame]) -> float:
     settings = CacheSettings(
         "sliding_window", budget_tokens=2 * TOKENS, key_bits=16, value_bits=16, camera_frames=2
     )
     return path_error(network, frames, settings)
 
 
-def test_everything_is_worth_more_than_no_history(network, frames, without_history):
+def test_everything_is_worth_more_than_no_history(
+    network: StreamVggt, frames: list[SyntheticFrame], without_history: float
+) -> None:
     everything = path_error(network, frames, CacheSettings("none", key_bits=16, value_bits=16))
     assert without_history > 1.5 * everything
 
 
-def test_eight_frames_at_four_bits_are_worth_more_than_no_history(network, frames, without_history):
+def test_eight_frames_at_four_bits_are_worth_more_than_no_history(
+    network: StreamVggt, frames: list[SyntheticFrame], without_history: float
+) -> None:
     assert path_error(network, frames, COMPRESSED) < BOUGHT * without_history
 
 
-def keep_the_least_wanted(monkeypatch):
+def keep_the_least_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = Importance.scores
     monkeypatch.setattr(Importance, "scores", lambda self, seen: -scores(self, seen))
 
 
-def mix_up_channels(monkeypatch):
+def mix_up_channels(monkeypatch: pytest.MonkeyPatch) -> None:
     attend = KvCache.attend
     monkeypatch.setattr(
         KvCache,
@@ -80,7 +88,7 @@ def mix_up_channels(monkeypatch):
     )
 
 
-def hand_out_values_of_others(monkeypatch):
+def hand_out_values_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
     attend = KvCache.attend
     monkeypatch.setattr(
         KvCache,
@@ -91,7 +99,7 @@ def hand_out_values_of_others(monkeypatch):
     )
 
 
-def store_keys_that_say_nothing(monkeypatch):
+def store_keys_that_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     attend = KvCache.attend
     monkeypatch.setattr(
         KvCache,
@@ -111,6 +119,12 @@ def store_keys_that_say_nothing(monkeypatch):
         store_keys_that_say_nothing,
     ],
 )
-def test_a_broken_cache_buys_nothing(network, frames, without_history, monkeypatch, broken):
+def test_a_broken_cache_buys_nothing(
+    network: StreamVggt,
+    frames: list[SyntheticFrame],
+    without_history: float,
+    monkeypatch: pytest.MonkeyPatch,
+    broken: Callable[[pytest.MonkeyPatch], None],
+) -> None:
     broken(monkeypatch)
     assert path_error(network, frames, COMPRESSED) > BOUGHT * without_history

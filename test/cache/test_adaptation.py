@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Budgets that follow the scene, and the layers' needs."""
 
+from __future__ import annotations
+
 from itertools import pairwise
+from operator import le
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from streams import frame_tensors, layout, make_cache, step
+from streams import frame_tensors, grouped_layers, layout, make_cache, step
 
 from xsvggt_ros.cache.adaptation import (
     MOST_SHARE,
@@ -17,6 +21,8 @@ from xsvggt_ros.cache.adaptation import (
     layer_budgets,
     scene_budget,
 )
+from xsvggt_ros.cache.kv_cache import KvCache
+from xsvggt_ros.cache.layer_plan import LayerPlan, SegmentCounts
 from xsvggt_ros.cache.layer_segments import LayerSegments
 
 
@@ -25,7 +31,9 @@ from xsvggt_ros.cache.layer_segments import LayerSegments
     mean=st.integers(20, 9000),
     least=st.integers(10, 20),
 )
-def test_shares_never_exceed_the_total_and_stay_in_bounds(similarity, mean, least):
+def test_shares_never_exceed_the_total_and_stay_in_bounds(
+    similarity: list[float], mean: int, least: int
+) -> None:
     budgets = layer_budgets(similarity, mean, least)
     assert len(budgets) == len(similarity)
     assert sum(budgets) <= mean * len(similarity)
@@ -33,7 +41,7 @@ def test_shares_never_exceed_the_total_and_stay_in_bounds(similarity, mean, leas
     assert all(least <= budget <= max(least, MOST_SHARE * mean) for budget in budgets)
 
 
-def test_the_more_alike_the_keys_the_smaller_the_share():
+def test_the_more_alike_the_keys_the_smaller_the_share() -> None:
     budgets = layer_budgets([0.9, 0.5, 0.1], 1000, 10)
     assert budgets[0] < budgets[1] < budgets[2]
     assert layer_budgets([0.5] * 4, 1000, 10) == [1000] * 4
@@ -43,7 +51,7 @@ def test_the_more_alike_the_keys_the_smaller_the_share():
     assert all(abs(got - want) <= 1 for got, want in zip(budgets, expected, strict=True))
 
 
-def test_novelty_is_high_for_the_new_and_nothing_for_the_known():
+def test_novelty_is_high_for_the_new_and_nothing_for_the_known() -> None:
     novelty = SceneNovelty()
     frames = torch.randn(5, 2, 45, 8, generator=torch.Generator().manual_seed(0))
     for frame in frames:
@@ -56,7 +64,7 @@ def test_novelty_is_high_for_the_new_and_nothing_for_the_known():
     assert novelty.value == 1.0
 
 
-def test_level_goes_up_at_once_and_down_slowly():
+def test_level_goes_up_at_once_and_down_slowly() -> None:
     level = SceneLevel()
     assert level.value == 1.0
     levels = [level.update(0.0, 0.0) for _ in range(40)]
@@ -66,14 +74,14 @@ def test_level_goes_up_at_once_and_down_slowly():
     assert level.update(0.0, 2.0) == 1.0
 
 
-def test_the_budget_goes_in_steps_from_rest_to_full():
+def test_the_budget_goes_in_steps_from_rest_to_full() -> None:
     assert scene_budget(1.0, 100, 200) == 200
     assert scene_budget(0.0, 100, 200) == scene_budget(0.05, 100, 200) == 100
     assert scene_budget(0.5, 100, 200) == 150
     assert len({scene_budget(part / 1000, 100, 200) for part in range(1001)}) == 9
 
 
-def test_a_scene_at_rest_shrinks_the_budget_and_motion_brings_it_back():
+def test_a_scene_at_rest_shrinks_the_budget_and_motion_brings_it_back() -> None:
     cache = make_cache(
         budget_tokens=120, budget_min_tokens=60, adaptive="scene", key_bits=4, value_bits=4
     )
@@ -95,7 +103,12 @@ def test_a_scene_at_rest_shrinks_the_budget_and_motion_brings_it_back():
     assert cache.statistics().tokens == 120
 
 
-def test_layers_share_the_total_by_need():
+def budgets_of(cache: KvCache) -> list[int]:
+    """Return the tokens that each layer may hold."""
+    return [layer.budget or 0 for layer in grouped_layers(cache)]
+
+
+def test_layers_share_the_total_by_need() -> None:
     sizes = layout(layers=3)
     cache = make_cache(sizes, budget_tokens=100, adaptive="layers", key_bits=4, value_bits=4)
     for seed in range(2 * PERIOD + 6):
@@ -106,33 +119,33 @@ def test_layers_share_the_total_by_need():
             cache.attend(layer, query, own, value)
             cache.absorb(layer, torch.zeros(1, 20, 6))
         cache.end_frame()
-        budgets = [layer.budget for layer in cache.layers]
+        budgets = budgets_of(cache)
         assert sum(budgets) <= 300
-        assert all(layer.tokens <= layer.budget for layer in cache.layers)
+        assert all(map(le, cache.statistics().layer_tokens, budgets_of(cache)))
     assert budgets[0] < 60 < 110 < budgets[1]
     held = cache.statistics().layer_tokens
     assert held == tuple(budgets)
     cache.clear()
     step(cache, *frame_tensors(20, 0))
-    assert [layer.budget for layer in cache.layers] == [100] * 3
+    assert budgets_of(cache) == [100] * 3
 
 
-def test_both_together_stay_within_the_total():
+def test_both_together_stay_within_the_total() -> None:
     cache = make_cache(budget_tokens=100, adaptive="both", key_bits=4, value_bits=4)
     for seed in range(60):
         step(cache, *frame_tensors(20, seed // 20), motion=float(seed % 25 == 0))
         assert sum(layer.tokens for layer in cache.layers) <= 200
-        assert all(layer.tokens <= layer.budget for layer in cache.layers)
+        assert all(map(le, cache.statistics().layer_tokens, budgets_of(cache)))
 
 
-def test_sharing_out_loses_no_token_over_time():
+def test_sharing_out_loses_no_token_over_time() -> None:
     cache = make_cache(layout(layers=3), budget_tokens=101, adaptive="layers")
     for seed in range(6 * PERIOD):
         step(cache, *frame_tensors(20, seed))
-    assert sum(layer.budget for layer in cache.layers) == 303
+    assert sum(budgets_of(cache)) == 303
 
 
-def test_a_scene_at_rest_stays_at_rest():
+def test_a_scene_at_rest_stays_at_rest() -> None:
     level = SceneLevel()
     for _ in range(100):
         level.update(0.3, 0.2)
@@ -142,18 +155,20 @@ def test_a_scene_at_rest_stays_at_rest():
 
 
 @pytest.mark.parametrize("bounds", [{"budget_tokens": 120}, {"budget_mib": 0.08}])
-def test_a_wavering_scene_lays_the_cache_out_but_rarely(bounds, monkeypatch):
+def test_a_wavering_scene_lays_the_cache_out_but_rarely(
+    bounds: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache = make_cache(adaptive="scene", key_bits=4, value_bits=4, **bounds)
     for seed in range(20):
         step(cache, *frame_tensors(20, seed), motion=0.1)
+    allocate = LayerSegments._allocate
     laid_out = []
-    monkeypatch.setattr(
-        LayerSegments,
-        "_allocate",
-        lambda self, *rest, allocate=LayerSegments._allocate: (
-            laid_out.append(self), allocate(self, *rest)
-        ),
-    )  # fmt: skip
+
+    def allocated(segments: LayerSegments, plan: LayerPlan, rows: SegmentCounts) -> None:
+        laid_out.append(segments)
+        allocate(segments, plan, rows)
+
+    monkeypatch.setattr(LayerSegments, "_allocate", allocated)
     still = frame_tensors(20, 20)
     for index in range(4 * PERIOD):
         step(cache, *still, motion=0.055 + 0.01 * (index % 2))

@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The attention backends agree, and say when they cannot serve."""
 
+from __future__ import annotations
+
 import sys
+from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +16,7 @@ from xsvggt_ros.cache.settings import BACKENDS
 from xsvggt_ros.errors import ConfigurationError
 
 
-def tensors(dtype=torch.float32, device="cpu") -> list[torch.Tensor]:
+def tensors(dtype: torch.dtype = torch.float32, device: str = "cpu") -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     return [
         torch.randn(1, 3, tokens, 64, generator=generator).to(device, dtype)
@@ -21,18 +25,20 @@ def tensors(dtype=torch.float32, device="cpu") -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", [name for name in BACKENDS if name != "flash_attn"])
-def test_backends_agree(name):
+def test_backends_agree(name: str) -> None:
     query, keys, values = tensors()
     expected = (query @ keys.transpose(-2, -1) / 8).softmax(-1) @ values
     torch.testing.assert_close(attention.backend(name)(query, keys, values), expected)
 
 
 @pytest.fixture
-def flash_attn(monkeypatch):
+def flash_attn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """A stand-in for the package, that takes tokens before heads as the real one does."""
     calls = []
 
-    def flash_attn_func(query, keys, values, causal):
+    def flash_attn_func(
+        query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, causal: bool
+    ) -> torch.Tensor:
         calls.append((query.shape, keys.shape, causal))
         flipped = (each.transpose(1, 2) for each in (query, keys, values))
         return attention.attend_math(*flipped).transpose(1, 2)
@@ -48,7 +54,9 @@ def flash_attn(monkeypatch):
         cached.cache_clear()
 
 
-def test_flash_attn_is_handed_tokens_before_heads_and_no_mask(flash_attn, monkeypatch):
+def test_flash_attn_is_handed_tokens_before_heads_and_no_mask(
+    flash_attn: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(attention, "flash_applies", lambda query: True)
     query, keys, values = tensors()
     expected = attention.attend_math(query, keys, values)
@@ -57,7 +65,7 @@ def test_flash_attn_is_handed_tokens_before_heads_and_no_mask(flash_attn, monkey
     assert flash_attn == [((1, 20, 3, 64), (1, 90, 3, 64), False)] * 2
 
 
-def test_flash_attn_is_left_aside_where_it_does_not_apply(flash_attn):
+def test_flash_attn_is_left_aside_where_it_does_not_apply(flash_attn: list[Any]) -> None:
     query, keys, values = tensors()
     expected = attention.attend_math(query, keys, values)
     torch.testing.assert_close(attention.backend("auto")(query, keys, values), expected)
@@ -66,7 +74,7 @@ def test_flash_attn_is_left_aside_where_it_does_not_apply(flash_attn):
         attention.backend("flash_attn")(query, keys, values)
 
 
-def test_flash_attn_that_is_not_installed_is_said_at_once():
+def test_flash_attn_that_is_not_installed_is_said_at_once() -> None:
     if attention.flash_installed():
         pytest.skip("flash_attn is installed here")
     with pytest.raises(ConfigurationError, match="flash-attn .* or choose auto"):
@@ -76,7 +84,7 @@ def test_flash_attn_that_is_not_installed_is_said_at_once():
 @pytest.mark.gpu
 @pytest.mark.skipif(not attention.flash_installed(), reason="needs the package flash-attn")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_the_real_flash_attn_agrees(dtype):
+def test_the_real_flash_attn_agrees(dtype: torch.dtype) -> None:
     query, keys, values = tensors(dtype, "cuda")
     expected = attention.backend("sdpa")(query, keys, values)
     actual = attention.attend_flash(query, keys, values)
@@ -97,12 +105,14 @@ def test_the_real_flash_attn_agrees(dtype):
         (700, 2, 10, 60),  # five tiles of each of two heads, and a sixth
     ],
 )
-def test_queries_that_are_left_when_waves_are_whole(queries, heads, multiprocessors, rest):
+def test_queries_that_are_left_when_waves_are_whole(
+    queries: int, heads: int, multiprocessors: int, rest: int
+) -> None:
     assert attention.rest_of_whole_waves(queries, heads, multiprocessors) == rest
 
 
 @pytest.mark.gpu
-def test_queries_of_a_small_wave_attend_like_all_others():
+def test_queries_of_a_small_wave_attend_like_all_others() -> None:
     generator = torch.Generator().manual_seed(0)
     query, keys, values = (
         torch.randn(1, 16, tokens, 64, generator=generator).to("cuda", torch.bfloat16)

@@ -1,28 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
 """What must hold of a cache, whatever goes through it."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from selection import examples
 from streams import (
     DIM,
     HEADS,
     SPECIAL,
     frame_tensors,
+    grouped_layers,
     held,
     layout,
     make_cache,
     run,
+    segments,
     step,
     stored,
     updates,
 )
 
+from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.layer_plan import Spans, shares
 from xsvggt_ros.cache.policies.importance import importance
 from xsvggt_ros.cache.published import GrowingStore
 from xsvggt_ros.cache.settings import POLICIES, WIDTHS, CacheSettings
+from xsvggt_ros.cache.token_storage import PackedKeys
 from xsvggt_ros.errors import ConfigurationError
 
 BOUNDED = [policy for policy in POLICIES if policy not in ("none", "lingbot")]
@@ -31,7 +40,7 @@ SIZES = st.lists(st.integers(SPECIAL + 1, 60), min_size=2, max_size=12)
 WIDTH = st.sampled_from(WIDTHS)
 
 
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=examples(120))
 @given(
     budget=BUDGETS,
     sizes=SIZES,
@@ -43,7 +52,9 @@ WIDTH = st.sampled_from(WIDTHS)
     group_size=st.sampled_from([4, 16, 64]),
     index_sets=st.sampled_from(["layer", "head"]),
 )
-def test_no_layer_ever_holds_more_than_the_budget(budget, sizes, **kind):
+def test_no_layer_ever_holds_more_than_the_budget(
+    budget: int, sizes: list[int], **kind: Any
+) -> None:
     cache = make_cache(budget_tokens=budget, **kind)
     seen = 0
     for seed, tokens in enumerate(sizes):
@@ -61,7 +72,7 @@ def test_no_layer_ever_holds_more_than_the_budget(budget, sizes, **kind):
         assert statistics.evicted_total == sum(seen - layer.tokens for layer in cache.layers)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=examples(80))
 @given(
     budget=BUDGETS,
     sizes=SIZES,
@@ -70,9 +81,11 @@ def test_no_layer_ever_holds_more_than_the_budget(budget, sizes, **kind):
     group_size=st.sampled_from([4, 16, 64]),
     index_sets=st.sampled_from(["layer", "head"]),
 )
-def test_a_token_is_rounded_once_and_then_never_touched(budget, sizes, **kind):
+def test_a_token_is_rounded_once_and_then_never_touched(
+    budget: int, sizes: list[int], **kind: Any
+) -> None:
     cache = make_cache(budget_tokens=budget, value_bits=4, **kind)
-    before: list[dict] = [{}] * HEADS
+    before: list[dict[int, torch.Tensor]] = [{}] * HEADS
     for seed, tokens in enumerate(sizes):
         run(cache, [tokens], start=seed)
         after = [by_number(cache, head) for head in range(HEADS)]
@@ -82,9 +95,9 @@ def test_a_token_is_rounded_once_and_then_never_touched(budget, sizes, **kind):
         before = after
 
 
-def by_number(cache, head: int) -> dict[int, torch.Tensor]:
+def by_number(cache: KvCache, head: int) -> dict[int, torch.Tensor]:
     """Return key and value of each token that a head holds, as decoded."""
-    layer = cache.layers[0]
+    layer = grouped_layers(cache)[0]
     numbers = layer.numbers[head if len(layer.numbers) > 1 else 0].tolist()
     parts = [segment.contents() for segment in layer.segments]
     both = torch.cat(
@@ -97,9 +110,11 @@ def by_number(cache, head: int) -> dict[int, torch.Tensor]:
     return dict(zip(numbers, both, strict=True))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(budget=BUDGETS, sizes=SIZES, policy=st.sampled_from(BOUNDED))
-def test_special_tokens_of_anchor_and_window_give_way_last(budget, sizes, policy):
+def test_special_tokens_of_anchor_and_window_give_way_last(
+    budget: int, sizes: list[int], policy: str
+) -> None:
     cache = make_cache(policy=policy, budget_tokens=budget)
     run(cache, sizes)
     newest = sum(sizes[:-1])
@@ -110,7 +125,7 @@ def test_special_tokens_of_anchor_and_window_give_way_last(budget, sizes, policy
 
 @pytest.mark.parametrize("policy", BOUNDED)
 @pytest.mark.parametrize("bits", [4, 16])
-def test_anchor_and_window_stay_whole_while_both_fit(policy, bits):
+def test_anchor_and_window_stay_whole_while_both_fit(policy: str, bits: int) -> None:
     cache = make_cache(policy=policy, budget_tokens=50, key_bits=bits, value_bits=bits)
     run(cache, [20] * 6)
     tokens = held(cache, layer=1)
@@ -119,13 +134,13 @@ def test_anchor_and_window_stay_whole_while_both_fit(policy, bits):
     assert len(tokens) == 50
 
 
-def test_sliding_window_keeps_the_anchor_and_the_newest_history():
+def test_sliding_window_keeps_the_anchor_and_the_newest_history() -> None:
     cache = make_cache(policy="sliding_window", budget_tokens=50)
     run(cache, [20] * 6)
     assert held(cache) == [*range(20), *range(90, 120)]
 
 
-def test_history_is_what_scores_best():
+def test_history_is_what_scores_best() -> None:
     cache = make_cache(budget_tokens=44, policy="xstreamvggt")
     run(cache, [20, 20])
     _, first_keys, _ = frame_tensors(20, 1)
@@ -136,7 +151,7 @@ def test_history_is_what_scores_best():
 
 
 @pytest.mark.parametrize("policy", ["ffn_residual", "value_aware", "random", "balanced"])
-def test_history_moves_on_where_a_frame_is_a_single_group(policy):
+def test_history_moves_on_where_a_frame_is_a_single_group(policy: str) -> None:
     """A group falls as a whole; it has thinned out before, so that it is not always the newest."""
     newest = 79
     kept = {}
@@ -151,11 +166,11 @@ def test_history_moves_on_where_a_frame_is_a_single_group(policy):
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8, 16])
-def test_the_newest_frame_is_attended_to_as_it_came(bits):
+def test_the_newest_frame_is_attended_to_as_it_came(bits: int) -> None:
     cache = make_cache(budget_tokens=30, key_bits=bits, value_bits=bits)
     run(cache, [20])
     query, key, value = frame_tensors(20, 1)
-    past = [cache.layers[0].segments[0].contents()]
+    past = [segments(cache)[0].contents()]
     expected = torch.nn.functional.scaled_dot_product_attention(
         query,
         torch.cat([past[0].keys[None], key], 2),
@@ -165,7 +180,7 @@ def test_the_newest_frame_is_attended_to_as_it_came(bits):
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8, 16])
-def test_what_is_held_is_what_came_to_within_rounding(bits):
+def test_what_is_held_is_what_came_to_within_rounding(bits: int) -> None:
     cache = make_cache(budget_tokens=100, key_bits=bits, value_bits=bits, group_size=16)
     run(cache, [20] * 9)
     originals = [frame_tensors(20, seed) for seed in range(9)]
@@ -177,9 +192,10 @@ def test_what_is_held_is_what_came_to_within_rounding(bits):
 
 
 @pytest.mark.parametrize("anchor_bits", [0, 8])
-def test_the_newest_frame_can_stay_as_it_came_until_the_next_one(anchor_bits):
-    kind = {"key_bits": 2, "value_bits": 4, "anchor_bits": anchor_bits, "window_bits": 16}
-    cache = make_cache(budget_tokens=100, **kind)
+def test_the_newest_frame_can_stay_as_it_came_until_the_next_one(anchor_bits: int) -> None:
+    cache = make_cache(
+        budget_tokens=100, key_bits=2, value_bits=4, anchor_bits=anchor_bits, window_bits=16
+    )
     for seed in range(9):
         run(cache, [20], start=seed)
         tokens = stored(cache)
@@ -197,7 +213,7 @@ def test_the_newest_frame_can_stay_as_it_came_until_the_next_one(anchor_bits):
             assert all(exact) if age == 0 else not any(exact)
 
 
-def test_memory_does_not_grow_once_the_budget_is_full():
+def test_memory_does_not_grow_once_the_budget_is_full() -> None:
     cache = make_cache(budget_tokens=64)
     run(cache, [20] * 5)
     allocated = cache.nbytes
@@ -208,7 +224,7 @@ def test_memory_does_not_grow_once_the_budget_is_full():
     assert cache.scratch_nbytes == 0
 
 
-def test_nothing_is_dropped_without_a_policy():
+def test_nothing_is_dropped_without_a_policy() -> None:
     cache = make_cache(policy="none")
     run(cache, [20] * 9)
     assert held(cache) == list(range(180))
@@ -216,7 +232,7 @@ def test_nothing_is_dropped_without_a_policy():
     assert torch.equal(stored(cache)[83][0], keys[0, :, 3])
 
 
-def test_without_a_policy_packed_tokens_pile_up_as_well():
+def test_without_a_policy_packed_tokens_pile_up_as_well() -> None:
     cache = make_cache(policy="none", key_bits=4, value_bits=4)
     run(cache, [20] * 9)
     assert held(cache) == list(range(180))
@@ -224,7 +240,7 @@ def test_without_a_policy_packed_tokens_pile_up_as_well():
     assert (stored(cache)[83][0] - keys[0, :, 3]).abs().max() < 0.3
 
 
-def test_clear_begins_a_new_stream_in_the_same_allocation():
+def test_clear_begins_a_new_stream_in_the_same_allocation() -> None:
     cache = make_cache(budget_tokens=64, key_bits=4, value_bits=4)
     run(cache, [20] * 5)
     first = {number: key for number, (key, _) in stored(cache).items()}
@@ -241,7 +257,7 @@ def test_clear_begins_a_new_stream_in_the_same_allocation():
     assert all(torch.equal(first[number], again[number]) for number in first)
 
 
-def test_an_impossible_budget_is_refused_with_the_smallest_one():
+def test_an_impossible_budget_is_refused_with_the_smallest_one() -> None:
     with pytest.raises(ConfigurationError, match=r"is 9, .* take 10; set it to at least 10"):
         make_cache(budget_tokens=9)
 
@@ -275,26 +291,26 @@ def test_an_impossible_budget_is_refused_with_the_smallest_one():
         ),
     ],
 )
-def test_settings_out_of_range_are_refused(changes, sentence):
+def test_settings_out_of_range_are_refused(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigurationError, match=sentence):
         CacheSettings(**changes)
 
 
-def test_a_batch_is_refused():
+def test_a_batch_is_refused() -> None:
     cache = make_cache()
     both = torch.zeros(2, HEADS, 20, DIM)
     with pytest.raises(ConfigurationError, match="batch of 2"):
         cache.attend(0, both, both, both)
 
 
-def test_tokens_of_another_shape_are_refused():
+def test_tokens_of_another_shape_are_refused() -> None:
     cache = make_cache()
     other = torch.zeros(1, HEADS, 20, 2 * DIM)
     with pytest.raises(ConfigurationError, match="made for 2 heads of 8 .* not for 2 of 16"):
         cache.attend(0, other, other, other)
 
 
-def test_several_frames_at_once_are_refused():
+def test_several_frames_at_once_are_refused() -> None:
     cache = make_cache()
     three = torch.zeros(1, HEADS, 3, DIM)
     with pytest.raises(ConfigurationError, match="1 frames at a time here, not 3"):
@@ -309,7 +325,9 @@ def test_several_frames_at_once_are_refused():
     window=st.integers(SPECIAL, 90),
     budget=st.integers(2 * SPECIAL, 300),
 )
-def test_shares_use_the_whole_budget_and_nothing_more(anchor, history, window, budget):
+def test_shares_use_the_whole_budget_and_nothing_more(
+    anchor: int, history: int, window: int, budget: int
+) -> None:
     spans = Spans(anchor, history, window)
     kept = shares(spans, budget)
     assert kept.total == min(spans.total, budget)
@@ -318,12 +336,12 @@ def test_shares_use_the_whole_budget_and_nothing_more(anchor, history, window, b
     assert 0 <= kept.history <= history
 
 
-def test_shares_by_halves_where_two_frames_do_not_fit():
+def test_shares_by_halves_where_two_frames_do_not_fit() -> None:
     assert shares(Spans(20, 30, 20), 30) == Spans(15, 0, 15)
     assert shares(Spans(20, 30, 8), 27) == Spans(19, 0, 8)
 
 
-def test_statistics_are_those_of_the_last_frame():
+def test_statistics_are_those_of_the_last_frame() -> None:
     cache = make_cache(budget_tokens=50)
     evicted = []
     for seed in range(4):
@@ -339,7 +357,7 @@ def test_statistics_are_those_of_the_last_frame():
 
 
 @pytest.mark.parametrize("bits", [4, 16])
-def test_frames_of_two_sizes_never_take_more_room_than_the_larger_needs(bits):
+def test_frames_of_two_sizes_never_take_more_room_than_the_larger_needs(bits: int) -> None:
     cache = make_cache(budget_tokens=64, key_bits=bits, value_bits=bits)
     run(cache, [20, 20, 40, 20, 40])
     allocated = cache.nbytes + cache.scratch_nbytes
@@ -349,19 +367,20 @@ def test_frames_of_two_sizes_never_take_more_room_than_the_larger_needs(bits):
 
 @pytest.mark.parametrize("dim", [1, 6, 7, 64, 128])
 @pytest.mark.parametrize("special", [1, 9])
-def test_any_head_size_and_number_of_special_tokens(dim, special):
+def test_any_head_size_and_number_of_special_tokens(dim: int, special: int) -> None:
     sizes = layout(heads=3, dim=dim, special=special)
     cache = make_cache(sizes, budget_tokens=60, key_bits=4, value_bits=2)
     run(cache, [20] * 6)
     assert cache.statistics().tokens == 60
     codes = 3 * -(-dim // 2), 3 * -(-dim * 2 // 8)
-    kept = cache.layers[0].segments[2]
+    kept = segments(cache)[2]
     assert kept.values.nbytes == 40 * codes[1] + 2 * 2 * 3 * 40
+    assert isinstance(kept.keys, PackedKeys)
     rows = kept.keys.table_rows
     assert kept.keys.nbytes == 40 * codes[0] + 2 * 2 * 3 * rows * dim + 2 * 40
 
 
-def test_a_new_stream_gives_back_scratch_that_it_does_not_need():
+def test_a_new_stream_gives_back_scratch_that_it_does_not_need() -> None:
     cache = make_cache(budget_tokens=600, key_bits=4, value_bits=4)
     run(cache, [200] * 4)
     cache.clear()
@@ -371,7 +390,7 @@ def test_a_new_stream_gives_back_scratch_that_it_does_not_need():
 
 
 @pytest.mark.parametrize("policy", BOUNDED)
-def test_a_stream_begun_again_is_the_same_again(policy):
+def test_a_stream_begun_again_is_the_same_again(policy: str) -> None:
     cache = make_cache(policy=policy, budget_tokens=60, key_bits=4)
     run(cache, [20] * 7)
     first = held(cache)
@@ -382,7 +401,7 @@ def test_a_stream_begun_again_is_the_same_again(policy):
 
 @pytest.mark.parametrize("policy", [p for p in BOUNDED if p not in ("sliding_window", "random")])
 @pytest.mark.parametrize("bits", [4, 16])
-def test_a_key_that_is_no_number_is_the_first_to_go(policy, bits):
+def test_a_key_that_is_no_number_is_the_first_to_go(policy: str, bits: int) -> None:
     cache = make_cache(budget_tokens=60, key_bits=bits, policy=policy)
     run(cache, [20] * 2)
     query, key, value = frame_tensors(20, 2)
@@ -396,7 +415,9 @@ def test_a_key_that_is_no_number_is_the_first_to_go(policy, bits):
 
 
 @pytest.mark.parametrize("broken", [torch.inf, torch.nan])
-def test_a_token_that_the_network_changed_beyond_all_numbers_is_the_first_to_go(broken):
+def test_a_token_that_the_network_changed_beyond_all_numbers_is_the_first_to_go(
+    broken: float,
+) -> None:
     cache = make_cache(budget_tokens=60, key_bits=16, policy="ffn_residual")
     run(cache, [20] * 2)
     update = updates(20, 2)
@@ -407,7 +428,7 @@ def test_a_token_that_the_network_changed_beyond_all_numbers_is_the_first_to_go(
     assert any(39 < number < 60 for number in held(cache))
 
 
-def test_store_grows_without_losing_tokens():
+def test_store_grows_without_losing_tokens() -> None:
     store = GrowingStore()
     for start in range(0, 50, 5):
         tokens = torch.arange(start, start + 5.0)[None, None, :, None]

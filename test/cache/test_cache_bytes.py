@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """A budget in MiB is a hard cap on what is allocated."""
 
+from __future__ import annotations
+
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from selection import examples
 from streams import SPECIAL, layout, make_cache, run
 
 from xsvggt_ros.cache.byte_budget import MIB, cache_nbytes, fitting_budget
@@ -22,14 +26,16 @@ KIND = {
 }
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(
     budget=st.integers(2 * SPECIAL, 200),
     frame=st.integers(SPECIAL + 1, 70),
     anchor=st.integers(SPECIAL + 1, 70),
     **KIND,
 )
-def test_what_is_foretold_is_what_a_full_cache_allocates(budget, frame, anchor, **kind):
+def test_what_is_foretold_is_what_a_full_cache_allocates(
+    budget: int, frame: int, anchor: int, **kind: Any
+) -> None:
     cache = make_cache(layout(), budget_tokens=budget, **kind)
     run(cache, [anchor, *[frame] * (budget // frame + 2)])
     told = cache_nbytes(
@@ -41,7 +47,7 @@ def test_what_is_foretold_is_what_a_full_cache_allocates(budget, frame, anchor, 
         assert allocated == told
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(
     kib=st.integers(80, 400),
     sizes=st.lists(st.integers(SPECIAL + 1, 70), min_size=2, max_size=10),
@@ -49,7 +55,9 @@ def test_what_is_foretold_is_what_a_full_cache_allocates(budget, frame, anchor, 
     adaptive=st.sampled_from(["none", "both"]),
     **KIND,
 )
-def test_allocated_bytes_never_exceed_the_cap(kib, sizes, changes, adaptive, **kind):
+def test_allocated_bytes_never_exceed_the_cap(
+    kib: int, sizes: list[int], changes: list[int], adaptive: str, **kind: Any
+) -> None:
     cache = make_cache(layout(), budget_mib=kib / 1024, adaptive=adaptive, **kind)
     for seed, tokens in enumerate(sizes):
         run(cache, [tokens], start=seed)
@@ -59,14 +67,16 @@ def test_allocated_bytes_never_exceed_the_cap(kib, sizes, changes, adaptive, **k
             assert cache.nbytes + cache.scratch_nbytes <= cache.settings.budget_mib * MIB
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(
     surplus=st.integers(0, 300),
     sizes=st.lists(st.sampled_from([20, 33, 60]), min_size=3, max_size=6),
     layers=st.sampled_from([1, 24]),
     **KIND,
 )
-def test_the_least_that_is_named_is_enough_or_more_is_named(surplus, sizes, layers, **kind):
+def test_the_least_that_is_named_is_enough_or_more_is_named(
+    surplus: int, sizes: list[int], layers: int, **kind: Any
+) -> None:
     sizes_of = layout(layers=layers)
     first = sizes[0]
     least = cache_nbytes(
@@ -83,7 +93,7 @@ def test_the_least_that_is_named_is_enough_or_more_is_named(surplus, sizes, laye
         assert cache.nbytes + cache.scratch_nbytes <= least + surplus
 
 
-def test_fewer_bits_hold_more_tokens_in_the_same_bytes():
+def test_fewer_bits_hold_more_tokens_in_the_same_bytes() -> None:
     tokens = {}
     for bits in (2, 4, 8, 16):
         cache = make_cache(layout(layers=24), budget_mib=2, key_bits=bits, value_bits=bits)
@@ -92,7 +102,7 @@ def test_fewer_bits_hold_more_tokens_in_the_same_bytes():
     assert tokens[2] > tokens[4] > tokens[8] > tokens[16] > 0
 
 
-def test_the_fitting_budget_is_the_largest():
+def test_the_fitting_budget_is_the_largest() -> None:
     settings_ = CacheSettings(budget_mib=1.0)
     sizes = layout()
     budget = fitting_budget(settings_, sizes, anchor=50, frames={50})
@@ -103,7 +113,7 @@ def test_the_fitting_budget_is_the_largest():
     assert fits <= MIB < too_much
 
 
-def test_too_few_bytes_are_refused_with_what_would_do_before_anything_is_lost():
+def test_too_few_bytes_are_refused_with_what_would_do_before_anything_is_lost() -> None:
     cache = make_cache(budget_mib=0.001)
     with pytest.raises(ConfigurationError, match=r"frames of 20 tokens need at least 0.\d+ MiB"):
         cache.prepare(20)

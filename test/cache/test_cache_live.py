@@ -1,19 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """Budget, widths and policy change between two frames, at once and without losing what fits."""
 
+from __future__ import annotations
+
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from streams import SPECIAL, frame_tensors, held, layout, make_cache, run, step, stored, updates
+from selection import examples
+from streams import (
+    SPECIAL,
+    frame_tensors,
+    held,
+    layout,
+    make_cache,
+    run,
+    segments,
+    step,
+    stored,
+    updates,
+)
 
+from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.settings import POLICIES, WIDTHS
 from xsvggt_ros.errors import ConfigurationError
 
 
-def change(cache, **changes) -> None:
+def change(cache: KvCache, **changes: Any) -> None:
     cache.configure(replace(cache.settings, **changes))
 
 
@@ -36,7 +52,7 @@ CHANGE = st.fixed_dictionaries(
 STEP = st.one_of(CHANGE, st.just(20), st.integers(SPECIAL + 1, 90), st.just("clear"))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(
     steps=st.lists(STEP, min_size=4, max_size=20),
     index_sets=st.sampled_from(["layer", "head"]),
@@ -44,8 +60,8 @@ STEP = st.one_of(CHANGE, st.just(20), st.integers(SPECIAL + 1, 90), st.just("cle
     dim=st.sampled_from([6, 8]),
 )
 def test_the_cap_holds_through_every_change_of_settings_and_resolution(
-    steps, index_sets, group_size, dim
-):
+    steps: list[Any], index_sets: str, group_size: int, dim: int
+) -> None:
     sizes = layout(dim=dim)
     cache = make_cache(
         sizes, budget_tokens=60, key_bits=4, index_sets=index_sets, group_size=group_size
@@ -57,7 +73,7 @@ def test_the_cap_holds_through_every_change_of_settings_and_resolution(
             cache.clear()
         else:
             step(cache, *frame_tensors(item, seed, sizes), updates(item, seed))
-        for layer in cache.layers:
+        for index, layer in enumerate(cache.layers):
             if cache.settings.keeps_frames:
                 assert layer.tokens <= (cache.statistics().budget_tokens or layer.tokens)
             elif cache.settings.bounded:
@@ -65,17 +81,17 @@ def test_the_cap_holds_through_every_change_of_settings_and_resolution(
             for numbers in layer.numbers:
                 assert len(set(numbers.tolist())) == layer.tokens
                 assert all(0 <= number < layer.seen for number in numbers.tolist())
-            for segment in layer.segments:
+            for segment in segments(cache, index):
                 assert torch.isfinite(segment.decoded_keys()).all()
                 assert torch.isfinite(segment.decoded_values()).all()
 
 
 @pytest.mark.parametrize("bits", [4, 16])
-def test_a_smaller_budget_holds_at_once_and_keeps_the_best(bits):
+def test_a_smaller_budget_holds_at_once_and_keeps_the_best(bits: int) -> None:
     cache = make_cache(budget_tokens=100, key_bits=bits, value_bits=bits)
     run(cache, [20] * 8)
-    before, scores = stored(cache), cache.layers[0].segments[2].scores[0].clone()
-    numbers = cache.layers[0].segments[2].numbers[0]
+    before, scores = stored(cache), segments(cache)[2].scores[0].clone()
+    numbers = segments(cache)[2].numbers[0]
     allocated = cache.nbytes
     change(cache, budget_tokens=60)
     assert cache.statistics().tokens == 60
@@ -92,7 +108,9 @@ def test_a_smaller_budget_holds_at_once_and_keeps_the_best(bits):
 
 
 @pytest.mark.parametrize(("before", "after"), [(1000, 900), (1000, 300), (500, 280)])
-def test_a_smaller_budget_leaves_the_window_whole_whatever_its_groups(before, after):
+def test_a_smaller_budget_leaves_the_window_whole_whatever_its_groups(
+    before: int, after: int
+) -> None:
     cache = make_cache(budget_tokens=before, key_bits=4, value_bits=4)
     run(cache, [133] * 12)
     change(cache, budget_tokens=after)
@@ -105,7 +123,7 @@ def test_a_smaller_budget_leaves_the_window_whole_whatever_its_groups(before, af
 @pytest.mark.parametrize(
     "changes", [{"policy": "random"}, {"seed": 3}, {"camera_frames": 9}, {"key_bits": 8}]
 )
-def test_a_change_between_two_sessions(changes):
+def test_a_change_between_two_sessions(changes: dict[str, Any]) -> None:
     cache = make_cache(budget_tokens=60, key_bits=4, value_bits=4)
     run(cache, [20] * 4)
     cache.clear()
@@ -114,7 +132,7 @@ def test_a_change_between_two_sessions(changes):
     assert cache.statistics().tokens == 60
 
 
-def test_a_smaller_budget_than_two_frames_halves_anchor_and_window():
+def test_a_smaller_budget_than_two_frames_halves_anchor_and_window() -> None:
     cache = make_cache(budget_tokens=100, key_bits=4, value_bits=4)
     run(cache, [20] * 8)
     change(cache, budget_tokens=30)
@@ -128,7 +146,7 @@ def test_a_smaller_budget_than_two_frames_halves_anchor_and_window():
 
 
 @pytest.mark.parametrize("bits", [4, 16])
-def test_a_larger_budget_loses_nothing_and_fills_up(bits):
+def test_a_larger_budget_loses_nothing_and_fills_up(bits: int) -> None:
     cache = make_cache(budget_tokens=60, key_bits=bits, value_bits=bits)
     run(cache, [20] * 8)
     before = stored(cache)
@@ -141,7 +159,7 @@ def test_a_larger_budget_loses_nothing_and_fills_up(bits):
     assert before.keys() <= set(held(cache))
 
 
-def test_wider_codes_are_the_same_numbers():
+def test_wider_codes_are_the_same_numbers() -> None:
     cache = make_cache(budget_tokens=60, key_bits=2, value_bits=2)
     run(cache, [20] * 5)
     before = stored(cache)
@@ -155,7 +173,7 @@ def test_wider_codes_are_the_same_numbers():
         assert cache.statistics().key_bits == bits
 
 
-def test_narrower_codes_round_once_and_save_bytes():
+def test_narrower_codes_round_once_and_save_bytes() -> None:
     cache = make_cache(budget_tokens=60, key_bits=8, value_bits=8)
     run(cache, [20] * 5)
     before, allocated = stored(cache), cache.nbytes
@@ -168,7 +186,7 @@ def test_narrower_codes_round_once_and_save_bytes():
         assert torch.equal(value, before[number][1])
 
 
-def test_widths_up_count_for_what_comes():
+def test_widths_up_count_for_what_comes() -> None:
     cache = make_cache(budget_tokens=60, key_bits=4, value_bits=4)
     run(cache, [20] * 5)
     change(cache, key_bits=16)
@@ -178,7 +196,7 @@ def test_widths_up_count_for_what_comes():
     assert all(torch.equal(newest[100 + i][0], key[0, :, i]) for i in range(20))
 
 
-def test_another_policy_judges_from_the_next_frame_on():
+def test_another_policy_judges_from_the_next_frame_on() -> None:
     cache = make_cache(budget_tokens=60)
     run(cache, [20] * 5)
     before = held(cache)
@@ -189,7 +207,7 @@ def test_another_policy_judges_from_the_next_frame_on():
     assert held(cache) == sorted([*range(20), *middle, *range(100, 120)])
 
 
-def test_no_policy_and_back():
+def test_no_policy_and_back() -> None:
     cache = make_cache(budget_tokens=60, key_bits=4, value_bits=4)
     run(cache, [20] * 5)
     change(cache, policy="none")
@@ -200,10 +218,10 @@ def test_no_policy_and_back():
     assert cache.statistics().tokens == 60
 
 
-def test_a_window_that_is_given_up_joins_the_history():
+def test_a_window_that_is_given_up_joins_the_history() -> None:
     cache = make_cache(budget_tokens=100, key_bits=4, value_bits=4, window_bits=16)
     run(cache, [20] * 8)
-    assert [len(segment) for segment in cache.layers[0].segments] == [20, 0, 60, 20]
+    assert [len(segment) for segment in segments(cache)] == [20, 0, 60, 20]
     before = stored(cache)
     change(cache, window_bits=0)
     after = stored(cache)
@@ -211,13 +229,13 @@ def test_a_window_that_is_given_up_joins_the_history():
     assert all(torch.equal(before[n][0], after[n][0]) for n in after if n < 140)
     change(cache, window_bits=16)
     run(cache, [20] * 2, start=8)
-    assert [len(segment) for segment in cache.layers[0].segments] == [20, 0, 60, 20]
+    assert [len(segment) for segment in segments(cache)] == [20, 0, 60, 20]
 
 
-def test_anchor_and_special_tokens_can_be_finer():
+def test_anchor_and_special_tokens_can_be_finer() -> None:
     cache = make_cache(budget_tokens=100, key_bits=2, value_bits=2, anchor_bits=16)
     run(cache, [20] * 8)
-    anchor, special, history, _ = cache.layers[0].segments
+    anchor, special, history, _ = segments(cache)
     assert (anchor.plan.key_bits, special.plan.value_bits, history.plan.key_bits) == (16, 16, 2)
     tokens = stored(cache)
     for number, (key, _) in tokens.items():
@@ -230,7 +248,7 @@ def test_anchor_and_special_tokens_can_be_finer():
     assert set(range(140, 145)) <= set(fine)
     change(cache, anchor_bits=0)
     assert cache.statistics().tokens == 100
-    assert len(cache.layers[0].segments[1]) == 0
+    assert len(segments(cache)[1]) == 0
 
 
 @pytest.mark.parametrize(
@@ -247,7 +265,9 @@ def test_anchor_and_special_tokens_can_be_finer():
         ({"adaptive": "scene", "budget_min_tokens": 9}, "no budget is below 10"),
     ],
 )
-def test_a_change_that_cannot_be_leaves_all_as_it_was(changes, sentence):
+def test_a_change_that_cannot_be_leaves_all_as_it_was(
+    changes: dict[str, Any], sentence: str
+) -> None:
     cache = make_cache(budget_tokens=60)
     run(cache, [20] * 5)
     before, settings_before = stored(cache), cache.settings
@@ -260,7 +280,7 @@ def test_a_change_that_cannot_be_leaves_all_as_it_was(changes, sentence):
     assert cache.statistics().tokens == 60
 
 
-def test_the_released_code_cannot_change_while_it_runs():
+def test_the_released_code_cannot_change_while_it_runs() -> None:
     cache = make_cache(policy="xstreamvggt", compatibility="published")
     with pytest.raises(ConfigurationError, match="published cannot change while it runs"):
         change(cache, budget_tokens=60)

@@ -1,12 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """What rounding costs, in bytes and in error, also after a thousand frames."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from selection import first_is_quick
-from streams import frame_tensors, layout, make_cache, relative_rms, run, step, stored, updates
+from streams import (
+    frame_tensors,
+    layout,
+    make_cache,
+    relative_rms,
+    run,
+    segments,
+    step,
+    stored,
+    updates,
+)
 
 from xsvggt_ros.cache.quantization import Grid, encode, fit_grid
+from xsvggt_ros.cache.token_storage import PackedKeys
 
 FULL_SIZE = layout(layers=1, heads=16, dim=64)
 FRAME = 1041
@@ -15,7 +28,7 @@ FRAME = 1041
 @pytest.mark.slow
 @pytest.mark.parametrize("budget", [4096, 8192])
 @pytest.mark.parametrize(("bits", "most"), [(4, 4.6), (2, 2.6)])
-def test_bits_an_element_at_full_size(budget, bits, most):
+def test_bits_an_element_at_full_size(budget: int, bits: int, most: float) -> None:
     cache = make_cache(FULL_SIZE, budget_tokens=budget, key_bits=bits, value_bits=bits)
     for seed in range(budget // FRAME + 2):
         step(cache, *frame_tensors(FRAME, seed, FULL_SIZE), updates(FRAME, seed))
@@ -37,7 +50,7 @@ def one_pass(keys: torch.Tensor, group: int, bits: int) -> torch.Tensor:
 @pytest.mark.parametrize(
     "policy", first_is_quick(["xstreamvggt", "random", "sliding_window", "key_diversity"])
 )
-def test_a_thousand_frames_of_pruning_round_no_more_than_one_pass(policy):
+def test_a_thousand_frames_of_pruning_round_no_more_than_one_pass(policy: str) -> None:
     sizes = layout(layers=1, heads=2, dim=16)
     frame, budget, frames = 133, 800, 1000
     cache = make_cache(sizes, budget_tokens=budget, key_bits=4, value_bits=4, policy=policy)
@@ -54,7 +67,7 @@ def test_a_thousand_frames_of_pruning_round_no_more_than_one_pass(policy):
     assert relative_rms(kept, originals) <= 1.1 * relative_rms(one_pass(whole, 64, 4), whole)
 
 
-def test_biased_and_constant_channels_survive_a_thousand_frames():
+def test_biased_and_constant_channels_survive_a_thousand_frames() -> None:
     sizes = layout(layers=1, heads=1, dim=16)
     cache = make_cache(sizes, budget_tokens=400, key_bits=4, value_bits=4)
 
@@ -73,7 +86,7 @@ def test_biased_and_constant_channels_survive_a_thousand_frames():
     assert relative_rms(kept[:, 1:], originals[:, 1:]) <= 0.02
 
 
-def test_the_table_of_grids_is_never_short_of_rows():
+def test_the_table_of_grids_is_never_short_of_rows() -> None:
     # Frames of one more token than a group open two groups each: the tightest case.
     sizes = layout(layers=1)
     for tokens in (17, 33, 6, 16):
@@ -82,8 +95,9 @@ def test_the_table_of_grids_is_never_short_of_rows():
         )
         for seed in range(60):
             run(cache, [tokens], start=seed)
-            for segment in cache.layers[0].segments:
+            for segment in segments(cache):
                 if len(segment):
+                    assert isinstance(segment.keys, PackedKeys)
                     occupancy = segment.keys.occupancy()
                     assert int(occupancy.max()) <= 16
                     assert int(occupancy.sum()) == len(segment)

@@ -4,19 +4,25 @@
 So that a step can be captured as a CUDA graph.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 import torch
 from dispatch_recorder import WAITING, Recorder
 from streams import frame_tensors, layout, make_cache, run, step, updates
 
 from xsvggt_ros.cache.camera_memory import CameraMemory
+from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.settings import POLICIES
 
 
-def recorded_step(cache, seed: int) -> Recorder:
+def recorded_step(cache: KvCache, seed: int) -> Recorder:
     tensors = frame_tensors(20, seed, cache.layout)
     update = updates(20, seed)
-    with Recorder() as recorder:
+    recorder = Recorder()
+    with recorder:
         for layer in range(cache.layout.layers):
             cache.attend(layer, *tensors)
             cache.absorb(layer, update)
@@ -24,7 +30,7 @@ def recorded_step(cache, seed: int) -> Recorder:
     return recorder
 
 
-def addresses(cache) -> list[int]:
+def addresses(cache: KvCache) -> list[int]:
     return [tensor.untyped_storage()._cdata for tensor in cache.tensors]
 
 
@@ -39,7 +45,9 @@ def addresses(cache) -> list[int]:
     ],
     ids=["4/4", "16/16", "2/8 mixed, per head", "4/4, window 16"],
 )
-def test_a_full_cache_steps_in_the_same_shapes_and_places(policy, kind):
+def test_a_full_cache_steps_in_the_same_shapes_and_places(
+    policy: str, kind: dict[str, Any]
+) -> None:
     cache = make_cache(layout(heads=3), policy=policy, budget_tokens=70, **kind)
     run(cache, [20] * 12)
     places = addresses(cache)
@@ -51,7 +59,7 @@ def test_a_full_cache_steps_in_the_same_shapes_and_places(policy, kind):
 
 
 @pytest.mark.parametrize("capacity", [2, 6])
-def test_a_camera_memory_takes_the_same_steps_from_its_second_frame_on(capacity):
+def test_a_camera_memory_takes_the_same_steps_from_its_second_frame_on(capacity: int) -> None:
     memory = CameraMemory(capacity, 2, 1)
     recorders, places = [], []
     for seed in range(20):
@@ -66,7 +74,7 @@ def test_a_camera_memory_takes_the_same_steps_from_its_second_frame_on(capacity)
     assert not WAITING & {name for name, _ in recorders[-1].operations}
 
 
-def test_filling_up_waits_for_nobody_either():
+def test_filling_up_waits_for_nobody_either() -> None:
     cache = make_cache(budget_tokens=70, key_bits=4, value_bits=4)
     run(cache, [20])
     for seed in range(1, 6):
@@ -74,7 +82,7 @@ def test_filling_up_waits_for_nobody_either():
         assert not WAITING & names
 
 
-def test_unquantized_tokens_are_attended_to_where_they_lie():
+def test_unquantized_tokens_are_attended_to_where_they_lie() -> None:
     cache = make_cache(layout(dim=64), budget_tokens=2000, policy="xstreamvggt")
     run(cache, [20] * 101)
     recorder = recorded_step(cache, 101)
@@ -84,7 +92,7 @@ def test_unquantized_tokens_are_attended_to_where_they_lie():
 
 
 @pytest.mark.parametrize("key_bits", [4, 16])
-def test_nothing_stands_in_the_way_of_flash_attention(key_bits):
+def test_nothing_stands_in_the_way_of_flash_attention(key_bits: int) -> None:
     cache = make_cache(layout(dim=64), budget_tokens=70, key_bits=key_bits, value_bits=4)
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.FLASH_ATTENTION):
         run(cache, [20] * 9)  # PyTorch refuses where a mask or a layout forbids that kernel
@@ -93,7 +101,7 @@ def test_nothing_stands_in_the_way_of_flash_attention(key_bits):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_flash_attention_on_a_gpu(dtype):
+def test_flash_attention_on_a_gpu(dtype: torch.dtype) -> None:
     sizes = layout(dim=64, dtype=dtype, device="cuda")
     cache = make_cache(sizes, budget_tokens=70, key_bits=4, value_bits=4)
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.FLASH_ATTENTION):
@@ -103,7 +111,7 @@ def test_flash_attention_on_a_gpu(dtype):
 
 
 @pytest.mark.gpu
-def test_a_step_never_synchronises_a_gpu():
+def test_a_step_never_synchronises_a_gpu() -> None:
     sizes = layout(dim=64, dtype=torch.float16, device="cuda")
     cache = make_cache(sizes, budget_tokens=70, key_bits=4, value_bits=4)
     frames = [(frame_tensors(20, seed, sizes), updates(20, seed).cuda()) for seed in range(9)]
@@ -118,7 +126,7 @@ def test_a_step_never_synchronises_a_gpu():
 
 
 @pytest.mark.gpu
-def test_a_step_on_a_gpu_equals_one_on_the_cpu():
+def test_a_step_on_a_gpu_equals_one_on_the_cpu() -> None:
     caches = [
         make_cache(layout(dim=64, device=device), budget_tokens=70, key_bits=4, value_bits=4)
         for device in ("cpu", "cuda")

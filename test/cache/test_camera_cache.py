@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The camera head's memory: the first, the newest and the most attended frames."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from hypothesis import given
@@ -24,7 +26,7 @@ def remembered(memory: CameraMemory, iteration: int = 0, channel: int = 0) -> li
 
 
 @given(count=st.integers(1, 40), capacity=st.integers(2, 12))
-def test_the_first_and_the_newest_stay(count, capacity):
+def test_the_first_and_the_newest_stay(count: int, capacity: int) -> None:
     cache = camera_memory(capacity)
     for value in range(count):
         cache.attend(0, 0, token(value), token(value), token(value))
@@ -35,7 +37,7 @@ def test_the_first_and_the_newest_stay(count, capacity):
     assert set(map(float, newest)) <= set(tokens)
 
 
-def test_the_most_attended_of_the_older_ones_stay():
+def test_the_most_attended_of_the_older_ones_stay() -> None:
     cache = camera_memory(8)
     for number in range(40):
         # Tokens 3, 10 and 20 point to where every query looks; the others away from it.
@@ -46,7 +48,7 @@ def test_the_most_attended_of_the_older_ones_stay():
     assert kept == [0, 3, 10, 20, 36, 37, 38, 39]
 
 
-def test_attention_is_over_all_that_is_remembered():
+def test_attention_is_over_all_that_is_remembered() -> None:
     generator = torch.Generator().manual_seed(0)
     cache, unbounded = camera_memory(50), camera_memory(0)
     keys, values = [], []
@@ -61,12 +63,13 @@ def test_attention_is_over_all_that_is_remembered():
         torch.testing.assert_close(unbounded.attend(0, 0, query, key, value), expected)
 
 
-def test_memory_is_bounded_and_per_iteration():
+def test_memory_is_bounded_and_per_iteration() -> None:
     cache = make_cache(camera_frames=4)
     for value in range(10):
         for iteration in range(2):
             each = token(value + 100 * iteration)
             cache.attend_camera(iteration, 0, each, each, each)
+    assert isinstance(cache.camera, CameraMemory)
     for iteration in range(2):
         tokens = remembered(cache.camera, iteration)
         assert len(tokens) == 4
@@ -76,7 +79,7 @@ def test_memory_is_bounded_and_per_iteration():
     assert cache.camera_nbytes == 2 * (2 * 5 * 2 * 4 + 5 * 8 + 2 * 5 * 4) + 3 * 8
 
 
-def test_a_cleared_cache_begins_again_after_it_was_full():
+def test_a_cleared_cache_begins_again_after_it_was_full() -> None:
     cache = camera_memory(3)
     for start in (0, 100):
         for value in range(start, start + 7):
@@ -88,7 +91,7 @@ def test_a_cleared_cache_begins_again_after_it_was_full():
 
 
 @pytest.mark.parametrize("capacity", [2, 3, 5, 9, 20, 0])
-def test_resizing_keeps_the_first_and_the_newest(capacity):
+def test_resizing_keeps_the_first_and_the_newest(capacity: int) -> None:
     cache = camera_memory(9)
     for value in range(30):
         cache.attend(0, 0, token(value), token(value), token(value))
@@ -106,10 +109,11 @@ def test_resizing_keeps_the_first_and_the_newest(capacity):
     assert len(tokens) == (capacity or 39)
 
 
-def test_the_released_camera_cache_is_under_the_token_budget():
+def test_the_released_camera_cache_is_under_the_token_budget() -> None:
     cache = make_cache(
         budget_tokens=30, camera_frames=2, policy="xstreamvggt", compatibility="published"
     )
+    assert isinstance(cache.camera, list)
     for value in range(60):
         cache.attend_camera(value % 2, 0, token(value), token(value), token(value))
         assert len(cache.camera[0].store) == min(value + 1, 30)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The caches equal the reference's in the compatibility mode."""
 
+from __future__ import annotations
+
 import re
 
 import pytest
@@ -8,8 +10,15 @@ import reference
 import torch
 from reference import CONFIG, META, TOLERANCE, deviation
 
+from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.policies.importance import importance
-from xsvggt_ros.cache.published import kept_tokens, rounded, rounded_per_channel
+from xsvggt_ros.cache.published import (
+    GrowingStore,
+    PublishedCache,
+    kept_tokens,
+    rounded,
+    rounded_per_channel,
+)
 from xsvggt_ros.cache.settings import CacheSettings
 
 OUTPUTS = reference.tensors("outputs")
@@ -41,7 +50,7 @@ QUANTIZED_MODES = [name for name, each in EVERY_MODE.items() if each.key_bits < 
 MODES = [name for name in EVERY_MODE if name not in QUANTIZED_MODES]
 PRUNED_AND_QUANTIZED = next(name for name in QUANTIZED_MODES if EVERY_MODE[name].bounded)
 UNIT_BUDGET, UNIT_POOL = (
-    int(re.search(rf"p_\*:.*?{word} (\d+)", META["description"]["units"])[1])
+    int(*re.findall(rf"p_\*:.*?{word} (\d+)", META["description"]["units"]))
     for word in ("budget", "pool")
 )
 EARLY = min(
@@ -51,6 +60,13 @@ EARLY = min(
 """Frames before the first rounding that flips: a flip of one code changes all that follows."""
 LATER = 2e-2
 """How far apart two runs are that differ by one flip; meta.json measures 1e-3 to 1e-2."""
+
+
+def store_of(cache: KvCache, layer: int) -> GrowingStore:
+    """Return where a layer of the published cache keeps its tokens."""
+    found = cache.layers[layer]
+    assert isinstance(found, PublishedCache)
+    return found.store
 
 
 class Run:
@@ -70,7 +86,7 @@ class Run:
                 self.cache.end_frame()
                 self.kept.append([layer.numbers[0].tolist() for layer in self.cache.layers])
                 self.tokens.append(self.cache.statistics().tokens)
-                store = self.cache.layers[-1].store
+                store = store_of(self.cache, -1)
                 self.last_layer.append((store.keys[0].clone(), store.values[0].clone()))
         self.predictions = predictions
 
@@ -79,15 +95,15 @@ class Run:
 
 
 @pytest.fixture(scope="module", params=MODES)
-def run(request) -> Run:
+def run(request: pytest.FixtureRequest) -> Run:
     return Run(request.param)
 
 
-def test_poses(run):
+def test_poses(run: Run) -> None:
     assert deviation(run.all("pose_encodings"), OUTPUTS[f"{run.mode}.pose_enc_iters"]) <= TOLERANCE
 
 
-def test_dense_outputs(run):
+def test_dense_outputs(run: Run) -> None:
     for field, golden in (
         ("depth", "depth"),
         ("depth_confidence", "depth_conf"),
@@ -105,11 +121,11 @@ def test_dense_outputs(run):
                 assert deviation(actual[frame], full) <= TOLERANCE, name
 
 
-def test_tokens_after_each_frame(run):
+def test_tokens_after_each_frame(run: Run) -> None:
     assert run.tokens == reference.META["modes"][run.mode]["cache_tokens_after_frame"]
 
 
-def test_which_tokens_are_kept(run):
+def test_which_tokens_are_kept(run: Run) -> None:
     for layer in range(CONFIG["depth"]):
         golden = OUTPUTS.get(f"{run.mode}.kept{layer}")
         if golden is None:
@@ -118,10 +134,10 @@ def test_which_tokens_are_kept(run):
             assert run.kept[frame][layer] == [token for token in expected if token >= 0]
 
 
-def test_cached_keys_and_values(run):
+def test_cached_keys_and_values(run: Run) -> None:
     for layer in (0, CONFIG["depth"] - 1):
         for letter, tensor in (("k", "keys"), ("v", "values")):
-            actual = getattr(run.cache.layers[layer].store, tensor)[0]
+            actual = getattr(store_of(run.cache, layer), tensor)[0]
             name = f"{run.mode}.{letter}{layer}"
             if name in OUTPUTS:
                 assert deviation(actual, OUTPUTS[name]) <= TOLERANCE, name
@@ -129,15 +145,16 @@ def test_cached_keys_and_values(run):
                 assert deviation(actual[:, ::4], OUTPUTS[f"{name}.every4"]) <= TOLERANCE, name
 
 
-def test_shared_camera_cache():
+def test_shared_camera_cache() -> None:
     run = Run("a_full")
+    assert isinstance(run.cache.camera, list)
     camera = run.cache.camera[0]
     assert len(camera.store) == reference.META["modes"]["a_full"]["camera_cache_tokens"]
     assert deviation(camera.store.keys[0], OUTPUTS["a_full.camera_k0"]) <= TOLERANCE
     assert deviation(camera.store.values[0], OUTPUTS["a_full.camera_v0"]) <= TOLERANCE
 
 
-def test_importance_unit():
+def test_importance_unit() -> None:
     frame = UNITS["p_q"].shape[2]
     history = UNITS["p_k"][:, :, frame:-frame]
     scores = importance(UNITS["p_q"][0], history[0], special=SPECIAL, pool_size=UNIT_POOL)
@@ -146,7 +163,7 @@ def test_importance_unit():
     assert chosen.tolist() == UNITS["p_topk_rel"].sort().values.tolist()
 
 
-def test_published_selection_unit():
+def test_published_selection_unit() -> None:
     keys, values, query = UNITS["p_k"], UNITS["p_v"], UNITS["p_q"]
     settings = published("xstreamvggt", budget=UNIT_BUDGET, pool=UNIT_POOL)
     kept = kept_tokens(query[0], keys[0], SPECIAL, settings)
@@ -155,7 +172,7 @@ def test_published_selection_unit():
     assert torch.equal(values[:, :, kept], UNITS["p_v_out"])
 
 
-def test_simulated_quantization_unit():
+def test_simulated_quantization_unit() -> None:
     keys, values = UNITS["q_k_in"], UNITS["q_v_in"]
     once, twice = rounded_per_channel(keys, 4), rounded_per_channel(UNITS["q_k_out"], 4)
     assert deviation(once, UNITS["q_k_out"]) <= TOLERANCE
@@ -165,11 +182,11 @@ def test_simulated_quantization_unit():
 
 
 @pytest.fixture(scope="module", params=QUANTIZED_MODES)
-def quantized(request) -> Run:
+def quantized(request: pytest.FixtureRequest) -> Run:
     return Run(request.param)
 
 
-def test_simulated_quantization_follows_the_reference(quantized):
+def test_simulated_quantization_follows_the_reference(quantized: Run) -> None:
     for field, golden in (
         ("pose_encodings", "pose_enc"),
         ("depth", "depth"),
@@ -187,14 +204,14 @@ def test_simulated_quantization_follows_the_reference(quantized):
         assert deviation(actual[EARLY:], expected[EARLY:]) <= LATER, field
 
 
-def test_simulated_quantization_leaves_the_references_caches(quantized):
+def test_simulated_quantization_leaves_the_references_caches(quantized: Run) -> None:
     for frame in (0, 1):
         for letter, tensor in zip("kv", quantized.last_layer[frame], strict=True):
             name = f"{quantized.mode}.{letter}{CONFIG['depth'] - 1}.after{frame}"
             assert deviation(tensor, OUTPUTS[name]) <= TOLERANCE, name
 
 
-def test_simulated_quantization_keeps_what_the_reference_keeps(quantized):
+def test_simulated_quantization_keeps_what_the_reference_keeps(quantized: Run) -> None:
     assert quantized.tokens == reference.META["modes"][quantized.mode]["cache_tokens_after_frame"]
     for layer in range(CONFIG["depth"]):
         golden = OUTPUTS.get(f"{quantized.mode}.kept{layer}")
@@ -204,7 +221,7 @@ def test_simulated_quantization_keeps_what_the_reference_keeps(quantized):
             assert quantized.kept[frame][layer] == [token for token in expected if token >= 0]
 
 
-def test_simulated_quantization_saves_no_byte():
+def test_simulated_quantization_saves_no_byte() -> None:
     statistics = Run(PRUNED_AND_QUANTIZED).cache.statistics()
     assert (statistics.key_bits, statistics.value_bits) == (16, 16)
     budget = EVERY_MODE[PRUNED_AND_QUANTIZED].budget_tokens

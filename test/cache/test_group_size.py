@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small frames are divided into groups as well, so that they lose tokens, not themselves."""
 
+from __future__ import annotations
+
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from selection import examples
 from streams import DIM, HEADS, LAYERS, SPECIAL, frame_tensors, held, layout, make_cache, run, step
 
 from xsvggt_ros.cache.byte_budget import MIB, cache_nbytes
@@ -34,17 +38,19 @@ WIDTH = st.sampled_from([2, 4, 8])
         (4096, 1041, 130),
     ],
 )
-def test_groups_are_an_eighth_of_a_frame_at_most(group_size, frame, expected):
+def test_groups_are_an_eighth_of_a_frame_at_most(
+    group_size: int, frame: int, expected: int
+) -> None:
     asked = CacheSettings("xstreamvggt", group_size=group_size)
     assert history_group_size(asked, frame) == expected
 
 
 @pytest.mark.parametrize("policy", ["none", "lingbot"])
-def test_groups_are_as_set_where_no_single_token_leaves(policy):
+def test_groups_are_as_set_where_no_single_token_leaves(policy: str) -> None:
     assert history_group_size(CacheSettings(policy), 53) == 64
 
 
-def test_only_the_history_is_divided_more_finely():
+def test_only_the_history_is_divided_more_finely() -> None:
     asked = CacheSettings("xstreamvggt", anchor_bits=8, window_bits=16)
     small = plan_layer(asked, slots=424, anchor=53, frame=53, special=SPECIAL)
     assert [part.group_size for part in small.parts] == [64, 64, 8, 64]
@@ -54,7 +60,9 @@ def test_only_the_history_is_divided_more_finely():
 
 @pytest.mark.parametrize("index_sets", ["layer", "head"])
 @pytest.mark.parametrize("frame", [53, 100, 197])
-def test_the_best_tokens_of_every_small_frame_outlive_the_rest_of_it(frame, index_sets):
+def test_the_best_tokens_of_every_small_frame_outlive_the_rest_of_it(
+    frame: int, index_sets: str
+) -> None:
     frames, group = 30, history_group_size(CacheSettings("ffn_residual"), frame)
     cache = make_cache(
         policy="ffn_residual", budget_tokens=8 * frame, key_bits=4, value_bits=4,
@@ -71,7 +79,7 @@ def test_the_best_tokens_of_every_small_frame_outlive_the_rest_of_it(frame, inde
         assert len(kept) == frames * group
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(
     sizes=FRAMES,
     budget=st.integers(2 * SPECIAL, 1500),
@@ -79,7 +87,9 @@ def test_the_best_tokens_of_every_small_frame_outlive_the_rest_of_it(frame, inde
     key_bits=WIDTH,
     index_sets=st.sampled_from(["layer", "head"]),
 )
-def test_no_group_is_larger_than_its_size_whatever_frames_come(sizes, budget, **kind):
+def test_no_group_is_larger_than_its_size_whatever_frames_come(
+    sizes: list[int], budget: int, **kind: Any
+) -> None:
     cache = make_cache(budget_tokens=budget, value_bits=4, **kind)
     seen = largest = 0
     for seed, tokens in enumerate(sizes):
@@ -96,7 +106,7 @@ def test_no_group_is_larger_than_its_size_whatever_frames_come(sizes, budget, **
             assert bool((occupancy <= history.plan.group_size).all())
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(
     frame=st.integers(SPECIAL + 1, 420),
     frames=st.integers(2, 5),
@@ -105,7 +115,9 @@ def test_no_group_is_larger_than_its_size_whatever_frames_come(sizes, budget, **
     window_bits=st.sampled_from([0, 16]),
     index_sets=st.sampled_from(["layer", "head"]),
 )
-def test_what_is_foretold_for_any_size_of_frame_is_allocated(frame, frames, **kind):
+def test_what_is_foretold_for_any_size_of_frame_is_allocated(
+    frame: int, frames: int, **kind: Any
+) -> None:
     cache = make_cache(budget_tokens=frames * frame, value_bits=4, **kind)
     run(cache, [frame] * (frames + 2))
     told = cache_nbytes(
@@ -114,7 +126,7 @@ def test_what_is_foretold_for_any_size_of_frame_is_allocated(frame, frames, **ki
     assert cache.nbytes + cache.scratch_nbytes == told
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(
     kib=st.integers(400, 2500),
     changed=st.integers(400, 2500),
@@ -123,7 +135,9 @@ def test_what_is_foretold_for_any_size_of_frame_is_allocated(frame, frames, **ki
     key_bits=WIDTH,
     index_sets=st.sampled_from(["layer", "head"]),
 )
-def test_the_byte_cap_holds_whatever_frames_come(kib, changed, sizes, adaptive, **kind):
+def test_the_byte_cap_holds_whatever_frames_come(
+    kib: int, changed: int, sizes: list[int], adaptive: str, **kind: Any
+) -> None:
     cache = make_cache(budget_mib=kib / 1024, adaptive=adaptive, value_bits=4, **kind)
     for seed, tokens in enumerate(sizes):
         run(cache, [tokens], start=seed)
@@ -133,7 +147,7 @@ def test_the_byte_cap_holds_whatever_frames_come(kib, changed, sizes, adaptive, 
             assert cache.nbytes + cache.scratch_nbytes <= cache.settings.budget_mib * MIB
 
 
-def test_finer_groups_cost_what_their_grids_take():
+def test_finer_groups_cost_what_their_grids_take() -> None:
     sizes, frame, budget = layout(), 53, 424
 
     def reckoned(group_size: int) -> int:

@@ -1,13 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each policy against its definition, written out slowly."""
 
+from __future__ import annotations
+
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from streams import SPECIAL, frame_tensors, held, layout, make_cache, run, step
+from streams import (
+    SPECIAL,
+    frame_tensors,
+    grouped_layers,
+    held,
+    layout,
+    make_cache,
+    run,
+    segments,
+    step,
+)
 
 from xsvggt_ros.cache.ops import key_similarity
 from xsvggt_ros.cache.policies import policy_for
@@ -38,7 +51,7 @@ def layer_view(sets: int = 1, seed: int = 0) -> LayerView:
 UPDATE = torch.randn(FRAME, 12, generator=torch.Generator().manual_seed(8))
 
 
-def candidates(policy, sets: int = 1, previous: torch.Tensor | None = None) -> Candidates:
+def candidates(policy: Any, sets: int = 1, previous: torch.Tensor | None = None) -> Candidates:
     """Return what a policy is asked about one layer, measured by itself."""
     tokens = OLDER + FRAME
     older = torch.rand(sets, OLDER, generator=torch.Generator().manual_seed(1)).half()
@@ -59,13 +72,13 @@ def candidates(policy, sets: int = 1, previous: torch.Tensor | None = None) -> C
     )
 
 
-def scores_of(policy, **changes) -> torch.Tensor:
+def scores_of(policy: Importance | KeyDiversity | ValueAware, **changes: Any) -> torch.Tensor:
     return policy.scores(candidates(policy, **changes))
 
 
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("sets", [1, HEADS])
-def test_every_policy_gives_finite_scores_and_insertions_for_each_set(name, sets):
+def test_every_policy_gives_finite_scores_and_insertions_for_each_set(name: str, sets: int) -> None:
     policy = policy_for(CacheSettings(policy=name))
     asked = candidates(policy, sets)
     scores = policy.scores(asked)
@@ -78,7 +91,7 @@ def test_every_policy_gives_finite_scores_and_insertions_for_each_set(name, sets
 
 @pytest.mark.parametrize("name", [name for name in POLICIES if name != "random"])
 @pytest.mark.parametrize("index_sets", ["layer", "head"])
-def test_layers_judged_together_are_judged_as_each_alone(name, index_sets):
+def test_layers_judged_together_are_judged_as_each_alone(name: str, index_sets: str) -> None:
     sizes = layout(layers=3)
     kind = {"policy": name, "budget_tokens": 70, "key_bits": 4, "value_bits": 4}
     together = make_cache(sizes, index_sets=index_sets, **kind)
@@ -99,7 +112,7 @@ def test_layers_judged_together_are_judged_as_each_alone(name, index_sets):
 
 
 @given(patches=st.integers(0, 70), pool=st.integers(1, 20))
-def test_pooled_query_is_the_mean_over_specials_and_runs(patches, pool):
+def test_pooled_query_is_the_mean_over_specials_and_runs(patches: int, pool: int) -> None:
     flat = torch.randn(SPECIAL + patches, DIM, generator=torch.Generator().manual_seed(patches))
     runs = [flat[SPECIAL + i : SPECIAL + i + pool] for i in range(0, patches, pool)]
     if patches <= 1:
@@ -108,7 +121,7 @@ def test_pooled_query_is_the_mean_over_specials_and_runs(patches, pool):
     torch.testing.assert_close(pooled_query(flat, SPECIAL, pool), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_importance_of_a_head_is_that_of_the_head_alone():
+def test_importance_of_a_head_is_that_of_the_head_alone() -> None:
     asked = layer_view(HEADS)
     scores = scores_of(Importance(4), sets=HEADS)
     for head in range(HEADS):
@@ -116,13 +129,13 @@ def test_importance_of_a_head_is_that_of_the_head_alone():
         torch.testing.assert_close(scores[head], alone)
 
 
-def test_importance_of_a_layer_is_of_the_mean_over_heads():
+def test_importance_of_a_layer_is_of_the_mean_over_heads() -> None:
     asked = layer_view()
     expected = importance(asked.query, asked.keys, SPECIAL, 4)
     torch.testing.assert_close(scores_of(Importance(4))[0], expected)
 
 
-def test_key_diversity_is_the_similarity_to_the_mean_direction():
+def test_key_diversity_is_the_similarity_to_the_mean_direction() -> None:
     asked = layer_view(HEADS)
     scores = scores_of(KeyDiversity(), sets=HEADS)
     for head in range(HEADS):
@@ -134,14 +147,14 @@ def test_key_diversity_is_the_similarity_to_the_mean_direction():
     torch.testing.assert_close(together[0], scores.mean(0))
 
 
-def test_a_key_unlike_all_others_is_kept():
+def test_a_key_unlike_all_others_is_kept() -> None:
     keys = torch.zeros(1, 20, 4)
     keys[..., 0] = 1
     keys[0, 13] = torch.tensor([0.0, 3.0, 0, 0])
     assert int(key_similarity(keys, 5).argmin()) == 13
 
 
-def test_ffn_residual_is_half_residual_half_diversity():
+def test_ffn_residual_is_half_residual_half_diversity() -> None:
     policy = FfnResidual()
     asked = candidates(policy)
     norms = torch.stack([row.norm() for row in UPDATE])
@@ -152,7 +165,7 @@ def test_ffn_residual_is_half_residual_half_diversity():
     torch.testing.assert_close(policy.scores(asked)[0], 0.5 * unlike + 0.5 * asked.insertions[0])
 
 
-def test_balanced_adds_youth_to_ffn_residual():
+def test_balanced_adds_youth_to_ffn_residual() -> None:
     asked = candidates(Balanced())
     ages = torch.arange(asked.ages.shape[1] - 1, -1, -1, dtype=torch.int32)
     ages[0] = -(2**31)
@@ -164,7 +177,7 @@ def test_balanced_adds_youth_to_ffn_residual():
     torch.testing.assert_close(youth[-2 * FRAME : -FRAME], torch.full((FRAME,), 0.5**1.5))
 
 
-def test_balanced_keeps_more_young_tokens_and_old_ones_that_say_much():
+def test_balanced_keeps_more_young_tokens_and_old_ones_that_say_much() -> None:
     quiet = torch.full((1, 20, 6), 0.1)
     loud = quiet.clone()
     loud[0, 12] = 5.0
@@ -178,21 +191,21 @@ def test_balanced_keeps_more_young_tokens_and_old_ones_that_say_much():
     assert young["balanced"] > 1.2 * young["ffn_residual"] > 0
 
 
-def test_what_the_mlp_said_at_insertion_is_remembered():
+def test_what_the_mlp_said_at_insertion_is_remembered() -> None:
     cache = make_cache(policy="ffn_residual", budget_tokens=60)
     loud = torch.full((1, 20, 6), 0.1)
     loud[0, 12] = 5.0
     step(cache, *frame_tensors(20, 0))
     step(cache, *frame_tensors(20, 1), loud)
     run(cache, [20], start=2)
-    history = cache.layers[0].segments[2]
+    history = segments(cache)[2]
     insertions = dict(zip(history.numbers[0].tolist(), history.insertions[0].tolist(), strict=True))
     assert [insertions[number] for number in range(20, 40)] == [
         float(n == 32) for n in range(20, 40)
     ]
 
 
-def test_output_change_is_what_attention_loses_without_the_token():
+def test_output_change_is_what_attention_loses_without_the_token() -> None:
     # The score is of first order in the token's weight, so no token may have much of it.
     generator = torch.Generator().manual_seed(0)
     query = 0.3 * torch.randn(1, 4, 6, generator=generator)
@@ -200,7 +213,8 @@ def test_output_change_is_what_attention_loses_without_the_token():
 
     def attended(gate: torch.Tensor) -> torch.Tensor:
         weights = (query @ (keys * gate).transpose(-2, -1) / 6**0.5).softmax(-1)
-        return weights @ (values * gate)
+        result: torch.Tensor = weights @ (values * gate)
+        return result
 
     change = output_change(query, keys, values)
     for token in (0, 17, 399):
@@ -210,7 +224,7 @@ def test_output_change_is_what_attention_loses_without_the_token():
         assert float(change[0, token]) == pytest.approx(float(derivative.square().sum()), rel=0.02)
 
 
-def test_probes_are_the_special_queries_and_evenly_spaced_patches():
+def test_probes_are_the_special_queries_and_evenly_spaced_patches() -> None:
     query = torch.arange(105.0)[None, :, None]
     asked = probes(query, SPECIAL)[0, :, 0].tolist()
     assert asked[:SPECIAL] == [0, 1, 2, 3, 4]
@@ -218,7 +232,7 @@ def test_probes_are_the_special_queries_and_evenly_spaced_patches():
     assert probes(query[:, :8], SPECIAL)[0, :, 0].tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
 
 
-def test_value_aware_scores_fade_and_new_tokens_begin_whole():
+def test_value_aware_scores_fade_and_new_tokens_begin_whole() -> None:
     fresh = scores_of(ValueAware())
     previous = torch.rand(1, OLDER, generator=torch.Generator().manual_seed(5))
     scores = scores_of(ValueAware(), previous=previous)
@@ -226,7 +240,7 @@ def test_value_aware_scores_fade_and_new_tokens_begin_whole():
     torch.testing.assert_close(scores[:, OLDER:], fresh[:, OLDER:])
 
 
-def test_recency_and_seeded_chance():
+def test_recency_and_seeded_chance() -> None:
     asked = candidates(Recency())
     assert Recency().scores(asked)[0].tolist() == [-float(age) for age in asked.ages[0]]
     assert torch.equal(Random(3).scores(asked), Random(3).scores(asked))
@@ -237,7 +251,7 @@ def test_recency_and_seeded_chance():
     assert not torch.equal(Random(3).scores(asked), Random(3).scores(deeper))
 
 
-def test_chance_is_even():
+def test_chance_is_even() -> None:
     tokens = 4000
     asked = replace(
         candidates(Random(0)), ages=torch.arange(tokens, dtype=torch.int32).expand(6, -1), sets=2
@@ -250,7 +264,7 @@ def test_chance_is_even():
     assert correlation.abs().max() < 0.08
 
 
-def test_heads_with_sets_of_their_own_keep_different_tokens():
+def test_heads_with_sets_of_their_own_keep_different_tokens() -> None:
     sizes = layout(heads=3)
     for policy in ("xstreamvggt", "value_aware", "key_diversity", "random"):
         cache = make_cache(
@@ -263,15 +277,15 @@ def test_heads_with_sets_of_their_own_keep_different_tokens():
         assert all(tokens[-20:] == list(range(140, 160)) for tokens in per_head)
 
 
-def test_numbers_wrap_around_without_confusing_ages():
+def test_numbers_wrap_around_without_confusing_ages() -> None:
     cache = make_cache(policy="sliding_window", budget_tokens=50)
     run(cache, [20] * 4)
-    for group in {layer.group for layer in cache.layers}:
+    for group in {layer.group for layer in grouped_layers(cache)}:
         shift = 2**31 - 85
         group._clock += shift
         for segment in group.segments:
             segment._numbers += shift
     run(cache, [20], start=4)
-    numbers = cache.layers[0].segments[2].numbers[0].long()
+    numbers = segments(cache)[2].numbers[0].long()
     assert numbers.min() < 0 < numbers.max()  # the counter has wrapped around
     assert held(cache)[20:] == list(range(70, 100))

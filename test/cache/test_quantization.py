@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Grids, codes and packing."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from hypothesis import given
@@ -29,7 +31,7 @@ def rounded_by_grid(values: torch.Tensor, bits: int) -> torch.Tensor:
 @given(
     bits=st.sampled_from(PACKED_BITS), channels=st.integers(1, 70), seed=st.integers(0, 2**31 - 1)
 )
-def test_packing_loses_nothing(bits, channels, seed):
+def test_packing_loses_nothing(bits: int, channels: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     codes = torch.randint(
         0, levels(bits) + 1, (3, 4, channels), generator=generator, dtype=torch.uint8
@@ -48,7 +50,9 @@ def test_packing_loses_nothing(bits, channels, seed):
     width=st.floats(0, 1e3),
     seed=st.integers(0, 2**31 - 1),
 )
-def test_no_value_is_further_off_than_half_a_step(bits, center, width, seed):
+def test_no_value_is_further_off_than_half_a_step(
+    bits: int, center: float, width: float, seed: int
+) -> None:
     generator = torch.Generator().manual_seed(seed)
     values = center + width * (torch.rand(4, 64, generator=generator) - 0.5)
     lowest, highest = values.amin(-1, keepdim=True), values.amax(-1, keepdim=True)
@@ -67,7 +71,7 @@ def test_no_value_is_further_off_than_half_a_step(bits, center, width, seed):
 
 
 @pytest.mark.parametrize("bits", PACKED_BITS)
-def test_constant_channels_are_exact(bits):
+def test_constant_channels_are_exact(bits: int) -> None:
     for constant in (0.0, 0.1, -1 / 3, 4.7, 1234.567, -65504.0):
         values = torch.full((1, 64), constant)
         error = (rounded_by_grid(values, bits) - values).abs().max()
@@ -75,7 +79,7 @@ def test_constant_channels_are_exact(bits):
 
 
 @pytest.mark.parametrize(("bits", "limit"), [(8, 0.002), (4, 0.02), (2, 0.095)])
-def test_a_biased_channel_keeps_its_place_for_ever(bits, limit):
+def test_a_biased_channel_keeps_its_place_for_ever(bits: int, limit: float) -> None:
     values = torch.randn(200, 64, generator=torch.Generator().manual_seed(0)) + 5.0
     ours, published = values, values
     for _ in range(30):
@@ -85,14 +89,14 @@ def test_a_biased_channel_keeps_its_place_for_ever(bits, limit):
     assert relative_rms(published, values) > 0.9  # its clamped zero point erases such a channel
 
 
-def test_rounding_twice_on_the_same_values_changes_nothing_more():
+def test_rounding_twice_on_the_same_values_changes_nothing_more() -> None:
     values = torch.randn(50, 64, generator=torch.Generator().manual_seed(1))
     once = rounded_by_grid(values, 4)
     assert relative_rms(once, values) == pytest.approx(0.09, abs=0.005)
     assert relative_rms(rounded_by_grid(once, 4), once) <= 1e-3
 
 
-def test_numbers_beyond_float16_are_cut_off_and_stay_finite():
+def test_numbers_beyond_float16_are_cut_off_and_stay_finite() -> None:
     values = torch.tensor([[-1e6, 0.0, 1e6]])
     assert torch.isfinite(rounded_by_grid(values, 4)).all()
     grid = fit_grid(values[:, :1], values[:, 2:], 8)

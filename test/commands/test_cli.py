@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: what it writes, and how it says that something is wrong."""
 
+from __future__ import annotations
+
 import importlib.util
 import os
 import re
@@ -11,6 +13,8 @@ import sys
 from dataclasses import fields
 from io import StringIO
 from pathlib import Path
+from signal import Signals
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,7 +22,10 @@ import pytest
 import torch
 from bags import SECOND, write_jumping_bag
 from command_line import run
+from present import present
 from rich.console import Console
+from selection import first_is_quick
+from typer.testing import Result
 
 from xsvggt_ros import doctor
 from xsvggt_ros.commands import speaking
@@ -35,7 +42,7 @@ SAMPLE = Path(__file__).parents[2] / "sample" / "room"
 TINY = ["--preset", "tiny", "--device", "cpu"]
 
 
-def reconstruct(*arguments: object):
+def reconstruct(*arguments: object) -> Result:
     return run("reconstruct", *arguments, *TINY)
 
 
@@ -45,7 +52,7 @@ def cloud_points(path: Path) -> np.ndarray:
     return np.frombuffer(body, row)["xyz"]
 
 
-def test_the_sample_is_reconstructed_whole(tmp_path):
+def test_the_sample_is_reconstructed_whole(tmp_path: Path) -> None:
     result = reconstruct(SAMPLE, "-o", tmp_path)
     assert result.exit_code == 0, result.output
     trajectory = read_tum(tmp_path / "trajectory.tum")
@@ -55,18 +62,20 @@ def test_the_sample_is_reconstructed_whole(tmp_path):
     points = cloud_points(tmp_path / "cloud.ply")
     assert len(points) > 0
     assert np.isfinite(points).all()
-    assert cv2.imread(str(tmp_path / "overview.png")).shape[1::-1] == OVERVIEW_SIZE
+    assert present(cv2.imread(str(tmp_path / "overview.png"))).shape[1::-1] == OVERVIEW_SIZE
 
 
-def test_depth_is_written_at_the_size_of_the_images(tmp_path):
+def test_depth_is_written_at_the_size_of_the_images(tmp_path: Path) -> None:
     for kind in ("npy", "png"):
         directory = tmp_path / kind
         result = reconstruct(SAMPLE, "-o", directory, "--depth", kind, "--max-frames", 2)
         assert result.exit_code == 0, result.output
     exact = np.load(tmp_path / "npy" / "depth" / "000001.npy")
-    steps = cv2.imread(str(tmp_path / "png" / "depth" / "000001.png"), cv2.IMREAD_UNCHANGED)
+    file = tmp_path / "png" / "depth" / "000001.png"
+    steps = present(cv2.imread(str(file), cv2.IMREAD_UNCHANGED))
     assert (exact.shape, exact.dtype) == ((384, 512), np.float32)
-    assert (steps.shape, steps.dtype) == ((384, 512), np.uint16)
+    assert steps.shape == (384, 512)
+    assert steps.dtype == np.uint16
     np.testing.assert_allclose(steps / 1000, exact, atol=0.000501)
     table = (tmp_path / "npy" / "depth" / "cameras.csv").read_text().splitlines()
     assert len(table) == 3
@@ -74,7 +83,7 @@ def test_depth_is_written_at_the_size_of_the_images(tmp_path):
     assert table[2].endswith(",512,384")
 
 
-def test_a_damaged_image_is_reported_and_left_out(tmp_path):
+def test_a_damaged_image_is_reported_and_left_out(tmp_path: Path) -> None:
     images = tmp_path / "images"
     shutil.copytree(SAMPLE, images)
     (images / "003.jpg").write_bytes(b"no image")
@@ -83,13 +92,13 @@ def test_a_damaged_image_is_reported_and_left_out(tmp_path):
     assert len(read_tum(tmp_path / "out" / "trajectory.tum")) == 11
 
 
-def test_images_none_of_which_is_usable_are_an_error(tmp_path):
+def test_images_none_of_which_is_usable_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"no image")
     assert_says(reconstruct(tmp_path, "-o", tmp_path / "out"), "no usable image")
     assert not (tmp_path / "out").exists()
 
 
-def test_of_a_bag_that_jumps_back_the_longest_session_is_written(tmp_path):
+def test_of_a_bag_that_jumps_back_the_longest_session_is_written(tmp_path: Path) -> None:
     result = reconstruct(write_jumping_bag(tmp_path / "bag"), "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert "longest, 3 of 5 frames" in re.sub(r"\s+", " ", result.stdout)
@@ -98,10 +107,12 @@ def test_of_a_bag_that_jumps_back_the_longest_session_is_written(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_run_after_the_frame_in_hand(tmp_path, monkeypatch, number):
+def test_a_signal_ends_the_run_after_the_frame_in_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: Signals
+) -> None:
     take = Reconstructor.take
 
-    def take_with_signal(engine, *arguments, **more):
+    def take_with_signal(engine: Reconstructor, *arguments: Any, **more: Any) -> Any:
         if engine.session_frames == 3:
             signal.raise_signal(number)
         return take(engine, *arguments, **more)
@@ -115,8 +126,10 @@ def test_a_signal_ends_the_run_after_the_frame_in_hand(tmp_path, monkeypatch, nu
     assert len((tmp_path / "depth" / "cameras.csv").read_text().splitlines()) == 5
 
 
-def test_a_second_signal_ends_the_run_at_once(tmp_path, monkeypatch):
-    def signals(*_, **__):
+def test_a_second_signal_ends_the_run_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def signals(*_: object, **__: object) -> None:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
         pytest.fail("the second one was ignored")
@@ -127,13 +140,13 @@ def test_a_second_signal_ends_the_run_at_once(tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-def test_signals_are_handled_as_before_after_a_run(tmp_path):
+def test_signals_are_handled_as_before_after_a_run(tmp_path: Path) -> None:
     before = [signal.getsignal(each) for each in SIGNALS]
     reconstruct(SAMPLE, "-o", tmp_path, "--max-frames", 1)
     assert [signal.getsignal(each) for each in SIGNALS] == before
 
 
-def assert_says(result, *words: str):
+def assert_says(result: Result, *words: str) -> None:
     assert result.exit_code == 1, result.output
     said = re.sub(r"\s+", " ", result.stderr)
     assert "Traceback" not in said
@@ -154,30 +167,32 @@ def assert_says(result, *words: str):
         ([SAMPLE, "--checkpoint", "nowhere.pth"], ["nowhere.pth", ".safetensors"]),
     ],
 )
-def test_what_is_wrong_is_said_in_a_sentence(tmp_path, arguments, words):
+def test_what_is_wrong_is_said_in_a_sentence(
+    tmp_path: Path, arguments: list[str] | list[Path | str], words: list[str]
+) -> None:
     assert_says(reconstruct(*arguments, "-o", tmp_path / "out"), *words)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_budget_of_nothing_is_refused():
+def test_a_budget_of_nothing_is_refused() -> None:
     result = run("demo", "--budget", 0)
     assert result.exit_code == 2
     assert "--budget" in result.output
 
 
-def test_a_place_that_takes_no_files_is_refused_before_the_work(tmp_path):
+def test_a_place_that_takes_no_files_is_refused_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     for command in ("reconstruct", "demo"):
         result = run(command, SAMPLE, "--preset", "tiny", "-o", tmp_path / "file" / "out")
         assert_says(result, "cannot write into", "is no directory; choose another place")
 
 
-def test_debug_shows_the_traceback(tmp_path):
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     result = run("--debug", "convert", tmp_path / "nowhere.pth", tmp_path / "out.safetensors")
     assert isinstance(result.exception, CheckpointError)
 
 
-def test_convert_keeps_every_weight(tmp_path):
+def test_convert_keeps_every_weight(tmp_path: Path) -> None:
     network = load_network("", preset="tiny", seed=3)
     torch.save(network.state_dict(), tmp_path / "tiny.pth")
     target = tmp_path / "tiny.safetensors"
@@ -188,7 +203,7 @@ def test_convert_keeps_every_weight(tmp_path):
         assert torch.equal(read[name], tensor), name
 
 
-def test_average_lies_between(tmp_path):
+def test_average_lies_between(tmp_path: Path) -> None:
     files = []
     for seed in (1, 2):
         network = load_network("", preset="tiny", seed=seed)
@@ -205,7 +220,7 @@ def test_average_lies_between(tmp_path):
         torch.testing.assert_close(tensor, expected.half(), atol=1e-3, rtol=1e-3)
 
 
-def test_average_takes_the_sizes_of_the_one_that_carries_them(tmp_path):
+def test_average_takes_the_sizes_of_the_one_that_carries_them(tmp_path: Path) -> None:
     network = load_network("", preset="tiny")
     torch.save(network.state_dict(), tmp_path / "bare.pth")
     sized = save_network(network, tmp_path / "sized.safetensors")
@@ -214,7 +229,9 @@ def test_average_takes_the_sizes_of_the_one_that_carries_them(tmp_path):
         assert result.exit_code == 0, result.output
 
 
-def test_average_refuses_numbers_beyond_its_precision_and_keeps_what_was_there(tmp_path):
+def test_average_refuses_numbers_beyond_its_precision_and_keeps_what_was_there(
+    tmp_path: Path,
+) -> None:
     network = load_network("", preset="tiny")
     large = tmp_path / "large.pth"
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -227,7 +244,7 @@ def test_average_refuses_numbers_beyond_its_precision_and_keeps_what_was_there(t
     assert half.read_bytes() == before
 
 
-def test_average_refuses_other_sizes_and_shares(tmp_path):
+def test_average_refuses_other_sizes_and_shares(tmp_path: Path) -> None:
     tiny = save_network(load_network("", preset="tiny"), tmp_path / "tiny.safetensors")
     target = tmp_path / "out.safetensors"
     result = run("average", tiny, "demo", target)
@@ -237,12 +254,12 @@ def test_average_refuses_other_sizes_and_shares(tmp_path):
     assert not target.exists()
 
 
-def test_the_version_is_printed():
+def test_the_version_is_printed() -> None:
     result = run("--version")
     assert (result.exit_code, result.stdout.strip()) == (0, f"xsvggt {version()}")
 
 
-def test_help_needs_neither_torch_nor_ros_nor_matplotlib():
+def test_help_needs_neither_torch_nor_ros_nor_matplotlib() -> None:
     program = """
 import sys
 from typer.testing import CliRunner
@@ -257,7 +274,7 @@ print({"torch", "rclpy", "matplotlib", "cv2", "numpy"} & set(sys.modules))
     assert done.stdout.strip() == "set()"
 
 
-def test_paths_are_said_whole_however_narrow_the_terminal(monkeypatch):
+def test_paths_are_said_whole_however_narrow_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     written = StringIO()
     monkeypatch.setattr(speaking, "console", Console(width=60, file=written))
     path = f"/{'deep' * 20}/overview.png"
@@ -266,13 +283,13 @@ def test_paths_are_said_whole_however_narrow_the_terminal(monkeypatch):
     assert "".join(line.split(" ")[0] for line in lines) == path
 
 
-def test_the_doctor_finds_nothing_wrong_where_these_tests_run():
+def test_the_doctor_finds_nothing_wrong_where_these_tests_run() -> None:
     result = run("doctor", "--no-ros")
     assert result.exit_code == 0, result.output
     assert torch.__version__ in result.stdout
 
 
-def test_the_doctor_names_the_remedy_for_what_is_missing(monkeypatch):
+def test_the_doctor_names_the_remedy_for_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     absent = doctor._import_error
     monkeypatch.setattr(doctor, "_import_error", lambda n: "gone" if n == "yaml" else absent(n))
     result = run("doctor", "--no-ros")
@@ -281,7 +298,7 @@ def test_the_doctor_names_the_remedy_for_what_is_missing(monkeypatch):
     assert "pip install PyYAML" in result.stdout
 
 
-def test_the_doctor_advises_on_the_extras_of_commands(monkeypatch):
+def test_the_doctor_advises_on_the_extras_of_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     there = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util,
@@ -295,16 +312,17 @@ def test_the_doctor_advises_on_the_extras_of_commands(monkeypatch):
     assert "extra demo (demo, reconstruct, replay, doctor): complete" in result.stdout
 
 
-def test_the_doctor_names_a_domain_that_is_none(monkeypatch):
+def test_the_doctor_names_a_domain_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROS_DOMAIN_ID", "abc")
     finding = next(each for each in doctor.examine(ros=True) if each.subject == "ROS domain")
     assert finding.fault
     assert "'abc'; set it to a number from 0 to 232" in finding.remedy
 
 
-def test_every_option_of_a_replay_arrives(monkeypatch):
+def test_every_option_of_a_replay_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("xsvggt_ros.msg", reason="needs ROS 2: run scripts/test, which sets it up")
     from xsvggt_ros.ros import replay
+    from xsvggt_ros.ros.replay_topics import ReplayOptions
 
     arrived = []
     monkeypatch.setattr(replay, "replay", lambda source, options, **_: arrived.append(options))
@@ -316,10 +334,10 @@ def test_every_option_of_a_replay_arrives(monkeypatch):
         assert len(arrived) == 2
         arrived.clear()
     named = {name for _, expected in REPLAY_OPTIONS for name in expected}
-    assert named == {field.name for field in fields(replay.ReplayOptions)}
+    assert named == {field.name for field in fields(ReplayOptions)}
 
 
-REPLAY_OPTIONS = [
+REPLAY_OPTIONS: list[tuple[list[object], dict[str, object]]] = [
     (["--speed", 2, "--loop", "--paused", "--wait-for", 3, "--restamp"],
      {"speed": 2.0, "loop": True, "paused": True, "wait_for": 3, "restamp": True}),
     (["--fixed-rate", 4, "--clock", "--transport", "raw", "--image-topic", "left/image"],
@@ -330,15 +348,17 @@ REPLAY_OPTIONS = [
 
 
 @pytest.mark.parametrize("command", ["demo", "replay"])
-def test_commands_that_need_ros_say_so(monkeypatch, command):
+def test_commands_that_need_ros_say_so(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     absent = doctor._import_error
     monkeypatch.setattr(doctor, "_import_error", lambda n: "gone" if n == "rclpy" else absent(n))
     assert_says(run(command, SAMPLE), "rclpy", "missing (gone)", "xsvggt reconstruct")
 
 
-@pytest.mark.parametrize("also_errors", [False, True])
+@pytest.mark.parametrize("also_errors", first_is_quick([True, False]))
 @pytest.mark.parametrize("rich_raises", [False, True])  # as before its version 13.8
-def test_a_reader_that_leaves_ends_the_program_quietly(rich_raises, also_errors):
+def test_a_reader_that_leaves_ends_the_program_quietly(
+    rich_raises: bool, also_errors: bool
+) -> None:
     program = f"""
 import sys
 from rich.console import Console
@@ -365,15 +385,15 @@ main()
     assert not done.stderr
 
 
-def test_parameters_in_a_message_are_told_as_options(tmp_path):
+def test_parameters_in_a_message_are_told_as_options(tmp_path: Path) -> None:
     result = reconstruct(SAMPLE, "--budget", "3", "-o", tmp_path)
     assert_says(result, "cache.budget_tokens is 3", "(--budget sets cache.budget_tokens)")
 
 
 def test_what_nobody_foresaw_is_a_sentence_and_a_traceback_only_where_asked_for(
-    tmp_path, monkeypatch
-):
-    def surprise(*_, **__):
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def surprise(*_: object, **__: object) -> None:
         raise KeyError("surprise")
 
     monkeypatch.setattr("xsvggt_ros.stream.sources.open_source", surprise)

@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import builtins
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from threading import Event
+from typing import Any
 
 import pytest
 
@@ -21,7 +24,7 @@ from xsvggt_ros.evaluation.request import (
 from xsvggt_ros.evaluation.sweep import parse_axes, points, run_sweep
 
 
-def request_of(source="synthetic:landmarks_100_lap50#0"):
+def request_of(source: str = "synthetic:landmarks_100_lap50#0") -> EvaluationRequest:
     return EvaluationRequest(
         source,
         SourceOptions(limit=3),
@@ -31,10 +34,10 @@ def request_of(source="synthetic:landmarks_100_lap50#0"):
     )
 
 
-def test_without_ray_the_remedy_is_named(monkeypatch):
+def test_without_ray_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
-    def without(name, *arguments, **options):
+    def without(name: str, *arguments: Any, **options: Any) -> Any:
         if name == "ray":
             raise ImportError(name)
         return real(name, *arguments, **options)
@@ -45,7 +48,7 @@ def test_without_ray_the_remedy_is_named(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def two_workers():
+def two_workers() -> Iterator[Cluster]:
     ray = pytest.importorskip(
         "ray", reason="needs Ray: pip install '.[cluster]', then scripts/test -k cluster"
     )
@@ -56,7 +59,7 @@ def two_workers():
     cluster.close()
 
 
-def test_a_cluster_runs_a_sweep_and_brings_its_files(two_workers, tmp_path):
+def test_a_cluster_runs_a_sweep_and_brings_its_files(two_workers: Cluster, tmp_path: Path) -> None:
     assert two_workers.slots == 2
     table = run_sweep(
         request_of(),
@@ -74,19 +77,19 @@ def test_a_cluster_runs_a_sweep_and_brings_its_files(two_workers, tmp_path):
     assert (tmp_path / "runs" / "budget=80" / "metrics.json").is_file()
 
 
-def test_what_fails_there_is_told_here(two_workers, tmp_path):
+def test_what_fails_there_is_told_here(two_workers: Cluster, tmp_path: Path) -> None:
     lost = replace(request_of(), source="synthetic:nowhere")
     with pytest.raises(RunFailedError, match="nowhere"):
         two_workers.evaluate(lost, tmp_path, Event(), lambda *_: None)
 
 
-def test_a_stop_reaches_the_cluster(two_workers, tmp_path):
+def test_a_stop_reaches_the_cluster(two_workers: Cluster, tmp_path: Path) -> None:
     stop = Event()
     stop.set()
     with pytest.raises(KeyboardInterrupt):
         two_workers.evaluate(request_of(), tmp_path, stop, lambda *_: None)
 
 
-def test_gpus_that_the_cluster_does_not_have_are_named(two_workers):
+def test_gpus_that_the_cluster_does_not_have_are_named(two_workers: Cluster) -> None:
     with pytest.raises(ConfigurationError, match="offers a GPU"):
         Cluster(LOCAL, "cuda")

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The demo: the node in a process of its own, over real DDS, compared with the engine alone."""
 
+from __future__ import annotations
+
 import os
 import re
 import shutil
@@ -8,15 +10,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from signal import Signals
 from threading import Thread
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from bags import SECOND, write_jumping_bag
 from command_line import run
+from present import present
 from selection import first_is_quick
 
 from xsvggt_ros.commands.demo import ROOM_BUDGET
@@ -24,8 +30,9 @@ from xsvggt_ros.geometry.alignment import align
 from xsvggt_ros.geometry.trajectory_io import read_tum
 from xsvggt_ros.model.config import PRESETS
 from xsvggt_ros.stream import results
+from xsvggt_ros.stream.frame import Frame
 from xsvggt_ros.stream.overview import OVERVIEW_SIZE
-from xsvggt_ros.stream.recording import CacheBytes, LongestSession
+from xsvggt_ros.stream.recording import CacheBytes, LongestSession, RecordedFrame, Recording
 from xsvggt_ros.stream.sources import open_source
 from xsvggt_ros.synthetic.sequence import Sequence as SyntheticSequence
 from xsvggt_ros.synthetic.sequence import held_out
@@ -53,16 +60,16 @@ TINY = ["--preset", "tiny", "--device", "cpu", "--budget", "200"]
 
 
 @pytest.fixture(autouse=True)
-def private_domain(monkeypatch):
+def private_domain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ROS_DOMAIN_ID", raising=False)
 
 
 @pytest.fixture
-def exit_codes(monkeypatch):
-    codes = []
+def exit_codes(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
+    codes: list[int | None] = []
     stop = child_node.ChildNode.stop
 
-    def noted(process):
+    def noted(process: child_node.ChildNode) -> int | None:
         codes.append(stop(process))
         return codes[-1]
 
@@ -70,7 +77,9 @@ def exit_codes(monkeypatch):
     return codes
 
 
-def test_the_demo_gives_what_the_engine_alone_gives(tmp_path, exit_codes):
+def test_the_demo_gives_what_the_engine_alone_gives(
+    tmp_path: Path, exit_codes: list[int | None]
+) -> None:
     result = run("demo", SAMPLE, "-o", tmp_path / "dds", *TINY)
     assert result.exit_code == 0, result.output
     assert "no checkpoint given" in result.stdout
@@ -83,30 +92,33 @@ def test_the_demo_gives_what_the_engine_alone_gives(tmp_path, exit_codes):
     np.testing.assert_array_equal(over_dds.positions, directly.positions)
     np.testing.assert_array_equal(over_dds.quaternions, directly.quaternions)
     assert_same_cloud(*(tmp_path / f / "cloud.ply" for f in ("dds", "alone")))
-    image = cv2.imread(str(tmp_path / "dds" / "overview.png"))
+    image = present(cv2.imread(str(tmp_path / "dds" / "overview.png")))
     assert image.shape[1::-1] == OVERVIEW_SIZE
 
 
 def test_without_a_source_the_bundled_model_sees_a_room_whose_truth_is_known(
-    tmp_path, exit_codes, monkeypatch
-):
-    recordings = []
+    tmp_path: Path, exit_codes: list[int | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recordings: list[Recording] = []
     write = results.write_results
-    monkeypatch.setattr(
-        results, "write_results", lambda *given: recordings.append(given[0]) or write(*given)
-    )
+
+    def noted(recording: Recording, *given: Any) -> list[Path]:
+        recordings.append(recording)
+        return write(recording, *given)
+
+    monkeypatch.setattr(results, "write_results", noted)
     result = run("demo", "-o", tmp_path, "--device", "cpu", "--max-frames", ROOM_FRAMES)
     assert result.exit_code == 0, result.output
     assert set(exit_codes) == {0}
     assert "no checkpoint given" not in result.stdout, "the model was made for this room"
     for words in ("ATE", "depth AbsRel", "uncompressed", "frames per second"):
         assert words in result.stdout
-    assert cv2.imread(str(tmp_path / "overview.png")).shape[1::-1] == OVERVIEW_SIZE
+    assert present(cv2.imread(str(tmp_path / "overview.png"))).shape[1::-1] == OVERVIEW_SIZE
     assert len(read_tum(tmp_path / "trajectory.tum")) == ROOM_FRAMES
     depths = sorted((tmp_path / "depth").glob("*.png"))
     assert len(depths) == ROOM_FRAMES
-    assert cv2.imread(str(depths[-1]), cv2.IMREAD_UNCHANGED).shape == (84, 112)
-    shown = float(re.search(r"([0-9.]+) %", result.stdout)[1])
+    assert present(cv2.imread(str(depths[-1]), cv2.IMREAD_UNCHANGED)).shape == (84, 112)
+    shown = float(present(re.search(r"([0-9.]+) %", result.stdout))[1])
     assert shown == pytest.approx(100 * error_of(tmp_path / "trajectory.tum"), abs=0.06)
     check_cache(recordings[0].cache)
 
@@ -123,7 +135,7 @@ def error_of(path: Path) -> float:
     return float(ate / np.linalg.norm(np.ptp(truth, axis=0)))
 
 
-def check_cache(cache: list[CacheBytes]):
+def check_cache(cache: list[CacheBytes]) -> None:
     """Allocated bytes stay where they are, uncompressed ones grow by the same with each frame."""
     config = PRESETS["demo"]
     tokens = config.tokens_per_frame(84, 112)
@@ -137,7 +149,7 @@ def check_cache(cache: list[CacheBytes]):
     assert 0 < full.pop() < 8 * each_frame / 4, "4 bits and the grids of small groups"
 
 
-def assert_same_cloud(first: Path, second: Path):
+def assert_same_cloud(first: Path, second: Path) -> None:
     """Poses went over DDS as quaternions, so points differ by rounding; colours do not."""
     row = np.dtype([("xyz", "<f4", 3), ("rgb", "u1", 3)])
     rows = [
@@ -149,7 +161,7 @@ def assert_same_cloud(first: Path, second: Path):
     np.testing.assert_array_equal(rows[0]["rgb"], rows[1]["rgb"])
 
 
-def test_unusable_images_and_the_end_of_a_long_recording_are_told(tmp_path):
+def test_unusable_images_and_the_end_of_a_long_recording_are_told(tmp_path: Path) -> None:
     directory = tmp_path / "images"
     shutil.copytree(SAMPLE, directory)
     (directory / "001.jpg").write_bytes(b"no image")
@@ -161,7 +173,7 @@ def test_unusable_images_and_the_end_of_a_long_recording_are_told(tmp_path):
     assert stamps == [100_000_000, 300_000_000, 400_000_000]
 
 
-def test_weights_that_are_not_there_end_the_demo_with_the_reason(tmp_path):
+def test_weights_that_are_not_there_end_the_demo_with_the_reason(tmp_path: Path) -> None:
     result = run("demo", SAMPLE, "-o", tmp_path, "--checkpoint", "nowhere.pth", *TINY)
     assert result.exit_code == 1
     assert "the node ended with exit code 1" in result.stderr
@@ -188,7 +200,13 @@ def test_weights_that_are_not_there_end_the_demo_with_the_reason(tmp_path):
     ],
     ids=["dies", "is silent", "complains"],
 )
-def test_a_node_that_fails_is_given_up_with_its_log(monkeypatch, tmp_path, program, options, words):
+def test_a_node_that_fails_is_given_up_with_its_log(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    program: str,
+    options: list[str],
+    words: list[str],
+) -> None:
     monkeypatch.setattr(child_node, "_command", lambda *_: [sys.executable, "-c", program])
     result = run("demo", SAMPLE, "-o", tmp_path, *options, *TINY)
     assert result.exit_code == 1
@@ -197,14 +215,16 @@ def test_a_node_that_fails_is_given_up_with_its_log(monkeypatch, tmp_path, progr
 
 
 @pytest.mark.parametrize("domain", ["500", "abc"])
-def test_a_domain_that_is_none_is_refused(monkeypatch, tmp_path, domain):
+def test_a_domain_that_is_none_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, domain: str
+) -> None:
     monkeypatch.setenv("ROS_DOMAIN_ID", domain)
     result = run("demo", SAMPLE, "-o", tmp_path, *TINY)
     assert result.exit_code == 1
     assert f"ROS_DOMAIN_ID is '{domain}'; set it to a number from 0 to 232" in result.stderr
 
 
-def test_of_a_bag_that_jumps_back_the_longest_session_is_written(tmp_path):
+def test_of_a_bag_that_jumps_back_the_longest_session_is_written(tmp_path: Path) -> None:
     result = run("demo", write_jumping_bag(tmp_path / "bag"), "-o", tmp_path / "out", *TINY)
     assert result.exit_code == 0, result.output
     assert "longest, 3 of 5 frames" in re.sub(r"\s+", " ", result.stdout)
@@ -212,10 +232,12 @@ def test_of_a_bag_that_jumps_back_the_longest_session_is_written(tmp_path):
     assert recorded == [SECOND, 2 * SECOND, 3 * SECOND]
 
 
-def test_a_signal_leaves_what_has_been_recorded(tmp_path, monkeypatch, exit_codes):
+def test_a_signal_leaves_what_has_been_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exit_codes: list[int | None]
+) -> None:
     add = LongestSession.add
 
-    def add_with_signal(recorded, frame):
+    def add_with_signal(recorded: LongestSession, frame: RecordedFrame) -> None:
         add(recorded, frame)
         if recorded.frames == 3:
             signal.raise_signal(signal.SIGTERM)
@@ -228,7 +250,9 @@ def test_a_signal_leaves_what_has_been_recorded(tmp_path, monkeypatch, exit_code
     assert exit_codes == [0]
 
 
-def test_a_place_where_no_log_can_be_is_refused(monkeypatch, tmp_path):
+def test_a_place_where_no_log_can_be_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(demo, "require_writable", lambda _: None)
     (tmp_path / "file").touch()
     result = run("demo", SAMPLE, "-o", tmp_path / "file" / "out", *TINY)
@@ -239,7 +263,7 @@ def test_a_place_where_no_log_can_be_is_refused(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     "number", first_is_quick([signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 )
-def test_the_node_ends_with_the_demo(tmp_path, number):
+def test_the_node_ends_with_the_demo(tmp_path: Path, number: Signals) -> None:
     many = tmp_path / "many"
     many.mkdir()
     for index in range(1000):
@@ -247,7 +271,7 @@ def test_the_node_ends_with_the_demo(tmp_path, number):
     program = "from xsvggt_ros.cli import app; app()"
     words = ["demo", many, "-o", tmp_path / "out", "--max-frames", 1000, *TINY]
     with subprocess.Popen([sys.executable, "-c", program, *map(str, words)]) as process:
-        wait_until(lambda: node_of(process.pid) and said(tmp_path, "waiting for images"))
+        wait_until(lambda: bool(node_of(process.pid)) and said(tmp_path, "waiting for images"))
         node = node_of(process.pid)
         process.send_signal(number)
         process.wait(PATIENCE)
@@ -273,14 +297,15 @@ def runs(process: int) -> bool:
         return False
 
 
-def wait_until(fulfilled):
+def wait_until(fulfilled: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE
     while not fulfilled():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
 
 
-def test_a_replay_that_follows_loses_nothing_even_to_a_node_that_drops(tmp_path):
+@pytest.mark.slow
+def test_a_replay_that_follows_loses_nothing_even_to_a_node_that_drops(tmp_path: Path) -> None:
     """Published at full speed, most of these images would be dropped."""
     many = tmp_path / "many"
     many.mkdir()
@@ -312,7 +337,7 @@ def test_a_replay_that_follows_loses_nothing_even_to_a_node_that_drops(tmp_path)
 
 
 @contextmanager
-def status_of(node: str, domain: int):
+def status_of(node: str, domain: int) -> Iterator[Callable[[], ReconstructionStatus]]:
     """Yield what spins once and returns the newest status of a node."""
     context = Context()
     rclpy.init(context=context, domain_id=domain)
@@ -320,7 +345,7 @@ def status_of(node: str, domain: int):
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(recorder)
 
-    def newest():
+    def newest() -> ReconstructionStatus:
         executor.spin_once(timeout_sec=0.1)
         return recorder.status or ReconstructionStatus()
 
@@ -330,7 +355,7 @@ def status_of(node: str, domain: int):
     context.try_shutdown()
 
 
-def test_no_more_images_are_under_way_than_the_window():
+def test_no_more_images_are_under_way_than_the_window() -> None:
     with open_source(SAMPLE) as source:
         metered = MeteredSource(source, window=4, limit=100)
         answered = 0
@@ -344,10 +369,10 @@ def test_no_more_images_are_under_way_than_the_window():
         assert (metered.sent, metered.cut, metered.frame_count) == (12, False, 12)
 
 
-def test_nothing_is_sent_before_it_is_allowed_and_closing_ends_the_wait():
+def test_nothing_is_sent_before_it_is_allowed_and_closing_ends_the_wait() -> None:
     with open_source(SAMPLE) as source:
         metered = MeteredSource(source, window=4, limit=100)
-        sent = []
+        sent: list[Frame] = []
         thread = Thread(target=lambda: sent.extend(metered))
         thread.start()
         metered.close()

@@ -10,8 +10,10 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import command_line
 import cv2
@@ -23,6 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from recordings import MemorySource, tiny_request
 from rich.console import Console
+from selection import examples
 
 from xsvggt_ros.commands import speaking
 from xsvggt_ros.errors import OutputError, PartlyWrittenError, SourceError
@@ -47,7 +50,7 @@ def limited(kibibytes: int, *words: object) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_a_full_disk_leaves_the_path_and_the_numbers(tmp_path):
+def test_a_full_disk_leaves_the_path_and_the_numbers(tmp_path: Path) -> None:
     source = write_directory(tmp_path / "images", images(4, height=60, width=80))
     done = limited(8, "reconstruct", source, "-o", tmp_path / "out", *TINY)
     assert done.returncode == 1
@@ -61,7 +64,7 @@ def test_a_full_disk_leaves_the_path_and_the_numbers(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_a_full_disk_ends_depth_and_nothing_else(tmp_path):
+def test_a_full_disk_ends_depth_and_nothing_else(tmp_path: Path) -> None:
     source = write_directory(tmp_path / "images", images(3, height=240, width=320))
     done = limited(64, "reconstruct", source, "-o", tmp_path / "out", "--depth", "npy", *TINY)
     assert done.returncode == 1
@@ -70,7 +73,8 @@ def test_a_full_disk_ends_depth_and_nothing_else(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_a_full_disk_leaves_the_numbers_of_an_evaluation(tmp_path):
+@pytest.mark.slow
+def test_a_full_disk_leaves_the_numbers_of_an_evaluation(tmp_path: Path) -> None:
     done = limited(
         24, "evaluate", "run", "synthetic:short_walk", "-o", tmp_path, "--max-frames", 3, *TINY
     )
@@ -85,7 +89,7 @@ def test_a_full_disk_leaves_the_numbers_of_an_evaluation(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_looking_up_the_commit_writes_nothing_into_the_repository(tmp_path):
+def test_looking_up_the_commit_writes_nothing_into_the_repository(tmp_path: Path) -> None:
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     (tmp_path / "file").write_text("content")
     subprocess.run(["git", "-C", str(tmp_path), "add", "."], check=True)
@@ -96,11 +100,11 @@ def test_looking_up_the_commit_writes_nothing_into_the_repository(tmp_path):
     assert index.read_bytes() == before
 
 
-def test_every_file_is_tried_and_every_failure_told(tmp_path):
-    def fail():
+def test_every_file_is_tried_and_every_failure_told(tmp_path: Path) -> None:
+    def fail() -> None:
         raise OutputError("no room")
 
-    def break_down():
+    def break_down() -> None:
         raise ZeroDivisionError("division by zero")
 
     paths = {name: tmp_path / name for name in "abcd"}
@@ -113,10 +117,12 @@ def test_every_file_is_tried_and_every_failure_told(tmp_path):
     assert "unexpected ZeroDivisionError: division by zero" in str(caught.value)
 
 
-def test_a_report_that_cannot_be_drawn_takes_no_number_with_it(monkeypatch, tmp_path):
+def test_a_report_that_cannot_be_drawn_takes_no_number_with_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(runner, "open_source", lambda path, chosen: MemorySource(4))
 
-    def page(evaluation):
+    def page(evaluation: object) -> None:
         raise ValueError("no figure")
 
     monkeypatch.setattr("xsvggt_ros.evaluation.results.page", page)
@@ -126,14 +132,16 @@ def test_a_report_that_cannot_be_drawn_takes_no_number_with_it(monkeypatch, tmp_
     assert (tmp_path / "cloud.ply").is_file()
 
 
-def test_a_bag_that_breaks_off_leaves_what_came(monkeypatch, tmp_path):
+def test_a_bag_that_breaks_off_leaves_what_came(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     shots = [Shot((n + 1) * SECOND, each) for n, each in enumerate(images(6))]
     bag = write_bag(tmp_path / "bag", shots)
     from xsvggt_ros.stream.sources.bag import BagSource
 
     plain = BagSource.__iter__
 
-    def broken(self):
+    def broken(self: Any) -> Iterator[Any]:
         for index, frame in enumerate(plain(self)):
             if index == 3:
                 raise SourceError("Cannot read on in the bag")
@@ -146,7 +154,7 @@ def test_a_bag_that_breaks_off_leaves_what_came(monkeypatch, tmp_path):
     assert "Cannot read on in the bag" in result.output
 
 
-def test_how_many_images_were_refused_is_said(tmp_path):
+def test_how_many_images_were_refused_is_said(tmp_path: Path) -> None:
     shots = [Shot((n // 2 + 1) * SECOND, each) for n, each in enumerate(images(8))]
     bag = write_bag(tmp_path / "bag", shots)
     result = command_line.run("reconstruct", bag, "-o", tmp_path / "out", *TINY)
@@ -155,7 +163,9 @@ def test_how_many_images_were_refused_is_said(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["run [bold]", "run [/b]", "a[", "größe 😀", "a'b", "100%"])
-def test_any_name_of_a_recording_is_said_as_it_is(monkeypatch, tmp_path, name):
+def test_any_name_of_a_recording_is_said_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
     monkeypatch.setattr(speaking.console, "width", 400)
     name = name.replace("/", "\u2215")
     directory = write_directory(tmp_path / name, images(3))
@@ -165,7 +175,7 @@ def test_any_name_of_a_recording_is_said_as_it_is(monkeypatch, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["run [bold]", "[red]", "a["])
-def test_any_name_of_an_evaluation_is_said_as_it_is(tmp_path, name):
+def test_any_name_of_an_evaluation_is_said_as_it_is(tmp_path: Path, name: str) -> None:
     directory = datasets.tum(tmp_path / name)
     result = command_line.run("evaluate", directory, "-o", tmp_path / "out[i]", *TINY)
     assert result.exit_code == 0, result.output
@@ -185,7 +195,7 @@ def depth_map(directory: Path, count: int, kind: str) -> DepthFiles:
 
 
 @pytest.mark.parametrize(("first", "second"), [("png", "png"), ("npy", "png"), ("png", "npy")])
-def test_depth_of_an_earlier_run_goes(tmp_path, first, second):
+def test_depth_of_an_earlier_run_goes(tmp_path: Path, first: str, second: str) -> None:
     depth_map(tmp_path, 7, first)
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "image.png").write_bytes(b"mine")
@@ -196,7 +206,7 @@ def test_depth_of_an_earlier_run_goes(tmp_path, first, second):
     assert len((tmp_path / "cameras.csv").read_text().splitlines()) == 3
 
 
-def test_depth_of_a_run_that_was_killed_goes_too(tmp_path):
+def test_depth_of_a_run_that_was_killed_goes_too(tmp_path: Path) -> None:
     killed = DepthFiles(tmp_path, "png")
     for stamp in range(1, 6):
         killed.write(stamp, np.ones((4, 6), np.float32), Intrinsics(5, 5, 3, 2, 6, 4))
@@ -204,13 +214,13 @@ def test_depth_of_a_run_that_was_killed_goes_too(tmp_path):
     assert len(list(tmp_path.glob("*.png"))) == 2
 
 
-def test_files_that_are_no_depth_of_an_earlier_run_stay(tmp_path):
+def test_files_that_are_no_depth_of_an_earlier_run_stay(tmp_path: Path) -> None:
     (tmp_path / "000005.png").write_bytes(b"somebody's image")
     depth_map(tmp_path, 1, "png")
     assert (tmp_path / "000005.png").read_bytes() == b"somebody's image"
 
 
-def test_depth_of_an_earlier_run_beside_new_results_is_said(tmp_path):
+def test_depth_of_an_earlier_run_beside_new_results_is_said(tmp_path: Path) -> None:
     source = write_directory(tmp_path / "images", images(2))
     arguments = ["reconstruct", source, "-o", tmp_path / "out", *TINY]
     assert command_line.run(*arguments, "--depth", "png").exit_code == 0
@@ -223,8 +233,10 @@ def test_depth_of_an_earlier_run_beside_new_results_is_said(tmp_path):
 # Failed runs, and runs that do not compare
 
 
-def test_a_sweep_with_a_failed_run_is_exit_code_1(monkeypatch, tmp_path):
-    def fail(*_, **__):
+def test_a_sweep_with_a_failed_run_is_exit_code_1(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RunFailedError("the system killed the run")
 
     monkeypatch.setattr(sweep, "evaluate_isolated", fail)
@@ -235,7 +247,7 @@ def test_a_sweep_with_a_failed_run_is_exit_code_1(monkeypatch, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def result_directory(tmp_path_factory) -> Path:
+def result_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("results")
     result = command_line.run("evaluate", "synthetic:short_walk", "-o", directory, "--max-frames",
                               4, "--cloud-points", 500, *TINY)  # fmt: skip
@@ -243,7 +255,12 @@ def result_directory(tmp_path_factory) -> Path:
     return (directory / "latest").resolve()
 
 
-def changed(directory: Path, goal: Path, change, config=None) -> Path:
+def changed(
+    directory: Path,
+    goal: Path,
+    change: Callable[[dict[str, Any]], object],
+    config: tuple[str, str] | None = None,
+) -> Path:
     shutil.copytree(directory, goal)
     metrics = json.loads((goal / "metrics.json").read_text())
     change(metrics)
@@ -255,7 +272,7 @@ def changed(directory: Path, goal: Path, change, config=None) -> Path:
     return goal
 
 
-UNLIKE = {
+UNLIKE: dict[str, tuple[Callable[[dict[str, Any]], object], tuple[str, str] | None, str]] = {
     "another source": (lambda m: m.update(name="other"), None, "the sources differ"),
     "cut short": (lambda m: m.update(state="truncated", reason="it broke off"), None,
                   "the second run is truncated"),
@@ -267,7 +284,9 @@ UNLIKE = {
 
 
 @pytest.mark.parametrize("kind", UNLIKE)
-def test_runs_that_do_not_compare_fail_a_comparison_that_judges(result_directory, tmp_path, kind):
+def test_runs_that_do_not_compare_fail_a_comparison_that_judges(
+    result_directory: Path, tmp_path: Path, kind: str
+) -> None:
     change, config, reason = UNLIKE[kind]
     other = changed(result_directory, tmp_path / "other", change, config)
     scored = command_line.run("compare", result_directory, other, "--max-worse", 1e6)
@@ -276,7 +295,7 @@ def test_runs_that_do_not_compare_fail_a_comparison_that_judges(result_directory
     assert command_line.run("compare", result_directory, other).exit_code == 0
 
 
-def test_runs_of_two_machines_compare_but_for_times(result_directory, tmp_path):
+def test_runs_of_two_machines_compare_but_for_times(result_directory: Path, tmp_path: Path) -> None:
     other = changed(result_directory, tmp_path / "other",
                     lambda m: m["provenance"]["machine"].update(processor="another"))  # fmt: skip
     assert command_line.run("compare", result_directory, other, "--max-worse", 5).exit_code == 0
@@ -286,15 +305,17 @@ def test_runs_of_two_machines_compare_but_for_times(result_directory, tmp_path):
     assert "on which fps depend" in scored.output
 
 
-def test_the_same_run_compares(result_directory):
+def test_the_same_run_compares(result_directory: Path) -> None:
     result = command_line.run("compare", result_directory, result_directory, "--max-worse", 0)
     assert result.exit_code == 0, result.output
 
 
 @given(data=st.data())
-@settings(max_examples=60, deadline=None,
+@settings(max_examples=examples(60), deadline=None,
           suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
-def test_damaged_results_bring_up_no_foreign_error(result_directory, tmp_path_factory, data):
+def test_damaged_results_bring_up_no_foreign_error(
+    result_directory: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
     goal = tmp_path_factory.mktemp("damaged")
     metrics = json.loads((result_directory / "metrics.json").read_text())
     place = metrics
@@ -326,19 +347,19 @@ def table_of(width: int, terminal: bool) -> str:
     return file.getvalue()
 
 
-def test_a_pipe_gets_whole_names():
+def test_a_pipe_gets_whole_names() -> None:
     assert all(name in table_of(80, terminal=False) for name in NAMES)
 
 
 @pytest.mark.parametrize("width", [80, 60])
-def test_a_narrow_terminal_cuts_no_name(width):
+def test_a_narrow_terminal_cuts_no_name(width: int) -> None:
     text = table_of(width, terminal=True)
     assert "…" not in text
     first = "".join(line.split("  ")[0].strip() for line in text.splitlines())
     assert all(name in re.sub(r"\s", "", first) for name in NAMES)
 
 
-def test_no_column_of_the_report_is_wider_than_a_telephone():
+def test_no_column_of_the_report_is_wider_than_a_telephone() -> None:
     style = Path(speaking.__file__).parent.parent / "evaluation" / "report" / "style.css"
     text = style.read_text()
     for tracks in re.findall(r"grid-template-columns:([^;]*);", text):

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """`xsvggt evaluate`: options that arrive or are refused, exit codes, and sweeps."""
 
+from __future__ import annotations
+
 import json
 import os
 import signal
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from threading import Barrier, Event
 from time import sleep
+from typing import Any
 
 import command_line
 import pytest
@@ -15,6 +19,7 @@ import yaml
 from recordings import MemorySource, tiny_request
 from typer.core import TyperGroup
 from typer.main import get_command
+from typer.testing import Result
 
 from xsvggt_ros import cli
 from xsvggt_ros.cache.settings import CacheSettings
@@ -23,6 +28,7 @@ from xsvggt_ros.errors import ConfigurationError, SourceError, XsvggtError
 from xsvggt_ros.evaluation import isolated, runner, sweep
 from xsvggt_ros.evaluation.isolated import RunFailedError, evaluate_isolated
 from xsvggt_ros.evaluation.request import EvaluationRequest, SourceOptions
+from xsvggt_ros.evaluation.sources.base import EvaluationFrame
 from xsvggt_ros.evaluation.sweep import (
     FULL,
     Axis,
@@ -40,17 +46,17 @@ TINY = ["--preset", "tiny", "--width", "28", "--device", "cpu"]
 SOURCE = "synthetic:short_walk"
 
 
-def run(*arguments: object):
+def run(*arguments: object) -> Result:
     return command_line.run("evaluate", *arguments)
 
 
 @pytest.fixture
-def memory(monkeypatch):
+def memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every path open eight frames in memory."""
     monkeypatch.setattr(runner, "open_source", lambda path, options: MemorySource(8))
 
 
-def test_one_command_leaves_a_report(tmp_path):
+def test_one_command_leaves_a_report(tmp_path: Path) -> None:
     result = run(SOURCE, "-o", tmp_path, "--max-frames", 3, "--budget", 60, *TINY)
     assert result.exit_code == 0, result.output
     latest = (tmp_path / "latest").resolve()
@@ -62,7 +68,9 @@ def test_one_command_leaves_a_report(tmp_path):
     assert (latest / "report.html").is_file()
 
 
-def test_the_chain_and_the_refinement_are_those_of_the_node(memory, tmp_path):
+def test_the_chain_and_the_refinement_are_those_of_the_node(
+    memory: object | None, tmp_path: Path
+) -> None:
     words = ["--chain-length", 0, "--chain-retry", 7, "--refinement", "auto"]
     result = run("x", "-o", tmp_path, *words, "--scale-source", "odometry", *TINY)
     assert result.exit_code == 0, result.output
@@ -81,14 +89,16 @@ def test_the_chain_and_the_refinement_are_those_of_the_node(memory, tmp_path):
         (["--scale-source", "wheels"], "choose one of auto, depth, odometry, none"),
     ],
 )
-def test_impossible_settings_of_odometry_are_refused(memory, tmp_path, words, told):
+def test_impossible_settings_of_odometry_are_refused(
+    memory: object | None, tmp_path: Path, words: list[str | int] | list[str], told: str
+) -> None:
     result = run("x", "-o", tmp_path, *words, *TINY)
     assert result.exit_code == 1
     assert told in " ".join(result.output.split())
     assert not list(tmp_path.iterdir())
 
 
-def test_a_broken_limit_is_exit_code_3(memory, tmp_path):
+def test_a_broken_limit_is_exit_code_3(memory: object | None, tmp_path: Path) -> None:
     kept = run("x", "-o", tmp_path, "--max", "ate_sim3=1e9", "--max", "bytes=1e12", *TINY)
     assert kept.exit_code == 0, kept.output
     broken = run("run", "x", "-o", tmp_path, "--max", "ate_sim3=1e9", "--min", "fps=1e9", *TINY)
@@ -96,9 +106,9 @@ def test_a_broken_limit_is_exit_code_3(memory, tmp_path):
     assert "BROKEN: engine, frames/s" in broken.output
 
 
-def test_a_signal_leaves_a_partial_report(monkeypatch, tmp_path):
+def test_a_signal_leaves_a_partial_report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     class Signalled(MemorySource):
-        def __iter__(self):
+        def __iter__(self) -> Iterator[EvaluationFrame]:
             for index, given in enumerate(super().__iter__()):
                 if index == 3:
                     signal.raise_signal(signal.SIGINT)
@@ -112,7 +122,9 @@ def test_a_signal_leaves_a_partial_report(monkeypatch, tmp_path):
     assert (tmp_path / "latest" / "report.html").read_text().rstrip().endswith("</html>")
 
 
-def test_a_source_that_breaks_off_is_told_on_the_terminal(monkeypatch, tmp_path):
+def test_a_source_that_breaks_off_is_told_on_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(runner, "open_source", lambda path, options: MemorySource(8, breaks_at=4))
     result = run("x", "-o", tmp_path, *TINY)
     assert result.exit_code == 0
@@ -136,7 +148,7 @@ def test_a_source_that_breaks_off_is_told_on_the_terminal(monkeypatch, tmp_path)
         (["--intrinsics", "1,2,3"], "is not FX,FY,CX,CY"),
     ],
 )
-def test_what_means_nothing_is_refused(tmp_path, options, words):
+def test_what_means_nothing_is_refused(tmp_path: Path, options: list[str], words: str) -> None:
     result = run(SOURCE, "-o", tmp_path, *options, *TINY)
     assert result.exit_code == 1
     assert words in " ".join(result.output.split())
@@ -151,7 +163,9 @@ def test_what_means_nothing_is_refused(tmp_path, options, words):
         (["budget=60", "--speed", "2"], "--realtime"),
     ],
 )
-def test_what_a_sweep_cannot_take_is_refused(tmp_path, options, words):
+def test_what_a_sweep_cannot_take_is_refused(
+    tmp_path: Path, options: list[str], words: str
+) -> None:
     result = run("sweep", SOURCE, *options, "-o", tmp_path, *TINY)
     assert result.exit_code == 1
     assert words in " ".join(result.output.split())
@@ -168,7 +182,7 @@ def test_what_a_sweep_cannot_take_is_refused(tmp_path, options, words):
         ["demo"],
     ],
 )
-def test_every_setting_of_the_cache_is_an_option(command):
+def test_every_setting_of_the_cache_is_an_option(command: list[str]) -> None:
     found = get_command(cli.app)
     for name in command:
         assert isinstance(found, TyperGroup)
@@ -177,7 +191,7 @@ def test_every_setting_of_the_cache_is_an_option(command):
     assert {CACHE.spelling(each.name) for each in fields(CacheSettings)} <= known
 
 
-def test_options_become_the_settings_of_their_groups(tmp_path):
+def test_options_become_the_settings_of_their_groups(tmp_path: Path) -> None:
     options = (
         "--policy",
         "random",
@@ -208,7 +222,7 @@ def test_options_become_the_settings_of_their_groups(tmp_path):
     assert held["network"]["preset"] == "tiny"
 
 
-def test_a_result_directory_that_takes_no_files_is_found_out_before_the_run(tmp_path):
+def test_a_result_directory_that_takes_no_files_is_found_out_before_the_run(tmp_path: Path) -> None:
     place = tmp_path / "file"
     place.write_text("")
     result = run(SOURCE, "-o", place, *TINY)
@@ -216,7 +230,7 @@ def test_a_result_directory_that_takes_no_files_is_found_out_before_the_run(tmp_
     assert "is no directory" in " ".join(result.output.split())
 
 
-def test_axes_are_read():
+def test_axes_are_read() -> None:
     assert parse_axes(["budget=512,1024 bits=2,4", "policy=random"]) == [
         Axis("budget", (512, 1024)), Axis("bits", (2, 4)), Axis("policy", ("random",)),
     ]  # fmt: skip
@@ -228,7 +242,7 @@ def test_axes_are_read():
             parse_axes([text])
 
 
-def test_points_are_all_combinations_beside_the_references():
+def test_points_are_all_combinations_beside_the_references() -> None:
     axes = parse_axes(["budget=512,1024 bits=2,4"])
     chosen = points(axes, CacheSettings(), ("full cache", "published"))
     assert [point.label for point in chosen] == [
@@ -244,7 +258,7 @@ def test_points_are_all_combinations_beside_the_references():
         points(parse_axes(["bits=3"]), CacheSettings(), ())
 
 
-def metrics_of(request: EvaluationRequest) -> dict:
+def metrics_of(request: EvaluationRequest) -> dict[str, Any]:
     budget = request.cache.budget_tokens
     return {
         "state": "complete", "reason": "", "frames": {"refused": 0, "sessions": 1, "scored": 8},
@@ -255,11 +269,23 @@ def metrics_of(request: EvaluationRequest) -> dict:
 
 
 def sweep_of(
-    directory, texts=("budget=100,200",), *, references=(), stop=None, evaluate=None, jobs=1
-):
+    directory: Path,
+    texts: Sequence[str] = ("budget=100,200",),
+    *,
+    references: Sequence[str] = (),
+    stop: Event | None = None,
+    evaluate: Callable[[EvaluationRequest], dict[str, Any]] | None = None,
+    jobs: int = 1,
+) -> Any:
     ran: list[int] = []
 
-    def pretend(request, place, stop_event, progress, threads):
+    def pretend(
+        request: EvaluationRequest,
+        place: object,
+        stop_event: object,
+        progress: object,
+        threads: object,
+    ) -> dict[str, Any]:
         ran.append(request.cache.budget_tokens)
         return (evaluate or metrics_of)(request)
 
@@ -277,8 +303,8 @@ def sweep_of(
     return table, ran
 
 
-def test_a_failed_run_is_a_row_and_is_tried_again(tmp_path):
-    def evaluate(request):
+def test_a_failed_run_is_a_row_and_is_tried_again(tmp_path: Path) -> None:
+    def evaluate(request: EvaluationRequest) -> dict[str, Any]:
         if request.cache.budget_tokens == 100:
             raise XsvggtError("memory ran out")
         return metrics_of(request)
@@ -295,10 +321,10 @@ def test_a_failed_run_is_a_row_and_is_tried_again(tmp_path):
     assert read_sweep(tmp_path) == again
 
 
-def test_a_sweep_goes_on_and_takes_more_values(tmp_path):
+def test_a_sweep_goes_on_and_takes_more_values(tmp_path: Path) -> None:
     stop = Event()
 
-    def evaluate(request):
+    def evaluate(request: EvaluationRequest) -> dict[str, Any]:
         stop.set()
         return metrics_of(request)
 
@@ -310,10 +336,10 @@ def test_a_sweep_goes_on_and_takes_more_values(tmp_path):
     assert [row.values["ate_sim3"] for row in table.rows] == [1 / 100, 1 / 200, 1 / 300]
 
 
-def test_jobs_run_side_by_side_and_the_table_keeps_its_order(tmp_path):
+def test_jobs_run_side_by_side_and_the_table_keeps_its_order(tmp_path: Path) -> None:
     both = Barrier(2, timeout=30)
 
-    def evaluate(request):
+    def evaluate(request: EvaluationRequest) -> dict[str, Any]:
         both.wait()  # never passed by one run alone
         sleep(0.2 if request.cache.budget_tokens == 100 else 0.0)
         return metrics_of(request)
@@ -327,8 +353,8 @@ def test_jobs_run_side_by_side_and_the_table_keeps_its_order(tmp_path):
     assert again.rows == table.rows
 
 
-def test_a_failure_beside_others_is_a_row(tmp_path):
-    def evaluate(request):
+def test_a_failure_beside_others_is_a_row(tmp_path: Path) -> None:
+    def evaluate(request: EvaluationRequest) -> dict[str, Any]:
         if request.cache.budget_tokens == 100:
             raise XsvggtError("memory ran out")
         return metrics_of(request)
@@ -337,12 +363,12 @@ def test_a_failure_beside_others_is_a_row(tmp_path):
     assert [row.state for row in table.rows] == ["failed", "complete", "complete"]
 
 
-def test_no_jobs_are_refused(tmp_path):
+def test_no_jobs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="--jobs 0"):
         sweep_of(tmp_path, jobs=0)
 
 
-def test_a_sweep_of_something_else_is_refused(tmp_path):
+def test_a_sweep_of_something_else_is_refused(tmp_path: Path) -> None:
     sweep_of(tmp_path)
     with pytest.raises(ConfigurationError, match="other options"):
         run_sweep(
@@ -356,7 +382,7 @@ def test_a_sweep_of_something_else_is_refused(tmp_path):
         read_sweep(tmp_path / "nowhere")
 
 
-def test_the_page_draws_errors_against_bytes_and_latency(tmp_path):
+def test_the_page_draws_errors_against_bytes_and_latency(tmp_path: Path) -> None:
     table, _ = sweep_of(tmp_path, references=(FULL,))
     page = sweep_page(table)
     assert page.count("<svg") == 2
@@ -367,13 +393,13 @@ def test_the_page_draws_errors_against_bytes_and_latency(tmp_path):
     assert lines[2].startswith("budget=100,complete,,0.01,")
 
 
-def test_weights_that_changed_within_a_sweep_are_told():
+def test_weights_that_changed_within_a_sweep_are_told() -> None:
     row = Row("a", "g", "complete", "", "runs/a", {}, {}, "one")
     table = sweep.Sweep("x", "f", (row, replace(row, label="b", weights="two")))
     assert "weights changed" in table.warnings[0]
 
 
-def test_a_process_of_its_own_evaluates_and_tells(tmp_path):
+def test_a_process_of_its_own_evaluates_and_tells(tmp_path: Path) -> None:
     request = replace(
         tiny_request(cache=CacheSettings(budget_tokens=60)),
         source=SOURCE, options=SourceOptions(limit=2),
@@ -385,23 +411,28 @@ def test_a_process_of_its_own_evaluates_and_tells(tmp_path):
     assert told[0] == "opening"
 
 
-def test_what_goes_wrong_in_a_process_is_its_message(tmp_path):
+def test_what_goes_wrong_in_a_process_is_its_message(tmp_path: Path) -> None:
     request = replace(tiny_request(), source="synthetic:nowhere")
     with pytest.raises(RunFailedError, match="nowhere"):
         evaluate_isolated(request, tmp_path, Event(), lambda *_: None)
 
 
-def killed(connection, request, directory, threads):
+def killed(
+    connection: object, request: EvaluationRequest, directory: object, threads: object
+) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_killed_process_is_told_from_a_failed_one(monkeypatch, tmp_path):
+def test_a_killed_process_is_told_from_a_failed_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(isolated, "_run", killed)
     with pytest.raises(RunFailedError, match="memory ran out"):
         evaluate_isolated(tiny_request(), tmp_path, Event(), lambda *_: None)
 
 
-def test_a_sweep_runs_from_the_command_line(tmp_path):
+@pytest.mark.slow
+def test_a_sweep_runs_from_the_command_line(tmp_path: Path) -> None:
     options = ["budget=60", "--references", "none", "--max-frames", 2]
     result = run("sweep", SOURCE, *options, "-o", tmp_path, *TINY)
     assert result.exit_code == 0, result.output

@@ -107,9 +107,18 @@ def test_the_node_runs_without_the_packages_of_the_commands(tmp_path: Path) -> N
         ("typer", ("evaluate", "x"), "evaluate needs the package typer"),
         ("rich", (), "xsvggt needs the package rich"),
         ("scipy", ("evaluate", "synthetic:short_walk"), "evaluate needs the package scipy"),
-        ("jinja2", ("evaluate", "synthetic:short_walk"), "evaluate needs the package jinja2"),
-        ("matplotlib", ("reconstruct", "sample/room"), "reconstruct needs the package matplotlib"),
-        ("rosbags", ("synthesize",), "synthesize needs the package rosbags"),
+        pytest.param(
+            *("jinja2", ("evaluate", "synthetic:short_walk"), "evaluate needs the package jinja2"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *("matplotlib", ("reconstruct", "sample/room"), "needs the package matplotlib"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *("rosbags", ("synthesize",), "synthesize needs the package rosbags"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_command_without_its_extra_says_which(
@@ -126,7 +135,9 @@ def test_a_command_without_its_extra_says_which(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_remedy_suits_pip_and_a_workspace(monkeypatch, tmp_path: Path) -> None:
+def test_the_remedy_suits_pip_and_a_workspace(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv("ROS_DISTRO", raising=False)
     monkeypatch.setattr(metadata, "distribution", lambda name: name)
     assert installation_of("eval") == "pip install 'xsvggt_ros[eval]'"

@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """`xsvggt evaluate protocol`: rows, failures, interruptions; what it honours and refuses."""
 
+from __future__ import annotations
+
 import json
 import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import command_line
 import datasets
 import numpy as np
 import pytest
+from typer.testing import Result
 
 from xsvggt_ros.errors import ConfigurationError, EvaluationError
 from xsvggt_ros.evaluation.protocols import SPECIFICATIONS, specification_of
@@ -18,6 +24,7 @@ from xsvggt_ros.evaluation.protocols.base import (
     Specification,
     each_row,
 )
+from xsvggt_ros.stream.reconstructor import Reconstructor
 
 TINY = ["--preset", "tiny", "--width", "28", "--device", "cpu"]
 
@@ -33,17 +40,17 @@ class MadeUp(Specification):
         Column("x", "x"),
     )
 
-    def check(self, options):
+    def check(self, options: ProtocolOptions) -> None:
         options.refuse(self.name, "stride", "prediction", "annotations")
 
-    def names(self, options):
+    def names(self, options: ProtocolOptions) -> list[str]:
         names = [each for each in options.root.name.split("_") if each]
         if not names:
             raise EvaluationError("there are no sequences")
         return names
 
-    def rows(self, engine, options):
-        def measure(name):
+    def rows(self, engine: Reconstructor, options: ProtocolOptions) -> Iterator[ProtocolRow]:
+        def measure(name: str) -> ProtocolRow:
             engine.reset()
             for index in range(options.frames or 2):
                 engine.step(np.zeros((28, 28, 3), np.uint8), stamp=index)
@@ -56,24 +63,24 @@ class MadeUp(Specification):
 
         return each_row(self.names(options), measure)
 
-    def notes(self, options):
+    def notes(self, options: ProtocolOptions) -> tuple[str, ...]:
         return ("one scale for a <sequence>",)
 
 
 @pytest.fixture(autouse=True)
-def made_up(monkeypatch):
+def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SPECIFICATIONS, "made_up", MadeUp())
 
 
-def run(*arguments):
+def run(*arguments: object) -> Result:
     return command_line.run("evaluate", "protocol", *arguments, *TINY)
 
 
-def asked(tmp_path, names, dataset="numbers"):
+def asked(tmp_path: Path, names: str, dataset: str = "numbers") -> list[str | Path]:
     return ["made_up", dataset, tmp_path / names]
 
 
-def test_a_protocol_leaves_a_table_where_output_says(tmp_path):
+def test_a_protocol_leaves_a_table_where_output_says(tmp_path: Path) -> None:
     result = run(*asked(tmp_path, "one_two"), "-o", tmp_path / "out", "--max-frames", 3)
     assert result.exit_code == 0, result.output
     directory = (tmp_path / "out" / "latest").resolve()
@@ -95,7 +102,7 @@ def test_a_protocol_leaves_a_table_where_output_says(tmp_path):
     assert "| mean | 3.0 | 50.0 | 6 |" in (directory / "summary.md").read_text()
 
 
-def test_a_published_table_runs_from_the_command_line(tmp_path):
+def test_a_published_table_runs_from_the_command_line(tmp_path: Path) -> None:
     datasets.sintel(tmp_path / "sintel")
     arguments = ["video_depth", "sintel", tmp_path / "sintel"]
     result = run(*arguments, "--max-frames", 2, "--budget", 60, "-o", tmp_path / "out")
@@ -107,7 +114,7 @@ def test_a_published_table_runs_from_the_command_line(tmp_path):
     assert "a long table, not the paper's" in held["notes"][0]
 
 
-def test_a_failed_sequence_is_a_row_and_exit_code_1(tmp_path):
+def test_a_failed_sequence_is_a_row_and_exit_code_1(tmp_path: Path) -> None:
     result = run(*asked(tmp_path, "bad_one"), "-o", tmp_path / "out")
     assert result.exit_code == 1
     assert "1 of 2 sequences failed; the mean is over the rest" in result.output
@@ -116,13 +123,13 @@ def test_a_failed_sequence_is_a_row_and_exit_code_1(tmp_path):
     assert json.loads((directory / "protocol.json").read_text())["mean"]["metrics"]["frames"] == 2
 
 
-def test_a_protocol_whose_sequences_all_fail_has_no_mean(tmp_path):
+def test_a_protocol_whose_sequences_all_fail_has_no_mean(tmp_path: Path) -> None:
     result = run(*asked(tmp_path, "bad"), "-o", tmp_path / "out")
     assert result.exit_code == 1
     assert json.loads((tmp_path / "out/latest/protocol.json").read_text())["mean"] is None
 
 
-def test_a_signal_leaves_the_rows_that_are_done(tmp_path):
+def test_a_signal_leaves_the_rows_that_are_done(tmp_path: Path) -> None:
     result = run(*asked(tmp_path, "one_signal_two"), "-o", tmp_path / "out")
     assert result.exit_code == 130
     held = json.loads((tmp_path / "out" / "latest" / "protocol.json").read_text())
@@ -141,14 +148,14 @@ def test_a_signal_leaves_the_rows_that_are_done(tmp_path):
         ["--sequence", "one"],
     ],
 )
-def test_what_a_protocol_cannot_honour_is_no_option(tmp_path, options):
+def test_what_a_protocol_cannot_honour_is_no_option(tmp_path: Path, options: list[str]) -> None:
     result = run(*asked(tmp_path, "one"), "-o", tmp_path / "out", *options)
     assert result.exit_code == 2
     assert "No such option" in result.output
     assert not (tmp_path / "out").exists()
 
 
-def test_what_a_protocol_needs_is_asked_for(tmp_path):
+def test_what_a_protocol_needs_is_asked_for(tmp_path: Path) -> None:
     for arguments, code, words in (
         (["made_up"], 2, "Missing argument 'DATASET'"),
         (["made_up", "numbers"], 2, "Missing argument 'ROOT'"),
@@ -176,13 +183,13 @@ def test_what_a_protocol_needs_is_asked_for(tmp_path):
     ],
 )
 def test_sampling_that_a_protocol_does_not_know_is_refused(
-    tmp_path, protocol, dataset, options, words
-):
+    tmp_path: Path, protocol: str, dataset: str, options: dict[str, Any], words: str
+) -> None:
     with pytest.raises(ConfigurationError, match=words):
         specification_of(protocol, ProtocolOptions(dataset, tmp_path, **options))
 
 
-def test_the_point_head_runs_only_where_it_is_judged(tmp_path):
+def test_the_point_head_runs_only_where_it_is_judged(tmp_path: Path) -> None:
     scenes = ProtocolOptions("seven_scenes", tmp_path)
     found = specification_of("mv_recon", scenes)
     assert found.needs_points(scenes)
@@ -193,7 +200,7 @@ def test_the_point_head_runs_only_where_it_is_judged(tmp_path):
     assert not specification_of("video_depth", bonn).needs_points(bonn)
 
 
-def test_every_protocol_says_what_it_is(tmp_path):
+def test_every_protocol_says_what_it_is(tmp_path: Path) -> None:
     for name, found in SPECIFICATIONS.items():
         for dataset in found.datasets:
             options = ProtocolOptions(dataset, tmp_path)

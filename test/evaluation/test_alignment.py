@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Alignment finds the motion that was applied, and never mirrors."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -19,7 +21,7 @@ def drawn(seed: int, scale: float) -> tuple[np.ndarray, Similarity]:
 
 
 @given(seeds, st.floats(0.01, 100))
-def test_a_similarity_is_found_again(seed, scale):
+def test_a_similarity_is_found_again(seed: int, scale: float) -> None:
     points, motion = drawn(seed, scale)
     found = align(points, motion.points(points), scale=True)
     assert found.scale == pytest.approx(scale, rel=1e-9)
@@ -28,7 +30,7 @@ def test_a_similarity_is_found_again(seed, scale):
 
 
 @given(seeds)
-def test_a_rigid_motion_keeps_sizes(seed):
+def test_a_rigid_motion_keeps_sizes(seed: int) -> None:
     points, motion = drawn(seed, 3.0)
     found = align(points, motion.points(points), scale=False)
     assert found.scale == 1.0
@@ -36,19 +38,19 @@ def test_a_rigid_motion_keeps_sizes(seed):
 
 
 @given(seeds)
-def test_a_mirrored_cloud_is_turned_and_not_mirrored(seed):
+def test_a_mirrored_cloud_is_turned_and_not_mirrored(seed: int) -> None:
     points, _ = drawn(seed, 1.0)
     found = align(points, points * [1, 1, -1], scale=True)
     assert np.linalg.det(found.rotation) == pytest.approx(1.0)
 
 
-def test_points_in_one_place_keep_the_scale_of_one():
+def test_points_in_one_place_keep_the_scale_of_one() -> None:
     found = align(np.ones((4, 3)), np.arange(12.0).reshape(4, 3), scale=True)
     assert found.scale == 1.0
     np.testing.assert_allclose(found.points(np.ones(3)), [4.5, 5.5, 6.5])
 
 
-def test_poses_are_moved_and_stay_rigid():
+def test_poses_are_moved_and_stay_rigid() -> None:
     _, motion = drawn(3, 2.0)
     pose = np.eye(4)
     pose[:3, 3] = [1, 2, 3]
@@ -59,18 +61,18 @@ def test_poses_are_moved_and_stay_rigid():
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (4, 2), (3,)])
-def test_other_shapes_are_refused(shape):
+def test_other_shapes_are_refused(shape: tuple[int, int] | tuple[int]) -> None:
     with pytest.raises(ValueError, match=r"must both be \(n, 3\)"):
         align(np.zeros(shape), np.zeros(shape), scale=True)
 
 
-def test_numbers_that_are_not_finite_are_refused():
+def test_numbers_that_are_not_finite_are_refused() -> None:
     with pytest.raises(ValueError, match="finite"):
         align(np.full((4, 3), np.nan), np.zeros((4, 3)), scale=True)
 
 
 @given(seeds)
-def test_the_mean_of_a_rotation_is_itself_and_between_two_it_is_half_way(seed):
+def test_the_mean_of_a_rotation_is_itself_and_between_two_it_is_half_way(seed: int) -> None:
     rng = np.random.default_rng(seed)
     axis = rng.normal(size=3)
     axis /= np.linalg.norm(axis)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cloud errors are those of every pair compared, ICP and normals those of known surfaces."""
 
+from __future__ import annotations
+
 import json
 
 import numpy as np
@@ -19,7 +21,7 @@ def surface(seed: int, count: int = 600) -> np.ndarray:
     return np.stack([x, y, 0.4 * np.sin(3 * x) * np.cos(2 * y)], axis=1)
 
 
-def test_distances_equal_those_of_all_pairs():
+def test_distances_equal_those_of_all_pairs() -> None:
     predicted, truth = surface(0, 200) + 0.02, surface(1, 300)
     every = np.linalg.norm(predicted[:, None] - truth[None], axis=2)
     found = score_cloud(predicted, truth, icp_distance=None, distance=0.1)
@@ -32,14 +34,14 @@ def test_distances_equal_those_of_all_pairs():
     assert (found.predicted, found.true) == (200, 300)
 
 
-def test_distances_equal_a_tree_exactly():
+def test_distances_equal_a_tree_exactly() -> None:
     predicted, truth = surface(0), surface(1)
     found = score_cloud(predicted, truth, icp_distance=None)
     assert found.accuracy.mean == KDTree(truth).query(predicted)[0].mean()
     assert found.completeness.median == np.median(KDTree(predicted).query(truth)[0])
 
 
-def test_a_cloud_against_itself_is_perfect():
+def test_a_cloud_against_itself_is_perfect() -> None:
     found = score_cloud(surface(0), surface(0))
     assert max(found.accuracy.mean, found.completeness.mean) < 1e-14
     assert found.normal_consistency.mean == pytest.approx(1)
@@ -47,7 +49,7 @@ def test_a_cloud_against_itself_is_perfect():
     assert json.loads(json.dumps(found.summary()))["registration"]["fitness"] == 1
 
 
-def test_normal_consistency_is_the_cosine_between_two_planes():
+def test_normal_consistency_is_the_cosine_between_two_planes() -> None:
     rng = np.random.default_rng(0)
     flat = np.c_[rng.uniform(-1, 1, (400, 2)), np.zeros(400)]
     tilted = flat @ Rotation.from_euler("x", 30, degrees=True).as_matrix().T
@@ -57,7 +59,7 @@ def test_normal_consistency_is_the_cosine_between_two_planes():
     assert found.normal_consistency.mean == pytest.approx(np.cos(np.radians(30)))
 
 
-def test_icp_finds_a_small_motion_and_leaves_what_is_far_alone():
+def test_icp_finds_a_small_motion_and_leaves_what_is_far_alone() -> None:
     points = surface(0)
     turn = Rotation.from_rotvec([0.02, -0.03, 0.01]).as_matrix()
     outlier = np.array([[5.0, 5.0, 5.0]])
@@ -69,13 +71,13 @@ def test_icp_finds_a_small_motion_and_leaves_what_is_far_alone():
     assert found.iterations < 30
 
 
-def test_icp_without_neighbours_moves_nothing():
+def test_icp_without_neighbours_moves_nothing() -> None:
     found = register(surface(0), surface(0) + 50, 0.1)
     np.testing.assert_array_equal(found.target_from_source, np.eye(4))
     assert (found.fitness, found.iterations) == (0, 0)
 
 
-def test_normals_of_a_sphere_point_to_its_middle():
+def test_normals_of_a_sphere_point_to_its_middle() -> None:
     points = np.random.default_rng(0).normal(size=(3000, 3))
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     cosines = np.abs((estimate_normals(points) * points).sum(axis=1))
@@ -83,7 +85,7 @@ def test_normals_of_a_sphere_point_to_its_middle():
     assert cosines.mean() > 0.998
 
 
-def test_normals_equal_a_decomposition_of_each_neighbourhood():
+def test_normals_equal_a_decomposition_of_each_neighbourhood() -> None:
     points = surface(3, 80)
     found = estimate_normals(points, 10)
     for index in (0, 17, 79):
@@ -92,7 +94,7 @@ def test_normals_equal_a_decomposition_of_each_neighbourhood():
         assert abs(smallest @ found[index]) == pytest.approx(1)
 
 
-def test_a_thinned_cloud_is_bounded_and_fair():
+def test_a_thinned_cloud_is_bounded_and_fair() -> None:
     points = np.repeat(np.arange(50.0), 200)[:, None] * np.ones(3)
     few = thinned(points, 1000)
     assert 250 < len(few) <= 1000
@@ -100,7 +102,7 @@ def test_a_thinned_cloud_is_bounded_and_fair():
     assert thinned(points, len(points)) is points
 
 
-def test_names_end_in_the_alignment():
+def test_names_end_in_the_alignment() -> None:
     given = score_cloud(surface(0), surface(1), icp_distance=None).summary()
     assert set(given) >= {"accuracy_given", "f_score_given"}
     registered = score_cloud(surface(0), surface(1)).summary()
@@ -108,7 +110,7 @@ def test_names_end_in_the_alignment():
     assert "accuracy" not in registered
 
 
-def test_clouds_of_too_few_points_are_refused():
+def test_clouds_of_too_few_points_are_refused() -> None:
     with pytest.raises(EvaluationError, match="predicted cloud has 2 points"):
         score_cloud(np.zeros((2, 3)), surface(0))
     with pytest.raises(EvaluationError, match="true cloud has 4 points"):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Depth errors and alignments are those of formulas written out by hand."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -25,7 +27,7 @@ def maps(seed: int, count: int = 200) -> tuple[np.ndarray, np.ndarray]:
 
 
 @given(seeds)
-def test_errors_equal_loops_over_pixels(seed):
+def test_errors_equal_loops_over_pixels(seed: int) -> None:
     predicted, truth = maps(seed, 50)
     n = len(truth)
     found = depth_errors(predicted, truth)
@@ -43,7 +45,7 @@ def test_errors_equal_loops_over_pixels(seed):
 
 
 @given(seeds, st.floats(0.01, 100))
-def test_a_scaled_truth_has_no_error_after_each_alignment(seed, scale):
+def test_a_scaled_truth_has_no_error_after_each_alignment(seed: int, scale: float) -> None:
     _, truth = maps(seed)
     for kind in ("median", "l1", "l1_shift"):
         found = align_depth(truth / scale, truth, kind)
@@ -51,12 +53,12 @@ def test_a_scaled_truth_has_no_error_after_each_alignment(seed, scale):
         assert found.scale == pytest.approx(scale, rel=1e-5)
 
 
-def test_median_scaling_is_the_ratio_of_the_medians():
+def test_median_scaling_is_the_ratio_of_the_medians() -> None:
     found = align_depth(np.array([1.0, 2.0, 9.0]), np.array([2.0, 3.0, 4.0]), "median")
     assert found.scale == 1.5
 
 
-def test_the_scale_is_that_of_the_reference_step_by_step():
+def test_the_scale_is_that_of_the_reference_step_by_step() -> None:
     p, g = maps(5)
     scale = g.mean() / p.mean()
     for _ in range(10):
@@ -68,7 +70,7 @@ def test_the_scale_is_that_of_the_reference_step_by_step():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_scale_and_shift_are_the_optimum_of_a_linear_program(seed):
+def test_scale_and_shift_are_the_optimum_of_a_linear_program(seed: int) -> None:
     rng = np.random.default_rng(seed)
     _, truth = maps(seed)
     predicted = (truth - 0.7) / 2 + rng.laplace(size=truth.size) * 0.05
@@ -84,19 +86,19 @@ def test_scale_and_shift_are_the_optimum_of_a_linear_program(seed):
     assert found.shift == pytest.approx(best.x[1], abs=0.05)
 
 
-def test_a_prediction_that_is_the_same_everywhere_gets_a_scale_only():
+def test_a_prediction_that_is_the_same_everywhere_gets_a_scale_only() -> None:
     found = align_depth(np.full(5, 2.0), np.arange(1.0, 6), "l1_shift")
     assert (found.scale, found.shift) == (1.5, 0.0)
 
 
-def test_a_negative_prediction_is_no_hit():
+def test_a_negative_prediction_is_no_hit() -> None:
     found = depth_errors(np.array([-1.0]), np.array([1.0]))
     assert (found.delta_1, found.delta_3) == (0, 0)
     assert found.depth_log_rmse == pytest.approx(np.log(1e5))
     assert found.abs_rel == 2
 
 
-def test_pixels_are_left_out_where_either_depth_is_unknown():
+def test_pixels_are_left_out_where_either_depth_is_unknown() -> None:
     pairs = DepthPairs(farthest=70.0)
     truth = np.array([[1, 2, np.nan, 0, 70, 4]], np.float32)
     predicted = np.array([[1, np.nan, 3, 3, 3, 8]], np.float32)
@@ -107,13 +109,13 @@ def test_pixels_are_left_out_where_either_depth_is_unknown():
     assert pairs.frame_errors(found.alignment)[7].abs_rel == 0.5
 
 
-def test_what_is_aligned_beyond_the_clip_is_set_to_it():
+def test_what_is_aligned_beyond_the_clip_is_set_to_it() -> None:
     pairs = DepthPairs(clip=10.0)
     pairs.add(0, np.array([[50.0]], np.float32), np.array([[10.0]], np.float32))
     assert pairs.score("raw").errors.depth_rmse == 0
 
 
-def test_a_sequence_is_aligned_at_once_and_not_frame_by_frame():
+def test_a_sequence_is_aligned_at_once_and_not_frame_by_frame() -> None:
     pairs = DepthPairs()
     pairs.add(0, np.full((2, 2), 1, np.float32), np.full((2, 2), 2, np.float32))
     pairs.add(1, np.full((1, 1), 1, np.float32), np.full((1, 1), 4, np.float32))
@@ -125,7 +127,7 @@ def test_a_sequence_is_aligned_at_once_and_not_frame_by_frame():
     assert score.summary()["pixels"] == 5
 
 
-def test_memory_is_bounded_and_the_sample_fair():
+def test_memory_is_bounded_and_the_sample_fair() -> None:
     pairs, every = DepthPairs(capacity=2000), DepthPairs(capacity=None)
     rng = np.random.default_rng(1)
     for index in range(40):
@@ -140,13 +142,13 @@ def test_memory_is_bounded_and_the_sample_fair():
     assert len(pairs.frame_errors(thin.alignment)) == 40
 
 
-def test_depth_is_brought_to_the_size_of_the_truth():
+def test_depth_is_brought_to_the_size_of_the_truth() -> None:
     ramp = np.tile(np.arange(8, dtype=np.float32), (6, 1)) + 1
     assert at_size_of(ramp, np.zeros((12, 16), np.float32)).shape == (12, 16)
     assert at_size_of(ramp, ramp) is ramp
 
 
-def test_nothing_to_judge_is_an_error():
+def test_nothing_to_judge_is_an_error() -> None:
     with pytest.raises(EvaluationError, match="no pixel has both"):
         DepthPairs().score("median")
     with pytest.raises(EvaluationError, match="must be positive"):
@@ -154,4 +156,4 @@ def test_nothing_to_judge_is_an_error():
     with pytest.raises(EvaluationError, match="resize one first"):
         DepthPairs().add(0, np.ones((2, 2), np.float32), np.ones((3, 2), np.float32))
     with pytest.raises(ConfigurationError, match="'log' is unknown"):
-        align_depth(np.ones(2), np.ones(2), "log")
+        align_depth(np.ones(2), np.ones(2), "log")  # type: ignore[arg-type]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def of_steps(steps: Array) -> Array:
 # -- drift
 
 
-def test_a_path_too_long_by_three_percent_drifts_by_three_centimetres_a_metre():
+def test_a_path_too_long_by_three_percent_drifts_by_three_centimetres_a_metre() -> None:
     score = score_drift(straight(101, 0.103), straight(101, 0.1), "none")
     assert score.lengths == (1, 2, 3, 4, 5, 6, 7, 8)
     for each in score.translation:
@@ -62,14 +63,14 @@ def test_a_path_too_long_by_three_percent_drifts_by_three_centimetres_a_metre():
     )
 
 
-def test_a_path_that_turns_too_much_drifts_by_so_many_degrees_a_metre():
+def test_a_path_that_turns_too_much_drifts_by_so_many_degrees_a_metre() -> None:
     score = score_drift(straight(101, 0.1, np.radians(0.05)), straight(101, 0.1), "none")
     assert score.all_rotation.mean == pytest.approx(0.5, abs=1e-9)
     assert score.all_rotation.std == pytest.approx(0.0, abs=1e-9)
     assert score.all_translation.max < 1e-9
 
 
-def test_every_pose_begins_a_segment_of_every_length_that_fits():
+def test_every_pose_begins_a_segment_of_every_length_that_fits() -> None:
     score = score_drift(straight(31, 0.1), straight(31, 0.1), "none", lengths=(1.0, 2.0, 5.0))
     assert score.lengths == (1.0, 2.0)
     assert [each.count for each in score.translation] == [21, 11]
@@ -86,12 +87,14 @@ def test_every_pose_begins_a_segment_of_every_length_that_fits():
         (0.05, (0.01, 0.02, 0.03, 0.04, 0.05)),
     ],
 )
-def test_segments_are_those_of_kitti_or_as_many_times_shorter_as_the_path_asks_for(metres, lengths):
+def test_segments_are_those_of_kitti_or_as_many_times_shorter_as_the_path_asks_for(
+    metres: float, lengths: tuple[Any, ...]
+) -> None:
     assert segment_lengths(metres) == pytest.approx(lengths)
 
 
 @given(st.integers(0, 50), st.floats(0.05, 20))
-def test_drift_after_sim3_does_not_depend_on_unit_and_world(seed, scale):
+def test_drift_after_sim3_does_not_depend_on_unit_and_world(seed: int, scale: float) -> None:
     truth, world = walk(40, seed), walk(2, seed + 1)[1]
     estimate = of_steps(inverses(truth[:-1]) @ truth[1:] @ exp_se3(np.full(6, 0.003)))
     moved = world @ estimate
@@ -100,7 +103,7 @@ def test_drift_after_sim3_does_not_depend_on_unit_and_world(seed, scale):
     assert found.metrics() == pytest.approx(expected.metrics(), rel=1e-6)
 
 
-def test_a_path_without_length_or_rotations_has_no_drift():
+def test_a_path_without_length_or_rotations_has_no_drift() -> None:
     estimate = straight(10, 0.1)
     with pytest.raises(EvaluationError, match="0.0 mm long"):
         score_drift(estimate, straight(10, 0.0), "none")
@@ -127,7 +130,7 @@ COVARIANCE = np.diag([1e-4, 4e-4, 1e-4, 1e-6, 1e-6, 4e-6]) + 2e-6 * np.ones((6, 
 
 
 @pytest.mark.parametrize("factor", [0.25, 1.0, 4.0])
-def test_nees_is_the_factor_by_which_variances_are_too_small(factor):
+def test_nees_is_the_factor_by_which_variances_are_too_small(factor: float) -> None:
     steps, true = noisy_steps(COVARIANCE)
     told = np.tile(COVARIANCE / factor, (len(steps), 1, 1))
     score = score_steps(steps, true, told, "none")
@@ -138,7 +141,7 @@ def test_nees_is_the_factor_by_which_variances_are_too_small(factor):
     assert score.coverage == pytest.approx(expected, abs=0.015)
 
 
-def test_nees_of_one_error_by_hand():
+def test_nees_of_one_error_by_hand() -> None:
     steps, true = np.array([exp_se3(np.array([0.03, 0, 0, 0, 0, 0.2]))]), np.eye(4)[None]
     told = np.diag([0.01**2] * 3 + [0.1**2] * 3)[None]
     score = score_steps(steps, true, told, "none")
@@ -152,7 +155,7 @@ def test_nees_of_one_error_by_hand():
 
 
 @given(st.floats(0.01, 100.0))
-def test_steps_and_covariances_of_another_unit_are_the_same(scale):
+def test_steps_and_covariances_of_another_unit_are_the_same(scale: float) -> None:
     steps, true = noisy_steps(COVARIANCE, 20)
     told = np.tile(COVARIANCE, (20, 1, 1))
     other = steps.copy()
@@ -162,7 +165,7 @@ def test_steps_and_covariances_of_another_unit_are_the_same(scale):
     assert found.metrics() == pytest.approx(score_steps(steps, true, told, "none").metrics())
 
 
-def test_a_step_without_a_covariance_is_refused():
+def test_a_step_without_a_covariance_is_refused() -> None:
     steps, true = noisy_steps(COVARIANCE, 2)
     with pytest.raises(EvaluationError, match="not positive definite"):
         score_steps(steps, true, np.zeros((2, 6, 6)), "none")
@@ -211,7 +214,9 @@ def evaluated(
             result_with(np.full((30, 40), 2.0 / shown[index], np.float32), index=index),
             stamp=index * 10**8,
             camera_to_world=in_units(pose),
-            motion=CameraMotion(in_units(smooth), TOLD, in_units(step), TOLD * bool(index), 0.1),
+            motion=CameraMotion(
+                in_units(smooth), TOLD, TOLD, in_units(step), TOLD * bool(index), 0.1
+            ),
             gauge_change=(changes or {}).get(index),
         )
         known = np.full((30, 40), 2.0, np.float32) if depth else None
@@ -220,12 +225,12 @@ def evaluated(
 
 
 def in_units(pose: Matrix) -> Matrix:
-    scaled = pose.copy()
+    scaled: Matrix = pose.copy()
     scaled[:3, 3] /= UNIT
     return scaled
 
 
-def test_an_exact_session_has_no_error_in_any_alignment():
+def test_an_exact_session_has_no_error_in_any_alignment() -> None:
     truth = walk(60)
     scores = evaluated(truth, truth, truth)
     odometry = scores.odometry
@@ -243,7 +248,7 @@ def test_an_exact_session_has_no_error_in_any_alignment():
     assert scores.missing == ("cloud: not asked for",)
 
 
-def test_a_jump_of_odom_is_found_with_its_size_and_frame():
+def test_a_jump_of_odom_is_found_with_its_size_and_frame() -> None:
     truth = walk(60)
     odom = truth.copy()
     jump = exp_se3(np.array([0.07, 0, 0, 0, 0, 0]))
@@ -257,7 +262,7 @@ def test_a_jump_of_odom_is_found_with_its_size_and_frame():
     assert odometry.drift["se3_online"].all_translation.max < 1e-9
 
 
-def test_joins_are_counted_with_what_they_did_to_map_and_odom():
+def test_joins_are_counted_with_what_they_did_to_map_and_odom() -> None:
     truth = walk(60)
     world = truth.copy()
     moved = exp_se3(np.array([0, 0.04, 0, np.radians(0.5), 0, 0]))
@@ -281,7 +286,7 @@ def test_joins_are_counted_with_what_they_did_to_map_and_odom():
     assert (summary["joined"], summary["joins_refused"]) == (1, 1)
 
 
-def test_the_scale_known_at_the_time_is_not_the_one_fitted_afterwards():
+def test_the_scale_known_at_the_time_is_not_the_one_fitted_afterwards() -> None:
     truth = straight(101, 0.1)
     units = np.full(101, UNIT)
     units[:50] *= 1.1  # a tenth too much, until the median of the newest estimates has changed
@@ -294,7 +299,7 @@ def test_the_scale_known_at_the_time_is_not_the_one_fitted_afterwards():
     assert longest.all_translation.min == pytest.approx(0.0, abs=1e-6)
 
 
-def test_without_depth_the_true_path_tells_the_scale_once_it_is_long_enough():
+def test_without_depth_the_true_path_tells_the_scale_once_it_is_long_enough() -> None:
     truth = straight(60, 0.1)
     scores = evaluated(truth, truth, truth, depth=False)
     assert scores.odometry.scale_source == "odometry"
@@ -306,7 +311,7 @@ def test_without_depth_the_true_path_tells_the_scale_once_it_is_long_enough():
     assert len(scores.odometry.steps["sim3"].nees) == 59
 
 
-def test_without_a_scale_only_what_is_fitted_afterwards_is_scored():
+def test_without_a_scale_only_what_is_fitted_afterwards_is_scored() -> None:
     truth = walk(30)
     scores = evaluated(truth, truth, truth, source="none")
     assert set(scores.trajectory) == {"origin", "se3", "sim3"}
@@ -316,14 +321,14 @@ def test_without_a_scale_only_what_is_fitted_afterwards_is_scored():
         ScoringOptions(scale_source="wheels")
 
 
-def test_steps_that_are_published_as_unknown_are_counted_and_left_out():
+def test_steps_that_are_published_as_unknown_are_counted_and_left_out() -> None:
     truth = walk(30)
     odometry = evaluated(truth, truth, truth, lost=frozenset({0, 7, 8})).odometry
     assert odometry.unknown_steps == 2
     assert len(odometry.steps["sim3"].nees) == 27
 
 
-def test_frames_without_a_true_pose_make_no_step():
+def test_frames_without_a_true_pose_make_no_step() -> None:
     truth = walk(30)
     truth[12] = np.nan  # is no pose, and no position
     scores = evaluated(np.array(truth), walk(30), walk(30))

@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """An evaluation from source to results: what is scored, what is written, and what cuts it short."""
 
+from __future__ import annotations
+
 import json
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from html.parser import HTMLParser
+from pathlib import Path
 from threading import Event
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +21,7 @@ from recordings import SECOND, MemorySource, image, tiny_request
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.evaluation import runner
+from xsvggt_ros.evaluation.evaluation import Evaluation
 from xsvggt_ros.evaluation.metric_registry import Threshold
 from xsvggt_ros.evaluation.report.tables import tables
 from xsvggt_ros.evaluation.request import LiveOptions
@@ -27,10 +33,10 @@ from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 
 
 @pytest.fixture
-def source(monkeypatch):
+def source(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Return a function that makes a source the one that every path opens."""
 
-    def install(*arguments, **options):
+    def install(*arguments: Any, **options: Any) -> MemorySource:
         made = MemorySource(*arguments, **options)
         monkeypatch.setattr(runner, "open_source", lambda path, chosen: made)
         return made
@@ -39,7 +45,7 @@ def source(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def evaluated():
+def evaluated() -> Iterator[Evaluation]:
     """Return eight frames, evaluated."""
     patch = pytest.MonkeyPatch()
     patch.setattr(runner, "open_source", lambda path, chosen: MemorySource(8))
@@ -49,14 +55,14 @@ def evaluated():
 
 
 @pytest.fixture(scope="module")
-def directory(evaluated, tmp_path_factory):
+def directory(evaluated: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("results") / "run"
     limits = (Threshold("ate_sim3", "max", 1e9), Threshold("fps", "min", 1e9))
     write_evaluation(evaluated, place, limits)
     return place
 
 
-def test_every_frame_goes_through_the_engine_in_order(evaluated):
+def test_every_frame_goes_through_the_engine_in_order(evaluated: Evaluation) -> None:
     network = load_network("", preset="tiny", device="cpu")
     engine = Reconstructor(network, ReconstructorSettings(28, CacheSettings(budget_tokens=40)))
     poses = [engine.step(image(index)).camera_to_world for index in range(8)]
@@ -66,7 +72,7 @@ def test_every_frame_goes_through_the_engine_in_order(evaluated):
     assert (counts.taken, counts.processed, counts.dropped, counts.scored) == (8, 8, 0, 8)
 
 
-def test_it_judges_trajectory_and_depth(evaluated):
+def test_it_judges_trajectory_and_depth(evaluated: Evaluation) -> None:
     assert set(evaluated.scores.trajectory) == {"origin", "se3", "se3_online", "sim3"}
     assert set(evaluated.scores.odometry.drift) == {"se3_online", "sim3"}
     assert evaluated.scores.odometry.unknown_steps == 7  # of a network that knows nothing
@@ -83,7 +89,9 @@ def test_it_judges_trajectory_and_depth(evaluated):
     )
 
 
-def test_joins_of_the_chained_engine_are_counted_and_told(source, tmp_path):
+def test_joins_of_the_chained_engine_are_counted_and_told(
+    source: Callable[..., Any], tmp_path: Path
+) -> None:
     source(40)
     chain = ChainSettings(length=10, overlap=2, min_confidence=0.0, retry=5)
     evaluation = runner.evaluate(tiny_request(chain=chain))
@@ -105,7 +113,7 @@ def test_joins_of_the_chained_engine_are_counted_and_told(source, tmp_path):
     assert "Joins" not in {table.title for table in tables(alone)}
 
 
-def test_the_cache_is_metered(evaluated):
+def test_the_cache_is_metered(evaluated: Evaluation) -> None:
     cost = evaluated.cost
     assert cost.tokens <= 40
     assert cost.evicted_tokens == evaluated.costs.series("evicted").sum() > 0
@@ -115,12 +123,12 @@ def test_the_cache_is_metered(evaluated):
     assert cost.process_peak_bytes >= cost.process_steady_bytes > cost.weights_bytes > 0
 
 
-def test_warnings_of_source_and_run_are_kept(evaluated):
+def test_warnings_of_source_and_run_are_kept(evaluated: Evaluation) -> None:
     assert "this source is made up" in evaluated.warnings
     assert any("weights are random" in each for each in evaluated.warnings)
 
 
-def test_trajectories_are_written_exactly(evaluated, directory):
+def test_trajectories_are_written_exactly(evaluated: Evaluation, directory: Path) -> None:
     text = (directory / "trajectory.tum").read_text()
     numbers = text.splitlines()[3].split()
     assert [len(each.partition(".")[2]) for each in numbers] == [9] * 8
@@ -135,7 +143,9 @@ def test_trajectories_are_written_exactly(evaluated, directory):
     assert np.sqrt((off**2).mean()) == pytest.approx(expected, abs=1e-6)
 
 
-def test_metrics_hold_numbers_limits_versions_and_hashes(evaluated, directory):
+def test_metrics_hold_numbers_limits_versions_and_hashes(
+    evaluated: Evaluation, directory: Path
+) -> None:
     metrics = json.loads((directory / "metrics.json").read_text())
     assert metrics["trajectory"]["sim3"]["ate_sim3"]["rmse"] == pytest.approx(
         evaluated.scores.trajectory["sim3"].ate.rmse
@@ -148,7 +158,7 @@ def test_metrics_hold_numbers_limits_versions_and_hashes(evaluated, directory):
     assert settings["options"]["stride"] == 1
 
 
-def test_frames_are_a_table(directory):
+def test_frames_are_a_table(directory: Path) -> None:
     lines = (directory / "frames.csv").read_text().splitlines()
     assert lines[0].startswith("frame,latency,waited,decode,")
     assert len(lines) == 9
@@ -163,7 +173,7 @@ class Outside(HTMLParser):
         self.headings: list[str] = []
         self._tag = ""
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self._tag = tag
         given = dict(attrs)
         found = [given.get(name) or "" for name in ("src", "href", "xlink:href")]
@@ -171,12 +181,12 @@ class Outside(HTMLParser):
         if tag in ("script", "link", "iframe"):
             self.loads.append(tag)
 
-    def handle_data(self, data):
+    def handle_data(self, data: str) -> None:
         if self._tag == "h2" and data.strip():
             self.headings.append(data.strip())
 
 
-def test_the_report_is_whole_and_loads_nothing(directory):
+def test_the_report_is_whole_and_loads_nothing(directory: Path) -> None:
     text = (directory / "report.html").read_text()
     page = Outside()
     page.feed(text)
@@ -193,7 +203,7 @@ def test_the_report_is_whole_and_loads_nothing(directory):
     assert "url(http" not in text
 
 
-def test_the_summary_has_the_tables(directory):
+def test_the_summary_has_the_tables(directory: Path) -> None:
     text = (directory / "summary.md").read_text()
     for title in (
         "## Trajectory",
@@ -207,12 +217,14 @@ def test_the_summary_has_the_tables(directory):
     assert "**broken**: engine, frames/s" in text
 
 
-def test_names_are_escaped_in_the_report(evaluated, tmp_path):
+def test_names_are_escaped_in_the_report(evaluated: Evaluation, tmp_path: Path) -> None:
     write_evaluation(replace(evaluated, name="<b>&"), tmp_path)
     assert "<h1>&lt;b&gt;&amp;</h1>" in (tmp_path / "report.html").read_text()
 
 
-def test_a_source_that_breaks_off_is_judged_as_far_as_it_goes(source, tmp_path):
+def test_a_source_that_breaks_off_is_judged_as_far_as_it_goes(
+    source: Callable[..., Any], tmp_path: Path
+) -> None:
     source(9, breaks_at=5)
     evaluation = runner.evaluate(tiny_request())
     assert (evaluation.state, evaluation.reason) == ("truncated", "the file ends here")
@@ -222,13 +234,13 @@ def test_a_source_that_breaks_off_is_judged_as_far_as_it_goes(source, tmp_path):
     assert "the file ends here" in (tmp_path / "report.html").read_text()
 
 
-def test_a_source_that_breaks_off_at_once_is_an_error(source):
+def test_a_source_that_breaks_off_at_once_is_an_error(source: Callable[..., Any]) -> None:
     source(9, breaks_at=0)
     with pytest.raises(SourceError, match="the file ends here"):
         runner.evaluate(tiny_request())
 
 
-def test_a_stop_leaves_a_valid_partial_result(source, tmp_path):
+def test_a_stop_leaves_a_valid_partial_result(source: Callable[..., Any], tmp_path: Path) -> None:
     source(9)
     stop = Event()
     evaluation = runner.evaluate(
@@ -240,7 +252,7 @@ def test_a_stop_leaves_a_valid_partial_result(source, tmp_path):
     assert json.loads((tmp_path / "metrics.json").read_text())["frames"]["processed"] == 4
 
 
-def test_a_stop_before_the_first_frame_leaves_nothing(source):
+def test_a_stop_before_the_first_frame_leaves_nothing(source: Callable[..., Any]) -> None:
     source(9, bad=range(9))
     stop = Event()
     stop.set()
@@ -248,7 +260,7 @@ def test_a_stop_before_the_first_frame_leaves_nothing(source):
         runner.evaluate(tiny_request(), stop=stop)
 
 
-def test_refused_frames_are_counted_and_told(source):
+def test_refused_frames_are_counted_and_told(source: Callable[..., Any]) -> None:
     source(6, bad=(2, 4))
     evaluation = runner.evaluate(tiny_request())
     assert (evaluation.counts.refused, evaluation.counts.processed) == (2, 4)
@@ -257,7 +269,7 @@ def test_refused_frames_are_counted_and_told(source):
     assert told[0].endswith("(2 times in all)")
 
 
-def test_the_longest_session_is_judged(source):
+def test_the_longest_session_is_judged(source: Callable[..., Any]) -> None:
     stamps = [(10 + index) * SECOND for index in range(3)] + [
         index * SECOND for index in range(1, 5)
     ]
@@ -268,7 +280,9 @@ def test_the_longest_session_is_judged(source):
     assert any("2 sessions" in each for each in evaluation.warnings)
 
 
-def test_without_truth_the_report_says_what_is_missing(source, tmp_path):
+def test_without_truth_the_report_says_what_is_missing(
+    source: Callable[..., Any], tmp_path: Path
+) -> None:
     source(4, with_truth=False)
     evaluation = write_evaluation(
         runner.evaluate(tiny_request()), tmp_path, (Threshold("ate_sim3", "max", 1.0),)
@@ -278,7 +292,7 @@ def test_without_truth_the_report_says_what_is_missing(source, tmp_path):
     assert "was not measured" in (tmp_path / "report.html").read_text()
 
 
-def test_a_live_run_counts_what_it_drops(source):
+def test_a_live_run_counts_what_it_drops(source: Callable[..., Any]) -> None:
     source(30)
     evaluation = runner.evaluate(tiny_request(live=LiveOptions(speed=1e6)))
     counts = evaluation.counts
@@ -291,7 +305,7 @@ def test_a_live_run_counts_what_it_drops(source):
     assert live.rows[0][4] == f"{counts.dropped} of 30"
 
 
-def test_a_live_run_of_a_source_that_breaks_off_is_judged(source):
+def test_a_live_run_of_a_source_that_breaks_off_is_judged(source: Callable[..., Any]) -> None:
     source(30, breaks_at=6)
     evaluation = runner.evaluate(tiny_request(live=LiveOptions(speed=1e6, queue_policy="all")))
     assert evaluation.state == "truncated"
@@ -299,7 +313,7 @@ def test_a_live_run_of_a_source_that_breaks_off_is_judged(source):
     assert evaluation.live is not None
 
 
-def test_each_run_has_a_directory_and_latest_is_the_newest(tmp_path):
+def test_each_run_has_a_directory_and_latest_is_the_newest(tmp_path: Path) -> None:
     now = datetime(2026, 1, 2, 3, 4, 5)
     first = new_directory(tmp_path, "/data/my bag.mcap", now)
     second = new_directory(tmp_path, "/data/my bag.mcap", now)
@@ -310,7 +324,7 @@ def test_each_run_has_a_directory_and_latest_is_the_newest(tmp_path):
         assert (tmp_path / "latest").resolve() == each.resolve()
 
 
-def test_a_directory_called_latest_is_left_alone(tmp_path):
+def test_a_directory_called_latest_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "latest").mkdir()
     assert link_latest(new_directory(tmp_path, "bag", datetime(2026, 1, 1))) is None
     assert not (tmp_path / "latest").is_symlink()

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The parts of an evaluation that need no run: costs, limits, comparison, warnings, charts."""
 
+from __future__ import annotations
+
 import json
 import logging
 import re
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +17,9 @@ import torch
 from command_line import run
 from hypothesis import given
 from hypothesis import strategies as st
+from present import present
 from recordings import truth
+from results import result_with
 from rich.console import Console
 
 from xsvggt_ros.commands import speaking
@@ -40,7 +45,7 @@ REPORT = Path(__file__).parents[2] / "xsvggt_ros" / "evaluation" / "report"
 
 
 @given(st.lists(st.floats(0, 1e3), min_size=1, max_size=200))
-def test_percentiles_are_ordered_and_within_the_values(seconds):
+def test_percentiles_are_ordered_and_within_the_values(seconds: list[float]) -> None:
     found = Percentiles.of(np.array(seconds))
     assert found is not None
     assert min(seconds) * 1e3 - 1e-6 <= found.p50 <= found.p95 <= found.p99 <= found.max
@@ -48,7 +53,7 @@ def test_percentiles_are_ordered_and_within_the_values(seconds):
     assert found.p50 == pytest.approx(1e3 * np.median(seconds))
 
 
-def result(network: float, nbytes: int):
+def result(network: float, nbytes: int) -> Any:
     cache = SimpleNamespace(
         nbytes=nbytes, scratch_nbytes=7, camera_nbytes=5, uncompressed_nbytes=10 * nbytes,
         tokens=3, budget_tokens=4, evicted=2, layer_tokens=(3, 3),
@@ -56,21 +61,21 @@ def result(network: float, nbytes: int):
     return SimpleNamespace(timings=Timings(0.001, 0.002, network, 0.003), cache=cache)
 
 
-def test_the_first_frame_stands_apart():
+def test_the_first_frame_stands_apart() -> None:
     costs = CostRecorder(torch.device("cpu"), weights_bytes=11)
     for network, nbytes in ((9.0, 10), (0.1, 20), (0.2, 30), (0.3, 30)):
         costs.note(result(network, nbytes), session=1)
     cost = costs.cost()
     assert cost.first_frame == pytest.approx(9006)
     assert cost.latency is not None
-    assert (cost.latency.p50, cost.latency.max) == (pytest.approx(206), pytest.approx(306))
+    assert (cost.latency.p50, cost.latency.max) == pytest.approx((206, 306))
     assert cost.frames_per_second == pytest.approx(3 / 0.618)
     assert (cost.cache_peak_bytes, cost.cache_steady_bytes) == (30, 30)
     assert (cost.evicted_tokens, cost.weights_bytes, cost.scratch_bytes) == (8, 11, 7)
     assert cost.uncompressed_bytes == 300
 
 
-def test_a_single_frame_has_no_later_latency():
+def test_a_single_frame_has_no_later_latency() -> None:
     costs = CostRecorder(torch.device("cpu"), 0)
     costs.note(result(1.0, 10), session=1)
     cost = costs.cost()
@@ -78,7 +83,7 @@ def test_a_single_frame_has_no_later_latency():
     assert cost.frames_per_second == pytest.approx(1 / 1.006)
 
 
-def test_waiting_counts_as_latency_and_not_as_work():
+def test_waiting_counts_as_latency_and_not_as_work() -> None:
     costs = CostRecorder(torch.device("cpu"), 0)
     for _ in range(3):
         costs.note(result(0.1, 10), session=1, waited=1.0)
@@ -88,7 +93,7 @@ def test_waiting_counts_as_latency_and_not_as_work():
     assert cost.frames_per_second == pytest.approx(1 / 0.106)
 
 
-def test_limits_hold_up_to_themselves():
+def test_limits_hold_up_to_themselves() -> None:
     metrics = {
         "trajectory": {"sim3": {"ate_sim3": {"rmse": 0.5}}},
         "cost": {"cache_peak_bytes": 2**20},
@@ -104,7 +109,7 @@ def test_limits_hold_up_to_themselves():
     assert "was not measured" in verdicts[4].words
 
 
-def test_what_is_not_a_number_breaks_a_limit():
+def test_what_is_not_a_number_breaks_a_limit() -> None:
     assert not Verdict(Threshold("ate_sim3", "max", 1.0), float("nan")).kept
     with pytest.raises(ConfigurationError, match="finite"):
         Threshold("ate_sim3", "max", float("nan"))
@@ -112,26 +117,38 @@ def test_what_is_not_a_number_breaks_a_limit():
         Threshold("speed", "max", 1.0)
 
 
-def test_a_perfect_estimate_corresponds_to_the_truth_point_by_point():
+def test_a_perfect_estimate_corresponds_to_the_truth_point_by_point() -> None:
     known = truth(3)
     mapping = ImageMapping(42, 32, 42, 32, resized_height=32, crop_top=0)
-    seen = SimpleNamespace(
-        mapping=mapping, intrinsics=known.intrinsics, camera_to_world=known.camera_to_world
+    seen = result_with(
+        present(known.depth),
+        mapping=mapping,
+        intrinsics=known.intrinsics,
+        camera_to_world=known.camera_to_world,
     )
     sample = CorrespondenceSample(limit=500)
     for _ in range(3):
-        sample.add(seen, known.depth, known)
+        sample.add(seen, present(known.depth), known)
     points = sample.points()
     assert 100 < len(points) <= 500
     np.testing.assert_allclose(points.estimated, points.true, atol=1e-6)
 
 
-def test_every_quantity_of_the_catalogue_is_written(tmp_path):
+def test_every_quantity_of_the_catalogue_is_written(tmp_path: Path) -> None:
     assert len(BY_NAME) == len(QUANTITIES)
     assert all(quantity.value({}) is None for quantity in QUANTITIES)
 
 
-def results(directory, *, ate=0.1, name="bag", nbytes=100, budget=8, threads=2, **more):
+def results(
+    directory: Path,
+    *,
+    ate: float = 0.1,
+    name: str = "bag",
+    nbytes: int = 100,
+    budget: int = 8,
+    threads: int = 2,
+    **more: Any,
+) -> Path:
     directory.mkdir()
     metrics = {
         "name": name, "state": "complete", "reason": "", "live": None, "frames": {"scored": 5},
@@ -145,13 +162,13 @@ def results(directory, *, ate=0.1, name="bag", nbytes=100, budget=8, threads=2, 
     return directory
 
 
-def test_results_of_another_version_are_told_as_such(tmp_path):
+def test_results_of_another_version_are_told_as_such(tmp_path: Path) -> None:
     older = results(tmp_path / "older", schema=1)
     with pytest.raises(SourceError, match="has schema 1 and this version reads 2; evaluate again"):
         compare(older, results(tmp_path / "now", schema=2))
 
 
-def test_two_runs_are_compared(tmp_path):
+def test_two_runs_are_compared(tmp_path: Path) -> None:
     one = results(tmp_path / "a")
     two = results(tmp_path / "b", ate=0.2, nbytes=50, budget=4, threads=8)
     comparison = compare(one, two)
@@ -168,22 +185,22 @@ def test_two_runs_are_compared(tmp_path):
         comparison.broken(0.1, ("speed",))
 
 
-def test_runs_of_other_data_never_mix(tmp_path):
+def test_runs_of_other_data_never_mix(tmp_path: Path) -> None:
     one, two = results(tmp_path / "a"), results(tmp_path / "b", name="another")
     assert "sources differ" in compare(one, two).caveats[0]
 
 
-def test_what_is_no_longer_measured_is_worse():
+def test_what_is_no_longer_measured_is_worse() -> None:
     assert Change(BY_NAME["ate_sim3"], 0.1, None).worse == float("inf")
     assert Change(BY_NAME["delta_1_l1"], 0.5, 0.4).worse == pytest.approx(0.2)
 
 
-def test_a_directory_without_results_is_refused(tmp_path):
+def test_a_directory_without_results_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="holds no metrics.json"):
         compare(tmp_path, tmp_path)
 
 
-def test_the_command_compares_and_sets_the_exit_code(tmp_path):
+def test_the_command_compares_and_sets_the_exit_code(tmp_path: Path) -> None:
     one, two = results(tmp_path / "a"), results(tmp_path / "b", ate=0.2)
     result = run("compare", one, two)
     assert result.exit_code == 0, result.output
@@ -195,7 +212,7 @@ def test_the_command_compares_and_sets_the_exit_code(tmp_path):
     assert "--max-worse" in result.output
 
 
-def test_warnings_that_differ_in_numbers_count_as_one():
+def test_warnings_that_differ_in_numbers_count_as_one() -> None:
     with collecting_warnings() as log:
         logger = logging.getLogger("xsvggt_ros.somewhere")
         for index in range(3):
@@ -205,7 +222,7 @@ def test_warnings_that_differ_in_numbers_count_as_one():
     assert log.lines() == ["frame 0 is odd (3 times in all)"]
 
 
-def test_warnings_are_bounded():
+def test_warnings_are_bounded() -> None:
     log = WarningLog()
     for index in range(MOST + 5):
         log.note(f"kind {'x' * index}")
@@ -214,7 +231,7 @@ def test_warnings_are_bounded():
 
 
 @given(st.lists(st.tuples(st.floats(0, 9), st.floats(0, 9)), max_size=30))
-def test_nothing_beats_what_is_undominated(places):
+def test_nothing_beats_what_is_undominated(places: list[tuple[float, float]]) -> None:
     dots = [Dot("", x, y, "") for x, y in places]
     best = undominated(dots)
     for dot in dots:
@@ -223,7 +240,7 @@ def test_nothing_beats_what_is_undominated(places):
         assert not any(o.x <= dot.x and o.y <= dot.y and (o.x, o.y) != (dot.x, dot.y) for o in dots)
 
 
-def test_a_long_curve_keeps_its_peaks():
+def test_a_long_curve_keeps_its_peaks() -> None:
     y = np.zeros(100_000)
     y[31_415] = 5.0
     x, drawn = envelope(np.arange(100_000.0), y)
@@ -233,7 +250,7 @@ def test_a_long_curve_keeps_its_peaks():
     assert (np.diff(x) > 0).all()
 
 
-def test_paths_are_seen_from_above_however_the_world_is_turned():
+def test_paths_are_seen_from_above_however_the_world_is_turned() -> None:
     poses = np.tile(np.eye(4), (50, 1, 1))  # optical axes: the world's y points down
     poses[:, 0, 3] = np.linspace(0, 4, 50)
     poses[:, 1, 3] = -0.5
@@ -243,13 +260,13 @@ def test_paths_are_seen_from_above_however_the_world_is_turned():
     np.testing.assert_allclose(np.abs(axes[0]), [1, 0, 0], atol=1e-6)
 
 
-def test_unknown_depth_is_grey():
+def test_unknown_depth_is_grey() -> None:
     image = colored(np.array([[1.0, np.nan]]), 0, 2)
     assert tuple(image[0, 1]) == UNKNOWN
     assert tuple(image[0, 0]) != UNKNOWN
 
 
-def test_nearer_points_hide_others():
+def test_nearer_points_hide_others() -> None:
     points = np.array([[0, 0, 0], [0, 0, 1], [1, 1, 0]], np.float32)
     colors = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
     up = np.array([0.0, 0.0, 1.0])
@@ -260,10 +277,10 @@ def test_nearer_points_hide_others():
     assert (255, 0, 0) not in shown
 
 
-def test_depth_and_truth_meet_where_rows_were_cut_off():
+def test_depth_and_truth_meet_where_rows_were_cut_off() -> None:
     mapping = ImageMapping(20, 40, 10, 10, resized_height=20, crop_top=5)
     depth = np.arange(100, dtype=np.float32).reshape(10, 10)
-    seen = SimpleNamespace(mapping=mapping, depth=depth)
+    seen = result_with(depth, mapping=mapping)
     truth = np.zeros((40, 20), np.float32)
     at_truth = depth_at_truth(seen, truth)
     assert np.isnan(at_truth[:10]).all()
@@ -274,7 +291,7 @@ def test_depth_and_truth_meet_where_rows_were_cut_off():
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])
-def test_no_table_is_cut_in_a_terminal(monkeypatch, width):
+def test_no_table_is_cut_in_a_terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
     output = StringIO()
     console = Console(file=output, width=width, force_terminal=True, color_system=None)
     monkeypatch.setattr(speaking, "console", console)
@@ -292,7 +309,7 @@ def test_no_table_is_cut_in_a_terminal(monkeypatch, width):
 
 
 @pytest.mark.parametrize("template", ["report", "sweep", "protocol"])
-def test_tables_of_a_page_stack_on_a_phone(template):
+def test_tables_of_a_page_stack_on_a_phone(template: str) -> None:
     """On a narrow screen a row is a block of lines, each with its head, so nothing scrolls."""
     text = (REPORT / f"{template}.html.j2").read_text()
     assert re.findall(r"<td(?! data-head=)", text) == []

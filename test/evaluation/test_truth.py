@@ -4,22 +4,29 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import command_line
+import cv2
 import datasets
 import numpy as np
 import pytest
-from bags import BAG_KINDS, SECOND
+from bags import BAG_KINDS, SECOND, BagKind
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from present import present, true_depth, true_intrinsics, true_pose, truth_of
 from recordings import MemorySource, tiny_request
 from recordings import truth as true_of
+from selection import examples
 from truth_bags import CAMERA, STAMPS, Messages, compressed_depth, records, write
 
 from xsvggt_ros.errors import ConfigurationError, FrameError, SourceError
 from xsvggt_ros.evaluation import runner
+from xsvggt_ros.evaluation.evaluation import Evaluation
 from xsvggt_ros.evaluation.metric_registry import Threshold
 from xsvggt_ros.evaluation.request import SourceOptions
 from xsvggt_ros.evaluation.results import write_evaluation
@@ -42,7 +49,7 @@ LOST = {
 }
 
 
-def test_what_is_a_pose():
+def test_what_is_a_pose() -> None:
     assert all(is_pose(pose) for pose in datasets.poses())
     assert is_pose(np.round(datasets.poses()[0], 3))  # files round
     assert not any(is_pose(pose) for pose in LOST.values())
@@ -53,17 +60,24 @@ def test_what_is_a_pose():
 class Poses(MemorySource):
     """A source whose true poses are changed."""
 
-    def __init__(self, count: int, change, **options) -> None:
+    def __init__(
+        self, count: int, change: Callable[[int, np.ndarray], np.ndarray | None], **options: Any
+    ) -> None:
         super().__init__(count, **options)
         self._change = change
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[EvaluationFrame]:
         for index, each in enumerate(super().__iter__()):
-            pose = self._change(index, true_of(index).camera_to_world)
+            pose = self._change(index, present(true_of(index).camera_to_world))
             yield EvaluationFrame(each.frame, replace(true_of(index), camera_to_world=pose))
 
 
-def evaluated(monkeypatch, change, count: int = 8, **options):
+def evaluated(
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[int, np.ndarray], np.ndarray | None],
+    count: int = 8,
+    **options: Any,
+) -> Evaluation:
     source = Poses(count, change)
     for name, value in options.items():
         setattr(source, name, value)
@@ -72,7 +86,9 @@ def evaluated(monkeypatch, change, count: int = 8, **options):
 
 
 @pytest.mark.parametrize("kind", LOST)
-def test_one_lost_pose_costs_one_pose(monkeypatch, kind, tmp_path):
+def test_one_lost_pose_costs_one_pose(
+    monkeypatch: pytest.MonkeyPatch, kind: BagKind, tmp_path: Path
+) -> None:
     whole = evaluated(monkeypatch, lambda index, pose: None if index == 3 else pose)
     run = evaluated(monkeypatch, lambda index, pose: LOST[kind] if index == 3 else pose)
     assert run.scores.trajectory["sim3"].ate.count == 7
@@ -95,10 +111,12 @@ LOADERS = {
 
 @pytest.mark.parametrize("name", LOADERS)
 @pytest.mark.parametrize("value", ["nan", "0", "-inf"])
-def test_a_lost_pose_in_a_data_set_is_none_and_counted(tmp_path, name, value):
+def test_a_lost_pose_in_a_data_set_is_none_and_counted(
+    tmp_path: Path, name: str, value: str
+) -> None:
     write_set, file = LOADERS[name]
     directory = write_set(tmp_path / "data")
-    plain = [frame.truth.camera_to_world for frame in open_source(directory)]
+    plain = [truth_of(frame).camera_to_world for frame in open_source(directory)]
     path = directory / file
     rows = [line for line in path.read_text().splitlines() if line[0] != "#"]
     whole = name in ("7-scenes", "scannet")
@@ -112,7 +130,7 @@ def test_a_lost_pose_in_a_data_set_is_none_and_counted(tmp_path, name, value):
             rows[number] = " ".join([*kept, *[value] * (len(words) - len(kept))])
     path.write_text("\n".join(rows) + "\n")
     source = open_source(directory)
-    found = [frame.truth.camera_to_world for frame in source]
+    found = [truth_of(frame).camera_to_world for frame in source]
     index = 2 if name == "icl" else 1
     assert found[index] is None
     for n, (pose, before) in enumerate(zip(found, plain, strict=True)):
@@ -121,7 +139,14 @@ def test_a_lost_pose_in_a_data_set_is_none_and_counted(tmp_path, name, value):
     assert any("are none (not finite, or no rotation)" in each for each in source.warnings)
 
 
-def bag(tmp_path, kind, change, *, leave_out=(), extra=()):
+def bag(
+    tmp_path: Path,
+    kind: BagKind,
+    change: Callable[[int, Any], None],
+    *,
+    leave_out: Collection[str] = (),
+    extra: Sequence[tuple[int, str, Any]] = (),
+) -> Path:
     messages = Messages(kind)
     made = []
     for number, (stamp, topic, message) in enumerate(records(messages)):
@@ -132,28 +157,28 @@ def bag(tmp_path, kind, change, *, leave_out=(), extra=()):
     return write(tmp_path / "bag", messages, kind, [*made, *extra])
 
 
-def zero(quaternion) -> None:
+def zero(quaternion: object) -> None:
     for axis in "xyzw":
         object.__setattr__(quaternion, axis, 0.0)
 
 
 @pytest.mark.parametrize("kind", BAG_KINDS)
-def test_a_lost_pose_in_a_bag_is_left_out_and_counted(tmp_path, kind):
-    def lose(index, pose):
+def test_a_lost_pose_in_a_bag_is_left_out_and_counted(tmp_path: Path, kind: BagKind) -> None:
+    def lose(index: int, pose: Any) -> None:
         if index == 1:
             object.__setattr__(pose.position, "x", float("nan"))
         if index == 3:
             zero(pose.orientation)
 
     source = open_source(bag(tmp_path, kind, lose))
-    found = [frame.truth.camera_to_world for frame in source]
+    found = [truth_of(frame).camera_to_world for frame in source]
     assert [pose is None for pose in found] == [False, True, False, True, False]
-    np.testing.assert_allclose(found[4], datasets.poses()[4], atol=1e-9)
+    np.testing.assert_allclose(present(found[4]), datasets.poses()[4], atol=1e-9)
     assert any("2 of 5 poses of /ground_truth/odometry are none" in e for e in source.warnings)
 
 
 @pytest.mark.parametrize("kind", BAG_KINDS)
-def test_lost_transforms_are_left_out_and_counted(tmp_path, kind):
+def test_lost_transforms_are_left_out_and_counted(tmp_path: Path, kind: BagKind) -> None:
     messages = Messages(kind)
     poses = [pose.copy() for pose in datasets.poses()]
     transforms = [messages.tf(stamp, [("map", CAMERA, pose)]) for stamp, pose in
@@ -163,16 +188,18 @@ def test_lost_transforms_are_left_out_and_counted(tmp_path, kind):
                                   zip(STAMPS, transforms, strict=True))]  # fmt: skip
     path = write(tmp_path / "bag", messages, kind, made)
     source = open_source(path, SourceOptions(truth=f"map->{CAMERA}"))
-    found = [frame.truth.camera_to_world for frame in source]
+    found = [truth_of(frame).camera_to_world for frame in source]
     assert [pose is None for pose in found] == [False, False, True, False, False]
     assert any("1 transforms are none" in each for each in source.warnings)
 
 
-def test_a_truth_of_positions_only_gives_ate_and_says_what_it_does_not(monkeypatch, tmp_path):
+def test_a_truth_of_positions_only_gives_ate_and_says_what_it_does_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     full = evaluated(monkeypatch, lambda index, pose: pose)
     run = evaluated(monkeypatch, lambda index, pose: pose_from(pose[:3, 3], np.zeros(4)))
     assert set(run.scores.trajectory) == {"se3", "se3_online", "sim3"}
-    assert run.scores.odometry.drift == run.scores.odometry.steps == {}
+    assert (run.scores.odometry.drift, run.scores.odometry.steps) == ({}, {})
     sim3 = run.scores.trajectory["sim3"]
     assert sim3.ate == full.scores.trajectory["sim3"].ate
     assert np.isnan(sim3.rpe_translation.rmse)
@@ -189,20 +216,22 @@ def test_a_truth_of_positions_only_gives_ate_and_says_what_it_does_not(monkeypat
 
 
 @pytest.mark.parametrize("columns", [4, 8])
-def test_a_file_of_positions_is_read_as_such(tmp_path, columns):
+def test_a_file_of_positions_is_read_as_such(tmp_path: Path, columns: int) -> None:
     rows = [f"{stamp / SECOND:.3f} {datasets.row(pose[:3, 3])}{' 0 0 0 0' if columns == 8 else ''}"
             for stamp, pose in zip(STAMPS, datasets.poses(), strict=True)]  # fmt: skip
     (tmp_path / "leica.txt").write_text("\n".join(rows) + "\n")
     path = bag(tmp_path, "mcap", lambda index, pose: None)
     source = open_source(path, SourceOptions(truth=str(tmp_path / "leica.txt")))
     for frame, pose in zip(source, datasets.poses(), strict=True):
-        np.testing.assert_allclose(frame.truth.camera_to_world[:3, 3], pose[:3, 3], atol=1e-8)
-        assert np.isnan(frame.truth.camera_to_world[:3, :3]).all()
+        np.testing.assert_allclose(true_pose(frame)[:3, 3], pose[:3, 3], atol=1e-8)
+        assert np.isnan(true_pose(frame)[:3, :3]).all()
     assert any("positions only" in each for each in source.warnings)
 
 
-def test_one_score_that_fails_takes_no_other_with_it(monkeypatch, tmp_path):
-    def fail(*_, **__):
+def test_one_score_that_fails_takes_no_other_with_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise np.linalg.LinAlgError("SVD did not converge")
 
     monkeypatch.setattr("xsvggt_ros.evaluation.evaluator.score_trajectory", fail)
@@ -226,7 +255,9 @@ def test_one_score_that_fails_takes_no_other_with_it(monkeypatch, tmp_path):
 # Truth that matches little, or has no shape
 
 
-def test_how_much_has_a_truth_is_always_said(monkeypatch, tmp_path):
+def test_how_much_has_a_truth_is_always_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     truth = SECOND, SECOND + SECOND // 5
     run = evaluated(
         monkeypatch, lambda index, pose: pose if index < 3 else None, 10, truth_stamps=truth
@@ -249,7 +280,7 @@ def test_how_much_has_a_truth_is_always_said(monkeypatch, tmp_path):
     assert whole.association.words not in whole.warnings
 
 
-def test_truth_of_another_hour_is_said_with_both_ranges(tmp_path):
+def test_truth_of_another_hour_is_said_with_both_ranges(tmp_path: Path) -> None:
     directory = datasets.tum(tmp_path / "data")
     rows = [line.split() for line in (directory / "groundtruth.txt").read_text().splitlines()
             if line[0] != "#"]  # fmt: skip
@@ -266,7 +297,7 @@ def test_truth_of_another_hour_is_said_with_both_ranges(tmp_path):
     assert "ATE, Sim(3) was not measured" in output
 
 
-def tum_file(path, offset: float):
+def tum_file(path: Path, offset: float) -> Path:
     rows = [f"{stamp / SECOND + offset:.3f} {datasets.tum_row(pose)}" for stamp, pose in
             zip(STAMPS, datasets.poses(), strict=True)]  # fmt: skip
     path.write_text("\n".join(rows) + "\n")
@@ -274,7 +305,9 @@ def tum_file(path, offset: float):
 
 
 @pytest.mark.parametrize("offset", [3600.0, -3600.0])
-def test_an_explicit_truth_of_another_hour_is_an_error_before_the_run(tmp_path, offset):
+def test_an_explicit_truth_of_another_hour_is_an_error_before_the_run(
+    tmp_path: Path, offset: float
+) -> None:
     path = bag(tmp_path, "mcap", lambda index, pose: None)
     truth = tum_file(tmp_path / "truth.txt", offset)
     side = "after" if offset > 0 else "before"
@@ -285,7 +318,7 @@ def test_an_explicit_truth_of_another_hour_is_an_error_before_the_run(tmp_path, 
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
-def test_an_explicit_truth_that_fits_no_image_is_an_error(tmp_path):
+def test_an_explicit_truth_that_fits_no_image_is_an_error(tmp_path: Path) -> None:
     path = bag(tmp_path, "mcap", lambda index, pose: None)
     truth = tum_file(tmp_path / "truth.txt", 0.05)  # between the images
     rows = truth.read_text().splitlines()
@@ -297,8 +330,8 @@ def test_an_explicit_truth_that_fits_no_image_is_an_error(tmp_path):
     assert "--tolerance (now 0.02 s)" in " ".join(result.output.split())
 
 
-def test_a_standing_truth_tells_no_scale(monkeypatch, tmp_path):
-    def stand(index, pose):
+def test_a_standing_truth_tells_no_scale(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def stand(index: int, pose: np.ndarray) -> np.ndarray:
         pose[:3, 3] = 1e-4 * index
         return pose
 
@@ -311,14 +344,14 @@ def test_a_standing_truth_tells_no_scale(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_two_poses_always_fit_and_tell_nothing(monkeypatch, count):
+def test_two_poses_always_fit_and_tell_nothing(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     run = evaluated(monkeypatch, lambda index, pose: pose if index < count else None)
     assert "sim3" not in run.scores.trajectory
     assert any(f"{count} matched poses" in each for each in run.scores.missing)
 
 
-def test_a_straight_path_leaves_turns_about_itself_open(monkeypatch):
-    def straight(index, pose):
+def test_a_straight_path_leaves_turns_about_itself_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def straight(index: int, pose: np.ndarray) -> np.ndarray:
         pose[:3, 3] = 0.3 * index, 0.1 * index, 0.0
         return pose
 
@@ -333,27 +366,27 @@ def test_a_straight_path_leaves_turns_about_itself_open(monkeypatch):
 # Depth and images of another size than the camera
 
 
-def depth_of(frames) -> tuple[np.ndarray, ...]:
-    camera = frames[0].truth.intrinsics
+def camera_of(frames: list[EvaluationFrame]) -> np.ndarray:
+    camera = true_intrinsics(frames[0])
     return np.array([camera.fx, camera.fy, camera.cx, camera.cy, camera.width, camera.height])
 
 
 @pytest.mark.parametrize("name", ["tum", "rgbd", "7-scenes", "neural"])
-def test_half_size_depth_has_half_the_camera(tmp_path, name):
+def test_half_size_depth_has_half_the_camera(tmp_path: Path, name: str) -> None:
     write_set, _ = LOADERS[name]
     directory = write_set(tmp_path / "data")
     (tmp_path / "data" / "calibration.txt").write_text("10 11 4 3\n")
-    plain = depth_of(list(open_source(directory)))
+    plain = camera_of(list(open_source(directory)))
     for path in directory.rglob("*.png"):
         if "depth" in path.as_posix().removeprefix(tmp_path.as_posix()):
-            depth = datasets.cv2.imread(str(path), -1)
-            assert datasets.cv2.imwrite(str(path), np.ascontiguousarray(depth[::2, ::2]))
+            depth = present(cv2.imread(str(path), -1))
+            assert cv2.imwrite(str(path), np.ascontiguousarray(depth[::2, ::2]))
     source = open_source(directory)
-    np.testing.assert_allclose(depth_of(list(source)), plain / 2)
+    np.testing.assert_allclose(camera_of(list(source)), plain / 2)
     assert any("depth is 4x3 and its camera 8x6" in each for each in source.warnings)
 
 
-def test_depth_of_another_shape_is_warned_of(tmp_path):
+def test_depth_of_another_shape_is_warned_of(tmp_path: Path) -> None:
     directory = datasets.rgbd(tmp_path / "data")
     (directory / "calibration.txt").write_text("10 11 4 3\n")
     for path in (directory / "depth").iterdir():
@@ -363,15 +396,19 @@ def test_depth_of_another_shape_is_warned_of(tmp_path):
     assert any("depth is 20x6 and its camera 8x6, in another shape" in e for e in source.warnings)
 
 
-def test_a_published_camera_is_scaled_to_the_images_and_said(tmp_path, caplog):
+def test_a_published_camera_is_scaled_to_the_images_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     source = open_source(datasets.seven_scenes(tmp_path / "chess"))
-    np.testing.assert_allclose(depth_of(list(source)), [525 / 80, 525 / 80, 4, 3, 8, 6])
+    np.testing.assert_allclose(camera_of(list(source)), [525 / 80, 525 / 80, 4, 3, 8, 6])
     assert "images are 8x6, and the camera's numbers are for 640x480: they are scaled" in (
         caplog.text
     )
 
 
-def test_a_published_camera_on_images_that_were_cut_is_warned_of(tmp_path, caplog):
+def test_a_published_camera_on_images_that_were_cut_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     directory = datasets.seven_scenes(tmp_path / "chess")
     for path in directory.rglob("*.color.png"):
         datasets.write_png(path, np.zeros((60, 40, 3), np.uint8))
@@ -379,7 +416,9 @@ def test_a_published_camera_on_images_that_were_cut_is_warned_of(tmp_path, caplo
     assert "though the images have another shape" in caplog.text
 
 
-def test_a_given_camera_far_from_the_middle_is_warned_of(tmp_path, caplog):
+def test_a_given_camera_far_from_the_middle_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     directory = datasets.rgbd(tmp_path / "data")
     (directory / "calibration.txt").write_text("525 525 320 240\n")
     open_source(directory)
@@ -389,14 +428,20 @@ def test_a_given_camera_far_from_the_middle_is_warned_of(tmp_path, caplog):
 class Fifth(MemorySource):
     """Depth that was read at a fifth of its scale."""
 
-    def __iter__(self):
+    factor: float
+
+    def __iter__(self) -> Iterator[EvaluationFrame]:
         for index, each in enumerate(super().__iter__()):
             known = true_of(index)
-            yield EvaluationFrame(each.frame, replace(known, depth=known.depth / self.factor))
+            yield EvaluationFrame(
+                each.frame, replace(known, depth=present(known.depth) / self.factor)
+            )
 
 
 @pytest.mark.parametrize("factor", [5.0, 0.2, 1.0])
-def test_depth_at_another_scale_than_the_path_is_noticed(monkeypatch, factor):
+def test_depth_at_another_scale_than_the_path_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, factor: float
+) -> None:
     """The estimate is made equal to the truth, so that its scale is 1 by the path."""
     from xsvggt_ros.evaluation import evaluator
 
@@ -419,7 +464,7 @@ def test_depth_at_another_scale_than_the_path_is_noticed(monkeypatch, factor):
 
 @pytest.mark.parametrize("name", ["tum", "rgbd", "kitti", "icl", "neural", "7-scenes", "scannet"])
 @pytest.mark.parametrize("damage", ["gone", "empty", "noise"])
-def test_a_first_image_that_is_lost_costs_one_frame(tmp_path, name, damage):
+def test_a_first_image_that_is_lost_costs_one_frame(tmp_path: Path, name: str, damage: str) -> None:
     directory = LOADERS[name][0](tmp_path / "data")
     colors = sorted(
         path for path in directory.rglob("*") if path.suffix in (".png", ".jpg")
@@ -442,37 +487,41 @@ def test_a_first_image_that_is_lost_costs_one_frame(tmp_path, name, damage):
 
 @pytest.mark.parametrize("name", ["7-scenes", "scannet"])
 @pytest.mark.parametrize("content", ["", "1 2 3\n", "1 0 0 x\n", "\0\0"])
-def test_a_damaged_file_with_a_pose_costs_one_pose(tmp_path, caplog, name, content):
+def test_a_damaged_file_with_a_pose_costs_one_pose(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, content: str
+) -> None:
     write_set, file = LOADERS[name]
     directory = write_set(tmp_path / "data")
-    whole = sum(given.truth.camera_to_world is not None for given in open_source(directory))
+    whole = sum(truth_of(given).camera_to_world is not None for given in open_source(directory))
     (directory / file.replace("000001", "000000").replace("pose/1", "pose/0")).write_text(content)
-    found = [given.truth.camera_to_world for given in open_source(directory)]
+    found = [truth_of(given).camera_to_world for given in open_source(directory)]
     assert sum(pose is not None for pose in found) == whole - 1
     assert "1 of 5 files with poses are damaged and left out" in caplog.text
 
 
-def test_images_of_7_scenes_may_be_jpeg_as_those_of_bundlefusion_are(tmp_path):
+def test_images_of_7_scenes_may_be_jpeg_as_those_of_bundlefusion_are(tmp_path: Path) -> None:
     directory = datasets.seven_scenes(tmp_path / "data")
     for path in directory.glob("*.color.png"):
         path.rename(path.with_suffix(".jpg"))  # OpenCV looks at the content
     frames = list(open_source(directory))
     assert len(frames) == 5
-    assert all(given.truth.depth is not None for given in frames)
-    np.testing.assert_allclose([given.truth.camera_to_world for given in frames],
+    assert all(truth_of(given).depth is not None for given in frames)
+    np.testing.assert_allclose([true_pose(given) for given in frames],
                                datasets.poses(), atol=1e-8)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["depth_{}", "{}_depth", "{:06d}", "depth{:06d}"])
-def test_depth_is_found_by_its_number_where_it_has_a_name_of_its_own(tmp_path, name):
+def test_depth_is_found_by_its_number_where_it_has_a_name_of_its_own(
+    tmp_path: Path, name: str
+) -> None:
     directory = datasets.rgbd(tmp_path / "data")
     for path in sorted((directory / "depth").iterdir()):
         path.rename(path.with_name(name.format(int(path.stem)) + path.suffix))
-    found = [given.truth.depth for given in open_source(directory)]
+    found = [true_depth(given) for given in open_source(directory)]
     np.testing.assert_allclose(found, datasets.depths(), atol=1e-3)
 
 
-def test_a_list_of_windows_is_read(tmp_path):
+def test_a_list_of_windows_is_read(tmp_path: Path) -> None:
     directory = datasets.tum(tmp_path / "data")
     for name in ("rgb.txt", "depth.txt"):
         path = directory / name
@@ -482,18 +531,19 @@ def test_a_list_of_windows_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("numbers", ["nan nan 4 3", "0 0 4 3", "-500 500 4 3", "500 inf 4 3"])
-def test_numbers_of_no_camera_are_refused(tmp_path, numbers):
+def test_numbers_of_no_camera_are_refused(tmp_path: Path, numbers: str) -> None:
     directory = datasets.rgbd(tmp_path / "data")
     (directory / "intrinsics.txt").write_text(f"{numbers}\n")
     with pytest.raises(SourceError, match="cannot be fx"):
         open_source(directory)
     (directory / "intrinsics.txt").unlink()
+    fx, fy, cx, cy = map(float, numbers.split())
     with pytest.raises(ConfigurationError, match="are those of no camera"):
-        open_source(directory, SourceOptions(intrinsics=tuple(map(float, numbers.split()))))
+        open_source(directory, SourceOptions(intrinsics=(fx, fy, cx, cy)))
 
 
 @pytest.mark.parametrize("numbers", ["0 " * 12, "nan " * 12, "7 0 4 0 0 7 3 0 0 0 0 0"])
-def test_a_projection_of_no_camera_is_refused(tmp_path, numbers):
+def test_a_projection_of_no_camera_is_refused(tmp_path: Path, numbers: str) -> None:
     directory = datasets.kitti_odometry(tmp_path / "data")
     (directory / "sequences" / "04" / "calib.txt").write_text(f"P2: {numbers}\n")
     with pytest.raises(SourceError, match=r"cannot be fx|line 1 of .*Singular"):
@@ -501,7 +551,7 @@ def test_a_projection_of_no_camera_is_refused(tmp_path, numbers):
 
 
 @pytest.mark.parametrize("kind", BAG_KINDS)
-def test_a_camera_of_16_bits_is_no_depth(tmp_path, kind):
+def test_a_camera_of_16_bits_is_no_depth(tmp_path: Path, kind: BagKind) -> None:
     messages = Messages(kind)
     made = records(messages)
     thermal = [
@@ -515,7 +565,9 @@ def test_a_camera_of_16_bits_is_no_depth(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", BAG_KINDS)
 @pytest.mark.parametrize("way", ["topic", "tf"])
-def test_a_truth_without_stamps_has_those_of_the_recording(tmp_path, kind, way):
+def test_a_truth_without_stamps_has_those_of_the_recording(
+    tmp_path: Path, kind: BagKind, way: str
+) -> None:
     messages, poses = Messages(kind), datasets.poses()
     made = [each for each in records(messages) if "odometry" not in each[1]]
     for stamp, pose in zip(STAMPS, poses, strict=True):
@@ -525,23 +577,23 @@ def test_a_truth_without_stamps_has_those_of_the_recording(tmp_path, kind, way):
             made.append((stamp, "/tf", messages.tf(0, [("map", CAMERA, pose)])))
     options = SourceOptions(truth=None if way == "topic" else f"map->{CAMERA}")
     source = open_source(write(tmp_path / "run", messages, kind, sorted(made, key=first)), options)
-    np.testing.assert_allclose([given.truth.camera_to_world for given in source], poses, atol=1e-9)
+    np.testing.assert_allclose([true_pose(given) for given in source], poses, atol=1e-9)
 
 
-def first(record):
+def first(record: tuple[int, str, Any]) -> int:
     return record[0]
 
 
 # Whatever a recording holds, it is read or left out
 
 FLOATS = st.floats(width=64)
-SLOW = settings(max_examples=60, deadline=None,
+SLOW = settings(max_examples=examples(60), deadline=None,
                 suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
 
 
 @given(st.sampled_from(["16UC1; compressedDepth", "32FC1; compressedDepth png", "", "x rvl"]),
        st.binary(max_size=80), st.booleans())  # fmt: skip
-def test_any_compressed_depth_is_read_or_refused(text, data, real):
+def test_any_compressed_depth_is_read_or_refused(text: str, data: bytes, real: bool) -> None:
     if real:  # a whole image behind any header
         data = data[:12].ljust(12, b"\0") + compressed_depth(datasets.depths()[0], "16UC1")[12:]
     message = SimpleNamespace(format=text, data=np.frombuffer(data, np.uint8))
@@ -557,7 +609,9 @@ def test_any_compressed_depth_is_read_or_refused(text, data, real):
 @given(st.lists(st.tuples(*[FLOATS] * 7, st.integers(-5, 5)), min_size=1, max_size=6),
        st.sampled_from(["", "/", CAMERA, f"/{CAMERA}", "base"]), st.booleans())  # fmt: skip
 @SLOW
-def test_any_pose_of_a_bag_is_a_pose_or_none(tmp_path_factory, rows, child, moving):
+def test_any_pose_of_a_bag_is_a_pose_or_none(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[Any, ...]], child: str, moving: bool
+) -> None:
     messages = Messages("mcap")
     made = [each for each in records(messages) if "odometry" not in each[1]]
     for (x, y, z, a, b, c, d, off), stamp in zip(rows, STAMPS, strict=False):
@@ -572,7 +626,7 @@ def test_any_pose_of_a_bag_is_a_pose_or_none(tmp_path_factory, rows, child, movi
     path = write(tmp_path_factory.mktemp("bag") / "run", messages, "mcap", sorted(made, key=first))
     for truth in (None, "map->base", "none"):
         try:
-            found = [given.truth.camera_to_world for given in
+            found = [truth_of(given).camera_to_world for given in
                      open_source(path, SourceOptions(truth=truth))]  # fmt: skip
         except SourceError:
             continue

@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """PLY and PCD files, read back by a reader that shares nothing with the writer."""
 
+from __future__ import annotations
+
 import re
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+from present import present
 
 from xsvggt_ros.errors import OutputError
 from xsvggt_ros.geometry.cloud_io import cloud_writer, write_pcd, write_ply
@@ -21,7 +26,7 @@ def read_ply(path: Path) -> tuple[np.ndarray, np.ndarray]:
     head, body = path.read_bytes().split(b"end_header\n", 1)
     lines = head.decode("ascii").splitlines()
     assert lines[:2] == ["ply", "format binary_little_endian 1.0"]
-    count = int(re.fullmatch(r"element vertex (\d+)", lines[2])[1])
+    count = int(present(re.fullmatch(r"element vertex (\d+)", lines[2]))[1])
     properties = [line.split()[1:] for line in lines[3:]]
     assert [name for _, name in properties] == ["x", "y", "z", "red", "green", "blue"]
     row = struct.Struct("<" + "".join(SIZES[kind][0] for kind, _ in properties))
@@ -30,7 +35,7 @@ def read_ply(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return rows[:, :3].astype(np.float32), rows[:, 3:].astype(np.uint8)
 
 
-def clouds():
+def clouds() -> st.SearchStrategy[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
     finite = st.floats(-1e6, 1e6, width=32)
     return st.integers(0, 50).flatmap(
         lambda n: st.tuples(
@@ -40,7 +45,9 @@ def clouds():
 
 
 @given(clouds())
-def test_every_cloud_comes_back_bit_for_bit(tmp_path_factory, cloud):
+def test_every_cloud_comes_back_bit_for_bit(
+    tmp_path_factory: pytest.TempPathFactory, cloud: tuple[NDArray[np.float32], NDArray[np.uint8]]
+) -> None:
     path = tmp_path_factory.mktemp("ply") / "cloud.ply"
     write_ply(path, *cloud)
     points, colors = read_ply(path)
@@ -49,7 +56,9 @@ def test_every_cloud_comes_back_bit_for_bit(tmp_path_factory, cloud):
 
 
 @given(clouds())
-def test_a_pcd_file_is_as_pcl_lays_it_out(tmp_path_factory, cloud):
+def test_a_pcd_file_is_as_pcl_lays_it_out(
+    tmp_path_factory: pytest.TempPathFactory, cloud: tuple[NDArray[np.float32], NDArray[np.uint8]]
+) -> None:
     path = tmp_path_factory.mktemp("pcd") / "cloud.pcd"
     confidence = np.arange(len(cloud[0]), dtype=np.float32) + 1
     write_pcd(path, *cloud, confidence)
@@ -71,7 +80,7 @@ def test_a_pcd_file_is_as_pcl_lays_it_out(tmp_path_factory, cloud):
         assert row[7] == value
 
 
-def test_the_ending_chooses_the_format_and_ply_has_confidence(tmp_path):
+def test_the_ending_chooses_the_format_and_ply_has_confidence(tmp_path: Path) -> None:
     points, colors = np.ones((2, 3), np.float32), np.full((2, 3), 9, np.uint8)
     confidence = np.array([1.5, 2.5], np.float32)
     for name, start in (("a.PLY", b"ply\n"), ("b.pcd", b"# .PCD v0.7")):
@@ -83,13 +92,13 @@ def test_the_ending_chooses_the_format_and_ply_has_confidence(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["map.obj", "map", ".ply"])
-def test_other_endings_are_refused(tmp_path, name):
+def test_other_endings_are_refused(tmp_path: Path, name: str) -> None:
     column = np.ones((1, 3), np.float32)
     with pytest.raises(OutputError, match=r"written to \.ply or \.pcd"):
         cloud_writer(name)(tmp_path / name, column, column.astype(np.uint8), column[:, 0])
 
 
-def test_missing_directories_are_made_and_nothing_else_is_left(tmp_path):
+def test_missing_directories_are_made_and_nothing_else_is_left(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "cloud.ply"
     write_ply(path, np.zeros((1, 3), np.float32), np.zeros((1, 3), np.uint8))
     assert [each.name for each in path.parent.iterdir()] == ["cloud.ply"]
@@ -98,7 +107,9 @@ def test_missing_directories_are_made_and_nothing_else_is_left(tmp_path):
 @pytest.mark.parametrize(
     ("points", "colors"), [((2, 3), (1, 3)), ((2, 4), (2, 4)), ((6,), (6,)), ((2, 2, 3), (2, 2, 3))]
 )
-def test_shapes_that_do_not_fit_are_refused_and_leave_the_old_file(tmp_path, points, colors):
+def test_shapes_that_do_not_fit_are_refused_and_leave_the_old_file(
+    tmp_path: Path, points: tuple[Any, ...], colors: tuple[Any, ...]
+) -> None:
     path = tmp_path / "cloud.ply"
     path.write_bytes(b"old")
     with pytest.raises(ValueError, match=re.escape(str(points))):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files appear whole or not at all, and failures are sentences."""
 
+from __future__ import annotations
+
 import errno
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from xsvggt_ros.errors import OutputError
 from xsvggt_ros.geometry.files import UNFINISHED, replacing, replacing_directory, require_writable
 
 
-def test_a_file_is_replaced_whole(tmp_path):
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "new" / "directory" / "a.bin"
     for content in (b"first", b"second"):
         with replacing(path) as stream:
@@ -20,7 +22,9 @@ def test_a_file_is_replaced_whole(tmp_path):
 
 
 @pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left"), ValueError("odd")])
-def test_what_fails_half_way_leaves_the_old_file(tmp_path, failure):
+def test_what_fails_half_way_leaves_the_old_file(
+    tmp_path: Path, failure: OSError | ValueError
+) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(b"precious")
     expected = OutputError if isinstance(failure, OSError) else ValueError
@@ -36,7 +40,7 @@ def test_what_fails_half_way_leaves_the_old_file(tmp_path, failure):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_file_in_the_way_is_named(tmp_path):
+def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with (
         pytest.raises(OutputError, match=r"a.bin' cannot be written"),
@@ -47,7 +51,7 @@ def test_a_file_in_the_way_is_named(tmp_path):
         require_writable(tmp_path / "file" / "out")
 
 
-def test_what_takes_no_files_is_known_before_a_run(tmp_path):
+def test_what_takes_no_files_is_known_before_a_run(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     with pytest.raises(OutputError, match="link' is a link to nothing; choose another"):
         require_writable(tmp_path / "link")
@@ -55,19 +59,19 @@ def test_what_takes_no_files_is_known_before_a_run(tmp_path):
         require_writable(Path("/proc/xsvggt"))
 
 
-def test_looking_leaves_nothing_behind(tmp_path):
+def test_looking_leaves_nothing_behind(tmp_path: Path) -> None:
     require_writable(tmp_path / "not" / "yet")
     assert list(tmp_path.iterdir()) == []
 
 
-def fill(place, **texts):
+def fill(place: Path, **texts: str) -> None:
     place.mkdir()
     for name, text in texts.items():
         (place / name).write_text(text)
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_a_directory_is_there_whole_or_not_at_all(tmp_path, there):
+def test_a_directory_is_there_whole_or_not_at_all(tmp_path: Path, there: bool) -> None:
     path = tmp_path / "bag"
     if there:
         fill(path, old="precious")
@@ -94,7 +98,7 @@ def test_a_directory_is_there_whole_or_not_at_all(tmp_path, there):
         assert path.stat().st_ino == before
 
 
-def test_what_a_killed_run_left_in_a_directory_goes(tmp_path):
+def test_what_a_killed_run_left_in_a_directory_goes(tmp_path: Path) -> None:
     left = tmp_path / UNFINISHED / tmp_path.name
     left.mkdir(parents=True)
     (left / "half").write_text("1")
@@ -103,7 +107,7 @@ def test_what_a_killed_run_left_in_a_directory_goes(tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["whole"]
 
 
-def test_a_directory_that_takes_nothing_is_named(tmp_path):
+def test_a_directory_that_takes_nothing_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with (
         pytest.raises(OutputError, match=r"out' cannot be written"),

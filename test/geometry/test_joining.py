@@ -58,6 +58,7 @@ def test_four_frames_reach_the_study() -> None:
     assert refused <= 3  # where two of four poses mean nothing
 
 
+@pytest.mark.slow
 def test_ten_joins_are_hardly_worse_than_ten_independent_errors() -> None:
     ones: list[tuple[float, float]] = []
     chains: list[tuple[float, float]] = []

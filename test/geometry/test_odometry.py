@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,13 @@ from xsvggt_ros.geometry.pose_covariance import UNKNOWN_VARIANCE
 from xsvggt_ros.geometry.rigid import Matrix, exp_se3, invert, log_se3
 from xsvggt_ros.geometry.robot_frames import RobotPose, place
 from xsvggt_ros.stream.frame import CameraMotion, FrameResult
-from xsvggt_ros.stream.odometry import LONGEST_GAP, NetworkError, VisualOdometry, carrier_motion
+from xsvggt_ros.stream.odometry import (
+    LONGEST_GAP,
+    CarrierMotion,
+    NetworkError,
+    VisualOdometry,
+    carrier_motion,
+)
 from xsvggt_ros.stream.scale import MetricScale
 
 CAMERA = pv.camera(4)
@@ -26,12 +33,13 @@ MOUNT = motion((0.3, 0.0, 1.2), (-0.5, 0.5, -0.5, 0.5))
 """A camera that looks ahead, 0.3 before and 1.2 above the base."""
 
 
-def moved(step: Matrix, seconds: float = 0.5, **changes) -> CameraMotion:
+def moved(step: Matrix, seconds: float = 0.5, **changes: Any) -> CameraMotion:
     covariance = np.diag([0.01, 0.02, 0.03, 0.001, 0.002, 0.003])
-    return replace(CameraMotion(step, covariance, step, 2 * covariance, seconds), **changes)
+    motion = CameraMotion(step, covariance, 3 * covariance, step, 2 * covariance, seconds)
+    return replace(motion, **changes)
 
 
-def told(motion: CameraMotion | None, *, metric: bool = True, lost: bool = False):
+def told(motion: CameraMotion | None, *, metric: bool = True, lost: bool = False) -> CarrierMotion:
     return carrier_motion(motion, np.eye(4), MOUNT, metric=metric, lost=lost)
 
 
@@ -54,8 +62,8 @@ def test_covariances_are_those_of_the_base_in_odom(
     xi = 1e-6 * np.random.default_rng(seed).standard_normal(6)
     camera = pose @ mount
     found = carrier_motion(
-        CameraMotion(camera, np.outer(xi, xi), step, np.outer(xi, xi), 1.0),
-        pose, mount, metric=True, lost=False,
+        CameraMotion(camera, np.eye(6), np.outer(xi, xi), step, np.outer(xi, xi), 1.0),
+        pose, mount, metric=True, lost=False, in_map=True,
     )  # fmt: skip
     wrong = camera @ exp_se3(xi) @ invert(mount)
     way, turn = wrong[:3, 3] - pose[:3, 3], log_se3(wrong @ invert(pose))[3:]
@@ -177,7 +185,7 @@ def test_refinement_helps_where_it_can_and_does_no_harm_elsewhere(
     errors: pv.Errors, better: bool
 ) -> None:
     truth, results = frames(60, errors)
-    odometry = VisualOdometry(4, "auto")
+    odometry = VisualOdometry(4, "on")
     followed = [odometry.follow(result) for result in results]
     before, after = (rms(truth[20:], each[20:]) for each in (results, followed))
     for one, other in zip(before, after, strict=True):
@@ -188,12 +196,11 @@ def test_refinement_helps_where_it_can_and_does_no_harm_elsewhere(
     assert followed[-1].motion.inliers > 0.5
 
 
-def test_refinement_waits_for_a_known_camera_unless_it_is_on() -> None:
+def test_only_on_moves_poses_in_the_world() -> None:
     _, results = frames(15, pv.Errors(1.0, 0.002))
-    guessed = [replace(each, intrinsics_source="predicted") for each in results]
     for refinement, source in (("off", "predicted"), ("auto", "predicted"), ("on", "fused")):
         odometry = VisualOdometry(4, refinement)
-        followed = [odometry.follow(each) for each in guessed]
+        followed = [odometry.follow(each) for each in results]
         assert followed[-1].pose_source == source
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from present import present
+from selection import examples
 
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.geometry.cameras import Calibration, is_rectified_topic, without_distortion
@@ -28,12 +32,12 @@ LENSES = {
 }
 
 
-def camera(model: str = "plumb_bob", **changes) -> Calibration:
+def camera(model: str = "plumb_bob", **changes: Any) -> Calibration:
     values = {"d": LENSES[model], "k": K, "r": UPRIGHT, "p": P} | changes
     return Calibration(WIDTH, HEIGHT, model, **values)
 
 
-def through_the_lens(rays, model: str):
+def through_the_lens(rays: NDArray[np.float64], model: str) -> NDArray[np.float64]:
     """Return the pixels of rays (z = 1) by the textbook, without OpenCV."""
     x, y = rays[..., 0], rays[..., 1]
     d = LENSES[model]
@@ -52,13 +56,13 @@ def through_the_lens(rays, model: str):
     return np.stack([K[0] * u + K[2], K[4] * v + K[5]], axis=-1)
 
 
-def pattern(x, y):
+def pattern(x: NDArray[np.floating], y: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Return a smooth world at infinity over rays, uint8 RGB."""
     waves = [np.sin(9 * x + 2), np.sin(11 * y), np.sin(7 * (x + y))]
     return np.rint(127.5 + 100 * np.stack(waves, axis=-1)).astype(np.uint8)
 
 
-def photograph(model: str):
+def photograph(model: str) -> NDArray[np.uint8]:
     """Return what the camera sees of :func:`pattern`, by inverting the lens point by point."""
     fx, fy, cx, cy = K[0], K[4], K[2], K[5]
     u, v = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))
@@ -73,7 +77,7 @@ def photograph(model: str):
 
 @pytest.mark.parametrize("model", LENSES)
 @pytest.mark.parametrize("given", ["p", "nothing"])
-def test_a_rectified_image_is_that_of_a_pinhole_camera(model, given):
+def test_a_rectified_image_is_that_of_a_pinhole_camera(model: str, given: str) -> None:
     calibration = camera(model) if given == "p" else camera(model, p=(0.0,) * 12)
     found = rectification(calibration, WIDTH, HEIGHT)
     rectified = found.apply(photograph(model)).astype(int)
@@ -90,14 +94,14 @@ def test_a_rectified_image_is_that_of_a_pinhole_camera(model, given):
     assert np.count_nonzero(rectified[outside]) < 0.01 * rectified.size
 
 
-def test_maps_are_not_made_where_nothing_is_bent():
+def test_maps_are_not_made_where_nothing_is_bent() -> None:
     found = rectification(camera(d=(0.0,) * 5), WIDTH, HEIGHT)
     image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     assert found.apply(image) is image
     assert (found.intrinsics.fx, found.intrinsics.cy) == (250.0, 122.0)
 
 
-def test_rectified_images_keep_their_pixels_and_have_the_camera_of_p():
+def test_rectified_images_keep_their_pixels_and_have_the_camera_of_p() -> None:
     found = rectification(camera(rectified=True), WIDTH, HEIGHT)
     assert found.maps is None
     assert (found.intrinsics.fx, found.intrinsics.cx) == (200.0, 160.0)
@@ -105,7 +109,7 @@ def test_rectified_images_keep_their_pixels_and_have_the_camera_of_p():
     assert told.intrinsics == found.intrinsics
 
 
-def test_a_stereo_camera_is_turned_into_its_pair():
+def test_a_stereo_camera_is_turned_into_its_pair() -> None:
     angle = np.radians(5)
     turn = np.array(
         [[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]]
@@ -116,13 +120,13 @@ def test_a_stereo_camera_is_turned_into_its_pair():
     image = pattern((u - K[2]) / K[0], (v - K[5]) / K[4])
     rays = np.stack([(u - 160.0) / 200, (v - 120.0) / 200, np.ones_like(u)], axis=-1) @ turn
     expected = pattern(rays[..., 0] / rays[..., 2], rays[..., 1] / rays[..., 2]).astype(int)
-    inner = cv2.erode(found.seen.astype(np.uint8), np.ones((3, 3))).astype(bool)
+    inner = cv2.erode(present(found.seen).astype(np.uint8), np.ones((3, 3))).astype(bool)
     assert np.abs(found.apply(image) - expected)[inner].max() <= 4
 
 
 @pytest.mark.parametrize("model", LENSES)
 @pytest.mark.parametrize("angle", [0.0, 0.1])
-def test_points_of_rectified_depth_stay_where_they_are(model, angle):
+def test_points_of_rectified_depth_stay_where_they_are(model: str, angle: float) -> None:
     # a slanted plane n X = 2 in the axes of the source, seen through the lens
     normal = np.array([0.3, -0.2, 1.0])
     turn = cv2.Rodrigues(np.array([angle / 2, angle, 0.0]))[0]
@@ -151,13 +155,13 @@ def test_points_of_rectified_depth_stay_where_they_are(model, angle):
 @pytest.mark.parametrize("model", ["plumb_bob", "equidistant", ""])
 @pytest.mark.parametrize("p", [camera().p, (0.0,) * 12])
 @pytest.mark.parametrize("count", [0, 4, 5, 6])
-def test_any_number_of_zeros_is_no_distortion(model, p, count):
+def test_any_number_of_zeros_is_no_distortion(model: str, p: tuple[float, ...], count: int) -> None:
     turn = cv2.Rodrigues(np.array([0.0, 0.05, 0.0]))[0]
     made = Calibration(WIDTH, HEIGHT, model, (), K, tuple(turn.ravel()), p)
     found = rectification(replace(made, d=(0.0,) * count), WIDTH, HEIGHT)
     expected = rectification(made, WIDTH, HEIGHT)
     assert found.intrinsics == expected.intrinsics
-    np.testing.assert_array_equal(found.maps[0], expected.maps[0])
+    np.testing.assert_array_equal(present(found.maps)[0], present(expected.maps)[0])
 
 
 @pytest.mark.parametrize(
@@ -167,15 +171,18 @@ def test_any_number_of_zeros_is_no_distortion(model, p, count):
      ("rational_polynomial ", "rational_polynomial")],
 )  # fmt: skip
 @pytest.mark.parametrize("zeros", [0, 3])
-def test_a_lens_model_has_several_names_and_its_coefficients_zeros_behind(name, model, zeros):
-    usual = rectification(camera(model), WIDTH, HEIGHT)
+def test_a_lens_model_has_several_names_and_its_coefficients_zeros_behind(
+    name: str, model: str, zeros: int
+) -> None:
+    usual = present(rectification(camera(model), WIDTH, HEIGHT).maps)
     called = replace(camera(model), distortion_model=name, d=(*LENSES[model], *(0.0,) * zeros))
-    for mine, theirs in zip(rectification(called, WIDTH, HEIGHT).maps, usual.maps, strict=True):
+    found = present(rectification(called, WIDTH, HEIGHT).maps)
+    for mine, theirs in zip(found, usual, strict=True):
         np.testing.assert_array_equal(mine, theirs)
 
 
 @pytest.mark.parametrize("p", [camera().p, (0.0,) * 12])
-def test_a_camera_without_distortion_is_turned(p):
+def test_a_camera_without_distortion_is_turned(p: tuple[float, ...]) -> None:
     angle = 0.05
     r = (np.cos(angle), 0.0, np.sin(angle), 0.0, 1.0, 0.0, -np.sin(angle), 0.0, np.cos(angle))
     found = rectification(camera(d=(), r=r, p=p), WIDTH, HEIGHT)
@@ -184,7 +191,7 @@ def test_a_camera_without_distortion_is_turned(p):
     assert found.seen is None or found.seen.mean() > 0.6
 
 
-def test_binning_and_region_are_taken_off():
+def test_binning_and_region_are_taken_off() -> None:
     # 640x480 sensor, its right half, two by two pixels in one
     calibration = Calibration(
         640, 480, k=(500.0, 0.0, 320.0, 0.0, 500.0, 240.0, 0.0, 0.0, 1.0),
@@ -196,7 +203,7 @@ def test_binning_and_region_are_taken_off():
     assert not found.scaled
 
 
-def test_a_calibration_of_another_resolution_is_scaled():
+def test_a_calibration_of_another_resolution_is_scaled() -> None:
     found = rectification(camera(d=()), WIDTH // 2, HEIGHT // 2)
     lens = found.intrinsics
     assert (lens.fx, lens.cx, lens.width) == (125.0, 79.0, 160)
@@ -222,7 +229,9 @@ def test_a_calibration_of_another_resolution_is_scaled():
         (camera(d=(0.1,) * 8), (320, 240), "8 coefficients of distortion; plumb_bob has 4 or 5"),
     ],
 )
-def test_what_cannot_be_used_is_refused_with_a_remedy(calibration, size, words):
+def test_what_cannot_be_used_is_refused_with_a_remedy(
+    calibration: Calibration, size: tuple[int, int], words: str
+) -> None:
     with pytest.raises(ConfigurationError, match=words) as caught:
         rectification(calibration, *size)
     assert "input.calibration" in str(caught.value)
@@ -241,14 +250,14 @@ def test_what_cannot_be_used_is_refused_with_a_remedy(calibration, size, words):
         ("image", False),
     ],
 )
-def test_topics_tell_whether_images_are_rectified(topic, rectified):
+def test_topics_tell_whether_images_are_rectified(topic: str, rectified: bool) -> None:
     assert is_rectified_topic(topic) is rectified
 
 
 IMAGE = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
 
 
-def test_maps_are_built_once():
+def test_maps_are_built_once() -> None:
     calibrator = Calibrator()
     first = calibrator.find(camera(), IMAGE)
     assert calibrator.find(camera(), IMAGE) is first
@@ -259,23 +268,23 @@ def test_maps_are_built_once():
     assert calibrator.find(camera("equidistant"), IMAGE) is second
 
 
-def test_a_lens_that_focuses_does_not_fill_the_memory():
+def test_a_lens_that_focuses_does_not_fill_the_memory() -> None:
     calibrator = Calibrator()
     for focal in range(200, 230):
         k = (float(focal), 0.0, 160.0, 0.0, float(focal), 120.0, 0.0, 0.0, 1.0)
-        assert calibrator.find(camera(k=k, d=()), IMAGE).intrinsics.fx == focal
+        assert present(calibrator.find(camera(k=k, d=()), IMAGE)).intrinsics.fx == focal
     assert len(calibrator._found) == 8
 
 
-def test_who_asks_decides_how_a_calibration_is_used():
+def test_who_asks_decides_how_a_calibration_is_used() -> None:
     assert Calibrator("ignore").find(camera(), IMAGE) is None
     assert Calibrator().find(None, IMAGE) is None
-    assert Calibrator("rectified").find(camera(), IMAGE).maps is None
-    assert Calibrator("raw").find(camera(rectified=True), IMAGE).maps is not None
-    assert Calibrator("auto").find(camera(rectified=True), IMAGE).maps is None
+    assert present(Calibrator("rectified").find(camera(), IMAGE)).maps is None
+    assert present(Calibrator("raw").find(camera(rectified=True), IMAGE)).maps is not None
+    assert present(Calibrator("auto").find(camera(rectified=True), IMAGE)).maps is None
 
 
-def test_what_is_not_used_is_said_once(caplog):
+def test_what_is_not_used_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="xsvggt_ros.stream.preprocessing")
     calibrator = Calibrator()
     square = np.zeros((240, 240, 3), np.uint8)
@@ -305,7 +314,9 @@ def test_what_is_not_used_is_said_once(caplog):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("bent", [True, False])
-def test_a_principal_point_far_out_is_distrusted(changes, words: str, bent: bool) -> None:
+def test_a_principal_point_far_out_is_distrusted(
+    changes: dict[str, Any], words: str, bent: bool
+) -> None:
     made = camera(**changes) if bent else camera(d=(0.0,) * 5, **changes)
     with pytest.raises(ConfigurationError, match="has its principal point") as refusal:
         rectification(made, WIDTH, HEIGHT)
@@ -317,7 +328,9 @@ def test_a_principal_point_of_a_region_counts_on_the_whole_sensor() -> None:
     assert rectification(made, 160, 240).intrinsics.cx == pytest.approx(10.0)
 
 
-def test_a_camera_that_sees_little_of_its_rectified_image_is_told(caplog) -> None:
+def test_a_camera_that_sees_little_of_its_rectified_image_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     wide = camera(
         p=(120.0, 0.0, 160.0, 0.0, 0.0, 120.0, 120.0, 0.0, 0.0, 0.0, 1.0, 0.0),
         d=(0.0, 0.0, 0.0001, 0.0),
@@ -349,9 +362,17 @@ def _numbers(count: int) -> st.SearchStrategy[tuple[float, ...]]:
     st.one_of(st.just((0, 0, 0, 0)), st.tuples(SMALL, SMALL, SMALL, SMALL)),
     st.booleans(),
 )
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_any_camera_info_is_used_or_refused_in_a_sentence(
-    model, d, k, r, p, size, binning, region, rectified
+    model: str,
+    d: tuple[Any, ...],
+    k: tuple[float, ...],
+    r: tuple[float, ...],
+    p: tuple[float, ...],
+    size: tuple[int, int],
+    binning: tuple[int, int],
+    region: tuple[int, int, int, int],
+    rectified: bool,
 ) -> None:
     made = Calibration(*size, model, d, k, r, p, binning, region, "", rectified)
     image = np.zeros((12, 16, 3), np.uint8)

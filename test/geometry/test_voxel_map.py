@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
 
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.geometry import voxel_map, voxel_table
-from xsvggt_ros.geometry.voxel_map import VoxelMap, VoxelSettings
+from xsvggt_ros.geometry.voxel_map import Eviction, VoxelMap, VoxelSettings
 from xsvggt_ros.geometry.voxel_table import MOST_SLOTS, VoxelTable, lowest
 
 RANDOM = np.random.default_rng(3)
@@ -19,22 +22,24 @@ REACH = voxel_table.REACH
 indices = hnp.arrays(np.int64, (3, 20), elements=st.integers(-REACH, REACH - 1))
 
 
-def cloud(count: int, extent: float = 1.0, seed: int = 0):
+def cloud(
+    count: int, extent: float = 1.0, seed: int = 0
+) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float32]]:
     random = np.random.default_rng(seed)
     points = (random.random((count, 3)) * extent - extent / 2).astype(np.float32)
     colors = random.integers(0, 256, (count, 3), np.uint8)
     return points, colors, (1 + random.random(count)).astype(np.float32)
 
 
-def shifted(points, x):
+def shifted(points: NDArray[np.float32], x: int) -> NDArray[np.float32]:
     return points + np.array([x, 0, 0], np.float32)
 
 
-def columns(held: VoxelMap):
+def columns(held: VoxelMap) -> list[NDArray[np.float32] | NDArray[np.uint8]]:
     return [np.concatenate(column) for column in zip(*held.means(), strict=True)]
 
 
-def contents(held: VoxelMap):
+def contents(held: VoxelMap) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float32]]:
     points, colors, confidence = (
         np.concatenate(column) for column in zip(*held.means(), strict=True)
     )
@@ -43,12 +48,12 @@ def contents(held: VoxelMap):
 
 
 @given(indices)
-def test_keys_are_indices(cells):
+def test_keys_are_indices(cells: NDArray[np.int64]) -> None:
     np.testing.assert_array_equal(voxel_table.unpack(voxel_table.pack(cells)), cells)
 
 
 @pytest.mark.parametrize("normal", range(3))
-def test_the_voxels_of_a_wall_spread_evenly_over_a_table(normal):
+def test_the_voxels_of_a_wall_spread_evenly_over_a_table(normal: int) -> None:
     wall = np.stack(np.broadcast_arrays(*np.ogrid[:256, :256, :1])).reshape(3, -1)
     keys = voxel_table.pack(np.roll(wall, normal, axis=0))
     assert len(np.unique(keys)) == 256**2
@@ -63,7 +68,9 @@ operations = st.lists(
 
 
 @given(operations, st.integers(0, 2**40))
-def test_the_table_is_a_dictionary_with_dense_slots(steps, spacing):
+def test_the_table_is_a_dictionary_with_dense_slots(
+    steps: list[tuple[bool, list[int]]], spacing: int
+) -> None:
     table = VoxelTable(64)
     held: dict[int, int] = {}
     for adds, numbers in steps:
@@ -86,7 +93,7 @@ def test_the_table_is_a_dictionary_with_dense_slots(steps, spacing):
         assert np.count_nonzero(table.find(everything) >= 0) == len(held)
 
 
-def test_the_table_stays_right_through_long_churn():
+def test_the_table_stays_right_through_long_churn() -> None:
     table = VoxelTable(4096)
     for _ in range(200):
         keys = RANDOM.integers(0, 2**62, 700)
@@ -99,13 +106,13 @@ def test_the_table_stays_right_through_long_churn():
 
 
 @pytest.mark.parametrize("capacity", [0, MOST_SLOTS + 1])
-def test_impossible_tables_are_refused(capacity):
+def test_impossible_tables_are_refused(capacity: int) -> None:
     with pytest.raises(ValueError, match=str(capacity)):
         VoxelTable(capacity)
 
 
 @given(hnp.arrays(np.int32, st.integers(1, 300), elements=st.integers(0, 9)), st.data())
-def test_the_lowest_go(scores, data):
+def test_the_lowest_go(scores: NDArray[np.int32], data: st.DataObject) -> None:
     count = data.draw(st.integers(1, len(scores)))
     chosen = lowest(scores, count)
     assert len(set(chosen.tolist())) == len(chosen) >= count
@@ -113,14 +120,14 @@ def test_the_lowest_go(scores, data):
     assert not len(rest) or scores[chosen].max() <= rest.min()
 
 
-def test_few_more_than_asked_go_from_a_large_map():
+def test_few_more_than_asked_go_from_a_large_map() -> None:
     for scores in (RANDOM.random(400_000), RANDOM.integers(0, 50, 400_000), np.zeros(400_000)):
         chosen = lowest(scores, 4000)
         assert 4000 <= len(chosen) <= 8000
         assert scores[chosen].max() <= np.partition(scores, 8000)[8000]
 
 
-def test_each_voxel_is_the_mean_of_its_points():
+def test_each_voxel_is_the_mean_of_its_points() -> None:
     points, colors, confidence = cloud(5000)
     held = VoxelMap(VoxelSettings(0.1, 10_000))
     for part in np.array_split(np.arange(5000), 4):
@@ -129,7 +136,7 @@ def test_each_voxel_is_the_mean_of_its_points():
     _, which, counts = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
     assert len(held) == len(counts)
 
-    def mean(values):
+    def mean(values: NDArray[Any]) -> NDArray[np.float64]:
         return np.bincount(which.ravel(), values) / counts
 
     expected = np.stack([mean(points[:, axis].astype(float)) for axis in range(3)], axis=1)
@@ -141,7 +148,7 @@ def test_each_voxel_is_the_mean_of_its_points():
     np.testing.assert_allclose(found_colors, expected_colors[order], atol=0.5001)
 
 
-def test_far_from_the_origin_means_are_as_fine():
+def test_far_from_the_origin_means_are_as_fine() -> None:
     corner = np.array([40_000.0, -40_000.0, 10.0])
     points = (corner + RANDOM.random((100, 3)) * 0.05).astype(np.float32)
     held = VoxelMap(VoxelSettings(0.05))
@@ -150,7 +157,7 @@ def test_far_from_the_origin_means_are_as_fine():
     assert np.abs(found - corner).max() < 0.06
 
 
-def test_packed_rows_are_the_means():
+def test_packed_rows_are_the_means() -> None:
     held = VoxelMap(VoxelSettings(0.02))
     held.add(*cloud(50_000))
     rows = np.empty((len(held), 5), np.float32)
@@ -167,7 +174,7 @@ def test_packed_rows_are_the_means():
 
 
 @pytest.mark.parametrize("eviction", ["age", "count"])
-def test_the_bound_is_hard_and_what_stays_is_whole(eviction):
+def test_the_bound_is_hard_and_what_stays_is_whole(eviction: Eviction) -> None:
     held = VoxelMap(VoxelSettings(0.01, 2000, eviction))
     for seed in range(20):
         held.add(*cloud(1500, seed=seed))
@@ -183,14 +190,14 @@ def test_the_bound_is_hard_and_what_stays_is_whole(eviction):
     assert np.isin(again, keys).mean() > 0.95  # a mean may lie on the voxel's face
 
 
-def test_one_frame_larger_than_the_map_is_bounded_too(monkeypatch):
+def test_one_frame_larger_than_the_map_is_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(voxel_map, "BLOCK", 1000)
     held = VoxelMap(VoxelSettings(0.001, 500))
     held.add(*cloud(5000))
     assert 0 < len(held) <= 500
 
 
-def test_what_was_longest_not_seen_goes_first():
+def test_what_was_longest_not_seen_goes_first() -> None:
     held = VoxelMap(VoxelSettings(1.0, 100))
     ones = np.ones(50, np.float32)
     grey = np.full((50, 3), 7, np.uint8)
@@ -206,7 +213,7 @@ def test_what_was_longest_not_seen_goes_first():
     assert ((x > 50) & (x < 100)).sum() == 39  # ten, and a batch of one, have gone
 
 
-def test_what_was_seen_least_goes_first_but_not_before_it_had_a_chance():
+def test_what_was_seen_least_goes_first_but_not_before_it_had_a_chance() -> None:
     held = VoxelMap(VoxelSettings(1.0, 100, "count"))
     line = np.zeros((100, 3), np.float32)
     line[:, 0] = np.arange(100) + 0.5
@@ -219,7 +226,7 @@ def test_what_was_seen_least_goes_first_but_not_before_it_had_a_chance():
     assert (x > 200).sum() == 10
 
 
-def test_old_points_fade_where_a_voxel_is_seen_for_ever():
+def test_old_points_fade_where_a_voxel_is_seen_for_ever() -> None:
     held = VoxelMap(VoxelSettings(1.0))
     low, high = np.full((4096, 3), 0.25, np.float32), np.full((4096, 3), 0.75, np.float32)
     grey, ones = np.zeros((4096, 3), np.uint8), np.ones(4096, np.float32)
@@ -231,14 +238,14 @@ def test_old_points_fade_where_a_voxel_is_seen_for_ever():
     assert held._sums[7, 0] <= 4096 * 1.001
 
 
-def test_points_that_the_grid_does_not_reach_are_counted():
+def test_points_that_the_grid_does_not_reach_are_counted() -> None:
     held = VoxelMap(VoxelSettings(0.001))
     points = np.array([[0.5, 0, 0], [5000.0, 0, 0], [0, -5000.0, 0]], np.float32)
     held.add(points, np.zeros((3, 3), np.uint8), np.ones(3, np.float32))
     assert (len(held), held.outside) == (1, 2)
 
 
-def test_clearing_forgets_everything():
+def test_clearing_forgets_everything() -> None:
     held = VoxelMap(VoxelSettings(0.1, 200))
     held.add(*cloud(500))
     held.clear()
@@ -250,13 +257,14 @@ def test_clearing_forgets_everything():
         np.testing.assert_array_equal(left, right)
 
 
-def test_an_empty_frame_is_a_frame():
+def test_an_empty_frame_is_a_frame() -> None:
     held = VoxelMap()
-    held.add(*(column[:0] for column in cloud(1)))
+    points, colors, confidence = cloud(1)
+    held.add(points[:0], colors[:0], confidence[:0])
     assert len(held) == 0
 
 
-def test_memory_is_laid_out_once():
+def test_memory_is_laid_out_once() -> None:
     held = VoxelMap(VoxelSettings(0.01, 5000))
     before = held.nbytes
     for seed in range(5):
@@ -264,7 +272,7 @@ def test_memory_is_laid_out_once():
     assert held.nbytes == before
 
 
-def test_two_million_voxels_take_less_than_two_hundred_megabytes():
+def test_two_million_voxels_take_less_than_two_hundred_megabytes() -> None:
     packed_message = 2_000_000 * 20
     assert VoxelMap(VoxelSettings(0.05, 2_000_000)).nbytes + packed_message <= 200e6
 
@@ -279,12 +287,12 @@ def test_two_million_voxels_take_less_than_two_hundred_megabytes():
         ({"eviction": "luck"}, "choose age or count"),
     ],
 )
-def test_impossible_settings_are_refused(settings, words):
+def test_impossible_settings_are_refused(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         VoxelSettings(**settings)
 
 
-def test_what_is_no_number_counts_as_outside():
+def test_what_is_no_number_counts_as_outside() -> None:
     held = VoxelMap()
     points, colors, confidence = cloud(4)
     points[1, 2] = np.nan
@@ -297,7 +305,7 @@ def test_what_is_no_number_counts_as_outside():
 
 
 @pytest.mark.parametrize("most", [7, 60, 1000])
-def test_every_voxel_has_its_turn_and_none_twice_a_frame(most):
+def test_every_voxel_has_its_turn_and_none_twice_a_frame(most: int) -> None:
     held = VoxelMap(VoxelSettings(1.0, 1000))
     line = np.zeros((60, 3), np.float32)
     line[:, 0] = np.arange(60) + 0.5

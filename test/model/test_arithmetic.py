@@ -1,17 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `auto` means on which device, TF32, weights of 8 bits, and torch.compile."""
 
+from __future__ import annotations
+
 from importlib.util import find_spec
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import reference
 import torch
+from present import present
 
 from xsvggt_ros.errors import CheckpointError, ConfigurationError
 from xsvggt_ros.evaluation.provenance import weights, weights_bytes
 from xsvggt_ros.model import precision
 from xsvggt_ros.model.checkpoint import load_network, save_network
+from xsvggt_ros.model.dense_head import FusionBlock
+from xsvggt_ros.model.layers import Block
+from xsvggt_ros.model.network import StreamVggt
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 needs_torchao = pytest.mark.skipif(
@@ -20,10 +27,10 @@ needs_torchao = pytest.mark.skipif(
 )
 
 
-def answers(network) -> torch.Tensor:
+def answers(network: StreamVggt) -> torch.Tensor:
     images = torch.rand(1, 2, 3, 28, 42, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        return network.forward_sequence(images).pose_encodings
+        return present(network.forward_sequence(images).pose_encodings)
 
 
 @pytest.mark.parametrize(
@@ -36,13 +43,15 @@ def answers(network) -> torch.Tensor:
         ((12, 1), torch.bfloat16),
     ],
 )
-def test_auto_is_what_a_card_computes_in(monkeypatch, capability, dtype):
+def test_auto_is_what_a_card_computes_in(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], dtype: torch.dtype
+) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert precision.dtype_named("auto", CUDA) == dtype
     assert precision.dtype_named("float32", CUDA) == torch.float32
 
 
-def test_auto_is_float32_on_a_cpu_and_in_the_heads():
+def test_auto_is_float32_on_a_cpu_and_in_the_heads() -> None:
     assert precision.dtype_named("auto", CPU) == torch.float32
     assert precision.heads_dtype_named("auto") == torch.float32
     assert precision.heads_dtype_named("float16") == torch.float16
@@ -53,8 +62,10 @@ def test_auto_is_float32_on_a_cpu_and_in_the_heads():
 @pytest.mark.parametrize(
     ("dtype", "fast"), [(torch.float32, False), (torch.bfloat16, True), (torch.float16, True)]
 )
-def test_float32_means_float32_and_heads_beside_a_half_type_may_use_tf32(monkeypatch, dtype, fast):
-    asked = []
+def test_float32_means_float32_and_heads_beside_a_half_type_may_use_tf32(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, fast: bool
+) -> None:
+    asked: list[str] = []
     monkeypatch.setattr(torch, "set_float32_matmul_precision", asked.append)
     cudnn = SimpleNamespace(allow_tf32=None, benchmark=None)
     monkeypatch.setattr(torch.backends, "cudnn", cudnn)
@@ -65,7 +76,7 @@ def test_float32_means_float32_and_heads_beside_a_half_type_may_use_tf32(monkeyp
     assert cudnn == SimpleNamespace(allow_tf32=fast, benchmark=False)
 
 
-def test_heads_compute_in_their_own_dtype():
+def test_heads_compute_in_their_own_dtype() -> None:
     network = load_network("", preset="tiny", dtype="bfloat16", heads_dtype="float16", device="cpu")
     assert network.dtype == torch.bfloat16
     assert network.depth_head.dtype == torch.float16
@@ -73,12 +84,14 @@ def test_heads_compute_in_their_own_dtype():
     assert answers(network).dtype == torch.float32
 
 
-def test_unknown_weights_are_refused():
+def test_unknown_weights_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="weights 'int4' are unknown; .* full, int8_camer"):
         load_network("", preset="tiny", weights="int4")
 
 
-def test_weights_of_8_bits_without_torchao_are_refused_before_anything_is_loaded(monkeypatch):
+def test_weights_of_8_bits_without_torchao_are_refused_before_anything_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(precision, "find_spec", lambda name: None)
     with pytest.raises(ConfigurationError, match=r"torchao.*pip install 'xsvggt_ros\[int8\]'"):
         load_network("no such file", weights="int8")
@@ -86,13 +99,13 @@ def test_weights_of_8_bits_without_torchao_are_refused_before_anything_is_loaded
 
 @needs_torchao
 @pytest.mark.parametrize("kind", ["int8_camera", "int8"])
-def test_weights_of_8_bits_take_less_and_answer_nearly_the_same(tmp_path, kind):
+def test_weights_of_8_bits_take_less_and_answer_nearly_the_same(tmp_path: Path, kind: str) -> None:
     full, packed = (
         load_network("", preset="tiny", device="cpu", weights=stored) for stored in ("full", kind)
     )
     assert weights_bytes(packed) < (0.6 if kind == "int8" else 0.9) * weights_bytes(full)
-    assert precision.is_quantized(packed.camera_head.trunk[0].mlp.fc1.weight)
-    encoder = packed.aggregator.patch_embed.blocks[0].mlp.fc1.weight
+    assert precision.is_quantized(packed.get_parameter("camera_head.trunk.0.mlp.fc1.weight"))
+    encoder = packed.get_parameter("aggregator.patch_embed.blocks.0.mlp.fc1.weight")
     assert precision.is_quantized(encoder) == (kind == "int8")
     assert packed.dtype == torch.float32
     assert 0 < reference.deviation(answers(packed), answers(full)) < 0.03
@@ -103,10 +116,10 @@ def test_weights_of_8_bits_take_less_and_answer_nearly_the_same(tmp_path, kind):
         save_network(packed, tmp_path / "w.safetensors")
 
 
-def test_compiled_parts_answer_the_same(monkeypatch):
+def test_compiled_parts_answer_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     compile_module, compiled = torch.nn.Module.compile, []
 
-    def quickly(module, **options):
+    def quickly(module: Block | FusionBlock, **options: bool) -> None:
         compiled.append(module)
         compile_module(module, backend="eager", **options)
 

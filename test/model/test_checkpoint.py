@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights are read strictly, and a wrong file is told from a right one."""
 
+from __future__ import annotations
+
 import os
 import pickle
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import reference
@@ -42,46 +46,54 @@ def state() -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture
-def weights(tmp_path, state) -> Path:
+def weights(tmp_path: Path, state: dict[str, torch.Tensor]) -> Path:
     path = tmp_path / "weights.pth"
     torch.save(state, path)
     return path
 
 
-def same(first: dict, second: dict) -> bool:
+def same(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
-def test_torch_file_loads(weights, state):
+def test_torch_file_loads(weights: Path, state: dict[str, torch.Tensor]) -> None:
     assert same(load_network(str(weights), preset="tiny").state_dict(), folded(state))
 
 
-def test_gains_are_folded_before_weights_are_rounded(weights, state):
+def test_gains_are_folded_before_weights_are_rounded(
+    weights: Path, state: dict[str, torch.Tensor]
+) -> None:
     loaded = load_network(str(weights), preset="tiny", dtype="bfloat16").state_dict()
     name = "aggregator.global_blocks.1.attn.proj.weight"
     assert torch.equal(loaded[name], folded(state)[name].to(torch.bfloat16))
     assert not torch.equal(folded(state)[name], state[name])
 
 
-def test_a_network_for_inference_is_saved_as_what_it_is(weights, tmp_path):
+def test_a_network_for_inference_is_saved_as_what_it_is(weights: Path, tmp_path: Path) -> None:
     network = load_network(str(weights), preset="tiny")
     again = load_network(str(save_network(network, tmp_path / "again.safetensors")))
     assert same(again.state_dict(), network.state_dict())
 
 
-def test_files_are_converted_with_their_gains(weights, tmp_path, state):
+def test_files_are_converted_with_their_gains(
+    weights: Path, tmp_path: Path, state: dict[str, torch.Tensor]
+) -> None:
     converted = convert_checkpoint(str(weights), tmp_path / "w.safetensors", preset="tiny")
     assert same(read_checkpoint(str(converted)).tensors, state)
 
 
-def test_track_head_is_recognised_and_left_aside(tmp_path, state):
+def test_track_head_is_recognised_and_left_aside(
+    tmp_path: Path, state: dict[str, torch.Tensor]
+) -> None:
     track = {name: torch.zeros(shape) for name, shape in track_head_shapes(TINY).items()}
     path = tmp_path / "whole.pth"
     torch.save({**state, **track}, path)
     assert same(load_network(str(path), preset="tiny").state_dict(), folded(state))
 
 
-def test_converted_file_carries_its_sizes(weights, tmp_path, state):
+def test_converted_file_carries_its_sizes(
+    weights: Path, tmp_path: Path, state: dict[str, torch.Tensor]
+) -> None:
     converted = convert_checkpoint(str(weights), tmp_path / "w.safetensors", preset="tiny")
     loaded = load_network(str(converted))
     assert loaded.config == TINY
@@ -89,7 +101,7 @@ def test_converted_file_carries_its_sizes(weights, tmp_path, state):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["w.safetensors", "weights.pth"]
 
 
-def test_wrong_tensors_are_all_named(state):
+def test_wrong_tensors_are_all_named(state: dict[str, torch.Tensor]) -> None:
     del state["aggregator.camera_token"]
     state["aggregator.camera_tokn"] = torch.zeros(1)
     state["camera_head.token_norm.weight"] = torch.zeros(7)
@@ -104,12 +116,12 @@ def test_wrong_tensors_are_all_named(state):
     assert "track_head.tracker.query_ref_token [3] instead of [1, 2, 388]" in sentence
 
 
-def test_weights_of_another_preset_are_refused(weights):
+def test_weights_of_another_preset_are_refused(weights: Path) -> None:
     with pytest.raises(CheckpointError, match="choose the preset that the weights were made for"):
         load_network(str(weights), preset="small")
 
 
-def test_a_part_of_the_track_head_is_not_enough(state):
+def test_a_part_of_the_track_head_is_not_enough(state: dict[str, torch.Tensor]) -> None:
     name, shape = next(iter(track_head_shapes(TINY).items()))
     with pytest.raises(CheckpointError, match="393 missing: track_head"):
         assemble(TINY, {**state, name: torch.zeros(shape)})
@@ -125,7 +137,9 @@ def test_a_part_of_the_track_head_is_not_enough(state):
         lambda tensor: tensor.to("meta"),
     ],
 )
-def test_tensors_that_are_no_numbers_are_named(state, spoil):
+def test_tensors_that_are_no_numbers_are_named(
+    state: dict[str, torch.Tensor], spoil: Callable[..., Any]
+) -> None:
     name = "camera_head.token_norm.weight"
     state[name] = spoil(state[name])
     with pytest.raises(CheckpointError, match=f"not finite floating-point numbers: {name}"):
@@ -133,7 +147,9 @@ def test_tensors_that_are_no_numbers_are_named(state, spoil):
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_overwriting_the_file_does_not_touch_a_loaded_network(tmp_path, weights, suffix):
+def test_overwriting_the_file_does_not_touch_a_loaded_network(
+    tmp_path: Path, weights: Path, suffix: str
+) -> None:
     path = weights
     if suffix == ".safetensors":
         path = convert_checkpoint(str(weights), tmp_path / "w.safetensors", preset="tiny")
@@ -143,35 +159,35 @@ def test_overwriting_the_file_does_not_touch_a_loaded_network(tmp_path, weights,
     assert same(dict(network.state_dict()), before)
 
 
-def test_old_torch_files_load(tmp_path, state):
+def test_old_torch_files_load(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
     path = tmp_path / "old.pth"
     torch.save(state, path, _use_new_zipfile_serialization=False)
     assert same(load_network(str(path), preset="tiny").state_dict(), folded(state))
 
 
-def test_sizes_of_the_file_and_of_the_preset_must_agree(tmp_path, weights):
+def test_sizes_of_the_file_and_of_the_preset_must_agree(tmp_path: Path, weights: Path) -> None:
     path = convert_checkpoint(str(weights), tmp_path / "w.safetensors", preset="tiny")
     assert load_network(str(path), preset="tiny").config == TINY
     with pytest.raises(ConfigurationError, match="not those of preset 'small'"):
         load_network(str(path), preset="small")
 
 
-def test_heads_may_be_rounded_too(weights):
+def test_heads_may_be_rounded_too(weights: Path) -> None:
     network = load_network(str(weights), preset="tiny", dtype="float16", heads_dtype="bfloat16")
     assert network.dtype == torch.float16
     assert network.camera_head.embed_pose.weight.dtype == torch.bfloat16
 
 
-def test_a_directory_that_does_not_exist_is_no_place_to_save(tmp_path):
+def test_a_directory_that_does_not_exist_is_no_place_to_save(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"w.safetensors' cannot be written"):
         save_network(random_network(TINY, 0), tmp_path / "missing" / "w.safetensors")
 
 
-def test_a_pickle_is_not_executed(tmp_path):
+def test_a_pickle_is_not_executed(tmp_path: Path) -> None:
     marker = tmp_path / "executed"
 
     class Payload:
-        def __reduce__(self):
+        def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
             return os.system, (f"touch {marker}",)
 
     path = tmp_path / "evil.pth"
@@ -185,7 +201,7 @@ def test_a_pickle_is_not_executed(tmp_path):
     assert not marker.exists()
 
 
-def test_a_training_state_without_weights_is_refused_by_what_it_is(tmp_path):
+def test_a_training_state_without_weights_is_refused_by_what_it_is(tmp_path: Path) -> None:
     path = tmp_path / "training.pth"
     torch.save({"step": 3, "losses": [0.1]}, path)
     with pytest.raises(CheckpointError, match="of tensors but a dictionary of step, losses"):
@@ -193,7 +209,7 @@ def test_a_training_state_without_weights_is_refused_by_what_it_is(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_truncated_files_are_refused(tmp_path, weights, suffix):
+def test_truncated_files_are_refused(tmp_path: Path, weights: Path, suffix: str) -> None:
     whole = weights
     if suffix == ".safetensors":
         whole = convert_checkpoint(str(weights), tmp_path / "w.safetensors", preset="tiny")
@@ -203,20 +219,22 @@ def test_truncated_files_are_refused(tmp_path, weights, suffix):
         read_checkpoint(str(cut))
 
 
-def test_a_missing_file_is_named_with_the_remedy():
+def test_a_missing_file_is_named_with_the_remedy() -> None:
     with pytest.raises(CheckpointError, match=r"'nowhere/weights.pth' does not exist; give a .pth"):
         load_network("nowhere/weights.pth")
 
 
-def test_a_directory_is_refused(tmp_path):
+def test_a_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is a directory; name the .pth or .safetensors"):
         read_checkpoint(str(tmp_path))
 
 
-def test_the_hub_is_asked_for_an_id(monkeypatch, weights, caplog):
+def test_the_hub_is_asked_for_an_id(
+    monkeypatch: pytest.MonkeyPatch, weights: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     asked = []
 
-    def download(repository, file):
+    def download(repository: str, file: str) -> str:
         asked.append((repository, file))
         return str(weights)
 
@@ -227,8 +245,8 @@ def test_the_hub_is_asked_for_an_id(monkeypatch, weights, caplog):
     assert caplog.text.count("non-commercial use only") == 1
 
 
-def test_a_hub_that_fails_is_one_sentence(monkeypatch):
-    def download(repository, file):
+def test_a_hub_that_fails_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(repository: str, file: str) -> None:
         raise OSError("no route to host")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
@@ -236,7 +254,7 @@ def test_a_hub_that_fails_is_one_sentence(monkeypatch):
         read_checkpoint("a/b")
 
 
-def test_random_weights_are_seeded_and_announced(caplog):
+def test_random_weights_are_seeded_and_announced(caplog: pytest.LogCaptureFixture) -> None:
     first, again = (load_network("", preset="tiny", seed=5) for _ in range(2))
     other = load_network("", preset="tiny", seed=6)
     assert same(first.state_dict(), again.state_dict())
@@ -244,7 +262,9 @@ def test_random_weights_are_seeded_and_announced(caplog):
     assert "poses, depth and points mean nothing" in caplog.text
 
 
-def test_without_a_name_the_bundled_weights_are_taken_and_their_limits_told(caplog):
+def test_without_a_name_the_bundled_weights_are_taken_and_their_limits_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     named, unnamed = load_network("demo"), load_network("")
     assert named.config == unnamed.config == preset("demo")
     assert same(named.state_dict(), unnamed.state_dict())
@@ -254,14 +274,16 @@ def test_without_a_name_the_bundled_weights_are_taken_and_their_limits_told(capl
         load_network("demo", preset="tiny")
 
 
-def test_the_weights_that_need_their_memory_tell_their_limits(caplog):
+def test_the_weights_that_need_their_memory_tell_their_limits(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     assert load_network("landmarks").config == preset("demo12")
     assert "to judge caches by" in caplog.text
     assert "nothing else" in caplog.text
 
 
 @pytest.mark.parametrize("name", NOTICES)
-def test_bundled_weights_are_small_and_in_half_precision(name):
+def test_bundled_weights_are_small_and_in_half_precision(name: str) -> None:
     path = bundled_weights(name)
     assert path.stat().st_size <= 16 * 2**20
     tensors = read_checkpoint(name).tensors
@@ -269,21 +291,23 @@ def test_bundled_weights_are_small_and_in_half_precision(name):
     assert path.with_name("MODEL_CARD.md").is_file()
 
 
-def test_a_copy_without_the_bundled_weights_says_so(monkeypatch, tmp_path):
+def test_a_copy_without_the_bundled_weights_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(backbones, "__file__", str(tmp_path / "model" / "backbones.py"))
     for name in NOTICES:
         with pytest.raises(CheckpointError, match="install it again"):
             load_network(name)
 
 
-def test_weights_in_words():
+def test_weights_in_words() -> None:
     assert weights_in_words("", None) == weights_in_words("demo", "") == "the bundled demo model"
     assert weights_in_words("landmarks", None) == "the bundled landmarks model"
     assert weights_in_words("a/b", None) == "a/b"
     assert weights_in_words("", "tiny") == "random weights (tiny): geometry means nothing"
 
 
-def test_random_weights_leave_the_callers_generator_alone():
+def test_random_weights_leave_the_callers_generator_alone() -> None:
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
@@ -305,12 +329,12 @@ def test_random_weights_leave_the_callers_generator_alone():
         ({"preset": "tiny", "device": "warp:9"}, "device 'warp:9' cannot be used"),
     ],
 )
-def test_impossible_wishes_are_refused(arguments, sentence):
+def test_impossible_wishes_are_refused(arguments: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigurationError, match=sentence):
         load_network("", **arguments)
 
 
-def test_sizes_survive_json_and_others_are_refused():
+def test_sizes_survive_json_and_others_are_refused() -> None:
     for config in PRESETS.values():
         assert NetworkConfig.from_json(config.to_json()) == config
     for text in ("{}", "[]", "nonsense", '{"dense": {}, "encoder": {}, "camera": {}}'):
@@ -318,20 +342,21 @@ def test_sizes_survive_json_and_others_are_refused():
             NetworkConfig.from_json(text)
 
 
-def test_sizes_that_do_not_fit_are_refused():
+def test_sizes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="num_heads=3 does not fit embed_dim=64"):
         NetworkConfig(embed_dim=64, num_heads=3)
-    for field, value in (("num_heads", 0), ("depth", 1.5), ("mlp_ratio", -1), ("rope_base", 0)):
+    wrong: dict[str, Any] = {"num_heads": 0, "depth": 1.5, "mlp_ratio": -1, "rope_base": 0}
+    for field, value in wrong.items():
         with pytest.raises(ConfigurationError, match=f"{field} is {value}; it must be"):
             NetworkConfig(**{field: value})
 
 
-def test_saving_is_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_saving_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = reference.network()
     target = tmp_path / "w.safetensors"
     target.write_bytes(b"precious")
 
-    def fail(tensors, path, metadata):
+    def fail(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
         Path(path).write_bytes(b"half")
         raise OSError("disk full")
 
@@ -346,12 +371,14 @@ def test_saving_is_whole_or_not_at_all(tmp_path, monkeypatch):
         assert len(list(file.keys())) == len(network.state_dict())
 
 
-def test_saving_under_another_suffix_is_refused(tmp_path):
+def test_saving_under_another_suffix_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="must end in .safetensors"):
         save_network(random_network(TINY, 0), tmp_path / "w.pth")
 
 
-def test_half_precision_weights_load_as_float32(tmp_path, state):
+def test_half_precision_weights_load_as_float32(
+    tmp_path: Path, state: dict[str, torch.Tensor]
+) -> None:
     path = tmp_path / "half.safetensors"
     save_file({name: t.half() for name, t in state.items()}, path)
     loaded = load_network(str(path), preset="tiny")
@@ -360,14 +387,16 @@ def test_half_precision_weights_load_as_float32(tmp_path, state):
 
 
 @pytest.fixture
-def lingbot_weights(tmp_path) -> Path:
+def lingbot_weights(tmp_path: Path) -> Path:
     path = tmp_path / "lingbot.pt"
     tensors = dict(random_network(PRESETS["tiny_lingbot"], seed=4).state_dict())
     torch.save({"model": tensors}, path)
     return path
 
 
-def test_weights_of_another_network_are_told_by_its_name(weights, lingbot_weights):
+def test_weights_of_another_network_are_told_by_its_name(
+    weights: Path, lingbot_weights: Path
+) -> None:
     with pytest.raises(CheckpointError, match="holds weights of LingBot-Map.*such as lingbot"):
         load_network(str(lingbot_weights), preset="tiny")
     with pytest.raises(CheckpointError, match="holds weights of StreamVGGT.*such as streamvggt"):
@@ -376,7 +405,9 @@ def test_weights_of_another_network_are_told_by_its_name(weights, lingbot_weight
     assert network.config == PRESETS["tiny_lingbot"]
 
 
-def test_converted_weights_of_another_network_are_told_by_its_name(tmp_path, lingbot_weights):
+def test_converted_weights_of_another_network_are_told_by_its_name(
+    tmp_path: Path, lingbot_weights: Path
+) -> None:
     own = convert_checkpoint(
         str(lingbot_weights), tmp_path / "own.safetensors", preset="tiny_lingbot"
     )
@@ -385,7 +416,9 @@ def test_converted_weights_of_another_network_are_told_by_its_name(tmp_path, lin
     assert load_network(str(own)).config == PRESETS["tiny_lingbot"]
 
 
-def test_the_tensors_say_which_official_network_they_are_of(weights, lingbot_weights):
+def test_the_tensors_say_which_official_network_they_are_of(
+    weights: Path, lingbot_weights: Path
+) -> None:
     for path, own, other in ((weights, "streamvggt", "lingbot"), (lingbot_weights, "lingbot", "")):
         config = sizes_of(read_checkpoint(str(path)), None, str(path))
         assert config == PRESETS[own]
@@ -402,11 +435,15 @@ def test_the_tensors_say_which_official_network_they_are_of(weights, lingbot_wei
     ],
 )
 def test_a_repository_has_a_usual_file_and_a_licence(
-    source, file, lingbot_weights, monkeypatch, caplog
-):
+    source: str,
+    file: str,
+    lingbot_weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     asked = []
 
-    def fetch(repository, name):
+    def fetch(repository: str, name: str) -> str:
         asked.append((repository, name))
         return str(lingbot_weights)
 
@@ -419,7 +456,7 @@ def test_a_repository_has_a_usual_file_and_a_licence(
         assert official.licence in caplog.text
 
 
-def test_both_licences_are_said_as_they_are():
+def test_both_licences_are_said_as_they_are() -> None:
     streamvggt, lingbot = BACKBONES
     assert "non-commercial use only" in streamvggt.licence
     assert "Apache-2.0" in lingbot.licence
@@ -427,7 +464,7 @@ def test_both_licences_are_said_as_they_are():
     assert "no licence field" in lingbot.licence
 
 
-def test_a_file_is_converted_to_half_its_size(tmp_path, lingbot_weights):
+def test_a_file_is_converted_to_half_its_size(tmp_path: Path, lingbot_weights: Path) -> None:
     preset = "tiny_lingbot"
     whole, half = (
         convert_checkpoint(
@@ -446,8 +483,10 @@ def test_a_file_is_converted_to_half_its_size(tmp_path, lingbot_weights):
         )
 
 
-def test_where_weights_do_not_fit_only_narrower_types_are_proposed(weights, monkeypatch):
-    def full(*_, **__):
+def test_where_weights_do_not_fit_only_narrower_types_are_proposed(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("no memory is left")
 
     monkeypatch.setattr("xsvggt_ros.model.checkpoint.quantize_weights", full)

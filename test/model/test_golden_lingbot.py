@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """LingBot-Map's network and memory equal the reference's on its golden tensors."""
 
+from __future__ import annotations
+
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import lingbot_reference as reference
 import pytest
@@ -31,7 +35,7 @@ SHORT = {"window_frames": 2, "keyframe_interval": 1}
 """A window that some frames leave."""
 
 
-def settings(mode: str, **changes) -> CacheSettings:
+def settings(mode: str, **changes: Any) -> CacheSettings:
     window, interval = MODES[mode]["window"], MODES[mode]["keyframe_interval"]
     kept = {"window_frames": window, "keyframe_interval": interval}
     return CacheSettings(**{"key_bits": 16, "value_bits": 16} | kept | changes)
@@ -47,7 +51,7 @@ def run(own: StreamVggt, cache: KvCache) -> Outputs:
     return Outputs.of(predictions)
 
 
-def test_official_names_and_shapes_without_allocating_them():
+def test_official_names_and_shapes_without_allocating_them() -> None:
     official = json.loads((reference.GOLDEN / "state_dict_full.json").read_text())
     with torch.device("meta"):
         network = StreamVggt(LINGBOT)
@@ -61,7 +65,9 @@ def test_official_names_and_shapes_without_allocating_them():
 
 @pytest.mark.parametrize("kind", ["trained", "for inference"])
 @pytest.mark.parametrize("mode", MODES)
-def test_the_network_equals_the_reference_over_a_memory_without_economy(mode, kind):
+def test_the_network_equals_the_reference_over_a_memory_without_economy(
+    mode: str, kind: str
+) -> None:
     own = reference.network() if kind == "trained" else reference.inference_network()
     deviations = reference.run_plainly(own, mode).deviations(mode)
     assert len(deviations) == 5
@@ -70,7 +76,7 @@ def test_the_network_equals_the_reference_over_a_memory_without_economy(mode, ki
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("bits", ROUNDED)
-def test_the_cache_equals_the_reference(mode, bits):
+def test_the_cache_equals_the_reference(mode: str, bits: int) -> None:
     network = reference.network()
     cache = KvCache(settings(mode, key_bits=bits, value_bits=bits), cache_layout(network))
     deviations = run(network, cache).deviations(mode)
@@ -79,20 +85,20 @@ def test_the_cache_equals_the_reference(mode, bits):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_newest_frame_may_wait_as_it_came(mode):
+def test_the_newest_frame_may_wait_as_it_came(mode: str) -> None:
     network = reference.network()
     waiting = settings(mode, key_bits=8, value_bits=8, window_bits=16)
     deviations = run(network, KvCache(waiting, cache_layout(network))).deviations(mode)
     assert max(deviations.values()) <= ROUNDED[8]
 
 
-def test_everything_kept_equals_a_window_that_nothing_leaves():
+def test_everything_kept_equals_a_window_that_nothing_leaves() -> None:
     network = reference.network()
     cache = KvCache(settings(WHOLE, policy="none"), cache_layout(network))
     assert max(run(network, cache).deviations(WHOLE).values()) <= ROUNDED[16]
 
 
-def test_a_whole_sequence_at_once_equals_the_stream():
+def test_a_whole_sequence_at_once_equals_the_stream() -> None:
     network = reference.network()
     with torch.inference_mode():
         whole = Outputs.of(
@@ -102,7 +108,7 @@ def test_a_whole_sequence_at_once_equals_the_stream():
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_what_is_trained_equals_the_reference(mode):
+def test_what_is_trained_equals_the_reference(mode: str) -> None:
     network = reference.network()
     window, interval = MODES[mode]["window"], MODES[mode]["keyframe_interval"]
     images = reference.frames()[None]
@@ -118,16 +124,16 @@ def test_what_is_trained_equals_the_reference(mode):
     assert max(whole.deviations(mode).values()) <= ROUNDED[16]
 
 
-def _time_stands_still(network, patch):
+def _time_stands_still(network: StreamVggt, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(reference.PlainMemory, "times", lambda self, frames, device: torch.zeros(frames))
 
 
-def _scale_token_of_later_frames(network, patch):
+def _scale_token_of_later_frames(network: StreamVggt, patch: pytest.MonkeyPatch) -> None:
     token = network.aggregator.scale_token
     token[:, 0] = token[:, 1].clone()
 
 
-def _a_special_token_less(network, patch):
+def _a_special_token_less(network: StreamVggt, patch: pytest.MonkeyPatch) -> None:
     fewer = replace(network.config, scale_token=False)
     network.aggregator.config = network.config = fewer
     network.depth_head.special_tokens = fewer.special_tokens
@@ -136,7 +142,7 @@ def _a_special_token_less(network, patch):
 @pytest.mark.parametrize(
     "damage", [_time_stands_still, _scale_token_of_later_frames, _a_special_token_less]
 )
-def test_the_tolerance_notices(damage, monkeypatch):
+def test_the_tolerance_notices(damage: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     network = reference.network()
     damage(network, monkeypatch)
     deviations = reference.run_plainly(network, WHOLE).deviations(WHOLE)
@@ -144,7 +150,7 @@ def test_the_tolerance_notices(damage, monkeypatch):
     assert deviations["depth.sub"] > 10 * TOLERANCE
 
 
-def test_time_counts_stored_frames_and_begins_again_with_a_session():
+def test_time_counts_stored_frames_and_begins_again_with_a_session() -> None:
     network = reference.network()
     cache = KvCache(settings(WHOLE, **SHORT | {"keyframe_interval": 2}), cache_layout(network))
     images = reference.frames()
@@ -170,7 +176,7 @@ def test_time_counts_stored_frames_and_begins_again_with_a_session():
         {"keyframe_interval": 3},
     ],
 )
-def test_time_goes_on_through_live_changes(changes):
+def test_time_goes_on_through_live_changes(changes: dict[str, Any]) -> None:
     network = reference.network()
     cache = KvCache(settings(WHOLE, **SHORT), cache_layout(network))
     images = reference.frames()

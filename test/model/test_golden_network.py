@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """The network equals the reference's on its golden tensors."""
 
+from __future__ import annotations
+
 import json
 import re
 
 import pytest
 import reference
 import torch
+from present import present
 from reference import CONFIG, TOLERANCE, deviation
 
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.model.aggregator import image_statistics, normalize
 from xsvggt_ros.model.config import NetworkConfig
 from xsvggt_ros.model.dense_head import uv_embedding
-from xsvggt_ros.model.network import StreamVggt
+from xsvggt_ros.model.network import Prediction, StreamVggt
 from xsvggt_ros.model.rotary import rotate, rotation_for
 from xsvggt_ros.model.track_head import track_head_shapes
 
@@ -30,17 +33,17 @@ def tokens_of(mode: str) -> dict[tuple[int, int], torch.Tensor]:
 
 
 @pytest.fixture(scope="module", params=["trained", "for inference"])
-def network(request) -> StreamVggt:
+def network(request: pytest.FixtureRequest) -> StreamVggt:
     return reference.network() if request.param == "trained" else reference.inference_network()
 
 
 @pytest.fixture(scope="module")
-def masked(network):
+def masked(network: StreamVggt) -> Prediction:
     with torch.inference_mode():
         return network.forward_sequence(reference.frames()[None])
 
 
-def test_official_names_and_shapes_without_allocating_them():
+def test_official_names_and_shapes_without_allocating_them() -> None:
     official = json.loads((reference.GOLDEN / "state_dict_full.json").read_text())
     with torch.device("meta"):
         network = StreamVggt(NetworkConfig())
@@ -52,9 +55,9 @@ def test_official_names_and_shapes_without_allocating_them():
     assert len(own) == 1797 - 394
 
 
-def test_masked_forward_poses_of_every_iteration(masked):
+def test_masked_forward_poses_of_every_iteration(masked: Prediction) -> None:
     golden = OUTPUTS["f_masked.pose_enc_iters"]
-    assert deviation(masked.pose_encodings[0], golden) <= TOLERANCE
+    assert deviation(present(masked.pose_encodings)[0], golden) <= TOLERANCE
 
 
 @pytest.mark.parametrize(
@@ -66,13 +69,13 @@ def test_masked_forward_poses_of_every_iteration(masked):
         ("points_confidence", "world_points_conf"),
     ],
 )
-def test_masked_forward_dense_outputs(masked, field, golden):
+def test_masked_forward_dense_outputs(masked: Prediction, field: str, golden: str) -> None:
     expected = OUTPUTS[f"f_masked.{golden}.sub"]
     actual = reference.subsampled(getattr(masked, field)[0])
     assert deviation(actual, expected.reshape(actual.shape)) <= TOLERANCE
 
 
-def test_masked_forward_tokens(network):
+def test_masked_forward_tokens(network: StreamVggt) -> None:
     from xsvggt_ros.model.memory import CausalSequence
 
     images = reference.frames()[None]
@@ -85,7 +88,7 @@ def test_masked_forward_tokens(network):
         assert deviation(layers[layer][0, frame], expected) <= TOLERANCE
 
 
-def test_streaming_tokens_of_intermediate_layers(network):
+def test_streaming_tokens_of_intermediate_layers(network: StreamVggt) -> None:
     memory = reference.kv_cache(CacheSettings("none", key_bits=16, value_bits=16))
     golden = tokens_of("a_full")
     assert golden
@@ -99,40 +102,44 @@ def test_streaming_tokens_of_intermediate_layers(network):
                     assert deviation(layers[layer][0, 0], golden[index, layer]) <= TOLERANCE
 
 
-def test_only_asked_layers_are_kept(network):
+def test_only_asked_layers_are_kept(network: StreamVggt) -> None:
     memory = reference.kv_cache(CacheSettings("none", key_bits=16, value_bits=16))
     with torch.inference_mode():
         layers = network.aggregator(reference.frames()[:1, None], memory, {1})
     assert list(layers) == [1]
 
 
-def test_encoder_patch_tokens(network):
+def test_encoder_patch_tokens(network: StreamVggt) -> None:
     with torch.inference_mode():
         normalized = normalize(reference.frames()[:1], *image_statistics(torch.device("cpu")))
         tokens = network.aggregator.patch_embed(normalized)
     assert deviation(tokens[0], OUTPUTS["a_full.patch_tokens0"]) <= TOLERANCE
 
 
-def test_streaming_equals_masked_forward_with_a_camera_cache_per_iteration(network, masked):
+def test_streaming_equals_masked_forward_with_a_camera_cache_per_iteration(
+    network: StreamVggt, masked: Prediction
+) -> None:
     memory = reference.kv_cache(CacheSettings("none", key_bits=16, value_bits=16))
     poses = []
     with torch.inference_mode():
         for frame in reference.frames():
-            poses.append(network(frame[None, None], memory, ("camera",)).pose_encodings[0])
+            prediction = network(frame[None, None], memory, ("camera",))
+            poses.append(present(prediction.pose_encodings)[0])
             memory.end_frame()
-    assert deviation(torch.cat(poses), masked.pose_encodings[0]) <= TOLERANCE
+    assert deviation(torch.cat(poses), present(masked.pose_encodings)[0]) <= TOLERANCE
 
 
-def test_batches_do_not_mix(network):
+def test_batches_do_not_mix(network: StreamVggt) -> None:
     images = torch.stack([reference.frames()[:3], reference.frames()[-3:]])
     with torch.inference_mode():
         both = network.forward_sequence(images)
         alone = network.forward_sequence(images[1:])
-    assert deviation(both.depth[1], alone.depth[0]) <= TOLERANCE
-    assert deviation(both.pose_encodings[1], alone.pose_encodings[0]) <= TOLERANCE
+    assert deviation(present(both.depth)[1], present(alone.depth)[0]) <= TOLERANCE
+    poses = present(both.pose_encodings)[1]
+    assert deviation(poses, present(alone.pose_encodings)[0]) <= TOLERANCE
 
 
-def test_unasked_heads_do_not_run(network):
+def test_unasked_heads_do_not_run(network: StreamVggt) -> None:
     memory = reference.kv_cache(CacheSettings("none", key_bits=16, value_bits=16))
     with torch.inference_mode():
         prediction = network(reference.frames()[:1, None], memory, ("depth",))
@@ -141,7 +148,7 @@ def test_unasked_heads_do_not_run(network):
     assert memory.camera_nbytes == 0
 
 
-def test_rotary_embedding():
+def test_rotary_embedding() -> None:
     rotation = rotation_for(UNITS["rope_pos"][0], UNITS["rope_in"].shape[-1], CONFIG["rope_freq"])
     assert deviation(rotate(UNITS["rope_in"], rotation), UNITS["rope_out"]) <= TOLERANCE
 
@@ -154,12 +161,14 @@ def test_rotary_embedding():
         ("posembed_wide", SIDE - 1, SIDE + 2),
     ],
 )
-def test_position_embedding_of_other_grids(network, unit, rows, columns):
+def test_position_embedding_of_other_grids(
+    network: StreamVggt, unit: str, rows: int, columns: int
+) -> None:
     embedding = network.aggregator.patch_embed.position_embedding(rows, columns)
     assert deviation(embedding, UNITS[unit]) <= TOLERANCE
 
 
-def test_dense_position_embedding():
+def test_dense_position_embedding() -> None:
     channels, rows, columns = UNITS["dpt_posembed"].shape
     x, y = uv_embedding(channels, rows, columns, columns / rows, torch.device("cpu"))
     both = torch.cat([x[:, None, :].expand(-1, rows, -1), y[:, :, None].expand(-1, -1, columns)])
@@ -167,13 +176,13 @@ def test_dense_position_embedding():
     assert deviation(both * (0.1 if scale < 0.5 else 1.0), UNITS["dpt_posembed"]) <= TOLERANCE
 
 
-def test_residual_unit_adds_the_rectified_input(network):
-    unit = network.depth_head.scratch.refinenet1.resConfUnit1
+def test_residual_unit_adds_the_rectified_input(network: StreamVggt) -> None:
+    unit = network.get_submodule("depth_head.scratch.refinenet1.resConfUnit1")
     with torch.inference_mode():
         assert deviation(unit(UNITS["rcu_in"]), UNITS["rcu_out"]) <= TOLERANCE
 
 
-def test_sides_that_do_not_divide_into_patches_are_refused(network):
+def test_sides_that_do_not_divide_into_patches_are_refused(network: StreamVggt) -> None:
     from xsvggt_ros.errors import ConfigurationError
 
     memory = reference.kv_cache(CacheSettings("none", key_bits=16, value_bits=16))

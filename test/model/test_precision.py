@@ -1,14 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Half precision: which parts are rounded, and that results stay near float32."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 import reference
 import torch
+from present import present
+from streams import segments
 from torch import nn
 
+from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.model import layers, operators, rotary
+from xsvggt_ros.model.network import Prediction, StreamVggt
+from xsvggt_ros.model.rotary import Rotation
 
 DEVICES = [
     "cpu",
@@ -16,7 +25,7 @@ DEVICES = [
 ]
 
 
-def run(network, device, frames=4):
+def run(network: StreamVggt, device: str, frames: int = 4) -> tuple[list[Prediction], KvCache]:
     network = network.to(device)
     settings = CacheSettings(budget_tokens=reference.CONFIG["budget"], key_bits=16, value_bits=16)
     memory = reference.kv_cache(settings, network)
@@ -30,10 +39,12 @@ def run(network, device, frames=4):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.02), (torch.float16, 0.002)])
-def test_half_precision_stays_near_float32(device, dtype, tolerance):
+def test_half_precision_stays_near_float32(
+    device: str, dtype: torch.dtype, tolerance: float
+) -> None:
     exact, _ = run(reference.network(), "cpu")
     rounded, memory = run(reference.inference_network(dtype), device)
-    assert memory.layers[0].segments[0].decoded_keys().dtype == dtype
+    assert segments(memory)[0].decoded_keys().dtype == dtype
     for field in ("depth", "points", "pose_encodings"):
         first = torch.cat([getattr(p, field) for p in exact])
         second = torch.cat([getattr(p, field) for p in rounded]).cpu()
@@ -41,7 +52,7 @@ def test_half_precision_stays_near_float32(device, dtype, tolerance):
         assert 0 < reference.deviation(second, first) < tolerance, field
 
 
-def test_norms_gains_tables_and_heads_stay_float32():
+def test_norms_gains_tables_and_heads_stay_float32() -> None:
     network = reference.network().set_precision(torch.bfloat16)
     for name, parameter in network.named_parameters():
         module = network.get_submodule(name.rpartition(".")[0])
@@ -54,7 +65,7 @@ def rounds(tensor: torch.Tensor) -> bool:
 
 
 @pytest.mark.parametrize("prepared", [False, True])
-def test_the_residual_stream_and_gains_are_not_rounded(prepared):
+def test_the_residual_stream_and_gains_are_not_rounded(prepared: bool) -> None:
     network = reference.network().set_precision(torch.bfloat16)
     if prepared:
         network = reference.inference_network(torch.bfloat16)
@@ -74,9 +85,9 @@ def test_the_residual_stream_and_gains_are_not_rounded(prepared):
         assert not rounds(stream), name
 
 
-def test_norms_compute_in_float32_and_answer_in_the_dtype_of_their_reader():
+def test_norms_compute_in_float32_and_answer_in_the_dtype_of_their_reader() -> None:
     network = reference.network().set_precision(torch.bfloat16)
-    seen: dict[str, tuple] = {}
+    seen: dict[str, tuple[Any, ...]] = {}
     for name, module in network.named_modules():
         if isinstance(module, (layers.LayerNorm, layers.AddLayerNorm)):
             module.register_forward_hook(lambda *called, name=name: seen.__setitem__(name, called))
@@ -96,10 +107,10 @@ def test_norms_compute_in_float32_and_answer_in_the_dtype_of_their_reader():
         assert torch.equal(output, exact.to(output.dtype)), name
 
 
-def test_positions_rotate_in_float32(monkeypatch):
+def test_positions_rotate_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     rotated = []
 
-    def watch(tokens, rotation):
+    def watch(tokens: torch.Tensor, rotation: Rotation) -> torch.Tensor:
         result = rotary.rotate(tokens, rotation)
         rotated.append((tokens, rotation.cos, result))
         return result
@@ -113,10 +124,10 @@ def test_positions_rotate_in_float32(monkeypatch):
         assert not rounds(cosines)
 
 
-def test_special_tokens_enter_unrounded():
+def test_special_tokens_enter_unrounded() -> None:
     network = reference.network().set_precision(torch.bfloat16)
     with torch.no_grad():
-        network.aggregator.camera_token += 1e-4
+        network.aggregator.camera_token.add_(1e-4)
     entering = []
     network.aggregator.frame_blocks[0].register_forward_pre_hook(
         lambda _, inputs: entering.append(inputs[0])
@@ -126,22 +137,22 @@ def test_special_tokens_enter_unrounded():
     assert not rounds(entering[0][0, 0])
 
 
-def test_every_norm_has_the_eps_of_the_reference():
+def test_every_norm_has_the_eps_of_the_reference() -> None:
     for name, module in reference.network().named_modules():
         if isinstance(module, nn.LayerNorm):
             small = name.startswith("aggregator.patch_embed.") or name.endswith("adaln_norm")
             assert module.eps == (1e-6 if small else 1e-5), name
 
 
-def test_heads_are_rounded_on_request():
+def test_heads_are_rounded_on_request() -> None:
     network = reference.network().set_precision(torch.bfloat16, torch.bfloat16)
-    assert network.depth_head.scratch.output_conv1.weight.dtype == torch.bfloat16
+    assert network.get_parameter("depth_head.scratch.output_conv1.weight").dtype == torch.bfloat16
     assert network.depth_head.norm.weight.dtype == torch.float32
     exact, _ = run(reference.network(), "cpu", frames=2)
     rounded, _ = run(network, "cpu", frames=2)
-    assert reference.deviation(rounded[1].depth, exact[1].depth) < 0.1
+    assert reference.deviation(present(rounded[1].depth), present(exact[1].depth)) < 0.1
 
 
-def test_an_integer_dtype_is_refused():
+def test_an_integer_dtype_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="dtype torch.int8 is not supported"):
         reference.network().set_precision(torch.int8)

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """How many threads compute, how they wait, and that programs and their children agree on it."""
 
+from __future__ import annotations
+
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +19,7 @@ from xsvggt_ros.model.config import PRESETS
 
 
 @pytest.fixture(autouse=True)
-def restored(monkeypatch):
+def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     count = torch.get_num_threads()
     for name in (threads.COUNT, threads.WAITING, "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
         monkeypatch.delenv(name, raising=False)
@@ -28,11 +32,13 @@ def restored(monkeypatch):
     [("tiny", 8, 1), ("demo", 8, 1), ("small", 8, 2), ("streamvggt", 8, 8), ("streamvggt", 64, 10),
      ("streamvggt", 2, 2), ("small", 1, 1)],
 )  # fmt: skip
-def test_a_small_network_gets_few_threads_and_a_large_one_all_cores(preset, cores, expected):
+def test_a_small_network_gets_few_threads_and_a_large_one_all_cores(
+    preset: str, cores: int, expected: int
+) -> None:
     assert threads.suitable_threads(PRESETS[preset].embed_dim, cores) == expected
 
 
-def test_a_containers_quota_counts(monkeypatch, tmp_path):
+def test_a_containers_quota_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     cores = len(os.sched_getaffinity(0))
     for text, expected in (
         ("max 100000", cores), ("100000 100000", 1), ("50000 100000", 1), ("9900000 100000", cores),
@@ -45,7 +51,9 @@ def test_a_containers_quota_counts(monkeypatch, tmp_path):
     assert threads.available_cores() == cores
 
 
-def test_loading_a_network_sets_threads_unless_somebody_asked(monkeypatch):
+def test_loading_a_network_sets_threads_unless_somebody_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     torch.set_num_threads(2)
     load_network("", preset="tiny", device="cpu")
     assert torch.get_num_threads() == 1
@@ -54,7 +62,9 @@ def test_loading_a_network_sets_threads_unless_somebody_asked(monkeypatch):
     assert torch.get_num_threads() == 2
 
 
-def test_asking_for_threads_counts_at_once_and_for_children(monkeypatch):
+def test_asking_for_threads_counts_at_once_and_for_children(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(threads, "_given", None)
     threads.ask_for_threads(3)
     assert os.environ[threads.COUNT] == "3"
@@ -67,13 +77,15 @@ def test_asking_for_threads_counts_at_once_and_for_children(monkeypatch):
 
 
 @pytest.mark.parametrize("name", [threads.WAITING, "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
-def test_what_the_environment_says_about_waiting_stays(monkeypatch, name):
+def test_what_the_environment_says_about_waiting_stays(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.setenv(name, "7")
     threads.wait_passively()
     assert os.environ.get(threads.WAITING) == ("7" if name == threads.WAITING else None)
 
 
-def test_waiting_in_words(monkeypatch):
+def test_waiting_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     assert threads.waiting_in_words() == "idle ones spin"
     threads.wait_passively()
     assert threads.waiting_in_words() == "idle ones sleep"
@@ -81,7 +93,7 @@ def test_waiting_in_words(monkeypatch):
     assert threads.waiting_in_words() == "idle ones as GOMP_SPINCOUNT=9 says"
 
 
-def test_doctor_tells_threads(monkeypatch):
+def test_doctor_tells_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     def state() -> str:
         (finding,) = (each for each in examine(ros=False) if each.subject == "threads")
         return finding.state
@@ -117,7 +129,7 @@ node.main()
 
 
 @pytest.mark.parametrize(("begin", "said"), [(COMMAND, "PASSIVE 3"), (NODE, "PASSIVE None")])
-def test_programs_wait_passively_from_their_beginning(begin, said):
+def test_programs_wait_passively_from_their_beginning(begin: str, said: str) -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM.format(begin=begin)],

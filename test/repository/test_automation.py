@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,13 @@ def test_development_containers_build_a_stage_that_exists(path: Path) -> None:
     stages = re.findall(r"^FROM .* AS (\w+)$", dockerfile.read_text(encoding="utf-8"), re.M)
     assert build["target"] in stages
     assert (path.parent / build["context"]).resolve() == ROOT
+
+
+def test_the_help_of_scripts_test_names_what_the_documents_run() -> None:
+    command = [str(ROOT / "scripts/test"), "--help"]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    for name in ("README.md", "CONTRIBUTING.md"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        options = set(re.findall(r"scripts/test +(--?\w+)", text))
+        assert options, name
+        assert all(f"scripts/test {option} " in told for option in options), name

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The house: imports run downward only, and the core needs no ROS."""
 
+from __future__ import annotations
+
 import ast
 import re
 import subprocess
@@ -48,7 +50,7 @@ def modules(room: str) -> list[Path]:
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_imports_run_downward(room):
+def test_imports_run_downward(room: str) -> None:
     allowed = ROOMS[room] | {
         room,
         "declaration",
@@ -71,26 +73,26 @@ def test_imports_run_downward(room):
 
 
 @pytest.mark.parametrize("room", [room for room in ROOMS if room != "ros"])
-def test_only_the_ros_room_knows_ros(room):
+def test_only_the_ros_room_knows_ros(room: str) -> None:
     for path in modules(room):
         roots = {name.split(".")[0] for name in imported(path)}
         assert not roots & ROS_PACKAGES, path
 
 
-def test_the_ros_room_holds_no_mathematics():
+def test_the_ros_room_holds_no_mathematics() -> None:
     for path in modules("ros"):
         roots = {name.split(".")[0] for name in imported(path)}
         assert not roots & {"torch", "scipy", "math", "cmath"}, path
         assert "linalg" not in path.read_text(), path
 
 
-def test_metrics_need_numpy_alone():
+def test_metrics_need_numpy_alone() -> None:
     for path in modules("metrics"):
         roots = {name.split(".")[0] for name in imported(path)}
         assert roots <= {"__future__", "dataclasses", "numpy", "typing", "xsvggt_ros"}, path
 
 
-def test_every_metric_has_one_definition_and_its_alignment_in_its_name():
+def test_every_metric_has_one_definition_and_its_alignment_in_its_name() -> None:
     bare = re.compile(r"\babs_?rel\b(?! for )", re.IGNORECASE)
     for path in PACKAGE.rglob("*.py"):
         text = path.read_text()
@@ -111,13 +113,13 @@ def test_every_metric_has_one_definition_and_its_alignment_in_its_name():
             assert not any(bare.fullmatch(name) for name in names if name != "AbsRel"), path
 
 
-def test_nothing_is_imported_relatively():
+def test_nothing_is_imported_relatively() -> None:
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             assert not (isinstance(node, ast.ImportFrom) and node.level), path
 
 
-def test_the_package_imports_and_reconstructs_without_ros():
+def test_the_package_imports_and_reconstructs_without_ros() -> None:
     program = """
 import sys
 class NoRos:
@@ -141,7 +143,7 @@ print(engine.step(np.zeros((28, 28, 3), np.uint8)).depth.shape)
     assert done.stdout.strip() == "(28, 28)"
 
 
-def test_the_architecture_names_every_module_and_no_other():
+def test_the_architecture_names_every_module_and_no_other() -> None:
     text = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
     section = text.partition("\n## Where things are\n")[2].partition("\n## ")[0]
     named: set[str] = set()

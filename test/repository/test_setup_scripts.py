@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -18,13 +19,19 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Return the modules of scripts/environment; they are no part of the package."""
-    monkeypatch.syspath_prepend(ROOT / "scripts" / "environment")
-    names = ("commands", "machine", "record", "report", "torch_build", "ros", "packages")
-    for name in (*names, "layout", "messages"):
+    directory = ROOT / "scripts" / "environment"
+    monkeypatch.syspath_prepend(directory)
+    names = ("machine", "packages", "ros", "runner")
+    for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
     modules = ModuleType("environment")
     for name in names:
         setattr(modules, name, __import__(name))
+    spec = spec_from_file_location("setup_stages", directory / "__main__.py")
+    assert spec is not None
+    assert spec.loader is not None
+    modules.stages = module_from_spec(spec)  # type: ignore[attr-defined]
+    spec.loader.exec_module(modules.stages)
     return modules
 
 
@@ -33,7 +40,7 @@ def test_a_full_disk_is_refused_with_both_numbers(
 ) -> None:
     usage = SimpleNamespace(free=1_100_000_000)
     monkeypatch.setattr(environment.machine.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(environment.report.SetupError, match=r"2\.5 GB needed.*1\.1 GB free"):
+    with pytest.raises(environment.runner.SetupError, match=r"2\.5 GB needed.*1\.1 GB free"):
         environment.machine.check_disk(2.5)
 
 
@@ -43,7 +50,7 @@ def test_a_platform_without_wheels_is_told_to_source_ros(
 ) -> None:
     monkeypatch.setattr(environment.machine.platform, "system", lambda: system)
     monkeypatch.setattr(environment.machine.platform, "machine", lambda: machine)
-    with pytest.raises(environment.report.SetupError, match=f"this is {system}") as refusal:
+    with pytest.raises(environment.runner.SetupError, match=f"this is {system}") as refusal:
         environment.machine.check_platform()
     assert "source /opt/ros" in refusal.value.remedy
 
@@ -57,7 +64,7 @@ def test_missing_compiler_is_named_with_the_command_to_type(
     monkeypatch.setattr(environment.machine.os, "geteuid", lambda: 1000)
     lacking = environment.machine.missing_build_tools(Path(sys.executable))
     assert lacking[0] == "g++"
-    with pytest.raises(environment.report.SetupError, match=r"lacks g\+\+") as refusal:
+    with pytest.raises(environment.runner.SetupError, match=r"lacks g\+\+") as refusal:
         environment.machine.install_debian(lacking)
     assert "sudo apt-get install -y --no-install-recommends g++" in refusal.value.remedy
 
@@ -76,7 +83,7 @@ def test_missing_compiler_is_named_with_the_command_to_type(
 def test_failures_of_pip_become_one_sentence(
     environment: ModuleType, output: str, sentence: str
 ) -> None:
-    error = environment.commands._pip_error(output)
+    error = environment.runner._pip_error(output)
     assert sentence in error.problem
     assert "\n" not in error.problem
     assert "setup.log" in error.remedy
@@ -85,12 +92,12 @@ def test_failures_of_pip_become_one_sentence(
 def test_a_finished_stage_survives_an_interruption(
     environment: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(environment.record, "RECORD", tmp_path / "setup.json")
-    record = environment.record.Record()
+    monkeypatch.setattr(environment.stages, "RECORD", tmp_path / "setup.json")
+    record = environment.stages.Record()
     record.put("torch", "1")
     record.put("messages", "2")
     record.forget("messages")
-    again = environment.record.Record()
+    again = environment.stages.Record()
     assert again.matches({"torch": "1"})
     assert not again.matches({"torch": "1", "messages": "2"})
 
@@ -98,9 +105,9 @@ def test_a_finished_stage_survives_an_interruption(
 def test_a_damaged_record_counts_as_none(
     environment: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(environment.record, "RECORD", tmp_path / "setup.json")
+    monkeypatch.setattr(environment.stages, "RECORD", tmp_path / "setup.json")
     (tmp_path / "setup.json").write_text('{"torch": "1', encoding="utf-8")
-    assert environment.record.Record().get("torch") == ""
+    assert environment.stages.Record().get("torch") == ""
 
 
 @pytest.mark.parametrize(
@@ -120,16 +127,16 @@ def test_the_cpu_build_is_taken_where_one_is_found(
     arguments: tuple[str, ...],
 ) -> None:
     left = iter(answers)
-    monkeypatch.setattr(environment.torch_build, "_resolve", lambda *_: next(left))
-    monkeypatch.setattr(environment.torch_build, "_reachable", lambda _: reachable)
-    build = environment.torch_build.find(None, "cpu")
+    monkeypatch.setattr(environment.packages, "_resolve", lambda *_: next(left))
+    monkeypatch.setattr(environment.packages, "_reachable", lambda _: reachable)
+    build = environment.packages.find_torch(None, "cpu")
     assert build.arguments[:2] == arguments
     assert ("NO CPU BUILD" in build.announcement) == (arguments == ("torch==2.13.0",))
 
 
 def test_another_build_of_torch_goes_to_pip_word_by_word(environment: ModuleType) -> None:
     choice = "torch==2.13.0+cu126 --index-url https://example.org/whl"
-    build = environment.torch_build.find(None, choice)
+    build = environment.packages.find_torch(None, choice)
     assert build.arguments == ("torch==2.13.0+cu126", "--index-url", "https://example.org/whl")
 
 
@@ -164,7 +171,7 @@ def test_stand_ins_are_linked_where_ros_comes_from_pypi_and_never_beside_a_distr
     packages.link_stand_ins(None, distribution)
     assert not entry.exists()
     monkeypatch.setattr(packages, "_missing_modules", lambda _: ["tf2_ros", "cv_bridge"])
-    with pytest.raises(environment.report.SetupError, match="jazzy lacks tf2_ros") as refusal:
+    with pytest.raises(environment.runner.SetupError, match="jazzy lacks tf2_ros") as refusal:
         packages.link_stand_ins(None, distribution)
     assert refusal.value.remedy == ("sudo apt-get install ros-jazzy-tf2-ros-py ros-jazzy-cv-bridge")
 
@@ -212,9 +219,9 @@ def test_demo_passes_its_arguments_on(stage: Path) -> None:
     ("words", "handed_on"),
     [
         ([], "-n auto -m not slow"),
-        (["--all"], "-n auto"),
-        (["--all", "-x"], "-n auto -x"),
-        (["test/ros", "-k", "a or b"], "-n auto test/ros -k a or b"),
+        (["--all"], "-n auto --hypothesis-profile=thorough"),
+        (["--all", "-x"], "-n auto --hypothesis-profile=thorough -x"),
+        (["test/ros", "-k", "a or b"], "-n auto --hypothesis-profile=thorough test/ros -k a or b"),
     ],
 )
 def test_only_a_bare_call_leaves_slow_tests_out(

@@ -30,7 +30,7 @@ def test_values_are_legal_together(path: Path) -> None:
     for name, value in values.items():
         spec = known[name]
         assert type(value) is type(spec.default), name
-        if spec.minimum is not None and spec.maximum is not None:
+        if not isinstance(value, str) and spec.minimum is not None and spec.maximum is not None:
             assert spec.minimum <= value <= spec.maximum, name
             assert isinstance(value, float) or (value - spec.minimum) % spec.step == 0, name
     assert Settings.from_values(values)

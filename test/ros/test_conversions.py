@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
+from xsvggt_ros.stream.messages import nanoseconds
+
 pytest.importorskip("rclpy", reason="needs ROS 2: run scripts/test, or source a ROS 2 distribution")
 
 from results import result_with
@@ -63,7 +65,7 @@ def _read(cloud: PointCloud2) -> NDArray[np.void]:
 
 @given(st.integers(0, 2**31 * 10**9 - 1))
 def test_stamps_survive(stamp: int) -> None:
-    assert conversions.nanoseconds(conversions.header(stamp, "f").stamp) == stamp
+    assert nanoseconds(conversions.header(stamp, "f").stamp) == stamp
 
 
 @given(
@@ -80,6 +82,24 @@ def test_poses_and_transforms_say_what_the_matrix_says(quaternion: list[float]) 
         matrix_from_quaternion(np.array([q.x, q.y, q.z, q.w])), matrix[:3, :3], atol=1e-9
     )
     assert (transform.rotation, transform.translation.y) == (q, -2.0)
+
+
+def test_no_image_asks_the_compiled_part_of_cv_bridge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It crashes where it was compiled for another major version of numpy."""
+
+    def asked(*_: object) -> None:
+        raise AssertionError("the compiled part was asked")
+
+    for name in ("encoding_to_cvtype2", "encoding_to_dtype_with_channels"):
+        monkeypatch.setattr(conversions._BRIDGE, name, asked, raising=False)
+    color = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    message = conversions.color_image(TOP, color)
+    assert (message.header, message.encoding) == (TOP, "rgb8")
+    assert (message.height, message.width, message.step) == (2, 3, 9)
+    assert message.data.tobytes() == color.tobytes()
+    depth = np.ones((2, 3), np.float32)
+    encodings = [depth_image(TOP, depth, name).encoding for name in ("32FC1", "16UC1")]
+    assert [*encodings, confidence_image(TOP, depth).encoding] == ["32FC1", "16UC1", "32FC1"]
 
 
 def test_raw_images_are_decoded_only_when_asked() -> None:

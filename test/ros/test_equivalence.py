@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A directory, a bag and a topic give the same numbers, to the last bit."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np
 import pytest
-from bags import Shot, encode, images, write_bag, write_directory
+from bags import BagKind, Shot, encode, images, write_bag, write_directory
 from rich.console import Console
 
 from xsvggt_ros.cache.settings import CacheSettings
@@ -20,7 +22,7 @@ IMAGES = images(5, height=48, width=64)
 
 
 @pytest.fixture
-def directory(tmp_path) -> Path:
+def directory(tmp_path: Path) -> Path:
     return write_directory(tmp_path / "directory", IMAGES)
 
 
@@ -41,7 +43,9 @@ def stamps(directory: Path) -> list[int]:
 
 @pytest.mark.parametrize("kind", ["ros1", "sqlite3", "mcap"])
 @pytest.mark.parametrize("compressed", [False, True])
-def test_a_bag_gives_what_the_directory_gives(tmp_path, directory, kind, compressed):
+def test_a_bag_gives_what_the_directory_gives(
+    tmp_path: Path, directory: Path, kind: BagKind, compressed: bool
+) -> None:
     shots = [encode(image) if compressed else image for image in IMAGES]
     recorded = [Shot(stamp, shot) for stamp, shot in zip(stamps(directory), shots, strict=True)]
     expected, actual = run(directory), run(write_bag(tmp_path / "bag", recorded, kind))
@@ -54,7 +58,9 @@ def test_a_bag_gives_what_the_directory_gives(tmp_path, directory, kind, compres
         assert one.cache == other.cache
 
 
-def test_a_topic_gives_what_the_directory_gives(tmp_path, directory, monkeypatch):
+def test_a_topic_gives_what_the_directory_gives(
+    tmp_path: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     how = "needs ROS 2 and this package's messages: run scripts/test, or source a ROS 2 workspace"
     pytest.importorskip("rclpy", reason=how)
     pytest.importorskip("xsvggt_ros.msg", reason=how)

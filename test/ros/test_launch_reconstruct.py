@@ -28,14 +28,14 @@ import launch_testing.actions
 import launch_testing.asserts
 import rclpy
 from launch.actions import IncludeLaunchDescription
+from launch.launch_description import LaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from lifecycle_msgs.srv import GetState
 from rcl_interfaces.srv import GetParameters
+from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
 from xsvggt_ros.msg import ReconstructionStatus
-
-from launch import LaunchDescription
 
 SAMPLE = Path(__file__).parents[2] / "sample/room"
 PATIENCE = 90.0
@@ -68,12 +68,16 @@ def generate_test_description() -> LaunchDescription:
 class TestReconstruct(unittest.TestCase):
     """What comes out while it runs."""
 
+    node: Node
+    statuses: list[ReconstructionStatus]
+    clocks: list[Clock]
+
     @classmethod
     def setUpClass(cls) -> None:
         rclpy.init()
         cls.node = rclpy.create_node("judge")
-        cls.statuses: list[ReconstructionStatus] = []
-        cls.clocks: list[Clock] = []
+        cls.statuses = []
+        cls.clocks = []
         topic = "/robot/xsvggt/status"
         cls.node.create_subscription(
             ReconstructionStatus, topic, cls.statuses.append, QoSProfile(depth=100)
@@ -92,7 +96,7 @@ class TestReconstruct(unittest.TestCase):
             rclpy.spin_once(self.node, timeout_sec=0.1)
 
     def _ask(self, kind: Any, service: str, request: Any) -> Any:
-        client = self.node.create_client(kind, f"/robot/xsvggt/{service}")
+        client: Any = self.node.create_client(kind, f"/robot/xsvggt/{service}")
         self._wait(client.service_is_ready, service)
         future = client.call_async(request)
         self._wait(future.done, f"answer of {service}")

@@ -26,11 +26,10 @@ import launch_testing.actions
 import launch_testing.asserts
 import rclpy
 from launch.actions import IncludeLaunchDescription
+from launch.launch_description import LaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage
-
-from launch import LaunchDescription
 
 SAMPLE = Path(__file__).parents[2] / "sample/room"
 IMAGES = sorted(SAMPLE.glob("*.[jp][pn]g"))

@@ -35,8 +35,8 @@ class _Manager:
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
-        self._change = peer.node.create_client(ChangeState, "/xsvggt/change_state")
-        self._get = peer.node.create_client(GetState, "/xsvggt/get_state")
+        self._change: Any = peer.node.create_client(ChangeState, "/xsvggt/change_state")
+        self._get: Any = peer.node.create_client(GetState, "/xsvggt/get_state")
 
     def ask(self, transition: int) -> bool:
         request = ChangeState.Request(transition=Transition(id=transition))

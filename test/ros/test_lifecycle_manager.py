@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bond with a lifecycle manager: with bondpy, or with a double of it where there is none."""
+"""Under a lifecycle manager; with bondpy, or with a double of it where there is none."""
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -13,12 +15,16 @@ import pytest
 
 REASON = "needs ROS 2: run scripts/test, or source a workspace"
 pytest.importorskip("rclpy", reason=REASON)
+pytest.importorskip("xsvggt_ros.msg", reason=REASON)
 
 import rclpy
-from lifecycle_msgs.srv import ChangeState
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from node_process import TINY, NodeProcess, Peer, image_message
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from std_msgs.msg import String
+from xsvggt_ros.msg import ReconstructionStatus
 
 from xsvggt_ros.ros.dds import free_domain
 from xsvggt_ros.ros.lifecycle import ManagerBond, manager_appears
@@ -187,3 +193,91 @@ def test_a_client_for_its_transitions_is_a_manager(node: Node) -> None:
     client: Any = node.create_client(ChangeState, "/robot/xsvggt/change_state")
     assert manager_appears(node, within=PATIENCE)
     node.destroy_client(client)
+
+
+class _Nav2Manager:
+    """Asks and waits as the lifecycle_manager of Nav2 does, in the same order.
+
+    Transitions have no time limit, each is confirmed by get_state, and a bond of the node's name
+    has to form after activate. Needs no bondpy where ``bond_timeout`` is 0, as there.
+    """
+
+    LEADS_TO = {  # noqa: RUF012 - constant
+        Transition.TRANSITION_CONFIGURE: State.PRIMARY_STATE_INACTIVE,
+        Transition.TRANSITION_ACTIVATE: State.PRIMARY_STATE_ACTIVE,
+        Transition.TRANSITION_DEACTIVATE: State.PRIMARY_STATE_INACTIVE,
+        Transition.TRANSITION_CLEANUP: State.PRIMARY_STATE_UNCONFIGURED,
+        Transition.TRANSITION_UNCONFIGURED_SHUTDOWN: State.PRIMARY_STATE_FINALIZED,
+    }
+
+    def __init__(self, peer: Peer, name: str) -> None:
+        self._peer, self._name = peer, name
+        self.bond_timeout = 4.0 if find_spec("bondpy") else 0.0
+        self.bond: Any = None
+        self._change: Any = peer.node.create_client(ChangeState, f"{name}/change_state")
+        self._get: Any = peer.node.create_client(GetState, f"{name}/get_state")
+        peer.wait_until(self._get.service_is_ready, "service of the node")
+
+    def change(self, *transitions: int) -> None:
+        for transition in transitions:
+            request = ChangeState.Request(transition=Transition(id=transition))
+            assert self._answer(self._change, request).success
+            state = self._answer(self._get, GetState.Request()).current_state.id
+            assert state == self.LEADS_TO[transition]
+            if transition == Transition.TRANSITION_ACTIVATE and self.bond_timeout:
+                self._create_bond()
+            elif transition == Transition.TRANSITION_DEACTIVATE and self.bond:
+                # It tells of its end by itself, before the manager lets go.
+                self._peer.wait_until(self.bond.is_broken, "end of the bond")
+                self.bond.shutdown()
+                self.bond = None
+
+    def _create_bond(self) -> None:
+        from bondpy.bondpy import Bond
+
+        formed: list[bool] = []
+        self.bond = Bond(self._peer.node, "bond", self._name)
+        self.bond.heartbeat_timeout = self.bond_timeout
+        self.bond.heartbeat_period = 0.1
+        self.bond.set_formed_callback(lambda: formed.append(True))
+        self.bond.start()
+        self._peer.wait_until(lambda: bool(formed), "bond")
+
+    def _answer(self, client: Any, request: Any) -> Any:
+        self._peer.wait_until(client.service_is_ready, "service of the node")
+        future = client.call_async(request)
+        self._peer.wait_until(future.done, "answer of a lifecycle service")
+        return future.result()
+
+
+STARTUP = (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE)
+PAUSE, RESUME = (Transition.TRANSITION_DEACTIVATE,), (Transition.TRANSITION_ACTIVATE,)
+RESET = (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP)
+SHUTDOWN = (*RESET, Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
+UNMANAGED = {**TINY, "lifecycle.autostart": False}
+STATUS = {"/xsvggt/status": ReconstructionStatus}
+
+
+def test_every_command_of_the_manager_of_nav2() -> None:
+    with NodeProcess(UNMANAGED) as process, Peer(process.domain, STATUS) as peer:
+        manager = _Nav2Manager(peer, "xsvggt")
+        manager.change(*STARTUP)
+        publisher = peer.publisher()
+        for stamp, commands in enumerate((PAUSE + RESUME, RESET + STARTUP, SHUTDOWN), start=1):
+            peer.wait_until(lambda: publisher.get_subscription_count() > 0, "subscription")
+            publisher.publish(image_message(stamp * 10**9))
+            status = peer.with_stamp("status", stamp * 10**9)
+            assert status.state in {"running", "degraded"}  # the machine may be slow
+            manager.change(*commands)
+        assert "Traceback" not in process.output
+
+
+def test_a_manager_notices_that_the_node_has_died() -> None:
+    pytest.importorskip("bondpy.bondpy", reason="needs bondpy, of a ROS 2 distribution")
+    with NodeProcess(UNMANAGED) as process, Peer(process.domain, STATUS) as peer:
+        manager = _Nav2Manager(peer, "xsvggt")
+        manager.change(*STARTUP)
+        assert not manager.bond.is_broken()
+        process.interrupt(signal.SIGKILL)
+        peer.wait_until(manager.bond.is_broken, "broken bond")
+        manager.bond.shutdown()

@@ -14,7 +14,7 @@ pytest.importorskip("rclpy", reason=REASON)
 from rclpy.node import Node
 from results import update_of, wall
 
-from xsvggt_ros.ros import publishers
+from xsvggt_ros.ros.conversions import POINT_STEP
 from xsvggt_ros.ros.parameters import Map, Settings
 from xsvggt_ros.ros.publishers import MapPublisher
 
@@ -96,4 +96,4 @@ def test_the_message_shrinks_and_grows_with_the_map(
     output.publish("map")
     points = output.points
     assert sent == [(points, 20 * points), (0, 0), (points, 20 * points)]
-    assert publishers.POINT_STEP == 20
+    assert POINT_STEP == 20

@@ -22,7 +22,6 @@ pytest.importorskip("rclpy", reason=REASON)
 pytest.importorskip("tf2_msgs", reason=REASON)
 pytest.importorskip("xsvggt_ros.msg", reason=REASON)
 
-import rclpy
 from node_process import (
     ROOT,
     TINY,
@@ -33,6 +32,7 @@ from node_process import (
     stamp_of,
 )
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CompressedImage, Image
 from xsvggt_ros.msg import ReconstructionStatus
 
@@ -487,7 +487,7 @@ def _assert_ends_cleanly(node: NodeProcess, number: int) -> None:
 @pytest.mark.parametrize("number", first_is_quick([signal.SIGINT, signal.SIGTERM, signal.SIGHUP]))
 def test_a_signal_under_load_ends_it_cleanly(number: int) -> None:
     with (
-        NodeProcess(SLOW) as node,
+        NodeProcess(SLOW, fresh=True) as node,
         Peer(node.domain, {"/xsvggt/status": ReconstructionStatus}) as peer,
     ):
         publisher = peer.publisher()
@@ -526,10 +526,11 @@ sys.exit(node.main())
 
 @pytest.mark.parametrize("number", first_is_quick([signal.SIGINT, signal.SIGTERM]))
 def test_a_signal_while_the_network_takes_too_long_ends_it_cleanly(number: int) -> None:
-    with NodeProcess({}, program=("-c", STUCK)) as node, Peer(node.domain, {}) as peer:
+    stuck = NodeProcess({}, program=("-c", STUCK), fresh=True)
+    with stuck as node, Peer(node.domain, {}) as peer:
         peer.publisher().publish(image_message(SECOND))
         node.wait_for_line("in the network")
-        fast_dds = "fastrtps" in rclpy.get_rmw_implementation_identifier()
+        fast_dds = "fastrtps" in get_rmw_implementation_identifier()
         assert bool(node.shared_memory) == fast_dds
         _assert_ends_cleanly(node, number)
         assert node.said("takes longer than 0.1 s; leaving without it")

@@ -146,7 +146,7 @@ def test_a_rig_whose_transforms_are_missing_is_refused_until_they_come() -> None
             # A refusal shows that the static transform is still on its way.
             stamps.append(stamps[-1] + SECOND)
             publisher.publish(image_message(stamps[-1]))
-            return peer.with_stamp("status", stamps[-1]).session_frames == 1
+            return bool(peer.with_stamp("status", stamps[-1]).session_frames == 1)
 
         peer.wait_until(accepted, "an accepted image")
         first = stamps[-1]

@@ -74,7 +74,7 @@ def _rows(cloud: PointCloud2) -> NDArray[np.float32]:
 
 
 def _call(peer: Peer, kind: type[Any], name: str, **fields: Any) -> Any:
-    client = peer.node.create_client(kind, f"/xsvggt/{name}")
+    client: Any = peer.node.create_client(kind, f"/xsvggt/{name}")
     peer.wait_until(client.service_is_ready, name)
     future = client.call_async(kind.Request(**fields))
     peer.wait_until(future.done, f"answer of {name}")

@@ -17,7 +17,7 @@ from xsvggt_ros.geometry.robot_frames import RobotPose
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream import pipeline as module
 from xsvggt_ros.stream.frame import Frame, FrameResult, ImageArray
-from xsvggt_ros.stream.health import MEMORY
+from xsvggt_ros.stream.health import MEMORY, ImageWatch, QualityWatch
 from xsvggt_ros.stream.pipeline import FramePipeline, FrameUpdate, PipelineHooks
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 
@@ -223,8 +223,8 @@ def test_while_degraded_the_last_correction_of_an_odometry_stays(
         return [replace(result_of(index, stamp), camera_to_world=pose)]
 
     monkeypatch.setattr(engine, "take", take)
-    monkeypatch.setattr(module.QualityWatch, "judge", lambda *_: tuple(faults))
-    monkeypatch.setattr(module.ImageWatch, "judge", lambda *_: ())
+    monkeypatch.setattr(QualityWatch, "judge", lambda *_: tuple(faults))
+    monkeypatch.setattr(ImageWatch, "judge", lambda *_: ())
     updates = [pipeline.process(around.frame((1 + i) * SECOND)) for i in range(len(places))]
     found = [float(each.placement.map_from_odom[0, 3]) for each in updates if each]
     assert found[:2] == [0.0, pytest.approx(0.1)]

@@ -12,11 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from bags import SECOND, Info, Shot, encode, images, write_bag, write_directory
+from present import present
+
+from xsvggt_ros.stream.sources.directory import DirectorySource
 
 HOW = "needs ROS 2: run scripts/test, which sets it up"
 pytest.importorskip("rclpy", reason=HOW)
@@ -36,7 +39,7 @@ from xsvggt_ros.errors import ConfigurationError, SourceError
 from xsvggt_ros.geometry.cameras import Calibration
 from xsvggt_ros.ros.dds import free_domain
 from xsvggt_ros.ros.replay import ReplayNode, replay
-from xsvggt_ros.ros.replay_pace import Follower
+from xsvggt_ros.ros.replay_pace import Follower, MeteredSource
 from xsvggt_ros.ros.replay_topics import ReplayOptions, ReplayTopics
 from xsvggt_ros.stream.imaging import decode_encoded
 from xsvggt_ros.stream.messages import nanoseconds
@@ -77,7 +80,7 @@ class Listener:
             self.executor.spin_once(timeout_sec=0.1)
 
     def call(self, service: str, value: bool) -> SetBool.Response:
-        client = self.node.create_client(SetBool, service)
+        client: Any = self.node.create_client(SetBool, service)
         self.until(client.service_is_ready)
         answer = client.call_async(SetBool.Request(data=value))
         self.until(answer.done)
@@ -153,7 +156,10 @@ def test_compressed_images_pass_as_the_very_bytes(listener: Listener, tmp_path: 
 
 def test_a_raw_bag_is_compressed_without_loss(listener: Listener, tmp_path: Path) -> None:
     shots = images(3)
-    records = [Info(1, CALIBRATION), *(Shot(2 + index, each) for index, each in enumerate(shots))]
+    records: list[Info | Shot] = [
+        Info(1, CALIBRATION),
+        *(Shot(2 + index, each) for index, each in enumerate(shots)),
+    ]
     heard = listener.hear(CompressedImage, "left/image/compressed")
     infos = listener.hear(CameraInfo, "left/camera_info")
     source = open_source(write_bag(tmp_path / "bag", records))
@@ -246,7 +252,7 @@ def test_a_bad_image_is_left_out(listener: Listener, tmp_path: Path) -> None:
 
 
 def test_a_source_that_breaks_ends_the_replay(listener: Listener, directory: Path) -> None:
-    class Broken(type(open_source(directory))):
+    class Broken(DirectorySource):
         def __iter__(self) -> Iterator[Any]:
             yield next(super().__iter__())
             raise SourceError("the disk is gone")
@@ -383,7 +389,7 @@ def test_a_follower_never_leaves_more_than_two_unanswered(
         earlier = {"processed": 90, "dropped": 8, "refused": 2}
         followed.answer(received=100, **earlier)
         for answered in range(1, 4):
-            listener.until(lambda count=answered: len(followed.images) == count + 1)
+            listener.until(_has(followed.images, answered + 1))
             assert node.published <= answered + 1
             assert not done.done()
             how = ("processed", "dropped", "refused")[answered - 1]
@@ -418,6 +424,10 @@ def test_a_follower_without_a_node_stops_at_once(listener: Listener, directory: 
         assert done.result(PATIENCE) == 0
 
 
+def _has(messages: list[Any], count: int) -> Callable[[], bool]:
+    return lambda: len(messages) == count
+
+
 class Meter:
     """Takes what a follower allows."""
 
@@ -435,7 +445,7 @@ def test_a_follower_tells_of_silence_and_of_images_that_got_lost(
         type(listener.node.get_logger()), "warning", lambda _, text: said.append(text)
     )
     meter, published = Meter(), [0]
-    follower = Follower(listener.node, "/xsvggt", meter, lambda: published[0])
+    follower = Follower(listener.node, "/xsvggt", cast(MeteredSource, meter), lambda: published[0])
     follower.look()
     assert "nothing on /xsvggt/status for 5 s" in said.pop()
     follower.on_status(ReconstructionStatus())
@@ -472,7 +482,7 @@ def test_a_process_delivers_every_image_and_exits(listener: Listener, directory:
     with _run(directory, *words) as process:
         listener.until(lambda: len(messages) == 5)
         assert process.wait(PATIENCE) == 0
-        assert "5 images replayed" in process.stderr.read()
+        assert "5 images replayed" in present(process.stderr).read()
     expected = [frame.decode().tobytes() for frame in open_source(directory)]
     assert [bytes(message.data) for message in messages] == expected
 
@@ -486,7 +496,7 @@ def test_a_signal_ends_a_process_cleanly(
         listener.until(lambda: len(messages) > 7)
         process.send_signal(kind)
         assert process.wait(PATIENCE) == 0
-        assert "Traceback" not in process.stderr.read()
+        assert "Traceback" not in present(process.stderr).read()
 
 
 @pytest.mark.parametrize(
@@ -500,4 +510,4 @@ def test_a_signal_ends_a_process_cleanly(
 def test_a_mistake_is_explained(words: list[str], message: str) -> None:
     with _run(*words) as process:
         assert process.wait(PATIENCE) == 1
-        assert process.stderr.read().startswith(message)
+        assert present(process.stderr).read().startswith(message)

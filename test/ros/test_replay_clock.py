@@ -4,6 +4,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
+from typing import Any
 
 import pytest
 
@@ -99,6 +100,6 @@ def test_time_spent_paused_does_not_count() -> None:
         *(({"fixed_rate": pace}, f"fixed rate is {pace} Hz: give one from") for pace in NO_PACE),
     ],
 )
-def test_options_that_cannot_work(options: dict[str, object], message: str) -> None:
+def test_options_that_cannot_work(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         ReplayOptions(**options)

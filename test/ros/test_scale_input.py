@@ -8,6 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from xsvggt_ros.stream.frame import PoseSource
+
 REASON = "needs ROS 2: run scripts/test, or source a workspace"
 pytest.importorskip("rclpy", reason=REASON)
 
@@ -85,7 +87,8 @@ def test_a_pose_without_rotation_is_refused_and_told_once(
 def test_a_held_pose_is_no_measure(node: Node) -> None:
     scale = _listening(node, "odometry")
     assert isinstance(scale._measured, OdometryScale)
-    for index, (way, source) in enumerate([(0.0, "predicted"), (0.9, "held"), (0.2, "predicted")]):
+    ways: list[tuple[float, PoseSource]] = [(0.0, "predicted"), (0.9, "held"), (0.2, "predicted")]
+    for index, (way, source) in enumerate(ways):
         stamp = (1 + index) * SECOND
         scale._measured._receive(_odometry(stamp, 0.5 * index))
         pose = np.eye(4)

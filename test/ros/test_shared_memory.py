@@ -7,6 +7,7 @@ import fcntl
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ OLD = f"fastrtps_{'d' * 16}"
 
 
 @pytest.fixture
-def directory(tmp_path, monkeypatch):
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """One segment whose owner is gone, one in use by another process, one without a lock yet."""
     monkeypatch.setattr(dds, "DIRECTORY", tmp_path)
     for name in (ABANDONED, f"{ABANDONED}_el", IN_USE, f"{IN_USE}_el", YOUNG):
@@ -49,7 +50,7 @@ def names(directory: Path) -> set[str]:
     return {file.name for file in directory.iterdir()}
 
 
-def test_only_what_nobody_owns_is_removed(directory):
+def test_only_what_nobody_owns_is_removed(directory: Path) -> None:
     before = names(directory)
     assert abandoned() == [directory / ABANDONED]
     remove_abandoned()
@@ -57,7 +58,7 @@ def test_only_what_nobody_owns_is_removed(directory):
     assert abandoned() == []
 
 
-def test_a_lock_that_is_being_made_is_left_alone(directory):
+def test_a_lock_that_is_being_made_is_left_alone(directory: Path) -> None:
     young = directory / f"fastdds_{'d' * 16}"
     for file in (young, directory / f"{young.name}_el"):
         file.touch()
@@ -68,7 +69,7 @@ def test_a_lock_that_is_being_made_is_left_alone(directory):
     assert not young.exists()
 
 
-def test_a_process_gives_back_its_own_only(directory):
+def test_a_process_gives_back_its_own_only(directory: Path) -> None:
     before = names(directory)
     with (directory / f"{ABANDONED}_el").open() as own, (directory / f"{IN_USE}_el").open():
         fcntl.flock(own, fcntl.LOCK_EX)
@@ -77,7 +78,7 @@ def test_a_process_gives_back_its_own_only(directory):
     assert before - names(directory) == {ABANDONED, f"{ABANDONED}_el"}
 
 
-def test_segments_of_fast_dds_2_are_known_by_their_name(directory):
+def test_segments_of_fast_dds_2_are_known_by_their_name(directory: Path) -> None:
     for name in (OLD, f"{OLD}_el", "fastrtps_port7410", "fastrtps_port7410_el"):
         (directory / name).touch()
     os.utime(directory / f"{OLD}_el", (0, 0))
@@ -88,7 +89,7 @@ def test_segments_of_fast_dds_2_are_known_by_their_name(directory):
 
 
 @pytest.fixture
-def middleware(tmp_path, monkeypatch):
+def middleware(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Return what stages a distribution with a library of Fast DDS, and no profile."""
     for name in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE",
                  "RMW_IMPLEMENTATION", "LD_LIBRARY_PATH", "ROS_DISTRO"):  # fmt: skip
@@ -110,8 +111,12 @@ def middleware(tmp_path, monkeypatch):
     ],
 )
 def test_the_doctor_names_the_variable_of_the_version_that_is_there(
-    middleware, monkeypatch, tmp_path, library, variable
-):
+    middleware: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    library: str,
+    variable: str,
+) -> None:
     middleware(library)
     finding = doctor._transport()
     assert finding.state == "not set"
@@ -122,7 +127,9 @@ def test_the_doctor_names_the_variable_of_the_version_that_is_there(
     assert doctor._transport().remedy == ""
 
 
-def test_a_variable_that_means_nothing_is_told(middleware, monkeypatch, tmp_path):
+def test_a_variable_that_means_nothing_is_told(
+    middleware: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     middleware("libfastrtps.so.2.14.4")
     (tmp_path / "profile.xml").touch()
     monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", str(tmp_path / "profile.xml"))
@@ -132,19 +139,23 @@ def test_a_variable_that_means_nothing_is_told(middleware, monkeypatch, tmp_path
 
 
 @pytest.mark.parametrize("distribution", ["humble", "jazzy", "kilted", ""])
-def test_without_a_library_in_sight_the_distribution_decides(middleware, monkeypatch, distribution):
+def test_without_a_library_in_sight_the_distribution_decides(
+    middleware: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, distribution: str
+) -> None:
     middleware("libother.so")
     monkeypatch.setenv("ROS_DISTRO", distribution)
     old = distribution in ("humble", "jazzy")
     assert doctor.profile_variable().startswith("FASTRTPS" if old else "FASTDDS")
 
 
-def test_without_shared_memory_there_is_nothing_to_do(tmp_path, monkeypatch):
+def test_without_shared_memory_there_is_nothing_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(dds, "DIRECTORY", tmp_path / "missing")
     assert abandoned() == []
 
 
-def test_the_doctor_says_how_much_is_held_for_nobody(directory):
+def test_the_doctor_says_how_much_is_held_for_nobody(directory: Path) -> None:
     finding = doctor._shared_memory()
     assert finding.state == "1 MiB belong to processes that are gone"
     assert "fastdds shm clean" in finding.remedy

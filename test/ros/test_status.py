@@ -184,9 +184,10 @@ def _unlike() -> CacheStatistics:
 def test_every_field_is_filled_from_its_own_source(story: _Story) -> None:
     timings = Timings(decode=1.0, preprocess=2.0, network=3.0, collect=4.0)
     message = story.finish(cache=_unlike(), timings=timings)
-    names = ("budget_tokens", "cache_tokens", "key_bits", "value_bits", "cache_bytes")
-    names += ("scratch_bytes", "camera_cache_bytes", "uncompressed_bytes")
-    names += ("tokens_evicted", "tokens_evicted_total")
+    names = [
+        "budget_tokens", "cache_tokens", "key_bits", "value_bits", "cache_bytes", "scratch_bytes",
+        "camera_cache_bytes", "uncompressed_bytes", "tokens_evicted", "tokens_evicted_total",
+    ]  # fmt: skip
     assert [message[name] for name in names] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
     assert list(message["layer_tokens"]) == [2, 1]
     stages = ("decode", "preprocess", "network", "collect")

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bags that broke off are read as far as they are whole, and said to be broken."""
 
+from __future__ import annotations
+
 from contextlib import closing
 from dataclasses import replace
 from itertools import pairwise
@@ -8,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bags import BAG_KINDS, SECOND, Shot, write_bag
+from bags import BAG_KINDS, SECOND, BagKind, Shot, write_bag
 from recordings import tiny_request
 from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.typesys import Stores, get_typestore
@@ -30,12 +32,12 @@ def noise(index: int) -> np.ndarray:
     return np.random.default_rng(index).integers(0, 256, (300, 300, 3), dtype=np.uint8)
 
 
-def written(path, kind):
+def written(path: Path, kind: BagKind) -> Path:
     shots = [Shot((index + 1) * SECOND, noise(index)) for index in range(COUNT)]
     return write_bag(path, shots, kind)
 
 
-def cut(bag, share: float):
+def cut(bag: Path, share: float) -> Path:
     """Cut the bag's file and take its metadata away, as a killed recorder leaves it."""
     (file,) = bag_files(bag)
     file.write_bytes(file.read_bytes()[: int(file.stat().st_size * share)])
@@ -51,7 +53,9 @@ def cut(bag, share: float):
     [(kind, share) for kind in BAG_KINDS for share in (0.99, 0.7, 0.35)
      if (kind, share) != ("sqlite3", 0.35)],
 )  # fmt: skip
-def test_what_is_whole_is_read_and_the_rest_is_reported(tmp_path, kind, share):
+def test_what_is_whole_is_read_and_the_rest_is_reported(
+    tmp_path: Path, kind: BagKind, share: float
+) -> None:
     bag = cut(written(tmp_path / "bag", kind), share)
     assert is_bag(bag)
     source = open_source(bag)
@@ -66,13 +70,15 @@ def test_what_is_whole_is_read_and_the_rest_is_reported(tmp_path, kind, share):
 
 
 @pytest.mark.parametrize("kind", BAG_KINDS)
-def test_a_bag_that_is_whole_is_not_called_damaged(tmp_path, kind):
+def test_a_bag_that_is_whole_is_not_called_damaged(tmp_path: Path, kind: BagKind) -> None:
     with closing(BagReader(written(tmp_path / "bag", kind))) as reader:
         assert not reader.remarks
 
 
 @pytest.mark.parametrize("compression", list(Ros1Writer.CompressionFormat))
-def test_chunks_of_a_cut_ros_1_bag_may_be_compressed(tmp_path, compression):
+def test_chunks_of_a_cut_ros_1_bag_may_be_compressed(
+    tmp_path: Path, compression: Ros1Writer.CompressionFormat
+) -> None:
     store = get_typestore(Stores.ROS1_NOETIC)
     path = tmp_path / "packed.bag"
     writer = Ros1Writer(path)
@@ -97,13 +103,13 @@ def test_chunks_of_a_cut_ros_1_bag_may_be_compressed(tmp_path, compression):
 
 
 @pytest.mark.parametrize("kind", BAG_KINDS)
-def test_a_bag_with_nothing_whole_in_it_is_refused(tmp_path, kind):
+def test_a_bag_with_nothing_whole_in_it_is_refused(tmp_path: Path, kind: BagKind) -> None:
     bag = cut(written(tmp_path / "bag", kind), 0.001)
     with pytest.raises(SourceError, match="Cannot open the bag"):
         open_source(bag)
 
 
-def test_an_evaluation_says_it_once(tmp_path, caplog):
+def test_an_evaluation_says_it_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     bag = cut(written(tmp_path / "bag", "mcap"), 0.6)
     request = tiny_request(options=SourceOptions(limit=2))
     run = evaluate(replace(request, source=str(bag)))
@@ -113,14 +119,18 @@ def test_an_evaluation_says_it_once(tmp_path, caplog):
     assert caplog.text.count("is not whole") == 1
 
 
-def test_every_command_reads_what_is_whole(tmp_path, caplog):
+def test_every_command_reads_what_is_whole(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     bag = cut(written(tmp_path / "bag", "mcap"), 0.6)
     source = BagSource(bag)
     assert 8 <= len(list(source)) == source.frame_count <= 15
     assert "is not whole" in caplog.text
 
 
-def test_what_a_killed_recorder_of_ros_1_leaves_is_a_bag(tmp_path, caplog):
+def test_what_a_killed_recorder_of_ros_1_leaves_is_a_bag(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     bag = cut(written(tmp_path / "bag", "ros1"), 0.6)
     path = bag.rename(tmp_path / "drive.bag.active")
     assert is_bag(path)
@@ -130,7 +140,7 @@ def test_what_a_killed_recorder_of_ros_1_leaves_is_a_bag(tmp_path, caplog):
     assert "'rosbag reindex' of ROS 1" in caplog.text
 
 
-def test_what_was_copied_is_removed(tmp_path):
+def test_what_was_copied_is_removed(tmp_path: Path) -> None:
     reader = BagReader(cut(written(tmp_path / "bag", "sqlite3"), 0.6))
     scratch = reader._scratch.name
     reader.close()
@@ -138,7 +148,7 @@ def test_what_was_copied_is_removed(tmp_path):
         next(iter(Path(scratch).iterdir()))
 
 
-def test_more_of_a_file_is_never_less_of_the_stream(tmp_path):
+def test_more_of_a_file_is_never_less_of_the_stream(tmp_path: Path) -> None:
     (whole,) = bag_files(written(tmp_path / "bag", "mcap"))
     data = whole.read_bytes()
     counts = []
@@ -151,7 +161,7 @@ def test_more_of_a_file_is_never_less_of_the_stream(tmp_path):
     assert counts[-1] == COUNT
 
 
-def test_a_directory_with_metadata_and_a_cut_file_is_mended_too(tmp_path):
+def test_a_directory_with_metadata_and_a_cut_file_is_mended_too(tmp_path: Path) -> None:
     bag = written(tmp_path / "bag", "mcap")
     (file,) = bag_files(bag)
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])

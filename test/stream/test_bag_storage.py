@@ -5,17 +5,21 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
-from bags import BAG_KINDS, SECOND, Info, Shot, images, write_bag
+from bags import BAG_KINDS, SECOND, BagKind, Info, Shot, images, write_bag
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mcap_files import Topic, record, text, write_mcap
 from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys.store import Typestore
+from selection import examples
 
 from xsvggt_ros.errors import FrameError, SourceError
 from xsvggt_ros.geometry.cameras import Calibration
@@ -35,7 +39,7 @@ def shots(count: int = COUNT) -> list[Shot]:
     return [Shot(stamp, each) for stamp, each in zip(STAMPS[:count], IMAGES, strict=False)]
 
 
-def image(store, index: int, *, ros1: bool) -> bytes:
+def image(store: Typestore, index: int, *, ros1: bool) -> bytes:
     types = store.types
     header = types["std_msgs/msg/Header"](
         **({"seq": 0} if ros1 else {}),
@@ -70,7 +74,7 @@ NEIGHBOURS = {
 }  # fmt: skip
 
 
-def assert_whole(path: Path, count: int = COUNT, **options) -> None:
+def assert_whole(path: Path, count: int = COUNT, **options: Any) -> None:
     source = open_source(path, **options)
     assert source.frame_count == count
     frames = list(source)
@@ -85,7 +89,9 @@ def assert_whole(path: Path, count: int = COUNT, **options) -> None:
 @pytest.mark.parametrize("neighbour", NEIGHBOURS)
 @pytest.mark.parametrize("summary", [True, False])
 @pytest.mark.parametrize("chunks", [0, 1, 3])
-def test_a_neighbour_does_not_take_the_images_with_it(tmp_path, caplog, neighbour, summary, chunks):
+def test_a_neighbour_does_not_take_the_images_with_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, neighbour: str, summary: bool, chunks: int
+) -> None:
     others = [*NEIGHBOURS.values()] if neighbour == "several" else [NEIGHBOURS[neighbour]]
     path = write_mcap(tmp_path / "run.mcap", [others[0], CAMERA, *others[1:]],
                       chunks=chunks, summary=summary)  # fmt: skip
@@ -101,14 +107,16 @@ def test_a_neighbour_does_not_take_the_images_with_it(tmp_path, caplog, neighbou
 @pytest.mark.parametrize("profile", ["", "ros2", "ros1", "x" * 40])
 @pytest.mark.parametrize("library", ["", "libmcap 1.4"])
 @pytest.mark.parametrize("compression", ["", "lz4", "zstd"])
-def test_the_profile_of_an_mcap_decides_nothing(tmp_path, profile, library, compression):
+def test_the_profile_of_an_mcap_decides_nothing(
+    tmp_path: Path, profile: str, library: str, compression: str
+) -> None:
     path = write_mcap(tmp_path / "run.mcap", [CAMERA], profile=profile, library=library,
                       compression=compression)  # fmt: skip
     assert_whole(path)
 
 
 @pytest.mark.parametrize("encoding", ["ros1", "cdr"])
-def test_ros_1_messages_in_an_mcap_are_read(tmp_path, encoding):
+def test_ros_1_messages_in_an_mcap_are_read(tmp_path: Path, encoding: str) -> None:
     definition = ROS1.generate_msgdef(IMAGE)[0].encode()
     topic = Topic("/cam", "sensor_msgs/Image", [(stamp, image(ROS1, n, ros1=True)) for n, stamp in
                   enumerate(STAMPS)], encoding, "ros1msg", definition)  # fmt: skip
@@ -116,7 +124,7 @@ def test_ros_1_messages_in_an_mcap_are_read(tmp_path, encoding):
 
 
 @pytest.mark.parametrize("definition", [b"", b"\xff", b"string only"])
-def test_a_definition_that_cannot_be_read_is_that_of_ros(tmp_path, definition):
+def test_a_definition_that_cannot_be_read_is_that_of_ros(tmp_path: Path, definition: bytes) -> None:
     topic = Topic("/cam", IMAGE, CAMERA.messages, definition=definition)
     path = write_mcap(tmp_path / "run.mcap", [topic])
     if definition == b"string only":  # It can be read, and says something else.
@@ -126,7 +134,7 @@ def test_a_definition_that_cannot_be_read_is_that_of_ros(tmp_path, definition):
         assert_whole(path)
 
 
-def test_images_that_are_no_ros_messages_are_named_with_the_remedy(tmp_path):
+def test_images_that_are_no_ros_messages_are_named_with_the_remedy(tmp_path: Path) -> None:
     camera = Topic("/cam", "foxglove.CompressedImage", [(1, b"\x08")], "protobuf", "protobuf", b"x")
     path = write_mcap(tmp_path / "run.mcap", [camera])
     with pytest.raises(
@@ -136,14 +144,18 @@ def test_images_that_are_no_ros_messages_are_named_with_the_remedy(tmp_path):
     assert "Convert what is not in ROS messages to ROS 2" in str(e.value)
 
 
-def test_a_topic_in_two_encodings_is_read_as_far_as_it_is_ros(tmp_path, caplog):
+def test_a_topic_in_two_encodings_is_read_as_far_as_it_is_ros(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     other = Topic("/cam", "foxglove.RawImage", [(7, b"\x08")], "protobuf", "protobuf", b"x")
     assert_whole(write_mcap(tmp_path / "run.mcap", [other, CAMERA]))
     assert "/cam (protobuf)" in caplog.text
 
 
 @PLANT
-def test_a_metadata_with_another_serialization_changes_nothing(tmp_path, kind):
+def test_a_metadata_with_another_serialization_changes_nothing(
+    tmp_path: Path, kind: BagKind
+) -> None:
     bag = write_bag(tmp_path / "bag", shots(), kind)
     edit_metadata(bag, lambda told: told["topics_with_message_count"].append(
         {"topic_metadata": {"name": "/x", "type": "X", "serialization_format": "json",
@@ -151,7 +163,7 @@ def test_a_metadata_with_another_serialization_changes_nothing(tmp_path, kind):
     assert_whole(bag)
 
 
-def test_messages_of_overlapping_chunks_come_in_the_order_of_time(tmp_path):
+def test_messages_of_overlapping_chunks_come_in_the_order_of_time(tmp_path: Path) -> None:
     path = write_mcap(tmp_path / "run.mcap", [CAMERA], chunks=7)
     with closing(BagReader(path)) as reader:
         (topic,) = reader.topics()
@@ -193,7 +205,7 @@ def content(directory: Path) -> dict[str, bytes]:
     return {each.name: each.read_bytes() for each in directory.iterdir()}
 
 
-def test_the_log_of_a_killed_recorder_is_read_and_left_alone(tmp_path):
+def test_the_log_of_a_killed_recorder_is_read_and_left_alone(tmp_path: Path) -> None:
     bag = write_ahead(tmp_path)
     before = content(bag)
     assert_whole(bag)
@@ -201,7 +213,9 @@ def test_the_log_of_a_killed_recorder_is_read_and_left_alone(tmp_path):
     assert content(bag) == before
 
 
-def test_the_log_of_a_recording_that_may_not_be_written_to_is_read(tmp_path, monkeypatch):
+def test_the_log_of_a_recording_that_may_not_be_written_to_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bag = write_ahead(tmp_path)
     before = content(bag)
     monkeypatch.setattr("os.access", lambda *_: False)  # as root, rights do not hinder
@@ -209,14 +223,14 @@ def test_the_log_of_a_recording_that_may_not_be_written_to_is_read(tmp_path, mon
     assert content(bag) == before
 
 
-def test_a_recorder_that_was_killed_before_its_first_checkpoint(tmp_path):
+def test_a_recorder_that_was_killed_before_its_first_checkpoint(tmp_path: Path) -> None:
     bag = write_ahead(tmp_path, checkpointed=10_000)
     assert_whole(bag)
 
 
 @PLANT
 @pytest.mark.parametrize("name", ["run #3", "50%25", "what?", "a&b=c", "großer Lauf", "it's"])
-def test_any_name_of_a_directory_will_do(tmp_path, kind, name):
+def test_any_name_of_a_directory_will_do(tmp_path: Path, kind: BagKind, name: str) -> None:
     bag = write_bag(tmp_path / "bag", shots(3), kind)
     goal = tmp_path / name
     bag.rename(goal)
@@ -228,7 +242,7 @@ def test_any_name_of_a_directory_will_do(tmp_path, kind, name):
 
 @PLANT
 @pytest.mark.parametrize("metadata", [True, False])
-def test_compressed_files_are_read(tmp_path, kind, metadata):
+def test_compressed_files_are_read(tmp_path: Path, kind: BagKind, metadata: bool) -> None:
     bag = write_bag(tmp_path / "bag", shots(), kind)
     (file,) = bag_files(bag)
     (bag / f"{file.name}.zstd").write_bytes(zstd.compress(file.read_bytes()))
@@ -244,7 +258,7 @@ def test_compressed_files_are_read(tmp_path, kind, metadata):
 
 
 @PLANT
-def test_a_file_beside_its_compressed_copy_counts_once(tmp_path, kind):
+def test_a_file_beside_its_compressed_copy_counts_once(tmp_path: Path, kind: BagKind) -> None:
     bag = write_bag(tmp_path / "bag", shots(), kind)
     (file,) = bag_files(bag)
     (bag / f"{file.name}.zstd").write_bytes(zstd.compress(file.read_bytes())[:100])
@@ -252,7 +266,9 @@ def test_a_file_beside_its_compressed_copy_counts_once(tmp_path, kind):
 
 
 @pytest.mark.parametrize("share", [0.9, 0.5])
-def test_a_compressed_file_that_is_cut_off_is_read_as_far_as_it_goes(tmp_path, caplog, share):
+def test_a_compressed_file_that_is_cut_off_is_read_as_far_as_it_goes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, share: float
+) -> None:
     random = np.random.default_rng(0)
     pad = Topic("/pad", "x", [(stamp + 1, random.bytes(200_000)) for stamp in STAMPS],
                 definition=b"")  # fmt: skip
@@ -267,7 +283,7 @@ def test_a_compressed_file_that_is_cut_off_is_read_as_far_as_it_goes(tmp_path, c
 
 
 @PLANT
-def test_compressed_messages_are_read(tmp_path, kind):
+def test_compressed_messages_are_read(tmp_path: Path, kind: BagKind) -> None:
     messages = [(time, zstd.compress(data)) for time, data in CAMERA.messages]
     if kind == "mcap":
         path = write_mcap(tmp_path / "bag" / "bag.mcap", [Topic("/cam", IMAGE, messages)])
@@ -282,23 +298,25 @@ def test_compressed_messages_are_read(tmp_path, kind):
     assert_whole(path.parent)
 
 
-def edit_metadata(bag: Path, change) -> None:
+def edit_metadata(bag: Path, change: Callable[..., Any]) -> None:
     path = bag / "metadata.yaml"
     told = yaml.safe_load(path.read_text())
     change(told["rosbag2_bagfile_information"])
     path.write_text(yaml.safe_dump(told))
 
 
-def count_of(told: dict, count: int) -> None:
+def set_count(told: dict[str, Any], count: int) -> None:
     told["message_count"] = count
     for each in told["topics_with_message_count"]:
         each["message_count"] = count
 
 
 @PLANT
-def test_a_metadata_that_counts_nothing_is_not_believed(tmp_path, kind, caplog):
+def test_a_metadata_that_counts_nothing_is_not_believed(
+    tmp_path: Path, kind: BagKind, caplog: pytest.LogCaptureFixture
+) -> None:
     bag = write_bag(tmp_path / "bag", shots(), kind)
-    edit_metadata(bag, lambda told: count_of(told, 0))
+    edit_metadata(bag, lambda told: set_count(told, 0))
     assert_whole(bag)
     assert not caplog.messages
 
@@ -306,14 +324,18 @@ def test_a_metadata_that_counts_nothing_is_not_believed(tmp_path, kind, caplog):
 @PLANT
 @pytest.mark.parametrize("text_of", [b"", b"rosbag2_bagfile_information", b"\xff\xfe: [",
                                      b"rosbag2_bagfile_information: {version: 99}"])  # fmt: skip
-def test_a_metadata_that_says_nonsense_is_not_believed(tmp_path, kind, text_of):
+def test_a_metadata_that_says_nonsense_is_not_believed(
+    tmp_path: Path, kind: BagKind, text_of: bytes
+) -> None:
     bag = write_bag(tmp_path / "bag", shots(), kind)
     (bag / "metadata.yaml").write_bytes(text_of)
     assert_whole(bag)
 
 
 @PLANT
-def test_a_renamed_file_is_whole(tmp_path, kind, caplog):
+def test_a_renamed_file_is_whole(
+    tmp_path: Path, kind: BagKind, caplog: pytest.LogCaptureFixture
+) -> None:
     bag = write_bag(tmp_path / "bag", shots(), kind)
     (file,) = bag_files(bag)
     file.rename(bag / f"walk{file.suffix}")
@@ -322,24 +344,32 @@ def test_a_renamed_file_is_whole(tmp_path, kind, caplog):
 
 
 @PLANT
-def test_fewer_messages_than_announced_are_said(tmp_path, kind, caplog):
+def test_fewer_messages_than_announced_are_said(
+    tmp_path: Path, kind: BagKind, caplog: pytest.LogCaptureFixture
+) -> None:
     bag = write_bag(tmp_path / "bag", shots(), kind)
-    edit_metadata(bag, lambda told: count_of(told, 25))
+    edit_metadata(bag, lambda told: set_count(told, 25))
     assert_whole(bag)
     assert "20 of 25 on /camera/image_raw" in caplog.text
 
 
 @PLANT
-def test_a_missing_part_is_said_and_the_others_are_read(tmp_path, kind, caplog):
+def test_a_missing_part_is_said_and_the_others_are_read(
+    tmp_path: Path, kind: BagKind, caplog: pytest.LogCaptureFixture
+) -> None:
     bag = write_bag(tmp_path / "bag", shots(), kind)
-    edit_metadata(bag, lambda told: (count_of(told, 2 * COUNT),
-                                     told["relative_file_paths"].append("bag_1.mcap")))  # fmt: skip
+
+    def announce(told: dict[str, Any]) -> None:
+        set_count(told, 2 * COUNT)
+        told["relative_file_paths"].append("bag_1.mcap")
+
+    edit_metadata(bag, announce)
     assert_whole(bag)
     assert "fewer messages than its metadata.yaml announces: 20 of 40" in caplog.text
 
 
 @PLANT
-def test_parts_are_read_in_the_order_of_time(tmp_path, kind):
+def test_parts_are_read_in_the_order_of_time(tmp_path: Path, kind: BagKind) -> None:
     for part, chosen in enumerate((shots()[:10], shots()[10:])):
         bag = write_bag(tmp_path / f"part{part}", chosen, kind)
         (file,) = bag_files(bag)
@@ -350,7 +380,9 @@ def test_parts_are_read_in_the_order_of_time(tmp_path, kind):
 
 
 @PLANT
-def test_an_unreadable_part_is_said_and_the_others_are_read(tmp_path, kind, caplog):
+def test_an_unreadable_part_is_said_and_the_others_are_read(
+    tmp_path: Path, kind: BagKind, caplog: pytest.LogCaptureFixture
+) -> None:
     bag = write_bag(tmp_path / "bag", shots(), kind)
     (file,) = bag_files(bag)
     (bag / f"zz{file.suffix}").write_bytes(b"nothing of the kind")
@@ -359,17 +391,17 @@ def test_an_unreadable_part_is_said_and_the_others_are_read(tmp_path, kind, capl
 
 
 @PLANT
-def test_the_metadata_of_a_bag_stands_for_it(tmp_path, kind):
+def test_the_metadata_of_a_bag_stands_for_it(tmp_path: Path, kind: BagKind) -> None:
     assert_whole(write_bag(tmp_path / "bag", shots(), kind) / "metadata.yaml")
 
 
-def test_encodings_that_are_not_said_are_those_of_the_schema(tmp_path):
+def test_encodings_that_are_not_said_are_those_of_the_schema(tmp_path: Path) -> None:
     topic = Topic("/cam", IMAGE, CAMERA.messages, encoding="")
     assert_whole(write_mcap(tmp_path / "run.mcap", [topic]))
 
 
 @pytest.mark.parametrize("beside", ["-journal", "-wal"])
-def test_an_empty_log_changes_nothing(tmp_path, beside):
+def test_an_empty_log_changes_nothing(tmp_path: Path, beside: str) -> None:
     bag = write_bag(tmp_path / "bag", shots(), "sqlite3")
     (file,) = bag_files(bag)
     (bag / f"{file.name}{beside}").write_bytes(b"")
@@ -377,7 +409,7 @@ def test_an_empty_log_changes_nothing(tmp_path, beside):
 
 
 @pytest.mark.parametrize("beside", ["-journal", "-wal"])
-def test_a_log_that_is_none_takes_nothing_with_it(tmp_path, beside):
+def test_a_log_that_is_none_takes_nothing_with_it(tmp_path: Path, beside: str) -> None:
     bag = write_bag(tmp_path / "bag", shots(), "sqlite3")
     (file,) = bag_files(bag)
     (bag / f"{file.name}{beside}").write_bytes(b"nothing of the kind" * 100)
@@ -386,7 +418,9 @@ def test_a_log_that_is_none_takes_nothing_with_it(tmp_path, beside):
     assert content(bag) == before
 
 
-def test_fewer_messages_than_the_index_announces_are_said(tmp_path, caplog):
+def test_fewer_messages_than_the_index_announces_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = write_mcap(tmp_path / "run.mcap", [CAMERA], compression="")
     data = path.read_bytes()
     told = data.rindex(text(b"".join([bytes([1, 0]), COUNT.to_bytes(8, "little")])))
@@ -398,7 +432,7 @@ def test_fewer_messages_than_the_index_announces_are_said(tmp_path, caplog):
 
 
 @PLANT
-def test_a_directory_above_names_those_that_hold_something(tmp_path, kind):
+def test_a_directory_above_names_those_that_hold_something(tmp_path: Path, kind: BagKind) -> None:
     write_bag(tmp_path / "runs" / "monday", shots(3), kind)
     write_bag(tmp_path / "runs" / "2024" / "tuesday", shots(3), kind)
     with pytest.raises(SourceError, match="holds no image") as e:
@@ -411,7 +445,9 @@ def test_a_directory_above_names_those_that_hold_something(tmp_path, kind):
     [("ros1", "'rosbag reindex' of ROS 1", "ros2"), ("sqlite3", "'ros2 bag reindex'", "mcap"),
      ("mcap", "'mcap recover'", "reindex")],
 )  # fmt: skip
-def test_the_remedy_is_that_of_the_format(tmp_path, kind, remedy, not_this):
+def test_the_remedy_is_that_of_the_format(
+    tmp_path: Path, kind: BagKind, remedy: str, not_this: str
+) -> None:
     bag = write_bag(tmp_path / "bag", [Shot(1, np.random.default_rng(0).integers(
         0, 256, (300, 300, 3), np.uint8)) for _ in range(24)], kind)  # fmt: skip
     (file,) = bag_files(bag)
@@ -438,13 +474,15 @@ def read_all(path: Path) -> None:
 
 
 FUZZ = settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(80),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 EDITS = st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), max_size=12)
 
 
 @pytest.fixture(scope="module", params=["ros1", "sqlite3", "mcap", "mcap without index"])
-def recording(request, tmp_path_factory) -> Path:
+def recording(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("bag")
     if request.param == "mcap without index":
         return write_mcap(directory / "a.mcap", [CAMERA, *NEIGHBOURS.values()], chunks=0,
@@ -456,7 +494,9 @@ def recording(request, tmp_path_factory) -> Path:
 
 @given(edits=EDITS, cut=st.integers(0, 1 << 16))
 @FUZZ
-def test_damaged_bags_bring_up_no_foreign_error(tmp_path, recording, edits, cut):
+def test_damaged_bags_bring_up_no_foreign_error(
+    tmp_path: Path, recording: Path, edits: list[tuple[int, int]], cut: int
+) -> None:
     data = bytearray(recording.read_bytes())
     for place, value in edits:
         data[place % len(data)] = value
@@ -469,7 +509,9 @@ def test_damaged_bags_bring_up_no_foreign_error(tmp_path, recording, edits, cut)
     data=st.binary(max_size=300), suffix=st.sampled_from([".mcap", ".db3", ".bag", ".mcap.zstd"])
 )
 @FUZZ
-def test_bytes_that_are_no_bag_bring_up_no_foreign_error(tmp_path, data, suffix):
+def test_bytes_that_are_no_bag_bring_up_no_foreign_error(
+    tmp_path: Path, data: bytes, suffix: str
+) -> None:
     heads = {".mcap": b"\x89MCAP0\r\n" + record(1, text("ros2") + text("")), ".bag":
              b"#ROSBAG V2.0\n", ".db3": b"SQLite format 3\0"}  # fmt: skip
     path = tmp_path / f"odd{suffix}"
@@ -482,8 +524,8 @@ def test_bytes_that_are_no_bag_bring_up_no_foreign_error(tmp_path, data, suffix)
        language=st.sampled_from(["ros2msg", "ros2idl", "ros1msg", ""]))  # fmt: skip
 @FUZZ
 def test_odd_definitions_and_messages_bring_up_no_foreign_error(
-    tmp_path, definition, data, encoding, language
-):
+    tmp_path: Path, definition: bytes, data: bytes, encoding: str, language: str
+) -> None:
     topics = [Topic("/a", IMAGE, [(1, data)], encoding, language, definition),
               Topic("/b", IMAGE, [(2, data)], encoding, language)]  # fmt: skip
     read_all(write_mcap(tmp_path / "run.mcap", topics))
@@ -492,7 +534,7 @@ def test_odd_definitions_and_messages_bring_up_no_foreign_error(
 # What lies side by side
 
 
-def recorded(path: Path, kind: str, images: list[Shot] | None = None) -> Path:
+def recorded(path: Path, kind: BagKind, images: list[Shot] | None = None) -> Path:
     """Write a bag, and return its one file."""
     (file,) = bag_files(write_bag(path, shots() if images is None else images, kind))
     return file
@@ -500,7 +542,9 @@ def recorded(path: Path, kind: str, images: list[Shot] | None = None) -> Path:
 
 @pytest.mark.parametrize("kind", ["sqlite3", "mcap"])
 @pytest.mark.parametrize("other", ["sqlite3", "mcap"])
-def test_a_copy_of_a_recording_beside_it_counts_once(tmp_path, caplog, kind, other):
+def test_a_copy_of_a_recording_beside_it_counts_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: BagKind, other: BagKind
+) -> None:
     file = recorded(tmp_path / "run", kind)
     shutil.copy(again := recorded(tmp_path / "again" / "run", other),
                 file.with_name(f"{file.stem}_copy{again.suffix}"))  # fmt: skip
@@ -510,14 +554,16 @@ def test_a_copy_of_a_recording_beside_it_counts_once(tmp_path, caplog, kind, oth
 
 
 @pytest.mark.parametrize("share", [0.4, 0.7, 0.95])
-def test_a_recording_and_what_was_recovered_of_it_count_once(tmp_path, share):
+def test_a_recording_and_what_was_recovered_of_it_count_once(tmp_path: Path, share: float) -> None:
     file = write_mcap(tmp_path / "run" / "run_0.mcap", [CAMERA], chunks=4, compression="")
     shutil.copy(file, tmp_path / "run" / "recovered.mcap")
     file.write_bytes(file.read_bytes()[: int(file.stat().st_size * share)])
     assert_whole(tmp_path / "run")
 
 
-def test_parts_of_a_recording_are_no_copies(tmp_path, caplog):
+def test_parts_of_a_recording_are_no_copies(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for number in range(2):
         part = [Shot(stamp, each) for stamp, each in zip(STAMPS, IMAGES, strict=True)]
         shutil.copy(recorded(tmp_path / "made" / str(number), "mcap", part[number::2]),
@@ -527,7 +573,9 @@ def test_parts_of_a_recording_are_no_copies(tmp_path, caplog):
     assert not caplog.messages
 
 
-def test_several_recordings_in_a_directory_are_said(tmp_path, caplog):
+def test_several_recordings_in_a_directory_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for number in range(2):
         later = [Shot(stamp + number * 500 * SECOND, each) for stamp, each in
                  zip(STAMPS, IMAGES, strict=True)]  # fmt: skip
@@ -538,7 +586,7 @@ def test_several_recordings_in_a_directory_are_said(tmp_path, caplog):
     assert "seems to hold several recordings: run_1.mcap begins 481 s after run_0" in caplog.text
 
 
-def test_the_log_beside_what_a_link_leads_to_is_read(tmp_path):
+def test_the_log_beside_what_a_link_leads_to_is_read(tmp_path: Path) -> None:
     bag = write_ahead(tmp_path)
     links = tmp_path / "links"
     links.mkdir()
@@ -547,7 +595,9 @@ def test_the_log_beside_what_a_link_leads_to_is_read(tmp_path):
     assert_whole(links)
 
 
-def test_a_link_to_nothing_is_said_and_the_others_are_read(tmp_path, caplog):
+def test_a_link_to_nothing_is_said_and_the_others_are_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     recorded(tmp_path / "run", "mcap")
     (tmp_path / "run" / "run_1.mcap").symlink_to(tmp_path / "gone.mcap")
     assert_whole(tmp_path / "run")
@@ -560,22 +610,24 @@ def test_a_link_to_nothing_is_said_and_the_others_are_read(tmp_path, caplog):
 
 @pytest.mark.parametrize("kind", BAG_KINDS)
 @pytest.mark.parametrize("name", ["x.mcap", "x.db3", "x.bag", "x", "x.mcap.part", "x.bak", "x.png"])
-def test_the_content_of_a_file_decides_and_not_its_name(tmp_path, kind, name):
+def test_the_content_of_a_file_decides_and_not_its_name(
+    tmp_path: Path, kind: BagKind, name: str
+) -> None:
     path = tmp_path / name
     shutil.copy(recorded(tmp_path / "run", kind), path)
     assert_whole(path)
 
 
 @pytest.mark.parametrize("name", ["x.mcap.zst", "x.mcap.zstd", "x.db3.zst"])
-def test_a_compressed_file_may_be_called_as_zstd_calls_it(tmp_path, name):
-    kind = "mcap" if "mcap" in name else "sqlite3"
+def test_a_compressed_file_may_be_called_as_zstd_calls_it(tmp_path: Path, name: str) -> None:
+    kind: BagKind = "mcap" if "mcap" in name else "sqlite3"
     path = tmp_path / name
     path.write_bytes(zstd.compress(recorded(tmp_path / "run", kind).read_bytes()))
     assert_whole(path)
 
 
 @pytest.mark.parametrize("name", ["rtabmap.db", "x.db3"])
-def test_another_database_is_no_bag_and_nothing_to_be_mended(tmp_path, name):
+def test_another_database_is_no_bag_and_nothing_to_be_mended(tmp_path: Path, name: str) -> None:
     with closing(sqlite3.connect(tmp_path / name)) as connection:
         connection.execute("CREATE TABLE Node(id INT)")
         connection.commit()
@@ -586,7 +638,9 @@ def test_another_database_is_no_bag_and_nothing_to_be_mended(tmp_path, name):
 
 @pytest.mark.parametrize("kind", BAG_KINDS)
 @pytest.mark.parametrize("each", [20, 5, 3])
-def test_stamps_that_repeat_are_those_of_the_recording(tmp_path, caplog, kind, each):
+def test_stamps_that_repeat_are_those_of_the_recording(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: BagKind, each: int
+) -> None:
     times = [SECOND * (10 + index) for index in range(COUNT)]
     repeated = [Shot(SECOND * (5 + index // each), pixels, received=times[index]) for
                 index, pixels in enumerate(IMAGES)]  # fmt: skip
@@ -595,7 +649,9 @@ def test_stamps_that_repeat_are_those_of_the_recording(tmp_path, caplog, kind, e
     assert f"only {-(-COUNT // each)} of the first 20 stamps on /camera/image_raw" in caplog.text
 
 
-def test_a_recording_without_times_keeps_its_stamps(tmp_path, caplog):
+def test_a_recording_without_times_keeps_its_stamps(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     repeated = [Shot(stamp, pixels, received=7) for stamp, pixels in
                 zip(STAMPS, IMAGES, strict=True)]  # fmt: skip
     source = open_source(write_bag(tmp_path / "run", repeated, "mcap"))
@@ -604,7 +660,7 @@ def test_a_recording_without_times_keeps_its_stamps(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe" * 50, b"#ROSBAG V1.2\n" + bytes(50)])
-def test_what_is_no_bag_of_ros_1_is_said_so(tmp_path, content):
+def test_what_is_no_bag_of_ros_1_is_said_so(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.bag").write_bytes(content)
     with pytest.raises(SourceError, match="it is empty|does not begin as a ROS 1|not supported"):
         open_source(tmp_path / "x.bag")
@@ -612,7 +668,7 @@ def test_what_is_no_bag_of_ros_1_is_said_so(tmp_path, content):
 
 @pytest.mark.parametrize("kind", ["ffmpeg_image_transport_msgs/msg/FFMPEGPacket",
                                   "theora_image_transport/msg/Packet"])  # fmt: skip
-def test_a_recorded_video_stream_is_named_with_the_remedy(tmp_path, kind):
+def test_a_recorded_video_stream_is_named_with_the_remedy(tmp_path: Path, kind: BagKind) -> None:
     packets = Topic("/cam/ffmpeg", kind, [(5, b"abc")], "cdr", "ros2msg", b"uint8[] data\n")
     with pytest.raises(SourceError, match="/cam/ffmpeg are a video stream: decode it first"):
         open_source(write_mcap(tmp_path / "run.mcap", [packets]))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def lingbot() -> StreamVggt:
     return random_network(CONFIG, 1).freeze()
 
 
-def engine(network: StreamVggt, **cache) -> Reconstructor:
+def engine(network: StreamVggt, **cache: Any) -> Reconstructor:
     return Reconstructor(network, ReconstructorSettings(WIDTH, CacheSettings(**cache)))
 
 
@@ -158,7 +159,7 @@ def test_a_first_pass_that_fails_refuses_all_of_its_frames(
     hooks = PipelineHooks(report_refusal=lambda frame, error: refused.append(frame.stamp))
     pipeline = FramePipeline(engine(lingbot), hooks)
 
-    def fail(batch):
+    def fail(batch: torch.Tensor) -> None:
         raise RuntimeError("device lost")
 
     monkeypatch.setattr(pipeline.reconstructor._runner, "run", fail)
@@ -218,7 +219,9 @@ def test_where_the_window_does_not_fit_a_shorter_one_is_proposed(
 
 @pytest.mark.parametrize("policy", [name for name in POLICIES if name != "none"])
 @pytest.mark.parametrize("changes", [{}, {"budget_mib": 1.0}, {"index_sets": "head"}])
-def test_every_policy_runs_in_bounded_memory(lingbot: StreamVggt, policy: str, changes) -> None:
+def test_every_policy_runs_in_bounded_memory(
+    lingbot: StreamVggt, policy: str, changes: dict[str, Any]
+) -> None:
     own = engine(
         lingbot, policy=policy, budget_tokens=90, window_frames=2, trajectory_frames=2, **changes
     )
@@ -244,7 +247,9 @@ def test_a_network_without_a_first_pass_takes_no_anchors() -> None:
         ({"camera_frames": 4}, "camera_frames is 4; beside 3 anchor frames"),
     ],
 )
-def test_what_does_not_suit_the_network_is_refused(lingbot: StreamVggt, changes, sentence) -> None:
+def test_what_does_not_suit_the_network_is_refused(
+    lingbot: StreamVggt, changes: dict[str, Any], sentence: str
+) -> None:
     with pytest.raises(ConfigurationError, match=sentence):
         KvCache(CacheSettings(**changes), cache_layout(lingbot))
 

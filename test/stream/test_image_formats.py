@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import cv2
 import numpy as np
@@ -34,7 +35,7 @@ def _mosaic(pattern: str, factor: int = 1) -> NDArray[np.uint16]:
     return mosaic
 
 
-def _png(pixels: NDArray[np.generic]) -> bytes:
+def _png(pixels: NDArray[Any]) -> bytes:
     return cv2.imencode(".png", pixels)[1].tobytes()
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xsvggt_ros.errors import FrameError, SourceError
+from xsvggt_ros.errors import SourceError, XsvggtError
 from xsvggt_ros.stream.frame import Frame, ImageArray
 from xsvggt_ros.stream.image_formats import BitsInUse
 from xsvggt_ros.stream.imaging import decode_raw
@@ -53,7 +53,7 @@ def _settled(stamps: list[int]) -> tuple[list[int], list[int]]:
     return passed, [frame.stamp for frame in frames if frame.fault]
 
 
-WRONG = {
+WRONG: dict[str, Callable[[int], int]] = {
     "5 s ahead": lambda stamp: stamp + 5 * SECOND,
     "5 s behind": lambda stamp: stamp - 5 * SECOND,
     "zero": lambda stamp: 0,
@@ -250,7 +250,7 @@ def test_a_session_ends_only_where_a_clock_jumped(
     network: object, stamps: list[int], sessions: int, refused: int
 ) -> None:
     engine = Reconstructor(network, ReconstructorSettings(28))  # type: ignore[arg-type]
-    faults: list[FrameError] = []
+    faults: list[XsvggtError] = []
     results = list(reconstruct(_frames(stamps), engine, lambda _, error: faults.append(error)))
     assert (engine.session, len(faults)) == (sessions, refused)
     assert len(results) == len(stamps) - refused
@@ -260,9 +260,13 @@ def _black() -> ImageArray:
     return np.zeros((28, 28, 3), np.uint8)
 
 
+def _fail(_: Frame, error: XsvggtError) -> None:
+    pytest.fail(str(error))
+
+
 def _run(network: object, shots: list[Frame]) -> tuple[Reconstructor, list[int]]:
     engine = Reconstructor(network, ReconstructorSettings(28))  # type: ignore[arg-type]
-    return engine, [result.index for result in reconstruct(shots, engine, pytest.fail)]
+    return engine, [result.index for result in reconstruct(shots, engine, _fail)]
 
 
 def test_a_session_does_not_hang_on_images_that_show_nothing(

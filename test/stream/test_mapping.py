@@ -21,7 +21,7 @@ def add(builder: MapBuilder, each: FrameResult, settings: MapSettings = FINE) ->
     builder.add(each, world_to_map(each.camera_to_world), settings)
 
 
-def test_points_lie_where_the_camera_saw_them():
+def test_points_lie_where_the_camera_saw_them() -> None:
     builder = MapBuilder()
     pose = np.eye(4)
     pose[:3, 3] = 0.5, 0.0, 1.0  # to the right and forward
@@ -36,7 +36,7 @@ def test_points_lie_where_the_camera_saw_them():
     np.testing.assert_allclose(points[:, 2], -(v - 15) / 50 * 2, atol=1e-5)
 
 
-def test_filters_leave_out_the_uncertain_the_unknown_and_pixels_between_strides():
+def test_filters_leave_out_the_uncertain_the_unknown_and_pixels_between_strides() -> None:
     each = wall()
     each.confidence[0] = 1.2
     each.depth[2, :10] = np.nan
@@ -47,7 +47,9 @@ def test_filters_leave_out_the_uncertain_the_unknown_and_pixels_between_strides(
 
 @pytest.mark.parametrize("depth", [0.3, 0.9, 1.7, 3.1, 12.0])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_near_surfaces_are_thinned_out_but_no_voxel_of_a_wall_is_missed(depth, stride):
+def test_near_surfaces_are_thinned_out_but_no_voxel_of_a_wall_is_missed(
+    depth: float, stride: int
+) -> None:
     settings = MapSettings(VoxelSettings(0.25, 10_000), stride=stride)
     each = wall(depth=depth)
     pixels = chosen_pixels(each, settings)
@@ -70,7 +72,7 @@ def test_near_surfaces_are_thinned_out_but_no_voxel_of_a_wall_is_missed(depth, s
     assert len(voxels(thinned=True) ^ voxels(thinned=False)) <= (0 if step == stride else 8)
 
 
-def test_a_held_pose_leaves_the_map_as_it_is():
+def test_a_held_pose_leaves_the_map_as_it_is() -> None:
     builder = MapBuilder()
     add(builder, wall(0, depth=2.0))
     before = builder.snapshot()[0]
@@ -78,7 +80,7 @@ def test_a_held_pose_leaves_the_map_as_it_is():
     np.testing.assert_array_equal(builder.snapshot()[0], before)
 
 
-def test_a_new_session_begins_an_empty_map():
+def test_a_new_session_begins_an_empty_map() -> None:
     builder = MapBuilder()
     add(builder, wall(0, depth=2.0))
     add(builder, wall(1, depth=4.0))
@@ -87,7 +89,7 @@ def test_a_new_session_begins_an_empty_map():
     np.testing.assert_allclose(builder.snapshot()[0][:, 0], 1.0, atol=1e-3)
 
 
-def test_other_voxels_take_the_points_over():
+def test_other_voxels_take_the_points_over() -> None:
     builder = MapBuilder()
     add(builder, wall())
     before = builder.map
@@ -101,7 +103,7 @@ def test_other_voxels_take_the_points_over():
     np.testing.assert_allclose(points[:, 0], 2.0, atol=1e-3)
 
 
-def test_points_beyond_the_grid_are_said_once(caplog):
+def test_points_beyond_the_grid_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
     builder = MapBuilder()
     for index in range(3):
         each = wall(index)
@@ -111,7 +113,7 @@ def test_points_beyond_the_grid_are_said_once(caplog):
     assert len(builder.snapshot()[0]) == HEIGHT * WIDTH - 1
 
 
-def test_changes_are_counted_so_that_nothing_is_published_twice():
+def test_changes_are_counted_so_that_nothing_is_published_twice() -> None:
     builder = MapBuilder()
     builder.clear()
     assert builder.changes == 0

@@ -99,6 +99,7 @@ def test_units_do_not_matter(unit: float) -> None:
     np.testing.assert_allclose(other.snapshot()[0], builder.snapshot()[0] * unit, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_ten_times_the_unit_makes_no_difference() -> None:
     scene = moving_people.SCENES["still"]
     ours, builder = moving_people.measure(scene, "smooth", moving_people.settings_for())

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.strategies._internal.random import ArtificialRandom
 from numpy.typing import NDArray
 from results import result_of
 
@@ -155,7 +156,9 @@ def test_a_camera_stands_still_where_time_does(stamp: int) -> None:
     st.floats(0.05, 20.0),
     st.randoms(use_true_random=False),
 )
-def test_poses_are_rigid_and_only_ratios_of_lengths_count(lengths, factor, random) -> None:
+def test_poses_are_rigid_and_only_ratios_of_lengths_count(
+    lengths: list[float], factor: float, random: ArtificialRandom
+) -> None:
     usual, scaled = PoseTrack(), PoseTrack()
     for stamp, length in enumerate(lengths):
         encoding = said(turned(random.uniform(-180, 180)), length)

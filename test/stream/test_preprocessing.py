@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images of any size reach the network by the reference's rule, and the way back exists."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 
 from xsvggt_ros.errors import ConfigurationError, FrameError
@@ -33,12 +38,12 @@ def image(height: int, width: int) -> np.ndarray:
         ((512, 384), (518, 392)),
     ],
 )
-def test_sizes_of_the_reference(source, size):
+def test_sizes_of_the_reference(source: tuple[int, int], size: tuple[int, int]) -> None:
     mapping = plan(*source, 518, 14)
     assert (mapping.width, mapping.height) == size
 
 
-def test_portrait_images_are_cut_evenly():
+def test_portrait_images_are_cut_evenly() -> None:
     mapping = plan(480, 640, 518, 14)
     assert mapping.resized_height == 686
     assert mapping.crop_top == (686 - 518) // 2
@@ -48,7 +53,7 @@ sizes = st.tuples(sides, sides).filter(lambda size: size[1] <= 16 * size[0])
 
 
 @given(sizes, widths)
-def test_any_image_gets_a_size_in_whole_patches(size, target):
+def test_any_image_gets_a_size_in_whole_patches(size: tuple[int, int], target: int) -> None:
     mapping = plan(*size, target, 14)
     assert mapping.width == target
     assert mapping.height % 14 == 0
@@ -57,7 +62,7 @@ def test_any_image_gets_a_size_in_whole_patches(size, target):
 
 
 @given(sizes, widths)
-def test_intrinsics_survive_the_round_trip(size, target):
+def test_intrinsics_survive_the_round_trip(size: tuple[int, int], target: int) -> None:
     width, height = size
     mapping = plan(width, height, target, 14)
     camera = Intrinsics(1.1 * width, 0.9 * width, 0.4 * width, 0.6 * height, width, height)
@@ -69,10 +74,10 @@ def test_intrinsics_survive_the_round_trip(size, target):
 
 
 @given(st.integers(19, 300), st.integers(1, 300), st.integers(1, 6).map(lambda n: 14 * n))
-def test_depth_goes_back_to_the_source_size(width, height, target):
+def test_depth_goes_back_to_the_source_size(width: int, height: int, target: int) -> None:
     mapping = plan(width, height, target, 14)
-    depth = np.arange(mapping.height * mapping.width, dtype=np.float32)
-    depth = depth.reshape(mapping.height, mapping.width)
+    pixels = np.arange(mapping.height * mapping.width, dtype=np.float32)
+    depth = pixels.reshape(mapping.height, mapping.width)
     back = mapping.depth_to_source(depth)
     assert back.shape == (height, width)
     known = back[np.isfinite(back)]
@@ -81,7 +86,7 @@ def test_depth_goes_back_to_the_source_size(width, height, target):
         assert np.isfinite(back).all()
 
 
-def test_intrinsics_of_a_cut_image():
+def test_intrinsics_of_a_cut_image() -> None:
     mapping = plan(480, 640, 518, 14)
     camera = Intrinsics(480.0, 480.0, 240.0, 320.0, 480, 640)
     small = mapping.intrinsics_from_source(camera)
@@ -91,13 +96,13 @@ def test_intrinsics_of_a_cut_image():
     assert (small.width, small.height) == (518, 518)
 
 
-def test_the_callers_image_is_its_own_again():
+def test_the_callers_image_is_its_own_again() -> None:
     source = image(56, 70).copy()
     resized, _ = preprocess(source, 70, 14)
     assert not np.shares_memory(source, resized)
 
 
-def test_depth_is_unknown_where_rows_were_cut_off():
+def test_depth_is_unknown_where_rows_were_cut_off() -> None:
     mapping = plan(28, 56, 28, 14)
     back = mapping.depth_to_source(np.ones((28, 28), np.float32))
     assert np.isnan(back[:14]).all()
@@ -106,7 +111,7 @@ def test_depth_is_unknown_where_rows_were_cut_off():
 
 
 @pytest.mark.parametrize(("height", "width"), [(480, 640), (90, 120), (375, 1242)])
-def test_resampling_agrees_with_pillow_to_within_two_levels(height, width):
+def test_resampling_agrees_with_pillow_to_within_two_levels(height: int, width: int) -> None:
     source = image(height, width)
     resized, mapping = preprocess(source, 252, 14)
     expected = Image.fromarray(source).resize(
@@ -117,13 +122,13 @@ def test_resampling_agrees_with_pillow_to_within_two_levels(height, width):
     assert difference.mean() < 0.05
 
 
-def test_an_image_of_the_right_size_is_untouched():
+def test_an_image_of_the_right_size_is_untouched() -> None:
     source = image(56, 70)
     resized, _ = preprocess(source, 70, 14)
     assert np.array_equal(resized, source)
 
 
-def test_network_input():
+def test_network_input() -> None:
     images = to_network(np.full((14, 28, 3), 255, np.uint8), torch.device("cpu"))
     assert images.shape == (1, 1, 3, 14, 28)
     assert images.dtype == torch.float32
@@ -131,7 +136,7 @@ def test_network_input():
 
 
 @pytest.mark.parametrize("width", [0, 13, 100, 519, -14])
-def test_a_width_that_is_no_multiple_is_refused_with_the_nearest(width):
+def test_a_width_that_is_no_multiple_is_refused_with_the_nearest(width: int) -> None:
     with pytest.raises(ConfigurationError, match=rf"input.width is {width}; .* multiple .* 14"):
         plan(640, 480, width, 14)
 
@@ -147,6 +152,6 @@ def test_a_width_that_is_no_multiple_is_refused_with_the_nearest(width):
         np.zeros((400, 1, 3), np.uint8),
     ],
 )
-def test_unusable_images_are_refused(array):
+def test_unusable_images_are_refused(array: NDArray[Any]) -> None:
     with pytest.raises(FrameError, match="image of"):
         preprocess(array, 28, 14)

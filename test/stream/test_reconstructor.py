@@ -1,20 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engine: every frame answered, sessions bounded, nothing non-finite let out."""
 
+from __future__ import annotations
+
 import dataclasses
 import gc
 import logging
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import reference
 import torch
+from present import present
 
 from xsvggt_ros.cache.layer_segments import LayerSegments
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError, DeviceFullError, FrameError, NonFiniteOutputError
 from xsvggt_ros.geometry.cameras import world_to_camera
+from xsvggt_ros.model.network import Prediction, StreamVggt
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 
 UNCOMPRESSED = CacheSettings("none", compatibility="published", key_bits=16, value_bits=16)
@@ -25,12 +31,12 @@ def images(count: int, height: int = 48, width: int = 64) -> list[np.ndarray]:
     return list(generator.integers(0, 256, (count, height, width, 3), np.uint8))
 
 
-def engine(network, **cache) -> Reconstructor:
+def engine(network: StreamVggt, **cache: Any) -> Reconstructor:
     cache.setdefault("budget_tokens", 64)
     return Reconstructor(network, ReconstructorSettings(56, CacheSettings(**cache)))
 
 
-def test_results_carry_stamp_frame_size_and_index(network):
+def test_results_carry_stamp_frame_size_and_index(network: StreamVggt) -> None:
     reconstructor = engine(network)
     for index, image in enumerate(images(3)):
         result = reconstructor.step(image, stamp=100 + index, frame_id="eye")
@@ -43,7 +49,7 @@ def test_results_carry_stamp_frame_size_and_index(network):
         assert result.timings.total > 0
 
 
-def test_the_engine_equals_the_network_on_the_golden_frames():
+def test_the_engine_equals_the_network_on_the_golden_frames() -> None:
     network = reference.network()
     settings = ReconstructorSettings(reference.CONFIG["width"], UNCOMPRESSED)
     reconstructor = Reconstructor(network, settings)
@@ -61,7 +67,7 @@ def test_the_engine_equals_the_network_on_the_golden_frames():
         np.testing.assert_allclose(result.camera_to_world, relative, atol=2e-4)
 
 
-def test_the_first_camera_is_the_world(network):
+def test_the_first_camera_is_the_world(network: StreamVggt) -> None:
     reconstructor = engine(network)
     for _ in range(2):
         result = reconstructor.step(images(1)[0])
@@ -70,7 +76,7 @@ def test_the_first_camera_is_the_world(network):
         reconstructor.reset()
 
 
-def test_poses_are_rigid(network):
+def test_poses_are_rigid(network: StreamVggt) -> None:
     reconstructor = engine(network)
     for image in images(5):
         pose = reconstructor.step(image).camera_to_world
@@ -78,7 +84,7 @@ def test_poses_are_rigid(network):
         assert pose[3].tolist() == [0, 0, 0, 1]
 
 
-def test_a_reset_repeats_the_session_exactly(network):
+def test_a_reset_repeats_the_session_exactly(network: StreamVggt) -> None:
     reconstructor = engine(network)
     first = [reconstructor.step(image) for image in images(6)]
     reconstructor.reset()
@@ -90,7 +96,7 @@ def test_a_reset_repeats_the_session_exactly(network):
         assert one.cache == other.cache
 
 
-def test_memory_of_a_session_is_bounded(network):
+def test_memory_of_a_session_is_bounded(network: StreamVggt) -> None:
     reconstructor = engine(network, budget_tokens=40, camera_frames=3)
     for image in images(4):
         result = reconstructor.step(image)
@@ -106,7 +112,9 @@ def test_memory_of_a_session_is_bounded(network):
     assert after == before
 
 
-def test_a_change_of_size_is_said_and_the_session_goes_on(network, caplog):
+def test_a_change_of_size_is_said_and_the_session_goes_on(
+    network: StreamVggt, caplog: pytest.LogCaptureFixture
+) -> None:
     reconstructor = engine(network)
     reconstructor.step(images(1)[0])
     result = reconstructor.step(images(1, height=32)[0])
@@ -115,7 +123,9 @@ def test_a_change_of_size_is_said_and_the_session_goes_on(network, caplog):
     assert "changes from 56x42 to 56x28 pixels; the session goes on" in caplog.text
 
 
-def test_a_budget_without_history_is_said_once_with_the_numbers(network, caplog):
+def test_a_budget_without_history_is_said_once_with_the_numbers(
+    network: StreamVggt, caplog: pytest.LogCaptureFixture
+) -> None:
     reconstructor = engine(network, budget_tokens=34)
     for image in images(3):
         reconstructor.step(image)
@@ -124,7 +134,9 @@ def test_a_budget_without_history_is_said_once_with_the_numbers(network, caplog)
     assert "set cache.budget_tokens to 35 or more" in caplog.text
 
 
-def test_the_cache_changes_between_two_frames(network, caplog):
+def test_the_cache_changes_between_two_frames(
+    network: StreamVggt, caplog: pytest.LogCaptureFixture
+) -> None:
     reconstructor = engine(network, key_bits=16, value_bits=16)
     for image in images(4):
         before = reconstructor.step(image).cache
@@ -143,7 +155,9 @@ def test_the_cache_changes_between_two_frames(network, caplog):
     assert reconstructor.step(images(1)[0]).cache.tokens == 30
 
 
-def test_without_history_is_not_said_again_for_every_change(network, caplog):
+def test_without_history_is_not_said_again_for_every_change(
+    network: StreamVggt, caplog: pytest.LogCaptureFixture
+) -> None:
     reconstructor = engine(network, budget_tokens=34)
     for bits in (4, 8, 2):
         reconstructor.step(images(1)[0])
@@ -157,7 +171,9 @@ def out_of_memory(*_: object) -> None:
     raise torch.OutOfMemoryError("CUDA out of memory")
 
 
-def test_a_change_that_runs_out_of_memory_begins_a_new_session_as_before(network, monkeypatch):
+def test_a_change_that_runs_out_of_memory_begins_a_new_session_as_before(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reconstructor = engine(network)
     for image in images(4):
         reconstructor.step(image)
@@ -173,7 +189,9 @@ def test_a_change_that_runs_out_of_memory_begins_a_new_session_as_before(network
     assert reconstructor.step(images(1)[0]).cache.tokens == 60
 
 
-def test_running_out_of_memory_while_adapting_begins_a_new_session(network, monkeypatch):
+def test_running_out_of_memory_while_adapting_begins_a_new_session(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reconstructor = engine(network, budget_tokens=120, adaptive="scene")
     for image in images(10):
         reconstructor.step(image)
@@ -186,7 +204,7 @@ def test_running_out_of_memory_while_adapting_begins_a_new_session(network, monk
     assert reconstructor.step(still).index == 0
 
 
-def test_too_few_bytes_are_refused_before_an_image_is_remembered(network):
+def test_too_few_bytes_are_refused_before_an_image_is_remembered(network: StreamVggt) -> None:
     reconstructor = engine(network, budget_mib=0.001)
     with pytest.raises(ConfigurationError, match="frames of 17 tokens need at least"):
         reconstructor.step(images(1)[0])
@@ -194,7 +212,7 @@ def test_too_few_bytes_are_refused_before_an_image_is_remembered(network):
     assert reconstructor.step(images(1)[0]).index == 0
 
 
-def test_a_still_camera_lets_an_adaptive_budget_shrink(network):
+def test_a_still_camera_lets_an_adaptive_budget_shrink(network: StreamVggt) -> None:
     reconstructor = engine(network, budget_tokens=120, adaptive="scene")
     for image in images(10):
         moving = reconstructor.step(image).cache
@@ -206,7 +224,7 @@ def test_a_still_camera_lets_an_adaptive_budget_shrink(network):
     assert resting.nbytes < moving.nbytes
 
 
-def test_an_unusable_image_leaves_the_session_as_it_was(network):
+def test_an_unusable_image_leaves_the_session_as_it_was(network: StreamVggt) -> None:
     reconstructor, undisturbed = engine(network), engine(network)
     first, second = images(2)
     reconstructor.step(first)
@@ -216,61 +234,67 @@ def test_an_unusable_image_leaves_the_session_as_it_was(network):
     assert np.array_equal(reconstructor.step(second).depth, undisturbed.step(second).depth)
 
 
-def corrupted(network, change):
+class Corrupted:
+    """A network whose answers are changed while ``active``."""
+
+    def __init__(self, whole: StreamVggt, change: Callable[[Prediction], Prediction]) -> None:
+        self.config, self.device, self.dtype = whole.config, whole.device, whole.dtype
+        self._whole, self._change = whole, change
+        self.active = False
+
+    def __call__(self, *arguments: Any) -> Prediction:
+        prediction: Prediction = self._whole(*arguments)
+        return self._change(prediction) if self.active else prediction
+
+
+def corrupted(
+    network: StreamVggt, change: Callable[[Prediction], Prediction]
+) -> tuple[Reconstructor, Corrupted]:
     """Return an engine whose network's camera head answers what ``change`` makes of its answer."""
     reconstructor = engine(network)
-    whole = reconstructor._network
-
-    class Corrupted:
-        config, device, dtype = whole.config, whole.device, whole.dtype
-        active = False
-
-        def __call__(self, *arguments):
-            prediction = whole(*arguments)
-            return change(prediction) if self.active else prediction
-
-    reconstructor._network = reconstructor._runner._network = Corrupted()
-    return reconstructor
+    network_in_use = Corrupted(reconstructor._network, change)
+    reconstructor._network = reconstructor._runner._network = cast(StreamVggt, network_in_use)
+    return reconstructor, network_in_use
 
 
-def test_a_non_finite_pose_begins_a_new_session(network):
-    def poison(prediction):
-        poses = prediction.pose_encodings.clone()
+def test_a_non_finite_pose_begins_a_new_session(network: StreamVggt) -> None:
+    def poison(prediction: Prediction) -> Prediction:
+        poses = present(prediction.pose_encodings).clone()
         poses[..., 0] = torch.nan
         return dataclasses.replace(prediction, pose_encodings=poses)
 
-    reconstructor = corrupted(network, poison)
+    reconstructor, network_in_use = corrupted(network, poison)
     reconstructor.step(images(1)[0])
-    reconstructor._network.active = True
+    network_in_use.active = True
     with pytest.raises(NonFiniteOutputError, match="frame 1 .* a new session has begun"):
         reconstructor.step(images(2)[1])
     assert reconstructor.session == 2
-    reconstructor._network.active = False
+    network_in_use.active = False
     assert reconstructor.step(images(1)[0]).index == 0
 
 
-def test_single_infinite_depths_become_unknown(network):
-    def poison(prediction):
-        depth = prediction.depth.clone()
+def test_single_infinite_depths_become_unknown(network: StreamVggt) -> None:
+    def poison(prediction: Prediction) -> Prediction:
+        depth = present(prediction.depth).clone()
         depth[..., 3, 5] = torch.inf
         return dataclasses.replace(prediction, depth=depth)
 
-    reconstructor = corrupted(network, poison)
-    reconstructor._network.active = True
+    reconstructor, network_in_use = corrupted(network, poison)
+    network_in_use.active = True
     depth = reconstructor.step(images(1)[0]).depth
     assert np.isnan(depth[3, 5])
     assert np.isfinite(depth).sum() == depth.size - 1
 
 
-def test_confidence_is_always_a_number(network):
-    def poison(prediction):
-        confidence = prediction.depth_confidence.clone()
+def test_confidence_is_always_a_number(network: StreamVggt) -> None:
+    def poison(prediction: Prediction) -> Prediction:
+        confidence = present(prediction.depth_confidence).clone()
         confidence[..., 0, 0] = torch.nan
         confidence[..., 0, 1] = torch.inf
         return dataclasses.replace(prediction, depth_confidence=confidence)
 
-    reconstructor = corrupted(network, poison)
-    reconstructor._network.active = True
+    reconstructor, network_in_use = corrupted(network, poison)
+    network_in_use.active = True
     result = reconstructor.step(images(1)[0])
     assert result.confidence[0, 0] == 1
     assert result.confidence[0, 1] == 1e6
@@ -278,21 +302,23 @@ def test_confidence_is_always_a_number(network):
     assert np.isfinite(result.depth[0, 1])
 
 
-def undecided(prediction):
+def undecided(prediction: Prediction) -> Prediction:
     """Shorten the quaternion of a prediction, and turn it anywhere."""
-    poses = prediction.pose_encodings.clone()
+    poses = present(prediction.pose_encodings).clone()
     poses[..., 3:7] = 0.1 * poses[..., 3:7].norm() * torch.tensor([0.5, -0.5, 0.5, 0.5])
     return dataclasses.replace(prediction, pose_encodings=poses)
 
 
-def test_a_pose_that_the_network_leaves_open_is_held_and_said_once(network, caplog):
-    reconstructor = corrupted(network, undecided)
+def test_a_pose_that_the_network_leaves_open_is_held_and_said_once(
+    network: StreamVggt, caplog: pytest.LogCaptureFixture
+) -> None:
+    reconstructor, network_in_use = corrupted(network, undecided)
     still = images(1)[0]
     with caplog.at_level(logging.INFO, "xsvggt_ros.stream.reconstructor"):
         for stamp in range(12):
             last = reconstructor.step(still, stamp=stamp, camera="left")
             assert (last.pose_source, last.camera) == ("predicted", "left")
-        reconstructor._network.active = True
+        network_in_use.active = True
         held = [reconstructor.step(still, stamp=stamp, camera="left") for stamp in (12, 13)]
     assert [each.pose_source for each in held] == ["held", "held"]
     np.testing.assert_allclose(held[0].camera_to_world, last.camera_to_world, atol=0.05)
@@ -303,17 +329,17 @@ def test_a_pose_that_the_network_leaves_open_is_held_and_said_once(network, capl
     assert reconstructor.step(still, stamp=20).pose_source == "predicted"
 
 
-def blind(prediction):
+def blind(prediction: Prediction) -> Prediction:
     """Take the field of view from a prediction."""
-    poses = prediction.pose_encodings.clone()
+    poses = present(prediction.pose_encodings).clone()
     poses[..., 7:] = 0
     return dataclasses.replace(prediction, pose_encodings=poses)
 
 
-def test_a_held_camera_keeps_its_focal_length_in_another_aspect(network):
-    reconstructor = corrupted(network, blind)
+def test_a_held_camera_keeps_its_focal_length_in_another_aspect(network: StreamVggt) -> None:
+    reconstructor, network_in_use = corrupted(network, blind)
     good = reconstructor.step(images(1)[0])
-    reconstructor._network.active = True
+    network_in_use.active = True
     held = reconstructor.step(images(1, height=32)[0])
     assert held.intrinsics_source == "held"
     assert held.intrinsics.fx == pytest.approx(good.intrinsics.fx)
@@ -323,11 +349,13 @@ def test_a_held_camera_keeps_its_focal_length_in_another_aspect(network):
     assert reconstructor.step(images(1)[0]).intrinsics_source == "assumed"
 
 
-def test_a_failure_while_results_are_fetched_begins_a_new_session(network, monkeypatch):
+def test_a_failure_while_results_are_fetched_begins_a_new_session(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reconstructor = engine(network)
     reconstructor.step(images(1)[0])
 
-    def fail(prediction):
+    def fail(prediction: Prediction) -> Prediction:
         raise RuntimeError("device lost")
 
     with monkeypatch.context() as patch:
@@ -338,17 +366,19 @@ def test_a_failure_while_results_are_fetched_begins_a_new_session(network, monke
     assert reconstructor.step(images(1)[0]).cache.tokens == 17
 
 
-def test_a_zero_field_of_view_never_becomes_an_infinite_focal_length(network, caplog):
-    reconstructor = corrupted(network, blind)
-    reconstructor._network.active = True
+def test_a_zero_field_of_view_never_becomes_an_infinite_focal_length(
+    network: StreamVggt, caplog: pytest.LogCaptureFixture
+) -> None:
+    reconstructor, network_in_use = corrupted(network, blind)
+    network_in_use.active = True
     assumed = reconstructor.step(images(1)[0])
     assert assumed.intrinsics_source == "assumed"
     assert assumed.intrinsics.fx == pytest.approx(28 / np.tan(np.pi / 6))
     assert assumed.intrinsics.fy == pytest.approx(assumed.intrinsics.fx)
-    reconstructor._network.active = False
+    network_in_use.active = False
     good = reconstructor.step(images(2)[1])
     assert good.intrinsics_source == "predicted"
-    reconstructor._network.active = True
+    network_in_use.active = True
     held = reconstructor.step(images(3)[2])
     assert held.intrinsics_source == "held"
     assert held.intrinsics == good.intrinsics
@@ -356,20 +386,20 @@ def test_a_zero_field_of_view_never_becomes_an_infinite_focal_length(network, ca
     assert [record.levelno for record in warnings] == [logging.WARNING]
 
 
-def test_a_failing_network_begins_a_new_session(network):
-    def fail(prediction):
+def test_a_failing_network_begins_a_new_session(network: StreamVggt) -> None:
+    def fail(prediction: Prediction) -> Prediction:
         raise RuntimeError("device lost\ndetails")
 
-    reconstructor = corrupted(network, fail)
+    reconstructor, network_in_use = corrupted(network, fail)
     reconstructor.step(images(1)[0])
-    reconstructor._network.active = True
+    network_in_use.active = True
     with pytest.raises(FrameError, match="failed on frame 1 .*: device lost$"):
         reconstructor.step(images(2)[1])
     assert reconstructor.session == 2
     assert reconstructor.session_frames == 0
 
 
-def test_impossible_settings_are_refused_before_anything_runs(network):
+def test_impossible_settings_are_refused_before_anything_runs(network: StreamVggt) -> None:
     with pytest.raises(ConfigurationError, match="input.width is 57"):
         Reconstructor(network, ReconstructorSettings(57))
     with pytest.raises(ConfigurationError, match="budget_tokens is 3"):
@@ -396,12 +426,16 @@ def test_impossible_settings_are_refused_before_anything_runs(network):
     ],
 )
 def test_a_device_without_memory_shrinks_the_budget_and_goes_on(
-    network, monkeypatch, error, cache, changes
-):
+    network: StreamVggt,
+    monkeypatch: pytest.MonkeyPatch,
+    error: torch.OutOfMemoryError | MemoryError | RuntimeError,
+    cache: dict[str, Any],
+    changes: dict[str, float],
+) -> None:
     reconstructor = engine(network, **cache)
     reconstructor.step(images(1)[0])
 
-    def fail(*_):
+    def fail(*_: object) -> None:
         raise error
 
     with monkeypatch.context() as patch:
@@ -421,7 +455,9 @@ def test_a_device_without_memory_shrinks_the_budget_and_goes_on(
     assert [reconstructor.step(image).index for image in images(3)] == [0, 1, 2]
 
 
-def test_a_budget_in_mib_never_shrinks_below_what_a_frame_needs(network, monkeypatch):
+def test_a_budget_in_mib_never_shrinks_below_what_a_frame_needs(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reconstructor = engine(network, budget_mib=1.0)
     monkeypatch.setattr("xsvggt_ros.stream.reconstructor._to_host", out_of_memory)
     image = images(1)[0]

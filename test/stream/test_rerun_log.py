@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from xsvggt_ros.stream.rerun_log import MOST_POINTS, REQUIREMENT, RerunLog, true
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "sample" / "room"
 HEIGHT, WIDTH = 48, 64
-TRUTH = np.float64([[1, 0, 0], [1, 3, 0], [1, 3, 6]])
+TRUTH = np.array([[1, 0, 0], [1, 3, 0], [1, 3, 6]], np.float64)
 
 
 def frame(index: int, stamp: int) -> RecordedFrame:
@@ -59,30 +60,30 @@ def comparison(motion: Similarity) -> TruthComparison:
     )
 
 
-TURN = Similarity(3.0, np.float64([[0, -1, 0], [1, 0, 0], [0, 0, 1]]), np.float64([1, 2, 3]))
+TURN = Similarity(3.0, np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]), np.array([1.0, 2, 3]))
 
 
-def logged(file: Path) -> dict[str, list[dict[str, object]]]:
+def logged(file: Path) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of each entity of a recording, in order."""
-    rows: dict[str, list[dict[str, object]]] = {}
+    rows: dict[str, list[dict[str, Any]]] = {}
     for chunk in pytest.importorskip("rerun.chunk").RrdReader(file).stream():
         rows.setdefault(chunk.entity_path, []).extend(chunk.to_record_batch().to_pylist())
     return rows
 
 
-def column(rows: list[dict[str, object]], name: str) -> np.ndarray:
+def column(rows: list[dict[str, Any]], name: str) -> np.ndarray:
     return np.array([row[name] for row in rows])
 
 
 @pytest.fixture
-def empty_package(monkeypatch):
+def empty_package(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stand for rerun where nothing of it is called."""
     for name in ("rerun", "rerun.blueprint"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
 
 
 @pytest.fixture
-def recorded(tmp_path):
+def recorded(tmp_path: Path) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of a session of three frames and of one of two, which came second."""
     pytest.importorskip("rerun", reason=f"needs pip install '{REQUIREMENT}'")
     log = RerunLog(file=tmp_path / "new" / "run.rrd")
@@ -98,7 +99,9 @@ def recorded(tmp_path):
     return logged(tmp_path / "new" / "run.rrd")
 
 
-def test_each_session_is_logged_by_itself_on_the_timeline_of_its_stamps(recorded):
+def test_each_session_is_logged_by_itself_on_the_timeline_of_its_stamps(
+    recorded: dict[str, list[dict[str, Any]]],
+) -> None:
     for session, stamps in ((0, [1_000_000, 2_000_000, 3_000_000]), (1, [1_500_000, 2_500_000])):
         for name in ("map/camera", "map/camera/image", "map/points", "cache/allocated"):
             rows = recorded[f"/session_{session}/{name}"]
@@ -107,7 +110,9 @@ def test_each_session_is_logged_by_itself_on_the_timeline_of_its_stamps(recorded
             assert not {"log_time", "log_tick"} & set(rows[0])
 
 
-def test_camera_image_and_depth_are_those_of_the_frame(recorded):
+def test_camera_image_and_depth_are_those_of_the_frame(
+    recorded: dict[str, list[dict[str, Any]]],
+) -> None:
     given = frame(1, 2_000_000)
     pose = recorded["/session_0/map/camera"][1]
     np.testing.assert_allclose(pose["Transform3D:translation"][0], (1, 0.5, 0.25))
@@ -125,7 +130,9 @@ def test_camera_image_and_depth_are_those_of_the_frame(recorded):
     assert bytes(image["EncodedImage:blob"][0])[:2] == b"\xff\xd8", "a JPEG"
 
 
-def test_points_are_confident_ones_in_the_map_and_no_more_than_the_limit(recorded):
+def test_points_are_confident_ones_in_the_map_and_no_more_than_the_limit(
+    recorded: dict[str, list[dict[str, Any]]],
+) -> None:
     given = frame(2, 3_000_000)
     points = np.float32(recorded["/session_0/map/points"][2]["Points3D:positions"])
     assert points.shape == (MOST_POINTS, 3)
@@ -134,7 +141,7 @@ def test_points_are_confident_ones_in_the_map_and_no_more_than_the_limit(recorde
     assert set(map(tuple, points)) <= set(map(tuple, confident))
 
 
-def test_bytes_and_paths_are_logged(recorded):
+def test_bytes_and_paths_are_logged(recorded: dict[str, list[dict[str, Any]]]) -> None:
     for name, first in (("allocated", 1010), ("uncompressed", 5000)):
         values = column(recorded[f"/session_0/cache/{name}"], "Scalars:scalars").ravel()
         assert values.tolist() == [first, first + 1, first + 2]
@@ -146,11 +153,11 @@ def test_bytes_and_paths_are_logged(recorded):
     np.testing.assert_allclose(there, TRUTH, atol=1e-5)
 
 
-def test_the_true_path_is_laid_on_the_estimated_one():
+def test_the_true_path_is_laid_on_the_estimated_one() -> None:
     np.testing.assert_allclose(TURN.points(true_path_in_map(comparison(TURN))), TRUTH, atol=1e-12)
 
 
-def test_an_older_recording_stays_where_no_frame_came(tmp_path):
+def test_an_older_recording_stays_where_no_frame_came(tmp_path: Path) -> None:
     pytest.importorskip("rerun", reason=f"needs pip install '{REQUIREMENT}'")
     file = tmp_path / "run.rrd"
     file.write_bytes(b"older")
@@ -159,7 +166,7 @@ def test_an_older_recording_stays_where_no_frame_came(tmp_path):
 
 
 @pytest.mark.usefixtures("empty_package")
-def test_the_viewer_needs_a_display(monkeypatch):
+def test_the_viewer_needs_a_display(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "WAYLAND_SOCKET"):
         monkeypatch.delenv(name, raising=False)
@@ -167,7 +174,9 @@ def test_the_viewer_needs_a_display(monkeypatch):
         RerunLog(viewer=True)
 
 
-def test_the_viewer_is_opened_for_a_recording_since_rerun_ignores_the_call_without_one(monkeypatch):
+def test_the_viewer_is_opened_for_a_recording_since_rerun_ignores_the_call_without_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     rerun = pytest.importorskip("rerun", reason=f"needs pip install '{REQUIREMENT}'")
     opened = []
     monkeypatch.setattr(rerun, "spawn", lambda **options: opened.append(options))
@@ -179,7 +188,7 @@ def test_the_viewer_is_opened_for_a_recording_since_rerun_ignores_the_call_witho
 
 
 @pytest.mark.usefixtures("empty_package")
-def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path):
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"is a directory; give --rerun-file a name"):
         RerunLog(file=tmp_path)
     (tmp_path / "in_the_way").write_text("")
@@ -190,8 +199,8 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path):
 @pytest.mark.parametrize("command", ["reconstruct", "demo"])
 @pytest.mark.parametrize("option", [["--rerun"], ["--rerun-file", "run.rrd"]])
 def test_without_the_package_the_command_that_installs_it_is_said(
-    tmp_path, monkeypatch, command, option
-):
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, option: list[str]
+) -> None:
     if command == "demo":
         pytest.importorskip("rclpy")
         pytest.importorskip("xsvggt_ros.msg")
@@ -204,7 +213,7 @@ def test_without_the_package_the_command_that_installs_it_is_said(
     assert not (tmp_path / "out").exists()
 
 
-def test_reconstruct_writes_a_recording(tmp_path):
+def test_reconstruct_writes_a_recording(tmp_path: Path) -> None:
     pytest.importorskip("rerun", reason=f"needs pip install '{REQUIREMENT}'")
     file = tmp_path / "out" / "run.rrd"
     words = ["reconstruct", SAMPLE, "-o", tmp_path / "out", "--preset", "tiny", "--device", "cpu"]
@@ -213,7 +222,7 @@ def test_reconstruct_writes_a_recording(tmp_path):
     assert len(logged(file)["/session_0/map/points"]) == 2
 
 
-def test_the_demo_writes_a_recording_with_the_truth(tmp_path):
+def test_the_demo_writes_a_recording_with_the_truth(tmp_path: Path) -> None:
     pytest.importorskip("rclpy", reason="needs ROS 2: run scripts/test")
     pytest.importorskip("xsvggt_ros.msg", reason="needs this package's messages: run scripts/test")
     pytest.importorskip("rerun", reason=f"needs pip install '{REQUIREMENT}'")
@@ -228,6 +237,6 @@ def test_the_demo_writes_a_recording_with_the_truth(tmp_path):
     assert np.shape(truth["LineStrips3D:strips"][0]) == (4, 3)
 
 
-def test_the_extra_asks_for_what_the_sentence_says():
+def test_the_extra_asks_for_what_the_sentence_says() -> None:
     lines = (ROOT / "scripts" / "requirements" / "rerun.txt").read_text().splitlines()
     assert [line for line in lines if not line.startswith("#")] == [REQUIREMENT]

@@ -13,6 +13,7 @@ import pytest
 from bags import BAG_KINDS, SECOND, BagKind, Info, Shot, encode, images, write_bag, write_directory
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from selection import examples
 
 from xsvggt_ros.errors import FrameError, SourceError
 from xsvggt_ros.geometry.cameras import Calibration
@@ -235,7 +236,7 @@ def bag_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 @given(place=st.floats(0, 1, exclude_max=True), flip=st.integers(0, 255))
 @example(place=0.8861594594771888, flip=1)
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_a_damaged_bag_gives_frames_or_a_source_error(
     bag_file: Path, place: float, flip: int
 ) -> None:

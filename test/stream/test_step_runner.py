@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Captured steps: when they are taken and thrown away, and that results stay the same."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,12 +16,12 @@ from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.settings import POLICIES, WIDTHS, CacheSettings
 from xsvggt_ros.model.checkpoint import random_network
 from xsvggt_ros.model.config import PRESETS, NetworkConfig
-from xsvggt_ros.model.network import Prediction, StreamVggt
+from xsvggt_ros.model.network import Head, Prediction, StreamVggt
 from xsvggt_ros.stream import step_runner
 from xsvggt_ros.stream.reconstructor import cache_layout
-from xsvggt_ros.stream.step_runner import StepRunner
+from xsvggt_ros.stream.step_runner import StepRunner, _Capture
 
-HEADS = ("camera", "depth")
+HEADS: tuple[Head, ...] = ("camera", "depth")
 SETTINGS = CacheSettings(budget_tokens=60, camera_frames=6, window_frames=2, trajectory_frames=1)
 WIDE, HIGH = (42, 56), (56, 42)
 
@@ -30,7 +34,7 @@ def image(seed: int, size: tuple[int, int] = WIDE, device: str = "cpu") -> torch
 class Played:
     """Stands in for a CUDA graph: does on replay what the step does, but for the host's counts."""
 
-    def __init__(self, network, cache, images) -> None:
+    def __init__(self, network: StreamVggt, cache: KvCache, images: torch.Tensor) -> None:
         self.network, self.cache, self.images = network, cache, images
         self.outputs: Prediction | None = None
         self.replays = 0
@@ -49,7 +53,7 @@ class OnCpu(StepRunner):
 
     taken = 0
 
-    def _take(self, images):
+    def _take(self, images: torch.Tensor) -> _Capture:
         self.taken += 1
         graph = Played(self._network, self._cache, images.clone())
         size = images.shape[-2:]
@@ -64,7 +68,7 @@ class OnCpu(StepRunner):
 
 
 @pytest.fixture
-def pair(network, monkeypatch):
+def pair(network: StreamVggt, monkeypatch: pytest.MonkeyPatch) -> tuple[OnCpu, StepRunner]:
     """A runner with captures and one without, each over a cache of its own."""
     monkeypatch.setattr(step_runner, "_hindrance", lambda device, graphs: "" if graphs else "off")
     layout = cache_layout(network)
@@ -74,9 +78,11 @@ def pair(network, monkeypatch):
     )
 
 
-def modes(pair, frames, start: int = 0, size=WIDE) -> list[str]:
+def modes(
+    pair: tuple[OnCpu, StepRunner], frames: int, start: int = 0, size: tuple[int, int] = WIDE
+) -> list[str]:
     """Run frames through both runners; compare their results; return how the first one ran."""
-    found = []
+    found: list[str] = []
     with torch.inference_mode():
         for seed in range(start, start + frames):
             both = [runner.run(image(seed, size)) for runner in pair]
@@ -91,7 +97,9 @@ def modes(pair, frames, start: int = 0, size=WIDE) -> list[str]:
     return found
 
 
-def test_a_step_is_captured_once_the_budget_is_full_and_stays_the_same(pair):
+def test_a_step_is_captured_once_the_budget_is_full_and_stays_the_same(
+    pair: tuple[OnCpu, StepRunner],
+) -> None:
     ran = modes(pair, 14)
     full = ran.index("cuda graph")
     assert 4 <= full <= 7
@@ -106,7 +114,9 @@ def test_a_step_is_captured_once_the_budget_is_full_and_stays_the_same(pair):
      {"camera_frames": 4}, {"window_bits": 16}, {"attention_backend": "math"}],
     ids=str,
 )  # fmt: skip
-def test_a_live_change_throws_captures_away_until_the_step_is_the_same_again(pair, changes):
+def test_a_live_change_throws_captures_away_until_the_step_is_the_same_again(
+    pair: tuple[OnCpu, StepRunner], changes: dict[str, Any]
+) -> None:
     assert modes(pair, 10)[-1] == "cuda graph"
     with torch.inference_mode():
         for runner in pair:
@@ -117,7 +127,7 @@ def test_a_live_change_throws_captures_away_until_the_step_is_the_same_again(pai
     assert pair[0].taken == 2
 
 
-def test_a_new_session_begins_eager(pair):
+def test_a_new_session_begins_eager(pair: tuple[OnCpu, StepRunner]) -> None:
     assert modes(pair, 10)[-1] == "cuda graph"
     with torch.inference_mode():
         for runner in pair:
@@ -127,7 +137,7 @@ def test_a_new_session_begins_eager(pair):
     assert ran[-1] == "cuda graph"
 
 
-def test_each_image_size_has_a_capture_of_its_own(pair):
+def test_each_image_size_has_a_capture_of_its_own(pair: tuple[OnCpu, StepRunner]) -> None:
     for seed in range(8):
         modes(pair, 1, start=seed, size=(WIDE, HIGH)[seed % 2])
     assert pair[0].taken == 2
@@ -135,7 +145,9 @@ def test_each_image_size_has_a_capture_of_its_own(pair):
     assert all(graph.replays for graph in played)
 
 
-def test_a_size_never_seen_is_laid_out_before_it_is_captured(pair):
+def test_a_size_never_seen_is_laid_out_before_it_is_captured(
+    pair: tuple[OnCpu, StepRunner],
+) -> None:
     assert modes(pair, 10)[-1] == "cuda graph"
     larger = modes(pair, 4, start=10, size=(56, 56))
     assert larger[0] == "eager"
@@ -151,7 +163,9 @@ def test_a_size_never_seen_is_laid_out_before_it_is_captured(pair):
         ({"budget_tokens": 4000}, "the budget is not full yet"),
     ],
 )
-def test_an_eager_step_says_why(network, monkeypatch, settings, reason):
+def test_an_eager_step_says_why(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], reason: str
+) -> None:
     monkeypatch.setattr(step_runner, "_hindrance", lambda device, graphs: "")
     cache = KvCache(replace(SETTINGS, **settings), cache_layout(network))
     runner = OnCpu(network, cache, HEADS)
@@ -163,7 +177,7 @@ def test_an_eager_step_says_why(network, monkeypatch, settings, reason):
     assert runner.execution.reason.startswith(reason)
 
 
-def test_without_a_gpu_steps_are_eager_and_say_so(network):
+def test_without_a_gpu_steps_are_eager_and_say_so(network: StreamVggt) -> None:
     runner = StepRunner(network, KvCache(SETTINGS, cache_layout(network)), HEADS)
     with torch.inference_mode():
         runner.run(image(0))
@@ -176,13 +190,13 @@ class RefusingGraph:
 
     capturing = False
 
-    def __init__(self, *values, **named) -> None:
+    def __init__(self, *values: RefusingGraph, **named: Any) -> None:
         pass
 
     def __enter__(self) -> None:
         RefusingGraph.capturing = True
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object | None) -> None:
         RefusingGraph.capturing = False
         raise RuntimeError("operation not permitted when stream is capturing\ndetails")
 
@@ -190,17 +204,24 @@ class RefusingGraph:
 class Capturable:
     """A network of which a capture leaves no trace but the host's counts."""
 
-    def __init__(self, network, tokens) -> None:
+    def __init__(self, network: StreamVggt, tokens: Callable[..., Any]) -> None:
         self.network, self.tokens, self.config = network, tokens, network.config
 
-    def __call__(self, images, cache, heads):
+    def __call__(
+        self, images: torch.Tensor, cache: KvCache, heads: tuple[Head, ...]
+    ) -> Prediction | None:
         if RefusingGraph.capturing:
             cache.replayed(self.tokens(images))
             return None
-        return self.network(images, cache, heads)
+        prediction: Prediction = self.network(images, cache, heads)
+        return prediction
 
 
-def test_a_capture_that_fails_leaves_the_stream_as_it_was(pair, monkeypatch, caplog):
+def test_a_capture_that_fails_leaves_the_stream_as_it_was(
+    pair: tuple[OnCpu, StepRunner],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     runner = pair[0]
     monkeypatch.setattr(torch.cuda, "CUDAGraph", RefusingGraph)
     monkeypatch.setattr(torch.cuda, "graph", RefusingGraph)
@@ -221,7 +242,7 @@ META = NetworkConfig(
 
 @pytest.mark.parametrize("policy", [name for name in POLICIES if name != "none"])
 @pytest.mark.parametrize("bits", first_is_quick(WIDTHS))
-def test_a_full_step_is_the_same_for_ever_and_reads_nothing_back(policy, bits):
+def test_a_full_step_is_the_same_for_ever_and_reads_nothing_back(policy: str, bits: int) -> None:
     """What a capture needs, proven on the meta device, where nothing can be read."""
     with torch.device("meta"):
         network = StreamVggt(META).eval().requires_grad_(False)
@@ -248,7 +269,7 @@ def test_a_full_step_is_the_same_for_ever_and_reads_nothing_back(policy, bits):
 @pytest.mark.parametrize("policy", ["balanced", "xstreamvggt", "value_aware", "random"])
 @pytest.mark.parametrize("bits", [4, 16])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_graph_gives_what_eager_steps_give(policy, bits, dtype):
+def test_a_graph_gives_what_eager_steps_give(policy: str, bits: int, dtype: torch.dtype) -> None:
     network = random_network(PRESETS["tiny"], 1).eval().requires_grad_(False)
     network = network.to("cuda").set_precision(dtype)
     settings = replace(SETTINGS, policy=policy, key_bits=bits, value_bits=bits)
@@ -276,12 +297,12 @@ def test_a_graph_gives_what_eager_steps_give(policy, bits, dtype):
 
 
 @pytest.mark.parametrize("interval", [1, 3])
-def test_a_full_window_steps_alike_whether_frames_are_stored_or_not(interval):
+def test_a_full_window_steps_alike_whether_frames_are_stored_or_not(interval: int) -> None:
     with torch.device("meta"):
         network = StreamVggt(PRESETS["tiny_lingbot"]).eval().requires_grad_(False)
     settings = CacheSettings(window_frames=2, trajectory_frames=1, keyframe_interval=interval)
     cache = KvCache(settings, cache_layout(network))
-    recorded: dict[bool, list] = {True: [], False: []}
+    recorded: dict[bool, list[Any]] = {True: [], False: []}
     states, addresses = [], []
     with torch.inference_mode():
         for index in range(24):

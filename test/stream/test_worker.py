@@ -1,34 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
 """The queue never grows, the worker never dies, and the counters always add up."""
 
+from __future__ import annotations
+
 import threading
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from present import present
 
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError, FrameError
-from xsvggt_ros.stream.frame import Frame
+from xsvggt_ros.model.network import StreamVggt
+from xsvggt_ros.stream.frame import Frame, FrameResult
 from xsvggt_ros.stream.pipeline import FramePipeline, PipelineHooks
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
-from xsvggt_ros.stream.worker import FrameQueue, Worker
+from xsvggt_ros.stream.worker import FrameQueue, QueuePolicy, Worker
 
 PATIENCE = 30.0
 
 
-def make_frame(stamp: int, decode=None) -> Frame:
+def make_frame(stamp: int, decode: Callable[..., Any] | None = None) -> Frame:
     image = np.full((28, 28, 3), stamp % 256, np.uint8)
     return Frame(stamp, "eye", decode or (lambda: image))
+
+
+Item = TypeVar("Item")
 
 
 class Rig:
     """A worker whose results are collected."""
 
-    def __init__(self, network, policy="all", size=4) -> None:
+    def __init__(self, network: StreamVggt, policy: QueuePolicy = "all", size: int = 4) -> None:
         self.queue = FrameQueue(policy, size)
-        self.results, self.refused = [], []
+        self.results: list[FrameResult] = []
+        self.refused: list[tuple[int, str]] = []
+        self.on_result: Callable[[FrameResult], None] = self.keep
         self.changed = threading.Condition()
         settings = ReconstructorSettings(28, CacheSettings(budget_tokens=64))
         self.reconstructor = Reconstructor(network, settings)
@@ -38,15 +50,15 @@ class Rig:
         )
         self.worker = Worker(FramePipeline(self.reconstructor, hooks), self.queue)
 
-    def on_result(self, result) -> None:
+    def keep(self, result: FrameResult) -> None:
         self.note(self.results, result)
 
-    def note(self, target, item) -> None:
+    def note(self, target: list[Item], item: Item) -> None:
         with self.changed:
             target.append(item)
             self.changed.notify_all()
 
-    def wait(self, results=0, refused=0) -> None:
+    def wait(self, results: int = 0, refused: int = 0) -> None:
         with self.changed:
             assert self.changed.wait_for(
                 lambda: len(self.results) >= results and len(self.refused) >= refused, PATIENCE
@@ -54,14 +66,14 @@ class Rig:
 
 
 @pytest.fixture
-def rig(network):
+def rig(network: StreamVggt) -> Iterator[Rig]:
     rig = Rig(network)
     rig.worker.start()
     yield rig
     assert rig.worker.stop(PATIENCE)
 
 
-def test_frames_come_out_in_order_with_their_stamps(rig):
+def test_frames_come_out_in_order_with_their_stamps(rig: Rig) -> None:
     for stamp in range(1, 9):
         assert rig.queue.put(make_frame(stamp))
     rig.wait(results=8)
@@ -70,11 +82,11 @@ def test_frames_come_out_in_order_with_their_stamps(rig):
     assert all(result.timings.decode >= 0 for result in rig.results)
 
 
-def test_a_bad_frame_is_refused_and_the_next_one_goes_on(rig):
-    def damaged():
+def test_a_bad_frame_is_refused_and_the_next_one_goes_on(rig: Rig) -> None:
+    def damaged() -> None:
         raise FrameError("truncated")
 
-    def unforeseen():
+    def unforeseen() -> None:
         raise KeyError("surprise")
 
     rig.queue.put(make_frame(1))
@@ -88,7 +100,7 @@ def test_a_bad_frame_is_refused_and_the_next_one_goes_on(rig):
     assert (counters.received, counters.processed, counters.refused) == (4, 2, 2)
 
 
-def test_a_repeated_stamp_is_refused(rig):
+def test_a_repeated_stamp_is_refused(rig: Rig) -> None:
     for stamp in (1, 2, 2, 3):
         rig.queue.put(make_frame(stamp))
     rig.wait(results=3, refused=1)
@@ -97,7 +109,9 @@ def test_a_repeated_stamp_is_refused(rig):
     assert rig.results[-1].index == 2
 
 
-def test_stamps_that_go_back_begin_a_new_session(rig, caplog):
+def test_stamps_that_go_back_begin_a_new_session(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
     for stamp in (5_000_000_000, 6_000_000_000, 1_000_000_000, 2_000_000_000):
         rig.queue.put(make_frame(stamp))
     rig.wait(results=4)
@@ -106,7 +120,7 @@ def test_stamps_that_go_back_begin_a_new_session(rig, caplog):
     assert "stamps jumped back by 5.000 s: a new session begins" in caplog.text
 
 
-def test_a_late_image_is_refused_and_the_session_goes_on(rig):
+def test_a_late_image_is_refused_and_the_session_goes_on(rig: Rig) -> None:
     for stamp in (5_000_000_000, 5_000_000_100, 5_000_000_050, 5_000_000_200):
         rig.queue.put(make_frame(stamp))
     rig.wait(results=3, refused=1)
@@ -114,8 +128,8 @@ def test_a_late_image_is_refused_and_the_session_goes_on(rig):
     assert "older than the image before it" in rig.refused[0][1]
 
 
-def test_a_refused_image_leaves_stamps_and_session_as_they_were(rig):
-    def damaged():
+def test_a_refused_image_leaves_stamps_and_session_as_they_were(rig: Rig) -> None:
+    def damaged() -> None:
         raise FrameError("truncated")
 
     rig.queue.put(make_frame(5_000_000_000))
@@ -127,7 +141,7 @@ def test_a_refused_image_leaves_stamps_and_session_as_they_were(rig):
     assert rig.reconstructor.session == 1
 
 
-def test_commands_after_the_end_are_cancelled(network):
+def test_commands_after_the_end_are_cancelled(network: StreamVggt) -> None:
     rig = Rig(network)
     rig.worker.start()
     assert rig.worker.stop(PATIENCE)
@@ -135,7 +149,7 @@ def test_commands_after_the_end_are_cancelled(network):
     assert rig.worker.stop(PATIENCE)
 
 
-def test_a_queue_closed_by_others_ends_the_worker(network):
+def test_a_queue_closed_by_others_ends_the_worker(network: StreamVggt) -> None:
     rig = Rig(network)
     rig.worker.start()
     rig.queue.close()
@@ -144,18 +158,18 @@ def test_a_queue_closed_by_others_ends_the_worker(network):
     assert rig.worker.submit(lambda _: None).cancelled()
 
 
-def test_a_worker_that_never_ran_can_be_stopped(network):
+def test_a_worker_that_never_ran_can_be_stopped(network: StreamVggt) -> None:
     rig = Rig(network)
     waiting = rig.worker.submit(lambda _: None)
     assert rig.worker.stop(PATIENCE)
     assert waiting.cancelled()
 
 
-def test_the_counters_add_up_at_every_moment(network):
+def test_the_counters_add_up_at_every_moment(network: StreamVggt) -> None:
     rig = Rig(network, "latest", 2)
     samples = []
 
-    def sample(_):
+    def sample(_: FrameResult) -> None:
         counters = rig.worker.counters
         samples.append(counters)
 
@@ -178,11 +192,11 @@ def test_the_counters_add_up_at_every_moment(network):
     assert samples[-1].pending == 0
 
 
-def test_a_failing_callback_does_not_end_the_worker(network):
+def test_a_failing_callback_does_not_end_the_worker(network: StreamVggt) -> None:
     rig = Rig(network)
     seen = []
 
-    def fail(result):
+    def fail(result: FrameResult) -> None:
         seen.append(result.stamp)
         if len(seen) == 3:
             done.set()
@@ -198,7 +212,7 @@ def test_a_failing_callback_does_not_end_the_worker(network):
     assert seen == [1, 2, 3]
 
 
-def test_commands_run_between_frames_and_answer(rig):
+def test_commands_run_between_frames_and_answer(rig: Rig) -> None:
     rig.queue.put(make_frame(1))
     rig.wait(results=1)
     assert (
@@ -210,8 +224,8 @@ def test_commands_run_between_frames_and_answer(rig):
     assert rig.results[1].index == 0
 
 
-def test_a_failing_command_answers_with_its_error(rig):
-    def fail(reconstructor):
+def test_a_failing_command_answers_with_its_error(rig: Rig) -> None:
+    def fail(reconstructor: Reconstructor) -> None:
         raise FrameError("no")
 
     with pytest.raises(FrameError, match="no"):
@@ -220,11 +234,11 @@ def test_a_failing_command_answers_with_its_error(rig):
     rig.wait(results=1)
 
 
-def test_latest_drops_the_oldest_and_counts(network):
+def test_latest_drops_the_oldest_and_counts(network: StreamVggt) -> None:
     rig = Rig(network, "latest", 1)
     gate, entered = threading.Event(), threading.Event()
 
-    def slow():
+    def slow() -> NDArray[np.uint8]:
         entered.set()
         assert gate.wait(PATIENCE)
         return np.zeros((28, 28, 3), np.uint8)
@@ -246,24 +260,29 @@ def test_latest_drops_the_oldest_and_counts(network):
     assert counters.pending == 0
 
 
-def test_all_holds_the_source_back():
+def test_all_holds_the_source_back() -> None:
     queue = FrameQueue("all", 2)
     for stamp in (1, 2):
         queue.put(make_frame(stamp))
     assert queue.full
     finished = threading.Event()
-    source = threading.Thread(target=lambda: (queue.put(make_frame(3)), finished.set()))
+
+    def third() -> None:
+        queue.put(make_frame(3))
+        finished.set()
+
+    source = threading.Thread(target=third)
     source.start()
     assert not finished.is_set()
-    assert queue.take().stamp == 1
+    assert present(queue.take()).stamp == 1
     assert finished.wait(PATIENCE)
     source.join(PATIENCE)
-    assert [queue.take().stamp, queue.take().stamp] == [2, 3]
+    assert [present(queue.take()).stamp, present(queue.take()).stamp] == [2, 3]
     assert (queue.received, queue.dropped) == (3, 0)
 
 
 @pytest.mark.parametrize("policy", ["latest", "all"])
-def test_a_pause_drops_and_counts_what_comes_and_keeps_what_waits(policy):
+def test_a_pause_drops_and_counts_what_comes_and_keeps_what_waits(policy: QueuePolicy) -> None:
     queue = FrameQueue(policy, 2)
     for stamp in (1, 2):
         queue.put(make_frame(stamp))
@@ -273,15 +292,15 @@ def test_a_pause_drops_and_counts_what_comes_and_keeps_what_waits(policy):
     assert all(queue.put(make_frame(stamp)) for stamp in (3, 4, 5))
     assert (queue.received, queue.dropped, len(queue)) == (5, 3, 2)
     assert queue.resume() == 3
-    assert [queue.take().stamp, queue.take().stamp] == [1, 2]
+    assert [present(queue.take()).stamp, present(queue.take()).stamp] == [1, 2]
     queue.put(make_frame(6))
-    assert queue.take().stamp == 6
+    assert present(queue.take()).stamp == 6
     queue.pause()
     assert queue.resume() == 0
     assert queue.counts() == (6, 3)
 
 
-def test_a_pause_lets_a_held_source_go():
+def test_a_pause_lets_a_held_source_go() -> None:
     queue = FrameQueue("all", 1)
     queue.put(make_frame(1))
     source = threading.Thread(target=queue.put, args=(make_frame(2),))
@@ -292,7 +311,7 @@ def test_a_pause_lets_a_held_source_go():
     assert (queue.received, queue.dropped) == (2, 1)
 
 
-def test_closing_lets_a_held_source_go():
+def test_closing_lets_a_held_source_go() -> None:
     queue = FrameQueue("all", 1)
     queue.put(make_frame(1))
     accepted = []
@@ -306,7 +325,7 @@ def test_closing_lets_a_held_source_go():
 
 
 @given(size=st.integers(1, 5), actions=st.lists(st.booleans(), max_size=60))
-def test_the_queue_is_bounded_and_loses_nothing_uncounted(size, actions):
+def test_the_queue_is_bounded_and_loses_nothing_uncounted(size: int, actions: list[bool]) -> None:
     queue = FrameQueue("latest", size)
     taken, stamp = [], 0
     for put in actions:
@@ -314,14 +333,14 @@ def test_the_queue_is_bounded_and_loses_nothing_uncounted(size, actions):
             queue.put(make_frame(stamp))
             stamp += 1
         elif len(queue):
-            taken.append(queue.take().stamp)
+            taken.append(present(queue.take()).stamp)
         assert len(queue) <= size
         assert queue.received == len(taken) + queue.dropped + len(queue)
     assert taken == sorted(taken)
 
 
-def test_impossible_queues_are_refused():
+def test_impossible_queues_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="input.queue_policy 'newest' is unknown"):
-        FrameQueue("newest", 1)
+        FrameQueue("newest", 1)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="input.queue_size is 0"):
         FrameQueue("latest", 0)

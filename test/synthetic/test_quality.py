@@ -7,18 +7,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from present import present
 from scipy.spatial.transform import Rotation
 from selection import first_is_quick
 
 from xsvggt_ros.cache import ops
 from xsvggt_ros.cache.layer_segments import LayerSegments
+from xsvggt_ros.cache.quantization import decode_keys
 from xsvggt_ros.cache.settings import CacheSettings
-from xsvggt_ros.geometry.alignment import align
+from xsvggt_ros.geometry.alignment import Similarity, align
 from xsvggt_ros.geometry.cameras import world_to_camera
 from xsvggt_ros.geometry.rigid import invert
 from xsvggt_ros.model.aggregator import Aggregator
@@ -94,7 +97,7 @@ def frames_of(name: str) -> tuple[SyntheticFrame, ...]:
     return tuple(Sequence(held_out(name, width=WIDTH, height=HEIGHT)))
 
 
-def kept(frames: int, **changes: object) -> CacheSettings:
+def kept(frames: int, **changes: Any) -> CacheSettings:
     """The default cache, with a budget in frames."""
     return replace(DEFAULT, budget_tokens=frames * FRAME_TOKENS, **changes)
 
@@ -119,7 +122,7 @@ def stream(
     return Streamed(
         np.stack([each.depth for each in results]),
         np.stack([each.camera_to_world for each in results]),
-        np.stack([each.points for each in results]) if points else None,
+        np.stack([present(each.points) for each in results]) if points else None,
         int(engine._cache.layers[0].numbers.min()),
     )
 
@@ -144,8 +147,8 @@ def points_error(found: Streamed, name: str) -> float:
     frames = frames_of(name)[: len(found.depth)]
     truth = np.stack([frame.points(frames[0].camera_to_world) for frame in frames])
     distance = np.linalg.norm(truth, axis=-1)
-    scale = np.median(distance) / np.median(np.linalg.norm(found.points, axis=-1))
-    return float((np.linalg.norm(scale * found.points - truth, axis=-1) / distance).mean())
+    scale = np.median(distance) / np.median(np.linalg.norm(present(found.points), axis=-1))
+    return float((np.linalg.norm(scale * present(found.points) - truth, axis=-1) / distance).mean())
 
 
 def scores_of(network: StreamVggt, settings: CacheSettings, name: str) -> Scores:
@@ -153,7 +156,7 @@ def scores_of(network: StreamVggt, settings: CacheSettings, name: str) -> Scores
 
 
 @pytest.mark.parametrize("name", first_is_quick(LIMITS))
-def test_it_reconstructs_rooms_it_has_never_seen(network, name):
+def test_it_reconstructs_rooms_it_has_never_seen(network: StreamVggt, name: str) -> None:
     scores = scores_of(network, FULL, name)
     assert LIMITS[name].broken_by(scores) == [], scores.line()
     assert scores.relative_ate_sim3 < 0.25 * scores.standing_relative_ate_sim3
@@ -161,19 +164,19 @@ def test_it_reconstructs_rooms_it_has_never_seen(network, name):
 
 
 @pytest.mark.slow
-def test_the_mean_over_all_motions(network):
+def test_the_mean_over_all_motions(network: StreamVggt) -> None:
     mean = mean_scores([scores_of(network, FULL, name) for name in LIMITS])
     assert MEAN.broken_by(mean) == [], mean.line()
 
 
-def test_points_of_the_point_head_lie_where_the_room_is(network):
+def test_points_of_the_point_head_lie_where_the_room_is(network: StreamVggt) -> None:
     found = streamed(network, FULL, "medium_walk", POINT_FRAMES, points=True)
     assert points_error(found, "medium_walk") < POINT_ERROR
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bits", [4, 2])
-def test_a_small_packed_cache_does_not_hurt(network, bits):
+def test_a_small_packed_cache_does_not_hurt(network: StreamVggt, bits: int) -> None:
     full = scores_of(network, FULL, "medium_walk")
     packed = scores_of(network, kept(8, key_bits=bits, value_bits=bits), "medium_walk")
     assert packed.abs_rel_median <= 1.1 * full.abs_rel_median
@@ -182,25 +185,27 @@ def test_a_small_packed_cache_does_not_hurt(network, bits):
 
 
 @pytest.mark.slow
-def test_eight_frames_at_four_bits_are_as_good_as_three_hundred(network):
+def test_eight_frames_at_four_bits_are_as_good_as_three_hundred(network: StreamVggt) -> None:
     full, packed = scores_of(network, FULL, LONG), scores_of(network, kept(8), LONG)
     assert packed.abs_rel_median <= OF_FULL * full.abs_rel_median
     assert packed.relative_ate_sim3 <= OF_FULL * full.relative_ate_sim3
 
 
-def test_streaming_is_the_masked_forward_on_trained_weights(network):
+def test_streaming_is_the_masked_forward_on_trained_weights(network: StreamVggt) -> None:
     frames = frames_of("short_walk")
     images = torch.from_numpy(np.stack([frame.color for frame in frames]))
     with torch.inference_mode():
         whole = network.forward_sequence(images.movedim(-1, 1).float()[None] / 255)
     engine = Reconstructor(network, ReconstructorSettings(WIDTH, FULL, point_head=True))
     results = [engine.step(frame.color) for frame in frames]
-    extrinsics = [world_to_camera(e) for e in whole.pose_encodings[0, :, -1].double().numpy()]
+    extrinsics = [
+        world_to_camera(e) for e in present(whole.pose_encodings)[0, :, -1].double().numpy()
+    ]
     pairs = {
         "camera_to_world": np.stack([extrinsics[0] @ invert(each) for each in extrinsics]),
-        "depth": whole.depth[0].numpy(),
-        "confidence": whole.depth_confidence[0].numpy(),
-        "points": whole.points[0].numpy(),
+        "depth": present(whole.depth)[0].numpy(),
+        "confidence": present(whole.depth_confidence)[0].numpy(),
+        "points": present(whole.points)[0].numpy(),
     }
     for name, expected in pairs.items():
         streamed = np.stack([getattr(each, name) for each in results])
@@ -208,7 +213,7 @@ def test_streaming_is_the_masked_forward_on_trained_weights(network):
 
 
 @pytest.mark.slow
-def test_a_stream_that_loses_its_first_frame_breaks_the_limits(network):
+def test_a_stream_that_loses_its_first_frame_breaks_the_limits(network: StreamVggt) -> None:
     """The anchor fixes the world. The released sliding window is known to lose it."""
     budget = 8 * FRAME_TOKENS
     released = replace(
@@ -235,14 +240,14 @@ def damaged(damage: Damage) -> Iterator[StreamVggt]:
         yield network
 
 
-def _without_rotary(_network, patch):
+def _without_rotary(_network: object, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         "xsvggt_ros.model.aggregator.rotation_for",
         lambda positions, dim, base: rotation_for(torch.zeros_like(positions), dim, base),
     )
 
 
-def _with_first_frame_tokens_everywhere(network, patch):
+def _with_first_frame_tokens_everywhere(network: StreamVggt, patch: pytest.MonkeyPatch) -> None:
     whole = Aggregator.special_tokens
     patch.setattr(
         type(network.aggregator),
@@ -251,7 +256,7 @@ def _with_first_frame_tokens_everywhere(network, patch):
     )
 
 
-def _without_refinement(network, patch):
+def _without_refinement(network: StreamVggt, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(network.camera_head, "iterations", 1)
 
 
@@ -260,7 +265,7 @@ def _flip_last_layer(head: torch.nn.Module) -> None:
     weight.copy_(weight.flip(0).clone())
 
 
-def _with_a_disturbed_depth_head(network, _patch):
+def _with_a_disturbed_depth_head(network: StreamVggt, _patch: object) -> None:
     _flip_last_layer(network.depth_head)
 
 
@@ -274,18 +279,18 @@ def _with_a_disturbed_depth_head(network, _patch):
         _with_a_disturbed_depth_head,
     ],
 )
-def test_the_limits_notice_a_broken_network(damage):
+def test_the_limits_notice_a_broken_network(damage: Callable[..., Any]) -> None:
     with damaged(damage) as network:
         scores = score(stream(network, FULL, "medium_walk"), "medium_walk")
     assert WALK.broken_by(scores), scores.line()
 
 
-def _with_a_disturbed_point_head(network, _patch):
+def _with_a_disturbed_point_head(network: StreamVggt, _patch: object) -> None:
     _flip_last_layer(network.point_head)
 
 
-def _with_exchanged_axes(_network, patch):
-    def exchanged(raw):
+def _with_exchanged_axes(_network: object, patch: pytest.MonkeyPatch) -> None:
+    def exchanged(raw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         points, confidence = activate_points(raw)
         return points[..., [1, 0, 2]], confidence
 
@@ -294,16 +299,16 @@ def _with_exchanged_axes(_network, patch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", [_with_a_disturbed_point_head, _with_exchanged_axes])
-def test_the_limits_notice_a_broken_point_head(damage):
+def test_the_limits_notice_a_broken_point_head(damage: Callable[..., Any]) -> None:
     with damaged(damage) as network:
         found = stream(network, FULL, "medium_walk", POINT_FRAMES, points=True)
     assert points_error(found, "medium_walk") > POINT_ERROR
 
 
-def _with_keys_for_values(_network, patch):
+def _with_keys_for_values(_network: object, patch: pytest.MonkeyPatch) -> None:
     read = LayerSegments.read_beside
 
-    def read_beside(self, *arguments):
+    def read_beside(self: LayerSegments, *arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
         keys, values = read(self, *arguments)
         held = self.tokens
         keys[:, :held], values[:, :held] = values[:, :held].clone(), keys[:, :held].clone()
@@ -312,27 +317,29 @@ def _with_keys_for_values(_network, patch):
     patch.setattr(LayerSegments, "read_beside", read_beside)
 
 
-def _decoding_without_minimum(name, patch):
+def _decoding_without_minimum(name: str, patch: pytest.MonkeyPatch) -> None:
     decode = getattr(ops, name)
 
-    def without_minimum(codes, scale, minimum, *others):
+    def without_minimum(
+        codes: torch.Tensor, scale: torch.Tensor, minimum: torch.Tensor, *others: Any
+    ) -> None:
         decode(codes, scale, torch.zeros_like(minimum), *others)
 
     patch.setattr(ops, name, without_minimum)
 
 
-def _with_keys_that_lost_their_minimum(_network, patch):
+def _with_keys_that_lost_their_minimum(_network: object, patch: pytest.MonkeyPatch) -> None:
     _decoding_without_minimum("decode_keys", patch)
 
 
-def _with_values_that_lost_their_minimum(_network, patch):
+def _with_values_that_lost_their_minimum(_network: object, patch: pytest.MonkeyPatch) -> None:
     _decoding_without_minimum("decode_values", patch)
 
 
-def _with_keys_beside_the_values_of_others(_network, patch):
-    decode = ops.decode_keys
+def _with_keys_beside_the_values_of_others(_network: object, patch: pytest.MonkeyPatch) -> None:
+    decode = decode_keys
 
-    def beside(*arguments):
+    def beside(*arguments: Any) -> None:
         decode(*arguments)
         out = arguments[-1]
         out.copy_(out.roll(1, dims=1))
@@ -341,7 +348,7 @@ def _with_keys_beside_the_values_of_others(_network, patch):
 
 
 @pytest.mark.slow
-def test_a_packed_cache_holds_the_limits_that_broken_ones_break(network):
+def test_a_packed_cache_holds_the_limits_that_broken_ones_break(network: StreamVggt) -> None:
     scores = scores_of(network, kept(8), "medium_walk")
     assert PACKED.broken_by(scores) == [], scores.line()
 
@@ -356,29 +363,31 @@ def test_a_packed_cache_holds_the_limits_that_broken_ones_break(network):
         _with_keys_beside_the_values_of_others,
     ],
 )
-def test_the_limits_notice_a_broken_cache(damage):
+def test_the_limits_notice_a_broken_cache(damage: Callable[..., Any]) -> None:
     with damaged(damage) as network:
         scores = score(stream(network, kept(8), "medium_walk"), "medium_walk")
     assert PACKED.broken_by(scores), scores.line()
 
 
-def _without_scale(points, target, *, scale):
+def _without_scale(points: np.ndarray, target: np.ndarray, *, scale: bool) -> Similarity:
     return align(points, target, scale=False)
 
 
-def _turned_the_wrong_way(points, target, *, scale):
+def _turned_the_wrong_way(points: np.ndarray, target: np.ndarray, *, scale: bool) -> Similarity:
     found = align(points, target, scale=scale)
     moved = found.scale * points.mean(axis=0) @ found.rotation
     return replace(found, rotation=found.rotation.T, translation=target.mean(axis=0) - moved)
 
 
-def _without_translation(points, target, *, scale):
+def _without_translation(points: np.ndarray, target: np.ndarray, *, scale: bool) -> Similarity:
     return replace(align(points, target, scale=scale), translation=np.zeros(3))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("wrong", [_without_scale, _turned_the_wrong_way, _without_translation])
-def test_the_limits_notice_a_broken_alignment(network, monkeypatch, wrong):
+def test_the_limits_notice_a_broken_alignment(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch, wrong: Callable[..., Any]
+) -> None:
     found = streamed(network, kept(8), "medium_walk")
     elsewhere = rigid([0.3, -0.5, 0.4], [2.0, -1.0, 0.5]) @ found.poses
     scores = score(replace(found, poses=elsewhere), "medium_walk")

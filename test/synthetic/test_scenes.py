@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rendered worlds: what is said about images is true of them."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,19 +13,27 @@ from xsvggt_ros.geometry.cameras import encode, intrinsics_from_encoding, world_
 from xsvggt_ros.geometry.rigid import invert
 from xsvggt_ros.synthetic.scenes.layouts import WORLDS
 from xsvggt_ros.synthetic.scenes.scene import Draw
-from xsvggt_ros.synthetic.scenes.streams import StreamSettings, plan_streams, render_streams
+from xsvggt_ros.synthetic.scenes.streams import (
+    Streams,
+    StreamSettings,
+    plan_streams,
+    render_streams,
+)
 
 
-def streams_of(world, seed=3, worlds=3, frames=6, **settings):
+def streams_of(
+    world: str, seed: int = 3, worlds: int = 3, frames: int = 6, **settings: Any
+) -> Streams:
     generator = torch.Generator().manual_seed(seed)
-    shares = tuple(float(each == world) for each in WORLDS)
-    settings = StreamSettings(worlds=shares, width=56, height=42, **settings)
-    plan = plan_streams(Draw(worlds, generator), frames, settings)
-    return render_streams(plan, settings, generator)
+    landmarks, field, room, house = (float(each == world) for each in WORLDS)
+    shares = landmarks, field, room, house
+    chosen = StreamSettings(worlds=shares, width=56, height=42, **settings)
+    plan = plan_streams(Draw(worlds, generator), frames, chosen)
+    return render_streams(plan, chosen, generator)
 
 
 @pytest.mark.parametrize("world", WORLDS)
-def test_points_seen_from_two_places_are_the_same(world):
+def test_points_seen_from_two_places_are_the_same(world: str) -> None:
     streams = streams_of(world)
     truth = streams.truth
     agreeing = []
@@ -43,7 +55,7 @@ def test_points_seen_from_two_places_are_the_same(world):
     assert np.mean(agreeing) > (0.6 if world == "house" else 0.75)
 
 
-def test_encodings_are_those_of_the_poses():
+def test_encodings_are_those_of_the_poses() -> None:
     streams = streams_of("house")
     poses = streams.poses.double().numpy()
     for stream in range(3):
@@ -60,7 +72,7 @@ def test_encodings_are_those_of_the_poses():
 
 
 @pytest.mark.parametrize("world", WORLDS)
-def test_cameras_keep_clear_and_the_unit_is_the_mean_distance(world):
+def test_cameras_keep_clear_and_the_unit_is_the_mean_distance(world: str) -> None:
     streams = streams_of(world)
     metres = streams.truth.depth * streams.unit[:, None, None, None]
     assert float(metres.min()) > 0.1
@@ -69,7 +81,7 @@ def test_cameras_keep_clear_and_the_unit_is_the_mean_distance(world):
         assert float(distances[seen].mean()) == pytest.approx(1.0, abs=1e-4)
 
 
-def test_equal_seeds_give_equal_streams_and_others_do_not():
+def test_equal_seeds_give_equal_streams_and_others_do_not() -> None:
     one, same, other = (streams_of("room", seed=seed) for seed in (1, 1, 2))
     assert torch.equal(one.images, same.images)
     assert torch.equal(one.truth.points, same.truth.points)

@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Written sequences are read back, by this package's own sources and loaders, with equal values."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from command_line import run
+from present import present
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
+from typer.testing import Result
 
 from xsvggt_ros.errors import ConfigurationError, OutputError
 from xsvggt_ros.geometry.files import UNFINISHED
@@ -20,7 +26,13 @@ from xsvggt_ros.synthetic.export import write_sequence
 from xsvggt_ros.synthetic.motion import MotionSettings
 from xsvggt_ros.synthetic.renderer import Quality
 from xsvggt_ros.synthetic.rooms import room_named
-from xsvggt_ros.synthetic.sequence import EffectSettings, Sequence, SequenceSettings, held_out
+from xsvggt_ros.synthetic.sequence import (
+    EffectSettings,
+    Sequence,
+    SequenceSettings,
+    SyntheticFrame,
+    held_out,
+)
 
 SETTINGS = SequenceSettings(
     seed=3, frames=4, width=48, height=36, room=room_named("calm"), quality=Quality(1, False)
@@ -28,16 +40,16 @@ SETTINGS = SequenceSettings(
 
 
 @pytest.fixture(scope="module")
-def sequence():
+def sequence() -> Sequence:
     return Sequence(SETTINGS)
 
 
 @pytest.fixture(scope="module")
-def frames(sequence):
+def frames(sequence: Sequence) -> list[SyntheticFrame]:
     return list(sequence)
 
 
-def same_trajectory(path: Path, frames):
+def same_trajectory(path: Path, frames: list[SyntheticFrame]) -> None:
     trajectory = read_tum(path)
     assert trajectory.stamps.tolist() == [frame.stamp for frame in frames]
     for frame, place, turn in zip(
@@ -48,7 +60,7 @@ def same_trajectory(path: Path, frames):
         np.testing.assert_allclose(rotation, frame.camera_to_world[:3, :3], atol=1e-8)
 
 
-def test_a_directory(sequence, frames, tmp_path):
+def test_a_directory(sequence: Sequence, frames: list[SyntheticFrame], tmp_path: Path) -> None:
     path = write_sequence(sequence, tmp_path / "seq", "directory")
     with open_source(path) as source:
         read = list(source)
@@ -66,23 +78,23 @@ def test_a_directory(sequence, frames, tmp_path):
     )
 
 
-def test_a_tum_directory(sequence, frames, tmp_path):
+def test_a_tum_directory(sequence: Sequence, frames: list[SyntheticFrame], tmp_path: Path) -> None:
     path = write_sequence(sequence, tmp_path / "seq", "tum")
     lines = [line.split() for line in (path / "rgb.txt").read_text().splitlines()[1:]]
     depths = [line.split() for line in (path / "depth.txt").read_text().splitlines()[1:]]
     assert len(lines) == len(depths) == len(frames)
     for (stamp, color), (_, depth), frame in zip(lines, depths, frames, strict=True):
         assert round(float(stamp) * 1e9) == frame.stamp
-        image = cv2.cvtColor(cv2.imread(str(path / color)), cv2.COLOR_BGR2RGB)
+        image = cv2.cvtColor(present(cv2.imread(str(path / color))), cv2.COLOR_BGR2RGB)
         np.testing.assert_array_equal(image, frame.color)
-        metres = cv2.imread(str(path / depth), cv2.IMREAD_UNCHANGED) / 5000
+        metres = present(cv2.imread(str(path / depth), cv2.IMREAD_UNCHANGED)) / 5000
         np.testing.assert_allclose(metres, frame.depth, atol=0.000101)
     same_trajectory(path / "groundtruth.txt", frames)
     with open_source(path / "rgb") as source:
         np.testing.assert_array_equal(next(iter(source)).decode(), frames[0].color)
 
 
-def test_a_bag(sequence, frames, tmp_path):
+def test_a_bag(sequence: Sequence, frames: list[SyntheticFrame], tmp_path: Path) -> None:
     path = write_sequence(sequence, tmp_path / "seq", "bag")
     assert (path / "metadata.yaml").is_file()
     assert list(path.glob("*.mcap"))
@@ -95,8 +107,8 @@ def test_a_bag(sequence, frames, tmp_path):
         assert each.frame_id == "camera_optical_frame"
         np.testing.assert_array_equal(each.decode(), frame.color)
         assert np.abs(packed.decode().astype(int) - frame.color).mean() < 3
-        assert each.calibration.k == tuple(frame.intrinsics.matrix().ravel())
-    found: dict[str, list] = {}
+        assert present(each.calibration).k == tuple(frame.intrinsics.matrix().ravel())
+    found: dict[str, list[tuple[int, Any]]] = {}
     with AnyReader([path], default_typestore=get_typestore(Stores.LATEST)) as reader:
         for connection, received, data in reader.messages():
             message = reader.deserialize(data, connection.msgtype)
@@ -125,7 +137,7 @@ def test_a_bag(sequence, frames, tmp_path):
     np.testing.assert_allclose([speed.linear.x, speed.linear.y, speed.linear.z], own, atol=1e-9)
 
 
-def test_lost_frames_leave_gaps_in_the_stamps(tmp_path):
+def test_lost_frames_leave_gaps_in_the_stamps(tmp_path: Path) -> None:
     from dataclasses import replace
 
     lossy = Sequence(replace(SETTINGS, frames=8, effects=EffectSettings(drops=0.5)))
@@ -135,7 +147,9 @@ def test_lost_frames_leave_gaps_in_the_stamps(tmp_path):
     assert set(np.diff(stamps)) != {100_000_000}
 
 
-def test_a_taken_place_and_an_unknown_format_are_refused(sequence, tmp_path):
+def test_a_taken_place_and_an_unknown_format_are_refused(
+    sequence: Sequence, tmp_path: Path
+) -> None:
     (tmp_path / "mine.txt").write_text("keep me")
     with pytest.raises(OutputError, match="not empty"):
         write_sequence(sequence, tmp_path, "directory")
@@ -145,10 +159,12 @@ def test_a_taken_place_and_an_unknown_format_are_refused(sequence, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["directory", "bag", "tum"])
-def test_an_interrupted_stream_leaves_nothing_and_can_be_made_again(sequence, tmp_path, kind):
+def test_an_interrupted_stream_leaves_nothing_and_can_be_made_again(
+    sequence: Sequence, tmp_path: Path, kind: str
+) -> None:
     (tmp_path / "there").mkdir()
 
-    def interrupt(done):
+    def interrupt(done: int) -> None:
         if done == 2:
             raise KeyboardInterrupt
 
@@ -167,19 +183,21 @@ def test_an_interrupted_stream_leaves_nothing_and_can_be_made_again(sequence, tm
                 assert len(list(source)) == len(sequence)
 
 
-def _names(directory):
+def _names(directory: Path) -> list[str]:
     return [str(each.relative_to(directory)) for each in directory.rglob("*")]
 
 
-def test_held_out_sequences_are_those_of_the_suite(tmp_path, monkeypatch):
+def test_held_out_sequences_are_those_of_the_suite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     written = []
 
-    def remember(sequence, output, kind, each):
+    def remember(sequence: Sequence, output: Path, kind: str, each: Callable[..., Any]) -> None:
         written.append(sequence.settings)
 
     monkeypatch.setattr(export, "write_sequence", remember)
 
-    def asked(*words):
+    def asked(*words: str) -> Result:
         return run("synthesize", "-o", tmp_path / "x", "--held-out", "short_walk", *words)
 
     assert asked().exit_code == 0
@@ -194,7 +212,7 @@ def test_held_out_sequences_are_those_of_the_suite(tmp_path, monkeypatch):
     assert (written[2].width, written[2].height, written[2].room) == (320, 240, room_named("rich"))
 
 
-def test_the_command(tmp_path):
+def test_the_command(tmp_path: Path) -> None:
     out = tmp_path / "seq"
     size = ["--frames", "3", "--width", "40", "--height", "30"]
     look = ["--room", "calm", "--samples", "1", "--motion", "drive", "--seed", "5"]

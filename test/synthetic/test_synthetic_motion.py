@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cameras keep clear of everything and move smoothly; equal seeds give equal streams."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.synthetic.motion import (
@@ -33,15 +36,16 @@ SMALL = SequenceSettings(
 )
 
 
-def turned(poses):
+def turned(poses: NDArray[np.float64]) -> NDArray[np.float64]:
     relative = np.einsum("nij,nik->njk", poses[1:, :3, :3], poses[:-1, :3, :3])
     cosine = (np.trace(relative, axis1=1, axis2=2) - 1) / 2
-    return np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+    angles: NDArray[np.float64] = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+    return angles
 
 
 @pytest.mark.parametrize("kind", MOTIONS)
 @pytest.mark.parametrize("room", ["rich", "calm", "chart"])
-def test_cameras_keep_clear_and_move_smoothly(kind, room):
+def test_cameras_keep_clear_and_move_smoothly(kind: str, room: str) -> None:
     settings = replace(room_named(room), movers=1)
     frames = 12 if kind == "drift" else 200
     world = build_world(settings, 7)
@@ -65,7 +69,7 @@ def test_cameras_keep_clear_and_move_smoothly(kind, room):
     assert (build_world(replace(settings, movers=0), 7).clearance(middle) > 0).all()
 
 
-def test_laps_come_back():
+def test_laps_come_back() -> None:
     world = build_world(room_named("calm"), 4)
     poses = plan_motion(world, MotionSettings("loop"), 600, 4)
     away = np.linalg.norm(poses[:, :2, 3] - poses[0, :2, 3], axis=1)
@@ -73,7 +77,7 @@ def test_laps_come_back():
     assert away[len(away) // 4 :].min() < 0.3
 
 
-def test_who_turns_on_the_spot_carries_the_camera_around():
+def test_who_turns_on_the_spot_carries_the_camera_around() -> None:
     """A camera sits ahead of the axis that its body turns about, so that its path is an arc."""
     world = build_world(room_named("calm"), 3)
     poses = plan_motion(world, MotionSettings("pan"), 300, 3)
@@ -85,7 +89,7 @@ def test_who_turns_on_the_spot_carries_the_camera_around():
     assert extent > 0.5
 
 
-def test_stops_are_stops():
+def test_stops_are_stops() -> None:
     world = build_world(room_named("calm"), 4)
     poses = plan_motion(world, MotionSettings("stop"), 200, 4)
     steps = np.linalg.norm(np.diff(poses[:, :2, 3], axis=0), axis=1)
@@ -93,7 +97,7 @@ def test_stops_are_stops():
     assert steps.max() > 0.03
 
 
-def test_very_long_motions_are_planned():
+def test_very_long_motions_are_planned() -> None:
     world = build_world(room_named("calm"), 2)
     poses = plan_motion(world, MotionSettings("walk"), 2000, 2)
     points = torch.from_numpy(poses[:, :3, 3]).float()
@@ -101,7 +105,7 @@ def test_very_long_motions_are_planned():
     assert np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1).sum() > 80
 
 
-def test_smoothing_keeps_the_ends_and_constant_rows():
+def test_smoothing_keeps_the_ends_and_constant_rows() -> None:
     line = np.linspace(0, 5, 40)[:, None] * np.array([[1.0, 2.0]])
     np.testing.assert_allclose(smoothed(line, 3.0), line, atol=1e-9)
     corner = np.concatenate([np.zeros(20), np.arange(20.0)])
@@ -112,7 +116,7 @@ def test_smoothing_keeps_the_ends_and_constant_rows():
     np.testing.assert_allclose(smoothed(ring, 2.0, closed=True), expected, atol=1e-3)
 
 
-def test_equal_seeds_give_equal_streams_and_others_do_not():
+def test_equal_seeds_give_equal_streams_and_others_do_not() -> None:
     one, again = list(Sequence(SMALL)), list(Sequence(SMALL))
     for a, b in zip(one, again, strict=True):
         np.testing.assert_array_equal(a.color, b.color)
@@ -126,7 +130,7 @@ def test_equal_seeds_give_equal_streams_and_others_do_not():
     assert len(np.unique(one[0].color)) > 20
 
 
-def test_noise_exposure_blur_and_drops():
+def test_noise_exposure_blur_and_drops() -> None:
     clean = Sequence(SMALL).frame(2)
     noisy = Sequence(replace(SMALL, effects=EffectSettings(noise=8.0))).frame(2)
     level = (noisy.color.astype(float) - clean.color).std()
@@ -152,7 +156,7 @@ def test_noise_exposure_blur_and_drops():
             EffectSettings(**wrong)
 
 
-def test_people_walk():
+def test_people_walk() -> None:
     settings = replace(SMALL, room=replace(room_named("calm"), movers=1), seed=8)
     world = Sequence(settings).world
     assert world.moves
@@ -162,7 +166,7 @@ def test_people_walk():
     torch.testing.assert_close(start[:, 2], later[:, 2])
 
 
-def test_the_held_out_suite_is_never_trained_on():
+def test_the_held_out_suite_is_never_trained_on() -> None:
     lengths = sorted({each.frames for each in SUITE})
     assert lengths == [10, 100, 300, 1000]
     assert len({each.seed for each in SUITE}) == len(SUITE) == len({each.name for each in SUITE})
@@ -178,7 +182,7 @@ def test_the_held_out_suite_is_never_trained_on():
 
 @pytest.mark.parametrize("name", [each.name for each in SUITE])
 @pytest.mark.parametrize("room", ["rich", "calm", "chart"])
-def test_every_held_out_sequence_can_be_planned(name, room):
+def test_every_held_out_sequence_can_be_planned(name: str, room: str) -> None:
     settings = held_out(name, room)
     world = build_world(settings.room, settings.seed)
     poses = plan_motion(world, settings.motion, settings.frames, settings.seed)
@@ -186,12 +190,12 @@ def test_every_held_out_sequence_can_be_planned(name, room):
     assert (world.clearance(points) > LEAST_CLEARANCE).all()
 
 
-def test_streams_at_the_highest_rate_have_stamps_of_their_own():
+def test_streams_at_the_highest_rate_have_stamps_of_their_own() -> None:
     fast = Sequence(replace(SMALL, frames=3, motion=MotionSettings(rate=1000.0)))
     assert [fast.stamp(index) for index in range(3)] == [1_000_000, 2_000_000, 3_000_000]
 
 
-def test_impossible_motions_are_refused():
+def test_impossible_motions_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="walk"):
         MotionSettings("fly")
     with pytest.raises(ConfigurationError, match="rate"):

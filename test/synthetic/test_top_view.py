@@ -28,10 +28,11 @@ def room(*parts: Part) -> World:
 def mask(image: np.ndarray, channel: int) -> np.ndarray:
     """Return where a channel outweighs both others by far."""
     others = np.delete(image.astype(int), channel, axis=-1).max(axis=-1)
-    return image[..., channel] > others + 60
+    found: np.ndarray = image[..., channel] > others + 60
+    return found
 
 
-def test_a_box_lies_where_it_stands_with_y_upwards():
+def test_a_box_lies_where_it_stands_with_y_upwards() -> None:
     image = room_from_above(room(block((2.5, 1.2, 0.0), (1.0, 0.6, 0.5), RED)), PIXELS)
     assert image.shape == (40, 80, 3)
     assert image.dtype == np.uint8
@@ -41,14 +42,14 @@ def test_a_box_lies_where_it_stands_with_y_upwards():
     assert found == pytest.approx(expected, abs=1)
 
 
-def test_the_ceiling_and_what_hangs_from_it_are_taken_off():
+def test_the_ceiling_and_what_hangs_from_it_are_taken_off() -> None:
     high = block((1.0, 0.5, 2.4), (1.0, 1.0, 0.3), RED)
     image = room_from_above(room(high), PIXELS)
     np.testing.assert_array_equal(image, room_from_above(room(), PIXELS))
     assert not mask(image, 2).any()
 
 
-def test_what_reaches_up_from_the_floor_stays():
+def test_what_reaches_up_from_the_floor_stays() -> None:
     shelf = block((1.0, 0.5, 0.0), (1.0, 1.0, 2.9), RED)
     seen = mask(room_from_above(room(shelf), PIXELS), 0)
     assert seen.sum() == pytest.approx(PER_METRE**2, rel=0.12)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from operator import itemgetter
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +25,7 @@ def test_gaps_are_counted_for_each_publisher_on_its_own(received: set[tuple[str,
     for publisher in "ab":
         numbers = [number for gid, number in received if gid == publisher]
         expected += max(numbers) - min(numbers) + 1 - len(numbers) if numbers else 0
-    assert _count(sorted(received, key=lambda each: each[1]), publishers=2) == expected
+    assert _count(sorted(received, key=itemgetter(1)), publishers=2) == expected
 
 
 def test_a_publisher_that_starts_again_has_lost_nothing() -> None:

@@ -1,24 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training on rendered worlds: a memory behind a mask is a stream, a run is continued."""
 
+from __future__ import annotations
+
 import json
 import os
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from command_line import run
 from need_benchmark import streamed
+from present import present
 
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import CheckpointError, ConfigurationError
 from xsvggt_ros.geometry.rigid import invert
 from xsvggt_ros.model.checkpoint import load_network, random_network
 from xsvggt_ros.model.config import preset
+from xsvggt_ros.model.network import Prediction, StreamVggt
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 from xsvggt_ros.synthetic.scenes import (
     SEEDS,
@@ -28,6 +33,7 @@ from xsvggt_ros.synthetic.scenes import (
     suite_settings,
     suite_streams,
 )
+from xsvggt_ros.synthetic.scenes.streams import Streams
 from xsvggt_ros.synthetic.sequence import FIRST_HELD_OUT_SEED
 from xsvggt_ros.training.__main__ import main
 from xsvggt_ros.training.forgetting import (
@@ -57,42 +63,51 @@ TOKENS = 4 + 5
 
 
 @pytest.fixture(scope="module")
-def network():
+def network() -> StreamVggt:
     return random_network(preset("tiny"), 0).eval()
 
 
 @pytest.fixture(scope="module")
-def streams():
+def streams() -> Streams:
     suite = replace(suite_named("landmarks_100_lap50"), frames=7, lap=4)
     return suite_streams(suite, suite_settings(suite, SIZE, SIZE), 2)
 
 
-def behind(network, images, mask, cameras):
+def behind(
+    network: StreamVggt, images: torch.Tensor, mask: torch.Tensor, cameras: torch.Tensor
+) -> Prediction:
     memory = MaskedSequence(images.shape[1], mask, cameras)
     with torch.inference_mode():
-        return network(images, memory, ("camera", "depth"))
+        prediction: Prediction = network(images, memory, ("camera", "depth"))
+    return prediction
 
 
-def test_a_causal_mask_is_the_function_that_was_trained(network, streams):
+def test_a_causal_mask_is_the_function_that_was_trained(
+    network: StreamVggt, streams: Streams
+) -> None:
     seen = causal(7)
     found = behind(network, streams.images, over_tokens(seen, TOKENS), seen)
     with torch.inference_mode():
         wanted = network.forward_sequence(streams.images, ("camera", "depth"))
-    assert torch.allclose(found.pose_encodings, wanted.pose_encodings, atol=1e-5)
-    assert torch.allclose(found.depth, wanted.depth, atol=1e-5)
+    assert torch.allclose(present(found.pose_encodings), present(wanted.pose_encodings), atol=1e-5)
+    assert torch.allclose(present(found.depth), present(wanted.depth), atol=1e-5)
 
 
 @pytest.mark.parametrize("budget", [2, 3, 0])
-def test_a_window_behind_a_mask_is_a_stream(network, streams, budget):
+def test_a_window_behind_a_mask_is_a_stream(
+    network: StreamVggt, streams: Streams, budget: int
+) -> None:
     seen = window(7, budget) if budget else causal(7)
     found = behind(network, streams.images, over_tokens(seen, TOKENS), seen)
     cameras, depth = streamed(network, streams.images, budget)
-    assert torch.allclose(found.pose_encodings[:, :, -1], cameras, atol=1e-5)
-    assert torch.allclose(found.depth, depth, atol=1e-5)
+    assert torch.allclose(present(found.pose_encodings)[:, :, -1], cameras, atol=1e-5)
+    assert torch.allclose(present(found.depth), depth, atol=1e-5)
 
 
 @pytest.mark.parametrize("budget", [2, 3])
-def test_a_window_is_what_the_engines_cache_does_at_16_bits(network, streams, budget):
+def test_a_window_is_what_the_engines_cache_does_at_16_bits(
+    network: StreamVggt, streams: Streams, budget: int
+) -> None:
     images = (streams.images[:1] * 255).round() / 255
     cameras, _ = streamed(network, images, budget)
     settings = CacheSettings(
@@ -109,7 +124,7 @@ def test_a_window_is_what_the_engines_cache_does_at_16_bits(network, streams, bu
     assert cameras.shape == (1, 7, 9)
 
 
-def test_what_is_forgotten_stays_so_and_anchor_and_neighbour_stay():
+def test_what_is_forgotten_stays_so_and_anchor_and_neighbour_stay() -> None:
     for seed in range(12):
         memory = forgetful(9, 3, 4, 1.0, torch.Generator().manual_seed(seed))
         for mask in memory._mask:
@@ -123,7 +138,7 @@ def test_what_is_forgotten_stays_so_and_anchor_and_neighbour_stay():
                 assert not (frames[frame:, 0, 1 : max(frame, 1)] & gone).any()
 
 
-def test_equal_seeds_forget_equally():
+def test_equal_seeds_forget_equally() -> None:
     one, same, other = (
         forgetful(9, 3, 4, 1.0, torch.Generator().manual_seed(seed))._mask for seed in (5, 5, 6)
     )
@@ -131,14 +146,14 @@ def test_equal_seeds_forget_equally():
     assert not torch.equal(one, other)
 
 
-def test_a_share_of_the_sequences_forgets():
+def test_a_share_of_the_sequences_forgets() -> None:
     generator = torch.Generator().manual_seed(0)
     whole = over_tokens(causal(12), 3).expand(4, -1, -1)
     kept = [torch.equal(forgetful(12, 3, 4, 0.25, generator)._mask, whole) for _ in range(200)]
     assert 0.65 < np.mean(kept) < 0.85
 
 
-def test_true_answers_have_no_error(streams):
+def test_true_answers_have_no_error(streams: Streams) -> None:
     errors = stream_errors(streams.truth.encodings, 3 * streams.truth.depth, streams)
     for name in ("ate_sim3_percent", "rotations_deg", "rpe_rotation_mean_deg", "abs_rel_median"):
         assert np.abs(getattr(errors, name)).max() < 0.05, name
@@ -148,7 +163,7 @@ def test_true_answers_have_no_error(streams):
     assert errors.standing_ate_sim3_percent.min() > 10
 
 
-def test_standing_still_has_the_error_of_standing_still(streams):
+def test_standing_still_has_the_error_of_standing_still(streams: Streams) -> None:
     still = streams.truth.encodings[:, :1].expand_as(streams.truth.encodings)
     errors = stream_errors(still, streams.truth.depth, streams)
     assert errors.ate_sim3_percent == pytest.approx(errors.standing_ate_sim3_percent, rel=1e-3)
@@ -158,7 +173,7 @@ def test_standing_still_has_the_error_of_standing_still(streams):
     assert errors.rotations_deg[:, 1] == pytest.approx(angles, abs=0.1)
 
 
-def test_suites_are_the_same_every_time_and_seeds_are_held_out():
+def test_suites_are_the_same_every_time_and_seeds_are_held_out() -> None:
     suite = suite_named("house_100_lap50")
     settings = suite_settings(suite, SIZE, SIZE)
     whole, part = suite_plan(suite, settings, 3), suite_plan(suite, settings, slice(1, 3))
@@ -170,13 +185,13 @@ def test_suites_are_the_same_every_time_and_seeds_are_held_out():
 
 
 @pytest.mark.parametrize(("streams", "said"), [(0, "0 streams"), (SEEDS + 1, "1 to 64")])
-def test_a_suite_has_so_many_streams(streams, said):
+def test_a_suite_has_so_many_streams(streams: int, said: str) -> None:
     suite = suite_named("room_100_lap50")
     with pytest.raises(ConfigurationError, match=said):
         suite_plan(suite, suite_settings(suite), streams)
 
 
-def test_places_come_back_after_a_lap():
+def test_places_come_back_after_a_lap() -> None:
     suite = suite_named("landmarks_100_lap50")
     places = suite_plan(suite, suite_settings(suite), 16).poses[:, :, :3, 3]
     extent = (places.amax(dim=1) - places.amin(dim=1)).norm(dim=-1)
@@ -187,14 +202,14 @@ def test_places_come_back_after_a_lap():
 
 
 @pytest.mark.slow
-def test_a_training_learns():
+def test_a_training_learns() -> None:
     trainer = SceneTrainer(recipe_named("test_scenes"), 0, CPU)
     losses = [float(trainer.take_step(0.3)["total"]) for _ in range(40)]
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
     assert trainer.step == 40
 
 
-def test_a_network_with_a_window_learns_from_first_passes_windows_and_key_frames():
+def test_a_network_with_a_window_learns_from_first_passes_windows_and_key_frames() -> None:
     stages = (SceneStage(1.0, 6, 2, (1.0, 0.0, 0.0, 0.0), gaps=0.5, dense=1, dense_frames=2),)
     recipe = replace(recipe_named("test_scenes"), preset="tiny_lingbot", stages=stages)
     trainer = SceneTrainer(recipe, 0, CPU)
@@ -211,14 +226,16 @@ def test_a_network_with_a_window_learns_from_first_passes_windows_and_key_frames
     assert all(torch.isfinite(each) for each in parts.values())
 
 
-def test_a_gradient_that_is_not_finite_changes_nothing():
+def test_a_gradient_that_is_not_finite_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = SceneTrainer(recipe_named("test_scenes"), 0, CPU)
     trainer.take_step(0.3)
     before = {name: each.detach().clone() for name, each in trainer.parameters().items()}
     draw = trainer.draw_streams
-    trainer.draw_streams = lambda stage: replace(
-        draw(stage), images=torch.full_like(draw(stage).images, torch.nan)
-    )
+
+    def without_numbers(stage: SceneStage) -> Streams:
+        return replace(draw(stage), images=torch.full_like(draw(stage).images, torch.nan))
+
+    monkeypatch.setattr(trainer, "draw_streams", without_numbers)
     trainer.take_step(0.3)
     assert all(torch.equal(before[name], each) for name, each in trainer.parameters().items())
 
@@ -246,7 +263,7 @@ ranks.end()
 
 
 @pytest.mark.slow
-def test_two_processes_learn_one_network_from_streams_of_their_own(tmp_path):
+def test_two_processes_learn_one_network_from_streams_of_their_own(tmp_path: Path) -> None:
     script = tmp_path / "together.py"
     script.write_text(TOGETHER)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
@@ -266,9 +283,9 @@ def test_two_processes_learn_one_network_from_streams_of_their_own(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def piece(tmp_path_factory):
+def piece(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SceneRunSettings, list[str]]:
     directory = tmp_path_factory.mktemp("piece")
-    lines = []
+    lines: list[str] = []
     settings = SceneRunSettings(
         recipe="test_scenes", output=directory, minutes=0.05, total_minutes=1.0, streams=1,
         device="cpu",
@@ -278,7 +295,9 @@ def piece(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_piece_leaves_weights_state_and_what_memory_is_worth(piece):
+def test_a_piece_leaves_weights_state_and_what_memory_is_worth(
+    piece: tuple[Path, SceneRunSettings, list[str]],
+) -> None:
     directory, _, lines = piece
     assert {path.name for path in directory.iterdir()} >= {"weights.safetensors", "need.json"}
     assert all(path.stat().st_size < 16 * 2**20 for path in directory.iterdir())
@@ -290,14 +309,16 @@ def test_a_piece_leaves_weights_state_and_what_memory_is_worth(piece):
 
 
 @pytest.mark.slow
-def test_the_next_piece_goes_on(piece, tmp_path):
+def test_the_next_piece_goes_on(
+    piece: tuple[Path, SceneRunSettings, list[str]], tmp_path: Path
+) -> None:
     directory, settings, _ = piece
     steps = json.loads((directory / "state.json").read_text())["step"]
-    lines = []
+    lines: list[str] = []
     following = SceneRun(replace(settings, state=directory, output=tmp_path), lines.append)
     assert following.trainer.step == steps > 0
     assert following.progress > 0
-    tensors, _ = load_parts(directory, CPU)
+    tensors, _ = present(load_parts(directory, CPU))
     for name, each in following.trainer.parameters().items():
         assert torch.equal(each, tensors[f"now.{name}"].float())
         moments = following.trainer.optimizer.state[each]
@@ -312,28 +333,32 @@ def test_the_next_piece_goes_on(piece, tmp_path):
 
 
 @pytest.mark.slow
-def test_another_recipe_or_seed_does_not_go_on(piece):
+def test_another_recipe_or_seed_does_not_go_on(
+    piece: tuple[Path, SceneRunSettings, list[str]],
+) -> None:
     directory, settings, _ = piece
     with pytest.raises(ConfigurationError, match="has seed 0, not 1"):
         SceneRun(replace(settings, output=directory, seed=1), print)
 
 
 @pytest.mark.slow
-def test_a_state_of_which_a_part_is_missing_is_named(piece, tmp_path):
+def test_a_state_of_which_a_part_is_missing_is_named(
+    piece: tuple[Path, SceneRunSettings, list[str]], tmp_path: Path
+) -> None:
     directory, _, _ = piece
     (tmp_path / "state.json").write_bytes((directory / "state.json").read_bytes())
     with pytest.raises(CheckpointError, match="bring all of its files"):
         load_parts(tmp_path, CPU)
 
 
-def test_parts_are_small_and_whole(tmp_path):
+def test_parts_are_small_and_whole(tmp_path: Path) -> None:
     tensors = {f"t{i}": torch.full((2**20,), float(i)) for i in range(9)}
     for step in (1, 2):
         save_parts(tmp_path, tensors, {"step": step})
     parts = sorted(tmp_path.glob("part-*"))
     assert len(parts) == 3
     assert all(path.stat().st_size < MOST_BYTES + 2**16 for path in parts)
-    found, facts = load_parts(tmp_path, CPU)
+    found, facts = present(load_parts(tmp_path, CPU))
     assert facts["step"] == 2
     assert all(torch.equal(found[name], each) for name, each in tensors.items())
 
@@ -341,12 +366,16 @@ def test_parts_are_small_and_whole(tmp_path):
 @pytest.mark.parametrize(
     "option", ["--minutes=0", "--total-minutes=-1", "--streams=0", "--seed=-1"]
 )
-def test_numbers_that_cannot_work_are_refused(option, tmp_path, capsys):
+def test_numbers_that_cannot_work_are_refused(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["--recipe", "test_scenes", "--output", str(tmp_path), option]) == 1
     assert "must" in capsys.readouterr().err
 
 
-def test_memory_that_is_not_there_shows_in_the_errors(network, streams):
+def test_memory_that_is_not_there_shows_in_the_errors(
+    network: StreamVggt, streams: Streams
+) -> None:
     everything, nothing = (errors_of(network, streams, budget) for budget in (0, 2))
     assert np.allclose(everything.rotations_deg[:, :3], nothing.rotations_deg[:, :3], atol=1e-3)
     assert not np.allclose(everything.rotations_deg[:, 4:], nothing.rotations_deg[:, 4:], atol=1e-6)
@@ -355,7 +384,7 @@ def test_memory_that_is_not_there_shows_in_the_errors(network, streams):
 # One way to train
 
 
-def test_a_recipe_decides_what_is_trained_on():
+def test_a_recipe_decides_what_is_trained_on() -> None:
     rooms = training_named("demo", Path("training"), {"steps": 5, "minutes": 2.0})
     assert isinstance(rooms, RoomTraining)
     assert (rooms.settings.recipe, rooms.settings.steps, rooms.schedule.minutes) == ("demo", 5, 2.0)
@@ -371,12 +400,16 @@ def test_a_recipe_decides_what_is_trained_on():
         ("demo", {"total_minutes": 3.0}, "trains on rooms and takes no --total-minutes"),
     ],
 )
-def test_an_option_of_the_other_kind_is_refused(recipe, options, said):
+def test_an_option_of_the_other_kind_is_refused(
+    recipe: str, options: dict[str, Any], said: str
+) -> None:
     with pytest.raises(ConfigurationError, match=said):
         training_named(recipe, Path("training"), options)
 
 
-def test_rooms_and_scenes_do_not_share_a_directory(piece, tmp_path):
+def test_rooms_and_scenes_do_not_share_a_directory(
+    piece: tuple[Path, SceneRunSettings, list[str]], tmp_path: Path
+) -> None:
     directory, _, _ = piece
     rooms = TrainingSettings(preset="tiny", recipe="test", device="cpu")
     with pytest.raises(CheckpointError, match="holds a training on scenes"):
@@ -387,7 +420,7 @@ def test_rooms_and_scenes_do_not_share_a_directory(piece, tmp_path):
         SceneRun(scenes, print)
 
 
-def test_the_command_trains_on_scenes(tmp_path):
+def test_the_command_trains_on_scenes(tmp_path: Path) -> None:
     options = ["train", "-o", str(tmp_path), "--recipe", "test_scenes", "--device", "cpu"]
     done = run(*options, "--minutes", "0.02", "--streams", "1")
     assert done.exit_code == 0, done.output

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training: losses worked out by hand, gradients, resumption, what it leaves behind."""
 
+from __future__ import annotations
+
 import copy
 import csv
 import math
@@ -16,6 +18,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from present import present
 from torch._dynamo.testing import CompileCounterWithBackend
 from typer.testing import CliRunner
 
@@ -35,6 +38,7 @@ from xsvggt_ros.training import batches
 from xsvggt_ros.training.__main__ import main
 from xsvggt_ros.training.auxiliary_heads import RoomHeads
 from xsvggt_ros.training.batches import (
+    Batch,
     ClipCache,
     clip_settings,
     clips_at,
@@ -65,6 +69,7 @@ from xsvggt_ros.training.scores import camera_poses, sequence_scores
 from xsvggt_ros.training.settings import (
     CURRICULA,
     Schedule,
+    Stage,
     TrainingSettings,
     curriculum_named,
     stage_at,
@@ -82,7 +87,7 @@ QUICK = Schedule(score="short")
 CLIPS = clip_settings("chart", 0, 28, 28, 4)
 
 
-def pair(seed=0):
+def pair(seed: int = 0) -> tuple[Batch, Stage]:
     clips = replace(CLIPS, seed=seed)
     cache = ClipCache(clips, CPU, 10)
     batch = draw_batch(cache, 3, 2, 2, clips.intrinsics, (seed, 0), CPU)
@@ -92,7 +97,7 @@ def pair(seed=0):
 # LossCounter
 
 
-def test_dense_loss_by_hand():
+def test_dense_loss_by_hand() -> None:
     error = torch.tensor([[0.5, -0.5], [0.5, -0.5]]).reshape(1, 1, 2, 2, 1)
     confidence = torch.tensor([[1.0, 2.0], [1.0, 2.0]]).reshape(1, 1, 2, 2)
     value = (1 * 0.5 + 2 * 0.5) / 2 - 0.2 * math.log(2) / 2
@@ -100,13 +105,13 @@ def test_dense_loss_by_hand():
     assert float(dense_loss(error, confidence, 0.2)) == pytest.approx(value + (across + down) / 2)
 
 
-def test_dense_loss_of_points_takes_distances():
+def test_dense_loss_of_points_takes_distances() -> None:
     error = torch.zeros(1, 1, 2, 2, 3)
     error[..., :] = torch.tensor([3.0, 4.0, 0.0])
     assert float(dense_loss(error, torch.ones(1, 1, 2, 2), 0.2)) == pytest.approx(5.0)
 
 
-def test_gradients_of_a_constant_error_are_nothing_and_scales_are_averaged():
+def test_gradients_of_a_constant_error_are_nothing_and_scales_are_averaged() -> None:
     assert float(gradient_loss(torch.full((1, 1, 8, 8, 1), 3.0), torch.ones(1, 1, 8, 8))) == 0
     ramp = torch.arange(8.0).expand(8, 8).reshape(1, 1, 8, 8, 1)
     # Across 1, 2 and 4 pixels the ramp climbs as much; down it does not climb.
@@ -114,14 +119,14 @@ def test_gradients_of_a_constant_error_are_nothing_and_scales_are_averaged():
     assert float(gradient_loss(ramp, torch.ones(1, 1, 8, 8))) == pytest.approx(expected)
 
 
-def test_confidence_is_worth_its_price_at_the_right_error():
+def test_confidence_is_worth_its_price_at_the_right_error() -> None:
     """Minus alpha log c plus c e is least at c = alpha / e."""
     confidence = torch.full((1, 1, 2, 2), 2.0, requires_grad=True)
     dense_loss(torch.full((1, 1, 2, 2, 1), 0.1), confidence, 0.2).backward()
-    assert confidence.grad.abs().max() == pytest.approx(0, abs=1e-7)
+    assert present(confidence.grad).abs().max() == pytest.approx(0, abs=1e-7)
 
 
-def test_camera_loss_by_hand():
+def test_camera_loss_by_hand() -> None:
     truth = torch.zeros(1, 1, 9)
     encodings = torch.zeros(1, 1, 2, 9)
     encodings[0, 0, 0, 0] = 0.05  # within delta 0.1: 0.5 * 0.05^2 / 0.1
@@ -130,7 +135,7 @@ def test_camera_loss_by_hand():
     assert float(camera_loss(encodings, truth, 0.1)) == pytest.approx(expected)
 
 
-def test_only_the_first_camera_sets_the_scale():
+def test_only_the_first_camera_sets_the_scale() -> None:
     depth = torch.full((1, 2, 2, 2), 4.0)
     points = torch.zeros(1, 2, 2, 2, 3)
     points[:, 0, ..., 2], points[:, 1, ..., 2] = 4.0, 400.0
@@ -142,7 +147,7 @@ def test_only_the_first_camera_sets_the_scale():
     assert normal.encodings[0, 0].tolist() == [0.5, 0, 0, 0, 0, 0, 0, 1.0, 0]
 
 
-def test_perfect_predictions_cost_only_what_confidence_earns():
+def test_perfect_predictions_cost_only_what_confidence_earns() -> None:
     batch, _ = pair()
     truth = batch.truth.normalized()
     sure = torch.full_like(truth.depth, math.e)
@@ -157,7 +162,7 @@ def test_perfect_predictions_cost_only_what_confidence_earns():
 # Data
 
 
-def test_points_poses_and_depth_of_a_batch_agree():
+def test_points_poses_and_depth_of_a_batch_agree() -> None:
     batch, _ = pair()
     assert batch.images.shape == (2, 2, 3, 28, 28)
     assert 0 <= float(batch.images.min()) <= float(batch.images.max()) <= 1
@@ -179,7 +184,7 @@ def test_points_poses_and_depth_of_a_batch_agree():
     assert batch.truth.encodings[:, 1, :3].norm(dim=-1).min() > 1e-3
 
 
-def test_colours_of_a_chart_tell_the_place():
+def test_colours_of_a_chart_tell_the_place() -> None:
     """What the demo network lives on: a straight line from colour to place, in every room."""
     clips = replace(CLIPS, width=56, height=42)
     colours, places = [], []
@@ -199,7 +204,7 @@ def test_colours_of_a_chart_tell_the_place():
     assert np.median(error) < 0.15
 
 
-def test_clips_depend_on_seed_and_number_alone():
+def test_clips_depend_on_seed_and_number_alone() -> None:
     one, again, other = (render_clip(CLIPS, index, CPU) for index in (3, 3, 4))
     np.testing.assert_array_equal(one.images, again.images)
     np.testing.assert_array_equal(one.depth, again.depth)
@@ -207,7 +212,7 @@ def test_clips_depend_on_seed_and_number_alone():
     assert np.abs(one.depth - render_clip(replace(CLIPS, seed=1), 3, CPU).depth).mean() > 0.01
 
 
-def test_a_clip_cache_keeps_the_newest_and_renders_what_is_missing():
+def test_a_clip_cache_keeps_the_newest_and_renders_what_is_missing() -> None:
     cache = ClipCache(CLIPS, CPU, capacity=2)
     clips = [render_clip(CLIPS, index, CPU) for index in range(3)]
     for index, clip in enumerate(clips):
@@ -222,12 +227,12 @@ def test_a_clip_cache_keeps_the_newest_and_renders_what_is_missing():
     assert not any(np.array_equal(each.images, clips[0].images) for each in drawn)
 
 
-def test_clips_become_more_with_the_steps():
+def test_clips_become_more_with_the_steps() -> None:
     assert [clips_at(step, 5, 2) for step in (0, 1, 2, 3, 10)] == [5, 5, 6, 6, 10]
 
 
 @given(st.integers(2, 60), st.integers(1, 130), st.integers(0, 2**32 - 1))
-def test_cuts_are_evenly_spaced_and_stay_on_the_clip(length, frames, seed):
+def test_cuts_are_evenly_spaced_and_stay_on_the_clip(length: int, frames: int, seed: int) -> None:
     chosen = stream_indices(length, frames, np.random.default_rng(seed))
     assert chosen.shape == (frames,)
     assert 0 <= chosen.min() <= chosen.max() < length
@@ -238,7 +243,7 @@ def test_cuts_are_evenly_spaced_and_stay_on_the_clip(length, frames, seed):
         assert len(set(chosen)) == frames
 
 
-def test_a_clip_of_one_image_is_refused():
+def test_a_clip_of_one_image_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="1 frames"):
         stream_indices(1, 4, np.random.default_rng(0))
     crowded = replace(CLIPS, room=replace(CLIPS.room, least=(2.5, 2.5, 2.4), most=(2.5, 2.5, 2.4),
@@ -247,7 +252,7 @@ def test_a_clip_of_one_image_is_refused():
     assert len(clip) == 4
 
 
-def test_clips_are_rendered_at_once_as_on_a_gpu(monkeypatch):
+def test_clips_are_rendered_at_once_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """The path of a GPU, on a CPU: all frames of a clip in one batch."""
     world, poses = batches._plan(CLIPS, 2)
     one = batches._rendered(world, poses, CLIPS)
@@ -258,7 +263,7 @@ def test_clips_are_rendered_at_once_as_on_a_gpu(monkeypatch):
 
 
 @pytest.mark.slow
-def test_data_made_by_other_processes_is_the_same(tmp_path):
+def test_data_made_by_other_processes_is_the_same(tmp_path: Path) -> None:
     settings = replace(TINY, steps=3)
     here = list(Trainer(settings, tmp_path / "a").data.batches(0))
     there = list(Trainer(replace(settings, workers=1), tmp_path / "b").data.batches(0))
@@ -268,7 +273,7 @@ def test_data_made_by_other_processes_is_the_same(tmp_path):
         assert one.images.shape[:2] == (stage.streams, stage.frames)
 
 
-def test_stages_follow_their_shares():
+def test_stages_follow_their_shares() -> None:
     stages = CURRICULA["demo"].stages
     names = [stage_at(stages, step, 1000).name for step in range(1000)]
     assert [names.count(stage.name) for stage in stages] == [450, 250, 200, 100]
@@ -277,14 +282,14 @@ def test_stages_follow_their_shares():
         curriculum_named("school")
 
 
-def test_the_demo_network_is_small_and_has_the_real_head_size():
+def test_the_demo_network_is_small_and_has_the_real_head_size() -> None:
     config = preset("demo")
     assert config.head_dim == 64
     count = sum(each.numel() for each in fresh_network("demo", 0).parameters())
     assert 2 * count < 16 * 2**20
 
 
-def test_a_quaternion_and_its_negative_cost_the_same():
+def test_a_quaternion_and_its_negative_cost_the_same() -> None:
     rng = torch.Generator().manual_seed(0)
     truth = torch.randn(2, 3, 9, generator=rng)
     encodings = torch.randn(2, 3, 4, 9, generator=rng)
@@ -300,7 +305,7 @@ def test_a_quaternion_and_its_negative_cost_the_same():
     assert float(camera_loss(truth.unsqueeze(2), moved, 0.1)) > 1
 
 
-def test_between_two_signs_the_nearer_one_is_wanted():
+def test_between_two_signs_the_nearer_one_is_wanted() -> None:
     encodings = torch.tensor([0.0, 0, 0, 0.1, 0, 0, -0.1, 1, 1])
     for truth in ([0.0, 0, 0, 1, 0, 0, 0, 1, 1], [0.0, 0, 0, -1, 0, 0, 0, 1, 1]):
         assert nearer_sign(torch.tensor(truth), encodings)[3] == 1
@@ -309,12 +314,14 @@ def test_between_two_signs_the_nearer_one_is_wanted():
 # Memory with gaps
 
 
-def gappy(seed=0, frames=6, tokens=5):
+def gappy(seed: int = 0, frames: int = 6, tokens: int = 5) -> tuple[GappySequence, int, int]:
     return GappySequence(frames, torch.Generator().manual_seed(seed)), frames, tokens
 
 
 @given(st.integers(0, 2**31), st.integers(2, 12), st.integers(1, 6))
-def test_first_and_newest_frames_are_never_forgotten_and_nothing_comes_back(seed, frames, tokens):
+def test_first_and_newest_frames_are_never_forgotten_and_nothing_comes_back(
+    seed: int, frames: int, tokens: int
+) -> None:
     memory, *_ = gappy(seed, frames, tokens)
     forgotten = memory._forgotten(frames * tokens, tokens)
     seen = torch.arange(frames * tokens) // tokens
@@ -323,7 +330,7 @@ def test_first_and_newest_frames_are_never_forgotten_and_nothing_comes_back(seed
     assert (forgotten > seen + 1).all()
 
 
-def test_a_memory_with_gaps_attends_to_what_is_left_and_to_nothing_later():
+def test_a_memory_with_gaps_attends_to_what_is_left_and_to_nothing_later() -> None:
     memory, frames, tokens = gappy()
     rng = torch.Generator().manual_seed(1)
     query, key, value = torch.randn(3, 1, 2, frames * tokens, 8, generator=rng).unbind()
@@ -339,7 +346,7 @@ def test_a_memory_with_gaps_attends_to_what_is_left_and_to_nothing_later():
     assert not forgotten.isinf().all()
 
 
-def test_blocks_forget_differently_and_some_memories_forget_sooner():
+def test_blocks_forget_differently_and_some_memories_forget_sooner() -> None:
     memory, frames, tokens = gappy(3, 40)
     first = memory._forgotten(frames * tokens, tokens)
     assert not torch.equal(first, memory._forgotten(frames * tokens, tokens))
@@ -348,7 +355,7 @@ def test_blocks_forget_differently_and_some_memories_forget_sooner():
     assert SHORTEST <= min(means) < 4 < max(means) <= LONGEST
 
 
-def test_a_share_of_the_steps_has_gaps(tmp_path):
+def test_a_share_of_the_steps_has_gaps(tmp_path: Path) -> None:
     trainer = Trainer(TINY, tmp_path)
     whole, half = CURRICULA["test"].stages
     assert (whole.gaps, half.gaps) == (0, 0.5)
@@ -362,7 +369,9 @@ def test_a_share_of_the_steps_has_gaps(tmp_path):
 
 
 @pytest.mark.slow
-def test_compiled_steps_are_the_same_and_gaps_compile_nothing_again(tmp_path, monkeypatch):
+def test_compiled_steps_are_the_same_and_gaps_compile_nothing_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     compiler = CompileCounterWithBackend("eager")
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=compiler))
     plain = Trainer(TINY, tmp_path / "plain")
@@ -381,7 +390,7 @@ def test_compiled_steps_are_the_same_and_gaps_compile_nothing_again(tmp_path, mo
 # StartSettings with what another training has learned
 
 
-def test_a_training_starts_from_what_another_one_has_learned(tmp_path):
+def test_a_training_starts_from_what_another_one_has_learned(tmp_path: Path) -> None:
     other = Trainer(replace(TINY, steps=2), tmp_path / "other")
     other.train(QUICK)
     settings = replace(TINY, seed=5, start=str(tmp_path / "other"))
@@ -394,7 +403,7 @@ def test_a_training_starts_from_what_another_one_has_learned(tmp_path):
     assert frozen == ["aggregator.patch_embed.mask_token"]
 
 
-def test_weights_alone_are_a_start_and_auxiliary_heads_are_fresh(tmp_path):
+def test_weights_alone_are_a_start_and_auxiliary_heads_are_fresh(tmp_path: Path) -> None:
     other = Trainer(replace(TINY, steps=2), tmp_path / "other")
     other.train(QUICK)
     settings = replace(TINY, start=str(tmp_path / "other" / "weights.safetensors"))
@@ -405,7 +414,7 @@ def test_weights_alone_are_a_start_and_auxiliary_heads_are_fresh(tmp_path):
     torch.testing.assert_close(learner.auxiliary.camera.weight, fresh.camera.weight)
 
 
-def test_a_resumed_training_does_not_ask_for_its_start_again(tmp_path):
+def test_a_resumed_training_does_not_ask_for_its_start_again(tmp_path: Path) -> None:
     Trainer(replace(TINY, steps=2), tmp_path / "other").train(QUICK)
     settings = replace(TINY, start=str(tmp_path / "other"))
     trainer = Trainer(settings, tmp_path / "new")
@@ -417,7 +426,7 @@ def test_a_resumed_training_does_not_ask_for_its_start_again(tmp_path):
         Trainer(settings, tmp_path / "third")
 
 
-def test_what_does_not_fit_is_no_start(tmp_path):
+def test_what_does_not_fit_is_no_start(tmp_path: Path) -> None:
     Trainer(replace(TINY, steps=2), tmp_path / "other").train(QUICK)
     start = str(tmp_path / "other")
     with pytest.raises(CheckpointError, match="of another shape"):
@@ -431,7 +440,7 @@ def test_what_does_not_fit_is_no_start(tmp_path):
 # The loop
 
 
-def test_gradients_reach_every_part(tmp_path):
+def test_gradients_reach_every_part(tmp_path: Path) -> None:
     trainer = Trainer(TINY, tmp_path)
     batch, stage = pair()
     before = copy.deepcopy(trainer.network.state_dict())
@@ -444,7 +453,7 @@ def test_gradients_reach_every_part(tmp_path):
     assert still == ["aggregator.patch_embed.mask_token"]
 
 
-def test_the_training_forward_is_the_masked_forward(tmp_path):
+def test_the_training_forward_is_the_masked_forward(tmp_path: Path) -> None:
     trainer = Trainer(TINY, tmp_path)
     batch, _ = pair()
     with torch.no_grad():
@@ -456,21 +465,21 @@ def test_the_training_forward_is_the_masked_forward(tmp_path):
 
 
 @pytest.mark.slow
-def test_losses_fall_on_one_batch(tmp_path):
+def test_losses_fall_on_one_batch(tmp_path: Path) -> None:
     trainer = Trainer(replace(TINY, learning_rate=3e-3, steps=1000), tmp_path)
     batch, stage = pair()
     values = [trainer.take_step(batch, stage)["total"] for _ in range(40)]
     assert values[-1] < 0.4 * values[0]
 
 
-def steps_until(trainer, last):
+def steps_until(trainer: Trainer, last: int) -> None:
     for batch, stage in trainer.data.batches(trainer.step):
         trainer.take_step(batch, stage)
         if trainer.step == last:
             return
 
 
-def test_a_resumed_training_takes_the_same_steps(tmp_path):
+def test_a_resumed_training_takes_the_same_steps(tmp_path: Path) -> None:
     whole = Trainer(TINY, tmp_path / "whole")
     steps_until(whole, 6)
     first = Trainer(TINY, tmp_path / "parts")
@@ -487,7 +496,7 @@ def test_a_resumed_training_takes_the_same_steps(tmp_path):
         torch.testing.assert_close(second.average.state_dict()[name], tensor, rtol=0, atol=0)
 
 
-def test_another_training_is_not_continued(tmp_path):
+def test_another_training_is_not_continued(tmp_path: Path) -> None:
     Trainer(TINY, tmp_path).save()
     with pytest.raises(ConfigurationError, match="learning_rate was 0.001, is 0.01"):
         Trainer(replace(TINY, learning_rate=0.01), tmp_path)
@@ -497,7 +506,7 @@ def test_another_training_is_not_continued(tmp_path):
         Trainer(TINY, tmp_path)
 
 
-def test_a_nan_batch_is_skipped_and_many_end_it(tmp_path):
+def test_a_nan_batch_is_skipped_and_many_end_it(tmp_path: Path) -> None:
     trainer = Trainer(TINY, tmp_path)
     batch, stage = pair()
     trainer.take_step(batch, stage)
@@ -514,7 +523,7 @@ def test_a_nan_batch_is_skipped_and_many_end_it(tmp_path):
         trainer.take_step(broken, stage)
 
 
-def test_the_learning_rate_rises_and_falls():
+def test_the_learning_rate_rises_and_falls() -> None:
     settings = TrainingSettings(steps=1000, warmup=100, learning_rate=1.0)
     rates = [settings.rate_at(step) for step in range(1000)]
     assert rates[0] == pytest.approx(0.01)
@@ -529,7 +538,7 @@ def test_the_learning_rate_rises_and_falls():
             TrainingSettings(**wrong)
 
 
-def test_what_a_training_leaves_behind(tmp_path):
+def test_what_a_training_leaves_behind(tmp_path: Path) -> None:
     outcome = Trainer(TINY, tmp_path).train(QUICK)
     assert outcome.step == 6
     assert outcome.line().startswith("held-out: AbsRel (median scale) ")
@@ -543,11 +552,11 @@ def test_what_a_training_leaves_behind(tmp_path):
     rows = list(csv.DictReader((tmp_path / "losses.csv").open()))
     assert rows[-1]["step"] == "6"
     assert float(rows[-1]["camera"]) > 0
-    image = cv2.imread(str(next((tmp_path / "evaluation").glob("*.png"))))
+    image = present(cv2.imread(str(next((tmp_path / "evaluation").glob("*.png")))))
     assert image.shape == (4 * 28, 5 * 28, 3)
-    curves = cv2.imread(str(tmp_path / "losses.png"))
-    assert (curves[0, 0] == 255).all()
-    assert (curves < 128).any()
+    curves = present(cv2.imread(str(tmp_path / "losses.png")))
+    assert np.all(curves[0, 0] == 255)
+    assert np.any(curves < 128)
     scores = (tmp_path / "scores.jsonl").read_text()
     assert '"longest": "short"' in scores
     # A second call has nothing left to do but to score.
@@ -555,13 +564,13 @@ def test_what_a_training_leaves_behind(tmp_path):
     assert again.scores == outcome.scores
 
 
-def test_minutes_end_a_call(tmp_path):
+def test_minutes_end_a_call(tmp_path: Path) -> None:
     outcome = Trainer(replace(TINY, steps=1000), tmp_path).train(replace(QUICK, minutes=0.0))
     assert outcome.step == 1
     assert "step 1 of 1000" in outcome.line()
 
 
-def test_a_stop_saves_and_does_not_score(tmp_path):
+def test_a_stop_saves_and_does_not_score(tmp_path: Path) -> None:
     trainer = Trainer(TINY, tmp_path)
     outcome = trainer.train(QUICK, stop=lambda: trainer.step > 0)
     assert outcome.scores is None
@@ -569,7 +578,7 @@ def test_a_stop_saves_and_does_not_score(tmp_path):
     assert Trainer(TINY, tmp_path).step == 1
 
 
-def test_bfloat16_trains_and_heads_stay_in_float32(tmp_path):
+def test_bfloat16_trains_and_heads_stay_in_float32(tmp_path: Path) -> None:
     trainer = Trainer(replace(TINY, bfloat16=True), tmp_path)
     exact = Trainer(TINY, tmp_path / "exact")
     batch, stage = pair()
@@ -583,13 +592,14 @@ def test_bfloat16_trains_and_heads_stay_in_float32(tmp_path):
             )
             for each in (trainer, exact)
         )
-    assert one.depth.dtype == torch.float32
-    error = float((one.depth - other.depth).norm() / other.depth.norm())
+    rounded, expected = present(one.depth), present(other.depth)
+    assert rounded.dtype == torch.float32
+    error = float((rounded - expected).norm() / expected.norm())
     assert 1e-6 < error < 0.05
     assert math.isfinite(trainer.take_step(batch, stage)["total"])
 
 
-def test_a_network_with_a_first_pass_learns_in_its_own_convention(tmp_path):
+def test_a_network_with_a_first_pass_learns_in_its_own_convention(tmp_path: Path) -> None:
     trainer = Trainer(replace(TINY, preset="tiny_lingbot"), tmp_path)
     batch, _ = pair()
     images = batch.images.repeat(1, 4, 1, 1, 1)
@@ -611,7 +621,7 @@ def test_a_network_with_a_first_pass_learns_in_its_own_convention(tmp_path):
     assert "camera_head.pose_branch.fc2.weight" in moved
 
 
-def test_a_truth_is_spelled_in_the_convention_of_the_network():
+def test_a_truth_is_spelled_in_the_convention_of_the_network() -> None:
     batch, _ = pair()
     lingbot = preset("tiny_lingbot")
     truth = batch.truth.normalized()
@@ -626,7 +636,7 @@ def test_a_truth_is_spelled_in_the_convention_of_the_network():
 
 
 @pytest.mark.parametrize("frames", [2, 9])
-def test_a_window_that_nothing_leaves_is_the_causal_function(frames):
+def test_a_window_that_nothing_leaves_is_the_causal_function(frames: int) -> None:
     network = fresh_network("tiny_lingbot", 0).eval()
     images = torch.rand(1, frames, 3, 28, 42, generator=torch.Generator().manual_seed(0))
     tokens = network.config.tokens_per_frame(28, 42)
@@ -639,14 +649,14 @@ def test_a_window_that_nothing_leaves_is_the_causal_function(frames):
 
 
 @given(st.integers(0, 2**31), st.integers(1, 12))
-def test_windows_and_intervals_are_drawn_within_their_limits(seed, frames):
+def test_windows_and_intervals_are_drawn_within_their_limits(seed: int, frames: int) -> None:
     config = preset("tiny_lingbot")
     window, interval = drawn_window(config, frames, torch.Generator().manual_seed(seed))
     assert 1 <= int(window) <= min(frames, config.stream.window_frames)
     assert 1 <= int(interval) <= MOST_APART
 
 
-def test_dense_heads_learn_in_turn(tmp_path):
+def test_dense_heads_learn_in_turn(tmp_path: Path) -> None:
     """One stream of each step that they learn in, so that the aggregator gets most of the time."""
     trainer = Trainer(TINY, tmp_path)
     batch, stage = pair()
@@ -657,26 +667,26 @@ def test_dense_heads_learn_in_turn(tmp_path):
     assert all({"camera", "auxiliary", "total"} <= each for each in seen)
 
 
-def test_auxiliary_heads_that_read_the_truth_cost_nothing():
+def test_auxiliary_heads_that_read_the_truth_cost_nothing() -> None:
     batch, _ = pair()
     config = preset("tiny")
     auxiliary = RoomHeads(config, room=True)
     normal = batch.truth.normalized()
-    wanted = {}
+    wanted: dict[str, torch.Tensor] = {}
 
     class Reading(torch.nn.Module):
-        def __init__(self, name):
+        def __init__(self, name: str) -> None:
             super().__init__()
             self.name = name
 
-        def forward(self, tokens):
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
             return wanted[self.name].expand(*tokens.shape[:-1], -1)
 
     pose = batch.poses
     wanted["room_camera"] = torch.cat([pose[..., :3, 3] / 2 - 1, pose[..., :2, :3].flatten(-2)], -1)
     wanted["camera"] = normal.encodings
 
-    def tiles(each):
+    def tiles(each: torch.Tensor) -> torch.Tensor:
         return each.reshape(2, 2, 2, 14, 2, 14, -1).mean((3, 5)).flatten(2, 3)
 
     room = torch.einsum("bij,bfhwj->bfhwi", pose[:, 0, :3, :3], batch.truth.points)
@@ -691,7 +701,7 @@ def test_auxiliary_heads_that_read_the_truth_cost_nothing():
     assert float(auxiliary(outputs, batch, normal)) == pytest.approx(4 * 0.45, abs=1e-4)
 
 
-def test_only_charts_have_auxiliary_heads_for_the_room():
+def test_only_charts_have_auxiliary_heads_for_the_room() -> None:
     assert fresh_auxiliary(StartSettings("tiny", "chart", 0)).room_points is not None
     assert fresh_auxiliary(StartSettings("tiny", "rich", 0)).room_points is None
 
@@ -699,7 +709,7 @@ def test_only_charts_have_auxiliary_heads_for_the_room():
 # Scores
 
 
-def test_scores_of_the_truth_are_perfect_and_scale_does_not_matter():
+def test_scores_of_the_truth_are_perfect_and_scale_does_not_matter() -> None:
     sequence = Sequence(
         SequenceSettings(seed=4, frames=8, width=24, height=18, motion=MotionSettings("handheld"))
     )
@@ -716,7 +726,7 @@ def test_scores_of_the_truth_are_perfect_and_scale_does_not_matter():
     assert scores.standing_relative_ate_sim3 > 0.1
 
 
-def test_scores_by_hand():
+def test_scores_by_hand() -> None:
     poses = np.tile(np.eye(4), (2, 1, 1))
     poses[1, 0, 3] = 2
     depth = np.array([[[1.0, 1.0, 2.0]]] * 2)
@@ -728,7 +738,7 @@ def test_scores_by_hand():
     assert scores.relative_ate_sim3 == scores.standing_relative_ate_sim3 == pytest.approx(0.5)
 
 
-def test_truth_is_relative_to_the_first_camera():
+def test_truth_is_relative_to_the_first_camera() -> None:
     poses = np.tile(np.eye(4), (1, 2, 1, 1))
     poses[0, :, :3, 3] = [[5, 5, 5], [5, 5, 6]]
     truth = truth_of(torch.ones(1, 2, 2, 2), poses, intrinsics_for(2, 2, 90.0))
@@ -754,7 +764,7 @@ OPTIONS = [
 
 
 @pytest.mark.slow
-def test_the_command(tmp_path):
+def test_the_command(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli.app, ["train", "-o", str(tmp_path), *OPTIONS, "--minutes", "0"])
     assert result.exit_code == 0, result.output
     assert "held-out (step 1 of 2): AbsRel (median scale)" in result.output
@@ -765,14 +775,16 @@ def test_the_command(tmp_path):
 
 
 @pytest.mark.parametrize("threads", ["0", "-1", "many"])
-def test_threads_are_at_least_one(threads, capsys):
+def test_threads_are_at_least_one(threads: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--threads", threads])
     assert ended.value.code == 2
     assert "argument --threads: " in capsys.readouterr().err
 
 
-def test_minutes_that_are_none_are_refused(tmp_path, capsys):
+def test_minutes_that_are_none_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["--output", str(tmp_path), "--minutes", "nan"]) == 1
     assert "minutes is nan; it must be" in capsys.readouterr().err
     result = CliRunner().invoke(cli.app, ["train", "-o", str(tmp_path), "--minutes", "-5"])
@@ -781,7 +793,7 @@ def test_minutes_that_are_none_are_refused(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_it_trains_where_only_torch_numpy_and_safetensors_are(tmp_path):
+def test_it_trains_where_only_torch_numpy_and_safetensors_are(tmp_path: Path) -> None:
     program = f"""
 import sys
 allowed = {{"torch", "numpy", "safetensors"}}

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A training that a signal ends: at every moment it is saved, and the same command continues."""
 
+from __future__ import annotations
+
 import os
 import signal
 import subprocess
@@ -40,7 +42,7 @@ if __name__ == "__main__":
 """
 
 
-def started(tmp_path: Path, workers: int) -> subprocess.Popen:
+def started(tmp_path: Path, workers: int) -> subprocess.Popen[str]:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     options = ["--output", str(tmp_path / "training"), "--preset", "tiny", "--recipe", "test"]
@@ -58,7 +60,9 @@ def started(tmp_path: Path, workers: int) -> subprocess.Popen:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("workers", "number"), [(0, signal.SIGTERM), (1, signal.SIGINT)])
-def test_a_signal_to_all_processes_while_images_are_awaited(tmp_path, workers, number):
+def test_a_signal_to_all_processes_while_images_are_awaited(
+    tmp_path: Path, workers: int, number: int
+) -> None:
     """As Ctrl-C does: the whole group hears it."""
     running = started(tmp_path, workers)
     try:
@@ -79,11 +83,11 @@ def test_a_signal_to_all_processes_while_images_are_awaited(tmp_path, workers, n
     assert (tmp_path / "training" / "state.json").is_file()
 
 
-def test_a_stop_is_asked_for_before_each_clip(tmp_path):
+def test_a_stop_is_asked_for_before_each_clip(tmp_path: Path) -> None:
     rendered = []
     trainer = Trainer(TINY, tmp_path)
 
-    def stop():
+    def stop() -> bool:
         rendered.append(trainer.step)
         return True
 
@@ -94,7 +98,7 @@ def test_a_stop_is_asked_for_before_each_clip(tmp_path):
     assert again.train(QUICK).step == 6
 
 
-def test_children_that_are_started_deaf_hear_nothing_and_this_process_does():
+def test_children_that_are_started_deaf_hear_nothing_and_this_process_does() -> None:
     program = "import signal; print(sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])))"
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     with stop_request() as stop:
@@ -109,7 +113,9 @@ def test_children_that_are_started_deaf_hear_nothing_and_this_process_does():
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
 
-def test_data_of_workers_is_the_same_after_a_resumption_in_a_stage_with_gaps(tmp_path):
+def test_data_of_workers_is_the_same_after_a_resumption_in_a_stage_with_gaps(
+    tmp_path: Path,
+) -> None:
     """From step 5 of 8 on the memory of the curriculum `test` has gaps."""
     settings = replace(TINY, steps=8)
     whole = list(Trainer(settings, tmp_path / "a").data.batches(0))

@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """What continued trainings are compared with, what trainings start from, and may replace."""
 
+from __future__ import annotations
+
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from present import present
 from safetensors.torch import save_file
 
 from xsvggt_ros.errors import CheckpointError, ConfigurationError, OutputError
@@ -35,23 +41,25 @@ QUICK = Schedule(score="short")
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory):
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a training that has learned something."""
     directory = tmp_path_factory.mktemp("trainings") / "first"
     Trainer(TINY, directory).save()
     return directory
 
 
-def resaved(directory, **changes):
-    save_state(directory, replace(load_state(directory, CPU), **changes))
+def resaved(directory: Path, **changes: Any) -> None:
+    save_state(directory, replace(present(load_state(directory, CPU)), **changes))
 
 
 # What is compared
 
 
-def test_settings_that_were_saved_before_a_field_existed_count_as_its_default(tmp_path):
+def test_settings_that_were_saved_before_a_field_existed_count_as_its_default(
+    tmp_path: Path,
+) -> None:
     Trainer(TINY, tmp_path).save()
-    settings = load_state(tmp_path, CPU).settings
+    settings = present(load_state(tmp_path, CPU)).settings
     del settings["start"], settings["average"]
     settings["weights"] = {
         name: value for name, value in settings["weights"].items() if name != "auxiliary"
@@ -64,7 +72,9 @@ def test_settings_that_were_saved_before_a_field_existed_count_as_its_default(tm
         Trainer(replace(TINY, start="other"), tmp_path)
 
 
-def test_other_contents_of_a_curriculum_are_another_training(tmp_path, monkeypatch):
+def test_other_contents_of_a_curriculum_are_another_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Trainer(TINY, tmp_path).save()
     stages = CURRICULA["test"].stages
     changed = replace(
@@ -77,9 +87,9 @@ def test_other_contents_of_a_curriculum_are_another_training(tmp_path, monkeypat
     assert "curriculum.steps_per_clip was 2, is 3" in str(told.value)
 
 
-def test_other_motions_of_the_clips_are_another_training(tmp_path):
+def test_other_motions_of_the_clips_are_another_training(tmp_path: Path) -> None:
     Trainer(TINY, tmp_path).save()
-    data = load_state(tmp_path, CPU).data
+    data = present(load_state(tmp_path, CPU)).data
     assert data == json.loads(json.dumps(asdict(TrainingData(TINY, CPU).settings)))
     data["clips"]["motions"] = ("pan",)
     resaved(tmp_path, data=data)
@@ -87,7 +97,7 @@ def test_other_motions_of_the_clips_are_another_training(tmp_path):
         Trainer(TINY, tmp_path)
 
 
-def test_differences_are_named_to_the_leaf():
+def test_differences_are_named_to_the_leaf() -> None:
     data = TrainingData(TINY, CPU).settings
     saved = asdict(data)
     assert differences(saved, data) == []
@@ -97,7 +107,9 @@ def test_differences_are_named_to_the_leaf():
     assert "curriculum.stages.1.name was short, is nothing" in differences(asdict(data), fewer)
 
 
-def test_one_start_has_many_names(first, tmp_path, monkeypatch):
+def test_one_start_has_many_names(
+    first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     directory = tmp_path / "second"
     Trainer(replace(TINY, start=str(first)), directory).save()
     monkeypatch.chdir(first.parent)
@@ -111,7 +123,7 @@ def test_one_start_has_many_names(first, tmp_path, monkeypatch):
         Trainer(TINY, directory)
 
 
-def test_clips_are_kept_as_far_as_memory_reaches():
+def test_clips_are_kept_as_far_as_memory_reaches() -> None:
     assert kept_clips(ClipSettings(frames=48)) == 2000
     long = ClipSettings(frames=80)
     assert kept_clips(long) == 1201
@@ -122,7 +134,7 @@ def test_clips_are_kept_as_far_as_memory_reaches():
     assert kept_clips(replace(clips, frames=MOST_BYTES)) == 1
 
 
-def _shot(clips):
+def _shot(clips: Any) -> Any:
     from xsvggt_ros.training.batches import render_clip
 
     return render_clip(clips, 0, CPU)
@@ -131,7 +143,9 @@ def _shot(clips):
 # What it starts from
 
 
-def test_the_bundled_weights_win_over_a_directory_of_their_name(tmp_path, monkeypatch):
+def test_the_bundled_weights_win_over_a_directory_of_their_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "demo").mkdir()
     monkeypatch.chdir(tmp_path)
     learner = load_start(StartSettings("demo", "chart", 0, "demo"))
@@ -141,7 +155,9 @@ def test_the_bundled_weights_win_over_a_directory_of_their_name(tmp_path, monkey
     assert resolved_start("demo") == "demo"
 
 
-def test_nothing_is_asked_of_the_network_unless_a_file_there_is_named(monkeypatch):
+def test_nothing_is_asked_of_the_network_unless_a_file_there_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # importing it fails
     for start in ("no/such", "nowhere", "no/such.safetensors", "/no:such"):
         with pytest.raises(CheckpointError, match=f"'{start}' does not exist; start from"):
@@ -150,7 +166,9 @@ def test_nothing_is_asked_of_the_network_unless_a_file_there_is_named(monkeypatc
         load_start(StartSettings("tiny", "chart", 0, "owner/name:file.safetensors"))
 
 
-def test_sizes_that_show_in_no_shape_are_compared(first, tmp_path, monkeypatch):
+def test_sizes_that_show_in_no_shape_are_compared(
+    first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     weights = first / "weights.safetensors"
     turned = replace(PRESETS["tiny"], rope_base=50.0)
     monkeypatch.setitem(network_config.PRESETS, "turned", turned)
@@ -162,7 +180,7 @@ def test_sizes_that_show_in_no_shape_are_compared(first, tmp_path, monkeypatch):
     load_start(StartSettings("turned", "chart", 0, str(plain)))
 
 
-def test_auxiliary_heads_that_do_not_fit_are_named(first):
+def test_auxiliary_heads_that_do_not_fit_are_named(first: Path) -> None:
     with pytest.raises(CheckpointError, match=r"'chart'.*'rich': room_camera\.bias, "):
         load_start(StartSettings("tiny", "rich", 0, str(first)))
 
@@ -171,7 +189,7 @@ def test_auxiliary_heads_that_do_not_fit_are_named(first):
 
 
 @pytest.mark.parametrize("name", ["losses.csv", "scores.jsonl", "weights.safetensors"])
-def test_files_of_others_are_not_replaced(tmp_path, name):
+def test_files_of_others_are_not_replaced(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("step,mine\n1,2\n")
     with pytest.raises(OutputError, match=f"holds {name}, but no training"):
         Trainer(TINY, tmp_path)
@@ -183,7 +201,7 @@ def test_files_of_others_are_not_replaced(tmp_path, name):
     ("name", "text"),
     [("losses.csv", "a,b\n1,2\n"), ("scores.jsonl", "[1]\n"), ("scores.jsonl", "no json\n")],
 )
-def test_a_log_that_is_none_is_refused(tmp_path, name, text):
+def test_a_log_that_is_none_is_refused(tmp_path: Path, name: str, text: str) -> None:
     Trainer(TINY, tmp_path).save()
     (tmp_path / name).write_text(text)
     with pytest.raises(OutputError, match="no log of a training"):
@@ -191,7 +209,7 @@ def test_a_log_that_is_none_is_refused(tmp_path, name, text):
     assert (tmp_path / name).read_text() == text
 
 
-def test_logs_are_cut_where_a_training_goes_on_and_say_nothing_twice(tmp_path):
+def test_logs_are_cut_where_a_training_goes_on_and_say_nothing_twice(tmp_path: Path) -> None:
     outcome = Trainer(TINY, tmp_path).train(QUICK)
     scored = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
     assert [line["step"] for line in scored] == [2]
@@ -208,17 +226,19 @@ def test_logs_are_cut_where_a_training_goes_on_and_say_nothing_twice(tmp_path):
     assert [json.loads(line) for line in (tmp_path / "scores.jsonl").open()] == scored
 
 
-def test_checkpoints_and_evaluations_come_as_often_as_they_are_asked_for(tmp_path, monkeypatch):
+def test_checkpoints_and_evaluations_come_as_often_as_they_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     saves, evaluations = [], []
     for seconds, expected in ((0.0, [1, 2]), (1e9, [])):
         trainer = Trainer(TINY, tmp_path / str(seconds))
         save = Trainer.save
 
-        def saved(self, save=save):
+        def saved(self: Trainer, save: Callable[[Trainer], Path] = save) -> Path:
             saves.append(self.step)
             return save(self)
 
-        def evaluated(self, longest):
+        def evaluated(self: Trainer, longest: str) -> None:
             evaluations.append((self.step, longest))
 
         with monkeypatch.context() as patch:
@@ -231,10 +251,11 @@ def test_checkpoints_and_evaluations_come_as_often_as_they_are_asked_for(tmp_pat
         evaluations.clear()
 
 
-def test_times_that_are_none_are_refused():
+def test_times_that_are_none_are_refused() -> None:
     for name in ("minutes", "checkpoint_seconds", "evaluation_seconds"):
         for value in (-5.0, float("nan")):
+            chosen: dict[str, Any] = {name: value}
             with pytest.raises(ConfigurationError, match=f"{name} is {value}; it must be"):
-                Schedule(**{name: value})
+                Schedule(**chosen)
     with pytest.raises(ConfigurationError, match="weight_decay is nan"):
         TrainingSettings(weight_decay=float("nan"))

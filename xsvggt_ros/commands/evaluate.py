@@ -88,7 +88,7 @@ def requested(
     threads: Threads = 0,
     cache: Annotated[CacheSettings, CACHE],
     chain: Annotated[ChainSettings, CHAIN],
-    refinement: Refinement = "off",
+    refinement: Refinement = "auto",
     selection: Annotated[SourceOptions, SELECTION],
     scoring: Annotated[ScoringOptions, SCORING],
     realtime: Annotated[

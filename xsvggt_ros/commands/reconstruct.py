@@ -55,7 +55,7 @@ def reconstruct(
         typer.Option(help="Write each depth map too: png (16 bit, 1/1000 units) or npy (float32)."),
     ] = None,
     chain: Annotated[ChainSettings, CHAIN],
-    refinement: Refinement = "off",
+    refinement: Refinement = "auto",
     rerun: RerunViewer = False,
     rerun_file: RerunFile = None,
 ) -> None:

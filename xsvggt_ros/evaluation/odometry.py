@@ -49,6 +49,7 @@ class OnlineScale:
     def __init__(self, source: str) -> None:
         self.source = source
         self._chords = ChordScale()
+        self._spread: float | None = None
         self._scale = MetricScale(smoothed=1 if source == "odometry" else SMOOTHED)
 
     @property
@@ -63,7 +64,7 @@ class OnlineScale:
         elif self.source == "auto" and truth.camera_to_world is not None:
             self.source = "odometry"
             self._scale = MetricScale(smoothed=1)
-        self._scale.note(self._estimate(result, truth))
+        self._scale.note(self._estimate(result, truth), spread=self._spread)
         return self._scale.applied(result)[0]
 
     def _estimate(self, result: FrameResult, truth: FrameTruth) -> float | None:
@@ -75,7 +76,10 @@ class OnlineScale:
         if not self._chords.add(result.camera_to_world, pose, lever_arm_known=True):
             return None
         found = self._chords.estimate()
-        return None if found is None else found[0]
+        if found is None:
+            return None
+        scale, self._spread = found
+        return scale
 
 
 @dataclass(frozen=True, slots=True)

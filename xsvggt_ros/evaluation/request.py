@@ -233,7 +233,7 @@ class EvaluationRequest:
         scoring: how results are compared with the ground truth.
         live: None = every frame, in order, none dropped.
         chain: when another gauge of the network takes over.
-        refinement: whether poses are fused with the point head's points: off, auto or on.
+        refinement: what poses are fused with, see the parameter ``pose.refinement``: off, auto, on.
 
     """
 
@@ -244,7 +244,7 @@ class EvaluationRequest:
     scoring: ScoringOptions = field(default_factory=ScoringOptions)
     live: LiveOptions | None = None
     chain: ChainSettings = field(default_factory=ChainSettings)
-    refinement: str = "off"
+    refinement: str = "auto"
 
     def resolved(self) -> dict[str, Any]:
         """Return all settings, the defaults included, in types that JSON and YAML hold."""

@@ -49,8 +49,8 @@ LARGEST_WAY = 0.1
 """In median depths."""
 
 _CONVERGED = 1e-5
-_MEDIAN_OF_RAYLEIGH = 1.1774
-_MEDIAN_OF_NORMAL = 0.6745
+_MEDIAN_OF_CHI = {1: 0.6745, 2: 1.1774, 3: 1.5382}
+"""By number of components."""
 _SMALLEST_SIGMA = 1e-9
 
 
@@ -165,7 +165,7 @@ def points_by_patch(
 
 
 @dataclass(frozen=True, slots=True)
-class _Linearised:
+class Linearised:
     """Residuals [n, m] at a pose, their derivatives [n, m, 6], and which points [n] they are of."""
 
     residuals: Array
@@ -173,7 +173,7 @@ class _Linearised:
     used: NDArray[np.int64]
 
 
-_Linearise = Callable[[Matrix], _Linearised | None]
+_Linearise = Callable[[Matrix], Linearised | None]
 
 
 def register_points(
@@ -208,7 +208,7 @@ def register_points(
     if begun is None:
         return None
     depth = float(np.median((known[begun.used] - start[:3, 3]) @ start[:3, 2]))
-    return _refined(
+    return refined(
         linearise, start, begun, depth, (seen.grid, seen.cells[finite]), INLIER, ITERATIONS
     )
 
@@ -244,16 +244,30 @@ def register_depths(
         return None
     free = (0, 1, 2, 3, 4, 5) if rotate else (0, 1, 2)
     median_depth = float(np.median(points[begun.used, 2]))
-    return _refined(
+    return refined(
         linearise, before_from_after, begun, median_depth, (seen.grid, seen.cells), DEPTH_INLIER,
         DEPTH_ITERATIONS, free,
     )  # fmt: skip
 
 
-def _refined(
+def depth_differences(
+    seen: PatchPoints,
+    depth: NDArray[np.float32],
+    intrinsics: Intrinsics,
+    before_from_after: Matrix,
+) -> Array:
+    """Return how far two depth maps lie apart along the normals, as shares of depth, [n].
+
+    Args as of :func:`register_depths`; none where too little of both overlaps.
+    """
+    found = _plane_distances(seen.points(), depth, intrinsics, before_from_after)
+    return np.empty(0) if found is None else found.residuals[:, 0]
+
+
+def refined(
     linearise: _Linearise,
     start: Matrix,
-    begun: _Linearised,
+    begun: Linearised,
     depth: float,
     patches: tuple[tuple[int, int], NDArray[np.int64]],
     inlier: float,
@@ -302,17 +316,30 @@ def _refined(
     )
 
 
-def _reprojected(points: Array, rays: Array, world_from_camera: Matrix) -> _Linearised | None:
+def _reprojected(points: Array, rays: Array, world_from_camera: Matrix) -> Linearised | None:
     """Return reprojection errors of what lies ahead; None where that is less than half."""
     camera_from_world = invert(world_from_camera)
     x, y, z = camera_from_world[:3, :3] @ points.T + camera_from_world[:3, 3:]
     used = np.flatnonzero(z > 0)
     if len(used) < max(LEAST_POINTS, len(points) // 2):
         return None
-    x, y, nearness = x[used], y[used], 1.0 / z[used]
-    a, b = x * nearness, y * nearness
+    nearness = 1.0 / z[used]
+    a, b = x[used] * nearness, y[used] * nearness
     residuals = np.column_stack([a, b]) - rays[used]
-    jacobian = np.zeros((len(used), 2, 6))
+    jacobian = reprojection_jacobian(a, b, nearness)
+    return Linearised(residuals, jacobian, used)
+
+
+def reprojection_jacobian(a: Array, b: Array, nearness: Array) -> Array:
+    """Return how rays move [n, 2, 6] where the camera's pose is disturbed on the right.
+
+    Args:
+        a: [n], x of each ray at depth 1.
+        b: [n], y likewise.
+        nearness: [n], inverse depths.
+
+    """
+    jacobian = np.zeros((len(a), 2, 6))
     jacobian[:, 0, 0] = jacobian[:, 1, 1] = -nearness
     jacobian[:, 0, 2], jacobian[:, 1, 2] = a * nearness, b * nearness
     jacobian[:, 0, 3] = a * b
@@ -321,12 +348,12 @@ def _reprojected(points: Array, rays: Array, world_from_camera: Matrix) -> _Line
     jacobian[:, 1, 3] = 1 + b * b
     jacobian[:, 1, 4] = -a * b
     jacobian[:, 1, 5] = -a
-    return _Linearised(residuals, jacobian, used)
+    return jacobian
 
 
 def _plane_distances(
     points: Array, depth: NDArray[np.float32], intrinsics: Intrinsics, before_from_after: Matrix
-) -> _Linearised | None:
+) -> Linearised | None:
     """Return distances from a depth map's surface along its normals, as shares of depth."""
     after_from_before = invert(before_from_after)
     moved = points @ after_from_before[:3, :3].T + after_from_before[:3, 3]
@@ -363,7 +390,7 @@ def _plane_distances(
     jacobian = np.empty((len(used), 1, 6))
     jacobian[:, 0, :3] = -normal * nearness[:, None]
     jacobian[:, 0, 3:] = np.cross(normal, moved) * nearness[:, None]
-    return _Linearised(residual[:, None], jacobian, used)
+    return Linearised(residual[:, None], jacobian, used)
 
 
 def _surface(
@@ -393,19 +420,17 @@ def _robust_start(points: Array, rays: Array) -> Matrix | None:
     return invert(camera_from_world)
 
 
-def _norms(found: _Linearised) -> Array:
-    if found.residuals.shape[1] == 1:
-        return np.abs(found.residuals[:, 0])
-    return np.hypot(found.residuals[:, 0], found.residuals[:, 1])
+def _norms(found: Linearised) -> Array:
+    return np.asarray(np.linalg.norm(found.residuals, axis=1), np.float64)
 
 
-def _sigma(found: _Linearised) -> float:
+def _sigma(found: Linearised) -> float:
     """Return the standard deviation of a residual's component, by the median of all."""
-    factor = _MEDIAN_OF_NORMAL if found.residuals.shape[1] == 1 else _MEDIAN_OF_RAYLEIGH
-    return max(float(np.median(_norms(found))) / factor, _SMALLEST_SIGMA)
+    usual = float(np.median(_norms(found)))
+    return max(usual / _MEDIAN_OF_CHI[found.residuals.shape[1]], _SMALLEST_SIGMA)
 
 
-def _robust_weights(found: _Linearised, sigma: float) -> Array:
+def _robust_weights(found: Linearised, sigma: float) -> Array:
     """Return Huber's weights [n], 0 beyond :data:`CUT`: many that agree on a lie would win."""
     norms = _norms(found)
     bound = _bound(found) * sigma
@@ -414,12 +439,12 @@ def _robust_weights(found: _Linearised, sigma: float) -> Array:
     return np.asarray(weights, np.float64)
 
 
-def _bound(found: _Linearised) -> float:
+def _bound(found: Linearised) -> float:
     """Return up to how many standard deviations of a component a residual counts in full."""
     return float(HUBER * np.sqrt(found.residuals.shape[1]))
 
 
-def _cost(found: _Linearised, sigma: float) -> float:
+def _cost(found: Linearised, sigma: float) -> float:
     """Return the mean loss that the weights belong to, in variances."""
     bound = _bound(found)
     norms = np.minimum(_norms(found) / sigma, CUT * bound)
@@ -427,13 +452,13 @@ def _cost(found: _Linearised, sigma: float) -> float:
     return float(loss.mean())
 
 
-def _normal_matrix(found: _Linearised, weights: Array, unit: Array, free: tuple[int, ...]) -> Array:
+def _normal_matrix(found: Linearised, weights: Array, unit: Array, free: tuple[int, ...]) -> Array:
     """Return J^T W J of the free components, lengths counted in ``unit``."""
     rows = (found.jacobian * np.sqrt(weights)[:, None, None]).reshape(-1, 6)[:, list(free)] * unit
     return np.asarray(rows.T @ rows, np.float64)
 
 
-def _step(found: _Linearised, sigma: float, unit: Array, free: tuple[int, ...]) -> Tangent:
+def _step(found: Linearised, sigma: float, unit: Array, free: tuple[int, ...]) -> Tangent:
     """Return the Gauss-Newton step [6]; it leaves directions alone that nothing determines."""
     weights = _robust_weights(found, sigma)
     matrix = _normal_matrix(found, weights, unit, free)

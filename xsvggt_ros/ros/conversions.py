@@ -237,7 +237,11 @@ def confidence_image(header: Header, confidence: NDArray[np.float32]) -> Image:
 
 def color_image(header: Header, color: NDArray[np.uint8]) -> Image:
     """Return an RGB image, uint8 [height, width, 3], as rgb8."""
-    return _BRIDGE.cv2_to_imgmsg(color, "rgb8", header)
+    # Named afterwards: cv_bridge asks its compiled part about any name, and that part crashes where
+    # it was compiled for another major version of numpy.
+    message = _BRIDGE.cv2_to_imgmsg(color, header=header)
+    message.encoding = "rgb8"
+    return message
 
 
 def camera_info(header: Header, intrinsics: Intrinsics) -> CameraInfo:

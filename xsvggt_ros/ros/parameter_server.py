@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from rcl_interfaces.msg import (
     FloatingPointRange,
@@ -68,7 +69,7 @@ class ParameterServer:
             if name.startswith(_QOS) == qos and not self._node.has_parameter(name):
                 self._node.get_logger().warning(unknown_parameter(name))
 
-    def _validate(self, parameters: Iterable[Parameter]) -> SetParametersResult:
+    def _validate(self, parameters: Iterable[Parameter[Any]]) -> SetParametersResult:
         try:
             settings = self._with(parameters)
             self._refuse_locked(settings)
@@ -88,14 +89,14 @@ class ParameterServer:
                     "deactivate and clean up the node first (ros2 lifecycle set), or start it again"
                 )
 
-    def _apply(self, parameters: Iterable[Parameter]) -> None:
+    def _apply(self, parameters: Iterable[Parameter[Any]]) -> None:
         self._accept(self._with(parameters))
 
     def _accept(self, settings: Settings) -> None:
         self.settings = settings
         self._accepted(settings)
 
-    def _with(self, parameters: Iterable[Parameter]) -> Settings:
+    def _with(self, parameters: Iterable[Parameter[Any]]) -> Settings:
         values = self.settings.values()
         changed = {p.name: p.value for p in parameters if p.name in values}
         return Settings.from_values({**values, **changed})
@@ -149,7 +150,7 @@ def _refuse_empty_overrides(node: Node) -> None:
             )
 
 
-def _as_taken(parameters: list[Parameter]) -> list[Parameter]:
+def _as_taken(parameters: list[Parameter[Any]]) -> list[Parameter[Any]]:
     """Return values with the types that they are declared with, where they can have these."""
     specs = {spec.name: spec for spec in specifications()}
     return [
@@ -157,7 +158,7 @@ def _as_taken(parameters: list[Parameter]) -> list[Parameter]:
     ]
 
 
-def _of_own_type(spec: Spec, given: Parameter) -> Parameter:
+def _of_own_type(spec: Spec, given: Parameter[Any]) -> Parameter[Any]:
     """Return a parameter as it is taken; one that cannot be stays, and rclpy refuses it."""
     try:
         return Parameter(spec.name, value=checked_value(spec, given.value))

@@ -289,11 +289,11 @@ class Pose:
     """How poses are refined."""
 
     refinement: str = declared(
-        "off",
-        "Fuse the network's pose with one registered from the points of its point head, which then "
-        "runs as well: on, auto = where camera_info is used and the weights have a point head "
-        "(LingBot-Map has none), or off. Where the registration is the less precise of both, the "
-        "pose stays as it was.",
+        "auto",
+        "off = poses as the network has them; auto = steps in odom fused with ones measured on the "
+        "images; on = poses in map fused with ones from the points of the point head, too, which "
+        "then runs as well (LingBot-Map has none). Where the measurement is the less precise of "
+        "both, the pose stays as it was.",
         choices=REFINEMENTS,
         live=True,
         renamed={False: "off", True: "on"},

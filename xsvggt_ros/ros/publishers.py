@@ -64,6 +64,7 @@ def odometry_message(update: FrameUpdate, world: str, carrier: str, *, in_map: b
         np.eye(4) if camera is None else camera,
         metric=result.metric,
         lost=bool(update.faults),
+        in_map=in_map,
     )
     message = Odometry(header=header(result.stamp, world), child_frame_id=carrier)
     message.pose.pose = pose(carrier_pose)
@@ -241,7 +242,7 @@ def _attempted(step: Callable[[], None]) -> Exception | None:
     return None
 
 
-def _large(node: Node, message_type: type[Any], topic: str) -> Publisher:
+def _large(node: Node, message_type: type[Any], topic: str) -> Publisher[Any]:
     return node.create_publisher(
         message_type,
         topic,
@@ -258,7 +259,7 @@ def _sure_depth(result: FrameResult, settings: Settings) -> NDArray[np.float32]:
     return np.where(result.confidence >= least, result.depth, np.float32(np.nan))
 
 
-def _wanted(publisher: Publisher) -> bool:
+def _wanted(publisher: Publisher[Any]) -> bool:
     return bool(publisher.get_subscription_count())
 
 

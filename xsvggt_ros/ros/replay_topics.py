@@ -7,10 +7,9 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from cv_bridge import CvBridge
 from rclpy.duration import Duration
 from rclpy.exceptions import NameValidationException
 from rclpy.expand_topic_name import expand_topic_name
@@ -25,7 +24,7 @@ from std_msgs.msg import Header
 from xsvggt_ros.errors import ConfigurationError, FrameError
 from xsvggt_ros.geometry.cameras import Calibration, without_distortion
 from xsvggt_ros.ros import topics
-from xsvggt_ros.ros.conversions import camera_info_of, header, packed
+from xsvggt_ros.ros.conversions import camera_info_of, color_image, header, packed
 from xsvggt_ros.stream.frame import EncodedImage, Frame, ImageArray
 from xsvggt_ros.stream.imaging import encode_png
 
@@ -119,9 +118,6 @@ def _need(fulfilled: bool, otherwise: str) -> None:
         raise ConfigurationError(f"Cannot replay: {otherwise}.")
 
 
-_BRIDGE = CvBridge()
-
-
 class ReplayTopics:
     """CameraPublisher of images, their calibration and the time."""
 
@@ -141,7 +137,7 @@ class ReplayTopics:
             self._clock = node.create_publisher(Clock, "/clock", QoSProfile(depth=10))
 
     @property
-    def images(self) -> list[Publisher]:
+    def images(self) -> list[Publisher[Any]]:
         """The publishers of images."""
         return [each for each in (self._raw, self._compressed) if each]
 
@@ -167,7 +163,7 @@ class ReplayTopics:
             if info := _heard(self._info):
                 info.publish(_camera_info(head, frame.calibration, decode))
             if raw := _heard(self._raw):
-                raw.publish(_BRIDGE.cv2_to_imgmsg(decode(), "rgb8", head))
+                raw.publish(color_image(head, decode()))
             if compressed := _heard(self._compressed):
                 encoded = frame.encoded or encode_png(decode())
                 compressed.publish(_compressed_image(head, encoded))
@@ -201,7 +197,7 @@ def _profile(options: ReplayOptions) -> QoSProfile:
     )
 
 
-def _heard(publisher: Publisher | None) -> Publisher | None:
+def _heard(publisher: Publisher[Any] | None) -> Publisher[Any] | None:
     return publisher if publisher and publisher.get_subscription_count() else None
 
 

@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import replace
 from functools import partial
 
-from rclpy.clock import Clock, ClockType
+from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.node import Node
 
 from xsvggt_ros.ros.image_input import ImageInput

@@ -280,7 +280,8 @@ class ScaleInput:
             self._scale.fix(settings.value)
         estimate = self._estimate(result, transforms)
         self._note_measurement(found=estimate is not None)
-        self._scale.note(estimate, first=result.index == 0)
+        spread = None if self._measured is None else self._measured.spread
+        self._scale.note(estimate, first=result.index == 0, spread=spread)
         return self._scale.applied(result)
 
     def _note_measurement(self, *, found: bool) -> None:

@@ -105,7 +105,7 @@ class MatchedSubscription:
 
     def _subscribe(self, reliability: ReliabilityPolicy) -> None:
         self._profile = qos.images(reliability, self._depth)
-        self._subscription: Subscription = self._node.create_subscription(
+        self._subscription: Subscription[Any] = self._node.create_subscription(
             self._message_type,
             self.topic,
             self._receive,
@@ -192,7 +192,7 @@ class SmallSubscription:
             depth=depth,
             overridable=False,
         )
-        self._kept: Subscription | None = self._subscribe_latched() if latched else None
+        self._kept: Subscription[Any] | None = self._subscribe_latched() if latched else None
         self.match_publishers()
 
     def close(self) -> None:
@@ -213,7 +213,7 @@ class SmallSubscription:
         """Number of publishers on the topic."""
         return len(self._live.publishers())
 
-    def _subscribe_latched(self) -> Subscription:
+    def _subscribe_latched(self) -> Subscription[Any]:
         return self._node.create_subscription(
             self._message_type,
             self.topic,

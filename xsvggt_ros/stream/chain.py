@@ -72,7 +72,7 @@ class ChainedReconstructor(Reconstructor):
         settings: ReconstructorSettings | None = None,
         *,
         chain: ChainSettings | None = None,
-        refinement: str = "off",
+        refinement: str = "auto",
     ) -> None:
         """Make an engine with an empty session.
 
@@ -125,7 +125,7 @@ class ChainedReconstructor(Reconstructor):
         """
         self.check_refinement(refinement)
         self._odometry.refinement = refinement
-        point_head = self._point_head_asked or (refinement != "off" and self.has_point_head)
+        point_head = self._point_head_asked or refinement == "on"
         if point_head != self.settings.point_head:
             self.settings = replace(self.settings, point_head=point_head)
             self._take_cache(self._cache)
@@ -134,7 +134,7 @@ class ChainedReconstructor(Reconstructor):
     def check_refinement(self, refinement: str) -> None:
         """Raise ConfigurationError where :meth:`set_refinement` would; for any thread.
 
-        With ``auto``, a network without a point head refines nothing; with ``on`` it cannot run.
+        With ``on``, a network without a point head cannot run.
 
         Raises:
             ConfigurationError: it is not known, or needs a point head that is not there.
@@ -290,7 +290,7 @@ class ChainedReconstructor(Reconstructor):
         self._next = None
         world = self._world_from_gauge = found.earlier_from_later
         self._odometry.change_gauge(
-            {name: world.poses(pose) for name, pose in self._seen_by_next.items()}
+            {name: world.poses(pose) for name, pose in self._seen_by_next.items()}, found
         )
         self._gauge_begun = result.index + 1
         self._confidences.clear()  # each gauge has a level of its own
@@ -326,6 +326,7 @@ class ChainedReconstructor(Reconstructor):
             objection=objection,
             scale=np.nan if found is None else found.earlier_from_later.scale,
             distance=np.nan if found is None else found.distance,
+            scale_spread=np.nan if found is None else found.scale_spread,
             joins=self._join_count,
         )
 

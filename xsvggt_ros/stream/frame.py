@@ -103,6 +103,7 @@ class CameraMotion:
         odom_from_camera: float64 [4, 4], the sum of all steps since the session began: it never
             jumps, but drifts from ``camera_to_world`` with every gauge that took over.
         covariance: float64 [6, 6] of it, translation first.
+        world_covariance: float64 [6, 6] of ``camera_to_world``: the same, and of all joins.
         step: float64 [4, 4], this camera in its frame of the result before.
         step_covariance: float64 [6, 6] of it; zero for the first frame.
         seconds: from the frame before to this one; 0 for the first frame.
@@ -114,6 +115,7 @@ class CameraMotion:
 
     odom_from_camera: NDArray[np.float64]
     covariance: NDArray[np.float64]
+    world_covariance: NDArray[np.float64]
     step: NDArray[np.float64]
     step_covariance: NDArray[np.float64]
     seconds: float = 0.0
@@ -121,7 +123,7 @@ class CameraMotion:
     depth_error: float = np.nan
 
     def scaled(self, scale: float, odom_from_camera: NDArray[np.float64]) -> CameraMotion:
-        """Return the motion in another unit, with the pose [4, 4] that it has there."""
+        """Return the motion in another unit that is exact, with the pose [4, 4] there."""
         unit = np.array([scale] * 3 + [1.0] * 3)
         units = np.outer(unit, unit)
         step = self.step.copy()
@@ -130,6 +132,7 @@ class CameraMotion:
             self,
             odom_from_camera=odom_from_camera,
             covariance=self.covariance * units,
+            world_covariance=self.world_covariance * units,
             step=step,
             step_covariance=self.step_covariance * units,
         )
@@ -144,6 +147,7 @@ class GaugeChange:
         objection: why it was refused; empty where it took over.
         scale: units of the session per unit of the new gauge; NaN where it was not found.
         distance: median distance between the points of both, as a share of depth; NaN likewise.
+        scale_spread: standard deviation of ``scale``, as a share; NaN likewise.
         joins: gauges that took over in this session so far.
 
     """
@@ -153,6 +157,7 @@ class GaugeChange:
     scale: float
     distance: float
     joins: int
+    scale_spread: float = np.nan
 
 
 @dataclass(frozen=True, slots=True)

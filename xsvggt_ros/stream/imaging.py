@@ -120,9 +120,8 @@ def _refuse_truncated(raw: bytes) -> None:
 
 def _refuse_huge(raw: bytes) -> None:
     """Refuse what its header announces as too large, before memory is taken for it."""
-    width, height = {"jpeg": _jpeg_size, "png": _png_size, None: lambda _: (0, 0)}[
-        encoded_format(raw)
-    ](raw)
+    kind = encoded_format(raw)
+    width, height = (0, 0) if kind is None else {"jpeg": _jpeg_size, "png": _png_size}[kind](raw)
     if width * height > MAX_PIXELS:
         raise FrameError(
             f"The compressed image is {width} x {height}, at most {MAX_PIXELS} pixels are read: "

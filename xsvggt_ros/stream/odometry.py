@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Odometry of a stream: refined poses, steps that never jump, velocities, and their covariances.
 
-Nobody says how precise the network's poses are, so it is measured while the stream runs: two depth
-maps in a row, laid on each other, give the step a second time, and points of the point head, where
-it runs, the pose. What these differ from the network's pose by, less what they are off themselves,
-is the network's error.
+Nobody says how precise the network's poses are, so it is measured while the stream runs: two images
+in a row, laid on each other, give the step a second time, or their depth maps where the images do
+not tell, and points of the point head, where it runs, the pose. What these differ from the
+network's pose by, less what they are off themselves, is the network's error. Both are fused.
 """
 
 from __future__ import annotations
@@ -16,6 +16,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from xsvggt_ros.geometry.image_alignment import (
+    AlignedImage,
+    aligned_image,
+    register_images,
+)
+from xsvggt_ros.geometry.joining import Join
 from xsvggt_ros.geometry.pose_covariance import (
     ErrorSpectrum,
     PoseEstimate,
@@ -28,11 +34,13 @@ from xsvggt_ros.geometry.pose_covariance import (
 )
 from xsvggt_ros.geometry.registration import (
     PatchPoints,
+    depth_differences,
     points_by_patch,
     register_depths,
     register_points,
 )
 from xsvggt_ros.geometry.rigid import Matrix, invert, log_se3, transform_points
+from xsvggt_ros.geometry.step_covariance import ImageErrors
 from xsvggt_ros.stream.frame import CameraMotion, FrameResult, PoseSource
 
 Array = NDArray[np.float64]
@@ -109,11 +117,15 @@ class _Camera:
     poses: NetworkError = field(default_factory=NetworkError)
     step_spectrum: ErrorSpectrum = field(default_factory=ErrorSpectrum)
     pose_spectrum: ErrorSpectrum = field(default_factory=ErrorSpectrum)
+    image_errors: ImageErrors = field(default_factory=ImageErrors)
     stamp: int = 0
     seen: PatchPoints | None = None
+    image: AlignedImage | None = None
+    step: Matrix = field(default_factory=lambda: np.eye(4))
     world_from_camera: Matrix = field(default_factory=lambda: np.eye(4))
     depth_error: float = np.nan
     covariance: Array = field(default_factory=lambda: np.zeros((6, 6)))
+    world_covariance: Array = field(default_factory=lambda: np.zeros((6, 6)))
 
 
 class VisualOdometry:
@@ -123,13 +135,15 @@ class VisualOdometry:
     while the pose in the world does where another gauge takes over. Not thread-safe.
 
     Attributes:
-        refinement: ``on`` fuses the network's pose with one from the point head's points, ``auto``
-            only where the camera is calibrated; neither does where this would make poses worse.
+        refinement: ``off`` takes poses and steps as the network has them. ``auto`` fuses each step
+            in `odom` with one measured on the images; of several cameras, which would part ways,
+            it only tells how precise they are. ``on`` fuses the poses in the world with ones from
+            the point head's points as well, unless that would make them worse.
         factors: of all variances, learned where true steps are known.
 
     """
 
-    def __init__(self, patch: int, refinement: str = "off") -> None:
+    def __init__(self, patch: int, refinement: str = "auto") -> None:
         """Begin a stream; ``patch`` is the edge of the network's patches in pixels."""
         self._patch = patch
         self.refinement = refinement
@@ -141,18 +155,23 @@ class VisualOdometry:
         self._odom_from_world = np.eye(4)
         """What keeps odometry smooth where the world jumped."""
 
-    def change_gauge(self, poses: Mapping[str, Matrix]) -> None:
+    def change_gauge(self, poses: Mapping[str, Matrix], found: Join) -> None:
         """Take note that another gauge has taken over.
+
+        `odom` takes no notice, so only the pose in the world is as uncertain as the join.
 
         Args:
             poses: by camera, camera-to-world pose [4, 4] of its newest frame in the new gauge.
+            found: the join, in the world.
 
         """
         newest = max(poses, key=lambda name: self._cameras[name].stamp)
         before = self._odom_from_world @ self._cameras[newest].world_from_camera
         self._odom_from_world = before @ invert(poses[newest])
         for name, pose in poses.items():
-            self._cameras[name].world_from_camera = pose
+            camera = self._cameras[name]
+            camera.world_from_camera = pose
+            camera.world_covariance = camera.world_covariance + found.pose_covariance(pose)
 
     def follow(self, result: FrameResult) -> FrameResult:
         """Return the result with its motion, and its pose refined where that is asked for.
@@ -163,24 +182,31 @@ class VisualOdometry:
             self._begin()
         camera = self._cameras[result.camera]
         seen = points_by_patch(result.depth, result.confidence, result.intrinsics, self._patch)
+        image = aligned_image(result.color, result.depth, result.intrinsics)
         pose, source, inliers = self._refined(camera, result, seen)
         result = replace(result, camera_to_world=pose, pose_source=source)
         first = camera.seen is None
         step, of_step = np.eye(4), np.zeros((6, 6))
         if not first:
-            step = invert(camera.world_from_camera) @ pose
-            of_step = self._step_covariance(camera, result, step)
+            of_network = invert(camera.world_from_camera) @ pose
+            step, of_step = self._measured_step(camera, result, image, of_network)
             camera.covariance = compose_covariance(camera.covariance, step, of_step)
+            camera.world_covariance = compose_covariance(camera.world_covariance, step, of_step)
+            if step is not of_network:
+                before = self._odom_from_world @ camera.world_from_camera
+                self._odom_from_world = before @ step @ invert(pose)
         motion = CameraMotion(
             odom_from_camera=self._odom_from_world @ pose,
             covariance=camera.covariance,
+            world_covariance=camera.world_covariance,
             step=step,
             step_covariance=of_step,
             seconds=0.0 if first else (result.stamp - camera.stamp) / 1e9,
             inliers=inliers,
             depth_error=camera.depth_error,
         )
-        camera.stamp, camera.seen, camera.world_from_camera = result.stamp, seen, pose
+        camera.stamp, camera.seen, camera.image = result.stamp, seen, image
+        camera.step, camera.world_from_camera = step, pose
         return replace(result, motion=motion)
 
     def note_true_step(self, motion: CameraMotion, step: Matrix) -> None:
@@ -197,10 +223,9 @@ class VisualOdometry:
     ) -> tuple[Matrix, PoseSource, float]:
         """Return the pose, where it is from, and the share of inliers; NaN where none was tried."""
         pose, source = result.camera_to_world, result.pose_source
-        wanted = self.refinement == "on" or (
-            self.refinement == "auto" and result.intrinsics_source == "calibrated"
-        )
-        if not wanted or result.points is None or source == "held" or result.index == 0:
+        if self.refinement != "on" or result.points is None:
+            return pose, source, np.nan
+        if source == "held" or result.index == 0:
             return pose, source, np.nan
         points = transform_points(
             result.world_from_network, result.points[seen.pixels[:, 0], seen.pixels[:, 1]]
@@ -223,38 +248,87 @@ class VisualOdometry:
         own = PoseEstimate(pose, np.asarray(np.linalg.inv(head), np.float64))
         return fuse(own, registered).pose, "fused", inliers
 
-    def _step_covariance(self, camera: _Camera, result: FrameResult, step: Matrix) -> Array:
-        """Return the covariance of a step, with what two depth maps say of it."""
+    def _measured_step(
+        self, camera: _Camera, result: FrameResult, image: AlignedImage, step: Matrix
+    ) -> tuple[Matrix, Array]:
+        """Return a step and its covariance; the very ``step`` of the network where it stays."""
         assert camera.seen is not None
+        assert camera.image is not None
         depth = float(np.median(camera.seen.depth)) if len(camera.seen.depth) else 1.0
+        registration = register_images(camera.image, image, step, camera.step)
+        if registration is None:
+            measured = self._step_by_depth(camera, result, step)
+        else:
+            measured = camera.image_errors.estimate(registration)
+        way, turn = camera.steps.variances()
+        if measured is not None:
+            way, turn = self._compared(camera, step, measured, depth)
+        way, turn = _doubted(way, turn, result, step, depth)
+        covariance = _in_depths(_diagonal(way, turn), depth)
+        found = step
+        if registration is not None and measured is not None and self._fuses_steps:
+            own = PoseEstimate(step, np.asarray(np.linalg.inv(covariance), np.float64))
+            fused = fuse(measured, own)
+            found, covariance = fused.pose, np.asarray(np.linalg.inv(fused.information), np.float64)
+        camera.depth_error = _depth_error(camera.seen, result, found)
+        return found, self.factors.applied(covariance)
+
+    @property
+    def _fuses_steps(self) -> bool:
+        return self.refinement != "off" and len(self._cameras) == 1
+
+    def _step_by_depth(
+        self, camera: _Camera, result: FrameResult, step: Matrix
+    ) -> PoseEstimate | None:
+        """Return what two depth maps say of a step; None where they say nothing."""
+        assert camera.seen is not None
         registration = register_depths(
             camera.seen, result.depth, result.intrinsics, step, rotate=True
         )
-        way, turn = camera.steps.variances()
-        if registration is not None:
-            # Half of the variance is the earlier map's.
-            usual = float(np.median(np.abs(registration.residuals)))
-            camera.depth_error = usual * _MEDIAN_TO_SIGMA / np.sqrt(2)
-            registered = camera.step_spectrum.estimate(registration)
-            own = _in_depths(np.linalg.pinv(registered.information, hermitian=True), 1 / depth)
-            difference = log_se3(invert(step) @ registered.pose)
-            difference[:3] /= depth
-            if not registration.objection(step):
-                camera.steps.note(difference, own)
-            way, turn = (
-                _contradicted(variance, difference[part], own[part, part])
-                for variance, part in zip((way, turn), _PARTS, strict=True)
-            )
-        if result.pose_source == "held":
-            # Nobody saw the step: it may be wrong by as much as it is long.
-            error = log_se3(step)
-            way = max(way, float((error[:3] ** 2).sum()) / depth**2)
-            turn = max(turn, float((error[3:] ** 2).sum()))
-        change = result.head_change
-        if change is not None:
-            way = max(way, (float(change[:3] @ change[:3]) / depth**2) / 3)
-            turn = max(turn, float(change[3:] @ change[3:]) / 3)
-        return self.factors.applied(_in_depths(_diagonal(way, turn), depth))
+        if registration is None:
+            return None
+        estimate = camera.step_spectrum.estimate(registration)
+        return None if registration.objection(step) else estimate
+
+    def _compared(
+        self, camera: _Camera, step: Matrix, measured: PoseEstimate, depth: float
+    ) -> tuple[float, float]:
+        """Return the variances of the network's step, by what another measurement says of it."""
+        covariance = np.linalg.pinv(measured.information, hermitian=True)
+        other = _in_depths(covariance, 1 / depth)
+        difference = log_se3(invert(step) @ measured.pose)
+        difference[:3] /= depth
+        camera.steps.note(difference, other)
+        way, turn = (
+            _contradicted(variance, difference[part], other[part, part])
+            for variance, part in zip(camera.steps.variances(), _PARTS, strict=True)
+        )
+        return way, turn
+
+
+def _doubted(
+    way: float, turn: float, result: FrameResult, step: Matrix, depth: float
+) -> tuple[float, float]:
+    """Return the variances of the network's step, raised where the network itself is in doubt."""
+    if result.pose_source == "held":
+        # Nobody saw the step: it may be wrong by as much as it is long.
+        error = log_se3(step)
+        way = max(way, float((error[:3] ** 2).sum()) / depth**2)
+        turn = max(turn, float((error[3:] ** 2).sum()))
+    change = result.head_change
+    if change is not None:
+        way = max(way, (float(change[:3] @ change[:3]) / depth**2) / 3)
+        turn = max(turn, float(change[3:] @ change[3:]) / 3)
+    return way, turn
+
+
+def _depth_error(seen: PatchPoints, result: FrameResult, step: Matrix) -> float:
+    """Return the standard deviation of depth as a share of it; NaN where two maps do not say."""
+    apart = depth_differences(seen, result.depth, result.intrinsics, step)
+    if not len(apart):
+        return np.nan
+    # Half of the variance is the earlier map's.
+    return float(np.median(np.abs(apart))) * _MEDIAN_TO_SIGMA / np.sqrt(2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +336,7 @@ class CarrierMotion:
     """How a robot's base moves, or the camera where there is none.
 
     Attributes:
-        covariance: float64 [6, 6] of its pose in `odom`, about axes parallel to those of `odom`.
+        covariance: float64 [6, 6] of its pose in `odom` or the map, about axes parallel to those.
         twist: float64 [6], metres and radians a second in its own axes; zero where unknown.
         twist_covariance: float64 [6, 6].
 
@@ -275,28 +349,31 @@ class CarrierMotion:
 
 def carrier_motion(
     motion: CameraMotion | None,
-    odom_from_carrier: Matrix,
+    carrier_pose: Matrix,
     carrier_from_camera: Matrix,
     *,
     metric: bool,
     lost: bool,
+    in_map: bool = False,
 ) -> CarrierMotion:
     """Return how the carrier of a camera moves, as ``nav_msgs/Odometry`` has it.
 
     Args:
         motion: of the camera; None where nothing is known.
-        odom_from_carrier: [4, 4].
+        carrier_pose: [4, 4], in `odom` or the map.
         carrier_from_camera: [4, 4].
         metric: whether lengths are metres; else nothing is known of translations.
         lost: whether the result is implausible; nothing is known then.
+        in_map: whether ``carrier_pose`` is that in the map.
 
     """
     unknown = unknown_covariance()
     if motion is None or lost:
         return CarrierMotion(unknown, np.zeros(6), unknown)
     camera_from_carrier = invert(carrier_from_camera)
-    covariance = in_other_child(motion.covariance, camera_from_carrier)
-    covariance = in_parent_axes(covariance, odom_from_carrier)
+    covariance = motion.world_covariance if in_map else motion.covariance
+    covariance = in_other_child(covariance, camera_from_carrier)
+    covariance = in_parent_axes(covariance, carrier_pose)
     twist, of_twist = np.zeros(6), unknown
     if 0.0 < motion.seconds <= LONGEST_GAP:
         step = carrier_from_camera @ motion.step @ camera_from_carrier

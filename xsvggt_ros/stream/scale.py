@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.geometry.rigid import Matrix, invert, rotation_angle
-from xsvggt_ros.stream.frame import FrameResult
+from xsvggt_ros.stream.frame import CameraMotion, FrameResult
 
 LEAST_SHARE = 0.01
 """Of the pixels that must have both depths."""
@@ -162,6 +162,8 @@ logger = logging.getLogger(__name__)
 
 SMOOTHED = 30
 """Estimates whose median counts."""
+ALIKE = 10
+"""Estimates in a row that are wrong alike: frames see nearly the same, and chords overlap."""
 
 
 class MetricScale:
@@ -178,6 +180,11 @@ class MetricScale:
 
     def _begin(self) -> None:
         self._estimates: deque[float] = deque(maxlen=self._smoothed)
+        self._noted = 0
+        self._told_spread: float | None = None
+        self._joined = 0.0
+        """Variance by joins, as a share squared, when the newest of them was made."""
+        self._noted_at_join = 0
         self._world, self._odom = _ScaledPath(), _ScaledPath()
         self._known = self._fixed is not None
 
@@ -194,23 +201,58 @@ class MetricScale:
         middle = self.value
         if self._fixed is not None or not self._estimates or not middle:
             return 0.0
+        if self._told_spread is not None:
+            return self._told_spread
         return 1.4826 * median(abs(each / middle - 1.0) for each in self._estimates)
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the value itself, as a share.
+
+        A join of two gauges passes on the unit a little wrong. Later estimates correct that, until
+        those from before it no longer count; a fixed value never does.
+        """
+        counting = min(self._noted, self._memory)
+        own = self.spread**2 / max(1.0, counting / ALIKE)
+        corrected = 0.0 if self._fixed is not None else self._noted - self._noted_at_join
+        return float(np.sqrt(own + self._joined * max(0.0, 1.0 - corrected / self._memory)))
+
+    @property
+    def _memory(self) -> int:
+        """Estimates that count."""
+        return self._smoothed if self._smoothed > 1 else WINDOW
 
     def fix(self, value: float) -> None:
         """Scale by a fixed value from the next frame on; the way so far is scaled with it, once."""
         if value != self._fixed:
             self._fixed = value
             self._known = False
+            self._joined = 0.0
 
-    def note(self, estimate: float | None, *, first: bool = False) -> None:
+    def note(
+        self, estimate: float | None, *, first: bool = False, spread: float | None = None
+    ) -> None:
         """Take in an estimate of metres per unit; the ``first`` frame of a session forgets others.
 
         Call it before :meth:`applied`, for each frame.
+
+        Args:
+            estimate: None where there is none.
+            first: whether the frame begins a session.
+            spread: of what the estimate is the mean of, as a share, where that is known.
+
         """
         if first:
             self._begin()
         if estimate is not None and np.isfinite(estimate) and estimate > 0:
             self._estimates.append(estimate)
+            self._noted += 1
+            self._told_spread = spread
+
+    def _note_join(self, spread: float) -> None:
+        left = self.deviation**2 - self.spread**2 / max(1.0, min(self._noted, self._memory) / ALIKE)
+        self._joined = max(0.0, left) + spread**2
+        self._noted_at_join = self._noted
 
     def applied(self, result: FrameResult) -> tuple[FrameResult, bool]:
         """Return the result in metres, and whether lengths before it were not.
@@ -218,6 +260,9 @@ class MetricScale:
         Where the scale becomes known in the middle of a session, or a fixed one changes, the way so
         far is scaled as a whole, once; that in odom stays where it is, for odom never jumps.
         """
+        change = result.gauge_change
+        if change is not None and not change.objection and np.isfinite(change.scale_spread):
+            self._note_join(change.scale_spread)
         scale = self.value
         found = scale is not None and not self._known
         if found:
@@ -230,6 +275,10 @@ class MetricScale:
             motion = motion.scaled(1.0 if scale is None else scale, odom)
         if scale is None:
             return result, False
+        if found:
+            self._odom.note_unit(scale)
+        if motion is not None:
+            motion = self._doubted(motion, pose, scale)
         scaled = replace(
             result,
             camera_to_world=pose,
@@ -239,19 +288,60 @@ class MetricScale:
         )
         return scaled, found and result.index > 0
 
+    def _doubted(self, motion: CameraMotion, pose: Matrix, scale: float) -> CameraMotion:
+        """Return a motion with what the scale itself may be wrong by in its covariances."""
+        doubt = self.deviation
+        return replace(
+            motion,
+            covariance=motion.covariance
+            + _along(motion.odom_from_camera, doubt * self._odom.way(scale))
+            + _along(motion.odom_from_camera, self._odom.missing),
+            world_covariance=motion.world_covariance + _along(pose, doubt * self._world.way(scale)),
+            step_covariance=motion.step_covariance + _along(np.eye(4), doubt * motion.step[:3, 3]),
+        )
+
+
+def _along(pose: Matrix, error: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the covariance [6, 6] of a pose that is off by one ``error`` [3] of its position."""
+    covariance = np.zeros((6, 6))
+    own = pose[:3, :3].T @ error
+    covariance[:3, :3] = np.outer(own, own)
+    return covariance
+
 
 class _ScaledPath:
-    """Scales the steps of a path."""
+    """Scales the steps of a path.
+
+    Attributes:
+        missing: metres [3] by which the way up to when the scale became known, or changed, was
+            counted short.
+
+    """
 
     def __init__(self) -> None:
         self._last = np.zeros(3)
         self._position = np.zeros(3)
+        self._first: NDArray[np.float64] | None = None
+        self._begun = np.zeros(3)
+        self.missing = np.zeros(3)
+
+    def way(self, scale: float) -> NDArray[np.float64]:
+        """Return the metres [3] from the first position to the newest one."""
+        return np.zeros(3) if self._first is None else scale * (self._last - self._first)
+
+    def note_unit(self, scale: float) -> None:
+        """Take note that all the way was scaled wrongly: this is the scale."""
+        if self._first is not None:
+            self.missing = self.way(scale) - (self._position - self._begun)
 
     def scaled(
         self, pose: NDArray[np.float64], scale: float | None, *, whole: bool
     ) -> NDArray[np.float64]:
         """Return the next pose [4, 4]; None = not scaled, ``whole`` = all steps so far by this."""
         model = pose[:3, 3]
+        first = self._first is None
+        if self._first is None:
+            self._first = model
         if scale is None:
             self._position = model
         else:
@@ -259,6 +349,8 @@ class _ScaledPath:
                 scale * model if whole else self._position + scale * (model - self._last)
             )
         self._last = model
+        if first:
+            self._begun = self._position
         scaled = pose.copy()
         scaled[:3, 3] = self._position
         return scaled

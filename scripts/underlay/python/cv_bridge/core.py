@@ -109,7 +109,7 @@ class CvBridge:
 
 def _converted(bridge: CvBridge, pixels: NDArray[Any], source: str, target: str) -> NDArray[Any]:
     if source == target:
-        return pixels.copy()
+        return np.array(pixels)
     if not _is_color(source) or not _is_color(target):
         if _is_color(target):
             raise CvBridgeError(

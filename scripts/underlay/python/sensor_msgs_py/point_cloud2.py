@@ -45,7 +45,8 @@ def dtype_from_fields(fields: Iterable[PointField], point_step: int | None = Non
     layout: Any = {"names": names, "formats": formats, "offsets": offsets}
     if point_step is not None:
         layout["itemsize"] = point_step
-    return np.dtype(layout)
+    found: np.dtype[Any] = np.dtype(layout)
+    return found
 
 
 def create_cloud(

@@ -105,9 +105,11 @@ class Buffer(BufferCore):
         found = _polled(lambda: self.can_transform_full_core(*asked), timeout)
         return found if return_debug_tuple else found[0]
 
-    def wait_for_transform_async(self, target_frame: str, source_frame: str, time: Time) -> Future:
+    def wait_for_transform_async(
+        self, target_frame: str, source_frame: str, time: Time
+    ) -> Future[bool]:
         """Return a future that is done once a look-up succeeds."""
-        future: Future = Future()
+        future: Future[bool] = Future()
 
         def look_up() -> None:
             if not future.done() and self.can_transform_core(target_frame, source_frame, time)[0]:

@@ -139,8 +139,8 @@ def quaternion_slerp(
     shortestpath: bool = True,
 ) -> Array:
     """Return the quaternion between two, turned evenly."""
-    first = np.asarray(quat0[:4], float) / np.linalg.norm(quat0[:4])
-    second = np.asarray(quat1[:4], float) / np.linalg.norm(quat1[:4])
+    first: Array = np.asarray(quat0[:4], float) / np.linalg.norm(quat0[:4])
+    second: Array = np.asarray(quat1[:4], float) / np.linalg.norm(quat1[:4])
     if fraction in (0.0, 1.0):
         return second if fraction else first
     cosine = float(first @ second)

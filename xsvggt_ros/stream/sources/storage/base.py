@@ -97,7 +97,7 @@ EMPTY_TIMES = (2**63 - 1, 0)
 if sys.version_info >= (3, 14):  # the standard library has it from then on
     zstd = import_module("compression.zstd")
 else:
-    from backports import zstd
+    from backports import zstd as zstd
 
 ZSTD = ".zstd"
 """Suffix of a file that rosbag2 has compressed as a whole."""

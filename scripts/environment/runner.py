@@ -1,16 +1,94 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Running programs: everything they say goes to the log, failures become one sentence."""
+"""Where things are, running programs there, and what the terminal shows of it."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import subprocess
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from layout import LOG, PYTHON, VENV
-from report import SetupError, note
+SCRIPTS = Path(__file__).resolve().parent.parent
+CHECKOUT = SCRIPTS.parent
+REQUIREMENTS = SCRIPTS / "requirements"
+UNDERLAY = SCRIPTS / "underlay"
+STAND_INS = UNDERLAY / "python"
+VENV = CHECKOUT / ".venv"
+PYTHON = VENV / "bin" / "python"
+LOG = VENV / "setup.log"
+RECORD = VENV / "setup.json"
+SHELL_SETUP = VENV / "ros_env.sh"
+BUILD = VENV / "build"
+
+
+def site_packages() -> Path:
+    """Return the directory that the environment's modules are installed into."""
+    return next(VENV.glob("lib/python3.*/site-packages"))
+
+
+def requirements(name: str) -> list[str]:
+    """Return the lines of one requirement file without its comments."""
+    lines = (REQUIREMENTS / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def digest(*parts: str | Path) -> str:
+    """Return a hash over texts, files and whole directories."""
+    sha = hashlib.sha256()
+    for part in parts:
+        for content in _contents(part):
+            sha.update(content + b"\0")
+    return sha.hexdigest()[:16]
+
+
+def _contents(part: str | Path) -> list[bytes]:
+    if isinstance(part, str):
+        return [part.encode()]
+    if part.is_dir():
+        return [path.read_bytes() for path in sorted(part.rglob("*")) if path.is_file()]
+    return [part.read_bytes()]
+
+
+class SetupError(Exception):
+    """The set-up cannot go on; says why and what to do about it."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.remedy = remedy
+
+
+class Steps:
+    """Counts steps and times them."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._done = 0
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[None]:
+        """Announce one step, and its duration when it has succeeded."""
+        self._done += 1
+        label = f"[{self._done}/{self._total}]"
+        say(f"{label} {title}")
+        begin = time.monotonic()
+        yield
+        say(f"{' ' * len(label)} done in {time.monotonic() - begin:.1f} s")
+
+
+def say(text: str) -> None:
+    """Print at once, also into a pipe."""
+    print(text, flush=True)
+
+
+def note(text: str) -> None:
+    """Print a detail of the current step."""
+    say(f"      {text}")
+
 
 Words = Sequence[str | Path]
 

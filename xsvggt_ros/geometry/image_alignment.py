@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The step between two frames, measured on their images: the one laid on the other by its depth.
+
+Direct alignment minimises differences of brightness (Steinbrücker, Sturm, Cremers, "Real-time
+visual odometry from dense RGB-D images", ICCV workshops 2011; Engel, Koltun, Cremers, "Direct
+sparse odometry", TPAMI 40, 2018). It needs no camera head, so its errors are not those of the
+network's poses, and depth that is off by a few per cent hardly turns it. It goes from coarse to
+fine, over the pixel of each cell of a grid that has the largest gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.geometry.registration import (
+    LARGEST_TURN,
+    LARGEST_WAY,
+    LEAST_CONDITION,
+    LEAST_POINTS,
+    Linearised,
+    Registration,
+    refined,
+    reprojection_jacobian,
+)
+from xsvggt_ros.geometry.rigid import Matrix, invert, rotation_angle
+
+Array = NDArray[np.float64]
+Image = NDArray[np.float32]
+
+WIDEST = 160
+"""Pixels of the finest image: a tenth of a pixel is 0.04 degrees there."""
+LEVELS = 3
+"""Each half as wide as the one below it."""
+NARROWEST = 24
+GRID = (24, 32)
+"""Most rows and columns of cells."""
+SMOOTHING = 1.0
+"""Standard deviation in pixels of the blur before gradients are taken."""
+EDGE = 0.1
+"""Change of depth from pixel to pixel, as a share, beyond which it is an edge: depth is least
+certain there, and what is behind it comes into view."""
+INLIER = 0.08
+"""Residual of an inlier, as a share of full brightness."""
+ITERATIONS = 4
+"""Of each level at most."""
+BETTER = 0.8
+"""Share of the difference at the start that may be left where a step is changed a lot."""
+EXPOSED = 0.7
+"""Share of the difference that another exposure must leave to be believed."""
+_BORDER = 2
+_FAR = 3.0
+"""Times the usual difference up to which one counts for the exposure."""
+_BRIGHTNESS = 1.0 / 255.0
+_LEAST_GRADIENT = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """One size of an image.
+
+    Attributes:
+        image: float32 [h, w, 9]: three channels, blurred, brightness 0 to 1; their derivatives to
+            the right, per pixel; those downwards.
+        intrinsics: of the image of that size.
+        grid: rows and columns of cells.
+        cells: int64 [n], the cell of each point.
+        points: float64 [n, 3], in the optical frame.
+        values: float64 [n, 3], the image at the points.
+
+    """
+
+    image: Image
+    intrinsics: Intrinsics
+    grid: tuple[int, int]
+    cells: NDArray[np.int64]
+    points: Array
+    values: Array
+
+
+@dataclass(frozen=True, slots=True)
+class AlignedImage:
+    """What is kept of a frame to align the next one with it; the finest size first."""
+
+    levels: tuple[_Level, ...]
+
+
+def aligned_image(
+    color: NDArray[np.uint8], depth: NDArray[np.float32], intrinsics: Intrinsics
+) -> AlignedImage:
+    """Return what of a frame is aligned.
+
+    Args:
+        color: RGB, uint8 [h, w, 3].
+        depth: float32 [h, w], NaN where unknown.
+        intrinsics: of the image of that size.
+
+    """
+    height, width = depth.shape
+    levels: list[_Level] = []
+    shrunk = color
+    for level in range(LEVELS):
+        columns = min(width, WIDEST) >> level
+        rows = max(1, round(height * columns / width))
+        if level and min(rows, columns) < NARROWEST:
+            break
+        shrunk = np.asarray(
+            cv2.resize(shrunk, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8
+        )
+        levels.append(_level(shrunk, depth, intrinsics))
+    return AlignedImage(tuple(levels))
+
+
+def _level(color: NDArray[np.uint8], depth: NDArray[np.float32], intrinsics: Intrinsics) -> _Level:
+    rows, columns = color.shape[:2]
+    image = cv2.GaussianBlur(color.astype(np.float32) * np.float32(_BRIGHTNESS), (0, 0), SMOOTHING)
+    across = cv2.Sobel(image, cv2.CV_32F, 1, 0, ksize=3, scale=0.125)
+    down = cv2.Sobel(image, cv2.CV_32F, 0, 1, ksize=3, scale=0.125)
+    whole = np.concatenate([image, across, down], axis=2)
+    shrunk = rows / depth.shape[0], columns / depth.shape[1]
+    camera = Intrinsics(
+        intrinsics.fx * shrunk[1],
+        intrinsics.fy * shrunk[0],
+        (intrinsics.cx + 0.5) * shrunk[1] - 0.5,
+        (intrinsics.cy + 0.5) * shrunk[0] - 0.5,
+        columns,
+        rows,
+    )
+    places = (
+        np.minimum(((np.arange(count) + 0.5) / share).astype(np.intp), most - 1)
+        for count, share, most in zip((rows, columns), shrunk, depth.shape, strict=True)
+    )
+    z = depth[np.ix_(*places)]
+    power = np.square(whole[..., 3:]).sum(axis=2)
+    power[~_certain(z)] = 0.0
+    grid, cells, chosen = _strongest(power)
+    row, column = chosen // columns, chosen % columns
+    found = z[row, column].astype(np.float64)
+    points = np.column_stack(
+        [
+            (column - camera.cx) / camera.fx * found,
+            (row - camera.cy) / camera.fy * found,
+            found,
+        ]
+    )
+    return _Level(whole, camera, grid, cells, points, image[row, column].astype(np.float64))
+
+
+def _certain(depth: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return where depth is known and goes on smoothly, and the border is not near."""
+    certain = np.zeros(depth.shape, bool)
+    inside = np.s_[_BORDER:-_BORDER, _BORDER:-_BORDER]
+    with np.errstate(invalid="ignore", over="ignore"):
+        largest = cv2.dilate(depth, np.ones((3, 3), np.uint8))
+        smallest = cv2.erode(depth, np.ones((3, 3), np.uint8))
+        smooth = (smallest > 0) & (largest - smallest < 2 * EDGE * smallest) & (depth > 0)
+    certain[inside] = smooth[inside]
+    return certain
+
+
+def _strongest(
+    power: NDArray[np.float32],
+) -> tuple[tuple[int, int], NDArray[np.int64], NDArray[np.int64]]:
+    """Return rows and columns of cells, and cell and flat place of the strongest pixel of each."""
+    rows, columns = power.shape
+    edge = max(1, -(-rows // GRID[0]), -(-columns // GRID[1]))
+    down, right = -(-rows // edge), -(-columns // edge)
+    whole = np.zeros((down * edge, right * edge), np.float32)
+    whole[:rows, :columns] = power
+    tiles = whole.reshape(down, edge, right, edge).swapaxes(1, 2).reshape(down * right, -1)
+    best = tiles.argmax(axis=1)
+    cells = np.flatnonzero(tiles[np.arange(len(tiles)), best] > _LEAST_GRADIENT)
+    best = best[cells]
+    row = cells // right * edge + best // edge
+    column = cells % right * edge + best % edge
+    return (down, right), cells, row * columns + column
+
+
+def register_images(
+    before: AlignedImage, after: AlignedImage, step: Matrix, *others: Matrix
+) -> Registration | None:
+    """Find the step between two frames that lays the image of one on that of the other.
+
+    Where a change of exposure explains much of what is left, it is estimated along with the step.
+    It is not otherwise: on plain walls it would explain what is motion.
+
+    Args:
+        before: the earlier frame.
+        after: the later one.
+        step: where to begin, [4, 4]: the later camera in the earlier one's frame.
+        others: where else to begin; the coarsest image says which of them fits best.
+
+    Returns:
+        The registration of the step; None where too little of both can be compared, where
+        it fits no better than ``step``, or hardly better though it is far from it.
+
+    """
+    starts, exposed = (step, *others), False
+    found = _coarse_to_fine(before, after, starts, exposed=False)
+    poses = (step,) if found is None else (step, found.pose)
+    if any(_exposure_shows(before, after, pose) for pose in poses):
+        other = _coarse_to_fine(before, after, starts, exposed=True)
+        exposed = other is not None and (
+            found is None or _misfit(other.residuals) < EXPOSED * _misfit(found.residuals)
+        )
+        found = other if exposed else found
+    at_start = _differences(before.levels[0], after.levels[0], exposed, step)
+    if found is None or at_start is None or found.condition <= LEAST_CONDITION:
+        return None
+    change = invert(step) @ found.pose
+    far = rotation_angle(change) > LARGEST_TURN
+    far |= float(np.linalg.norm(change[:3, 3])) > LARGEST_WAY * found.depth
+    most = (BETTER if far else 1.0) * _misfit(at_start.residuals)
+    return found if _misfit(found.residuals) <= most else None
+
+
+def _exposure_shows(before: AlignedImage, after: AlignedImage, step: Matrix) -> bool:
+    """Return whether another exposure would explain much of what does not fit."""
+    without, with_it = (
+        _differences(before.levels[-1], after.levels[-1], exposed, step)
+        for exposed in (False, True)
+    )
+    if without is None or with_it is None:
+        return False
+    return _misfit(with_it.residuals) < EXPOSED * _misfit(without.residuals)
+
+
+def _coarse_to_fine(
+    before: AlignedImage, after: AlignedImage, starts: tuple[Matrix, ...], *, exposed: bool
+) -> Registration | None:
+    found = None
+    for early, late in zip(reversed(before.levels), reversed(after.levels), strict=True):
+        linearise = partial(_differences, early, late, exposed)
+        begun = [each for start in starts if (each := _begun(linearise, start)) is not None]
+        if not begun:
+            return None
+        start, residuals = min(begun, key=lambda each: _misfit(each[1].residuals))
+        depth = float(np.median(early.points[:, 2]))
+        found = refined(
+            linearise, start, residuals, depth, (early.grid, early.cells), INLIER, ITERATIONS
+        )
+        starts = (found.pose,)
+    return found
+
+
+def _begun(
+    linearise: Callable[[Matrix], Linearised | None], start: Matrix
+) -> tuple[Matrix, Linearised] | None:
+    found = linearise(start)
+    return None if found is None else (start, found)
+
+
+def _misfit(residuals: Array) -> float:
+    """Return the mean difference of brightness, the largest ones cut off."""
+    return float(np.minimum(np.linalg.norm(residuals, axis=1), INLIER).mean())
+
+
+def _differences(
+    before: _Level, after: _Level, exposed: bool, before_from_after: Matrix
+) -> Linearised | None:
+    """Return differences of brightness where the points of ``before`` are seen in ``after``.
+
+    Args:
+        before: the earlier image.
+        after: the later one, of the same size.
+        exposed: whether a change of exposure is taken out.
+        before_from_after: the step, [4, 4].
+
+    """
+    moved = invert(before_from_after)
+    x, y, z = moved[:3, :3] @ before.points.T + moved[:3, 3:]
+    camera = after.intrinsics
+    with np.errstate(divide="ignore", invalid="ignore"):
+        a, b = x / z, y / z
+        column, row = camera.fx * a + camera.cx, camera.fy * b + camera.cy
+    inside = (z > 0) & (column >= _BORDER) & (row >= _BORDER)
+    inside &= (column <= camera.width - 1 - _BORDER) & (row <= camera.height - 1 - _BORDER)
+    used = np.flatnonzero(inside)
+    if len(used) < LEAST_POINTS:
+        return None
+    where = (each[used, None].astype(np.float32) for each in (column, row))
+    columns, rows = where
+    found = cv2.remap(after.image, columns, rows, cv2.INTER_LINEAR)[:, 0].astype(np.float64)
+    seen, across, down = found[:, :3], found[:, 3:6], found[:, 6:]
+    rays = reprojection_jacobian(a[used], b[used], 1.0 / z[used])
+    jacobian = (camera.fx * across)[:, :, None] * rays[:, None, 0]
+    jacobian += (camera.fy * down)[:, :, None] * rays[:, None, 1]
+    if exposed:
+        return _without_exposure(seen, before.values[used], jacobian, used)
+    return Linearised(seen - before.values[used], jacobian, used)
+
+
+def _without_exposure(
+    seen: Array, expected: Array, jacobian: Array, used: NDArray[np.int64]
+) -> Linearised:
+    """Return differences with gain and offset taken out, of themselves and of derivatives."""
+    count = len(used)
+    base = np.column_stack([expected.ravel(), np.ones(expected.size)])
+    fields = np.column_stack([(seen - expected).ravel(), jacobian.reshape(-1, 6)])
+    for _ in range(2):  # what the first fit leaves tells what does not belong to it
+        usual = np.abs(fields[:, 0] - np.median(fields[:, 0]))
+        near = usual <= max(_FAR * float(np.median(usual)), _LEAST_GRADIENT)
+        inverse = np.linalg.pinv(base[near].T @ base[near], hermitian=True)
+        fields -= base @ (inverse @ (base[near].T @ fields[near]))
+    return Linearised(fields[:, 0].reshape(count, 3), fields[:, 1:].reshape(count, 3, 6), used)

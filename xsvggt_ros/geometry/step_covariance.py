@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How precise a step is that was measured on images (``image_alignment.py``).
+
+Images are laid on each other by a depth that is somewhat wrong, and what is wrong with it moves the
+step in proportion to its length. How wrong it is shows in the images, too: where they do not fit,
+they would with another depth. The constants are those under which the steps of 23 made-up rooms
+were as wrong as was said, in half of the rooms as in the others.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xsvggt_ros.geometry.pose_covariance import PoseEstimate
+from xsvggt_ros.geometry.registration import LEAST_CONDITION, Registration
+from xsvggt_ros.geometry.rigid import invert, log_se3
+
+Array = NDArray[np.float64]
+
+USUAL = 0.046
+"""Depth error that shows in the images, as a share, until it has been seen."""
+LEAST = 0.005
+MEMORY = 50
+"""Frames from which it is estimated."""
+LEAST_SAMPLES = 100
+"""Blocks from which on nothing is left of what is usual."""
+SURE = 0.1
+"""Standard deviation of the depth error of a block, by the noise of the image, up to which it
+counts."""
+SCALE_FACTOR = 1.54
+"""Error of all depths of a frame together, over what shows: steps are as much too long or short."""
+DEPTH_FACTOR = 2.35
+"""Error of the depth of a block beside that, over what shows: a step hides part of it."""
+FOCAL_ERROR = 0.0045
+"""Of a focal length, as a share."""
+BRIGHTNESS_FACTOR = 3.8
+"""On the variance by differences of brightness: blocks next to each other are alike as well."""
+LEAST_ERROR = 6e-5
+"""Of a step, in median depths and in radians."""
+BLOCKS = (8, 10)
+"""Rows and columns of blocks within which errors are taken to be alike."""
+
+_MEDIAN_OF_NORMAL = 0.6745
+_TINY = 1e-30
+
+
+class ImageErrors:
+    """Turns registrations of one stream's images into estimates, and learns how wrong depth is."""
+
+    def __init__(self) -> None:
+        self._samples: deque[Array] = deque(maxlen=MEMORY)
+
+    @property
+    def depth_error(self) -> float:
+        """Standard deviation of the depth error that shows, as a share."""
+        errors, noise = np.concatenate([np.empty((2, 0)), *self._samples], axis=1)
+        known = min(1.0, len(errors) / LEAST_SAMPLES)
+        if not known:
+            return USUAL
+        shown = (float(np.median(np.abs(errors))) / _MEDIAN_OF_NORMAL) ** 2
+        shown = max(shown - float(np.median(noise)), LEAST**2)
+        return known * float(np.sqrt(shown)) + (1.0 - known) * USUAL
+
+    def estimate(self, registration: Registration) -> PoseEstimate:
+        """Take in a registration of images; return its step with the information that it holds.
+
+        Errors are alike over blocks of the image, each of which counts as one observation (a
+        cluster-robust covariance: A. C. Cameron, D. L. Miller, "A practitioner's guide to
+        cluster-robust inference", Journal of Human Resources 50, 2015).
+        """
+        by_depth = registration.jacobian[:, :, :3] @ invert(registration.pose)[:3, 3]
+        blocks = _blocks(registration)
+        self._samples.append(_depth_errors(registration, by_depth, blocks))
+        shown = self.depth_error
+        unit = np.array([registration.depth] * 3 + [1.0] * 3)
+        jacobian = registration.jacobian * unit
+        weighted = jacobian * registration.weights[:, None, None]
+        normal = np.tensordot(weighted, jacobian, ((0, 1), (0, 1)))
+        inverse = np.linalg.pinv(normal, rcond=LEAST_CONDITION, hermitian=True)
+        errors = np.concatenate(
+            [
+                factor * _sums(np.einsum("nmi,nm->ni", weighted, differences), blocks)
+                for factor, differences in (
+                    (np.sqrt(BRIGHTNESS_FACTOR), registration.residuals),
+                    (DEPTH_FACTOR * shown, by_depth),
+                )
+            ]
+        )
+        errors = errors @ inverse
+        step = log_se3(registration.pose) / unit
+        whole = np.zeros((2, 6))
+        whole[0, :3], whole[1, 3:] = SCALE_FACTOR * shown * step[:3], FOCAL_ERROR * step[3:]
+        covariance = errors.T @ errors + whole.T @ whole + LEAST_ERROR**2 * np.eye(6)
+        information = np.linalg.inv(covariance) / np.outer(unit, unit)
+        return PoseEstimate(registration.pose, np.asarray(information, np.float64))
+
+
+def _depth_errors(registration: Registration, by_depth: Array, blocks: NDArray[np.int64]) -> Array:
+    """Return by which share depth is off, and the variance of that by noise, [2, b].
+
+    Of the blocks where noise leaves that visible.
+    """
+    weights = registration.weights
+    power = _sums((weights * (by_depth**2).sum(axis=1))[:, None], blocks)[:, 0]
+    pull = _sums((weights * (by_depth * registration.residuals).sum(axis=1))[:, None], blocks)[:, 0]
+    squares = weights * (registration.residuals**2).mean(axis=1)
+    noise = float(squares.sum() / max(weights.sum(), _TINY))
+    sure = power * SURE**2 > max(noise, _TINY)
+    return np.array([-pull[sure] / power[sure], noise / power[sure]])
+
+
+def _blocks(registration: Registration) -> NDArray[np.int64]:
+    """Return the block [n] that each residual lies in."""
+    rows, columns = registration.grid
+    row, column = registration.cells // columns, registration.cells % columns
+    return row * BLOCKS[0] // rows * BLOCKS[1] + column * BLOCKS[1] // columns
+
+
+def _sums(fields: Array, blocks: NDArray[np.int64]) -> Array:
+    """Return the sums of fields [n, k] over each block [b, k]."""
+    sums = np.zeros((BLOCKS[0] * BLOCKS[1], fields.shape[1]))
+    np.add.at(sums, blocks, fields)
+    return sums
