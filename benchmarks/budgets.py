@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from xsvggt_ros.cache.byte_budget import MIB, cache_nbytes
-from xsvggt_ros.cache.layer_plan import window_budget
+from xsvggt_ros.cache.layer_plan import MIB, cache_nbytes, window_budget
 from xsvggt_ros.cache.layout import CacheLayout
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.model.config import PRESETS

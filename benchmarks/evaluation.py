@@ -24,8 +24,8 @@ from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.evaluation import evaluator, runner
 from xsvggt_ros.evaluation.request import EvaluationRequest, NetworkOptions
 from xsvggt_ros.evaluation.results import write_evaluation
-from xsvggt_ros.stream.frame import Frame
-from xsvggt_ros.stream.pipeline import FramePipeline, FrameUpdate
+from xsvggt_ros.stream.frame import Frame, FrameUpdate
+from xsvggt_ros.stream.pipeline import FramePipeline
 from xsvggt_ros.stream.recording import Recording
 from xsvggt_ros.stream.results import write_results
 from xsvggt_ros.synthetic.export import write_sequence

@@ -43,6 +43,7 @@ from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import XsvggtError
 from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.model.network import Head, StreamVggt
+from xsvggt_ros.side_stream import SideStreams
 from xsvggt_ros.stream.reconstructor import cache_layout
 from xsvggt_ros.stream.step_runner import StepRunner
 
@@ -294,7 +295,7 @@ def attention_rows(network: StreamVggt, arguments: argparse.Namespace) -> list[d
     query = torch.randn(1, config.num_heads, frame, config.head_dim, device=device)
     query = query.to(network.dtype)
     keys = query.repeat(1, 1, arguments.budget // frame + 2, 1)[:, :, : arguments.budget + frame]
-    ours = attention.backend("sdpa")
+    ours = attention.backend("sdpa", SideStreams())
     whole = functional.scaled_dot_product_attention
     choices: dict[str, Callable[[], Tensor]] = {
         "sdpa, PyTorch's choice": lambda: whole(query, keys, keys)

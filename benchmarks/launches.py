@@ -31,7 +31,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from xsvggt_ros.cache.kv_cache import KvCache
+from xsvggt_ros.cache.ops import Decoding
 from xsvggt_ros.cache.settings import DEFAULT_POLICY, POLICIES, CacheSettings
+from xsvggt_ros.cache.token_storage import TENSORS
 from xsvggt_ros.model.config import NetworkConfig, preset
 from xsvggt_ros.model.network import Head, StreamVggt
 from xsvggt_ros.stream.reconstructor import cache_layout
@@ -91,9 +93,9 @@ class Launches(TorchDispatchMode):
         name = function._schema.name
         if not is_free(function, given, made):
             stage = self.stack[-1]
-            if name.startswith("xsvggt::") and "decode" in name:
+            if name == "xsvggt::decode_layer":
                 stage = "decode"
-                decoded, newest = decoding_bytes(*args)
+                decoded, newest = decoding_bytes(Decoding(*args))
                 self.counts.decoded_bytes += decoded
                 self.counts.newest_bytes += newest
             self.counts.stages[stage] += 1
@@ -127,29 +129,17 @@ def is_free(function: torch._ops.OpOverload, given: list[Tensor], made: list[Ten
     return viewed or "empty" in schema.name
 
 
-def decoding_bytes(
-    key_tensors: list[Tensor],
-    key_bits: list[int],
-    value_tensors: list[Tensor],
-    value_bits: list[int],
-    lengths: list[int],
-    key: Tensor,
-    value: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    held_keys: Tensor,
-    held_values: Tensor,
-) -> tuple[int, int]:
+def decoding_bytes(given: Decoding) -> tuple[int, int]:
     """Return the bytes that one ``decode_layer`` moves: of the held tokens, and of the newest."""
     moved = 0
     for tensors, widths, out in (
-        (key_tensors, key_bits, keys),
-        (value_tensors, value_bits, values),
+        (given.key_tensors, given.key_bits, given.keys),
+        (given.value_tensors, given.value_bits, given.values),
     ):
-        for index, (bits, length) in enumerate(zip(widths, lengths, strict=True)):
+        for index, (bits, length) in enumerate(zip(widths, given.lengths, strict=True)):
             if not bits or not length:
                 continue
-            codes, *grids = tensors[4 * index : 4 * index + 4]
+            codes, *grids = tensors[TENSORS * index : TENSORS * (index + 1)]
             moved += codes[:, :length].nbytes + out[:, :length].nbytes
             # A table of grids is read as a whole, what stands beside a slot as far as it is taken.
             moved += sum(
@@ -157,8 +147,8 @@ def decoding_bytes(
                 else grid.nbytes
                 for grid in grids
             )  # fmt: skip
-    newest = 2 * (key.nbytes + value.nbytes) + held_keys.nbytes + held_values.nbytes
-    return moved, newest
+    copied = 2 * (given.key.nbytes + given.value.nbytes)
+    return moved, copied + given.held_keys.nbytes + given.held_values.nbytes
 
 
 class StagedMemory:

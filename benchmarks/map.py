@@ -24,7 +24,7 @@ from time import perf_counter, thread_time
 import numpy as np
 from numpy.typing import NDArray
 
-from xsvggt_ros.cache.statistics import CacheStatistics
+from xsvggt_ros.cache.layout import CacheStatistics
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import Matrix, world_to_map
 from xsvggt_ros.geometry.voxel_map import VoxelMap, VoxelSettings

@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from xsvggt_ros.cache.statistics import CacheStatistics
+from xsvggt_ros.cache.layout import CacheStatistics
 from xsvggt_ros.errors import XsvggtError
 from xsvggt_ros.geometry import voxel_table
 from xsvggt_ros.geometry.cameras import Intrinsics, unproject
@@ -34,9 +34,9 @@ from xsvggt_ros.model.backbones import BUNDLED
 from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.stream.frame import Frame, FrameResult, Timings
 from xsvggt_ros.stream.mapping import MapBuilder, MapSettings, chosen_pixels, points_of
-from xsvggt_ros.stream.offline import reconstruct
 from xsvggt_ros.stream.preprocessing import ImageMapping
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
+from xsvggt_ros.stream.worker import reconstruct
 from xsvggt_ros.synthetic.sequence import SUITE, Sequence, SyntheticFrame, held_out
 
 WIDTH, HEIGHT = 160, 120

@@ -34,15 +34,14 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
 from xsvggt_ros.msg import ReconstructionStatus
 
-from xsvggt_ros.cache.statistics import CacheStatistics
+from xsvggt_ros.cache.layout import CacheStatistics
 from xsvggt_ros.geometry.cameras import Intrinsics
-from xsvggt_ros.ros import qos
+from xsvggt_ros.ros import topics
 from xsvggt_ros.ros.conversions import (
     CloudPacker,
     confidence_image,
     depth_image,
-    frame_from_compressed,
-    frame_from_image,
+    frame_from,
     header,
     packed,
 )
@@ -50,9 +49,15 @@ from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.publishers import CameraPublisher
 from xsvggt_ros.ros.status import StatusPublisher
 from xsvggt_ros.ros.transforms import TransformBroadcaster, TransformOwners
-from xsvggt_ros.stream.frame import Frame, FrameResult, ImageArray, Timings
+from xsvggt_ros.stream.frame import (
+    Frame,
+    FrameResult,
+    FrameUpdate,
+    ImageArray,
+    SessionInfo,
+    Timings,
+)
 from xsvggt_ros.stream.health import QualityWatch
-from xsvggt_ros.stream.pipeline import FrameUpdate, SessionInfo
 from xsvggt_ros.stream.preprocessing import ImageMapping
 from xsvggt_ros.stream.worker import Counters
 
@@ -109,7 +114,7 @@ def inputs() -> dict[str, Frame]:
     _, jpeg = cv2.imencode(".jpg", image)
     compressed = CompressedImage(header=top, format="jpeg")
     compressed.data = packed(jpeg)
-    return {"raw rgb8": frame_from_image(raw), "JPEG": frame_from_compressed(compressed)}
+    return {"raw rgb8": frame_from(raw), "JPEG": frame_from(compressed)}
 
 
 def measure(
@@ -219,7 +224,7 @@ def subscribe(core: int, stop: Event) -> None:
     rclpy.init()
     node = Node("listener")
     for topic, message_type in TOPICS.items():
-        node.create_subscription(message_type, topic, lambda _: None, qos.RESULTS)
+        node.create_subscription(message_type, topic, lambda _: None, topics.RESULTS)
     while not stop.is_set():
         rclpy.spin_once(node, timeout_sec=0.1)
     rclpy.shutdown()

@@ -10,8 +10,7 @@ import pytest
 import torch
 from triton_interpreter import DEVICE, INTERPRETING
 
-from xsvggt_ros.cache import ops
-from xsvggt_ros.cache.kernels import launch as kernels
+from xsvggt_ros.cache import measuring_kernels, ops, packing_kernels
 from xsvggt_ros.cache.token_storage import NativeStorage, PackedKeys, PackedValues
 
 CPU = torch.device("cpu")
@@ -47,15 +46,17 @@ def results(
     kernel: Callable[..., torch.Tensor | None],
     values: list[Any],
     written: list[int],
+    given: Callable[..., Any] | None = None,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield what definition and kernel wrote into ``values`` at these places, and returned.
 
-    The definition runs on the CPU, where divisions are exact; PyTorch's on a GPU are not always.
+    ``given`` is the named tuple that they take instead of single arguments. The definition runs on
+    the CPU, where divisions are exact; PyTorch's on a GPU are not always.
     """
     found = []
     for function, device in ((define, "cpu"), (kernel, DEVICE)):
         own = copies(values, device)
-        returned = function(*own)
+        returned = function(*own) if given is None else function(given(*own))
         tensors = [own[place] for place in written]
         found.append([each.cpu() for each in [*tensors, returned] if each is not None])
     yield from zip(*found, strict=True)
@@ -104,7 +105,13 @@ def arguments(
 
 def assert_written_alike(*values: Any) -> None:
     written = [10, 11, 12, 13, 15, 16, 17, 18, 19, 20]
-    both = results(ops.write_tokens_in_torch, kernels.write_tokens, arguments(*values), written)
+    both = results(
+        ops.write_tokens_in_torch,
+        packing_kernels.write_tokens,
+        arguments(*values),
+        written,
+        ops.Writing,
+    )
     for expected, actual in both:
         assert torch.equal(actual, expected)
 
@@ -148,7 +155,15 @@ def test_what_is_no_number_spoils_its_own_group_alone() -> None:
     everything, rows = torch.arange(128)[None], torch.arange(2)[None]
     stored = storages(1, 128, 16, 4, 4, 1, 2)
     values = arguments(tokens, tokens, everything, everything, rows, 64, stored)
-    both = list(results(ops.write_tokens_in_torch, kernels.write_tokens, values, [11, 12, 16]))
+    both = list(
+        results(
+            ops.write_tokens_in_torch,
+            packing_kernels.write_tokens,
+            values,
+            [11, 12, 16],
+            ops.Writing,
+        )
+    )
     for scale, minimum, value_scale in zip(*both, strict=True):
         assert scale[0, 0].isnan().nonzero().flatten().tolist() == [5]
         assert minimum[0, 0].isnan().nonzero().flatten().tolist() == [5]
@@ -185,7 +200,9 @@ def test_decoded_layers_are_the_same_to_the_bit(
         packed[1].transpose(0, 1), packed[2].transpose(0, 1), out[:, :120], out[:, :120],
         held[:0] if native_keys else held, held[:0] if native_values else held,
     ]  # fmt: skip
-    both = results(ops.decode_layer_in_torch, kernels.decode_layer, values, [7, 8, 9, 10])
+    both = results(
+        ops.decode_layer_in_torch, packing_kernels.decode_layer, values, [7, 8, 9, 10], ops.Decoding
+    )
     for expected, actual in both:
         if dtype == torch.bfloat16 and INTERPRETING:  # which cuts bfloat16 off
             torch.testing.assert_close(actual, expected, rtol=2**-7, atol=0)
@@ -207,7 +224,8 @@ def filled_storages(
     everything = torch.arange(slots).expand(sets, -1)
     came = biased(heads, slots, channels, seed=seed), biased(heads, slots, channels, seed=seed + 9)
     rows = torch.arange(2).expand(sets, -1)
-    ops.write_tokens_in_torch(*arguments(*came, everything, everything, rows, 64, stored))
+    given = arguments(*came, everything, everything, rows, 64, stored)
+    ops.write_tokens_in_torch(ops.Writing(*given))
     keys, values = stored
     return (
         NativeStorage(keys.tensors[0].to(dtype), borrowed=False) if keys.bits == 16 else keys,
@@ -223,7 +241,9 @@ def test_similarities(tokens: int, anchor: int, channels: int) -> None:
     keys = biased(2, tokens, channels)
     keys[0, 3] = torch.nan
     keys[1, 4] = 0
-    both = results(ops.key_similarity_in_torch, kernels.key_similarity, [keys, anchor], [])
+    both = results(
+        ops.key_similarity_in_torch, measuring_kernels.key_similarity, [keys, anchor], []
+    )
     for expected, actual in both:
         torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6, equal_nan=True)
 
@@ -235,7 +255,9 @@ def test_unit_ranges(count: int) -> None:
     values[0, 0] = torch.nan
     values[1, -1] = torch.inf
     values[2] = 4.0
-    for expected, actual in results(ops.unit_range_in_torch, kernels.unit_range, [values], []):
+    for expected, actual in results(
+        ops.unit_range_in_torch, measuring_kernels.unit_range, [values], []
+    ):
         torch.testing.assert_close(actual, expected, equal_nan=True)
 
 
@@ -251,7 +273,7 @@ def test_few_queries_over_many_keys(rows: int, tokens: int, channels: int) -> No
         random(heads, tokens, channels, seed=2).to(torch.float16),
         torch.zeros(rows, heads, channels, dtype=torch.float16).transpose(0, 1),
     ]
-    both = results(ops.attend_few_in_torch, kernels.attend_few, values, [3])
+    both = results(ops.attend_few_in_torch, measuring_kernels.attend_few, values, [3])
     for expected, actual in both:
         torch.testing.assert_close(actual, expected, rtol=2e-3, atol=1e-3)
 
@@ -267,6 +289,8 @@ def test_the_camera_heads_attention(room: int, channels: int) -> None:
             *random(2, heads, room, channels, seed=9),
             torch.zeros(room),
         ]
-        both = results(ops.attend_camera_in_torch, kernels.attend_camera, values, [5, 6, 7])
+        both = results(
+            ops.attend_camera_in_torch, measuring_kernels.attend_camera, values, [5, 6, 7]
+        )
         for expected, actual in both:
             torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)

@@ -63,7 +63,7 @@ os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
 
 PRELOADED = [
-    "node_process", "xsvggt_ros.ros.running", "xsvggt_ros.model.checkpoint",
+    "node_process", "xsvggt_ros.ros.node", "xsvggt_ros.model.checkpoint",
     "xsvggt_ros.stream.chain", "xsvggt_ros.stream.memory", "xsvggt_ros.stream.worker",
 ]  # fmt: skip
 

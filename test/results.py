@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xsvggt_ros.cache.statistics import CacheStatistics
+from xsvggt_ros.cache.layout import CacheStatistics
 from xsvggt_ros.geometry.cameras import Intrinsics
-from xsvggt_ros.stream.frame import Frame, FrameResult, Timings
-from xsvggt_ros.stream.pipeline import FrameUpdate
+from xsvggt_ros.stream.frame import Frame, FrameResult, FrameUpdate, Timings
 from xsvggt_ros.stream.preprocessing import ImageMapping
 
 SIDE = 32

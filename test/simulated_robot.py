@@ -95,9 +95,9 @@ def main() -> None:
     from dataclasses import replace
 
     from xsvggt_ros.ros import node
-    from xsvggt_ros.stream import reconstructor
+    from xsvggt_ros.stream import step_runner
 
-    to_host = reconstructor._to_host
+    to_host = step_runner.to_host
     frame = -1  # the warm-up
 
     def perfect(prediction: Any) -> Any:
@@ -112,7 +112,7 @@ def main() -> None:
             confidence=np.full_like(output.confidence, 5.0),
         )
 
-    reconstructor._to_host = perfect
+    step_runner.to_host = perfect
     sys.exit(node.main())
 
 

@@ -159,7 +159,7 @@ def _device() -> Finding:
     if not torch.cuda.is_available():
         return Finding("device", "cpu")
     free, total = (size / 2**30 for size in torch.cuda.mem_get_info())
-    from xsvggt_ros.model.precision import dtype_named
+    from xsvggt_ros.model.device import dtype_named
 
     name = torch.cuda.get_device_name()
     dtype = str(dtype_named("auto", torch.device("cuda"))).removeprefix("torch.")

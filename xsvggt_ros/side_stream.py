@@ -11,23 +11,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 
+Kind = Literal["camera head", "cache", "attention"]
+"""Kinds of work that may run beside the rest, and beside each other."""
 
-class SideStream:
-    """A stream beside the one that is captured.
 
-    Whoever forks keeps every tensor that the forked work reads alive until :meth:`join`.
+class SideStreams:
+    """Streams beside the one that is captured: one for each kind of work.
+
+    A network has them, and hands them to its caches. Whoever forks keeps every tensor that the
+    forked work reads alive until :meth:`join`.
     """
 
     def __init__(self) -> None:
         """Begin with nothing to wait for."""
-        self._stream: torch.cuda.Stream | None = None
-        self._forked = False
+        self._streams: dict[Kind, torch.cuda.Stream] = {}
+        self._forked: set[Kind] = set()
 
     @contextmanager
-    def fork(self) -> Iterator[None]:
+    def fork(self, kind: Kind) -> Iterator[None]:
         """Run what is inside beside what follows, up to :meth:`join`; in its turn if not capturing.
 
         It may use all results of before.
@@ -35,22 +40,23 @@ class SideStream:
         if not capturing():
             yield
             return
-        if self._stream is None:
-            self._stream = torch.cuda.Stream()
-        self._stream.wait_stream(torch.cuda.current_stream())
-        self._forked = True
-        with torch.cuda.stream(self._stream):
+        if kind not in self._streams:
+            self._streams[kind] = torch.cuda.Stream()
+        stream = self._streams[kind]
+        stream.wait_stream(torch.cuda.current_stream())
+        self._forked.add(kind)
+        with torch.cuda.stream(stream):
             yield
 
-    def join(self) -> None:
+    def join(self, kind: Kind) -> None:
         """Let what follows use the results of what was forked."""
-        if self._forked and self._stream is not None:
-            torch.cuda.current_stream().wait_stream(self._stream)
-            self._forked = False
+        if kind in self._forked:
+            torch.cuda.current_stream().wait_stream(self._streams[kind])
+            self._forked.remove(kind)
 
     def forget(self) -> None:
         """Have nothing to wait for: the capture that was forked from has failed."""
-        self._forked = False
+        self._forked.clear()
 
 
 def capturing() -> bool:

@@ -1,24 +1,93 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether kernels written in Triton can run here.
+"""Operations with kernels in Triton, and whether these can run here.
 
 Triton comes with PyTorch's CUDA builds, needs a GPU of compute capability 7.0 or newer, and
 compiles at run time, for which it needs a C compiler. Where any of that is missing, the operations
 of this package run as plain PyTorch instead.
+
+An operation is one call to PyTorch's dispatcher. It has a definition in plain PyTorch, a kernel for
+CUDA, and a function that only tells shapes, so that a step can be counted and checked on the meta
+device. Its signature is declared once, in Python; the dispatcher's schema is made from it.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Collection
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
+from typing import Any, get_type_hints
 
 import torch
+from torch import Tensor
 
 from xsvggt_ros.errors import first_line
 
 logger = logging.getLogger(__name__)
 
 _OLDEST = (7, 0)
+
+_LIBRARY = torch.library.Library("xsvggt", "FRAGMENT")
+_SCHEMA_TYPES = {
+    Tensor: "Tensor", Tensor | None: "Tensor?", list[Tensor]: "Tensor[]", int: "int",
+    list[int]: "int[]", float: "float", bool: "bool", torch.dtype: "ScalarType",
+    tuple[Tensor, Tensor]: "(Tensor, Tensor)",
+    tuple[Tensor, Tensor, Tensor]: "(Tensor, Tensor, Tensor)", type(None): "()",
+}  # fmt: skip
+"""What the dispatcher calls the types of parameters and results."""
+
+
+def register_operation(
+    definition: Callable[..., Any],
+    *,
+    kernels: str,
+    shapes: Callable[..., Any] = lambda *arguments: None,
+    writes: Collection[str] = (),
+    takes: Callable[..., Any] | None = None,
+) -> None:
+    """Make ``torch.ops.xsvggt`` know an operation, by the name of its definition.
+
+    Args:
+        definition: in plain PyTorch; its annotated parameters are the operation's. Called
+            ``<name>_in_torch``.
+        kernels: module that launches it on CUDA, in a function called ``<name>`` that takes what
+            ``definition`` does; imported where Triton runs.
+        shapes: returns empty tensors of the results' shapes.
+        writes: names of the parameters that are written to.
+        takes: for operations with many parameters, a named tuple of them: ``definition`` and kernel
+            are handed one of these instead.
+
+    """
+    name = definition.__name__.removesuffix("_in_torch")
+
+    def on_cuda(*arguments: Any) -> Any:
+        device = next(each for each in arguments if isinstance(each, Tensor)).device
+        if not triton_runs(device):
+            return in_torch(*arguments)
+        return as_declared(getattr(import_module(kernels), name))(*arguments)
+
+    def as_declared(function: Callable[..., Any]) -> Callable[..., Any]:
+        return function if takes is None else lambda *arguments: function(takes(*arguments))
+
+    in_torch = as_declared(definition)
+    _LIBRARY.define(name + _schema(takes or definition, definition, writes))
+    _LIBRARY.impl(name, in_torch, "CompositeExplicitAutograd")
+    _LIBRARY.impl(name, on_cuda, "CUDA")
+    _LIBRARY.impl(name, shapes, "Meta")
+
+
+def _schema(
+    declared: Callable[..., Any], returning: Callable[..., Any], writes: Collection[str]
+) -> str:
+    """Return the dispatcher's signature of what takes the parameters of ``declared``."""
+    marks = {name: f"({chr(ord('a') + place)}!)" for place, name in enumerate(writes)}
+    parameters = [
+        f"{_SCHEMA_TYPES[kind]}{marks.get(name, '')} {name}"
+        for name, kind in get_type_hints(declared).items()
+        if name != "return"
+    ]
+    return f"({', '.join(parameters)}) -> {_SCHEMA_TYPES[get_type_hints(returning)['return']]}"
 
 
 def triton_runs(device: torch.device) -> bool:

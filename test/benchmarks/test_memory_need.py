@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from xsvggt_ros.cache.kv_cache import KvCache
-from xsvggt_ros.cache.policies.importance import Importance
+from xsvggt_ros.cache.policies import Importance
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.metrics.trajectory import score_trajectory
 from xsvggt_ros.model.backbones import LANDMARKS

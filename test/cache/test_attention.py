@@ -14,6 +14,7 @@ import torch
 from xsvggt_ros.cache import attention
 from xsvggt_ros.cache.settings import BACKENDS
 from xsvggt_ros.errors import ConfigurationError
+from xsvggt_ros.side_stream import SideStreams
 
 
 def tensors(dtype: torch.dtype = torch.float32, device: str = "cpu") -> list[torch.Tensor]:
@@ -28,7 +29,9 @@ def tensors(dtype: torch.dtype = torch.float32, device: str = "cpu") -> list[tor
 def test_backends_agree(name: str) -> None:
     query, keys, values = tensors()
     expected = (query @ keys.transpose(-2, -1) / 8).softmax(-1) @ values
-    torch.testing.assert_close(attention.backend(name)(query, keys, values), expected)
+    torch.testing.assert_close(
+        attention.backend(name, SideStreams())(query, keys, values), expected
+    )
 
 
 @pytest.fixture
@@ -61,24 +64,28 @@ def test_flash_attn_is_handed_tokens_before_heads_and_no_mask(
     query, keys, values = tensors()
     expected = attention.attend_math(query, keys, values)
     for name in ("auto", "flash_attn"):
-        torch.testing.assert_close(attention.backend(name)(query, keys, values), expected)
+        torch.testing.assert_close(
+            attention.backend(name, SideStreams())(query, keys, values), expected
+        )
     assert flash_attn == [((1, 20, 3, 64), (1, 90, 3, 64), False)] * 2
 
 
 def test_flash_attn_is_left_aside_where_it_does_not_apply(flash_attn: list[Any]) -> None:
     query, keys, values = tensors()
     expected = attention.attend_math(query, keys, values)
-    torch.testing.assert_close(attention.backend("auto")(query, keys, values), expected)
+    torch.testing.assert_close(
+        attention.backend("auto", SideStreams())(query, keys, values), expected
+    )
     assert flash_attn == []
     with pytest.raises(ConfigurationError, match="not torch.float32 on cpu with 64; set .* auto"):
-        attention.backend("flash_attn")(query, keys, values)
+        attention.backend("flash_attn", SideStreams())(query, keys, values)
 
 
 def test_flash_attn_that_is_not_installed_is_said_at_once() -> None:
     if attention.flash_installed():
         pytest.skip("flash_attn is installed here")
     with pytest.raises(ConfigurationError, match="flash-attn .* or choose auto"):
-        attention.backend("flash_attn")
+        attention.backend("flash_attn", SideStreams())
 
 
 @pytest.mark.gpu
@@ -86,7 +93,7 @@ def test_flash_attn_that_is_not_installed_is_said_at_once() -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_the_real_flash_attn_agrees(dtype: torch.dtype) -> None:
     query, keys, values = tensors(dtype, "cuda")
-    expected = attention.backend("sdpa")(query, keys, values)
+    expected = attention.backend("sdpa", SideStreams())(query, keys, values)
     actual = attention.attend_flash(query, keys, values)
     torch.testing.assert_close(actual, expected, rtol=2e-2, atol=2e-2)
 
@@ -119,5 +126,5 @@ def test_queries_of_a_small_wave_attend_like_all_others() -> None:
         for tokens in (1041, 5000, 5000)
     )
     expected = torch.nn.functional.scaled_dot_product_attention(query, keys, values)
-    actual = attention.backend("sdpa")(query, keys, values)
+    actual = attention.backend("sdpa", SideStreams())(query, keys, values)
     torch.testing.assert_close(actual, expected, rtol=2e-2, atol=2e-3)

@@ -28,7 +28,7 @@ from streams import (
 
 from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.layer_plan import Spans, shares
-from xsvggt_ros.cache.policies.importance import importance
+from xsvggt_ros.cache.policies import importance
 from xsvggt_ros.cache.published import GrowingStore
 from xsvggt_ros.cache.settings import POLICIES, WIDTHS, CacheSettings
 from xsvggt_ros.cache.token_storage import PackedKeys

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from selection import examples
 from streams import SPECIAL, layout, make_cache, run
 
-from xsvggt_ros.cache.byte_budget import MIB, cache_nbytes, fitting_budget
+from xsvggt_ros.cache.layer_plan import MIB, cache_nbytes, fitting_budget
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError
 

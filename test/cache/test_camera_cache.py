@@ -116,5 +116,5 @@ def test_the_released_camera_cache_is_under_the_token_budget() -> None:
     assert isinstance(cache.camera, list)
     for value in range(60):
         cache.attend_camera(value % 2, 0, token(value), token(value), token(value))
-        assert len(cache.camera[0].store) == min(value + 1, 30)
-    assert cache.camera[0].store.numbers.tolist() == [0, *range(31, 60)]
+        assert len(cache.camera.blocks[0].store) == min(value + 1, 30)
+    assert cache.camera.blocks[0].store.numbers.tolist() == [0, *range(31, 60)]

@@ -11,10 +11,11 @@ import torch
 from reference import CONFIG, META, TOLERANCE, deviation
 
 from xsvggt_ros.cache.kv_cache import KvCache
-from xsvggt_ros.cache.policies.importance import importance
+from xsvggt_ros.cache.policies import importance
 from xsvggt_ros.cache.published import (
     GrowingStore,
     PublishedCache,
+    PublishedCameraMemory,
     kept_tokens,
     rounded,
     rounded_per_channel,
@@ -147,8 +148,8 @@ def test_cached_keys_and_values(run: Run) -> None:
 
 def test_shared_camera_cache() -> None:
     run = Run("a_full")
-    assert isinstance(run.cache.camera, list)
-    camera = run.cache.camera[0]
+    assert isinstance(run.cache.camera, PublishedCameraMemory)
+    camera = run.cache.camera.blocks[0]
     assert len(camera.store) == reference.META["modes"]["a_full"]["camera_cache_tokens"]
     assert deviation(camera.store.keys[0], OUTPUTS["a_full.camera_k0"]) <= TOLERANCE
     assert deviation(camera.store.values[0], OUTPUTS["a_full.camera_v0"]) <= TOLERANCE

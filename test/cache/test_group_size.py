@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from selection import examples
 from streams import DIM, HEADS, LAYERS, SPECIAL, frame_tensors, held, layout, make_cache, run, step
 
-from xsvggt_ros.cache.byte_budget import MIB, cache_nbytes
 from xsvggt_ros.cache.layer_group import GroupedLayer
-from xsvggt_ros.cache.layer_plan import history_group_size, plan_layer
+from xsvggt_ros.cache.layer_plan import MIB, cache_nbytes, history_group_size, plan_layer
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.cache.token_storage import PackedKeys
 

@@ -23,13 +23,23 @@ from streams import (
 )
 
 from xsvggt_ros.cache.ops import key_similarity
-from xsvggt_ros.cache.policies import policy_for
-from xsvggt_ros.cache.policies.base import Candidates, LayerView
-from xsvggt_ros.cache.policies.ffn_residual import Balanced, FfnResidual
-from xsvggt_ros.cache.policies.importance import Importance, importance, pooled_query
-from xsvggt_ros.cache.policies.key_diversity import KeyDiversity
-from xsvggt_ros.cache.policies.simple import Random, Recency
-from xsvggt_ros.cache.policies.value_aware import PROBES, ValueAware, output_change, probes
+from xsvggt_ros.cache.policies import (
+    PROBES,
+    Balanced,
+    Candidates,
+    FfnResidual,
+    Importance,
+    KeyDiversity,
+    LayerView,
+    Random,
+    Recency,
+    ValueAware,
+    importance,
+    output_change,
+    policy_for,
+    pooled_query,
+    probes,
+)
 from xsvggt_ros.cache.settings import POLICIES, CacheSettings
 
 HEADS, DIM, FRAME, OLDER = 3, 8, 30, 50

@@ -34,8 +34,8 @@ from xsvggt_ros.geometry.trajectory_io import read_tum
 from xsvggt_ros.interruption import SIGNALS
 from xsvggt_ros.missing import installation_of
 from xsvggt_ros.model.checkpoint import load_network, read_checkpoint, save_network
-from xsvggt_ros.stream.overview import OVERVIEW_SIZE
 from xsvggt_ros.stream.reconstructor import Reconstructor
+from xsvggt_ros.stream.results import OVERVIEW_SIZE
 from xsvggt_ros.version import version
 
 SAMPLE = Path(__file__).parents[2] / "sample" / "room"

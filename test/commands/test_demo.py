@@ -31,8 +31,8 @@ from xsvggt_ros.geometry.trajectory_io import read_tum
 from xsvggt_ros.model.config import PRESETS
 from xsvggt_ros.stream import results
 from xsvggt_ros.stream.frame import Frame
-from xsvggt_ros.stream.overview import OVERVIEW_SIZE
 from xsvggt_ros.stream.recording import CacheBytes, LongestSession, RecordedFrame, Recording
+from xsvggt_ros.stream.results import OVERVIEW_SIZE
 from xsvggt_ros.stream.sources import open_source
 from xsvggt_ros.synthetic.sequence import Sequence as SyntheticSequence
 from xsvggt_ros.synthetic.sequence import held_out
@@ -48,7 +48,7 @@ from xsvggt_ros.msg import ReconstructionStatus
 
 from xsvggt_ros.ros import child_node, dds, demo
 from xsvggt_ros.ros.demo import Recorder
-from xsvggt_ros.ros.replay_pace import MeteredSource
+from xsvggt_ros.ros.replay_topics import MeteredSource
 
 PATIENCE = 90.0
 """Seconds after which a condition is taken never to come true, on a machine that is busy."""

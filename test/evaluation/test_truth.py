@@ -36,7 +36,7 @@ from xsvggt_ros.evaluation.sources.base import EvaluationFrame
 from xsvggt_ros.geometry.rigid import is_pose, is_position, pose_from
 from xsvggt_ros.geometry.trajectory_io import read_tum
 from xsvggt_ros.metrics.trajectory import is_straight
-from xsvggt_ros.stream.sources.topics import COMPRESSED_IMAGE
+from xsvggt_ros.stream.messages import COMPRESSED_IMAGE
 
 TINY = ["--preset", "tiny", "--width", "28", "--device", "cpu"]
 LOST = {

@@ -14,9 +14,9 @@ from present import present
 
 from xsvggt_ros.errors import CheckpointError, ConfigurationError
 from xsvggt_ros.evaluation.provenance import weights, weights_bytes
-from xsvggt_ros.model import precision
+from xsvggt_ros.model import device as devices
 from xsvggt_ros.model.checkpoint import load_network, save_network
-from xsvggt_ros.model.dense_head import FusionBlock
+from xsvggt_ros.model.heads import FusionBlock
 from xsvggt_ros.model.layers import Block
 from xsvggt_ros.model.network import StreamVggt
 
@@ -47,14 +47,14 @@ def test_auto_is_what_a_card_computes_in(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], dtype: torch.dtype
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert precision.dtype_named("auto", CUDA) == dtype
-    assert precision.dtype_named("float32", CUDA) == torch.float32
+    assert devices.dtype_named("auto", CUDA) == dtype
+    assert devices.dtype_named("float32", CUDA) == torch.float32
 
 
 def test_auto_is_float32_on_a_cpu_and_in_the_heads() -> None:
-    assert precision.dtype_named("auto", CPU) == torch.float32
-    assert precision.heads_dtype_named("auto") == torch.float32
-    assert precision.heads_dtype_named("float16") == torch.float16
+    assert devices.dtype_named("auto", CPU) == torch.float32
+    assert devices.heads_dtype_named("auto") == torch.float32
+    assert devices.heads_dtype_named("float16") == torch.float16
     network = load_network("", preset="tiny", device="cpu")
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
 
@@ -69,9 +69,9 @@ def test_float32_means_float32_and_heads_beside_a_half_type_may_use_tf32(
     monkeypatch.setattr(torch, "set_float32_matmul_precision", asked.append)
     cudnn = SimpleNamespace(allow_tf32=None, benchmark=None)
     monkeypatch.setattr(torch.backends, "cudnn", cudnn)
-    precision.choose_arithmetic(CPU, dtype)
+    devices.choose_arithmetic(CPU, dtype)
     assert asked == []
-    precision.choose_arithmetic(CUDA, dtype)
+    devices.choose_arithmetic(CUDA, dtype)
     assert asked == ["high" if fast else "highest"]
     assert cudnn == SimpleNamespace(allow_tf32=fast, benchmark=False)
 
@@ -92,7 +92,7 @@ def test_unknown_weights_are_refused() -> None:
 def test_weights_of_8_bits_without_torchao_are_refused_before_anything_is_loaded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(precision, "find_spec", lambda name: None)
+    monkeypatch.setattr(devices, "find_spec", lambda name: None)
     with pytest.raises(ConfigurationError, match=r"torchao.*pip install 'xsvggt_ros\[int8\]'"):
         load_network("no such file", weights="int8")
 
@@ -104,9 +104,9 @@ def test_weights_of_8_bits_take_less_and_answer_nearly_the_same(tmp_path: Path, 
         load_network("", preset="tiny", device="cpu", weights=stored) for stored in ("full", kind)
     )
     assert weights_bytes(packed) < (0.6 if kind == "int8" else 0.9) * weights_bytes(full)
-    assert precision.is_quantized(packed.get_parameter("camera_head.trunk.0.mlp.fc1.weight"))
+    assert devices.is_quantized(packed.get_parameter("camera_head.trunk.0.mlp.fc1.weight"))
     encoder = packed.get_parameter("aggregator.patch_embed.blocks.0.mlp.fc1.weight")
-    assert precision.is_quantized(encoder) == (kind == "int8")
+    assert devices.is_quantized(encoder) == (kind == "int8")
     assert packed.dtype == torch.float32
     assert 0 < reference.deviation(answers(packed), answers(full)) < 0.03
     described = weights(packed, "", "tiny")

@@ -35,7 +35,7 @@ from xsvggt_ros.model.checkpoint import (
     sizes_of,
 )
 from xsvggt_ros.model.config import PRESETS, NetworkConfig, preset
-from xsvggt_ros.model.track_head import track_head_shapes
+from xsvggt_ros.model.weight_files import track_head_shapes
 
 TINY = PRESETS["tiny"]
 

@@ -18,7 +18,7 @@ from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.model.config import LINGBOT, PRESETS
 from xsvggt_ros.model.network import StreamVggt
-from xsvggt_ros.model.track_head import track_head_shapes
+from xsvggt_ros.model.weight_files import track_head_shapes
 from xsvggt_ros.stream.reconstructor import cache_layout
 from xsvggt_ros.training.forgetting import windowed
 

@@ -15,10 +15,10 @@ from reference import CONFIG, TOLERANCE, deviation
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.model.aggregator import image_statistics, normalize
 from xsvggt_ros.model.config import NetworkConfig
-from xsvggt_ros.model.dense_head import uv_embedding
+from xsvggt_ros.model.heads import uv_embedding
 from xsvggt_ros.model.network import Prediction, StreamVggt
 from xsvggt_ros.model.rotary import rotate, rotation_for
-from xsvggt_ros.model.track_head import track_head_shapes
+from xsvggt_ros.model.weight_files import track_head_shapes
 
 UNITS = reference.tensors("units")
 OUTPUTS = reference.tensors("outputs")

@@ -121,9 +121,8 @@ assert result.exit_code == 1, result.output
 sys.modules.pop("torch", None)
 """
 NODE = """
-import types
-sys.modules["xsvggt_ros.ros.running"] = types.SimpleNamespace(run=lambda args: 0)
 from xsvggt_ros.ros import node
+node.run = lambda args: 0
 node.main()
 """
 

@@ -28,9 +28,9 @@ import sys
 import numpy as np
 import torch
 from xsvggt_ros.ros import node
-from xsvggt_ros.stream import reconstructor
+from xsvggt_ros.stream import step_runner
 
-to_host = reconstructor._to_host
+to_host = step_runner.to_host
 calls = 0
 
 def faulty(prediction):
@@ -50,7 +50,7 @@ def faulty(prediction):
         output.encoding[3:7] = 0.0, 1.0, 0.0, 0.0
     return output
 
-reconstructor._to_host = faulty
+step_runner.to_host = faulty
 sys.exit(node.main())
 """
 """The node with faults of the device, and in what the network says."""

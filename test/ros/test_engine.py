@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from xsvggt_ros.declaration import Spec, Value
 from xsvggt_ros.model import checkpoint
 from xsvggt_ros.ros import engine
 from xsvggt_ros.ros.engine import build_reconstructor
-from xsvggt_ros.ros.parameter_spec import Spec, Value
 from xsvggt_ros.ros.parameters import Settings, specifications
 from xsvggt_ros.stream import chain, memory
 

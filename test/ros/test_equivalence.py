@@ -13,9 +13,9 @@ from rich.console import Console
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.stream.frame import FrameResult
-from xsvggt_ros.stream.offline import reconstruct
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 from xsvggt_ros.stream.sources import open_source
+from xsvggt_ros.stream.worker import reconstruct
 
 WIDTH, BUDGET = 56, 40
 IMAGES = images(5, height=48, width=64)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ from xsvggt_ros.ros.conversions import header, packed
 from xsvggt_ros.stream.frame import Frame
 from xsvggt_ros.stream.image_formats import IMAGE_ENCODINGS, BitsInUse
 from xsvggt_ros.stream.messages import calibration_of, depth_of
-from xsvggt_ros.stream.preprocessing import CALIBRATION_USES, Calibrator
+from xsvggt_ros.stream.preprocessing import CalibrationUse, Calibrator
 
 UINT32 = st.integers(0, 2**32 - 1)
 SIDES = st.integers(0, 40) | UINT32
@@ -57,7 +57,7 @@ def test_any_image_is_read_or_refused(
     message = Image(height=height, width=width, encoding=encoding, is_bigendian=big, step=step)
     message.data = packed(np.frombuffer(data, np.uint8))
     _stamped(message, stamp, name)
-    _assert_read_or_refused(conversions.frame_from_image(message, bits=BitsInUse()))
+    _assert_read_or_refused(conversions.frame_from(message, bits=BitsInUse()))
     try:
         depth = depth_of(message)
     except FrameError:
@@ -73,7 +73,7 @@ def test_any_compressed_image_is_read_or_refused(
     message = CompressedImage(format=text)
     message.data = packed(np.frombuffer(data, np.uint8))
     _stamped(message, stamp, name)
-    _assert_read_or_refused(conversions.frame_from_compressed(message, bits=BitsInUse()))
+    _assert_read_or_refused(conversions.frame_from(message, bits=BitsInUse()))
 
 
 @given(
@@ -86,7 +86,7 @@ def test_any_compressed_image_is_read_or_refused(
     MATRICES,
     st.lists(st.floats(), min_size=12, max_size=12),
     st.tuples(SIDES, SIDES, SIDES, SIDES, SIDES, SIDES),
-    st.sampled_from(CALIBRATION_USES),
+    st.sampled_from(get_args(CalibrationUse)),
 )
 @settings(max_examples=examples(300))
 def test_any_camera_info_is_used_or_left_out(

@@ -538,7 +538,7 @@ def test_a_signal_while_the_network_takes_too_long_ends_it_cleanly(number: int) 
 
 START_UP = [
     *(rf"import time:.*\b{module}$" for module in ("rclpy.impl", "numpy", "rclpy.node", "cv2")),
-    r"import time:.*\bxsvggt_ros.ros.running$",
+    r"import time:.*\bxsvggt_ros.ros.reconstruct_node$",
     r"import time:.*\btorch._C$",
     r"import time:.*\btorch$",
     "no checkpoint given",

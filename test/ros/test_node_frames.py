@@ -33,9 +33,9 @@ MOVING = """
 import sys
 import numpy as np
 from xsvggt_ros.ros import node
-from xsvggt_ros.stream import reconstructor
+from xsvggt_ros.stream import step_runner
 
-to_host = reconstructor._to_host
+to_host = step_runner.to_host
 step = -1  # the warm-up
 
 def moving(prediction):
@@ -46,7 +46,7 @@ def moving(prediction):
     step += 1
     return output
 
-reconstructor._to_host = moving
+step_runner.to_host = moving
 sys.exit(node.main())
 """
 """The node with a network that sees its camera go 0.1 right and 0.2 ahead with each image."""

@@ -11,8 +11,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xsvggt_ros.declaration import Spec, nearest_name
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.ros.parameter_spec import Spec, nearest_name
 from xsvggt_ros.ros.parameter_texts import (
     TABLE_BEGIN,
     TABLE_END,

@@ -16,9 +16,9 @@ from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.geometry.robot_frames import RobotPose
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream import pipeline as module
-from xsvggt_ros.stream.frame import Frame, FrameResult, ImageArray
+from xsvggt_ros.stream.frame import Frame, FrameResult, FrameUpdate, ImageArray
 from xsvggt_ros.stream.health import MEMORY, ImageWatch, QualityWatch
-from xsvggt_ros.stream.pipeline import FramePipeline, FrameUpdate, PipelineHooks
+from xsvggt_ros.stream.pipeline import FramePipeline, PipelineHooks
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 
 SECOND = 1_000_000_000

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.ros.replay_pace import ReplayClock
-from xsvggt_ros.ros.replay_topics import ReplayOptions
+from xsvggt_ros.ros.replay_topics import ReplayClock, ReplayOptions
 
 FOREVER = 1e6
 NO_PACE = (float("inf"), float("nan"), 1e-300, 1e9)

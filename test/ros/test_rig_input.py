@@ -11,9 +11,10 @@ pytest.importorskip("rclpy", reason=REASON)
 
 from rclpy.node import Node
 
+from xsvggt_ros.ros.image_input import RigInput
 from xsvggt_ros.ros.parameters import Input, Settings
-from xsvggt_ros.ros.rig_input import RigInput
 from xsvggt_ros.stream.frame import Frame
+from xsvggt_ros.stream.pipeline import Activity
 from xsvggt_ros.stream.worker import FrameQueue
 
 SECOND = 1_000_000_000
@@ -23,7 +24,7 @@ SECOND = 1_000_000_000
 def test_frames_of_one_camera_carry_its_name(node: Node, name: str) -> None:
     settings = Settings(input=Input(cameras=name))
     queue = FrameQueue("latest", 1)
-    rig = RigInput(node, settings, queue)
+    rig = RigInput(node, settings, queue, lambda: Activity("idle", 0.0))
     (camera,) = rig.cameras
     camera._put(Frame(7, "optical", lambda: np.zeros((1, 1, 3), np.uint8)))
     rig.close()
@@ -35,7 +36,7 @@ def test_frames_of_one_camera_carry_its_name(node: Node, name: str) -> None:
 def _rig(node: Node, cameras: str) -> tuple[RigInput, FrameQueue]:
     settings = Settings(input=Input(cameras=cameras, rig_wait=0.0))
     queue = FrameQueue("latest", 9)
-    return RigInput(node, settings, queue), queue
+    return RigInput(node, settings, queue, lambda: Activity("idle", 0.0)), queue
 
 
 def _frame(stamp: int) -> Frame:

@@ -16,14 +16,13 @@ pytest.importorskip("xsvggt_ros.msg", reason=REASON)
 
 from xsvggt_ros.msg import ReconstructionStatus
 
-from xsvggt_ros.cache.statistics import CacheStatistics
+from xsvggt_ros.cache.layout import CacheStatistics
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.ros import status as status_module
 from xsvggt_ros.ros.scale_input import ScaleState
 from xsvggt_ros.ros.status import StatusPublisher
-from xsvggt_ros.stream.frame import Execution, Frame, FrameResult, Timings
+from xsvggt_ros.stream.frame import Execution, Frame, FrameResult, FrameUpdate, SessionInfo, Timings
 from xsvggt_ros.stream.health import MEMORY, Health
-from xsvggt_ros.stream.pipeline import FrameUpdate, SessionInfo
 from xsvggt_ros.stream.preprocessing import ImageMapping
 from xsvggt_ros.stream.worker import Counters
 

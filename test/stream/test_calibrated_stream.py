@@ -9,9 +9,9 @@ import pytest
 from xsvggt_ros.geometry.cameras import Calibration, unproject
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.frame import Frame, FrameResult
-from xsvggt_ros.stream.offline import reconstruct
 from xsvggt_ros.stream.preprocessing import CalibrationUse
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
+from xsvggt_ros.stream.worker import reconstruct
 
 WIDTH, HEIGHT = 112, 84
 K = (90.0, 0.0, 55.0, 0.0, 92.0, 43.0, 0.0, 0.0, 1.0)

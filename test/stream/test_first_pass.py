@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xsvggt_ros.cache.keyframes import MOST, KeyframeSchedule
+from xsvggt_ros.cache.adaptation import LONGEST_INTERVAL, KeyframeSchedule
 from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.settings import POLICIES, CacheSettings
 from xsvggt_ros.errors import ConfigurationError, FrameError
@@ -27,10 +27,9 @@ from xsvggt_ros.stream.chain import ChainedReconstructor
 from xsvggt_ros.stream.frame import Frame, FrameResult, ImageArray
 from xsvggt_ros.stream.health import Health
 from xsvggt_ros.stream.memory import check_memory, first_pass_bytes
-from xsvggt_ros.stream.offline import reconstruct
 from xsvggt_ros.stream.pipeline import FramePipeline, PipelineHooks
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings, cache_layout
-from xsvggt_ros.stream.worker import Counters
+from xsvggt_ros.stream.worker import Counters, reconstruct
 
 CONFIG = PRESETS["tiny_lingbot"]
 ANCHORS = CONFIG.stream.anchor_frames
@@ -282,7 +281,7 @@ def test_fewer_and_fewer_frames_are_stored_by_themselves() -> None:
     assert stored_after[64] == 64
     assert stored_after[1983] < 320 <= stored_after[1985]
     assert stored_after[36000] < 900
-    assert schedule.interval == MOST
+    assert schedule.interval == LONGEST_INTERVAL
     every = KeyframeSchedule(0, 0)
     for _ in range(1000):
         every.note("")

@@ -15,7 +15,6 @@ from xsvggt_ros.errors import SourceError, XsvggtError
 from xsvggt_ros.stream.frame import Frame, ImageArray
 from xsvggt_ros.stream.image_formats import BitsInUse
 from xsvggt_ros.stream.imaging import decode_raw
-from xsvggt_ros.stream.offline import reconstruct
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 from xsvggt_ros.stream.stamps import (
     LONGEST_PATIENCE,
@@ -27,6 +26,7 @@ from xsvggt_ros.stream.stamps import (
     settled,
     settled_with,
 )
+from xsvggt_ros.stream.worker import reconstruct
 
 SECOND = 1_000_000_000
 PERIOD = SECOND // 30

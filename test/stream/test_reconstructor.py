@@ -359,7 +359,7 @@ def test_a_failure_while_results_are_fetched_begins_a_new_session(
         raise RuntimeError("device lost")
 
     with monkeypatch.context() as patch:
-        patch.setattr("xsvggt_ros.stream.reconstructor._to_host", fail)
+        patch.setattr("xsvggt_ros.stream.step_runner.to_host", fail)
         with pytest.raises(FrameError, match="a new session has begun: device lost"):
             reconstructor.step(images(2)[1])
     assert reconstructor.session == 2
@@ -439,7 +439,7 @@ def test_a_device_without_memory_shrinks_the_budget_and_goes_on(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr("xsvggt_ros.stream.reconstructor._to_host", fail)
+        patch.setattr("xsvggt_ros.stream.step_runner.to_host", fail)
         with pytest.raises(DeviceFullError, match="frame 1 of the session") as refusal:
             reconstructor.step(images(2)[1])
     assert refusal.value.changes == changes
@@ -459,7 +459,7 @@ def test_a_budget_in_mib_never_shrinks_below_what_a_frame_needs(
     network: StreamVggt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reconstructor = engine(network, budget_mib=1.0)
-    monkeypatch.setattr("xsvggt_ros.stream.reconstructor._to_host", out_of_memory)
+    monkeypatch.setattr("xsvggt_ros.stream.step_runner.to_host", out_of_memory)
     image = images(1)[0]
     for _ in range(40):
         with pytest.raises(DeviceFullError):

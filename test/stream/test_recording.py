@@ -17,19 +17,20 @@ from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import world_to_map
 from xsvggt_ros.stream.drawing import Scene
-from xsvggt_ros.stream.ground_truth import GroundTruth, TopView, compare
-from xsvggt_ros.stream.overview import OVERVIEW_SIZE
 from xsvggt_ros.stream.recording import (
     CacheBytes,
     CloudSample,
     EvenSample,
+    GroundTruth,
     LongestSession,
     RecordedFrame,
     Recording,
+    TopView,
+    compare,
     mebibytes,
     summarize,
 )
-from xsvggt_ros.stream.results import MOST_STEPS, depth_steps, title, write_results
+from xsvggt_ros.stream.results import MOST_STEPS, OVERVIEW_SIZE, depth_steps, title, write_results
 
 
 def frame(stamp: int = 0, size: tuple[int, int] = (6, 8), index: int = 0) -> RecordedFrame:

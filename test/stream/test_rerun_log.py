@@ -17,8 +17,7 @@ from xsvggt_ros.errors import EnvironmentMissingError, OutputError
 from xsvggt_ros.geometry.alignment import Similarity
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.stream import rerun_log
-from xsvggt_ros.stream.ground_truth import TopView, TruthComparison
-from xsvggt_ros.stream.recording import CacheBytes, RecordedFrame
+from xsvggt_ros.stream.recording import CacheBytes, RecordedFrame, TopView, TruthComparison
 from xsvggt_ros.stream.rerun_log import MOST_POINTS, REQUIREMENT, RerunLog, true_path_in_map
 
 ROOT = Path(__file__).parents[2]

@@ -18,8 +18,8 @@ from selection import examples
 from xsvggt_ros.errors import FrameError, SourceError
 from xsvggt_ros.geometry.cameras import Calibration
 from xsvggt_ros.stream.frame import ImageArray
+from xsvggt_ros.stream.messages import camera_info_topics
 from xsvggt_ros.stream.sources import Source, open_source
-from xsvggt_ros.stream.sources.topics import camera_info_topics
 
 RATE = 4.0
 PERIOD = SECOND // 4

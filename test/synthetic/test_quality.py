@@ -27,7 +27,7 @@ from xsvggt_ros.geometry.rigid import invert
 from xsvggt_ros.model.aggregator import Aggregator
 from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.model.config import PRESETS
-from xsvggt_ros.model.dense_head import activate_points
+from xsvggt_ros.model.heads import activate_points
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.model.rotary import rotation_for
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings

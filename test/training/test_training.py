@@ -26,9 +26,9 @@ from xsvggt_ros import cli
 from xsvggt_ros.errors import CheckpointError, ConfigurationError
 from xsvggt_ros.geometry.cameras import inverted, unproject, world_to_camera
 from xsvggt_ros.geometry.rigid import invert
-from xsvggt_ros.model.camera_head import inverse_encoding
 from xsvggt_ros.model.checkpoint import load_network, read_checkpoint
 from xsvggt_ros.model.config import preset
+from xsvggt_ros.model.heads import inverse_encoding
 from xsvggt_ros.model.memory import CausalSequence
 from xsvggt_ros.model.network import Prediction
 from xsvggt_ros.synthetic.cameras import Truth, intrinsics_for, truth_of

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Budgets that follow the scene and the layers' needs (left open by XStreamVGGT, section 5).
+"""What follows the stream: budgets, and which frames are stored.
 
-Novelty and motion are taken relative to the most that the session has lately seen of them, so there
-is nothing to tune to a camera or a robot. Everything here happens between two frames, and waits for
-the device then; a step itself does not.
+Budgets follow the scene and the layers' needs (left open by XStreamVGGT, section 5). Novelty and
+motion are taken relative to the most that the session has lately seen of them, so there is nothing
+to tune to a camera or a robot. Everything here happens between two frames, and waits for the device
+then; a step itself does not.
 """
 
 from __future__ import annotations
@@ -228,3 +229,68 @@ def scene_budget(level: float, rest: int, full: int) -> int:
 
 def _part(value: float, most: float) -> float:
     return max(0.0, value) / most if most > 0 else 0.0
+
+
+KEYFRAME_STAGES = 5
+"""Equal parts of the trained number of frames; in each, the interval is twice that of the last."""
+LONGEST_INTERVAL = 64
+"""Largest interval: an hour at 10 Hz then stores 900 frames, about the 1024 that LingBot-Map's own
+table of places in time has room for."""
+
+
+class KeyframeSchedule:
+    """Counts the frames of each camera, and says which of them are stored.
+
+    The first frame of a camera is stored, then every ``interval``-th one. With the interval 0
+    (auto), a network that was trained up to some number of stored frames stores every frame during
+    the first fifth of them, every second one during the next, and so on: LingBot-Map's 320 frames
+    last 1984 frames of the stream, and an hour of 10 Hz ends near 880. A network whose tokens do
+    not know how many came before them stores every frame.
+    """
+
+    def __init__(self, interval: int, trained_frames: int) -> None:
+        """Store one of ``interval`` frames; 0 = by what the network was trained with."""
+        self._interval = interval
+        self._trained = trained_frames
+        self._until: dict[str, int] = {}
+        self.stored = 0
+
+    @property
+    def interval(self) -> int:
+        """One of so many frames of a camera is stored now."""
+        if self._interval:
+            return self._interval
+        if not self._trained:
+            return 1
+        stage = self.stored // max(1, self._trained // KEYFRAME_STAGES)
+        return min(LONGEST_INTERVAL, 2 ** min(stage, LONGEST_INTERVAL))
+
+    def change(self, interval: int) -> None:
+        """Store one of ``interval`` frames from now on; 0 = as the network was trained."""
+        self._interval = interval
+
+    def is_due(self, camera: str) -> bool:
+        """Return whether the next frame of ``camera`` is stored."""
+        return min(self._until.get(camera, 0), self.interval - 1) == 0
+
+    def note(self, camera: str, frames: int = 1, *, anchors: bool = False) -> None:
+        """Take note of a pass of frames.
+
+        Args:
+            camera: whose frames they are.
+            frames: of the pass.
+            anchors: whether they are stored whatever the interval is.
+
+        """
+        if anchors:
+            self.stored += frames
+        elif self.is_due(camera):
+            self.stored += 1
+            self._until[camera] = self.interval - 1
+        else:
+            self._until[camera] = min(self._until.get(camera, 0), self.interval - 1) - 1
+
+    def restart(self) -> None:
+        """Forget the stream."""
+        self._until.clear()
+        self.stored = 0

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from xsvggt_ros.cache.ops import attend_few
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.side_stream import SideStream
+from xsvggt_ros.side_stream import SideStreams
 from xsvggt_ros.triton_support import triton_runs
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -36,8 +36,8 @@ _MANY_KEYS = 4096
 """From here on, a wave takes longer than the launches that spare it."""
 
 
-def backend(name: str) -> Attend:
-    """Return the backend called ``name``.
+def backend(name: str, side: SideStreams) -> Attend:
+    """Return the backend called ``name``; ``side`` is for what may run beside the rest.
 
     Raises:
         ConfigurationError: ``flash_attn`` where it is not installed.
@@ -50,16 +50,16 @@ def backend(name: str) -> Attend:
         )
     if name in ("flash_attn", "math"):
         return attend_flash if name == "flash_attn" else attend_math
-    return Sdpa(prefer_flash=name == "auto")
+    return Sdpa(side, prefer_flash=name == "auto")
 
 
 class Sdpa:
     """Attends by PyTorch; over many keys, queries that would need a wave of their own go apart."""
 
-    def __init__(self, *, prefer_flash: bool = False) -> None:
+    def __init__(self, side: SideStreams, *, prefer_flash: bool = False) -> None:
         """Attend by FlashAttention's own package instead, where that is asked for and applies."""
         self._prefer_flash = prefer_flash
-        self._side = SideStream()
+        self._side = side
 
     def __call__(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Attend."""
@@ -71,11 +71,11 @@ class Sdpa:
         _, heads, count, channels = query.shape
         whole = count - few
         out = query.new_empty(1, count, heads, channels).transpose(1, 2)
-        with self._side.fork():
+        with self._side.fork("attention"):
             attend_few(query[0, :, whole:], keys[0], values[0], out[0, :, whole:])
         mixed = functional.scaled_dot_product_attention(query[:, :, :whole], keys, values)
         out[:, :, :whole] = mixed
-        self._side.join()
+        self._side.join("attention")
         return out
 
 

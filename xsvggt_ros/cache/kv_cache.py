@@ -1,35 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The memory of one stream: a cache per global layer, and the camera head's.
 
-Where each byte of a global layer lies (`layer_segments.py`, `segment.py`, `token_storage.py`):
-
-=====================  ===========================================  ==============================
-what                   shape and type                               bytes an element at 4/4 bits
-=====================  ===========================================  ==============================
-codes of keys          uint8 [heads, slots, head_dim * bits / 8]    1/2
-grids of keys          float16 [heads, rows, head_dim], twice       4 / 64, times 1.2 for history,
-                                                                    more for frames below 512 tokens
-codes of values        uint8 [heads, slots, head_dim * bits / 8]    1/2
-grids of values        float16 [heads, slots, 1], twice             4 / head_dim
-row of a slot's keys   int16 [sets, slots]                          } 12 per token and set,
-number in the stream   int32 [sets, slots]                          } together 0.05 bits
-newest score           float32 [sets, slots]                        } an element at 16 heads
-memory of insertion     float16 [sets, slots]                        } of 64
-=====================  ===========================================  ==============================
-
-A layer has up to four segments of slots: the anchor (first frame), special tokens of later frames
-where these are stored finer, history, and the newest frame where it is to stay as it came; else
-history holds it too. Slots are dense and in no
-order. A token that goes gives its slot to one that comes; no other byte moves. Keys at 16 bits lie
-as they came in [heads, slots + frame, head_dim], and are attended to there; so do values.
-
-The layers of a group (`layer_group.py`) lie in one set of tensors, layer after layer: their first
-axis is layers times heads, or layers times sets.
-
-Once for all layers: a scratch of [heads, slots + frame, head_dim] each for keys and values, in the
-network's type, into which a packed layer is decoded to be attended to; and one of
-[layers * heads, frame, head_dim] each, in which the newest frame of a group's layers waits until
-the last of them has attended.
+`layout.py` begins with a table of where each byte of it is.
 """
 
 from __future__ import annotations
@@ -40,21 +12,18 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from xsvggt_ros.cache.adaptation import Adaptation
+from xsvggt_ros.cache.adaptation import Adaptation, KeyframeSchedule
 from xsvggt_ros.cache.attention import backend
-from xsvggt_ros.cache.byte_budget import MIB, fitting_budget
 from xsvggt_ros.cache.camera_memory import CameraMemory
-from xsvggt_ros.cache.keyframes import KeyframeSchedule
 from xsvggt_ros.cache.layer_group import GroupedLayer, LayerGroup
-from xsvggt_ros.cache.layer_plan import check_budget, parts_of, window_budget
-from xsvggt_ros.cache.layout import CacheLayout, Scratch
+from xsvggt_ros.cache.layer_plan import MIB, check_budget, fitting_budget, parts_of, window_budget
+from xsvggt_ros.cache.layout import CacheLayout, CacheStatistics, Scratch
 from xsvggt_ros.cache.policies import policy_for
-from xsvggt_ros.cache.published import LayerCache, PublishedCache
+from xsvggt_ros.cache.published import LayerCache, PublishedCache, PublishedCameraMemory
 from xsvggt_ros.cache.quantization import UNQUANTIZED
 from xsvggt_ros.cache.settings import CacheSettings
-from xsvggt_ros.cache.statistics import CacheStatistics
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.side_stream import SideStream
+from xsvggt_ros.side_stream import SideStreams
 
 _FIXED = ("compatibility", "index_sets", "group_size", "anchor_frames")
 """Settings that decide what a stored token is; another value needs another cache."""
@@ -70,8 +39,15 @@ class KvCache:
     change budget, widths and policy. :meth:`clear` begins a new stream in the same allocation.
     """
 
-    def __init__(self, settings: CacheSettings, layout: CacheLayout) -> None:
+    def __init__(
+        self, settings: CacheSettings, layout: CacheLayout, side: SideStreams | None = None
+    ) -> None:
         """Make an empty cache.
+
+        Args:
+            settings: how it behaves.
+            layout: of the network's tokens.
+            side: the network's, for what may run beside it; its own by default.
 
         Raises:
             ConfigurationError: a budget below the smallest possible one, which is named; an
@@ -79,13 +55,13 @@ class KvCache:
 
         """
         settings = settings.settled(layout)
+        self._side = side or SideStreams()
         self._own_layout = layout
         self.layout = replace(layout, anchor_frames=settings.anchor_frames)
         self._check(settings)
         self.settings = settings
         self._adaptation = Adaptation(settings, layout.smallest_budget)
         self._scratch = Scratch()
-        self._side = SideStream()
         self._keyframes = KeyframeSchedule(settings.keyframe_interval, layout.trained_frames)
         self._camera = ""
         self._together = 1
@@ -107,7 +83,7 @@ class KvCache:
         """Make the caches of all layers, empty."""
         settings, layout = self.settings, self.layout
         if settings.published:
-            attend = backend(settings.attention_backend)
+            attend = backend(settings.attention_backend, self._side)
             self.layers = [
                 PublishedCache(settings, layout.special_tokens, attend)
                 for _ in range(layout.layers)
@@ -131,20 +107,17 @@ class KvCache:
             first_layer=part.start,
             layers=len(part),
             special=layout.special_tokens,
-            attend=backend(settings.attention_backend),
+            attend=backend(settings.attention_backend, self._side),
             scratch=self._scratch,
             side=self._side,
         )
 
-    def _camera_memory(self) -> CameraMemory | list[PublishedCache]:
+    def _camera_memory(self) -> CameraMemory | PublishedCameraMemory:
         settings, layout = self.settings, self.layout
         if settings.published:
-            # There the trunk uses the very attention of the global blocks, budget included, and
-            # all iterations share one cache.
-            return [
-                PublishedCache(settings, layout.special_tokens, backend("sdpa"))
-                for _ in range(layout.camera_blocks)
-            ]
+            attend = backend("sdpa", self._side)
+            blocks = layout.camera_blocks
+            return PublishedCameraMemory(settings, blocks, layout.special_tokens, attend)
         return CameraMemory(
             _camera_places(settings),
             layout.camera_iterations,
@@ -218,11 +191,7 @@ class KvCache:
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attend in global block ``layer`` over what is remembered and the new frame.
 
-        Args:
-            layer: number of the global block.
-            query: [1, heads, tokens, head_dim].
-            key: of the new tokens, of the same shape.
-            value: likewise.
+        Queries, keys and values are [1, heads, tokens, head_dim] of the new frame.
 
         Raises:
             ConfigurationError: more than one stream at a time, tokens of another shape than the
@@ -237,13 +206,7 @@ class KvCache:
         return self.layers[layer].attend(query, key, value)
 
     def absorb(self, layer: int, update: Tensor) -> None:
-        """Prune global block ``layer``, and remember what stays of the frame just attended.
-
-        Args:
-            layer: index of the block.
-            update: what the block's MLP added to its tokens, [1, tokens, dim].
-
-        """
+        """Prune global block ``layer``, and remember what stays of the frame just attended."""
         self.layers[layer].absorb(update)
         if layer == self.layout.layers - 1 and self._stores and self.layout.trained_frames:
             self._time += self._together
@@ -253,12 +216,7 @@ class KvCache:
     ) -> Tensor:
         """Attend over the camera tokens remembered for this iteration and block.
 
-        Args:
-            iteration: number of the refinement.
-            block: of the camera head.
-            query: [1, heads, frames, head_dim].
-            key: of the same shape.
-            value: likewise.
+        Queries, keys and values are [1, heads, frames, head_dim].
 
         Raises:
             ConfigurationError: more than one frame at a time.
@@ -269,13 +227,11 @@ class KvCache:
                 f"a cache takes {self._together} frames here, not {query.shape[2]}; step through "
                 "the stream"
             )
-        if isinstance(self.camera, CameraMemory):
-            return self.camera.attend(iteration, block, query, key, value, stores=self._stores)
-        return self.camera[block].attend(query, key, value)
+        return self.camera.attend(iteration, block, query, key, value, stores=self._stores)
 
     def join(self) -> None:
         """Wait for what runs beside the network: within a capture, before it ends."""
-        self._side.join()
+        self._side.join("cache")
 
     def end_frame(self, motion: float = 0.0) -> None:
         """Say that a pass is complete: a frame, or all frames of the first pass.
@@ -362,8 +318,7 @@ class KvCache:
             self._make_layers()
         for layer in self.layers:
             layer.clear()
-        for memory in [self.camera] if isinstance(self.camera, CameraMemory) else self.camera:
-            memory.clear()
+        self.camera.clear()
         self._adaptation.clear()
         self._scratch.release()
         self._keyframes.restart()
@@ -414,7 +369,9 @@ class KvCache:
             self._group([layer for group in self._groups for layer in group.split()])
         for group in self._groups:
             policy = policy_for(settings) if judges_again else None
-            group.reconfigure(settings, budget, policy, backend(settings.attention_backend))
+            group.reconfigure(
+                settings, budget, policy, backend(settings.attention_backend, self._side)
+            )
         if isinstance(self.camera, CameraMemory):
             self.camera.resize(_camera_places(settings))
         self._keyframes.change(settings.keyframe_interval)
@@ -424,7 +381,7 @@ class KvCache:
         self._keep_within_mib()
 
     def _check(self, settings: CacheSettings) -> None:
-        backend(settings.attention_backend)
+        backend(settings.attention_backend, self._side)
         counted = settings.bounded and not settings.published and not settings.keeps_frames
         if counted and not settings.budget_mib:
             check_budget(settings.budget_tokens, self.layout.smallest_budget)
@@ -532,9 +489,7 @@ class KvCache:
     @property
     def camera_nbytes(self) -> int:
         """Allocated bytes of the camera head's memory."""
-        if isinstance(self.camera, CameraMemory):
-            return self.camera.nbytes
-        return sum(cache.nbytes for cache in self.camera)
+        return self.camera.nbytes
 
     def statistics(self) -> CacheStatistics:
         """Return what the cache says of itself after the last complete frame."""

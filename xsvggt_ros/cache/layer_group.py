@@ -13,10 +13,10 @@ from xsvggt_ros.cache.layer_plan import Spans, shares
 from xsvggt_ros.cache.layer_segments import LayerSegments
 from xsvggt_ros.cache.layout import Scratch, TokenShape
 from xsvggt_ros.cache.ops import Tokens, key_similarity
-from xsvggt_ros.cache.policies.base import Candidates, LayerView, Policy
+from xsvggt_ros.cache.policies import Candidates, LayerView, Policy
 from xsvggt_ros.cache.segment import Segment
 from xsvggt_ros.cache.settings import CacheSettings
-from xsvggt_ros.side_stream import SideStream
+from xsvggt_ros.side_stream import SideStreams
 
 _WORST = torch.finfo(torch.float32).min
 
@@ -53,7 +53,7 @@ class LayerGroup:
         special: int,
         attend: Attend,
         scratch: Scratch,
-        side: SideStream,
+        side: SideStreams,
     ) -> None:
         """Make an empty cache.
 
@@ -184,7 +184,7 @@ class LayerGroup:
 
         """
         # The scratch is free, and so is the room of the frames of the group before.
-        self._side.join()
+        self._side.join("cache")
         if index == 0:
             self._begin(key.shape[2])
         if self._apart:
@@ -198,7 +198,7 @@ class LayerGroup:
         anchor = len(self._held.anchor)
         view = LayerView(query[0], keys, values, anchor, self._special_tokens, self._sets)
         self._asking = query
-        with self._side.fork():
+        with self._side.fork("cache"):
             self._measures.append(self._policy.measure(view))
         if self._settings.adapts_layers:
             self.similarity = key_similarity(keys, anchor).nanmean()
@@ -242,7 +242,7 @@ class LayerGroup:
             return
         self._updates.append(self._policy.measure_update(update[0]))
         if index == self._layers - 1:
-            with self._side.fork():
+            with self._side.fork("cache"):
                 self._remember(update.shape[1])
 
     def _remember(self, frame: int) -> None:
@@ -272,7 +272,7 @@ class LayerGroup:
 
     def _take_in_apart(self) -> None:
         """Hold what the layers of a first pass remember; make room for what comes after it."""
-        self._side.join()
+        self._side.join("cache")
         one = self._apart[0]
         self._held.take_in_parts(one._held)
         self._clock.copy_(one._clock)
@@ -429,14 +429,7 @@ class GroupedLayer:
         return self.group.numbers_of(self._index)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend over the past and the new frame, all [1, heads, tokens, head_dim].
-
-        Args:
-            query: [1, heads, tokens, head_dim].
-            key: of the new tokens, of the same shape.
-            value: likewise.
-
-        """
+        """Attend over the past and the new frame, all [1, heads, tokens, head_dim]."""
         return self.group.attend(self._index, query, key, value)
 
     def absorb(self, update: Tensor) -> None:

@@ -20,7 +20,7 @@ from xsvggt_ros.cache.layer_plan import (
     scratch_nbytes,
 )
 from xsvggt_ros.cache.layout import Scratch, TokenShape
-from xsvggt_ros.cache.ops import Parts, Tokens, decode_layer
+from xsvggt_ros.cache.ops import Decoding, Parts, Tokens, decode_layer
 from xsvggt_ros.cache.quantization import UNQUANTIZED
 from xsvggt_ros.cache.segment import Segment, SegmentPlan, ranks, table_rows
 from xsvggt_ros.cache.settings import CacheSettings
@@ -184,14 +184,12 @@ class LayerSegments:
         else:
             held_values = share(held_values, index, self._layers)
         key_parts, value_parts = self._parts[index]
-        decode_layer(
-            key_parts,
-            value_parts,
-            [len(segment) for segment in self.all],
-            (key, value),
-            (keys, values),
-            (held_keys, held_values),
-        )
+        lengths = [len(segment) for segment in self.all]
+        given = Decoding(
+            key_parts.tensors, key_parts.bits, value_parts.tensors, value_parts.bits, lengths,
+            key, value, keys, values, held_keys, held_values,
+        )  # fmt: skip
+        decode_layer(given)
         return keys, values
 
     def newest(self, frame: int, scratch: Scratch) -> tuple[Tensor, Tensor]:

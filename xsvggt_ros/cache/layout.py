@@ -1,5 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tokens of a network are, and the scratch in which a layer's tokens lie side by side."""
+"""What a cache consists of: the tokens of a network, the scratch of its layers, and how full it is.
+
+Where each byte of a global layer lies (`layer_segments.py`, `segment.py`, `token_storage.py`):
+
+=====================  ===========================================  ==============================
+what                   shape and type                               bytes an element at 4/4 bits
+=====================  ===========================================  ==============================
+codes of keys          uint8 [heads, slots, head_dim * bits / 8]    1/2
+grids of keys          float16 [heads, rows, head_dim], twice       4 / 64, times 1.2 for history,
+                                                                    more for frames below 512 tokens
+codes of values        uint8 [heads, slots, head_dim * bits / 8]    1/2
+grids of values        float16 [heads, slots, 1], twice             4 / head_dim
+row of a slot's keys   int16 [sets, slots]                          } 12 per token and set,
+number in the stream   int32 [sets, slots]                          } together 0.05 bits
+newest score           float32 [sets, slots]                        } an element at 16 heads
+memory of insertion     float16 [sets, slots]                        } of 64
+=====================  ===========================================  ==============================
+
+A layer has up to four segments of slots: the anchor (first frame), special tokens of later frames
+where these are stored finer, history, and the newest frame where it is to stay as it came; else
+history holds it too. Slots are dense and in no
+order. A token that goes gives its slot to one that comes; no other byte moves. Keys at 16 bits lie
+as they came in [heads, slots + frame, head_dim], and are attended to there; so do values.
+
+The layers of a group (`layer_group.py`) lie in one set of tensors, layer after layer: their first
+axis is layers times heads, or layers times sets.
+
+Once for all layers: a scratch of [heads, slots + frame, head_dim] each for keys and values, in the
+network's type, into which a packed layer is decoded to be attended to; and one of
+[layers * heads, frame, head_dim] each, in which the newest frame of a group's layers waits until
+the last of them has attended.
+"""
 
 from __future__ import annotations
 
@@ -161,3 +192,39 @@ def _view(buffer: Tensor, lanes: int, tokens: int, shape: TokenShape) -> Tensor:
     if buffer.numel() < size:
         return torch.empty(0, dtype=shape.dtype, device=shape.device)
     return buffer[:size].view(lanes, tokens, shape.channels)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStatistics:
+    """State of the cache after a frame.
+
+    Attributes:
+        policy: name of the policy that chooses what stays.
+        budget_tokens: most tokens a layer may hold after a frame, the mean over layers where
+            these have budgets of their own; 0 = unbounded.
+        tokens: tokens held by the fullest layer.
+        key_bits: storage width of history's keys; 16 = unquantized.
+        value_bits: storage width of history's values; 16 = unquantized.
+        nbytes: bytes allocated for keys, values, scales, minima and indices of all layers.
+        scratch_nbytes: bytes allocated, once for all layers, to decode one layer in.
+        camera_nbytes: bytes allocated for the camera head's memory, in addition.
+        uncompressed_nbytes: bytes that every token of the session so far would take in the
+            network's own precision.
+        evicted: tokens dropped after this frame, summed over layers.
+        evicted_total: the same since the session began.
+        layer_tokens: tokens held by each layer.
+
+    """
+
+    policy: str
+    budget_tokens: int
+    tokens: int
+    key_bits: int
+    value_bits: int
+    nbytes: int
+    scratch_nbytes: int
+    camera_nbytes: int
+    uncompressed_nbytes: int
+    evicted: int
+    evicted_total: int
+    layer_tokens: tuple[int, ...]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The cache's own operations, each one call to PyTorch's dispatcher.
 
-Every operation has an implementation in plain PyTorch (CPU, and CUDA without Triton), one in Triton
-(CUDA), and one that only tells shapes (meta), so a step can be counted and checked without a GPU.
+Each is defined here in plain PyTorch, and launched by `packing_kernels.py` or
+`measuring_kernels.py` where Triton runs (see `triton_support.py`).
 
 - ``decode_layer``: one layer's tokens side by side, decoded, the newest frame behind them;
 - ``write_tokens``: tokens of a group of layers into slots, rounded;
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,29 +30,7 @@ from xsvggt_ros.cache.quantization import (
     encode_values,
 )
 from xsvggt_ros.cache.token_storage import SKIPPED, TENSORS, TokenStorage, put, take
-from xsvggt_ros.triton_support import triton_runs
-
-_LIBRARY = torch.library.Library("xsvggt", "FRAGMENT")
-_LIBRARY.define(
-    "decode_layer(Tensor[] key_tensors, int[] key_bits, Tensor[] value_tensors, int[] value_bits, "
-    "int[] lengths, Tensor key, Tensor value, Tensor(a!) keys, Tensor(b!) values, "
-    "Tensor(c!) held_keys, Tensor(d!) held_values) -> ()"
-)
-_LIBRARY.define(
-    "write_tokens(Tensor keys, Tensor values, Tensor numbers, Tensor scores, Tensor insertions, "
-    "Tensor order, Tensor slots, Tensor rows, "
-    "int group_size, int key_bits, Tensor(a!) key_codes, Tensor(b!) key_scale, "
-    "Tensor(c!) key_minimum, Tensor(d!) row_of_slot, int value_bits, Tensor(e!) value_codes, "
-    "Tensor(f!) value_scale, Tensor(g!) value_minimum, Tensor(h!) number_of_slot, "
-    "Tensor(i!) score_of_slot, Tensor(j!) insertion_of_slot) -> ()"
-)
-_LIBRARY.define("attend_few(Tensor query, Tensor keys, Tensor values, Tensor(a!) out) -> ()")
-_LIBRARY.define(
-    "attend_camera(Tensor query, Tensor key, Tensor value, Tensor place, Tensor held, "
-    "Tensor(a!) keys, Tensor(b!) values, Tensor(c!) attention) -> Tensor"
-)
-_LIBRARY.define("key_similarity(Tensor keys, int anchor) -> Tensor")
-_LIBRARY.define("unit_range(Tensor values) -> Tensor")
+from xsvggt_ros.triton_support import register_operation
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,31 +49,42 @@ class Parts:
         )
 
 
-def decode_layer(
-    key_parts: Parts,
-    value_parts: Parts,
-    lengths: Sequence[int],
-    newest: tuple[Tensor, Tensor],
-    out: tuple[Tensor, Tensor],
-    held: tuple[Tensor, Tensor],
-) -> None:
-    """Lay a layer's tokens side by side, decoded, the newest frame behind them.
+class Decoding(NamedTuple):
+    """What ``decode_layer`` is given.
 
-    Args:
-        key_parts: where the keys of each segment lie.
-        value_parts: the same of the values.
+    Attributes:
+        key_tensors: where the keys of each segment lie, see :class:`Parts`.
+        key_bits: their widths.
+        value_tensors: the same of the values.
+        value_bits: likewise.
         lengths: tokens of each segment.
-        newest: keys and values of the newest frame, [heads, frame, channels].
-        out: written to, keys and values [heads, sum of lengths + frame, channels]; tokens that are
-            stored there already stay as they are.
-        held: written to, room in which the newest frame waits for its rounding, like ``newest``;
-            an empty tensor where it waits in ``out``.
+        key: of the newest frame, [heads, frame, channels].
+        value: the same.
+        keys: written to, [heads, sum of lengths + frame, channels]; tokens that are stored there
+            already stay as they are.
+        values: the same.
+        held_keys: written to, room in which the newest frame waits for its rounding, like ``key``;
+            an empty tensor where it waits in ``keys``.
+        held_values: the same.
 
     """
-    torch.ops.xsvggt.decode_layer(
-        key_parts.tensors, key_parts.bits, value_parts.tensors, value_parts.bits,
-        lengths, *newest, *out, *held,
-    )  # fmt: skip
+
+    key_tensors: list[Tensor]
+    key_bits: list[int]
+    value_tensors: list[Tensor]
+    value_bits: list[int]
+    lengths: list[int]
+    key: Tensor
+    value: Tensor
+    keys: Tensor
+    values: Tensor
+    held_keys: Tensor
+    held_values: Tensor
+
+
+def decode_layer(decoding: Decoding) -> None:
+    """Lay a layer's tokens side by side, decoded, the newest frame behind them."""
+    torch.ops.xsvggt.decode_layer(*decoding)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +123,35 @@ class Tokens:
     def span(self, start: int, stop: int) -> Tokens:
         """Return the tokens from ``start`` to ``stop`` of these."""
         return replace(self, order=self.order[:, start:stop])
+
+
+class Writing(NamedTuple):
+    """What ``write_tokens`` is given, see :func:`write_tokens` and :class:`Tokens`.
+
+    Tensors of a storage are those of :attr:`TokenStorage.tensors`; widths may be ``SKIPPED``.
+    """
+
+    keys: Tensor
+    values: Tensor
+    numbers: Tensor
+    scores: Tensor
+    insertions: Tensor
+    order: Tensor
+    slots: Tensor
+    rows: Tensor
+    group_size: int
+    key_bits: int
+    key_codes: Tensor
+    key_scale: Tensor
+    key_minimum: Tensor
+    row_of_slot: Tensor
+    value_bits: int
+    value_codes: Tensor
+    value_scale: Tensor
+    value_minimum: Tensor
+    number_of_slot: Tensor
+    score_of_slot: Tensor
+    insertion_of_slot: Tensor
 
 
 def write_tokens(
@@ -235,102 +253,67 @@ def unit_range(values: Tensor) -> Tensor:
     return scaled
 
 
-def decode_layer_in_torch(
-    key_tensors: list[Tensor],
-    key_bits: list[int],
-    value_tensors: list[Tensor],
-    value_bits: list[int],
-    lengths: list[int],
-    key: Tensor,
-    value: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    held_keys: Tensor,
-    held_values: Tensor,
-) -> None:
-    """Implement ``decode_layer``."""
+def decode_layer_in_torch(given: Decoding) -> None:
+    """Define ``decode_layer``."""
     start = 0
-    for index, length in enumerate(lengths):
+    for index, length in enumerate(given.lengths):
         part = slice(start, start + length)
         own = slice(index * TENSORS, (index + 1) * TENSORS)
         start += length
         if not length:
             continue
-        codes, scale, minimum, rows = key_tensors[own]
-        if key_bits[index] == UNQUANTIZED:
-            keys[:, part] = codes[:, :length]
-        elif key_bits[index] != SKIPPED:
-            decode_keys(codes, scale, minimum, rows, key_bits[index], keys[:, part])
-        codes, scale, minimum, _ = value_tensors[own]
-        if value_bits[index] == UNQUANTIZED:
-            values[:, part] = codes[:, :length]
-        elif value_bits[index] != SKIPPED:
-            decode_values(codes, scale, minimum, value_bits[index], values[:, part])
-    for newest, out, held in ((key, keys, held_keys), (value, values, held_values)):
+        bits, out = given.key_bits[index], given.keys
+        codes, scale, minimum, rows = given.key_tensors[own]
+        if bits == UNQUANTIZED:
+            out[:, part] = codes[:, :length]
+        elif bits != SKIPPED:
+            decode_keys(codes, scale, minimum, rows, bits, out[:, part])
+        bits, out = given.value_bits[index], given.values
+        codes, scale, minimum, _ = given.value_tensors[own]
+        if bits == UNQUANTIZED:
+            out[:, part] = codes[:, :length]
+        elif bits != SKIPPED:
+            decode_values(codes, scale, minimum, bits, out[:, part])
+    for newest, out, held in (
+        (given.key, given.keys, given.held_keys),
+        (given.value, given.values, given.held_values),
+    ):
         out[:, start:] = newest
         if held.numel():
             held.copy_(newest)
 
 
-def write_tokens_in_torch(
-    keys: Tensor,
-    values: Tensor,
-    numbers: Tensor,
-    scores: Tensor,
-    insertions: Tensor,
-    order: Tensor,
-    slots: Tensor,
-    rows: Tensor,
-    group_size: int,
-    key_bits: int,
-    key_codes: Tensor,
-    key_scale: Tensor,
-    key_minimum: Tensor,
-    row_of_slot: Tensor,
-    value_bits: int,
-    value_codes: Tensor,
-    value_scale: Tensor,
-    value_minimum: Tensor,
-    number_of_slot: Tensor,
-    score_of_slot: Tensor,
-    insertion_of_slot: Tensor,
-) -> None:
-    """Implement ``write_tokens``."""
+def write_tokens_in_torch(given: Writing) -> None:
+    """Define ``write_tokens``."""
+    order, slots, rows = given.order, given.slots, given.rows
     for stored, came in (
-        (number_of_slot, numbers),
-        (score_of_slot, scores),
-        (insertion_of_slot, insertions),
+        (given.number_of_slot, given.numbers),
+        (given.score_of_slot, given.scores),
+        (given.insertion_of_slot, given.insertions),
     ):
         stored.scatter_(1, slots, came.gather(1, order))
     # Copies first: tokens that came may lie where others are to go.
-    if key_bits == UNQUANTIZED:
-        put(key_codes, slots, take(keys, order))
-    elif key_bits != SKIPPED:
-        codes, grid = encode_keys(take(keys, order), group_size, key_bits)
-        put(key_codes, slots, codes)
-        put(key_scale, rows, grid.scale)
-        put(key_minimum, rows, grid.minimum)
-        row_of_token = rows.repeat_interleave(group_size, dim=1)[:, : slots.shape[1]]
-        row_of_slot.scatter_(1, slots, row_of_token.to(row_of_slot.dtype))
-    if value_bits == UNQUANTIZED:
-        put(value_codes, slots, take(values, order))
-    elif value_bits != SKIPPED:
-        codes, grid = encode_values(take(values, order), value_bits)
-        put(value_codes, slots, codes)
-        put(value_scale, slots, grid.scale)
-        put(value_minimum, slots, grid.minimum)
+    if given.key_bits == UNQUANTIZED:
+        put(given.key_codes, slots, take(given.keys, order))
+    elif given.key_bits != SKIPPED:
+        size = given.group_size
+        codes, grid = encode_keys(take(given.keys, order), size, given.key_bits)
+        put(given.key_codes, slots, codes)
+        put(given.key_scale, rows, grid.scale)
+        put(given.key_minimum, rows, grid.minimum)
+        row_of_token = rows.repeat_interleave(size, dim=1)[:, : slots.shape[1]]
+        given.row_of_slot.scatter_(1, slots, row_of_token.to(given.row_of_slot.dtype))
+    if given.value_bits == UNQUANTIZED:
+        put(given.value_codes, slots, take(given.values, order))
+    elif given.value_bits != SKIPPED:
+        codes, grid = encode_values(take(given.values, order), given.value_bits)
+        put(given.value_codes, slots, codes)
+        put(given.value_scale, slots, grid.scale)
+        put(given.value_minimum, slots, grid.minimum)
 
 
 def attend_few_in_torch(query: Tensor, keys: Tensor, values: Tensor, out: Tensor) -> None:
-    """Implement ``attend_few``.
-
-    Args:
-        query: [heads, n, head_dim].
-        keys: [heads, tokens, head_dim].
-        values: of the shape of ``keys``.
-        out: takes the result, of the shape of ``query``.
-
-    """
+    """Define ``attend_few``, which see."""
     out.copy_(functional.scaled_dot_product_attention(query[None], keys[None], values[None])[0])
 
 
@@ -344,19 +327,7 @@ def attend_camera_in_torch(
     values: Tensor,
     attention: Tensor,
 ) -> Tensor:
-    """Implement ``attend_camera``.
-
-    Args:
-        query: [1, heads, 1, head_dim].
-        key: of the newest token, of the same shape.
-        value: likewise.
-        place: where the newest token is stored, int64 [1].
-        held: tokens held, the newest included, int64 [].
-        keys: [heads, room, head_dim], changed.
-        values: likewise.
-        attention: takes the mean attention over heads, float32 [room].
-
-    """
+    """Define ``attend_camera``, which see."""
     keys.index_copy_(1, place, key[0])
     values.index_copy_(1, place, value[0])
     logits = query[0].float() @ keys.float().transpose(-2, -1) * query.shape[-1] ** -0.5
@@ -367,7 +338,7 @@ def attend_camera_in_torch(
 
 
 def key_similarity_in_torch(keys: Tensor, anchor: int) -> Tensor:
-    """Implement ``key_similarity``: keys [lanes, tokens, channels] give float32 [lanes, tokens]."""
+    """Define ``key_similarity``: keys [lanes, tokens, channels] give float32 [lanes, tokens]."""
     directions = functional.normalize(keys.float(), dim=-1)
     rest = directions[:, anchor:] if directions.shape[1] > anchor else directions
     # One key that is no number must not make all of them alike.
@@ -376,7 +347,7 @@ def key_similarity_in_torch(keys: Tensor, anchor: int) -> Tensor:
 
 
 def unit_range_in_torch(values: Tensor) -> Tensor:
-    """Implement ``unit_range``: values [rows, count] give the same shape."""
+    """Define ``unit_range``: values [rows, count] give the same shape."""
     finite = values.isfinite()
     lowest = values.masked_fill(~finite, torch.inf).amin(dim=1, keepdim=True)
     extent = values.masked_fill(~finite, -torch.inf).amax(dim=1, keepdim=True) - lowest
@@ -384,33 +355,28 @@ def unit_range_in_torch(values: Tensor) -> Tensor:
     return shares.masked_fill(~finite, torch.nan)
 
 
-def _on_cuda(name: str, in_torch: Any) -> Any:
-    def run(*arguments: Any) -> Any:
-        if not triton_runs(torch.device("cuda")):
-            return in_torch(*arguments)
-        from xsvggt_ros.cache.kernels import launch
-
-        return getattr(launch, name)(*arguments)
-
-    return run
-
-
-for _name, _in_torch in (
-    ("decode_layer", decode_layer_in_torch),
-    ("write_tokens", write_tokens_in_torch),
-    ("attend_few", attend_few_in_torch),
-    ("attend_camera", attend_camera_in_torch),
-    ("key_similarity", key_similarity_in_torch),
-    ("unit_range", unit_range_in_torch),
-):
-    _LIBRARY.impl(_name, _in_torch, "CPU")
-    _LIBRARY.impl(_name, _on_cuda(_name, _in_torch), "CUDA")
-for _name in ("decode_layer", "write_tokens", "attend_few"):
-    _LIBRARY.impl(_name, lambda *arguments: None, "Meta")
-_LIBRARY.impl(
-    "key_similarity",
-    lambda keys, anchor: keys.new_empty(keys.shape[:2], dtype=torch.float32),
-    "Meta",
+_PACKING, _MEASURING = "xsvggt_ros.cache.packing_kernels", "xsvggt_ros.cache.measuring_kernels"
+register_operation(
+    decode_layer_in_torch,
+    takes=Decoding,
+    writes=("keys", "values", "held_keys", "held_values"),
+    kernels=_PACKING,
 )
-_LIBRARY.impl("attend_camera", lambda query, *others: torch.empty_like(query), "Meta")
-_LIBRARY.impl("unit_range", torch.empty_like, "Meta")
+_STORED = (
+    "key_codes", "key_scale", "key_minimum", "row_of_slot", "value_codes", "value_scale",
+    "value_minimum", "number_of_slot", "score_of_slot", "insertion_of_slot",
+)  # fmt: skip
+register_operation(write_tokens_in_torch, takes=Writing, writes=_STORED, kernels=_PACKING)
+register_operation(attend_few_in_torch, writes=("out",), kernels=_MEASURING)
+register_operation(
+    attend_camera_in_torch,
+    writes=("keys", "values", "attention"),
+    shapes=lambda query, *others: torch.empty_like(query),
+    kernels=_MEASURING,
+)
+register_operation(
+    key_similarity_in_torch,
+    shapes=lambda keys, anchor: keys.new_empty(keys.shape[:2], dtype=torch.float32),
+    kernels=_MEASURING,
+)
+register_operation(unit_range_in_torch, shapes=torch.empty_like, kernels=_MEASURING)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from xsvggt_ros.cache.attention import Attend
-from xsvggt_ros.cache.policies.importance import importance
+from xsvggt_ros.cache.policies import importance
 from xsvggt_ros.cache.quantization import UNQUANTIZED, levels
 from xsvggt_ros.cache.settings import CacheSettings
 
@@ -208,14 +208,7 @@ class PublishedCache:
         self._seen = 0
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend over the past and the new frame, then round and prune.
-
-        Args:
-            query: [1, heads, tokens, head_dim].
-            key: of the new tokens, of the same shape.
-            value: likewise.
-
-        """
+        """Attend over the past and the new frame, then round and prune."""
         self.store.append(key, value, self._seen)
         self._seen += key.shape[2]
         mixed = self._attend(query, self.store.keys, self.store.values)
@@ -235,6 +228,45 @@ class PublishedCache:
             store.keys.copy_(rounded_per_channel(store.keys, settings.key_bits))
         if settings.value_bits != UNQUANTIZED:
             store.values.copy_(rounded(store.values, settings.value_bits))
+
+
+class PublishedCameraMemory:
+    """The released camera head's memory: its trunk attends as the global blocks do.
+
+    The token budget holds for it, too, and all refinements share one cache.
+
+    Attributes:
+        blocks: a cache for each block of the trunk.
+
+    """
+
+    def __init__(self, settings: CacheSettings, blocks: int, special: int, attend: Attend) -> None:
+        """Make an empty memory.
+
+        Args:
+            settings: of the global layers.
+            blocks: of the trunk.
+            special: special tokens in front of each frame.
+            attend: how to attend.
+
+        """
+        self.blocks = [PublishedCache(settings, special, attend) for _ in range(blocks)]
+
+    @property
+    def nbytes(self) -> int:
+        """Allocated bytes."""
+        return sum(cache.nbytes for cache in self.blocks)
+
+    def clear(self) -> None:
+        """Forget everything, keeping the allocation."""
+        for cache in self.blocks:
+            cache.clear()
+
+    def attend(
+        self, iteration: int, block: int, query: Tensor, key: Tensor, value: Tensor, *, stores: bool
+    ) -> Tensor:
+        """Attend in a block of any iteration; here every frame is stored."""
+        return self.blocks[block].attend(query, key, value)
 
 
 def kept_tokens(

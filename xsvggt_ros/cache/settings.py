@@ -87,7 +87,7 @@ class CacheSettings:
         window_frames: for ``lingbot``, newest stored frames that stay whole.
         trajectory_frames: for ``lingbot``, frames before the window whose special tokens stay; the
             oldest are dropped first.
-        keyframe_interval: see :mod:`xsvggt_ros.cache.keyframes`.
+        keyframe_interval: see :mod:`xsvggt_ros.cache.adaptation`.
 
     Raises:
         ConfigurationError: a value outside its range, with the range.

@@ -28,8 +28,7 @@ from xsvggt_ros.interruption import INTERRUPTED
 if TYPE_CHECKING:
     from xsvggt_ros.commands.demo_room import DemoRoom
     from xsvggt_ros.ros.demo import Demo, DemoOptions
-    from xsvggt_ros.stream.ground_truth import TruthComparison
-    from xsvggt_ros.stream.recording import RecordedFrame
+    from xsvggt_ros.stream.recording import RecordedFrame, TruthComparison
     from xsvggt_ros.stream.rerun_log import RerunLog
     from xsvggt_ros.stream.results import DepthFiles
 
@@ -131,7 +130,7 @@ def _run(
     from xsvggt_ros.errors import OutputError, PartlyWrittenError
     from xsvggt_ros.progress import frame_progress
     from xsvggt_ros.ros.demo import Demo
-    from xsvggt_ros.stream.ground_truth import compare
+    from xsvggt_ros.stream.recording import compare
     from xsvggt_ros.stream.results import title, write_results
 
     running = Demo(options, console, partial(frame_progress, console), _listeners(depths, viewed))

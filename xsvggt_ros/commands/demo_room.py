@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from xsvggt_ros.stream.ground_truth import GroundTruth, TopView
+from xsvggt_ros.stream.recording import GroundTruth, TopView
 from xsvggt_ros.synthetic.export import IMAGE_TOPIC, write_first_frames
 from xsvggt_ros.synthetic.sequence import Sequence, held_out, room_from_above
 

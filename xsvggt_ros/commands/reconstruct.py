@@ -140,8 +140,8 @@ def _run(
 
     from xsvggt_ros.errors import SourceError
     from xsvggt_ros.progress import frame_progress, known_total
-    from xsvggt_ros.stream.offline import reconstruct as results
     from xsvggt_ros.stream.recording import RecordedFrame
+    from xsvggt_ros.stream.worker import reconstruct as results
 
     log = logging.getLogger(__name__)
     refused: list[str] = []

@@ -23,8 +23,8 @@ from xsvggt_ros.model.backbones import (
     named_weights,
     weights_in_words,
 )
+from xsvggt_ros.model.device import stored_bytes, stored_parts
 from xsvggt_ros.model.network import StreamVggt
-from xsvggt_ros.model.precision import stored_bytes, stored_parts
 from xsvggt_ros.version import version
 
 PACKAGES = ("torch", "numpy", "scipy", "opencv-python-headless", "rosbags", "matplotlib")

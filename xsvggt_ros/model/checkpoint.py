@@ -31,18 +31,17 @@ from xsvggt_ros.model.backbones import (
 )
 from xsvggt_ros.model.config import NetworkConfig
 from xsvggt_ros.model.config import preset as named_preset
-from xsvggt_ros.model.device import device_named
-from xsvggt_ros.model.network import StreamVggt
-from xsvggt_ros.model.precision import (
+from xsvggt_ros.model.device import (
     AUTO,
     check_weights,
     choose_arithmetic,
+    device_named,
     dtype_named,
     heads_dtype_named,
     is_quantized,
     quantize_weights,
 )
-from xsvggt_ros.model.track_head import track_head_shapes
+from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.model.weight_files import (
     BACKBONE_KEY,
     CONFIG_KEY,
@@ -51,6 +50,7 @@ from xsvggt_ros.model.weight_files import (
     files_in,
     is_hub_id,
     read_weight_file,
+    track_head_shapes,
 )
 from xsvggt_ros.threads import suit_threads
 

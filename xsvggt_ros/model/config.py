@@ -75,7 +75,7 @@ class NetworkConfig:
             empty = these turn with row and column, as the frame blocks do.
         rope_time_base: of the global blocks' rotary embedding where it knows time.
         pose_convention: of the encodings that the camera head gives.
-        heads: that the weights have. ``track`` is left aside, see `track_head.py`.
+        heads: that the weights have. ``track`` is left aside, see `weight_files.py`.
         stream: what the network attends to while it streams.
 
     Raises:

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a network runs."""
+"""Where a network runs, and what it computes in: dtypes by name, TF32, and weights of 8 bits."""
 
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from xsvggt_ros.errors import ConfigurationError, first_line
 
@@ -81,3 +83,121 @@ def release_cached_memory() -> None:
     """Return to the system what PyTorch holds on a GPU and nobody uses."""
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPE_NAMES = (AUTO, *DTYPES)
+WEIGHTS = ("full", "int8_camera", "int8")
+"""How linear layers are stored: as the dtype says; with 8 bits in the camera head; everywhere."""
+
+_BFLOAT16_CAPABILITY = (8, 0)
+
+
+def dtype_named(name: str, device: torch.device) -> torch.dtype:
+    """Return the dtype of the aggregator.
+
+    ``auto`` = bfloat16 where CUDA computes in it (compute capability 8.0 and later), float16 on
+    older cards, float32 everywhere else.
+
+    Raises:
+        ConfigurationError: no such dtype.
+
+    """
+    if name != AUTO:
+        return _named(name)
+    if device.type != "cuda":
+        return torch.float32
+    capability = torch.cuda.get_device_capability(device)
+    return torch.bfloat16 if capability >= _BFLOAT16_CAPABILITY else torch.float16
+
+
+def heads_dtype_named(name: str) -> torch.dtype:
+    """Return the dtype of the heads; ``auto`` = float32, see :func:`choose_arithmetic`.
+
+    Raises:
+        ConfigurationError: no such dtype.
+
+    """
+    return torch.float32 if name == AUTO else _named(name)
+
+
+def _named(name: str) -> torch.dtype:
+    if name not in DTYPES:
+        raise ConfigurationError(
+            f"dtype '{name}' is unknown; choose one of {', '.join(DTYPE_NAMES)}"
+        )
+    return DTYPES[name]
+
+
+def choose_arithmetic(device: torch.device, dtype: torch.dtype) -> None:
+    """Decide for this process how CUDA multiplies float32: as TF32, or in full.
+
+    Beside an aggregator in a half type the heads' float32 layers may use TF32, which has the
+    mantissa of float16 and the range of float32: what it adds is below what the half type costs.
+    Who asks for float32 gets float32. cuDNN does not try its algorithms out, because which one wins
+    changes from run to run, and with it the last digits.
+    """
+    if device.type != "cuda":
+        return
+    fast = dtype != torch.float32
+    torch.set_float32_matmul_precision("high" if fast else "highest")
+    torch.backends.cudnn.allow_tf32 = fast
+    torch.backends.cudnn.benchmark = False
+
+
+def check_weights(weights: str) -> None:
+    """Raise ConfigurationError where linear layers cannot be stored as ``weights`` says."""
+    if weights not in WEIGHTS:
+        raise ConfigurationError(
+            f"weights '{weights}' are unknown; choose one of {', '.join(WEIGHTS)}"
+        )
+    if weights != "full" and find_spec("torchao") is None:
+        raise ConfigurationError(
+            f"model.weights {weights} needs the package torchao, which is not installed; "
+            "pip install 'xsvggt_ros[int8]', or choose full"
+        )
+
+
+def quantize_weights(network: nn.Module, camera_head: nn.Module, weights: str) -> None:
+    """Store linear layers with 8 bits, a grid for each output channel; they compute as before.
+
+    Args:
+        network: all of it.
+        camera_head: the part that reads most bytes for least arithmetic.
+        weights: one of :data:`WEIGHTS`.
+
+    Raises:
+        ConfigurationError: torchao cannot quantize here.
+
+    """
+    check_weights(weights)
+    if weights == "full":
+        return
+    part = camera_head if weights == "int8_camera" else network
+    try:
+        from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+        quantize_(part, Int8WeightOnlyConfig(), filter_fn=lambda m, _: isinstance(m, nn.Linear))
+    except (ImportError, RuntimeError, NotImplementedError) as error:
+        raise ConfigurationError(
+            f"torchao cannot store the weights with 8 bits: {first_line(error)}; take the torchao "
+            f"that goes with torch {torch.__version__}, or choose model.weights full"
+        ) from error
+
+
+def stored_bytes(tensor: Tensor) -> int:
+    """Return the bytes that a tensor of any shape takes, of a quantized one those of its parts."""
+    return sum(part.numel() * part.element_size() for part in stored_parts(tensor))
+
+
+def stored_parts(tensor: Tensor) -> list[Tensor]:
+    """Return the plain tensors that one of any shape is made of: itself, or its quantized parts."""
+    if not is_quantized(tensor):
+        return [tensor]
+    names, _ = tensor.__tensor_flatten__()  # type: ignore[attr-defined]
+    return [part for name in names for part in stored_parts(getattr(tensor, name))]
+
+
+def is_quantized(tensor: Tensor) -> bool:
+    """Return whether a tensor of any shape is one of torchao's."""
+    return hasattr(tensor, "__tensor_flatten__")

@@ -8,6 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from xsvggt_ros.model.operators import Projection
+
 
 @triton.jit
 def _layer_norm(  # type: ignore[no-untyped-def]
@@ -34,16 +36,7 @@ def _layer_norm(  # type: ignore[no-untyped-def]
 def layer_norm(
     tokens: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, dtype: torch.dtype
 ) -> Tensor:
-    """Normalise the last side of ``tokens`` in float32 and answer in ``dtype``.
-
-    Args:
-        tokens: [..., dim], of any floating dtype.
-        weight: [dim], None for a LayerNorm without gains.
-        bias: likewise.
-        eps: is added to the variance.
-        dtype: of the result.
-
-    """
+    """Launch one program for each row; see `operators.py`."""
     rows = _as_rows(tokens)
     target = torch.empty(tokens.shape, dtype=dtype, device=tokens.device)
     _launch(rows, None, None, target, weight, bias, eps)
@@ -53,17 +46,7 @@ def layer_norm(
 def add_layer_norm(
     tokens: Tensor, update: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Return ``tokens + update`` in float32, and the same normalised in ``dtype``.
-
-    Args:
-        tokens: [..., dim].
-        update: of the same shape.
-        weight: [dim].
-        bias: [dim].
-        eps: is added to the variance.
-        dtype: of the normalised sum.
-
-    """
+    """Launch one program for each row; see `operators.py`."""
     rows = _as_rows(tokens)
     total = torch.empty(tokens.shape, dtype=torch.float32, device=tokens.device)
     target = torch.empty(tokens.shape, dtype=dtype, device=tokens.device)
@@ -141,16 +124,7 @@ def _resize(  # type: ignore[no-untyped-def]
 def resize(
     features: Tensor, rows: int, columns: int, along_x: Tensor | None, along_y: Tensor | None
 ) -> Tensor:
-    """Return ``features`` resized, channels last; see `model/operators.py`.
-
-    Args:
-        features: [frames, channels, height, width].
-        rows: of the result.
-        columns: of the result.
-        along_x: is added to the first half of the channels, [channels / 2, columns]; or None.
-        along_y: is added to the second half, [channels / 2, rows]; or None.
-
-    """
+    """Launch a program for some places of each row, channels last; see `operators.py`."""
     frames, channels, height, width = features.shape
     source = features.contiguous(memory_format=torch.channels_last)
     target = torch.empty(
@@ -230,45 +204,22 @@ def _normalize_and_rotate(  # type: ignore[no-untyped-def]
         tl.store(result + second, (two * cosine + one * sine).to(kind), mask=inside)
 
 
-def normalize_and_rotate(
-    packed: Tensor,
-    heads: int,
-    query_weight: Tensor,
-    query_bias: Tensor,
-    key_weight: Tensor,
-    key_bias: Tensor,
-    eps: float,
-    cos: Tensor,
-    sin: Tensor,
-    neighbours: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return queries, keys and values [batch, heads, tokens, head_dim] of a projection.
-
-    Args:
-        packed: queries, keys and values, [batch, tokens, 3 * heads * head_dim].
-        heads: number of heads.
-        query_weight: of the LayerNorm of queries, [head_dim].
-        query_bias: likewise.
-        key_weight: of the LayerNorm of keys, [head_dim].
-        key_bias: likewise.
-        eps: is added to the variance.
-        cos: of the rotations, see :class:`~xsvggt_ros.model.rotary.Rotation`.
-        sin: likewise.
-        neighbours: whether neighbouring channels are a pair, instead of the two halves.
-
-    """
+def normalize_and_rotate(given: Projection) -> tuple[Tensor, Tensor, Tensor]:
+    """Launch a program for each token's query, key and value."""
+    packed, heads = given.packed, given.heads
     batch, tokens, width = packed.shape
     channels = width // 3 // heads
     query = packed.new_empty(batch, tokens, heads, channels).transpose(1, 2)
     key, value = packed.new_empty(2, batch, heads, tokens, channels).unbind()
     _normalize_and_rotate[(batch * tokens, 3)](
         packed.contiguous(), query, key, value,
-        query_weight, query_bias, key_weight, key_bias, cos, sin,
-        tokens, cos.shape[0], heads, eps,
+        given.query_weight, given.query_bias, given.key_weight, given.key_bias,
+        given.cos, given.sin,
+        tokens, given.cos.shape[0], heads, given.eps,
         QUARTER=channels // 4,
         HEADS=triton.next_power_of_2(heads),
         HALF=triton.next_power_of_2(channels // 2),
-        NEIGHBOURS=neighbours,
+        NEIGHBOURS=given.neighbours,
         num_warps=4,
     )  # fmt: skip
     return query, key, value

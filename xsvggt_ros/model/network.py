@@ -12,13 +12,11 @@ from torch import Tensor, nn
 
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.model.aggregator import Aggregator
-from xsvggt_ros.model.camera_head import CameraHead
 from xsvggt_ros.model.config import NetworkConfig
-from xsvggt_ros.model.constants import Constants
-from xsvggt_ros.model.dense_head import DenseHead, activate_depth, activate_points
-from xsvggt_ros.model.layers import Block
+from xsvggt_ros.model.heads import CameraHead, DenseHead, activate_depth, activate_points
+from xsvggt_ros.model.layers import Block, Constants
 from xsvggt_ros.model.memory import CausalSequence, Memory
-from xsvggt_ros.side_stream import SideStream
+from xsvggt_ros.side_stream import SideStreams
 
 Head = Literal["camera", "depth", "points"]
 ALL_HEADS: tuple[Head, ...] = ("camera", "depth", "points")
@@ -55,6 +53,10 @@ class StreamVggt(nn.Module):
 
     The track head tracks nothing while streaming (a frame is its own reference), so its tensors
     are recognised in a checkpoint and left aside.
+
+    Attributes:
+        side: for what may run beside the rest; caches of this network share it.
+
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -65,7 +67,7 @@ class StreamVggt(nn.Module):
         if "points" in config.heads:
             self.point_head = DenseHead(config, out_channels=4)
         self.depth_head = DenseHead(config, out_channels=2)
-        self._side = SideStream()
+        self.side = SideStreams()
 
     @property
     def dense_heads(self) -> list[DenseHead]:
@@ -180,7 +182,7 @@ class StreamVggt(nn.Module):
         found: dict[str, Tensor] = {}
         if "camera" in heads:
             # Many small operations in a row, beside the large ones of the dense heads.
-            with self._side.fork():
+            with self.side.fork("camera head"):
                 found["pose_encodings"] = self.camera_head(outputs[last][:, :, 0], memory)
         if "depth" in heads:
             raw = _dense(self.depth_head, outputs, height, width)
@@ -188,7 +190,7 @@ class StreamVggt(nn.Module):
         if "points" in heads:
             raw = _dense(self.point_head, outputs, height, width)
             found["points"], found["points_confidence"] = activate_points(raw)
-        self._side.join()
+        self.side.join("camera head")
         return Prediction(**found)
 
     def forward_sequence(self, images: Tensor, heads: Collection[Head] = ALL_HEADS) -> Prediction:

@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Operations of the network that take many launches in plain PyTorch, each as one.
 
-Each has a definition in plain PyTorch, which training differentiates and which runs on CPUs; a
-Triton kernel for CUDA; and the shapes of its results, for the meta device and ``torch.compile``.
-``_fused`` is the one place that decides between them. All compute in float32 inside.
+Each has a definition in plain PyTorch, which training differentiates and which runs on CPUs, and a
+Triton kernel for CUDA (`kernels.py`). ``_fused`` is the one place that decides between them. All
+compute in float32 inside.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from xsvggt_ros.model.rotary import Rotation, rotate
-from xsvggt_ros.triton_support import triton_runs
+from xsvggt_ros.triton_support import register_operation
 
 
 def _fused(tokens: Tensor) -> bool:
@@ -39,7 +41,7 @@ def layer_norm(
     if _fused(tokens):
         result: Tensor = torch.ops.xsvggt.layer_norm(tokens, weight, bias, eps, dtype)
         return result
-    return _layer_norm(tokens, weight, bias, eps, dtype)
+    return layer_norm_in_torch(tokens, weight, bias, eps, dtype)
 
 
 def add_layer_norm(
@@ -61,7 +63,36 @@ def add_layer_norm(
             tokens, update, weight, bias, eps, dtype
         )
         return both
-    return _add_layer_norm(tokens, update, weight, bias, eps, dtype)
+    return add_layer_norm_in_torch(tokens, update, weight, bias, eps, dtype)
+
+
+class Projection(NamedTuple):
+    """What ``normalize_and_rotate`` is given as one operation.
+
+    Attributes:
+        packed: queries, keys and values, [batch, tokens, 3 * heads * head_dim].
+        heads: number of heads.
+        query_weight: of the LayerNorm of queries, [head_dim].
+        query_bias: likewise.
+        key_weight: of the LayerNorm of keys, [head_dim].
+        key_bias: likewise.
+        eps: is added to the variance.
+        cos: of the rotations, see :class:`Rotation`.
+        sin: likewise.
+        neighbours: whether neighbouring channels are a pair, instead of the two halves.
+
+    """
+
+    packed: Tensor
+    heads: int
+    query_weight: Tensor
+    query_bias: Tensor
+    key_weight: Tensor
+    key_bias: Tensor
+    eps: float
+    cos: Tensor
+    sin: Tensor
+    neighbours: bool
 
 
 def normalize_and_rotate(
@@ -83,11 +114,12 @@ def normalize_and_rotate(
         rotation: of the tokens, or of the tokens of one frame where there are several frames.
 
     """
-    arguments = (packed, heads, *query_norm, *key_norm, eps, *rotation)
+    cos, sin, neighbours = rotation
+    given = Projection(packed, heads, *query_norm, *key_norm, eps, cos, sin, neighbours)
     if _fused(packed):
-        three: tuple[Tensor, Tensor, Tensor] = torch.ops.xsvggt.normalize_and_rotate(*arguments)
+        three: tuple[Tensor, Tensor, Tensor] = torch.ops.xsvggt.normalize_and_rotate(*given)
         return three
-    return _normalize_and_rotate(*arguments)
+    return _normalized_and_rotated(given)
 
 
 def add_along(features: Tensor, along_x: Tensor, along_y: Tensor) -> Tensor:
@@ -126,7 +158,7 @@ def resize(
     if _fused(features):
         result: Tensor = torch.ops.xsvggt.resize(features, rows, columns, along_x, along_y)
         return result
-    return _resize(features, rows, columns, along_x, along_y)
+    return resize_in_torch(features, rows, columns, along_x, along_y)
 
 
 def linear_gelu(tokens: Tensor, linear: nn.Linear) -> Tensor:
@@ -152,23 +184,26 @@ def split_heads(packed: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
     return query, key, value
 
 
-def _layer_norm(
+def layer_norm_in_torch(
     tokens: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, dtype: torch.dtype
 ) -> Tensor:
+    """Define ``layer_norm``, which see."""
     normed = functional.layer_norm(tokens.float(), tokens.shape[-1:], weight, bias, eps)
     return normed.to(dtype)
 
 
-def _add_layer_norm(
+def add_layer_norm_in_torch(
     tokens: Tensor, update: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
+    """Define ``add_layer_norm``, which see."""
     total = tokens + update
-    return total, _layer_norm(total, weight, bias, eps, dtype)
+    return total, layer_norm_in_torch(total, weight, bias, eps, dtype)
 
 
-def _resize(
+def resize_in_torch(
     features: Tensor, rows: int, columns: int, along_x: Tensor | None, along_y: Tensor | None
 ) -> Tensor:
+    """Define ``resize``, which see."""
     resized = functional.interpolate(
         features, size=(rows, columns), mode="bilinear", align_corners=True
     )
@@ -177,119 +212,33 @@ def _resize(
     return add_along(resized, along_x, along_y)
 
 
-def _normalize_and_rotate(
-    packed: Tensor,
-    heads: int,
-    query_weight: Tensor,
-    query_bias: Tensor,
-    key_weight: Tensor,
-    key_bias: Tensor,
-    eps: float,
-    cos: Tensor,
-    sin: Tensor,
-    neighbours: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    query, key, value = split_heads(packed, heads)
-    rotation = Rotation(cos, sin, neighbours).repeated(packed.shape[1] // cos.shape[0])
-    query = rotate(_layer_norm(query, query_weight, query_bias, eps, torch.float32), rotation)
-    key = rotate(_layer_norm(key, key_weight, key_bias, eps, torch.float32), rotation)
+def _normalized_and_rotated(given: Projection) -> tuple[Tensor, Tensor, Tensor]:
+    packed, kind = given.packed, torch.float32
+    query, key, value = split_heads(packed, given.heads)
+    rotation = Rotation(given.cos, given.sin, given.neighbours)
+    rotation = rotation.repeated(packed.shape[1] // given.cos.shape[0])
+    query = layer_norm_in_torch(query, given.query_weight, given.query_bias, given.eps, kind)
+    query = rotate(query, rotation)
+    key = layer_norm_in_torch(key, given.key_weight, given.key_bias, given.eps, kind)
+    key = rotate(key, rotation)
     return query.to(packed.dtype), key.to(packed.dtype), value
 
 
-def _define() -> None:
-    """Make the operations known to PyTorch."""
-    for schema in (
-        "layer_norm(Tensor tokens, Tensor? weight, Tensor? bias, float eps, ScalarType dtype) "
-        "-> Tensor",
-        "add_layer_norm(Tensor tokens, Tensor update, Tensor weight, Tensor bias, float eps, "
-        "ScalarType dtype) -> (Tensor, Tensor)",
-        "normalize_and_rotate(Tensor packed, int heads, Tensor query_weight, Tensor query_bias, "
-        "Tensor key_weight, Tensor key_bias, float eps, Tensor cos, Tensor sin, bool neighbours) "
-        "-> (Tensor, Tensor, Tensor)",
-        "resize(Tensor features, int rows, int columns, Tensor? along_x, Tensor? along_y) "
-        "-> Tensor",
-    ):
-        name, signature = schema.split("(", 1)
-        torch.library.define(f"xsvggt::{name}", f"({signature}")
-    torch.library.impl("xsvggt::layer_norm", "default", _layer_norm)
-    torch.library.impl("xsvggt::add_layer_norm", "default", _add_layer_norm)
-    torch.library.impl("xsvggt::normalize_and_rotate", "default", _fresh_normalize_and_rotate)
-    torch.library.impl("xsvggt::resize", "default", _resize)
-
-
-def _fresh_normalize_and_rotate(
-    packed: Tensor, *arguments: object
-) -> tuple[Tensor, Tensor, Tensor]:
+def normalize_and_rotate_in_torch(given: Projection) -> tuple[Tensor, Tensor, Tensor]:
     """Return copies, since an operation must not return a view of what it is given."""
-    query, key, value = _normalize_and_rotate(packed, *arguments)  # type: ignore[arg-type]
+    query, key, value = _normalized_and_rotated(given)
     fresh = query.transpose(1, 2).contiguous().transpose(1, 2)
     return fresh, key.contiguous(), value.clone(memory_format=torch.contiguous_format)
 
 
-_define()
-
-
-@torch.library.impl("xsvggt::layer_norm", "cuda")
-def _layer_norm_cuda(
-    tokens: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, dtype: torch.dtype
-) -> Tensor:
-    if not triton_runs(tokens.device):
-        return _layer_norm(tokens, weight, bias, eps, dtype)
-    from xsvggt_ros.model import kernels
-
-    return kernels.layer_norm(tokens, weight, bias, eps, dtype)
-
-
-@torch.library.impl("xsvggt::add_layer_norm", "cuda")
-def _add_layer_norm_cuda(
-    tokens: Tensor, update: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    if not triton_runs(tokens.device):
-        return _add_layer_norm(tokens, update, weight, bias, eps, dtype)
-    from xsvggt_ros.model import kernels
-
-    return kernels.add_layer_norm(tokens, update, weight, bias, eps, dtype)
-
-
-@torch.library.impl("xsvggt::normalize_and_rotate", "cuda")
-def _normalize_and_rotate_cuda(packed: Tensor, *arguments: object) -> tuple[Tensor, Tensor, Tensor]:
-    if not triton_runs(packed.device):
-        return _fresh_normalize_and_rotate(packed, *arguments)
-    from xsvggt_ros.model import kernels
-
-    return kernels.normalize_and_rotate(packed, *arguments)  # type: ignore[arg-type]
-
-
-@torch.library.impl("xsvggt::resize", "cuda")
-def _resize_cuda(
-    features: Tensor, rows: int, columns: int, along_x: Tensor | None, along_y: Tensor | None
-) -> Tensor:
-    if not triton_runs(features.device):
-        return _resize(features, rows, columns, along_x, along_y)
-    from xsvggt_ros.model import kernels
-
-    return kernels.resize(features, rows, columns, along_x, along_y)
-
-
-@torch.library.register_fake("xsvggt::layer_norm")
-def _layer_norm_shape(
-    tokens: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, dtype: torch.dtype
-) -> Tensor:
-    return torch.empty(tokens.shape, dtype=dtype, device=tokens.device)
-
-
-@torch.library.register_fake("xsvggt::add_layer_norm")
-def _add_layer_norm_shape(
+def _sum_and_norm(
     tokens: Tensor, update: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     total = torch.empty(tokens.shape, dtype=torch.float32, device=tokens.device)
     return total, torch.empty_like(total, dtype=dtype)
 
 
-@torch.library.register_fake("xsvggt::normalize_and_rotate")
-def _normalize_and_rotate_shape(
-    packed: Tensor, heads: int, *arguments: object
-) -> tuple[Tensor, Tensor, Tensor]:
+def _projected(packed: Tensor, heads: int, *others: object) -> tuple[Tensor, Tensor, Tensor]:
     batch, tokens, width = packed.shape
     channels = width // 3 // heads
     query = packed.new_empty(batch, tokens, heads, channels).transpose(1, 2)
@@ -297,11 +246,25 @@ def _normalize_and_rotate_shape(
     return query, key, value
 
 
-@torch.library.register_fake("xsvggt::resize")
-def _resize_shape(
-    features: Tensor, rows: int, columns: int, along_x: Tensor | None, along_y: Tensor | None
-) -> Tensor:
-    shape = (*features.shape[:2], rows, columns)
-    return torch.empty(
-        shape, dtype=features.dtype, device=features.device, memory_format=torch.channels_last
-    )
+_KERNELS = "xsvggt_ros.model.kernels"
+register_operation(
+    layer_norm_in_torch,
+    shapes=lambda tokens, weight, bias, eps, dtype: torch.empty(
+        tokens.shape, dtype=dtype, device=tokens.device
+    ),
+    kernels=_KERNELS,
+)
+register_operation(add_layer_norm_in_torch, shapes=_sum_and_norm, kernels=_KERNELS)
+register_operation(
+    resize_in_torch,
+    shapes=lambda features, rows, columns, *along: torch.empty(
+        (*features.shape[:2], rows, columns),
+        dtype=features.dtype,
+        device=features.device,
+        memory_format=torch.channels_last,
+    ),
+    kernels=_KERNELS,
+)
+register_operation(
+    normalize_and_rotate_in_torch, takes=Projection, shapes=_projected, kernels=_KERNELS
+)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
 
@@ -53,15 +52,15 @@ def header(stamp: int, frame_id: str) -> Header:
     return Header(stamp=Time(sec=seconds, nanosec=rest), frame_id=frame_id)
 
 
-def frame_from_image(
-    message: Image,
+def frame_from(
+    message: Image | CompressedImage,
     *,
     frames: Frames = DEFAULT_FRAMES,
     calibration: Calibration | None = None,
     bits: BitsInUse | None = None,
     in_rig: bool = False,
 ) -> Frame:
-    """Wrap a raw image without looking at its pixels; ``frames.camera`` renames its frame.
+    """Wrap an image, raw or compressed, without decoding it.
 
     Args:
         message: as it came; its pixels are decoded later.
@@ -71,32 +70,16 @@ def frame_from_image(
         in_rig: whether it is one of several cameras.
 
     """
-    decode = partial(image_of, message, bits)
-    fault = _fault(message.header, frames, in_rig)
-    return _frame(message.header, decode, frames, calibration, bits, fault)
-
-
-def frame_from_compressed(
-    message: CompressedImage,
-    *,
-    frames: Frames = DEFAULT_FRAMES,
-    calibration: Calibration | None = None,
-    bits: BitsInUse | None = None,
-    in_rig: bool = False,
-) -> Frame:
-    """Wrap a compressed image without decoding it; ``frames.camera`` renames its frame.
-
-    Args:
-        message: as it came; its file is decoded later.
-        frames: names; ``frames.camera`` replaces the frame_id.
-        calibration: of the camera, None where it is not known.
-        bits: follows 16-bit images of this camera.
-        in_rig: whether it is one of several cameras.
-
-    """
-    decode = partial(compressed_image_of, message, bits)
-    fault = _fault(message.header, frames, in_rig)
-    return _frame(message.header, decode, frames, calibration, bits, fault)
+    top = message.header
+    read = image_of if isinstance(message, Image) else compressed_image_of
+    return Frame(
+        stamp=nanoseconds(top.stamp),
+        fault=_fault(top, frames, in_rig),
+        frame_id=frames.camera or frame_name(top.frame_id),
+        decode=partial(read, message, bits),
+        calibration=calibration,
+        bits=bits,
+    )
 
 
 def camera_info_of(top: Header, known: Calibration) -> CameraInfo:
@@ -151,24 +134,6 @@ def packed(values: NDArray[Any]) -> array[int]:
     data = array("B")
     data.frombytes(values.data.cast("B"))
     return data
-
-
-def _frame(
-    top: Header,
-    decode: Callable[[], ImageArray],
-    frames: Frames,
-    calibration: Calibration | None,
-    bits: BitsInUse | None,
-    fault: str,
-) -> Frame:
-    return Frame(
-        stamp=nanoseconds(top.stamp),
-        fault=fault,
-        frame_id=frames.camera or frame_name(top.frame_id),
-        decode=decode,
-        calibration=calibration,
-        bits=bits,
-    )
 
 
 def _fault(top: Header, frames: Frames, in_rig: bool) -> str:

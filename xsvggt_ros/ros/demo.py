@@ -40,10 +40,9 @@ from xsvggt_ros.msg import ReconstructionStatus
 from xsvggt_ros.ros.child_node import ChildNode
 from xsvggt_ros.ros.conversions import pose_matrix
 from xsvggt_ros.ros.dds import free_domain, given_domain
-from xsvggt_ros.ros.qos import LARGE_DEPTH
 from xsvggt_ros.ros.replay import ReplayNode
-from xsvggt_ros.ros.replay_pace import MeteredSource
-from xsvggt_ros.ros.replay_topics import FASTEST, ReplayOptions
+from xsvggt_ros.ros.replay_topics import FASTEST, MeteredSource, ReplayOptions
+from xsvggt_ros.ros.topics import LARGE_DEPTH
 from xsvggt_ros.stream.messages import depth_of, nanoseconds
 from xsvggt_ros.stream.recording import CacheBytes, LongestSession, RecordedFrame
 from xsvggt_ros.stream.sources import open_source

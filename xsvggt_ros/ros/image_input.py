@@ -1,139 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One camera: its images and its calibration, as publishers offer them and never decoded."""
+"""The images of a camera, or of a rig by the order of stamps, never decoded; why none come."""
 
 from __future__ import annotations
 
 import logging
-import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.node import Node
 from rclpy.topic_endpoint_info import TopicEndpointInfo
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image
 
-from xsvggt_ros.geometry.cameras import Calibration, is_rectified_topic
-from xsvggt_ros.ros import qos
-from xsvggt_ros.ros.conversions import frame_from_compressed, frame_from_image
+from xsvggt_ros.ros import topics
+from xsvggt_ros.ros.conversions import frame_from
 from xsvggt_ros.ros.parameters import Settings
-from xsvggt_ros.ros.subscriptions import MatchedSubscription, SmallSubscription
-from xsvggt_ros.ros.topics import calibration_topic, image_topic, topics_of_type, type_name
+from xsvggt_ros.ros.subscriptions import CalibrationInput, MatchedSubscription
 from xsvggt_ros.stream.frame import Frame
 from xsvggt_ros.stream.image_formats import BitsInUse
-from xsvggt_ros.stream.messages import calibration_of, frame_name, nanoseconds
+from xsvggt_ros.stream.messages import frame_name, nanoseconds
+from xsvggt_ros.stream.stamps import JumpFilter, RigClocks, RigOrder
 from xsvggt_ros.stream.worker import FrameQueue
 
+if TYPE_CHECKING:
+    from xsvggt_ros.stream.pipeline import Activity
+
+
 logger = logging.getLogger(__name__)
-
-
-LONGEST_WAIT = 1.0
-"""Seconds that a first image waits for its camera_info, where somebody publishes that."""
-SHORTEST_WAIT = 0.2
-"""Seconds that it waits until a publisher is found."""
-
-
-class CalibrationInput:
-    """Keeps what the camera_info says."""
-
-    def __init__(
-        self,
-        node: Node,
-        images: str,
-        camera: str = "",
-        *,
-        used: bool = True,
-        clock: Callable[[], float] = monotonic,
-    ) -> None:
-        """Subscribe.
-
-        Args:
-            node: whose subscription it is.
-            images: resolved topic of the images.
-            camera: name of one of several.
-            used: whether anything is made of it; nobody misses it otherwise.
-            clock: in seconds.
-
-        """
-        self._newest: Calibration | None = None
-        self.topic = calibration_topic(node, images, camera)
-        self._name = f"{camera}/camera_info" if camera else "camera_info"
-        self._rectified = is_rectified_topic(images)
-        self._warned_of: str | None = None
-        self._node = node
-        self._used = used
-        self._clock = clock
-        self._first_image: float | None = None
-        self._missed = False
-        self._subscription = SmallSubscription(
-            node, CameraInfo, self.topic, self._receive, depth=qos.LARGE_DEPTH
-        )
-
-    def close(self) -> None:
-        """Unsubscribe."""
-        self._subscription.close()
-
-    def match_publishers(self) -> None:
-        """Subscribe again if the publishers now offer another reliability."""
-        self._subscription.match_publishers()
-
-    def note_image(self) -> None:
-        """Take note that images come."""
-        if self._first_image is None:
-            self._first_image = self._clock()
-
-    @property
-    def awaited(self) -> bool:
-        """Whether an image that has come is to wait for it.
-
-        image_transport sends an image before its camera_info, and the first image is what all
-        others are measured by.
-        """
-        if self._newest is not None or not self._used or self._first_image is None:
-            return False
-        longest = LONGEST_WAIT if self._subscription.publisher_count else SHORTEST_WAIT
-        return self._clock() - self._first_image < longest
-
-    def missing(self, timeout: float) -> str | None:
-        """Return what to say, once, where images come for ``timeout`` seconds without one."""
-        if self._newest is not None or not self._used or self._first_image is None:
-            return None
-        if self._missed or self._clock() - self._first_image < timeout:
-            return None
-        self._missed = True
-        others = [
-            topic for topic in topics_of_type(self._node, type_name(CameraInfo))
-            if topic != self.topic
-        ]  # fmt: skip
-        if self._subscription.publisher_count:
-            why = "has a publisher, but nothing has come: see that the driver knows its calibration"
-        elif others:
-            listed = ", ".join(others)
-            why = f"has no publisher: remap {self._name} to that of this camera, of {listed}"
-        else:
-            why = "has no publisher: have the driver load its calibration"
-        return (
-            f"{self.topic} {why}. Until then distortion stays in the images, and the field of "
-            "view is the network's guess; set input.calibration to ignore where that is meant"
-        )
-
-    def of(self, frame_id: str) -> Calibration | None:
-        """Return the calibration of the camera whose images carry ``frame_id``."""
-        newest = self._newest
-        if newest is None or newest.speaks_of(frame_id):
-            return newest
-        if newest.frame_id != self._warned_of:
-            self._warned_of = newest.frame_id
-            logger.warning(
-                f"{self.topic} speaks of frame '{newest.frame_id}', the images are of "
-                f"'{frame_id}': it is not used; remap {self._name} to that of their camera"
-            )
-        return None
-
-    def _receive(self, message: CameraInfo) -> None:
-        self._newest = calibration_of(message, rectified=self._rectified)
 
 
 class LossCounter:
@@ -183,10 +81,7 @@ class BackPressureGroup(MutuallyExclusiveCallbackGroup):
         return not self.holding and super().can_execute(entity)
 
 
-_TRANSPORTS: dict[str, tuple[type[Any], Any]] = {
-    "raw": (Image, frame_from_image),
-    "compressed": (CompressedImage, frame_from_compressed),
-}
+_TRANSPORTS: dict[str, type[Any]] = {"raw": Image, "compressed": CompressedImage}
 
 
 _MIXING = 3.0
@@ -232,8 +127,8 @@ class ImageInput:
         self._arrived = arrived
         self._frames = settings.frames
         self._bits = BitsInUse()
-        message_type, self._wrap = _TRANSPORTS[settings.input.image_transport]
-        topic = image_topic(node, settings.input.image_transport, camera)
+        message_type = _TRANSPORTS[settings.input.image_transport]
+        topic = topics.image_topic(node, settings.input.image_transport, camera)
         self._calibration = CalibrationInput(
             node, topic, camera, used=settings.input.calibration != "ignore"
         )
@@ -241,13 +136,13 @@ class ImageInput:
         """First messages and when they came; they wait for their camera_info."""
         self._group = BackPressureGroup(queue, holding)
         self._keeps_all = settings.input.queue_policy == "all"
-        waiting = qos.waiting_depth(settings.input.queue_size)
-        self._depth = waiting if self._keeps_all else qos.LARGE_DEPTH
+        waiting = topics.waiting_depth(settings.input.queue_size)
+        self._depth = waiting if self._keeps_all else topics.LARGE_DEPTH
         self._losses = LossCounter(lambda: node.count_publishers(topic))
         self._committed = False
         self._heard: dict[str, float] = {}
         """When the newest message of each publisher came, where the middleware names them."""
-        self.last_image = time.monotonic()
+        self.last_image = monotonic()
         self._subscription = MatchedSubscription(
             node,
             message_type,
@@ -302,7 +197,7 @@ class ImageInput:
         recent = [gid for gid, at in self._heard.items() if newest - at < _MIXING]
         if len(publishers) < 2 or (self._heard and len(recent) < 2):
             return []
-        return sorted(qos.node_of(each) for each in publishers)
+        return sorted(topics.node_of(each) for each in publishers)
 
     def match_publishers(self) -> None:
         """Subscribe again if the publishers now offer another reliability."""
@@ -321,7 +216,7 @@ class ImageInput:
                 self._hand_on_all()
 
     def _receive(self, message: Any, info: Mapping[str, Any]) -> None:
-        self.last_image = time.monotonic()
+        self.last_image = monotonic()
         self._note_publisher(info)
         self._committed = self._keeps_all
         self._note_lost(self._losses.before(info))
@@ -335,7 +230,7 @@ class ImageInput:
         waiting, self._waiting = self._waiting, []
         for message, received_at in waiting:
             calibration = self._calibration.of(frame_name(message.header.frame_id))
-            frame = self._wrap(
+            frame = frame_from(
                 message,
                 frames=self._frames,
                 calibration=calibration,
@@ -361,3 +256,203 @@ class ImageInput:
                 count,
                 self._depth,
             )
+
+
+_LOOK_EVERY = 0.02
+"""Seconds between two looks whether a frame has waited long enough for the other cameras."""
+_LOOK_ALONE = 0.1
+"""The same of a single camera, whose frames only wait where a stamp is doubtful."""
+
+
+class RigInput:
+    """Subscribes to each camera and puts its frames into the queue.
+
+    Attributes:
+        cameras: one input for each.
+        watchdogs: likewise.
+
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        settings: Settings,
+        queue: FrameQueue,
+        activity: Callable[[], Activity],
+    ) -> None:
+        """Subscribe.
+
+        Args:
+            node: whose subscriptions they are.
+            settings: of the moment.
+            queue: gets the frames, in the order of their stamps.
+            activity: what the worker is doing.
+
+        """
+        names = settings.input.camera_names
+        self._node = node
+        self._queue = queue
+        self._ready: deque[Frame] = deque()
+        self._order = RigOrder(names, settings.input.rig_wait) if len(names) > 1 else None
+        self._clocks = RigClocks(names)
+        self._jumps = {name: JumpFilter() for name in names}
+        self.cameras = [
+            ImageInput(
+                node,
+                settings,
+                queue,
+                partial(self._put, name),
+                camera=name,
+                arrived=partial(self._clocks.note, name),
+                holding=self._full,
+            )
+            for name in names
+        ]
+        self.watchdogs = [Watchdog(node, each, activity, each.name) for each in self.cameras]
+        every = _LOOK_ALONE if self._order is None else _LOOK_EVERY
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = node.create_timer(every, self._look, clock=steady)
+
+    def close(self) -> None:
+        """Unsubscribe; what is held is dropped, counted."""
+        for camera in self.cameras:
+            camera.close()
+        self._node.destroy_timer(self._timer)
+        held = len(self._ready) + sum(map(len, self._jumps.values()))
+        self._queue.note_lost(held + (0 if self._order is None else len(self._order)))
+
+    def outliers(self, camera: str) -> int:
+        """Return how many images of a camera were refused because their own stamp was wrong."""
+        return self._jumps[camera].outliers
+
+    def clock_warnings(self) -> list[str]:
+        """Return the warning about each camera that lives in another clock than the others."""
+        return [
+            f"camera '{camera}' lives in another clock: its stamps are {abs(seconds):.1f} s "
+            f"{'ahead of' if seconds > 0 else 'behind'} those of the other cameras, so they cannot "
+            "be put in order; have all drivers stamp by one clock, or leave it out of input.cameras"
+            for camera, seconds in self.clock_offsets().items()
+        ]
+
+    def clock_offsets(self) -> dict[str, float]:
+        """Return of each camera that lives in another clock how many seconds that is ahead."""
+        return self._clocks.strangers()
+
+    def _put(self, camera: str, frame: Frame) -> None:
+        named = replace(frame, camera=camera)
+        self._settle([named] if frame.fault else self._jumps[camera].admit(named))
+        self._deliver()
+
+    def _look(self) -> None:
+        for camera in self.cameras:
+            camera.look()
+        for jumps in self._jumps.values():
+            self._settle(jumps.due())
+        if self._order is not None:
+            self._ready.extend(self._order.due())
+        self._deliver()
+
+    def _settle(self, frames: list[Frame]) -> None:
+        """Take in frames whose stamps are known to be right, or wrong."""
+        for frame in frames:
+            if self._order is None or frame.fault:
+                self._ready.append(frame)
+            else:
+                self._ready.extend(self._order.put(frame))
+
+    def _deliver(self) -> None:
+        """Hand on what is ready, without waiting for room in a queue that must not drop."""
+        while self._ready and not (self._queue.policy == "all" and self._queue.full):
+            self._queue.put(self._ready.popleft())
+
+    def _full(self) -> bool:
+        return bool(self._ready)
+
+
+_REMEDIES: dict[str, str] = {
+    "decoding": "publish smaller images",
+    "waiting for transforms": "lower tf.timeout",
+    "reconstructing": "lower input.width or the budget of the cache (cache.budget_mib, where it is "
+    "set, else cache.budget_tokens), or run on a faster model.device",
+    "checking": "lower input.width",
+    "scaling": "lower input.width",
+    "mapping": "raise map.stride or map.voxel_size, or lower map.max_points",
+    "publishing": "raise points.stride, or close a subscriber that is too slow",
+    "commanded": "wait for it to end",
+}
+
+
+class Watchdog:
+    """Looks, on a steady clock, for silence at the input and for a frame that is stuck."""
+
+    def __init__(
+        self,
+        node: Node,
+        images: ImageInput,
+        activity: Callable[[], Activity],
+        name: str = "image",
+    ) -> None:
+        """Watch ``images``, which are called ``name`` before they are remapped.
+
+        Args:
+            node: whose graph is looked at.
+            images: the input of one camera.
+            activity: what the worker is doing.
+            name: of the images before remapping.
+
+        """
+        self._node = node
+        self._images = images
+        self._activity = activity
+        self._name = name
+
+    def stuck(self, timeout: float) -> str | None:
+        """Return the warning about a frame that stays in one stage for ``timeout`` seconds."""
+        activity = self._activity()
+        seconds = monotonic() - activity.since
+        if activity.stage == "idle" or seconds < timeout:
+            return None
+        return (
+            f"an image has been in stage '{activity.stage}' for {seconds:.0f} s "
+            f"(watchdog.timeout is {timeout:g} s): {_REMEDIES[activity.stage]}"
+        )
+
+    def silence(self, timeout: float) -> str | None:
+        """Return the warning about an input without an image for ``timeout`` seconds."""
+        seconds = monotonic() - self._images.last_image
+        if self._images.held_back or seconds < timeout:
+            return None
+        return f"no image for {seconds:.0f} s on {self._images.topic}: {self._reason()}"
+
+    def mixture(self) -> str | None:
+        """Return the warning about images of several publishers on one topic."""
+        mixed = self._images.mixed_publishers()
+        if not mixed:
+            return None
+        return (
+            f"{self._images.topic} has {len(mixed)} publishers ({', '.join(mixed)}), and their "
+            f"images mix: stop all but one, or remap {self._name} to a topic that only "
+            "one publishes"
+        )
+
+    def _reason(self) -> str:
+        publishers = self._images.publishers()
+        wanted = self._images.type_name
+        if not publishers:
+            return f"it has no publisher; {self._advice()}"
+        types = sorted({each.topic_type for each in publishers})
+        if wanted not in types:
+            return f"it carries {', '.join(types)}, not {wanted}; {self._advice()}"
+        return (
+            f"publishers {topics.offered(publishers)}, subscription {self._images.reliability}; "
+            "either they are silent, or their images are lost on the way (see 'Large images' "
+            "in docs/node.md)"
+        )
+
+    def _advice(self) -> str:
+        return topics.advice(
+            self._images.topic,
+            topics.TRANSPORTS.get(self._images.type_name, "raw"),
+            self._name,
+            topics.published_topics(self._node),
+        )

@@ -16,8 +16,8 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from xsvggt_ros.declaration import Spec, Value, checked_value, nearest_name
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.ros.parameter_spec import Spec, Value, checked_value, nearest_name
 from xsvggt_ros.ros.parameters import Settings, specifications
 
 _QOS = "qos_overrides."

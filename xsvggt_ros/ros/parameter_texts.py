@@ -11,7 +11,7 @@ import textwrap
 from itertools import groupby
 from pathlib import Path
 
-from xsvggt_ros.ros.parameter_spec import Spec, Value
+from xsvggt_ros.declaration import Spec, Value
 from xsvggt_ros.ros.parameters import specifications
 
 TABLE_BEGIN = "<!-- parameters: made by python -m xsvggt_ros.ros.parameter_texts -->"

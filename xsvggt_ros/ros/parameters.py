@@ -15,11 +15,10 @@ from functools import cache
 from typing import Any, Literal, get_type_hints
 
 from xsvggt_ros.cache.settings import CacheSettings
-from xsvggt_ros.declaration import declared
+from xsvggt_ros.declaration import Spec, Value, checked_value, declared
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.geometry.voxel_map import EVICTIONS, MOST_POINTS, VoxelSettings
 from xsvggt_ros.model.config import PRESETS
-from xsvggt_ros.ros.parameter_spec import Spec, Value, checked_value
 from xsvggt_ros.stream.chain_settings import ChainSettings
 from xsvggt_ros.stream.frame import REFINEMENTS
 from xsvggt_ros.stream.mapping import MapSettings

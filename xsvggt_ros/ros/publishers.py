@@ -24,7 +24,7 @@ from sensor_msgs_py import point_cloud2
 from std_msgs.msg import Header
 
 from xsvggt_ros.errors import OutputError, first_line
-from xsvggt_ros.ros import qos
+from xsvggt_ros.ros import topics
 from xsvggt_ros.ros.conversions import (
     FIELDS,
     POINT,
@@ -39,10 +39,9 @@ from xsvggt_ros.ros.conversions import (
 )
 from xsvggt_ros.ros.parameters import Map, Settings
 from xsvggt_ros.ros.transforms import TransformBroadcaster, TransformOwners
-from xsvggt_ros.stream.frame import FrameResult
+from xsvggt_ros.stream.frame import FrameResult, FrameUpdate
 from xsvggt_ros.stream.mapping import MapBuilder
 from xsvggt_ros.stream.odometry import carrier_motion
-from xsvggt_ros.stream.pipeline import FrameUpdate
 
 
 def odometry_message(update: FrameUpdate, world: str, carrier: str, *, in_map: bool) -> Odometry:
@@ -88,7 +87,7 @@ class PathPublisher:
 
     def __init__(self, node: Node, topic: str) -> None:
         self._node = node
-        self._publisher = node.create_publisher(Path, topic, qos.RESULTS)
+        self._publisher = node.create_publisher(Path, topic, topics.RESULTS)
         self._lock = Lock()
         self._poses: deque[PoseStamped] = deque()
         self._changed = False
@@ -137,14 +136,14 @@ class CameraPublisher:
         self._points = _large(node, PointCloud2, f"{prefix}/points")
         self._depth = _large(node, Image, f"{prefix}/depth/image")
         self._camera_info = node.create_publisher(
-            CameraInfo, f"{prefix}/depth/camera_info", qos.RESULTS
+            CameraInfo, f"{prefix}/depth/camera_info", topics.RESULTS
         )
         self._confidence = _large(node, Image, f"{prefix}/confidence/image")
         self._color = _large(node, Image, f"{prefix}/color/image")
         self._color_info = node.create_publisher(
-            CameraInfo, f"{prefix}/color/camera_info", qos.RESULTS
+            CameraInfo, f"{prefix}/color/camera_info", topics.RESULTS
         )
-        self._odometry = node.create_publisher(Odometry, f"{prefix}/odometry", qos.RESULTS)
+        self._odometry = node.create_publisher(Odometry, f"{prefix}/odometry", topics.RESULTS)
         self._path = PathPublisher(node, f"{prefix}/path")
         self._cloud = CloudPacker()
 
@@ -246,7 +245,7 @@ def _large(node: Node, message_type: type[Any], topic: str) -> Publisher[Any]:
     return node.create_publisher(
         message_type,
         topic,
-        qos.RESULTS,
+        topics.RESULTS,
         qos_overriding_options=QoSOverridingOptions.with_default_policies(),
     )
 
@@ -308,7 +307,7 @@ class MapPublisher:
         self._publisher = node.create_publisher(
             PointCloud2,
             "~/map",
-            qos.LATCHED,
+            topics.LATCHED,
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
         self.builder = MapBuilder()

@@ -29,20 +29,19 @@ from xsvggt_ros.errors import (
     first_line,
 )
 from xsvggt_ros.ros.engine import build_reconstructor, build_worker, release_device
+from xsvggt_ros.ros.image_input import RigInput
 from xsvggt_ros.ros.lifecycle import ManagedNode, manager_appears
 from xsvggt_ros.ros.log_bridge import LogThrottle, forwarded_logging
 from xsvggt_ros.ros.parameter_server import ParameterServer
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.publishers import MapPublisher, RigPublisher
-from xsvggt_ros.ros.rig_input import RigInput
 from xsvggt_ros.ros.scale_input import ScaleInput
 from xsvggt_ros.ros.services import Services
 from xsvggt_ros.ros.status import Diagnostics, StatusPublisher, degraded
 from xsvggt_ros.ros.transforms import TransformLookup
-from xsvggt_ros.ros.watchdog import Watchdog
-from xsvggt_ros.stream.frame import Frame, FrameResult
+from xsvggt_ros.stream.frame import Frame, FrameResult, FrameUpdate
 from xsvggt_ros.stream.mapping import MapBuilder
-from xsvggt_ros.stream.pipeline import FrameUpdate, PipelineHooks
+from xsvggt_ros.stream.pipeline import PipelineHooks
 from xsvggt_ros.stream.worker import FrameQueue
 
 if TYPE_CHECKING:
@@ -83,15 +82,6 @@ class Engine:
         return True
 
 
-@dataclass(frozen=True, slots=True)
-class Input:
-    """What there is while the node is active."""
-
-    images: RigInput
-    watchdogs: list[Watchdog]
-    """One for each camera."""
-
-
 class ReconstructNode(ManagedNode):
     """Wires the topics to the engine.
 
@@ -125,7 +115,7 @@ class ReconstructNode(ManagedNode):
         self._map_publication: Future[None] | None = None
         self._service_handlers = Services(self, self)
         self._engine: Engine | None = None
-        self._input: Input | None = None
+        self._input: RigInput | None = None
         self._wanted_cache: CacheSettings | None = None
         self._parameter_server.attach(self._check_cache, self._configure_cache)
         self._parameter_server.warn_of_unknown(qos=False)
@@ -176,16 +166,9 @@ class ReconstructNode(ManagedNode):
         settings = self._parameter_server.settings
         self._transforms.listen()
         self._scale.listen()
-        images = RigInput(self, settings, engine.queue)
-        self._input = Input(
-            images,
-            [
-                Watchdog(self, each, lambda: engine.worker.activity, each.name)
-                for each in images.cameras
-            ],
-        )
+        self._input = RigInput(self, settings, engine.queue, lambda: engine.worker.activity)
         self._parameter_server.warn_of_unknown(qos=True)
-        topics = ", ".join(each.topic for each in images.cameras)
+        topics = ", ".join(each.topic for each in self._input.cameras)
         self.get_logger().info(f"waiting for images on {topics}")
 
     def deactivate(self) -> None:
@@ -246,7 +229,7 @@ class ReconstructNode(ManagedNode):
     def _unsubscribe(self) -> None:
         self._outputs.forget_map()
         if self._input is not None:
-            self._input.images.close()
+            self._input.close()
             self._input = None
         self._transforms.close()
         self._scale.close()
@@ -347,18 +330,18 @@ class ReconstructNode(ManagedNode):
             self._status.show_phase("unconfigured" if self._engine is None else "inactive")
             self._diagnostics.publish()
             return
-        images, engine = self._input.images, self._engine
+        images, engine = self._input, self._engine
         for camera in images.cameras:
             camera.match_publishers()
         self._transforms.match_publishers()
         timeout = self._parameter_server.settings.watchdog.timeout
-        stuck = self._input.watchdogs[0].stuck(timeout)
+        stuck = images.watchdogs[0].stuck(timeout)
         if not engine.worker.alive:
             stuck = (
                 "the worker has ended unexpectedly, and nothing is reconstructed: restart the node"
             )
-        self._warn_of_faults(self._input, timeout)
-        silences = [] if stuck else [each.silence(timeout) for each in self._input.watchdogs]
+        self._warn_of_faults(images, timeout)
+        silences = [] if stuck else [each.silence(timeout) for each in images.watchdogs]
         # The last one is shown in ~/status: it explains the others.
         for warning in filter(None, (self._scale.silence(timeout), *silences, stuck)):
             self._warn(warning)
@@ -369,10 +352,9 @@ class ReconstructNode(ManagedNode):
             engine.worker.counters, images, engine.reconstructor, self._map.facts
         )
 
-    def _warn_of_faults(self, current: Input, timeout: float) -> None:
+    def _warn_of_faults(self, images: RigInput, timeout: float) -> None:
         """Warn of faults of the input, and of other broadcasters of our transforms."""
-        images = current.images
-        mixtures = [each.mixture() for each in current.watchdogs]
+        mixtures = [each.mixture() for each in images.watchdogs]
         for fault in filter(None, (*mixtures, *images.clock_warnings())):
             self._status.note_fault(fault)
             self._warn(fault)

@@ -24,8 +24,15 @@ from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
 from xsvggt_ros.interruption import interruptible, leave, leave_at_signals
 from xsvggt_ros.ros.dds import given_domain
 from xsvggt_ros.ros.log_bridge import forwarded_logging
-from xsvggt_ros.ros.replay_pace import Follower, MeteredSource, ReplayClock
-from xsvggt_ros.ros.replay_topics import TRANSPORTS, ReplayOptions, ReplayTopics, require_topic_name
+from xsvggt_ros.ros.replay_topics import (
+    TRANSPORTS,
+    Follower,
+    MeteredSource,
+    ReplayClock,
+    ReplayOptions,
+    ReplayTopics,
+    require_topic_name,
+)
 from xsvggt_ros.ros.topics import COMPRESSED
 from xsvggt_ros.stream.frame import Frame
 from xsvggt_ros.stream.sources import Source, open_source

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from threading import Lock
 from time import monotonic
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from nav_msgs.msg import Odometry
 from rclpy.node import Node
@@ -16,14 +18,12 @@ from sensor_msgs.msg import Image
 from xsvggt_ros.errors import FrameError, TransformMissingError
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.geometry.robot_frames import RobotPose, camera_pose
-from xsvggt_ros.ros import qos
+from xsvggt_ros.ros import topics
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.subscriptions import MatchedSubscription, SmallSubscription
-from xsvggt_ros.ros.topics import MOST_NAMED, RAW_TYPE, published_topics
 from xsvggt_ros.ros.transform_buffer import HISTORY, TransformBuffer, transform_of
 from xsvggt_ros.stream.frame import FrameResult
 from xsvggt_ros.stream.messages import depth_of, frame_name, nanoseconds
-from xsvggt_ros.stream.recent import Recent
 from xsvggt_ros.stream.scale import (
     SHORTEST_CHORD,
     SMOOTHED,
@@ -31,6 +31,67 @@ from xsvggt_ros.stream.scale import (
     MetricScale,
     scale_from_depth,
 )
+from xsvggt_ros.stream.stamps import SHORTEST_JUMP
+
+T = TypeVar("T")
+
+
+class Recent(Generic[T]):
+    """Holds stamped items, the newest always; the oldest go first. Thread-safe.
+
+    A result may come long after its image, so what belongs to it must be held by memory, not by
+    number.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        """Hold ``most_bytes`` at most, or one item that is larger."""
+        self._most_bytes = most_bytes
+        self._lock = Lock()
+        self._items: deque[tuple[int, int, T]] = deque()
+        self._nbytes = 0
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return self._nbytes
+
+    def put(self, stamp: int, nbytes: int, item: T) -> None:
+        """Take in an item; where the clock has jumped back, what came before goes.
+
+        Args:
+            stamp: nanoseconds.
+            nbytes: of the item.
+            item: that waits.
+
+        """
+        with self._lock:
+            if self._items and self._items[-1][0] - stamp >= SHORTEST_JUMP:
+                self._items.clear()
+                self._nbytes = 0
+            self._items.append((stamp, nbytes, item))
+            self._nbytes += nbytes
+            while self._nbytes > self._most_bytes and len(self._items) > 1:
+                self._drop_oldest()
+
+    def nearest(self, stamp: int, tolerance: int) -> T | None:
+        """Return the item nearest to ``stamp``, None where none is within ``tolerance``."""
+        with self._lock:
+            gaps = [(abs(each - stamp), item) for each, _, item in self._items]
+        gap, nearest = min(gaps, key=lambda pair: pair[0], default=(tolerance + 1, None))
+        return nearest if gap <= tolerance else None
+
+    def drop_before(self, stamp: int) -> None:
+        """Forget the items from before ``stamp`` that came before all others."""
+        with self._lock:
+            while self._items and self._items[0][0] < stamp:
+                self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        self._nbytes -= self._items.popleft()[1]
+
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +131,7 @@ class DepthScale:
     """Keeps the newest depth images, undecoded, and compares one with each result."""
 
     name = "depth"
-    type_name = RAW_TYPE
+    type_name = topics.RAW_TYPE
     smoothed = SMOOTHED
     idle_remedy = "have the depth camera see what lies between 0.1 and 20 m, in the colour's view"
     unmatched_remedy = (
@@ -89,7 +150,7 @@ class DepthScale:
             node.resolve_topic_name("depth"),
             self._receive,
             reliability="auto",
-            depth=qos.LARGE_DEPTH,
+            depth=topics.LARGE_DEPTH,
         )
         self.topic = self._subscription.topic
 
@@ -151,7 +212,7 @@ class OdometryScale:
         """How far single chords scatter around the scale; None before the first one."""
         self.topic = node.resolve_topic_name("odom")
         self._subscription = SmallSubscription(
-            node, Odometry, self.topic, self._receive, depth=qos.TRANSFORMS_DEPTH
+            node, Odometry, self.topic, self._receive, depth=topics.TRANSFORMS_DEPTH
         )
 
     def close(self) -> None:
@@ -339,7 +400,7 @@ class ScaleInput:
 
     def _remedy(self, measured: DepthScale | OdometryScale) -> str:
         """Return what to do where nothing comes, by what is published."""
-        published = published_topics(self._node)
+        published = topics.published_topics(self._node)
         here = published.get(measured.topic, set())
         if measured.type_name in here:
             return "they are silent: see what they wait for"
@@ -352,7 +413,9 @@ class ScaleInput:
             f"they carry {', '.join(sorted(here))}, not {measured.type_name}; " if here else ""
         )
         if others:
-            return f"{carried}remap {measured.name} to one of {', '.join(others[:MOST_NAMED])}"
+            return (
+                f"{carried}remap {measured.name} to one of {', '.join(others[: topics.MOST_NAMED])}"
+            )
         return f"{carried}start what publishes {measured.type_name} there, or remap {measured.name}"
 
     def _mismatch(self, timeout: float) -> str | None:

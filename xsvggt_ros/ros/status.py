@@ -13,16 +13,14 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
 from xsvggt_ros.msg import ReconstructionStatus
-from xsvggt_ros.ros import qos
+from xsvggt_ros.ros import topics
 from xsvggt_ros.ros.conversions import header
 from xsvggt_ros.ros.scale_input import UNKNOWN, ScaleState
-from xsvggt_ros.stream.frame import Frame, FrameResult
+from xsvggt_ros.stream.frame import Frame, FrameResult, FrameUpdate, SessionInfo
 from xsvggt_ros.stream.health import Health, RateMeter, Rates, State
-from xsvggt_ros.stream.pipeline import FrameUpdate, SessionInfo
 
 if TYPE_CHECKING:
-    from xsvggt_ros.ros.image_input import ImageInput
-    from xsvggt_ros.ros.rig_input import RigInput
+    from xsvggt_ros.ros.image_input import ImageInput, RigInput
     from xsvggt_ros.stream.reconstructor import Reconstructor
     from xsvggt_ros.stream.worker import Counters
 
@@ -36,7 +34,7 @@ class StatusPublisher:
     """
 
     def __init__(self, node: Node) -> None:
-        self._publisher = node.create_publisher(ReconstructionStatus, "~/status", qos.RESULTS)
+        self._publisher = node.create_publisher(ReconstructionStatus, "~/status", topics.RESULTS)
         self._lock = Lock()
         self._health = Health()
         self.timeout = 4.0
@@ -238,7 +236,7 @@ class Diagnostics:
         self.meter = RateMeter()
         self._node = node
         self._status = status
-        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
+        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", topics.DIAGNOSTICS)
 
     def begin(self) -> None:
         """Forget rates and latencies: another engine is being made."""
@@ -313,7 +311,7 @@ class Diagnostics:
 def _input(camera: ImageInput, images: RigInput) -> DiagnosticStatus:
     publishers, mixed = camera.publishers(), camera.mixed_publishers()
     offset = images.clock_offsets().get(camera.camera, 0.0)
-    message = f"publishers: {qos.describe(publishers)}"
+    message = f"publishers: {topics.offered(publishers)}"
     if mixed:
         message += f", mixing: {', '.join(mixed)}"
     if offset:

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Subscriptions that ask for what the publishers offer, latched or not."""
+"""Subscriptions that ask for what the publishers offer, latched or not; that of a camera_info."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
+from time import monotonic
 from typing import Any
 
 from rclpy.callback_groups import CallbackGroup
@@ -14,9 +15,11 @@ from rclpy.qos import QoSPolicyKind, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
+from sensor_msgs.msg import CameraInfo
 
-from xsvggt_ros.ros import qos
-from xsvggt_ros.ros.topics import type_name
+from xsvggt_ros.geometry.cameras import Calibration, is_rectified_topic
+from xsvggt_ros.ros import topics
+from xsvggt_ros.stream.messages import calibration_of
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +62,7 @@ class MatchedSubscription:
 
         """
         self.topic = topic
-        self.type_name = type_name(message_type)
+        self.type_name = topics.type_name(message_type)
         self._node = node
         self._message_type = message_type
         self._receive = receive
@@ -69,8 +72,8 @@ class MatchedSubscription:
         self._overridable = overridable
         self._warned_of_change = False
         self._changed = node.create_guard_condition(self.match_publishers)
-        self._auto = reliability == "auto" and not qos.overrides_reliability(node, topic)
-        self._subscribe(qos.RELIABILITIES.get(reliability) or self._matching())
+        self._auto = reliability == "auto" and not topics.overrides_reliability(node, topic)
+        self._subscribe(topics.RELIABILITIES.get(reliability) or self._matching())
 
     def close(self) -> None:
         """Unsubscribe."""
@@ -101,17 +104,17 @@ class MatchedSubscription:
         self._subscribe(wanted)
 
     def _matching(self) -> ReliabilityPolicy:
-        return qos.matching_reliability(self.publishers())
+        return topics.matching_reliability(self.publishers())
 
     def _subscribe(self, reliability: ReliabilityPolicy) -> None:
-        self._profile = qos.images(reliability, self._depth)
+        self._profile = topics.image_profile(reliability, self._depth)
         self._subscription: Subscription[Any] = self._node.create_subscription(
             self._message_type,
             self.topic,
             self._receive,
             self._profile,
             callback_group=self._group,
-            event_callbacks=qos.SubscriptionEventCallbacks(incompatible_qos=self._incompatible),
+            event_callbacks=topics.SubscriptionEventCallbacks(incompatible_qos=self._incompatible),
             qos_overriding_options=self._overriding_options(),
         )
 
@@ -136,10 +139,10 @@ class MatchedSubscription:
         if self._auto:
             self._changed.trigger()
             return
-        override = qos.reliability_override(self.topic)
+        override = topics.reliability_override(self.topic)
         remedy = (
             f"remove the parameter {override}, or set it to best_effort"
-            if qos.overrides_reliability(self._node, self.topic)
+            if topics.overrides_reliability(self._node, self.topic)
             else "set input.reliability to auto or best_effort"
         )
         self._node.get_logger().error(
@@ -205,7 +208,7 @@ class SmallSubscription:
     def match_publishers(self) -> None:
         """Subscribe as the publishers that are there now offer it."""
         self._live.match_publishers()
-        if self._kept is None and any(map(qos.is_latched, self._live.publishers())):
+        if self._kept is None and any(map(topics.is_latched, self._live.publishers())):
             self._kept = self._subscribe_latched()
 
     @property
@@ -218,9 +221,9 @@ class SmallSubscription:
             self._message_type,
             self.topic,
             self._receive,
-            qos.latched(self._depth),
+            topics.latched_profile(self._depth),
             # Volatile publishers do not match, and rclpy would say that their messages are lost.
-            event_callbacks=qos.SubscriptionEventCallbacks(
+            event_callbacks=topics.SubscriptionEventCallbacks(
                 incompatible_qos=lambda _: None, use_default_callbacks=False
             ),
         )
@@ -228,3 +231,110 @@ class SmallSubscription:
 
 def _without_info(receive: Callable[[Any], None], message: Any, _: object) -> None:
     receive(message)
+
+
+LONGEST_WAIT = 1.0
+"""Seconds that a first image waits for its camera_info, where somebody publishes that."""
+SHORTEST_WAIT = 0.2
+"""Seconds that it waits until a publisher is found."""
+
+
+class CalibrationInput:
+    """Keeps what the camera_info says."""
+
+    def __init__(
+        self,
+        node: Node,
+        images: str,
+        camera: str = "",
+        *,
+        used: bool = True,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        """Subscribe.
+
+        Args:
+            node: whose subscription it is.
+            images: resolved topic of the images.
+            camera: name of one of several.
+            used: whether anything is made of it; nobody misses it otherwise.
+            clock: in seconds.
+
+        """
+        self._newest: Calibration | None = None
+        self.topic = topics.calibration_topic(node, images, camera)
+        self._name = f"{camera}/camera_info" if camera else "camera_info"
+        self._rectified = is_rectified_topic(images)
+        self._warned_of: str | None = None
+        self._node = node
+        self._used = used
+        self._clock = clock
+        self._first_image: float | None = None
+        self._missed = False
+        self._subscription = SmallSubscription(
+            node, CameraInfo, self.topic, self._receive, depth=topics.LARGE_DEPTH
+        )
+
+    def close(self) -> None:
+        """Unsubscribe."""
+        self._subscription.close()
+
+    def match_publishers(self) -> None:
+        """Subscribe again if the publishers now offer another reliability."""
+        self._subscription.match_publishers()
+
+    def note_image(self) -> None:
+        """Take note that images come."""
+        if self._first_image is None:
+            self._first_image = self._clock()
+
+    @property
+    def awaited(self) -> bool:
+        """Whether an image that has come is to wait for it.
+
+        image_transport sends an image before its camera_info, and the first image is what all
+        others are measured by.
+        """
+        if self._newest is not None or not self._used or self._first_image is None:
+            return False
+        longest = LONGEST_WAIT if self._subscription.publisher_count else SHORTEST_WAIT
+        return self._clock() - self._first_image < longest
+
+    def missing(self, timeout: float) -> str | None:
+        """Return what to say, once, where images come for ``timeout`` seconds without one."""
+        if self._newest is not None or not self._used or self._first_image is None:
+            return None
+        if self._missed or self._clock() - self._first_image < timeout:
+            return None
+        self._missed = True
+        others = [
+            topic for topic in topics.topics_of_type(self._node, topics.type_name(CameraInfo))
+            if topic != self.topic
+        ]  # fmt: skip
+        if self._subscription.publisher_count:
+            why = "has a publisher, but nothing has come: see that the driver knows its calibration"
+        elif others:
+            listed = ", ".join(others)
+            why = f"has no publisher: remap {self._name} to that of this camera, of {listed}"
+        else:
+            why = "has no publisher: have the driver load its calibration"
+        return (
+            f"{self.topic} {why}. Until then distortion stays in the images, and the field of "
+            "view is the network's guess; set input.calibration to ignore where that is meant"
+        )
+
+    def of(self, frame_id: str) -> Calibration | None:
+        """Return the calibration of the camera whose images carry ``frame_id``."""
+        newest = self._newest
+        if newest is None or newest.speaks_of(frame_id):
+            return newest
+        if newest.frame_id != self._warned_of:
+            self._warned_of = newest.frame_id
+            logger.warning(
+                f"{self.topic} speaks of frame '{newest.frame_id}', the images are of "
+                f"'{frame_id}': it is not used; remap {self._name} to that of their camera"
+            )
+        return None
+
+    def _receive(self, message: CameraInfo) -> None:
+        self._newest = calibration_of(message, rectified=self._rectified)

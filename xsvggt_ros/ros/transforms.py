@@ -20,7 +20,7 @@ from xsvggt_ros.errors import TransformMissingError, TransformTimeError
 from xsvggt_ros.geometry.rigid import Matrix, Place, invert
 from xsvggt_ros.geometry.robot_frames import Placement, RobotPose
 from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
-from xsvggt_ros.ros import qos
+from xsvggt_ros.ros import topics
 from xsvggt_ros.ros.conversions import header, transform
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.subscriptions import SmallSubscription
@@ -315,7 +315,7 @@ class TransformListener:
                 TFMessage,
                 topic,
                 partial(self._receive, static),
-                depth=qos.TRANSFORMS_DEPTH,
+                depth=topics.TRANSFORMS_DEPTH,
                 latched=static,
             )
             for topic, static in (("/tf", False), ("/tf_static", True))
@@ -333,20 +333,9 @@ class TransformListener:
         self._buffer.close()
 
     def wait_for(self, target: str, source: str, stamp: int, timeout: float) -> Matrix:
-        """Return the pose of ``source`` in ``target`` at a time in nanoseconds, [4, 4].
+        """Return the pose of ``source`` in ``target``; see :meth:`TransformBuffer.wait_for`.
 
-        Waits ``timeout`` seconds for it at most, because a transform often comes after the image
-        that it belongs to.
-
-        Args:
-            target: frame in which the pose is wanted.
-            source: frame whose pose is wanted.
-            stamp: nanoseconds.
-            timeout: seconds.
-
-        Raises:
-            TransformMissingError: it has not come; the message says what is known.
-
+        A transform often comes after the image that it belongs to.
         """
         return self._buffer.wait_for(target, source, stamp, timeout)
 

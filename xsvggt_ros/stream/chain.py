@@ -16,9 +16,9 @@ from statistics import median
 
 import numpy as np
 
-from xsvggt_ros.cache.byte_budget import MIB
+from xsvggt_ros.cache.layer_plan import MIB
+from xsvggt_ros.cache.layout import CacheStatistics
 from xsvggt_ros.cache.settings import CacheSettings
-from xsvggt_ros.cache.statistics import CacheStatistics
 from xsvggt_ros.errors import ConfigurationError, FrameError
 from xsvggt_ros.geometry.alignment import Similarity
 from xsvggt_ros.geometry.joining import Join, OverlapFrame, join, overlap_frame

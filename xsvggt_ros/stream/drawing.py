@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from xsvggt_ros.stream.ground_truth import TruthComparison
-    from xsvggt_ros.stream.recording import Recording
+    from xsvggt_ros.stream.recording import Recording, TruthComparison
 
 
 DOTS_PER_INCH = 100

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from xsvggt_ros.geometry.robot_frames import RobotPose
+from xsvggt_ros.geometry.robot_frames import Placement, RobotPose
 
 if TYPE_CHECKING:
-    from xsvggt_ros.cache.statistics import CacheStatistics
+    from xsvggt_ros.cache.layout import CacheStatistics
     from xsvggt_ros.geometry.cameras import Calibration, Intrinsics
     from xsvggt_ros.stream.image_formats import BitsInUse
     from xsvggt_ros.stream.preprocessing import ImageMapping
@@ -215,3 +215,50 @@ class FrameResult:
     joins: int = 0
     chain_state: str = "off"
     metric: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """Number of the session, from 1, frames in it so far, and why the one before it ended."""
+
+    number: int = 0
+    frames: int = 0
+    reset_reason: str = ""
+
+
+_AT_ORIGIN = Placement(np.eye(4), np.eye(4), np.eye(4), np.eye(4))
+
+
+@dataclass(frozen=True, slots=True)
+class FrameUpdate:
+    """What one frame brought.
+
+    Attributes:
+        frame: as it was received, with its transforms.
+        result: in metres where a scale is known.
+        session: that the frame belongs to.
+        faults: what is implausible about the result, in words.
+        degraded: whether it, or one of the newest results, is implausible.
+        blind: why the image shows nothing; empty where it shows a scene.
+        unit_changed: whether lengths of this session before this frame were in another unit.
+        placement: where camera, robot and odometry are in the map.
+        publish_seconds: how long it took to publish.
+        total_seconds: from receiving the frame to its last publication.
+
+    """
+
+    frame: Frame
+    result: FrameResult
+    session: SessionInfo = SessionInfo()
+    faults: tuple[str, ...] = ()
+    degraded: bool = False
+    blind: str = ""
+    unit_changed: bool = False
+    placement: Placement = _AT_ORIGIN
+    publish_seconds: float = 0.0
+    total_seconds: float = 0.0
+
+    @property
+    def starts_over(self) -> bool:
+        """Whether map and path start over: with another world, or another unit."""
+        return self.unit_changed or self.result.index == 0

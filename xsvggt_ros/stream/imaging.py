@@ -200,6 +200,8 @@ def _mosaic(pixels: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
 
 
 def _convert(pixels: NDArray[np.uint8], code: int) -> ImageArray:
+    if pixels.shape[:2] == (1, 1):  # which OpenCV 4.5, of Ubuntu 22.04, refuses
+        return _convert(np.repeat(pixels, 2, axis=0), code)[:1]
     return np.asarray(cv2.cvtColor(pixels, code), np.uint8)
 
 

@@ -7,8 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from xsvggt_ros.cache.byte_budget import MIB, cache_nbytes, first_pass_nbytes, fitting_budget
-from xsvggt_ros.cache.layer_plan import window_budget
+from xsvggt_ros.cache.layer_plan import (
+    MIB,
+    cache_nbytes,
+    first_pass_nbytes,
+    fitting_budget,
+    window_budget,
+)
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError, FrameError
 from xsvggt_ros.model.device import free_memory

@@ -17,14 +17,13 @@ from xsvggt_ros.errors import FrameError, XsvggtError, first_line
 from xsvggt_ros.geometry.rectification import is_usable
 from xsvggt_ros.geometry.rigid import OPTICAL_TO_BODY, Matrix, invert
 from xsvggt_ros.geometry.robot_frames import (
-    Placement,
     RobotPose,
     camera_pose,
     map_from_world,
     place,
     place_by_odometry,
 )
-from xsvggt_ros.stream.frame import Frame, FrameResult, ImageArray
+from xsvggt_ros.stream.frame import Frame, FrameResult, FrameUpdate, ImageArray, SessionInfo
 from xsvggt_ros.stream.health import MEMORY, ImageWatch, QualityWatch, blindness
 from xsvggt_ros.stream.stamps import Order, StampOrder
 
@@ -52,53 +51,6 @@ class Activity:
 
     stage: Stage
     since: float
-
-
-@dataclass(frozen=True, slots=True)
-class SessionInfo:
-    """Number of the session, from 1, frames in it so far, and why the one before it ended."""
-
-    number: int = 0
-    frames: int = 0
-    reset_reason: str = ""
-
-
-_AT_ORIGIN = Placement(np.eye(4), np.eye(4), np.eye(4), np.eye(4))
-
-
-@dataclass(frozen=True, slots=True)
-class FrameUpdate:
-    """What one frame brought.
-
-    Attributes:
-        frame: as it was received, with its transforms.
-        result: in metres where a scale is known.
-        session: that the frame belongs to.
-        faults: what is implausible about the result, in words.
-        degraded: whether it, or one of the newest results, is implausible.
-        blind: why the image shows nothing; empty where it shows a scene.
-        unit_changed: whether lengths of this session before this frame were in another unit.
-        placement: where camera, robot and odometry are in the map.
-        publish_seconds: how long it took to publish.
-        total_seconds: from receiving the frame to its last publication.
-
-    """
-
-    frame: Frame
-    result: FrameResult
-    session: SessionInfo = SessionInfo()
-    faults: tuple[str, ...] = ()
-    degraded: bool = False
-    blind: str = ""
-    unit_changed: bool = False
-    placement: Placement = _AT_ORIGIN
-    publish_seconds: float = 0.0
-    total_seconds: float = 0.0
-
-    @property
-    def starts_over(self) -> bool:
-        """Whether map and path start over: with another world, or another unit."""
-        return self.unit_changed or self.result.index == 0
 
 
 def _no_transforms(frame: Frame) -> RobotPose:

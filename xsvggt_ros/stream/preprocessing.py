@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From an image of any size to the network's input: rectified, resized and cut.
+"""From an image of any size to the network's input: rectified, resized and cut; and its camera.
 
 The rule is that of the reference's demo loader: a fixed width, the height that keeps the aspect
 rounded to whole patches, and rows beyond a square cut off evenly at top and bottom.
@@ -8,6 +8,7 @@ rounded to whole patches, and rows beyond a square cut off evenly at top and bot
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -19,15 +20,23 @@ from torch import Tensor
 from torch.nn import functional
 
 from xsvggt_ros.errors import ConfigurationError, FrameError
-from xsvggt_ros.geometry.cameras import Calibration, Intrinsics
+from xsvggt_ros.geometry.cameras import Calibration, Intrinsics, intrinsics_from_encoding
 from xsvggt_ros.geometry.rectification import Rectification, rectification
-from xsvggt_ros.stream.frame import ImageArray
+from xsvggt_ros.stream.frame import ImageArray, IntrinsicsSource
+
+logger = logging.getLogger(__name__)
 
 CUT_SAID = 0.02
 """Share of the rows that may be cut off without a word."""
 
 STRETCH_SAID = 1.25
 """Factor between the scales of the two axes up to which nothing is said."""
+
+
+NARROWEST_VIEW = math.radians(1.0)
+WIDEST_VIEW = math.radians(179.0)
+ASSUMED_VIEW = math.radians(60.0)
+_ASSUMED_FOCAL = (0.5 / math.tan(ASSUMED_VIEW / 2),) * 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +125,6 @@ class ImageMapping:
         return cv2.resize(whole, size, interpolation=cv2.INTER_NEAREST_EXACT).astype(np.float32)
 
 
-logger = logging.getLogger(__name__)
-
-
 CalibrationUse = Literal["auto", "raw", "rectified", "ignore"]
 
 _MOST_KEPT = 8
@@ -126,8 +132,6 @@ _MOST_KEPT = 8
 _MOST_SAID = 20
 MOSTLY_SEEN = 0.5
 """Share of a rectified image that its source should fill."""
-
-CALIBRATION_USES: tuple[CalibrationUse, ...] = ("auto", "raw", "rectified", "ignore")
 
 
 class Calibrator:
@@ -198,6 +202,50 @@ LARGEST_SIDE = 16384
 
 TALLEST = 16
 """Times the width; a higher image would be resized to a size out of proportion, then cut."""
+
+
+class PredictedView:
+    """The camera as the network predicts it: never with an infinite focal length.
+
+    Attributes:
+        focal: the last good focal lengths, in image widths; None before the first.
+        warned: whether a field of view that cannot be has been told.
+
+    """
+
+    def __init__(self) -> None:
+        """Know nothing yet."""
+        self.focal: tuple[float, float] | None = None
+        self.warned = False
+
+    def intrinsics(
+        self, encoding: NDArray[np.float32], mapping: ImageMapping, index: int
+    ) -> tuple[Intrinsics, IntrinsicsSource]:
+        """Return the predicted camera, the last good one or a guess.
+
+        Args:
+            encoding: of the pose and the fields of view, [9].
+            mapping: of the network's image.
+            index: of the frame in its session.
+
+        """
+        width, height = mapping.width, mapping.height
+        vertical, horizontal = float(encoding[7]), float(encoding[8])
+        if all(NARROWEST_VIEW <= view <= WIDEST_VIEW for view in (vertical, horizontal)):
+            predicted = intrinsics_from_encoding(encoding, width, height)
+            self.focal = predicted.fx / width, predicted.fy / width
+            return predicted, "predicted"
+        source: IntrinsicsSource = "assumed" if self.focal is None else "held"
+        if not self.warned:
+            self.warned = True
+            logger.warning(
+                "the network sees %.2f by %.2f degrees in frame %d, outside %.0f..%.0f; the field "
+                "of view is %s there and wherever it happens again in this session",
+                math.degrees(horizontal), math.degrees(vertical), index,
+                math.degrees(NARROWEST_VIEW), math.degrees(WIDEST_VIEW), source,
+            )  # fmt: skip
+        fx, fy = (width * focal for focal in self.focal or _ASSUMED_FOCAL)
+        return Intrinsics(fx, fy, width / 2, height / 2, width, height), source
 
 
 def plan(source_width: int, source_height: int, width: int, patch: int) -> ImageMapping:

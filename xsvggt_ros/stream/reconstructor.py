@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
@@ -15,9 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xsvggt_ros.cache.kv_cache import KvCache
-from xsvggt_ros.cache.layout import CacheLayout, TokenShape
+from xsvggt_ros.cache.layout import CacheLayout, CacheStatistics, TokenShape
 from xsvggt_ros.cache.settings import CacheSettings
-from xsvggt_ros.cache.statistics import CacheStatistics
 from xsvggt_ros.errors import (
     ConfigurationError,
     DeviceFullError,
@@ -27,36 +25,26 @@ from xsvggt_ros.errors import (
 )
 from xsvggt_ros.geometry.cameras import (
     Calibration,
-    Intrinsics,
-    intrinsics_from_encoding,
     inverted,
-    world_to_camera,
 )
 from xsvggt_ros.geometry.rectification import Rectification
-from xsvggt_ros.geometry.rigid import Matrix, apparent_motion, invert, log_se3
+from xsvggt_ros.geometry.rigid import Matrix, apparent_motion
 from xsvggt_ros.model.device import ran_out_of_memory, release_cached_memory
-from xsvggt_ros.model.network import Head, Prediction, StreamVggt
-from xsvggt_ros.stream.frame import CameraMotion, FrameResult, ImageArray, IntrinsicsSource, Timings
-from xsvggt_ros.stream.giving_way import changed, shrunk
+from xsvggt_ros.model.network import Head, StreamVggt
+from xsvggt_ros.stream.frame import CameraMotion, FrameResult, ImageArray, Timings
 from xsvggt_ros.stream.pose_track import PoseTrack
 from xsvggt_ros.stream.preprocessing import (
     CalibrationUse,
     Calibrator,
     ImageMapping,
+    PredictedView,
     check_width,
     preprocess,
     to_network,
 )
-from xsvggt_ros.stream.step_runner import StepRunner
+from xsvggt_ros.stream.step_runner import HostOutput, StepRunner, changed, shrunk
 
 logger = logging.getLogger(__name__)
-
-NARROWEST_VIEW = math.radians(1.0)
-WIDEST_VIEW = math.radians(179.0)
-ASSUMED_VIEW = math.radians(60.0)
-_ASSUMED_FOCAL = (0.5 / math.tan(ASSUMED_VIEW / 2),) * 2
-HIGHEST_CONFIDENCE = 1e6
-"""The exponential behind confidences overflows; beyond this, more confidence means nothing."""
 
 _HEADS: tuple[Head, ...] = ("camera", "depth")
 
@@ -96,22 +84,6 @@ class Arrival:
     preprocess_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class _HostOutput:
-    encoding: NDArray[np.float32]
-    depth: NDArray[np.float32]
-    confidence: NDArray[np.float32]
-    points: NDArray[np.float32] | None
-    head_change: NDArray[np.float64]
-
-    @property
-    def is_usable(self) -> bool:
-        """Whether there is a finite pose and some finite depth."""
-        pose = self.encoding
-        usable = np.isfinite(pose).all() and pose[3:7].any() and np.isfinite(self.depth).any()
-        return bool(usable)
-
-
 class Reconstructor:
     """Runs a network over a stream, frame by frame.
 
@@ -136,12 +108,15 @@ class Reconstructor:
                 "these weights have no point head; take points from depth and pose (mv_recon: "
                 "--prediction projection), or weights of StreamVGGT"
             )
-        self._take_cache(KvCache(self.settings.cache, cache_layout(network)))
+        self._take_cache(self._new_cache(self.settings.cache))
         self._calibrator = Calibrator(self.settings.calibration)
         self._session = 1
         self._reset_reason = ""
         self._warned_of: set[tuple[int, int]] = set()
         self._begin_session()
+
+    def _new_cache(self, settings: CacheSettings) -> KvCache:
+        return KvCache(settings, cache_layout(self._network), self._network.side)
 
     def _take_cache(self, cache: KvCache) -> None:
         """Run over ``cache`` from now on."""
@@ -156,8 +131,7 @@ class Reconstructor:
         self._index = 0
         self._poses = PoseTrack()
         self._last_pose: Matrix | None = None
-        self._focal: tuple[float, float] | None = None  # in image widths
-        self._view_warned = False
+        self._view = PredictedView()
         self._held_said = False
         self._size: tuple[int, int] | None = None
         self._waiting: list[Arrival] = []
@@ -194,14 +168,14 @@ class Reconstructor:
         """Return an engine that begins another gauge of the same stream, and repeats no warning."""
         other = Reconstructor(self._network, self.settings)
         other._calibrator, other._warned_of = self._calibrator, self._warned_of
-        other._view_warned, other._held_said = self._view_warned, self._held_said
+        other._view.warned, other._held_said = self._view.warned, self._held_said
         return other
 
     def _adopt(self, other: Reconstructor) -> None:
         """Go on in the gauge of another engine of the same network; the session stays."""
         self._cache, self._runner = other._cache, other._runner
         self._poses, self._last_pose = other._poses, other._last_pose
-        self._focal, self._size = other._focal, other._size
+        self._view.focal, self._size = other._view.focal, other._size
 
     @property
     def _heads(self) -> tuple[Head, ...]:
@@ -244,7 +218,7 @@ class Reconstructor:
 
         """
         session = self._session
-        self._view_warned = True  # of a made-up image, any view is as good
+        self._view.warned = True  # of a made-up image, any view is as good
         try:
             for _ in range(self.first_pass_frames):
                 self.take(image)
@@ -271,7 +245,7 @@ class Reconstructor:
                 self._cache.configure(settings)
         except Exception as error:
             # Whatever comes after the check comes half-way.
-            self._take_cache(KvCache(self.settings.cache, cache_layout(self._network)))
+            self._take_cache(self._new_cache(self.settings.cache))
             self.reset("its cache could not be changed")
             raise ConfigurationError(
                 f"the cache could not be changed, and a new session has begun with the settings "
@@ -403,13 +377,10 @@ class Reconstructor:
             for frame, result in zip(frames, results, strict=True)
         ]
 
-    def _compute(self, images: Tensor) -> tuple[list[_HostOutput], float]:
+    def _compute(self, images: Tensor) -> tuple[list[HostOutput], float]:
         """Run the network; return its output on the host, and when the device had finished."""
         try:
-            prediction = self._runner.run(images)
-            _finish(images.device)
-            computed = perf_counter()
-            output = [_to_host(prediction.of_frame(k)) for k in range(images.shape[1])]
+            output, computed = self._runner.run_to_host(images)
         except Exception as error:
             # Some layers hold the frame by now and others do not: the stream cannot go on.
             raise self._failure("the network", error) from error
@@ -440,7 +411,7 @@ class Reconstructor:
         frame, before = self._index, self._cache.settings
         # Anchors are given up where the first pass itself did not fit.
         smaller = shrunk(before, self._cache.layout, self._frame_tokens, first_pass=not frame)
-        self._take_cache(KvCache(smaller, cache_layout(self._network)))
+        self._take_cache(self._new_cache(smaller))
         changes = changed(before, smaller)
         given: dict[str, Any] = {n.removeprefix("cache."): each for n, each in changes.items()}
         self.settings = replace(self.settings, cache=replace(self.settings.cache, **given))
@@ -460,12 +431,12 @@ class Reconstructor:
             return 0.0
         return apparent_motion(last, pose, float(np.nanmedian(depth)))
 
-    def _result(self, frame: Arrival, output: _HostOutput) -> FrameResult:
+    def _result(self, frame: Arrival, output: HostOutput) -> FrameResult:
         """Return the result of the session's next frame."""
         pose, pose_source = self._poses.place(output.encoding, frame.stamp, frame.camera)
         if pose_source == "held":
             self._say_held()
-        intrinsics, source = self._intrinsics(output.encoding, frame.mapping)
+        intrinsics, source = self._view.intrinsics(output.encoding, frame.mapping, self._index)
         result = FrameResult(
             index=self._index,
             stamp=frame.stamp,
@@ -489,32 +460,6 @@ class Reconstructor:
         self._index += 1
         return result if frame.rectification is None else _with_camera(result, frame.rectification)
 
-    def _intrinsics(
-        self, encoding: NDArray[np.float32], mapping: ImageMapping
-    ) -> tuple[Intrinsics, IntrinsicsSource]:
-        """Return the predicted camera, the last good one or a guess; never an infinite focal."""
-        width, height = mapping.width, mapping.height
-        vertical, horizontal = float(encoding[7]), float(encoding[8])
-        if all(NARROWEST_VIEW <= view <= WIDEST_VIEW for view in (vertical, horizontal)):
-            predicted = intrinsics_from_encoding(encoding, width, height)
-            self._focal = predicted.fx / width, predicted.fy / width
-            return predicted, "predicted"
-        source: IntrinsicsSource = "assumed" if self._focal is None else "held"
-        self._warn_of_view(horizontal, vertical, source)
-        fx, fy = (width * focal for focal in self._focal or _ASSUMED_FOCAL)
-        return Intrinsics(fx, fy, width / 2, height / 2, width, height), source
-
-    def _warn_of_view(self, horizontal: float, vertical: float, source: IntrinsicsSource) -> None:
-        if self._view_warned:
-            return
-        self._view_warned = True
-        logger.warning(
-            "the network sees %.2f by %.2f degrees in frame %d, outside %.0f..%.0f; the field of "
-            "view is %s there and wherever it happens again in this session",
-            math.degrees(horizontal), math.degrees(vertical), self._index,
-            math.degrees(NARROWEST_VIEW), math.degrees(WIDEST_VIEW), source,
-        )  # fmt: skip
-
     def _say_held(self) -> None:
         if not self._held_said:
             self._held_said = True
@@ -523,7 +468,7 @@ class Reconstructor:
                 "it happens again in this session", self._index,
             )  # fmt: skip
 
-    def _refuse_non_finite(self, outputs: list[_HostOutput]) -> None:
+    def _refuse_non_finite(self, outputs: list[HostOutput]) -> None:
         if all(output.is_usable for output in outputs):
             return
         frame = self._index
@@ -565,8 +510,7 @@ class Reconstructor:
     def _warn_of_no_history(self) -> None:
         if self._size is None:
             return
-        width, height = self._size
-        tokens = self._network.config.tokens_per_frame(height, width)
+        (width, height), tokens = self._size, self._frame_tokens
         case = (self._cache.statistics().budget_tokens, tokens)
         if self._cache.history_tokens(tokens) == 0 and case not in self._warned_of:
             self._warned_of.add(case)
@@ -608,36 +552,3 @@ def _with_camera(result: FrameResult, camera: Rectification) -> FrameResult:
         intrinsics_source="calibrated",
         focal_ratio=intrinsics.fx / result.intrinsics.fx if predicted else np.nan,
     )
-
-
-def _finish(device: torch.device) -> None:
-    """Wait for the device, so that each stage is charged with its own time."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _to_host(prediction: Prediction) -> _HostOutput:
-    """Return what the network says of one frame."""
-    assert prediction.pose_encodings is not None
-    assert prediction.depth is not None
-    assert prediction.depth_confidence is not None
-    depth = prediction.depth[0, 0].float().cpu().numpy()
-    confidence = prediction.depth_confidence[0, 0].float().cpu().numpy()
-    depth[~np.isfinite(depth) | np.isnan(confidence)] = np.nan
-    points = prediction.points
-    encodings = prediction.pose_encodings[0, 0].float().cpu().numpy()
-    return _HostOutput(
-        encodings[-1],
-        depth,
-        np.nan_to_num(confidence, nan=1.0).clip(1.0, HIGHEST_CONFIDENCE),
-        None if points is None else points[0, 0].float().cpu().numpy(),
-        _head_change(encodings),
-    )
-
-
-def _head_change(encodings: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return by how much the last refinement [..., 9] moved the pose, [6]; zero of a single one."""
-    if len(encodings) < 2 or not (np.isfinite(encodings).all() and encodings[:, 3:7].any(1).all()):
-        return np.zeros(6)
-    before, after = (world_to_camera(each.astype(np.float64)) for each in encodings[-2:])
-    return log_se3(before @ invert(after))

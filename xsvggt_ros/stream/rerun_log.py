@@ -32,8 +32,7 @@ from xsvggt_ros.errors import EnvironmentMissingError, OutputError
 from xsvggt_ros.geometry.files import require_writable
 
 if TYPE_CHECKING:
-    from xsvggt_ros.stream.ground_truth import TruthComparison
-    from xsvggt_ros.stream.recording import RecordedFrame
+    from xsvggt_ros.stream.recording import RecordedFrame, TruthComparison
 
 REQUIREMENT = "rerun-sdk>=0.41,<0.42"
 """What pip is asked for; the extra ``rerun`` says the same."""

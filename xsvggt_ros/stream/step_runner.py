@@ -6,25 +6,38 @@ Once the budget is full, a step has the same operations, shapes and addresses fo
 large GPU needs to compute them, so such a step is captured once for each image size and then
 launched as a whole. Anything that changes the state (another budget, other widths, a new session)
 throws the captures away; steps are eager until the state is the same twice again.
+
+Where the device has no memory left, :func:`shrunk` says what the cache gives up.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from xsvggt_ros.cache.kv_cache import KvCache
-from xsvggt_ros.errors import first_line
+from xsvggt_ros.cache.layer_plan import fitting_budget
+from xsvggt_ros.cache.layout import CacheLayout
+from xsvggt_ros.cache.settings import CacheSettings
+from xsvggt_ros.errors import ConfigurationError, first_line
+from xsvggt_ros.geometry.cameras import world_to_camera
+from xsvggt_ros.geometry.rigid import invert, log_se3
 from xsvggt_ros.model.device import ran_out_of_memory, release_cached_memory
 from xsvggt_ros.model.network import Head, Prediction, StreamVggt
 from xsvggt_ros.stream.frame import Execution
 
 logger = logging.getLogger(__name__)
+
+HIGHEST_CONFIDENCE = 1e6
+"""The exponential behind confidences overflows; beyond this, more confidence means nothing."""
 
 MOST_CAPTURES = 8
 """Captures at the same time: a rig's cameras may differ in size, and for each size there is one for
@@ -97,6 +110,16 @@ class StepRunner:
         self._state = after
         return prediction
 
+    def run_to_host(self, images: Tensor) -> tuple[list[HostOutput], float]:
+        """Return what :meth:`run` does on the host, frame by frame, and when it was computed.
+
+        The time is in seconds of :func:`time.perf_counter`: the device had finished then.
+        """
+        prediction = self.run(images)
+        _finish(images.device)
+        computed = perf_counter()
+        return [to_host(prediction.of_frame(k)) for k in range(images.shape[1])], computed
+
     def _capture_for(self, images: Tensor) -> _Capture | None:
         """Play the capture for this size, taking it first; None where a step must be eager."""
         if not self._steady:
@@ -155,8 +178,120 @@ class StepRunner:
         return "the budget is not full yet, or has just changed"
 
 
+@dataclass(frozen=True, slots=True)
+class HostOutput:
+    """What the network says of one frame, on the host.
+
+    Attributes:
+        encoding: of the pose, the last one, [9].
+        depth: [h, w], NaN where unknown.
+        confidence: [h, w], from 1 upwards.
+        points: [h, w, 3]; None where there is no point head.
+        head_change: by how much the last refinement moved the pose, [6].
+
+    """
+
+    encoding: NDArray[np.float32]
+    depth: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    points: NDArray[np.float32] | None
+    head_change: NDArray[np.float64]
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether there is a finite pose and some finite depth."""
+        pose = self.encoding
+        usable = np.isfinite(pose).all() and pose[3:7].any() and np.isfinite(self.depth).any()
+        return bool(usable)
+
+
+def _finish(device: torch.device) -> None:
+    """Wait for the device, so that each stage is charged with its own time."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def to_host(prediction: Prediction) -> HostOutput:
+    """Return what the network says of one frame."""
+    assert prediction.pose_encodings is not None
+    assert prediction.depth is not None
+    assert prediction.depth_confidence is not None
+    depth = prediction.depth[0, 0].float().cpu().numpy()
+    confidence = prediction.depth_confidence[0, 0].float().cpu().numpy()
+    depth[~np.isfinite(depth) | np.isnan(confidence)] = np.nan
+    points = prediction.points
+    encodings = prediction.pose_encodings[0, 0].float().cpu().numpy()
+    return HostOutput(
+        encodings[-1],
+        depth,
+        np.nan_to_num(confidence, nan=1.0).clip(1.0, HIGHEST_CONFIDENCE),
+        None if points is None else points[0, 0].float().cpu().numpy(),
+        _head_change(encodings),
+    )
+
+
+def _head_change(encodings: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return by how much the last refinement [..., 9] moved the pose, [6]; zero of a single one."""
+    if len(encodings) < 2 or not (np.isfinite(encodings).all() and encodings[:, 3:7].any(1).all()):
+        return np.zeros(6)
+    before, after = (world_to_camera(each.astype(np.float64)) for each in encodings[-2:])
+    return log_se3(before @ invert(after))
+
+
 def _hindrance(device: torch.device, graphs: bool) -> str:
     """Return why no step can be captured on ``device``; empty where it can."""
     if device.type != "cuda":
         return f"CUDA graphs need a CUDA device, not {device.type}"
     return "" if graphs else "model.cuda_graphs is off"
+
+
+KEPT = 0.7
+"""Share of a budget that is kept: half would throw away too much for a first try."""
+
+
+def shrunk(
+    settings: CacheSettings, layout: CacheLayout, frame: int, *, first_pass: bool = False
+) -> CacheSettings:
+    """Return settings that need less memory, or the same where there is nothing to give up.
+
+    A budget in MiB shrinks as such, because it replaces the one in tokens or frames. A cache
+    without a bound (policy none) and the published code's have nothing that could shrink.
+
+    Args:
+        settings: of the cache that did not fit, settled.
+        layout: of the network's tokens.
+        frame: tokens of a frame.
+        first_pass: whether it was the first pass of a session that did not fit. Where that has
+            several frames, it gets fewer.
+
+    """
+    if first_pass and settings.anchor_frames > 2:
+        return replace(settings, anchor_frames=max(2, settings.anchor_frames // 2))
+    if not settings.bounded or settings.published:
+        return settings
+    if settings.budget_mib:
+        return _shrunk_mib(settings, layout, frame)
+    if settings.keeps_frames:
+        return replace(settings, window_frames=max(1, int(settings.window_frames * KEPT)))
+    least = max(layout.smallest_budget, settings.budget_min_tokens)
+    return replace(settings, budget_tokens=max(least, int(settings.budget_tokens * KEPT)))
+
+
+def _shrunk_mib(settings: CacheSettings, layout: CacheLayout, frame: int) -> CacheSettings:
+    smaller = replace(settings, budget_mib=round(settings.budget_mib * KEPT, 3))
+    try:
+        anchor = frame * layout.anchor_frames
+        fitting_budget(smaller, layout, anchor=anchor, frames={frame})
+    except ConfigurationError:  # not even special tokens would fit
+        return settings
+    return smaller
+
+
+def changed(before: CacheSettings, after: CacheSettings) -> dict[str, int | float]:
+    """Return the sizes that differ, by the name of their parameter."""
+    names = ("budget_tokens", "budget_mib", "window_frames", "anchor_frames")
+    return {
+        f"cache.{name}": getattr(after, name)
+        for name in names
+        if getattr(after, name) != getattr(before, name)
+    }

@@ -1,22 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The queue of frames, and the one thread that owns the model, the cache and the device."""
+"""What drives the way of frames: a thread behind a queue, or a loop over a recorded stream.
+
+The thread is the one that owns the model, the cache and the device.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from threading import Condition, Lock, Thread, current_thread
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.stream.frame import Frame
-from xsvggt_ros.stream.pipeline import Activity, FramePipeline
+from xsvggt_ros.errors import ConfigurationError, XsvggtError
+from xsvggt_ros.stream.frame import Frame, FrameResult, FrameUpdate
+from xsvggt_ros.stream.pipeline import Activity, FramePipeline, PipelineHooks
+from xsvggt_ros.stream.stamps import settled
 
 if TYPE_CHECKING:  # it needs PyTorch, whose absence the node reports by itself
     from xsvggt_ros.stream.reconstructor import Reconstructor
+
 
 logger = logging.getLogger(__name__)
 
@@ -290,3 +295,42 @@ class Worker:
             self._on_room()
         except Exception:
             logger.exception("room was not announced")
+
+
+Refused = Callable[[Frame, XsvggtError], None]
+
+
+def reconstruct(
+    frames: Iterable[Frame], reconstructor: Reconstructor, on_refused: Refused
+) -> Iterator[FrameResult]:
+    """Yield the result of each usable frame, by the rules that the node's worker follows.
+
+    Args:
+        frames: in the order of their stamps.
+        reconstructor: at the beginning of a session.
+        on_refused: is told of each frame that cannot be used.
+
+    """
+    ready: list[FrameUpdate] = []
+    hooks = PipelineHooks(report=ready.append, report_refusal=on_refused)
+    pipeline = FramePipeline(reconstructor, hooks)
+    blind: list[str] = []
+    for frame in settled(frames):
+        pipeline.process(frame)
+        yield from _results(ready, blind)
+    pipeline.finish()
+    yield from _results(ready, blind)
+    if blind:
+        logger.warning(
+            "%d of %d images show nothing; of the first, %s",
+            len(blind), pipeline.processed, blind[0],
+        )  # fmt: skip
+
+
+def _results(ready: list[FrameUpdate], blind: list[str]) -> Iterator[FrameResult]:
+    """Yield the results that are ready; add to ``blind`` why images among them show nothing."""
+    for update in ready:
+        if update.blind:
+            blind.append(update.blind)
+        yield update.result
+    ready.clear()

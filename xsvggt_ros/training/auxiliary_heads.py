@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xsvggt_ros.model.camera_head import POSE_SIZE
 from xsvggt_ros.model.config import NetworkConfig
+from xsvggt_ros.model.heads import POSE_SIZE
 from xsvggt_ros.synthetic.cameras import Truth
 from xsvggt_ros.synthetic.scenes.streams import Streams
 from xsvggt_ros.training.batches import Batch

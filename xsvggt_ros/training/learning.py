@@ -19,9 +19,9 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.model.camera_head import inverse_encoding
 from xsvggt_ros.model.checkpoint import random_network, save_network
 from xsvggt_ros.model.config import NetworkConfig, preset
+from xsvggt_ros.model.heads import inverse_encoding
 from xsvggt_ros.model.layers import LayerScale
 from xsvggt_ros.model.memory import CausalSequence
 from xsvggt_ros.model.network import Prediction, StreamVggt

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from xsvggt_ros.model.aggregator import Encoder
-from xsvggt_ros.model.dense_head import activate_depth, activate_points
+from xsvggt_ros.model.heads import activate_depth, activate_points
 from xsvggt_ros.model.network import Prediction
 from xsvggt_ros.synthetic.cameras import Truth
 from xsvggt_ros.synthetic.scenes.scene import Draw

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from xsvggt_ros.errors import CheckpointError, ConfigurationError
 from xsvggt_ros.geometry.files import require_writable
-from xsvggt_ros.model.dense_head import activate_depth, activate_points
 from xsvggt_ros.model.device import device_named
+from xsvggt_ros.model.heads import activate_depth, activate_points
 from xsvggt_ros.model.memory import CausalSequence
 from xsvggt_ros.model.network import Prediction
 from xsvggt_ros.synthetic.sequence import LENGTHS, SUITE, Sequence, held_out

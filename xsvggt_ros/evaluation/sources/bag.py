@@ -29,15 +29,18 @@ from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
 from xsvggt_ros.stream.frame import Frame
 from xsvggt_ros.stream.messages import (
+    COMPRESSED_IMAGE,
     DEPTH_ENCODINGS,
+    IMAGE,
     MILLIMETRES,
+    Topic,
+    choose_image_topic,
     depth_of,
     in_metres,
     nanoseconds,
 )
 from xsvggt_ros.stream.sources.bag import BagSource
 from xsvggt_ros.stream.sources.bag_reader import BagReader, Recorded
-from xsvggt_ros.stream.sources.topics import COMPRESSED_IMAGE, IMAGE, Topic, choose_image_topic
 
 MOST_WARNINGS = 20
 

@@ -9,11 +9,10 @@ from xsvggt_ros.errors import SourceError
 from xsvggt_ros.stream.sources.bag import BagSource
 from xsvggt_ros.stream.sources.bag_reader import METADATA
 from xsvggt_ros.stream.sources.base import Source
-from xsvggt_ros.stream.sources.directory import DirectorySource
+from xsvggt_ros.stream.sources.files import DirectorySource, VideoSource
 from xsvggt_ros.stream.sources.images import is_image, is_rare_image, is_read
 from xsvggt_ros.stream.sources.storage import bag_files, holds_bag, is_bag_file
 from xsvggt_ros.stream.sources.storage.base import ZSTD_MAGIC
-from xsvggt_ros.stream.sources.video import VideoSource
 
 __all__ = ["METADATA", "Source", "is_bag", "open_source"]
 

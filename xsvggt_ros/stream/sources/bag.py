@@ -18,7 +18,10 @@ from xsvggt_ros.stream.frame import EncodedImage, Frame, ImageArray
 from xsvggt_ros.stream.image_formats import BitsInUse
 from xsvggt_ros.stream.imaging import encoded_format
 from xsvggt_ros.stream.messages import (
+    IMAGE,
     calibration_of,
+    choose_camera_info_topic,
+    choose_image_topic,
     compressed_image_of,
     frame_name,
     image_of,
@@ -31,11 +34,6 @@ from xsvggt_ros.stream.sources.base import (
     SECOND,
     Source,
     refuse,
-)
-from xsvggt_ros.stream.sources.topics import (
-    IMAGE,
-    choose_camera_info_topic,
-    choose_image_topic,
 )
 
 _logger = logging.getLogger(__name__)

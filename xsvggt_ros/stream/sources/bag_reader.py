@@ -19,6 +19,7 @@ from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_
 from rosbags.typesys.store import Typestore
 
 from xsvggt_ros.errors import FrameError, SourceError, XsvggtError
+from xsvggt_ros.stream.messages import SEVERAL_KINDS, Topic
 from xsvggt_ros.stream.sources.storage import (
     READ_ENCODINGS,
     ROS1,
@@ -29,7 +30,6 @@ from xsvggt_ros.stream.sources.storage import (
     open_storage,
 )
 from xsvggt_ros.stream.sources.storage.base import NoBagError
-from xsvggt_ros.stream.sources.topics import SEVERAL_KINDS, Topic
 
 _SEPARATOR = "=" * 80 + "\n"
 _TRANSFORMS = "geometry_msgs/TransformStamped[] transforms"

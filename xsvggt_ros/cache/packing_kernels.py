@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triton: tokens into packed codes and back, bit for bit as `quantization.py` does it.
+"""Launches in Triton: tokens into packed codes and back, bit for bit as `quantization.py` does it.
 
 What rounds here rounds as there: minima down and scales up to float16, codes to the nearest, halves
 to even, divisions exact. Products of codes and scales are exact in float32, so that the compiler
@@ -8,6 +8,11 @@ may fuse the addition behind them.
 
 import triton
 import triton.language as tl
+from torch import Tensor
+
+from xsvggt_ros.cache.ops import Decoding, Writing
+from xsvggt_ros.cache.quantization import UNQUANTIZED
+from xsvggt_ros.cache.token_storage import SKIPPED, TENSORS, put, take
 
 _NATIVE = tl.constexpr(16)
 _HALF_STEP = tl.constexpr(2.0**-10)
@@ -17,7 +22,7 @@ _TO_WHOLE = tl.constexpr(12582912.0)  # 1.5 * 2^23: adding it leaves no bit behi
 
 
 @triton.jit
-def decode_segment(  # type: ignore[no-untyped-def]
+def _decode_segment(  # type: ignore[no-untyped-def]
     key_codes, key_scale, key_minimum, key_rows, keys,
     value_codes, value_scale, value_minimum, values,
     length, lanes_per_set,
@@ -78,7 +83,7 @@ def _decode_side(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def copy_newest(  # type: ignore[no-untyped-def]
+def _copy_newest(  # type: ignore[no-untyped-def]
     key, value, keys, values, held_keys, held_values, frame,
     key_lane, key_token, value_lane, value_token, keys_lane, values_lane,
     CHANNELS: tl.constexpr, HOLD_KEYS: tl.constexpr, HOLD_VALUES: tl.constexpr,
@@ -101,7 +106,7 @@ def copy_newest(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def write_keys(  # type: ignore[no-untyped-def]
+def _write_keys(  # type: ignore[no-untyped-def]
     keys, order, slots, rows, codes, scale, minimum, row_of_slot,
     count, lanes_per_set, keys_lane, keys_token, order_set, slots_set, rows_set,
     codes_lane, grid_lane, row_of_slot_set,
@@ -141,7 +146,7 @@ def write_keys(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def write_values(  # type: ignore[no-untyped-def]
+def _write_values(  # type: ignore[no-untyped-def]
     values, order, slots, codes, scale, minimum,
     count, lanes_per_set, values_lane, values_token, order_set, slots_set, codes_lane, grid_lane,
     CHANNELS: tl.constexpr, BITS: tl.constexpr, BLOCK: tl.constexpr,
@@ -174,7 +179,7 @@ def write_values(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def write_beside(  # type: ignore[no-untyped-def]
+def _write_beside(  # type: ignore[no-untyped-def]
     numbers, scores, insertions, order, slots, number_of_slot, score_of_slot, insertion_of_slot,
     count, numbers_set, scores_set, insertions_set, insertions_token, order_set, slots_set,
     stored_set,
@@ -240,3 +245,85 @@ def _code(came, step, low, taken, BITS: tl.constexpr):  # type: ignore[no-untype
     exact = tl.minimum(tl.maximum(exact, 0.0), LEVELS * 1.0)
     code = ((exact + _TO_WHOLE) - _TO_WHOLE).to(tl.int32)
     return tl.where(taken & (exact == exact), code, 0)
+
+
+_TOKENS = 64
+"""Tokens that one program of a kernel handles at a time."""
+_BESIDE = 256
+"""The same, where a token is only a few numbers."""
+
+
+def decode_layer(given: Decoding) -> None:
+    """Launch one kernel for each segment that holds tokens, and one for the newest frame."""
+    heads, _, channels = given.keys.shape
+    start = 0
+    for index, length in enumerate(given.lengths):
+        bits = given.key_bits[index], given.value_bits[index]
+        if length and bits != (SKIPPED, SKIPPED):
+            own = slice(index * TENSORS, (index + 1) * TENSORS)
+            codes, scale, minimum, rows = given.key_tensors[own]
+            value_codes, value_scale, value_minimum, _ = given.value_tensors[own]
+            out, value_out = given.keys[:, start:], given.values[:, start:]
+            _decode_segment[triton.cdiv(length, _TOKENS), heads](
+                codes, scale, minimum, rows, out,
+                value_codes, value_scale, value_minimum, value_out,
+                length, heads // rows.shape[0] if rows.numel() else 1,
+                codes.stride(0), _lane(scale), _lane(rows), out.stride(0),
+                value_codes.stride(0), _lane(value_scale), value_out.stride(0),
+                channels, *bits, _TOKENS,
+            )  # fmt: skip
+        start += length
+    key, value, frame = given.key, given.value, given.key.shape[1]
+    out, value_out = given.keys[:, start:], given.values[:, start:]
+    _copy_newest[triton.cdiv(frame, _TOKENS), heads](
+        key, value, out, value_out, given.held_keys, given.held_values, frame,
+        key.stride(0), key.stride(1), value.stride(0), value.stride(1),
+        out.stride(0), value_out.stride(0),
+        channels, given.held_keys.numel() > 0, given.held_values.numel() > 0, _TOKENS,
+    )  # fmt: skip
+
+
+def _lane(tensor: Tensor) -> int:
+    return tensor.stride(0) if tensor.numel() else 0
+
+
+def write_tokens(given: Writing) -> None:
+    """Launch one kernel for keys, one for values, and one for what stands beside them."""
+    keys, values, order, slots, rows = (
+        given.keys,
+        given.values,
+        given.order,
+        given.slots,
+        given.rows,
+    )
+    numbers, scores, insertions = given.numbers, given.scores, given.insertions
+    lanes, _, channels = keys.shape
+    sets, count = slots.shape
+    _write_beside[triton.cdiv(count, _BESIDE), sets](
+        numbers, scores, insertions, order, slots,
+        given.number_of_slot, given.score_of_slot, given.insertion_of_slot,
+        count, numbers.stride(0), scores.stride(0), insertions.stride(0), insertions.stride(1),
+        order.stride(0), slots.stride(0), given.number_of_slot.stride(0), _BESIDE,
+    )  # fmt: skip
+    if given.key_bits == UNQUANTIZED:
+        put(given.key_codes, slots, take(keys, order))
+    elif given.key_bits != SKIPPED:
+        size = given.group_size
+        _write_keys[triton.cdiv(count, size), lanes](
+            keys, order, slots, rows,
+            given.key_codes, given.key_scale, given.key_minimum, given.row_of_slot,
+            count, lanes // sets, keys.stride(0), keys.stride(1),
+            order.stride(0), slots.stride(0), rows.stride(0),
+            given.key_codes.stride(0), given.key_scale.stride(0), given.row_of_slot.stride(0),
+            size, channels, given.key_bits, triton.next_power_of_2(size),
+        )  # fmt: skip
+    if given.value_bits == UNQUANTIZED:
+        put(given.value_codes, slots, take(values, order))
+    elif given.value_bits != SKIPPED:
+        _write_values[triton.cdiv(count, _TOKENS), lanes](
+            values, order, slots, given.value_codes, given.value_scale, given.value_minimum,
+            count, lanes // sets, values.stride(0), values.stride(1),
+            order.stride(0), slots.stride(0),
+            given.value_codes.stride(0), given.value_scale.stride(0),
+            channels, given.value_bits, _TOKENS,
+        )  # fmt: skip

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triton: what policies measure, the camera head's attention, and attention of few queries."""
+"""Launches in Triton: policies' measures, the camera head's attention, that of few queries."""
 
 import torch
 import triton
@@ -10,7 +10,7 @@ _LEAST_NORM = tl.constexpr(1e-12)
 
 
 @triton.jit
-def sum_directions(  # type: ignore[no-untyped-def]
+def _sum_directions(  # type: ignore[no-untyped-def]
     keys, sums, tokens, anchor, run, keys_lane,
     CHANNELS: tl.constexpr, PARTS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -29,7 +29,7 @@ def sum_directions(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def similarities(  # type: ignore[no-untyped-def]
+def _similarities(  # type: ignore[no-untyped-def]
     keys, sums, out, tokens, counted, keys_lane,
     CHANNELS: tl.constexpr, PARTS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -57,7 +57,7 @@ def _directions(keys, places, tokens, CHANNELS: tl.constexpr):  # type: ignore[n
 
 
 @triton.jit
-def unit_range(values, out, count, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def _unit_range(values, out, count, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     """Bring one row to 0..1; what is not finite becomes NaN and has no part in the range."""
     row = tl.program_id(0).to(tl.int64) * count
     least = tl.full((BLOCK,), float("inf"), tl.float32)
@@ -79,7 +79,7 @@ def unit_range(values, out, count, BLOCK: tl.constexpr):  # type: ignore[no-unty
 
 
 @triton.jit
-def attend_camera(  # type: ignore[no-untyped-def]
+def _attend_camera(  # type: ignore[no-untyped-def]
     query, key, value, place, held, keys, values, weights, out,
     room, scale, keys_head, values_head,
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr,
@@ -229,3 +229,57 @@ def attend_few(query: Tensor, keys: Tensor, values: Tensor, out: Tensor) -> None
         mixed, highest, total, out, splits, out.stride(0), out.stride(1),
         channels, width, height, triton.next_power_of_2(splits),
     )  # fmt: skip
+
+
+_TOKENS = 64
+"""Tokens that one program handles at a time."""
+_PARTS = 32
+"""Programs that add up the directions of one head; a power of two."""
+
+
+def key_similarity(keys: Tensor, anchor: int) -> Tensor:
+    """Launch kernels for the mean direction of keys [lanes, tokens, channels] and for products."""
+    heads, tokens, channels = keys.shape
+    left_out = anchor if anchor < tokens else 0
+    sums = torch.empty(heads, _PARTS, channels, dtype=torch.float32, device=keys.device)
+    out = torch.empty(heads, tokens, dtype=torch.float32, device=keys.device)
+    run = triton.cdiv(triton.cdiv(tokens, _PARTS), _TOKENS) * _TOKENS
+    _sum_directions[_PARTS, heads](
+        keys, sums, tokens, left_out, run, keys.stride(0), channels, _PARTS, _TOKENS
+    )
+    _similarities[triton.cdiv(tokens, _TOKENS), heads](
+        keys, sums, out, tokens, tokens - left_out, keys.stride(0), channels, _PARTS, _TOKENS
+    )
+    return out
+
+
+def unit_range(values: Tensor) -> Tensor:
+    """Launch one program for each row of values [rows, count]."""
+    rows, count = values.shape
+    values = values.contiguous()
+    out = torch.empty_like(values)
+    _unit_range[(rows,)](values, out, count, 1024)
+    return out
+
+
+def attend_camera(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    place: Tensor,
+    held: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    attention: Tensor,
+) -> Tensor:
+    """Launch one program for each head, then average over the heads; see `ops.py`."""
+    heads, room, channels = keys.shape
+    weights = torch.empty(heads, room, dtype=torch.float32, device=keys.device)
+    out = torch.empty(query.shape, dtype=value.dtype, device=keys.device)
+    _attend_camera[(heads,)](
+        query.contiguous(), key.contiguous(), value.contiguous(), place, held, keys, values,
+        weights, out, room, channels**-0.5, keys.stride(0), values.stride(0), channels,
+        min(256, triton.next_power_of_2(room)), num_warps=8,
+    )  # fmt: skip
+    torch.mean(weights, dim=0, out=attention)
+    return out

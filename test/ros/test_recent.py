@@ -6,7 +6,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xsvggt_ros.stream.recent import Recent
+from xsvggt_ros.ros.scale_input import Recent
 from xsvggt_ros.stream.stamps import SHORTEST_JUMP
 
 
