@@ -38,8 +38,7 @@ from xsvggt_ros.evaluation.provenance import MOST, WarningLog, collecting_warnin
 from xsvggt_ros.evaluation.report.charts import Dot, envelope, undominated
 from xsvggt_ros.evaluation.report.figures import UNKNOWN, cloud_view, colored, level_axes
 from xsvggt_ros.evaluation.results import Change, compare
-from xsvggt_ros.stream.frame import Timings
-from xsvggt_ros.stream.preprocessing import ImageMapping
+from xsvggt_ros.stream.frame import ImageMapping, Timings
 
 REPORT = Path(__file__).parents[2] / "xsvggt_ros" / "evaluation" / "report"
 

@@ -321,7 +321,8 @@ class Learning(Generic[Heads]):
     def encodings(self, outputs: dict[int, Tensor], memory: CausalSequence) -> Tensor:
         """Return the cameras that the camera head reads, [streams, frames, iterations, 9]."""
         tokens = outputs[self.network.config.depth - 1][:, :, 0]
-        return self.network.camera_head(tokens, memory)
+        found: Tensor = self.network.camera_head(tokens, memory)
+        return found
 
     def with_auxiliary(
         self, parts: dict[str, Tensor], read: Tensor, weights: LossWeights
