@@ -111,9 +111,13 @@ class StepRunner:
         return prediction
 
     def run_to_host(self, images: Tensor) -> tuple[list[HostOutput], float]:
-        """Return what :meth:`run` does on the host, frame by frame, and when it was computed.
+        """Return on the host, frame by frame, what :meth:`run` does, and when it was computed.
 
         The time is in seconds of :func:`time.perf_counter`: the device had finished then.
+
+        Args:
+            images: RGB in [0, 1], [1, frames, 3, height, width].
+
         """
         prediction = self.run(images)
         _finish(images.device)
