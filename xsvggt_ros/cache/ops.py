@@ -303,7 +303,8 @@ def attend_camera(
     free = torch.arange(keys.shape[1], device=keys.device) >= held
     weights = logits.masked_fill(free, -torch.inf).softmax(dim=-1)
     torch.mean(weights, dim=(0, 1), out=attention)
-    return (weights.to(values.dtype) @ values)[None]
+    mixed: Tensor = (weights.to(values.dtype) @ values)[None]
+    return mixed
 
 
 @operation(

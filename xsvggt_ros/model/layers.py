@@ -84,7 +84,8 @@ class Mlp(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map [..., dim] to [..., out]."""
-        return self.fc2(operators.linear_gelu(tokens, self.fc1))
+        update: Tensor = self.fc2(operators.linear_gelu(tokens, self.fc1))
+        return update
 
 
 class LayerScale(nn.Module):
@@ -137,7 +138,8 @@ class Attention(nn.Module):
             )  # fmt: skip
             query, key, value = operators.normalize_and_rotate(given)
         mixed = attend(query, key, value)
-        return self.proj(mixed.transpose(1, 2).reshape(tokens.shape))
+        update: Tensor = self.proj(mixed.transpose(1, 2).reshape(tokens.shape))
+        return update
 
 
 class Block(nn.Module):

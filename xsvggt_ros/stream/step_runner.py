@@ -98,7 +98,7 @@ class StepRunner:
             self._steady = False
         capture = None if self._hindrance else self._capture_for(images)
         if capture is None:
-            prediction = self._network(images, self._cache, self._heads)
+            prediction: Prediction = self._network(images, self._cache, self._heads)
             self.execution = Execution("eager", self._hindrance or self._why_eager())
         else:
             prediction = capture.prediction
