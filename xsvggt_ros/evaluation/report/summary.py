@@ -77,7 +77,8 @@ def headlines(evaluation: Evaluation, metrics: Mapping[str, Any]) -> list[Headli
                 "Drift, Sim(3)",
                 shown("drift_translation_sim3"),
                 f"{shown('drift_rotation_deg_per_m')}, scale known then "
-                f"{shown('drift_translation_se3_online')}",
+                f"{shown('drift_translation_se3_online')}, in odom "
+                f"{shown('odom_drift_translation_sim3')}",
             )
         )
     if evaluation.scores.odometry.steps:
