@@ -70,10 +70,14 @@ def _trajectory(evaluation: Evaluation) -> Table | None:
     )  # fmt: skip
 
 
+_SHORT = {"sim3": "", "se3_online": ", scale known then"}
+"""How the columns of a wide table say their alignment."""
+
+
 def _drift(evaluation: Evaluation) -> Table | None:
     odometry = evaluation.scores.odometry
     columns = [
-        (f"{frame}, {ALIGNED[kind]}", score)
+        (f"{frame}{_SHORT.get(kind, f', {ALIGNED[kind]}')}", score)
         for frame, scores in (("map", odometry.drift), ("odom", odometry.odom_drift))
         for kind, score in scores.items()
     ]
@@ -93,11 +97,12 @@ def _drift(evaluation: Evaluation) -> Table | None:
             "segments of",
             "segments",
             *(f"{label}, %" for label, _ in columns),
-            *(f"rotation in {frame}, °/m" for frame, _ in turned),
+            *(f"{frame}, °/m" for frame, _ in turned),
         ),
         [*rows, ("all", *_drift_cells(columns, turned, None))],
         "Errors over segments of the true path, as in KITTI. map: joins correct it; odom: the sum "
-        f"of steps. {_scale_note(evaluation)}",
+        "of steps. Scaled by Sim(3), except where the scale is the one known then. "
+        f"{_scale_note(evaluation)}",
     )
 
 
