@@ -161,8 +161,9 @@ def main() -> None:
     print(f"largest error of a step {max(sigmas):.2f} sigma of a component; "
           f"beyond {SIGMAS:g}: {np.mean(np.array(sigmas) > SIGMAS):.2%} of the steps; "
           f"NEES/6 {np.mean(squares):.2f}")  # fmt: skip
-    for name, components, unit in (("mm", np.s_[:3], 1e3), ("degrees", np.s_[3:], 180 / np.pi)):
-        sizes = unit * np.linalg.norm(np.array(errors)[:, components], axis=1)
+    ways, turns = np.hsplit(np.array(errors), 2)
+    for name, vectors, unit in (("mm", ways, 1e3), ("degrees", turns, 180 / np.pi)):
+        sizes = unit * np.linalg.norm(vectors, axis=1)
         usual = np.sqrt(np.mean(sizes**2))
         print(f"error of a step, {name}: {usual:.3f}, at most {sizes.max():.3f}")
     print(f"95 % region: {np.mean(np.array(squares) <= COVERED):.1%} of the steps")

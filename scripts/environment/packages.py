@@ -179,6 +179,8 @@ def install(runner: Runner, ros: Ros, torch: str) -> None:
     wanted = [line for name in names for line in requirements(name)]
     if torch == SKIP:
         wanted = [line for line in wanted if not line.startswith("torch")]
+    if _brings_opencv(runner, ros):
+        wanted = [line for line in wanted if not line.startswith("opencv")]
     runner.pip("install", *wanted, *_build_tools(), *_constraints(runner, ros))
     if ros.from_wheels:
         repair_wheels(runner)
@@ -189,13 +191,26 @@ def _build_tools() -> list[str]:
     return tools if has_make() else [*tools, "ninja"]
 
 
+def _brings_opencv(runner: Runner, ros: Ros) -> bool:
+    """Say whether the distribution has OpenCV, under whatever name pip knows it."""
+    if ros.from_wheels:
+        return False
+    code = "import importlib.util as u; print(u.find_spec('cv2') is not None)"
+    return "True" in runner.run([ros.python, "-c", code], "looking for the distribution's OpenCV")
+
+
 def _constraints(runner: Runner, ros: Ros) -> list[str | Path]:
-    """Keep the distribution's numpy: its compiled messages crash with another major version."""
+    """Keep the distribution's numpy, and OpenCV as its cv_bridge was compiled for.
+
+    Compiled messages crash with another major version of numpy; OpenCV 5 numbers the types of
+    images otherwise than cv_bridge for OpenCV 4.
+    """
     if ros.from_wheels:
         return []
     code = "from importlib.metadata import version; print(version('numpy'))"
     path = VENV / "constraints.txt"
-    path.write_text(f"numpy=={runner.python(code).strip()}\n", encoding="utf-8")
+    lines = f"numpy=={runner.python(code).strip()}\nopencv-python-headless<5\n"
+    path.write_text(lines, encoding="utf-8")
     return ["--constraint", path]
 
 

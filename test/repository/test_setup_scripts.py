@@ -176,6 +176,26 @@ def test_stand_ins_are_linked_where_ros_comes_from_pypi_and_never_beside_a_distr
     assert refusal.value.remedy == ("sudo apt-get install ros-jazzy-tf2-ros-py ros-jazzy-cv-bridge")
 
 
+@pytest.mark.parametrize("brings", [True, False])
+def test_a_distribution_keeps_its_opencv_and_its_numpy(
+    environment: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, brings: bool
+) -> None:
+    packages, ros = environment.packages, environment.ros
+    asked: list[str] = []
+    runner = SimpleNamespace(
+        pip=lambda *words: asked.extend(map(str, words)),
+        python=lambda _: "1.26.4\n",
+        run=lambda *_: f"{brings}\n",
+    )
+    monkeypatch.setattr(packages, "VENV", tmp_path)
+    packages.install(runner, ros.Ros("jazzy", Path(sys.executable), (3, 12)), "cpu")
+    assert any(word.startswith("opencv") for word in asked) != brings
+    assert not any(word.startswith("ros-") for word in asked)
+    assert asked[asked.index("--constraint") + 1] == str(tmp_path / "constraints.txt")
+    constraints = (tmp_path / "constraints.txt").read_text(encoding="utf-8").split()
+    assert constraints == ["numpy==1.26.4", "opencv-python-headless<5"]
+
+
 def test_unsuitable_python_is_refused(tmp_path: Path) -> None:
     old = tmp_path / "python3.8"
     old.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")

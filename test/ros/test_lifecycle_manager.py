@@ -229,8 +229,14 @@ class _Nav2Manager:
             elif transition == Transition.TRANSITION_DEACTIVATE and self.bond:
                 # It tells of its end by itself, before the manager lets go.
                 self._peer.wait_until(self.bond.is_broken, "end of the bond")
-                self.bond.shutdown()
-                self.bond = None
+                self.release_bond()
+
+    def release_bond(self) -> None:
+        bond, self.bond = self.bond, None
+        bond.shutdown()
+        # It destroys what the executor still knows of.
+        self._peer.node.destroy_subscription(bond.sub)
+        self._peer.node.destroy_publisher(bond.pub)
 
     def _create_bond(self) -> None:
         from bondpy.bondpy import Bond
@@ -274,10 +280,17 @@ def test_every_command_of_the_manager_of_nav2() -> None:
 
 def test_a_manager_notices_that_the_node_has_died() -> None:
     pytest.importorskip("bondpy.bondpy", reason="needs bondpy, of a ROS 2 distribution")
+    from bond.msg import Status
+
     with NodeProcess(UNMANAGED) as process, Peer(process.domain, STATUS) as peer:
         manager = _Nav2Manager(peer, "xsvggt")
         manager.change(*STARTUP)
+        heard: list[str] = []
+        peer.node.create_subscription(Status, "bond", lambda m: heard.append(m.instance_id), 10)
+        # bondpy watches from the second heartbeat on.
+        own = manager.bond.instance_id
+        peer.wait_until(lambda: len([each for each in heard if each != own]) > 2, "heartbeats")
         assert not manager.bond.is_broken()
         process.interrupt(signal.SIGKILL)
         peer.wait_until(manager.bond.is_broken, "broken bond")
-        manager.bond.shutdown()
+        manager.release_bond()

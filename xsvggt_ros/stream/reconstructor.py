@@ -31,12 +31,11 @@ from xsvggt_ros.geometry.rectification import Rectification
 from xsvggt_ros.geometry.rigid import Matrix, apparent_motion
 from xsvggt_ros.model.device import ran_out_of_memory, release_cached_memory
 from xsvggt_ros.model.network import Head, StreamVggt
-from xsvggt_ros.stream.frame import CameraMotion, FrameResult, ImageArray, Timings
+from xsvggt_ros.stream.frame import CameraMotion, FrameResult, ImageArray, ImageMapping, Timings
 from xsvggt_ros.stream.pose_track import PoseTrack
 from xsvggt_ros.stream.preprocessing import (
     CalibrationUse,
     Calibrator,
-    ImageMapping,
     PredictedView,
     check_width,
     preprocess,
