@@ -248,7 +248,7 @@ def costs() -> dict[str, float]:
         aligned_image(room_image(pose, seen_by), each, seen_by)
         for pose, each in ((first, depth), (second, after))
     ]
-    by_images = register_images(*images, step)
+    by_images = register_images(images[0], images[1], step)
     assert by_images is not None
     spectrum, errors_of_images = ErrorSpectrum(), ImageErrors()
     color = room_image(first, seen_by)
@@ -258,7 +258,7 @@ def costs() -> dict[str, float]:
         "registration by depth": milliseconds(lambda: register_depths(seen, after, seen_by, step)),
         "covariance": milliseconds(lambda: spectrum.estimate(registration)),
         "preparing an image": milliseconds(lambda: aligned_image(color, depth, seen_by)),
-        "registration by images": milliseconds(lambda: register_images(*images, step)),
+        "registration by images": milliseconds(lambda: register_images(images[0], images[1], step)),
         "its covariance": milliseconds(lambda: errors_of_images.estimate(by_images)),
     }
 
