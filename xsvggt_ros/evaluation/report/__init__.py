@@ -79,7 +79,8 @@ def headlines(evaluation: Evaluation, metrics: Mapping[str, Any]) -> list[Headli
          f"{shown('rpe_rotation_deg')} per frame"),
         (scores.odometry.drift, "Drift, Sim(3)", "drift_translation_sim3",
          f"{shown('drift_rotation_deg_per_m')}, scale known then "
-         f"{shown('drift_translation_se3_online')}"),
+         f"{shown('drift_translation_se3_online')}, in odom "
+         f"{shown('odom_drift_translation_sim3')}"),
         (scores.odometry.steps, "Step NEES/6, Sim(3)", "step_nees_sim3",
          f"{shown('step_coverage_sim3')} within 95 %, largest error "
          f"{shown('step_error_max_sigmas_sim3')}, {shown('joins')} joins"),
