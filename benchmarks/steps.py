@@ -18,18 +18,18 @@ import logging
 from functools import partial
 
 import numpy as np
+from xsvggt_ros.synthetic.held_out import DEFAULT_ROOM, held_out
 
-from xsvggt_ros.evaluation.frame import FrameTruth
 from xsvggt_ros.evaluation.odometry import AFTERWARDS, OdometryEvaluator
+from xsvggt_ros.evaluation.sources.base import FrameTruth
 from xsvggt_ros.metrics.odometry import StepScore
 from xsvggt_ros.model.backbones import BUNDLED
 from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.chain import ChainedReconstructor
-from xsvggt_ros.stream.frame import Frame
-from xsvggt_ros.stream.pipeline import FramePipeline, FrameUpdate, PipelineHooks
+from xsvggt_ros.stream.frame import Frame, FrameUpdate
+from xsvggt_ros.stream.pipeline import FramePipeline, PipelineHooks
 from xsvggt_ros.stream.reconstructor import ReconstructorSettings
-from xsvggt_ros.synthetic.held_out import DEFAULT_ROOM, held_out
 from xsvggt_ros.synthetic.motion import MotionSettings
 from xsvggt_ros.synthetic.sequence import Sequence, SequenceSettings
 
