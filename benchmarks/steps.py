@@ -18,7 +18,6 @@ import logging
 from functools import partial
 
 import numpy as np
-from xsvggt_ros.synthetic.held_out import DEFAULT_ROOM, held_out
 
 from xsvggt_ros.evaluation.odometry import AFTERWARDS, OdometryEvaluator
 from xsvggt_ros.evaluation.sources.base import FrameTruth
@@ -31,7 +30,12 @@ from xsvggt_ros.stream.frame import Frame, FrameUpdate
 from xsvggt_ros.stream.pipeline import FramePipeline, PipelineHooks
 from xsvggt_ros.stream.reconstructor import ReconstructorSettings
 from xsvggt_ros.synthetic.motion import MotionSettings
-from xsvggt_ros.synthetic.sequence import Sequence, SequenceSettings
+from xsvggt_ros.synthetic.sequence import (
+    DEFAULT_ROOM,
+    Sequence,
+    SequenceSettings,
+    held_out,
+)
 
 FIRST_SEED = 800_000_000
 """Training has used none of the seeds from here to the held-out ones."""
