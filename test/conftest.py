@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import os
+import signal
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -44,6 +45,11 @@ ROS_PACKAGES = ("rclpy", "ament_index_python", "launch_testing", "xsvggt_ros.msg
 
 def pytest_configure(config: pytest.Config) -> None:
     """Give each worker of pytest-xdist ROS domains that no other worker uses."""
+    # Under nohup and in the background of a script they are ignored, and what is ignored stays so
+    # in child processes; what is handled does not.
+    for number in (signal.SIGHUP, signal.SIGINT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker is not None:
         workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])

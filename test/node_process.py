@@ -273,7 +273,7 @@ def shared_memory_of(process: int) -> list[Path]:
     return [
         Path(file.path.removesuffix("_el"))
         for file in os.scandir(DIRECTORY)
-        if re.fullmatch("fastdds_[0-9a-f]{16}_el", file.name) and file.inode() in held
+        if re.fullmatch("fast(dds|rtps)_[0-9a-f]{16}_el", file.name) and file.inode() in held
     ]
 
 

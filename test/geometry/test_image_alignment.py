@@ -15,7 +15,7 @@ from pose_benchmark import pose_views as pv
 from xsvggt_ros.geometry.image_alignment import AlignedImage, aligned_image, register_images
 from xsvggt_ros.geometry.registration import Registration
 from xsvggt_ros.geometry.rigid import Matrix, exp_se3, invert, log_se3
-from xsvggt_ros.geometry.step_covariance import LEAST, USUAL, ImageErrors
+from xsvggt_ros.geometry.step_covariance import USUAL, ImageErrors
 
 CAMERA = pv.camera(4)
 COVERED = 12.59
@@ -180,6 +180,6 @@ def test_how_wrong_depth_is_shows_in_the_images() -> None:
             assert found is not None
             errors.estimate(found)
         shown.append(errors.depth_error)
-    assert shown[0] <= 2 * LEAST
+    assert shown[0] < shown[1]  # what is left is rounded brightness
     assert 0.3 * 0.03 <= shown[1] <= 0.05
     assert shown[2] > 1.8 * shown[1]

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -26,17 +28,22 @@ ASK_EVERYBODY = ("--no-daemon", "--spin-time", "3")
 
 
 def _ros2(domain: int, *words: str) -> str:
-    run = subprocess.run(
-        ["ros2", *words],
-        env={**os.environ, "ROS_DOMAIN_ID": str(domain)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout
-    return run.stdout
+    """Return what a command says; asked again while it has not found the node."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        run = subprocess.run(
+            ["ros2", *words],
+            env={**os.environ, "ROS_DOMAIN_ID": str(domain)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        if run.returncode == 0 or time.monotonic() > deadline:
+            assert run.returncode == 0, run.stdout
+            return run.stdout
+        assert re.search("node not found", run.stdout, re.IGNORECASE), run.stdout
 
 
 def test_parameters_are_set_dumped_and_refused(tmp_path: Path) -> None:
