@@ -95,6 +95,11 @@ class AlignedImage:
 
     levels: tuple[_Level, ...]
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the finest image."""
+        return self.levels[0].intrinsics.width, self.levels[0].intrinsics.height
+
 
 def aligned_image(
     color: NDArray[np.uint8], depth: NDArray[np.float32], intrinsics: Intrinsics
@@ -202,10 +207,12 @@ def register_images(
         others: where else to begin; the coarsest image says which of them fits best.
 
     Returns:
-        The registration of the step; None where too little of both can be compared, where
-        it fits no better than ``step``, or hardly better though it is far from it.
+        The registration of the step; None where the images differ in size, as after a change of
+        the camera's, where too little of both can be compared, where it fits no better than ``step``, or hardly better though it is far from it.
 
     """
+    if before.size != after.size:
+        return None
     starts, exposed = (step, *others), False
     found = _coarse_to_fine(before, after, starts, exposed=False)
     at_start = _differences(before.levels[0], after.levels[0], exposed, step)
