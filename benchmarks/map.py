@@ -28,9 +28,8 @@ from xsvggt_ros.cache.layout import CacheStatistics
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import Matrix, world_to_map
 from xsvggt_ros.geometry.voxel_map import VoxelMap, VoxelSettings
-from xsvggt_ros.stream.frame import FrameResult, Timings
+from xsvggt_ros.stream.frame import FrameResult, ImageMapping, Timings
 from xsvggt_ros.stream.mapping import MapBuilder, MapSettings, chosen_pixels
-from xsvggt_ros.stream.preprocessing import ImageMapping
 
 WIDTH, HEIGHT = 640, 480
 CAMERA = Intrinsics(500.0, 500.0, 320.0, 240.0, WIDTH, HEIGHT)

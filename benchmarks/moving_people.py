@@ -32,9 +32,8 @@ from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.geometry.voxel_map import VoxelSettings
 from xsvggt_ros.model.backbones import BUNDLED
 from xsvggt_ros.model.checkpoint import load_network
-from xsvggt_ros.stream.frame import Frame, FrameResult, Timings
+from xsvggt_ros.stream.frame import Frame, FrameResult, ImageMapping, Timings
 from xsvggt_ros.stream.mapping import MapBuilder, MapSettings, chosen_pixels, points_of
-from xsvggt_ros.stream.preprocessing import ImageMapping
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 from xsvggt_ros.stream.worker import reconstruct
 from xsvggt_ros.synthetic.held_out import SUITE, held_out

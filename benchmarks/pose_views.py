@@ -101,7 +101,7 @@ def room_image(
             wave *= 2 * np.pi / (length * np.linalg.norm(wave))
             phases = paint.uniform(0, 2 * np.pi, 3)
             light += length**0.5 * np.sin((points @ wave)[..., None] + phases)
-    bright = 0.5 + 0.12 * light
+    bright = 0.45 + 0.06 * light
     return np.asarray((255 * gain * bright + offset).round().clip(0, 255), np.uint8)
 
 

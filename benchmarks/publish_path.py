@@ -54,12 +54,11 @@ from xsvggt_ros.stream.frame import (
     FrameResult,
     FrameUpdate,
     ImageArray,
+    ImageMapping,
     SessionInfo,
     Timings,
 )
-from xsvggt_ros.stream.health import QualityWatch
-from xsvggt_ros.stream.preprocessing import ImageMapping
-from xsvggt_ros.stream.worker import Counters
+from xsvggt_ros.stream.health import Counters, QualityWatch
 
 WIDTH, HEIGHT = 640, 480
 REACH_MS = 15.0

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from inspect import unwrap
 from typing import Any
 
 import pytest
@@ -106,7 +107,7 @@ def arguments(
 def assert_written_alike(*values: Any) -> None:
     written = [10, 11, 12, 13, 15, 16, 17, 18, 19, 20]
     both = results(
-        ops.write_tokens_in_torch,
+        unwrap(ops.write_tokens),
         packing_kernels.write_tokens,
         arguments(*values),
         written,
@@ -157,7 +158,7 @@ def test_what_is_no_number_spoils_its_own_group_alone() -> None:
     values = arguments(tokens, tokens, everything, everything, rows, 64, stored)
     both = list(
         results(
-            ops.write_tokens_in_torch,
+            unwrap(ops.write_tokens),
             packing_kernels.write_tokens,
             values,
             [11, 12, 16],
@@ -201,7 +202,7 @@ def test_decoded_layers_are_the_same_to_the_bit(
         held[:0] if native_keys else held, held[:0] if native_values else held,
     ]  # fmt: skip
     both = results(
-        ops.decode_layer_in_torch, packing_kernels.decode_layer, values, [7, 8, 9, 10], ops.Decoding
+        unwrap(ops.decode_layer), packing_kernels.decode_layer, values, [7, 8, 9, 10], ops.Decoding
     )
     for expected, actual in both:
         if dtype == torch.bfloat16 and INTERPRETING:  # which cuts bfloat16 off
@@ -225,7 +226,7 @@ def filled_storages(
     came = biased(heads, slots, channels, seed=seed), biased(heads, slots, channels, seed=seed + 9)
     rows = torch.arange(2).expand(sets, -1)
     given = arguments(*came, everything, everything, rows, 64, stored)
-    ops.write_tokens_in_torch(ops.Writing(*given))
+    unwrap(ops.write_tokens)(ops.Writing(*given))
     keys, values = stored
     return (
         NativeStorage(keys.tensors[0].to(dtype), borrowed=False) if keys.bits == 16 else keys,
@@ -241,9 +242,7 @@ def test_similarities(tokens: int, anchor: int, channels: int) -> None:
     keys = biased(2, tokens, channels)
     keys[0, 3] = torch.nan
     keys[1, 4] = 0
-    both = results(
-        ops.key_similarity_in_torch, measuring_kernels.key_similarity, [keys, anchor], []
-    )
+    both = results(unwrap(ops.key_similarity), measuring_kernels.key_similarity, [keys, anchor], [])
     for expected, actual in both:
         torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6, equal_nan=True)
 
@@ -256,7 +255,7 @@ def test_unit_ranges(count: int) -> None:
     values[1, -1] = torch.inf
     values[2] = 4.0
     for expected, actual in results(
-        ops.unit_range_in_torch, measuring_kernels.unit_range, [values], []
+        unwrap(ops.unit_range), measuring_kernels.unit_range, [values], []
     ):
         torch.testing.assert_close(actual, expected, equal_nan=True)
 
@@ -273,7 +272,7 @@ def test_few_queries_over_many_keys(rows: int, tokens: int, channels: int) -> No
         random(heads, tokens, channels, seed=2).to(torch.float16),
         torch.zeros(rows, heads, channels, dtype=torch.float16).transpose(0, 1),
     ]
-    both = results(ops.attend_few_in_torch, measuring_kernels.attend_few, values, [3])
+    both = results(unwrap(ops.attend_few), measuring_kernels.attend_few, values, [3])
     for expected, actual in both:
         torch.testing.assert_close(actual, expected, rtol=2e-3, atol=1e-3)
 
@@ -290,7 +289,7 @@ def test_the_camera_heads_attention(room: int, channels: int) -> None:
             torch.zeros(room),
         ]
         both = results(
-            ops.attend_camera_in_torch, measuring_kernels.attend_camera, values, [5, 6, 7]
+            unwrap(ops.attend_camera), measuring_kernels.attend_camera, values, [5, 6, 7]
         )
         for expected, actual in both:
             torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)

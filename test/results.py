@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from xsvggt_ros.cache.layout import CacheStatistics
 from xsvggt_ros.geometry.cameras import Intrinsics
-from xsvggt_ros.stream.frame import Frame, FrameResult, FrameUpdate, Timings
-from xsvggt_ros.stream.preprocessing import ImageMapping
+from xsvggt_ros.stream.frame import Frame, FrameResult, FrameUpdate, ImageMapping, Timings
 
 SIDE = 32
 WIDTH, HEIGHT = 40, 30

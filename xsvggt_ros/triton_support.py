@@ -7,17 +7,17 @@ of this package run as plain PyTorch instead.
 
 An operation is one call to PyTorch's dispatcher. It has a definition in plain PyTorch, a kernel for
 CUDA, and a function that only tells shapes, so that a step can be counted and checked on the meta
-device. Its signature is declared once, in Python; the dispatcher's schema is made from it.
+device. The definition's signature is the one declaration; the dispatcher's schema is made from it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
-from functools import cache
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import cache, wraps
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, get_type_hints
+from typing import Any, ParamSpec, TypeVar, get_type_hints
 
 import torch
 from torch import Tensor
@@ -38,56 +38,83 @@ _SCHEMA_TYPES = {
 """What the dispatcher calls the types of parameters and results."""
 
 
-def register_operation(
-    definition: Callable[..., Any],
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def operation(
     *,
     kernels: str,
     shapes: Callable[..., Any] = lambda *arguments: None,
     writes: Collection[str] = (),
-    takes: Callable[..., Any] | None = None,
-) -> None:
-    """Make ``torch.ops.xsvggt`` know an operation, by the name of its definition.
+    where: Callable[[Tensor], bool] | None = None,
+    in_torch: Callable[..., Any] | None = None,
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Make a function one call to PyTorch's dispatcher, known to it by the function's name.
+
+    The function is the definition, in plain PyTorch, and its annotated parameters are the
+    operation's; where it takes a named tuple instead, the tuple's fields are.
 
     Args:
-        definition: in plain PyTorch; its annotated parameters are the operation's. Called
-            ``<name>_in_torch``.
-        kernels: module that launches it on CUDA, in a function called ``<name>`` that takes what
-            ``definition`` does; imported where Triton runs.
-        shapes: returns empty tensors of the results' shapes.
+        kernels: module that launches it on CUDA, in a function of the same name and parameters;
+            imported where Triton runs.
+        shapes: returns empty tensors of the results' shapes; takes single arguments.
         writes: names of the parameters that are written to.
-        takes: for operations with many parameters, a named tuple of them: ``definition`` and kernel
-            are handed one of these instead.
+        where: by its first tensor, whether a call goes to the dispatcher, or to the definition
+            itself; None = always to the dispatcher.
+        in_torch: runs off CUDA and without Triton instead of the definition, with its parameters.
 
     """
-    name = definition.__name__.removesuffix("_in_torch")
 
-    def on_cuda(*arguments: Any) -> Any:
-        device = next(each for each in arguments if isinstance(each, Tensor)).device
-        if not triton_runs(device):
-            return in_torch(*arguments)
-        return as_declared(getattr(import_module(kernels), name))(*arguments)
+    def register(definition: Callable[P, R]) -> Callable[P, R]:
+        name = definition.__name__
+        hints = get_type_hints(definition)
+        result = hints.pop("return")
+        (only, *others) = hints.values()
+        given = only if not others and hasattr(only, "_fields") else None
 
-    def as_declared(function: Callable[..., Any]) -> Callable[..., Any]:
-        return function if takes is None else lambda *arguments: function(takes(*arguments))
+        def taking_all(function: Callable[..., Any]) -> Callable[..., Any]:
+            return (lambda *arguments: function(given(*arguments))) if given else function
 
-    in_torch = as_declared(definition)
-    _LIBRARY.define(name + _schema(takes or definition, definition, writes))
-    _LIBRARY.impl(name, in_torch, "CompositeExplicitAutograd")
-    _LIBRARY.impl(name, on_cuda, "CUDA")
-    _LIBRARY.impl(name, shapes, "Meta")
+        def on_cuda(*arguments: Any) -> Any:
+            if not triton_runs(_first_tensor(arguments).device):
+                return defined(*arguments)
+            return taking_all(getattr(import_module(kernels), name))(*arguments)
+
+        defined = taking_all(in_torch or definition)
+        _LIBRARY.define(name + _schema(get_type_hints(given) if given else hints, result, writes))
+        _LIBRARY.impl(name, defined, "CompositeExplicitAutograd")
+        _LIBRARY.impl(name, on_cuda, "CUDA")
+        _LIBRARY.impl(name, shapes, "Meta")
+        dispatched = getattr(torch.ops.xsvggt, name)
+
+        @wraps(definition)
+        def call(*arguments: P.args, **named: P.kwargs) -> R:
+            single: Any = arguments[0] if given else arguments
+            if where is not None and not where(_first_tensor(single)):
+                return definition(*arguments, **named)
+            found: R = dispatched(*single, **named)
+            return found
+
+        return call
+
+    return register
 
 
-def _schema(
-    declared: Callable[..., Any], returning: Callable[..., Any], writes: Collection[str]
-) -> str:
-    """Return the dispatcher's signature of what takes the parameters of ``declared``."""
+def _first_tensor(arguments: Iterable[Any]) -> Tensor:
+    for each in arguments:  # a loop, which torch.compile can follow
+        if isinstance(each, Tensor):
+            return each
+    raise TypeError("an operation takes at least one tensor")
+
+
+def _schema(parameters: Mapping[str, Any], result: Any, writes: Collection[str]) -> str:
+    """Return the dispatcher's signature of annotated parameters."""
     marks = {name: f"({chr(ord('a') + place)}!)" for place, name in enumerate(writes)}
-    parameters = [
-        f"{_SCHEMA_TYPES[kind]}{marks.get(name, '')} {name}"
-        for name, kind in get_type_hints(declared).items()
-        if name != "return"
+    listed = [
+        f"{_SCHEMA_TYPES[kind]}{marks.get(name, '')} {name}" for name, kind in parameters.items()
     ]
-    return f"({', '.join(parameters)}) -> {_SCHEMA_TYPES[get_type_hints(returning)['return']]}"
+    return f"({', '.join(listed)}) -> {_SCHEMA_TYPES[result]}"
 
 
 def triton_runs(device: torch.device) -> bool:

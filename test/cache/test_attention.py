@@ -6,7 +6,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
 
 import pytest
 import torch
@@ -34,10 +33,14 @@ def test_backends_agree(name: str) -> None:
     )
 
 
+Call = tuple[torch.Size, torch.Size, bool]
+"""Shapes of queries and keys, and whether masked."""
+
+
 @pytest.fixture
-def flash_attn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+def flash_attn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Call]]:
     """A stand-in for the package, that takes tokens before heads as the real one does."""
-    calls = []
+    calls: list[Call] = []
 
     def flash_attn_func(
         query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, causal: bool
@@ -58,7 +61,7 @@ def flash_attn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 
 
 def test_flash_attn_is_handed_tokens_before_heads_and_no_mask(
-    flash_attn: list[Any], monkeypatch: pytest.MonkeyPatch
+    flash_attn: list[Call], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attention, "flash_applies", lambda query: True)
     query, keys, values = tensors()
@@ -70,7 +73,7 @@ def test_flash_attn_is_handed_tokens_before_heads_and_no_mask(
     assert flash_attn == [((1, 20, 3, 64), (1, 90, 3, 64), False)] * 2
 
 
-def test_flash_attn_is_left_aside_where_it_does_not_apply(flash_attn: list[Any]) -> None:
+def test_flash_attn_is_left_aside_where_it_does_not_apply(flash_attn: list[Call]) -> None:
     query, keys, values = tensors()
     expected = attention.attend_math(query, keys, values)
     torch.testing.assert_close(

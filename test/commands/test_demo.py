@@ -23,7 +23,6 @@ import pytest
 from bags import SECOND, write_jumping_bag
 from command_line import run
 from present import present
-from selection import first_is_quick
 
 from xsvggt_ros.commands.demo import ROOM_BUDGET
 from xsvggt_ros.geometry.alignment import align
@@ -260,9 +259,8 @@ def test_a_place_where_no_log_can_be_is_refused(
     assert "node.log' cannot be written" in result.stderr
 
 
-@pytest.mark.parametrize(
-    "number", first_is_quick([signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_the_node_ends_with_the_demo(tmp_path: Path, number: Signals) -> None:
     many = tmp_path / "many"
     many.mkdir()

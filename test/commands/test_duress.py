@@ -65,6 +65,7 @@ def test_a_full_disk_leaves_the_path_and_the_numbers(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_depth_and_nothing_else(tmp_path: Path) -> None:
     source = write_directory(tmp_path / "images", images(3, height=240, width=320))
     done = limited(64, "reconstruct", source, "-o", tmp_path / "out", "--depth", "npy", *TINY)

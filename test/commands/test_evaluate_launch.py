@@ -32,7 +32,7 @@ class Stub(ModuleType):
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
     """What the launch file runs, on a launch that only listens."""
     modules = ("launch", "launch.actions", "launch.substitutions", "ament_index_python.packages")
     for name in (*modules, "launch.events.process"):

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import datasets
 import numpy as np
@@ -178,7 +177,7 @@ def test_damaged_files_are_reported_and_the_stream_goes_on(tmp_path: Path) -> No
     ],
 )
 def test_damaged_tables_are_named(
-    tmp_path: Path, write: Callable[..., Any], file: str, content: str, message: str
+    tmp_path: Path, write: Callable[[Path], Path], file: str, content: str, message: str
 ) -> None:
     directory = write(tmp_path / "data")
     (directory / file).write_text(content)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -88,7 +87,7 @@ def test_every_pose_begins_a_segment_of_every_length_that_fits() -> None:
     ],
 )
 def test_segments_are_those_of_kitti_or_as_many_times_shorter_as_the_path_asks_for(
-    metres: float, lengths: tuple[Any, ...]
+    metres: float, lengths: tuple[float, ...]
 ) -> None:
     assert segment_lengths(metres) == pytest.approx(lengths)
 

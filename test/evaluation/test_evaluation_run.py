@@ -33,7 +33,7 @@ from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 
 
 @pytest.fixture
-def source(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+def source(monkeypatch: pytest.MonkeyPatch) -> Callable[..., MemorySource]:
     """Return a function that makes a source the one that every path opens."""
 
     def install(*arguments: Any, **options: Any) -> MemorySource:
@@ -90,7 +90,7 @@ def test_it_judges_trajectory_and_depth(evaluated: Evaluation) -> None:
 
 
 def test_joins_of_the_chained_engine_are_counted_and_told(
-    source: Callable[..., Any], tmp_path: Path
+    source: Callable[..., MemorySource], tmp_path: Path
 ) -> None:
     source(40)
     chain = ChainSettings(length=10, overlap=2, min_confidence=0.0, retry=5)
@@ -223,7 +223,7 @@ def test_names_are_escaped_in_the_report(evaluated: Evaluation, tmp_path: Path) 
 
 
 def test_a_source_that_breaks_off_is_judged_as_far_as_it_goes(
-    source: Callable[..., Any], tmp_path: Path
+    source: Callable[..., MemorySource], tmp_path: Path
 ) -> None:
     source(9, breaks_at=5)
     evaluation = runner.evaluate(tiny_request())
@@ -234,13 +234,15 @@ def test_a_source_that_breaks_off_is_judged_as_far_as_it_goes(
     assert "the file ends here" in (tmp_path / "report.html").read_text()
 
 
-def test_a_source_that_breaks_off_at_once_is_an_error(source: Callable[..., Any]) -> None:
+def test_a_source_that_breaks_off_at_once_is_an_error(source: Callable[..., MemorySource]) -> None:
     source(9, breaks_at=0)
     with pytest.raises(SourceError, match="the file ends here"):
         runner.evaluate(tiny_request())
 
 
-def test_a_stop_leaves_a_valid_partial_result(source: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_stop_leaves_a_valid_partial_result(
+    source: Callable[..., MemorySource], tmp_path: Path
+) -> None:
     source(9)
     stop = Event()
     evaluation = runner.evaluate(
@@ -252,7 +254,7 @@ def test_a_stop_leaves_a_valid_partial_result(source: Callable[..., Any], tmp_pa
     assert json.loads((tmp_path / "metrics.json").read_text())["frames"]["processed"] == 4
 
 
-def test_a_stop_before_the_first_frame_leaves_nothing(source: Callable[..., Any]) -> None:
+def test_a_stop_before_the_first_frame_leaves_nothing(source: Callable[..., MemorySource]) -> None:
     source(9, bad=range(9))
     stop = Event()
     stop.set()
@@ -260,7 +262,7 @@ def test_a_stop_before_the_first_frame_leaves_nothing(source: Callable[..., Any]
         runner.evaluate(tiny_request(), stop=stop)
 
 
-def test_refused_frames_are_counted_and_told(source: Callable[..., Any]) -> None:
+def test_refused_frames_are_counted_and_told(source: Callable[..., MemorySource]) -> None:
     source(6, bad=(2, 4))
     evaluation = runner.evaluate(tiny_request())
     assert (evaluation.counts.refused, evaluation.counts.processed) == (2, 4)
@@ -269,7 +271,7 @@ def test_refused_frames_are_counted_and_told(source: Callable[..., Any]) -> None
     assert told[0].endswith("(2 times in all)")
 
 
-def test_the_longest_session_is_judged(source: Callable[..., Any]) -> None:
+def test_the_longest_session_is_judged(source: Callable[..., MemorySource]) -> None:
     stamps = [(10 + index) * SECOND for index in range(3)] + [
         index * SECOND for index in range(1, 5)
     ]
@@ -281,7 +283,7 @@ def test_the_longest_session_is_judged(source: Callable[..., Any]) -> None:
 
 
 def test_without_truth_the_report_says_what_is_missing(
-    source: Callable[..., Any], tmp_path: Path
+    source: Callable[..., MemorySource], tmp_path: Path
 ) -> None:
     source(4, with_truth=False)
     evaluation = write_evaluation(
@@ -292,7 +294,7 @@ def test_without_truth_the_report_says_what_is_missing(
     assert "was not measured" in (tmp_path / "report.html").read_text()
 
 
-def test_a_live_run_counts_what_it_drops(source: Callable[..., Any]) -> None:
+def test_a_live_run_counts_what_it_drops(source: Callable[..., MemorySource]) -> None:
     source(30)
     evaluation = runner.evaluate(tiny_request(live=LiveOptions(speed=1e6)))
     counts = evaluation.counts
@@ -305,7 +307,9 @@ def test_a_live_run_counts_what_it_drops(source: Callable[..., Any]) -> None:
     assert live.rows[0][4] == f"{counts.dropped} of 30"
 
 
-def test_a_live_run_of_a_source_that_breaks_off_is_judged(source: Callable[..., Any]) -> None:
+def test_a_live_run_of_a_source_that_breaks_off_is_judged(
+    source: Callable[..., MemorySource],
+) -> None:
     source(30, breaks_at=6)
     evaluation = runner.evaluate(tiny_request(live=LiveOptions(speed=1e6, queue_policy="all")))
     assert evaluation.state == "truncated"

@@ -42,8 +42,7 @@ from xsvggt_ros.evaluation.provenance import MOST, WarningLog, collecting_warnin
 from xsvggt_ros.evaluation.report.charts import Dot, envelope, undominated
 from xsvggt_ros.evaluation.report.curves import level_axes
 from xsvggt_ros.evaluation.report.images import UNKNOWN, cloud_view, colored
-from xsvggt_ros.stream.frame import Timings
-from xsvggt_ros.stream.preprocessing import ImageMapping
+from xsvggt_ros.stream.frame import ImageMapping, Timings
 
 REPORT = Path(__file__).parents[2] / "xsvggt_ros" / "evaluation" / "report"
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 import struct
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -108,7 +107,7 @@ def test_missing_directories_are_made_and_nothing_else_is_left(tmp_path: Path) -
     ("points", "colors"), [((2, 3), (1, 3)), ((2, 4), (2, 4)), ((6,), (6,)), ((2, 2, 3), (2, 2, 3))]
 )
 def test_shapes_that_do_not_fit_are_refused_and_leave_the_old_file(
-    tmp_path: Path, points: tuple[Any, ...], colors: tuple[Any, ...]
+    tmp_path: Path, points: tuple[int, ...], colors: tuple[int, ...]
 ) -> None:
     path = tmp_path / "cloud.ply"
     path.write_bytes(b"old")

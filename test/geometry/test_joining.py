@@ -11,7 +11,7 @@ from pose_benchmark import pose_views as pv
 
 from xsvggt_ros.geometry.alignment import Similarity
 from xsvggt_ros.geometry.joining import OverlapFrame, join
-from xsvggt_ros.geometry.rigid import rotation_angle
+from xsvggt_ros.geometry.rigid import log_so3, rotation_angle
 
 ERRORS = pv.Errors(4.0, 0.0, turn=0.5, way=0.01)
 EXACT = pv.Errors(0.0, 0.0, turn=0.0, way=0.0)
@@ -115,3 +115,25 @@ def test_too_few_frames_are_refused() -> None:
     blank = OverlapFrame(np.eye(4), np.eye(4), np.empty((0, 2)), np.empty(0), np.empty(0))
     found = join([replace(overlap[0], later=lost), blank, overlap[1]])
     assert "only 1 of 3 frames" in found.objection
+
+
+@pytest.mark.parametrize("frames", [4, 8])
+def test_joins_are_as_wrong_as_is_said(frames: int) -> None:
+    squares = []
+    for seed in range(100):
+        truth, overlap = pv.two_gauges(np.random.default_rng(seed), frames, ERRORS, DEPTH_ERROR, 0)
+        found = join(overlap)
+        assert not found.objection
+        middle = np.median([each.later[:3, 3] for each in overlap], axis=0)[None]
+        guess = found.earlier_from_later
+        turn = log_so3(guess.rotation @ truth.rotation.T)
+        offset = (guess.points(middle) - truth.points(middle))[0]
+        scale = np.log(guess.scale / truth.scale)
+        variances = np.diag(found.covariance)
+        squares.append(np.concatenate([offset, turn, [scale]]) ** 2 / variances)
+    way, angle = (np.mean([each[part] for each in squares]) for part in (np.s_[:3], np.s_[3:6]))
+    assert 0.7 <= way <= 1.5
+    assert 0.7 <= angle <= 1.5
+    # Of so few frames, depth tells badly how far its scale scatters.
+    assert 0.5 <= np.mean([each[6] for each in squares]) <= 2.5
+    assert np.mean([each[6] <= 3.84 for each in squares]) >= 0.88

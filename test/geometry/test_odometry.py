@@ -17,7 +17,7 @@ from results import result_with
 from xsvggt_ros.geometry.pose_covariance import UNKNOWN_VARIANCE
 from xsvggt_ros.geometry.rigid import Matrix, exp_se3, invert, log_se3
 from xsvggt_ros.geometry.robot_frames import RobotPose, place
-from xsvggt_ros.stream.frame import CameraMotion, FrameResult
+from xsvggt_ros.stream.frame import CameraMotion, FrameResult, GaugeChange
 from xsvggt_ros.stream.odometry import (
     LONGEST_GAP,
     CarrierMotion,
@@ -145,6 +145,57 @@ def test_odom_goes_on_smoothly_when_a_scale_becomes_known(estimates: list[float 
             step = float(scaled.camera_to_world[0, 3]) - world_before
             assert step == pytest.approx(unit * index - world_before if restarted else unit)
         before, world_before = x, float(scaled.camera_to_world[0, 3])
+
+
+def test_a_scale_that_comes_late_widens_the_pose_in_odom() -> None:
+    """Up to then, ways in odom were counted in another unit; later, by a scale with a spread."""
+    scale, pose, found = MetricScale(), np.eye(4), {}
+    for index in range(8):
+        pose[0, 3] = index
+        result = result_with(
+            np.ones((32, 32), np.float32), index=index, camera_to_world=pose.copy(),
+            motion=moved(exp_se3(np.array([1.0, 0, 0, 0, 0, 0])), odom_from_camera=pose.copy()),
+        )  # fmt: skip
+        scale.note(None if index < 5 else 2.0 + 0.1 * (index - 5), first=index == 0)
+        found[index] = scale.applied(result)[0]
+    motions = [each.motion for each in found.values()]
+    assert not found[4].metric
+    first, last = motions[5], motions[7]
+    assert first is not None
+    assert last is not None
+    # Four units were counted as four metres, and were eight: that is known from frame 5 on.
+    expected = 2.0**2 * 0.01 + 4.0**2
+    assert first.covariance[0, 0] == pytest.approx(expected)
+    assert first.covariance[1, 1] == pytest.approx(2.0**2 * 0.02)
+    assert first.world_covariance[0, 0] == pytest.approx(2.0**2 * 0.03)  # map is scaled as a whole
+    # Estimates of 2.0, 2.1 and 2.2 now say by how much all of the way may be off.
+    assert scale.deviation == pytest.approx(1.4826 * 0.1 / 2.1)
+    doubt = scale.deviation * 2.1 * 7
+    assert last.world_covariance[0, 0] == pytest.approx(2.1**2 * 0.03 + doubt**2)
+    step = 2.1**2 * 0.02 + (scale.deviation * 2.1) ** 2
+    assert last.step_covariance[0, 0] == pytest.approx(step)
+
+
+def test_a_join_makes_the_scale_less_certain_until_it_is_measured_anew() -> None:
+    change = GaugeChange("due", "", 1.3, 0.01, 1, scale_spread=0.04)
+    measured, fixed = MetricScale(smoothed=10), MetricScale(2.0)
+    seen = []
+    for index in range(40):
+        result = result_with(
+            np.ones((32, 32), np.float32), index=index,
+            gauge_change=change if index == 20 else None,
+        )  # fmt: skip
+        for scale in (measured, fixed):
+            scale.note(2.0, first=index == 0)
+            scale.applied(result)
+        seen.append((measured.deviation, fixed.deviation))
+    assert seen[19] == (0.0, 0.0)
+    assert seen[20] == pytest.approx((0.04, 0.04))
+    assert 0.02 < seen[25][0] < 0.04
+    assert seen[35] == pytest.approx((0.0, 0.04))  # nobody measures a fixed one again
+    refused = replace(change, objection="points lie apart", scale_spread=0.5)
+    fixed.applied(result_with(np.ones((32, 32), np.float32), index=41, gauge_change=refused))
+    assert fixed.deviation == pytest.approx(0.04)
 
 
 def frames(

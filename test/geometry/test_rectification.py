@@ -365,7 +365,7 @@ def _numbers(count: int) -> st.SearchStrategy[tuple[float, ...]]:
 @settings(max_examples=examples(300))
 def test_any_camera_info_is_used_or_refused_in_a_sentence(
     model: str,
-    d: tuple[Any, ...],
+    d: tuple[float, ...],
     k: tuple[float, ...],
     r: tuple[float, ...],
     p: tuple[float, ...],

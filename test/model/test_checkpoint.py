@@ -138,7 +138,7 @@ def test_a_part_of_the_track_head_is_not_enough(state: dict[str, torch.Tensor]) 
     ],
 )
 def test_tensors_that_are_no_numbers_are_named(
-    state: dict[str, torch.Tensor], spoil: Callable[..., Any]
+    state: dict[str, torch.Tensor], spoil: Callable[[torch.Tensor], torch.Tensor]
 ) -> None:
     name = "camera_head.token_norm.weight"
     state[name] = spoil(state[name])

@@ -142,7 +142,9 @@ def _a_special_token_less(network: StreamVggt, patch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     "damage", [_time_stands_still, _scale_token_of_later_frames, _a_special_token_less]
 )
-def test_the_tolerance_notices(damage: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tolerance_notices(
+    damage: Callable[[StreamVggt, pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     network = reference.network()
     damage(network, monkeypatch)
     deviations = reference.run_plainly(network, WHOLE).deviations(WHOLE)

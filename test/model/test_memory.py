@@ -58,6 +58,26 @@ def test_a_budget_in_mib_is_compared_as_it_is(
     check_memory(network, WIDTH, CacheSettings(budget_mib=0.9))
 
 
+def test_both_caches_of_a_chain_are_counted(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _free(monkeypatch, MIB)
+    with pytest.raises(
+        ConfigurationError, match="2 caches, .* or set chain.length to 0"
+    ) as refusal:
+        check_memory(network, WIDTH, CacheSettings(budget_tokens=10**6), caches=2)
+    named = re.search(r"set cache.budget_tokens to at most (\d+)", str(refusal.value))
+    assert named is not None
+    fitting = CacheSettings(budget_tokens=int(named[1]))
+    check_memory(network, WIDTH, fitting, caches=2)
+    tokens = network.config.tokens_per_frame(42, 56)
+    assert 0.4 * MIB < needed_bytes(network, fitting, tokens) <= 0.5 * MIB
+    # MiB are those of both together.
+    check_memory(network, WIDTH, CacheSettings(budget_mib=0.9), caches=2)
+    with pytest.raises(ConfigurationError, match="set cache.budget_mib to at most 1"):
+        check_memory(network, WIDTH, CacheSettings(budget_mib=3.0), caches=2)
+
+
 def test_where_nothing_fits_images_must_shrink(
     network: StreamVggt, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,23 @@ def test_only_the_ros_room_knows_ros(room: str) -> None:
         assert not roots & ROS_PACKAGES, path
 
 
+def test_no_imports_run_in_a_circle() -> None:
+    """Not even those for types alone."""
+    paths = {
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"):
+        path for path in PACKAGE.rglob("*.py")
+    }  # fmt: skip
+    below = {
+        module: {
+            name if name in paths else name.rpartition(".")[0] for name in imported(path)
+        } & (paths.keys() - {module, "xsvggt_ros"})
+        for module, path in paths.items()
+    }  # fmt: skip
+    while leaves := {module for module, names in below.items() if not names}:
+        below = {module: names - leaves for module, names in below.items() if module not in leaves}
+    assert not below, f"these import each other, or what does: {below}"
+
+
 def test_the_ros_room_holds_no_mathematics() -> None:
     for path in modules("ros"):
         roots = {name.split(".")[0] for name in imported(path)}

@@ -22,8 +22,8 @@ pytest.importorskip("rclpy", reason=REASON)
 pytest.importorskip("tf2_msgs", reason=REASON)
 pytest.importorskip("xsvggt_ros.msg", reason=REASON)
 
+from forked_process import ROOT
 from node_process import (
-    ROOT,
     TINY,
     NodeProcess,
     Peer,

@@ -14,9 +14,9 @@ pytest.importorskip("rclpy", reason=REASON)
 pytest.importorskip("tf2_msgs", reason=REASON)
 pytest.importorskip("xsvggt_ros.msg", reason=REASON)
 
+from moving_node import MOVING
 from node_process import TINY, NodeProcess, Peer, image_message
 from std_srvs.srv import Trigger
-from test_node_frames import MOVING
 
 SECOND = 1_000_000_000
 UNKNOWN = 1e6

@@ -13,11 +13,12 @@ pytest.importorskip("rclpy", reason=REASON)
 pytest.importorskip("tf2_msgs", reason=REASON)
 pytest.importorskip("xsvggt_ros.msg", reason=REASON)
 
+from moving_node import MOVING, links_of
 from nav_msgs.msg import Odometry
 from node_process import TINY, NodeProcess, Peer, image_message, stamp_of
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
-from test_node_frames import MOVING, _links
+from xsvggt_ros.msg import ReconstructionStatus
 
 from xsvggt_ros.errors import FrameError
 from xsvggt_ros.ros.conversions import depth_image, header
@@ -38,7 +39,7 @@ def _x(peer: Peer, stamp: int) -> float:
 
 
 def _x_in_map(peer: Peer, stamp: int) -> float:
-    moved = _links(peer, stamp)
+    moved = links_of(peer, stamp)
     return float((moved["map", "odom"] @ moved["odom", "camera_optical"])[0, 3])
 
 
@@ -75,17 +76,19 @@ def test_measured_depth_gives_metres_from_its_first_image_on() -> None:
         good = depth_image(header(stamp + 1, "camera_optical"), 3.0 * unit, "16UC1")
         measured.publish(good)
         stamps = iter(range(stamp, 2 * stamp))
+        told: list[ReconstructionStatus] = []
 
         def known() -> bool:
-            # Depth and images come on their own ways.
+            # Depth and images come on their own ways. The first status with an image's stamp is
+            # that of its result; one between two results tells of a scale that is for the next.
             at = next(stamps)
             publisher.publish(image_message(at))
-            status = peer.with_stamp("status", at)
-            return bool(status.scale_source == "depth")
+            told.append(peer.with_stamp("status", at))
+            return bool(told[-1].scale_source == "depth")
 
         peer.wait_until(known, "a scale")
         newest = peer.messages("odometry")[-1]
-        first = next(m for m in peer.messages("status") if m.scale_source == "depth")
+        first = told[-1]
         steps = first.session_frames - 1
         x = _x_in_map(peer, stamp_of(first))
         # Images differ in their noise, so predicted depth is only about the same.

@@ -75,6 +75,26 @@ def test_depth_that_is_not_sure_enough_is_unknown(
     assert np.isfinite(result.depth).all()  # the result itself stays
 
 
+@pytest.mark.parametrize("odometry", ["own", "external"])
+def test_the_path_lies_in_the_map_though_odom_has_parted_from_it(
+    node: Node, monkeypatch: pytest.MonkeyPatch, odometry: str
+) -> None:
+    """After a join, a pose in odom is somewhere else than the points of its image in the map."""
+    heard = _Heard(node, monkeypatch)
+    in_map, in_odom = np.eye(4), np.eye(4)
+    in_map[0, 3], in_odom[0, 3] = 2.0, 1.5
+    placement = Placement(in_map, in_map, in_map @ np.linalg.inv(in_odom), in_odom)
+    settings = Settings(tf=Tf(odometry=odometry))
+    heard.publishers.publish(replace(update_of(wall(1)), placement=placement), settings)
+    heard.publishers.publish_path()
+    path = heard.messages["path"]
+    assert path.header.frame_id == path.poses[0].header.frame_id == "map"
+    assert path.poses[0].pose.position.x == 2.0
+    told = heard.messages["odometry"]
+    expected = ("odom", 1.5) if odometry == "own" else ("map", 2.0)
+    assert (told.header.frame_id, told.pose.pose.position.x) == expected
+
+
 class _Clock:
     """Stands for the node's clock and the steady one."""
 

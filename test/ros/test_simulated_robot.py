@@ -16,12 +16,12 @@ pytest.importorskip("tf2_msgs", reason=REASON)
 pytest.importorskip("xsvggt_ros.msg", reason=REASON)
 
 import simulated_robot as robot
+from moving_node import RobotTransforms, matrix_of
 from nav_msgs.msg import Odometry
 from node_process import OUTPUTS, TINY, NodeProcess, Peer, image_message
 from numpy.typing import NDArray
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import PointCloud2
-from test_node_frames import _matrix, _Tf
 
 from xsvggt_ros.geometry.rigid import Matrix, invert, rotation_angle
 from xsvggt_ros.ros.conversions import header
@@ -44,7 +44,7 @@ def _points(message: PointCloud2) -> NDArray[np.float32]:
     return rows[:, :3]
 
 
-def _drive(peer: Peer, tf: _Tf, *, external: bool) -> list[int]:
+def _drive(peer: Peer, tf: RobotTransforms, *, external: bool) -> list[int]:
     """Send what the robot sends on one round; return the stamps of its images."""
     wheels = peer.node.create_publisher(Odometry, "/odom", QoSProfile(depth=200))
     images = peer.publisher()
@@ -64,7 +64,7 @@ def _drive(peer: Peer, tf: _Tf, *, external: bool) -> list[int]:
 
 
 def _estimates(peer: Peer, stamps: list[int]) -> list[Matrix]:
-    return [_matrix(peer.with_stamp("odometry", stamp).pose.pose) for stamp in stamps]
+    return [matrix_of(peer.with_stamp("odometry", stamp).pose.pose) for stamp in stamps]
 
 
 @pytest.mark.parametrize("external", [False, True], ids=["own odometry", "wheel odometry in TF"])
@@ -75,7 +75,7 @@ def test_its_map_is_metric_and_z_up_and_its_way_is_smooth(external: bool) -> Non
         NodeProcess(parameters, program=robot.PROGRAM) as node,
         Peer(node.domain, outputs) as peer,
     ):
-        stamps = _drive(peer, _Tf(peer), external=external)
+        stamps = _drive(peer, RobotTransforms(peer), external=external)
         status = peer.with_stamp("status", stamps[-1])
         assert status.scale_source == "odometry"
         assert status.scale == pytest.approx(robot.UNIT, rel=0.02)
@@ -139,7 +139,7 @@ def _assert_is_the_room(points: NDArray[np.float32], map_from_room: Matrix) -> N
 def test_wheels_that_move_the_same_base_are_noticed() -> None:
     parameters = {**PARAMETERS, "scale.source": "none"}
     with NodeProcess(parameters, program=robot.PROGRAM) as node, Peer(node.domain) as peer:
-        images, tf = peer.publisher(), _Tf(peer)
+        images, tf = peer.publisher(), RobotTransforms(peer)
         tf.wait()
         tf.static("base_link", "camera_optical", robot.MOUNT)
         for i, pose in enumerate(robot.wheel_odometry()[:5]):

@@ -21,10 +21,16 @@ from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.ros import status as status_module
 from xsvggt_ros.ros.scale_input import ScaleState
 from xsvggt_ros.ros.status import StatusPublisher
-from xsvggt_ros.stream.frame import Execution, Frame, FrameResult, FrameUpdate, SessionInfo, Timings
-from xsvggt_ros.stream.health import MEMORY, Health
-from xsvggt_ros.stream.preprocessing import ImageMapping
-from xsvggt_ros.stream.worker import Counters
+from xsvggt_ros.stream.frame import (
+    Execution,
+    Frame,
+    FrameResult,
+    FrameUpdate,
+    ImageMapping,
+    SessionInfo,
+    Timings,
+)
+from xsvggt_ros.stream.health import MEMORY, Counters, Health
 
 TIMEOUT = 5.0
 

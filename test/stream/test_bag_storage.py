@@ -298,7 +298,7 @@ def test_compressed_messages_are_read(tmp_path: Path, kind: BagKind) -> None:
     assert_whole(path.parent)
 
 
-def edit_metadata(bag: Path, change: Callable[..., Any]) -> None:
+def edit_metadata(bag: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path = bag / "metadata.yaml"
     told = yaml.safe_load(path.read_text())
     change(told["rosbag2_bagfile_information"])

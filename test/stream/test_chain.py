@@ -13,10 +13,14 @@ import pytest
 from pose_benchmark import pose_views as pv
 
 from xsvggt_ros.cache.kv_cache import KvCache
+from xsvggt_ros.cache.layer_plan import MIB
+from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError, FrameError
 from xsvggt_ros.geometry.alignment import Similarity
 from xsvggt_ros.geometry.rigid import Matrix, exp_se3, invert, log_se3
 from xsvggt_ros.geometry.robot_frames import RobotPose
+from xsvggt_ros.model.checkpoint import random_network
+from xsvggt_ros.model.config import PRESETS
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream import chain
 from xsvggt_ros.stream.chain import ChainedReconstructor
@@ -37,15 +41,19 @@ class Walk:
     Attributes:
         errors: of pose and depth.
         broken: engines whose depth means nothing, numbered in the order of their making.
+        mounts: by camera, its pose on what walks.
 
     """
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, frames: int, errors: pv.Errors) -> None:
-        self.random = np.random.default_rng(0)
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, frames: int, errors: pv.Errors, seed: int = 0
+    ) -> None:
+        self.random = np.random.default_rng(seed)
         self.truth = pv.walk(self.random, frames)
         self.errors = errors
         self.broken: set[int] = set()
         self.failing: set[int] = set()
+        self.mounts: dict[str, Matrix] = {}
         self.confidence = dict.fromkeys(range(frames), 5.0)
         self._gauges: dict[KvCache, tuple[int, float, Matrix]] = {}
         self._made = 0
@@ -56,20 +64,24 @@ class Walk:
 
         monkeypatch.setattr(Reconstructor, "_run", answers)
 
+    def pose(self, frame: int, camera: str = "") -> Matrix:
+        """Return where a camera is."""
+        return self.truth[frame] @ self.mounts.get(camera, np.eye(4))
+
     def _answer(self, engine: Reconstructor, result: FrameResult) -> FrameResult:
         frame = result.stamp // SECOND
         key = engine._cache
         if key not in self._gauges:
             unit = 1.0 if self._made == 0 else float(np.exp(self.random.uniform(-1.5, 1.5)))
-            self._gauges[key] = self._made, unit, self.truth[frame]
+            self._gauges[key] = self._made, unit, self.pose(frame, result.camera)
             self._made += 1
         number, unit, first = self._gauges[key]
         if number in self.failing:
             raise FrameError("no memory for it")
-        seen = pv.head_pose(self.random, self.truth[frame], self.errors)
+        seen = pv.head_pose(self.random, self.pose(frame, result.camera), self.errors)
         pose = invert(first) @ seen
         pose[:3, 3] *= unit
-        depth = pv.room_depth(self.truth[frame], CAMERA)
+        depth = pv.room_depth(self.pose(frame, result.camera), CAMERA)
         noise = pv.noise(self.random, self.errors.length, 4)
         depth = (depth * (1 + self.errors.along * noise)).astype(np.float32)
         if number in self.broken:
@@ -232,6 +244,127 @@ def test_other_cache_settings_start_an_overlap_again(
     assert [result.joins for result in results] == [0, 0, 0, 1, 1]
     assert reconstructor.settings.cache == changed
     assert results[-1].cache.budget_tokens == 4096
+
+
+def test_a_rig_is_joined_by_the_frames_of_all_its_cameras(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk = Walk(monkeypatch, 40, EXACT)
+    walk.mounts = {
+        "left": np.eye(4),
+        "right": exp_se3(np.array([0.2, 0.0, 0.0, 0.0, 1.2, 0.0])),
+    }
+    reconstructor = engine(network, length=24, overlap=3)
+    results = [
+        reconstructor.step(IMAGE, stamp=SECOND * frame, camera=camera)
+        for frame in range(40)
+        for camera in walk.mounts
+    ]
+    # Three frames of each of two cameras.
+    assert [each.index for each in results if each.gauge_change] == [24, 48, 72]
+    assert results[-1].joins == 3
+    for result in results:
+        frame = result.stamp // SECOND
+        expected = invert(walk.truth[0]) @ walk.pose(frame, result.camera)
+        np.testing.assert_allclose(result.camera_to_world, expected, atol=1e-4)
+        assert result.motion is not None
+        np.testing.assert_allclose(result.motion.odom_from_camera, expected, atol=1e-4)
+        if frame:
+            step = invert(walk.pose(frame - 1, result.camera)) @ walk.pose(frame, result.camera)
+            np.testing.assert_allclose(result.motion.step, step, atol=1e-4)
+
+
+def test_a_camera_of_a_rig_that_stops_does_not_hold_up_a_join(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk = Walk(monkeypatch, 40, EXACT)
+    walk.mounts = {"left": np.eye(4), "right": exp_se3(np.array([0.2, 0, 0, 0, 1.2, 0]))}
+    reconstructor = engine(network, length=16, overlap=2)
+    results = []
+    for frame in range(40):
+        cameras = ["left", "right"] if frame < 10 or frame >= 30 else ["left"]
+        for camera in cameras:
+            results.append(reconstructor.step(IMAGE, stamp=SECOND * frame, camera=camera))
+    assert results[-1].joins >= 3
+    for result in results:
+        expected = invert(walk.truth[0]) @ walk.pose(result.stamp // SECOND, result.camera)
+        np.testing.assert_allclose(result.camera_to_world, expected, atol=1e-4)
+
+
+def test_a_network_whose_first_frames_wait_is_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LingBot-Map: its first pass takes several frames together, of each gauge."""
+    lingbot = random_network(PRESETS["tiny_lingbot"], 1).freeze()
+    walk = Walk(monkeypatch, 60, EXACT)
+    cache = CacheSettings(policy="lingbot")
+    reconstructor = ChainedReconstructor(
+        lingbot, ReconstructorSettings(28, cache), chain=ChainSettings(length=16, overlap=2)
+    )
+    assert reconstructor.first_pass_frames == 3  # more than the overlap asked for
+    results = [
+        result for frame in range(60) for result in reconstructor.take(IMAGE, stamp=SECOND * frame)
+    ]
+    assert [result.stamp // SECOND for result in results] == list(range(60))
+    assert results[-1].joins == 3
+    assert reconstructor.session == 1
+    for result, truth in zip(results, walk.truth, strict=True):
+        expected = invert(walk.truth[0]) @ truth
+        np.testing.assert_allclose(result.camera_to_world, expected, atol=1e-4)
+        assert result.motion is not None
+        np.testing.assert_allclose(result.motion.odom_from_camera, expected, atol=1e-4)
+
+
+def test_both_caches_of_an_overlap_fit_the_budget(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Walk(monkeypatch, 40, EXACT)
+    allowed = 0.5
+    settings = ReconstructorSettings(28, CacheSettings(budget_mib=allowed))
+    reconstructor = ChainedReconstructor(
+        network, settings, chain=ChainSettings(length=12, overlap=3)
+    )
+    results = run(reconstructor, 0, 30)
+    assert results[-1].joins == 2
+    held = [result.cache.nbytes + result.cache.scratch_nbytes for result in results]
+    assert max(held) <= allowed * MIB
+    assert max(held) > 1.2 * held[5]  # the overlap shows
+    assert reconstructor.settings.cache.budget_mib == allowed
+    # Without a chain, one cache gets all of it, and a join that is asked for is refused.
+    reconstructor.set_chain(ChainSettings(length=0))
+    alone = run(reconstructor, 30, 5)[-1]
+    assert alone.cache.budget_tokens is not None
+    assert results[5].cache.budget_tokens is not None
+    assert alone.cache.budget_tokens > 1.5 * results[5].cache.budget_tokens
+    reconstructor.set_chain(ChainSettings(length=12))
+    assert run(reconstructor, 35, 1)[-1].cache.budget_tokens == results[5].cache.budget_tokens
+
+
+def test_poses_over_joins_are_as_wrong_as_is_said(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the pose in the map: NEES over runs with two joins each, in metres of the first gauge."""
+    squares = []
+    for seed in range(12):
+        with monkeypatch.context() as patch:
+            walk = Walk(patch, 26, NOISY, seed)
+            scale = MetricScale(1.0)
+            metric = [scale.applied(each)[0] for each in run(engine(network, length=12), 0, 26)]
+        assert metric[-1].joins == 2
+        before = 0.0
+        for result in metric:
+            assert result.motion is not None
+            joined = result.motion.world_covariance - result.motion.covariance
+            if result.index in (12, 24):
+                # The pose in the map is as uncertain as the join; that in odom takes no notice.
+                assert np.trace(joined) > before
+            before = float(np.trace(joined))
+        assert scale.deviation > 0
+        motion = metric[-1].motion
+        assert motion is not None
+        truth = invert(walk.truth[0]) @ walk.truth[25]
+        error = log_se3(invert(truth) @ metric[-1].camera_to_world)
+        squares.append(float(error @ np.linalg.solve(motion.world_covariance, error)))
+    assert np.mean(squares) / 6 <= 1.5
+    assert np.mean(np.array(squares) <= 12.59) >= 0.9
 
 
 @pytest.mark.parametrize(

@@ -25,11 +25,11 @@ from xsvggt_ros.model.network import Prediction, StreamVggt
 from xsvggt_ros.stream import memory
 from xsvggt_ros.stream.chain import ChainedReconstructor
 from xsvggt_ros.stream.frame import Frame, FrameResult, ImageArray
-from xsvggt_ros.stream.health import Health
+from xsvggt_ros.stream.health import Counters, Health
 from xsvggt_ros.stream.memory import check_memory, first_pass_bytes
 from xsvggt_ros.stream.pipeline import FramePipeline, PipelineHooks
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings, cache_layout
-from xsvggt_ros.stream.worker import Counters, reconstruct
+from xsvggt_ros.stream.worker import reconstruct
 
 CONFIG = PRESETS["tiny_lingbot"]
 ANCHORS = CONFIG.stream.anchor_frames

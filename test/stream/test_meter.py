@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import math
 
-from xsvggt_ros.stream.health import LATENCIES, WINDOW, RateMeter
-from xsvggt_ros.stream.worker import Counters
+from xsvggt_ros.stream.health import LATENCIES, WINDOW, Counters, RateMeter
 
 
 def test_rates_are_those_of_the_window() -> None:

@@ -13,8 +13,7 @@ from motions import motion
 from results import result_of
 
 from xsvggt_ros.geometry.rigid import Matrix, invert
-from xsvggt_ros.stream.frame import FrameResult
-from xsvggt_ros.stream.preprocessing import ImageMapping
+from xsvggt_ros.stream.frame import FrameResult, ImageMapping
 from xsvggt_ros.stream.scale import (
     SHORTEST_CHORD,
     SMOOTHED,

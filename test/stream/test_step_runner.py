@@ -204,7 +204,7 @@ class RefusingGraph:
 class Capturable:
     """A network of which a capture leaves no trace but the host's counts."""
 
-    def __init__(self, network: StreamVggt, tokens: Callable[..., Any]) -> None:
+    def __init__(self, network: StreamVggt, tokens: Callable[[torch.Tensor], int]) -> None:
         self.network, self.tokens, self.config = network, tokens, network.config
 
     def __call__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ from xsvggt_ros.stream.worker import FrameQueue, QueuePolicy, Worker
 PATIENCE = 30.0
 
 
-def make_frame(stamp: int, decode: Callable[..., Any] | None = None) -> Frame:
+def make_frame(stamp: int, decode: Callable[[], np.ndarray] | None = None) -> Frame:
     image = np.full((28, 28, 3), stamp % 256, np.uint8)
     return Frame(stamp, "eye", decode or (lambda: image))
 
@@ -83,10 +83,10 @@ def test_frames_come_out_in_order_with_their_stamps(rig: Rig) -> None:
 
 
 def test_a_bad_frame_is_refused_and_the_next_one_goes_on(rig: Rig) -> None:
-    def damaged() -> None:
+    def damaged() -> np.ndarray:
         raise FrameError("truncated")
 
-    def unforeseen() -> None:
+    def unforeseen() -> np.ndarray:
         raise KeyError("surprise")
 
     rig.queue.put(make_frame(1))
@@ -129,7 +129,7 @@ def test_a_late_image_is_refused_and_the_session_goes_on(rig: Rig) -> None:
 
 
 def test_a_refused_image_leaves_stamps_and_session_as_they_were(rig: Rig) -> None:
-    def damaged() -> None:
+    def damaged() -> np.ndarray:
         raise FrameError("truncated")
 
     rig.queue.put(make_frame(5_000_000_000))

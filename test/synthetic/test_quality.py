@@ -280,7 +280,7 @@ def _with_a_disturbed_depth_head(network: StreamVggt, _patch: object) -> None:
         _with_a_disturbed_depth_head,
     ],
 )
-def test_the_limits_notice_a_broken_network(damage: Callable[..., Any]) -> None:
+def test_the_limits_notice_a_broken_network(damage: Damage) -> None:
     with damaged(damage) as network:
         scores = score(stream(network, FULL, "medium_walk"), "medium_walk")
     assert WALK.broken_by(scores), scores.line()
@@ -300,7 +300,7 @@ def _with_exchanged_axes(_network: object, patch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", [_with_a_disturbed_point_head, _with_exchanged_axes])
-def test_the_limits_notice_a_broken_point_head(damage: Callable[..., Any]) -> None:
+def test_the_limits_notice_a_broken_point_head(damage: Damage) -> None:
     with damaged(damage) as network:
         found = stream(network, FULL, "medium_walk", POINT_FRAMES, points=True)
     assert points_error(found, "medium_walk") > POINT_ERROR
@@ -364,7 +364,7 @@ def test_a_packed_cache_holds_the_limits_that_broken_ones_break(network: StreamV
         _with_keys_beside_the_values_of_others,
     ],
 )
-def test_the_limits_notice_a_broken_cache(damage: Callable[..., Any]) -> None:
+def test_the_limits_notice_a_broken_cache(damage: Damage) -> None:
     with damaged(damage) as network:
         scores = score(stream(network, kept(8), "medium_walk"), "medium_walk")
     assert PACKED.broken_by(scores), scores.line()
@@ -387,7 +387,7 @@ def _without_translation(points: np.ndarray, target: np.ndarray, *, scale: bool)
 @pytest.mark.slow
 @pytest.mark.parametrize("wrong", [_without_scale, _turned_the_wrong_way, _without_translation])
 def test_the_limits_notice_a_broken_alignment(
-    network: StreamVggt, monkeypatch: pytest.MonkeyPatch, wrong: Callable[..., Any]
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch, wrong: Callable[..., Similarity]
 ) -> None:
     found = streamed(network, kept(8), "medium_walk")
     elsewhere = rigid([0.3, -0.5, 0.4], [2.0, -1.0, 0.5]) @ found.poses

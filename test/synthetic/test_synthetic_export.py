@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +186,7 @@ def test_held_out_sequences_are_those_of_the_suite(
 ) -> None:
     written = []
 
-    def remember(sequence: Sequence, output: Path, kind: str, each: Callable[..., Any]) -> None:
+    def remember(sequence: Sequence, output: Path, kind: str, each: object) -> None:
         written.append(sequence.settings)
 
     monkeypatch.setattr(export, "write_sequence", remember)

@@ -263,7 +263,7 @@ class KeyframeSchedule:
         if not self._trained:
             return 1
         stage = self.stored // max(1, self._trained // KEYFRAME_STAGES)
-        return min(LONGEST_INTERVAL, 2 ** min(stage, LONGEST_INTERVAL))
+        return int(min(LONGEST_INTERVAL, 2 ** min(stage, LONGEST_INTERVAL)))
 
     def change(self, interval: int) -> None:
         """Store one of ``interval`` frames from now on; 0 = as the network was trained."""

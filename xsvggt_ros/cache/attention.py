@@ -125,7 +125,8 @@ def attend_math(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
     """
     weights = (query @ keys.transpose(-2, -1)) * query.shape[-1] ** -0.5
-    return weights.softmax(dim=-1) @ values
+    mixed: Tensor = weights.softmax(dim=-1) @ values
+    return mixed
 
 
 def attend_flash(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:

@@ -206,7 +206,7 @@ class KvCache:
         return self.layers[layer].attend(query, key, value)
 
     def absorb(self, layer: int, update: Tensor) -> None:
-        """Prune global block ``layer``, and remember what stays of the frame just attended."""
+        """Prune global block ``layer``, whose MLP added ``update`` [1, tokens, dim]."""
         self.layers[layer].absorb(update)
         if layer == self.layout.layers - 1 and self._stores and self.layout.trained_frames:
             self._time += self._together

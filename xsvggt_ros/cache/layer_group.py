@@ -380,7 +380,8 @@ class LayerGroup:
         measures, rows = _together(self._measures), self._layers * self._sets
         if measures is None or len(measures) == rows:
             return measures
-        return measures.unflatten(0, (rows, -1)).mean(dim=1)
+        shared: Tensor = measures.unflatten(0, (rows, -1)).mean(dim=1)
+        return shared
 
     def _steps_of(self, frame: int) -> tuple[Tensor, Tensor]:
         """Return 0, 1, .. ``frame`` - 1 as int32 [frame] and int64 [1, frame], kept by size."""

@@ -272,7 +272,7 @@ def attend_camera(
     values: Tensor,
     attention: Tensor,
 ) -> Tensor:
-    """Launch one program for each head, then average over the heads; see `ops.py`."""
+    """Launch one program for each head of keys [heads, room, head_dim]; see `ops.py`."""
     heads, room, channels = keys.shape
     weights = torch.empty(heads, room, dtype=torch.float32, device=keys.device)
     out = torch.empty(query.shape, dtype=value.dtype, device=keys.device)

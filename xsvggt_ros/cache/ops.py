@@ -30,7 +30,9 @@ from xsvggt_ros.cache.quantization import (
     encode_values,
 )
 from xsvggt_ros.cache.token_storage import SKIPPED, TENSORS, TokenStorage, put, take
-from xsvggt_ros.triton_support import register_operation
+from xsvggt_ros.triton_support import operation
+
+_PACKING, _MEASURING = "xsvggt_ros.cache.packing_kernels", "xsvggt_ros.cache.measuring_kernels"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +84,35 @@ class Decoding(NamedTuple):
     held_values: Tensor
 
 
-def decode_layer(decoding: Decoding) -> None:
+@operation(writes=("keys", "values", "held_keys", "held_values"), kernels=_PACKING)
+def decode_layer(given: Decoding) -> None:
     """Lay a layer's tokens side by side, decoded, the newest frame behind them."""
-    torch.ops.xsvggt.decode_layer(*decoding)
+    start = 0
+    for index, length in enumerate(given.lengths):
+        part = slice(start, start + length)
+        own = slice(index * TENSORS, (index + 1) * TENSORS)
+        start += length
+        if not length:
+            continue
+        bits, out = given.key_bits[index], given.keys
+        codes, scale, minimum, rows = given.key_tensors[own]
+        if bits == UNQUANTIZED:
+            out[:, part] = codes[:, :length]
+        elif bits != SKIPPED:
+            decode_keys(codes, scale, minimum, rows, bits, out[:, part])
+        bits, out = given.value_bits[index], given.values
+        codes, scale, minimum, _ = given.value_tensors[own]
+        if bits == UNQUANTIZED:
+            out[:, part] = codes[:, :length]
+        elif bits != SKIPPED:
+            decode_values(codes, scale, minimum, bits, out[:, part])
+    for newest, out, held in (
+        (given.key, given.keys, given.held_keys),
+        (given.value, given.values, given.held_values),
+    ):
+        out[:, start:] = newest
+        if held.numel():
+            held.copy_(newest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +154,7 @@ class Tokens:
 
 
 class Writing(NamedTuple):
-    """What ``write_tokens`` is given, see :func:`write_tokens` and :class:`Tokens`.
+    """What ``write_tokens`` is given, see :meth:`of` and :class:`Tokens`.
 
     Tensors of a storage are those of :attr:`TokenStorage.tensors`; widths may be ``SKIPPED``.
     """
@@ -153,138 +181,50 @@ class Writing(NamedTuple):
     score_of_slot: Tensor
     insertion_of_slot: Tensor
 
+    @classmethod
+    def of(
+        cls,
+        tokens: Tokens,
+        slots: Tensor,
+        rows: Tensor,
+        keys: TokenStorage | None,
+        values: TokenStorage | None,
+        beside: tuple[Tensor, Tensor, Tensor],
+        group_size: int,
+    ) -> Writing:
+        """Return what is to be written where.
 
-def write_tokens(
-    tokens: Tokens,
-    slots: Tensor,
-    rows: Tensor,
-    keys: TokenStorage | None,
-    values: TokenStorage | None,
-    beside: tuple[Tensor, Tensor, Tensor],
-    group_size: int,
-) -> None:
-    """Round tokens into slots.
+        Args:
+            tokens: runs of ``group_size`` of them share the grids of packed keys.
+            slots: where each goes, int64 [sets, n].
+            rows: for packed keys, the table row of each run, int64 [sets, runs].
+            keys: written to; None = leave the keys alone.
+            values: written to; None = leave the values alone.
+            beside: written to, numbers, scores and insertions of the slots, [sets, slots] each.
+            group_size: keys of a run.
 
-    Args:
-        tokens: runs of ``group_size`` of them share the grids of packed keys.
-        slots: where each goes, int64 [sets, n].
-        rows: for packed keys, the table row of each run, int64 [sets, runs].
-        keys: written to; None = leave the keys alone.
-        values: written to; None = leave the values alone.
-        beside: written to, numbers, scores and insertions of the slots, [sets, slots] each.
-        group_size: keys of a run.
-
-    """
-    nothing = (slots[:0],) * TENSORS
-    key_tensors = nothing if keys is None else keys.tensors
-    value_tensors = nothing if values is None else values.tensors
-    torch.ops.xsvggt.write_tokens(
-        tokens.keys, tokens.values, tokens.numbers, tokens.scores, tokens.insertions, tokens.order,
-        slots, rows, group_size,
-        SKIPPED if keys is None else keys.bits, *key_tensors,
-        SKIPPED if values is None else values.bits, *value_tensors[:3], *beside,
-    )  # fmt: skip
-
-
-def attend_few(query: Tensor, keys: Tensor, values: Tensor, out: Tensor) -> None:
-    """Attend with few queries over many keys, which all of a GPU shares.
-
-    Args:
-        query: [heads, rows, head_dim], at most 128 rows.
-        keys: [heads, tokens, head_dim].
-        values: the same.
-        out: written to, like ``query``, of any strides.
-
-    """
-    torch.ops.xsvggt.attend_few(query, keys, values, out)
+        """
+        empty = slots[:0]
+        nothing = empty, empty, empty, empty
+        key_tensors = nothing if keys is None else keys.tensors
+        value_tensors = nothing if values is None else values.tensors
+        return cls(
+            tokens.keys, tokens.values, tokens.numbers, tokens.scores, tokens.insertions,
+            tokens.order, slots, rows, group_size,
+            SKIPPED if keys is None else keys.bits, *key_tensors,
+            SKIPPED if values is None else values.bits, *value_tensors[:3], *beside,
+        )  # fmt: skip
 
 
-def attend_camera(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    place: Tensor,
-    held: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    attention: Tensor,
-) -> Tensor:
-    """Put a token into its place, then attend over the places that are taken.
-
-    Args:
-        query: of the token, [1, heads, 1, head_dim].
-        key: the same.
-        value: the same.
-        place: where it goes, int64 [1].
-        held: how many places are taken then, from the front, int64 [1].
-        keys: written to, [heads, room, head_dim].
-        values: written to, the same.
-        attention: written to, what each place draws, the mean over heads, float32 [room].
-
-    Returns:
-        [1, heads, 1, head_dim].
-
-    """
-    mixed: Tensor = torch.ops.xsvggt.attend_camera(
-        query, key, value, place, held, keys, values, attention
-    )
-    return mixed
+_STORED = (
+    "key_codes", "key_scale", "key_minimum", "row_of_slot", "value_codes", "value_scale",
+    "value_minimum", "number_of_slot", "score_of_slot", "insertion_of_slot",
+)  # fmt: skip
 
 
-def key_similarity(keys: Tensor, anchor: int) -> Tensor:
-    """Return each key's similarity to the mean direction of all that may go.
-
-    Args:
-        keys: [heads, tokens, channels]; the first ``anchor`` of them have no part in the mean.
-        anchor: tokens of the first frame.
-
-    Returns:
-        float32 [heads, tokens], at most 1: the product with the mean of the normalised keys; NaN
-        for keys that are no numbers.
-
-    """
-    similarity: Tensor = torch.ops.xsvggt.key_similarity(keys, anchor)
-    return similarity
-
-
-def unit_range(values: Tensor) -> Tensor:
-    """Bring float32 rows [n, m] to 0..1; what is not finite becomes NaN and has no part in it."""
-    scaled: Tensor = torch.ops.xsvggt.unit_range(values)
-    return scaled
-
-
-def decode_layer_in_torch(given: Decoding) -> None:
-    """Define ``decode_layer``."""
-    start = 0
-    for index, length in enumerate(given.lengths):
-        part = slice(start, start + length)
-        own = slice(index * TENSORS, (index + 1) * TENSORS)
-        start += length
-        if not length:
-            continue
-        bits, out = given.key_bits[index], given.keys
-        codes, scale, minimum, rows = given.key_tensors[own]
-        if bits == UNQUANTIZED:
-            out[:, part] = codes[:, :length]
-        elif bits != SKIPPED:
-            decode_keys(codes, scale, minimum, rows, bits, out[:, part])
-        bits, out = given.value_bits[index], given.values
-        codes, scale, minimum, _ = given.value_tensors[own]
-        if bits == UNQUANTIZED:
-            out[:, part] = codes[:, :length]
-        elif bits != SKIPPED:
-            decode_values(codes, scale, minimum, bits, out[:, part])
-    for newest, out, held in (
-        (given.key, given.keys, given.held_keys),
-        (given.value, given.values, given.held_values),
-    ):
-        out[:, start:] = newest
-        if held.numel():
-            held.copy_(newest)
-
-
-def write_tokens_in_torch(given: Writing) -> None:
-    """Define ``write_tokens``."""
+@operation(writes=_STORED, kernels=_PACKING)
+def write_tokens(given: Writing) -> None:
+    """Round tokens into slots."""
     order, slots, rows = given.order, given.slots, given.rows
     for stored, came in (
         (given.number_of_slot, given.numbers),
@@ -312,12 +252,26 @@ def write_tokens_in_torch(given: Writing) -> None:
         put(given.value_minimum, slots, grid.minimum)
 
 
-def attend_few_in_torch(query: Tensor, keys: Tensor, values: Tensor, out: Tensor) -> None:
-    """Define ``attend_few``, which see."""
+@operation(writes=("out",), kernels=_MEASURING)
+def attend_few(query: Tensor, keys: Tensor, values: Tensor, out: Tensor) -> None:
+    """Attend with few queries over many keys, which all of a GPU shares.
+
+    Args:
+        query: [heads, rows, head_dim], at most 128 rows.
+        keys: [heads, tokens, head_dim].
+        values: the same.
+        out: written to, like ``query``, of any strides.
+
+    """
     out.copy_(functional.scaled_dot_product_attention(query[None], keys[None], values[None])[0])
 
 
-def attend_camera_in_torch(
+@operation(
+    writes=("keys", "values", "attention"),
+    shapes=lambda query, *others: torch.empty_like(query),
+    kernels=_MEASURING,
+)
+def attend_camera(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -327,18 +281,48 @@ def attend_camera_in_torch(
     values: Tensor,
     attention: Tensor,
 ) -> Tensor:
-    """Define ``attend_camera``, which see."""
+    """Put a token into its place, then attend over the places that are taken.
+
+    Args:
+        query: of the token, [1, heads, 1, head_dim].
+        key: the same.
+        value: the same.
+        place: where it goes, int64 [1].
+        held: how many places are taken then, from the front, int64 [1].
+        keys: written to, [heads, room, head_dim].
+        values: written to, the same.
+        attention: written to, what each place draws, the mean over heads, float32 [room].
+
+    Returns:
+        [1, heads, 1, head_dim].
+
+    """
     keys.index_copy_(1, place, key[0])
     values.index_copy_(1, place, value[0])
     logits = query[0].float() @ keys.float().transpose(-2, -1) * query.shape[-1] ** -0.5
     free = torch.arange(keys.shape[1], device=keys.device) >= held
     weights = logits.masked_fill(free, -torch.inf).softmax(dim=-1)
     torch.mean(weights, dim=(0, 1), out=attention)
-    return (weights.to(values.dtype) @ values)[None]
+    mixed: Tensor = (weights.to(values.dtype) @ values)[None]
+    return mixed
 
 
-def key_similarity_in_torch(keys: Tensor, anchor: int) -> Tensor:
-    """Define ``key_similarity``: keys [lanes, tokens, channels] give float32 [lanes, tokens]."""
+@operation(
+    shapes=lambda keys, anchor: keys.new_empty(keys.shape[:2], dtype=torch.float32),
+    kernels=_MEASURING,
+)
+def key_similarity(keys: Tensor, anchor: int) -> Tensor:
+    """Return each key's similarity to the mean direction of all that may go.
+
+    Args:
+        keys: [heads, tokens, channels]; the first ``anchor`` of them have no part in the mean.
+        anchor: tokens of the first frame.
+
+    Returns:
+        float32 [heads, tokens], at most 1: the product with the mean of the normalised keys; NaN
+        for keys that are no numbers.
+
+    """
     directions = functional.normalize(keys.float(), dim=-1)
     rest = directions[:, anchor:] if directions.shape[1] > anchor else directions
     # One key that is no number must not make all of them alike.
@@ -346,37 +330,11 @@ def key_similarity_in_torch(keys: Tensor, anchor: int) -> Tensor:
     return (directions @ rest.mean(dim=1)[..., None]).squeeze(-1)
 
 
-def unit_range_in_torch(values: Tensor) -> Tensor:
-    """Define ``unit_range``: values [rows, count] give the same shape."""
+@operation(shapes=torch.empty_like, kernels=_MEASURING)
+def unit_range(values: Tensor) -> Tensor:
+    """Bring float32 rows [n, m] to 0..1; what is not finite becomes NaN and has no part in it."""
     finite = values.isfinite()
     lowest = values.masked_fill(~finite, torch.inf).amin(dim=1, keepdim=True)
     extent = values.masked_fill(~finite, -torch.inf).amax(dim=1, keepdim=True) - lowest
     shares = (values - lowest) / extent.clamp(min=torch.finfo(values.dtype).tiny)
     return shares.masked_fill(~finite, torch.nan)
-
-
-_PACKING, _MEASURING = "xsvggt_ros.cache.packing_kernels", "xsvggt_ros.cache.measuring_kernels"
-register_operation(
-    decode_layer_in_torch,
-    takes=Decoding,
-    writes=("keys", "values", "held_keys", "held_values"),
-    kernels=_PACKING,
-)
-_STORED = (
-    "key_codes", "key_scale", "key_minimum", "row_of_slot", "value_codes", "value_scale",
-    "value_minimum", "number_of_slot", "score_of_slot", "insertion_of_slot",
-)  # fmt: skip
-register_operation(write_tokens_in_torch, takes=Writing, writes=_STORED, kernels=_PACKING)
-register_operation(attend_few_in_torch, writes=("out",), kernels=_MEASURING)
-register_operation(
-    attend_camera_in_torch,
-    writes=("keys", "values", "attention"),
-    shapes=lambda query, *others: torch.empty_like(query),
-    kernels=_MEASURING,
-)
-register_operation(
-    key_similarity_in_torch,
-    shapes=lambda keys, anchor: keys.new_empty(keys.shape[:2], dtype=torch.float32),
-    kernels=_MEASURING,
-)
-register_operation(unit_range_in_torch, shapes=torch.empty_like, kernels=_MEASURING)

@@ -337,7 +337,8 @@ def output_change(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     along = output @ values.transpose(-2, -1)
     apart = own - 2 * along + output.square().sum(-1, keepdim=True)
     change = own + 2 * logits * (own - along) + logits.square() * apart
-    return (weights.square() * change).sum(dim=1)
+    scores: Tensor = (weights.square() * change).sum(dim=1)
+    return scores
 
 
 class ValueAware(Forgetful):
@@ -390,7 +391,8 @@ class FfnResidual:
 
     def measure_update(self, update: Tensor) -> Tensor:
         """Return the norms of the MLP's updates [frame, dim], float32 [frame]."""
-        return torch.linalg.vector_norm(update, dim=-1, dtype=torch.float32)
+        length: Tensor = torch.linalg.vector_norm(update, dim=-1, dtype=torch.float32)
+        return length
 
     def insertions(self, updates: Tensor | None, rows: int, frame: int, like: Tensor) -> Tensor:
         """Return the norms, brought to 0..1 within the frame, float16 [rows, frame]."""

@@ -208,7 +208,7 @@ class PublishedCache:
         self._seen = 0
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend over the past and the new frame, then round and prune."""
+        """Attend over past and new frame [1, heads, tokens, head_dim], then round and prune."""
         self.store.append(key, value, self._seen)
         self._seen += key.shape[2]
         mixed = self._attend(query, self.store.keys, self.store.values)
@@ -265,7 +265,7 @@ class PublishedCameraMemory:
     def attend(
         self, iteration: int, block: int, query: Tensor, key: Tensor, value: Tensor, *, stores: bool
     ) -> Tensor:
-        """Attend in a block of any iteration; here every frame is stored."""
+        """Attend over camera tokens [1, heads, frames, head_dim]; here every frame is stored."""
         return self.blocks[block].attend(query, key, value)
 
 

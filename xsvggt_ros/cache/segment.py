@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from xsvggt_ros.cache.layout import TokenShape
-from xsvggt_ros.cache.ops import Tokens, write_tokens
+from xsvggt_ros.cache.ops import Tokens, Writing, write_tokens
 from xsvggt_ros.cache.quantization import UNQUANTIZED
 from xsvggt_ros.cache.token_storage import (
     NativeStorage,
@@ -278,7 +278,7 @@ class Segment:
         rows = slots[:, :0]
         if keys and isinstance(self.keys, PackedKeys):
             rows = self.keys.open_rows(slots, -(-slots.shape[1] // size))
-        write_tokens(
+        given = Writing.of(
             tokens,
             slots,
             rows,
@@ -287,6 +287,7 @@ class Segment:
             (self._numbers, self._scores, self._insertions),
             size,
         )
+        write_tokens(given)
 
     def _make_room(self, count: int) -> Tensor:
         """Return slots int64 [sets, count] for new tokens."""

@@ -286,7 +286,8 @@ def truth_at_result(truth: NDArray[np.float32], result: FrameResult) -> NDArray[
     rows = (np.arange(mapping.height) + mapping.crop_top + 0.5) / mapping.resized_height
     columns = (np.arange(mapping.width) + 0.5) / mapping.width
     height, width = truth.shape
-    return truth[(rows * height).astype(int)][:, (columns * width).astype(int)]
+    taken: NDArray[np.float32] = truth[(rows * height).astype(int)]
+    return taken[:, (columns * width).astype(int)]
 
 
 def camera_at_truth(result: FrameResult, shape: tuple[int, ...]) -> Intrinsics:

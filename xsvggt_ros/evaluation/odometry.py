@@ -119,7 +119,7 @@ class _Followed:
 
 def _at(pose: Matrix, position: Array | None) -> Matrix:
     assert position is not None
-    moved = pose.copy()
+    moved: Matrix = pose.copy()
     moved[:3, 3] = position
     return moved
 

@@ -161,7 +161,9 @@ def _cells(lengths: Floats, depth: Floats, focal: float, centre: float, cell: in
 
 def _margin(ratios: Floats) -> np.float32:
     """Return the share of depth by which views of one surface may differ; infinity if unknown."""
-    if len(ratios) < _LEAST_COMPARED:
-        return np.float32(np.inf)
-    middle, tail = np.quantile(ratios, [0.5, _TAIL])
-    return np.float32(max(LEAST_MARGIN, _SPREADS * _TO_DEVIATION * middle, _TAILS * tail))
+    margin = np.inf
+    if len(ratios) >= _LEAST_COMPARED:
+        middle, tail = np.quantile(ratios, [0.5, _TAIL])
+        margin = max(LEAST_MARGIN, _SPREADS * _TO_DEVIATION * middle, _TAILS * tail)
+    rounded: np.float32 = np.float32(margin)
+    return rounded

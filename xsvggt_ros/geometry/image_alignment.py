@@ -52,6 +52,8 @@ ITERATIONS = 4
 """Of each level at most."""
 BETTER = 0.8
 """Share of the difference at the start that may be left where a step is changed a lot."""
+NO_WORSE = 1.05
+"""The same elsewhere: what is minimised is another measure of the difference."""
 EXPOSED = 0.7
 """Share of the difference that another exposure must leave to be believed."""
 _BORDER = 2
@@ -216,7 +218,7 @@ def register_images(
     change = invert(step) @ found.pose
     far = rotation_angle(change) > LARGEST_TURN
     far |= float(np.linalg.norm(change[:3, 3])) > LARGEST_WAY * found.depth
-    most = (BETTER if far else 1.0) * _misfit(at_start.residuals)
+    most = (BETTER if far else NO_WORSE) * _misfit(at_start.residuals)
     return found if _misfit(found.residuals) <= most else None
 
 

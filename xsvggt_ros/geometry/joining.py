@@ -69,8 +69,9 @@ class Join:
 
     Attributes:
         earlier_from_later: the similarity.
-        covariance: float64 [7, 7], of offset (in the earlier unit), rotation (radians, both about
-            the earlier axes) and the logarithm of the scale, from how much the frames differ.
+        covariance: float64 [7, 7], of the cameras' mean position (in the earlier unit), rotation
+            (radians, both about the earlier axes) and the logarithm of the scale, from how much the
+            frames differ.
         frames: how many count.
         distance: median distance between the points of both gauges, as a share of depth.
         objection: why it should not be believed; empty where it may.
@@ -201,13 +202,19 @@ def _near(deviations: Array) -> NDArray[np.bool_]:
 def _covariance(deviations: Array, logs: Array) -> Array:
     """Return the covariance [7, 7] of a mean: deviations [n, 6] in two parts, isotropic each.
 
-    So few frames do not tell directions apart.
+    So few frames do not tell directions apart, and how far they scatter they tell badly: the error
+    over it is Student's t, whose variance is what counts.
     """
     count = len(deviations)
     diagonal = np.empty(7)
     for part in (slice(0, 3), slice(3, 6)):
         spread = float((deviations[:, part] ** 2).sum()) / 3
-        diagonal[part] = spread / (max(count - 1, 1) * count)
+        few = _variance_of_t(3 * (count - 1))
+        diagonal[part] = few * spread / (max(count - 1, 1) * count)
     usual = _MEDIAN_TO_SIGMA * float(np.median(np.abs(logs - np.median(logs))))
-    diagonal[6] = usual**2 * (np.pi / 2) / len(logs)
+    diagonal[6] = _variance_of_t(len(logs) - 1) * usual**2 * (np.pi / 2) / len(logs)
     return np.diag(diagonal)
+
+
+def _variance_of_t(freedom: int) -> float:
+    return freedom / max(freedom - 2, 1)

@@ -306,7 +306,7 @@ def _filled_view(lens: _Lens, rotation: Matrix, size: tuple[int, int]) -> Matrix
     if not np.isfinite(widest).all():
         return widest
     for step in range(_MOST_STEPS):
-        closer = widest.copy()
+        closer: Matrix = widest.copy()
         closer[[0, 1], [0, 1]] *= _STEP_CLOSER**step
         if _seen(*lens.maps(rotation, closer, size), size).all():
             return closer

@@ -50,7 +50,8 @@ def world_to_map(camera_to_world: Matrix) -> Matrix:
 def transform_points(transform: Matrix, points: NDArray[np.float32]) -> NDArray[np.float32]:
     """Move points [..., 3] by a rigid ``transform``; NaN stays NaN."""
     rotation = transform[:3, :3].astype(np.float32)
-    return points @ rotation.T + transform[:3, 3].astype(np.float32)
+    moved: NDArray[np.float32] = points @ rotation.T + transform[:3, 3].astype(np.float32)
+    return moved
 
 
 def invert(transform: Matrix) -> Matrix:

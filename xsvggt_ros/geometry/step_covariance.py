@@ -20,7 +20,7 @@ from xsvggt_ros.geometry.rigid import invert, log_se3
 
 Array = NDArray[np.float64]
 
-USUAL = 0.046
+USUAL = 0.04
 """Depth error that shows in the images, as a share, until it has been seen."""
 LEAST = 0.005
 MEMORY = 50
@@ -30,13 +30,13 @@ LEAST_SAMPLES = 100
 SURE = 0.1
 """Standard deviation of the depth error of a block, by the noise of the image, up to which it
 counts."""
-SCALE_FACTOR = 1.54
+SCALE_FACTOR = 1.85
 """Error of all depths of a frame together, over what shows: steps are as much too long or short."""
-DEPTH_FACTOR = 2.35
+DEPTH_FACTOR = 2.64
 """Error of the depth of a block beside that, over what shows: a step hides part of it."""
-FOCAL_ERROR = 0.0045
+FOCAL_ERROR = 0.004
 """Of a focal length, as a share."""
-BRIGHTNESS_FACTOR = 3.8
+BRIGHTNESS_FACTOR = 3.5
 """On the variance by differences of brightness: blocks next to each other are alike as well."""
 LEAST_ERROR = 6e-5
 """Of a step, in median depths and in radians."""

@@ -155,7 +155,8 @@ class VoxelMap:
 
     def keys(self) -> Keys:
         """Return the keys of all voxels, int64 [n], as :mod:`voxel_table` packs them."""
-        return self._table.keys[: len(self)].copy()
+        keys: Keys = self._table.keys[: len(self)].copy()
+        return keys
 
     def positions(self, part: slice) -> Points:
         """Return the points of some slots, float32 [3, k]."""
@@ -276,6 +277,6 @@ class VoxelMap:
         seen = self._seen[: len(self)]
         if self.settings.eviction == "age":
             return seen
-        counts = self._sums[_COUNT, : len(self)].copy()
+        counts: NDArray[np.generic] = self._sums[_COUNT, : len(self)].copy()
         counts[seen == self._frame] += _MOST_WEIGHT
         return counts

@@ -76,12 +76,16 @@ def lowest(scores: NDArray[np.generic], count: int) -> NDArray[np.int64]:
 
 def _threshold(scores: NDArray[np.generic], count: int) -> np.generic:
     if len(scores) <= _SAMPLE:
-        return np.partition(scores, count)[count]
+        return _ranked(scores, count)
     # An odd stride does not fall into step with rows of an image.
     sample = scores[:: len(scores) // _SAMPLE | 1]
     place = min(int(_SPARE * count / len(scores) * len(sample)) + 1, len(sample) - 1)
-    threshold: np.generic = np.partition(sample, place)[place]
-    return threshold
+    return _ranked(sample, place)
+
+
+def _ranked(scores: NDArray[np.generic], place: int) -> np.generic:
+    found: np.generic = np.partition(scores, place)[place]
+    return found
 
 
 Slots = NDArray[np.int64]
@@ -179,7 +183,8 @@ class VoxelTable:
         return holes, movers
 
     def _homes(self, keys: Keys) -> Slots:
-        return (spread(keys) >> self._home_shift).astype(np.int64)
+        homes: Slots = (spread(keys) >> self._home_shift).astype(np.int64)
+        return homes
 
     def _slots_at(self, place: Slots) -> Slots:
         """Return the slot in each place, negative where it is empty."""
@@ -189,7 +194,7 @@ class VoxelTable:
 
     def _holds(self, slots: Slots, keys: Keys) -> NDArray[np.bool_]:
         """Return where ``slots`` hold ``keys``."""
-        same = self.keys.take(slots, mode="wrap") == keys
+        same: NDArray[np.bool_] = self.keys.take(slots, mode="wrap") == keys
         same &= slots >= 0
         return same
 
@@ -244,7 +249,8 @@ class VoxelTable:
         wanted = place[free]
         marks = np.arange(len(free), dtype=np.int32)
         self._words[wanted[::-1]] = marks[::-1]
-        return free[self._words.take(wanted) == marks]
+        first: Slots = free[self._words.take(wanted) == marks]
+        return first
 
     def _settle(self, place: NDArray[np.signedinteger], slots: Slots) -> None:
         self._place[slots] = place

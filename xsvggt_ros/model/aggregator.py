@@ -34,7 +34,8 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map [frames, 3, height, width] to row-major tokens [frames, patches, dim]."""
-        return self.proj(images.to(self.proj.weight.dtype)).flatten(2).transpose(1, 2)
+        patches: Tensor = self.proj(images.to(self.proj.weight.dtype))
+        return patches.flatten(2).transpose(1, 2)
 
 
 class Encoder(nn.Module):
@@ -93,7 +94,8 @@ class Encoder(nn.Module):
             _, tokens, update = block(tokens, update)
         if update is not None:
             tokens = tokens + update
-        return self.norm(tokens[:, special.shape[1] :])
+        normed: Tensor = self.norm(tokens[:, special.shape[1] :])
+        return normed
 
     def _special_and_positions(self, rows: int, columns: int) -> tuple[Tensor, Tensor]:
         """Return class and register tokens as they enter, and the patches' part of the embedding.

@@ -94,7 +94,8 @@ class CameraHead(nn.Module):
             attend = partial(memory.attend_camera, step, index)
             _, hidden, pending = block(hidden, pending, attend)
         _, normed = self.trunk_norm(hidden, pending, self.pose_branch.fc1.weight.dtype)
-        return self.pose_branch(normed).float()
+        update: Tensor = self.pose_branch(normed)
+        return update.float()
 
     def _modulation(self, encoding: Tensor | None) -> tuple[Tensor, ...]:
         """Return shift, gain and gate for what is known so far, float32 [batch, frames, dim]."""
@@ -165,7 +166,8 @@ class ResidualConvUnit(nn.Module):
         rectified = functional.relu(features)
         # In place where nobody else holds the tensor: on a CPU, memory that is new costs most.
         inner = functional.relu(self.conv1(rectified), inplace=True)
-        return self.conv2(inner).add_(rectified)
+        added: Tensor = self.conv2(inner).add_(rectified)
+        return added
 
 
 class FusionBlock(nn.Module):
@@ -192,7 +194,7 @@ class FusionBlock(nn.Module):
 
         """
         joined = coarse if fine is None else coarse + self.resConfUnit1(fine)
-        return operators.resize(self.out_conv(self.resConfUnit2(joined)), rows, columns)
+        return operators.resize(self.out_conv(self.resConfUnit2(joined)), rows, columns, None, None)
 
 
 class DenseHead(nn.Module):
@@ -258,8 +260,9 @@ class DenseHead(nn.Module):
             for k, layer in enumerate(self.layers)
         ]
         fused = operators.resize(self._fuse(pyramid), height, width, *along[-2:])
-        dense = self.scratch.get_submodule("output_conv2")(fused)
-        return dense.float().unflatten(0, (batch, frames))
+        dense: Tensor = self.scratch.get_submodule("output_conv2")(fused)
+        whole: Tensor = dense.float().unflatten(0, (batch, frames))
+        return whole
 
     @property
     def fusion_blocks(self) -> list[nn.Module]:
@@ -291,7 +294,9 @@ class DenseHead(nn.Module):
         projected = functional.linear(patches, weight, self.projects.get_parameter(f"{k}.bias"))
         features = projected.transpose(1, 2).unflatten(2, grid)
         features = operators.add_along(features, along_x, along_y)
-        return self.scratch.get_submodule(f"layer{k + 1}_rn")(self.resize_layers[k](features))
+        layer = self.scratch.get_submodule(f"layer{k + 1}_rn")
+        level: Tensor = layer(self.resize_layers[k](features))
+        return level
 
     def _fuse(self, pyramid: list[Tensor]) -> Tensor:
         joined: Tensor | None = None
@@ -305,7 +310,8 @@ class DenseHead(nn.Module):
                 rows,
                 columns,
             )
-        return self.scratch.get_submodule("output_conv1")(joined)
+        fused: Tensor = self.scratch.get_submodule("output_conv1")(joined)
+        return fused
 
 
 def activate_depth(raw: Tensor) -> tuple[Tensor, Tensor]:

@@ -36,7 +36,7 @@ def _layer_norm(  # type: ignore[no-untyped-def]
 def layer_norm(
     tokens: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, dtype: torch.dtype
 ) -> Tensor:
-    """Launch one program for each row; see `operators.py`."""
+    """Launch one program for each row of tokens [..., dim]; see `operators.py`."""
     rows = _as_rows(tokens)
     target = torch.empty(tokens.shape, dtype=dtype, device=tokens.device)
     _launch(rows, None, None, target, weight, bias, eps)
@@ -46,7 +46,7 @@ def layer_norm(
 def add_layer_norm(
     tokens: Tensor, update: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Launch one program for each row; see `operators.py`."""
+    """Launch one program for each row of tokens [..., dim]; see `operators.py`."""
     rows = _as_rows(tokens)
     total = torch.empty(tokens.shape, dtype=torch.float32, device=tokens.device)
     target = torch.empty(tokens.shape, dtype=dtype, device=tokens.device)
@@ -124,7 +124,7 @@ def _resize(  # type: ignore[no-untyped-def]
 def resize(
     features: Tensor, rows: int, columns: int, along_x: Tensor | None, along_y: Tensor | None
 ) -> Tensor:
-    """Launch a program for some places of each row, channels last; see `operators.py`."""
+    """Launch programs for features [frames, channels, height, width]; see `operators.py`."""
     frames, channels, height, width = features.shape
     source = features.contiguous(memory_format=torch.channels_last)
     target = torch.empty(
@@ -205,7 +205,7 @@ def _normalize_and_rotate(  # type: ignore[no-untyped-def]
 
 
 def normalize_and_rotate(given: Projection) -> tuple[Tensor, Tensor, Tensor]:
-    """Launch a program for each token's query, key and value."""
+    """Launch a program for each token's query, key and value, [batch, heads, tokens, head_dim]."""
     packed, heads = given.packed, given.heads
     batch, tokens, width = packed.shape
     channels = width // 3 // heads

@@ -84,7 +84,8 @@ class Mlp(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map [..., dim] to [..., out]."""
-        return self.fc2(operators.linear_gelu(tokens, self.fc1))
+        update: Tensor = self.fc2(operators.linear_gelu(tokens, self.fc1))
+        return update
 
 
 class LayerScale(nn.Module):
@@ -130,16 +131,15 @@ class Attention(nn.Module):
         if self.q_norm is None or self.k_norm is None or rotation is None:
             query, key, value = operators.split_heads(packed, self.num_heads)
         else:
-            query, key, value = operators.normalize_and_rotate(
-                packed,
-                self.num_heads,
-                (self.q_norm.weight, self.q_norm.bias),
-                (self.k_norm.weight, self.k_norm.bias),
-                self.q_norm.eps,
-                rotation,
-            )
+            given = operators.Projection(
+                packed, self.num_heads, self.q_norm.weight, self.q_norm.bias,
+                self.k_norm.weight, self.k_norm.bias, self.q_norm.eps,
+                rotation.cos, rotation.sin, rotation.neighbours,
+            )  # fmt: skip
+            query, key, value = operators.normalize_and_rotate(given)
         mixed = attend(query, key, value)
-        return self.proj(mixed.transpose(1, 2).reshape(tokens.shape))
+        update: Tensor = self.proj(mixed.transpose(1, 2).reshape(tokens.shape))
+        return update
 
 
 class Block(nn.Module):

@@ -93,7 +93,10 @@ class CausalSequence:
         return torch.arange(frames, device=device, dtype=torch.float32)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend over the first pass at once, then frame by frame over the frames up to it."""
+        """Attend over the first pass at once, then frame by frame over the frames up to it.
+
+        All are [batch, heads, tokens, head_dim].
+        """
         return self._attend_in_order(query, key, value)
 
     def _attend_in_order(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -116,7 +119,7 @@ class CausalSequence:
     def attend_camera(
         self, iteration: int, block: int, query: Tensor, key: Tensor, value: Tensor
     ) -> Tensor:
-        """Attend as in the global blocks; there is one camera token per frame."""
+        """Attend as in the global blocks over camera tokens, [batch, heads, frames, head_dim]."""
         if self._anchors > 1:
             return self._attend_in_order(query, key, value)
         return functional.scaled_dot_product_attention(query, key, value, is_causal=True)

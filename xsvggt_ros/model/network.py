@@ -199,7 +199,8 @@ class StreamVggt(nn.Module):
         The function that was trained; equal to streaming with an unbounded memory.
         """
         memory = CausalSequence(images.shape[1], self.config.stream.anchor_frames)
-        return self(images, memory, heads)
+        prediction: Prediction = self(images, memory, heads)
+        return prediction
 
     def _check_heads(self, heads: Collection[Head]) -> None:
         missing = [head for head in heads if head not in self.config.heads]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from xsvggt_ros.model.rotary import Rotation, rotate
-from xsvggt_ros.triton_support import register_operation
+from xsvggt_ros.triton_support import operation
 
 
 def _fused(tokens: Tensor) -> bool:
@@ -25,6 +25,16 @@ def _fused(tokens: Tensor) -> bool:
     return tokens.device.type != "cpu" and not torch.is_grad_enabled()
 
 
+_KERNELS = "xsvggt_ros.model.kernels"
+
+
+@operation(
+    where=_fused,
+    shapes=lambda tokens, weight, bias, eps, dtype: torch.empty(
+        tokens.shape, dtype=dtype, device=tokens.device
+    ),
+    kernels=_KERNELS,
+)
 def layer_norm(
     tokens: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, dtype: torch.dtype
 ) -> Tensor:
@@ -38,12 +48,24 @@ def layer_norm(
         dtype: of the result.
 
     """
-    if _fused(tokens):
-        result: Tensor = torch.ops.xsvggt.layer_norm(tokens, weight, bias, eps, dtype)
-        return result
-    return layer_norm_in_torch(tokens, weight, bias, eps, dtype)
+    return _normed(tokens, weight, bias, eps, dtype)
 
 
+def _normed(
+    tokens: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, dtype: torch.dtype
+) -> Tensor:
+    normed = functional.layer_norm(tokens.float(), tokens.shape[-1:], weight, bias, eps)
+    return normed.to(dtype)
+
+
+def _sum_and_norm(
+    tokens: Tensor, update: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    total = torch.empty(tokens.shape, dtype=torch.float32, device=tokens.device)
+    return total, torch.empty_like(total, dtype=dtype)
+
+
+@operation(where=_fused, shapes=_sum_and_norm, kernels=_KERNELS)
 def add_layer_norm(
     tokens: Tensor, update: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
@@ -58,12 +80,8 @@ def add_layer_norm(
         dtype: of the normalised result.
 
     """
-    if _fused(tokens):
-        both: tuple[Tensor, Tensor] = torch.ops.xsvggt.add_layer_norm(
-            tokens, update, weight, bias, eps, dtype
-        )
-        return both
-    return add_layer_norm_in_torch(tokens, update, weight, bias, eps, dtype)
+    total = tokens + update
+    return total, _normed(total, weight, bias, eps, dtype)
 
 
 class Projection(NamedTuple):
@@ -95,31 +113,40 @@ class Projection(NamedTuple):
     neighbours: bool
 
 
-def normalize_and_rotate(
-    packed: Tensor,
-    heads: int,
-    query_norm: tuple[Tensor, Tensor],
-    key_norm: tuple[Tensor, Tensor],
-    eps: float,
-    rotation: Rotation,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _projected(packed: Tensor, heads: int, *others: object) -> tuple[Tensor, Tensor, Tensor]:
+    batch, tokens, width = packed.shape
+    channels = width // 3 // heads
+    query = packed.new_empty(batch, tokens, heads, channels).transpose(1, 2)
+    key, value = (packed.new_empty(batch, heads, tokens, channels) for _ in range(2))
+    return query, key, value
+
+
+def _fresh(given: Projection) -> tuple[Tensor, Tensor, Tensor]:
+    """Return copies, since an operation must not return a view of what it is given."""
+    query, key, value = _normalized_and_rotated(given)
+    fresh = query.transpose(1, 2).contiguous().transpose(1, 2)
+    return fresh, key.contiguous(), value.clone(memory_format=torch.contiguous_format)
+
+
+@operation(where=_fused, shapes=_projected, in_torch=_fresh, kernels=_KERNELS)
+def normalize_and_rotate(given: Projection) -> tuple[Tensor, Tensor, Tensor]:
     """Return queries, keys, values [batch, heads, tokens, head_dim], of the dtype of ``packed``.
 
-    Args:
-        packed: what the linear layer made, [batch, tokens, 3 * dim]: query, key, value.
-        heads: number of heads.
-        query_norm: weight and bias of the LayerNorm of each head's query, [head_dim] each.
-        key_norm: the same of the keys.
-        eps: of both.
-        rotation: of the tokens, or of the tokens of one frame where there are several frames.
-
+    The rotation is of the tokens, or of the tokens of one frame where there are several frames.
     """
-    cos, sin, neighbours = rotation
-    given = Projection(packed, heads, *query_norm, *key_norm, eps, cos, sin, neighbours)
-    if _fused(packed):
-        three: tuple[Tensor, Tensor, Tensor] = torch.ops.xsvggt.normalize_and_rotate(*given)
-        return three
     return _normalized_and_rotated(given)
+
+
+def _normalized_and_rotated(given: Projection) -> tuple[Tensor, Tensor, Tensor]:
+    packed, kind = given.packed, torch.float32
+    query, key, value = split_heads(packed, given.heads)
+    rotation = Rotation(given.cos, given.sin, given.neighbours)
+    rotation = rotation.repeated(packed.shape[1] // given.cos.shape[0])
+    query = _normed(query, given.query_weight, given.query_bias, given.eps, kind)
+    query = rotate(query, rotation)
+    key = _normed(key, given.key_weight, given.key_bias, given.eps, kind)
+    key = rotate(key, rotation)
+    return query.to(packed.dtype), key.to(packed.dtype), value
 
 
 def add_along(features: Tensor, along_x: Tensor, along_y: Tensor) -> Tensor:
@@ -137,12 +164,22 @@ def add_along(features: Tensor, along_x: Tensor, along_y: Tensor) -> Tensor:
     return features
 
 
+@operation(
+    where=_fused,
+    shapes=lambda features, rows, columns, *along: torch.empty(
+        (*features.shape[:2], rows, columns),
+        dtype=features.dtype,
+        device=features.device,
+        memory_format=torch.channels_last,
+    ),
+    kernels=_KERNELS,
+)
 def resize(
     features: Tensor,
     rows: int,
     columns: int,
-    along_x: Tensor | None = None,
-    along_y: Tensor | None = None,
+    along_x: Tensor | None,
+    along_y: Tensor | None,
 ) -> Tensor:
     """Resize [frames, channels, height, width] bilinearly, corners aligned, and add to the result.
 
@@ -155,10 +192,12 @@ def resize(
         along_y: added to the second half, [channels / 2, rows].
 
     """
-    if _fused(features):
-        result: Tensor = torch.ops.xsvggt.resize(features, rows, columns, along_x, along_y)
-        return result
-    return resize_in_torch(features, rows, columns, along_x, along_y)
+    resized = functional.interpolate(
+        features, size=(rows, columns), mode="bilinear", align_corners=True
+    )
+    if along_x is None or along_y is None:
+        return resized
+    return add_along(resized, along_x, along_y)
 
 
 def linear_gelu(tokens: Tensor, linear: nn.Linear) -> Tensor:
@@ -182,89 +221,3 @@ def split_heads(packed: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
     parts = packed.view(batch, tokens, 3, heads, width // 3 // heads)
     query, key, value = parts.permute(2, 0, 3, 1, 4)
     return query, key, value
-
-
-def layer_norm_in_torch(
-    tokens: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, dtype: torch.dtype
-) -> Tensor:
-    """Define ``layer_norm``, which see."""
-    normed = functional.layer_norm(tokens.float(), tokens.shape[-1:], weight, bias, eps)
-    return normed.to(dtype)
-
-
-def add_layer_norm_in_torch(
-    tokens: Tensor, update: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """Define ``add_layer_norm``, which see."""
-    total = tokens + update
-    return total, layer_norm_in_torch(total, weight, bias, eps, dtype)
-
-
-def resize_in_torch(
-    features: Tensor, rows: int, columns: int, along_x: Tensor | None, along_y: Tensor | None
-) -> Tensor:
-    """Define ``resize``, which see."""
-    resized = functional.interpolate(
-        features, size=(rows, columns), mode="bilinear", align_corners=True
-    )
-    if along_x is None or along_y is None:
-        return resized
-    return add_along(resized, along_x, along_y)
-
-
-def _normalized_and_rotated(given: Projection) -> tuple[Tensor, Tensor, Tensor]:
-    packed, kind = given.packed, torch.float32
-    query, key, value = split_heads(packed, given.heads)
-    rotation = Rotation(given.cos, given.sin, given.neighbours)
-    rotation = rotation.repeated(packed.shape[1] // given.cos.shape[0])
-    query = layer_norm_in_torch(query, given.query_weight, given.query_bias, given.eps, kind)
-    query = rotate(query, rotation)
-    key = layer_norm_in_torch(key, given.key_weight, given.key_bias, given.eps, kind)
-    key = rotate(key, rotation)
-    return query.to(packed.dtype), key.to(packed.dtype), value
-
-
-def normalize_and_rotate_in_torch(given: Projection) -> tuple[Tensor, Tensor, Tensor]:
-    """Return copies, since an operation must not return a view of what it is given."""
-    query, key, value = _normalized_and_rotated(given)
-    fresh = query.transpose(1, 2).contiguous().transpose(1, 2)
-    return fresh, key.contiguous(), value.clone(memory_format=torch.contiguous_format)
-
-
-def _sum_and_norm(
-    tokens: Tensor, update: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    total = torch.empty(tokens.shape, dtype=torch.float32, device=tokens.device)
-    return total, torch.empty_like(total, dtype=dtype)
-
-
-def _projected(packed: Tensor, heads: int, *others: object) -> tuple[Tensor, Tensor, Tensor]:
-    batch, tokens, width = packed.shape
-    channels = width // 3 // heads
-    query = packed.new_empty(batch, tokens, heads, channels).transpose(1, 2)
-    key, value = (packed.new_empty(batch, heads, tokens, channels) for _ in range(2))
-    return query, key, value
-
-
-_KERNELS = "xsvggt_ros.model.kernels"
-register_operation(
-    layer_norm_in_torch,
-    shapes=lambda tokens, weight, bias, eps, dtype: torch.empty(
-        tokens.shape, dtype=dtype, device=tokens.device
-    ),
-    kernels=_KERNELS,
-)
-register_operation(add_layer_norm_in_torch, shapes=_sum_and_norm, kernels=_KERNELS)
-register_operation(
-    resize_in_torch,
-    shapes=lambda features, rows, columns, *along: torch.empty(
-        (*features.shape[:2], rows, columns),
-        dtype=features.dtype,
-        device=features.device,
-        memory_format=torch.channels_last,
-    ),
-    kernels=_KERNELS,
-)
-register_operation(
-    normalize_and_rotate_in_torch, takes=Projection, shapes=_projected, kernels=_KERNELS
-)

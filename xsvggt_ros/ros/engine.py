@@ -51,6 +51,7 @@ def build_reconstructor(settings: Settings) -> ChainedReconstructor:
     import_engine()
     from xsvggt_ros.model.checkpoint import load_network
     from xsvggt_ros.stream.chain import ChainedReconstructor
+    from xsvggt_ros.stream.chain_settings import caches_of
     from xsvggt_ros.stream.memory import check_memory, warm_up
     from xsvggt_ros.stream.reconstructor import ReconstructorSettings
 
@@ -78,7 +79,7 @@ def build_reconstructor(settings: Settings) -> ChainedReconstructor:
         chain=settings.chain,
         refinement=settings.pose.refinement,
     )
-    check_memory(network, width, cache)
+    check_memory(network, width, cache, caches=caches_of(settings.chain))
     warm_up(engine, width)
     return engine
 

@@ -159,7 +159,7 @@ class Frames:
     """Names of the coordinate frames."""
 
     map: str = declared("map", "The world frame, z up.")
-    odom: str = declared("odom", "The frame of ~/odometry and ~/path, z up.")
+    odom: str = declared("odom", "The frame of ~/odometry, z up.")
     base: str = declared(
         "",
         "The robot's frame, whose pose is published; TF must tell where the camera is on it. Empty "

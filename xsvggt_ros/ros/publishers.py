@@ -228,7 +228,10 @@ class CameraPublisher:
         self._transforms.publish(result.stamp, carrier, placement, settings)
         if _wanted(self._odometry):
             self._odometry.publish(message)
-        stamped = PoseStamped(header=message.header, pose=message.pose.pose)
+        # In the map, where its points are; odom parts from them with every step and join.
+        stamped = PoseStamped(
+            header=header(result.stamp, settings.frames.map), pose=pose(placement.map_from_carrier)
+        )
         self._path.append(stamped, max_poses=settings.path.max_poses)
 
 

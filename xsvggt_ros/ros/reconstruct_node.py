@@ -259,7 +259,7 @@ class ReconstructNode(ManagedNode):
         refinement, chain = settings.pose.refinement, settings.chain
 
         def configure(_: Reconstructor) -> None:
-            engine.chain = chain
+            engine.set_chain(chain)
             engine.set_refinement(refinement)
 
         self._engine.worker.submit(configure)

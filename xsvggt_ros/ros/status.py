@@ -17,12 +17,11 @@ from xsvggt_ros.ros import topics
 from xsvggt_ros.ros.conversions import header
 from xsvggt_ros.ros.scale_input import UNKNOWN, ScaleState
 from xsvggt_ros.stream.frame import Frame, FrameResult, FrameUpdate, SessionInfo
-from xsvggt_ros.stream.health import Health, RateMeter, Rates, State
+from xsvggt_ros.stream.health import Counters, Health, RateMeter, Rates, State
 
 if TYPE_CHECKING:
     from xsvggt_ros.ros.image_input import ImageInput, RigInput
     from xsvggt_ros.stream.reconstructor import Reconstructor
-    from xsvggt_ros.stream.worker import Counters
 
 T = TypeVar("T")
 

@@ -333,7 +333,7 @@ class TransformListener:
         self._buffer.close()
 
     def wait_for(self, target: str, source: str, stamp: int, timeout: float) -> Matrix:
-        """Return the pose of ``source`` in ``target``; see :meth:`TransformBuffer.wait_for`.
+        """Return ``source`` in ``target``, [4, 4]; see :meth:`TransformBuffer.wait_for`.
 
         A transform often comes after the image that it belongs to.
         """

@@ -25,7 +25,7 @@ from xsvggt_ros.geometry.joining import Join, OverlapFrame, join, overlap_frame
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.model.device import free_memory, release_cached_memory
 from xsvggt_ros.model.network import StreamVggt
-from xsvggt_ros.stream.chain_settings import ChainSettings
+from xsvggt_ros.stream.chain_settings import ChainSettings, caches_of
 from xsvggt_ros.stream.frame import REFINEMENTS, CameraMotion, FrameResult, GaugeChange
 from xsvggt_ros.stream.odometry import VisualOdometry
 from xsvggt_ros.stream.reconstructor import Arrival, Reconstructor, ReconstructorSettings
@@ -90,6 +90,24 @@ class ChainedReconstructor(Reconstructor):
         super().__init__(network, settings)
         self.set_refinement(refinement)
 
+    def _share_of(self, settings: CacheSettings) -> CacheSettings:
+        """Return the settings of one cache: during an overlap, two share the MiB."""
+        return replace(settings, budget_mib=settings.budget_mib / caches_of(self.chain))
+
+    def set_chain(self, chain: ChainSettings) -> None:
+        """Chain by other settings from the next frame on.
+
+        Raises:
+            ConfigurationError: two caches do not fit ``cache.budget_mib``; all is as before then.
+
+        """
+        before, self.chain = self.chain, chain
+        try:
+            self.configure_cache(self.settings.cache)
+        except ConfigurationError:
+            self.chain = before
+            raise
+
     def _begin_gauges(self) -> None:
         self.joins: deque[GaugeJoin] = deque(maxlen=MOST_JOINS_KEPT)
         self._join_count = 0
@@ -152,7 +170,9 @@ class ChainedReconstructor(Reconstructor):
 
     def configure_cache(self, settings: CacheSettings) -> None:
         """Change the cache of the gauge that runs; see the class that this one extends."""
-        if settings != self.settings.cache:
+        if settings != self.settings.cache or (
+            self._share_of(settings).budget_mib != self._cache.settings.budget_mib
+        ):
             self._start_overlap_again()
         super().configure_cache(settings)
 
@@ -213,7 +233,7 @@ class ChainedReconstructor(Reconstructor):
         self._overlap.clear()
         self._unanswered.clear()
         self._seen_by_next.clear()
-        self._next = self._successor()
+        self._next = self._successor(replace(self.settings, cache=self._cache.settings))
 
     def _reason_for_change(self, result: FrameResult) -> str:
         """Return why another gauge is due after this result; empty where none is."""
@@ -239,6 +259,12 @@ class ChainedReconstructor(Reconstructor):
         Without this, the session might end for want of memory in the middle of an overlap.
         """
         held, free = self._cache.statistics(), free_memory(self.device)
+        allowed = self.settings.cache.budget_mib * MIB
+        if allowed and 2 * (held.nbytes + held.scratch_nbytes) > allowed:
+            return (
+                f"two caches do not fit the {allowed / MIB:g} MiB of cache.budget_mib while "
+                "chain.length is 0; set it above 0, and each gets half of them"
+            )
         needed = held.nbytes + held.scratch_nbytes + held.camera_nbytes
         if free is None or needed <= free:
             return ""

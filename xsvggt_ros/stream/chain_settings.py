@@ -78,3 +78,8 @@ class ChainSettings:
             )
         if self.retry < 1:
             raise ConfigurationError(f"chain.retry is {self.retry}; it must be 1 or more")
+
+
+def caches_of(chain: ChainSettings) -> int:
+    """Return how many caches live at once, at most."""
+    return 2 if chain.length else 1

@@ -26,16 +26,13 @@ from dataclasses import dataclass
 from statistics import median
 from threading import Lock
 from time import monotonic
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import cv2
 import numpy as np
 
 from xsvggt_ros.geometry.rigid import Matrix, apparent_motion
 from xsvggt_ros.stream.frame import FrameResult, ImageArray
-
-if TYPE_CHECKING:
-    from xsvggt_ros.stream.worker import Counters
 
 DARK = 16
 """Of 255: below is black, with the noise of a sensor."""
@@ -199,6 +196,23 @@ class Rates:
     processed: float = 0.0
     dropped: float = 0.0
     refused: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Frames since the worker was made; ``received`` is the sum of the four after it.
+
+    Attributes:
+        waiting: of those pending, the ones that wait for the first pass of their session to fill.
+
+    """
+
+    received: int
+    processed: int
+    dropped: int
+    refused: int
+    pending: int
+    waiting: int = 0
 
 
 class RateMeter:

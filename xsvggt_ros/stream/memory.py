@@ -26,13 +26,14 @@ EXPECTED_SIZE = (640, 480)
 """Pixels of the image that is reckoned with until the first one comes."""
 
 
-def check_memory(network: StreamVggt, width: int, cache: CacheSettings) -> None:
+def check_memory(network: StreamVggt, width: int, cache: CacheSettings, *, caches: int = 1) -> None:
     """Compare what the cache will allocate with what is free.
 
     Args:
         network: on its device already.
         width: of the network's input in pixels; an image of 4:3 is reckoned with.
         cache: its budget. One without a bound cannot be judged.
+        caches: that live at once; a budget in MiB is that of all of them.
 
     Raises:
         ConfigurationError: it does not fit; the message names a budget that does.
@@ -44,14 +45,20 @@ def check_memory(network: StreamVggt, width: int, cache: CacheSettings) -> None:
     mapping = plan(*EXPECTED_SIZE, width, network.config.patch_size)
     tokens = network.config.tokens_per_frame(mapping.height, mapping.width)
     cache = cache.settled(cache_layout(network))
+    if cache.budget_mib:
+        cache = replace(cache, budget_mib=cache.budget_mib / caches)
     _check_first_pass(network, cache, tokens, free)
-    needed = needed_bytes(network, cache, tokens)
+    needed = caches * needed_bytes(network, cache, tokens)
     if needed <= free:
         return
+    what, other = "the cache needs", ""
+    if caches > 1:
+        what = f"{caches} caches, which live at once while one gauge takes over from another, need"
+        other = "; or set chain.length to 0"
     raise ConfigurationError(
-        f"the cache needs {needed / MIB:.0f} MiB at {mapping.width}x{mapping.height} pixels, but "
+        f"{what} {needed / MIB:.0f} MiB at {mapping.width}x{mapping.height} pixels, but "
         f"{free / MIB:.0f} MiB are free on device '{network.device}'; "
-        f"{_remedy(network, cache, tokens, free)}"
+        f"{_remedy(network, cache, tokens, free, caches)}{other}"
     )
 
 
@@ -118,9 +125,10 @@ def _check_first_pass(network: StreamVggt, cache: CacheSettings, tokens: int, fr
     )
 
 
-def _remedy(network: StreamVggt, cache: CacheSettings, tokens: int, free: int) -> str:
+def _remedy(network: StreamVggt, cache: CacheSettings, tokens: int, free: int, caches: int) -> str:
     if cache.budget_mib:
         return f"set cache.budget_mib to at most {free / MIB:.0f}, or free memory there"
+    free //= caches
     if cache.keeps_frames:
         return _window_remedy(network, cache, tokens, free)
     allowed = replace(cache, budget_mib=free / MIB)

@@ -104,4 +104,5 @@ def pixels_of(
         whole = np.pad(whole, missing, mode="edge")
     whole = whole[:height, :width]
     # NaN depth is near nothing.
-    return np.abs(depth - whole) < np.float32(_SAME_OBJECT) * whole
+    near: NDArray[np.bool_] = np.abs(depth - whole) < np.float32(_SAME_OBJECT) * whole
+    return near

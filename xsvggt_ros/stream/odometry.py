@@ -328,7 +328,7 @@ def _depth_error(seen: PatchPoints, result: FrameResult, step: Matrix) -> float:
     if not len(apart):
         return np.nan
     # Half of the variance is the earlier map's.
-    return float(np.median(np.abs(apart))) * _MEDIAN_TO_SIGMA / np.sqrt(2)
+    return float(np.median(np.abs(apart)) * _MEDIAN_TO_SIGMA / np.sqrt(2))
 
 
 @dataclass(frozen=True, slots=True)

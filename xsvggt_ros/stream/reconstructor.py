@@ -31,12 +31,11 @@ from xsvggt_ros.geometry.rectification import Rectification
 from xsvggt_ros.geometry.rigid import Matrix, apparent_motion
 from xsvggt_ros.model.device import ran_out_of_memory, release_cached_memory
 from xsvggt_ros.model.network import Head, StreamVggt
-from xsvggt_ros.stream.frame import CameraMotion, FrameResult, ImageArray, Timings
+from xsvggt_ros.stream.frame import CameraMotion, FrameResult, ImageArray, ImageMapping, Timings
 from xsvggt_ros.stream.pose_track import PoseTrack
 from xsvggt_ros.stream.preprocessing import (
     CalibrationUse,
     Calibrator,
-    ImageMapping,
     PredictedView,
     check_width,
     preprocess,
@@ -108,12 +107,16 @@ class Reconstructor:
                 "these weights have no point head; take points from depth and pose (mv_recon: "
                 "--prediction projection), or weights of StreamVGGT"
             )
-        self._take_cache(self._new_cache(self.settings.cache))
+        self._take_cache(self._new_cache(self._share_of(self.settings.cache)))
         self._calibrator = Calibrator(self.settings.calibration)
         self._session = 1
         self._reset_reason = ""
         self._warned_of: set[tuple[int, int]] = set()
         self._begin_session()
+
+    def _share_of(self, settings: CacheSettings) -> CacheSettings:
+        """Return the settings of one cache, where several share what is asked for."""
+        return settings
 
     def _new_cache(self, settings: CacheSettings) -> KvCache:
         return KvCache(settings, cache_layout(self._network), self._network.side)
@@ -164,9 +167,9 @@ class Reconstructor:
         """Return the state of the cache."""
         return self._cache.statistics()
 
-    def _successor(self) -> Reconstructor:
+    def _successor(self, settings: ReconstructorSettings) -> Reconstructor:
         """Return an engine that begins another gauge of the same stream, and repeats no warning."""
-        other = Reconstructor(self._network, self.settings)
+        other = Reconstructor(self._network, settings)
         other._calibrator, other._warned_of = self._calibrator, self._warned_of
         other._view.warned, other._held_said = self._view.warned, self._held_said
         return other
@@ -228,7 +231,7 @@ class Reconstructor:
 
     def check_cache(self, settings: CacheSettings) -> None:
         """Raise ConfigurationError where :meth:`configure_cache` would; for any thread."""
-        self._cache.check(settings)
+        self._cache.check(self._share_of(settings))
 
     def configure_cache(self, settings: CacheSettings) -> None:
         """Change budget, widths or policy at once; what is remembered and still fits stays.
@@ -237,15 +240,16 @@ class Reconstructor:
             ConfigurationError: settings that this session cannot take on; all is as before then.
 
         """
-        if settings == self.settings.cache:
+        share = self._share_of(settings)
+        if settings == self.settings.cache and share.budget_mib == self._cache.settings.budget_mib:
             return
-        self._cache.check(settings)
+        self._cache.check(share)
         try:
             with torch.inference_mode():
-                self._cache.configure(settings)
+                self._cache.configure(share)
         except Exception as error:
             # Whatever comes after the check comes half-way.
-            self._take_cache(self._new_cache(self.settings.cache))
+            self._take_cache(self._new_cache(self._share_of(self.settings.cache)))
             self.reset("its cache could not be changed")
             raise ConfigurationError(
                 f"the cache could not be changed, and a new session has begun with the settings "
@@ -413,6 +417,8 @@ class Reconstructor:
         smaller = shrunk(before, self._cache.layout, self._frame_tokens, first_pass=not frame)
         self._take_cache(self._new_cache(smaller))
         changes = changed(before, smaller)
+        if "cache.budget_mib" in changes:  # a share, where several caches share it
+            changes["cache.budget_mib"] *= self.settings.cache.budget_mib / before.budget_mib
         given: dict[str, Any] = {n.removeprefix("cache."): each for n, each in changes.items()}
         self.settings = replace(self.settings, cache=replace(self.settings.cache, **given))
         self.reset("the device ran out of memory")

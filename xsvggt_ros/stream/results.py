@@ -174,7 +174,7 @@ def _fitting(frames: list[RecordedFrame], box: Box, rows: int) -> list[RecordedF
 
 def _height_per_width(frame: RecordedFrame) -> float:
     height, width = frame.depth.shape
-    return height / width
+    return float(height / width)
 
 
 def _rows(frames: Sequence[RecordedFrame], comparison: TruthComparison | None) -> list[_Row]:

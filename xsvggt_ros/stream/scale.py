@@ -351,6 +351,6 @@ class _ScaledPath:
         self._last = model
         if first:
             self._begun = self._position
-        scaled = pose.copy()
+        scaled: Matrix = pose.copy()
         scaled[:3, 3] = self._position
         return scaled

@@ -98,7 +98,7 @@ class StepRunner:
             self._steady = False
         capture = None if self._hindrance else self._capture_for(images)
         if capture is None:
-            prediction = self._network(images, self._cache, self._heads)
+            prediction: Prediction = self._network(images, self._cache, self._heads)
             self.execution = Execution("eager", self._hindrance or self._why_eager())
         else:
             prediction = capture.prediction
@@ -111,9 +111,13 @@ class StepRunner:
         return prediction
 
     def run_to_host(self, images: Tensor) -> tuple[list[HostOutput], float]:
-        """Return what :meth:`run` does on the host, frame by frame, and when it was computed.
+        """Return on the host, frame by frame, what :meth:`run` does, and when it was computed.
 
         The time is in seconds of :func:`time.perf_counter`: the device had finished then.
+
+        Args:
+            images: RGB in [0, 1], [1, frames, 3, height, width].
+
         """
         prediction = self.run(images)
         _finish(images.device)

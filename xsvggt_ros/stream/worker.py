@@ -10,12 +10,12 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
 from threading import Condition, Lock, Thread, current_thread
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from xsvggt_ros.errors import ConfigurationError, XsvggtError
 from xsvggt_ros.stream.frame import Frame, FrameResult, FrameUpdate
+from xsvggt_ros.stream.health import Counters
 from xsvggt_ros.stream.pipeline import Activity, FramePipeline, PipelineHooks
 from xsvggt_ros.stream.stamps import settled
 
@@ -161,23 +161,6 @@ class FrameQueue:
 
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Counters:
-    """Frames since the worker was made; ``received`` is the sum of the four after it.
-
-    Attributes:
-        waiting: of those pending, the ones that wait for the first pass of their session to fill.
-
-    """
-
-    received: int
-    processed: int
-    dropped: int
-    refused: int
-    pending: int
-    waiting: int = 0
 
 
 class Worker:

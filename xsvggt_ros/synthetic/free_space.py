@@ -87,7 +87,8 @@ class FreeSpace:
         """Return a random free place [2], metres, rather one with much room around it."""
         weight = np.minimum(self.clearance[self._free], _WIDE) ** 2
         place = self.places[rng.choice(len(self.places), p=weight / weight.sum())]
-        return place * CELL
+        metres: NDArray[np.float64] = place * CELL
+        return metres
 
     def widest(self) -> NDArray[np.float64]:
         """Return the place [2] with most room around it."""

@@ -108,7 +108,8 @@ def _in_sight(world: World, origin: Tensor, runs: Sequence[Tensor]) -> Tensor:
     distance = towards.norm(dim=-1).clamp(min=1e-6)
     angle = (axis @ (towards / distance.unsqueeze(-1)).T).clamp(-1, 1).acos()
     reach = (radius / distance).clamp(max=1).asin()
-    return (angle <= opening.unsqueeze(-1) + reach) | (radius >= distance)
+    seen: Tensor = (angle <= opening.unsqueeze(-1) + reach) | (radius >= distance)
+    return seen
 
 
 def blocked(
@@ -164,7 +165,8 @@ def _between(world: World, start: Tensor, ray: Tensor) -> Tensor:
     angle = ((towards @ axis) / distance).clamp(-1, 1).acos()
     reach = (radius / distance).clamp(max=1).asin()
     inside = (angle <= opening + reach) & (distance <= lengths.max() + radius)
-    return inside | (radius >= distance)
+    seen: Tensor = inside | (radius >= distance)
+    return seen
 
 
 Blocked = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -247,6 +247,6 @@ class Sequence:
 def _orthonormal(pose: Matrix) -> Matrix:
     """Return a pose whose rotation is the nearest true one."""
     left, _, right = np.linalg.svd(pose[:3, :3])
-    fixed = pose.copy()
+    fixed: Matrix = pose.copy()
     fixed[:3, :3] = left @ right
     return fixed

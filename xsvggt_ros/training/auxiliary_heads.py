@@ -128,7 +128,8 @@ class SceneHeads(nn.Module):
 
 def patch_means(values: Tensor, side: int) -> Tensor:
     """Return the mean of [B, F, H, W, C] over patches of ``side`` pixels, [B, F, patches, C]."""
-    return values.unflatten(3, (-1, side)).unflatten(2, (-1, side)).mean(dim=(3, 5)).flatten(2, 3)
+    tiles: Tensor = values.unflatten(3, (-1, side)).unflatten(2, (-1, side))
+    return tiles.mean(dim=(3, 5)).flatten(2, 3)
 
 
 def distance(found: Tensor, wanted: Tensor, beta: float) -> Tensor:

@@ -280,4 +280,5 @@ def write_evaluation_image(
 
 def _scaled(values: NDArray[np.floating], most: float) -> NDArray[np.uint8]:
     """Return values [H, W] from 0 to ``most`` as 0 to 255."""
-    return (255 * np.clip(values / max(most, 1e-9), 0, 1)).astype(np.uint8)
+    pixels: NDArray[np.uint8] = (255 * np.clip(values / max(most, 1e-9), 0, 1)).astype(np.uint8)
+    return pixels

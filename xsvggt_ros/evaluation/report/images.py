@@ -72,7 +72,8 @@ def gradient(palette: str) -> str:
 @lru_cache(maxsize=8)
 def _palette(name: str) -> NDArray[np.uint8]:
     colors: NDArray[np.float64] = colormaps[name](np.arange(256))[:, :3]
-    return (255 * colors).round().astype(np.uint8)
+    pixels: NDArray[np.uint8] = (255 * colors).round().astype(np.uint8)
+    return pixels
 
 
 @dataclass(frozen=True)

@@ -307,7 +307,8 @@ def sintel_dpt(path: Path) -> Depth:
         raise FrameError(
             f"{path} announces {width}x{height} pixels and has {len(data)} bytes: it is damaged"
         )
-    return np.frombuffer(data, "<f4", width * height, 12).reshape(height, width).copy()
+    depth: Depth = np.frombuffer(data, "<f4", width * height, 12).reshape(height, width).copy()
+    return depth
 
 
 def between(read: ReadDepth, nearest: float, farthest: float) -> ReadDepth:

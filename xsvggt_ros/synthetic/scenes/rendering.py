@@ -101,7 +101,8 @@ def _chosen(values: Tensor, index: Tensor) -> Tensor:
     for _ in range(values.ndim - 2):
         flat = flat.unsqueeze(-1)
     taken = values.gather(1, flat.expand(-1, -1, *values.shape[2:]))
-    return taken.unflatten(1, index.shape[1:])
+    found: Tensor = taken.unflatten(1, index.shape[1:])
+    return found
 
 
 def _box_normal(

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Steps measured on images: how exact, how honest, and what is refused."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from pose_benchmark import pose_views as pv
+
+from xsvggt_ros.geometry.image_alignment import AlignedImage, aligned_image, register_images
+from xsvggt_ros.geometry.registration import Registration
+from xsvggt_ros.geometry.rigid import Matrix, exp_se3, invert, log_se3
+from xsvggt_ros.geometry.step_covariance import LEAST, USUAL, ImageErrors
+
+CAMERA = pv.camera(4)
+COVERED = 12.59
+"""95 % quantile of chi2 with 6 components."""
+
+
+def view(pose: Matrix, *, unit: float = 1.0, **light: float) -> AlignedImage:
+    depth = (unit * pv.room_depth(pose, CAMERA)).astype(np.float32)
+    return aligned_image(pv.room_image(pose, CAMERA, **light), depth, CAMERA)
+
+
+def pair(seed: int) -> tuple[Matrix, Matrix, Matrix]:
+    """Return two poses in a row and the step between them."""
+    first, second = pv.walk(np.random.default_rng(seed), 2)
+    return first, second, invert(first) @ second
+
+
+def error_of(found: Registration | None, step: Matrix) -> tuple[float, float]:
+    """Return how far a step is off, in metres and degrees."""
+    assert found is not None
+    error = log_se3(invert(step) @ found.pose)
+    return float(np.linalg.norm(error[:3])), float(np.degrees(np.linalg.norm(error[3:])))
+
+
+@pytest.mark.parametrize("degrees", [0.5, 2.0, 5.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_exact_depth_gives_the_exact_step_however_wrong_the_network_is(
+    degrees: float, seed: int
+) -> None:
+    first, second, step = pair(seed)
+    random = np.random.default_rng(seed)
+    turn = random.standard_normal(3)
+    start = step @ exp_se3(
+        np.concatenate([0.02 * random.standard_normal(3), np.radians(degrees) * turn / 3**0.5])
+    )
+    way, angle = error_of(register_images(view(first), view(second), start), step)
+    assert way < 0.003
+    assert angle < 0.03
+
+
+def test_units_are_of_no_consequence() -> None:
+    first, second, step = pair(1)
+    one = register_images(view(first), view(second), step)
+    assert one is not None
+    wide = step.copy()
+    wide[:3, 3] *= 10.0
+    other = register_images(view(first, unit=10.0), view(second, unit=10.0), wide)
+    assert other is not None
+    estimates = [ImageErrors().estimate(each) for each in (one, other)]
+    np.testing.assert_allclose(other.pose[:3, :3], one.pose[:3, :3], atol=1e-7)
+    np.testing.assert_allclose(other.pose[:3, 3], 10 * one.pose[:3, 3], atol=1e-6)
+    units = np.outer([10.0] * 3 + [1.0] * 3, [10.0] * 3 + [1.0] * 3)
+    np.testing.assert_allclose(
+        estimates[1].information * units, estimates[0].information, rtol=1e-3
+    )
+
+
+@pytest.mark.parametrize("light", [{"gain": 1.25}, {"gain": 0.8, "offset": 12.0}])
+def test_another_exposure_is_not_taken_for_motion(light: dict[str, float]) -> None:
+    first, second, step = pair(2)
+    start = step @ exp_se3(np.array([0.01, 0.0, -0.01, 0.005, 0.005, 0.0]))
+    way, angle = error_of(register_images(view(first), view(second, **light), start), step)
+    assert way < 0.01
+    assert angle < 0.1
+
+
+def test_a_better_beginning_is_found() -> None:
+    """The network may be off by more than images can mend: the step before is tried as well."""
+    first, second, step = pair(3)
+    lost = step @ exp_se3(np.array([0.3, 0.0, 0.2, 0.0, 0.5, 0.0]))
+    before, after = view(first), view(second)
+    way, angle = error_of(register_images(before, after, lost, np.eye(4)), step)
+    assert way < 0.003
+    assert angle < 0.03
+
+
+def test_what_shows_nothing_tells_nothing() -> None:
+    first, second, step = pair(0)
+    depth = pv.room_depth(first, CAMERA)
+    black = aligned_image(np.zeros((*depth.shape, 3), np.uint8), depth, CAMERA)
+    assert register_images(black, black, step) is None
+    blind = aligned_image(pv.room_image(first, CAMERA), np.full_like(depth, np.nan), CAMERA)
+    assert register_images(blind, view(second), step) is None
+    apart = exp_se3(np.array([0, 0, 0, 0, np.pi, 0]))
+    assert register_images(view(first), view(second), apart) is None
+
+
+@given(st.integers(0, 2**31))
+def test_nothing_that_comes_out_of_a_camera_breaks_it(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    size = int(random.integers(4, 60)), int(random.integers(4, 200))
+    images: list[AlignedImage] = []
+    for _ in range(2):
+        depth = np.exp(random.normal(0, random.choice([0.0, 0.1, 10.0]), size)).astype(np.float32)
+        depth[random.random(size) < random.choice([0.0, 0.5, 1.0])] = np.nan
+        color = random.integers(0, 256, (*size, 3), np.uint8)
+        images.append(aligned_image(color, depth, CAMERA))
+    step = exp_se3(random.normal(0, random.choice([0.0, 0.1, 3.0]), 6))
+    found = register_images(images[0], images[1], step)
+    if found is not None:
+        information = ImageErrors().estimate(found).information
+        assert np.isfinite(found.pose).all()
+        assert np.isfinite(information).all()
+        assert np.all(np.linalg.eigvalsh(information) > 0)
+
+
+def walked(seed: int, scale: float, share: float, bias: NDArray[np.float64]) -> list[float]:
+    """Return squared errors of steps in their standard deviations, of a walk with wrong depth.
+
+    Args:
+        seed: of the walk.
+        scale: error of all depths of a frame, as a share.
+        share: error of depth beside that, alike over four patches.
+        bias: of every step, [6].
+
+    """
+    random = np.random.default_rng(seed)
+    errors, squares = ImageErrors(), []
+    before: tuple[Matrix, AlignedImage] | None = None
+    for pose in pv.walk(random, 25):
+        wrong = scale * random.standard_normal() + share * pv.noise(random, 4.0, 4)
+        depth = pv.room_depth(pose, CAMERA) * (1 + wrong)
+        color = pv.room_image(pose, CAMERA) + random.standard_normal((*depth.shape, 3))
+        image = aligned_image(color.clip(0, 255).astype(np.uint8), depth.astype(np.float32), CAMERA)
+        if before is not None:
+            step = invert(before[0]) @ pose
+            start = step @ exp_se3(0.005 * random.standard_normal(6))
+            found = register_images(before[1], image, start)
+            assert found is not None
+            estimate = errors.estimate(found)
+            error = log_se3(invert(step) @ estimate.pose @ exp_se3(bias))
+            squares.append(float(error @ estimate.information @ error))
+        before = pose, image
+    return squares[5:]
+
+
+def test_steps_are_as_wrong_as_is_said() -> None:
+    squares = np.concatenate([walked(seed, 0.06, 0.05, np.zeros(6)) for seed in range(6)])
+    assert 0.7 <= squares.mean() / 6 <= 1.5
+    assert 0.9 <= np.mean(squares <= COVERED) <= 0.98
+
+
+def test_a_bias_is_found_out() -> None:
+    bias = np.array([0.01, 0.0, 0.01, 0.0, 0.003, 0.0])
+    squares = np.concatenate([walked(seed, 0.06, 0.05, bias) for seed in range(3)])
+    assert squares.mean() / 6 > 2.0
+
+
+def test_how_wrong_depth_is_shows_in_the_images() -> None:
+    shown = []
+    for share in (0.0, 0.03, 0.08):
+        random, errors = np.random.default_rng(0), ImageErrors()
+        assert errors.depth_error == USUAL
+        images = []
+        for pose in pv.walk(random, 12):
+            depth = pv.room_depth(pose, CAMERA) * (1 + share * pv.noise(random, 4.0, 4))
+            images.append(
+                (pose, aligned_image(pv.room_image(pose, CAMERA), depth.astype(np.float32), CAMERA))
+            )
+        for (first, before), (second, after) in pairwise(images):
+            found = register_images(before, after, invert(first) @ second)
+            assert found is not None
+            errors.estimate(found)
+        shown.append(errors.depth_error)
+    assert shown[0] <= 2 * LEAST
+    assert 0.3 * 0.03 <= shown[1] <= 0.05
+    assert shown[2] > 1.8 * shown[1]
