@@ -40,7 +40,7 @@ from xsvggt_ros.ros.conversions import header, packed
 
 BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 SECOND = 1_000_000_000
-ALL = {**TINY, "input.queue_policy": "all", "input.queue_size": 2}
+ALL = {**TINY, "input.queue_policy": "all", "input.queue_size": 2, "pose.refinement": "off"}
 SLOW = {**TINY, "input.width": 280, "cache.budget_tokens": 2000}
 
 
@@ -341,10 +341,11 @@ def test_the_cache_changes_while_images_flow(
     assert (changed.budget_tokens, changed.key_bits, changed.value_bits) == (150, 8, 16)
     assert (changed.policy, changed.session) == ("value_aware", before.session)
     assert max(changed.layer_tokens) == changed.cache_tokens <= 150
-    assert peer.set_parameters(cache__budget_mib=0.05).successful
+    # Two caches of a chain share it.
+    assert peer.set_parameters(cache__budget_mib=0.1).successful
     publisher.publish(image_message(stamp + 1))
     small = peer.with_stamp("status", stamp + 1)
-    assert small.cache_bytes + small.scratch_bytes <= 0.05 * 2**20
+    assert small.cache_bytes + small.scratch_bytes <= 0.1 * 2**20
     assert small.budget_tokens < 150
     back = {"cache__key_bits": 4, "cache__value_bits": 4, "cache__policy": "xstreamvggt"}
     assert peer.set_parameters(cache__budget_mib=0.0, cache__budget_tokens=200, **back).successful
