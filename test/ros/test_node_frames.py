@@ -20,8 +20,8 @@ from xsvggt_ros.geometry.rigid import Matrix, invert
 SECOND = 1_000_000_000
 ROBOT = {
     **TINY,
+    "pose.refinement": "off",  # images know nothing of motion that is made up
     "input.queue_policy": "all",
-    "pose.refinement": "off",  # images do not show the way
     "frames.base": "base_link",
     "tf.timeout": 0.05,
 }
@@ -113,7 +113,7 @@ def test_a_moving_mount_with_an_external_odometry_gives_the_map_the_drift() -> N
 
 
 def test_inverted_a_camera_alone_is_the_parent_of_odom_and_map() -> None:
-    parameters = {**TINY, "tf.invert_odom": True, "pose.refinement": "off"}
+    parameters = {**TINY, "pose.refinement": "off", "tf.invert_odom": True}
     with NodeProcess(parameters, program=("-c", MOVING)) as node, Peer(node.domain) as peer:
         publisher = peer.publisher()
         for step in range(3):

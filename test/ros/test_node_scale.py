@@ -25,6 +25,7 @@ from xsvggt_ros.ros.conversions import depth_image, header
 from xsvggt_ros.stream.messages import depth_of
 
 SECOND = 1_000_000_000
+# Images know nothing of motion that is made up.
 ALL = {**TINY, "input.queue_policy": "all", "pose.refinement": "off"}
 
 

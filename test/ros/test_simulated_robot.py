@@ -31,6 +31,7 @@ SECOND = 1_000_000_000
 STEP = SECOND // 10
 PARAMETERS = {
     **TINY,
+    "pose.refinement": "off",  # images know nothing of motion that is made up
     "input.queue_policy": "all",
     "pose.refinement": "off",  # images do not show the robot's way
     "frames.base": "base_link",
