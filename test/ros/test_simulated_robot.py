@@ -33,7 +33,6 @@ PARAMETERS = {
     **TINY,
     "pose.refinement": "off",  # images know nothing of motion that is made up
     "input.queue_policy": "all",
-    "pose.refinement": "off",  # images do not show the robot's way
     "frames.base": "base_link",
     "tf.timeout": 5.0,
     "scale.source": "odometry",
