@@ -176,7 +176,7 @@ def test_a_scale_that_comes_late_widens_the_pose_in_odom() -> None:
     assert last.step_covariance[0, 0] == pytest.approx(step)
 
 
-def test_a_join_makes_the_scale_less_certain_until_it_is_measured_anew() -> None:
+def test_a_join_makes_the_scale_less_certain_until_it_is_measured_again() -> None:
     change = GaugeChange("due", "", 1.3, 0.01, 1, scale_spread=0.04)
     measured, fixed = MetricScale(smoothed=10), MetricScale(2.0)
     seen = []
