@@ -55,20 +55,19 @@ from side_by_side import in_parallel
 from xsvggt_ros.cache.settings import DEFAULT_POLICY, POLICIES
 from xsvggt_ros.errors import ConfigurationError, XsvggtError
 from xsvggt_ros.evaluation.evaluator import SessionEvaluator
-from xsvggt_ros.evaluation.frame import FrameTruth
 from xsvggt_ros.evaluation.provenance import fingerprint, machine, software, weights
 from xsvggt_ros.evaluation.request import ScoringOptions
+from xsvggt_ros.evaluation.sources.base import FrameTruth
 from xsvggt_ros.geometry.alignment import Similarity, align
 from xsvggt_ros.metrics.trajectory import score_trajectory
 from xsvggt_ros.model.backbones import BUNDLED
 from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
-from xsvggt_ros.synthetic.held_out import DEFAULT_ROOM, SUITE, held_out
 from xsvggt_ros.synthetic.rooms import room_named
-from xsvggt_ros.synthetic.scenes.suite import SEEDS, SEPARATOR, SUITES, SceneSequence
+from xsvggt_ros.synthetic.scenes import SEEDS, SEPARATOR, SUITES, SceneSequence
+from xsvggt_ros.synthetic.sequence import DEFAULT_ROOM, SUITE, SyntheticFrame, held_out
 from xsvggt_ros.synthetic.sequence import Sequence as Stream
-from xsvggt_ros.synthetic.sequence import SyntheticFrame
 
 POLICY_ORDER = [
     DEFAULT_POLICY,

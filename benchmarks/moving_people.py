@@ -36,8 +36,7 @@ from xsvggt_ros.stream.frame import Frame, FrameResult, ImageMapping, Timings
 from xsvggt_ros.stream.mapping import MapBuilder, MapSettings, chosen_pixels, points_of
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 from xsvggt_ros.stream.worker import reconstruct
-from xsvggt_ros.synthetic.held_out import SUITE, held_out
-from xsvggt_ros.synthetic.sequence import Sequence, SyntheticFrame
+from xsvggt_ros.synthetic.sequence import SUITE, Sequence, SyntheticFrame, held_out
 
 WIDTH, HEIGHT = 160, 120
 CAMERA = Intrinsics(110.0, 110.0, 80.0, 60.0, WIDTH, HEIGHT)

@@ -27,9 +27,11 @@ from pose_views import (
     point_map,
     random_pose,
     room_depth,
+    room_image,
     walk,
 )
 
+from xsvggt_ros.geometry.image_alignment import aligned_image, register_images
 from xsvggt_ros.geometry.pose_covariance import (
     ErrorSpectrum,
     PoseEstimate,
@@ -43,6 +45,7 @@ from xsvggt_ros.geometry.registration import (
     register_points,
 )
 from xsvggt_ros.geometry.rigid import Matrix, exp_se3, invert, log_se3
+from xsvggt_ros.geometry.step_covariance import ImageErrors
 
 Array = NDArray[np.float64]
 
@@ -241,12 +244,22 @@ def costs() -> dict[str, float]:
     points = point_map(random, first, depth, seen_by, errors)[tuple(seen.pixels.T)]
     registration = register_points(points, seen, head)
     assert registration is not None
-    spectrum = ErrorSpectrum()
+    images = [
+        aligned_image(room_image(pose, seen_by), each, seen_by)
+        for pose, each in ((first, depth), (second, after))
+    ]
+    by_images = register_images(images[0], images[1], step)
+    assert by_images is not None
+    spectrum, errors_of_images = ErrorSpectrum(), ImageErrors()
+    color = room_image(first, seen_by)
     return {
         "choosing points": milliseconds(lambda: points_by_patch(depth, confidence, seen_by, 14)),
         "registration by points": milliseconds(lambda: register_points(points, seen, head)),
         "registration by depth": milliseconds(lambda: register_depths(seen, after, seen_by, step)),
         "covariance": milliseconds(lambda: spectrum.estimate(registration)),
+        "preparing an image": milliseconds(lambda: aligned_image(color, depth, seen_by)),
+        "registration by images": milliseconds(lambda: register_images(images[0], images[1], step)),
+        "its covariance": milliseconds(lambda: errors_of_images.estimate(by_images)),
     }
 
 

@@ -34,7 +34,10 @@ def moving(prediction):
 step_runner.to_host = moving
 sys.exit(node.main())
 """
-"""The node with a network that sees its camera go 0.1 right and 0.2 ahead with each image."""
+"""The node with a network that sees its camera go 0.1 right and 0.2 ahead with each image.
+
+Images do not show it: with ``pose.refinement: off`` poses are the network's.
+"""
 
 
 def matrix_of(part: Any) -> Matrix:

@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from xsvggt_ros.evaluation.frame import EvaluationFrame, FrameTruth
+from xsvggt_ros.evaluation.sources.base import EvaluationFrame, FrameTruth
 from xsvggt_ros.geometry.cameras import Intrinsics
 
 Value = TypeVar("Value")

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from xsvggt_ros.errors import FrameError, SourceError
-from xsvggt_ros.evaluation.frame import EvaluationFrame, FrameTruth
 from xsvggt_ros.evaluation.request import EvaluationRequest, NetworkOptions, ScoringOptions
+from xsvggt_ros.evaluation.sources.base import EvaluationFrame, FrameTruth
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.stream.frame import Frame
 

@@ -13,20 +13,36 @@ from typing import IO, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from xsvggt_ros.commands.compare import compare
 from xsvggt_ros.commands.demo import demo
-from xsvggt_ros.commands.doctor import doctor
 from xsvggt_ros.commands.evaluate import app as evaluate
+from xsvggt_ros.commands.evaluate import compare
 from xsvggt_ros.commands.reconstruct import reconstruct
 from xsvggt_ros.commands.replay import replay
 from xsvggt_ros.commands.speaking import OptionFormatter, console, errors, in_options
 from xsvggt_ros.commands.synthesize import synthesize
-from xsvggt_ros.commands.train import train
-from xsvggt_ros.commands.weights import average, convert
+from xsvggt_ros.commands.weights import average, convert, train
 from xsvggt_ros.errors import XsvggtError, first_line
 from xsvggt_ros.interruption import INTERRUPTED, interruptible
 from xsvggt_ros.missing import missing_extra
 from xsvggt_ros.threads import wait_passively
+
+
+def doctor(
+    ros: Annotated[bool, typer.Option(help="Also check what the node needs.")] = True,
+) -> None:
+    """Show what is installed, what is missing, and what to do about it."""
+    from xsvggt_ros.doctor import examine
+
+    findings = examine(ros=ros)
+    for finding in findings:
+        mark = "[red]✘[/]" if finding.fault else "[yellow]![/]" if finding.remedy else "[green]✔[/]"
+        console.print(f"{mark} [bold]{finding.subject}[/]: ", end="")
+        console.print(finding.state, markup=False, highlight=False, soft_wrap=True)
+        if finding.remedy:
+            console.print(f"    → {finding.remedy}", style="yellow", markup=False, soft_wrap=True)
+    if any(finding.fault for finding in findings):
+        raise typer.Exit(1)
+
 
 COMMANDS = (reconstruct, demo, replay, compare, synthesize, train, convert, average, doctor)
 

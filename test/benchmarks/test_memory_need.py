@@ -21,7 +21,7 @@ from xsvggt_ros.model.backbones import LANDMARKS
 from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
-from xsvggt_ros.synthetic.scenes.suite import SceneSequence
+from xsvggt_ros.synthetic.scenes import SceneSequence
 from xsvggt_ros.synthetic.sequence import SyntheticFrame
 
 pytestmark = pytest.mark.slow

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from streams import make_cache
 
 from xsvggt_ros.cache.camera_memory import CameraMemory
+from xsvggt_ros.cache.published import PublishedCameraMemory
 
 
 def token(value: float) -> torch.Tensor:
@@ -113,7 +114,7 @@ def test_the_released_camera_cache_is_under_the_token_budget() -> None:
     cache = make_cache(
         budget_tokens=30, camera_frames=2, policy="xstreamvggt", compatibility="published"
     )
-    assert isinstance(cache.camera, list)
+    assert isinstance(cache.camera, PublishedCameraMemory)
     for value in range(60):
         cache.attend_camera(value % 2, 0, token(value), token(value), token(value))
         assert len(cache.camera.blocks[0].store) == min(value + 1, 30)

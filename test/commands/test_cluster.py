@@ -14,10 +14,13 @@ import pytest
 
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.evaluation.cluster import LOCAL, Cluster
-from xsvggt_ros.evaluation.isolated import RunFailedError
-from xsvggt_ros.evaluation.request import EvaluationRequest, NetworkOptions, ScoringOptions
-from xsvggt_ros.evaluation.sources.base import SourceOptions
+from xsvggt_ros.evaluation.isolated import LOCAL, Cluster, RunFailedError
+from xsvggt_ros.evaluation.request import (
+    EvaluationRequest,
+    NetworkOptions,
+    ScoringOptions,
+    SourceOptions,
+)
 from xsvggt_ros.evaluation.sweep import parse_axes, points, run_sweep
 
 

@@ -33,8 +33,8 @@ from xsvggt_ros.stream.frame import Frame
 from xsvggt_ros.stream.recording import CacheBytes, LongestSession, RecordedFrame, Recording
 from xsvggt_ros.stream.results import OVERVIEW_SIZE
 from xsvggt_ros.stream.sources import open_source
-from xsvggt_ros.synthetic.held_out import held_out
 from xsvggt_ros.synthetic.sequence import Sequence as SyntheticSequence
+from xsvggt_ros.synthetic.sequence import held_out
 
 HOW = "needs ROS 2 and this package's messages: run scripts/test, or source a ROS 2 workspace"
 pytest.importorskip("rclpy", reason=HOW)

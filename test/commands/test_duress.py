@@ -30,9 +30,8 @@ from selection import examples
 from xsvggt_ros.commands import speaking
 from xsvggt_ros.errors import OutputError, PartlyWrittenError, SourceError
 from xsvggt_ros.evaluation import provenance, runner, sweep
-from xsvggt_ros.evaluation.compare import compare
 from xsvggt_ros.evaluation.isolated import RunFailedError
-from xsvggt_ros.evaluation.results import write_evaluation
+from xsvggt_ros.evaluation.results import compare, write_evaluation
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.files import write_each
 from xsvggt_ros.geometry.trajectory_io import read_tum

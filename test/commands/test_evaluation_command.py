@@ -26,12 +26,20 @@ from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.commands.options import CACHE
 from xsvggt_ros.errors import ConfigurationError, SourceError, XsvggtError
 from xsvggt_ros.evaluation import isolated, runner, sweep
-from xsvggt_ros.evaluation.frame import EvaluationFrame
 from xsvggt_ros.evaluation.isolated import RunFailedError, evaluate_isolated
-from xsvggt_ros.evaluation.report.table_pages import sweep_page, sweep_summary, write_sweep
-from xsvggt_ros.evaluation.request import EvaluationRequest
-from xsvggt_ros.evaluation.sources.base import SourceOptions
-from xsvggt_ros.evaluation.sweep import FULL, Axis, Row, parse_axes, points, read_sweep, run_sweep
+from xsvggt_ros.evaluation.request import EvaluationRequest, SourceOptions
+from xsvggt_ros.evaluation.sources.base import EvaluationFrame
+from xsvggt_ros.evaluation.sweep import (
+    FULL,
+    Axis,
+    Row,
+    parse_axes,
+    points,
+    read_sweep,
+    run_sweep,
+    sweep_page,
+    sweep_summary,
+)
 from xsvggt_ros.stream.chain_settings import ChainSettings
 
 TINY = ["--preset", "tiny", "--width", "28", "--device", "cpu"]
@@ -290,7 +298,6 @@ def sweep_of(
             directory,
             stop=stop or Event(),
             progress=lambda number, point: lambda *_: None,
-            written=lambda made: write_sweep(made, directory),
             jobs=jobs,
         )
     return table, ran

@@ -16,14 +16,14 @@ import pytest
 from typer.testing import Result
 
 from xsvggt_ros.errors import ConfigurationError, EvaluationError
-from xsvggt_ros.evaluation.protocol_catalogue import (
-    SPECIFICATIONS,
+from xsvggt_ros.evaluation.protocols import SPECIFICATIONS, specification_of
+from xsvggt_ros.evaluation.protocols.base import (
     Column,
     ProtocolOptions,
+    ProtocolRow,
     Specification,
-    specification_of,
+    each_row,
 )
-from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, each_row
 from xsvggt_ros.stream.reconstructor import Reconstructor
 
 TINY = ["--preset", "tiny", "--width", "28", "--device", "cpu"]

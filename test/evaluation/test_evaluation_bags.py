@@ -18,13 +18,13 @@ from scipy.spatial.transform import Rotation
 from truth_bags import CAMERA, STAMPS, Messages, compressed_depth, records, write
 
 from xsvggt_ros.errors import ConfigurationError, SourceError
-from xsvggt_ros.evaluation.source import SourceOptions, open_source
+from xsvggt_ros.evaluation.request import SourceOptions
+from xsvggt_ros.evaluation.sources import open_source
 from xsvggt_ros.evaluation.sources.bag_truth import TimedPoses
 from xsvggt_ros.evaluation.sources.truth_files import read_truth
 from xsvggt_ros.stream.preprocessing import Calibrator
 from xsvggt_ros.synthetic.export import write_sequence
-from xsvggt_ros.synthetic.held_out import held_out
-from xsvggt_ros.synthetic.sequence import Sequence
+from xsvggt_ros.synthetic.sequence import Sequence, held_out
 
 
 def made(

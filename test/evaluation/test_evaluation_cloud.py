@@ -11,7 +11,8 @@ from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
 from xsvggt_ros.errors import EvaluationError
-from xsvggt_ros.evaluation.cloud import PointSample, estimate_normals, register, score_cloud
+from xsvggt_ros.evaluation.cloud import estimate_normals, register, score_cloud
+from xsvggt_ros.evaluation.protocols.mv_recon import thinned
 
 
 def surface(seed: int, count: int = 600) -> np.ndarray:
@@ -93,15 +94,12 @@ def test_normals_equal_a_decomposition_of_each_neighbourhood() -> None:
         assert abs(smallest @ found[index]) == pytest.approx(1)
 
 
-def test_a_sample_is_bounded_and_fair() -> None:
-    sample = PointSample(capacity=1000)
-    for frame in range(50):
-        sample.add(np.full((200, 3), frame))
-    sample.add(np.full((5, 3), np.nan))
-    points = sample.points()
-    assert sample.seen == 10_000
-    assert 250 < len(points) <= 1000
-    assert points.mean() == pytest.approx(24.5, abs=3)
+def test_a_thinned_cloud_is_bounded_and_fair() -> None:
+    points = np.repeat(np.arange(50.0), 200)[:, None] * np.ones(3)
+    few = thinned(points, 1000)
+    assert 250 < len(few) <= 1000
+    assert few.mean() == pytest.approx(24.5, abs=3)
+    assert thinned(points, len(points)) is points
 
 
 def test_names_end_in_the_alignment() -> None:

@@ -13,10 +13,10 @@ import pytest
 from present import true_depth, true_intrinsics, true_pose, truth_of
 
 from xsvggt_ros.errors import ConfigurationError, FrameError, SourceError
-from xsvggt_ros.evaluation.source import SourceOptions, open_source
+from xsvggt_ros.evaluation.request import SourceOptions
+from xsvggt_ros.evaluation.sources import open_source
 from xsvggt_ros.synthetic.export import write_sequence
-from xsvggt_ros.synthetic.held_out import held_out
-from xsvggt_ros.synthetic.sequence import Sequence
+from xsvggt_ros.synthetic.sequence import Sequence, held_out
 
 KINDS: dict[str, tuple[Callable[[Path], Path], str, float | None]] = {
     "tum": (datasets.tum, "tum", 5000),

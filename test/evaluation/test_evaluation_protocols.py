@@ -18,6 +18,7 @@ from scipy.spatial.transform import Rotation
 
 from xsvggt_ros.errors import ConfigurationError, EvaluationError
 from xsvggt_ros.evaluation.protocols import mv_recon as recon
+from xsvggt_ros.evaluation.protocols.base import ProtocolRow, mean_row
 from xsvggt_ros.evaluation.protocols.mv_recon import cropped
 from xsvggt_ros.evaluation.protocols.relpose import (
     auc,
@@ -26,7 +27,6 @@ from xsvggt_ros.evaluation.protocols.relpose import (
     pair_errors,
     relpose,
 )
-from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, mean_row
 from xsvggt_ros.evaluation.protocols.video_depth import (
     long_side,
     mono_depth,
@@ -113,7 +113,7 @@ def test_the_fourteen_sequences_of_sintel_are_chosen_by_name(tmp_path: Path) -> 
     with pytest.raises(EvaluationError, match="no sequence of bonn"):
         sequence_names("bonn", root)
     with pytest.raises(ConfigurationError, match="'nyu' is unknown"):
-        sequence_names("nyu", root)  # type: ignore[arg-type]
+        sequence_names("nyu", root)
 
 
 def test_bonn_is_taken_as_it_was_prepared(tmp_path: Path) -> None:

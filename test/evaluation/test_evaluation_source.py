@@ -11,9 +11,9 @@ import pytest
 from present import true_depth, true_intrinsics, true_pose
 
 from xsvggt_ros.errors import ConfigurationError, SourceError
-from xsvggt_ros.evaluation.source import SourceOptions, open_source
-from xsvggt_ros.synthetic.held_out import DEFAULT_ROOM, held_out
-from xsvggt_ros.synthetic.sequence import Sequence
+from xsvggt_ros.evaluation.request import SourceOptions
+from xsvggt_ros.evaluation.sources import open_source
+from xsvggt_ros.synthetic.sequence import DEFAULT_ROOM, Sequence, held_out
 
 SMALL: dict[str, Any] = {"width": 56, "height": 42}
 

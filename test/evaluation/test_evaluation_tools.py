@@ -24,13 +24,9 @@ from rich.console import Console
 
 from xsvggt_ros.commands import speaking
 from xsvggt_ros.errors import ConfigurationError, SourceError
-from xsvggt_ros.evaluation.compare import Change, compare
-from xsvggt_ros.evaluation.cost import CostRecorder, Percentiles
-from xsvggt_ros.evaluation.evaluator import (
-    CorrespondenceSample,
-    depth_at_truth,
-    truth_at_result,
-)
+from xsvggt_ros.evaluation.cloud import CorrespondenceSample
+from xsvggt_ros.evaluation.evaluation import CostRecorder, Percentiles
+from xsvggt_ros.evaluation.evaluator import depth_at_truth, truth_at_result
 from xsvggt_ros.evaluation.metric_registry import (
     BY_NAME,
     QUANTITIES,
@@ -40,8 +36,8 @@ from xsvggt_ros.evaluation.metric_registry import (
 )
 from xsvggt_ros.evaluation.provenance import MOST, WarningLog, collecting_warnings
 from xsvggt_ros.evaluation.report.charts import Dot, envelope, undominated
-from xsvggt_ros.evaluation.report.curves import level_axes
-from xsvggt_ros.evaluation.report.images import UNKNOWN, cloud_view, colored
+from xsvggt_ros.evaluation.report.figures import UNKNOWN, cloud_view, colored, level_axes
+from xsvggt_ros.evaluation.results import Change, compare
 from xsvggt_ros.stream.frame import ImageMapping, Timings
 
 REPORT = Path(__file__).parents[2] / "xsvggt_ros" / "evaluation" / "report"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from xsvggt_ros.errors import ConfigurationError, EvaluationError
-from xsvggt_ros.evaluation.association import associate
+from xsvggt_ros.evaluation.sources.tum import associate
 from xsvggt_ros.geometry.rigid import rotation_angles
 from xsvggt_ros.metrics.trajectory import TrajectoryAlignment, path_extent, score_trajectory
 

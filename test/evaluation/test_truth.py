@@ -27,11 +27,12 @@ from truth_bags import CAMERA, STAMPS, Messages, compressed_depth, records, writ
 from xsvggt_ros.errors import ConfigurationError, FrameError, SourceError
 from xsvggt_ros.evaluation import runner
 from xsvggt_ros.evaluation.evaluation import Evaluation
-from xsvggt_ros.evaluation.frame import EvaluationFrame
 from xsvggt_ros.evaluation.metric_registry import Threshold
+from xsvggt_ros.evaluation.request import SourceOptions
 from xsvggt_ros.evaluation.results import write_evaluation
-from xsvggt_ros.evaluation.source import SourceOptions, open_source
-from xsvggt_ros.evaluation.sources.bag_camera import recorded_depth
+from xsvggt_ros.evaluation.sources import open_source
+from xsvggt_ros.evaluation.sources.bag import recorded_depth
+from xsvggt_ros.evaluation.sources.base import EvaluationFrame
 from xsvggt_ros.geometry.rigid import is_pose, is_position, pose_from
 from xsvggt_ros.geometry.trajectory_io import read_tum
 from xsvggt_ros.metrics.trajectory import is_straight

@@ -19,7 +19,7 @@ from scipy.spatial.transform import Rotation
 from selection import examples
 
 from xsvggt_ros.errors import SourceError
-from xsvggt_ros.evaluation.source import open_source
+from xsvggt_ros.evaluation.sources import open_source
 from xsvggt_ros.evaluation.sources.files import focal_numbers, matrix, numbers
 from xsvggt_ros.evaluation.sources.truth_files import read_truth
 from xsvggt_ros.geometry.rigid import pose_from

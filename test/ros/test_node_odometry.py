@@ -20,7 +20,10 @@ from std_srvs.srv import Trigger
 
 SECOND = 1_000_000_000
 UNKNOWN = 1e6
-METRIC = {**TINY, "input.queue_policy": "all", "scale.source": "fixed", "scale.value": 2.0}
+METRIC = {
+    **TINY, "input.queue_policy": "all", "scale.source": "fixed", "scale.value": 2.0,
+    "pose.refinement": "off",
+}  # fmt: skip
 # The very same view from every place, so that two first frames agree on it.
 CHAINED = (
     MOVING.replace("-0.1 * step", "-0.001 * step")

@@ -25,7 +25,7 @@ from xsvggt_ros.ros.conversions import depth_image, header
 from xsvggt_ros.stream.messages import depth_of
 
 SECOND = 1_000_000_000
-ALL = {**TINY, "input.queue_policy": "all"}
+ALL = {**TINY, "input.queue_policy": "all", "pose.refinement": "off"}
 
 
 def _depth(peer: Peer, stamp: int) -> Any:

@@ -16,8 +16,9 @@ from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.typesys import Stores, get_typestore
 
 from xsvggt_ros.errors import SourceError
+from xsvggt_ros.evaluation.request import SourceOptions
 from xsvggt_ros.evaluation.runner import evaluate
-from xsvggt_ros.evaluation.source import SourceOptions, open_source
+from xsvggt_ros.evaluation.sources import open_source
 from xsvggt_ros.stream.sources import is_bag
 from xsvggt_ros.stream.sources.bag import BagSource
 from xsvggt_ros.stream.sources.bag_reader import BagReader

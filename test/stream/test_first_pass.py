@@ -300,7 +300,7 @@ def test_a_shorter_interval_counts_at_once() -> None:
 
 def test_protocols_get_each_image_with_its_result(lingbot: StreamVggt) -> None:
     from xsvggt_ros.errors import EvaluationError
-    from xsvggt_ros.evaluation.protocols.rows import answered
+    from xsvggt_ros.evaluation.protocols.base import answered
 
     own = engine(lingbot)
     for count in (2, 5):

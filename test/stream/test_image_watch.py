@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from xsvggt_ros.stream.frame import ImageArray
 from xsvggt_ros.stream.health import MOST_ALIKE, ImageWatch, blindness
-from xsvggt_ros.synthetic.held_out import held_out
-from xsvggt_ros.synthetic.sequence import Sequence
+from xsvggt_ros.synthetic.sequence import Sequence, held_out
 
 SIZE = (84, 112)
 

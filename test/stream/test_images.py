@@ -26,7 +26,7 @@ from present import true_depth, truth_of
 from selection import examples
 
 from xsvggt_ros.errors import FrameError, SourceError
-from xsvggt_ros.evaluation.source import open_source as open_evaluation
+from xsvggt_ros.evaluation.sources import open_source as open_evaluation
 from xsvggt_ros.evaluation.sources.files import steps
 from xsvggt_ros.stream.preprocessing import plan
 from xsvggt_ros.stream.sources import open_source

@@ -31,9 +31,8 @@ from xsvggt_ros.model.heads import activate_points
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.model.rotary import rotation_for
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
-from xsvggt_ros.synthetic.held_out import held_out
-from xsvggt_ros.synthetic.sequence import Sequence, SyntheticFrame
-from xsvggt_ros.training.scores import Scores, compare, mean_scores
+from xsvggt_ros.synthetic.sequence import Sequence, SyntheticFrame, held_out
+from xsvggt_ros.training.scores import Scores, mean_scores, sequence_scores
 
 WIDTH, HEIGHT = 112, 84
 WEIGHTS = "demo"
@@ -135,7 +134,7 @@ streamed = cache(stream)
 def score(found: Streamed, name: str) -> Scores:
     frames = frames_of(name)[: len(found.depth)]
     first = invert(frames[0].camera_to_world)
-    return compare(
+    return sequence_scores(
         found.depth.astype(np.float64),
         np.stack([frame.depth for frame in frames]),
         found.poses,

@@ -22,11 +22,16 @@ from xsvggt_ros.geometry.trajectory_io import read_tum
 from xsvggt_ros.stream.sources import open_source
 from xsvggt_ros.synthetic import export
 from xsvggt_ros.synthetic.export import write_sequence
-from xsvggt_ros.synthetic.held_out import held_out
 from xsvggt_ros.synthetic.motion import MotionSettings
 from xsvggt_ros.synthetic.renderer import Quality
 from xsvggt_ros.synthetic.rooms import room_named
-from xsvggt_ros.synthetic.sequence import EffectSettings, Sequence, SequenceSettings, SyntheticFrame
+from xsvggt_ros.synthetic.sequence import (
+    EffectSettings,
+    Sequence,
+    SequenceSettings,
+    SyntheticFrame,
+    held_out,
+)
 
 SETTINGS = SequenceSettings(
     seed=3, frames=4, width=48, height=36, room=room_named("calm"), quality=Quality(1, False)

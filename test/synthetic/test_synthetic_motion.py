@@ -11,12 +11,6 @@ import torch
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.synthetic.held_out import (
-    FIRST_HELD_OUT_SEED,
-    SUITE,
-    held_out,
-    training_seed,
-)
 from xsvggt_ros.synthetic.motion import (
     LEAST_CLEARANCE,
     MOTIONS,
@@ -26,7 +20,16 @@ from xsvggt_ros.synthetic.motion import (
 )
 from xsvggt_ros.synthetic.renderer import Quality
 from xsvggt_ros.synthetic.rooms import build_world, room_named
-from xsvggt_ros.synthetic.sequence import EffectSettings, Sequence, SequenceSettings, exposure_at
+from xsvggt_ros.synthetic.sequence import (
+    FIRST_HELD_OUT_SEED,
+    SUITE,
+    EffectSettings,
+    Sequence,
+    SequenceSettings,
+    exposure_at,
+    held_out,
+    training_seed,
+)
 
 SMALL = SequenceSettings(
     seed=3, frames=5, width=48, height=36, room=room_named("calm"), quality=Quality(1, False)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from xsvggt_ros.synthetic.materials import Material, Pattern
-from xsvggt_ros.synthetic.top_view import room_from_above
+from xsvggt_ros.synthetic.sequence import room_from_above
 from xsvggt_ros.synthetic.world import Lamp, Part, World, assemble_world, block, no_tint
 
 WHITE, RED, BLUE = (

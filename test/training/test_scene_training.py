@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import run
+from need_benchmark import streamed
 from present import present
 
 from xsvggt_ros.cache.settings import CacheSettings
@@ -24,9 +25,7 @@ from xsvggt_ros.model.checkpoint import load_network, random_network
 from xsvggt_ros.model.config import preset
 from xsvggt_ros.model.network import Prediction, StreamVggt
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
-from xsvggt_ros.synthetic.held_out import FIRST_HELD_OUT_SEED
-from xsvggt_ros.synthetic.scenes.streams import Streams
-from xsvggt_ros.synthetic.scenes.suite import (
+from xsvggt_ros.synthetic.scenes import (
     SEEDS,
     SUITES,
     suite_named,
@@ -34,6 +33,8 @@ from xsvggt_ros.synthetic.scenes.suite import (
     suite_settings,
     suite_streams,
 )
+from xsvggt_ros.synthetic.scenes.streams import Streams
+from xsvggt_ros.synthetic.sequence import FIRST_HELD_OUT_SEED
 from xsvggt_ros.training.__main__ import main
 from xsvggt_ros.training.forgetting import (
     MaskedSequence,
@@ -42,11 +43,16 @@ from xsvggt_ros.training.forgetting import (
     over_tokens,
     window,
 )
-from xsvggt_ros.training.memory_need import compared, errors_of, streamed
-from xsvggt_ros.training.options import RoomTraining, training_named
-from xsvggt_ros.training.recipes import Stage, recipe_named
-from xsvggt_ros.training.scene_run import SceneRun, SceneRunSettings
+from xsvggt_ros.training.recipes import (
+    RoomTraining,
+    SceneRunSettings,
+    SceneStage,
+    recipe_named,
+    training_named,
+)
+from xsvggt_ros.training.scene_run import SceneRun
 from xsvggt_ros.training.scene_trainer import SceneTrainer
+from xsvggt_ros.training.scores import errors_of, stream_errors
 from xsvggt_ros.training.settings import TrainingSettings
 from xsvggt_ros.training.state import MOST_BYTES, load_parts, save_parts
 from xsvggt_ros.training.trainer import Trainer
@@ -148,18 +154,18 @@ def test_a_share_of_the_sequences_forgets() -> None:
 
 
 def test_true_answers_have_no_error(streams: Streams) -> None:
-    errors = compared(streams.truth.encodings, 3 * streams.truth.depth, streams)
+    errors = stream_errors(streams.truth.encodings, 3 * streams.truth.depth, streams)
     for name in ("ate_sim3_percent", "rotations_deg", "rpe_rotation_mean_deg", "abs_rel_median"):
         assert np.abs(getattr(errors, name)).max() < 0.05, name
     moved = streams.truth.encodings.clone()
     moved[..., :3] *= 2.5
-    assert compared(moved, streams.truth.depth, streams).ate_sim3_percent.max() < 0.05
+    assert stream_errors(moved, streams.truth.depth, streams).ate_sim3_percent.max() < 0.05
     assert errors.standing_ate_sim3_percent.min() > 10
 
 
 def test_standing_still_has_the_error_of_standing_still(streams: Streams) -> None:
     still = streams.truth.encodings[:, :1].expand_as(streams.truth.encodings)
-    errors = compared(still, streams.truth.depth, streams)
+    errors = stream_errors(still, streams.truth.depth, streams)
     assert errors.ate_sim3_percent == pytest.approx(errors.standing_ate_sim3_percent, rel=1e-3)
     relative = [invert(poses[0].double().numpy()) @ poses[1].double().numpy()
                 for poses in streams.poses]  # fmt: skip
@@ -204,7 +210,7 @@ def test_a_training_learns() -> None:
 
 
 def test_a_network_with_a_window_learns_from_first_passes_windows_and_key_frames() -> None:
-    stages = (Stage(1.0, 6, 2, (1.0, 0.0, 0.0, 0.0), gaps=0.5, dense=1, dense_frames=2),)
+    stages = (SceneStage(1.0, 6, 2, (1.0, 0.0, 0.0, 0.0), gaps=0.5, dense=1, dense_frames=2),)
     recipe = replace(recipe_named("test_scenes"), preset="tiny_lingbot", stages=stages)
     trainer = SceneTrainer(recipe, 0, CPU)
     config = trainer.network.config
@@ -226,7 +232,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(monkeypatch: pytest.Monke
     before = {name: each.detach().clone() for name, each in trainer.parameters().items()}
     draw = trainer.draw_streams
 
-    def without_numbers(stage: Stage) -> Streams:
+    def without_numbers(stage: SceneStage) -> Streams:
         return replace(draw(stage), images=torch.full_like(draw(stage).images, torch.nan))
 
     monkeypatch.setattr(trainer, "draw_streams", without_numbers)
@@ -237,7 +243,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(monkeypatch: pytest.Monke
 TOGETHER = """
 import sys, torch
 from pathlib import Path
-from xsvggt_ros.training.ranks import Ranks
+from xsvggt_ros.training.learning import Ranks
 from xsvggt_ros.training.recipes import recipe_named
 from xsvggt_ros.training.scene_trainer import SceneTrainer
 torch.set_num_threads(1)

@@ -31,10 +31,9 @@ from xsvggt_ros.model.config import preset
 from xsvggt_ros.model.heads import inverse_encoding
 from xsvggt_ros.model.memory import CausalSequence
 from xsvggt_ros.model.network import Prediction
-from xsvggt_ros.synthetic.cameras import intrinsics_for
+from xsvggt_ros.synthetic.cameras import Truth, intrinsics_for, truth_of
 from xsvggt_ros.synthetic.motion import MotionSettings
 from xsvggt_ros.synthetic.sequence import Sequence, SequenceSettings
-from xsvggt_ros.synthetic.truth import Truth, truth_of
 from xsvggt_ros.training import batches
 from xsvggt_ros.training.__main__ import main
 from xsvggt_ros.training.auxiliary_heads import RoomHeads
@@ -56,17 +55,17 @@ from xsvggt_ros.training.forgetting import (
     drawn_window,
     windowed,
 )
-from xsvggt_ros.training.losses import (
+from xsvggt_ros.training.learning import (
     LossWeights,
     camera_loss,
     dense_loss,
+    fresh_network,
     gradient_loss,
     losses,
     nearer_sign,
     spelled_for,
 )
-from xsvggt_ros.training.optimization import fresh_network
-from xsvggt_ros.training.scores import camera_poses, compare
+from xsvggt_ros.training.scores import camera_poses, sequence_scores
 from xsvggt_ros.training.settings import (
     CURRICULA,
     Schedule,
@@ -458,7 +457,7 @@ def test_the_training_forward_is_the_masked_forward(tmp_path: Path) -> None:
     trainer = Trainer(TINY, tmp_path)
     batch, _ = pair()
     with torch.no_grad():
-        outputs = trainer._aggregate(batch.images, CausalSequence(2))
+        outputs = trainer.aggregated(batch.images, CausalSequence(2))
         mine = trainer._predict(outputs, batch.images, slice(None), CausalSequence(2))
         its = trainer.network(batch.images, CausalSequence(2))
     for name in ("pose_encodings", "depth", "depth_confidence", "points", "points_confidence"):
@@ -586,7 +585,7 @@ def test_bfloat16_trains_and_heads_stay_in_float32(tmp_path: Path) -> None:
     with torch.no_grad():
         one, other = (
             each._predict(
-                each._aggregate(batch.images, CausalSequence(2)),
+                each.aggregated(batch.images, CausalSequence(2)),
                 batch.images,
                 slice(None),
                 CausalSequence(2),
@@ -718,7 +717,7 @@ def test_scores_of_the_truth_are_perfect_and_scale_does_not_matter() -> None:
     poses = np.stack([invert(sequence.poses[0]) @ pose for pose in sequence.poses])
     scaled = poses.copy()
     scaled[:, :3, 3] *= 0.2
-    scores = compare(0.2 * depth.astype(float), depth, scaled, poses)
+    scores = sequence_scores(0.2 * depth.astype(float), depth, scaled, poses)
     assert scores.abs_rel_median == pytest.approx(0, abs=1e-6)
     assert scores.delta_1_median == 1
     assert scores.relative_ate_sim3 == pytest.approx(0, abs=1e-9)
@@ -731,7 +730,9 @@ def test_scores_by_hand() -> None:
     poses = np.tile(np.eye(4), (2, 1, 1))
     poses[1, 0, 3] = 2
     depth = np.array([[[1.0, 1.0, 2.0]]] * 2)
-    scores = compare(depth, np.ones((2, 1, 3), np.float32), np.tile(np.eye(4), (2, 1, 1)), poses)
+    scores = sequence_scores(
+        depth, np.ones((2, 1, 3), np.float32), np.tile(np.eye(4), (2, 1, 1)), poses
+    )
     assert scores.abs_rel_median == pytest.approx(1 / 3)
     assert scores.delta_1_median == pytest.approx(2 / 3)
     assert scores.relative_ate_sim3 == scores.standing_relative_ate_sim3 == pytest.approx(0.5)

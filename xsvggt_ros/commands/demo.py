@@ -26,14 +26,57 @@ from xsvggt_ros.evaluation.request import NetworkOptions
 from xsvggt_ros.interruption import INTERRUPTED
 
 if TYPE_CHECKING:
-    from xsvggt_ros.commands.demo_room import DemoRoom
+    import numpy as np
+    from numpy.typing import NDArray
+
     from xsvggt_ros.ros.demo import Demo, DemoOptions
-    from xsvggt_ros.stream.recording import RecordedFrame, TruthComparison
+    from xsvggt_ros.stream.recording import GroundTruth, RecordedFrame, TruthComparison
     from xsvggt_ros.stream.rerun_log import RerunLog
     from xsvggt_ros.stream.results import DepthFiles
 
 ROOM_BUDGET = 424
 """Tokens: eight frames of the bundled model."""
+
+
+SEQUENCE = "long_loop"
+"""Of the held-out suite: laps through one room, so that places are seen again."""
+
+BAG = "made_up_room"
+"""What the bag is called in the output directory."""
+
+
+class DemoRoom:
+    """The beginning of a held-out sequence: a bag for the node, and the truth for the page."""
+
+    def __init__(self, most: int) -> None:
+        """Take at most ``most`` frames."""
+        from xsvggt_ros.synthetic.sequence import Sequence, held_out
+
+        self._sequence = Sequence(held_out(SEQUENCE))
+        self.frames = min(most, len(self._sequence))
+        self._index = {self._sequence.stamp(index): index for index in range(self.frames)}
+
+    def write(self, directory: Path, each: Callable[[int], None]) -> Path:
+        """Render the images into a bag in ``directory`` and return its path."""
+        from xsvggt_ros.synthetic.export import write_first_frames
+
+        place = directory / BAG
+        write_first_frames(self._sequence, self.frames, place, each)
+        return place
+
+    def truth(self) -> GroundTruth:
+        """Return poses, depth and the room from above."""
+        from xsvggt_ros.stream.recording import GroundTruth, TopView
+        from xsvggt_ros.synthetic.sequence import room_from_above
+
+        world = self._sequence.world
+        (x, y, _), (to_x, to_y, _) = world.low.tolist(), world.high.tolist()
+        poses = {stamp: self._sequence.poses[index] for stamp, index in self._index.items()}
+        place = TopView(room_from_above(world), (x, y), (to_x, to_y))
+        return GroundTruth(poses, self._depth, place)
+
+    def _depth(self, stamp: int) -> NDArray[np.float32]:
+        return self._sequence.frame(self._index[stamp]).depth
 
 
 @takes_groups
@@ -81,10 +124,10 @@ def demo(
     from xsvggt_ros.doctor import require_ros
 
     require_ros()
-    from xsvggt_ros.commands.demo_room import TOPIC, DemoRoom
     from xsvggt_ros.progress import frame_progress
     from xsvggt_ros.ros.demo import DemoOptions
     from xsvggt_ros.stream.results import DepthFiles
+    from xsvggt_ros.synthetic.export import IMAGE_TOPIC
 
     depths = None if depth == "none" else DepthFiles(output / "depth", depth)
     viewed = rerun_log(rerun, rerun_file)
@@ -105,7 +148,7 @@ def demo(
         threads=threads,
         cache=cache,
         max_frames=max_frames,
-        topic=TOPIC if room else topic,
+        topic=IMAGE_TOPIC if room else topic,
         patience=patience,
         made_for_it=made_for_it,
     )
@@ -126,7 +169,6 @@ def _run(
     """
     from functools import partial
 
-    from xsvggt_ros.commands.demo_room import SEQUENCE
     from xsvggt_ros.errors import OutputError, PartlyWrittenError
     from xsvggt_ros.progress import frame_progress
     from xsvggt_ros.ros.demo import Demo

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`xsvggt evaluate`: a recording with ground truth in, numbers and a report out."""
+"""`xsvggt evaluate` and `xsvggt compare`: numbers and a report of a recording, and two of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,29 +17,32 @@ from xsvggt_ros.commands.options import (
     NETWORK,
     SCORING,
     SELECTION,
+    MadeBy,
     MaxFrames,
     Refinement,
     Threads,
     takes_groups,
 )
-from xsvggt_ros.commands.speaking import console, end_run, say_lines, say_table
-from xsvggt_ros.errors import ConfigurationError
+from xsvggt_ros.commands.speaking import console, end_run, say_lines, say_table, say_whole
+from xsvggt_ros.errors import ConfigurationError, PartlyWrittenError, SourceError
+from xsvggt_ros.evaluation.metric_registry import BY_NAME, FAILED, limits_named
 from xsvggt_ros.evaluation.request import (
     EvaluationRequest,
     LiveOptions,
     NetworkOptions,
     ScoringOptions,
+    SourceOptions,
 )
-from xsvggt_ros.evaluation.sources.base import SourceOptions
 from xsvggt_ros.interruption import stop_request
 from xsvggt_ros.stream.chain_settings import ChainSettings
 
 if TYPE_CHECKING:
     from xsvggt_ros.evaluation.evaluation import Evaluation
     from xsvggt_ros.evaluation.metric_registry import Threshold
-    from xsvggt_ros.evaluation.protocol_catalogue import ProtocolOptions
-    from xsvggt_ros.evaluation.protocol_run import ProtocolTable
-    from xsvggt_ros.evaluation.sweep import Run, Sweep
+    from xsvggt_ros.evaluation.protocols import ProtocolTable
+    from xsvggt_ros.evaluation.protocols.base import ProtocolOptions
+    from xsvggt_ros.evaluation.results import Comparison
+    from xsvggt_ros.evaluation.sweep import Sweep
 
 MOVED = {
     "--sweep": "xsvggt evaluate sweep SOURCE budget=512,1024 bits=2,4",
@@ -77,19 +79,49 @@ Output = Annotated[
     typer.Option("--output", "-o", help="Directory in which each run gets a directory of its own."),
 ]
 LIVE, LIMITS = "Live", "Limits: exit code 3 where one is broken"
-Realtime = Annotated[
-    bool,
-    typer.Option(
-        "--realtime",
-        help="Replay at the recording's pace into the node's queue: drops and latency instead of "
-        "every frame.",
-        rich_help_panel=LIVE,
-    ),
-]
-Speed = Annotated[
-    float | None,
-    typer.Option(help="Factor on the pace of --realtime; default 1.", rich_help_panel=LIVE),
-]
+
+
+def requested(
+    source: SourceName,
+    *,
+    network: Annotated[NetworkOptions, NETWORK],
+    threads: Threads = 0,
+    cache: Annotated[CacheSettings, CACHE],
+    chain: Annotated[ChainSettings, CHAIN],
+    refinement: Refinement = "auto",
+    selection: Annotated[SourceOptions, SELECTION],
+    scoring: Annotated[ScoringOptions, SCORING],
+    realtime: Annotated[
+        bool,
+        typer.Option(
+            "--realtime",
+            help="Replay at the recording's pace into the node's queue: drops and latency instead "
+            "of every frame.",
+            rich_help_panel=LIVE,
+        ),
+    ] = False,
+    speed: Annotated[
+        float | None,
+        typer.Option(help="Factor on the pace of --realtime; default 1.", rich_help_panel=LIVE),
+    ] = None,
+) -> EvaluationRequest:
+    """Return the evaluation that options ask for.
+
+    Raises:
+        ConfigurationError: a speed without ``--realtime``, or a value out of range.
+
+    """
+    live = None
+    if realtime:
+        live = LiveOptions(1.0 if speed is None else speed)
+    elif speed is not None:
+        raise ConfigurationError(
+            f"--speed {speed} means nothing where every frame is taken; add --realtime"
+        )
+    return EvaluationRequest(source, selection, network, cache, scoring, live, chain, refinement)
+
+
+Request = Annotated[EvaluationRequest, MadeBy(requested)]
 Limit = list[str] | None
 
 
@@ -99,15 +131,7 @@ def run(
     source: SourceName,
     output: Output = Path("results"),
     *,
-    network: Annotated[NetworkOptions, NETWORK],
-    threads: Threads = 0,
-    cache: Annotated[CacheSettings, CACHE],
-    chain: Annotated[ChainSettings, CHAIN],
-    refinement: Refinement = "auto",
-    selection: Annotated[SourceOptions, SELECTION],
-    scoring: Annotated[ScoringOptions, SCORING],
-    realtime: Realtime = False,
-    speed: Speed = None,
+    request: Request,
     most: Annotated[
         Limit,
         typer.Option(
@@ -129,9 +153,7 @@ def run(
     ] = None,
 ) -> None:
     """Evaluate a recording with ground truth once; `evaluate SOURCE` for short."""
-    limits = read_limits(most, least)
-    live = _live(realtime, speed)
-    request = EvaluationRequest(source, selection, network, cache, scoring, live, chain, refinement)
+    limits = limits_named(most or (), least or ())
     _run_once(request, output, limits)
 
 
@@ -160,19 +182,9 @@ def sweep(
         str | None,
         typer.Option(help="Ray cluster for the runs: HOST:PORT, auto, or local."),
     ] = None,
-    network: Annotated[NetworkOptions, NETWORK],
-    threads: Threads = 0,
-    cache: Annotated[CacheSettings, CACHE],
-    chain: Annotated[ChainSettings, CHAIN],
-    refinement: Refinement = "auto",
-    selection: Annotated[SourceOptions, SELECTION],
-    scoring: Annotated[ScoringOptions, SCORING],
-    realtime: Realtime = False,
-    speed: Speed = None,
+    request: Request,
 ) -> None:
     """Evaluate a recording with many settings of the cache: what accuracy costs."""
-    live = _live(realtime, speed)
-    request = EvaluationRequest(source, selection, network, cache, scoring, live, chain, refinement)
     _run_sweep(request, axes, references, output, resume, jobs, cluster)
 
 
@@ -206,7 +218,7 @@ def protocol(
     cache: Annotated[CacheSettings, CACHE],
 ) -> None:
     """Measure a table of the paper, sequence by sequence."""
-    from xsvggt_ros.evaluation.protocol_catalogue import ProtocolOptions
+    from xsvggt_ros.evaluation.protocols.base import ProtocolOptions
 
     options = ProtocolOptions(
         dataset, root.expanduser(), max_frames, stride, prediction, annotations
@@ -214,46 +226,7 @@ def protocol(
     _run_protocol(name, options, network, cache, output)
 
 
-def _live(realtime: bool, speed: float | None) -> LiveOptions | None:
-    if realtime:
-        return LiveOptions(1.0 if speed is None else speed)
-    if speed is not None:
-        raise ConfigurationError(
-            f"--speed {speed} means nothing where every frame is taken; add --realtime"
-        )
-    return None
-
-
-def read_limits(most: Limit, least: Limit) -> tuple[Threshold, ...]:
-    """Return the limits of ``--max`` and ``--min``, each as NAME=VALUE.
-
-    Raises:
-        ConfigurationError: no number, or an unknown name.
-
-    """
-    from xsvggt_ros.evaluation.metric_registry import Threshold
-
-    limits = []
-    for sense, texts in (("max", most or ()), ("min", least or ())):
-        for text in texts:
-            name, equals, value = text.partition("=")
-            try:
-                number = float(value)
-            except ValueError:
-                equals = ""
-            if not equals:
-                raise ConfigurationError(
-                    f"--{sense} {text} is not NAME=VALUE, such as --{sense} ate_sim3=0.05"
-                )
-            limits.append(Threshold(name, "max" if sense == "max" else "min", number))
-    return tuple(limits)
-
-
 def _run_once(request: EvaluationRequest, output: Path, limits: tuple[Threshold, ...]) -> None:
-    from datetime import datetime
-
-    from xsvggt_ros.errors import PartlyWrittenError
-    from xsvggt_ros.evaluation.metric_registry import FAILED
     from xsvggt_ros.evaluation.results import new_directory, with_verdicts, write_evaluation
     from xsvggt_ros.evaluation.runner import evaluate
     from xsvggt_ros.geometry.files import require_writable
@@ -284,7 +257,7 @@ def _say(evaluation: Evaluation) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from xsvggt_ros.evaluation.report.summary import headlines, where_frames_went
+    from xsvggt_ros.evaluation.report import headlines, where_frames_went
 
     table = Table.grid(padding=(0, 2))
     for headline in headlines(evaluation, evaluation.metrics()):
@@ -310,13 +283,10 @@ def _run_sweep(
     jobs: int,
     cluster: str | None,
 ) -> None:
-    from datetime import datetime
-
-    from xsvggt_ros.errors import SourceError
-    from xsvggt_ros.evaluation.report.table_pages import write_sweep
+    from xsvggt_ros.evaluation.isolated import place_to_run
     from xsvggt_ros.evaluation.results import new_directory
     from xsvggt_ros.evaluation.runner import Progress
-    from xsvggt_ros.evaluation.source import open_source
+    from xsvggt_ros.evaluation.sources import open_source
     from xsvggt_ros.evaluation.sweep import (
         REFERENCES,
         SWEEP,
@@ -339,7 +309,7 @@ def _run_sweep(
     )
     with (
         stop_request() as stop,
-        _place_to_run(cluster, request.network.device, jobs) as (run, jobs),
+        place_to_run(cluster, request.network.device, jobs) as (run, jobs),
         sweep_progress(console, len(chosen)) as show,
     ):
 
@@ -352,7 +322,6 @@ def _run_sweep(
             directory,
             stop=stop,
             progress=progress,
-            written=lambda sweep: write_sweep(sweep, directory),
             jobs=jobs,
             run=run,
         )
@@ -361,28 +330,11 @@ def _run_sweep(
     end_run(directory, interrupted=table.interrupted, code=1 if failed else 0)
 
 
-@contextmanager
-def _place_to_run(address: str | None, device: str, jobs: int) -> Iterator[tuple[Run | None, int]]:
-    """Yield what executes the runs of a sweep, None for this machine, and how many at once."""
-    from xsvggt_ros.evaluation.cluster import Cluster
-
-    if address is None:
-        yield None, jobs
-        return
-    cluster = Cluster(address, device)
-    try:
-        yield cluster.evaluate, cluster.slots if jobs == 1 else min(jobs, cluster.slots)
-    finally:
-        cluster.close()
-
-
 FEW_NUMBERS = ("ate_sim3", "abs_rel_l1", "bytes", "latency_p50")
 """Of a sweep, on the terminal; the report has all."""
 
 
 def _say_sweep(sweep: Sweep) -> None:
-    from xsvggt_ros.evaluation.metric_registry import BY_NAME
-
     chosen = [BY_NAME[name] for name in FEW_NUMBERS]
     rows = (
         (row.label, row.state, *(each.show(row.values.get(each.name)) for each in chosen))
@@ -400,11 +352,7 @@ def _run_protocol(
     output: Path,
 ) -> None:
     """Run a protocol, write its table after each sequence, and print where it is."""
-    from datetime import datetime
-
-    from xsvggt_ros.evaluation.protocol_catalogue import specification_of
-    from xsvggt_ros.evaluation.protocol_run import run_protocol
-    from xsvggt_ros.evaluation.report.table_pages import write_protocol
+    from xsvggt_ros.evaluation.protocols import run_protocol, specification_of
     from xsvggt_ros.evaluation.results import new_directory
     from xsvggt_ros.geometry.files import require_writable
     from xsvggt_ros.progress import run_progress
@@ -422,17 +370,80 @@ def _run_protocol(
             directory,
             stop=stop,
             progress=progress,
-            written=lambda table: write_protocol(table, directory),
         )
     _say_protocol(table)
     end_run(directory, interrupted=table.interrupted, code=1 if table.failed else 0)
 
 
 def _say_protocol(table: ProtocolTable) -> None:
-    from xsvggt_ros.evaluation.report.table_pages import protocol_table
+    from xsvggt_ros.evaluation.protocols import protocol_table
 
     made = protocol_table(table)
     title = f"{table.protocol}, {table.dataset}"
     say_table(made.heads[:-1], (row[:-1] for row in made.rows), words=1, title=title)
     say_lines((f"{failed.sequence}: {failed.error}" for failed in table.failed), "red")
     say_lines(table.remarks, "yellow")
+
+
+COLORS = {"better": "green", "worse": "red", "same": "dim", "": ""}
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(help="Result directory of `xsvggt evaluate`.")],
+    second: Annotated[Path, typer.Argument(help="Another one, to compare with it.")],
+    *,
+    max_worse: Annotated[
+        float | None,
+        typer.Option(min=0, help="Percent by which a number may get worse; else exit code 3."),
+    ] = None,
+    quantities: Annotated[
+        str,
+        typer.Option(
+            help="Numbers that --max-worse looks at, such as ate_sim3,abs_rel_l1,bytes; default: "
+            "all that do not depend on the machine."
+        ),
+    ] = "",
+) -> None:
+    """Compare two result directories: what got better, what got worse, which settings differ."""
+    from xsvggt_ros.evaluation.results import compare as compared
+
+    if quantities and max_worse is None:
+        raise ConfigurationError(
+            f"--quantities {quantities} means nothing without --max-worse; give that, too"
+        )
+    comparison = compared(first, second)
+    _show(comparison)
+    if max_worse is None:
+        return
+    names = tuple(name for name in quantities.split(",") if name)
+    comparison.require_alike(names)
+    broken = comparison.broken(max_worse / 100, names)
+    for change in broken:
+        console.print(
+            f"[red]worse by more than {max_worse:g} %:[/] {change.quantity.label}", highlight=False
+        )
+    if broken:
+        raise typer.Exit(FAILED)
+
+
+def _show(comparison: Comparison) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(" → ".join(dict.fromkeys(comparison.names))))
+    for head in ("", "first", "second", "change"):
+        table.add_column(head, justify="left" if not head else "right", overflow="fold")
+    for change in comparison.changes:
+        relative = "" if change.relative is None else f"{100 * change.relative:+.1f} %"
+        color = COLORS[change.verdict]
+        show = change.quantity.show
+        table.add_row(
+            change.quantity.label,
+            show(change.before),
+            show(change.after),
+            Text(f"{relative} {change.verdict}".strip(), color),
+        )
+    say_whole(table)
+    for name, (before, after) in comparison.settings.items():
+        console.print(f"{name}: {before} → {after}", markup=False, highlight=False)
+    say_lines(comparison.caveats, "yellow")

@@ -124,32 +124,63 @@ class Group:
         return kind(**own)
 
 
-def takes_groups(command: Callable[..., None]) -> Callable[..., None]:
+@dataclass(frozen=True)
+class MadeBy:
+    """A parameter that a function makes of options of its own.
+
+    Attributes:
+        function: its parameters are the options; those that the command names too are shared.
+
+    """
+
+    function: Callable[..., Any]
+
+
+def takes_groups(command: Callable[..., Any]) -> Callable[..., Any]:
     """Let a command have an option for each field of the settings that it takes.
 
-    Its parameters of the type ``Annotated[settings, Group(...)]`` become options; the command is
-    called with the settings that these make.
+    Its parameters of the type ``Annotated[settings, Group(...)]`` or ``Annotated[type,
+    MadeBy(...)]`` become options; the command is called with what these make.
     """
     hints = get_type_hints(command, include_extras=True)
-    groups: dict[str, tuple[type[Any], Group]] = {}
+    named = inspect.signature(command).parameters
+    makers: dict[str, Callable[[dict[str, Any]], Any]] = {}
     parameters: list[inspect.Parameter] = []
-    for each in inspect.signature(command).parameters.values():
+    for each in named.values():
         hint = hints[each.name]
-        group = next((g for g in getattr(hint, "__metadata__", ()) if isinstance(g, Group)), None)
-        if group is None:
-            parameters.append(each.replace(annotation=hint))
+        for way in getattr(hint, "__metadata__", ()):
+            if isinstance(way, Group):
+                makers[each.name] = functools.partial(way.settings, hint.__origin__)
+                parameters += way.options(hint.__origin__)
+                break
+            if isinstance(way, MadeBy):
+                inner = takes_groups(way.function)
+                options = inspect.signature(inner).parameters
+                own = frozenset(options) - frozenset(named)
+                makers[each.name] = functools.partial(_made, inner, frozenset(options), own)
+                parameters += [option for name, option in options.items() if name in own]
+                break
         else:
-            groups[each.name] = (hint.__origin__, group)
-            parameters += group.options(hint.__origin__)
+            parameters.append(each.replace(annotation=hint))
 
     @functools.wraps(command)
-    def grouped(**given: Any) -> None:
-        made = {name: group.settings(kind, given) for name, (kind, group) in groups.items()}
-        command(**given, **made)
+    def grouped(**given: Any) -> Any:
+        made = {name: make(given) for name, make in makers.items()}
+        return command(**given, **made)
 
     grouped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     grouped.__annotations__ = {each.name: each.annotation for each in parameters}
     return grouped
+
+
+def _made(
+    function: Callable[..., Any],
+    options: frozenset[str],
+    own: frozenset[str],
+    given: dict[str, Any],
+) -> Any:
+    """Return what a function makes of its options, and take its own ones out of ``given``."""
+    return function(**{name: (given.pop if name in own else given.get)(name) for name in options})
 
 
 CACHE = Group(

@@ -104,7 +104,7 @@ def synthesize(
 def _held_out_settings(
     name: str, room: str | None, width: int | None, height: int | None
 ) -> SequenceSettings:
-    from xsvggt_ros.synthetic.held_out import DEFAULT_ROOM, held_out
+    from xsvggt_ros.synthetic.sequence import DEFAULT_ROOM, held_out
 
     suite = held_out(name, DEFAULT_ROOM if room is None else room)
     return replace(

@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from xsvggt_ros.errors import EvaluationError
+from xsvggt_ros.evaluation.sources.base import FrameTruth
 from xsvggt_ros.geometry.alignment import align
+from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import Matrix
-from xsvggt_ros.metrics.statistics import MeanMedian
+from xsvggt_ros.metrics.trajectory import MeanMedian
+from xsvggt_ros.stream.frame import FrameResult
 
 Points = NDArray[np.float64]
 
@@ -246,39 +249,91 @@ def estimate_normals(points: Points, neighbours: int = NEIGHBORS) -> Points:
     return normals
 
 
-class PointSample:
-    """A cloud of bounded size that stands for one of any size.
+def camera_at_truth(result: FrameResult, shape: tuple[int, ...]) -> Intrinsics:
+    """Return the predicted camera for images of the size of the truth (height, width)."""
+    height, width = shape
+    source = result.mapping.intrinsics_to_source(result.intrinsics)
+    return source.at_size(width, height)
 
-    Once ``capacity`` points are held, every second one is dropped at random (seeded), and from then
-    on only a share of the new ones is taken, so that all frames keep their weight. Each point takes
-    12 bytes.
+
+@dataclass(frozen=True)
+class Correspondences:
+    """Points of the same pixels: estimated and true, float32 [n, 3] each, each in its own world."""
+
+    estimated: NDArray[np.float32]
+    true: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.true)
+
+
+def correspondences(
+    result: FrameResult,
+    predicted: NDArray[np.float32],
+    truth: FrameTruth,
+    most: int,
+    random: np.random.Generator,
+) -> Correspondences:
+    """Return points of up to ``most`` pixels that have both depths, chosen at random.
+
+    Args:
+        result: gives the estimated pose and camera.
+        predicted: depth at the size of the truth, float32 [H, W].
+        truth: with depth, pose and camera.
+        most: pixels.
+        random: chooses.
+
+    """
+    assert truth.depth is not None
+    assert truth.camera_to_world is not None
+    assert truth.intrinsics is not None
+    known = np.isfinite(predicted) & np.isfinite(truth.depth) & (truth.depth > 0)
+    places = np.flatnonzero(known)
+    if len(places) > most:
+        places = places[np.unique(random.integers(0, len(places), most))]
+    camera = camera_at_truth(result, truth.depth.shape)
+    return Correspondences(
+        _points(predicted, places, camera, result.camera_to_world),
+        _points(truth.depth, places, truth.intrinsics, truth.camera_to_world),
+    )
+
+
+def _points(
+    depth: NDArray[np.float32], places: NDArray[np.int64], camera: Intrinsics, pose: Matrix
+) -> NDArray[np.float32]:
+    """Return the points of some pixels in the world of ``pose``, float32 [n, 3]."""
+    v, u = np.divmod(places, depth.shape[1])
+    z = depth.ravel()[places].astype(np.float64)
+    seen = np.stack([(u - camera.cx) / camera.fx * z, (v - camera.cy) / camera.fy * z, z], axis=1)
+    return np.asarray(seen @ pose[:3, :3].T + pose[:3, 3], np.float32)
+
+
+class CorrespondenceSample:
+    """Corresponding points of a stream: a uniform sample of at most ``limit``.
+
+    When it is full, it drops half of its points and halves its sampling rate.
     """
 
-    def __init__(self, capacity: int | None = 500_000, seed: int = 0) -> None:
-        """Hold at most ``capacity`` points, None for all."""
-        self._capacity = capacity
-        self._random = np.random.default_rng(seed)
-        self._parts: list[NDArray[np.float32]] = []
-        self._held = 0
+    PER_FRAME = 2_000
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
         self._share = 1.0
-        self.seen = 0
+        self._random = np.random.default_rng(0)
+        self._estimated = np.empty((0, 3), np.float32)
+        self._true = np.empty((0, 3), np.float32)
 
-    def add(self, points: NDArray[np.floating]) -> None:
-        """Take in points [n, 3]; those that are not finite are left out."""
-        finite = points[np.isfinite(points).all(axis=1)].astype(np.float32)
-        self.seen += len(finite)
-        part = finite if self._share == 1 else self._thinned(finite, self._share)
-        self._parts.append(part)
-        self._held += len(part)
-        while self._capacity is not None and self._held > self._capacity:
+    def add(self, result: FrameResult, predicted: NDArray[np.float32], truth: FrameTruth) -> None:
+        """Take points of a frame; ``predicted`` is its depth at the size of the truth."""
+        most = max(1, round(self._share * self.PER_FRAME))
+        points = correspondences(result, predicted, truth, most, self._random)
+        self._estimated = np.concatenate([self._estimated, points.estimated])
+        self._true = np.concatenate([self._true, points.true])
+        while len(self._true) > self._limit:
+            kept = self._random.random(len(self._true)) < 0.5
+            self._estimated, self._true = self._estimated[kept], self._true[kept]
             self._share /= 2
-            self._parts = [self._thinned(np.concatenate(self._parts), 0.5)]
-            self._held = len(self._parts[0])
 
-    def _thinned(self, points: NDArray[np.float32], share: float) -> NDArray[np.float32]:
-        return points[self._random.random(len(points)) < share]
-
-    def points(self) -> Points:
-        """Return the sample, float64 [n, 3]."""
-        whole = np.concatenate([np.zeros((0, 3), np.float32), *self._parts])
-        return whole.astype(np.float64)
+    def points(self) -> Correspondences:
+        """Return what is held."""
+        return Correspondences(self._estimated, self._true)

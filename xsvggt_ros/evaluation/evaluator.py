@@ -1,21 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compares a stream of results with the ground truth, and keeps what the report needs.
-
-Memory: poses, a covariance and three errors per frame, and bounded samples of pixels, points and
-images.
-"""
+"""Compares a stream with what is true: scores of its longest session, and what they cover."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from xsvggt_ros.evaluation.association import Association
-from xsvggt_ros.evaluation.cloud import CloudScore, score_cloud
-from xsvggt_ros.evaluation.frame import FrameTruth
+from xsvggt_ros.evaluation.cloud import CloudScore, CorrespondenceSample, score_cloud
 from xsvggt_ros.evaluation.odometry import (
     ONLINE,
     OdometryEvaluator,
@@ -23,9 +18,9 @@ from xsvggt_ros.evaluation.odometry import (
     reason_not_scored,
 )
 from xsvggt_ros.evaluation.request import ScoringOptions
+from xsvggt_ros.evaluation.sources.base import FrameTruth
 from xsvggt_ros.geometry.alignment import align
-from xsvggt_ros.geometry.cameras import Intrinsics
-from xsvggt_ros.geometry.rigid import Matrix, is_pose, is_position
+from xsvggt_ros.geometry.rigid import is_pose, is_position
 from xsvggt_ros.metrics.depth import (
     DEPTH_ALIGNMENTS,
     DepthAlignmentKind,
@@ -42,6 +37,112 @@ from xsvggt_ros.metrics.trajectory import (
 )
 from xsvggt_ros.stream.frame import FrameResult, ImageArray
 from xsvggt_ros.stream.recording import EvenSample, RecordedFrame, Recording
+
+Stamps = tuple[int, int]
+"""The first and the last, nanoseconds."""
+
+DISAGREEMENT = 2.0
+"""Factor between the scales of path and depth from which they cannot both be right."""
+
+_SECOND = 1e9
+
+
+@dataclass(frozen=True)
+class Association:
+    """How many frames have a truth, and when images and truth were taken.
+
+    Attributes:
+        frames: with a result.
+        with_pose: of these with a true pose.
+        with_depth: of these with true depth.
+        images: times of the images; None where there are none.
+        truth: times of the true poses; None where poses have no times of their own.
+
+    """
+
+    frames: int
+    with_pose: int
+    with_depth: int
+    images: Stamps | None
+    truth: Stamps | None
+
+    @property
+    def words(self) -> str:
+        """The association in a sentence."""
+        text = (
+            f"{self.with_pose} of {self.frames} frames have a true pose, {self.with_depth} true "
+            "depth"
+        )
+        if self.images is None or (self.truth is None and not self.with_pose):
+            return text
+        text += f"; images were taken from {_range(self.images)}"
+        if self.truth is None:
+            return text
+        return f"{text}, true poses from {_range(self.truth)}{self._apart}"
+
+    @property
+    def _apart(self) -> str:
+        assert self.images is not None
+        assert self.truth is not None
+        if self.with_pose or self.overlap:
+            return ""
+        off = (self.truth[0] - self.images[0]) / _SECOND
+        return (
+            f": the truth begins {abs(off):.3f} s {'after' if off > 0 else 'before'} the images; "
+            "bring both to the same clock"
+        )
+
+    @property
+    def overlap(self) -> bool:
+        """Whether there is a time at which there are images and truth."""
+        if self.images is None or self.truth is None:
+            return True
+        return self.truth[0] <= self.images[1] and self.images[0] <= self.truth[1]
+
+    def summary(self) -> dict[str, Any]:
+        """Return it in types that JSON holds; times in seconds."""
+        return {
+            "frames": self.frames,
+            "with_pose": self.with_pose,
+            "with_depth": self.with_depth,
+            "images_s": _seconds(self.images),
+            "truth_s": _seconds(self.truth),
+        }
+
+
+def disagreement(
+    path: TrajectoryScore | None, depth: DepthScore | None, steps_per_metre: float | None
+) -> str:
+    """Return a sentence where path and depth of the truth ask for scales that are far apart.
+
+    Args:
+        path: after Sim(3); its scale brings the estimate to the path's metres.
+        depth: after alignment; its scale brings the estimate to the depth's metres.
+        steps_per_metre: that depth was read with, where it is known.
+
+    """
+    if path is None or depth is None or min(path.scale, depth.alignment.scale) <= 0:
+        return ""
+    factor = depth.alignment.scale / path.scale
+    if 1 / DISAGREEMENT < factor < DISAGREEMENT or path.ate.rmse > path.extent / 2:
+        return ""
+    given = f" (now {steps_per_metre:g})" if steps_per_metre else ""
+    larger, large = ("larger", "large") if factor > 1 else ("smaller", "small")
+    times = max(factor, 1 / factor)
+    return (
+        f"true depth is {times:.1f} times {larger} than the true path says: is it read at a wrong "
+        f"scale? A --depth-scale{given} {times:.1f} times as {large} would fit; as it is, clouds "
+        "are not to be trusted"
+    )
+
+
+def _range(stamps: Stamps) -> str:
+    return f"{stamps[0] / _SECOND:.3f} to {stamps[1] / _SECOND:.3f} s"
+
+
+def _seconds(stamps: Stamps | None) -> list[float] | None:
+    return None if stamps is None else [each / _SECOND for each in stamps]
+
 
 SCORED_ALIGNMENTS: tuple[TrajectoryAlignment, ...] = ("origin", "se3", ONLINE, "sim3")
 """``origin`` stands for "no alignment": an estimate's world is its first camera."""
@@ -288,93 +389,3 @@ def truth_at_result(truth: NDArray[np.float32], result: FrameResult) -> NDArray[
     height, width = truth.shape
     taken: NDArray[np.float32] = truth[(rows * height).astype(int)]
     return taken[:, (columns * width).astype(int)]
-
-
-def camera_at_truth(result: FrameResult, shape: tuple[int, ...]) -> Intrinsics:
-    """Return the predicted camera for images of the size of the truth (height, width)."""
-    height, width = shape
-    source = result.mapping.intrinsics_to_source(result.intrinsics)
-    return source.at_size(width, height)
-
-
-@dataclass(frozen=True)
-class Correspondences:
-    """Points of the same pixels: estimated and true, float32 [n, 3] each, each in its own world."""
-
-    estimated: NDArray[np.float32]
-    true: NDArray[np.float32]
-
-    def __len__(self) -> int:
-        return len(self.true)
-
-
-def correspondences(
-    result: FrameResult,
-    predicted: NDArray[np.float32],
-    truth: FrameTruth,
-    most: int,
-    random: np.random.Generator,
-) -> Correspondences:
-    """Return points of up to ``most`` pixels that have both depths, chosen at random.
-
-    Args:
-        result: gives the estimated pose and camera.
-        predicted: depth at the size of the truth, float32 [H, W].
-        truth: with depth, pose and camera.
-        most: pixels.
-        random: chooses.
-
-    """
-    assert truth.depth is not None
-    assert truth.camera_to_world is not None
-    assert truth.intrinsics is not None
-    known = np.isfinite(predicted) & np.isfinite(truth.depth) & (truth.depth > 0)
-    places = np.flatnonzero(known)
-    if len(places) > most:
-        places = places[np.unique(random.integers(0, len(places), most))]
-    camera = camera_at_truth(result, truth.depth.shape)
-    return Correspondences(
-        _points(predicted, places, camera, result.camera_to_world),
-        _points(truth.depth, places, truth.intrinsics, truth.camera_to_world),
-    )
-
-
-def _points(
-    depth: NDArray[np.float32], places: NDArray[np.int64], camera: Intrinsics, pose: Matrix
-) -> NDArray[np.float32]:
-    """Return the points of some pixels in the world of ``pose``, float32 [n, 3]."""
-    v, u = np.divmod(places, depth.shape[1])
-    z = depth.ravel()[places].astype(np.float64)
-    seen = np.stack([(u - camera.cx) / camera.fx * z, (v - camera.cy) / camera.fy * z, z], axis=1)
-    return np.asarray(seen @ pose[:3, :3].T + pose[:3, 3], np.float32)
-
-
-class CorrespondenceSample:
-    """Corresponding points of a stream: a uniform sample of at most ``limit``.
-
-    When it is full, it drops half of its points and halves its sampling rate.
-    """
-
-    PER_FRAME = 2_000
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._share = 1.0
-        self._random = np.random.default_rng(0)
-        self._estimated = np.empty((0, 3), np.float32)
-        self._true = np.empty((0, 3), np.float32)
-
-    def add(self, result: FrameResult, predicted: NDArray[np.float32], truth: FrameTruth) -> None:
-        """Take points of a frame; ``predicted`` is its depth at the size of the truth."""
-        most = max(1, round(self._share * self.PER_FRAME))
-        points = correspondences(result, predicted, truth, most, self._random)
-        self._estimated = np.concatenate([self._estimated, points.estimated])
-        self._true = np.concatenate([self._true, points.true])
-        while len(self._true) > self._limit:
-            kept = self._random.random(len(self._true)) < 0.5
-            self._estimated, self._true = self._estimated[kept], self._true[kept]
-            self._share /= 2
-
-    def points(self) -> Correspondences:
-        """Return what is held."""
-        return Correspondences(self._estimated, self._true)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -172,6 +172,30 @@ class Threshold:
             raise ConfigurationError(
                 f"the limit of {self.quantity} is {self.limit}; it must be a finite number"
             )
+
+
+def limits_named(most: Sequence[str], least: Sequence[str]) -> tuple[Threshold, ...]:
+    """Return the limits of ``--max`` and ``--min``, each as NAME=VALUE.
+
+    Raises:
+        ConfigurationError: no number, or an unknown name.
+
+    """
+    limits = []
+    asked: dict[Literal["max", "min"], Sequence[str]] = {"max": most, "min": least}
+    for sense, texts in asked.items():
+        for text in texts:
+            name, equals, value = text.partition("=")
+            try:
+                number = float(value)
+            except ValueError:
+                equals = ""
+            if not equals:
+                raise ConfigurationError(
+                    f"--{sense} {text} is not NAME=VALUE, such as --{sense} ate_sim3=0.05"
+                )
+            limits.append(Threshold(name, sense, number))
+    return tuple(limits)
 
 
 @dataclass(frozen=True)

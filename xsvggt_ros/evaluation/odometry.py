@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import EvaluationError, XsvggtError, first_line
-from xsvggt_ros.evaluation.frame import FrameTruth
+from xsvggt_ros.evaluation.sources.base import FrameTruth
 from xsvggt_ros.geometry.rigid import Matrix, invert, rotation_angle
 from xsvggt_ros.metrics.odometry import DriftScore, StepScore, score_drift, score_steps
 from xsvggt_ros.metrics.trajectory import (

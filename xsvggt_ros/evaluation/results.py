@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files of one evaluation, in a directory of its own with the link ``latest`` beside it."""
+"""The files of one evaluation in a directory of its own, and two such directories compared."""
 
 from __future__ import annotations
 
@@ -9,22 +9,26 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import yaml
 
-from xsvggt_ros.errors import OutputError
-from xsvggt_ros.evaluation.cost import SERIES
-from xsvggt_ros.evaluation.evaluation import Evaluation
-from xsvggt_ros.evaluation.metric_registry import Threshold, check_limits
-from xsvggt_ros.evaluation.report.page import page
-from xsvggt_ros.evaluation.report.summary import summary
+from xsvggt_ros.errors import ConfigurationError, EvaluationError, OutputError, SourceError
+from xsvggt_ros.evaluation.evaluation import SCHEMA, SERIES, Evaluation
+from xsvggt_ros.evaluation.metric_registry import (
+    BY_NAME,
+    QUANTITIES,
+    Quantity,
+    Threshold,
+    check_limits,
+)
+from xsvggt_ros.evaluation.report import page, summary
 from xsvggt_ros.geometry.cloud_io import write_ply
 from xsvggt_ros.geometry.files import replacing, require_writable, write_each
 from xsvggt_ros.geometry.trajectory_io import Trajectory, write_kitti, write_tum
@@ -175,3 +179,229 @@ def _file_name(source: str) -> str:
     """Return the end of a source's name, fit for a directory."""
     name = re.sub(r"[^A-Za-z0-9._@+-]+", "-", Path(source).name).strip("-.")
     return name[-60:] or "source"
+
+
+MACHINE_DEPENDENT = frozenset(
+    ("latency_p50", "latency_p95", "fps", "process_memory", "device_memory", "dropped")
+)
+"""Quantities that change from machine to machine and from run to run."""
+
+SAME = 1e-9
+"""Relative change up to which two values count as the same."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One quantity of two runs; None where a run did not measure it."""
+
+    quantity: Quantity
+    before: float | None
+    after: float | None
+
+    @property
+    def relative(self) -> float | None:
+        """The change as a share of the first value; None where it is undefined."""
+        if self.before is None or self.after is None or self.before == 0:
+            return None
+        return (self.after - self.before) / abs(self.before)
+
+    @property
+    def worse(self) -> float:
+        """How much worse it got, as a share; below 0 = better, infinite = no longer measured."""
+        if self.quantity.better == "neither" or self.before is None:
+            return 0.0
+        if self.after is None:
+            return float("inf")
+        off = self.after - self.before
+        off = -off if self.quantity.better == "higher" else off
+        return off / abs(self.before) if self.before else float("inf") if off > 0 else 0.0
+
+    @property
+    def verdict(self) -> Literal["better", "worse", "same", ""]:
+        """The direction of the change; empty where there is no better or worse."""
+        if self.quantity.better == "neither" or self.before is None or self.after is None:
+            return ""
+        if abs(self.worse) <= SAME:
+            return "same"
+        return "worse" if self.worse > 0 else "better"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs.
+
+    Attributes:
+        names: of the two.
+        changes: of all quantities that either has.
+        caveats: why some numbers may not be compared.
+        settings: names of settings that differ, with both values.
+        unlike: why no number of one run says anything about the other; empty where they compare.
+
+    """
+
+    names: tuple[str, str]
+    changes: tuple[Change, ...]
+    caveats: tuple[str, ...]
+    settings: dict[str, tuple[Any, Any]]
+    unlike: tuple[str, ...] = ()
+    same_machine: bool = True
+
+    def require_alike(self, names: tuple[str, ...] = ()) -> None:
+        """Refuse runs that are not comparable.
+
+        Raises:
+            EvaluationError: they do not, or are of two machines and ``names`` has a quantity that
+                depends on the machine.
+
+        """
+        reasons = [*self.unlike]
+        machine_dependent = [name for name in names if name in MACHINE_DEPENDENT]
+        if machine_dependent and not self.same_machine:
+            reasons.append(f"the machines differ, on which {', '.join(machine_dependent)} depend")
+        if reasons:
+            raise EvaluationError(
+                f"the runs do not compare: {'; '.join(reasons)}. Evaluate both in the same way"
+            )
+
+    def broken(self, allowed: float, names: tuple[str, ...] = ()) -> list[Change]:
+        """Return what got worse by more than the share ``allowed``.
+
+        Args:
+            allowed: such as 0.05.
+            names: quantities to look at; empty = all that do not depend on the machine.
+
+        Raises:
+            ConfigurationError: an unknown quantity.
+
+        """
+        unknown = set(names) - set(BY_NAME)
+        if unknown:
+            raise ConfigurationError(
+                f"there is no quantity {', '.join(sorted(unknown))}; choose of {', '.join(BY_NAME)}"
+            )
+        looked_at = set(names) or set(BY_NAME) - MACHINE_DEPENDENT
+        return [
+            change
+            for change in self.changes
+            if change.quantity.name in looked_at and change.worse > allowed
+        ]
+
+
+def compare(first: Path, second: Path) -> Comparison:
+    """Compare two result directories.
+
+    Raises:
+        SourceError: one of them holds no results.
+
+    """
+    before, after = read_metrics(first), read_metrics(second)
+    changes = [
+        Change(quantity, quantity.value(before), quantity.value(after)) for quantity in QUANTITIES
+    ]
+    settings = _differences(_settings(first), _settings(second))
+    unlike = [*_unlike(before, after), *_scored_otherwise(settings)]
+    same_machine = before["provenance"]["machine"] == after["provenance"]["machine"]
+    machine = [] if same_machine else ["the machines differ: times and memory are not comparable"]
+    return Comparison(
+        (before["name"], after["name"]),
+        tuple(each for each in changes if (each.before, each.after) != (None, None)),
+        (*unlike, *machine),
+        settings,
+        tuple(unlike),
+        same_machine,
+    )
+
+
+def read_metrics(directory: Path) -> dict[str, Any]:
+    """Return what a result directory measured.
+
+    Raises:
+        SourceError: it holds no results, or damaged ones.
+
+    """
+    path = directory / METRICS
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SourceError(
+            f"'{directory}' holds no {METRICS}; give a directory that 'xsvggt evaluate' has written"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise SourceError(f"'{path}' cannot be read: {error}; evaluate again") from error
+    schema = metrics.get("schema", SCHEMA) if isinstance(metrics, Mapping) else SCHEMA
+    if schema != SCHEMA:
+        raise SourceError(
+            f"'{path}' has schema {schema} and this version reads {SCHEMA}; evaluate again"
+        )
+    if not _is_result(metrics):
+        raise SourceError(f"'{path}' is not the result of one evaluation; give another directory")
+    return dict(metrics)
+
+
+def _is_result(metrics: Any) -> bool:
+    """Tell whether something has what a comparison looks at."""
+    try:
+        _ = metrics["cost"], metrics["live"], metrics["reason"], metrics["provenance"]["machine"]
+        _data(metrics)
+        for quantity in QUANTITIES:
+            quantity.value(metrics)
+        return isinstance(metrics["name"], str) and bool(
+            metrics["state"] and int(metrics["frames"]["scored"]) >= 0
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        return False
+
+
+def _settings(directory: Path) -> dict[str, Any]:
+    try:
+        text = (directory / CONFIG).read_text(encoding="utf-8")
+        held = yaml.safe_load(text)
+        return _flat(held) if isinstance(held, Mapping) else {}
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return {}
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    names = [*first, *(name for name in second if name not in first)]
+    both = {name: (first.get(name), second.get(name)) for name in names}
+    return {name: pair for name, pair in both.items() if pair[0] != pair[1]}
+
+
+def _scored_otherwise(settings: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    """Return settings that decide what is taken and how it is scored, where they differ."""
+    return [
+        f"{name} is {before} in one and {after} in the other"
+        for name, (before, after) in settings.items()
+        if name.startswith(("options.", "scoring."))
+        and not (name == "options.truth" and Path(str(before)).name == Path(str(after)).name)
+    ]
+
+
+def _unlike(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """Return why two runs are not comparable, the most serious reason first."""
+    caveats = []
+    if first["name"] != second["name"] or _data(first) != _data(second):
+        caveats.append("the sources differ: their numbers are not comparable")
+    for metrics, which in ((first, "first"), (second, "second")):
+        if metrics["state"] != "complete":
+            caveats.append(f"the {which} run is {metrics['state']}: {metrics['reason']}")
+    if first["frames"]["scored"] != second["frames"]["scored"]:
+        counts = f"{first['frames']['scored']} and {second['frames']['scored']}"
+        caveats.append(f"they score {counts} frames; errors grow with length")
+    if bool(first["live"]) != bool(second["live"]):
+        caveats.append("one ran live and dropped frames, the other took every frame")
+    return caveats
+
+
+def _data(metrics: Mapping[str, Any]) -> Any:
+    return metrics["provenance"]["data"].get("sha256_of_edges")

@@ -15,15 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.evaluation import provenance
-from xsvggt_ros.evaluation.association import Association, disagreement
-from xsvggt_ros.evaluation.cost import CostRecorder
-from xsvggt_ros.evaluation.evaluation import Counts, Evaluation, LiveFigures, State
-from xsvggt_ros.evaluation.evaluator import Evaluator, Scores
-from xsvggt_ros.evaluation.frame import EvaluationFrame
+from xsvggt_ros.evaluation.evaluation import CostRecorder, Counts, Evaluation, LiveFigures, State
+from xsvggt_ros.evaluation.evaluator import Association, Evaluator, Scores, disagreement
 from xsvggt_ros.evaluation.provenance import WarningLog, collecting_warnings
-from xsvggt_ros.evaluation.request import EvaluationRequest, LiveOptions
-from xsvggt_ros.evaluation.source import EvaluationSource, open_source
-from xsvggt_ros.evaluation.sources.base import NO_TRUTH
+from xsvggt_ros.evaluation.request import NO_TRUTH, EvaluationRequest, LiveOptions
+from xsvggt_ros.evaluation.sources import open_source
+from xsvggt_ros.evaluation.sources.base import EvaluationFrame, EvaluationSource
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.chain import ChainedReconstructor
 from xsvggt_ros.stream.frame import Frame, FrameUpdate

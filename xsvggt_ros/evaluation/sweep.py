@@ -16,13 +16,17 @@ from threading import Event
 from typing import Any
 
 import torch
+from markupsafe import Markup
 
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError, SourceError, XsvggtError
-from xsvggt_ros.evaluation.isolated import evaluate_isolated
-from xsvggt_ros.evaluation.metric_registry import BY_NAME, QUANTITIES
+from xsvggt_ros.evaluation.isolated import Run, evaluate_isolated
+from xsvggt_ros.evaluation.metric_registry import BY_NAME, MIB, QUANTITIES
+from xsvggt_ros.evaluation.report import environment, markdown
+from xsvggt_ros.evaluation.report.charts import Dot, pareto
+from xsvggt_ros.evaluation.report.tables import Table
 from xsvggt_ros.evaluation.request import EvaluationRequest
-from xsvggt_ros.evaluation.results import write_json, write_text, yaml_text
+from xsvggt_ros.evaluation.results import REPORT, SUMMARY, write_json, write_text, yaml_text
 from xsvggt_ros.evaluation.runner import Progress
 
 SHORT_NAMES = {"budget": ("budget_tokens",), "bits": ("key_bits", "value_bits")}
@@ -79,10 +83,6 @@ class Row:
     def finished(self) -> bool:
         """Whether this run is done."""
         return self.state in ("complete", "truncated")
-
-
-Run = Callable[..., dict[str, Any]]
-"""What :func:`~xsvggt_ros.evaluation.isolated.evaluate_isolated` does, here or elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,6 @@ def run_sweep(
     *,
     stop: Event,
     progress: Callable[[int, Point], Progress],
-    written: Callable[[Sweep], None] = lambda sweep: None,
     jobs: int = 1,
     run: Run | None = None,
 ) -> Sweep:
@@ -209,7 +208,6 @@ def run_sweep(
         stop: ends the sweep after the frame in hand.
         progress: for a run's number and point returns what its progress is told to; called in the
             thread that waits for the run.
-        written: is handed the table after each run.
         jobs: runs side by side, each in a process of its own with its share of the processor's
             cores.
         run: who runs one; None = a process of this machine.
@@ -233,8 +231,7 @@ def run_sweep(
             if (row := rows[number]) is not None
         )
         sweep = replace(sweep, rows=there, interrupted=stop.is_set())
-        write_json(directory / SWEEP, asdict(sweep))
-        written(sweep)
+        write_sweep(sweep, directory)
 
     threads = max(1, torch.get_num_threads() // jobs) if run is None and jobs > 1 else 0
     do = partial(run or evaluate_isolated, threads=threads)
@@ -338,3 +335,87 @@ def table_csv(sweep: Sweep) -> str:
     for row in sweep.rows:
         writer.writerow([row.label, row.state, row.note, *(row.values.get(n, "") for n in BY_NAME)])
     return stream.getvalue()
+
+
+ERRORS = ("ate_sim3", "abs_rel_l1", "accuracy_icp")
+
+
+COSTS = (("bytes", 1 / MIB, "cache, MiB"), ("latency_p50", 1.0, "latency p50, ms"))
+
+
+COLUMNS = (
+    "ate_sim3", "rpe_translation_sim3", "abs_rel_l1", "delta_1_l1", "accuracy_icp",
+    "completeness_icp", "f_score_icp",
+    "bytes", "latency_p50", "latency_p95", "fps", "process_memory", "device_memory", "dropped",
+)  # fmt: skip
+
+
+def sweep_table(sweep: Sweep) -> Table:
+    """Return the table; columns that no run has a value for are left out."""
+    shown = [name for name in COLUMNS if any(name in row.values for row in sweep.rows)]
+    rows = [
+        (row.label, row.state, *(BY_NAME[name].show(row.values.get(name)) for name in shown),
+         row.note)
+        for row in sweep.rows
+    ]  # fmt: skip
+    heads = ("run", "state", *(BY_NAME[name].label for name in shown), "note")
+    return Table("Runs", heads, rows)
+
+
+def pareto_charts(sweep: Sweep) -> list[str]:
+    """Draw each error that was measured against bytes and against latency."""
+    return [
+        chart
+        for error in ERRORS
+        for cost, factor, label in COSTS
+        if (chart := _chart(sweep, error, cost, factor, label))
+    ]
+
+
+def _chart(sweep: Sweep, error: str, cost: str, factor: float, label: str) -> str | None:
+    dots = [
+        Dot(_short(row), factor * row.values[cost], row.values[error], row.group,
+            row.group in REFERENCES)
+        for row in sweep.rows
+        if error in row.values and cost in row.values
+    ]  # fmt: skip
+    if not dots:
+        return None
+    up = BY_NAME[error].label
+    return pareto(f"{up} against {label}", label, up, dots)
+
+
+def _short(row: Row) -> str:
+    """Return a label without what its group says."""
+    words = [word for word in row.label.split() if not word.startswith("policy=")]
+    return " ".join(word for word in words if word != row.group) or row.label
+
+
+def sweep_page(sweep: Sweep) -> str:
+    """Return the report of a sweep as HTML."""
+    return (
+        environment()
+        .get_template("sweep.html.j2")
+        .render(
+            name=sweep.name,
+            rows=sweep.rows,
+            table=sweep_table(sweep),
+            charts=[Markup(chart) for chart in pareto_charts(sweep)],
+            warnings=sweep.warnings,
+        )
+    )
+
+
+def sweep_summary(sweep: Sweep) -> str:
+    """Return the sweep in Markdown."""
+    lines = [f"# Sweep over {sweep.name}"]
+    lines += ["", *(f"- {each}" for each in sweep.warnings)] if sweep.warnings else []
+    return "\n".join([*lines, "", *markdown(sweep_table(sweep))]) + "\n"
+
+
+def write_sweep(sweep: Sweep, directory: Path) -> None:
+    """Write sweep.json, and report.html, summary.md and sweep.csv beside it."""
+    write_json(directory / SWEEP, asdict(sweep))
+    write_text(directory / REPORT, sweep_page(sweep))
+    write_text(directory / SUMMARY, sweep_summary(sweep))
+    write_text(directory / "sweep.csv", table_csv(sweep))

@@ -24,6 +24,7 @@ from xsvggt_ros.geometry.registration import (
     LARGEST_WAY,
     LEAST_CONDITION,
     LEAST_POINTS,
+    Effort,
     Linearised,
     Registration,
     refined,
@@ -34,8 +35,8 @@ from xsvggt_ros.geometry.rigid import Matrix, invert, rotation_angle
 Array = NDArray[np.float64]
 Image = NDArray[np.float32]
 
-WIDEST = 160
-"""Pixels of the finest image: a tenth of a pixel is 0.04 degrees there."""
+WIDEST = 128
+"""Pixels of the finest image: a tenth of a pixel is 0.05 degrees there."""
 LEVELS = 3
 """Each half as wide as the one below it."""
 NARROWEST = 24
@@ -50,6 +51,8 @@ INLIER = 0.08
 """Residual of an inlier, as a share of full brightness."""
 ITERATIONS = 4
 """Of each level at most."""
+CONVERGED = 1e-4
+"""Step that ends them, in median depths and radians: a hundredth of a pixel."""
 BETTER = 0.8
 """Share of the difference at the start that may be left where a step is changed a lot."""
 NO_WORSE = 1.05
@@ -91,6 +94,11 @@ class AlignedImage:
     """What is kept of a frame to align the next one with it; the finest size first."""
 
     levels: tuple[_Level, ...]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the finest image."""
+        return self.levels[0].intrinsics.width, self.levels[0].intrinsics.height
 
 
 def aligned_image(
@@ -199,20 +207,29 @@ def register_images(
         others: where else to begin; the coarsest image says which of them fits best.
 
     Returns:
-        The registration of the step; None where too little of both can be compared, where
-        it fits no better than ``step``, or hardly better though it is far from it.
+        The registration of the step; None where the images differ in size, as after a change of
+        the camera's, where too little of both can be compared, where it fits no better than ``step``, or hardly better though it is far from it.
 
     """
+    if before.size != after.size:
+        return None
     starts, exposed = (step, *others), False
     found = _coarse_to_fine(before, after, starts, exposed=False)
-    poses = (step,) if found is None else (step, found.pose)
+    at_start = _differences(before.levels[0], after.levels[0], exposed, step)
+    if found is None or at_start is None:
+        stuck = True
+    else:
+        stuck = _misfit(found.residuals) > BETTER * _misfit(at_start.residuals)
+    # Where motion explains little, the exposure may have hidden it.
+    poses = ([] if found is None else [found.pose]) + ([step] if stuck else [])
     if any(_exposure_shows(before, after, pose) for pose in poses):
         other = _coarse_to_fine(before, after, starts, exposed=True)
         exposed = other is not None and (
             found is None or _misfit(other.residuals) < EXPOSED * _misfit(found.residuals)
         )
-        found = other if exposed else found
-    at_start = _differences(before.levels[0], after.levels[0], exposed, step)
+        if exposed:
+            found = other
+            at_start = _differences(before.levels[0], after.levels[0], exposed, step)
     if found is None or at_start is None or found.condition <= LEAST_CONDITION:
         return None
     change = invert(step) @ found.pose
@@ -244,9 +261,8 @@ def _coarse_to_fine(
             return None
         start, residuals = min(begun, key=lambda each: _misfit(each[1].residuals))
         depth = float(np.median(early.points[:, 2]))
-        found = refined(
-            linearise, start, residuals, depth, (early.grid, early.cells), INLIER, ITERATIONS
-        )
+        effort = Effort(INLIER, ITERATIONS, CONVERGED)
+        found = refined(linearise, start, residuals, depth, (early.grid, early.cells), effort)
         starts = (found.pose,)
     return found
 

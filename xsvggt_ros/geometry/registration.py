@@ -48,7 +48,6 @@ LARGEST_TURN = np.radians(3.0)
 LARGEST_WAY = 0.1
 """In median depths."""
 
-_CONVERGED = 1e-5
 _MEDIAN_OF_CHI = {1: 0.6745, 2: 1.1774, 3: 1.5382}
 """By number of components."""
 _SMALLEST_SIGMA = 1e-9
@@ -173,6 +172,22 @@ class Linearised:
     used: NDArray[np.int64]
 
 
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How far a registration goes.
+
+    Attributes:
+        inlier: largest residual of an inlier.
+        iterations: Gauss-Newton steps at most.
+        converged: the step that ends them, in median depths and radians.
+
+    """
+
+    inlier: float
+    iterations: int
+    converged: float = 1e-5
+
+
 _Linearise = Callable[[Matrix], Linearised | None]
 
 
@@ -209,7 +224,7 @@ def register_points(
         return None
     depth = float(np.median((known[begun.used] - start[:3, 3]) @ start[:3, 2]))
     return refined(
-        linearise, start, begun, depth, (seen.grid, seen.cells[finite]), INLIER, ITERATIONS
+        linearise, start, begun, depth, (seen.grid, seen.cells[finite]), Effort(INLIER, ITERATIONS)
     )
 
 
@@ -245,8 +260,8 @@ def register_depths(
     free = (0, 1, 2, 3, 4, 5) if rotate else (0, 1, 2)
     median_depth = float(np.median(points[begun.used, 2]))
     return refined(
-        linearise, before_from_after, begun, median_depth, (seen.grid, seen.cells), DEPTH_INLIER,
-        DEPTH_ITERATIONS, free,
+        linearise, before_from_after, begun, median_depth, (seen.grid, seen.cells),
+        Effort(DEPTH_INLIER, DEPTH_ITERATIONS), free,
     )  # fmt: skip
 
 
@@ -270,8 +285,7 @@ def refined(
     begun: Linearised,
     depth: float,
     patches: tuple[tuple[int, int], NDArray[np.int64]],
-    inlier: float,
-    iterations: int,
+    effort: Effort,
     free: tuple[int, ...] = (0, 1, 2, 3, 4, 5),
 ) -> Registration:
     """Minimise the robust cost by Gauss-Newton, as long as it falls.
@@ -282,14 +296,13 @@ def refined(
         begun: the residuals there.
         depth: the length that translations are counted in.
         patches: rows and columns of patches, and the patch of each point.
-        inlier: largest residual of an inlier.
-        iterations: steps at most.
+        effort: when it ends.
         free: components that are estimated.
 
     """
     unit = np.array([depth] * 3 + [1.0] * 3)[list(free)]
     pose, found, sigma = start, begun, _sigma(begun)
-    for _ in range(iterations):
+    for _ in range(effort.iterations):
         step = _step(found, sigma, unit, free)
         trial = pose @ exp_se3(step)
         moved = linearise(trial)
@@ -297,7 +310,7 @@ def refined(
             break
         pose, found = trial, moved
         sigma = min(sigma, _sigma(found))
-        if np.abs(step[list(free)] / unit).max() < _CONVERGED:
+        if np.abs(step[list(free)] / unit).max() < effort.converged:
             break
     weights = _robust_weights(found, sigma)
     values = np.linalg.eigvalsh(_normal_matrix(found, weights, unit, free))
@@ -309,7 +322,7 @@ def refined(
         residuals=found.residuals,
         weights=weights,
         depth=depth,
-        inliers=float(np.mean(_norms(found) <= inlier)),
+        inliers=float(np.mean(_norms(found) <= effort.inlier)),
         cost_fell=_cost(found, sigma) < _cost(begun, sigma),
         condition=float(max(values[0], 0.0) / values[-1]) if values[-1] > 0 else 0.0,
         free=free,

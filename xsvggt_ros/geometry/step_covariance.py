@@ -3,8 +3,8 @@
 
 Images are laid on each other by a depth that is somewhat wrong, and what is wrong with it moves the
 step in proportion to its length. How wrong it is shows in the images, too: where they do not fit,
-they would with another depth. The constants are those under which the steps of 23 made-up rooms
-were as wrong as was said, in half of the rooms as in the others.
+they would with another depth. The constants were fitted on steps of the demo network through
+made-up rooms that it is not judged by (`benchmarks/steps.py`).
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from xsvggt_ros.errors import EvaluationError
 from xsvggt_ros.geometry.rigid import log_se3, rotation_angles
-from xsvggt_ros.metrics.statistics import ErrorStatistics
 from xsvggt_ros.metrics.trajectory import (
+    ErrorStatistics,
     Poses,
     TrajectoryAlignment,
     align_poses,

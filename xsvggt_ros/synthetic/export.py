@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,7 +17,6 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from xsvggt_ros.errors import ConfigurationError, OutputError
-from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.files import UNFINISHED, replacing, replacing_directory, require_writable
 from xsvggt_ros.geometry.rigid import Matrix, invert, quaternion_from_matrix
 from xsvggt_ros.geometry.trajectory_io import Trajectory, seconds_text, write_tum
@@ -51,78 +51,24 @@ def _encoded(
     return bytes(data)
 
 
-class DirectoryWriter:
-    """Writes ``NNNNNN.png``, and beside them what is true about them.
-
-    ``depth/NNNNNN.npy`` is float32 in metres along the optical axis, ``trajectory.tum`` the pose of
-    the camera's optical frame in a z-up world, ``cameras.csv`` the pinhole camera of each image.
-    """
+class FileWriter(ABC):
+    """Writes the files of each frame, and lists of them once all are there."""
 
     def __init__(self, directory: Path) -> None:
+        """Write into ``directory``."""
         self._directory = directory
         self._stamps: list[int] = []
         self._poses: list[Matrix] = []
-        self._rows = ["file,timestamp,fx,fy,cx,cy,width,height"]
 
-    def __enter__(self) -> DirectoryWriter:
+    def __enter__(self) -> FileWriter:
         """Return itself."""
         return self
 
     def add(self, frame: SyntheticFrame) -> None:
         """Write image and depth of one frame."""
-        name = f"{frame.index:06d}"
-        with replacing(self._directory / f"{name}.png") as stream:
-            stream.write(png(frame.color))
-        with replacing(self._directory / "depth" / f"{name}.npy") as stream:
-            np.save(stream, frame.depth)
-        k = frame.intrinsics
-        numbers = ",".join(f"{value:.6f}" for value in (k.fx, k.fy, k.cx, k.cy))
-        self._rows.append(f"{name}.png,{seconds_text(frame.stamp)},{numbers},{k.width},{k.height}")
+        self._write(frame)
         self._stamps.append(frame.stamp)
         self._poses.append(frame.camera_to_world)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Write trajectory and cameras of the frames so far."""
-        if self._stamps:
-            write_tum(
-                self._directory / "trajectory.tum", Trajectory.from_poses(self._stamps, self._poses)
-            )
-            with replacing(self._directory / "cameras.csv") as stream:
-                stream.write("\n".join([*self._rows, ""]).encode("ascii"))
-
-
-STEPS_PER_METRE = 5000
-"""Of the benchmark's 16-bit depth; what lies beyond 13.1 m is 0, unknown."""
-
-
-class TumWriter:
-    """Writes ``rgb/``, ``depth/``, their lists, ``groundtruth.txt`` and ``calibration.txt``."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._stamps: list[int] = []
-        self._poses: list[Matrix] = []
-        self._intrinsics: Intrinsics | None = None
-
-    def __enter__(self) -> TumWriter:
-        """Return itself."""
-        return self
-
-    def add(self, frame: SyntheticFrame) -> None:
-        """Write image and depth of one frame."""
-        name = f"{seconds_text(frame.stamp)}.png"
-        with replacing(self._directory / "rgb" / name) as stream:
-            stream.write(png(frame.color))
-        with replacing(self._directory / "depth" / name) as stream:
-            stream.write(png(depth_steps(frame.depth, STEPS_PER_METRE)))
-        self._stamps.append(frame.stamp)
-        self._poses.append(frame.camera_to_world)
-        self._intrinsics = frame.intrinsics
 
     def __exit__(
         self,
@@ -131,18 +77,71 @@ class TumWriter:
         trace: TracebackType | None,
     ) -> None:
         """Write the lists of the frames so far."""
-        if self._intrinsics is None:
-            return
+        if self._stamps:
+            self._finish(Trajectory.from_poses(self._stamps, self._poses))
+
+    @abstractmethod
+    def _write(self, frame: SyntheticFrame) -> None:
+        """Write the files of one frame."""
+
+    @abstractmethod
+    def _finish(self, trajectory: Trajectory) -> None:
+        """Write what is known of all frames."""
+
+    def _lines(self, name: str, lines: list[str]) -> None:
+        """Write a text file."""
+        with replacing(self._directory / name) as stream:
+            stream.write("\n".join([*lines, ""]).encode("ascii"))
+
+
+class DirectoryWriter(FileWriter):
+    """Writes ``NNNNNN.png``, and beside them what is true about them.
+
+    ``depth/NNNNNN.npy`` is float32 in metres along the optical axis, ``trajectory.tum`` the pose of
+    the camera's optical frame in a z-up world, ``cameras.csv`` the pinhole camera of each image.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self._rows = ["file,timestamp,fx,fy,cx,cy,width,height"]
+
+    def _write(self, frame: SyntheticFrame) -> None:
+        name = f"{frame.index:06d}"
+        with replacing(self._directory / f"{name}.png") as stream:
+            stream.write(png(frame.color))
+        with replacing(self._directory / "depth" / f"{name}.npy") as stream:
+            np.save(stream, frame.depth)
+        k = frame.intrinsics
+        numbers = ",".join(f"{value:.6f}" for value in (k.fx, k.fy, k.cx, k.cy))
+        self._rows.append(f"{name}.png,{seconds_text(frame.stamp)},{numbers},{k.width},{k.height}")
+
+    def _finish(self, trajectory: Trajectory) -> None:
+        write_tum(self._directory / "trajectory.tum", trajectory)
+        self._lines("cameras.csv", self._rows)
+
+
+STEPS_PER_METRE = 5000
+"""Of the benchmark's 16-bit depth; what lies beyond 13.1 m is 0, unknown."""
+
+
+class TumWriter(FileWriter):
+    """Writes ``rgb/``, ``depth/``, their lists, ``groundtruth.txt`` and ``calibration.txt``."""
+
+    def _write(self, frame: SyntheticFrame) -> None:
+        name = f"{seconds_text(frame.stamp)}.png"
+        with replacing(self._directory / "rgb" / name) as stream:
+            stream.write(png(frame.color))
+        with replacing(self._directory / "depth" / name) as stream:
+            stream.write(png(depth_steps(frame.depth, STEPS_PER_METRE)))
+        self._intrinsics = frame.intrinsics
+
+    def _finish(self, trajectory: Trajectory) -> None:
         for part in ("rgb", "depth"):
             lines = [f"{seconds_text(s)} {part}/{seconds_text(s)}.png" for s in self._stamps]
-            with replacing(self._directory / f"{part}.txt") as stream:
-                stream.write("\n".join(["# timestamp filename", *lines, ""]).encode("ascii"))
-        write_tum(
-            self._directory / "groundtruth.txt", Trajectory.from_poses(self._stamps, self._poses)
-        )
+            self._lines(f"{part}.txt", ["# timestamp filename", *lines])
+        write_tum(self._directory / "groundtruth.txt", trajectory)
         k = self._intrinsics
-        with replacing(self._directory / "calibration.txt") as stream:
-            stream.write(f"# fx fy cx cy\n{k.fx:.9f} {k.fy:.9f} {k.cx} {k.cy}\n".encode("ascii"))
+        self._lines("calibration.txt", ["# fx fy cx cy", f"{k.fx:.9f} {k.fy:.9f} {k.cx} {k.cy}"])
 
 
 SECOND = 1_000_000_000

@@ -16,10 +16,12 @@ from xsvggt_ros.synthetic.world import (
     Lamp,
     Part,
     Tint,
+    Vector,
     World,
     assemble_world,
     ball,
     block,
+    chart_tint,
     no_tint,
     post,
 )
@@ -34,9 +36,6 @@ _DAYLIGHT = 0.8
 
 _EVEN = 0.75
 """What a bright day takes from the shade in corners; some is left, by which one sees shapes."""
-
-_CHART_RANGE = (0.15, 0.85)
-"""Values of the least and the greatest corner in an image of full scale 1."""
 
 
 MOST_MOVERS = 12
@@ -148,6 +147,10 @@ class _Footprint:
     half_x: float
     half_y: float
 
+    @classmethod
+    def under(cls, low: Vector, size: Vector) -> _Footprint:
+        return cls(low[0] + size[0] / 2, low[1] + size[1] / 2, size[0] / 2, size[1] / 2)
+
     def overlaps(self, other: _Footprint) -> bool:
         return (
             abs(self.x - other.x) < self.half_x + other.half_x + _GAP
@@ -203,7 +206,7 @@ class _Room:
     def _tint(self) -> Tint:
         """Draw waves a few metres long, so that a colour tells where in the room one is."""
         if self.settings.chart:
-            return _chart(self.settings)
+            return chart_tint(self.settings.most, self.settings.tint)
         length = self.rng.uniform(2.5, 7.0, (9, 1))
         direction = self.rng.normal(size=(9, 3))
         direction /= np.linalg.norm(direction, axis=1, keepdims=True)
@@ -216,13 +219,13 @@ class _Room:
             amount=torch.tensor([self.settings.tint]),
         )
 
-    def _wall_block(
-        self, low: tuple[float, float, float], size: tuple[float, float, float]
-    ) -> None:
+    def _is_free(self, here: _Footprint) -> bool:
+        return not any(here.overlaps(other) for other in self.taken)
+
+    def _wall_block(self, low: Vector, size: Vector) -> None:
         self.parts.append(block(low, size, self.walls[0]))
         if low[2] <= 0:
-            x, y = low[0] + size[0] / 2, low[1] + size[1] / 2
-            self.taken.append(_Footprint(x, y, size[0] / 2, size[1] / 2))
+            self.taken.append(_Footprint.under(low, size))
 
     def _corner(self) -> None:
         """Fill a corner, so that the room goes round it."""
@@ -267,7 +270,7 @@ class _Room:
 
     def _on_wall(
         self, along: float, height: float, size: tuple[float, float], thick: float, side: int
-    ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    ) -> tuple[Vector, Vector]:
         """Return corner and size of a plate on wall ``side`` (west, east, south, north)."""
         wide, high = size
         if side < 2:
@@ -284,8 +287,7 @@ class _Room:
         for _ in range(_TRIES):
             along = float(self.rng.uniform(wide / 2 + 0.15, length - wide / 2 - 0.15))
             low, size = self._on_wall(along, 0.0, (wide, 1.0), thick, side)
-            here = _Footprint(low[0] + size[0] / 2, low[1] + size[1] / 2, size[0] / 2, size[1] / 2)
-            if not any(here.overlaps(other) for other in self.taken):
+            if self._is_free(_Footprint.under(low, size)):
                 return along
         return None
 
@@ -294,9 +296,7 @@ class _Room:
         along = self._free_place(side, wide, thick)
         if along is not None:
             low, size = self._on_wall(along, 0.0, (wide, 1.0), reserve, side)
-            self.taken.append(
-                _Footprint(low[0] + size[0] / 2, low[1] + size[1] / 2, size[0] / 2, size[1] / 2)
-            )
+            self.taken.append(_Footprint.under(low, size))
         return along
 
     def _window(self) -> None:
@@ -363,7 +363,7 @@ class _Room:
             x = self.x / 2 + float(self.rng.uniform(-0.6, 0.6))
             y = self.y / 2 + float(self.rng.uniform(-0.6, 0.6))
             here = _Footprint(x, y, wide / 2, deep / 2)
-            if not any(here.overlaps(other) for other in self.taken):
+            if self._is_free(here):
                 low = (x - wide / 2, y - deep / 2, 0.0)
                 self.parts.append(block(low, (wide, deep, 0.012), self.palette.fabric()))
 
@@ -387,7 +387,7 @@ class _Room:
             x, y, angle, half_x, half_y = self._somewhere(piece, at_wall)
             inside = half_x < x < self.x - half_x and half_y < y < self.y - half_y
             here = _Footprint(x, y, half_x, half_y)
-            if inside and not any(here.overlaps(other) for other in self.taken):
+            if inside and self._is_free(here):
                 self.taken.append(here)
                 low = max(part.centre[2] + part.half[2] for part in piece.parts)
                 scale = min(1.0, (self.z - 0.02) / low)
@@ -427,7 +427,7 @@ class _Room:
             x = float(self.rng.uniform(half_x, self.x - half_x))
             y = float(self.rng.uniform(half_y, self.y - half_y))
             here = _Footprint(x, y, half_x, half_y)
-            if any(here.overlaps(other) for other in self.taken):
+            if not self._is_free(here):
                 continue
             self.taken.append(here)
             sway = (reach, 0.0, 0.0) if along_x else (0.0, reach, 0.0)
@@ -440,18 +440,3 @@ class _Room:
             ]
             self.parts += [replace(part, sway=sway, pulse=pulse) for part in body]
             return
-
-
-def _chart(settings: RoomSettings) -> Tint:
-    """Return the tint by which a finished image's red tells x, its green y and its blue z.
-
-    Even over the largest room, so that a value means the same position in all rooms.
-    """
-    low, high = _CHART_RANGE
-    return replace(
-        no_tint(),
-        slope=(high - low) / torch.tensor(settings.most),
-        start=torch.full((3,), low),
-        charted=torch.ones(1),
-        amount=torch.tensor([settings.tint]),
-    )

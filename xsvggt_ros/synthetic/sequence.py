@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A stream of images of one room, with everything that is true about it."""
+"""A stream of images of one room, with everything that is true about it; the room from above.
+
+The sequences that everything is measured on and nothing is trained on stand here. A change of
+rooms, motion or renderer changes them: figures before and after it cannot be compared.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,8 @@ from xsvggt_ros.geometry.rigid import Matrix, invert, transform_points
 from xsvggt_ros.synthetic.cameras import intrinsics_for, tone_map
 from xsvggt_ros.synthetic.motion import MotionSettings, plan_motion
 from xsvggt_ros.synthetic.renderer import Quality, render
-from xsvggt_ros.synthetic.rooms import RoomSettings, build_world
+from xsvggt_ros.synthetic.rooms import RoomSettings, build_world, room_named
+from xsvggt_ros.synthetic.shapes import Solids
 from xsvggt_ros.synthetic.world import World
 
 BLUR_STEPS = 5
@@ -250,3 +255,137 @@ def _orthonormal(pose: Matrix) -> Matrix:
     fixed: Matrix = pose.copy()
     fixed[:3, :3] = left @ right
     return fixed
+
+
+FIRST_HELD_OUT_SEED = 900_000_000
+"""This seed and all above it are never trained on."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """One sequence: its seed, motion and number of frames."""
+
+    name: str
+    seed: int
+    motion: str
+    frames: int
+
+
+SUITE: tuple[HeldOut, ...] = (
+    HeldOut("short_drift", FIRST_HELD_OUT_SEED + 0, "drift", 10),
+    HeldOut("short_walk", FIRST_HELD_OUT_SEED + 1, "walk", 10),
+    HeldOut("short_drive", FIRST_HELD_OUT_SEED + 2, "drive", 10),
+    HeldOut("short_handheld", FIRST_HELD_OUT_SEED + 3, "handheld", 10),
+    HeldOut("medium_walk", FIRST_HELD_OUT_SEED + 10, "walk", 100),
+    HeldOut("medium_drive", FIRST_HELD_OUT_SEED + 11, "drive", 100),
+    HeldOut("medium_pan", FIRST_HELD_OUT_SEED + 12, "pan", 100),
+    HeldOut("medium_handheld", FIRST_HELD_OUT_SEED + 13, "handheld", 100),
+    HeldOut("long_loop", FIRST_HELD_OUT_SEED + 20, "loop", 300),
+    HeldOut("long_walk", FIRST_HELD_OUT_SEED + 21, "walk", 300),
+    HeldOut("long_stop", FIRST_HELD_OUT_SEED + 22, "stop", 300),
+    HeldOut("very_long_loop", FIRST_HELD_OUT_SEED + 30, "loop", 1000),
+    HeldOut("very_long_walk", FIRST_HELD_OUT_SEED + 31, "walk", 1000),
+)
+"""Short 10, medium 100, long 300 and very long 1000 frames; loops and pans see places again."""
+
+
+LENGTHS = {"short": (10,), "medium": (10, 100), "long": (10, 100, 300)}
+"""Frames of the sequences that a score up to some length is made of."""
+
+DEFAULT_ROOM = "chart"
+"""What the demo network was taught in."""
+
+_QUALITY = {name: Quality(samples=1, shadows=False) for name in ("calm", "chart")}
+
+
+def quality_for(room: str) -> Quality:
+    """Return how images of a kind of room are rendered, for training and for measuring alike."""
+    return _QUALITY.get(room, Quality(samples=1, shadows=True))
+
+
+def held_out(
+    name: str, room: str = DEFAULT_ROOM, width: int = 112, height: int = 84
+) -> SequenceSettings:
+    """Return the settings of a held-out sequence, for a kind of room and a size.
+
+    Raises:
+        ConfigurationError: there is no sequence of that name.
+
+    """
+    for each in SUITE:
+        if each.name == name:
+            return SequenceSettings(
+                seed=each.seed,
+                frames=each.frames,
+                width=width,
+                height=height,
+                room=room_named(room),
+                motion=MotionSettings(each.motion),
+                quality=quality_for(room),
+            )
+    raise ConfigurationError(
+        f"held-out sequence '{name}' is unknown; choose one of "
+        f"{', '.join(each.name for each in SUITE)}"
+    )
+
+
+def training_seed(start: int, index: int) -> int:
+    """Return the seed of a training sample, never one that is held out.
+
+    Raises:
+        ConfigurationError: more samples than there are seeds.
+
+    """
+    if start < 0 or index < 0:
+        raise ConfigurationError(f"seed {start} and sample {index} must not be negative")
+    # A Weyl step spreads runs with neighbouring seeds over the whole range.
+    return (start * 611_953 + index) % FIRST_HELD_OUT_SEED
+
+
+ALTITUDE = 200.0
+"""Metres; from so far off a room looks as in a parallel projection."""
+
+HANGS_ABOVE = 0.7
+"""Share of the room's height above which a solid counts as part of the ceiling."""
+
+
+def room_from_above(world: World, pixels: int = 480) -> NDArray[np.uint8]:
+    """Render a room from above: x to the right, y upwards, from wall to wall.
+
+    Rays that come from outside pass the ceiling, since a room is met from within only.
+
+    Args:
+        world: one world.
+        pixels: of the image's longer side.
+
+    Returns:
+        RGB uint8 [h, w, 3].
+
+    """
+    low, high = world.low.double().cpu().numpy(), world.high.double().cpu().numpy()
+    per_metre = pixels / float((high - low)[:2].max())
+    width, height = (round(per_metre * float(side)) for side in (high - low)[:2])
+    focal = per_metre * (ALTITUDE - float(low[2]))
+    camera = Intrinsics(focal, focal, (width - 1) / 2, (height - 1) / 2, width, height)
+    pose = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
+    pose[:3, 3] = torch.tensor([*(low + high)[:2] / 2, ALTITUDE])
+    with torch.inference_mode():
+        light = render(
+            _without_lamps(world), pose.to(world.device), camera, Quality(1, shadows=False)
+        ).light
+        return (255 * tone_map(light)).round().to(torch.uint8).cpu().numpy()
+
+
+def _without_lamps(world: World) -> World:
+    """Return a world without what hangs from the ceiling."""
+    limit = world.low[2] + HANGS_ABOVE * (world.high[2] - world.low[2])
+    kept = [each.centre[:, 2] - each.half[:, 2] < limit for each in world.solids]
+    walls = torch.ones(len(world.materials) - world.count, dtype=torch.bool, device=world.device)
+    solids: list[Solids] = [
+        each.subset(chosen) for each, chosen in zip(world.solids, kept, strict=True)
+    ]
+    return replace(
+        world,
+        solids=(solids[0], solids[1], solids[2]),
+        materials=world.materials[torch.cat([*kept, walls])],
+    )

@@ -77,6 +77,26 @@ def no_tint() -> Tint:
     return Tint(torch.zeros(9, 3), torch.zeros(9), zeros, zeros, one, one)
 
 
+_CHART_RANGE = (0.15, 0.85)
+"""Values of the least and the greatest corner in an image of full scale 1."""
+
+
+def chart_tint(largest: tuple[float, float, float], amount: float) -> Tint:
+    """Return the tint by which a finished image's red tells x, its green y and its blue z.
+
+    Even over the largest room, metres, so that a value means the same position in all rooms;
+    ``amount`` as in :class:`Tint`.
+    """
+    low, high = _CHART_RANGE
+    return replace(
+        no_tint(),
+        slope=(high - low) / torch.tensor(largest),
+        start=torch.full((3,), low),
+        charted=torch.ones(1),
+        amount=torch.tensor([amount]),
+    )
+
+
 _Part = TypeVar("_Part", Solids, Lights, Tint)
 
 

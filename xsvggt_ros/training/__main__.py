@@ -18,8 +18,7 @@ from xsvggt_ros.interruption import INTERRUPTED, stop_request
 from xsvggt_ros.threads import ask_for_threads
 from xsvggt_ros.training import BEGAN
 from xsvggt_ros.training.log import Progress
-from xsvggt_ros.training.options import RoomTraining, training_named
-from xsvggt_ros.training.recipes import RECIPES
+from xsvggt_ros.training.recipes import RECIPES, RoomTraining, training_named
 from xsvggt_ros.training.scene_run import SceneRun
 from xsvggt_ros.training.settings import CURRICULA
 from xsvggt_ros.training.trainer import Trainer
@@ -88,11 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
                 say(f"weights: {outcome.weights}")
                 say(outcome.line())
                 return INTERRUPTED if outcome.scores is None else 0
-            run = SceneRun(asked, say, BEGAN)
-            try:
-                run.run(stop.is_set)
-            finally:
-                run.ranks.end()
+            SceneRun(asked, say, BEGAN).run(stop.is_set)
             return INTERRUPTED if stop.is_set() else 0
     except XsvggtError as error:
         sys.stderr.write(f"xsvggt_ros.training: {error}\n")

@@ -14,10 +14,10 @@ from torch.nn import functional
 
 from xsvggt_ros.model.config import NetworkConfig
 from xsvggt_ros.model.heads import POSE_SIZE
+from xsvggt_ros.synthetic.cameras import Truth
 from xsvggt_ros.synthetic.scenes.streams import Streams
-from xsvggt_ros.synthetic.truth import Truth
 from xsvggt_ros.training.batches import Batch
-from xsvggt_ros.training.losses import nearer_sign
+from xsvggt_ros.training.learning import AuxiliaryHeads, nearer_sign
 
 ROOM_BETA, SCENE_BETA = 0.1, 0.05
 """Error from which on a reading's loss grows linearly."""
@@ -26,7 +26,7 @@ _ROOM_UNIT = 2.0
 """Metres that make 1 in the room's frame, so that targets are about as large as tokens."""
 
 
-class RoomHeads(nn.Module):
+class RoomHeads(AuxiliaryHeads):
     """Readings of three layers, for streams that are cut from clips of rooms.
 
     In rooms whose colours tell a position: where in the room each patch is (first layer), and the
@@ -76,7 +76,7 @@ class RoomHeads(nn.Module):
         return loss + _room_distance(self.room_points(outputs[0][:, :, self._special :]), positions)
 
 
-class SceneHeads(nn.Module):
+class SceneHeads(AuxiliaryHeads):
     """A camera reading of each layer, and one of points and depth of every third one."""
 
     def __init__(self, config: NetworkConfig) -> None:

@@ -16,12 +16,11 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.interruption import deaf_children
-from xsvggt_ros.synthetic.cameras import intrinsics_for, tone_map
-from xsvggt_ros.synthetic.held_out import quality_for, training_seed
+from xsvggt_ros.synthetic.cameras import Truth, intrinsics_for, tone_map, truth_of
 from xsvggt_ros.synthetic.motion import MotionSettings, plan_motion
 from xsvggt_ros.synthetic.renderer import Quality, Rendering, render, render_sequence
 from xsvggt_ros.synthetic.rooms import RoomSettings, build_world, room_named
-from xsvggt_ros.synthetic.truth import Truth, truth_of
+from xsvggt_ros.synthetic.sequence import quality_for, training_seed
 from xsvggt_ros.synthetic.world import World, batched
 from xsvggt_ros.training.settings import (
     Curriculum,

@@ -42,15 +42,7 @@ class GappySequence(CausalSequence):
     # Every draw leaves another number of tokens, and each would be compiled again.
     @torch.compiler.disable
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend frame by frame over what is left of the frames up to it.
-
-        Args:
-            layer: number of the global block.
-            query: [batch, heads, tokens, head_dim].
-            key: of the same shape.
-            value: likewise.
-
-        """
+        """Attend frame by frame over what is left of the frames up to it."""
         count = query.shape[2]
         step = count // self._frames
         forgotten = self._forgotten(count, step)
@@ -110,31 +102,14 @@ class MaskedSequence(CausalSequence):
         return super().times(frames, device) if self._times is None else self._times
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend over what the mask leaves.
-
-        Args:
-            layer: number of the global block.
-            query: [batch, heads, tokens, head_dim].
-            key: of the same shape.
-            value: likewise.
-
-        """
+        """Attend over what the mask leaves."""
         mask = self._mask[layer if len(self._mask) > 1 else 0]
         return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
     def attend_camera(
         self, iteration: int, block: int, query: Tensor, key: Tensor, value: Tensor
     ) -> Tensor:
-        """Attend over the camera tokens that the mask leaves.
-
-        Args:
-            iteration: number of the refinement.
-            block: of the camera head.
-            query: [batch, heads, frames, head_dim].
-            key: of the same shape.
-            value: likewise.
-
-        """
+        """Attend over the camera tokens that the mask leaves."""
         return functional.scaled_dot_product_attention(
             query, key, value, attn_mask=self._camera_mask
         )

@@ -7,6 +7,8 @@ import csv
 import io
 import json
 import time
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from xsvggt_ros.errors import OutputError, first_line
 from xsvggt_ros.geometry.files import replacing
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.synthetic.sequence import Sequence
+from xsvggt_ros.training.learning import WEIGHTS
 from xsvggt_ros.training.scores import Scores
-from xsvggt_ros.training.state import WEIGHTS
 
 PARTS = ("total", "depth", "points", "camera", "auxiliary")
 """Parts of the loss, as they are logged."""
@@ -72,30 +75,36 @@ class LossMeter:
     """Means of losses and frames per second between two reports."""
 
     def __init__(self, seconds: float = 5.0) -> None:
+        """Begin to measure; a report is due after ``seconds``."""
         self._seconds = seconds
-        self._clear(time.monotonic())
+        self.restart(time.monotonic())
 
-    def _clear(self, now: float) -> None:
+    def restart(self, now: float) -> None:
+        """Forget what was measured."""
         self._since = now
-        self._sums: dict[str, list[float]] = {}
-        self._frames = 0
+        self._sums: dict[str, float | Tensor] = {}
+        self._counts: Counter[str] = Counter()
+        self._frames = self.steps = 0
 
-    def add(self, parts: dict[str, float], frames: int) -> None:
-        """Note one step."""
+    def add(self, parts: Mapping[str, float | Tensor], frames: int) -> None:
+        """Note one step; losses on a device stay there until a report."""
+        self.steps += 1
         self._frames += frames
         for name, value in parts.items():
-            self._sums.setdefault(name, []).append(value)
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._counts[name] += 1
 
     def due(self, now: float) -> bool:
         """Return whether it is time to report."""
         return now - self._since >= self._seconds
 
-    def report(self, now: float, step: int, steps: int, stage: str, skipped: int) -> Progress:
-        """Return the means and start again."""
-        means = {name: sum(values) / len(values) for name, values in self._sums.items()}
-        rate = self._frames / max(now - self._since, 1e-9)
-        self._clear(now)
-        return Progress(step, steps, stage, means, rate, skipped)
+    def means(self) -> dict[str, float]:
+        """Return the mean of each loss."""
+        return {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+
+    def frames_per_second(self, now: float) -> float:
+        """Return how fast frames were learned from."""
+        return self._frames / max(now - self._since, 1e-9)
 
 
 _COLUMNS = ("step", "stage", "total", "depth", "points", "camera", "auxiliary",

@@ -1,22 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is learned when, on worlds that are rendered as they are needed."""
+"""What is learned when on scenes, and what training a recipe's name means."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
 
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.synthetic.scenes.paths import Pace
+from xsvggt_ros.synthetic.scenes.layouts import Pace
 from xsvggt_ros.synthetic.scenes.streams import StreamSettings
-from xsvggt_ros.training.losses import LossWeights
-from xsvggt_ros.training.optimization import cosine
+from xsvggt_ros.training.learning import LossWeights, cosine
+from xsvggt_ros.training.settings import CURRICULA, Schedule, TrainingSettings
 
 Mix = tuple[float, float, float, float]
 """How often each of WORLDS is."""
 
 
 @dataclass(frozen=True)
-class Stage:
+class SceneStage:
     """A part of a training.
 
     Attributes:
@@ -65,7 +69,7 @@ class Recipe:
     preset: str
     width: int
     height: int
-    stages: tuple[Stage, ...]
+    stages: tuple[SceneStage, ...]
     samples: int = 3
     learning_rate: float = 1e-3
     warmup: float = 0.02
@@ -73,7 +77,7 @@ class Recipe:
     average: float = 0.999
     weights: LossWeights = _WEIGHTS
 
-    def stage_at(self, progress: float) -> Stage:
+    def stage_at(self, progress: float) -> SceneStage:
         """Return what is learned at a progress from 0 to 1."""
         whole = sum(stage.share for stage in self.stages)
         done = 0.0
@@ -89,7 +93,7 @@ class Recipe:
             return self.learning_rate * max(progress / self.warmup, 0.02)
         return self.learning_rate * cosine((progress - self.warmup) / (1 - self.warmup), 0.02)
 
-    def streams_of(self, stage: Stage) -> StreamSettings:
+    def streams_of(self, stage: SceneStage) -> StreamSettings:
         """Return what the streams of a stage are made of."""
         return StreamSettings(
             worlds=stage.worlds,
@@ -107,28 +111,28 @@ RECIPES: dict[str, Recipe] = {
     "demo12": Recipe(
         "demo12", 112, 84,
         (
-            Stage(0.20, 8, 40, _LANDMARKS, dense=6, laps=(0.03, 0.35)),
-            Stage(0.40, 16, 22, _LANDMARKS, dense=6, laps=(0.1, 0.9)),
-            Stage(0.20, 24, 16, _LANDMARKS, gaps=0.4, dense=6, laps=(0.15, 1.3)),
-            Stage(0.20, 48, 8, _LANDMARKS, gaps=0.5, dense=6, laps=(0.3, 1.6)),
+            SceneStage(0.20, 8, 40, _LANDMARKS, dense=6, laps=(0.03, 0.35)),
+            SceneStage(0.40, 16, 22, _LANDMARKS, dense=6, laps=(0.1, 0.9)),
+            SceneStage(0.20, 24, 16, _LANDMARKS, gaps=0.4, dense=6, laps=(0.15, 1.3)),
+            SceneStage(0.20, 48, 8, _LANDMARKS, gaps=0.5, dense=6, laps=(0.3, 1.6)),
         ),
         samples=1,
     ),
     "medium12": Recipe(
         "medium12", 168, 126,
         (
-            Stage(0.25, 8, 48, _MIXED, dense=8),
-            Stage(0.30, 16, 24, _MIXED, gaps=0.2, dense=4),
-            Stage(0.25, 32, 12, _MIXED, gaps=0.4, dense=4),
-            Stage(0.20, 64, 6, _MIXED, gaps=0.5, dense=4),
+            SceneStage(0.25, 8, 48, _MIXED, dense=8),
+            SceneStage(0.30, 16, 24, _MIXED, gaps=0.2, dense=4),
+            SceneStage(0.25, 32, 12, _MIXED, gaps=0.4, dense=4),
+            SceneStage(0.20, 64, 6, _MIXED, gaps=0.5, dense=4),
         ),
         learning_rate=5e-4,
     ),
     "thin8": Recipe(
         "thin8", 70, 42,
         (
-            Stage(0.4, 8, 8, _LANDMARKS, dense=1, laps=(0.03, 0.3)),
-            Stage(0.6, 16, 4, _LANDMARKS, gaps=0.3, dense=1, laps=(0.1, 0.9)),
+            SceneStage(0.4, 8, 8, _LANDMARKS, dense=1, laps=(0.03, 0.3)),
+            SceneStage(0.6, 16, 4, _LANDMARKS, gaps=0.3, dense=1, laps=(0.1, 0.9)),
         ),
         samples=1,
         learning_rate=1.5e-3,
@@ -136,8 +140,8 @@ RECIPES: dict[str, Recipe] = {
     "test_scenes": Recipe(
         "tiny", 28, 28,
         (
-            Stage(0.5, 2, 2, _MIXED, dense=1, dense_frames=2),
-            Stage(0.5, 3, 2, _MIXED, gaps=0.5, dense=1, dense_frames=2),
+            SceneStage(0.5, 2, 2, _MIXED, dense=1, dense_frames=2),
+            SceneStage(0.5, 3, 2, _MIXED, gaps=0.5, dense=1, dense_frames=2),
         ),
         samples=1,
     ),
@@ -151,3 +155,104 @@ def recipe_named(name: str) -> Recipe:
     if name not in RECIPES:
         raise ConfigurationError(f"recipe '{name}' is unknown; choose one of {', '.join(RECIPES)}")
     return RECIPES[name]
+
+
+@dataclass(frozen=True)
+class SceneRunSettings:
+    """What one call does.
+
+    Attributes:
+        recipe: what is learned when.
+        output: where the state goes.
+        state: where the state of the piece before lies; None = in ``output``.
+        minutes: of the call, which takes one step at least.
+        total_minutes: of learning, over all calls; None = it ends with this one.
+        seed: of a training that begins.
+        device: as PyTorch spells it, or ``auto``.
+        graph: whether a step is captured as a CUDA graph; means nothing without a GPU.
+        streams: held-out streams that memory is measured on.
+        validate_seconds: from one validation to the next.
+
+    Raises:
+        ConfigurationError: numbers that cannot work.
+
+    """
+
+    recipe: str = "demo12"
+    output: Path = Path("training_state")
+    state: Path | None = None
+    minutes: float = 7.0
+    total_minutes: float | None = None
+    seed: int = 0
+    device: str = "auto"
+    graph: bool = True
+    streams: int = 16
+    validate_seconds: float = 90.0
+
+    def __post_init__(self) -> None:
+        for name in ("minutes", "total_minutes", "streams", "validate_seconds"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ConfigurationError(
+                    f"training {name} is {getattr(self, name)}; it must be positive"
+                )
+        if self.seed < 0:
+            raise ConfigurationError(f"training seed is {self.seed}; it must not be negative")
+
+
+ROOM_OPTIONS = frozenset(
+    {each.name for each in fields(TrainingSettings)} - {"recipe", "weights"} | {"minutes", "score"}
+)
+"""What recipes for rooms take: those that `xsvggt train` renders clips of rooms for."""
+
+SCENE_OPTIONS = frozenset({each.name for each in fields(SceneRunSettings)} - {"recipe", "output"})
+"""What recipes for scenes take: those whose worlds are rendered for every step."""
+
+
+@dataclass(frozen=True)
+class RoomTraining:
+    """A training on clips of rooms."""
+
+    settings: TrainingSettings
+    schedule: Schedule
+
+
+def training_named(
+    recipe: str, output: Path, options: Mapping[str, Any]
+) -> RoomTraining | SceneRunSettings:
+    """Return the settings of a training.
+
+    Args:
+        recipe: its name, one of CURRICULA (rooms) or RECIPES (scenes).
+        output: directory of the training.
+        options: those that were given, by the names of the fields.
+
+    Raises:
+        ConfigurationError: an unknown recipe, an option that its kind does not have, or a value out
+            of range.
+
+    """
+    if recipe in CURRICULA:
+        _require_known(recipe, "rooms", options, ROOM_OPTIONS)
+        schedule = {name: options[name] for name in ("minutes", "score") if name in options}
+        rest = {name: value for name, value in options.items() if name not in schedule}
+        return RoomTraining(TrainingSettings(recipe=recipe, **rest), Schedule(**schedule))
+    if recipe in RECIPES:
+        _require_known(recipe, "scenes", options, SCENE_OPTIONS)
+        return SceneRunSettings(recipe=recipe, output=output, **options)
+    raise ConfigurationError(
+        f"recipe '{recipe}' is unknown; choose one of {', '.join(CURRICULA)} (rooms), "
+        f"{', '.join(RECIPES)} (scenes)"
+    )
+
+
+def _require_known(
+    recipe: str, kind: str, options: Mapping[str, Any], known: frozenset[str]
+) -> None:
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise ConfigurationError(
+            f"recipe '{recipe}' trains on {kind} and takes no "
+            f"{', '.join('--' + name.replace('_', '-') for name in unknown)}; it takes "
+            f"{', '.join('--' + name.replace('_', '-') for name in sorted(known))}"
+        )

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,15 @@ from torch import Tensor
 
 from xsvggt_ros.errors import CheckpointError, ConfigurationError, first_line
 from xsvggt_ros.geometry.files import replacing, require_writable
-from xsvggt_ros.model.checkpoint import load_network, save_network
+from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.model.device import device_named
-from xsvggt_ros.synthetic.scenes.suite import Suite, suite_named, suite_settings, suite_streams
-from xsvggt_ros.training.memory_need import BUDGETS, EVERYTHING, errors_of
-from xsvggt_ros.training.ranks import Ranks, device_of_rank
-from xsvggt_ros.training.recipes import recipe_named
+from xsvggt_ros.synthetic.scenes import Suite, suite_named, suite_settings, suite_streams
+from xsvggt_ros.training.learning import WEIGHTS, Ranks, device_of_rank
+from xsvggt_ros.training.log import LossMeter
+from xsvggt_ros.training.recipes import SceneRunSettings, recipe_named
 from xsvggt_ros.training.scene_trainer import SceneTrainer
-from xsvggt_ros.training.state import STATE, WEIGHTS, load_parts, save_parts
+from xsvggt_ros.training.scores import BUDGETS, EVERYTHING, errors_of
+from xsvggt_ros.training.state import load_parts, save_parts
 
 NEED = "need.json"
 _MEASURED = (
@@ -35,49 +35,6 @@ _RESERVE, _MOST_RESERVED = 0.12, 30.0
 """Share of a piece's minutes, and seconds at most, that are left for measuring and writing."""
 _AHEAD = 10
 """Steps that the device may be behind, so that time means something."""
-
-
-@dataclass(frozen=True)
-class SceneRunSettings:
-    """What one call does.
-
-    Attributes:
-        recipe: what is learned when.
-        output: where the state goes.
-        state: where the state of the piece before lies; None = in ``output``.
-        minutes: of the call, which takes one step at least.
-        total_minutes: of learning, over all calls; None = it ends with this one.
-        seed: of a training that begins.
-        device: as PyTorch spells it, or ``auto``.
-        graph: whether a step is captured as a CUDA graph; means nothing without a GPU.
-        streams: held-out streams that memory is measured on.
-        validate_seconds: from one validation to the next.
-
-    Raises:
-        ConfigurationError: numbers that cannot work.
-
-    """
-
-    recipe: str = "demo12"
-    output: Path = Path("training_state")
-    state: Path | None = None
-    minutes: float = 7.0
-    total_minutes: float | None = None
-    seed: int = 0
-    device: str = "auto"
-    graph: bool = True
-    streams: int = 16
-    validate_seconds: float = 90.0
-
-    def __post_init__(self) -> None:
-        for name in ("minutes", "total_minutes", "streams", "validate_seconds"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise ConfigurationError(
-                    f"training {name} is {getattr(self, name)}; it must be positive"
-                )
-        if self.seed < 0:
-            raise ConfigurationError(f"training seed is {self.seed}; it must not be negative")
 
 
 class SceneRun:
@@ -154,33 +111,37 @@ class SceneRun:
 
     def run(self, stop: Callable[[], bool]) -> None:
         """Learn until the minutes are over, the training is done, or ``stop`` says so."""
+        try:
+            self._learn(stop)
+            if self.ranks.first:
+                self.save()
+                if not stop():
+                    self._measure()
+        finally:
+            self.ranks.end()
+
+    def _learn(self, stop: Callable[[], bool]) -> None:
         now = saved = validated = time.monotonic()
         self.say(f"begins after {now - self.began:.1f} s, {self.end - now:.1f} s to learn")
         if not self._total:
             self._total = self.learned_seconds + max(self.end - now, 1.0)
-        report = _Report()
+        report = LossMeter(_REPORT_SECONDS)
         while self._goes_on(stop):
             self._step(report)
             if not self.ranks.first:
                 continue
             now = time.monotonic()
-            if now - report.since > _REPORT_SECONDS:
+            if report.due(now):
                 self._note(report)
-                report = _Report()
             if now - validated > self.settings.validate_seconds:
                 self._validate()
                 validated = time.monotonic()
-                report = _Report()
+                report.restart(validated)
             if now - saved > 120:
                 self.save()
                 saved = time.monotonic()
-        if not self.ranks.first:
-            return
-        if report.steps:
+        if self.ranks.first and report.steps:
             self._note(report)
-        self.save()
-        if not stop():
-            self._measure()
 
     def _goes_on(self, stop: Callable[[], bool]) -> bool:
         """Return whether there is one more step; the first process decides for all.
@@ -192,7 +153,7 @@ class SceneRun:
         self._agreed, more = self.ranks.agreed(self.progress, more)
         return more
 
-    def _step(self, report: _Report) -> None:
+    def _step(self, report: LossMeter) -> None:
         started = time.monotonic()
         stage = self.trainer.recipe.stage_at(self._agreed)
         report.add(self._take_step(), stage.frames * stage.streams * self.ranks.count)
@@ -211,13 +172,16 @@ class SceneRun:
             self.trainer.graphed = False
             return self.trainer.take_step(self._agreed)
 
-    def _note(self, report: _Report) -> None:
+    def _note(self, report: LossMeter) -> None:
+        now = time.monotonic()
         row = {"step": self.trainer.step, "minutes": round(self.learned_seconds / 60, 3),
-               "wall": round(time.monotonic() - self.began, 1),
+               "wall": round(now - self.began, 1),
                "frames": self.trainer.recipe.stage_at(self.progress).frames,
-               **report.means()}  # fmt: skip
+               **{name: round(mean, 4) for name, mean in report.means().items()},
+               "frames_per_second": round(report.frames_per_second(now), 1)}  # fmt: skip
         self.rows.append(row)
         self.say(json.dumps(row))
+        report.restart(now)
 
     def _validate(self) -> None:
         suite = replace(suite_named("landmarks_100_lap100"), frames=50, lap=50)
@@ -266,28 +230,4 @@ class SceneRun:
             "settings": {k: str(v) for k, v in asdict(self.settings).items()},
         }
         save_parts(self.settings.output, self.trainer.tensors(), facts)
-        half = copy.deepcopy(self.trainer.average).half().cpu()
-        save_network(half, self.settings.output / WEIGHTS)
-
-
-class _Report:
-    """Means of losses and the speed since the last report."""
-
-    def __init__(self) -> None:
-        self.since = time.monotonic()
-        self.steps = self.frames = 0
-        self._sums: dict[str, Tensor] = {}
-
-    def add(self, parts: dict[str, Tensor], frames: int) -> None:
-        self.steps += 1
-        self.frames += frames
-        for name, value in parts.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-
-    def means(self) -> dict[str, float]:
-        values = {name: round(float(v) / self.steps, 4) for name, v in self._sums.items()}
-        seconds = time.monotonic() - self.since
-        return {**values, "frames_per_second": round(self.frames / seconds, 1)}
-
-
-__all__ = ["NEED", "STATE", "WEIGHTS", "SceneRun", "SceneRunSettings"]
+        self.trainer.save_average(self.settings.output)

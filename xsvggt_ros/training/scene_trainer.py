@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,10 +13,10 @@ from torch import Tensor, nn
 from xsvggt_ros.model.aggregator import Encoder
 from xsvggt_ros.model.heads import activate_depth, activate_points
 from xsvggt_ros.model.network import Prediction
-from xsvggt_ros.synthetic.held_out import FIRST_HELD_OUT_SEED
+from xsvggt_ros.synthetic.cameras import Truth
 from xsvggt_ros.synthetic.scenes.scene import Draw
 from xsvggt_ros.synthetic.scenes.streams import Streams, plan_streams, render_streams
-from xsvggt_ros.synthetic.truth import Truth
+from xsvggt_ros.synthetic.sequence import FIRST_HELD_OUT_SEED
 from xsvggt_ros.training.auxiliary_heads import SceneHeads
 from xsvggt_ros.training.forgetting import (
     MaskedSequence,
@@ -27,15 +26,15 @@ from xsvggt_ros.training.forgetting import (
     over_tokens,
     windowed,
 )
-from xsvggt_ros.training.losses import losses, spelled_for
-from xsvggt_ros.training.optimization import (
+from xsvggt_ros.training.learning import (
+    Learning,
+    Ranks,
     fresh_network,
-    optimizer_for,
+    losses,
     set_learning_rate,
-    update_average,
+    spelled_for,
 )
-from xsvggt_ros.training.ranks import Ranks
-from xsvggt_ros.training.recipes import Recipe, Stage
+from xsvggt_ros.training.recipes import Recipe, SceneStage
 
 _WARM_STEPS = 3
 
@@ -93,7 +92,7 @@ PLACE = 0.5
 """Size of the position embedding at first, about that of what patches show."""
 
 
-class SceneTrainer:
+class SceneTrainer(Learning[SceneHeads]):
     """A network that learns; whoever calls decides how long."""
 
     def __init__(
@@ -115,28 +114,27 @@ class SceneTrainer:
             ranks: the processes that learn together; None = this one alone.
 
         """
-        self.recipe, self.seed, self.device = recipe, seed, device
+        self.recipe, self.seed = recipe, seed
         self._ranks = ranks or Ranks(device)
         network = fresh_network(recipe.preset, seed)
         _place_patches(network.aggregator.patch_embed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)
             auxiliary = SceneHeads(network.config)
-        self.network = network.to(device).train()
-        self.auxiliary = auxiliary.to(device)
-        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
-        self._learning = list(self.parameters().values())
         # Only a rate that lies on the device can change between repetitions of a captured step.
         rate = torch.tensor(recipe.learning_rate, device=device)
-        self.optimizer = optimizer_for(
-            self.parameters().items(),
+        super().__init__(
+            network,
+            auxiliary,
+            device,
             rate if device.type == "cuda" else recipe.learning_rate,
             recipe.weight_decay,
+            bfloat16=True,
             fused=True,
         )
-        self.step = 0
+        self._learning = list(self.parameters().values())
         self.graphed = graphed
-        self._captured: tuple[Stage, GraphedStep] | None = None
+        self._captured: tuple[SceneStage, GraphedStep] | None = None
         if device.type == "cuda":
             # The only generator that a captured step draws new numbers from as it is.
             self.generator = torch.cuda.default_generators[device.index or 0]
@@ -148,15 +146,6 @@ class SceneTrainer:
         """Make chances follow from seed, step and rank; seeds from 900 000 000 on are held out."""
         mixed = self.seed * 611_953 + self.step * 7_919 + self._ranks.rank * 104_729
         self.generator.manual_seed(mixed % FIRST_HELD_OUT_SEED)
-
-    def parameters(self) -> dict[str, nn.Parameter]:
-        """Return all that learns, by name."""
-        return {
-            f"{part}.{name}": each
-            for part, module in (("network", self.network), ("auxiliary", self.auxiliary))
-            for name, each in module.named_parameters()
-            if each.requires_grad
-        }
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what a training is continued from beside the averaged weights, in half the width.
@@ -185,7 +174,7 @@ class SceneTrainer:
                 each.copy_(tensors[f"now.{name}"])
                 if f"first.{name}" in tensors:
                     self.optimizer.state[each] = {
-                        "step": torch.tensor(float(step), device=self._step_device),
+                        "step": torch.tensor(float(step), device=self.device),
                         "exp_avg": tensors[f"first.{name}"].float(),
                         "exp_avg_sq": _second_moment(tensors, name, each),
                     }
@@ -193,12 +182,7 @@ class SceneTrainer:
         self.step = step
         self._seed_generator()
 
-    @property
-    def _step_device(self) -> torch.device:
-        """Where the fused optimiser counts."""
-        return self.device
-
-    def draw_streams(self, stage: Stage) -> Streams:
+    def draw_streams(self, stage: SceneStage) -> Streams:
         """Return streams of worlds that nobody has seen and nobody will see again."""
         settings = self.recipe.streams_of(stage)
         with torch.no_grad():
@@ -216,25 +200,22 @@ class SceneTrainer:
         set_learning_rate(self.optimizer, self.recipe.rate_at(progress))
         parts = self._graphed(stage) if self.graphed else self._cleared(stage)
         self.step += 1
-        update_average(self.average, self.network, self.step, self.recipe.average)
+        self.follow(self.recipe.average)
         return parts
 
-    def _graphed(self, stage: Stage) -> dict[str, Tensor]:
+    def _graphed(self, stage: SceneStage) -> dict[str, Tensor]:
         if self._captured is None or self._captured[0] != stage:
             # The memory of one graph is free before the next one is captured.
             self._captured = None
-            graph = GraphedStep(lambda: self._learn(stage), self._clear)
+            graph = GraphedStep(lambda: self._learn(stage), self.clear_gradients)
             self._captured = stage, graph
         return self._captured[1]()
 
-    def _cleared(self, stage: Stage) -> dict[str, Tensor]:
-        self._clear()
+    def _cleared(self, stage: SceneStage) -> dict[str, Tensor]:
+        self.clear_gradients()
         return self._learn(stage)
 
-    def _clear(self) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-
-    def _learn(self, stage: Stage) -> dict[str, Tensor]:
+    def _learn(self, stage: SceneStage) -> dict[str, Tensor]:
         """Learn from one batch, whose gradients were cleared; return its losses."""
         parts = self._losses(self.draw_streams(stage), stage)
         parts["total"].backward()
@@ -245,7 +226,7 @@ class SceneTrainer:
         self.optimizer.step()
         return {**{name: each.detach() for name, each in parts.items()}, "norm": norm.detach()}
 
-    def _memory(self, stage: Stage) -> MaskedSequence:
+    def _memory(self, stage: SceneStage) -> MaskedSequence:
         """Return a memory for the streams of a step, forgetful or not."""
         config = self.network.config
         tokens = config.tokens_per_frame(self.recipe.height, self.recipe.width)
@@ -265,24 +246,19 @@ class SceneTrainer:
         seen = causal(stage.frames, self.device)
         return MaskedSequence(stage.frames, over_tokens(seen, tokens), seen)
 
-    def _losses(self, streams: Streams, stage: Stage) -> dict[str, Tensor]:
-        network, config = self.network, self.network.config
-        layers = self.auxiliary.layers | {config.depth - 1, *config.dense.layers}
+    def _losses(self, streams: Streams, stage: SceneStage) -> dict[str, Tensor]:
         memory = self._memory(stage)
-        with torch.autocast(self.device.type, torch.bfloat16):
-            outputs = network.aggregator(streams.images, memory, layers)
-        outputs = {layer: each.float() for layer, each in outputs.items()}
-        encodings = network.camera_head(outputs[config.depth - 1][:, :, 0], memory)
+        outputs = self.aggregated(streams.images, memory)
+        encodings = self.encodings(outputs, memory)
         read = self.auxiliary(outputs, streams)
         chosen = self._dense_frames(stage)
         prediction = self._dense(outputs, streams, chosen, encodings)
         truth = streams.truth
         picked = Truth(truth.depth[chosen], truth.points[chosen], truth.encodings)
-        parts = losses(prediction, spelled_for(config, picked), self.recipe.weights)
-        total = parts["total"] + self.recipe.weights.auxiliary * read
-        return {**parts, "auxiliary": read, "total": total}
+        parts = losses(prediction, spelled_for(self.network.config, picked), self.recipe.weights)
+        return self.with_auxiliary(parts, read, self.recipe.weights)
 
-    def _dense_frames(self, stage: Stage) -> tuple[slice, slice]:
+    def _dense_frames(self, stage: SceneStage) -> tuple[slice, slice]:
         """Return the streams and frames that the dense heads learn from: all are as random."""
         count = min(stage.dense_frames, stage.frames)
         pace = max(stage.frames // count, 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How good a network is on held-out sequences."""
+"""How good a network is on held-out sequences, and what its memory is worth."""
 
 from __future__ import annotations
 
@@ -9,14 +9,22 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from xsvggt_ros.geometry.cameras import world_to_camera
-from xsvggt_ros.geometry.rigid import invert
+from xsvggt_ros.geometry.rigid import invert, rotation_angles
 from xsvggt_ros.metrics.depth import score_depth
-from xsvggt_ros.metrics.trajectory import score_trajectory
+from xsvggt_ros.metrics.trajectory import TrajectoryScore, score_trajectory
 from xsvggt_ros.model.config import PoseConvention
 from xsvggt_ros.model.network import StreamVggt
+from xsvggt_ros.synthetic.scenes.streams import Streams
 from xsvggt_ros.synthetic.sequence import Sequence, SyntheticFrame
+from xsvggt_ros.training.forgetting import (
+    MaskedSequence,
+    causal,
+    over_tokens,
+    window,
+)
 
 Array = NDArray[np.float64]
 
@@ -68,7 +76,7 @@ def score_sequence(network: StreamVggt, frames: Sequences[SyntheticFrame]) -> Sc
     poses = camera_poses(encodings, network.config.pose_convention)
     first = invert(frames[0].camera_to_world)
     truth = np.stack([first @ frame.camera_to_world for frame in frames])
-    return compare(depth, np.stack([frame.depth for frame in frames]), poses, truth)
+    return sequence_scores(depth, np.stack([frame.depth for frame in frames]), poses, truth)
 
 
 def camera_poses(encodings: Array, convention: PoseConvention = "world_to_camera") -> Array:
@@ -84,7 +92,9 @@ def camera_poses(encodings: Array, convention: PoseConvention = "world_to_camera
     return poses.reshape(*encodings.shape[:-1], 4, 4)
 
 
-def compare(depth: Array, true_depth: NDArray[np.float32], poses: Array, truth: Array) -> Scores:
+def sequence_scores(
+    depth: Array, true_depth: NDArray[np.float32], poses: Array, truth: Array
+) -> Scores:
     """Return the scores of a sequence.
 
     Args:
@@ -95,8 +105,7 @@ def compare(depth: Array, true_depth: NDArray[np.float32], poses: Array, truth: 
 
     """
     found = score_depth(depth, true_depth, "median").errors
-    path = score_trajectory(poses, truth, "sim3")
-    standing = score_trajectory(np.tile(np.eye(4), (len(truth), 1, 1)), truth, "sim3")
+    path, standing = _path_scores(poses, truth)
     return Scores(
         abs_rel_median=found.abs_rel,
         delta_1_median=found.delta_1,
@@ -105,6 +114,12 @@ def compare(depth: Array, true_depth: NDArray[np.float32], poses: Array, truth: 
         rpe_rotation_mean_deg=path.rpe_rotation.mean,
         standing_rpe_rotation_mean_deg=standing.rpe_rotation.mean,
     )
+
+
+def _path_scores(poses: Array, truth: Array) -> tuple[TrajectoryScore, TrajectoryScore]:
+    """Return the score of a path [frames, 4, 4], and that of a camera that never moves."""
+    standing = np.tile(np.eye(4), (len(truth), 1, 1))
+    return score_trajectory(poses, truth, "sim3"), score_trajectory(standing, truth, "sim3")
 
 
 def mean_scores(scores: Sequences[Scores]) -> Scores:
@@ -121,3 +136,94 @@ def score_network(network: StreamVggt, sequences: Sequences[Sequence]) -> Scores
     scores = [score_sequence(network, list(sequence)) for sequence in sequences]
     network.train(was_training)
     return mean_scores(scores)
+
+
+EVERYTHING = 0
+BUDGETS = (2, 4, 8, 16, EVERYTHING)
+"""Frames that a cache holds after each step: 2 are no history, EVERYTHING is all."""
+
+
+@dataclass(frozen=True)
+class StreamErrors:
+    """Errors of some streams, float64 [worlds] or [worlds, frames].
+
+    Attributes:
+        ate_sim3_percent: ATE after Sim(3), percent of the path's extent.
+        standing_ate_sim3_percent: the same of a camera that never moves.
+        positions_percent: position error of each frame after Sim(3), percent of the extent.
+        rotations_deg: rotation error of each frame, without alignment.
+        rpe_rotation_mean_deg: rotation error from frame to frame, mean.
+        abs_rel_median: AbsRel of depth after a median scale; NaN where depth was not asked for.
+
+    """
+
+    ate_sim3_percent: Array
+    standing_ate_sim3_percent: Array
+    positions_percent: Array
+    rotations_deg: Array
+    rpe_rotation_mean_deg: Array
+    abs_rel_median: Array
+
+
+@torch.no_grad()
+def errors_of(
+    network: StreamVggt, streams: Streams, budget: int, *, depth: bool = True
+) -> StreamErrors:
+    """Return the errors of a network whose memory is a window of whole frames.
+
+    Args:
+        network: on the streams' device.
+        streams: what it is shown.
+        budget: frames, as in BUDGETS; the camera head remembers as much.
+        depth: whether depth is asked for; it costs most.
+
+    """
+    frames, device = streams.images.shape[1], streams.images.device
+    seen = causal(frames, device) if budget == EVERYTHING else window(frames, budget, device)
+    tokens = network.config.tokens_per_frame(*streams.images.shape[-2:])
+    memory = MaskedSequence(frames, over_tokens(seen, tokens), seen)
+    found = network(streams.images, memory, ("camera", "depth") if depth else ("camera",))
+    assert found.pose_encodings is not None
+    cameras = found.pose_encodings[:, :, -1]
+    return stream_errors(cameras, found.depth, streams, network.config.pose_convention)
+
+
+def stream_errors(
+    encodings: Tensor,
+    depth: Tensor | None,
+    streams: Streams,
+    convention: PoseConvention = "world_to_camera",
+) -> StreamErrors:
+    """Return the errors of a prediction.
+
+    Args:
+        encodings: of the cameras, [worlds, frames, 9].
+        depth: [worlds, frames, h, w], or None.
+        streams: with their truth.
+        convention: how the network means its poses.
+
+    """
+    found, true = _poses(encodings, convention), _poses(streams.truth.encodings)
+    pairs = [_path_scores(*pair) for pair in zip(found, true, strict=True)]
+    paths, standing = zip(*pairs, strict=True)
+    turned = np.swapaxes(true[..., :3, :3], -1, -2) @ found[..., :3, :3]
+    return StreamErrors(
+        ate_sim3_percent=np.array([100 * each.relative_ate for each in paths]),
+        standing_ate_sim3_percent=np.array([100 * each.relative_ate for each in standing]),
+        positions_percent=np.stack([100 * each.position_errors / each.extent for each in paths]),
+        rotations_deg=np.degrees(rotation_angles(turned)),
+        rpe_rotation_mean_deg=np.array([each.rpe_rotation.mean for each in paths]),
+        abs_rel_median=_depth_errors(depth, streams),
+    )
+
+
+def _poses(encodings: Tensor, convention: PoseConvention = "world_to_camera") -> Array:
+    return camera_poses(encodings.double().cpu().numpy(), convention)
+
+
+def _depth_errors(depth: Tensor | None, streams: Streams) -> Array:
+    if depth is None:
+        return np.full(len(streams.truth.depth), np.nan)
+    truth = torch.where(streams.seen, streams.truth.depth, torch.nan)
+    pairs = zip(depth.float().cpu().numpy(), truth.cpu().numpy(), strict=True)
+    return np.array([score_depth(*pair, "median").errors.abs_rel for pair in pairs])

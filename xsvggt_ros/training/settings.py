@@ -7,9 +7,8 @@ import math
 from dataclasses import dataclass, field, replace
 
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.synthetic.held_out import LENGTHS
-from xsvggt_ros.training.losses import LossWeights
-from xsvggt_ros.training.optimization import cosine
+from xsvggt_ros.synthetic.sequence import LENGTHS
+from xsvggt_ros.training.learning import LossWeights, cosine
 
 
 @dataclass(frozen=True)

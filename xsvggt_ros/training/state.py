@@ -23,10 +23,10 @@ from xsvggt_ros.model.config import NetworkConfig, preset
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.synthetic.rooms import room_named
 from xsvggt_ros.training.auxiliary_heads import RoomHeads
-from xsvggt_ros.training.optimization import fresh_network
+from xsvggt_ros.training.learning import fresh_network
 from xsvggt_ros.training.settings import TrainingSettings
 
-STATE, WEIGHTS = "state.json", "weights.safetensors"
+STATE = "state.json"
 MOST_BYTES = 15 * 2**20
 """Of one file; carriers take 16 MiB, header included."""
 

@@ -6,7 +6,6 @@ Needs torch, numpy and safetensors; loss curves are drawn where matplotlib is in
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -18,15 +17,20 @@ from torch import Tensor, nn
 
 from xsvggt_ros.errors import CheckpointError, ConfigurationError
 from xsvggt_ros.geometry.files import require_writable
-from xsvggt_ros.model.checkpoint import save_network
 from xsvggt_ros.model.device import device_named
 from xsvggt_ros.model.heads import activate_depth, activate_points
 from xsvggt_ros.model.memory import CausalSequence
 from xsvggt_ros.model.network import Prediction
-from xsvggt_ros.synthetic.held_out import LENGTHS, SUITE, held_out
-from xsvggt_ros.synthetic.sequence import Sequence
+from xsvggt_ros.synthetic.sequence import LENGTHS, SUITE, Sequence, held_out
+from xsvggt_ros.training.auxiliary_heads import RoomHeads
 from xsvggt_ros.training.batches import Batch, TrainingData
 from xsvggt_ros.training.forgetting import GappySequence, drawn_window, windowed
+from xsvggt_ros.training.learning import (
+    Learning,
+    losses,
+    set_learning_rate,
+    spelled_for,
+)
 from xsvggt_ros.training.log import (
     PARTS,
     LossLog,
@@ -36,12 +40,9 @@ from xsvggt_ros.training.log import (
     require_no_other,
     write_evaluation_image,
 )
-from xsvggt_ros.training.losses import losses, spelled_for
-from xsvggt_ros.training.optimization import optimizer_for, set_learning_rate, update_average
 from xsvggt_ros.training.scores import Scores, score_network
 from xsvggt_ros.training.settings import Schedule, Stage, TrainingSettings
 from xsvggt_ros.training.state import (
-    WEIGHTS,
     StartSettings,
     State,
     differences,
@@ -55,7 +56,7 @@ MOST_SKIPPED = 50
 """Steps in a row without a finite gradient that end a training."""
 
 
-class Trainer:
+class Trainer(Learning[RoomHeads]):
     """One training in one directory; a second call with equal settings continues it."""
 
     def __init__(self, settings: TrainingSettings, directory: Path) -> None:
@@ -69,9 +70,9 @@ class Trainer:
         """
         require_writable(directory)
         self.settings, self.directory = settings, directory
-        self.device = device_named(settings.device)
-        self.data = TrainingData(settings, self.device)
-        state = load_state(directory, self.device)
+        device = device_named(settings.device)
+        self.data = TrainingData(settings, device)
+        state = load_state(directory, device)
         if state:
             self._require_same(state)
         else:
@@ -82,21 +83,20 @@ class Trainer:
         self._start_digest = (
             state.start_digest if state else learned.digest() if settings.start else ""
         )
-        self.network = learned.network.to(self.device).train()
-        self.auxiliary = learned.auxiliary.to(self.device)
-        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
-        self.optimizer = optimizer_for(
-            [*self.network.named_parameters(), *self.auxiliary.named_parameters()],
+        super().__init__(
+            learned.network,
+            learned.auxiliary,
+            device,
             settings.learning_rate,
             settings.weight_decay,
+            bfloat16=settings.bfloat16,
         )
-        self.step, self.skipped, self._in_a_row = 0, 0, 0
+        self.skipped, self._in_a_row = 0, 0
         self._saved = state is not None
         if state:
             self._resume(state)
-        self._aggregator: Callable[..., dict[int, Tensor]] = self.network.aggregator
         if settings.compile:
-            self._aggregator = torch.compile(self.network.aggregator)
+            self.aggregator = torch.compile(self.network.aggregator)
 
     def _start_settings(self, start: str) -> StartSettings:
         return StartSettings(self.settings.preset, self.settings.room, self.settings.seed, start)
@@ -151,8 +151,7 @@ class Trainer:
         )
         save_state(self.directory, state)
         self._saved = True
-        half = copy.deepcopy(self.average).half().cpu()
-        return save_network(half, self.directory / WEIGHTS)
+        return self.save_average(self.directory)
 
     def train(
         self,
@@ -185,9 +184,11 @@ class Trainer:
                 meter.add(self.take_step(batch, stage), batch.frames)
                 now = time.monotonic()
                 if meter.due(now) or self.step == self.settings.steps:
-                    progress = meter.report(
-                        now, self.step, self.settings.steps, stage.name, self.skipped
-                    )
+                    progress = Progress(
+                        self.step, self.settings.steps, stage.name, meter.means(),
+                        meter.frames_per_second(now), self.skipped,
+                    )  # fmt: skip
+                    meter.restart(now)
                     self.log.add(progress, self.settings.rate_at(self.step - 1))
                     listen(progress)
                 if now - saved > schedule.checkpoint_seconds:
@@ -211,22 +212,20 @@ class Trainer:
         set_learning_rate(self.optimizer, settings.rate_at(self.step))
         self.step += 1
         parts = self._losses(batch, stage)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.clear_gradients()
         parts["total"].backward()
-        norm = nn.utils.clip_grad_norm_(
-            [*self.network.parameters(), *self.auxiliary.parameters()], 1.0
-        )
+        norm = nn.utils.clip_grad_norm_(self.parameters().values(), 1.0)
         if not bool(torch.isfinite(norm) & torch.isfinite(parts["total"].detach())):
             self._skip()
             return {}
         self._in_a_row = 0
         self.optimizer.step()
-        update_average(self.average, self.network, self.step, settings.average)
+        self.follow(settings.average)
         return {name: float(parts[name].detach()) for name in PARTS if name in parts}
 
     def _skip(self) -> None:
         """Leave the weights as they are: one broken batch must not end hours of work."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self.clear_gradients()
         self.skipped += 1
         self._in_a_row += 1
         if self._in_a_row >= MOST_SKIPPED:
@@ -239,14 +238,14 @@ class Trainer:
         """Return the losses of one batch; the dense heads see one of its streams, in turn."""
         weights, normal = self.settings.weights, batch.truth.normalized()
         memory = self._memory(batch.images, stage)
-        outputs = self._aggregate(batch.images, memory)
+        outputs = self.aggregated(batch.images, memory)
         stream = (self.step // stage.dense_every) % batch.images.shape[0]
         dense = slice(stream, stream + 1) if self.step % stage.dense_every == 0 else None
         prediction = self._predict(outputs, batch.images, dense, memory)
         truth = spelled_for(self.network.config, normal)
         parts = losses(prediction, truth, weights, dense or slice(None))
         read = self.auxiliary(outputs, batch, normal)
-        return {**parts, "auxiliary": read, "total": parts["total"] + weights.auxiliary * read}
+        return self.with_auxiliary(parts, read, weights)
 
     def _memory(self, images: Tensor, stage: Stage) -> CausalSequence:
         """Return a memory for streams [streams, frames, 3, height, width], with gaps or without.
@@ -266,16 +265,6 @@ class Trainer:
             config, frames, tokens, window=window, interval=interval, device=images.device
         )
 
-    def _aggregate(self, images: Tensor, memory: CausalSequence) -> dict[int, Tensor]:
-        """Run the aggregator over whole streams, in bfloat16 if asked; return float32."""
-        config = self.network.config
-        layers = self.auxiliary.layers | {config.depth - 1, *config.dense.layers}
-        if not self.settings.bfloat16:
-            return self._aggregator(images, memory, layers)
-        with torch.autocast(self.device.type, torch.bfloat16):
-            outputs = self._aggregator(images, memory, layers)
-        return {layer: each.float() for layer, each in outputs.items()}
-
     def _predict(
         self,
         outputs: dict[int, Tensor],
@@ -286,8 +275,7 @@ class Trainer:
         """Run the camera head over all streams, and the dense heads over those asked for."""
         network = self.network
         height, width = images.shape[-2:]
-        tokens = outputs[network.config.depth - 1][:, :, 0]
-        encodings = network.camera_head(tokens, memory)
+        encodings = self.encodings(outputs, memory)
         if dense is None:
             return Prediction(encodings)
         chosen = {layer: each[dense] for layer, each in outputs.items()}

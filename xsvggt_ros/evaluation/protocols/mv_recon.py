@@ -12,17 +12,25 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from xsvggt_ros.errors import ConfigurationError, EvaluationError, SourceError
-from xsvggt_ros.evaluation.cloud import PointSample, score_cloud
-from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, answered, each_row
+from xsvggt_ros.evaluation.cloud import score_cloud
+from xsvggt_ros.evaluation.protocols.base import (
+    Column,
+    ProtocolOptions,
+    ProtocolRow,
+    Specification,
+    answered,
+    each_row,
+    length_note,
+)
 from xsvggt_ros.evaluation.protocols.video_depth import PATCH
-from xsvggt_ros.evaluation.source import SourceOptions, open_source
+from xsvggt_ros.evaluation.request import SourceOptions
+from xsvggt_ros.evaluation.sources import open_source
 from xsvggt_ros.evaluation.sources.base import EvaluationSource
 from xsvggt_ros.evaluation.sources.files import directories
 from xsvggt_ros.geometry.alignment import align
@@ -32,8 +40,9 @@ from xsvggt_ros.geometry.text_tables import read_text
 from xsvggt_ros.stream.frame import FrameResult, ImageArray
 from xsvggt_ros.stream.reconstructor import Reconstructor
 
-SceneDataset = Literal["seven_scenes", "neural_rgbd"]
-Prediction = Literal["points", "projection"]
+PREDICTIONS = ("points", "projection")
+"""Of the point head, as in the published tables; of depth and pose, laid upon the truth by a
+similarity (the reference's ``--use_proj``)."""
 
 SEVEN_SCENES_STRIDE = 200
 NEURAL_RGBD_STRIDE = 500
@@ -72,10 +81,10 @@ class _View:
 
 def mv_recon(
     engine: Reconstructor,
-    dataset: SceneDataset,
+    dataset: str,
     root: Path,
     *,
-    prediction: Prediction = "points",
+    prediction: str = PREDICTIONS[0],
     sampling: Sampling | None = None,
 ) -> Iterator[ProtocolRow]:
     """Yield accuracy, completeness and normal consistency of each sequence.
@@ -84,8 +93,7 @@ def mv_recon(
         engine: with ``point_head`` for the prediction ``points``.
         dataset: which one.
         root: directory of the scenes.
-        prediction: ``points`` of the point head, as in the published tables; or ``projection``,
-            depth and pose, laid upon the truth by a similarity (the reference's ``--use_proj``).
+        prediction: one of PREDICTIONS.
         sampling: sparse as in the reference, or long.
 
     Raises:
@@ -105,7 +113,7 @@ def mv_recon(
         source = _open(dataset, root, name, chosen)
         views = list(_views(engine, source, prediction))
         predicted, true = _normalized(views, prediction)
-        score = score_cloud(_sampled(predicted), _sampled(true))
+        score = score_cloud(thinned(predicted), thinned(true))
         metrics = {
             "acc": score.accuracy.mean, "acc_med": score.accuracy.median,
             "comp": score.completeness.mean, "comp_med": score.completeness.median,
@@ -119,7 +127,7 @@ def mv_recon(
     return each_row(names, measure)
 
 
-def sequence_names(dataset: SceneDataset, root: Path) -> list[str]:
+def sequence_names(dataset: str, root: Path) -> list[str]:
     """Return ``scene/seq-NN`` of the test split of 7-Scenes, or the scenes of Neural RGB-D.
 
     Raises:
@@ -145,7 +153,7 @@ def sequence_names(dataset: SceneDataset, root: Path) -> list[str]:
     return names
 
 
-def _open(dataset: SceneDataset, root: Path, name: str, sampling: Sampling) -> EvaluationSource:
+def _open(dataset: str, root: Path, name: str, sampling: Sampling) -> EvaluationSource:
     place = root / name
     if sampling.frames is not None:
         options = SourceOptions(kind=dataset, stride=sampling.stride, limit=sampling.frames)
@@ -159,9 +167,7 @@ def _open(dataset: SceneDataset, root: Path, name: str, sampling: Sampling) -> E
     return open_source(place, SourceOptions(kind=dataset, stride=stride))
 
 
-def _views(
-    engine: Reconstructor, source: EvaluationSource, prediction: Prediction
-) -> Iterator[_View]:
+def _views(engine: Reconstructor, source: EvaluationSource, prediction: str) -> Iterator[_View]:
     """Step through the sequence; yield the middle of each image, in the first true camera."""
     engine.reset("next sequence")
     width = engine.settings.width
@@ -202,7 +208,7 @@ def _true_views(
         yield true_view, partial(np.asarray, image), given.stamp
 
 
-def _predicted(result: FrameResult, prediction: Prediction) -> Points:
+def _predicted(result: FrameResult, prediction: str) -> Points:
     if prediction == "points":
         assert result.points is not None
         return result.points.astype(np.float64)
@@ -218,7 +224,7 @@ def _middle(points: Points) -> Points:
     return points[top : top + tall, left : left + wide]
 
 
-def _normalized(views: list[_View], prediction: Prediction) -> tuple[Points, Points]:
+def _normalized(views: list[_View], prediction: str) -> tuple[Points, Points]:
     """Return both clouds of the pixels with known depth, in one scale.
 
     For ``points``: the median depth of each side becomes 0, and sizes are made equal, a size being
@@ -248,12 +254,18 @@ def _size(points: Points) -> float:
     return float(np.median(np.linalg.norm(points - np.median(points, axis=0), axis=1)))
 
 
-def _sampled(points: Points) -> Points:
-    if len(points) <= LARGEST_CLOUD:
+def thinned(points: Points, most: int = LARGEST_CLOUD) -> Points:
+    """Return at most so many of some points [n, 3], rounded to float32 where points are dropped.
+
+    Every second one is dropped at random (seeded) until they are few enough.
+    """
+    if len(points) <= most:
         return points
-    sample = PointSample(LARGEST_CLOUD)
-    sample.add(points)
-    return sample.points()
+    random = np.random.default_rng(0)
+    points = points.astype(np.float32).astype(np.float64)
+    while len(points) > most:
+        points = points[random.random(len(points)) < 0.5]
+    return points
 
 
 def cropped(
@@ -308,3 +320,55 @@ def cropped(
         height=height,
     )
     return np.array(image, np.uint8), depth[down : down + height, right : right + width], moved
+
+
+class MultiViewReconstruction(Specification):
+    """Tables 2 and 3."""
+
+    name = "mv_recon"
+    datasets = ("seven_scenes", "neural_rgbd")
+    columns = (
+        Column("acc", "Acc, m"), Column("acc_med", "Acc median"),
+        Column("comp", "Comp, m"), Column("comp_med", "Comp median"),
+        Column("nc", "NC"), Column("nc_med", "NC median"),
+        Column("f_score", "F-score", 1, "%"),
+    )  # fmt: skip
+
+    def check(self, options: ProtocolOptions) -> None:
+        """Allow ``frames`` with ``stride``, and ``prediction``."""
+        options.refuse(self.name, "annotations")
+        if options.stride is not None and options.frames is None:
+            raise ConfigurationError(
+                f"--stride {options.stride} is for the long table of {self.name}; add --max-frames"
+            )
+        if options.prediction not in (None, *PREDICTIONS):
+            raise ConfigurationError(
+                f"--prediction '{options.prediction}' is unknown; choose {' or '.join(PREDICTIONS)}"
+            )
+
+    def names(self, options: ProtocolOptions) -> list[str]:
+        """Return the sequences of the data set."""
+        return sequence_names(options.dataset, options.root)
+
+    def needs_points(self, options: ProtocolOptions) -> bool:
+        """Return whether the point head is scored."""
+        return (options.prediction or PREDICTIONS[0]) == "points"
+
+    def rows(self, engine: Reconstructor, options: ProtocolOptions) -> Iterator[ProtocolRow]:
+        """Run the scenes."""
+        return mv_recon(
+            engine,
+            options.dataset,
+            options.root,
+            prediction=(options.prediction or PREDICTIONS[0]),
+            sampling=Sampling(options.frames, options.stride or 1),
+        )
+
+    def notes(self, options: ProtocolOptions) -> tuple[str, ...]:
+        """Say how many images there are, and what is aligned with the ground truth."""
+        sparse = "the reference's sparse sampling: 2 to 5 images, hardly any cache"
+        scored = {
+            "points": "points of the point head, shifted and scaled as in the reference, then ICP",
+            "projection": "points of depth and pose, laid upon the truth by a similarity, then ICP",
+        }
+        return (length_note(options, sparse), scored[(options.prediction or PREDICTIONS[0])])

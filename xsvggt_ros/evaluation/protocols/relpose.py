@@ -8,15 +8,23 @@ import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import ConfigurationError, EvaluationError, SourceError
-from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, answered, each_row
+from xsvggt_ros.evaluation.protocols.base import (
+    Column,
+    ProtocolOptions,
+    ProtocolRow,
+    Specification,
+    answered,
+    each_row,
+)
 from xsvggt_ros.evaluation.protocols.video_depth import SINTEL_14, decoded
-from xsvggt_ros.evaluation.source import SourceOptions, open_source
+from xsvggt_ros.evaluation.request import SourceOptions
+from xsvggt_ros.evaluation.sources import open_source
 from xsvggt_ros.evaluation.sources.files import directories
 from xsvggt_ros.geometry.rigid import Matrix, invert, rotation_angles
 from xsvggt_ros.metrics.trajectory import score_trajectory
@@ -24,7 +32,7 @@ from xsvggt_ros.stream.frame import ImageArray
 from xsvggt_ros.stream.imaging import decode_encoded
 from xsvggt_ros.stream.reconstructor import Reconstructor
 
-PathDataset = Literal["tum", "scannet", "sintel14"]
+PATH_DATASETS = ("tum", "scannet", "sintel14")
 
 PATH_METRICS = ("ate_sim3", "rpe_translation_sim3", "rpe_rotation_deg", "scale_sim3")
 
@@ -48,7 +56,7 @@ Poses = NDArray[np.float64]
 
 def relpose(
     engine: Reconstructor,
-    dataset: PathDataset,
+    dataset: str,
     root: Path,
     *,
     frames: int = FRAMES,
@@ -223,3 +231,59 @@ def camera_to_world_of(view: dict[str, Any]) -> Matrix:
     extrinsics[:3, :3] = (np.array(view["R"]) * flip).T
     extrinsics[:3, 3] = np.array(view["T"]) * flip
     return invert(extrinsics)
+
+
+CO3D = "co3d"
+
+
+class RelativePose(Specification):
+    """Table 4, and the pairs of CO3D."""
+
+    name = "relpose"
+    datasets = (*PATH_DATASETS, CO3D)
+    columns = (
+        Column("ate_sim3", "ATE, m"), Column("rpe_translation_sim3", "RPE, m"),
+        Column("rpe_rotation_deg", "RPE, °", 3), Column("scale_sim3", "scale", 3),
+        *(Column(f"auc_{limit}", f"AUC@{limit}", 1, "%") for limit in THRESHOLDS),
+    )  # fmt: skip
+
+    def check(self, options: ProtocolOptions) -> None:
+        """Allow sampling for paths, annotations for CO3D."""
+        if options.dataset == CO3D:
+            options.refuse(self.name, "frames", "stride", "prediction")
+            if options.annotations is None:
+                raise ConfigurationError(
+                    "relpose on co3d needs --annotations, the directory with CATEGORY_test.jgz"
+                )
+        elif options.dataset == "sintel14":
+            options.refuse(self.name, "frames", "stride", "prediction", "annotations")
+        else:
+            options.refuse(self.name, "prediction", "annotations")
+
+    def rows(self, engine: Reconstructor, options: ProtocolOptions) -> Iterator[ProtocolRow]:
+        """Run paths, or pairs of CO3D."""
+        if options.dataset == CO3D:
+            assert options.annotations is not None
+            return co3d(engine, options.annotations, options.root)
+        return relpose(
+            engine,
+            options.dataset,
+            options.root,
+            frames=options.frames or FRAMES,
+            stride=options.stride or STRIDE,
+        )
+
+    def notes(self, options: ProtocolOptions) -> tuple[str, ...]:
+        """Say what is drawn and how paths are aligned."""
+        if options.dataset == CO3D:
+            return (
+                f"{CO3D_FRAMES} images of each sequence, drawn with seed "
+                f"{CO3D_SEED}; per pair the larger of both angles",
+            )
+        if options.dataset == "sintel14":
+            return ("14 whole sequences of Sintel; paths aligned by Sim(3)",)
+        frames, stride = options.frames or FRAMES, options.stride or STRIDE
+        return (
+            f"at most {frames} frames of a sequence, one in {stride}; paths aligned by Sim(3)",
+            "figures of another length or stride are figures of another protocol",
+        )

@@ -7,17 +7,24 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 from xsvggt_ros.errors import ConfigurationError, EvaluationError
 from xsvggt_ros.evaluation.evaluator import at_size_of
-from xsvggt_ros.evaluation.frame import EvaluationFrame
-from xsvggt_ros.evaluation.protocols.rows import ProtocolRow, answered, each_row
-from xsvggt_ros.evaluation.source import SourceOptions, open_source
-from xsvggt_ros.evaluation.sources.base import EvaluationSource
+from xsvggt_ros.evaluation.protocols.base import (
+    Column,
+    ProtocolOptions,
+    ProtocolRow,
+    Specification,
+    answered,
+    each_row,
+    length_note,
+)
+from xsvggt_ros.evaluation.request import SourceOptions
+from xsvggt_ros.evaluation.sources import open_source
+from xsvggt_ros.evaluation.sources.base import EvaluationFrame, EvaluationSource
 from xsvggt_ros.evaluation.sources.files import directories
 from xsvggt_ros.evaluation.sources.tum import open_prepared
 from xsvggt_ros.metrics.depth import (
@@ -29,8 +36,6 @@ from xsvggt_ros.metrics.depth import (
 )
 from xsvggt_ros.stream.frame import Frame, ImageArray
 from xsvggt_ros.stream.reconstructor import Reconstructor
-
-DepthDataset = Literal["sintel", "sintel14", "bonn", "kitti"]
 
 SINTEL_14 = (
     "alley_2", "ambush_4", "ambush_5", "ambush_6", "cave_2", "cave_4", "market_2", "market_5",
@@ -76,7 +81,7 @@ RULES: dict[str, DepthRules] = {
 
 def video_depth(
     engine: Reconstructor,
-    dataset: DepthDataset,
+    dataset: str,
     root: Path,
     *,
     frames: int | None = None,
@@ -115,7 +120,7 @@ def video_depth(
     return each_row(sequence_names(dataset, root), measure)
 
 
-def mono_depth(engine: Reconstructor, dataset: DepthDataset, root: Path) -> Iterator[ProtocolRow]:
+def mono_depth(engine: Reconstructor, dataset: str, root: Path) -> Iterator[ProtocolRow]:
     """Yield the errors of each sequence, every image a stream of its own, scaled by its median.
 
     No cache takes part in it. Errors are means over images, weighted by their pixels.
@@ -153,7 +158,7 @@ def mono_depth(engine: Reconstructor, dataset: DepthDataset, root: Path) -> Iter
     return each_row(sequence_names(dataset, root), measure)
 
 
-def sequence_names(dataset: DepthDataset, root: Path) -> list[str]:
+def sequence_names(dataset: str, root: Path) -> list[str]:
     """Return the names of a data set's sequences, in order.
 
     Raises:
@@ -175,9 +180,7 @@ def sequence_names(dataset: DepthDataset, root: Path) -> list[str]:
     return names
 
 
-def open_sequence(
-    dataset: DepthDataset, root: Path, name: str, frames: int | None
-) -> EvaluationSource:
+def open_sequence(dataset: str, root: Path, name: str, frames: int | None) -> EvaluationSource:
     """Open a sequence as the protocol takes it.
 
     Args:
@@ -259,3 +262,71 @@ def long_side(pixels: ImageArray, side: int = 518, patch: int = PATCH) -> ImageA
 def _floor(length: int, patch: int) -> int:
     """Return the largest multiple of the patch that fits, at least one patch."""
     return max(length // patch * patch, patch)
+
+
+def _depth_columns(alignment: str) -> tuple[Column, ...]:
+    """Return the columns of depth errors under one alignment, which the notes name."""
+    return (
+        Column(f"abs_rel_{alignment}", "AbsRel"),
+        Column(f"sq_rel_{alignment}", "SqRel"),
+        Column(f"depth_rmse_{alignment}", "RMSE, m"),
+        Column(f"depth_log_rmse_{alignment}", "log RMSE"),
+        Column(f"delta_1_{alignment}", "δ<1.25", 1, "%"),
+        Column(f"delta_2_{alignment}", "δ<1.25²", 1, "%"),
+        Column(f"delta_3_{alignment}", "δ<1.25³", 1, "%"),
+    )
+
+
+class _DepthProtocol(Specification):
+    """A protocol on the data sets with depth."""
+
+    datasets = tuple(RULES)
+
+    def names(self, options: ProtocolOptions) -> list[str]:
+        """Return the sequences of the data set."""
+        return sequence_names(options.dataset, options.root)
+
+
+class VideoDepth(_DepthProtocol):
+    """Tables 6 and 7."""
+
+    name = "video_depth"
+    columns = _depth_columns(ALIGNMENT)
+
+    def check(self, options: ProtocolOptions) -> None:
+        """Allow ``frames``."""
+        options.refuse(self.name, "stride", "prediction", "annotations")
+
+    def rows(self, engine: Reconstructor, options: ProtocolOptions) -> Iterator[ProtocolRow]:
+        """Run whole sequences."""
+        return video_depth(engine, options.dataset, options.root, frames=options.frames)
+
+    def notes(self, options: ProtocolOptions) -> tuple[str, ...]:
+        """Say how depth is aligned and averaged."""
+        return (
+            length_note(options, "each sequence as the reference takes it"),
+            "all pixels of a sequence aligned together by the scale of least absolute error; the "
+            "mean is weighted by pixels",
+        )
+
+
+class MonoDepth(_DepthProtocol):
+    """Table 5."""
+
+    name = "mono_depth"
+    columns = _depth_columns(IMAGE_ALIGNMENT)
+
+    def check(self, options: ProtocolOptions) -> None:
+        """Allow nothing but data set and root."""
+        options.refuse(self.name, "frames", "stride", "prediction", "annotations")
+
+    def rows(self, engine: Reconstructor, options: ProtocolOptions) -> Iterator[ProtocolRow]:
+        """Run single images."""
+        return mono_depth(engine, options.dataset, options.root)
+
+    def notes(self, options: ProtocolOptions) -> tuple[str, ...]:
+        """Say that no cache takes part."""
+        return (
+            "every image is a stream of its own, scaled by its median: no cache takes part",
+            "the mean is weighted by pixels",
+        )

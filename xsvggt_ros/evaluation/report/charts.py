@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -290,16 +291,5 @@ def svg(figure: Figure) -> str:
     text = stream.getvalue()
     element = text[text.index("<svg") :]
     head, _, body = element.partition(">")
-    kept = [part for part in head.split("\n") if part]
-    attributes = " ".join(kept)
-    for name in ("width", "height"):
-        attributes = _without(attributes, name)
+    attributes = re.sub(r' (?:width|height)="[^"]*"', "", " ".join(head.split()))
     return f'{attributes} role="img">{body}'
-
-
-def _without(attributes: str, name: str) -> str:
-    begin = attributes.find(f' {name}="')
-    if begin < 0:
-        return attributes
-    end = attributes.index('"', begin + len(name) + 3)
-    return attributes[:begin] + attributes[end + 1 :]

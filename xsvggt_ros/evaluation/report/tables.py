@@ -7,8 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from xsvggt_ros.evaluation.cost import Percentiles
-from xsvggt_ros.evaluation.evaluation import Evaluation
+from xsvggt_ros.evaluation.evaluation import Evaluation, Percentiles
 from xsvggt_ros.evaluation.metric_registry import BY_NAME, MIB
 from xsvggt_ros.metrics.odometry import DriftScore
 
@@ -70,32 +69,55 @@ def _trajectory(evaluation: Evaluation) -> Table | None:
     )  # fmt: skip
 
 
+_SHORT = {"sim3": "", "se3_online": ", scale known then"}
+"""How the columns of a wide table say their alignment."""
+
+
 def _drift(evaluation: Evaluation) -> Table | None:
     odometry = evaluation.scores.odometry
     columns = [
-        (f"{frame}, {ALIGNED[kind]}", score)
+        (f"{frame}{_SHORT.get(kind, f', {ALIGNED[kind]}')}", score)
         for frame, scores in (("map", odometry.drift), ("odom", odometry.odom_drift))
         for kind, score in scores.items()
     ]
     if not columns:
         return None
+    # No alignment changes rotations.
+    turned = [
+        (frame, next(iter(scores.values())))
+        for frame, scores in (("map", odometry.drift), ("odom", odometry.odom_drift))
+        if scores
+    ]
     lengths = sorted({length for _, score in columns for length in score.lengths})
-    rows = [(f"{length:g} m", *_drift_cells(columns, length)) for length in lengths]
+    rows = [(f"{length:g} m", *_drift_cells(columns, turned, length)) for length in lengths]
     return Table(
         "Drift",
-        ("segments of", "segments", *(f"{label}, %" for label, _ in columns), "rotation, °/m"),
-        [*rows, ("all", *_drift_cells(columns, None))],
+        (
+            "segments of",
+            "segments",
+            *(f"{label}, %" for label, _ in columns),
+            *(f"{frame}, °/m" for frame, _ in turned),
+        ),
+        [*rows, ("all", *_drift_cells(columns, turned, None))],
         "Errors over segments of the true path, as in KITTI. map: joins correct it; odom: the sum "
-        f"of steps. {_scale_note(evaluation)}",
+        "of steps. Scaled by Sim(3), except where the scale is the one known then. "
+        f"{_scale_note(evaluation)}",
     )
 
 
-def _drift_cells(columns: list[tuple[str, DriftScore]], length: float | None) -> list[str]:
+def _drift_cells(
+    columns: list[tuple[str, DriftScore]],
+    turned: list[tuple[str, DriftScore]],
+    length: float | None,
+) -> list[str]:
     """Return the cells of one length of segments; None = of all of them."""
-    found = [score.of_length(length) for _, score in columns]
+    found, turns = (
+        [score.of_length(length) for _, score in scores] for scores in (columns, turned)
+    )
     first = next(each for each in found if each is not None)
     ways = ["-" if each is None else f"{100 * each[0].mean:.2f}" for each in found]
-    return [f"{first[0].count}", *ways, f"{first[1].mean:.3f}"]
+    angles = ["-" if each is None else f"{each[1].mean:.3f}" for each in turns]
+    return [f"{first[0].count}", *ways, *angles]
 
 
 def _scale_note(evaluation: Evaluation) -> str:

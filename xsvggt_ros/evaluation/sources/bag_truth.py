@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import FrameError, SourceError
-from xsvggt_ros.evaluation.sources.base import NO_TRUTH
+from xsvggt_ros.evaluation.request import NO_TRUTH
 from xsvggt_ros.evaluation.sources.truth_files import read_truth, true_poses
 from xsvggt_ros.geometry.rigid import Matrix, interpolate, invert, is_pose, is_rotation, pose_from
 from xsvggt_ros.stream.messages import Topic, frame_name, nanoseconds

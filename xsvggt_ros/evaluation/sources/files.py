@@ -236,9 +236,6 @@ def camera_of(
 Depth = NDArray[np.float32]
 ReadDepth = Callable[[Path], Depth]
 
-SINTEL_TAG = 202021.25
-"""Begins each .dpt and .cam file of Sintel; another number means another byte order."""
-
 
 def steps(per_metre: float, invalid: tuple[int, ...] = (0,)) -> ReadDepth:
     """Return a reader of depth: 16-bit files count ``per_metre`` steps, floats are metres.
@@ -272,7 +269,7 @@ def steps(per_metre: float, invalid: tuple[int, ...] = (0,)) -> ReadDepth:
 
 def _image(path: Path) -> NDArray[Any]:
     """Read an image file as it is; FrameError where OpenCV does not."""
-    data = np.frombuffer(_bytes(path), np.uint8)
+    data = np.frombuffer(read_bytes(path), np.uint8)
     try:
         raw = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
     except cv2.error as error:
@@ -292,25 +289,6 @@ def _array(path: Path) -> NDArray[Any]:
         raise FrameError(f"cannot read the depth {path}: {error}") from error
 
 
-def sintel_dpt(path: Path) -> Depth:
-    """Read a .dpt of Sintel: tag, width, height, then float32 rows, little endian.
-
-    Raises:
-        FrameError: it is missing or damaged.
-
-    """
-    data = _bytes(path)
-    if len(data) < 12 or np.frombuffer(data, "<f4", 1)[0] != np.float32(SINTEL_TAG):
-        raise FrameError(f"{path} does not begin with {SINTEL_TAG}: it is no depth of Sintel")
-    width, height = (int(each) for each in np.frombuffer(data, "<i4", 2, 4))
-    if min(width, height) < 1 or len(data) != 12 + 4 * width * height:
-        raise FrameError(
-            f"{path} announces {width}x{height} pixels and has {len(data)} bytes: it is damaged"
-        )
-    depth: Depth = np.frombuffer(data, "<f4", width * height, 12).reshape(height, width).copy()
-    return depth
-
-
 def between(read: ReadDepth, nearest: float, farthest: float) -> ReadDepth:
     """Return a reader that knows no depth below ``nearest`` and above ``farthest`` metres."""
 
@@ -323,7 +301,8 @@ def between(read: ReadDepth, nearest: float, farthest: float) -> ReadDepth:
     return bounded
 
 
-def _bytes(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """Return what a file with depth holds; raise FrameError where it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:

@@ -20,25 +20,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import SourceError
-from xsvggt_ros.evaluation.association import associate
-from xsvggt_ros.evaluation.sources.base import SourceOptions
+from xsvggt_ros.evaluation.request import SourceOptions
+from xsvggt_ros.evaluation.sources.base import (
+    DatasetLoader,
+    Layout,
+    Record,
+    RecordedSource,
+    records_at,
+)
 from xsvggt_ros.evaluation.sources.files import (
     camera_of,
-    choose,
-    directories,
     focal_numbers,
     has,
     image_size,
     images,
     steps,
 )
-from xsvggt_ros.evaluation.sources.recorded import Layout, Record, RecordedSource
 from xsvggt_ros.evaluation.sources.truth_files import read_truth, true_poses
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.geometry.text_tables import Row, Table, nanoseconds_of, read_rows
 from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
-from xsvggt_ros.stream.sources.base import stamp_at
 
 STEPS_PER_METRE = 5000.0
 
@@ -59,58 +61,45 @@ SIZE = 640, 480
 _DISTORTED = "the lens distorts, and images are taken as they are"
 
 
-def matches(directory: Path) -> bool:
-    """Tell whether a directory, or each directory in it that counts, is one of these sequences."""
-    return _is_sequence(directory) or bool(_sequences(directory))
+class Tum(DatasetLoader):
+    """Sequences of TUM RGB-D and of Bonn."""
 
+    kind = "tum"
 
-def open_directory(directory: Path, options: SourceOptions) -> RecordedSource:
-    """Open a sequence, or one of the sequences in a directory.
+    def is_sequence(self, directory: Path) -> bool:
+        """Tell whether a directory has a list of images, and one of poses or depth."""
+        return has(directory, "rgb.txt") and any(
+            has(directory, name) for name in ("groundtruth.txt", "depth.txt")
+        )
 
-    Raises:
-        SourceError: files are missing or damaged, or there are several sequences.
-
-    """
-    place = (
-        directory
-        if _is_sequence(directory)
-        else choose(directory, _sequences(directory), options.sequence)
-    )
-    stamps, images = _listed(place / "rgb.txt", place)
-    tolerance = round(options.tolerance * NANOSECONDS)
-    depths = _depths(place, stamps, tolerance)
-    poses, truth = _poses(place, stamps, tolerance)
-    camera, origin, size = _camera(place, options)
-    intrinsics = camera_of(camera, images, size)
-    records = [
-        Record(int(stamp), image, depths.get(index), poses.get(index), intrinsics)
-        for index, (stamp, image) in enumerate(zip(stamps, images, strict=True))
-    ]
-    kind = "bonn" if "bonn" in _called(place) else "tum"
-    distorted = any(name in place.name for name in ("freiburg1", "freiburg2"))
-    return RecordedSource(
-        Layout(
-            kind=kind,
+    def layout(self, place: Path, options: SourceOptions) -> Layout:
+        """Describe a sequence."""
+        stamps, colors = _listed(place / "rgb.txt", place)
+        tolerance = round(options.tolerance * NANOSECONDS)
+        depths = _depths(place, stamps, tolerance)
+        poses, truth = _poses(place, stamps, tolerance)
+        pinhole, origin, size = _camera(place, options)
+        camera = camera_of(pinhole, colors, size)
+        distorted = any(name in place.name for name in ("freiburg1", "freiburg2"))
+        return Layout(
+            kind="bonn" if "bonn" in _called(place) else self.kind,
             path=place,
             name=place.name,
-            records=records,
+            records=[
+                Record(int(stamp), color, depths.get(index), poses.get(index), camera)
+                for index, (stamp, color) in enumerate(zip(stamps, colors, strict=True))
+            ],
             read_depth=steps(options.depth_scale or STEPS_PER_METRE),
-            provenance={"intrinsics": list(camera), "intrinsics_from": origin,
-                        "poses": "groundtruth.txt", "depth": "depth.txt",
-                        "tolerance_s": options.tolerance},
+            provenance={
+                "intrinsics": list(pinhole),
+                "intrinsics_from": origin,
+                "poses": "groundtruth.txt",
+                "depth": "depth.txt",
+                "tolerance_s": options.tolerance,
+            },
             warnings=(*truth.remarks, *((_DISTORTED,) if distorted else ())),
             truth_stamps=truth.stamps,
-        ),
-        options,
-    )  # fmt: skip
-
-
-def _is_sequence(directory: Path) -> bool:
-    return has(directory, "rgb.txt", "groundtruth.txt") or has(directory, "rgb.txt", "depth.txt")
-
-
-def _sequences(directory: Path) -> dict[str, Path]:
-    return {name: each for name, each in directories(directory).items() if _is_sequence(each)}
+        )
 
 
 def _called(place: Path) -> str:
@@ -212,10 +201,31 @@ def open_prepared(directory: Path) -> RecordedSource:
             "depths; is the sequence complete?"
         )
     camera = Intrinsics(*CAMERAS["bonn"], *image_size(colors))
-    records = [
-        Record(stamp_at(index, RATE), color, depth, None, camera)
-        for index, (color, depth) in enumerate(zip(colors, depths[: len(colors)], strict=True))
-    ]
+    records = records_at(RATE, colors, depths[: len(colors)], [None] * len(colors), camera)
     provenance = {"poses": "none", "depth": "paired by order"}
     layout = Layout("bonn", directory, directory.name, records, steps(STEPS_PER_METRE), provenance)
     return RecordedSource(layout, SourceOptions())
+
+
+def associate(
+    stamps: NDArray[np.int64], others: NDArray[np.int64], tolerance: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Match each stamp with the nearest other one.
+
+    Args:
+        stamps: int64 [n], nanoseconds, ascending.
+        others: int64 [m], likewise.
+        tolerance: nanoseconds between the stamps of a pair, at most.
+
+    Returns:
+        Indices into ``stamps`` and ``others`` of the pairs no further than ``tolerance`` apart.
+
+    """
+    if not len(stamps) or not len(others):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    after = np.searchsorted(others, stamps).clip(0, len(others) - 1)
+    before = (after - 1).clip(0)
+    nearer_before = np.abs(stamps - others[before]) <= np.abs(others[after] - stamps)
+    nearest = np.where(nearer_before, before, after).astype(np.int64)
+    matched = np.flatnonzero(np.abs(others[nearest] - stamps) <= tolerance).astype(np.int64)
+    return matched, nearest[matched]

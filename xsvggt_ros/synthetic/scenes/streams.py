@@ -10,11 +10,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from xsvggt_ros.synthetic.scenes.layouts import build, curves
-from xsvggt_ros.synthetic.scenes.paths import Pace, cameras
-from xsvggt_ros.synthetic.scenes.rendering import shade, trace
-from xsvggt_ros.synthetic.scenes.scene import FAR, Draw, Scenes, concatenate_scenes
-from xsvggt_ros.synthetic.truth import Truth
+from xsvggt_ros.synthetic.cameras import Truth
+from xsvggt_ros.synthetic.scenes.layouts import Pace, build, cameras, curves
+from xsvggt_ros.synthetic.scenes.scene import FAR, Draw, Scenes, concatenate_scenes, shade, trace
 
 
 @dataclass(frozen=True)
