@@ -213,7 +213,7 @@ def test_the_command_compares_and_sets_the_exit_code(tmp_path: Path) -> None:
 
 def test_warnings_that_differ_in_numbers_count_as_one() -> None:
     with collecting_warnings() as log:
-        logger = logging.getLogger("xsvggt_ros.somewhere")
+        logger = logging.getLogger("xsvggt_ros.stream.pipeline")
         for index in range(3):
             logger.warning("frame %d is odd", index)
         logger.info("nothing")

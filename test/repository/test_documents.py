@@ -72,6 +72,12 @@ def test_links_between_documents_lead_somewhere(page: Path) -> None:
             assert anchor in _anchors(target), f"{page.name}: {link}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_tests_that_a_document_names_exist(page: Path) -> None:
+    known = {path.name for path in ROOT.glob("test/**/test_*.py")}
+    assert set(re.findall(r"\btest_\w+\.py\b", page.read_text(encoding="utf-8"))) <= known
+
+
 def _tracked(endings: tuple[str, ...] = TEXT) -> list[Path]:
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
