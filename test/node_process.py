@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import rclpy
 from forked_process import ROOT, ForkedProcess
+from geometry_msgs.msg import PoseWithCovarianceStamped
 from nav_msgs.msg import Odometry
 from nav_msgs.msg import Path as PathMessage
 from numpy.typing import NDArray
@@ -48,6 +49,7 @@ OUTPUTS: dict[str, type[Any]] = {
     "/xsvggt/depth/camera_info": CameraInfo,
     "/xsvggt/confidence/image": Image,
     "/xsvggt/odometry": Odometry,
+    "/xsvggt/pose": PoseWithCovarianceStamped,
     "/xsvggt/path": PathMessage,
     "/tf": TFMessage,
     STATUS_TOPIC: ReconstructionStatus,

@@ -14,7 +14,7 @@ from xsvggt_ros.ros.parameters import Settings, specifications
 
 CONFIG = Path(__file__).parents[2] / "config"
 OUTPUTS = {"points", "depth/image", "depth/camera_info", "confidence/image"}
-OUTPUTS |= {"odometry", "path", "status", "map"}
+OUTPUTS |= {"odometry", "pose", "path", "status", "map"}
 
 
 def _values(path: Path) -> dict[str, Any]:

@@ -66,6 +66,7 @@ def five(running: tuple[NodeProcess, Peer, Any]) -> tuple[Peer, list[int]]:
         publisher.publish(image_message(stamp))
     for topic in ("points", "depth/image", "depth/camera_info", "confidence/image", "odometry"):
         peer.with_stamp(topic, stamps[-1])
+    peer.with_stamp("pose", stamps[-1])
     peer.with_stamp("path", stamps[-1])
     peer.with_stamp("/tf", stamps[-1])
     peer.with_stamp("status", stamps[-1])
@@ -80,6 +81,7 @@ def five(running: tuple[NodeProcess, Peer, Any]) -> tuple[Peer, list[int]]:
         ("depth/camera_info", "camera_optical"),
         ("confidence/image", "camera_optical"),
         ("odometry", "odom"),
+        ("pose", "map"),
     ],
 )
 def test_stamps_and_frames_are_those_of_the_images(

@@ -21,6 +21,7 @@ from xsvggt_ros.ros import transforms as module
 from xsvggt_ros.ros.parameters import Depth, Settings, Tf
 from xsvggt_ros.ros.publishers import CameraPublisher
 from xsvggt_ros.ros.transforms import TransformBroadcaster, TransformOwners
+from xsvggt_ros.stream.frame import CameraMotion
 
 SECOND = 1_000_000_000
 
@@ -93,6 +94,23 @@ def test_the_path_lies_in_the_map_though_odom_has_parted_from_it(
     told = heard.messages["odometry"]
     expected = ("odom", 1.5) if odometry == "own" else ("map", 2.0)
     assert (told.header.frame_id, told.pose.pose.position.x) == expected
+    pose = heard.messages["pose"]
+    assert (pose.header.frame_id, pose.pose.pose.position.x) == ("map", 2.0)
+    assert pose.header.stamp == told.header.stamp
+
+
+def test_the_pose_in_the_map_is_as_uncertain_as_its_joins_make_it(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = _Heard(node, monkeypatch)
+    update = update_of(wall(1))
+    known = 0.01 * np.eye(6)
+    motion = CameraMotion(np.eye(4), known, known + 4.0 * np.eye(6), np.eye(4), known, 0.1)
+    update = replace(update, result=replace(update.result, motion=motion, metric=True))
+    heard.publishers.publish(update, Settings())
+    in_odom = np.array(heard.messages["odometry"].pose.covariance)
+    in_map = np.array(heard.messages["pose"].pose.covariance)
+    assert (in_map.reshape(6, 6).diagonal() > in_odom.reshape(6, 6).diagonal()).all()
 
 
 class _Clock:

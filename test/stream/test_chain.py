@@ -338,6 +338,27 @@ def test_both_caches_of_an_overlap_fit_the_budget(
     assert run(reconstructor, 35, 1)[-1].cache.budget_tokens == results[5].cache.budget_tokens
 
 
+def test_a_budget_too_small_for_two_caches_is_named_as_given_and_its_remedy_holds(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Walk(monkeypatch, 10, EXACT)
+    chain = ChainSettings(length=12, overlap=3)
+    given = ReconstructorSettings(28, CacheSettings(budget_mib=0.01))
+    with pytest.raises(ConfigurationError, match=r"budget_mib for 2 caches.* is 0\.01,") as caught:
+        run(ChainedReconstructor(network, given, chain=chain), 0, 1)
+    least = float(str(caught.value).split("at least ")[1].split(" MiB")[0])
+    remedied = ReconstructorSettings(28, CacheSettings(budget_mib=least))
+    reconstructor = ChainedReconstructor(network, remedied, chain=chain)
+    run(reconstructor, 0, 3)
+    # The least for two is twice the least for one; what cannot be shared is refused, and stays.
+    reconstructor.set_chain(ChainSettings(length=0))
+    reconstructor.configure_cache(CacheSettings(budget_mib=0.6 * least))
+    with pytest.raises(ConfigurationError, match="for 2 caches"):
+        reconstructor.set_chain(chain)
+    assert reconstructor.chain.length == 0
+    assert run(reconstructor, 3, 1)[-1].cache.budget_tokens
+
+
 def test_poses_over_joins_are_as_wrong_as_is_said(
     network: StreamVggt, monkeypatch: pytest.MonkeyPatch
 ) -> None:

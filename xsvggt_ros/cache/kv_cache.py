@@ -345,6 +345,22 @@ class KvCache:
         if settings != self.settings:
             self._take_on(settings, self._full_budget(settings, self._anchor, self._sizes))
 
+    def share_budget(self, caches: int) -> None:
+        """Share ``budget_mib`` among ``caches`` that live at once, from now on.
+
+        Raises:
+            ConfigurationError: that many do not fit; everything is as before then.
+
+        """
+        layout = replace(self.layout, caches=caches)
+        before, self.layout = self.layout, layout
+        try:
+            budget = self._full_budget(self.settings, self._anchor, self._sizes)
+        except ConfigurationError:
+            self.layout = before
+            raise
+        self._take_on(self.settings, budget)
+
     def check(self, settings: CacheSettings) -> None:
         """Raise ConfigurationError where :meth:`configure` would; changes nothing."""
         settings = settings.settled(self._own_layout)
@@ -434,17 +450,18 @@ class KvCache:
             ConfigurationError: the smallest budget is too much as well.
 
         """
-        allowed = self.settings.budget_mib * MIB
+        caches = self.layout.caches
+        allowed = self.settings.budget_mib * MIB / caches
         if not self.settings.bounded or self.settings.published or self.first_frame:
             return
         least = self.layout.smallest_budget
         while allowed and self.nbytes + self._scratch_needed > allowed:
             shrinking = [group for group in self._groups if (group.budget or 0) > least]
             if not shrinking:
-                needed = (self.nbytes + self._scratch_needed) / MIB
+                needed = caches * (self.nbytes + self._scratch_needed) / MIB
                 raise ConfigurationError(
-                    f"cache.budget_mib is {self.settings.budget_mib:g}, but this stream needs "
-                    f"{needed:.3f} MiB; set it to at least that"
+                    f"{self.layout.budget_words} is {self.settings.budget_mib:g}, but this stream "
+                    f"needs {needed:.3f} MiB; set it to at least that"
                 )
             for group in shrinking:
                 held = group.budget or 0

@@ -379,7 +379,7 @@ def fitting_budget(
         ConfigurationError: not even the smallest budget fits; the message names what would.
 
     """
-    allowed = settings.budget_mib * MIB
+    allowed = settings.budget_mib * MIB / layout.caches
 
     def needed(budget: int) -> int:
         return cache_nbytes(settings, layout, budget=budget, anchor=anchor, frames=frames)
@@ -387,8 +387,9 @@ def fitting_budget(
     least = layout.smallest_budget
     if needed(least) > allowed:
         raise ConfigurationError(
-            f"cache.budget_mib is {settings.budget_mib:g}, but frames of {max(frames)} tokens need "
-            f"at least {ceil(needed(least) / MIB * 1e3) / 1e3:.3f} MiB; set it to at least that, "
+            f"{layout.budget_words} is {settings.budget_mib:g}, but frames of {max(frames)} tokens "
+            f"need at least {ceil(layout.caches * needed(least) / MIB * 1e3) / 1e3:.3f} MiB; set "
+            "it to at least that, "
             f"lower input.width, or lower {'' if layout.anchor_frames == 1 else _ANCHORS}"
             "cache.key_bits and cache.value_bits"
         )

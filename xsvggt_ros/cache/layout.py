@@ -74,6 +74,7 @@ class CacheLayout:
         window_frames: newest frames that the network was trained to attend to; 0 = all.
         trained_frames: most stored frames of a training sequence, where tokens know how many came
             before them; 0 = they do not.
+        caches: that live at once and share ``budget_mib``.
 
     """
 
@@ -85,6 +86,13 @@ class CacheLayout:
     anchor_frames: int = 1
     window_frames: int = 0
     trained_frames: int = 0
+    caches: int = 1
+
+    @property
+    def budget_words(self) -> str:
+        """The name of the budget in MiB, and who shares it, for messages."""
+        shared = f" for {self.caches} caches, which live at once while chain.length is above 0,"
+        return "cache.budget_mib" + (shared if self.caches > 1 else "")
 
     @property
     def smallest_budget(self) -> int:

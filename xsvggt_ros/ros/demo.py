@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
-from nav_msgs.msg import Odometry
+from geometry_msgs.msg import PoseWithCovarianceStamped
 from numpy.typing import NDArray
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
@@ -50,7 +50,7 @@ from xsvggt_ros.stream.sources import open_source
 EVERYTHING = QoSProfile(
     depth=1, history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.RELIABLE
 )
-_PARTS = frozenset({"points", "depth", "camera", "odometry", "status"})
+_PARTS = frozenset({"points", "depth", "camera", "pose", "status"})
 
 
 class Recorder(Node):
@@ -73,7 +73,7 @@ class Recorder(Node):
             "points": (PointCloud2, f"{of_node}/points"),
             "depth": (Image, f"{of_node}/depth/image"),
             "camera": (CameraInfo, f"{of_node}/depth/camera_info"),
-            "odometry": (Odometry, f"{of_node}/odometry"),
+            "pose": (PoseWithCovarianceStamped, f"{of_node}/pose"),
         }
         for part, (kind, topic) in topics.items():
             self.create_subscription(kind, topic, self._keeper(part), EVERYTHING)
@@ -137,7 +137,7 @@ def recorded_frame(
     points: PointCloud2,
     depth: Image,
     camera: CameraInfo,
-    odometry: Odometry,
+    pose: PoseWithCovarianceStamped,
     status: ReconstructionStatus,
 ) -> RecordedFrame:
     """Read the messages of one frame.
@@ -146,7 +146,7 @@ def recorded_frame(
         points: organised cloud in the optical frame.
         depth: 32FC1, metres.
         camera: of the depth.
-        odometry: pose in the map.
+        pose: of the camera in the map.
         status: of this frame.
 
     """
@@ -155,7 +155,7 @@ def recorded_frame(
     return RecordedFrame(
         index=status.session_frames - 1,
         stamp=nanoseconds(points.header.stamp),
-        camera_to_map=pose_matrix(odometry.pose.pose),
+        camera_to_map=pose_matrix(pose.pose.pose),
         intrinsics=pinhole(camera),
         points=np.stack([cloud_field(points, axis) for axis in ("x", "y", "z")], axis=-1),
         depth=depth_of(depth),

@@ -13,7 +13,7 @@ from time import monotonic, perf_counter
 from typing import Any
 
 import numpy as np
-from geometry_msgs.msg import PoseStamped, Twist, Vector3
+from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped, Twist, Vector3
 from nav_msgs.msg import Odometry, Path
 from numpy.typing import NDArray
 from rclpy.node import Node
@@ -74,6 +74,19 @@ def odometry_message(update: FrameUpdate, world: str, carrier: str, *, in_map: b
     message.twist.twist = Twist(linear=linear, angular=angular)
     message.twist.covariance = motion.twist_covariance.ravel()
     return message
+
+
+def pose_message(update: FrameUpdate, world: str, carrier: str) -> PoseWithCovarianceStamped:
+    """Return the carrier's pose in the map, joins and all.
+
+    Args:
+        update: of the frame.
+        world: the map's frame.
+        carrier: frame whose pose it is.
+
+    """
+    odometry = odometry_message(update, world, carrier, in_map=True)
+    return PoseWithCovarianceStamped(header=odometry.header, pose=odometry.pose)
 
 
 logger = logging.getLogger(__name__)
@@ -144,6 +157,9 @@ class CameraPublisher:
             CameraInfo, f"{prefix}/color/camera_info", topics.RESULTS
         )
         self._odometry = node.create_publisher(Odometry, f"{prefix}/odometry", topics.RESULTS)
+        self._pose = node.create_publisher(
+            PoseWithCovarianceStamped, f"{prefix}/pose", topics.RESULTS
+        )
         self._path = PathPublisher(node, f"{prefix}/path")
         self._cloud = CloudPacker()
 
@@ -151,7 +167,7 @@ class CameraPublisher:
         """Destroy the topics."""
         for publisher in (
             self._points, self._depth, self._camera_info, self._confidence, self._color,
-            self._color_info, self._odometry,
+            self._color_info, self._odometry, self._pose,
         ):  # fmt: skip
             self._node.destroy_publisher(publisher)
         self._path.close()
@@ -228,6 +244,8 @@ class CameraPublisher:
         self._transforms.publish(result.stamp, carrier, placement, settings)
         if _wanted(self._odometry):
             self._odometry.publish(message)
+        if _wanted(self._pose):
+            self._pose.publish(pose_message(update, settings.frames.map, carrier))
         # In the map, where its points are; odom parts from them with every step and join.
         stamped = PoseStamped(
             header=header(result.stamp, settings.frames.map), pose=pose(placement.map_from_carrier)

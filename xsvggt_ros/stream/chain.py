@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 import numpy as np
+import torch
 
 from xsvggt_ros.cache.layer_plan import MIB
 from xsvggt_ros.cache.layout import CacheStatistics
@@ -87,12 +88,8 @@ class ChainedReconstructor(Reconstructor):
         self._odometry = VisualOdometry(network.config.patch_size)
         settings = settings or ReconstructorSettings()
         self._point_head_asked = settings.point_head
-        super().__init__(network, settings)
+        super().__init__(network, settings, caches=caches_of(self.chain))
         self.set_refinement(refinement)
-
-    def _share_of(self, settings: CacheSettings) -> CacheSettings:
-        """Return the settings of one cache: during an overlap, two share the MiB."""
-        return replace(settings, budget_mib=settings.budget_mib / caches_of(self.chain))
 
     def set_chain(self, chain: ChainSettings) -> None:
         """Chain by other settings from the next frame on.
@@ -101,12 +98,13 @@ class ChainedReconstructor(Reconstructor):
             ConfigurationError: two caches do not fit ``cache.budget_mib``; all is as before then.
 
         """
-        before, self.chain = self.chain, chain
-        try:
-            self.configure_cache(self.settings.cache)
-        except ConfigurationError:
-            self.chain = before
-            raise
+        caches = caches_of(chain)
+        if caches != self._caches:
+            with torch.inference_mode():
+                self._cache.share_budget(caches)
+            self._caches = caches
+            self._start_overlap_again()
+        self.chain = chain
 
     def _begin_gauges(self) -> None:
         self.joins: deque[GaugeJoin] = deque(maxlen=MOST_JOINS_KEPT)
@@ -170,9 +168,7 @@ class ChainedReconstructor(Reconstructor):
 
     def configure_cache(self, settings: CacheSettings) -> None:
         """Change the cache of the gauge that runs; see the class that this one extends."""
-        if settings != self.settings.cache or (
-            self._share_of(settings).budget_mib != self._cache.settings.budget_mib
-        ):
+        if settings != self.settings.cache:
             self._start_overlap_again()
         super().configure_cache(settings)
 
@@ -233,7 +229,7 @@ class ChainedReconstructor(Reconstructor):
         self._overlap.clear()
         self._unanswered.clear()
         self._seen_by_next.clear()
-        self._next = self._successor(replace(self.settings, cache=self._cache.settings))
+        self._next = self._successor()
 
     def _reason_for_change(self, result: FrameResult) -> str:
         """Return why another gauge is due after this result; empty where none is."""

@@ -45,10 +45,8 @@ def check_memory(network: StreamVggt, width: int, cache: CacheSettings, *, cache
     mapping = plan(*EXPECTED_SIZE, width, network.config.patch_size)
     tokens = network.config.tokens_per_frame(mapping.height, mapping.width)
     cache = cache.settled(cache_layout(network))
-    if cache.budget_mib:
-        cache = replace(cache, budget_mib=cache.budget_mib / caches)
     _check_first_pass(network, cache, tokens, free)
-    needed = caches * needed_bytes(network, cache, tokens)
+    needed = caches * needed_bytes(network, cache, tokens, caches)
     if needed <= free:
         return
     what, other = "the cache needs", ""
@@ -62,17 +60,18 @@ def check_memory(network: StreamVggt, width: int, cache: CacheSettings, *, cache
     )
 
 
-def needed_bytes(network: StreamVggt, cache: CacheSettings, tokens: int) -> int:
+def needed_bytes(network: StreamVggt, cache: CacheSettings, tokens: int, caches: int = 1) -> int:
     """Return the bytes that a full cache allocates.
 
     Args:
         network: whose tokens are remembered.
         cache: settings.
         tokens: of a frame.
+        caches: that live at once and share its budget in MiB.
 
     """
     cache = cache.settled(cache_layout(network))
-    layout = replace(cache_layout(network), anchor_frames=cache.anchor_frames)
+    layout = replace(cache_layout(network), anchor_frames=cache.anchor_frames, caches=caches)
     anchor, frames = tokens * cache.anchor_frames, {tokens}
     budget = cache.budget_tokens
     if cache.keeps_frames:

@@ -90,8 +90,19 @@ class Reconstructor:
     frame of the session's first camera. Not thread-safe: one thread owns it.
     """
 
-    def __init__(self, network: StreamVggt, settings: ReconstructorSettings | None = None) -> None:
+    def __init__(
+        self,
+        network: StreamVggt,
+        settings: ReconstructorSettings | None = None,
+        *,
+        caches: int = 1,
+    ) -> None:
         """Make an engine with an empty session.
+
+        Args:
+            network: on its device already.
+            settings: see there.
+            caches: that live at once, of other engines, and share ``cache.budget_mib``.
 
         Raises:
             ConfigurationError: a width that does not divide into patches, an impossible budget, a
@@ -99,7 +110,7 @@ class Reconstructor:
 
         """
         self.settings = settings or ReconstructorSettings()
-        self._network = network
+        self._network, self._caches = network, caches
         config = network.config
         check_width(self.settings.width, config.patch_size)
         if self.settings.point_head and not self.has_point_head:
@@ -107,19 +118,16 @@ class Reconstructor:
                 "these weights have no point head; take points from depth and pose (mv_recon: "
                 "--prediction projection), or weights of StreamVGGT"
             )
-        self._take_cache(self._new_cache(self._share_of(self.settings.cache)))
+        self._take_cache(self._new_cache(self.settings.cache))
         self._calibrator = Calibrator(self.settings.calibration)
         self._session = 1
         self._reset_reason = ""
         self._warned_of: set[tuple[int, int]] = set()
         self._begin_session()
 
-    def _share_of(self, settings: CacheSettings) -> CacheSettings:
-        """Return the settings of one cache, where several share what is asked for."""
-        return settings
-
     def _new_cache(self, settings: CacheSettings) -> KvCache:
-        return KvCache(settings, cache_layout(self._network), self._network.side)
+        layout = replace(cache_layout(self._network), caches=self._caches)
+        return KvCache(settings, layout, self._network.side)
 
     def _take_cache(self, cache: KvCache) -> None:
         """Run over ``cache`` from now on."""
@@ -167,9 +175,9 @@ class Reconstructor:
         """Return the state of the cache."""
         return self._cache.statistics()
 
-    def _successor(self, settings: ReconstructorSettings) -> Reconstructor:
+    def _successor(self) -> Reconstructor:
         """Return an engine that begins another gauge of the same stream, and repeats no warning."""
-        other = Reconstructor(self._network, settings)
+        other = Reconstructor(self._network, self.settings, caches=self._caches)
         other._calibrator, other._warned_of = self._calibrator, self._warned_of
         other._view.warned, other._held_said = self._view.warned, self._held_said
         return other
@@ -231,7 +239,7 @@ class Reconstructor:
 
     def check_cache(self, settings: CacheSettings) -> None:
         """Raise ConfigurationError where :meth:`configure_cache` would; for any thread."""
-        self._cache.check(self._share_of(settings))
+        self._cache.check(settings)
 
     def configure_cache(self, settings: CacheSettings) -> None:
         """Change budget, widths or policy at once; what is remembered and still fits stays.
@@ -240,16 +248,15 @@ class Reconstructor:
             ConfigurationError: settings that this session cannot take on; all is as before then.
 
         """
-        share = self._share_of(settings)
-        if settings == self.settings.cache and share.budget_mib == self._cache.settings.budget_mib:
+        if settings == self.settings.cache:
             return
-        self._cache.check(share)
+        self._cache.check(settings)
         try:
             with torch.inference_mode():
-                self._cache.configure(share)
+                self._cache.configure(settings)
         except Exception as error:
             # Whatever comes after the check comes half-way.
-            self._take_cache(self._new_cache(self._share_of(self.settings.cache)))
+            self._take_cache(self._new_cache(self.settings.cache))
             self.reset("its cache could not be changed")
             raise ConfigurationError(
                 f"the cache could not be changed, and a new session has begun with the settings "
@@ -417,8 +424,6 @@ class Reconstructor:
         smaller = shrunk(before, self._cache.layout, self._frame_tokens, first_pass=not frame)
         self._take_cache(self._new_cache(smaller))
         changes = changed(before, smaller)
-        if "cache.budget_mib" in changes:  # a share, where several caches share it
-            changes["cache.budget_mib"] *= self.settings.cache.budget_mib / before.budget_mib
         given: dict[str, Any] = {n.removeprefix("cache."): each for n, each in changes.items()}
         self.settings = replace(self.settings, cache=replace(self.settings.cache, **given))
         self.reset("the device ran out of memory")
