@@ -46,7 +46,7 @@ def test_every_parameter_of_the_engine_changes_the_engine(
 
     monkeypatch.setattr(checkpoint, "load_network", load)
     monkeypatch.setattr(chain, "ChainedReconstructor", collect)
-    monkeypatch.setattr(memory, "check_memory", lambda *arguments: None)
+    monkeypatch.setattr(memory, "check_memory", lambda *arguments, **named: None)
     monkeypatch.setattr(memory, "warm_up", lambda *arguments: None)
     # A policy that goes with every value of every other parameter.
     base: dict[str, Value] = {} if spec.name == "cache.policy" else {"cache.policy": "xstreamvggt"}
