@@ -268,7 +268,7 @@ def test_without_a_name_the_bundled_weights_are_taken_and_their_limits_told(
     named, unnamed = load_network("demo"), load_network("")
     assert named.config == unnamed.config == preset("demo")
     assert same(named.state_dict(), unnamed.state_dict())
-    assert "made-up rooms" in caplog.text
+    assert "synthetic rooms" in caplog.text
     assert "nothing else" in caplog.text
     with pytest.raises(ConfigurationError, match="not those of preset 'tiny'"):
         load_network("demo", preset="tiny")

@@ -78,6 +78,22 @@ def test_tests_that_a_document_names_exist(page: Path) -> None:
     assert set(re.findall(r"\btest_\w+\.py\b", page.read_text(encoding="utf-8"))) <= known
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_and_modules_that_a_document_names_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    rooms = "benchmarks|config|docker|docs|launch|scripts|test|xsvggt_ros"
+    files = re.findall(
+        rf"(?<![\w/.])(?:{rooms})/[\w./-]+\.(?:py|yaml|xml|txt|md|rviz|json)\b", text
+    )
+    assert [name for name in files if not (ROOT / name).exists()] == []
+    # Commands that made the weights are those of the commits that the model card names.
+    commands = re.sub(r"^.*at commit .*$", "", text, flags=re.M)
+    modules = re.findall(r"(?:python -m|from) (xsvggt_ros[\w.]*)", commands)
+    paths = [ROOT / name.replace(".", "/") for name in modules]
+    missing = [path for path in paths if not (path.with_suffix(".py").exists() or path.is_dir())]
+    assert missing == []
+
+
 def _tracked(endings: tuple[str, ...] = TEXT) -> list[Path]:
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],

@@ -112,9 +112,9 @@ class CacheSettings:
     )
     budget_mib: float = declared(
         0.0,
-        "Most memory that the cache allocates, the camera head's aside; replaces budget_tokens by "
-        "what fits at these widths and this resolution; policy none ignores it. With chain.length "
-        "it is for two caches, half each. 0 = no such bound.",
+        "Most memory that the cache allocates, without the camera head's; replaces budget_tokens "
+        "by what fits at these widths and this resolution; policy none ignores it. While "
+        "chain.length is above 0, two caches share it, half each. 0 = no such bound.",
         unit="MiB",
         minimum=0.0,
         maximum=MOST_MIB,

@@ -84,7 +84,7 @@ def demo(
     source: Annotated[
         Path | None,
         typer.Argument(
-            help="Directory of images, video or bag; default: a made-up room, whose truth is known."
+            help="Directory of images, video or bag; default: a synthetic room with ground truth."
         ),
     ] = None,
     output: Annotated[
@@ -101,7 +101,7 @@ def demo(
             "--budget-tokens",
             min=1,
             help="Most tokens that a layer holds after a frame; default: 424, eight frames, where "
-            "the bundled model sees the made-up room, else "
+            "the bundled model sees the synthetic room, else "
             f"{DEFAULT_BUDGET_TOKENS}.",
             rich_help_panel=CACHE.panel,
         ),
@@ -162,7 +162,7 @@ def _run(
 
     Args:
         options: what runs, and on what.
-        room: the made-up room that is shown; None where the images are not ours.
+        room: the synthetic room that is shown; None where the images are not ours.
         depths: takes the depth maps, if they are wanted.
         viewed: hands frames to Rerun, if that is wanted.
 
@@ -179,7 +179,7 @@ def _run(
     running.run()
     recording = running.recorded.recording
     comparison = compare(recording, room.truth()) if room else None
-    shown = f"made-up room '{SEQUENCE}'" if room else str(options.source)
+    shown = f"synthetic room '{SEQUENCE}'" if room else str(options.source)
     heading = title(shown, options.weights_named, recording.in_force(options.cache), len(recording))
     failure: OutputError | None = depths.failure if depths else None
     try:

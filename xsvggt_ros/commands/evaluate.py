@@ -72,7 +72,7 @@ app = typer.Typer(
 
 SourceName = Annotated[
     str,
-    typer.Argument(help="Bag, directory of a data set, or synthetic:NAME of a made-up sequence."),
+    typer.Argument(help="Bag, directory of a data set, or synthetic:NAME of a rendered sequence."),
 ]
 Output = Annotated[
     Path,
@@ -173,11 +173,12 @@ def sweep(
     references: Annotated[
         str | None,
         typer.Option(
-            help="Beside them: 'full cache', 'published', both (default, with a comma) or none."
+            help="Runs to compare with: 'full cache', 'published', both (default, with a "
+            "comma) or none."
         ),
     ] = None,
-    resume: Annotated[Path | None, typer.Option(help="Directory of a sweep to go on with.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs that go side by side.")] = 1,
+    resume: Annotated[Path | None, typer.Option(help="Directory of a sweep to continue.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs in parallel.")] = 1,
     cluster: Annotated[
         str | None,
         typer.Option(help="Ray cluster for the runs: HOST:PORT, auto, or local."),
@@ -206,12 +207,12 @@ def protocol(
     prediction: Annotated[
         str | None,
         typer.Option(
-            help="Of mv_recon: points = the point head (default), projection = depth and pose."
+            help="For mv_recon: points = the point head (default), projection = depth and pose."
         ),
     ] = None,
     annotations: Annotated[
         Path | None,
-        typer.Option(help="Of relpose on co3d: the directory with CATEGORY_test.jgz."),
+        typer.Option(help="For relpose on co3d: the directory with CATEGORY_test.jgz."),
     ] = None,
     network: Annotated[NetworkOptions, NETWORK],
     threads: Threads = 0,

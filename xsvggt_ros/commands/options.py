@@ -51,14 +51,18 @@ Topic = Annotated[
     str | None, typer.Option(help="Image topic of a bag, needed where it holds several.")
 ]
 Refinement = Annotated[
-    str, typer.Option(help="Fuse poses with the point head's points: off, auto or on.")
+    str,
+    typer.Option(
+        help="What poses are fused with: off = nothing, auto = steps in odom with the images, on = "
+        "also poses in the map with the point head's points."
+    ),
 ]
 RerunViewer = Annotated[
     bool, typer.Option("--rerun", help="Show frames as they come in the Rerun viewer.")
 ]
 RerunFile = Annotated[
     Path | None,
-    typer.Option(metavar="FILE.rrd", help="Write them into a recording for the Rerun viewer."),
+    typer.Option(metavar="FILE.rrd", help="Write frames into a recording for the Rerun viewer."),
 ]
 
 
@@ -206,9 +210,9 @@ NETWORK = Group(
         "weights' own.",
         "width": "Width of the network's input, a multiple of 14; default: the network's.",
         "device": "cpu, cuda, ... or auto = cuda where there is one.",
-        "dtype": "Of the aggregator: float32, bfloat16, float16, or auto = bfloat16 or float16 on "
-        "CUDA, by its age, and float32 elsewhere.",
-        "heads_dtype": "Of the heads: float32, bfloat16, float16, or auto = float32.",
+        "dtype": "Data type of the aggregator: float32, bfloat16, float16, or auto = float32 on "
+        "CPUs, and on CUDA bfloat16, or float16 on cards before Ampere.",
+        "heads_dtype": "Data type of the heads: float32, bfloat16, float16, or auto = float32.",
         "weights": "How linear layers are stored: full, int8_camera = with 8 bits in the camera "
         "head, int8 = everywhere; needs torchao.",
         "compiled": "Let torch.compile make kernels, which takes a minute at the first frame.",
@@ -234,10 +238,10 @@ def four_numbers(text: str) -> tuple[float, float, float, float]:
 
 
 SELECTION = Group(
-    panel="What is taken of the source",
+    panel="What is read from the source",
     names={"limit": ("--max-frames",)},
     texts={
-        "kind": "Of a directory, where its files do not tell, such as tum.",
+        "kind": "Kind of a directory, such as tum, where its files leave it open.",
         "sequence": "One sequence of a path that holds several.",
         "start": "Frames left out at the beginning.",
         "stride": "Take every nth frame.",
@@ -249,7 +253,7 @@ SELECTION = Group(
         "tolerance": "Seconds by which stamps of image and ground truth may differ.",
         "intrinsics": "fx,fy,cx,cy in pixels, where the recording does not say.",
         "depth_scale": "Steps per metre of 16-bit depth, where it is not as usual for the kind.",
-        "room": "Of a synthetic: source.",
+        "room": "Kind of room of a synthetic: source.",
     },
     parsers={"intrinsics": four_numbers},
     without=("width", "height"),

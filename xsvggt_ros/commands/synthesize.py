@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`xsvggt synthesize`: streams of made-up rooms."""
+"""`xsvggt synthesize`: streams of synthetic rooms."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def synthesize(
             "--format", help="directory (images), bag (rosbag2, mcap) or tum (TUM RGB-D)."
         ),
     ] = "directory",
-    seed: Annotated[int, typer.Option(min=0, help="Of room, motion and effects.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of room, motion and effects.")] = 0,
     frames: Annotated[int, typer.Option(min=1, help="Images.")] = 100,
     width: Annotated[
         int | None, typer.Option(help="Pixels; default: 320, with --held-out 112.")
@@ -42,7 +42,7 @@ def synthesize(
     height: Annotated[
         int | None, typer.Option(help="Pixels; default: 240, with --held-out 84.")
     ] = None,
-    field_of_view: Annotated[float, typer.Option(help="Horizontal, degrees.")] = 75.0,
+    field_of_view: Annotated[float, typer.Option(help="Horizontal field of view, degrees.")] = 75.0,
     room: Annotated[
         str | None,
         typer.Option(
@@ -64,18 +64,18 @@ def synthesize(
     ] = 0,
     motion_blur: Annotated[float, typer.Option(help="Share of the time the shutter is open.")] = 0,
     exposure: Annotated[float, typer.Option(help="Stops by which brightness swings.")] = 0,
-    noise: Annotated[float, typer.Option(help="Of a pixel, 8-bit levels.")] = 0,
+    noise: Annotated[float, typer.Option(help="Noise of a pixel, 8-bit levels.")] = 0,
     drops: Annotated[float, typer.Option(help="Share of frames that get lost.")] = 0,
     held_out: Annotated[
         str | None,
         typer.Option(
-            help="A sequence of the held-out suite, as everything is measured on; of all else only "
-            "--room, --width and --height may differ."
+            help="A sequence of the held-out suite, on which everything is measured; only --room, "
+            "--width and --height may be chosen beside it."
         ),
     ] = None,
     device: Device = "cpu",
 ) -> None:
-    """Render a stream of a made-up room, with exact depth and poses."""
+    """Render a stream of a synthetic room, with exact depth and poses."""
     from xsvggt_ros.geometry.files import require_writable
     from xsvggt_ros.synthetic.motion import MotionSettings
     from xsvggt_ros.synthetic.renderer import Quality

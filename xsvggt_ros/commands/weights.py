@@ -23,7 +23,9 @@ def convert(
     preset: StoredPreset = None,
     dtype: Annotated[
         str,
-        typer.Option(help="Of the large layers: float32, or bfloat16 or float16 for half a file."),
+        typer.Option(
+            help="Data type of the large layers: float32, or bfloat16 or float16 for half a file."
+        ),
     ] = "float32",
 ) -> None:
     """Convert weights to safetensors, checked name by name."""
@@ -82,7 +84,8 @@ class SceneOptions:
         "Directory of the state to continue, where it is not the output."
     )
     total_minutes: float | None = _option(
-        "Of learning in all calls, by which rate and stages go; by default they end with this call."
+        "Minutes of training in all calls, over which learning rate and stages are scheduled; by "
+        "default, the schedule ends with this call."
     )
     graph: bool | None = _option("Capture a step as a CUDA graph on a GPU; on by default.")
     streams: int | None = _option("Held-out streams that memory is measured on; 16 by default.")
@@ -107,9 +110,9 @@ def train(
     recipe: Annotated[
         str,
         typer.Option(
-            help="What is learned when. On clips of rooms: demo, demo_long or test. On scenes that "
-            "are rendered for every step, which need memory: demo12, medium12, thin8 or "
-            "test_scenes."
+            help="Stages and data of the training. On clips of rooms: demo, demo_long or test. "
+            "On scenes that are rendered for every step, which need memory: demo12, medium12, "
+            "thin8 or test_scenes."
         ),
     ] = "demo",
     minutes: Annotated[
@@ -118,7 +121,7 @@ def train(
             min=0, help="Stop after this long, to continue another time. Scenes: 7 by default."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights and data.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of weights and data.")] = 0,
     device: Device = "auto",
     threads: Threads = 0,
     rooms: Annotated[RoomOptions, ROOMS],

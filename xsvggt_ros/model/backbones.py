@@ -20,13 +20,13 @@ LANDMARKS = "landmarks"
 """What those are called that need their memory, for judging caches."""
 
 BUNDLED_NOTICE = (
-    "These are the weights that come with the package. They know the made-up rooms of "
+    "These are the weights that come with the package. They know the synthetic rooms of "
     "`xsvggt synthesize --room chart` and nothing else: of real images their depth, poses and "
     "points mean nothing."
 )
 
 _LANDMARKS_NOTICE = (
-    "These weights come with the package to judge caches by. They know made-up landmarks (the "
+    "These weights come with the package to judge caches by. They know synthetic landmarks (the "
     "suites `landmarks_*`) and nothing else: of real images their depth, poses and points mean "
     "nothing."
 )

@@ -408,7 +408,7 @@ def weights_notice(weights: str) -> Panel:
     """Return the notice that nothing here is to be believed."""
     return Panel(
         f"[bold]{weights}.[/] The whole path runs, from topic to cloud, but depth, poses and "
-        "cloud of real images are noise: the bundled model knows only made-up rooms. For real "
+        "cloud of real images are noise: the bundled model knows only synthetic rooms. For real "
         f"ones: --checkpoint FILE, or --checkpoint {OFFICIAL_REPOSITORY} (5 GB, non-commercial "
         "licence).",
         title="[bold]no checkpoint given",

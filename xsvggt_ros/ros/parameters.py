@@ -289,10 +289,10 @@ class Pose:
 
     refinement: str = declared(
         "auto",
-        "off = poses as the network has them; auto = steps in odom fused with ones measured on the "
-        "images; on = poses in map fused with ones from the points of the point head, too, which "
-        "then runs as well (LingBot-Map has none). Where the measurement is the less precise of "
-        "both, the pose stays as it was.",
+        "off = poses as the network predicts them; auto = steps in odom fused with steps measured "
+        "on the images; on = also poses in map fused with a registration of the points of the "
+        "point head, which then runs as well (LingBot-Map has none). Where the measurement is the "
+        "less precise of the two, the pose stays as it is.",
         choices=REFINEMENTS,
         live=True,
         renamed={False: "off", True: "on"},

@@ -53,8 +53,8 @@ def parsed(arguments: list[str] | None = None) -> dict[str, Any]:
     scenes = parser.add_argument_group(f"recipes for scenes ({', '.join(RECIPES)})")
     scenes.add_argument("--state", type=Path, help="where the earlier state is; default: --output")
     scenes.add_argument("--total-minutes", type=float,
-                        help="of learning in all calls, by which rate and stages go; default: "
-                        "they end with this call")  # fmt: skip
+                        help="minutes of training in all calls, over which learning rate and "
+                        "stages are scheduled; default: it ends with this call")  # fmt: skip
     scenes.add_argument("--no-graph", dest="graph", action="store_false",
                         help="launch each operation of a step by itself on a GPU")  # fmt: skip
     scenes.add_argument("--streams", type=int, help="held-out streams that memory is measured on")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds out what a path holds, and opens it with its ground truth; made-up worlds are rendered."""
+"""Finds out what a path holds, and opens it with its ground truth; or renders a synthetic world."""
 
 from __future__ import annotations
 
