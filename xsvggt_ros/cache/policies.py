@@ -150,7 +150,7 @@ class KeepAll(Forgetful):
     """``none``: all tokens are worth the same, and none is ever dropped, as in StreamVGGT."""
 
     def scores(self, candidates: Candidates) -> Tensor:
-        """Return zeros."""
+        """Return zeros, float32 [rows, tokens]."""
         return torch.zeros(candidates.ages.shape, device=candidates.ages.device)
 
 
@@ -161,7 +161,7 @@ class Recency(Forgetful):
     """
 
     def scores(self, candidates: Candidates) -> Tensor:
-        """Return how young each token is."""
+        """Return how young each token is, float32 [rows, tokens]."""
         return -candidates.ages.float()
 
 
@@ -177,7 +177,7 @@ class Random(Forgetful):
         self._seed = seed
 
     def scores(self, candidates: Candidates) -> Tensor:
-        """Return uniform numbers in [0, 1)."""
+        """Return uniform numbers from 0 to 1, float32 [rows, tokens]."""
         ages = candidates.ages
         rows = (
             torch.arange(len(ages), device=ages.device) + candidates.first_layer * candidates.sets
@@ -201,11 +201,11 @@ class KeyDiversity(Forgetful):
     """
 
     def measure(self, layer: LayerView) -> Tensor:
-        """Return how like the others each token is, for each head."""
+        """Return how like the others each token is, float32 [heads, tokens]."""
         return key_similarity(layer.keys, layer.anchor)
 
     def scores(self, candidates: Candidates) -> Tensor:
-        """Return how unlike the others each token is."""
+        """Return how unlike the others each token is, float32 [rows, tokens]."""
         assert candidates.measures is not None
         return -candidates.measures
 
@@ -279,7 +279,7 @@ class Importance(Forgetful):
         self._weights: dict[tuple[int, int], Tensor] = {}
 
     def measure(self, layer: LayerView) -> Tensor:
-        """Return the products of keys and pooled query."""
+        """Return the products of keys and pooled query, float32 [heads, tokens]."""
         query, keys = layer.query, layer.keys
         if layer.sets == 1:
             query = query.mean(dim=0, keepdim=True, dtype=torch.float32)
@@ -289,7 +289,7 @@ class Importance(Forgetful):
         return (keys.float() @ pooled[..., None]).squeeze(-1)
 
     def scores(self, candidates: Candidates) -> Tensor:
-        """Return the products."""
+        """Return the products, float32 [rows, tokens]."""
         assert candidates.measures is not None
         return candidates.measures
 
@@ -353,12 +353,12 @@ class ValueAware(Forgetful):
     compares = True
 
     def measure(self, layer: LayerView) -> Tensor:
-        """Return the change of attention's output without each token."""
+        """Return the output's change without each token, float32 [heads, tokens]."""
         asking = probes(layer.query, layer.special)
         return output_change(asking, layer.keys, layer.values)
 
     def scores(self, candidates: Candidates) -> Tensor:
-        """Return the faded mean of the changes."""
+        """Return the faded mean of the changes, float32 [rows, tokens]."""
         fresh = candidates.measures
         assert fresh is not None
         if candidates.previous is None:
@@ -386,7 +386,7 @@ class FfnResidual:
     compares = False
 
     def measure(self, layer: LayerView) -> Tensor:
-        """Return how like the others each token's key is, for each head."""
+        """Return how like the others each token's key is, float32 [heads, tokens]."""
         return key_similarity(layer.keys, layer.anchor)
 
     def measure_update(self, update: Tensor) -> Tensor:
@@ -401,7 +401,7 @@ class FfnResidual:
         return parts if len(parts) == rows else parts.repeat_interleave(rows // len(parts), dim=0)
 
     def scores(self, candidates: Candidates) -> Tensor:
-        """Return residual part plus diversity part, each in 0..1."""
+        """Return residual part plus diversity part, float32 [rows, tokens], each in 0..1."""
         assert candidates.measures is not None
         diversity = unit_range(-candidates.measures)
         return torch.lerp(diversity, candidates.insertions.float(), RESIDUAL_WEIGHT)
@@ -423,7 +423,7 @@ class Balanced(FfnResidual):
     """
 
     def scores(self, candidates: Candidates) -> Tensor:
-        """Return youth plus residual part plus diversity part, in 0..1.5."""
+        """Return youth, residual and diversity parts in sum, float32 [rows, tokens] in 0..1.5."""
         frames = candidates.ages // candidates.frame
         # Ages are modulo 2^32: the very oldest are negative.
         frames = frames.masked_fill_(candidates.ages < 0, torch.iinfo(torch.int32).max)

@@ -39,7 +39,7 @@ _TINY_ANGLE = 1e-6
 
 
 def world_to_map(camera_to_world: Matrix) -> Matrix:
-    """Express a pose in the z-up map instead of the first camera's optical frame.
+    """Express a pose [4, 4] in the z-up map, not in the first camera's optical frame.
 
     The map's origin is the first camera, taken to look along the map's x axis with its image
     upright. The moving frame stays optical.

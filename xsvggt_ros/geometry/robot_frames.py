@@ -47,7 +47,7 @@ class Placement:
 
 
 def map_from_world(first: RobotPose) -> Matrix:
-    """Return where a session's world, which is its first camera, lies in the z-up map.
+    """Return ``map_from_world`` [4, 4]: a session's world is its first camera, the map is z-up.
 
     With an odometry, map and odom coincide at that moment. Without one, the map's origin is the
     robot's base there, whose z is up. A camera alone is taken to look along x, image upright.
@@ -86,14 +86,17 @@ def place(
 
 
 def place_by_odometry(map_from_odom: Matrix, robot: RobotPose) -> Placement:
-    """Return where everything is by the odometry alone, which must be known."""
+    """Return where everything is by the odometry alone, which must be known.
+
+    ``map_from_odom`` is [4, 4].
+    """
     assert robot.odom_from_carrier is not None
     carrier = map_from_odom @ robot.odom_from_carrier
     return Placement(carrier @ _camera(robot), carrier, map_from_odom, robot.odom_from_carrier)
 
 
 def camera_pose(carrier: Matrix, robot: RobotPose) -> Matrix:
-    """Return where the camera is, in whatever ``carrier`` is the pose of its carrier in."""
+    """Return the camera's pose [4, 4], in the frame in which ``carrier`` [4, 4] is given."""
     return carrier @ _camera(robot)
 
 

@@ -49,7 +49,7 @@ class DepthAlignment:
     shift: float = 0.0
 
     def align(self, depth: Values, clip: float | None = None) -> NDArray[np.float64]:
-        """Return aligned depth, metres; values beyond ``clip`` are set to it."""
+        """Return aligned depth, float64 of the same shape, metres; at most ``clip``."""
         aligned = self.scale * depth.astype(np.float64) + self.shift
         return aligned if clip is None else np.minimum(aligned, clip)
 

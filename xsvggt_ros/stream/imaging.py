@@ -318,7 +318,7 @@ def decode_raw(
     is_bigendian: bool,
     bits: BitsInUse | None = None,
 ) -> ImageArray:
-    """Decode the pixels of a ``sensor_msgs/Image`` into a new RGB image.
+    """Decode the pixels of a ``sensor_msgs/Image`` into a new RGB image, uint8 [height, width, 3].
 
     ``step`` is the length of a row in bytes, padding included. Alpha is dropped, because
     cameras fill it with padding; sixteen bits are scaled to eight by ``bits``, or by their full

@@ -41,7 +41,12 @@ def frame_name(name: str) -> str:
 
 
 def image_of(message: Any, bits: BitsInUse | None = None) -> ImageArray:
-    """Decode an ``Image``; raise FrameError where its fields do not fit each other."""
+    """Decode an ``Image`` to RGB, uint8 [h, w, 3].
+
+    Raises:
+        FrameError: its fields contradict each other.
+
+    """
     return decode_raw(
         message.data,
         width=message.width,
@@ -54,7 +59,12 @@ def image_of(message: Any, bits: BitsInUse | None = None) -> ImageArray:
 
 
 def compressed_image_of(message: Any, bits: BitsInUse | None = None) -> ImageArray:
-    """Decode a ``CompressedImage``; raise FrameError where it is damaged or no camera's image."""
+    """Decode a ``CompressedImage`` to RGB, uint8 [h, w, 3].
+
+    Raises:
+        FrameError: it is damaged, or no image of a camera.
+
+    """
     return decode_encoded(message.data, message.format, bits=bits)
 
 

@@ -174,7 +174,7 @@ def wobble(
 
 
 def smoothed(values: Array, width: float, *, closed: bool = False) -> Array:
-    """Return rows averaged by a Gaussian; the ends stay in place.
+    """Return rows [n, ...] averaged by a Gaussian; the ends stay in place.
 
     Args:
         values: rows, [n, ...].

@@ -225,7 +225,10 @@ def _read_image(path: Path) -> ImageArray:
 
 
 def camera_to_world_of(view: dict[str, Any]) -> Matrix:
-    """Return the pose of an annotation: PyTorch3D's axes (x left, y up) and row vectors."""
+    """Return an annotation's camera_to_world [4, 4], optical frame.
+
+    PyTorch3D has other axes (x left, y up) and row vectors.
+    """
     flip = np.array([-1.0, -1.0, 1.0])
     extrinsics = np.eye(4)
     extrinsics[:3, :3] = (np.array(view["R"]) * flip).T

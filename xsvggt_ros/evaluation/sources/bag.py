@@ -276,7 +276,7 @@ _WINDOW = 8
 
 
 def recorded_depth(message: Any, kind: str, steps_per_metre: float = MILLIMETRES) -> Depth:
-    """Return the metres of an Image or a compressedDepth message, NaN where unknown.
+    """Return the metres [h, w] of an Image or a compressedDepth message, NaN where unknown.
 
     Raises:
         FrameError: an encoding that is no depth, or damaged data.
@@ -329,7 +329,7 @@ class DepthStream:
         self._held: deque[_Held] = deque(maxlen=_WINDOW)
 
     def at(self, stamp: int) -> Depth | None:
-        """Return the depth nearest to an image's stamp, or None where none is near enough.
+        """Return the depth [h, w] nearest to an image's stamp; None where none is near enough.
 
         Raises:
             FrameError: it is damaged.

@@ -38,7 +38,7 @@ class TimedPoses:
         return len(self._poses)
 
     def at(self, stamp: int) -> Matrix | None:
-        """Return the pose at a stamp, or None where none is known near enough."""
+        """Return the pose [4, 4] at a stamp in nanoseconds; None where none is near enough."""
         after = int(np.searchsorted(self.stamps, stamp))
         if after < len(self) and self.stamps[after] == stamp:
             return self._poses[after]
@@ -61,12 +61,12 @@ class FixedPose:
         self._pose = pose
 
     def at(self, stamp: int) -> Matrix | None:
-        """Return the pose."""
+        """Return the pose [4, 4], the same at every stamp."""
         return self._pose
 
 
 def between(first: Matrix, second: Matrix, share: float) -> Matrix:
-    """Return the pose at a share of the way: straight, and turning evenly about one axis.
+    """Return the pose [4, 4] at a share of the way: straight, turning evenly about one axis.
 
     The rotation is NaN where either is not known.
     """
@@ -100,7 +100,7 @@ class Poses(Protocol):
     """Camera-to-world poses at stamps."""
 
     def at(self, stamp: int) -> Matrix | None:
-        """Return the pose at a stamp in nanoseconds, or None."""
+        """Return the pose [4, 4] at a stamp in nanoseconds, or None."""
         ...
 
 
@@ -353,7 +353,7 @@ class TransformTree:
         return _Chain([*outward, *reversed(inward)])
 
     def fixed(self, parent: str, child: str) -> Matrix | None:
-        """Return the pose of a frame in another where only static transforms join them."""
+        """Return ``parent_from_child`` [4, 4] where only static transforms join them, else None."""
         if parent == child:
             return np.eye(4)
         if not {parent, child} <= set(self.frames):
