@@ -169,7 +169,12 @@ def test_what_is_missing_is_told_with_what_to_install(tmp_path: Path) -> None:
     ):
         code = f"raise ModuleNotFoundError('No module', name='{module}.deep')"
         (tmp_path / "wanting.py").write_text(code, encoding="utf-8")
-        paths = {"PYTHONPATH": f"{ROOT}:{tmp_path}", "ROS_DISTRO": "jazzy"}
+        # Compiled code of the module before would be taken: as long, and as old to the second.
+        paths = {
+            "PYTHONPATH": f"{ROOT}:{tmp_path}",
+            "ROS_DISTRO": "jazzy",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
         run = subprocess.run(
             [sys.executable, program],
             env=os.environ | paths,
