@@ -190,8 +190,10 @@ class VisualOdometry:
         if not first:
             of_network = invert(camera.world_from_camera) @ pose
             step, of_step = self._measured_step(camera, result, image, of_network)
-            camera.covariance = compose_covariance(camera.covariance, step, of_step)
-            camera.world_covariance = compose_covariance(camera.world_covariance, step, of_step)
+            camera.covariance = _symmetric(compose_covariance(camera.covariance, step, of_step))
+            camera.world_covariance = _symmetric(
+                compose_covariance(camera.world_covariance, step, of_step)
+            )
             if step is not of_network:
                 before = self._odom_from_world @ camera.world_from_camera
                 self._odom_from_world = before @ step @ invert(pose)
@@ -269,7 +271,7 @@ class VisualOdometry:
         if registration is not None and measured is not None and self._fuses_steps:
             own = PoseEstimate(step, np.asarray(np.linalg.inv(covariance), np.float64))
             fused = fuse(measured, own)
-            found, covariance = fused.pose, np.asarray(np.linalg.inv(fused.information), np.float64)
+            found, covariance = fused.pose, _symmetric(np.linalg.inv(fused.information))
         camera.depth_error = _depth_error(camera.seen, result, found)
         return found, self.factors.applied(covariance)
 
@@ -405,6 +407,11 @@ def _contradicted(variance: float, difference: Array, other: Array) -> float:
     if square <= CONTRADICTION * (variance + own):
         return variance
     return max(variance, square / 3 - own)
+
+
+def _symmetric(matrix: NDArray[np.floating]) -> Array:
+    """Return a matrix that is symmetric but for rounding, exactly so: filters insist on it."""
+    return np.asarray((matrix + matrix.T) / 2, np.float64)
 
 
 def _diagonal(way: float, turn: float) -> Array:
