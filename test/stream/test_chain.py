@@ -53,6 +53,7 @@ class Walk:
         self.errors = errors
         self.broken: set[int] = set()
         self.failing: set[int] = set()
+        self.fault: Exception = FrameError("no memory for it")
         self.mounts: dict[str, Matrix] = {}
         self.confidence = dict.fromkeys(range(frames), 5.0)
         self._gauges: dict[KvCache, tuple[int, float, Matrix]] = {}
@@ -77,7 +78,7 @@ class Walk:
             self._made += 1
         number, unit, first = self._gauges[key]
         if number in self.failing:
-            raise FrameError("no memory for it")
+            raise self.fault
         seen = pv.head_pose(self.random, self.pose(frame, result.camera), self.errors)
         pose = invert(first) @ seen
         pose[:3, 3] *= unit
@@ -228,6 +229,27 @@ def test_without_room_for_a_second_cache_the_old_gauge_goes_on(
     assert "does not fit" in change.objection
     assert results[-1].chain_state == change.objection
     assert (reconstructor.session, results[-1].index, results[-1].joins) == (1, 15, 0)
+
+
+def test_a_gauge_whose_frames_fit_no_cache_is_refused(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stream goes on: it is the new gauge that cannot run, not the old one."""
+    walk = Walk(monkeypatch, 40, EXACT)
+    walk.failing, walk.fault = {1}, ConfigurationError("cache.budget_mib is too small")
+    reconstructor = engine(network, length=12, overlap=3, retry=5)
+    results = run(reconstructor, 0, 12)
+    assert [result.index for result in results] == list(range(12))
+    assert "cache.budget_mib is too small" in results[-1].chain_state
+    with monkeypatch.context() as patch:
+
+        def full(*_: object, **__: object) -> None:
+            raise RuntimeError("out of memory")
+
+        patch.setattr(Reconstructor, "_new_cache", full)
+        results = run(reconstructor, 12, 6)
+    assert "out of memory" in results[-1].chain_state
+    assert run(reconstructor, 18, 8)[-1].joins == 1
 
 
 def test_other_cache_settings_start_an_overlap_again(
