@@ -57,9 +57,6 @@ BETTER = 0.8
 """Share of the difference at the start that may be left where a step is changed a lot."""
 NO_WORSE = 1.05
 """The same elsewhere: what is minimised is another measure of the difference."""
-PREFERRED = 0.97
-"""Share of the difference at the network's step that another start must leave to be taken: by
-chance it would be the step before, again and again."""
 EXPOSED = 0.7
 """Share of the difference that another exposure must leave to be believed."""
 SLOPE_NOISE = 0.25
@@ -284,10 +281,7 @@ def _coarse_to_fine(
         begun = [each for start in starts if (each := _begun(linearise, start)) is not None]
         if not begun:
             return None
-        start, residuals = begun[0]
-        for other in begun[1:]:
-            if _misfit(other[1].residuals) < PREFERRED * _misfit(residuals.residuals):
-                start, residuals = other
+        start, residuals = min(begun, key=lambda each: _misfit(each[1].residuals))
         depth = float(np.median(early.points[:, 2]))
         effort = Effort(INLIER, ITERATIONS, CONVERGED)
         found = refined(linearise, start, residuals, depth, (early.grid, early.cells), effort)
