@@ -381,6 +381,25 @@ def test_a_budget_too_small_for_two_caches_is_named_as_given_and_its_remedy_hold
     assert run(reconstructor, 3, 1)[-1].cache.budget_tokens
 
 
+def test_whether_two_caches_will_fit_is_known_before_they_are_made(network: StreamVggt) -> None:
+    settings = ReconstructorSettings(28, CacheSettings(budget_mib=0.5))
+    reconstructor = ChainedReconstructor(network, settings, chain=ChainSettings(length=0))
+    run(reconstructor, 0, 3)
+    small, both = CacheSettings(budget_mib=0.04), ChainSettings(length=12)
+    reconstructor.configure_cache(small)
+    with pytest.raises(ConfigurationError, match="2 caches"):
+        reconstructor.check_chain(both, small)
+    with pytest.raises(ConfigurationError, match="2 caches"):
+        reconstructor.set_chain(both)
+    assert reconstructor.chain.length == 0
+    assert run(reconstructor, 3, 1)[0].index == 3
+    enough = CacheSettings(budget_mib=1.0)
+    reconstructor.check_chain(both, enough)
+    reconstructor.configure_cache(enough)
+    reconstructor.set_chain(both)
+    assert run(reconstructor, 4, 20)[-1].index == 23
+
+
 def test_poses_over_joins_are_as_wrong_as_is_said(
     network: StreamVggt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
