@@ -118,6 +118,32 @@ def test_what_shows_nothing_tells_nothing() -> None:
     assert register_images(view(first), view(second), apart) is None
 
 
+@pytest.mark.parametrize("ramp", [0.0, 60.0])
+@pytest.mark.parametrize("level", [2.5, 8.0])
+def test_the_noise_of_a_blank_wall_promises_nothing(level: float, ramp: float) -> None:
+    """Noise has slopes as well, in whichever direction the wall itself shows none."""
+    random, squares = np.random.default_rng(0), []
+    pose, step = pv.random_pose(random), np.eye(4)
+    depth = pv.room_depth(pose, CAMERA)
+    light = 128 + np.linspace(-ramp, ramp, CAMERA.width)[None, :, None]
+    for _ in range(20):
+        before, after = (
+            aligned_image(
+                (light + level * random.standard_normal((*depth.shape, 3))).astype(np.uint8),
+                depth,
+                CAMERA,
+            )
+            for _ in range(2)
+        )
+        start = step @ exp_se3(0.01 * random.standard_normal(6))
+        found = register_images(before, after, start)
+        if found is not None:
+            estimate = ImageErrors().estimate(found)
+            error = log_se3(invert(step) @ estimate.pose)
+            squares.append(float(error @ estimate.information @ error))
+    assert np.mean(squares or [0.0]) / 6 < 2.0
+
+
 @given(st.integers(0, 2**31))
 def test_nothing_that_comes_out_of_a_camera_breaks_it(seed: int) -> None:
     random = np.random.default_rng(seed)

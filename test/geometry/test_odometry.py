@@ -283,6 +283,48 @@ def test_nothing_that_comes_out_of_a_network_breaks_it(seed: int) -> None:
         assert np.all(np.linalg.eigvalsh(found.covariance) >= -1e-6 * np.trace(found.covariance))
 
 
+def test_a_camera_that_joins_a_rig_late_is_no_more_certain_than_the_others() -> None:
+    truth, results = frames(12, pv.Errors(1.0, 0.002))
+    odometry = VisualOdometry(4)
+    for result in results[:-1]:
+        before = odometry.follow(replace(result, camera="front")).motion
+    late = odometry.follow(replace(results[-1], camera="rear")).motion
+    assert before is not None
+    assert late is not None
+    assert late.seconds == 0.0
+    for one, other in (
+        (late.covariance, before.covariance), (late.world_covariance, before.world_covariance)
+    ):  # fmt: skip
+        assert np.linalg.eigvalsh(one)[0] > 0.0
+        assert np.trace(one[3:, 3:]) > np.trace(other[3:, 3:])
+    error = log_se3(invert(truth[11]) @ late.odom_from_camera)
+    assert error @ np.linalg.solve(late.covariance, error) / 6 < 3.0
+
+
+def test_inaccuracy_is_not_learned_at_rest() -> None:
+    """Wheels that stand say zero, and so do images; what a motion would be off they do not tell."""
+    odometry = VisualOdometry(4)
+    for _ in range(100):
+        odometry.note_true_step(moved(exp_se3(np.full(6, 1e-5))), np.eye(4))
+    assert odometry.factors.factors == (1.0, 1.0)
+    step = exp_se3(np.array([0.1, 0.0, 0.0, 0.0, 0.0, 0.0]))
+    for _ in range(100):
+        odometry.note_true_step(moved(step), step)
+    assert max(odometry.factors.factors) < 0.1
+
+
+@pytest.mark.filterwarnings("error")
+def test_depth_without_end_is_no_surface() -> None:
+    _, results = frames(6, pv.Errors(1.0, 0.002))
+    odometry = VisualOdometry(4)
+    for result in results:
+        depth = result.depth.copy()
+        depth[result.index :: 5, ::3] = np.inf
+        motion = odometry.follow(replace(result, depth=depth)).motion
+        assert motion is not None
+        assert np.isfinite(motion.covariance).all()
+
+
 def test_the_error_of_depth_is_that_of_the_depth() -> None:
     _, results = frames(30, pv.Errors(0.0, 0.0, turn=0.01, way=0.0005), depth_error=0.02)
     odometry = VisualOdometry(4)

@@ -511,11 +511,17 @@ import sys
 from threading import Event
 import torch
 from xsvggt_ros.ros import node, reconstruct_node
+from xsvggt_ros.stream.chain_settings import ChainSettings
 
 class Stuck:
+    chain = ChainSettings()
     session, session_frames, reset_reason, device = 1, 0, "", torch.device("cpu")
     waiting_frames = 0
     def check_refinement(self, refinement):
+        pass
+    def set_refinement(self, refinement):
+        pass
+    def set_chain(self, chain):
         pass
     def take(self, image, **_):
         print("in the network", flush=True)

@@ -39,6 +39,7 @@ from xsvggt_ros.ros.publishers import CameraPublisher
 from xsvggt_ros.ros.reconstruct_node import ReconstructNode
 from xsvggt_ros.ros.topics import LEAST_WAITING
 from xsvggt_ros.ros.transforms import TransformBroadcaster, TransformOwners
+from xsvggt_ros.stream.chain_settings import ChainSettings
 from xsvggt_ros.stream.frame import Frame, FrameResult, ImageArray
 from xsvggt_ros.stream.worker import FrameQueue
 
@@ -59,9 +60,21 @@ class Gate:
         self.cache: CacheSettings | None = None
         self.waiting_frames = 0
         self.fails = True
+        self.chain = ChainSettings()
 
-    def check_cache(self, settings: CacheSettings) -> None:
-        """Find nothing wrong."""
+    def check_chain(self, chain: ChainSettings, settings: CacheSettings) -> None:
+        """Find no room for two caches where there was one."""
+        if chain.length and not self.chain.length:
+            raise ConfigurationError("two caches do not fit")
+
+    def set_chain(self, chain: ChainSettings) -> None:
+        """Take it on, or fail."""
+        if chain.overlap == 33:
+            raise ConfigurationError("no such chain")
+        self.chain = chain
+
+    def set_refinement(self, refinement: str) -> None:
+        """Take no notice."""
 
     def check_refinement(self, refinement: str) -> None:
         """Find nothing wrong."""
@@ -163,6 +176,18 @@ def test_a_change_that_fails_on_the_way_is_told(gate: Gate) -> None:
         gate.fails = False
         assert peer.set_parameters(cache__budget_tokens=666).successful
         peer.wait_until(lambda: gate.cache is not None, "the same change, tried again")
+
+
+def test_a_chain_that_cannot_be_taken_on_is_refused_or_told(gate: Gate) -> None:
+    gate.released.set()
+    with _running(gate) as (_, peer):
+        assert peer.set_parameters(chain__overlap=33).successful
+        peer.wait_for_status(lambda s: "no such chain" in s.message, "the failure")
+        assert peer.set_parameters(chain__overlap=4, chain__length=0).successful
+        peer.wait_until(lambda: gate.chain.length == 0, "the change")
+        refused = peer.set_parameters(chain__length=300)
+        assert not refused.successful
+        assert "two caches do not fit" in refused.reason
 
 
 def test_an_image_that_is_stuck_is_told_with_its_stage(gate: Gate) -> None:

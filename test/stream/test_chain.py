@@ -53,6 +53,7 @@ class Walk:
         self.errors = errors
         self.broken: set[int] = set()
         self.failing: set[int] = set()
+        self.fault: Exception = FrameError("no memory for it")
         self.mounts: dict[str, Matrix] = {}
         self.confidence = dict.fromkeys(range(frames), 5.0)
         self._gauges: dict[KvCache, tuple[int, float, Matrix]] = {}
@@ -77,7 +78,7 @@ class Walk:
             self._made += 1
         number, unit, first = self._gauges[key]
         if number in self.failing:
-            raise FrameError("no memory for it")
+            raise self.fault
         seen = pv.head_pose(self.random, self.pose(frame, result.camera), self.errors)
         pose = invert(first) @ seen
         pose[:3, 3] *= unit
@@ -230,6 +231,27 @@ def test_without_room_for_a_second_cache_the_old_gauge_goes_on(
     assert (reconstructor.session, results[-1].index, results[-1].joins) == (1, 15, 0)
 
 
+def test_a_gauge_whose_frames_fit_no_cache_is_refused(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stream goes on: it is the new gauge that cannot run, not the old one."""
+    walk = Walk(monkeypatch, 40, EXACT)
+    walk.failing, walk.fault = {1}, ConfigurationError("cache.budget_mib is too small")
+    reconstructor = engine(network, length=12, overlap=3, retry=5)
+    results = run(reconstructor, 0, 12)
+    assert [result.index for result in results] == list(range(12))
+    assert "cache.budget_mib is too small" in results[-1].chain_state
+    with monkeypatch.context() as patch:
+
+        def full(*_: object, **__: object) -> None:
+            raise RuntimeError("out of memory")
+
+        patch.setattr(Reconstructor, "_new_cache", full)
+        results = run(reconstructor, 12, 6)
+    assert "out of memory" in results[-1].chain_state
+    assert run(reconstructor, 18, 8)[-1].joins == 1
+
+
 def test_other_cache_settings_start_an_overlap_again(
     network: StreamVggt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -357,6 +379,25 @@ def test_a_budget_too_small_for_two_caches_is_named_as_given_and_its_remedy_hold
         reconstructor.set_chain(chain)
     assert reconstructor.chain.length == 0
     assert run(reconstructor, 3, 1)[-1].cache.budget_tokens
+
+
+def test_whether_two_caches_will_fit_is_known_before_they_are_made(network: StreamVggt) -> None:
+    settings = ReconstructorSettings(28, CacheSettings(budget_mib=0.5))
+    reconstructor = ChainedReconstructor(network, settings, chain=ChainSettings(length=0))
+    run(reconstructor, 0, 3)
+    small, both = CacheSettings(budget_mib=0.04), ChainSettings(length=12)
+    reconstructor.configure_cache(small)
+    with pytest.raises(ConfigurationError, match="2 caches"):
+        reconstructor.check_chain(both, small)
+    with pytest.raises(ConfigurationError, match="2 caches"):
+        reconstructor.set_chain(both)
+    assert reconstructor.chain.length == 0
+    assert run(reconstructor, 3, 1)[0].index == 3
+    enough = CacheSettings(budget_mib=1.0)
+    reconstructor.check_chain(both, enough)
+    reconstructor.configure_cache(enough)
+    reconstructor.set_chain(both)
+    assert run(reconstructor, 4, 20)[-1].index == 23
 
 
 def test_poses_over_joins_are_as_wrong_as_is_said(

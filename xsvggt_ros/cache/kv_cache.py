@@ -352,17 +352,18 @@ class KvCache:
             ConfigurationError: that many do not fit; everything is as before then.
 
         """
-        layout = replace(self.layout, caches=caches)
-        before, self.layout = self.layout, layout
-        try:
-            budget = self._full_budget(self.settings, self._anchor, self._sizes)
-        except ConfigurationError:
-            self.layout = before
-            raise
+        budget = self._full_budget(self.settings, self._anchor, self._sizes, caches)
+        self.layout = replace(self.layout, caches=caches)
         self._take_on(self.settings, budget)
 
-    def check(self, settings: CacheSettings) -> None:
-        """Raise ConfigurationError where :meth:`configure` would; changes nothing."""
+    def check(self, settings: CacheSettings, *, caches: int = 0) -> None:
+        """Raise ConfigurationError where :meth:`configure` would; changes nothing.
+
+        Args:
+            settings: that are asked for.
+            caches: that are to share ``budget_mib`` from then on; 0 = as many as now.
+
+        """
         settings = settings.settled(self._own_layout)
         for name in _FIXED:
             if getattr(settings, name) != getattr(self.settings, name):
@@ -376,7 +377,7 @@ class KvCache:
                 "cannot; make a new cache"
             )
         self._check(settings)
-        self._full_budget(settings, self._anchor, self._sizes)
+        self._full_budget(settings, self._anchor, self._sizes, caches)
 
     def _take_on(self, settings: CacheSettings, budget: int | None) -> None:
         self._changes += 1
@@ -422,19 +423,20 @@ class KvCache:
             )
 
     def _full_budget(
-        self, settings: CacheSettings, anchor: int, frames: Collection[int]
+        self, settings: CacheSettings, anchor: int, frames: Collection[int], caches: int = 0
     ) -> int | None:
         """Return what a layer may hold where nothing adapts; None = no bound."""
+        layout = replace(self.layout, caches=caches or self.layout.caches)
         if not settings.bounded:
             return None
         if settings.budget_mib and frames and not settings.published:
-            fitting = fitting_budget(settings, self.layout, anchor=anchor, frames=frames)
+            fitting = fitting_budget(settings, layout, anchor=anchor, frames=frames)
             if settings.keeps_frames:
-                wanted = window_budget(settings, self.layout, anchor=anchor, frames=frames)
+                wanted = window_budget(settings, layout, anchor=anchor, frames=frames)
                 return min(fitting, wanted)
             return fitting
         if settings.keeps_frames and frames:
-            return window_budget(settings, self.layout, anchor=anchor, frames=frames)
+            return window_budget(settings, layout, anchor=anchor, frames=frames)
         return settings.budget_tokens
 
     def _set_budgets(self, budgets: Sequence[int | None]) -> None:

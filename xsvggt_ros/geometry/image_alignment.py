@@ -11,7 +11,7 @@ fine, over the pixel of each cell of a grid that has the largest gradient.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import cv2
@@ -59,6 +59,8 @@ NO_WORSE = 1.05
 """The same elsewhere: what is minimised is another measure of the difference."""
 EXPOSED = 0.7
 """Share of the difference that another exposure must leave to be believed."""
+SLOPE_NOISE = 0.25
+"""Variance of the derivative of a blurred image's noise, over that of its brightness."""
 _BORDER = 2
 _FAR = 3.0
 """Times the usual difference up to which one counts for the exposure."""
@@ -237,7 +239,26 @@ def register_images(
     far = rotation_angle(change) > LARGEST_TURN
     far |= float(np.linalg.norm(change[:3, 3])) > LARGEST_WAY * found.depth
     most = (BETTER if far else NO_WORSE) * _misfit(at_start.residuals)
-    return found if _misfit(found.residuals) <= most else None
+    if _misfit(found.residuals) > most:
+        return None
+    return replace(found, noise=_slope_noise(before.levels[0], after.levels[0], found))
+
+
+def _slope_noise(before: _Level, after: _Level, found: Registration) -> Array:
+    """Return what noise of the image's derivatives adds to the normal matrix [6, 6].
+
+    Noise has slopes as well. Where an image shows nothing else, they look like information.
+    """
+    camera, weights = after.intrinsics, found.weights
+    shown = np.isin(before.cells, found.cells)
+    moved = invert(found.pose)
+    x, y, z = moved[:3, :3] @ before.points[shown].T + moved[:3, 3:]
+    rays = reprojection_jacobian(x / z, y / z, 1.0 / z)
+    rays *= np.array([camera.fx, camera.fy])[:, None]
+    squares = weights @ (found.residuals**2).sum(axis=1) / max(weights.sum(), _LEAST_GRADIENT)
+    # What is left is the noise of both images.
+    rays *= np.sqrt(SLOPE_NOISE * squares / 2 * weights)[:, None, None]
+    return np.asarray(np.tensordot(rays, rays, ((0, 1), (0, 1))), np.float64)
 
 
 def _exposure_shows(before: AlignedImage, after: AlignedImage, step: Matrix) -> bool:

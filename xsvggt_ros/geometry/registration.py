@@ -11,7 +11,7 @@ consequence.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import cv2
@@ -95,6 +95,8 @@ class Registration:
         condition: smallest over largest eigenvalue of the normal matrix, lengths in median depths;
             below :data:`LEAST_CONDITION` the pose stays as it was in that direction.
         free: which of the six components were estimated.
+        noise: float64 [6, 6], what noise in the derivatives adds to the normal matrix; zero where
+            they have none.
 
     """
 
@@ -109,6 +111,7 @@ class Registration:
     cost_fell: bool
     condition: float
     free: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
+    noise: Array = field(default_factory=lambda: np.zeros((6, 6)))
 
     def objection(self, start: Matrix) -> str:
         """Say why this pose should not be believed beside ``start`` [4, 4]; empty where it may."""
@@ -381,18 +384,17 @@ def _plane_distances(
     if len(used) < LEAST_POINTS:
         return None
     row, column = rows[used].astype(np.intp), columns[used].astype(np.intp)
-    surface = _surface(depth, intrinsics, row, column)
-    across = _surface(depth, intrinsics, row, column + reach) - _surface(
-        depth, intrinsics, row, column - reach
-    )
-    down = _surface(depth, intrinsics, row + reach, column) - _surface(
-        depth, intrinsics, row - reach, column
-    )
-    normal = np.cross(across, down)
-    length = np.linalg.norm(normal, axis=1)
     moved = moved[used]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        normal /= length[:, None]
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        surface = _surface(depth, intrinsics, row, column)
+        across = _surface(depth, intrinsics, row, column + reach) - _surface(
+            depth, intrinsics, row, column - reach
+        )
+        down = _surface(depth, intrinsics, row + reach, column) - _surface(
+            depth, intrinsics, row - reach, column
+        )
+        normal = np.cross(across, down)
+        normal /= np.linalg.norm(normal, axis=1)[:, None]
         residual = ((moved - surface) * normal).sum(axis=1) / surface[:, 2]
     # What is hidden in one of both, or lies on an edge, is no other view of the same surface.
     same = np.abs(residual) <= DEPTH_REACH

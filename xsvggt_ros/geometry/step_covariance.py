@@ -40,6 +40,8 @@ BRIGHTNESS_FACTOR = 3.5
 """On the variance by differences of brightness: blocks next to each other are alike as well."""
 LEAST_ERROR = 6e-5
 """Of a step, in median depths and in radians."""
+MOST_ERROR = 1.0
+"""The same; beyond it nothing is known, and numbers lose their digits."""
 BLOCKS = (8, 10)
 """Rows and columns of blocks within which errors are taken to be alike."""
 
@@ -79,7 +81,7 @@ class ImageErrors:
         jacobian = registration.jacobian * unit
         weighted = jacobian * registration.weights[:, None, None]
         normal = np.tensordot(weighted, jacobian, ((0, 1), (0, 1)))
-        inverse = np.linalg.pinv(normal, rcond=LEAST_CONDITION, hermitian=True)
+        inverse = _inverse(normal - registration.noise * np.outer(unit, unit))
         errors = np.concatenate(
             [
                 factor * _sums(np.einsum("nmi,nm->ni", weighted, differences), blocks)
@@ -94,8 +96,17 @@ class ImageErrors:
         whole = np.zeros((2, 6))
         whole[0, :3], whole[1, 3:] = SCALE_FACTOR * shown * step[:3], FOCAL_ERROR * step[3:]
         covariance = errors.T @ errors + whole.T @ whole + LEAST_ERROR**2 * np.eye(6)
-        information = np.linalg.inv(covariance) / np.outer(unit, unit)
+        values, vectors = np.linalg.eigh(covariance)
+        information = (vectors / np.minimum(values, MOST_ERROR**2)) @ vectors.T
+        information = (information + information.T) / 2 / np.outer(unit, unit)
         return PoseEstimate(registration.pose, np.asarray(information, np.float64))
+
+
+def _inverse(normal: Array) -> Array:
+    """Return the inverse of a normal matrix [6, 6], large where it says nothing or less."""
+    values, vectors = np.linalg.eigh(normal)
+    least = max(LEAST_CONDITION * values[-1], _TINY)
+    return np.asarray((vectors / np.maximum(values, least)) @ vectors.T, np.float64)
 
 
 def _depth_errors(registration: Registration, by_depth: Array, blocks: NDArray[np.int64]) -> Array:

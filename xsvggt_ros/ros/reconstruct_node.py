@@ -39,6 +39,7 @@ from xsvggt_ros.ros.scale_input import ScaleInput
 from xsvggt_ros.ros.services import Services
 from xsvggt_ros.ros.status import Diagnostics, StatusPublisher, degraded
 from xsvggt_ros.ros.transforms import TransformLookup
+from xsvggt_ros.stream.chain_settings import caches_of
 from xsvggt_ros.stream.frame import Frame, FrameResult, FrameUpdate
 from xsvggt_ros.stream.mapping import MapBuilder
 from xsvggt_ros.stream.pipeline import PipelineHooks
@@ -237,38 +238,34 @@ class ReconstructNode(ManagedNode):
     def _check_cache(self, settings: Settings) -> None:
         if self._engine is None:
             return
-        self._engine.reconstructor.check_refinement(settings.pose.refinement)
-        if settings.cache != self._wanted_cache:
-            self._engine.reconstructor.check_cache(settings.cache)
+        engine = self._engine.reconstructor
+        engine.check_refinement(settings.pose.refinement)
+        if settings.cache != self._wanted_cache or (
+            caches_of(settings.chain) != caches_of(engine.chain)
+        ):
+            engine.check_chain(settings.chain, settings.cache)
 
     def _configure_cache(self, settings: Settings) -> None:
         """Have the worker apply the new cache settings before its next frame."""
-        self._configure_poses(settings)
-        wanted = settings.cache
-        if self._engine is None or wanted == self._wanted_cache:
-            return
-        self._wanted_cache = wanted
-        change = self._engine.worker.submit(lambda engine: engine.configure_cache(wanted))
-        change.add_done_callback(self._report_failed_change)
-
-    def _configure_poses(self, settings: Settings) -> None:
-        """Have the worker chain and refine as asked for from its next frame on."""
         if self._engine is None:
             return
-        engine = self._engine.reconstructor
+        engine, wanted = self._engine.reconstructor, settings.cache
         refinement, chain = settings.pose.refinement, settings.chain
-
-        def configure(_: Reconstructor) -> None:
-            engine.set_chain(chain)
-            engine.set_refinement(refinement)
-
-        self._engine.worker.submit(configure)
+        self._engine.worker.submit(lambda _: engine.set_refinement(refinement))
+        changes: list[Callable[[Reconstructor], None]] = [lambda _: engine.set_chain(chain)]
+        if wanted != self._wanted_cache:
+            self._wanted_cache = wanted
+            # A budget for two caches is there before the second one is, and goes after it.
+            first = 0 if caches_of(chain) > 1 else 1
+            changes.insert(first, lambda _: engine.configure_cache(wanted))
+        for change in changes:
+            self._engine.worker.submit(change).add_done_callback(self._report_failed_change)
 
     def _report_failed_change(self, change: Future[None]) -> None:
         if not change.cancelled() and (error := change.exception()):
             self._wanted_cache = None  # so that the same values may be tried again
-            self._status.note(f"the cache keeps its settings: {error}")
-            self.get_logger().error(f"the cache keeps its settings: {error}")
+            self._status.note(f"cache and chain keep their settings: {error}")
+            self.get_logger().error(f"cache and chain keep their settings: {error}")
 
     def _hooks(self) -> PipelineHooks:
         """Return what this node adds to the way of a frame."""

@@ -20,7 +20,7 @@ import torch
 from xsvggt_ros.cache.layer_plan import MIB
 from xsvggt_ros.cache.layout import CacheStatistics
 from xsvggt_ros.cache.settings import CacheSettings
-from xsvggt_ros.errors import ConfigurationError, FrameError
+from xsvggt_ros.errors import ConfigurationError, XsvggtError, first_line
 from xsvggt_ros.geometry.alignment import Similarity
 from xsvggt_ros.geometry.joining import Join, OverlapFrame, join, overlap_frame
 from xsvggt_ros.geometry.rigid import Matrix
@@ -105,6 +105,16 @@ class ChainedReconstructor(Reconstructor):
             self._caches = caches
             self._start_overlap_again()
         self.chain = chain
+
+    def check_chain(self, chain: ChainSettings, cache: CacheSettings) -> None:
+        """Raise ConfigurationError where these settings cannot be taken on; for any thread.
+
+        Args:
+            chain: whose number of caches share the budget.
+            cache: their settings.
+
+        """
+        self._cache.check(cache, caches=caches_of(chain))
 
     def _begin_gauges(self) -> None:
         self.joins: deque[GaugeJoin] = deque(maxlen=MOST_JOINS_KEPT)
@@ -225,11 +235,15 @@ class ChainedReconstructor(Reconstructor):
         if objection := self._no_room():
             self._refuse(result, objection)
             return
+        try:
+            self._next = self._successor()
+        except (XsvggtError, RuntimeError) as error:  # PyTorch says the latter for want of memory
+            self._refuse(result, f"its cache could not be made: {first_line(error)}")
+            return
         logger.info("frame %d of the session: another gauge begins, %s", result.index, reason)
         self._overlap.clear()
         self._unanswered.clear()
         self._seen_by_next.clear()
-        self._next = self._successor()
 
     def _reason_for_change(self, result: FrameResult) -> str:
         """Return why another gauge is due after this result; empty where none is."""
@@ -280,7 +294,8 @@ class ChainedReconstructor(Reconstructor):
         self._unanswered.append(result)
         try:
             answers = self._next._enter(frame)
-        except FrameError as error:
+        except XsvggtError as error:
+            # Not for its frame alone: of a larger first frame, even its cache may be too large.
             self._refuse(result, f"its frame failed: {error}")
             return result
         result = replace(result, cache=_both(result.cache, self._next.cache_statistics()))

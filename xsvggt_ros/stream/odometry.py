@@ -57,6 +57,8 @@ DOUBT = 0.3
 CONTRADICTION = 16.27
 """Normalised squared difference, chi2 of 3 components, beyond chance: once in a thousand."""
 LEAST_TURN, LEAST_WAY = np.radians(0.01), 1e-4
+AT_REST = 1e-3
+"""Metres and radians of a step below which the camera is taken to stand still."""
 LONGEST_GAP = 2.0
 """Seconds between two frames beyond which there is no velocity."""
 
@@ -187,11 +189,15 @@ class VisualOdometry:
         result = replace(result, camera_to_world=pose, pose_source=source)
         first = camera.seen is None
         step, of_step = np.eye(4), np.zeros((6, 6))
-        if not first:
+        if first:
+            self._place_by_another(camera, pose, seen)
+        else:
             of_network = invert(camera.world_from_camera) @ pose
             step, of_step = self._measured_step(camera, result, image, of_network)
-            camera.covariance = compose_covariance(camera.covariance, step, of_step)
-            camera.world_covariance = compose_covariance(camera.world_covariance, step, of_step)
+            camera.covariance = _symmetric(compose_covariance(camera.covariance, step, of_step))
+            camera.world_covariance = _symmetric(
+                compose_covariance(camera.world_covariance, step, of_step)
+            )
             if step is not of_network:
                 before = self._odom_from_world @ camera.world_from_camera
                 self._odom_from_world = before @ step @ invert(pose)
@@ -209,9 +215,29 @@ class VisualOdometry:
         camera.step, camera.world_from_camera = step, pose
         return replace(result, motion=motion)
 
+    def _place_by_another(self, camera: _Camera, pose: Matrix, seen: PatchPoints) -> None:
+        """Begin with the covariance of the newest other camera, where there is one.
+
+        The first camera of a session is exact, for all is measured by it. Others are where the
+        network has them.
+        """
+        others = [each for each in self._cameras.values() if each.seen is not None]
+        if not others:
+            return
+        newest = max(others, key=lambda each: each.stamp)
+        between = invert(newest.world_from_camera) @ pose
+        error = _in_depths(_diagonal(*newest.steps.variances()), _usual_depth(seen))
+        camera.covariance = _symmetric(compose_covariance(newest.covariance, between, error))
+        camera.world_covariance = _symmetric(
+            compose_covariance(newest.world_covariance, between, error)
+        )
+
     def note_true_step(self, motion: CameraMotion, step: Matrix) -> None:
-        """Learn from the true step [4, 4] of a motion, in its unit, how variances are off."""
-        if not motion.step_covariance.any():
+        """Learn from the true step [4, 4] of a motion, in metres, how variances are off.
+
+        Nothing is learned at rest: much of the error comes with the motion.
+        """
+        if not motion.step_covariance.any() or np.abs(log_se3(step)).max() < AT_REST:
             return
         one, other = self.factors.factors
         roots = 1.0 / np.sqrt([one] * 3 + [other] * 3)
@@ -254,7 +280,7 @@ class VisualOdometry:
         """Return a step and its covariance; the very ``step`` of the network where it stays."""
         assert camera.seen is not None
         assert camera.image is not None
-        depth = float(np.median(camera.seen.depth)) if len(camera.seen.depth) else 1.0
+        depth = _usual_depth(camera.seen)
         registration = register_images(camera.image, image, step, camera.step)
         if registration is None:
             measured = self._step_by_depth(camera, result, step)
@@ -269,7 +295,7 @@ class VisualOdometry:
         if registration is not None and measured is not None and self._fuses_steps:
             own = PoseEstimate(step, np.asarray(np.linalg.inv(covariance), np.float64))
             fused = fuse(measured, own)
-            found, covariance = fused.pose, np.asarray(np.linalg.inv(fused.information), np.float64)
+            found, covariance = fused.pose, _symmetric(np.linalg.inv(fused.information))
         camera.depth_error = _depth_error(camera.seen, result, found)
         return found, self.factors.applied(covariance)
 
@@ -405,6 +431,16 @@ def _contradicted(variance: float, difference: Array, other: Array) -> float:
     if square <= CONTRADICTION * (variance + own):
         return variance
     return max(variance, square / 3 - own)
+
+
+def _symmetric(matrix: NDArray[np.floating]) -> Array:
+    """Return a matrix that is symmetric but for rounding, exactly so: filters insist on it."""
+    return np.asarray((matrix + matrix.T) / 2, np.float64)
+
+
+def _usual_depth(seen: PatchPoints) -> float:
+    """Return the median depth of a frame; 1 where it has none."""
+    return float(np.median(seen.depth)) if len(seen.depth) else 1.0
 
 
 def _diagonal(way: float, turn: float) -> Array:
