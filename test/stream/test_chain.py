@@ -24,7 +24,7 @@ from xsvggt_ros.model.config import PRESETS
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream import chain
 from xsvggt_ros.stream.chain import ChainedReconstructor
-from xsvggt_ros.stream.chain_settings import ChainSettings
+from xsvggt_ros.stream.chain_settings import ChainSettings, caches_of
 from xsvggt_ros.stream.frame import Frame, FrameResult
 from xsvggt_ros.stream.pipeline import FramePipeline, PipelineHooks
 from xsvggt_ros.stream.reconstructor import Arrival, Reconstructor, ReconstructorSettings
@@ -388,13 +388,13 @@ def test_whether_two_caches_will_fit_is_known_before_they_are_made(network: Stre
     small, both = CacheSettings(budget_mib=0.04), ChainSettings(length=12)
     reconstructor.configure_cache(small)
     with pytest.raises(ConfigurationError, match="2 caches"):
-        reconstructor.check_chain(both, small)
+        reconstructor.check_cache(small, caches=caches_of(both))
     with pytest.raises(ConfigurationError, match="2 caches"):
         reconstructor.set_chain(both)
     assert reconstructor.chain.length == 0
     assert run(reconstructor, 3, 1)[0].index == 3
     enough = CacheSettings(budget_mib=1.0)
-    reconstructor.check_chain(both, enough)
+    reconstructor.check_cache(enough, caches=caches_of(both))
     reconstructor.configure_cache(enough)
     reconstructor.set_chain(both)
     assert run(reconstructor, 4, 20)[-1].index == 23

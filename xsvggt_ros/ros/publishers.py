@@ -13,7 +13,13 @@ from time import monotonic, perf_counter
 from typing import Any
 
 import numpy as np
-from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped, Twist, Vector3
+from geometry_msgs.msg import (
+    PoseStamped,
+    PoseWithCovariance,
+    PoseWithCovarianceStamped,
+    Twist,
+    Vector3,
+)
 from nav_msgs.msg import Odometry, Path
 from numpy.typing import NDArray
 from rclpy.node import Node
@@ -24,6 +30,7 @@ from sensor_msgs_py import point_cloud2
 from std_msgs.msg import Header
 
 from xsvggt_ros.errors import OutputError, first_line
+from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.ros import topics
 from xsvggt_ros.ros.conversions import (
     FIELDS,
@@ -41,7 +48,7 @@ from xsvggt_ros.ros.parameters import Map, Settings
 from xsvggt_ros.ros.transforms import TransformBroadcaster, TransformOwners
 from xsvggt_ros.stream.frame import FrameResult, FrameUpdate
 from xsvggt_ros.stream.mapping import MapBuilder
-from xsvggt_ros.stream.odometry import carrier_motion
+from xsvggt_ros.stream.odometry import CarrierMotion, carrier_motion
 
 
 def odometry_message(update: FrameUpdate, world: str, carrier: str, *, in_map: bool) -> Odometry:
@@ -54,20 +61,9 @@ def odometry_message(update: FrameUpdate, world: str, carrier: str, *, in_map: b
         in_map: whether ``world`` is the map, because another node has the odometry.
 
     """
-    result, placement = update.result, update.placement
-    carrier_pose = placement.map_from_carrier if in_map else placement.odom_from_carrier
-    camera = update.frame.transforms.carrier_from_camera
-    motion = carrier_motion(
-        result.motion,
-        carrier_pose,
-        np.eye(4) if camera is None else camera,
-        metric=result.metric,
-        lost=bool(update.faults),
-        in_map=in_map,
-    )
-    message = Odometry(header=header(result.stamp, world), child_frame_id=carrier)
-    message.pose.pose = pose(carrier_pose)
-    message.pose.covariance = motion.covariance.ravel()
+    carrier_pose, motion = _carried(update, in_map=in_map)
+    message = Odometry(header=header(update.result.stamp, world), child_frame_id=carrier)
+    message.pose = PoseWithCovariance(pose=pose(carrier_pose), covariance=motion.covariance.ravel())
     linear, angular = (
         Vector3(x=x, y=y, z=z) for x, y, z in np.split(motion.twist, 2)
     )  # fmt: skip
@@ -76,17 +72,28 @@ def odometry_message(update: FrameUpdate, world: str, carrier: str, *, in_map: b
     return message
 
 
-def pose_message(update: FrameUpdate, world: str, carrier: str) -> PoseWithCovarianceStamped:
-    """Return the carrier's pose in the map, joins and all.
+def pose_message(update: FrameUpdate, world: str) -> PoseWithCovarianceStamped:
+    """Return the carrier's pose in ``world``, the map's frame, joins and all."""
+    carrier_pose, motion = _carried(update, in_map=True)
+    return PoseWithCovarianceStamped(
+        header=header(update.result.stamp, world),
+        pose=PoseWithCovariance(pose=pose(carrier_pose), covariance=motion.covariance.ravel()),
+    )
 
-    Args:
-        update: of the frame.
-        world: the map's frame.
-        carrier: frame whose pose it is.
 
-    """
-    odometry = odometry_message(update, world, carrier, in_map=True)
-    return PoseWithCovarianceStamped(header=odometry.header, pose=odometry.pose)
+def _carried(update: FrameUpdate, *, in_map: bool) -> tuple[Matrix, CarrierMotion]:
+    """Return the carrier's pose [4, 4] in the map or in odom, and how it moves."""
+    placement, camera = update.placement, update.frame.transforms.carrier_from_camera
+    carrier_pose = placement.map_from_carrier if in_map else placement.odom_from_carrier
+    motion = carrier_motion(
+        update.result.motion,
+        carrier_pose,
+        np.eye(4) if camera is None else camera,
+        metric=update.result.metric,
+        lost=bool(update.faults),
+        in_map=in_map,
+    )
+    return carrier_pose, motion
 
 
 logger = logging.getLogger(__name__)
@@ -245,7 +252,7 @@ class CameraPublisher:
         if _wanted(self._odometry):
             self._odometry.publish(message)
         if _wanted(self._pose):
-            self._pose.publish(pose_message(update, settings.frames.map, carrier))
+            self._pose.publish(pose_message(update, settings.frames.map))
         # In the map, where its points are; odom parts from them with every step and join.
         stamped = PoseStamped(
             header=header(result.stamp, settings.frames.map), pose=pose(placement.map_from_carrier)

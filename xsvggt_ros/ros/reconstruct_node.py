@@ -240,10 +240,9 @@ class ReconstructNode(ManagedNode):
             return
         engine = self._engine.reconstructor
         engine.check_refinement(settings.pose.refinement)
-        if settings.cache != self._wanted_cache or (
-            caches_of(settings.chain) != caches_of(engine.chain)
-        ):
-            engine.check_chain(settings.chain, settings.cache)
+        caches = caches_of(settings.chain)
+        if settings.cache != self._wanted_cache or caches != caches_of(engine.chain):
+            engine.check_cache(settings.cache, caches=caches)
 
     def _configure_cache(self, settings: Settings) -> None:
         """Have the worker apply the new cache settings before its next frame."""

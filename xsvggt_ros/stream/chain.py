@@ -106,16 +106,6 @@ class ChainedReconstructor(Reconstructor):
             self._start_overlap_again()
         self.chain = chain
 
-    def check_chain(self, chain: ChainSettings, cache: CacheSettings) -> None:
-        """Raise ConfigurationError where these settings cannot be taken on; for any thread.
-
-        Args:
-            chain: whose number of caches share the budget.
-            cache: their settings.
-
-        """
-        self._cache.check(cache, caches=caches_of(chain))
-
     def _begin_gauges(self) -> None:
         self.joins: deque[GaugeJoin] = deque(maxlen=MOST_JOINS_KEPT)
         self._join_count = 0

@@ -237,9 +237,15 @@ class Reconstructor:
             self._session = session
             self._begin_session()
 
-    def check_cache(self, settings: CacheSettings) -> None:
-        """Raise ConfigurationError where :meth:`configure_cache` would; for any thread."""
-        self._cache.check(settings)
+    def check_cache(self, settings: CacheSettings, *, caches: int = 0) -> None:
+        """Raise ConfigurationError where :meth:`configure_cache` would; for any thread.
+
+        Args:
+            settings: that are asked for.
+            caches: that are to share ``cache.budget_mib`` from then on; 0 = as many as now.
+
+        """
+        self._cache.check(settings, caches=caches)
 
     def configure_cache(self, settings: CacheSettings) -> None:
         """Change budget, widths or policy at once; what is remembered and still fits stays.

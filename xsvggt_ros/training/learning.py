@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -234,13 +235,13 @@ def losses(
     return {**parts, "total": total}
 
 
-class AuxiliaryHeads(nn.Module):
+class AuxiliaryHeads(nn.Module, ABC):
     """Readings of the aggregator's layers that learn beside the network."""
 
     @property
+    @abstractmethod
     def layers(self) -> set[int]:
         """Layers that are read."""
-        raise NotImplementedError
 
 
 Heads = TypeVar("Heads", bound=AuxiliaryHeads)
