@@ -38,6 +38,26 @@ def test_every_level_arrives_as_itself_and_is_left_alone_afterwards() -> None:
     assert noted == ["w", "e"]
 
 
+def test_two_nodes_of_a_process_leave_the_loggers_as_they_were_in_any_order(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    first, second = _Logger(), _Logger()
+    bridges = [forwarded_logging(each, lambda _: None) for each in (first, second)]  # type: ignore[arg-type]
+    for bridge in bridges:
+        bridge.__enter__()
+    CORE.warning("both")
+    bridges[0].__exit__(None, None, None)
+    CORE.warning("second")
+    assert not caplog.text
+    bridges[1].__exit__(None, None, None)
+    CORE.warning("nobody")
+    assert (first.lines, second.lines) == (
+        [("warning", "both")],
+        [("warning", "both"), ("warning", "second")],
+    )
+    assert [record.message for record in caplog.records] == ["nobody"]
+
+
 def test_a_problem_of_every_frame_is_one_line_and_the_status_has_the_newest() -> None:
     logger, noted = _Logger(), list[str]()
     with forwarded_logging(logger, noted.append):  # type: ignore[arg-type]

@@ -79,6 +79,19 @@ class _Bridge(logging.Handler):
             self._logger.debug(text)
 
 
+class _Unbridged:
+    """How the package's logger was before the first of the bridges that are up.
+
+    Two nodes of one process may end in any order, so that neither can restore what it found.
+    """
+
+    level = logging.NOTSET
+    propagate = True
+
+
+_UNBRIDGED = _Unbridged()
+
+
 @contextmanager
 def forwarded_logging(logger: RcutilsLogger, on_warning: Callable[[str], None]) -> Iterator[None]:
     """Forward the package's log records, each kind once per while; debug ones all.
@@ -86,8 +99,9 @@ def forwarded_logging(logger: RcutilsLogger, on_warning: Callable[[str], None]) 
     ``on_warning`` gets the text of every warning and error.
     """
     package = logging.getLogger(_PACKAGE)
-    before = package.level, package.propagate
     bridge = _Bridge(logger, on_warning)
+    if not _bridges(package):
+        _UNBRIDGED.level, _UNBRIDGED.propagate = package.level, package.propagate
     package.addHandler(bridge)
     package.setLevel(logging.DEBUG)
     package.propagate = False
@@ -95,5 +109,10 @@ def forwarded_logging(logger: RcutilsLogger, on_warning: Callable[[str], None]) 
         yield
     finally:
         package.removeHandler(bridge)
-        package.setLevel(before[0])
-        package.propagate = before[1]
+        if not _bridges(package):
+            package.setLevel(_UNBRIDGED.level)
+            package.propagate = _UNBRIDGED.propagate
+
+
+def _bridges(package: logging.Logger) -> list[_Bridge]:
+    return [handler for handler in package.handlers if isinstance(handler, _Bridge)]
