@@ -4,18 +4,23 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import torch
 from pose_benchmark import pose_views as pv
 
+from xsvggt_ros.cache import layer_plan
 from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.layer_plan import MIB
+from xsvggt_ros.cache.layer_segments import LayerSegments
 from xsvggt_ros.cache.settings import CacheSettings
-from xsvggt_ros.errors import ConfigurationError, FrameError
+from xsvggt_ros.errors import ConfigurationError, DeviceFullError, FrameError
 from xsvggt_ros.geometry.alignment import Similarity
 from xsvggt_ros.geometry.rigid import Matrix, exp_se3, invert, log_se3
 from xsvggt_ros.geometry.robot_frames import RobotPose
@@ -379,6 +384,71 @@ def test_a_budget_too_small_for_two_caches_is_named_as_given_and_its_remedy_hold
         reconstructor.set_chain(chain)
     assert reconstructor.chain.length == 0
     assert run(reconstructor, 3, 1)[-1].cache.budget_tokens
+
+
+def failing_at(number: int, fault: Exception) -> Callable[..., None]:
+    """Return LayerSegments.lay_out, whose call of that number, from 0, raises."""
+    lay_out, calls = LayerSegments.lay_out, count()
+
+    def some(held: LayerSegments, *args: Any, **keywords: Any) -> None:
+        if next(calls) == number:
+            raise fault
+        lay_out(held, *args, **keywords)
+
+    return some
+
+
+@pytest.mark.parametrize("fault", [torch.OutOfMemoryError("full"), MemoryError(), OSError("?")])
+@pytest.mark.parametrize("length", [0, 12])
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_budget_that_cannot_be_shared_anew_leaves_the_stream_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, fault: Exception, length: int, failing: int
+) -> None:
+    """Memory may end while some layers have their new share and others do not."""
+    monkeypatch.setattr(layer_plan, "LAYERS_WHERE_ROOM_IS_SHORT", 1)
+    network = random_network(PRESETS["tiny"], 3).eval().requires_grad_(False)
+    settings = ReconstructorSettings(28, CacheSettings(budget_mib=0.5))
+    other = ChainSettings(length=0 if length else 12)
+    images = np.random.default_rng(0).integers(0, 255, (9, 28, 28, 3), np.uint8)
+    streams = []
+    for fails in (False, True):
+        reconstructor = ChainedReconstructor(network, settings, chain=ChainSettings(length=length))
+        results = [reconstructor.step(image, stamp=i) for i, image in enumerate(images[:5])]
+        if fails:
+            assert len(reconstructor._cache._groups) > failing
+            with monkeypatch.context() as patch:
+                patch.setattr(LayerSegments, "lay_out", failing_at(failing, fault))
+                with pytest.raises(ConfigurationError, match=rf"chain\.length stays {length}, "):
+                    reconstructor.set_chain(other)
+            assert reconstructor.chain.length == length
+        results += [reconstructor.step(image, stamp=5 + i) for i, image in enumerate(images[5:])]
+        assert results[-1].index == 8
+        streams.append((reconstructor, results))
+    (_, expected), (reconstructor, found) = streams
+    for one, two in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(one.camera_to_world, two.camera_to_world)
+        np.testing.assert_array_equal(one.depth, two.depth)
+        assert one.cache == two.cache
+    reconstructor.set_chain(other)  # what failed once may be asked for again
+    assert reconstructor.chain == other
+    assert reconstructor.step(images[0], stamp=9).index == 9
+
+
+def test_a_larger_image_that_memory_does_not_suffice_for_begins_a_session(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network = random_network(PRESETS["tiny"], 3).eval().requires_grad_(False)
+    settings = ReconstructorSettings(28, CacheSettings(budget_mib=0.5))
+    reconstructor = ChainedReconstructor(network, settings, chain=ChainSettings(length=0))
+    flat, square = np.zeros((14, 28, 3), np.uint8), IMAGE
+    reconstructor.step(flat)
+    with monkeypatch.context() as patch:
+        fault = torch.OutOfMemoryError("full")
+        patch.setattr(reconstructor._cache, "_set_budgets", Mock(side_effect=fault))
+        with pytest.raises(DeviceFullError, match="new session"):
+            reconstructor.step(square, stamp=1)
+    assert reconstructor.step(square, stamp=2).index == 0
+    assert reconstructor.session == 2
 
 
 def test_whether_two_caches_will_fit_is_known_before_they_are_made(network: StreamVggt) -> None:

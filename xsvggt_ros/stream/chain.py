@@ -95,16 +95,31 @@ class ChainedReconstructor(Reconstructor):
         """Chain by other settings from the next frame on.
 
         Raises:
-            ConfigurationError: two caches do not fit ``cache.budget_mib``; all is as before then.
+            ConfigurationError: two caches do not fit ``cache.budget_mib``, or the device's memory
+                does not suffice to share it anew; all is as before then.
 
         """
         caches = caches_of(chain)
         if caches != self._caches:
-            with torch.inference_mode():
-                self._cache.share_budget(caches)
+            self._share_budget(caches)
             self._caches = caches
             self._start_overlap_again()
         self.chain = chain
+
+    def _share_budget(self, caches: int) -> None:
+        try:
+            with torch.inference_mode():
+                self._cache.share_budget(caches)
+        except XsvggtError:
+            raise
+        except Exception as error:
+            release_cached_memory()
+            raise ConfigurationError(
+                f"chain.length stays {self.chain.length}, and the stream goes on as it was, "
+                f"because the cache could not be laid out for another share of cache.budget_mib: "
+                f"{first_line(error)}. If the device ran out of memory, lower cache.budget_mib "
+                "first: while it is laid out, the cache is there twice"
+            ) from error
 
     def _begin_gauges(self) -> None:
         self.joins: deque[GaugeJoin] = deque(maxlen=MOST_JOINS_KEPT)
