@@ -302,20 +302,64 @@ def test_a_rig_is_joined_by_the_frames_of_all_its_cameras(
 
 
 def test_a_camera_of_a_rig_that_stops_does_not_hold_up_a_join(
-    network: StreamVggt, monkeypatch: pytest.MonkeyPatch
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     walk = Walk(monkeypatch, 40, EXACT)
     walk.mounts = {"left": np.eye(4), "right": exp_se3(np.array([0.2, 0, 0, 0, 1.2, 0]))}
     reconstructor = engine(network, length=16, overlap=2)
     results = []
-    for frame in range(40):
-        cameras = ["left", "right"] if frame < 10 or frame >= 30 else ["left"]
-        for camera in cameras:
-            results.append(reconstructor.step(IMAGE, stamp=SECOND * frame, camera=camera))
-    assert results[-1].joins >= 3
+    with caplog.at_level(logging.WARNING):
+        for frame in range(40):
+            cameras = ["left", "right"] if frame < 6 or frame >= 30 else ["left"]
+            for camera in cameras:
+                results.append(reconstructor.step(IMAGE, stamp=SECOND * frame, camera=camera))
+    joined = [each.index for each in results if each.gauge_change]
+    # The overlap waits for the camera once, for four times as long as it usually takes.
+    assert joined[0] - (16 - 4) == 16
+    assert results[-1].joins == len(joined) == 2
+    (said,) = (each.getMessage() for each in caplog.records if "camera 'right'" in each.message)
+    assert "no image of camera 'right'" in said
+    back = next(each for each in results[joined[0] :] if each.camera == "right")
     for result in results:
         expected = invert(walk.truth[0]) @ walk.pose(result.stamp // SECOND, result.camera)
         np.testing.assert_allclose(result.camera_to_world, expected, atol=1e-4)
+        assert result.motion is not None
+        np.testing.assert_allclose(result.motion.odom_from_camera, expected, atol=1e-4)
+        silent = joined[0] <= result.index < back.index
+        assert result.chain_state.startswith("on; no image of camera 'right'" if silent else "on")
+        assert ("camera" in result.chain_state) == silent
+    # No step leads from the gauge that has not seen it to the one before.
+    assert back.motion is not None
+    assert back.motion.seconds == 0.0
+    assert not back.motion.step_covariance.any()
+    left = results[back.index - 1].motion
+    assert left is not None
+    assert np.trace(back.motion.world_covariance[3:, 3:]) > np.trace(left.world_covariance[3:, 3:])
+
+
+def test_an_overlap_waits_for_the_slow_camera_of_a_rig(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    walk = Walk(monkeypatch, 60, EXACT)
+    walk.mounts = {"left": np.eye(4), "right": exp_se3(np.array([0.2, 0, 0, 0, 1.2, 0]))}
+    reconstructor = engine(network, length=30, overlap=3)
+    results = []
+    with caplog.at_level(logging.WARNING):
+        for frame in range(60):
+            for camera in ("left", "right") if frame % 4 == 0 else ("left",):
+                results.append(reconstructor.step(IMAGE, stamp=SECOND * frame, camera=camera))
+    joined = [each.index for each in results if each.gauge_change]
+    assert joined
+    for index in joined:
+        # Two frames of the slow one lie between three, and eight of the other.
+        assert sum(each.camera == "right" for each in results[index - 15 : index]) >= 3
+    assert not caplog.records
+    assert {each.chain_state for each in results} == {"on"}
+    for before, after in pairwise(each for each in results if each.camera == "right"):
+        assert after.motion is not None
+        first, second = (each.stamp // SECOND for each in (before, after))
+        expected = invert(walk.pose(first, "right")) @ walk.pose(second, "right")
+        np.testing.assert_allclose(after.motion.step, expected, atol=1e-4)
 
 
 def test_a_network_whose_first_frames_wait_is_joined(monkeypatch: pytest.MonkeyPatch) -> None:

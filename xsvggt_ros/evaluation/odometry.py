@@ -214,7 +214,7 @@ class OdometryEvaluator:
         metric = self._scale.applied(result, truth)
         motion = result.motion
         before = self._newest.get(result.camera, -1)
-        first = before < 0 or motion is None
+        first = before < 0 or motion is None or not motion.step_covariance.any()
         self._unknown += lost and not first
         online_odom = metric.motion.odom_from_camera[:3, 3] if metric.motion else None
         self._frames.append(

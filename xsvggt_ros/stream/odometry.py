@@ -160,7 +160,8 @@ class VisualOdometry:
     def change_gauge(self, poses: Mapping[str, Matrix], found: Join) -> None:
         """Take note that another gauge has taken over.
 
-        `odom` takes no notice, so only the pose in the world is as uncertain as the join.
+        `odom` takes no notice, so only the pose in the world is as uncertain as the join. A camera
+        that the new gauge has not seen begins anew: no step leads from one gauge to the other.
 
         Args:
             poses: by camera, camera-to-world pose [4, 4] of its newest frame in the new gauge.
@@ -174,6 +175,8 @@ class VisualOdometry:
             camera = self._cameras[name]
             camera.world_from_camera = pose
             camera.world_covariance = camera.world_covariance + found.pose_covariance(pose)
+        for name in self._cameras.keys() - poses.keys():
+            self._cameras[name].seen = self._cameras[name].image = None
 
     def follow(self, result: FrameResult) -> FrameResult:
         """Return the result with its motion, and its pose refined where that is asked for.
