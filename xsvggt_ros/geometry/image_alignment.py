@@ -61,8 +61,9 @@ EXPOSED = 0.7
 """Share of the difference that another exposure must leave to be believed."""
 SLOPE_NOISE = 0.25
 """Variance of the derivative of a blurred image's noise, over that of its brightness."""
-ROUNDED = 1.0 / 12.0
-"""Variance of the noise by whole numbers of brightness, in their squares."""
+ROUNDED = 4.0 / 12.0
+"""Variance of the noise by whole numbers of brightness, in their squares: four times that of
+rounding, since on a smooth surface it is alike along lines of equal brightness."""
 SMOOTH = 4
 """Degree of the polynomial that a lens, or light on a plain surface, may give an image."""
 _BORDER = 2

@@ -45,9 +45,9 @@ FACTOR_MEMORY = 300
 LEAST_FACTOR_SAMPLES = 30
 LEAST_FACTOR, MOST_FACTOR = 1e-2, 1e4
 
-LASTING = 0.3
+LASTING = 0.4
 """Share of the variance of a step's error that lasts."""
-FADES_OVER = 0.7
+FADES_OVER = 0.5
 """Motion of the image in radians after which 1/e of it is left."""
 
 SHAPE_MEMORY = 50
