@@ -232,7 +232,8 @@ def test_covariances_of_poses_are_possible_and_alike_in_all_units(seed: int, uni
             assert values[0] > -1e-9
         np.linalg.cholesky(error.covariance)
         found.append(error.covariance / np.outer(scale, scale))
-    np.testing.assert_allclose(*found, rtol=1e-6, atol=1e-9 * np.abs(found[0]).max())
+    one, other = found
+    np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9 * np.abs(one).max())
 
 
 def test_what_lasts_adds_up_like_a_bias_and_fades_with_the_view(
