@@ -342,8 +342,9 @@ def _lens_fields(height: int, width: int) -> _LensFields:
     moved = [each * r2**power for power in (0, 1, 2) for each in (x, y)]
     values = np.stack([np.ones_like(x), *around, *moved], axis=1)
     basis = np.linalg.qr(values)[0].astype(np.float32)
+    fields = basis.reshape(height, width, -1)
     across, down = (
-        np.gradient(basis.reshape(height, width, -1), axis=axis).reshape(basis.shape)
+        np.asarray(np.gradient(fields, axis=axis), np.float32).reshape(basis.shape)
         for axis in (1, 0)
     )
     return _LensFields(basis, across, down)
