@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from xsvggt_ros.geometry.accumulated_error import AccumulatedError, compose_covariance
 from xsvggt_ros.geometry.image_alignment import (
     AlignedImage,
     aligned_image,
@@ -23,11 +24,9 @@ from xsvggt_ros.geometry.image_alignment import (
 )
 from xsvggt_ros.geometry.joining import Join
 from xsvggt_ros.geometry.pose_covariance import (
-    AccumulatedError,
     ErrorSpectrum,
     PoseEstimate,
     VarianceFactors,
-    compose_covariance,
     fuse,
     in_other_child,
     in_parent_axes,
@@ -162,7 +161,7 @@ class VisualOdometry:
         """Take note that another gauge has taken over.
 
         `odom` takes no notice, so only the pose in the world is as uncertain as the join. A camera
-        that the new gauge has not seen begins anew: no step leads from one gauge to the other.
+        that the new gauge has not seen begins again: no step leads from one gauge to the other.
 
         Args:
             poses: by camera, camera-to-world pose [4, 4] of its newest frame in the new gauge.
