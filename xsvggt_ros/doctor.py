@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xsvggt_ros.errors import ConfigurationError, EnvironmentMissingError
-from xsvggt_ros.missing import (
+from xsvggt_ros.installation import (
     EXTRA_OF_COMMAND,
     EXTRAS,
     OF_EXTRA,
@@ -82,7 +82,7 @@ def require_ros() -> None:
 
 
 def _package() -> Finding:
-    from xsvggt_ros.version import version
+    from xsvggt_ros.installation import version
 
     return Finding("xsvggt_ros", version())
 

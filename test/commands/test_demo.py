@@ -24,7 +24,7 @@ from bags import SECOND, write_jumping_bag
 from command_line import run
 from present import present
 
-from xsvggt_ros.commands.demo import ROOM_BUDGET
+from xsvggt_ros.commands.on_topics import ROOM_BUDGET
 from xsvggt_ros.geometry.alignment import align
 from xsvggt_ros.geometry.trajectory_io import read_tum
 from xsvggt_ros.model.config import PRESETS

@@ -24,7 +24,7 @@ ROOMS = {
     "ros": {"stream", "geometry", "model", "cache"},
     "commands": {
         "ros", "evaluation", "synthetic", "training", "stream", "geometry", "model", "cache",
-        "progress", "doctor",
+        "doctor",
     },
 }  # fmt: skip
 ROS_PACKAGES = {
@@ -55,13 +55,12 @@ def test_imports_run_downward(room: str) -> None:
         room,
         "declaration",
         "errors",
-        "extras",
+        "installation",
         "interruption",
         "logs",
         "side_stream",
         "threads",
         "triton_support",
-        "version",
     }
     for path in modules(room):
         for name in imported(path):

@@ -24,7 +24,14 @@ from xsvggt_ros.commands.options import (
     rerun_log,
     takes_groups,
 )
-from xsvggt_ros.commands.speaking import console, say_figures, say_lines, say_written
+from xsvggt_ros.commands.terminal import (
+    console,
+    frame_progress,
+    known_total,
+    say_figures,
+    say_lines,
+    say_written,
+)
 from xsvggt_ros.evaluation.request import NetworkOptions
 from xsvggt_ros.interruption import INTERRUPTED, stop_request
 from xsvggt_ros.stream.chain_settings import ChainSettings
@@ -139,7 +146,6 @@ def _run(
     from itertools import islice, takewhile
 
     from xsvggt_ros.errors import SourceError
-    from xsvggt_ros.progress import frame_progress, known_total
     from xsvggt_ros.stream.recording import RecordedFrame
     from xsvggt_ros.stream.worker import reconstruct as results
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from xsvggt_ros.installation import version
 from xsvggt_ros.model.backbones import (
     NOTICES,
     bundled_weights,
@@ -25,7 +26,6 @@ from xsvggt_ros.model.backbones import (
 )
 from xsvggt_ros.model.device import stored_bytes, stored_parts
 from xsvggt_ros.model.network import StreamVggt
-from xsvggt_ros.version import version
 
 PACKAGES = ("torch", "numpy", "scipy", "opencv-python-headless", "rosbags", "matplotlib")
 
