@@ -44,12 +44,12 @@ from xsvggt_ros.synthetic.motion import MotionSettings
 from xsvggt_ros.synthetic.rooms import room_named
 from xsvggt_ros.synthetic.scenes import (
     SEEDS,
+    Streams,
     Suite,
     suite_named,
     suite_settings,
     suite_streams,
 )
-from xsvggt_ros.synthetic.scenes.streams import Streams
 from xsvggt_ros.synthetic.sequence import (
     FIRST_HELD_OUT_SEED,
     Sequence,

@@ -205,7 +205,7 @@ def _distribution() -> Finding:
 
 
 def _domain() -> Finding:
-    from xsvggt_ros.ros.dds import given_domain
+    from xsvggt_ros.ros.processes import given_domain
 
     try:
         return Finding("ROS domain", str(given_domain() or 0))
@@ -275,7 +275,7 @@ def _transport() -> Finding:
 
 
 def _shared_memory() -> Finding:
-    from xsvggt_ros.ros.dds import abandoned
+    from xsvggt_ros.ros.processes import abandoned
 
     sizes = [segment.stat().st_size for segment in abandoned() if segment.exists()]
     if not sizes:

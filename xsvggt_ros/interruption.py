@@ -73,9 +73,6 @@ def _handled_by(handler: Callable[[int, Any], Any]) -> Iterator[None]:
             signal.signal(each, earlier)
 
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
 def leave_at_signals() -> None:
     """End the process at once and quietly, as long as it has nothing to finish.
 
@@ -103,7 +100,7 @@ def event_at_signals() -> Event:
 
 
 def _handle(handler: Callable[[int, FrameType | None], None]) -> None:
-    for number in _SIGNALS:
+    for number in SIGNALS:
         # nohup: the program outlives its terminal.
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, handler)

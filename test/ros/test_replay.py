@@ -37,7 +37,7 @@ from xsvggt_ros.msg import ReconstructionStatus
 
 from xsvggt_ros.errors import ConfigurationError, SourceError
 from xsvggt_ros.geometry.cameras import Calibration
-from xsvggt_ros.ros.dds import free_domain
+from xsvggt_ros.ros.processes import free_domain
 from xsvggt_ros.ros.replay import ReplayNode, replay
 from xsvggt_ros.ros.replay_topics import Follower, MeteredSource, ReplayOptions, ReplayTopics
 from xsvggt_ros.stream.imaging import decode_encoded

@@ -29,7 +29,7 @@ from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.model.config import PRESETS
 from xsvggt_ros.model.heads import activate_points
 from xsvggt_ros.model.network import StreamVggt
-from xsvggt_ros.model.rotary import rotation_for
+from xsvggt_ros.model.operators import rotation_for
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 from xsvggt_ros.synthetic.sequence import Sequence, SyntheticFrame, held_out
 from xsvggt_ros.training.scores import Scores, mean_scores, sequence_scores

@@ -28,12 +28,12 @@ from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 from xsvggt_ros.synthetic.scenes import (
     SEEDS,
     SUITES,
+    Streams,
     suite_named,
     suite_plan,
     suite_settings,
     suite_streams,
 )
-from xsvggt_ros.synthetic.scenes.streams import Streams
 from xsvggt_ros.synthetic.sequence import FIRST_HELD_OUT_SEED
 from xsvggt_ros.training.__main__ import main
 from xsvggt_ros.training.forgetting import (

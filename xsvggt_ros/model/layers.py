@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from xsvggt_ros.model import operators
-from xsvggt_ros.model.rotary import Rotation
+from xsvggt_ros.model.operators import Rotation
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Attention of queries over keys and values, each [batch, heads, tokens, head_dim]."""

@@ -37,9 +37,8 @@ from xsvggt_ros.geometry.files import require_writable
 from xsvggt_ros.interruption import stop_request
 from xsvggt_ros.model.backbones import weights_in_words
 from xsvggt_ros.msg import ReconstructionStatus
-from xsvggt_ros.ros.child_node import ChildNode
 from xsvggt_ros.ros.conversions import pose_matrix
-from xsvggt_ros.ros.dds import free_domain, given_domain
+from xsvggt_ros.ros.processes import ChildNode, free_domain, given_domain
 from xsvggt_ros.ros.replay import ReplayNode
 from xsvggt_ros.ros.replay_topics import FASTEST, MeteredSource, ReplayOptions
 from xsvggt_ros.ros.topics import LARGE_DEPTH

@@ -76,7 +76,7 @@ def _ros(args: list[str] | None) -> Iterator[None]:
 def _spin(node: ReconstructNode, stop: Event) -> None:
     from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
-    from xsvggt_ros.ros.dds import remove_own
+    from xsvggt_ros.ros.processes import remove_own
 
     executor = SingleThreadedExecutor()
     executor.add_node(node)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from xsvggt_ros.geometry.cameras import Calibration
     from xsvggt_ros.stream.image_formats import BitsInUse
 
+SECOND = 1_000_000_000
+"""Nanoseconds, in which every stamp is given."""
+
 ImageArray = NDArray[np.uint8]
 """RGB image, uint8 [height, width, 3]."""
 

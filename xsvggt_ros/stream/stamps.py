@@ -18,9 +18,9 @@ from time import monotonic
 from typing import TypeVar
 
 from xsvggt_ros.errors import SourceError
-from xsvggt_ros.stream.frame import Frame
+from xsvggt_ros.stream.frame import SECOND, Frame
 
-SHORTEST_JUMP = 1_000_000_000
+SHORTEST_JUMP = SECOND
 """Nanoseconds back from which on a clock has jumped; less is an image that came out of order."""
 
 WRAP = 2**32 * 1000

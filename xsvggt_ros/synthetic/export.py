@@ -18,8 +18,8 @@ from rosbags.typesys import Stores, get_typestore
 
 from xsvggt_ros.errors import ConfigurationError, OutputError
 from xsvggt_ros.geometry.files import UNFINISHED, replacing, replacing_directory, require_writable
+from xsvggt_ros.geometry.formats import Trajectory, seconds_text, write_tum
 from xsvggt_ros.geometry.rigid import Matrix, invert, quaternion_from_matrix
-from xsvggt_ros.geometry.trajectory_io import Trajectory, seconds_text, write_tum
 from xsvggt_ros.synthetic.sequence import Sequence, SyntheticFrame
 
 JPEG_QUALITY = 95

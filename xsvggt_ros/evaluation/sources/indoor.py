@@ -26,9 +26,9 @@ from xsvggt_ros.evaluation.sources.files import (
     steps,
 )
 from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.geometry.formats import read_tum
 from xsvggt_ros.geometry.rigid import Matrix, pose_from
-from xsvggt_ros.geometry.text_tables import read_rows, read_table
-from xsvggt_ros.geometry.trajectory_io import NANOSECONDS, read_tum
+from xsvggt_ros.geometry.text_tables import SECOND, read_rows, read_table
 from xsvggt_ros.stream.sources.images import is_image
 
 RATE = 30.0
@@ -331,7 +331,7 @@ def _record(path: Path, row: tuple[str, ...], poses: dict[int, Matrix]) -> Recor
     try:
         name, seconds, *camera, width, height = row
         fx, fy, cx, cy = map(float, camera)
-        stamp = int(Decimal(seconds) * NANOSECONDS)
+        stamp = int(Decimal(seconds) * SECOND)
         intrinsics = Intrinsics(fx, fy, cx, cy, int(width), int(height))
     except (DecimalException, OverflowError, ValueError) as error:
         raise SourceError(f"{path} has the damaged line {','.join(row)}") from error

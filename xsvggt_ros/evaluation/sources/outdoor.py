@@ -27,8 +27,7 @@ from xsvggt_ros.evaluation.sources.files import (
 )
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import Matrix, invert
-from xsvggt_ros.geometry.text_tables import nanoseconds_of, read_rows, read_table
-from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
+from xsvggt_ros.geometry.text_tables import SECOND, nanoseconds_of, read_rows, read_table
 from xsvggt_ros.stream.sources.base import stamp_at
 
 RATE = 10.0
@@ -133,9 +132,7 @@ class KittiOdometry(DatasetLoader):
         camera = next(name for name in self.CAMERAS if (place / name).is_dir())
         colors = images(place / camera)
         # A stamp of 0 means "no time" to ROS; KITTI's first frame has it.
-        stamps = [
-            stamp + NANOSECONDS for stamp in nanoseconds_of(read_table(place / "times.txt", (1,)))
-        ]
+        stamps = [stamp + SECOND for stamp in nanoseconds_of(read_table(place / "times.txt", (1,)))]
         projection = _projection(place / "calib.txt", f"P{camera[-1]}")
         poses = _kitti_poses(place, projection)
         if len(stamps) != len(colors) or (poses and len(poses) != len(colors)):

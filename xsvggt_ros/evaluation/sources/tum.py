@@ -39,8 +39,7 @@ from xsvggt_ros.evaluation.sources.files import (
 from xsvggt_ros.evaluation.sources.truth_files import read_truth, true_poses
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import Matrix
-from xsvggt_ros.geometry.text_tables import Row, Table, nanoseconds_of, read_rows
-from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
+from xsvggt_ros.geometry.text_tables import SECOND, Row, Table, nanoseconds_of, read_rows
 
 STEPS_PER_METRE = 5000.0
 
@@ -75,7 +74,7 @@ class Tum(DatasetLoader):
     def layout(self, place: Path, options: SourceOptions) -> Layout:
         """Describe a sequence."""
         stamps, colors = _listed(place / "rgb.txt", place)
-        tolerance = round(options.tolerance * NANOSECONDS)
+        tolerance = round(options.tolerance * SECOND)
         depths = _depths(place, stamps, tolerance)
         poses, truth = _poses(place, stamps, tolerance)
         pinhole, origin, size = _camera(place, options)

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
 from xsvggt_ros.errors import FrameError, SourceError
-from xsvggt_ros.stream.frame import Frame, ImageArray
+from xsvggt_ros.stream.frame import SECOND, Frame, ImageArray
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -20,9 +20,6 @@ DEFAULT_RATE = 10.0
 
 DEFAULT_FRAME_ID = "camera_optical_frame"
 """Optical frame of a camera that has no name (REP-103)."""
-
-SECOND = 1_000_000_000
-"""Nanoseconds."""
 
 LOWEST_RATE, HIGHEST_RATE = 0.0001, 1e6
 """Hz; below, the seconds of a stamp soon outgrow the 32 bits that ROS has for them."""

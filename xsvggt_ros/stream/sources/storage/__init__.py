@@ -19,12 +19,14 @@ from xsvggt_ros.stream.sources.storage.base import (
     decompressed_file,
     decompressed_message,
 )
-from xsvggt_ros.stream.sources.storage.mcap import MAGIC as MCAP_MAGIC
-from xsvggt_ros.stream.sources.storage.mcap import McapStorage
 from xsvggt_ros.stream.sources.storage.rosbag1 import MAGIC as ROS1_MAGIC
 from xsvggt_ros.stream.sources.storage.rosbag1 import Rosbag1Storage
-from xsvggt_ros.stream.sources.storage.sqlite import MAGIC as SQLITE_MAGIC
-from xsvggt_ros.stream.sources.storage.sqlite import SqliteStorage
+from xsvggt_ros.stream.sources.storage.rosbag2 import (
+    MCAP_MAGIC,
+    SQLITE_MAGIC,
+    McapStorage,
+    SqliteStorage,
+)
 
 __all__ = [
     "READ_ENCODINGS",

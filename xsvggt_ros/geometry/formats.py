@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Coloured point clouds in files.
+"""Coloured clouds and trajectories as files.
 
-PLY, as MeshLab, CloudCompare, Blender and Open3D read it, and PCD, as the Point Cloud Library does.
+Clouds are PLY, as MeshLab, CloudCompare, Blender and Open3D read it, and PCD, as the Point Cloud
+Library does. Trajectories are TUM, ``timestamp tx ty tz qx qy qz qw``, and KITTI, as evo reads
+them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,8 @@ from numpy.typing import NDArray
 
 from xsvggt_ros.errors import OutputError
 from xsvggt_ros.geometry.files import replacing
+from xsvggt_ros.geometry.rigid import Matrix, pose_from, quaternion_from_matrix
+from xsvggt_ros.geometry.text_tables import SECOND, Table, nanoseconds_of, read_table
 
 Points = NDArray[np.float32]
 Colors = NDArray[np.uint8]
@@ -126,3 +131,94 @@ def _write(path: str | Path, header: list[str], rows: NDArray[np.void]) -> None:
     with replacing(Path(path)) as stream:
         stream.write("\n".join([*header, ""]).encode("ascii"))
         stream.write(rows.tobytes())
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Poses over time.
+
+    ``stamps`` are int64 [n] in nanoseconds, ``positions`` float64 [n, 3], ``quaternions``
+    float64 [n, 4] as x, y, z, w.
+    """
+
+    stamps: NDArray[np.int64]
+    positions: NDArray[np.float64]
+    quaternions: NDArray[np.float64]
+
+    @classmethod
+    def from_poses(cls, stamps: Sequence[int], poses: Sequence[NDArray[np.float64]]) -> Trajectory:
+        """Build a trajectory of [4, 4] matrices; a rotation of NaN becomes a quaternion of zero."""
+        return cls(
+            np.array(stamps, np.int64),
+            np.array([pose[:3, 3] for pose in poses], np.float64).reshape(-1, 3),
+            np.array([_quaternion(p[:3, :3]) for p in poses], np.float64).reshape(-1, 4),
+        )
+
+    def poses(self) -> list[Matrix]:
+        """Return the poses, [4, 4]; the rotation is NaN where the quaternion is zero."""
+        pairs = zip(self.positions, self.quaternions, strict=True)
+        return [pose_from(position, quaternion) for position, quaternion in pairs]
+
+    def __len__(self) -> int:
+        """Return the number of poses."""
+        return len(self.stamps)
+
+
+def _quaternion(rotation: Matrix) -> NDArray[np.float64]:
+    """Return the quaternion of a rotation; zero, as TUM's tools do, where it is not known."""
+    return quaternion_from_matrix(rotation) if np.isfinite(rotation).all() else np.zeros(4)
+
+
+def write_tum(path: str | Path, trajectory: Trajectory) -> None:
+    """Write a trajectory with 9 decimals, so that stamps equal the input's to the nanosecond."""
+    with replacing(Path(path)) as stream:
+        stream.write(b"# timestamp tx ty tz qx qy qz qw\n")
+        for stamp, position, quaternion in zip(
+            trajectory.stamps.tolist(), trajectory.positions, trajectory.quaternions, strict=True
+        ):
+            numbers = " ".join(f"{value:.9f}" for value in (*position, *quaternion))
+            stream.write(f"{seconds_text(stamp)} {numbers}\n".encode("ascii"))
+
+
+def write_kitti(path: str | Path, poses: Sequence[NDArray[np.float64]]) -> None:
+    """Write camera-to-world matrices [4, 4] as KITTI odometry has them: rows of 12, no stamps."""
+    with replacing(Path(path)) as stream:
+        for pose in poses:
+            numbers = " ".join(f"{value:.9e}" for value in pose[:3].ravel())
+            stream.write(f"{numbers}\n".encode("ascii"))
+
+
+def seconds_text(stamp: int) -> str:
+    """Return nanoseconds as seconds with nine decimals, exactly."""
+    whole, rest = divmod(abs(stamp), SECOND)
+    return f"{'-' if stamp < 0 else ''}{whole}.{rest:09d}"
+
+
+def read_tum(path: str | Path) -> Trajectory:
+    """Read a trajectory, as :mod:`~xsvggt_ros.geometry.text_tables` reads files.
+
+    A row whose numbers are not finite, or whose quaternion is zero, is kept as it is.
+
+    Raises:
+        SourceError: the file is missing, or a line does not hold eight numbers.
+
+    """
+    return trajectory_of(read_table(Path(path), (8,)))
+
+
+def trajectory_of(table: Table, usual: str = "seconds", *, w_first: bool = False) -> Trajectory:
+    """Return the trajectory of a table with time, position and quaternion in its first columns.
+
+    Args:
+        table: with eight columns or more.
+        usual: unit of its times where they do not tell.
+        w_first: whether the quaternion is w, x, y, z.
+
+    Raises:
+        SourceError: a time is none.
+
+    """
+    values = table.values() if table.rows else np.zeros((0, 8))
+    order = [5, 6, 7, 4] if w_first else [4, 5, 6, 7]
+    stamps = np.array(nanoseconds_of(table, usual), np.int64)
+    return Trajectory(stamps, values[:, 1:4], values[:, order])
