@@ -35,8 +35,8 @@ from torch.nn import functional
 
 from xsvggt_ros.errors import ConfigurationError, XsvggtError
 from xsvggt_ros.evaluation.provenance import machine, weights
-from xsvggt_ros.model.backbones import BUNDLED
 from xsvggt_ros.model.checkpoint import load_network
+from xsvggt_ros.model.config import BUNDLED
 from xsvggt_ros.model.device import device_named
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.synthetic.cameras import truth_of

@@ -15,8 +15,7 @@ from pose_benchmark import pose_views as pv
 from results import result_with
 
 from xsvggt_ros.geometry.pose_covariance import UNKNOWN_VARIANCE
-from xsvggt_ros.geometry.rigid import Matrix, exp_se3, invert, log_se3
-from xsvggt_ros.geometry.robot_frames import RobotPose, place
+from xsvggt_ros.geometry.rigid import Matrix, RobotPose, exp_se3, invert, log_se3, place
 from xsvggt_ros.stream.frame import CameraMotion, FrameResult, GaugeChange
 from xsvggt_ros.stream.odometry import (
     LONGEST_GAP,

@@ -8,8 +8,14 @@ import pytest
 from hypothesis import given
 from motions import rigid
 
-from xsvggt_ros.geometry.rigid import OPTICAL_TO_BODY, Matrix, invert
-from xsvggt_ros.geometry.robot_frames import RobotPose, map_from_world, place
+from xsvggt_ros.geometry.rigid import (
+    OPTICAL_TO_BODY,
+    Matrix,
+    RobotPose,
+    invert,
+    map_from_world,
+    place,
+)
 
 
 def _seen(first: Matrix, now: Matrix) -> Matrix:

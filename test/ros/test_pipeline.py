@@ -12,8 +12,7 @@ from results import result_of
 
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import FrameError, TransformMissingError, XsvggtError
-from xsvggt_ros.geometry.rigid import Matrix
-from xsvggt_ros.geometry.robot_frames import RobotPose
+from xsvggt_ros.geometry.rigid import Matrix, RobotPose
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream import pipeline as module
 from xsvggt_ros.stream.frame import Frame, FrameResult, FrameUpdate, ImageArray

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from xsvggt_ros.installation import version
-from xsvggt_ros.model.backbones import (
+from xsvggt_ros.model.config import (
     NOTICES,
     bundled_weights,
     named_weights,

@@ -144,7 +144,7 @@ class NetworkOptions:
     @property
     def words(self) -> str:
         """The weights, for people."""
-        from xsvggt_ros.model.backbones import weights_in_words
+        from xsvggt_ros.model.config import weights_in_words
 
         return weights_in_words(self.checkpoint, self.preset)
 

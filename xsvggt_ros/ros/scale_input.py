@@ -16,8 +16,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 
 from xsvggt_ros.errors import FrameError, TransformMissingError
-from xsvggt_ros.geometry.rigid import Matrix
-from xsvggt_ros.geometry.robot_frames import RobotPose, camera_pose
+from xsvggt_ros.geometry.rigid import Matrix, RobotPose, camera_pose
 from xsvggt_ros.ros import topics
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.subscriptions import MatchedSubscription, SmallSubscription

@@ -17,8 +17,7 @@ from rclpy.node import Node
 from tf2_msgs.msg import TFMessage
 
 from xsvggt_ros.errors import TransformMissingError, TransformTimeError
-from xsvggt_ros.geometry.rigid import Matrix, Place, invert
-from xsvggt_ros.geometry.robot_frames import Placement, RobotPose
+from xsvggt_ros.geometry.rigid import Matrix, Place, Placement, RobotPose, invert
 from xsvggt_ros.ros import topics
 from xsvggt_ros.ros.conversions import header, transform
 from xsvggt_ros.ros.parameters import Settings

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.geometry.cameras import Intrinsics
-from xsvggt_ros.geometry.robot_frames import Placement, RobotPose
+from xsvggt_ros.geometry.rigid import Placement, RobotPose
 
 if TYPE_CHECKING:
     from xsvggt_ros.cache.layout import CacheStatistics

@@ -15,10 +15,12 @@ import numpy as np
 
 from xsvggt_ros.errors import FrameError, XsvggtError, first_line
 from xsvggt_ros.geometry.rectification import is_usable
-from xsvggt_ros.geometry.rigid import OPTICAL_TO_BODY, Matrix, invert
-from xsvggt_ros.geometry.robot_frames import (
+from xsvggt_ros.geometry.rigid import (
+    OPTICAL_TO_BODY,
+    Matrix,
     RobotPose,
     camera_pose,
+    invert,
     map_from_world,
     place,
     place_by_odometry,
