@@ -19,8 +19,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 from xsvggt_ros.errors import FrameError
 from xsvggt_ros.ros import conversions
 from xsvggt_ros.ros.conversions import header, packed
-from xsvggt_ros.stream.frame import Frame
-from xsvggt_ros.stream.image_formats import IMAGE_ENCODINGS, BitsInUse
+from xsvggt_ros.stream.frame import BitsInUse, Frame
+from xsvggt_ros.stream.imaging import IMAGE_ENCODINGS
 from xsvggt_ros.stream.messages import calibration_of, depth_of
 from xsvggt_ros.stream.preprocessing import CalibrationUse, Calibrator
 

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xsvggt_ros.errors import SourceError, XsvggtError
-from xsvggt_ros.stream.frame import Frame, ImageArray
-from xsvggt_ros.stream.image_formats import BitsInUse
+from xsvggt_ros.stream.frame import BitsInUse, Frame, ImageArray
 from xsvggt_ros.stream.imaging import decode_raw
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 from xsvggt_ros.stream.stamps import (

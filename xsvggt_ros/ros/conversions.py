@@ -28,8 +28,7 @@ from tf_transformations import quaternion_from_matrix, quaternion_matrix
 from xsvggt_ros.geometry.cameras import Calibration, Intrinsics, unproject
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.ros.parameters import Frames, Points
-from xsvggt_ros.stream.frame import SECOND, Frame, FrameResult, ImageArray
-from xsvggt_ros.stream.image_formats import BitsInUse
+from xsvggt_ros.stream.frame import SECOND, BitsInUse, Frame, FrameResult, ImageArray
 from xsvggt_ros.stream.messages import (
     compressed_image_of,
     frame_name,

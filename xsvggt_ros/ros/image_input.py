@@ -21,8 +21,7 @@ from xsvggt_ros.ros import topics
 from xsvggt_ros.ros.conversions import frame_from
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.subscriptions import CalibrationInput, MatchedSubscription
-from xsvggt_ros.stream.frame import Frame
-from xsvggt_ros.stream.image_formats import BitsInUse
+from xsvggt_ros.stream.frame import BitsInUse, Frame
 from xsvggt_ros.stream.messages import frame_name, nanoseconds
 from xsvggt_ros.stream.stamps import JumpFilter, RigClocks, RigOrder
 from xsvggt_ros.stream.worker import FrameQueue

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from xsvggt_ros.errors import FrameError, SourceError
 from xsvggt_ros.geometry.cameras import Calibration
-from xsvggt_ros.stream.frame import SECOND, ImageArray
-from xsvggt_ros.stream.image_formats import BitsInUse
+from xsvggt_ros.stream.frame import SECOND, BitsInUse, ImageArray
 from xsvggt_ros.stream.imaging import decode_encoded, decode_raw
 
 MILLIMETRES = 1000.0

@@ -20,8 +20,7 @@ from xsvggt_ros.evaluation.sources.files import Depth, ReadDepth, choose, direct
 from xsvggt_ros.evaluation.sources.truth_files import true_poses
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import Matrix
-from xsvggt_ros.stream.frame import Frame, ImageArray
-from xsvggt_ros.stream.image_formats import BitsInUse
+from xsvggt_ros.stream.frame import BitsInUse, Frame, ImageArray
 from xsvggt_ros.stream.imaging import decode_encoded
 from xsvggt_ros.stream.sources.base import stamp_at
 

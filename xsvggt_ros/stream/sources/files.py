@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import FrameError, SourceError
-from xsvggt_ros.stream.frame import SECOND, EncodedImage, Frame, ImageArray
-from xsvggt_ros.stream.image_formats import BitsInUse
+from xsvggt_ros.stream.frame import SECOND, BitsInUse, EncodedImage, Frame, ImageArray
 from xsvggt_ros.stream.imaging import decode_encoded, encoded_format
 from xsvggt_ros.stream.sources.base import (
     DEFAULT_FRAME_ID,
