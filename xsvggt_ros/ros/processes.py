@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from time import time
-from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO
 
 import xsvggt_ros
@@ -192,12 +191,7 @@ class ChildNode:
             )
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Stop the node where that has not been done."""
         self.stop()
 

@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
 import cv2
@@ -70,12 +69,7 @@ class FileWriter(ABC):
         self._stamps.append(frame.stamp)
         self._poses.append(frame.camera_to_world)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Write the lists of the frames so far."""
         if self._stamps:
             self._finish(Trajectory.from_poses(self._stamps, self._poses))
@@ -187,12 +181,7 @@ class BagWriter:
             ) from error
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Finish the bag."""
         self._writer.close()
 
