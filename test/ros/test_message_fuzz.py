@@ -100,6 +100,8 @@ def test_any_camera_info_is_used_or_left_out(
             x_offset=rest[2], y_offset=rest[3], width=rest[4], height=rest[5], do_rectify=True
         ),
     )  # fmt: skip
-    found = Calibrator(use).find(calibration_of(message), np.zeros((6, 8, 3), np.uint8))
+    found = Calibrator(use).rectification_for(
+        calibration_of(message), np.zeros((6, 8, 3), np.uint8)
+    )
     if found is not None:
         assert np.isfinite(found.intrinsics.matrix()).all()

@@ -223,9 +223,9 @@ def test_the_refusal_says_how_far_off_the_stamp_is() -> None:
 def test_a_counter_that_wraps_is_told_from_a_clock_that_jumped() -> None:
     order = StampOrder()
     order.accept(START + WRAP)
-    assert order.judge(START + PERIOD) is Order.WRAPPED
-    assert order.judge(START - 2 * SECOND) is Order.JUMPED_BACK
-    assert order.judge(START + WRAP - 2 * SECOND) is Order.JUMPED_BACK
+    assert order.classify(START + PERIOD) is Order.WRAPPED
+    assert order.classify(START - 2 * SECOND) is Order.JUMPED_BACK
+    assert order.classify(START + WRAP - 2 * SECOND) is Order.JUMPED_BACK
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ class VoxelTable:
         self._words.fill(_EMPTY)
         self._count = 0
 
-    def find(self, keys: Keys) -> Slots:
+    def slots_of(self, keys: Keys) -> Slots:
         """Return the slot of each of ``keys`` [n], -1 where it has none."""
         place = self._homes(keys)
         slots = self._slots_at(place)
@@ -160,7 +160,7 @@ class VoxelTable:
 
         Keys may repeat. The table must have room for those that are new.
         """
-        slots = self.find(keys)
+        slots = self.slots_of(keys)
         missing = np.flatnonzero(slots < 0)
         if len(missing):
             slots[missing] = self._insert(keys[missing])

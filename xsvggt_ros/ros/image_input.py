@@ -357,7 +357,7 @@ class RigInput:
             if self._order is None or frame.fault:
                 self._ready.append(frame)
             else:
-                self._ready.extend(self._order.put(frame))
+                self._ready.extend(self._order.add(frame))
 
     def _deliver(self) -> None:
         """Hand on what is ready, without waiting for room in a queue that must not drop."""

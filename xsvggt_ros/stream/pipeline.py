@@ -231,7 +231,7 @@ class FramePipeline:
         """
         if frame.fault:
             raise FrameError(frame.fault)
-        order = self._stamps.judge(frame.stamp, frame.camera)
+        order = self._stamps.classify(frame.stamp, frame.camera)
         if order is Order.REPEATED:
             raise FrameError(
                 f"stamp {frame.stamp} ns came twice in a row; give each image its own stamp"
@@ -355,11 +355,11 @@ class FramePipeline:
             self._blind = True
             self._results_since_fault = MEMORY
         watch = self._images[result.camera]
-        faults = watch.judge(result.color)
+        faults = watch.faults_of(result.color)
         blind = faults[0] if watch.blind else ""
         self._blind = self._blind and watch.blind
         self._judged_size = result.color.shape[1], result.color.shape[0]
-        faults += self._quality[result.camera].judge(result)
+        faults += self._quality[result.camera].faults_of(result)
         self._results_since_fault = 0 if faults else self._results_since_fault + 1
         degraded = self._results_since_fault < MEMORY
         return replace(update, faults=faults, degraded=degraded, blind=blind)

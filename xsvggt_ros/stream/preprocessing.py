@@ -53,7 +53,9 @@ class Calibrator:
         self._found: dict[tuple[Calibration, int, int], Rectification | None] = {}
         self._said: set[str] = set()
 
-    def find(self, calibration: Calibration | None, image: ImageArray) -> Rectification | None:
+    def rectification_for(
+        self, calibration: Calibration | None, image: ImageArray
+    ) -> Rectification | None:
         """Return how to rectify ``image`` [h, w, 3], None where its camera is not known."""
         if calibration is None or self._use == "ignore":
             return None

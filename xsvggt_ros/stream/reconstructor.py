@@ -328,9 +328,9 @@ class Reconstructor:
 
         """
         started = perf_counter()
-        rectification = self._calibrator.find(calibration, image)
+        rectification = self._calibrator.rectification_for(calibration, image)
         if rectification is not None:
-            image = rectification.apply(image)
+            image = rectification.rectify(image)
         color, mapping = preprocess(image, self.settings.width, self._network.config.patch_size)
         frame = Arrival(
             color, mapping, stamp, frame_id, camera, rectification, perf_counter() - started

@@ -58,7 +58,7 @@ class StampOrder:
         self._left: tuple[int, int] | None = None
         """Stamps before and after the newest jump forward."""
 
-    def judge(self, stamp: int, camera: str = "") -> Order:
+    def classify(self, stamp: int, camera: str = "") -> Order:
         """Compare ``stamp`` with the last ones accepted.
 
         Two cameras may take an image at the same time, one camera may not. Only a camera whose own
@@ -372,7 +372,7 @@ class RigOrder:
     def __len__(self) -> int:
         return len(self._held)
 
-    def put(self, frame: Frame) -> list[Frame]:
+    def add(self, frame: Frame) -> list[Frame]:
         """Take in a frame; return those whose turn has come, in order.
 
         Where a bag loops, the last frames of one camera may come after the first new ones of

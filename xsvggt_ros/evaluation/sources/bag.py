@@ -399,7 +399,7 @@ class BagCamera:
         if fitting is None:
             self._warn("depth is left out: it has another shape than images that are rectified")
             return FrameTruth(pose, None, found.intrinsics)
-        return FrameTruth(pose, fitting.apply_to_depth(depth), fitting.intrinsics)
+        return FrameTruth(pose, fitting.rectify_depth(depth), fitting.intrinsics)
 
     def _image_size(self, frame: Frame) -> tuple[int, int] | None:
         """Return width and height of the recording's images, None while none can be decoded."""
