@@ -21,8 +21,7 @@ from xsvggt_ros.commands.terminal import OptionFormatter, console, errors, in_op
 from xsvggt_ros.commands.training import average, convert, synthesize, train
 from xsvggt_ros.errors import XsvggtError, first_line
 from xsvggt_ros.installation import missing_extra
-from xsvggt_ros.interruption import INTERRUPTED, interruptible
-from xsvggt_ros.threads import wait_passively
+from xsvggt_ros.process import INTERRUPTED, interruptible, wait_passively
 
 
 def doctor(

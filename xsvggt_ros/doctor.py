@@ -24,8 +24,8 @@ from xsvggt_ros.installation import (
     ros_package_remedy,
 )
 from xsvggt_ros.model.device import free_host_memory
-from xsvggt_ros.threads import (
-    COUNT,
+from xsvggt_ros.process import (
+    THREAD_COUNT,
     asked_threads,
     available_cores,
     suitable_threads,
@@ -142,7 +142,9 @@ def _threads() -> Finding:
 
     cores = f"{available_cores()} cores"
     if asked := asked_threads():
-        return Finding("threads", f"{asked} of {cores}, as {COUNT} says; {waiting_in_words()}")
+        return Finding(
+            "threads", f"{asked} of {cores}, as {THREAD_COUNT} says; {waiting_in_words()}"
+        )
     suitable = {
         name: suitable_threads(PRESETS[name].embed_dim, available_cores())
         for name in ("demo", "streamvggt")
@@ -174,7 +176,7 @@ def _kernels() -> Finding:
 
     if not torch.cuda.is_available():
         return Finding("Triton kernels", "not needed on a CPU")
-    from xsvggt_ros.triton_support import why_not
+    from xsvggt_ros.cuda import why_not
 
     reason = why_not(torch.cuda.current_device())
     if not reason:

@@ -32,8 +32,8 @@ from xsvggt_ros.commands import terminal
 from xsvggt_ros.errors import CheckpointError
 from xsvggt_ros.geometry.formats import read_tum
 from xsvggt_ros.installation import installation_of, version
-from xsvggt_ros.interruption import SIGNALS
 from xsvggt_ros.model.checkpoint import load_network, read_checkpoint, save_network
+from xsvggt_ros.process import SIGNALS
 from xsvggt_ros.stream.reconstructor import Reconstructor
 from xsvggt_ros.stream.results import OVERVIEW_SIZE
 

@@ -76,7 +76,7 @@ def test_masked_forward_dense_outputs(masked: Prediction, field: str, golden: st
 
 
 def test_masked_forward_tokens(network: StreamVggt) -> None:
-    from xsvggt_ros.model.memory import CausalSequence
+    from xsvggt_ros.model.layers import CausalSequence
 
     images = reference.frames()[None]
     golden = tokens_of("f_masked")

@@ -22,8 +22,8 @@ from xsvggt_ros.cache.policies import policy_for
 from xsvggt_ros.cache.published import LayerCache, PublishedCache, PublishedCameraMemory
 from xsvggt_ros.cache.quantization import UNQUANTIZED
 from xsvggt_ros.cache.settings import CacheSettings
+from xsvggt_ros.cuda import SideStreams
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.side_stream import SideStreams
 
 _FIXED = ("compatibility", "index_sets", "group_size", "anchor_frames")
 """Settings that decide what a stored token is; another value needs another cache."""

@@ -2,7 +2,7 @@
 """The cache's own operations, each one call to PyTorch's dispatcher.
 
 Each is defined here in plain PyTorch, and launched by `packing_kernels.py` or
-`measuring_kernels.py` where Triton runs (see `triton_support.py`).
+`measuring_kernels.py` where Triton runs (see `cuda.py`).
 
 - ``decode_layer``: one layer's tokens side by side, decoded, the newest frame behind them;
 - ``write_tokens``: tokens of a group of layers into slots, rounded;
@@ -30,7 +30,7 @@ from xsvggt_ros.cache.quantization import (
     encode_values,
 )
 from xsvggt_ros.cache.token_storage import SKIPPED, TENSORS, TokenStorage, take, write_rows
-from xsvggt_ros.triton_support import operation
+from xsvggt_ros.cuda import operation
 
 _PACKING, _MEASURING = "xsvggt_ros.cache.packing_kernels", "xsvggt_ros.cache.measuring_kernels"
 

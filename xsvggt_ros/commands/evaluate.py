@@ -41,7 +41,7 @@ from xsvggt_ros.evaluation.request import (
     ScoringOptions,
     SourceOptions,
 )
-from xsvggt_ros.interruption import stop_request
+from xsvggt_ros.process import stop_request
 from xsvggt_ros.stream.chain_settings import ChainSettings
 
 if TYPE_CHECKING:

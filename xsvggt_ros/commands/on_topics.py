@@ -24,7 +24,7 @@ from xsvggt_ros.commands.options import (
 )
 from xsvggt_ros.commands.terminal import console, frame_progress, say_figures, say_written
 from xsvggt_ros.evaluation.request import NetworkOptions
-from xsvggt_ros.interruption import INTERRUPTED
+from xsvggt_ros.process import INTERRUPTED
 
 if TYPE_CHECKING:
     import numpy as np

@@ -33,7 +33,7 @@ from xsvggt_ros.commands.terminal import (
     say_written,
 )
 from xsvggt_ros.evaluation.request import NetworkOptions
-from xsvggt_ros.interruption import INTERRUPTED, stop_request
+from xsvggt_ros.process import INTERRUPTED, stop_request
 from xsvggt_ros.stream.chain_settings import ChainSettings
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from xsvggt_ros.interruption import INTERRUPTED
+from xsvggt_ros.process import INTERRUPTED
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -17,7 +17,7 @@ from xsvggt_ros.commands.terminal import (
     say_written,
     training_progress,
 )
-from xsvggt_ros.interruption import INTERRUPTED, stop_request
+from xsvggt_ros.process import INTERRUPTED, stop_request
 
 if TYPE_CHECKING:
     from xsvggt_ros.synthetic.sequence import SequenceSettings

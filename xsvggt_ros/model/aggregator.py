@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from xsvggt_ros.model.config import NetworkConfig
-from xsvggt_ros.model.layers import Block, Constants, LayerNorm
-from xsvggt_ros.model.memory import Memory
+from xsvggt_ros.model.layers import Block, Constants, LayerNorm, Memory
 from xsvggt_ros.model.operators import (
     Rotation,
     diagonal_positions,

@@ -52,7 +52,7 @@ from xsvggt_ros.model.weight_files import (
     read_weight_file,
     track_head_shapes,
 )
-from xsvggt_ros.threads import suit_threads
+from xsvggt_ros.process import suit_threads
 
 logger = logging.getLogger(__name__)
 

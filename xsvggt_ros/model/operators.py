@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xsvggt_ros.triton_support import operation
+from xsvggt_ros.cuda import operation
 
 
 class Rotation(NamedTuple):

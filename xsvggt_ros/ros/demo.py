@@ -34,9 +34,9 @@ from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.files import require_writable
-from xsvggt_ros.interruption import stop_request
 from xsvggt_ros.model.config import weights_in_words
 from xsvggt_ros.msg import ReconstructionStatus
+from xsvggt_ros.process import stop_request
 from xsvggt_ros.ros.conversions import pose_matrix
 from xsvggt_ros.ros.processes import ChildNode, free_domain, given_domain
 from xsvggt_ros.ros.replay import ReplayNode

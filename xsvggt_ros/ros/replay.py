@@ -20,7 +20,7 @@ from rclpy.utilities import remove_ros_args
 from std_srvs.srv import SetBool
 
 from xsvggt_ros.errors import ConfigurationError, XsvggtError
-from xsvggt_ros.interruption import interruptible, leave, leave_at_signals
+from xsvggt_ros.process import interruptible, leave, leave_at_signals
 from xsvggt_ros.ros.log_bridge import forwarded_logging
 from xsvggt_ros.ros.processes import given_domain
 from xsvggt_ros.ros.replay_topics import (

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from xsvggt_ros.model.config import NetworkConfig
-from xsvggt_ros.model.memory import CausalSequence
+from xsvggt_ros.model.layers import CausalSequence
 
 SHORTEST, LONGEST = 2.0, 10.0
 """Frames that a token is remembered for in the mean, beyond the frame after its own.
