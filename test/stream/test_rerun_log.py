@@ -48,14 +48,14 @@ def frame(index: int, stamp: int) -> RecordedFrame:
 def comparison(motion: Similarity) -> TruthComparison:
     return TruthComparison(
         transform=motion,
-        places=TRUTH,
-        true_places=TRUTH,
+        positions=TRUTH,
+        true_positions=TRUTH,
         depths={},
         map_transform=motion,
         depth_scale=1.0,
         abs_rel_median=0.0,
         extent=1.0,
-        place=TopView(np.zeros((2, 2, 3), np.uint8), (0, 0), (1, 1)),
+        top_view=TopView(np.zeros((2, 2, 3), np.uint8), (0, 0), (1, 1)),
     )
 
 

@@ -127,9 +127,9 @@ class DemoRoom:
         """Render the images into a bag in ``directory`` and return its path."""
         from xsvggt_ros.synthetic.export import write_first_frames
 
-        place = directory / BAG
-        write_first_frames(self._sequence, self.frames, place, each)
-        return place
+        bag = directory / BAG
+        write_first_frames(self._sequence, self.frames, bag, each)
+        return bag
 
     def truth(self) -> GroundTruth:
         """Return poses, depth and the room from above."""
@@ -139,8 +139,8 @@ class DemoRoom:
         world = self._sequence.world
         (x, y, _), (to_x, to_y, _) = world.low.tolist(), world.high.tolist()
         poses = {stamp: self._sequence.poses[index] for stamp, index in self._index.items()}
-        place = TopView(room_from_above(world), (x, y), (to_x, to_y))
-        return GroundTruth(poses, self._depth, place)
+        top_view = TopView(room_from_above(world), (x, y), (to_x, to_y))
+        return GroundTruth(poses, self._depth, top_view)
 
     def _depth(self, stamp: int) -> NDArray[np.float32]:
         return self._sequence.frame(self._index[stamp]).depth

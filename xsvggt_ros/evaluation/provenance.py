@@ -99,17 +99,19 @@ def data(path: str) -> dict[str, Any]:
     The hash is over names, sizes, and the first and last MiB of each file (of the first 20 000
     files in the order of their names), because recordings may take longer to read than to evaluate.
     """
-    place = Path(path).expanduser()
-    if not place.exists():
+    location = Path(path).expanduser()
+    if not location.exists():
         return {}
-    files = [place] if place.is_file() else sorted(p for p in place.rglob("*") if p.is_file())
+    files = (
+        [location] if location.is_file() else sorted(p for p in location.rglob("*") if p.is_file())
+    )
     digest = hashlib.sha256()
     for each in files[:MOST_HASHED_FILES]:
-        name = each.name if place.is_file() else each.relative_to(place).as_posix()
+        name = each.name if location.is_file() else each.relative_to(location).as_posix()
         digest.update(f"{name} {each.stat().st_size}\n".encode())
         _hash_edges(each, digest)
     return {
-        "path": str(place.absolute()),
+        "path": str(location.absolute()),
         "files": len(files),
         "bytes": sum(each.stat().st_size for each in files),
         "sha256_of_edges": digest.hexdigest(),

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]
-Place = tuple[float, float, float, float, float, float, float]
+PoseTuple = tuple[float, float, float, float, float, float, float]
 """Translation x, y, z and quaternion x, y, z, w."""
 
 MOST_OFF_UNIT = 0.1
@@ -119,12 +119,12 @@ def is_position(pose: Matrix) -> bool:
     return bool(np.isfinite(pose[:3, 3]).all() and np.isnan(pose[:3, :3]).all())
 
 
-def place_fault(place: Place) -> str | None:
-    """Return why seven numbers are no place, with the remedy; None where they are one."""
-    numbers = ", ".join(f"{number:.6g}" for number in place)
-    if not all(map(isfinite, place)):
+def pose_fault(pose: PoseTuple) -> str | None:
+    """Return why seven numbers are no pose, with the remedy; None where they are one."""
+    numbers = ", ".join(f"{number:.6g}" for number in pose)
+    if not all(map(isfinite, pose)):
         return f"({numbers}), which is not finite, and refused: broadcast finite numbers"
-    length = hypot(*place[3:])
+    length = hypot(*pose[3:])
     if abs(length - 1.0) > MOST_OFF_UNIT:
         return (
             f"({numbers}), whose quaternion has the length {length:.3g}, and refused: broadcast a "
@@ -323,7 +323,7 @@ def map_from_world(first: RobotPose) -> Matrix:
     return OPTICAL_TO_BODY
 
 
-def place(
+def placement_of(
     map_from_world: Matrix,
     world_from_camera: Matrix,
     robot: RobotPose,
@@ -349,7 +349,7 @@ def place(
     return Placement(camera, carrier, carrier @ invert(odom_from_carrier), odom_from_carrier)
 
 
-def place_by_odometry(map_from_odom: Matrix, robot: RobotPose) -> Placement:
+def placement_by_odometry(map_from_odom: Matrix, robot: RobotPose) -> Placement:
     """Return where everything is by the odometry alone, which must be known.
 
     ``map_from_odom`` is [4, 4].

@@ -17,12 +17,12 @@ from rclpy.node import Node
 from tf2_msgs.msg import TFMessage
 
 from xsvggt_ros.errors import TransformMissingError, TransformTimeError
-from xsvggt_ros.geometry.rigid import Matrix, Place, Placement, RobotPose, invert
+from xsvggt_ros.geometry.rigid import Matrix, Placement, PoseTuple, RobotPose, invert
 from xsvggt_ros.ros import topics
 from xsvggt_ros.ros.conversions import header, transform
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.subscriptions import SmallSubscription
-from xsvggt_ros.ros.transform_buffer import HISTORY, TransformBuffer, place_of
+from xsvggt_ros.ros.transform_buffer import HISTORY, TransformBuffer, pose_tuple
 from xsvggt_ros.stream.frame import SECOND, Frame
 from xsvggt_ros.stream.messages import frame_name, nanoseconds
 
@@ -31,8 +31,8 @@ FORGOTTEN = 10.0
 _MOST_REMEMBERED = 1000
 _LONGEST_CHAIN = 100
 
-Broadcast = tuple[str, str, int, Place]
-"""Parent, child, stamp in nanoseconds, and place of a transform."""
+Broadcast = tuple[str, str, int, PoseTuple]
+"""Parent, child, stamp in nanoseconds, and pose of a transform."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +274,7 @@ def broadcast(link: TransformStamped) -> Broadcast:
         frame_name(link.header.frame_id),
         frame_name(link.child_frame_id),
         nanoseconds(link.header.stamp),
-        place_of(link),
+        pose_tuple(link),
     )
 
 

@@ -22,8 +22,8 @@ from xsvggt_ros.geometry.rigid import (
     camera_pose,
     invert,
     map_from_world,
-    place,
-    place_by_odometry,
+    placement_by_odometry,
+    placement_of,
 )
 from xsvggt_ros.stream.frame import Frame, FrameResult, FrameUpdate, ImageArray, SessionInfo
 from xsvggt_ros.stream.health import MEMORY, ImageWatch, QualityWatch, blindness
@@ -395,10 +395,10 @@ class FramePipeline:
         if update.starts_over or transforms.odom_from_carrier is None:
             self._map_from_odom = None
         if update.degraded and self._map_from_odom is not None:
-            placement = place_by_odometry(self._map_from_odom, transforms)
+            placement = placement_by_odometry(self._map_from_odom, transforms)
         else:
             motion = update.result.motion
-            placement = place(
+            placement = placement_of(
                 self._map_from_world,
                 update.result.camera_to_world,
                 transforms,

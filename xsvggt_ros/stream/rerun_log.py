@@ -229,7 +229,7 @@ def true_path_in_map(comparison: TruthComparison) -> NDArray[np.float64]:
     The inverse of the motion that lays the estimated path on the true one; its scale must not be 0.
     """
     motion = comparison.transform
-    return (comparison.true_places - motion.translation) @ motion.rotation / motion.scale
+    return (comparison.true_positions - motion.translation) @ motion.rotation / motion.scale
 
 
 def _import_rerun() -> Any:

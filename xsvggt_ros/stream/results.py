@@ -167,8 +167,8 @@ def _fitting(frames: list[RecordedFrame], box: Box, rows: int) -> list[RecordedF
     widest = tallest / _height_per_width(frames[0]) + GAP
     room = round((box[2] - LABELS - SCALES + GAP) / widest)
     count = min(len(frames), max(FEWEST, room))
-    places = np.linspace(0, len(frames) - 1, count).round().astype(int)
-    return [frames[place] for place in places]
+    indices = np.linspace(0, len(frames) - 1, count).round().astype(int)
+    return [frames[index] for index in indices]
 
 
 def _height_per_width(frame: RecordedFrame) -> float:

@@ -154,17 +154,17 @@ def sequence_names(dataset: str, root: Path) -> list[str]:
 
 
 def _open(dataset: str, root: Path, name: str, sampling: Sampling) -> EvaluationSource:
-    place = root / name
+    directory = root / name
     if sampling.frames is not None:
         options = SourceOptions(kind=dataset, stride=sampling.stride, limit=sampling.frames)
-        return open_source(place, options)
+        return open_source(directory, options)
     if dataset == "seven_scenes":
-        return open_source(place, SourceOptions(kind=dataset, stride=SEVEN_SCENES_STRIDE))
-    count = open_source(place, SourceOptions(kind=dataset)).frame_count
+        return open_source(directory, SourceOptions(kind=dataset, stride=SEVEN_SCENES_STRIDE))
+    count = open_source(directory, SourceOptions(kind=dataset)).frame_count
     if count is None:
-        raise SourceError(f"the number of images of {place} is unknown")
+        raise SourceError(f"the number of images of {directory} is unknown")
     stride = max(1, min(NEURAL_RGBD_STRIDE, count // 2))
-    return open_source(place, SourceOptions(kind=dataset, stride=stride))
+    return open_source(directory, SourceOptions(kind=dataset, stride=stride))
 
 
 def _views(engine: Reconstructor, source: EvaluationSource, prediction: str) -> Iterator[_View]:

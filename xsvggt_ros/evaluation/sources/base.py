@@ -200,7 +200,7 @@ class DatasetLoader(ABC):
         """Tell, from names of files alone, whether a directory is one sequence."""
 
     @abstractmethod
-    def layout(self, place: Path, options: SourceOptions) -> Layout:
+    def layout(self, directory: Path, options: SourceOptions) -> Layout:
         """Describe the frames of a sequence.
 
         Raises:
@@ -225,12 +225,12 @@ class DatasetLoader(ABC):
             SourceError: files are missing or damaged, or there are several sequences.
 
         """
-        place = directory
+        sequence = directory
         if not self.several:
             options.refuse(str(directory), "sequence")
         elif not self.is_sequence(directory):
-            place = choose(directory, self.sequences(directory), options.sequence)
-        return RecordedSource(self.layout(place, options), options)
+            sequence = choose(directory, self.sequences(directory), options.sequence)
+        return RecordedSource(self.layout(sequence, options), options)
 
 
 class RecordedSource:

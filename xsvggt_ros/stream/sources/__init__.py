@@ -47,65 +47,67 @@ def open_source(
         SourceError: nothing is there, nothing can read it, or an option does not apply to it.
 
     """
-    place = Path(path).expanduser()
-    if not place.exists():
+    location = Path(path).expanduser()
+    if not location.exists():
         raise SourceError(
             f"{path} is an address: images come from files here, and live ones over topics; start "
             "a driver that publishes them, such as gscam, and the node"
             if "://" in str(path)
-            else f"{place} does not exist: give a directory of images, a video or a bag."
+            else f"{location} does not exist: give a directory of images, a video or a bag."
         )
-    if place.name == METADATA and place.is_file():
-        place = place.parent  # It stands for the bag that it is of.
-    if is_bag(place):
-        return _open_bag(place, rate, topic, frame_id)
+    if location.name == METADATA and location.is_file():
+        location = location.parent  # It stands for the bag that it is of.
+    if is_bag(location):
+        return _open_bag(location, rate, topic, frame_id)
     if topic is not None:
-        raise SourceError(f"{place} is no bag, so it has no topic '{topic}': leave the topic out.")
-    if place.is_dir() or is_image(place):
-        return DirectorySource(place, rate=rate, frame_id=frame_id)
-    if is_rare_image(place) and place.suffix.lower() != ".gif":
-        if not is_read(place):
+        raise SourceError(
+            f"{location} is no bag, so it has no topic '{topic}': leave the topic out."
+        )
+    if location.is_dir() or is_image(location):
+        return DirectorySource(location, rate=rate, frame_id=frame_id)
+    if is_rare_image(location) and location.suffix.lower() != ".gif":
+        if not is_read(location):
             raise SourceError(
-                f"{place} is an image that this OpenCV does not read: convert it to JPEG or PNG."
+                f"{location} is an image that this OpenCV does not read: convert it to JPEG or PNG."
             )
-        return DirectorySource(place, rate=rate, frame_id=frame_id)
-    _refuse_other_formats(place)
-    return VideoSource(place, rate=rate, frame_id=frame_id)
+        return DirectorySource(location, rate=rate, frame_id=frame_id)
+    _refuse_other_formats(location)
+    return VideoSource(location, rate=rate, frame_id=frame_id)
 
 
-def _refuse_other_formats(place: Path) -> None:
+def _refuse_other_formats(location: Path) -> None:
     """Raise SourceError for a file that has to be unpacked or exported first."""
-    if not place.is_file():
+    if not location.is_file():
         return
-    with place.open("rb") as file:
+    with location.open("rb") as file:
         head = file.read(_LONGEST_MAGIC)
     packed = next((name for magic, name in _ARCHIVES.items() if head.startswith(magic)), "")
     if head[_TAR_AT:].startswith(b"ustar"):
         packed = "tar"
     if packed:
-        raise SourceError(f"{place} is packed ({packed}): unpack it, and give what it holds.")
-    if place.suffix.lower() in _CAMERA_FORMATS:
+        raise SourceError(f"{location} is packed ({packed}): unpack it, and give what it holds.")
+    if location.suffix.lower() in _CAMERA_FORMATS:
         raise SourceError(
-            f"{place} is in the format of {_CAMERA_FORMATS[place.suffix.lower()]}, which only its "
-            "own tools read: export it as images or a video."
+            f"{location} is in the format of {_CAMERA_FORMATS[location.suffix.lower()]}, which only "
+            "its own tools read: export it as images or a video."
         )
 
 
-def is_bag(place: Path) -> bool:
+def is_bag(location: Path) -> bool:
     """Tell whether a path is a ROS 1 or ROS 2 bag: a file, or a directory of rosbag2.
 
     A recorder that is killed leaves no metadata, or empty ones; an SQLite file may be empty while
     all messages are in the log beside it.
     """
-    metadata = place / METADATA
+    metadata = location / METADATA
     try:
-        if place.is_file():
-            return is_bag_file(place) or holds_bag(place)
+        if location.is_file():
+            return is_bag_file(location) or holds_bag(location)
         if metadata.is_file() and b"rosbag2_bagfile_information" in metadata.read_bytes():
             return True
-        return place.is_dir() and any(map(_holds_something, bag_files(place)))
+        return location.is_dir() and any(map(_holds_something, bag_files(location)))
     except OSError as error:
-        raise SourceError(f"Cannot read {place}: {error.strerror}. Check its rights.") from error
+        raise SourceError(f"Cannot read {location}: {error.strerror}. Check its rights.") from error
 
 
 def _holds_something(file: Path) -> bool:
@@ -115,10 +117,12 @@ def _holds_something(file: Path) -> bool:
     return bool(file.stat().st_size) or (log.is_file() and bool(log.stat().st_size))
 
 
-def _open_bag(place: Path, rate: float | None, topic: str | None, frame_id: str | None) -> Source:
+def _open_bag(
+    location: Path, rate: float | None, topic: str | None, frame_id: str | None
+) -> Source:
     if rate is not None:
         raise SourceError(
-            f"{place} is a bag, its images have stamps of their own: leave the rate of "
+            f"{location} is a bag, its images have stamps of their own: leave the rate of "
             f"{rate} Hz out."
         )
-    return BagSource(place, topic=topic, frame_id=frame_id)
+    return BagSource(location, topic=topic, frame_id=frame_id)

@@ -210,7 +210,7 @@ class _Block:
     ``channels`` are those that have messages in it; empty = not known.
     """
 
-    place: int
+    offset: int
     size: int
     start: int
     end: int
@@ -292,7 +292,7 @@ class McapStorage:
         order = 0
         wanted = frozenset(numbers)
         blocks = [b for b in self._blocks if not b.channels or b.channels & wanted]
-        for block in sorted(blocks, key=lambda each: (each.start, each.place)):
+        for block in sorted(blocks, key=lambda each: (each.start, each.offset)):
             while waiting and waiting[0][0] < block.start:
                 time, _, number, message = heappop(waiting)
                 yield number, time, message
@@ -308,7 +308,7 @@ class McapStorage:
 
     def _content(self, block: _Block) -> bytes:
         """Return the records of a block; ValueError where it is damaged."""
-        self._file.seek(block.place)
+        self._file.seek(block.offset)
         data = self._file.read(block.size)
         if len(data) < block.size:
             raise ValueError("it ends within a chunk")
@@ -353,9 +353,9 @@ class McapStorage:
                     return None
             elif kind == _CHUNK_INDEX:
                 fields = _Fields(record)
-                start, end, place, size = (fields.number(8) for _ in range(4))
+                start, end, offset, size = (fields.number(8) for _ in range(4))
                 channels = frozenset(key for key, _ in struct.iter_unpack("<HQ", fields.octets()))
-                begin = place + _RECORD.size
+                begin = offset + _RECORD.size
                 self._blocks.append(
                     _Block(begin, size - _RECORD.size, start, end, channels=channels)
                 )
@@ -395,35 +395,35 @@ class McapStorage:
 
     def _scan(self) -> None:
         """Walk through the file up to the first record that is not whole."""
-        place = run = len(MCAP_MAGIC)
+        offset = run = len(MCAP_MAGIC)
         times: list[int] = []
-        while place + _RECORD.size <= self._size:
-            self._file.seek(place)
+        while offset + _RECORD.size <= self._size:
+            self._file.seek(offset)
             kind, length = _RECORD.unpack(self._file.read(_RECORD.size))
-            end = place + _RECORD.size + length
+            end = offset + _RECORD.size + length
             if end > self._size or kind in (_DATA_END, _FOOTER) or not kind:
                 if kind not in (_DATA_END, _FOOTER):
-                    self.damage = self.damage or f"its record at byte {place} is not whole"
+                    self.damage = self.damage or f"its record at byte {offset} is not whole"
                 break
-            if times and (kind == _CHUNK or place - run > _RUN):
-                self._close_run(run, place, times)
-                run, times = place, []
+            if times and (kind == _CHUNK or offset - run > _RUN):
+                self._close_run(run, offset, times)
+                run, times = offset, []
             if kind == _CHUNK:
-                if not self._scan_chunk(place + _RECORD.size, length):
+                if not self._scan_chunk(offset + _RECORD.size, length):
                     break
                 run = end
             elif kind in (_SCHEMA, _CHANNEL):
                 self._define(kind, self._file.read(length))
             elif kind == _MESSAGE and length >= _MESSAGE_HEAD.size:
                 times.append(self._note(self._file.read(_MESSAGE_HEAD.size)))
-            place = end
+            offset = end
         if times:
-            self._close_run(run, place, times)
+            self._close_run(run, offset, times)
         self._count()
 
-    def _scan_chunk(self, place: int, size: int) -> bool:
+    def _scan_chunk(self, offset: int, size: int) -> bool:
         """Take a chunk; tell whether it is whole."""
-        self._file.seek(place)
+        self._file.seek(offset)
         data = self._file.read(size)
         times = []
         try:
@@ -436,7 +436,7 @@ class McapStorage:
             self.damage = self.damage or str(error)
             return False
         if times:
-            self._blocks.append(_Block(place, size, min(times), max(times)))
+            self._blocks.append(_Block(offset, size, min(times), max(times)))
         return True
 
     def _note(self, message: Octets) -> int:
@@ -470,13 +470,13 @@ def _unpacked(chunk: bytes) -> bytes:
 
 def _records(data: Octets) -> Iterator[tuple[int, Octets]]:
     """Yield kind and content of records; ValueError where the last one is not whole."""
-    place = 0
-    while place < len(data):
-        if place + _RECORD.size > len(data):
+    offset = 0
+    while offset < len(data):
+        if offset + _RECORD.size > len(data):
             raise ValueError("a record is cut off")
-        kind, length = _RECORD.unpack_from(data, place)
-        place += _RECORD.size
-        if place + length > len(data):
+        kind, length = _RECORD.unpack_from(data, offset)
+        offset += _RECORD.size
+        if offset + length > len(data):
             raise ValueError("a record is cut off")
-        yield kind, data[place : place + length]
-        place += length
+        yield kind, data[offset : offset + length]
+        offset += length
