@@ -139,8 +139,8 @@ class KittiOdometry(DatasetLoader):
         poses = _kitti_poses(directory, projection)
         if len(stamps) != len(colors) or (poses and len(poses) != len(colors)):
             raise SourceError(
-                f"{directory} has {len(colors)} images, {len(stamps)} times and {len(poses)} poses; "
-                "is the sequence complete?"
+                f"{directory} has {len(colors)} images, {len(stamps)} times and {len(poses)} "
+                "poses; is the sequence complete?"
             )
         fx, fy, cx, cy = options.intrinsics or _pinhole(projection)
         intrinsics = camera_of((fx, fy, cx, cy), colors)

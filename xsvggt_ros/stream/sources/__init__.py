@@ -88,8 +88,8 @@ def _refuse_other_formats(location: Path) -> None:
         raise SourceError(f"{location} is packed ({packed}): unpack it, and give what it holds.")
     if location.suffix.lower() in _CAMERA_FORMATS:
         raise SourceError(
-            f"{location} is in the format of {_CAMERA_FORMATS[location.suffix.lower()]}, which only "
-            "its own tools read: export it as images or a video."
+            f"{location} is in the format of {_CAMERA_FORMATS[location.suffix.lower()]}, which "
+            "only its own tools read: export it as images or a video."
         )
 
 
