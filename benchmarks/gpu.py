@@ -44,8 +44,7 @@ from xsvggt_ros.cuda import SideStreams
 from xsvggt_ros.errors import XsvggtError
 from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.model.network import Head, StreamVggt
-from xsvggt_ros.stream.reconstructor import cache_layout
-from xsvggt_ros.stream.step_runner import StepRunner
+from xsvggt_ros.stream.step_runner import StepRunner, cache_layout
 
 SECTIONS = ("tests", "steps", "stages", "attention", "runs")
 HEADS: tuple[Head, ...] = ("camera", "depth")

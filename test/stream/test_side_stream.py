@@ -16,7 +16,7 @@ from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.cuda import SideStreams
 from xsvggt_ros.model.checkpoint import random_network
 from xsvggt_ros.model.config import PRESETS
-from xsvggt_ros.stream.reconstructor import cache_layout
+from xsvggt_ros.stream.step_runner import cache_layout
 
 
 class Stream:
