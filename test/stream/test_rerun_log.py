@@ -93,7 +93,7 @@ def recorded(tmp_path: Path) -> dict[str, list[dict[str, Any]]]:
         (0, 1_500_000),
         (1, 2_500_000),
     ):
-        log.hear(frame(index, stamp))
+        log.log_frame(frame(index, stamp))
     assert log.close(comparison(TURN)) == [tmp_path / "new" / "run.rrd"]
     return logged(tmp_path / "new" / "run.rrd")
 

@@ -273,7 +273,7 @@ def _listeners(
     if depths is not None:
         listeners.append(lambda frame: depths.write(frame.stamp, frame.depth, frame.intrinsics))
     if viewed is not None:
-        listeners.append(viewed.hear)
+        listeners.append(viewed.log_frame)
     return listeners
 
 

@@ -78,7 +78,7 @@ def reconstruct(
     require_writable(output)
     depths = DepthFiles(output / "depth", depth) if depth else None
     shown = rerun_log(rerun, rerun_file)
-    recorded = LongestSession(*([shown.hear] if shown else []))
+    recorded = LongestSession(*([shown.log_frame] if shown else []))
     with open_source(source, topic=topic) as stream:
         loaded = network.load()
         settings = ReconstructorSettings(network.width or loaded.config.image_size, cache)

@@ -260,7 +260,7 @@ class Demo:
         self._console = console
         self._progress = progress
         self._pace = Pace()
-        self.recorded = LongestSession(self._pace.hear, *listeners)
+        self.recorded = LongestSession(self._pace.note, *listeners)
         self.interrupted = False
         self._patience = Patience(options.patience)
 
@@ -367,14 +367,14 @@ class Demo:
 
 
 class Pace:
-    """Hears frames and tells how fast they come."""
+    """Tells how fast frames come."""
 
     def __init__(self) -> None:
         self._frames = 0
         self._first = self._last = 0.0
 
-    def hear(self, _: RecordedFrame) -> None:
-        """Hear a frame."""
+    def note(self, _: RecordedFrame) -> None:
+        """Count a frame, and note when it came."""
         self._last = monotonic()
         if not self._frames:
             self._first = self._last

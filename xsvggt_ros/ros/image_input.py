@@ -335,7 +335,7 @@ class RigInput:
 
     def clock_offsets(self) -> dict[str, float]:
         """Return of each camera that lives in another clock how many seconds that is ahead."""
-        return self._clocks.strangers()
+        return self._clocks.unmatched_clocks()
 
     def _put(self, camera: str, frame: Frame) -> None:
         named = replace(frame, camera=camera)

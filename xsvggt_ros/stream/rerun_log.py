@@ -79,7 +79,7 @@ class RerunLog:
         self._lengths: list[int] = []
         self._last: NDArray[np.float64] | None = None
 
-    def hear(self, frame: RecordedFrame) -> None:
+    def log_frame(self, frame: RecordedFrame) -> None:
         """Log a frame.
 
         Raises:

@@ -331,7 +331,7 @@ class RigClocks:
             others.add(camera)
         self._newest[camera] = stamp
 
-    def strangers(self) -> dict[str, float]:
+    def unmatched_clocks(self) -> dict[str, float]:
         """Return by how many seconds the stamps of cameras are ahead of those of most others.
 
         Only cameras that are off by a second or more are in it; what is behind is negative.
