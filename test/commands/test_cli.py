@@ -30,7 +30,7 @@ from typer.testing import Result
 from xsvggt_ros import doctor
 from xsvggt_ros.commands import terminal
 from xsvggt_ros.errors import CheckpointError
-from xsvggt_ros.geometry.formats import read_tum
+from xsvggt_ros.geometry.files import read_tum
 from xsvggt_ros.installation import installation_of, version
 from xsvggt_ros.model.checkpoint import load_network, read_checkpoint, save_network
 from xsvggt_ros.process import SIGNALS

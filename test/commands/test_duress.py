@@ -33,8 +33,7 @@ from xsvggt_ros.evaluation import provenance, runner, sweep
 from xsvggt_ros.evaluation.isolated import RunFailedError
 from xsvggt_ros.evaluation.results import compare, write_evaluation
 from xsvggt_ros.geometry.cameras import Intrinsics
-from xsvggt_ros.geometry.files import write_each
-from xsvggt_ros.geometry.formats import read_tum
+from xsvggt_ros.geometry.files import read_tum, write_each
 from xsvggt_ros.stream.results import DepthFiles
 
 TINY = ["--preset", "tiny", "--width", "28", "--device", "cpu"]

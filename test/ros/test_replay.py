@@ -19,7 +19,7 @@ import pytest
 from bags import SECOND, Info, Shot, encode, images, write_bag, write_directory
 from present import present
 
-from xsvggt_ros.stream.sources.files import DirectorySource
+from xsvggt_ros.stream.sources import DirectorySource
 
 HOW = "needs ROS 2: run scripts/test, which sets it up"
 pytest.importorskip("rclpy", reason=HOW)

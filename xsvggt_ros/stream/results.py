@@ -25,8 +25,7 @@ from numpy.typing import NDArray
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError, OutputError
 from xsvggt_ros.geometry.cameras import Intrinsics
-from xsvggt_ros.geometry.files import replacing, write_each
-from xsvggt_ros.geometry.formats import seconds_text, write_ply, write_tum
+from xsvggt_ros.geometry.files import replacing, seconds_text, write_each, write_ply, write_tum
 from xsvggt_ros.stream.drawing import (
     DOTS_PER_INCH,
     ESTIMATE,

@@ -16,8 +16,15 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from xsvggt_ros.errors import ConfigurationError, OutputError
-from xsvggt_ros.geometry.files import UNFINISHED, replacing, replacing_directory, require_writable
-from xsvggt_ros.geometry.formats import Trajectory, seconds_text, write_tum
+from xsvggt_ros.geometry.files import (
+    UNFINISHED,
+    Trajectory,
+    replacing,
+    replacing_directory,
+    require_writable,
+    seconds_text,
+    write_tum,
+)
 from xsvggt_ros.geometry.rigid import Matrix, invert, quaternion_from_matrix
 from xsvggt_ros.synthetic.sequence import Sequence, SyntheticFrame
 

@@ -26,7 +26,7 @@ from xsvggt_ros.evaluation.sources.files import (
     steps,
 )
 from xsvggt_ros.geometry.cameras import Intrinsics
-from xsvggt_ros.geometry.formats import read_tum
+from xsvggt_ros.geometry.files import read_tum
 from xsvggt_ros.geometry.rigid import Matrix, pose_from
 from xsvggt_ros.geometry.text_tables import SECOND, read_rows, read_table
 from xsvggt_ros.stream.sources.images import is_image

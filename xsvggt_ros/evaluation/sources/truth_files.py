@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import SourceError
-from xsvggt_ros.geometry.formats import seconds_text, trajectory_of
+from xsvggt_ros.geometry.files import seconds_text, trajectory_of
 from xsvggt_ros.geometry.rigid import Matrix, is_pose, is_position, pose_from
 from xsvggt_ros.geometry.text_tables import (
     SECOND,
