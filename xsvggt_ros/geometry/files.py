@@ -210,16 +210,7 @@ def write_pcd(
 ) -> None:
     """Write a cloud as binary PCD 0.7; ``rgb`` is 0x00RRGGBB in the bits of a float32, as in PCL.
 
-    Args:
-        path: of the file.
-        points: finite, [n, 3].
-        colors: RGB, [n, 3].
-        confidence: [n], or None.
-
-    Raises:
-        ValueError: other shapes.
-        OutputError: it cannot be written.
-
+    Args and errors as for :func:`write_ply`.
     """
     _check(points, colors, confidence)
     fields = [*_POSITION, ("rgb", "<u4"), *([] if confidence is None else [_CONFIDENCE])]

@@ -63,13 +63,7 @@ def diagonal_positions(rows: int, columns: int, special: int, device: torch.devi
     """Return (y, x) of each token of a frame, int64 [special + rows * columns, 2].
 
     Special token ``i`` sits at (i, i) and patches from (special, special) on (LingBot-Map).
-
-    Args:
-        rows: of patches.
-        columns: of patches.
-        special: special tokens, which come first.
-        device: of the result.
-
+    Args as for :func:`grid_positions`.
     """
     patches = torch.cartesian_prod(
         torch.arange(special, special + rows, device=device),

@@ -134,15 +134,7 @@ def draw_from_above(figure: Figure, box: Box, scene: Scene, title: str) -> Axes:
 
 
 def draw_from_side(figure: Figure, box: Box, scene: Scene, title: str) -> None:
-    """Draw the cloud and the way from the right-hand side.
-
-    Args:
-        figure: that is drawn into.
-        box: left, bottom, width and height in pixels.
-        scene: the cloud and the path.
-        title: of the view.
-
-    """
+    """Draw the cloud and the way from the right-hand side; Args as for :func:`draw_from_above`."""
     axes = axes_at(figure, box)
     dress(axes, title)
     _draw(axes, scene, box, across=(0, 2), towards=1)
