@@ -58,7 +58,7 @@ from xsvggt_ros.evaluation.evaluator import SessionEvaluator
 from xsvggt_ros.evaluation.provenance import fingerprint, machine, software, weights
 from xsvggt_ros.evaluation.request import ScoringOptions
 from xsvggt_ros.evaluation.sources.base import FrameTruth
-from xsvggt_ros.geometry.alignment import Similarity, align
+from xsvggt_ros.geometry.rigid import Similarity, align
 from xsvggt_ros.metrics.trajectory import score_trajectory
 from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.model.config import BUNDLED

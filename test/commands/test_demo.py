@@ -25,8 +25,8 @@ from command_line import run
 from present import present
 
 from xsvggt_ros.commands.on_topics import ROOM_BUDGET
-from xsvggt_ros.geometry.alignment import align
 from xsvggt_ros.geometry.files import read_tum
+from xsvggt_ros.geometry.rigid import align
 from xsvggt_ros.model.config import PRESETS
 from xsvggt_ros.stream import results
 from xsvggt_ros.stream.frame import Frame

@@ -14,8 +14,8 @@ import pytest
 from command_line import run
 
 from xsvggt_ros.errors import EnvironmentMissingError, OutputError
-from xsvggt_ros.geometry.alignment import Similarity
 from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.geometry.rigid import Similarity
 from xsvggt_ros.stream import rerun_log
 from xsvggt_ros.stream.recording import CacheBytes, RecordedFrame, TopView, TruthComparison
 from xsvggt_ros.stream.rerun_log import MOST_POINTS, REQUIREMENT, RerunLog, true_path_in_map

@@ -21,9 +21,8 @@ from xsvggt_ros.cache import ops
 from xsvggt_ros.cache.layer_segments import LayerSegments
 from xsvggt_ros.cache.quantization import decode_keys
 from xsvggt_ros.cache.settings import CacheSettings
-from xsvggt_ros.geometry.alignment import Similarity, align
 from xsvggt_ros.geometry.cameras import world_to_camera
-from xsvggt_ros.geometry.rigid import invert
+from xsvggt_ros.geometry.rigid import Similarity, align, invert
 from xsvggt_ros.model.aggregator import Aggregator
 from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.model.config import PRESETS

@@ -14,10 +14,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from xsvggt_ros.geometry.alignment import Similarity, align, mean_rotation
 from xsvggt_ros.geometry.cameras import Intrinsics, unproject
 from xsvggt_ros.geometry.files import Trajectory
-from xsvggt_ros.geometry.rigid import transform_points, world_to_map
+from xsvggt_ros.geometry.rigid import (
+    Similarity,
+    align,
+    mean_rotation,
+    transform_points,
+    world_to_map,
+)
 from xsvggt_ros.metrics.depth import comparable_pixels, score_depth
 from xsvggt_ros.metrics.trajectory import ErrorStatistics, path_extent
 from xsvggt_ros.stream.frame import FrameResult, ImageArray, PoseSource

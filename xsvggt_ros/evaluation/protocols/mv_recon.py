@@ -33,9 +33,8 @@ from xsvggt_ros.evaluation.request import SourceOptions
 from xsvggt_ros.evaluation.sources import open_source
 from xsvggt_ros.evaluation.sources.base import EvaluationSource
 from xsvggt_ros.evaluation.sources.files import directories
-from xsvggt_ros.geometry.alignment import align
 from xsvggt_ros.geometry.cameras import Intrinsics, unproject
-from xsvggt_ros.geometry.rigid import Matrix, invert
+from xsvggt_ros.geometry.rigid import Matrix, align, invert
 from xsvggt_ros.geometry.text_tables import read_text
 from xsvggt_ros.stream.frame import FrameResult, ImageArray
 from xsvggt_ros.stream.reconstructor import Reconstructor
