@@ -370,8 +370,6 @@ def _camera(robot: RobotPose) -> Matrix:
     return np.eye(4) if robot.carrier_from_camera is None else robot.carrier_from_camera
 
 
-Array = NDArray[np.float64]
-
 LEAST_SPREAD = 1e-12
 """Squared lengths; points closer together than this have no size that could be compared."""
 
@@ -388,8 +386,8 @@ class Similarity:
     """
 
     scale: float = 1.0
-    rotation: Array = field(default_factory=lambda: np.eye(3))
-    translation: Array = field(default_factory=lambda: np.zeros(3))
+    rotation: Matrix = field(default_factory=lambda: np.eye(3))
+    translation: Matrix = field(default_factory=lambda: np.zeros(3))
 
     def __matmul__(self, other: Similarity) -> Similarity:
         """Return the similarity that applies ``other`` first."""
@@ -397,11 +395,11 @@ class Similarity:
             self.scale * other.scale, self.rotation @ other.rotation, self.points(other.translation)
         )
 
-    def points(self, points: NDArray[np.floating]) -> Array:
+    def points(self, points: NDArray[np.floating]) -> Matrix:
         """Move points [..., 3]."""
         return np.asarray(self.scale * points @ self.rotation.T + self.translation, np.float64)
 
-    def poses(self, poses: Array) -> Array:
+    def poses(self, poses: Matrix) -> Matrix:
         """Move camera-to-world poses [..., 4, 4]; they stay rigid, only their places scale."""
         moved = np.array(poses, np.float64)
         moved[..., :3, :3] = self.rotation @ poses[..., :3, :3]
@@ -447,7 +445,7 @@ def align(points: NDArray[np.floating], target: NDArray[np.floating], *, scale: 
     return Similarity(factor, rotation, aim - factor * rotation @ middle)
 
 
-def mean_rotation(rotations: Array) -> Array:
+def mean_rotation(rotations: Matrix) -> Matrix:
     """Return the rotation [3, 3] of least squares to rotations [n, 3, 3].
 
     The chordal mean of Hartley, Trumpf, Dai, Li, "Rotation averaging", IJCV 103, 2013.
