@@ -55,8 +55,8 @@ from side_by_side import in_parallel
 from xsvggt_ros.cache.settings import DEFAULT_POLICY, POLICIES
 from xsvggt_ros.errors import ConfigurationError, XsvggtError
 from xsvggt_ros.evaluation.evaluator import SessionEvaluator
-from xsvggt_ros.evaluation.provenance import fingerprint, machine, software, weights
-from xsvggt_ros.evaluation.request import ScoringOptions
+from xsvggt_ros.evaluation.provenance import machine, software, weights
+from xsvggt_ros.evaluation.request import ScoringOptions, fingerprint
 from xsvggt_ros.evaluation.sources.base import FrameTruth
 from xsvggt_ros.geometry.rigid import Similarity, align
 from xsvggt_ros.metrics.trajectory import score_trajectory

@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import platform
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -32,12 +31,6 @@ PACKAGES = ("torch", "numpy", "scipy", "opencv-python-headless", "rosbags", "mat
 MOST_HASHED_FILES = 20_000
 EDGE = 2**20
 """Bytes hashed at the beginning and at the end of each file of a source, beside its size."""
-
-
-def fingerprint(settings: Mapping[str, Any]) -> str:
-    """Return a hash of settings that JSON holds; equal settings have equal ones."""
-    text = json.dumps(settings, sort_keys=True)
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
 
 
 def software() -> dict[str, Any]:

@@ -20,6 +20,7 @@ from PIL import Image
 from xsvggt_ros.errors import ConfigurationError, EvaluationError, SourceError
 from xsvggt_ros.evaluation.cloud import score_cloud
 from xsvggt_ros.evaluation.protocols.base import (
+    PATCH,
     Column,
     ProtocolOptions,
     ProtocolRow,
@@ -28,7 +29,6 @@ from xsvggt_ros.evaluation.protocols.base import (
     each_row,
     length_note,
 )
-from xsvggt_ros.evaluation.protocols.video_depth import PATCH
 from xsvggt_ros.evaluation.request import SourceOptions
 from xsvggt_ros.evaluation.sources import open_source
 from xsvggt_ros.evaluation.sources.base import EvaluationSource

@@ -42,8 +42,7 @@ from xsvggt_ros.stream.sources.images import (
     orientation,
     turned,
 )
-from xsvggt_ros.stream.sources.storage import ROS1, bag_files, holds_bag, is_bag_file
-from xsvggt_ros.stream.sources.storage.base import ZSTD_MAGIC
+from xsvggt_ros.stream.sources.storage import ROS1, ZSTD_MAGIC, bag_files, holds_bag, is_bag_file
 
 __all__ = ["METADATA", "Source", "is_bag", "open_source"]
 

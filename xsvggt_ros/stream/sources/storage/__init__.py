@@ -15,6 +15,7 @@ from xsvggt_ros.stream.sources.storage.base import (
     ZSTD,
     ZSTD_MAGIC,
     Channel,
+    NoBagError,
     Storage,
     decompressed_file,
     decompressed_message,
@@ -31,7 +32,9 @@ from xsvggt_ros.stream.sources.storage.rosbag2 import (
 __all__ = [
     "READ_ENCODINGS",
     "ROS1",
+    "ZSTD_MAGIC",
     "Channel",
+    "NoBagError",
     "Storage",
     "bag_files",
     "decompressed_message",
