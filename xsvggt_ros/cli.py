@@ -13,18 +13,15 @@ from typing import IO, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from xsvggt_ros.commands.demo import demo
 from xsvggt_ros.commands.evaluate import app as evaluate
 from xsvggt_ros.commands.evaluate import compare
+from xsvggt_ros.commands.on_topics import demo, replay
 from xsvggt_ros.commands.reconstruct import reconstruct
-from xsvggt_ros.commands.replay import replay
-from xsvggt_ros.commands.speaking import OptionFormatter, console, errors, in_options
-from xsvggt_ros.commands.synthesize import synthesize
-from xsvggt_ros.commands.weights import average, convert, train
+from xsvggt_ros.commands.terminal import OptionFormatter, console, errors, in_options
+from xsvggt_ros.commands.training import average, convert, synthesize, train
 from xsvggt_ros.errors import XsvggtError, first_line
-from xsvggt_ros.interruption import INTERRUPTED, interruptible
-from xsvggt_ros.missing import missing_extra
-from xsvggt_ros.threads import wait_passively
+from xsvggt_ros.installation import missing_extra
+from xsvggt_ros.process import INTERRUPTED, interruptible, wait_passively
 
 
 def doctor(
@@ -132,7 +129,7 @@ app.add_typer(evaluate, name="evaluate")
 
 def _print_version(asked: bool) -> None:
     if asked:
-        from xsvggt_ros.version import version
+        from xsvggt_ros.installation import version
 
         console.print(f"xsvggt {version()}", highlight=False)
         raise typer.Exit

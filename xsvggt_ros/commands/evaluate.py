@@ -23,7 +23,15 @@ from xsvggt_ros.commands.options import (
     Threads,
     takes_groups,
 )
-from xsvggt_ros.commands.speaking import console, end_run, say_lines, say_table, say_whole
+from xsvggt_ros.commands.terminal import (
+    console,
+    end_run,
+    run_progress,
+    say_lines,
+    say_table,
+    say_whole,
+    sweep_progress,
+)
 from xsvggt_ros.errors import ConfigurationError, PartlyWrittenError, SourceError
 from xsvggt_ros.evaluation.metric_registry import BY_NAME, FAILED, limits_named
 from xsvggt_ros.evaluation.request import (
@@ -33,7 +41,7 @@ from xsvggt_ros.evaluation.request import (
     ScoringOptions,
     SourceOptions,
 )
-from xsvggt_ros.interruption import stop_request
+from xsvggt_ros.process import stop_request
 from xsvggt_ros.stream.chain_settings import ChainSettings
 
 if TYPE_CHECKING:
@@ -231,7 +239,6 @@ def _run_once(request: EvaluationRequest, output: Path, limits: tuple[Threshold,
     from xsvggt_ros.evaluation.results import new_directory, with_verdicts, write_evaluation
     from xsvggt_ros.evaluation.runner import evaluate
     from xsvggt_ros.geometry.files import require_writable
-    from xsvggt_ros.progress import run_progress
 
     require_writable(output)
     with stop_request() as stop, run_progress(console) as progress:
@@ -297,7 +304,6 @@ def _run_sweep(
         run_sweep,
     )
     from xsvggt_ros.geometry.files import require_writable
-    from xsvggt_ros.progress import sweep_progress
 
     wanted = tuple(each.strip() for each in references.split(",")) if references else REFERENCES
     chosen = points(parse_axes(texts), request.cache, () if references == "none" else wanted)
@@ -356,7 +362,6 @@ def _run_protocol(
     from xsvggt_ros.evaluation.protocols import run_protocol, specification_of
     from xsvggt_ros.evaluation.results import new_directory
     from xsvggt_ros.geometry.files import require_writable
-    from xsvggt_ros.progress import run_progress
 
     specification = specification_of(name, options)
     specification.names(options)  # a root without sequences fails here

@@ -24,9 +24,16 @@ from xsvggt_ros.commands.options import (
     rerun_log,
     takes_groups,
 )
-from xsvggt_ros.commands.speaking import console, say_figures, say_lines, say_written
+from xsvggt_ros.commands.terminal import (
+    console,
+    frame_progress,
+    known_total,
+    say_figures,
+    say_lines,
+    say_written,
+)
 from xsvggt_ros.evaluation.request import NetworkOptions
-from xsvggt_ros.interruption import INTERRUPTED, stop_request
+from xsvggt_ros.process import INTERRUPTED, stop_request
 from xsvggt_ros.stream.chain_settings import ChainSettings
 
 if TYPE_CHECKING:
@@ -71,7 +78,7 @@ def reconstruct(
     require_writable(output)
     depths = DepthFiles(output / "depth", depth) if depth else None
     shown = rerun_log(rerun, rerun_file)
-    recorded = LongestSession(*([shown.hear] if shown else []))
+    recorded = LongestSession(*([shown.log_frame] if shown else []))
     with open_source(source, topic=topic) as stream:
         loaded = network.load()
         settings = ReconstructorSettings(network.width or loaded.config.image_size, cache)
@@ -139,7 +146,6 @@ def _run(
     from itertools import islice, takewhile
 
     from xsvggt_ros.errors import SourceError
-    from xsvggt_ros.progress import frame_progress, known_total
     from xsvggt_ros.stream.recording import RecordedFrame
     from xsvggt_ros.stream.worker import reconstruct as results
 

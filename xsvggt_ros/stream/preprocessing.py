@@ -21,7 +21,7 @@ from torch.nn import functional
 from xsvggt_ros.errors import ConfigurationError, FrameError
 from xsvggt_ros.geometry.cameras import Calibration, Intrinsics, intrinsics_from_encoding
 from xsvggt_ros.geometry.rectification import Rectification, rectification
-from xsvggt_ros.stream.frame import ImageArray, ImageMapping, IntrinsicsSource
+from xsvggt_ros.stream.frame import FrameResult, ImageArray, ImageMapping, IntrinsicsSource
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,9 @@ class Calibrator:
         self._found: dict[tuple[Calibration, int, int], Rectification | None] = {}
         self._said: set[str] = set()
 
-    def find(self, calibration: Calibration | None, image: ImageArray) -> Rectification | None:
+    def rectification_for(
+        self, calibration: Calibration | None, image: ImageArray
+    ) -> Rectification | None:
         """Return how to rectify ``image`` [h, w, 3], None where its camera is not known."""
         if calibration is None or self._use == "ignore":
             return None
@@ -235,3 +237,19 @@ def to_network(image: ImageArray, device: torch.device) -> Tensor:
     """Turn uint8 RGB [h, w, 3] into float32 [1, 1, 3, h, w] in [0, 1] on ``device``."""
     planes = torch.from_numpy(image).to(device, non_blocking=True).permute(2, 0, 1)
     return (planes.float() / 255)[None, None].contiguous()
+
+
+def with_camera(result: FrameResult, camera: Rectification) -> FrameResult:
+    """Return the result for a known camera; nothing is known where its image has nothing."""
+    depth = result.depth
+    if camera.seen is not None:
+        depth = np.where(result.mapping.mask_from_source(camera.seen), depth, np.float32(np.nan))
+    intrinsics = result.mapping.intrinsics_from_source(camera.intrinsics)
+    predicted = result.intrinsics_source == "predicted"
+    return replace(
+        result,
+        depth=depth,
+        intrinsics=intrinsics,
+        intrinsics_source="calibrated",
+        focal_ratio=intrinsics.fx / result.intrinsics.fx if predicted else np.nan,
+    )
