@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 
 import cv2
 import numpy as np
@@ -61,6 +61,11 @@ EXPOSED = 0.7
 """Share of the difference that another exposure must leave to be believed."""
 SLOPE_NOISE = 0.25
 """Variance of the derivative of a blurred image's noise, over that of its brightness."""
+ROUNDED = 4.0 / 12.0
+"""Variance of the noise by whole numbers of brightness, in their squares: four times that of
+rounding, since on a smooth surface it is alike along lines of equal brightness."""
+SMOOTH = 4
+"""Degree of the polynomial that a lens, or light on a plain surface, may give an image."""
 _BORDER = 2
 _FAR = 3.0
 """Times the usual difference up to which one counts for the exposure."""
@@ -241,24 +246,94 @@ def register_images(
     most = (BETTER if far else NO_WORSE) * _misfit(at_start.residuals)
     if _misfit(found.residuals) > most:
         return None
-    return replace(found, noise=_slope_noise(before.levels[0], after.levels[0], found))
+    return replace(found, noise=_uninformative(before.levels[0], after.levels[0], found))
 
 
-def _slope_noise(before: _Level, after: _Level, found: Registration) -> Array:
-    """Return what noise of the image's derivatives adds to the normal matrix [6, 6].
+def _uninformative(before: _Level, after: _Level, found: Registration) -> Array:
+    """Return what is no information about the step but adds to the normal matrix [6, 6].
 
-    Noise has slopes as well. Where an image shows nothing else, they look like information.
+    Noise has slopes as well: where an image shows nothing else, they look like information. And a
+    lens darkens the corners of every image alike: on a plain wall, that looks like rest. What may
+    be such a pattern, or the light on a plain surface, is a smooth field (:func:`_smooth_slopes`).
     """
     camera, weights = after.intrinsics, found.weights
     shown = np.isin(before.cells, found.cells)
     moved = invert(found.pose)
     x, y, z = moved[:3, :3] @ before.points[shown].T + moved[:3, 3:]
-    rays = reprojection_jacobian(x / z, y / z, 1.0 / z)
+    a, b = x / z, y / z
+    rays = reprojection_jacobian(a, b, 1.0 / z)
     rays *= np.array([camera.fx, camera.fy])[:, None]
     squares = weights @ (found.residuals**2).sum(axis=1) / max(weights.sum(), _LEAST_GRADIENT)
+    squares = max(squares, 2 * 3 * ROUNDED * _BRIGHTNESS**2)
     # What is left is the noise of both images.
-    rays *= np.sqrt(SLOPE_NOISE * squares / 2 * weights)[:, None, None]
-    return np.asarray(np.tensordot(rays, rays, ((0, 1), (0, 1))), np.float64)
+    noisy = rays * np.sqrt(SLOPE_NOISE * squares / 2 * weights)[:, None, None]
+    noise = np.tensordot(noisy, noisy, ((0, 1), (0, 1)))
+    across, down = _smooth_slopes(
+        after.image[..., :3], camera.fx * a + camera.cx, camera.fy * b + camera.cy
+    )
+    smooth = across[:, :, None] * rays[:, None, 0] + down[:, :, None] * rays[:, None, 1]
+    # Of the sum of a smooth and another slope, only the other counts.
+    both = np.tensordot(weights[:, None, None] * smooth, found.jacobian - smooth, ((0, 1), (0, 1)))
+    own = np.tensordot(weights[:, None, None] * smooth, smooth, ((0, 1), (0, 1)))
+    return np.asarray(noise + both + both.T + own, np.float64)
+
+
+def _smooth_slopes(image: Image, column: Array, row: Array) -> tuple[Array, Array]:
+    """Return derivatives to the right and downwards of the smooth part of an image.
+
+    That is a polynomial of the place of degree :data:`SMOOTH`, with the next two even powers of the
+    distance from the middle, for what lenses do.
+
+    Args:
+        image: [h, w, 3].
+        column: float64 [n], of some places.
+        row: float64 [n].
+
+    Returns:
+        float64 [n, 3] each, per pixel.
+
+    """
+    height, width = image.shape[:2]
+    fields = _smooth_fields(height, width)
+    factors = fields.fit @ image.reshape(-1, 3)
+    places = np.rint(row).astype(np.int64) * width + np.rint(column).astype(np.int64)
+    return fields.across[places] @ factors, fields.down[places] @ factors
+
+
+@dataclass(frozen=True, slots=True)
+class _SmoothFields:
+    """Smooth functions over an image, and how to fit them.
+
+    Attributes:
+        fit: float32 [k, h * w], factors of the functions by least squares from an image.
+        across: float64 [h * w, k], derivatives to the right.
+        down: float64 [h * w, k], derivatives downwards.
+
+    """
+
+    fit: Image
+    across: Array
+    down: Array
+
+
+@lru_cache(maxsize=4)
+def _smooth_fields(height: int, width: int) -> _SmoothFields:
+    row, column = np.mgrid[:height, :width].reshape(2, -1)
+    unit = max(height, width) / 2
+    x, y = (column - (width - 1) / 2) / unit, (row - (height - 1) / 2) / unit
+    powers = [(i, j) for i in range(SMOOTH + 1) for j in range(SMOOTH + 1 - i)]
+    r2, half = x * x + y * y, SMOOTH // 2
+    values = [x**i * y**j for i, j in powers] + [r2 ** (half + n) for n in (1, 2)]
+    # A power below 1 has the factor 0.
+    across = [i * x ** max(i - 1, 0) * y**j for i, j in powers]
+    across += [2 * (half + n) * x * r2 ** (half + n - 1) for n in (1, 2)]
+    down = [j * x**i * y ** max(j - 1, 0) for i, j in powers]
+    down += [2 * (half + n) * y * r2 ** (half + n - 1) for n in (1, 2)]
+    return _SmoothFields(
+        np.linalg.pinv(np.stack(values, axis=1)).astype(np.float32),
+        np.stack(across, axis=1) / unit,
+        np.stack(down, axis=1) / unit,
+    )
 
 
 def _exposure_shows(before: AlignedImage, after: AlignedImage, step: Matrix) -> bool:

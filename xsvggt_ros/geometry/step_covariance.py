@@ -38,6 +38,8 @@ FOCAL_ERROR = 0.004
 """Of a focal length, as a share."""
 BRIGHTNESS_FACTOR = 3.5
 """On the variance by differences of brightness: blocks next to each other are alike as well."""
+ROUNDING = np.sqrt(2.0 / 12.0) / 255.0
+"""Difference of brightness that two images hide by whole numbers; equal ones are not exact."""
 LEAST_ERROR = 6e-5
 """Of a step, in median depths and in radians."""
 MOST_ERROR = 1.0
@@ -95,7 +97,9 @@ class ImageErrors:
         step = log_se3(registration.pose) / unit
         whole = np.zeros((2, 6))
         whole[0, :3], whole[1, 3:] = SCALE_FACTOR * shown * step[:3], FOCAL_ERROR * step[3:]
+        hidden = inverse @ np.tensordot(weighted, weighted, ((0, 1), (0, 1))) @ inverse
         covariance = errors.T @ errors + whole.T @ whole + LEAST_ERROR**2 * np.eye(6)
+        covariance += ROUNDING**2 * hidden
         values, vectors = np.linalg.eigh(covariance)
         information = (vectors / np.minimum(values, MOST_ERROR**2)) @ vectors.T
         information = (information + information.T) / 2 / np.outer(unit, unit)

@@ -165,8 +165,11 @@ class CameraMotion:
         covariance: float64 [6, 6] of it, translation first.
         world_covariance: float64 [6, 6] of ``camera_to_world``: the same, and of all joins.
         step: float64 [4, 4], this camera in its frame of the result before.
-        step_covariance: float64 [6, 6] of it; zero for the first frame.
-        seconds: from the frame before to this one; 0 for the first frame.
+        step_covariance: float64 [6, 6] of it; zero for the first frame, and for that of a rig's
+            camera which begins anew.
+        persistence: correlation of the lasting part of the step's error with that of the step
+            before (``pose_covariance.AccumulatedError``).
+        seconds: from the frame before to this one; 0 where there is no step either.
         inliers: share of the points that fit a registered pose; NaN where none was tried.
         depth_error: standard deviation of depth as a share of it, by how much two depth maps in a
             row differ: errors that both share do not show. NaN where unknown.
@@ -179,6 +182,7 @@ class CameraMotion:
     step: NDArray[np.float64]
     step_covariance: NDArray[np.float64]
     seconds: float = 0.0
+    persistence: float = 0.0
     inliers: float = np.nan
     depth_error: float = np.nan
 
@@ -339,7 +343,8 @@ class FrameResult:
         motion: how the camera moves and how precise that is.
         gauge_change: told with the first result after another gauge was tried.
         joins: gauges that took over since the session began.
-        chain_state: ``off``, ``on``, or why the newest gauge was refused.
+        chain_state: ``off``, ``on``, why the newest gauge was refused, or which cameras it has not
+            seen yet.
         metric: whether lengths are metres.
 
     """
