@@ -19,7 +19,7 @@ ROOMS = {
     "metrics": {"geometry"},
     "stream": {"model", "cache", "geometry", "metrics"},
     "synthetic": {"model", "geometry"},
-    "training": {"model", "geometry", "metrics", "synthetic"},
+    "training": {"model", "cache", "geometry", "metrics", "synthetic"},
     "evaluation": {"stream", "synthetic", "geometry", "metrics", "model", "cache"},
     "ros": {"stream", "geometry", "model", "cache"},
     "commands": {

@@ -23,6 +23,7 @@ from xsvggt_ros.errors import CheckpointError, ConfigurationError
 from xsvggt_ros.geometry.rigid import invert
 from xsvggt_ros.model.checkpoint import load_network, random_network
 from xsvggt_ros.model.config import preset
+from xsvggt_ros.model.memory import CausalSequence
 from xsvggt_ros.model.network import Prediction, StreamVggt
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 from xsvggt_ros.synthetic.scenes import (
@@ -38,6 +39,7 @@ from xsvggt_ros.synthetic.sequence import FIRST_HELD_OUT_SEED
 from xsvggt_ros.training.__main__ import main
 from xsvggt_ros.training.forgetting import (
     MaskedSequence,
+    PrunedSequence,
     causal,
     forgetful,
     over_tokens,
@@ -122,6 +124,44 @@ def test_a_window_is_what_the_engines_cache_does_at_16_bits(
     _, depth = streamed(network, images, budget)
     assert result.depth == pytest.approx(depth[0, -1].numpy(), rel=1e-3)
     assert cameras.shape == (1, 7, 9)
+
+
+@pytest.mark.parametrize("budget", [2, 3, 4])
+def test_a_pruned_sequence_is_what_the_engines_cache_does_at_16_bits(
+    network: StreamVggt, streams: Streams, budget: int
+) -> None:
+    images = (streams.images * 255).round() / 255
+    memory = PrunedSequence(7, budget, special=network.config.special_tokens)
+    with torch.inference_mode():
+        together = network(images, memory, ("depth", "camera"))
+    for stream, depth in zip(images, present(together.depth), strict=True):
+        settings = CacheSettings(
+            policy="xstreamvggt", budget_tokens=budget * TOKENS, key_bits=16, value_bits=16
+        )
+        engine = Reconstructor(network, ReconstructorSettings(SIZE, settings))
+        for image, wanted in zip(stream, depth, strict=True):
+            result = engine.step(
+                np.ascontiguousarray((image * 255).round().byte().movedim(0, -1).numpy())
+            )
+            assert result.depth == pytest.approx(wanted.numpy(), rel=1e-4)
+
+
+def test_gradients_pass_through_what_a_pruned_sequence_keeps() -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (
+        torch.randn(2, 2, 6 * 4, 8, generator=generator, requires_grad=True) for _ in range(3)
+    )
+    memory = PrunedSequence(6, 2, special=1)
+    attended = memory.attend(0, query, key, value)
+    assert attended.shape == query.shape
+    whole = CausalSequence(6).attend(0, query, key, value)
+    # Three frames are there for the third one: nothing has been forgotten until then.
+    assert torch.allclose(attended[:, :, :12], whole[:, :, :12], atol=1e-6)
+    assert not torch.allclose(attended[:, :, 12:], whole[:, :, 12:], atol=1e-3)
+    attended[:, :, -4:].sum().backward()
+    gradient = present(value.grad).abs().sum(dim=(1, 3)).reshape(2, 6, 4)
+    assert (gradient[:, [0, 4, 5]] > 0).all()
+    assert (gradient[:, 1:4] == 0).all()
 
 
 def test_what_is_forgotten_stays_so_and_anchor_and_neighbour_stay() -> None:
@@ -216,7 +256,7 @@ def test_a_network_with_a_window_learns_from_first_passes_windows_and_key_frames
     config = trainer.network.config
     kinds = set()
     for _ in range(40):
-        memory = trainer._memory(stages[0])
+        memory = trainer._memory(stages[0], 0)
         assert memory.begin_pass(6) == config.stream.anchor_frames == 3
         kinds.add(tuple(memory.times(6, CPU).int().tolist()))
     # Every frame is stored, or of those after the first pass every second or third one.
@@ -224,6 +264,28 @@ def test_a_network_with_a_window_learns_from_first_passes_windows_and_key_frames
     parts = trainer.take_step(0.3)
     assert "points" not in parts
     assert all(torch.isfinite(each) for each in parts.values())
+
+
+def test_a_share_of_the_steps_prunes_with_budgets_that_follow_from_seed_and_step() -> None:
+    stage = SceneStage(1.0, 5, 2, (1.0, 0.0, 0.0, 0.0), pruned=0.5, budgets=(2, 3), dense=1)
+    recipe = replace(recipe_named("test_scenes"), stages=(stage,))
+
+    def budgets(seed: int) -> list[int]:
+        trainer = SceneTrainer(recipe, seed, CPU)
+        found = []
+        for step in range(60):
+            trainer.step = step
+            found.append(trainer._drawn_budget(stage))
+        return found
+
+    assert budgets(0) == budgets(0) != budgets(1)
+    assert set(budgets(0)) == {0, 2, 3}
+    assert 15 < budgets(0).count(0) < 45
+    trainer = SceneTrainer(recipe, 0, CPU)
+    assert isinstance(trainer._memory(stage, 2), PrunedSequence)
+    assert isinstance(trainer._memory(stage, 0), MaskedSequence)
+    for _ in range(3):
+        assert all(torch.isfinite(each) for each in trainer.take_step(0.3).values())
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,7 +366,7 @@ def test_a_piece_leaves_weights_state_and_what_memory_is_worth(
     network = load_network(str(directory / "weights.safetensors"), device="cpu")
     assert network.config == preset("tiny")
     need = json.loads((directory / "need.json").read_text())
-    assert set(need["landmarks_100_lap100"]) == {"2", "4", "8", "16", "0"}
+    assert set(need["landmarks_100_lap100"]) == {"2", "4", "8", "16", "0", "pruned to 8"}
     assert any("frames_per_second" in line for line in lines)
 
 
@@ -339,6 +401,30 @@ def test_another_recipe_or_seed_does_not_go_on(
     directory, settings, _ = piece
     with pytest.raises(ConfigurationError, match="has seed 0, not 1"):
         SceneRun(replace(settings, output=directory, seed=1), print)
+
+
+@pytest.mark.slow
+def test_a_training_starts_from_the_weights_of_another_one(
+    piece: tuple[Path, SceneRunSettings, list[str]], tmp_path: Path
+) -> None:
+    directory, settings, _ = piece
+    weights = load_network(str(directory / "weights.safetensors"), device="cpu").state_dict()
+    for start in (directory, directory / "weights.safetensors"):
+        asked = replace(settings, output=tmp_path, start=str(start))
+        trainer = SceneRun(asked, print).trainer
+        assert trainer.step == 0
+        for part in (trainer.network, trainer.average):
+            assert all(
+                torch.equal(each, weights[name].float()) for name, each in part.state_dict().items()
+            )
+    SceneRun(asked, print).run(lambda: False)
+    assert SceneRun(asked, print).trainer.step > 0
+    with pytest.raises(ConfigurationError, match="has start .*weights.safetensors, not nothing"):
+        SceneRun(replace(asked, start=""), print)
+    with pytest.raises(CheckpointError, match="not those of preset 'tiny'"):
+        SceneRun(replace(settings, output=tmp_path / "new", start="landmarks"), print)
+    with pytest.raises(CheckpointError, match="'nowhere' does not exist, or holds no weights"):
+        SceneRun(replace(settings, output=tmp_path / "new", start="nowhere"), print)
 
 
 @pytest.mark.slow

@@ -60,10 +60,6 @@ class RoomOptions:
     """Options of recipes for rooms; None = the recipe's own."""
 
     preset: str | None = _option("Sizes of the network; demo by default.")
-    start: str | None = _option(
-        "What to start from: directory of another training, a file of weights, a Hugging Face file "
-        "as owner/name:file, or demo, the bundled ones. Default: random ones."
-    )
     room: str | None = _option("Kind of room: chart, calm or rich; chart by default.")
     steps: int | None = _option("Steps of the optimizer, in all; 7000 by default.")
     batch: int | None = _option("Factor on the streams per step; 1, the default, suits a CPU.")
@@ -112,7 +108,7 @@ def train(
         typer.Option(
             help="Stages and data of the training. On clips of rooms: demo, demo_long or test. "
             "On scenes that are rendered for every step, which need memory: demo12, medium12, "
-            "thin8 or test_scenes."
+            "thin8, demo12_pruned (with --start) or test_scenes."
         ),
     ] = "demo",
     minutes: Annotated[
@@ -122,6 +118,14 @@ def train(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights and data.")] = 0,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            help="What to start from: directory of another training, a file of weights, a Hugging "
+            "Face file as owner/name:file, or bundled weights: demo, landmarks. Default: random "
+            "ones."
+        ),
+    ] = None,
     device: Device = "auto",
     threads: Threads = 0,
     rooms: Annotated[RoomOptions, ROOMS],
@@ -132,7 +136,7 @@ def train(
     from xsvggt_ros.training import BEGAN
     from xsvggt_ros.training.recipes import RoomTraining, training_named
 
-    given = {"minutes": minutes, **asdict(rooms), **asdict(scenes)}
+    given = {"minutes": minutes, "start": start, **asdict(rooms), **asdict(scenes)}
     options = {name: value for name, value in given.items() if value is not None}
     asked = training_named(recipe, output, {"seed": seed, "device": device, **options})
     if isinstance(asked, RoomTraining):

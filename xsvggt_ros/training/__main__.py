@@ -43,8 +43,9 @@ def parsed(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--device")
+    parser.add_argument("--start", help="weights to begin with")
     rooms = parser.add_argument_group(f"recipes for rooms ({', '.join(CURRICULA)})")
-    for name, kind in (("preset", str), ("start", str), ("room", str), ("steps", int),
+    for name, kind in (("preset", str), ("room", str), ("steps", int),
                        ("batch", int), ("learning-rate", float), ("score", str),
                        ("workers", int)):  # fmt: skip
         rooms.add_argument(f"--{name}", type=kind)

@@ -7,8 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from xsvggt_ros.cache.policies import pooling_weights
+from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.model.config import NetworkConfig
 from xsvggt_ros.model.memory import CausalSequence
+
+POOL_SIZE = CacheSettings().pool_size
+"""Patch queries that are averaged into one, as a cache does by default."""
 
 SHORTEST, LONGEST = 2.0, 10.0
 """Frames that a token is remembered for in the mean, beyond the frame after its own.
@@ -113,6 +118,82 @@ class MaskedSequence(CausalSequence):
         return functional.scaled_dot_product_attention(
             query, key, value, attn_mask=self._camera_mask
         )
+
+
+class PrunedSequence(CausalSequence):
+    """A whole sequence at once, of which each global block keeps what policy ``xstreamvggt`` keeps.
+
+    Layer by layer, and stream by stream, as a cache of unrounded tokens prunes between frames: the
+    first frame and the newest one stay, of the others those that the newest frame's pooled query
+    asks for most. What a network learns with it is to live with its own forgetting. The camera head
+    sees all frames. Shapes depend on the arguments alone, so a captured step prunes anew whenever
+    it is repeated.
+
+    For networks whose first pass is a single frame.
+    """
+
+    def __init__(
+        self, frames: int, budget: int, *, special: int, pool_size: int = POOL_SIZE
+    ) -> None:
+        """Begin a sequence.
+
+        Args:
+            frames: of each stream.
+            budget: frames' tokens that a layer holds after each frame, at least 2.
+            special: special tokens in front of a frame's patches.
+            pool_size: patch queries that are averaged into one.
+
+        """
+        super().__init__(frames)
+        self._budget = budget
+        self._special = special
+        self._pool_size = pool_size
+
+    # Steps differ from frame to frame: each would be compiled by itself.
+    @torch.compiler.disable
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attend frame by frame over what was kept, [streams, heads, tokens, head_dim]."""
+        step = query.shape[2] // self._frames
+        scores = self._scores(query.detach(), key.detach(), step)
+        # On CPUs, attention in bfloat16 and its gradient are slower than in float32.
+        wide = query.dtype if query.is_cuda else torch.float32
+        keys, values = key.to(wide), value.to(wide)
+        kept = torch.arange(0, device=key.device).expand(len(key), 0)
+        attended = []
+        for frame, chunk in enumerate(query.to(wide).split(step, dim=2)):
+            new = torch.arange(frame * step, (frame + 1) * step, device=key.device)
+            kept = torch.cat([kept, new.expand(len(key), -1)], dim=1)
+            attended.append(
+                functional.scaled_dot_product_attention(
+                    chunk, _selected(keys, kept), _selected(values, kept)
+                )
+            )
+            kept = self._pruned(kept, scores[:, frame], frame * step, step)
+        return torch.cat(attended, dim=2).to(query.dtype)
+
+    def _scores(self, query: Tensor, key: Tensor, step: int) -> Tensor:
+        """Return how much each frame asks for each token, float32 [streams, frames, tokens]."""
+        weights = pooling_weights(step, self._special, self._pool_size, query.device)
+        frames = query.float().mean(dim=1).unflatten(1, (self._frames, step))
+        scores: Tensor = (weights @ frames) @ key.float().mean(dim=1).transpose(1, 2)
+        return scores
+
+    def _pruned(self, kept: Tensor, scores: Tensor, newest: int, step: int) -> Tensor:
+        """Return the tokens that stay of ``kept``, int64 [streams, tokens], oldest first."""
+        if kept.shape[1] <= self._budget * step:
+            return kept
+        stays = (kept < step) | (kept >= newest)
+        asked = scores.gather(1, kept).masked_fill(stays, torch.inf)
+        best = asked.topk(self._budget * step, dim=1).indices
+        return kept.gather(1, best.sort(dim=1).values)
+
+
+def _selected(tokens: Tensor, kept: Tensor) -> Tensor:
+    """Return each stream's own tokens, [streams, heads, kept, channels]."""
+    if kept.shape[1] == tokens.shape[2]:
+        return tokens
+    chosen = kept[:, None, :, None].expand(-1, tokens.shape[1], -1, tokens.shape[3])
+    return tokens.gather(2, chosen)
 
 
 def causal(frames: int, device: torch.device | str = "cpu") -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,9 @@ class SceneStage:
         frames: of a stream.
         streams: per step.
         worlds: how often each of WORLDS is.
-        gaps: share of the steps in which the memory forgets.
+        gaps: share of the steps in which the memory forgets at random.
+        pruned: share of the steps in which the memory prunes as policy ``xstreamvggt`` does.
+        budgets: frames that such a memory holds, drawn for each step.
         dense: streams of a step that the dense heads learn from.
         dense_frames: frames of each of these.
         laps: fewest and most rounds that a camera goes in a stream.
@@ -40,6 +42,8 @@ class SceneStage:
     streams: int
     worlds: Mix
     gaps: float = 0.0
+    pruned: float = 0.0
+    budgets: tuple[int, ...] = (8,)
     dense: int = 8
     dense_frames: int = 8
     laps: tuple[float, float] = (0.3, 1.6)
@@ -118,6 +122,20 @@ RECIPES: dict[str, Recipe] = {
         ),
         samples=1,
     ),
+    "demo12_pruned": Recipe(
+        "demo12", 112, 84,
+        (
+            SceneStage(
+                1.0, 64, 3, _LANDMARKS, pruned=0.8, budgets=(5, 6, 8, 8, 8, 8, 10, 12), dense=1,
+                laps=(0.4, 1.2),
+            ),
+        ),
+        samples=1,
+        learning_rate=7e-5,
+        warmup=0.05,
+        average=0.99,
+        weights=replace(_WEIGHTS, auxiliary=0.0),
+    ),
     "medium12": Recipe(
         "medium12", 168, 126,
         (
@@ -141,13 +159,16 @@ RECIPES: dict[str, Recipe] = {
         "tiny", 28, 28,
         (
             SceneStage(0.5, 2, 2, _MIXED, dense=1, dense_frames=2),
-            SceneStage(0.5, 3, 2, _MIXED, gaps=0.5, dense=1, dense_frames=2),
+            SceneStage(
+                0.5, 4, 2, _MIXED, gaps=0.5, pruned=0.4, budgets=(2, 3), dense=1, dense_frames=2
+            ),
         ),
         samples=1,
     ),
 }  # fmt: skip
 """Named trainings, called like the presets that they are for: ``thin8`` for a CPU,
-``test_scenes`` for tests."""
+``test_scenes`` for tests. ``demo12_pruned`` goes on from weights that know a whole memory, and
+teaches them to live with what a cache keeps."""
 
 
 def recipe_named(name: str) -> Recipe:
@@ -165,6 +186,8 @@ class SceneRunSettings:
         recipe: what is learned when.
         output: where the state goes.
         state: where the state of the piece before lies; None = in ``output``.
+        start: weights that a training begins with: the directory of another one, a file, one on the
+            Hugging Face hub as ``owner/name:file``, or bundled ones by name; empty = random ones.
         minutes: of the call, which takes one step at least.
         total_minutes: of learning, over all calls; None = it ends with this one.
         seed: of a training that begins.
@@ -181,6 +204,7 @@ class SceneRunSettings:
     recipe: str = "demo12"
     output: Path = Path("training_state")
     state: Path | None = None
+    start: str = ""
     minutes: float = 7.0
     total_minutes: float | None = None
     seed: int = 0

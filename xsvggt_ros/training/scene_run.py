@@ -23,8 +23,14 @@ from xsvggt_ros.training.learning import WEIGHTS, Ranks, device_of_rank
 from xsvggt_ros.training.log import LossMeter
 from xsvggt_ros.training.recipes import SceneRunSettings, recipe_named
 from xsvggt_ros.training.scene_trainer import SceneTrainer
-from xsvggt_ros.training.scores import BUDGETS, EVERYTHING, errors_of
-from xsvggt_ros.training.state import load_parts, save_parts
+from xsvggt_ros.training.scores import (
+    BUDGETS,
+    EVERYTHING,
+    PRUNED_BUDGET,
+    errors_of,
+    pruned_errors_of,
+)
+from xsvggt_ros.training.state import load_parts, resolved_start, save_parts
 
 NEED = "need.json"
 _MEASURED = (
@@ -51,7 +57,7 @@ class SceneRun:
             began: when the minutes began to count, as time.monotonic says it; None = now.
 
         Raises:
-            CheckpointError: the training there is damaged.
+            CheckpointError: the training there is damaged, or no weights are where it starts from.
             ConfigurationError: it was another recipe or seed.
             OutputError: the directory takes no files.
 
@@ -78,6 +84,8 @@ class SceneRun:
         found = load_parts(directory, self.device)
         if found:
             self._resume(directory, *found)
+        elif settings.start:
+            self.trainer.begin_with(settings.start)
         self._first_step = self.trainer.step
         end = self.began + 60 * settings.minutes
         self.end = end - min(60 * settings.minutes * _RESERVE, _MOST_RESERVED)
@@ -90,11 +98,13 @@ class SceneRun:
                 f"'{directory}' holds a training on rooms; give its recipe to continue it, or take "
                 "another directory"
             )
-        for name in ("recipe", "seed"):
-            if facts[name] != getattr(self.settings, name):
+        # A state that names no start is of a time when there was none.
+        before = {"start": "", **facts}
+        for name, asked in self._identity.items():
+            if before[name] != asked:
                 raise ConfigurationError(
-                    f"the training there has {name} {facts[name]}, not "
-                    f"{getattr(self.settings, name)}; give the same one, or another directory"
+                    f"the training there has {name} {_in_words(before[name])}, not "
+                    f"{_in_words(asked)}; give the same one, or another directory"
                 )
         average = load_network(str(directory / WEIGHTS), device=str(self.device))
         self.trainer.load(tensors, average.float().state_dict(), facts["step"])
@@ -103,6 +113,13 @@ class SceneRun:
         self.say(
             f"continues at step {facts['step']}, after {self.learned_seconds / 60:.2f} minutes"
         )
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        """What a training must have in common with the one that it continues."""
+        settings = self.settings
+        start = resolved_start(settings.start)
+        return {"recipe": settings.recipe, "seed": settings.seed, "start": start}
 
     @property
     def progress(self) -> float:
@@ -193,7 +210,7 @@ class SceneRun:
     def _errors(
         self, suite: Suite, streams: int, budgets: tuple[int, ...]
     ) -> dict[str, dict[str, float]]:
-        """Return the means of errors of the averaged network, for each budget.
+        """Return the means of errors of the averaged network, for each budget, and pruned.
 
         In bfloat16 on a GPU, as the engine takes it there; without depth, which costs most.
         """
@@ -202,13 +219,14 @@ class SceneRun:
             network.set_precision(torch.bfloat16)
         settings = suite_settings(suite, self.trainer.recipe.width, self.trainer.recipe.height)
         found = suite_streams(suite, settings, streams, self.device)
-        table = {}
-        for budget in budgets:
-            errors = errors_of(network, found, budget, depth=False)
-            table[str(budget)] = {
-                name: round(float(getattr(errors, name).mean()), 3) for name in _MEASURED
-            }
-        return table
+        errors = {str(budget): errors_of(network, found, budget, depth=False) for budget in budgets}
+        if not network.config.stream.window_frames:
+            pruned = pruned_errors_of(network, found, PRUNED_BUDGET, depth=False)
+            errors[f"pruned to {PRUNED_BUDGET}"] = pruned
+        return {
+            memory: {name: round(float(getattr(each, name).mean()), 3) for name in _MEASURED}
+            for memory, each in errors.items()
+        }
 
     def _measure(self) -> None:
         """Write what memory is worth on held-out suites of 100 frames."""
@@ -222,8 +240,7 @@ class SceneRun:
     def save(self) -> None:
         """Write state and weights."""
         facts = {
-            "recipe": self.settings.recipe,
-            "seed": self.settings.seed,
+            **self._identity,
             "step": self.trainer.step,
             "learned_seconds": self.learned_seconds,
             "rows": self.rows,
@@ -231,3 +248,7 @@ class SceneRun:
         }
         save_parts(self.settings.output, self.trainer.tensors(), facts)
         self.trainer.save_average(self.settings.output)
+
+
+def _in_words(value: object) -> str:
+    return "nothing" if value == "" else str(value)

@@ -6,12 +6,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from random import Random
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from xsvggt_ros.model.aggregator import Encoder
 from xsvggt_ros.model.heads import activate_depth, activate_points
+from xsvggt_ros.model.memory import CausalSequence
 from xsvggt_ros.model.network import Prediction
 from xsvggt_ros.synthetic.cameras import Truth
 from xsvggt_ros.synthetic.scenes.scene import Draw
@@ -20,6 +23,7 @@ from xsvggt_ros.synthetic.sequence import FIRST_HELD_OUT_SEED
 from xsvggt_ros.training.auxiliary_heads import SceneHeads
 from xsvggt_ros.training.forgetting import (
     MaskedSequence,
+    PrunedSequence,
     causal,
     drawn_window,
     forgetful,
@@ -35,6 +39,10 @@ from xsvggt_ros.training.learning import (
     spelled_for,
 )
 from xsvggt_ros.training.recipes import Recipe, SceneStage
+from xsvggt_ros.training.state import load_weights
+
+if TYPE_CHECKING:
+    from torch.cuda import _POOL_HANDLE
 
 _WARM_STEPS = 3
 
@@ -46,12 +54,18 @@ class GraphedStep:
     not ask the device for anything. What it returned is filled again at each repetition.
     """
 
-    def __init__(self, step: Callable[[], dict[str, Tensor]], clear: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        step: Callable[[], dict[str, Tensor]],
+        clear: Callable[[], None],
+        pool: _POOL_HANDLE | None = None,
+    ) -> None:
         """Run ``step`` a few times to warm up, then capture it.
 
         Args:
             step: learns from one batch, the optimiser's step included.
             clear: frees the gradients, before each step and before the capture.
+            pool: memory of another step's graph that never runs at the same time; None = its own.
 
         Raises:
             RuntimeError: something in it cannot be captured.
@@ -69,8 +83,13 @@ class GraphedStep:
         torch.cuda.current_stream().wait_stream(aside)
         clear()
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        with torch.cuda.graph(self._graph, pool=pool):
             self._parts = step()
+
+    @property
+    def pool(self) -> _POOL_HANDLE:
+        """The memory that the graph works in."""
+        return self._graph.pool()
 
     def __call__(self) -> dict[str, Tensor]:
         """Repeat it; the result is overwritten by the next repetition."""
@@ -134,13 +153,24 @@ class SceneTrainer(Learning[SceneHeads]):
         )
         self._learning = list(self.parameters().values())
         self.graphed = graphed
-        self._captured: tuple[SceneStage, GraphedStep] | None = None
+        self._captured: dict[int, GraphedStep] = {}
+        self._captured_stage: SceneStage | None = None
         if device.type == "cuda":
             # The only generator that a captured step draws new numbers from as it is.
             self.generator = torch.cuda.default_generators[device.index or 0]
         else:
             self.generator = torch.Generator(device)
         self._seed_generator()
+
+    def begin_with(self, start: str) -> None:
+        """Begin with the weights that ``start`` names instead of random ones.
+
+        Raises:
+            CheckpointError: it names none, or those of another preset.
+
+        """
+        load_weights(start, self.recipe.preset, self.network)
+        self.average.load_state_dict(self.network.state_dict())
 
     def _seed_generator(self) -> None:
         """Make chances follow from seed, step and rank; seeds from 900 000 000 on are held out."""
@@ -198,26 +228,30 @@ class SceneTrainer(Learning[SceneHeads]):
         """
         stage = self.recipe.stage_at(progress)
         set_learning_rate(self.optimizer, self.recipe.rate_at(progress))
-        parts = self._graphed(stage) if self.graphed else self._cleared(stage)
+        budget = self._drawn_budget(stage)
+        parts = self._graphed(stage, budget) if self.graphed else self._cleared(stage, budget)
         self.step += 1
         self.follow(self.recipe.average)
         return parts
 
-    def _graphed(self, stage: SceneStage) -> dict[str, Tensor]:
-        if self._captured is None or self._captured[0] != stage:
-            # The memory of one graph is free before the next one is captured.
-            self._captured = None
-            graph = GraphedStep(lambda: self._learn(stage), self.clear_gradients)
-            self._captured = stage, graph
-        return self._captured[1]()
+    def _graphed(self, stage: SceneStage, budget: int) -> dict[str, Tensor]:
+        if self._captured_stage != stage:
+            # The memory of one stage's graphs is free before the next one's are captured.
+            self._captured, self._captured_stage = {}, stage
+        if budget not in self._captured:
+            pool = next((each.pool for each in self._captured.values()), None)
+            self._captured[budget] = GraphedStep(
+                lambda: self._learn(stage, budget), self.clear_gradients, pool
+            )
+        return self._captured[budget]()
 
-    def _cleared(self, stage: SceneStage) -> dict[str, Tensor]:
+    def _cleared(self, stage: SceneStage, budget: int) -> dict[str, Tensor]:
         self.clear_gradients()
-        return self._learn(stage)
+        return self._learn(stage, budget)
 
-    def _learn(self, stage: SceneStage) -> dict[str, Tensor]:
+    def _learn(self, stage: SceneStage, budget: int) -> dict[str, Tensor]:
         """Learn from one batch, whose gradients were cleared; return its losses."""
-        parts = self._losses(self.draw_streams(stage), stage)
+        parts = self._losses(self.draw_streams(stage), stage, budget)
         parts["total"].backward()
         self._ranks.average([each.grad for each in self._learning])
         norm = nn.utils.clip_grad_norm_(self._learning, 1.0, foreach=True)
@@ -226,10 +260,20 @@ class SceneTrainer(Learning[SceneHeads]):
         self.optimizer.step()
         return {**{name: each.detach() for name, each in parts.items()}, "norm": norm.detach()}
 
-    def _memory(self, stage: SceneStage) -> MaskedSequence:
+    def _drawn_budget(self, stage: SceneStage) -> int:
+        """Return the frames to which this step's memory prunes itself; 0 = it does not.
+
+        Follows from seed and step. Drawn beside the device: another budget has other shapes.
+        """
+        chances = Random(f"{self.seed} {self.step}")
+        return chances.choice(stage.budgets) if chances.random() < stage.pruned else 0
+
+    def _memory(self, stage: SceneStage, budget: int) -> CausalSequence:
         """Return a memory for the streams of a step, forgetful or not."""
         config = self.network.config
         tokens = config.tokens_per_frame(self.recipe.height, self.recipe.width)
+        if budget:
+            return PrunedSequence(stage.frames, budget, special=config.special_tokens)
         if config.stream.window_frames:
             forgets = torch.rand((), generator=self.generator, device=self.device) < stage.gaps
             window, interval = drawn_window(config, stage.frames, self.generator)
@@ -246,8 +290,8 @@ class SceneTrainer(Learning[SceneHeads]):
         seen = causal(stage.frames, self.device)
         return MaskedSequence(stage.frames, over_tokens(seen, tokens), seen)
 
-    def _losses(self, streams: Streams, stage: SceneStage) -> dict[str, Tensor]:
-        memory = self._memory(stage)
+    def _losses(self, streams: Streams, stage: SceneStage, budget: int) -> dict[str, Tensor]:
+        memory = self._memory(stage, budget)
         outputs = self.aggregated(streams.images, memory)
         encodings = self.encodings(outputs, memory)
         read = self.auxiliary(outputs, streams)

@@ -16,11 +16,13 @@ from xsvggt_ros.geometry.rigid import invert, rotation_angles
 from xsvggt_ros.metrics.depth import score_depth
 from xsvggt_ros.metrics.trajectory import TrajectoryScore, score_trajectory
 from xsvggt_ros.model.config import PoseConvention
+from xsvggt_ros.model.memory import CausalSequence
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.synthetic.scenes.streams import Streams
 from xsvggt_ros.synthetic.sequence import Sequence, SyntheticFrame
 from xsvggt_ros.training.forgetting import (
     MaskedSequence,
+    PrunedSequence,
     causal,
     over_tokens,
     window,
@@ -141,6 +143,8 @@ def score_network(network: StreamVggt, sequences: Sequences[Sequence]) -> Scores
 EVERYTHING = 0
 BUDGETS = (2, 4, 8, 16, EVERYTHING)
 """Frames that a cache holds after each step: 2 are no history, EVERYTHING is all."""
+PRUNED_BUDGET = 8
+"""Frames' tokens of the pruned memory that a training is measured with."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +169,6 @@ class StreamErrors:
     abs_rel_median: Array
 
 
-@torch.no_grad()
 def errors_of(
     network: StreamVggt, streams: Streams, budget: int, *, depth: bool = True
 ) -> StreamErrors:
@@ -182,6 +185,30 @@ def errors_of(
     seen = causal(frames, device) if budget == EVERYTHING else window(frames, budget, device)
     tokens = network.config.tokens_per_frame(*streams.images.shape[-2:])
     memory = MaskedSequence(frames, over_tokens(seen, tokens), seen)
+    return _errors_behind(memory, network, streams, depth=depth)
+
+
+def pruned_errors_of(
+    network: StreamVggt, streams: Streams, budget: int, *, depth: bool = True
+) -> StreamErrors:
+    """Return the errors of a network whose memory policy ``xstreamvggt`` prunes, unrounded.
+
+    Args:
+        network: on the streams' device.
+        streams: what it is shown.
+        budget: frames' tokens that a layer holds; the camera head remembers every frame.
+        depth: whether depth is asked for; it costs most.
+
+    """
+    special = network.config.special_tokens
+    memory = PrunedSequence(streams.images.shape[1], budget, special=special)
+    return _errors_behind(memory, network, streams, depth=depth)
+
+
+@torch.no_grad()
+def _errors_behind(
+    memory: CausalSequence, network: StreamVggt, streams: Streams, *, depth: bool
+) -> StreamErrors:
     found = network(streams.images, memory, ("camera", "depth") if depth else ("camera",))
     assert found.pose_encodings is not None
     cameras = found.pose_encodings[:, :, -1]

@@ -23,7 +23,7 @@ from xsvggt_ros.model.config import NetworkConfig, preset
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.synthetic.rooms import room_named
 from xsvggt_ros.training.auxiliary_heads import RoomHeads
-from xsvggt_ros.training.learning import fresh_network
+from xsvggt_ros.training.learning import WEIGHTS, fresh_network
 from xsvggt_ros.training.settings import TrainingSettings
 
 STATE = "state.json"
@@ -291,18 +291,37 @@ def load_start(settings: StartSettings) -> Learner:
     if not settings.start:
         return learner
     start = resolved_start(settings.start)
-    if start in NOTICES or _is_on_hub(start) or Path(start).is_file():
-        read = read_checkpoint(start)
-        _start_from_weights(read.tensors, read.config, settings, learner.network)
-    elif Path(start).is_dir():
+    if start not in NOTICES and Path(start).is_dir():
         _start_from_training(Path(start), settings, learner)
     else:
-        raise CheckpointError(
-            f"'{settings.start}' does not exist; start from the directory of a training, a .pth "
-            f"or .safetensors file, a file on the Hugging Face hub as owner/name:file, or "
-            f"{BUNDLED}, which comes with the package"
-        )
+        load_weights(settings.start, settings.preset, learner.network)
     return learner
+
+
+def load_weights(start: str, preset_name: str, network: StreamVggt) -> None:
+    """Give a network the weights that ``start`` names; of another training, the averaged ones.
+
+    Args:
+        start: see StartSettings.
+        preset_name: sizes of the network.
+        network: takes them.
+
+    Raises:
+        CheckpointError: ``start`` names no weights, or those of other sizes.
+
+    """
+    source = resolved_start(start)
+    named = source in NOTICES or _is_on_hub(source)
+    if not named and (Path(source) / WEIGHTS).is_file():
+        source = str(Path(source) / WEIGHTS)
+    elif not named and not Path(source).is_file():
+        raise CheckpointError(
+            f"'{start}' does not exist, or holds no weights; start from the directory of a "
+            "training, a .pth or .safetensors file, a file on the Hugging Face hub as "
+            f"owner/name:file, or {BUNDLED}, which comes with the package"
+        )
+    read = read_checkpoint(source)
+    _start_from_weights(read.tensors, read.config, start, preset_name, network)
 
 
 def fresh_auxiliary(settings: StartSettings) -> RoomHeads:
@@ -319,7 +338,7 @@ def _start_from_training(directory: Path, settings: StartSettings, learner: Lear
             f"'{directory}' holds no training to start from; name the directory of one, or weights"
         )
     config = preset(str(state.settings.get("preset", TrainingSettings.preset)))
-    _start_from_weights(state.average, config, settings, learner.network)
+    _start_from_weights(state.average, config, settings.start, settings.preset, learner.network)
     needed, there = learner.auxiliary.state_dict(), state.auxiliary
     differing = [
         name
@@ -339,14 +358,15 @@ def _start_from_training(directory: Path, settings: StartSettings, learner: Lear
 def _start_from_weights(
     tensors: Mapping[str, Tensor],
     config: NetworkConfig | None,
-    settings: StartSettings,
+    start: str,
+    preset_name: str,
     network: StreamVggt,
 ) -> None:
     weights = assemble(network.config, tensors)
     if config and config != network.config:
         # The base of the rotary encoding, for instance, shows in no shape.
         raise CheckpointError(
-            f"the sizes of '{settings.start}' are not those of preset '{settings.preset}'; name "
+            f"the sizes of '{start}' are not those of preset '{preset_name}'; name "
             "the preset that it was trained with"
         )
     network.load_state_dict(weights.state_dict())
