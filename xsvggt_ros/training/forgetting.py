@@ -126,7 +126,7 @@ class PrunedSequence(CausalSequence):
     Layer by layer, and stream by stream, as a cache of unrounded tokens prunes between frames: the
     first frame and the newest one stay, of the others those that the newest frame's pooled query
     asks for most. What a network learns with it is to live with its own forgetting. The camera head
-    sees all frames. Shapes depend on the arguments alone, so a captured step prunes anew whenever
+    sees all frames. Shapes depend on the arguments alone, so a captured step prunes again whenever
     it is repeated.
 
     For networks whose first pass is a single frame.
