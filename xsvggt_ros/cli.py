@@ -56,20 +56,20 @@ class ReadableErrors(TyperGroup):
             errors.print("xsvggt: interrupted", style="bold red")
             raise typer.Exit(INTERRUPTED) from signalled
         except XsvggtError as error:
-            self._say(ctx, str(error), error)
+            self._fail(ctx, str(error), error)
         except ModuleNotFoundError as error:
             text = missing_extra(error, ctx.invoked_subcommand or "")
-            self._say(ctx, text or _unforeseen(error), error)
+            self._fail(ctx, text or _unforeseen(error), error)
         except Exception as error:
             # Typer ends commands by exceptions of its own click, or of the installed one.
             if type(error).__module__.startswith(("typer", "click")):
                 raise
             if isinstance(error, BrokenPipeError):
                 _end_if_output_is_closed(error)
-            self._say(ctx, _unforeseen(error), error)
+            self._fail(ctx, _unforeseen(error), error)
 
-    def _say(self, ctx: Any, text: str, error: Exception) -> NoReturn:
-        """Say what went wrong in one sentence, and end; `--debug` lets the error through."""
+    def _fail(self, ctx: Any, text: str, error: Exception) -> NoReturn:
+        """Print what went wrong in one sentence, and end; `--debug` lets the error through."""
         if ctx.params.get("debug"):
             raise error
         told = in_options(text, _options_of(ctx))

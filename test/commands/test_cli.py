@@ -277,7 +277,7 @@ def test_paths_are_said_whole_however_narrow_the_terminal(monkeypatch: pytest.Mo
     written = StringIO()
     monkeypatch.setattr(terminal, "console", Console(width=60, file=written))
     path = f"/{'deep' * 20}/overview.png"
-    terminal.say_written([Path(path)])
+    terminal.print_written([Path(path)])
     lines = written.getvalue().partition("Written:\n")[2].splitlines()
     assert "".join(line.split(" ")[0] for line in lines) == path
 

@@ -343,7 +343,7 @@ def table_of(width: int, colored: bool) -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(terminal, "console", console)
         rows = [(name, *(["0.1234"] * 7)) for name in NAMES]
-        terminal.say_table(table[0], rows, words=1)
+        terminal.print_table(table[0], rows, words=1)
     return file.getvalue()
 
 

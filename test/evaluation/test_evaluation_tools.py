@@ -298,7 +298,7 @@ def test_no_table_is_cut_in_a_terminal(monkeypatch: pytest.MonkeyPatch, width: i
     numbers = [f"{number}.12345" for number in range(10, 15)]
     names = ("rgbd_bonn_person_tracking2", "2011_09_26_drive_0002_sync_02")
     rows = [(name, *numbers) for name in names]
-    terminal.say_table(heads, rows, words=1, title="video_depth")
+    terminal.print_table(heads, rows, words=1, title="video_depth")
     lines = output.getvalue().splitlines()
     assert max(map(len, lines)) <= width
     text = "\n".join(lines)

@@ -22,7 +22,7 @@ from xsvggt_ros.commands.options import (
     rerun_log,
     takes_groups,
 )
-from xsvggt_ros.commands.terminal import console, frame_progress, say_figures, say_written
+from xsvggt_ros.commands.terminal import console, frame_progress, print_figures, print_written
 from xsvggt_ros.evaluation.request import NetworkOptions
 from xsvggt_ros.process import INTERRUPTED
 
@@ -251,8 +251,8 @@ def _run(
         written = write_results(recording, options.output, heading, comparison)
     except PartlyWrittenError as error:
         written, failure = error.written, error
-    _say_figures(running, comparison)
-    say_written(
+    _print_figures(running, comparison)
+    print_written(
         [
             *written,
             *([depths.close()] if depths else []),
@@ -277,9 +277,9 @@ def _listeners(
     return listeners
 
 
-def _say_figures(running: Demo, comparison: TruthComparison | None) -> None:
+def _print_figures(running: Demo, comparison: TruthComparison | None) -> None:
     """Print the most important numbers."""
     from xsvggt_ros.stream.recording import Figure, summarize
 
     pace = Figure(f"{running.rate:.1f}", "frames per second, from topic to topic")
-    say_figures([*summarize(running.recorded.recording, comparison), pace])
+    print_figures([*summarize(running.recorded.recording, comparison), pace])

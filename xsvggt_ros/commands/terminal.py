@@ -88,14 +88,14 @@ class OptionFormatter(logging.Formatter):
         return in_options(super().format(record), self._available)
 
 
-def say_weights(path: Path) -> None:
+def print_weights(path: Path) -> None:
     """Print where weights were written, and their size."""
     from rich.markup import escape
 
     console.print(f"[green]Written:[/] {escape(str(path))} ({path.stat().st_size / 2**20:.1f} MiB)")
 
 
-def say_written(paths: Sequence[Path]) -> None:
+def print_written(paths: Sequence[Path]) -> None:
     """Print the files that were written and how to view them."""
     from rich.table import Table
 
@@ -109,13 +109,13 @@ def say_written(paths: Sequence[Path]) -> None:
     console.print(table)
 
 
-def say_lines(lines: Iterable[str], style: str) -> None:
+def print_lines(lines: Iterable[str], style: str) -> None:
     """Print sentences, one per line, without wrapping."""
     for line in lines:
         console.print(Text(line, style), soft_wrap=True)
 
 
-def say_table(
+def print_table(
     heads: Sequence[str], rows: Iterable[Sequence[str]], *, words: int, title: str | None = None
 ) -> None:
     """Print rows of numbers, as a list where the terminal is too narrow for a table.
@@ -137,17 +137,17 @@ def say_table(
         for column, head in enumerate(heads)
     ]
     if console.is_terminal and sum(width + 2 for width in widths) > console.width:
-        _say_records(heads, cells, words=words, title=title)
+        _print_records(heads, cells, words=words, title=title)
         return
     table = Table(title=None if title is None else Text(title), box=SIMPLE, padding=(0, 1, 0, 0))
     for column, (head, width) in enumerate(zip(heads, widths, strict=True)):
         table.add_column(head, justify="left" if column < words else "right", min_width=width)
     for row in cells:
         table.add_row(*map(Text, row))
-    say_whole(table)
+    print_whole(table)
 
 
-def _say_records(
+def _print_records(
     heads: Sequence[str], rows: Iterable[Sequence[str]], *, words: int, title: str | None
 ) -> None:
     """Print each row as its words and, below them, its numbers with their names."""
@@ -163,7 +163,7 @@ def _say_records(
             console.print(Text(f"  {line}".replace("\N{NO-BREAK SPACE}", " ")), soft_wrap=True)
 
 
-def say_whole(table: Table) -> None:
+def print_whole(table: Table) -> None:
     """Print a table without cutting anything: a file or a pipe is as wide as it needs."""
     from rich.measure import Measurement
 
@@ -175,7 +175,7 @@ def say_whole(table: Table) -> None:
     Console(file=console.file, width=max(width, console.width)).print(table)
 
 
-def say_figures(figures: Sequence[Figure]) -> None:
+def print_figures(figures: Sequence[Figure]) -> None:
     """Print the most important numbers, one per line."""
     from rich.table import Table
 

@@ -13,8 +13,8 @@ from xsvggt_ros.commands.options import Device, Group, StoredPreset, Threads, ta
 from xsvggt_ros.commands.terminal import (
     console,
     frame_progress,
-    say_weights,
-    say_written,
+    print_weights,
+    print_written,
     training_progress,
 )
 from xsvggt_ros.process import INTERRUPTED, stop_request
@@ -132,7 +132,7 @@ def _render(settings: SequenceSettings, output: Path, output_format: str, device
     with frame_progress(console, len(sequence)) as progress:
         write_sequence(sequence, output, output_format, lambda done: progress(done, "rendering"))
         progress(len(sequence), "rendered")
-    say_written([output])
+    print_written([output])
 
 
 def _refuse_beside_held_out(context: typer.Context) -> None:
@@ -171,7 +171,7 @@ def convert(
     from xsvggt_ros.model.checkpoint import convert_checkpoint
 
     path = convert_checkpoint(source, destination, preset=preset, dtype=dtype)
-    say_weights(path)
+    print_weights(path)
 
 
 def average(
@@ -187,7 +187,7 @@ def average(
     from xsvggt_ros.model.checkpoint import average_checkpoints
 
     path = average_checkpoints(first, second, share, destination, preset=preset)
-    say_weights(path)
+    print_weights(path)
 
 
 def _option(text: str) -> Any:
@@ -295,7 +295,7 @@ def _train_on_rooms(asked: RoomTraining, output: Path) -> None:
         training_progress(console, asked.settings.steps, trainer.step) as show,
     ):
         outcome = trainer.train(asked.schedule, lambda p: show(p.step, p.line()), stop.is_set)
-    say_written([outcome.weights, output / "losses.csv", output / "evaluation"])
+    print_written([outcome.weights, output / "losses.csv", output / "evaluation"])
     console.print(outcome.line(), markup=False, highlight=False, soft_wrap=True)
     if outcome.scores is None:
         raise typer.Exit(INTERRUPTED)
@@ -312,4 +312,4 @@ def _train_on_scenes(asked: SceneRunSettings, began: float) -> None:
         SceneRun(asked, say, began).run(stop.is_set)
         if stop.is_set():
             raise typer.Exit(INTERRUPTED)
-    say_written([asked.output / WEIGHTS, asked.output / NEED])
+    print_written([asked.output / WEIGHTS, asked.output / NEED])

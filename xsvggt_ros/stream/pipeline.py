@@ -205,7 +205,7 @@ class FramePipeline:
         """Take a result the rest of its way."""
         self.processed += 1
         self._note_calibration(frame, result)
-        self._say_what_is_lost(result)
+        self._warn_of_what_is_lost(result)
         update = FrameUpdate(frame, result, self._session_info())
         try:
             update = self._check(update)
@@ -337,7 +337,7 @@ class FramePipeline:
         self._become_known.add(camera)
         return is_usable(calibration, image.shape[1], image.shape[0])
 
-    def _say_what_is_lost(self, result: FrameResult) -> None:
+    def _warn_of_what_is_lost(self, result: FrameResult) -> None:
         """Say once for each size of images what of them is cut off or out of proportion."""
         mapping = result.mapping
         size = mapping.source_width, mapping.source_height

@@ -69,14 +69,16 @@ class Calibrator:
 
     def _make(self, calibration: Calibration, width: int, height: int) -> Rectification | None:
         if not calibration.known:
-            self._say(logging.INFO, "the camera_info is uncalibrated: the network's own is used")
+            self._log_once(
+                logging.INFO, "the camera_info is uncalibrated: the network's own is used"
+            )
             return None
         if self._use != "auto":
             calibration = replace(calibration, rectified=self._use == "rectified")
         try:
             found = rectification(calibration, width, height)
         except ConfigurationError as error:
-            self._say(logging.WARNING, f"the calibration is not used: {error}")
+            self._log_once(logging.WARNING, f"the calibration is not used: {error}")
             return None
         self._tell(calibration, found)
         return found
@@ -84,22 +86,22 @@ class Calibrator:
     def _tell(self, calibration: Calibration, found: Rectification) -> None:
         size = f"{found.intrinsics.width}x{found.intrinsics.height}"
         if found.scaled:
-            self._say(
+            self._log_once(
                 logging.WARNING,
                 f"the camera_info is for {calibration.width}x{calibration.height} pixels, the "
                 f"images have {size}: it is scaled to them",
             )
         if found.seen is not None and found.seen.mean() < MOSTLY_SEEN:
-            self._say(
+            self._log_once(
                 logging.WARNING,
                 f"by the camera_info the camera sees only {found.seen.mean():.0%} of its rectified "
                 "image, and the rest stays black: check focal lengths, distortion and binning",
             )
         how = "rectified here" if found.maps is not None else "used as they are"
-        self._say(logging.INFO, f"the camera is known, and images of {size} pixels are {how}")
+        self._log_once(logging.INFO, f"the camera is known, and images of {size} pixels are {how}")
 
-    def _say(self, level: int, text: str) -> None:
-        """Log once: a lens that focuses has another calibration in each image."""
+    def _log_once(self, level: int, text: str) -> None:
+        """Log a text once: a lens that focuses has another calibration in each image."""
         if text not in self._said and len(self._said) < _MOST_SAID:
             self._said.add(text)
             logger.log(level, text)

@@ -454,7 +454,7 @@ class Reconstructor:
         """Return the result of the session's next frame."""
         pose, pose_source = self._poses.place(output.encoding, frame.stamp, frame.camera)
         if pose_source == "held":
-            self._say_held()
+            self._log_held()
         intrinsics, source = self._view.intrinsics(output.encoding, frame.mapping, self._index)
         result = FrameResult(
             index=self._index,
@@ -479,7 +479,7 @@ class Reconstructor:
         self._index += 1
         return result if frame.rectification is None else with_camera(result, frame.rectification)
 
-    def _say_held(self) -> None:
+    def _log_held(self) -> None:
         if not self._held_said:
             self._held_said = True
             logger.info(
