@@ -26,7 +26,6 @@ from xsvggt_ros.geometry.pose_covariance import (
     in_other_child,
     in_parent_axes,
     innovation,
-    persistence_over,
 )
 from xsvggt_ros.geometry.registration import points_by_patch, register_depths
 from xsvggt_ros.geometry.rigid import Matrix, exp_se3, invert, log_se3
@@ -183,15 +182,16 @@ def in_units(pose: Matrix, units: float) -> Matrix:
 
 @pytest.mark.parametrize(("frames", "persistence"), [(10, 0.9), (50, 0.9), (200, 0.9), (50, 0.0)])
 def test_poses_whose_steps_share_errors_are_as_wrong_as_is_said(
-    frames: int, persistence: float
+    frames: int, persistence: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """NEES of sums of steps that are partly wrong in the same way, one after the other."""
+    monkeypatch.setattr("xsvggt_ros.geometry.pose_covariance.PERSISTENCE", persistence)
     random, squares, independent = np.random.default_rng(0), [], []
     step = exp_se3(np.array([0.02, 0.0, 0.1, 0.0, 0.03, 0.0]))
     root = 1e-4 * np.tril(np.eye(6) + 0.3 * random.standard_normal((6, 6)))
     error, alone = AccumulatedError(), np.zeros((6, 6))
     for _ in range(frames):
-        error.step(step, root @ root.T, persistence)
+        error.step(step, root @ root.T)
         alone = compose_covariance(alone, step, root @ root.T)
     for _ in range(300):
         pose, lasting = np.eye(4), random.standard_normal(6)
@@ -221,9 +221,7 @@ def test_covariances_of_poses_are_possible_and_alike_in_all_units(seed: int, uni
             if number % 7 == 0:
                 covariance = np.outer(covariance[0], covariance[0])  # all but singular
             scale = np.array([unit] * 3 + [1.0] * 3)
-            persistence = persistence_over(in_units(step, unit), 2.0 * unit)
-            assert 0.0 <= persistence <= 1.0
-            error.step(in_units(step, unit), covariance * np.outer(scale, scale), persistence)
+            error.step(in_units(step, unit), covariance * np.outer(scale, scale))
             if number == 10:
                 error.add(1e-3 * np.diag(scale**2))
             np.testing.assert_array_equal(error.covariance, error.covariance.T)
@@ -236,19 +234,18 @@ def test_covariances_of_poses_are_possible_and_alike_in_all_units(seed: int, uni
     np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9 * np.abs(one).max())
 
 
-def test_what_lasts_adds_up_like_a_bias_and_fades_with_the_view(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(("lasting", "persistence"), [(1.0, 1.0), (0.4, 0.9)])
+def test_what_lasts_adds_up_like_a_bias(
+    monkeypatch: pytest.MonkeyPatch, lasting: float, persistence: float
 ) -> None:
-    monkeypatch.setattr("xsvggt_ros.geometry.pose_covariance.LASTING", 1.0)
+    monkeypatch.setattr("xsvggt_ros.geometry.pose_covariance.LASTING", lasting)
+    monkeypatch.setattr("xsvggt_ros.geometry.pose_covariance.PERSISTENCE", persistence)
     step, error = exp_se3(np.array([0.0, 0.0, 0.1, 0.0, 0.0, 0.0])), AccumulatedError()
     for count in range(1, 20):
-        error.step(step, np.diag([1e-4, 1e-4, 1e-4, 0.0, 0.0, 0.0]), 1.0)
-        np.testing.assert_allclose(np.diag(error.covariance)[:3], 1e-4 * count**2)
-    # Half the way twice leaves as much as all of it once; another depth counts for as much.
-    half = exp_se3(np.array([0.0, 0.0, 0.05, 0.0, 0.0, 0.0]))
-    assert persistence_over(half, 2.0) ** 2 == pytest.approx(persistence_over(step, 2.0))
-    assert persistence_over(half, 1.0) == pytest.approx(persistence_over(step, 2.0))
-    assert persistence_over(np.eye(4), 2.0) == 1.0
+        error.step(step, np.diag([1e-4, 1e-4, 1e-4, 0.0, 0.0, 0.0]))
+        apart = np.abs(np.subtract.outer(np.arange(count), np.arange(count)))
+        expected = (1.0 - lasting) * count + lasting * (persistence**apart).sum()
+        np.testing.assert_allclose(np.diag(error.covariance)[:3], 1e-4 * expected)
 
 
 def test_factors_are_found_and_are_one_until_then() -> None:

@@ -100,7 +100,6 @@ class _Followed:
         odom_from_camera: in the unit of the session.
         online_odom_position: [3], metres; None likewise.
         covariance: of the step from the frame before, [6, 6]; None where it is said to be unknown.
-        persistence: of the lasting part of that step's error.
         scale: metres per unit, as it was known then; NaN before.
         truth: camera-to-world pose; None where it is not known.
 
@@ -112,7 +111,6 @@ class _Followed:
     odom_from_camera: Matrix | None
     online_odom_position: Array | None
     covariance: Array | None
-    persistence: float
     scale: float
     truth: Matrix | None
 
@@ -243,7 +241,6 @@ class OdometryEvaluator:
                 if metric.metric and online_odom is not None
                 else None,
                 covariance=None if first or lost or motion is None else motion.step_covariance,
-                persistence=0.0 if motion is None else motion.persistence,
                 scale=(self._scale.value or np.nan) if metric.metric else np.nan,
                 truth=truth.camera_to_world,
             )
@@ -351,10 +348,7 @@ class OdometryEvaluator:
             true = inverses(_path([each.truth for each in earlier])) @ truth
             covariances = np.array([each.covariance for each in later], np.float64)
             steps[kind] = score_steps(found, true, covariances, kind, scale=scale)
-            persistences = np.array([each.persistence for each in later])
-            poses[kind] = score_poses(
-                found, true, covariances, persistences, self._runs(ends), kind, scale=scale
-            )
+            poses[kind] = score_poses(found, true, covariances, self._runs(ends), kind, scale=scale)
         except Exception as error:  # noqa: BLE001 - one score must not take the others with it
             return reason_not_scored(error)
         step_frames[kind] = np.array(ends, np.intp)

@@ -61,11 +61,12 @@ EXPOSED = 0.7
 """Share of the difference that another exposure must leave to be believed."""
 SLOPE_NOISE = 0.25
 """Variance of the derivative of a blurred image's noise, over that of its brightness."""
-ROUNDED = 4.0 / 12.0
-"""Variance of the noise by whole numbers of brightness, in their squares: four times that of
-rounding, since on a smooth surface it is alike along lines of equal brightness."""
-SMOOTH = 4
-"""Degree of the polynomial that a lens, or light on a plain surface, may give an image."""
+ROUNDED = 1.0 / 12.0 / 255.0**2
+"""Variance of brightness by whole numbers. On a smooth pattern they make steps that are the same in
+all images."""
+LENS_SHOWS = (0.3, 0.7)
+"""Share of an image's variance that a pattern around its middle explains, from where on it is taken
+for the lens's, and from where on all of it."""
 _BORDER = 2
 _FAR = 3.0
 """Times the usual difference up to which one counts for the exposure."""
@@ -253,8 +254,8 @@ def _uninformative(before: _Level, after: _Level, found: Registration) -> Array:
     """Return what is no information about the step but adds to the normal matrix [6, 6].
 
     Noise has slopes as well: where an image shows nothing else, they look like information. And a
-    lens darkens the corners of every image alike: on a plain wall, that looks like rest. What may
-    be such a pattern, or the light on a plain surface, is a smooth field (:func:`_smooth_slopes`).
+    lens darkens the corners of every image alike: on a plain wall, that looks like rest
+    (:func:`_lens_slopes`).
     """
     camera, weights = after.intrinsics, found.weights
     shown = np.isin(before.cells, found.cells)
@@ -263,26 +264,26 @@ def _uninformative(before: _Level, after: _Level, found: Registration) -> Array:
     a, b = x / z, y / z
     rays = reprojection_jacobian(a, b, 1.0 / z)
     rays *= np.array([camera.fx, camera.fy])[:, None]
+    across, down, share = _lens_slopes(
+        after.image[..., :3], camera.fx * a + camera.cx, camera.fy * b + camera.cy
+    )
     squares = weights @ (found.residuals**2).sum(axis=1) / max(weights.sum(), _LEAST_GRADIENT)
-    squares = max(squares, 2 * 3 * ROUNDED * _BRIGHTNESS**2)
+    squares = max(squares, 2 * 3 * ROUNDED * share)
     # What is left is the noise of both images.
     noisy = rays * np.sqrt(SLOPE_NOISE * squares / 2 * weights)[:, None, None]
     noise = np.tensordot(noisy, noisy, ((0, 1), (0, 1)))
-    across, down = _smooth_slopes(
-        after.image[..., :3], camera.fx * a + camera.cx, camera.fy * b + camera.cy
-    )
-    smooth = across[:, :, None] * rays[:, None, 0] + down[:, :, None] * rays[:, None, 1]
-    # Of the sum of a smooth and another slope, only the other counts.
-    both = np.tensordot(weights[:, None, None] * smooth, found.jacobian - smooth, ((0, 1), (0, 1)))
-    own = np.tensordot(weights[:, None, None] * smooth, smooth, ((0, 1), (0, 1)))
+    lens = across[:, :, None] * rays[:, None, 0] + down[:, :, None] * rays[:, None, 1]
+    # Of the sum of the lens's and another slope, only the other counts.
+    both = np.tensordot(weights[:, None, None] * lens, found.jacobian - lens, ((0, 1), (0, 1)))
+    own = np.tensordot(weights[:, None, None] * lens, lens, ((0, 1), (0, 1)))
     return np.asarray(noise + both + both.T + own, np.float64)
 
 
-def _smooth_slopes(image: Image, column: Array, row: Array) -> tuple[Array, Array]:
-    """Return derivatives to the right and downwards of the smooth part of an image.
+def _lens_slopes(image: Image, column: Array, row: Array) -> tuple[Array, Array, float]:
+    """Return derivatives to the right and downwards of what the lens may give an image.
 
-    That is a polynomial of the place of degree :data:`SMOOTH`, with the next two even powers of the
-    distance from the middle, for what lenses do.
+    That is a smooth function of the distance from about the middle, as far as it explains what the
+    whole image shows: in a room it hardly does.
 
     Args:
         image: [h, w, 3].
@@ -290,50 +291,62 @@ def _smooth_slopes(image: Image, column: Array, row: Array) -> tuple[Array, Arra
         row: float64 [n].
 
     Returns:
-        float64 [n, 3] each, per pixel.
+        float64 [n, 3] each, per pixel; and which share of the image is taken for the lens's.
 
     """
     height, width = image.shape[:2]
-    fields = _smooth_fields(height, width)
-    factors = fields.fit @ image.reshape(-1, 3)
+    fields = _lens_fields(height, width)
+    factors = fields.basis.T @ image.reshape(-1, 3)
+    powers = np.square(factors).sum(axis=1)
+    # The functions are orthonormal: first a constant, then those around the middle.
+    total = np.square(image).sum() - powers[0]
+    explained = powers[1 : 1 + _AROUND].sum() / max(float(total), _LEAST_GRADIENT)
+    least, most = LENS_SHOWS
+    share = min(max((explained - least) / (most - least), 0.0), 1.0)
+    if not share:
+        return np.zeros((len(row), 3)), np.zeros((len(row), 3)), 0.0
     places = np.rint(row).astype(np.int64) * width + np.rint(column).astype(np.int64)
-    return fields.across[places] @ factors, fields.down[places] @ factors
+    across, down = (
+        share * (each[places] @ factors).astype(np.float64) for each in (fields.across, fields.down)
+    )
+    return across, down, share
 
 
 @dataclass(frozen=True, slots=True)
-class _SmoothFields:
-    """Smooth functions over an image, and how to fit them.
+class _LensFields:
+    """Smooth functions over an image.
 
     Attributes:
-        fit: float32 [k, h * w], factors of the functions by least squares from an image.
-        across: float64 [h * w, k], derivatives to the right.
-        down: float64 [h * w, k], derivatives downwards.
+        basis: float32 [h * w, k], orthonormal: a constant, three around the middle, six by which
+            these change where they are moved.
+        across: float32 [h * w, k], their derivatives to the right, per pixel.
+        down: float32 [h * w, k], their derivatives downwards.
 
     """
 
-    fit: Image
-    across: Array
-    down: Array
+    basis: Image
+    across: Image
+    down: Image
+
+
+_AROUND = 3
 
 
 @lru_cache(maxsize=4)
-def _smooth_fields(height: int, width: int) -> _SmoothFields:
+def _lens_fields(height: int, width: int) -> _LensFields:
     row, column = np.mgrid[:height, :width].reshape(2, -1)
     unit = max(height, width) / 2
     x, y = (column - (width - 1) / 2) / unit, (row - (height - 1) / 2) / unit
-    powers = [(i, j) for i in range(SMOOTH + 1) for j in range(SMOOTH + 1 - i)]
-    r2, half = x * x + y * y, SMOOTH // 2
-    values = [x**i * y**j for i, j in powers] + [r2 ** (half + n) for n in (1, 2)]
-    # A power below 1 has the factor 0.
-    across = [i * x ** max(i - 1, 0) * y**j for i, j in powers]
-    across += [2 * (half + n) * x * r2 ** (half + n - 1) for n in (1, 2)]
-    down = [j * x**i * y ** max(j - 1, 0) for i, j in powers]
-    down += [2 * (half + n) * y * r2 ** (half + n - 1) for n in (1, 2)]
-    return _SmoothFields(
-        np.linalg.pinv(np.stack(values, axis=1)).astype(np.float32),
-        np.stack(across, axis=1) / unit,
-        np.stack(down, axis=1) / unit,
+    r2 = x * x + y * y
+    around = [r2, r2**2, r2**3]
+    moved = [each * r2**power for power in (0, 1, 2) for each in (x, y)]
+    values = np.stack([np.ones_like(x), *around, *moved], axis=1)
+    basis = np.linalg.qr(values)[0].astype(np.float32)
+    across, down = (
+        np.gradient(basis.reshape(height, width, -1), axis=axis).reshape(basis.shape)
+        for axis in (1, 0)
     )
+    return _LensFields(basis, across, down)
 
 
 def _exposure_shows(before: AlignedImage, after: AlignedImage, step: Matrix) -> bool:

@@ -20,14 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.geometry.registration import LEAST_CONDITION, Registration
-from xsvggt_ros.geometry.rigid import (
-    Matrix,
-    adjoint,
-    apparent_motion,
-    exp_se3,
-    invert,
-    log_se3,
-)
+from xsvggt_ros.geometry.rigid import Matrix, adjoint, exp_se3, invert, log_se3
 
 Array = NDArray[np.float64]
 
@@ -47,8 +40,9 @@ LEAST_FACTOR, MOST_FACTOR = 1e-2, 1e4
 
 LASTING = 0.4
 """Share of the variance of a step's error that lasts."""
-FADES_OVER = 0.5
-"""Motion of the image in radians after which 1/e of it is left."""
+PERSISTENCE = 0.9
+"""Correlation of the lasting error of a step with that of the step before. Fits images at 10 and at
+30 a second alike: with each image, the network says anew how deep a scene is."""
 
 SHAPE_MEMORY = 50
 """Frames over which the shape of a spectrum is pooled."""
@@ -267,7 +261,7 @@ class AccumulatedError:
 
     Neighbouring steps share what makes them wrong: the depth map between them, and whatever is
     wrong with the depth of the scene in view. So part of each step's error is taken to be a
-    first-order Gauss-Markov process, which fades as the view changes; the rest is white. The
+    first-order Gauss-Markov process, which fades from step to step; the rest is white. The
     lasting part becomes a part of the state: its covariance with the pose is carried along (Y.
     Bar-Shalom, X. R. Li, T. Kirubarajan, "Estimation with Applications to Tracking and
     Navigation", 2001, chapter 8, on noise that is correlated in time). In units of its standard
@@ -291,19 +285,11 @@ class AccumulatedError:
         """Add a disturbance of a covariance [6, 6] that no step shares."""
         self.covariance = self.covariance + covariance
 
-    def step(self, step: Matrix, of_step: Array, persistence: float) -> None:
-        """Go on by a step.
-
-        Args:
-            step: [4, 4], the later frame in the earlier one.
-            of_step: covariance of the step, [6, 6].
-            persistence: correlation of the lasting part of its error with that of the step before,
-                0 to 1.
-
-        """
+    def step(self, step: Matrix, of_step: Array) -> None:
+        """Go on by a step [4, 4], the later frame in the earlier one, of a covariance [6, 6]."""
         lasting = np.sqrt(LASTING) * _root(of_step)
         carried = adjoint(invert(step))
-        with_lasting = persistence * carried @ self._with_lasting
+        with_lasting = PERSISTENCE * carried @ self._with_lasting
         shared = with_lasting @ lasting.T
         covariance = compose_covariance(self.covariance, step, of_step) + shared + shared.T
         self.covariance = (covariance + covariance.T) / 2
@@ -323,11 +309,6 @@ def _root(covariance: Array) -> Array:
         values, vectors = np.linalg.eigh(correlation)
         root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
     return np.asarray(sizes[:, None] * root, np.float64)
-
-
-def persistence_over(step: Matrix, depth: float) -> float:
-    """Return how much of a lasting error is left after a step [4, 4] at a median ``depth``."""
-    return float(np.exp(-apparent_motion(np.eye(4), step, depth) / FADES_OVER))
 
 
 def in_parent_axes(covariance: Array, pose: Matrix) -> Array:

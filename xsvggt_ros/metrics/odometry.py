@@ -334,7 +334,6 @@ def score_poses(
     steps: Poses,
     true_steps: Poses,
     covariances: Array,
-    persistences: Array,
     runs: Sequence[NDArray[np.intp]],
     alignment: TrajectoryAlignment,
     *,
@@ -349,7 +348,6 @@ def score_poses(
         steps: as for :func:`score_steps`.
         true_steps: the same.
         covariances: the same.
-        persistences: float64 [n], of their lasting errors.
         runs: places of steps that follow one another.
         alignment: that ``scale`` is from.
         scale: metres per unit of ``steps``; one for all, or [n].
@@ -377,7 +375,7 @@ def score_poses(
             pose, true, accumulated = np.eye(4), np.eye(4), AccumulatedError()
             for place in window:
                 pose, true = pose @ moved[place], true @ true_steps[place]
-                accumulated.step(moved[place], of_steps[place], persistences[place])
+                accumulated.step(moved[place], of_steps[place])
             errors.append(log_se3(invert(true) @ pose))
             of_poses.append(accumulated.covariance)
         scores.append(_pose_score(alignment, frames, np.array(errors), np.array(of_poses)))

@@ -167,8 +167,6 @@ class CameraMotion:
         step: float64 [4, 4], this camera in its frame of the result before.
         step_covariance: float64 [6, 6] of it; zero for the first frame, and for that of a rig's
             camera which begins anew.
-        persistence: correlation of the lasting part of the step's error with that of the step
-            before (``pose_covariance.AccumulatedError``).
         seconds: from the frame before to this one; 0 where there is no step either.
         inliers: share of the points that fit a registered pose; NaN where none was tried.
         depth_error: standard deviation of depth as a share of it, by how much two depth maps in a
@@ -182,7 +180,6 @@ class CameraMotion:
     step: NDArray[np.float64]
     step_covariance: NDArray[np.float64]
     seconds: float = 0.0
-    persistence: float = 0.0
     inliers: float = np.nan
     depth_error: float = np.nan
 

@@ -31,7 +31,6 @@ from xsvggt_ros.geometry.pose_covariance import (
     fuse,
     in_other_child,
     in_parent_axes,
-    persistence_over,
     unknown_covariance,
 )
 from xsvggt_ros.geometry.registration import (
@@ -193,15 +192,14 @@ class VisualOdometry:
         pose, source, inliers = self._refined(camera, result, seen)
         result = replace(result, camera_to_world=pose, pose_source=source)
         first = camera.seen is None
-        step, of_step, persistence = np.eye(4), np.zeros((6, 6)), 0.0
+        step, of_step = np.eye(4), np.zeros((6, 6))
         if first:
             self._place_by_another(camera, pose, seen)
         else:
             of_network = invert(camera.world_from_camera) @ pose
             step, of_step = self._measured_step(camera, result, image, of_network)
-            persistence = persistence_over(step, _usual_depth(seen))
             for error in (camera.error, camera.world_error):
-                error.step(step, of_step, persistence)
+                error.step(step, of_step)
             if step is not of_network:
                 before = self._odom_from_world @ camera.world_from_camera
                 self._odom_from_world = before @ step @ invert(pose)
@@ -211,7 +209,6 @@ class VisualOdometry:
             world_covariance=camera.world_error.covariance,
             step=step,
             step_covariance=of_step,
-            persistence=persistence,
             seconds=0.0 if first else (result.stamp - camera.stamp) / 1e9,
             inliers=inliers,
             depth_error=camera.depth_error,
