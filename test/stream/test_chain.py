@@ -443,7 +443,7 @@ def failing_at(number: int, fault: Exception) -> Callable[..., None]:
 @pytest.mark.parametrize("fault", [torch.OutOfMemoryError("full"), MemoryError(), OSError("?")])
 @pytest.mark.parametrize("length", [0, 12])
 @pytest.mark.parametrize("failing", [0, 1])
-def test_a_budget_that_cannot_be_shared_anew_leaves_the_stream_as_it_was(
+def test_a_budget_that_cannot_be_shared_again_leaves_the_stream_as_it_was(
     monkeypatch: pytest.MonkeyPatch, fault: Exception, length: int, failing: int
 ) -> None:
     """Memory may end while some layers have their new share and others do not."""

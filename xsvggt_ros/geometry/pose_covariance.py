@@ -42,7 +42,7 @@ LASTING = 0.4
 """Share of the variance of a step's error that lasts."""
 PERSISTENCE = 0.9
 """Correlation of the lasting error of a step with that of the step before. Fits images at 10 and at
-30 a second alike: with each image, the network says anew how deep a scene is."""
+30 a second alike: with each image, the network says again how deep a scene is."""
 
 SHAPE_MEMORY = 50
 """Frames over which the shape of a spectrum is pooled."""

@@ -98,7 +98,7 @@ class ChainedReconstructor(Reconstructor):
 
         Raises:
             ConfigurationError: two caches do not fit ``cache.budget_mib``, or the device's memory
-                does not suffice to share it anew; all is as before then.
+                does not suffice to share it again; all is as before then.
 
         """
         caches = caches_of(chain)

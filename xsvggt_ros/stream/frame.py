@@ -166,7 +166,7 @@ class CameraMotion:
         world_covariance: float64 [6, 6] of ``camera_to_world``: the same, and of all joins.
         step: float64 [4, 4], this camera in its frame of the result before.
         step_covariance: float64 [6, 6] of it; zero for the first frame, and for that of a rig's
-            camera which begins anew.
+            camera that begins again.
         seconds: from the frame before to this one; 0 where there is no step either.
         inliers: share of the points that fit a registered pose; NaN where none was tried.
         depth_error: standard deviation of depth as a share of it, by how much two depth maps in a

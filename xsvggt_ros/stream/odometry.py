@@ -162,7 +162,7 @@ class VisualOdometry:
         """Take note that another gauge has taken over.
 
         `odom` takes no notice, so only the pose in the world is as uncertain as the join. A camera
-        that the new gauge has not seen begins anew: no step leads from one gauge to the other.
+        that the new gauge has not seen begins again: no step leads from one gauge to the other.
 
         Args:
             poses: by camera, camera-to-world pose [4, 4] of its newest frame in the new gauge.
