@@ -24,8 +24,8 @@ import numpy as np
 from xsvggt_ros.evaluation.odometry import AFTERWARDS, OdometryEvaluator, OdometryScores
 from xsvggt_ros.evaluation.sources.base import FrameTruth
 from xsvggt_ros.metrics.odometry import SPANS
-from xsvggt_ros.model.backbones import BUNDLED
 from xsvggt_ros.model.checkpoint import load_network
+from xsvggt_ros.model.config import BUNDLED
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.chain import ChainedReconstructor
 from xsvggt_ros.stream.frame import Frame, FrameUpdate

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xsvggt_ros.errors import ConfigurationError, EnvironmentMissingError
-from xsvggt_ros.missing import (
+from xsvggt_ros.installation import (
     EXTRA_OF_COMMAND,
     EXTRAS,
     OF_EXTRA,
@@ -24,8 +24,8 @@ from xsvggt_ros.missing import (
     ros_package_remedy,
 )
 from xsvggt_ros.model.device import free_host_memory
-from xsvggt_ros.threads import (
-    COUNT,
+from xsvggt_ros.process import (
+    THREAD_COUNT,
     asked_threads,
     available_cores,
     suitable_threads,
@@ -65,10 +65,16 @@ def examine(*, ros: bool) -> list[Finding]:
     findings = [check() for check in checks]
     findings += [_module(name, package) for name, package in OF_THE_NODE.items() if name != "torch"]
     findings += [_extra(name) for name in EXTRAS]
-    if ros:
-        findings += [check() for check in (_rclpy, _distribution, _domain, _middleware)]
-        findings += [_messages(), _ros_packages(), _transport(), _shared_memory()]
-    return findings
+    return findings + _ros() if ros else findings
+
+
+def _ros() -> list[Finding]:
+    """Return what the node needs of ROS; where there is none, that alone, and not what it lacks."""
+    rclpy = _rclpy()
+    if rclpy.fault:
+        return [rclpy]
+    checks = (_distribution, _domain, _middleware, _messages, _ros_packages, _transport)
+    return [rclpy, *(check() for check in checks), _shared_memory()]
 
 
 def require_ros() -> None:
@@ -82,7 +88,7 @@ def require_ros() -> None:
 
 
 def _package() -> Finding:
-    from xsvggt_ros.version import version
+    from xsvggt_ros.installation import version
 
     return Finding("xsvggt_ros", version())
 
@@ -142,7 +148,9 @@ def _threads() -> Finding:
 
     cores = f"{available_cores()} cores"
     if asked := asked_threads():
-        return Finding("threads", f"{asked} of {cores}, as {COUNT} says; {waiting_in_words()}")
+        return Finding(
+            "threads", f"{asked} of {cores}, as {THREAD_COUNT} says; {waiting_in_words()}"
+        )
     suitable = {
         name: suitable_threads(PRESETS[name].embed_dim, available_cores())
         for name in ("demo", "streamvggt")
@@ -174,7 +182,7 @@ def _kernels() -> Finding:
 
     if not torch.cuda.is_available():
         return Finding("Triton kernels", "not needed on a CPU")
-    from xsvggt_ros.triton_support import why_not
+    from xsvggt_ros.cuda import why_not
 
     reason = why_not(torch.cuda.current_device())
     if not reason:
@@ -193,9 +201,16 @@ def _memory() -> Finding:
 
 
 def _rclpy() -> Finding:
-    if error := _import_error("rclpy"):
-        return Finding("ROS 2 (rclpy)", f"missing ({error})", SET_UP)
-    return Finding("ROS 2 (rclpy)", "found")
+    error = _import_error("rclpy")
+    if not error:
+        return Finding("ROS 2 (rclpy)", "found")
+    remedy = SET_UP
+    if distribution := os.environ.get("ROS_DISTRO", ""):
+        remedy = (
+            f"ROS 2 {distribution} is sourced, so start this with the Python that it was built "
+            f"for, such as /usr/bin/python3; {sys.executable} is another"
+        )
+    return Finding("ROS 2 (rclpy)", f"missing ({error})", remedy)
 
 
 def _distribution() -> Finding:
@@ -205,7 +220,7 @@ def _distribution() -> Finding:
 
 
 def _domain() -> Finding:
-    from xsvggt_ros.ros.dds import given_domain
+    from xsvggt_ros.ros.processes import given_domain
 
     try:
         return Finding("ROS domain", str(given_domain() or 0))
@@ -214,8 +229,6 @@ def _domain() -> Finding:
 
 
 def _middleware() -> Finding:
-    if _import_error("rclpy"):
-        return Finding("middleware", "unknown without rclpy")
     try:
         name = importlib.import_module("rclpy").get_rmw_implementation_identifier()
         return Finding("middleware", name)
@@ -275,7 +288,7 @@ def _transport() -> Finding:
 
 
 def _shared_memory() -> Finding:
-    from xsvggt_ros.ros.dds import abandoned
+    from xsvggt_ros.ros.processes import abandoned
 
     sizes = [segment.stat().st_size for segment in abandoned() if segment.exists()]
     if not sizes:

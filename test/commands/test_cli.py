@@ -28,15 +28,14 @@ from selection import first_is_quick
 from typer.testing import Result
 
 from xsvggt_ros import doctor
-from xsvggt_ros.commands import speaking
+from xsvggt_ros.commands import terminal
 from xsvggt_ros.errors import CheckpointError
-from xsvggt_ros.geometry.trajectory_io import read_tum
-from xsvggt_ros.interruption import SIGNALS
-from xsvggt_ros.missing import installation_of
+from xsvggt_ros.geometry.files import read_tum
+from xsvggt_ros.installation import installation_of, version
 from xsvggt_ros.model.checkpoint import load_network, read_checkpoint, save_network
+from xsvggt_ros.process import SIGNALS
 from xsvggt_ros.stream.reconstructor import Reconstructor
 from xsvggt_ros.stream.results import OVERVIEW_SIZE
-from xsvggt_ros.version import version
 
 SAMPLE = Path(__file__).parents[2] / "sample" / "room"
 TINY = ["--preset", "tiny", "--device", "cpu"]
@@ -276,9 +275,9 @@ print({"torch", "rclpy", "matplotlib", "cv2", "numpy"} & set(sys.modules))
 
 def test_paths_are_said_whole_however_narrow_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     written = StringIO()
-    monkeypatch.setattr(speaking, "console", Console(width=60, file=written))
+    monkeypatch.setattr(terminal, "console", Console(width=60, file=written))
     path = f"/{'deep' * 20}/overview.png"
-    speaking.say_written([Path(path)])
+    terminal.print_written([Path(path)])
     lines = written.getvalue().partition("Written:\n")[2].splitlines()
     assert "".join(line.split(" ")[0] for line in lines) == path
 
@@ -317,6 +316,23 @@ def test_the_doctor_names_a_domain_that_is_none(monkeypatch: pytest.MonkeyPatch)
     finding = next(each for each in doctor.examine(ros=True) if each.subject == "ROS domain")
     assert finding.fault
     assert "'abc'; set it to a number from 0 to 232" in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("distribution", "remedy"),
+    [("", "run scripts/setup"), ("jazzy", "ROS 2 jazzy is sourced, so start this with the Python")],
+)
+def test_without_ros_the_doctor_says_that_and_not_all_that_follows(
+    monkeypatch: pytest.MonkeyPatch, distribution: str, remedy: str
+) -> None:
+    absent = doctor._import_error
+    monkeypatch.setattr(doctor, "_import_error", lambda n: "gone" if n == "rclpy" else absent(n))
+    monkeypatch.setenv("ROS_DISTRO", distribution)
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert remedy in " ".join(result.stdout.split())
+    found = {each.subject for each in doctor.examine(ros=True)}
+    assert found - {each.subject for each in doctor.examine(ros=False)} == {"ROS 2 (rclpy)"}
 
 
 def test_every_option_of_a_replay_arrives(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,9 +35,9 @@ from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.geometry.cameras import Calibration
 from xsvggt_ros.ros import publishers as publishers_module
 from xsvggt_ros.ros import reconstruct_node as node_module
-from xsvggt_ros.ros.dds import free_domain
 from xsvggt_ros.ros.image_input import BackPressureGroup, Watchdog
 from xsvggt_ros.ros.parameters import Settings
+from xsvggt_ros.ros.processes import free_domain
 from xsvggt_ros.ros.publishers import CameraPublisher
 from xsvggt_ros.ros.reconstruct_node import ReconstructNode
 from xsvggt_ros.ros.topics import LEAST_WAITING

@@ -21,9 +21,7 @@ from xsvggt_ros.cache.layer_plan import MIB
 from xsvggt_ros.cache.layer_segments import LayerSegments
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError, DeviceFullError, FrameError
-from xsvggt_ros.geometry.alignment import Similarity
-from xsvggt_ros.geometry.rigid import Matrix, exp_se3, invert, log_se3
-from xsvggt_ros.geometry.robot_frames import RobotPose
+from xsvggt_ros.geometry.rigid import Matrix, RobotPose, Similarity, exp_se3, invert, log_se3
 from xsvggt_ros.model.checkpoint import random_network
 from xsvggt_ros.model.config import PRESETS
 from xsvggt_ros.model.network import StreamVggt

@@ -16,7 +16,7 @@ from xsvggt_ros.cache.ops import Tokens, key_similarity
 from xsvggt_ros.cache.policies import Candidates, LayerView, Policy
 from xsvggt_ros.cache.segment import Segment
 from xsvggt_ros.cache.settings import CacheSettings
-from xsvggt_ros.side_stream import SideStreams
+from xsvggt_ros.cuda import SideStreams
 
 _WORST = torch.finfo(torch.float32).min
 

@@ -342,12 +342,9 @@ def _lens_fields(height: int, width: int) -> _LensFields:
     moved = [each * r2**power for power in (0, 1, 2) for each in (x, y)]
     values = np.stack([np.ones_like(x), *around, *moved], axis=1)
     basis = np.linalg.qr(values)[0].astype(np.float32)
-    fields = basis.reshape(height, width, -1)
-    across, down = (
-        np.asarray(np.gradient(fields, axis=axis), np.float32).reshape(basis.shape)
-        for axis in (1, 0)
-    )
-    return _LensFields(basis, across, down)
+    field = basis.reshape(height, width, -1)
+    across, down = (np.asarray(np.gradient(field, axis=axis)) for axis in (1, 0))
+    return _LensFields(basis, across.reshape(basis.shape), down.reshape(basis.shape))
 
 
 def _exposure_shows(before: AlignedImage, after: AlignedImage, step: Matrix) -> bool:

@@ -310,7 +310,7 @@ class ReconstructNode(ManagedNode):
         logger.debug("%s", text, exc_info=error)
         if admitted := self._refusals.admit(text):
             self.get_logger().error(admitted)
-        self._status.show_failure(result, text, self._configured.worker.counters)
+        self._status.show_refusal(result, text, self._configured.worker.counters)
 
     def _adopt_changes(self) -> None:
         """Set the parameters to what the engine reduced by itself."""

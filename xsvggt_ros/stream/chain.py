@@ -22,9 +22,8 @@ from xsvggt_ros.cache.layer_plan import MIB
 from xsvggt_ros.cache.layout import CacheStatistics
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError, XsvggtError, first_line
-from xsvggt_ros.geometry.alignment import Similarity
 from xsvggt_ros.geometry.joining import Join, OverlapFrame, join, overlap_frame
-from xsvggt_ros.geometry.rigid import Matrix
+from xsvggt_ros.geometry.rigid import Matrix, Similarity
 from xsvggt_ros.model.device import free_memory, release_cached_memory
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.chain_settings import ChainSettings, caches_of

@@ -10,7 +10,7 @@ from torch.nn import functional
 from xsvggt_ros.cache.policies import pooling_weights
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.model.config import NetworkConfig
-from xsvggt_ros.model.memory import CausalSequence
+from xsvggt_ros.model.layers import CausalSequence
 
 POOL_SIZE = CacheSettings().pool_size
 """Patch queries that are averaged into one, as a cache does by default."""
@@ -126,7 +126,7 @@ class PrunedSequence(CausalSequence):
     Layer by layer, and stream by stream, as a cache of unrounded tokens prunes between frames: the
     first frame and the newest one stay, of the others those that the newest frame's pooled query
     asks for most. What a network learns with it is to live with its own forgetting. The camera head
-    sees all frames. Shapes depend on the arguments alone, so a captured step prunes anew whenever
+    sees all frames. Shapes depend on the arguments alone, so a captured step prunes again whenever
     it is repeated.
 
     For networks whose first pass is a single frame.

@@ -17,9 +17,8 @@ from torch import Tensor
 
 from xsvggt_ros.errors import CheckpointError, first_line
 from xsvggt_ros.geometry.files import replacing
-from xsvggt_ros.model.backbones import BUNDLED, NOTICES
 from xsvggt_ros.model.checkpoint import assemble, read_checkpoint
-from xsvggt_ros.model.config import NetworkConfig, preset
+from xsvggt_ros.model.config import BUNDLED, NOTICES, NetworkConfig, preset
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.synthetic.rooms import room_named
 from xsvggt_ros.training.auxiliary_heads import RoomHeads
