@@ -314,10 +314,11 @@ def load_weights(start: str, preset_name: str, network: StreamVggt) -> None:
     if not named and (Path(source) / WEIGHTS).is_file():
         source = str(Path(source) / WEIGHTS)
     elif not named and not Path(source).is_file():
+        lacking = "holds no weights" if Path(source).exists() else "does not exist"
         raise CheckpointError(
-            f"'{start}' does not exist, or holds no weights; start from the directory of a "
-            "training, a .pth or .safetensors file, a file on the Hugging Face hub as "
-            f"owner/name:file, or {BUNDLED}, which comes with the package"
+            f"'{start}' {lacking}; start from the directory of a training, a .pth or .safetensors "
+            f"file, a file on the Hugging Face hub as owner/name:file, or {BUNDLED}, which comes "
+            "with the package"
         )
     read = read_checkpoint(source)
     _start_from_weights(read.tensors, read.config, start, preset_name, network)
