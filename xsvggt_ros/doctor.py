@@ -65,10 +65,16 @@ def examine(*, ros: bool) -> list[Finding]:
     findings = [check() for check in checks]
     findings += [_module(name, package) for name, package in OF_THE_NODE.items() if name != "torch"]
     findings += [_extra(name) for name in EXTRAS]
-    if ros:
-        findings += [check() for check in (_rclpy, _distribution, _domain, _middleware)]
-        findings += [_messages(), _ros_packages(), _transport(), _shared_memory()]
-    return findings
+    return findings + _ros() if ros else findings
+
+
+def _ros() -> list[Finding]:
+    """Return what the node needs of ROS; where there is none, that alone, and not what it lacks."""
+    rclpy = _rclpy()
+    if rclpy.fault:
+        return [rclpy]
+    checks = (_distribution, _domain, _middleware, _messages, _ros_packages, _transport)
+    return [rclpy, *(check() for check in checks), _shared_memory()]
 
 
 def require_ros() -> None:
@@ -195,9 +201,16 @@ def _memory() -> Finding:
 
 
 def _rclpy() -> Finding:
-    if error := _import_error("rclpy"):
-        return Finding("ROS 2 (rclpy)", f"missing ({error})", SET_UP)
-    return Finding("ROS 2 (rclpy)", "found")
+    error = _import_error("rclpy")
+    if not error:
+        return Finding("ROS 2 (rclpy)", "found")
+    remedy = SET_UP
+    if distribution := os.environ.get("ROS_DISTRO", ""):
+        remedy = (
+            f"ROS 2 {distribution} is sourced, so start this with the Python that it was built "
+            f"for, such as /usr/bin/python3; {sys.executable} is another"
+        )
+    return Finding("ROS 2 (rclpy)", f"missing ({error})", remedy)
 
 
 def _distribution() -> Finding:
@@ -216,8 +229,6 @@ def _domain() -> Finding:
 
 
 def _middleware() -> Finding:
-    if _import_error("rclpy"):
-        return Finding("middleware", "unknown without rclpy")
     try:
         name = importlib.import_module("rclpy").get_rmw_implementation_identifier()
         return Finding("middleware", name)

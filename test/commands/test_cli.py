@@ -318,6 +318,23 @@ def test_the_doctor_names_a_domain_that_is_none(monkeypatch: pytest.MonkeyPatch)
     assert "'abc'; set it to a number from 0 to 232" in finding.remedy
 
 
+@pytest.mark.parametrize(
+    ("distribution", "remedy"),
+    [("", "run scripts/setup"), ("jazzy", "ROS 2 jazzy is sourced, so start this with the Python")],
+)
+def test_without_ros_the_doctor_says_that_and_not_all_that_follows(
+    monkeypatch: pytest.MonkeyPatch, distribution: str, remedy: str
+) -> None:
+    absent = doctor._import_error
+    monkeypatch.setattr(doctor, "_import_error", lambda n: "gone" if n == "rclpy" else absent(n))
+    monkeypatch.setenv("ROS_DISTRO", distribution)
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert remedy in " ".join(result.stdout.split())
+    found = {each.subject for each in doctor.examine(ros=True)}
+    assert found - {each.subject for each in doctor.examine(ros=False)} == {"ROS 2 (rclpy)"}
+
+
 def test_every_option_of_a_replay_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("xsvggt_ros.msg", reason="needs ROS 2: run scripts/test, which sets it up")
     from xsvggt_ros.ros import replay

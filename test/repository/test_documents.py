@@ -133,6 +133,17 @@ def test_every_document_is_in_the_readme() -> None:
         assert f"docs/{page.name}" in text, page.name
 
 
+def test_every_page_has_a_row_among_the_promises() -> None:
+    """A page of which docs/distributions.md does not say where its promises were run."""
+    text = (ROOT / "docs" / "distributions.md").read_text(encoding="utf-8")
+    lines = text.partition("## Promises")[2].splitlines()
+    rows = [re.split(r" *\| *", line.strip("|")) for line in lines if line.startswith("|")]
+    assert {len(row) for row in rows} == {len(rows[0])}
+    named = set(re.findall(r"\]\((?:\.\./)?(\w+\.md)", "\n".join(row[0] for row in rows)))
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"distributions.md"}
+    assert named == pages | {"README.md"}
+
+
 def test_every_source_file_carries_its_licence() -> None:
     sources = (".py", ".yml", ".yaml", ".toml", ".cff", "Dockerfile", "entrypoint", ".ci/run")
     scripts = ("scripts/setup", "scripts/test", "scripts/demo")

@@ -348,13 +348,24 @@ class KvCache:
     def share_budget(self, caches: int) -> None:
         """Share ``budget_mib`` among ``caches`` that live at once, from now on.
 
+        What was held stays allocated until all layers have their new share. Whatever fails before
+        that, such as for want of memory, leaves everything as before.
+
         Raises:
-            ConfigurationError: that many do not fit; everything is as before then.
+            ConfigurationError: that many do not fit.
 
         """
         budget = self._full_budget(self.settings, self._anchor, self._sizes, caches)
+        before = self.layout, self._full, self._adaptation
+        groups = [group.twin() for group in self._groups]
         self.layout = replace(self.layout, caches=caches)
-        self._take_on(self.settings, budget)
+        try:
+            self._take_on(self.settings, budget)
+        except Exception:
+            self.layout, self._full, self._adaptation = before
+            if groups:
+                self._group(groups)
+            raise
 
     def check(self, settings: CacheSettings, *, caches: int = 0) -> None:
         """Raise ConfigurationError where :meth:`configure` would; changes nothing.

@@ -313,6 +313,15 @@ class LayerGroup:
             self._budget = budget
             self._lay_out_for_budget()
 
+    def twin(self) -> LayerGroup:
+        """Return this group as it is, in the same memory.
+
+        It stays as it is when this one is laid out again, and its memory with it.
+        """
+        other: LayerGroup = copy(self)
+        other._held = copy(self._held)
+        return other
+
     def split(self) -> list[LayerGroup]:
         """Return the same tokens as one group for each layer, in the same memory."""
         return [self._only(index, held) for index, held in enumerate(self._held.split())]

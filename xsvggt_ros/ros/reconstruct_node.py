@@ -216,10 +216,19 @@ class ReconstructNode(ManagedNode):
                 f"the current frame takes longer than {SHUTDOWN_TIMEOUT:g} s; leaving without it"
             )
             return False
-        self._service_handlers.close()
-        self._cleanup.close()
         self.destroy_node()
         return True
+
+    def destroy_node(self) -> None:
+        """Finish the current frame, however long it takes, and destroy the node.
+
+        Its worker, its services' threads and what logs publish on it until then.
+        """
+        if self._engine is not None:
+            self._engine.worker.stop(None)
+        self._service_handlers.close()
+        self._cleanup.close()
+        super().destroy_node()
 
     @property
     def _configured(self) -> Engine:

@@ -165,8 +165,9 @@ class CameraMotion:
         covariance: float64 [6, 6] of it, translation first.
         world_covariance: float64 [6, 6] of ``camera_to_world``: the same, and of all joins.
         step: float64 [4, 4], this camera in its frame of the result before.
-        step_covariance: float64 [6, 6] of it; zero for the first frame.
-        seconds: from the frame before to this one; 0 for the first frame.
+        step_covariance: float64 [6, 6] of it; zero for the first frame, and for that of a rig's
+            camera that begins again.
+        seconds: from the frame before to this one; 0 where there is no step either.
         inliers: share of the points that fit a registered pose; NaN where none was tried.
         depth_error: standard deviation of depth as a share of it, by how much two depth maps in a
             row differ: errors that both share do not show. NaN where unknown.
@@ -339,7 +340,8 @@ class FrameResult:
         motion: how the camera moves and how precise that is.
         gauge_change: told with the first result after another gauge was tried.
         joins: gauges that took over since the session began.
-        chain_state: ``off``, ``on``, or why the newest gauge was refused.
+        chain_state: ``off``, ``on``, why the newest gauge was refused, or which cameras it has not
+            seen yet.
         metric: whether lengths are metres.
 
     """

@@ -21,6 +21,7 @@ from xsvggt_ros.errors import (
     DeviceFullError,
     FrameError,
     NonFiniteOutputError,
+    XsvggtError,
     first_line,
 )
 from xsvggt_ros.geometry.cameras import (
@@ -510,7 +511,13 @@ class Reconstructor:
         if size == self._size:
             return
         tokens = self._network.config.tokens_per_frame(mapping.height, mapping.width)
-        self._cache.prepare(tokens, together)
+        try:
+            self._cache.prepare(tokens, together)
+        except XsvggtError:
+            raise
+        except Exception as error:
+            # Some layers have their new budget and others do not.
+            raise self._failure("the cache", error) from error
         if self._size is not None:
             logger.warning(
                 "the network's image changes from %dx%d to %dx%d pixels; the session goes on",
