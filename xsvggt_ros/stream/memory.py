@@ -33,7 +33,7 @@ def check_memory(network: StreamVggt, width: int, cache: CacheSettings, *, cache
     Args:
         network: on its device already.
         width: of the network's input in pixels; an image of 4:3 is reckoned with.
-        cache: its budget. One without a bound cannot be judged.
+        cache: its budget. One without a bound cannot be checked.
         caches: that live at once; a budget in MiB is that of all of them.
 
     Raises:
