@@ -55,13 +55,13 @@ from side_by_side import in_parallel
 from xsvggt_ros.cache.settings import DEFAULT_POLICY, POLICIES
 from xsvggt_ros.errors import ConfigurationError, XsvggtError
 from xsvggt_ros.evaluation.evaluator import SessionEvaluator
-from xsvggt_ros.evaluation.provenance import fingerprint, machine, software, weights
-from xsvggt_ros.evaluation.request import ScoringOptions
+from xsvggt_ros.evaluation.provenance import machine, software, weights
+from xsvggt_ros.evaluation.request import ScoringOptions, fingerprint
 from xsvggt_ros.evaluation.sources.base import FrameTruth
-from xsvggt_ros.geometry.alignment import Similarity, align
+from xsvggt_ros.geometry.rigid import Similarity, align
 from xsvggt_ros.metrics.trajectory import score_trajectory
-from xsvggt_ros.model.backbones import BUNDLED
 from xsvggt_ros.model.checkpoint import load_network
+from xsvggt_ros.model.config import BUNDLED
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 from xsvggt_ros.synthetic.rooms import room_named

@@ -33,9 +33,8 @@ from sensor_msgs.msg import Image
 from xsvggt_ros.msg import ReconstructionStatus
 
 from xsvggt_ros.errors import ConfigurationError, XsvggtError
-from xsvggt_ros.ros.child_node import ChildNode
 from xsvggt_ros.ros.conversions import header, packed
-from xsvggt_ros.ros.dds import free_domain
+from xsvggt_ros.ros.processes import ChildNode, free_domain
 
 NODE = "/answers/xsvggt"
 PERIOD = 20_000_000

@@ -25,7 +25,8 @@ import numpy as np
 from pose_views import Errors, camera, head_pose, noise, room_depth, room_image, walk
 
 from xsvggt_ros.cache.kv_cache import KvCache
-from xsvggt_ros.geometry.rigid import Matrix, invert, log_se3
+from xsvggt_ros.geometry.rigid import Matrix, invert
+from xsvggt_ros.metrics.odometry import score_poses, score_steps
 from xsvggt_ros.model.checkpoint import random_network
 from xsvggt_ros.model.config import PRESETS
 from xsvggt_ros.stream.chain import ChainedReconstructor
@@ -43,8 +44,8 @@ SIDE = 28
 FIELDS = 100
 """Made-up fields of errors, drawn again and again."""
 SIGMAS = 3.0
-COVERED = 12.59 / 6
-"""95 % quantile of chi2 with 6 components, for a component."""
+HONEST = 0.0161
+"""Share of steps of which one of six components is beyond that, if errors are as they are said."""
 PART = 0.1
 """Share of the frames at either end that is compared."""
 
@@ -137,8 +138,8 @@ def main() -> None:
         network, ReconstructorSettings(SIDE), chain=ChainSettings(length=options.length)
     )
     image = np.zeros((SIDE, SIDE, 3), np.uint8)
-    seconds, held, sigmas, squares, refused = [], [], [], [], 0
-    reference, errors = [], []
+    seconds, held, refused, reference = [], [], 0, []
+    steps, true_steps, covariances = [], [], []
     with WalkedRoom(options.frames, blank=options.blank) as room:
         for index, pose in enumerate(room.truth):
             started = thread_time()
@@ -149,24 +150,26 @@ def main() -> None:
             refused += bool(result.gauge_change and result.gauge_change.objection)
             if index:
                 assert result.motion is not None
-                step = invert(room.truth[index - 1]) @ pose
-                error = log_se3(invert(step) @ result.motion.step)
-                covariance = result.motion.step_covariance
-                squares.append(float(error @ np.linalg.solve(covariance, error)) / 6)
-                errors.append(error)
-                sigmas.append(float(np.max(np.abs(error) / np.sqrt(np.diag(covariance)))))
+                steps.append(result.motion.step)
+                true_steps.append(invert(room.truth[index - 1]) @ pose)
+                covariances.append(result.motion.step_covariance)
             last = result
     part = max(1, int(PART * options.frames))
     print(f"sessions {engine.session}, joins {last.joins}, refused {refused}")
-    print(f"largest error of a step {max(sigmas):.2f} sigma of a component; "
-          f"beyond {SIGMAS:g}: {np.mean(np.array(sigmas) > SIGMAS):.2%} of the steps; "
-          f"NEES/6 {np.mean(squares):.2f}")  # fmt: skip
-    ways, turns = np.hsplit(np.array(errors), 2)
-    for name, vectors, unit in (("mm", ways, 1e3), ("degrees", turns, 180 / np.pi)):
-        sizes = unit * np.linalg.norm(vectors, axis=1)
-        usual = np.sqrt(np.mean(sizes**2))
-        print(f"error of a step, {name}: {usual:.3f}, at most {sizes.max():.3f}")
-    print(f"95 % region: {np.mean(np.array(squares) <= COVERED):.1%} of the steps")
+    followed = np.array(steps), np.array(true_steps), np.array(covariances)
+    score = score_steps(*followed, "se3")
+    for name, found, unit in (("mm", score.translation, 1e3), ("degrees", score.rotation, 1.0)):
+        print(f"error of a step, {name}: {unit * found.rmse:.3f}, at most {unit * found.max:.3f}")
+    print(f"NEES/6 of steps {score.nees.mean():.2f}, {score.coverage:.1%} in the 95 % region")
+    print(
+        f"largest component of a step's error {score.sigmas.max():.2f} sigma; beyond {SIGMAS:g}: "
+        f"{np.mean(score.sigmas > SIGMAS):.2%} of the steps, {HONEST:.2%} by chance"
+    )
+    for summed in score_poses(*followed, [np.arange(len(steps))], "se3"):
+        print(
+            f"NEES/6 of poses over {summed.frames} frames {summed.nees.mean():.2f}, "
+            f"{summed.coverage:.1%} in the 95 % region"
+        )
     relative = list(np.array(seconds) / np.array(reference))
     for name, values, scale in (
         ("ms a frame", seconds, 1e3), ("over the other work", relative, 1.0),

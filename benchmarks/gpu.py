@@ -40,12 +40,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from xsvggt_ros.cache import attention
 from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.settings import CacheSettings
+from xsvggt_ros.cuda import SideStreams
 from xsvggt_ros.errors import XsvggtError
 from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.model.network import Head, StreamVggt
-from xsvggt_ros.side_stream import SideStreams
-from xsvggt_ros.stream.reconstructor import cache_layout
-from xsvggt_ros.stream.step_runner import StepRunner
+from xsvggt_ros.stream.step_runner import StepRunner, cache_layout
 
 SECTIONS = ("tests", "steps", "stages", "attention", "runs")
 HEADS: tuple[Head, ...] = ("camera", "depth")

@@ -36,7 +36,7 @@ from xsvggt_ros.cache.settings import DEFAULT_POLICY, POLICIES, CacheSettings
 from xsvggt_ros.cache.token_storage import TENSORS
 from xsvggt_ros.model.config import NetworkConfig, preset
 from xsvggt_ros.model.network import Head, StreamVggt
-from xsvggt_ros.stream.reconstructor import cache_layout
+from xsvggt_ros.stream.step_runner import cache_layout
 
 STAGES = (
     "encoder", "frame blocks", "global blocks", "attend", "decode", "absorb", "end of frame",

@@ -35,8 +35,8 @@ from torch.nn import functional
 
 from xsvggt_ros.errors import ConfigurationError, XsvggtError
 from xsvggt_ros.evaluation.provenance import machine, weights
-from xsvggt_ros.model.backbones import BUNDLED
 from xsvggt_ros.model.checkpoint import load_network
+from xsvggt_ros.model.config import BUNDLED
 from xsvggt_ros.model.device import device_named
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.synthetic.cameras import truth_of
@@ -44,12 +44,12 @@ from xsvggt_ros.synthetic.motion import MotionSettings
 from xsvggt_ros.synthetic.rooms import room_named
 from xsvggt_ros.synthetic.scenes import (
     SEEDS,
+    Streams,
     Suite,
     suite_named,
     suite_settings,
     suite_streams,
 )
-from xsvggt_ros.synthetic.scenes.streams import Streams
 from xsvggt_ros.synthetic.sequence import (
     FIRST_HELD_OUT_SEED,
     Sequence,

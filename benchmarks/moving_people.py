@@ -30,8 +30,8 @@ from xsvggt_ros.geometry import voxel_table
 from xsvggt_ros.geometry.cameras import Intrinsics, unproject
 from xsvggt_ros.geometry.rigid import Matrix
 from xsvggt_ros.geometry.voxel_map import VoxelSettings
-from xsvggt_ros.model.backbones import BUNDLED
 from xsvggt_ros.model.checkpoint import load_network
+from xsvggt_ros.model.config import BUNDLED
 from xsvggt_ros.stream.frame import Frame, FrameResult, ImageMapping, Timings
 from xsvggt_ros.stream.mapping import MapBuilder, MapSettings, chosen_pixels, points_of
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings

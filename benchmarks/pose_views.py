@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from xsvggt_ros.geometry.alignment import Similarity
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.joining import OverlapFrame, overlap_frame
-from xsvggt_ros.geometry.rigid import Matrix, exp_se3, exp_so3
+from xsvggt_ros.geometry.rigid import Matrix, Similarity, exp_se3, exp_so3
 
 Array = NDArray[np.float64]
 

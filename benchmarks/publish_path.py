@@ -147,7 +147,7 @@ def measure_frame(
     result = result_of(image, index)
     update = FrameUpdate(frame, result, SessionInfo(1, 1))
     clock.time("pack and publish", lambda: outputs.publish(update, settings))
-    faults = clock.time("quality", lambda: quality.judge(result))
+    faults = clock.time("quality", lambda: quality.faults_of(result))
     clock.time(
         "status",
         lambda: status.show_update(replace(update, faults=faults), counters),

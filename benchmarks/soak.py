@@ -39,9 +39,8 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
 from xsvggt_ros.msg import ReconstructionStatus
 
-from xsvggt_ros.ros.child_node import ChildNode
 from xsvggt_ros.ros.conversions import header, packed
-from xsvggt_ros.ros.dds import free_domain
+from xsvggt_ros.ros.processes import ChildNode, free_domain
 from xsvggt_ros.stream.messages import nanoseconds
 
 mpl.use("Agg")

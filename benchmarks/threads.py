@@ -17,21 +17,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-from xsvggt_ros.threads import COUNT, WAITING, available_cores
+from xsvggt_ros.process import THREAD_COUNT, THREAD_WAITING, available_cores
 
 ROOT = Path(__file__).resolve().parents[1]
 WAYS = {
-    "one thread": {COUNT: "1", WAITING: "PASSIVE"},
+    "one thread": {THREAD_COUNT: "1", THREAD_WAITING: "PASSIVE"},
     "as the package sets them": {},
-    "all cores, idle ones sleep": {COUNT: str(available_cores()), WAITING: "PASSIVE"},
-    "all cores, idle ones spin": {COUNT: str(available_cores()), WAITING: "ACTIVE"},
+    "all cores, idle ones sleep": {THREAD_COUNT: str(available_cores()), THREAD_WAITING: "PASSIVE"},
+    "all cores, idle ones spin": {THREAD_COUNT: str(available_cores()), THREAD_WAITING: "ACTIVE"},
 }
 """What the environment says, by its name in the table."""
 
 PROGRAM = """
 import sys, time, json
 sys.path.insert(0, {root!r})
-from xsvggt_ros.threads import wait_passively
+from xsvggt_ros.process import wait_passively
 wait_passively()
 import numpy as np, torch
 from xsvggt_ros.model.checkpoint import load_network

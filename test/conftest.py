@@ -21,8 +21,8 @@ import pytest
 from hypothesis import settings
 from selection import QUICK, THOROUGH
 
-from xsvggt_ros.ros import dds
-from xsvggt_ros.ros.dds import remove_abandoned
+from xsvggt_ros.ros import processes
+from xsvggt_ros.ros.processes import remove_abandoned
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -53,8 +53,8 @@ def pytest_configure(config: pytest.Config) -> None:
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker is not None:
         workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-        dds.CANDIDATES = dds.CANDIDATES[int(worker.removeprefix("gw")) :: workers]
-        os.environ["ROS_DOMAIN_ID"] = str(dds.free_domain())
+        processes.CANDIDATES = processes.CANDIDATES[int(worker.removeprefix("gw")) :: workers]
+        os.environ["ROS_DOMAIN_ID"] = str(processes.free_domain())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -93,7 +93,7 @@ def node() -> Iterator[Node]:
     from rclpy.node import Node
 
     context = Context()
-    rclpy.init(context=context, domain_id=dds.free_domain())
+    rclpy.init(context=context, domain_id=processes.free_domain())
     node = Node("tested", context=context)
     yield node
     node.destroy_node()

@@ -9,9 +9,9 @@ import pytest
 import torch
 from triton_interpreter import DEVICE
 
+from xsvggt_ros.cuda_probe import doubled
 from xsvggt_ros.model import kernels, operators
-from xsvggt_ros.model.rotary import grid_positions, rotation_for
-from xsvggt_ros.triton_probe import doubled
+from xsvggt_ros.model.operators import grid_positions, rotation_for
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 

@@ -36,7 +36,7 @@ from tf2_msgs.msg import TFMessage
 from xsvggt_ros.msg import ReconstructionStatus
 
 from xsvggt_ros.ros.conversions import header, packed
-from xsvggt_ros.ros.dds import DIRECTORY, free_domain
+from xsvggt_ros.ros.processes import DIRECTORY, free_domain
 
 PATIENCE = 90.0
 """Seconds after which a condition is taken never to come true, on a machine that is busy."""

@@ -18,7 +18,7 @@ from xsvggt_ros.model.config import (
     NetworkConfig,
 )
 from xsvggt_ros.model.network import StreamVggt
-from xsvggt_ros.stream.reconstructor import cache_layout
+from xsvggt_ros.stream.step_runner import cache_layout
 
 GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = 1e-5

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 
-from xsvggt_ros.missing import missing_extra
+from xsvggt_ros.installation import missing_extra
 
 
 def main() -> None:

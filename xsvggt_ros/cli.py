@@ -13,18 +13,15 @@ from typing import IO, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from xsvggt_ros.commands.demo import demo
 from xsvggt_ros.commands.evaluate import app as evaluate
 from xsvggt_ros.commands.evaluate import compare
+from xsvggt_ros.commands.on_topics import demo, replay
 from xsvggt_ros.commands.reconstruct import reconstruct
-from xsvggt_ros.commands.replay import replay
-from xsvggt_ros.commands.speaking import OptionFormatter, console, errors, in_options
-from xsvggt_ros.commands.synthesize import synthesize
-from xsvggt_ros.commands.weights import average, convert, train
+from xsvggt_ros.commands.terminal import OptionFormatter, console, errors, in_options
+from xsvggt_ros.commands.training import average, convert, synthesize, train
 from xsvggt_ros.errors import XsvggtError, first_line
-from xsvggt_ros.interruption import INTERRUPTED, interruptible
-from xsvggt_ros.missing import missing_extra
-from xsvggt_ros.threads import wait_passively
+from xsvggt_ros.installation import missing_extra
+from xsvggt_ros.process import INTERRUPTED, interruptible, wait_passively
 
 
 def doctor(
@@ -59,20 +56,20 @@ class ReadableErrors(TyperGroup):
             errors.print("xsvggt: interrupted", style="bold red")
             raise typer.Exit(INTERRUPTED) from signalled
         except XsvggtError as error:
-            self._say(ctx, str(error), error)
+            self._fail(ctx, str(error), error)
         except ModuleNotFoundError as error:
             text = missing_extra(error, ctx.invoked_subcommand or "")
-            self._say(ctx, text or _unforeseen(error), error)
+            self._fail(ctx, text or _unforeseen(error), error)
         except Exception as error:
             # Typer ends commands by exceptions of its own click, or of the installed one.
             if type(error).__module__.startswith(("typer", "click")):
                 raise
             if isinstance(error, BrokenPipeError):
                 _end_if_output_is_closed(error)
-            self._say(ctx, _unforeseen(error), error)
+            self._fail(ctx, _unforeseen(error), error)
 
-    def _say(self, ctx: Any, text: str, error: Exception) -> NoReturn:
-        """Say what went wrong in one sentence, and end; `--debug` lets the error through."""
+    def _fail(self, ctx: Any, text: str, error: Exception) -> NoReturn:
+        """Print what went wrong in one sentence, and end; `--debug` lets the error through."""
         if ctx.params.get("debug"):
             raise error
         told = in_options(text, _options_of(ctx))
@@ -132,7 +129,7 @@ app.add_typer(evaluate, name="evaluate")
 
 def _print_version(asked: bool) -> None:
     if asked:
-        from xsvggt_ros.version import version
+        from xsvggt_ros.installation import version
 
         console.print(f"xsvggt {version()}", highlight=False)
         raise typer.Exit

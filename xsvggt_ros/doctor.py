@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xsvggt_ros.errors import ConfigurationError, EnvironmentMissingError
-from xsvggt_ros.missing import (
+from xsvggt_ros.installation import (
     EXTRA_OF_COMMAND,
     EXTRAS,
     OF_EXTRA,
@@ -24,8 +24,8 @@ from xsvggt_ros.missing import (
     ros_package_remedy,
 )
 from xsvggt_ros.model.device import free_host_memory
-from xsvggt_ros.threads import (
-    COUNT,
+from xsvggt_ros.process import (
+    THREAD_COUNT,
     asked_threads,
     available_cores,
     suitable_threads,
@@ -88,7 +88,7 @@ def require_ros() -> None:
 
 
 def _package() -> Finding:
-    from xsvggt_ros.version import version
+    from xsvggt_ros.installation import version
 
     return Finding("xsvggt_ros", version())
 
@@ -148,7 +148,9 @@ def _threads() -> Finding:
 
     cores = f"{available_cores()} cores"
     if asked := asked_threads():
-        return Finding("threads", f"{asked} of {cores}, as {COUNT} says; {waiting_in_words()}")
+        return Finding(
+            "threads", f"{asked} of {cores}, as {THREAD_COUNT} says; {waiting_in_words()}"
+        )
     suitable = {
         name: suitable_threads(PRESETS[name].embed_dim, available_cores())
         for name in ("demo", "streamvggt")
@@ -180,7 +182,7 @@ def _kernels() -> Finding:
 
     if not torch.cuda.is_available():
         return Finding("Triton kernels", "not needed on a CPU")
-    from xsvggt_ros.triton_support import why_not
+    from xsvggt_ros.cuda import why_not
 
     reason = why_not(torch.cuda.current_device())
     if not reason:
@@ -218,7 +220,7 @@ def _distribution() -> Finding:
 
 
 def _domain() -> Finding:
-    from xsvggt_ros.ros.dds import given_domain
+    from xsvggt_ros.ros.processes import given_domain
 
     try:
         return Finding("ROS domain", str(given_domain() or 0))
@@ -286,7 +288,7 @@ def _transport() -> Finding:
 
 
 def _shared_memory() -> Finding:
-    from xsvggt_ros.ros.dds import abandoned
+    from xsvggt_ros.ros.processes import abandoned
 
     sizes = [segment.stat().st_size for segment in abandoned() if segment.exists()]
     if not sizes:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from xsvggt_ros.cache.settings import DEFAULT_POLICY
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.model.backbones import bundled_weights
+from xsvggt_ros.model.config import bundled_weights
 
 SMALL = ("--sequences", "short_walk", "--budgets", "4", "--width", "28", "--height", "28")
 

@@ -17,8 +17,8 @@ from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.policies import Importance
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.metrics.trajectory import score_trajectory
-from xsvggt_ros.model.backbones import LANDMARKS
 from xsvggt_ros.model.checkpoint import load_network
+from xsvggt_ros.model.config import LANDMARKS
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 from xsvggt_ros.synthetic.scenes import SceneSequence

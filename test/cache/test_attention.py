@@ -12,8 +12,8 @@ import torch
 
 from xsvggt_ros.cache import attention
 from xsvggt_ros.cache.settings import BACKENDS
+from xsvggt_ros.cuda import SideStreams
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.side_stream import SideStreams
 
 
 def tensors(dtype: torch.dtype = torch.float32, device: str = "cpu") -> list[torch.Tensor]:

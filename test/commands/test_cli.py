@@ -28,15 +28,14 @@ from selection import first_is_quick
 from typer.testing import Result
 
 from xsvggt_ros import doctor
-from xsvggt_ros.commands import speaking
+from xsvggt_ros.commands import terminal
 from xsvggt_ros.errors import CheckpointError
-from xsvggt_ros.geometry.trajectory_io import read_tum
-from xsvggt_ros.interruption import SIGNALS
-from xsvggt_ros.missing import installation_of
+from xsvggt_ros.geometry.files import read_tum
+from xsvggt_ros.installation import installation_of, version
 from xsvggt_ros.model.checkpoint import load_network, read_checkpoint, save_network
+from xsvggt_ros.process import SIGNALS
 from xsvggt_ros.stream.reconstructor import Reconstructor
 from xsvggt_ros.stream.results import OVERVIEW_SIZE
-from xsvggt_ros.version import version
 
 SAMPLE = Path(__file__).parents[2] / "sample" / "room"
 TINY = ["--preset", "tiny", "--device", "cpu"]
@@ -276,9 +275,9 @@ print({"torch", "rclpy", "matplotlib", "cv2", "numpy"} & set(sys.modules))
 
 def test_paths_are_said_whole_however_narrow_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     written = StringIO()
-    monkeypatch.setattr(speaking, "console", Console(width=60, file=written))
+    monkeypatch.setattr(terminal, "console", Console(width=60, file=written))
     path = f"/{'deep' * 20}/overview.png"
-    speaking.say_written([Path(path)])
+    terminal.print_written([Path(path)])
     lines = written.getvalue().partition("Written:\n")[2].splitlines()
     assert "".join(line.split(" ")[0] for line in lines) == path
 

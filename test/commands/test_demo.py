@@ -24,9 +24,9 @@ from bags import SECOND, write_jumping_bag
 from command_line import run
 from present import present
 
-from xsvggt_ros.commands.demo import ROOM_BUDGET
-from xsvggt_ros.geometry.alignment import align
-from xsvggt_ros.geometry.trajectory_io import read_tum
+from xsvggt_ros.commands.on_topics import ROOM_BUDGET
+from xsvggt_ros.geometry.files import read_tum
+from xsvggt_ros.geometry.rigid import align
 from xsvggt_ros.model.config import PRESETS
 from xsvggt_ros.stream import results
 from xsvggt_ros.stream.frame import Frame
@@ -45,7 +45,7 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from xsvggt_ros.msg import ReconstructionStatus
 
-from xsvggt_ros.ros import child_node, dds, demo
+from xsvggt_ros.ros import demo, processes
 from xsvggt_ros.ros.demo import Recorder
 from xsvggt_ros.ros.replay_topics import MeteredSource
 
@@ -66,13 +66,13 @@ def private_domain(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def exit_codes(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
     codes: list[int | None] = []
-    stop = child_node.ChildNode.stop
+    stop = processes.ChildNode.stop
 
-    def noted(process: child_node.ChildNode) -> int | None:
+    def noted(process: processes.ChildNode) -> int | None:
         codes.append(stop(process))
         return codes[-1]
 
-    monkeypatch.setattr(child_node.ChildNode, "stop", noted)
+    monkeypatch.setattr(processes.ChildNode, "stop", noted)
     return codes
 
 
@@ -206,7 +206,7 @@ def test_a_node_that_fails_is_given_up_with_its_log(
     options: list[str],
     words: list[str],
 ) -> None:
-    monkeypatch.setattr(child_node, "_command", lambda *_: [sys.executable, "-c", program])
+    monkeypatch.setattr(processes, "_command", lambda *_: [sys.executable, "-c", program])
     result = run("demo", SAMPLE, "-o", tmp_path, *options, *TINY)
     assert result.exit_code == 1
     for word in words:
@@ -310,12 +310,12 @@ def test_a_replay_that_follows_loses_nothing_even_to_a_node_that_drops(tmp_path:
     for index in range(60):
         (many / f"{index}.jpg").symlink_to(SAMPLE / f"{index % 12:03d}.jpg")
     parameters = {"model.preset": "tiny", "input.width": 56, "input.queue_policy": "latest"}
-    domain = dds.free_domain()
+    domain = processes.free_domain()
     environment = {"ROS_DOMAIN_ID": str(domain)}
     words = [many, "--fixed-rate", 1e6, "--transport", "raw", "--image-topic", "/left/image"]
     command = [sys.executable, "-m", "xsvggt_ros.ros.replay", *map(str, words)]
     with (
-        child_node.ChildNode(
+        processes.ChildNode(
             parameters, namespace="/left", log=tmp_path / "log", environment=environment
         ) as node,
         status_of("/left/xsvggt", domain) as newest,

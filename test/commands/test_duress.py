@@ -27,14 +27,13 @@ from recordings import MemorySource, tiny_request
 from rich.console import Console
 from selection import examples
 
-from xsvggt_ros.commands import speaking
+from xsvggt_ros.commands import terminal
 from xsvggt_ros.errors import OutputError, PartlyWrittenError, SourceError
 from xsvggt_ros.evaluation import provenance, runner, sweep
 from xsvggt_ros.evaluation.isolated import RunFailedError
 from xsvggt_ros.evaluation.results import compare, write_evaluation
 from xsvggt_ros.geometry.cameras import Intrinsics
-from xsvggt_ros.geometry.files import write_each
-from xsvggt_ros.geometry.trajectory_io import read_tum
+from xsvggt_ros.geometry.files import read_tum, write_each
 from xsvggt_ros.stream.results import DepthFiles
 
 TINY = ["--preset", "tiny", "--width", "28", "--device", "cpu"]
@@ -167,7 +166,7 @@ def test_how_many_images_were_refused_is_said(tmp_path: Path) -> None:
 def test_any_name_of_a_recording_is_said_as_it_is(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
-    monkeypatch.setattr(speaking.console, "width", 400)
+    monkeypatch.setattr(terminal.console, "width", 400)
     name = name.replace("/", "\u2215")
     directory = write_directory(tmp_path / name, images(3))
     result = command_line.run("reconstruct", directory, "-o", tmp_path / "out" / name, *TINY)
@@ -337,31 +336,31 @@ def test_damaged_results_bring_up_no_foreign_error(
 NAMES = ["rgbd_bonn_balloon2", "rgbd_bonn_person_tracking2"]
 
 
-def table_of(width: int, terminal: bool) -> str:
+def table_of(width: int, colored: bool) -> str:
     file = io.StringIO()
-    console = Console(file=file, width=width, force_terminal=terminal, color_system=None)
+    console = Console(file=file, width=width, force_terminal=colored, color_system=None)
     table = [("sequence", *(f"a longer heading {n}" for n in range(7)))]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(speaking, "console", console)
+        patch.setattr(terminal, "console", console)
         rows = [(name, *(["0.1234"] * 7)) for name in NAMES]
-        speaking.say_table(table[0], rows, words=1)
+        terminal.print_table(table[0], rows, words=1)
     return file.getvalue()
 
 
 def test_a_pipe_gets_whole_names() -> None:
-    assert all(name in table_of(80, terminal=False) for name in NAMES)
+    assert all(name in table_of(80, colored=False) for name in NAMES)
 
 
 @pytest.mark.parametrize("width", [80, 60])
 def test_a_narrow_terminal_cuts_no_name(width: int) -> None:
-    text = table_of(width, terminal=True)
+    text = table_of(width, colored=True)
     assert "…" not in text
     first = "".join(line.split("  ")[0].strip() for line in text.splitlines())
     assert all(name in re.sub(r"\s", "", first) for name in NAMES)
 
 
 def test_no_column_of_the_report_is_wider_than_a_telephone() -> None:
-    style = Path(speaking.__file__).parent.parent / "evaluation" / "report" / "style.css"
+    style = Path(terminal.__file__).parent.parent / "evaluation" / "report" / "style.css"
     text = style.read_text()
     for tracks in re.findall(r"grid-template-columns:([^;]*);", text):
         for least in re.findall(r"minmax\((\d+)px", tracks):

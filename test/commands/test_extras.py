@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from xsvggt_ros import missing
-from xsvggt_ros.missing import (
+from xsvggt_ros import installation
+from xsvggt_ros.installation import (
     EXTRA_OF_COMMAND,
     EXTRAS,
     OF_EXTRA,
@@ -154,7 +154,7 @@ def test_the_remedy_suits_pip_and_a_workspace(
     installed = tmp_path / "xsvggt_ros"
     (installed / "requirements").mkdir(parents=True)
     (installed / "requirements" / "train.txt").write_text("")
-    monkeypatch.setattr(missing, "_PACKAGE", installed)
+    monkeypatch.setattr(installation, "_PACKAGE", installed)
     assert installation_of("train").endswith(f"-r {installed}/requirements/train.txt")
 
 

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xsvggt_ros.geometry.alignment import Similarity, align, mean_rotation
-from xsvggt_ros.geometry.rigid import matrix_from_quaternion
+from xsvggt_ros.geometry.rigid import Similarity, align, matrix_from_quaternion, mean_rotation
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -252,12 +252,14 @@ def test_the_truth_is_in_the_camera_whose_image_the_engine_makes(tmp_path: Path)
     bag = with_camera(tmp_path, d=DISTORTED, k=k, p=P, r=turn.ravel())
     source = open_source(bag)
     frame = next(iter(source))
-    engine = present(Calibrator("auto").find(frame.frame.calibration, frame.frame.decode()))
+    engine = present(
+        Calibrator("auto").rectification_for(frame.frame.calibration, frame.frame.decode())
+    )
     assert engine.maps is not None
     lens = true_intrinsics(frame)
     assert (lens.fx, lens.fy, lens.cx, lens.cy) == (5.0, 6.0, 3.5, 2.5)
     np.testing.assert_array_equal(
-        true_depth(frame), engine.apply_to_depth(datasets.depths()[0].astype(np.float32))
+        true_depth(frame), engine.rectify_depth(datasets.depths()[0].astype(np.float32))
     )
     assert np.isnan(true_depth(frame)).sum() > 1
     expected = datasets.poses()[0]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from xsvggt_ros.errors import ConfigurationError, EvaluationError
 from xsvggt_ros.evaluation.evaluator import Scores, SessionEvaluator
 from xsvggt_ros.evaluation.request import ScoringOptions
 from xsvggt_ros.evaluation.sources.base import FrameTruth
+from xsvggt_ros.geometry.pose_covariance import LASTING, PERSISTENCE
 from xsvggt_ros.geometry.rigid import Matrix, exp_se3, invert
 from xsvggt_ros.metrics.odometry import score_drift, score_steps, segment_lengths
 from xsvggt_ros.metrics.trajectory import inverses
@@ -318,6 +320,40 @@ def test_without_a_scale_only_what_is_fitted_afterwards_is_scored() -> None:
     assert any("scale_source is 'none'" in each for each in scores.missing)
     with pytest.raises(ConfigurationError, match="auto, depth, odometry, none"):
         ScoringOptions(scale_source="wheels")
+
+
+def shared(steps: int) -> float:
+    """Return how many times the variance of independent errors so many steps are taken to have."""
+    apart = np.abs(np.subtract.outer(np.arange(steps), np.arange(steps)))
+    return float(1.0 - LASTING + LASTING * (PERSISTENCE**apart).sum() / steps)
+
+
+def test_poses_over_many_frames_are_scored_by_the_covariances_of_their_steps() -> None:
+    """A way that is too long by as much at each step is wrong by ever more sigma."""
+    truth = straight(121, 0.1)
+    random = np.random.default_rng(0)
+    odom = [np.eye(4)]
+    for before, after in pairwise(truth):
+        sigma = np.array([UNIT * 0.02] * 3 + [0.01] * 3)
+        odom.append(odom[-1] @ invert(before) @ after @ exp_se3(sigma * random.standard_normal(6)))
+    scores = evaluated(truth, truth, np.array(odom)).odometry
+    white = {score.frames: score for score in scores.poses["se3_online"]}
+    assert set(white) == {10, 50}  # the path is too short for 200
+    assert len(white[10].nees) == 111
+    assert len(white[50].nees) == 15
+    assert white[10].nees.mean() == pytest.approx(1.0 / shared(10), rel=0.4)
+    assert white[10].coverage == 1.0
+    summary = scores.summary()["poses"]["se3_online"]
+    assert summary["pose_nees_10_se3_online"] == pytest.approx(white[10].nees.mean())
+    long = truth.copy()
+    long[:, :3, 3] *= 1.2
+    biased = {s.frames: s for s in evaluated(truth, truth, long).odometry.poses["se3_online"]}
+    one = 0.02 / (UNIT * 0.02)
+    assert biased[10].nees.mean() == pytest.approx(10 * one**2 / 6 / shared(10), rel=0.05)
+    assert biased[50].nees.mean() == pytest.approx(50 * one**2 / 6 / shared(50), rel=0.2)
+    # Steps on both sides of one that is unknown are no way.
+    lost = evaluated(truth, truth, truth, lost=frozenset({60})).odometry.poses["sim3"]
+    assert [len(score.nees) for score in lost] == [50 + 51, 2 + 3]
 
 
 def test_steps_that_are_published_as_unknown_are_counted_and_left_out() -> None:

@@ -26,7 +26,7 @@ from xsvggt_ros.evaluation.metric_registry import Threshold
 from xsvggt_ros.evaluation.report.tables import tables
 from xsvggt_ros.evaluation.request import LiveOptions
 from xsvggt_ros.evaluation.results import link_latest, new_directory, write_evaluation
-from xsvggt_ros.geometry.trajectory_io import read_tum
+from xsvggt_ros.geometry.files import read_tum
 from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.stream.chain_settings import ChainSettings
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings

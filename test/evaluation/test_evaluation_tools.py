@@ -22,7 +22,7 @@ from recordings import truth
 from results import result_with
 from rich.console import Console
 
-from xsvggt_ros.commands import speaking
+from xsvggt_ros.commands import terminal
 from xsvggt_ros.errors import ConfigurationError, SourceError
 from xsvggt_ros.evaluation.cloud import CorrespondenceSample
 from xsvggt_ros.evaluation.evaluation import CostRecorder, Percentiles
@@ -293,12 +293,12 @@ def test_depth_and_truth_meet_where_rows_were_cut_off() -> None:
 def test_no_table_is_cut_in_a_terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
     output = StringIO()
     console = Console(file=output, width=width, force_terminal=True, color_system=None)
-    monkeypatch.setattr(speaking, "console", console)
+    monkeypatch.setattr(terminal, "console", console)
     heads = ("sequence", *(f"{name}, m" for name in ("AbsRel", "RMSE", "log RMSE", "δ<1.25", "δ")))
     numbers = [f"{number}.12345" for number in range(10, 15)]
     names = ("rgbd_bonn_person_tracking2", "2011_09_26_drive_0002_sync_02")
     rows = [(name, *numbers) for name in names]
-    speaking.say_table(heads, rows, words=1, title="video_depth")
+    terminal.print_table(heads, rows, words=1, title="video_depth")
     lines = output.getvalue().splitlines()
     assert max(map(len, lines)) <= width
     text = "\n".join(lines)

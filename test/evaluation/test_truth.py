@@ -33,8 +33,8 @@ from xsvggt_ros.evaluation.results import write_evaluation
 from xsvggt_ros.evaluation.sources import open_source
 from xsvggt_ros.evaluation.sources.bag import recorded_depth
 from xsvggt_ros.evaluation.sources.base import EvaluationFrame
+from xsvggt_ros.geometry.files import read_tum
 from xsvggt_ros.geometry.rigid import is_pose, is_position, pose_from
-from xsvggt_ros.geometry.trajectory_io import read_tum
 from xsvggt_ros.metrics.trajectory import is_straight
 from xsvggt_ros.stream.messages import COMPRESSED_IMAGE
 

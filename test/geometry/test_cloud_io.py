@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from present import present
 
 from xsvggt_ros.errors import OutputError
-from xsvggt_ros.geometry.cloud_io import cloud_writer, write_pcd, write_ply
+from xsvggt_ros.geometry.files import cloud_writer, write_pcd, write_ply
 
 SIZES = {"float": ("f", 4), "uchar": ("B", 1)}
 

@@ -11,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pose_benchmark import pose_views as pv
+from results import result_with
 
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.image_alignment import AlignedImage, aligned_image, register_images
 from xsvggt_ros.geometry.registration import Registration
 from xsvggt_ros.geometry.rigid import Matrix, exp_se3, invert, log_se3
 from xsvggt_ros.geometry.step_covariance import USUAL, ImageErrors
+from xsvggt_ros.stream.odometry import VisualOdometry
 
 CAMERA = pv.camera(4)
 COVERED = 12.59
@@ -142,6 +144,87 @@ def test_the_noise_of_a_blank_wall_promises_nothing(level: float, ramp: float) -
             error = log_se3(invert(step) @ estimate.pose)
             squares.append(float(error @ estimate.information @ error))
     assert np.mean(squares or [0.0]) / 6 < 2.0
+
+
+WALL = Intrinsics(90.0, 90.0, 64.0, 48.0, 128, 96)
+"""A wide lens before a plain wall."""
+
+
+def dark_corners(level: float, random: np.random.Generator, shift: float = 0.0) -> AlignedImage:
+    """Return a plain wall at two metres through a lens that darkens corners to a third.
+
+    Args:
+        level: noise of brightness, in its whole numbers.
+        random: for the noise.
+        shift: of the lens from the middle, pixels.
+
+    """
+    row, column = np.mgrid[: WALL.height, : WALL.width]
+    squared = ((column - 63.5 - shift) ** 2 + (row - 47.5 + shift) ** 2) / 90.0**2
+    light = 170.0 / (1.0 + squared) ** 2  # cosine to the fourth power
+    noise = level * random.standard_normal((WALL.height, WALL.width, 3))
+    color = (light[:, :, None] + noise).clip(0, 255).astype(np.uint8)
+    return aligned_image(color, np.full(light.shape, 2.0, np.float32), WALL)
+
+
+@pytest.mark.parametrize(
+    ("level", "shift"), [(0.0, 0.0), *((n, s) for n in (0.5, 1.0, 4.0) for s in (0.0, 6.0))]
+)
+def test_dark_corners_are_fixed_to_the_lens_and_no_sign_of_rest(level: float, shift: float) -> None:
+    """Before a plain wall, only they are the same in both images, wherever the camera goes."""
+    random = np.random.default_rng(0)
+    squares: list[float] = []
+    for _ in range(20):
+        step = exp_se3(random.normal(0, 1, 6) * ([0.05] * 3 + [0.03] * 3))
+        before, after = (dark_corners(level, random, shift) for _ in range(2))
+        start = step @ exp_se3(0.002 * random.standard_normal(6))
+        found = register_images(before, after, start, np.eye(4))
+        if found is None:
+            continue
+        estimate = ImageErrors().estimate(found)
+        error = log_se3(invert(step) @ estimate.pose)
+        squares.append(float(error @ estimate.information @ error) / 6)
+    assert sum(squares) / max(len(squares), 1) < 2.0
+
+
+def test_what_may_be_a_lens_is_little_of_what_a_room_tells() -> None:
+    for seed in range(5):
+        first, second, step = pair(seed)
+        found = register_images(view(first), view(second), step)
+        assert found is not None
+        jacobian = found.jacobian
+        weighted = jacobian * found.weights[:, None, None]
+        normal = np.tensordot(weighted, jacobian, ((0, 1), (0, 1)))
+        shares = np.linalg.eigvals(np.linalg.solve(normal, found.noise)).real
+        assert shares.max() < 0.5
+        assert shares.mean() < 0.15
+
+
+def test_before_a_plain_wall_odometry_goes_by_the_network_and_not_by_the_lens() -> None:
+    random, odometry = np.random.default_rng(0), VisualOdometry(4)
+    step = exp_se3(np.array([0.05, 0.0, 0.0, 0.0, 0.01, 0.0]))
+    truth, squares = np.eye(4), []
+    row, column = np.mgrid[: WALL.height, : WALL.width]
+    light = 170.0 / (1.0 + ((column - 63.5) ** 2 + (row - 47.5) ** 2) / 90.0**2) ** 2
+    for index in range(60):
+        noise = random.standard_normal((*light.shape, 3))
+        seen = truth @ exp_se3(random.normal(0, 1, 6) * ([0.005] * 3 + [0.002] * 3))
+        motion = odometry.follow(
+            result_with(
+                np.full(light.shape, 2.0, np.float32), index=index, stamp=index * 10**9,
+                camera_to_world=seen, intrinsics=WALL, intrinsics_source="calibrated",
+                color=(light[:, :, None] + noise).clip(0, 255).astype(np.uint8),
+            )
+        ).motion  # fmt: skip
+        assert motion is not None
+        if index:
+            error = log_se3(invert(step) @ motion.step)
+            squares.append(error @ np.linalg.solve(motion.step_covariance, error) / 6)
+        truth = truth @ step
+    assert motion is not None
+    went = np.linalg.norm(motion.odom_from_camera[:3, 3])
+    assert went == pytest.approx(np.linalg.norm((truth @ invert(step))[:3, 3]), rel=0.2)
+    assert np.mean(squares) < 2.0
 
 
 @given(st.integers(0, 2**31))

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from pose_benchmark import pose_views as pv
 
-from xsvggt_ros.geometry.alignment import Similarity
 from xsvggt_ros.geometry.joining import OverlapFrame, join
-from xsvggt_ros.geometry.rigid import log_so3, rotation_angle
+from xsvggt_ros.geometry.rigid import Similarity, log_so3, rotation_angle
 
 ERRORS = pv.Errors(4.0, 0.0, turn=0.5, way=0.01)
 EXACT = pv.Errors(0.0, 0.0, turn=0.0, way=0.0)

@@ -15,8 +15,7 @@ from pose_benchmark import pose_views as pv
 from results import result_with
 
 from xsvggt_ros.geometry.pose_covariance import UNKNOWN_VARIANCE
-from xsvggt_ros.geometry.rigid import Matrix, exp_se3, invert, log_se3
-from xsvggt_ros.geometry.robot_frames import RobotPose, place
+from xsvggt_ros.geometry.rigid import Matrix, RobotPose, exp_se3, invert, log_se3, placement_of
 from xsvggt_ros.stream.frame import CameraMotion, FrameResult, GaugeChange
 from xsvggt_ros.stream.odometry import (
     LONGEST_GAP,
@@ -93,10 +92,10 @@ def test_what_is_lost_or_never_known_is_unknown() -> None:
 @given(rigid(), rigid(), rigid())
 def test_map_to_odom_takes_what_the_world_jumps(world: Matrix, odom: Matrix, mount: Matrix) -> None:
     robot = RobotPose(carrier_from_camera=mount)
-    same = place(mount, world, robot, world)
+    same = placement_of(mount, world, robot, world)
     np.testing.assert_array_equal(same.map_from_odom, np.eye(4))
     np.testing.assert_array_equal(same.odom_from_carrier, same.map_from_carrier)
-    jumped = place(mount, world, robot, odom)
+    jumped = placement_of(mount, world, robot, odom)
     np.testing.assert_allclose(
         jumped.map_from_odom @ jumped.odom_from_carrier, jumped.map_from_carrier, atol=1e-9
     )

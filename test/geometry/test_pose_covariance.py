@@ -8,13 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from motions import rigid
+from numpy.typing import NDArray
 from pose_benchmark import pose_benchmark as bench
 from pose_benchmark import pose_views as pv
 from selection import first_is_quick
 
 from xsvggt_ros.geometry.pose_covariance import (
     GATE,
+    LASTING,
     LEAST_FACTOR_SAMPLES,
+    AccumulatedError,
     ErrorSpectrum,
     PoseEstimate,
     VarianceFactors,
@@ -26,6 +29,8 @@ from xsvggt_ros.geometry.pose_covariance import (
 )
 from xsvggt_ros.geometry.registration import points_by_patch, register_depths
 from xsvggt_ros.geometry.rigid import Matrix, exp_se3, invert, log_se3
+
+Array = NDArray[np.float64]
 
 RUNS = 30
 NEES = (0.7, 1.5)
@@ -160,6 +165,87 @@ def test_covariances_follow_what_they_speak_of(pose: Matrix, step: Matrix, seed:
     np.testing.assert_allclose(
         in_parent_axes(covariance, pose)[:3, :3], np.outer(outside, outside), atol=1e-15
     )
+
+
+def random_covariance(random: np.random.Generator, units: float = 1.0) -> Array:
+    """Return a covariance [6, 6] of a step whose lengths are in other units."""
+    root = random.standard_normal((6, 6)) * np.exp(random.normal(-4.0, 2.0, 6))
+    unit = np.array([units] * 3 + [1.0] * 3)
+    return np.asarray(unit[:, None] * (root @ root.T) * unit, np.float64)
+
+
+def in_units(pose: Matrix, units: float) -> Matrix:
+    scaled: Matrix = pose.copy()
+    scaled[:3, 3] *= units
+    return scaled
+
+
+@pytest.mark.parametrize(("frames", "persistence"), [(10, 0.9), (50, 0.9), (200, 0.9), (50, 0.0)])
+def test_poses_whose_steps_share_errors_are_as_wrong_as_is_said(
+    frames: int, persistence: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NEES of sums of steps that are partly wrong in the same way, one after the other."""
+    monkeypatch.setattr("xsvggt_ros.geometry.pose_covariance.PERSISTENCE", persistence)
+    random, squares, independent = np.random.default_rng(0), [], []
+    step = exp_se3(np.array([0.02, 0.0, 0.1, 0.0, 0.03, 0.0]))
+    root = 1e-4 * np.tril(np.eye(6) + 0.3 * random.standard_normal((6, 6)))
+    error, alone = AccumulatedError(), np.zeros((6, 6))
+    for _ in range(frames):
+        error.step(step, root @ root.T)
+        alone = compose_covariance(alone, step, root @ root.T)
+    for _ in range(300):
+        pose, lasting = np.eye(4), random.standard_normal(6)
+        for _ in range(frames):
+            white = np.sqrt(1.0 - LASTING) * random.standard_normal(6)
+            pose = pose @ step @ exp_se3(root @ (white + np.sqrt(LASTING) * lasting))
+            fresh = np.sqrt(1.0 - persistence**2) * random.standard_normal(6)
+            lasting = persistence * lasting + fresh
+        wrong = log_se3(invert(np.linalg.matrix_power(step, frames)) @ pose)
+        squares.append(wrong @ np.linalg.solve(error.covariance, wrong) / 6)
+        independent.append(wrong @ np.linalg.solve(alone, wrong) / 6)
+    assert np.mean(squares) == pytest.approx(1.0, abs=0.12)
+    if persistence:
+        assert np.mean(independent) > 1.8
+    else:
+        np.testing.assert_allclose(error.covariance, alone, rtol=1e-12, atol=1e-15)
+
+
+@given(st.integers(0, 2**31), st.sampled_from([1e-3, 10.0, 1e4]))
+def test_covariances_of_poses_are_possible_and_alike_in_all_units(seed: int, units: float) -> None:
+    found = []
+    for unit in (1.0, units):
+        random, error = np.random.default_rng(seed), AccumulatedError()
+        for number in range(30):
+            step = exp_se3(random.normal(0, 0.3, 6))
+            covariance = random_covariance(random)
+            if number % 7 == 0:
+                covariance = np.outer(covariance[0], covariance[0])  # all but singular
+            scale = np.array([unit] * 3 + [1.0] * 3)
+            error.step(in_units(step, unit), covariance * np.outer(scale, scale))
+            if number == 10:
+                error.add(1e-3 * np.diag(scale**2))
+            np.testing.assert_array_equal(error.covariance, error.covariance.T)
+            sizes = np.sqrt(np.diag(error.covariance))
+            values = np.linalg.eigvalsh(error.covariance / np.outer(sizes, sizes))
+            assert values[0] > -1e-9
+        np.linalg.cholesky(error.covariance)
+        found.append(error.covariance / np.outer(scale, scale))
+    one, other = found
+    np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9 * np.abs(one).max())
+
+
+@pytest.mark.parametrize(("lasting", "persistence"), [(1.0, 1.0), (0.4, 0.9)])
+def test_what_lasts_adds_up_like_a_bias(
+    monkeypatch: pytest.MonkeyPatch, lasting: float, persistence: float
+) -> None:
+    monkeypatch.setattr("xsvggt_ros.geometry.pose_covariance.LASTING", lasting)
+    monkeypatch.setattr("xsvggt_ros.geometry.pose_covariance.PERSISTENCE", persistence)
+    step, error = exp_se3(np.array([0.0, 0.0, 0.1, 0.0, 0.0, 0.0])), AccumulatedError()
+    for count in range(1, 20):
+        error.step(step, np.diag([1e-4, 1e-4, 1e-4, 0.0, 0.0, 0.0]))
+        apart = np.abs(np.subtract.outer(np.arange(count), np.arange(count)))
+        expected = (1.0 - lasting) * count + lasting * (persistence**apart).sum()
+        np.testing.assert_allclose(np.diag(error.covariance)[:3], 1e-4 * expected)
 
 
 def test_factors_are_found_and_are_one_until_then() -> None:

@@ -80,7 +80,7 @@ def photograph(model: str) -> NDArray[np.uint8]:
 def test_a_rectified_image_is_that_of_a_pinhole_camera(model: str, given: str) -> None:
     calibration = camera(model) if given == "p" else camera(model, p=(0.0,) * 12)
     found = rectification(calibration, WIDTH, HEIGHT)
-    rectified = found.apply(photograph(model)).astype(int)
+    rectified = found.rectify(photograph(model)).astype(int)
     lens = found.intrinsics
     if given == "p":
         assert (lens.fx, lens.fy, lens.cx, lens.cy) == (200.0, 200.0, 160.0, 120.0)
@@ -97,7 +97,7 @@ def test_a_rectified_image_is_that_of_a_pinhole_camera(model: str, given: str) -
 def test_maps_are_not_made_where_nothing_is_bent() -> None:
     found = rectification(camera(d=(0.0,) * 5), WIDTH, HEIGHT)
     image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-    assert found.apply(image) is image
+    assert found.rectify(image) is image
     assert (found.intrinsics.fx, found.intrinsics.cy) == (250.0, 122.0)
 
 
@@ -121,7 +121,7 @@ def test_a_stereo_camera_is_turned_into_its_pair() -> None:
     rays = np.stack([(u - 160.0) / 200, (v - 120.0) / 200, np.ones_like(u)], axis=-1) @ turn
     expected = pattern(rays[..., 0] / rays[..., 2], rays[..., 1] / rays[..., 2]).astype(int)
     inner = cv2.erode(present(found.seen).astype(np.uint8), np.ones((3, 3))).astype(bool)
-    assert np.abs(found.apply(image) - expected)[inner].max() <= 4
+    assert np.abs(found.rectify(image) - expected)[inner].max() <= 4
 
 
 @pytest.mark.parametrize("model", LENSES)
@@ -139,7 +139,7 @@ def test_points_of_rectified_depth_stay_where_they_are(model: str, angle: float)
     depth = (2 / (normal[0] * x + normal[1] * y + normal[2])).astype(np.float32)
     depth[0, :] = np.nan
 
-    rectified = found.apply_to_depth(depth)
+    rectified = found.rectify_depth(depth)
 
     lens = found.intrinsics
     rays = np.stack([(u - lens.cx) / lens.fx, (v - lens.cy) / lens.fy, np.ones_like(u)], axis=-1)
@@ -259,29 +259,33 @@ IMAGE = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
 
 def test_maps_are_built_once() -> None:
     calibrator = Calibrator()
-    first = calibrator.find(camera(), IMAGE)
-    assert calibrator.find(camera(), IMAGE) is first
-    second = calibrator.find(camera("equidistant"), IMAGE)
+    first = calibrator.rectification_for(camera(), IMAGE)
+    assert calibrator.rectification_for(camera(), IMAGE) is first
+    second = calibrator.rectification_for(camera("equidistant"), IMAGE)
     assert second is not first
     # two cameras of a rig take turns
-    assert calibrator.find(camera(), IMAGE) is first
-    assert calibrator.find(camera("equidistant"), IMAGE) is second
+    assert calibrator.rectification_for(camera(), IMAGE) is first
+    assert calibrator.rectification_for(camera("equidistant"), IMAGE) is second
 
 
 def test_a_lens_that_focuses_does_not_fill_the_memory() -> None:
     calibrator = Calibrator()
     for focal in range(200, 230):
         k = (float(focal), 0.0, 160.0, 0.0, float(focal), 120.0, 0.0, 0.0, 1.0)
-        assert present(calibrator.find(camera(k=k, d=()), IMAGE)).intrinsics.fx == focal
+        assert (
+            present(calibrator.rectification_for(camera(k=k, d=()), IMAGE)).intrinsics.fx == focal
+        )
     assert len(calibrator._found) == 8
 
 
 def test_who_asks_decides_how_a_calibration_is_used() -> None:
-    assert Calibrator("ignore").find(camera(), IMAGE) is None
-    assert Calibrator().find(None, IMAGE) is None
-    assert present(Calibrator("rectified").find(camera(), IMAGE)).maps is None
-    assert present(Calibrator("raw").find(camera(rectified=True), IMAGE)).maps is not None
-    assert present(Calibrator("auto").find(camera(rectified=True), IMAGE)).maps is None
+    assert Calibrator("ignore").rectification_for(camera(), IMAGE) is None
+    assert Calibrator().rectification_for(None, IMAGE) is None
+    assert present(Calibrator("rectified").rectification_for(camera(), IMAGE)).maps is None
+    assert (
+        present(Calibrator("raw").rectification_for(camera(rectified=True), IMAGE)).maps is not None
+    )
+    assert present(Calibrator("auto").rectification_for(camera(rectified=True), IMAGE)).maps is None
 
 
 def test_what_is_not_used_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -289,9 +293,9 @@ def test_what_is_not_used_is_said_once(caplog: pytest.LogCaptureFixture) -> None
     calibrator = Calibrator()
     square = np.zeros((240, 240, 3), np.uint8)
     for _ in range(3):
-        assert calibrator.find(camera(), square) is None
-        assert calibrator.find(Calibration(WIDTH, HEIGHT), IMAGE) is None
-        assert calibrator.find(camera(), IMAGE[::2, ::2]) is not None
+        assert calibrator.rectification_for(camera(), square) is None
+        assert calibrator.rectification_for(Calibration(WIDTH, HEIGHT), IMAGE) is None
+        assert calibrator.rectification_for(camera(), IMAGE[::2, ::2]) is not None
     text = caplog.text
     assert text.count("the calibration is not used") == 1
     assert text.count("the camera_info is uncalibrated") == 1
@@ -336,7 +340,7 @@ def test_a_camera_that_sees_little_of_its_rectified_image_is_told(
         d=(0.0, 0.0, 0.0001, 0.0),
     )
     with caplog.at_level(logging.WARNING):
-        found = Calibrator().find(wide, np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+        found = Calibrator().rectification_for(wide, np.zeros((HEIGHT, WIDTH, 3), np.uint8))
     if found is None or found.seen is None:
         pytest.fail("it is rectified")
     assert 0.1 < found.seen.mean() < 0.5
@@ -376,10 +380,10 @@ def test_any_camera_info_is_used_or_refused_in_a_sentence(
 ) -> None:
     made = Calibration(*size, model, d, k, r, p, binning, region, "", rectified)
     image = np.zeros((12, 16, 3), np.uint8)
-    found = Calibrator().find(made, image)
+    found = Calibrator().rectification_for(made, image)
     if found is not None:
         lens = found.intrinsics
         assert np.isfinite([lens.fx, lens.fy, lens.cx, lens.cy]).all()
         assert lens.fx > 0
         assert lens.fy > 0
-        assert found.apply(image).shape == image.shape
+        assert found.rectify(image).shape == image.shape

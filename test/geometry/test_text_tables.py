@@ -22,9 +22,9 @@ from xsvggt_ros.errors import SourceError
 from xsvggt_ros.evaluation.sources import open_source
 from xsvggt_ros.evaluation.sources.files import focal_numbers, matrix, numbers
 from xsvggt_ros.evaluation.sources.truth_files import read_truth
+from xsvggt_ros.geometry.files import read_tum
 from xsvggt_ros.geometry.rigid import pose_from
 from xsvggt_ros.geometry.text_tables import read_rows, read_table
-from xsvggt_ros.geometry.trajectory_io import read_tum
 
 FIRST = 1_403_715_273_262_142_976
 """Nanoseconds; a stamp of EuRoC, which a double cannot hold."""

@@ -14,8 +14,8 @@ from motions import motion
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import SourceError
+from xsvggt_ros.geometry.files import Trajectory, read_tum, seconds_text, write_tum
 from xsvggt_ros.geometry.rigid import matrix_from_quaternion
-from xsvggt_ros.geometry.trajectory_io import Trajectory, read_tum, seconds_text, write_tum
 
 HALF_A_DECIMAL = 0.51e-9
 

@@ -87,10 +87,10 @@ def test_the_table_is_a_dictionary_with_dense_slots(
             held = {key: moved.get(slot, slot) for key, slot in held.items() if slot not in gone}
         assert sorted(held.values()) == list(range(len(table)))
         known = np.array(list(held), np.int64)
-        np.testing.assert_array_equal(table.find(known), list(held.values()))
-        np.testing.assert_array_equal(table.keys[table.find(known)], known)
+        np.testing.assert_array_equal(table.slots_of(known), list(held.values()))
+        np.testing.assert_array_equal(table.keys[table.slots_of(known)], known)
         everything = np.arange(61) * (2 * spacing + 1)
-        assert np.count_nonzero(table.find(everything) >= 0) == len(held)
+        assert np.count_nonzero(table.slots_of(everything) >= 0) == len(held)
 
 
 def test_the_table_stays_right_through_long_churn() -> None:
@@ -101,7 +101,9 @@ def test_the_table_stays_right_through_long_churn() -> None:
         np.testing.assert_array_equal(table.keys[slots], keys)
         if len(table) > 3300:
             table.remove(np.sort(RANDOM.choice(len(table), 900, replace=False)))
-        np.testing.assert_array_equal(table.find(table.keys[: len(table)]), np.arange(len(table)))
+        np.testing.assert_array_equal(
+            table.slots_of(table.keys[: len(table)]), np.arange(len(table))
+        )
     assert np.count_nonzero(table._words) == len(table)
 
 

@@ -17,14 +17,6 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from xsvggt_ros.errors import CheckpointError, ConfigurationError
-from xsvggt_ros.model import backbones
-from xsvggt_ros.model.backbones import (
-    BACKBONES,
-    NOTICES,
-    backbone_in,
-    bundled_weights,
-    weights_in_words,
-)
 from xsvggt_ros.model.checkpoint import (
     assemble,
     convert_checkpoint,
@@ -34,7 +26,16 @@ from xsvggt_ros.model.checkpoint import (
     save_network,
     sizes_of,
 )
-from xsvggt_ros.model.config import PRESETS, NetworkConfig, preset
+from xsvggt_ros.model.config import (
+    BACKBONES,
+    NOTICES,
+    PRESETS,
+    NetworkConfig,
+    backbone_in,
+    bundled_weights,
+    preset,
+    weights_in_words,
+)
 from xsvggt_ros.model.weight_files import track_head_shapes
 
 TINY = PRESETS["tiny"]
@@ -294,7 +295,7 @@ def test_bundled_weights_are_small_and_in_half_precision(name: str) -> None:
 def test_a_copy_without_the_bundled_weights_says_so(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(backbones, "__file__", str(tmp_path / "model" / "backbones.py"))
+    monkeypatch.setattr("xsvggt_ros.model.config.__file__", str(tmp_path / "model" / "config.py"))
     for name in NOTICES:
         with pytest.raises(CheckpointError, match="install it again"):
             load_network(name)

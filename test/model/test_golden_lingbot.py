@@ -19,7 +19,7 @@ from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.model.config import LINGBOT, PRESETS
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.model.weight_files import track_head_shapes
-from xsvggt_ros.stream.reconstructor import cache_layout
+from xsvggt_ros.stream.step_runner import cache_layout
 from xsvggt_ros.training.forgetting import windowed
 
 ROUNDED = {16: 1e-6, 8: 5e-4, 4: 2e-2}

@@ -17,7 +17,7 @@ from xsvggt_ros.model.aggregator import image_statistics, normalize
 from xsvggt_ros.model.config import NetworkConfig
 from xsvggt_ros.model.heads import uv_embedding
 from xsvggt_ros.model.network import Prediction, StreamVggt
-from xsvggt_ros.model.rotary import rotate, rotation_for
+from xsvggt_ros.model.operators import rotate, rotation_for
 from xsvggt_ros.model.weight_files import track_head_shapes
 
 UNITS = reference.tensors("units")
@@ -76,7 +76,7 @@ def test_masked_forward_dense_outputs(masked: Prediction, field: str, golden: st
 
 
 def test_masked_forward_tokens(network: StreamVggt) -> None:
-    from xsvggt_ros.model.memory import CausalSequence
+    from xsvggt_ros.model.layers import CausalSequence
 
     images = reference.frames()[None]
     golden = tokens_of("f_masked")

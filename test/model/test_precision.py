@@ -15,9 +15,9 @@ from torch import nn
 from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.model import layers, operators, rotary
+from xsvggt_ros.model import layers, operators
 from xsvggt_ros.model.network import Prediction, StreamVggt
-from xsvggt_ros.model.rotary import Rotation
+from xsvggt_ros.model.operators import Rotation, rotate
 
 DEVICES = [
     "cpu",
@@ -111,7 +111,7 @@ def test_positions_rotate_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     rotated = []
 
     def watch(tokens: torch.Tensor, rotation: Rotation) -> torch.Tensor:
-        result = rotary.rotate(tokens, rotation)
+        result = rotate(tokens, rotation)
         rotated.append((tokens, rotation.cos, result))
         return result
 

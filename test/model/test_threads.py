@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from xsvggt_ros import threads
+from xsvggt_ros import process
 from xsvggt_ros.doctor import examine
 from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.model.config import PRESETS
@@ -21,7 +21,7 @@ from xsvggt_ros.model.config import PRESETS
 @pytest.fixture(autouse=True)
 def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     count = torch.get_num_threads()
-    for name in (threads.COUNT, threads.WAITING, "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
+    for name in (process.THREAD_COUNT, process.THREAD_WAITING, "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
         monkeypatch.delenv(name, raising=False)
     yield
     torch.set_num_threads(count)
@@ -35,7 +35,7 @@ def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_small_network_gets_few_threads_and_a_large_one_all_cores(
     preset: str, cores: int, expected: int
 ) -> None:
-    assert threads.suitable_threads(PRESETS[preset].embed_dim, cores) == expected
+    assert process.suitable_threads(PRESETS[preset].embed_dim, cores) == expected
 
 
 def test_a_containers_quota_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -45,10 +45,10 @@ def test_a_containers_quota_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         ("", cores),
     ):  # fmt: skip
         (tmp_path / "cpu.max").write_text(text)
-        monkeypatch.setattr(threads, "_QUOTA", tmp_path / "cpu.max")
-        assert threads.available_cores() == expected, text
-    monkeypatch.setattr(threads, "_QUOTA", tmp_path / "missing")
-    assert threads.available_cores() == cores
+        monkeypatch.setattr(process, "_QUOTA", tmp_path / "cpu.max")
+        assert process.available_cores() == expected, text
+    monkeypatch.setattr(process, "_QUOTA", tmp_path / "missing")
+    assert process.available_cores() == cores
 
 
 def test_loading_a_network_sets_threads_unless_somebody_asked(
@@ -57,7 +57,7 @@ def test_loading_a_network_sets_threads_unless_somebody_asked(
     torch.set_num_threads(2)
     load_network("", preset="tiny", device="cpu")
     assert torch.get_num_threads() == 1
-    monkeypatch.setenv(threads.COUNT, "2,1")
+    monkeypatch.setenv(process.THREAD_COUNT, "2,1")
     load_network("", preset="tiny", device="cpu")
     assert torch.get_num_threads() == 2
 
@@ -65,32 +65,34 @@ def test_loading_a_network_sets_threads_unless_somebody_asked(
 def test_asking_for_threads_counts_at_once_and_for_children(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(threads, "_given", None)
-    threads.ask_for_threads(3)
-    assert os.environ[threads.COUNT] == "3"
+    monkeypatch.setattr(process, "_given_threads", None)
+    process.ask_for_threads(3)
+    assert os.environ[process.THREAD_COUNT] == "3"
     assert torch.get_num_threads() == 3
-    threads.ask_for_threads(0)
-    assert threads.COUNT not in os.environ
-    monkeypatch.setattr(threads, "_given", "5")
-    threads.ask_for_threads(0)
-    assert threads.asked_threads() == 5
+    process.ask_for_threads(0)
+    assert process.THREAD_COUNT not in os.environ
+    monkeypatch.setattr(process, "_given_threads", "5")
+    process.ask_for_threads(0)
+    assert process.asked_threads() == 5
 
 
-@pytest.mark.parametrize("name", [threads.WAITING, "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
+@pytest.mark.parametrize("name", [process.THREAD_WAITING, "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
 def test_what_the_environment_says_about_waiting_stays(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv(name, "7")
-    threads.wait_passively()
-    assert os.environ.get(threads.WAITING) == ("7" if name == threads.WAITING else None)
+    process.wait_passively()
+    assert os.environ.get(process.THREAD_WAITING) == (
+        "7" if name == process.THREAD_WAITING else None
+    )
 
 
 def test_waiting_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert threads.waiting_in_words() == "idle ones spin"
-    threads.wait_passively()
-    assert threads.waiting_in_words() == "idle ones sleep"
+    assert process.waiting_in_words() == "idle ones spin"
+    process.wait_passively()
+    assert process.waiting_in_words() == "idle ones sleep"
     monkeypatch.setenv("GOMP_SPINCOUNT", "9")
-    assert threads.waiting_in_words() == "idle ones as GOMP_SPINCOUNT=9 says"
+    assert process.waiting_in_words() == "idle ones as GOMP_SPINCOUNT=9 says"
 
 
 def test_doctor_tells_threads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,11 +101,11 @@ def test_doctor_tells_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         return finding.state
 
     monkeypatch.setattr("xsvggt_ros.doctor.available_cores", lambda: 4)
-    threads.wait_passively()
+    process.wait_passively()
     assert state() == (
         "4 cores: 1 for a network like demo, 4 for a network like streamvggt; idle ones sleep"
     )
-    monkeypatch.setenv(threads.COUNT, "3")
+    monkeypatch.setenv(process.THREAD_COUNT, "3")
     assert state() == "3 of 4 cores, as OMP_NUM_THREADS says; idle ones sleep"
 
 

@@ -31,7 +31,7 @@ PRIVATE_WORDS = {
     r"likeness": ("similarity", 0),
     r"albums?": ("clip cache", 0),
     r"guides": ("auxiliary heads", 0),
-    r"mending": ("recovery, repair", 1),
+    r"mending": ("recovery, repair", 0),
     r"manieth": ("nth", 0),
     r"yardsticks?": ("benchmark", 10),
 }

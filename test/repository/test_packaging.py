@@ -19,8 +19,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from xsvggt_ros.missing import BESIDE_ROS, beside_ros_command
-from xsvggt_ros.version import version
+from xsvggt_ros.installation import BESIDE_ROS, beside_ros_command, version
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "xsvggt_ros"
@@ -266,7 +265,7 @@ def test_colcon_installs_modules_messages_and_programs(
     build = ["colcon", "build", "--base-paths", str(source_copy), *options]
     subprocess.run(build, check=True, cwd=tmp_path, capture_output=True)
     prefix = tmp_path / "install" / "xsvggt_ros"
-    code = "import xsvggt_ros.msg as m, xsvggt_ros.version as v; print(m.__file__, v.__file__)"
+    code = "import xsvggt_ros.msg as m, xsvggt_ros.installation as v; print(m.__file__, v.__file__)"
     shell = f". install/setup.sh && cd / && '{sys.executable}' -c '{code}; print(v.version())'"
     run = subprocess.run(
         ["sh", "-c", shell], check=True, cwd=tmp_path, capture_output=True, text=True

@@ -64,7 +64,7 @@ def test_a_topic_gives_what_the_directory_gives(
     how = "needs ROS 2 and this package's messages: run scripts/test, or source a ROS 2 workspace"
     pytest.importorskip("rclpy", reason=how)
     pytest.importorskip("xsvggt_ros.msg", reason=how)
-    from xsvggt_ros.progress import frame_progress
+    from xsvggt_ros.commands.terminal import frame_progress
     from xsvggt_ros.ros.demo import Demo, DemoOptions
 
     monkeypatch.delenv("ROS_DOMAIN_ID", raising=False)

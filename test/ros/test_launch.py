@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
-from xsvggt_ros.ros.dds import free_domain
 from xsvggt_ros.ros.parameters import specifications
+from xsvggt_ros.ros.processes import free_domain
 
 ROOT = Path(__file__).parents[2]
 LAUNCH_FILE = ROOT / "launch/reconstruct.launch.py"

@@ -22,7 +22,7 @@ from xsvggt_ros.msg import ReconstructionStatus
 
 from xsvggt_ros.errors import CheckpointError
 from xsvggt_ros.ros import reconstruct_node as node_module
-from xsvggt_ros.ros.dds import free_domain
+from xsvggt_ros.ros.processes import free_domain
 from xsvggt_ros.ros.reconstruct_node import ReconstructNode
 
 SECOND = 1_000_000_000

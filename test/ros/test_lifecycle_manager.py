@@ -26,8 +26,8 @@ from rclpy.node import Node
 from std_msgs.msg import String
 from xsvggt_ros.msg import ReconstructionStatus
 
-from xsvggt_ros.ros.dds import free_domain
 from xsvggt_ros.ros.lifecycle import ManagerBond, manager_appears
+from xsvggt_ros.ros.processes import free_domain
 
 PATIENCE = 30.0
 

@@ -115,7 +115,7 @@ with forwarded_logging(Logger(), lambda text: print("status", text)):
 LIBRARY = """
 logging.basicConfig(format="root %(message)s", stream=sys.stdout)
 import xsvggt_ros.geometry.cameras
-logging.getLogger("xsvggt_ros.geometry.cloud_io").warning("seen")
+logging.getLogger("xsvggt_ros.geometry.files").warning("seen")
 import xsvggt_ros.stream.imaging
 assert type(logging.getLogger("somebody_else")) is Isolated
 assert not [logger.name for logger in Isolated.everyone if logger.name.startswith("xsvggt_ros.g")]

@@ -19,8 +19,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 from xsvggt_ros.errors import FrameError
 from xsvggt_ros.ros import conversions
 from xsvggt_ros.ros.conversions import header, packed
-from xsvggt_ros.stream.frame import Frame
-from xsvggt_ros.stream.image_formats import IMAGE_ENCODINGS, BitsInUse
+from xsvggt_ros.stream.frame import BitsInUse, Frame
+from xsvggt_ros.stream.imaging import IMAGE_ENCODINGS
 from xsvggt_ros.stream.messages import calibration_of, depth_of
 from xsvggt_ros.stream.preprocessing import CalibrationUse, Calibrator
 
@@ -100,6 +100,8 @@ def test_any_camera_info_is_used_or_left_out(
             x_offset=rest[2], y_offset=rest[3], width=rest[4], height=rest[5], do_rectify=True
         ),
     )  # fmt: skip
-    found = Calibrator(use).find(calibration_of(message), np.zeros((6, 8, 3), np.uint8))
+    found = Calibrator(use).rectification_for(
+        calibration_of(message), np.zeros((6, 8, 3), np.uint8)
+    )
     if found is not None:
         assert np.isfinite(found.intrinsics.matrix()).all()

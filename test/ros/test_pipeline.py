@@ -12,8 +12,7 @@ from results import result_of
 
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import FrameError, TransformMissingError, XsvggtError
-from xsvggt_ros.geometry.rigid import Matrix
-from xsvggt_ros.geometry.robot_frames import RobotPose
+from xsvggt_ros.geometry.rigid import Matrix, RobotPose
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream import pipeline as module
 from xsvggt_ros.stream.frame import Frame, FrameResult, FrameUpdate, ImageArray
@@ -223,8 +222,8 @@ def test_while_degraded_the_last_correction_of_an_odometry_stays(
         return [replace(result_of(index, stamp), camera_to_world=pose)]
 
     monkeypatch.setattr(engine, "take", take)
-    monkeypatch.setattr(QualityWatch, "judge", lambda *_: tuple(faults))
-    monkeypatch.setattr(ImageWatch, "judge", lambda *_: ())
+    monkeypatch.setattr(QualityWatch, "faults_of", lambda *_: tuple(faults))
+    monkeypatch.setattr(ImageWatch, "faults_of", lambda *_: ())
     updates = [pipeline.process(around.frame((1 + i) * SECOND)) for i in range(len(places))]
     found = [float(each.placement.map_from_odom[0, 3]) for each in updates if each]
     assert found[:2] == [0.0, pytest.approx(0.1)]

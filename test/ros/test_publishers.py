@@ -16,7 +16,7 @@ pytest.importorskip("tf2_msgs", reason=REASON)
 from rclpy.node import Node
 from results import HEIGHT, WIDTH, update_of, wall
 
-from xsvggt_ros.geometry.robot_frames import Placement
+from xsvggt_ros.geometry.rigid import Placement
 from xsvggt_ros.ros import transforms as module
 from xsvggt_ros.ros.parameters import Depth, Settings, Tf
 from xsvggt_ros.ros.publishers import CameraPublisher

@@ -19,7 +19,7 @@ import pytest
 from bags import SECOND, Info, Shot, encode, images, write_bag, write_directory
 from present import present
 
-from xsvggt_ros.stream.sources.files import DirectorySource
+from xsvggt_ros.stream.sources import DirectorySource
 
 HOW = "needs ROS 2: run scripts/test, which sets it up"
 pytest.importorskip("rclpy", reason=HOW)
@@ -37,7 +37,7 @@ from xsvggt_ros.msg import ReconstructionStatus
 
 from xsvggt_ros.errors import ConfigurationError, SourceError
 from xsvggt_ros.geometry.cameras import Calibration
-from xsvggt_ros.ros.dds import free_domain
+from xsvggt_ros.ros.processes import free_domain
 from xsvggt_ros.ros.replay import ReplayNode, replay
 from xsvggt_ros.ros.replay_topics import Follower, MeteredSource, ReplayOptions, ReplayTopics
 from xsvggt_ros.stream.imaging import decode_encoded

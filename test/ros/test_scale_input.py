@@ -18,7 +18,7 @@ from rclpy.node import Node
 from results import result_of
 from sensor_msgs.msg import Image
 
-from xsvggt_ros.geometry.robot_frames import RobotPose
+from xsvggt_ros.geometry.rigid import RobotPose
 from xsvggt_ros.ros import scale_input
 from xsvggt_ros.ros.conversions import depth_image, header
 from xsvggt_ros.ros.parameters import Scale, Settings

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from xsvggt_ros import doctor
-from xsvggt_ros.ros import dds
-from xsvggt_ros.ros.dds import abandoned, remove_abandoned, remove_own
+from xsvggt_ros.ros import processes
+from xsvggt_ros.ros.processes import abandoned, remove_abandoned, remove_own
 
 ABANDONED, IN_USE, YOUNG = (f"fastdds_{digit * 16}" for digit in "abc")
 OLD = f"fastrtps_{'d' * 16}"
@@ -24,7 +24,7 @@ OLD = f"fastrtps_{'d' * 16}"
 @pytest.fixture
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """One segment whose owner is gone, one in use by another process, one without a lock yet."""
-    monkeypatch.setattr(dds, "DIRECTORY", tmp_path)
+    monkeypatch.setattr(processes, "DIRECTORY", tmp_path)
     for name in (ABANDONED, f"{ABANDONED}_el", IN_USE, f"{IN_USE}_el", YOUNG):
         (tmp_path / name).write_bytes(bytes(0 if name.endswith("_el") else 1 << 20))
     for lock in tmp_path.glob("*_el"):
@@ -151,7 +151,7 @@ def test_without_a_library_in_sight_the_distribution_decides(
 def test_without_shared_memory_there_is_nothing_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dds, "DIRECTORY", tmp_path / "missing")
+    monkeypatch.setattr(processes, "DIRECTORY", tmp_path / "missing")
     assert abandoned() == []
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from xsvggt_ros.interruption import event_at_signals
+from xsvggt_ros.process import event_at_signals
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -216,7 +216,7 @@ def test_a_new_session_forgets_the_message_of_the_one_before_but_not_why_it_ende
 def test_a_result_that_did_not_come_out_is_an_error_until_one_does(story: _Story) -> None:
     story.finish()
     story.count(received=1, processed=1)
-    story.board.show_failure(_RESULT, "the result was not published", story.counters)
+    story.board.show_refusal(_RESULT, "the result was not published", story.counters)
     assert (story.last["state"], story.last["message"]) == ("error", "the result was not published")
     assert story.tick() == "error"
     assert story.finish()["state"] == "running"

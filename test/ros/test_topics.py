@@ -18,7 +18,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 from xsvggt_ros.msg import ReconstructionStatus
 
-from xsvggt_ros.ros.dds import free_domain
+from xsvggt_ros.ros.processes import free_domain
 from xsvggt_ros.ros.topics import (
     calibration_topic,
     image_topic,

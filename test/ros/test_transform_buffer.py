@@ -22,7 +22,7 @@ from geometry_msgs.msg import TransformStamped
 from xsvggt_ros.errors import TransformMissingError, TransformTimeError
 from xsvggt_ros.geometry.rigid import (
     Matrix,
-    Place,
+    PoseTuple,
     interpolate,
     invert,
     quaternion_from_matrix,
@@ -38,7 +38,13 @@ class Buffer(TransformBuffer):
     """Takes transforms as the tests tell them."""
 
     def put(
-        self, parent: str, child: str, stamp: int, place: Matrix | Place, *, static: bool = False
+        self,
+        parent: str,
+        child: str,
+        stamp: int,
+        place: Matrix | PoseTuple,
+        *,
+        static: bool = False,
     ) -> str | None:
         if isinstance(place, np.ndarray):
             place = (*place[:3, 3].tolist(), *quaternion_from_matrix(place[:3, :3]).tolist())
@@ -220,7 +226,7 @@ NAN, INF = float("nan"), float("inf")
 )
 @pytest.mark.parametrize("static", [False, True])
 def test_what_is_no_place_is_refused_and_what_was_known_stays(
-    place: Place, words: str, static: bool
+    place: PoseTuple, words: str, static: bool
 ) -> None:
     buffer = Buffer()
     assert buffer.put("odom", "base", 7, _moved(x=1.0), static=static) is None

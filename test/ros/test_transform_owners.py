@@ -17,7 +17,7 @@ pytest.importorskip("tf2_msgs", reason=REASON)
 from geometry_msgs.msg import TransformStamped
 from rclpy.time import Time
 
-from xsvggt_ros.geometry.robot_frames import Placement
+from xsvggt_ros.geometry.rigid import Placement
 from xsvggt_ros.ros import transforms
 from xsvggt_ros.ros.conversions import header
 from xsvggt_ros.ros.parameters import Settings

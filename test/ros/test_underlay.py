@@ -34,7 +34,7 @@ from sensor_msgs.msg import Image, PointField
 from sensor_msgs_py import point_cloud2
 from std_msgs.msg import Header
 
-from xsvggt_ros.ros.dds import free_domain
+from xsvggt_ros.ros.processes import free_domain
 from xsvggt_ros.stream.messages import image_of
 
 ROOT = Path(__file__).parents[2]

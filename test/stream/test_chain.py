@@ -4,21 +4,24 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import torch
 from pose_benchmark import pose_views as pv
 
+from xsvggt_ros.cache import layer_plan
 from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.layer_plan import MIB
+from xsvggt_ros.cache.layer_segments import LayerSegments
 from xsvggt_ros.cache.settings import CacheSettings
-from xsvggt_ros.errors import ConfigurationError, FrameError
-from xsvggt_ros.geometry.alignment import Similarity
-from xsvggt_ros.geometry.rigid import Matrix, exp_se3, invert, log_se3
-from xsvggt_ros.geometry.robot_frames import RobotPose
+from xsvggt_ros.errors import ConfigurationError, DeviceFullError, FrameError
+from xsvggt_ros.geometry.rigid import Matrix, RobotPose, Similarity, exp_se3, invert, log_se3
 from xsvggt_ros.model.checkpoint import random_network
 from xsvggt_ros.model.config import PRESETS
 from xsvggt_ros.model.network import StreamVggt
@@ -297,20 +300,64 @@ def test_a_rig_is_joined_by_the_frames_of_all_its_cameras(
 
 
 def test_a_camera_of_a_rig_that_stops_does_not_hold_up_a_join(
-    network: StreamVggt, monkeypatch: pytest.MonkeyPatch
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     walk = Walk(monkeypatch, 40, EXACT)
     walk.mounts = {"left": np.eye(4), "right": exp_se3(np.array([0.2, 0, 0, 0, 1.2, 0]))}
     reconstructor = engine(network, length=16, overlap=2)
     results = []
-    for frame in range(40):
-        cameras = ["left", "right"] if frame < 10 or frame >= 30 else ["left"]
-        for camera in cameras:
-            results.append(reconstructor.step(IMAGE, stamp=SECOND * frame, camera=camera))
-    assert results[-1].joins >= 3
+    with caplog.at_level(logging.WARNING):
+        for frame in range(40):
+            cameras = ["left", "right"] if frame < 6 or frame >= 30 else ["left"]
+            for camera in cameras:
+                results.append(reconstructor.step(IMAGE, stamp=SECOND * frame, camera=camera))
+    joined = [each.index for each in results if each.gauge_change]
+    # The overlap waits for the camera once, for four times as long as it usually takes.
+    assert joined[0] - (16 - 4) == 16
+    assert results[-1].joins == len(joined) == 2
+    (said,) = (each.getMessage() for each in caplog.records if "camera 'right'" in each.message)
+    assert "no image of camera 'right'" in said
+    back = next(each for each in results[joined[0] :] if each.camera == "right")
     for result in results:
         expected = invert(walk.truth[0]) @ walk.pose(result.stamp // SECOND, result.camera)
         np.testing.assert_allclose(result.camera_to_world, expected, atol=1e-4)
+        assert result.motion is not None
+        np.testing.assert_allclose(result.motion.odom_from_camera, expected, atol=1e-4)
+        silent = joined[0] <= result.index < back.index
+        assert result.chain_state.startswith("on; no image of camera 'right'" if silent else "on")
+        assert ("camera" in result.chain_state) == silent
+    # No step leads from the gauge that has not seen it to the one before.
+    assert back.motion is not None
+    assert back.motion.seconds == 0.0
+    assert not back.motion.step_covariance.any()
+    left = results[back.index - 1].motion
+    assert left is not None
+    assert np.trace(back.motion.world_covariance[3:, 3:]) > np.trace(left.world_covariance[3:, 3:])
+
+
+def test_an_overlap_waits_for_the_slow_camera_of_a_rig(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    walk = Walk(monkeypatch, 60, EXACT)
+    walk.mounts = {"left": np.eye(4), "right": exp_se3(np.array([0.2, 0, 0, 0, 1.2, 0]))}
+    reconstructor = engine(network, length=30, overlap=3)
+    results = []
+    with caplog.at_level(logging.WARNING):
+        for frame in range(60):
+            for camera in ("left", "right") if frame % 4 == 0 else ("left",):
+                results.append(reconstructor.step(IMAGE, stamp=SECOND * frame, camera=camera))
+    joined = [each.index for each in results if each.gauge_change]
+    assert joined
+    for index in joined:
+        # Two frames of the slow one lie between three, and eight of the other.
+        assert sum(each.camera == "right" for each in results[index - 15 : index]) >= 3
+    assert not caplog.records
+    assert {each.chain_state for each in results} == {"on"}
+    for before, after in pairwise(each for each in results if each.camera == "right"):
+        assert after.motion is not None
+        first, second = (each.stamp // SECOND for each in (before, after))
+        expected = invert(walk.pose(first, "right")) @ walk.pose(second, "right")
+        np.testing.assert_allclose(after.motion.step, expected, atol=1e-4)
 
 
 def test_a_network_whose_first_frames_wait_is_joined(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,6 +426,71 @@ def test_a_budget_too_small_for_two_caches_is_named_as_given_and_its_remedy_hold
         reconstructor.set_chain(chain)
     assert reconstructor.chain.length == 0
     assert run(reconstructor, 3, 1)[-1].cache.budget_tokens
+
+
+def failing_at(number: int, fault: Exception) -> Callable[..., None]:
+    """Return LayerSegments.lay_out, whose call of that number, from 0, raises."""
+    lay_out, calls = LayerSegments.lay_out, count()
+
+    def some(held: LayerSegments, *args: Any, **keywords: Any) -> None:
+        if next(calls) == number:
+            raise fault
+        lay_out(held, *args, **keywords)
+
+    return some
+
+
+@pytest.mark.parametrize("fault", [torch.OutOfMemoryError("full"), MemoryError(), OSError("?")])
+@pytest.mark.parametrize("length", [0, 12])
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_budget_that_cannot_be_shared_again_leaves_the_stream_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, fault: Exception, length: int, failing: int
+) -> None:
+    """Memory may end while some layers have their new share and others do not."""
+    monkeypatch.setattr(layer_plan, "LAYERS_WHERE_ROOM_IS_SHORT", 1)
+    network = random_network(PRESETS["tiny"], 3).eval().requires_grad_(False)
+    settings = ReconstructorSettings(28, CacheSettings(budget_mib=0.5))
+    other = ChainSettings(length=0 if length else 12)
+    images = np.random.default_rng(0).integers(0, 255, (9, 28, 28, 3), np.uint8)
+    streams = []
+    for fails in (False, True):
+        reconstructor = ChainedReconstructor(network, settings, chain=ChainSettings(length=length))
+        results = [reconstructor.step(image, stamp=i) for i, image in enumerate(images[:5])]
+        if fails:
+            assert len(reconstructor._cache._groups) > failing
+            with monkeypatch.context() as patch:
+                patch.setattr(LayerSegments, "lay_out", failing_at(failing, fault))
+                with pytest.raises(ConfigurationError, match=rf"chain\.length stays {length}, "):
+                    reconstructor.set_chain(other)
+            assert reconstructor.chain.length == length
+        results += [reconstructor.step(image, stamp=5 + i) for i, image in enumerate(images[5:])]
+        assert results[-1].index == 8
+        streams.append((reconstructor, results))
+    (_, expected), (reconstructor, found) = streams
+    for one, two in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(one.camera_to_world, two.camera_to_world)
+        np.testing.assert_array_equal(one.depth, two.depth)
+        assert one.cache == two.cache
+    reconstructor.set_chain(other)  # what failed once may be asked for again
+    assert reconstructor.chain == other
+    assert reconstructor.step(images[0], stamp=9).index == 9
+
+
+def test_a_larger_image_that_memory_does_not_suffice_for_begins_a_session(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network = random_network(PRESETS["tiny"], 3).eval().requires_grad_(False)
+    settings = ReconstructorSettings(28, CacheSettings(budget_mib=0.5))
+    reconstructor = ChainedReconstructor(network, settings, chain=ChainSettings(length=0))
+    flat, square = np.zeros((14, 28, 3), np.uint8), IMAGE
+    reconstructor.step(flat)
+    with monkeypatch.context() as patch:
+        fault = torch.OutOfMemoryError("full")
+        patch.setattr(reconstructor._cache, "_set_budgets", Mock(side_effect=fault))
+        with pytest.raises(DeviceFullError, match="new session"):
+            reconstructor.step(square, stamp=1)
+    assert reconstructor.step(square, stamp=2).index == 0
+    assert reconstructor.session == 2
 
 
 def test_whether_two_caches_will_fit_is_known_before_they_are_made(network: StreamVggt) -> None:

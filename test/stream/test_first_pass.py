@@ -28,7 +28,8 @@ from xsvggt_ros.stream.frame import Frame, FrameResult, ImageArray
 from xsvggt_ros.stream.health import Counters, Health
 from xsvggt_ros.stream.memory import check_memory, first_pass_bytes
 from xsvggt_ros.stream.pipeline import FramePipeline, PipelineHooks
-from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings, cache_layout
+from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
+from xsvggt_ros.stream.step_runner import cache_layout
 from xsvggt_ros.stream.worker import reconstruct
 
 CONFIG = PRESETS["tiny_lingbot"]

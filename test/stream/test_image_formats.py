@@ -15,14 +15,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import FrameError
-from xsvggt_ros.stream.image_formats import (
+from xsvggt_ros.stream.frame import BitsInUse
+from xsvggt_ros.stream.imaging import (
     DEPTH_ENCODINGS,
     IMAGE_ENCODINGS,
-    BitsInUse,
+    RAW_ENCODINGS,
     CompressedFormat,
+    decode_encoded,
+    decode_raw,
     parse_format,
 )
-from xsvggt_ros.stream.imaging import RAW_ENCODINGS, decode_encoded, decode_raw
 
 COLOR = (200, 40, 90)
 PATTERNS = ("rggb", "bggr", "gbrg", "grbg")

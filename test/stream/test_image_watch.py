@@ -38,7 +38,7 @@ def test_an_image_without_a_scene_is_named(color: ImageArray, reason: str) -> No
     assert told is not None
     assert reason in told
     watch = ImageWatch()
-    assert watch.judge(color) == (told,)
+    assert watch.faults_of(color) == (told,)
     assert watch.blind
 
 
@@ -69,9 +69,9 @@ def test_one_color_is_never_a_scene(red: int, green: int, blue: int) -> None:
 def test_a_frozen_camera_is_told_and_a_moving_one_is_not() -> None:
     watch = ImageWatch()
     one, other = images(2, height=84, width=112)
-    told = [watch.judge(one) for _ in range(MOST_ALIKE + 1)]
+    told = [watch.faults_of(one) for _ in range(MOST_ALIKE + 1)]
     assert told[: MOST_ALIKE - 1] == [()] * (MOST_ALIKE - 1)
     assert f"{MOST_ALIKE} images in a row are the same" in told[MOST_ALIKE - 1][0]
     assert not watch.blind
-    assert watch.judge(other) == ()
-    assert watch.judge(one) == ()
+    assert watch.faults_of(other) == ()
+    assert watch.faults_of(one) == ()

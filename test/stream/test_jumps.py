@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xsvggt_ros.errors import SourceError, XsvggtError
-from xsvggt_ros.stream.frame import Frame, ImageArray
-from xsvggt_ros.stream.image_formats import BitsInUse
+from xsvggt_ros.stream.frame import BitsInUse, Frame, ImageArray
 from xsvggt_ros.stream.imaging import decode_raw
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 from xsvggt_ros.stream.stamps import (
@@ -224,9 +223,9 @@ def test_the_refusal_says_how_far_off_the_stamp_is() -> None:
 def test_a_counter_that_wraps_is_told_from_a_clock_that_jumped() -> None:
     order = StampOrder()
     order.accept(START + WRAP)
-    assert order.judge(START + PERIOD) is Order.WRAPPED
-    assert order.judge(START - 2 * SECOND) is Order.JUMPED_BACK
-    assert order.judge(START + WRAP - 2 * SECOND) is Order.JUMPED_BACK
+    assert order.classify(START + PERIOD) is Order.WRAPPED
+    assert order.classify(START - 2 * SECOND) is Order.JUMPED_BACK
+    assert order.classify(START + WRAP - 2 * SECOND) is Order.JUMPED_BACK
 
 
 @pytest.mark.parametrize(

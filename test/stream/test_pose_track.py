@@ -176,6 +176,6 @@ def test_poses_are_rigid_and_only_ratios_of_lengths_count(
 def test_a_held_pose_is_said() -> None:
     watch = QualityWatch()
     plausible = result_of(0)
-    assert watch.judge(plausible) == ()
+    assert watch.faults_of(plausible) == ()
     held = dataclasses.replace(plausible, index=1, stamp=1, pose_source="held")
-    assert watch.judge(held) == ("the network left the rotation open: the pose is held",)
+    assert watch.faults_of(held) == ("the network left the rotation open: the pose is held",)

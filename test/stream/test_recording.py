@@ -221,7 +221,7 @@ def test_an_estimate_that_is_the_truth_in_another_world_has_no_error() -> None:
     assert compared.depth_scale == pytest.approx(3)
     assert compared.abs_rel_median < 1e-6
     assert len(compared.depths) == 8
-    np.testing.assert_allclose(compared.places, compared.true_places, atol=1e-9)
+    np.testing.assert_allclose(compared.positions, compared.true_positions, atol=1e-9)
 
 
 def test_a_place_that_is_off_and_a_depth_that_is_off_are_told() -> None:
@@ -233,7 +233,7 @@ def test_a_place_that_is_off_and_a_depth_that_is_off_are_told() -> None:
         truth.poses[stamp][:3, 3] += (0.0, 0.0, 1.0)
     compared = present(compare(recording_of(frames), truth))
     assert 0.1 < compared.ate_sim3 < 0.5
-    extent = np.linalg.norm(np.ptp(compared.true_places, axis=0))
+    extent = np.linalg.norm(np.ptp(compared.true_positions, axis=0))
     assert compared.relative_ate_sim3 == pytest.approx(compared.ate_sim3 / extent)
     assert compared.abs_rel_median == pytest.approx(0.09, abs=0.02)
 
@@ -252,7 +252,7 @@ def test_a_straight_path_leaves_no_roll_of_the_map_open() -> None:
 def test_only_frames_with_a_truth_are_compared() -> None:
     frames = walk(12)
     compared = present(compare(recording_of(frames), truth_of(frames[4:])))
-    assert len(compared.places) == 8
+    assert len(compared.positions) == 8
     assert set(compared.depths) <= {each.stamp for each in frames[4:]}
     assert compare(recording_of(frames), truth_of([])) is None
 

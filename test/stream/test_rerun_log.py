@@ -14,8 +14,8 @@ import pytest
 from command_line import run
 
 from xsvggt_ros.errors import EnvironmentMissingError, OutputError
-from xsvggt_ros.geometry.alignment import Similarity
 from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.geometry.rigid import Similarity
 from xsvggt_ros.stream import rerun_log
 from xsvggt_ros.stream.recording import CacheBytes, RecordedFrame, TopView, TruthComparison
 from xsvggt_ros.stream.rerun_log import MOST_POINTS, REQUIREMENT, RerunLog, true_path_in_map
@@ -48,14 +48,14 @@ def frame(index: int, stamp: int) -> RecordedFrame:
 def comparison(motion: Similarity) -> TruthComparison:
     return TruthComparison(
         transform=motion,
-        places=TRUTH,
-        true_places=TRUTH,
+        positions=TRUTH,
+        true_positions=TRUTH,
         depths={},
         map_transform=motion,
         depth_scale=1.0,
         abs_rel_median=0.0,
         extent=1.0,
-        place=TopView(np.zeros((2, 2, 3), np.uint8), (0, 0), (1, 1)),
+        top_view=TopView(np.zeros((2, 2, 3), np.uint8), (0, 0), (1, 1)),
     )
 
 
@@ -93,7 +93,7 @@ def recorded(tmp_path: Path) -> dict[str, list[dict[str, Any]]]:
         (0, 1_500_000),
         (1, 2_500_000),
     ):
-        log.hear(frame(index, stamp))
+        log.log_frame(frame(index, stamp))
     assert log.close(comparison(TURN)) == [tmp_path / "new" / "run.rrd"]
     return logged(tmp_path / "new" / "run.rrd")
 

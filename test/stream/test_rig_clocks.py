@@ -21,21 +21,21 @@ def _noted(shifts: dict[str, int], count: int = 6) -> RigClocks:
 
 @pytest.mark.parametrize("shift", [-50, -2, 2, 3600])
 def test_of_two_cameras_the_second_is_told(shift: int) -> None:
-    offsets = _noted({"left": 0, "right": shift * SECOND}).strangers()
+    offsets = _noted({"left": 0, "right": shift * SECOND}).unmatched_clocks()
     assert offsets == {"right": pytest.approx(shift, abs=0.2)}
 
 
 def test_of_three_cameras_the_odd_one_is_told_be_it_the_first() -> None:
-    offsets = _noted({"left": 7 * SECOND, "right": 0, "rear": 0}).strangers()
+    offsets = _noted({"left": 7 * SECOND, "right": 0, "rear": 0}).unmatched_clocks()
     assert offsets == {"left": pytest.approx(7, abs=0.2)}
-    offsets = _noted({"left": 0, "right": 0, "rear": -7 * SECOND}).strangers()
+    offsets = _noted({"left": 0, "right": 0, "rear": -7 * SECOND}).unmatched_clocks()
     assert offsets == {"rear": pytest.approx(-7, abs=0.2)}
 
 
 def test_cameras_of_one_clock_are_no_strangers() -> None:
-    assert _noted({"left": 0, "right": PERIOD // 2}).strangers() == {}
-    assert _noted({"": 0}).strangers() == {}
-    assert RigClocks(("left", "right")).strangers() == {}
+    assert _noted({"left": 0, "right": PERIOD // 2}).unmatched_clocks() == {}
+    assert _noted({"": 0}).unmatched_clocks() == {}
+    assert RigClocks(("left", "right")).unmatched_clocks() == {}
 
 
 def test_a_silent_or_slow_camera_is_no_stranger() -> None:
@@ -43,7 +43,7 @@ def test_a_silent_or_slow_camera_is_no_stranger() -> None:
     for i in range(100):
         clocks.note("left", 101 * SECOND + i * PERIOD)
     clocks.note("right", 112 * SECOND)
-    assert clocks.strangers() == {}
+    assert clocks.unmatched_clocks() == {}
 
 
 def test_a_bag_that_loops_makes_no_stranger() -> None:
@@ -52,4 +52,4 @@ def test_a_bag_that_loops_makes_no_stranger() -> None:
         for i in range(9):
             clocks.note("left", i * PERIOD)
             clocks.note("right", i * PERIOD + 5)
-        assert clocks.strangers() == {}
+        assert clocks.unmatched_clocks() == {}

@@ -31,7 +31,7 @@ class _Rig:
         self.out: list[tuple[int, str]] = []
 
     def put(self, stamp: int, camera: str) -> None:
-        self._take(self.order.put(_frame(stamp, camera)))
+        self._take(self.order.add(_frame(stamp, camera)))
 
     def look(self, after: float) -> None:
         self.now += after
@@ -106,7 +106,7 @@ def test_a_loop_is_one_jump_however_late_the_end_of_one_camera_comes(stragglers:
     assert rig.out[3 + stragglers :] == [(SHORTEST_JUMP, camera) for camera in CAMERAS]
     orders = []
     for stamp, camera in rig.out:
-        orders.append(stamps.judge(stamp, camera))
+        orders.append(stamps.classify(stamp, camera))
         stamps.accept(stamp, camera)
     assert orders.count(Order.JUMPED_BACK) == 1
     assert orders.count(Order.FORWARD) == len(orders) - 1
@@ -126,19 +126,19 @@ def test_a_camera_that_never_jumps_waits_like_the_others_again() -> None:
 def test_two_cameras_may_see_the_same_moment_and_one_may_not() -> None:
     stamps = StampOrder()
     stamps.accept(100, "left")
-    assert stamps.judge(100, "right") is Order.FORWARD
-    assert stamps.judge(100, "left") is Order.REPEATED
+    assert stamps.classify(100, "right") is Order.FORWARD
+    assert stamps.classify(100, "left") is Order.REPEATED
     stamps.accept(100, "right")
     stamps.accept(120, "left")
-    assert stamps.judge(110, "right") is Order.LATE
-    assert stamps.judge(100, "right") is Order.REPEATED
+    assert stamps.classify(110, "right") is Order.LATE
+    assert stamps.classify(100, "right") is Order.REPEATED
 
 
 def test_only_a_camera_that_goes_back_itself_tells_of_a_jump() -> None:
     stamps = StampOrder()
     late = 10 * SHORTEST_JUMP
     stamps.accept(late, "left")
-    assert stamps.judge(late - 2 * SHORTEST_JUMP, "right") is Order.LATE
-    assert stamps.judge(late - 2 * SHORTEST_JUMP, "left") is Order.JUMPED_BACK
+    assert stamps.classify(late - 2 * SHORTEST_JUMP, "right") is Order.LATE
+    assert stamps.classify(late - 2 * SHORTEST_JUMP, "left") is Order.JUMPED_BACK
     stamps.accept(7, "left")
-    assert stamps.judge(7, "right") is Order.FORWARD
+    assert stamps.classify(7, "right") is Order.FORWARD

@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from xsvggt_ros import side_stream
+from xsvggt_ros import cuda
 from xsvggt_ros.cache import attention
 from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.settings import CacheSettings
+from xsvggt_ros.cuda import SideStreams
 from xsvggt_ros.model.checkpoint import random_network
 from xsvggt_ros.model.config import PRESETS
-from xsvggt_ros.side_stream import SideStreams
-from xsvggt_ros.stream.reconstructor import cache_layout
+from xsvggt_ros.stream.step_runner import cache_layout
 
 
 class Stream:
@@ -72,7 +72,7 @@ class Schedule(TorchDispatchMode):
 def schedule(monkeypatch: pytest.MonkeyPatch) -> Schedule:
     """Record the newest of some frames, with few queries attending apart."""
     schedule = Schedule()
-    monkeypatch.setattr(side_stream, "capturing", lambda: True)
+    monkeypatch.setattr(cuda, "capturing", lambda: True)
     monkeypatch.setattr(torch.cuda, "Stream", schedule.make)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: schedule.streams[-1])
     monkeypatch.setattr(torch.cuda, "stream", schedule.on)
@@ -136,7 +136,7 @@ def test_after_a_capture_that_failed_nothing_is_waited_for(monkeypatch: pytest.M
             waited.append(other)
 
     main = Watched()
-    monkeypatch.setattr(side_stream, "capturing", lambda: True)
+    monkeypatch.setattr(cuda, "capturing", lambda: True)
     monkeypatch.setattr(torch.cuda, "Stream", Watched)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: main)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: Schedule().on(stream))
@@ -155,5 +155,5 @@ def test_after_a_capture_that_failed_nothing_is_waited_for(monkeypatch: pytest.M
 def test_a_side_stream_that_is_not_captured_changes_nothing() -> None:
     side = SideStreams()
     with side.fork("cache"):
-        assert not side_stream.capturing()
+        assert not cuda.capturing()
     side.join("cache")

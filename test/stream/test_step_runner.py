@@ -18,8 +18,7 @@ from xsvggt_ros.model.checkpoint import random_network
 from xsvggt_ros.model.config import PRESETS, NetworkConfig
 from xsvggt_ros.model.network import Head, Prediction, StreamVggt
 from xsvggt_ros.stream import step_runner
-from xsvggt_ros.stream.reconstructor import cache_layout
-from xsvggt_ros.stream.step_runner import StepRunner, _Capture
+from xsvggt_ros.stream.step_runner import StepRunner, _Capture, cache_layout
 
 HEADS: tuple[Head, ...] = ("camera", "depth")
 SETTINGS = CacheSettings(budget_tokens=60, camera_frames=6, window_frames=2, trajectory_frames=1)

@@ -21,15 +21,14 @@ from xsvggt_ros.cache import ops
 from xsvggt_ros.cache.layer_segments import LayerSegments
 from xsvggt_ros.cache.quantization import decode_keys
 from xsvggt_ros.cache.settings import CacheSettings
-from xsvggt_ros.geometry.alignment import Similarity, align
 from xsvggt_ros.geometry.cameras import world_to_camera
-from xsvggt_ros.geometry.rigid import invert
+from xsvggt_ros.geometry.rigid import Similarity, align, invert
 from xsvggt_ros.model.aggregator import Aggregator
 from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.model.config import PRESETS
 from xsvggt_ros.model.heads import activate_points
 from xsvggt_ros.model.network import StreamVggt
-from xsvggt_ros.model.rotary import rotation_for
+from xsvggt_ros.model.operators import rotation_for
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 from xsvggt_ros.synthetic.sequence import Sequence, SyntheticFrame, held_out
 from xsvggt_ros.training.scores import Scores, mean_scores, sequence_scores

@@ -11,14 +11,14 @@ import torch
 
 from xsvggt_ros.geometry.cameras import encode, intrinsics_from_encoding, world_to_camera
 from xsvggt_ros.geometry.rigid import invert
-from xsvggt_ros.synthetic.scenes.layouts import WORLDS
-from xsvggt_ros.synthetic.scenes.scene import Draw
-from xsvggt_ros.synthetic.scenes.streams import (
+from xsvggt_ros.synthetic.scenes import (
     Streams,
     StreamSettings,
     plan_streams,
     render_streams,
 )
+from xsvggt_ros.synthetic.scenes.layouts import WORLDS
+from xsvggt_ros.synthetic.scenes.scene import Draw
 
 
 def streams_of(

@@ -16,9 +16,8 @@ from rosbags.typesys import Stores, get_typestore
 from typer.testing import Result
 
 from xsvggt_ros.errors import ConfigurationError, OutputError
-from xsvggt_ros.geometry.files import UNFINISHED
+from xsvggt_ros.geometry.files import UNFINISHED, read_tum
 from xsvggt_ros.geometry.rigid import matrix_from_quaternion
-from xsvggt_ros.geometry.trajectory_io import read_tum
 from xsvggt_ros.stream.sources import open_source
 from xsvggt_ros.synthetic import export
 from xsvggt_ros.synthetic.export import write_sequence

@@ -21,20 +21,20 @@ from present import present
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import CheckpointError, ConfigurationError
 from xsvggt_ros.geometry.rigid import invert
-from xsvggt_ros.model.checkpoint import load_network, random_network
+from xsvggt_ros.model.checkpoint import load_network, random_network, read_checkpoint
 from xsvggt_ros.model.config import preset
-from xsvggt_ros.model.memory import CausalSequence
+from xsvggt_ros.model.layers import CausalSequence
 from xsvggt_ros.model.network import Prediction, StreamVggt
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 from xsvggt_ros.synthetic.scenes import (
     SEEDS,
     SUITES,
+    Streams,
     suite_named,
     suite_plan,
     suite_settings,
     suite_streams,
 )
-from xsvggt_ros.synthetic.scenes.streams import Streams
 from xsvggt_ros.synthetic.sequence import FIRST_HELD_OUT_SEED
 from xsvggt_ros.training.__main__ import main
 from xsvggt_ros.training.forgetting import (
@@ -408,7 +408,7 @@ def test_a_training_starts_from_the_weights_of_another_one(
     piece: tuple[Path, SceneRunSettings, list[str]], tmp_path: Path
 ) -> None:
     directory, settings, _ = piece
-    weights = load_network(str(directory / "weights.safetensors"), device="cpu").state_dict()
+    weights = read_checkpoint(str(directory / "weights.safetensors")).tensors
     for start in (directory, directory / "weights.safetensors"):
         asked = replace(settings, output=tmp_path, start=str(start))
         trainer = SceneRun(asked, print).trainer
@@ -421,10 +421,12 @@ def test_a_training_starts_from_the_weights_of_another_one(
     assert SceneRun(asked, print).trainer.step > 0
     with pytest.raises(ConfigurationError, match="has start .*weights.safetensors, not nothing"):
         SceneRun(replace(asked, start=""), print)
-    with pytest.raises(CheckpointError, match="not those of preset 'tiny'"):
+    with pytest.raises(CheckpointError, match="not of this network"):
         SceneRun(replace(settings, output=tmp_path / "new", start="landmarks"), print)
-    with pytest.raises(CheckpointError, match="'nowhere' does not exist, or holds no weights"):
+    with pytest.raises(CheckpointError, match="'nowhere' does not exist; start"):
         SceneRun(replace(settings, output=tmp_path / "new", start="nowhere"), print)
+    with pytest.raises(CheckpointError, match="holds no weights; start from"):
+        SceneRun(replace(settings, output=tmp_path / "new", start=str(tmp_path / "new")), print)
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ from xsvggt_ros.geometry.rigid import invert
 from xsvggt_ros.model.checkpoint import load_network, read_checkpoint
 from xsvggt_ros.model.config import preset
 from xsvggt_ros.model.heads import inverse_encoding
-from xsvggt_ros.model.memory import CausalSequence
+from xsvggt_ros.model.layers import CausalSequence
 from xsvggt_ros.model.network import Prediction
 from xsvggt_ros.synthetic.cameras import Truth, intrinsics_for, truth_of
 from xsvggt_ros.synthetic.motion import MotionSettings

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from xsvggt_ros.interruption import SIGNALS, deaf_children, stop_request
+from xsvggt_ros.process import SIGNALS, deaf_children, stop_request
 from xsvggt_ros.training.settings import Schedule, TrainingSettings
 from xsvggt_ros.training.trainer import Trainer
 

@@ -22,9 +22,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from xsvggt_ros.cache.ops import attend_few
+from xsvggt_ros.cuda import SideStreams, triton_runs
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.side_stream import SideStreams
-from xsvggt_ros.triton_support import triton_runs
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Of queries over keys and values, all [1, heads, tokens, head_dim] of one dtype."""

@@ -16,14 +16,14 @@ from xsvggt_ros.cache.adaptation import Adaptation, KeyframeSchedule
 from xsvggt_ros.cache.attention import backend
 from xsvggt_ros.cache.camera_memory import CameraMemory
 from xsvggt_ros.cache.layer_group import GroupedLayer, LayerGroup
-from xsvggt_ros.cache.layer_plan import MIB, check_budget, fitting_budget, parts_of, window_budget
+from xsvggt_ros.cache.layer_plan import MIB, check_budget, full_budget, parts_of
 from xsvggt_ros.cache.layout import CacheLayout, CacheStatistics, Scratch
 from xsvggt_ros.cache.policies import policy_for
 from xsvggt_ros.cache.published import LayerCache, PublishedCache, PublishedCameraMemory
 from xsvggt_ros.cache.quantization import UNQUANTIZED
 from xsvggt_ros.cache.settings import CacheSettings
+from xsvggt_ros.cuda import SideStreams
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.side_stream import SideStreams
 
 _FIXED = ("compatibility", "index_sets", "group_size", "anchor_frames")
 """Settings that decide what a stored token is; another value needs another cache."""
@@ -348,13 +348,24 @@ class KvCache:
     def share_budget(self, caches: int) -> None:
         """Share ``budget_mib`` among ``caches`` that live at once, from now on.
 
+        What was held stays allocated until all layers have their new share. Whatever fails before
+        that, such as for want of memory, leaves everything as before.
+
         Raises:
-            ConfigurationError: that many do not fit; everything is as before then.
+            ConfigurationError: that many do not fit.
 
         """
         budget = self._full_budget(self.settings, self._anchor, self._sizes, caches)
+        before = self.layout, self._full, self._adaptation
+        groups = [group.twin() for group in self._groups]
         self.layout = replace(self.layout, caches=caches)
-        self._take_on(self.settings, budget)
+        try:
+            self._take_on(self.settings, budget)
+        except Exception:
+            self.layout, self._full, self._adaptation = before
+            if groups:
+                self._group(groups)
+            raise
 
     def check(self, settings: CacheSettings, *, caches: int = 0) -> None:
         """Raise ConfigurationError where :meth:`configure` would; changes nothing.
@@ -427,17 +438,7 @@ class KvCache:
     ) -> int | None:
         """Return what a layer may hold where nothing adapts; None = no bound."""
         layout = replace(self.layout, caches=caches or self.layout.caches)
-        if not settings.bounded:
-            return None
-        if settings.budget_mib and frames and not settings.published:
-            fitting = fitting_budget(settings, layout, anchor=anchor, frames=frames)
-            if settings.keeps_frames:
-                wanted = window_budget(settings, layout, anchor=anchor, frames=frames)
-                return min(fitting, wanted)
-            return fitting
-        if settings.keeps_frames and frames:
-            return window_budget(settings, layout, anchor=anchor, frames=frames)
-        return settings.budget_tokens
+        return full_budget(settings, layout, anchor=anchor, frames=frames)
 
     def _set_budgets(self, budgets: Sequence[int | None]) -> None:
         """Give each group its budget, those first that shrink."""

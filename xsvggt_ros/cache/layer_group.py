@@ -16,7 +16,7 @@ from xsvggt_ros.cache.ops import Tokens, key_similarity
 from xsvggt_ros.cache.policies import Candidates, LayerView, Policy
 from xsvggt_ros.cache.segment import Segment
 from xsvggt_ros.cache.settings import CacheSettings
-from xsvggt_ros.side_stream import SideStreams
+from xsvggt_ros.cuda import SideStreams
 
 _WORST = torch.finfo(torch.float32).min
 
@@ -312,6 +312,15 @@ class LayerGroup:
         if budget != self._budget:
             self._budget = budget
             self._lay_out_for_budget()
+
+    def twin(self) -> LayerGroup:
+        """Return this group as it is, in the same memory.
+
+        It stays as it is when this one is laid out again, and its memory with it.
+        """
+        other: LayerGroup = copy(self)
+        other._held = copy(self._held)
+        return other
 
     def split(self) -> list[LayerGroup]:
         """Return the same tokens as one group for each layer, in the same memory."""

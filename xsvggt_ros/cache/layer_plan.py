@@ -403,3 +403,30 @@ def fitting_budget(
         else:
             too_much = middle
     return fits
+
+
+def full_budget(
+    settings: CacheSettings, layout: CacheLayout, *, anchor: int, frames: Collection[int]
+) -> int | None:
+    """Return what a layer may hold where nothing adapts; None = no bound.
+
+    Args:
+        settings: of the cache.
+        layout: of the network's tokens.
+        anchor: tokens of the first pass.
+        frames: the sizes of frames, in tokens; none before the first one.
+
+    Raises:
+        ConfigurationError: ``budget_mib`` does not hold the least that such frames need.
+
+    """
+    if not settings.bounded:
+        return None
+    if settings.budget_mib and frames and not settings.published:
+        fitting = fitting_budget(settings, layout, anchor=anchor, frames=frames)
+        if settings.keeps_frames:
+            return min(fitting, window_budget(settings, layout, anchor=anchor, frames=frames))
+        return fitting
+    if settings.keeps_frames and frames:
+        return window_budget(settings, layout, anchor=anchor, frames=frames)
+    return settings.budget_tokens

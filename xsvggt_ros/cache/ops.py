@@ -2,7 +2,7 @@
 """The cache's own operations, each one call to PyTorch's dispatcher.
 
 Each is defined here in plain PyTorch, and launched by `packing_kernels.py` or
-`measuring_kernels.py` where Triton runs (see `triton_support.py`).
+`measuring_kernels.py` where Triton runs (see `cuda.py`).
 
 - ``decode_layer``: one layer's tokens side by side, decoded, the newest frame behind them;
 - ``write_tokens``: tokens of a group of layers into slots, rounded;
@@ -29,8 +29,8 @@ from xsvggt_ros.cache.quantization import (
     encode_keys,
     encode_values,
 )
-from xsvggt_ros.cache.token_storage import SKIPPED, TENSORS, TokenStorage, put, take
-from xsvggt_ros.triton_support import operation
+from xsvggt_ros.cache.token_storage import SKIPPED, TENSORS, TokenStorage, take, write_rows
+from xsvggt_ros.cuda import operation
 
 _PACKING, _MEASURING = "xsvggt_ros.cache.packing_kernels", "xsvggt_ros.cache.measuring_kernels"
 
@@ -234,22 +234,22 @@ def write_tokens(given: Writing) -> None:
         stored.scatter_(1, slots, came.gather(1, order))
     # Copies first: tokens that came may lie where others are to go.
     if given.key_bits == UNQUANTIZED:
-        put(given.key_codes, slots, take(given.keys, order))
+        write_rows(given.key_codes, slots, take(given.keys, order))
     elif given.key_bits != SKIPPED:
         size = given.group_size
         codes, grid = encode_keys(take(given.keys, order), size, given.key_bits)
-        put(given.key_codes, slots, codes)
-        put(given.key_scale, rows, grid.scale)
-        put(given.key_minimum, rows, grid.minimum)
+        write_rows(given.key_codes, slots, codes)
+        write_rows(given.key_scale, rows, grid.scale)
+        write_rows(given.key_minimum, rows, grid.minimum)
         row_of_token = rows.repeat_interleave(size, dim=1)[:, : slots.shape[1]]
         given.row_of_slot.scatter_(1, slots, row_of_token.to(given.row_of_slot.dtype))
     if given.value_bits == UNQUANTIZED:
-        put(given.value_codes, slots, take(given.values, order))
+        write_rows(given.value_codes, slots, take(given.values, order))
     elif given.value_bits != SKIPPED:
         codes, grid = encode_values(take(given.values, order), given.value_bits)
-        put(given.value_codes, slots, codes)
-        put(given.value_scale, slots, grid.scale)
-        put(given.value_minimum, slots, grid.minimum)
+        write_rows(given.value_codes, slots, codes)
+        write_rows(given.value_scale, slots, grid.scale)
+        write_rows(given.value_minimum, slots, grid.minimum)
 
 
 @operation(writes=("out",), kernels=_MEASURING)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from xsvggt_ros.cache.ops import Decoding, Writing
 from xsvggt_ros.cache.quantization import UNQUANTIZED
-from xsvggt_ros.cache.token_storage import SKIPPED, TENSORS, put, take
+from xsvggt_ros.cache.token_storage import SKIPPED, TENSORS, take, write_rows
 
 _NATIVE = tl.constexpr(16)
 _HALF_STEP = tl.constexpr(2.0**-10)
@@ -306,7 +306,7 @@ def write_tokens(given: Writing) -> None:
         order.stride(0), slots.stride(0), given.number_of_slot.stride(0), _BESIDE,
     )  # fmt: skip
     if given.key_bits == UNQUANTIZED:
-        put(given.key_codes, slots, take(keys, order))
+        write_rows(given.key_codes, slots, take(keys, order))
     elif given.key_bits != SKIPPED:
         size = given.group_size
         _write_keys[triton.cdiv(count, size), lanes](
@@ -318,7 +318,7 @@ def write_tokens(given: Writing) -> None:
             size, channels, given.key_bits, triton.next_power_of_2(size),
         )  # fmt: skip
     if given.value_bits == UNQUANTIZED:
-        put(given.value_codes, slots, take(values, order))
+        write_rows(given.value_codes, slots, take(values, order))
     elif given.value_bits != SKIPPED:
         _write_values[triton.cdiv(count, _TOKENS), lanes](
             values, order, slots, given.value_codes, given.value_scale, given.value_minimum,

@@ -59,7 +59,7 @@ class TokenStorage(Protocol):
         ...
 
 
-def put(storage: Tensor, slots: Tensor, rows: Tensor) -> None:
+def write_rows(storage: Tensor, slots: Tensor, rows: Tensor) -> None:
     """Write ``rows`` [lanes, n, ...] into ``slots`` int64 [sets, n] of ``storage``.
 
     Args:

@@ -23,7 +23,15 @@ from xsvggt_ros.commands.options import (
     Threads,
     takes_groups,
 )
-from xsvggt_ros.commands.speaking import console, end_run, say_lines, say_table, say_whole
+from xsvggt_ros.commands.terminal import (
+    console,
+    end_run,
+    print_lines,
+    print_table,
+    print_whole,
+    run_progress,
+    sweep_progress,
+)
 from xsvggt_ros.errors import ConfigurationError, PartlyWrittenError, SourceError
 from xsvggt_ros.evaluation.metric_registry import BY_NAME, FAILED, limits_named
 from xsvggt_ros.evaluation.request import (
@@ -33,7 +41,7 @@ from xsvggt_ros.evaluation.request import (
     ScoringOptions,
     SourceOptions,
 )
-from xsvggt_ros.interruption import stop_request
+from xsvggt_ros.process import stop_request
 from xsvggt_ros.stream.chain_settings import ChainSettings
 
 if TYPE_CHECKING:
@@ -231,7 +239,6 @@ def _run_once(request: EvaluationRequest, output: Path, limits: tuple[Threshold,
     from xsvggt_ros.evaluation.results import new_directory, with_verdicts, write_evaluation
     from xsvggt_ros.evaluation.runner import evaluate
     from xsvggt_ros.geometry.files import require_writable
-    from xsvggt_ros.progress import run_progress
 
     require_writable(output)
     with stop_request() as stop, run_progress(console) as progress:
@@ -244,16 +251,16 @@ def _run_once(request: EvaluationRequest, output: Path, limits: tuple[Threshold,
             write_evaluation(evaluation, directory, limits)
         except PartlyWrittenError as error:
             failure = error
-    _say(evaluation)
+    _print_evaluation(evaluation)
     if failure is not None:
-        say_lines([f"Written: {each}" for each in failure.written], "green")
+        print_lines([f"Written: {each}" for each in failure.written], "green")
         raise failure
     kept = all(verdict.kept for verdict in evaluation.verdicts)
     interrupted = evaluation.state == "interrupted"
     end_run(directory, interrupted=interrupted, code=0 if kept else FAILED)
 
 
-def _say(evaluation: Evaluation) -> None:
+def _print_evaluation(evaluation: Evaluation) -> None:
     """Print the numbers that people look for."""
     from rich.table import Table
     from rich.text import Text
@@ -266,13 +273,13 @@ def _say(evaluation: Evaluation) -> None:
     console.print(Text(f"\n{evaluation.name}", "bold"), end=": ")
     console.print(where_frames_went(evaluation), markup=False, highlight=False)
     console.print(table)
-    say_lines([evaluation.association.words], "dim")
+    print_lines([evaluation.association.words], "dim")
     if evaluation.state != "complete":
-        say_lines([f"{evaluation.state}: {evaluation.reason}"], "yellow")
+        print_lines([f"{evaluation.state}: {evaluation.reason}"], "yellow")
     for verdict in evaluation.verdicts:
         words = f"{'kept' if verdict.kept else 'BROKEN'}: {verdict.words}"
-        say_lines([words], "green" if verdict.kept else "bold red")
-    say_lines((f"not measured: {missing}" for missing in evaluation.scores.missing), "dim")
+        print_lines([words], "green" if verdict.kept else "bold red")
+    print_lines((f"not measured: {missing}" for missing in evaluation.scores.missing), "dim")
 
 
 def _run_sweep(
@@ -297,7 +304,6 @@ def _run_sweep(
         run_sweep,
     )
     from xsvggt_ros.geometry.files import require_writable
-    from xsvggt_ros.progress import sweep_progress
 
     wanted = tuple(each.strip() for each in references.split(",")) if references else REFERENCES
     chosen = points(parse_axes(texts), request.cache, () if references == "none" else wanted)
@@ -326,7 +332,7 @@ def _run_sweep(
             jobs=jobs,
             run=run,
         )
-    _say_sweep(table)
+    _print_sweep(table)
     failed = any(row.state == "failed" for row in table.rows)
     end_run(directory, interrupted=table.interrupted, code=1 if failed else 0)
 
@@ -335,14 +341,14 @@ FEW_NUMBERS = ("ate_sim3", "abs_rel_l1", "bytes", "latency_p50")
 """Of a sweep, on the terminal; the report has all."""
 
 
-def _say_sweep(sweep: Sweep) -> None:
+def _print_sweep(sweep: Sweep) -> None:
     chosen = [BY_NAME[name] for name in FEW_NUMBERS]
     rows = (
         (row.label, row.state, *(each.show(row.values.get(each.name)) for each in chosen))
         for row in sweep.rows
     )
-    say_table(("run", "state", *(each.label for each in chosen)), rows, words=2)
-    say_lines(sweep.warnings, "yellow")
+    print_table(("run", "state", *(each.label for each in chosen)), rows, words=2)
+    print_lines(sweep.warnings, "yellow")
 
 
 def _run_protocol(
@@ -356,7 +362,6 @@ def _run_protocol(
     from xsvggt_ros.evaluation.protocols import run_protocol, specification_of
     from xsvggt_ros.evaluation.results import new_directory
     from xsvggt_ros.geometry.files import require_writable
-    from xsvggt_ros.progress import run_progress
 
     specification = specification_of(name, options)
     specification.names(options)  # a root without sequences fails here
@@ -372,18 +377,18 @@ def _run_protocol(
             stop=stop,
             progress=progress,
         )
-    _say_protocol(table)
+    _print_protocol(table)
     end_run(directory, interrupted=table.interrupted, code=1 if table.failed else 0)
 
 
-def _say_protocol(table: ProtocolTable) -> None:
+def _print_protocol(table: ProtocolTable) -> None:
     from xsvggt_ros.evaluation.protocols import protocol_table
 
     made = protocol_table(table)
     title = f"{table.protocol}, {table.dataset}"
-    say_table(made.heads[:-1], (row[:-1] for row in made.rows), words=1, title=title)
-    say_lines((f"{failed.sequence}: {failed.error}" for failed in table.failed), "red")
-    say_lines(table.remarks, "yellow")
+    print_table(made.heads[:-1], (row[:-1] for row in made.rows), words=1, title=title)
+    print_lines((f"{failed.sequence}: {failed.error}" for failed in table.failed), "red")
+    print_lines(table.remarks, "yellow")
 
 
 COLORS = {"better": "green", "worse": "red", "same": "dim", "": ""}
@@ -444,7 +449,7 @@ def _show(comparison: Comparison) -> None:
             show(change.after),
             Text(f"{relative} {change.verdict}".strip(), color),
         )
-    say_whole(table)
+    print_whole(table)
     for name, (before, after) in comparison.settings.items():
         console.print(f"{name}: {before} → {after}", markup=False, highlight=False)
-    say_lines(comparison.caveats, "yellow")
+    print_lines(comparison.caveats, "yellow")

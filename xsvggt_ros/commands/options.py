@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from xsvggt_ros.errors import ConfigurationError
-from xsvggt_ros.threads import ask_for_threads
+from xsvggt_ros.process import ask_for_threads
 
 if TYPE_CHECKING:
     from xsvggt_ros.stream.rerun_log import RerunLog

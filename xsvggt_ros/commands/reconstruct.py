@@ -24,9 +24,16 @@ from xsvggt_ros.commands.options import (
     rerun_log,
     takes_groups,
 )
-from xsvggt_ros.commands.speaking import console, say_figures, say_lines, say_written
+from xsvggt_ros.commands.terminal import (
+    console,
+    frame_progress,
+    known_total,
+    print_figures,
+    print_lines,
+    print_written,
+)
 from xsvggt_ros.evaluation.request import NetworkOptions
-from xsvggt_ros.interruption import INTERRUPTED, stop_request
+from xsvggt_ros.process import INTERRUPTED, stop_request
 from xsvggt_ros.stream.chain_settings import ChainSettings
 
 if TYPE_CHECKING:
@@ -71,13 +78,13 @@ def reconstruct(
     require_writable(output)
     depths = DepthFiles(output / "depth", depth) if depth else None
     shown = rerun_log(rerun, rerun_file)
-    recorded = LongestSession(*([shown.hear] if shown else []))
+    recorded = LongestSession(*([shown.log_frame] if shown else []))
     with open_source(source, topic=topic) as stream:
         loaded = network.load()
         settings = ReconstructorSettings(network.width or loaded.config.image_size, cache)
         engine = ChainedReconstructor(loaded, settings, chain=chain, refinement=refinement)
         ending = _run(stream, engine, recorded, depths, max_frames)
-    _say_left_out(recorded, ending)
+    _print_left_out(recorded, ending)
     recording = recorded.recording
     heading = title(str(source), network.words, recording.in_force(cache), len(recording))
     failures: list[Exception] = [ending.broken] if ending.broken else []
@@ -88,8 +95,8 @@ def reconstruct(
         failures.append(error)
     depth_written, failed = _close_depth(depths, output)
     failures += failed
-    say_figures(summarize_path(recorded.recording))
-    say_written([*written, *depth_written, *(shown.close() if shown else [])])
+    print_figures(summarize_path(recorded.recording))
+    print_written([*written, *depth_written, *(shown.close() if shown else [])])
     if failures:
         raise OutputError("; ".join(map(str, failures)))
     if ending.interrupted:
@@ -103,7 +110,9 @@ def _close_depth(depths: DepthFiles | None, output: Path) -> tuple[list[Path], l
 
     if depths is None:
         if (output / "depth" / TABLE).is_file():
-            say_lines([f"{output / 'depth'} is of an earlier run: --depth writes it too"], "yellow")
+            print_lines(
+                [f"{output / 'depth'} is of an earlier run: --depth writes it too"], "yellow"
+            )
         return [], []
     failures: list[Exception] = [depths.failure] if depths.failure else []
     try:
@@ -139,7 +148,6 @@ def _run(
     from itertools import islice, takewhile
 
     from xsvggt_ros.errors import SourceError
-    from xsvggt_ros.progress import frame_progress, known_total
     from xsvggt_ros.stream.recording import RecordedFrame
     from xsvggt_ros.stream.worker import reconstruct as results
 
@@ -176,12 +184,12 @@ def _run(
     return Ending(stop.is_set(), broken, refused)
 
 
-def _say_left_out(recorded: LongestSession, ending: Ending) -> None:
+def _print_left_out(recorded: LongestSession, ending: Ending) -> None:
     """Print what the results do not hold."""
     if ending.refused:
         count, first = len(ending.refused), ending.refused[0]
         total = count + recorded.frames
-        say_lines([f"{count} of {total} images were refused; the first: {first}"], "yellow")
+        print_lines([f"{count} of {total} images were refused; the first: {first}"], "yellow")
     if ending.interrupted:
         console.print(
             f"[yellow]Interrupted: the results hold what came out of {recorded.frames} frames.[/]"

@@ -17,9 +17,8 @@ from scipy.spatial import cKDTree
 
 from xsvggt_ros.errors import EvaluationError
 from xsvggt_ros.evaluation.sources.base import FrameTruth
-from xsvggt_ros.geometry.alignment import align
 from xsvggt_ros.geometry.cameras import Intrinsics
-from xsvggt_ros.geometry.rigid import Matrix
+from xsvggt_ros.geometry.rigid import Matrix, align
 from xsvggt_ros.metrics.trajectory import MeanMedian
 from xsvggt_ros.stream.frame import FrameResult
 

@@ -19,8 +19,7 @@ from xsvggt_ros.evaluation.odometry import (
 )
 from xsvggt_ros.evaluation.request import ScoringOptions
 from xsvggt_ros.evaluation.sources.base import FrameTruth
-from xsvggt_ros.geometry.alignment import align
-from xsvggt_ros.geometry.rigid import is_pose, is_position
+from xsvggt_ros.geometry.rigid import align, is_pose, is_position
 from xsvggt_ros.metrics.depth import (
     DEPTH_ALIGNMENTS,
     DepthAlignmentKind,

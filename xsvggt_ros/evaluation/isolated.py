@@ -27,8 +27,7 @@ from xsvggt_ros.errors import ConfigurationError, XsvggtError, first_line
 from xsvggt_ros.evaluation.request import EvaluationRequest
 from xsvggt_ros.evaluation.results import write_evaluation
 from xsvggt_ros.evaluation.runner import Progress, evaluate
-from xsvggt_ros.interruption import SIGNALS
-from xsvggt_ros.threads import ask_for_threads
+from xsvggt_ros.process import SIGNALS, ask_for_threads
 
 TELL_EVERY = 0.2
 """Seconds between two messages on progress."""

@@ -59,7 +59,11 @@ class Quantity:
 
 
 _SIM3, _SE3, _COST = ("trajectory", "sim3"), ("trajectory", "se3"), ("cost",)
-_DRIFT, _ODOM, _STEPS = (("odometry", each) for each in ("drift", "odom_drift", "steps"))
+_DRIFT, _ODOM, _STEPS, _POSES = (
+    ("odometry", each) for each in ("drift", "odom_drift", "steps", "poses")
+)
+_SPANS = (10, 50, 200)
+"""Those of ``metrics.odometry``; --help needs no numpy."""
 _RAW, _MEDIAN, _L1 = ("depth", "raw"), ("depth", "median"), ("depth", "l1")
 
 QUANTITIES = (
@@ -96,6 +100,13 @@ QUANTITIES = (
     Quantity(
         "step_nees_sim3", (*_STEPS, "sim3", "step_nees_sim3"), "step NEES/6, Sim(3)", "", "neither",
         2,
+    ),
+    *(
+        Quantity(
+            f"pose_nees_{frames}_sim3", (*_POSES, "sim3", f"pose_nees_{frames}_sim3"),
+            f"NEES/6 of poses over {frames} frames, Sim(3)", "", "neither", 2,
+        )
+        for frames in _SPANS
     ),
     Quantity(
         "step_coverage_sim3", (*_STEPS, "sim3", "step_coverage_sim3"),

@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 from xsvggt_ros.errors import EvaluationError, XsvggtError, first_line
 from xsvggt_ros.evaluation.sources.base import FrameTruth
 from xsvggt_ros.geometry.rigid import Matrix, invert, rotation_angle
-from xsvggt_ros.metrics.odometry import DriftScore, StepScore, score_drift, score_steps
+from xsvggt_ros.metrics.odometry import (
+    DriftScore,
+    PoseScore,
+    StepScore,
+    score_drift,
+    score_poses,
+    score_steps,
+)
 from xsvggt_ros.metrics.trajectory import (
     Poses,
     TrajectoryAlignment,
@@ -156,6 +163,8 @@ class OdometryScores:
         drift: by alignment, of the path in the world (`map`), which joins correct.
         odom_drift: the same of the path in `odom`, which never jumps.
         steps: by alignment, of the steps in `odom` against their covariances.
+        poses: by alignment, of poses in `odom` that are sums of these steps, over 10, 50 and 200
+            frames.
         step_frames: by alignment, numbers [n] of the frames that end the steps.
         unknown_steps: steps whose covariance was said to be unknown, because a result was
             implausible; they are in no score of ``steps``.
@@ -169,6 +178,7 @@ class OdometryScores:
     drift: dict[TrajectoryAlignment, DriftScore] = field(default_factory=dict)
     odom_drift: dict[TrajectoryAlignment, DriftScore] = field(default_factory=dict)
     steps: dict[TrajectoryAlignment, StepScore] = field(default_factory=dict)
+    poses: dict[TrajectoryAlignment, tuple[PoseScore, ...]] = field(default_factory=dict)
     step_frames: dict[TrajectoryAlignment, NDArray[np.intp]] = field(default_factory=dict)
     unknown_steps: int = 0
     joins: tuple[JoinScore, ...] = ()
@@ -187,6 +197,10 @@ class OdometryScores:
             "drift": {kind: each.summary() for kind, each in self.drift.items()},
             "odom_drift": {kind: each.summary() for kind, each in self.odom_drift.items()},
             "steps": {kind: each.summary() for kind, each in self.steps.items()},
+            "poses": {
+                kind: {name: value for score in each for name, value in score.metrics().items()}
+                for kind, each in self.poses.items()
+            },
             "unknown_steps": self.unknown_steps,
             "joined": self.joined,
             "joins_refused": len(self.joins) - self.joined,
@@ -214,7 +228,7 @@ class OdometryEvaluator:
         metric = self._scale.applied(result, truth)
         motion = result.motion
         before = self._newest.get(result.camera, -1)
-        first = before < 0 or motion is None
+        first = before < 0 or motion is None or not motion.step_covariance.any()
         self._unknown += lost and not first
         online_odom = metric.motion.odom_from_camera[:3, 3] if metric.motion else None
         self._frames.append(
@@ -260,16 +274,18 @@ class OdometryEvaluator:
         drift: dict[TrajectoryAlignment, DriftScore] = {}
         odom_drift: dict[TrajectoryAlignment, DriftScore] = {}
         steps: dict[TrajectoryAlignment, StepScore] = {}
+        poses: dict[TrajectoryAlignment, tuple[PoseScore, ...]] = {}
         step_frames: dict[TrajectoryAlignment, NDArray[np.intp]] = {}
         for kind in (AFTERWARDS, ONLINE):
             if reason := self._score_drift(kind, drift, odom_drift):
                 missing.append(f"drift, alignment {kind}: {reason}")
-            if reason := self._score_steps(kind, steps, step_frames):
+            if reason := self._score_steps(kind, steps, poses, step_frames):
                 missing.append(f"steps, alignment {kind}: {reason}")
         return OdometryScores(
             drift=drift,
             odom_drift=odom_drift,
             steps=steps,
+            poses=poses,
             step_frames=step_frames,
             unknown_steps=self._unknown,
             joins=tuple(self._join(*each) for each in self._changes),
@@ -307,9 +323,10 @@ class OdometryEvaluator:
         self,
         kind: TrajectoryAlignment,
         steps: dict[TrajectoryAlignment, StepScore],
+        poses: dict[TrajectoryAlignment, tuple[PoseScore, ...]],
         step_frames: dict[TrajectoryAlignment, NDArray[np.intp]],
     ) -> str:
-        """Score steps against their covariances; return why not, if so."""
+        """Score steps and their sums against their covariances; return why not, if so."""
         ends = [index for index in range(len(self._frames)) if self._is_step(index)]
         if kind == ONLINE:
             ends = [index for index in ends if self._frames[index].scale > 0]
@@ -327,17 +344,27 @@ class OdometryEvaluator:
             else:
                 require_telling(truth, kind)
                 scale = align_poses(odom, truth, kind).scale
-            steps[kind] = score_steps(
-                inverses(_path([each.odom_from_camera for each in earlier])) @ odom,
-                inverses(_path([each.truth for each in earlier])) @ truth,
-                np.array([each.covariance for each in later], np.float64),
-                kind,
-                scale=scale,
-            )
+            found = inverses(_path([each.odom_from_camera for each in earlier])) @ odom
+            true = inverses(_path([each.truth for each in earlier])) @ truth
+            covariances = np.array([each.covariance for each in later], np.float64)
+            steps[kind] = score_steps(found, true, covariances, kind, scale=scale)
+            poses[kind] = score_poses(found, true, covariances, self._runs(ends), kind, scale=scale)
         except Exception as error:  # noqa: BLE001 - one score must not take the others with it
             return reason_not_scored(error)
         step_frames[kind] = np.array(ends, np.intp)
         return ""
+
+    def _runs(self, ends: list[int]) -> list[NDArray[np.intp]]:
+        """Return places in ``ends``, the frames that end steps, of steps that follow another."""
+        runs: list[list[int]] = []
+        ended_by: dict[int, list[int]] = {}
+        for place, end in enumerate(ends):
+            run = ended_by.pop(self._frames[end].before, None)
+            if run is None:
+                runs.append(run := [])
+            run.append(place)
+            ended_by[end] = run
+        return [np.array(run, np.intp) for run in runs]
 
     def _with_whole_truth(self, *, online: bool) -> list[_Followed]:
         return [each for each in self._frames if _whole(each) and (not online or each.scale > 0)]

@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import platform
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -17,7 +16,8 @@ from typing import Any
 
 import torch
 
-from xsvggt_ros.model.backbones import (
+from xsvggt_ros.installation import version
+from xsvggt_ros.model.config import (
     NOTICES,
     bundled_weights,
     named_weights,
@@ -25,19 +25,12 @@ from xsvggt_ros.model.backbones import (
 )
 from xsvggt_ros.model.device import stored_bytes, stored_parts
 from xsvggt_ros.model.network import StreamVggt
-from xsvggt_ros.version import version
 
 PACKAGES = ("torch", "numpy", "scipy", "opencv-python-headless", "rosbags", "matplotlib")
 
 MOST_HASHED_FILES = 20_000
 EDGE = 2**20
 """Bytes hashed at the beginning and at the end of each file of a source, beside its size."""
-
-
-def fingerprint(settings: Mapping[str, Any]) -> str:
-    """Return a hash of settings that JSON holds; equal settings have equal ones."""
-    text = json.dumps(settings, sort_keys=True)
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
 
 
 def software() -> dict[str, Any]:
@@ -99,17 +92,19 @@ def data(path: str) -> dict[str, Any]:
     The hash is over names, sizes, and the first and last MiB of each file (of the first 20 000
     files in the order of their names), because recordings may take longer to read than to evaluate.
     """
-    place = Path(path).expanduser()
-    if not place.exists():
+    location = Path(path).expanduser()
+    if not location.exists():
         return {}
-    files = [place] if place.is_file() else sorted(p for p in place.rglob("*") if p.is_file())
+    files = (
+        [location] if location.is_file() else sorted(p for p in location.rglob("*") if p.is_file())
+    )
     digest = hashlib.sha256()
     for each in files[:MOST_HASHED_FILES]:
-        name = each.name if place.is_file() else each.relative_to(place).as_posix()
+        name = each.name if location.is_file() else each.relative_to(location).as_posix()
         digest.update(f"{name} {each.stat().st_size}\n".encode())
         _hash_edges(each, digest)
     return {
-        "path": str(place.absolute()),
+        "path": str(location.absolute()),
         "files": len(files),
         "bytes": sum(each.stat().st_size for each in files),
         "sha256_of_edges": digest.hexdigest(),

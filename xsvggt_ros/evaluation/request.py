@@ -6,7 +6,10 @@ The command line makes its options from these classes, so nothing heavy is impor
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -144,7 +147,7 @@ class NetworkOptions:
     @property
     def words(self) -> str:
         """The weights, for people."""
-        from xsvggt_ros.model.backbones import weights_in_words
+        from xsvggt_ros.model.config import weights_in_words
 
         return weights_in_words(self.checkpoint, self.preset)
 
@@ -252,7 +255,11 @@ class EvaluationRequest:
 
     def fingerprint(self, *left_out: str) -> str:
         """Return a hash of all settings but the named groups; equal settings have equal ones."""
-        from xsvggt_ros.evaluation.provenance import fingerprint
-
         settings = {key: value for key, value in self.resolved().items() if key not in left_out}
         return fingerprint(settings)
+
+
+def fingerprint(settings: Mapping[str, Any]) -> str:
+    """Return a hash of settings that JSON holds; equal settings have equal ones."""
+    text = json.dumps(settings, sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]

@@ -29,9 +29,15 @@ from xsvggt_ros.evaluation.metric_registry import (
     check_limits,
 )
 from xsvggt_ros.evaluation.report import page, summary
-from xsvggt_ros.geometry.cloud_io import write_ply
-from xsvggt_ros.geometry.files import replacing, require_writable, write_each
-from xsvggt_ros.geometry.trajectory_io import Trajectory, write_kitti, write_tum
+from xsvggt_ros.geometry.files import (
+    Trajectory,
+    replacing,
+    require_writable,
+    write_each,
+    write_kitti,
+    write_ply,
+    write_tum,
+)
 
 METRICS, CONFIG, REPORT, SUMMARY = "metrics.json", "config.yaml", "report.html", "summary.md"
 

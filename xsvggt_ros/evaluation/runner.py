@@ -23,10 +23,10 @@ from xsvggt_ros.evaluation.sources import open_source
 from xsvggt_ros.evaluation.sources.base import EvaluationFrame, EvaluationSource
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.chain import ChainedReconstructor
-from xsvggt_ros.stream.frame import Frame, FrameUpdate
+from xsvggt_ros.stream.frame import SECOND, Frame, FrameUpdate
 from xsvggt_ros.stream.pipeline import FramePipeline, PipelineHooks
 from xsvggt_ros.stream.reconstructor import ReconstructorSettings
-from xsvggt_ros.stream.sources.base import CUT_TO, DEFAULT_RATE, SECOND, gap_between
+from xsvggt_ros.stream.sources.base import CUT_TO, DEFAULT_RATE, gap_between
 from xsvggt_ros.stream.stamps import settled_with
 from xsvggt_ros.stream.worker import FrameQueue, Worker
 

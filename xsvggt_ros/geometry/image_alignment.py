@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 
 import cv2
 import numpy as np
@@ -61,6 +61,12 @@ EXPOSED = 0.7
 """Share of the difference that another exposure must leave to be believed."""
 SLOPE_NOISE = 0.25
 """Variance of the derivative of a blurred image's noise, over that of its brightness."""
+ROUNDED = 1.0 / 12.0 / 255.0**2
+"""Variance of brightness by whole numbers. On a smooth pattern they make steps that are the same in
+all images."""
+LENS_SHOWS = (0.3, 0.7)
+"""Share of an image's variance that a pattern around its middle explains, from where on it is taken
+for the lens's, and from where on all of it."""
 _BORDER = 2
 _FAR = 3.0
 """Times the usual difference up to which one counts for the exposure."""
@@ -241,24 +247,104 @@ def register_images(
     most = (BETTER if far else NO_WORSE) * _misfit(at_start.residuals)
     if _misfit(found.residuals) > most:
         return None
-    return replace(found, noise=_slope_noise(before.levels[0], after.levels[0], found))
+    return replace(found, noise=_uninformative(before.levels[0], after.levels[0], found))
 
 
-def _slope_noise(before: _Level, after: _Level, found: Registration) -> Array:
-    """Return what noise of the image's derivatives adds to the normal matrix [6, 6].
+def _uninformative(before: _Level, after: _Level, found: Registration) -> Array:
+    """Return what is no information about the step but adds to the normal matrix [6, 6].
 
-    Noise has slopes as well. Where an image shows nothing else, they look like information.
+    Noise has slopes as well: where an image shows nothing else, they look like information. And a
+    lens darkens the corners of every image alike: on a plain wall, that looks like rest
+    (:func:`_lens_slopes`).
     """
     camera, weights = after.intrinsics, found.weights
     shown = np.isin(before.cells, found.cells)
     moved = invert(found.pose)
     x, y, z = moved[:3, :3] @ before.points[shown].T + moved[:3, 3:]
-    rays = reprojection_jacobian(x / z, y / z, 1.0 / z)
+    a, b = x / z, y / z
+    rays = reprojection_jacobian(a, b, 1.0 / z)
     rays *= np.array([camera.fx, camera.fy])[:, None]
+    across, down, share = _lens_slopes(
+        after.image[..., :3], camera.fx * a + camera.cx, camera.fy * b + camera.cy
+    )
     squares = weights @ (found.residuals**2).sum(axis=1) / max(weights.sum(), _LEAST_GRADIENT)
+    squares = max(squares, 2 * 3 * ROUNDED * share)
     # What is left is the noise of both images.
-    rays *= np.sqrt(SLOPE_NOISE * squares / 2 * weights)[:, None, None]
-    return np.asarray(np.tensordot(rays, rays, ((0, 1), (0, 1))), np.float64)
+    noisy = rays * np.sqrt(SLOPE_NOISE * squares / 2 * weights)[:, None, None]
+    noise = np.tensordot(noisy, noisy, ((0, 1), (0, 1)))
+    lens = across[:, :, None] * rays[:, None, 0] + down[:, :, None] * rays[:, None, 1]
+    # Of the sum of the lens's and another slope, only the other counts.
+    both = np.tensordot(weights[:, None, None] * lens, found.jacobian - lens, ((0, 1), (0, 1)))
+    own = np.tensordot(weights[:, None, None] * lens, lens, ((0, 1), (0, 1)))
+    return np.asarray(noise + both + both.T + own, np.float64)
+
+
+def _lens_slopes(image: Image, column: Array, row: Array) -> tuple[Array, Array, float]:
+    """Return derivatives to the right and downwards of what the lens may give an image.
+
+    That is a smooth function of the distance from about the middle, as far as it explains what the
+    whole image shows: in a room it hardly does.
+
+    Args:
+        image: [h, w, 3].
+        column: float64 [n], of some places.
+        row: float64 [n].
+
+    Returns:
+        float64 [n, 3] each, per pixel; and which share of the image is taken for the lens's.
+
+    """
+    height, width = image.shape[:2]
+    fields = _lens_fields(height, width)
+    factors = fields.basis.T @ image.reshape(-1, 3)
+    powers = np.square(factors).sum(axis=1)
+    # The functions are orthonormal: first a constant, then those around the middle.
+    total = np.square(image).sum() - powers[0]
+    explained = powers[1 : 1 + _AROUND].sum() / max(float(total), _LEAST_GRADIENT)
+    least, most = LENS_SHOWS
+    share = min(max((explained - least) / (most - least), 0.0), 1.0)
+    if not share:
+        return np.zeros((len(row), 3)), np.zeros((len(row), 3)), 0.0
+    places = np.rint(row).astype(np.int64) * width + np.rint(column).astype(np.int64)
+    across, down = (
+        share * (each[places] @ factors).astype(np.float64) for each in (fields.across, fields.down)
+    )
+    return across, down, share
+
+
+@dataclass(frozen=True, slots=True)
+class _LensFields:
+    """Smooth functions over an image.
+
+    Attributes:
+        basis: float32 [h * w, k], orthonormal: a constant, three around the middle, six by which
+            these change where they are moved.
+        across: float32 [h * w, k], their derivatives to the right, per pixel.
+        down: float32 [h * w, k], their derivatives downwards.
+
+    """
+
+    basis: Image
+    across: Image
+    down: Image
+
+
+_AROUND = 3
+
+
+@lru_cache(maxsize=4)
+def _lens_fields(height: int, width: int) -> _LensFields:
+    row, column = np.mgrid[:height, :width].reshape(2, -1)
+    unit = max(height, width) / 2
+    x, y = (column - (width - 1) / 2) / unit, (row - (height - 1) / 2) / unit
+    r2 = x * x + y * y
+    around = [r2, r2**2, r2**3]
+    moved = [each * r2**power for power in (0, 1, 2) for each in (x, y)]
+    values = np.stack([np.ones_like(x), *around, *moved], axis=1)
+    basis = np.linalg.qr(values)[0].astype(np.float32)
+    field = basis.reshape(height, width, -1)
+    across, down = (np.asarray(np.gradient(field, axis=axis)) for axis in (1, 0))
+    return _LensFields(basis, across.reshape(basis.shape), down.reshape(basis.shape))
 
 
 def _exposure_shows(before: AlignedImage, after: AlignedImage, step: Matrix) -> bool:

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from xsvggt_ros.geometry.alignment import Similarity, mean_rotation
 from xsvggt_ros.geometry.cameras import Intrinsics
-from xsvggt_ros.geometry.rigid import Matrix, is_pose, log_so3
+from xsvggt_ros.geometry.rigid import Matrix, Similarity, is_pose, log_so3, mean_rotation
 
 Array = NDArray[np.float64]
 

@@ -69,13 +69,13 @@ class Rectification:
     scaled: bool
     rotation: Matrix | None = None
 
-    def apply(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def rectify(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the rectified image [height, width, 3]; black where the source has nothing."""
         if self.maps is None:
             return image
         return cv2.remap(image, *self.maps, cv2.INTER_LINEAR).astype(np.uint8, copy=False)
 
-    def apply_to_depth(self, depth: NDArray[np.float32]) -> NDArray[np.float32]:
+    def rectify_depth(self, depth: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return depth of the source, float32 [height, width], as the rectified camera sees it.
 
         The nearest pixel stands, because edges must not be smeared; NaN where the source has

@@ -95,8 +95,8 @@ class Registration:
         condition: smallest over largest eigenvalue of the normal matrix, lengths in median depths;
             below :data:`LEAST_CONDITION` the pose stays as it was in that direction.
         free: which of the six components were estimated.
-        noise: float64 [6, 6], what noise in the derivatives adds to the normal matrix; zero where
-            they have none.
+        noise: float64 [6, 6], what adds to the normal matrix and is no information, such as noise
+            in the derivatives; zero where there is none.
 
     """
 

@@ -1,21 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rigid motions as float64 4x4 matrices, their tangent vectors, and the axes of robots and cameras.
+"""Rigid motions as float64 4x4 matrices, their tangent vectors, and the frames of a robot.
+
+`a_from_b` is the pose of b in a: it moves points of b into a. The *carrier* is the frame whose pose
+is published: the robot's base, or the camera where there is none (REP-105).
 
 A tangent vector is ``(rho, theta)``: translation in the unit of the pose, rotation in radians. It
 disturbs a pose on the right, ``T Exp(xi)``, so it is expressed in the child frame of the pose.
 Formulas: Sola, Deray, Atchuthan, "A micro Lie theory for state estimation in robotics", arXiv
 1812.01537, section IV and appendix D.
+
+Last, the rigid motion or similarity that brings one set of points closest to another.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from math import hypot, isfinite
 
 import numpy as np
 from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]
-Place = tuple[float, float, float, float, float, float, float]
+PoseTuple = tuple[float, float, float, float, float, float, float]
 """Translation x, y, z and quaternion x, y, z, w."""
 
 MOST_OFF_UNIT = 0.1
@@ -115,12 +121,12 @@ def is_position(pose: Matrix) -> bool:
     return bool(np.isfinite(pose[:3, 3]).all() and np.isnan(pose[:3, :3]).all())
 
 
-def place_fault(place: Place) -> str | None:
-    """Return why seven numbers are no place, with the remedy; None where they are one."""
-    numbers = ", ".join(f"{number:.6g}" for number in place)
-    if not all(map(isfinite, place)):
+def pose_fault(pose: PoseTuple) -> str | None:
+    """Return why seven numbers are no pose, with the remedy; None where they are one."""
+    numbers = ", ".join(f"{number:.6g}" for number in pose)
+    if not all(map(isfinite, pose)):
         return f"({numbers}), which is not finite, and refused: broadcast finite numbers"
-    length = hypot(*place[3:])
+    length = hypot(*pose[3:])
     if abs(length - 1.0) > MOST_OFF_UNIT:
         return (
             f"({numbers}), whose quaternion has the length {length:.3g}, and refused: broadcast a "
@@ -272,3 +278,178 @@ def _coefficients(angle: float) -> tuple[float, float, float]:
         return 1.0 - square / 6.0, 0.5 - square / 24.0, 1.0 / 6.0 - square / 120.0
     sine, cosine = float(np.sin(angle)), float(np.cos(angle))
     return sine / angle, (1.0 - cosine) / angle**2, (angle - sine) / angle**3
+
+
+@dataclass(frozen=True, slots=True)
+class RobotPose:
+    """What other nodes know of the robot at the time of one frame.
+
+    Attributes:
+        carrier_from_camera: [4, 4]; None where the camera is its own carrier.
+        odom_from_carrier: [4, 4] by somebody else's odometry; None where there is none.
+
+    """
+
+    carrier_from_camera: Matrix | None = None
+    odom_from_carrier: Matrix | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where everything is at the time of one frame, [4, 4] each.
+
+    Attributes:
+        map_from_camera: of the optical frame.
+        map_from_carrier: of the robot's base, or of the camera.
+        map_from_odom: the identity where odometry is this very estimate, until its world jumps.
+        odom_from_carrier: by the odometry, which never jumps.
+
+    """
+
+    map_from_camera: Matrix
+    map_from_carrier: Matrix
+    map_from_odom: Matrix
+    odom_from_carrier: Matrix
+
+
+def map_from_world(first: RobotPose) -> Matrix:
+    """Return ``map_from_world`` [4, 4]: a session's world is its first camera, the map is z-up.
+
+    With an odometry, map and odom coincide at that moment. Without one, the map's origin is the
+    robot's base there, whose z is up. A camera alone is taken to look along x, image upright.
+    """
+    if first.odom_from_carrier is not None:
+        return first.odom_from_carrier @ _camera(first)
+    if first.carrier_from_camera is not None:
+        return first.carrier_from_camera
+    return OPTICAL_TO_BODY
+
+
+def placement_of(
+    map_from_world: Matrix,
+    world_from_camera: Matrix,
+    robot: RobotPose,
+    odom_from_camera: Matrix | None = None,
+) -> Placement:
+    """Return where everything is.
+
+    Args:
+        map_from_world: [4, 4].
+        world_from_camera: the camera's pose in the session's world, [4, 4].
+        robot: what other nodes know.
+        odom_from_camera: the same by steps alone, [4, 4]: it began like the world, and does not
+            jump where the world does; None = the world does not jump.
+
+    """
+    camera = map_from_world @ world_from_camera
+    carrier = camera @ invert(_camera(robot))
+    odom_from_carrier = robot.odom_from_carrier
+    if odom_from_carrier is None:
+        if odom_from_camera is None or np.array_equal(odom_from_camera, world_from_camera):
+            return Placement(camera, carrier, np.eye(4), carrier)
+        odom_from_carrier = map_from_world @ odom_from_camera @ invert(_camera(robot))
+    return Placement(camera, carrier, carrier @ invert(odom_from_carrier), odom_from_carrier)
+
+
+def placement_by_odometry(map_from_odom: Matrix, robot: RobotPose) -> Placement:
+    """Return where everything is by the odometry alone, which must be known.
+
+    ``map_from_odom`` is [4, 4].
+    """
+    assert robot.odom_from_carrier is not None
+    carrier = map_from_odom @ robot.odom_from_carrier
+    return Placement(carrier @ _camera(robot), carrier, map_from_odom, robot.odom_from_carrier)
+
+
+def camera_pose(carrier: Matrix, robot: RobotPose) -> Matrix:
+    """Return the camera's pose [4, 4], in the frame in which ``carrier`` [4, 4] is given."""
+    return carrier @ _camera(robot)
+
+
+def _camera(robot: RobotPose) -> Matrix:
+    return np.eye(4) if robot.carrier_from_camera is None else robot.carrier_from_camera
+
+
+LEAST_SPREAD = 1e-12
+"""Squared lengths; points closer together than this have no size that could be compared."""
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """``x -> scale * rotation @ x + translation``.
+
+    Attributes:
+        scale: never negative; 1 of a rigid motion.
+        rotation: float64 [3, 3].
+        translation: float64 [3], in the unit of the target.
+
+    """
+
+    scale: float = 1.0
+    rotation: Matrix = field(default_factory=lambda: np.eye(3))
+    translation: Matrix = field(default_factory=lambda: np.zeros(3))
+
+    def __matmul__(self, other: Similarity) -> Similarity:
+        """Return the similarity that applies ``other`` first."""
+        return Similarity(
+            self.scale * other.scale, self.rotation @ other.rotation, self.points(other.translation)
+        )
+
+    def points(self, points: NDArray[np.floating]) -> Matrix:
+        """Move points [..., 3]."""
+        return np.asarray(self.scale * points @ self.rotation.T + self.translation, np.float64)
+
+    def poses(self, poses: Matrix) -> Matrix:
+        """Move camera-to-world poses [..., 4, 4]; they stay rigid, only their places scale."""
+        moved = np.array(poses, np.float64)
+        moved[..., :3, :3] = self.rotation @ poses[..., :3, :3]
+        moved[..., :3, 3] = self.points(poses[..., :3, 3])
+        return moved
+
+    def matrix(self) -> Matrix:
+        """Return the motion as a matrix [4, 4]."""
+        whole = np.eye(4)
+        whole[:3, :3] = self.scale * self.rotation
+        whole[:3, 3] = self.translation
+        return whole
+
+
+def align(points: NDArray[np.floating], target: NDArray[np.floating], *, scale: bool) -> Similarity:
+    """Return the least-squares motion of points [n, 3] onto ``target`` [n, 3].
+
+    Closed form of Umeyama, "Least-squares estimation of transformation parameters between two point
+    patterns", PAMI 13(4), 1991. Where the points determine no rotation (all on a line, or all in
+    one place) one of the best ones is returned; where they have no size, the scale is 1.
+
+    Args:
+        points: what is to be moved.
+        target: where each of them belongs.
+        scale: whether sizes may change (Sim(3)) or not (SE(3)).
+
+    Raises:
+        ValueError: other shapes, no points, or numbers that are not finite.
+
+    """
+    if points.shape != target.shape or points.ndim != 2 or points.shape[1] != 3 or not len(points):
+        raise ValueError(f"points {points.shape} and target {target.shape} must both be (n, 3)")
+    middle, aim = points.mean(axis=0, dtype=np.float64), target.mean(axis=0, dtype=np.float64)
+    a, b = points - middle, target - aim
+    covariance = b.T @ a
+    if not np.isfinite(covariance).all():
+        raise ValueError("points and target must be finite")
+    left, sizes, right = np.linalg.svd(covariance)
+    signs = np.array([1.0, 1.0, -1.0 if np.linalg.det(left @ right) < 0 else 1.0])
+    rotation = left * signs @ right
+    spread = float((a * a).sum())
+    factor = float((sizes * signs).sum()) / spread if scale and spread > LEAST_SPREAD else 1.0
+    return Similarity(factor, rotation, aim - factor * rotation @ middle)
+
+
+def mean_rotation(rotations: Matrix) -> Matrix:
+    """Return the rotation [3, 3] of least squares to rotations [n, 3, 3].
+
+    The chordal mean of Hartley, Trumpf, Dai, Li, "Rotation averaging", IJCV 103, 2013.
+    """
+    left, _, right = np.linalg.svd(rotations.sum(axis=0))
+    sign = 1.0 if np.linalg.det(left @ right) > 0 else -1.0
+    return np.asarray(left * np.array([1.0, 1.0, sign]) @ right, np.float64)

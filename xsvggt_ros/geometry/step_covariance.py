@@ -14,6 +14,7 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
+from xsvggt_ros.geometry.image_alignment import ROUNDED, SMOOTHING
 from xsvggt_ros.geometry.pose_covariance import PoseEstimate
 from xsvggt_ros.geometry.registration import LEAST_CONDITION, Registration
 from xsvggt_ros.geometry.rigid import invert, log_se3
@@ -96,10 +97,23 @@ class ImageErrors:
         whole = np.zeros((2, 6))
         whole[0, :3], whole[1, 3:] = SCALE_FACTOR * shown * step[:3], FOCAL_ERROR * step[3:]
         covariance = errors.T @ errors + whole.T @ whole + LEAST_ERROR**2 * np.eye(6)
+        covariance += (
+            _hidden(registration)
+            * inverse
+            @ np.tensordot(weighted, weighted, ((0, 1), (0, 1)))
+            @ inverse
+        )
         values, vectors = np.linalg.eigh(covariance)
         information = (vectors / np.minimum(values, MOST_ERROR**2)) @ vectors.T
         information = (information + information.T) / 2 / np.outer(unit, unit)
         return PoseEstimate(registration.pose, np.asarray(information, np.float64))
+
+
+def _hidden(registration: Registration) -> float:
+    """Return the variance of differences that whole numbers of brightness hide, where none show."""
+    weights = registration.weights
+    shown = weights @ (registration.residuals**2).mean(axis=1) / max(weights.sum(), _TINY)
+    return max(0.0, 2 * ROUNDED / (4 * np.pi * SMOOTHING**2) - float(shown))
 
 
 def _inverse(normal: Array) -> Array:

@@ -93,12 +93,12 @@ Slots = NDArray[np.int64]
 
 MOST_SLOTS = 1 << 24
 _FILL = 1.9
-"""Places for each key at the least; with 2 million voxels and a block, 2 would need a bit more."""
+"""Buckets for each key at the least; with 2 million voxels and a block, 2 would need a bit more."""
 _EMPTY = np.int32(0)
 _GONE = np.int32(1)
-"""Stands in a place only while keys are being removed."""
+"""Stands in a bucket only while keys are being removed."""
 _FIRST = 2
-"""Slot 0 as the word in a place."""
+"""Slot 0 as the word in a bucket."""
 
 
 class VoxelTable:
@@ -119,7 +119,7 @@ class VoxelTable:
         bits = (int(_FILL * capacity)).bit_length()
         self.capacity = capacity
         self.keys: Keys = np.zeros(capacity, np.int64)
-        self._place = np.zeros(capacity, np.int32)
+        self._bucket = np.zeros(capacity, np.int32)
         self._words = np.zeros(1 << bits, np.int32)
         self._mask = (1 << bits) - 1
         self._home_shift = np.uint64(64 - bits)
@@ -132,28 +132,28 @@ class VoxelTable:
     @property
     def nbytes(self) -> int:
         """Bytes allocated."""
-        return self.keys.nbytes + self._place.nbytes + self._words.nbytes
+        return self.keys.nbytes + self._bucket.nbytes + self._words.nbytes
 
     def clear(self) -> None:
         """Remove every key."""
         self._words.fill(_EMPTY)
         self._count = 0
 
-    def find(self, keys: Keys) -> Slots:
+    def slots_of(self, keys: Keys) -> Slots:
         """Return the slot of each of ``keys`` [n], -1 where it has none."""
-        place = self._homes(keys)
-        slots = self._slots_at(place)
+        bucket = self._homes(keys)
+        slots = self._slots_at(bucket)
         found = self._holds(slots, keys)
         pending = np.flatnonzero(~found & (slots >= 0))
         slots[~found] = -1
-        place, keys = place[pending], keys[pending]
+        bucket, keys = bucket[pending], keys[pending]
         while len(pending):
-            place = (place + 1) & self._mask
-            met = self._slots_at(place)
+            bucket = (bucket + 1) & self._mask
+            met = self._slots_at(bucket)
             found = self._holds(met, keys)
             slots[pending[found]] = met[found]
             on = np.flatnonzero(~found & (met >= 0))
-            pending, place, keys = pending[on], place[on], keys[on]
+            pending, bucket, keys = pending[on], bucket[on], keys[on]
         return slots
 
     def add(self, keys: Keys) -> Slots:
@@ -161,7 +161,7 @@ class VoxelTable:
 
         Keys may repeat. The table must have room for those that are new.
         """
-        slots = self.find(keys)
+        slots = self.slots_of(keys)
         missing = np.flatnonzero(slots < 0)
         if len(missing):
             slots[missing] = self._insert(keys[missing])
@@ -172,14 +172,14 @@ class VoxelTable:
 
         Returns holes and movers: what was in slot ``movers[i]`` is now in slot ``holes[i]``.
         """
-        self._replace(self._take_out(self._place[slots].astype(np.int64)))
+        self._replace(self._take_out(self._bucket[slots].astype(np.int64)))
         count = self._count - len(slots)
         holes = slots[slots < count]
         stays = np.ones(len(slots), bool)
         stays[slots[slots >= count] - count] = False
         movers = np.flatnonzero(stays) + count
         self.keys[holes] = self.keys[movers]
-        self._settle(self._place[movers], holes)
+        self._settle(self._bucket[movers], holes)
         self._count = count
         return holes, movers
 
@@ -187,9 +187,9 @@ class VoxelTable:
         homes: Slots = (spread(keys) >> self._home_shift).astype(np.int64)
         return homes
 
-    def _slots_at(self, place: Slots) -> Slots:
-        """Return the slot in each place, negative where it is empty."""
-        slots = self._words.take(place).astype(np.int64)
+    def _slots_at(self, bucket: Slots) -> Slots:
+        """Return the slot in each bucket, negative where it is empty."""
+        slots = self._words.take(bucket).astype(np.int64)
         slots -= _FIRST
         return slots
 
@@ -202,57 +202,57 @@ class VoxelTable:
     def _insert(self, keys: Keys) -> Slots:
         """Put in ``keys``, of which none is in the table, though some may be alike."""
         slots = np.empty(len(keys), np.int64)
-        pending, place = np.arange(len(keys)), self._homes(keys)
+        pending, bucket = np.arange(len(keys)), self._homes(keys)
         while len(pending):
-            first = self._claim(place)
+            first = self._claim(bucket)
             new = np.arange(self._count, self._count + len(first))
             self._count += len(first)
             self.keys[new] = keys[first]
-            self._settle(place[first], new)
-            # Those that came too late look again: what took their place may be their own key.
-            met = self._slots_at(place)
+            self._settle(bucket[first], new)
+            # Those that came too late look again: what took their bucket may be their own key.
+            met = self._slots_at(bucket)
             found = self._holds(met, keys)
             slots[pending[found]] = met[found]
             on = np.flatnonzero(~found)
             pending, keys = pending[on], keys[on]
-            place = (place[on] + 1) & self._mask
+            bucket = (bucket[on] + 1) & self._mask
         return slots
 
-    def _take_out(self, places: Slots) -> Slots:
-        """Empty ``places`` and all behind them up to the next gap; return the slots behind."""
-        self._words[places] = _GONE
-        emptied, behind = [places], [self._words[:0]]
-        while len(places):
-            places = (places + 1) & self._mask
-            words = self._words.take(places)
-            # A place that is gone already has all behind it taken out on its own account.
+    def _take_out(self, buckets: Slots) -> Slots:
+        """Empty ``buckets`` and all behind them up to the next gap; return the slots behind."""
+        self._words[buckets] = _GONE
+        emptied, behind = [buckets], [self._words[:0]]
+        while len(buckets):
+            buckets = (buckets + 1) & self._mask
+            words = self._words.take(buckets)
+            # A bucket that is gone already has all behind it taken out on its own account.
             on = words > _GONE
-            places = places[on]
-            self._words[places] = _GONE
-            emptied.append(places)
+            buckets = buckets[on]
+            self._words[buckets] = _GONE
+            emptied.append(buckets)
             behind.append(words[on])
         self._words[np.concatenate(emptied)] = _EMPTY
         return np.concatenate(behind).astype(np.int64) - _FIRST
 
     def _replace(self, slots: Slots) -> None:
-        """Put the keys in ``slots`` into places of the table again."""
-        place = self._homes(self.keys[slots])
+        """Put the keys in ``slots`` into buckets of the table again."""
+        bucket = self._homes(self.keys[slots])
         while len(slots):
-            first = self._claim(place)
-            self._settle(place[first], slots[first])
+            first = self._claim(bucket)
+            self._settle(bucket[first], slots[first])
             on = np.ones(len(slots), bool)
             on[first] = False
-            slots, place = slots[on], (place[on] + 1) & self._mask
+            slots, bucket = slots[on], (bucket[on] + 1) & self._mask
 
-    def _claim(self, place: Slots) -> Slots:
-        """Return who wants each empty place first; all that are returned must be settled next."""
-        free = np.flatnonzero(self._words.take(place) == _EMPTY)
-        wanted = place[free]
+    def _claim(self, bucket: Slots) -> Slots:
+        """Return who wants each empty bucket first; all that are returned must be settled next."""
+        free = np.flatnonzero(self._words.take(bucket) == _EMPTY)
+        wanted = bucket[free]
         marks = np.arange(len(free), dtype=np.int32)
         self._words[wanted[::-1]] = marks[::-1]
         first: Slots = free[self._words.take(wanted) == marks]
         return first
 
-    def _settle(self, place: NDArray[np.signedinteger], slots: Slots) -> None:
-        self._place[slots] = place
-        self._words[place] = slots + _FIRST
+    def _settle(self, bucket: NDArray[np.signedinteger], slots: Slots) -> None:
+        self._bucket[slots] = bucket
+        self._words[bucket] = slots + _FIRST

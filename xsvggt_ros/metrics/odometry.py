@@ -15,6 +15,7 @@ alone, which no alignment changes, have none.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import EvaluationError
-from xsvggt_ros.geometry.rigid import log_se3, rotation_angles
+from xsvggt_ros.geometry.pose_covariance import AccumulatedError
+from xsvggt_ros.geometry.rigid import invert, log_se3, rotation_angles
 from xsvggt_ros.metrics.trajectory import (
     ErrorStatistics,
     Poses,
@@ -42,6 +44,11 @@ SHORTEST_PATH = 0.02
 
 CHI2_6 = 12.591587
 """95 % quantile of chi2 with 6 components."""
+
+SPANS = (10, 50, 200)
+"""Frames over which poses are scored against their covariances."""
+_BEGINS = 10
+"""Poses of one span that begin before the first of them ends."""
 
 
 @dataclass(frozen=True)
@@ -289,6 +296,102 @@ def score_steps(
         rotation=ErrorStatistics.of(np.degrees(np.linalg.norm(errors[:, 3:], axis=1))),
         sigmas=(np.abs(errors) / np.sqrt(variances)).max(axis=1),
     )
+
+
+@dataclass(frozen=True)
+class PoseScore:
+    """Errors of poses that are sums of steps, and how they compare with their covariances.
+
+    Attributes:
+        alignment: that gave the estimate its unit.
+        frames: that each pose is the sum of.
+        nees: float64 [n]; e' inv(S) e / 6 for errors e and covariances S.
+        nees_translation: the mean of the same of the translation alone, over 3.
+        nees_rotation: the mean of the same of the rotation alone, over 3.
+        coverage: share of poses with e' inv(S) e within the 95 % quantile.
+
+    """
+
+    alignment: TrajectoryAlignment
+    frames: int
+    nees: Array
+    nees_translation: float
+    nees_rotation: float
+    coverage: float
+
+    def metrics(self) -> dict[str, float]:
+        """Return the numbers that are judged."""
+        kind = self.alignment
+        return {
+            f"pose_nees_{self.frames}_{kind}": float(self.nees.mean()),
+            f"pose_nees_translation_{self.frames}_{kind}": self.nees_translation,
+            f"pose_nees_rotation_{self.frames}": self.nees_rotation,
+            f"pose_coverage_{self.frames}_{kind}": self.coverage,
+        }
+
+
+def score_poses(
+    steps: Poses,
+    true_steps: Poses,
+    covariances: Array,
+    runs: Sequence[NDArray[np.intp]],
+    alignment: TrajectoryAlignment,
+    *,
+    scale: float | Array = 1.0,
+) -> tuple[PoseScore, ...]:
+    """Return whether sums of steps are as wrong as a session that began with them would say.
+
+    Their covariances come about as those of poses in `odom` do. Windows overlap: each begins a
+    tenth of its length after the one before.
+
+    Args:
+        steps: as for :func:`score_steps`.
+        true_steps: the same.
+        covariances: the same.
+        runs: places of steps that follow one another.
+        alignment: that ``scale`` is from.
+        scale: metres per unit of ``steps``; one for all, or [n].
+
+    Returns:
+        One score for each of :data:`SPANS` that is not longer than all runs.
+
+    """
+    units = np.ones((len(steps), 6))
+    units[:, :3] = np.broadcast_to(np.asarray(scale, np.float64), (len(steps),))[:, None]
+    moved = np.array(steps, np.float64)
+    moved[:, :3, 3] *= units[:, :3]
+    of_steps = covariances * units[:, :, None] * units[:, None, :]
+    scores = []
+    for frames in SPANS:
+        windows = [
+            run[begin : begin + frames]
+            for run in runs
+            for begin in range(0, len(run) - frames + 1, max(1, frames // _BEGINS))
+        ]
+        if not windows:
+            continue
+        errors, of_poses = [], []
+        for window in windows:
+            pose, true, accumulated = np.eye(4), np.eye(4), AccumulatedError()
+            for place in window:
+                pose, true = pose @ moved[place], true @ true_steps[place]
+                accumulated.step(moved[place], of_steps[place])
+            errors.append(log_se3(invert(true) @ pose))
+            of_poses.append(accumulated.covariance)
+        scores.append(_pose_score(alignment, frames, np.array(errors), np.array(of_poses)))
+    return tuple(scores)
+
+
+def _pose_score(
+    alignment: TrajectoryAlignment, frames: int, errors: Array, covariances: Array
+) -> PoseScore:
+    squares = _normalized_squares(errors, covariances)
+    way, turn = (
+        float(_normalized_squares(errors[:, part], covariances[:, part, part]).mean() / 3)
+        for part in (slice(0, 3), slice(3, 6))
+    )
+    coverage = float(np.mean(squares <= CHI2_6))
+    return PoseScore(alignment, frames, squares / 6, way, turn, coverage)
 
 
 def _normalized_squares(errors: Array, covariances: Array) -> Array:

@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import ConfigurationError, EvaluationError
-from xsvggt_ros.geometry.alignment import Similarity, align
-from xsvggt_ros.geometry.rigid import invert, rotation_angles
+from xsvggt_ros.geometry.rigid import Similarity, align, invert, rotation_angles
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from xsvggt_ros.model.config import NetworkConfig
-from xsvggt_ros.model.layers import Block, Constants, LayerNorm
-from xsvggt_ros.model.memory import Memory
-from xsvggt_ros.model.rotary import (
+from xsvggt_ros.model.layers import Block, Constants, LayerNorm, Memory
+from xsvggt_ros.model.operators import (
     Rotation,
     diagonal_positions,
     frequencies,

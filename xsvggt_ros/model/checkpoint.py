@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from xsvggt_ros.errors import CheckpointError, ConfigurationError, first_line
-from xsvggt_ros.model.backbones import (
+from xsvggt_ros.model.config import (
     BACKBONES,
     BUNDLED,
     NOTICES,
+    NetworkConfig,
     backbone_in,
     backbone_of,
     backbone_with,
@@ -29,7 +30,6 @@ from xsvggt_ros.model.backbones import (
     check_backbone,
     named_weights,
 )
-from xsvggt_ros.model.config import NetworkConfig
 from xsvggt_ros.model.config import preset as named_preset
 from xsvggt_ros.model.device import (
     AUTO,
@@ -52,7 +52,7 @@ from xsvggt_ros.model.weight_files import (
     read_weight_file,
     track_head_shapes,
 )
-from xsvggt_ros.threads import suit_threads
+from xsvggt_ros.process import suit_threads
 
 logger = logging.getLogger(__name__)
 

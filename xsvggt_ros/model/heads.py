@@ -17,8 +17,7 @@ from torch.nn import functional
 
 from xsvggt_ros.model import operators
 from xsvggt_ros.model.config import NetworkConfig
-from xsvggt_ros.model.layers import AddLayerNorm, Block, Constants, LayerNorm, Linear, Mlp
-from xsvggt_ros.model.memory import Memory
+from xsvggt_ros.model.layers import AddLayerNorm, Block, Constants, LayerNorm, Linear, Memory, Mlp
 
 POSE_SIZE = 9
 """Translation (3), quaternion x y z w (4), vertical and horizontal field of view (2)."""

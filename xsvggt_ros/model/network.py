@@ -10,13 +10,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from xsvggt_ros.cuda import SideStreams
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.model.aggregator import Aggregator
 from xsvggt_ros.model.config import NetworkConfig
 from xsvggt_ros.model.heads import CameraHead, DenseHead, activate_depth, activate_points
-from xsvggt_ros.model.layers import Block, Constants
-from xsvggt_ros.model.memory import CausalSequence, Memory
-from xsvggt_ros.side_stream import SideStreams
+from xsvggt_ros.model.layers import Block, CausalSequence, Constants, Memory
 
 Head = Literal["camera", "depth", "points"]
 ALL_HEADS: tuple[Head, ...] = ("camera", "depth", "points")

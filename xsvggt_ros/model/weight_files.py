@@ -26,8 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from xsvggt_ros.errors import CheckpointError, ConfigurationError, first_line
-from xsvggt_ros.model.backbones import BACKBONES, backbone_in
-from xsvggt_ros.model.config import DenseHeadConfig, NetworkConfig
+from xsvggt_ros.model.config import BACKBONES, DenseHeadConfig, NetworkConfig, backbone_in
 from xsvggt_ros.model.heads import DenseHead
 
 logger = logging.getLogger(__name__)

@@ -27,10 +27,8 @@ from tf_transformations import quaternion_from_matrix, quaternion_matrix
 
 from xsvggt_ros.geometry.cameras import Calibration, Intrinsics, unproject
 from xsvggt_ros.geometry.rigid import Matrix
-from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
 from xsvggt_ros.ros.parameters import Frames, Points
-from xsvggt_ros.stream.frame import Frame, FrameResult, ImageArray
-from xsvggt_ros.stream.image_formats import BitsInUse
+from xsvggt_ros.stream.frame import SECOND, BitsInUse, Frame, FrameResult, ImageArray
 from xsvggt_ros.stream.messages import (
     compressed_image_of,
     frame_name,
@@ -42,13 +40,13 @@ DEFAULT_FRAMES = Frames()
 _CLOCK = "look at the clock of its publisher"
 
 
-LATEST = 2**31 * NANOSECONDS - 1
+LATEST = 2**31 * SECOND - 1
 """Nanoseconds; ROS counts seconds in 32 bits with a sign."""
 
 
 def header(stamp: int, frame_id: str) -> Header:
     """Return a header for a stamp in nanoseconds; what ROS cannot hold is brought to its bounds."""
-    seconds, rest = divmod(min(max(stamp, 0), LATEST), NANOSECONDS)
+    seconds, rest = divmod(min(max(stamp, 0), LATEST), SECOND)
     return Header(stamp=Time(sec=seconds, nanosec=rest), frame_id=frame_id)
 
 

@@ -34,12 +34,11 @@ from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.files import require_writable
-from xsvggt_ros.interruption import stop_request
-from xsvggt_ros.model.backbones import weights_in_words
+from xsvggt_ros.model.config import weights_in_words
 from xsvggt_ros.msg import ReconstructionStatus
-from xsvggt_ros.ros.child_node import ChildNode
+from xsvggt_ros.process import stop_request
 from xsvggt_ros.ros.conversions import pose_matrix
-from xsvggt_ros.ros.dds import free_domain, given_domain
+from xsvggt_ros.ros.processes import ChildNode, free_domain, given_domain
 from xsvggt_ros.ros.replay import ReplayNode
 from xsvggt_ros.ros.replay_topics import FASTEST, MeteredSource, ReplayOptions
 from xsvggt_ros.ros.topics import LARGE_DEPTH
@@ -261,7 +260,7 @@ class Demo:
         self._console = console
         self._progress = progress
         self._pace = Pace()
-        self.recorded = LongestSession(self._pace.hear, *listeners)
+        self.recorded = LongestSession(self._pace.note, *listeners)
         self.interrupted = False
         self._patience = Patience(options.patience)
 
@@ -368,14 +367,14 @@ class Demo:
 
 
 class Pace:
-    """Hears frames and tells how fast they come."""
+    """Tells how fast frames come."""
 
     def __init__(self) -> None:
         self._frames = 0
         self._first = self._last = 0.0
 
-    def hear(self, _: RecordedFrame) -> None:
-        """Hear a frame."""
+    def note(self, _: RecordedFrame) -> None:
+        """Count a frame, and note when it came."""
         self._last = monotonic()
         if not self._frames:
             self._first = self._last

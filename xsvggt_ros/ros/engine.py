@@ -7,8 +7,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from xsvggt_ros.errors import EnvironmentMissingError
+from xsvggt_ros.process import ask_for_threads
 from xsvggt_ros.ros.parameters import Settings
-from xsvggt_ros.threads import ask_for_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,8 +21,7 @@ from xsvggt_ros.ros import topics
 from xsvggt_ros.ros.conversions import frame_from
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.subscriptions import CalibrationInput, MatchedSubscription
-from xsvggt_ros.stream.frame import Frame
-from xsvggt_ros.stream.image_formats import BitsInUse
+from xsvggt_ros.stream.frame import BitsInUse, Frame
 from xsvggt_ros.stream.messages import frame_name, nanoseconds
 from xsvggt_ros.stream.stamps import JumpFilter, RigClocks, RigOrder
 from xsvggt_ros.stream.worker import FrameQueue
@@ -336,7 +335,7 @@ class RigInput:
 
     def clock_offsets(self) -> dict[str, float]:
         """Return of each camera that lives in another clock how many seconds that is ahead."""
-        return self._clocks.strangers()
+        return self._clocks.unmatched_clocks()
 
     def _put(self, camera: str, frame: Frame) -> None:
         named = replace(frame, camera=camera)
@@ -358,7 +357,7 @@ class RigInput:
             if self._order is None or frame.fault:
                 self._ready.append(frame)
             else:
-                self._ready.extend(self._order.put(frame))
+                self._ready.extend(self._order.add(frame))
 
     def _deliver(self) -> None:
         """Hand on what is ready, without waiting for room in a queue that must not drop."""

@@ -14,8 +14,13 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from xsvggt_ros.errors import ConfigurationError, XsvggtError
-from xsvggt_ros.interruption import event_at_signals, interruptible, leave, leave_at_signals
-from xsvggt_ros.threads import wait_passively
+from xsvggt_ros.process import (
+    event_at_signals,
+    interruptible,
+    leave,
+    leave_at_signals,
+    wait_passively,
+)
 
 if TYPE_CHECKING:
     from xsvggt_ros.ros.reconstruct_node import ReconstructNode
@@ -76,7 +81,7 @@ def _ros(args: list[str] | None) -> Iterator[None]:
 def _spin(node: ReconstructNode, stop: Event) -> None:
     from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
-    from xsvggt_ros.ros.dds import remove_own
+    from xsvggt_ros.ros.processes import remove_own
 
     executor = SingleThreadedExecutor()
     executor.add_node(node)

@@ -11,7 +11,7 @@ import textwrap
 from itertools import groupby
 from pathlib import Path
 
-from xsvggt_ros.declaration import Spec, Value
+from xsvggt_ros.declaration import Spec
 from xsvggt_ros.ros.parameters import specifications
 
 TABLE_BEGIN = "<!-- parameters: made by python -m xsvggt_ros.ros.parameter_texts -->"
@@ -58,21 +58,17 @@ def write(root: Path) -> None:
     page.write_text(with_table(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
-def _literal(value: Value) -> str:
-    return json.dumps(value)
-
-
 def _yaml_entry(spec: Spec) -> str:
     facts = [f"{spec.limits} {spec.unit}".strip(), "live" if spec.live else ""]
     marks = "".join(f" [{fact}]" for fact in facts if fact)
     comment = textwrap.wrap(spec.text + marks, 88, break_on_hyphens=False)
-    lines = [*(f"# {line}" for line in comment), f"{_own_name(spec)}: {_literal(spec.default)}"]
+    lines = [*(f"# {line}" for line in comment), f"{_own_name(spec)}: {json.dumps(spec.default)}"]
     return "".join(f"      {line}\n" for line in lines)
 
 
 def _markdown_row(spec: Spec) -> str:
     live = "yes" if spec.live else ""
-    cells = [f"`{spec.name}`", f"`{_literal(spec.default)}`", spec.limits, spec.unit, live]
+    cells = [f"`{spec.name}`", f"`{json.dumps(spec.default)}`", spec.limits, spec.unit, live]
     return "| " + " | ".join([*cells, spec.text]) + " |"
 
 

@@ -247,10 +247,9 @@ class CameraPublisher:
         carrier = settings.frames.base or result.frame_id
         external = settings.tf.odometry == "external"
         world = settings.frames.map if external else settings.frames.odom
-        message = odometry_message(update, world, carrier, in_map=external)
         self._transforms.publish(result.stamp, carrier, placement, settings)
         if _wanted(self._odometry):
-            self._odometry.publish(message)
+            self._odometry.publish(odometry_message(update, world, carrier, in_map=external))
         if _wanted(self._pose):
             self._pose.publish(pose_message(update, settings.frames.map))
         # In the map, where its points are; odom parts from them with every step and join.

@@ -216,10 +216,19 @@ class ReconstructNode(ManagedNode):
                 f"the current frame takes longer than {SHUTDOWN_TIMEOUT:g} s; leaving without it"
             )
             return False
-        self._service_handlers.close()
-        self._cleanup.close()
         self.destroy_node()
         return True
+
+    def destroy_node(self) -> None:
+        """Finish the current frame, however long it takes, and destroy the node.
+
+        Its worker, its services' threads and what logs publish on it until then.
+        """
+        if self._engine is not None:
+            self._engine.worker.stop(None)
+        self._service_handlers.close()
+        self._cleanup.close()
+        super().destroy_node()
 
     @property
     def _configured(self) -> Engine:
@@ -301,7 +310,7 @@ class ReconstructNode(ManagedNode):
         logger.debug("%s", text, exc_info=error)
         if admitted := self._refusals.admit(text):
             self.get_logger().error(admitted)
-        self._status.show_failure(result, text, self._configured.worker.counters)
+        self._status.show_refusal(result, text, self._configured.worker.counters)
 
     def _adopt_changes(self) -> None:
         """Set the parameters to what the engine reduced by itself."""

@@ -20,10 +20,9 @@ from rclpy.utilities import remove_ros_args
 from std_srvs.srv import SetBool
 
 from xsvggt_ros.errors import ConfigurationError, XsvggtError
-from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
-from xsvggt_ros.interruption import interruptible, leave, leave_at_signals
-from xsvggt_ros.ros.dds import given_domain
+from xsvggt_ros.process import interruptible, leave, leave_at_signals
 from xsvggt_ros.ros.log_bridge import forwarded_logging
+from xsvggt_ros.ros.processes import given_domain
 from xsvggt_ros.ros.replay_topics import (
     TRANSPORTS,
     Follower,
@@ -34,7 +33,7 @@ from xsvggt_ros.ros.replay_topics import (
     require_topic_name,
 )
 from xsvggt_ros.ros.topics import COMPRESSED
-from xsvggt_ros.stream.frame import Frame
+from xsvggt_ros.stream.frame import SECOND, Frame
 from xsvggt_ros.stream.sources import Source, open_source
 from xsvggt_ros.stream.sources.base import CUT_TO, gap_between
 
@@ -157,7 +156,7 @@ class ReplayNode(Node):
         gap = gap_between(previous, frame, self._source.rate)
         if gap.pause and not self._options.fixed_rate:
             self.get_logger().warning(
-                f"the recording pauses for {gap.pause / NANOSECONDS:.6g} s after image "
+                f"the recording pauses for {gap.pause / SECOND:.6g} s after image "
                 f"{self.published}: cut to {CUT_TO:g} s; --fixed-rate sets a pace of your own"
             )
         return gap.nanoseconds
@@ -166,7 +165,7 @@ class ReplayNode(Node):
         """Turn a distance of stamps into one of time; a step back takes one nominal period."""
         if self._options.fixed_rate:
             return 1 / self._options.fixed_rate
-        own = gap / NANOSECONDS if gap else 1 / self._source.rate
+        own = gap / SECOND if gap else 1 / self._source.rate
         return own / self._options.speed
 
     def _announce(self) -> None:

@@ -16,8 +16,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 
 from xsvggt_ros.errors import FrameError, TransformMissingError
-from xsvggt_ros.geometry.rigid import Matrix
-from xsvggt_ros.geometry.robot_frames import RobotPose, camera_pose
+from xsvggt_ros.geometry.rigid import Matrix, RobotPose, camera_pose
 from xsvggt_ros.ros import topics
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.subscriptions import MatchedSubscription, SmallSubscription
@@ -58,7 +57,7 @@ class Recent(Generic[T]):
         """Bytes held."""
         return self._nbytes
 
-    def put(self, stamp: int, nbytes: int, item: T) -> None:
+    def add(self, stamp: int, nbytes: int, item: T) -> None:
         """Take in an item; where the clock has jumped back, what came before goes.
 
         Args:
@@ -183,7 +182,7 @@ class DepthScale:
 
     def _receive(self, message: Image, _: Mapping[str, Any]) -> None:
         self.last_message = monotonic()
-        self._newest.put(nanoseconds(message.header.stamp), len(message.data), message)
+        self._newest.add(nanoseconds(message.header.stamp), len(message.data), message)
 
 
 class OdometryScale:

@@ -104,11 +104,11 @@ class StatusPublisher:
             self._message.map_bytes = nbytes
             self._message.latency_map = seconds
 
-    def show_refusal(self, frame: Frame, text: str, counters: Counters) -> None:
-        """Publish that a frame was refused.
+    def show_refusal(self, frame: Frame | FrameResult, text: str, counters: Counters) -> None:
+        """Publish that a frame was refused, or that its result did not come out whole.
 
         Args:
-            frame: that was refused.
+            frame: that was refused, or the result.
             text: why, for people.
             counters: of now.
 
@@ -116,21 +116,6 @@ class StatusPublisher:
         self.note(text)
         with self._lock:
             self._message.header = header(frame.stamp, frame.frame_id)
-            self._health.note_refusal()
-            self._publish(counters)
-
-    def show_failure(self, result: FrameResult, text: str, counters: Counters) -> None:
-        """Publish that a result did not come out, or not all of it.
-
-        Args:
-            result: that did not come out whole.
-            text: what failed, for people.
-            counters: of now.
-
-        """
-        self.note(text)
-        with self._lock:
-            self._message.header = header(result.stamp, result.frame_id)
             self._health.note_refusal()
             self._publish(counters)
 

@@ -19,7 +19,7 @@ from std_msgs.msg import Header
 from tf2_ros import Buffer, ExtrapolationException, TransformException
 
 from xsvggt_ros.errors import TransformMissingError, TransformTimeError
-from xsvggt_ros.geometry.rigid import Matrix, Place, place_fault
+from xsvggt_ros.geometry.rigid import Matrix, PoseTuple, pose_fault
 from xsvggt_ros.ros.conversions import transform_matrix
 from xsvggt_ros.stream.messages import frame_name, nanoseconds
 
@@ -64,7 +64,7 @@ class TransformBuffer:
         parent = transform.header.frame_id = frame_name(transform.header.frame_id)
         if not parent or not child or parent == child:
             return "between these names, and refused: name two different frames"
-        if fault := place_fault(place_of(transform)):
+        if fault := pose_fault(pose_tuple(transform)):
             return fault
         with self._changed:
             self._frames |= {parent, child}
@@ -158,7 +158,7 @@ class TransformBuffer:
         return f"frames '{target}' and '{source}' are not connected; known are {known}"
 
 
-def place_of(transform: TransformStamped) -> Place:
+def pose_tuple(transform: TransformStamped) -> PoseTuple:
     """Return the numbers of a transform."""
     moved, turned = transform.transform.translation, transform.transform.rotation
     return moved.x, moved.y, moved.z, turned.x, turned.y, turned.z, turned.w

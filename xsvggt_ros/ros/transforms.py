@@ -17,15 +17,13 @@ from rclpy.node import Node
 from tf2_msgs.msg import TFMessage
 
 from xsvggt_ros.errors import TransformMissingError, TransformTimeError
-from xsvggt_ros.geometry.rigid import Matrix, Place, invert
-from xsvggt_ros.geometry.robot_frames import Placement, RobotPose
-from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
+from xsvggt_ros.geometry.rigid import Matrix, Placement, PoseTuple, RobotPose, invert
 from xsvggt_ros.ros import topics
 from xsvggt_ros.ros.conversions import header, transform
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.subscriptions import SmallSubscription
-from xsvggt_ros.ros.transform_buffer import HISTORY, TransformBuffer, place_of
-from xsvggt_ros.stream.frame import Frame
+from xsvggt_ros.ros.transform_buffer import HISTORY, TransformBuffer, pose_tuple
+from xsvggt_ros.stream.frame import SECOND, Frame
 from xsvggt_ros.stream.messages import frame_name, nanoseconds
 
 FORGOTTEN = 10.0
@@ -33,8 +31,8 @@ FORGOTTEN = 10.0
 _MOST_REMEMBERED = 1000
 _LONGEST_CHAIN = 100
 
-Broadcast = tuple[str, str, int, Place]
-"""Parent, child, stamp in nanoseconds, and place of a transform."""
+Broadcast = tuple[str, str, int, PoseTuple]
+"""Parent, child, stamp in nanoseconds, and pose of a transform."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +218,7 @@ class TransformBroadcaster:
             settings: of the moment.
 
         """
-        shifted = stamp + round(settings.tf.time_offset * NANOSECONDS)
+        shifted = stamp + round(settings.tf.time_offset * SECOND)
         self._owners.note_carrier(carrier)
         links = {
             link.switch: _stamped(
@@ -247,7 +245,7 @@ class TransformBroadcaster:
             if monotonic() - self._sent_at < 1 / tf.map_rate:
                 return
             self._sent_at = monotonic()
-            now = self._node.get_clock().now().nanoseconds + round(tf.map_tolerance * NANOSECONDS)
+            now = self._node.get_clock().now().nanoseconds + round(tf.map_tolerance * SECOND)
             if now == self._repeated:  # the clock stands, and tf2 warns of the same stamp twice
                 return
             self._repeated = now
@@ -276,7 +274,7 @@ def broadcast(link: TransformStamped) -> Broadcast:
         frame_name(link.header.frame_id),
         frame_name(link.child_frame_id),
         nanoseconds(link.header.stamp),
-        place_of(link),
+        pose_tuple(link),
     )
 
 

@@ -10,7 +10,8 @@ only the first frame that all others are measured by is another one.
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -21,9 +22,8 @@ from xsvggt_ros.cache.layer_plan import MIB
 from xsvggt_ros.cache.layout import CacheStatistics
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError, XsvggtError, first_line
-from xsvggt_ros.geometry.alignment import Similarity
 from xsvggt_ros.geometry.joining import Join, OverlapFrame, join, overlap_frame
-from xsvggt_ros.geometry.rigid import Matrix
+from xsvggt_ros.geometry.rigid import Matrix, Similarity
 from xsvggt_ros.model.device import free_memory, release_cached_memory
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.chain_settings import ChainSettings, caches_of
@@ -39,6 +39,8 @@ LEAST_CONFIDENCE_MEMORY = 20
 FALLEN_FRAMES = 3
 """Frames in a row of low confidence after which another gauge begins."""
 MOST_JOINS_KEPT = 1000
+PATIENCE = 4
+"""Times the usual length of an overlap after which it ends without a rig's silent cameras."""
 
 _CONFIDENCE_STRIDE = 4
 
@@ -95,16 +97,31 @@ class ChainedReconstructor(Reconstructor):
         """Chain by other settings from the next frame on.
 
         Raises:
-            ConfigurationError: two caches do not fit ``cache.budget_mib``; all is as before then.
+            ConfigurationError: two caches do not fit ``cache.budget_mib``, or the device's memory
+                does not suffice to share it again; all is as before then.
 
         """
         caches = caches_of(chain)
         if caches != self._caches:
-            with torch.inference_mode():
-                self._cache.share_budget(caches)
+            self._share_budget(caches)
             self._caches = caches
             self._start_overlap_again()
         self.chain = chain
+
+    def _share_budget(self, caches: int) -> None:
+        try:
+            with torch.inference_mode():
+                self._cache.share_budget(caches)
+        except XsvggtError:
+            raise
+        except Exception as error:
+            release_cached_memory()
+            raise ConfigurationError(
+                f"chain.length stays {self.chain.length}, and the stream goes on as it was, "
+                f"because the cache could not be laid out for another share of cache.budget_mib: "
+                f"{first_line(error)}. If the device ran out of memory, lower cache.budget_mib "
+                "first: while it is laid out, the cache is there twice"
+            ) from error
 
     def _begin_gauges(self) -> None:
         self.joins: deque[GaugeJoin] = deque(maxlen=MOST_JOINS_KEPT)
@@ -115,9 +132,13 @@ class ChainedReconstructor(Reconstructor):
         self._unanswered: deque[FrameResult] = deque()
         """Results of frames that wait for the first pass of the new gauge."""
         self._cameras: set[str] = set()
+        """Those whose frames the next overlap waits for."""
+        self._silent: tuple[str, ...] = ()
         self._change: GaugeChange | None = None
         self._objection = ""
         self._seen_by_next: dict[str, Matrix] = {}
+        self._seen: Counter[str] = Counter()
+        """Frames of the overlap, by camera."""
         self._confidences: deque[float] = deque(maxlen=CONFIDENCE_MEMORY)
         self._fallen = 0
 
@@ -203,18 +224,25 @@ class ChainedReconstructor(Reconstructor):
     def _follow(self, frame: Arrival, result: FrameResult) -> FrameResult:
         result = _in_world(result, self._world_from_gauge)
         self._cameras.add(result.camera)
+        if result.camera in self._silent:
+            self._silent = tuple(name for name in self._silent if name != result.camera)
         result = self._odometry.follow(result)
         result = replace(
             result,
             joins=self._join_count,
             gauge_change=self._change,
-            chain_state=self._objection or ("on" if self.chain.length else "off"),
+            chain_state=self._objection or self._state,
         )
         self._change = None
         self._begin_gauge_where_due(result)
         if self._next is not None:
             result = self._run_next(frame, result)
         return result
+
+    @property
+    def _state(self) -> str:
+        state = "on" if self.chain.length else "off"
+        return f"{state}; {_silence(self._silent)}" if self._silent else state
 
     def _begin_gauge_where_due(self, result: FrameResult) -> None:
         reason = self._asked or self._reason_for_change(result)
@@ -231,9 +259,13 @@ class ChainedReconstructor(Reconstructor):
             self._refuse(result, f"its cache could not be made: {first_line(error)}")
             return
         logger.info("frame %d of the session: another gauge begins, %s", result.index, reason)
+        self._clear_overlap()
+
+    def _clear_overlap(self) -> None:
         self._overlap.clear()
         self._unanswered.clear()
         self._seen_by_next.clear()
+        self._seen.clear()
 
     def _reason_for_change(self, result: FrameResult) -> str:
         """Return why another gauge is due after this result; empty where none is."""
@@ -275,7 +307,7 @@ class ChainedReconstructor(Reconstructor):
 
     @property
     def _overlap_frames(self) -> int:
-        """Frames that both gauges see, of all cameras together."""
+        """Frames that both gauges see, of all cameras together, where none is silent."""
         return max(self.first_pass_frames, self.chain.overlap * max(1, len(self._cameras)))
 
     def _run_next(self, frame: Arrival, result: FrameResult) -> FrameResult:
@@ -291,13 +323,21 @@ class ChainedReconstructor(Reconstructor):
         result = replace(result, cache=_both(result.cache, self._next.cache_statistics()))
         for other in answers:
             self._compare(self._unanswered.popleft(), other)
-        if len(self._overlap) >= self._overlap_frames and not self._unanswered:
+        if self._knows_enough():
             found = join(self._overlap)
             if found.objection:
                 self._refuse(result, found.objection, found)
             else:
                 self._take_over(result, found)
         return result
+
+    def _knows_enough(self) -> bool:
+        """Whether the overlap is over: all cameras are in it, or it has gone on for long enough."""
+        if self._unanswered or len(self._overlap) < self.first_pass_frames:
+            return False
+        # A gauge may place a camera that it has never seen elsewhere than the one before did.
+        complete = all(self._seen[name] >= self.chain.overlap for name in self._cameras)
+        return complete or len(self._overlap) >= PATIENCE * self._overlap_frames
 
     def _compare(self, result: FrameResult, other: FrameResult) -> None:
         """Keep what both gauges say of one frame."""
@@ -308,6 +348,7 @@ class ChainedReconstructor(Reconstructor):
                 result.intrinsics,
             )
         )
+        self._seen[result.camera] += 1
         self._seen_by_next[result.camera] = other.camera_to_world
 
     def _take_over(self, result: FrameResult, found: Join) -> None:
@@ -319,6 +360,7 @@ class ChainedReconstructor(Reconstructor):
         self._odometry.change_gauge(
             {name: world.poses(pose) for name, pose in self._seen_by_next.items()}, found
         )
+        self._note_silent_cameras(result.index)
         self._gauge_begun = result.index + 1
         self._confidences.clear()  # each gauge has a level of its own
         self._join_count += 1
@@ -329,6 +371,14 @@ class ChainedReconstructor(Reconstructor):
             "their depth apart", self._join_count + 1, result.index + 1, world.scale,
             100 * found.distance,
         )  # fmt: skip
+
+    def _note_silent_cameras(self, index: int) -> None:
+        """Tell of cameras without a frame in the overlap."""
+        silent = sorted((self._cameras | set(self._silent)) - self._seen_by_next.keys())
+        if set(silent) - set(self._silent):
+            logger.warning("frame %d of the session: %s", index, _silence(silent))
+        self._silent = tuple(silent)
+        self._cameras = set(self._seen_by_next)
 
     def _refuse(self, result: FrameResult, objection: str, found: Join | None = None) -> None:
         """Stay in the old gauge, and try again later."""
@@ -345,9 +395,7 @@ class ChainedReconstructor(Reconstructor):
     def _note_change(self, found: Join | None, objection: str) -> None:
         self._fallen = 0
         self._objection = objection
-        self._overlap.clear()
-        self._unanswered.clear()
-        self._seen_by_next.clear()
+        self._clear_overlap()
         self._change = GaugeChange(
             reason=self._reason,
             objection=objection,
@@ -356,6 +404,15 @@ class ChainedReconstructor(Reconstructor):
             scale_spread=np.nan if found is None else found.scale_spread,
             joins=self._join_count,
         )
+
+
+def _silence(cameras: Sequence[str]) -> str:
+    """Say what it means that cameras of a rig had no frame in an overlap."""
+    names = ", ".join(f"'{name}'" for name in cameras)
+    return (
+        f"no image of camera {names} while the newest gauge took over; when it is back, it begins "
+        "where the network has it, as uncertain as a camera that is new"
+    )
 
 
 def _both(one: CacheStatistics, other: CacheStatistics) -> CacheStatistics:

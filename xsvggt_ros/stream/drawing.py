@@ -134,15 +134,7 @@ def draw_from_above(figure: Figure, box: Box, scene: Scene, title: str) -> Axes:
 
 
 def draw_from_side(figure: Figure, box: Box, scene: Scene, title: str) -> None:
-    """Draw the cloud and the way from the right-hand side.
-
-    Args:
-        figure: that is drawn into.
-        box: left, bottom, width and height in pixels.
-        scene: the cloud and the path.
-        title: of the view.
-
-    """
+    """Draw the cloud and the way from the right-hand side; Args as for :func:`draw_from_above`."""
     axes = axes_at(figure, box)
     dress(axes, title)
     _draw(axes, scene, box, across=(0, 2), towards=1)
@@ -161,12 +153,12 @@ def draw_truth(figure: Figure, box: Box, comparison: TruthComparison, title: str
     """
     axes = axes_at(figure, box)
     dress(axes, title)
-    place = comparison.place
-    (low_x, low_y), (high_x, high_y) = place.low, place.high
-    axes.imshow(place.image, extent=(low_x, high_x, low_y, high_y), interpolation="antialiased")
+    top_view = comparison.top_view
+    (low_x, low_y), (high_x, high_y) = top_view.low, top_view.high
+    axes.imshow(top_view.image, extent=(low_x, high_x, low_y, high_y), interpolation="antialiased")
     axes.grid(visible=False)
-    axes.plot(*comparison.true_places[:, :2].T, color=TRUTH, linewidth=2.2, label="true path")
-    _draw_path(axes, comparison.places[:, :2])
+    axes.plot(*comparison.true_positions[:, :2].T, color=TRUTH, linewidth=2.2, label="true path")
+    _draw_path(axes, comparison.positions[:, :2])
     _fit(axes, box, *_limits(comparison))
     axes.set(xlabel="x, metres", ylabel="y, metres")
     legend = axes.legend(loc="upper right", fontsize=9, labelcolor=INK, framealpha=0.75)
@@ -182,7 +174,7 @@ def show_place(axes: Axes, box: Box, comparison: TruthComparison) -> None:
         comparison: with the truth.
 
     """
-    (low_x, low_y), (high_x, high_y) = comparison.place.low, comparison.place.high
+    (low_x, low_y), (high_x, high_y) = comparison.top_view.low, comparison.top_view.high
     outline = np.array(
         [[low_x, low_y], [high_x, low_y], [high_x, high_y], [low_x, high_y], [low_x, low_y]]
     )
@@ -193,7 +185,7 @@ def show_place(axes: Axes, box: Box, comparison: TruthComparison) -> None:
 
 def _limits(comparison: TruthComparison) -> tuple[Array, Array]:
     """Return the corners of the place and a margin for what was estimated beyond it."""
-    low, high = np.array(comparison.place.low), np.array(comparison.place.high)
+    low, high = np.array(comparison.top_view.low), np.array(comparison.top_view.high)
     margin = 0.1 * (high - low)
     return low - margin, high + margin
 

@@ -3,22 +3,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from time import monotonic
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.geometry.cameras import Intrinsics
-from xsvggt_ros.geometry.robot_frames import Placement, RobotPose
+from xsvggt_ros.geometry.rigid import Placement, RobotPose
 
 if TYPE_CHECKING:
     from xsvggt_ros.cache.layout import CacheStatistics
     from xsvggt_ros.geometry.cameras import Calibration
-    from xsvggt_ros.stream.image_formats import BitsInUse
+
+logger = logging.getLogger(__name__)
+
+SECOND = 1_000_000_000
+"""Nanoseconds, in which every stamp is given."""
 
 ImageArray = NDArray[np.uint8]
 """RGB image, uint8 [height, width, 3]."""
@@ -27,6 +32,60 @@ IntrinsicsSource = Literal["calibrated", "predicted", "held", "assumed"]
 PoseSource = Literal["predicted", "fused", "held"]
 Refinement = Literal["off", "auto", "on"]
 REFINEMENTS: tuple[Refinement, ...] = ("off", "auto", "on")
+
+FULL_SCALE = 65535
+"""White of a 16-bit image."""
+
+LEAST_USED = (FULL_SCALE + 1) // 8
+"""A camera that has not reached an eighth of the range has fewer bits than its pixels."""
+
+_DEPTHS = (8, 10, 12, 14, 16)
+"""Bits that sensors have."""
+
+_HOT_PIXELS = 5000
+"""Pixels of which one may be brighter than the sensor can measure: a hot one, or none at all."""
+
+
+def _brightest(pixels: NDArray[Any]) -> int:
+    """Return the largest value, but for those of hot pixels."""
+    values = pixels.ravel()
+    odd = values.size // _HOT_PIXELS
+    most = int(values.max(initial=0))
+    # Counting is for images whose bits only a few pixels decide about.
+    if not odd or int(np.count_nonzero(values > most // 4)) > odd:
+        return most
+    return int(np.partition(values, values.size - 1 - odd)[values.size - 1 - odd])
+
+
+class BitsInUse:
+    """Follows the largest value of a camera's 16-bit images through a session.
+
+    A 10-bit camera whose values were taken for 16-bit ones would reach the network as four levels
+    of grey.
+    """
+
+    def __init__(self) -> None:
+        self._most = 0
+        self._newest = 0
+        self._said = 0
+
+    def begin(self) -> None:
+        """Take note that a session began with the newest image."""
+        self._most = self._newest
+
+    def full_scale(self, pixels: NDArray[Any]) -> int:
+        """Return the value of white, by these uint16 pixels [h, w, ...] and all before them."""
+        self._newest = _brightest(pixels)
+        self._most = max(self._most, self._newest)
+        bits = next(depth for depth in _DEPTHS if self._most < 1 << depth)
+        if 0 < self._most < LEAST_USED and bits != self._said:
+            self._said = bits
+            logger.warning(
+                "16-bit images reach no more than %d of %d so far: they are read as %d-bit "
+                "ones; shift the driver's pixels up if that is wrong",
+                self._most, FULL_SCALE, bits,
+            )  # fmt: skip
+        return (1 << bits) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +165,9 @@ class CameraMotion:
         covariance: float64 [6, 6] of it, translation first.
         world_covariance: float64 [6, 6] of ``camera_to_world``: the same, and of all joins.
         step: float64 [4, 4], this camera in its frame of the result before.
-        step_covariance: float64 [6, 6] of it; zero for the first frame.
-        seconds: from the frame before to this one; 0 for the first frame.
+        step_covariance: float64 [6, 6] of it; zero for the first frame, and for that of a rig's
+            camera that begins again.
+        seconds: from the frame before to this one; 0 where there is no step either.
         inliers: share of the points that fit a registered pose; NaN where none was tried.
         depth_error: standard deviation of depth as a share of it, by how much two depth maps in a
             row differ: errors that both share do not show. NaN where unknown.
@@ -280,7 +340,8 @@ class FrameResult:
         motion: how the camera moves and how precise that is.
         gauge_change: told with the first result after another gauge was tried.
         joins: gauges that took over since the session began.
-        chain_state: ``off``, ``on``, or why the newest gauge was refused.
+        chain_state: ``off``, ``on``, why the newest gauge was refused, or which cameras it has not
+            seen yet.
         metric: whether lengths are metres.
 
     """

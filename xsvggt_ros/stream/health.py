@@ -86,7 +86,7 @@ class ImageWatch:
         self._last: ImageArray | None = None
         self._alike = 0
 
-    def judge(self, color: ImageArray) -> tuple[str, ...]:
+    def faults_of(self, color: ImageArray) -> tuple[str, ...]:
         """Return what is wrong with the newest image [h, w, 3], in words; nothing of a scene."""
         reason = blindness(color)
         self.blind = reason is not None
@@ -133,7 +133,7 @@ class QualityWatch:
         self._gaps: deque[int] = deque(maxlen=BASELINE)
         self._last: tuple[Matrix, int] | None = None
 
-    def judge(self, result: FrameResult) -> tuple[str, ...]:
+    def faults_of(self, result: FrameResult) -> tuple[str, ...]:
         """Return what is wrong with a result, in words; nothing where it is plausible."""
         if result.index == 0:
             self._begin()

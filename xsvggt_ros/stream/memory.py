@@ -19,7 +19,8 @@ from xsvggt_ros.errors import ConfigurationError, FrameError
 from xsvggt_ros.model.device import free_memory
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.preprocessing import plan
-from xsvggt_ros.stream.reconstructor import Reconstructor, cache_layout
+from xsvggt_ros.stream.reconstructor import Reconstructor
+from xsvggt_ros.stream.step_runner import cache_layout
 
 _FLOAT = 4
 EXPECTED_SIZE = (640, 480)

@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 
 from xsvggt_ros.errors import FrameError, SourceError
 from xsvggt_ros.geometry.cameras import Calibration
-from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
-from xsvggt_ros.stream.frame import ImageArray
-from xsvggt_ros.stream.image_formats import BitsInUse
+from xsvggt_ros.stream.frame import SECOND, BitsInUse, ImageArray
 from xsvggt_ros.stream.imaging import decode_encoded, decode_raw
 
 MILLIMETRES = 1000.0
@@ -29,7 +27,7 @@ DEPTH_ENCODINGS = {"16UC1": "u2", "mono16": "u2", "32FC1": "f4"}
 
 def nanoseconds(stamp: Any) -> int:
     """Return a ``Time`` in nanoseconds."""
-    return int(stamp.sec) * NANOSECONDS + int(stamp.nanosec)
+    return int(stamp.sec) * SECOND + int(stamp.nanosec)
 
 
 def frame_name(name: str) -> str:

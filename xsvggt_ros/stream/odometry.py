@@ -23,6 +23,7 @@ from xsvggt_ros.geometry.image_alignment import (
 )
 from xsvggt_ros.geometry.joining import Join
 from xsvggt_ros.geometry.pose_covariance import (
+    AccumulatedError,
     ErrorSpectrum,
     PoseEstimate,
     VarianceFactors,
@@ -126,8 +127,8 @@ class _Camera:
     step: Matrix = field(default_factory=lambda: np.eye(4))
     world_from_camera: Matrix = field(default_factory=lambda: np.eye(4))
     depth_error: float = np.nan
-    covariance: Array = field(default_factory=lambda: np.zeros((6, 6)))
-    world_covariance: Array = field(default_factory=lambda: np.zeros((6, 6)))
+    error: AccumulatedError = field(default_factory=AccumulatedError)
+    world_error: AccumulatedError = field(default_factory=AccumulatedError)
 
 
 class VisualOdometry:
@@ -160,7 +161,8 @@ class VisualOdometry:
     def change_gauge(self, poses: Mapping[str, Matrix], found: Join) -> None:
         """Take note that another gauge has taken over.
 
-        `odom` takes no notice, so only the pose in the world is as uncertain as the join.
+        `odom` takes no notice, so only the pose in the world is as uncertain as the join. A camera
+        that the new gauge has not seen begins again: no step leads from one gauge to the other.
 
         Args:
             poses: by camera, camera-to-world pose [4, 4] of its newest frame in the new gauge.
@@ -173,7 +175,9 @@ class VisualOdometry:
         for name, pose in poses.items():
             camera = self._cameras[name]
             camera.world_from_camera = pose
-            camera.world_covariance = camera.world_covariance + found.pose_covariance(pose)
+            camera.world_error.add(found.pose_covariance(pose))
+        for name in self._cameras.keys() - poses.keys():
+            self._cameras[name].seen = self._cameras[name].image = None
 
     def follow(self, result: FrameResult) -> FrameResult:
         """Return the result with its motion, and its pose refined where that is asked for.
@@ -194,17 +198,15 @@ class VisualOdometry:
         else:
             of_network = invert(camera.world_from_camera) @ pose
             step, of_step = self._measured_step(camera, result, image, of_network)
-            camera.covariance = _symmetric(compose_covariance(camera.covariance, step, of_step))
-            camera.world_covariance = _symmetric(
-                compose_covariance(camera.world_covariance, step, of_step)
-            )
+            for error in (camera.error, camera.world_error):
+                error.step(step, of_step)
             if step is not of_network:
                 before = self._odom_from_world @ camera.world_from_camera
                 self._odom_from_world = before @ step @ invert(pose)
         motion = CameraMotion(
             odom_from_camera=self._odom_from_world @ pose,
-            covariance=camera.covariance,
-            world_covariance=camera.world_covariance,
+            covariance=camera.error.covariance,
+            world_covariance=camera.world_error.covariance,
             step=step,
             step_covariance=of_step,
             seconds=0.0 if first else (result.stamp - camera.stamp) / 1e9,
@@ -227,10 +229,10 @@ class VisualOdometry:
         newest = max(others, key=lambda each: each.stamp)
         between = invert(newest.world_from_camera) @ pose
         error = _in_depths(_diagonal(*newest.steps.variances()), _usual_depth(seen))
-        camera.covariance = _symmetric(compose_covariance(newest.covariance, between, error))
-        camera.world_covariance = _symmetric(
-            compose_covariance(newest.world_covariance, between, error)
-        )
+        for own, other in (
+            (camera.error, newest.error), (camera.world_error, newest.world_error)
+        ):  # fmt: skip
+            own.begin(_symmetric(compose_covariance(other.covariance, between, error)))
 
     def note_true_step(self, motion: CameraMotion, step: Matrix) -> None:
         """Learn from the true step [4, 4] of a motion, in metres, how variances are off.

@@ -15,13 +15,15 @@ import numpy as np
 
 from xsvggt_ros.errors import FrameError, XsvggtError, first_line
 from xsvggt_ros.geometry.rectification import is_usable
-from xsvggt_ros.geometry.rigid import OPTICAL_TO_BODY, Matrix, invert
-from xsvggt_ros.geometry.robot_frames import (
+from xsvggt_ros.geometry.rigid import (
+    OPTICAL_TO_BODY,
+    Matrix,
     RobotPose,
     camera_pose,
+    invert,
     map_from_world,
-    place,
-    place_by_odometry,
+    placement_by_odometry,
+    placement_of,
 )
 from xsvggt_ros.stream.frame import Frame, FrameResult, FrameUpdate, ImageArray, SessionInfo
 from xsvggt_ros.stream.health import MEMORY, ImageWatch, QualityWatch, blindness
@@ -203,7 +205,7 @@ class FramePipeline:
         """Take a result the rest of its way."""
         self.processed += 1
         self._note_calibration(frame, result)
-        self._say_what_is_lost(result)
+        self._warn_of_what_is_lost(result)
         update = FrameUpdate(frame, result, self._session_info())
         try:
             update = self._check(update)
@@ -229,7 +231,7 @@ class FramePipeline:
         """
         if frame.fault:
             raise FrameError(frame.fault)
-        order = self._stamps.judge(frame.stamp, frame.camera)
+        order = self._stamps.classify(frame.stamp, frame.camera)
         if order is Order.REPEATED:
             raise FrameError(
                 f"stamp {frame.stamp} ns came twice in a row; give each image its own stamp"
@@ -335,7 +337,7 @@ class FramePipeline:
         self._become_known.add(camera)
         return is_usable(calibration, image.shape[1], image.shape[0])
 
-    def _say_what_is_lost(self, result: FrameResult) -> None:
+    def _warn_of_what_is_lost(self, result: FrameResult) -> None:
         """Say once for each size of images what of them is cut off or out of proportion."""
         mapping = result.mapping
         size = mapping.source_width, mapping.source_height
@@ -353,11 +355,11 @@ class FramePipeline:
             self._blind = True
             self._results_since_fault = MEMORY
         watch = self._images[result.camera]
-        faults = watch.judge(result.color)
+        faults = watch.faults_of(result.color)
         blind = faults[0] if watch.blind else ""
         self._blind = self._blind and watch.blind
         self._judged_size = result.color.shape[1], result.color.shape[0]
-        faults += self._quality[result.camera].judge(result)
+        faults += self._quality[result.camera].faults_of(result)
         self._results_since_fault = 0 if faults else self._results_since_fault + 1
         degraded = self._results_since_fault < MEMORY
         return replace(update, faults=faults, degraded=degraded, blind=blind)
@@ -393,10 +395,10 @@ class FramePipeline:
         if update.starts_over or transforms.odom_from_carrier is None:
             self._map_from_odom = None
         if update.degraded and self._map_from_odom is not None:
-            placement = place_by_odometry(self._map_from_odom, transforms)
+            placement = placement_by_odometry(self._map_from_odom, transforms)
         else:
             motion = update.result.motion
-            placement = place(
+            placement = placement_of(
                 self._map_from_world,
                 update.result.camera_to_world,
                 transforms,

@@ -21,7 +21,7 @@ from torch.nn import functional
 from xsvggt_ros.errors import ConfigurationError, FrameError
 from xsvggt_ros.geometry.cameras import Calibration, Intrinsics, intrinsics_from_encoding
 from xsvggt_ros.geometry.rectification import Rectification, rectification
-from xsvggt_ros.stream.frame import ImageArray, ImageMapping, IntrinsicsSource
+from xsvggt_ros.stream.frame import FrameResult, ImageArray, ImageMapping, IntrinsicsSource
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,9 @@ class Calibrator:
         self._found: dict[tuple[Calibration, int, int], Rectification | None] = {}
         self._said: set[str] = set()
 
-    def find(self, calibration: Calibration | None, image: ImageArray) -> Rectification | None:
+    def rectification_for(
+        self, calibration: Calibration | None, image: ImageArray
+    ) -> Rectification | None:
         """Return how to rectify ``image`` [h, w, 3], None where its camera is not known."""
         if calibration is None or self._use == "ignore":
             return None
@@ -67,14 +69,16 @@ class Calibrator:
 
     def _make(self, calibration: Calibration, width: int, height: int) -> Rectification | None:
         if not calibration.known:
-            self._say(logging.INFO, "the camera_info is uncalibrated: the network's own is used")
+            self._log_once(
+                logging.INFO, "the camera_info is uncalibrated: the network's own is used"
+            )
             return None
         if self._use != "auto":
             calibration = replace(calibration, rectified=self._use == "rectified")
         try:
             found = rectification(calibration, width, height)
         except ConfigurationError as error:
-            self._say(logging.WARNING, f"the calibration is not used: {error}")
+            self._log_once(logging.WARNING, f"the calibration is not used: {error}")
             return None
         self._tell(calibration, found)
         return found
@@ -82,22 +86,22 @@ class Calibrator:
     def _tell(self, calibration: Calibration, found: Rectification) -> None:
         size = f"{found.intrinsics.width}x{found.intrinsics.height}"
         if found.scaled:
-            self._say(
+            self._log_once(
                 logging.WARNING,
                 f"the camera_info is for {calibration.width}x{calibration.height} pixels, the "
                 f"images have {size}: it is scaled to them",
             )
         if found.seen is not None and found.seen.mean() < MOSTLY_SEEN:
-            self._say(
+            self._log_once(
                 logging.WARNING,
                 f"by the camera_info the camera sees only {found.seen.mean():.0%} of its rectified "
                 "image, and the rest stays black: check focal lengths, distortion and binning",
             )
         how = "rectified here" if found.maps is not None else "used as they are"
-        self._say(logging.INFO, f"the camera is known, and images of {size} pixels are {how}")
+        self._log_once(logging.INFO, f"the camera is known, and images of {size} pixels are {how}")
 
-    def _say(self, level: int, text: str) -> None:
-        """Log once: a lens that focuses has another calibration in each image."""
+    def _log_once(self, level: int, text: str) -> None:
+        """Log a text once: a lens that focuses has another calibration in each image."""
         if text not in self._said and len(self._said) < _MOST_SAID:
             self._said.add(text)
             logger.log(level, text)
@@ -235,3 +239,19 @@ def to_network(image: ImageArray, device: torch.device) -> Tensor:
     """Turn uint8 RGB [h, w, 3] into float32 [1, 1, 3, h, w] in [0, 1] on ``device``."""
     planes = torch.from_numpy(image).to(device, non_blocking=True).permute(2, 0, 1)
     return (planes.float() / 255)[None, None].contiguous()
+
+
+def with_camera(result: FrameResult, camera: Rectification) -> FrameResult:
+    """Return the result for a known camera; nothing is known where its image has nothing."""
+    depth = result.depth
+    if camera.seen is not None:
+        depth = np.where(result.mapping.mask_from_source(camera.seen), depth, np.float32(np.nan))
+    intrinsics = result.mapping.intrinsics_from_source(camera.intrinsics)
+    predicted = result.intrinsics_source == "predicted"
+    return replace(
+        result,
+        depth=depth,
+        intrinsics=intrinsics,
+        intrinsics_source="calibrated",
+        focal_ratio=intrinsics.fx / result.intrinsics.fx if predicted else np.nan,
+    )

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xsvggt_ros.cache.kv_cache import KvCache
-from xsvggt_ros.cache.layout import CacheLayout, CacheStatistics, TokenShape
+from xsvggt_ros.cache.layout import CacheStatistics
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import (
     ConfigurationError,
     DeviceFullError,
     FrameError,
     NonFiniteOutputError,
+    XsvggtError,
     first_line,
 )
 from xsvggt_ros.geometry.cameras import (
@@ -40,8 +41,9 @@ from xsvggt_ros.stream.preprocessing import (
     check_width,
     preprocess,
     to_network,
+    with_camera,
 )
-from xsvggt_ros.stream.step_runner import HostOutput, StepRunner, changed, shrunk
+from xsvggt_ros.stream.step_runner import HostOutput, StepRunner, cache_layout, changed, shrunk
 
 logger = logging.getLogger(__name__)
 
@@ -328,9 +330,9 @@ class Reconstructor:
 
         """
         started = perf_counter()
-        rectification = self._calibrator.find(calibration, image)
+        rectification = self._calibrator.rectification_for(calibration, image)
         if rectification is not None:
-            image = rectification.apply(image)
+            image = rectification.rectify(image)
         color, mapping = preprocess(image, self.settings.width, self._network.config.patch_size)
         frame = Arrival(
             color, mapping, stamp, frame_id, camera, rectification, perf_counter() - started
@@ -452,7 +454,7 @@ class Reconstructor:
         """Return the result of the session's next frame."""
         pose, pose_source = self._poses.place(output.encoding, frame.stamp, frame.camera)
         if pose_source == "held":
-            self._say_held()
+            self._log_held()
         intrinsics, source = self._view.intrinsics(output.encoding, frame.mapping, self._index)
         result = FrameResult(
             index=self._index,
@@ -475,9 +477,9 @@ class Reconstructor:
             head_change=output.head_change,
         )
         self._index += 1
-        return result if frame.rectification is None else _with_camera(result, frame.rectification)
+        return result if frame.rectification is None else with_camera(result, frame.rectification)
 
-    def _say_held(self) -> None:
+    def _log_held(self) -> None:
         if not self._held_said:
             self._held_said = True
             logger.info(
@@ -509,7 +511,13 @@ class Reconstructor:
         if size == self._size:
             return
         tokens = self._network.config.tokens_per_frame(mapping.height, mapping.width)
-        self._cache.prepare(tokens, together)
+        try:
+            self._cache.prepare(tokens, together)
+        except XsvggtError:
+            raise
+        except Exception as error:
+            # Some layers have their new budget and others do not.
+            raise self._failure("the cache", error) from error
         if self._size is not None:
             logger.warning(
                 "the network's image changes from %dx%d to %dx%d pixels; the session goes on",
@@ -538,34 +546,3 @@ class Reconstructor:
                 self._cache.smallest_history_budget(tokens) - 1, width, height,
                 self._cache.smallest_history_budget(tokens),
             )  # fmt: skip
-
-
-def cache_layout(network: StreamVggt) -> CacheLayout:
-    """Return what a cache must know of ``network``'s tokens."""
-    config = network.config
-    return CacheLayout(
-        layers=config.depth,
-        token=TokenShape(config.num_heads, config.head_dim, network.dtype, network.device),
-        special_tokens=config.special_tokens,
-        camera_blocks=config.camera.depth,
-        camera_iterations=config.camera.iterations,
-        anchor_frames=config.stream.anchor_frames,
-        window_frames=config.stream.window_frames,
-        trained_frames=config.stream.trained_frames,
-    )
-
-
-def _with_camera(result: FrameResult, camera: Rectification) -> FrameResult:
-    """Return the result for a known camera; nothing is known where its image has nothing."""
-    depth = result.depth
-    if camera.seen is not None:
-        depth = np.where(result.mapping.mask_from_source(camera.seen), depth, np.float32(np.nan))
-    intrinsics = result.mapping.intrinsics_from_source(camera.intrinsics)
-    predicted = result.intrinsics_source == "predicted"
-    return replace(
-        result,
-        depth=depth,
-        intrinsics=intrinsics,
-        intrinsics_source="calibrated",
-        focal_ratio=intrinsics.fx / result.intrinsics.fx if predicted else np.nan,
-    )

@@ -14,10 +14,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from xsvggt_ros.geometry.alignment import Similarity, align, mean_rotation
 from xsvggt_ros.geometry.cameras import Intrinsics, unproject
-from xsvggt_ros.geometry.rigid import transform_points, world_to_map
-from xsvggt_ros.geometry.trajectory_io import Trajectory
+from xsvggt_ros.geometry.files import Trajectory
+from xsvggt_ros.geometry.rigid import (
+    Similarity,
+    align,
+    mean_rotation,
+    transform_points,
+    world_to_map,
+)
 from xsvggt_ros.metrics.depth import comparable_pixels, score_depth
 from xsvggt_ros.metrics.trajectory import ErrorStatistics, path_extent
 from xsvggt_ros.stream.frame import FrameResult, ImageArray, PoseSource
@@ -158,8 +163,8 @@ class EvenSample(Generic[T]):
     def pick(self) -> list[T]:
         """Return at most ``limit`` things, the first and the last held among them."""
         count = min(self.limit, len(self._items))
-        places = np.linspace(0, len(self._items) - 1, count).round().astype(int)
-        return [self._items[place] for place in places]
+        indices = np.linspace(0, len(self._items) - 1, count).round().astype(int)
+        return [self._items[index] for index in indices]
 
 
 class Recording:
@@ -264,8 +269,8 @@ def mebibytes(count: int) -> str:
 
 def summarize_path(recording: Recording) -> list[Figure]:
     """Return how many frames there are and how long the path is, whatever becomes of the files."""
-    places = np.array([pose[:3, 3] for pose in recording.poses]).reshape(-1, 3)
-    length = float(np.linalg.norm(np.diff(places, axis=0), axis=1).sum())
+    positions = np.array([pose[:3, 3] for pose in recording.poses]).reshape(-1, 3)
+    length = float(np.linalg.norm(np.diff(positions, axis=0), axis=1).sum())
     figures = [Figure(f"{len(recording)}", "frames in the results")]
     figures.append(Figure(f"{length:.3f}", "length of the path, in the network's unit"))
     if recording.joins:
@@ -302,7 +307,7 @@ def summarize(recording: Recording, comparison: TruthComparison | None) -> list[
 
 @dataclass(frozen=True, slots=True)
 class TopView:
-    """A parallel image of a place from above: x to the right, y upwards.
+    """A parallel image of a room from above: x to the right, y upwards.
 
     Attributes:
         image: RGB uint8 [h, w, 3].
@@ -323,13 +328,13 @@ class GroundTruth:
     Attributes:
         poses: camera-to-world, float64 [4, 4], optical frame, by stamp in nanoseconds.
         depth: returns the true depth map of a stamp in ``poses``, float32 [H, W].
-        place: the place itself from above.
+        top_view: the room itself from above.
 
     """
 
     poses: Mapping[int, NDArray[np.float64]]
     depth: Callable[[int], NDArray[np.float32]]
-    place: TopView
+    top_view: TopView
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,8 +343,8 @@ class TruthComparison:
 
     Attributes:
         transform: Sim(3) of least squares over all positions, from the map into the true world.
-        places: estimated positions after it, float64 [n, 3], metres.
-        true_places: where the camera was, float64 [n, 3], metres.
+        positions: estimated positions after it, float64 [n, 3], metres.
+        true_positions: where the camera was, float64 [n, 3], metres.
         depths: of each of the recording's images that has a truth, by stamp: the true depth at
             the image's size, float32 [h, w], metres.
         map_transform: lays the cloud on the true world: turned as the cameras are on average, with
@@ -348,24 +353,24 @@ class TruthComparison:
         depth_scale: median true depth over median estimated depth of all these.
         abs_rel_median: see :mod:`xsvggt_ros.metrics.depth`; of all these, after that one scale.
         extent: of the true path, metres, see :func:`~xsvggt_ros.metrics.trajectory.path_extent`.
-        place: the place itself from above.
+        top_view: the room itself from above.
 
     """
 
     transform: Similarity
-    places: NDArray[np.float64]
-    true_places: NDArray[np.float64]
+    positions: NDArray[np.float64]
+    true_positions: NDArray[np.float64]
     depths: Mapping[int, NDArray[np.float32]]
     map_transform: Similarity
     depth_scale: float
     abs_rel_median: float
     extent: float
-    place: TopView
+    top_view: TopView
 
     @property
     def ate_sim3(self) -> float:
         """Root mean square distance of the positions from the true ones, metres."""
-        offsets = np.linalg.norm(self.places - self.true_places, axis=1)
+        offsets = np.linalg.norm(self.positions - self.true_positions, axis=1)
         return ErrorStatistics.of(offsets).rmse
 
     @property
@@ -387,14 +392,14 @@ def compare(recording: Recording, truth: GroundTruth) -> TruthComparison | None:
     scale, error = _depth_error(frames, depths)
     return TruthComparison(
         transform=transform,
-        places=transform.points(estimated[:, :3, 3]),
-        true_places=true[:, :3, 3],
+        positions=transform.points(estimated[:, :3, 3]),
+        true_positions=true[:, :3, 3],
         depths=depths,
         map_transform=_lay_on(estimated, true, scale if np.isfinite(scale) else transform.scale),
         depth_scale=scale,
         abs_rel_median=error,
         extent=path_extent(true),
-        place=truth.place,
+        top_view=truth.top_view,
     )
 
 

@@ -79,7 +79,7 @@ class RerunLog:
         self._lengths: list[int] = []
         self._last: NDArray[np.float64] | None = None
 
-    def hear(self, frame: RecordedFrame) -> None:
+    def log_frame(self, frame: RecordedFrame) -> None:
         """Log a frame.
 
         Raises:
@@ -229,7 +229,7 @@ def true_path_in_map(comparison: TruthComparison) -> NDArray[np.float64]:
     The inverse of the motion that lays the estimated path on the true one; its scale must not be 0.
     """
     motion = comparison.transform
-    return (comparison.true_places - motion.translation) @ motion.rotation / motion.scale
+    return (comparison.true_positions - motion.translation) @ motion.rotation / motion.scale
 
 
 def _import_rerun() -> Any:

@@ -25,9 +25,7 @@ from numpy.typing import NDArray
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError, OutputError
 from xsvggt_ros.geometry.cameras import Intrinsics
-from xsvggt_ros.geometry.cloud_io import write_ply
-from xsvggt_ros.geometry.files import replacing, write_each
-from xsvggt_ros.geometry.trajectory_io import seconds_text, write_tum
+from xsvggt_ros.geometry.files import replacing, seconds_text, write_each, write_ply, write_tum
 from xsvggt_ros.stream.drawing import (
     DOTS_PER_INCH,
     ESTIMATE,
@@ -168,8 +166,8 @@ def _fitting(frames: list[RecordedFrame], box: Box, rows: int) -> list[RecordedF
     widest = tallest / _height_per_width(frames[0]) + GAP
     room = round((box[2] - LABELS - SCALES + GAP) / widest)
     count = min(len(frames), max(FEWEST, room))
-    places = np.linspace(0, len(frames) - 1, count).round().astype(int)
-    return [frames[place] for place in places]
+    indices = np.linspace(0, len(frames) - 1, count).round().astype(int)
+    return [frames[index] for index in indices]
 
 
 def _height_per_width(frame: RecordedFrame) -> float:

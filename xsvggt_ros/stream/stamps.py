@@ -18,9 +18,9 @@ from time import monotonic
 from typing import TypeVar
 
 from xsvggt_ros.errors import SourceError
-from xsvggt_ros.stream.frame import Frame
+from xsvggt_ros.stream.frame import SECOND, Frame
 
-SHORTEST_JUMP = 1_000_000_000
+SHORTEST_JUMP = SECOND
 """Nanoseconds back from which on a clock has jumped; less is an image that came out of order."""
 
 WRAP = 2**32 * 1000
@@ -58,7 +58,7 @@ class StampOrder:
         self._left: tuple[int, int] | None = None
         """Stamps before and after the newest jump forward."""
 
-    def judge(self, stamp: int, camera: str = "") -> Order:
+    def classify(self, stamp: int, camera: str = "") -> Order:
         """Compare ``stamp`` with the last ones accepted.
 
         Two cameras may take an image at the same time, one camera may not. Only a camera whose own
@@ -331,7 +331,7 @@ class RigClocks:
             others.add(camera)
         self._newest[camera] = stamp
 
-    def strangers(self) -> dict[str, float]:
+    def unmatched_clocks(self) -> dict[str, float]:
         """Return by how many seconds the stamps of cameras are ahead of those of most others.
 
         Only cameras that are off by a second or more are in it; what is behind is negative.
@@ -372,7 +372,7 @@ class RigOrder:
     def __len__(self) -> int:
         return len(self._held)
 
-    def put(self, frame: Frame) -> list[Frame]:
+    def add(self, frame: Frame) -> list[Frame]:
         """Take in a frame; return those whose turn has come, in order.
 
         Where a bag loops, the last frames of one camera may come after the first new ones of

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.layer_plan import fitting_budget
-from xsvggt_ros.cache.layout import CacheLayout
+from xsvggt_ros.cache.layout import CacheLayout, TokenShape
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError, first_line
 from xsvggt_ros.geometry.cameras import world_to_camera
@@ -42,6 +42,21 @@ HIGHEST_CONFIDENCE = 1e6
 MOST_CAPTURES = 8
 """Captures at the same time: a rig's cameras may differ in size, and for each size there is one for
 frames that are stored and one for those that leave nothing."""
+
+
+def cache_layout(network: StreamVggt) -> CacheLayout:
+    """Return what a cache must know of ``network``'s tokens."""
+    config = network.config
+    return CacheLayout(
+        layers=config.depth,
+        token=TokenShape(config.num_heads, config.head_dim, network.dtype, network.device),
+        special_tokens=config.special_tokens,
+        camera_blocks=config.camera.depth,
+        camera_iterations=config.camera.iterations,
+        anchor_frames=config.stream.anchor_frames,
+        window_frames=config.stream.window_frames,
+        trained_frames=config.stream.trained_frames,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -213,8 +213,13 @@ class Worker:
         """Start the thread."""
         self._thread.start()
 
-    def stop(self, timeout: float) -> bool:
-        """Finish the current frame, drop the rest, and wait; return whether the thread ended."""
+    def stop(self, timeout: float | None) -> bool:
+        """Finish the current frame, drop the rest, and wait; return whether the thread ended.
+
+        Args:
+            timeout: most seconds to wait; None = as long as it takes.
+
+        """
         self._queue.close()
         self._refuse_commands()
         if self._thread.is_alive() and current_thread() is not self._thread:

@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
 import cv2
@@ -17,9 +16,16 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from xsvggt_ros.errors import ConfigurationError, OutputError
-from xsvggt_ros.geometry.files import UNFINISHED, replacing, replacing_directory, require_writable
+from xsvggt_ros.geometry.files import (
+    UNFINISHED,
+    Trajectory,
+    replacing,
+    replacing_directory,
+    require_writable,
+    seconds_text,
+    write_tum,
+)
 from xsvggt_ros.geometry.rigid import Matrix, invert, quaternion_from_matrix
-from xsvggt_ros.geometry.trajectory_io import Trajectory, seconds_text, write_tum
 from xsvggt_ros.synthetic.sequence import Sequence, SyntheticFrame
 
 JPEG_QUALITY = 95
@@ -70,12 +76,7 @@ class FileWriter(ABC):
         self._stamps.append(frame.stamp)
         self._poses.append(frame.camera_to_world)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Write the lists of the frames so far."""
         if self._stamps:
             self._finish(Trajectory.from_poses(self._stamps, self._poses))
@@ -187,12 +188,7 @@ class BagWriter:
             ) from error
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Finish the bag."""
         self._writer.close()
 

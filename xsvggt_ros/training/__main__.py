@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from xsvggt_ros.errors import XsvggtError
-from xsvggt_ros.interruption import INTERRUPTED, stop_request
-from xsvggt_ros.threads import ask_for_threads
+from xsvggt_ros.process import INTERRUPTED, ask_for_threads, stop_request
 from xsvggt_ros.training import BEGAN
 from xsvggt_ros.training.log import Progress
 from xsvggt_ros.training.recipes import RECIPES, RoomTraining, training_named

@@ -15,7 +15,7 @@ from torch.nn import functional
 from xsvggt_ros.model.config import NetworkConfig
 from xsvggt_ros.model.heads import POSE_SIZE
 from xsvggt_ros.synthetic.cameras import Truth
-from xsvggt_ros.synthetic.scenes.streams import Streams
+from xsvggt_ros.synthetic.scenes import Streams
 from xsvggt_ros.training.batches import Batch
 from xsvggt_ros.training.learning import AuxiliaryHeads, nearer_sign
 

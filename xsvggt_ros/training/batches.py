@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.geometry.cameras import Intrinsics
-from xsvggt_ros.interruption import deaf_children
+from xsvggt_ros.process import deaf_children
 from xsvggt_ros.synthetic.cameras import Truth, intrinsics_for, tone_map, truth_of
 from xsvggt_ros.synthetic.motion import MotionSettings, plan_motion
 from xsvggt_ros.synthetic.renderer import Quality, Rendering, render, render_sequence

@@ -10,7 +10,7 @@ from torch.nn import functional
 from xsvggt_ros.cache.policies import pooling_weights
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.model.config import NetworkConfig
-from xsvggt_ros.model.memory import CausalSequence
+from xsvggt_ros.model.layers import CausalSequence
 
 POOL_SIZE = CacheSettings().pool_size
 """Patch queries that are averaged into one, as a cache does by default."""

@@ -23,8 +23,7 @@ from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.model.checkpoint import random_network, save_network
 from xsvggt_ros.model.config import NetworkConfig, preset
 from xsvggt_ros.model.heads import inverse_encoding
-from xsvggt_ros.model.layers import LayerScale
-from xsvggt_ros.model.memory import CausalSequence
+from xsvggt_ros.model.layers import CausalSequence, LayerScale
 from xsvggt_ros.model.network import Prediction, StreamVggt
 from xsvggt_ros.synthetic.cameras import Truth
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from xsvggt_ros.errors import ConfigurationError
+from xsvggt_ros.synthetic.scenes import StreamSettings
 from xsvggt_ros.synthetic.scenes.layouts import Pace
-from xsvggt_ros.synthetic.scenes.streams import StreamSettings
 from xsvggt_ros.training.learning import LossWeights, cosine
 from xsvggt_ros.training.settings import CURRICULA, Schedule, TrainingSettings
 

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from xsvggt_ros.model.aggregator import Encoder
 from xsvggt_ros.model.heads import activate_depth, activate_points
-from xsvggt_ros.model.memory import CausalSequence
+from xsvggt_ros.model.layers import CausalSequence
 from xsvggt_ros.model.network import Prediction
 from xsvggt_ros.synthetic.cameras import Truth
+from xsvggt_ros.synthetic.scenes import Streams, plan_streams, render_streams
 from xsvggt_ros.synthetic.scenes.scene import Draw
-from xsvggt_ros.synthetic.scenes.streams import Streams, plan_streams, render_streams
 from xsvggt_ros.synthetic.sequence import FIRST_HELD_OUT_SEED
 from xsvggt_ros.training.auxiliary_heads import SceneHeads
 from xsvggt_ros.training.forgetting import (

@@ -16,9 +16,9 @@ from xsvggt_ros.geometry.rigid import invert, rotation_angles
 from xsvggt_ros.metrics.depth import score_depth
 from xsvggt_ros.metrics.trajectory import TrajectoryScore, score_trajectory
 from xsvggt_ros.model.config import PoseConvention
-from xsvggt_ros.model.memory import CausalSequence
+from xsvggt_ros.model.layers import CausalSequence
 from xsvggt_ros.model.network import StreamVggt
-from xsvggt_ros.synthetic.scenes.streams import Streams
+from xsvggt_ros.synthetic.scenes import Streams
 from xsvggt_ros.synthetic.sequence import Sequence, SyntheticFrame
 from xsvggt_ros.training.forgetting import (
     MaskedSequence,

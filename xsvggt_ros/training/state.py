@@ -17,9 +17,8 @@ from torch import Tensor
 
 from xsvggt_ros.errors import CheckpointError, first_line
 from xsvggt_ros.geometry.files import replacing
-from xsvggt_ros.model.backbones import BUNDLED, NOTICES
 from xsvggt_ros.model.checkpoint import assemble, read_checkpoint
-from xsvggt_ros.model.config import NetworkConfig, preset
+from xsvggt_ros.model.config import BUNDLED, NOTICES, NetworkConfig, preset
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.synthetic.rooms import room_named
 from xsvggt_ros.training.auxiliary_heads import RoomHeads
@@ -315,10 +314,11 @@ def load_weights(start: str, preset_name: str, network: StreamVggt) -> None:
     if not named and (Path(source) / WEIGHTS).is_file():
         source = str(Path(source) / WEIGHTS)
     elif not named and not Path(source).is_file():
+        lacking = "holds no weights" if Path(source).exists() else "does not exist"
         raise CheckpointError(
-            f"'{start}' does not exist, or holds no weights; start from the directory of a "
-            "training, a .pth or .safetensors file, a file on the Hugging Face hub as "
-            f"owner/name:file, or {BUNDLED}, which comes with the package"
+            f"'{start}' {lacking}; start from the directory of a training, a .pth or .safetensors "
+            f"file, a file on the Hugging Face hub as owner/name:file, or {BUNDLED}, which comes "
+            "with the package"
         )
     read = read_checkpoint(source)
     _start_from_weights(read.tensors, read.config, start, preset_name, network)

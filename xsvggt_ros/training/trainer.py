@@ -19,7 +19,7 @@ from xsvggt_ros.errors import CheckpointError, ConfigurationError
 from xsvggt_ros.geometry.files import require_writable
 from xsvggt_ros.model.device import device_named
 from xsvggt_ros.model.heads import activate_depth, activate_points
-from xsvggt_ros.model.memory import CausalSequence
+from xsvggt_ros.model.layers import CausalSequence
 from xsvggt_ros.model.network import Prediction
 from xsvggt_ros.synthetic.sequence import LENGTHS, SUITE, Sequence, held_out
 from xsvggt_ros.training.auxiliary_heads import RoomHeads

@@ -109,6 +109,9 @@ def answered(
         raise EvaluationError(f"the frame of stamp {stamp} failed: {error}") from error
 
 
+PATCH = 14
+"""Pixels; both sides of an image become multiples of it."""
+
 WIDTH = 518
 """Pixels; of the published weights and all published tables."""
 

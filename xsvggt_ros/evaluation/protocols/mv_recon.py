@@ -20,6 +20,7 @@ from PIL import Image
 from xsvggt_ros.errors import ConfigurationError, EvaluationError, SourceError
 from xsvggt_ros.evaluation.cloud import score_cloud
 from xsvggt_ros.evaluation.protocols.base import (
+    PATCH,
     Column,
     ProtocolOptions,
     ProtocolRow,
@@ -28,14 +29,12 @@ from xsvggt_ros.evaluation.protocols.base import (
     each_row,
     length_note,
 )
-from xsvggt_ros.evaluation.protocols.video_depth import PATCH
 from xsvggt_ros.evaluation.request import SourceOptions
 from xsvggt_ros.evaluation.sources import open_source
 from xsvggt_ros.evaluation.sources.base import EvaluationSource
 from xsvggt_ros.evaluation.sources.files import directories
-from xsvggt_ros.geometry.alignment import align
 from xsvggt_ros.geometry.cameras import Intrinsics, unproject
-from xsvggt_ros.geometry.rigid import Matrix, invert
+from xsvggt_ros.geometry.rigid import Matrix, align, invert
 from xsvggt_ros.geometry.text_tables import read_text
 from xsvggt_ros.stream.frame import FrameResult, ImageArray
 from xsvggt_ros.stream.reconstructor import Reconstructor
@@ -154,17 +153,17 @@ def sequence_names(dataset: str, root: Path) -> list[str]:
 
 
 def _open(dataset: str, root: Path, name: str, sampling: Sampling) -> EvaluationSource:
-    place = root / name
+    directory = root / name
     if sampling.frames is not None:
         options = SourceOptions(kind=dataset, stride=sampling.stride, limit=sampling.frames)
-        return open_source(place, options)
+        return open_source(directory, options)
     if dataset == "seven_scenes":
-        return open_source(place, SourceOptions(kind=dataset, stride=SEVEN_SCENES_STRIDE))
-    count = open_source(place, SourceOptions(kind=dataset)).frame_count
+        return open_source(directory, SourceOptions(kind=dataset, stride=SEVEN_SCENES_STRIDE))
+    count = open_source(directory, SourceOptions(kind=dataset)).frame_count
     if count is None:
-        raise SourceError(f"the number of images of {place} is unknown")
+        raise SourceError(f"the number of images of {directory} is unknown")
     stride = max(1, min(NEURAL_RGBD_STRIDE, count // 2))
-    return open_source(place, SourceOptions(kind=dataset, stride=stride))
+    return open_source(directory, SourceOptions(kind=dataset, stride=stride))
 
 
 def _views(engine: Reconstructor, source: EvaluationSource, prediction: str) -> Iterator[_View]:

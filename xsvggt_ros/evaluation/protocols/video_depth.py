@@ -14,6 +14,7 @@ from PIL import Image
 from xsvggt_ros.errors import ConfigurationError, EvaluationError
 from xsvggt_ros.evaluation.evaluator import at_size_of
 from xsvggt_ros.evaluation.protocols.base import (
+    PATCH,
     Column,
     ProtocolOptions,
     ProtocolRow,
@@ -48,9 +49,6 @@ ALIGNMENT: DepthAlignmentKind = "l1"
 
 IMAGE_ALIGNMENT = "median_per_image"
 """Of single images: each by its own median."""
-
-PATCH = 14
-"""Pixels; both sides of an image become multiples of it."""
 
 BONN_5 = ("balloon2", "crowd2", "crowd3", "person_tracking2", "synchronous")
 KITTI_FRAMES = 110

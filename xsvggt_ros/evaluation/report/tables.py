@@ -37,7 +37,8 @@ class Table:
 def tables(evaluation: Evaluation) -> list[Table]:
     """Return every table that has data."""
     made = (
-        _trajectory(evaluation), _drift(evaluation), _steps(evaluation), _joins(evaluation),
+        _trajectory(evaluation), _drift(evaluation), _steps(evaluation), _summed_steps(evaluation),
+        _joins(evaluation),
         _depth(evaluation), _cloud(evaluation), _live(evaluation),
     )  # fmt: skip
     return [table for table in made if table] + [_latency(evaluation), _memory(evaluation)]
@@ -162,6 +163,33 @@ def _steps(evaluation: Evaluation) -> Table | None:
         "NEES/6 of 1 and 95 % within are right; more NEES is a covariance that is too small. "
         f"{odometry.unknown_steps} steps whose covariance is published as unknown are left out.",
     )  # fmt: skip
+
+
+def _summed_steps(evaluation: Evaluation) -> Table | None:
+    poses = evaluation.scores.odometry.poses
+    rows = [
+        (
+            ALIGNED[kind],
+            f"{score.frames}",
+            *(
+                f"{value:.2f}"
+                for value in (score.nees.mean(), score.nees_translation, score.nees_rotation)
+            ),
+            f"{100 * score.coverage:.1f}",
+            f"{len(score.nees)}",
+        )
+        for kind, scores in poses.items()
+        for score in scores
+    ]
+    if not rows:
+        return None
+    return Table(
+        "Poses in odom",
+        ("scaled by", "frames", "NEES/6", "translation/3", "rotation/3", "within 95 %, %", "poses"),
+        rows,
+        "Sums of so many steps, against the true ones and the covariances that a session begun "
+        "there would publish. They overlap, so a short stream has few that are independent.",
+    )
 
 
 MOST_JOINS = 30

@@ -59,34 +59,34 @@ def open_source(path: str | Path, options: SourceOptions | None = None) -> Evalu
     options = options or SourceOptions()
     if str(path).startswith(PREFIX):
         return RenderedSource(str(path), options)
-    place = Path(path).expanduser()
-    if not place.exists():
+    location = Path(path).expanduser()
+    if not location.exists():
         raise SourceError(
-            f"{place} does not exist: give a bag, a directory of a data set, or {PREFIX}NAME"
+            f"{location} does not exist: give a bag, a directory of a data set, or {PREFIX}NAME"
         )
-    if place.name == METADATA and place.is_file():
-        place = place.parent  # It stands for the bag that it is of.
-    if is_bag(place):
-        return BagEvaluationSource(place, options)
-    return _open_directory(place.resolve(), options)
+    if location.name == METADATA and location.is_file():
+        location = location.parent  # It stands for the bag that it is of.
+    if is_bag(location):
+        return BagEvaluationSource(location, options)
+    return _open_directory(location.resolve(), options)
 
 
-def _open_directory(place: Path, options: SourceOptions) -> EvaluationSource:
+def _open_directory(location: Path, options: SourceOptions) -> EvaluationSource:
     if options.kind is not None:
         if options.kind not in LOADERS:
             raise ConfigurationError(
                 f"kind '{options.kind}' is unknown; choose one of {', '.join(LOADERS)}"
             )
-        return LOADERS[options.kind].open_directory(place, options)
-    fitting = [name for name, loader in LOADERS.items() if loader.matches(place)]
+        return LOADERS[options.kind].open_directory(location, options)
+    fitting = [name for name, loader in LOADERS.items() if loader.matches(location)]
     if not fitting:
         raise SourceError(
-            f"{place} is no recording with ground truth that is known here: looked for "
+            f"{location} is no recording with ground truth that is known here: looked for "
             f"{', '.join(LOADERS)}; 'xsvggt reconstruct' takes images without truth"
         )
     if len(fitting) > 1:
-        raise SourceError(f"{place} may be read as {' or '.join(fitting)}: say which (--kind)")
-    return LOADERS[fitting[0]].open_directory(place, options)
+        raise SourceError(f"{location} may be read as {' or '.join(fitting)}: say which (--kind)")
+    return LOADERS[fitting[0]].open_directory(location, options)
 
 
 class RenderedSource:

@@ -26,8 +26,7 @@ from xsvggt_ros.evaluation.sources.base import EvaluationFrame, FrameTruth
 from xsvggt_ros.geometry.cameras import Calibration, Intrinsics
 from xsvggt_ros.geometry.rectification import Rectification, rectification
 from xsvggt_ros.geometry.rigid import Matrix
-from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
-from xsvggt_ros.stream.frame import Frame
+from xsvggt_ros.stream.frame import SECOND, Frame
 from xsvggt_ros.stream.messages import (
     COMPRESSED_IMAGE,
     DEPTH_ENCODINGS,
@@ -60,7 +59,7 @@ class BagEvaluationSource:
         """
         options.refuse(str(path), "kind", "sequence", "room", "width", "height")
         self._path, self._options = path, options
-        self._tolerance = round(options.tolerance * NANOSECONDS)
+        self._tolerance = round(options.tolerance * SECOND)
         with closing(BagReader(path)) as reader:
             remarks = reader.remarks
             image, depths = _topics(reader, str(path), options)
@@ -248,16 +247,16 @@ def _require_overlap(truth: BagTruth, header: _Header, duration: int, tolerance:
     """
     if truth.stamps is None or not header.stamp:
         return
-    room = tolerance + NANOSECONDS
+    room = tolerance + SECOND
     spans = [(begin - room, begin + duration + room) for begin in (header.stamp, header.received)]
     begins, ends = truth.stamps
     if not any(begins <= end and begin <= ends for begin, end in spans):
         first = header.stamp
-        off = (begins - first) / NANOSECONDS
+        off = (begins - first) / SECOND
         raise SourceError(
             f"the truth {truth.origin} belongs to no image: it goes from "
-            f"{begins / NANOSECONDS:.3f} to {ends / NANOSECONDS:.3f} s, and "
-            f"images from {first / NANOSECONDS:.3f} to {(first + duration) / NANOSECONDS:.3f} s; "
+            f"{begins / SECOND:.3f} to {ends / SECOND:.3f} s, and "
+            f"images from {first / SECOND:.3f} to {(first + duration) / SECOND:.3f} s; "
             f"it begins {abs(off):.3f} s {'after' if off > 0 else 'before'} them: bring both to "
             "the same clock, or give another --truth"
         )
@@ -400,7 +399,7 @@ class BagCamera:
         if fitting is None:
             self._warn("depth is left out: it has another shape than images that are rectified")
             return FrameTruth(pose, None, found.intrinsics)
-        return FrameTruth(pose, fitting.apply_to_depth(depth), fitting.intrinsics)
+        return FrameTruth(pose, fitting.rectify_depth(depth), fitting.intrinsics)
 
     def _image_size(self, frame: Frame) -> tuple[int, int] | None:
         """Return width and height of the recording's images, None while none can be decoded."""

@@ -20,8 +20,7 @@ from xsvggt_ros.evaluation.sources.files import Depth, ReadDepth, choose, direct
 from xsvggt_ros.evaluation.sources.truth_files import true_poses
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import Matrix
-from xsvggt_ros.stream.frame import Frame, ImageArray
-from xsvggt_ros.stream.image_formats import BitsInUse
+from xsvggt_ros.stream.frame import BitsInUse, Frame, ImageArray
 from xsvggt_ros.stream.imaging import decode_encoded
 from xsvggt_ros.stream.sources.base import stamp_at
 
@@ -201,7 +200,7 @@ class DatasetLoader(ABC):
         """Tell, from names of files alone, whether a directory is one sequence."""
 
     @abstractmethod
-    def layout(self, place: Path, options: SourceOptions) -> Layout:
+    def layout(self, directory: Path, options: SourceOptions) -> Layout:
         """Describe the frames of a sequence.
 
         Raises:
@@ -226,12 +225,12 @@ class DatasetLoader(ABC):
             SourceError: files are missing or damaged, or there are several sequences.
 
         """
-        place = directory
+        sequence = directory
         if not self.several:
             options.refuse(str(directory), "sequence")
         elif not self.is_sequence(directory):
-            place = choose(directory, self.sequences(directory), options.sequence)
-        return RecordedSource(self.layout(place, options), options)
+            sequence = choose(directory, self.sequences(directory), options.sequence)
+        return RecordedSource(self.layout(sequence, options), options)
 
 
 class RecordedSource:

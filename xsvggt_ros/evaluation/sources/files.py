@@ -143,7 +143,7 @@ def has(directory: Path, *names: str) -> bool:
     return all((directory / name).exists() for name in names)
 
 
-def choose(place: Path, found: Mapping[str, Path], wanted: str | None) -> Path:
+def choose(directory: Path, found: Mapping[str, Path], wanted: str | None) -> Path:
     """Return the wanted sequence, or the only one.
 
     Raises:
@@ -154,11 +154,11 @@ def choose(place: Path, found: Mapping[str, Path], wanted: str | None) -> Path:
         return found[wanted]
     names = ", ".join(sorted(found)) or "none"
     if wanted is not None:
-        raise SourceError(f"{place} has no sequence '{wanted}'; it has {names}")
+        raise SourceError(f"{directory} has no sequence '{wanted}'; it has {names}")
     if len(found) != 1:
         raise SourceError(
-            f"{place} holds {len(found)} sequences: name one (--sequence), or give its directory; "
-            f"they are {names}"
+            f"{directory} holds {len(found)} sequences: name one (--sequence), or give its "
+            f"directory; they are {names}"
         )
     return next(iter(found.values()))
 

@@ -26,9 +26,9 @@ from xsvggt_ros.evaluation.sources.files import (
     steps,
 )
 from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.geometry.files import read_tum
 from xsvggt_ros.geometry.rigid import Matrix, pose_from
-from xsvggt_ros.geometry.text_tables import read_rows, read_table
-from xsvggt_ros.geometry.trajectory_io import NANOSECONDS, read_tum
+from xsvggt_ros.geometry.text_tables import SECOND, read_rows, read_table
 from xsvggt_ros.stream.sources.images import is_image
 
 RATE = 30.0
@@ -56,16 +56,16 @@ class ScanNet(DatasetLoader):
         """Tell whether a directory has images and a directory of poses."""
         return has(directory, "color", "pose") and (directory / "pose").is_dir()
 
-    def layout(self, place: Path, options: SourceOptions) -> Layout:
+    def layout(self, directory: Path, options: SourceOptions) -> Layout:
         """Describe a scene."""
-        colors = images(place / "color")
-        depths = depth_files(place / "depth", colors)
-        poses = poses_of([place / "pose" / f"{each.stem}.txt" for each in colors])
-        camera = self._intrinsics(place, [each for each in depths if each], colors, options)
+        colors = images(directory / "color")
+        depths = depth_files(directory / "depth", colors)
+        poses = poses_of([directory / "pose" / f"{each.stem}.txt" for each in colors])
+        camera = self._intrinsics(directory, [each for each in depths if each], colors, options)
         return Layout(
             kind=self.kind,
-            path=place,
-            name=place.name,
+            path=directory,
+            name=directory.name,
             records=records_at(RATE, colors, depths, poses, camera),
             read_depth=steps(options.depth_scale or STEPS_PER_METRE),
             provenance={"poses": "pose/", "depth": "depth/"},
@@ -73,13 +73,13 @@ class ScanNet(DatasetLoader):
 
     @staticmethod
     def _intrinsics(
-        place: Path, depths: list[Path], colors: list[Path], options: SourceOptions
+        directory: Path, depths: list[Path], colors: list[Path], options: SourceOptions
     ) -> Intrinsics | None:
         """Return the depth's camera, or the image's where there is no depth."""
         seen = depths if depths and is_image(depths[0]) else colors
         if options.intrinsics is not None:
             return camera_of(options.intrinsics, seen)
-        path = place / "intrinsic" / f"intrinsic_{'depth' if depths else 'color'}.txt"
+        path = directory / "intrinsic" / f"intrinsic_{'depth' if depths else 'color'}.txt"
         return camera_of(focal_numbers(path), seen) if path.exists() else None
 
 
@@ -117,20 +117,20 @@ class SevenScenes(DatasetLoader):
             map(self.is_sequence, self.sequences(directory).values())
         )
 
-    def layout(self, place: Path, options: SourceOptions) -> Layout:
+    def layout(self, directory: Path, options: SourceOptions) -> Layout:
         """Describe a sequence."""
-        colors = images(place, self._COLOR)
-        registered = depth_file(place, _beside(colors[0], "depth.proj").name) is not None
+        colors = images(directory, self._COLOR)
+        registered = depth_file(directory, _beside(colors[0], "depth.proj").name) is not None
         part = "depth.proj" if registered else "depth"
-        depths = [depth_file(place, _beside(each, part).name) for each in colors]
+        depths = [depth_file(directory, _beside(each, part).name) for each in colors]
         pinhole = options.intrinsics or self.CAMERA
         camera = camera_of(pinhole, colors, None if options.intrinsics else SIZE)
         poses = poses_of([_beside(each, "pose.txt") for each in colors])
         read = steps(options.depth_scale or STEPS_PER_METRE, invalid=(0, 65535))
         return Layout(
             kind=self.kind,
-            path=place,
-            name=f"{place.parent.name}/{place.name}",
+            path=directory,
+            name=f"{directory.parent.name}/{directory.name}",
             records=records_at(RATE, colors, depths, poses, camera),
             read_depth=between(read, NEAREST, FARTHEST),
             provenance={
@@ -165,24 +165,26 @@ class NeuralRgbd(DatasetLoader):
         """Tell whether a directory is a scene."""
         return has(directory, "images", "poses.txt")
 
-    def layout(self, place: Path, options: SourceOptions) -> Layout:
+    def layout(self, directory: Path, options: SourceOptions) -> Layout:
         """Describe a scene."""
-        colors = images(place / "images", "img*")
-        poses = self._poses(place / "poses.txt")
+        colors = images(directory / "images", "img*")
+        poses = self._poses(directory / "poses.txt")
         if len(poses) != len(colors):
             raise SourceError(
-                f"{place} has {len(colors)} images and {len(poses)} poses; is the scene complete?"
+                f"{directory} has {len(colors)} images and {len(poses)} poses; is the scene "
+                "complete?"
             )
         depths = [
-            depth_file(place / "depth", f"depth{each.stem.removeprefix('img')}") for each in colors
+            depth_file(directory / "depth", f"depth{each.stem.removeprefix('img')}")
+            for each in colors
         ]
         pinhole = options.intrinsics or (self.FOCAL, self.FOCAL, SIZE[0] / 2, SIZE[1] / 2)
         camera = camera_of(pinhole, colors, None if options.intrinsics else SIZE)
         read = steps(options.depth_scale or STEPS_PER_METRE)
         return Layout(
             kind=self.kind,
-            path=place,
-            name=place.name,
+            path=directory,
+            name=directory.name,
             records=records_at(RATE, colors, depths, poses, camera),
             read_depth=between(read, NEAREST, FARTHEST),
             provenance={"intrinsics": list(pinhole), "poses": "poses.txt", "depth": "depth/"},
@@ -231,20 +233,20 @@ class Rgbd(DatasetLoader):
             and ((directory / "pose.txt").exists() or bool(_numbered(directory)))
         )
 
-    def layout(self, place: Path, options: SourceOptions) -> Layout:
+    def layout(self, directory: Path, options: SourceOptions) -> Layout:
         """Describe a directory."""
-        colors = images(next(place / name for name in _COLORS if (place / name).is_dir()))
-        depths = depth_files(place / "depth", colors)
-        poses, origin = _rgbd_poses(place, colors)
-        pinhole, known, size = _rgbd_camera(place, options)
+        colors = images(next(directory / name for name in _COLORS if (directory / name).is_dir()))
+        depths = depth_files(directory / "depth", colors)
+        poses, origin = _rgbd_poses(directory, colors)
+        pinhole, known, size = _rgbd_camera(directory, options)
         if pinhole is not None and pinhole[1] < 0:
             with np.errstate(invalid="ignore"):  # a lost pose stays one
                 poses = [None if pose is None else MIRROR @ pose @ MIRROR for pose in poses]
         camera = pinhole and camera_of(pinhole, colors, size)
         return Layout(
             kind=self.kind,
-            path=place,
-            name=place.name,
+            path=directory,
+            name=directory.name,
             records=records_at(self.RATE, colors, depths, poses, camera),
             read_depth=steps(options.depth_scale or self.STEPS_PER_METRE),
             provenance={
@@ -310,16 +312,16 @@ class Exported(DatasetLoader):
         """Tell whether a directory is such an export."""
         return has(directory, "cameras.csv", "trajectory.tum")
 
-    def layout(self, place: Path, options: SourceOptions) -> Layout:
+    def layout(self, directory: Path, options: SourceOptions) -> Layout:
         """Describe an export."""
-        options.refuse(str(place), "intrinsics", "depth_scale")
-        trajectory = read_tum(place / "trajectory.tum")
+        options.refuse(str(directory), "intrinsics", "depth_scale")
+        trajectory = read_tum(directory / "trajectory.tum")
         known = dict(zip(trajectory.stamps.tolist(), trajectory.poses(), strict=True))
-        path = place / "cameras.csv"
+        path = directory / "cameras.csv"
         return Layout(
             kind=self.kind,
-            path=place,
-            name=place.name,
+            path=directory,
+            name=directory.name,
             records=[_record(path, row.words, known) for row in read_rows(path)[1:]],
             read_depth=steps(self.STEPS_PER_METRE),
             provenance={"intrinsics_from": path.name, "poses": "trajectory.tum", "depth": "depth/"},
@@ -331,7 +333,7 @@ def _record(path: Path, row: tuple[str, ...], poses: dict[int, Matrix]) -> Recor
     try:
         name, seconds, *camera, width, height = row
         fx, fy, cx, cy = map(float, camera)
-        stamp = int(Decimal(seconds) * NANOSECONDS)
+        stamp = int(Decimal(seconds) * SECOND)
         intrinsics = Intrinsics(fx, fy, cx, cy, int(width), int(height))
     except (DecimalException, OverflowError, ValueError) as error:
         raise SourceError(f"{path} has the damaged line {','.join(row)}") from error

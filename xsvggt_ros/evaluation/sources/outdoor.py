@@ -27,8 +27,7 @@ from xsvggt_ros.evaluation.sources.files import (
 )
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import Matrix, invert
-from xsvggt_ros.geometry.text_tables import nanoseconds_of, read_rows, read_table
-from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
+from xsvggt_ros.geometry.text_tables import SECOND, nanoseconds_of, read_rows, read_table
 from xsvggt_ros.stream.sources.base import stamp_at
 
 RATE = 10.0
@@ -66,27 +65,27 @@ class KittiDepth(DatasetLoader):
         """Tell whether a directory has one of the two layouts, or is a gathered drive."""
         return self.is_sequence(directory) or has(directory, *self._GATHERED)
 
-    def layout(self, place: Path, options: SourceOptions) -> Layout:
+    def layout(self, directory: Path, options: SourceOptions) -> Layout:
         """Describe a gathered drive, or the images that stand alone."""
-        drive = self._is_drive(place)
-        colors = images(place if drive else place / self._ALONE[0])
-        records = self._drive(place, colors) if drive else self._alone(place, colors)
+        drive = self._is_drive(directory)
+        colors = images(directory if drive else directory / self._ALONE[0])
+        records = self._drive(directory, colors) if drive else self._alone(directory, colors)
         if options.intrinsics:
             camera = Intrinsics(*options.intrinsics, *image_size(colors))
             records = [replace(each, intrinsics=camera) for each in records]
         return Layout(
             kind=self.kind,
-            path=place,
-            name=place.name if drive else "kitti_selection",
+            path=directory,
+            name=directory.name if drive else "kitti_selection",
             records=records,
             read_depth=steps(options.depth_scale or STEPS_PER_METRE),
             provenance={"poses": "none", "depth": "laser, accumulated, sparse"},
         )
 
     def _drive(self, drive: Path, colors: list[Path]) -> list[Record]:
-        place = drive.parent.parent / self._GATHERED[1] / drive.name
+        directory = drive.parent.parent / self._GATHERED[1] / drive.name
         return [
-            Record(stamp_at(index, RATE), color, depth_file(place, color.stem))
+            Record(stamp_at(index, RATE), color, depth_file(directory, color.stem))
             for index, color in enumerate(colors)
         ]
 
@@ -128,20 +127,20 @@ class KittiOdometry(DatasetLoader):
         parent = directory / "sequences"
         return super().sequences(parent if parent.is_dir() else directory)
 
-    def layout(self, place: Path, options: SourceOptions) -> Layout:
+    def layout(self, directory: Path, options: SourceOptions) -> Layout:
         """Describe a sequence."""
-        camera = next(name for name in self.CAMERAS if (place / name).is_dir())
-        colors = images(place / camera)
+        camera = next(name for name in self.CAMERAS if (directory / name).is_dir())
+        colors = images(directory / camera)
         # A stamp of 0 means "no time" to ROS; KITTI's first frame has it.
         stamps = [
-            stamp + NANOSECONDS for stamp in nanoseconds_of(read_table(place / "times.txt", (1,)))
+            stamp + SECOND for stamp in nanoseconds_of(read_table(directory / "times.txt", (1,)))
         ]
-        projection = _projection(place / "calib.txt", f"P{camera[-1]}")
-        poses = _kitti_poses(place, projection)
+        projection = _projection(directory / "calib.txt", f"P{camera[-1]}")
+        poses = _kitti_poses(directory, projection)
         if len(stamps) != len(colors) or (poses and len(poses) != len(colors)):
             raise SourceError(
-                f"{place} has {len(colors)} images, {len(stamps)} times and {len(poses)} poses; is "
-                "the sequence complete?"
+                f"{directory} has {len(colors)} images, {len(stamps)} times and {len(poses)} "
+                "poses; is the sequence complete?"
             )
         fx, fy, cx, cy = options.intrinsics or _pinhole(projection)
         intrinsics = camera_of((fx, fy, cx, cy), colors)
@@ -151,14 +150,14 @@ class KittiOdometry(DatasetLoader):
         ]
         return Layout(
             kind=self.kind,
-            path=place,
-            name=f"kitti_{place.name}",
+            path=directory,
+            name=f"kitti_{directory.name}",
             records=records,
             read_depth=steps(STEPS_PER_METRE),
             provenance={
                 "camera": camera,
                 "intrinsics": [fx, fy, cx, cy],
-                "poses": f"poses/{place.name}.txt" if poses else "none",
+                "poses": f"poses/{directory.name}.txt" if poses else "none",
                 "depth": "none",
             },
         )
@@ -182,9 +181,12 @@ def _pinhole(projection: NDArray[np.float64]) -> tuple[float, float, float, floa
     return fx, fy, float(projection[0, 2]), float(projection[1, 2])
 
 
-def _kitti_poses(place: Path, projection: NDArray[np.float64]) -> list[Matrix]:
+def _kitti_poses(directory: Path, projection: NDArray[np.float64]) -> list[Matrix]:
     """Return the poses of the camera whose images are taken; none for the test sequences."""
-    for path in (place.parent.parent / "poses" / f"{place.name}.txt", place / "poses.txt"):
+    for path in (
+        directory.parent.parent / "poses" / f"{directory.name}.txt",
+        directory / "poses.txt",
+    ):
         if path.exists():
             offset = np.eye(4)
             offset[:3, 3] = -np.linalg.solve(projection[:, :3], projection[:, 3])
@@ -222,18 +224,18 @@ class Sintel(DatasetLoader):
                 return directories(directory if named else training / self.PASSES[0])
         return {}
 
-    def layout(self, place: Path, options: SourceOptions) -> Layout:
+    def layout(self, directory: Path, options: SourceOptions) -> Layout:
         """Describe a scene."""
-        training = place.parent.parent
-        colors = images(place)
+        training = directory.parent.parent
+        colors = images(directory)
         size = image_size(colors)
         return Layout(
             kind=self.kind,
-            path=place,
-            name=place.name,
+            path=directory,
+            name=directory.name,
             records=[self._record(training, *each, size) for each in enumerate(colors)],
             read_depth=sintel_dpt,
-            provenance={"pass": place.parent.name, "poses": "camdata_left/", "depth": "depth/"},
+            provenance={"pass": directory.parent.name, "poses": "camdata_left/", "depth": "depth/"},
         )
 
     def _record(self, training: Path, index: int, color: Path, size: tuple[int, int]) -> Record:

@@ -16,15 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import SourceError
+from xsvggt_ros.geometry.files import seconds_text, trajectory_of
 from xsvggt_ros.geometry.rigid import Matrix, is_pose, is_position, pose_from
 from xsvggt_ros.geometry.text_tables import (
+    SECOND,
     Row,
     Table,
     nanoseconds_of,
     read_cells,
     require_numbers,
 )
-from xsvggt_ros.geometry.trajectory_io import NANOSECONDS, seconds_text, trajectory_of
 
 STAMPED = 8
 """Stamp, position, quaternion; of EuRoC, velocities and biases may follow."""
@@ -135,7 +136,7 @@ def _whole_time(row: Row, seconds: int, rest: int) -> str:
     """Return the seconds of a row with all their decimals."""
     whole, beyond = row.words[seconds], row.words[rest]
     if whole.lstrip("-").isdecimal() and beyond.isdecimal():
-        return seconds_text(int(whole) * NANOSECONDS + int(beyond))
+        return seconds_text(int(whole) * SECOND + int(beyond))
     return f"{whole}.{beyond}"  # none, as its line is told to be
 
 

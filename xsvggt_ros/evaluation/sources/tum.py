@@ -39,8 +39,7 @@ from xsvggt_ros.evaluation.sources.files import (
 from xsvggt_ros.evaluation.sources.truth_files import read_truth, true_poses
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.rigid import Matrix
-from xsvggt_ros.geometry.text_tables import Row, Table, nanoseconds_of, read_rows
-from xsvggt_ros.geometry.trajectory_io import NANOSECONDS
+from xsvggt_ros.geometry.text_tables import SECOND, Row, Table, nanoseconds_of, read_rows
 
 STEPS_PER_METRE = 5000.0
 
@@ -72,19 +71,19 @@ class Tum(DatasetLoader):
             has(directory, name) for name in ("groundtruth.txt", "depth.txt")
         )
 
-    def layout(self, place: Path, options: SourceOptions) -> Layout:
+    def layout(self, directory: Path, options: SourceOptions) -> Layout:
         """Describe a sequence."""
-        stamps, colors = _listed(place / "rgb.txt", place)
-        tolerance = round(options.tolerance * NANOSECONDS)
-        depths = _depths(place, stamps, tolerance)
-        poses, truth = _poses(place, stamps, tolerance)
-        pinhole, origin, size = _camera(place, options)
+        stamps, colors = _listed(directory / "rgb.txt", directory)
+        tolerance = round(options.tolerance * SECOND)
+        depths = _depths(directory, stamps, tolerance)
+        poses, truth = _poses(directory, stamps, tolerance)
+        pinhole, origin, size = _camera(directory, options)
         camera = camera_of(pinhole, colors, size)
-        distorted = any(name in place.name for name in ("freiburg1", "freiburg2"))
+        distorted = any(name in directory.name for name in ("freiburg1", "freiburg2"))
         return Layout(
-            kind="bonn" if "bonn" in _called(place) else self.kind,
-            path=place,
-            name=place.name,
+            kind="bonn" if "bonn" in _called(directory) else self.kind,
+            path=directory,
+            name=directory.name,
             records=[
                 Record(int(stamp), color, depths.get(index), poses.get(index), camera)
                 for index, (stamp, color) in enumerate(zip(stamps, colors, strict=True))
@@ -102,8 +101,8 @@ class Tum(DatasetLoader):
         )
 
 
-def _called(place: Path) -> str:
-    return f"{place.parent.name}/{place.name}".lower()
+def _called(directory: Path) -> str:
+    return f"{directory.parent.name}/{directory.name}".lower()
 
 
 def _listed(path: Path, directory: Path) -> tuple[NDArray[np.int64], list[Path]]:
@@ -129,10 +128,10 @@ def _named(directory: Path, name: str) -> Path:
     return directory / (name if "/" in name else name.replace("\\", "/"))
 
 
-def _depths(place: Path, stamps: NDArray[np.int64], tolerance: int) -> dict[int, Path]:
-    if not (place / "depth.txt").exists():
+def _depths(directory: Path, stamps: NDArray[np.int64], tolerance: int) -> dict[int, Path]:
+    if not (directory / "depth.txt").exists():
         return {}
-    others, files = _listed(place / "depth.txt", place)
+    others, files = _listed(directory / "depth.txt", directory)
     matched = zip(*associate(stamps, others, tolerance), strict=True)
     return {int(mine): files[int(theirs)] for mine, theirs in matched}
 
@@ -145,9 +144,9 @@ class _Truth(NamedTuple):
 
 
 def _poses(
-    place: Path, stamps: NDArray[np.int64], tolerance: int
+    directory: Path, stamps: NDArray[np.int64], tolerance: int
 ) -> tuple[dict[int, Matrix | None], _Truth]:
-    path = place / "groundtruth.txt"
+    path = directory / "groundtruth.txt"
     if not path.exists():
         return {}, _Truth(None, ())
     found = read_truth(path)
@@ -166,15 +165,15 @@ def _poses(
 
 
 def _camera(
-    place: Path, options: SourceOptions
+    directory: Path, options: SourceOptions
 ) -> tuple[tuple[float, float, float, float], str, tuple[int, int] | None]:
     """Return fx, fy, cx, cy, where they come from, and the size that they are for, if known."""
     if options.intrinsics is not None:
         return options.intrinsics, "option", None
-    if (place / "calibration.txt").exists():
-        return focal_numbers(place / "calibration.txt"), "calibration.txt", None
+    if (directory / "calibration.txt").exists():
+        return focal_numbers(directory / "calibration.txt"), "calibration.txt", None
     for part, camera in CAMERAS.items():
-        if part in _called(place):
+        if part in _called(directory):
             return camera, f"published for {part}", SIZE
     return DEFAULT_CAMERA, "TUM's default", SIZE
 

@@ -14,8 +14,7 @@ from typing import Any
 
 from xsvggt_ros.errors import FrameError
 from xsvggt_ros.geometry.cameras import Calibration, is_rectified_topic
-from xsvggt_ros.stream.frame import EncodedImage, Frame, ImageArray
-from xsvggt_ros.stream.image_formats import BitsInUse
+from xsvggt_ros.stream.frame import SECOND, BitsInUse, EncodedImage, Frame, ImageArray
 from xsvggt_ros.stream.imaging import encoded_format
 from xsvggt_ros.stream.messages import (
     IMAGE,
@@ -31,7 +30,6 @@ from xsvggt_ros.stream.sources.bag_reader import BagReader, Recorded
 from xsvggt_ros.stream.sources.base import (
     DEFAULT_FRAME_ID,
     DEFAULT_RATE,
-    SECOND,
     Source,
     refuse,
 )

@@ -24,12 +24,12 @@ from xsvggt_ros.stream.sources.storage import (
     READ_ENCODINGS,
     ROS1,
     Channel,
+    NoBagError,
     Storage,
     bag_files,
     decompressed_message,
     open_storage,
 )
-from xsvggt_ros.stream.sources.storage.base import NoBagError
 
 _SEPARATOR = "=" * 80 + "\n"
 _TRANSFORMS = "geometry_msgs/TransformStamped[] transforms"

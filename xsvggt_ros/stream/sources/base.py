@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
 from xsvggt_ros.errors import FrameError, SourceError
-from xsvggt_ros.stream.frame import Frame, ImageArray
+from xsvggt_ros.stream.frame import SECOND, Frame, ImageArray
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -20,9 +19,6 @@ DEFAULT_RATE = 10.0
 
 DEFAULT_FRAME_ID = "camera_optical_frame"
 """Optical frame of a camera that has no name (REP-103)."""
-
-SECOND = 1_000_000_000
-"""Nanoseconds."""
 
 LOWEST_RATE, HIGHEST_RATE = 0.0001, 1e6
 """Hz; below, the seconds of a stamp soon outgrow the 32 bits that ROS has for them."""
@@ -59,12 +55,7 @@ class Source(ABC):
         """Return the source itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Close the source."""
         self.close()
 

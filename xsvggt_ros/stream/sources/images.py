@@ -23,11 +23,10 @@ from PIL import Image, UnidentifiedImageError
 
 from xsvggt_ros.errors import SourceError
 from xsvggt_ros.geometry.text_tables import UNITS, time_unit
-from xsvggt_ros.stream.frame import ImageArray
-from xsvggt_ros.stream.sources.base import SECOND
+from xsvggt_ros.stream.frame import SECOND, ImageArray
 
 _TIME = re.compile(r"[^0-9]*?([0-9]+(?:\.[0-9]+)?)[^0-9]*")
-_LATEST = 2**31 * 1_000_000_000
+_LATEST = 2**31 * SECOND
 """Nanoseconds, from which on the seconds of a stamp outgrow the 32 bits that ROS has for them."""
 
 _FRACTION = re.compile(r"([0-9]+\.[0-9]{3,})")

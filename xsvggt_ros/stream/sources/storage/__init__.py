@@ -15,21 +15,26 @@ from xsvggt_ros.stream.sources.storage.base import (
     ZSTD,
     ZSTD_MAGIC,
     Channel,
+    NoBagError,
     Storage,
     decompressed_file,
     decompressed_message,
 )
-from xsvggt_ros.stream.sources.storage.mcap import MAGIC as MCAP_MAGIC
-from xsvggt_ros.stream.sources.storage.mcap import McapStorage
 from xsvggt_ros.stream.sources.storage.rosbag1 import MAGIC as ROS1_MAGIC
 from xsvggt_ros.stream.sources.storage.rosbag1 import Rosbag1Storage
-from xsvggt_ros.stream.sources.storage.sqlite import MAGIC as SQLITE_MAGIC
-from xsvggt_ros.stream.sources.storage.sqlite import SqliteStorage
+from xsvggt_ros.stream.sources.storage.rosbag2 import (
+    MCAP_MAGIC,
+    SQLITE_MAGIC,
+    McapStorage,
+    SqliteStorage,
+)
 
 __all__ = [
     "READ_ENCODINGS",
     "ROS1",
+    "ZSTD_MAGIC",
     "Channel",
+    "NoBagError",
     "Storage",
     "bag_files",
     "decompressed_message",

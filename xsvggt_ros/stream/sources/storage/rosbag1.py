@@ -54,7 +54,7 @@ class _PatchedRaw(io.RawIOBase):
     def __init__(self, file: BinaryIO, head: bytes, cut: int, tail: bytes) -> None:
         self._file, self._head, self._cut, self._tail = file, head, cut, tail
         self._size = cut + len(tail)
-        self._place = 0
+        self._position = 0
 
     def readable(self) -> bool:
         return True
@@ -63,28 +63,28 @@ class _PatchedRaw(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
-        self._place = max(0, base + offset)
-        return self._place
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
 
     def tell(self) -> int:
-        return self._place
+        return self._position
 
     def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
         wanted = memoryview(buffer).nbytes
-        data = self._at(self._place, wanted)
+        data = self._at(self._position, wanted)
         memoryview(buffer)[: len(data)] = data
-        self._place += len(data)
+        self._position += len(data)
         return len(data)
 
-    def _at(self, place: int, wanted: int) -> bytes:
+    def _at(self, offset: int, wanted: int) -> bytes:
         """Return bytes of one of the three parts; fewer than wanted where it ends."""
-        if place < len(self._head):
-            return self._head[place : place + wanted]
-        if place < self._cut:
-            self._file.seek(place)
-            return self._file.read(min(wanted, self._cut - place))
-        return self._tail[place - self._cut : place - self._cut + wanted]
+        if offset < len(self._head):
+            return self._head[offset : offset + wanted]
+        if offset < self._cut:
+            self._file.seek(offset)
+            return self._file.read(min(wanted, self._cut - offset))
+        return self._tail[offset - self._cut : offset - self._cut + wanted]
 
     def close(self) -> None:
         self._file.close()
@@ -99,7 +99,7 @@ _DECOMPRESS = {"none": bytes, "bz2": bz2.decompress, "lz4": lz4.frame.decompress
 
 
 class _Record(NamedTuple):
-    place: int
+    offset: int
     header: dict[str, bytes]
     data_place: int
     data_size: int
@@ -146,43 +146,43 @@ def indexed(path: Path) -> PatchedFile:
         (b"conn_count=", _U32.pack(len(connections))),
         (b"chunk_count=", _U32.pack(len(chunks))),
     ):
-        place = head.index(name) + len(name)
-        head = head[:place] + value + head[place + len(value) :]
+        offset = head.index(name) + len(name)
+        head = head[:offset] + value + head[offset + len(value) :]
     tail = b"".join([*connections.values(), *map(_chunk_info, chunks)])
     return PatchedFile(path, head, cut, tail)
 
 
 def _fields(data: bytes) -> dict[str, bytes]:
     """Return the fields of a record's header."""
-    fields, place = {}, 0
-    while place + 4 <= len(data):
-        (size,) = _U32.unpack_from(data, place)
-        name, _, value = data[place + 4 : place + 4 + size].partition(b"=")
+    fields, offset = {}, 0
+    while offset + 4 <= len(data):
+        (size,) = _U32.unpack_from(data, offset)
+        name, _, value = data[offset + 4 : offset + 4 + size].partition(b"=")
         fields[name.decode("ascii", "replace")] = value
-        place += 4 + size
+        offset += 4 + size
     return fields
 
 
-def _record_at(file: BinaryIO, place: int, size: int) -> _Record | None:
-    """Return the record at a place, or None where it is not whole."""
-    file.seek(place)
+def _record_at(file: BinaryIO, offset: int, size: int) -> _Record | None:
+    """Return the record at an offset, or None where it is not whole."""
+    file.seek(offset)
     prefix = file.read(4)
     if len(prefix) < 4:
         return None
     (header_size,) = _U32.unpack(prefix)
-    if place + 8 + header_size > size:
+    if offset + 8 + header_size > size:
         return None
     fields = _fields(file.read(header_size))
     (data_size,) = _U32.unpack(file.read(4))
-    record = _Record(place, fields, place + 8 + header_size, data_size)
+    record = _Record(offset, fields, offset + 8 + header_size, data_size)
     return record if record.end <= size else None
 
 
-def _whole_chunks(file: BinaryIO, place: int, size: int) -> tuple[list[_Chunk], int]:
+def _whole_chunks(file: BinaryIO, offset: int, size: int) -> tuple[list[_Chunk], int]:
     """Return the chunks that have an index, and where the last index ends."""
     chunks: list[_Chunk] = []
-    cut = place
-    while (record := _record_at(file, place, size)) is not None:
+    cut = offset
+    while (record := _record_at(file, offset, size)) is not None:
         if record.kind == _CHUNK:
             chunks.append(_Chunk(record))
         elif record.kind == _INDEX and chunks:
@@ -190,7 +190,7 @@ def _whole_chunks(file: BinaryIO, place: int, size: int) -> tuple[list[_Chunk], 
             cut = record.end
         elif record.kind == _CONNECTION or record.kind == _CHUNK_INFO:
             break  # The bag's own index, of which parts are missing.
-        place = record.end
+        offset = record.end
     return [chunk for chunk in chunks if chunk.times], cut
 
 
@@ -216,15 +216,15 @@ def _connections(file: BinaryIO, chunks: list[_Chunk]) -> dict[int, bytes]:
 
 
 def _connection_records(data: bytes) -> Iterator[tuple[int, bytes]]:
-    place = 0
-    while place + 8 <= len(data):
-        (header_size,) = _U32.unpack_from(data, place)
-        fields = _fields(data[place + 4 : place + 4 + header_size])
-        (data_size,) = _U32.unpack_from(data, place + 4 + header_size)
-        end = place + 8 + header_size + data_size
+    offset = 0
+    while offset + 8 <= len(data):
+        (header_size,) = _U32.unpack_from(data, offset)
+        fields = _fields(data[offset + 4 : offset + 4 + header_size])
+        (data_size,) = _U32.unpack_from(data, offset + 4 + header_size)
+        end = offset + 8 + header_size + data_size
         if fields.get("op", b"\0")[0] == _CONNECTION:
-            yield _U32.unpack(fields["conn"])[0], data[place:end]
-        place = end
+            yield _U32.unpack(fields["conn"])[0], data[offset:end]
+        offset = end
 
 
 def _chunk_info(chunk: _Chunk) -> bytes:
@@ -232,7 +232,7 @@ def _chunk_info(chunk: _Chunk) -> bytes:
     first, last = min(chunk.times), max(chunk.times)
     fields = {
         "ver": _U32.pack(1),
-        "chunk_pos": _U64.pack(chunk.record.place),
+        "chunk_pos": _U64.pack(chunk.record.offset),
         "start_time": struct.pack("<LL", *first),
         "end_time": struct.pack("<LL", *last),
         "count": _U32.pack(len(chunk.counts)),

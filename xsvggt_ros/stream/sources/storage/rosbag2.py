@@ -1,36 +1,201 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MCAP files, whole or cut off: https://mcap.dev/spec.
+"""The two file formats of rosbag2, SQLite and MCAP, whole or cut off.
 
-rosbags refuses a file for one channel that is not ROS 2, and the reader of the MCAP project sorts
-a file without an index in memory. Here what a channel is decides about that channel only, and a
-file without an end is scanned as far as it is whole.
+**SQLite.** Messages of a recorder that was killed may still lie in the write-ahead log beside the
+file (``-wal``; rosbag2's ``resilient`` preset), which a reader must be allowed to index; where it
+is not, the file is copied. Of a file that lacks pages at its end, what the tree of messages still
+leads to is read; SQLite's own ``.recover`` may find more.
+
+**MCAP** (https://mcap.dev/spec). rosbags refuses a file for one channel that is not ROS 2, and the
+reader of the MCAP project sorts a file without an index in memory. Here what a channel is decides
+about that channel only, and a file without an end is scanned as far as it is whole.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
+import sqlite3
 import struct
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from pathlib import Path
-from typing import BinaryIO, Literal, TypeAlias
+from typing import Any, BinaryIO, Literal, TypeAlias
+from urllib.parse import quote
 from zlib import crc32
 
-from xsvggt_ros.stream.sources.storage.base import EMPTY_TIMES, Channel, decompressed_chunk, kind_of
+from xsvggt_ros.stream.sources.storage.base import (
+    EMPTY_TIMES,
+    Channel,
+    NoBagError,
+    decompressed_chunk,
+    kind_of,
+)
+
+SQLITE_MAGIC = b"SQLite format 3\0"
+_LOGS = ("-wal", "-journal")
+_SQLITE_LANGUAGES = {"ros2msg": "msg", "ros2idl": "idl"}
+
+
+class SqliteStorage:
+    """An SQLite file of rosbag2."""
+
+    def __init__(self, path: Path, scratch: Path) -> None:
+        """Find topics and messages; ``scratch`` is where the file may be copied to.
+
+        Raises:
+            ValueError: it is no rosbag2 in SQLite, or its topics or first message are not whole.
+            OSError: it cannot be read, or not be copied.
+
+        """
+        self.damage: str | None = None
+        self._last: int | None = None
+        self._index: Path | None = None
+        if not path.stat().st_size:
+            raise ValueError("it is empty")
+        try:
+            self._connection = self._opened(path, scratch)
+            try:
+                self.channels, self.start, self.end = self._overview()
+            except BaseException:
+                self.close()
+                raise
+        except sqlite3.Error as error:
+            raise ValueError(f"its topics cannot be read ({error})") from error
+
+    def _opened(self, path: Path, scratch: Path) -> sqlite3.Connection:
+        logs = [each for suffix in _LOGS if _size(each := _beside(path, suffix))]
+        if not logs:
+            return _connected(path, "mode=ro&immutable=1")
+        shared = _beside(path, "-shm")
+        if logs == [_beside(path, "-wal")] and os.access(path.parent, os.W_OK):
+            self._index = None if shared.exists() else shared
+            connection = _connected(path, "mode=ro")
+            try:
+                connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            except sqlite3.OperationalError:
+                connection.close()  # Somebody holds it, or the file system cannot share memory.
+            else:
+                return connection
+        for each in (path, *logs):
+            shutil.copy(each, scratch / each.name)
+        return _connected(scratch / path.name, "mode=rw")
+
+    def _overview(self) -> tuple[list[Channel], int, int]:
+        """Return channels, and the times of the first and the last message."""
+        if not self._has("topics"):
+            raise NoBagError("it is a database, but none of rosbag2: it has no table of topics")
+        try:
+            found = self._counted("SELECT topic_id, count(*), min(timestamp), max(timestamp) "
+                                  "FROM messages GROUP BY topic_id")  # fmt: skip
+        except sqlite3.DatabaseError as error:
+            # Else SQLite refuses a file that is shorter than its header says.
+            self._connection.execute("PRAGMA writable_schema=ON")
+            self.damage = str(error)
+            found = self._counted_one_by_one()
+            if not found:
+                raise ValueError("it ends before its first whole message") from error
+        definitions = self._definitions()
+        channels = []
+        for number, topic, kind, encoding in self._connection.execute(
+            "SELECT id, name, type, serialization_format FROM topics ORDER BY id"
+        ):
+            count = found[number][0] if number in found else 0
+            language, text = definitions.get(kind, ("", ""))
+            channels.append(
+                Channel(number, topic, kind_of(kind), encoding, language, text, count)
+            )  # fmt: skip
+        times = [EMPTY_TIMES, *(each[1:] for each in found.values())]
+        return channels, min(start for start, _ in times), max(end for _, end in times)
+
+    def _has(self, table: str) -> bool:
+        """Tell whether there is a table; true where the list of tables cannot be read."""
+        try:
+            names = {name for (name,) in self._connection.execute("SELECT name FROM sqlite_master")}
+        except sqlite3.DatabaseError:
+            return True
+        return table in names
+
+    def _counted(self, query: str) -> dict[int, tuple[int, int, int]]:
+        return {number: rest for number, *rest in self._connection.execute(query)}
+
+    def _counted_one_by_one(self) -> dict[int, tuple[int, int, int]]:
+        """Read messages up to the first missing page."""
+        found: dict[int, tuple[int, int, int]] = {}
+        rows = self._connection.execute(
+            "SELECT id, topic_id, timestamp, data FROM messages ORDER BY id"
+        )
+        try:
+            for row, number, time, _ in rows:
+                count, start, end = found.get(number, (0, *EMPTY_TIMES))
+                found[number] = count + 1, min(start, time), max(end, time)
+                self._last = row
+        except sqlite3.DatabaseError:
+            pass  # Here the file ends.
+        return found
+
+    def _definitions(self) -> dict[str, tuple[Any, str]]:
+        """Return language and text of each type's definition; of old bags, none."""
+        try:
+            rows = self._connection.execute(
+                "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions"
+            )
+            return {
+                kind: (_SQLITE_LANGUAGES.get(language, ""), text) for kind, language, text in rows
+            }
+        except sqlite3.DatabaseError:
+            return {}
+
+    def messages(self, numbers: Collection[int]) -> Iterator[tuple[int, int, bytes]]:
+        """Yield the messages of some channels in the order of time; of a cut file, as recorded."""
+        marks = ", ".join("?" * len(numbers))
+        query = f"SELECT topic_id, timestamp, data FROM messages WHERE topic_id IN ({marks})"
+        values = [*numbers]
+        if self._last is None:
+            query += " ORDER BY timestamp, id"
+        else:
+            query += " AND id <= ? ORDER BY id"
+            values.append(self._last)
+        try:
+            for number, time, data in self._connection.execute(query, values):
+                yield number, time, bytes(data)
+        except (sqlite3.DatabaseError, TypeError) as error:
+            raise ValueError(str(error)) from error
+
+    def close(self) -> None:
+        """Close the file, and leave nothing beside it that was not there."""
+        self._connection.close()
+        if self._index is not None:
+            self._index.unlink(missing_ok=True)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _connected(path: Path, options: str) -> sqlite3.Connection:
+    address = f"file:{quote(str(path.resolve()))}?{options}"
+    return sqlite3.connect(address, uri=True, check_same_thread=False)
+
 
 Octets: TypeAlias = "bytes | memoryview"
 
-MAGIC = b"\x89MCAP0\r\n"
+MCAP_MAGIC = b"\x89MCAP0\r\n"
 _RECORD = struct.Struct("<BQ")
 _HEADER, _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK = range(1, 7)
 _CHUNK_INDEX, _STATISTICS, _DATA_END, _SUMMARY_OFFSET = 0x08, 0x0B, 0x0F, 0x0E
 
-_FOOTER_SIZE = _RECORD.size + 20 + len(MAGIC)
+_FOOTER_SIZE = _RECORD.size + 20 + len(MCAP_MAGIC)
 _MESSAGE_HEAD = struct.Struct("<HIQQ")
 _CHUNK_HEAD = struct.Struct("<QQQI")
 
-_LANGUAGES: dict[str, Literal["msg", "idl"]] = {
+_MCAP_LANGUAGES: dict[str, Literal["msg", "idl"]] = {
     "ros1msg": "msg", "ros2msg": "msg", "ros2idl": "idl", "omgidl": "idl",
 }  # fmt: skip
 
@@ -45,7 +210,7 @@ class _Block:
     ``channels`` are those that have messages in it; empty = not known.
     """
 
-    place: int
+    offset: int
     size: int
     start: int
     end: int
@@ -101,7 +266,7 @@ class McapStorage:
         self._size = path.stat().st_size
         self._file: BinaryIO = path.open("rb")
         try:
-            if self._file.read(len(MAGIC)) != MAGIC:
+            if self._file.read(len(MCAP_MAGIC)) != MCAP_MAGIC:
                 empty = "it is empty" if not self._size else "it does not begin as an MCAP does"
                 raise ValueError(empty)
             if not self._read_summary():
@@ -127,7 +292,7 @@ class McapStorage:
         order = 0
         wanted = frozenset(numbers)
         blocks = [b for b in self._blocks if not b.channels or b.channels & wanted]
-        for block in sorted(blocks, key=lambda each: (each.start, each.place)):
+        for block in sorted(blocks, key=lambda each: (each.start, each.offset)):
             while waiting and waiting[0][0] < block.start:
                 time, _, number, message = heappop(waiting)
                 yield number, time, message
@@ -143,7 +308,7 @@ class McapStorage:
 
     def _content(self, block: _Block) -> bytes:
         """Return the records of a block; ValueError where it is damaged."""
-        self._file.seek(block.place)
+        self._file.seek(block.offset)
         data = self._file.read(block.size)
         if len(data) < block.size:
             raise ValueError("it ends within a chunk")
@@ -156,11 +321,11 @@ class McapStorage:
         """
         self._file.seek(max(0, self._size - _FOOTER_SIZE))
         end = self._file.read()
-        if len(end) < _FOOTER_SIZE or not end.endswith(MAGIC) or end[0] != _FOOTER:
+        if len(end) < _FOOTER_SIZE or not end.endswith(MCAP_MAGIC) or end[0] != _FOOTER:
             self.damage = "its end is missing"
             return False
         (start,) = struct.unpack_from("<Q", end, _RECORD.size)
-        if not len(MAGIC) <= start < self._size - _FOOTER_SIZE:
+        if not len(MCAP_MAGIC) <= start < self._size - _FOOTER_SIZE:
             return False
         self._file.seek(start)
         try:
@@ -188,9 +353,9 @@ class McapStorage:
                     return None
             elif kind == _CHUNK_INDEX:
                 fields = _Fields(record)
-                start, end, place, size = (fields.number(8) for _ in range(4))
+                start, end, offset, size = (fields.number(8) for _ in range(4))
                 channels = frozenset(key for key, _ in struct.iter_unpack("<HQ", fields.octets()))
-                begin = place + _RECORD.size
+                begin = offset + _RECORD.size
                 self._blocks.append(
                     _Block(begin, size - _RECORD.size, start, end, channels=channels)
                 )
@@ -224,41 +389,41 @@ class McapStorage:
             if language in ("ros2msg", "ros2idl") and not encoding:
                 encoding = "cdr"
             self._channels[number] = Channel(
-                number, topic, kind_of(name), encoding, _LANGUAGES.get(language, ""),
-                definition if language in _LANGUAGES else "",
+                number, topic, kind_of(name), encoding, _MCAP_LANGUAGES.get(language, ""),
+                definition if language in _MCAP_LANGUAGES else "",
             )  # fmt: skip
 
     def _scan(self) -> None:
         """Walk through the file up to the first record that is not whole."""
-        place = run = len(MAGIC)
+        offset = run = len(MCAP_MAGIC)
         times: list[int] = []
-        while place + _RECORD.size <= self._size:
-            self._file.seek(place)
+        while offset + _RECORD.size <= self._size:
+            self._file.seek(offset)
             kind, length = _RECORD.unpack(self._file.read(_RECORD.size))
-            end = place + _RECORD.size + length
+            end = offset + _RECORD.size + length
             if end > self._size or kind in (_DATA_END, _FOOTER) or not kind:
                 if kind not in (_DATA_END, _FOOTER):
-                    self.damage = self.damage or f"its record at byte {place} is not whole"
+                    self.damage = self.damage or f"its record at byte {offset} is not whole"
                 break
-            if times and (kind == _CHUNK or place - run > _RUN):
-                self._close_run(run, place, times)
-                run, times = place, []
+            if times and (kind == _CHUNK or offset - run > _RUN):
+                self._close_run(run, offset, times)
+                run, times = offset, []
             if kind == _CHUNK:
-                if not self._scan_chunk(place + _RECORD.size, length):
+                if not self._scan_chunk(offset + _RECORD.size, length):
                     break
                 run = end
             elif kind in (_SCHEMA, _CHANNEL):
                 self._define(kind, self._file.read(length))
             elif kind == _MESSAGE and length >= _MESSAGE_HEAD.size:
                 times.append(self._note(self._file.read(_MESSAGE_HEAD.size)))
-            place = end
+            offset = end
         if times:
-            self._close_run(run, place, times)
+            self._close_run(run, offset, times)
         self._count()
 
-    def _scan_chunk(self, place: int, size: int) -> bool:
+    def _scan_chunk(self, offset: int, size: int) -> bool:
         """Take a chunk; tell whether it is whole."""
-        self._file.seek(place)
+        self._file.seek(offset)
         data = self._file.read(size)
         times = []
         try:
@@ -271,7 +436,7 @@ class McapStorage:
             self.damage = self.damage or str(error)
             return False
         if times:
-            self._blocks.append(_Block(place, size, min(times), max(times)))
+            self._blocks.append(_Block(offset, size, min(times), max(times)))
         return True
 
     def _note(self, message: Octets) -> int:
@@ -305,13 +470,13 @@ def _unpacked(chunk: bytes) -> bytes:
 
 def _records(data: Octets) -> Iterator[tuple[int, Octets]]:
     """Yield kind and content of records; ValueError where the last one is not whole."""
-    place = 0
-    while place < len(data):
-        if place + _RECORD.size > len(data):
+    offset = 0
+    while offset < len(data):
+        if offset + _RECORD.size > len(data):
             raise ValueError("a record is cut off")
-        kind, length = _RECORD.unpack_from(data, place)
-        place += _RECORD.size
-        if place + length > len(data):
+        kind, length = _RECORD.unpack_from(data, offset)
+        offset += _RECORD.size
+        if offset + length > len(data):
             raise ValueError("a record is cut off")
-        yield kind, data[place : place + length]
-        place += length
+        yield kind, data[offset : offset + length]
+        offset += length

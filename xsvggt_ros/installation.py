@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the node and the commands need, and what to install where a package is missing.
+"""What is installed: the version of this copy, what is missing, and how to install it.
+
+The version is written down in package.xml and nowhere else.
 
 The node needs PyTorch, numpy, OpenCV, PyYAML, safetensors, huggingface_hub and ROS alone. What the
 commands need beyond that are the extras of the package.
@@ -9,10 +11,13 @@ from __future__ import annotations
 
 import os
 import sys
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+
+from xsvggt_ros.errors import EnvironmentMissingError
 
 EVAL, DEMO, TRAIN = "eval", "demo", "train"
 EXTRAS = (EVAL, DEMO, TRAIN)
@@ -161,3 +166,30 @@ def explained_missing(program: str) -> Iterator[None]:
             "remedy: install what rosdep cannot, and use the workspace in that environment:\n"
             + beside_ros_command()
         )
+
+
+_NAME = "xsvggt_ros"
+
+
+def version() -> str:
+    """Return the version of this very copy: a checkout, a colcon workspace or a pip package."""
+    manifest = _manifest(Path(__file__).absolute())
+    if manifest is not None:
+        return _version_in(manifest)
+    try:
+        return metadata.version(_NAME)
+    except metadata.PackageNotFoundError as error:
+        problem = f"no package.xml and no metadata of {_NAME} near {__file__}"
+        raise EnvironmentMissingError(f"{problem}: install it again with pip or colcon") from error
+
+
+def _manifest(module: Path) -> Path | None:
+    """Return package.xml of the checkout, or of the prefix that this module is installed into."""
+    checkout = module.parents[1] / "package.xml"
+    installed = (directory / "share" / _NAME / "package.xml" for directory in module.parents)
+    found = (path for path in (checkout, *installed) if path.is_file())
+    return next(found, None)
+
+
+def _version_in(manifest: Path) -> str:
+    return (ElementTree.parse(manifest).getroot().findtext("version") or "").strip()

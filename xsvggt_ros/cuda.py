@@ -1,23 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operations with kernels in Triton, and whether these can run here.
+"""What only CUDA has: operations with Triton kernels, and work beside other work in a CUDA graph.
 
-Triton comes with PyTorch's CUDA builds, needs a GPU of compute capability 7.0 or newer, and
+**Triton** comes with PyTorch's CUDA builds, needs a GPU of compute capability 7.0 or newer, and
 compiles at run time, for which it needs a C compiler. Where any of that is missing, the operations
 of this package run as plain PyTorch instead.
 
 An operation is one call to PyTorch's dispatcher. It has a definition in plain PyTorch, a kernel for
 CUDA, and a function that only tells shapes, so that a step can be counted and checked on the meta
 device. The definition's signature is the one declaration; the dispatcher's schema is made from it.
+
+**Side streams.** Many parts of a step are too small to fill a GPU, and wait for nothing that is
+computed meanwhile. While a step is captured, such a part is recorded on a stream of its own, so
+that the graph runs it at the same time as what follows. Everywhere else it runs in its turn: eager
+steps are bound by the host, and there memory that one stream frees could be given to another too
+early.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache, wraps
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, ParamSpec, TypeVar, get_type_hints
+from typing import Any, Literal, ParamSpec, TypeVar, get_type_hints
 
 import torch
 from torch import Tensor
@@ -149,10 +156,59 @@ def _missing(index: int) -> str:
 def _failure(index: int) -> str:
     """Compile and run a small kernel; return what went wrong."""
     try:
-        from xsvggt_ros.triton_probe import doubled
+        from xsvggt_ros.cuda_probe import doubled
 
         with torch.cuda.device(index):
             found = doubled(torch.ones(4, device=f"cuda:{index}"))
         return "" if bool((found == 2).all()) else "a trial kernel gives wrong results"
     except Exception as error:  # noqa: BLE001 - a compiler fails in many ways, and none may end a node
         return f"a trial kernel cannot be compiled ({first_line(error)}); install a C compiler"
+
+
+Kind = Literal["camera head", "cache", "attention"]
+"""Kinds of work that may run beside the rest, and beside each other."""
+
+
+class SideStreams:
+    """Streams beside the one that is captured: one for each kind of work.
+
+    A network has them, and hands them to its caches. Whoever forks keeps every tensor that the
+    forked work reads alive until :meth:`join`.
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing to wait for."""
+        self._streams: dict[Kind, torch.cuda.Stream] = {}
+        self._forked: set[Kind] = set()
+
+    @contextmanager
+    def fork(self, kind: Kind) -> Iterator[None]:
+        """Run what is inside beside what follows, up to :meth:`join`; in its turn if not capturing.
+
+        It may use all results of before.
+        """
+        if not capturing():
+            yield
+            return
+        if kind not in self._streams:
+            self._streams[kind] = torch.cuda.Stream()
+        stream = self._streams[kind]
+        stream.wait_stream(torch.cuda.current_stream())
+        self._forked.add(kind)
+        with torch.cuda.stream(stream):
+            yield
+
+    def join(self, kind: Kind) -> None:
+        """Let what follows use the results of what was forked."""
+        if kind in self._forked:
+            torch.cuda.current_stream().wait_stream(self._streams[kind])
+            self._forked.remove(kind)
+
+    def forget(self) -> None:
+        """Have nothing to wait for: the capture that was forked from has failed."""
+        self._forked.clear()
+
+
+def capturing() -> bool:
+    """Return whether a CUDA graph is being captured by this thread's stream."""
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`xsvggt demo`: the node in a process of its own, fed and recorded."""
+"""`xsvggt replay` and `xsvggt demo`: a recording on ROS topics, and the node fed and recorded."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -16,23 +16,90 @@ from xsvggt_ros.commands.options import (
     NETWORK,
     RerunFile,
     RerunViewer,
+    SourceArgument,
     Threads,
     Topic,
     rerun_log,
     takes_groups,
 )
-from xsvggt_ros.commands.speaking import console, say_figures, say_written
+from xsvggt_ros.commands.terminal import console, frame_progress, print_figures, print_written
 from xsvggt_ros.evaluation.request import NetworkOptions
-from xsvggt_ros.interruption import INTERRUPTED
+from xsvggt_ros.process import INTERRUPTED
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from xsvggt_ros.ros.demo import Demo, DemoOptions
+    from xsvggt_ros.ros.replay_topics import Transport
     from xsvggt_ros.stream.recording import GroundTruth, RecordedFrame, TruthComparison
     from xsvggt_ros.stream.rerun_log import RerunLog
     from xsvggt_ros.stream.results import DepthFiles
+
+
+def replay(
+    source: SourceArgument,
+    *,
+    topic: Topic = None,
+    frame_id: Annotated[
+        str | None,
+        typer.Option(help="Replaces the name of the camera's optical frame."),
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(help="Images per second of a directory or video."),
+    ] = None,
+    speed: Annotated[float, typer.Option(help="Factor on the recording's own pace.")] = 1.0,
+    fixed_rate: Annotated[
+        float | None,
+        typer.Option(help="Images per second instead of the recording's pace."),
+    ] = None,
+    loop: Annotated[bool, typer.Option("--loop", help="Start again at the end.")] = False,
+    paused: Annotated[
+        bool, typer.Option("--paused", help="Start paused, until ~/pause says false.")
+    ] = False,
+    wait_for: Annotated[int, typer.Option(help="Subscribers to wait for.")] = 1,
+    restamp: Annotated[
+        bool, typer.Option("--restamp", help="Stamp with the time of publishing.")
+    ] = False,
+    clock: Annotated[
+        bool, typer.Option("--clock", help="Publish the recording's time on /clock.")
+    ] = False,
+    transport: Annotated[str, typer.Option(help="raw, compressed or both.")] = "both",
+    image_topic: Annotated[str, typer.Option(help="Name of the raw images.")] = "image",
+    best_effort: Annotated[
+        bool, typer.Option("--best-effort", help="Publish like a camera driver.")
+    ] = False,
+    depth: Annotated[int, typer.Option(help="Images kept for a slow subscriber.")] = 10,
+    follow: Annotated[
+        str, typer.Option(help="Node, such as /xsvggt, to wait for, so that no image is lost.")
+    ] = "",
+) -> None:
+    """Publish a recording on ROS topics, as its camera would have."""
+    from xsvggt_ros.doctor import require_ros
+
+    require_ros()
+    from xsvggt_ros.ros.replay import replay as publish
+    from xsvggt_ros.ros.replay_topics import ReplayOptions
+    from xsvggt_ros.stream.sources import open_source
+
+    chosen = ReplayOptions(
+        speed=speed,
+        fixed_rate=fixed_rate,
+        loop=loop,
+        paused=paused,
+        wait_for=wait_for,
+        restamp=restamp,
+        clock=clock,
+        transport=cast("Transport", transport),
+        image_topic=image_topic,
+        best_effort=best_effort,
+        depth=depth,
+        follow=follow,
+    )
+    with open_source(source, rate=rate, topic=topic, frame_id=frame_id) as stream:
+        publish(stream, chosen)
+
 
 ROOM_BUDGET = 424
 """Tokens: eight frames of the bundled model."""
@@ -60,9 +127,9 @@ class DemoRoom:
         """Render the images into a bag in ``directory`` and return its path."""
         from xsvggt_ros.synthetic.export import write_first_frames
 
-        place = directory / BAG
-        write_first_frames(self._sequence, self.frames, place, each)
-        return place
+        bag = directory / BAG
+        write_first_frames(self._sequence, self.frames, bag, each)
+        return bag
 
     def truth(self) -> GroundTruth:
         """Return poses, depth and the room from above."""
@@ -72,8 +139,8 @@ class DemoRoom:
         world = self._sequence.world
         (x, y, _), (to_x, to_y, _) = world.low.tolist(), world.high.tolist()
         poses = {stamp: self._sequence.poses[index] for stamp, index in self._index.items()}
-        place = TopView(room_from_above(world), (x, y), (to_x, to_y))
-        return GroundTruth(poses, self._depth, place)
+        top_view = TopView(room_from_above(world), (x, y), (to_x, to_y))
+        return GroundTruth(poses, self._depth, top_view)
 
     def _depth(self, stamp: int) -> NDArray[np.float32]:
         return self._sequence.frame(self._index[stamp]).depth
@@ -124,7 +191,6 @@ def demo(
     from xsvggt_ros.doctor import require_ros
 
     require_ros()
-    from xsvggt_ros.progress import frame_progress
     from xsvggt_ros.ros.demo import DemoOptions
     from xsvggt_ros.stream.results import DepthFiles
     from xsvggt_ros.synthetic.export import IMAGE_TOPIC
@@ -170,7 +236,6 @@ def _run(
     from functools import partial
 
     from xsvggt_ros.errors import OutputError, PartlyWrittenError
-    from xsvggt_ros.progress import frame_progress
     from xsvggt_ros.ros.demo import Demo
     from xsvggt_ros.stream.recording import compare
     from xsvggt_ros.stream.results import title, write_results
@@ -186,8 +251,8 @@ def _run(
         written = write_results(recording, options.output, heading, comparison)
     except PartlyWrittenError as error:
         written, failure = error.written, error
-    _say_figures(running, comparison)
-    say_written(
+    _print_figures(running, comparison)
+    print_written(
         [
             *written,
             *([depths.close()] if depths else []),
@@ -208,13 +273,13 @@ def _listeners(
     if depths is not None:
         listeners.append(lambda frame: depths.write(frame.stamp, frame.depth, frame.intrinsics))
     if viewed is not None:
-        listeners.append(viewed.hear)
+        listeners.append(viewed.log_frame)
     return listeners
 
 
-def _say_figures(running: Demo, comparison: TruthComparison | None) -> None:
+def _print_figures(running: Demo, comparison: TruthComparison | None) -> None:
     """Print the most important numbers."""
     from xsvggt_ros.stream.recording import Figure, summarize
 
     pace = Figure(f"{running.rate:.1f}", "frames per second, from topic to topic")
-    say_figures([*summarize(running.recorded.recording, comparison), pace])
+    print_figures([*summarize(running.recorded.recording, comparison), pace])
