@@ -133,7 +133,7 @@ def test_points_are_confident_ones_in_the_map_and_no_more_than_the_limit(
     recorded: dict[str, list[dict[str, Any]]],
 ) -> None:
     given = frame(2, 3_000_000)
-    points = np.float32(recorded["/session_0/map/points"][2]["Points3D:positions"])
+    points = np.array(recorded["/session_0/map/points"][2]["Points3D:positions"], np.float32)
     assert points.shape == (MOST_POINTS, 3)
     confident = given.known_points(rerun_log.CONFIDENT_SHARE)[0]
     assert len(confident) > MOST_POINTS
@@ -148,7 +148,7 @@ def test_bytes_and_paths_are_logged(recorded: dict[str, list[dict[str, Any]]]) -
     assert steps.tolist() == [[0, 1], [1, 2]]
     assert "/session_1/map/true_path" not in recorded, "the truth is that of the longest session"
     (row,) = recorded["/session_0/map/true_path"]
-    there = TURN.points(np.float64(row["LineStrips3D:strips"][0]))
+    there = TURN.points(np.array(row["LineStrips3D:strips"][0], np.float64))
     np.testing.assert_allclose(there, TRUTH, atol=1e-5)
 
 

@@ -146,12 +146,12 @@ def takes_groups(command: Callable[..., Any]) -> Callable[..., Any]:
     Its parameters of the type ``Annotated[settings, Group(...)]`` or ``Annotated[type,
     MadeBy(...)]`` become options; the command is called with what these make.
     """
-    hints = get_type_hints(command, include_extras=True)
-    named = inspect.signature(command).parameters
+    # Not by get_type_hints: in Python 3.10 it hides the words of an option whose default is None.
+    named = inspect.signature(command, eval_str=True).parameters
     makers: dict[str, Callable[[dict[str, Any]], Any]] = {}
     parameters: list[inspect.Parameter] = []
     for each in named.values():
-        hint = hints[each.name]
+        hint = each.annotation
         for way in getattr(hint, "__metadata__", ()):
             if isinstance(way, Group):
                 makers[each.name] = functools.partial(way.settings, hint.__origin__)
@@ -165,7 +165,7 @@ def takes_groups(command: Callable[..., Any]) -> Callable[..., Any]:
                 parameters += [option for name, option in options.items() if name in own]
                 break
         else:
-            parameters.append(each.replace(annotation=hint))
+            parameters.append(each)
 
     @functools.wraps(command)
     def grouped(**given: Any) -> Any:

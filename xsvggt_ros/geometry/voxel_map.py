@@ -229,7 +229,7 @@ class VoxelMap:
     def _add_block(self, points: Points, colors: Colors, confidence: Confidences) -> None:
         scaled = np.ascontiguousarray(points.T) * np.float32(1 / self.settings.voxel_size)
         if not (scaled.min() >= -REACH and scaled.max() < REACH):  # so that NaN counts, too
-            inside = ((scaled >= -REACH) & (scaled < REACH)).all(axis=0)
+            inside: NDArray[np.bool_] = np.all((scaled >= -REACH) & (scaled < REACH), axis=0)
             self.outside += len(inside) - int(np.count_nonzero(inside))
             scaled, colors, confidence = scaled[:, inside], colors[inside], confidence[inside]
         corners = np.floor(scaled)

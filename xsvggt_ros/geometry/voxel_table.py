@@ -7,6 +7,8 @@ marks of removed keys pile up, and the table never has to be laid out again.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -56,7 +58,7 @@ _SPARE = 1.25
 """A threshold from a sample is set this much higher, so that it seldom falls short."""
 
 
-def lowest(scores: NDArray[np.generic], count: int) -> NDArray[np.int64]:
+def lowest(scores: NDArray[Any], count: int) -> NDArray[np.int64]:
     """Return places of at least ``count`` of the lowest ``scores`` [n], and of few more.
 
     They are found by a threshold from a sample, because sorting millions takes too long. Of equal
@@ -74,7 +76,7 @@ def lowest(scores: NDArray[np.generic], count: int) -> NDArray[np.int64]:
     return np.argpartition(scores, count - 1)[:count]
 
 
-def _threshold(scores: NDArray[np.generic], count: int) -> np.generic:
+def _threshold(scores: NDArray[Any], count: int) -> Any:
     if len(scores) <= _SAMPLE:
         return _ranked(scores, count)
     # An odd stride does not fall into step with rows of an image.
@@ -83,9 +85,8 @@ def _threshold(scores: NDArray[np.generic], count: int) -> np.generic:
     return _ranked(sample, place)
 
 
-def _ranked(scores: NDArray[np.generic], place: int) -> np.generic:
-    found: np.generic = np.partition(scores, place)[place]
-    return found
+def _ranked(scores: NDArray[Any], place: int) -> Any:
+    return np.partition(scores, place)[place]
 
 
 Slots = NDArray[np.int64]

@@ -224,7 +224,7 @@ class StepScore:
     sigmas: Array
 
     def metrics(self) -> dict[str, float]:
-        """Return the numbers that are judged."""
+        """Return the numbers of a report, by name."""
         kind = self.alignment
         return {
             f"step_nees_{kind}": float(self.nees.mean()),
@@ -319,7 +319,7 @@ class PoseScore:
     coverage: float
 
     def metrics(self) -> dict[str, float]:
-        """Return the numbers that are judged."""
+        """Return the numbers of a report, by name."""
         kind = self.alignment
         return {
             f"pose_nees_{self.frames}_{kind}": float(self.nees.mean()),

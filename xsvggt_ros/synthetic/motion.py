@@ -98,7 +98,8 @@ class FreeSpace:
     def widest(self) -> NDArray[np.float64]:
         """Return the place [2] with most room around it."""
         masked = np.where(self._free, self.clearance, -np.inf)
-        return np.array(np.unravel_index(int(masked.argmax()), self._shape)) * CELL
+        cell = np.unravel_index(int(masked.argmax()), self._shape)
+        return np.array(cell, dtype=np.float64) * CELL
 
     def room_around(self, place: NDArray[np.float64]) -> float:
         """Return the metres from a place [2] to the nearest surface, at the grid's heights."""
