@@ -13,7 +13,7 @@ from xsvggt_ros.cache.layout import CacheLayout
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.model.config import PRESETS
 from xsvggt_ros.model.network import StreamVggt
-from xsvggt_ros.stream.preprocessing import plan
+from xsvggt_ros.stream.processing import plan
 from xsvggt_ros.stream.step_runner import cache_layout
 
 WIDTHS = (518, 392, 280)

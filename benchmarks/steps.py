@@ -5,7 +5,7 @@
 
 The demo network walks through rooms that it was not trained on and that are not held out either.
 Constants of `geometry/step_covariance.py` are such that the mean NEES/6 of steps is 1 over 18 rooms
-of 100 frames; those of lasting errors in `geometry/pose_covariance.py` such that it is near 1 for
+of 100 frames; those of lasting errors in `geometry/accumulated_error.py` such that it is near 1 for
 poses over 10, 50 and 200 frames, over 18 rooms of 300.
 """
 

@@ -22,7 +22,7 @@ from xsvggt_ros.evaluation.request import SourceOptions
 from xsvggt_ros.evaluation.sources import open_source
 from xsvggt_ros.evaluation.sources.bag_truth import TimedPoses
 from xsvggt_ros.evaluation.sources.truth_files import read_truth
-from xsvggt_ros.stream.preprocessing import Calibrator
+from xsvggt_ros.stream.processing import Calibrator
 from xsvggt_ros.synthetic.export import write_sequence
 from xsvggt_ros.synthetic.sequence import Sequence, held_out
 

@@ -307,3 +307,23 @@ def test_how_wrong_depth_is_shows_in_the_images() -> None:
     assert shown[0] < shown[1]  # what is left is rounded brightness
     assert 0.3 * 0.03 <= shown[1] <= 0.05
     assert shown[2] > 1.8 * shown[1]
+
+
+def test_a_depth_map_that_is_worse_than_usual_makes_its_step_less_certain() -> None:
+    random, errors = np.random.default_rng(0), ImageErrors()
+    poses = pv.walk(random, 30)
+    sigmas: list[float] = []
+    before: AlignedImage | None = None
+    for index, pose in enumerate(poses):
+        share = 0.2 if index == 20 else 0.02
+        depth = pv.room_depth(pose, CAMERA) * (1 + share * pv.noise(random, 4.0, 4))
+        image = aligned_image(pv.room_image(pose, CAMERA), depth.astype(np.float32), CAMERA)
+        if before is not None:
+            found = register_images(before, image, invert(poses[index - 1]) @ pose)
+            assert found is not None
+            information = errors.estimate(found).information
+            sigmas.append(float(np.sqrt(np.trace(np.linalg.inv(information)[:3, :3]))))
+        before = image
+    # The image after it is aligned by it.
+    assert sigmas[20] > 1.7 * np.median(sigmas)
+    assert max(sigmas[21:]) < 1.4 * np.median(sigmas)

@@ -19,7 +19,7 @@ from selection import examples
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.geometry.cameras import Calibration, is_rectified_topic, without_distortion
 from xsvggt_ros.geometry.rectification import rectification
-from xsvggt_ros.stream.preprocessing import Calibrator
+from xsvggt_ros.stream.processing import Calibrator
 
 WIDTH, HEIGHT = 320, 240
 K = (250.0, 0.0, 158.0, 0.0, 255.0, 122.0, 0.0, 0.0, 1.0)
@@ -289,7 +289,7 @@ def test_who_asks_decides_how_a_calibration_is_used() -> None:
 
 
 def test_what_is_not_used_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, logger="xsvggt_ros.stream.preprocessing")
+    caplog.set_level(logging.INFO, logger="xsvggt_ros.stream.processing")
     calibrator = Calibrator()
     square = np.zeros((240, 240, 3), np.uint8)
     for _ in range(3):

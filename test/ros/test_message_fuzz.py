@@ -22,7 +22,7 @@ from xsvggt_ros.ros.conversions import header, packed
 from xsvggt_ros.stream.frame import BitsInUse, Frame
 from xsvggt_ros.stream.imaging import IMAGE_ENCODINGS
 from xsvggt_ros.stream.messages import calibration_of, depth_of
-from xsvggt_ros.stream.preprocessing import CalibrationUse, Calibrator
+from xsvggt_ros.stream.processing import CalibrationUse, Calibrator
 
 UINT32 = st.integers(0, 2**32 - 1)
 SIDES = st.integers(0, 40) | UINT32

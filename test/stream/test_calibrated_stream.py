@@ -9,7 +9,7 @@ import pytest
 from xsvggt_ros.geometry.cameras import Calibration, unproject
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.stream.frame import Frame, FrameResult
-from xsvggt_ros.stream.preprocessing import CalibrationUse
+from xsvggt_ros.stream.processing import CalibrationUse
 from xsvggt_ros.stream.reconstructor import Reconstructor, ReconstructorSettings
 from xsvggt_ros.stream.worker import reconstruct
 

@@ -28,7 +28,7 @@ from selection import examples
 from xsvggt_ros.errors import FrameError, SourceError
 from xsvggt_ros.evaluation.sources import open_source as open_evaluation
 from xsvggt_ros.evaluation.sources.files import steps
-from xsvggt_ros.stream.preprocessing import plan
+from xsvggt_ros.stream.processing import plan
 from xsvggt_ros.stream.sources import open_source
 from xsvggt_ros.stream.sources.images import list_images, orientation, turned
 

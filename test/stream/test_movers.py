@@ -18,8 +18,7 @@ from xsvggt_ros.geometry.rigid import world_to_map
 from xsvggt_ros.geometry.voxel_map import VoxelSettings
 from xsvggt_ros.stream import mapping
 from xsvggt_ros.stream.frame import FrameResult
-from xsvggt_ros.stream.mapping import MapBuilder, MapSettings
-from xsvggt_ros.stream.movers import VIEWS, MoverFilter
+from xsvggt_ros.stream.mapping import VIEWS, MapBuilder, MapSettings, MoverFilter
 
 SECOND = 10**9
 VOXELS = VoxelSettings(0.02, 100_000)

@@ -16,7 +16,7 @@ from results import result_of
 from xsvggt_ros.geometry.cameras import Intrinsics, encode
 from xsvggt_ros.geometry.rigid import Matrix, invert
 from xsvggt_ros.stream.health import QualityWatch
-from xsvggt_ros.stream.pose_track import LEAST_BASELINE, MOST_HELD, PoseTrack
+from xsvggt_ros.stream.processing import LEAST_BASELINE, MOST_HELD, PoseTrack
 
 CAMERA = Intrinsics(50.0, 50.0, 32.0, 24.0, 64, 48)
 
@@ -42,7 +42,7 @@ def follow(
     track: PoseTrack, degrees: list[float], camera: str = "", stamps: list[int] | None = None
 ) -> None:
     for angle, stamp in zip(degrees, stamps or range(len(degrees)), strict=True):
-        pose, source = track.place(said(turned(angle)), stamp, camera)
+        pose, source = track.pose_of(said(turned(angle)), stamp, camera)
         assert source == "predicted"
         np.testing.assert_allclose(pose, turned(angle), atol=1e-6)
 
@@ -58,7 +58,7 @@ def garbled(length: float) -> NDArray[np.float32]:
 def test_a_camera_goes_on_as_it_went_where_both_signs_meet() -> None:
     track = PoseTrack()
     follow(track, [3.0 * frame for frame in range(60)])
-    pose, source = track.place(garbled(0.26), 60)
+    pose, source = track.pose_of(garbled(0.26), 60)
     assert source == "held"
     np.testing.assert_allclose(pose, turned(180.0), atol=1e-6)
     follow(track, [183.0, 186.0])
@@ -69,7 +69,7 @@ def test_the_sign_of_a_quaternion_says_nothing() -> None:
     follow(track, [3.0 * frame for frame in range(60)])
     encoding = said(turned(180.0))
     encoding[3:7] *= -1
-    pose, source = track.place(encoding, 60)
+    pose, source = track.pose_of(encoding, 60)
     assert source == "predicted"
     np.testing.assert_allclose(pose, turned(180.0), atol=1e-6)
 
@@ -78,7 +78,7 @@ def test_the_sign_of_a_quaternion_says_nothing() -> None:
 def test_less_than_half_of_the_usual_length_says_no_rotation(length: float, source: str) -> None:
     track = PoseTrack()
     follow(track, [0.0] * 20)
-    assert track.place(garbled(length), 20)[1] == source
+    assert track.pose_of(garbled(length), 20)[1] == source
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_less_than_half_of_the_usual_length_says_no_rotation(length: float, sour
 def test_nothing_is_short_before_lengths_are_usual(known: int, source: str) -> None:
     track = PoseTrack()
     follow(track, [0.0] * known)
-    assert track.place(garbled(0.1), known)[1] == source
+    assert track.pose_of(garbled(0.1), known)[1] == source
 
 
 def test_each_camera_of_a_rig_has_lengths_and_a_way_of_its_own() -> None:
@@ -95,13 +95,13 @@ def test_each_camera_of_a_rig_has_lengths_and_a_way_of_its_own() -> None:
     for frame in range(20):
         stamps = [2 * frame]
         follow(track, [2.0 * frame], "left", stamps)
-        right, source = track.place(said(turned(90.0 - frame), 0.3), 2 * frame + 1, "right")
+        right, source = track.pose_of(said(turned(90.0 - frame), 0.3), 2 * frame + 1, "right")
         assert source == "predicted"
         np.testing.assert_allclose(right, turned(90.0 - frame), atol=1e-6)
-    pose, source = track.place(garbled(0.3), 40, "left")
+    pose, source = track.pose_of(garbled(0.3), 40, "left")
     assert source == "held"
     np.testing.assert_allclose(pose, turned(40.0), atol=1e-6)
-    pose, source = track.place(garbled(0.1), 41, "right")
+    pose, source = track.pose_of(garbled(0.1), 41, "right")
     assert source == "held"
     np.testing.assert_allclose(pose, turned(70.0), atol=1e-6)
 
@@ -115,7 +115,7 @@ def test_the_way_is_as_long_as_the_time_but_no_longer_than_the_one_before(
     track = PoseTrack()
     follow(track, [0.0] * 20, stamps=[100 * frame for frame in range(20)])
     follow(track, [40.0], stamps=[1900 + before])
-    pose, source = track.place(garbled(0.1), 1900 + before + ahead)
+    pose, source = track.pose_of(garbled(0.1), 1900 + before + ahead)
     assert source == "held"
     np.testing.assert_allclose(pose[:3, :3], turned(40.0 + degrees)[:3, :3], atol=1e-6)
 
@@ -123,13 +123,13 @@ def test_the_way_is_as_long_as_the_time_but_no_longer_than_the_one_before(
 def test_without_stamps_every_step_is_as_long() -> None:
     track = PoseTrack()
     follow(track, [3.0 * frame for frame in range(20)], stamps=[0] * 20)
-    np.testing.assert_allclose(track.place(garbled(0.1), 0)[0], turned(60.0), atol=1e-6)
+    np.testing.assert_allclose(track.pose_of(garbled(0.1), 0)[0], turned(60.0), atol=1e-6)
 
 
 def test_a_camera_that_stays_where_both_signs_meet_is_believed_again() -> None:
     track = PoseTrack()
     follow(track, [0.0] * 100)
-    sources = [track.place(said(turned(10.0), 0.3), 100 + n)[1] for n in range(100)]
+    sources = [track.pose_of(said(turned(10.0), 0.3), 100 + n)[1] for n in range(100)]
     assert sources == ["held"] * MOST_HELD + ["predicted"] * (100 - MOST_HELD)
 
 
@@ -137,9 +137,9 @@ def test_what_was_believed_for_want_of_better_makes_no_way() -> None:
     track = PoseTrack()
     follow(track, [3.0 * frame for frame in range(20)])
     for stamp in (20, 21, 22):
-        track.place(garbled(0.1), stamp)
-    pose, _ = track.place(said(turned(69.0)), 23)
-    pose, source = track.place(garbled(0.1), 24)
+        track.pose_of(garbled(0.1), stamp)
+    pose, _ = track.pose_of(said(turned(69.0)), 23)
+    pose, source = track.pose_of(garbled(0.1), 24)
     assert source == "held"
     np.testing.assert_allclose(pose[:3, :3], turned(72.0)[:3, :3], atol=0.05)
 
@@ -148,7 +148,7 @@ def test_what_was_believed_for_want_of_better_makes_no_way() -> None:
 def test_a_camera_stands_still_where_time_does(stamp: int) -> None:
     track = PoseTrack()
     follow(track, [3.0 * n for n in range(20)], stamps=[100 * n for n in range(20)])
-    np.testing.assert_allclose(track.place(garbled(0.1), stamp)[0], turned(57.0), atol=1e-6)
+    np.testing.assert_allclose(track.pose_of(garbled(0.1), stamp)[0], turned(57.0), atol=1e-6)
 
 
 @given(
@@ -164,10 +164,10 @@ def test_poses_are_rigid_and_only_ratios_of_lengths_count(
         encoding = said(turned(random.uniform(-180, 180)), length)
         other = encoding.copy()
         other[3:7] *= np.float32(factor)
-        pose, _ = usual.place(encoding, stamp)
+        pose, _ = usual.pose_of(encoding, stamp)
         np.testing.assert_allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), atol=1e-6)
         assert np.linalg.det(pose) == pytest.approx(1.0)
-        same, _ = scaled.place(other, stamp)
+        same, _ = scaled.pose_of(other, stamp)
         # Where a length is half of the usual one to the last bit, either may be said.
         if not any(0.499 < one / two < 0.501 for one in lengths for two in lengths):
             np.testing.assert_allclose(same, pose, atol=1e-4)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from xsvggt_ros.errors import ConfigurationError, FrameError
 from xsvggt_ros.geometry.cameras import Intrinsics
-from xsvggt_ros.stream.preprocessing import plan, preprocess, to_network
+from xsvggt_ros.stream.processing import plan, preprocess, to_network
 
 sides = st.integers(1, 4000)
 widths = st.integers(1, 40).map(lambda patches: 14 * patches)

@@ -392,11 +392,11 @@ class KvCache:
 
     def _take_on(self, settings: CacheSettings, budget: int | None) -> None:
         self._changes += 1
-        judges_again = settings.judging != self.settings.judging
+        scores_otherwise = settings.judging != self.settings.judging
         if settings.adapts_layers and len(self._groups) < self.layout.layers:
             self._group([layer for group in self._groups for layer in group.split()])
         for group in self._groups:
-            policy = policy_for(settings) if judges_again else None
+            policy = policy_for(settings) if scores_otherwise else None
             group.reconfigure(
                 settings, budget, policy, backend(settings.attention_backend, self._side)
             )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The step of a group of global layers: each attends, then all are judged and rounded at once."""
+"""The step of a group of global layers: each attends, then all are scored and rounded at once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class LayerGroup:
 
     A layer attends over ``[anchor | special | history | window | newest frame]``, and the policy
     measures its tokens while they lie decoded. When the last layer of the group is done, the policy
-    says what each token of each layer is worth, the worst ones give their slots to the newest
+    scores each token of each layer, the worst ones give their slots to the newest
     frame, and it is rounded into them: in as many operations as one layer alone would need. Where
     there is a window, the newest frame waits there as it came, and the frame before it is rounded
     instead.
@@ -60,7 +60,7 @@ class LayerGroup:
         Args:
             settings: widths, index sets, group size.
             budget: most tokens that a layer holds after a frame; None = no bound.
-            policy: what a token is worth.
+            policy: scores tokens.
             shape: of a token of one layer.
             first_layer: index in the network of the first layer.
             layers: how many there are.
@@ -246,7 +246,7 @@ class LayerGroup:
                 self._remember(update.shape[1])
 
     def _remember(self, frame: int) -> None:
-        """Judge all tokens, then let the newest frame take the place of the worst ones."""
+        """Score all tokens, then let the newest frame take the place of the worst ones."""
         keys, values = self._held.newest(frame, self._scratch)
         numbers, order = self._steps_of(frame)
         rows = self._layers * self._sets
@@ -297,7 +297,7 @@ class LayerGroup:
         Args:
             settings: the new ones; index sets and group size must be the old ones.
             budget: most tokens held from now on; None = no bound.
-            policy: what a token is worth from now on; None = as before.
+            policy: scores tokens from now on; None = as before.
             attend: how to attend.
 
         """

@@ -212,7 +212,7 @@ def _special_slots(slots: int, left: int, frame: int, special: int, patches: int
 
 
 LAYERS_AT_ONCE = 24
-"""Most layers of a group. All of them are judged and rounded in one pass, and the newest frame of
+"""Most layers of a group. All of them are scored and rounded in one pass, and the newest frame of
 each waits for it: more layers mean fewer operations, fewer mean less scratch."""
 LAYERS_WHERE_ROOM_IS_SHORT = 8
 """The same where a budget in MiB makes tokens of what scratch does not take, and where nothing

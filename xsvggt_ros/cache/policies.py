@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a token is worth: what a policy is asked, and each kind of policy.
+"""Scores of tokens: what a policy is asked, and each kind of policy.
 
 A policy gives scores and nothing else. What is kept under the budget, and where, is decided in one
 place for all of them (`layer_segments.py`, `segment.py`). None needs an attention map of the
@@ -75,9 +75,9 @@ class Candidates:
 
 
 class Policy(Protocol):
-    """Says what each token is worth.
+    """Scores tokens: who scores least, leaves first.
 
-    It looks at one layer at a time while that layer's keys lie decoded, and judges the layers of a
+    It looks at one layer at a time while that layer's keys lie decoded, and scores the layers of a
     group together afterwards, in a few operations for all of them.
 
     Attributes:
@@ -116,7 +116,7 @@ class Policy(Protocol):
         ...
 
     def scores(self, candidates: Candidates) -> Tensor:
-        """Return the worth of every token, float32 [rows, tokens], the higher the rather kept.
+        """Return the score of every token, float32 [rows, tokens], the higher the rather kept.
 
         Without waiting for the device. What is not finite counts as the worst.
         """
@@ -147,7 +147,7 @@ _MULTIPLIER = -7046029254386353131
 
 
 class KeepAll(Forgetful):
-    """``none``: all tokens are worth the same, and none is ever dropped, as in StreamVGGT."""
+    """``none``: all tokens score the same, and none is ever dropped, as in StreamVGGT."""
 
     def scores(self, candidates: Candidates) -> Tensor:
         """Return zeros, float32 [rows, tokens]."""
@@ -157,7 +157,7 @@ class KeepAll(Forgetful):
 class Recency(Forgetful):
     """``sliding_window``: the newest tokens stay, beside the anchor.
 
-    ``lingbot`` judges so, too; there special tokens have slots of their own (`layer_plan.py`).
+    ``lingbot`` scores so, too; there special tokens have slots of their own (`layer_plan.py`).
     """
 
     def scores(self, candidates: Candidates) -> Tensor:
@@ -166,7 +166,7 @@ class Recency(Forgetful):
 
 
 class Random(Forgetful):
-    """``random``: each token is worth something else after each frame; seeded.
+    """``random``: each token scores something else after each frame; seeded.
 
     The numbers follow from the seed, the layer, the token and the frame alone, by a hash, so the
     device keeps no state, and a stream that begins again draws the same numbers.
@@ -379,8 +379,9 @@ class FfnResidual:
     OVGGT scores the tokens of the newest frame by the norm of what the MLP of a global block adds
     to them, and older tokens by the diversity of their keys, each brought to 0..1 and weighted by
     half. It decides about the newest frame before it is cached; here a frame is first cached as a
-    whole, so the norm is remembered with each token, and a token is worth the sum of both parts.
-    OVGGT also smooths the norms over the image, which is left out: a cache knows no images.
+    whole, so the norm is remembered with each token, and the score of a token is the sum
+    of both parts. OVGGT also smooths the norms over the image, which is left out: a cache
+    knows no images.
     """
 
     compares = False

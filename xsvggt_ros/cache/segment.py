@@ -69,7 +69,7 @@ def _tokens_of_fallen_groups(
     held = places.shape[1]
     row_of_slot = keys.rows(held)
     occupancy = keys.occupancy()
-    # What a group is worth: how far its tokens stand above those that would go anyway. One token
+    # The score of a group: how far its tokens stand above those that would go anyway. One token
     # that is ranked beyond all others, because it must stay, outweighs any number of these.
     merit = (places - (count - 1)).clamp_(min=0)
     emptiness = occupancy
@@ -78,8 +78,8 @@ def _tokens_of_fallen_groups(
         merit += must_stay * held * held
         emptiness = occupancy.scatter_add(1, row_of_slot, must_stay * held)
     # An empty group comes before all others.
-    worth = (occupancy.clamp(max=1) - 1).scatter_add_(1, row_of_slot, merit)
-    cheapest = worth.topk(rows, dim=1, largest=False).indices
+    scores = (occupancy.clamp(max=1) - 1).scatter_add_(1, row_of_slot, merit)
+    cheapest = scores.topk(rows, dim=1, largest=False).indices
     emptiest = emptiness.topk(rows, dim=1, largest=False).indices
     # The cheapest groups may hold more tokens than may go. The emptiest ones never do: the table
     # is made large enough for that (`segment.table_rows`).

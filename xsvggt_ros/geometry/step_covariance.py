@@ -28,6 +28,10 @@ MEMORY = 50
 """Frames from which it is estimated."""
 LEAST_SAMPLES = 100
 """Blocks from which on nothing is left of what is usual."""
+UNUSUAL = 2.0
+"""Times what is usual from which on the depth error of this very frame counts, beyond chance."""
+LEAST_BLOCKS = 10
+"""Blocks that tell it."""
 SURE = 0.1
 """Standard deviation of the depth error of a block, by the noise of the image, up to which it
 counts."""
@@ -63,9 +67,7 @@ class ImageErrors:
         known = min(1.0, len(errors) / LEAST_SAMPLES)
         if not known:
             return USUAL
-        shown = (float(np.median(np.abs(errors))) / _MEDIAN_OF_NORMAL) ** 2
-        shown = max(shown - float(np.median(noise)), LEAST**2)
-        return known * float(np.sqrt(shown)) + (1.0 - known) * USUAL
+        return known * _deviation(errors, noise) + (1.0 - known) * USUAL
 
     def estimate(self, registration: Registration) -> PoseEstimate:
         """Take in a registration of images; return its step with the information that it holds.
@@ -76,8 +78,11 @@ class ImageErrors:
         """
         by_depth = registration.jacobian[:, :, :3] @ invert(registration.pose)[:3, 3]
         blocks = _blocks(registration)
-        self._samples.append(_depth_errors(registration, by_depth, blocks))
+        newest = _depth_errors(registration, by_depth, blocks)
+        self._samples.append(newest)
         shown = self.depth_error
+        if newest.shape[1] >= LEAST_BLOCKS and _deviation(*newest) > UNUSUAL * shown:
+            shown = _deviation(*newest)
         unit = np.array([registration.depth] * 3 + [1.0] * 3)
         jacobian = registration.jacobian * unit
         weighted = jacobian * registration.weights[:, None, None]
@@ -121,6 +126,12 @@ def _inverse(normal: Array) -> Array:
     values, vectors = np.linalg.eigh(normal)
     least = max(LEAST_CONDITION * values[-1], _TINY)
     return np.asarray((vectors / np.maximum(values, least)) @ vectors.T, np.float64)
+
+
+def _deviation(errors: Array, noise: Array) -> float:
+    """Return the standard deviation of depth errors [b], of which noise has a variance [b]."""
+    shown = (float(np.median(np.abs(errors))) / _MEDIAN_OF_NORMAL) ** 2
+    return float(np.sqrt(max(shown - float(np.median(noise)), LEAST**2)))
 
 
 def _depth_errors(registration: Registration, by_depth: Array, blocks: NDArray[np.int64]) -> Array:

@@ -15,7 +15,6 @@ alone, which no alignment changes, have none.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import EvaluationError
-from xsvggt_ros.geometry.pose_covariance import AccumulatedError
+from xsvggt_ros.geometry.accumulated_error import AccumulatedError
 from xsvggt_ros.geometry.rigid import invert, log_se3, rotation_angles
 from xsvggt_ros.metrics.trajectory import (
     ErrorStatistics,
@@ -225,7 +224,7 @@ class StepScore:
     sigmas: Array
 
     def metrics(self) -> dict[str, float]:
-        """Return the numbers that are judged."""
+        """Return the numbers of a report, by name."""
         kind = self.alignment
         return {
             f"step_nees_{kind}": float(self.nees.mean()),
@@ -320,7 +319,7 @@ class PoseScore:
     coverage: float
 
     def metrics(self) -> dict[str, float]:
-        """Return the numbers that are judged."""
+        """Return the numbers of a report, by name."""
         kind = self.alignment
         return {
             f"pose_nees_{self.frames}_{kind}": float(self.nees.mean()),
@@ -334,7 +333,7 @@ def score_poses(
     steps: Poses,
     true_steps: Poses,
     covariances: Array,
-    runs: Sequence[NDArray[np.intp]],
+    runs: list[NDArray[np.intp]],
     alignment: TrajectoryAlignment,
     *,
     scale: float | Array = 1.0,

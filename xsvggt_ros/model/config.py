@@ -327,7 +327,7 @@ BUNDLED = "demo"
 """What the bundled weights of the demo are called wherever a checkpoint is named."""
 
 LANDMARKS = "landmarks"
-"""What those are called that need their memory, for judging caches."""
+"""What those are called that need their memory, for comparing caches."""
 
 BUNDLED_NOTICE = (
     "These are the weights that come with the package. They know the synthetic rooms of "

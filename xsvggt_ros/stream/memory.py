@@ -18,7 +18,7 @@ from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.errors import ConfigurationError, FrameError
 from xsvggt_ros.model.device import free_memory
 from xsvggt_ros.model.network import StreamVggt
-from xsvggt_ros.stream.preprocessing import plan
+from xsvggt_ros.stream.processing import plan
 from xsvggt_ros.stream.reconstructor import Reconstructor
 from xsvggt_ros.stream.step_runner import cache_layout
 
@@ -33,7 +33,7 @@ def check_memory(network: StreamVggt, width: int, cache: CacheSettings, *, cache
     Args:
         network: on its device already.
         width: of the network's input in pixels; an image of 4:3 is reckoned with.
-        cache: its budget. One without a bound cannot be judged.
+        cache: its budget. One without a bound cannot be checked.
         caches: that live at once; a budget in MiB is that of all of them.
 
     Raises:

@@ -135,7 +135,7 @@ class FramePipeline:
         self._become_known: set[str] = set()
         self._blind = False
         """Whether no image of this session shows anything."""
-        self._judged_size: tuple[int, int] | None = None
+        self._result_size: tuple[int, int] | None = None
         """Width and height of the image of the newest result."""
         self._sizes: set[tuple[int, int]] = set()
         self._waiting: list[_Waiting] = []
@@ -149,7 +149,7 @@ class FramePipeline:
         as they were. A result that cannot be published is a result all the same. Neither is raised.
         """
         try:
-            order = self._judge_stamp(frame)
+            order = self._classify_stamp(frame)
             image, decode_seconds = self._decode(frame)
             frame = self._look_up_transforms(frame)
             self._begin_session_where_due(frame, image, order)
@@ -222,7 +222,7 @@ class FramePipeline:
         """Say what is being done from now on."""
         self.activity = Activity(stage, monotonic())
 
-    def _judge_stamp(self, frame: Frame) -> Order:
+    def _classify_stamp(self, frame: Frame) -> Order:
         """Return how a frame's stamp follows those before it.
 
         Raises:
@@ -286,13 +286,13 @@ class FramePipeline:
         self._stamps.accept(frame.stamp, frame.camera)
 
     def _shows_something(self, image: ImageArray) -> bool:
-        """Return whether an image will show something at the size at which results are judged.
+        """Return whether an image will show something at the size at which results are checked.
 
-        Fine texture is gone there; judged as it is, it would begin a session with every image.
+        Fine texture is gone there; taken as it is, it would begin a session with every image.
         """
-        if self._judged_size is None:
+        if self._result_size is None:
             return blindness(image) is None
-        small = cv2.resize(image, self._judged_size, interpolation=cv2.INTER_AREA)
+        small = cv2.resize(image, self._result_size, interpolation=cv2.INTER_AREA)
         return blindness(np.asarray(small, np.uint8)) is None
 
     def _begin_session(self, reason: str, told: str = "") -> None:
@@ -316,7 +316,7 @@ class FramePipeline:
         return results
 
     def _note_calibration(self, frame: Frame, result: FrameResult) -> None:
-        """Keep what later frames are judged by."""
+        """Keep what later frames are compared with."""
         if result.index == 0:
             self._uncalibrated.clear()
             if frame.bits is not None:
@@ -358,7 +358,7 @@ class FramePipeline:
         faults = watch.faults_of(result.color)
         blind = faults[0] if watch.blind else ""
         self._blind = self._blind and watch.blind
-        self._judged_size = result.color.shape[1], result.color.shape[0]
+        self._result_size = result.color.shape[1], result.color.shape[0]
         faults += self._quality[result.camera].faults_of(result)
         self._results_since_fault = 0 if faults else self._results_since_fault + 1
         degraded = self._results_since_fault < MEMORY

@@ -33,10 +33,10 @@ from xsvggt_ros.geometry.rigid import Matrix, apparent_motion
 from xsvggt_ros.model.device import ran_out_of_memory, release_cached_memory
 from xsvggt_ros.model.network import Head, StreamVggt
 from xsvggt_ros.stream.frame import CameraMotion, FrameResult, ImageArray, ImageMapping, Timings
-from xsvggt_ros.stream.pose_track import PoseTrack
-from xsvggt_ros.stream.preprocessing import (
+from xsvggt_ros.stream.processing import (
     CalibrationUse,
     Calibrator,
+    PoseTrack,
     PredictedView,
     check_width,
     preprocess,
@@ -452,7 +452,7 @@ class Reconstructor:
 
     def _result(self, frame: Arrival, output: HostOutput) -> FrameResult:
         """Return the result of the session's next frame."""
-        pose, pose_source = self._poses.place(output.encoding, frame.stamp, frame.camera)
+        pose, pose_source = self._poses.pose_of(output.encoding, frame.stamp, frame.camera)
         if pose_source == "held":
             self._log_held()
         intrinsics, source = self._view.intrinsics(output.encoding, frame.mapping, self._index)

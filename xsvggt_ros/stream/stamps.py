@@ -182,7 +182,7 @@ class JumpFilter:
         return not suspicious and self._follows(self._last, stamp)
 
     def _follows(self, before: int, stamp: int) -> bool:
-        """Return whether two stamps are of one sequence; what is late is judged elsewhere."""
+        """Return whether two stamps are of one sequence; what is late is refused elsewhere."""
         limit = max(SHORTEST_JUMP, USUAL_GAPS * self._usual)
         return -SHORTEST_JUMP < stamp - before < limit
 
