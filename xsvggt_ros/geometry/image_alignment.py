@@ -267,8 +267,8 @@ def _uninformative(before: _Level, after: _Level, found: Registration) -> Array:
     across, down, share = _lens_slopes(
         after.image[..., :3], camera.fx * a + camera.cx, camera.fy * b + camera.cy
     )
-    squares = weights @ (found.residuals**2).sum(axis=1) / max(weights.sum(), _LEAST_GRADIENT)
-    squares = max(squares, 2 * 3 * ROUNDED * share)
+    squares = float(weights @ (found.residuals**2).sum(axis=1))
+    squares = max(squares / max(float(weights.sum()), _LEAST_GRADIENT), 2 * 3 * ROUNDED * share)
     # What is left is the noise of both images.
     noisy = rays * np.sqrt(SLOPE_NOISE * squares / 2 * weights)[:, None, None]
     noise = np.tensordot(noisy, noisy, ((0, 1), (0, 1)))
