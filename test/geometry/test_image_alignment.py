@@ -187,6 +187,22 @@ def test_dark_corners_are_fixed_to_the_lens_and_no_sign_of_rest(level: float, sh
     assert sum(squares) / max(len(squares), 1) < 2.0
 
 
+@pytest.mark.parametrize("darker", [1.5, 2.0, 3.0])
+@pytest.mark.parametrize("bright", [20.0, 100.0, 224.0, 254.0])
+def test_a_lens_that_hardly_darkens_is_told_from_the_wall_however_bright(
+    bright: float, darker: float
+) -> None:
+    """What it darkens is less than float32 resolves beside the brightness of all pixels."""
+    row, column = np.mgrid[: WALL.height, : WALL.width]
+    squared = ((column - 63.5) ** 2 + (row - 47.5) ** 2) / 64.0**2
+    color = np.rint((bright - darker * squared)[:, :, None] * np.ones(3)).astype(np.uint8)
+    image = aligned_image(color, np.full(squared.shape, 2.0, np.float32), WALL)
+    found = register_images(image, image, np.eye(4))
+    assert found is not None
+    covariance = np.linalg.inv(ImageErrors().estimate(found).information)
+    assert np.sqrt(np.diag(covariance))[:2].min() > 1.0  # metres: nothing is known of it
+
+
 def test_what_may_be_a_lens_is_little_of_what_a_room_tells() -> None:
     for seed in range(5):
         first, second, step = pair(seed)

@@ -86,6 +86,10 @@ def test_files_and_modules_that_a_document_names_exist(page: Path) -> None:
         rf"(?<![\w/.])(?:{rooms})/[\w./-]+\.(?:py|yaml|xml|txt|md|rviz|json)\b", text
     )
     assert [name for name in files if not (ROOT / name).exists()] == []
+    # Most pages name a module by its room alone.
+    known = [f"/{path.relative_to(ROOT)}" for path in _tracked((".py",))]
+    named = set(re.findall(r"`((?!test)[\w.-]+(?:/[\w.-]+)*\.py)`", text))
+    assert {name for name in named if not any(path.endswith(f"/{name}") for path in known)} == set()
     # Commands that made the weights are those of the commits that the model card names.
     commands = re.sub(r"^.*at commit .*$", "", text, flags=re.M)
     modules = re.findall(r"(?:python -m|from) (xsvggt_ros[\w.]*)", commands)

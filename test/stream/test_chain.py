@@ -271,6 +271,34 @@ def test_other_cache_settings_start_an_overlap_again(
     assert results[-1].cache.budget_tokens == 4096
 
 
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_chain_that_is_turned_off_drops_the_join_that_was_due_but_not_one_that_was_asked_for(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
+    Walk(monkeypatch, 40, EXACT)
+    reconstructor = engine(network, length=12, overlap=3)
+    run(reconstructor, 0, 4 if asked else 11)
+    if asked:
+        reconstructor.ask_for_join("asked for")
+        run(reconstructor, 4, 2)
+    assert reconstructor._next is not None  # the overlap has begun
+    reconstructor.set_chain(ChainSettings(length=0))
+    results = run(reconstructor, 11, 20)
+    assert results[-1].joins == asked
+    assert results[-1].chain_state == "off"
+
+
+def test_a_refused_join_is_no_news_once_the_chain_is_off(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk = Walk(monkeypatch, 40, EXACT)
+    walk.broken = {1}
+    reconstructor = engine(network, length=12, overlap=3, retry=100)
+    assert "points" in run(reconstructor, 0, 16)[-1].chain_state
+    reconstructor.set_chain(ChainSettings(length=0))
+    assert run(reconstructor, 16, 1)[-1].chain_state == "off"
+
+
 def test_a_rig_is_joined_by_the_frames_of_all_its_cameras(
     network: StreamVggt, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -296,11 +296,12 @@ def _lens_slopes(image: Image, column: Array, row: Array) -> tuple[Array, Array,
     """
     height, width = image.shape[:2]
     fields = _lens_fields(height, width)
-    factors = fields.basis.T @ image.reshape(-1, 3)
-    powers = np.square(factors).sum(axis=1)
+    # Without its mean: beside that of a bright wall, float32 loses what little a lens darkens.
+    varying = image - image.mean(axis=(0, 1), dtype=np.float64).astype(np.float32)
+    factors = fields.basis.T @ varying.reshape(-1, 3)
     # The functions are orthonormal: first a constant, then those around the middle.
-    total = np.square(image).sum() - powers[0]
-    explained = powers[1 : 1 + _AROUND].sum() / max(float(total), _LEAST_GRADIENT)
+    around = np.square(factors[1 : 1 + _AROUND]).sum()
+    explained = float(around) / max(float(np.square(varying).sum()), _LEAST_GRADIENT)
     least, most = LENS_SHOWS
     share = min(max((explained - least) / (most - least), 0.0), 1.0)
     if not share:

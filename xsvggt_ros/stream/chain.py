@@ -86,6 +86,7 @@ class ChainedReconstructor(Reconstructor):
         self.chain = chain or ChainSettings()
         self._next: Reconstructor | None = None
         self._reason = self._asked = ""
+        self._was_asked = False
         self._begin_gauges()
         self._odometry = VisualOdometry(network.config.patch_size)
         settings = settings or ReconstructorSettings()
@@ -106,6 +107,7 @@ class ChainedReconstructor(Reconstructor):
             self._share_budget(caches)
             self._caches = caches
             self._start_overlap_again()
+            self._objection = ""
         self.chain = chain
 
     def _share_budget(self, caches: int) -> None:
@@ -194,10 +196,14 @@ class ChainedReconstructor(Reconstructor):
         super().configure_cache(settings)
 
     def _start_overlap_again(self) -> None:
-        """Drop a gauge that has not taken over yet: it was made with other settings."""
+        """Drop a gauge that has not taken over yet: it was made with other settings.
+
+        One that was asked for begins again, one that was due only if it still is.
+        """
         if self._next is not None:
             self._next = None
-            self._asked = self._reason
+            if self._was_asked:
+                self._asked = self._reason
 
     def learn_from_step(self, motion: CameraMotion, step: Matrix) -> None:
         """Learn by how much the variances of steps are off; see the class this one extends."""
@@ -248,6 +254,7 @@ class ChainedReconstructor(Reconstructor):
         reason = self._asked or self._reason_for_change(result)
         if self._next is not None or not reason or result.pose_source == "held":
             return
+        self._was_asked = bool(self._asked)
         self._asked = ""
         self._reason = reason
         if objection := self._no_room():
