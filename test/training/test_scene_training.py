@@ -45,6 +45,7 @@ from xsvggt_ros.training.forgetting import (
     over_tokens,
     window,
 )
+from xsvggt_ros.training.log import LossMeter
 from xsvggt_ros.training.recipes import (
     RoomTraining,
     SceneRunSettings,
@@ -286,6 +287,15 @@ def test_a_share_of_the_steps_prunes_with_budgets_that_follow_from_seed_and_step
     assert isinstance(trainer._memory(stage, 0), MaskedSequence)
     for _ in range(3):
         assert all(torch.isfinite(each) for each in trainer.take_step(0.3).values())
+
+
+def test_losses_that_a_graph_fills_again_with_each_step_are_not_mixed_up() -> None:
+    meter, loss = LossMeter(), torch.zeros(())
+    for value in (1.0, 2.0, 6.0):
+        loss.fill_(value)
+        meter.add({"total": loss}, 1)
+    loss.fill_(torch.nan)  # as by another graph in the same memory
+    assert meter.means() == {"total": 3.0}
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
