@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from results import result_with
 
 from xsvggt_ros.errors import ConfigurationError, EvaluationError
+from xsvggt_ros.evaluation import odometry
 from xsvggt_ros.evaluation.evaluator import Scores, SessionEvaluator
 from xsvggt_ros.evaluation.request import ScoringOptions
 from xsvggt_ros.evaluation.sources.base import FrameTruth
@@ -354,6 +356,18 @@ def test_poses_over_many_frames_are_scored_by_the_covariances_of_their_steps() -
     # Steps on both sides of one that is unknown are no way.
     lost = evaluated(truth, truth, truth, lost=frozenset({60})).odometry.poses["sim3"]
     assert [len(score.nees) for score in lost] == [50 + 51, 2 + 3]
+
+
+def test_steps_whose_sums_cannot_be_scored_keep_what_the_report_tells_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fault = Mock(side_effect=EvaluationError("a covariance is not positive definite"))
+    monkeypatch.setattr(odometry, "score_poses", fault)
+    truth = walk(30)
+    scores = evaluated(truth, truth, truth)
+    assert not scores.odometry.poses
+    assert set(scores.odometry.steps) == set(scores.odometry.step_frames) != set()
+    assert any("not positive definite" in reason for reason in scores.missing)
 
 
 def test_steps_that_are_published_as_unknown_are_counted_and_left_out() -> None:

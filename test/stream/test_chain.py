@@ -363,6 +363,21 @@ def test_a_camera_of_a_rig_that_stops_does_not_hold_up_a_join(
     assert np.trace(back.motion.world_covariance[3:, 3:]) > np.trace(left.world_covariance[3:, 3:])
 
 
+def test_a_refused_join_does_not_hide_that_a_camera_was_silent_in_the_one_before(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk = Walk(monkeypatch, 60, EXACT)
+    walk.mounts = {"left": np.eye(4), "right": exp_se3(np.array([0.2, 0, 0, 0, 1.2, 0]))}
+    walk.failing = {2}
+    reconstructor = engine(network, length=16, overlap=2, retry=100)
+    for frame in range(60):
+        for camera in ("left", "right") if frame < 6 else ("left",):
+            result = reconstructor.step(IMAGE, stamp=SECOND * frame, camera=camera)
+    assert result.joins == 1
+    assert "no memory for it" in result.chain_state
+    assert "no image of camera 'right'" in result.chain_state
+
+
 def test_an_overlap_waits_for_the_slow_camera_of_a_rig(
     network: StreamVggt, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

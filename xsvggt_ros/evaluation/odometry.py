@@ -348,10 +348,10 @@ class OdometryEvaluator:
             true = inverses(_path([each.truth for each in earlier])) @ truth
             covariances = np.array([each.covariance for each in later], np.float64)
             steps[kind] = score_steps(found, true, covariances, kind, scale=scale)
+            step_frames[kind] = np.array(ends, np.intp)
             poses[kind] = score_poses(found, true, covariances, self._runs(ends), kind, scale=scale)
         except Exception as error:  # noqa: BLE001 - one score must not take the others with it
             return reason_not_scored(error)
-        step_frames[kind] = np.array(ends, np.intp)
         return ""
 
     def _runs(self, ends: list[int]) -> list[NDArray[np.intp]]:

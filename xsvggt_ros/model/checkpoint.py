@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from xsvggt_ros.errors import CheckpointError, ConfigurationError, first_line
 from xsvggt_ros.model.config import (
     BACKBONES,
-    BUNDLED,
     NOTICES,
     NetworkConfig,
     backbone_in,
@@ -305,7 +304,7 @@ def read_checkpoint(source: str) -> Checkpoint:
             raise CheckpointError(
                 f"checkpoint '{source}' does not exist; give a .pth or .safetensors file, a "
                 f"Hugging Face id such as {' or '.join(each.repository for each in BACKBONES)}, "
-                f"or {BUNDLED}, which comes with the package"
+                f"or what comes with the package: {', '.join(NOTICES)}"
             )
         if backbone := backbone_in(source.partition(":")[0]):
             logger.warning(backbone.licence)

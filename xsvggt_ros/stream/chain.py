@@ -237,7 +237,7 @@ class ChainedReconstructor(Reconstructor):
             result,
             joins=self._join_count,
             gauge_change=self._change,
-            chain_state=self._objection or self._state,
+            chain_state=self._state,
         )
         self._change = None
         self._begin_gauge_where_due(result)
@@ -247,7 +247,7 @@ class ChainedReconstructor(Reconstructor):
 
     @property
     def _state(self) -> str:
-        state = "on" if self.chain.length else "off"
+        state = self._objection or ("on" if self.chain.length else "off")
         return f"{state}; {_silence(self._silent)}" if self._silent else state
 
     def _begin_gauge_where_due(self, result: FrameResult) -> None:

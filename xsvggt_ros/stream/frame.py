@@ -340,8 +340,8 @@ class FrameResult:
         motion: how the camera moves and how precise that is.
         gauge_change: told with the first result after another gauge was tried.
         joins: gauges that took over since the session began.
-        chain_state: ``off``, ``on``, why the newest gauge was refused, or which cameras it has not
-            seen yet.
+        chain_state: ``off``, ``on``, or why the newest gauge was refused; and which cameras the one
+            that runs has not seen yet.
         metric: whether lengths are metres.
 
     """

@@ -87,11 +87,11 @@ class LossMeter:
         self._frames = self.steps = 0
 
     def add(self, parts: Mapping[str, float | Tensor], frames: int) -> None:
-        """Note one step; losses on a device stay there until a report."""
+        """Note one step; losses on a device stay there until a report, and may be overwritten."""
         self.steps += 1
         self._frames += frames
         for name, value in parts.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._sums[name] = self._sums.get(name, 0.0) + value
             self._counts[name] += 1
 
     def due(self, now: float) -> bool:

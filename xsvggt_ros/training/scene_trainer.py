@@ -92,7 +92,7 @@ class GraphedStep:
         return self._graph.pool()
 
     def __call__(self) -> dict[str, Tensor]:
-        """Repeat it; the result is overwritten by the next repetition."""
+        """Repeat it; the next repetition, also of a graph in the same memory, overwrites it."""
         self._graph.replay()
         return self._parts
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from xsvggt_ros.errors import CheckpointError, first_line
 from xsvggt_ros.geometry.files import replacing
 from xsvggt_ros.model.checkpoint import assemble, read_checkpoint
-from xsvggt_ros.model.config import BUNDLED, NOTICES, NetworkConfig, preset
+from xsvggt_ros.model.config import NOTICES, NetworkConfig, preset
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.synthetic.rooms import room_named
 from xsvggt_ros.training.auxiliary_heads import RoomHeads
@@ -317,8 +317,8 @@ def load_weights(start: str, preset_name: str, network: StreamVggt) -> None:
         lacking = "holds no weights" if Path(source).exists() else "does not exist"
         raise CheckpointError(
             f"'{start}' {lacking}; start from the directory of a training, a .pth or .safetensors "
-            f"file, a file on the Hugging Face hub as owner/name:file, or {BUNDLED}, which comes "
-            "with the package"
+            f"file, a file on the Hugging Face hub as owner/name:file, or what comes with the "
+            f"package: {', '.join(NOTICES)}"
         )
     read = read_checkpoint(source)
     _start_from_weights(read.tensors, read.config, start, preset_name, network)
