@@ -40,6 +40,8 @@ from xsvggt_ros.ros.processes import DIRECTORY, free_domain
 
 PATIENCE = 90.0
 """Seconds after which a condition is taken never to come true, on a machine that is busy."""
+ASK_AGAIN = 20.0
+"""Seconds after which the answer of a service is taken to be lost."""
 TINY = {"model.preset": "tiny", "input.width": 56, "cache.budget_tokens": 200}
 STATUS_TOPIC = "/xsvggt/status"
 
@@ -244,17 +246,34 @@ class Peer:
         client: Any = self.node.create_client(
             SetParametersAtomically, "/xsvggt/set_parameters_atomically"
         )
-        self.wait_until(client.service_is_ready, "parameter service")
         request = SetParametersAtomically.Request(
             parameters=[
                 Parameter(name.replace("__", "."), value=value).to_parameter_msg()
                 for name, value in values.items()
             ]
         )
-        future = client.call_async(request)
-        self.wait_until(future.done, "answer of the parameter service")
-        result: SetParametersResult = future.result().result
+        result: SetParametersResult = self.answer(client, request).result
         return result
+
+    def answer(self, client: Any, request: Any) -> Any:
+        """Return what a service that may be asked twice answers, once it is there.
+
+        DDS loses an answer where the server has not discovered its reader yet, so after a while it
+        is asked again.
+        """
+        self.wait_until(client.service_is_ready, client.srv_name)
+        asked = [client.call_async(request)]
+        again = time.monotonic() + ASK_AGAIN
+
+        def answered() -> bool:
+            nonlocal again
+            if time.monotonic() > again:
+                asked.append(client.call_async(request))
+                again += ASK_AGAIN
+            return any(future.done() for future in asked)
+
+        self.wait_until(answered, f"answer of {client.srv_name}")
+        return next(future.result() for future in asked if future.done())
 
 
 def _ros_arguments(parameters: dict[str, Any], arguments: tuple[str, ...]) -> list[str]:

@@ -75,11 +75,9 @@ def _rows(cloud: PointCloud2) -> NDArray[np.float32]:
 
 def _call(peer: Peer, kind: type[Any], name: str, **fields: Any) -> Any:
     client: Any = peer.node.create_client(kind, f"/xsvggt/{name}")
-    peer.wait_until(client.service_is_ready, name)
-    future = client.call_async(kind.Request(**fields))
-    peer.wait_until(future.done, f"answer of {name}")
+    answer = peer.answer(client, kind.Request(**fields))
     peer.node.destroy_client(client)
-    return future.result()
+    return answer
 
 
 _next = iter(range(1, 1000))

@@ -413,6 +413,14 @@ def test_another_recipe_or_seed_does_not_go_on(
         SceneRun(replace(settings, output=directory, seed=1), print)
 
 
+def test_a_recipe_that_goes_on_from_weights_asks_for_them(tmp_path: Path) -> None:
+    settings = SceneRunSettings(recipe="demo12_pruned", output=tmp_path, device="cpu")
+    with pytest.raises(ConfigurationError, match="--start landmarks"):
+        SceneRun(settings, print)
+    trainer = SceneRun(replace(settings, start="landmarks"), print).trainer
+    assert trainer.recipe.stages[0].pruned == 0.8
+
+
 @pytest.mark.slow
 def test_a_training_starts_from_the_weights_of_another_one(
     piece: tuple[Path, SceneRunSettings, list[str]], tmp_path: Path

@@ -93,12 +93,14 @@ class ReconstructNode(ManagedNode):
 
     def __init__(self, loading: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
         """Build the node; the weights, which may take long, are loaded within ``loading``."""
+        # ROS destroys a node whose parameters are refused, so half of one must be able to end.
+        self._engine: Engine | None = None
+        self._cleanup = ExitStack()
         try:
             super().__init__(NODE_NAME)
         except ParameterException as error:  # of the parameters that rclpy itself declares
             raise ConfigurationError(f"{error}; give it a legal value") from error
         self._loading = loading
-        self._cleanup = ExitStack()
         self._refusals = LogThrottle(REFUSAL_PERIOD)
         self._warnings = LogThrottle(WARNING_PERIOD)
         self._said_once: set[str] = set()
@@ -114,8 +116,7 @@ class ReconstructNode(ManagedNode):
         self._changed = self.create_guard_condition(self._adopt_changes)
         self._map = MapPublisher(self)
         self._map_publication: Future[None] | None = None
-        self._service_handlers = Services(self, self)
-        self._engine: Engine | None = None
+        self._cleanup.callback(Services(self, self).close)
         self._input: RigInput | None = None
         self._wanted_cache: CacheSettings | None = None
         self._parameter_server.attach(self._check_cache, self._configure_cache)
@@ -226,7 +227,6 @@ class ReconstructNode(ManagedNode):
         """
         if self._engine is not None:
             self._engine.worker.stop(None)
-        self._service_handlers.close()
         self._cleanup.close()
         super().destroy_node()
 

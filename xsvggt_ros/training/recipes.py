@@ -67,6 +67,7 @@ class Recipe:
         weight_decay: of matrices.
         average: decay per step of the averaged weights.
         weights: of the parts of the loss.
+        needs_start: whether it only goes on from weights that were trained before.
 
     """
 
@@ -80,6 +81,7 @@ class Recipe:
     weight_decay: float = 0.02
     average: float = 0.999
     weights: LossWeights = _WEIGHTS
+    needs_start: bool = False
 
     def stage_at(self, progress: float) -> SceneStage:
         """Return what is learned at a progress from 0 to 1."""
@@ -135,6 +137,7 @@ RECIPES: dict[str, Recipe] = {
         warmup=0.05,
         average=0.99,
         weights=replace(_WEIGHTS, auxiliary=0.0),
+        needs_start=True,
     ),
     "medium12": Recipe(
         "medium12", 168, 126,

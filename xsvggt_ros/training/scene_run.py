@@ -86,6 +86,11 @@ class SceneRun:
             self._resume(directory, *found)
         elif settings.start:
             self.trainer.begin_with(settings.start)
+        elif self.trainer.recipe.needs_start:
+            raise ConfigurationError(
+                f"recipe '{settings.recipe}' goes on from trained weights; name them with --start, "
+                "such as --start landmarks"
+            )
         self._first_step = self.trainer.step
         end = self.began + 60 * settings.minutes
         self.end = end - min(60 * settings.minutes * _RESERVE, _MOST_RESERVED)
@@ -186,7 +191,7 @@ class SceneRun:
                 raise
             self.say(f"no graph ({first_line(error)}); continues launch by launch")
             torch.cuda.synchronize()
-            self.trainer.graphed = False
+            self.trainer.stop_capturing()
             return self.trainer.take_step(self._agreed)
 
     def _note(self, report: LossMeter) -> None:

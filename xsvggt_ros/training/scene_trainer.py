@@ -245,6 +245,10 @@ class SceneTrainer(Learning[SceneHeads]):
             )
         return self._captured[budget]()
 
+    def stop_capturing(self) -> None:
+        """Launch each operation of a step by itself from now on; free what the graphs hold."""
+        self.graphed, self._captured, self._captured_stage = False, {}, None
+
     def _cleared(self, stage: SceneStage, budget: int) -> dict[str, Tensor]:
         self.clear_gradients()
         return self._learn(stage, budget)
