@@ -21,7 +21,7 @@ import logging
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
+from intervals import mean_of
 
 from xsvggt_ros.evaluation.odometry import AFTERWARDS, OdometryEvaluator, OdometryScores
 from xsvggt_ros.evaluation.sources.base import FrameTruth
@@ -105,17 +105,9 @@ def main() -> None:
     print(f"means over {len(found)} rooms, 95 % intervals from resampled rooms:")
     names = ("NEES/6", "share within 95 %", "largest, sigma", *(f"NEES/6 {each}" for each in over))
     for name, values in zip(names, np.array(found).T, strict=True):
-        print(f"  {name}: {_with_interval(values)}")
-
-
-def _with_interval(values: NDArray[np.float64]) -> str:
-    """Return the mean of what the rooms have, with its interval; of those that have it."""
-    there = values[np.isfinite(values)]
-    if not len(there):
-        return "no room is long enough"
-    drawn = np.random.default_rng(0).choice(there, (4000, len(there))).mean(axis=1)
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    return f"{there.mean():.2f} [{low:.2f}, {high:.2f}]"
+        there = values[np.isfinite(values)]
+        shown = mean_of(there).show() if len(there) else "no room is long enough"
+        print(f"  {name}: {shown}")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ pytest.importorskip("xsvggt_ros.msg", reason=REASON)
 import rclpy
 import torch
 from node_process import PATIENCE, Peer, image_message, stamp_of
+from present import present
 from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -318,20 +319,11 @@ def test_a_node_that_is_destroyed_waits_for_what_still_publishes_on_it(
     gate: Gate, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whoever runs it among other nodes destroys it like any other, whatever it is doing."""
-    rclpy.init(domain_id=(domain := free_domain()))
-    node = ReconstructNode()
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    spinning = Thread(target=executor.spin)
-    node.start()
-    spinning.start()
-    assert node._engine is not None
-    worker = node._engine.worker
-    with Peer(domain, STATUS) as peer:
+    with _running(gate) as (node, peer):
+        worker, executor = present(node._engine).worker, present(node.executor)
         peer.publisher().publish(image_message(SECOND))
         peer.wait_until(gate.entered.is_set, "the image is in the network")
         executor.shutdown()
-        spinning.join()
         with caplog.at_level(logging.WARNING):
             destroying = Thread(target=node.destroy_node)
             destroying.start()
@@ -343,9 +335,8 @@ def test_a_node_that_is_destroyed_waits_for_what_still_publishes_on_it(
         assert not destroying.is_alive()
         assert not worker.alive
         assert worker.counters.processed == 1
-    assert not caplog.records
-    assert node.close()  # once more does no harm
-    rclpy.shutdown()
+        assert not caplog.records
+        assert node.close()  # once more does no harm
 
 
 def _refuse_to_decode() -> ImageArray:

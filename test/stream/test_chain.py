@@ -102,6 +102,7 @@ class Walk:
 
 
 EXACT = pv.Errors(0.0, 0.0, along=0.0, turn=0.0, way=0.0)
+RIG = {"left": np.eye(4), "right": exp_se3(np.array([0.2, 0, 0, 0, 1.2, 0]))}
 NOISY = pv.Errors(2.0, 0.0, along=0.01, turn=0.2, way=0.01)
 
 
@@ -303,10 +304,7 @@ def test_a_rig_is_joined_by_the_frames_of_all_its_cameras(
     network: StreamVggt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     walk = Walk(monkeypatch, 40, EXACT)
-    walk.mounts = {
-        "left": np.eye(4),
-        "right": exp_se3(np.array([0.2, 0.0, 0.0, 0.0, 1.2, 0.0])),
-    }
+    walk.mounts = RIG
     reconstructor = engine(network, length=24, overlap=3)
     results = [
         reconstructor.step(IMAGE, stamp=SECOND * frame, camera=camera)
@@ -331,7 +329,7 @@ def test_a_camera_of_a_rig_that_stops_does_not_hold_up_a_join(
     network: StreamVggt, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     walk = Walk(monkeypatch, 40, EXACT)
-    walk.mounts = {"left": np.eye(4), "right": exp_se3(np.array([0.2, 0, 0, 0, 1.2, 0]))}
+    walk.mounts = RIG
     reconstructor = engine(network, length=16, overlap=2)
     results = []
     with caplog.at_level(logging.WARNING):
@@ -367,7 +365,7 @@ def test_a_refused_join_does_not_hide_that_a_camera_was_silent_in_the_one_before
     network: StreamVggt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     walk = Walk(monkeypatch, 60, EXACT)
-    walk.mounts = {"left": np.eye(4), "right": exp_se3(np.array([0.2, 0, 0, 0, 1.2, 0]))}
+    walk.mounts = RIG
     walk.failing = {2}
     reconstructor = engine(network, length=16, overlap=2, retry=100)
     for frame in range(60):
@@ -382,7 +380,7 @@ def test_an_overlap_waits_for_the_slow_camera_of_a_rig(
     network: StreamVggt, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     walk = Walk(monkeypatch, 60, EXACT)
-    walk.mounts = {"left": np.eye(4), "right": exp_se3(np.array([0.2, 0, 0, 0, 1.2, 0]))}
+    walk.mounts = RIG
     reconstructor = engine(network, length=30, overlap=3)
     results = []
     with caplog.at_level(logging.WARNING):

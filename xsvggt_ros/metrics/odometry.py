@@ -275,22 +275,17 @@ def score_steps(
             f"{covariances.shape}; all must have one length of at least 1"
         )
     _require_rotations(true_steps)
-    scales = np.broadcast_to(np.asarray(scale, np.float64), (count,))
-    units = np.ones((count, 6))
-    units[:, :3] = scales[:, None]
-    scaled = np.array(steps, np.float64)
-    scaled[:, :3, 3] *= scales[:, None]
-    of_steps = covariances * units[:, :, None] * units[:, None, :]
+    scaled, of_steps = _in_metres(steps, covariances, scale)
     errors = np.stack([log_se3(each) for each in inverses(true_steps) @ scaled])
-    squares = _normalized_squares(errors, of_steps)
+    nees, nees_translation, nees_rotation, coverage = _consistency(errors, of_steps)
     variances = np.diagonal(of_steps, axis1=1, axis2=2)
     return StepScore(
         alignment=alignment,
-        scale=float(scales[0]) if np.ptp(scales) == 0 else float("nan"),
-        nees=squares / 6,
-        nees_translation=float(_normalized_squares(errors[:, :3], of_steps[:, :3, :3]).mean() / 3),
-        nees_rotation=float(_normalized_squares(errors[:, 3:], of_steps[:, 3:, 3:]).mean() / 3),
-        coverage=float(np.mean(squares <= CHI2_6)),
+        scale=float(np.ravel(scale)[0]) if np.ptp(scale) == 0 else float("nan"),
+        nees=nees,
+        nees_translation=nees_translation,
+        nees_rotation=nees_rotation,
+        coverage=coverage,
         translation=ErrorStatistics.of(np.linalg.norm(errors[:, :3], axis=1)),
         rotation=ErrorStatistics.of(np.degrees(np.linalg.norm(errors[:, 3:], axis=1))),
         sigmas=(np.abs(errors) / np.sqrt(variances)).max(axis=1),
@@ -355,11 +350,7 @@ def score_poses(
         One score for each of :data:`SPANS` that is not longer than all runs.
 
     """
-    units = np.ones((len(steps), 6))
-    units[:, :3] = np.broadcast_to(np.asarray(scale, np.float64), (len(steps),))[:, None]
-    moved = np.array(steps, np.float64)
-    moved[:, :3, 3] *= units[:, :3]
-    of_steps = covariances * units[:, :, None] * units[:, None, :]
+    moved, of_steps = _in_metres(steps, covariances, scale)
     scores = []
     for frames in SPANS:
         windows = [
@@ -377,20 +368,28 @@ def score_poses(
                 accumulated.step(moved[place], of_steps[place])
             errors.append(log_se3(invert(true) @ pose))
             of_poses.append(accumulated.covariance)
-        scores.append(_pose_score(alignment, frames, np.array(errors), np.array(of_poses)))
+        consistency = _consistency(np.array(errors), np.array(of_poses))
+        scores.append(PoseScore(alignment, frames, *consistency))
     return tuple(scores)
 
 
-def _pose_score(
-    alignment: TrajectoryAlignment, frames: int, errors: Array, covariances: Array
-) -> PoseScore:
+def _in_metres(steps: Poses, covariances: Array, scale: float | Array) -> tuple[Poses, Array]:
+    """Return steps [n, 4, 4] and covariances [n, 6, 6] in metres by a scale, for all or [n]."""
+    units = np.ones((len(steps), 6))
+    units[:, :3] = np.broadcast_to(np.asarray(scale, np.float64), (len(steps),))[:, None]
+    scaled = np.array(steps, np.float64)
+    scaled[:, :3, 3] *= units[:, :3]
+    return scaled, covariances * units[:, :, None] * units[:, None, :]
+
+
+def _consistency(errors: Array, covariances: Array) -> tuple[Array, float, float, float]:
+    """Return NEES/6 of each error [n, 6], NEES/3 of translation and rotation, and coverage."""
     squares = _normalized_squares(errors, covariances)
     way, turn = (
         float(_normalized_squares(errors[:, part], covariances[:, part, part]).mean() / 3)
         for part in (slice(0, 3), slice(3, 6))
     )
-    coverage = float(np.mean(squares <= CHI2_6))
-    return PoseScore(alignment, frames, squares / 6, way, turn, coverage)
+    return squares / 6, way, turn, float(np.mean(squares <= CHI2_6))
 
 
 def _normalized_squares(errors: Array, covariances: Array) -> Array:

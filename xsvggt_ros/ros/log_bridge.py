@@ -51,8 +51,22 @@ _REPEAT = 5.0
 
 
 class _Bridge(logging.Handler):
-    def __init__(self, logger: RcutilsLogger, on_warning: Callable[[str], None]) -> None:
+    """Forwards records.
+
+    Attributes:
+        before: level and propagation of the package's logger without any bridge. Two nodes of one
+            process may end in any order, so that neither can restore what it found.
+
+    """
+
+    def __init__(
+        self,
+        logger: RcutilsLogger,
+        on_warning: Callable[[str], None],
+        before: tuple[int, bool],
+    ) -> None:
         super().__init__()
+        self.before = before
         self._logger = logger
         self._on_warning = on_warning
         self._repetition = LogThrottle(_REPEAT)
@@ -79,19 +93,6 @@ class _Bridge(logging.Handler):
             self._logger.debug(text)
 
 
-class _Unbridged:
-    """How the package's logger was before the first of the bridges that are up.
-
-    Two nodes of one process may end in any order, so that neither can restore what it found.
-    """
-
-    level = logging.NOTSET
-    propagate = True
-
-
-_UNBRIDGED = _Unbridged()
-
-
 @contextmanager
 def forwarded_logging(logger: RcutilsLogger, on_warning: Callable[[str], None]) -> Iterator[None]:
     """Forward the package's log records, each kind once per while; debug ones all.
@@ -99,9 +100,9 @@ def forwarded_logging(logger: RcutilsLogger, on_warning: Callable[[str], None]) 
     ``on_warning`` gets the text of every warning and error.
     """
     package = logging.getLogger(_PACKAGE)
-    bridge = _Bridge(logger, on_warning)
-    if not _bridges(package):
-        _UNBRIDGED.level, _UNBRIDGED.propagate = package.level, package.propagate
+    others = _bridges(package)
+    before = others[0].before if others else (package.level, package.propagate)
+    bridge = _Bridge(logger, on_warning, before)
     package.addHandler(bridge)
     package.setLevel(logging.DEBUG)
     package.propagate = False
@@ -110,8 +111,8 @@ def forwarded_logging(logger: RcutilsLogger, on_warning: Callable[[str], None]) 
     finally:
         package.removeHandler(bridge)
         if not _bridges(package):
-            package.setLevel(_UNBRIDGED.level)
-            package.propagate = _UNBRIDGED.propagate
+            package.setLevel(before[0])
+            package.propagate = before[1]
 
 
 def _bridges(package: logging.Logger) -> list[_Bridge]:
