@@ -187,6 +187,50 @@ def test_dark_corners_are_fixed_to_the_lens_and_no_sign_of_rest(level: float, sh
     assert sum(squares) / max(len(squares), 1) < 2.0
 
 
+def evenly_coloured(
+    pose: Matrix, rise: float, noise: float, random: np.random.Generator
+) -> AlignedImage:
+    """Return a wall at z = 2 whose brightness rises evenly, seen from about the origin.
+
+    Args:
+        pose: of the camera, [4, 4].
+        rise: of blue downwards, whole numbers of brightness per pixel; red rises to the right.
+        noise: of brightness, in its whole numbers.
+        random: for the noise.
+
+    """
+    row, column = np.mgrid[: WALL.height, : WALL.width]
+    rays = np.stack([(column - 63.5) / 90.0, (row - 47.5) / 90.0, np.ones(row.shape)], axis=-1)
+    turned = rays @ pose[:3, :3].T
+    depth = (2.0 - pose[2, 3]) / turned[..., 2]
+    x, y, _ = np.moveaxis(pose[:3, 3] + depth[..., None] * turned, -1, 0) * 45.0
+    light = 128.0 + np.stack([0.44 * x, np.zeros_like(x), rise * y], axis=-1)
+    color = np.rint(light + noise * random.standard_normal(light.shape)).clip(0, 255)
+    return aligned_image(color.astype(np.uint8), depth.astype(np.float32), WALL)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.15, 0.3, 1.0])
+@pytest.mark.parametrize("rise", [0.05, 0.3, 0.5, 0.85, 0.97, 1.0])
+def test_bands_of_whole_numbers_on_an_even_pattern_are_not_trusted(
+    rise: float, noise: float
+) -> None:
+    """Without noise, as a simulator renders, they make waves that move otherwise than the wall."""
+    random, squares = np.random.default_rng(0), []
+    for _ in range(40):
+        first, second = (
+            exp_se3(random.normal(0, 1, 6) * ([0.003] * 3 + [0.01] * 3)) for _ in range(2)
+        )
+        step = invert(first) @ second
+        before, after = (evenly_coloured(each, rise, noise, random) for each in (first, second))
+        start = step @ exp_se3(random.normal(0, 1, 6) * ([0.006] * 3 + [0.003] * 3))
+        found = register_images(before, after, start)
+        if found is not None:
+            estimate = ImageErrors().estimate(found)
+            error = log_se3(invert(step) @ estimate.pose)
+            squares.append(float(error @ estimate.information @ error) / 6)
+    assert np.mean(squares or [0.0]) < 2.0
+
+
 @pytest.mark.parametrize("darker", [1.5, 2.0, 3.0])
 @pytest.mark.parametrize("bright", [20.0, 100.0, 224.0, 254.0])
 def test_a_lens_that_hardly_darkens_is_told_from_the_wall_however_bright(

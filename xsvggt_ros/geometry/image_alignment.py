@@ -61,9 +61,12 @@ EXPOSED = 0.7
 """Share of the difference that another exposure must leave to be believed."""
 SLOPE_NOISE = 0.25
 """Variance of the derivative of a blurred image's noise, over that of its brightness."""
+BAND_WINDOW = 9
+"""Pixels over which it is measured how brightness rises."""
+BAND_SPREAD = 3.0
+"""Pixels squared: variance of what takes bands away, the blur and that points lie side by side."""
 ROUNDED = 1.0 / 12.0 / 255.0**2
-"""Variance of brightness by whole numbers. On a smooth pattern they make steps that are the same in
-all images."""
+"""Variance of brightness by whole numbers."""
 LENS_SHOWS = (0.3, 0.7)
 """Share of an image's variance that a pattern around its middle explains, from where on it is taken
 for the lens's, and from where on all of it."""
@@ -71,6 +74,8 @@ _BORDER = 2
 _FAR = 3.0
 """Times the usual difference up to which one counts for the exposure."""
 _BRIGHTNESS = 1.0 / 255.0
+_SECOND_DIFFERENCE = np.outer([1, -2, 1], [1, -2, 1])
+_MEDIAN_OF_NORMAL = 0.6745
 _LEAST_GRADIENT = 1e-6
 
 
@@ -99,9 +104,16 @@ class _Level:
 
 @dataclass(frozen=True, slots=True)
 class AlignedImage:
-    """What is kept of a frame to align the next one with it; the finest size first."""
+    """What is kept of a frame to align the next one with it.
+
+    Attributes:
+        levels: the image in several sizes, the finest first.
+        noise: variance of the finest one's noise, in whole numbers of brightness squared.
+
+    """
 
     levels: tuple[_Level, ...]
+    noise: float
 
     @property
     def size(self) -> tuple[int, int]:
@@ -122,6 +134,7 @@ def aligned_image(
     """
     height, width = depth.shape
     levels: list[_Level] = []
+    noise = 0.0
     shrunk = color
     for level in range(LEVELS):
         columns = min(width, WIDEST) >> level
@@ -131,8 +144,21 @@ def aligned_image(
         shrunk = np.asarray(
             cv2.resize(shrunk, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8
         )
+        if not level:
+            noise = _noise_of(shrunk)
         levels.append(_level(shrunk, depth, intrinsics))
-    return AlignedImage(tuple(levels))
+    return AlignedImage(tuple(levels), noise)
+
+
+def _noise_of(color: NDArray[np.uint8]) -> float:
+    """Return the variance of a sensor's noise in an image, in whole numbers of brightness squared.
+
+    By a second difference, of which smooth patterns have none (J. Immerkaer, "Fast noise variance
+    estimation", 1996), less what whole numbers themselves add.
+    """
+    second = cv2.filter2D(color, cv2.CV_16S, _SECOND_DIFFERENCE, borderType=cv2.BORDER_REPLICATE)
+    size = float(np.median(np.abs(second))) / _MEDIAN_OF_NORMAL
+    return max(size**2 / float((_SECOND_DIFFERENCE**2).sum()) - 1.0 / 12.0, 0.0)
 
 
 def _level(color: NDArray[np.uint8], depth: NDArray[np.float32], intrinsics: Intrinsics) -> _Level:
@@ -247,7 +273,36 @@ def register_images(
     most = (BETTER if far else NO_WORSE) * _misfit(at_start.residuals)
     if _misfit(found.residuals) > most:
         return None
-    return replace(found, noise=_uninformative(before.levels[0], after.levels[0], found))
+    return replace(
+        found,
+        noise=_uninformative(before.levels[0], after.levels[0], found),
+        bands=2 * _bands(before, found),  # of both images
+    )
+
+
+def _bands(image: AlignedImage, found: Registration) -> Array:
+    """Return the variance [n, 3] of brightness at the points by bands of whole numbers.
+
+    Where brightness rises evenly, the errors of rounding are a wave with as many cycles per pixel
+    as it rises by whole numbers, and harmonics of that. Where these are near a whole number, the
+    pixels sample a slow wave, which no smoothing takes away. Noise does (B. Widrow, I. Kollar,
+    "Quantization Noise", 2008): half a whole number of it leaves nothing.
+    """
+    level = image.levels[0]
+    shown = np.isin(level.cells, found.cells)
+    x, y, z = level.points[shown].T
+    column = np.rint(x / z * level.intrinsics.fx + level.intrinsics.cx).astype(np.intp)
+    row = np.rint(y / z * level.intrinsics.fy + level.intrinsics.cy).astype(np.intp)
+    rises = cv2.blur(level.image[..., 3:], (BAND_WINDOW, BAND_WINDOW)) / _BRIGHTNESS
+    cycles = rises[row, column].reshape(-1, 2, 3).astype(np.float64)
+    variance = np.zeros((len(cycles), 3))
+    for harmonic in (1, 2, 3):
+        slow = harmonic * cycles
+        slow -= np.rint(slow)
+        blurred = BAND_SPREAD * np.square(slow).sum(axis=1)
+        share = 6.0 / (np.pi * harmonic) ** 2
+        variance += share * np.exp(-4.0 * np.pi**2 * (blurred + harmonic**2 * image.noise))
+    return np.asarray(ROUNDED * variance, np.float64)
 
 
 def _uninformative(before: _Level, after: _Level, found: Registration) -> Array:

@@ -97,6 +97,8 @@ class Registration:
         free: which of the six components were estimated.
         noise: float64 [6, 6], what adds to the normal matrix and is no information, such as noise
             in the derivatives; zero where there is none.
+        bands: float64 [n, m], variance of the residuals by errors that neighbours share and that a
+            fit may follow; [1, 1] zero where there is none.
 
     """
 
@@ -112,6 +114,7 @@ class Registration:
     condition: float
     free: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
     noise: Array = field(default_factory=lambda: np.zeros((6, 6)))
+    bands: Array = field(default_factory=lambda: np.zeros((1, 1)))
 
     def objection(self, start: Matrix) -> str:
         """Say why this pose should not be believed beside ``start`` [4, 4]; empty where it may."""

@@ -14,7 +14,6 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from xsvggt_ros.geometry.image_alignment import ROUNDED, SMOOTHING
 from xsvggt_ros.geometry.pose_covariance import PoseEstimate
 from xsvggt_ros.geometry.registration import LEAST_CONDITION, Registration
 from xsvggt_ros.geometry.rigid import invert, log_se3
@@ -43,6 +42,8 @@ FOCAL_ERROR = 0.004
 """Of a focal length, as a share."""
 BRIGHTNESS_FACTOR = 3.5
 """On the variance by differences of brightness: blocks next to each other are alike as well."""
+BAND_FACTOR = 5.0
+"""On the variance by bands of whole numbers: a band runs through several blocks."""
 LEAST_ERROR = 6e-5
 """Of a step, in median depths and in radians."""
 MOST_ERROR = 1.0
@@ -87,6 +88,7 @@ class ImageErrors:
         jacobian = registration.jacobian * unit
         weighted = jacobian * registration.weights[:, None, None]
         normal = np.tensordot(weighted, jacobian, ((0, 1), (0, 1)))
+        banded = weighted * np.sqrt(registration.bands)[:, :, None]
         inverse = _inverse(normal - registration.noise * np.outer(unit, unit))
         errors = np.concatenate(
             [
@@ -96,29 +98,21 @@ class ImageErrors:
                     (DEPTH_FACTOR * shown, by_depth),
                 )
             ]
+            # The fit follows bands: what it leaves does not tell how large they are.
+            + [
+                np.sqrt(BAND_FACTOR) * _sums(banded[:, color], blocks)
+                for color in range(banded.shape[1])
+            ]
         )
         errors = errors @ inverse
         step = log_se3(registration.pose) / unit
         whole = np.zeros((2, 6))
         whole[0, :3], whole[1, 3:] = SCALE_FACTOR * shown * step[:3], FOCAL_ERROR * step[3:]
         covariance = errors.T @ errors + whole.T @ whole + LEAST_ERROR**2 * np.eye(6)
-        covariance += (
-            _hidden(registration)
-            * inverse
-            @ np.tensordot(weighted, weighted, ((0, 1), (0, 1)))
-            @ inverse
-        )
         values, vectors = np.linalg.eigh(covariance)
         information = (vectors / np.minimum(values, MOST_ERROR**2)) @ vectors.T
         information = (information + information.T) / 2 / np.outer(unit, unit)
         return PoseEstimate(registration.pose, np.asarray(information, np.float64))
-
-
-def _hidden(registration: Registration) -> float:
-    """Return the variance of differences that whole numbers of brightness hide, where none show."""
-    weights = registration.weights
-    shown = weights @ (registration.residuals**2).mean(axis=1) / max(weights.sum(), _TINY)
-    return max(0.0, 2 * ROUNDED / (4 * np.pi * SMOOTHING**2) - float(shown))
 
 
 def _inverse(normal: Array) -> Array:
