@@ -209,14 +209,14 @@ def evenly_coloured(
     return aligned_image(color.astype(np.uint8), depth.astype(np.float32), WALL)
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.15, 0.3, 1.0])
-@pytest.mark.parametrize("rise", [0.05, 0.3, 0.5, 0.85, 0.97, 1.0])
+@pytest.mark.parametrize("noise", [0.0, 0.15, 1.0])
+@pytest.mark.parametrize("rise", [0.05, 0.5, 0.85, 1.0])
 def test_bands_of_whole_numbers_on_an_even_pattern_are_not_trusted(
     rise: float, noise: float
 ) -> None:
     """Without noise, as a simulator renders, they make waves that move otherwise than the wall."""
     random, squares = np.random.default_rng(0), []
-    for _ in range(40):
+    for _ in range(25):
         first, second = (
             exp_se3(random.normal(0, 1, 6) * ([0.003] * 3 + [0.01] * 3)) for _ in range(2)
         )

@@ -62,7 +62,7 @@ EXPOSED = 0.7
 SLOPE_NOISE = 0.25
 """Variance of the derivative of a blurred image's noise, over that of its brightness."""
 BAND_WINDOW = 9
-"""Pixels over which it is measured how brightness rises."""
+"""Pixels between whose ends it is measured how brightness rises."""
 BAND_SPREAD = 3.0
 """Pixels squared: variance of what takes bands away, the blur and that points lie side by side."""
 ROUNDED = 1.0 / 12.0 / 255.0**2
@@ -288,13 +288,15 @@ def _bands(image: AlignedImage, found: Registration) -> Array:
     pixels sample a slow wave, which no smoothing takes away. Noise does (B. Widrow, I. Kollar,
     "Quantization Noise", 2008): half a whole number of it leaves nothing.
     """
-    level = image.levels[0]
-    shown = np.isin(level.cells, found.cells)
-    x, y, z = level.points[shown].T
+    level, color = image.levels[0], image.levels[0].image[..., :3]
+    x, y, z = level.points[np.isin(level.cells, found.cells)].T
     column = np.rint(x / z * level.intrinsics.fx + level.intrinsics.cx).astype(np.intp)
     row = np.rint(y / z * level.intrinsics.fy + level.intrinsics.cy).astype(np.intp)
-    rises = cv2.blur(level.image[..., 3:], (BAND_WINDOW, BAND_WINDOW)) / _BRIGHTNESS
-    cycles = rises[row, column].reshape(-1, 2, 3).astype(np.float64)
+    left, right = _around(column, color.shape[1])
+    above, below = _around(row, color.shape[0])
+    across = (color[row, right] - color[row, left]) / (right - left)[:, None]
+    down = (color[below, column] - color[above, column]) / (below - above)[:, None]
+    cycles = np.stack([across, down], axis=1).astype(np.float64) / _BRIGHTNESS
     variance = np.zeros((len(cycles), 3))
     for harmonic in (1, 2, 3):
         slow = harmonic * cycles
@@ -303,6 +305,11 @@ def _bands(image: AlignedImage, found: Registration) -> Array:
         share = 6.0 / (np.pi * harmonic) ** 2
         variance += share * np.exp(-4.0 * np.pi**2 * (blurred + harmonic**2 * image.noise))
     return np.asarray(ROUNDED * variance, np.float64)
+
+
+def _around(places: NDArray[np.intp], size: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the two ends of a window around each place within an image."""
+    return np.maximum(places - BAND_WINDOW // 2, 0), np.minimum(places + BAND_WINDOW // 2, size - 1)
 
 
 def _uninformative(before: _Level, after: _Level, found: Registration) -> Array:
