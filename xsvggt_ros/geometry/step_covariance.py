@@ -34,15 +34,15 @@ LEAST_BLOCKS = 10
 SURE = 0.1
 """Standard deviation of the depth error of a block, by the noise of the image, up to which it
 counts."""
-SCALE_FACTOR = 1.85
+SCALE_FACTOR = 1.65
 """Error of all depths of a frame together, over what shows: steps are as much too long or short."""
-DEPTH_FACTOR = 2.64
+DEPTH_FACTOR = 2.36
 """Error of the depth of a block beside that, over what shows: a step hides part of it."""
 FOCAL_ERROR = 0.004
 """Of a focal length, as a share."""
-BRIGHTNESS_FACTOR = 3.5
+BRIGHTNESS_FACTOR = 2.8
 """On the variance by differences of brightness: blocks next to each other are alike as well."""
-BAND_FACTOR = 5.0
+BAND_FACTOR = 4.0
 """On the variance by bands of whole numbers: a band runs through several blocks."""
 LEAST_ERROR = 6e-5
 """Of a step, in median depths and in radians."""
