@@ -74,7 +74,7 @@ _BORDER = 2
 _FAR = 3.0
 """Times the usual difference up to which one counts for the exposure."""
 _BRIGHTNESS = 1.0 / 255.0
-_SECOND_DIFFERENCE = np.outer([1, -2, 1], [1, -2, 1])
+_SECOND_DIFFERENCE = np.outer([1.0, -2.0, 1.0], [1.0, -2.0, 1.0])
 _MEDIAN_OF_NORMAL = 0.6745
 _LEAST_GRADIENT = 1e-6
 
