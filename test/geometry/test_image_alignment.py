@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -15,6 +16,7 @@ from results import result_with
 
 from xsvggt_ros.geometry.cameras import Intrinsics
 from xsvggt_ros.geometry.image_alignment import AlignedImage, aligned_image, register_images
+from xsvggt_ros.geometry.pose_covariance import PoseEstimate
 from xsvggt_ros.geometry.registration import Registration
 from xsvggt_ros.geometry.rigid import Matrix, exp_se3, invert, log_se3
 from xsvggt_ros.geometry.step_covariance import USUAL, ImageErrors
@@ -41,6 +43,12 @@ def error_of(found: Registration | None, step: Matrix) -> tuple[float, float]:
     assert found is not None
     error = log_se3(invert(step) @ found.pose)
     return float(np.linalg.norm(error[:3])), float(np.degrees(np.linalg.norm(error[3:])))
+
+
+def squared_error(estimate: PoseEstimate, step: Matrix) -> float:
+    """Return the squared error of a step by what its information says."""
+    error = log_se3(invert(step) @ estimate.pose)
+    return float(error @ estimate.information @ error)
 
 
 @pytest.mark.parametrize("degrees", [0.5, 2.0, 5.0])
@@ -140,9 +148,7 @@ def test_the_noise_of_a_blank_wall_promises_nothing(level: float, ramp: float) -
         start = step @ exp_se3(0.01 * random.standard_normal(6))
         found = register_images(before, after, start)
         if found is not None:
-            estimate = ImageErrors().estimate(found)
-            error = log_se3(invert(step) @ estimate.pose)
-            squares.append(float(error @ estimate.information @ error))
+            squares.append(squared_error(ImageErrors().estimate(found), step))
     assert np.mean(squares or [0.0]) / 6 < 2.0
 
 
@@ -181,9 +187,7 @@ def test_dark_corners_are_fixed_to_the_lens_and_no_sign_of_rest(level: float, sh
         found = register_images(before, after, start, np.eye(4))
         if found is None:
             continue
-        estimate = ImageErrors().estimate(found)
-        error = log_se3(invert(step) @ estimate.pose)
-        squares.append(float(error @ estimate.information @ error) / 6)
+        squares.append(squared_error(ImageErrors().estimate(found), step) / 6)
     assert sum(squares) / max(len(squares), 1) < 2.0
 
 
@@ -225,9 +229,7 @@ def test_bands_of_whole_numbers_on_an_even_pattern_are_not_trusted(
         start = step @ exp_se3(random.normal(0, 1, 6) * ([0.006] * 3 + [0.003] * 3))
         found = register_images(before, after, start)
         if found is not None:
-            estimate = ImageErrors().estimate(found)
-            error = log_se3(invert(step) @ estimate.pose)
-            squares.append(float(error @ estimate.information @ error) / 6)
+            squares.append(squared_error(ImageErrors().estimate(found), step) / 6)
     assert np.mean(squares or [0.0]) < 2.0
 
 
@@ -330,8 +332,8 @@ def walked(seed: int, scale: float, share: float, bias: NDArray[np.float64]) -> 
             found = register_images(before[1], image, start)
             assert found is not None
             estimate = errors.estimate(found)
-            error = log_se3(invert(step) @ estimate.pose @ exp_se3(bias))
-            squares.append(float(error @ estimate.information @ error))
+            biased = replace(estimate, pose=estimate.pose @ exp_se3(bias))
+            squares.append(squared_error(biased, step))
         before = pose, image
     return squares[5:]
 

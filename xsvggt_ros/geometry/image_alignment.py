@@ -24,6 +24,7 @@ from xsvggt_ros.geometry.registration import (
     LARGEST_WAY,
     LEAST_CONDITION,
     LEAST_POINTS,
+    MEDIAN_OF_NORMAL,
     Effort,
     Linearised,
     Registration,
@@ -62,7 +63,7 @@ EXPOSED = 0.7
 SLOPE_NOISE = 0.25
 """Variance of the derivative of a blurred image's noise, over that of its brightness."""
 BAND_WINDOW = 9
-"""Pixels between whose ends it is measured how brightness rises."""
+"""Pixels over which it is measured how brightness rises."""
 BAND_SPREAD = 3.0
 """Pixels squared: variance of what takes bands away, the blur and that points lie side by side."""
 ROUNDED = 1.0 / 12.0 / 255.0**2
@@ -75,7 +76,6 @@ _FAR = 3.0
 """Times the usual difference up to which one counts for the exposure."""
 _BRIGHTNESS = 1.0 / 255.0
 _SECOND_DIFFERENCE = np.outer([1.0, -2.0, 1.0], [1.0, -2.0, 1.0])
-_MEDIAN_OF_NORMAL = 0.6745
 _LEAST_GRADIENT = 1e-6
 
 
@@ -89,6 +89,7 @@ class _Level:
         intrinsics: of the image of that size.
         grid: rows and columns of cells.
         cells: int64 [n], the cell of each point.
+        pixels: int64 [n, 2], row and column of each point.
         points: float64 [n, 3], in the optical frame.
         values: float64 [n, 3], the image at the points.
 
@@ -98,6 +99,7 @@ class _Level:
     intrinsics: Intrinsics
     grid: tuple[int, int]
     cells: NDArray[np.int64]
+    pixels: NDArray[np.int64]
     points: Array
     values: Array
 
@@ -108,7 +110,7 @@ class AlignedImage:
 
     Attributes:
         levels: the image in several sizes, the finest first.
-        noise: variance of the finest one's noise, in whole numbers of brightness squared.
+        noise: variance of the finest one's noise, in squared grey levels.
 
     """
 
@@ -132,9 +134,15 @@ def aligned_image(
         intrinsics: of the image of that size.
 
     """
-    height, width = depth.shape
-    levels: list[_Level] = []
-    noise = 0.0
+    sizes = _sizes(color, depth.shape)
+    levels = tuple(_level(shrunk, depth, intrinsics) for shrunk in sizes)
+    return AlignedImage(levels, _noise_of(sizes[0]))
+
+
+def _sizes(color: NDArray[np.uint8], shape: tuple[int, ...]) -> list[NDArray[np.uint8]]:
+    """Return an image in the sizes that are aligned, the finest first; ``shape`` is the depth's."""
+    height, width = shape
+    sizes: list[NDArray[np.uint8]] = []
     shrunk = color
     for level in range(LEVELS):
         columns = min(width, WIDEST) >> level
@@ -144,20 +152,18 @@ def aligned_image(
         shrunk = np.asarray(
             cv2.resize(shrunk, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8
         )
-        if not level:
-            noise = _noise_of(shrunk)
-        levels.append(_level(shrunk, depth, intrinsics))
-    return AlignedImage(tuple(levels), noise)
+        sizes.append(shrunk)
+    return sizes
 
 
 def _noise_of(color: NDArray[np.uint8]) -> float:
-    """Return the variance of a sensor's noise in an image, in whole numbers of brightness squared.
+    """Return the variance of a sensor's noise in an image, in squared grey levels.
 
     By a second difference, of which smooth patterns have none (J. Immerkaer, "Fast noise variance
     estimation", 1996), less what whole numbers themselves add.
     """
     second = cv2.filter2D(color, cv2.CV_16S, _SECOND_DIFFERENCE, borderType=cv2.BORDER_REPLICATE)
-    size = float(np.median(np.abs(second))) / _MEDIAN_OF_NORMAL
+    size = float(np.median(np.abs(second))) / MEDIAN_OF_NORMAL
     return max(size**2 / float((_SECOND_DIFFERENCE**2).sum()) - 1.0 / 12.0, 0.0)
 
 
@@ -184,7 +190,7 @@ def _level(color: NDArray[np.uint8], depth: NDArray[np.float32], intrinsics: Int
     power = np.square(whole[..., 3:]).sum(axis=2)
     power[~_certain(z)] = 0.0
     grid, cells, chosen = _strongest(power)
-    row, column = chosen // columns, chosen % columns
+    row, column = pixels = np.stack([chosen // columns, chosen % columns])
     found = z[row, column].astype(np.float64)
     points = np.column_stack(
         [
@@ -193,7 +199,8 @@ def _level(color: NDArray[np.uint8], depth: NDArray[np.float32], intrinsics: Int
             found,
         ]
     )
-    return _Level(whole, camera, grid, cells, points, image[row, column].astype(np.float64))
+    values = image[row, column].astype(np.float64)
+    return _Level(whole, camera, grid, cells, pixels.T, points, values)
 
 
 def _certain(depth: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -273,25 +280,24 @@ def register_images(
     most = (BETTER if far else NO_WORSE) * _misfit(at_start.residuals)
     if _misfit(found.residuals) > most:
         return None
+    shown = np.isin(before.levels[0].cells, found.cells)
     return replace(
         found,
-        noise=_uninformative(before.levels[0], after.levels[0], found),
-        bands=2 * _bands(before, found),  # of both images
+        noise=_uninformative(before.levels[0].points[shown], after.levels[0], found),
+        bands=2 * _bands(before, shown),  # of both images
     )
 
 
-def _bands(image: AlignedImage, found: Registration) -> Array:
-    """Return the variance [n, 3] of brightness at the points by bands of whole numbers.
+def _bands(image: AlignedImage, shown: NDArray[np.bool_]) -> Array:
+    """Return the variance [n, 3] that bands of rounded brightness add at the points shown.
 
-    Where brightness rises evenly, the errors of rounding are a wave with as many cycles per pixel
-    as it rises by whole numbers, and harmonics of that. Where these are near a whole number, the
-    pixels sample a slow wave, which no smoothing takes away. Noise does (B. Widrow, I. Kollar,
-    "Quantization Noise", 2008): half a whole number of it leaves nothing.
+    Brightness is assumed to rise evenly around each point. The errors of rounding are then a wave
+    with as many cycles per pixel as it rises by grey levels, and harmonics of that. Where these are
+    near a whole number, the pixels sample a slow wave, which no smoothing takes away. Noise does
+    (B. Widrow, I. Kollar, "Quantization Noise", 2008): half a grey level of it leaves nothing.
     """
-    level, color = image.levels[0], image.levels[0].image[..., :3]
-    x, y, z = level.points[np.isin(level.cells, found.cells)].T
-    column = np.rint(x / z * level.intrinsics.fx + level.intrinsics.cx).astype(np.intp)
-    row = np.rint(y / z * level.intrinsics.fy + level.intrinsics.cy).astype(np.intp)
+    color = image.levels[0].image[..., :3]
+    row, column = image.levels[0].pixels[shown].T
     left, right = _around(column, color.shape[1])
     above, below = _around(row, color.shape[0])
     across = (color[row, right] - color[row, left]) / (right - left)[:, None]
@@ -307,22 +313,23 @@ def _bands(image: AlignedImage, found: Registration) -> Array:
     return np.asarray(ROUNDED * variance, np.float64)
 
 
-def _around(places: NDArray[np.intp], size: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _around(places: NDArray[np.int64], size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the two ends of a window around each place within an image."""
     return np.maximum(places - BAND_WINDOW // 2, 0), np.minimum(places + BAND_WINDOW // 2, size - 1)
 
 
-def _uninformative(before: _Level, after: _Level, found: Registration) -> Array:
+def _uninformative(points: Array, after: _Level, found: Registration) -> Array:
     """Return what is no information about the step but adds to the normal matrix [6, 6].
+
+    Of the points [n, 3] of the earlier frame that the later one shows.
 
     Noise has slopes as well: where an image shows nothing else, they look like information. And a
     lens darkens the corners of every image alike: on a plain wall, that looks like rest
     (:func:`_lens_slopes`).
     """
     camera, weights = after.intrinsics, found.weights
-    shown = np.isin(before.cells, found.cells)
     moved = invert(found.pose)
-    x, y, z = moved[:3, :3] @ before.points[shown].T + moved[:3, 3:]
+    x, y, z = moved[:3, :3] @ points.T + moved[:3, 3:]
     a, b = x / z, y / z
     rays = reprojection_jacobian(a, b, 1.0 / z)
     rays *= np.array([camera.fx, camera.fy])[:, None]

@@ -48,7 +48,9 @@ LARGEST_TURN = np.radians(3.0)
 LARGEST_WAY = 0.1
 """In median depths."""
 
-_MEDIAN_OF_CHI = {1: 0.6745, 2: 1.1774, 3: 1.5382}
+MEDIAN_OF_NORMAL = 0.6745
+"""Of absolute values, over the standard deviation."""
+_MEDIAN_OF_CHI = {1: MEDIAN_OF_NORMAL, 2: 1.1774, 3: 1.5382}
 """By number of components."""
 _SMALLEST_SIGMA = 1e-9
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.geometry.pose_covariance import PoseEstimate
-from xsvggt_ros.geometry.registration import LEAST_CONDITION, Registration
+from xsvggt_ros.geometry.registration import LEAST_CONDITION, MEDIAN_OF_NORMAL, Registration
 from xsvggt_ros.geometry.rigid import invert, log_se3
 
 Array = NDArray[np.float64]
@@ -51,7 +51,6 @@ MOST_ERROR = 1.0
 BLOCKS = (8, 10)
 """Rows and columns of blocks within which errors are taken to be alike."""
 
-_MEDIAN_OF_NORMAL = 0.6745
 _TINY = 1e-30
 
 
@@ -88,23 +87,17 @@ class ImageErrors:
         jacobian = registration.jacobian * unit
         weighted = jacobian * registration.weights[:, None, None]
         normal = np.tensordot(weighted, jacobian, ((0, 1), (0, 1)))
-        banded = weighted * np.sqrt(registration.bands)[:, :, None]
         inverse = _inverse(normal - registration.noise * np.outer(unit, unit))
-        errors = np.concatenate(
-            [
-                factor * _sums(np.einsum("nmi,nm->ni", weighted, differences), blocks)
-                for factor, differences in (
-                    (np.sqrt(BRIGHTNESS_FACTOR), registration.residuals),
-                    (DEPTH_FACTOR * shown, by_depth),
-                )
-            ]
-            # The fit follows bands: what it leaves does not tell how large they are.
-            + [
-                np.sqrt(BAND_FACTOR) * _sums(banded[:, color], blocks)
-                for color in range(banded.shape[1])
-            ]
-        )
-        errors = errors @ inverse
+        differences = np.einsum("nmi,nm->ni", weighted, registration.residuals)
+        depths = np.einsum("nmi,nm->ni", weighted, by_depth)
+        # The fit follows bands: what it leaves does not tell how large they are.
+        bands = np.moveaxis(weighted * np.sqrt(registration.bands)[:, :, None], 1, 0)
+        parts = [
+            np.sqrt(BRIGHTNESS_FACTOR) * _sums(differences, blocks),
+            DEPTH_FACTOR * shown * _sums(depths, blocks),
+            *(np.sqrt(BAND_FACTOR) * _sums(color, blocks) for color in bands),
+        ]
+        errors = np.concatenate(parts) @ inverse
         step = log_se3(registration.pose) / unit
         whole = np.zeros((2, 6))
         whole[0, :3], whole[1, 3:] = SCALE_FACTOR * shown * step[:3], FOCAL_ERROR * step[3:]
@@ -124,7 +117,7 @@ def _inverse(normal: Array) -> Array:
 
 def _deviation(errors: Array, noise: Array) -> float:
     """Return the standard deviation of depth errors [b], of which noise has a variance [b]."""
-    shown = (float(np.median(np.abs(errors))) / _MEDIAN_OF_NORMAL) ** 2
+    shown = (float(np.median(np.abs(errors))) / MEDIAN_OF_NORMAL) ** 2
     return float(np.sqrt(max(shown - float(np.median(noise)), LEAST**2)))
 
 
