@@ -192,13 +192,14 @@ def test_dark_corners_are_fixed_to_the_lens_and_no_sign_of_rest(level: float, sh
 
 
 def evenly_coloured(
-    pose: Matrix, rise: float, noise: float, random: np.random.Generator
+    pose: Matrix, rises: list[tuple[float, float]], noise: float, random: np.random.Generator
 ) -> AlignedImage:
     """Return a wall at z = 2 whose brightness rises evenly, seen from about the origin.
 
     Args:
         pose: of the camera, [4, 4].
-        rise: of blue downwards, whole numbers of brightness per pixel; red rises to the right.
+        rises: of red, green and blue, to the right and downwards, whole numbers of brightness per
+            pixel.
         noise: of brightness, in its whole numbers.
         random: for the noise.
 
@@ -208,9 +209,25 @@ def evenly_coloured(
     turned = rays @ pose[:3, :3].T
     depth = (2.0 - pose[2, 3]) / turned[..., 2]
     x, y, _ = np.moveaxis(pose[:3, 3] + depth[..., None] * turned, -1, 0) * 45.0
-    light = 128.0 + np.stack([0.44 * x, np.zeros_like(x), rise * y], axis=-1)
+    light = 128.0 + np.stack([right * x + down * y for right, down in rises], axis=-1)
     color = np.rint(light + noise * random.standard_normal(light.shape)).clip(0, 255)
     return aligned_image(color.astype(np.uint8), depth.astype(np.float32), WALL)
+
+
+def error_before(rises: list[tuple[float, float]], noise: float) -> float:
+    """Return the mean squared error of 25 steps before such a wall by what they say, over 6."""
+    random, squares = np.random.default_rng(0), []
+    for _ in range(25):
+        first, second = (
+            exp_se3(random.normal(0, 1, 6) * ([0.003] * 3 + [0.01] * 3)) for _ in range(2)
+        )
+        step = invert(first) @ second
+        before, after = (evenly_coloured(each, rises, noise, random) for each in (first, second))
+        start = step @ exp_se3(random.normal(0, 1, 6) * ([0.006] * 3 + [0.003] * 3))
+        found = register_images(before, after, start)
+        if found is not None:
+            squares.append(squared_error(ImageErrors().estimate(found), step) / 6)
+    return float(np.mean(squares or [0.0]))
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.15, 1.0])
@@ -219,18 +236,42 @@ def test_bands_of_whole_numbers_on_an_even_pattern_are_not_trusted(
     rise: float, noise: float
 ) -> None:
     """Without noise, as a simulator renders, they make waves that move otherwise than the wall."""
-    random, squares = np.random.default_rng(0), []
-    for _ in range(25):
-        first, second = (
-            exp_se3(random.normal(0, 1, 6) * ([0.003] * 3 + [0.01] * 3)) for _ in range(2)
-        )
-        step = invert(first) @ second
-        before, after = (evenly_coloured(each, rise, noise, random) for each in (first, second))
-        start = step @ exp_se3(random.normal(0, 1, 6) * ([0.006] * 3 + [0.003] * 3))
-        found = register_images(before, after, start)
-        if found is not None:
-            squares.append(squared_error(ImageErrors().estimate(found), step) / 6)
-    assert np.mean(squares or [0.0]) < 2.0
+    assert error_before([(0.44, 0.0), (0.0, 0.0), (0.0, rise)], noise) < 2.0
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.15, 1.0])
+@pytest.mark.parametrize(
+    "rise", [(0.02, 0.01), (0.05, 0.02), (0.1, 0.05), (0.2, 0.05), (0.1, 0.9), (0.44, 0.85)]
+)
+def test_bands_that_all_colours_share_are_not_trusted(
+    rise: tuple[float, float], noise: float
+) -> None:
+    """All three channels of a grey image have the same error: that they agree says nothing."""
+    assert error_before([rise] * 3, noise) < 2.0
+
+
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+def test_bands_are_shared_where_one_colour_falls_as_another_rises(noise: float) -> None:
+    assert error_before([(0.1, 0.9), (-0.1, -0.9), (0.1, 0.9)], noise) < 2.0
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.15, 0.3, 0.5, 1.0, 4.0])
+@pytest.mark.parametrize(
+    "rise",
+    [(0.02, 0.05), (0.1, 0.9), (0.5, 0.5), (0.5, 1.0), (0.33, 0.34), (0.25, 0.5), (0.2, 0.4)],
+)
+def test_rounded_brightness_is_not_taken_for_noise(rise: tuple[float, float], noise: float) -> None:
+    """Where it rises by half a level a pixel, say, its error changes from pixel to pixel."""
+    image = evenly_coloured(np.eye(4), [rise] * 3, noise, np.random.default_rng(0))
+    assert image.noise <= 1.05 * noise**2
+    if noise >= 0.5:
+        assert image.noise >= 0.85 * noise**2
+
+
+def test_an_image_too_small_to_tell_its_noise_counts_as_clean() -> None:
+    camera = replace(WALL, width=2, height=2)
+    image = aligned_image(np.zeros((2, 2, 3), np.uint8), np.ones((2, 2), np.float32), camera)
+    assert image.noise == 0.0
 
 
 @pytest.mark.parametrize("darker", [1.5, 2.0, 3.0])

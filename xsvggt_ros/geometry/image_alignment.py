@@ -28,6 +28,7 @@ from xsvggt_ros.geometry.registration import (
     Effort,
     Linearised,
     Registration,
+    median,
     refined,
     reprojection_jacobian,
 )
@@ -53,7 +54,9 @@ INLIER = 0.08
 ITERATIONS = 4
 """Of each level at most."""
 CONVERGED = 1e-4
-"""Step that ends them, in median depths and radians: a hundredth of a pixel."""
+"""Step that ends them, in median depths and radians: a hundredth of a pixel of the finest image."""
+COARSELY_CONVERGED = 1e-3
+"""The same of the coarser images, by whose poses the finer ones only begin: a tenth of a pixel."""
 BETTER = 0.8
 """Share of the difference at the start that may be left where a step is changed a lot."""
 NO_WORSE = 1.05
@@ -64,8 +67,17 @@ SLOPE_NOISE = 0.25
 """Variance of the derivative of a blurred image's noise, over that of its brightness."""
 BAND_WINDOW = 9
 """Pixels over which it is measured how brightness rises."""
-BAND_SPREAD = 3.0
-"""Pixels squared: variance of what takes bands away, the blur and that points lie side by side."""
+BESIDE = 2.0
+"""Pixels squared: variance of what takes bands away because points lie side by side, beside the
+blur."""
+HARMONICS = (1, 2, 3, 4)
+"""Of bands; they hold seven eighths of the variance of rounded brightness."""
+ALIKE = 0.05
+"""Grey levels per pixel by which the brightness of two colours, or of two places, may rise
+differently and both still have the same bands."""
+NOISE_REACHES = (1, 2, 3, 4, 5)
+"""Pixels between those whose differences tell the noise: where rounded brightness repeats itself
+after a few pixels, the difference over just as many does not see it."""
 ROUNDED = 1.0 / 12.0 / 255.0**2
 """Variance of brightness by whole numbers."""
 LENS_SHOWS = (0.3, 0.7)
@@ -75,7 +87,7 @@ _BORDER = 2
 _FAR = 3.0
 """Times the usual difference up to which one counts for the exposure."""
 _BRIGHTNESS = 1.0 / 255.0
-_SECOND_DIFFERENCE = np.outer([1.0, -2.0, 1.0], [1.0, -2.0, 1.0])
+_SECOND_DIFFERENCE = (1, -2, 1)
 _LEAST_GRADIENT = 1e-6
 
 
@@ -159,12 +171,34 @@ def _sizes(color: NDArray[np.uint8], shape: tuple[int, ...]) -> list[NDArray[np.
 def _noise_of(color: NDArray[np.uint8]) -> float:
     """Return the variance of a sensor's noise in an image, in squared grey levels.
 
-    By a second difference, of which smooth patterns have none (J. Immerkaer, "Fast noise variance
-    estimation", 1996), less what whole numbers themselves add.
+    By second differences, of which smooth patterns have none (J. Immerkaer, "Fast noise variance
+    estimation", 1996), less what whole numbers themselves add. Of green, which has the least noise
+    where the colours of a sensor differ.
     """
-    second = cv2.filter2D(color, cv2.CV_16S, _SECOND_DIFFERENCE, borderType=cv2.BORDER_REPLICATE)
-    size = float(np.median(np.abs(second))) / MEDIAN_OF_NORMAL
-    return max(size**2 / float((_SECOND_DIFFERENCE**2).sum()) - 1.0 / 12.0, 0.0)
+    levels = color[..., 1].astype(np.int16)
+    first, middle, last = _SECOND_DIFFERENCE
+    found = []
+    for reach in NOISE_REACHES:
+        if 2 * reach >= min(levels.shape[:2]):
+            break
+        above, inner, below = levels[: -2 * reach], levels[reach:-reach], levels[2 * reach :]
+        down = first * above + middle * inner + last * below
+        left, inner, right = down[:, : -2 * reach], down[:, reach:-reach], down[:, 2 * reach :]
+        second = first * left + middle * inner + last * right
+        found.append((_median_size(second) / MEDIAN_OF_NORMAL) ** 2)
+    gain = sum(factor**2 for factor in _SECOND_DIFFERENCE) ** 2
+    return max(min(found, default=0.0) / gain - 1.0 / 12.0, 0.0)
+
+
+def _median_size(values: NDArray[np.int16]) -> float:
+    """Return the median size, up to 255, of what was rounded to whole numbers."""
+    sizes = cv2.convertScaleAbs(values.reshape(1, -1))
+    counts = cv2.calcHist([sizes], [0], None, [256], [0, 256]).ravel()
+    up_to = np.cumsum(counts)
+    value = int(np.searchsorted(up_to, sizes.size / 2))
+    beyond = float((up_to[value] - sizes.size / 2) / counts[value])
+    # Each whole number stands for half of one to both sides, zero for half of one.
+    return value + 0.5 - beyond * (0.5 if value == 0 else 1.0)
 
 
 def _level(color: NDArray[np.uint8], depth: NDArray[np.float32], intrinsics: Intrinsics) -> _Level:
@@ -172,7 +206,7 @@ def _level(color: NDArray[np.uint8], depth: NDArray[np.float32], intrinsics: Int
     image = cv2.GaussianBlur(color.astype(np.float32) * np.float32(_BRIGHTNESS), (0, 0), SMOOTHING)
     across = cv2.Sobel(image, cv2.CV_32F, 1, 0, ksize=3, scale=0.125)
     down = cv2.Sobel(image, cv2.CV_32F, 0, 1, ksize=3, scale=0.125)
-    whole = np.concatenate([image, across, down], axis=2)
+    whole = np.asarray(cv2.merge([image, across, down]), np.float32)
     shrunk = rows / depth.shape[0], columns / depth.shape[1]
     camera = Intrinsics(
         intrinsics.fx * shrunk[1],
@@ -187,7 +221,7 @@ def _level(color: NDArray[np.uint8], depth: NDArray[np.float32], intrinsics: Int
         for count, share, most in zip((rows, columns), shrunk, depth.shape, strict=True)
     )
     z = depth[np.ix_(*places)]
-    power = np.square(whole[..., 3:]).sum(axis=2)
+    power = np.einsum("hwc,hwc->hw", whole[..., 3:], whole[..., 3:])
     power[~_certain(z)] = 0.0
     grid, cells, chosen = _strongest(power)
     row, column = pixels = np.stack([chosen // columns, chosen % columns])
@@ -281,36 +315,82 @@ def register_images(
     if _misfit(found.residuals) > most:
         return None
     shown = np.isin(before.levels[0].cells, found.cells)
+    bands, even = _bands(before, shown)
     return replace(
         found,
         noise=_uninformative(before.levels[0].points[shown], after.levels[0], found),
-        bands=2 * _bands(before, shown),  # of both images
+        bands=np.sqrt(2) * bands,  # of both images
+        even=even,
     )
 
 
-def _bands(image: AlignedImage, shown: NDArray[np.bool_]) -> Array:
-    """Return the variance [n, 3] that bands of rounded brightness add at the points shown.
+def _bands(image: AlignedImage, shown: NDArray[np.bool_]) -> tuple[Array, float]:
+    """Return what bands of rounded brightness add at the points shown.
 
     Brightness is assumed to rise evenly around each point. The errors of rounding are then a wave
     with as many cycles per pixel as it rises by grey levels, and harmonics of that. Where these are
     near a whole number, the pixels sample a slow wave, which no smoothing takes away. Noise does
     (B. Widrow, I. Kollar, "Quantization Noise", 2008): half a grey level of it leaves nothing.
+
+    Returns:
+        Standard deviations of four independent errors in each of three colours, [n, 3, 4]: one that
+        colours share whose brightness rises alike, as all do in a grey image, and each one's own.
+        And how much of them is the same error all over the image, from 0 to 1.
+
     """
-    color = image.levels[0].image[..., :3]
-    row, column = image.levels[0].pixels[shown].T
+    across, down = _rises(image.levels[0], shown)
+    even = _evenness(across, down)
+    spread = SMOOTHING**2 + (1.0 - even) * BESIDE
+    variance = np.zeros_like(across)
+    for harmonic in HARMONICS:
+        slow = _squares(*(harmonic * each - np.rint(harmonic * each) for each in (across, down)))
+        taken_away = spread * slow + harmonic**2 * image.noise
+        variance += 6.0 / (np.pi * harmonic) ** 2 * np.exp(-4.0 * np.pi**2 * taken_away)
+    size = np.sqrt(ROUNDED * variance)
+    signs, alike = _alike(across, down)
+    bands = np.zeros((len(size), 3, 4))
+    bands[:, :, 0] = signs * np.sqrt(alike) * size
+    bands[:, [0, 1, 2], [1, 2, 3]] = np.sqrt(1.0 - alike) * size
+    return bands, even
+
+
+def _evenness(across: Array, down: Array) -> float:
+    """Return how evenly the steepest colour rises over a whole image, from 0 to 1."""
+    steepest = int(_squares(across, down).sum(axis=0).argmax())
+    varied = across[:, steepest].var() + down[:, steepest].var()
+    return float(np.exp(-0.5 * varied / ALIKE**2))
+
+
+def _rises(level: _Level, shown: NDArray[np.bool_]) -> tuple[Array, Array]:
+    """Return by how many grey levels per pixel each colour rises at points, [n, 3] each.
+
+    To the right, and downwards.
+    """
+    color = level.image[..., :3]
+    row, column = level.pixels[shown].T
     left, right = _around(column, color.shape[1])
     above, below = _around(row, color.shape[0])
     across = (color[row, right] - color[row, left]) / (right - left)[:, None]
     down = (color[below, column] - color[above, column]) / (below - above)[:, None]
-    cycles = np.stack([across, down], axis=1).astype(np.float64) / _BRIGHTNESS
-    variance = np.zeros((len(cycles), 3))
-    for harmonic in (1, 2, 3):
-        slow = harmonic * cycles
-        slow -= np.rint(slow)
-        blurred = BAND_SPREAD * np.square(slow).sum(axis=1)
-        share = 6.0 / (np.pi * harmonic) ** 2
-        variance += share * np.exp(-4.0 * np.pi**2 * (blurred + harmonic**2 * image.noise))
-    return np.asarray(ROUNDED * variance, np.float64)
+    return across / _BRIGHTNESS, down / _BRIGHTNESS
+
+
+def _alike(across: Array, down: Array) -> tuple[Array, Array]:
+    """Return which colours rise where others fall (-1), and how alike another one is, [n, 3] each.
+
+    Where one rises as another falls, bands still pull at the step alike.
+    """
+    steepest = [int(_squares(across, down).sum(axis=0).argmax())]
+    along = across * across[:, steepest] + down * down[:, steepest]
+    signs = np.where(along < 0, -1.0, 1.0)
+    following = [1, 2, 0]
+    apart = (each - each[:, following] for each in (signs * across, signs * down))
+    alike = np.exp(-0.5 / ALIKE**2 * _squares(*apart))
+    return signs, np.maximum(alike, alike[:, [2, 0, 1]])
+
+
+def _squares(across: Array, down: Array) -> Array:
+    return across * across + down * down
 
 
 def _around(places: NDArray[np.int64], size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -366,11 +446,12 @@ def _lens_slopes(image: Image, column: Array, row: Array) -> tuple[Array, Array,
     height, width = image.shape[:2]
     fields = _lens_fields(height, width)
     # Without its mean: beside that of a bright wall, float32 loses what little a lens darkens.
-    varying = image - image.mean(axis=(0, 1), dtype=np.float64).astype(np.float32)
-    factors = fields.basis.T @ varying.reshape(-1, 3)
+    color = np.ascontiguousarray(image)
+    varying = (color - np.array(cv2.mean(color)[:3], np.float32)).reshape(-1, 3)
+    factors = fields.basis.T @ varying
     # The functions are orthonormal: first a constant, then those around the middle.
     around = np.square(factors[1 : 1 + _AROUND]).sum()
-    explained = float(around) / max(float(np.square(varying).sum()), _LEAST_GRADIENT)
+    explained = float(around) / max(float(np.vdot(varying, varying)), _LEAST_GRADIENT)
     least, most = LENS_SHOWS
     share = min(max((explained - least) / (most - least), 0.0), 1.0)
     if not share:
@@ -419,13 +500,11 @@ def _lens_fields(height: int, width: int) -> _LensFields:
 
 def _exposure_shows(before: AlignedImage, after: AlignedImage, step: Matrix) -> bool:
     """Return whether another exposure would explain much of what does not fit."""
-    without, with_it = (
-        _differences(before.levels[-1], after.levels[-1], exposed, step)
-        for exposed in (False, True)
-    )
-    if without is None or with_it is None:
+    found = _differences(before.levels[-1], after.levels[-1], False, step)
+    if found is None:
         return False
-    return _misfit(with_it.residuals) < EXPOSED * _misfit(without.residuals)
+    left = _without_exposure(found, before.levels[-1].values[found.used])
+    return _misfit(left.residuals) < EXPOSED * _misfit(found.residuals)
 
 
 def _coarse_to_fine(
@@ -438,8 +517,9 @@ def _coarse_to_fine(
         if not begun:
             return None
         start, residuals = min(begun, key=lambda each: _misfit(each[1].residuals))
-        depth = float(np.median(early.points[:, 2]))
-        effort = Effort(INLIER, ITERATIONS, CONVERGED)
+        depth = median(early.points[:, 2])
+        converged = CONVERGED if late is after.levels[0] else COARSELY_CONVERGED
+        effort = Effort(INLIER, ITERATIONS, converged)
         found = refined(linearise, start, residuals, depth, (early.grid, early.cells), effort)
         starts = (found.pose,)
     return found
@@ -454,7 +534,8 @@ def _begun(
 
 def _misfit(residuals: Array) -> float:
     """Return the mean difference of brightness, the largest ones cut off."""
-    return float(np.minimum(np.linalg.norm(residuals, axis=1), INLIER).mean())
+    norms = np.sqrt(np.einsum("nm,nm->n", residuals, residuals))
+    return float(np.minimum(norms, INLIER).mean())
 
 
 def _differences(
@@ -482,26 +563,30 @@ def _differences(
         return None
     where = (each[used, None].astype(np.float32) for each in (column, row))
     columns, rows = where
-    found = cv2.remap(after.image, columns, rows, cv2.INTER_LINEAR)[:, 0].astype(np.float64)
-    seen, across, down = found[:, :3], found[:, 3:6], found[:, 6:]
+    shown = cv2.remap(after.image, columns, rows, cv2.INTER_LINEAR)[:, 0].astype(np.float64)
+    slopes = (shown[:, 3:] * np.repeat([camera.fx, camera.fy], 3)).reshape(-1, 2, 3)
     rays = reprojection_jacobian(a[used], b[used], 1.0 / z[used])
-    jacobian = (camera.fx * across)[:, :, None] * rays[:, None, 0]
-    jacobian += (camera.fy * down)[:, :, None] * rays[:, None, 1]
-    if exposed:
-        return _without_exposure(seen, before.values[used], jacobian, used)
-    return Linearised(seen - before.values[used], jacobian, used)
+    jacobian = slopes.swapaxes(1, 2) @ rays
+    expected = before.values[used]
+    found = Linearised(shown[:, :3] - expected, jacobian, used)
+    return _without_exposure(found, expected) if exposed else found
 
 
-def _without_exposure(
-    seen: Array, expected: Array, jacobian: Array, used: NDArray[np.int64]
-) -> Linearised:
-    """Return differences with gain and offset taken out, of themselves and of derivatives."""
-    count = len(used)
-    base = np.column_stack([expected.ravel(), np.ones(expected.size)])
-    fields = np.column_stack([(seen - expected).ravel(), jacobian.reshape(-1, 6)])
+def _without_exposure(found: Linearised, expected: Array) -> Linearised:
+    """Return differences with gain and offset taken out, of themselves and of derivatives.
+
+    Args:
+        found: the differences.
+        expected: float64 [n, 3], the brightness that they are differences from.
+
+    """
+    base = np.stack([expected.ravel(), np.ones(expected.size)])
+    fields = np.column_stack([found.residuals.ravel(), found.jacobian.reshape(-1, 6)])
     for _ in range(2):  # what the first fit leaves tells what does not belong to it
-        usual = np.abs(fields[:, 0] - np.median(fields[:, 0]))
-        near = usual <= max(_FAR * float(np.median(usual)), _LEAST_GRADIENT)
-        inverse = np.linalg.pinv(base[near].T @ base[near], hermitian=True)
-        fields -= base @ (inverse @ (base[near].T @ fields[near]))
-    return Linearised(fields[:, 0].reshape(count, 3), fields[:, 1:].reshape(count, 3, 6), used)
+        usual = np.abs(fields[:, 0] - median(fields[:, 0]))
+        near = base * (usual <= max(_FAR * median(usual), _LEAST_GRADIENT))
+        # Where all is of one brightness, gain and offset are the same.
+        matrix = near @ base.T + _LEAST_GRADIENT * np.eye(2)
+        fields -= base.T @ np.linalg.solve(matrix, near @ fields)
+    residuals, jacobian = fields[:, 0].reshape(-1, 3), fields[:, 1:].reshape(-1, 3, 6)
+    return Linearised(residuals, jacobian, found.used)

@@ -90,12 +90,10 @@ class ImageErrors:
         inverse = _inverse(normal - registration.noise * np.outer(unit, unit))
         differences = np.einsum("nmi,nm->ni", weighted, registration.residuals)
         depths = np.einsum("nmi,nm->ni", weighted, by_depth)
-        # The fit follows bands: what it leaves does not tell how large they are.
-        bands = np.moveaxis(weighted * np.sqrt(registration.bands)[:, :, None], 1, 0)
         parts = [
             np.sqrt(BRIGHTNESS_FACTOR) * _sums(differences, blocks),
             DEPTH_FACTOR * shown * _sums(depths, blocks),
-            *(np.sqrt(BAND_FACTOR) * _sums(color, blocks) for color in bands),
+            *_by_bands(registration, weighted, blocks),
         ]
         errors = np.concatenate(parts) @ inverse
         step = log_se3(registration.pose) / unit
@@ -106,6 +104,23 @@ class ImageErrors:
         information = (vectors / np.minimum(values, MOST_ERROR**2)) @ vectors.T
         information = (information + information.T) / 2 / np.outer(unit, unit)
         return PoseEstimate(registration.pose, np.asarray(information, np.float64))
+
+
+def _by_bands(
+    registration: Registration, weighted: Array, blocks: NDArray[np.int64]
+) -> list[Array]:
+    """Return what bands pull at the step with, rows of independent errors [b, 6].
+
+    The fit follows bands: what it leaves does not tell how large they are. They count by blocks.
+    Where brightness rises evenly all over the image, they count once more for all of it: the points
+    with the largest gradients then lie where its bands rise and see the same error.
+    """
+    by_blocks, over_all = np.sqrt(BAND_FACTOR), np.sqrt(registration.even)
+    parts: list[Array] = []
+    for each in np.moveaxis(registration.bands, 2, 0):
+        pulls = _sums((weighted * each[:, :, None]).sum(axis=1), blocks)
+        parts += [by_blocks * pulls, over_all * pulls.sum(axis=0)[None]]
+    return parts
 
 
 def _inverse(normal: Array) -> Array:
