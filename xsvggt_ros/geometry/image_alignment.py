@@ -29,6 +29,7 @@ from xsvggt_ros.geometry.registration import (
     Linearised,
     Registration,
     median,
+    minimised,
     refined,
     reprojection_jacobian,
 )
@@ -83,6 +84,8 @@ ROUNDED = 1.0 / 12.0 / 255.0**2
 LENS_SHOWS = (0.3, 0.7)
 """Share of an image's variance that a pattern around its middle explains, from where on it is taken
 for the lens's, and from where on all of it."""
+_FINE = Effort(INLIER, ITERATIONS, CONVERGED)
+_COARSE = Effort(INLIER, ITERATIONS, COARSELY_CONVERGED)
 _BORDER = 2
 _FAR = 3.0
 """Times the usual difference up to which one counts for the exposure."""
@@ -161,11 +164,15 @@ def _sizes(color: NDArray[np.uint8], shape: tuple[int, ...]) -> list[NDArray[np.
         rows = max(1, round(height * columns / width))
         if level and min(rows, columns) < NARROWEST:
             break
-        shrunk = np.asarray(
-            cv2.resize(shrunk, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8
-        )
+        while shrunk.shape[1] >= 3 * columns:  # OpenCV halves faster than it shrinks to other sizes
+            shrunk = _shrunk(shrunk, shrunk.shape[1] // 2, shrunk.shape[0] // 2)
+        shrunk = _shrunk(shrunk, columns, rows)
         sizes.append(shrunk)
     return sizes
+
+
+def _shrunk(color: NDArray[np.uint8], columns: int, rows: int) -> NDArray[np.uint8]:
+    return np.asarray(cv2.resize(color, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _noise_of(color: NDArray[np.uint8]) -> float:
@@ -421,6 +428,8 @@ def _uninformative(points: Array, after: _Level, found: Registration) -> Array:
     # What is left is the noise of both images.
     noisy = rays * np.sqrt(SLOPE_NOISE * squares / 2 * weights)[:, None, None]
     noise = np.tensordot(noisy, noisy, ((0, 1), (0, 1)))
+    if not share:
+        return np.asarray(noise, np.float64)
     lens = across[:, :, None] * rays[:, None, 0] + down[:, :, None] * rays[:, None, 1]
     # Of the sum of the lens's and another slope, only the other counts.
     both = np.tensordot(weights[:, None, None] * lens, found.jacobian - lens, ((0, 1), (0, 1)))
@@ -510,26 +519,28 @@ def _exposure_shows(before: AlignedImage, after: AlignedImage, step: Matrix) -> 
 def _coarse_to_fine(
     before: AlignedImage, after: AlignedImage, starts: tuple[Matrix, ...], *, exposed: bool
 ) -> Registration | None:
-    found = None
-    for early, late in zip(reversed(before.levels), reversed(after.levels), strict=True):
+    finest, *coarser = zip(before.levels, after.levels, strict=True)
+    for early, late in reversed(coarser):
         linearise = partial(_differences, early, late, exposed)
-        begun = [each for start in starts if (each := _begun(linearise, start)) is not None]
-        if not begun:
+        begun = _best_start(linearise, starts)
+        if begun is None:
             return None
-        start, residuals = min(begun, key=lambda each: _misfit(each[1].residuals))
-        depth = median(early.points[:, 2])
-        converged = CONVERGED if late is after.levels[0] else COARSELY_CONVERGED
-        effort = Effort(INLIER, ITERATIONS, converged)
-        found = refined(linearise, start, residuals, depth, (early.grid, early.cells), effort)
-        starts = (found.pose,)
-    return found
+        starts = (minimised(linearise, *begun, median(early.points[:, 2]), _COARSE)[0],)
+    early, late = finest
+    linearise = partial(_differences, early, late, exposed)
+    begun = _best_start(linearise, starts)
+    if begun is None:
+        return None
+    depth = median(early.points[:, 2])
+    return refined(linearise, *begun, depth, (early.grid, early.cells), _FINE)
 
 
-def _begun(
-    linearise: Callable[[Matrix], Linearised | None], start: Matrix
+def _best_start(
+    linearise: Callable[[Matrix], Linearised | None], starts: tuple[Matrix, ...]
 ) -> tuple[Matrix, Linearised] | None:
-    found = linearise(start)
-    return None if found is None else (start, found)
+    """Return the one of several poses that fits best, and the differences there."""
+    begun = [(start, found) for start in starts if (found := linearise(start)) is not None]
+    return min(begun, key=lambda each: _misfit(each[1].residuals), default=None)
 
 
 def _misfit(residuals: Array) -> float:

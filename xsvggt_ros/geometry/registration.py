@@ -311,7 +311,7 @@ def refined(
     effort: Effort,
     free: tuple[int, ...] = (0, 1, 2, 3, 4, 5),
 ) -> Registration:
-    """Minimise the robust cost by Gauss-Newton, as long as it falls.
+    """Minimise the robust cost by Gauss-Newton, as long as it falls; say what the pose rests on.
 
     Args:
         linearise: residuals at a pose.
@@ -323,20 +323,9 @@ def refined(
         free: components that are estimated.
 
     """
-    unit = np.array([depth] * 3 + [1.0] * 3)[list(free)]
-    pose, found, sigma = start, begun, _sigma(begun)
-    for _ in range(effort.iterations):
-        step = _step(found, sigma, unit, free)
-        trial = pose @ exp_se3(step)
-        moved = linearise(trial)
-        if moved is None or not _cost(moved, sigma) < _cost(found, sigma):
-            break
-        pose, found = trial, moved
-        sigma = min(sigma, _sigma(found))
-        if np.abs(step[list(free)] / unit).max() < effort.converged:
-            break
+    pose, found, sigma = minimised(linearise, start, begun, depth, effort, free)
     weights = _robust_weights(found, sigma)
-    values = np.linalg.eigvalsh(_normal_equations(found, weights, unit, free)[0])
+    values = np.linalg.eigvalsh(_normal_equations(found, weights, _unit(depth, free), free)[0])
     return Registration(
         pose=pose,
         grid=patches[0],
@@ -350,6 +339,38 @@ def refined(
         condition=float(max(values[0], 0.0) / values[-1]) if values[-1] > 0 else 0.0,
         free=free,
     )
+
+
+def minimised(
+    linearise: _Linearise,
+    start: Matrix,
+    begun: Linearised,
+    depth: float,
+    effort: Effort,
+    free: tuple[int, ...] = (0, 1, 2, 3, 4, 5),
+) -> tuple[Matrix, Linearised, float]:
+    """Return the pose where the robust cost is least, the residuals there, and their deviation.
+
+    Args as of :func:`refined`.
+    """
+    unit = _unit(depth, free)
+    pose, found, sigma = start, begun, _sigma(begun)
+    for _ in range(effort.iterations):
+        step = _step(found, sigma, unit, free)
+        trial = pose @ exp_se3(step)
+        moved = linearise(trial)
+        if moved is None or not _cost(moved, sigma) < _cost(found, sigma):
+            break
+        pose, found = trial, moved
+        sigma = min(sigma, _sigma(found))
+        if np.abs(step[list(free)] / unit).max() < effort.converged:
+            break
+    return pose, found, sigma
+
+
+def _unit(depth: float, free: tuple[int, ...]) -> Array:
+    """Return what the free components are counted in: a depth, and radians."""
+    return np.array([depth] * 3 + [1.0] * 3)[list(free)]
 
 
 def _reprojected(points: Array, rays: Array, world_from_camera: Matrix) -> Linearised | None:
