@@ -223,11 +223,8 @@ def _level(color: NDArray[np.uint8], depth: NDArray[np.float32], intrinsics: Int
         columns,
         rows,
     )
-    places = (
-        np.minimum(((np.arange(count) + 0.5) / share).astype(np.intp), most - 1)
-        for count, share, most in zip((rows, columns), shrunk, depth.shape, strict=True)
-    )
-    z = depth[np.ix_(*places)]
+    nearest = cv2.resize(depth, (columns, rows), interpolation=cv2.INTER_NEAREST_EXACT)
+    z = np.asarray(nearest, np.float32)
     power = np.einsum("hwc,hwc->hw", whole[..., 3:], whole[..., 3:])
     power[~_certain(z)] = 0.0
     grid, cells, chosen = _strongest(power)
