@@ -6,8 +6,12 @@ ros2 launch xsvggt_ros reconstruct.launch.py -s    tells the arguments.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import yaml
 from ament_index_python.packages import get_package_prefix, get_package_share_directory
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
 from launch.events.process import ProcessExited
@@ -58,13 +62,45 @@ def generate_launch_description() -> LaunchDescription:
 
 def _nodes(context: LaunchContext) -> list[Node]:
     given = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
+    given["params_file"] = str(Path(given["params_file"]).expanduser())
     # Errors in the arguments must come before the first process starts.
     if not Path(given["params_file"]).is_file():
         # launch itself would only warn, and the node would run with its defaults.
         raise ValueError(f"params_file:={given['params_file']} is no file; give its whole path")
+    _check_parameters(given["params_file"], f"/{given['namespace'].strip('/')}/xsvggt")
     rviz = [_rviz(given)] if _switch(given, "rviz") else []
     replay = [_replay(given)] if given["bag"] else []
     return [_reconstruct(given), *replay, *rviz]
+
+
+def _check_parameters(file: str, node: str) -> None:
+    """Refuse a file with parameters of other nodes only: ours would run with its defaults."""
+    try:
+        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return  # the node says what is wrong with it
+    name = node.replace("//", "/")
+    names = list(_node_names(content if isinstance(content, dict) else {}))
+    if names and not any(re.fullmatch(_expression(each), name) for each in names):
+        raise ValueError(
+            f"params_file:={file} has parameters of {', '.join(names)} and none of {name}; "
+            f"name them /**: or {name}:"
+        )
+
+
+def _node_names(content: dict[str, Any], above: str = "") -> Iterator[str]:
+    """Yield the nodes that a parameter file names, with wildcards."""
+    for key, value in content.items():
+        if key == "ros__parameters":
+            yield above
+        elif isinstance(value, dict):
+            yield from _node_names(value, f"{above}/{str(key).strip('/')}")
+
+
+def _expression(name: str) -> str:
+    """Return the regular expression that rcl makes of a name in a parameter file."""
+    parts = {"**": r"(/\w+)*", "*": r"/\w+"}
+    return "".join(parts.get(part, f"/{re.escape(part)}") for part in name.split("/")[1:])
 
 
 def _image(given: dict[str, str]) -> str:

@@ -152,13 +152,16 @@ def _prepend(name: str, *paths: Path) -> str:
 
 
 def message_inputs() -> list[Path]:
-    """Return the files that the compiled messages depend on."""
+    """Return what the compiled messages, and all else that CMake installs, depend on."""
     return [
         CHECKOUT / "CMakeLists.txt",
         CHECKOUT / "package.xml",
         CHECKOUT / "msg",
         CHECKOUT / "srv",
         CHECKOUT / "xsvggt_ros" / "__init__.py",
+        CHECKOUT / "scripts" / "program.py.in",
+        CHECKOUT / "launch",
+        CHECKOUT / "config",
         UNDERLAY / "tf2_msgs",
     ]
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 import re
 import shutil
@@ -28,7 +29,9 @@ from selection import first_is_quick
 from typer.testing import Result
 
 from xsvggt_ros import doctor
+from xsvggt_ros.cli import app
 from xsvggt_ros.commands import terminal
+from xsvggt_ros.commands.evaluate import app as evaluate
 from xsvggt_ros.errors import CheckpointError
 from xsvggt_ros.geometry.files import read_tum
 from xsvggt_ros.installation import installation_of, version
@@ -251,6 +254,31 @@ def test_average_refuses_other_sizes_and_shares(tmp_path: Path) -> None:
     result = run("average", tiny, tiny, target, "--share", "1.5")
     assert_says(result, "share is 1.5; it must be from 0 to 1")
     assert not target.exists()
+
+
+def test_a_tilde_that_the_shell_left_is_the_home_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in --output=~/results, or in an argument of ros2 launch."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    result = run("synthesize", "--output=~/room", "--frames=1", "--width=56", "--height=42")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "room").is_dir()
+    assert not (tmp_path / "~").exists()
+    result = run("compare", "~/first", "~/second")
+    assert f"'{tmp_path}/first' holds no metrics.json" in result.output
+    result = run("synthesize", "--output=~nobody-of-that-name/room")
+    assert result.exit_code == 1
+    assert "give the whole path" in result.output
+
+
+def test_every_command_with_a_path_takes_the_tilde() -> None:
+    commands = [each.callback for each in (*app.registered_commands, *evaluate.registered_commands)]
+    with_paths = [each for each in commands if each and "Path" in str(inspect.signature(each))]
+    assert len(with_paths) >= 8
+    for command in with_paths:
+        assert inspect.unwrap(command) is not command, command.__name__
 
 
 def test_the_version_is_printed() -> None:

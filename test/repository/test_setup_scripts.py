@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,22 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     modules.stages = module_from_spec(spec)  # type: ignore[attr-defined]
     spec.loader.exec_module(modules.stages)
     return modules
+
+
+def test_whatever_cmake_copies_is_copied_again_where_it_changes(environment: ModuleType) -> None:
+    """Else programs and launch files of an earlier checkout stay in .venv after git pull."""
+    text = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
+    checkout = re.sub(r"if\(XSVGGT_INSTALL_PYTHON\).*?else\(\)", "", text, flags=re.DOTALL)
+    named = [
+        *re.findall(r"configure_file\((\S+)", checkout),
+        *re.findall(r"foreach\(directory ([^)]*)\)", checkout)[0].split(),
+        *re.findall(r'"((?:msg|srv)/\S+)"', checkout),
+    ]
+    assert len(named) == 5
+    inputs = environment.ros.message_inputs()
+    assert all(path.exists() for path in inputs)
+    for name in named:
+        assert any((ROOT / name).is_relative_to(path) for path in inputs), name
 
 
 def test_a_full_disk_is_refused_with_both_numbers(

@@ -199,6 +199,52 @@ def test_what_cannot_be_meant_is_refused_before_anything_runs(
         nodes(**{name: value})
 
 
+@pytest.mark.parametrize(
+    ("text", "namespace", "fits"),
+    [
+        ("xsvggt: {ros__parameters: {}}", "", True),
+        ("/xsvggt: {ros__parameters: {}}", "", True),
+        ("/**: {ros__parameters: {}}", "/robot/left", True),
+        ("/*/xsvggt: {ros__parameters: {}}", "robot", True),
+        ("/**/xsvggt: {ros__parameters: {}}", "", True),
+        ("robot: {xsvggt: {ros__parameters: {}}}", "/robot/", True),
+        ("camera: {ros__parameters: {}}\n/robot/xsvggt: {ros__parameters: {}}", "robot", True),
+        ("", "", True),
+        ("- no mapping", "", True),
+        ("{broken", "", True),
+        ("reconstruct_node: {ros__parameters: {}}", "", False),
+        ("xsvggt: {ros__parameters: {}}", "robot", False),
+        ("/*/xsvggt: {ros__parameters: {}}", "", False),
+        ("/robot/xsvggt: {ros__parameters: {}}", "", False),
+    ],
+)
+def test_a_file_without_parameters_of_this_node_is_refused(
+    nodes: Callable[..., dict[str, dict[str, Any]]],
+    tmp_path: Path,
+    text: str,
+    namespace: str,
+    fits: bool,
+) -> None:
+    """ROS passes over them in silence, and the node would run with its defaults."""
+    file = tmp_path / "robot.yaml"
+    file.write_text(text, encoding="utf-8")
+    if fits:
+        assert nodes(params_file=str(file), namespace=namespace)
+        return
+    name = "/robot/xsvggt" if namespace else "/xsvggt"
+    with pytest.raises(ValueError, match=rf"none of {name}; name them /\*\*: or {name}:"):
+        nodes(params_file=str(file), namespace=namespace)
+
+
+def test_a_tilde_in_a_path_is_the_home_directory(
+    nodes: Callable[..., dict[str, dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "robot.yaml").write_text("xsvggt: {ros__parameters: {}}", encoding="utf-8")
+    made = nodes(params_file="~/robot.yaml")["reconstruct_node"]
+    assert made["parameters"][0] == str(tmp_path / "robot.yaml")
+
+
 def test_what_is_started_is_what_was_asked_for(
     nodes: Callable[..., dict[str, dict[str, Any]]],
 ) -> None:

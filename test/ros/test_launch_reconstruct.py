@@ -6,6 +6,7 @@ Runs where a full ROS 2 and a built workspace are sourced: pytest, or launch_tes
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 import unittest
@@ -53,7 +54,7 @@ def generate_test_description() -> LaunchDescription:
     parameters = Path(tempfile.mkdtemp()) / "tiny.yaml"
     parameters.write_text(PARAMETERS, encoding="utf-8")
     arguments = {
-        "params_file": str(parameters),
+        "params_file": f"~/{os.path.relpath(parameters, Path.home())}",
         "bag": str(SAMPLE),
         "camera_name": "front",
         "namespace": "robot",

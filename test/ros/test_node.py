@@ -582,6 +582,16 @@ UNUSABLE: dict[str, tuple[dict[str, Any], str]] = {
     "time": ({"use_sim_time": []}, "use_sim_time"),
     "QoS": ({"qos_overrides./image.subscription.depth": "deep"}, "qos_overrides"),
     "QoS without a value": ({"qos_overrides./image.subscription.depth": []}, "qos_overrides"),
+    "QoS that is none": (
+        {"qos_overrides./image.subscription.reliability": "besteffort"},
+        "qos_overrides./image.subscription.reliability: 'besteffort' is none of system_default, "
+        "reliable, best_effort",
+    ),
+    "QoS of an output that is none": (
+        {"qos_overrides./xsvggt/points.publisher.durability": "latched"},
+        "qos_overrides./xsvggt/points.publisher.durability: 'latched' is none of system_default, "
+        "transient_local, volatile",
+    ),
     "frames": ({"frames.odom": "map"}, "must differ"),
     "frame name": ({"frames.odom": "/odom"}, "frames.odom '/odom' begins with a slash"),
     "ROS parameter": ({"use_sim_time": "yes please"}, "use_sim_time"),
@@ -602,6 +612,13 @@ def test_ros_arguments_that_cannot_be_read_are_one_sentence(tmp_path: Path) -> N
     with NodeProcess({}, "--params-file", str(tmp_path / "missing.yaml")) as node:
         assert node.wait() == 1
         node.wait_for_line(r"the ROS arguments cannot be used: .*missing\.yaml")
+        assert "Traceback" not in node.output
+
+
+def test_a_namespace_that_is_none_is_one_sentence() -> None:
+    with NodeProcess({}, "-r", "__ns:=/robot/") as node:
+        assert node.wait() == 1
+        node.wait_for_line(r"\[FATAL\].*must not end with a '/'.*correct the ROS arguments")
         assert "Traceback" not in node.output
 
 

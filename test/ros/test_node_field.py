@@ -18,6 +18,7 @@ pytest.importorskip("xsvggt_ros.msg", reason=REASON)
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import TransformStamped
 from node_process import OUTPUTS, TINY, NodeProcess, Peer, image, image_message, stamp_of
+from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
@@ -154,6 +155,26 @@ def test_the_driver_of_a_camera_keeps_its_optical_frame() -> None:
 
         peer.wait_until(accepted, "an image among the driver's transforms")
         assert not node.said("two parents")
+
+
+def test_another_node_of_the_same_name_is_told_before_its_transforms_are_blamed() -> None:
+    """Its transforms are the same as ours: to switch ours off would leave none."""
+    with NodeProcess(ALL) as node, Peer(node.domain, WATCHED) as peer:
+        namesake = Node("xsvggt", context=peer.node.context)
+        transforms = peer.node.create_publisher(TFMessage, "/tf", QOS["RELIABLE VOLATILE"])
+        publisher = peer.publisher()
+        stamps = iter(range(1000 * SECOND, 1001 * SECOND))
+
+        def told() -> bool:
+            stamp = next(stamps)
+            publisher.publish(image_message(stamp))
+            transforms.publish(_link("map", "odom", stamp))
+            return node.said("another node is named /xsvggt, too")
+
+        peer.wait_until(told, "a warning of the other node")
+        peer.wait_for_status(lambda s: "start it in another namespace" in s.message, "the same")
+        assert not node.said("another node broadcasts")
+        namesake.destroy_node()
 
 
 def test_somebody_else_who_knows_the_place_in_the_map_is_found() -> None:

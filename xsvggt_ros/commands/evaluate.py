@@ -229,9 +229,7 @@ def protocol(
     """Measure a table of the paper, sequence by sequence."""
     from xsvggt_ros.evaluation.protocols.base import ProtocolOptions
 
-    options = ProtocolOptions(
-        dataset, root.expanduser(), max_frames, stride, prediction, annotations
-    )
+    options = ProtocolOptions(dataset, root, max_frames, stride, prediction, annotations)
     _run_protocol(name, options, network, cache, output)
 
 
@@ -394,6 +392,7 @@ def _print_protocol(table: ProtocolTable) -> None:
 COLORS = {"better": "green", "worse": "red", "same": "dim", "": ""}
 
 
+@takes_groups
 def compare(
     first: Annotated[Path, typer.Argument(help="Result directory of `xsvggt evaluate`.")],
     second: Annotated[Path, typer.Argument(help="Another one, to compare with it.")],

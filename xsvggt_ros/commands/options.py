@@ -143,6 +143,9 @@ class MadeBy:
 def takes_groups(command: Callable[..., Any]) -> Callable[..., Any]:
     """Let a command have an option for each field of the settings that it takes.
 
+    A leading ``~`` of a path is the home directory: shells leave it in ``--output=~/results``, and
+    launch files in every argument.
+
     Its parameters of the type ``Annotated[settings, Group(...)]`` or ``Annotated[type,
     MadeBy(...)]`` become options; the command is called with what these make.
     """
@@ -169,6 +172,10 @@ def takes_groups(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def grouped(**given: Any) -> Any:
+        from xsvggt_ros.geometry.files import in_home
+
+        for name, value in given.items():
+            given[name] = in_home(value) if isinstance(value, Path) else value
         made = {name: make(given) for name, make in makers.items()}
         return command(**given, **made)
 

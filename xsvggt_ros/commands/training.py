@@ -30,6 +30,7 @@ _FIXED_BY_HELD_OUT = (
 )  # fmt: skip
 
 
+@takes_groups
 def synthesize(
     context: typer.Context,
     output: Annotated[
@@ -156,6 +157,7 @@ def _refuse_beside_held_out(context: typer.Context) -> None:
         )
 
 
+@takes_groups
 def convert(
     source: Annotated[str, typer.Argument(help="Weights: a .pth file or a Hugging Face id.")],
     destination: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
@@ -174,6 +176,7 @@ def convert(
     print_weights(path)
 
 
+@takes_groups
 def average(
     first: Annotated[
         str, typer.Argument(help="Weights: a file, a Hugging Face id, or demo = the bundled ones.")

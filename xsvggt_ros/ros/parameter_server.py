@@ -15,12 +15,19 @@ from rcl_interfaces.msg import (
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, LivelinessPolicy, ReliabilityPolicy
 
 from xsvggt_ros.declaration import Spec, Value, checked_value, nearest_name
 from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.ros.parameters import Settings, specifications
 
 _QOS = "qos_overrides."
+_POLICIES = {
+    "durability": DurabilityPolicy,
+    "history": HistoryPolicy,
+    "liveliness": LivelinessPolicy,
+    "reliability": ReliabilityPolicy,
+}
 
 Check = Callable[[Settings], None]
 
@@ -41,7 +48,7 @@ class ParameterServer:
         self._check: Check = lambda settings: None
         self._accepted: Check = lambda settings: None
         self.locked = False
-        _refuse_empty_overrides(node)
+        _refuse_senseless_overrides(node)
         self.settings = Settings.from_values({s.name: _declare(node, s) for s in specifications()})
         # Humble has no pre-set callback; there only values of the declared type can be set later.
         if hasattr(node, "add_pre_set_parameters_callback"):
@@ -140,13 +147,24 @@ def _limit(message: ParameterDescriptor, spec: Spec, minimum: float, maximum: fl
         ]
 
 
-def _refuse_empty_overrides(node: Node) -> None:
-    """Raise ConfigurationError where a QoS override has no value: rclpy would stumble on it."""
+def _refuse_senseless_overrides(node: Node) -> None:
+    """Raise ConfigurationError where a QoS override is nothing, or no such policy.
+
+    rclpy would end with an error that does not name the parameter.
+    """
     for name, given in node._parameter_overrides.items():
-        if name.startswith(_QOS) and given.value is None:
+        if not name.startswith(_QOS):
+            continue
+        if given.value is None:
             raise ConfigurationError(
                 f"parameter {name} has no value (null, or an empty list); correct it, or leave it "
                 "out"
+            )
+        policy = _POLICIES.get(name.rpartition(".")[2])
+        legal = [word for word in policy.short_keys() if word != "unknown"] if policy else []
+        if legal and str(given.value).lower() not in legal:
+            raise ConfigurationError(
+                f"parameter {name}: '{given.value}' is none of {', '.join(legal)}"
             )
 
 

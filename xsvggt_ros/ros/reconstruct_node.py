@@ -14,6 +14,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from queue import SimpleQueue
+from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
 from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
@@ -60,6 +61,8 @@ MAP_PERIOD = 0.05
 """Seconds between two looks at whether the map is due."""
 REFUSAL_PERIOD = 5.0
 WARNING_PERIOD = 30.0
+NAMESAKE_PATIENCE = 30.0
+"""Seconds: a node that was killed is seen for 20 s, its successor lives with it so long."""
 SHUTDOWN_TIMEOUT = 4.0
 """Seconds for the current frame at shutdown; launch sends SIGTERM after 5."""
 
@@ -100,10 +103,14 @@ class ReconstructNode(ManagedNode):
             super().__init__(NODE_NAME)
         except ParameterException as error:  # of the parameters that rclpy itself declares
             raise ConfigurationError(f"{error}; give it a legal value") from error
+        except RuntimeError as error:  # how rclpy refuses a name or a namespace
+            reason = first_line(error).partition(", at /")[0]
+            raise ConfigurationError(f"{reason}; correct the ROS arguments") from error
         self._loading = loading
         self._refusals = LogThrottle(REFUSAL_PERIOD)
         self._warnings = LogThrottle(WARNING_PERIOD)
         self._said_once: set[str] = set()
+        self._alone = monotonic()
         self._parameter_server = ParameterServer(self)
         self._status = StatusPublisher(self)
         self._cleanup.enter_context(forwarded_logging(self.get_logger(), self._status.note))
@@ -332,6 +339,7 @@ class ReconstructNode(ManagedNode):
         except Exception as error:  # noqa: BLE001 - it would end the executor
             self._report_unpublished("the path", error)
         if self._input is None or self._engine is None:
+            self._warn_of_rivals()
             self._status.show_phase("unconfigured" if self._engine is None else "inactive")
             self._diagnostics.publish()
             return
@@ -346,6 +354,7 @@ class ReconstructNode(ManagedNode):
                 "the worker has ended unexpectedly, and nothing is reconstructed: restart the node"
             )
         self._warn_of_faults(images, timeout)
+        self._warn_of_rivals()
         silences = [] if stuck else [each.silence(timeout) for each in images.watchdogs]
         # The last one is shown in ~/status: it explains the others.
         for warning in filter(None, (self._scale.silence(timeout), *silences, stuck)):
@@ -357,17 +366,30 @@ class ReconstructNode(ManagedNode):
             engine.worker.counters, images, engine.reconstructor, self._map.facts
         )
 
-    def _warn_of_faults(self, images: RigInput, timeout: float) -> None:
-        """Warn of faults of the input, and of other broadcasters of our transforms."""
-        mixtures = [each.mixture() for each in images.watchdogs]
-        for fault in filter(None, (*mixtures, *images.clock_warnings())):
-            self._status.note_fault(fault)
-            self._warn(fault)
-        for fault in self._transforms.owners.conflicts(self._parameter_server.settings):
+    def _warn_of_rivals(self) -> None:
+        """Warn of another node of this name, or of others that broadcast our transforms."""
+        conflicts = self._transforms.owners.conflicts(self._parameter_server.settings)
+        own = (self.get_name(), self.get_namespace())
+        if self.get_node_names_and_namespaces().count(own) < 2:
+            self._alone = monotonic()
+        elif conflicts or monotonic() - self._alone > NAMESAKE_PATIENCE:
+            conflicts = [
+                f"another node is named {self.get_fully_qualified_name()}, too, so that topics, "
+                "services and parameters of both are mixed up: end one of them, or start it in "
+                "another namespace"
+            ]
+        for fault in conflicts:
             self._status.note_fault(fault)
             if fault not in self._said_once:
                 self._said_once.add(fault)
                 self.get_logger().warning(fault)
+
+    def _warn_of_faults(self, images: RigInput, timeout: float) -> None:
+        """Warn of faults of the input."""
+        mixtures = [each.mixture() for each in images.watchdogs]
+        for fault in filter(None, (*mixtures, *images.clock_warnings())):
+            self._status.note_fault(fault)
+            self._warn(fault)
         for camera in images.cameras:
             if missing := camera.missing_calibration(timeout):
                 # No fault: many cameras have none. So ~/status goes on with what it says.

@@ -18,7 +18,7 @@ from rclpy.task import Future as RosFuture
 from std_srvs.srv import SetBool, Trigger
 
 from xsvggt_ros.errors import ConfigurationError, XsvggtError, first_line
-from xsvggt_ros.geometry.files import cloud_writer
+from xsvggt_ros.geometry.files import cloud_writer, in_home
 from xsvggt_ros.srv import SaveMap
 from xsvggt_ros.stream.mapping import MapBuilder
 
@@ -104,7 +104,7 @@ class Services:
     async def _save_map(self, request: Any, response: Any) -> Any:
         path = Path(request.path)
         try:
-            path = _in_home(path)
+            path = in_home(path)
             response.points = await self._save(path)
         except XsvggtError as error:
             return self._refuse(response, f"the map was not saved: {error}")
@@ -160,19 +160,3 @@ class Services:
             raise ConfigurationError(
                 f"unexpected {type(error).__name__}: {first_line(error)}; see the node's log"
             ) from error
-
-
-def _in_home(path: Path) -> Path:
-    """Return a path with a leading ``~`` replaced by the home directory of the node's user.
-
-    Raises:
-        ConfigurationError: nobody knows that directory.
-
-    """
-    try:
-        return path.expanduser()
-    except RuntimeError as error:
-        raise ConfigurationError(
-            f"'{path}' begins with '~', and {first_line(error)[0].lower()}{first_line(error)[1:]} "
-            "give the whole path"
-        ) from error
