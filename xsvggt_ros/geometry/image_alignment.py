@@ -57,7 +57,8 @@ ITERATIONS = 4
 CONVERGED = 1e-4
 """Step that ends them, in median depths and radians: a hundredth of a pixel of the finest image."""
 COARSELY_CONVERGED = 1e-3
-"""The same of the coarser images, by whose poses the finer ones only begin: a tenth of a pixel."""
+"""The same of the coarser images, by whose poses the finer ones only begin: a tenth of that pixel
+of the finest."""
 BETTER = 0.8
 """Share of the difference at the start that may be left where a step is changed a lot."""
 NO_WORSE = 1.05
@@ -69,8 +70,8 @@ SLOPE_NOISE = 0.25
 BAND_WINDOW = 9
 """Pixels over which it is measured how brightness rises."""
 BESIDE = 2.0
-"""Pixels squared: variance of what takes bands away because points lie side by side, beside the
-blur."""
+"""Pixels squared: what takes bands away in addition to the blur, since points lie next to each
+other."""
 HARMONICS = (1, 2, 3, 4)
 """Of bands; they hold seven eighths of the variance of rounded brightness."""
 ALIKE = 0.05
@@ -165,7 +166,7 @@ def _sizes(color: NDArray[np.uint8], shape: tuple[int, ...]) -> list[NDArray[np.
         if level and min(rows, columns) < NARROWEST:
             break
         while shrunk.shape[1] >= 3 * columns:  # OpenCV halves faster than it shrinks to other sizes
-            shrunk = _shrunk(shrunk, shrunk.shape[1] // 2, shrunk.shape[0] // 2)
+            shrunk = _shrunk(shrunk, shrunk.shape[1] // 2, max(1, shrunk.shape[0] // 2))
         shrunk = _shrunk(shrunk, columns, rows)
         sizes.append(shrunk)
     return sizes
@@ -198,7 +199,7 @@ def _noise_of(color: NDArray[np.uint8]) -> float:
 
 
 def _median_size(values: NDArray[np.int16]) -> float:
-    """Return the median size, up to 255, of what was rounded to whole numbers."""
+    """Return the median absolute value, up to 255, of what was rounded to whole numbers."""
     sizes = cv2.convertScaleAbs(values.reshape(1, -1))
     counts = cv2.calcHist([sizes], [0], None, [256], [0, 256]).ravel()
     up_to = np.cumsum(counts)
@@ -362,7 +363,8 @@ def _evenness(across: Array, down: Array) -> float:
     """Return how evenly the steepest colour rises over a whole image, from 0 to 1."""
     steepest = int(_squares(across, down).sum(axis=0).argmax())
     varied = across[:, steepest].var() + down[:, steepest].var()
-    return float(np.exp(-0.5 * varied / ALIKE**2))
+    rounded = 2 * 2 / 12 / (BAND_WINDOW - 1) ** 2  # differences of two whole numbers, both ways
+    return float(np.exp(-0.5 * max(varied - rounded, 0.0) / ALIKE**2))
 
 
 def _rises(level: _Level, shown: NDArray[np.bool_]) -> tuple[Array, Array]:
@@ -380,9 +382,10 @@ def _rises(level: _Level, shown: NDArray[np.bool_]) -> tuple[Array, Array]:
 
 
 def _alike(across: Array, down: Array) -> tuple[Array, Array]:
-    """Return which colours rise where others fall (-1), and how alike another one is, [n, 3] each.
+    """Return each colour's sign and how alike the one most similar to it rises, [n, 3] each.
 
-    Where one rises as another falls, bands still pull at the step alike.
+    The sign is -1 where a colour falls as the steepest one rises: bands still pull at the step
+    alike. How alike goes from 0 to 1.
     """
     steepest = [int(_squares(across, down).sum(axis=0).argmax())]
     along = across * across[:, steepest] + down * down[:, steepest]

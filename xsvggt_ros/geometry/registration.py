@@ -101,7 +101,7 @@ class Registration:
             in the derivatives; zero where there is none.
         bands: float64 [n, m, k], standard deviations of the residuals by k independent errors that
             neighbours share and that a fit may follow; [1, 1, 0] where there are none.
-        even: share of these that is the same all over the image, from 0 to 1.
+        even: how far these are the same error all over the image as well, from 0 to 1.
 
     """
 
@@ -482,7 +482,10 @@ def _sigma(found: Linearised) -> float:
 
 
 def median(values: Array) -> float:
-    """Return the median [n], the greater of two; numpy's takes ten times as long on hundreds."""
+    """Return the median of values [n], at least one: of an even number, the greater middle one.
+
+    On some hundred values numpy's takes ten times as long.
+    """
     middle = len(values) // 2
     return float(np.partition(values, middle)[middle])
 
