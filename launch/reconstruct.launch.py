@@ -6,10 +6,10 @@ ros2 launch xsvggt_ros reconstruct.launch.py -s    tells the arguments.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import yaml
 from ament_index_python.packages import get_package_prefix, get_package_share_directory
@@ -62,39 +62,48 @@ def generate_launch_description() -> LaunchDescription:
 
 def _nodes(context: LaunchContext) -> list[Node]:
     given = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
-    given["params_file"] = str(Path(given["params_file"]).expanduser())
+    # Not by Path, which raises where nobody knows that home.
+    given["params_file"] = os.path.expanduser(given["params_file"])  # noqa: PTH111
     # Errors in the arguments must come before the first process starts.
     if not Path(given["params_file"]).is_file():
         # launch itself would only warn, and the node would run with its defaults.
         raise ValueError(f"params_file:={given['params_file']} is no file; give its whole path")
-    _check_parameters(given["params_file"], f"/{given['namespace'].strip('/')}/xsvggt")
+    _check_parameters(given["params_file"], f"{_namespace(context, given)}/xsvggt")
     rviz = [_rviz(given)] if _switch(given, "rviz") else []
     replay = [_replay(given)] if given["bag"] else []
     return [_reconstruct(given), *replay, *rviz]
 
 
+def _namespace(context: LaunchContext, given: dict[str, str]) -> str:
+    """Return the namespace that launch_ros gives the node, below one that was pushed."""
+    parts = [given["namespace"]]
+    if not given["namespace"].startswith("/"):
+        parts.insert(0, context.launch_configurations.get("ros_namespace", ""))
+    return "".join(f"/{part}" for part in "/".join(parts).split("/") if part)
+
+
 def _check_parameters(file: str, node: str) -> None:
     """Refuse a file with parameters of other nodes only: ours would run with its defaults."""
     try:
-        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+        content = yaml.compose(Path(file).read_text(encoding="utf-8"), yaml.SafeLoader)
     except (yaml.YAMLError, UnicodeDecodeError):
         return  # the node says what is wrong with it
-    name = node.replace("//", "/")
-    names = list(_node_names(content if isinstance(content, dict) else {}))
-    if names and not any(re.fullmatch(_expression(each), name) for each in names):
+    names = [name for name in _node_names(content) if name]
+    if names and not any(re.fullmatch(_expression(name), node) for name in names):
         raise ValueError(
-            f"params_file:={file} has parameters of {', '.join(names)} and none of {name}; "
-            f"name them /**: or {name}:"
+            f"params_file:={file} has parameters of {', '.join(names)} and none of {node}; "
+            f"name them /**: or {node}:"
         )
 
 
-def _node_names(content: dict[str, Any], above: str = "") -> Iterator[str]:
+def _node_names(content: yaml.Node | None, above: str = "") -> Iterator[str]:
     """Yield the nodes that a parameter file names, with wildcards."""
-    for key, value in content.items():
-        if key == "ros__parameters":
+    for key, value in content.value if isinstance(content, yaml.MappingNode) else ():
+        if key.value == "ros__parameters":
             yield above
-        elif isinstance(value, dict):
-            yield from _node_names(value, f"{above}/{str(key).strip('/')}")
+        else:
+            parts = [part for part in str(key.value).split("/") if part]
+            yield from _node_names(value, "/".join([above, *parts]))
 
 
 def _expression(name: str) -> str:

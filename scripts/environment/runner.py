@@ -49,7 +49,12 @@ def _contents(part: str | Path) -> list[bytes]:
     if isinstance(part, str):
         return [part.encode()]
     if part.is_dir():
-        return [path.read_bytes() for path in sorted(part.rglob("*")) if path.is_file()]
+        files = [path for path in sorted(part.rglob("*")) if path.is_file()]
+        return [
+            str(path.relative_to(part)).encode() + b"\0" + path.read_bytes()
+            for path in files
+            if "__pycache__" not in path.parts
+        ]
     return [part.read_bytes()]
 
 

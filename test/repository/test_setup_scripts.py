@@ -36,6 +36,20 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return modules
 
 
+def test_a_renamed_file_is_a_change_and_what_python_caches_is_none(
+    environment: ModuleType, tmp_path: Path
+) -> None:
+    digests = [environment.runner.digest(tmp_path)]
+    (tmp_path / "a.yaml").write_text("x", encoding="utf-8")
+    digests.append(environment.runner.digest(tmp_path))
+    (tmp_path / "a.yaml").rename(tmp_path / "b.yaml")
+    digests.append(environment.runner.digest(tmp_path))
+    assert len(set(digests)) == 3
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__" / "b.pyc").write_bytes(b"x")
+    assert environment.runner.digest(tmp_path) == digests[-1]
+
+
 def test_whatever_cmake_copies_is_copied_again_where_it_changes(environment: ModuleType) -> None:
     """Else programs and launch files of an earlier checkout stay in .venv after git pull."""
     text = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")

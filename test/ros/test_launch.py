@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -134,13 +134,14 @@ def _maker(path: Path) -> Callable[..., dict[str, dict[str, Any]]]:
         def __init__(self, name: str) -> None:
             self.name = name
 
-        def perform(self, context: dict[str, str]) -> str:
-            return context[self.name]
+        def perform(self, context: SimpleNamespace) -> str:
+            return str(context.launch_configurations[self.name])
 
     space["_nodes"].__globals__["LaunchConfiguration"] = Configuration
 
     def make(**given: str) -> dict[str, dict[str, Any]]:
-        context = {name: default for name, default, _ in space["ARGUMENTS"]} | given
+        values = {name: default for name, default, _ in space["ARGUMENTS"]} | given
+        context = SimpleNamespace(launch_configurations=values)
         made = [node.made_from for node in space["_nodes"](context)]
         return {node["executable"]: node for node in made}
 
@@ -212,6 +213,11 @@ def test_what_cannot_be_meant_is_refused_before_anything_runs(
         ("", "", True),
         ("- no mapping", "", True),
         ("{broken", "", True),
+        ("/: {xsvggt: {ros__parameters: {}}}", "", True),
+        ("xsvggt: {ros__parameters: {a: 2024-99-99, b: 0x_}}", "", True),
+        ("r: {xsvggt: {ros__parameters: {}}}\nr: {camera: {ros__parameters: {}}}", "r", True),
+        ("ros__parameters: {}", "", True),
+        ("a+b: {ros__parameters: {}}", "", False),
         ("reconstruct_node: {ros__parameters: {}}", "", False),
         ("xsvggt: {ros__parameters: {}}", "robot", False),
         ("/*/xsvggt: {ros__parameters: {}}", "", False),
@@ -236,6 +242,30 @@ def test_a_file_without_parameters_of_this_node_is_refused(
         nodes(params_file=str(file), namespace=namespace)
 
 
+@pytest.mark.parametrize(
+    ("pushed", "namespace", "name"),
+    [
+        ("robot", "", "/robot/xsvggt"),
+        ("/robot", "left", "/robot/left/xsvggt"),
+        ("robot/", "/left", "/left/xsvggt"),
+    ],
+)
+def test_a_file_is_compared_with_the_name_below_a_pushed_namespace(
+    nodes: Callable[..., dict[str, dict[str, Any]]],
+    tmp_path: Path,
+    pushed: str,
+    namespace: str,
+    name: str,
+) -> None:
+    file = tmp_path / "robot.yaml"
+    given = {"params_file": str(file), "namespace": namespace, "ros_namespace": pushed}
+    file.write_text(f"{name}: {{ros__parameters: {{}}}}", encoding="utf-8")
+    assert nodes(**given)
+    file.write_text("/xsvggt: {ros__parameters: {}}", encoding="utf-8")
+    with pytest.raises(ValueError, match=f"none of {name};"):
+        nodes(**given)
+
+
 def test_a_tilde_in_a_path_is_the_home_directory(
     nodes: Callable[..., dict[str, dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,6 +273,8 @@ def test_a_tilde_in_a_path_is_the_home_directory(
     (tmp_path / "robot.yaml").write_text("xsvggt: {ros__parameters: {}}", encoding="utf-8")
     made = nodes(params_file="~/robot.yaml")["reconstruct_node"]
     assert made["parameters"][0] == str(tmp_path / "robot.yaml")
+    with pytest.raises(ValueError, match="params_file:=~nobody-of-that-name/x is no file"):
+        nodes(params_file="~nobody-of-that-name/x")
 
 
 def test_what_is_started_is_what_was_asked_for(

@@ -159,7 +159,14 @@ def test_the_driver_of_a_camera_keeps_its_optical_frame() -> None:
 
 def test_another_node_of_the_same_name_is_told_before_its_transforms_are_blamed() -> None:
     """Its transforms are the same as ours: to switch ours off would leave none."""
-    with NodeProcess(ALL) as node, Peer(node.domain, WATCHED) as peer:
+    impatient = (
+        "import sys; from xsvggt_ros.ros import node, reconstruct_node as n;"
+        "n.NAMESAKE_PATIENCE = 3.0; sys.exit(node.main())"
+    )
+    with (
+        NodeProcess(ALL, program=("-c", impatient)) as node,
+        Peer(node.domain, WATCHED) as peer,
+    ):
         namesake = Node("xsvggt", context=peer.node.context)
         transforms = peer.node.create_publisher(TFMessage, "/tf", QOS["RELIABLE VOLATILE"])
         publisher = peer.publisher()
@@ -175,6 +182,10 @@ def test_another_node_of_the_same_name_is_told_before_its_transforms_are_blamed(
         peer.wait_for_status(lambda s: "start it in another namespace" in s.message, "the same")
         assert not node.said("another node broadcasts")
         namesake.destroy_node()
+        node.wait_for_line("another node broadcasts the transform from 'map' to 'odom', too")
+        peer.wait_until(
+            lambda: "is named" not in peer.messages("status")[-1].message, "a status without it"
+        )
 
 
 def test_somebody_else_who_knows_the_place_in_the_map_is_found() -> None:

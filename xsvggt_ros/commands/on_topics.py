@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from xsvggt_ros.stream.results import DepthFiles
 
 
+@takes_groups
 def replay(
     source: SourceArgument,
     *,

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from xsvggt_ros.errors import ConfigurationError
+from xsvggt_ros.paths import in_home
 from xsvggt_ros.process import ask_for_threads
 
 if TYPE_CHECKING:
@@ -172,8 +173,6 @@ def takes_groups(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def grouped(**given: Any) -> Any:
-        from xsvggt_ros.geometry.files import in_home
-
         for name, value in given.items():
             given[name] = in_home(value) if isinstance(value, Path) else value
         made = {name: make(given) for name, make in makers.items()}

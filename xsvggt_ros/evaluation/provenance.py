@@ -25,6 +25,7 @@ from xsvggt_ros.model.config import (
 )
 from xsvggt_ros.model.device import stored_bytes, stored_parts
 from xsvggt_ros.model.network import StreamVggt
+from xsvggt_ros.paths import in_home
 
 PACKAGES = ("torch", "numpy", "scipy", "opencv-python-headless", "rosbags", "matplotlib")
 
@@ -67,7 +68,7 @@ def weights(network: StreamVggt, checkpoint: str, preset: str | None = None) -> 
 
     """
     name = named_weights(checkpoint, preset)
-    path = bundled_weights(name) if name in NOTICES else Path(name).expanduser()
+    path = bundled_weights(name) if name in NOTICES else in_home(name)
     on_disk = path.is_file()
     return {
         "name": weights_in_words(checkpoint, preset),
@@ -92,7 +93,7 @@ def data(path: str) -> dict[str, Any]:
     The hash is over names, sizes, and the first and last MiB of each file (of the first 20 000
     files in the order of their names), because recordings may take longer to read than to evaluate.
     """
-    location = Path(path).expanduser()
+    location = in_home(path)
     if not location.exists():
         return {}
     files = (

@@ -21,33 +21,11 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from xsvggt_ros.errors import (
-    ConfigurationError,
-    OutputError,
-    PartlyWrittenError,
-    XsvggtError,
-    first_line,
-)
+from xsvggt_ros.errors import OutputError, PartlyWrittenError, XsvggtError
 from xsvggt_ros.geometry.rigid import Matrix, pose_from, quaternion_from_matrix
 from xsvggt_ros.geometry.text_tables import SECOND, Table, nanoseconds_of, read_table
 
 logger = logging.getLogger(__name__)
-
-
-def in_home(path: Path) -> Path:
-    """Return a path with a leading ``~`` replaced by the user's home directory.
-
-    Raises:
-        ConfigurationError: nobody knows that directory.
-
-    """
-    try:
-        return path.expanduser()
-    except RuntimeError as error:
-        raise ConfigurationError(
-            f"'{path}' begins with '~', and {first_line(error)[0].lower()}{first_line(error)[1:]} "
-            "give the whole path"
-        ) from error
 
 
 @contextmanager

@@ -51,6 +51,7 @@ from xsvggt_ros.model.weight_files import (
     read_weight_file,
     track_head_shapes,
 )
+from xsvggt_ros.paths import in_home
 from xsvggt_ros.process import suit_threads
 
 logger = logging.getLogger(__name__)
@@ -298,7 +299,7 @@ def check_names(config: NetworkConfig, network: StreamVggt, tensors: Mapping[str
 
 def read_checkpoint(source: str) -> Checkpoint:
     """Read tensors from a file, the hub or the package; raise CheckpointError with the remedy."""
-    path = bundled_weights(source) if source in NOTICES else Path(source).expanduser()
+    path = bundled_weights(source) if source in NOTICES else in_home(source)
     if not path.exists():
         if not is_hub_id(source):
             raise CheckpointError(
@@ -347,7 +348,7 @@ def save_network(network: StreamVggt, destination: str | Path) -> Path:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    path = Path(destination).expanduser()
+    path = in_home(destination)
     if path.suffix != ".safetensors":
         raise CheckpointError(f"'{path}' must end in .safetensors, so that it is read back as such")
     if any(is_quantized(tensor) for tensor in network.state_dict().values()):

@@ -164,7 +164,8 @@ def _refuse_senseless_overrides(node: Node) -> None:
         legal = [word for word in policy.short_keys() if word != "unknown"] if policy else []
         if legal and str(given.value).lower() not in legal:
             raise ConfigurationError(
-                f"parameter {name}: '{given.value}' is none of {', '.join(legal)}"
+                f"parameter {name}: {given.value!r} is none of {', '.join(legal)}; correct it, or "
+                "leave it out"
             )
 
 

@@ -18,7 +18,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
 from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
-from rclpy.exceptions import ParameterException
+from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.parameter import Parameter
 
 from xsvggt_ros.cache.settings import CacheSettings
@@ -103,8 +103,10 @@ class ReconstructNode(ManagedNode):
             super().__init__(NODE_NAME)
         except ParameterException as error:  # of the parameters that rclpy itself declares
             raise ConfigurationError(f"{error}; give it a legal value") from error
-        except RuntimeError as error:  # how rclpy refuses a name or a namespace
-            reason = first_line(error).partition(", at /")[0]
+        except (NameValidationException, RuntimeError) as error:
+            reason = first_line(error).partition(", at ")[0]
+            if "name" not in reason:
+                raise
             raise ConfigurationError(f"{reason}; correct the ROS arguments") from error
         self._loading = loading
         self._refusals = LogThrottle(REFUSAL_PERIOD)
@@ -368,17 +370,21 @@ class ReconstructNode(ManagedNode):
 
     def _warn_of_rivals(self) -> None:
         """Warn of another node of this name, or of others that broadcast our transforms."""
-        conflicts = self._transforms.owners.conflicts(self._parameter_server.settings)
         own = (self.get_name(), self.get_namespace())
-        if self.get_node_names_and_namespaces().count(own) < 2:
+        namesake = self.get_node_names_and_namespaces().count(own) > 1
+        text = (
+            f"another node is named {self.get_fully_qualified_name()}, too, so that topics, "
+            "services and parameters of both are mixed up: end one of them, or start it in "
+            "another namespace, with frames of its own"
+        )
+        settings = self._parameter_server.settings
+        faults = self._transforms.owners.conflicts(settings, namesake=namesake)
+        if not namesake:
             self._alone = monotonic()
-        elif conflicts or monotonic() - self._alone > NAMESAKE_PATIENCE:
-            conflicts = [
-                f"another node is named {self.get_fully_qualified_name()}, too, so that topics, "
-                "services and parameters of both are mixed up: end one of them, or start it in "
-                "another namespace"
-            ]
-        for fault in conflicts:
+            self._status.forget(text)
+        elif monotonic() - self._alone > NAMESAKE_PATIENCE:
+            faults.append(text)
+        for fault in faults:
             self._status.note_fault(fault)
             if fault not in self._said_once:
                 self._said_once.add(fault)

@@ -18,7 +18,8 @@ from rclpy.task import Future as RosFuture
 from std_srvs.srv import SetBool, Trigger
 
 from xsvggt_ros.errors import ConfigurationError, XsvggtError, first_line
-from xsvggt_ros.geometry.files import cloud_writer, in_home
+from xsvggt_ros.geometry.files import cloud_writer
+from xsvggt_ros.paths import in_home
 from xsvggt_ros.srv import SaveMap
 from xsvggt_ros.stream.mapping import MapBuilder
 

@@ -61,6 +61,12 @@ class StatusPublisher:
             self._warning = text
             self._noted_since_result = True
 
+    def forget(self, text: str) -> None:
+        """Show a warning no longer, if it is the one that is shown."""
+        with self._lock:
+            if self._warning == text:
+                self._warning = ""
+
     def note_fault(self, text: str) -> None:
         """Show a warning, and that things are not as they were asked for."""
         self.note(text)

@@ -120,19 +120,26 @@ class TransformOwners:
             parents = self._foreign.setdefault(child, {})
             parents[parent] = _Foreign(parent, static, self._clock())
 
-    def conflicts(self, settings: Settings) -> list[str]:
-        """Return a warning about each transform that another node broadcasts, too."""
+    def conflicts(self, settings: Settings, *, namesake: bool = False) -> list[str]:
+        """Return a warning about each transform that another node broadcasts, too.
+
+        Not about the same transforms where there is a ``namesake``: those are its own.
+        """
         links: dict[OwnLink, str] = {}
         for carrier in sorted(self._carriers):
             links |= dict.fromkeys(own_links(carrier, settings), carrier)
         return [
-            text for link, carrier in links.items() for text in self._of(link, carrier, settings)
+            text
+            for link, carrier in links.items()
+            for text in self._of(link, carrier, settings, namesake)
         ]
 
-    def _of(self, link: OwnLink, carrier: str, settings: Settings) -> Iterator[str]:
+    def _of(self, link: OwnLink, carrier: str, settings: Settings, namesake: bool) -> Iterator[str]:
         others = self._parents(link.child)
         for other in others:
             remedy = self._remedy(link, other, carrier, settings)
+            if other.parent == link.parent and namesake:
+                continue
             if other.parent == link.parent:
                 yield (
                     f"another node broadcasts the transform from '{link.parent}' to "

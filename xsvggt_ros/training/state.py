@@ -20,6 +20,7 @@ from xsvggt_ros.geometry.files import replacing
 from xsvggt_ros.model.checkpoint import assemble, read_checkpoint
 from xsvggt_ros.model.config import NOTICES, NetworkConfig, preset
 from xsvggt_ros.model.network import StreamVggt
+from xsvggt_ros.paths import in_home
 from xsvggt_ros.synthetic.rooms import room_named
 from xsvggt_ros.training.auxiliary_heads import RoomHeads
 from xsvggt_ros.training.learning import WEIGHTS, fresh_network
@@ -267,7 +268,7 @@ def resolved_start(start: str) -> str:
     """Return what ``start`` means wherever it is asked from: paths become absolute."""
     if not start or start in NOTICES or _is_on_hub(start):
         return start
-    path = Path(start).expanduser()
+    path = in_home(start)
     return str((path.parent if path.name == STATE else path).resolve())
 
 

@@ -21,6 +21,7 @@ from xsvggt_ros.evaluation.sources.base import (
 from xsvggt_ros.evaluation.sources.indoor import Exported, NeuralRgbd, Rgbd, ScanNet, SevenScenes
 from xsvggt_ros.evaluation.sources.outdoor import KittiDepth, KittiOdometry, Sintel
 from xsvggt_ros.evaluation.sources.tum import Tum
+from xsvggt_ros.paths import in_home
 from xsvggt_ros.stream.frame import Frame, ImageArray
 from xsvggt_ros.stream.sources import METADATA, is_bag
 from xsvggt_ros.synthetic.scenes import SEPARATOR, SceneSequence
@@ -59,7 +60,7 @@ def open_source(path: str | Path, options: SourceOptions | None = None) -> Evalu
     options = options or SourceOptions()
     if str(path).startswith(PREFIX):
         return RenderedSource(str(path), options)
-    location = Path(path).expanduser()
+    location = in_home(path)
     if not location.exists():
         raise SourceError(
             f"{location} does not exist: give a bag, a directory of a data set, or {PREFIX}NAME"

@@ -15,6 +15,7 @@ from xsvggt_ros.errors import FrameError, SourceError
 from xsvggt_ros.evaluation.request import NO_TRUTH
 from xsvggt_ros.evaluation.sources.truth_files import read_truth, true_poses
 from xsvggt_ros.geometry.rigid import Matrix, interpolate, invert, is_pose, is_rotation, pose_from
+from xsvggt_ros.paths import in_home
 from xsvggt_ros.stream.messages import Topic, frame_name, nanoseconds
 from xsvggt_ros.stream.sources.bag_reader import BagReader
 
@@ -179,8 +180,8 @@ def find_truth(
         return BagTruth(None, None, NO_TRUTH)
     if wanted and ARROW in wanted:
         return _from_frames(reader, wanted, tolerance)
-    if wanted and Path(wanted).expanduser().is_file():
-        return _from_file(Path(wanted).expanduser(), tolerance)
+    if wanted and in_home(wanted).is_file():
+        return _from_file(in_home(wanted), tolerance)
     topics = [each for each in reader.topics() if each.holds(*POSE_KINDS)]
     topic = _choose(topics, wanted)
     if topic is None:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import FrameError, SourceError
+from xsvggt_ros.paths import in_home
 from xsvggt_ros.stream.frame import SECOND, BitsInUse, EncodedImage, Frame, ImageArray
 from xsvggt_ros.stream.imaging import decode_encoded, encoded_format
 from xsvggt_ros.stream.sources.bag import BagSource
@@ -77,7 +78,7 @@ def open_source(
         SourceError: nothing is there, nothing can read it, or an option does not apply to it.
 
     """
-    location = Path(path).expanduser()
+    location = in_home(path)
     if not location.exists():
         raise SourceError(
             f"{path} is an address: images come from files here, and live ones over topics; start "
