@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.geometry.grey_levels import BLUR, GREY_LEVEL, ROUNDED, bands_of, noise_of
 from xsvggt_ros.geometry.registration import (
     LARGEST_TURN,
     LARGEST_WAY,
     LEAST_CONDITION,
     LEAST_POINTS,
-    MEDIAN_OF_NORMAL,
     Effort,
     Linearised,
     Registration,
@@ -45,8 +45,6 @@ LEVELS = 3
 NARROWEST = 24
 GRID = (24, 32)
 """Most rows and columns of cells."""
-SMOOTHING = 1.0
-"""Standard deviation in pixels of the blur before gradients are taken."""
 EDGE = 0.1
 """Change of depth from pixel to pixel, as a share, beyond which it is an edge: depth is least
 certain there, and what is behind it comes into view."""
@@ -67,21 +65,6 @@ EXPOSED = 0.7
 """Share of the difference that another exposure must leave to be believed."""
 SLOPE_NOISE = 0.25
 """Variance of the derivative of a blurred image's noise, over that of its brightness."""
-BAND_WINDOW = 9
-"""Pixels over which it is measured how brightness rises."""
-BESIDE = 2.0
-"""Pixels squared: what takes bands away in addition to the blur, since points lie next to each
-other."""
-HARMONICS = (1, 2, 3, 4)
-"""Of bands; they hold seven eighths of the variance of rounded brightness."""
-ALIKE = 0.05
-"""Grey levels per pixel by which the brightness of two colours, or of two places, may rise
-differently and both still have the same bands."""
-NOISE_REACHES = (1, 2, 3, 4, 5)
-"""Pixels between those whose differences tell the noise: where rounded brightness repeats itself
-after a few pixels, the difference over just as many does not see it."""
-ROUNDED = 1.0 / 12.0 / 255.0**2
-"""Variance of brightness by whole numbers."""
 LENS_SHOWS = (0.3, 0.7)
 """Share of an image's variance that a pattern around its middle explains, from where on it is taken
 for the lens's, and from where on all of it."""
@@ -90,8 +73,6 @@ _COARSE = Effort(INLIER, ITERATIONS, COARSELY_CONVERGED)
 _BORDER = 2
 _FAR = 3.0
 """Times the usual difference up to which one counts for the exposure."""
-_BRIGHTNESS = 1.0 / 255.0
-_SECOND_DIFFERENCE = (1, -2, 1)
 _LEAST_GRADIENT = 1e-6
 
 
@@ -152,7 +133,7 @@ def aligned_image(
     """
     sizes = _sizes(color, depth.shape)
     levels = tuple(_level(shrunk, depth, intrinsics) for shrunk in sizes)
-    return AlignedImage(levels, _noise_of(sizes[0]))
+    return AlignedImage(levels, noise_of(sizes[0]))
 
 
 def _sizes(color: NDArray[np.uint8], shape: tuple[int, ...]) -> list[NDArray[np.uint8]]:
@@ -176,42 +157,9 @@ def _shrunk(color: NDArray[np.uint8], columns: int, rows: int) -> NDArray[np.uin
     return np.asarray(cv2.resize(color, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _noise_of(color: NDArray[np.uint8]) -> float:
-    """Return the variance of a sensor's noise in an image, in squared grey levels.
-
-    By second differences, of which smooth patterns have none (J. Immerkaer, "Fast noise variance
-    estimation", 1996), less what whole numbers themselves add. Of green, which has the least noise
-    where the colours of a sensor differ.
-    """
-    levels = color[..., 1].astype(np.int16)
-    first, middle, last = _SECOND_DIFFERENCE
-    found = []
-    for reach in NOISE_REACHES:
-        if 2 * reach >= min(levels.shape[:2]):
-            break
-        above, inner, below = levels[: -2 * reach], levels[reach:-reach], levels[2 * reach :]
-        down = first * above + middle * inner + last * below
-        left, inner, right = down[:, : -2 * reach], down[:, reach:-reach], down[:, 2 * reach :]
-        second = first * left + middle * inner + last * right
-        found.append((_median_size(second) / MEDIAN_OF_NORMAL) ** 2)
-    gain = sum(factor**2 for factor in _SECOND_DIFFERENCE) ** 2
-    return max(min(found, default=0.0) / gain - 1.0 / 12.0, 0.0)
-
-
-def _median_size(values: NDArray[np.int16]) -> float:
-    """Return the median absolute value, up to 255, of what was rounded to whole numbers."""
-    sizes = cv2.convertScaleAbs(values.reshape(1, -1))
-    counts = cv2.calcHist([sizes], [0], None, [256], [0, 256]).ravel()
-    up_to = np.cumsum(counts)
-    value = int(np.searchsorted(up_to, sizes.size / 2))
-    beyond = float((up_to[value] - sizes.size / 2) / counts[value])
-    # Each whole number stands for half of one to both sides, zero for half of one.
-    return value + 0.5 - beyond * (0.5 if value == 0 else 1.0)
-
-
 def _level(color: NDArray[np.uint8], depth: NDArray[np.float32], intrinsics: Intrinsics) -> _Level:
     rows, columns = color.shape[:2]
-    image = cv2.GaussianBlur(color.astype(np.float32) * np.float32(_BRIGHTNESS), (0, 0), SMOOTHING)
+    image = cv2.GaussianBlur(color.astype(np.float32) * np.float32(GREY_LEVEL), (0, 0), BLUR)
     across = cv2.Sobel(image, cv2.CV_32F, 1, 0, ksize=3, scale=0.125)
     down = cv2.Sobel(image, cv2.CV_32F, 0, 1, ksize=3, scale=0.125)
     whole = np.asarray(cv2.merge([image, across, down]), np.float32)
@@ -319,90 +267,15 @@ def register_images(
     most = (BETTER if far else NO_WORSE) * _misfit(at_start.residuals)
     if _misfit(found.residuals) > most:
         return None
-    shown = np.isin(before.levels[0].cells, found.cells)
-    bands, even = _bands(before, shown)
+    first = before.levels[0]
+    shown = np.isin(first.cells, found.cells)
+    bands, even = bands_of(first.image[..., :3], first.pixels[shown], before.noise)
     return replace(
         found,
-        noise=_uninformative(before.levels[0].points[shown], after.levels[0], found),
+        noise=_uninformative(first.points[shown], after.levels[0], found),
         bands=np.sqrt(2) * bands,  # of both images
         even=even,
     )
-
-
-def _bands(image: AlignedImage, shown: NDArray[np.bool_]) -> tuple[Array, float]:
-    """Return what bands of rounded brightness add at the points shown.
-
-    Brightness is assumed to rise evenly around each point. The errors of rounding are then a wave
-    with as many cycles per pixel as it rises by grey levels, and harmonics of that. Where these are
-    near a whole number, the pixels sample a slow wave, which no smoothing takes away. Noise does
-    (B. Widrow, I. Kollar, "Quantization Noise", 2008): half a grey level of it leaves nothing.
-
-    Returns:
-        Standard deviations of four independent errors in each of three colours, [n, 3, 4]: one that
-        colours share whose brightness rises alike, as all do in a grey image, and each one's own.
-        And how much of them is the same error all over the image, from 0 to 1.
-
-    """
-    across, down = _rises(image.levels[0], shown)
-    even = _evenness(across, down)
-    spread = SMOOTHING**2 + (1.0 - even) * BESIDE
-    variance = np.zeros_like(across)
-    for harmonic in HARMONICS:
-        slow = _squares(*(harmonic * each - np.rint(harmonic * each) for each in (across, down)))
-        taken_away = spread * slow + harmonic**2 * image.noise
-        variance += 6.0 / (np.pi * harmonic) ** 2 * np.exp(-4.0 * np.pi**2 * taken_away)
-    size = np.sqrt(ROUNDED * variance)
-    signs, alike = _alike(across, down)
-    bands = np.zeros((len(size), 3, 4))
-    bands[:, :, 0] = signs * np.sqrt(alike) * size
-    bands[:, [0, 1, 2], [1, 2, 3]] = np.sqrt(1.0 - alike) * size
-    return bands, even
-
-
-def _evenness(across: Array, down: Array) -> float:
-    """Return how evenly the steepest colour rises over a whole image, from 0 to 1."""
-    steepest = int(_squares(across, down).sum(axis=0).argmax())
-    varied = across[:, steepest].var() + down[:, steepest].var()
-    rounded = 2 * 2 / 12 / (BAND_WINDOW - 1) ** 2  # differences of two whole numbers, both ways
-    return float(np.exp(-0.5 * max(varied - rounded, 0.0) / ALIKE**2))
-
-
-def _rises(level: _Level, shown: NDArray[np.bool_]) -> tuple[Array, Array]:
-    """Return by how many grey levels per pixel each colour rises at points, [n, 3] each.
-
-    To the right, and downwards.
-    """
-    color = level.image[..., :3]
-    row, column = level.pixels[shown].T
-    left, right = _around(column, color.shape[1])
-    above, below = _around(row, color.shape[0])
-    across = (color[row, right] - color[row, left]) / (right - left)[:, None]
-    down = (color[below, column] - color[above, column]) / (below - above)[:, None]
-    return across / _BRIGHTNESS, down / _BRIGHTNESS
-
-
-def _alike(across: Array, down: Array) -> tuple[Array, Array]:
-    """Return each colour's sign and how alike the one most similar to it rises, [n, 3] each.
-
-    The sign is -1 where a colour falls as the steepest one rises: bands still pull at the step
-    alike. How alike goes from 0 to 1.
-    """
-    steepest = [int(_squares(across, down).sum(axis=0).argmax())]
-    along = across * across[:, steepest] + down * down[:, steepest]
-    signs = np.where(along < 0, -1.0, 1.0)
-    following = [1, 2, 0]
-    apart = (each - each[:, following] for each in (signs * across, signs * down))
-    alike = np.exp(-0.5 / ALIKE**2 * _squares(*apart))
-    return signs, np.maximum(alike, alike[:, [2, 0, 1]])
-
-
-def _squares(across: Array, down: Array) -> Array:
-    return across * across + down * down
-
-
-def _around(places: NDArray[np.int64], size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the two ends of a window around each place within an image."""
-    return np.maximum(places - BAND_WINDOW // 2, 0), np.minimum(places + BAND_WINDOW // 2, size - 1)
 
 
 def _uninformative(points: Array, after: _Level, found: Registration) -> Array:
