@@ -107,7 +107,11 @@ class ReconstructNode(ManagedNode):
             reason = first_line(error).partition(", at ")[0]
             if "name" not in reason:
                 raise
-            raise ConfigurationError(f"{reason}; correct the ROS arguments") from error
+            # Jazzy mistakes the reason, so what is legal is said here.
+            raise ConfigurationError(
+                f"{reason}; correct __ns or __node among the ROS arguments: words of letters, digits "
+                "and _ that begin with a letter, a / between them and none at the end"
+            ) from error
         self._loading = loading
         self._refusals = LogThrottle(REFUSAL_PERIOD)
         self._warnings = LogThrottle(WARNING_PERIOD)
