@@ -109,8 +109,8 @@ class ReconstructNode(ManagedNode):
                 raise
             # Jazzy mistakes the reason, so what is legal is said here.
             raise ConfigurationError(
-                f"{reason}; correct __ns or __node among the ROS arguments: words of letters, digits "
-                "and _ that begin with a letter, a / between them and none at the end"
+                f"{reason}; correct __ns or __node among the ROS arguments: words of letters, "
+                "digits and _ that begin with a letter, a / between them and none at the end"
             ) from error
         self._loading = loading
         self._refusals = LogThrottle(REFUSAL_PERIOD)
