@@ -68,8 +68,9 @@ def _nodes(context: LaunchContext) -> list[Node]:
     if not Path(given["params_file"]).is_file():
         # launch itself would only warn, and the node would run with its defaults.
         raise ValueError(f"params_file:={given['params_file']} is no file; give its whole path")
-    _check_parameters(given["params_file"], f"{_namespace(context, given)}/xsvggt")
-    rviz = [_rviz(given)] if _switch(given, "rviz") else []
+    name = f"{_namespace(context, given)}/xsvggt"
+    _check_parameters(given["params_file"], name)
+    rviz = [_rviz(given, name)] if _switch(given, "rviz") else []
     replay = [_replay(given)] if given["bag"] else []
     return [_reconstruct(given), *replay, *rviz]
 
@@ -211,7 +212,7 @@ def _replay(given: dict[str, str]) -> Node:
     )
 
 
-def _rviz(given: dict[str, str]) -> Node:
+def _rviz(given: dict[str, str], node: str) -> Node:
     try:
         get_package_prefix("rviz2")
     except LookupError as error:
@@ -219,11 +220,10 @@ def _rviz(given: dict[str, str]) -> Node:
             "rviz:=true needs RViz, which is not installed: sudo apt-get install "
             "ros-$ROS_DISTRO-rviz2, or leave it out and look with Foxglove or Rerun"
         ) from error
-    prefix = f"/{given['namespace'].strip('/')}".rstrip("/")
     return Node(
         package="rviz2",
         executable="rviz2",
         arguments=["-d", str(CONFIG / "xsvggt.rviz")],
         parameters=[_time(given)],
-        remappings=[(f"/xsvggt/{topic}", f"{prefix}/xsvggt/{topic}") for topic in OUTPUTS],
+        remappings=[(f"/xsvggt/{topic}", f"{node}/{topic}") for topic in OUTPUTS],
     )

@@ -107,7 +107,7 @@ class Setup:
             "packages": digest(torch, REQUIREMENTS, code / "packages.py"),
             "link": digest(base, *project),
             "stand-ins": digest(base, "path entry"),
-            "messages": digest(ros, *ros_source.message_inputs(), code / "ros.py"),
+            "messages": digest(ros, *ros_source.package_inputs(), code / "ros.py"),
             "shell": digest(ros, code / "ros.py"),
         }
 

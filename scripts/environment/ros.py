@@ -151,7 +151,7 @@ def _prepend(name: str, *paths: Path) -> str:
     return f'export {name}="{":".join(map(str, paths))}${{{name}:+:${name}}}"'
 
 
-def message_inputs() -> list[Path]:
+def package_inputs() -> list[Path]:
     """Return what the compiled messages, and all else that CMake installs, depend on."""
     return [
         CHECKOUT / "CMakeLists.txt",

@@ -60,7 +60,7 @@ def test_whatever_cmake_copies_is_copied_again_where_it_changes(environment: Mod
         *re.findall(r'"((?:msg|srv)/\S+)"', checkout),
     ]
     assert len(named) == 5
-    inputs = environment.ros.message_inputs()
+    inputs = environment.ros.package_inputs()
     assert all(path.exists() for path in inputs)
     for name in named:
         assert any((ROOT / name).is_relative_to(path) for path in inputs), name

@@ -260,7 +260,8 @@ def test_a_file_is_compared_with_the_name_below_a_pushed_namespace(
     file = tmp_path / "robot.yaml"
     given = {"params_file": str(file), "namespace": namespace, "ros_namespace": pushed}
     file.write_text(f"{name}: {{ros__parameters: {{}}}}", encoding="utf-8")
-    assert nodes(**given)
+    made = nodes(**given, rviz="true")
+    assert ("/xsvggt/points", f"{name}/points") in made["rviz2"]["remappings"]
     file.write_text("/xsvggt: {ros__parameters: {}}", encoding="utf-8")
     with pytest.raises(ValueError, match=f"none of {name};"):
         nodes(**given)

@@ -21,7 +21,7 @@ from xsvggt_ros.commands.options import (
     MaxFrames,
     Refinement,
     Threads,
-    takes_groups,
+    takes_options,
 )
 from xsvggt_ros.commands.terminal import (
     console,
@@ -134,7 +134,7 @@ Limit = list[str] | None
 
 
 @app.command()
-@takes_groups
+@takes_options
 def run(
     source: SourceName,
     output: Output = Path("results"),
@@ -166,7 +166,7 @@ def run(
 
 
 @app.command()
-@takes_groups
+@takes_options
 def sweep(
     source: SourceName,
     axes: Annotated[
@@ -198,7 +198,7 @@ def sweep(
 
 
 @app.command()
-@takes_groups
+@takes_options
 def protocol(
     name: Annotated[
         str, typer.Argument(help="Table: video_depth, mono_depth, mv_recon or relpose.")
@@ -392,7 +392,7 @@ def _print_protocol(table: ProtocolTable) -> None:
 COLORS = {"better": "green", "worse": "red", "same": "dim", "": ""}
 
 
-@takes_groups
+@takes_options
 def compare(
     first: Annotated[Path, typer.Argument(help="Result directory of `xsvggt evaluate`.")],
     second: Annotated[Path, typer.Argument(help="Another one, to compare with it.")],

@@ -20,7 +20,7 @@ from xsvggt_ros.commands.options import (
     Threads,
     Topic,
     rerun_log,
-    takes_groups,
+    takes_options,
 )
 from xsvggt_ros.commands.terminal import console, frame_progress, print_figures, print_written
 from xsvggt_ros.evaluation.request import NetworkOptions
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from xsvggt_ros.stream.results import DepthFiles
 
 
-@takes_groups
+@takes_options
 def replay(
     source: SourceArgument,
     *,
@@ -147,7 +147,7 @@ class DemoRoom:
         return self._sequence.frame(self._index[stamp]).depth
 
 
-@takes_groups
+@takes_options
 def demo(
     source: Annotated[
         Path | None,

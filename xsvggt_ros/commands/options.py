@@ -2,7 +2,7 @@
 """Options that several commands share, named and explained in one place.
 
 A command takes a whole class of settings as one parameter, ``cache: Annotated[CacheSettings,
-CACHE]``; :func:`takes_groups` makes an option of each of its fields. Defaults come from the class,
+CACHE]``; :func:`takes_options` makes an option of each of its fields. Defaults come from the class,
 and so do texts and choices where its fields declare them.
 """
 
@@ -141,14 +141,13 @@ class MadeBy:
     function: Callable[..., Any]
 
 
-def takes_groups(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a command have an option for each field of the settings that it takes.
+def takes_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a command take its options as users give them.
 
     A leading ``~`` of a path is the home directory: shells leave it in ``--output=~/results``, and
-    launch files in every argument.
-
-    Its parameters of the type ``Annotated[settings, Group(...)]`` or ``Annotated[type,
-    MadeBy(...)]`` become options; the command is called with what these make.
+    launch files in every argument. A parameter of the type ``Annotated[settings, Group(...)]``
+    becomes an option for each field of the settings, one of the type ``Annotated[type,
+    MadeBy(...)]`` the options of its function; the command is called with what these make.
     """
     # Not by get_type_hints: in Python 3.10 it hides the words of an option whose default is None.
     named = inspect.signature(command, eval_str=True).parameters
@@ -162,7 +161,7 @@ def takes_groups(command: Callable[..., Any]) -> Callable[..., Any]:
                 parameters += way.options(hint.__origin__)
                 break
             if isinstance(way, MadeBy):
-                inner = takes_groups(way.function)
+                inner = takes_options(way.function)
                 options = inspect.signature(inner).parameters
                 own = frozenset(options) - frozenset(named)
                 makers[each.name] = functools.partial(_made, inner, frozenset(options), own)

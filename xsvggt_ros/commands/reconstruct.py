@@ -22,7 +22,7 @@ from xsvggt_ros.commands.options import (
     Threads,
     Topic,
     rerun_log,
-    takes_groups,
+    takes_options,
 )
 from xsvggt_ros.commands.terminal import (
     console,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from xsvggt_ros.stream.sources import Source
 
 
-@takes_groups
+@takes_options
 def reconstruct(
     source: SourceArgument,
     output: Annotated[

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xsvggt_ros.commands.options import Device, Group, StoredPreset, Threads, takes_groups
+from xsvggt_ros.commands.options import Device, Group, StoredPreset, Threads, takes_options
 from xsvggt_ros.commands.terminal import (
     console,
     frame_progress,
@@ -30,7 +30,7 @@ _FIXED_BY_HELD_OUT = (
 )  # fmt: skip
 
 
-@takes_groups
+@takes_options
 def synthesize(
     context: typer.Context,
     output: Annotated[
@@ -157,7 +157,7 @@ def _refuse_beside_held_out(context: typer.Context) -> None:
         )
 
 
-@takes_groups
+@takes_options
 def convert(
     source: Annotated[str, typer.Argument(help="Weights: a .pth file or a Hugging Face id.")],
     destination: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
@@ -176,7 +176,7 @@ def convert(
     print_weights(path)
 
 
-@takes_groups
+@takes_options
 def average(
     first: Annotated[
         str, typer.Argument(help="Weights: a file, a Hugging Face id, or demo = the bundled ones.")
@@ -236,7 +236,7 @@ ROOMS = Group(
 SCENES = Group(panel="Recipes for scenes", names={"graph": ("--graph/--no-graph",)})
 
 
-@takes_groups
+@takes_options
 def train(
     output: Annotated[
         Path,

@@ -87,7 +87,8 @@ def bands_of(color: Image, pixels: NDArray[np.int64], noise: float) -> tuple[Arr
 
     """
     across, down = _rises(color, pixels)
-    even = _evenness(across, down)
+    steepest = int(_squares(across, down).sum(axis=0).argmax())
+    even = _evenness(across[:, steepest], down[:, steepest])
     spread = BLUR**2 + (1.0 - even) * BESIDE
     variance = np.zeros_like(across)
     for harmonic in HARMONICS:
@@ -95,7 +96,7 @@ def bands_of(color: Image, pixels: NDArray[np.int64], noise: float) -> tuple[Arr
         taken_away = spread * slow + harmonic**2 * noise
         variance += 6.0 / (np.pi * harmonic) ** 2 * np.exp(-4.0 * np.pi**2 * taken_away)
     size = np.sqrt(ROUNDED * variance)
-    signs, alike = _alike(across, down)
+    signs, alike = _alike(across, down, steepest)
     bands = np.zeros((len(size), 3, 4))
     bands[:, :, 0] = signs * np.sqrt(alike) * size
     bands[:, [0, 1, 2], [1, 2, 3]] = np.sqrt(1.0 - alike) * size
@@ -103,9 +104,8 @@ def bands_of(color: Image, pixels: NDArray[np.int64], noise: float) -> tuple[Arr
 
 
 def _evenness(across: Array, down: Array) -> float:
-    """Return how evenly the steepest colour rises over a whole image, from 0 to 1."""
-    steepest = int(_squares(across, down).sum(axis=0).argmax())
-    varied = across[:, steepest].var() + down[:, steepest].var()
+    """Return how evenly a colour rises [n] over a whole image, from 0 to 1."""
+    varied = across.var() + down.var()
     rounded = 2 * 2 / 12 / (BAND_WINDOW - 1) ** 2  # differences of two whole numbers, both ways
     return float(np.exp(-0.5 * max(varied - rounded, 0.0) / ALIKE**2))
 
@@ -123,14 +123,13 @@ def _rises(color: Image, pixels: NDArray[np.int64]) -> tuple[Array, Array]:
     return across / GREY_LEVEL, down / GREY_LEVEL
 
 
-def _alike(across: Array, down: Array) -> tuple[Array, Array]:
+def _alike(across: Array, down: Array, steepest: int) -> tuple[Array, Array]:
     """Return each colour's sign and how alike the one most similar to it rises, [n, 3] each.
 
     The sign is -1 where a colour falls as the steepest one rises: bands still pull at the step
     alike. How alike goes from 0 to 1.
     """
-    steepest = [int(_squares(across, down).sum(axis=0).argmax())]
-    along = across * across[:, steepest] + down * down[:, steepest]
+    along = across * across[:, [steepest]] + down * down[:, [steepest]]
     signs = np.where(along < 0, -1.0, 1.0)
     following = [1, 2, 0]
     apart = (each - each[:, following] for each in (signs * across, signs * down))

@@ -30,6 +30,7 @@ from xsvggt_ros.geometry.registration import (
     Registration,
     median,
     minimised,
+    norms_of,
     refined,
     reprojection_jacobian,
 )
@@ -418,8 +419,7 @@ def _best_start(
 
 def _misfit(residuals: Array) -> float:
     """Return the mean difference of brightness, the largest ones cut off."""
-    norms = np.sqrt(np.einsum("nm,nm->n", residuals, residuals))
-    return float(np.minimum(norms, INLIER).mean())
+    return float(np.minimum(norms_of(residuals), INLIER).mean())
 
 
 def _differences(

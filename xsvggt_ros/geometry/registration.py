@@ -191,8 +191,7 @@ class Linearised:
     norms: Array = field(init=False)
 
     def __post_init__(self) -> None:
-        squares = np.einsum("nm,nm->n", self.residuals, self.residuals)
-        object.__setattr__(self, "norms", np.sqrt(squares))
+        object.__setattr__(self, "norms", norms_of(self.residuals))
 
 
 @dataclass(frozen=True, slots=True)
@@ -479,6 +478,11 @@ def _robust_start(points: Array, rays: Array) -> Matrix | None:
 def _sigma(found: Linearised) -> float:
     """Return the standard deviation of a residual's component, by the median of all."""
     return max(median(found.norms) / _MEDIAN_OF_CHI[found.residuals.shape[1]], _SMALLEST_SIGMA)
+
+
+def norms_of(residuals: Array) -> Array:
+    """Return the lengths [n] of residuals [n, m]."""
+    return np.asarray(np.sqrt(np.einsum("nm,nm->n", residuals, residuals)), np.float64)
 
 
 def median(values: Array) -> float:

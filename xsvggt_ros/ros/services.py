@@ -103,9 +103,8 @@ class Services:
         return self._agree(response, f"resumed after {gap:.1f} s, {missed} images were dropped")
 
     async def _save_map(self, request: Any, response: Any) -> Any:
-        path = Path(request.path)
         try:
-            path = in_home(path)
+            path = in_home(request.path)
             response.points = await self._save(path)
         except XsvggtError as error:
             return self._refuse(response, f"the map was not saved: {error}")

@@ -137,9 +137,9 @@ class TransformOwners:
     def _of(self, link: OwnLink, carrier: str, settings: Settings, namesake: bool) -> Iterator[str]:
         others = self._parents(link.child)
         for other in others:
-            remedy = self._remedy(link, other, carrier, settings)
             if other.parent == link.parent and namesake:
                 continue
+            remedy = self._remedy(link, other, carrier, settings)
             if other.parent == link.parent:
                 yield (
                     f"another node broadcasts the transform from '{link.parent}' to "
