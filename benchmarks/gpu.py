@@ -265,11 +265,13 @@ def stage_rows(network: StreamVggt, arguments: argparse.Namespace) -> list[dict[
         "frame blocks": list(network.aggregator.frame_blocks),
         "global blocks, cache included": list(network.aggregator.global_blocks),
         "camera head, cache included": [network.camera_head],
-        "depth head": [network.depth_head],
     }
     for name, parts in modules.items():
         for part in parts:
             watch.watch(part, name)
+    head = network.depth_head
+    for method in ("levels", "joined"):
+        setattr(head, method, watch.timed(getattr(head, method), "depth head"))
     stream.cache.attend = watch.timed(  # type: ignore[method-assign]
         stream.cache.attend, "of which decode, measure, attend"
     )
@@ -282,6 +284,7 @@ def stage_rows(network: StreamVggt, arguments: argparse.Namespace) -> list[dict[
     for parts in modules.values():
         for part in parts:
             del part.forward
+    del head.levels, head.joined
     return [
         {"stage": name, "ms": 1e3 * seconds / frames} for name, seconds in watch.seconds.items()
     ]

@@ -95,9 +95,10 @@ class Launches(TorchDispatchMode):
             stage = self.stack[-1]
             if name == "xsvggt::decode_layer":
                 stage = "decode"
-                decoded, newest = decoding_bytes(Decoding(*args))
-                self.counts.decoded_bytes += decoded
-                self.counts.newest_bytes += newest
+                self.counts.decoded_bytes += decoding_bytes(Decoding(*args))
+            if name == "xsvggt::append_newest":
+                # It reads what it writes to two places, or to one.
+                self.counts.newest_bytes += sum(each.nbytes for each in given)
             self.counts.stages[stage] += 1
             self.counts.names[stage, name.removeprefix("aten::")] += 1
         if name == "aten::scaled_dot_product_attention":
@@ -112,6 +113,17 @@ class Launches(TorchDispatchMode):
         self.stack.append(name)
         yield
         self.stack.pop()
+
+    def counted(
+        self, name: str, function: Callable[Arguments, Answer]
+    ) -> Callable[Arguments, Answer]:
+        """Return ``function``, counted for stage ``name``."""
+
+        def run(*arguments: Arguments.args, **named: Arguments.kwargs) -> Answer:
+            with self.stage(name):
+                return function(*arguments, **named)
+
+        return run
 
     def watch(self, name: str, module: nn.Module) -> None:
         """Count what ``module`` does for stage ``name``."""
@@ -129,8 +141,8 @@ def is_free(function: torch._ops.OpOverload, given: list[Tensor], made: list[Ten
     return viewed or "empty" in schema.name
 
 
-def decoding_bytes(given: Decoding) -> tuple[int, int]:
-    """Return the bytes that one ``decode_layer`` moves: of the held tokens, and of the newest."""
+def decoding_bytes(given: Decoding) -> int:
+    """Return the bytes that one ``decode_layer`` moves."""
     moved = 0
     for tensors, widths, out in (
         (given.key_tensors, given.key_bits, given.keys),
@@ -147,8 +159,7 @@ def decoding_bytes(given: Decoding) -> tuple[int, int]:
                 else grid.nbytes
                 for grid in grids
             )  # fmt: skip
-    copied = 2 * (given.key.nbytes + given.value.nbytes)
-    return moved, copied + given.held_keys.nbytes + given.held_values.nbytes
+    return moved
 
 
 class StagedMemory:
@@ -214,8 +225,10 @@ def watch_stages(network: StreamVggt, launches: Launches) -> None:
         for block in blocks:
             launches.watch(name, block)
     launches.watch("camera head", network.camera_head)
-    for name, head in zip(("depth head", "point head"), network.dense_heads, strict=False):
-        launches.watch(name, head)
+    for name, head in network.dense_heads.items():
+        stage = {"depth": "depth head", "points": "point head"}[name]
+        for method in ("levels", "joined"):
+            setattr(head, method, launches.counted(stage, getattr(head, method)))
 
 
 @torch.inference_mode()

@@ -185,7 +185,7 @@ def test_what_is_no_number_spoils_its_own_group_alone() -> None:
 def test_decoded_layers_are_the_same_to_the_bit(
     key_bits: int, value_bits: int, channels: int, sets: int, dtype: torch.dtype, in_place: bool
 ) -> None:
-    heads, frame, slots, lengths = 3, 20, 70, [30, 0, 70]
+    heads, slots, lengths = 3, 70, [30, 0, 70]
     parts = [
         filled_storages(heads, slots, channels, key_bits, value_bits, sets, dtype, seed)
         for seed in range(3)
@@ -193,22 +193,39 @@ def test_decoded_layers_are_the_same_to_the_bit(
     native_keys, native_values = in_place and key_bits == 16, in_place and value_bits == 16
     key_parts = ops.Parts.of([keys for keys, _ in parts], in_place=native_keys)
     value_parts = ops.Parts.of([values for _, values in parts], in_place=native_values)
-    packed = random(3, frame, heads, channels).to(dtype)
     out = torch.zeros(heads, 130, channels, dtype=dtype)
-    held = torch.zeros(heads, frame, channels, dtype=dtype)
     values = [
         key_parts.tensors, key_parts.bits, value_parts.tensors, value_parts.bits, lengths,
-        packed[1].transpose(0, 1), packed[2].transpose(0, 1), out[:, :120], out[:, :120],
-        held[:0] if native_keys else held, held[:0] if native_values else held,
+        out[:, :120], out[:, :120],
     ]  # fmt: skip
     both = results(
-        unwrap(ops.decode_layer), packing_kernels.decode_layer, values, [7, 8, 9, 10], ops.Decoding
+        unwrap(ops.decode_layer), packing_kernels.decode_layer, values, [5, 6], ops.Decoding
     )
     for expected, actual in both:
         if dtype == torch.bfloat16 and INTERPRETING:  # which cuts bfloat16 off
             torch.testing.assert_close(actual, expected, rtol=2**-7, atol=0)
         else:
             assert torch.equal(actual, expected)
+
+
+@pytest.mark.parametrize(
+    ("holds_keys", "holds_values"), [(True, True), (False, True), (True, False)]
+)
+@pytest.mark.parametrize(("channels", "dtype"), [(64, torch.bfloat16), (6, torch.float32)])
+def test_the_newest_frame_comes_behind_the_others_and_waits_to_the_bit(
+    holds_keys: bool, holds_values: bool, channels: int, dtype: torch.dtype
+) -> None:
+    heads, frame = 3, 70
+    key, value = random(2, frame, heads, channels).to(dtype).transpose(1, 2).unbind()
+    context = torch.zeros(heads, 130, channels, dtype=dtype)
+    held = torch.zeros(heads, frame, channels, dtype=dtype)
+    values = [
+        key, value, context[:, 60:], context[:, 60:],
+        held if holds_keys else held[:0], held if holds_values else held[:0],
+    ]  # fmt: skip
+    both = results(unwrap(ops.append_newest), packing_kernels.append_newest, values, [2, 3, 4, 5])
+    for expected, actual in both:
+        assert torch.equal(actual, expected)
 
 
 def filled_storages(

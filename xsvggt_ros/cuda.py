@@ -165,7 +165,7 @@ def _failure(index: int) -> str:
         return f"a trial kernel cannot be compiled ({first_line(error)}); install a C compiler"
 
 
-Kind = Literal["camera head", "cache", "attention"]
+Kind = Literal["camera head", "dense heads", "cache", "attention"]
 """Kinds of work that may run beside the rest, and beside each other."""
 
 

@@ -305,15 +305,15 @@ def test_the_limits_notice_a_broken_point_head(damage: Damage) -> None:
 
 
 def _with_keys_for_values(_network: object, patch: pytest.MonkeyPatch) -> None:
-    read = LayerSegments.read_beside
+    append = LayerSegments.append
 
-    def read_beside(self: LayerSegments, *arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        keys, values = read(self, *arguments)
+    def exchanged(self: LayerSegments, *arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        keys, values = append(self, *arguments)
         held = self.tokens
         keys[:, :held], values[:, :held] = values[:, :held].clone(), keys[:, :held].clone()
         return keys, values
 
-    patch.setattr(LayerSegments, "read_beside", read_beside)
+    patch.setattr(LayerSegments, "append", exchanged)
 
 
 def _decoding_without_minimum(name: str, patch: pytest.MonkeyPatch) -> None:

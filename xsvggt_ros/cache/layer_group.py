@@ -189,7 +189,20 @@ class LayerGroup:
             self._begin(key.shape[2])
         if self._apart:
             return self._apart[index].attend(0, query, key, value)
-        keys, values = self._held.read_beside(index, key[0], value[0], self._scratch)
+        if index == 0:
+            self._held.decode(0, key.shape[2], self._scratch)
+        keys, values = self._held.append(index, key[0], value[0], self._scratch)
+        mixed = self._attend_over(index, query, key, value, keys, values)
+        if index + 1 < self._layers:
+            # The blocks before the next layer need long, and leave the memory alone.
+            with self._side.fork("cache"):
+                self._held.decode(index + 1, key.shape[2], self._scratch)
+        return mixed
+
+    def _attend_over(
+        self, index: int, query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tensor
+    ) -> Tensor:
+        """Attend over a layer's tokens [heads, tokens, channels], the newest ones last."""
         if not self._stores:
             return self._attend(query, keys[None], values[None])
         if self._leaving is not None:

@@ -20,7 +20,7 @@ from xsvggt_ros.cache.layer_plan import (
     scratch_nbytes,
 )
 from xsvggt_ros.cache.layout import Scratch, TokenShape
-from xsvggt_ros.cache.ops import Decoding, Parts, Tokens, decode_layer
+from xsvggt_ros.cache.ops import Decoding, Parts, Tokens, append_newest, decode_layer
 from xsvggt_ros.cache.quantization import UNQUANTIZED
 from xsvggt_ros.cache.segment import Segment, SegmentPlan, ranks, table_rows
 from xsvggt_ros.cache.settings import CacheSettings
@@ -142,54 +142,77 @@ class LayerSegments:
         parts = [*held, *newest] or [getattr(self.anchor, name)]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
-    def read_beside(
+    def decode(self, index: int, frame: int, scratch: Scratch) -> None:
+        """Decode a layer's tokens into ``scratch``, those that do not lie there as they are.
+
+        Args:
+            index: of the layer in the group.
+            frame: tokens of the newest frame, for which there is room behind them.
+            scratch: shared by all groups, free.
+
+        """
+        plan = self._plan
+        assert plan is not None
+        scratch.reserve(
+            plan.slots + plan.frame,
+            plan.frame,
+            self._layers,
+            self._shape,
+            keys=not plan.keys_in_place,
+            values=not plan.values_in_place,
+        )
+        if not self.tokens or (plan.keys_in_place and plan.values_in_place):
+            return
+        key_parts, value_parts = self._parts[index]
+        lengths = [len(segment) for segment in self.all]
+        keys, values = self._context(index, self.tokens + frame, scratch)
+        decode_layer(
+            Decoding(
+                key_parts.tensors, key_parts.bits, value_parts.tensors, value_parts.bits, lengths,
+                keys, values,
+            )
+        )  # fmt: skip
+
+    def _context(self, index: int, tokens: int, scratch: Scratch) -> tuple[Tensor, Tensor]:
+        """Return where a layer's keys and values are attended to, [heads, tokens, channels]."""
+        assert self._plan is not None
+        keys, values = scratch.context(tokens, self._shape)
+        if self._plan.keys_in_place:
+            keys = share(self._own_keys, index, self._layers)[:, :tokens]
+        if self._plan.values_in_place:
+            values = share(self._own_values, index, self._layers)[:, :tokens]
+        return keys, values
+
+    def append(
         self, index: int, key: Tensor, value: Tensor, scratch: Scratch
     ) -> tuple[Tensor, Tensor]:
-        """Return all keys and all values of a layer, the given newest ones last.
+        """Return all keys and all values of a layer that is decoded, the given newest ones last.
 
-        They lie where they are stored, or are decoded into ``scratch``. The newest ones are held
-        until :meth:`newest` is asked for.
+        The newest ones are held until :meth:`newest` is asked for.
 
         Args:
             index: of the layer in the group.
             key: of the newest frame, [heads, frame, channels].
             value: the same.
-            scratch: shared by all groups.
+            scratch: that :meth:`decode` was given.
 
         Returns:
             Keys and values, [heads, tokens, channels] each.
 
         """
         assert self._plan is not None
-        plan, shape, frame = self._plan, self._shape, key.shape[1]
-        scratch.reserve(
-            plan.slots + plan.frame,
-            plan.frame,
-            self._layers,
-            shape,
-            keys=not plan.keys_in_place,
-            values=not plan.values_in_place,
+        frame = key.shape[1]
+        keys, values = self._context(index, self.tokens + frame, scratch)
+        held_keys, held_values = (
+            held[:0] if in_place else share(held, index, self._layers)
+            for held, in_place in zip(
+                scratch.held(self._layers, frame, self._shape),
+                (self._plan.keys_in_place, self._plan.values_in_place),
+                strict=True,
+            )
         )
-        tokens = self.tokens + frame
-        keys, values = scratch.context(tokens, shape)
-        held_keys, held_values = scratch.held(self._layers, frame, shape)
-        if plan.keys_in_place:
-            keys = share(self._own_keys, index, self._layers)[:, :tokens]
-            held_keys = held_keys[:0]
-        else:
-            held_keys = share(held_keys, index, self._layers)
-        if plan.values_in_place:
-            values = share(self._own_values, index, self._layers)[:, :tokens]
-            held_values = held_values[:0]
-        else:
-            held_values = share(held_values, index, self._layers)
-        key_parts, value_parts = self._parts[index]
-        lengths = [len(segment) for segment in self.all]
-        given = Decoding(
-            key_parts.tensors, key_parts.bits, value_parts.tensors, value_parts.bits, lengths,
-            key, value, keys, values, held_keys, held_values,
-        )  # fmt: skip
-        decode_layer(given)
+        behind = slice(self.tokens, None)
+        append_newest(key, value, keys[:, behind], values[:, behind], held_keys, held_values)
         return keys, values
 
     def newest(self, frame: int, scratch: Scratch) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,8 @@
 Each is defined here in plain PyTorch, and launched by `packing_kernels.py` or
 `measuring_kernels.py` where Triton runs (see `cuda.py`).
 
-- ``decode_layer``: one layer's tokens side by side, decoded, the newest frame behind them;
+- ``decode_layer``: one layer's tokens side by side, decoded;
+- ``append_newest``: the newest frame behind them, and where it waits for its rounding;
 - ``write_tokens``: tokens of a group of layers into slots, rounded;
 - ``attend_few``: attention of few queries over many keys;
 - ``attend_camera``: a camera token into its place, then attention over the places taken;
@@ -60,14 +61,9 @@ class Decoding(NamedTuple):
         value_tensors: the same of the values.
         value_bits: likewise.
         lengths: tokens of each segment.
-        key: of the newest frame, [heads, frame, channels].
-        value: the same.
-        keys: written to, [heads, sum of lengths + frame, channels]; tokens that are stored there
+        keys: written to, [heads, sum of lengths or more, channels]; tokens that are stored there
             already stay as they are.
         values: the same.
-        held_keys: written to, room in which the newest frame waits for its rounding, like ``key``;
-            an empty tensor where it waits in ``keys``.
-        held_values: the same.
 
     """
 
@@ -76,17 +72,13 @@ class Decoding(NamedTuple):
     value_tensors: list[Tensor]
     value_bits: list[int]
     lengths: list[int]
-    key: Tensor
-    value: Tensor
     keys: Tensor
     values: Tensor
-    held_keys: Tensor
-    held_values: Tensor
 
 
-@operation(writes=("keys", "values", "held_keys", "held_values"), kernels=_PACKING)
+@operation(writes=("keys", "values"), kernels=_PACKING)
 def decode_layer(given: Decoding) -> None:
-    """Lay a layer's tokens side by side, decoded, the newest frame behind them."""
+    """Lay a layer's tokens side by side, decoded."""
     start = 0
     for index, length in enumerate(given.lengths):
         part = slice(start, start + length)
@@ -106,11 +98,31 @@ def decode_layer(given: Decoding) -> None:
             out[:, part] = codes[:, :length]
         elif bits != SKIPPED:
             decode_values(codes, scale, minimum, bits, out[:, part])
-    for newest, out, held in (
-        (given.key, given.keys, given.held_keys),
-        (given.value, given.values, given.held_values),
-    ):
-        out[:, start:] = newest
+
+
+@operation(writes=("keys", "values", "held_keys", "held_values"), kernels=_PACKING)
+def append_newest(
+    key: Tensor,
+    value: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    held_keys: Tensor,
+    held_values: Tensor,
+) -> None:
+    """Copy a layer's newest frame behind its other tokens, and to where it waits.
+
+    Args:
+        key: of the newest frame, [heads, frame, channels].
+        value: the same.
+        keys: written to, of the same shape.
+        values: the same.
+        held_keys: written to, room in which the newest frame waits for its rounding, like ``key``;
+            an empty tensor where it waits in ``keys``.
+        held_values: the same.
+
+    """
+    for newest, out, held in ((key, keys, held_keys), (value, values, held_values)):
+        out.copy_(newest)
         if held.numel():
             held.copy_(newest)
 

@@ -254,7 +254,7 @@ _BESIDE = 256
 
 
 def decode_layer(given: Decoding) -> None:
-    """Launch one kernel for each segment that holds tokens, and one for the newest frame."""
+    """Launch one kernel for each segment that holds tokens."""
     heads, _, channels = given.keys.shape
     start = 0
     for index, length in enumerate(given.lengths):
@@ -273,13 +273,23 @@ def decode_layer(given: Decoding) -> None:
                 channels, *bits, _TOKENS,
             )  # fmt: skip
         start += length
-    key, value, frame = given.key, given.value, given.key.shape[1]
-    out, value_out = given.keys[:, start:], given.values[:, start:]
+
+
+def append_newest(
+    key: Tensor,
+    value: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    held_keys: Tensor,
+    held_values: Tensor,
+) -> None:
+    """Launch one kernel for keys and values [heads, frame, channels]; see `ops.py`."""
+    heads, frame, channels = key.shape
     _copy_newest[triton.cdiv(frame, _TOKENS), heads](
-        key, value, out, value_out, given.held_keys, given.held_values, frame,
+        key, value, keys, values, held_keys, held_values, frame,
         key.stride(0), key.stride(1), value.stride(0), value.stride(1),
-        out.stride(0), value_out.stride(0),
-        channels, given.held_keys.numel() > 0, given.held_values.numel() > 0, _TOKENS,
+        keys.stride(0), values.stride(0),
+        channels, held_keys.numel() > 0, held_values.numel() > 0, _TOKENS,
     )  # fmt: skip
 
 

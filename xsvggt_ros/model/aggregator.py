@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from functools import partial
 
 import torch
@@ -178,16 +178,21 @@ class Aggregator(nn.Module):
         return torch.cat([tokens, scale], dim=1)
 
     def forward(self, images: Tensor, memory: Memory, layers: Collection[int]) -> dict[int, Tensor]:
-        """Return the outputs of the asked ``layers``.
+        """Return the outputs of the asked ``layers`` by their index; see :meth:`outputs`."""
+        return dict(self.outputs(images, memory, layers))
+
+    def outputs(
+        self, images: Tensor, memory: Memory, layers: Collection[int]
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Yield index and output of each of the asked ``layers`` as soon as it is computed.
+
+        An output is float32 [batch, frames, tokens, 2 * dim]: frame-block output, then
+        global-block output.
 
         Args:
             images: RGB in [0, 1], [batch, frames, 3, height, width], sides multiples of the patch.
             memory: attends for the global blocks.
             layers: indices whose output somebody reads; nothing else is kept.
-
-        Returns:
-            Layer index to float32 [batch, frames, tokens, 2 * dim]: frame-block output, then
-            global-block output.
 
         """
         batch, frames = images.shape[:2]
@@ -203,7 +208,6 @@ class Aggregator(nn.Module):
         tokens = torch.cat([self._entering(batch, frames, anchors), patches], dim=1)
         count, dim = tokens.shape[1:]
 
-        outputs: dict[int, Tensor] = {}
         update: Tensor | None = None
         within, over = (batch * frames, count, dim), (batch, frames * count, dim)
         for index, (frame_block, global_block) in enumerate(
@@ -221,8 +225,7 @@ class Aggregator(nn.Module):
             if index in layers:
                 tokens, update = tokens + update, None
                 both = torch.cat([local, tokens], dim=-1)
-                outputs[index] = both.view(batch, frames, count, 2 * dim)
-        return outputs
+                yield index, both.view(batch, frames, count, 2 * dim)
 
     def _of_size(self, height: int, width: int) -> tuple[Tensor, ...]:
         """Return offset and gain of the images, cosines and sines of a frame's tokens.

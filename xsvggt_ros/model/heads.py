@@ -8,7 +8,7 @@ of patch tokens to a map of depth or points, with confidence.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
@@ -113,6 +113,8 @@ class CameraHead(nn.Module):
 
 
 _HIDDEN = 32
+_COARSEST = 3
+"""Level that nothing coarser is joined with."""
 
 
 def _sin_cos(positions: Tensor, channels: int) -> Tensor:
@@ -187,12 +189,13 @@ class FusionBlock(nn.Module):
 
         Args:
             coarse: map of the level above, [frames, channels, h, w].
-            fine: map of this level, of the same shape; None at the first one.
+            fine: map of this level, which has passed ``resConfUnit1``, of the same shape; None at
+                the first one.
             rows: of the result.
             columns: of the result.
 
         """
-        joined = coarse if fine is None else coarse + self.resConfUnit1(fine)
+        joined = coarse if fine is None else coarse + fine
         return operators.resize(self.out_conv(self.resConfUnit2(joined)), rows, columns, None, None)
 
 
@@ -248,25 +251,59 @@ class DenseHead(nn.Module):
             width: likewise.
 
         """
-        batch, frames = outputs[self.layers[0]].shape[:2]
-        along = self.constants.get(
+        read = dict.fromkeys(self.layers)
+        levels = [each for k in read for each in self.levels(k, outputs[k], height, width)]
+        dense = self.joined(levels, height, width)
+        whole: Tensor = dense.unflatten(0, outputs[self.layers[0]].shape[:2])
+        return whole
+
+    def levels(self, layer: int, tokens: Tensor, height: int, width: int) -> list[Tensor]:
+        """Make the maps that depend on the output of one layer alone, finest first.
+
+        Args:
+            layer: of the aggregator.
+            tokens: its output, [batch, frames, tokens, dim].
+            height: of the images, pixels.
+            width: likewise.
+
+        Returns:
+            [batch * frames, features, rows, columns], one for each time that the head reads this
+            layer; rows and columns differ from level to level.
+
+        """
+        read = (k for k, each in enumerate(self.layers) if each == layer)
+        return [self._level(k, tokens, height, width) for k in read]
+
+    def joined(self, levels: Sequence[Tensor], height: int, width: int) -> Tensor:
+        """Map all levels, finest first, to float32 [batch * frames, channels, H, W].
+
+        Args:
+            levels: what :meth:`levels` made of the layers, in their order.
+            height: of the images, pixels.
+            width: likewise.
+
+        """
+        along = self._along(height, width)[-2:]
+        resized = operators.resize(self._fuse(levels), height, width, *along)
+        dense: Tensor = self.scratch.get_submodule("output_conv2")(resized)
+        return dense.float()
+
+    def _along(self, height: int, width: int) -> tuple[Tensor, ...]:
+        return self.constants.get(
             (height, width, self.norm.weight.device, self.dtype),
             lambda: self._position_embeddings(height, width),
         )
-        grid = (height // self.patch_size, width // self.patch_size)
-        pyramid = [
-            self._level(k, outputs[layer], grid, along[2 * k], along[2 * k + 1])
-            for k, layer in enumerate(self.layers)
-        ]
-        fused = operators.resize(self._fuse(pyramid), height, width, *along[-2:])
-        dense: Tensor = self.scratch.get_submodule("output_conv2")(fused)
-        whole: Tensor = dense.float().unflatten(0, (batch, frames))
-        return whole
 
     @property
     def fusion_blocks(self) -> list[nn.Module]:
         """The blocks that join the levels, finest first."""
         return [self.scratch.get_submodule(f"refinenet{level}") for level in range(1, 5)]
+
+    @property
+    def fine_units(self) -> list[nn.Module]:
+        """What each level but the coarsest passes before it is joined, finest first."""
+        blocks = self.fusion_blocks[:_COARSEST]
+        return [block.get_submodule("resConfUnit1") for block in blocks]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -284,20 +321,20 @@ class DenseHead(nn.Module):
             for part in uv_embedding(*sizes, width / height, self.norm.weight.device)
         )
 
-    def _level(
-        self, k: int, tokens: Tensor, grid: tuple[int, int], along_x: Tensor, along_y: Tensor
-    ) -> Tensor:
+    def _level(self, k: int, tokens: Tensor, height: int, width: int) -> Tensor:
+        grid = (height // self.patch_size, width // self.patch_size)
+        along_x, along_y = self._along(height, width)[2 * k : 2 * k + 2]
         patches = self.norm(tokens[:, :, self.special_tokens :].flatten(0, 1), self.dtype)
         # A convolution of single pixels is a matrix product of tokens, which needs no other layout.
         weight = self.projects.get_parameter(f"{k}.weight").flatten(1)
         projected = functional.linear(patches, weight, self.projects.get_parameter(f"{k}.bias"))
         features = projected.transpose(1, 2).unflatten(2, grid)
         features = operators.add_along(features, along_x, along_y)
-        layer = self.scratch.get_submodule(f"layer{k + 1}_rn")
-        level: Tensor = layer(self.resize_layers[k](features))
+        features = self.scratch.get_submodule(f"layer{k + 1}_rn")(self.resize_layers[k](features))
+        level: Tensor = features if k == _COARSEST else self.fine_units[k](features)
         return level
 
-    def _fuse(self, pyramid: list[Tensor]) -> Tensor:
+    def _fuse(self, pyramid: Sequence[Tensor]) -> Tensor:
         joined: Tensor | None = None
         for k in (3, 2, 1, 0):
             rows, columns = (

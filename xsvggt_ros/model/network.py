@@ -69,10 +69,12 @@ class StreamVggt(nn.Module):
         self.side = SideStreams()
 
     @property
-    def dense_heads(self) -> list[DenseHead]:
-        """The dense heads that this network has."""
-        points = [self.point_head] if "points" in self.config.heads else []
-        return [self.depth_head, *points]
+    def dense_heads(self) -> dict[Head, DenseHead]:
+        """The dense heads that this network has, by what they predict."""
+        points: dict[Head, DenseHead] = {}
+        if "points" in self.config.heads:
+            points = {"points": self.point_head}
+        return {"depth": self.depth_head, **points}
 
     @property
     def device(self) -> torch.device:
@@ -126,7 +128,7 @@ class StreamVggt(nn.Module):
 
     def lay_out_convolutions(self) -> StreamVggt:
         """Lay the dense heads' weights out channels last, where convolutions are fastest."""
-        for head in self.dense_heads:
+        for head in self.dense_heads.values():
             head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self
 
@@ -138,9 +140,9 @@ class StreamVggt(nn.Module):
         aggregator = self.aggregator
         for block in (*aggregator.patch_embed.blocks, *aggregator.frame_blocks):
             block.compile(dynamic=False)
-        for head in self.dense_heads:
-            for fusion in head.fusion_blocks:
-                fusion.compile(dynamic=False)
+        for head in self.dense_heads.values():
+            for part in (*head.fusion_blocks, *head.fine_units):
+                part.compile(dynamic=False)
         return self
 
     def constants(self) -> list[Tensor]:
@@ -176,19 +178,37 @@ class StreamVggt(nn.Module):
         layers = {last} if "camera" in heads else set()
         if "depth" in heads or "points" in heads:
             layers |= set(self.config.dense.layers)
-        outputs = self.aggregator(images, memory, layers)
+        dense: dict[Head, DenseHead] = {
+            name: head for name, head in self.dense_heads.items() if name in heads
+        }
+        levels: dict[Head, list[Tensor]] = {name: [] for name in dense}
+        # The maps of a first pass of several frames at full size would take more memory than
+        # anything else, so for inference these are made frame by frame.
+        apart = images.shape[1] > 1 and not torch.is_grad_enabled()
+        outputs: dict[int, Tensor] = {}
+        for layer, tokens in self.aggregator.outputs(images, memory, layers):
+            outputs[layer] = tokens
+            if not apart:
+                # Convolutions fill the gaps that the blocks behind this layer leave.
+                with self.side.fork("dense heads"):
+                    for name, head in dense.items():
+                        levels[name] += head.levels(layer, tokens, height, width)
 
         found: dict[str, Tensor] = {}
         if "camera" in heads:
             # Many small operations in a row, beside the large ones of the dense heads.
             with self.side.fork("camera head"):
                 found["pose_encodings"] = self.camera_head(outputs[last][:, :, 0], memory)
-        if "depth" in heads:
-            raw = _dense(self.depth_head, outputs, height, width)
-            found["depth"], found["depth_confidence"] = activate_depth(raw)
-        if "points" in heads:
-            raw = _dense(self.point_head, outputs, height, width)
-            found["points"], found["points_confidence"] = activate_points(raw)
+        self.side.join("dense heads")
+        raw = {
+            name: _frame_by_frame(head, outputs, height, width) if apart
+            else head.joined(levels[name], height, width).unflatten(0, images.shape[:2])
+            for name, head in dense.items()
+        }  # fmt: skip
+        if "depth" in raw:
+            found["depth"], found["depth_confidence"] = activate_depth(raw["depth"])
+        if "points" in raw:
+            found["points"], found["points_confidence"] = activate_points(raw["points"])
         self.side.join("camera head")
         return Prediction(**found)
 
@@ -218,16 +238,11 @@ class StreamVggt(nn.Module):
             )
 
 
-def _dense(head: DenseHead, outputs: Mapping[int, Tensor], height: int, width: int) -> Tensor:
-    """Return a dense head's channels, [batch, frames, channels, height, width].
-
-    For inference frame by frame, since the maps of a first pass of several frames at full size
-    would take more memory than anything else.
-    """
+def _frame_by_frame(
+    head: DenseHead, outputs: Mapping[int, Tensor], height: int, width: int
+) -> Tensor:
+    """Return a dense head's channels, [batch, frames, channels, height, width]."""
     frames = outputs[head.layers[0]].shape[1]
-    if frames == 1 or torch.is_grad_enabled():
-        result: Tensor = head(outputs, height, width)
-        return result
     each = (
         head({layer: tokens[:, k : k + 1] for layer, tokens in outputs.items()}, height, width)
         for k in range(frames)

@@ -139,6 +139,24 @@ RECIPES: dict[str, Recipe] = {
         weights=replace(_WEIGHTS, auxiliary=0.0),
         needs_start=True,
     ),
+    "demo12_long": Recipe(
+        "demo12", 112, 84,
+        (
+            SceneStage(
+                0.35, 48, 12, _LANDMARKS, gaps=0.3, pruned=0.4, budgets=(5, 6, 8, 8, 8, 10, 12),
+                dense=4, laps=(0.3, 1.6),
+            ),
+            SceneStage(
+                0.65, 100, 6, _LANDMARKS, gaps=0.2, pruned=0.7, budgets=(6, 8, 8, 8, 10), dense=2,
+                laps=(0.5, 2.0),
+            ),
+        ),
+        samples=1,
+        learning_rate=4e-4,
+        warmup=0.05,
+        weights=replace(_WEIGHTS, auxiliary=0.5),
+        needs_start=True,
+    ),
     "medium12": Recipe(
         "medium12", 168, 126,
         (
