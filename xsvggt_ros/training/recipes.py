@@ -143,11 +143,11 @@ RECIPES: dict[str, Recipe] = {
         "demo12", 112, 84,
         (
             SceneStage(
-                0.35, 48, 12, _LANDMARKS, gaps=0.3, pruned=0.4, budgets=(5, 6, 8, 8, 8, 10, 12),
-                dense=4, laps=(0.3, 1.6),
+                0.4, 48, 12, _LANDMARKS, gaps=0.4, pruned=0.3, budgets=(6, 8, 8, 12), dense=4,
+                laps=(0.3, 1.6),
             ),
             SceneStage(
-                0.65, 100, 6, _LANDMARKS, gaps=0.2, pruned=0.7, budgets=(6, 8, 8, 8, 10), dense=2,
+                0.6, 100, 6, _LANDMARKS, gaps=0.2, pruned=0.7, budgets=(6, 8, 8, 8, 10), dense=2,
                 laps=(0.5, 2.0),
             ),
         ),
