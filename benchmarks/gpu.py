@@ -40,7 +40,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from xsvggt_ros.cache import attention
 from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.settings import CacheSettings
-from xsvggt_ros.cuda import SideStreams
 from xsvggt_ros.errors import XsvggtError
 from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.model.network import Head, StreamVggt
@@ -297,12 +296,12 @@ def attention_rows(network: StreamVggt, arguments: argparse.Namespace) -> list[d
     query = torch.randn(1, config.num_heads, frame, config.head_dim, device=device)
     query = query.to(network.dtype)
     keys = query.repeat(1, 1, arguments.budget // frame + 2, 1)[:, :, : arguments.budget + frame]
-    ours = attention.backend("sdpa", SideStreams())
+    ours = attention.backend("auto")
     whole = functional.scaled_dot_product_attention
     choices: dict[str, Callable[[], Tensor]] = {
         "sdpa, PyTorch's choice": lambda: whole(query, keys, keys)
     }
-    choices["sdpa, queries of a small wave apart"] = lambda: ours(query, keys, keys)
+    choices["ours"] = lambda: ours(query, keys, keys)
     if device.type == "cuda":
         for backend in (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION):
             choices[f"sdpa, {backend.name.lower()}"] = partial(attend_by, backend, query, keys)

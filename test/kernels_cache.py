@@ -277,21 +277,20 @@ def test_unit_ranges(count: int) -> None:
         torch.testing.assert_close(actual, expected, equal_nan=True)
 
 
-@pytest.mark.parametrize(
-    ("rows", "tokens", "channels"), [(17, 5000, 64), (1, 64, 16), (128, 700, 24)]
-)
-def test_few_queries_over_many_keys(rows: int, tokens: int, channels: int) -> None:
+@pytest.mark.parametrize(("frame", "tokens", "channels"), [(150, 333, 64), (3, 64, 6)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_products_of_keys_with_the_pooled_query(
+    frame: int, tokens: int, channels: int, dtype: torch.dtype
+) -> None:
     heads = 3
-    packed = random(tokens, heads, channels, seed=1).to(torch.float16)
     values = [
-        random(heads, rows + 3, channels).to(torch.float16)[:, 3:],
-        packed.transpose(0, 1),
-        random(heads, tokens, channels, seed=2).to(torch.float16),
-        torch.zeros(rows, heads, channels, dtype=torch.float16).transpose(0, 1),
+        random(frame, heads, channels).to(dtype).transpose(0, 1),
+        random(heads, tokens + 2, channels, seed=1).to(dtype)[:, 2:],
+        random(frame, seed=2).abs(),
     ]
-    both = results(unwrap(ops.attend_few), measuring_kernels.attend_few, values, [3])
+    both = results(unwrap(ops.query_products), measuring_kernels.query_products, values, [])
     for expected, actual in both:
-        torch.testing.assert_close(actual, expected, rtol=2e-3, atol=1e-3)
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("room", "channels"), [(2, 6), (64, 64), (300, 6)])
@@ -303,10 +302,39 @@ def test_the_camera_heads_attention(room: int, channels: int) -> None:
             torch.tensor([held // 2]),
             torch.tensor([held]),
             *random(2, heads, room, channels, seed=9),
-            torch.zeros(room),
+            torch.zeros(heads, room),
         ]
         both = results(
             unwrap(ops.attend_camera), measuring_kernels.attend_camera, values, [5, 6, 7]
         )
         for expected, actual in both:
             torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("room", "anchors", "recent"), [(9, 1, 4), (9, 3, 3), (4, 1, 3), (2, 1, 1), (40, 8, 16)]
+)
+@pytest.mark.parametrize("channels", [8, 6])
+def test_the_place_of_camera_tokens(room: int, anchors: int, recent: int, channels: int) -> None:
+    caches, heads = 3, 2
+    for count in (0, 1, room - 1, room, room + 1, 3 * room + 2):
+        values = [
+            *random(2, caches, heads, room + 1, channels, seed=count),
+            torch.arange(caches * (room + 1)).view(caches, room + 1),
+            random(caches, room + 1, seed=1).abs(),
+            random(caches, heads, room + 1, seed=2).abs(),
+            torch.tensor([count]),
+            torch.tensor([room]),
+            torch.tensor([min(count, room)]),
+            anchors,
+            recent,
+            0.1,
+        ]
+        both = results(
+            unwrap(ops.find_camera_place),
+            measuring_kernels.find_camera_place,
+            values,
+            [0, 1, 2, 3, 5, 6, 7],
+        )
+        for expected, actual in both:
+            torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-6)

@@ -7,9 +7,10 @@ from inspect import unwrap
 
 import pytest
 import torch
-from triton_interpreter import DEVICE
+from triton_interpreter import DEVICE, INTERPRETING
 
-from xsvggt_ros.cuda_probe import doubled
+from xsvggt_ros.cuda import attention, attention_kernels
+from xsvggt_ros.cuda.probe import doubled
 from xsvggt_ros.model import kernels, operators
 from xsvggt_ros.model.operators import grid_positions, rotation_for
 
@@ -106,3 +107,49 @@ def test_resize(
         actual = kernels.resize(laid_out, *target, *along)
         assert actual.is_contiguous(memory_format=torch.channels_last)
         assert_near(actual, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("inputs", "outputs"), [(9, 70), (130, 9), (1500, 8)])
+@pytest.mark.parametrize("gelu", [True, False])
+def test_a_single_row(dtype: torch.dtype, inputs: int, outputs: int, gelu: bool) -> None:
+    row, weight = random(1, 1, inputs), random(outputs, inputs, dtype=dtype, seed=1) / inputs
+    for bias in (None, random(outputs, dtype=dtype, seed=2)):
+        wide = (each if each is None else each.float() for each in (weight, bias))
+        expected = unwrap(operators.linear_row)(row.to(dtype).float(), *wide, gelu)
+        actual = kernels.linear_row(row, weight, bias, gelu)
+        assert actual.dtype == dtype
+        assert actual.shape == (1, 1, outputs)
+        step = _step(dtype)
+        torch.testing.assert_close(
+            actual.float(), expected, rtol=max(step, 1e-5), atol=max(step / 4, 1e-5)
+        )
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.float16] if INTERPRETING else [torch.float16, torch.bfloat16],  # has no such products
+)
+@pytest.mark.parametrize(
+    ("count", "tokens", "channels"),
+    [(64, 64, 64), (81, 150, 64), (17, 4500, 16), (200, 4100, 24), (128, 4096, 6), (70, 3, 16)],
+)
+def test_attention(dtype: torch.dtype, count: int, tokens: int, channels: int) -> None:
+    frames, heads = 2, 3
+    query = random(frames, count, heads, channels, dtype=dtype).transpose(1, 2)
+    keys = random(frames, heads, tokens + 5, channels, dtype=dtype, seed=1)[:, :, 5:]
+    values = random(frames, tokens, heads, channels, dtype=dtype, seed=2).transpose(1, 2)
+    wide = [each.float() for each in (query, keys, values)]
+    expected = unwrap(attention.attend)(*wide)
+    actual = attention_kernels.attend(query, keys, values)
+    assert actual.dtype == dtype
+    assert actual.transpose(1, 2).is_contiguous()
+    # Shares of the attention are rounded to the half type before they are multiplied.
+    step = _step(dtype)
+    torch.testing.assert_close(actual.float(), expected, rtol=4 * step, atol=8 * step)
+
+
+def _step(dtype: torch.dtype) -> float:
+    """Return how far a rounded number may be off; the interpreter cuts bfloat16 off."""
+    cuts = INTERPRETING and dtype == torch.bfloat16
+    return torch.finfo(dtype).eps * (4 if cuts else 1)

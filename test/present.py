@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xsvggt_ros.evaluation.sources.base import EvaluationFrame, FrameTruth
-from xsvggt_ros.geometry.cameras import Intrinsics
+if TYPE_CHECKING:  # the tests of the network need no package that evaluation needs
+    from xsvggt_ros.evaluation.sources.base import EvaluationFrame, FrameTruth
+    from xsvggt_ros.geometry.cameras import Intrinsics
 
 Value = TypeVar("Value")
 

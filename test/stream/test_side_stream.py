@@ -10,7 +10,6 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from xsvggt_ros import cuda
-from xsvggt_ros.cache import attention
 from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.cuda import SideStreams
@@ -70,13 +69,12 @@ class Schedule(TorchDispatchMode):
 
 @pytest.fixture
 def schedule(monkeypatch: pytest.MonkeyPatch) -> Schedule:
-    """Record the newest of some frames, with few queries attending apart."""
+    """Record the newest of some frames."""
     schedule = Schedule()
     monkeypatch.setattr(cuda, "capturing", lambda: True)
     monkeypatch.setattr(torch.cuda, "Stream", schedule.make)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: schedule.streams[-1])
     monkeypatch.setattr(torch.cuda, "stream", schedule.on)
-    monkeypatch.setattr(attention, "queries_of_a_small_wave", lambda query, keys: 3)
     network = random_network(PRESETS["tiny"], 0).freeze()
     cache = KvCache(
         CacheSettings("balanced", budget_tokens=40), cache_layout(network), network.side
@@ -91,25 +89,43 @@ def schedule(monkeypatch: pytest.MonkeyPatch) -> Schedule:
     return schedule
 
 
-def test_attention_does_not_wait_for_measures_and_the_next_layer_does(schedule: Schedule) -> None:
+def test_measures_and_decoding_run_beside_the_network(schedule: Schedule) -> None:
     measures = schedule.of("xsvggt::key_similarity")
-    few = schedule.of("xsvggt::attend_few")
+    appended = schedule.of("xsvggt::append_newest")
     decoded = schedule.of("xsvggt::decode_layer")
-    assert len(measures) == len(few) == len(decoded) > 1
+    assert len(measures) == len(appended) == len(decoded) > 1
     main = schedule.streams[0]
     attended = [
-        index for index in schedule.of("aten::scaled_dot_product_attention")
-        if schedule.operations[index][1] is main
-    ]  # fmt: skip
-    for layer, (measure, apart) in enumerate(zip(measures, few, strict=True)):
+        next(index for index in schedule.of("aten::scaled_dot_product_attention") if index > newest)
+        for newest in appended
+    ]
+    linear = schedule.of("aten::linear") or schedule.of("aten::addmm")
+    products = [index for index in linear if schedule.operations[index][1] is main]
+    for layer, (measure, attention) in enumerate(zip(measures, attended, strict=True)):
         assert schedule.operations[measure][1] is not main
-        assert not schedule.waits(apart, measure)
-        whole = next(index for index in attended if index > apart)
-        assert not schedule.waits(whole, measure)
-        assert not schedule.waits(whole, apart)
-        if layer + 1 < len(decoded):
-            assert schedule.waits(decoded[layer + 1], measure)
-            assert schedule.waits(decoded[layer + 1], apart)
+        assert schedule.operations[attention][1] is main
+        assert not schedule.waits(attention, measure)
+        if layer + 1 == len(decoded):
+            continue
+        ahead = decoded[layer + 1]
+        assert schedule.operations[ahead][1] is not main
+        assert schedule.waits(ahead, measure)  # which reads what is decoded over
+        assert schedule.waits(ahead, attention)
+        between = [index for index in products if ahead < index < appended[layer + 1]]
+        assert len(between) > 4
+        assert not any(schedule.waits(index, ahead) for index in between)
+        assert schedule.waits(appended[layer + 1], ahead)
+
+
+def test_levels_of_dense_heads_run_beside_the_blocks_behind_them(schedule: Schedule) -> None:
+    main = schedule.streams[0]
+    convolutions = schedule.of("aten::conv2d") or schedule.of("aten::convolution")
+    beside = [index for index in convolutions if schedule.operations[index][1] is not main]
+    later = [index for index in schedule.of("xsvggt::append_newest") if index > beside[0]]
+    assert later
+    assert not any(schedule.waits(later[0], index) for index in beside)
+    joined = [index for index in convolutions if schedule.operations[index][1] is main]
+    assert all(schedule.waits(joined[-1], index) for index in beside)
 
 
 def test_dense_heads_camera_head_and_rounding_run_beside_each_other(schedule: Schedule) -> None:
@@ -142,12 +158,12 @@ def test_after_a_capture_that_failed_nothing_is_waited_for(monkeypatch: pytest.M
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: Schedule().on(stream))
     network = random_network(PRESETS["tiny"], 0).freeze()
     cache = KvCache(CacheSettings(budget_tokens=40), cache_layout(network), network.side)
-    with network.side.fork("camera head"), network.side.fork("attention"):
+    with network.side.fork("camera head"), network.side.fork("dense heads"):
         pass
     cache.restore(cache.counts())
     waited.clear()
     network.side.join("camera head")
-    network.side.join("attention")
+    network.side.join("dense heads")
     cache.join()
     assert waited == []
 

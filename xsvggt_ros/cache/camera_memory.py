@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from xsvggt_ros.cache.ops import attend_camera
+from xsvggt_ros.cache.ops import attend_camera, find_camera_place
 
 _FIRST_ROOM = 64
 """Places that an unbounded memory begins with; it doubles when they are full."""
@@ -149,41 +149,20 @@ class CameraMemory:
             torch.add(self._place, 1, out=self._held)
             return
         if self._capacity:
-            self._find_place()
+            find_camera_place(
+                self._keys, self._values, self._numbers, self._drawn, self._attention,
+                self._count, self._place, self._held, self._anchors, self._recent, _FADING,
+            )  # fmt: skip
         else:
             self._place.copy_(self._count)
-        self._numbers.index_copy_(1, self._place, self._count.expand(self._caches, 1))
-        self._count += 1
-        torch.clamp(self._count, max=self._room, out=self._held)
+            self._numbers.index_copy_(1, self._place, self._count.expand(self._caches, 1))
+            self._count += 1
+            torch.clamp(self._count, max=self._room, out=self._held)
         self._seen += 1
-
-    def _find_place(self) -> None:
-        """Take the next free place, or the oldest recent one, whose token may win another."""
-        self._note_attention()
-        capacity, recent = self._capacity, self._recent
-        full = self._count >= capacity
-        oldest = (self._count - capacity) % recent + (capacity - recent)
-        torch.where(full, oldest, self._count, out=self._place)
-        merited = capacity - self._anchors - recent
-        if merited:
-            self._retire(full, merited)
-        self._drawn.index_fill_(1, self._place, 0.0)
 
     def _note_attention(self) -> None:
         """Average the attention that each token draws, relative to an equal share."""
-        self._drawn.lerp_(self._attention * self._held, _FADING)
-
-    def _retire(self, full: Tensor, merited: int) -> None:
-        """Let the token that goes win the place of the least attended of the merited ones."""
-        own = self._drawn.index_select(1, self._place)
-        first = self._anchors
-        least, loser = self._drawn[:, first : first + merited].min(dim=1, keepdim=True)
-        target = torch.where(full & (own > least), loser + first, self._place)
-        self._drawn.scatter_(1, target, own)
-        self._numbers.scatter_(1, target, self._numbers.index_select(1, self._place))
-        for tokens in (self._keys, self._values):
-            moved = tokens.index_select(2, self._place)
-            tokens.scatter_(2, target[:, :, None, None].expand(moved.shape), moved)
+        self._drawn.lerp_(self._attention.mean(dim=1) * self._held, _FADING)
 
     @property
     def seen(self) -> int:
@@ -242,7 +221,8 @@ class CameraMemory:
         self._keys, self._values = like.new_zeros(shape), like.new_zeros(shape)
         flat, device = (self._caches, room + 1), like.device
         self._numbers = torch.zeros(flat, dtype=torch.int64, device=device)
-        self._drawn, self._attention = (torch.zeros(flat, device=device) for _ in range(2))
+        self._drawn = torch.zeros(flat, device=device)
+        self._attention = torch.zeros(shape[:3], device=device)
         self._count, self._place, self._held = (
             torch.zeros(1, dtype=torch.int64, device=device) for _ in range(3)
         )

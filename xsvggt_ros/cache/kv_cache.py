@@ -83,7 +83,7 @@ class KvCache:
         """Make the caches of all layers, empty."""
         settings, layout = self.settings, self.layout
         if settings.published:
-            attend = backend(settings.attention_backend, self._side)
+            attend = backend(settings.attention_backend)
             self.layers = [
                 PublishedCache(settings, layout.special_tokens, attend)
                 for _ in range(layout.layers)
@@ -107,7 +107,7 @@ class KvCache:
             first_layer=part.start,
             layers=len(part),
             special=layout.special_tokens,
-            attend=backend(settings.attention_backend, self._side),
+            attend=backend(settings.attention_backend),
             scratch=self._scratch,
             side=self._side,
         )
@@ -115,7 +115,7 @@ class KvCache:
     def _camera_memory(self) -> CameraMemory | PublishedCameraMemory:
         settings, layout = self.settings, self.layout
         if settings.published:
-            attend = backend("sdpa", self._side)
+            attend = backend("sdpa")
             blocks = layout.camera_blocks
             return PublishedCameraMemory(settings, blocks, layout.special_tokens, attend)
         return CameraMemory(
@@ -397,9 +397,7 @@ class KvCache:
             self._group([layer for group in self._groups for layer in group.split()])
         for group in self._groups:
             policy = policy_for(settings) if scores_otherwise else None
-            group.reconfigure(
-                settings, budget, policy, backend(settings.attention_backend, self._side)
-            )
+            group.reconfigure(settings, budget, policy, backend(settings.attention_backend))
         if isinstance(self.camera, CameraMemory):
             self.camera.resize(_camera_places(settings))
         self._keyframes.change(settings.keyframe_interval)
@@ -409,7 +407,7 @@ class KvCache:
         self._keep_within_mib()
 
     def _check(self, settings: CacheSettings) -> None:
-        backend(settings.attention_backend, self._side)
+        backend(settings.attention_backend)
         counted = settings.bounded and not settings.published and not settings.keeps_frames
         if counted and not settings.budget_mib:
             check_budget(settings.budget_tokens, self.layout.smallest_budget)

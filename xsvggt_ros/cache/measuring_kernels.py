@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Launches in Triton: policies' measures, the camera head's attention, that of few queries."""
+"""Launches in Triton: policies' measures, and the camera head's memory."""
 
 import torch
 import triton
@@ -57,6 +57,49 @@ def _directions(keys, places, tokens, CHANNELS: tl.constexpr):  # type: ignore[n
 
 
 @triton.jit
+def _pool_queries(  # type: ignore[no-untyped-def]
+    query, weights, sums, frame, heads, run, query_head, query_token,
+    CHANNELS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Add up one run of queries of all heads, each by its weight."""
+    part = tl.program_id(0)
+    channels = tl.arange(0, triton.next_power_of_2(CHANNELS))
+    total = tl.zeros((triton.next_power_of_2(CHANNELS),), tl.float32)
+    for start in range(0, run, BLOCK):
+        places = part * run + start + tl.arange(0, BLOCK)
+        counted = (places < frame) & (places < (part + 1) * run)
+        weight = tl.load(weights + places, mask=counted, other=0.0)
+        taken = counted[:, None] & (channels < CHANNELS)[None, :]
+        summed = tl.zeros((BLOCK, triton.next_power_of_2(CHANNELS)), tl.float32)
+        for head in range(heads):
+            where = query + head * query_head + places[:, None] * query_token + channels[None, :]
+            summed += tl.load(where, mask=taken, other=0.0).to(tl.float32)
+        total += tl.sum(summed * weight[:, None], axis=0)
+    tl.store(sums + part * CHANNELS + channels, total / heads, mask=channels < CHANNELS)
+
+
+@triton.jit
+def _query_products(  # type: ignore[no-untyped-def]
+    keys, sums, out, tokens, heads, keys_head, keys_token,
+    CHANNELS: tl.constexpr, PARTS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Multiply one block of keys, the mean over heads, with the sum of the pooled queries."""
+    places = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    channels = tl.arange(0, triton.next_power_of_2(CHANNELS))
+    known = channels < CHANNELS
+    taken = (places < tokens)[:, None] & known[None, :]
+    where = keys + places.to(tl.int64)[:, None] * keys_token + channels[None, :]
+    summed = tl.zeros((BLOCK, triton.next_power_of_2(CHANNELS)), tl.float32)
+    for _head in range(heads):
+        summed += tl.load(where, mask=taken, other=0.0).to(tl.float32)
+        where += keys_head
+    parts = tl.arange(0, PARTS)[:, None]
+    pooled = tl.sum(tl.load(sums + parts * CHANNELS + channels, mask=known[None, :], other=0.0), 0)
+    product = tl.sum(summed / heads * pooled[None, :], axis=1)
+    tl.store(out + places, product, mask=places < tokens)
+
+
+@triton.jit
 def _unit_range(values, out, count, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     """Bring one row to 0..1; what is not finite becomes NaN and has no part in the range."""
     row = tl.program_id(0).to(tl.int64) * count
@@ -76,6 +119,60 @@ def _unit_range(values, out, count, BLOCK: tl.constexpr):  # type: ignore[no-unt
         finite = (value == value) & (tl.abs(value) < float("inf"))
         share = tl.where(finite, (value - low) / extent, float("nan"))
         tl.store(out + row + places, share, mask=places < count)
+
+
+@triton.jit
+def _move_camera_tokens(  # type: ignore[no-untyped-def]
+    keys, values, numbers, drawn, attention, counted, occupied, room, heads, fading,
+    ANCHORS: tl.constexpr, RECENT: tl.constexpr, MERITED: tl.constexpr, CHANNELS: tl.constexpr,
+    WIDTH: tl.constexpr, HEADS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Make room in one cache, and note what its tokens drew."""
+    cache = tl.program_id(0).to(tl.int64)
+    count, held = tl.load(counted), tl.load(occupied)
+    slot = tl.arange(0, BLOCK)
+    inside = slot <= room
+    share = tl.zeros((BLOCK,), tl.float32)
+    for head in range(heads):
+        row = attention + (cache * heads + head) * (room + 1)
+        share += tl.load(row + slot, mask=inside, other=0.0)
+    mean = tl.load(drawn + cache * (room + 1) + slot, mask=inside, other=0.0)
+    mean += fading * (share / heads * held - mean)
+    full = count >= room
+    place = tl.where(full, (count - room) % RECENT + room - RECENT, count)
+    if MERITED:
+        own = tl.sum(tl.where(slot == place, mean, 0.0), axis=0)
+        candidate = (slot >= ANCHORS) & (slot < room - RECENT)
+        merit = tl.where(candidate, mean, float("inf"))
+        least, loser = tl.min(merit, axis=0, return_indices=True)
+        target = tl.where(full & (own > least), loser.to(tl.int64), place)
+        mean = tl.where(slot == target, own, mean)
+        number = tl.load(numbers + cache * (room + 1) + place)
+        tl.store(numbers + cache * (room + 1) + target, number)
+        head = tl.arange(0, HEADS)[:, None]
+        channel = tl.arange(0, WIDTH)[None, :]
+        known = (head < heads) & (channel < CHANNELS)
+        lane = (cache * heads + head) * (room + 1)
+        source = (lane + place) * CHANNELS + channel
+        where = (lane + target) * CHANNELS + channel
+        tl.store(keys + where, tl.load(keys + source, mask=known), mask=known)
+        tl.store(values + where, tl.load(values + source, mask=known), mask=known)
+        tl.debug_barrier()
+    tl.store(numbers + cache * (room + 1) + place, count)
+    mean = tl.where(slot == place, 0.0, mean)
+    tl.store(drawn + cache * (room + 1) + slot, mean, mask=inside)
+
+
+@triton.jit
+def _count_camera_token(  # type: ignore[no-untyped-def]
+    counted, placed, occupied, room, RECENT: tl.constexpr
+):  # fmt: skip
+    """Say where the next tokens go, and count them."""
+    count = tl.load(counted)
+    place = tl.where(count >= room, (count - room) % RECENT + room - RECENT, count)
+    tl.store(placed, place)
+    tl.store(counted, count + 1)
+    tl.store(occupied, tl.minimum(count + 1, room))
 
 
 @triton.jit
@@ -143,94 +240,6 @@ def _logits(  # type: ignore[no-untyped-def]
     return tl.where(places < taken, logit, float("-inf"))
 
 
-_KEYS = 64
-"""Keys that one program takes at a time."""
-_PROGRAMS = 256
-"""Programs in all, about: twice as many as a large GPU has multiprocessors."""
-_LOG2_E = 1.4426950408889634
-
-
-@triton.jit
-def _attend_split(  # type: ignore[no-untyped-def]
-    query, keys, values, mixed, highest, total, rows, tokens, run, scale,
-    query_head, query_token, keys_head, keys_token, values_head, values_token,
-    CHANNELS: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
-):  # fmt: skip
-    """Attend over one run of keys of one head; leave the sums, not divided by their weights."""
-    split, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    row = tl.arange(0, ROWS)
-    channel = tl.arange(0, WIDTH)
-    known = channel < CHANNELS
-    asked = (row < rows)[:, None] & known[None, :]
-    where = query + head * query_head + row[:, None] * query_token + channel[None, :]
-    asking = tl.load(where, mask=asked, other=0.0)
-    most = tl.full((ROWS,), float("-inf"), tl.float32)
-    weight = tl.zeros((ROWS,), tl.float32)
-    summed = tl.zeros((ROWS, WIDTH), tl.float32)
-    for start in range(split * run, min((split + 1) * run, tokens), KEYS):
-        place = start + tl.arange(0, KEYS)
-        inside = (place < tokens)[:, None] & known[None, :]
-        here = keys + head * keys_head + place[:, None] * keys_token + channel[None, :]
-        key = tl.load(here, mask=inside, other=0.0)
-        logit = tl.dot(asking, tl.trans(key)) * scale
-        logit = tl.where((place < tokens)[None, :], logit, float("-inf"))
-        higher = tl.maximum(most, tl.max(logit, axis=1))
-        fading = tl.exp2(most - higher)
-        share = tl.exp2(logit - higher[:, None])
-        here = values + head * values_head + place[:, None] * values_token + channel[None, :]
-        value = tl.load(here, mask=inside, other=0.0)
-        summed = summed * fading[:, None] + tl.dot(share.to(value.dtype), value)
-        weight = weight * fading + tl.sum(share, axis=1)
-        most = higher
-    part = (head * tl.num_programs(0) + split) * ROWS + row
-    tl.store(mixed + part[:, None] * WIDTH + channel[None, :], summed)
-    tl.store(highest + part, most)
-    tl.store(total + part, weight)
-
-
-@triton.jit
-def _join_splits(  # type: ignore[no-untyped-def]
-    mixed, highest, total, out, splits, out_head, out_token,
-    CHANNELS: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, SPLITS: tl.constexpr,
-):  # fmt: skip
-    """Bring the splits of one query of one head together."""
-    row, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    split = tl.arange(0, SPLITS)
-    channel = tl.arange(0, WIDTH)
-    part = (head * splits + split) * ROWS + row
-    inside = split < splits
-    most = tl.load(highest + part, mask=inside, other=float("-inf"))
-    scale = tl.exp2(most - tl.max(most, axis=0))
-    weight = tl.sum(tl.load(total + part, mask=inside, other=0.0) * scale, axis=0)
-    where = mixed + part[:, None] * WIDTH + channel[None, :]
-    summed = tl.load(where, mask=inside[:, None], other=0.0) * scale[:, None]
-    result = tl.sum(summed, axis=0) / weight
-    here = out + head * out_head + row * out_token + channel
-    tl.store(here, result.to(out.dtype.element_ty), mask=channel < CHANNELS)
-
-
-def attend_few(query: Tensor, keys: Tensor, values: Tensor, out: Tensor) -> None:
-    """Attend with queries [heads, rows, head_dim]; see ``attend_few`` in `ops.py`."""
-    heads, rows, channels = query.shape
-    tokens = keys.shape[1]
-    height = max(16, triton.next_power_of_2(rows))
-    width = max(16, triton.next_power_of_2(channels))
-    wanted = max(1, min(_PROGRAMS // heads, triton.cdiv(tokens, _KEYS)))
-    run = triton.cdiv(triton.cdiv(tokens, wanted), _KEYS) * _KEYS
-    splits = triton.cdiv(tokens, run)
-    mixed = torch.empty(heads, splits, height, width, dtype=torch.float32, device=query.device)
-    highest, total = torch.empty(2, heads, splits, height, dtype=torch.float32, device=query.device)
-    _attend_split[splits, heads](
-        query, keys, values, mixed, highest, total, rows, tokens, run, channels**-0.5 * _LOG2_E,
-        query.stride(0), query.stride(1), keys.stride(0), keys.stride(1),
-        values.stride(0), values.stride(1), channels, width, height, _KEYS,
-    )  # fmt: skip
-    _join_splits[rows, heads](
-        mixed, highest, total, out, splits, out.stride(0), out.stride(1),
-        channels, width, height, triton.next_power_of_2(splits),
-    )  # fmt: skip
-
-
 _TOKENS = 64
 """Tokens that one program handles at a time."""
 _PARTS = 32
@@ -274,12 +283,57 @@ def attend_camera(
 ) -> Tensor:
     """Launch one program for each head of keys [heads, room, head_dim]; see `ops.py`."""
     heads, room, channels = keys.shape
-    weights = torch.empty(heads, room, dtype=torch.float32, device=keys.device)
     out = torch.empty(query.shape, dtype=value.dtype, device=keys.device)
     _attend_camera[(heads,)](
         query.contiguous(), key.contiguous(), value.contiguous(), place, held, keys, values,
-        weights, out, room, channels**-0.5, keys.stride(0), values.stride(0), channels,
+        attention, out, room, channels**-0.5, keys.stride(0), values.stride(0), channels,
         min(256, triton.next_power_of_2(room)), num_warps=8,
     )  # fmt: skip
-    torch.mean(weights, dim=0, out=attention)
+    return out
+
+
+def find_camera_place(
+    keys: Tensor,
+    values: Tensor,
+    numbers: Tensor,
+    drawn: Tensor,
+    attention: Tensor,
+    count: Tensor,
+    place: Tensor,
+    held: Tensor,
+    anchors: int,
+    recent: int,
+    fading: float,
+) -> None:
+    """Launch one program for each cache of keys [caches, heads, room + 1, head_dim]; see `ops.py`.
+
+    Then another one for the counters, which all of these read.
+    """
+    caches, heads, places, channels = keys.shape
+    room = places - 1
+    _move_camera_tokens[(caches,)](
+        keys, values, numbers, drawn, attention, count, held, room, heads, fading,
+        anchors, recent, room > anchors + recent, channels, triton.next_power_of_2(channels),
+        triton.next_power_of_2(heads), triton.next_power_of_2(places),
+    )  # fmt: skip
+    _count_camera_token[(1,)](count, place, held, room, recent, num_warps=1)
+
+
+_POOLED = 64
+"""Programs that pool the queries of a frame; a power of two."""
+
+
+def query_products(query: Tensor, keys: Tensor, weights: Tensor) -> Tensor:
+    """Launch kernels for the pooled query of [heads, frame, channels], and for the products."""
+    heads, frame, channels = query.shape
+    tokens = keys.shape[1]
+    sums = torch.empty(_POOLED, channels, dtype=torch.float32, device=keys.device)
+    out = torch.empty(tokens, dtype=torch.float32, device=keys.device)
+    _pool_queries[(_POOLED,)](
+        query, weights, sums, frame, heads, triton.cdiv(frame, _POOLED),
+        query.stride(0), query.stride(1), channels, 16,
+    )  # fmt: skip
+    _query_products[(triton.cdiv(tokens, _TOKENS),)](
+        keys, sums, out, tokens, heads, keys.stride(0), keys.stride(1), channels, _POOLED, _TOKENS
+    )
     return out

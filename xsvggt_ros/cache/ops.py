@@ -7,8 +7,9 @@ Each is defined here in plain PyTorch, and launched by `packing_kernels.py` or
 - ``decode_layer``: one layer's tokens side by side, decoded;
 - ``append_newest``: the newest frame behind them, and where it waits for its rounding;
 - ``write_tokens``: tokens of a group of layers into slots, rounded;
-- ``attend_few``: attention of few queries over many keys;
+- ``find_camera_place``: where the camera tokens of a frame go;
 - ``attend_camera``: a camera token into its place, then attention over the places taken;
+- ``query_products``: how much a frame asks for each key;
 - ``key_similarity``: how like the mean direction each key is;
 - ``unit_range``: rows brought to 0..1.
 """
@@ -264,20 +265,6 @@ def write_tokens(given: Writing) -> None:
         write_rows(given.value_minimum, slots, grid.minimum)
 
 
-@operation(writes=("out",), kernels=_MEASURING)
-def attend_few(query: Tensor, keys: Tensor, values: Tensor, out: Tensor) -> None:
-    """Attend with few queries over many keys, which all of a GPU shares.
-
-    Args:
-        query: [heads, rows, head_dim], at most 128 rows.
-        keys: [heads, tokens, head_dim].
-        values: the same.
-        out: written to, like ``query``, of any strides.
-
-    """
-    out.copy_(functional.scaled_dot_product_attention(query[None], keys[None], values[None])[0])
-
-
 @operation(
     writes=("keys", "values", "attention"),
     shapes=lambda query, *others: torch.empty_like(query),
@@ -303,7 +290,7 @@ def attend_camera(
         held: how many places are taken then, from the front, int64 [1].
         keys: written to, [heads, room, head_dim].
         values: written to, the same.
-        attention: written to, what each place draws, the mean over heads, float32 [room].
+        attention: written to, what each place draws, float32 [heads, room].
 
     Returns:
         [1, heads, 1, head_dim].
@@ -314,9 +301,84 @@ def attend_camera(
     logits = query[0].float() @ keys.float().transpose(-2, -1) * query.shape[-1] ** -0.5
     free = torch.arange(keys.shape[1], device=keys.device) >= held
     weights = logits.masked_fill(free, -torch.inf).softmax(dim=-1)
-    torch.mean(weights, dim=(0, 1), out=attention)
+    attention.copy_(weights[:, 0])
     mixed: Tensor = (weights.to(values.dtype) @ values)[None]
     return mixed
+
+
+@operation(
+    writes=("keys", "values", "numbers", "drawn", "count", "place", "held"), kernels=_MEASURING
+)
+def find_camera_place(
+    keys: Tensor,
+    values: Tensor,
+    numbers: Tensor,
+    drawn: Tensor,
+    attention: Tensor,
+    count: Tensor,
+    place: Tensor,
+    held: Tensor,
+    anchors: int,
+    recent: int,
+    fading: float,
+) -> None:
+    """Find the place of a frame's camera tokens; see ``CameraMemory``.
+
+    The next free place, or that of the oldest of the recent tokens, which may win the place of
+    another one.
+
+    Args:
+        keys: written to, [caches, heads, room + 1, head_dim]; the last place is none of these.
+        values: written to, the same.
+        numbers: of the tokens in the stream, written to, int64 [caches, room + 1].
+        drawn: attention that each token draws in the mean, written to, float32 [caches, room + 1].
+        attention: what it drew in the newest frame, float32 [caches, heads, room + 1].
+        count: tokens that have come so far, written to, int64 [1].
+        place: written to, where the next ones go, int64 [1].
+        held: places that are taken, written to, int64 [1].
+        anchors: places in front that are never given away.
+        recent: places at the end that go round among the most recent tokens.
+        fading: how much of ``drawn`` the newest frame decides.
+
+    """
+    room = drawn.shape[1] - 1
+    drawn.lerp_(attention.mean(dim=1) * held, fading)
+    full = count >= room
+    oldest = (count - room) % recent + (room - recent)
+    torch.where(full, oldest, count, out=place)
+    if room > anchors + recent:
+        own = drawn.index_select(1, place)
+        least, loser = drawn[:, anchors : room - recent].min(dim=1, keepdim=True)
+        target = torch.where(full & (own > least), loser + anchors, place)
+        drawn.scatter_(1, target, own)
+        numbers.scatter_(1, target, numbers.index_select(1, place))
+        for tokens in (keys, values):
+            moved = tokens.index_select(2, place)
+            tokens.scatter_(2, target[:, :, None, None].expand(moved.shape), moved)
+    drawn.index_fill_(1, place, 0.0)
+    numbers.index_copy_(1, place, count.expand(len(numbers), 1))
+    count += 1
+    torch.clamp(count, max=room, out=held)
+
+
+@operation(
+    shapes=lambda query, keys, weights: keys.new_empty(keys.shape[1:2], dtype=torch.float32),
+    kernels=_MEASURING,
+)
+def query_products(query: Tensor, keys: Tensor, weights: Tensor) -> Tensor:
+    """Return each key's product with a weighted sum of queries, both the mean over heads.
+
+    Args:
+        query: [heads, frame, channels].
+        keys: [heads, tokens, channels].
+        weights: of the queries, float32 [frame].
+
+    Returns:
+        float32 [tokens].
+
+    """
+    pooled = weights @ query.mean(dim=0, dtype=torch.float32)
+    return keys.mean(dim=0, dtype=torch.float32) @ pooled
 
 
 @operation(

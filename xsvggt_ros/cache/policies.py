@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from xsvggt_ros.cache.ops import key_similarity, unit_range
+from xsvggt_ros.cache.ops import key_similarity, query_products, unit_range
 from xsvggt_ros.cache.settings import CacheSettings
 
 NEUTRAL_INSERTION = 0.5
@@ -281,10 +281,9 @@ class Importance(Forgetful):
     def measure(self, layer: LayerView) -> Tensor:
         """Return the products of keys and pooled query, float32 [heads, tokens]."""
         query, keys = layer.query, layer.keys
-        if layer.sets == 1:
-            query = query.mean(dim=0, keepdim=True, dtype=torch.float32)
-            keys = keys.mean(dim=0, keepdim=True, dtype=torch.float32)
         weights = self._pooling(query.shape[1], layer.special, query.device)
+        if layer.sets == 1:
+            return query_products(query, keys, weights)[None]
         pooled = weights @ query.float()
         return (keys.float() @ pooled[..., None]).squeeze(-1)
 

@@ -204,8 +204,8 @@ class CacheSettings:
     )
     attention_backend: str = declared(
         "auto",
-        "What computes attention over the cache; auto = the package flash-attn where it is "
-        "installed and applies, else sdpa (PyTorch).",
+        "What computes attention over the cache; auto = a kernel of this package in half types on "
+        "CUDA, else sdpa (PyTorch); flash_attn = the package of that name.",
         choices=BACKENDS,
     )
     anchor_frames: int = declared(

@@ -78,6 +78,51 @@ def _launch(
     )  # fmt: skip
 
 
+@triton.jit
+def _linear_row(  # type: ignore[no-untyped-def]
+    row, weight, bias, out, outputs,
+    INPUTS: tl.constexpr, BIAS: tl.constexpr, GELU: tl.constexpr, ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Compute ``ROWS`` numbers of the result."""
+    number = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    inside = number < outputs
+    line = weight + number.to(tl.int64)[:, None] * INPUTS
+    total = tl.zeros((ROWS, BLOCK), tl.float32)
+    for start in tl.static_range(0, INPUTS, BLOCK):
+        column = start + tl.arange(0, BLOCK)
+        known = column < INPUTS
+        taken = inside[:, None] & known[None, :]
+        factor = tl.load(line + column[None, :], mask=taken, other=0.0)
+        came = tl.load(row + column, mask=known, other=0.0).to(factor.dtype).to(tl.float32)
+        total += factor.to(tl.float32) * came[None, :]
+    result = tl.sum(total, axis=1)
+    if BIAS:
+        result += tl.load(bias + number, mask=inside, other=0.0).to(tl.float32)
+    if GELU:
+        result = 0.5 * result * (1.0 + tl.erf(result * 0.7071067811865476))
+    tl.store(out + number, result.to(out.dtype.element_ty), mask=inside)
+
+
+_LINES = 4
+"""Numbers of a single row's result that one program computes."""
+_ACROSS = 1024
+"""Weights of each that it reads at a time."""
+_WARPS = 4
+
+
+def linear_row(row: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool) -> Tensor:
+    """Launch programs for a row [..., in] times weights [out, in]; see `operators.py`."""
+    outputs, inputs = weight.shape
+    out = torch.empty((*row.shape[:-1], outputs), dtype=weight.dtype, device=row.device)
+    _linear_row[(triton.cdiv(outputs, _LINES),)](
+        row.contiguous(), weight.contiguous(), bias, out, outputs,
+        inputs, bias is not None, gelu, _LINES, min(_ACROSS, triton.next_power_of_2(inputs)),
+        num_warps=_WARPS,
+    )  # fmt: skip
+    return out
+
+
 _NUMBERS = 2048
 """Numbers of the result that one program writes."""
 

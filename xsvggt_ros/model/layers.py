@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xsvggt_ros.cuda import attention
 from xsvggt_ros.model import operators
 from xsvggt_ros.model.operators import Rotation
 
@@ -25,18 +26,6 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Attention of queries over keys and values, each [batch, heads, tokens, head_dim]."""
 Absorb = Callable[[Tensor], None]
 """Is told what a block's MLP adds to its tokens, [batch, tokens, dim], of any floating dtype."""
-
-
-def attend_within(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attend over the given tokens alone: no memory, no mask.
-
-    Args:
-        query: [batch, heads, tokens, head_dim].
-        key: of the same shape.
-        value: likewise.
-
-    """
-    return functional.scaled_dot_product_attention(query, key, value)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -74,7 +63,7 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map [..., in] of any floating dtype to [..., out] of the weights' dtype."""
-        return super().forward(input.to(self.weight.dtype))
+        return operators.linear(input, self)
 
 
 class Mlp(nn.Module):
@@ -173,7 +162,7 @@ class Block(nn.Module):
         self,
         tokens: Tensor,
         update: Tensor | None = None,
-        attend: Attend = attend_within,
+        attend: Attend = attention.attend,
         rotation: Rotation | None = None,
         absorb: Absorb | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:

@@ -156,7 +156,7 @@ def _missing(index: int) -> str:
 def _failure(index: int) -> str:
     """Compile and run a small kernel; return what went wrong."""
     try:
-        from xsvggt_ros.cuda_probe import doubled
+        from xsvggt_ros.cuda.probe import doubled
 
         with torch.cuda.device(index):
             found = doubled(torch.ones(4, device=f"cuda:{index}"))
@@ -165,7 +165,7 @@ def _failure(index: int) -> str:
         return f"a trial kernel cannot be compiled ({first_line(error)}); install a C compiler"
 
 
-Kind = Literal["camera head", "dense heads", "cache", "attention"]
+Kind = Literal["camera head", "dense heads", "cache"]
 """Kinds of work that may run beside the rest, and beside each other."""
 
 

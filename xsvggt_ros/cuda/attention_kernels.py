@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attention in Triton. Importing this needs Triton, so `attention.py` does it late."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+_LOG2_E = 1.4426950408889634
+_ROWS = 64
+"""Queries that one program takes. A large GPU holds two or three programs a multiprocessor."""
+_MANY_KEYS = 4096
+"""From here on, queries that fill no program share their keys among several ones."""
+_SHARERS = 8
+"""So many; 16 heads of so many programs are about as many as a large GPU has multiprocessors."""
+_BLOCK, _BLOCK_OF_MANY = 64, 128
+"""Keys that a program takes at a time."""
+_STAGES = 3
+"""Blocks that are on their way at a time."""
+
+
+@triton.jit
+def _attend(  # type: ignore[no-untyped-def]
+    query, keys, values, out, mixed, highest, total,
+    lanes, heads, count, tokens, run, scale,
+    query_frame, query_head, query_token, keys_frame, keys_head, keys_token,
+    values_frame, values_head, values_token, out_frame, out_head, out_token,
+    CHANNELS: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, REST: tl.constexpr,
+    SPLITS: tl.constexpr, KEYS: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """Attend with ``ROWS`` queries of one head of one frame, or with those left at the end.
+
+    A lane is a head of a frame. Programs of one place in all lanes come before those of the next
+    one, and those of the rest, which need less time, come last.
+    """
+    number = tl.program_id(0)
+    lane = number % lanes
+    frame, head = (lane // heads).to(tl.int64), (lane % heads).to(tl.int64)
+    query += frame * query_frame + head * query_head
+    keys += frame * keys_frame + head * keys_head
+    values += frame * values_frame + head * values_head
+    out += frame * out_frame + head * out_head
+    whole = count // ROWS
+    if number < whole * lanes:
+        _attend_whole(
+            query, keys, values, out, number // lanes * ROWS, tokens, scale,
+            query_token, keys_token, values_token, out_token, CHANNELS, WIDTH, ROWS, KEYS, STAGES,
+        )  # fmt: skip
+    else:
+        _attend_rest(
+            query, keys, values, out, mixed, highest, total, lane, number // lanes - whole,
+            whole * ROWS, count, tokens, run, scale,
+            query_token, keys_token, values_token, out_token,
+            CHANNELS, WIDTH, REST, SPLITS, KEYS, STAGES,
+        )  # fmt: skip
+
+
+@triton.jit
+def _attend_whole(  # type: ignore[no-untyped-def]
+    query, keys, values, out, first, tokens, scale,
+    query_token, keys_token, values_token, out_token,
+    CHANNELS: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
+    STAGES: tl.constexpr,
+):  # fmt: skip
+    """Attend with ``ROWS`` queries of one lane, from ``first`` on, over all keys."""
+    row = (first + tl.arange(0, ROWS))[:, None]
+    channel = tl.arange(0, WIDTH)[None, :]
+    known = channel < CHANNELS
+    asking = tl.load(query + row * query_token + channel, mask=known, other=0.0)
+    summed, _most, weight = _over(
+        asking, keys, values, 0, tokens, keys_token, values_token, scale,
+        CHANNELS, WIDTH, ROWS, KEYS, STAGES,
+    )  # fmt: skip
+    result = (summed / weight[:, None]).to(out.dtype.element_ty)
+    tl.store(out + row * out_token + channel, result, mask=known)
+
+
+@triton.jit
+def _attend_rest(  # type: ignore[no-untyped-def]
+    query, keys, values, out, mixed, highest, total, lane, split, first, count, tokens, run, scale,
+    query_token, keys_token, values_token, out_token,
+    CHANNELS: tl.constexpr, WIDTH: tl.constexpr, REST: tl.constexpr, SPLITS: tl.constexpr,
+    KEYS: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """Attend with the queries from ``first`` on over one run of keys; leave sums if not alone."""
+    place = tl.arange(0, REST)
+    row = (first + place)[:, None]
+    channel = tl.arange(0, WIDTH)[None, :]
+    inside = (row < count) & (channel < CHANNELS)
+    asking = tl.load(query + row * query_token + channel, mask=inside, other=0.0)
+    summed, most, weight = _over(
+        asking, keys, values, split * run, tl.minimum((split + 1) * run, tokens),
+        keys_token, values_token, scale, CHANNELS, WIDTH, REST, KEYS, STAGES,
+    )  # fmt: skip
+    if SPLITS == 1:
+        result = (summed / weight[:, None]).to(out.dtype.element_ty)
+        tl.store(out + row * out_token + channel, result, mask=inside)
+    else:
+        part = (lane * SPLITS + split) * REST + place
+        tl.store(mixed + part[:, None] * WIDTH + channel, summed)
+        tl.store(highest + part, most)
+        tl.store(total + part, weight)
+
+
+@triton.jit
+def _over(  # type: ignore[no-untyped-def]
+    asking, keys, values, first, last, keys_token, values_token, scale,
+    CHANNELS: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
+    STAGES: tl.constexpr,
+):  # fmt: skip
+    """Return sums over the keys from ``first`` to ``last``, and by what they are to be divided."""
+    most = tl.full((ROWS,), float("-inf"), tl.float32)
+    weight = tl.zeros((ROWS,), tl.float32)
+    summed = tl.zeros((ROWS, WIDTH), tl.float32)
+    whole = first + (last - first) // KEYS * KEYS
+    for start in tl.range(first, whole, KEYS, num_stages=STAGES):
+        summed, most, weight = _over_block(
+            asking, keys, values, start, last, summed, most, weight, keys_token, values_token,
+            scale, CHANNELS, WIDTH, KEYS, False,
+        )  # fmt: skip
+    if whole < last:
+        summed, most, weight = _over_block(
+            asking, keys, values, whole, last, summed, most, weight, keys_token, values_token,
+            scale, CHANNELS, WIDTH, KEYS, True,
+        )  # fmt: skip
+    return summed, most, weight
+
+
+@triton.jit
+def _over_block(  # type: ignore[no-untyped-def]
+    asking, keys, values, start, last, summed, most, weight, keys_token, values_token, scale,
+    CHANNELS: tl.constexpr, WIDTH: tl.constexpr, KEYS: tl.constexpr, CUT: tl.constexpr,
+):  # fmt: skip
+    """Take one block of keys in; some of them are beyond ``last`` where it is ``CUT``."""
+    place = start + tl.arange(0, KEYS)
+    channel = tl.arange(0, WIDTH)
+    here = keys + place[:, None] * keys_token + channel[None, :]
+    there = values + place[:, None] * values_token + channel[None, :]
+    if CUT:
+        inside = (place < last)[:, None] & (channel < CHANNELS)[None, :]
+        key = tl.load(here, mask=inside, other=0.0)
+        value = tl.load(there, mask=inside, other=0.0)
+    elif CHANNELS < WIDTH:
+        inside = (channel < CHANNELS)[None, :]
+        key = tl.load(here, mask=inside, other=0.0)
+        value = tl.load(there, mask=inside, other=0.0)
+    else:
+        key = tl.load(here)
+        value = tl.load(there)
+    logit = tl.dot(asking, tl.trans(key))
+    if CUT:
+        logit = tl.where((place < last)[None, :], logit, float("-inf"))
+    higher = tl.maximum(most, tl.max(logit, axis=1) * scale)
+    share = tl.exp2(logit * scale - higher[:, None])
+    fading = tl.exp2(most - higher)
+    weight = weight * fading + tl.sum(share, axis=1)
+    summed = tl.dot(share.to(value.dtype), value, summed * fading[:, None])
+    return summed, higher, weight
+
+
+@triton.jit
+def _join_splits(  # type: ignore[no-untyped-def]
+    mixed, highest, total, out, heads, first, out_frame, out_head, out_token,
+    CHANNELS: tl.constexpr, WIDTH: tl.constexpr, REST: tl.constexpr, SPLITS: tl.constexpr,
+):  # fmt: skip
+    """Bring the splits of one query of one head of one frame together."""
+    row, lane = tl.program_id(0), tl.program_id(1)
+    split = tl.arange(0, SPLITS)
+    channel = tl.arange(0, WIDTH)
+    part = (lane * SPLITS + split) * REST + row
+    most = tl.load(highest + part)
+    scale = tl.exp2(most - tl.max(most, axis=0))
+    weight = tl.sum(tl.load(total + part) * scale, axis=0)
+    summed = tl.load(mixed + part[:, None] * WIDTH + channel[None, :]) * scale[:, None]
+    result = tl.sum(summed, axis=0) / weight
+    frame, head = (lane // heads).to(tl.int64), (lane % heads).to(tl.int64)
+    here = out + frame * out_frame + head * out_head + (first + row) * out_token + channel
+    tl.store(here, result.to(out.dtype.element_ty), mask=channel < CHANNELS)
+
+
+def attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Launch a program for each 64 queries of a head; see ``attend`` in `attention.py`."""
+    batch, heads, count, channels = query.shape
+    tokens = keys.shape[2]
+    query, keys, values = (
+        each if each.stride(-1) == 1 else each.contiguous() for each in (query, keys, values)
+    )
+    out = query.new_empty(batch, count, heads, channels).transpose(1, 2)
+    lanes, rest = batch * heads, count % _ROWS
+    many = tokens >= _MANY_KEYS
+    block = _BLOCK_OF_MANY if many else _BLOCK
+    height = max(16, triton.next_power_of_2(rest))
+    width = max(16, triton.next_power_of_2(channels))
+    splits = _SHARERS if many and rest else 1
+    run = triton.cdiv(triton.cdiv(tokens, splits), block) * block
+    # Where runs are rounded up, the last ones may be empty.
+    splits = triton.next_power_of_2(triton.cdiv(tokens, run))
+    room = (lanes, splits, height) if splits > 1 else (0, 0, 0)
+    mixed = torch.empty(*room, width, dtype=torch.float32, device=query.device)
+    highest, total = torch.empty(2, *room, dtype=torch.float32, device=query.device)
+    programs = lanes * (count // _ROWS + (splits if rest else 0))
+    _attend[(programs,)](
+        query, keys, values, out, mixed, highest, total,
+        lanes, heads, count, tokens, run, channels**-0.5 * _LOG2_E,
+        *query.stride()[:3], *keys.stride()[:3], *values.stride()[:3], *out.stride()[:3],
+        channels, width, _ROWS, height, splits, block, _STAGES, num_warps=4,
+    )  # fmt: skip
+    if splits > 1:
+        _join_splits[rest, lanes](
+            mixed, highest, total, out, heads, count - rest, *out.stride()[:3],
+            channels, width, height, splits,
+        )  # fmt: skip
+    return out
