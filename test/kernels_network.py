@@ -116,8 +116,8 @@ def test_a_single_row(dtype: torch.dtype, inputs: int, outputs: int, gelu: bool)
     row, weight = random(1, 1, inputs), random(outputs, inputs, dtype=dtype, seed=1) / inputs
     for bias in (None, random(outputs, dtype=dtype, seed=2)):
         wide = (each if each is None else each.float() for each in (weight, bias))
-        expected = unwrap(operators.linear_row)(row.to(dtype).float(), *wide, gelu)
-        actual = kernels.linear_row(row, weight, bias, gelu)
+        expected = unwrap(operators.linear_row)(row.to(dtype), *wide, gelu, torch.float32)
+        actual = kernels.linear_row(row, weight, bias, gelu, dtype)
         assert actual.dtype == dtype
         assert actual.shape == (1, 1, outputs)
         step = _step(dtype)

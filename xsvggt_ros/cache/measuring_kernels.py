@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Launches in Triton: policies' measures, and the camera head's memory."""
 
+from inspect import unwrap
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from xsvggt_ros.cache import ops
 
 _LEAST_NORM = tl.constexpr(1e-12)
 
@@ -58,45 +62,45 @@ def _directions(keys, places, tokens, CHANNELS: tl.constexpr):  # type: ignore[n
 
 @triton.jit
 def _pool_queries(  # type: ignore[no-untyped-def]
-    query, weights, sums, frame, heads, run, query_head, query_token,
-    CHANNELS: tl.constexpr, BLOCK: tl.constexpr,
+    query, weights, sums, frame, heads, query_head, query_token,
+    CHANNELS: tl.constexpr, HEADS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Add up one run of queries of all heads, each by its weight."""
-    part = tl.program_id(0)
+    """Add up one block of queries of all heads, each by its weight; then the mean over heads."""
+    places = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     channels = tl.arange(0, triton.next_power_of_2(CHANNELS))
-    total = tl.zeros((triton.next_power_of_2(CHANNELS),), tl.float32)
-    for start in range(0, run, BLOCK):
-        places = part * run + start + tl.arange(0, BLOCK)
-        counted = (places < frame) & (places < (part + 1) * run)
-        weight = tl.load(weights + places, mask=counted, other=0.0)
-        taken = counted[:, None] & (channels < CHANNELS)[None, :]
-        summed = tl.zeros((BLOCK, triton.next_power_of_2(CHANNELS)), tl.float32)
-        for head in range(heads):
-            where = query + head * query_head + places[:, None] * query_token + channels[None, :]
-            summed += tl.load(where, mask=taken, other=0.0).to(tl.float32)
-        total += tl.sum(summed * weight[:, None], axis=0)
-    tl.store(sums + part * CHANNELS + channels, total / heads, mask=channels < CHANNELS)
+    queries = _of_all_heads(query, places, frame, heads, query_head, query_token, CHANNELS, HEADS)
+    weight = tl.load(weights + places, mask=places < frame, other=0.0)
+    total = tl.sum(tl.sum(queries, axis=1) * weight[:, None], axis=0) / heads
+    tl.store(sums + tl.program_id(0) * CHANNELS + channels, total, mask=channels < CHANNELS)
 
 
 @triton.jit
 def _query_products(  # type: ignore[no-untyped-def]
-    keys, sums, out, tokens, heads, keys_head, keys_token,
-    CHANNELS: tl.constexpr, PARTS: tl.constexpr, BLOCK: tl.constexpr,
+    keys, sums, out, tokens, heads, blocks, keys_head, keys_token,
+    CHANNELS: tl.constexpr, HEADS: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """Multiply one block of keys, the mean over heads, with the sum of the pooled queries."""
     places = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    channels = tl.arange(0, triton.next_power_of_2(CHANNELS))
-    known = channels < CHANNELS
-    taken = (places < tokens)[:, None] & known[None, :]
-    where = keys + places.to(tl.int64)[:, None] * keys_token + channels[None, :]
-    summed = tl.zeros((BLOCK, triton.next_power_of_2(CHANNELS)), tl.float32)
-    for _head in range(heads):
-        summed += tl.load(where, mask=taken, other=0.0).to(tl.float32)
-        where += keys_head
-    parts = tl.arange(0, PARTS)[:, None]
-    pooled = tl.sum(tl.load(sums + parts * CHANNELS + channels, mask=known[None, :], other=0.0), 0)
-    product = tl.sum(summed / heads * pooled[None, :], axis=1)
+    channels = tl.arange(0, triton.next_power_of_2(CHANNELS))[None, :]
+    key = _of_all_heads(keys, places, tokens, heads, keys_head, keys_token, CHANNELS, HEADS)
+    part = tl.arange(0, PARTS)[:, None]
+    known = (part < blocks) & (channels < CHANNELS)
+    pooled = tl.sum(tl.load(sums + part * CHANNELS + channels, mask=known, other=0.0), axis=0)
+    product = tl.sum(tl.sum(key, axis=1) / heads * pooled[None, :], axis=1)
     tl.store(out + places, product, mask=places < tokens)
+
+
+@triton.jit
+def _of_all_heads(  # type: ignore[no-untyped-def]
+    source, places, count, heads, head_step, token_step, CHANNELS: tl.constexpr, HEADS: tl.constexpr
+):
+    """Load some tokens of all heads, float32 [places, heads, channels]."""
+    place = places.to(tl.int64)[:, None, None]
+    head = tl.arange(0, HEADS)[None, :, None]
+    channel = tl.arange(0, triton.next_power_of_2(CHANNELS))[None, None, :]
+    taken = (place < count) & (head < heads) & (channel < CHANNELS)
+    where = source + head * head_step + place * token_step + channel
+    return tl.load(where, mask=taken, other=0.0).to(tl.float32)
 
 
 @triton.jit
@@ -179,69 +183,57 @@ def _count_camera_token(  # type: ignore[no-untyped-def]
 def _attend_camera(  # type: ignore[no-untyped-def]
     query, key, value, place, held, keys, values, weights, out,
     room, scale, keys_head, values_head,
-    CHANNELS: tl.constexpr, BLOCK: tl.constexpr,
+    CHANNELS: tl.constexpr, PLACES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Put one head's token into its place, then attend over the places that are taken."""
-    head = tl.program_id(0).to(tl.int64)
-    channels = tl.arange(0, triton.next_power_of_2(CHANNELS))
-    known = channels < CHANNELS
-    own = head * CHANNELS + channels
-    asking = tl.load(query + own, mask=known, other=0.0).to(tl.float32)
-    new_key = tl.load(key + own, mask=known, other=0.0)
-    new_value = tl.load(value + own, mask=known, other=0.0)
-    target, taken = tl.load(place), tl.load(held)
-    tl.store(keys + head * keys_head + target * CHANNELS + channels, new_key, mask=known)
-    tl.store(values + head * values_head + target * CHANNELS + channels, new_value, mask=known)
+    """Put one head's token into its place, then attend over the places that are taken.
 
-    highest = tl.full((1,), float("-inf"), tl.float32)
-    for start in range(0, room, BLOCK):
-        logit = _logits(
-            keys + head * keys_head, asking, new_key, start, target, taken, room, scale, CHANNELS,
-            BLOCK,
+    All places at once, ``BLOCK`` channels at a time.
+    """
+    head = tl.program_id(0).to(tl.int64)
+    slot = tl.arange(0, PLACES)
+    target, taken = tl.load(place), tl.load(held)
+    logit = tl.zeros((PLACES,), tl.float32)
+    for start in tl.static_range(0, CHANNELS, BLOCK):
+        came = _with_newest(
+            keys + head * keys_head, key + head * CHANNELS, slot, target, taken, start,
+            CHANNELS, BLOCK,
         )  # fmt: skip
-        highest = tl.maximum(highest, tl.max(logit, axis=0))
-        places = start + tl.arange(0, BLOCK)
-        tl.store(weights + head * room + places, logit, mask=places < room)
-    tl.debug_barrier()
-    total = tl.zeros((1,), tl.float32)
-    mixed = tl.zeros((triton.next_power_of_2(CHANNELS),), tl.float32)
-    for start in range(0, room, BLOCK):
-        places = start + tl.arange(0, BLOCK)
-        inside = places < room
-        logit = tl.load(weights + head * room + places, mask=inside, other=float("-inf"))
-        weight = tl.exp(logit - highest)
-        total += tl.sum(weight, axis=0)
-        where = values + head * values_head + places[:, None] * CHANNELS + channels[None, :]
-        came = tl.load(where, mask=inside[:, None] & known[None, :], other=0.0)
-        came = tl.where((places == target)[:, None], new_value[None, :], came).to(tl.float32)
-        mixed += tl.sum(weight[:, None] * came, axis=0)
-        tl.store(weights + head * room + places, weight, mask=inside)
-    tl.debug_barrier()
-    for start in range(0, room, BLOCK):
-        places = start + tl.arange(0, BLOCK)
-        weight = tl.load(weights + head * room + places, mask=places < room, other=0.0)
-        tl.store(weights + head * room + places, weight / total, mask=places < room)
-    tl.store(out + own, (mixed / total).to(out.dtype.element_ty), mask=known)
+        channel = start + tl.arange(0, BLOCK)
+        asking = tl.load(query + head * CHANNELS + channel, mask=channel < CHANNELS, other=0.0)
+        logit += tl.sum(came * asking.to(tl.float32)[None, :], axis=1)
+    logit = tl.where(slot < taken, logit * scale, float("-inf"))
+    weight = tl.exp(logit - tl.max(logit, axis=0))
+    weight = weight / tl.sum(weight, axis=0)
+    tl.store(weights + head * room + slot, weight, mask=slot < room)
+    for start in tl.static_range(0, CHANNELS, BLOCK):
+        came = _with_newest(
+            values + head * values_head, value + head * CHANNELS, slot, target, taken, start,
+            CHANNELS, BLOCK,
+        )  # fmt: skip
+        channel = start + tl.arange(0, BLOCK)
+        mixed = tl.sum(came * weight[:, None], axis=0).to(out.dtype.element_ty)
+        tl.store(out + head * CHANNELS + channel, mixed, mask=channel < CHANNELS)
 
 
 @triton.jit
-def _logits(  # type: ignore[no-untyped-def]
-    keys, asking, new_key, start, target, taken, room, scale,
-    CHANNELS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """Return a head's logits of one block of places; those not taken yet are out of reach."""
-    places = start + tl.arange(0, BLOCK)
-    channels = tl.arange(0, triton.next_power_of_2(CHANNELS))
-    inside = (places < room)[:, None] & (channels < CHANNELS)[None, :]
-    came = tl.load(keys + places[:, None] * CHANNELS + channels[None, :], mask=inside, other=0.0)
-    # The token that has just come may not be seen by all threads yet.
-    came = tl.where((places == target)[:, None], new_key[None, :], came).to(tl.float32)
-    logit = tl.sum(came * asking[None, :], axis=1) * scale
-    return tl.where(places < taken, logit, float("-inf"))
+def _with_newest(  # type: ignore[no-untyped-def]
+    held, newest, slot, target, taken, start, CHANNELS: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Return some channels of one head's tokens, float32 [places, channels]; store the newest."""
+    channel = start + tl.arange(0, BLOCK)
+    known = channel < CHANNELS
+    new = tl.load(newest + channel, mask=known, other=0.0)
+    inside = (slot < taken)[:, None] & known[None, :]
+    came = tl.load(held + slot[:, None] * CHANNELS + channel[None, :], mask=inside, other=0.0)
+    # Others of this program may not see yet what is stored here.
+    tl.store(held + target * CHANNELS + channel, new, mask=known)
+    return tl.where((slot == target)[:, None], new[None, :], came).to(tl.float32)
 
 
 _TOKENS = 64
 """Tokens that one program handles at a time."""
+_MOST_PLACES = 2048
+"""Camera tokens that one program can look at."""
 _PARTS = 32
 """Programs that add up the directions of one head; a power of two."""
 
@@ -283,11 +275,16 @@ def attend_camera(
 ) -> Tensor:
     """Launch one program for each head of keys [heads, room, head_dim]; see `ops.py`."""
     heads, room, channels = keys.shape
+    if room > _MOST_PLACES:
+        found: Tensor = unwrap(ops.attend_camera)(
+            query, key, value, place, held, keys, values, attention
+        )
+        return found
     out = torch.empty(query.shape, dtype=value.dtype, device=keys.device)
     _attend_camera[(heads,)](
         query.contiguous(), key.contiguous(), value.contiguous(), place, held, keys, values,
         attention, out, room, channels**-0.5, keys.stride(0), values.stride(0), channels,
-        min(256, triton.next_power_of_2(room)), num_warps=8,
+        triton.next_power_of_2(room), min(32, triton.next_power_of_2(channels)), num_warps=16,
     )  # fmt: skip
     return out
 
@@ -319,21 +316,23 @@ def find_camera_place(
     _count_camera_token[(1,)](count, place, held, room, recent, num_warps=1)
 
 
-_POOLED = 64
-"""Programs that pool the queries of a frame; a power of two."""
+_POOLED = 16
+"""Tokens of all heads that one program handles at a time."""
 
 
 def query_products(query: Tensor, keys: Tensor, weights: Tensor) -> Tensor:
     """Launch kernels for the pooled query of [heads, frame, channels], and for the products."""
     heads, frame, channels = query.shape
-    tokens = keys.shape[1]
-    sums = torch.empty(_POOLED, channels, dtype=torch.float32, device=keys.device)
+    tokens, height = keys.shape[1], triton.next_power_of_2(heads)
+    blocks = triton.cdiv(frame, _POOLED)
+    sums = torch.empty(blocks, channels, dtype=torch.float32, device=keys.device)
     out = torch.empty(tokens, dtype=torch.float32, device=keys.device)
-    _pool_queries[(_POOLED,)](
-        query, weights, sums, frame, heads, triton.cdiv(frame, _POOLED),
-        query.stride(0), query.stride(1), channels, 16,
+    _pool_queries[(blocks,)](
+        query, weights, sums, frame, heads, query.stride(0), query.stride(1),
+        channels, height, _POOLED,
     )  # fmt: skip
-    _query_products[(triton.cdiv(tokens, _TOKENS),)](
-        keys, sums, out, tokens, heads, keys.stride(0), keys.stride(1), channels, _POOLED, _TOKENS
-    )
+    _query_products[(triton.cdiv(tokens, _POOLED),)](
+        keys, sums, out, tokens, heads, blocks, keys.stride(0), keys.stride(1),
+        channels, height, _POOLED, triton.next_power_of_2(blocks),
+    )  # fmt: skip
     return out

@@ -79,8 +79,10 @@ def _tokens_of_fallen_groups(
         emptiness = occupancy.scatter_add(1, row_of_slot, must_stay * held)
     # An empty group comes before all others.
     scores = (occupancy.clamp(max=1) - 1).scatter_add_(1, row_of_slot, merit)
-    cheapest = scores.topk(rows, dim=1, largest=False).indices
-    emptiest = emptiness.topk(rows, dim=1, largest=False).indices
+    # Many are equal, and which of these a topk finds differs from device to device.
+    cheapest, emptiest = (
+        each.argsort(dim=1, stable=True)[:, :rows] for each in (scores, emptiness)
+    )
     # The cheapest groups may hold more tokens than may go. The emptiest ones never do: the table
     # is made large enough for that (`segment.table_rows`).
     affordable = occupancy.gather(1, cheapest).sum(1, keepdim=True) <= count

@@ -13,8 +13,8 @@ _ROWS = 64
 """Queries that one program takes. A large GPU holds two or three programs a multiprocessor."""
 _MANY_KEYS = 4096
 """From here on, queries that fill no program share their keys among several ones."""
-_SHARERS = 8
-"""So many; 16 heads of so many programs are about as many as a large GPU has multiprocessors."""
+_SHARERS = 16
+"""So many; 16 heads of so many programs are about two for each multiprocessor of a large GPU."""
 _BLOCK, _BLOCK_OF_MANY = 64, 128
 """Keys that a program takes at a time."""
 _STAGES = 3
@@ -30,10 +30,10 @@ def _attend(  # type: ignore[no-untyped-def]
     CHANNELS: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, REST: tl.constexpr,
     SPLITS: tl.constexpr, KEYS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """Attend with ``ROWS`` queries of one head of one frame, or with those left at the end.
+    """Attend with ``ROWS`` queries of one head of one frame, or share those left at the end.
 
     A lane is a head of a frame. Programs of one place in all lanes come before those of the next
-    one, and those of the rest, which need less time, come last.
+    one; those that share come last and fill the gaps.
     """
     number = tl.program_id(0)
     lane = number % lanes
@@ -42,24 +42,31 @@ def _attend(  # type: ignore[no-untyped-def]
     keys += frame * keys_frame + head * keys_head
     values += frame * values_frame + head * values_head
     out += frame * out_frame + head * out_head
-    whole = count // ROWS
-    if number < whole * lanes:
-        _attend_whole(
-            query, keys, values, out, number // lanes * ROWS, tokens, scale,
+    if SPLITS == 1:
+        # A second way would take registers that a third program on a multiprocessor needs.
+        _attend_alone(
+            query, keys, values, out, number // lanes * ROWS, count, tokens, scale,
             query_token, keys_token, values_token, out_token, CHANNELS, WIDTH, ROWS, KEYS, STAGES,
         )  # fmt: skip
     else:
-        _attend_rest(
-            query, keys, values, out, mixed, highest, total, lane, number // lanes - whole,
-            whole * ROWS, count, tokens, run, scale,
-            query_token, keys_token, values_token, out_token,
-            CHANNELS, WIDTH, REST, SPLITS, KEYS, STAGES,
-        )  # fmt: skip
+        whole = count // ROWS
+        if number < whole * lanes:
+            _attend_alone(
+                query, keys, values, out, number // lanes * ROWS, count, tokens, scale,
+                query_token, keys_token, values_token, out_token,
+                CHANNELS, WIDTH, ROWS, KEYS, STAGES,
+            )  # fmt: skip
+        else:
+            _attend_shared(
+                query, keys, values, mixed, highest, total, lane, number // lanes - whole,
+                whole * ROWS, count, tokens, run, scale, query_token, keys_token, values_token,
+                CHANNELS, WIDTH, REST, SPLITS, KEYS, STAGES,
+            )  # fmt: skip
 
 
 @triton.jit
-def _attend_whole(  # type: ignore[no-untyped-def]
-    query, keys, values, out, first, tokens, scale,
+def _attend_alone(  # type: ignore[no-untyped-def]
+    query, keys, values, out, first, count, tokens, scale,
     query_token, keys_token, values_token, out_token,
     CHANNELS: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
     STAGES: tl.constexpr,
@@ -67,24 +74,24 @@ def _attend_whole(  # type: ignore[no-untyped-def]
     """Attend with ``ROWS`` queries of one lane, from ``first`` on, over all keys."""
     row = (first + tl.arange(0, ROWS))[:, None]
     channel = tl.arange(0, WIDTH)[None, :]
-    known = channel < CHANNELS
-    asking = tl.load(query + row * query_token + channel, mask=known, other=0.0)
+    inside = (row < count) & (channel < CHANNELS)
+    asking = tl.load(query + row * query_token + channel, mask=inside, other=0.0)
     summed, _most, weight = _over(
         asking, keys, values, 0, tokens, keys_token, values_token, scale,
         CHANNELS, WIDTH, ROWS, KEYS, STAGES,
     )  # fmt: skip
     result = (summed / weight[:, None]).to(out.dtype.element_ty)
-    tl.store(out + row * out_token + channel, result, mask=known)
+    tl.store(out + row * out_token + channel, result, mask=inside)
 
 
 @triton.jit
-def _attend_rest(  # type: ignore[no-untyped-def]
-    query, keys, values, out, mixed, highest, total, lane, split, first, count, tokens, run, scale,
-    query_token, keys_token, values_token, out_token,
+def _attend_shared(  # type: ignore[no-untyped-def]
+    query, keys, values, mixed, highest, total, lane, split, first, count, tokens, run, scale,
+    query_token, keys_token, values_token,
     CHANNELS: tl.constexpr, WIDTH: tl.constexpr, REST: tl.constexpr, SPLITS: tl.constexpr,
     KEYS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """Attend with the queries from ``first`` on over one run of keys; leave sums if not alone."""
+    """Attend with the queries from ``first`` on over one run of keys; leave sums, not divided."""
     place = tl.arange(0, REST)
     row = (first + place)[:, None]
     channel = tl.arange(0, WIDTH)[None, :]
@@ -94,14 +101,10 @@ def _attend_rest(  # type: ignore[no-untyped-def]
         asking, keys, values, split * run, tl.minimum((split + 1) * run, tokens),
         keys_token, values_token, scale, CHANNELS, WIDTH, REST, KEYS, STAGES,
     )  # fmt: skip
-    if SPLITS == 1:
-        result = (summed / weight[:, None]).to(out.dtype.element_ty)
-        tl.store(out + row * out_token + channel, result, mask=inside)
-    else:
-        part = (lane * SPLITS + split) * REST + place
-        tl.store(mixed + part[:, None] * WIDTH + channel, summed)
-        tl.store(highest + part, most)
-        tl.store(total + part, weight)
+    part = (lane * SPLITS + split) * REST + place
+    tl.store(mixed + part[:, None] * WIDTH + channel, summed)
+    tl.store(highest + part, most)
+    tl.store(total + part, weight)
 
 
 @triton.jit
@@ -193,14 +196,14 @@ def attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     block = _BLOCK_OF_MANY if many else _BLOCK
     height = max(16, triton.next_power_of_2(rest))
     width = max(16, triton.next_power_of_2(channels))
-    splits = _SHARERS if many and rest else 1
+    splits = _SHARERS if many and rest and count > _ROWS else 1
     run = triton.cdiv(triton.cdiv(tokens, splits), block) * block
     # Where runs are rounded up, the last ones may be empty.
     splits = triton.next_power_of_2(triton.cdiv(tokens, run))
     room = (lanes, splits, height) if splits > 1 else (0, 0, 0)
     mixed = torch.empty(*room, width, dtype=torch.float32, device=query.device)
     highest, total = torch.empty(2, *room, dtype=torch.float32, device=query.device)
-    programs = lanes * (count // _ROWS + (splits if rest else 0))
+    programs = lanes * (count // _ROWS + splits if splits > 1 else triton.cdiv(count, _ROWS))
     _attend[(programs,)](
         query, keys, values, out, mixed, highest, total,
         lanes, heads, count, tokens, run, channels**-0.5 * _LOG2_E,

@@ -32,9 +32,14 @@ class PatchEmbedding(nn.Module):
         self.proj = nn.Conv2d(3, dim, kernel_size=patch_size, stride=patch_size)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map [frames, 3, height, width] to row-major tokens [frames, patches, dim]."""
-        patches: Tensor = self.proj(images.to(self.proj.weight.dtype))
-        return patches.flatten(2).transpose(1, 2)
+        """Map [frames, 3, height, width] to row-major tokens [frames, patches, dim].
+
+        Patches do not overlap, so the convolution is a matrix product of their pixels.
+        """
+        size, weight = self.proj.kernel_size[0], self.proj.weight
+        pixels = images.to(weight.dtype).unflatten(3, (-1, size)).unflatten(2, (-1, size))
+        patches = pixels.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        return functional.linear(patches, weight.flatten(1), self.proj.bias)
 
 
 class Encoder(nn.Module):

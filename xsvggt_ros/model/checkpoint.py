@@ -39,6 +39,7 @@ from xsvggt_ros.model.device import (
     heads_dtype_named,
     is_quantized,
     quantize_weights,
+    takes_tf32,
 )
 from xsvggt_ros.model.network import StreamVggt
 from xsvggt_ros.model.weight_files import (
@@ -121,6 +122,8 @@ def load_network(
     try:
         network = network.freeze().to(place).lay_out_convolutions()
         quantize_weights(network, network.camera_head, weights)
+        if weights == "full" and takes_tf32(place, precisions[0]):
+            network.camera_head.store_narrow()
     except torch.OutOfMemoryError as error:
         raise ConfigurationError(
             f"the weights do not fit on device '{place}': {first_line(error)}; free "

@@ -129,6 +129,11 @@ def _named(name: str) -> torch.dtype:
     return DTYPES[name]
 
 
+def takes_tf32(device: torch.device, dtype: torch.dtype) -> bool:
+    """Return whether float32 is multiplied as TF32, beside an aggregator of ``dtype``."""
+    return device.type == "cuda" and dtype != torch.float32
+
+
 def choose_arithmetic(device: torch.device, dtype: torch.dtype) -> None:
     """Decide for this process how CUDA multiplies float32: as TF32, or in full.
 
@@ -139,7 +144,7 @@ def choose_arithmetic(device: torch.device, dtype: torch.dtype) -> None:
     """
     if device.type != "cuda":
         return
-    fast = dtype != torch.float32
+    fast = takes_tf32(device, dtype)
     torch.set_float32_matmul_precision("high" if fast else "highest")
     torch.backends.cudnn.allow_tf32 = fast
     torch.backends.cudnn.benchmark = False

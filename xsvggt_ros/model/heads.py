@@ -19,6 +19,9 @@ from xsvggt_ros.model import operators
 from xsvggt_ros.model.config import NetworkConfig
 from xsvggt_ros.model.layers import AddLayerNorm, Block, Constants, LayerNorm, Linear, Memory, Mlp
 
+_LARGE = 2**18
+"""Weights from which on it matters how many bytes they are."""
+
 POSE_SIZE = 9
 """Translation (3), quaternion x y z w (4), vertical and horizontal field of view (2)."""
 
@@ -67,6 +70,15 @@ class CameraHead(nn.Module):
         self.beginning = Constants()
         self.frozen = False
 
+    def store_narrow(self) -> None:
+        """Store float32 weights in float16, which has the mantissa of TF32.
+
+        A frame has one camera token, so most of the head's time goes into reading its weights.
+        """
+        for module in self.modules():
+            if isinstance(module, Linear) and module.weight.numel() >= _LARGE:
+                module.store_narrow()
+
     def forward(self, camera_tokens: Tensor, memory: Memory) -> Tensor:
         """Map camera tokens [batch, frames, dim] to encodings [batch, frames, iterations, 9].
 
@@ -92,7 +104,7 @@ class CameraHead(nn.Module):
         for index, block in enumerate(self.trunk):
             attend = partial(memory.attend_camera, step, index)
             _, hidden, pending = block(hidden, pending, attend)
-        _, normed = self.trunk_norm(hidden, pending, self.pose_branch.fc1.weight.dtype)
+        _, normed = self.trunk_norm(hidden, pending, self.pose_branch.fc1.dtype)
         update: Tensor = self.pose_branch(normed)
         return update.float()
 
@@ -101,7 +113,7 @@ class CameraHead(nn.Module):
         if encoding is not None:
             return self._modulated(encoding)
         return self.beginning.get(
-            (self.empty_pose_tokens.device, self.embed_pose.weight.dtype),
+            (self.empty_pose_tokens.device, self.embed_pose.dtype),
             lambda: self._modulated(self.empty_pose_tokens),
             keep=self.frozen,
         )

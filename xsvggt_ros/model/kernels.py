@@ -94,8 +94,8 @@ def _linear_row(  # type: ignore[no-untyped-def]
         known = column < INPUTS
         taken = inside[:, None] & known[None, :]
         factor = tl.load(line + column[None, :], mask=taken, other=0.0)
-        came = tl.load(row + column, mask=known, other=0.0).to(factor.dtype).to(tl.float32)
-        total += factor.to(tl.float32) * came[None, :]
+        came = tl.load(row + column, mask=known, other=0.0).to(out.dtype.element_ty)
+        total += factor.to(tl.float32) * came.to(tl.float32)[None, :]
     result = tl.sum(total, axis=1)
     if BIAS:
         result += tl.load(bias + number, mask=inside, other=0.0).to(tl.float32)
@@ -104,21 +104,22 @@ def _linear_row(  # type: ignore[no-untyped-def]
     tl.store(out + number, result.to(out.dtype.element_ty), mask=inside)
 
 
-_LINES = 4
+_LINES = 2
 """Numbers of a single row's result that one program computes."""
-_ACROSS = 1024
+_ACROSS = 2048
 """Weights of each that it reads at a time."""
-_WARPS = 4
 
 
-def linear_row(row: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool) -> Tensor:
+def linear_row(
+    row: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool, dtype: torch.dtype
+) -> Tensor:
     """Launch programs for a row [..., in] times weights [out, in]; see `operators.py`."""
     outputs, inputs = weight.shape
-    out = torch.empty((*row.shape[:-1], outputs), dtype=weight.dtype, device=row.device)
+    out = torch.empty((*row.shape[:-1], outputs), dtype=dtype, device=row.device)
     _linear_row[(triton.cdiv(outputs, _LINES),)](
         row.contiguous(), weight.contiguous(), bias, out, outputs,
         inputs, bias is not None, gelu, _LINES, min(_ACROSS, triton.next_power_of_2(inputs)),
-        num_warps=_WARPS,
+        num_warps=4,
     )  # fmt: skip
     return out
 

@@ -59,11 +59,33 @@ class AddLayerNorm(nn.LayerNorm):
 
 
 class Linear(nn.Linear):
-    """Linear layer that computes in the dtype of its weights."""
+    """Linear layer that computes in the dtype of its weights, or in a wider one.
+
+    Attributes:
+        stored_narrow: whether its weights are float16 and stand for float32 ones.
+
+    """
+
+    stored_narrow = False
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in, and answers."""
+        return torch.float32 if self.stored_narrow else self.weight.dtype
+
+    def store_narrow(self) -> None:
+        """Store float32 weights in float16, and go on computing in float32.
+
+        Float16 has the mantissa of TF32. Weights beyond its range stay as they are.
+        """
+        fits = self.weight.detach().abs().max() <= torch.finfo(torch.float16).max
+        if self.weight.dtype == torch.float32 and fits:
+            self.weight.data = self.weight.data.half()
+            self.stored_narrow = True
 
     def forward(self, input: Tensor) -> Tensor:
-        """Map [..., in] of any floating dtype to [..., out] of the weights' dtype."""
-        return operators.linear(input, self)
+        """Map [..., in] of any floating dtype to [..., out] of :attr:`dtype`."""
+        return operators.linear(input, self, self.dtype)
 
 
 class Mlp(nn.Module):
@@ -76,7 +98,7 @@ class Mlp(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map [..., dim] to [..., out]."""
-        update: Tensor = self.fc2(operators.linear_gelu(tokens, self.fc1))
+        update: Tensor = self.fc2(operators.linear_gelu(tokens, self.fc1, self.fc1.dtype))
         return update
 
 
@@ -180,9 +202,9 @@ class Block(nn.Module):
             sum is the block's output.
 
         """
-        entered, normed = self.norm1(tokens, update, self.attn.qkv.weight.dtype)
+        entered, normed = self.norm1(tokens, update, self.attn.qkv.dtype)
         mixed = self.ls1(self.attn(normed, attend, rotation))
-        tokens, normed = self.norm2(entered, mixed, self.mlp.fc1.weight.dtype)
+        tokens, normed = self.norm2(entered, mixed, self.mlp.fc1.dtype)
         update = self.ls2(self.mlp(normed))
         if absorb is not None:
             absorb(update)

@@ -318,56 +318,69 @@ def resize(
     return add_along(resized, along_x, along_y)
 
 
-def linear(tokens: Tensor, layer: nn.Linear) -> Tensor:
-    """Return ``layer(tokens)`` [..., out] of tokens [..., in], in the dtype of the weights."""
+def linear(tokens: Tensor, layer: nn.Linear, dtype: torch.dtype) -> Tensor:
+    """Return ``layer(tokens)`` [..., out] of tokens [..., in], computed in ``dtype``.
+
+    Args:
+        tokens: of any floating dtype.
+        layer: whose weights are of ``dtype``, or narrower.
+        dtype: of the result.
+
+    """
     if _is_row_of(tokens, layer):
-        return linear_row(tokens, layer.weight, layer.bias, False)
-    return functional.linear(tokens.to(layer.weight.dtype), layer.weight, layer.bias)
+        return linear_row(tokens, layer.weight, layer.bias, False, dtype)
+    narrow = layer.weight.dtype != dtype
+    weight = layer.weight.to(dtype) if narrow else layer.weight
+    return functional.linear(tokens.to(dtype), weight, layer.bias)
 
 
-def linear_gelu(tokens: Tensor, layer: nn.Linear) -> Tensor:
-    """Return ``gelu(layer(tokens))`` [..., out] of tokens [..., in], in the dtype of the weights.
+def linear_gelu(tokens: Tensor, layer: nn.Linear, dtype: torch.dtype) -> Tensor:
+    """Return ``gelu(layer(tokens))`` [..., out] of tokens [..., in]; args as for :func:`linear`.
 
     In half types on CUDA the matrix product's own kernel ends with GELU, by the formula with tanh;
     it is off by at most 5e-4, less than a half type rounds where that is.
     """
     weight, bias = layer.weight, layer.bias
     if _is_row_of(tokens, layer):
-        return linear_row(tokens, weight, bias, True)
-    half = weight.dtype in (torch.bfloat16, torch.float16)
+        return linear_row(tokens, weight, bias, True, dtype)
+    half = dtype in (torch.bfloat16, torch.float16)
     if tokens.device.type == "cuda" and half and type(weight) is nn.Parameter and _fused(tokens):
-        rows = tokens.to(weight.dtype).flatten(0, -2)
+        rows = tokens.to(dtype).flatten(0, -2)
         product = torch._addmm_activation(bias, rows, weight.t(), use_gelu=True)
         return product.view(*tokens.shape[:-1], -1)
-    return functional.gelu(linear(tokens, layer))
+    return functional.gelu(linear(tokens, layer, dtype))
 
 
 def _is_row_of(tokens: Tensor, layer: nn.Linear) -> bool:
-    """Return whether this is a single row and weights as they are stored, neither packed."""
+    """Return whether this is a single row, and weights as they are stored, not packed."""
     single = tokens.numel() == layer.in_features and _fused(tokens)
     return single and type(layer.weight) is nn.Parameter
 
 
 @operation(
-    shapes=lambda row, weight, bias, gelu: torch.empty(
-        (*row.shape[:-1], weight.shape[0]), dtype=weight.dtype, device=row.device
+    shapes=lambda row, weight, bias, gelu, dtype: torch.empty(
+        (*row.shape[:-1], weight.shape[0]), dtype=dtype, device=row.device
     ),
     kernels=_KERNELS,
 )
-def linear_row(row: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool) -> Tensor:
+def linear_row(
+    row: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool, dtype: torch.dtype
+) -> Tensor:
     """Return a single row times weights: all time goes into reading these.
 
     Args:
         row: [..., in], of any floating dtype, with a single row.
-        weight: [out, in].
+        weight: [out, in], of ``dtype`` or narrower.
         bias: [out].
         gelu: whether the exact GELU follows.
+        dtype: that it is computed in, and of the result.
 
     Returns:
-        [..., out], of the dtype of ``weight``.
+        [..., out].
 
     """
-    product = functional.linear(row.to(weight.dtype), weight, bias)
+    wide = None if bias is None else bias.to(dtype)
+    product = functional.linear(row.to(dtype), weight.to(dtype), wide)
     return functional.gelu(product) if gelu else product
 
 
