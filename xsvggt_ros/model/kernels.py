@@ -8,14 +8,23 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from xsvggt_ros.cuda.early_start import (
+    launch_options,
+    start_next,
+    starts_ahead,
+    wait_for_previous,
+)
 from xsvggt_ros.model.operators import Projection
 
 
 @triton.jit
 def _layer_norm(  # type: ignore[no-untyped-def]
     source, update, total, target, weight, bias, stride, dim, eps,
-    ADD: tl.constexpr, AFFINE: tl.constexpr, BLOCK: tl.constexpr,
+    ADD: tl.constexpr, AFFINE: tl.constexpr, BLOCK: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
+    if AHEAD:
+        start_next()
+        wait_for_previous()
     row = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, BLOCK)
     inside = columns < dim
@@ -71,30 +80,35 @@ def _launch(
 ) -> None:
     dim = rows.shape[-1]
     block = triton.next_power_of_2(dim)
+    ahead = len(rows) == 1 and starts_ahead(rows.device)
     _layer_norm[(len(rows),)](
         rows, update, total, target, weight, bias, rows.stride(0), dim, eps,
-        ADD=update is not None, AFFINE=weight is not None, BLOCK=block,
-        num_warps=min(max(block // 256, 1), 8),
+        ADD=update is not None, AFFINE=weight is not None, BLOCK=block, AHEAD=ahead,
+        num_warps=min(max(block // 256, 1), 8), **launch_options(ahead),
     )  # fmt: skip
 
 
 @triton.jit
 def _linear_row(  # type: ignore[no-untyped-def]
     row, weight, bias, out, outputs,
-    INPUTS: tl.constexpr, BIAS: tl.constexpr, GELU: tl.constexpr, ROWS: tl.constexpr,
-    BLOCK: tl.constexpr,
+    INPUTS: tl.constexpr, BIAS: tl.constexpr, GELU: tl.constexpr, LINES: tl.constexpr,
+    BLOCK: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
-    """Compute ``ROWS`` numbers of the result."""
-    number = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    """Compute ``LINES`` numbers of the result."""
+    number = tl.program_id(0) * LINES + tl.arange(0, LINES)
     inside = number < outputs
     line = weight + number.to(tl.int64)[:, None] * INPUTS
-    total = tl.zeros((ROWS, BLOCK), tl.float32)
+    # Weights never change: the first ones are on their way before the row is computed.
+    factor = _weights(line, inside, 0, INPUTS, BLOCK)
+    if AHEAD:
+        start_next()
+        wait_for_previous()
+    total = tl.zeros((LINES, BLOCK), tl.float32)
     for start in tl.static_range(0, INPUTS, BLOCK):
+        if start > 0:
+            factor = _weights(line, inside, start, INPUTS, BLOCK)
         column = start + tl.arange(0, BLOCK)
-        known = column < INPUTS
-        taken = inside[:, None] & known[None, :]
-        factor = tl.load(line + column[None, :], mask=taken, other=0.0)
-        came = tl.load(row + column, mask=known, other=0.0).to(out.dtype.element_ty)
+        came = tl.load(row + column, mask=column < INPUTS, other=0.0).to(out.dtype.element_ty)
         total += factor.to(tl.float32) * came.to(tl.float32)[None, :]
     result = tl.sum(total, axis=1)
     if BIAS:
@@ -102,6 +116,13 @@ def _linear_row(  # type: ignore[no-untyped-def]
     if GELU:
         result = 0.5 * result * (1.0 + tl.erf(result * 0.7071067811865476))
     tl.store(out + number, result.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _weights(line, inside, start, INPUTS: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    column = start + tl.arange(0, BLOCK)
+    taken = inside[:, None] & (column < INPUTS)[None, :]
+    return tl.load(line + column[None, :], mask=taken, other=0.0)
 
 
 _LINES = 2
@@ -116,10 +137,12 @@ def linear_row(
     """Launch programs for a row [..., in] times weights [out, in]; see `operators.py`."""
     outputs, inputs = weight.shape
     out = torch.empty((*row.shape[:-1], outputs), dtype=dtype, device=row.device)
+    # What is copied here first is no constant.
+    ahead = weight.is_contiguous() and starts_ahead(row.device)
     _linear_row[(triton.cdiv(outputs, _LINES),)](
         row.contiguous(), weight.contiguous(), bias, out, outputs,
         inputs, bias is not None, gelu, _LINES, min(_ACROSS, triton.next_power_of_2(inputs)),
-        num_warps=4,
+        ahead, num_warps=4, **launch_options(ahead),
     )  # fmt: skip
     return out
 
