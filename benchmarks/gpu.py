@@ -8,7 +8,8 @@ Needs torch, triton, numpy, safetensors, OpenCV and pytest. Weights are random u
 is given: time and memory do not depend on them. Sections (--sections picks some of them):
 
 - tests: those that need CUDA;
-- steps: a step with a full cache, eager, as a CUDA graph and compiled: p50, p95, launches;
+- steps: a step with a full cache, eager and as a CUDA graph: p50, p95, launches;
+- compiled: the same as a CUDA graph of what ``torch.compile`` made, which takes a minute to begin;
 - stages: where the time of an eager step goes;
 - attention: one layer's attention over a full cache by each backend;
 - runs: a stream through no compression, the released code's cache and ours: latency and memory.
@@ -45,7 +46,7 @@ from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.model.network import Head, StreamVggt
 from xsvggt_ros.stream.step_runner import StepRunner, cache_layout
 
-SECTIONS = ("tests", "steps", "stages", "attention", "runs")
+SECTIONS = ("tests", "steps", "stages", "attention", "runs", "compiled")
 HEADS: tuple[Head, ...] = ("camera", "depth")
 TESTS = (
     "test/cache/test_kernels.py",
@@ -163,37 +164,53 @@ class Stream:
 
 
 def step_rows(network: StreamVggt, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Time steps with a full cache, eager and captured."""
+    modes = ("eager", "graph") if network.device.type == "cuda" else ("eager",)
+    return [
+        step_row(network, arguments, size, mode, graphs=mode == "graph")
+        for size in arguments.sizes
+        for mode in modes
+    ]
+
+
+def compiled_rows(network: StreamVggt, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Time steps of a network that ``torch.compile`` has changed for good, so this comes last."""
+    started = wait(network.device)
+    row = step_row(network.compile_parts(), arguments, arguments.sizes[0], "compiled", graphs=True)
+    return [{**row, "s in all": wait(network.device) - started}]
+
+
+def step_row(
+    network: StreamVggt,
+    arguments: argparse.Namespace,
+    size: tuple[int, int],
+    mode: str,
+    *,
+    graphs: bool,
+) -> dict[str, Any]:
     """Time steps with a full cache."""
-    rows = []
-    for size in arguments.sizes:
-        for mode in ("eager", "graph"):
-            if mode == "graph" and network.device.type != "cuda":
-                continue
-            before = forget(network.device)
-            stream = Stream(network, ours(arguments), size, graphs=mode == "graph")
-            filled = stream.fill()
-            for _ in range(3):
-                stream.step()
-            times = [stream.step() for _ in range(arguments.repeats)]
-            rows.append(
-                {
-                    "size": f"{size[0]}x{size[1]}",
-                    "mode": mode,
-                    "ran as": stream.runner.execution.mode,
-                    "p50 ms": 1e3 * float(np.percentile(times, 50)),
-                    "p95 ms": 1e3 * float(np.percentile(times, 95)),
-                    "kernels": kernels(stream) if network.device.type == "cuda" else "",
-                    "tokens": stream.cache.statistics().tokens,
-                    "filled after": filled,
-                    "cache MiB": stream.cache.nbytes / MIB,
-                    "scratch MiB": stream.cache.scratch_nbytes / MIB,
-                    "peak MiB above weights": (peak(network.device) - before) / MIB,
-                }
-            )
-            if stream.runner.execution.reason:
-                rows[-1]["why"] = stream.runner.execution.reason
-            del stream
-    return rows
+    before = forget(network.device)
+    stream = Stream(network, ours(arguments), size, graphs=graphs)
+    filled = stream.fill()
+    for _ in range(3):
+        stream.step()
+    times = [stream.step() for _ in range(arguments.repeats)]
+    row = {
+        "size": f"{size[0]}x{size[1]}",
+        "mode": mode,
+        "ran as": stream.runner.execution.mode,
+        "p50 ms": 1e3 * float(np.percentile(times, 50)),
+        "p95 ms": 1e3 * float(np.percentile(times, 95)),
+        "kernels": kernels(stream) if network.device.type == "cuda" else "",
+        "tokens": stream.cache.statistics().tokens,
+        "filled after": filled,
+        "cache MiB": stream.cache.nbytes / MIB,
+        "scratch MiB": stream.cache.scratch_nbytes / MIB,
+        "peak MiB above weights": (peak(network.device) - before) / MIB,
+    }
+    if stream.runner.execution.reason:
+        row["why"] = stream.runner.execution.reason
+    return row
 
 
 def kernels(stream: Stream) -> int:
@@ -426,7 +443,7 @@ def about(network: StreamVggt, arguments: argparse.Namespace) -> dict[str, Any]:
         "torch": torch.__version__,
         "preset": arguments.preset,
         "dtype": str(network.dtype).removeprefix("torch."),
-        "heads": str(network.camera_head.embed_pose.weight.dtype).removeprefix("torch."),
+        "heads": str(network.camera_head.embed_pose.dtype).removeprefix("torch."),
         "policy": ours(arguments).policy,
         "budget": arguments.budget,
         "bits": f"{arguments.bits}/{arguments.bits}",
@@ -498,6 +515,7 @@ def main() -> None:
         "kernels": lambda: kernel_rows(network, arguments),
         "attention": lambda: attention_rows(network, arguments),
         "tests": test_rows,
+        "compiled": lambda: compiled_rows(network, arguments),
     }
     wanted = set(arguments.sections)
     if "stages" in wanted and network.device.type == "cuda":

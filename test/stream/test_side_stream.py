@@ -37,7 +37,7 @@ class Schedule(TorchDispatchMode):
         self.made = [self.streams[0]]
         self.operations: list[tuple[str, Stream, set[int]]] = []
 
-    def make(self) -> Stream:
+    def make(self, priority: int = 0) -> Stream:
         self.made.append(Stream())
         return self.made[-1]
 
@@ -153,7 +153,7 @@ def test_after_a_capture_that_failed_nothing_is_waited_for(monkeypatch: pytest.M
 
     main = Watched()
     monkeypatch.setattr(cuda, "capturing", lambda: True)
-    monkeypatch.setattr(torch.cuda, "Stream", Watched)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda priority: Watched())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: main)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: Schedule().on(stream))
     network = random_network(PRESETS["tiny"], 0).freeze()

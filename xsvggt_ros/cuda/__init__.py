@@ -168,6 +168,10 @@ def _failure(index: int) -> str:
 Kind = Literal["camera head", "dense heads", "cache"]
 """Kinds of work that may run beside the rest, and beside each other."""
 
+PRIORITY: dict[Kind, int] = {"camera head": -1, "dense heads": 0, "cache": 0}
+"""Of their streams; the least goes first. The camera head is a long row of small kernels, each of
+which would wait for a place beside those of the dense heads."""
+
 
 class SideStreams:
     """Streams beside the one that is captured: one for each kind of work.
@@ -191,7 +195,7 @@ class SideStreams:
             yield
             return
         if kind not in self._streams:
-            self._streams[kind] = torch.cuda.Stream()
+            self._streams[kind] = torch.cuda.Stream(priority=PRIORITY[kind])
         stream = self._streams[kind]
         stream.wait_stream(torch.cuda.current_stream())
         self._forked.add(kind)
