@@ -9,8 +9,8 @@ import pytest
 import torch
 from triton_interpreter import DEVICE, INTERPRETING
 
-from xsvggt_ros.cuda import attention, attention_kernels
-from xsvggt_ros.cuda.probe import doubled
+from xsvggt_ros.cuda import attention, attention_kernels, probe
+from xsvggt_ros.cuda.probe import attends_like_pytorch, doubled
 from xsvggt_ros.model import kernels, operators
 from xsvggt_ros.model.operators import grid_positions, rotation_for
 
@@ -33,6 +33,29 @@ def assert_near(actual: torch.Tensor, expected: torch.Tensor) -> None:
 
 def test_the_probe() -> None:
     assert doubled(torch.ones(4, device=DEVICE)).tolist() == [2, 2, 2, 2]
+    assert attends_like_pytorch(torch.device(DEVICE))
+
+
+def test_the_probe_notices_wrong_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "attend", lambda query, keys, values: torch.zeros_like(query))
+    assert not attends_like_pytorch(torch.device(DEVICE))
+
+
+@pytest.mark.parametrize(
+    ("width", "tokens", "kibibytes", "blocks"),
+    [
+        (64, 9233, 227, (128, 3)),  # an H100
+        (64, 9233, 99, (64, 3)),  # an RTX 4090
+        (64, 1041, 227, (64, 3)),
+        (64, 9233, 64, (64, 3)),  # a Turing card
+        (128, 9233, 99, (64, 2)),
+        (256, 100, 64, (32, 2)),  # nothing fits: the least
+    ],
+)
+def test_blocks_of_keys_fit_into_shared_memory(
+    width: int, tokens: int, kibibytes: int, blocks: tuple[int, int]
+) -> None:
+    assert attention_kernels.blocks_for(width, tokens, kibibytes * 1024) == blocks
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -14,8 +14,10 @@ from present import present
 
 from xsvggt_ros.errors import CheckpointError, ConfigurationError
 from xsvggt_ros.evaluation.provenance import weights, weights_bytes
+from xsvggt_ros.model import checkpoint, heads
 from xsvggt_ros.model import device as devices
 from xsvggt_ros.model.checkpoint import load_network, save_network
+from xsvggt_ros.model.layers import Linear
 from xsvggt_ros.model.network import StreamVggt
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
@@ -112,6 +114,48 @@ def test_weights_of_8_bits_take_less_and_answer_nearly_the_same(tmp_path: Path, 
     assert described["sha256"] != weights(full, "", "tiny")["sha256"]
     with pytest.raises(CheckpointError, match="weights of 8 bits are for inference alone"):
         save_network(packed, tmp_path / "w.safetensors")
+
+
+def test_the_camera_head_beside_a_half_type_on_a_gpu_is_stored_in_float16(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As far as a CPU can tell: what TF32 is there, decides the device."""
+    monkeypatch.setattr(heads, "_LARGE", 64)
+    whole = load_network("", preset="tiny", device="cpu")
+    monkeypatch.setattr(checkpoint, "takes_tf32", lambda device, dtype: True)
+    narrow = load_network("", preset="tiny", device="cpu")
+    assert 0 < reference.deviation(answers(narrow), answers(whole)) < 1e-3  # as TF32's
+    head, other = narrow.camera_head, whole.camera_head
+    assert _bytes_of(head) < 0.6 * _bytes_of(other)
+    for name, module in head.named_modules():
+        if isinstance(module, Linear):
+            assert module.dtype == torch.float32
+            assert module.stored_narrow == (module.weight.numel() >= 64), name
+            assert module(torch.ones(3, module.in_features)).dtype == torch.float32
+    others = {p.dtype for n, p in narrow.named_parameters() if not n.startswith("camera_head")}
+    assert others == {torch.float32}
+
+
+def _bytes_of(module: torch.nn.Module) -> int:
+    return sum(parameter.nbytes for parameter in module.parameters())
+
+
+@pytest.mark.parametrize(("value", "stored"), [(65504.0, True), (65600.0, False)])
+def test_weights_that_float16_cannot_hold_stay_as_they_are(value: float, stored: bool) -> None:
+    layer = Linear(3, 2).requires_grad_(False)
+    layer.weight[0, 0] = value
+    before = layer.weight.clone()
+    layer.store_narrow()
+    assert layer.stored_narrow == stored
+    assert layer.weight.dtype == (torch.float16 if stored else torch.float32)
+    torch.testing.assert_close(layer.weight.float(), before, rtol=2**-11, atol=1e-7)
+
+
+def test_half_types_are_not_stored_narrower() -> None:
+    layer = Linear(3, 2).requires_grad_(False).to(torch.bfloat16)
+    layer.store_narrow()
+    assert not layer.stored_narrow
+    assert layer.dtype == torch.bfloat16
 
 
 def test_compiled_parts_answer_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import sys
+from functools import cache
+
 import torch
 import triton
 import triton.language as tl
@@ -15,10 +18,35 @@ _MANY_KEYS = 4096
 """From here on, queries that fill no program share their keys among several ones."""
 _SHARERS = 16
 """So many; 16 heads of so many programs are about two for each multiprocessor of a large GPU."""
-_BLOCK, _BLOCK_OF_MANY = 64, 128
-"""Keys that a program takes at a time."""
-_STAGES = 3
-"""Blocks that are on their way at a time."""
+_BLOCKS = ((128, 3), (64, 3), (64, 2), (32, 2))
+"""Keys that a program takes at a time, and how many times that many are on their way; the first
+that fits is best, but for the largest where keys are few."""
+
+
+def blocks_for(width: int, tokens: int, shared_memory: int) -> tuple[int, int]:
+    """Return how many keys a program takes at a time, and how many times as many are on their way.
+
+    Args:
+        width: channels of a head.
+        tokens: keys of a head.
+        shared_memory: most bytes of it that a program may have.
+
+    """
+    choices = _BLOCKS if tokens >= _MANY_KEYS else _BLOCKS[1:]
+    fitting = (
+        (keys, stages)
+        for keys, stages in choices
+        if 2 * width * (_ROWS + 2 * keys * stages) <= shared_memory
+    )
+    return next(fitting, choices[-1])
+
+
+@cache
+def _shared_memory(device: torch.device) -> int:
+    properties = torch.cuda.get_device_properties(device)
+    # What a program gets that asks for more than the usual; older PyTorch does not tell.
+    usual = properties.shared_memory_per_block
+    return int(getattr(properties, "shared_memory_per_block_optin", usual))
 
 
 @triton.jit
@@ -192,11 +220,11 @@ def attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     )
     out = query.new_empty(batch, count, heads, channels).transpose(1, 2)
     lanes, rest = batch * heads, count % _ROWS
-    many = tokens >= _MANY_KEYS
-    block = _BLOCK_OF_MANY if many else _BLOCK
     height = max(16, triton.next_power_of_2(rest))
     width = max(16, triton.next_power_of_2(channels))
-    splits = _SHARERS if many and rest and count > _ROWS else 1
+    room_on_chip = _shared_memory(query.device) if query.is_cuda else sys.maxsize
+    block, stages = blocks_for(width, tokens, room_on_chip)
+    splits = _SHARERS if tokens >= _MANY_KEYS and rest and count > _ROWS else 1
     run = triton.cdiv(triton.cdiv(tokens, splits), block) * block
     # Where runs are rounded up, the last ones may be empty.
     splits = triton.next_power_of_2(triton.cdiv(tokens, run))
@@ -208,7 +236,7 @@ def attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         query, keys, values, out, mixed, highest, total,
         lanes, heads, count, tokens, run, channels**-0.5 * _LOG2_E,
         *query.stride()[:3], *keys.stride()[:3], *values.stride()[:3], *out.stride()[:3],
-        channels, width, _ROWS, height, splits, block, _STAGES, num_warps=4,
+        channels, width, _ROWS, height, splits, block, stages, num_warps=4,
     )  # fmt: skip
     if splits > 1:
         _join_splits[rest, lanes](
