@@ -19,7 +19,7 @@ from xsvggt_ros.model import operators
 from xsvggt_ros.model.config import NetworkConfig
 from xsvggt_ros.model.layers import AddLayerNorm, Block, Constants, LayerNorm, Linear, Memory, Mlp
 
-_LARGE = 2**18
+_LARGE = 2**14
 """Weights from which on it matters how many bytes they are."""
 
 POSE_SIZE = 9
