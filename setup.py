@@ -68,7 +68,10 @@ setup(
     data_files=shared("config", "launch", "rviz"),
     install_requires=requirements("runtime"),
     extras_require={
-        **{name: requirements(name) for name in (*COMMANDS, "test", "rerun", "int8", "cluster")},
+        **{
+            name: requirements(name)
+            for name in (*COMMANDS, "test", "rerun", "int8", "flash", "cluster")
+        },
         "all": sorted({line for name in COMMANDS for line in requirements(name)}),
     },
     entry_points={"console_scripts": ["xsvggt = xsvggt_ros.__main__:main"]},

@@ -77,7 +77,7 @@ def test_flash_attn_is_left_aside_where_it_does_not_apply(flash_attn: list[Call]
 def test_flash_attn_that_is_not_installed_is_said_at_once() -> None:
     if attention.flash_installed():
         pytest.skip("flash_attn is installed here")
-    with pytest.raises(ConfigurationError, match="flash-attn .* or choose auto"):
+    with pytest.raises(ConfigurationError, match="flash-attn.* or choose auto"):
         attention.backend("flash_attn")
 
 

@@ -42,11 +42,12 @@ MODULES_OF = {"tf2_ros": "tf2_ros_py"}
 PYPI_NAMES = {
     "PIL": "pillow",
     "cv2": "opencv-python-headless",
+    "flash_attn": "flash-attn",
     "mpl_toolkits": "matplotlib",
     "rerun": "rerun-sdk",
     "yaml": "PyYAML",
 }
-EXTRAS = ("eval", "demo", "train", "rerun", "int8", "cluster")
+EXTRAS = ("eval", "demo", "train", "rerun", "int8", "flash", "cluster")
 BUILT_FROM = ("package.xml", "CMakeLists.txt", "setup.py", "pyproject.toml", "LICENSE", "README.md")
 
 

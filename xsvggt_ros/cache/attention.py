@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -39,8 +38,8 @@ def backend(name: str) -> Attend:
     """
     if name == "flash_attn" and not flash_installed():
         raise ConfigurationError(
-            "cache.attention_backend is flash_attn, which is not installed; install the package "
-            "flash-attn for your CUDA, or choose auto"
+            "cache.attention_backend is flash_attn, which is not installed; compile the package "
+            "for your CUDA by pip install --no-build-isolation 'flash-attn>=2.6,<3', or choose auto"
         )
     backends: dict[str, Attend] = {
         "auto": attend,
@@ -114,4 +113,6 @@ def flash_installed() -> bool:
 
 @cache
 def _flash() -> Any:
-    return import_module("flash_attn").flash_attn_func
+    from flash_attn import flash_attn_func
+
+    return flash_attn_func
