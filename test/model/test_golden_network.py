@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import reference
@@ -137,6 +138,24 @@ def test_batches_do_not_mix(network: StreamVggt) -> None:
     assert deviation(present(both.depth)[1], present(alone.depth)[0]) <= TOLERANCE
     poses = present(both.pose_encodings)[1]
     assert deviation(poses, present(alone.pose_encodings)[0]) <= TOLERANCE
+
+
+@pytest.mark.parametrize("layers", [(0, 1, 0, 1), (1, 1, 0, 0), (1, 0, 0, 1)])
+def test_dense_heads_read_layers_in_any_order(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch, layers: tuple[int, ...]
+) -> None:
+    """Levels are made while layers go by, and all at once of a first pass: both are the same."""
+    config = replace(network.config, dense=replace(network.config.dense, layers=layers))
+    monkeypatch.setattr(network, "config", config)
+    monkeypatch.setattr(network.depth_head, "layers", layers)
+    image = reference.frames()[:1, None]
+    with torch.inference_mode():
+        found = network.forward_sequence(image, ("depth",))
+        outputs = network.aggregator(image, CausalSequence(1), set(layers))
+        raw = network.depth_head(outputs, *image.shape[-2:])
+        twice = network.forward_sequence(image.expand(-1, 2, -1, -1, -1), ("depth",))
+    assert deviation(present(found.depth), raw.exp()[:, :, 0]) <= TOLERANCE
+    assert deviation(present(twice.depth)[:, :1], present(found.depth)) <= TOLERANCE
 
 
 def test_unasked_heads_do_not_run(network: StreamVggt) -> None:

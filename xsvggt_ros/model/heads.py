@@ -8,7 +8,7 @@ of patch tokens to a map of depth or points, with confidence.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 
 import torch
@@ -263,14 +263,15 @@ class DenseHead(nn.Module):
             width: likewise.
 
         """
-        read = dict.fromkeys(self.layers)
-        levels = [each for k in read for each in self.levels(k, outputs[k], height, width)]
+        levels: dict[int, Tensor] = {}
+        for layer in set(self.layers):
+            levels |= self.levels(layer, outputs[layer], height, width)
         dense = self.joined(levels, height, width)
         whole: Tensor = dense.unflatten(0, outputs[self.layers[0]].shape[:2])
         return whole
 
-    def levels(self, layer: int, tokens: Tensor, height: int, width: int) -> list[Tensor]:
-        """Make the maps that depend on the output of one layer alone, finest first.
+    def levels(self, layer: int, tokens: Tensor, height: int, width: int) -> dict[int, Tensor]:
+        """Make the maps that depend on the output of one layer alone.
 
         Args:
             layer: of the aggregator.
@@ -279,18 +280,18 @@ class DenseHead(nn.Module):
             width: likewise.
 
         Returns:
-            [batch * frames, features, rows, columns], one for each time that the head reads this
-            layer; rows and columns differ from level to level.
+            By level, 0 = the finest, [batch * frames, features, rows, columns], one for each time
+            that the head reads this layer; rows and columns differ from level to level.
 
         """
         read = (k for k, each in enumerate(self.layers) if each == layer)
-        return [self._level(k, tokens, height, width) for k in read]
+        return {k: self._level(k, tokens, height, width) for k in read}
 
-    def joined(self, levels: Sequence[Tensor], height: int, width: int) -> Tensor:
-        """Map all levels, finest first, to float32 [batch * frames, channels, H, W].
+    def joined(self, levels: Mapping[int, Tensor], height: int, width: int) -> Tensor:
+        """Map all four levels to float32 [batch * frames, channels, H, W].
 
         Args:
-            levels: what :meth:`levels` made of the layers, in their order.
+            levels: what :meth:`levels` made of all layers.
             height: of the images, pixels.
             width: likewise.
 
@@ -346,7 +347,7 @@ class DenseHead(nn.Module):
         level: Tensor = features if k == _COARSEST else self.fine_units[k](features)
         return level
 
-    def _fuse(self, pyramid: Sequence[Tensor]) -> Tensor:
+    def _fuse(self, pyramid: Mapping[int, Tensor]) -> Tensor:
         joined: Tensor | None = None
         for k in (3, 2, 1, 0):
             rows, columns = (

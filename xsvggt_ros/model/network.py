@@ -181,7 +181,7 @@ class StreamVggt(nn.Module):
         dense: dict[Head, DenseHead] = {
             name: head for name, head in self.dense_heads.items() if name in heads
         }
-        levels: dict[Head, list[Tensor]] = {name: [] for name in dense}
+        levels: dict[Head, dict[int, Tensor]] = {name: {} for name in dense}
         # The maps of a first pass of several frames at full size would take more memory than
         # anything else, so for inference these are made frame by frame.
         apart = images.shape[1] > 1 and not torch.is_grad_enabled()
@@ -192,7 +192,7 @@ class StreamVggt(nn.Module):
                 # Convolutions fill the gaps that the blocks behind this layer leave.
                 with self.side.fork("dense heads"):
                     for name, head in dense.items():
-                        levels[name] += head.levels(layer, tokens, height, width)
+                        levels[name] |= head.levels(layer, tokens, height, width)
 
         found: dict[str, Tensor] = {}
         if "camera" in heads:
