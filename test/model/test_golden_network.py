@@ -17,7 +17,8 @@ from xsvggt_ros.cache.settings import CacheSettings
 from xsvggt_ros.model.aggregator import image_statistics, normalize
 from xsvggt_ros.model.config import NetworkConfig
 from xsvggt_ros.model.heads import uv_embedding
-from xsvggt_ros.model.network import Prediction, StreamVggt
+from xsvggt_ros.model.layers import CausalSequence
+from xsvggt_ros.model.network import Head, Prediction, StreamVggt
 from xsvggt_ros.model.operators import rotate, rotation_for
 from xsvggt_ros.model.weight_files import track_head_shapes
 
@@ -77,7 +78,6 @@ def test_masked_forward_dense_outputs(masked: Prediction, field: str, golden: st
 
 
 def test_masked_forward_tokens(network: StreamVggt) -> None:
-    from xsvggt_ros.model.layers import CausalSequence
 
     images = reference.frames()[None]
     golden = tokens_of("f_masked")
@@ -142,18 +142,19 @@ def test_batches_do_not_mix(network: StreamVggt) -> None:
 
 @pytest.mark.parametrize("layers", [(0, 1, 0, 1), (1, 1, 0, 0), (1, 0, 0, 1)])
 def test_dense_heads_read_layers_in_any_order(
-    network: StreamVggt, monkeypatch: pytest.MonkeyPatch, layers: tuple[int, ...]
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch, layers: tuple[int, int, int, int]
 ) -> None:
     """Levels are made while layers go by, and all at once of a first pass: both are the same."""
     config = replace(network.config, dense=replace(network.config.dense, layers=layers))
     monkeypatch.setattr(network, "config", config)
     monkeypatch.setattr(network.depth_head, "layers", layers)
     image = reference.frames()[:1, None]
+    asked: tuple[Head, ...] = ("depth",)
     with torch.inference_mode():
-        found = network.forward_sequence(image, ("depth",))
+        found = network.forward_sequence(image, asked)
         outputs = network.aggregator(image, CausalSequence(1), set(layers))
         raw = network.depth_head(outputs, *image.shape[-2:])
-        twice = network.forward_sequence(image.expand(-1, 2, -1, -1, -1), ("depth",))
+        twice = network.forward_sequence(image.expand(-1, 2, -1, -1, -1), asked)
     assert deviation(present(found.depth), raw.exp()[:, :, 0]) <= TOLERANCE
     assert deviation(present(twice.depth)[:, :1], present(found.depth)) <= TOLERANCE
 
