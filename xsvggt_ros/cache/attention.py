@@ -38,8 +38,8 @@ def backend(name: str) -> Attend:
     """
     if name == "flash_attn" and not flash_installed():
         raise ConfigurationError(
-            "cache.attention_backend is flash_attn, which is not installed; compile the package "
-            "for your CUDA by pip install --no-build-isolation 'flash-attn>=2.6,<3', or choose auto"
+            "cache.attention_backend is flash_attn, which is not installed; install the package "
+            "flash-attn for your CUDA (docs/installing.md), or choose auto"
         )
     backends: dict[str, Attend] = {
         "auto": attend,
