@@ -312,7 +312,8 @@ def test_the_camera_heads_attention(room: int, channels: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("room", "anchors", "recent"), [(9, 1, 4), (9, 3, 3), (4, 1, 3), (2, 1, 1), (40, 8, 16)]
+    ("room", "anchors", "recent"),
+    [(9, 1, 4), (9, 3, 3), (4, 1, 3), (2, 1, 1), (40, 8, 16), (2100, 1, 1050)],
 )
 @pytest.mark.parametrize("channels", [8, 6])
 def test_the_place_of_camera_tokens(room: int, anchors: int, recent: int, channels: int) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from triton_interpreter import DEVICE, INTERPRETING
 
-from xsvggt_ros.cuda import attention, attention_kernels, probe
+from xsvggt_ros.cuda import attention, attention_kernels, early_start, probe
 from xsvggt_ros.cuda.probe import attends_like_pytorch, doubled
 from xsvggt_ros.model import kernels, operators
 from xsvggt_ros.model.operators import grid_positions, rotation_for
@@ -33,12 +33,16 @@ def assert_near(actual: torch.Tensor, expected: torch.Tensor) -> None:
 
 def test_the_probe() -> None:
     assert doubled(torch.ones(4, device=DEVICE)).tolist() == [2, 2, 2, 2]
-    assert attends_like_pytorch(torch.device(DEVICE))
+    assert attends_like_pytorch(torch.device(DEVICE), torch.float16, 64)
 
 
 def test_the_probe_notices_wrong_attention(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "attend", lambda query, keys, values: torch.zeros_like(query))
-    assert not attends_like_pytorch(torch.device(DEVICE))
+    def wrong(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        few = attention_kernels.attend(query, keys, values)
+        return few if keys.shape[2] < 4096 else torch.zeros_like(few)
+
+    monkeypatch.setattr(probe, "attend", wrong)
+    assert not attends_like_pytorch(torch.device(DEVICE), torch.float16, 64)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +137,7 @@ def test_resize(
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("inputs", "outputs"), [(9, 70), (130, 9), (1500, 8)])
+@pytest.mark.parametrize(("inputs", "outputs"), [(9, 70), (130, 9), (1500, 8), (2500, 3)])
 @pytest.mark.parametrize("gelu", [True, False])
 def test_a_single_row(dtype: torch.dtype, inputs: int, outputs: int, gelu: bool) -> None:
     row, weight = random(1, 1, inputs), random(outputs, inputs, dtype=dtype, seed=1) / inputs
@@ -147,6 +151,24 @@ def test_a_single_row(dtype: torch.dtype, inputs: int, outputs: int, gelu: bool)
         torch.testing.assert_close(
             actual.float(), expected, rtol=max(step, 1e-5), atol=max(step / 4, 1e-5)
         )
+
+
+@pytest.mark.parametrize("gelu", [True, False])
+def test_a_single_row_of_narrow_weights_in_any_layout(gelu: bool) -> None:
+    row, bias = random(1, 1, 300), random(20, seed=2)
+    weight = (random(300, 20, seed=1) / 300).half().t()
+    expected = unwrap(operators.linear_row)(row, weight, bias, gelu, torch.float32)
+    actual = kernels.linear_row(row, weight, bias, gelu, torch.float32)
+    assert actual.dtype == torch.float32
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_no_kernel_starts_early_but_on_a_card_that_can() -> None:
+    assert not early_start.starts_ahead(torch.device("cpu"))
+    assert early_start.launch_options(False) == {}
+    if torch.cuda.is_available() and not INTERPRETING:
+        can = torch.cuda.get_device_capability() >= (9, 0)
+        assert early_start.starts_ahead(torch.device("cuda", 0)) == can
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What runs beside what within a captured step, and that nothing waits for more than it needs."""
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,8 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from xsvggt_ros import cuda
 from xsvggt_ros.cache.kv_cache import KvCache
+from xsvggt_ros.cache.layer_group import LayerGroup
 from xsvggt_ros.cache.settings import CacheSettings
-from xsvggt_ros.cuda import SideStreams
+from xsvggt_ros.cuda import Kind, SideStreams
 from xsvggt_ros.model.checkpoint import random_network
 from xsvggt_ros.model.config import PRESETS
 from xsvggt_ros.stream.step_runner import cache_layout
@@ -115,6 +117,37 @@ def test_measures_and_decoding_run_beside_the_network(schedule: Schedule) -> Non
         assert len(between) > 4
         assert not any(schedule.waits(index, ahead) for index in between)
         assert schedule.waits(appended[layer + 1], ahead)
+
+
+def test_what_runs_beside_the_network_is_kept_until_it_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The query of a layer, which its measure reads when the block is done with it."""
+    attend, join = LayerGroup.attend, SideStreams.join
+    asked: list[weakref.ref[torch.Tensor]] = []
+    waited = []
+
+    def attending(self: LayerGroup, index: int, *tensors: torch.Tensor) -> torch.Tensor:
+        mixed = attend(self, index, *tensors)
+        asked.append(weakref.ref(tensors[0]))
+        return mixed
+
+    def joining(self: SideStreams, kind: Kind) -> None:
+        if kind == "cache" and asked:
+            waited.append(asked[-1]() is not None)
+        join(self, kind)
+
+    monkeypatch.setattr(LayerGroup, "attend", attending)
+    monkeypatch.setattr(SideStreams, "join", joining)
+    network = random_network(PRESETS["tiny"], 0).freeze()
+    cache = KvCache(CacheSettings(budget_tokens=40), cache_layout(network), network.side)
+    with torch.inference_mode():
+        for _ in range(3):
+            network(torch.rand(1, 1, 3, 28, 42), cache, ("camera", "depth"))
+            cache.join()
+            cache.end_frame()
+    assert len(waited) > network.config.depth
+    assert all(waited)
 
 
 def test_levels_of_dense_heads_run_beside_the_blocks_behind_them(schedule: Schedule) -> None:

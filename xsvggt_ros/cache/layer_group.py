@@ -79,7 +79,7 @@ class LayerGroup:
         self._attend = attend
         self._scratch = scratch
         self._side = side
-        # What the measure that runs beside the attention reads.
+        # The measure that runs beside the network reads it: it may not be freed before.
         self._asking: Tensor | None = None
         self._sets = 1 if settings.index_sets == "layer" else shape.heads
         self._held = LayerSegments(shape, layers=layers, special_tokens=special, sets=self._sets)
@@ -183,7 +183,8 @@ class LayerGroup:
             value: the same.
 
         """
-        # The scratch is free, and so is the room of the frames of the group before.
+        # This layer is decoded, the scratch behind it is free, and so is the room of the frames of
+        # the group before.
         self._side.join("cache")
         if index == 0:
             self._begin(key.shape[2])
@@ -194,7 +195,8 @@ class LayerGroup:
         keys, values = self._held.append(index, key[0], value[0], self._scratch)
         mixed = self._attend_over(index, query, key, value, keys, values)
         if index + 1 < self._layers:
-            # The blocks before the next layer need long, and leave the memory alone.
+            # Over what has just been attended to, so not before; the blocks up to the next layer
+            # leave the memory alone.
             with self._side.fork("cache"):
                 self._held.decode(index + 1, key.shape[2], self._scratch)
         return mixed

@@ -322,6 +322,11 @@ def find_camera_place(
     """
     caches, heads, places, channels = keys.shape
     room = places - 1
+    if room > _MOST_PLACES:
+        unwrap(ops.find_camera_place)(
+            keys, values, numbers, drawn, attention, count, place, held, anchors, recent, fading
+        )
+        return
     _move_camera_tokens[(caches,)](
         keys, values, numbers, drawn, attention, count, held, room, heads, fading,
         anchors, recent, room > anchors + recent, channels, triton.next_power_of_2(channels),

@@ -2,7 +2,7 @@
 """The cache's own operations, each one call to PyTorch's dispatcher.
 
 Each is defined here in plain PyTorch, and launched by `packing_kernels.py` or
-`measuring_kernels.py` where Triton runs (see `cuda.py`).
+`measuring_kernels.py` where Triton runs (see the package `cuda`).
 
 - ``decode_layer``: one layer's tokens side by side, decoded;
 - ``append_newest``: the newest frame behind them, and where it waits for its rounding;

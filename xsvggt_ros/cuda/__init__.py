@@ -154,14 +154,13 @@ def _missing(index: int) -> str:
 
 
 def _failure(index: int) -> str:
-    """Compile and run a small kernel, and the largest one; return what went wrong."""
+    """Compile and run a small kernel; return what went wrong."""
     try:
-        from xsvggt_ros.cuda.probe import attends_like_pytorch, doubled
+        from xsvggt_ros.cuda.probe import doubled
 
         with torch.cuda.device(index):
             found = doubled(torch.ones(4, device=f"cuda:{index}"))
-            right = bool((found == 2).all()) and attends_like_pytorch(torch.device("cuda", index))
-        return "" if right else "a trial kernel gives wrong results"
+        return "" if bool((found == 2).all()) else "a trial kernel gives wrong results"
     except Exception as error:  # noqa: BLE001 - a compiler fails in many ways, and none may end a node
         return f"a trial kernel cannot be compiled ({first_line(error)}); install a C compiler"
 
@@ -178,7 +177,8 @@ class SideStreams:
     """Streams beside the one that is captured: one for each kind of work.
 
     A network has them, and hands them to its caches. Whoever forks keeps every tensor that the
-    forked work reads alive until :meth:`join`.
+    forked work reads alive until :meth:`join`. What it makes may be read after that, until the same
+    kind is forked again, whose work could be given its memory.
     """
 
     def __init__(self) -> None:

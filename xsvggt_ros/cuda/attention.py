@@ -3,11 +3,17 @@
 
 from __future__ import annotations
 
+import logging
+from functools import cache
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from xsvggt_ros.cuda import operation
+from xsvggt_ros.cuda import operation, triton_runs
+from xsvggt_ros.errors import first_line
+
+logger = logging.getLogger(__name__)
 
 _HALF_TYPES = (torch.float16, torch.bfloat16)
 
@@ -16,7 +22,31 @@ def _in_half_types(query: Tensor) -> bool:
     """Return whether this runs as one operation: inference in half types, off the CPU."""
     if torch.compiler.is_compiling() or torch.is_grad_enabled():
         return False
-    return query.device.type != "cpu" and query.dtype in _HALF_TYPES
+    if query.device.type == "cpu" or query.dtype not in _HALF_TYPES:
+        return False
+    return query.device.type != "cuda" or _kernel_runs(query.device, query.dtype, query.shape[-1])
+
+
+@cache
+def _kernel_runs(device: torch.device, dtype: torch.dtype, channels: int) -> bool:
+    """Return whether the kernel attends as it should; the first call for each tries it.
+
+    It takes more of a card than the other kernels do, and other types than theirs.
+    """
+    if not triton_runs(device):
+        return False
+    try:
+        from xsvggt_ros.cuda.probe import attends_like_pytorch
+
+        reason = "" if attends_like_pytorch(device, dtype, channels) else "it gives wrong results"
+    except Exception as error:  # noqa: BLE001 - a compiler fails in many ways, and none may end a node
+        reason = first_line(error)
+    if reason:
+        logger.warning(
+            "attention in %s with %d channels a head is PyTorch's on %s: our kernel fails (%s)",
+            dtype, channels, device, reason,
+        )  # fmt: skip
+    return not reason
 
 
 def _token_by_token(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:

@@ -225,7 +225,7 @@ def attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     room_on_chip = _shared_memory(query.device) if query.is_cuda else sys.maxsize
     block, stages = blocks_for(width, tokens, room_on_chip)
     splits = _SHARERS if tokens >= _MANY_KEYS and rest and count > _ROWS else 1
-    run = triton.cdiv(triton.cdiv(tokens, splits), block) * block
+    run = max(1, triton.cdiv(triton.cdiv(tokens, splits), block)) * block
     # Where runs are rounded up, the last ones may be empty.
     splits = triton.next_power_of_2(triton.cdiv(tokens, run))
     room = (lanes, splits, height) if splits > 1 else (0, 0, 0)

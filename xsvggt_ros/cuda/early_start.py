@@ -38,7 +38,7 @@ def wait_for_previous() -> None:
 @cache
 def starts_ahead(device: torch.device) -> bool:
     """Return whether kernels can start early on ``device``, and this Triton knows how."""
-    if device.type != "cuda" or _INTERPRETING:
+    if device.type != "cuda" or _INTERPRETING or torch.version.hip is not None:
         return False
     known = hasattr(getattr(tl.extra, "cuda", None), "gdc_wait")
     return known and torch.cuda.get_device_capability(device) >= _NEEDED

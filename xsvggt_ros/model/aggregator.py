@@ -91,7 +91,7 @@ class Encoder(nn.Module):
             lambda: self._special_and_positions(rows, columns),
             keep=self.frozen,
         )
-        patches = positions + self.patch_embed(images)  # in the layout of the first of them
+        patches = positions + self.patch_embed(images)
         tokens = torch.cat([special.expand(len(patches), -1, -1), patches], dim=1)
         update: Tensor | None = None
         for block in self.blocks:

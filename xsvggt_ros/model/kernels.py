@@ -137,8 +137,9 @@ def linear_row(
     """Launch programs for a row [..., in] times weights [out, in]; see `operators.py`."""
     outputs, inputs = weight.shape
     out = torch.empty((*row.shape[:-1], outputs), dtype=dtype, device=row.device)
-    # What is copied here first is no constant.
-    ahead = weight.is_contiguous() and starts_ahead(row.device)
+    # What is copied here first is no constant, nor is what still learns.
+    constant = weight.is_contiguous() and not weight.requires_grad
+    ahead = constant and starts_ahead(row.device)
     _linear_row[(triton.cdiv(outputs, _LINES),)](
         row.contiguous(), weight.contiguous(), bias, out, outputs,
         inputs, bias is not None, gelu, _LINES, min(_ACROSS, triton.next_power_of_2(inputs)),

@@ -58,30 +58,30 @@ class AddLayerNorm(nn.LayerNorm):
         return operators.add_layer_norm(input, update, weight, bias, eps, dtype)
 
 
+_TF32_ROUNDING = 2.0**-11
+"""Most that a number loses of itself when it is rounded to the mantissa of TF32."""
+
+
 class Linear(nn.Linear):
-    """Linear layer that computes in the dtype of its weights, or in a wider one.
-
-    Attributes:
-        stored_narrow: whether its weights are float16 and stand for float32 ones.
-
-    """
-
-    stored_narrow = False
+    """Linear layer that computes in the dtype of its bias; its weights may be stored narrower."""
 
     @property
     def dtype(self) -> torch.dtype:
         """What it computes in, and answers."""
-        return torch.float32 if self.stored_narrow else self.weight.dtype
+        return self.weight.dtype if self.bias is None else self.bias.dtype
 
     def store_narrow(self) -> None:
         """Store float32 weights in float16, and go on computing in float32.
 
-        Float16 has the mantissa of TF32. Weights beyond its range stay as they are.
+        Within its range float16 has the mantissa of TF32. Weights of which it loses more, because
+        they are very large or nearly all very small, stay as they are.
         """
-        fits = self.weight.detach().abs().max() <= torch.finfo(torch.float16).max
-        if self.weight.dtype == torch.float32 and fits:
-            self.weight.data = self.weight.data.half()
-            self.stored_narrow = True
+        if self.weight.dtype != torch.float32 or self.bias is None:
+            return
+        whole = self.weight.detach()
+        narrow = whole.half()
+        if (narrow - whole).norm() <= _TF32_ROUNDING * whole.norm():
+            self.weight.data = narrow
 
     def forward(self, input: Tensor) -> Tensor:
         """Map [..., in] of any floating dtype to [..., out] of :attr:`dtype`."""

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from xsvggt_ros.errors import CheckpointError, ConfigurationError, first_line
 from xsvggt_ros.geometry.files import replacing, require_writable
-from xsvggt_ros.model.checkpoint import load_network
 from xsvggt_ros.model.device import device_named
 from xsvggt_ros.synthetic.scenes import Suite, suite_named, suite_settings, suite_streams
 from xsvggt_ros.training.learning import WEIGHTS, Ranks, device_of_rank
@@ -30,7 +29,7 @@ from xsvggt_ros.training.scores import (
     errors_of,
     pruned_errors_of,
 )
-from xsvggt_ros.training.state import load_parts, resolved_start, save_parts
+from xsvggt_ros.training.state import load_parts, load_weights, resolved_start, save_parts
 
 NEED = "need.json"
 _MEASURED = (
@@ -111,8 +110,8 @@ class SceneRun:
                     f"the training there has {name} {_in_words(before[name])}, not "
                     f"{_in_words(asked)}; give the same one, or another directory"
                 )
-        average = load_network(str(directory / WEIGHTS), device=str(self.device))
-        self.trainer.load(tensors, average.float().state_dict(), facts["step"])
+        self.trainer.load(tensors, facts["step"])
+        load_weights(str(directory / WEIGHTS), self.trainer.recipe.preset, self.trainer.average)
         self.learned_seconds = facts["learned_seconds"]
         self.rows = facts["rows"]
         self.say(

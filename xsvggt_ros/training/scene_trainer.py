@@ -197,8 +197,11 @@ class SceneTrainer(Learning[SceneHeads]):
                     found[f"columns.{name}"] = second.mean(dim=0)
         return found
 
-    def load(self, tensors: dict[str, Tensor], average: dict[str, Tensor], step: int) -> None:
-        """Go on from what :meth:`tensors` returned after ``step`` steps, and averaged weights."""
+    def load(self, tensors: dict[str, Tensor], step: int) -> None:
+        """Go on from what :meth:`tensors` returned after ``step`` steps.
+
+        The averaged weights lie elsewhere: whoever calls loads them.
+        """
         with torch.no_grad():
             for name, each in self.parameters().items():
                 each.copy_(tensors[f"now.{name}"])
@@ -208,7 +211,6 @@ class SceneTrainer(Learning[SceneHeads]):
                         "exp_avg": tensors[f"first.{name}"].float(),
                         "exp_avg_sq": _second_moment(tensors, name, each),
                     }
-        self.average.load_state_dict(average)
         self.step = step
         self._seed_generator()
 
