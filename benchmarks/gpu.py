@@ -4,8 +4,9 @@
     python benchmarks/gpu.py --output results/gpu                  # the official size, on CUDA
     python benchmarks/gpu.py --device cpu --preset tiny --sizes 56x42 --frames 12   # seconds
 
-Needs torch, triton, numpy, safetensors, OpenCV and pytest. Weights are random unless --checkpoint
-is given: time and memory do not depend on them. Sections (--sections picks some of them):
+Needs torch, triton, numpy, safetensors, OpenCV, pytest and hypothesis. Weights are random unless
+--checkpoint is given: memory does not depend on them, and time hardly does. Sections (--sections
+picks some of them):
 
 - tests: those that need CUDA;
 - steps: a step with a full cache, eager and as a CUDA graph: p50, p95, launches;
@@ -175,9 +176,13 @@ def step_rows(network: StreamVggt, arguments: argparse.Namespace) -> list[dict[s
 
 def compiled_rows(network: StreamVggt, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Time steps of a network that ``torch.compile`` has changed for good, so this comes last."""
-    started = wait(network.device)
-    row = step_row(network.compile_parts(), arguments, arguments.sizes[0], "compiled", graphs=True)
-    return [{**row, "s in all": wait(network.device) - started}]
+    network.compile_parts()
+    rows = []
+    for size in arguments.sizes:
+        started = wait(network.device)
+        row = step_row(network, arguments, size, "compiled", graphs=True)
+        rows.append({**row, "s in all": wait(network.device) - started})
+    return rows
 
 
 def step_row(
