@@ -68,7 +68,8 @@ class Linear(nn.Linear):
     @property
     def dtype(self) -> torch.dtype:
         """What it computes in, and answers."""
-        return self.weight.dtype if self.bias is None else self.bias.dtype
+        bias = self.bias
+        return self.weight.dtype if bias is None else bias.dtype
 
     def store_narrow(self) -> None:
         """Store float32 weights in float16, and go on computing in float32.
@@ -85,7 +86,7 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map [..., in] of any floating dtype to [..., out] of :attr:`dtype`."""
-        return operators.linear(input, self, self.dtype)
+        return operators.linear(input, self.weight, self.bias)
 
 
 class Mlp(nn.Module):
@@ -98,7 +99,8 @@ class Mlp(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map [..., dim] to [..., out]."""
-        update: Tensor = self.fc2(operators.linear_gelu(tokens, self.fc1, self.fc1.dtype))
+        hidden = operators.linear_gelu(tokens, self.fc1.weight, self.fc1.bias)
+        update: Tensor = self.fc2(hidden)
         return update
 
 

@@ -318,43 +318,42 @@ def resize(
     return add_along(resized, along_x, along_y)
 
 
-def linear(tokens: Tensor, layer: nn.Linear, dtype: torch.dtype) -> Tensor:
-    """Return ``layer(tokens)`` [..., out] of tokens [..., in], computed in ``dtype``.
+def linear(tokens: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return tokens [..., in] times weights, [..., out], computed in the dtype of the bias.
 
     Args:
         tokens: of any floating dtype.
-        layer: whose weights are of ``dtype``, or narrower.
-        dtype: of the result.
+        weight: [out, in], of the dtype of ``bias`` or narrower.
+        bias: [out]; None = nothing is added, and the dtype is that of ``weight``.
 
     """
-    if _is_row_of(tokens, layer):
-        return linear_row(tokens, layer.weight, layer.bias, False, dtype)
-    narrow = layer.weight.dtype != dtype
-    weight = layer.weight.to(dtype) if narrow else layer.weight
-    return functional.linear(tokens.to(dtype), weight, layer.bias)
+    dtype = weight.dtype if bias is None else bias.dtype
+    if _is_row_of(tokens, weight):
+        return linear_row(tokens, weight, bias, False, dtype)
+    whole = weight if weight.dtype == dtype else weight.to(dtype)
+    return functional.linear(tokens.to(dtype), whole, bias)
 
 
-def linear_gelu(tokens: Tensor, layer: nn.Linear, dtype: torch.dtype) -> Tensor:
-    """Return ``gelu(layer(tokens))`` [..., out] of tokens [..., in]; args as for :func:`linear`.
+def linear_gelu(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return :func:`linear`, and GELU after it; args likewise.
 
     In half types on CUDA the matrix product's own kernel ends with GELU, by the formula with tanh;
     it is off by at most 5e-4, less than a half type rounds where that is.
     """
-    weight, bias = layer.weight, layer.bias
-    if _is_row_of(tokens, layer):
-        return linear_row(tokens, weight, bias, True, dtype)
-    half = dtype in (torch.bfloat16, torch.float16)
+    if _is_row_of(tokens, weight):
+        return linear_row(tokens, weight, bias, True, bias.dtype)
+    half = bias.dtype in (torch.bfloat16, torch.float16)
     if tokens.device.type == "cuda" and half and type(weight) is nn.Parameter and _fused(tokens):
-        rows = tokens.to(dtype).flatten(0, -2)
+        rows = tokens.to(bias.dtype).flatten(0, -2)
         product = torch._addmm_activation(bias, rows, weight.t(), use_gelu=True)
         return product.view(*tokens.shape[:-1], -1)
-    return functional.gelu(linear(tokens, layer, dtype))
+    return functional.gelu(linear(tokens, weight, bias))
 
 
-def _is_row_of(tokens: Tensor, layer: nn.Linear) -> bool:
+def _is_row_of(tokens: Tensor, weight: Tensor) -> bool:
     """Return whether this is a single row, and weights as they are stored, not packed."""
-    single = tokens.numel() == layer.in_features and _fused(tokens)
-    return single and type(layer.weight) is nn.Parameter
+    single = _fused(tokens) and tokens.numel() == weight.shape[1]
+    return single and type(weight) is nn.Parameter
 
 
 @operation(
