@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace, kind: tuple[str, str, str]) -> list[Frame
         weights="full" if weights == "float16_camera" else weights,
     )
     if weights == "float16_camera":
-        network.camera_head.store_narrow()
+        network.camera_head.store_in_float16()
     settings = ReconstructorSettings(arguments.width, CacheSettings(budget_tokens=arguments.budget))
     engine = Reconstructor(network, settings)
     with open_source(arguments.source) as source:

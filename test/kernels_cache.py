@@ -336,6 +336,7 @@ def test_the_place_of_camera_tokens(room: int, anchors: int, recent: int, channe
             measuring_kernels.find_camera_place,
             values,
             [0, 1, 2, 3, 5, 6, 7],
+            ops.CameraPlaces,
         )
         for expected, actual in both:
             torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-6)

@@ -164,11 +164,11 @@ def test_a_single_row_of_narrow_weights_in_any_layout(gelu: bool) -> None:
 
 
 def test_no_kernel_starts_early_but_on_a_card_that_can() -> None:
-    assert not early_start.starts_ahead(torch.device("cpu"))
+    assert not early_start.can_start_early(torch.device("cpu"))
     assert early_start.launch_options(False) == {}
     if torch.cuda.is_available() and not INTERPRETING:
         can = torch.cuda.get_device_capability() >= (9, 0)
-        assert early_start.starts_ahead(torch.device("cuda", 0)) == can
+        assert early_start.can_start_early(torch.device("cuda", 0)) == can
 
 
 @pytest.mark.parametrize(

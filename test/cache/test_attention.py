@@ -69,6 +69,8 @@ def test_flash_attn_is_handed_tokens_before_heads_and_no_mask(
 
 def test_flash_attn_is_left_aside_where_it_does_not_apply(flash_attn: list[Call]) -> None:
     query, keys, values = tensors()
+    expected = attention.attend_math(query, keys, values)
+    torch.testing.assert_close(attention.backend("auto")(query, keys, values), expected)
     assert flash_attn == []
     with pytest.raises(ConfigurationError, match="not torch.float32 on cpu with 64; set .* auto"):
         attention.backend("flash_attn")(query, keys, values)
@@ -103,4 +105,5 @@ def test_a_kernel_attends_like_pytorch(count: int, tokens: int) -> None:
     with torch.inference_mode():
         actual = attention.backend("auto")(query, keys, values)
     assert actual.transpose(1, 2).is_contiguous()
-    torch.testing.assert_close(actual, expected, rtol=2e-2, atol=4e-3)
+    atol = 2e-3 if tokens >= 4096 else 4e-3  # fewer keys, larger numbers
+    torch.testing.assert_close(actual, expected, rtol=2e-2, atol=atol)

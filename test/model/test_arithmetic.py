@@ -152,7 +152,7 @@ def test_weights_that_float16_cannot_hold_stay_as_they_are(
     layer = Linear(64, 32).requires_grad_(False)
     layer.weight.mul_(gain)[0, 0] = largest
     before = layer.weight.clone()
-    layer.store_narrow()
+    layer.store_in_float16()
     assert layer.dtype == torch.float32
     assert layer.weight.dtype == (torch.float16 if stored else torch.float32)
     if stored:
@@ -163,7 +163,7 @@ def test_weights_that_float16_cannot_hold_stay_as_they_are(
 def test_what_is_stored_narrow_converts_like_any_other(kind: torch.dtype) -> None:
     layer = Linear(64, 32).requires_grad_(False)
     expected = layer(torch.ones(3, 64))
-    layer.store_narrow()
+    layer.store_in_float16()
     layer.to(kind)
     assert layer.dtype == layer.weight.dtype == kind
     torch.testing.assert_close(layer(torch.ones(3, 64)).float(), expected, rtol=0.02, atol=0.02)
@@ -171,7 +171,7 @@ def test_what_is_stored_narrow_converts_like_any_other(kind: torch.dtype) -> Non
 
 def test_half_types_are_not_stored_narrower() -> None:
     layer = Linear(3, 2).requires_grad_(False).to(torch.bfloat16)
-    layer.store_narrow()
+    layer.store_in_float16()
     assert layer.dtype == layer.weight.dtype == torch.bfloat16
 
 

@@ -43,23 +43,11 @@ def backend(name: str) -> Attend:
         )
     backends: dict[str, Attend] = {
         "auto": attend,
-        "sdpa": attend_sdpa,
+        "sdpa": functional.scaled_dot_product_attention,
         "flash_attn": attend_flash,
         "math": attend_math,
     }
     return backends[name]
-
-
-def attend_sdpa(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Attend by PyTorch.
-
-    Args:
-        query: [1, heads, n, head_dim].
-        keys: [1, heads, tokens, head_dim].
-        values: of the shape of ``keys``.
-
-    """
-    return functional.scaled_dot_product_attention(query, keys, values)
 
 
 def attend_math(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:

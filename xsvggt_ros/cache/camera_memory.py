@@ -7,7 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from xsvggt_ros.cache.ops import attend_camera, find_camera_place
+from xsvggt_ros.cache.ops import (
+    CameraPlaces,
+    attend_camera,
+    find_camera_place,
+    note_attention,
+)
 
 _FIRST_ROOM = 64
 """Places that an unbounded memory begins with; it doubles when they are full."""
@@ -149,20 +154,17 @@ class CameraMemory:
             torch.add(self._place, 1, out=self._held)
             return
         if self._capacity:
-            find_camera_place(
+            given = CameraPlaces(
                 self._keys, self._values, self._numbers, self._drawn, self._attention,
                 self._count, self._place, self._held, self._anchors, self._recent, _FADING,
             )  # fmt: skip
+            find_camera_place(given)
         else:
             self._place.copy_(self._count)
             self._numbers.index_copy_(1, self._place, self._count.expand(self._caches, 1))
             self._count += 1
             torch.clamp(self._count, max=self._room, out=self._held)
         self._seen += 1
-
-    def _note_attention(self) -> None:
-        """Average the attention that each token draws, relative to an equal share."""
-        self._drawn.lerp_(self._attention.mean(dim=1) * self._held, _FADING)
 
     @property
     def seen(self) -> int:
@@ -183,7 +185,7 @@ class CameraMemory:
         if not room:
             return
         if before:
-            self._note_attention()
+            note_attention(self._drawn, self._attention, self._held, _FADING)
         keys, values, numbers, drawn = self._keys, self._values, self._numbers, self._drawn
         order = numbers[:, :held].argsort(dim=1)
         if capacity and held > capacity:

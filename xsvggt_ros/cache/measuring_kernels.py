@@ -10,9 +10,9 @@ from torch import Tensor
 
 from xsvggt_ros.cache import ops
 from xsvggt_ros.cuda.early_start import (
+    can_start_early,
     launch_options,
     start_next,
-    starts_ahead,
     wait_for_previous,
 )
 
@@ -294,7 +294,7 @@ def attend_camera(
         )
         return found
     out = torch.empty(query.shape, dtype=value.dtype, device=keys.device)
-    block, ahead = min(_BLOCK, triton.next_power_of_2(channels)), starts_ahead(keys.device)
+    block, ahead = min(_BLOCK, triton.next_power_of_2(channels)), can_start_early(keys.device)
     _attend_camera[heads, triton.cdiv(channels, block)](
         query.contiguous(), key.contiguous(), value.contiguous(), place, held, keys, values,
         attention, out, room, channels**-0.5, keys.stride(0), values.stride(0), channels,
@@ -303,29 +303,16 @@ def attend_camera(
     return out
 
 
-def find_camera_place(
-    keys: Tensor,
-    values: Tensor,
-    numbers: Tensor,
-    drawn: Tensor,
-    attention: Tensor,
-    count: Tensor,
-    place: Tensor,
-    held: Tensor,
-    anchors: int,
-    recent: int,
-    fading: float,
-) -> None:
-    """Launch one program for each cache of keys [caches, heads, room + 1, head_dim]; see `ops.py`.
+def find_camera_place(given: ops.CameraPlaces) -> None:
+    """Launch one program for each cache, then one for the counters, which all of these read.
 
-    Then another one for the counters, which all of these read.
+    See ``find_camera_place`` in `ops.py`.
     """
+    keys, values, numbers, drawn, attention, count, place, held, anchors, recent, fading = given
     caches, heads, places, channels = keys.shape
     room = places - 1
     if room > _MOST_PLACES:
-        unwrap(ops.find_camera_place)(
-            keys, values, numbers, drawn, attention, count, place, held, anchors, recent, fading
-        )
+        unwrap(ops.find_camera_place)(given)
         return
     _move_camera_tokens[(caches,)](
         keys, values, numbers, drawn, attention, count, held, room, heads, fading,

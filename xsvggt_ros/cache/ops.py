@@ -306,34 +306,16 @@ def attend_camera(
     return mixed
 
 
-@operation(
-    writes=("keys", "values", "numbers", "drawn", "count", "place", "held"), kernels=_MEASURING
-)
-def find_camera_place(
-    keys: Tensor,
-    values: Tensor,
-    numbers: Tensor,
-    drawn: Tensor,
-    attention: Tensor,
-    count: Tensor,
-    place: Tensor,
-    held: Tensor,
-    anchors: int,
-    recent: int,
-    fading: float,
-) -> None:
-    """Find the place of a frame's camera tokens; see ``CameraMemory``.
+class CameraPlaces(NamedTuple):
+    """What ``find_camera_place`` is given; see ``CameraMemory``.
 
-    The next free place, or that of the oldest of the recent tokens, which may win the place of
-    another one.
-
-    Args:
+    Attributes:
         keys: written to, [caches, heads, room + 1, head_dim]; the last place is none of these.
         values: written to, the same.
         numbers: of the tokens in the stream, written to, int64 [caches, room + 1].
         drawn: attention that each token draws in the mean, written to, float32 [caches, room + 1].
         attention: what it drew in the newest frame, float32 [caches, heads, room + 1].
-        count: tokens that have come so far, written to, int64 [1].
+        seen: tokens that have come so far, written to, int64 [1].
         place: written to, where the next ones go, int64 [1].
         held: places that are taken, written to, int64 [1].
         anchors: places in front that are never given away.
@@ -341,8 +323,37 @@ def find_camera_place(
         fading: how much of ``drawn`` the newest frame decides.
 
     """
-    room = drawn.shape[1] - 1
+
+    keys: Tensor
+    values: Tensor
+    numbers: Tensor
+    drawn: Tensor
+    attention: Tensor
+    seen: Tensor
+    place: Tensor
+    held: Tensor
+    anchors: int
+    recent: int
+    fading: float
+
+
+def note_attention(drawn: Tensor, attention: Tensor, held: Tensor, fading: float) -> None:
+    """Average the attention that each token draws, relative to an equal share; see above."""
     drawn.lerp_(attention.mean(dim=1) * held, fading)
+
+
+@operation(
+    writes=("keys", "values", "numbers", "drawn", "seen", "place", "held"), kernels=_MEASURING
+)
+def find_camera_place(given: CameraPlaces) -> None:
+    """Find the place of a frame's camera tokens.
+
+    The next free place, or that of the oldest of the recent tokens, which may win the place of
+    another one.
+    """
+    keys, values, numbers, drawn, attention, count, place, held, anchors, recent, fading = given
+    room = drawn.shape[1] - 1
+    note_attention(drawn, attention, held, fading)
     full = count >= room
     oldest = (count - room) % recent + (room - recent)
     torch.where(full, oldest, count, out=place)

@@ -36,7 +36,7 @@ def wait_for_previous() -> None:
 
 
 @cache
-def starts_ahead(device: torch.device) -> bool:
+def can_start_early(device: torch.device) -> bool:
     """Return whether kernels can start early on ``device``, and this Triton knows how."""
     if device.type != "cuda" or _INTERPRETING or torch.version.hip is not None:
         return False

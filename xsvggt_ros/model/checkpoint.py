@@ -123,7 +123,7 @@ def load_network(
         network = network.freeze().to(place).lay_out_convolutions()
         quantize_weights(network, network.camera_head, weights)
         if weights == "full" and takes_tf32(place, precisions[0]):
-            network.camera_head.store_narrow()
+            network.camera_head.store_in_float16()
     except torch.OutOfMemoryError as error:
         raise ConfigurationError(
             f"the weights do not fit on device '{place}': {first_line(error)}; free "

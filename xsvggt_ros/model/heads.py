@@ -70,14 +70,14 @@ class CameraHead(nn.Module):
         self.beginning = Constants()
         self.frozen = False
 
-    def store_narrow(self) -> None:
+    def store_in_float16(self) -> None:
         """Store float32 weights in float16, which has the mantissa of TF32.
 
         A frame has one camera token, so most of the head's time goes into reading its weights.
         """
         for module in self.modules():
             if isinstance(module, Linear) and module.weight.numel() >= _LARGE:
-                module.store_narrow()
+                module.store_in_float16()
 
     def forward(self, camera_tokens: Tensor, memory: Memory) -> Tensor:
         """Map camera tokens [batch, frames, dim] to encodings [batch, frames, iterations, 9].

@@ -9,9 +9,9 @@ import triton.language as tl
 from torch import Tensor
 
 from xsvggt_ros.cuda.early_start import (
+    can_start_early,
     launch_options,
     start_next,
-    starts_ahead,
     wait_for_previous,
 )
 from xsvggt_ros.model.operators import Projection
@@ -80,7 +80,7 @@ def _launch(
 ) -> None:
     dim = rows.shape[-1]
     block = triton.next_power_of_2(dim)
-    ahead = len(rows) == 1 and starts_ahead(rows.device)
+    ahead = len(rows) == 1 and can_start_early(rows.device)
     _layer_norm[(len(rows),)](
         rows, update, total, target, weight, bias, rows.stride(0), dim, eps,
         ADD=update is not None, AFFINE=weight is not None, BLOCK=block, AHEAD=ahead,
@@ -139,7 +139,7 @@ def linear_row(
     out = torch.empty((*row.shape[:-1], outputs), dtype=dtype, device=row.device)
     # What is copied here first is no constant, nor is what still learns.
     constant = weight.is_contiguous() and not weight.requires_grad
-    ahead = constant and starts_ahead(row.device)
+    ahead = constant and can_start_early(row.device)
     _linear_row[(triton.cdiv(outputs, _LINES),)](
         row.contiguous(), weight.contiguous(), bias, out, outputs,
         inputs, bias is not None, gelu, _LINES, min(_ACROSS, triton.next_power_of_2(inputs)),

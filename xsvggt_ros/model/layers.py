@@ -71,7 +71,7 @@ class Linear(nn.Linear):
         bias = self.bias
         return self.weight.dtype if bias is None else bias.dtype
 
-    def store_narrow(self) -> None:
+    def store_in_float16(self) -> None:
         """Store float32 weights in float16, and go on computing in float32.
 
         Within its range float16 has the mantissa of TF32. Weights of which it loses more, because
