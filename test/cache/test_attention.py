@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from inspect import unwrap
 from types import ModuleType
 
 import pytest
@@ -81,6 +82,21 @@ def test_flash_attn_that_is_not_installed_is_said_at_once() -> None:
         pytest.skip("flash_attn is installed here")
     with pytest.raises(ConfigurationError, match="flash-attn.* or choose auto"):
         attention.backend("flash_attn")
+
+
+@pytest.mark.parametrize(("capability", "attends"), [((7, 5), False), ((8, 0), True)])
+def test_cards_without_tensor_cores_in_triton_keep_pytorchs_attention(
+    capability: tuple[int, int], attends: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from xsvggt_ros.cuda import attention as operation
+
+    probe = ModuleType("probe")
+    vars(probe)["attends_like_pytorch"] = lambda device, dtype, channels: True
+    monkeypatch.setitem(sys.modules, "xsvggt_ros.cuda.probe", probe)
+    monkeypatch.setattr(operation, "triton_runs", lambda device: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    runs = unwrap(operation._kernel_runs)
+    assert runs(torch.device("cuda"), torch.float16, 64) == attends
 
 
 @pytest.mark.gpu

@@ -16,6 +16,9 @@ from xsvggt_ros.errors import first_line
 logger = logging.getLogger(__name__)
 
 _HALF_TYPES = (torch.float16, torch.bfloat16)
+OLDEST = (8, 0)
+"""On older cards Triton multiplies without their tensor cores, and keeps in memory what no register
+is left for: thousands of bytes a thread (`benchmarks/kernels.py`)."""
 
 
 def _in_half_types(query: Tensor) -> bool:
@@ -33,7 +36,7 @@ def _kernel_runs(device: torch.device, dtype: torch.dtype, channels: int) -> boo
 
     It takes more of a card than the other kernels do, and other types than theirs.
     """
-    if not triton_runs(device):
+    if not triton_runs(device) or torch.cuda.get_device_capability(device) < OLDEST:
         return False
     try:
         from xsvggt_ros.cuda.probe import attends_like_pytorch

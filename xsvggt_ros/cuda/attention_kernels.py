@@ -42,7 +42,10 @@ def blocks_for(width: int, tokens: int, shared_memory: int) -> tuple[int, int]:
 
 
 @cache
-def _shared_memory(device: torch.device) -> int:
+def shared_memory(device: torch.device) -> int:
+    """Return the most bytes of it that a program may have on ``device``; boundless off CUDA."""
+    if device.type != "cuda":
+        return sys.maxsize
     properties = torch.cuda.get_device_properties(device)
     # What a program gets that asks for more than the usual; older PyTorch does not tell.
     usual = properties.shared_memory_per_block
@@ -222,8 +225,7 @@ def attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     lanes, rest = batch * heads, count % _ROWS
     height = max(16, triton.next_power_of_2(rest))
     width = max(16, triton.next_power_of_2(channels))
-    room_on_chip = _shared_memory(query.device) if query.is_cuda else sys.maxsize
-    block, stages = blocks_for(width, tokens, room_on_chip)
+    block, stages = blocks_for(width, tokens, shared_memory(query.device))
     splits = _SHARERS if tokens >= _MANY_KEYS and rest and count > _ROWS else 1
     run = max(1, triton.cdiv(triton.cdiv(tokens, splits), block)) * block
     # Where runs are rounded up, the last ones may be empty.

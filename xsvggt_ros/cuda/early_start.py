@@ -19,7 +19,7 @@ import torch
 import triton
 import triton.language as tl
 
-_NEEDED = (9, 0)
+OLDEST = (9, 0)
 _INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"
 
 
@@ -41,7 +41,7 @@ def can_start_early(device: torch.device) -> bool:
     if device.type != "cuda" or _INTERPRETING or torch.version.hip is not None:
         return False
     known = hasattr(getattr(tl.extra, "cuda", None), "gdc_wait")
-    return known and torch.cuda.get_device_capability(device) >= _NEEDED
+    return known and torch.cuda.get_device_capability(device) >= OLDEST
 
 
 def launch_options(ahead: bool) -> dict[str, Any]:
