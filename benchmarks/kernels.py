@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the Triton kernels of a frame take of a card: compiled for it without having one.
 
-    python benchmarks/kernels.py                       # an RTX 20, 30, 40 and 50, Orin, H100
+    python benchmarks/kernels.py                       # for cards from RTX 20 to B200
     python benchmarks/kernels.py --capabilities 9.0 --policy balanced --bits 2
 
-Frames of the official size run on the meta device until the budget is full, and whatever would be
-launched on a GPU is compiled by Triton and NVIDIA's assembler, as the machine code of a card of
-that compute capability. So a kernel that does not compile, asks for more shared memory than there
+Frames of the official size run on the meta device until the budget is full, and whatever they would
+launch on a GPU is compiled by Triton and NVIDIA's assembler, as the machine code of a card of that
+compute capability. So a kernel that does not compile, asks for more shared memory than there
 is, or has to keep its numbers in memory because registers run short (it is slow then) is found on
 any computer with Linux. Nothing is computed, and nothing is timed.
 
@@ -43,6 +43,7 @@ from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.settings import DEFAULT_POLICY, POLICIES, CacheSettings
 from xsvggt_ros.cuda import attention, attention_kernels, early_start
 from xsvggt_ros.model.config import NetworkConfig
+from xsvggt_ros.model.network import ALL_HEADS, Head
 from xsvggt_ros.stream.step_runner import cache_layout
 
 CARDS = {
@@ -53,6 +54,7 @@ CARDS = {
     (8, 9): ("RTX 40", 99),
     (9, 0): ("H100, H200", 227),
     (10, 0): ("B200", 227),
+    (11, 0): ("Jetson Thor", 227),
     (12, 0): ("RTX 50", 99),
 }
 """Cards of a compute capability, and the KiB of shared memory that a program may have there
@@ -203,6 +205,7 @@ def compile_frames(
     *,
     size: tuple[int, int] = (392, 518),
     frames: int = 10,
+    heads: tuple[Head, ...] = ALL_HEADS,
 ) -> list[Kernel]:
     """Return the kernels of ``frames`` frames; launches are those of the last one.
 
@@ -211,16 +214,18 @@ def compile_frames(
         settings: of the cache.
         size: height and width of the images.
         frames: enough of them to fill the budget.
+        heads: that run.
 
     """
     dtype = torch.bfloat16 if capability >= (8, 0) else torch.float16
     network = network_of(NetworkConfig(), dtype, torch.float32)
+    network.camera_head.store_in_float16()
     memory = KvCache(settings, cache_layout(network))
     image = torch.empty(1, 1, 3, *size, device="meta")
     with compiling_for(capability) as compiler:
         for _ in range(frames):
             compiler.launches.clear()
-            network(image, memory, ("camera", "depth"))
+            network(image, memory, heads)
             memory.end_frame()
         return compiler.kernels()
 
@@ -264,12 +269,14 @@ def main() -> None:
     parser.add_argument("--policy", choices=POLICIES, default=DEFAULT_POLICY)
     parser.add_argument("--bits", type=int, choices=(2, 4, 8, 16), default=4)
     parser.add_argument("--budget", type=int, default=8192, help="tokens per layer")
+    parser.add_argument("--camera-frames", type=int, default=CacheSettings().camera_frames)
     parser.add_argument("--json", type=Path, help="file for all numbers")
     options = parser.parse_args()
     bits = 16 if options.policy == "none" else options.bits
     settings = CacheSettings(
-        options.policy, budget_tokens=options.budget, key_bits=bits, value_bits=bits
-    )
+        options.policy, budget_tokens=options.budget, key_bits=bits, value_bits=bits,
+        camera_frames=options.camera_frames,
+    )  # fmt: skip
     found: dict[str, Any] = {}
     for capability in options.capabilities:
         kernels = compile_frames(capability, settings)

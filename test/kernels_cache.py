@@ -293,7 +293,7 @@ def test_products_of_keys_with_the_pooled_query(
         torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("room", "channels"), [(2, 6), (64, 64), (300, 6), (2100, 40)])
+@pytest.mark.parametrize(("room", "channels"), [(2, 6), (64, 64), (300, 6), (1500, 40), (2100, 40)])
 def test_the_camera_heads_attention(room: int, channels: int) -> None:
     heads = 3
     for held in {1, room // 2 + 1, room}:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from inspect import unwrap
 from types import ModuleType
 
@@ -94,9 +95,32 @@ def test_cards_without_tensor_cores_in_triton_keep_pytorchs_attention(
     vars(probe)["attends_like_pytorch"] = lambda device, dtype, channels: True
     monkeypatch.setitem(sys.modules, "xsvggt_ros.cuda.probe", probe)
     monkeypatch.setattr(operation, "triton_runs", lambda device: True)
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     runs = unwrap(operation._kernel_runs)
     assert runs(torch.device("cuda"), torch.float16, 64) == attends
+
+
+def test_a_trial_without_memory_says_nothing_about_the_kernel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from xsvggt_ros.cuda import attention as operation
+
+    def attends_like_pytorch(device: torch.device, dtype: torch.dtype, channels: int) -> bool:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    probe = ModuleType("probe")
+    vars(probe)["attends_like_pytorch"] = attends_like_pytorch
+    monkeypatch.setitem(sys.modules, "xsvggt_ros.cuda.probe", probe)
+    monkeypatch.setattr(operation, "triton_runs", lambda device: True)
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    arguments = torch.device("cuda"), torch.float16, 64
+    with pytest.raises(torch.OutOfMemoryError):
+        operation._kernel_runs(*arguments)
+    vars(probe)["attends_like_pytorch"] = lambda device, dtype, channels: True
+    assert operation._kernel_runs(*arguments)
+    operation._kernel_runs.cache_clear()
 
 
 @pytest.mark.gpu

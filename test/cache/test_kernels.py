@@ -53,16 +53,20 @@ KERNELS = {
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="Triton compiles on Linux only")
 @pytest.mark.parametrize(
-    ("policy", "bits", "capabilities"),
-    [("xstreamvggt", 4, ["7.5", "8.7", "9.0", "12.0"]), ("balanced", 2, ["9.0"])],
+    ("policy", "bits", "camera_frames", "capabilities"),
+    [
+        ("xstreamvggt", 4, 256, ["7.5", "8.7", "9.0"]),
+        ("balanced", 2, 2000, ["12.0"]),
+    ],
 )
 def test_kernels_compile_for_cards_that_are_not_there(
-    policy: str, bits: int, capabilities: list[str], tmp_path: Path
+    policy: str, bits: int, camera_frames: int, capabilities: list[str], tmp_path: Path
 ) -> None:
     root, written = Path(__file__).parents[2], tmp_path / "kernels.json"
     environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
     environment.pop("TRITON_INTERPRET", None)
     command = [sys.executable, "benchmarks/kernels.py", "--policy", policy, "--bits", str(bits)]
+    command += ["--camera-frames", str(camera_frames)]
     command += ["--capabilities", *capabilities, "--json", str(written)]
     done = subprocess.run(
         command, cwd=root, env=environment, text=True, capture_output=True, check=False

@@ -27,8 +27,8 @@ needs_torchao = pytest.mark.skipif(
 )
 
 
-def answers(network: StreamVggt) -> torch.Tensor:
-    images = torch.rand(1, 2, 3, 28, 42, generator=torch.Generator().manual_seed(0))
+def answers(network: StreamVggt, size: tuple[int, int] = (28, 42)) -> torch.Tensor:
+    images = torch.rand(1, 2, 3, *size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         return present(network.forward_sequence(images).pose_encodings)
 
@@ -183,9 +183,11 @@ def test_compiled_parts_answer_the_same(monkeypatch: pytest.MonkeyPatch) -> None
         compile_module(module, backend="eager", **options)
 
     monkeypatch.setattr(torch.nn.Module, "compile", quickly)
+    monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
     plain, made = (
         load_network("", preset="tiny", device="cpu", compiled=wanted) for wanted in (False, True)
     )
     config = plain.config
     assert len(compiled) == config.encoder.depth + config.depth + 2 * (4 + 3)
-    torch.testing.assert_close(answers(made), answers(plain))
+    for size in ((28, 42), (42, 56), (28, 28)):
+        torch.testing.assert_close(answers(made, size), answers(plain, size))

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from xsvggt_ros.model.checkpoint import random_network
 from xsvggt_ros.model.config import PRESETS, NetworkConfig
 from xsvggt_ros.model.network import Head, Prediction, StreamVggt
 from xsvggt_ros.stream import step_runner
-from xsvggt_ros.stream.step_runner import StepRunner, _Capture, cache_layout
+from xsvggt_ros.stream.step_runner import MOST_CAPTURES, StepRunner, _Capture, cache_layout
 
 HEADS: tuple[Head, ...] = ("camera", "depth")
 SETTINGS = CacheSettings(budget_tokens=60, camera_frames=6, window_frames=2, trajectory_frames=1)
@@ -151,6 +152,61 @@ def test_a_size_never_seen_is_laid_out_before_it_is_captured(
     larger = modes(pair, 4, start=10, size=(56, 56))
     assert larger[0] == "eager"
     assert larger[-1] == "cuda graph"
+
+
+def test_a_size_is_captured_only_after_a_frame_of_it_was_stored(network: StreamVggt) -> None:
+    # What is kept for a size is made when its first frame is stored, and not within a capture.
+    large = (56, 56)
+    cache = KvCache(replace(SETTINGS, keyframe_interval=2), cache_layout(network))
+    found = []
+    with torch.inference_mode():
+        for seed, size in enumerate([WIDE, WIDE, large, large]):
+            found.append((cache.stores_next, size))
+            network(image(seed, size), cache, HEADS)
+            cache.end_frame()
+            if size == large:
+                tokens = network.config.tokens_per_frame(*large)
+                stored = any(stores for stores, each in found if each == large)
+                assert cache.knows(tokens) == stored
+    assert {stores for stores, size in found if size == large} == {True, False}
+
+
+def test_steps_run_on_the_card_that_has_their_images(
+    network: StreamVggt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current: list[torch.device | None] = [None]
+
+    @contextmanager
+    def device_of(images: torch.Tensor) -> Iterator[None]:
+        current.append(images.device)
+        yield
+        current.pop()
+
+    class Watched:
+        config, device = network.config, network.device
+
+        def __call__(self, *given: Any) -> Prediction:
+            assert current[-1] == torch.device("cpu")
+            prediction: Prediction = network(*given)
+            return prediction
+
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    runner = StepRunner(network, KvCache(SETTINGS, cache_layout(network)), HEADS)
+    monkeypatch.setattr(runner, "_network", Watched())
+    with torch.inference_mode():
+        runner.run(image(0))
+    assert current == [None]
+
+
+def test_as_many_sizes_as_may_be_captured_keep_their_constants(network: StreamVggt) -> None:
+    sizes = [(height, 28) for height in range(28, 28 + 14 * MOST_CAPTURES, 14)]
+    kept = []
+    with torch.inference_mode():
+        for _ in range(2):
+            for size in sizes:
+                network(image(0, size), KvCache(SETTINGS, cache_layout(network)), HEADS)
+            kept.append(sorted(tensor.data_ptr() for tensor in network.constants()))
+    assert kept[0] == kept[1]
 
 
 @pytest.mark.parametrize(

@@ -285,8 +285,8 @@ class KvCache:
         return (self._time, *groups, *self._scratch.tensors, *self.camera.tensors)
 
     def knows(self, frame: int) -> bool:
-        """Whether there is room for a frame of ``frame`` tokens without another allocation."""
-        return frame in self._sizes
+        """Whether a frame of ``frame`` tokens was stored: another one needs no allocation."""
+        return frame in self._sizes and all(group.knows(frame) for group in self._groups)
 
     def counts(self) -> tuple[int, int, int]:
         """Return what the host counts: tokens of a layer, of its newest frame, camera tokens."""

@@ -407,6 +407,10 @@ class LayerGroup:
         shared: Tensor = measures.unflatten(0, (rows, -1)).mean(dim=1)
         return shared
 
+    def knows(self, frame: int) -> bool:
+        """Whether a frame of ``frame`` tokens was stored."""
+        return frame in self._steps
+
     def _steps_of(self, frame: int) -> tuple[Tensor, Tensor]:
         """Return 0, 1, .. ``frame`` - 1 as int32 [frame] and int64 [1, frame], kept by size."""
         if frame not in self._steps:

@@ -246,7 +246,9 @@ _TOKENS = 64
 _MOST_PLACES = 2048
 """Camera tokens that one program can look at."""
 _BLOCK = 32
-"""Channels that it mixes."""
+"""Channels that it mixes at most."""
+_AT_ONCE = 2**14
+"""Numbers of camera tokens that it holds at most; more than registers take lie in memory."""
 _PARTS = 32
 """Programs that add up the directions of one head; a power of two."""
 
@@ -294,11 +296,13 @@ def attend_camera(
         )
         return found
     out = torch.empty(query.shape, dtype=value.dtype, device=keys.device)
-    block, ahead = min(_BLOCK, triton.next_power_of_2(channels)), can_start_early(keys.device)
+    places = triton.next_power_of_2(room)
+    block = min(_BLOCK, triton.next_power_of_2(channels), _AT_ONCE // places)
+    ahead = can_start_early(keys.device)
     _attend_camera[heads, triton.cdiv(channels, block)](
         query.contiguous(), key.contiguous(), value.contiguous(), place, held, keys, values,
         attention, out, room, channels**-0.5, keys.stride(0), values.stride(0), channels,
-        triton.next_power_of_2(room), block, ahead, num_warps=8, **launch_options(ahead),
+        places, block, ahead, num_warps=8, **launch_options(ahead),
     )  # fmt: skip
     return out
 

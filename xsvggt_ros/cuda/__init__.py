@@ -84,9 +84,11 @@ def operation(
             return (lambda *arguments: function(given(*arguments))) if given else function
 
         def on_cuda(*arguments: Any) -> Any:
-            if not triton_runs(_first_tensor(arguments).device):
+            device = _first_tensor(arguments).device
+            if not triton_runs(device):
                 return defined(*arguments)
-            return taking_all(getattr(import_module(kernels), name))(*arguments)
+            with torch.cuda.device(device):  # Triton launches on the current one
+                return taking_all(getattr(import_module(kernels), name))(*arguments)
 
         defined = taking_all(in_torch or definition)
         _LIBRARY.define(name + _schema(get_type_hints(given) if given else hints, result, writes))
@@ -161,6 +163,8 @@ def _failure(index: int) -> str:
         with torch.cuda.device(index):
             found = doubled(torch.ones(4, device=f"cuda:{index}"))
         return "" if bool((found == 2).all()) else "a trial kernel gives wrong results"
+    except torch.OutOfMemoryError:  # says nothing about Triton; the next call tries again
+        raise
     except Exception as error:  # noqa: BLE001 - a compiler fails in many ways, and none may end a node
         return f"a trial kernel cannot be compiled ({first_line(error)}); install a C compiler"
 

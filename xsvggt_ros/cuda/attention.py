@@ -41,7 +41,11 @@ def _kernel_runs(device: torch.device, dtype: torch.dtype, channels: int) -> boo
     try:
         from xsvggt_ros.cuda.probe import attends_like_pytorch
 
-        reason = "" if attends_like_pytorch(device, dtype, channels) else "it gives wrong results"
+        with torch.cuda.device(device):
+            right = attends_like_pytorch(device, dtype, channels)
+        reason = "" if right else "it gives wrong results"
+    except torch.OutOfMemoryError:  # says nothing about the kernel; the next call tries again
+        raise
     except Exception as error:  # noqa: BLE001 - a compiler fails in many ways, and none may end a node
         reason = first_line(error)
     if reason:

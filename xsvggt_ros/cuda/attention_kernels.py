@@ -26,6 +26,8 @@ that fits is best, but for the largest where keys are few."""
 def blocks_for(width: int, tokens: int, shared_memory: int) -> tuple[int, int]:
     """Return how many keys a program takes at a time, and how many times as many are on their way.
 
+    What a block takes is counted as on Hopper; other cards need less, or 32 bytes more.
+
     Args:
         width: channels of a head.
         tokens: keys of a head.
@@ -46,10 +48,9 @@ def shared_memory(device: torch.device) -> int:
     """Return the most bytes of it that a program may have on ``device``; boundless off CUDA."""
     if device.type != "cuda":
         return sys.maxsize
-    properties = torch.cuda.get_device_properties(device)
-    # What a program gets that asks for more than the usual; older PyTorch does not tell.
-    usual = properties.shared_memory_per_block
-    return int(getattr(properties, "shared_memory_per_block_optin", usual))
+    # Older PyTorch does not tell, and this is what Triton itself compares a kernel's needs with.
+    utilities = triton.runtime.driver.active.utils
+    return int(utilities.get_device_properties(device.index or 0)["max_shared_mem"])
 
 
 @triton.jit

@@ -81,7 +81,8 @@ class Linear(nn.Linear):
             return
         whole = self.weight.detach()
         narrow = whole.half()
-        if (narrow - whole).norm() <= _TF32_ROUNDING * whole.norm():
+        # Without values, on the meta device, none is lost.
+        if whole.is_meta or (narrow - whole).norm() <= _TF32_ROUNDING * whole.norm():
             self.weight.data = narrow
 
     def forward(self, input: Tensor) -> Tensor:
@@ -213,7 +214,7 @@ class Block(nn.Module):
         return entered, tokens, update
 
 
-SIZES_KEPT = 4
+SIZES_KEPT = 8
 """Sizes whose constants are kept; a stream has one, a rig of different cameras one for each."""
 
 
@@ -221,7 +222,7 @@ class Constants:
     """What a module keeps for the sizes used last.
 
     A tensor stays where it is while it is kept, so that a CUDA graph may read it; whoever captures
-    one holds on to :meth:`tensors`, since a fifth size drops the first.
+    one holds on to :meth:`tensors`, since one size more drops the first.
     """
 
     def __init__(self) -> None:

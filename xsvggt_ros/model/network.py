@@ -15,7 +15,7 @@ from xsvggt_ros.errors import ConfigurationError
 from xsvggt_ros.model.aggregator import Aggregator
 from xsvggt_ros.model.config import NetworkConfig
 from xsvggt_ros.model.heads import CameraHead, DenseHead, activate_depth, activate_points
-from xsvggt_ros.model.layers import Block, CausalSequence, Constants, Memory
+from xsvggt_ros.model.layers import SIZES_KEPT, Block, CausalSequence, Constants, Memory
 
 Head = Literal["camera", "depth", "points"]
 ALL_HEADS: tuple[Head, ...] = ("camera", "depth", "points")
@@ -137,6 +137,9 @@ class StreamVggt(nn.Module):
 
         Left as they are: global blocks and camera head, which attend over a cache.
         """
+        # Of each size there are about four variants, and torch.compile gives up after eight.
+        limit = torch._dynamo.config.cache_size_limit
+        torch._dynamo.config.cache_size_limit = max(limit, 8 * SIZES_KEPT)
         aggregator = self.aggregator
         for block in (*aggregator.patch_embed.blocks, *aggregator.frame_blocks):
             block.compile(dynamic=False)

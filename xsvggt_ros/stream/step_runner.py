@@ -106,6 +106,11 @@ class StepRunner:
         There is one frame, but for the first pass of a stream. The result's tensors may be
         overwritten by the next call.
         """
+        # Graphs and streams belong to the current device, which another card may be.
+        with torch.cuda.device_of(images):
+            return self._run(images)
+
+    def _run(self, images: Tensor) -> Prediction:
         state = self._cache.state
         stores = self._cache.stores_next
         if state is None or state != self._state:
