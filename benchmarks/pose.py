@@ -31,12 +31,12 @@ from pose_views import (
     walk,
 )
 
-from xsvggt_ros.geometry.accumulated_error import compose_covariance
 from xsvggt_ros.geometry.image_alignment import aligned_image, register_images
 from xsvggt_ros.geometry.pose_covariance import (
     ErrorSpectrum,
     PoseEstimate,
     VarianceFactors,
+    compose_covariance,
     fuse,
 )
 from xsvggt_ros.geometry.registration import (

@@ -5,7 +5,7 @@
 
 The demo network walks through rooms that it was not trained on and that are not held out either.
 Constants of `geometry/step_covariance.py` are such that the mean NEES/6 of steps is near 1 over 20
-rooms of 100 frames (`--rooms 5`); those of lasting errors in `geometry/accumulated_error.py` such
+rooms of 100 frames (`--rooms 5`); those of lasting errors in `geometry/pose_covariance.py` such
 that it is near 1 for poses over 10, 50 and 200 frames, over 18 rooms of 300. On rooms from
 `--first-seed 800001000` no constant was fitted.
 """

@@ -9,8 +9,8 @@ import pytest
 import torch
 from triton_interpreter import DEVICE, INTERPRETING
 
-from xsvggt_ros.cuda import attention, attention_kernels, early_start, probe
-from xsvggt_ros.cuda.probe import attends_like_pytorch, doubled
+from xsvggt_ros.cuda import attention, attention_kernels, early_start
+from xsvggt_ros.cuda.attention_kernels import attends_like_pytorch, doubled
 from xsvggt_ros.model import kernels, operators
 from xsvggt_ros.model.operators import grid_positions, rotation_for
 
@@ -37,11 +37,13 @@ def test_the_probe() -> None:
 
 
 def test_the_probe_notices_wrong_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    attend = attention_kernels.attend
+
     def wrong(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        few = attention_kernels.attend(query, keys, values)
+        few = attend(query, keys, values)
         return few if keys.shape[2] < 4096 else torch.zeros_like(few)
 
-    monkeypatch.setattr(probe, "attend", wrong)
+    monkeypatch.setattr(attention_kernels, "attend", wrong)
     assert not attends_like_pytorch(torch.device(DEVICE), torch.float16, 64)
 
 

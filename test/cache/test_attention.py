@@ -91,9 +91,9 @@ def test_cards_without_tensor_cores_in_triton_keep_pytorchs_attention(
 ) -> None:
     from xsvggt_ros.cuda import attention as operation
 
-    probe = ModuleType("probe")
-    vars(probe)["attends_like_pytorch"] = lambda device, dtype, channels: True
-    monkeypatch.setitem(sys.modules, "xsvggt_ros.cuda.probe", probe)
+    kernels = ModuleType("attention_kernels")
+    vars(kernels)["attends_like_pytorch"] = lambda device, dtype, channels: True
+    monkeypatch.setitem(sys.modules, "xsvggt_ros.cuda.attention_kernels", kernels)
     monkeypatch.setattr(operation, "triton_runs", lambda device: True)
     monkeypatch.setattr(torch.cuda, "device", nullcontext)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
@@ -109,16 +109,16 @@ def test_a_trial_without_memory_says_nothing_about_the_kernel(
     def attends_like_pytorch(device: torch.device, dtype: torch.dtype, channels: int) -> bool:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    probe = ModuleType("probe")
-    vars(probe)["attends_like_pytorch"] = attends_like_pytorch
-    monkeypatch.setitem(sys.modules, "xsvggt_ros.cuda.probe", probe)
+    kernels = ModuleType("attention_kernels")
+    vars(kernels)["attends_like_pytorch"] = attends_like_pytorch
+    monkeypatch.setitem(sys.modules, "xsvggt_ros.cuda.attention_kernels", kernels)
     monkeypatch.setattr(operation, "triton_runs", lambda device: True)
     monkeypatch.setattr(torch.cuda, "device", nullcontext)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     arguments = torch.device("cuda"), torch.float16, 64
     with pytest.raises(torch.OutOfMemoryError):
         operation._kernel_runs(*arguments)
-    vars(probe)["attends_like_pytorch"] = lambda device, dtype, channels: True
+    vars(kernels)["attends_like_pytorch"] = lambda device, dtype, channels: True
     assert operation._kernel_runs(*arguments)
     operation._kernel_runs.cache_clear()
 

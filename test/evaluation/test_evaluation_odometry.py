@@ -19,7 +19,7 @@ from xsvggt_ros.evaluation import odometry
 from xsvggt_ros.evaluation.evaluator import Scores, SessionEvaluator
 from xsvggt_ros.evaluation.request import ScoringOptions
 from xsvggt_ros.evaluation.sources.base import FrameTruth
-from xsvggt_ros.geometry.accumulated_error import LASTING, PERSISTENCE
+from xsvggt_ros.geometry.pose_covariance import LASTING, PERSISTENCE
 from xsvggt_ros.geometry.rigid import Matrix, exp_se3, invert
 from xsvggt_ros.metrics.odometry import score_drift, score_steps, segment_lengths
 from xsvggt_ros.metrics.trajectory import inverses

@@ -13,17 +13,15 @@ from pose_benchmark import pose_benchmark as bench
 from pose_benchmark import pose_views as pv
 from selection import first_is_quick
 
-from xsvggt_ros.geometry.accumulated_error import (
-    LASTING,
-    AccumulatedError,
-    compose_covariance,
-)
 from xsvggt_ros.geometry.pose_covariance import (
     GATE,
+    LASTING,
     LEAST_FACTOR_SAMPLES,
+    AccumulatedError,
     ErrorSpectrum,
     PoseEstimate,
     VarianceFactors,
+    compose_covariance,
     fuse,
     in_other_child,
     in_parent_axes,
@@ -187,7 +185,7 @@ def test_poses_whose_steps_share_errors_are_as_wrong_as_is_said(
     frames: int, persistence: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """NEES of sums of steps that are partly wrong in the same way, one after the other."""
-    monkeypatch.setattr("xsvggt_ros.geometry.accumulated_error.PERSISTENCE", persistence)
+    monkeypatch.setattr("xsvggt_ros.geometry.pose_covariance.PERSISTENCE", persistence)
     random, squares, independent = np.random.default_rng(0), [], []
     step = exp_se3(np.array([0.02, 0.0, 0.1, 0.0, 0.03, 0.0]))
     root = 1e-4 * np.tril(np.eye(6) + 0.3 * random.standard_normal((6, 6)))
@@ -240,8 +238,8 @@ def test_covariances_of_poses_are_possible_and_alike_in_all_units(seed: int, uni
 def test_what_lasts_adds_up_like_a_bias(
     monkeypatch: pytest.MonkeyPatch, lasting: float, persistence: float
 ) -> None:
-    monkeypatch.setattr("xsvggt_ros.geometry.accumulated_error.LASTING", lasting)
-    monkeypatch.setattr("xsvggt_ros.geometry.accumulated_error.PERSISTENCE", persistence)
+    monkeypatch.setattr("xsvggt_ros.geometry.pose_covariance.LASTING", lasting)
+    monkeypatch.setattr("xsvggt_ros.geometry.pose_covariance.PERSISTENCE", persistence)
     step, error = exp_se3(np.array([0.0, 0.0, 0.1, 0.0, 0.0, 0.0])), AccumulatedError()
     for count in range(1, 20):
         error.step(step, np.diag([1e-4, 1e-4, 1e-4, 0.0, 0.0, 0.0]))

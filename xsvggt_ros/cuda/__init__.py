@@ -158,7 +158,7 @@ def _missing(index: int) -> str:
 def _failure(index: int) -> str:
     """Compile and run a small kernel; return what went wrong."""
     try:
-        from xsvggt_ros.cuda.probe import doubled
+        from xsvggt_ros.cuda.attention_kernels import doubled
 
         with torch.cuda.device(index):
             found = doubled(torch.ones(4, device=f"cuda:{index}"))

@@ -39,7 +39,7 @@ def _kernel_runs(device: torch.device, dtype: torch.dtype, channels: int) -> boo
     if not triton_runs(device) or torch.cuda.get_device_capability(device) < OLDEST:
         return False
     try:
-        from xsvggt_ros.cuda.probe import attends_like_pytorch
+        from xsvggt_ros.cuda.attention_kernels import attends_like_pytorch
 
         with torch.cuda.device(device):
             right = attends_like_pytorch(device, dtype, channels)

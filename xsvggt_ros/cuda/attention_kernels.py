@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attention in Triton. Importing this needs Triton, so `attention.py` does it late."""
+"""Attention in Triton, and what is tried before one relies on Triton, or on this attention.
+
+Importing this needs Triton, so `attention.py` does it late.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.nn import functional
 
 _LOG2_E = 1.4426950408889634
 _ROWS = 64
@@ -18,6 +22,10 @@ _MANY_KEYS = 4096
 """From here on, queries that fill no program share their keys among several ones."""
 _SHARERS = 16
 """So many; 16 heads of so many programs are about two for each multiprocessor of a large GPU."""
+_TRIED_HEADS = 16
+"""As many as the official network has: a single one would be compiled into the kernel."""
+_TOLERANCE = 0.02
+"""Attention of normal numbers in a half type is off by less than half of it."""
 _BLOCKS = ((128, 3), (64, 3), (64, 2), (32, 2))
 """Keys that a program takes at a time, and how many times that many are on their way; the first
 that fits is best, but for the largest where keys are few."""
@@ -247,3 +255,38 @@ def attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
             channels, width, height, splits,
         )  # fmt: skip
     return out
+
+
+@triton.jit
+def _double(source, target, count, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    offsets = tl.arange(0, BLOCK)
+    inside = offsets < count
+    tl.store(target + offsets, 2 * tl.load(source + offsets, mask=inside), mask=inside)
+
+
+def doubled(values: Tensor) -> Tensor:
+    """Return twice the values of a small vector."""
+    result = torch.empty_like(values)
+    _double[(1,)](values, result, values.numel(), BLOCK=triton.next_power_of_2(values.numel()))
+    return result
+
+
+def attends_like_pytorch(device: torch.device, dtype: torch.dtype, channels: int) -> bool:
+    """Return whether attention over few keys and over many is what PyTorch says it is.
+
+    Args:
+        device: a GPU.
+        dtype: a half type.
+        channels: of a head.
+
+    """
+    generator = torch.Generator().manual_seed(0)
+    right = True
+    for count, tokens in ((81, 90), (81, 4200)):
+        query, keys, values = (
+            torch.randn(1, _TRIED_HEADS, each, channels, generator=generator).to(device, dtype)
+            for each in (count, tokens, tokens)
+        )
+        expected = functional.scaled_dot_product_attention(query, keys, values)
+        right &= bool((attend(query, keys, values) - expected).abs().max() < _TOLERANCE)
+    return right

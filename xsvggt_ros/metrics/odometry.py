@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import EvaluationError
-from xsvggt_ros.geometry.accumulated_error import AccumulatedError
+from xsvggt_ros.geometry.pose_covariance import AccumulatedError
 from xsvggt_ros.geometry.rigid import invert, log_se3, rotation_angles
 from xsvggt_ros.metrics.trajectory import (
     ErrorStatistics,

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from xsvggt_ros.geometry.accumulated_error import AccumulatedError, compose_covariance
 from xsvggt_ros.geometry.image_alignment import (
     AlignedImage,
     aligned_image,
@@ -24,9 +23,11 @@ from xsvggt_ros.geometry.image_alignment import (
 )
 from xsvggt_ros.geometry.joining import Join
 from xsvggt_ros.geometry.pose_covariance import (
+    AccumulatedError,
     ErrorSpectrum,
     PoseEstimate,
     VarianceFactors,
+    compose_covariance,
     fuse,
     in_other_child,
     in_parent_axes,
