@@ -373,8 +373,10 @@ def test_nothing_that_comes_out_of_a_camera_breaks_it(seed: int) -> None:
         assert np.all(np.linalg.eigvalsh(information) > 0)
 
 
-def walked(seed: int, scale: float, share: float, bias: NDArray[np.float64]) -> list[float]:
-    """Return squared errors of steps in their standard deviations, of a walk with wrong depth.
+def walked(
+    seed: int, scale: float, share: float, bias: NDArray[np.float64]
+) -> list[tuple[PoseEstimate, Matrix]]:
+    """Return estimated steps of a walk with wrong depth, and the true ones.
 
     Args:
         seed: of the walk.
@@ -384,7 +386,7 @@ def walked(seed: int, scale: float, share: float, bias: NDArray[np.float64]) -> 
 
     """
     random = np.random.default_rng(seed)
-    errors, squares = ImageErrors(), []
+    errors, found_and_true = ImageErrors(), []
     before: tuple[Matrix, AlignedImage] | None = None
     for pose in pv.walk(random, 25):
         wrong = scale * random.standard_normal() + share * pv.noise(random, 4.0, 4)
@@ -398,21 +400,33 @@ def walked(seed: int, scale: float, share: float, bias: NDArray[np.float64]) -> 
             assert found is not None
             estimate = errors.estimate(found)
             biased = replace(estimate, pose=estimate.pose @ exp_se3(bias))
-            squares.append(squared_error(biased, step))
+            found_and_true.append((biased, step))
         before = pose, image
-    return squares[5:]
+    return found_and_true[5:]
 
 
 def test_steps_are_as_wrong_as_is_said() -> None:
-    squares = np.concatenate([walked(seed, 0.06, 0.05, np.zeros(6)) for seed in range(6)])
+    steps = [each for seed in range(6) for each in walked(seed, 0.06, 0.05, np.zeros(6))]
+    squares = np.array([squared_error(*each) for each in steps])
     assert 0.7 <= squares.mean() / 6 <= 1.5
     assert 0.9 <= np.mean(squares <= COVERED) <= 0.98
 
 
+def test_no_direction_is_worse_than_is_said() -> None:
+    """A depth error that is wide looks like a step sideways and a turn, more than a narrow one."""
+    sigmas = []
+    for found, step in [
+        each for seed in range(6) for each in walked(seed, 0.07, 0.05, np.zeros(6))
+    ]:
+        covariance = np.linalg.inv(found.information)
+        sigmas.append(log_se3(invert(step) @ found.pose) / np.sqrt(np.diag(covariance)))
+    assert (np.mean(np.square(sigmas), axis=0) < 2.0).all()
+
+
 def test_a_bias_is_found_out() -> None:
     bias = np.array([0.01, 0.0, 0.01, 0.0, 0.003, 0.0])
-    squares = np.concatenate([walked(seed, 0.06, 0.05, bias) for seed in range(3)])
-    assert squares.mean() / 6 > 2.0
+    steps = [each for seed in range(3) for each in walked(seed, 0.06, 0.05, bias)]
+    assert np.mean([squared_error(*each) for each in steps]) / 6 > 2.0
 
 
 def test_how_wrong_depth_is_shows_in_the_images() -> None:

@@ -99,6 +99,23 @@ def test_a_held_pose_is_no_measure(node: Node) -> None:
     scale.close()
 
 
+def test_only_an_odometry_with_a_known_lever_arm_tells_where_the_camera_is(node: Node) -> None:
+    mounted = RobotPose(carrier_from_camera=np.eye(4), odom_from_carrier=np.eye(4))
+    depth = _listening(node, "depth")
+    assert depth.measured_pose(result_of(stamp=SECOND), mounted) is None
+    depth.close()
+    scale = _listening(node, "odometry")
+    assert scale.measured_pose(result_of(stamp=SECOND), mounted) is None  # nothing has come
+    assert isinstance(scale._measured, OdometryScale)
+    scale._measured._receive(_odometry(SECOND, 0.7))
+    pose = scale.measured_pose(result_of(stamp=SECOND), mounted)
+    assert pose is not None
+    # By the topic, and not by TF.
+    assert pose[0, 3] == pytest.approx(0.7)
+    assert scale.measured_pose(result_of(stamp=SECOND), RobotPose()) is None
+    scale.close()
+
+
 def test_depth_is_still_there_when_a_result_comes_seconds_later(node: Node) -> None:
     scale = _listening(node, "depth")
     assert isinstance(scale._measured, DepthScale)

@@ -36,8 +36,9 @@ SURE = 0.1
 counts."""
 SCALE_FACTOR = 1.65
 """Error of all depths of a frame together, over what shows: steps are as much too long or short."""
-DEPTH_FACTOR = 2.36
-"""Error of the depth of a block beside that, over what shows: a step hides part of it."""
+DEPTH_FACTOR = 1.6
+"""Errors of the depth of small and of large blocks beside that, over what shows: a step hides
+part of them."""
 FOCAL_ERROR = 0.004
 """Of a focal length, as a share."""
 BRIGHTNESS_FACTOR = 2.8
@@ -50,6 +51,9 @@ MOST_ERROR = 1.0
 """The same; beyond it nothing is known, and numbers lose their digits."""
 BLOCKS = (8, 10)
 """Rows and columns of blocks within which errors are taken to be alike."""
+LARGE_BLOCKS = (4, 5)
+"""The same of blocks within which depth errors are alike as well. The wider an error reaches, the
+more it looks like a step sideways with a turn, and errors of many sizes come together."""
 
 _TINY = 1e-30
 
@@ -93,6 +97,7 @@ class ImageErrors:
         parts = [
             np.sqrt(BRIGHTNESS_FACTOR) * _sums(differences, blocks),
             DEPTH_FACTOR * shown * _sums(depths, blocks),
+            DEPTH_FACTOR * shown * _sums(depths, _blocks(registration, LARGE_BLOCKS)),
             *_by_bands(registration, weighted, blocks),
         ]
         errors = np.concatenate(parts) @ inverse
@@ -150,15 +155,15 @@ def _depth_errors(registration: Registration, by_depth: Array, blocks: NDArray[n
     return np.array([-pull[sure] / power[sure], noise / power[sure]])
 
 
-def _blocks(registration: Registration) -> NDArray[np.int64]:
-    """Return the block [n] that each residual lies in."""
+def _blocks(registration: Registration, blocks: tuple[int, int] = BLOCKS) -> NDArray[np.int64]:
+    """Return which one of rows and columns of ``blocks`` each residual lies in, [n]."""
     rows, columns = registration.grid
     row, column = registration.cells // columns, registration.cells % columns
-    return row * BLOCKS[0] // rows * BLOCKS[1] + column * BLOCKS[1] // columns
+    return row * blocks[0] // rows * blocks[1] + column * blocks[1] // columns
 
 
 def _sums(fields: Array, blocks: NDArray[np.int64]) -> Array:
-    """Return the sums of fields [n, k] over each block [b, k]."""
+    """Return the sums of fields [n, k] over each block [b, k], also of large ones."""
     sums = np.zeros((BLOCKS[0] * BLOCKS[1], fields.shape[1]))
     np.add.at(sums, blocks, fields)
     return sums

@@ -293,6 +293,7 @@ class ReconstructNode(ManagedNode):
         return PipelineHooks(
             transforms=self._transforms.look_up,
             scale=self._scale.scale,
+            measured_pose=self._scale.measured_pose,
             map=lambda update: self._map.add(update, self._parameter_server.settings),
             publish=lambda update: self._outputs.publish(update, self._parameter_server.settings),
             report=self._report,

@@ -236,7 +236,7 @@ class OdometryScale:
         self.matches.note(pose is not None)
         if pose is None or result.pose_source == "held":
             return None  # a way that was guessed is no measure
-        known = transforms.carrier_from_camera is not None or self._child == result.frame_id
+        known = self._knows_lever_arm(result, transforms)
         if not self._chords.add(result.camera_to_world, pose, lever_arm_known=known):
             return None
         found = self._chords.estimate()
@@ -244,6 +244,14 @@ class OdometryScale:
             return None
         scale, self.spread = found
         return scale
+
+    def measured_pose(self, result: FrameResult, transforms: RobotPose) -> Matrix | None:
+        """Return the camera's pose [4, 4] in the frame of the odometry; None where not known."""
+        known = self._knows_lever_arm(result, transforms)
+        return self._pose(result.stamp, transforms) if known else None
+
+    def _knows_lever_arm(self, result: FrameResult, transforms: RobotPose) -> bool:
+        return transforms.carrier_from_camera is not None or self._child == result.frame_id
 
     def _pose(self, stamp: int, transforms: RobotPose) -> Matrix | None:
         """Return the camera's pose in the frame of the odometry; the carrier's, for want of it."""
@@ -343,6 +351,17 @@ class ScaleInput:
         spread = None if self._measured is None else self._measured.spread
         self._scale.note(estimate, first=result.index == 0, spread=spread)
         return self._scale.applied(result)
+
+    def measured_pose(self, result: FrameResult, transforms: RobotPose) -> Matrix | None:
+        """Return where the odometry on ``odom`` has the camera, [4, 4] in metres.
+
+        None where there is none, or it does not know. What comes there must not be fused from this
+        node's own odometry; of the odometry in TF, that cannot be asked.
+        """
+        measured = self._measured
+        if not isinstance(measured, OdometryScale):
+            return None
+        return measured.measured_pose(result, transforms)
 
     def _note_measurement(self, *, found: bool) -> None:
         self._last_result = monotonic()

@@ -430,7 +430,9 @@ class TransformLookup:
             names = ["frames.base", "frames.odom"] if target == odom else ["frames.base"]
             if not frame.camera:  # frames.camera is none of a rig's parameters
                 names.append("frames.camera")
+            remedy = f"broadcast it, or correct {' or '.join(names)}"
+            if target == odom:
+                remedy += "; a filter that only fuses this node's odometry waits for it in turn"
             raise TransformMissingError(
-                f"{error}. It was waited for {timeout:g} s (tf.timeout): broadcast it, or correct "
-                f"{' or '.join(names)}"
+                f"{error}. It was waited for {timeout:g} s (tf.timeout): {remedy}"
             ) from error

@@ -19,7 +19,6 @@ from xsvggt_ros.geometry.rigid import (
     OPTICAL_TO_BODY,
     Matrix,
     RobotPose,
-    camera_pose,
     invert,
     map_from_world,
     placement_by_odometry,
@@ -63,6 +62,10 @@ def _no_scale(result: FrameResult, transforms: RobotPose) -> tuple[FrameResult, 
     return result, False
 
 
+def _no_pose(result: FrameResult, transforms: RobotPose) -> Matrix | None:
+    return None
+
+
 def _ignore(*_: Any) -> None:
     """Do nothing."""
 
@@ -79,6 +82,8 @@ class PipelineHooks:
         transforms: what other nodes know of the robot at a frame's time; raises XsvggtError where
             the frame cannot be used without.
         scale: returns a result in metres, and whether lengths before it were in another unit.
+        measured_pose: returns where an odometry that does not know of this node has the camera at
+            the time of a result, [4, 4] in metres; None where there is none.
         map: takes the points of an update into a map.
         publish: publishes an update.
         report: told of each update that is through, with its latencies.
@@ -89,6 +94,7 @@ class PipelineHooks:
 
     transforms: Callable[[Frame], RobotPose] = _no_transforms
     scale: Callable[[FrameResult, RobotPose], tuple[FrameResult, bool]] = _no_scale
+    measured_pose: Callable[[FrameResult, RobotPose], Matrix | None] = _no_pose
     map: Callable[[FrameUpdate], None] = _ignore
     publish: Callable[[FrameUpdate], None] = _ignore
     report: Callable[[FrameUpdate], None] = _ignore
@@ -126,7 +132,7 @@ class FramePipeline:
         self._map_from_odom: Matrix | None = None
         """What corrects the odometry of another node; None before the first plausible result."""
         self._odometry_poses: dict[str, Matrix] = {}
-        """By camera, where another node's odometry had it in the frame before."""
+        """By camera, where an independent odometry had it in the frame before."""
         self._results_since_fault = MEMORY
         self._quality: defaultdict[str, QualityWatch] = defaultdict(QualityWatch)
         self._images: defaultdict[str, ImageWatch] = defaultdict(ImageWatch)
@@ -373,12 +379,17 @@ class FramePipeline:
         return update
 
     def _learn_precision(self, update: FrameUpdate) -> None:
-        """Compare the step of the camera with that of another node's odometry, in metres."""
-        result, transforms = update.result, update.frame.transforms
+        """Compare the step of the camera with that of an independent odometry, in metres.
+
+        The odometry in TF is not one: a filter that fuses this very step may broadcast it.
+        """
+        result = update.result
         before = self._odometry_poses.pop(result.camera, None)
-        if transforms.odom_from_carrier is None or not result.metric:
+        if not result.metric:
             return
-        pose = camera_pose(transforms.odom_from_carrier, transforms)
+        pose = self._hooks.measured_pose(result, update.frame.transforms)
+        if pose is None:
+            return
         self._odometry_poses[result.camera] = pose
         if before is not None and result.motion is not None and not update.faults:
             self.reconstructor.learn_from_step(result.motion, invert(before) @ pose)
