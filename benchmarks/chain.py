@@ -139,7 +139,7 @@ def main() -> None:
     )
     image = np.zeros((SIDE, SIDE, 3), np.uint8)
     seconds, held, refused, reference = [], [], 0, []
-    steps, true_steps, covariances = [], [], []
+    steps, true_steps, covariances, joined = [], [], [], []
     with WalkedRoom(options.frames, blank=options.blank) as room:
         for index, pose in enumerate(room.truth):
             started = thread_time()
@@ -153,6 +153,8 @@ def main() -> None:
                 steps.append(result.motion.step)
                 true_steps.append(invert(room.truth[index - 1]) @ pose)
                 covariances.append(result.motion.step_covariance)
+                change = result.gauge_change
+                joined.append(change is not None and not change.objection)
             last = result
     part = max(1, int(PART * options.frames))
     print(f"sessions {engine.session}, joins {last.joins}, refused {refused}")
@@ -165,6 +167,12 @@ def main() -> None:
         f"largest component of a step's error {score.sigmas.max():.2f} sigma; beyond {SIGMAS:g}: "
         f"{np.mean(score.sigmas > SIGMAS):.2%} of the steps, {HONEST:.2%} by chance"
     )
+    across = score.sigmas[np.array(joined)]
+    if len(across):
+        print(
+            f"across the {len(across)} joins: at most {across.max():.2f} sigma, "
+            f"{np.sum(across > SIGMAS)} beyond {SIGMAS:g}"
+        )
     for summed in score_poses(*followed, [np.arange(len(steps))], "se3"):
         print(
             f"NEES/6 of poses over {summed.frames} frames {summed.nees.mean():.2f}, "

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the Triton kernels of a frame take of a card: compiled for it without having one.
 
-    python benchmarks/kernels.py                       # for cards from RTX 20 to B200
+    python benchmarks/kernels.py                       # for all cards in CARDS
     python benchmarks/kernels.py --capabilities 9.0 --policy balanced --bits 2
 
 Frames of the official size run on the meta device until the budget is full, and whatever they would

@@ -184,7 +184,11 @@ def _kernels() -> Finding:
         return Finding("Triton kernels", "not needed on a CPU")
     from xsvggt_ros.cuda import why_not
 
-    reason = why_not(torch.cuda.current_device())
+    try:
+        reason = why_not(torch.cuda.current_device())
+    except torch.OutOfMemoryError:
+        remedy = "free memory of the GPU, then try again"
+        return Finding("Triton kernels", "unknown: the GPU is full", remedy, needed=False)
     if not reason:
         return Finding("Triton kernels", "run")
     remedy = "install a PyTorch build for CUDA with its triton, and a C compiler such as gcc"

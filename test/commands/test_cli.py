@@ -456,3 +456,16 @@ def test_what_nobody_foresaw_is_a_sentence_and_a_traceback_only_where_asked_for(
     assert_says(result, "unexpected KeyError: 'surprise'; this is a fault of the program")
     asked = run("--debug", "reconstruct", SAMPLE, "-o", tmp_path)
     assert isinstance(asked.exception, KeyError)
+
+
+def test_doctor_tells_of_a_gpu_that_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    def why_not(index: int) -> str:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr("xsvggt_ros.cuda.why_not", why_not)
+    finding = doctor._kernels()
+    assert finding.state == "unknown: the GPU is full"
+    assert finding.remedy == "free memory of the GPU, then try again"
+    assert not finding.needed

@@ -154,6 +154,15 @@ def test_a_frame_that_takes_too_long_holds_cleanup_but_loses_nothing(
     assert node._engine is None
 
 
+def test_covariances_learn_from_the_odometry_that_the_scale_listens_to(
+    node: ReconstructNode,
+) -> None:
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    hooks = node._hooks()
+    assert hooks.scale == node._scale.scale
+    assert hooks.measured_pose == node._scale.measured_pose
+
+
 def test_autostart_raises_what_stands_in_the_way(
     node: ReconstructNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:

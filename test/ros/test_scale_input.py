@@ -18,7 +18,7 @@ from rclpy.node import Node
 from results import result_of
 from sensor_msgs.msg import Image
 
-from xsvggt_ros.geometry.rigid import RobotPose
+from xsvggt_ros.geometry.rigid import RobotPose, exp_se3
 from xsvggt_ros.ros import scale_input
 from xsvggt_ros.ros.conversions import depth_image, header
 from xsvggt_ros.ros.parameters import Scale, Settings
@@ -100,7 +100,8 @@ def test_a_held_pose_is_no_measure(node: Node) -> None:
 
 
 def test_only_an_odometry_with_a_known_lever_arm_tells_where_the_camera_is(node: Node) -> None:
-    mounted = RobotPose(carrier_from_camera=np.eye(4), odom_from_carrier=np.eye(4))
+    mount = exp_se3(np.array([0.2, 0.1, 0.4, 0.0, 0.3, 0.1]))
+    mounted = RobotPose(carrier_from_camera=mount, odom_from_carrier=np.eye(4))
     depth = _listening(node, "depth")
     assert depth.measured_pose(result_of(stamp=SECOND), mounted) is None
     depth.close()
@@ -108,11 +109,18 @@ def test_only_an_odometry_with_a_known_lever_arm_tells_where_the_camera_is(node:
     assert scale.measured_pose(result_of(stamp=SECOND), mounted) is None  # nothing has come
     assert isinstance(scale._measured, OdometryScale)
     scale._measured._receive(_odometry(SECOND, 0.7))
+    carrier = np.eye(4)
+    carrier[0, 3] = 0.7  # by the topic, and not by TF
     pose = scale.measured_pose(result_of(stamp=SECOND), mounted)
     assert pose is not None
-    # By the topic, and not by TF.
-    assert pose[0, 3] == pytest.approx(0.7)
+    np.testing.assert_allclose(pose, carrier @ mount)
     assert scale.measured_pose(result_of(stamp=SECOND), RobotPose()) is None
+    message = _odometry(2 * SECOND, 0.9)
+    message.child_frame_id = result_of().frame_id
+    scale._measured._receive(message)
+    pose = scale.measured_pose(result_of(1, stamp=2 * SECOND), RobotPose())
+    assert pose is not None
+    assert pose[0, 3] == pytest.approx(0.9)
     scale.close()
 
 

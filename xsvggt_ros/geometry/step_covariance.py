@@ -163,7 +163,7 @@ def _blocks(registration: Registration, blocks: tuple[int, int] = BLOCKS) -> NDA
 
 
 def _sums(fields: Array, blocks: NDArray[np.int64]) -> Array:
-    """Return the sums of fields [n, k] over each block [b, k], also of large ones."""
+    """Return the sums of fields [n, k] over each block [b, k]; large blocks leave rows of zeros."""
     sums = np.zeros((BLOCKS[0] * BLOCKS[1], fields.shape[1]))
     np.add.at(sums, blocks, fields)
     return sums

@@ -432,7 +432,10 @@ class TransformLookup:
                 names.append("frames.camera")
             remedy = f"broadcast it, or correct {' or '.join(names)}"
             if target == odom:
-                remedy += "; a filter that only fuses this node's odometry waits for it in turn"
+                remedy += (
+                    "; a filter that fuses nothing but this node's odometry waits for this node: "
+                    "give it an IMU or wheels, too"
+                )
             raise TransformMissingError(
                 f"{error}. It was waited for {timeout:g} s (tf.timeout): {remedy}"
             ) from error
