@@ -26,9 +26,8 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 from unittest import mock
 
 import torch
@@ -39,11 +38,13 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
+from xsvggt_ros.cache import measuring_kernels
 from xsvggt_ros.cache.kv_cache import KvCache
 from xsvggt_ros.cache.settings import DEFAULT_POLICY, POLICIES, CacheSettings
-from xsvggt_ros.cuda import attention, attention_kernels, early_start
+from xsvggt_ros.cuda import LAUNCHERS, attention, attention_kernels, early_start
+from xsvggt_ros.model import kernels as network_kernels
 from xsvggt_ros.model.config import NetworkConfig
-from xsvggt_ros.model.network import ALL_HEADS, Head
+from xsvggt_ros.model.device import BFLOAT16_CAPABILITY
 from xsvggt_ros.stream.step_runner import cache_layout
 
 CARDS = {
@@ -60,13 +61,10 @@ CARDS = {
 """Cards of a compute capability, and the KiB of shared memory that a program may have there
 (CUDA C++ Programming Guide, technical specifications per compute capability)."""
 
-MODULES = (
-    "xsvggt_ros.cache.measuring_kernels",
-    "xsvggt_ros.cache.packing_kernels",
-    "xsvggt_ros.cuda.attention_kernels",
-    "xsvggt_ros.model.kernels",
-)
-"""Where the functions are that launch kernels."""
+SIZE = (392, 518)
+"""Height and width of the images."""
+
+_RUN = JITFunction.run
 
 Capability = tuple[int, int]
 
@@ -113,7 +111,6 @@ class Launching(TorchDispatchMode):
     def __init__(self, attends: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._attends = attends
-        self._modules = [import_module(name) for name in MODULES]
 
     def __torch_dispatch__(
         self, function: Any, types: Any, arguments: Any = (), named: Any = None
@@ -122,11 +119,7 @@ class Launching(TorchDispatchMode):
         name = function._schema.name.removeprefix("xsvggt::")
         if function.namespace != "xsvggt" or (name == "attend" and not self._attends):
             return function(*arguments, **(named or {}))
-        launch = next(getattr(each, name) for each in self._modules if hasattr(each, name))
-        given = [kind for of, kind in get_type_hints(launch).items() if of != "return"]
-        if len(given) == 1 and hasattr(given[0], "_fields"):
-            return launch(given[0](*arguments))
-        return launch(*arguments)
+        return LAUNCHERS[name](*arguments)
 
 
 class Compiler:
@@ -157,9 +150,6 @@ class Compiler:
         return [found[name] for name in sorted(found)]
 
 
-_RUN = JITFunction.run
-
-
 def resources(machine_code: bytes) -> tuple[int, int]:
     """Return registers of a thread, and bytes that none is left for, of one kernel."""
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -179,17 +169,17 @@ def resources(machine_code: bytes) -> tuple[int, int]:
 def compiling_for(capability: Capability) -> Iterator[Compiler]:
     """Compile for a card of ``capability`` whatever is launched inside."""
     compiler = Compiler()
-    launching = [each for each in map(import_module, MODULES) if hasattr(each, "can_start_early")]
+    early = mock.Mock(return_value=capability >= early_start.OLDEST)
+    room = mock.Mock(return_value=shared_bytes(capability))
 
     def run(function: Any, *arguments: Any, **named: Any) -> Any:
         return compiler.run(function, *arguments, **named)
 
     with ExitStack() as stack:
-        for module in launching:
-            early = mock.Mock(return_value=capability >= early_start.OLDEST)
-            stack.enter_context(mock.patch.object(module, "can_start_early", early))
         for where, name, instead in (
-            (attention_kernels, "shared_memory", mock.Mock(return_value=shared_bytes(capability))),
+            (measuring_kernels, "can_start_early", early),
+            (network_kernels, "can_start_early", early),
+            (attention_kernels, "shared_memory", room),
             (JITFunction, "run", run),
             (driver, "_active", Target(capability)),
         ):
@@ -199,33 +189,18 @@ def compiling_for(capability: Capability) -> Iterator[Compiler]:
 
 
 @torch.inference_mode()
-def compile_frames(
-    capability: Capability,
-    settings: CacheSettings,
-    *,
-    size: tuple[int, int] = (392, 518),
-    frames: int = 10,
-    heads: tuple[Head, ...] = ALL_HEADS,
-) -> list[Kernel]:
-    """Return the kernels of ``frames`` frames; launches are those of the last one.
-
-    Args:
-        capability: of the card.
-        settings: of the cache.
-        size: height and width of the images.
-        frames: enough of them to fill the budget.
-        heads: that run.
-
-    """
-    dtype = torch.bfloat16 if capability >= (8, 0) else torch.float16
+def compile_frames(capability: Capability, settings: CacheSettings) -> list[Kernel]:
+    """Return the kernels of frames that fill the budget; launches are those of the last one."""
+    dtype = torch.bfloat16 if capability >= BFLOAT16_CAPABILITY else torch.float16
     network = network_of(NetworkConfig(), dtype, torch.float32)
     network.camera_head.store_in_float16()
     memory = KvCache(settings, cache_layout(network))
-    image = torch.empty(1, 1, 3, *size, device="meta")
+    image = torch.empty(1, 1, 3, *SIZE, device="meta")
     with compiling_for(capability) as compiler:
-        for _ in range(frames):
+        # Two frames more than fill the budget: the last one is like all that follow.
+        for _ in range(settings.budget_tokens // network.config.tokens_per_frame(*SIZE) + 3):
             compiler.launches.clear()
-            network(image, memory, heads)
+            network(image, memory)
             memory.end_frame()
         return compiler.kernels()
 

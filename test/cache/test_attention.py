@@ -6,14 +6,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
-from inspect import unwrap
 from types import ModuleType
+from unittest.mock import Mock
 
 import pytest
 import torch
 
 from xsvggt_ros.cache import attention
 from xsvggt_ros.cache.settings import BACKENDS
+from xsvggt_ros.cuda import attention as operation
 from xsvggt_ros.errors import ConfigurationError
 
 
@@ -85,42 +86,39 @@ def test_flash_attn_that_is_not_installed_is_said_at_once() -> None:
         attention.backend("flash_attn")
 
 
-@pytest.mark.parametrize(("capability", "attends"), [((7, 5), False), ((8, 0), True)])
-def test_cards_without_tensor_cores_in_triton_keep_pytorchs_attention(
-    capability: tuple[int, int], attends: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from xsvggt_ros.cuda import attention as operation
-
+@pytest.fixture
+def trial(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mock]:
+    """What the attention kernel's trial finds on an H100 that is not there; at first all right."""
+    found = Mock(return_value=True)
     kernels = ModuleType("attention_kernels")
-    vars(kernels)["attends_like_pytorch"] = lambda device, dtype, channels: True
-    monkeypatch.setitem(sys.modules, "xsvggt_ros.cuda.attention_kernels", kernels)
-    monkeypatch.setattr(operation, "triton_runs", lambda device: True)
-    monkeypatch.setattr(torch.cuda, "device", nullcontext)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    runs = unwrap(operation._kernel_runs)
-    assert runs(torch.device("cuda"), torch.float16, 64) == attends
-
-
-def test_a_trial_without_memory_says_nothing_about_the_kernel(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from xsvggt_ros.cuda import attention as operation
-
-    def attends_like_pytorch(device: torch.device, dtype: torch.dtype, channels: int) -> bool:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    kernels = ModuleType("attention_kernels")
-    vars(kernels)["attends_like_pytorch"] = attends_like_pytorch
+    vars(kernels)["attends_like_pytorch"] = found
     monkeypatch.setitem(sys.modules, "xsvggt_ros.cuda.attention_kernels", kernels)
     monkeypatch.setattr(operation, "triton_runs", lambda device: True)
     monkeypatch.setattr(torch.cuda, "device", nullcontext)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    arguments = torch.device("cuda"), torch.float16, 64
-    with pytest.raises(torch.OutOfMemoryError):
-        operation._kernel_runs(*arguments)
-    vars(kernels)["attends_like_pytorch"] = lambda device, dtype, channels: True
-    assert operation._kernel_runs(*arguments)
     operation._kernel_runs.cache_clear()
+    yield found
+    operation._kernel_runs.cache_clear()
+
+
+TRIED = torch.device("cuda"), torch.float16, 64
+
+
+@pytest.mark.parametrize(("capability", "attends"), [((7, 5), False), ((8, 0), True)])
+def test_cards_without_tensor_cores_in_triton_keep_pytorchs_attention(
+    capability: tuple[int, int], attends: bool, trial: Mock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert operation._kernel_runs(*TRIED) == attends
+    assert trial.called == attends
+
+
+def test_a_trial_without_memory_says_nothing_about_the_kernel(trial: Mock) -> None:
+    trial.side_effect = torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(torch.OutOfMemoryError):
+        operation._kernel_runs(*TRIED)
+    trial.side_effect = None
+    assert operation._kernel_runs(*TRIED)
 
 
 @pytest.mark.gpu

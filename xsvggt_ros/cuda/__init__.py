@@ -44,6 +44,8 @@ _SCHEMA_TYPES = {
 }  # fmt: skip
 """What the dispatcher calls the types of parameters and results."""
 
+LAUNCHERS: dict[str, Callable[..., Any]] = {}
+"""By name, what launches the kernels of an operation; takes single arguments."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -83,14 +85,18 @@ def operation(
         def taking_all(function: Callable[..., Any]) -> Callable[..., Any]:
             return (lambda *arguments: function(given(*arguments))) if given else function
 
+        def launch(*arguments: Any) -> Any:
+            return taking_all(getattr(import_module(kernels), name))(*arguments)
+
         def on_cuda(*arguments: Any) -> Any:
             device = _first_tensor(arguments).device
             if not triton_runs(device):
                 return defined(*arguments)
             with torch.cuda.device(device):  # Triton launches on the current one
-                return taking_all(getattr(import_module(kernels), name))(*arguments)
+                return launch(*arguments)
 
         defined = taking_all(in_torch or definition)
+        LAUNCHERS[name] = launch
         _LIBRARY.define(name + _schema(get_type_hints(given) if given else hints, result, writes))
         _LIBRARY.impl(name, defined, "CompositeExplicitAutograd")
         _LIBRARY.impl(name, on_cuda, "CUDA")

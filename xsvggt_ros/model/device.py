@@ -90,7 +90,7 @@ DTYPE_NAMES = (AUTO, *DTYPES)
 WEIGHTS = ("full", "int8_camera", "int8")
 """How linear layers are stored: as the dtype says; with 8 bits in the camera head; everywhere."""
 
-_BFLOAT16_CAPABILITY = (8, 0)
+BFLOAT16_CAPABILITY = (8, 0)
 
 
 def dtype_named(name: str, device: torch.device) -> torch.dtype:
@@ -108,7 +108,7 @@ def dtype_named(name: str, device: torch.device) -> torch.dtype:
     if device.type != "cuda":
         return torch.float32
     capability = torch.cuda.get_device_capability(device)
-    return torch.bfloat16 if capability >= _BFLOAT16_CAPABILITY else torch.float16
+    return torch.bfloat16 if capability >= BFLOAT16_CAPABILITY else torch.float16
 
 
 def heads_dtype_named(name: str) -> torch.dtype:
