@@ -25,6 +25,7 @@ import numpy as np
 from pose_views import Errors, camera, head_pose, noise, room_depth, room_image, walk
 
 from xsvggt_ros.cache.kv_cache import KvCache
+from xsvggt_ros.geometry.pose_covariance import USUAL_PERSISTENCE
 from xsvggt_ros.geometry.rigid import Matrix, invert
 from xsvggt_ros.metrics.odometry import score_poses, score_steps
 from xsvggt_ros.model.checkpoint import random_network
@@ -138,27 +139,34 @@ def main() -> None:
         network, ReconstructorSettings(SIDE), chain=ChainSettings(length=options.length)
     )
     image = np.zeros((SIDE, SIDE, 3), np.uint8)
-    seconds, held, refused, reference = [], [], 0, []
-    steps, true_steps, covariances, joined = [], [], [], []
+    # Small records that stay, between large ones that go, would hold the pages of these; arrays of
+    # zeros would get theirs on the way.
+    seconds, reference, held = np.full((3, options.frames), np.nan)
+    steps, true_steps = np.full((2, options.frames - 1, 4, 4), np.nan)
+    covariances = np.full((options.frames - 1, 6, 6), np.nan)
+    joined = np.zeros(options.frames - 1, bool)
+    persistences = [USUAL_PERSISTENCE] * (options.frames - 1)
+    refused = 0
     with WalkedRoom(options.frames, blank=options.blank) as room:
         for index, pose in enumerate(room.truth):
             started = thread_time()
             result = engine.step(image, stamp=index * SECOND)
-            seconds.append(thread_time() - started)
-            reference.append(reference_seconds())
-            held.append(resident_bytes())
-            refused += bool(result.gauge_change and result.gauge_change.objection)
+            seconds[index] = thread_time() - started
+            reference[index] = reference_seconds()
+            held[index] = resident_bytes()
+            change = result.gauge_change
+            refused += bool(change and change.objection)
             if index:
                 assert result.motion is not None
-                steps.append(result.motion.step)
-                true_steps.append(invert(room.truth[index - 1]) @ pose)
-                covariances.append(result.motion.step_covariance)
-                change = result.gauge_change
-                joined.append(change is not None and not change.objection)
+                steps[index - 1] = result.motion.step
+                true_steps[index - 1] = invert(room.truth[index - 1]) @ pose
+                covariances[index - 1] = result.motion.step_covariance
+                persistences[index - 1] = result.motion.persistence
+                joined[index - 1] = change is not None and not change.objection
             last = result
     part = max(1, int(PART * options.frames))
     print(f"sessions {engine.session}, joins {last.joins}, refused {refused}")
-    followed = np.array(steps), np.array(true_steps), np.array(covariances)
+    followed = steps, true_steps, covariances
     score = score_steps(*followed, "se3")
     for name, found, unit in (("mm", score.translation, 1e3), ("degrees", score.rotation, 1.0)):
         print(f"error of a step, {name}: {unit * found.rmse:.3f}, at most {unit * found.max:.3f}")
@@ -167,18 +175,18 @@ def main() -> None:
         f"largest component of a step's error {score.sigmas.max():.2f} sigma; beyond {SIGMAS:g}: "
         f"{np.mean(score.sigmas > SIGMAS):.2%} of the steps, {HONEST:.2%} by chance"
     )
-    across = score.sigmas[np.array(joined)]
+    across = score.sigmas[joined]
     if len(across):
         print(
             f"across the {len(across)} joins: at most {across.max():.2f} sigma, "
             f"{np.sum(across > SIGMAS)} beyond {SIGMAS:g}"
         )
-    for summed in score_poses(*followed, [np.arange(len(steps))], "se3"):
+    for summed in score_poses(*followed, persistences, [np.arange(len(steps))], "se3"):
         print(
             f"NEES/6 of poses over {summed.frames} frames {summed.nees.mean():.2f}, "
             f"{summed.coverage:.1%} in the 95 % region"
         )
-    relative = list(np.array(seconds) / np.array(reference))
+    relative = seconds / reference
     for name, values, scale in (
         ("ms a frame", seconds, 1e3), ("over the other work", relative, 1.0),
         ("MiB held", held, 2**-20),

@@ -4,9 +4,9 @@
     python benchmarks/steps.py [--rooms N] [--motions NAME ...] [--frames N] [--first-seed N]
 
 The demo network walks through rooms that it was not trained on and that are not held out either.
-Constants of `geometry/step_covariance.py` are such that 95 % of the steps through 20 rooms of 100
-frames (`--rooms 5`) lie within the 95 % region, and as many of those of `chain.py`; those of
-lasting errors in `geometry/pose_covariance.py` such
+Constants of `geometry/step_covariance.py` are such that about 95 % of the steps through 20 rooms of
+100 frames (`--rooms 5`) lie within the 95 % region, and as many of those of `chain.py`. How long
+errors are taken to last until the images have shown it, in `geometry/pose_covariance.py`, is such
 that it is near 1 for poses over 10, 50 and 200 frames, over 18 rooms of 300. On rooms from
 `--first-seed 800001000` no constant was fitted.
 """

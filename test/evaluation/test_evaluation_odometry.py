@@ -19,7 +19,7 @@ from xsvggt_ros.evaluation import odometry
 from xsvggt_ros.evaluation.evaluator import Scores, SessionEvaluator
 from xsvggt_ros.evaluation.request import ScoringOptions
 from xsvggt_ros.evaluation.sources.base import FrameTruth
-from xsvggt_ros.geometry.pose_covariance import LASTING, PERSISTENCE
+from xsvggt_ros.geometry.pose_covariance import USUAL_PERSISTENCE
 from xsvggt_ros.geometry.rigid import Matrix, exp_se3, invert
 from xsvggt_ros.metrics.odometry import score_drift, score_steps, segment_lengths
 from xsvggt_ros.metrics.trajectory import inverses
@@ -327,7 +327,8 @@ def test_without_a_scale_only_what_is_fitted_afterwards_is_scored() -> None:
 def shared(steps: int) -> float:
     """Return how many times the variance of independent errors so many steps are taken to have."""
     apart = np.abs(np.subtract.outer(np.arange(steps), np.arange(steps)))
-    return float(1.0 - LASTING + LASTING * (PERSISTENCE**apart).sum() / steps)
+    share, correlation = USUAL_PERSISTENCE.share, USUAL_PERSISTENCE.correlation
+    return float(1.0 - share + share * (correlation**apart).sum() / steps)
 
 
 def test_poses_over_many_frames_are_scored_by_the_covariances_of_their_steps() -> None:

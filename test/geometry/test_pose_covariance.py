@@ -15,10 +15,10 @@ from selection import first_is_quick
 
 from xsvggt_ros.geometry.pose_covariance import (
     GATE,
-    LASTING,
     LEAST_FACTOR_SAMPLES,
     AccumulatedError,
     ErrorSpectrum,
+    Persistence,
     PoseEstimate,
     VarianceFactors,
     compose_covariance,
@@ -180,31 +180,41 @@ def in_units(pose: Matrix, units: float) -> Matrix:
     return scaled
 
 
-@pytest.mark.parametrize(("frames", "persistence"), [(10, 0.9), (50, 0.9), (200, 0.9), (50, 0.0)])
+@pytest.mark.parametrize(
+    ("frames", "share", "correlation"),
+    [
+        (10, 0.4, 0.9),
+        (50, 0.4, 0.9),
+        (200, 0.4, 0.9),
+        (50, 0.4, 0.0),
+        (50, 0.9, 0.95),
+        (50, 0.0, 0.9),
+    ],
+)
 def test_poses_whose_steps_share_errors_are_as_wrong_as_is_said(
-    frames: int, persistence: float, monkeypatch: pytest.MonkeyPatch
+    frames: int, share: float, correlation: float
 ) -> None:
     """NEES of sums of steps that are partly wrong in the same way, one after the other."""
-    monkeypatch.setattr("xsvggt_ros.geometry.pose_covariance.PERSISTENCE", persistence)
+    persistence = Persistence(share, correlation)
     random, squares, independent = np.random.default_rng(0), [], []
     step = exp_se3(np.array([0.02, 0.0, 0.1, 0.0, 0.03, 0.0]))
     root = 1e-4 * np.tril(np.eye(6) + 0.3 * random.standard_normal((6, 6)))
     error, alone = AccumulatedError(), np.zeros((6, 6))
     for _ in range(frames):
-        error.step(step, root @ root.T)
+        error.step(step, root @ root.T, persistence)
         alone = compose_covariance(alone, step, root @ root.T)
     for _ in range(300):
         pose, lasting = np.eye(4), random.standard_normal(6)
         for _ in range(frames):
-            white = np.sqrt(1.0 - LASTING) * random.standard_normal(6)
-            pose = pose @ step @ exp_se3(root @ (white + np.sqrt(LASTING) * lasting))
-            fresh = np.sqrt(1.0 - persistence**2) * random.standard_normal(6)
-            lasting = persistence * lasting + fresh
+            white = np.sqrt(1.0 - share) * random.standard_normal(6)
+            pose = pose @ step @ exp_se3(root @ (white + np.sqrt(share) * lasting))
+            fresh = np.sqrt(1.0 - correlation**2) * random.standard_normal(6)
+            lasting = correlation * lasting + fresh
         wrong = log_se3(invert(np.linalg.matrix_power(step, frames)) @ pose)
         squares.append(wrong @ np.linalg.solve(error.covariance, wrong) / 6)
         independent.append(wrong @ np.linalg.solve(alone, wrong) / 6)
     assert np.mean(squares) == pytest.approx(1.0, abs=0.12)
-    if persistence:
+    if share * correlation:
         assert np.mean(independent) > 1.8
     else:
         np.testing.assert_allclose(error.covariance, alone, rtol=1e-12, atol=1e-15)
@@ -234,17 +244,14 @@ def test_covariances_of_poses_are_possible_and_alike_in_all_units(seed: int, uni
     np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9 * np.abs(one).max())
 
 
-@pytest.mark.parametrize(("lasting", "persistence"), [(1.0, 1.0), (0.4, 0.9)])
-def test_what_lasts_adds_up_like_a_bias(
-    monkeypatch: pytest.MonkeyPatch, lasting: float, persistence: float
-) -> None:
-    monkeypatch.setattr("xsvggt_ros.geometry.pose_covariance.LASTING", lasting)
-    monkeypatch.setattr("xsvggt_ros.geometry.pose_covariance.PERSISTENCE", persistence)
+@pytest.mark.parametrize(("share", "correlation"), [(1.0, 1.0), (0.4, 0.9)])
+def test_what_lasts_adds_up_like_a_bias(share: float, correlation: float) -> None:
     step, error = exp_se3(np.array([0.0, 0.0, 0.1, 0.0, 0.0, 0.0])), AccumulatedError()
     for count in range(1, 20):
-        error.step(step, np.diag([1e-4, 1e-4, 1e-4, 0.0, 0.0, 0.0]))
+        of_step = np.diag([1e-4, 1e-4, 1e-4, 0.0, 0.0, 0.0])
+        error.step(step, of_step, Persistence(share, correlation))
         apart = np.abs(np.subtract.outer(np.arange(count), np.arange(count)))
-        expected = (1.0 - lasting) * count + lasting * (persistence**apart).sum()
+        expected = (1.0 - share) * count + share * (correlation**apart).sum()
         np.testing.assert_allclose(np.diag(error.covariance)[:3], 1e-4 * expected)
 
 

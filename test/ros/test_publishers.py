@@ -20,8 +20,10 @@ from xsvggt_ros.geometry.rigid import Placement
 from xsvggt_ros.ros import transforms as module
 from xsvggt_ros.ros.parameters import Depth, Settings, Tf
 from xsvggt_ros.ros.publishers import CameraPublisher
+from xsvggt_ros.ros.reconstruct_node import MAP_PERIOD
 from xsvggt_ros.ros.transforms import TransformBroadcaster, TransformOwners
 from xsvggt_ros.stream.frame import CameraMotion
+from xsvggt_ros.stream.messages import nanoseconds
 
 SECOND = 1_000_000_000
 
@@ -153,8 +155,6 @@ def test_map_to_odom_is_repeated_a_little_ahead_of_the_clock(
     broadcaster.repeat_map(settings)
     assert sent == []  # nothing is known yet
     broadcaster.publish(99 * SECOND, "base", _correction(0.5), settings)
-    broadcaster.repeat_map(settings)
-    assert len(sent) == 1  # it is fresh
     clock.nanoseconds += SECOND // 2
     broadcaster.repeat_map(settings)
     broadcaster.repeat_map(settings)
@@ -169,6 +169,36 @@ def test_map_to_odom_is_repeated_a_little_ahead_of_the_clock(
     broadcaster.forget_map()
     broadcaster.repeat_map(settings)
     assert len(sent) == 2
+
+
+@pytest.mark.parametrize("odometry", ["own", "external"])
+@pytest.mark.parametrize(("rate", "latency"), [(1, 0.1), (8, 0.3), (15, 0.3), (30, 0.1), (60, 1.0)])
+def test_map_to_odom_can_be_looked_up_for_now_at_any_rate_of_images(
+    node: Node, monkeypatch: pytest.MonkeyPatch, rate: int, latency: float, odometry: str
+) -> None:
+    clock = _Clock(node, monkeypatch, 100 * SECOND)
+    broadcaster = TransformBroadcaster(node, TransformOwners())
+    sent = _sent(broadcaster, monkeypatch)
+    settings = Settings.from_values({"frames.base": "base", "tf.odometry": odometry})
+    next_image, next_tick = clock.nanoseconds, clock.nanoseconds + SECOND // 77
+    while clock.nanoseconds < 104 * SECOND:
+        if clock.nanoseconds >= next_image:
+            next_image += SECOND // rate
+            stamp = clock.nanoseconds - round(latency * SECOND)
+            broadcaster.publish(stamp, "base", _correction(0.5), settings)
+        if clock.nanoseconds >= next_tick:
+            next_tick += round(MAP_PERIOD * SECOND)
+            broadcaster.repeat_map(settings)
+        if clock.nanoseconds > 101 * SECOND:
+            stamps = [
+                nanoseconds(link.header.stamp)
+                for links in sent
+                for link in links
+                if link.child_frame_id == "odom"
+            ]
+            assert max(stamps) >= clock.nanoseconds
+        clock.nanoseconds += SECOND // 200
+    assert len(sent) <= 4 * (rate + settings.tf.map_rate) + 2
 
 
 def test_nothing_is_repeated_where_images_are_stamped_by_another_clock(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from xsvggt_ros.errors import EvaluationError, XsvggtError, first_line
 from xsvggt_ros.evaluation.sources.base import FrameTruth
+from xsvggt_ros.geometry.pose_covariance import USUAL_PERSISTENCE, Persistence
 from xsvggt_ros.geometry.rigid import Matrix, invert, rotation_angle
 from xsvggt_ros.metrics.odometry import (
     DriftScore,
@@ -100,6 +101,7 @@ class _Followed:
         odom_from_camera: in the unit of the session.
         online_odom_position: [3], metres; None likewise.
         covariance: of the step from the frame before, [6, 6]; None where it is said to be unknown.
+        persistence: how long the error of that step lasts.
         scale: metres per unit, as it was known then; NaN before.
         truth: camera-to-world pose; None where it is not known.
 
@@ -111,6 +113,7 @@ class _Followed:
     odom_from_camera: Matrix | None
     online_odom_position: Array | None
     covariance: Array | None
+    persistence: Persistence
     scale: float
     truth: Matrix | None
 
@@ -241,6 +244,7 @@ class OdometryEvaluator:
                 if metric.metric and online_odom is not None
                 else None,
                 covariance=None if first or lost or motion is None else motion.step_covariance,
+                persistence=USUAL_PERSISTENCE if motion is None else motion.persistence,
                 scale=(self._scale.value or np.nan) if metric.metric else np.nan,
                 truth=truth.camera_to_world,
             )
@@ -349,7 +353,10 @@ class OdometryEvaluator:
             covariances = np.array([each.covariance for each in later], np.float64)
             steps[kind] = score_steps(found, true, covariances, kind, scale=scale)
             step_frames[kind] = np.array(ends, np.intp)
-            poses[kind] = score_poses(found, true, covariances, self._runs(ends), kind, scale=scale)
+            persistences = [each.persistence for each in later]
+            poses[kind] = score_poses(
+                found, true, covariances, persistences, self._runs(ends), kind, scale=scale
+            )
         except Exception as error:  # noqa: BLE001 - one score must not take the others with it
             return reason_not_scored(error)
         return ""

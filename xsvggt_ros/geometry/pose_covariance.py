@@ -38,12 +38,6 @@ FACTOR_MEMORY = 300
 LEAST_FACTOR_SAMPLES = 30
 LEAST_FACTOR, MOST_FACTOR = 1e-2, 1e4
 
-LASTING = 0.4
-"""Share of the variance of a step's error that lasts."""
-PERSISTENCE = 0.9
-"""Correlation of the lasting error of a step with that of the step before. It fades from image
-to image rather than with time: with each, the network says again how deep the scene is."""
-
 SHAPE_MEMORY = 50
 """Frames over which the shape of a spectrum is pooled."""
 LEVEL_MEMORY = 10
@@ -72,6 +66,27 @@ class PoseEstimate:
 
     pose: Matrix
     information: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Persistence:
+    """How long errors of steps last.
+
+    They fade from image to image rather than with time: with each, the network says again how deep
+    the scene is.
+
+    Attributes:
+        share: of the variance of a step's error that lasts, 0 to 1; the rest is white.
+        correlation: of the lasting error of a step with that of the step before.
+
+    """
+
+    share: float
+    correlation: float
+
+
+USUAL_PERSISTENCE = Persistence(share=0.4, correlation=0.9)
+"""Until it is known (`benchmarks/steps.py`)."""
 
 
 class ErrorSpectrum:
@@ -351,11 +366,20 @@ class AccumulatedError:
         """Add a disturbance of a covariance [6, 6] that no step shares."""
         self.covariance = self.covariance + covariance
 
-    def step(self, step: Matrix, of_step: Array) -> None:
-        """Go on by a step [4, 4], the later frame in the earlier one, of a covariance [6, 6]."""
-        lasting = np.sqrt(LASTING) * _root(of_step)
+    def step(
+        self, step: Matrix, of_step: Array, persistence: Persistence = USUAL_PERSISTENCE
+    ) -> None:
+        """Go on by a step.
+
+        Args:
+            step: [4, 4], the later frame in the earlier one.
+            of_step: its covariance [6, 6].
+            persistence: how long its error lasts, and that of the steps before it.
+
+        """
+        lasting = np.sqrt(persistence.share) * _root(of_step)
         carried = adjoint(invert(step))
-        with_lasting = PERSISTENCE * carried @ self._with_lasting
+        with_lasting = persistence.correlation * carried @ self._with_lasting
         shared = with_lasting @ lasting.T
         covariance = compose_covariance(self.covariance, step, of_step) + shared + shared.T
         self.covariance = (covariance + covariance.T) / 2

@@ -14,7 +14,7 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from xsvggt_ros.geometry.pose_covariance import PoseEstimate
+from xsvggt_ros.geometry.pose_covariance import USUAL_PERSISTENCE, Persistence, PoseEstimate
 from xsvggt_ros.geometry.registration import LEAST_CONDITION, MEDIAN_OF_NORMAL, Registration
 from xsvggt_ros.geometry.rigid import invert, log_se3
 
@@ -34,9 +34,9 @@ LEAST_BLOCKS = 10
 SURE = 0.1
 """Standard deviation of the depth error of a block, by the noise of the image, up to which it
 counts."""
-SCALE_FACTOR = 1.65
+SCALE_FACTOR = 1.5
 """Error of all depths of a frame together, over what shows: steps are as much too long or short."""
-DEPTH_FACTOR = 1.6
+DEPTH_FACTOR = 1.8
 """Errors of the depth of small and of large blocks beside that, over what shows: a step hides
 part of them."""
 FOCAL_ERROR = 0.004
@@ -55,7 +55,73 @@ LARGE_BLOCKS = (4, 5)
 """The same of blocks within which depth errors are alike as well. The wider an error reaches, the
 more it looks like a step sideways with a turn, and errors of many sizes come together."""
 
+LAGS = np.array([1, 2, 3, 5, 8, 12, 18, 26, 38])
+"""Steps between which depth errors are compared."""
+CORRELATIONS = np.array([0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.965, 0.98])
+"""Correlations from step to step that are tried."""
+FADING = 0.99
+"""Weight of what was seen of them one frame before."""
+ENOUGH_FRAMES = 50
+"""Frames from which on nothing is left of what is usual."""
+OUTLIER = 3.0
+"""Standard deviations beyond which a depth error counts as one there."""
+
 _TINY = 1e-30
+
+
+class LearnedPersistence:
+    """Learns how long errors of depth last, from what shows of them in blocks of the image.
+
+    Their correlation over many steps is fitted by a share of their variance that fades from step
+    to step. Steps err by depth, so it is taken for that of the errors of steps.
+    """
+
+    def __init__(self) -> None:
+        self._errors = np.full((LAGS[-1] + 1, BLOCKS[0] * BLOCKS[1]), np.nan)
+        """Of the newest frames, newest first."""
+        self._products, self._pairs = np.zeros((2, len(LAGS)))
+        self._squares, self._blocks = 0.0, 0.0
+        self._frames = 0
+        self.value = USUAL_PERSISTENCE
+
+    def note_nothing(self) -> None:
+        """Take note of a step of which no image tells."""
+        self._errors = np.roll(self._errors, 1, axis=0)
+        self._errors[0] = np.nan
+
+    def note(self, errors: Array, noise: Array) -> None:
+        """Take in depth errors of blocks [b], NaN where unknown, and their variance by noise."""
+        self.note_nothing()
+        known = np.isfinite(errors)
+        if np.count_nonzero(known) < LEAST_BLOCKS:
+            return
+        most = OUTLIER * float(np.median(np.abs(errors[known]))) / MEDIAN_OF_NORMAL
+        newest = np.clip(errors, -most, most)
+        self._errors[0] = newest
+        products = newest * self._errors[LAGS]
+        self._products = FADING * self._products + np.nansum(products, axis=1)
+        self._pairs = FADING * self._pairs + np.isfinite(products).sum(axis=1)
+        self._squares = FADING * self._squares + float((newest**2 - noise)[known].sum())
+        self._blocks = FADING * self._blocks + np.count_nonzero(known)
+        self._frames += 1
+        self._fit()
+
+    def _fit(self) -> None:
+        """Find the share and the correlation that explain what was seen, by least squares."""
+        variance = self._squares / self._blocks
+        if variance < LEAST**2 or not self._pairs.any():
+            return
+        seen = self._products / np.maximum(self._pairs, 1.0) / variance
+        model = CORRELATIONS[:, None] ** LAGS
+        shares = (self._pairs * model * seen).sum(axis=1) / (self._pairs * model**2).sum(axis=1)
+        shares = np.clip(shares, 0.0, 1.0)
+        wrong = (self._pairs * (seen - shares[:, None] * model) ** 2).sum(axis=1)
+        best = int(np.argmin(wrong))
+        known, usual = min(1.0, self._frames / ENOUGH_FRAMES), USUAL_PERSISTENCE
+        self.value = Persistence(
+            share=float(known * shares[best] + (1.0 - known) * usual.share),
+            correlation=float(known * CORRELATIONS[best] + (1.0 - known) * usual.correlation),
+        )
 
 
 class ImageErrors:
@@ -63,6 +129,16 @@ class ImageErrors:
 
     def __init__(self) -> None:
         self._samples: deque[Array] = deque(maxlen=MEMORY)
+        self._persistence = LearnedPersistence()
+
+    @property
+    def persistence(self) -> Persistence:
+        """How long errors of steps last."""
+        return self._persistence.value
+
+    def note_nothing(self) -> None:
+        """Take note of a step of which no image tells."""
+        self._persistence.note_nothing()
 
     @property
     def depth_error(self) -> float:
@@ -82,7 +158,9 @@ class ImageErrors:
         """
         by_depth = registration.jacobian[:, :, :3] @ invert(registration.pose)[:3, 3]
         blocks = _blocks(registration)
-        newest = _depth_errors(registration, by_depth, blocks)
+        by_block = _depth_errors(registration, by_depth, blocks)
+        self._persistence.note(*by_block)
+        newest = by_block[:, np.isfinite(by_block[0])]
         self._samples.append(newest)
         shown = self.depth_error
         if newest.shape[1] >= LEAST_BLOCKS and _deviation(*newest) > UNUSUAL * shown:
@@ -142,9 +220,9 @@ def _deviation(errors: Array, noise: Array) -> float:
 
 
 def _depth_errors(registration: Registration, by_depth: Array, blocks: NDArray[np.int64]) -> Array:
-    """Return by which share depth is off, and the variance of that by noise, [2, b].
+    """Return by which share depth is off, and the variance of that by noise, of each block [2, b].
 
-    Of the blocks where noise leaves that visible.
+    NaN where noise does not leave that visible.
     """
     weights = registration.weights
     power = _sums((weights * (by_depth**2).sum(axis=1))[:, None], blocks)[:, 0]
@@ -152,7 +230,8 @@ def _depth_errors(registration: Registration, by_depth: Array, blocks: NDArray[n
     squares = weights * (registration.residuals**2).mean(axis=1)
     noise = float(squares.sum() / max(weights.sum(), _TINY))
     sure = power * SURE**2 > max(noise, _TINY)
-    return np.array([-pull[sure] / power[sure], noise / power[sure]])
+    power = np.where(sure, power, np.nan)
+    return np.array([-pull / power, noise / power])
 
 
 def _blocks(registration: Registration, blocks: tuple[int, int] = BLOCKS) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ alone, which no alignment changes, have none.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.errors import EvaluationError
-from xsvggt_ros.geometry.pose_covariance import AccumulatedError
+from xsvggt_ros.geometry.pose_covariance import AccumulatedError, Persistence
 from xsvggt_ros.geometry.rigid import invert, log_se3, rotation_angles
 from xsvggt_ros.metrics.trajectory import (
     ErrorStatistics,
@@ -328,6 +329,7 @@ def score_poses(
     steps: Poses,
     true_steps: Poses,
     covariances: Array,
+    persistences: Sequence[Persistence],
     runs: list[NDArray[np.intp]],
     alignment: TrajectoryAlignment,
     *,
@@ -342,6 +344,7 @@ def score_poses(
         steps: as for :func:`score_steps`.
         true_steps: the same.
         covariances: the same.
+        persistences: how long the error of each step lasts, [n].
         runs: places of steps that follow one another.
         alignment: that ``scale`` is from.
         scale: metres per unit of ``steps``; one for all, or [n].
@@ -365,7 +368,7 @@ def score_poses(
             pose, true, accumulated = np.eye(4), np.eye(4), AccumulatedError()
             for place in window:
                 pose, true = pose @ moved[place], true @ true_steps[place]
-                accumulated.step(moved[place], of_steps[place])
+                accumulated.step(moved[place], of_steps[place], persistences[place])
             errors.append(log_se3(invert(true) @ pose))
             of_poses.append(accumulated.covariance)
         consistency = _consistency(np.array(errors), np.array(of_poses))

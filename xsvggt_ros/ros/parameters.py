@@ -238,16 +238,17 @@ class Tf:
     )
     map_rate: float = declared(
         10.0,
-        "How often map to odom is repeated while no result brings it, so that it never grows old; "
-        "0 = never.",
+        "How often map to odom is repeated, stamped ahead of the clock, as images are older when "
+        "their results come; 0 = never.",
         unit="Hz",
         minimum=0.0,
         maximum=20.0,
         live=True,
     )
     map_tolerance: float = declared(
-        0.1,
-        "How far ahead of the clock a repeated map to odom is stamped.",
+        0.2,
+        "How far ahead of the clock a repeated map to odom is stamped; more than the time between "
+        "two, or it is behind the clock in between.",
         unit="seconds",
         minimum=0.0,
         maximum=10.0,

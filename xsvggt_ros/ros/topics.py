@@ -24,7 +24,7 @@ LEAST_WAITING = 50
 """Images; 46 MB of 640x480 rgb8."""
 
 RESULTS = QoSProfile(depth=LARGE_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
-"""Every output: a best-effort subscriber gets it too, and RViz asks for reliable ones."""
+"""Every output: RViz asks for reliable ones, and best-effort subscribers connect as well."""
 
 LATCHED = QoSProfile(
     depth=1,

@@ -207,9 +207,10 @@ class TransformBroadcaster:
         self._lock = Lock()
         self._map: TransformStamped | None = None
         """The newest transform of map and odom that may be repeated."""
-        self._sent_at = 0.0
+        self._repeated_at = 0.0
+        """Time of the newest repetition, by the monotonic clock."""
         self._repeated = 0
-        """Stamp of the newest repetition, in nanoseconds."""
+        """Its stamp, in nanoseconds."""
 
     def close(self) -> None:
         """Destroy the topic."""
@@ -234,24 +235,24 @@ class TransformBroadcaster:
             for link in own_links(carrier, settings)
         }
         with self._lock:
-            self._sent_at = monotonic()
             # Where images are stamped by another clock, now is no time of theirs.
             now = self._node.get_clock().now().nanoseconds
             self._map = links.get("tf.publish_map") if abs(now - stamp) < HISTORY else None
             self._send(list(links.values()))
 
     def repeat_map(self, settings: Settings) -> None:
-        """Broadcast map to odom again, a little ahead of the clock, where it has grown old.
+        """Broadcast the newest map to odom again, a little ahead of the clock, where that is due.
 
-        Others look it up at the time of their own data while no result comes here.
+        Others look it up at the time of their own data, which is later than that of any image that
+        has a result.
         """
         tf = settings.tf
         with self._lock:
             if self._map is None or not (tf.map_rate and tf.publish_map):
                 return
-            if monotonic() - self._sent_at < 1 / tf.map_rate:
+            if monotonic() - self._repeated_at < 1 / tf.map_rate:
                 return
-            self._sent_at = monotonic()
+            self._repeated_at = monotonic()
             now = self._node.get_clock().now().nanoseconds + round(tf.map_tolerance * SECOND)
             if now == self._repeated:  # the clock stands, and tf2 warns of the same stamp twice
                 return

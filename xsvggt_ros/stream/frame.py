@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsvggt_ros.geometry.cameras import Intrinsics
+from xsvggt_ros.geometry.pose_covariance import USUAL_PERSISTENCE, Persistence
 from xsvggt_ros.geometry.rigid import Placement, RobotPose
 
 if TYPE_CHECKING:
@@ -171,6 +172,7 @@ class CameraMotion:
         inliers: share of the points that fit a registered pose; NaN where none was tried.
         depth_error: standard deviation of depth as a share of it, by how much two depth maps in a
             row differ: errors that both share do not show. NaN where unknown.
+        persistence: how long the error of the step lasts.
 
     """
 
@@ -182,6 +184,7 @@ class CameraMotion:
     seconds: float = 0.0
     inliers: float = np.nan
     depth_error: float = np.nan
+    persistence: Persistence = USUAL_PERSISTENCE
 
     def scaled(self, scale: float, odom_from_camera: NDArray[np.float64]) -> CameraMotion:
         """Return the motion in another unit that is exact, with the pose [4, 4] there."""

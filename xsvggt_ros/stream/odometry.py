@@ -23,6 +23,7 @@ from xsvggt_ros.geometry.image_alignment import (
 )
 from xsvggt_ros.geometry.joining import Join
 from xsvggt_ros.geometry.pose_covariance import (
+    USUAL_PERSISTENCE,
     AccumulatedError,
     ErrorSpectrum,
     PoseEstimate,
@@ -192,23 +193,25 @@ class VisualOdometry:
         pose, source, inliers = self._refined(camera, result, seen)
         result = replace(result, camera_to_world=pose, pose_source=source)
         first = camera.seen is None
-        step, of_step = np.eye(4), np.zeros((6, 6))
+        step, of_step, persistence = np.eye(4), np.zeros((6, 6)), USUAL_PERSISTENCE
         if first:
             self._place_by_another(camera, pose, seen)
         else:
             of_network = invert(camera.world_from_camera) @ pose
             step, of_step = self._measured_step(camera, result, image, of_network)
-            for error in (camera.error, camera.world_error):
-                error.step(step, of_step)
             if step is not of_network:
+                persistence = camera.image_errors.persistence
                 before = self._odom_from_world @ camera.world_from_camera
                 self._odom_from_world = before @ step @ invert(pose)
+            for error in (camera.error, camera.world_error):
+                error.step(step, of_step, persistence)
         motion = CameraMotion(
             odom_from_camera=self._odom_from_world @ pose,
             covariance=camera.error.covariance,
             world_covariance=camera.world_error.covariance,
             step=step,
             step_covariance=of_step,
+            persistence=persistence,
             seconds=0.0 if first else (result.stamp - camera.stamp) / 1e9,
             inliers=inliers,
             depth_error=camera.depth_error,
@@ -285,6 +288,7 @@ class VisualOdometry:
         depth = _usual_depth(camera.seen)
         registration = register_images(camera.image, image, step, camera.step)
         if registration is None:
+            camera.image_errors.note_nothing()
             measured = self._step_by_depth(camera, result, step)
         else:
             measured = camera.image_errors.estimate(registration)
