@@ -19,7 +19,7 @@ from xsvggt_ros.evaluation import odometry
 from xsvggt_ros.evaluation.evaluator import Scores, SessionEvaluator
 from xsvggt_ros.evaluation.request import ScoringOptions
 from xsvggt_ros.evaluation.sources.base import FrameTruth
-from xsvggt_ros.geometry.pose_covariance import USUAL_PERSISTENCE
+from xsvggt_ros.geometry.pose_covariance import USUAL_PERSISTENCE, Persistence
 from xsvggt_ros.geometry.rigid import Matrix, exp_se3, invert
 from xsvggt_ros.metrics.odometry import score_drift, score_steps, segment_lengths
 from xsvggt_ros.metrics.trajectory import inverses
@@ -195,6 +195,7 @@ def evaluated(
     changes: dict[int, GaugeChange] | None = None,
     lost: frozenset[int] = frozenset(),
     units: Array | None = None,
+    persistence: Persistence = USUAL_PERSISTENCE,
 ) -> Scores:
     """Score paths in metres as an engine would have given them in its unit.
 
@@ -207,6 +208,7 @@ def evaluated(
         changes: by frame, joins that are told with it.
         lost: frames that are implausible.
         units: metres per unit that depth shows, by frame; else the engine's.
+        persistence: of the errors of steps.
 
     """
     session = SessionEvaluator(ScoringOptions(cloud_points=0, scale_source=source))
@@ -218,7 +220,13 @@ def evaluated(
             stamp=index * 10**8,
             camera_to_world=in_units(pose),
             motion=CameraMotion(
-                in_units(smooth), TOLD, TOLD, in_units(step), TOLD * bool(index), 0.1
+                in_units(smooth),
+                TOLD,
+                TOLD,
+                in_units(step),
+                TOLD * bool(index),
+                0.1,
+                persistence=persistence,
             ),
             gauge_change=(changes or {}).get(index),
         )
@@ -243,6 +251,8 @@ def test_an_exact_session_has_no_error_in_any_alignment() -> None:
         assert odometry.odom_drift[kind].all_translation.max < 1e-9
         assert odometry.steps[kind].nees.max() < 1e-12
         assert odometry.steps[kind].coverage == 1.0
+        assert odometry.map_poses[kind].nees.max() < 1e-12
+        assert odometry.map_poses[kind].coverage == 1.0
     assert odometry.steps["sim3"].scale == pytest.approx(UNIT)
     assert odometry.scale_source == "depth"
     assert odometry.scales == pytest.approx((UNIT, UNIT, UNIT))
@@ -346,6 +356,10 @@ def test_poses_over_many_frames_are_scored_by_the_covariances_of_their_steps() -
     assert len(white[50].nees) == 15
     assert white[10].nees.mean() == pytest.approx(1.0 / shared(10), rel=0.4)
     assert white[10].coverage == 1.0
+    # Errors that do not last are told apart from those that do.
+    independent = evaluated(truth, truth, np.array(odom), persistence=Persistence(0.0, 0.9))
+    (found, _) = independent.odometry.poses["se3_online"]
+    assert found.nees.mean() == pytest.approx(white[10].nees.mean() * shared(10), rel=0.05)
     summary = scores.summary()["poses"]["se3_online"]
     assert summary["pose_nees_10_se3_online"] == pytest.approx(white[10].nees.mean())
     long = truth.copy()
@@ -357,6 +371,27 @@ def test_poses_over_many_frames_are_scored_by_the_covariances_of_their_steps() -
     # Steps on both sides of one that is unknown are no way.
     lost = evaluated(truth, truth, truth, lost=frozenset({60})).odometry.poses["sim3"]
     assert [len(score.nees) for score in lost] == [50 + 51, 2 + 3]
+
+
+def test_poses_in_the_map_are_scored_by_their_own_covariances() -> None:
+    """Each is wrong by itself, by as much as is said, and lost ones do not count."""
+    truth, random = walk(200), np.random.default_rng(0)
+    sigma = np.array([UNIT * 0.02] * 3 + [0.01] * 3)
+    world = [truth[0], *(each @ exp_se3(sigma * random.standard_normal(6)) for each in truth[1:])]
+    scores = evaluated(truth, np.array(world), truth, lost=frozenset({7, 8})).odometry
+    for kind in ("sim3", "se3_online"):
+        found = scores.map_poses[kind]
+        assert len(found.nees) == 197
+        assert found.nees.mean() == pytest.approx(1.0, abs=0.12)
+        assert found.nees_translation == pytest.approx(1.0, abs=0.15)
+        assert found.nees_rotation == pytest.approx(1.0, abs=0.15)
+        assert 0.9 <= found.coverage <= 0.99
+    summary = scores.summary()["map_poses"]["sim3"]
+    assert summary["map_pose_nees_sim3"] == pytest.approx(scores.map_poses["sim3"].nees.mean())
+    assert set(summary) == {
+        "map_pose_nees_sim3", "map_pose_nees_translation_sim3", "map_pose_nees_rotation",
+        "map_pose_coverage_sim3",
+    }  # fmt: skip
 
 
 def test_steps_whose_sums_cannot_be_scored_keep_what_the_report_tells_of_them(

@@ -246,6 +246,32 @@ def test_refinement_helps_where_it_can_and_does_no_harm_elsewhere(
     assert followed[-1].motion.inliers > 0.5
 
 
+@pytest.mark.parametrize(("refinement", "least"), [("off", 0.0), ("auto", 0.2)])
+def test_poses_in_the_map_are_as_wrong_as_is_said(refinement: str, least: float) -> None:
+    """They are the network's, which drifts, while those in `odom` are measured on images."""
+    squares = []
+    for seed in range(4):
+        random = np.random.default_rng(seed)
+        truth, odometry, world = pv.walk(random, 80), VisualOdometry(4, refinement), np.eye(4)
+        for index, pose in enumerate(truth):
+            if index:
+                drift = exp_se3(random.normal(0, 1, 6) * ([0.01] * 3 + [0.003] * 3))
+                world = world @ invert(truth[index - 1]) @ pose @ drift
+            wrong = 1 + 0.02 * pv.noise(random, 4.0, 4)
+            result = result_with(
+                (pv.room_depth(pose, CAMERA) * wrong).astype(np.float32), index=index,
+                stamp=index * SECOND, camera_to_world=world, intrinsics=CAMERA,
+                color=pv.room_image(pose, CAMERA),
+            )  # fmt: skip
+            motion = odometry.follow(result).motion
+            assert motion is not None
+            if index:
+                error = log_se3(invert(invert(truth[0]) @ pose) @ world)
+                squares.append(error @ np.linalg.solve(motion.world_covariance, error) / 6)
+                assert np.linalg.eigvalsh(motion.world_covariance - motion.covariance)[0] > -1e-12
+    assert least <= np.mean(squares) <= 2.0
+
+
 def test_only_on_moves_poses_in_the_world() -> None:
     _, results = frames(15, pv.Errors(1.0, 0.002))
     for refinement, source in (("off", "predicted"), ("auto", "predicted"), ("on", "fused")):

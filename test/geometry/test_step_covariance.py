@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from pose_benchmark import pose_views as pv
 from results import result_with
 
-from xsvggt_ros.geometry.pose_covariance import USUAL_PERSISTENCE
+from xsvggt_ros.geometry.pose_covariance import USUAL_PERSISTENCE, AccumulatedError
 from xsvggt_ros.geometry.rigid import invert
 from xsvggt_ros.geometry.step_covariance import BLOCKS, ENOUGH_FRAMES, LearnedPersistence
 from xsvggt_ros.metrics.odometry import score_poses
@@ -55,6 +56,44 @@ def test_share_and_correlation_are_found(share: float, correlation: float) -> No
         assert value.correlation == pytest.approx(correlation, abs=0.06)
         found = excess(value.share, value.correlation)
         assert found == pytest.approx(excess(share, correlation), rel=0.4)
+
+
+def test_errors_that_many_blocks_share_are_not_believed_at_once() -> None:
+    """A few wide errors tell as little in many blocks as in few; it takes hundreds of images."""
+    excesses: dict[int, list[float]] = {ENOUGH_FRAMES // 2: [], 400: []}
+    for seed in range(8):
+        persistence = LearnedPersistence()
+        errors = blocks(0.5, 0.9, 400, seed)[:, :4]
+        for number, each in enumerate(np.repeat(errors, COUNT // 4, axis=1), 1):
+            persistence.note(each, np.full(COUNT, NOISE**2))
+            if number in excesses:
+                value = persistence.value
+                excesses[number].append(excess(value.share, value.correlation))
+    early, late = excesses.values()
+    true = excess(0.5, 0.9)
+    assert 0.3 * true < min(early)
+    assert max(early) < 3.0 * true
+    assert 0.5 * true < np.median(late) < 1.7 * true
+
+
+def test_errors_below_the_noise_teach_nothing() -> None:
+    """What is left of the variance may be an error of the noise."""
+    random, persistence = np.random.default_rng(0), LearnedPersistence()
+    for _ in range(300):
+        errors = 0.09 * random.standard_normal(COUNT)
+        persistence.note(errors, np.full(COUNT, 0.085**2))
+    assert persistence.value == USUAL_PERSISTENCE
+
+
+def test_nothing_is_compared_over_a_gap() -> None:
+    errors, noise = blocks(0.9, 0.95, 300, 0), np.full(COUNT, NOISE**2)
+    persistence = learned(errors)
+    value = persistence.value
+    for each in errors[:60]:  # each begins again: nothing is comparable
+        persistence.begin_camera()
+        persistence.note(each, noise)
+    assert persistence.value.share == pytest.approx(value.share, abs=0.1)
+    assert persistence.value.correlation == pytest.approx(value.correlation, abs=0.02)
 
 
 def test_errors_that_are_new_in_each_image_do_not_last() -> None:
@@ -105,13 +144,16 @@ def test_without_any_error_nothing_is_learned() -> None:
     assert learned(np.zeros((100, COUNT))).value == USUAL_PERSISTENCE
 
 
-def followed(kept: float, refinement: str, frames: int = 160) -> tuple[float, list[CameraMotion]]:
+def followed(
+    kept: float, refinement: str, frames: int = 180, blank: int = 0
+) -> tuple[float, list[CameraMotion]]:
     """Walk with depth whose error keeps a share of itself; return NEES/6 over 50 frames, motions.
 
     Args:
         kept: correlation of the error of a depth map with that of the one before.
         refinement: of the odometry.
         frames: of the walk.
+        blank: each image of so many is black; 0 = none.
 
     """
     random, camera = np.random.default_rng(1), pv.camera(4)
@@ -124,6 +166,8 @@ def followed(kept: float, refinement: str, frames: int = 160) -> tuple[float, li
             depth, index=index, stamp=index * 10**9, intrinsics=camera,
             camera_to_world=pv.head_pose(random, pose, errors), color=pv.room_image(pose, camera),
         )  # fmt: skip
+        if blank and index % blank == 0:
+            result = replace(result, color=np.zeros_like(result.color))
         motion = odometry.follow(result).motion
         assert motion is not None
         motions.append(motion)
@@ -150,5 +194,28 @@ def test_poses_are_as_wrong_as_is_said_however_long_errors_of_depth_last(
 
 
 def test_steps_that_are_the_network_s_have_another_error() -> None:
-    _, motions = followed(0.95, "off", frames=110)
+    _, motions = followed(0.95, "off")
     assert {each.persistence for each in motions} == {USUAL_PERSISTENCE}
+
+
+def accumulated(motions: list[CameraMotion], *, learned: bool) -> NDArray[np.float64]:
+    """Return the covariance of the newest pose, from those of its steps."""
+    error = AccumulatedError()
+    for each in motions[1:]:
+        persistence = each.persistence if learned else USUAL_PERSISTENCE
+        error.step(each.step, each.step_covariance, persistence)
+    return error.covariance
+
+
+def test_what_is_published_is_summed_up_by_what_was_learned() -> None:
+    _, motions = followed(0.95, "auto")
+    published = motions[-1].covariance
+    np.testing.assert_allclose(published, accumulated(motions, learned=True), rtol=1e-9)
+    assert np.trace(published) > 2.0 * np.trace(accumulated(motions, learned=False))
+
+
+def test_blank_images_leave_gaps_in_the_row() -> None:
+    """Where every third image is blank, errors of neighbours are two or three steps apart."""
+    _, motions = followed(0.9, "auto", blank=3, frames=220)
+    newest = motions[-1].persistence
+    assert newest.correlation == pytest.approx(0.9, abs=0.06)

@@ -17,7 +17,6 @@ from rclpy.node import Node
 from results import HEIGHT, WIDTH, update_of, wall
 
 from xsvggt_ros.geometry.rigid import Placement
-from xsvggt_ros.ros import transforms as module
 from xsvggt_ros.ros.parameters import Depth, Settings, Tf
 from xsvggt_ros.ros.publishers import CameraPublisher
 from xsvggt_ros.ros.reconstruct_node import MAP_PERIOD
@@ -116,12 +115,11 @@ def test_the_pose_in_the_map_is_as_uncertain_as_its_joins_make_it(
 
 
 class _Clock:
-    """Stands for the node's clock and the steady one."""
+    """Stands for the node's clock."""
 
     def __init__(self, node: Node, monkeypatch: pytest.MonkeyPatch, now: int) -> None:
         self.nanoseconds = now
         monkeypatch.setattr(node, "get_clock", lambda: self)
-        monkeypatch.setattr(module, "monotonic", lambda: self.nanoseconds / SECOND)
 
     def now(self) -> _Clock:
         return self
@@ -171,34 +169,51 @@ def test_map_to_odom_is_repeated_a_little_ahead_of_the_clock(
     assert len(sent) == 2
 
 
-@pytest.mark.parametrize("odometry", ["own", "external"])
+@pytest.mark.parametrize("map_rate", [20.0, 15.0, 10.0])
 @pytest.mark.parametrize(("rate", "latency"), [(1, 0.1), (8, 0.3), (15, 0.3), (30, 0.1), (60, 1.0)])
 def test_map_to_odom_can_be_looked_up_for_now_at_any_rate_of_images(
-    node: Node, monkeypatch: pytest.MonkeyPatch, rate: int, latency: float, odometry: str
+    node: Node, monkeypatch: pytest.MonkeyPatch, rate: int, latency: float, map_rate: float
 ) -> None:
-    clock = _Clock(node, monkeypatch, 100 * SECOND)
+    clock, random = _Clock(node, monkeypatch, 100 * SECOND), np.random.default_rng(0)
     broadcaster = TransformBroadcaster(node, TransformOwners())
     sent = _sent(broadcaster, monkeypatch)
-    settings = Settings.from_values({"frames.base": "base", "tf.odometry": odometry})
-    next_image, next_tick = clock.nanoseconds, clock.nanoseconds + SECOND // 77
+    settings = Settings.from_values(
+        {
+            "frames.base": "base", "tf.odometry": "external", "tf.map_rate": map_rate,
+            "tf.map_tolerance": 1 / map_rate + 0.06,
+        }
+    )  # fmt: skip
+    next_image, next_tick, due = clock.nanoseconds, clock.nanoseconds + SECOND // 77, 0
     while clock.nanoseconds < 104 * SECOND:
         if clock.nanoseconds >= next_image:
             next_image += SECOND // rate
             stamp = clock.nanoseconds - round(latency * SECOND)
             broadcaster.publish(stamp, "base", _correction(0.5), settings)
-        if clock.nanoseconds >= next_tick:
+        if clock.nanoseconds >= due:
             next_tick += round(MAP_PERIOD * SECOND)
+            due = next_tick + round(0.004 * SECOND * random.random())
             broadcaster.repeat_map(settings)
         if clock.nanoseconds > 101 * SECOND:
-            stamps = [
-                nanoseconds(link.header.stamp)
-                for links in sent
-                for link in links
-                if link.child_frame_id == "odom"
-            ]
+            stamps = [nanoseconds(link.header.stamp) for links in sent for link in links]
             assert max(stamps) >= clock.nanoseconds
         clock.nanoseconds += SECOND // 200
-    assert len(sent) <= 4 * (rate + settings.tf.map_rate) + 2
+    assert len(sent) == pytest.approx(4 * (rate + map_rate), rel=0.05, abs=3)
+
+
+def test_with_its_own_odometry_map_to_odom_is_repeated_in_pauses_only(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = _Clock(node, monkeypatch, 100 * SECOND)
+    broadcaster = TransformBroadcaster(node, TransformOwners())
+    sent = _sent(broadcaster, monkeypatch)
+    for _ in range(40):
+        broadcaster.publish(clock.nanoseconds - SECOND // 3, "base", _correction(0.5), Settings())
+        clock.nanoseconds += SECOND // 15
+        broadcaster.repeat_map(Settings())
+    assert len(sent) == 40
+    clock.nanoseconds += SECOND // 10
+    broadcaster.repeat_map(Settings())
+    assert len(sent) == 41
 
 
 def test_nothing_is_repeated_where_images_are_stamped_by_another_clock(

@@ -18,7 +18,6 @@ from geometry_msgs.msg import TransformStamped
 from rclpy.time import Time
 
 from xsvggt_ros.geometry.rigid import Placement
-from xsvggt_ros.ros import transforms
 from xsvggt_ros.ros.conversions import header
 from xsvggt_ros.ros.parameters import Settings
 from xsvggt_ros.ros.transforms import (
@@ -223,7 +222,9 @@ class _Paused:
         return Time(seconds=self.seconds)
 
 
-def test_a_clock_that_stands_repeats_nothing(node: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_stands_repeats_nothing_nor_one_that_jumped_back(
+    node: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock, sent = _Paused(), list[int]()
     monkeypatch.setattr(node, "get_clock", lambda: clock)
     broadcaster = TransformBroadcaster(node, TransformOwners())
@@ -232,17 +233,28 @@ def test_a_clock_that_stands_repeats_nothing(node: Any, monkeypatch: pytest.Monk
         "sendTransform",
         lambda links: sent.append(links[0].header.stamp.sec),
     )
-    settings = Settings.from_values({"tf.map_tolerance": 1.0})
-    monkeypatch.setattr(transforms, "monotonic", iter(range(100)).__next__)
+    settings = Settings.from_values({"tf.map_tolerance": 1.0, "tf.odometry": "external"})
     still = Placement(np.eye(4), np.eye(4), np.eye(4), np.eye(4))
+
+    def repeat() -> None:
+        for _ in range(5):
+            broadcaster.repeat_map(settings)
+
     broadcaster.publish(5_000_000_000, CAMERA, still, settings)
-    for _ in range(5):
-        broadcaster.repeat_map(settings)
+    repeat()
     assert sent == [5, 6]
     clock.seconds = 7
-    for _ in range(5):
-        broadcaster.repeat_map(settings)
+    repeat()
     assert sent == [5, 6, 8]
+    clock.seconds = 2
+    repeat()
+    clock.seconds = 3
+    repeat()
+    assert sent == [5, 6, 8]
+    broadcaster.publish(3_000_000_000, CAMERA, still, settings)
+    clock.seconds = 4
+    repeat()
+    assert sent == [5, 6, 8, 3, 5]
 
 
 def test_own_links_are_what_is_broadcast() -> None:

@@ -59,8 +59,8 @@ class Quantity:
 
 
 _SIM3, _SE3, _COST = ("trajectory", "sim3"), ("trajectory", "se3"), ("cost",)
-_DRIFT, _ODOM, _STEPS, _POSES = (
-    ("odometry", each) for each in ("drift", "odom_drift", "steps", "poses")
+_DRIFT, _ODOM, _STEPS, _POSES, _MAP_POSES = (
+    ("odometry", each) for each in ("drift", "odom_drift", "steps", "poses", "map_poses")
 )
 _SPANS = (10, 50, 200)
 """Those of ``metrics.odometry``; --help needs no numpy."""
@@ -107,6 +107,14 @@ QUANTITIES = (
             f"NEES/6 of poses over {frames} frames, Sim(3)", "", "neither", 2,
         )
         for frames in _SPANS
+    ),
+    Quantity(
+        "map_pose_nees_sim3", (*_MAP_POSES, "sim3", "map_pose_nees_sim3"),
+        "NEES/6 of poses in the map, Sim(3)", "", "neither", 2,
+    ),
+    Quantity(
+        "map_pose_coverage_sim3", (*_MAP_POSES, "sim3", "map_pose_coverage_sim3"),
+        "poses in the map within 95 %, Sim(3)", "share", "neither", 1,
     ),
     Quantity(
         "step_coverage_sim3", (*_STEPS, "sim3", "step_coverage_sim3"),

@@ -21,9 +21,11 @@ from xsvggt_ros.geometry.pose_covariance import USUAL_PERSISTENCE, Persistence
 from xsvggt_ros.geometry.rigid import Matrix, invert, rotation_angle
 from xsvggt_ros.metrics.odometry import (
     DriftScore,
+    MapPoseScore,
     PoseScore,
     StepScore,
     score_drift,
+    score_map_poses,
     score_poses,
     score_steps,
 )
@@ -102,6 +104,7 @@ class _Followed:
         online_odom_position: [3], metres; None likewise.
         covariance: of the step from the frame before, [6, 6]; None where it is said to be unknown.
         persistence: how long the error of that step lasts.
+        world_covariance: of the pose in the world, [6, 6]; None likewise.
         scale: metres per unit, as it was known then; NaN before.
         truth: camera-to-world pose; None where it is not known.
 
@@ -114,6 +117,7 @@ class _Followed:
     online_odom_position: Array | None
     covariance: Array | None
     persistence: Persistence
+    world_covariance: Array | None
     scale: float
     truth: Matrix | None
 
@@ -168,6 +172,7 @@ class OdometryScores:
         steps: by alignment, of the steps in `odom` against their covariances.
         poses: by alignment, of poses in `odom` that are sums of these steps, over 10, 50 and 200
             frames.
+        map_poses: by alignment, of the poses in the world against their covariances.
         step_frames: by alignment, numbers [n] of the frames that end the steps.
         unknown_steps: steps whose covariance was said to be unknown, because a result was
             implausible; they are in no score of ``steps``.
@@ -182,6 +187,7 @@ class OdometryScores:
     odom_drift: dict[TrajectoryAlignment, DriftScore] = field(default_factory=dict)
     steps: dict[TrajectoryAlignment, StepScore] = field(default_factory=dict)
     poses: dict[TrajectoryAlignment, tuple[PoseScore, ...]] = field(default_factory=dict)
+    map_poses: dict[TrajectoryAlignment, MapPoseScore] = field(default_factory=dict)
     step_frames: dict[TrajectoryAlignment, NDArray[np.intp]] = field(default_factory=dict)
     unknown_steps: int = 0
     joins: tuple[JoinScore, ...] = ()
@@ -204,6 +210,7 @@ class OdometryScores:
                 kind: {name: value for score in each for name, value in score.metrics().items()}
                 for kind, each in self.poses.items()
             },
+            "map_poses": {kind: each.metrics() for kind, each in self.map_poses.items()},
             "unknown_steps": self.unknown_steps,
             "joined": self.joined,
             "joins_refused": len(self.joins) - self.joined,
@@ -245,6 +252,9 @@ class OdometryEvaluator:
                 else None,
                 covariance=None if first or lost or motion is None else motion.step_covariance,
                 persistence=USUAL_PERSISTENCE if motion is None else motion.persistence,
+                world_covariance=None
+                if first or lost or motion is None
+                else motion.world_covariance,
                 scale=(self._scale.value or np.nan) if metric.metric else np.nan,
                 truth=truth.camera_to_world,
             )
@@ -279,17 +289,21 @@ class OdometryEvaluator:
         odom_drift: dict[TrajectoryAlignment, DriftScore] = {}
         steps: dict[TrajectoryAlignment, StepScore] = {}
         poses: dict[TrajectoryAlignment, tuple[PoseScore, ...]] = {}
+        map_poses: dict[TrajectoryAlignment, MapPoseScore] = {}
         step_frames: dict[TrajectoryAlignment, NDArray[np.intp]] = {}
         for kind in (AFTERWARDS, ONLINE):
             if reason := self._score_drift(kind, drift, odom_drift):
                 missing.append(f"drift, alignment {kind}: {reason}")
             if reason := self._score_steps(kind, steps, poses, step_frames):
                 missing.append(f"steps, alignment {kind}: {reason}")
+            elif reason := self._score_map_poses(kind, map_poses):
+                missing.append(f"poses in the map, alignment {kind}: {reason}")
         return OdometryScores(
             drift=drift,
             odom_drift=odom_drift,
             steps=steps,
             poses=poses,
+            map_poses=map_poses,
             step_frames=step_frames,
             unknown_steps=self._unknown,
             joins=tuple(self._join(*each) for each in self._changes),
@@ -356,6 +370,37 @@ class OdometryEvaluator:
             persistences = [each.persistence for each in later]
             poses[kind] = score_poses(
                 found, true, covariances, persistences, self._runs(ends), kind, scale=scale
+            )
+        except Exception as error:  # noqa: BLE001 - one score must not take the others with it
+            return reason_not_scored(error)
+        return ""
+
+    def _score_map_poses(
+        self, kind: TrajectoryAlignment, map_poses: dict[TrajectoryAlignment, MapPoseScore]
+    ) -> str:
+        """Score the poses in the world against their covariances; return why not, if so."""
+        first, online = self._frames[0], kind == ONLINE
+        frames = [
+            each
+            for each in self._with_whole_truth(online=online)
+            if each.world_covariance is not None
+        ]
+        if not frames or not _whole(first):
+            return "the first frame has no true pose with a rotation"
+        world = _path([each.world_from_camera for each in frames])
+        truth = _path([each.truth for each in frames])
+        try:
+            if online:
+                scale: float | Array = np.array([each.scale for each in frames])
+            else:
+                require_telling(truth, kind)
+                scale = align_poses(world, truth, kind).scale
+            map_poses[kind] = score_map_poses(
+                invert(first.world_from_camera) @ world,
+                invert(_path([first.truth])[0]) @ truth,
+                np.array([each.world_covariance for each in frames], np.float64),
+                kind,
+                scale=scale,
             )
         except Exception as error:  # noqa: BLE001 - one score must not take the others with it
             return reason_not_scored(error)

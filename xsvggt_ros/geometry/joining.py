@@ -88,19 +88,6 @@ class Join:
         """Standard deviation of the scale, as a share."""
         return float(np.sqrt(self.covariance[6, 6]))
 
-    def pose_covariance(self, world_from_camera: Matrix) -> Array:
-        """Return what this join adds to the covariance [6, 6] of a camera's pose, on the right.
-
-        The offset is that of the camera itself where the join was made, so that the rotation has
-        no lever yet.
-
-        Args:
-            world_from_camera: its pose [4, 4] at the join.
-
-        """
-        turn = np.kron(np.eye(2), world_from_camera[:3, :3])
-        return np.asarray(turn.T @ self.covariance[:6, :6] @ turn, np.float64)
-
 
 def overlap_frame(
     earlier: tuple[Matrix, NDArray[np.float32], NDArray[np.float32]],

@@ -61,10 +61,13 @@ CORRELATIONS = np.array([0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.965, 0.98]
 """Correlations from step to step that are tried."""
 FADING = 0.99
 """Weight of what was seen of them one frame before."""
-ENOUGH_FRAMES = 50
-"""Frames from which on nothing is left of what is usual."""
+ENOUGH_FRAMES = 100
+"""Frames from which on nothing is left of what is usual: blocks next to each other are alike, so
+each frame tells little."""
 OUTLIER = 3.0
 """Standard deviations beyond which a depth error counts as one there."""
+LEAST_OVER_NOISE = 0.3
+"""Variance of depth errors over that of noise, below which the images do not tell their course."""
 
 _TINY = 1e-30
 
@@ -74,53 +77,65 @@ class LearnedPersistence:
 
     Their correlation over many steps is fitted by a share of their variance that fades from step
     to step. Steps err by depth, so it is taken for that of the errors of steps.
+
+    Attributes:
+        value: what is known of it now.
+
     """
 
     def __init__(self) -> None:
-        self._errors = np.full((LAGS[-1] + 1, BLOCKS[0] * BLOCKS[1]), np.nan)
-        """Of the newest frames, newest first."""
-        self._products, self._pairs = np.zeros((2, len(LAGS)))
-        self._squares, self._blocks = 0.0, 0.0
-        self._frames = 0
         self.value = USUAL_PERSISTENCE
+        self._newest = np.full((LAGS[-1] + 1, BLOCKS[0] * BLOCKS[1]), np.nan)
+        """Depth errors of the newest frames, newest first."""
+        self._products, self._pairs = np.zeros((2, len(LAGS)))
+        """Sums over blocks of the product of two errors that are a lag apart, and their number."""
+        self._squares = self._noise = self._blocks = 0.0
+        """Sums over blocks of squared errors, of their variance by noise, and their number."""
+        self._frames = 0
+
+    def begin_camera(self) -> None:
+        """Go on after a gap: no error is compared with those before it."""
+        self._newest[:] = np.nan
 
     def note_nothing(self) -> None:
         """Take note of a step of which no image tells."""
-        self._errors = np.roll(self._errors, 1, axis=0)
-        self._errors[0] = np.nan
+        self._newest = np.roll(self._newest, 1, axis=0)
+        self._newest[0] = np.nan
 
     def note(self, errors: Array, noise: Array) -> None:
         """Take in depth errors of blocks [b], NaN where unknown, and their variance by noise."""
         self.note_nothing()
-        known = np.isfinite(errors)
-        if np.count_nonzero(known) < LEAST_BLOCKS:
+        known = np.isfinite(errors) & np.isfinite(noise)
+        count = np.count_nonzero(known)
+        if count < LEAST_BLOCKS:
             return
         most = OUTLIER * float(np.median(np.abs(errors[known]))) / MEDIAN_OF_NORMAL
-        newest = np.clip(errors, -most, most)
-        self._errors[0] = newest
-        products = newest * self._errors[LAGS]
+        self._newest[0] = np.where(known, np.clip(errors, -most, most), np.nan)
+        products = self._newest[0] * self._newest[LAGS]
         self._products = FADING * self._products + np.nansum(products, axis=1)
         self._pairs = FADING * self._pairs + np.isfinite(products).sum(axis=1)
-        self._squares = FADING * self._squares + float((newest**2 - noise)[known].sum())
-        self._blocks = FADING * self._blocks + np.count_nonzero(known)
+        self._squares = FADING * self._squares + float((self._newest[0, known] ** 2).sum())
+        self._noise = FADING * self._noise + float(noise[known].sum())
+        self._blocks = FADING * self._blocks + count
         self._frames += 1
         self._fit()
 
     def _fit(self) -> None:
         """Find the share and the correlation that explain what was seen, by least squares."""
-        variance = self._squares / self._blocks
-        if variance < LEAST**2 or not self._pairs.any():
+        variance = (self._squares - self._noise) / self._blocks
+        least = max(LEAST**2, LEAST_OVER_NOISE * self._noise / self._blocks)
+        if variance < least or not self._pairs.any():
             return
         seen = self._products / np.maximum(self._pairs, 1.0) / variance
         model = CORRELATIONS[:, None] ** LAGS
         shares = (self._pairs * model * seen).sum(axis=1) / (self._pairs * model**2).sum(axis=1)
         shares = np.clip(shares, 0.0, 1.0)
-        wrong = (self._pairs * (seen - shares[:, None] * model) ** 2).sum(axis=1)
-        best = int(np.argmin(wrong))
-        known, usual = min(1.0, self._frames / ENOUGH_FRAMES), USUAL_PERSISTENCE
+        misfits = (self._pairs * (seen - shares[:, None] * model) ** 2).sum(axis=1)
+        best = int(np.argmin(misfits))
+        trust, usual = min(1.0, self._frames / ENOUGH_FRAMES), USUAL_PERSISTENCE
         self.value = Persistence(
-            share=float(known * shares[best] + (1.0 - known) * usual.share),
-            correlation=float(known * CORRELATIONS[best] + (1.0 - known) * usual.correlation),
+            share=float(trust * shares[best] + (1.0 - trust) * usual.share),
+            correlation=float(trust * CORRELATIONS[best] + (1.0 - trust) * usual.correlation),
         )
 
 
@@ -135,6 +150,10 @@ class ImageErrors:
     def persistence(self) -> Persistence:
         """How long errors of steps last."""
         return self._persistence.value
+
+    def begin_camera(self) -> None:
+        """Go on after a gap; what was learned stays."""
+        self._persistence.begin_camera()
 
     def note_nothing(self) -> None:
         """Take note of a step of which no image tells."""

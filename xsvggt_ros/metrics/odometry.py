@@ -325,6 +325,64 @@ class PoseScore:
         }
 
 
+@dataclass(frozen=True)
+class MapPoseScore:
+    """Errors of poses in the map, and how they compare with their covariances.
+
+    Attributes:
+        alignment: that gave the estimate its unit.
+        nees: float64 [n]; e' inv(S) e / 6 for errors e and covariances S.
+        nees_translation: the mean of the same of the translation alone, over 3.
+        nees_rotation: the mean of the same of the rotation alone, over 3.
+        coverage: share of poses with e' inv(S) e within the 95 % quantile.
+
+    """
+
+    alignment: TrajectoryAlignment
+    nees: Array
+    nees_translation: float
+    nees_rotation: float
+    coverage: float
+
+    def metrics(self) -> dict[str, float]:
+        """Return the numbers of a report, by name."""
+        kind = self.alignment
+        return {
+            f"map_pose_nees_{kind}": float(self.nees.mean()),
+            f"map_pose_nees_translation_{kind}": self.nees_translation,
+            "map_pose_nees_rotation": self.nees_rotation,
+            f"map_pose_coverage_{kind}": self.coverage,
+        }
+
+
+def score_map_poses(
+    poses: Poses,
+    truth: Poses,
+    covariances: Array,
+    alignment: TrajectoryAlignment,
+    *,
+    scale: float | Array = 1.0,
+) -> MapPoseScore:
+    """Return whether poses in the map are as wrong as their covariances say.
+
+    Args:
+        poses: float64 [n, 4, 4], cameras in that of the first frame, which is exact.
+        truth: float64 [n, 4, 4], metres.
+        covariances: float64 [n, 6, 6] of disturbances of ``poses`` on the right, translation first,
+            in the unit of ``poses``.
+        alignment: that ``scale`` is from.
+        scale: metres per unit of ``poses``; one for all, or [n].
+
+    Raises:
+        EvaluationError: a covariance is not positive definite.
+
+    """
+    _require_rotations(truth)
+    scaled, of_poses = _in_metres(poses, covariances, scale)
+    errors = np.stack([log_se3(each) for each in inverses(truth) @ scaled])
+    return MapPoseScore(alignment, *_consistency(errors, of_poses))
+
+
 def score_poses(
     steps: Poses,
     true_steps: Poses,

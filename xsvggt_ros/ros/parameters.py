@@ -238,8 +238,8 @@ class Tf:
     )
     map_rate: float = declared(
         10.0,
-        "How often map to odom is repeated, stamped ahead of the clock, as images are older when "
-        "their results come; 0 = never.",
+        "How often map to odom is repeated, stamped ahead of the clock: always with odometry: "
+        "external, else in pauses; 0 = never.",
         unit="Hz",
         minimum=0.0,
         maximum=20.0,
@@ -247,11 +247,11 @@ class Tf:
     )
     map_tolerance: float = declared(
         0.2,
-        "How far ahead of the clock a repeated map to odom is stamped; more than the time between "
-        "two, or it is behind the clock in between.",
+        "How far ahead of the clock a repeated map to odom is stamped; keep it 0.05 s above the "
+        "time between two.",
         unit="seconds",
         minimum=0.0,
-        maximum=10.0,
+        maximum=5.0,
         live=True,
     )
     time_offset: float = declared(

@@ -314,7 +314,7 @@ class RigPublisher:
         self._cameras[update.result.camera].publish(update, settings)
 
     def repeat_map(self, settings: Settings) -> None:
-        """Broadcast map to odom again where it has grown old."""
+        """Broadcast map to odom again where that is due."""
         self._transforms.repeat_map(settings)
 
     def forget_map(self) -> None:

@@ -179,6 +179,7 @@ class ReconstructNode(ManagedNode):
         """Subscribe."""
         engine = self._configured
         settings = self._parameter_server.settings
+        self._outputs.forget_map()
         self._transforms.listen()
         self._scale.listen()
         self._input = RigInput(self, settings, engine.queue, lambda: engine.worker.activity)
@@ -250,7 +251,6 @@ class ReconstructNode(ManagedNode):
         return self._engine
 
     def _unsubscribe(self) -> None:
-        self._outputs.forget_map()
         if self._input is not None:
             self._input.close()
             self._input = None
@@ -409,7 +409,8 @@ class ReconstructNode(ManagedNode):
     def _on_map_timer(self) -> None:
         """Have the worker publish the map if it is due: packing would block this thread."""
         settings = self._parameter_server.settings
-        self._outputs.repeat_map(settings)
+        if self._input is not None:
+            self._outputs.repeat_map(settings)
         busy = self._map_publication is not None and not self._map_publication.done()
         if self._engine is None or busy or not self._map.due(settings.map.rate):
             return

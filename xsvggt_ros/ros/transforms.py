@@ -207,10 +207,8 @@ class TransformBroadcaster:
         self._lock = Lock()
         self._map: TransformStamped | None = None
         """The newest transform of map and odom that may be repeated."""
-        self._repeated_at = 0.0
-        """Time of the newest repetition, by the monotonic clock."""
-        self._repeated = 0
-        """Its stamp, in nanoseconds."""
+        self._sent_at = self._repeated_at = 0
+        """When a result and when a repetition were sent, by the node's clock in nanoseconds."""
 
     def close(self) -> None:
         """Destroy the topic."""
@@ -237,6 +235,7 @@ class TransformBroadcaster:
         with self._lock:
             # Where images are stamped by another clock, now is no time of theirs.
             now = self._node.get_clock().now().nanoseconds
+            self._sent_at, self._repeated_at = now, min(self._repeated_at, now)
             self._map = links.get("tf.publish_map") if abs(now - stamp) < HISTORY else None
             self._send(list(links.values()))
 
@@ -244,21 +243,25 @@ class TransformBroadcaster:
         """Broadcast the newest map to odom again, a little ahead of the clock, where that is due.
 
         Others look it up at the time of their own data, which is later than that of any image that
-        has a result.
+        has a result. With this node's own odometry, which is as old, only in pauses.
         """
         tf = settings.tf
         with self._lock:
             if self._map is None or not (tf.map_rate and tf.publish_map):
                 return
-            if monotonic() - self._repeated_at < 1 / tf.map_rate:
+            now = self._node.get_clock().now().nanoseconds
+            if now < max(self._sent_at, self._repeated_at):
+                self._map = None  # the clock jumped back, to where it is not known yet
                 return
-            self._repeated_at = monotonic()
-            now = self._node.get_clock().now().nanoseconds + round(tf.map_tolerance * SECOND)
-            if now == self._repeated:  # the clock stands, and tf2 warns of the same stamp twice
+            period = round(SECOND / tf.map_rate)
+            external = tf.odometry == "external"
+            due = period + max(self._repeated_at, 0 if external else self._sent_at)
+            if now < due:
                 return
-            self._repeated = now
+            self._repeated_at = due if now - due < period else now
+            stamp = now + round(tf.map_tolerance * SECOND)
             repeated = TransformStamped(
-                header=header(now, self._map.header.frame_id),
+                header=header(stamp, self._map.header.frame_id),
                 child_frame_id=self._map.child_frame_id,
                 transform=self._map.transform,
             )

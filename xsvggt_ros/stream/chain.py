@@ -365,7 +365,7 @@ class ChainedReconstructor(Reconstructor):
         self._next = None
         world = self._world_from_gauge = found.earlier_from_later
         self._odometry.change_gauge(
-            {name: world.poses(pose) for name, pose in self._seen_by_next.items()}, found
+            {name: world.poses(pose) for name, pose in self._seen_by_next.items()}
         )
         self._note_silent_cameras(result.index)
         self._gauge_begun = result.index + 1

@@ -164,7 +164,8 @@ class CameraMotion:
         odom_from_camera: float64 [4, 4], the sum of all steps since the session began: it never
             jumps, but drifts from ``camera_to_world`` with every gauge that took over.
         covariance: float64 [6, 6] of it, translation first.
-        world_covariance: float64 [6, 6] of ``camera_to_world``: the same, and of all joins.
+        world_covariance: float64 [6, 6] of ``camera_to_world``: the same, and by how much the two
+            differ.
         step: float64 [4, 4], this camera in its frame of the result before.
         step_covariance: float64 [6, 6] of it; zero for the first frame, and for that of a rig's
             camera that begins again.

@@ -21,7 +21,6 @@ from xsvggt_ros.geometry.image_alignment import (
     aligned_image,
     register_images,
 )
-from xsvggt_ros.geometry.joining import Join
 from xsvggt_ros.geometry.pose_covariance import (
     USUAL_PERSISTENCE,
     AccumulatedError,
@@ -129,7 +128,7 @@ class _Camera:
     world_from_camera: Matrix = field(default_factory=lambda: np.eye(4))
     depth_error: float = np.nan
     error: AccumulatedError = field(default_factory=AccumulatedError)
-    world_error: AccumulatedError = field(default_factory=AccumulatedError)
+    """Of the sum of its steps."""
 
 
 class VisualOdometry:
@@ -159,24 +158,21 @@ class VisualOdometry:
         self._odom_from_world = np.eye(4)
         """What keeps odometry smooth where the world jumped."""
 
-    def change_gauge(self, poses: Mapping[str, Matrix], found: Join) -> None:
+    def change_gauge(self, poses: Mapping[str, Matrix]) -> None:
         """Take note that another gauge has taken over.
 
-        `odom` takes no notice, so only the pose in the world is as uncertain as the join. A camera
-        that the new gauge has not seen begins again: no step leads from one gauge to the other.
+        `odom` takes no notice. A camera that the new gauge has not seen begins again: no step leads
+        from one gauge to the other.
 
         Args:
             poses: by camera, camera-to-world pose [4, 4] of its newest frame in the new gauge.
-            found: the join, in the world.
 
         """
         newest = max(poses, key=lambda name: self._cameras[name].stamp)
         before = self._odom_from_world @ self._cameras[newest].world_from_camera
         self._odom_from_world = before @ invert(poses[newest])
         for name, pose in poses.items():
-            camera = self._cameras[name]
-            camera.world_from_camera = pose
-            camera.world_error.add(found.pose_covariance(pose))
+            self._cameras[name].world_from_camera = pose
         for name in self._cameras.keys() - poses.keys():
             self._cameras[name].seen = self._cameras[name].image = None
 
@@ -195,6 +191,7 @@ class VisualOdometry:
         first = camera.seen is None
         step, of_step, persistence = np.eye(4), np.zeros((6, 6)), USUAL_PERSISTENCE
         if first:
+            camera.image_errors.begin_camera()
             self._place_by_another(camera, pose, seen)
         else:
             of_network = invert(camera.world_from_camera) @ pose
@@ -203,12 +200,12 @@ class VisualOdometry:
                 persistence = camera.image_errors.persistence
                 before = self._odom_from_world @ camera.world_from_camera
                 self._odom_from_world = before @ step @ invert(pose)
-            for error in (camera.error, camera.world_error):
-                error.step(step, of_step, persistence)
+            camera.error.step(step, of_step, persistence)
+        odom_from_camera = self._odom_from_world @ pose
         motion = CameraMotion(
-            odom_from_camera=self._odom_from_world @ pose,
+            odom_from_camera=odom_from_camera,
             covariance=camera.error.covariance,
-            world_covariance=camera.world_error.covariance,
+            world_covariance=camera.error.covariance + _apart(odom_from_camera, pose),
             step=step,
             step_covariance=of_step,
             persistence=persistence,
@@ -232,10 +229,8 @@ class VisualOdometry:
         newest = max(others, key=lambda each: each.stamp)
         between = invert(newest.world_from_camera) @ pose
         error = _in_depths(_diagonal(*newest.steps.variances()), _usual_depth(seen))
-        for own, other in (
-            (camera.error, newest.error), (camera.world_error, newest.world_error)
-        ):  # fmt: skip
-            own.begin(_symmetric(compose_covariance(other.covariance, between, error)))
+        before = newest.error.covariance
+        camera.error.begin(_symmetric(compose_covariance(before, between, error)))
 
     def note_true_step(self, motion: CameraMotion, step: Matrix) -> None:
         """Learn from the true step [4, 4] of a motion, in metres, how variances are off.
@@ -352,6 +347,18 @@ def _doubted(
         way = max(way, (float(change[:3] @ change[:3]) / depth**2) / 3)
         turn = max(turn, float(change[3:] @ change[3:]) / 3)
     return way, turn
+
+
+def _apart(odom_from_camera: Matrix, world_from_camera: Matrix) -> Array:
+    """Return what the pose in the world may be off by, beyond that in `odom`, as variances [6, 6].
+
+    Both are estimates of the same pose since the session began. By how much they differ is known,
+    joins included, and how precise the one in `odom` is. In which direction counts less: an error
+    of the scale lies in both.
+    """
+    difference = log_se3(invert(odom_from_camera) @ world_from_camera)
+    way, turn = (float((difference[part] ** 2).sum()) / 3 for part in _PARTS)
+    return _diagonal(way, turn)
 
 
 def _depth_error(seen: PatchPoints, result: FrameResult, step: Matrix) -> float:

@@ -38,8 +38,8 @@ def tables(evaluation: Evaluation) -> list[Table]:
     """Return every table that has data."""
     made = (
         _trajectory(evaluation), _drift(evaluation), _steps(evaluation), _summed_steps(evaluation),
-        _joins(evaluation),
-        _depth(evaluation), _cloud(evaluation), _live(evaluation),
+        _map_poses(evaluation), _joins(evaluation), _depth(evaluation), _cloud(evaluation),
+        _live(evaluation),
     )  # fmt: skip
     return [table for table in made if table] + [_latency(evaluation), _memory(evaluation)]
 
@@ -189,6 +189,29 @@ def _summed_steps(evaluation: Evaluation) -> Table | None:
         rows,
         "Sums of so many steps, against the true ones and the covariances that a session begun "
         "there would publish. They overlap, so a short stream has few that are independent.",
+    )
+
+
+def _map_poses(evaluation: Evaluation) -> Table | None:
+    scores = evaluation.scores.odometry.map_poses
+    if not scores:
+        return None
+    return Table(
+        "Poses in the map",
+        ("scaled by", "NEES/6", "translation/3", "rotation/3", "within 95 %, %", "poses"),
+        [
+            (
+                ALIGNED[kind],
+                f"{score.nees.mean():.2f}",
+                f"{score.nees_translation:.2f}",
+                f"{score.nees_rotation:.2f}",
+                f"{100 * score.coverage:.1f}",
+                f"{len(score.nees)}",
+            )
+            for kind, score in scores.items()
+        ],
+        "Against the true ones, from the first frame on, and the covariances of ~/pose. Errors of "
+        "neighbours are nearly the same, so a stream counts as a few.",
     )
 
 
