@@ -139,8 +139,7 @@ def main() -> None:
         network, ReconstructorSettings(SIDE), chain=ChainSettings(length=options.length)
     )
     image = np.zeros((SIDE, SIDE, 3), np.uint8)
-    # Small records that stay, between large ones that go, would hold the pages of these; arrays of
-    # zeros would get theirs on the way.
+    # All memory of the records is taken now: the process is to hold as much at the end as before.
     seconds, reference, held = np.full((3, options.frames), np.nan)
     steps, true_steps = np.full((2, options.frames - 1, 4, 4), np.nan)
     covariances = np.full((options.frames - 1, 6, 6), np.nan)
