@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from html.parser import HTMLParser
+from importlib import resources
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -111,6 +112,14 @@ def test_joins_of_the_chained_engine_are_counted_and_told(
     alone = runner.evaluate(tiny_request(chain=ChainSettings(length=0)))
     assert alone.scores.odometry.joins == ()
     assert "Joins" not in {table.title for table in tables(alone)}
+
+
+def test_every_table_has_a_place_on_the_page() -> None:
+    report = resources.files("xsvggt_ros.evaluation.report")
+    page = (report / "report.html.j2").read_text(encoding="utf-8")
+    titles = re.findall(r'Table\(\s*"([^"]+)"', (report / "tables.py").read_text(encoding="utf-8"))
+    assert len(titles) > 8
+    assert [each for each in titles if f'"{each}"' not in page] == []
 
 
 def test_the_cache_is_metered(evaluated: Evaluation) -> None:
