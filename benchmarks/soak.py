@@ -4,8 +4,9 @@
     python benchmarks/soak.py                   # 10 000 images, tiny network
     python benchmarks/soak.py --frames 1000 --preset demo --width 224
 
-Each image is answered in ~/status before the next one is sent. Writes `summary.md`,
-`samples.csv`, `figure.png` and the node's log to --output; exits with 1 where a limit is broken.
+New first frames take over every hundred images. Each image is answered in ~/status before the next
+one is sent. Writes `summary.md`, `samples.csv`, `figure.png` and the node's log to --output; exits
+with 1 where a limit is broken.
 """
 
 from __future__ import annotations
@@ -99,6 +100,7 @@ class Counts:
     parameters: int = 0
     parameters_refused: int = 0
     sessions: int = 0
+    joins: int = 0
 
 
 class Camera:
@@ -321,6 +323,7 @@ def main() -> int:
         "input.width": options.width,
         "input.queue_policy": "all",
         "cache.budget_tokens": options.budget,
+        "chain.length": options.chain_length,
         # Full within the first fifth: a map that grows to its bound is no leak.
         "map.max_points": 20_000,
     }
@@ -336,6 +339,8 @@ def main() -> int:
         tester.close()
     rclpy.try_shutdown()
     broken = [*limits(samples), *answers(counts, faults, exit_code, output / "node.log")]
+    if options.chain_length and counts.sent >= ENOUGH and not counts.joins:
+        broken.append("no new first frame took over")
     write(output, samples, summary(options, samples, counts, faults, broken))
     print((output / "summary.md").read_text(encoding="utf-8"))
     print(f"written to {output}")
@@ -348,6 +353,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--preset", default="tiny")
     parser.add_argument("--width", type=int, default=56)
     parser.add_argument("--budget", type=int, default=200)
+    parser.add_argument("--chain-length", type=int, default=100, help="images, 0 = no joins")
     parser.add_argument("--fault-every", type=int, default=40, help="images, on average")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path)
@@ -358,7 +364,7 @@ def run(
     tester: Tester, options: argparse.Namespace, counts: Counts, faults: Counter[str]
 ) -> Iterator[Sample]:
     """Send all images; yield a sample for each one that was answered with a result."""
-    camera = Camera(options.seed, 64, 48, options.fault_every)
+    camera, joins = Camera(options.seed, 64, 48, options.fault_every), 0
     for frame in range(options.frames):
         fault = camera.fault()
         faults[fault] += bool(fault)
@@ -374,6 +380,8 @@ def run(
         status = tester.send(camera.image(fault), outlier)
         if status is None:
             continue
+        counts.joins += max(0, status.chain_joins - joins)
+        joins = status.chain_joins
         counts.sessions = status.session
         counts.refused = status.frames_refused
         counts.processed = status.frames_processed
@@ -480,7 +488,8 @@ def summary(
         f"{platform.python_version()}",
         "processed, refused, never answered": f"{counts.processed}, {counts.refused}, "
         f"{counts.unanswered}",
-        "sessions, parameter calls": f"{counts.sessions}, {counts.parameters}",
+        "sessions, joins, parameter calls": f"{counts.sessions}, {counts.joins}, "
+        f"{counts.parameters}",
         "faults": thrown,
         "resident memory, slope per 1000 images": f"{resident_slope(samples):+.3f} MiB",
         "resident memory, after a tenth and at the end": f"{first.resident_mib:.1f}, "
