@@ -89,7 +89,7 @@ def test_nothing_is_compared_over_a_gap() -> None:
     errors, noise = blocks(0.9, 0.95, 300, 0), np.full(COUNT, NOISE**2)
     persistence = learned(errors)
     value = persistence.value
-    for each in errors[:60]:  # each begins again: nothing is comparable
+    for each in blocks(0.0, 0.9, 60, 1):  # each begins again: nothing is comparable
         persistence.begin_camera()
         persistence.note(each, noise)
     assert persistence.value.share == pytest.approx(value.share, abs=0.1)

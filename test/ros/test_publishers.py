@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from results import HEIGHT, WIDTH, update_of, wall
 from xsvggt_ros.geometry.rigid import Placement
 from xsvggt_ros.ros.parameters import Depth, Settings, Tf
 from xsvggt_ros.ros.publishers import CameraPublisher
-from xsvggt_ros.ros.reconstruct_node import MAP_PERIOD
+from xsvggt_ros.ros.reconstruct_node import MAP_PERIOD, ReconstructNode
 from xsvggt_ros.ros.transforms import TransformBroadcaster, TransformOwners
 from xsvggt_ros.stream.frame import CameraMotion
 from xsvggt_ros.stream.messages import nanoseconds
@@ -214,6 +215,65 @@ def test_with_its_own_odometry_map_to_odom_is_repeated_in_pauses_only(
     clock.nanoseconds += SECOND // 10
     broadcaster.repeat_map(Settings())
     assert len(sent) == 41
+
+
+def test_a_clock_that_is_corrected_ends_no_repetition(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = _Clock(node, monkeypatch, 100 * SECOND)
+    broadcaster = TransformBroadcaster(node, TransformOwners())
+    sent = _sent(broadcaster, monkeypatch)
+    settings = Settings.from_values({"tf.odometry": "external"})
+    broadcaster.publish(clock.nanoseconds, "base", _correction(0.5), settings)
+    for back in (1, 1000, SECOND // 2):
+        broadcaster.repeat_map(settings)
+        clock.nanoseconds -= back
+        before = len(sent)
+        for _ in range(20):
+            broadcaster.repeat_map(settings)
+            clock.nanoseconds += SECOND // 20
+        assert len(sent) - before == pytest.approx(10, abs=1)
+
+
+@pytest.mark.parametrize(
+    "values", [{"tf.odometry": "external"}, {"tf.publish_odom": False}], ids=str
+)
+def test_where_others_tell_of_odom_map_to_odom_is_repeated_between_images(
+    node: Node, monkeypatch: pytest.MonkeyPatch, values: dict[str, Any]
+) -> None:
+    clock = _Clock(node, monkeypatch, 100 * SECOND)
+    broadcaster = TransformBroadcaster(node, TransformOwners())
+    sent = _sent(broadcaster, monkeypatch)
+    settings = Settings.from_values(values)
+    for _ in range(60):
+        broadcaster.publish(clock.nanoseconds - SECOND // 3, "base", _correction(0.5), settings)
+        clock.nanoseconds += SECOND // 30
+        broadcaster.repeat_map(settings)
+    assert len(sent) == pytest.approx(60 + 20, abs=2)
+
+
+def test_any_rate_is_possible(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = _Clock(node, monkeypatch, 100 * SECOND)
+    broadcaster = TransformBroadcaster(node, TransformOwners())
+    sent = _sent(broadcaster, monkeypatch)
+    settings = Settings.from_values({"tf.odometry": "external", "tf.map_rate": 1e-300})
+    broadcaster.publish(clock.nanoseconds, "base", _correction(0.5), settings)
+    broadcaster.repeat_map(settings)
+    assert len(sent) == 1
+
+
+@pytest.mark.parametrize("active", [True, False])
+def test_only_an_active_node_repeats_map_to_odom(active: bool) -> None:
+    repeated: list[Settings] = []
+    node = SimpleNamespace(
+        _parameter_server=SimpleNamespace(settings=Settings()),
+        _outputs=SimpleNamespace(repeat_map=repeated.append),
+        _input=object() if active else None,
+        _engine=None,
+        _map_publication=None,
+    )
+    ReconstructNode._on_map_timer(cast("ReconstructNode", node))
+    assert len(repeated) == active
 
 
 def test_nothing_is_repeated_where_images_are_stamped_by_another_clock(

@@ -105,6 +105,7 @@ class _Followed:
         covariance: of the step from the frame before, [6, 6]; None where it is said to be unknown.
         persistence: how long the error of that step lasts.
         world_covariance: of the pose in the world, [6, 6]; None likewise.
+        online_world_covariance: the same in metres, with what the scale may be off by.
         scale: metres per unit, as it was known then; NaN before.
         truth: camera-to-world pose; None where it is not known.
 
@@ -118,6 +119,7 @@ class _Followed:
     covariance: Array | None
     persistence: Persistence
     world_covariance: Array | None
+    online_world_covariance: Array | None
     scale: float
     truth: Matrix | None
 
@@ -255,6 +257,9 @@ class OdometryEvaluator:
                 world_covariance=None
                 if first or lost or motion is None
                 else motion.world_covariance,
+                online_world_covariance=None
+                if first or lost or metric.motion is None
+                else metric.motion.world_covariance,
                 scale=(self._scale.value or np.nan) if metric.metric else np.nan,
                 truth=truth.camera_to_world,
             )
@@ -296,7 +301,8 @@ class OdometryEvaluator:
                 missing.append(f"drift, alignment {kind}: {reason}")
             if reason := self._score_steps(kind, steps, poses, step_frames):
                 missing.append(f"steps, alignment {kind}: {reason}")
-            elif reason := self._score_map_poses(kind, map_poses):
+            reason = self._score_map_poses(kind, map_poses)
+            if reason and kind in steps:  # else the same is said of steps
                 missing.append(f"poses in the map, alignment {kind}: {reason}")
         return OdometryScores(
             drift=drift,
@@ -387,18 +393,22 @@ class OdometryEvaluator:
         ]
         if not frames or not _whole(first):
             return "the first frame has no true pose with a rotation"
-        world = _path([each.world_from_camera for each in frames])
         truth = _path([each.truth for each in frames])
         try:
             if online:
-                scale: float | Array = np.array([each.scale for each in frames])
+                scale = 1.0
+                relative = [_since(first, each.scale, each.online()) for each in frames]
+                covariances = [each.online_world_covariance for each in frames]
             else:
                 require_telling(truth, kind)
-                scale = align_poses(world, truth, kind).scale
+                world = [each.world_from_camera for each in frames]
+                scale = align_poses(_path(world), truth, kind).scale
+                relative = [_since(first, 1.0, each) for each in world]
+                covariances = [each.world_covariance for each in frames]
             map_poses[kind] = score_map_poses(
-                invert(first.world_from_camera) @ world,
+                _path(relative),
                 invert(_path([first.truth])[0]) @ truth,
-                np.array([each.world_covariance for each in frames], np.float64),
+                np.array(covariances, np.float64),
                 kind,
                 scale=scale,
             )
@@ -466,6 +476,13 @@ def reason_not_scored(error: Exception) -> str:
 def _whole(frame: _Followed) -> bool:
     """Return whether the true pose is known, with its rotation."""
     return frame.truth is not None and bool(np.isfinite(frame.truth).all())
+
+
+def _since(first: _Followed, scale: float, pose: Matrix) -> Matrix:
+    """Return a pose [4, 4] in the first frame, which is scaled to its unit."""
+    begun = first.world_from_camera.copy()
+    begun[:3, 3] *= scale
+    return invert(begun) @ pose
 
 
 def _path(poses: list[Matrix | None] | list[Matrix]) -> Poses:

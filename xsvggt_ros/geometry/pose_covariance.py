@@ -362,6 +362,10 @@ class AccumulatedError:
         self.covariance = covariance
         self._with_lasting = np.zeros((6, 6))
 
+    def add(self, covariance: Array) -> None:
+        """Add a disturbance of a covariance [6, 6] that no step shares."""
+        self.covariance = self.covariance + covariance
+
     def step(
         self, step: Matrix, of_step: Array, persistence: Persistence = USUAL_PERSISTENCE
     ) -> None:

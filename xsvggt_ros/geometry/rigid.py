@@ -301,7 +301,7 @@ class Placement:
     Attributes:
         map_from_camera: of the optical frame.
         map_from_carrier: of the robot's base, or of the camera.
-        map_from_odom: the identity where odometry is this very estimate, until its world jumps.
+        map_from_odom: the identity where odometry is this very estimate.
         odom_from_carrier: by the odometry, which never jumps.
 
     """

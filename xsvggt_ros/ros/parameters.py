@@ -215,7 +215,8 @@ class Tf:
 
     odometry: str = declared(
         "own",
-        "own = odom to base (or camera) is this node's estimate, map to odom the identity; "
+        "own = odom to base (or camera) is this node's estimate, map to odom "
+        "the difference between the pose in the map and the sum of steps; "
         "external = another node broadcasts odom to base, and only map to odom is broadcast here.",
         choices=("own", "external"),
     )
@@ -238,8 +239,8 @@ class Tf:
     )
     map_rate: float = declared(
         10.0,
-        "How often map to odom is repeated, stamped ahead of the clock: always with odometry: "
-        "external, else in pauses; 0 = never.",
+        "How often map to odom is repeated, stamped ahead of the clock: always where another "
+        "node broadcasts odom to the base, else in pauses; 0 = never.",
         unit="Hz",
         minimum=0.0,
         maximum=20.0,
@@ -247,7 +248,7 @@ class Tf:
     )
     map_tolerance: float = declared(
         0.2,
-        "How far ahead of the clock a repeated map to odom is stamped; keep it 0.05 s above the "
+        "How far ahead of the clock a repeated map to odom is stamped; keep it 0.1 s above the "
         "time between two.",
         unit="seconds",
         minimum=0.0,

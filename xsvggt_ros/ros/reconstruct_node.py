@@ -448,6 +448,7 @@ class ReconstructNode(ManagedNode):
 
         def forget(engine: Reconstructor) -> None:
             engine.reset(reason)
+            self._outputs.forget_map()
             self._map.clear(self._parameter_server.settings.frames.map)
 
         return self._configured.worker.submit(forget)

@@ -28,6 +28,8 @@ from xsvggt_ros.stream.messages import frame_name, nanoseconds
 
 FORGOTTEN = 10.0
 """Seconds without a transform after which its broadcaster has gone."""
+JUMP = SECOND
+"""Nanoseconds by which a clock is set back that begins again, rather than being corrected."""
 _MOST_REMEMBERED = 1000
 _LONGEST_CHAIN = 100
 
@@ -243,22 +245,23 @@ class TransformBroadcaster:
         """Broadcast the newest map to odom again, a little ahead of the clock, where that is due.
 
         Others look it up at the time of their own data, which is later than that of any image that
-        has a result. With this node's own odometry, which is as old, only in pauses.
+        has a result. With this node's own odometry, which is as old, only while no result comes.
         """
         tf = settings.tf
         with self._lock:
             if self._map is None or not (tf.map_rate and tf.publish_map):
                 return
             now = self._node.get_clock().now().nanoseconds
-            if now < max(self._sent_at, self._repeated_at):
+            if now < max(self._sent_at, self._repeated_at) - JUMP:
                 self._map = None  # the clock jumped back, to where it is not known yet
                 return
-            period = round(SECOND / tf.map_rate)
-            external = tf.odometry == "external"
+            self._sent_at, self._repeated_at = min(self._sent_at, now), min(self._repeated_at, now)
+            period = SECOND / tf.map_rate
+            external = tf.odometry == "external" or not tf.publish_odom
             due = period + max(self._repeated_at, 0 if external else self._sent_at)
             if now < due:
                 return
-            self._repeated_at = due if now - due < period else now
+            self._repeated_at = int(due) if now - due < period else now
             stamp = now + round(tf.map_tolerance * SECOND)
             repeated = TransformStamped(
                 header=header(stamp, self._map.header.frame_id),

@@ -162,7 +162,7 @@ class CameraMotion:
 
     Attributes:
         odom_from_camera: float64 [4, 4], the sum of all steps since the session began: it never
-            jumps, but drifts from ``camera_to_world`` with every gauge that took over.
+            jumps, but drifts from ``camera_to_world`` with each fused step and each join.
         covariance: float64 [6, 6] of it, translation first.
         world_covariance: float64 [6, 6] of ``camera_to_world``: the same, and by how much the two
             differ.

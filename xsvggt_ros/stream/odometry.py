@@ -161,18 +161,23 @@ class VisualOdometry:
     def change_gauge(self, poses: Mapping[str, Matrix]) -> None:
         """Take note that another gauge has taken over.
 
-        `odom` takes no notice. A camera that the new gauge has not seen begins again: no step leads
-        from one gauge to the other.
+        The newest camera of `odom` takes no notice; others of a rig are moved as far as both gauges
+        see them elsewhere, and are as uncertain. A camera that the new gauge has not seen begins
+        again: no step leads from one gauge to the other.
 
         Args:
             poses: by camera, camera-to-world pose [4, 4] of its newest frame in the new gauge.
 
         """
         newest = max(poses, key=lambda name: self._cameras[name].stamp)
-        before = self._odom_from_world @ self._cameras[newest].world_from_camera
+        odom_from_world = self._odom_from_world
+        before = odom_from_world @ self._cameras[newest].world_from_camera
         self._odom_from_world = before @ invert(poses[newest])
         for name, pose in poses.items():
-            self._cameras[name].world_from_camera = pose
+            camera = self._cameras[name]
+            moved_from = odom_from_world @ camera.world_from_camera
+            camera.error.add(_apart(moved_from, self._odom_from_world @ pose))
+            camera.world_from_camera = pose
         for name in self._cameras.keys() - poses.keys():
             self._cameras[name].seen = self._cameras[name].image = None
 
@@ -205,6 +210,7 @@ class VisualOdometry:
         motion = CameraMotion(
             odom_from_camera=odom_from_camera,
             covariance=camera.error.covariance,
+            # Joins move the pose in the world away from that in `odom`, as do fused steps.
             world_covariance=camera.error.covariance + _apart(odom_from_camera, pose),
             step=step,
             step_covariance=of_step,
@@ -349,14 +355,13 @@ def _doubted(
     return way, turn
 
 
-def _apart(odom_from_camera: Matrix, world_from_camera: Matrix) -> Array:
-    """Return what the pose in the world may be off by, beyond that in `odom`, as variances [6, 6].
+def _apart(one: Matrix, other: Matrix) -> Array:
+    """Return what a pose [4, 4] may be off by beyond another estimate of it, as variances [6, 6].
 
-    Both are estimates of the same pose since the session began. By how much they differ is known,
-    joins included, and how precise the one in `odom` is. In which direction counts less: an error
-    of the scale lies in both.
+    By how much they differ is known. In which direction counts less: an error of the scale lies in
+    both.
     """
-    difference = log_se3(invert(odom_from_camera) @ world_from_camera)
+    difference = log_se3(invert(one) @ other)
     way, turn = (float((difference[part] ** 2).sum()) / 3 for part in _PARTS)
     return _diagonal(way, turn)
 
