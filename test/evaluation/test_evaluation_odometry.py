@@ -373,6 +373,13 @@ def test_poses_over_many_frames_are_scored_by_the_covariances_of_their_steps() -
     assert [len(score.nees) for score in lost] == [50 + 51, 2 + 3]
 
 
+def test_a_session_without_frames_has_reasons_and_no_scores() -> None:
+    missing: list[str] = []
+    scores = odometry.OdometryEvaluator("auto").scores(missing)
+    assert not any((scores.steps, scores.poses, scores.map_poses, scores.drift))
+    assert {each.partition(",")[0] for each in missing} == {"drift", "steps"}
+
+
 def test_poses_in_the_map_are_scored_by_their_own_covariances() -> None:
     """Each is wrong by itself, by as much as is said, and lost ones do not count."""
     truth, random = walk(200), np.random.default_rng(0)

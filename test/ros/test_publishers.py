@@ -126,8 +126,12 @@ class _Clock:
         return self
 
 
-def _sent(broadcaster: TransformBroadcaster, monkeypatch: pytest.MonkeyPatch) -> list[list[Any]]:
-    sent: list[list[Any]] = []
+def _broadcasting(
+    node: Node, monkeypatch: pytest.MonkeyPatch, now: int
+) -> tuple[_Clock, TransformBroadcaster, list[list[Any]]]:
+    """Return a clock that stands at ``now``, a broadcaster by it, and what that will have sent."""
+    clock = _Clock(node, monkeypatch, now)
+    broadcaster, sent = TransformBroadcaster(node, TransformOwners()), list[list[Any]]()
     send = broadcaster._send
 
     def note(links: list[Any]) -> None:
@@ -135,7 +139,7 @@ def _sent(broadcaster: TransformBroadcaster, monkeypatch: pytest.MonkeyPatch) ->
         send(links)
 
     monkeypatch.setattr(broadcaster, "_send", note)
-    return sent
+    return clock, broadcaster, sent
 
 
 def _correction(x: float) -> Placement:
@@ -147,9 +151,7 @@ def _correction(x: float) -> Placement:
 def test_map_to_odom_is_repeated_a_little_ahead_of_the_clock(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = _Clock(node, monkeypatch, 100 * SECOND)
-    broadcaster = TransformBroadcaster(node, TransformOwners())
-    sent = _sent(broadcaster, monkeypatch)
+    clock, broadcaster, sent = _broadcasting(node, monkeypatch, 100 * SECOND)
     settings = Settings(tf=Tf(map_rate=10.0, map_tolerance=0.25))
     broadcaster.repeat_map(settings)
     assert sent == []  # nothing is known yet
@@ -175,9 +177,8 @@ def test_map_to_odom_is_repeated_a_little_ahead_of_the_clock(
 def test_map_to_odom_can_be_looked_up_for_now_at_any_rate_of_images(
     node: Node, monkeypatch: pytest.MonkeyPatch, rate: int, latency: float, map_rate: float
 ) -> None:
-    clock, random = _Clock(node, monkeypatch, 100 * SECOND), np.random.default_rng(0)
-    broadcaster = TransformBroadcaster(node, TransformOwners())
-    sent = _sent(broadcaster, monkeypatch)
+    clock, broadcaster, sent = _broadcasting(node, monkeypatch, 100 * SECOND)
+    random = np.random.default_rng(0)
     settings = Settings.from_values(
         {
             "frames.base": "base", "tf.odometry": "external", "tf.map_rate": map_rate,
@@ -204,9 +205,7 @@ def test_map_to_odom_can_be_looked_up_for_now_at_any_rate_of_images(
 def test_with_its_own_odometry_map_to_odom_is_repeated_in_pauses_only(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = _Clock(node, monkeypatch, 100 * SECOND)
-    broadcaster = TransformBroadcaster(node, TransformOwners())
-    sent = _sent(broadcaster, monkeypatch)
+    clock, broadcaster, sent = _broadcasting(node, monkeypatch, 100 * SECOND)
     for _ in range(40):
         broadcaster.publish(clock.nanoseconds - SECOND // 3, "base", _correction(0.5), Settings())
         clock.nanoseconds += SECOND // 15
@@ -220,9 +219,7 @@ def test_with_its_own_odometry_map_to_odom_is_repeated_in_pauses_only(
 def test_a_clock_that_is_corrected_ends_no_repetition(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = _Clock(node, monkeypatch, 100 * SECOND)
-    broadcaster = TransformBroadcaster(node, TransformOwners())
-    sent = _sent(broadcaster, monkeypatch)
+    clock, broadcaster, sent = _broadcasting(node, monkeypatch, 100 * SECOND)
     settings = Settings.from_values({"tf.odometry": "external"})
     broadcaster.publish(clock.nanoseconds, "base", _correction(0.5), settings)
     for back in (1, 1000, SECOND // 2):
@@ -241,9 +238,7 @@ def test_a_clock_that_is_corrected_ends_no_repetition(
 def test_where_others_tell_of_odom_map_to_odom_is_repeated_between_images(
     node: Node, monkeypatch: pytest.MonkeyPatch, values: dict[str, Any]
 ) -> None:
-    clock = _Clock(node, monkeypatch, 100 * SECOND)
-    broadcaster = TransformBroadcaster(node, TransformOwners())
-    sent = _sent(broadcaster, monkeypatch)
+    clock, broadcaster, sent = _broadcasting(node, monkeypatch, 100 * SECOND)
     settings = Settings.from_values(values)
     for _ in range(60):
         broadcaster.publish(clock.nanoseconds - SECOND // 3, "base", _correction(0.5), settings)
@@ -253,9 +248,7 @@ def test_where_others_tell_of_odom_map_to_odom_is_repeated_between_images(
 
 
 def test_any_rate_is_possible(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = _Clock(node, monkeypatch, 100 * SECOND)
-    broadcaster = TransformBroadcaster(node, TransformOwners())
-    sent = _sent(broadcaster, monkeypatch)
+    clock, broadcaster, sent = _broadcasting(node, monkeypatch, 100 * SECOND)
     settings = Settings.from_values({"tf.odometry": "external", "tf.map_rate": 1e-300})
     broadcaster.publish(clock.nanoseconds, "base", _correction(0.5), settings)
     broadcaster.repeat_map(settings)
@@ -279,9 +272,7 @@ def test_only_an_active_node_repeats_map_to_odom(active: bool) -> None:
 def test_nothing_is_repeated_where_images_are_stamped_by_another_clock(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = _Clock(node, monkeypatch, 1000 * SECOND)
-    broadcaster = TransformBroadcaster(node, TransformOwners())
-    sent = _sent(broadcaster, monkeypatch)
+    clock, broadcaster, sent = _broadcasting(node, monkeypatch, 1000 * SECOND)
     broadcaster.publish(5 * SECOND, "base", _correction(0.5), Settings())  # a bag, without --clock
     clock.nanoseconds += SECOND
     broadcaster.repeat_map(Settings())

@@ -242,6 +242,8 @@ class OdometryEvaluator:
         before = self._newest.get(result.camera, -1)
         first = before < 0 or motion is None or not motion.step_covariance.any()
         self._unknown += lost and not first
+        told = None if first or lost else motion
+        online = None if told is None else metric.motion
         online_odom = metric.motion.odom_from_camera[:3, 3] if metric.motion else None
         self._frames.append(
             _Followed(
@@ -252,14 +254,10 @@ class OdometryEvaluator:
                 online_odom_position=online_odom.copy()
                 if metric.metric and online_odom is not None
                 else None,
-                covariance=None if first or lost or motion is None else motion.step_covariance,
-                persistence=USUAL_PERSISTENCE if motion is None else motion.persistence,
-                world_covariance=None
-                if first or lost or motion is None
-                else motion.world_covariance,
-                online_world_covariance=None
-                if first or lost or metric.motion is None
-                else metric.motion.world_covariance,
+                covariance=None if told is None else told.step_covariance,
+                persistence=USUAL_PERSISTENCE if told is None else told.persistence,
+                world_covariance=None if told is None else told.world_covariance,
+                online_world_covariance=None if online is None else online.world_covariance,
                 scale=(self._scale.value or np.nan) if metric.metric else np.nan,
                 truth=truth.camera_to_world,
             )
@@ -385,13 +383,16 @@ class OdometryEvaluator:
         self, kind: TrajectoryAlignment, map_poses: dict[TrajectoryAlignment, MapPoseScore]
     ) -> str:
         """Score the poses in the world against their covariances; return why not, if so."""
-        first, online = self._frames[0], kind == ONLINE
+        online = kind == ONLINE
         frames = [
             each
             for each in self._with_whole_truth(online=online)
             if each.world_covariance is not None
         ]
-        if not frames or not _whole(first):
+        if not frames:
+            return "no pose has a covariance, a true pose with a rotation, and a scale"
+        first = self._frames[0]
+        if not _whole(first):
             return "the first frame has no true pose with a rotation"
         truth = _path([each.truth for each in frames])
         try:

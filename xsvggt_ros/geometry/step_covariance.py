@@ -140,24 +140,16 @@ class LearnedPersistence:
 
 
 class ImageErrors:
-    """Turns registrations of one stream's images into estimates, and learns how wrong depth is."""
+    """Turns registrations of one stream's images into estimates, and learns how wrong depth is.
+
+    Attributes:
+        persistence: how long errors of these steps last; told of steps that no image shows.
+
+    """
 
     def __init__(self) -> None:
         self._samples: deque[Array] = deque(maxlen=MEMORY)
-        self._persistence = LearnedPersistence()
-
-    @property
-    def persistence(self) -> Persistence:
-        """How long errors of steps last."""
-        return self._persistence.value
-
-    def begin_camera(self) -> None:
-        """Go on after a gap; what was learned stays."""
-        self._persistence.begin_camera()
-
-    def note_nothing(self) -> None:
-        """Take note of a step of which no image tells."""
-        self._persistence.note_nothing()
+        self.persistence = LearnedPersistence()
 
     @property
     def depth_error(self) -> float:
@@ -178,7 +170,7 @@ class ImageErrors:
         by_depth = registration.jacobian[:, :, :3] @ invert(registration.pose)[:3, 3]
         blocks = _blocks(registration)
         by_block = _depth_errors(registration, by_depth, blocks)
-        self._persistence.note(*by_block)
+        self.persistence.note(*by_block)
         newest = by_block[:, np.isfinite(by_block[0])]
         self._samples.append(newest)
         shown = self.depth_error

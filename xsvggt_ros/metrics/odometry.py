@@ -195,46 +195,62 @@ def _segment_errors(
 
 
 @dataclass(frozen=True)
-class StepScore:
-    """Errors of steps from frame to frame, and how they compare with their covariances.
+class Consistency:
+    """How n errors compare with their covariances.
 
-    The error of a step is Log(inv(true) estimated): translation first, in the camera's own axes.
+    An error is Log(inv(true) estimated): translation first, in the camera's own axes.
 
     Attributes:
         alignment: that gave the estimate its unit.
-        scale: that it was multiplied by; NaN where it changed from step to step.
         nees: float64 [n]; e' inv(S) e / 6 for errors e and covariances S: 1 on average, where the
             covariances are right.
         nees_translation: the mean of the same of the translation alone, over 3.
         nees_rotation: the mean of the same of the rotation alone, over 3.
-        coverage: share of steps with e' inv(S) e within the 95 % quantile.
+        coverage: share of errors with e' inv(S) e within the 95 % quantile.
+
+    """
+
+    alignment: TrajectoryAlignment
+    nees: Array
+    nees_translation: float
+    nees_rotation: float
+    coverage: float
+
+    def named(self, what: str, over: str = "") -> dict[str, float]:
+        """Return the numbers of a report, by names that say of ``what``, and ``over`` how much."""
+        kind = self.alignment
+        return {
+            f"{what}_nees{over}_{kind}": float(self.nees.mean()),
+            f"{what}_nees_translation{over}_{kind}": self.nees_translation,
+            f"{what}_nees_rotation{over}": self.nees_rotation,
+            f"{what}_coverage{over}_{kind}": self.coverage,
+        }
+
+
+@dataclass(frozen=True)
+class StepScore(Consistency):
+    """Errors of steps from frame to frame, and how they compare with their covariances.
+
+    Attributes:
+        scale: that the estimate was multiplied by; NaN where it changed from step to step.
         translation: metres.
         rotation: degrees.
         sigmas: float64 [n]; the largest component of an error in standard deviations.
 
     """
 
-    alignment: TrajectoryAlignment
     scale: float
-    nees: Array
-    nees_translation: float
-    nees_rotation: float
-    coverage: float
     translation: ErrorStatistics
     rotation: ErrorStatistics
     sigmas: Array
 
     def metrics(self) -> dict[str, float]:
         """Return the numbers of a report, by name."""
-        kind = self.alignment
         return {
-            f"step_nees_{kind}": float(self.nees.mean()),
-            f"step_nees_translation_{kind}": self.nees_translation,
-            "step_nees_rotation": self.nees_rotation,
-            f"step_coverage_{kind}": self.coverage,
-            f"step_error_max_{kind}": self.translation.max,
+            **self.named("step"),
+            f"step_error_max_{self.alignment}": self.translation.max,
             "step_error_max_deg": self.rotation.max,
-            f"step_error_max_sigmas_{kind}": float(self.sigmas.max()),
+            f"step_error_max_sigmas_{self.alignment}": float(self.sigmas.max()),
         }
 
     def summary(self) -> dict[str, Any]:
@@ -278,15 +294,11 @@ def score_steps(
     _require_rotations(true_steps)
     scaled, of_steps = _in_metres(steps, covariances, scale)
     errors = np.stack([log_se3(each) for each in inverses(true_steps) @ scaled])
-    nees, nees_translation, nees_rotation, coverage = _consistency(errors, of_steps)
     variances = np.diagonal(of_steps, axis1=1, axis2=2)
     return StepScore(
-        alignment=alignment,
+        alignment,
+        *_consistency(errors, of_steps),
         scale=float(np.ravel(scale)[0]) if np.ptp(scale) == 0 else float("nan"),
-        nees=nees,
-        nees_translation=nees_translation,
-        nees_rotation=nees_rotation,
-        coverage=coverage,
         translation=ErrorStatistics.of(np.linalg.norm(errors[:, :3], axis=1)),
         rotation=ErrorStatistics.of(np.degrees(np.linalg.norm(errors[:, 3:], axis=1))),
         sigmas=(np.abs(errors) / np.sqrt(variances)).max(axis=1),
@@ -294,65 +306,28 @@ def score_steps(
 
 
 @dataclass(frozen=True)
-class PoseScore:
+class PoseScore(Consistency):
     """Errors of poses that are sums of steps, and how they compare with their covariances.
 
     Attributes:
-        alignment: that gave the estimate its unit.
         frames: that each pose is the sum of.
-        nees: float64 [n]; e' inv(S) e / 6 for errors e and covariances S.
-        nees_translation: the mean of the same of the translation alone, over 3.
-        nees_rotation: the mean of the same of the rotation alone, over 3.
-        coverage: share of poses with e' inv(S) e within the 95 % quantile.
 
     """
 
-    alignment: TrajectoryAlignment
     frames: int
-    nees: Array
-    nees_translation: float
-    nees_rotation: float
-    coverage: float
 
     def metrics(self) -> dict[str, float]:
         """Return the numbers of a report, by name."""
-        kind = self.alignment
-        return {
-            f"pose_nees_{self.frames}_{kind}": float(self.nees.mean()),
-            f"pose_nees_translation_{self.frames}_{kind}": self.nees_translation,
-            f"pose_nees_rotation_{self.frames}": self.nees_rotation,
-            f"pose_coverage_{self.frames}_{kind}": self.coverage,
-        }
+        return self.named("pose", f"_{self.frames}")
 
 
 @dataclass(frozen=True)
-class MapPoseScore:
-    """Errors of poses in the map, and how they compare with their covariances.
-
-    Attributes:
-        alignment: that gave the estimate its unit.
-        nees: float64 [n]; e' inv(S) e / 6 for errors e and covariances S.
-        nees_translation: the mean of the same of the translation alone, over 3.
-        nees_rotation: the mean of the same of the rotation alone, over 3.
-        coverage: share of poses with e' inv(S) e within the 95 % quantile.
-
-    """
-
-    alignment: TrajectoryAlignment
-    nees: Array
-    nees_translation: float
-    nees_rotation: float
-    coverage: float
+class MapPoseScore(Consistency):
+    """Errors of poses in the map, and how they compare with their covariances."""
 
     def metrics(self) -> dict[str, float]:
         """Return the numbers of a report, by name."""
-        kind = self.alignment
-        return {
-            f"map_pose_nees_{kind}": float(self.nees.mean()),
-            f"map_pose_nees_translation_{kind}": self.nees_translation,
-            "map_pose_nees_rotation": self.nees_rotation,
-            f"map_pose_coverage_{kind}": self.coverage,
-        }
+        return self.named("map_pose")
 
 
 def score_map_poses(
@@ -430,7 +405,7 @@ def score_poses(
             errors.append(log_se3(invert(true) @ pose))
             of_poses.append(accumulated.covariance)
         consistency = _consistency(np.array(errors), np.array(of_poses))
-        scores.append(PoseScore(alignment, frames, *consistency))
+        scores.append(PoseScore(alignment, *consistency, frames=frames))
     return tuple(scores)
 
 

@@ -25,11 +25,10 @@ from xsvggt_ros.ros.subscriptions import SmallSubscription
 from xsvggt_ros.ros.transform_buffer import HISTORY, TransformBuffer, pose_tuple
 from xsvggt_ros.stream.frame import SECOND, Frame
 from xsvggt_ros.stream.messages import frame_name, nanoseconds
+from xsvggt_ros.stream.stamps import SHORTEST_JUMP
 
 FORGOTTEN = 10.0
 """Seconds without a transform after which its broadcaster has gone."""
-JUMP = SECOND
-"""Nanoseconds by which a clock is set back that begins again, rather than being corrected."""
 _MOST_REMEMBERED = 1000
 _LONGEST_CHAIN = 100
 
@@ -252,7 +251,7 @@ class TransformBroadcaster:
             if self._map is None or not (tf.map_rate and tf.publish_map):
                 return
             now = self._node.get_clock().now().nanoseconds
-            if now < max(self._sent_at, self._repeated_at) - JUMP:
+            if now < max(self._sent_at, self._repeated_at) - SHORTEST_JUMP:
                 self._map = None  # the clock jumped back, to where it is not known yet
                 return
             self._sent_at, self._repeated_at = min(self._sent_at, now), min(self._repeated_at, now)

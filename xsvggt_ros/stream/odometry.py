@@ -196,13 +196,13 @@ class VisualOdometry:
         first = camera.seen is None
         step, of_step, persistence = np.eye(4), np.zeros((6, 6)), USUAL_PERSISTENCE
         if first:
-            camera.image_errors.begin_camera()
+            camera.image_errors.persistence.begin_camera()
             self._place_by_another(camera, pose, seen)
         else:
             of_network = invert(camera.world_from_camera) @ pose
             step, of_step = self._measured_step(camera, result, image, of_network)
             if step is not of_network:
-                persistence = camera.image_errors.persistence
+                persistence = camera.image_errors.persistence.value
                 before = self._odom_from_world @ camera.world_from_camera
                 self._odom_from_world = before @ step @ invert(pose)
             camera.error.step(step, of_step, persistence)
@@ -289,7 +289,7 @@ class VisualOdometry:
         depth = _usual_depth(camera.seen)
         registration = register_images(camera.image, image, step, camera.step)
         if registration is None:
-            camera.image_errors.note_nothing()
+            camera.image_errors.persistence.note_nothing()
             measured = self._step_by_depth(camera, result, step)
         else:
             measured = camera.image_errors.estimate(registration)

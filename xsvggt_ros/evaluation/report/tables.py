@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from xsvggt_ros.evaluation.evaluation import Evaluation, Percentiles
 from xsvggt_ros.evaluation.metric_registry import BY_NAME, MIB
-from xsvggt_ros.metrics.odometry import DriftScore
+from xsvggt_ros.metrics.odometry import Consistency, DriftScore
 
 ALIGNED = {
     "none": "none",
@@ -134,6 +134,12 @@ def _scale_note(evaluation: Evaluation) -> str:
     )
 
 
+def _consistency(score: Consistency) -> tuple[str, ...]:
+    """Return the cells under NEES/6, translation/3, rotation/3 and within 95 %."""
+    parts = (score.nees.mean(), score.nees_translation, score.nees_rotation)
+    return *(f"{each:.2f}" for each in parts), f"{100 * score.coverage:.1f}"
+
+
 def _steps(evaluation: Evaluation) -> Table | None:
     odometry = evaluation.scores.odometry
     if not odometry.steps:
@@ -141,11 +147,7 @@ def _steps(evaluation: Evaluation) -> Table | None:
     rows = [
         (
             ALIGNED[kind],
-            *(
-                f"{value:.2f}"
-                for value in (score.nees.mean(), score.nees_translation, score.nees_rotation)
-            ),
-            f"{100 * score.coverage:.1f}",
+            *_consistency(score),
             f"{score.translation.max:.4f}",
             f"{score.rotation.max:.3f}",
             f"{score.sigmas.max():.1f}",
@@ -171,11 +173,7 @@ def _summed_steps(evaluation: Evaluation) -> Table | None:
         (
             ALIGNED[kind],
             f"{score.frames}",
-            *(
-                f"{value:.2f}"
-                for value in (score.nees.mean(), score.nees_translation, score.nees_rotation)
-            ),
-            f"{100 * score.coverage:.1f}",
+            *_consistency(score),
             f"{len(score.nees)}",
         )
         for kind, scores in poses.items()
@@ -202,10 +200,7 @@ def _map_poses(evaluation: Evaluation) -> Table | None:
         [
             (
                 ALIGNED[kind],
-                f"{score.nees.mean():.2f}",
-                f"{score.nees_translation:.2f}",
-                f"{score.nees_rotation:.2f}",
-                f"{100 * score.coverage:.1f}",
+                *_consistency(score),
                 f"{len(score.nees)}",
             )
             for kind, score in scores.items()
