@@ -14,8 +14,8 @@ budget at 4/4 bits, and every width at every budget under the first policy, whic
 default unless --policies says otherwise, and every one of --changes, too. Budgets are in frames.
 The engine is ours throughout: poses that the network leaves open are held with every cache, the
 released code's too. Writes `table.md`, `cells.csv` and `figure.png` to --output. Of several
-sequences the means have 95 % intervals (`intervals.png`), and so have the differences from the full
-cache, which are taken sequence by sequence.
+sequences the means have 95 % intervals (`intervals.png`), and so have paths over the full cache's
+and the differences from it and from the first cache, which are taken sequence by sequence.
 
 Cells that are in `cells.csv` are not run again where weights, size, images, true poses, cache
 settings, PyTorch, processor and threads are the same. That the network's or the cache's code has
@@ -48,7 +48,7 @@ from accuracy_cells import (
     read_cells,
     write_cells,
 )
-from accuracy_report import comparisons, draw, draw_intervals, paired, table
+from accuracy_report import comparisons, draw, draw_intervals, paired, paths, table
 from scipy.spatial import cKDTree
 from side_by_side import in_parallel
 
@@ -328,7 +328,7 @@ def report(
     )
     page = f"{head}\n\n{table(rows)}\n\n{comparisons(rows)}\n"
     if len(names) > 1:
-        page += f"\n{paired(found)}\n"
+        page += f"\n{paths(found)}\n\n{paired(found)}\n"
         draw_intervals(found, options.output / "intervals.png", f"{what}: means over {over}")
     (options.output / "table.md").write_text(page, encoding="utf-8")
     draw(rows, options.output / "figure.png", f"{what}: means over {over}")

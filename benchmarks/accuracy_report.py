@@ -95,6 +95,31 @@ def paired(cells: dict[Config, list[Cell]]) -> str:
     return "\n".join(lines)
 
 
+def paths(cells: dict[Config, list[Cell]]) -> str:
+    """Return path errors, best first, against the full cache and the first bounded one.
+
+    Differences are taken sequence by sequence; a ratio is one of means.
+    """
+    found = {config: np.array([cell.ate_sim3 for cell in each]) for config, each in cells.items()}
+    full = found.get(FULL)
+    ours = [each for each in found if each not in (FULL, NO_HISTORY) and not each.published]
+    heads = ["ATE Sim(3) %"]
+    if full is not None:
+        heads += ["minus full cache", "over full cache"]
+    heads += [f"minus {config.name}" for config in ours[:1]]
+    lines = [_line(f"path, {SHARE} % intervals", heads), _rule(len(heads))]
+    for config, path in sorted(found.items(), key=lambda item: float(item[1].mean())):
+        texts = [mean_of(path).show()]
+        if full is not None:
+            compared = difference_of(path, full).show(), ratio_of(path, full).show()
+            texts += ["-", "-"] if config == FULL else compared
+        for first in ours[:1]:
+            difference = difference_of(path, found[first]).show()
+            texts.append("-" if config == first else difference)
+        lines.append(_line(config.name, texts))
+    return "\n".join(lines)
+
+
 def need(cells: dict[Config, list[Cell]]) -> str:
     """Return how much worse no history is than everything, in words."""
     path = [np.array([c.ate_sim3 for c in cells[which]]) for which in (NO_HISTORY, FULL)]
