@@ -59,10 +59,11 @@ def test_only_the_history_is_divided_more_finely() -> None:
 
 @pytest.mark.parametrize("index_sets", ["layer", "head"])
 @pytest.mark.parametrize("frame", [53, 100, 197])
+@pytest.mark.parametrize("alone", [False, True], ids=["a group", "a single token"])
 def test_the_best_tokens_of_every_small_frame_outlive_the_rest_of_it(
-    frame: int, index_sets: str
+    frame: int, index_sets: str, alone: bool
 ) -> None:
-    frames, group = 30, history_group_size(CacheSettings("ffn_residual"), frame)
+    frames, group = 30, 1 if alone else history_group_size(CacheSettings("ffn_residual"), frame)
     cache = make_cache(
         policy="ffn_residual", budget_tokens=8 * frame, key_bits=4, value_bits=4,
         index_sets=index_sets,

@@ -69,24 +69,24 @@ def _tokens_of_fallen_groups(
     held = places.shape[1]
     row_of_slot = keys.rows(held)
     occupancy = keys.occupancy()
-    # The score of a group: how far its tokens stand above those that would go anyway. One token
-    # that is ranked beyond all others, because it must stay, outweighs any number of these.
-    merit = (places - (count - 1)).clamp_(min=0)
     emptiness = occupancy
     if guarded:
         must_stay = (places >= held).long()
-        merit += must_stay * held * held
         emptiness = occupancy.scatter_add(1, row_of_slot, must_stay * held)
-    # An empty group comes before all others.
-    scores = (occupancy.clamp(max=1) - 1).scatter_add_(1, row_of_slot, merit)
+    # A group is worth as much as its best token, so one with a token that must stay outweighs any
+    # without; an empty one comes before all others.
+    worth = torch.full_like(occupancy, -1).scatter_reduce_(1, row_of_slot, places, "amax")
     # Many are equal, and which of these a topk finds differs from device to device.
-    cheapest, emptiest = (
-        each.argsort(dim=1, stable=True)[:, :rows] for each in (scores, emptiness)
-    )
-    # The cheapest groups may hold more tokens than may go. The emptiest ones never do: the table
-    # is made large enough for that (`segment.table_rows`).
-    affordable = occupancy.gather(1, cheapest).sum(1, keepdim=True) <= count
-    falling = torch.where(affordable, cheapest, emptiest)
+    cheap = worth.argsort(dim=1, stable=True)[:, : 2 * rows]
+    thinnest = emptiness.gather(1, cheap).argsort(dim=1, stable=True)[:, :rows]
+    # The cheapest groups may hold more tokens than may go. The emptiest of all never do, as long as
+    # none must stay: the table is made large enough for that (`segment.table_rows`). But these are
+    # often what is left of the groups of the best tokens of long ago. As many full groups as a
+    # frame opens hold less than one group too many, so among as many again there are thinner ones.
+    falling = emptiness.argsort(dim=1, stable=True)[:, :rows]
+    for better in (cheap.gather(1, thinnest), cheap[:, :rows]):
+        affordable = occupancy.gather(1, better).sum(1, keepdim=True) <= count
+        falling = torch.where(affordable, better, falling)
     falls = torch.zeros_like(occupancy, dtype=torch.bool).scatter_(1, falling, True)
     return falls.gather(1, row_of_slot)
 
