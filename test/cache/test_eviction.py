@@ -139,7 +139,7 @@ def test_the_group_that_must_go_is_the_one_whose_best_token_is_worst(
 def test_rows_for_the_next_frame_are_always_empty(
     seed: int, tokens: int, size: int, frames: int, persistence: float, disfavour: float
 ) -> None:
-    """With a table of what counting alone asks for, whatever scores are, or full groups' lowest."""
+    """With as many rows as counting asks for, at any scores, and where full groups score lowest."""
     generator = torch.Generator().manual_seed(seed)
     opened = -(-tokens // size)
     table = frames * opened
