@@ -82,7 +82,7 @@ def _tokens_of_fallen_groups(
     # The cheapest groups may hold more tokens than may go. The emptiest of all never do, as long as
     # none must stay: the table is made large enough for that (`segment.table_rows`). But these are
     # often what is left of the groups of the best tokens of long ago. As many full groups as a
-    # frame opens hold less than one group too many; thinner ones among as many again make up for it.
+    # frame opens hold less than one group too many; thinner ones among as many again save that.
     falling = emptiness.argsort(dim=1, stable=True)[:, :rows]
     for better in (cheap.gather(1, thinnest), cheap[:, :rows]):
         affordable = occupancy.gather(1, better).sum(1, keepdim=True) <= count
