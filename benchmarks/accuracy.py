@@ -48,7 +48,7 @@ from accuracy_cells import (
     read_cells,
     write_cells,
 )
-from accuracy_report import comparisons, draw, draw_intervals, paired, paths, table
+from accuracy_report import comparisons, draw, draw_intervals, paired, table
 from scipy.spatial import cKDTree
 from side_by_side import in_parallel
 
@@ -328,7 +328,7 @@ def report(
     )
     page = f"{head}\n\n{table(rows)}\n\n{comparisons(rows)}\n"
     if len(names) > 1:
-        page += f"\n{paths(found)}\n\n{paired(found)}\n"
+        page += f"\n{paired(found)}\n"
         draw_intervals(found, options.output / "intervals.png", f"{what}: means over {over}")
     (options.output / "table.md").write_text(page, encoding="utf-8")
     draw(rows, options.output / "figure.png", f"{what}: means over {over}")

@@ -23,6 +23,7 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from numpy.typing import NDArray
 
 COLUMNS = (
     ("abs_rel_median", "AbsRel, median scale", 4),
@@ -76,54 +77,50 @@ PAIRED = ("abs_rel_median", "ate_sim3", "rpe_rotation_mean")
 
 
 def paired(cells: dict[Config, list[Cell]]) -> str:
-    """Return means with intervals, and differences from the full cache, sequence by sequence."""
+    """Return means with intervals, and against the full cache and the first bounded one.
+
+    Differences are taken sequence by sequence; the path over the full cache's is one of means.
+    """
     titles = {metric: title for metric, title, _ in COLUMNS}
+    path = "ate_sim3"
     full = cells.get(FULL)
+    first = next(
+        (each for each in cells if each not in (FULL, NO_HISTORY) and not each.published), None
+    )
     heads = [titles[metric] for metric in PAIRED]
     if full:
         heads += [f"{titles[metric]}: minus full cache" for metric in PAIRED]
+        heads.append(f"{titles[path].removesuffix(' %')}: over full cache")
+    if first:
+        heads.append(f"{titles[path]}: minus {first.name}")
     lines = [_line(f"{SHARE} % intervals", heads), _rule(len(heads))]
     for config, each in cells.items():
-        values = {metric: np.array([getattr(c, metric) for c in each]) for metric in PAIRED}
-        texts = [mean_of(values[metric]).show(3) for metric in PAIRED]
-        for metric in PAIRED if full else ():
-            others = np.array([getattr(c, metric) for c in full or ()])
-            texts.append("-" if config == FULL else difference_of(values[metric], others).show(3))
+        compared = [mean_of(_values(each, metric)) for metric in PAIRED]
+        if full:
+            compared += [
+                difference_of(_values(each, metric), _values(full, metric)) for metric in PAIRED
+            ]
+            compared.append(ratio_of(_values(each, path), _values(full, path)))
+        if first:
+            compared.append(difference_of(_values(each, path), _values(cells[first], path)))
+        texts = [estimate.show(3) for estimate in compared]
+        if config == FULL:
+            texts[len(PAIRED) : 2 * len(PAIRED) + 1] = ["-"] * (len(PAIRED) + 1)
+        if config == first:
+            texts[-1] = "-"
         lines.append(_line(config.name, texts))
     if full and NO_HISTORY in cells:
         lines += ["", need(cells)]
     return "\n".join(lines)
 
 
-def paths(cells: dict[Config, list[Cell]]) -> str:
-    """Return path errors, best first, against the full cache and the first bounded one.
-
-    Differences are taken sequence by sequence; a ratio is one of means.
-    """
-    found = {config: np.array([cell.ate_sim3 for cell in each]) for config, each in cells.items()}
-    full = found.get(FULL)
-    ours = [each for each in found if each not in (FULL, NO_HISTORY) and not each.published]
-    heads = ["ATE Sim(3) %"]
-    if full is not None:
-        heads += ["minus full cache", "over full cache"]
-    heads += [f"minus {config.name}" for config in ours[:1]]
-    lines = [_line(f"path, {SHARE} % intervals", heads), _rule(len(heads))]
-    for config, path in sorted(found.items(), key=lambda item: float(item[1].mean())):
-        texts = [mean_of(path).show()]
-        if full is not None:
-            compared = difference_of(path, full).show(), ratio_of(path, full).show()
-            texts += ["-", "-"] if config == FULL else compared
-        for first in ours[:1]:
-            difference = difference_of(path, found[first]).show()
-            texts.append("-" if config == first else difference)
-        lines.append(_line(config.name, texts))
-    return "\n".join(lines)
+def _values(cells: list[Cell], metric: str) -> NDArray[np.float64]:
+    return np.array([getattr(cell, metric) for cell in cells])
 
 
 def need(cells: dict[Config, list[Cell]]) -> str:
     """Return how much worse no history is than everything, in words."""
-    path = [np.array([c.ate_sim3 for c in cells[which]]) for which in (NO_HISTORY, FULL)]
-    ratio = ratio_of(*path)
+    ratio = ratio_of(*(_values(cells[which], "ate_sim3") for which in (NO_HISTORY, FULL)))
     good = ratio.value >= 1.5 and ratio.low > 1
     verdict = "a yardstick" if good else "no yardstick: caches cannot be told apart here"
     what = "Need of memory, path without history over path with everything"
@@ -140,7 +137,7 @@ def draw_intervals(cells: dict[Config, list[Cell]], path: Path, title: str) -> N
     )
     for place, (metric, label) in zip(places, metrics, strict=True):
         for row, config in enumerate(order):
-            found = mean_of(np.array([getattr(cell, metric) for cell in cells[config]]))
+            found = mean_of(_values(cells[config], metric))
             color = "black" if config in (FULL, NO_HISTORY) else COLORS[0]
             place.plot([found.low, found.high], [row, row], color=color, lw=2)
             place.plot(found.value, row, "o", color=color)
